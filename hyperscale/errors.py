@@ -1,0 +1,37 @@
+"""Errors a user can cause and mend. Each message says what is wrong and what to do about it."""
+
+
+class HyperscaleError(Exception):
+    """Base of all user errors; the command line prints the message on one line and exits with code 2."""
+
+
+class ConfigError(HyperscaleError):
+    """A run's configuration is inconsistent or malformed."""
+
+
+class ModelError(HyperscaleError):
+    """A model or checkpoint is unknown, missing or unusable."""
+
+
+class MethodError(HyperscaleError):
+    """A KV-compression method is unknown or cannot be used as asked."""
+
+
+class BudgetError(HyperscaleError):
+    """A budget cannot be parsed, or no configuration fits in it."""
+
+
+class TaskError(HyperscaleError):
+    """A task or its data is unknown, missing or malformed."""
+
+
+class ResultsError(HyperscaleError):
+    """A results folder is missing, corrupt, in use, or belongs to another configuration."""
+
+
+class EngineError(HyperscaleError):
+    """An engine cannot run what it was asked to run."""
+
+
+class RetrofitError(HyperscaleError):
+    """A retrofit failed its own checks, or its inputs are unusable."""

@@ -1,0 +1,49 @@
+"""What one chain cost, at every length it may later be cut to."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class KVTrace:
+    """Costs of one chain at increasing numbers of generated tokens.
+
+    Step *s* of decoding processes generated token *s* (position ``prompt + s - 1``) and attends to every live entry,
+    its own included. The last generated token is never processed, so a chain of T tokens has T - 1 decode steps and
+    a full cache reads ``sum(prompt + s for s in 1..T-1)``. Prefill reads are not counted. All figures are means over
+    layers and KV heads; a (key, value) pair counts once.
+
+    Attributes:
+        lengths: Numbers of generated tokens, ascending; the last is the chain's own length T.
+        kv_reads: Cumulative decode reads of the chain cut to each length, in entries.
+        peak_kv: Largest number of live entries up to each length, in entries (the end of prefill counts).
+        chars: Characters of the chain's text made by the first ``lengths[i]`` tokens.
+    """
+
+    lengths: tuple[int, ...]
+    kv_reads: tuple[float, ...]
+    peak_kv: tuple[float, ...]
+    chars: tuple[int, ...]
+
+    def index(self, length: int) -> int:
+        """Index of the checkpoint that holds the chain cut to at most ``length`` tokens.
+
+        Raises:
+            KeyError: The trace has no checkpoint at ``length`` and the chain is longer than that.
+        """
+        if length >= self.lengths[-1]:
+            return len(self.lengths) - 1
+        try:
+            return self.lengths.index(length)
+        except ValueError:
+            raise KeyError(f"no checkpoint at {length} tokens; the trace has {self.lengths}") from None
+
+
+def dense_reads(prompt: int, tokens: int) -> int:
+    """Decode reads of a chain with an uncompressed cache, in entries (see `KVTrace`)."""
+    steps = max(tokens - 1, 0)
+    return steps * prompt + steps * (steps + 1) // 2
+
+
+def dense_peak(prompt: int, tokens: int) -> int:
+    """Peak entries of a chain with an uncompressed cache."""
+    return prompt + max(tokens - 1, 0)

@@ -1,0 +1,1 @@
+"""KV-compression methods: one file each, registered by name."""

@@ -1,0 +1,1 @@
+"""The built-in model and benchmarks, so that the whole line runs without a download."""

@@ -1,0 +1,1 @@
+"""Retrofitting a model with DMS: losses, schedule, loop and checks."""

@@ -1,0 +1,1 @@
+"""Graders, voting over chains, and running model-written code."""
