@@ -1,0 +1,203 @@
+"""Names of models, and the checkpoint that a method runs at a CR.
+
+A model is a name in ``models.yaml``, a local folder, or a hub id ``owner/name``. A local folder is one checkpoint
+(``config.json`` and weights) or a set of them: ``base/`` with retrofits ``dms2/``, ``dms4/``, … beside it.
+"""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hyperscale.errors import ModelError
+
+if TYPE_CHECKING:
+    from hyperscale.engines.base import Sampling
+
+NEEDS_RETROFIT = ("dms",)
+_HERE = Path(__file__).resolve().parent
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is known of a model before any weights are read.
+
+    Attributes:
+        name: The name, folder or hub id it was asked for by.
+        base: Checkpoint that methods without a retrofit run: a folder or a hub id.
+        dms: CR to the checkpoint retrofitted with DMS.
+        family: transformers model type, or "" if only the checkpoint says.
+        note: One line.
+        temperature: Default softmax temperature.
+        top_p: Default nucleus mass.
+        tasks: Default tasks.
+        grid: Default grid of candidates.
+        demonstrate: Whether it is small enough for single chains to be shown before the run.
+    """
+
+    name: str
+    base: str
+    dms: dict[float, str]
+    family: str = ""
+    note: str = ""
+    temperature: float = 0.6
+    top_p: float = 0.95
+    tasks: tuple[str, ...] = ()
+    grid: str = "paper"
+    demonstrate: bool = False
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights that one method runs at one CR.
+
+    Attributes:
+        path: A local folder (absolute) or a hub id.
+        name: The model's name.
+        family: transformers model type, or "".
+        sampling: The model's sampling defaults.
+    """
+
+    path: str
+    name: str
+    family: str
+    sampling: "Sampling"
+
+
+@cache
+def _registry() -> dict[str, Model]:
+    import yaml
+
+    raw: dict[str, dict[str, Any]] = yaml.safe_load((_HERE / "models.yaml").read_text(encoding="utf-8"))
+    found = {}
+    for name, entry in raw.items():
+        dms = {float(cr): _located(path) for cr, path in entry.pop("dms", {}).items()}
+        tasks = tuple(entry.pop("tasks", ()))
+        found[name] = Model(name=name, base=_located(entry.pop("base")), dms=dms, tasks=tasks, **entry)
+    return found
+
+
+def _located(path: str) -> str:
+    return str(_HERE / path) if path.startswith("mini/") else path
+
+
+def available() -> dict[str, str]:
+    """Names of the known models, with a line each."""
+    return {name: model.note for name, model in _registry().items()}
+
+
+def find(model: str) -> Model:
+    """Look a model up by name, folder or hub id.
+
+    Raises:
+        ModelError: It is none of these.
+    """
+    if model in _registry():
+        return _registry()[model]
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        return _local(model, folder.resolve())
+    if _HUB_ID.fullmatch(model) and not model.startswith((".", "/", "~")):
+        return Model(name=model, base=model, dms={})
+    raise ModelError(
+        f"unknown model {model!r}: choose one of {', '.join(_registry())}, or pass a folder or a hub id owner/name"
+    )
+
+
+def _local(name: str, folder: Path) -> Model:
+    if (folder / "config.json").is_file():
+        config = _config(folder)
+        dms = {float(config.get("dms_cr", 1.0)): str(folder)} if config.get("dms_window_size") is not None else {}
+        return Model(name=name, base=str(folder), dms=dms, family=str(config.get("model_type", "")))
+    if (folder / "base" / "config.json").is_file():
+        matches = ((re.fullmatch(r"dms(\d+(?:\.\d+)?)", path.name), path) for path in sorted(folder.iterdir()))
+        dms = {float(match[1]): str(path) for match, path in matches if match and (path / "config.json").is_file()}
+        family = str(_config(folder / "base").get("model_type", ""))
+        return Model(name=name, base=str(folder / "base"), dms=dict(sorted(dms.items())), family=family)
+    raise ModelError(f"{folder} is not a checkpoint: it has no config.json and no base/config.json")
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder / 'config.json'} is missing or unreadable ({error})") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"{folder / 'config.json'} is not a model configuration")
+    return config
+
+
+def resolve(model: str, method: str, cr: float) -> Checkpoint:
+    """The checkpoint that a method runs at a CR.
+
+    Raises:
+        ModelError: The model is unknown or missing, or nobody retrofitted it for this method and CR.
+    """
+    from hyperscale.engines.base import Sampling
+
+    found = find(model)
+    path = found.base
+    if method in NEEDS_RETROFIT:
+        if cr not in found.dms:
+            offer = ", ".join(f"{c:g}" for c in found.dms)
+            raise ModelError(
+                f"{model} has DMS checkpoints at CR {offer}, not {cr:g}: pass --cr {offer}"
+                if offer
+                else f"{model} has no DMS checkpoint: choose a model that has one (see `hyperscale models`)"
+            )
+        path = found.dms[cr]
+    if Path(path).is_absolute() and not (Path(path) / "config.json").is_file():
+        raise ModelError(f"the checkpoint {path} of {model} is missing: install the package again")
+    return Checkpoint(path, found.name, found.family, Sampling(found.temperature, found.top_p))
+
+
+def entry_bytes(path: str, dtype: str) -> int:
+    """Bytes of one (key, value) pair, summed over layers and KV heads: 2 · D · itemsize · layers · KV heads.
+
+    Raises:
+        ModelError: The checkpoint's configuration cannot be read.
+    """
+    if Path(path).is_absolute():
+        config = _config(Path(path))
+    else:
+        try:
+            from transformers import AutoConfig
+
+            config = AutoConfig.from_pretrained(path).to_dict()
+        except Exception as error:
+            raise ModelError(f"cannot read the configuration of {path}: {_first_line(error)}") from None
+    try:
+        heads = int(config["num_attention_heads"])
+        width = int(config.get("head_dim") or config["hidden_size"] // heads)
+        kv_heads = int(config.get("num_key_value_heads") or heads)
+        return 2 * width * kv_heads * int(config["num_hidden_layers"]) * (4 if dtype == "float32" else 2)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"the configuration of {path} lacks {error}: it is not a decoder this project can run"
+        ) from None
+
+
+def fingerprint(path: str) -> str:
+    """Short hash of a local checkpoint's files (their ends, where they are large), or the hub id itself."""
+    if not Path(path).is_absolute():
+        return path
+    digest = hashlib.sha256()
+    for file in sorted(Path(path).glob("*")):
+        if file.suffix not in (".json", ".safetensors", ".jinja") or not file.is_file():
+            continue
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size} ".encode())
+        with file.open("rb") as data:
+            digest.update(data.read(1 << 24))
+            if size > 1 << 25:
+                data.seek(-(1 << 24), 2)
+            digest.update(data.read(1 << 24))
+    return digest.hexdigest()[:16]
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
