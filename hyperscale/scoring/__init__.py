@@ -1,1 +1,1 @@
-"""Graders, voting over chains, and running model-written code."""
+"""From a chain's text to a verdict: graders, the runner of model-written programs, voting."""

@@ -1,0 +1,44 @@
+"""The contract of a grader, and what every grader shares: where an answer may stand."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+END_OF_THINKING = "</think>"
+
+
+def after_thinking(text: str) -> str | None:
+    """What follows the last ``</think>``, or None if the thinking never ended.
+
+    Thinking that was cut off has no answer, whatever stands in it.
+    """
+    _, mark, answer = text.rpartition(END_OF_THINKING)
+    return answer if mark else None
+
+
+class Grader(ABC):
+    """Finds a chain's answer in its text and compares it with the target; verdicts depend on nothing else."""
+
+    name: str
+    summary: str
+
+    @abstractmethod
+    def extract(self, text: str) -> str | None:
+        """The answer a chain's text states, in the form that is voted on; None if it states none.
+
+        Args:
+            text: Thinking, ``</think>`` and answer, as generated; it may be cut anywhere.
+        """
+
+    @abstractmethod
+    def correct(self, answer: str, target: Any) -> bool:
+        """Whether an extracted answer solves the problem.
+
+        Args:
+            answer: As returned by `extract`.
+            target: The problem's target, JSON-able; its form is the grader's own.
+        """
+
+    def correct_many(self, pairs: Sequence[tuple[str, Any]]) -> list[bool]:
+        """`correct` for many (answer, target) pairs, in order."""
+        return [self.correct(answer, target) for answer, target in pairs]

@@ -1,0 +1,29 @@
+"""Multiple choice: ``Answer: X``, as in GPQA."""
+
+import re
+from typing import Any
+
+from hyperscale.scoring.base import Grader, after_thinking
+
+# Emphasis, brackets and a box around the letter are understood; a word that merely starts with it is not a letter.
+_ANSWER = re.compile(
+    r"\banswer[\s*_]{0,4}:[\s*_$(\[]{0,8}(?:\\(?:boxed|text|mathrm|textbf)\s*\{[\s(]*)*(?-i:([A-J]))(?![A-Za-z0-9_'])",
+    re.IGNORECASE,
+)
+
+
+class ChoiceGrader(Grader):
+    """The letter of the last ``Answer: X`` after the thinking."""
+
+    name = "choice"
+    summary = "letter of the last 'Answer: X' after </think>"
+
+    def extract(self, text: str) -> str | None:
+        """The letter, upper case as written, or None."""
+        answer = after_thinking(text)
+        letters = [] if answer is None else _ANSWER.findall(answer)
+        return str(letters[-1]) if letters else None
+
+    def correct(self, answer: str, target: Any) -> bool:
+        """Whether the letter is the target's."""
+        return answer == str(target).strip().upper()

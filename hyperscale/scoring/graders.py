@@ -1,0 +1,29 @@
+"""The registry of graders: names in task files to graders."""
+
+from collections.abc import Callable
+
+from hyperscale.errors import TaskError
+from hyperscale.scoring.base import Grader, after_thinking
+from hyperscale.scoring.choice import ChoiceGrader
+from hyperscale.scoring.code import CodeGrader
+from hyperscale.scoring.integer import IntegerGrader
+
+__all__ = ["Grader", "after_thinking", "available", "get"]
+
+_FACTORIES: dict[str, Callable[[], Grader]] = {"integer": IntegerGrader, "choice": ChoiceGrader, "code": CodeGrader}
+
+
+def available() -> dict[str, str]:
+    """Name and one-line description of every grader."""
+    return {name: factory().summary for name, factory in _FACTORIES.items()}
+
+
+def get(name: str) -> Grader:
+    """A new grader.
+
+    Raises:
+        TaskError: No grader has that name.
+    """
+    if name not in _FACTORIES:
+        raise TaskError(f"unknown grader {name!r}; known graders: {', '.join(_FACTORIES)}")
+    return _FACTORIES[name]()

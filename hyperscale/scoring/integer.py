@@ -1,0 +1,74 @@
+r"""Integer answers in ``\boxed{}``, as in AIME."""
+
+import re
+from typing import Any
+
+from hyperscale.scoring.base import Grader, after_thinking
+
+_BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
+_WRAPPER = re.compile(r"\\(?:boxed|text|textbf|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
+_THIN_SPACE = re.compile(r"\\[,;:! ]|~|\{,\}")
+_SEPARATED = re.compile(r"[0-9]{1,3}(?:([, ])[0-9]{3})(?:\1[0-9]{3})*")
+_INTEGER = re.compile(r"([+-]?)([0-9]+)")
+
+
+def last_box(text: str) -> str | None:
+    r"""Content of the balanced ``\boxed{...}`` that ends last, or None. One pass, whatever the nesting."""
+    opened: list[int | None] = []  # where the content of an open box starts; None for any other open brace
+    content: str | None = None
+    for match in _BRACES.finditer(text):
+        token = match.group()
+        if token.startswith("\\boxed"):
+            opened.append(match.end())
+        elif token == "{":
+            opened.append(None)
+        elif token == "}" and opened:
+            start = opened.pop()
+            if start is not None:
+                content = text[start : match.start()]
+    return content
+
+
+def canonical(text: str) -> str | None:
+    r"""An integer in canonical decimal form, or None if the text is not one.
+
+    Understood: surrounding spaces and ``$``, a final period, leading zeros, signs, thousands separated by comma, thin
+    space or space, ``\text{...}`` around the number or, without digits in it, after the number (a unit).
+    """
+    text = text.replace("\\$", "").replace("$", "").replace("\u2212", "-")
+    text = re.sub(r"\{,\}", ",", text)
+    for _ in range(4):  # nesting deeper than this is no honest answer
+        text, count = _WRAPPER.subn(lambda m: m.group(1) if re.search("[0-9]", m.group(1)) else " ", text)
+        if not count:
+            break
+    text = _THIN_SPACE.sub(" ", text).strip().removesuffix(".").rstrip()
+    sign, digits = (text[0], text[1:].lstrip()) if text[:1] in ("+", "-") else ("", text)
+    if _SEPARATED.fullmatch(digits):
+        digits = re.sub("[, ]", "", digits)
+    match = _INTEGER.fullmatch(sign + digits)
+    if match is None:
+        return None
+    # Compared as text: Python refuses to convert integers of thousands of digits.
+    digits = match.group(2).lstrip("0") or "0"
+    return f"-{digits}" if match.group(1) == "-" and digits != "0" else digits
+
+
+class IntegerGrader(Grader):
+    r"""The last balanced ``\boxed{}`` after the thinking; anything that is not an integer is wrong, not an error."""
+
+    name = "integer"
+    summary = r"integer in the last \boxed{} after </think>"
+
+    def extract(self, text: str) -> str | None:
+        r"""The canonical integer of the last balanced box, or the box's text if that is no integer."""
+        answer = after_thinking(text)
+        content = None if answer is None else last_box(answer)
+        if content is None or not content.strip():
+            return None
+        number = canonical(content)
+        return content.strip() if number is None else number
+
+    def correct(self, answer: str, target: Any) -> bool:
+        """Whether the answer is the target integer (an int or its text)."""
+        number = canonical(answer)
+        return number is not None and number == canonical(str(target))

@@ -1,0 +1,93 @@
+"""Turning W chains into one verdict: majority vote and pass@k, in expectation over the subsets of the chains at hand.
+
+Conventions (the paper states none for the vote; these are the ones its tables are consistent with): a majority vote
+ignores chains without an answer and breaks ties in favour of the answer that occurred first. So W = 2 cannot beat
+W = 1 by voting.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import combinations
+from math import comb
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+EXACT_SUBSETS = 512
+_SUBSET_SEED = 20250605
+
+
+def majority(answers: Sequence[str | None]) -> str | None:
+    """The most frequent answer, ties to the first occurring; None if no chain answered."""
+    counts: dict[str, int] = {}
+    for answer in answers:
+        if answer is not None:
+            counts[answer] = counts.get(answer, 0) + 1
+    return max(counts, key=counts.__getitem__) if counts else None
+
+
+@lru_cache(maxsize=256)
+def subsets(n: int, width: int) -> NDArray[np.int64]:
+    """Subsets of ``width`` of n chains, each in chain order: all if at most 512, else 512 drawn with a fixed seed.
+
+    Returns:
+        (subsets, width), indices into the chains.
+    """
+    if not 1 <= width <= n:
+        raise ValueError(f"no subset of {width} among {n} chains")
+    if comb(n, width) <= EXACT_SUBSETS:
+        return np.array(list(combinations(range(n), width)), dtype=np.int64)
+    rng = np.random.default_rng([_SUBSET_SEED, n, width])
+    drawn = rng.random((EXACT_SUBSETS, n)).argsort(axis=1)[:, :width]
+    return np.sort(drawn, axis=1).astype(np.int64)
+
+
+def majority_accuracy(codes: NDArray[np.int64], correct: NDArray[np.bool_], width: int) -> NDArray[np.float64]:
+    """Probability that the majority vote of a random subset of ``width`` chains is right, for many problems at once.
+
+    Args:
+        codes: (problems, chains), equal answers of a problem have equal codes; -1 is no answer.
+        correct: (problems, chains), whether the chain's answer is right.
+        width: W.
+
+    Returns:
+        (problems,), in [0, 1]. Exact where there are at most 512 subsets.
+    """
+    index = subsets(codes.shape[1], width)
+    votes = codes[:, index]  # (problems, subsets, width)
+    tally = np.zeros(votes.shape, dtype=np.int16)
+    for position in range(width):
+        tally += votes == votes[..., position, None]
+    tally[votes < 0] = 0
+    winner = tally.argmax(axis=-1)[..., None]  # argmax returns the first maximum: ties to the first occurring answer
+    right = np.take_along_axis(correct[:, index] & (votes >= 0), winner, axis=-1)[..., 0]
+    return np.asarray(right.mean(axis=1), dtype=np.float64)
+
+
+def encode(answers: Sequence[str | None]) -> list[int]:
+    """Answers as codes in order of first occurrence; -1 is no answer."""
+    codes: dict[str, int] = {}
+    return [-1 if answer is None else codes.setdefault(answer, len(codes)) for answer in answers]
+
+
+def expected_majority(answers: Sequence[str | None], correct: Sequence[Any], width: int) -> float:
+    """`majority_accuracy` of one problem.
+
+    Args:
+        answers: Extracted answer of each chain, in chain order.
+        correct: Whether each is right (ignored where there is no answer).
+        width: W, at most the number of chains.
+    """
+    codes = np.array([encode(answers)], dtype=np.int64)
+    return float(majority_accuracy(codes, np.array([correct], dtype=np.bool_), width)[0])
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Unbiased probability that at least one of k chains is right, from n chains of which c are.
+
+    Source: Chen et al. 2021 (arXiv 2107.03374), equation 1: 1 - C(n-c, k) / C(n, k). For k = n this is pass@all.
+    """
+    if not 0 <= c <= n or not 1 <= k <= n:
+        raise ValueError(f"pass@k needs 0 <= c <= n and 1 <= k <= n; got n={n}, c={c}, k={k}")
+    return 1.0 - comb(n - c, k) / comb(n, k)

@@ -1,0 +1,184 @@
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from hyperscale.errors import TaskError
+from hyperscale.scoring.code import CodeGrader
+from hyperscale.scoring.code_runner import CodeRunner
+
+SORT_DOWN = "def f(x):\n    x = sorted(x)\n    x = x[::-1]\n    return x\n"
+TESTS = [{"input": [3, 1, 2], "output": [3, 2, 1]}, {"input": [5, 9], "output": [9, 5]}]
+
+
+@pytest.fixture(scope="module")
+def runner():
+    runner = CodeRunner(seconds=0.5)
+    yield runner
+    runner.close()
+
+
+@pytest.fixture
+def grader(runner):
+    return CodeGrader(runner)
+
+
+def test_the_last_fenced_block_after_the_thinking_is_the_program(grader):
+    text = f"```python\nwrong\n```</think>first\n```python\nx\n```\nthen\n```python\n{SORT_DOWN}```\nbye"
+    assert grader.extract(text) == SORT_DOWN
+    assert grader.extract(f"</think>```python\n{SORT_DOWN}```") == SORT_DOWN
+    assert grader.extract(f"</think>```python\n{SORT_DOWN}") is None
+    assert grader.extract(f"```python\n{SORT_DOWN}```") is None
+    assert grader.extract(f"</think>```\n{SORT_DOWN}```") is None
+
+
+RIGHT = [
+    SORT_DOWN,
+    "from collections import Counter\nimport math, itertools\ndef f(x): return sorted(x, reverse=True)",
+    "def f(x):\n    print('noise')\n    return tuple(sorted(x, reverse=True))",
+    "def f(x):\n    x.sort(reverse=True)\n    return x",
+]
+
+# What must not earn a point. Nothing here may take the grader, or a later program, down either.
+WRONG = {
+    "wrong value": "def f(x): return x",
+    "only the first test": "def f(x): return [3, 2, 1]",
+    "no function": "g = 1",
+    "syntax error": "def f(x: return",
+    "exception": "def f(x): return 1 / 0",
+    "system exit": "raise SystemExit(0)",
+    "leaves before the check": "import os\nos._exit(0)",
+    "not json": "def f(x): return {1, 2}",
+    "endless loop": "while True: pass",
+    "endless loop in f": "def f(x):\n    while True: pass",
+    "sleep": "import time\ntime.sleep(60)",
+    "endless recursion": "def f(x): return f(x)",
+    "memory": "def f(x): return [0] * 10**11",
+    "huge output": "def f(x): return 'a' * 10**8",
+    "huge integer": "def f(x): return 10**100000",
+    "deep nesting": "def f(x):\n    for _ in range(900): x = [x]\n    return x",
+    "forged result": "import os\nos.write(3, b'[[[[')\nos._exit(0)",
+    "forged results of the wrong kind": "import os\nos.write(3, b'[1, true]')\nos._exit(0)",
+    "kills its parent": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)",
+    "forks": f"import os\nos.fork()\n{SORT_DOWN}",
+    "reads a file": f"open('/etc/passwd').read()\n{SORT_DOWN}",
+    "lists a folder": f"import os\nos.listdir('/')\n{SORT_DOWN}",
+    "runs a command": f"import os\nos.system('true')\n{SORT_DOWN}",
+    "loads ctypes": f"import ctypes\n{SORT_DOWN}",
+    "opens a socket": f"import socket\n{SORT_DOWN}",
+}
+
+
+@pytest.mark.parametrize("program", RIGHT)
+def test_a_program_that_passes_every_test_is_correct(grader, program):
+    assert grader.correct(program, TESTS) is True
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_program_that_does_not_is_wrong_and_harms_nothing(grader, name):
+    start = time.monotonic()
+    assert grader.correct_many([(WRONG[name], TESTS), (SORT_DOWN + f"# {name}", TESTS)]) == [False, True]
+    assert time.monotonic() - start < 5
+
+
+def test_types_of_outputs_count(grader):
+    one = [{"input": 0, "output": 1}]
+    assert [grader.correct(f"def f(x): return {value}", one) for value in ("1", "1.0", "True", "'1'")] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_programs_do_not_see_each_other(grader):
+    poison = "import builtins, json\nbuiltins.sorted = lambda x: [0]\njson.dumps = None\nf = lambda x: x"
+    assert grader.correct_many([(poison, TESTS), (SORT_DOWN + "# after poison", TESTS)]) == [False, True]
+
+
+def test_programs_see_no_expected_outputs_and_no_environment(runner, monkeypatch):
+    monkeypatch.setenv("HYPERSCALE_SECRET", "1")
+    fresh = CodeRunner(seconds=1.0)
+    try:
+        program = "import os, sys\ndef f(x): return [dict(os.environ), sys.path_importer_cache.get('') is None]"
+        (result,) = fresh.run([(program, [0])])
+        assert "HYPERSCALE_SECRET" not in str(result)
+        frames = "import sys\ndef f(x):\n    g = sys._getframe(1)\n    return str(g.f_locals)"
+        (result,) = fresh.run([(frames, [[71, 72]])])
+        assert "71" in str(result)  # the inputs are there to be found; outputs are never sent
+    finally:
+        fresh.close()
+
+
+def test_no_file_is_written(grader, tmp_path):
+    target = tmp_path / "mark"
+    program = f"open({str(target)!r}, 'w').write('x')\n{SORT_DOWN}"
+    assert not grader.correct(program, TESTS)
+    assert not target.exists()
+
+
+def test_a_dead_child_is_replaced():
+    runner = CodeRunner()
+    try:
+        assert runner.run([("def f(x): return x", [1])]) == [["1"]]
+        child = runner._process.pid
+        os.kill(child, signal.SIGKILL)
+        assert runner.run([("def f(x): return x", [2])]) == [["2"]]
+        assert runner._process.pid != child
+    finally:
+        runner.close()
+    assert runner._process is None
+
+
+def test_a_stopped_child_is_given_up_on(monkeypatch):
+    monkeypatch.setattr("hyperscale.scoring.code_runner._GRACE", 0.1)
+    runner = CodeRunner(seconds=0.2)
+    try:
+        runner.run([("def f(x): return x", [1])])
+        os.kill(runner._process.pid, signal.SIGSTOP)
+        assert runner.run([("def f(x): return x", [2])]) == [[None]]
+        assert runner.run([("def f(x): return x", [3])]) == [["3"]]
+    finally:
+        runner.close()
+
+
+def test_closing_removes_the_folder_and_the_process():
+    runner = CodeRunner()
+    runner.run([("def f(x): return x", [1])])
+    folder, child = Path(runner._folder.name), runner._process
+    runner.close()
+    assert not folder.exists()
+    assert child.poll() is not None
+
+
+def test_hundreds_of_programs_per_second(grader):
+    pairs = [(f"{SORT_DOWN}# {i}", TESTS) for i in range(200)]
+    start = time.monotonic()
+    assert all(grader.correct_many(pairs))
+    assert time.monotonic() - start < 4  # measured: about 0.45 s on an idle core; the slack is for busy machines
+
+
+def test_equal_programs_run_once(runner, monkeypatch):
+    grader = CodeGrader(runner)
+    jobs = []
+    monkeypatch.setattr(runner, "run", lambda asked: jobs.extend(asked) or [[None] * len(i) for _, i in asked])
+    assert grader.correct_many([("a", TESTS), ("a", TESTS), ("b", TESTS)]) == [False] * 3
+    assert grader.correct("a", TESTS) is False
+    assert [program for program, _ in jobs] == ["a", "b"]
+
+
+@pytest.mark.parametrize("target", [None, [], "7", [{"input": 1}]])
+def test_a_malformed_target_is_an_error(grader, target):
+    with pytest.raises(TaskError, match="non-empty list"):
+        grader.correct(SORT_DOWN, target)
+
+
+def test_the_child_imports_nothing_of_ours():
+    source = Path("hyperscale/scoring/code_child.py")
+    source = Path(__file__).parent.parent / source
+    assert "hyperscale" not in source.read_text().replace("hyperscale-", "")
+    done = subprocess.run(["python3", "-I", "-S", str(source)], stdin=subprocess.DEVNULL, check=False, timeout=20)
+    assert done.returncode == 0

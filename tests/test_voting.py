@@ -1,0 +1,94 @@
+from collections import Counter
+from itertools import combinations
+from math import comb
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hyperscale.scoring import voting
+
+ANSWERS = st.lists(st.sampled_from(["1", "2", "3", None]), min_size=1, max_size=8)
+
+
+@pytest.mark.parametrize(
+    ("answers", "winner"),
+    [
+        (["1", "2"], "1"),
+        (["2", "1", "1"], "1"),
+        (["2", "1", "1", "2"], "2"),
+        ([None, None, "3"], "3"),
+        ([None, "3", "1", None, None], "3"),
+        ([None, None], None),
+        ([], None),
+    ],
+)
+def test_majority(answers, winner):
+    assert voting.majority(answers) == winner
+
+
+@given(ANSWERS)
+def test_majority_is_a_mode_and_the_first_of_them(answers):
+    counts = Counter(answer for answer in answers if answer is not None)
+    winner = voting.majority(answers)
+    if not counts:
+        assert winner is None
+    else:
+        assert winner == next(a for a in answers if a is not None and counts[a] == max(counts.values()))
+
+
+@given(ANSWERS, st.integers(1, 8), st.sampled_from(["1", "2", "4"]))
+def test_expected_majority_is_the_mean_over_all_subsets(answers, width, target):
+    width = min(width, len(answers))
+    correct = [answer == target for answer in answers]
+    verdicts = [voting.majority(subset) == target for subset in combinations(answers, width)]
+    assert voting.expected_majority(answers, correct, width) == pytest.approx(np.mean(verdicts))
+
+
+@given(st.lists(st.sampled_from(["1", "2", None]), min_size=2, max_size=8))
+def test_two_chains_vote_no_better_than_one_if_all_answer(answers):
+    answers = [answer or "2" for answer in answers]
+    correct = [answer == "1" for answer in answers]
+    assert voting.expected_majority(answers, correct, 2) <= voting.expected_majority(answers, correct, 1) + 0.5
+    # The first of a tie wins, so W = 2 is the accuracy of the earlier chain of each pair.
+    pairs = [a == "1" for a, _ in combinations(answers, 2)]
+    assert voting.expected_majority(answers, correct, 2) == pytest.approx(np.mean(pairs))
+
+
+def test_many_subsets_are_sampled_reproducibly_and_close_to_exact():
+    rng = np.random.default_rng(0)
+    answers = [str(a) for a in rng.integers(0, 3, 20)]
+    correct = [answer == "1" for answer in answers]
+    sampled = voting.expected_majority(answers, correct, 4)
+    assert sampled == voting.expected_majority(answers, correct, 4)
+    exact = np.mean([voting.majority(subset) == "1" for subset in combinations(answers, 4)])
+    assert sampled == pytest.approx(exact, abs=4 * np.sqrt(0.25 / voting.EXACT_SUBSETS))
+    index = voting.subsets(20, 4)
+    assert index.shape == (voting.EXACT_SUBSETS, 4)
+    assert (np.diff(index, axis=1) > 0).all()
+
+
+def test_a_batch_of_problems_equals_each_on_its_own():
+    rng = np.random.default_rng(1)
+    codes = rng.integers(-1, 3, (50, 6))
+    correct = codes == 1
+    batch = voting.majority_accuracy(codes, correct, 4)
+    for row, right, value in zip(codes, correct, batch, strict=True):
+        answers = [None if code < 0 else str(code) for code in row]
+        assert voting.expected_majority(answers, right, 4) == pytest.approx(value)
+
+
+@given(st.integers(1, 8), st.integers(0, 8), st.integers(1, 8))
+def test_pass_at_k_is_the_mean_over_all_subsets(n, c, k):
+    c, k = min(c, n), min(k, n)
+    chains = [True] * c + [False] * (n - c)
+    hits = sum(any(subset) for subset in combinations(chains, k))
+    assert voting.pass_at_k(n, c, k) == pytest.approx(hits / comb(n, k))
+
+
+def test_impossible_widths_are_refused():
+    with pytest.raises(ValueError, match="pass@k"):
+        voting.pass_at_k(4, 2, 5)
+    with pytest.raises(ValueError, match="subset"):
+        voting.subsets(4, 5)
