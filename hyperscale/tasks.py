@@ -1,0 +1,171 @@
+"""Tasks: lm-eval task files (``tasks/*.yaml``), read without running any code in them.
+
+What hyperscale needs beyond lm-eval's own keys stands under ``metadata``: version, grader, strategy, base_length,
+lengths, and where the documents come from (``kind`` of the built-in generator).
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from hyperscale.errors import TaskError
+from hyperscale.paths import data_dir
+from hyperscale.scoring import graders
+
+Strategy = Literal["majority", "pass"]
+
+
+@dataclass(frozen=True)
+class Doc:
+    """One problem.
+
+    Attributes:
+        id: Unique within the task.
+        prompt: The user message.
+        target: What the task's grader compares with; JSON-able.
+        level: Difficulty from 1 up, or None if the task has no levels.
+    """
+
+    id: str
+    prompt: str
+    target: Any
+    level: int | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task file, read.
+
+    Attributes:
+        name: The task's name.
+        summary: One line on what is asked.
+        version: Changes whenever prompts, documents or grading change.
+        grader: Name of the grader (`hyperscale.scoring.graders`).
+        strategy: How W chains make one verdict: "majority" vote or "pass" (any chain right).
+        base_length: L of the base point, in tokens.
+        lengths: Values of L the task is evaluated at, ascending, in tokens.
+        kind: Benchmark of the built-in generator.
+        size: Number of problems.
+        generation: lm-eval's ``generation_kwargs``.
+    """
+
+    name: str
+    summary: str
+    version: str
+    grader: str
+    strategy: Strategy
+    base_length: int
+    lengths: tuple[int, ...]
+    kind: str
+    size: int
+    generation: dict[str, Any]
+
+    def docs(self, limit: int | None = None) -> list[Doc]:
+        """The first ``limit`` problems, or all of them; always the same ones in the same order.
+
+        Raises:
+            TaskError: ``limit`` is not positive, or the generator does not know the benchmark.
+        """
+        if limit is not None and limit < 1:
+            raise TaskError(f"a limit of {limit} leaves no problem of {self.name}: ask for at least 1")
+        from hyperscale.mini import benchmarks
+
+        items = benchmarks.items(self.kind, self.size if limit is None else min(limit, self.size))
+        code = self.grader == "code"
+        return [Doc(item.id, item.prompt, item.tests if code else item.answer, item.level) for item in items]
+
+    def prompt_ids(self, doc: Doc, tokenizer: Any) -> tuple[int, ...]:
+        """Token ids of the problem in the model's chat template, opened for the model's turn.
+
+        Args:
+            doc: A problem of this task.
+            tokenizer: A transformers tokenizer.
+
+        Raises:
+            TaskError: The tokenizer has no chat template.
+        """
+        if not getattr(tokenizer, "chat_template", None):
+            raise TaskError(f"the model's tokenizer has no chat template, which {self.name} needs: use a chat model")
+        ids = tokenizer.apply_chat_template(
+            [{"role": "user", "content": doc.prompt}], add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+        return tuple(int(i) for i in ids)
+
+
+def prompt_hash(prompt: str) -> str:
+    """Sixteen hexadecimal digits of the SHA-256 of a user message, stored with every sample."""
+    return hashlib.sha256(prompt.encode()).hexdigest()[:16]
+
+
+def available() -> dict[str, str]:
+    """Name and one-line summary of every task."""
+    return {name: load(name).summary for name in _names()}
+
+
+def load(name: str) -> Task:
+    """Read a task file.
+
+    Raises:
+        TaskError: No task has that name, or its file is malformed.
+    """
+    if name not in _names():
+        raise TaskError(f"unknown task {name!r}; known tasks: {', '.join(_names())}")
+    return read(data_dir("tasks") / f"{name}.yaml")
+
+
+def _names() -> list[str]:
+    return sorted(path.stem for path in data_dir("tasks").glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def read(path: Path) -> Task:
+    """Read a task file at a path.
+
+    Raises:
+        TaskError: The file is missing or malformed.
+    """
+    try:
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (OSError, yaml.YAMLError) as error:
+        raise TaskError(f"task file {path} cannot be read: {' '.join(str(error).split())}") from None
+    meta = config.get("metadata") if isinstance(config, dict) else None
+    if not isinstance(meta, dict):
+        raise TaskError(f"task file {path} has no metadata: give version, grader, strategy, base_length, lengths, kind")
+    try:
+        task = Task(
+            name=str(config["task"]),
+            summary=str(meta["summary"]),
+            version=str(meta["version"]),
+            grader=str(meta["grader"]),
+            strategy=meta["strategy"],
+            base_length=int(meta["base_length"]),
+            lengths=tuple(int(length) for length in meta["lengths"]),
+            kind=str(meta["kind"]),
+            size=int(meta["size"]),
+            generation=dict(config.get("generation_kwargs") or {}),
+        )
+    except KeyError as error:
+        raise TaskError(f"task file {path} lacks {error.args[0]!r}: see the other files in tasks/") from None
+    except (TypeError, ValueError) as error:
+        raise TaskError(f"task file {path} is malformed: {error}") from None
+    _check(task, path)
+    return task
+
+
+def _check(task: Task, path: Path) -> None:
+    graders.get(task.grader)
+    if task.strategy not in get_args(Strategy):
+        raise TaskError(f"task file {path} has strategy {task.strategy!r}; known: {', '.join(get_args(Strategy))}")
+    if not task.lengths or list(task.lengths) != sorted(set(task.lengths)) or task.lengths[0] < 1:
+        raise TaskError(f"task file {path}: lengths must be positive and ascending, not {list(task.lengths)}")
+    if task.base_length not in task.lengths:
+        raise TaskError(f"task file {path}: base_length {task.base_length} is not one of its lengths")
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads ``!function module.name`` as the plain text ``module.name``; lm-eval would import it."""
+
+
+_Loader.add_constructor("!function", lambda loader, node: str(node.value))

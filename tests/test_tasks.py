@@ -1,0 +1,162 @@
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hyperscale import tasks
+from hyperscale.errors import TaskError
+from hyperscale.paths import data_dir
+from hyperscale.scoring import graders
+
+MINI = ["mini_aime", "mini_gpqa", "mini_lcb"]
+
+
+@pytest.mark.parametrize("name", MINI)
+def test_a_task_file_loads(name):
+    task = tasks.load(name)
+    assert task.name == name
+    assert task.lengths == (256, 512, 1024, 2048)
+    assert task.base_length == 1024
+    assert task.strategy == ("pass" if name == "mini_lcb" else "majority")
+    assert tasks.available()[name] == task.summary
+
+
+@pytest.mark.parametrize("name", MINI)
+def test_documents_are_stable_unique_and_gradable(name):
+    task = tasks.load(name)
+    docs = task.docs(20)
+    assert docs == task.docs(20)
+    assert docs[:5] == task.docs(5)
+    assert len({doc.id for doc in docs}) == len({doc.prompt for doc in docs}) == 20
+    json.dumps([doc.target for doc in docs])
+    grader = graders.get(task.grader)
+    for doc in docs[:3]:
+        right, wrong = _answers(name, doc.target)
+        assert grader.correct(grader.extract(f"</think>{right}"), doc.target)
+        assert not grader.correct(grader.extract(f"</think>{wrong}"), doc.target)
+
+
+def _answers(name, target):
+    """A right and a wrong answer's text; the program for code is a table of its own hidden tests."""
+    if name == "mini_aime":
+        return rf"\boxed{{{target}}}", rf"\boxed{{{int(target) + 1}}}"
+    if name == "mini_gpqa":
+        return f"Answer: {target}", f"Answer: {'A' if target != 'A' else 'B'}"
+    table = {str(test["input"]): test["output"] for test in target}
+    return f"```python\ndef f(x):\n    return {table}[str(x)]\n```", "```python\ndef f(x):\n    return 0\n```"
+
+
+def test_an_unknown_task_names_the_known_ones():
+    with pytest.raises(TaskError, match="mini_aime, mini_gpqa, mini_lcb"):
+        tasks.load("aime")
+    with pytest.raises(TaskError, match="unknown task"):
+        tasks.load("../tasks/mini_aime")
+    with pytest.raises(TaskError, match="at least 1"):
+        tasks.load("mini_aime").docs(0)
+
+
+def _edited(tmp_path, **changes):
+    text = (data_dir("tasks") / "mini_aime.yaml").read_text()
+    config = yaml.load(text, Loader=tasks._Loader)
+    config["metadata"] = {k: v for k, v in {**config["metadata"], **changes}.items() if v is not None}
+    path = tmp_path / "edited.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"grader": "vibes"}, "unknown grader"),
+        ({"grader": None}, "lacks 'grader'"),
+        ({"strategy": "luck"}, "strategy 'luck'"),
+        ({"lengths": [512, 256]}, "ascending"),
+        ({"lengths": "many"}, "malformed"),
+        ({"base_length": 1000}, "base_length 1000"),
+    ],
+)
+def test_a_malformed_file_is_one_clear_error(tmp_path, changes, message):
+    with pytest.raises(TaskError, match=message) as caught:
+        tasks.read(_edited(tmp_path, **changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_broken_yaml_and_missing_files_are_errors(tmp_path):
+    path = tmp_path / "broken.yaml"
+    path.write_text("task: [")
+    with pytest.raises(TaskError, match="cannot be read"):
+        tasks.read(path)
+    with pytest.raises(TaskError, match="cannot be read"):
+        tasks.read(tmp_path / "missing.yaml")
+    path.write_text("- 1")
+    with pytest.raises(TaskError, match="no metadata"):
+        tasks.read(path)
+
+
+def test_reading_a_file_runs_no_code(tmp_path):
+    path = tmp_path / "evil.yaml"
+    mark = tmp_path / "mark"
+    text = (data_dir("tasks") / "mini_aime.yaml").read_text()
+    (tmp_path / "mini.py").write_text(f"open({str(mark)!r}, 'w')")
+    path.write_text(text)
+    assert tasks.read(path).name == "mini_aime"
+    path.write_text(text + f"\nevil: !!python/object/apply:os.system ['touch {mark}']\n")
+    with pytest.raises(TaskError):
+        tasks.read(path)
+    assert not mark.exists()
+
+
+def test_prompt_hash_is_the_head_of_sha256():
+    assert tasks.prompt_hash("a prompt") == hashlib.sha256(b"a prompt").hexdigest()[:16]
+
+
+class _Tokenizer:
+    chat_template = "yes"
+
+    def apply_chat_template(self, messages, *, add_generation_prompt, tokenize, return_dict):
+        assert add_generation_prompt
+        assert tokenize
+        assert not return_dict
+        assert [m["role"] for m in messages] == ["user"]
+        return [ord(c) for c in messages[0]["content"]]
+
+
+def test_prompt_ids_go_through_the_chat_template():
+    task = tasks.load("mini_aime")
+    doc = task.docs(1)[0]
+    assert task.prompt_ids(doc, _Tokenizer()) == tuple(map(ord, doc.prompt))
+    bare = _Tokenizer()
+    bare.chat_template = None
+    with pytest.raises(TaskError, match="chat template"):
+        task.prompt_ids(doc, bare)
+
+
+def test_tasks_load_in_lm_eval_and_grade_alike():
+    """In a process of its own: lm-eval is slow to import and would load torch into every other test."""
+    code = """
+import json, sys
+from lm_eval.tasks import TaskManager
+from hyperscale import tasks
+manager = TaskManager(include_path=sys.argv[1], include_defaults=False)
+names = ["mini_aime", "mini_gpqa", "mini_lcb"]
+loaded = manager.load(names)["tasks"]
+for name in names:
+    task, ours = loaded[name], tasks.load(name)
+    docs = list(task.test_docs())
+    mine = ours.docs()
+    assert [d["prompt"] for d in docs] == [d.prompt for d in mine], name
+    assert [json.loads(d["target"]) for d in docs] == [d.target for d in mine], name
+    assert task.doc_to_text(docs[0]) == mine[0].prompt
+    assert task.config.generation_kwargs["max_gen_toks"] == ours.lengths[-1]
+    assert task.process_results(docs[0], ["no answer"]) == {"accuracy": 0.0}
+task, doc = loaded["mini_aime"], list(loaded["mini_aime"].test_docs())[0]
+right = "</think>" + chr(92) + "boxed{" + json.loads(doc["target"]) + "}"
+assert task.process_results(doc, [right]) == {"accuracy": 1.0}
+"""
+    folder = Path(data_dir("tasks"))
+    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
