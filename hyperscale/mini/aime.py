@@ -1,0 +1,50 @@
+r"""The AIME shape: a lagged recurrence modulo 1000, answered by an integer in ``\boxed{}``.
+
+``f(n) = m f(n-1) + l f(n // k) mod 1000`` with f(0) given and some later values overridden in the prompt; asked for
+f(N).
+The chain has one line per n. Each needs the line above, a line that lies half or two thirds of the chain back, and
+the prompt; one slip spoils every later value. The chain's length is set by N, the level.
+"""
+
+from random import Random
+
+from hyperscale.mini.document import Document
+from hyperscale.mini.vocab import DIGIT, ID, NODE
+
+#: Range of N at each level.
+LEVELS = ((10, 23), (24, 42), (43, 62), (63, 81), (82, 99))
+_F, _M, _L, _MOD, _AT = (ID[piece] for piece in ("f(n)=", "*f(n-1)+", "*f(n//", ") mod 1000 with", " f("))
+_IS, _COMMA, _FIND, _STOP = (ID[piece] for piece in (")=", ",", ". Find f(", ")."))
+_COLON, _EQ, _SEMI, _PLUS, _BANG, _NL = (ID[piece] for piece in (":", "=", ";", "+", "!", "\n"))
+_THREE = [[DIGIT[v // 100], DIGIT[v // 10 % 10], DIGIT[v % 10]] for v in range(1000)]
+
+
+def generate(rng: Random, level: int | None = None) -> Document:
+    """One problem and its chain; a random level if none is given."""
+    level = level or rng.randint(1, len(LEVELS))
+    last = rng.randint(*LEVELS[level - 1])
+    m, lag, k = rng.randint(2, 9), rng.randint(2, 9), rng.randint(2, 3)
+    given = {0: rng.randrange(1000)}
+    for n in sorted(rng.sample(range(1, last), rng.randint(0, 1 + last // 16))):
+        given[n] = rng.randrange(1000)
+    prompt = [_F, DIGIT[m], _M, DIGIT[lag], _L, DIGIT[k], _MOD]
+    for n, value in given.items():
+        prompt += [_AT, NODE[n], _IS, *_THREE[value], _COMMA]
+    prompt[-1] = _FIND
+    prompt += [NODE[last], _STOP]
+
+    f = [given[0]]
+    chain: list[int] = []
+    for n in range(1, last + 1):
+        if n in given:
+            f.append(given[n])
+            chain += [_NL, NODE[n], _BANG, *_THREE[given[n]]]
+            continue
+        back = n // k
+        first, second = m * f[-1] % 1000, lag * f[back] % 1000
+        f.append((first + second) % 1000)
+        chain += [_NL, NODE[n], _COLON, NODE[back], _EQ, *_THREE[f[back]], _SEMI]
+        chain += [*_THREE[first], _PLUS, *_THREE[second], _EQ, *_THREE[f[-1]]]
+    chain.append(_NL)
+    reply = [ID["The answer is "], ID["\\boxed{"], *_THREE[f[-1]], ID["}"], ID["."]]
+    return Document(prompt, chain, reply, str(f[-1]), level)

@@ -1,0 +1,118 @@
+"""The LiveCodeBench shape: find the two steps that explain three examples and write them as a Python function.
+
+The chain first tabulates every allowed step on the first example, then tries ordered pairs: first steps in random
+order and, for each, second steps in random order. Each try reads the first step's row of the table, by then far
+back; a hit is checked on the other two examples. The program is judged by hidden tests on lists of other lengths.
+"""
+
+from collections.abc import Callable
+from itertools import accumulate
+from random import Random
+
+from hyperscale.mini.document import Document
+from hyperscale.mini.vocab import DIGIT, ID, STEPS
+
+Digits = tuple[int, ...]
+
+FUNCTIONS: dict[str, Callable[[Digits], Digits]] = {
+    "rev": lambda x: x[::-1],
+    "srt": lambda x: tuple(sorted(x)),
+    "dsc": lambda x: tuple(sorted(x))[::-1],
+    "inc": lambda x: tuple([(d + 1) % 10 for d in x]),
+    "dec": lambda x: tuple([(d - 1) % 10 for d in x]),
+    "neg": lambda x: tuple([9 - d for d in x]),
+    "dbl": lambda x: tuple([d * 2 % 10 for d in x]),
+    "tri": lambda x: tuple([d * 3 % 10 for d in x]),
+    "sqr": lambda x: tuple([d * d % 10 for d in x]),
+    "rol": lambda x: x[1:] + x[:1],
+    "ror": lambda x: x[-1:] + x[:-1],
+    "tal": lambda x: x[1:],
+    "ini": lambda x: x[:-1],
+    "evn": lambda x: x[::2] + x[1::2],
+    "cum": lambda x: tuple([s % 10 for s in accumulate(x)]),
+    "idx": lambda x: tuple([(d + i) % 10 for i, d in enumerate(x)]),
+    "dif": lambda x: tuple([(d - c) % 10 for c, d in zip((0, *x), x, strict=False)]),
+    "mir": lambda x: tuple([(d + c) % 10 for c, d in zip(x[::-1], x, strict=True)]),
+    "hig": lambda x: tuple(accumulate(x, max)),
+    "low": lambda x: tuple(accumulate(x, min)),
+}
+assert FUNCTIONS.keys() == STEPS.keys()
+
+#: Number of allowed steps at each level.
+LEVELS = ((6, 8), (9, 11), (12, 14), (15, 17), (18, 20))
+_NAME = {name: ID[f" {name}"] for name in STEPS}
+_FIND, _COLON, _ARROW, _COMMA, _STOP = (ID[piece] for piece in ("Find two steps of", ":", ">", ",", "."))
+_EQ, _BANG, _NL = (ID[piece] for piece in ("=", "!", "\n"))
+_CODE = {name: [ID["    x = "], *(ID[piece] for piece in pieces), _NL] for name, pieces in STEPS.items()}
+
+
+def _digits(x: Digits) -> list[int]:
+    return [DIGIT[d] for d in x]
+
+
+def _random_list(rng: Random, low: int, high: int) -> Digits:
+    return tuple(rng.choices(range(10), k=rng.randint(low, high)))
+
+
+def _problem(
+    rng: Random, names: list[str]
+) -> tuple[list[Digits], dict[Digits, list[tuple[str, str]]], tuple[str, str]]:
+    """Three inputs, all pairs of steps by their result on the first, and a pair no other pair imitates on the three."""
+    while True:
+        inputs = [_random_list(rng, 6, 6), _random_list(rng, 5, 6), _random_list(rng, 5, 6)]
+        table = {name: FUNCTIONS[name](inputs[0]) for name in names}
+        results: dict[Digits, list[tuple[str, str]]] = {}
+        for a in names:
+            for b in names:
+                results.setdefault(FUNCTIONS[b](table[a]), []).append((a, b))
+        for _ in range(8):
+            pair = (rng.choice(names), rng.choice(names))
+            target = FUNCTIONS[pair[1]](table[pair[0]])
+            wanted = [run(pair, x) for x in inputs[1:]]
+            rivals = [p for p in results[target] if p != pair and [run(p, x) for x in inputs[1:]] == wanted]
+            if not rivals:
+                return inputs, results, pair
+
+
+def run(pair: tuple[str, str], x: Digits) -> Digits:
+    """Apply two steps to a list."""
+    return FUNCTIONS[pair[1]](FUNCTIONS[pair[0]](x))
+
+
+def generate(rng: Random, level: int | None = None) -> Document:
+    """One problem and its chain; a random level if none is given."""
+    level = level or rng.randint(1, len(LEVELS))
+    names = rng.sample(list(STEPS), rng.randint(*LEVELS[level - 1]))
+    inputs, _, pair = _problem(rng, names)
+    outputs = [run(pair, x) for x in inputs]
+    prompt = [_FIND, *(_NAME[name] for name in names), _COLON]
+    for x, y in zip(inputs, outputs, strict=True):
+        prompt += [*_digits(x), _ARROW, *_digits(y), _COMMA]
+    prompt[-1] = _STOP
+
+    chain: list[int] = []
+    for name in rng.sample(names, len(names)):
+        chain += [_NL, _NAME[name], _EQ, *_digits(FUNCTIONS[name](inputs[0]))]
+    tries = ((a, b) for a in rng.sample(names, len(names)) for b in rng.sample(names, len(names)))
+    for tried in tries:
+        result = run(tried, inputs[0])
+        chain += [_NL, _NAME[tried[0]], _NAME[tried[1]], _EQ, *_digits(result)]
+        if result != outputs[0]:
+            continue
+        hit = True
+        for number, (x, y) in enumerate(zip(inputs[1:], outputs[1:], strict=True), start=2):
+            first = FUNCTIONS[tried[0]](x)
+            last = FUNCTIONS[tried[1]](first)
+            chain += [_BANG, DIGIT[number], _COLON, *_digits(first), _ARROW, *_digits(last)]
+            if last != y:
+                hit = False
+                break
+        if hit:
+            break
+    chain += [_BANG, _NL]
+    reply = [ID["```python\n"], ID["def f(x):\n"], *_CODE[pair[0]], *_CODE[pair[1]], ID["    return x\n"], ID["```"]]
+    tests = []
+    for _ in range(8):
+        x = _random_list(rng, 3, 9)
+        tests.append({"input": list(x), "output": list(run(pair, x))})
+    return Document(prompt, chain, reply, " ".join(pair), level, tests)

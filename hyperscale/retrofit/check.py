@@ -1,0 +1,81 @@
+"""The check a retrofit must pass: inference must see what training saw.
+
+Gates learn with noise and decide without. A gate that sees little more than the token itself (layer 0) can learn to
+keep a *random share* of a kind of token; rounding its logit at inference turns the share into all or nothing. The
+training loss does not show it, generation collapses. Comparing the teacher-forced divergence under training gates and
+under inference gates does show it.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from hyperscale.errors import RetrofitError
+from hyperscale.retrofit.gates import Mode
+from hyperscale.retrofit.loop import Retrofit, TrainingBatch
+
+#: Inference gates may diverge from the teacher this many times as much as training gates.
+MAX_RATIO = 3.0
+#: Below this many nats per token a divergence does no harm, whatever its ratio.
+NEGLIGIBLE = 1e-5
+
+
+@dataclass(frozen=True)
+class GateCheck:
+    """Teacher-forced KL(student || teacher), in nats per token.
+
+    Attributes:
+        noisy: Under the gates of training.
+        hard: Under the gates of inference (evict iff logit > 0).
+        alpha: Mean eviction under the gates of inference.
+    """
+
+    noisy: float
+    hard: float
+    alpha: float
+
+    @property
+    def ratio(self) -> float:
+        """How much worse inference is than training."""
+        return self.hard / max(self.noisy, 1e-12)
+
+    def require(self) -> None:
+        """Refuse a checkpoint that would generate worse than it trained.
+
+        Raises:
+            RetrofitError: The ratio exceeds `MAX_RATIO`.
+        """
+        if not math.isfinite(self.hard) or (self.ratio > MAX_RATIO and self.hard > NEGLIGIBLE):
+            raise RetrofitError(
+                f"the retrofit decides differently at inference than in training: KL {self.hard:.4f} with inference "
+                f"gates, {self.noisy:.4f} with training gates (ratio {self.ratio:.1f}, at most {MAX_RATIO:g}); "
+                "train longer or with more hard_steps"
+            )
+
+
+def check_gates(retrofit: Retrofit, batches: Iterable[TrainingBatch]) -> GateCheck:
+    """Measure both divergences of the student as it stands on held-out batches; its mode is restored.
+
+    Raises:
+        RetrofitError: There is no batch.
+    """
+    gated = retrofit.gated
+    was = gated.mode
+    modes: tuple[Mode, ...] = ("noisy", "hard")
+    sums = dict.fromkeys(modes, 0.0)
+    alpha, count = 0.0, 0
+    with torch.no_grad():
+        for batch in batches:
+            count += 1
+            for mode in modes:
+                gated.mode = mode
+                kl, alphas = retrofit.divergence(batch)
+                sums[mode] += kl.item()
+            counted = (batch.kind >= 0).to(alphas[0].device)
+            alpha += torch.stack([a[counted].mean() for a in alphas]).mean().item()
+    gated.mode = was
+    if not count:
+        raise RetrofitError("the gate check needs at least one held-out batch")
+    return GateCheck(sums["noisy"] / count, sums["hard"] / count, alpha / count)

@@ -1,0 +1,57 @@
+"""The two losses of a DMS retrofit and the schedule of its target."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import log_softmax
+
+
+def target_alpha(cr: float) -> float:
+    """Share of keys to evict at compression ratio ``cr``: 1 - 1 / CR."""
+    return 1.0 - 1.0 / cr
+
+
+def scheduled_cr(step: int, steps_per_unit: float, final: float) -> float:
+    """Compression ratio aimed at: ``1 + step / steps_per_unit`` up to ``final`` (the paper: 100 steps a unit)."""
+    return min(1.0 + step / steps_per_unit, final)
+
+
+def distillation(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
+    """KL(student || teacher) over the vocabulary, averaged over the tokens that count.
+
+    Args:
+        student: (..., vocabulary) logits.
+        teacher: (..., vocabulary) logits, no gradient.
+        weight: (...) 1 where the token counts, else 0.
+
+    Returns:
+        A scalar, in nats per token.
+    """
+    log_student = log_softmax(student.float(), -1)
+    log_teacher = log_softmax(teacher.float(), -1)
+    divergence = (log_student.exp() * (log_student - log_teacher)).sum(-1)
+    return (divergence * weight).sum() / weight.sum().clamp_min(1.0)
+
+
+def compression(alphas: list[Tensor], target: float, group: Tensor, groups: int) -> tuple[Tensor, Tensor]:
+    """One-sided compression loss: how far the mean eviction falls short of its target.
+
+    ``mean over groups of max(target - mean alpha, 0)``; with one group it is the paper's loss, normalised as in the
+    published code. More groups (one per kind of data) keep the model from evicting one kind of text more to spare
+    another.
+
+    Args:
+        alphas: One (batch, sequence, kv_heads) tensor per layer.
+        target: alpha* in [0, 1).
+        group: (batch, sequence) group of each token, -1 for tokens that do not count.
+        groups: Number of groups.
+
+    Returns:
+        The loss and the mean alpha of each group, both differentiable.
+    """
+    mean = torch.stack([a.mean(-1) for a in alphas]).mean(0)
+    member = torch.nn.functional.one_hot(group.clamp_min(0), groups) * (group >= 0)[..., None]
+    count = member.sum((0, 1))
+    share = (mean[..., None] * member).sum((0, 1)) / count.clamp_min(1)
+    present = count > 0
+    short = (target - share).clamp_min(0.0) * present
+    return short.sum() / present.sum().clamp_min(1), share
