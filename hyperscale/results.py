@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from hyperscale.errors import ResultsError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 SCHEMA = 1
 RUN, SAMPLES, POINTS, LOCK = "run.json", "samples.jsonl", "points.csv", ".lock"
@@ -254,11 +257,11 @@ class Store:
         self.samples.append(sample)
         self._done.add(key(sample))
 
-    def write_points(self) -> Any:
+    def write_points(self) -> "DataFrame":
         """Rebuild ``points.csv`` from the samples, atomically; returns the points as a DataFrame."""
-        from hyperscale import frontier
+        from hyperscale.points import points as derive
 
-        points = frontier.points(self.samples)
+        points = derive(sorted(self.samples, key=key))  # in an order that no interruption changes
         write_atomic(self.folder / POINTS, points.to_csv(index=False))
         return points
 

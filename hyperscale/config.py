@@ -1,0 +1,157 @@
+"""What a run is: the typed configuration, read from options or a YAML file, and its defaults made explicit."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from hyperscale import budget as budgets
+from hyperscale import models
+from hyperscale.errors import ConfigError
+
+VANILLA = "vanilla"
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("the same entry twice")
+    return values
+
+
+class RunConfig(BaseModel):
+    """A run as the user asks for it; empty or None means the default, which `resolve` fills in.
+
+    Attributes:
+        model: Name in models.yaml, local folder or hub id.
+        methods: KV-compression methods, in the order they run.
+        budget: Ceiling per problem, as `Budget.parse` reads it, or the name of a grid in budgets/.
+        axis: Axis that ``8x`` counts on.
+        tasks: Names of tasks; the model's default tasks if empty.
+        crs: Nominal compression ratios of all methods but vanilla. If empty: those the model's DMS checkpoints offer,
+            for every method, so that methods meet at equal ratios; the grid's if the model has none.
+        grid: Name of the grid of candidates; the model's if None.
+        limit: First N problems of each task.
+        seeds: Seeds of the sampling noise; each generates every chain of the plan.
+        temperature: Softmax temperature; the model's default if None.
+        top_p: Nucleus mass; the model's default if None.
+        params: Method name to parameters beyond the CR.
+        device: Where the model runs; ``auto`` is CUDA where there is one.
+        dtype: Of weights and cache; ``auto`` is float32 on the CPU, bfloat16 on CUDA.
+        batch_size: Chains that decode together; it changes no result.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = "mini"
+    methods: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)] = (VANILLA,)
+    budget: str = "8x"
+    axis: str | None = None
+    tasks: Annotated[tuple[str, ...], AfterValidator(_distinct)] = ()
+    crs: Annotated[tuple[Annotated[float, Field(ge=1, le=1024)], ...], AfterValidator(_distinct)] = ()
+    grid: str | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_distinct)] = (0,)
+    temperature: Annotated[float, Field(ge=0, le=10)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    params: dict[str, dict[str, Any]] = {}
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
+
+    def crs_of(self, method: str) -> tuple[float, ...]:
+        """Nominal CRs that a method of a resolved configuration runs at."""
+        return (1.0,) if method == VANILLA else self.crs
+
+    def compared(self) -> dict[str, Any]:
+        """The part that decides the results; a folder holds runs that agree in it."""
+        return self.model_dump(mode="json", exclude={"batch_size"})
+
+    def folder_name(self) -> str:
+        """Default name of the run's folder: the model, the methods, the budget and what departs from the defaults."""
+        parts = [Path(self.model).name, "+".join(self.methods), self.budget]
+        for label, value in (
+            ("", self.tasks),
+            ("cr", self.crs),
+            ("", self.axis),
+            ("grid", self.grid),
+            ("n", self.limit),
+        ):
+            if value:
+                parts.append(label + (",".join(map(_short, value)) if isinstance(value, tuple) else str(value)))
+        if self.seeds != (0,):
+            parts.append("seed" + ",".join(map(str, self.seeds)))
+        for label, number in (("t", self.temperature), ("p", self.top_p)):
+            if number is not None:
+                parts.append(f"{label}{number:g}")
+        return re.sub(r"[^\w.+,=^-]", "_", "-".join(parts))
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def make(values: dict[str, Any]) -> RunConfig:
+    """Check the values of a configuration.
+
+    Raises:
+        ConfigError: A value has the wrong type or range, or an unknown name.
+    """
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "configuration"
+        raise ConfigError(f"{where}: {first['msg']}, got {first['input']!r}") from None
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Values of a run's YAML file; a single word stands for a list of one.
+
+    Raises:
+        ConfigError: The file is missing or is not a YAML mapping.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"cannot read {path} ({reason}): pass a YAML file with the fields of a run") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} is not a mapping: write fields like `model: mini` and `budget: 8x`")
+    for name in ("methods", "tasks", "crs", "seeds"):
+        if name in values and not isinstance(values[name], list):
+            values[name] = [values[name]]
+    return values
+
+
+def resolve(config: RunConfig) -> RunConfig:
+    """Fill in every default that needs no weights: tasks, CRs, grid, budget, sampling.
+
+    Raises:
+        ConfigError: The model has no default tasks and none were named, or parameters belong to no method of the run.
+        ModelError: The model is unknown.
+        BudgetError: The grid is unknown, or the budget cannot be read.
+    """
+    model = models.find(config.model)
+    tasks = config.tasks or model.tasks
+    if not tasks:
+        raise ConfigError(f"{config.model} has no default tasks: name some with --task (see `hyperscale tasks`)")
+    if unused := sorted(set(config.params) - set(config.methods)):
+        raise ConfigError(f"params.{unused[0]}: {unused[0]!r} is no method of this run ({', '.join(config.methods)})")
+    named = config.budget in budgets.available()
+    grid = budgets.Grid.load(config.grid or (config.budget if named else model.grid))
+    budget = budgets.Grid.load(config.budget).budget if named else config.budget
+    parsed = budgets.Budget.parse(budget, config.axis)
+    return config.model_copy(
+        update={
+            "tasks": tasks,
+            "budget": budget,
+            "axis": parsed.axis,
+            "grid": grid.name,
+            "crs": config.crs or tuple(model.dms) or grid.crs,
+            "temperature": model.temperature if config.temperature is None else config.temperature,
+            "top_p": model.top_p if config.top_p is None else config.top_p,
+        }
+    )

@@ -1,0 +1,197 @@
+"""The line: generate what a plan asks for, score it, store it.
+
+One engine call serves all tasks of an arm (a method at a CR), so the batch stays full; a chain is scored and on disk
+as soon as it finishes. Everything a person sees goes through an `Observer`.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hyperscale import models
+from hyperscale.errors import EngineError, HyperscaleError
+from hyperscale.planner import Arm
+from hyperscale.preparation import PreparedRun, Problem
+from hyperscale.results import Store, key
+from hyperscale.scoring import graders
+from hyperscale.tasks import prompt_hash
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from hyperscale.engines.base import Chain, Engine, Request
+
+Sample = dict[str, Any]
+_SHOWN = 2
+
+
+class Observer:
+    """Told what happens in a run; the base class keeps silent."""
+
+    def stage(self, text: str) -> None:
+        """A step that takes a moment has begun."""
+
+    def opened(self, folder: Path, finished: int) -> None:
+        """The store is open and holds so many finished chains."""
+
+    def shown(self, arm: Arm, problem: Problem, sample: Sample) -> None:
+        """A chain was generated to be shown before the run."""
+
+    def arm_started(self, arm: Arm, samples: Sequence[Sample], total: int) -> None:
+        """An arm starts with the chains it already has, of so many in all."""
+
+    def chain(self, arm: Arm, problem: Problem, sample: Sample) -> None:
+        """A chain is on the disk."""
+
+    def arm_finished(self, arm: Arm) -> None:
+        """Every chain of an arm is on the disk."""
+
+    def finished(self, run: PreparedRun, points: "DataFrame", samples: Sequence[Sample]) -> None:
+        """The points are written."""
+
+
+def execute(run: PreparedRun, folder: Path, observer: Observer) -> "DataFrame":
+    """Generate what is missing in a folder, score and store it, and derive the points.
+
+    Raises:
+        HyperscaleError: The folder cannot be used, or the model cannot be loaded or run. Finished chains are kept.
+    """
+    with Store(folder, run.info()) as store:
+        observer.opened(folder, len(store.samples))
+        line = _Line(run, store, folder.name, observer)
+        if models.find(run.config.model).demonstrate:
+            line.demonstrate()
+        for arm in run.methods:
+            line.run_arm(arm)
+        observer.stage("computing the points")
+        points = store.write_points()
+        observer.finished(run, points, store.samples)
+    return points
+
+
+class _Line:
+    """Generate, score, store, for one open store."""
+
+    def __init__(self, run: PreparedRun, store: Store, name: str, observer: Observer) -> None:
+        self._run, self._store, self._name, self._observer = run, store, name, observer
+        self._graders = {task: graders.get(items[0].task.grader) for task, items in run.problems.items()}
+        self._loaded: tuple[str, Any] = ("", None)
+
+    def demonstrate(self) -> None:
+        """Run one chain of the first problem with the first methods, at their highest CR, to have something to show."""
+        strongest = {arm.method: arm for arm in sorted(self._run.methods, key=lambda arm: arm.CR)}
+        for arm in [arm for arm in self._run.methods if arm in strongest.values()][:_SHOWN]:
+            first = next(self._run.requests(arm), None)
+            if first is None or self._key(arm, first[1], self._run.config.seeds[0]) in self._store:
+                continue
+            self._observer.stage(f"a first chain with {arm}")
+            for problem, sample in self._generate(arm, [first], self._run.config.seeds[0]):
+                self._observer.shown(arm, problem, sample)
+
+    def run_arm(self, arm: Arm) -> None:
+        """Generate every chain of an arm that the store lacks."""
+        seeds = self._run.config.seeds
+        requests = list(self._run.requests(arm))
+        old = [s for s in self._store.samples if (s["method"], s["CR"]) == (arm.method, arm.CR)]
+        self._observer.arm_started(arm, old, len(requests) * len(seeds))
+        for seed in seeds:
+            missing = [pair for pair in requests if self._key(arm, pair[1], seed) not in self._store]
+            if missing:
+                for problem, sample in self._generate(arm, missing, seed):
+                    self._observer.chain(arm, problem, sample)
+        self._observer.arm_finished(arm)
+
+    def _key(self, arm: Arm, request: "Request", seed: int) -> Any:
+        task, _, problem = request.problem.partition("/")
+        sample = {"task": task, "problem": problem, "method": arm.method, "CR": arm.CR, "seed": seed}
+        more = {"chain": request.chain, "max_new_tokens": request.max_new_tokens}
+        return key({**sample, **more, "length_invariant": arm.length_invariant})
+
+    def _generate(
+        self, arm: Arm, requests: "Sequence[tuple[Problem, Request]]", seed: int
+    ) -> Iterator[tuple[Problem, Sample]]:
+        from hyperscale.engines.base import Sampling
+
+        config, engine = self._run.config, self._engine(arm)
+        assert config.temperature is not None, "the configuration is not resolved"
+        assert config.top_p is not None, "the configuration is not resolved"
+        sampling = Sampling(config.temperature, config.top_p, seed=seed)
+        problems = {request.problem: problem for problem, request in requests}
+        # Where the rule depends on L, a chain index runs once per L: one engine call for each L keeps them apart.
+        lengths = sorted({request.max_new_tokens for _, request in requests}, reverse=True)
+        for group in [lengths] if arm.length_invariant else [[n] for n in lengths]:
+            batch = [request for _, request in requests if request.max_new_tokens in group]
+            limits = {(request.problem, request.chain): request.max_new_tokens for request in batch}
+            for chain in _guarded(engine, batch, sampling):
+                problem, limit = problems[chain.problem], limits[chain.problem, chain.chain]
+                sample = self._sample(arm, engine.name, problem, chain, limit, seed)
+                self._store.append(sample)
+                yield problem, sample
+
+    def _engine(self, arm: Arm) -> "Engine":
+        from hyperscale.engines.torch_engine import TorchEngine
+
+        config, path = self._run.config, self._run.checkpoints[arm].path
+        if self._loaded[0] != path:
+            self._loaded = ("", None)  # the old weights leave before the new ones come
+            self._loaded = (path, _load(path, config.device, config.dtype))
+        model, tokenizer = self._loaded[1]
+        method = self._run.methods[arm]
+        return TorchEngine(model, tokenizer, method, batch_size=config.batch_size, device=config.device)
+
+    def _sample(self, arm: Arm, engine: str, problem: Problem, chain: "Chain", limit: int, seed: int) -> Sample:
+        grader = self._graders[problem.task.name]
+        answers = [grader.extract(chain.text[:end]) for end in chain.trace.chars]
+        return {
+            "run": self._name,
+            "model": self._run.config.model,
+            "method": arm.method,
+            "params": self._run.methods[arm].params(),
+            "CR": arm.CR,
+            "length_invariant": arm.length_invariant,
+            "engine": engine,
+            "dtype": self._run.config.dtype,
+            "task": problem.task.name,
+            "task_version": problem.task.version,
+            "problem": problem.doc.id,
+            "level": problem.doc.level,
+            "prompt_hash": prompt_hash(problem.doc.prompt),
+            "seed": seed,
+            "chain": chain.chain,
+            "max_new_tokens": limit,
+            "prompt_tokens": chain.prompt_tokens,
+            "tokens": len(chain.token_ids),
+            "finish": chain.finish,
+            "logprob": chain.logprob,
+            "seconds": round(chain.seconds, 4),
+            "lengths": list(chain.trace.lengths),
+            "kv_reads": list(chain.trace.kv_reads),
+            "peak_kv": list(chain.trace.peak_kv),
+            "kv_entry_bytes": self._run.entry_bytes,
+            "chars": list(chain.trace.chars),
+            "answers": answers,
+            "correct": [a is not None and grader.correct(a, problem.doc.target) for a in answers],
+            "text": chain.text,
+        }
+
+
+def _guarded(engine: "Engine", requests: "Sequence[Request]", sampling: Any) -> "Iterator[Chain]":
+    """Turn running out of memory into an error that says what to do."""
+    try:
+        yield from engine.generate(requests, sampling)
+    except HyperscaleError:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
+            raise EngineError(
+                "out of memory: finished chains are kept; run the same command again with a smaller --batch-size"
+            ) from None
+        raise
+
+
+def _load(path: str, device: str, dtype: str) -> Any:
+    import torch
+
+    from hyperscale.engines.loading import load_model
+
+    return load_model(path, device=device, dtype=getattr(torch, dtype))

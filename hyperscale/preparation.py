@@ -1,0 +1,162 @@
+"""From a configuration to a run that is ready to start: methods, checkpoints, problems and the plan; no weights yet."""
+
+import os
+import platform
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any
+
+import hyperscale
+from hyperscale import config as configs
+from hyperscale import models
+from hyperscale.budget import Budget, Grid, TaskShape
+from hyperscale.config import RunConfig
+from hyperscale.errors import EngineError, ModelError
+from hyperscale.planner import Arm, Plan, make_plan
+
+if TYPE_CHECKING:
+    from hyperscale.engines.base import Request
+    from hyperscale.methods.base import Method
+    from hyperscale.tasks import Doc, Task
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem of a task, with its prompt as the model sees it."""
+
+    task: "Task"
+    doc: "Doc"
+    prompt_ids: tuple[int, ...]
+
+    @property
+    def id(self) -> str:
+        """Unique over tasks."""
+        return f"{self.task.name}/{self.doc.id}"
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run whose plan is made: all that needs no model in memory.
+
+    Attributes:
+        config: The resolved configuration.
+        plan: The points and, from them, the chains.
+        methods: Each arm's method.
+        checkpoints: Each arm's weights.
+        problems: The problems, task by task.
+        shapes: The tasks as the planner sees them.
+        entry_bytes: Bytes of one (key, value) pair summed over layers and KV heads.
+    """
+
+    config: RunConfig
+    plan: Plan
+    methods: "dict[Arm, Method]"
+    checkpoints: dict[Arm, models.Checkpoint]
+    problems: dict[str, list[Problem]]
+    shapes: list[TaskShape]
+    entry_bytes: int
+
+    def info(self) -> dict[str, Any]:
+        """The contents of run.json."""
+        paths = {str(arm): models.fingerprint(checkpoint.path) for arm, checkpoint in self.checkpoints.items()}
+        versions = {name: version(name) for name in ("torch", "transformers", "numpy")}
+        return {
+            "config": self.config.compared(),
+            "tasks": {name: items[0].task.version for name, items in self.problems.items()},
+            "checkpoints": paths,
+            "params": {str(arm): method.params() for arm, method in self.methods.items()},
+            "seeds": list(self.config.seeds),
+            "versions": {"hyperscale": hyperscale.__version__, "python": platform.python_version()} | versions,
+            "hardware": _hardware(self.config.device),
+        }
+
+    def requests(self, arm: Arm) -> "Iterator[tuple[Problem, Request]]":
+        """Every chain of an arm: tasks take turns, the chains of a problem follow each other, the longest first."""
+        from hyperscale.engines.base import Request
+
+        chains = {name: self.plan.chains(arm, name) for name in self.problems}
+        for row in zip_longest(*self.problems.values()):
+            for problem in filter(None, row):
+                for chain, length in chains[problem.task.name]:
+                    shorter = tuple(n for n in problem.task.lengths if n < length) if arm.length_invariant else ()
+                    yield problem, Request(problem.id, chain, problem.prompt_ids, length, (*shorter, length))
+
+
+def prepare(config: RunConfig, stage: Callable[[str], None]) -> PreparedRun:
+    """Resolve a configuration and plan it; loads a tokenizer and problems, no weights.
+
+    Args:
+        config: As the user asked for it.
+        stage: Told of each step that takes a moment.
+
+    Raises:
+        HyperscaleError: Anything named does not exist, does not fit together, or no point fits the budget.
+    """
+    config = configs.resolve(config)
+    wanted = [(name, cr) for name in config.methods for cr in config.crs_of(name)]
+    stage("reading tasks")
+    from hyperscale import methods, tasks
+
+    loaded = [tasks.load(name) for name in config.tasks]
+    docs = [task.docs(config.limit) for task in loaded]
+    created = {(name, cr): methods.create(name, cr=cr, **config.params.get(name, {})) for name, cr in wanted}
+    arms = {Arm(name, cr, method.length_invariant): method for (name, cr), method in created.items()}
+    checkpoints = {arm: models.resolve(config.model, arm.method, arm.CR) for arm in arms}
+    config = _placed(config)
+    stage(f"reading the tokenizer of {config.model}")
+    paths = {checkpoint.path for checkpoint in checkpoints.values()}
+    tokenizer = _tokenizer(min(paths))
+    problems = {
+        task.name: [Problem(task, doc, task.prompt_ids(doc, tokenizer)) for doc in task_docs]
+        for task, task_docs in zip(loaded, docs, strict=True)
+    }
+    shapes = [_shape(task, problems[task.name]) for task in loaded]
+    entry_bytes = models.entry_bytes(min(paths), config.dtype)
+    plan = make_plan(
+        Budget.parse(config.budget, config.axis), Grid.load(config.grid or ""), shapes, list(arms), entry_bytes
+    )
+    return PreparedRun(config, plan, arms, checkpoints, problems, shapes, entry_bytes)
+
+
+def _placed(config: RunConfig) -> RunConfig:
+    """Settle ``auto`` for device and dtype."""
+    import torch
+
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device == "cuda" and not torch.cuda.is_available():
+        raise EngineError("--device cuda: torch sees no CUDA device here; leave --device out to run on the CPU")
+    dtype = config.dtype if config.dtype != "auto" else ("bfloat16" if device == "cuda" else "float32")
+    return config.model_copy(update={"device": device, "dtype": dtype})
+
+
+def _tokenizer(path: str) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except Exception as error:  # transformers raises many kinds here, all meaning the same to the user
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"cannot load the tokenizer of {path}: {reason}") from None
+
+
+def _shape(task: "Task", problems: Sequence[Problem]) -> TaskShape:
+    mean = round(sum(len(problem.prompt_ids) for problem in problems) / max(len(problems), 1))
+    return TaskShape(task.name, mean, task.base_length, tuple(sorted(task.lengths)))
+
+
+def _hardware(device: str) -> dict[str, Any]:
+    import torch
+
+    accelerator = torch.cuda.get_device_name() if device == "cuda" else None
+    return {
+        "platform": sys.platform,
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "accelerator": accelerator,
+    }

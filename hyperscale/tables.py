@@ -1,0 +1,117 @@
+"""Tables for the console: the plan before a run, the points and margins after it."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from hyperscale.preparation import PreparedRun
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+MARGIN_AXES = ("kv_reads", "peak_kv")
+BASELINE = "vanilla"
+_STYLE: dict[str, Any] = {
+    "title_justify": "left",
+    "title_style": "bold",
+    "box": box.SIMPLE_HEAD,
+    "padding": (0, 1, 0, 0),
+}
+
+
+def quantity(value: float) -> str:
+    """A cost with a binary-free unit: 950, 12.3K, 4.56M."""
+    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "K")):
+        if value >= limit:
+            return f"{value / (1e3 if unit == 'K' else limit):.3g}{unit}"
+    return f"{value:,.0f}"
+
+
+def _columns(table: Table, left: Sequence[str], right: Sequence[str]) -> None:
+    for name in left:
+        table.add_column(name, no_wrap=True)
+    for name in right:
+        table.add_column(name, justify="right", no_wrap=True)
+
+
+def plan(run: PreparedRun, console: Console) -> None:
+    """Print what is going to run: widths at each length, chains, and the most it can cost."""
+    axis = run.plan.budget.axis
+    lengths = sorted({point.L for point in run.plan.points}) or [0]
+    table = Table(title="Plan: chains per problem at each maximum length L", **_STYLE)
+    _columns(table, ("task", "method"), (*(f"L {n}" for n in lengths), "chains", "tokens ≤", f"{axis} ≤"))
+    total = [0, 0]
+    for shape in run.shapes:
+        count = len(run.problems[shape.name]) * len(run.config.seeds)
+        for arm in run.methods:
+            points = run.plan.of(arm, shape.name)
+            widest = {n: max((p.W for p in points if n == p.L), default=0) for n in lengths}
+            chains = len(run.plan.chains(arm, shape.name)) * count
+            tokens = run.plan.tokens(arm, {shape.name: count})
+            total = [total[0] + chains, total[1] + tokens]
+            cost = max((p.costs.on(axis) for p in points), default=0.0)
+            cells = [f"1–{w}" if w > 1 else "1" if w else "·" for w in widest.values()]
+            table.add_row(
+                shape.name, str(arm), *cells, f"{chains:,}", quantity(tokens), quantity(cost) if points else "·"
+            )
+        table.add_section()
+    console.print(table)
+    for shape in run.shapes:
+        ceiling = run.plan.ceilings[shape.name]
+        base = (
+            f"{run.config.budget} the base point 1-{shape.base_length}-1" if run.plan.budget.relative else "the budget"
+        )
+        problems = f"{len(run.problems[shape.name])} problems, prompts of {shape.prompt_tokens} tokens"
+        console.print(
+            f"{shape.name}: {problems}; {base} is {quantity(ceiling)} {axis}", highlight=False, soft_wrap=True
+        )
+    console.print(f"{total[0]:,} chains to generate, at most {quantity(total[1])} tokens", highlight=False)
+
+
+def points(found: "DataFrame", axis: str, console: Console) -> None:
+    """Print the points on each method's frontier on one cost axis."""
+    from hyperscale import frontier
+
+    table = Table(title=f"Frontiers by {axis} (every point is in points.csv)", **_STYLE)
+    _columns(table, ("task", "method", "W-L-CR"), ("realised CR", "accuracy %", "kv_reads", "peak_kv", "tokens"))
+    for task in dict.fromkeys(found["task"]):
+        of_task = found[found["task"] == task]
+        for method in dict.fromkeys(of_task["method"]):
+            best = frontier.frontier(of_task[of_task["method"] == method], axis)
+            for row in best.to_dict("records"):
+                table.add_row(
+                    str(task),
+                    str(method),
+                    f"{row['W']:g}-{row['L']:g}-{row['CR']:g}",
+                    f"{row['realised_cr']:.2f}",
+                    f"{row['accuracy']:.1f} ± {row['accuracy_se']:.1f}",
+                    *(quantity(row[name]) for name in ("kv_reads", "peak_kv", "tokens")),
+                )
+        table.add_section()
+    console.print(table)
+
+
+def margins(samples: Sequence[dict[str, Any]], console: Console) -> None:
+    """Print each method's margin over vanilla per model and task, on reads and on peak; nothing without vanilla."""
+    from hyperscale.margins import margin
+
+    groups = list(dict.fromkeys((s["model"], s["task"], s["method"]) for s in samples if s["method"] != BASELINE))
+    both = {(s["model"], s["task"]) for s in samples if s["method"] == BASELINE}
+    groups = [group for group in groups if group[:2] in both]
+    if not groups:
+        return
+    table = Table(title=f"Margins over {BASELINE} in points of accuracy (log2 of cost; 95 % interval)", **_STYLE)
+    _columns(table, ("model", "task", "method"), MARGIN_AXES)
+    for model, task, method in groups:
+        of_model = [s for s in samples if s["model"] == model and s["task"] == task]
+        cells = []
+        for axis in MARGIN_AXES:
+            found = margin(of_model, method, BASELINE, task, axis)
+            low, high = found.log2_ci
+            cells.append("NA" if math.isnan(found.log2) else f"{found.log2:+.1f} [{low:+.1f}, {high:+.1f}]")
+        table.add_row(model, task, method, *cells)
+    console.print(table)
