@@ -1,4 +1,4 @@
-"""Frontiers: the best accuracy reachable at or under each cost.
+"""Frontiers: the best accuracy reachable at or under each cost, and margins between them.
 
 Definitions. Points are sorted by cost; a point is on the frontier if its accuracy exceeds that of every cheaper one.
 Between consecutive frontier points the frontier is interpolated linearly: in cost, or in log2 of cost, as the reader
@@ -8,118 +8,20 @@ point that was measured. A method's frontier unites all its CRs.
 Points that rest on fewer than 90 % of the problems of their method and CR (an interrupted run) are left out: they would
 compare few and easy problems with all of them.
 
-A maximum over measured points is biased upwards, the more so the more points there are: intervals must resample the
-problems and take the maximum anew (`hyperscale.margins`).
-
-All array functions take a leading axis of resamples, so that a bootstrap is one call.
+A maximum over measured points is biased upwards, the more so the more points there are. The bootstrap of a margin
+therefore resamples the problems and takes the maximum over points anew in every resample.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
-from hyperscale.errors import ResultsError
-from hyperscale.points import COSTS, Arm, points
+from hyperscale.envelope import envelope
+from hyperscale.margins import COVERAGE, Margin, check_axis, margin
+from hyperscale.points import Arm, Cell, cells, points
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COVERAGE", "Envelope", "area", "check_axis", "envelope", "evaluate", "frontier", "points"]
-
-Floats = NDArray[np.float64]
-COVERAGE = 0.9
-
-
-class Envelope(NamedTuple):
-    """Frontiers as arrays, one a row; places that hold no frontier point repeat the one before.
-
-    Attributes:
-        x: (..., n) costs, ascending.
-        y: (..., n) accuracies, ascending.
-        order: (..., n) which input point each place came from.
-        kept: (..., n) whether the place holds a frontier point.
-        end: (...) cost of the most expensive point.
-    """
-
-    x: Floats
-    y: Floats
-    order: NDArray[np.intp]
-    kept: NDArray[np.bool_]
-    end: Floats
-
-
-def check_axis(axis: str) -> None:
-    """Refuse a name that is no cost axis.
-
-    Raises:
-        ResultsError: Unknown axis.
-    """
-    if axis not in COSTS:
-        raise ResultsError(f"unknown axis {axis!r}; known axes: {', '.join(COSTS)}")
-
-
-def envelope(x: Floats, y: Floats) -> Envelope:
-    """The frontier of each row of points.
-
-    Args:
-        x: (..., n) costs, or log2 of them; a point with a non-finite cost or a NaN accuracy does not exist.
-        y: (..., n) accuracies.
-    """
-    exists = np.isfinite(x) & ~np.isnan(y)
-    x, y = np.where(exists, x, np.inf), np.where(exists, y, -np.inf)
-    order = np.lexsort((-y, x), axis=-1)  # of equally dear points the most accurate comes first
-    x, y = np.take_along_axis(x, order, -1), np.take_along_axis(y, order, -1)
-    best = np.maximum.accumulate(y, axis=-1)
-    kept = np.ones(y.shape, dtype=np.bool_)
-    kept[..., 1:] = y[..., 1:] > best[..., :-1]
-    kept &= np.isfinite(x)
-    last = np.maximum.accumulate(np.where(kept, np.arange(x.shape[-1]), 0), axis=-1)
-    end = np.max(np.where(np.isfinite(x), x, -np.inf), axis=-1)
-    return Envelope(np.take_along_axis(x, last, -1), best, order, kept, end)
-
-
-def evaluate(e: Envelope, at: Floats) -> Floats:
-    """Frontiers at the given costs, interpolated linearly in the envelope's own x.
-
-    Args:
-        e: Envelopes of shape (..., n).
-        at: (m,) costs.
-
-    Returns:
-        (..., m); NaN left of the cheapest and right of the most expensive point.
-    """
-    x, y = e.x[..., None, :], e.y[..., None, :]
-    left = np.maximum((x <= at[:, None]).sum(axis=-1, keepdims=True) - 1, 0)  # the last place at or left of each cost
-    right = np.minimum(left + 1, x.shape[-1] - 1)
-    shape = (*e.x.shape[:-1], len(at), x.shape[-1])
-    x, y = np.broadcast_to(x, shape), np.broadcast_to(y, shape)
-    x0, x1, y0, y1 = (np.take_along_axis(v, i, -1)[..., 0] for v, i in ((x, left), (x, right), (y, left), (y, right)))
-    value = y0 + _slope(x0, x1, y0, y1) * (at - x0)
-    return np.where((at >= e.x[..., :1]) & (at <= e.end[..., None]), value, np.nan)
-
-
-def area(e: Envelope, low: Floats, high: Floats) -> Floats:
-    """Integral of frontiers from ``low`` to ``high`` in closed form.
-
-    Args:
-        e: Envelopes of shape (..., n).
-        low: (...) left ends, at least the cheapest cost.
-        high: (...) right ends; the frontier is constant right of its last point.
-    """
-    low, high = low[..., None], high[..., None]
-    x0, x1, y0, y1 = e.x[..., :-1], e.x[..., 1:], e.y[..., :-1], e.y[..., 1:]
-    slope = _slope(x0, x1, y0, y1)
-    a, b = np.clip(x0, low, high), np.clip(x1, low, high)  # equal if the segment lies outside
-    trapezoids = (b - a) * (y0 + slope * ((a + b) / 2 - x0))
-    flat = (high - np.clip(e.x[..., -1:], low, high)) * e.y[..., -1:]
-    return np.asarray(trapezoids.sum(axis=-1) + flat[..., 0], dtype=np.float64)
-
-
-def _slope(x0: Floats, x1: Floats, y0: Floats, y1: Floats) -> Floats:
-    """Slopes of segments; 0 for those without length."""
-    run = x1 - x0
-    return np.divide(y1 - y0, run, out=np.zeros(np.broadcast(run, y1).shape), where=run > 0)
+__all__ = ["Cell", "Margin", "cells", "frontier", "margin", "points"]
 
 
 def frontier(points: "pd.DataFrame", axis: str) -> "pd.DataFrame":

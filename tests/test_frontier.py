@@ -1,0 +1,223 @@
+import time
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic import chains, sample
+
+from hyperscale.envelope import area, envelope, evaluate
+from hyperscale.errors import ResultsError
+from hyperscale.frontier import cells, frontier, margin, points
+from hyperscale.margins import band
+
+POINT = st.tuples(st.floats(1, 1000), st.floats(0, 100))
+POINTS = st.lists(POINT, min_size=1, max_size=12)
+
+
+def reach(pairs, cost):
+    """The frontier by its definition, one cost at a time."""
+    kept = []
+    for x, y in sorted(pairs, key=lambda p: (p[0], -p[1])):
+        if not kept or y > kept[-1][1]:
+            kept.append((x, y))
+    if cost < kept[0][0] or cost > max(x for x, _ in pairs):
+        return np.nan
+    for (x0, y0), (x1, y1) in pairwise(kept):
+        if x0 <= cost < x1:
+            return y0 + (y1 - y0) * (cost - x0) / (x1 - x0)
+    return kept[-1][1]
+
+
+def arrays(pairs):
+    return np.array([x for x, _ in pairs]), np.array([y for _, y in pairs])
+
+
+@given(POINTS, st.lists(st.floats(0.5, 1100), min_size=1, max_size=5))
+def test_the_frontier_is_the_best_accuracy_at_or_under_each_cost(pairs, costs):
+    values = evaluate(envelope(*arrays(pairs)), np.array(costs))
+    assert values == pytest.approx([reach(pairs, c) for c in costs], nan_ok=True, abs=1e-6)
+    for x, y in pairs:  # never below a measured point
+        assert evaluate(envelope(*arrays(pairs)), np.array([x]))[0] >= y - 1e-6
+
+
+@given(POINTS, st.floats(0, 1), st.floats(0, 1))
+def test_the_area_in_closed_form_is_the_integral(pairs, u, v):
+    x, y = arrays(pairs)
+    low, high = (x.min() + t * (x.max() - x.min()) for t in sorted((u, v)))
+    grid = np.linspace(low, high, 20_001)
+    dense = np.trapezoid(evaluate(envelope(x, y), grid), grid)
+    exact = area(envelope(x, y), np.asarray(low), np.asarray(high))
+    # A jump between two points of nearly equal cost costs the numerical integral up to half a step of height 100.
+    assert exact == pytest.approx(dense, abs=100 * (high - low) / 20_000 * len(pairs) + 1e-6)
+
+
+@given(st.lists(POINTS.filter(lambda p: len(p) >= 3), min_size=2, max_size=4))
+def test_rows_of_a_batch_do_not_mix(batch):
+    n = min(map(len, batch))
+    x, y = np.array([arrays(p[:n])[0] for p in batch]), np.array([arrays(p[:n])[1] for p in batch])
+    at = np.array([1.0, 10.0, 500.0])
+    together = evaluate(envelope(x, y), at)
+    ends = x.min(axis=1), x.max(axis=1)
+    for i in range(len(batch)):
+        alone = envelope(x[i], y[i])
+        np.testing.assert_array_equal(together[i], evaluate(alone, at))
+        assert area(envelope(x, y), *ends)[i] == area(alone, ends[0][i], ends[1][i])
+
+
+def test_points_that_do_not_exist_change_nothing():
+    e = envelope(np.array([4.0, np.nan, 1.0, np.inf, 2.0]), np.array([50.0, 90.0, 10.0, 99.0, np.nan]))
+    assert evaluate(e, np.array([1.0, 2.5, 4.0])) == pytest.approx([10, 30, 50])
+    assert e.end == 4
+    assert e.kept.sum() == 2
+
+
+def test_frontier_lists_improving_points_by_cost_and_unites_compression_ratios():
+    lines = [
+        sample(answer="2", tokens=100),
+        sample(method="dms", CR=8.0, answer="1", tokens=200),
+        sample(method="dms", CR=4.0, answer="2", tokens=100),
+        sample(method="dms", CR=2.0, answer="2", tokens=400),
+    ]
+    table = points(lines)
+    table = table[table.L == 2048]
+    best = frontier(table, "kv_reads")
+    assert [(r.method, r.CR) for r in best.itertuples()] == [("vanilla", 1), ("dms", 4), ("dms", 8)]
+    assert list(best.columns) == list(table.columns)
+    assert frontier(table.iloc[:0], "tokens").empty
+    with pytest.raises(ResultsError, match="known axes: kv_reads"):
+        frontier(table, "euros")
+
+
+def test_points_of_an_interrupted_run_make_no_frontier():
+    lines = [sample(f"p{p}", 0, answer="2", task="mini_lcb") for p in range(20)]
+    lines += [sample(f"p{p}", 1, task="mini_lcb") for p in range(17)]
+    table = points(lines)
+    assert set(table.W) == {1, 2}
+    assert set(frontier(table, "kv_reads").W) == {1}
+    lines += [sample(f"p{p}", 1, task="mini_lcb") for p in range(17, 19)]
+    assert set(frontier(points(lines), "kv_reads").W) == {1, 2}
+
+
+def two_methods(**more):
+    return chains("vanilla", 1, **more) + chains("dms", 8, skill=0.05, seed=0, **more)
+
+
+def test_the_margin_is_the_area_between_two_frontiers_over_the_common_interval():
+    lines = two_methods()
+    table = points(lines)
+    m = margin(lines, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=50)
+    of = {name: list(zip(t.kv_reads, t.accuracy, strict=True)) for name, t in table.groupby("method")}
+    low = max(min(x for x, _ in pairs) for pairs in of.values())
+    high = min(max(x for x, _ in pairs) for pairs in of.values())
+    assert m.interval == pytest.approx((low, high))
+    grid = np.linspace(low, high, 4001)
+    assert m.linear == pytest.approx(np.mean([reach(of["dms"], c) - reach(of["vanilla"], c) for c in grid]), abs=0.1)
+    of = {name: [(np.log2(x), y) for x, y in pairs] for name, pairs in of.items()}
+    grid = np.linspace(np.log2(low), np.log2(high), 4001)
+    assert m.log2 == pytest.approx(np.mean([reach(of["dms"], c) - reach(of["vanilla"], c) for c in grid]), abs=0.1)
+    assert m.log2 > 10
+    assert m.n_problems == 40
+
+
+def test_a_margin_reversed_is_its_negative_and_over_itself_is_zero():
+    lines = cells(two_methods())
+    m, r = (
+        margin(lines, *pair, "mini_aime", "peak_kv", n_boot=50) for pair in (("dms", "vanilla"), ("vanilla", "dms"))
+    )
+    assert (r.linear, r.log2) == pytest.approx((-m.linear, -m.log2))
+    assert r.log2_ci == pytest.approx((-m.log2_ci[1], -m.log2_ci[0]))
+    same = margin(lines, "dms", "dms", "mini_aime", "peak_kv", n_boot=50)
+    assert (same.linear, *same.log2_ci) == (0, 0, 0)  # the same problems are drawn for both
+
+
+def test_the_bootstrap_recomputes_points_and_frontiers():
+    """Row by row, a resample is the margin of a data set in which each problem stands as often as it was drawn."""
+    lines = two_methods(problems=8, width=4)
+    m = margin(lines, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=7, seed=3)
+    drawn = np.random.default_rng(3).multinomial(8, np.full(8, 1 / 8), size=7)
+    values = []
+    for counts in drawn:
+        copies = [
+            {**line, "problem": f"{line['problem']}/{i}"}
+            for line in lines
+            for i in range(counts[int(line["problem"][1:])])
+        ]
+        values.append(margin(copies, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=2).log2)
+    assert m.log2_ci == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])))
+
+
+def test_intervals_cover_and_narrow_with_more_problems():
+    few, many = (
+        margin(two_methods(problems=n), "dms", "vanilla", "mini_aime", "kv_reads", n_boot=300).log2_ci
+        for n in (20, 160)
+    )
+    assert few[0] < many[1]
+    assert many[0] < few[1]
+    assert many[1] - many[0] < 0.6 * (few[1] - few[0])
+
+
+def test_margins_are_reproducible_by_seed():
+    lines = cells(two_methods(problems=20))
+    a, b, c = (margin(lines, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=99, seed=s) for s in (0, 0, 1))
+    assert a == b
+    assert a.log2 == c.log2
+    assert a.log2_ci != c.log2_ci
+
+
+def test_frontiers_that_do_not_meet_have_no_margin():
+    lines = [sample(f"p{p}") for p in range(5)] + [sample(f"p{p}", method="dms", CR=100.0) for p in range(5)]
+    m = margin(lines, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=20)
+    assert np.isnan([m.linear, *m.linear_ci, m.log2, *m.log2_ci, *m.interval]).all()
+    apart = [sample("a"), sample("b", method="dms", CR=2.0)]
+    m = margin(apart, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=20)
+    assert np.isnan(m.linear)
+    assert m.n_problems == 0
+
+
+def test_only_problems_of_both_methods_count():
+    lines = chains("vanilla", 1, problems=30) + [
+        line for line in chains("dms", 8, problems=30) if int(line["problem"][1:]) % 2
+    ]
+    m = margin(lines, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=20)
+    odd = [line for line in lines if int(line["problem"][1:]) % 2]
+    assert m == margin(odd, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=20)
+    assert m.n_problems == 15
+
+
+def test_unanswerable_margins_are_errors():
+    lines = two_methods(problems=4, width=1)
+    with pytest.raises(ResultsError, match="no chains of quest on mini_aime; there are chains of: dms, vanilla"):
+        margin(lines, "quest", "vanilla", "mini_aime", "kv_reads")
+    with pytest.raises(ResultsError, match="no method"):
+        margin(lines, "dms", "vanilla", "mini_gpqa", "kv_reads")
+    with pytest.raises(ResultsError, match="unknown axis"):
+        margin(lines, "dms", "vanilla", "mini_aime", "euros")
+    other = [{**line, "model": "big"} for line in lines if line["method"] == "dms"]
+    with pytest.raises(ResultsError, match="several models"):
+        margin(lines + other, "dms", "vanilla", "mini_aime", "kv_reads")
+
+
+def test_the_band_holds_the_frontier_where_it_exists():
+    part = cells(chains("dms", 8, problems=60))
+    table = points(chains("dms", 8, problems=60))
+    low, high = np.log2(table.kv_reads.min()), np.log2(table.kv_reads.max())
+    at = 2 ** np.linspace(low, high, 9)
+    lower, upper = band(part, "kv_reads", at, n_boot=200)
+    middle = evaluate(envelope(np.log2(table.kv_reads.to_numpy()), table.accuracy.to_numpy()), np.log2(at))
+    assert (lower[1:-1] <= middle[1:-1] + 2).all()
+    assert (middle[1:-1] <= upper[1:-1]).all()
+    assert np.isnan(band(part, "kv_reads", np.array([1.0]), n_boot=50)[0]).all()
+
+
+def test_a_thousand_resamples_of_forty_points_and_two_hundred_problems_take_under_a_second():
+    lines = chains("vanilla", 1, problems=200, width=8) + [
+        line for cr in (2, 4, 8) for line in chains("dms", cr, problems=200, width=8)
+    ]
+    made = cells(lines)
+    assert sum(cell.arm.method == "dms" for cell in made) == 48
+    start = time.monotonic()
+    m = margin(made, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=1000)
+    assert time.monotonic() - start < 1
+    assert m.log2_ci[0] < m.log2 < m.log2_ci[1]
