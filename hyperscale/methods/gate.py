@@ -104,4 +104,5 @@ def alpha_logits(attention: nn.Module, hidden: Tensor, config: GateConfig) -> Te
         (batch, sequence, kv_heads), float32.
     """
     projected = attention.dms_proj_alpha(attention.dms_proj_alpha_norm(hidden))  # type: ignore[operator]
-    return projected.to(torch.float32) * config.alpha_scale - config.initial_offset
+    logits: Tensor = projected.to(torch.float32) * config.alpha_scale - config.initial_offset
+    return logits

@@ -1,0 +1,199 @@
+"""The chains in flight: admission, one decode step after another, finish."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hyperscale import noise
+from hyperscale.engines import passes
+from hyperscale.engines.base import Chain, Request, Sampling
+from hyperscale.engines.sampling import draw
+from hyperscale.engines.text import Decoder, end_ids
+from hyperscale.errors import EngineError
+from hyperscale.kv.cache import RaggedCache
+from hyperscale.kv.ledger import Ledger
+from hyperscale.kv.places import Ints
+from hyperscale.kv.prompt import Prompt
+from hyperscale.methods.base import Entrant, Host, Step
+
+if TYPE_CHECKING:
+    from hyperscale.engines.torch_engine import TorchEngine
+
+_MULTIPLE = 16  # Rows of a decode batch: CPU matrix products round a row alike in every multiple of 8, not in others.
+
+
+@dataclass
+class _Live:
+    request: Request
+    ledger: Ledger
+    started: float
+    ids: list[int] = field(default_factory=list)
+    logprob: float = 0.0
+
+
+class Batch:
+    """State of one call of `TorchEngine.generate`.
+
+    Attributes:
+        cache: The live entries of all chains in flight.
+    """
+
+    def __init__(self, engine: TorchEngine, sampling: Sampling) -> None:
+        self._model, self._sampling, self._slots = engine.model, sampling, engine.batch_size
+        self._device = engine.device
+        config = engine.model.config
+        heads = config.num_key_value_heads
+        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        attentions = [layer.self_attn for layer in engine.model.model.layers]
+        self.cache = RaggedCache(
+            len(attentions), heads, head_dim, self._slots, dtype=engine.model.dtype, device=self._device
+        )
+        self._state = engine.method.start(Host(attentions, config, heads, self._slots, self._device))
+        self._decoder = Decoder(engine.tokenizer, sampling.stop)
+        self._end = end_ids(engine.model, engine.tokenizer)
+        self._vocabulary = min(len(engine.tokenizer), config.vocab_size)
+        self._live: list[_Live] = []
+        self._next: Request | None = None
+        self._prompt: tuple[tuple[int, ...], Prompt, Tensor, Ints] | None = None
+        # Per chain: last token, its position, noise key, tokens generated. Rows past the batch are padding.
+        self._table = torch.zeros(4, -(-self._slots // _MULTIPLE) * _MULTIPLE, dtype=torch.int64, device=self._device)
+
+    def advance(self, waiting: Iterator[Request]) -> list[Chain] | None:
+        """One decode step for the chains in flight, then admission, then one token for all.
+
+        Returns:
+            The chains that finished; None when nothing is left to do.
+        """
+        logits = [self._decode()] if self._live else []
+        decoded = len(self._live)
+        logits += self._admit(waiting)
+        if not logits:
+            return None
+        n = len(self._live)
+        table = self._table[:, :n]
+        tokens, logprobs = draw(torch.cat(logits)[:, : self._vocabulary], table[2], table[3], self._sampling)
+        table[0] = tokens
+        table[1] += 1
+        table[3] += 1
+        # The one time per step that the host waits for the device.
+        live = self.cache.lens[:, :n].sum((0, 2))
+        full = self.cache.full(decoded)
+        packed = torch.cat([tokens, live, logprobs.view(torch.int64), full.view(-1).to(torch.int64)]).cpu().numpy()
+        finished = self._record(packed[:n], packed[n : 2 * n], packed[2 * n : 3 * n].view(np.float64))
+        self._restructure(packed[3 * n :].astype(bool).reshape(len(full), full.shape[1]), decoded, list(finished))
+        return list(finished.values())
+
+    def _decode(self) -> Tensor:
+        n = len(self._live)
+        self._state.begin(Step(self._table[1, :n], self.cache.lens[:, :n]))
+        padded = self._table[:, : -(-n // _MULTIPLE) * _MULTIPLE, None]
+        return passes.forward(self._model, passes.Decode(self._state, self.cache), padded[0], padded[1])[:n]
+
+    def _admit(self, waiting: Iterator[Request]) -> list[Tensor]:
+        """Fill free slots; returns the logits after each admitted chain's prompt, (chains, vocabulary) per prompt."""
+        logits = []
+        while len(self._live) < self._slots:
+            request = self._next or next(waiting, None)
+            if request is None:
+                self._prompt = None
+                break
+            group = [request]
+            room = self._slots - len(self._live)
+            self._next = next(waiting, None)
+            while self._next and len(group) < room and self._next.prompt_ids == request.prompt_ids:
+                group.append(self._next)
+                self._next = next(waiting, None)
+            logits.append(self._enter(group))
+            if self._next is None or self._next.prompt_ids != request.prompt_ids:
+                self._prompt = None
+        return logits
+
+    def _enter(self, group: list[Request]) -> Tensor:
+        for request in group:
+            if not request.prompt_ids or request.max_new_tokens < 1:
+                raise EngineError(
+                    f"request {request.problem}/{request.chain} needs a prompt and at least one new token to generate"
+                )
+        started = perf_counter()
+        ids = group[0].prompt_ids
+        if self._prompt is None or self._prompt[0] != ids:
+            self._prompt = (ids, *self._prefill(ids))
+        _, prompt, logits, lens = self._prompt
+        first = len(self._live)
+        entrants = [
+            Entrant(noise.key(self._sampling.seed, request.problem, request.chain), request.max_new_tokens)
+            for request in group
+        ]
+        self.cache.admit(prompt, lens, len(group))
+        self._state.admit(first, entrants, prompt)
+        rows = [[0, prompt.length - 1, entrant.key, 0] for entrant in entrants]
+        self._table[:, first : first + len(group)] = torch.tensor(rows, dtype=torch.int64).T.to(self._device)
+        self._live += [_Live(request, Ledger(lens.size, request.checkpoints), started) for request in group]
+        return logits.expand(len(group), -1)
+
+    def _prefill(self, ids: tuple[int, ...]) -> tuple[Prompt, Tensor, Ints]:
+        current = passes.Prefill(self._state)
+        tokens = torch.tensor([ids], device=self._device)
+        positions = torch.arange(len(ids), device=self._device)[None]
+        logits = passes.forward(self._model, current, tokens, positions)
+        prompt = current.prompt()
+        return prompt, logits, prompt.lens.cpu().numpy()
+
+    def _record(
+        self, tokens: Ints, live: Ints, logprobs: np.ndarray[tuple[int], np.dtype[np.float64]]
+    ) -> dict[int, Chain]:
+        finished = {}
+        rows = zip(self._live, tokens.tolist(), live.tolist(), logprobs.tolist(), strict=True)
+        for index, (chain, token, entries, logprob) in enumerate(rows):
+            chain.ids.append(token)
+            chain.logprob += logprob
+            chain.ledger.token(entries)
+            if token in self._end or self._decoder.stopped(chain.ids):
+                finished[index] = self._finish(chain, "stop")
+            elif len(chain.ids) == chain.request.max_new_tokens:
+                finished[index] = self._finish(chain, "length")
+        return finished
+
+    def _finish(self, chain: _Live, reason: Literal["stop", "length"]) -> Chain:
+        text = self._decoder.text(chain.ids)
+        return Chain(
+            problem=chain.request.problem,
+            chain=chain.request.chain,
+            prompt_tokens=len(chain.request.prompt_ids),
+            token_ids=tuple(chain.ids),
+            text=text,
+            finish=reason,
+            logprob=chain.logprob,
+            trace=chain.ledger.trace(lambda tokens: self._decoder.chars(chain.ids[:tokens], text)),
+            seconds=perf_counter() - chain.started,
+        )
+
+    def _restructure(
+        self, full: np.ndarray[tuple[int, int], np.dtype[np.bool_]], decoded: int, gone: list[int]
+    ) -> None:
+        """Move rows that are full, release finished chains, and bring the cache's index up to date."""
+        changed = len(self._live) != decoded or bool(gone)
+        heads = self.cache.kv_heads
+        for chain in gone:
+            full[:, chain * heads : (chain + 1) * heads] = False
+        if full.any():
+            self.cache.grow(full)
+            changed = True
+        if gone:
+            dst, src = self.cache.remove(gone)
+            if dst:
+                to, of = torch.tensor([dst, src], device=self._device)
+                for tensor in (self._table, *self._state.tensors):
+                    tensor[:, to] = tensor[:, of]
+            for target, source in zip(dst, src, strict=True):
+                self._live[target] = self._live[source]
+            del self._live[self.cache.chains :]
+        if changed:
+            self.cache.reindex()

@@ -1,0 +1,174 @@
+"""Our attention inside transformers' models: one object per forward pass, handed down as a keyword argument.
+
+The model runs as transformers wrote it. Its attention layers call `attention` with queries, keys and values after RoPE,
+and hooks on the decoder layers tell the pass the hidden states that enter each layer, before the input norm.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from hyperscale.kv.cache import RaggedCache
+from hyperscale.kv.prompt import Prompt, compact
+from hyperscale.methods.base import State
+
+_NAME = "hyperscale"
+_BLOCK = 256  # queries that prefill attends with at once: bounds memory at O(P * block)
+
+
+class Pass(Protocol):
+    """A forward pass through all layers.
+
+    Attributes:
+        hidden: Input of the layer now running.
+    """
+
+    hidden: Tensor
+
+    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        """Attention of one layer.
+
+        Args:
+            layer: Layer index.
+            queries: (batch, query_heads, tokens, head_dim).
+            keys: (batch, kv_heads, tokens, head_dim).
+            values: As keys.
+            scale: Factor on the scores.
+
+        Returns:
+            (batch, tokens, query_heads, head_dim).
+        """
+
+
+class Prefill:
+    """One prompt alone, so that its arithmetic cannot depend on any other."""
+
+    hidden: Tensor
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._keys: list[Tensor] = []
+        self._values: list[Tensor] = []
+        self._lens: list[Tensor] = []
+        self._expiry: list[Tensor] = []
+
+    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        """See `Pass.attend`; batch is 1."""
+        expiry = self._state.expiry(layer, self.hidden)
+        if expiry is not None:
+            self._expiry.append(expiry)
+        k, v, lens = compact(keys[0], values[0], expiry)
+        self._keys.append(k)
+        self._values.append(v)
+        self._lens.append(lens)
+        return sparse_attention(queries[0], keys[0], values[0], expiry, scale).transpose(0, 1)[None]
+
+    def prompt(self) -> Prompt:
+        """What the pass leaves behind."""
+        expiry = torch.stack(self._expiry) if self._expiry else None
+        return Prompt(self.hidden.shape[1], self._keys, self._values, torch.stack(self._lens), expiry)
+
+
+class Decode:
+    """One token of every chain in the cache; further rows of the batch are padding and attend to nothing."""
+
+    hidden: Tensor
+
+    def __init__(self, state: State, cache: RaggedCache) -> None:
+        self._state, self._cache = state, cache
+
+    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        """See `Pass.attend`; tokens is 1."""
+        n = self._cache.chains
+        slots = self._state.slots(layer, self.hidden)
+        out = self._cache.attend(layer, queries[:n, :, 0], keys[:n, :, 0], values[:n, :, 0], slots, scale)
+        if n < len(queries):
+            out = torch.cat([out, out.new_zeros(len(queries) - n, *out.shape[1:])])
+        return out[:, None]
+
+
+def sparse_attention(queries: Tensor, keys: Tensor, values: Tensor, expiry: Tensor | None, scale: float) -> Tensor:
+    """Causal attention in which key k is visible to query q iff k <= q < expiry[k], in blocks of queries.
+
+    Args:
+        queries: (query_heads, P, head_dim).
+        keys: (kv_heads, P, head_dim).
+        values: (kv_heads, P, head_dim).
+        expiry: (kv_heads, P) int64 or None.
+        scale: Factor on the scores.
+
+    Returns:
+        (query_heads, P, head_dim).
+    """
+    kv_heads, length, dim = keys.shape
+    grouped = queries.view(kv_heads, -1, length, dim)
+    out = torch.empty_like(grouped)
+    position = torch.arange(length, device=keys.device)
+    for start in range(0, length, _BLOCK):
+        stop = min(start + _BLOCK, length)
+        q = position[start:stop, None]
+        hidden = position[:stop] > q
+        if expiry is not None:
+            hidden = hidden | (q >= expiry[:, None, None, :stop])
+        scores = grouped[:, :, start:stop] @ keys[:, None, :stop].transpose(2, 3) * scale
+        weights = torch.softmax(scores.masked_fill_(hidden, float("-inf")), dim=-1, dtype=torch.float32)
+        out[:, :, start:stop] = weights.to(values.dtype) @ values[:, None, :stop]
+    return out.view(queries.shape)
+
+
+def attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """The attention function registered with transformers."""
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    return kwargs[_NAME].attend(layer, query, key, value, kwargs["scaling"]), None
+
+
+def _remember(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    current = kwargs.get(_NAME)
+    if current is not None:
+        current.hidden = args[0] if args else kwargs["hidden_states"]
+
+
+def install(model: Any) -> None:
+    """Register our attention and hook the model's layers; harmless to the model's other uses, and idempotent."""
+    from transformers import AttentionInterface
+
+    # No mask function is registered under this name: transformers then builds no mask, and we need none.
+    AttentionInterface.register(_NAME, attention)
+    for layer in model.model.layers:
+        if not getattr(layer, "_hyperscale_hooked", False):
+            layer.register_forward_pre_hook(_remember, with_kwargs=True)
+            layer._hyperscale_hooked = True
+
+
+@contextmanager
+def in_force(model: Any) -> Iterator[None]:
+    """Use our attention within the block, and the model's own again after it."""
+    before = model.config._attn_implementation
+    model.config._attn_implementation = _NAME
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = before
+
+
+def forward(model: Any, current: Pass, ids: Tensor, positions: Tensor) -> Tensor:
+    """Logits of the last token.
+
+    Args:
+        model: A transformers causal LM after `install`, with `in_force`.
+        current: The pass.
+        ids: (batch, tokens).
+        positions: (batch, tokens).
+
+    Returns:
+        (batch, vocabulary).
+    """
+    extra = {_NAME: current}
+    output = model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=1, **extra)
+    logits: Tensor = output.logits[:, -1]
+    return logits

@@ -1,0 +1,49 @@
+"""From token ids to text: decoding, stop strings, and how much text the first tokens make."""
+
+from collections.abc import Sequence
+from typing import Any
+
+
+class Decoder:
+    """Decodes the way `Chain.text` is defined: without special tokens, cut before a stop string."""
+
+    def __init__(self, tokenizer: Any, stop: tuple[str, ...] = ()) -> None:
+        self._tokenizer, self._stop = tokenizer, stop
+        # A stop string ends within the last token, and no character takes more than four tokens.
+        self._tail = max((len(s) for s in stop), default=0) * 4 + 8
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Text of the ids, cut before the first stop string."""
+        text = self._decode(ids)
+        cuts = [at for at in (text.find(s) for s in self._stop) if at >= 0]
+        return text[: min(cuts)] if cuts else text
+
+    def stopped(self, ids: Sequence[int]) -> bool:
+        """Whether the last token completed a stop string."""
+        if not self._stop:
+            return False
+        tail = self._decode(ids[-self._tail :])
+        return any(s in tail for s in self._stop)
+
+    def chars(self, ids: Sequence[int], text: str) -> int:
+        """Length of the beginning of ``text`` that is made by ``ids``, a beginning of its tokens.
+
+        A character whose last bytes are still to come does not count.
+        """
+        part = self._decode(ids).rstrip("\ufffd")
+        while not text.startswith(part) and len(part) > len(text):
+            part = part[: len(text)]
+        return len(part)
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+
+def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Ids that end a sequence: from the generation configuration, else the model's, else the tokenizer's."""
+    for source in (getattr(model, "generation_config", None), model.config, tokenizer):
+        ids = getattr(source, "eos_token_id", None)
+        if ids is not None:
+            return frozenset([ids] if isinstance(ids, int) else ids)
+    return frozenset()

@@ -1,0 +1,72 @@
+"""The reference engine: transformers' models on CPU or CUDA, continuous batching, memory really freed."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import torch
+
+from hyperscale.engines import passes, sampling
+from hyperscale.engines.base import Chain, Engine, Request, Sampling
+from hyperscale.engines.batch import Batch
+from hyperscale.engines.loading import check_config
+from hyperscale.errors import EngineError
+from hyperscale.methods.base import Method
+
+
+class TorchEngine(Engine):
+    """Runs a transformers causal LM with one method in force.
+
+    On the CPU a chain is the same, bit for bit, for any batch size and any order of requests: every row's arithmetic
+    depends on that row alone. On CUDA its noise is, but the matrix products may round differently from batch to batch.
+
+    Attributes:
+        name: Recorded with results.
+        model: The model, in eval mode.
+        tokenizer: Its tokenizer.
+        method: The method.
+        batch_size: Most chains in flight.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        method: Method,
+        *,
+        batch_size: int = 64,
+        device: str = "cpu",
+        name: str = "torch",
+    ) -> None:
+        """Prepare a model for generation.
+
+        Raises:
+            EngineError: The batch size is not positive.
+            MethodError: The method cannot run on this model.
+            ModelError: The architecture is not supported.
+        """
+        if batch_size < 1:
+            raise EngineError(f"batch size must be at least 1, not {batch_size}")
+        check_config(model.config)
+        self.model, self.tokenizer, self.method = model, tokenizer, method
+        self.batch_size, self.device, self.name = batch_size, torch.device(device), name
+        passes.install(model)
+        Batch(self, Sampling())  # refuses a method that cannot run here before any work is done
+
+    def generate(self, requests: Iterable[Request], sampling_: Sampling) -> Iterator[Chain]:
+        """See `Engine.generate`.
+
+        Requests are drawn from the iterable as places become free. Neighbours with the same prompt share its prefill.
+
+        Raises:
+            EngineError: A request or the sampling settings make no sense.
+        """
+        sampling.check(sampling_)
+        batch = Batch(self, sampling_)
+        waiting = iter(requests)
+        while True:
+            # Neither mode may leak into the caller's code between two chains.
+            with torch.inference_mode(), passes.in_force(self.model):
+                finished = batch.advance(waiting)
+            if finished is None:
+                return
+            yield from finished

@@ -1,0 +1,73 @@
+"""Storage of cache rows that share one capacity."""
+
+import torch
+from torch import Tensor
+
+_SMALLEST = 8  # rows a slab holds at least, once it holds any
+
+
+def capacity(length: int) -> int:
+    """Slots of the row that holds ``length`` entries and can still take one more: 32, 64, 96, 128, 192, 256, 384, …
+
+    Beyond 64 the steps are at most 1.5-fold, so a row that has just moved up is at least two thirds full.
+    """
+    size = 32
+    while size <= length:
+        size = 64 if size == 32 else size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
+    return size
+
+
+class Slab:
+    """Rows of equal capacity, dense: places 0 … count - 1 are in use.
+
+    Being dense and always read over its full capacity, a slab is attended to by plain batched matrix products without
+    gathering a key, and the arithmetic of one row cannot depend on which other rows there are.
+
+    Attributes:
+        size: Slots of a row.
+        count: Rows in use.
+        keys: (rows, size, head_dim).
+        values: (rows, size, head_dim).
+        bias: (rows, 1, size), added to attention scores: 0 where an entry lives, -inf elsewhere.
+    """
+
+    def __init__(self, size: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
+        self.size = size
+        self.count = 0
+        # Dead slots are read with weight 0, so they must be finite: zeros at first, stale entries later.
+        self.keys = torch.zeros(0, size, head_dim, dtype=dtype, device=device)
+        self.values = torch.zeros(0, size, head_dim, dtype=dtype, device=device)
+        self.bias = torch.zeros(0, 1, size, dtype=dtype, device=device)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of storage, used or not."""
+        return self.keys.nbytes + self.values.nbytes + self.bias.nbytes
+
+    def extend(self, rows: int) -> slice:
+        """Take ``rows`` empty places at the end, growing storage geometrically; returns the places."""
+        places = slice(self.count, self.count + rows)
+        if places.stop > len(self.keys):
+            self._resize(max(places.stop, len(self.keys) * 3 // 2, _SMALLEST))
+        self.count = places.stop
+        self.bias[places] = float("-inf")
+        return places
+
+    def drop(self, holes: Tensor, movers: Tensor, rows: int) -> None:
+        """Give back the last ``rows`` places after rows at ``movers`` were moved into ``holes``; shrinks storage."""
+        if len(holes):
+            for tensor in (self.keys, self.values, self.bias):
+                tensor[holes] = tensor[movers]
+        self.count -= rows
+        if self.count * 4 <= len(self.keys):
+            self._resize(max(self.count * 2, _SMALLEST) if self.count else 0)
+
+    def _resize(self, rows: int) -> None:
+        if rows == len(self.keys):
+            return
+        kept = min(self.count, rows)
+        for name in ("keys", "values", "bias"):
+            old: Tensor = getattr(self, name)
+            new = old.new_zeros(rows, *old.shape[1:])
+            new[:kept] = old[:kept]
+            setattr(self, name, new)

@@ -1,0 +1,93 @@
+"""Dynamic Memory Sparsification: learned eviction per head, delayed by a window."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hyperscale.errors import MethodError
+from hyperscale.kv.prompt import NEVER, Prompt
+from hyperscale.methods.base import Entrant, Host, Method, State, Step
+from hyperscale.methods.gate import GateConfig, alpha_logits
+
+
+class _Delayed(State):
+    """The entries of the last w + 1 positions and the verdicts pending on them.
+
+    At query q the entry of position q - w - 1 leaves the window. The ring keeps, at index k mod (w + 1), the slot in
+    which position k was stored and whether it is to go. If it goes, the new entry takes its slot.
+    """
+
+    def __init__(self, host: Host, gate: GateConfig) -> None:
+        self._host, self._gate = host, gate
+        self._ring = gate.window + 1
+        shape = (host.layers, host.slots, host.kv_heads, self._ring)
+        self._slot = torch.zeros(shape, dtype=torch.int32, device=host.device)
+        self._flag = torch.zeros(shape, dtype=torch.bool, device=host.device)
+        self.tensors = (self._slot, self._flag)
+
+    def expiry(self, layer: int, hidden: Tensor) -> Tensor:
+        length = hidden.shape[1]
+        logits = alpha_logits(self._host.attentions[layer], hidden, self._gate)[0].T
+        gone = torch.arange(self._ring, self._ring + length, device=hidden.device).expand(len(logits), length)
+        expiry = torch.full_like(gone, NEVER)
+        # The verdict on key i comes from hidden state i + 1; the one on the last key is not known yet.
+        expiry[:, :-1] = torch.where(logits[:, 1:] > 0, gone[:, :-1], NEVER)
+        return expiry
+
+    def admit(self, first: int, entrants: Sequence[Entrant], prompt: Prompt) -> None:
+        chains = slice(first, first + len(entrants))
+        # Young entries are all live and stored last, in order of position.
+        young = torch.arange(max(prompt.length - self._ring + 1, 0), prompt.length, device=prompt.lens.device)
+        at = young % self._ring
+        slots = prompt.lens[..., None] - (prompt.length - young)
+        self._flag[:, chains] = False
+        self._slot[:, chains, :, at] = slots[:, None].to(torch.int32)
+        if prompt.expiry is not None:
+            self._flag[:, chains, :, at] = (prompt.expiry[..., young] != NEVER)[:, None]
+
+    def begin(self, step: Step) -> None:
+        self._lens = step.lens
+        chains, heads = step.lens.shape[1:]
+        self._now = (step.positions % self._ring)[:, None, None].expand(chains, heads, 1)
+        self._previous = ((step.positions - 1) % self._ring)[:, None, None].expand(chains, heads, 1)
+
+    def slots(self, layer: int, hidden: Tensor) -> Tensor:
+        lens = self._lens[layer]
+        chains = len(lens)
+        verdict = alpha_logits(self._host.attentions[layer], hidden, self._gate)[:chains, 0, :, None] > 0
+        slot, flag = self._slot[layer, :chains], self._flag[layer, :chains]
+        flag.scatter_(2, self._previous, verdict)
+        leaves = flag.gather(2, self._now)[..., 0]
+        target = torch.where(leaves, slot.gather(2, self._now)[..., 0], lens)
+        slot.scatter_(2, self._now, target[..., None].to(torch.int32))
+        flag.scatter_(2, self._now, False)
+        return target
+
+
+class DMS(Method):
+    """Evicts entry k of a head iff its learned logit is above 0, once the query is past k + w.
+
+    logit(k) = scale * Linear(RMSNorm(h_{k+1})) - offset, per layer and KV head, where h is the layer's input; key k is
+    visible to query q while q - k <= w, and afterwards iff logit(k) <= 0. The rule holds in prefill and in decode. The
+    compression ratio is the checkpoint's own: it is a property of the trained gates.
+    """
+
+    name = "dms"
+    summary = "Dynamic Memory Sparsification: learned, per head, delayed by a window"
+    source = "arXiv 2506.05345, section 3; NVIDIA Model-Optimizer, experimental/dms (separate projection per KV head)"
+    needs_gates = True
+
+    def __init__(self, cr: float = 8.0) -> None:
+        super().__init__(cr)
+
+    def params(self) -> dict[str, Any]:
+        """See `Method.params`; the window and the gates are the checkpoint's."""
+        return {"cr": self.cr}
+
+    def start(self, host: Host) -> State:
+        """See `Method.start`."""
+        if not all(hasattr(attention, "dms_proj_alpha") for attention in host.attentions):
+            raise MethodError("dms needs a checkpoint retrofitted with DMS: this model has no gates")
+        return _Delayed(host, GateConfig.from_hf(host.config))
