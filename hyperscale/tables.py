@@ -19,7 +19,8 @@ _STYLE: dict[str, Any] = {
     "title_justify": "left",
     "title_style": "bold",
     "box": box.SIMPLE_HEAD,
-    "padding": (0, 1, 0, 0),
+    "pad_edge": False,
+    "show_edge": False,
 }
 
 
@@ -65,10 +66,9 @@ def plan(run: PreparedRun, console: Console) -> None:
         base = (
             f"{run.config.budget} the base point 1-{shape.base_length}-1" if run.plan.budget.relative else "the budget"
         )
+        limit = "no ceiling" if math.isinf(ceiling) else f"{base} is {quantity(ceiling)} {axis}"
         problems = f"{len(run.problems[shape.name])} problems, prompts of {shape.prompt_tokens} tokens"
-        console.print(
-            f"{shape.name}: {problems}; {base} is {quantity(ceiling)} {axis}", highlight=False, soft_wrap=True
-        )
+        console.print(f"{shape.name}: {problems}; {limit}", highlight=False, soft_wrap=True)
     console.print(f"{total[0]:,} chains to generate, at most {quantity(total[1])} tokens", highlight=False)
 
 
@@ -104,8 +104,8 @@ def margins(samples: Sequence[dict[str, Any]], console: Console) -> None:
     groups = [group for group in groups if group[:2] in both]
     if not groups:
         return
-    table = Table(title=f"Margins over {BASELINE} in points of accuracy (log2 of cost; 95 % interval)", **_STYLE)
-    _columns(table, ("model", "task", "method"), MARGIN_AXES)
+    table = Table(title=f"Margins over {BASELINE}, points of accuracy, 95 % interval", **_STYLE)
+    _columns(table, ("model", "task", "method"), [f"{axis}, log2" for axis in MARGIN_AXES])
     for model, task, method in groups:
         of_model = [s for s in samples if s["model"] == model and s["task"] == task]
         cells = []
