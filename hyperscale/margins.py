@@ -114,7 +114,7 @@ def margin(
     with np.errstate(invalid="ignore", divide="ignore"):
         log2, _, _ = _gap(*(envelope(np.log2(cost), accuracy) for cost, accuracy in pair))
     interval = NOWHERE if np.isnan(linear[0]) else (float(low[0]), float(high[0]))
-    return Margin(a, b, task, axis, linear[0], _ci(linear), log2[0], _ci(log2), interval, len(problems))
+    return Margin(a, b, task, axis, float(linear[0]), _ci(linear), float(log2[0]), _ci(log2), interval, len(problems))
 
 
 def band(part: Sequence[Cell], axis: str, at: Floats, n_boot: int = 1000, seed: int = 0) -> tuple[Floats, Floats]:

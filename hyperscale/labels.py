@@ -1,0 +1,107 @@
+"""Text beside the points of a plot, where there is room for it and nowhere else."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+# Directions to try, nearest first, as (dx, dy, horizontal, vertical alignment) with offsets in units of the gap.
+_PLACES = [
+    (-0.7, 0.7, "right", "bottom"),
+    (0.7, -0.7, "left", "top"),
+    (0, 1, "center", "bottom"),
+    (0, -1, "center", "top"),
+    (1, 0, "left", "center"),
+    (-1, 0, "right", "center"),
+    (0.7, 0.7, "left", "bottom"),
+    (-0.7, -0.7, "right", "top"),
+]
+
+
+class Label(NamedTuple):
+    """A text wanted at a data point."""
+
+    x: float
+    y: float
+    text: str
+    colour: str
+
+
+def short(number: float) -> str:
+    """A number with a binary prefix where that is exact: 512, 1K, 16K, 1M."""
+    for power, prefix in ((30, "G"), (20, "M"), (10, "K")):
+        if number >= 2**power and number % 2**power == 0:
+            return f"{int(number) >> power}{prefix}"
+    return f"{number:g}"
+
+
+def place(axes: Any, labels: Sequence[Label], paths: Sequence[Any], size: float = 5.5, gap: float = 4.0) -> list[Any]:
+    """Write the labels that fit, the first ones first, each clear of the others, of the paths and of the frame.
+
+    Call it when the axes' limits are final.
+
+    Args:
+        axes: matplotlib axes.
+        labels: What to write, most important first; what finds no room is left out.
+        paths: (n, 2) data coordinates of lines and points that text should not cover.
+        size: Font size in points.
+        gap: Distance of a text from its point, in points.
+
+    Returns:
+        The texts written.
+    """
+    figure = axes.figure
+    renderer = figure.canvas.get_renderer()
+    frame = axes.get_window_extent(renderer)
+    obstacles = (
+        np.concatenate([_dense(axes.transData.transform(path)) for path in paths]) if paths else np.empty((0, 2))
+    )
+    taken: list[Any] = []
+    written = []
+    for label in labels:
+        for reach in (1.0, 1.8):
+            texts = (_write(axes, label, size, gap * reach, where) for where in _PLACES)
+            text = next((t for t in texts if _fits(t, renderer, frame, taken, obstacles)), None)
+            if text is not None:
+                taken.append(text.get_window_extent(renderer))
+                written.append(text)
+                break
+    return written
+
+
+def _write(axes: Any, label: Label, size: float, gap: float, where: tuple[float, float, str, str]) -> Any:
+    dx, dy, horizontal, vertical = where
+    return axes.annotate(
+        label.text,
+        (label.x, label.y),
+        xytext=(dx * gap, dy * gap),
+        textcoords="offset points",
+        ha=horizontal,
+        va=vertical,
+        fontsize=size,
+        color=label.colour,
+        zorder=6,
+    )
+
+
+def _fits(text: Any, renderer: Any, frame: Any, taken: Sequence[Any], obstacles: Any) -> bool:
+    """Whether a text stands clear; one that does not is removed again."""
+    box = text.get_window_extent(renderer)
+    inside = frame.x0 < box.x0 and box.x1 < frame.x1 and frame.y0 < box.y0 and box.y1 < frame.y1
+    x, y = obstacles[:, 0], obstacles[:, 1]
+    covers = ((box.x0 < x) & (x < box.x1) & (box.y0 < y) & (y < box.y1)).any()
+    if inside and not covers and not any(box.overlaps(other) for other in taken):
+        return True
+    text.remove()
+    return False
+
+
+def _dense(path: Any) -> Any:
+    """A polyline with a vertex at every few pixels, so that a text between two of its vertices is noticed."""
+    pieces = [path]
+    for start, end in pairwise(path):
+        steps = int(min(np.hypot(*(end - start)) // 3, 500))
+        if steps:
+            pieces.append(start + (end - start) * np.linspace(0, 1, steps + 1)[:, None])
+    return np.concatenate(pieces)
