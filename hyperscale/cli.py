@@ -233,3 +233,6 @@ def main() -> None:
 
 
 _INTERRUPTED = 130
+
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,7 @@
 """What a run is: the typed configuration, read from options or a YAML file, and its defaults made explicit."""
 
+import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -84,6 +86,9 @@ class RunConfig(BaseModel):
         for label, number in (("t", self.temperature), ("p", self.top_p)):
             if number is not None:
                 parts.append(f"{label}{number:g}")
+        parts += [value for value in (self.device, self.dtype) if value != "auto"]
+        if self.params:
+            parts.append(hashlib.sha256(json.dumps(self.params, sort_keys=True).encode()).hexdigest()[:6])
         return re.sub(r"[^\w.+,=^-]", "_", "-".join(parts))
 
 

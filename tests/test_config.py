@@ -1,0 +1,170 @@
+import json
+
+import pytest
+
+from hyperscale import config, models
+from hyperscale.errors import BudgetError, ConfigError, ModelError
+
+
+def resolved(**values):
+    return config.resolve(config.make(values))
+
+
+def test_defaults_of_the_built_in_model():
+    found = resolved()
+    assert found.tasks == ("mini_aime", "mini_gpqa", "mini_lcb")
+    assert (found.methods, found.budget, found.axis, found.grid) == (("vanilla",), "8x", "kv_reads", "mini")
+    assert (found.temperature, found.top_p, found.seeds) == (0.8, 1.0, (0,))
+
+
+def test_methods_meet_at_the_crs_of_the_dms_checkpoints():
+    found = resolved(methods=["vanilla", "dms", "window"])
+    assert found.crs == (2.0, 4.0, 8.0)
+    assert (found.crs_of("vanilla"), found.crs_of("window")) == ((1.0,), (2.0, 4.0, 8.0))
+    assert resolved(methods=["dms"], crs=[8]).crs == (8.0,)
+    assert resolved(model="qwen-r1-7b", methods=["random"], tasks=["t"]).crs == (4.0, 8.0)  # none: the grid's
+
+
+def test_a_named_budget_brings_its_grid():
+    found = resolved(model="qwen3-8b", tasks=["t"], budget="paper")
+    assert (found.budget, found.grid) == ("all", "paper")
+    assert resolved(budget="mini").budget == "8x"
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "text"),
+    [
+        ({"limit": 0}, ConfigError, "limit: "),
+        ({"crs": [0.5]}, ConfigError, "crs.0: "),
+        ({"methods": []}, ConfigError, "methods: "),
+        ({"methods": ["dms", "dms"]}, ConfigError, "the same entry twice"),
+        ({"device": "tpu"}, ConfigError, "device: "),
+        ({"batch_size": "many"}, ConfigError, "batch_size: "),
+        ({"cr": 8}, ConfigError, "cr: Extra inputs are not permitted"),
+        ({"params": {"dms": {"window": 3}}}, ConfigError, "'dms' is no method of this run"),
+        ({"model": "qwen3-8b"}, ConfigError, "name some with --task"),
+        ({"model": "nope"}, ModelError, "choose one of mini, "),
+        ({"budget": "much"}, BudgetError, "cannot read the budget 'much'"),
+        ({"grid": "nope"}, BudgetError, "unknown grid 'nope'"),
+    ],
+)
+def test_refused(values, kind, text):
+    with pytest.raises(kind) as error:
+        resolved(**values)
+    assert text in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_yaml(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("model: mini\nmethods: dms\ncrs: 8\nseeds: [0, 1]\nlimit: 2\n")
+    assert config.make(config.read(path)) == config.make(
+        {"model": "mini", "methods": ["dms"], "crs": [8], "seeds": [0, 1], "limit": 2}
+    )
+    for text in ("- a\n", "{", "just words"):
+        path.write_text(text)
+        with pytest.raises(ConfigError):
+            config.read(path)
+    with pytest.raises(ConfigError, match="cannot read"):
+        config.read(tmp_path / "none.yaml")
+
+
+def test_what_decides_results_is_compared_and_the_batch_size_is_not():
+    one, other = resolved(batch_size=1), resolved(batch_size=7)
+    assert one.compared() == other.compared()
+    assert one.compared() != resolved(seeds=[1]).compared()
+    json.dumps(one.compared())
+
+
+def test_folder_names_differ_where_results_do():
+    changes = [
+        *(
+            {},
+            {"methods": ["vanilla", "dms"]},
+            {"budget": "4x"},
+            {"budget": "kv_reads=2^20"},
+            {"limit": 3},
+            {"crs": [8]},
+        ),
+        *(
+            {"seeds": [1]},
+            {"seeds": [0, 1]},
+            {"tasks": ["mini_lcb"]},
+            {"temperature": 0.5},
+            {"top_p": 0.5},
+            {"axis": "tokens"},
+        ),
+        *({"grid": "paper"}, {"model": "Qwen/Qwen3-8B"}, {"dtype": "bfloat16"}, {"params": {"vanilla": {"a": 1}}}),
+    ]
+    names = [config.make(change).folder_name() for change in changes]
+    assert len(set(names)) == len(names)
+    assert names[0] == "mini-vanilla-8x"
+    assert all("/" not in name and " " not in name for name in names)
+
+
+def test_named_models_are_described():
+    found = models.available()
+    assert {"mini", "qwen-r1-1.5b", "qwen-r1-7b", "qwen-r1-32b", "qwen3-8b", "qwen3-8b-dms", "llama-3.1-8b"} <= set(
+        found
+    )
+    assert all(found.values())
+    assert models.resolve("qwen3-8b", "dms", 8.0).path == "nvidia/Qwen3-8B-DMS-8x"
+    assert models.resolve("qwen3-8b", "vanilla", 1.0).path == "Qwen/Qwen3-8B"
+
+
+def test_a_cr_that_nobody_retrofitted():
+    with pytest.raises(ModelError, match="mini has DMS checkpoints at CR 2, 4, 8, not 3: pass --cr 2, 4, 8"):
+        models.resolve("mini", "dms", 3.0)
+    with pytest.raises(ModelError, match="qwen-r1-7b has no DMS checkpoint"):
+        models.resolve("qwen-r1-7b", "dms", 8.0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    shape = {"num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 32, "num_hidden_layers": 3}
+    for name, more in (
+        ("base", {}),
+        ("dms4", {"dms_window_size": 16, "dms_cr": 4.0}),
+        ("dms8", {"dms_window_size": 16}),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps({"model_type": "qwen3", **shape, **more}))
+    return tmp_path
+
+
+def test_a_local_set_of_checkpoints(folder):
+    found = models.find(str(folder))
+    assert (found.family, list(found.dms)) == ("qwen3", [4.0, 8.0])
+    assert models.resolve(str(folder), "window", 8.0).path == str(folder / "base")
+    assert models.resolve(str(folder), "dms", 8.0).path == str(folder / "dms8")
+
+
+def test_a_local_checkpoint(folder):
+    assert models.resolve(str(folder / "dms4"), "dms", 4.0).path == str(folder / "dms4")
+    assert models.find(str(folder / "base")).dms == {}
+    (folder / "empty").mkdir()
+    with pytest.raises(ModelError, match="is not a checkpoint"):
+        models.find(str(folder / "empty"))
+    with pytest.raises(ModelError, match="unknown model"):
+        models.find("./nowhere/else")
+    (folder / "base" / "config.json").write_text("{")
+    with pytest.raises(ModelError, match="unreadable"):
+        models.find(str(folder / "base"))
+
+
+def test_bytes_of_an_entry(folder):
+    assert models.entry_bytes(str(folder / "base"), "float32") == 2 * 8 * 4 * 3 * 2
+    assert models.entry_bytes(str(folder / "base"), "bfloat16") == 2 * 8 * 2 * 3 * 2
+    (folder / "base" / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="lacks"):
+        models.entry_bytes(str(folder / "base"), "float32")
+
+
+def test_other_weights_have_another_fingerprint(folder):
+    weights = folder / "base" / "model.safetensors"
+    weights.write_bytes(b"a" * 100)
+    before = models.fingerprint(str(folder / "base"))
+    assert before == models.fingerprint(str(folder / "base"))
+    weights.write_bytes(b"a" * 99 + b"b")
+    assert models.fingerprint(str(folder / "base")) != before
+    assert models.fingerprint("Qwen/Qwen3-8B") == "Qwen/Qwen3-8B"
