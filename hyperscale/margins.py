@@ -4,11 +4,16 @@ Margin of a over b: area between their frontiers over their common cost interval
 accuracy; once on the linear cost axis (frontiers interpolated linearly in cost), once on the log2 axis (interpolated
 linearly in log2 of cost). The paper does not say which it integrates over, so both are always given. The common
 interval runs from the dearer of the two cheapest points to the cheaper of the two most expensive ones.
+
+How far to trust it: in simulations with 48 points against 16 (eight chains a problem, 30 to 120 problems) the nominal
+95 % percentile interval covered the true margin in 87 to 93 % of cases, and where it missed, the truth nearly always
+lay below it; the margin itself was 0.6 to 2.6 points too high, for the method with more points gains more from the
+maximum. Bias-corrected and basic intervals covered no better. More problems help; more points do not.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +106,7 @@ def margin(
         ResultsError: Unknown axis, a method without chains on the task, or samples of several models.
     """
     check_axis(axis)
-    found = [cell for cell in _cells(samples, strategies) if cell.arm.task == task]
+    found = _cells(samples, task, strategies)
     of_a, of_b = _of(found, a, task), _of(found, b, task)
     if len(models := sorted({cell.arm.model for cell in of_a + of_b})) > 1:
         raise ResultsError(f"samples of several models ({', '.join(models)}) share no frontier: pass one model's")
@@ -160,10 +165,12 @@ def reliable(part: Iterable[Cell]) -> list[Cell]:
     return [cell for cell in part if len(cell.problems) >= COVERAGE * most[cell.arm]]
 
 
-def _cells(samples: "Samples | Sequence[Cell]", strategies: Mapping[str, str] | None) -> list[Cell]:
-    if isinstance(samples, list) and samples and isinstance(samples[0], Cell):
-        return cast("list[Cell]", samples)
-    return cells(cast("Samples", samples), strategies)
+def _cells(samples: "Samples | Sequence[Cell]", task: str, strategies: Mapping[str, str] | None) -> list[Cell]:
+    """The cells of one task; making them is the slow part, so other tasks' samples are left out first."""
+    given: list[Any] = samples.to_dict("records") if hasattr(samples, "to_dict") else list(samples)
+    if given and isinstance(given[0], Cell):
+        return [cell for cell in given if cell.arm.task == task]
+    return cells([sample for sample in given if sample.get("task", task) == task], strategies)
 
 
 def _of(found: Sequence[Cell], method: str, task: str) -> list[Cell]:
