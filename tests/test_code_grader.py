@@ -1,6 +1,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def test_programs_do_not_see_each_other(grader):
     assert grader.correct_many([(poison, TESTS), (SORT_DOWN + "# after poison", TESTS)]) == [False, True]
 
 
-def test_programs_see_no_expected_outputs_and_no_environment(runner, monkeypatch):
+def test_programs_see_no_expected_outputs_and_no_environment(monkeypatch):
     monkeypatch.setenv("HYPERSCALE_SECRET", "1")
     fresh = CodeRunner(seconds=1.0)
     try:
@@ -177,8 +178,7 @@ def test_a_malformed_target_is_an_error(grader, target):
 
 
 def test_the_child_imports_nothing_of_ours():
-    source = Path("hyperscale/scoring/code_child.py")
-    source = Path(__file__).parent.parent / source
+    source = Path(__file__).parent.parent / "hyperscale/scoring/code_child.py"
     assert "hyperscale" not in source.read_text().replace("hyperscale-", "")
-    done = subprocess.run(["python3", "-I", "-S", str(source)], stdin=subprocess.DEVNULL, check=False, timeout=20)
+    done = subprocess.run([sys.executable, "-I", "-S", str(source)], stdin=subprocess.DEVNULL, check=False, timeout=20)
     assert done.returncode == 0

@@ -46,14 +46,11 @@ def test_expected_majority_is_the_mean_over_all_subsets(answers, width, target):
     assert voting.expected_majority(answers, correct, width) == pytest.approx(np.mean(verdicts))
 
 
-@given(st.lists(st.sampled_from(["1", "2", None]), min_size=2, max_size=8))
-def test_two_chains_vote_no_better_than_one_if_all_answer(answers):
-    answers = [answer or "2" for answer in answers]
+@given(st.lists(st.sampled_from(["1", "2"]), min_size=2, max_size=8))
+def test_the_vote_of_two_answers_is_the_earlier_one(answers):
     correct = [answer == "1" for answer in answers]
-    assert voting.expected_majority(answers, correct, 2) <= voting.expected_majority(answers, correct, 1) + 0.5
-    # The first of a tie wins, so W = 2 is the accuracy of the earlier chain of each pair.
-    pairs = [a == "1" for a, _ in combinations(answers, 2)]
-    assert voting.expected_majority(answers, correct, 2) == pytest.approx(np.mean(pairs))
+    earlier = [a == "1" for a, _ in combinations(answers, 2)]
+    assert voting.expected_majority(answers, correct, 2) == pytest.approx(np.mean(earlier))
 
 
 def test_many_subsets_are_sampled_reproducibly_and_close_to_exact():
