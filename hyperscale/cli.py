@@ -1,5 +1,6 @@
 """The command line: options in, one line for every error out. Heavy imports wait until a command needs them."""
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -214,6 +215,8 @@ def _interrupt(*_: object) -> NoReturn:
 def main() -> None:
     """Entry point: every user error is one line on stderr and exit code 2."""
     signal.signal(signal.SIGTERM, _interrupt)
+    # Threads that spin while they wait make decoding many times slower as soon as anything else runs on the machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(standalone_mode=False)
     except HyperscaleError as error:

@@ -130,7 +130,7 @@ class Display(Observer):
         tally.add(sample, fresh=True)
         if self._progress is not None:
             self._progress.update(self._bars[arm], completed=tally.done)
-        elif time.monotonic() - self._spoke > INTERVAL:
+        elif time.monotonic() - self._spoke > INTERVAL and tally.done < tally.total:
             self._spoke = time.monotonic()
             self._console.print(f"{arm}: {tally.done}/{tally.total} chains · {tally}", highlight=False)
 

@@ -98,13 +98,16 @@ def prepare(config: RunConfig, stage: Callable[[str], None]) -> PreparedRun:
     config = configs.resolve(config)
     wanted = [(name, cr) for name in config.methods for cr in config.crs_of(name)]
     stage("reading tasks")
-    from hyperscale import methods, tasks
+    from hyperscale import tasks
 
     loaded = [tasks.load(name) for name in config.tasks]
-    docs = [task.docs(config.limit) for task in loaded]
+    found = {pair: models.resolve(config.model, *pair) for pair in wanted}
+    from hyperscale import methods  # the first to import torch, so that other mistakes are reported at once
+
     created = {(name, cr): methods.create(name, cr=cr, **config.params.get(name, {})) for name, cr in wanted}
     arms = {Arm(name, cr, method.length_invariant): method for (name, cr), method in created.items()}
-    checkpoints = {arm: models.resolve(config.model, arm.method, arm.CR) for arm in arms}
+    checkpoints = {arm: found[arm.method, arm.CR] for arm in arms}
+    docs = [task.docs(config.limit) for task in loaded]
     config = _placed(config)
     stage(f"reading the tokenizer of {config.model}")
     paths = {checkpoint.path for checkpoint in checkpoints.values()}

@@ -1,0 +1,177 @@
+"""The command line as a user meets it: every error is one line on stderr and exit code 2, and it starts at once."""
+
+import subprocess
+import sys
+
+import checkpoints
+import pytest
+
+from hyperscale import cli, results
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return checkpoints.write(tmp_path_factory.mktemp("weights"), crs=(8,))
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Call the entry point with arguments; gives (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["hyperscale", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stop.value.code, out, err
+
+    return call
+
+
+def fails(result, *texts):
+    code, _, err = result
+    assert code == 2
+    assert err.count("\n") == 1, err
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    for text in texts:
+        assert text in err
+
+
+def test_help_imports_nothing_heavy():
+    program = (
+        "import sys; from hyperscale import cli; sys.argv = ['hyperscale', 'run', '--help']\n"
+        "try: cli.main()\nexcept SystemExit as stop: assert stop.code == 0\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'numpy', 'matplotlib', 'datasets', 'yaml', 'lm_eval'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert "--budget" in done.stdout
+    assert done.stdout.rstrip().endswith("HEAVY []")
+
+
+def test_without_a_command_it_shows_the_help(run):
+    code, out, err = run()
+    assert (code, err) == (0, "")
+    assert "Commands:" in out
+    assert run("--version")[1].startswith("hyperscale ")
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [("models", "mini"), ("methods", "dms"), ("tasks", "mini_aime"), ("budgets", "paper")]
+)
+def test_lists(run, command, name):
+    code, out, err = run(command)
+    assert (code, err) == (0, "")
+    (line,) = [line for line in out.splitlines() if line.split()[0] == name]
+    assert len(line.split()) > 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("runn",), "No such command"),
+        (("run", "--bogus"), "No such option"),
+        (("run", "--limit", "few"), "--limit"),
+        (("run", "--limit", 0), "limit"),
+        (("run", "--model", "gpt-9"), "unknown model 'gpt-9': choose one of mini,"),
+        (("run", "--model", "./missing"), "unknown model './missing'"),
+        (("run", "--method", "zip"), "unknown method 'zip'"),
+        (("run", "--method", "dms,"), "empty name"),
+        (("run", "--method", "dms,dms"), "twice"),
+        (("run", "--method", "dms", "--cr", "3"), "CR 2, 4, 8, not 3"),
+        (("run", "--cr", "big"), "--cr 'big' is not a list of numbers"),
+        (("run", "--seed", "1,x"), "--seed"),
+        (("run", "--task", "mini_chess"), "unknown task 'mini_chess'"),
+        (("run", "--budget", "lots"), "cannot read the budget 'lots'"),
+        (("run", "--budget", "8x", "--axis", "joules"), "unknown axis 'joules'"),
+        (("run", "--device", "tpu"), "device"),
+        (("run", "--config", "none.yaml"), "cannot read none.yaml"),
+        (
+            ("run", "--model", "qwen-r1-7b", "--method", "dms", "--task", "mini_aime"),
+            "qwen-r1-7b has no DMS checkpoint",
+        ),
+        (("plot", "nowhere"), "no folder nowhere"),
+        (("plot", "."), "holds no run"),
+    ],
+)
+def test_mistakes(run, arguments, text):
+    fails(run(*arguments), text)
+
+
+def options(weights, *more):
+    base = ("run", "--model", weights, "--task", "mini_aime", "--grid", "mini", "--budget", "0.1x", "--limit", "1")
+    return (*base, *more)
+
+
+def test_nothing_fits(run, weights):
+    fails(run(*options(weights, "--budget", "0.001x")), "the cheapest point is 1-256-1 of vanilla on mini_aime")
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(run, weights, tmp_path):
+    code, out, err = run(*options(weights, "--dry-run"))
+    assert (code, err) == (0, "")
+    assert "mini_aime" in out
+    assert "chains to generate" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_then_other_settings_then_broken_files(run, weights, tmp_path):
+    code, out, err = run(*options(weights, "--out", "run"))
+    assert (code, err) == (0, "")
+    assert "hyperscale plot run" in out
+    fails(run(*options(weights, "--out", "run", "--temperature", "1.5")), "temperature was", "now 1.5", "--out")
+    samples = tmp_path / "run" / results.SAMPLES
+    whole = samples.read_bytes()
+    samples.write_bytes(b"garbage\n" + whole)
+    fails(run(*options(weights, "--out", "run")), "run/samples.jsonl line 1 is corrupt")
+    fails(run("plot", "run"), "run/samples.jsonl line 1 is corrupt")
+    samples.write_bytes(whole)
+    (tmp_path / "run" / results.RUN).write_text("{")
+    fails(run(*options(weights, "--out", "run")), "run.json is unreadable")
+    fails(run(*options(weights, "--out", "run/points.csv")), "cannot write in run/points.csv")
+
+
+def test_the_default_folder_is_under_results(run, weights, tmp_path):
+    code, _, _ = run(*options(weights))
+    assert code == 0
+    (folder,) = (tmp_path / "results").iterdir()
+    assert folder.name.endswith("-vanilla-0.1x-mini_aime-gridmini-n1")
+    assert (folder / results.POINTS).exists()
+
+
+def test_a_folder_in_use_is_refused(run, weights, tmp_path):
+    import fcntl
+
+    (tmp_path / "run").mkdir()
+    with (tmp_path / "run" / results.LOCK).open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        fails(run(*options(weights, "--out", "run")), "another process is writing")
+
+
+def test_settings_from_a_file(run, weights, tmp_path):
+    (tmp_path / "run.yaml").write_text(
+        f"model: {weights}\nmethods: [vanilla, dms]\ncrs: 8\ntasks: mini_aime\ngrid: mini\nbudget: 0.1x\nlimit: 5\n"
+    )
+    code, out, _ = run("run", "--config", "run.yaml", "--limit", "2", "--dry-run")
+    assert code == 0
+    assert "dms 8×" in out
+    assert "2 problems" in out
+
+
+def test_broken_weights(run, weights, tmp_path):
+    copy = checkpoints.write(tmp_path / "weights", crs=())
+    (copy / "base" / "model.safetensors").write_bytes(b"not weights")
+    fails(run(*options(copy, "--out", "run")), "cannot load")
+    (copy / "base" / "tokenizer.json").write_text("{")
+    fails(run(*options(copy, "--out", "run")), "cannot load the tokenizer")
+
+
+def test_errors_of_ours_are_not_hidden(run, monkeypatch):
+    """Only user errors become one line: a bug keeps its traceback."""
+    monkeypatch.setattr(cli, "_names", lambda *_: 1 / 0)
+    monkeypatch.setattr(sys, "argv", ["hyperscale", "run"])
+    with pytest.raises(ZeroDivisionError):
+        cli.main()
