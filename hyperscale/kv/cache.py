@@ -14,9 +14,9 @@ class RaggedCache:
     """Live entries of all chains of a batch, and attention over them.
 
     A row lives in the slab of the smallest capacity that fits its own length; when it is full it moves to the next and
-    its old place is used again. Chains are numbered densely from 0. Row ``chain * kv_heads + head`` of each layer belongs
-    to that head of that chain. An evicted entry's slot is overwritten by a later entry, so nothing dead is kept for
-    longer than it takes the row to write again; entries a prompt evicted are never stored.
+    its old place is used again. Chains are numbered densely from 0; row ``chain * kv_heads + head`` of each layer is
+    that head of that chain. An evicted entry's slot is overwritten by the entry that evicts it, so nothing dead is ever
+    kept; entries a prompt evicted are never stored.
 
     Attributes:
         chains: Number of chains held.

@@ -7,7 +7,7 @@ _SMALLEST = 8  # rows a slab holds at least, once it holds any
 
 
 def capacity(length: int) -> int:
-    """Slots of the row that holds ``length`` entries and can still take one more: 32, 64, 96, 128, 192, 256, 384, …
+    """Slots of a row that holds ``length`` entries and can take one more: 32, 64, 96, 128, 192, 256, 384 and so on.
 
     Beyond 64 the steps are at most 1.5-fold, so a row that has just moved up is at least two thirds full.
     """
@@ -68,6 +68,7 @@ class Slab:
         kept = min(self.count, rows)
         for name in ("keys", "values", "bias"):
             old: Tensor = getattr(self, name)
-            new = old.new_zeros(rows, *old.shape[1:])
+            new = old.new_empty(rows, *old.shape[1:])
             new[:kept] = old[:kept]
+            new[kept:].zero_()
             setattr(self, name, new)

@@ -9,7 +9,7 @@ from hyperscale.methods.pinned import PinnedMethod, PinnedState
 
 
 class _RandomVictim(PinnedState):
-    """The slots of each row's newest ``recent - 1`` entries, which are safe; the new entry completes the recent ones."""
+    """The slots of each row's newest ``recent - 1`` entries: safe, and the recent ones together with the new entry."""
 
     def __init__(self, method: PinnedMethod, host: Host) -> None:
         super().__init__(method, host)
