@@ -100,7 +100,7 @@ def run(
     from hyperscale.display import Display
 
     _hush()
-    display = Display(console)
+    display = Display(console, asked.batch_size)
     prepared = preparation.prepare(asked, display.stage)
     tables.plan(prepared, console)
     if dry_run:

@@ -20,43 +20,57 @@ _EXCERPT = 150
 
 
 class Tally:
-    """Running figures of one arm."""
+    """Running figures of one arm.
 
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.done = self.right = self.tokens = self.fresh = self.fresh_tokens = 0
-        self.reads = self.dense = 0.0
-        self.started = time.monotonic()
+    Speed and time left are told from the first finished chain on, long before the mean of finished chains means
+    anything: chains in flight move at about the pace of those that finished, and the rest is taken to lie between their
+    mean length and the longest allowed, nearer to the mean as more finish.
+    """
+
+    def __init__(self, total: int, most_tokens: int, batch_size: int) -> None:
+        self.total, self._most, self._batch = total, most_tokens, batch_size
+        self.done = self._right = self._fresh = self._tokens = 0
+        self._reads = self._dense = self._seconds = 0.0
+        self._started = time.monotonic()
 
     def add(self, sample: Sample, *, fresh: bool) -> None:
         """Count a chain; ``fresh`` ones were generated in this process and tell the speed."""
         self.done += 1
-        self.right += bool(sample["correct"][-1])
-        self.tokens += sample["tokens"]
-        self.reads += sample["kv_reads"][-1]
-        self.dense += dense_reads(sample["prompt_tokens"], sample["tokens"])
-        self.fresh += fresh
-        self.fresh_tokens += sample["tokens"] * fresh
+        self._right += bool(sample["correct"][-1])
+        self._reads += sample["kv_reads"][-1]
+        self._dense += dense_reads(sample["prompt_tokens"], sample["tokens"])
+        if fresh:
+            self._fresh += 1
+            self._tokens += sample["tokens"]
+            self._seconds += sample["seconds"]
 
     def __str__(self) -> str:
         if not self.done:
-            return "first chains are on their way"
-        seconds = max(time.monotonic() - self.started, 1e-3)
-        parts = [f"{100 * self.right / self.done:.0f}% right"]
-        if self.reads:
-            parts.append(f"realised CR {self.dense / self.reads:.1f}")
-        if self.fresh:
-            parts.append(f"{self.fresh_tokens / seconds:,.0f} tokens/s")
-            left = seconds / self.fresh * (self.total - self.done)
-            parts.append(f"{left // 60:.0f}:{left % 60:02.0f} left" if self.done < self.total else f"{seconds:.0f} s")
+            return f"{min(self._batch, self.total)} chains under way"
+        parts = [f"{100 * self._right / self.done:.0f}% right"]
+        if self._reads:
+            parts.append(f"realised CR {self._dense / self._reads:.1f}")
+        passed = max(time.monotonic() - self._started, 1e-3)
+        if self._fresh and self.done == self.total:
+            parts.append(f"{self._tokens / passed:,.0f} tokens/s in {_clock(passed)}")
+        elif self._fresh:
+            speed = min(self._batch, self.total - self.done) * self._tokens / max(self._seconds, 1e-3)
+            share = self.done / self.total
+            expected = share * self._tokens / self._fresh + (1 - share) * self._most / self.total
+            parts.append(f"{speed:,.0f} tokens/s")
+            parts.append(f"about {_clock((self.total - self.done) * expected / max(speed, 1e-3))} left")
         return " · ".join(parts)
+
+
+def _clock(seconds: float) -> str:
+    return f"{seconds // 60:.0f}:{seconds % 60:02.0f}"
 
 
 class Display(Observer):
     """Shows a run on a console."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, batch_size: int) -> None:
+        self._console, self._batch_size = console, batch_size
         self._live = console.is_terminal
         self._progress: Progress | None = None
         self._tallies: dict[Arm, Tally] = {}
@@ -102,9 +116,9 @@ class Display(Observer):
         out.print(line)
         self._shown.append(sample)
 
-    def arm_started(self, arm: Arm, samples: Sequence[Sample], total: int) -> None:
+    def arm_started(self, arm: Arm, samples: Sequence[Sample], total: int, most_tokens: int) -> None:
         """See `Observer`."""
-        tally = self._tallies[arm] = Tally(total)
+        tally = self._tallies[arm] = Tally(total, most_tokens, self._batch_size)
         for sample in samples:
             tally.add(sample, fresh=False)
         self._spoke = time.monotonic()
@@ -138,7 +152,7 @@ class Display(Observer):
         """See `Observer`."""
         tally = self._tallies[arm]
         if self._progress is not None:
-            self._progress.update(self._bars[arm], completed=tally.total, tally=str(tally))
+            self._progress.update(self._bars[arm], completed=tally.done, tally=str(tally))
             self._progress.stop_task(self._bars[arm])
         else:
             self._console.print(f"{arm}: {tally.done}/{tally.total} chains · {tally}", highlight=False)

@@ -37,8 +37,8 @@ class Observer:
     def shown(self, arm: Arm, problem: Problem, sample: Sample) -> None:
         """A chain was generated to be shown before the run."""
 
-    def arm_started(self, arm: Arm, samples: Sequence[Sample], total: int) -> None:
-        """An arm starts with the chains it already has, of so many in all."""
+    def arm_started(self, arm: Arm, samples: Sequence[Sample], total: int, most_tokens: int) -> None:
+        """An arm starts with the chains it already has, of so many in all that may generate so many tokens."""
 
     def chain(self, arm: Arm, problem: Problem, sample: Sample) -> None:
         """A chain is on the disk."""
@@ -93,7 +93,8 @@ class _Line:
         seeds = self._run.config.seeds
         requests = list(self._run.requests(arm))
         old = [s for s in self._store.samples if (s["method"], s["CR"]) == (arm.method, arm.CR)]
-        self._observer.arm_started(arm, old, len(requests) * len(seeds))
+        most_tokens = sum(request.max_new_tokens for _, request in requests)
+        self._observer.arm_started(arm, old, len(requests) * len(seeds), most_tokens * len(seeds))
         for seed in seeds:
             missing = [pair for pair in requests if self._key(arm, pair[1], seed) not in self._store]
             if missing:
