@@ -58,7 +58,7 @@ def execute(run: PreparedRun, folder: Path, observer: Observer) -> "DataFrame":
     """
     with Store(folder, run.info()) as store:
         observer.opened(folder, len(store.samples))
-        line = _Line(run, store, folder.name, observer)
+        line = _Line(run, store, folder.resolve().name, observer)
         if models.find(run.config.model).demonstrate:
             line.demonstrate()
         for arm in run.methods:

@@ -223,7 +223,7 @@ class Store:
         old = read_info(self.folder)
         changed = [
             line
-            for part in ("config", "tasks", "checkpoints")
+            for part in ("config", "tasks", "checkpoints", "params")
             for line in differences(
                 old.get(part) or {}, self._info.get(part) or {}, "" if part == "config" else f"{part}."
             )
@@ -261,7 +261,8 @@ class Store:
         """Rebuild ``points.csv`` from the samples, atomically; returns the points as a DataFrame."""
         from hyperscale.points import points as derive
 
-        points = derive(sorted(self.samples, key=key))  # in an order that no interruption changes
+        ordered: list[dict[str, Any]] = sorted(self.samples, key=key)  # an order that no interruption changes
+        points = derive(ordered)
         write_atomic(self.folder / POINTS, points.to_csv(index=False))
         return points
 

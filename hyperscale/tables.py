@@ -21,6 +21,7 @@ _STYLE: dict[str, Any] = {
     "box": box.SIMPLE_HEAD,
     "pad_edge": False,
     "show_edge": False,
+    "padding": (0, 1, 0, 0),
 }
 
 
@@ -43,8 +44,8 @@ def plan(run: PreparedRun, console: Console) -> None:
     """Print what is going to run: widths at each length, chains, and the most it can cost."""
     axis = run.plan.budget.axis
     lengths = sorted({point.L for point in run.plan.points}) or [0]
-    table = Table(title="Plan: chains per problem at each maximum length L", **_STYLE)
-    _columns(table, ("task", "method"), (*(f"L {n}" for n in lengths), "chains", "tokens ≤", f"{axis} ≤"))
+    table = Table(title="Plan: widths W that fit at each maximum length L", **_STYLE)
+    _columns(table, ("task", "method"), (*(f"L={n}" for n in lengths), "chains", "tokens ≤", f"{axis} ≤"))
     total = [0, 0]
     for shape in run.shapes:
         count = len(run.problems[shape.name]) * len(run.config.seeds)
@@ -98,20 +99,23 @@ def points(found: "DataFrame", axis: str, console: Console) -> None:
 def margins(samples: Sequence[dict[str, Any]], console: Console) -> None:
     """Print each method's margin over vanilla per model and task, on reads and on peak; nothing without vanilla."""
     from hyperscale.margins import margin
+    from hyperscale.points import cells
 
-    groups = list(dict.fromkeys((s["model"], s["task"], s["method"]) for s in samples if s["method"] != BASELINE))
-    both = {(s["model"], s["task"]) for s in samples if s["method"] == BASELINE}
-    groups = [group for group in groups if group[:2] in both]
-    if not groups:
-        return
     table = Table(title=f"Margins over {BASELINE}, points of accuracy, 95 % interval", **_STYLE)
     _columns(table, ("model", "task", "method"), [f"{axis}, log2" for axis in MARGIN_AXES])
-    for model, task, method in groups:
-        of_model = [s for s in samples if s["model"] == model and s["task"] == task]
-        cells = []
-        for axis in MARGIN_AXES:
-            found = margin(of_model, method, BASELINE, task, axis)
-            low, high = found.log2_ci
-            cells.append("NA" if math.isnan(found.log2) else f"{found.log2:+.1f} [{low:+.1f}, {high:+.1f}]")
-        table.add_row(model, task, method, *cells)
+    for model in dict.fromkeys(s["model"] for s in samples):
+        found = cells([s for s in samples if s["model"] == model])
+        tasks = sorted({cell.arm.task for cell in found})
+        methods = {task: {cell.arm.method for cell in found if cell.arm.task == task} for task in tasks}
+        for task, method in ((task, method) for task, of_task in methods.items() for method in sorted(of_task)):
+            if method == BASELINE or BASELINE not in methods[task]:
+                continue
+            both = [margin(found, method, BASELINE, task, axis) for axis in MARGIN_AXES]
+            table.add_row(model, task, method, *(_interval(each.log2, each.log2_ci) for each in both))
+    if not table.row_count:
+        return
     console.print(table)
+
+
+def _interval(value: float, ends: tuple[float, float]) -> str:
+    return "NA" if math.isnan(value) else f"{value:+.1f} [{ends[0]:+.1f}, {ends[1]:+.1f}]"
