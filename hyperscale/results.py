@@ -82,7 +82,10 @@ def read(folder: Path | str) -> list[Run]:
     found = [folder] if (folder / RUN).is_file() else sorted(p.parent for p in folder.glob(f"*/{RUN}"))
     if not found:
         raise ResultsError(f"{folder} holds no run (no {RUN} in it or one folder down): make one with `hyperscale run`")
-    return [Run(path, read_info(path), list(_samples(path / SAMPLES))) for path in found]
+    try:
+        return [Run(path, read_info(path), list(_samples(path / SAMPLES))) for path in found]
+    except OSError as error:
+        raise ResultsError(f"cannot read {error.filename} ({error.strerror}): mend its permissions") from None
 
 
 def read_info(folder: Path) -> dict[str, Any]:
@@ -258,12 +261,22 @@ class Store:
         self._done.add(key(sample))
 
     def write_points(self) -> "DataFrame":
-        """Rebuild ``points.csv`` from the samples, atomically; returns the points as a DataFrame."""
+        """Rebuild ``points.csv`` from the samples, atomically; returns the points.
+
+        Raises:
+            ResultsError: The disk is full or fails.
+        """
         from hyperscale.points import points as derive
 
         ordered: list[dict[str, Any]] = sorted(self.samples, key=key)  # an order that no interruption changes
         points = derive(ordered)
-        write_atomic(self.folder / POINTS, points.to_csv(index=False))
+        try:
+            write_atomic(self.folder / POINTS, points.to_csv(index=False))
+        except OSError as error:
+            raise ResultsError(
+                f"cannot write {self.folder / POINTS} ({error.strerror}): every chain is kept; "
+                "make room and run the same command again"
+            ) from None
         return points
 
     def close(self) -> None:

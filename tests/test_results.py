@@ -171,7 +171,14 @@ def test_a_full_disk_loses_nothing(tmp_path):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.stat().st_size == size + 10
-    write(tmp_path, count=3)
+    with Store(tmp_path, INFO) as store:
+        store.append(sample(2))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10, hard))
+        try:
+            with pytest.raises(ResultsError, match=r"cannot write .*points\.csv .*every chain is kept"):
+                store.write_points()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [s["chain"] for s in results.read(tmp_path)[0].samples] == [0, 1, 2]
 
 

@@ -1,0 +1,98 @@
+"""What a run shows, in a terminal and in a pipe, while it really runs a tiny random checkpoint."""
+
+import dataclasses
+import io
+import re
+
+import checkpoints
+import pytest
+from rich.console import Console
+
+from hyperscale import config, models, orchestrator, preparation, tables
+from hyperscale.display import Display, Tally
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    weights = checkpoints.write(tmp_path_factory.mktemp("weights"), crs=(8,))
+    values = {"model": str(weights), "methods": ["vanilla", "dms"], "tasks": ["mini_aime", "mini_lcb"], "grid": "mini"}
+    return preparation.prepare(config.make({**values, "budget": "0.2x", "limit": 2}), lambda text: None)
+
+
+def show(run, folder, *, terminal):
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=120, color_system=None, legacy_windows=False)
+    display = Display(console, batch_size=64)
+    tables.plan(run, console)
+    try:
+        orchestrator.execute(run, folder, display)
+    finally:
+        display.close()
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_run_is_shown_from_plan_to_margins(run, tmp_path, terminal):
+    text = show(run, tmp_path, terminal=terminal)
+    place = 0
+    for part in (
+        "Plan",
+        "chains to generate",
+        "writing to",
+        "vanilla",
+        "dms 8×",
+        "Frontiers by kv_reads",
+        "Margins over",
+    ):
+        place = text.index(part, place)
+    chains = sum(len(run.plan.chains(arm, "mini_aime")) * 4 for arm in run.methods if arm.method == "dms")
+    assert f"{chains}/{chains}" in text
+    assert ("━" in text.split("writing to")[1].split("Frontiers")[0]) == terminal
+    assert ("\x1b" in text) == terminal
+    again = show(run, tmp_path, terminal=terminal)
+    assert "finished chains: resuming" in again
+    assert again[again.index("Frontiers") :] == text[text.index("Frontiers") :]
+
+
+def test_small_models_show_a_first_chain_of_each_method_and_keep_it(run, tmp_path, monkeypatch):
+    find = models.find
+    monkeypatch.setattr(models, "find", lambda name: dataclasses.replace(find(name), demonstrate=True))
+    text = show(run, tmp_path / "a", terminal=False)
+    first = run.problems["mini_aime"][0]
+    start = " ".join(first.doc.prompt.split())[:60]
+    shown = re.split(r"(?m)^vanilla: 1/\d+ chains$", text)[0]  # the chain shown is not generated again
+    assert shown.index("chains to generate") < shown.index(start)
+    assert shown.count("KV reads") == 2
+    assert "fewer reads than a full cache" in shown
+    assert text.count("finished chains") == 0
+    monkeypatch.setattr(models, "find", find)
+    show(run, tmp_path / "b", terminal=False)
+    lines = [(tmp_path / name / "samples.jsonl").read_text().count("\n") for name in "ab"]
+    assert lines[0] == lines[1]
+    assert "KV reads" not in show(run, tmp_path / "a", terminal=False)
+
+
+def test_running_figures(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("hyperscale.display.time.monotonic", lambda: now[0])
+    tally = Tally(total=4, most_tokens=400, batch_size=2)
+    assert str(tally) == "2 chains under way"
+    sample = {"correct": [False, True], "tokens": 50, "kv_reads": [10.0, 245.0], "prompt_tokens": 0, "seconds": 5.0}
+    tally.add(sample | {"prompt_tokens": 25}, fresh=True)  # a full cache reads 49·25 + 49·50/2 = 2450
+    now[0] += 5
+    # Two chains in flight at 10 tokens/s each; three to go of 1/4·50 + 3/4·100 tokens.
+    assert str(tally) == "100% right · realised CR 10.0 · 20 tokens/s · about 0:13 left"
+    for _ in range(3):
+        tally.add(sample | {"correct": [False]}, fresh=True)
+    now[0] += 75
+    assert str(tally) == "25% right · realised CR 6.2 · 2 tokens/s in 1:20"
+    old = Tally(total=1, most_tokens=100, batch_size=2)
+    old.add(sample, fresh=False)
+    assert "tokens/s" not in str(old)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (950.4, "950"), (9999, "9,999"), (12345, "12.3K"), (4.561e6, "4.56M"), (2**33, "8.59G"), (3e12, "3T")],
+)
+def test_quantities(value, text):
+    assert tables.quantity(value) == text
