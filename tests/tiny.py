@@ -26,7 +26,7 @@ def model(family="qwen3", *, layers=2, heads=4, kv_heads=2, head_dim=16, vocab=6
     torch.manual_seed(seed)
     extra = {} if family == "qwen2" else {"head_dim": head_dim}
     config = CONFIGS[family](
-        hidden_size=head_dim * heads if family == "qwen2" else width,
+        hidden_size=width if family == "qwen3" else head_dim * heads,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         num_key_value_heads=kv_heads,

@@ -38,8 +38,9 @@ class _Delayed(State):
 
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: Prompt) -> None:
         chains = slice(first, first + len(entrants))
-        # Young entries are all live and stored last, in order of position.
-        young = torch.arange(max(prompt.length - self._ring + 1, 0), prompt.length, device=prompt.lens.device)
+        # Young entries are all live and stored last, in order of position. The last one is young even if w is 0: the
+        # verdict on it is still to come.
+        young = torch.arange(max(prompt.length - max(self._ring - 1, 1), 0), prompt.length, device=prompt.lens.device)
         at = young % self._ring
         slots = prompt.lens[..., None] - (prompt.length - young)
         self._flag[:, chains] = False

@@ -1,0 +1,124 @@
+"""The slow, obvious reference: full attention over all tokens with a dense mask per head, rules as Python loops."""
+
+import torch
+from torch.nn.functional import linear
+
+from hyperscale import noise
+
+
+def rotate(x, cos, sin):
+    half = x.shape[-1] // 2
+    return x * cos + torch.cat([-x[..., half:], x[..., :half]], -1) * sin
+
+
+def forward(model, ids, expiry):
+    """Full attention over ``ids``: key k of a head is visible to query q iff k <= q < expiry(layer, hidden)[head, k].
+
+    Returns: logits (tokens, vocabulary), keys per layer (kv_heads, tokens, head_dim), expiry per layer.
+    """
+    inner = model.model
+    hidden = inner.embed_tokens(torch.tensor([ids]))
+    positions = torch.arange(len(ids))
+    cos, sin = inner.rotary_emb(hidden, positions[None])
+    keys, expiries = [], []
+    for index, layer in enumerate(inner.layers):
+        attention = layer.self_attn
+        dim = attention.head_dim
+        gone = expiry(index, hidden)
+        x = layer.input_layernorm(hidden)[0]
+
+        def heads(name, x=x, attention=attention, dim=dim):
+            y = getattr(attention, name + "_proj")(x).view(len(ids), -1, dim)
+            norm = getattr(attention, name + "_norm", None)
+            return (norm(y) if norm is not None else y).transpose(0, 1)
+
+        q, k, v = rotate(heads("q"), cos[0], sin[0]), rotate(heads("k"), cos[0], sin[0]), heads("v")
+        group = len(q) // len(k)
+        visible = (positions[None, :] <= positions[:, None])[None] & (positions[None, :, None] < gone[:, None, :])
+        out = torch.zeros_like(q)
+        for head in range(len(q)):
+            scores = q[head] @ k[head // group].T * attention.scaling
+            out[head] = scores.masked_fill(~visible[head // group], float("-inf")).softmax(-1) @ v[head // group]
+        hidden = hidden + attention.o_proj(out.transpose(0, 1).reshape(1, len(ids), -1))
+        hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        keys.append(k)
+        expiries.append(gone)
+    return linear(inner.norm(hidden)[0], model.lm_head.weight), keys, expiries
+
+
+def live(expiry, query):
+    """Which keys (kv_heads, tokens) a query sees."""
+    return (torch.arange(expiry.shape[1]) <= query) & (query < expiry)
+
+
+def reads_and_peak(expiries, prompt, tokens):
+    """Brute-force count over the full masks: (reads, peak), summed over layers and heads, after ``tokens`` tokens."""
+    counts = [sum(int(live(e, q).sum()) for e in expiries) for q in range(prompt, prompt + tokens - 1)]
+    # The end of prefill holds what the next query may still see; the verdict on the last token is yet to come.
+    first = sum(int((e[:, : prompt - 1] > prompt).sum()) + len(e) for e in expiries)
+    return sum(counts), max([first, *counts])
+
+
+FOREVER = 1 << 60
+
+
+def keep_all(kv_heads):
+    return lambda layer, hidden: torch.full((kv_heads, hidden.shape[1]), FOREVER)
+
+
+def dms(model, margins=None):
+    """Verdict on token i from hidden state i + 1; a flagged key is gone from query i + w + 1 on."""
+    config = model.config
+
+    def expiry(layer, hidden):
+        attention = model.model.layers[layer].self_attn
+        norm, projection = attention.dms_proj_alpha_norm, attention.dms_proj_alpha
+        logits = projection(norm(hidden))[0] * config.dms_alpha_scale - config.dms_initial_alpha_offset
+        if margins is not None:
+            margins.append(float(logits.abs().min()))
+        gone = torch.full(logits.T.shape, FOREVER)
+        for head in range(logits.shape[1]):
+            for i in range(len(logits) - 1):
+                if logits[i + 1, head] > 0:
+                    gone[head, i] = i + config.dms_window_size + 1
+        return gone
+
+    return expiry
+
+
+def pinned(method, prompt, length, max_new, layers, kv_heads, victim):
+    """Expiries of a pinned method: ``victim(layer, head, slots, step)`` names the slot to evict.
+
+    ``slots`` is the row as the cache stores it: the position of the token in each slot.
+    """
+    result = []
+    for layer in range(layers):
+        gone = torch.full((kv_heads, length), FOREVER)
+        for head in range(kv_heads):
+            slots = list(range(prompt))
+            for q in range(prompt, length):
+                proportional = -(-(q + 1) // method.cr)
+                fixed = -(-(prompt + max_new) // method.cr)
+                share = proportional if method.rule == "proportional" else fixed
+                if len(slots) < max(prompt + method.recent, share):
+                    slots.append(q)
+                else:
+                    slot = victim(layer, head, slots, q - prompt)
+                    gone[head, slots[slot]] = q
+                    slots[slot] = q
+        result.append(gone)
+    return result
+
+
+def oldest(prompt):
+    return lambda layer, head, slots, step: slots.index(min(slots[prompt:]))
+
+
+def at_random(prompt, recent, kv_heads, key):
+    def victim(layer, head, slots, step):
+        newest = sorted(slots[prompt:])[len(slots) - prompt - recent + 1 :]
+        candidates = [slot for slot in range(prompt, len(slots)) if slots[slot] not in newest]
+        bits = noise.mix(noise.mix(torch.tensor([key]), step), layer * kv_heads + head)
+        return candidates[int(noise.uniform(bits) * len(candidates))]
+
+    return victim

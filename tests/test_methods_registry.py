@@ -1,0 +1,43 @@
+"""The registry: factories by name, and errors that name what there is."""
+
+import json
+
+import pytest
+
+from hyperscale import methods
+from hyperscale.errors import MethodError
+
+
+def test_every_method_describes_itself():
+    for name, summary in methods.available().items():
+        method = methods.create(name, cr=1)
+        assert method.name == name
+        assert summary
+        assert "\n" not in summary
+        assert method.source
+        assert method.kind == "evictor"
+        assert methods.create(name, **json.loads(json.dumps(method.params()))).params() == method.params()
+        assert methods.create(name, cr=1) is not method
+
+
+def test_length_invariance_follows_the_rule():
+    for name in ("window", "random"):
+        assert methods.create(name, cr=4).length_invariant
+        assert not methods.create(name, cr=4, rule="fixed").length_invariant
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "message"),
+    [
+        ("dsm", {"cr": 8}, "known methods: vanilla, dms, window, random"),
+        ("dms", {"cr": 0.5}, "at least 1"),
+        ("dms", {"cr": float("nan")}, "at least 1"),
+        ("vanilla", {"cr": 4}, "compresses nothing"),
+        ("window", {"cr": 4, "rule": "sideways"}, "proportional"),
+        ("window", {"cr": 4, "recent": 0}, "recent"),
+        ("random", {"cr": 4, "budget": 3}, "no parameter 'budget'; it has: cr, rule, recent"),
+    ],
+)
+def test_errors(name, params, message):
+    with pytest.raises(MethodError, match=message):
+        methods.create(name, **params)
