@@ -12,8 +12,9 @@ from hyperscale import models
 from hyperscale.errors import EngineError, HyperscaleError
 from hyperscale.planner import Arm
 from hyperscale.preparation import PreparedRun, Problem
-from hyperscale.results import Store, key
+from hyperscale.results import key
 from hyperscale.scoring import graders
+from hyperscale.store import Store
 from hyperscale.tasks import prompt_hash
 
 if TYPE_CHECKING:

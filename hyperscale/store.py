@@ -1,0 +1,186 @@
+"""A run folder opened for writing: a lock, a check of whose it is, and appends that survive kills and full disks."""
+
+import json
+import os
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Self
+
+from hyperscale.errors import ResultsError
+from hyperscale.results import LOCK, POINTS, RUN, SAMPLES, SCHEMA, Key, iterate, key, read_info
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace a file's contents so that a reader or a crash sees the old ones or the new ones, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Names and both values of the entries in which two configurations differ."""
+    found: list[str] = []
+    for name in sorted(old.keys() | new.keys()):
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            found.append(f"{prefix}{name} was {json.dumps(a)}, now {json.dumps(b)}")
+    return found
+
+
+class Store:
+    """A run folder opened for writing, by one process at a time.
+
+    Use as a context manager. Opening creates the folder, takes its lock, checks that it belongs to the same
+    configuration, and drops an unfinished last line of the samples.
+
+    Raises:
+        ResultsError: Another process writes there, the folder belongs to another configuration or is no run folder, a
+            file in it is corrupt, or it cannot be written.
+    """
+
+    def __init__(self, folder: Path, info: dict[str, Any]) -> None:
+        self.folder = folder
+        self.samples: list[dict[str, Any]] = []
+        self._info = {"schema": SCHEMA, **info}
+        self._lock: IO[bytes] | None = None
+        self._file: FileIO | None = None
+        self._done: set[Key] = set()
+
+    def __enter__(self) -> Self:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._take_lock()
+            self._open()
+        except OSError as error:
+            self.close()
+            raise ResultsError(
+                f"cannot write in {self.folder} ({error.strerror}): choose another folder with --out"
+            ) from None
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __contains__(self, wanted: Key) -> bool:
+        return wanted in self._done
+
+    def _take_lock(self) -> None:
+        import fcntl
+
+        self._lock = (self.folder / LOCK).open("wb")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ResultsError(
+                f"another process is writing to {self.folder}: wait for it to end, or choose another folder with --out"
+            ) from None
+
+    def _open(self) -> None:
+        if (self.folder / RUN).exists():
+            self._check()
+        elif others := sorted(p.name for p in self.folder.iterdir() if not p.name.startswith(".")):
+            raise ResultsError(
+                f"{self.folder} holds other files ({others[0]}, …) and no run: choose another folder with --out"
+            )
+        else:
+            write_atomic(self.folder / RUN, json.dumps(self._info, indent=1) + "\n")
+        path = self.folder / SAMPLES
+        self.samples = list(iterate(path))
+        self._done = {key(sample) for sample in self.samples}
+        self._file = path.open("ab", buffering=0)
+        self._file.truncate(_complete(path))
+        _sync_folder(self.folder)
+
+    def _check(self) -> None:
+        """Refuse a folder whose run was another one; `run.json` keeps what the first process wrote."""
+        old = read_info(self.folder)
+        changed = [
+            line
+            for part in ("config", "tasks", "checkpoints", "params")
+            for line in differences(
+                old.get(part) or {}, self._info.get(part) or {}, "" if part == "config" else f"{part}."
+            )
+        ]
+        if changed:
+            raise ResultsError(
+                f"{self.folder} holds a run with another configuration ({'; '.join(changed)}): "
+                "run the old command again, or choose another folder with --out"
+            )
+
+    def append(self, sample: dict[str, Any]) -> None:
+        """Write one finished chain and wait until the disk has it; a chain that is already there is left alone.
+
+        Raises:
+            ResultsError: The disk is full or fails; every chain before this one is safe.
+        """
+        assert self._file is not None, "the store is not open"
+        sample = {"schema": SCHEMA, **sample}
+        if key(sample) in self._done:
+            return
+        line = json.dumps(sample, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise ResultsError(
+                f"cannot write {self.folder / SAMPLES} ({error.strerror}): finished chains are kept; "
+                "make room and run the same command again"
+            ) from None
+        self.samples.append(sample)
+        self._done.add(key(sample))
+
+    def write_points(self) -> "DataFrame":
+        """Rebuild ``points.csv`` from the samples, atomically; returns the points.
+
+        Raises:
+            ResultsError: The disk is full or fails.
+        """
+        from hyperscale.points import points as derive
+
+        ordered: list[dict[str, Any]] = sorted(self.samples, key=key)  # an order that no interruption changes
+        points = derive(ordered)
+        try:
+            write_atomic(self.folder / POINTS, points.to_csv(index=False))
+        except OSError as error:
+            raise ResultsError(
+                f"cannot write {self.folder / POINTS} ({error.strerror}): every chain is kept; "
+                "make room and run the same command again"
+            ) from None
+        return points
+
+    def close(self) -> None:
+        """Give the files and the lock back."""
+        for file in (self._file, self._lock):
+            if file is not None:
+                file.close()
+        self._file = self._lock = None
+
+
+def _complete(path: Path) -> int:
+    """Bytes of a file up to and with its last newline."""
+    data = path.read_bytes()
+    return data.rfind(b"\n") + 1
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make new names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
