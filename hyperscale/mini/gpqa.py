@@ -1,9 +1,8 @@
 """The GPQA shape: which of four nodes can be reached in a directed graph of shuffled facts, answered by a letter.
 
-Exactly one option is reachable. The chain expands open nodes in random order, one fact a line: a successor met before
-is marked with ``!``, a new one joins the open list, which is restated; a node without facts only leaves the list. It
-ends when it meets an option. Successors are looked up in the prompt and "met before" in the whole chain, both far
-back; how soon the search ends is luck, so width helps.
+Exactly one option is reachable. The chain expands open nodes in random order: it lists a node's successors, those met
+before marked with ``!``, then restates the open list; it ends when it meets an option. Successors are looked up in
+the prompt and "met before" in the whole chain, both far back; how soon the search ends is luck, so width helps.
 """
 
 from random import Random
@@ -12,11 +11,11 @@ from hyperscale.mini.document import Document
 from hyperscale.mini.vocab import ID, NODE, NODES
 
 #: Reachable nodes at each level.
-LEVELS = ((20, 32), (38, 54), (58, 74), (78, 94), (98, 112))
+LEVELS = ((26, 40), (46, 62), (68, 84), (90, 104), (108, 118))
 _EDGES, _ARROW, _START, _WHICH = (ID[piece] for piece in ("Edges:", ">", ". Start", ". Which can be reached?"))
 _OPTION = [ID[f" {letter})"] for letter in "ABCD"]
 _LETTER = [ID[f" {letter}"] for letter in "ABCD"]
-_COLON, _BANG, _NL = (ID[piece] for piece in (":", "!", "\n"))
+_COLON, _BAR, _BANG, _COMMA, _NL = (ID[piece] for piece in (":", "|", "!", ",", "\n"))
 
 
 def _graph(rng: Random, size: int) -> tuple[dict[int, list[int]], list[int], list[int], list[int]]:
@@ -27,7 +26,7 @@ def _graph(rng: Random, size: int) -> tuple[dict[int, list[int]], list[int], lis
     depth = {inside[0]: 0}
     for i in range(1, size):
         # Parents among the latest few give depth, uniformly chosen ones give a wide open list.
-        parent = inside[rng.randrange(max(0, i - 6), i) if rng.random() < 0.2 else rng.randrange(i)]
+        parent = inside[rng.randrange(max(0, i - 6), i) if rng.random() < 0.05 else rng.randrange(i)]
         edges[parent].append(inside[i])
         depth[inside[i]] = depth[parent] + 1
     for _ in range(size // 5):
@@ -47,39 +46,33 @@ def generate(rng: Random, level: int | None = None) -> Document:
     level = level or rng.randint(1, len(LEVELS))
     size = rng.randint(*LEVELS[level - 1])
     edges, by_depth, outside, _ = _graph(rng, size)
-    start, target = by_depth[0], rng.choice(by_depth[2 * size // 3 :])
+    start, target = by_depth[0], rng.choice(by_depth[3 * size // 4 :])
     options = [target, *rng.sample(outside, 3)]
     rng.shuffle(options)
-    facts = [(a, b) for a, targets in edges.items() for b in targets]
-    rng.shuffle(facts)
+    sources = [node for node, targets in edges.items() if targets]
+    rng.shuffle(sources)
     prompt = [_EDGES]
-    for a, b in facts:
-        prompt += [NODE[a], _ARROW, NODE[b]]
-    prompt += [_START, NODE[start], _WHICH]
+    for node in sources:
+        rng.shuffle(edges[node])
+        prompt += [NODE[node], _COLON, *(NODE[n] for n in edges[node]), _COMMA]
+    prompt[-1] = _START
+    prompt += [NODE[start], _WHICH]
     for mark, node in zip(_OPTION, options, strict=True):
         prompt += [mark, NODE[node]]
 
-    # The order of successors in the chain is the order of the facts, which is all a reader of the prompt can know.
-    listed: dict[int, list[int]] = {}
-    for a, b in facts:
-        listed.setdefault(a, []).append(b)
     met, open_nodes = {start}, [start]
     chain: list[int] = []
     while target not in met:
         node = open_nodes.pop(rng.randrange(len(open_nodes)))
-        children = listed.get(node, [])
-        if not children:
-            chain += [_NL, NODE[node], _COLON, *(NODE[n] for n in open_nodes)]
-        for child in children:
-            chain += [_NL, NODE[node], _ARROW, NODE[child]]
+        chain += [_NL, NODE[node], _COLON]
+        for child in edges[node]:
+            chain.append(NODE[child])
             if child in met:
                 chain.append(_BANG)
-                continue
-            met.add(child)
-            open_nodes.append(child)
-            chain += [_COLON, *(NODE[n] for n in open_nodes)]
-            if child == target:
-                break
+            else:
+                met.add(child)
+                open_nodes.append(child)
+        chain += [_BAR, *(NODE[n] for n in open_nodes)]
     chain.append(_NL)
     letter = options.index(target)
     return Document(prompt, chain, [ID["Answer:"], _LETTER[letter]], "ABCD"[letter], level)

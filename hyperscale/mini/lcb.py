@@ -2,7 +2,8 @@
 
 The chain first tabulates every allowed step on the first example, then tries ordered pairs: first steps in random
 order and, for each, second steps in random order. Each try reads the first step's row of the table, by then far
-back; a hit is checked on the other two examples. The program is judged by hidden tests on lists of other lengths.
+back, and counts the places where its result agrees with the example; full agreement is checked on the other two
+examples. The program is judged by hidden tests on lists of other lengths.
 """
 
 from collections.abc import Callable
@@ -26,8 +27,8 @@ FUNCTIONS: dict[str, Callable[[Digits], Digits]] = {
     "sqr": lambda x: tuple([d * d % 10 for d in x]),
     "rol": lambda x: x[1:] + x[:1],
     "ror": lambda x: x[-1:] + x[:-1],
-    "tal": lambda x: x[1:],
-    "ini": lambda x: x[:-1],
+    "swp": lambda x: x[len(x) // 2 :] + x[: len(x) // 2],
+    "sub": lambda x: tuple([(d - i) % 10 for i, d in enumerate(x)]),
     "evn": lambda x: x[::2] + x[1::2],
     "cum": lambda x: tuple([s % 10 for s in accumulate(x)]),
     "idx": lambda x: tuple([(d + i) % 10 for i, d in enumerate(x)]),
@@ -39,10 +40,13 @@ FUNCTIONS: dict[str, Callable[[Digits], Digits]] = {
 assert FUNCTIONS.keys() == STEPS.keys()
 
 #: Number of allowed steps at each level.
-LEVELS = ((6, 8), (9, 11), (12, 14), (15, 17), (18, 20))
+LEVELS = ((5, 7), (8, 10), (11, 13), (14, 16), (17, 19))
+#: Length of the examples.
+LENGTH = 6
 _NAME = {name: ID[f" {name}"] for name in STEPS}
 _FIND, _COLON, _ARROW, _COMMA, _STOP = (ID[piece] for piece in ("Find two steps of", ":", ">", ",", "."))
-_EQ, _BANG, _NL = (ID[piece] for piece in ("=", "!", "\n"))
+_EQ, _NL = (ID[piece] for piece in ("=", "\n"))
+_COUNT = [ID[f" {count}"] for count in range(LENGTH + 1)]
 _CODE = {name: [ID["    x = "], *(ID[piece] for piece in pieces), _NL] for name, pieces in STEPS.items()}
 
 
@@ -50,8 +54,13 @@ def _digits(x: Digits) -> list[int]:
     return [DIGIT[d] for d in x]
 
 
-def _random_list(rng: Random, low: int, high: int) -> Digits:
-    return tuple(rng.choices(range(10), k=rng.randint(low, high)))
+def _random_list(rng: Random, length: int) -> Digits:
+    return tuple(rng.choices(range(10), k=length))
+
+
+def _agreement(found: Digits, wanted: Digits) -> int:
+    """The token that says in how many places two lists agree."""
+    return _COUNT[sum(a == b for a, b in zip(found, wanted, strict=True))]
 
 
 def _problem(
@@ -59,7 +68,7 @@ def _problem(
 ) -> tuple[list[Digits], dict[Digits, list[tuple[str, str]]], tuple[str, str]]:
     """Three inputs, all pairs of steps by their result on the first, and a pair no other pair imitates on the three."""
     while True:
-        inputs = [_random_list(rng, 6, 6), _random_list(rng, 5, 6), _random_list(rng, 5, 6)]
+        inputs = [_random_list(rng, LENGTH) for _ in range(3)]
         table = {name: FUNCTIONS[name](inputs[0]) for name in names}
         results: dict[Digits, list[tuple[str, str]]] = {}
         for a in names:
@@ -96,23 +105,23 @@ def generate(rng: Random, level: int | None = None) -> Document:
     tries = ((a, b) for a in rng.sample(names, len(names)) for b in rng.sample(names, len(names)))
     for tried in tries:
         result = run(tried, inputs[0])
-        chain += [_NL, _NAME[tried[0]], _NAME[tried[1]], _EQ, *_digits(result)]
+        chain += [_NL, _NAME[tried[0]], _NAME[tried[1]], _EQ, *_digits(result), _agreement(result, outputs[0])]
         if result != outputs[0]:
             continue
         hit = True
-        for number, (x, y) in enumerate(zip(inputs[1:], outputs[1:], strict=True), start=2):
+        for x, y in zip(inputs[1:], outputs[1:], strict=True):
             first = FUNCTIONS[tried[0]](x)
             last = FUNCTIONS[tried[1]](first)
-            chain += [_BANG, DIGIT[number], _COLON, *_digits(first), _ARROW, *_digits(last)]
+            chain += [_ARROW, *_digits(first), _EQ, *_digits(last), _agreement(last, y)]
             if last != y:
                 hit = False
                 break
         if hit:
             break
-    chain += [_BANG, _NL]
+    chain.append(_NL)
     reply = [ID["```python\n"], ID["def f(x):\n"], *_CODE[pair[0]], *_CODE[pair[1]], ID["    return x\n"], ID["```"]]
     tests = []
     for _ in range(8):
-        x = _random_list(rng, 3, 9)
+        x = _random_list(rng, rng.randint(3, 9))
         tests.append({"input": list(x), "output": list(run(pair, x))})
     return Document(prompt, chain, reply, " ".join(pair), level, tests)

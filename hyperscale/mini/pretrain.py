@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from hyperscale.mini.data import KINDS, Batch
-from hyperscale.retrofit.attention import Packed, use_packed_attention
+from hyperscale.retrofit.attention import Packed, compile_layers, use_packed_attention
 
 
 def optimizers(model: Any, muon_lr: float, adam_lr: float) -> list[torch.optim.Optimizer]:
@@ -29,7 +29,6 @@ def train(
     muon_lr: float = 0.02,
     adam_lr: float = 3e-3,
     warmup: int = 100,
-    compile_model: bool = False,
     report: Callable[[str], None] = print,
 ) -> int:
     """Next-token training on chains and replies; the learning rate is constant, then falls to zero over the last half.
@@ -40,7 +39,8 @@ def train(
     device = next(model.parameters()).device
     use_packed_attention(model)
     model.train()
-    run = torch.compile(model, dynamic=False) if compile_model else model
+    if device.type == "cuda":
+        compile_layers(model)
     opts = optimizers(model, muon_lr, adam_lr)
     base = [[g["lr"] for g in o.param_groups] for o in opts]
     tokens, started = 0, time.monotonic()
@@ -51,10 +51,10 @@ def train(
                 group["lr"] = rate * scale
         batch = next(batches).to(str(device))
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            logits = run(
+            logits = model(
                 input_ids=batch.ids,
                 position_ids=batch.position,
-                packed=Packed.build(batch.document, window=0),
+                packed=Packed.build(batch.document),
                 use_cache=False,
             ).logits
         following = torch.roll(batch.ids, -1, 1)

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from hyperscale.errors import RetrofitError
 from hyperscale.mini.data import KINDS, make_batch, stream
 from hyperscale.mini.model import CONTEXT, build, save
 from hyperscale.mini.pretrain import train
@@ -31,11 +32,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="seed of initialisation, data and gate noise")
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--workers", type=int, default=12, help="processes that make documents")
-    p.add_argument("--steps", type=int, default=5000, help="steps of the base")
+    p.add_argument("--steps", type=int, default=3000, help="steps of the base")
     p.add_argument("--rows", type=int, default=28, help="rows of 2,560 tokens a step, base")
     p.add_argument("--dms-rows", type=int, default=14, help="rows of 2,560 tokens a step, retrofit")
     p.add_argument("--steps-per-unit", type=float, default=100.0, help="retrofit steps per unit of compression ratio")
-    p.add_argument("--hard-steps", type=int, default=200, help="retrofit steps with hard gates at each ratio")
+    p.add_argument("--hard-steps", type=int, default=150, help="retrofit steps with hard gates at each ratio")
     p.add_argument("--toy", action="store_true", help="a tiny model and a few steps, to try the recipe on a CPU")
     return p
 
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
         started = time.monotonic()
         base = build(args.seed, **overrides).to(args.device)
         batches = stream(f"base-{args.seed}", args.rows, length, args.workers)
-        tokens = train(base, batches, args.steps, compile_model=args.device == "cuda")
+        tokens = train(base, batches, args.steps)
         record["base"] = {"steps": args.steps, "tokens": tokens, "seconds": time.monotonic() - started}
         save(base, args.out / "base")
     if not args.base_only:
@@ -74,6 +75,7 @@ def _retrofit(base: Any, args: argparse.Namespace, targets: tuple[float, ...], l
         targets=targets,
         steps_per_unit=args.steps_per_unit,
         hard_steps=args.hard_steps,
+        reference=1200,
         groups=len(KINDS),
         warmup=min(20, args.hard_steps),
         seed=args.seed,
@@ -84,15 +86,22 @@ def _retrofit(base: Any, args: argparse.Namespace, targets: tuple[float, ...], l
     retrofit = Retrofit(base, recipe)
     held_out = [make_batch(f"held-out-{i}", args.dms_rows, length) for i in range(4)]
     batches = stream(f"dms-{args.seed}", args.dms_rows, length, args.workers)
-    records, started = [], time.monotonic()
+    records: list[dict[str, Any]] = []
+    refused: list[RetrofitError] = []
+    started = time.monotonic()
     for finished in retrofit.run(batches):
         check = check_gates(retrofit, held_out)
         print(
             f"DMS {finished.cr:g}x after {finished.steps} steps: KL {check.hard:.5f} with inference gates, "
             f"{check.noisy:.5f} with training gates, mean eviction {check.alpha:.3f}"
         )
-        check.require()
-        save(finished.model, args.out / f"dms{finished.cr:g}", **finished.config.to_hf())
+        name = f"dms{finished.cr:g}"
+        try:
+            check.require()
+        except RetrofitError as error:
+            refused.append(error)
+            name = f"refused-{name}"
+        save(finished.model, args.out / name, **finished.config.to_hf())
         records.append(
             {
                 "cr": finished.cr,
@@ -105,6 +114,8 @@ def _retrofit(base: Any, args: argparse.Namespace, targets: tuple[float, ...], l
                 "log": finished.log,
             }
         )
+    if refused:
+        raise refused[0]
     return records
 
 

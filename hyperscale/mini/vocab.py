@@ -26,8 +26,8 @@ STEPS: dict[str, tuple[str, ...]] = {
     "sqr": ("[(", "d", "*", "d", ")%10", " for d in x]"),
     "rol": ("x", "[1:]", "+", "x", "[:1]"),
     "ror": ("x", "[-1:]", "+", "x", "[:-1]"),
-    "tal": ("x", "[1:]"),
-    "ini": ("x", "[:-1]"),
+    "swp": ("x", "[len(x)//2:]", "+", "x", "[:len(x)//2]"),
+    "sub": ("[(", "d", "-", "i", ")%10", " for i, d in enumerate(x)]"),
     "evn": ("x", "[::2]", "+", "x", "[1::2]"),
     "cum": ("[(", "sum(x[:i+1])", ")%10", " for i, d in enumerate(x)]"),
     "idx": ("[(", "d", "+", "i", ")%10", " for i, d in enumerate(x)]"),
@@ -51,9 +51,10 @@ def tokens() -> list[str]:
     """All tokens in the order of their ids."""
     digits = [str(d) for d in range(10)]
     nodes = [f" n{i:02d}" for i in range(NODES)]
+    counts = [f" {count}" for count in range(7)]
     steps = [f" {name}" for name in STEPS]
     code = [piece for pieces in STEPS.values() for piece in pieces]
-    ordered = [*SPECIAL, THINK, END_THINK, *digits, *nodes, *_PIECES, *steps, *code]
+    ordered = [*SPECIAL, THINK, END_THINK, *digits, *nodes, *_PIECES, *counts, *steps, *code]
     return list(dict.fromkeys(ordered))
 
 

@@ -38,10 +38,10 @@ class Packed:
     far: BlockMask | None = None
 
     @classmethod
-    def build(cls, document: Tensor, window: int) -> "Packed":
-        """Masks for rows of packed documents; block masks are made on CUDA only."""
+    def build(cls, document: Tensor, window: int | None = None) -> "Packed":
+        """Masks for rows of packed documents; block masks are made on CUDA only, those of a window if one is given."""
         if document.device.type != "cuda":
-            return cls(document, window)
+            return cls(document, window or 0)
         batch, length = document.shape
 
         def same(b: Tensor, q: Tensor, k: Tensor) -> Tensor:
@@ -52,10 +52,13 @@ class Packed:
                 lambda b, h, q, k: same(b, q, k) & rule(q, k), batch, None, length, length, document.device
             )
 
+        full = blocks(lambda q, k: q >= k)
+        if window is None:
+            return cls(document, 0, full)
         return cls(
             document,
             window,
-            full=blocks(lambda q, k: q >= k),
+            full,
             near=blocks(lambda q, k: (q >= k) & (q - k <= window)),
             far=blocks(lambda q, k: q - k > window),
         )
@@ -151,3 +154,9 @@ def use_packed_attention(model: Any) -> None:
     AttentionInterface.register(NAME, packed_attention)
     AttentionMaskInterface.register(NAME, lambda *_, **__: None)
     model.set_attn_implementation(NAME)
+
+
+def compile_layers(model: Any) -> None:
+    """Compile each decoder layer's forward pass in place: one compilation serves all layers, hooks stay outside."""
+    for layer in model.model.layers:
+        layer.forward = torch.compile(layer.forward, dynamic=False)

@@ -60,9 +60,9 @@ class GatedModel:
         hidden = args[0] if args else kwargs["hidden_states"]
         logits = pad(alpha_logits(attention, hidden, self.config)[:, 1:], (0, 0, 0, 1))
         if self.mode == "hard":
-            verdict = (logits > 0).detach()
-            alpha = verdict.float()
-            bias = alpha * GONE
+            alpha = (logits > 0).float()
+            # A leaf that asks for a gradient nobody reads: both modes then share one compiled graph.
+            bias = (alpha * GONE).requires_grad_(torch.is_grad_enabled())
         else:
             noise = torch.logit(torch.rand_like(logits), eps=1e-6)
             z = (logits + noise) / self.config.tau

@@ -7,6 +7,7 @@ phase with the hard gates of inference (see `hyperscale.retrofit.check` for why)
 """
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hyperscale.methods.gate import GateConfig
-from hyperscale.retrofit.attention import Packed, use_packed_attention
+from hyperscale.retrofit.attention import Packed, compile_layers, use_packed_attention
 from hyperscale.retrofit.gates import GatedModel
 from hyperscale.retrofit.losses import compression, distillation, scheduled_cr, target_alpha
 
@@ -44,6 +45,8 @@ class Recipe:
         gate_lr: Learning rate of the projections; their output is scaled by 100.
         warmup: Steps over which the learning rate rises.
         clip: Norm the gradients are clipped to.
+        reference: Sequence length at which the realised ratio is to be the nominal one, the window counted; infinite
+            is the paper's loss.
         groups: Number of kinds of data, each pulled to the target by itself; 1 is the paper's loss.
         seed: Seed of the gates' noise.
     """
@@ -56,6 +59,7 @@ class Recipe:
     gate_lr: float = 3e-5
     warmup: int = 20
     clip: float = 1.0
+    reference: float = math.inf
     groups: int = 1
     seed: int = 0
 
@@ -101,7 +105,7 @@ class Retrofit:
         for model in (self.teacher, student):
             use_packed_attention(model)
             if self.device.type == "cuda":
-                compile_parts(model)
+                compile_layers(model)
         self.steps = self.tokens = 0
         self.log: list[dict[str, Any]] = []
         self._started = time.monotonic()
@@ -148,7 +152,7 @@ class Retrofit:
         kl, alphas = self.divergence(batch)
         kind = batch.kind.to(self.device)
         group_of = kind if r.groups > 1 else torch.where(kind >= 0, 0, -1)
-        short, share = compression(alphas, target_alpha(cr), group_of, r.groups)
+        short, share = compression(alphas, target_alpha(cr, r.window, r.reference), group_of, r.groups)
         loss = kl + short if self.gated.mode == "noisy" else kl
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], r.clip)
@@ -175,10 +179,3 @@ class Retrofit:
                 wanted = self.teacher(**inputs, use_cache=False).logits
             found = self.gated.forward(**inputs)
         return distillation(found, wanted, batch.weight.to(self.device)), self.gated.alphas
-
-
-def compile_parts(model: Any) -> None:
-    """Compile the norms and feed-forward blocks of a transformers model in place: one compilation serves all layers."""
-    for module in model.modules():
-        if type(module).__name__.endswith(("RMSNorm", "MLP")):
-            module.compile(dynamic=False)

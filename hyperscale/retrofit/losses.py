@@ -1,13 +1,24 @@
 """The two losses of a DMS retrofit and the schedule of its target."""
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
 
-def target_alpha(cr: float) -> float:
-    """Share of keys to evict at compression ratio ``cr``: 1 - 1 / CR."""
-    return 1.0 - 1.0 / cr
+def target_alpha(cr: float, window: int = 0, reference: float = math.inf) -> float:
+    """Share of keys to evict at compression ratio ``cr``: ``1 - 1 / CR``, as in the paper, by default.
+
+    The window's keys are held whatever their verdict, so a sequence of n tokens falls short of the nominal ratio.
+    A reference length makes up for it: at ``reference`` tokens the realised ratio is the nominal one.
+
+    Args:
+        cr: Compression ratio, at least 1.
+        window: w of the delayed eviction.
+        reference: Length in tokens at which the realised ratio is to be the nominal one.
+    """
+    return min((1.0 - 1.0 / cr) / (1.0 - (window + 1) / reference), 0.999)
 
 
 def scheduled_cr(step: int, steps_per_unit: float, final: float) -> float:
