@@ -110,14 +110,14 @@ def prepare(config: RunConfig, stage: Callable[[str], None]) -> PreparedRun:
     docs = [task.docs(config.limit) for task in loaded]
     config = _placed(config)
     stage(f"reading the tokenizer of {config.model}")
-    paths = {checkpoint.path for checkpoint in checkpoints.values()}
-    tokenizer = _tokenizer(min(paths))
+    first = next(iter(checkpoints.values())).path  # a model's checkpoints share tokenizer and shapes
+    tokenizer = _tokenizer(first)
     problems = {
         task.name: [Problem(task, doc, task.prompt_ids(doc, tokenizer)) for doc in task_docs]
         for task, task_docs in zip(loaded, docs, strict=True)
     }
     shapes = [_shape(task, problems[task.name]) for task in loaded]
-    entry_bytes = models.entry_bytes(min(paths), config.dtype)
+    entry_bytes = models.entry_bytes(first, config.dtype)
     plan = make_plan(
         Budget.parse(config.budget, config.axis), Grid.load(config.grid or ""), shapes, list(arms), entry_bytes
     )
