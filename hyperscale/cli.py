@@ -208,21 +208,27 @@ def _fail(message: str) -> NoReturn:
     sys.exit(FAILED)
 
 
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt
+class _InterruptedError(BaseException):
+    """Ctrl-C or SIGTERM; no library on the way up takes it for its own, as some do with KeyboardInterrupt."""
+
+
+def _interrupt(number: int, _: object) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    raise _InterruptedError
 
 
 def main() -> None:
     """Entry point: every user error is one line on stderr and exit code 2."""
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, _interrupt)
     # Threads that spin while they wait make decoding many times slower as soon as anything else runs on the machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(standalone_mode=False)
     except HyperscaleError as error:
         _fail(f"error: {error}")
-    except KeyboardInterrupt:
-        code = _INTERRUPTED
+    except (_InterruptedError, KeyboardInterrupt):
+        _fail("interrupted: finished chains are kept; the same command resumes")
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(FAILED)
@@ -230,12 +236,8 @@ def main() -> None:
         if not hasattr(error, "format_message"):  # what the parser of the options raises has it
             raise
         _fail(f"error: {error.format_message()} (see --help)")
-    if code == _INTERRUPTED:  # the parser turns an interrupt into this code
-        _fail("interrupted: finished chains are kept; the same command resumes")
     sys.exit(code or 0)
 
-
-_INTERRUPTED = 130
 
 if __name__ == "__main__":
     main()
