@@ -119,7 +119,7 @@ def test_method_that_forgets_may_differ_but_first_token_may_not():
 )
 def test_senseless_requests(request_, sampling):
     with pytest.raises(EngineError):
-        list(vanilla(tiny.model()).generate([request_], sampling))
+        list(vanilla(tiny.model()).generate(requests=[request_], sampling=sampling))
 
 
 def test_unusable_models_and_methods():

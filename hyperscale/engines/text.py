@@ -30,10 +30,7 @@ class Decoder:
 
         A character whose last bytes are still to come does not count.
         """
-        part = self._decode(ids).rstrip("\ufffd")
-        while not text.startswith(part) and len(part) > len(text):
-            part = part[: len(text)]
-        return len(part)
+        return min(len(self._decode(ids).rstrip("\ufffd")), len(text))
 
     def _decode(self, ids: Sequence[int]) -> str:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)

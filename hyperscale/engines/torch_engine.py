@@ -5,10 +5,11 @@ from typing import Any
 
 import torch
 
-from hyperscale.engines import passes, sampling
+from hyperscale.engines import passes
 from hyperscale.engines.base import Chain, Engine, Request, Sampling
 from hyperscale.engines.batch import Batch
 from hyperscale.engines.loading import check_config
+from hyperscale.engines.sampling import check
 from hyperscale.errors import EngineError
 from hyperscale.methods.base import Method
 
@@ -52,7 +53,7 @@ class TorchEngine(Engine):
         passes.install(model)
         Batch(self, Sampling())  # refuses a method that cannot run here before any work is done
 
-    def generate(self, requests: Iterable[Request], sampling_: Sampling) -> Iterator[Chain]:
+    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Chain]:
         """See `Engine.generate`.
 
         Requests are drawn from the iterable as places become free. Neighbours with the same prompt share its prefill.
@@ -60,8 +61,8 @@ class TorchEngine(Engine):
         Raises:
             EngineError: A request or the sampling settings make no sense.
         """
-        sampling.check(sampling_)
-        batch = Batch(self, sampling_)
+        check(sampling)
+        batch = Batch(self, sampling)
         waiting = iter(requests)
         while True:
             # Neither mode may leak into the caller's code between two chains.

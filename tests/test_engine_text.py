@@ -1,0 +1,45 @@
+"""Text of a chain: characters of several tokens, stop strings, and the text that the first tokens make."""
+
+from types import SimpleNamespace
+
+from hyperscale.engines.text import Decoder, end_ids
+
+
+class Bytes:
+    """A byte-level tokenizer; id 256 is special."""
+
+    eos_token_id = 256
+
+    def decode(self, ids, skip_special_tokens, clean_up_tokenization_spaces):
+        return bytes(i for i in ids if i < 256).decode(errors="replace")
+
+
+def test_half_a_character_does_not_count():
+    ids = tuple("aé∞!".encode())
+    decoder = Decoder(Bytes())
+    text = decoder.text(ids)
+    assert text == "aé∞!"
+    assert [decoder.chars(ids[:n], text) for n in range(len(ids) + 1)] == [0, 1, 1, 2, 2, 2, 3, 4]
+
+
+def test_stop_strings_in_bytes():
+    decoder = Decoder(Bytes(), stop=("∞∞", "END"))
+    ids = list("x∞y∞∞zEND".encode())
+    first = next(n for n in range(1, len(ids) + 1) if decoder.stopped(ids[:n]))
+    assert bytes(ids[:first]).decode() == "x∞y∞∞"
+    assert decoder.text(ids[:first]) == "x∞y"
+    assert decoder.chars(ids[: first - 1], "x∞y") == 3
+    assert not Decoder(Bytes()).stopped(ids)
+
+
+def test_special_tokens_leave_no_text():
+    assert Decoder(Bytes()).text([104, 105, 256]) == "hi"
+
+
+def test_end_ids():
+    none = SimpleNamespace(eos_token_id=None)
+    some = SimpleNamespace(eos_token_id=[3, 5])
+    assert end_ids(SimpleNamespace(generation_config=some, config=none), Bytes()) == {3, 5}
+    assert end_ids(SimpleNamespace(generation_config=none, config=SimpleNamespace(eos_token_id=7)), Bytes()) == {7}
+    assert end_ids(SimpleNamespace(config=none), Bytes()) == {256}
+    assert end_ids(SimpleNamespace(config=none), none) == frozenset()
