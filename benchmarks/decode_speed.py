@@ -67,7 +67,8 @@ def random_model(device: str) -> Any:
         initializer_range=0.1,
     )
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    for attention in attach_gates(model):
+    attentions: list[Any] = attach_gates(model)
+    for attention in attentions:
         torch.nn.init.normal_(attention.dms_proj_alpha.weight, std=0.01)
     for name, value in GateConfig(window=16).to_hf().items():
         setattr(model.config, name, value)
