@@ -67,7 +67,9 @@ def run(
     top_p: Annotated[float | None, typer.Option(help="Nucleus mass. [the model's]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. [auto]")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16. [auto]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Chains that decode together; changes no result. [64]")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Chains that decode together; changes no result. [the model's]")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with these settings; options override it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run. [results/<named after the settings>]")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
@@ -100,14 +102,14 @@ def run(
     from hyperscale.display import Display
 
     _hush()
-    display = Display(console, asked.batch_size)
-    prepared = preparation.prepare(asked, display.stage)
+    prepared = preparation.prepare(asked, lambda step: console.print(f"{step} …", style="dim", highlight=False))
     tables.plan(prepared, console)
     if dry_run:
         return
     from hyperscale import orchestrator
 
     folder = out or Path("results") / asked.folder_name()
+    display = Display(console)
     try:
         orchestrator.execute(prepared, folder, display)
     finally:

@@ -40,7 +40,7 @@ class RunConfig(BaseModel):
         params: Method name to parameters beyond the CR.
         device: Where the model runs; ``auto`` is CUDA where there is one.
         dtype: Of weights and cache; ``auto`` is float32 on the CPU, bfloat16 on CUDA.
-        batch_size: Chains that decode together; it changes no result.
+        batch_size: Chains that decode together; it changes no result. The model's default if None.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,7 +59,7 @@ class RunConfig(BaseModel):
     params: dict[str, dict[str, Any]] = {}
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
+    batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
 
     def crs_of(self, method: str) -> tuple[float, ...]:
         """Nominal CRs that a method of a resolved configuration runs at."""
@@ -158,5 +158,6 @@ def resolve(config: RunConfig) -> RunConfig:
             "crs": config.crs or tuple(model.dms) or grid.crs,
             "temperature": model.temperature if config.temperature is None else config.temperature,
             "top_p": model.top_p if config.top_p is None else config.top_p,
+            "batch_size": config.batch_size or model.batch_size,
         }
     )

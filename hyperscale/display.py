@@ -11,7 +11,7 @@ from rich.text import Text
 
 from hyperscale import tables
 from hyperscale.kv.trace import dense_reads
-from hyperscale.orchestrator import Observer, Sample
+from hyperscale.orchestrator import Load, Observer, Sample
 from hyperscale.planner import Arm
 from hyperscale.preparation import PreparedRun, Problem
 
@@ -27,8 +27,8 @@ class Tally:
     mean length and the longest allowed, nearer to the mean as more finish.
     """
 
-    def __init__(self, total: int, most_tokens: int, batch_size: int) -> None:
-        self.total, self._most, self._batch = total, most_tokens, batch_size
+    def __init__(self, load: Load) -> None:
+        self.total, self._most, self._batch = load.chains, load.most_tokens, load.batch_size
         self.done = self._right = self._fresh = self._tokens = 0
         self._reads = self._dense = self._seconds = 0.0
         self._started = time.monotonic()
@@ -69,8 +69,8 @@ def _clock(seconds: float) -> str:
 class Display(Observer):
     """Shows a run on a console."""
 
-    def __init__(self, console: Console, batch_size: int) -> None:
-        self._console, self._batch_size = console, batch_size
+    def __init__(self, console: Console) -> None:
+        self._console = console
         self._live = console.is_terminal
         self._progress: Progress | None = None
         self._tallies: dict[Arm, Tally] = {}
@@ -116,14 +116,14 @@ class Display(Observer):
         out.print(line)
         self._shown.append(sample)
 
-    def arm_started(self, arm: Arm, samples: Sequence[Sample], total: int, most_tokens: int) -> None:
+    def arm_started(self, arm: Arm, samples: Sequence[Sample], load: Load) -> None:
         """See `Observer`."""
-        tally = self._tallies[arm] = Tally(total, most_tokens, self._batch_size)
+        tally = self._tallies[arm] = Tally(load)
         for sample in samples:
             tally.add(sample, fresh=False)
         self._spoke = time.monotonic()
         if not self._live:
-            self._console.print(f"{arm}: {tally.done}/{total} chains", highlight=False)
+            self._console.print(f"{arm}: {tally.done}/{tally.total} chains", highlight=False)
             return
         if self._progress is None:
             self._progress = Progress(
@@ -136,7 +136,7 @@ class Display(Observer):
                 console=self._console,
             )
             self._progress.start()
-        self._bars[arm] = self._progress.add_task(str(arm), total=total, completed=tally.done, tally=tally)
+        self._bars[arm] = self._progress.add_task(str(arm), total=tally.total, completed=tally.done, tally=tally)
 
     def chain(self, arm: Arm, problem: Problem, sample: Sample) -> None:
         """See `Observer`."""

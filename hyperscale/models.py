@@ -36,6 +36,7 @@ class Model:
         top_p: Default nucleus mass.
         tasks: Default tasks.
         grid: Default grid of candidates.
+        batch_size: Default number of chains that decode together.
         demonstrate: Whether it is small enough for single chains to be shown before the run.
     """
 
@@ -48,6 +49,7 @@ class Model:
     top_p: float = 0.95
     tasks: tuple[str, ...] = ()
     grid: str = "paper"
+    batch_size: int = 64
     demonstrate: bool = False
 
 

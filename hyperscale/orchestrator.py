@@ -5,6 +5,7 @@ as soon as it finishes. Everything a person sees goes through an `Observer`.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,15 @@ Sample = dict[str, Any]
 _SHOWN = 2
 
 
+@dataclass(frozen=True)
+class Load:
+    """What an arm has to do in all: chains, the most tokens they can have, and how many chains decode together."""
+
+    chains: int
+    most_tokens: int
+    batch_size: int
+
+
 class Observer:
     """Told what happens in a run; the base class keeps silent."""
 
@@ -38,8 +48,8 @@ class Observer:
     def shown(self, arm: Arm, problem: Problem, sample: Sample) -> None:
         """A chain was generated to be shown before the run."""
 
-    def arm_started(self, arm: Arm, samples: Sequence[Sample], total: int, most_tokens: int) -> None:
-        """An arm starts with the chains it already has, of so many in all that may generate so many tokens."""
+    def arm_started(self, arm: Arm, samples: Sequence[Sample], load: Load) -> None:
+        """An arm starts, with the chains it already has."""
 
     def chain(self, arm: Arm, problem: Problem, sample: Sample) -> None:
         """A chain is on the disk."""
@@ -82,7 +92,7 @@ class _Line:
         """Run one chain of the first problem with the first methods, at their highest CR, to have something to show."""
         strongest = {arm.method: arm for arm in sorted(self._run.methods, key=lambda arm: arm.CR)}
         for arm in [arm for arm in self._run.methods if arm in strongest.values()][:_SHOWN]:
-            first = next(self._run.requests(arm), None)
+            first = next(iter(self._run.requests(arm)), None)
             if first is None or self._key(arm, first[1], self._run.config.seeds[0]) in self._store:
                 continue
             self._observer.stage(f"a first chain with {arm}")
@@ -92,10 +102,11 @@ class _Line:
     def run_arm(self, arm: Arm) -> None:
         """Generate every chain of an arm that the store lacks."""
         seeds = self._run.config.seeds
-        requests = list(self._run.requests(arm))
+        requests = self._run.requests(arm)
         old = [s for s in self._store.samples if (s["method"], s["CR"]) == (arm.method, arm.CR)]
         most_tokens = sum(request.max_new_tokens for _, request in requests)
-        self._observer.arm_started(arm, old, len(requests) * len(seeds), most_tokens * len(seeds))
+        batch_size = self._run.config.batch_size or 1
+        self._observer.arm_started(arm, old, Load(len(requests) * len(seeds), most_tokens * len(seeds), batch_size))
         for seed in seeds:
             missing = [pair for pair in requests if self._key(arm, pair[1], seed) not in self._store]
             if missing:
@@ -139,7 +150,7 @@ class _Line:
             self._loaded = (path, _load(path, config.device, config.dtype))
         model, tokenizer = self._loaded[1]
         method = self._run.methods[arm]
-        return TorchEngine(model, tokenizer, method, batch_size=config.batch_size, device=config.device)
+        return TorchEngine(model, tokenizer, method, batch_size=config.batch_size or 1, device=config.device)
 
     def _sample(self, arm: Arm, engine: str, problem: Problem, chain: "Chain", limit: int, seed: int) -> Sample:
         grader = self._graders[problem.task.name]

@@ -3,7 +3,7 @@
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import zip_longest
@@ -73,16 +73,21 @@ class PreparedRun:
             "hardware": _hardware(self.config.device),
         }
 
-    def requests(self, arm: Arm) -> "Iterator[tuple[Problem, Request]]":
-        """Every chain of an arm: tasks take turns, the chains of a problem follow each other, the longest first."""
+    def requests(self, arm: Arm) -> "list[tuple[Problem, Request]]":
+        """Every chain of an arm, those with the largest L first, so that none of them is left alone at the end.
+
+        Within one L tasks take turns, and the chains of a problem follow each other: they share its prefill.
+        """
         from hyperscale.engines.base import Request
 
         chains = {name: self.plan.chains(arm, name) for name in self.problems}
+        found = []
         for row in zip_longest(*self.problems.values()):
             for problem in filter(None, row):
                 for chain, length in chains[problem.task.name]:
                     shorter = tuple(n for n in problem.task.lengths if n < length) if arm.length_invariant else ()
-                    yield problem, Request(problem.id, chain, problem.prompt_ids, length, (*shorter, length))
+                    found.append((problem, Request(problem.id, chain, problem.prompt_ids, length, (*shorter, length))))
+        return sorted(found, key=lambda pair: -pair[1].max_new_tokens)
 
 
 def prepare(config: RunConfig, stage: Callable[[str], None]) -> PreparedRun:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from hyperscale import config, models, orchestrator, preparation, tables
 from hyperscale.display import Display, Tally
+from hyperscale.orchestrator import Load
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def run(tmp_path_factory):
 
 def show(run, folder, *, terminal):
     console = Console(file=io.StringIO(), force_terminal=terminal, width=120, color_system=None, legacy_windows=False)
-    display = Display(console, batch_size=64)
+    display = Display(console)
     tables.plan(run, console)
     try:
         orchestrator.execute(run, folder, display)
@@ -74,7 +75,7 @@ def test_small_models_show_a_first_chain_of_each_method_and_keep_it(run, tmp_pat
 def test_running_figures(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("hyperscale.display.time.monotonic", lambda: now[0])
-    tally = Tally(total=4, most_tokens=400, batch_size=2)
+    tally = Tally(Load(chains=4, most_tokens=400, batch_size=2))
     assert str(tally) == "2 chains under way"
     sample = {"correct": [False, True], "tokens": 50, "kv_reads": [10.0, 245.0], "prompt_tokens": 0, "seconds": 5.0}
     tally.add(sample | {"prompt_tokens": 25}, fresh=True)  # a full cache reads 49·25 + 49·50/2 = 2450
@@ -85,7 +86,7 @@ def test_running_figures(monkeypatch):
         tally.add(sample | {"correct": [False]}, fresh=True)
     now[0] += 75
     assert str(tally) == "25% right · realised CR 6.2 · 2 tokens/s in 1:20"
-    old = Tally(total=1, most_tokens=100, batch_size=2)
+    old = Tally(Load(chains=1, most_tokens=100, batch_size=2))
     old.add(sample, fresh=False)
     assert "tokens/s" not in str(old)
 

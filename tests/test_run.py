@@ -1,5 +1,6 @@
 """The whole line on a tiny random checkpoint: plan, generate, score, store, points; nothing is replaced."""
 
+import itertools
 import json
 import signal
 import subprocess
@@ -74,6 +75,17 @@ def test_every_planned_chain_is_stored_once(whole):
     assert {key: s["max_new_tokens"] for key, s in stored.items()} == planned
     assert {key[2] for key in planned} == {"vanilla", "dms"}
     assert len((folder / results.SAMPLES).read_text().splitlines()) == len(planned)
+
+
+def test_the_longest_chains_start_first_and_neighbours_share_their_prompt(whole):
+    run, _ = whole
+    for arm in run.methods:
+        requests = [request for _, request in run.requests(arm)]
+        lengths = [request.max_new_tokens for request in requests]
+        assert lengths == sorted(lengths, reverse=True)
+        groups = [key for key, _ in itertools.groupby((r.max_new_tokens, r.problem) for r in requests)]
+        assert len(groups) == len(set(groups))
+        assert all(request.checkpoints[-1] == request.max_new_tokens for request in requests)
 
 
 def test_samples_say_what_the_contract_promises(whole):
