@@ -147,3 +147,18 @@ def test_cuda_agrees_with_cpu(name):
         results.append({(c.problem, c.chain): (c.token_ids, c.trace) for c in chains})
     same = sum(results[0][key] == results[1][key] for key in results[0])
     assert same >= 14  # a near-tie may fall either way
+
+
+@pytest.mark.parametrize("name", ["vanilla", "dms"])
+def test_bfloat16(name):
+    model = tiny.with_gates(tiny.model(seed=6), window=8).to(torch.bfloat16)
+    engine = TorchEngine(model, tiny.Characters(65), methods.create(name, cr=1 if name == "vanilla" else 8))
+    requests = [Request("p", chain, tuple(range(40)), 30) for chain in range(3)]
+    for chain in engine.generate(requests, GREEDY):
+        ids = torch.tensor([[*range(40), *chain.token_ids]])
+        if name == "vanilla":  # what it drew is what the model ranks first, up to bfloat16's rounding
+            logits = model(ids).logits[0, 39:-1].float()
+            assert (logits.max(-1).values - logits.gather(1, ids[0, 40:, None])[:, 0]).max() < 0.5
+            assert chain.trace.peak_kv == (69.0,)
+        else:
+            assert chain.trace.peak_kv[0] < 60
