@@ -12,6 +12,8 @@ from hyperscale.mini.benchmarks import GENERATORS, training_document
 from hyperscale.mini.model import CONTEXT
 
 KINDS = tuple(GENERATORS)
+#: Share of tokens each kind gets, in proportion: the searches take longest to learn.
+SHARES = {"aime": 1.0, "gpqa": 1.5, "lcb": 2.0}
 
 
 @dataclass
@@ -39,16 +41,16 @@ class Batch:
 
 def _fill(rng: Random, rows: int, length: int) -> Iterator[list[tuple[int, list[int], int]]]:
     """Rows of (kind, ids, prompt length), each packed by best fit from a pool of documents."""
-    made = dict.fromkeys(range(len(KINDS)), 0)
+    made = dict.fromkeys(range(len(KINDS)), 0.0)
     pool: list[tuple[int, list[int], int]] = []
     for _ in range(rows):
         room, row = length, []
         while room > 64:
             while len(pool) < 16:
-                # The kind with the fewest tokens so far is next, so that each gets an equal share.
+                # The kind furthest behind its share is next.
                 kind = min(made, key=made.__getitem__)
                 ids, start = training_document(rng, KINDS[kind]).ids()
-                made[kind] += min(len(ids), length)
+                made[kind] += min(len(ids), length) / SHARES[KINDS[kind]]
                 pool.append((kind, ids[:length], start))
             fits = [i for i, (_, ids, _) in enumerate(pool) if len(ids) <= room]
             if not fits:

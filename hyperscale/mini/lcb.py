@@ -63,11 +63,11 @@ def _agreement(found: Digits, wanted: Digits) -> int:
     return _COUNT[sum(a == b for a, b in zip(found, wanted, strict=True))]
 
 
-def _problem(
-    rng: Random, names: list[str]
-) -> tuple[list[Digits], dict[Digits, list[tuple[str, str]]], tuple[str, str]]:
-    """Three inputs, all pairs of steps by their result on the first, and a pair no other pair imitates on the three."""
+def _problem(rng: Random, level: int) -> tuple[list[str], list[Digits], tuple[str, str]]:
+    """Allowed steps, three inputs, and a pair of steps that no other allowed pair imitates on the three."""
     while True:
+        # Drawn anew each time: some small sets have no pair without a rival.
+        names = rng.sample(list(STEPS), rng.randint(*LEVELS[level - 1]))
         inputs = [_random_list(rng, LENGTH) for _ in range(3)]
         table = {name: FUNCTIONS[name](inputs[0]) for name in names}
         results: dict[Digits, list[tuple[str, str]]] = {}
@@ -80,7 +80,7 @@ def _problem(
             wanted = [run(pair, x) for x in inputs[1:]]
             rivals = [p for p in results[target] if p != pair and [run(p, x) for x in inputs[1:]] == wanted]
             if not rivals:
-                return inputs, results, pair
+                return names, inputs, pair
 
 
 def run(pair: tuple[str, str], x: Digits) -> Digits:
@@ -91,8 +91,7 @@ def run(pair: tuple[str, str], x: Digits) -> Digits:
 def generate(rng: Random, level: int | None = None) -> Document:
     """One problem and its chain; a random level if none is given."""
     level = level or rng.randint(1, len(LEVELS))
-    names = rng.sample(list(STEPS), rng.randint(*LEVELS[level - 1]))
-    inputs, _, pair = _problem(rng, names)
+    names, inputs, pair = _problem(rng, level)
     outputs = [run(pair, x) for x in inputs]
     prompt = [_FIND, *(_NAME[name] for name in names), _COLON]
     for x, y in zip(inputs, outputs, strict=True):
