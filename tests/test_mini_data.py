@@ -1,0 +1,132 @@
+"""The split between training and test problems, and the batches made for training."""
+
+from itertools import islice
+from random import Random
+
+import pytest
+import torch
+
+from hyperscale.errors import TaskError
+from hyperscale.mini.benchmarks import GENERATORS, LEVEL_COUNT, items, training_document
+from hyperscale.mini.data import KINDS, SHARES, make_batch, stream
+from hyperscale.mini.document import TEST_SHARE, is_test
+from hyperscale.mini.vocab import ASSISTANT, END, END_THINK, ID, THINK, USER, encode
+
+# --- split ---
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_test_problems_are_never_training_problems(kind):
+    assert all(is_test(encode(item.prompt)) for item in items(kind, 40))
+    rng = Random(0)
+    assert not any(is_test(training_document(rng, kind).prompt) for _ in range(200))
+    rng = Random(0)
+    share = sum(is_test(GENERATORS[kind](rng, 1).prompt) for _ in range(1600)) / 1600
+    assert 0.7 / TEST_SHARE < share < 1.3 / TEST_SHARE
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_test_set_is_a_function_of_its_seed(kind):
+    found = items(kind, 25)
+    assert found == items(kind, 25, seed=0)
+    assert found[:7] == items(kind, 7)
+    assert [item.level for item in found] == [i % LEVEL_COUNT + 1 for i in range(25)]
+    assert len({item.id for item in found}) == len({item.prompt for item in found}) == 25
+    other = items(kind, 25, seed=1)
+    assert not {item.prompt for item in other} & {item.prompt for item in found}
+    assert not {item.id for item in other} & {item.id for item in found}
+    assert len(items(kind)) == 200
+    assert all(bool(item.tests) == (kind == "lcb") for item in found)
+
+
+def test_an_unknown_benchmark_is_named():
+    with pytest.raises(TaskError, match="no built-in benchmark 'chess'; there are aime, gpqa, lcb"):
+        items("chess")
+
+
+# --- batches ---
+
+LENGTH = 768
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return make_batch("batch", 12, LENGTH)
+
+
+def same(a, b):
+    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in a.__dataclass_fields__)
+
+
+def pieces(batch):
+    """(row, slice) of every document."""
+    for r, row in enumerate(batch.document):
+        for number in range(int(row.max()) + 1):
+            places = (row == number).nonzero()[:, 0]
+            start, end = int(places[0]), int(places[-1]) + 1
+            assert torch.equal(places, torch.arange(start, end))  # one stretch
+            yield r, slice(start, end)
+
+
+def test_a_batch_is_a_function_of_its_seed(batch):
+    assert same(batch, make_batch("batch", 12, LENGTH))
+    assert not same(batch, make_batch("other", 12, LENGTH))
+    state = torch.get_rng_state()
+    make_batch("batch", 1, LENGTH)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_rows_hold_whole_documents(batch):
+    lengths = []
+    for r, where in pieces(batch):
+        ids = batch.ids[r, where].tolist()
+        lengths.append(len(ids))
+        assert ids[0] == ID[USER]
+        assert batch.position[r, where].tolist() == list(range(len(ids)))
+        assert len(set(batch.kind[r, where][:-1].tolist())) == 1
+        assert not is_test(ids[1 : ids.index(ID[ASSISTANT])])
+        if len(ids) < LENGTH:  # only a document longer than a row is cut
+            assert ids[-1] == ID[END]
+            assert ids.count(ID[END]) == ids.count(ID[USER]) == ids.count(ID[END_THINK]) == 1
+    assert len(set(lengths)) > 5
+    padding = batch.document < 0
+    assert padding.any()
+    assert padding.float().mean() < 0.15
+    assert not batch.weight[padding].any()
+    assert not batch.ids[padding].any()
+
+
+def test_the_weight_marks_the_predictions_of_chain_and_reply(batch):
+    expected = torch.zeros_like(batch.weight)
+    last = torch.zeros_like(batch.weight, dtype=torch.bool)
+    for r, where in pieces(batch):
+        opening = where.start + batch.ids[r, where].tolist().index(ID[THINK])
+        expected[r, opening : where.stop - 1] = 1.0  # the opening mark predicts the chain's first token
+        last[r, where.stop - 1] = True
+    assert torch.equal(batch.weight, expected)
+    assert torch.equal(batch.kind == -1, (batch.document < 0) | last)
+
+
+def test_a_kind_names_its_documents(batch):
+    opening = {"aime": ID["f(n)="], "gpqa": ID["Edges:"], "lcb": ID["Find two steps of"]}
+    seen = set()
+    for r, where in pieces(batch):
+        kind = KINDS[int(batch.kind[r, where.start])]
+        assert int(batch.ids[r, where.start + 1]) == opening[kind]
+        seen.add(kind)
+    assert seen == set(KINDS)
+
+
+def test_kinds_get_their_shares_of_the_tokens():
+    big = make_batch("shares", 60)
+    counts = {kind: int((big.kind == i).sum()) for i, kind in enumerate(KINDS)}
+    for kind, share in SHARES.items():
+        assert counts[kind] / sum(counts.values()) == pytest.approx(share / sum(SHARES.values()), rel=0.2)
+
+
+def test_the_stream_is_the_same_for_any_number_of_workers():
+    alone = list(islice(stream("s", 1, 256), 5))
+    assert len({tuple(b.ids.flatten().tolist()) for b in alone}) == 5
+    shared = list(islice(stream("s", 1, 256, workers=2), 5))
+    assert all(same(a, b) for a, b in zip(alone, shared, strict=True))
+    assert not same(alone[0], next(stream("t", 1, 256)))
