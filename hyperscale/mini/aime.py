@@ -20,7 +20,7 @@ _F, _M, _L, _MOD, _AT = (ID[piece] for piece in ("f(n)=", "*f(n-1)+", "*f(n//", 
 _IS, _COMMA, _FIND, _STOP = (ID[piece] for piece in (")=", ",", ". Find f(", ")."))
 _COLON, _EQ, _SEMI, _PLUS, _BANG, _NL = (ID[piece] for piece in (":", "=", ";", "+", "!", "\n"))
 #: Share of lines with a slip in training documents.
-SLIPS = 0.02
+SLIPS = 0.03
 _THREE = [[DIGIT[v // 100], DIGIT[v // 10 % 10], DIGIT[v % 10]] for v in range(1000)]
 
 

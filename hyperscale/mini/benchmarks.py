@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from random import Random
 from typing import Any
 
@@ -47,12 +48,14 @@ def items(kind: str, n: int = 200, seed: int = 0) -> list[Item]:
     """
     if kind not in GENERATORS:
         raise TaskError(f"no built-in benchmark '{kind}'; there are {', '.join(GENERATORS)}")
-    rng = Random(f"hyperscale-{kind}-{seed}")
     found: list[Item] = []
     seen: set[str] = set()
-    while len(found) < n:
+    for draw in count():
+        if len(found) == n:
+            break
+        # A generator of its own for each draw, and prompts come first in it: rewording a chain leaves the test set be.
         level = len(found) % LEVEL_COUNT + 1
-        document = GENERATORS[kind](rng, level)
+        document = GENERATORS[kind](Random(f"hyperscale-{kind}-{seed}-{draw}"), level)
         prompt = decode(document.prompt)
         if is_test(document.prompt) and prompt not in seen:
             seen.add(prompt)

@@ -1,8 +1,9 @@
 """The GPQA shape: which of four nodes can be reached in a directed graph of shuffled facts, answered by a letter.
 
-Exactly one option is reachable. The chain expands open nodes in random order: it lists a node's successors, those met
-before marked with ``!``, then restates the open list; it ends when it meets an option. Successors are looked up in
-the prompt and "met before" in the whole chain, both far back; how soon the search ends is luck, so width helps.
+Exactly one option is reachable. The chain is a breadth-first search that draws its next node from the oldest open
+ones. It lists the node's successors, those met before marked with ``!``, then restates the open list; at the first
+successor that is an option it writes ``=`` and ends. Successors are looked up in the prompt and "met before" in the
+whole chain, both far back; how soon the search ends is luck, so width helps.
 """
 
 from random import Random
@@ -12,10 +13,12 @@ from hyperscale.mini.vocab import ID, NODE, NODES
 
 #: Reachable nodes at each level.
 LEVELS = ((26, 40), (46, 62), (68, 84), (90, 104), (108, 118))
-_EDGES, _ARROW, _START, _WHICH = (ID[piece] for piece in ("Edges:", ">", ". Start", ". Which can be reached?"))
+#: The next node to expand is one of this many that have been open longest.
+BREADTH = 8
+_EDGES, _START, _WHICH = (ID[piece] for piece in ("Edges:", ". Start", ". Which can be reached?"))
 _OPTION = [ID[f" {letter})"] for letter in "ABCD"]
 _LETTER = [ID[f" {letter}"] for letter in "ABCD"]
-_COLON, _BAR, _BANG, _COMMA, _NL = (ID[piece] for piece in (":", "|", "!", ",", "\n"))
+_COLON, _BAR, _BANG, _FOUND, _COMMA, _NL = (ID[piece] for piece in (":", "|", "!", "=", ",", "\n"))
 
 
 def _graph(rng: Random, size: int) -> tuple[dict[int, list[int]], list[int], list[int], list[int]]:
@@ -63,16 +66,18 @@ def generate(rng: Random, level: int | None = None) -> Document:
     met, open_nodes = {start}, [start]
     chain: list[int] = []
     while target not in met:
-        node = open_nodes.pop(rng.randrange(len(open_nodes)))
+        node = open_nodes.pop(rng.randrange(min(BREADTH, len(open_nodes))))
         chain += [_NL, NODE[node], _COLON]
         for child in edges[node]:
             chain.append(NODE[child])
             if child in met:
                 chain.append(_BANG)
-            else:
-                met.add(child)
-                open_nodes.append(child)
-        chain += [_BAR, *(NODE[n] for n in open_nodes)]
+                continue
+            met.add(child)
+            open_nodes.append(child)
+            if child == target:
+                break
+        chain += [_FOUND] if target in met else [_BAR, *(NODE[n] for n in open_nodes)]
     chain.append(_NL)
     letter = options.index(target)
     return Document(prompt, chain, [ID["Answer:"], _LETTER[letter]], "ABCD"[letter], level)

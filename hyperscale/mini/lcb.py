@@ -98,6 +98,11 @@ def generate(rng: Random, level: int | None = None) -> Document:
         prompt += [*_digits(x), _ARROW, *_digits(y), _COMMA]
     prompt[-1] = _STOP
 
+    tests = []
+    for _ in range(8):
+        x = _random_list(rng, rng.randint(3, 9))
+        tests.append({"input": list(x), "output": list(run(pair, x))})
+
     chain: list[int] = []
     for name in rng.sample(names, len(names)):
         chain += [_NL, _NAME[name], _EQ, *_digits(FUNCTIONS[name](inputs[0]))]
@@ -119,8 +124,4 @@ def generate(rng: Random, level: int | None = None) -> Document:
             break
     chain.append(_NL)
     reply = [ID["```python\n"], ID["def f(x):\n"], *_CODE[pair[0]], *_CODE[pair[1]], ID["    return x\n"], ID["```"]]
-    tests = []
-    for _ in range(8):
-        x = _random_list(rng, rng.randint(3, 9))
-        tests.append({"input": list(x), "output": list(run(pair, x))})
     return Document(prompt, chain, reply, " ".join(pair), level, tests)

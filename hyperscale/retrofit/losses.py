@@ -46,9 +46,9 @@ def distillation(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
 def compression(alphas: list[Tensor], target: float, group: Tensor, groups: int) -> tuple[Tensor, Tensor]:
     """One-sided compression loss: how far the mean eviction falls short of its target.
 
-    ``mean over groups of max(target - mean alpha, 0)``; with one group it is the paper's loss, normalised as in the
-    published code. More groups (one per kind of data) keep the model from evicting one kind of text more to spare
-    another.
+    ``sum over groups of max(target - mean alpha, 0)``; with one group it is the paper's loss, normalised as in the
+    published code. More groups (one per kind of data), each with the full weight, keep the model from evicting one
+    kind of text more to spare another.
 
     Args:
         alphas: One (batch, sequence, kv_heads) tensor per layer.
@@ -65,4 +65,4 @@ def compression(alphas: list[Tensor], target: float, group: Tensor, groups: int)
     share = (mean[..., None] * member).sum((0, 1)) / count.clamp_min(1)
     present = count > 0
     short = (target - share).clamp_min(0.0) * present
-    return short.sum() / present.sum().clamp_min(1), share
+    return short.sum(), share
