@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 COSTS = ("kv_reads", "peak_kv", "peak_bytes", "tokens", "seconds")
 COLUMNS = (
     *("run", "model", "method", "engine", "task", "W", "L", "CR", "realised_cr", "n_problems", "n_seeds"),
-    *("accuracy", "accuracy_se", "vote", *COSTS),
+    *("accuracy", "accuracy_se", "vote", *COSTS, "truncated", "no_answer"),
 )
 
 
@@ -55,6 +55,8 @@ class Cell:
         costs: Each of `COSTS`: (n,), W times the mean over the problem's chains, mean over seeds.
         realised_cr: Reads an uncompressed cache would have needed for the same chains / reads made.
         n_seeds: Number of seeds.
+        truncated: Share of chains that L cut off before they gave an answer, mean over problems.
+        no_answer: Share of chains that ended by themselves without an answer, mean over problems.
     """
 
     arm: Arm
@@ -66,6 +68,8 @@ class Cell:
     costs: dict[str, Floats]
     realised_cr: float
     n_seeds: int
+    truncated: float
+    no_answer: float
 
     @property
     def label(self) -> str:
@@ -87,6 +91,8 @@ class Cell:
             "accuracy_se": 100 * float(se),
             "vote": self.vote,
             **{axis: float(values.mean()) for axis, values in self.costs.items()},
+            "truncated": 100 * self.truncated,
+            "no_answer": 100 * self.no_answer,
         }
         return {column: row[column] for column in COLUMNS}
 
@@ -97,7 +103,8 @@ def points(samples: Samples, strategies: Mapping[str, str] | None = None) -> "pd
     Accuracy is the mean over problems (then seeds) of the expectation over subsets of W chains of the majority vote or
     of pass@W, and its standard error is clustered by problem; both in percent. Costs are per problem: W times the mean
     chain, mean over problems. ``seconds`` is the time chains spent in the batch, shared with the others in it; a cut
-    chain counts in proportion to its tokens.
+    chain counts in proportion to its tokens. ``truncated`` and ``no_answer`` are the percentages of chains that L cut
+    off before an answer, and that ended without one.
 
     Args:
         samples: Lines of ``samples.jsonl``, of one run or several.
@@ -144,6 +151,7 @@ class _Cut(NamedTuple):
 
     answer: str | None
     correct: bool
+    complete: bool
     costs: tuple[float, ...]
     dense: float
 
@@ -172,9 +180,9 @@ def _cut(sample: Sample, length: int) -> _Cut | None:
     seconds = sample["seconds"] * tokens / max(lengths[-1], 1)
     costs = (sample["kv_reads"][i], peak, peak * sample["kv_entry_bytes"], tokens, seconds)
     answer = sample["answers"][i]
-    return _Cut(
-        answer, answer is not None and bool(sample["correct"][i]), costs, dense_reads(sample["prompt_tokens"], tokens)
-    )
+    correct = answer is not None and bool(sample["correct"][i])
+    complete = i == len(lengths) - 1 and sample["finish"] != "length"
+    return _Cut(answer, correct, complete, costs, dense_reads(sample["prompt_tokens"], tokens))
 
 
 def _arm_cells(arm: Arm, samples: Sequence[Sample], strategies: Mapping[str, str]) -> list[Cell]:
@@ -217,6 +225,12 @@ def _cell(arm: Arm, width: int, length: int, strategy: str, rows: Sequence[_Row]
     count = np.bincount(place)
     reads = sum(cut.costs[0] for row in rows for cut in row.cuts)
     dense = sum(cut.dense for row in rows for cut in row.cuts)
+    silent = [[cut.complete for cut in row.cuts if cut.answer is None] for row in rows]  # chains without an answer
+    shares = [
+        [kinds.count(complete) / len(row.cuts) for kinds, row in zip(silent, rows, strict=True)]
+        for complete in (False, True)
+    ]
+    truncated, no_answer = (float((np.bincount(place, share) / count).mean()) for share in shares)
     return Cell(
         arm=arm,
         W=width,
@@ -227,6 +241,8 @@ def _cell(arm: Arm, width: int, length: int, strategy: str, rows: Sequence[_Row]
         costs={axis: np.bincount(place, costs[:, i]) / count for i, axis in enumerate(COSTS)},
         realised_cr=dense / reads if reads else float("nan"),
         n_seeds=len({row.seed for row in rows}),
+        truncated=truncated,
+        no_answer=no_answer,
     )
 
 

@@ -25,7 +25,7 @@ def test_columns_stand_in_the_order_of_the_contract():
     table = points([sample()])
     assert " ".join(table.columns) == (
         "run model method engine task W L CR realised_cr n_problems n_seeds accuracy accuracy_se "
-        "vote kv_reads peak_kv peak_bytes tokens seconds"
+        "vote kv_reads peak_kv peak_bytes tokens seconds truncated no_answer"
     )
     assert list(points([]).columns) == list(COLUMNS)
 
@@ -148,3 +148,24 @@ def test_cells_hold_the_points_before_averaging():
 def test_importing_the_frontier_needs_neither_torch_nor_pandas():
     code = "import sys, hyperscale.frontier; sys.exit(bool({'torch', 'pandas', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_truncated_and_unanswered_chains_are_counted_apart_from_wrong_ones():
+    lines = [
+        sample("a", 0, tokens=300),
+        sample("a", 1, tokens=300, answer="2"),  # wrong: neither
+        sample("a", 2, tokens=300, answer=None),  # ended without an answer
+        sample("a", 3, tokens=4096),  # cut off at every L
+        sample("b", 0, tokens=300),
+        sample("b", 1, tokens=300),
+    ]
+    answered = sample("c", 0, tokens=4096)  # cut off, but after it had answered
+    answered["answers"][-1], answered["correct"][-1] = "1", True
+    table = points([*lines, answered])
+    for L, truncated, no_answer in ((256, 100, 0), (512, 100 * (1 / 4 + 0 + 1) / 3, 100 / 12)):
+        row = point(table, 1, L)
+        assert (row.truncated, row.no_answer) == pytest.approx((truncated, no_answer))
+    row = point(table, 1, 2048)
+    assert (row.truncated, row.no_answer) == pytest.approx((100 / 12, 100 / 12))
+    row = point(table, 4, 2048)  # of the problems with four chains
+    assert (row.truncated, row.no_answer) == (25, 25)

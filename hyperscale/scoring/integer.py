@@ -7,7 +7,8 @@ from hyperscale.scoring.base import Grader, after_thinking
 
 _BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
 _WRAPPER = re.compile(r"\\(?:boxed|text|textbf|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
-_THIN_SPACE = re.compile(r"\\[,;:! ]|~|\{,\}")
+_NOTHING = re.compile(r"\\!|\\?\$")  # a negative space, as in 1,\!234, and dollar signs
+_THIN_SPACE = re.compile(r"\\[,;: ]|~")
 _SEPARATED = re.compile(r"[0-9]{1,3}(?:([, ])[0-9]{3})(?:\1[0-9]{3})*")
 _INTEGER = re.compile(r"([+-]?)([0-9]+)")
 
@@ -32,16 +33,17 @@ def last_box(text: str) -> str | None:
 def canonical(text: str) -> str | None:
     r"""An integer in canonical decimal form, or None if the text is not one.
 
-    Understood: surrounding spaces and ``$``, a final period, leading zeros, signs, thousands separated by comma, thin
-    space or space, ``\text{...}`` around the number or, without digits in it, after the number (a unit).
+    Understood: surrounding spaces, braces and ``$``, a final period, leading zeros, signs, thousands separated by comma,
+    thin space or space, ``\text{...}`` around the number or, without digits in it, after the number (a unit).
     """
-    text = text.replace("\\$", "").replace("$", "").replace("\u2212", "-")
-    text = re.sub(r"\{,\}", ",", text)
+    text = _NOTHING.sub("", text.replace("\u2212", "-")).replace("{,}", ",")
     for _ in range(4):  # nesting deeper than this is no honest answer
         text, count = _WRAPPER.subn(lambda m: m.group(1) if re.search("[0-9]", m.group(1)) else " ", text)
         if not count:
             break
     text = _THIN_SPACE.sub(" ", text).strip().removesuffix(".").rstrip()
+    while text.startswith("{") and text.endswith("}"):
+        text = text[1:-1].strip()
     sign, digits = (text[0], text[1:].lstrip()) if text[:1] in ("+", "-") else ("", text)
     if _SEPARATED.fullmatch(digits):
         digits = re.sub("[, ]", "", digits)

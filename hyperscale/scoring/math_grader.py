@@ -1,0 +1,83 @@
+r"""Mathematical answers in ``\boxed{}``, as in MATH-500, compared by math-verify."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hyperscale.scoring.base import Grader, after_thinking
+from hyperscale.scoring.integer import canonical, last_box
+from hyperscale.scoring.math_verifier import MathVerifier, shared_verifier
+
+MAX_CHARS = 1_000
+_REMEMBERED = 20_000
+
+# Typography that changes no answer: spacing, sizes of brackets and fractions.
+_SPACING = re.compile(r"\\[,;:!]|\\ |~|\\q?quad\b|\\left\b\.?|\\right\b\.?|\\?\$|\s+")
+_FRACTION = re.compile(r"\\[dtc]frac\b")
+_WORDS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\{([^{}\\]*)\}")
+
+
+def plain(text: str) -> str:
+    """An answer without the typography that changes nothing; the form that is voted on."""
+    number = canonical(text)
+    if number is not None:
+        return number
+    text = _SPACING.sub(lambda match: " " if match.group().isspace() else "", _FRACTION.sub(r"\\frac", text))
+    text = _WORDS.sub(lambda match: f"\\text{{{match.group(1).strip()}}}", text)
+    # A space counts only where it ends a command: \pi r, \text{a} b.
+    text = re.sub(r"(\\[A-Za-z]+) (?=[A-Za-z])", "\\1\0", text).replace(" ", "").replace("\0", " ")
+    return text.strip().removesuffix(".")
+
+
+class MathGrader(Grader):
+    r"""The last balanced ``\boxed{}`` after the thinking, correct iff math-verify finds it equal to the target.
+
+    math-verify runs in a process of its own with a limit on CPU time and memory, sees at most `MAX_CHARS` characters
+    (a longer answer is wrong) and only parses them.
+    """
+
+    name = "math"
+    summary = r"expression in the last \boxed{} after </think>, compared by math-verify"
+
+    def __init__(self, verifier: MathVerifier | None = None) -> None:
+        """Use the given verifier, or the process's shared one."""
+        self._verifier = verifier
+        self._verdicts: dict[tuple[str, str], bool] = {}
+
+    def extract(self, text: str) -> str | None:
+        """The content of the box without idle typography, cut to `MAX_CHARS` characters and one; None if empty."""
+        answer = after_thinking(text)
+        content = None if answer is None else last_box(answer)
+        if content is None or not content.strip():
+            return None
+        content = content.strip()
+        return content[: MAX_CHARS + 1] if len(content) > MAX_CHARS else plain(content) or None
+
+    def correct(self, answer: str, target: Any) -> bool:
+        """Whether the answer equals the target, a LaTeX expression.
+
+        Raises:
+            TaskError: math-verify cannot be loaded.
+        """
+        return self.correct_many([(answer, target)])[0]
+
+    def correct_many(self, pairs: Sequence[tuple[str, Any]]) -> list[bool]:
+        """Verdicts in order; equal pairs are compared once."""
+        keys = [(str(target), answer) for answer, target in pairs]
+        if len(self._verdicts) > _REMEMBERED:
+            self._verdicts.clear()
+        asked: list[tuple[str, str]] = []
+        for key in dict.fromkeys(keys):
+            gold, answer = key
+            if key in self._verdicts:
+                continue
+            if len(answer) > MAX_CHARS:
+                self._verdicts[key] = False
+            elif plain(answer) == plain(gold):
+                self._verdicts[key] = True
+            else:
+                asked.append(key)
+        if asked:
+            verifier = self._verifier or shared_verifier()
+            self._verdicts.update(zip(asked, verifier.compare(asked), strict=True))
+        return [self._verdicts[key] for key in keys]

@@ -1,0 +1,123 @@
+"""Keeps the process that runs math-verify: warm, within limits, and replaced when it hangs or dies."""
+
+import atexit
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from hyperscale.errors import TaskError
+
+_WORKER = Path(__file__).with_name("math_worker.py")
+_START = 120.0  # seconds the worker may take to load math-verify
+_REQUESTS = 5_000  # after so many the worker is replaced, before SymPy's caches fill its memory
+
+
+class MathVerifier:
+    """Compares LaTeX answers in a process of its own, started at first use.
+
+    Args:
+        seconds: CPU time of one comparison; a comparison that needs more is no match. Wall time is limited to twice
+            that and a second, so that a busy machine turns no right answer wrong.
+    """
+
+    def __init__(self, seconds: float = 5.0) -> None:
+        self.seconds = seconds
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+        self._served = 0
+
+    def compare(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """Whether each answer is mathematically the gold one.
+
+        Args:
+            pairs: (gold, answer), LaTeX without delimiters.
+
+        Raises:
+            TaskError: math-verify cannot be loaded.
+        """
+        with self._lock:
+            return [self._compare(*pair) for pair in pairs]
+
+    def _compare(self, gold: str, answer: str) -> bool:
+        request = json.dumps({"gold": gold, "answer": answer, "seconds": self.seconds}).encode() + b"\n"
+        # A worker killed from outside is no verdict on the answer: it gets a second chance.
+        line = self._ask(request)
+        if line is None:
+            line = self._ask(request)
+        self._served += 1
+        if self._served >= _REQUESTS or line == b"null\n":
+            self.close()  # what ran out of time or memory may have left the libraries in any state
+        return line == b"true\n"
+
+    def _ask(self, request: bytes) -> bytes | None:
+        """The worker's line; empty if it hung, None if it died. Either way the next request starts a new one."""
+        process = self._alive()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(request)
+            process.stdin.flush()
+            if not select.select([process.stdout], [], [], 2 * self.seconds + 1)[0]:
+                self.close()
+                return b""
+            line = process.stdout.readline()
+            if line.endswith(b"\n"):
+                return line
+        except BrokenPipeError:
+            pass
+        self.close()
+        return None
+
+    def _alive(self) -> subprocess.Popen[bytes]:
+        mine = self._owner == os.getpid()
+        if self._process is not None and mine and self._process.poll() is None:
+            return self._process
+        self.close()
+        process = subprocess.Popen(
+            # -P: the worker's own folder, where modules have the names of standard ones, stays off its path.
+            [sys.executable, "-P", str(_WORKER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._process, self._owner, self._served = process, os.getpid(), 0
+        assert process.stdout is not None
+        ready = select.select([process.stdout], [], [], _START)[0] and process.stdout.readline() == b"ready\n"
+        if not ready:
+            self.close()
+            raise TaskError("the math grader cannot load math-verify: pip install 'math-verify>=0.7'")
+        return process
+
+    def close(self) -> None:
+        """Kill the worker; the next comparison starts a new one."""
+        process, self._process = self._process, None
+        if process is None or self._owner != os.getpid():
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+        process.wait()
+
+
+_shared: MathVerifier | None = None
+
+
+def shared_verifier() -> MathVerifier:
+    """This process's one verifier with the default limit, closed at exit."""
+    global _shared
+    if _shared is None:
+        _shared = MathVerifier()
+        atexit.register(_shared.close)
+    return _shared
