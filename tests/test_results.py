@@ -29,6 +29,7 @@ def sample(chain=0, **changes):
             "prompt_tokens": 3,
             "tokens": 2,
             "seconds": 1.0,
+            "finish": "stop",
         },
         **{"lengths": [2], "kv_reads": [4.0], "peak_kv": [4.0], "kv_entry_bytes": 8, "chars": [1]},
         **{"answers": ["7"], "correct": [True], "text": "é7\u2028\n"},

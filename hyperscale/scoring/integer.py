@@ -33,7 +33,7 @@ def last_box(text: str) -> str | None:
 def canonical(text: str) -> str | None:
     r"""An integer in canonical decimal form, or None if the text is not one.
 
-    Understood: surrounding spaces, braces and ``$``, a final period, leading zeros, signs, thousands separated by comma,
+    Understood: outer spaces, braces and ``$``, a final period, leading zeros, signs, thousands separated by comma,
     thin space or space, ``\text{...}`` around the number or, without digits in it, after the number (a unit).
     """
     text = _NOTHING.sub("", text.replace("\u2212", "-")).replace("{,}", ",")
