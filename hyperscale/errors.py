@@ -25,6 +25,10 @@ class TaskError(HyperscaleError):
     """A task or its data is unknown, missing or malformed."""
 
 
+class SandboxError(TaskError):
+    """There is no sandbox here for programs that a model wrote."""
+
+
 class ResultsError(HyperscaleError):
     """A results folder is missing, corrupt, in use, or belongs to another configuration."""
 

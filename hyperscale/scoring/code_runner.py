@@ -1,144 +1,224 @@
-"""Runs model-written programs in a child process with limits, away from this process and from the user's files.
+"""Runs model-written programs in a pool of warm sandboxed workers, and says what each of their tests gave.
 
-The child (`code_child`) is started with ``python -I -S``, an empty environment, an empty temporary folder as working
-directory and a session of its own. It forks once per program; the fork has limits on CPU time, memory, open files and
-processes, may write no file, has no descriptors but a pipe for its results, and refuses to open files, load modules or
-touch other processes. Wall time is enforced by the child and, should that fail, here, by killing the child's whole
-process group. Expected outputs never enter the child.
-
-This keeps mistakes and casual mischief away from the user's machine. It is no boundary against an attacker who
-writes exploits for the interpreter.
+Where the programs run is `sandbox.choose`'s matter. A worker forks once per test; the fork has limits on CPU time, wall
+time, memory, processes, output and disk. Expected outputs never enter a worker: graders compare them out here.
 """
 
 import atexit
-import contextlib
 import json
 import os
-import select
-import signal
-import subprocess
-import sys
-import tempfile
+import queue
 import threading
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, cast
 
-_CHILD = Path(__file__).with_name("code_child.py")
-_GRACE = 5.0  # seconds the child may be late before it is taken for dead
+from hyperscale.scoring import sandbox
+from hyperscale.scoring.sandbox_program import Kind, Limits, Outcome, Program, Status
+from hyperscale.scoring.sandbox_worker import Worker, WorkerDiedError
+
+__all__ = ["CodeRunner", "Kind", "Limits", "Outcome", "Program", "Status", "shared_runner", "use"]
+
+_MOST_WORKERS = 8
 
 
 class CodeRunner:
-    """A warm child process that runs programs one after another; started at first use, restarted when it dies.
+    """A pool of workers, started at first use and replaced when they die.
 
     Args:
-        seconds: Wall and CPU time one program may take for all its tests.
-        memory: Address space of one program in bytes.
+        seconds: CPU time of one test of the programs of `run`.
+        memory: Their address space in bytes.
+        sandbox: As `sandbox.choose` takes it, and ``trusted`` too.
+        trusted: Whether the programs are the built-in model's.
+        workers: Programs that run at the same time; by default one for each core, at most 8.
+
+    Raises:
+        SandboxError, ConfigError: As `sandbox.choose`, at first use.
     """
 
-    def __init__(self, seconds: float = 2.0, memory: int = 512 << 20) -> None:
-        self.seconds = seconds
-        self.memory = memory
+    def __init__(
+        self,
+        seconds: float = 2.0,
+        memory: int = 512 << 20,
+        *,
+        sandbox: str = "auto",
+        trusted: bool = False,
+        workers: int | None = None,
+    ) -> None:
+        self.limits = Limits(seconds=seconds, memory=memory)
+        self.workers = workers or min(os.cpu_count() or 1, _MOST_WORKERS)
+        self._sandbox, self._trusted = sandbox, trusted
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
-        self._owner = 0
+        self._idle: list[Worker] = []
+        self._started = 0
+
+    def run_many(self, programs: Sequence[Program]) -> list[list[Outcome]]:
+        """Run programs on their tests, several at a time.
+
+        Returns:
+            For each program, for each of its tests, what it gave.
+
+        Raises:
+            SandboxError, ConfigError: There is no sandbox here.
+        """
+        with self._lock:
+            level = self.level()
+            waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+            for index in range(len(programs)):
+                waiting.put(index)
+            found: dict[int, list[Outcome]] = {}
+            failures: list[BaseException] = []
+
+            def work() -> None:
+                hand = _Hand(self, level)
+                try:
+                    while not failures:
+                        index = waiting.get_nowait()
+                        found[index] = hand.outcomes(programs[index])
+                except queue.Empty:
+                    pass
+                except BaseException as error:
+                    failures.append(error)
+                finally:
+                    hand.put_back()
+
+            _together(work, min(self.workers, len(programs)))
+            if failures:
+                raise failures[0]
+            return [found[index] for index in range(len(programs))]
 
     def run(self, jobs: Sequence[tuple[str, Sequence[Any]]]) -> list[list[str | None]]:
-        """Run each program's function ``f`` on each of its inputs.
+        """Run each program's function ``f`` on each of its inputs, up to the first that gives nothing.
 
         Args:
             jobs: (program, inputs); inputs are JSON-able, each is passed as ``f``'s one argument.
 
         Returns:
-            For each job, for each input, the returned value as JSON, or None if there is none: an exception, a value
-            JSON cannot hold, a limit reached, no function ``f``.
+            For each job, for each input, the returned value as JSON, or None if there is none.
         """
-        with self._lock:
-            return [self._run_one(program, inputs) for program, inputs in jobs]
+        programs = [
+            Program(source, tuple((value,) for value in inputs), limits=self.limits, stop_at_failure=True)
+            for source, inputs in jobs
+        ]
+        return [
+            [json.dumps(outcome.output) if outcome.status == "ok" else None for outcome in outcomes]
+            for outcomes in self.run_many(programs)
+        ]
 
-    def _run_one(self, program: str, inputs: Sequence[Any]) -> list[str | None]:
-        failed: list[str | None] = [None] * len(inputs)
-        task = {
-            "program": program,
-            "inputs": [json.dumps(value) for value in inputs],
-            "seconds": self.seconds,
-            "memory": self.memory,
-        }
-        request = json.dumps(task).encode() + b"\n"
-        # A child killed from outside (out of memory, say) is no verdict on the program: it gets a second chance.
-        line = self._ask(request)
-        if line is None:
-            line = self._ask(request)
-        if not line:
-            return failed
-        try:
-            results = json.loads(json.loads(line))  # the inner text is the program's own and may be anything
-        except (ValueError, TypeError, RecursionError):
-            return failed
-        valid = isinstance(results, list) and len(results) == len(inputs)
-        return [value if isinstance(value, str) else None for value in results] if valid else failed
+    def level(self) -> str:
+        """The level programs run at; what is to be said about it is said once.
 
-    def _ask(self, request: bytes) -> bytes | None:
-        """The child's answer line; empty if it hung, None if it died. Either way the next request starts a new one."""
-        process = self._alive()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            process.stdin.write(request)
-            process.stdin.flush()
-            if not select.select([process.stdout], [], [], self.seconds + _GRACE)[0]:
-                self.close()
-                return b""
-            line = process.stdout.readline()
-            if line.endswith(b"\n"):
-                return line
-        except BrokenPipeError:
-            pass
-        self.close()
-        return None
+        Raises:
+            SandboxError, ConfigError: As `sandbox.choose`.
+        """
+        chosen = sandbox.choose(self._sandbox, self._trusted)
+        sandbox.tell(chosen.note)
+        return chosen.level
 
-    def _alive(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._owner == os.getpid() and self._process.poll() is None:
-            return self._process
-        if self._owner == os.getpid():
-            self.close()
-        self._folder = tempfile.TemporaryDirectory(prefix="hyperscale-code-", ignore_cleanup_errors=True)
-        self._owner = os.getpid()
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_CHILD)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=self._folder.name,
-            env={},
-            start_new_session=True,
-        )
-        return self._process
+    def take(self, level: str) -> Worker:
+        """A worker that nobody else uses, warm if there is one."""
+        while self._idle:
+            try:
+                worker = self._idle.pop()
+            except IndexError:  # another thread was faster
+                break
+            if worker.alive():
+                return worker
+            worker.close()
+        self._started += 1
+        return Worker(level, self._started)
+
+    def put_back(self, worker: Worker) -> None:
+        """Keep a worker for the next program."""
+        self._idle.append(worker)
 
     def close(self) -> None:
-        """Kill the child with its process group and remove its folder; the next `run` starts a new one."""
-        process, self._process = self._process, None
-        if process is not None and self._owner == os.getpid():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    with contextlib.suppress(BrokenPipeError):
-                        stream.close()
-            process.wait()
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        """Kill the workers with all they started and remove their folders; the next call starts new ones."""
+        while self._idle:
+            self._idle.pop().close()
 
 
-_shared: CodeRunner | None = None
+class _Hand:
+    """One thread's hold on a worker."""
+
+    def __init__(self, runner: CodeRunner, level: str) -> None:
+        self._runner, self._level = runner, level
+        self._worker: Worker | None = None
+
+    def outcomes(self, program: Program) -> list[Outcome]:
+        """One program's outcomes. A worker that dies is no verdict: the test gets a second chance with a new one."""
+        found: list[Outcome] = []
+        deaths = 0
+        while len(found) < len(program.tests):
+            rest = replace(program, tests=program.tests[len(found) :])
+            try:
+                for outcome in self._ask(rest):
+                    found.append(outcome)
+                    deaths = 0
+            except WorkerDiedError:
+                self._drop()
+                deaths += 1
+                if deaths > 1:
+                    found.append(Outcome("killed"))
+                    deaths = 0
+            if program.stop_at_failure and any(outcome.status != "ok" for outcome in found):
+                found += [Outcome("skipped")] * (len(program.tests) - len(found))
+        return found
+
+    def _ask(self, program: Program) -> Iterator[Outcome]:
+        if self._worker is None:
+            self._worker = self._runner.take(self._level)
+        self._worker.send(program)
+        for _ in program.tests:
+            yield _outcome(program, *self._worker.answer(program.limits.wall_seconds))
+
+    def put_back(self) -> None:
+        """Leave the worker to others."""
+        if self._worker is not None:
+            self._runner.put_back(self._worker)
+
+    def _drop(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+
+def _outcome(program: Program, status: str, text: str) -> Outcome:
+    if status != "ok":
+        return Outcome(cast("Status", status))
+    if program.kind == "stdin":
+        return Outcome("ok", text)
+    try:
+        return Outcome("ok", json.loads(text))  # the text is the program's own and may be anything
+    except (ValueError, RecursionError):
+        return Outcome("error")
+
+
+def _together(work: Callable[[], None], count: int) -> None:
+    """Run a function in several threads, one of them this one."""
+    others = [threading.Thread(target=work, daemon=True) for _ in range(count - 1)]
+    for thread in others:
+        thread.start()
+    if count:
+        work()
+    for thread in others:
+        thread.join()
+
+
+_shared: dict[tuple[str, bool], CodeRunner] = {}
+_policy = ("auto", False)
+
+
+def use(sandbox: str, trusted: bool) -> None:
+    """Say where the programs of `shared_runner` run from now on; arguments as `sandbox.choose` takes them."""
+    global _policy
+    _policy = (sandbox, trusted)
 
 
 def shared_runner() -> CodeRunner:
     """This process's one runner with default limits, closed at exit."""
-    global _shared
-    if _shared is None:
-        _shared = CodeRunner()
-        atexit.register(_shared.close)
-    return _shared
+    if _policy not in _shared:
+        name, trusted = _policy
+        _shared[_policy] = runner = CodeRunner(sandbox=name, trusted=trusted)
+        atexit.register(runner.close)
+    return _shared[_policy]

@@ -1,0 +1,104 @@
+"""Watches one process that runs a test: reads its pipe within the limits, and sees to it that nothing of it is left."""
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import time
+from dataclasses import dataclass
+
+from .solve import DONE, OUT_OF_MEMORY
+
+_CHUNK = 1 << 16
+_GLANCE = 0.05  # seconds between looks at whether the process has ended with its pipe still open elsewhere
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a test's process ended: a status as in `sandbox_program.Outcome`, and what it wrote."""
+
+    status: str
+    data: bytes
+
+
+def watch(pid: int, pipe: int, control: int, seconds: float, wall: float, most: int) -> Ended:
+    """Wait for a process; kill it when it passes a limit.
+
+    Args:
+        pid: The process.
+        pipe: The pipe it writes to; closed on return.
+        control: Descriptor to the parent; if the other end is gone, everything ends here and now.
+        seconds: CPU time it may use.
+        wall: Wall time it may use.
+        most: Bytes it may write.
+    """
+    deadline = time.monotonic() + wall
+    poll = select.poll()
+    poll.register(pipe, select.POLLIN)
+    poll.register(control, 0)
+    data, status, stop = b"", None, None
+    while stop is None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            stop = "timeout"
+        elif len(data) > most:
+            stop = "output"
+        else:
+            ready = dict(poll.poll(min(left, _GLANCE) * 1000))
+            if ready.get(control, 0) & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
+                kill(pid)
+                os._exit(0)
+            if pipe in ready:
+                chunk = os.read(pipe, _CHUNK)
+                data += chunk
+                if not chunk:
+                    break
+            elif status is None and (found := os.wait4(pid, os.WNOHANG))[0]:
+                status = found
+            elif status is not None:
+                break  # it has ended, and what it left in the pipe is read
+    os.close(pipe)
+    while stop is None and status is None:
+        if (found := os.wait4(pid, os.WNOHANG))[0]:
+            status = found
+        elif time.monotonic() > deadline:
+            stop = "timeout"
+        else:
+            time.sleep(0.0002)
+    kill(pid)
+    if status is None:
+        status = os.wait4(pid, 0)
+    _reap()
+    used = status[2].ru_utime + status[2].ru_stime
+    return Ended(stop or _status(status[1], used > seconds), data)
+
+
+def _status(code: int, late: bool) -> str:
+    if os.WIFSIGNALED(code):
+        return "timeout" if late or os.WTERMSIG(code) == signal.SIGXCPU else "killed"
+    if late:
+        return "timeout"
+    exit_code = os.WEXITSTATUS(code)
+    return "ok" if exit_code == DONE else "memory" if exit_code == OUT_OF_MEMORY else "error"
+
+
+def kill(pid: int) -> None:
+    """Kill a process and all that it may have started: in a process namespace of our own, everything but us."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if os.getpid() == 1 and sys.platform == "linux":
+            os.kill(-1, signal.SIGKILL)
+        else:
+            os.kill(pid, signal.SIGKILL)
+
+
+def _reap() -> None:
+    """Collect what the process left behind; where it was first in a process namespace nothing stays alive."""
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            if os.getpid() == 1:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(-1, signal.SIGKILL)
+                os.waitpid(-1, 0)
+            elif not os.waitpid(-1, os.WNOHANG)[0]:
+                break

@@ -1,0 +1,81 @@
+"""What a process gives up before it runs what a model wrote: limits, privileges, and the right to be looked into."""
+
+import contextlib
+import ctypes
+import math
+import os
+import resource
+import signal
+import sys
+
+_NO_NEW_PRIVS, _DUMPABLE, _DROP_BOUNDING, _DEATH_SIGNAL = 38, 4, 24, 1  # prctl's option numbers
+_HEADER = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
+_libc = ctypes.CDLL(None)
+_NOBODY = 65534
+DESCRIPTORS = 32
+THREADS = 64  # processes and threads of one worker, where the system counts them for it alone
+
+
+def prctl(option: int, value: int) -> None:
+    """Linux's prctl; does nothing elsewhere."""
+    if sys.platform == "linux":
+        _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0)
+
+
+def hide() -> None:
+    """Let no process of the same user trace this one or read its memory."""
+    prctl(_DUMPABLE, 0)
+
+
+def die_with_parent() -> None:
+    """Be killed when the process that forked this one ends."""
+    prctl(_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def drop_capabilities() -> None:
+    """Give up every capability, for good, whatever is executed later."""
+    prctl(_NO_NEW_PRIVS, 1)
+    if sys.platform == "linux":
+        for number in range(64):
+            prctl(_DROP_BOUNDING, number)
+        _libc.capset(_HEADER, (ctypes.c_uint32 * 6)())
+
+
+def become(user: int) -> None:
+    """Stop being root: take a user id that owns nothing, or ``nobody`` where that id is not mapped."""
+    if os.getuid() != 0:
+        return
+    for number in (user, _NOBODY):
+        with contextlib.suppress(OSError):
+            os.setgroups([])
+            os.setresgid(number, number, number)
+            os.setresuid(number, number, number)
+            return
+
+
+def limit(seconds: float, memory: int, disk: int, processes: int | None) -> None:
+    """Set the resource limits of this process.
+
+    Args:
+        seconds: CPU time.
+        memory: Address space in bytes.
+        disk: Size in bytes of the largest file.
+        processes: Of this user; None leaves it as it is.
+    """
+    cpu = max(1, math.ceil(seconds))
+    _limit("RLIMIT_CPU", cpu, cpu + 1)
+    _limit("RLIMIT_AS", memory)
+    _limit("RLIMIT_FSIZE", disk)
+    _limit("RLIMIT_CORE", 0)
+    _limit("RLIMIT_NOFILE", DESCRIPTORS)
+    _limit("RLIMIT_MEMLOCK", 0)
+    _limit("RLIMIT_SIGPENDING", 64)
+    _limit("RLIMIT_MSGQUEUE", 0)
+    if processes is not None:
+        _limit("RLIMIT_NPROC", processes)
+
+
+def _limit(kind: str, soft: int, hard: int | None = None) -> None:
+    if hasattr(resource, kind):  # which limits exist depends on the system
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(getattr(resource, kind), (soft, soft if hard is None else hard))

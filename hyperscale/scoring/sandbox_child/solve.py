@@ -1,0 +1,93 @@
+"""Runs one test of a program in this process, which was forked for it, and ends the process."""
+
+import atexit
+import contextlib
+import io
+import json
+import os
+import sys
+import threading
+import types
+from typing import Any
+
+DONE, FAILED, OUT_OF_MEMORY = 0, 1, 97  # exit codes
+
+
+def functional(source: str, function: str, arguments: str, out: int) -> int:
+    """Call a function of the program and write what it returns, as JSON, to a descriptor; returns the exit code."""
+    dumps, values, write = json.dumps, json.loads(arguments), os.write  # the program may replace the modules' names
+    module = types.ModuleType("solution")
+    sys.modules["solution"] = module
+    try:
+        exec(compile(source, "<solution>", "exec"), module.__dict__)
+        data = dumps(_find(module, function)(*values)).encode()
+        while data:
+            data = data[write(out, data) :]
+    except MemoryError:
+        return OUT_OF_MEMORY
+    except BaseException:
+        return FAILED
+    return DONE
+
+
+def _find(module: types.ModuleType, function: str) -> Any:
+    solution = getattr(module, "Solution", None)
+    if isinstance(solution, type) and hasattr(solution, function):
+        return getattr(solution(), function)
+    return getattr(module, function)
+
+
+def streams() -> None:
+    """Open descriptors 0 and 1 as standard input and output; the worker's own have other descriptors."""
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, "r")), encoding="utf-8", errors="surrogateescape")
+    sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w")), encoding="utf-8", errors="surrogateescape")
+    sys.__stdin__, sys.__stdout__ = sys.stdin, sys.stdout  # type: ignore[misc]
+
+
+def whole(source: str) -> int:
+    """Run the program as ``__main__`` on standard input and output, as the interpreter would; returns the exit code."""
+    sys.argv = ["solution.py"]
+    module = types.ModuleType("__main__")
+    sys.modules["__main__"] = module
+    code = _guarded(lambda: exec(compile(source, "<solution>", "exec"), module.__dict__))
+    shutdown = getattr(threading, "_shutdown", None)  # waits for the program's threads
+    finish = [shutdown] if shutdown else []
+    for step in (*finish, atexit._run_exitfuncs, lambda: sys.stdout.flush()):
+        code = max(code, _guarded(step))
+    return code
+
+
+def _guarded(step: Any) -> int:
+    try:
+        step()
+    except SystemExit:
+        return DONE
+    except MemoryError:
+        return OUT_OF_MEMORY
+    except BaseException:
+        return FAILED
+    return DONE
+
+
+def descriptors(stdin: int | None, out: int, stdout: bool) -> int:
+    """Keep nothing open but standard input, output and error, and a pipe for what a function returns.
+
+    Args:
+        stdin: What to read from descriptor 0; None for nothing.
+        out: The pipe.
+        stdout: Whether the pipe is standard output; else it is descriptor 3.
+
+    Returns:
+        The pipe's descriptor.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    highest = max(null, out, stdin or 0)
+    saved = os.dup2(out, highest + 1)
+    os.dup2(null if stdin is None else stdin, 0)
+    os.dup2(saved if stdout else null, 1)
+    os.dup2(null, 2)
+    target = 1 if stdout else 3
+    os.dup2(saved, target)
+    with contextlib.suppress(ValueError):
+        os.closerange(2 + (target == 3) + 1, 256)
+    return target
