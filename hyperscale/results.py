@@ -61,16 +61,26 @@ def read(folder: Path | str) -> list[Run]:
     Raises:
         ResultsError: The folder is missing or holds no run, or a file in it is corrupt.
     """
+    found = folders(folder)
+    try:
+        return [Run(path, read_info(path), list(iterate(path / SAMPLES))) for path in found]
+    except OSError as error:
+        raise ResultsError(f"cannot read {error.filename} ({error.strerror}): mend its permissions") from None
+
+
+def folders(folder: Path | str) -> list[Path]:
+    """A run's folder, or every run's folder directly inside a folder.
+
+    Raises:
+        ResultsError: The folder is missing or holds no run.
+    """
     folder = Path(folder)
     if not folder.is_dir():
         raise ResultsError(f"no folder {folder}: pass the folder of a run, or one that holds runs")
     found = [folder] if (folder / RUN).is_file() else sorted(p.parent for p in folder.glob(f"*/{RUN}"))
     if not found:
         raise ResultsError(f"{folder} holds no run (no {RUN} in it or one folder down): make one with `hyperscale run`")
-    try:
-        return [Run(path, read_info(path), list(iterate(path / SAMPLES))) for path in found]
-    except OSError as error:
-        raise ResultsError(f"cannot read {error.filename} ({error.strerror}): mend its permissions") from None
+    return found
 
 
 def read_info(folder: Path) -> dict[str, Any]:

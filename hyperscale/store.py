@@ -131,7 +131,7 @@ class Store:
         sample = {"schema": SCHEMA, **sample}
         if key(sample) in self._done:
             return
-        line = json.dumps(sample, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+        line = _line(sample)
         try:
             while line:
                 line = line[self._file.write(line) :]
@@ -143,6 +143,33 @@ class Store:
             ) from None
         self.samples.append(sample)
         self._done.add(key(sample))
+
+    def replace(self, samples: list[dict[str, Any]]) -> None:
+        """Put other contents in the place of the same chains, all at once or not at all.
+
+        Raises:
+            ResultsError: The disk is full or fails; the old contents stay.
+        """
+        assert self._file is not None, "the store is not open"
+        assert [key(sample) for sample in samples] == [key(sample) for sample in self.samples], "other chains"
+        path = self.folder / SAMPLES
+        temporary = path.with_name(f".{path.name}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.writelines(_line(sample) for sample in samples)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+            _sync_folder(self.folder)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise ResultsError(
+                f"cannot write {path} ({error.strerror}): the old verdicts are kept; "
+                "make room and run the same command again"
+            ) from None
+        self._file.close()
+        self._file = path.open("ab", buffering=0)
+        self.samples = samples
 
     def write_points(self) -> "DataFrame":
         """Rebuild ``points.csv`` from the samples, atomically; returns the points.
@@ -169,6 +196,10 @@ class Store:
             if file is not None:
                 file.close()
         self._file = self._lock = None
+
+
+def _line(sample: dict[str, Any]) -> bytes:
+    return json.dumps(sample, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
 
 
 def _complete(path: Path) -> int:

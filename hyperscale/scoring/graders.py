@@ -7,10 +7,18 @@ from hyperscale.scoring.base import Grader, after_thinking
 from hyperscale.scoring.choice import ChoiceGrader
 from hyperscale.scoring.code import CodeGrader
 from hyperscale.scoring.integer import IntegerGrader
+from hyperscale.scoring.livecodebench_grader import LiveCodeBenchGrader
+from hyperscale.scoring.math_grader import MathGrader
 
 __all__ = ["Grader", "after_thinking", "available", "get"]
 
-_FACTORIES: dict[str, Callable[[], Grader]] = {"integer": IntegerGrader, "choice": ChoiceGrader, "code": CodeGrader}
+_FACTORIES: dict[str, Callable[[], Grader]] = {
+    "integer": IntegerGrader,
+    "math": MathGrader,
+    "choice": ChoiceGrader,
+    "code": CodeGrader,
+    "livecodebench": LiveCodeBenchGrader,
+}
 
 
 def available() -> dict[str, str]:

@@ -1,0 +1,113 @@
+"""Grades the chains of a run again, from their text: nothing is generated, no model is loaded."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hyperscale.errors import ResultsError
+from hyperscale.results import RUN, read_info
+from hyperscale.scoring import graders
+from hyperscale.store import Store, write_atomic
+from hyperscale.tasks import Doc, Task, prompt_hash
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Sample = dict[str, Any]
+_TOGETHER = 64  # chains graded at once, so that programs run side by side
+
+
+@dataclass(frozen=True)
+class Regraded:
+    """What grading again gave.
+
+    Attributes:
+        folder: The run's folder.
+        chains: Chains graded.
+        answers: Chains with another answer at some L than before.
+        verdicts: Chains with another verdict at some L than before.
+        points: The points, rebuilt.
+    """
+
+    folder: Path
+    chains: int
+    answers: int
+    verdicts: int
+    points: "DataFrame"
+
+
+def regrade(
+    folder: Path, load: Callable[[str, dict[str, Any]], tuple[Task, Sequence[Doc]]], step: Callable[[int, int], None]
+) -> Regraded:
+    """Grade every chain of a run again with the graders of today, replace its samples and rebuild its points.
+
+    Answers and verdicts of all chains are replaced at once: a crash leaves the old file or the new one. The versions
+    of the tasks become today's, so that the run can be resumed.
+
+    Args:
+        folder: The run's folder.
+        load: From a task's name and the run's configuration to the task and its problems.
+        step: Told how many chains of how many are graded.
+
+    Raises:
+        ResultsError: The folder holds no run, is in use or corrupt, or a problem is not what the chains were asked.
+        TaskError, SandboxError: A task's problems are missing, or programs cannot be run here.
+    """
+    info = read_info(folder)  # before the store, which would make a folder that is not there
+    with Store(folder, info) as store:
+        loaded = {
+            name: load(name, info["config"]) for name in dict.fromkeys(sample["task"] for sample in store.samples)
+        }
+        old = store.samples
+        new: list[Sample] = []
+        for part in _graded(old, loaded):
+            new += part
+            step(len(new), len(old))
+        store.replace(new)
+        versions = {name: task.version for name, (task, _) in loaded.items()}
+        if versions.items() - (info.get("tasks") or {}).items():
+            info["tasks"] = {**(info.get("tasks") or {}), **versions}
+            write_atomic(folder / RUN, json.dumps(info, indent=1) + "\n")
+        points = store.write_points()
+    return Regraded(folder, len(new), _changed(old, new, "answers"), _changed(old, new, "correct"), points)
+
+
+def _changed(old: Sequence[Sample], new: Sequence[Sample], field: str) -> int:
+    return sum(a[field] != b[field] for a, b in zip(old, new, strict=True))
+
+
+def _graded(samples: Sequence[Sample], loaded: dict[str, tuple[Task, Sequence[Doc]]]) -> Iterator[list[Sample]]:
+    """The samples with new answers and verdicts, in their order, a part at a time."""
+    grader = {name: graders.get(task.grader) for name, (task, _) in loaded.items()}
+    docs = {name: {doc.id: doc for doc in docs} for name, (_, docs) in loaded.items()}
+    for start in range(0, len(samples), _TOGETHER):
+        part = samples[start : start + _TOGETHER]
+        verdicts: dict[int, list[bool]] = {}
+        answers = [[grader[s["task"]].extract(s["text"][:end]) for end in s["chars"]] for s in part]
+        for name in dict.fromkeys(sample["task"] for sample in part):
+            places = [i for i, sample in enumerate(part) if sample["task"] == name]
+            targets = {i: _doc(part[i], docs[name]).target for i in places}
+            pairs = [(answer, targets[i]) for i in places for answer in answers[i] if answer is not None]
+            found = iter(grader[name].correct_many(pairs))
+            for i in places:
+                verdicts[i] = [answer is not None and next(found) for answer in answers[i]]
+        yield [
+            {**sample, "task_version": loaded[sample["task"]][0].version, "answers": answers[i], "correct": verdicts[i]}
+            for i, sample in enumerate(part)
+        ]
+
+
+def _doc(sample: Sample, docs: dict[str, Doc]) -> Doc:
+    """The problem a chain was asked; refused if it has changed since."""
+    name = f"{sample['task']}/{sample['problem']}"
+    doc = docs.get(sample["problem"])
+    if doc is None:
+        raise ResultsError(f"the run has chains of {name}, which the task lacks today: pass the data it was run with")
+    if sample["prompt_hash"] != prompt_hash(doc.prompt):
+        raise ResultsError(
+            f"the prompt of {name} has changed since its chains were made: "
+            "grade them with the version of hyperscale, and the data, that made them"
+        )
+    return doc

@@ -1,0 +1,71 @@
+"""Programs for LiveCodeBench: whole programs on standard input, or methods of a class ``Solution``."""
+
+import re
+from collections.abc import Hashable
+from typing import Any
+
+from hyperscale.scoring import livecodebench
+from hyperscale.scoring.base import after_thinking
+from hyperscale.scoring.code import CodeGrader, Suite
+from hyperscale.scoring.comparison import same_text, same_value
+from hyperscale.scoring.sandbox_program import Limits
+
+_LINE = re.compile(r"^[ \t]*```[ \t]*([^\s`]*)[^`\n]*$", re.MULTILINE)
+_FUTURE = re.compile(r"^from __future__ import .*$", re.MULTILINE)
+# LiveCodeBench gives every program these names: problems are posed as if they were there (`List`, `inf`, `gcd`).
+_STARRED = (
+    *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics"),
+    *("itertools", "functools", "operator", "io", "sys", "json", "builtins", "typing"),
+)
+_PRELUDE = "\n".join(
+    [f"from {name} import *" for name in _STARRED]
+    + [f"import {name}" for name in _STARRED if name not in ("builtins", "typing")]
+    + ["sys.setrecursionlimit(50000)", ""]
+)
+
+
+class LiveCodeBenchGrader(CodeGrader):
+    """The last fenced ``python`` block after the thinking, or the last bare one; correct iff it passes every test.
+
+    A target is as `livecodebench.target` makes it. Comparison follows LiveCodeBench: standard output line by line
+    (`comparison.same_text`), returned values as Python compares them (`comparison.same_value`).
+    """
+
+    name = "livecodebench"
+    summary = "program of the last ```python block after </think>, run on LiveCodeBench's hidden tests"
+    limits = Limits(seconds=6.0, memory=1 << 30)  # 6 s a test are LiveCodeBench's own
+
+    def extract(self, text: str) -> str | None:
+        """The program's text, or None."""
+        program = super().extract(text)
+        answer = after_thinking(text)
+        return program if program is not None or answer is None else _last_bare_block(answer)
+
+    def suite(self, target: Any) -> Suite:
+        """A target's tests; raises TaskError if they cannot be read."""
+        tests = livecodebench.tests(target)
+        same = same_text if tests.kind == "stdin" else same_value
+        return Suite(tests.kind, tests.function or "", tests.inputs, tests.outputs, same)
+
+    def identity(self, target: Any) -> Hashable:
+        """The texts the tests are packed in; raises as `suite` does."""
+        livecodebench.tests(target)
+        return tuple(target[name] for name in livecodebench.FIELDS)
+
+    def prepared(self, answer: str) -> str:
+        """The program after the imports that LiveCodeBench gives it; ``from __future__`` must stay on top."""
+        future = _FUTURE.findall(answer)
+        return "\n".join([*future, _PRELUDE, _FUTURE.sub("", answer)])
+
+
+def _last_bare_block(text: str) -> str | None:
+    """Content of the last closed fenced block that names no language."""
+    found, opened = None, None
+    for fence in _LINE.finditer(text):
+        if opened is None:
+            opened = fence
+        elif not fence.group(1):  # inside a block only a bare fence is one
+            if not opened.group(1):
+                found = text[opened.end() + 1 : fence.start()]
+            opened = None
+    return found
