@@ -1,11 +1,12 @@
 """Grades the chains of a run again, from their text: nothing is generated, no model is loaded."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hyperscale import tasks
 from hyperscale.errors import ResultsError
 from hyperscale.results import RUN, read_info
 from hyperscale.scoring import graders
@@ -38,9 +39,7 @@ class Regraded:
     points: "DataFrame"
 
 
-def regrade(
-    folder: Path, load: Callable[[str, dict[str, Any]], tuple[Task, Sequence[Doc]]], step: Callable[[int, int], None]
-) -> Regraded:
+def regrade(folder: Path, step: Callable[[int, int], None] = lambda done, of: None) -> Regraded:
     """Grade every chain of a run again with the graders of today, replace its samples and rebuild its points.
 
     Answers and verdicts of all chains are replaced at once: a crash leaves the old file or the new one. The versions
@@ -48,7 +47,6 @@ def regrade(
 
     Args:
         folder: The run's folder.
-        load: From a task's name and the run's configuration to the task and its problems.
         step: Told how many chains of how many are graded.
 
     Raises:
@@ -57,9 +55,8 @@ def regrade(
     """
     info = read_info(folder)  # before the store, which would make a folder that is not there
     with Store(folder, info) as store:
-        loaded = {
-            name: load(name, info["config"]) for name in dict.fromkeys(sample["task"] for sample in store.samples)
-        }
+        names = dict.fromkeys(sample["task"] for sample in store.samples)
+        loaded = {name: _problems(name, info["config"]) for name in names}
         old = store.samples
         new: list[Sample] = []
         for part in _graded(old, loaded):
@@ -74,11 +71,17 @@ def regrade(
     return Regraded(folder, len(new), _changed(old, new, "answers"), _changed(old, new, "correct"), points)
 
 
+def _problems(name: str, config: dict[str, Any]) -> tuple[Task, list[Doc]]:
+    """A task and the problems of a run with this configuration."""
+    task = tasks.load(name)
+    return task, task.docs(config.get("limit"))
+
+
 def _changed(old: Sequence[Sample], new: Sequence[Sample], field: str) -> int:
     return sum(a[field] != b[field] for a, b in zip(old, new, strict=True))
 
 
-def _graded(samples: Sequence[Sample], loaded: dict[str, tuple[Task, Sequence[Doc]]]) -> Iterator[list[Sample]]:
+def _graded(samples: Sequence[Sample], loaded: Mapping[str, tuple[Task, Sequence[Doc]]]) -> Iterator[list[Sample]]:
     """The samples with new answers and verdicts, in their order, a part at a time."""
     grader = {name: graders.get(task.grader) for name, (task, _) in loaded.items()}
     docs = {name: {doc.id: doc for doc in docs} for name, (_, docs) in loaded.items()}
