@@ -94,7 +94,7 @@ _NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 
 
 def _program(own: int) -> bytes | None:
-    """The filter of process ``own``, an array of struct sock_filter; None on machines whose numbers are unknown here."""
+    """The filter of process ``own``, an array of struct sock_filter; None on machines of other kinds."""
     if sys.platform != "linux" or platform.machine() not in _MACHINES or struct.calcsize("P") != 8:
         return None
     column, arch = _MACHINES[platform.machine()]
