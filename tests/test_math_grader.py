@@ -1,0 +1,175 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hyperscale.errors import TaskError
+from hyperscale.scoring import math_verifier
+from hyperscale.scoring.math_grader import MAX_CHARS, MathGrader, plain
+from hyperscale.scoring.math_verifier import MathVerifier
+
+
+@pytest.fixture(scope="module")
+def verifier():
+    verifier = MathVerifier(seconds=1.0)
+    yield verifier
+    verifier.close()
+
+
+@pytest.fixture
+def grader(verifier):
+    return MathGrader(verifier)
+
+
+CASES = [
+    (r"\frac{14}{3}", "14/3", True),
+    (r"\frac{14}{3}", r"\dfrac{14}{3}", True),
+    (r"\frac{14}{3}", r"4\frac{2}{3}", True),
+    (r"\frac34", "0.75", True),
+    (r"\frac13", "0.33", False),
+    (r"\left( 3, \frac{\pi}{2} \right)", r"(3,\pi/2)", True),
+    (r"\left( 3, \frac{\pi}{2} \right)", r"(\pi/2,3)", False),
+    (r"1,-2", "-2, 1", True),
+    (r"1,-2", "1", False),
+    (r"x^3+3x-6", "3x + x^3 - 6", True),
+    ("p - q", "q - p", False),
+    ("6 - 5i", "-5i+6", True),
+    (r"(-\infty, 2) \cup (3, \infty)", r"(3,\infty)\cup(-\infty,2)", True),
+    (r"(-\infty, 2)", r"(-\infty, 2]", False),
+    (r"\begin{pmatrix} -18 \\ -49 \\ 96 \end{pmatrix}", r"\begin{pmatrix}-18\\-49\\96\end{pmatrix}", True),
+    (r"90^\circ", "90", True),
+    (r"10\%", "10", True),
+    (r"5.4 \text{ cents}", "5.4", True),
+    (r"\$18.90", "18.90", True),
+    (r"11,\! 111,\! 111,\! 100", "11111111100", True),
+    ("x=5", "5", True),
+    ("5", "x=5", True),
+    ("5x-7y+11z+4=0", "-5x+7y-11z-4=0", True),
+    (r"2516_8", "2516_8", True),
+    (r"\text{Evelyn}", "Evelyn", True),
+    (r"\text{Evelyn}", r"\text{Briana}", False),
+    (r"\text{(C)}", "C", True),
+    (r"\text{even}", r"\text{odd}", False),
+    ("3", "three", False),
+    ("3", r"\frac{3}{", None),
+    ("3", "}{", None),
+    ("1", "", None),
+]
+
+
+@pytest.mark.parametrize(("gold", "answer", "verdict"), CASES)
+def test_answers_are_compared_as_mathematics(grader, gold, answer, verdict):
+    found = grader.extract(f"thought</think>\\boxed{{{answer}}}")
+    assert (found is not None and grader.correct(found, gold)) is bool(verdict)
+    assert (found is None) is (verdict is None)
+
+
+def test_only_a_box_after_the_thinking_counts(grader):
+    assert grader.extract(r"\boxed{1}</think>1") is None
+    assert grader.extract(r"\boxed{1}") is None
+    assert grader.extract(r"x</think>\boxed{1} or \boxed{\frac{1}{2}}") == r"\frac{1}{2}"
+
+
+def test_equal_typography_is_one_vote():
+    forms = (r"\left(1,\ \dfrac{1}{2}\right)", r"(1, \frac{1}{2})", r"$(1,\,\frac{1}{2})$.")
+    assert len({plain(form) for form in forms}) == 1
+    assert plain(r"\text{ even}") == plain(r"\text{even}")
+    assert plain("12,345") == "12345"
+    assert plain(r"\pi r") != plain(r"\pir")
+    assert plain(r"\$5") == "5"
+
+
+# Each would take a naive grader down, run code, or never end.
+BOMBS = ["9^{9^{9^{9}}}", "(10^8)!", "((((" * 200 + "1"]
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_an_answer_without_end_is_wrong_within_the_limit(verifier, bomb):
+    start = time.monotonic()
+    assert verifier.compare([("1", bomb), ("0.5", r"\frac{1}{2}")]) == [False, True]
+    assert time.monotonic() - start < 2 * (2 * verifier.seconds + 1) + 5
+
+
+def test_long_answers_are_wrong_unread(grader, monkeypatch):
+    monkeypatch.setattr(MathVerifier, "compare", lambda *_: pytest.fail("a long answer was sent to math-verify"))
+    answer = grader.extract(r"x</think>\boxed{" + "1+" * MAX_CHARS + "1}")
+    assert len(answer) == MAX_CHARS + 1
+    assert not grader.correct(answer, "7")
+    assert not grader.correct(answer, answer)
+
+
+EVALUATED = [
+    "__import__('os').system('touch MARK')",
+    "eval(\"open('MARK','w')\")",
+    "[c for c in ().__class__.__base__.__subclasses__()]",
+    r"\text{__import__('os').system('touch MARK')}",
+    r"\mathrm{open('MARK','w')}",
+    "lambda: open('MARK','w')",
+]
+
+
+@pytest.mark.parametrize("text", EVALUATED)
+def test_text_is_never_evaluated(verifier, tmp_path, text):
+    text = text.replace("MARK", str(tmp_path / "mark"))
+    assert verifier.compare([("1", text), ("1", "1.0")]) == [False, True]
+    assert not (tmp_path / "mark").exists()
+
+
+def test_the_worker_refuses_to_evaluate_whoever_asks():
+    """SymPy's own way from text to numbers is ``eval``: in the worker it reads decimal numbers and nothing else."""
+    worker = Path(math_verifier.__file__).with_name("math_worker.py")
+    code = f"""
+import runpy, sys
+worker = runpy.run_path({str(worker)!r})
+import sympy
+worker["_read_numbers_only"]()
+assert sympy.sympify("12") == 12 and sympy.sympify("-1.5e1") == -15.0
+for text in ("1+1", "x", "__import__('os')", "print(1)"):
+    try:
+        sympy.sympify(text)
+    except Exception:
+        continue
+    sys.exit("evaluated " + text)
+sys.addaudithook(worker["_no_evaluation"])
+compiles = lambda: compile("1", "x", "eval")
+for attempt in (lambda: eval("1"), lambda: exec("1"), compiles, lambda: __import__("os").system("true")):
+    try:
+        attempt()
+    except PermissionError:
+        continue
+    sys.exit("not refused")
+import colorsys
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_equal_pairs_are_compared_once(grader, monkeypatch):
+    asked = []
+    monkeypatch.setattr(MathVerifier, "compare", lambda _, pairs: asked.extend(pairs) or [False] * len(pairs))
+    assert grader.correct_many([("x", "y"), ("x", "y"), ("y", "y")]) == [False, False, True]
+    assert grader.correct("x", "y") is False
+    assert asked == [("y", "x")]
+
+
+def test_a_dead_or_stopped_worker_is_replaced():
+    verifier = MathVerifier(seconds=0.5)
+    try:
+        assert verifier.compare([("1/2", "0.5")]) == [True]
+        os.kill(verifier._process.pid, signal.SIGKILL)
+        assert verifier.compare([("1/2", "0.5")]) == [True]
+        os.kill(verifier._process.pid, signal.SIGSTOP)
+        assert verifier.compare([("1/2", "0.5")]) == [False]
+        assert verifier._process is None
+    finally:
+        verifier.close()
+
+
+def test_a_missing_math_verify_is_one_clear_error(monkeypatch):
+    monkeypatch.setattr(math_verifier, "_WORKER", Path("/nowhere.py"))
+    with pytest.raises(TaskError, match="pip install"):
+        MathVerifier().compare([("1", "2")])
