@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from hyperscale.errors import TaskError
+from hyperscale.mini import aime, gpqa
 from hyperscale.mini.benchmarks import GENERATORS, LEVEL_COUNT, items, training_document
 from hyperscale.mini.data import KINDS, SHARES, make_batch, stream
 from hyperscale.mini.document import TEST_SHARE, is_test
@@ -37,6 +38,16 @@ def test_a_test_set_is_a_function_of_its_seed(kind):
     assert not {item.id for item in other} & {item.id for item in found}
     assert len(items(kind)) == 200
     assert all(bool(item.tests) == (kind == "lcb") for item in found)
+
+
+def test_rewording_the_chains_leaves_the_test_sets_alone(monkeypatch):
+    before = {kind: items(kind, 12) for kind in KINDS}
+    chains = {kind: GENERATORS[kind](Random(0), 3).chain for kind in KINDS}
+    monkeypatch.setattr(aime, "SLIPS", 0.5)
+    monkeypatch.setattr(gpqa, "BREADTH", 1)
+    assert GENERATORS["aime"](Random(0), 3).chain != chains["aime"]
+    assert GENERATORS["gpqa"](Random(0), 3).chain != chains["gpqa"]
+    assert {kind: items(kind, 12) for kind in KINDS} == before
 
 
 def test_an_unknown_benchmark_is_named():

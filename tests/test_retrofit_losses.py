@@ -82,8 +82,10 @@ def test_compression_is_per_group():
     # One group beyond its target does not make up for another short of it; an absent group counts for nothing.
     loss, share, grad = gradients(verdicts(0.9, 0.1, 0.3), 0.5, [0, 1, 1], 3)
     assert share == pytest.approx([0.9, 0.2, 0.0])
-    assert loss == pytest.approx(0.3 / 2)
-    assert grad == pytest.approx([0.0, -0.25, -0.25])
+    assert loss == pytest.approx(0.3)
+    assert grad == pytest.approx([0.0, -0.5, -0.5])
+    # Each group pulls with the weight it would have alone.
+    assert gradients(verdicts(0.1, 0.1, 0.3), 0.5, [0, 1, 1], 2)[0] == pytest.approx(0.4 + 0.3)
     merged, *_ = gradients(verdicts(0.9, 0.1, 0.3), 0.5, [0, 0, 0], 1)
     assert merged == pytest.approx(0.5 - 1.3 / 3)
 

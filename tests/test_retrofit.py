@@ -1,0 +1,224 @@
+"""The retrofit loop at toy scale, its check, and the whole recipe."""
+
+import dataclasses
+import itertools
+import json
+
+import pytest
+import torch
+from checkpoints import SMALL
+
+from hyperscale import methods
+from hyperscale.engines.base import Request, Sampling
+from hyperscale.engines.loading import load_model
+from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.errors import RetrofitError
+from hyperscale.mini.benchmarks import items
+from hyperscale.mini.data import Batch
+from hyperscale.mini.model import build
+from hyperscale.mini.train import main
+from hyperscale.mini.vocab import encode
+from hyperscale.retrofit.check import MAX_RATIO, GateCheck, check_gates
+from hyperscale.retrofit.loop import Recipe, Retrofit
+
+QUICK = Recipe(targets=(2.0, 3.0), steps_per_unit=60, hard_steps=10, window=4, gate_lr=3e-3, groups=2)
+
+
+def batch(seed, rows=4, length=64):
+    """Random ids, two documents a row, one of each kind."""
+    ids = torch.randint(0, 64, (rows, length), generator=torch.Generator().manual_seed(seed))
+    half = length // 2
+    document = (torch.arange(length) >= half).long().expand(rows, length).contiguous()
+    kind = document.clone()
+    kind[:, half - 1] = kind[:, -1] = -1
+    position = (torch.arange(length) % half).expand(rows, length).contiguous()
+    return Batch(ids, position, document, kind, (kind >= 0).float())
+
+
+def retrofit(recipe, seed=0):
+    """A model whose attention matters, but not much: eviction is cheap and follows its target closely."""
+    return Retrofit(build(seed, **SMALL, initializer_range=0.06), recipe, report=lambda _: None)
+
+
+def state(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+# --- loop ---
+
+
+@pytest.fixture(scope="module")
+def finished():
+    """A whole quick retrofit: teacher before, retrofit, and each target's (finished, state, check)."""
+    made = retrofit(QUICK)
+    before = state(made.teacher)
+    held_out = [batch(-1), batch(-2)]
+    results = [
+        (copy, state(copy.model), check_gates(made, held_out)) for copy in made.run(map(batch, itertools.count()))
+    ]
+    return before, made, results
+
+
+def test_eviction_rises_with_the_schedule_to_its_target(finished):
+    *_, results = finished
+    assert [result.cr for result, *_ in results] == [2.0, 3.0]
+    assert [result.config.cr for result, *_ in results] == [2.0, 3.0]
+    for result, _, check in results:
+        assert check.alpha == pytest.approx(1 - 1 / result.cr, abs=0.06)
+        assert result.log[-1]["alpha"] == pytest.approx([1 - 1 / result.cr] * 2, abs=0.15)
+    log = [entry for entry in results[1][0].log if entry["mode"] == "noisy"]
+    assert [entry["step"] for entry in log] == [1, 25, 50, 75, 100]
+    means = [sum(entry["alpha"]) / 2 for entry in log]
+    assert means[0] < 0.05
+    assert means[-1] > means[1] > 0.1
+    for entry, mean in zip(log[1:], means[1:], strict=True):
+        assert entry["cr"] == pytest.approx(1 + entry["step"] / 60)
+        assert mean < 1 - 1 / entry["cr"] + 0.2  # not far ahead of the schedule
+
+
+def test_a_finished_checkpoint_decides_as_it_trained_and_counts_its_steps(finished):
+    *_, results = finished
+    for result, _, check in results:
+        assert check.ratio < 2
+        check.require()
+        assert result.steps == (result.cr - 1) * 60 + 10
+        assert result.tokens == result.steps * 4 * 64
+
+
+def test_the_teacher_is_not_touched(finished):
+    before, made, results = finished
+    assert equal(before, state(made.teacher))
+    assert not any(p.requires_grad or p.grad is not None for p in made.teacher.parameters())
+    student = results[-1][1]
+    assert all(not torch.equal(student[name], before[name]) for name in before if "layers" in name)
+    assert student.keys() - before.keys() == {name for name in student if "dms_" in name}
+
+
+def trajectory(hard_steps):
+    """(mode, student's weights) at each step, on one and the same batch; and the finished weights."""
+    recipe = dataclasses.replace(QUICK, targets=(1.1, 1.2, 1.3), hard_steps=hard_steps, gate_lr=1e-3)
+    made, steps, one = retrofit(recipe), [], batch(0)
+
+    def batches():
+        while True:
+            steps.append((made.gated.mode, state(made.gated.model)))
+            yield one
+
+    return [state(result.model) for result in made.run(batches())], steps
+
+
+def test_the_hard_phase_is_a_branch_that_leaves_the_gates_alone():
+    ends, steps = trajectory(hard_steps=3)
+    assert [mode for mode, _ in steps] == (["noisy"] * 6 + ["hard"] * 3) * 3
+    plain_ends, plain = trajectory(hard_steps=0)
+    trunk = [weights for mode, weights in steps if mode == "noisy"]
+    assert len(trunk) == len(plain) == 18
+    assert all(equal(a, b) for a, (_, b) in zip(trunk, plain, strict=True))
+    for i, (end, plain_end) in enumerate(zip(ends, plain_ends, strict=True)):
+        start = steps[9 * i + 6][1]
+        assert equal(start, plain_end)  # the branch starts where the trunk is
+        assert not equal(start, end)
+        changed = {name for name in end if not torch.equal(start[name], end[name])}
+        assert changed
+        assert not any("dms_" in name for name in changed)
+
+
+def test_a_retrofit_is_a_function_of_its_seed():
+    recipe = dataclasses.replace(QUICK, targets=(1.1,), hard_steps=2)
+    ends = []
+    for seed in (0, 0, 1):
+        made = retrofit(dataclasses.replace(recipe, seed=seed))
+        ends.append(next(state(result.model) for result in made.run(map(batch, itertools.count()))))
+    assert equal(ends[0], ends[1])
+    assert not equal(ends[0], ends[2])
+
+
+def test_a_reference_length_raises_the_target():
+    recipe = dataclasses.replace(QUICK, targets=(2.0,), reference=9.0)  # a window of 4 and itself: 5 of 9 are held
+    made = retrofit(recipe)
+    for _ in made.run(map(batch, itertools.count())):
+        assert check_gates(made, [batch(-1)]).alpha > 0.75
+
+
+# --- check ---
+
+
+def test_gates_that_decide_otherwise_than_they_train_are_refused():
+    made = retrofit(QUICK)
+    # Logits slightly above 0 everywhere: with noise half is kept, without it all is evicted.
+    made.gated.config = dataclasses.replace(made.gated.config, initial_offset=-0.01)
+    made.gated.mode = "off"
+    check = check_gates(made, [batch(-1), batch(-2)])
+    assert made.gated.mode == "off"
+    assert check.alpha == 1.0
+    assert check.ratio == check.hard / check.noisy > MAX_RATIO
+    with pytest.raises(RetrofitError, match=r"ratio 3\.\d, at most 3\); train longer or with more hard_steps"):
+        check.require()
+
+
+@pytest.mark.parametrize(
+    ("noisy", "hard", "refused"),
+    [(0.01, 0.029, False), (0.01, 0.031, True), (1e-7, 9e-6, False), (0.0, 0.1, True), (0.01, float("nan"), True)],
+)
+def test_the_check_allows_a_ratio_of_three_and_divergences_that_do_no_harm(noisy, hard, refused):
+    check = GateCheck(noisy, hard, 0.5)
+    if refused:
+        with pytest.raises(RetrofitError, match="hard_steps"):
+            check.require()
+    else:
+        check.require()
+
+
+def test_a_check_on_no_batch_is_refused():
+    with pytest.raises(RetrofitError, match="at least one held-out batch"):
+        check_gates(retrofit(QUICK), [])
+
+
+# --- recipe ---
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained")
+    main(["--toy", "--out", str(folder), "--device", "cpu"])
+    return folder
+
+
+def test_the_recipe_writes_checkpoints_and_what_it_did(trained):
+    assert {path.name for path in trained.iterdir()} == {"base", "dms2", "training.json"}
+    record = json.loads((trained / "training.json").read_text())
+    assert record["base"]["tokens"] == 20 * 2 * 512
+    (dms,) = record["dms"]
+    assert dms["cr"] == 2
+    assert dms["steps"] == 12
+    assert len(dms["log"][0]["alpha"]) == 3
+    config = json.loads((trained / "dms2" / "config.json").read_text())
+    assert (config["dms_window_size"], config["dms_cr"], config["dtype"]) == (16, 2.0, "bfloat16")
+    assert "dms_window_size" not in json.loads((trained / "base" / "config.json").read_text())
+
+
+def test_the_base_loads_with_plain_transformers(trained):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base, info = AutoModelForCausalLM.from_pretrained(trained / "base", output_loading_info=True)
+    assert not info["missing_keys"]
+    assert not info["unexpected_keys"]
+    tokenizer = AutoTokenizer.from_pretrained(trained / "base")
+    chat = [{"role": "user", "content": items("lcb", 1)[0].prompt}]
+    inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    output = base.generate(**inputs, max_new_tokens=8, do_sample=False)
+    assert 1 <= output.shape[1] - inputs["input_ids"].shape[1] <= 8
+
+
+@pytest.mark.parametrize(("name", "method"), [("base", "vanilla"), ("dms2", "dms")])
+def test_the_checkpoints_decode(trained, name, method):
+    model, tokenizer = load_model(trained / name)
+    engine = TorchEngine(model, tokenizer, methods.create(method, cr=1 if method == "vanilla" else 2))
+    prompt = tuple(encode(items("aime", 1)[0].prompt))
+    (chain,) = engine.generate([Request("p", 0, prompt, 24)], Sampling())
+    assert 1 <= len(chain.token_ids) <= 24
+    assert max(chain.token_ids) < len(tokenizer)
