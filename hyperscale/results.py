@@ -6,6 +6,7 @@ known by its key; a store opened again holds every chain that was ever finished,
 """
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,10 @@ SCHEMA = 1
 RUN, SAMPLES, POINTS, LOCK = "run.json", "samples.jsonl", "points.csv", ".lock"
 
 Key = tuple[str, str, str, float, int, int, int]
-_FIELDS = (
-    *("schema", "task", "problem", "method", "CR", "seed", "chain", "max_new_tokens", "prompt_tokens", "tokens"),
-    *("lengths", "kv_reads", "peak_kv", "answers", "correct"),
-)
+_PARTS = ("config", "tasks", "checkpoints", "params")  # of run.json
+_TEXTS = ("task", "problem", "method", "text")
+_NUMBERS = ("CR", "seed", "chain", "max_new_tokens", "prompt_tokens", "tokens", "seconds", "kv_entry_bytes")
+_COSTS, _VERDICTS = ("lengths", "kv_reads", "peak_kv", "chars"), ("answers", "correct")
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,11 @@ def read_info(folder: Path) -> dict[str, Any]:
         info = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ResultsError(f"{path} is unreadable ({error}): restore it, or choose another folder with --out") from None
-    if not isinstance(info, dict) or not isinstance(info.get("config"), dict):
+    if (
+        not isinstance(info, dict)
+        or not info.get("config")
+        or not all(isinstance(info.get(part) or {}, dict) for part in _PARTS)
+    ):
         raise ResultsError(f"{path} is not a run's description: restore it, or choose another folder with --out")
     if info.get("schema") != SCHEMA:
         raise ResultsError(
@@ -106,11 +111,14 @@ def read_info(folder: Path) -> dict[str, Any]:
 def iterate(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the samples of a ``samples.jsonl``; an unfinished last line is left out.
 
+    A sample's ``run`` is the folder's name now: chains from before and after a folder was renamed are one run's.
+
     Raises:
         ResultsError: Any other line is corrupt; the message names it.
     """
     if not path.exists():
         return
+    name = path.resolve().parent.name
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
@@ -119,11 +127,28 @@ def iterate(path: Path) -> Iterator[dict[str, Any]]:
                 sample = json.loads(line)
             except ValueError:
                 sample = None
-            if not isinstance(sample, dict) or any(field not in sample for field in _FIELDS):
+            if not isinstance(sample, dict) or "schema" not in sample or not _sound(sample):
                 raise ResultsError(
                     f"{path} line {number} is corrupt: delete that line (the same command generates its chain again) "
                     "or restore the file"
                 )
             if sample["schema"] != SCHEMA:
                 raise ResultsError(f"{path} line {number} has schema {sample['schema']!r}, this version reads {SCHEMA}")
+            sample["run"] = name
             yield sample
+
+
+def _sound(sample: dict[str, Any]) -> bool:
+    """Whether the fields that points are made of have the types and lengths that they need."""
+    lists = [sample.get(name) for name in (*_COSTS, *_VERDICTS)]
+    return (
+        all(isinstance(sample.get(name), str) for name in _TEXTS)
+        and all(_amount(sample.get(name)) for name in _NUMBERS)
+        and all(isinstance(each, list) and 0 < len(each) == len(sample["lengths"]) for each in lists)
+        and all(_amount(value) for name in _COSTS for value in sample[name])
+        and all(answer is None or isinstance(answer, str) for answer in sample["answers"])
+    )
+
+
+def _amount(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value < math.inf

@@ -93,6 +93,7 @@ class Store:
         if (self.folder / RUN).exists():
             self._check()
         elif others := sorted(p.name for p in self.folder.iterdir() if not p.name.startswith(".")):
+            (self.folder / LOCK).unlink()  # leave no trace in a folder that is not ours
             raise ResultsError(
                 f"{self.folder} holds other files ({others[0]}, …) and no run: choose another folder with --out"
             )

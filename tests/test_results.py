@@ -43,11 +43,21 @@ def write(folder, count=3):
             store.append(sample(chain))
 
 
+@pytest.mark.parametrize("value", [None, "x", [], {}, -1, [None, None], float("nan")])
+@pytest.mark.parametrize("name", ["CR", "seed", "max_new_tokens", "tokens", "lengths", "kv_reads", "correct"])
+def test_a_line_with_a_field_of_another_kind_is_corrupt(tmp_path, name, value):
+    write(tmp_path)
+    with (tmp_path / results.SAMPLES).open("a") as file:
+        file.write(json.dumps({"schema": results.SCHEMA, **sample(3, **{name: value})}) + "\n")
+    with pytest.raises(ResultsError, match="line 4 is corrupt"):
+        results.read(tmp_path)
+
+
 def test_what_is_written_is_read(tmp_path):
     write(tmp_path / "run")
     (run,) = results.read(tmp_path)
     assert [s["chain"] for s in run.samples] == [0, 1, 2]
-    assert run.samples[0] == {"schema": results.SCHEMA, **sample(0)}
+    assert run.samples[0] == {"schema": results.SCHEMA, **sample(0, run="run")}
     assert run.info["config"] == INFO["config"]
     assert results.read(tmp_path / "run")[0].samples == run.samples
 
@@ -137,7 +147,22 @@ def test_another_configuration_is_refused_and_named(tmp_path):
     write(tmp_path, count=4)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"config": 3}', '{"schema": 99, "config": {}}'])
+def test_a_renamed_folder_holds_one_run(tmp_path):
+    write(tmp_path / "old", count=1)
+    (tmp_path / "old").rename(tmp_path / "new")
+    with Store(tmp_path / "new", INFO) as store:
+        store.append(sample(1, run="new"))
+    (run,) = results.read(tmp_path)
+    assert [s["run"] for s in run.samples] == ["new", "new"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "{}", '{"config": 3}', '{"schema": 99, "config": {}}'),
+        '{"schema": 1, "config": {"model": "mini"}, "tasks": "x"}',
+    ],
+)
 def test_a_broken_description_is_refused(tmp_path, text):
     write(tmp_path)
     (tmp_path / results.RUN).write_text(text)
@@ -155,6 +180,7 @@ def test_folders_that_are_no_runs(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ResultsError, match="holds other files"):
         Store(tmp_path, INFO).__enter__()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
     with pytest.raises(ResultsError, match="cannot write in"):
         Store(tmp_path / "notes.txt", INFO).__enter__()
 
