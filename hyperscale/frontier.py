@@ -5,8 +5,8 @@ Between consecutive frontier points the frontier is interpolated linearly: in co
 of the axis chooses. It begins at the cheapest point. Right of its last point it is constant, up to the most expensive
 point that was measured. A method's frontier unites all its CRs.
 
-Points that rest on fewer than 90 % of the problems of their method and CR (an interrupted run) are left out: they would
-compare few and easy problems with all of them.
+Points that rest on fewer than 90 % of the problems that the method's other points have (an interrupted run, or a run
+of a few problems beside a full one) are left out: they would compare few and easy problems with all of them.
 
 A maximum over measured points is biased upwards, the more so the more points there are. The bootstrap of a margin
 therefore resamples the problems and takes the maximum over points anew in every resample.
@@ -15,8 +15,8 @@ therefore resamples the problems and takes the maximum over points anew in every
 from typing import TYPE_CHECKING
 
 from hyperscale.envelope import envelope
-from hyperscale.margins import COVERAGE, Margin, check_axis, margin
-from hyperscale.points import Arm, Cell, cells, points
+from hyperscale.margins import COVERAGE, FRONTIER, Margin, check_axis, margin
+from hyperscale.points import Cell, cells, points
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,10 +37,10 @@ def frontier(points: "pd.DataFrame", axis: str) -> "pd.DataFrame":
     import pandas as pd
 
     check_axis(axis)
-    most = points.groupby(list(Arm._fields))["n_problems"].transform("max")
+    most = points.groupby(list(FRONTIER))["n_problems"].transform("max")
     points = points[points["n_problems"] >= COVERAGE * most]
     parts = []
-    for _, group in points.groupby(["task", "model", "method"], sort=False):
+    for _, group in points.groupby(list(FRONTIER), sort=False):
         e = envelope(group[axis].to_numpy(dtype=float), group["accuracy"].to_numpy(dtype=float))
         parts.append(group.iloc[e.order[e.kept]])
     return pd.concat(parts) if parts else points.iloc[:0]

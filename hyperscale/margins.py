@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from hyperscale.envelope import Envelope, area, envelope, evaluate
 from hyperscale.errors import ResultsError
-from hyperscale.points import COSTS, Arm, Cell, Samples, cells
+from hyperscale.points import COSTS, Cell, Samples, cells
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
 NOWHERE: Interval = (float("nan"), float("nan"))
-COVERAGE = 0.9  # share of its arm's problems that a point must rest on to count for a frontier
+COVERAGE = 0.9  # share of its method's problems that a point must rest on to count for a frontier
+FRONTIER = ("task", "model", "method")  # what the points of one frontier share; runs and CRs are united
 
 
 @dataclass(frozen=True)
@@ -157,12 +158,16 @@ def check_axis(axis: str) -> None:
 
 
 def reliable(part: Iterable[Cell]) -> list[Cell]:
-    """The cells that rest on enough of their arm's problems; only these may make a frontier."""
+    """The cells that rest on enough of the problems that any cell of their frontier has; only these may make it.
+
+    Few problems make noisy points, of which the maximum picks the lucky ones, and an interrupted run's are easy ones.
+    """
     part = list(part)
-    most: dict[Arm, int] = {}
-    for cell in part:
-        most[cell.arm] = max(most.get(cell.arm, 0), len(cell.problems))
-    return [cell for cell in part if len(cell.problems) >= COVERAGE * most[cell.arm]]
+    frontiers = [tuple(getattr(cell.arm, name) for name in FRONTIER) for cell in part]
+    most: dict[tuple[str, ...], int] = {}
+    for cell, each in zip(part, frontiers, strict=True):
+        most[each] = max(most.get(each, 0), len(cell.problems))
+    return [cell for cell, each in zip(part, frontiers, strict=True) if len(cell.problems) >= COVERAGE * most[each]]
 
 
 def _cells(samples: "Samples | Sequence[Cell]", task: str, strategies: Mapping[str, str] | None) -> list[Cell]:

@@ -97,7 +97,7 @@ def read_info(folder: Path) -> dict[str, Any]:
         raise ResultsError(f"{path} is unreadable ({error}): restore it, or choose another folder with --out") from None
     if (
         not isinstance(info, dict)
-        or not info.get("config")
+        or not isinstance(info.get("config"), dict)
         or not all(isinstance(info.get(part) or {}, dict) for part in _PARTS)
     ):
         raise ResultsError(f"{path} is not a run's description: restore it, or choose another folder with --out")

@@ -10,7 +10,7 @@ from synthetic import chains, sample
 from hyperscale.envelope import area, envelope, evaluate
 from hyperscale.errors import ResultsError
 from hyperscale.frontier import cells, frontier, margin, points
-from hyperscale.margins import band
+from hyperscale.margins import band, reliable
 
 POINT = st.tuples(st.floats(1, 1000), st.floats(0, 100))
 POINTS = st.lists(POINT, min_size=1, max_size=12)
@@ -98,6 +98,19 @@ def test_points_of_an_interrupted_run_make_no_frontier():
     assert set(frontier(table, "kv_reads").W) == {1}
     lines += [sample(f"p{p}", 1, task="mini_lcb") for p in range(17, 19)]
     assert set(frontier(points(lines), "kv_reads").W) == {1, 2}
+
+
+def test_points_of_few_problems_join_no_frontier_of_many():
+    """Neither those of a CR that an interruption left with a few quick chains, nor those of a short run beside it."""
+    full = [sample(f"p{p}", answer="2", method="dms", CR=2.0, tokens=400) for p in range(20)]
+    lucky = [sample(f"p{p}", method="dms", CR=8.0, tokens=100) for p in range(3)]
+    brief = [sample(f"p{p}", method="dms", CR=2.0, tokens=100, run="brief") for p in range(3)]
+    vanilla = [sample(f"p{p}", answer="2") for p in range(20)]
+    lines = full + lucky + brief + vanilla
+    best = frontier(points(lines), "kv_reads")
+    assert set(best.n_problems) == {20}
+    assert margin(lines, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=10).n_problems == 20
+    assert {len(cell.problems) for cell in reliable(cells(lines))} == {20}
 
 
 def two_methods(**more):
