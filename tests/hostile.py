@@ -176,11 +176,11 @@ def _(outcome, world):
 def f(x):
     place = os.path.dirname(os.__file__)
     return tried(lambda: open(place + "/json/__init__.py", "a").write("boom"), lambda: os.unlink(place + "/os.py"),
-        lambda: open(place + "/sitecustomize.py", "w").write("boom"))
+        lambda: open(place + "/hyperscale_mark.py", "w").write("boom"))
 """)  # fmt: skip
 def _(outcome, world):
     refused(outcome)
-    assert not (Path(os.__file__).parent / "sitecustomize.py").exists()
+    assert not (Path(os.__file__).parent / "hyperscale_mark.py").exists()
 
 
 @case("remounts its root for writing", """
@@ -644,8 +644,10 @@ def f(x): return Same()
 class Same(int):
     def __eq__(self, other): return True
     def __repr__(self): return "true"
+    __hash__ = int.__hash__
 class Text(str):
     def __eq__(self, other): return True
+    __hash__ = str.__hash__
 def f(x): return [Same(3), Text("t"), {Text("k"): Same(1)}]
 """)  # fmt: skip
 def _(outcome, world):

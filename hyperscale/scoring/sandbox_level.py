@@ -83,8 +83,12 @@ def _python(executable: str, folder: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """A worker's environment; one hash seed for all, so that programs that lean on the order of sets repeat."""
-    return {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "PATH": os.defpath}
+    """A worker's environment.
+
+    One hash seed for all, so that programs that lean on the order of sets repeat; one arena for all threads, which
+    would otherwise reserve more address space each than a program may have.
+    """
+    return {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "MALLOC_ARENA_MAX": "1", "PATH": os.defpath}
 
 
 def _bwrap(seen: View) -> list[str]:
