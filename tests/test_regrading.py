@@ -4,11 +4,12 @@ import signal
 import subprocess
 import sys
 
+import checkpoints
 import pandas as pd
 import pytest
 from synthetic import sample
 
-from hyperscale import regrading, results, tasks
+from hyperscale import config, orchestrator, preparation, regrading, results, tasks
 from hyperscale.errors import ResultsError
 from hyperscale.results import POINTS, RUN, SAMPLES
 from hyperscale.scoring.integer import IntegerGrader
@@ -67,8 +68,8 @@ def test_points_are_rebuilt(graded):
 
 def test_what_else_was_stored_stays(graded, tmp_path):
     folder, _ = graded
-    write(tmp_path)
-    for before, after in zip(results.read(tmp_path)[0].samples, results.read(folder)[0].samples, strict=True):
+    write(tmp_path / "run")
+    for before, after in zip(results.read(tmp_path / "run")[0].samples, results.read(folder)[0].samples, strict=True):
         assert {k for k in before if before[k] != after[k]} <= {"answers", "correct", "run"}  # the folder is another
 
 
@@ -155,15 +156,39 @@ def test_the_command(tmp_path):
     assert not (tmp_path / "missing").exists()
 
 
+def test_a_real_run_is_graded_as_it_was_and_goes_on(tmp_path):
+    def execute(limit):
+        asked = config.make(
+            {"model": str(weights), "methods": ["vanilla"], "tasks": ["mini_aime", "mini_gpqa"], "limit": limit}
+            | {"budget": "0.2x", "grid": "mini"}
+        )
+        return orchestrator.execute(
+            preparation.prepare(asked, lambda _: None), tmp_path / "run", orchestrator.Observer()
+        )
+
+    weights = checkpoints.write(tmp_path / "weights")
+    execute(2)
+    files = [tmp_path / "run" / name for name in (RUN, SAMPLES, POINTS)]
+    before = [file.read_bytes() for file in files]
+    done = regrading.regrade(tmp_path / "run")
+    assert done.chains > 4
+    assert (done.answers, done.verdicts) == (0, 0)
+    assert [file.read_bytes() for file in files] == before
+    execute(2)  # nothing is left to do
+    assert [file.read_bytes() for file in files] == before
+
+
 @pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_the_old_file_or_the_new_one(tmp_path):
-    write(tmp_path / "old", ["mini_aime"])
-    shutil.copytree(tmp_path / "old", tmp_path / "new")
-    regrading.regrade(tmp_path / "new")
-    whole = {(tmp_path / name / SAMPLES).read_bytes() for name in ("old", "new")}
+    old, new = tmp_path / "old" / "run", tmp_path / "new" / "run"  # a chain stores its folder's name
+    write(old, ["mini_aime"])
+    shutil.copytree(old, new)
+    regrading.regrade(new)
+    whole = {(folder / SAMPLES).read_bytes() for folder in (old, new)}
+    assert len(whole) == 2
     for i in range(8):
-        folder = tmp_path / f"run{i}"
-        shutil.copytree(tmp_path / "old", folder)
+        folder = tmp_path / str(i) / "run"
+        shutil.copytree(old, folder)
         process = subprocess.Popen([sys.executable, "-c", MAIN, "score", str(folder)], stdout=subprocess.DEVNULL)
         try:
             process.wait(timeout=0.3 * (i + 1))
