@@ -88,10 +88,13 @@ BOMBS = ["9^{9^{9^{9}}}", "(10^8)!", "((((" * 200 + "1"]
 
 
 @pytest.mark.parametrize("bomb", BOMBS)
-def test_an_answer_without_end_is_wrong_within_the_limit(verifier, bomb):
+def test_an_answer_without_end_is_wrong_within_the_limit(verifier, monkeypatch, bomb):
+    monkeypatch.setattr(verifier, "seconds", 0.4)
+    assert verifier.compare([("1", "1.0")]) == [True]
     start = time.monotonic()
-    assert verifier.compare([("1", bomb), ("0.5", r"\frac{1}{2}")]) == [False, True]
-    assert time.monotonic() - start < 2 * (2 * verifier.seconds + 1) + 5
+    assert verifier.compare([("1", bomb)]) == [False]
+    assert time.monotonic() - start < 2 * verifier.seconds + 1 + 2
+    assert verifier.compare([("0.5", r"\frac{1}{2}")]) == [True]
 
 
 def test_long_answers_are_wrong_unread(grader, monkeypatch):
@@ -157,7 +160,7 @@ def test_equal_pairs_are_compared_once(grader, monkeypatch):
 
 
 def test_a_dead_or_stopped_worker_is_replaced():
-    verifier = MathVerifier(seconds=0.5)
+    verifier = MathVerifier(seconds=0.4)
     try:
         assert verifier.compare([("1/2", "0.5")]) == [True]
         os.kill(verifier._process.pid, signal.SIGKILL)
