@@ -104,7 +104,9 @@ class Budget:
             return cls._checked(text, axis or "kv_reads", float(match[1]), relative=True)
         name, sign, number = (part.strip() for part in text.partition("="))
         if not sign:
-            raise BudgetError(f"cannot read the budget {text!r}: write it like {_FORMS}, or name one of {_names()}")
+            raise BudgetError(
+                f"cannot read the budget {text!r}: write it like {_FORMS}, or name one of {', '.join(_names())}"
+            )
         if name not in AXES:
             raise BudgetError(f"unknown budget axis {name!r} in {text!r}: choose one of {', '.join(AXES)}")
         if axis not in (None, name):

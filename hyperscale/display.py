@@ -92,14 +92,14 @@ class Display(Observer):
     def opened(self, folder: Path, finished: int) -> None:
         """See `Observer`."""
         kept = f", which has {finished:,} finished chains: resuming" if finished else ""
-        self._console.print(f"writing to [bold]{folder}[/bold]{kept}", highlight=False)
+        self._console.print(Text.assemble("writing to ", (str(folder), "bold"), kept))
 
     def shown(self, arm: Arm, problem: Problem, sample: Sample) -> None:
         """See `Observer`."""
         out = self._console
         if not self._shown:
             level = "" if problem.doc.level is None else f", level {problem.doc.level}"
-            out.print(f"\n[bold]{problem.task.name}[/bold], problem {problem.doc.id}{level}", highlight=False)
+            out.print(Text.assemble("\n", (problem.task.name, "bold"), f", problem {problem.doc.id}{level}"))
             out.print(Text(_excerpt(problem.doc.prompt, 2 * _EXCERPT)))
         answer, right = sample["answers"][-1], sample["correct"][-1]
         verdict = Text(f"{arm}: ", style="bold cyan")

@@ -147,7 +147,7 @@ def resolve(model: str, method: str, cr: float) -> Checkpoint:
         if cr not in found.dms:
             offer = ", ".join(f"{c:g}" for c in found.dms)
             raise ModelError(
-                f"{model} has DMS checkpoints at CR {offer}, not {cr:g}: pass --cr {offer}"
+                f"{model} has DMS checkpoints at CR {offer}, not {cr:g}: pass --cr {offer.replace(' ', '')}"
                 if offer
                 else f"{model} has no DMS checkpoint: choose a model that has one (see `hyperscale models`)"
             )

@@ -35,6 +35,7 @@ def test_length_invariance_follows_the_rule():
         ("vanilla", {"cr": 4}, "compresses nothing"),
         ("window", {"cr": 4, "rule": "sideways"}, "proportional"),
         ("window", {"cr": 4, "recent": 0}, "recent"),
+        ("window", {"cr": 4, "recent": "x"}, "wrong type"),
         ("random", {"cr": 4, "budget": 3}, "no parameter 'budget'; it has: cr, rule, recent"),
     ],
 )

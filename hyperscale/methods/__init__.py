@@ -41,7 +41,10 @@ def create(name: str, *, cr: float, **params: Any) -> Method:
     for param in params:
         if param not in known:
             raise MethodError(f"method {name} has no parameter {param!r}; it has: {', '.join(known)}")
-    return method(cr=cr, **params)
+    try:
+        return method(cr=cr, **params)
+    except (TypeError, ValueError) as error:
+        raise MethodError(f"a parameter of {name} has the wrong type ({error}) in {params}") from None
 
 
 def available() -> dict[str, str]:
