@@ -15,6 +15,7 @@ from hyperscale.planner import Arm
 from hyperscale.preparation import PreparedRun, Problem
 from hyperscale.results import key
 from hyperscale.scoring import graders
+from hyperscale.scoring.redaction import redact
 from hyperscale.store import Store
 from hyperscale.tasks import prompt_hash
 
@@ -184,7 +185,7 @@ class _Line:
             "chars": list(chain.trace.chars),
             "answers": answers,
             "correct": [a is not None and grader.correct(a, problem.doc.target) for a in answers],
-            "text": chain.text,
+            "text": redact(chain.text, problem.doc.prompt) if problem.task.gated else chain.text,
         }
 
 

@@ -50,6 +50,7 @@ class Task:
         kind: Benchmark of the built-in generator.
         size: Number of problems.
         generation: lm-eval's ``generation_kwargs``.
+        gated: Whether the problems must not appear in plain text: results then hold no question.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Task:
     kind: str
     size: int
     generation: dict[str, Any]
+    gated: bool = False
 
     def docs(self, limit: int | None = None) -> list[Doc]:
         """The first ``limit`` problems, or all of them; always the same ones in the same order.
@@ -145,6 +147,7 @@ def read(path: Path) -> Task:
             kind=str(meta["kind"]),
             size=int(meta["size"]),
             generation=dict(config.get("generation_kwargs") or {}),
+            gated=bool(meta.get("gated", False)),
         )
     except KeyError as error:
         raise TaskError(f"task file {path} lacks {error.args[0]!r}: see the other files in tasks/") from None
