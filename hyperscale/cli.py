@@ -70,6 +70,9 @@ def run(
     batch_size: Annotated[
         int | None, typer.Option(help="Chains that decode together; changes no result. [the model's]")
     ] = None,
+    sandbox: Annotated[
+        str | None, typer.Option(help="For programs the model writes: auto, bwrap, unshare or none. [auto]")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with these settings; options override it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run. [results/<named after the settings>]")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
@@ -92,6 +95,7 @@ def run(
         "device": device,
         "dtype": dtype,
         "batch_size": batch_size,
+        "sandbox": sandbox,
     }
     from hyperscale import config as configs
 
@@ -136,6 +140,7 @@ def plot(
 @app.command()
 def score(
     folder: Annotated[Path, typer.Argument(help="Folder of a run, or of several runs.")],
+    sandbox: Annotated[str, typer.Option(help="For programs the model wrote: auto, bwrap, unshare or none.")] = "auto",
 ) -> None:
     """Grade the chains of a run again from their text, with today's graders; nothing is generated."""
     from rich.progress import Progress
@@ -146,7 +151,7 @@ def score(
     for path in results.folders(folder):
         with Progress(console=console, transient=True) as progress:
             bar = progress.add_task(f"grading {path}", total=None)
-            done = regrading.regrade(path, lambda n, of: progress.update(bar, completed=n, total=of))  # noqa: B023
+            done = regrading.regrade(path, lambda n, of: progress.update(bar, completed=n, total=of), sandbox)  # noqa: B023
         console.print(
             f"{path}: graded {done.chains:,} chains; {done.answers:,} have another answer than before, "
             f"{done.verdicts:,} another verdict; rebuilt {results.POINTS}",
@@ -201,8 +206,8 @@ def _hush() -> None:
 def _console() -> "Console":
     from rich.console import Console
 
-    console = Console()
-    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+    console = Console(markup=False)  # a path may hold what looks like markup
+    return console if console.is_terminal else Console(width=PIPE_WIDTH, markup=False)
 
 
 def _list(entries: dict[str, str]) -> None:

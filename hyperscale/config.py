@@ -41,6 +41,7 @@ class RunConfig(BaseModel):
         device: Where the model runs; ``auto`` is CUDA where there is one.
         dtype: Of weights and cache; ``auto`` is float32 on the CPU, bfloat16 on CUDA.
         batch_size: Chains that decode together; it changes no result. The model's default if None.
+        sandbox: Where programs that the model wrote run; ``auto`` is the strongest that works.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +61,7 @@ class RunConfig(BaseModel):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
+    sandbox: Literal["auto", "bwrap", "unshare", "none"] = "auto"
 
     def crs_of(self, method: str) -> tuple[float, ...]:
         """Nominal CRs that a method of a resolved configuration runs at."""
@@ -67,7 +69,7 @@ class RunConfig(BaseModel):
 
     def compared(self) -> dict[str, Any]:
         """The part that decides the results; a folder holds runs that agree in it."""
-        return self.model_dump(mode="json", exclude={"batch_size"})
+        return self.model_dump(mode="json", exclude={"batch_size", "sandbox"})
 
     def folder_name(self) -> str:
         """Default name of the run's folder: the model, the methods, the budget and what departs from the defaults."""
@@ -145,6 +147,8 @@ def resolve(config: RunConfig) -> RunConfig:
         raise ConfigError(f"{config.model} has no default tasks: name some with --task (see `hyperscale tasks`)")
     if unused := sorted(set(config.params) - set(config.methods)):
         raise ConfigError(f"params.{unused[0]}: {unused[0]!r} is no method of this run ({', '.join(config.methods)})")
+    if fixed := [name for name, params in config.params.items() if "cr" in params]:
+        raise ConfigError(f"params.{fixed[0]}.cr: compression ratios are set by crs (--cr) for all methods")
     named = config.budget in budgets.available()
     grid = budgets.Grid.load(config.grid or (config.budget if named else model.grid))
     budget = budgets.Grid.load(config.budget).budget if named else config.budget

@@ -60,7 +60,11 @@ class PreparedRun:
     entry_bytes: int
 
     def info(self) -> dict[str, Any]:
-        """The contents of run.json."""
+        """The contents of run.json.
+
+        Raises:
+            SandboxError: A task's answers are programs, and there is no sandbox for them here.
+        """
         paths = {str(arm): models.fingerprint(checkpoint.path) for arm, checkpoint in self.checkpoints.items()}
         versions = {name: version(name) for name in ("torch", "transformers", "numpy")}
         return {
@@ -71,7 +75,15 @@ class PreparedRun:
             "seeds": list(self.config.seeds),
             "versions": {"hyperscale": hyperscale.__version__, "python": platform.python_version()} | versions,
             "hardware": _hardware(self.config.device),
+            "sandbox": self._sandbox(),
         }
+
+    def _sandbox(self) -> str | None:
+        """Where the model's programs run, settled for this process; None if no task asks for programs."""
+        from hyperscale.scoring import code_runner, graders
+
+        names = {items[0].task.grader for items in self.problems.values()}
+        return code_runner.settle(graders.running_programs(names), self.config.sandbox)
 
     def requests(self, arm: Arm) -> "list[tuple[Problem, Request]]":
         """Every chain of an arm, those with the largest L first, so that none of them is left alone at the end.

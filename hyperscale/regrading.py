@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hyperscale import tasks
 from hyperscale.errors import ResultsError
 from hyperscale.results import RUN, read_info
-from hyperscale.scoring import graders
+from hyperscale.scoring import code_runner, graders
 from hyperscale.store import Store, write_atomic
 from hyperscale.tasks import Doc, Task, prompt_hash
 
@@ -39,7 +39,7 @@ class Regraded:
     points: "DataFrame"
 
 
-def regrade(folder: Path, step: Callable[[int, int], None] = lambda done, of: None) -> Regraded:
+def regrade(folder: Path, step: Callable[[int, int], None] = lambda done, of: None, sandbox: str = "auto") -> Regraded:
     """Grade every chain of a run again with the graders of today, replace its samples and rebuild its points.
 
     Answers and verdicts of all chains are replaced at once: a crash leaves the old file or the new one. The versions
@@ -48,6 +48,7 @@ def regrade(folder: Path, step: Callable[[int, int], None] = lambda done, of: No
     Args:
         folder: The run's folder.
         step: Told how many chains of how many are graded.
+        sandbox: Where programs that the model wrote run, as `sandbox.choose` takes it.
 
     Raises:
         ResultsError: The folder holds no run, is in use or corrupt, or a problem is not what the chains were asked.
@@ -57,6 +58,7 @@ def regrade(folder: Path, step: Callable[[int, int], None] = lambda done, of: No
     with Store(folder, info) as store:
         names = dict.fromkeys(sample["task"] for sample in store.samples)
         loaded = {name: _problems(name, info["config"]) for name in names}
+        code_runner.settle(graders.running_programs({task.grader for task, _ in loaded.values()}), sandbox)
         old = store.samples
         new: list[Sample] = []
         for part in _graded(old, loaded):

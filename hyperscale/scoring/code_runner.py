@@ -20,6 +20,7 @@ from hyperscale.scoring.sandbox_worker import Worker, WorkerDiedError
 __all__ = ["CodeRunner", "Kind", "Limits", "Outcome", "Program", "Status", "shared_runner", "use"]
 
 _MOST_WORKERS = 8
+_BUILT_IN = {"code"}  # the graders of the built-in tasks
 
 
 class CodeRunner:
@@ -29,7 +30,7 @@ class CodeRunner:
         seconds: CPU time of one test of the programs of `run`.
         memory: Their address space in bytes.
         sandbox: As `sandbox.choose` takes it, and ``trusted`` too.
-        trusted: Whether the programs are the built-in model's.
+        trusted: Whether the programs answer the built-in tasks alone.
         workers: Programs that run at the same time; by default one for each core, at most 8.
 
     Raises:
@@ -213,6 +214,25 @@ def use(sandbox: str, trusted: bool) -> None:
     """Say where the programs of `shared_runner` run from now on; arguments as `sandbox.choose` takes them."""
     global _policy
     _policy = (sandbox, trusted)
+
+
+def settle(graders: set[str], sandbox: str = "auto") -> str | None:
+    """Choose where the programs of `shared_runner` run, before anything is generated.
+
+    Args:
+        graders: The graders of a run that run programs.
+        sandbox: What the user asked for.
+
+    Returns:
+        The level; None if no grader runs programs.
+
+    Raises:
+        SandboxError, ConfigError: As `sandbox.choose`.
+    """
+    if not graders:
+        return None
+    use(sandbox, trusted=graders <= _BUILT_IN)
+    return shared_runner().level()
 
 
 def shared_runner() -> CodeRunner:

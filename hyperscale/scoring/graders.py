@@ -1,6 +1,6 @@
 """The registry of graders: names in task files to graders."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from hyperscale.errors import TaskError
 from hyperscale.scoring.base import Grader, after_thinking
@@ -10,7 +10,7 @@ from hyperscale.scoring.integer import IntegerGrader
 from hyperscale.scoring.livecodebench_grader import LiveCodeBenchGrader
 from hyperscale.scoring.math_grader import MathGrader
 
-__all__ = ["Grader", "after_thinking", "available", "get"]
+__all__ = ["Grader", "after_thinking", "available", "get", "running_programs"]
 
 _FACTORIES: dict[str, Callable[[], Grader]] = {
     "integer": IntegerGrader,
@@ -24,6 +24,12 @@ _FACTORIES: dict[str, Callable[[], Grader]] = {
 def available() -> dict[str, str]:
     """Name and one-line description of every grader."""
     return {name: factory().summary for name, factory in _FACTORIES.items()}
+
+
+def running_programs(names: Iterable[str]) -> set[str]:
+    """Those of the graders that run programs."""
+    factories = {name: _FACTORIES[name] for name in names}
+    return {name for name, kind in factories.items() if isinstance(kind, type) and issubclass(kind, CodeGrader)}
 
 
 def get(name: str) -> Grader:

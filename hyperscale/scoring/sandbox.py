@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-import warnings
+import sys
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -16,7 +16,7 @@ STRONG = ("bwrap", "unshare")
 SUMMARIES = {
     "bwrap": "namespaces by bubblewrap: no network, no files, no other processes",
     "unshare": "namespaces by util-linux's unshare: no network, no files, no other processes",
-    "guard": "resource limits and refusals inside the interpreter; only for the built-in model's programs",
+    "guard": "resource limits and refusals inside the interpreter; only for the built-in tasks",
     "none": "resource limits only; programs see what you see",
 }
 _PROBE = Program("import os\ndef f(): return [os.path.exists(p) for p in ('/etc/passwd', '/proc/1', '/home')]", ((),))
@@ -40,7 +40,8 @@ def choose(asked: str = "auto", trusted: bool = False) -> Sandbox:
 
     Args:
         asked: ``auto``, ``bwrap``, ``unshare``, ``none``; ``guard`` counts as asked for by a program, not a user.
-        trusted: Whether the programs are the built-in model's, for which ``guard`` is enough where there is no sandbox.
+        trusted: Whether the programs answer the built-in tasks alone, for which ``guard`` is enough where there is no
+            sandbox.
 
     Raises:
         SandboxError: The level asked for does not work here, or none does; the message has the reasons and the cure.
@@ -63,7 +64,8 @@ def choose(asked: str = "auto", trusted: bool = False) -> Sandbox:
     why = "; ".join(reasons)
     if trusted and broken("guard") is None:
         return Sandbox(
-            "guard", f"the built-in model's programs run under resource limits only, for want of a sandbox ({why})"
+            "guard",
+            f"programs of the built-in tasks run under resource limits and refusals only (no sandbox: {why})",
         )
     raise SandboxError(f"no sandbox for programs written by the model ({why}): {sandbox_level.advice()}")
 
@@ -97,6 +99,6 @@ def broken(level: str) -> str | None:
 
 @functools.cache
 def tell(note: str) -> None:
-    """Warn, once per process."""
+    """Write a line to standard error, once per process."""
     if note:
-        warnings.warn(note, stacklevel=2)
+        sys.stderr.write(f"note: {note}\n")
