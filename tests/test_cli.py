@@ -110,6 +110,13 @@ def test_nothing_fits(run, weights):
     fails(run(*options(weights, "--budget", "0.001x")), "the cheapest point is 1-256-1 of vanilla on mini_aime")
 
 
+def test_a_path_is_printed_as_it_is(run, weights, tmp_path):
+    code, out, err = run(*options(weights, "--out", "[/bold]x"))
+    assert (code, err) == (0, "")
+    assert "writing to [/bold]x" in out
+    assert (tmp_path / "[/bold]x" / results.POINTS).is_file()
+
+
 def test_a_dry_run_prints_the_plan_and_writes_nothing(run, weights, tmp_path):
     code, out, err = run(*options(weights, "--dry-run"))
     assert (code, err) == (0, "")

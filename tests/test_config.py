@@ -41,6 +41,7 @@ def test_a_named_budget_brings_its_grid():
         ({"device": "tpu"}, ConfigError, "device: "),
         ({"batch_size": "many"}, ConfigError, "batch_size: "),
         ({"cr": 8}, ConfigError, "cr: Extra inputs are not permitted"),
+        ({"params": {"vanilla": {"cr": 3}}}, ConfigError, "set by crs"),
         ({"params": {"dms": {"window": 3}}}, ConfigError, "'dms' is no method of this run"),
         ({"model": "qwen3-8b"}, ConfigError, "name some with --task"),
         ({"model": "nope"}, ModelError, "choose one of mini, "),
@@ -113,7 +114,7 @@ def test_named_models_are_described():
 
 
 def test_a_cr_that_nobody_retrofitted():
-    with pytest.raises(ModelError, match="mini has DMS checkpoints at CR 2, 4, 8, not 3: pass --cr 2, 4, 8"):
+    with pytest.raises(ModelError, match="mini has DMS checkpoints at CR 2, 4, 8, not 3: pass --cr 2,4,8"):
         models.resolve("mini", "dms", 3.0)
     with pytest.raises(ModelError, match="qwen-r1-7b has no DMS checkpoint"):
         models.resolve("qwen-r1-7b", "dms", 8.0)
