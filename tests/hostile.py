@@ -4,6 +4,8 @@ Every bomb has a bound of its own, far above the sandbox's and harmless to the m
 @ signs are filled in with the paths, ports and process ids of the `World` that a program attacks.
 """
 
+# ruff: noqa: E501  (programs in strings)
+
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +38,7 @@ class World:
     udp: int
     abstract: str
     victim: int
+    level: str
     visitors: Callable[[], int]
 
     def fill(self, source: str) -> str:
@@ -73,11 +76,13 @@ def case(name: str, source: str, kind: str = "functional") -> Callable[[Any], An
     return keep
 
 
-def refused(outcome: Outcome) -> None:
-    """Every attempt of the program raised, or it was stopped."""
-    if outcome.status == "ok":
-        assert outcome.output, "it attempted nothing"
-        assert all(text.startswith("!") for text in outcome.output), outcome.output
+def refused(outcome: Outcome, world: World) -> None:
+    """Every attempt of the program raised; the guard may already refuse a module that it needs."""
+    if outcome.status == "error" and world.level == "guard":
+        return
+    assert outcome.status == "ok", outcome
+    assert outcome.output, "it attempted nothing"
+    assert all(text.startswith("!") for text in outcome.output), outcome.output
 
 
 def stopped(*statuses: str) -> Callable[[Outcome, World], None]:
@@ -92,14 +97,14 @@ def stopped(*statuses: str) -> Callable[[Outcome, World], None]:
 
 @case("reads /etc/passwd", "def f(x): return tried(lambda: open('/etc/passwd').read())")
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case("reads /etc/shadow, hosts and ssh keys", """
 def f(x): return tried(*[lambda p=p: open(p).read() for p in ("/etc/shadow", "/etc/hosts", "/root/.ssh/id_rsa")])
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case("lists the home folders", """
@@ -107,12 +112,12 @@ def f(x):
     return tried(*[lambda p=p: os.listdir(p) for p in ("/home", os.path.expanduser("~") + "/.ssh", "/root/.ssh", "/etc")])
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case("reads the user's file", "def f(x): return tried(lambda: open('@FOLDER@/secret').read())")
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case("walks the whole file system for the secret", """
@@ -138,17 +143,17 @@ def f(x):
     return tried(go, folder)
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case("links a file in", "def f(x): return tried(lambda: os.link('@FOLDER@/secret', 'hard') or open('hard').read())")
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case("climbs with ..", "def f(x): return tried(lambda: open('../' * 20 + '@FOLDER@/secret').read())")
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case("writes outside its folder", """
@@ -156,7 +161,7 @@ def f(x):
     return tried(*[lambda p=p: open(p, "w").write("x") for p in ("@FOLDER@/mark", "/mark", "/usr/mark", "/etc/mark", "/dev/mark")])
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
     assert not (world.folder / "mark").exists()
     assert not Path("/mark").exists()
     assert not Path("/usr/mark").exists()
@@ -179,7 +184,7 @@ def f(x):
         lambda: open(place + "/hyperscale_mark.py", "w").write("boom"))
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
     assert not (Path(os.__file__).parent / "hyperscale_mark.py").exists()
 
 
@@ -195,12 +200,12 @@ def f(x):
         lambda: call("mount", b"proc", b"/tmp", b"proc", 0, None))
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case("leaves by chroot", "def f(x): return tried(lambda: os.chroot('/tmp'), lambda: os.chroot('.'))")
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case("reads the disk itself", """
@@ -210,7 +215,7 @@ def f(x):
     return tried(made, *[lambda p=p: os.open(p, os.O_RDWR) for p in devices])
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 # --- /proc and what descriptors leak -----------------------------------------------------------------------------
@@ -223,7 +228,7 @@ def f(x):
         lambda: open("/proc/self/root/@FOLDER@/secret").read())
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case("writes its parent's memory", """
@@ -231,7 +236,7 @@ def f(x):
     return tried(*[lambda p=p: open(f"/proc/{p}/mem", "r+b").write(b"x") for p in (1, os.getppid(), @TEST@)])
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case("raises its limits through /proc and setrlimit", """
@@ -242,7 +247,7 @@ def f(x):
         lambda: resource.prlimit(os.getppid(), resource.RLIMIT_CPU, (1, 1)))
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case("changes the kernel's settings", """
@@ -251,7 +256,7 @@ def f(x):
         lambda: os.listdir("/sys"), lambda: __import__("socket").sethostname("x"))
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case("uses what descriptors it was left", """
@@ -282,7 +287,7 @@ def f(x):
         lambda: socket.create_connection(("::1", @TCP@), timeout=0.2))
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
     assert world.visitors() == 0
 
 
@@ -292,7 +297,7 @@ def f(x):
     return tried(lambda: socket.create_connection(("192.0.2.1", 80), timeout=0.2), lambda: socket.gethostbyname("example.com"))
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case("sends a datagram", """
@@ -301,7 +306,7 @@ def f(x):
     return tried(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b"x", ("127.0.0.1", @UDP@)))
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
     assert world.visitors() == 0
 
 
@@ -313,7 +318,7 @@ def f(x):
     return tried(lambda: to("\\0@ABSTRACT@"), lambda: to("@FOLDER@/socket"), lambda: to("/run/docker.sock"), lambda: to("/var/run/nscd/socket"))
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
     assert world.visitors() == 0
 
 
@@ -325,7 +330,7 @@ def f(x):
     return tried(go, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW), lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW))
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case("fetches a page", """
@@ -334,7 +339,7 @@ def f(x):
     return tried(lambda: urllib.request.urlopen("http://127.0.0.1:@TCP@/", timeout=0.2).read())
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
     assert world.visitors() == 0
 
 
@@ -363,7 +368,7 @@ def f(x):
         lambda: os.posix_spawn("/bin/true", ["true"], {}), lambda: os.spawnv(os.P_WAIT, "/bin/true", ["true"]) == 0 or 1/0)
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case("runs a shell line", "def f(x): return os.system('touch @FOLDER@/mark; kill -9 @VICTIM@')")
@@ -392,14 +397,14 @@ def f(x):
     return tried(*[lambda s=s: os.kill(os.getppid(), s) for s in (signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM, signal.SIGINT)])
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case(
     "kills everybody", "def f(x): return tried(lambda: os.kill(-1, 9), lambda: os.kill(0, 9), lambda: os.killpg(0, 9))"
 )
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
     os.kill(world.victim, 0)
 
 
@@ -408,7 +413,7 @@ def _(outcome, world):
     "def f(x): return tried(lambda: os.kill(@VICTIM@, 9), lambda: os.kill(@TEST@, 9))",
 )
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
     os.kill(world.victim, 0)
 
 
@@ -424,7 +429,7 @@ def f(x):
         lambda: call(200, os.getppid(), 9), lambda: call(129, os.getppid(), 9, None))
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case("traces its parent", """
@@ -437,7 +442,7 @@ def f(x):
     return tried(*[lambda p=p, k=k: trace(k, p) for p in (os.getppid(), 1, @VICTIM@) for k in (16, 0x4206)])
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case("reads its parent's memory by process_vm_readv", """
@@ -453,7 +458,7 @@ def f(x):
     return tried(lambda: go(os.getppid()), lambda: go(1))
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case("becomes root", """
@@ -462,7 +467,7 @@ def f(x):
         lambda: os.setgroups([0]), lambda: os.setresuid(1, 1, 1))
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case("leaves a daemon behind", """
@@ -488,7 +493,7 @@ def _(outcome, world):
     "def f(x): return tried(lambda: os.nice(-10), lambda: os.sched_setscheduler(0, 1, os.sched_param(1)))",
 )
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 # --- time, memory, output, disk ----------------------------------------------------------------------------------
@@ -600,7 +605,7 @@ def _(outcome, world):
 def f(x): return tried(lambda: open("@FOLDER@/expected.json").read(), lambda: open("expected.json").read())
 """)  # fmt: skip
 def _(outcome, world):
-    refused(outcome)
+    refused(outcome, world)
 
 
 @case("looks for the expected outputs in memory", """

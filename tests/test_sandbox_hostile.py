@@ -57,12 +57,14 @@ def world(tmp_path_factory):
             udp.getsockname()[1],
             abstract,
             victim.pid,
+            "",
             lambda: len(select.select(listening, [], [], 0)[0]),
         )
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_hostile_program(case, runner, world):
+    world.level = runner.level()
     test = "7\n" if case.kind == "stdin" else (7,)
     start = time.monotonic()
     (outcomes, after) = runner.run_many(
