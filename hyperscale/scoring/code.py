@@ -19,7 +19,7 @@ _FENCE = re.compile(
     r"^[ \t]*```[ \t]*(?:python3?|py)[ \t]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE | re.IGNORECASE
 )
 _REMEMBERED = 20_000
-_TOGETHER = 64  # programs that go to the runner at once: bounds what their unpacked tests take of the memory
+_TOGETHER = 32  # programs that go to the runner at once: bounds what their unpacked tests take of the memory
 _FIRST = 4  # tests that a program must pass before it meets the others
 
 
@@ -106,7 +106,7 @@ class CodeGrader(Grader):
         return Suite("functional", "f", inputs, tuple(test["output"] for test in target), identical_value)
 
     def identity(self, target: Any) -> Hashable:
-        """What makes two targets the same; raises as `suite` does."""
+        """What makes two targets the same; raises TaskError if the target has not the form of one."""
         if not isinstance(target, list) or not target or not all({"input", "output"} <= set(test) for test in target):
             raise TaskError('a target of the code grader is a non-empty list of {"input": ..., "output": ...}')
         return json.dumps(target, sort_keys=True)

@@ -73,18 +73,23 @@ def target(row: Mapping[str, Any]) -> dict[str, str]:
     return {name: row[name] for name in FIELDS}
 
 
+def texts(target: Any) -> tuple[str, ...]:
+    """The texts of a grading target, in the order of `FIELDS`; raises TaskError if it is of another form."""
+    if not isinstance(target, dict) or not all(isinstance(target.get(name), str) for name in FIELDS):
+        raise TaskError(f"a target of the livecodebench grader holds the texts {', '.join(FIELDS)}")
+    return tuple(target[name] for name in FIELDS)
+
+
 def tests(target: Any) -> Tests:
     """Decode a grading target.
 
     Raises:
         TaskError: The target is malformed, or its pickle holds anything but text.
     """
-    if not isinstance(target, dict) or not all(isinstance(target.get(name), str) for name in FIELDS):
-        raise TaskError(f"a target of the livecodebench grader holds the texts {', '.join(FIELDS)}")
-    return _tests(*(target[name] for name in FIELDS))
+    return _tests(*texts(target))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=8)  # the chains of a problem come one after another
 def _tests(public: str, private: str, metadata: str) -> Tests:
     try:
         cases = [*json.loads(public), *_private(private)]

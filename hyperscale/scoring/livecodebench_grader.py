@@ -48,9 +48,8 @@ class LiveCodeBenchGrader(CodeGrader):
         return Suite(tests.kind, tests.function or "", tests.inputs, tests.outputs, same)
 
     def identity(self, target: Any) -> Hashable:
-        """The texts the tests are packed in; raises as `suite` does."""
-        livecodebench.tests(target)
-        return tuple(target[name] for name in livecodebench.FIELDS)
+        """The texts the tests are packed in; raises TaskError if there are none."""
+        return livecodebench.texts(target)
 
     def prepared(self, answer: str) -> str:
         """The program after the imports that LiveCodeBench gives it; ``from __future__`` must stay on top."""
