@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,24 @@ def test_an_integer_of_thousands_of_digits_is_no_error():
     answer = grader.extract(r"</think>\boxed{" + "9" * 6000 + "}")
     assert not grader.correct(answer, 42)
     assert grader.correct(answer, "0" + "9" * 6000)
+
+
+def test_a_long_box_that_is_no_integer_is_cut_and_wrong():
+    grader = graders.get("integer")
+    answer = grader.extract(r"</think>\boxed{" + "4" * 1000 + " " * 10 + "x" * 100_000 + "}")
+    assert len(answer) < 1010
+    assert not grader.correct(answer, "4" * 1000)
+
+
+@pytest.mark.parametrize("name", ["integer", "math", "choice", "code", "livecodebench"])
+@pytest.mark.parametrize(
+    "piece", ["```python\n", "```\n", "Answer: ", "\\boxed{", "\\text{", "answer: \\boxed{", "</think>", "   "]
+)
+def test_text_that_repeats_itself_takes_linear_time(name, piece):
+    start = time.perf_counter()
+    graders.get(name).extract("</think>" + piece * (400_000 // len(piece)))
+    graders.get(name).extract("</think>\\boxed{" + piece * (400_000 // len(piece)) + "}")
+    assert time.perf_counter() - start < 2
 
 
 def test_integer_answers_that_are_equal_are_voted_on_as_one():

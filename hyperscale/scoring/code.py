@@ -15,9 +15,7 @@ from hyperscale.scoring.sandbox_program import Kind, Limits, Outcome, Program, S
 # One of a test's outcomes in the sandbox; where that is "ok", "pass" or "wrong".
 Verdict = Status | Literal["pass", "wrong"]
 
-_FENCE = re.compile(
-    r"^[ \t]*```[ \t]*(?:python3?|py)[ \t]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE | re.IGNORECASE
-)
+_FENCE = re.compile(r"^[ \t]*```[ \t]*(python3?|py)?[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _REMEMBERED = 20_000
 _TOGETHER = 32  # programs that go to the runner at once: bounds what their unpacked tests take of the memory
 _FIRST = 4  # tests that a program must pass before it meets the others
@@ -60,9 +58,14 @@ class CodeGrader(Grader):
 
     def extract(self, text: str) -> str | None:
         """The program's text, or None."""
-        answer = after_thinking(text)
-        blocks = [] if answer is None else _FENCE.findall(answer)
-        return str(blocks[-1]) if blocks else None
+        answer = after_thinking(text) or ""
+        program, start = None, None
+        for fence in _FENCE.finditer(answer):  # one pass, however many blocks are opened and never closed
+            if start is None:
+                start = fence.end() + 1 if fence.group(1) else None
+            elif not fence.group(1):
+                program, start = answer[start : fence.start()], None
+        return program
 
     def correct(self, answer: str, target: Any) -> bool:
         """Whether the program passes every test of the target.

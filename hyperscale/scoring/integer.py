@@ -5,6 +5,7 @@ from typing import Any
 
 from hyperscale.scoring.base import Grader, after_thinking
 
+MAX_CHARS = 1_000  # of what stands in a box and is no integer
 _BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
 _WRAPPER = re.compile(r"\\(?:boxed|text|textbf|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _NOTHING = re.compile(r"\\!|\\?\$")  # a negative space, as in 1,\!234, and dollar signs
@@ -68,7 +69,9 @@ class IntegerGrader(Grader):
         if content is None or not content.strip():
             return None
         number = canonical(content)
-        return content.strip() if number is None else number
+        if number is None:  # it is voted on and stored, so it must not be long
+            return content.strip() if len(content) <= MAX_CHARS else f"{content.strip()[:MAX_CHARS]}…"
+        return number
 
     def correct(self, answer: str, target: Any) -> bool:
         """Whether the answer is the target integer (an int or its text)."""
