@@ -57,6 +57,17 @@ def run(
         str | None, typer.Option(help="Cost that 8x counts: kv_reads, peak_kv, peak_bytes, tokens.")
     ] = None,
     task: Annotated[str | None, typer.Option(help="Tasks, e.g. mini_aime,mini_lcb. [the model's]")] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="JSONL or Parquet file, or a folder of them, for a task's data set: PATH, or task=PATH; repeatable."
+        ),
+    ] = None,
+    task_param: Annotated[
+        list[str] | None,
+        typer.Option(help="Choice of a task's problems, e.g. livecodebench.end_date=2024-12-31; repeatable."),
+    ] = None,
+    length: Annotated[str | None, typer.Option(help="Values of L in tokens, e.g. 8192,16384. [the task's]")] = None,
     cr: Annotated[
         str | None, typer.Option(help="Compression ratios, e.g. 4,8. [all that the model's DMS checkpoints offer]")
     ] = None,
@@ -75,7 +86,12 @@ def run(
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with these settings; options override it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run. [results/<named after the settings>]")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and stop; needs no weights and no data.")
+    ] = False,
+    gpu: Annotated[
+        str | None, typer.Option(help="With --dry-run: GPU to plan for, e.g. H100 or 48GiB. [the one found]")
+    ] = None,
 ) -> None:
     """Generate, score and store chains within a budget; the same command resumes where it was stopped."""
     console = _console()
@@ -86,6 +102,9 @@ def run(
         "budget": budget,
         "axis": axis,
         "tasks": _names("--task", task),
+        "data": _pairs("--data", data),
+        "task_params": _nested("--task-param", task_param),
+        "lengths": _numbers("--length", length, int),
         "crs": _numbers("--cr", cr, float),
         "grid": grid,
         "limit": limit,
@@ -102,15 +121,23 @@ def run(
     asked = configs.make(
         (configs.read(config) if config else {}) | {name: value for name, value in options.items() if value is not None}
     )
-    from hyperscale import preparation, tables
-    from hyperscale.display import Display
+    from hyperscale import tables
 
     _hush()
+    if dry_run:
+        from hyperscale import forecast
+
+        expected = forecast.make(asked, gpu)
+        tables.plan(expected, console)
+        tables.memory(expected, console)
+        return
+    if gpu:
+        raise ConfigError("--gpu goes with --dry-run: a run uses the GPU that is there")
+    from hyperscale import orchestrator, preparation
+    from hyperscale.display import Display
+
     prepared = preparation.prepare(asked, lambda step: console.print(f"{step} …", style="dim", highlight=False))
     tables.plan(prepared, console)
-    if dry_run:
-        return
-    from hyperscale import orchestrator
 
     folder = out or Path("results") / asked.folder_name()
     display = Display(console)
@@ -223,6 +250,30 @@ def _names(option: str, text: str | None) -> list[str] | None:
     if not all(names):
         raise ConfigError(f"{option} {text!r} has an empty name: write names with commas between them")
     return names
+
+
+def _pairs(option: str, texts: list[str] | None) -> dict[str, str] | None:
+    """``name=value`` texts by name; a text that begins with no plain name is the value of ""."""
+    if not texts:
+        return None
+    found: dict[str, str] = {}
+    for text in texts:
+        name, sign, value = text.partition("=")
+        name, value = (name, value) if sign and name.replace("_", "").replace(".", "").isalnum() else ("", text)
+        if name in found:
+            raise ConfigError(f"{option} gives {name or 'the same'} twice: {found[name]} and {value}")
+        found[name] = value
+    return found
+
+
+def _nested(option: str, texts: list[str] | None) -> dict[str, dict[str, str]] | None:
+    found: dict[str, dict[str, str]] = {}
+    for name, value in (_pairs(option, texts) or {}).items():
+        task, dot, param = name.partition(".")
+        if not dot:
+            raise ConfigError(f"{option}: write task.parameter=value, e.g. livecodebench.end_date=2024-12-31")
+        found.setdefault(task, {})[param] = value
+    return found or None
 
 
 def _numbers(option: str, text: str | None, kind: Callable[[str], Any]) -> list[Any] | None:

@@ -30,6 +30,10 @@ class RunConfig(BaseModel):
         budget: Ceiling per problem, as `Budget.parse` reads it, or the name of a grid in budgets/.
         axis: Axis that ``8x`` counts on.
         tasks: Names of tasks; the model's default tasks if empty.
+        data: Task name to a JSONL or Parquet file, or a folder of them, that stands in for the task's data set;
+            "" names the run's only task.
+        task_params: Task name to choices of its problems, e.g. LiveCodeBench's ``release`` and ``start_date``.
+        lengths: Values of L for every task; each task's own if empty.
         crs: Nominal compression ratios of all methods but vanilla. If empty: those the model's DMS checkpoints offer,
             for every method, so that methods meet at equal ratios; the grid's if the model has none.
         grid: Name of the grid of candidates; the model's if None.
@@ -51,6 +55,9 @@ class RunConfig(BaseModel):
     budget: str = "8x"
     axis: str | None = None
     tasks: Annotated[tuple[str, ...], AfterValidator(_distinct)] = ()
+    data: dict[str, str] = {}
+    task_params: dict[str, dict[str, Any]] = {}
+    lengths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_distinct)] = ()
     crs: Annotated[tuple[Annotated[float, Field(ge=1, le=1024)], ...], AfterValidator(_distinct)] = ()
     grid: str | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -69,13 +76,16 @@ class RunConfig(BaseModel):
 
     def compared(self) -> dict[str, Any]:
         """The part that decides the results; a folder holds runs that agree in it."""
-        return self.model_dump(mode="json", exclude={"batch_size", "sandbox"})
+        shown = self.model_dump(mode="json", exclude={"batch_size", "sandbox", "data"})
+        # Where these are not used, a folder from before they existed is still the same run's.
+        return {name: value for name, value in shown.items() if value or name not in ("task_params", "lengths")}
 
     def folder_name(self) -> str:
         """Default name of the run's folder: the model, the methods, the budget and what departs from the defaults."""
         parts = [Path(self.model).name, "+".join(self.methods), self.budget]
         for label, value in (
             ("", self.tasks),
+            ("L", self.lengths),
             ("cr", self.crs),
             ("", self.axis),
             ("grid", self.grid),
@@ -89,8 +99,11 @@ class RunConfig(BaseModel):
             if number is not None:
                 parts.append(f"{label}{number:g}")
         parts += [value for value in (self.device, self.dtype) if value != "auto"]
-        if self.params:
-            parts.append(hashlib.sha256(json.dumps(self.params, sort_keys=True).encode()).hexdigest()[:6])
+        parts += [
+            hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:6]
+            for params in (self.params, self.task_params)
+            if params
+        ]
         return re.sub(r"[^\w.+,=^-]", "_", "-".join(parts))
 
 
@@ -127,7 +140,9 @@ def read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"cannot read {path} ({reason}): pass a YAML file with the fields of a run") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{path} is not a mapping: write fields like `model: mini` and `budget: 8x`")
-    for name in ("methods", "tasks", "crs", "seeds"):
+    if isinstance(values.get("data"), str):
+        values["data"] = {"": values["data"]}
+    for name in ("methods", "tasks", "lengths", "crs", "seeds"):
         if name in values and not isinstance(values[name], list):
             values[name] = [values[name]]
     return values
@@ -149,6 +164,8 @@ def resolve(config: RunConfig) -> RunConfig:
         raise ConfigError(f"params.{unused[0]}: {unused[0]!r} is no method of this run ({', '.join(config.methods)})")
     if fixed := [name for name, params in config.params.items() if "cr" in params]:
         raise ConfigError(f"params.{fixed[0]}.cr: compression ratios are set by crs (--cr) for all methods")
+    if unused := sorted(set(config.task_params) - set(tasks)):
+        raise ConfigError(f"task_params.{unused[0]}: {unused[0]!r} is no task of this run ({', '.join(tasks)})")
     named = config.budget in budgets.available()
     grid = budgets.Grid.load(config.grid or (config.budget if named else model.grid))
     budget = budgets.Grid.load(config.budget).budget if named else config.budget
@@ -156,6 +173,8 @@ def resolve(config: RunConfig) -> RunConfig:
     return config.model_copy(
         update={
             "tasks": tasks,
+            "data": _data(config.data, tasks),
+            "lengths": tuple(sorted(config.lengths)),
             "budget": budget,
             "axis": parsed.axis,
             "grid": grid.name,
@@ -165,3 +184,14 @@ def resolve(config: RunConfig) -> RunConfig:
             "batch_size": config.batch_size or model.batch_size,
         }
     )
+
+
+def _data(data: dict[str, str], tasks: tuple[str, ...]) -> dict[str, str]:
+    """Absolute paths by task."""
+    if "" in data and len(tasks) != 1:
+        raise ConfigError(
+            f"the run has {len(tasks)} tasks ({', '.join(tasks)}): say whose data it is, --data task=PATH"
+        )
+    if unused := sorted(set(data) - {"", *tasks}):
+        raise ConfigError(f"--data names {unused[0]!r}, which is no task of this run ({', '.join(tasks)})")
+    return {name or tasks[0]: str(Path(path).expanduser().absolute()) for name, path in data.items()}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperscale.errors import ModelError
+from hyperscale.shapes import Shape
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import Sampling
@@ -38,6 +39,9 @@ class Model:
         grid: Default grid of candidates.
         batch_size: Default number of chains that decode together.
         demonstrate: Whether it is small enough for single chains to be shown before the run.
+        base_length: L of the base point, in tokens, on tasks that have it; the task's if 0.
+        chat: What is special about its chat template.
+        shape: Layers, KV heads, head dimension and parameters, for plans made without the weights.
     """
 
     name: str
@@ -51,6 +55,9 @@ class Model:
     grid: str = "paper"
     batch_size: int = 64
     demonstrate: bool = False
+    base_length: int = 0
+    chat: str = ""
+    shape: "Shape | None" = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,8 @@ def _registry() -> dict[str, Model]:
     for name, entry in raw.items():
         dms = {float(cr): _located(path) for cr, path in entry.pop("dms", {}).items()}
         tasks = tuple(entry.pop("tasks", ()))
-        found[name] = Model(name=name, base=_located(entry.pop("base")), dms=dms, tasks=tasks, **entry)
+        shape = Shape(**entry.pop("shape")) if "shape" in entry else None
+        found[name] = Model(name=name, base=_located(entry.pop("base")), dms=dms, tasks=tasks, shape=shape, **entry)
     return found
 
 
@@ -89,7 +97,11 @@ def _located(path: str) -> str:
 
 def available() -> dict[str, str]:
     """Names of the known models, with a line each."""
-    return {name: model.note for name, model in _registry().items()}
+    return {name: f"{model.note}; {_offer(model)}" for name, model in _registry().items()}
+
+
+def _offer(model: Model) -> str:
+    return f"dms at {', '.join(f'{cr:g}×' for cr in model.dms)}" if model.dms else "no checkpoint for dms"
 
 
 def find(model: str) -> Model:
@@ -112,18 +124,23 @@ def find(model: str) -> Model:
 
 def _local(name: str, folder: Path) -> Model:
     if (folder / "config.json").is_file():
-        config = _config(folder)
+        config = read_config(folder)
         dms = {float(config.get("dms_cr", 1.0)): str(folder)} if config.get("dms_window_size") is not None else {}
         return Model(name=name, base=str(folder), dms=dms, family=str(config.get("model_type", "")))
     if (folder / "base" / "config.json").is_file():
         matches = ((re.fullmatch(r"dms(\d+(?:\.\d+)?)", path.name), path) for path in sorted(folder.iterdir()))
         dms = {float(match[1]): str(path) for match, path in matches if match and (path / "config.json").is_file()}
-        family = str(_config(folder / "base").get("model_type", ""))
+        family = str(read_config(folder / "base").get("model_type", ""))
         return Model(name=name, base=str(folder / "base"), dms=dict(sorted(dms.items())), family=family)
     raise ModelError(f"{folder} is not a checkpoint: it has no config.json and no base/config.json")
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
+    """A local checkpoint's ``config.json``.
+
+    Raises:
+        ModelError: It is missing or unreadable.
+    """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -149,7 +166,7 @@ def resolve(model: str, method: str, cr: float) -> Checkpoint:
             raise ModelError(
                 f"{model} has DMS checkpoints at CR {offer}, not {cr:g}: pass --cr {offer.replace(' ', '')}"
                 if offer
-                else f"{model} has no DMS checkpoint: choose a model that has one (see `hyperscale models`)"
+                else f"{model} has no DMS checkpoint, which dms needs: {no_retrofit(model)}"
             )
         path = found.dms[cr]
     if Path(path).is_absolute() and not (Path(path) / "config.json").is_file():
@@ -157,30 +174,33 @@ def resolve(model: str, method: str, cr: float) -> Checkpoint:
     return Checkpoint(path, found.name, found.family, Sampling(found.temperature, found.top_p))
 
 
-def entry_bytes(path: str, dtype: str) -> int:
-    """Bytes of one (key, value) pair, summed over layers and KV heads: 2 · D · itemsize · layers · KV heads.
+def no_retrofit(model: str) -> str:
+    """What to do about a model that nobody has retrofitted with DMS."""
+    offers = ", ".join(name for name, each in _registry().items() if each.dms)
+    return (
+        f"no retrofit of {model} is known, and this version retrofits only the built-in model "
+        f"(python -m hyperscale.mini.train); pass the folder of a retrofit with --model, or choose one of {offers}"
+    )
+
+
+def require(path: str, model: str) -> None:
+    """Make sure that a checkpoint is here or can be downloaded.
 
     Raises:
-        ModelError: The checkpoint's configuration cannot be read.
+        ModelError: It is neither; the message names what is missing and how to get it.
     """
     if Path(path).is_absolute():
-        config = _config(Path(path))
-    else:
-        try:
-            from transformers import AutoConfig
+        return  # `resolve` has seen its files
+    from huggingface_hub import try_to_load_from_cache
 
-            config = AutoConfig.from_pretrained(path).to_dict()
-        except Exception as error:
-            raise ModelError(f"cannot read the configuration of {path}: {_first_line(error)}") from None
-    try:
-        heads = int(config["num_attention_heads"])
-        width = int(config.get("head_dim") or config["hidden_size"] // heads)
-        kv_heads = int(config.get("num_key_value_heads") or heads)
-        return 2 * width * kv_heads * int(config["num_hidden_layers"]) * (4 if dtype == "float32" else 2)
-    except (KeyError, TypeError, ValueError) as error:
+    from hyperscale.sources import reachable
+
+    if not isinstance(try_to_load_from_cache(path, "config.json"), str) and not reachable():
         raise ModelError(
-            f"the configuration of {path} lacks {error}: it is not a decoder this project can run"
-        ) from None
+            f"the weights of {model} ({path}) are not on this machine and the hub cannot be reached: run "
+            f"`hf download {path}` where there is a network, or pass a local folder with --model; "
+            "--dry-run plans without weights"
+        )
 
 
 def fingerprint(path: str) -> str:
@@ -199,7 +219,3 @@ def fingerprint(path: str) -> str:
                 data.seek(-(1 << 24), 2)
             digest.update(data.read(1 << 24))
     return digest.hexdigest()[:16]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -188,7 +188,7 @@ def _cut(sample: Sample, length: int) -> _Cut | None:
 def _arm_cells(arm: Arm, samples: Sequence[Sample], strategies: Mapping[str, str]) -> list[Cell]:
     strategy, lengths = _task(arm.task, strategies)
     limits = {int(sample["max_new_tokens"]) for sample in samples}
-    seen = {int(n) for sample in samples for n in sample["lengths"][:-1]} if lengths is None else set(lengths)
+    seen = {int(n) for sample in samples for n in sample["lengths"][:-1]} | set(lengths or ())
     found = []
     for length in sorted(limits | {n for n in seen if n <= max(limits)}):
         # Keyed by chain, so that a chain generated for two different L counts once.

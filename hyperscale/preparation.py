@@ -1,5 +1,6 @@
 """From a configuration to a run that is ready to start: methods, checkpoints, problems and the plan; no weights yet."""
 
+import dataclasses
 import os
 import platform
 import sys
@@ -16,6 +17,8 @@ from hyperscale.budget import Budget, Grid, TaskShape
 from hyperscale.config import RunConfig
 from hyperscale.errors import EngineError, ModelError
 from hyperscale.planner import Arm, Plan, make_plan
+from hyperscale.shapes import shape_of
+from hyperscale.tasks import fingerprint
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import Request
@@ -59,6 +62,16 @@ class PreparedRun:
     shapes: list[TaskShape]
     entry_bytes: int
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of problems of each task."""
+        return {name: len(items) for name, items in self.problems.items()}
+
+    @property
+    def estimated(self) -> frozenset[str]:
+        """Tasks whose prompts were not measured: none."""
+        return frozenset()
+
     def info(self) -> dict[str, Any]:
         """The contents of run.json.
 
@@ -70,6 +83,8 @@ class PreparedRun:
         return {
             "config": self.config.compared(),
             "tasks": {name: items[0].task.version for name, items in self.problems.items()},
+            "data": self.config.data,
+            "documents": {name: fingerprint([item.doc for item in items]) for name, items in self.problems.items()},
             "checkpoints": paths,
             "params": {str(arm): method.params() for arm, method in self.methods.items()},
             "seeds": list(self.config.seeds),
@@ -115,30 +130,45 @@ def prepare(config: RunConfig, stage: Callable[[str], None]) -> PreparedRun:
     config = configs.resolve(config)
     wanted = [(name, cr) for name in config.methods for cr in config.crs_of(name)]
     stage("reading tasks")
-    from hyperscale import tasks
-
-    loaded = [tasks.load(name) for name in config.tasks]
+    loaded = [load_task(config, name) for name in config.tasks]
     found = {pair: models.resolve(config.model, *pair) for pair in wanted}
     from hyperscale import methods  # the first to import torch, so that other mistakes are reported at once
 
     created = {(name, cr): methods.create(name, cr=cr, **config.params.get(name, {})) for name, cr in wanted}
     arms = {Arm(name, cr, method.length_invariant): method for (name, cr), method in created.items()}
     checkpoints = {arm: found[arm.method, arm.CR] for arm in arms}
-    docs = [task.docs(config.limit) for task in loaded]
+    for path in dict.fromkeys(checkpoint.path for checkpoint in found.values()):
+        models.require(path, config.model)
+    docs = [task.docs(config.limit, config.data.get(task.name)) for task in loaded]
     config = _placed(config)
     stage(f"reading the tokenizer of {config.model}")
     first = next(iter(checkpoints.values())).path  # a model's checkpoints share tokenizer and shapes
-    tokenizer = _tokenizer(first)
+    tokenizer = load_tokenizer(first)
     problems = {
         task.name: [Problem(task, doc, task.prompt_ids(doc, tokenizer)) for doc in task_docs]
         for task, task_docs in zip(loaded, docs, strict=True)
     }
     shapes = [_shape(task, problems[task.name]) for task in loaded]
-    entry_bytes = models.entry_bytes(first, config.dtype)
-    plan = make_plan(
-        Budget.parse(config.budget, config.axis), Grid.load(config.grid or ""), shapes, list(arms), entry_bytes
-    )
+    entry_bytes = shape_of(config.model, first).entry_bytes(config.dtype)
+    plan = make_plan(Budget.parse(config.budget, config.axis), make_grid(config), shapes, list(arms), entry_bytes)
     return PreparedRun(config, plan, arms, checkpoints, problems, shapes, entry_bytes)
+
+
+def load_task(config: RunConfig, name: str) -> "Task":
+    """A task with the lengths and the choices of problems that a resolved configuration asks for.
+
+    The base point's L is the model's where the task has it, else the task's, else the shortest.
+
+    Raises:
+        TaskError: There is no such task, or it has no such choice.
+    """
+    from hyperscale import tasks
+
+    task = tasks.load(name).chosen(**config.task_params.get(name, {}))
+    lengths = config.lengths or task.lengths
+    wanted = (models.find(config.model).base_length, task.base_length, lengths[0])
+    base = next(length for length in wanted if length in lengths)
+    return dataclasses.replace(task, lengths=lengths, base_length=base)
 
 
 def _placed(config: RunConfig) -> RunConfig:
@@ -154,7 +184,12 @@ def _placed(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"device": device, "dtype": dtype})
 
 
-def _tokenizer(path: str) -> Any:
+def load_tokenizer(path: str) -> Any:
+    """The tokenizer of a checkpoint.
+
+    Raises:
+        ModelError: It cannot be loaded.
+    """
     from transformers import AutoTokenizer
 
     try:
@@ -162,6 +197,12 @@ def _tokenizer(path: str) -> Any:
     except Exception as error:  # transformers raises many kinds here, all meaning the same to the user
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"cannot load the tokenizer of {path}: {reason}") from None
+
+
+def make_grid(config: RunConfig) -> Grid:
+    """The grid of a resolved configuration; lengths that the user named are not narrowed by it."""
+    grid = Grid.load(config.grid or "")
+    return dataclasses.replace(grid, lengths=None) if config.lengths else grid
 
 
 def _shape(task: "Task", problems: Sequence[Problem]) -> TaskShape:

@@ -57,7 +57,7 @@ def regrade(folder: Path, step: Callable[[int, int], None] = lambda done, of: No
     info = read_info(folder)  # before the store, which would make a folder that is not there
     with Store(folder, info) as store:
         names = dict.fromkeys(sample["task"] for sample in store.samples)
-        loaded = {name: _problems(name, info["config"]) for name in names}
+        loaded = {name: _problems(name, info) for name in names}
         code_runner.settle(graders.running_programs({task.grader for task, _ in loaded.values()}), sandbox)
         old = store.samples
         new: list[Sample] = []
@@ -73,10 +73,11 @@ def regrade(folder: Path, step: Callable[[int, int], None] = lambda done, of: No
     return Regraded(folder, len(new), _changed(old, new, "answers"), _changed(old, new, "correct"), points)
 
 
-def _problems(name: str, config: dict[str, Any]) -> tuple[Task, list[Doc]]:
-    """A task and the problems of a run with this configuration."""
-    task = tasks.load(name)
-    return task, task.docs(config.get("limit"))
+def _problems(name: str, info: dict[str, Any]) -> tuple[Task, list[Doc]]:
+    """A task and the problems of a run with this description."""
+    config = info["config"]
+    task = tasks.load(name).chosen(**(config.get("task_params") or {}).get(name, {}))
+    return task, task.docs(config.get("limit"), (info.get("data") or {}).get(name))
 
 
 def _changed(old: Sequence[Sample], new: Sequence[Sample], field: str) -> int:

@@ -111,7 +111,8 @@ class Store:
         old = read_info(self.folder)
         changed = [
             line
-            for part in ("config", "tasks", "checkpoints", "params")
+            for part in ("config", "tasks", "documents", "checkpoints", "params")
+            if part in old or part != "documents"  # which runs of the first version lack
             for line in differences(
                 old.get(part) or {}, self._info.get(part) or {}, "" if part == "config" else f"{part}."
             )

@@ -8,10 +8,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from hyperscale.preparation import PreparedRun
-
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from hyperscale.forecast import Forecast
+    from hyperscale.preparation import PreparedRun
 
 MARGIN_AXES = ("kv_reads", "peak_kv")
 BASELINE = "vanilla"
@@ -40,7 +41,7 @@ def _columns(table: Table, left: Sequence[str], right: Sequence[str]) -> None:
         table.add_column(name, justify="right", no_wrap=True)
 
 
-def plan(run: PreparedRun, console: Console) -> None:
+def plan(run: "PreparedRun | Forecast", console: Console) -> None:
     """Print what is going to run: widths at each length, chains, and the most it can cost."""
     axis = run.plan.budget.axis
     lengths = sorted({point.L for point in run.plan.points}) or [0]
@@ -48,7 +49,7 @@ def plan(run: PreparedRun, console: Console) -> None:
     _columns(table, ("task", "method"), (*(f"L={n}" for n in lengths), "chains", "tokens ≤", f"{axis} ≤"))
     total = [0, 0]
     for shape in run.shapes:
-        count = len(run.problems[shape.name]) * len(run.config.seeds)
+        count = run.counts[shape.name] * len(run.config.seeds)
         for arm in run.methods:
             points = run.plan.of(arm, shape.name)
             widest = {n: max((p.W for p in points if n == p.L), default=0) for n in lengths}
@@ -68,9 +69,27 @@ def plan(run: PreparedRun, console: Console) -> None:
             f"{run.config.budget} the base point 1-{shape.base_length}-1" if run.plan.budget.relative else "the budget"
         )
         limit = "no ceiling" if math.isinf(ceiling) else f"{base} is {quantity(ceiling)} {axis}"
-        problems = f"{len(run.problems[shape.name])} problems, prompts of {shape.prompt_tokens} tokens"
+        about = "about " if shape.name in run.estimated else ""
+        problems = f"{run.counts[shape.name]} problems, prompts of {about}{shape.prompt_tokens} tokens"
         console.print(f"{shape.name}: {problems}; {limit}", highlight=False, soft_wrap=True)
     console.print(f"{total[0]:,} chains to generate, at most {quantity(total[1])} tokens", highlight=False)
+
+
+def memory(run: "Forecast", console: Console) -> None:
+    """Print what the weights and the cache of each method take at most, and whether a GPU holds them."""
+    gpu = run.gpu
+    table = Table(title=f"Peak memory in GiB, {run.dtype}, weights and cache", **_STYLE)
+    _columns(
+        table, ("method",), ("longest L", "one chain", "widest point", "with weights", *([gpu.name] if gpu else []))
+    )
+    for need in run.needs:
+        room = "" if gpu is None else f"{need.together} chains at a time" if need.together else "does not fit"
+        total = "?" if run.weights is None else f"{(run.weights + need.widest) / 2**30:.2f}"
+        cells = (f"{need.length}", f"{need.chain / 2**30:.2f}", f"{need.widest / 2**30:.2f}", total)
+        table.add_row(str(need.arm), *cells, *([room] if gpu else []))
+    console.print(table)
+    for note in run.notes:
+        console.print(note, highlight=False, soft_wrap=True)
 
 
 def points(found: "DataFrame", axis: str, console: Console) -> None:

@@ -1,19 +1,27 @@
 """Tasks: lm-eval task files (``tasks/*.yaml``), read without running any code in them.
 
 What hyperscale needs beyond lm-eval's own keys stands under ``metadata``: version, grader, strategy, base_length,
-lengths, and where the documents come from (``kind`` of the built-in generator).
+lengths, size, prompt_tokens, and where the documents come from: ``kind`` of the built-in generator, or the ``form`` of
+the rows of the data set that ``dataset_path``, ``dataset_name`` and ``test_split`` name.
 """
 
+import dataclasses
 import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
 
+from hyperscale.documents import Choices, Downloaded, Generated
 from hyperscale.errors import TaskError
+from hyperscale.forms import FORMS
 from hyperscale.paths import data_dir
 from hyperscale.scoring import graders
+from hyperscale.sources import Source
 
 Strategy = Literal["majority", "pass"]
 
@@ -47,8 +55,10 @@ class Task:
         strategy: How W chains make one verdict: "majority" vote or "pass" (any chain right).
         base_length: L of the base point, in tokens.
         lengths: Values of L the task is evaluated at, ascending, in tokens.
-        kind: Benchmark of the built-in generator.
         size: Number of problems.
+        prompt_tokens: Typical length of a prompt in tokens, for plans made without the data.
+        template: Jinja template of the user message, over the fields of a problem.
+        origin: Where the problems come from.
         generation: lm-eval's ``generation_kwargs``.
         gated: Whether the problems must not appear in plain text: results then hold no question.
     """
@@ -60,24 +70,54 @@ class Task:
     strategy: Strategy
     base_length: int
     lengths: tuple[int, ...]
-    kind: str
     size: int
+    prompt_tokens: int
+    template: str
+    origin: Generated | Downloaded
     generation: dict[str, Any]
     gated: bool = False
 
-    def docs(self, limit: int | None = None) -> list[Doc]:
+    def docs(self, limit: int | None = None, data: str | None = None) -> list[Doc]:
         """The first ``limit`` problems, or all of them; always the same ones in the same order.
 
+        Args:
+            limit: Number of problems.
+            data: JSONL or Parquet file, or folder of them, that stands in for the task's data set.
+
         Raises:
-            TaskError: ``limit`` is not positive, or the generator does not know the benchmark.
+            TaskError: ``limit`` is not positive, or the data are missing, malformed or cannot be downloaded.
         """
         if limit is not None and limit < 1:
             raise TaskError(f"a limit of {limit} leaves no problem of {self.name}: ask for at least 1")
-        from hyperscale.mini import benchmarks
+        return [
+            Doc(item.id, self.prompt(item.fields), item.target, item.level)
+            for item in self.origin.items(limit, data, self.name)
+        ]
 
-        items = benchmarks.items(self.kind, self.size if limit is None else min(limit, self.size))
-        code = self.grader == "code"
-        return [Doc(item.id, item.prompt, item.tests if code else item.answer, item.level) for item in items]
+    def prompt(self, fields: Mapping[str, str]) -> str:
+        """The user message of a problem, as lm-eval would render it.
+
+        Raises:
+            TaskError: The template is malformed, or names a field that the problem has not.
+        """
+        import jinja2
+
+        try:
+            return str(_template(self.template).render(**fields))
+        except jinja2.TemplateError as error:
+            raise TaskError(f"doc_to_text of {self.name} cannot be rendered: {error}") from None
+
+    def chosen(self, **values: Any) -> "Task":
+        """The task with other choices of its problems, e.g. LiveCodeBench's release and dates.
+
+        Raises:
+            TaskError: The task has no such choice, or a value makes no sense.
+        """
+        if not values:
+            return self
+        if isinstance(self.origin, Generated):
+            raise TaskError(f"{self.name} has no parameter {next(iter(values))!r}; it has: none")
+        return dataclasses.replace(self, origin=self.origin.chosen(values, self.name))
 
     def prompt_ids(self, doc: Doc, tokenizer: Any) -> tuple[int, ...]:
         """Token ids of the problem in the model's chat template, opened for the model's turn.
@@ -100,6 +140,14 @@ class Task:
 def prompt_hash(prompt: str) -> str:
     """Sixteen hexadecimal digits of the SHA-256 of a user message, stored with every sample."""
     return hashlib.sha256(prompt.encode()).hexdigest()[:16]
+
+
+def fingerprint(docs: Sequence[Doc]) -> str:
+    """Sixteen hexadecimal digits that change with any problem's id, prompt or target."""
+    digest = hashlib.sha256()
+    for doc in docs:
+        digest.update(json.dumps([doc.id, doc.prompt, doc.target], sort_keys=True).encode())
+    return digest.hexdigest()[:16]
 
 
 def available() -> dict[str, str]:
@@ -144,8 +192,10 @@ def read(path: Path) -> Task:
             strategy=meta["strategy"],
             base_length=int(meta["base_length"]),
             lengths=tuple(int(length) for length in meta["lengths"]),
-            kind=str(meta["kind"]),
             size=int(meta["size"]),
+            prompt_tokens=int(meta["prompt_tokens"]),
+            template=str(config["doc_to_text"]),
+            origin=_origin(config, meta),
             generation=dict(config.get("generation_kwargs") or {}),
             gated=bool(meta.get("gated", False)),
         )
@@ -157,6 +207,21 @@ def read(path: Path) -> Task:
     return task
 
 
+def _origin(config: dict[str, Any], meta: dict[str, Any]) -> Generated | Downloaded:
+    if "kind" in meta:
+        return Generated(str(meta["kind"]), int(meta["size"]), meta["grader"] == "code")
+    source = Source(
+        str(config["dataset_path"]),
+        None if config.get("dataset_name") is None else str(config["dataset_name"]),
+        str(config["test_split"]),
+        bool(meta.get("gated", False)),
+    )
+    if meta["form"] not in FORMS:
+        raise ValueError(f"unknown form {meta['form']!r}, known: {', '.join(FORMS)}")
+    choices = {name: meta[name] for name in (each.name for each in dataclasses.fields(Choices)) if name in meta}
+    return Downloaded(source, str(meta["form"])).chosen(choices, str(config["task"]))
+
+
 def _check(task: Task, path: Path) -> None:
     graders.get(task.grader)
     if task.strategy not in get_args(Strategy):
@@ -165,6 +230,14 @@ def _check(task: Task, path: Path) -> None:
         raise TaskError(f"task file {path}: lengths must be positive and ascending, not {list(task.lengths)}")
     if task.base_length not in task.lengths:
         raise TaskError(f"task file {path}: base_length {task.base_length} is not one of its lengths")
+
+
+@cache
+def _template(text: str) -> Any:
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import SandboxedEnvironment
+
+    return SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(text)
 
 
 class _Loader(yaml.SafeLoader):

@@ -4,6 +4,7 @@ import pytest
 
 from hyperscale import config, models
 from hyperscale.errors import BudgetError, ConfigError, ModelError
+from hyperscale.shapes import shape_of
 
 
 def resolved(**values):
@@ -43,7 +44,7 @@ def test_a_named_budget_brings_its_grid():
         ({"cr": 8}, ConfigError, "cr: Extra inputs are not permitted"),
         ({"params": {"vanilla": {"cr": 3}}}, ConfigError, "set by crs"),
         ({"params": {"dms": {"window": 3}}}, ConfigError, "'dms' is no method of this run"),
-        ({"model": "qwen3-8b"}, ConfigError, "name some with --task"),
+        ({"model": "owner/name"}, ConfigError, "name some with --task"),
         ({"model": "nope"}, ModelError, "choose one of mini, "),
         ({"budget": "much"}, BudgetError, "cannot read the budget 'much'"),
         ({"grid": "nope"}, BudgetError, "unknown grid 'nope'"),
@@ -154,11 +155,11 @@ def test_a_local_checkpoint(folder):
 
 
 def test_bytes_of_an_entry(folder):
-    assert models.entry_bytes(str(folder / "base"), "float32") == 2 * 8 * 4 * 3 * 2
-    assert models.entry_bytes(str(folder / "base"), "bfloat16") == 2 * 8 * 2 * 3 * 2
+    assert shape_of("m", str(folder / "base")).entry_bytes("float32") == 2 * 8 * 4 * 3 * 2
+    assert shape_of("m", str(folder / "base")).entry_bytes("bfloat16") == 2 * 8 * 2 * 3 * 2
     (folder / "base" / "config.json").write_text("{}")
     with pytest.raises(ModelError, match="lacks"):
-        models.entry_bytes(str(folder / "base"), "float32")
+        shape_of("m", str(folder / "base")).entry_bytes("float32")
 
 
 def test_other_weights_have_another_fingerprint(folder):

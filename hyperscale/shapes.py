@@ -1,0 +1,96 @@
+"""A model's shape: what cache and weights take, known from its configuration without loading anything."""
+
+import json
+import struct
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from hyperscale.errors import ModelError
+
+ITEM_BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a decoder.
+
+    Attributes:
+        layers: Number of layers.
+        kv_heads: KV heads of a layer.
+        head_dim: Entries of a key or value.
+        parameters: Number of weights, or None if only the weights' files would say.
+    """
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+    parameters: int | None = None
+
+    def entry_bytes(self, dtype: str) -> int:
+        """Bytes of one (key, value) pair, summed over layers and KV heads: 2 · D · itemsize · layers · KV heads."""
+        return 2 * self.head_dim * self.kv_heads * self.layers * ITEM_BYTES[dtype]
+
+    def weight_bytes(self, dtype: str) -> int | None:
+        """Bytes of the weights."""
+        return None if self.parameters is None else self.parameters * ITEM_BYTES[dtype]
+
+
+def shape_of(model: str, path: str) -> Shape:
+    """The shape of a model's checkpoint: as its files say, else as the registry knows it, else as the hub says.
+
+    Args:
+        model: The model's name, folder or hub id.
+        path: The checkpoint: an absolute folder or a hub id.
+
+    Raises:
+        ModelError: The checkpoint's configuration cannot be read or is of another kind.
+    """
+    from hyperscale import models
+
+    if Path(path).is_absolute():
+        return from_config(models.read_config(Path(path)), path, _parameters(Path(path)))
+    if known := models.find(model).shape:
+        return known
+    models.require(path, model)
+    try:
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(path).to_dict()
+    except Exception as error:  # transformers raises many kinds here, all meaning the same to the user
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(f"cannot read the configuration of {path}: {reason}") from None
+    return from_config(config, path)
+
+
+def from_config(config: dict[str, Any], path: str, parameters: int | None = None) -> Shape:
+    """The shape in a ``config.json``.
+
+    Raises:
+        ModelError: It lacks a size.
+    """
+    try:
+        heads = int(config["num_attention_heads"])
+        width = int(config.get("head_dim") or config["hidden_size"] // heads)
+        return Shape(
+            int(config["num_hidden_layers"]), int(config.get("num_key_value_heads") or heads), width, parameters
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"the configuration of {path} lacks {error}: it is not a decoder this project can run"
+        ) from None
+
+
+def _parameters(folder: Path) -> int | None:
+    """Number of weights by the headers of a folder's safetensors files; None if there are none or they are broken."""
+    total = 0
+    for file in folder.glob("*.safetensors"):
+        try:
+            with file.open("rb") as data:
+                (size,) = struct.unpack("<Q", data.read(8))
+                header = json.loads(data.read(min(size, 1 << 26)))
+            total += sum(prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+        except (OSError, ValueError, struct.error, KeyError, TypeError, AttributeError):
+            return None
+    return total or None
