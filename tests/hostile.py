@@ -524,7 +524,7 @@ def f(x):
 case("endless regular expression", "import re\ndef f(x): return bool(re.match('(a+)+$', 'a' * 64 + 'b'))")(
     stopped("timeout")
 )
-case("memory bomb", "def f(x): return len([bytearray(64 << 20) for _ in range(48)])")(stopped("memory"))
+case("memory bomb", "def f(x): return len([bytes(64 << 20) for _ in range(48)])")(stopped("memory"))
 case("memory bomb by a growing string", """
 def f(x):
     s = "x" * 1024
