@@ -35,6 +35,8 @@ class Request:
         prompt_ids: Token ids of the prompt.
         max_new_tokens: L, the most tokens to generate.
         checkpoints: Lengths at which the trace records costs, ascending.
+        forced: Token ids to feed in place of drawn ones, ``max_new_tokens`` of them: the chain is these tokens, scored
+            through the same cache; nothing ends it early. Empty: tokens are drawn.
     """
 
     problem: str
@@ -42,6 +44,7 @@ class Request:
     prompt_ids: tuple[int, ...]
     max_new_tokens: int
     checkpoints: tuple[int, ...] = ()
+    forced: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,9 +58,11 @@ class Chain:
         token_ids: Generated ids, the end-of-sequence token included if it was drawn.
         text: Decoded text; special tokens of the vocabulary are left out, thinking marks are kept.
         finish: "stop" if the end of sequence or a stop string was reached, "length" if cut at L.
-        logprob: Sum of the log-probabilities (temperature 1) of the generated tokens.
+        logprob: Sum of the log-probabilities (temperature 1) of the generated tokens. Of forced tokens: over all rows
+            of the output layer, as transformers scores them.
         trace: Costs at each checkpoint.
         seconds: Wall-clock time between admission and finish.
+        greedy: Whether every token was the most probable one; known of forced tokens only.
     """
 
     problem: str
@@ -69,6 +74,7 @@ class Chain:
     logprob: float
     trace: KVTrace
     seconds: float
+    greedy: bool = False
 
 
 class Engine(ABC):

@@ -14,7 +14,7 @@ from torch import Tensor
 from hyperscale import noise
 from hyperscale.engines import passes
 from hyperscale.engines.base import Chain, Request, Sampling
-from hyperscale.engines.sampling import draw
+from hyperscale.engines.sampling import draw, force
 from hyperscale.engines.text import Decoder, end_ids
 from hyperscale.errors import EngineError
 from hyperscale.kv.cache import RaggedCache
@@ -36,6 +36,7 @@ class _Live:
     started: float
     ids: list[int] = field(default_factory=list)
     logprob: float = 0.0
+    greedy: bool = True
 
 
 class Batch:
@@ -78,17 +79,29 @@ class Batch:
             return None
         n = len(self._live)
         table = self._table[:, :n]
-        tokens, logprobs = draw(torch.cat(logits)[:, : self._vocabulary], table[2], table[3], self._sampling)
+        tokens, logprobs, greedy = self._next_tokens(torch.cat(logits), table)
         table[0] = tokens
         table[1] += 1
         table[3] += 1
         # The one time per step that the host waits for the device.
         live = self.cache.lens[:, :n].sum((0, 2))
         full = self.cache.full(decoded)
-        packed = torch.cat([tokens, live, logprobs.view(torch.int64), full.view(-1).to(torch.int64)]).cpu().numpy()
-        finished = self._record(packed[:n], packed[n : 2 * n], packed[2 * n : 3 * n].view(np.float64))
-        self._restructure(packed[3 * n :].astype(bool).reshape(len(full), full.shape[1]), decoded, list(finished))
+        parts = [tokens, live, logprobs.view(torch.int64), greedy.to(torch.int64), full.view(-1).to(torch.int64)]
+        packed = torch.cat(parts).cpu().numpy()
+        finished = self._record(*packed[: 4 * n].reshape(4, n))
+        self._restructure(packed[4 * n :].astype(bool).reshape(len(full), full.shape[1]), decoded, list(finished))
         return list(finished.values())
+
+    def _next_tokens(self, logits: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Next token of every chain, its log-probability, and whether it is the most probable one (if forced)."""
+        tokens, logprobs = draw(logits[:, : self._vocabulary], table[2], table[3], self._sampling)
+        given = [chain.request.forced[len(chain.ids)] if chain.request.forced else -1 for chain in self._live]
+        if max(given) < 0:
+            return tokens, logprobs, torch.zeros_like(tokens)
+        wanted = torch.tensor(given, device=self._device)
+        forced = wanted >= 0
+        scores, greedy = force(logits, wanted.clamp(min=0))
+        return torch.where(forced, wanted, tokens), torch.where(forced, scores, logprobs), greedy & forced
 
     def _decode(self) -> Tensor:
         n = len(self._live)
@@ -121,6 +134,8 @@ class Batch:
                 raise EngineError(
                     f"request {request.problem}/{request.chain} needs a prompt and at least one new token to generate"
                 )
+            if request.forced and len(request.forced) != request.max_new_tokens:
+                raise EngineError(f"request {request.problem}/{request.chain} must force exactly max_new_tokens tokens")
         started = perf_counter()
         ids = group[0].prompt_ids
         if self._prompt is None or self._prompt[0] != ids:
@@ -146,16 +161,17 @@ class Batch:
         prompt = current.prompt()
         return prompt, logits, prompt.lens.cpu().numpy()
 
-    def _record(
-        self, tokens: Ints, live: Ints, logprobs: np.ndarray[tuple[int], np.dtype[np.float64]]
-    ) -> dict[int, Chain]:
+    def _record(self, tokens: Ints, live: Ints, logprobs: Ints, greedy: Ints) -> dict[int, Chain]:
+        """Book a step; log-probabilities come as the bits of float64."""
         finished = {}
-        rows = zip(self._live, tokens.tolist(), live.tolist(), logprobs.tolist(), strict=True)
-        for index, (chain, token, entries, logprob) in enumerate(rows):
+        numbers = logprobs.view(np.float64).tolist()
+        rows = zip(self._live, tokens.tolist(), live.tolist(), numbers, greedy.tolist(), strict=True)
+        for index, (chain, token, entries, logprob, best) in enumerate(rows):
+            chain.greedy &= bool(best)
             chain.ids.append(token)
             chain.logprob += logprob
             chain.ledger.token(entries)
-            if token in self._end or self._decoder.stopped(chain.ids):
+            if not chain.request.forced and (token in self._end or self._decoder.stopped(chain.ids)):
                 finished[index] = self._finish(chain, "stop")
             elif len(chain.ids) == chain.request.max_new_tokens:
                 finished[index] = self._finish(chain, "length")
@@ -173,6 +189,7 @@ class Batch:
             logprob=chain.logprob,
             trace=chain.ledger.trace(lambda tokens: self._decoder.chars(chain.ids[:tokens], text)),
             seconds=perf_counter() - chain.started,
+            greedy=chain.greedy,
         )
 
     def _restructure(

@@ -57,3 +57,18 @@ def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     ordered, indices = probabilities.sort(dim=-1, descending=True, stable=True)
     before = ordered.to(torch.float64).cumsum(-1) - ordered
     return torch.zeros_like(probabilities).scatter(1, indices, ordered.masked_fill(before >= top_p, 0.0))
+
+
+def force(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Score given tokens.
+
+    Args:
+        logits: (chains, vocabulary), of the whole output layer.
+        tokens: (chains,) int64.
+
+    Returns:
+        Their log-probabilities at temperature 1 (chains,) float64, and whether each is the most probable (chains,).
+    """
+    scores = torch.log_softmax(logits.to(torch.float32), dim=-1)
+    logprobs = scores.gather(1, tokens[:, None])[:, 0].to(torch.float64)
+    return logprobs, scores.argmax(-1) == tokens
