@@ -3,12 +3,12 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from hyperscale import arguments
 from hyperscale.errors import ConfigError, HyperscaleError
 
 if TYPE_CHECKING:
@@ -98,17 +98,17 @@ def run(
     console.print("hyperscale: planning …", style="dim")
     options = {
         "model": model,
-        "methods": _names("--method", method),
+        "methods": arguments.names("--method", method),
         "budget": budget,
         "axis": axis,
-        "tasks": _names("--task", task),
-        "data": _pairs("--data", data),
-        "task_params": _nested("--task-param", task_param),
-        "lengths": _numbers("--length", length, int),
-        "crs": _numbers("--cr", cr, float),
+        "tasks": arguments.names("--task", task),
+        "data": arguments.pairs("--data", data),
+        "task_params": arguments.nested("--task-param", task_param),
+        "lengths": arguments.numbers("--length", length, int),
+        "crs": arguments.numbers("--cr", cr, float),
         "grid": grid,
         "limit": limit,
-        "seeds": _numbers("--seed", seed, int),
+        "seeds": arguments.numbers("--seed", seed, int),
         "temperature": temperature,
         "top_p": top_p,
         "device": device,
@@ -241,46 +241,6 @@ def _list(entries: dict[str, str]) -> None:
     width = max(map(len, entries), default=0)
     for name, line in entries.items():
         typer.echo(f"{name:<{width}}  {line}")
-
-
-def _names(option: str, text: str | None) -> list[str] | None:
-    if text is None:
-        return None
-    names = [part.strip() for part in text.split(",")]
-    if not all(names):
-        raise ConfigError(f"{option} {text!r} has an empty name: write names with commas between them")
-    return names
-
-
-def _pairs(option: str, texts: list[str] | None) -> dict[str, str] | None:
-    """``name=value`` texts by name; a text that begins with no plain name is the value of ""."""
-    if not texts:
-        return None
-    found: dict[str, str] = {}
-    for text in texts:
-        name, sign, value = text.partition("=")
-        name, value = (name, value) if sign and name.replace("_", "").replace(".", "").isalnum() else ("", text)
-        if name in found:
-            raise ConfigError(f"{option} gives {name or 'the same'} twice: {found[name]} and {value}")
-        found[name] = value
-    return found
-
-
-def _nested(option: str, texts: list[str] | None) -> dict[str, dict[str, str]] | None:
-    found: dict[str, dict[str, str]] = {}
-    for name, value in (_pairs(option, texts) or {}).items():
-        task, dot, param = name.partition(".")
-        if not dot:
-            raise ConfigError(f"{option}: write task.parameter=value, e.g. livecodebench.end_date=2024-12-31")
-        found.setdefault(task, {})[param] = value
-    return found or None
-
-
-def _numbers(option: str, text: str | None, kind: Callable[[str], Any]) -> list[Any] | None:
-    try:
-        return None if text is None else [kind(part) for part in text.split(",")]
-    except ValueError:
-        raise ConfigError(f"{option} {text!r} is not a list of numbers: write them with commas between them") from None
 
 
 def _fail(message: str) -> NoReturn:
