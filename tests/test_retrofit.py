@@ -137,11 +137,21 @@ def test_a_retrofit_is_a_function_of_its_seed():
     assert not equal(ends[0], ends[2])
 
 
-def test_a_reference_length_raises_the_target():
-    recipe = dataclasses.replace(QUICK, targets=(2.0,), reference=9.0)  # a window of 4 and itself: 5 of 9 are held
-    made = retrofit(recipe)
+def test_by_the_ledger_the_window_is_made_up_for():
+    # 32-token documents of which every token is generated: with a window of 4, 5 entries of the end are held anyway,
+    # so half of all entries held asks for more than half of the others to be evicted.
+    alphas = []
+    for ledger in (False, True):
+        made = retrofit(dataclasses.replace(QUICK, targets=(2.0,), ledger=ledger))
+        alphas += [check_gates(made, [batch(-1)]).alpha for _ in made.run(map(batch, itertools.count()))]
+    assert alphas[0] == pytest.approx(0.5, abs=0.06)
+    assert alphas[1] > alphas[0] + 0.06
+
+
+def test_reach_asks_for_a_share_of_the_ratio():
+    made = retrofit(dataclasses.replace(QUICK, targets=(3.0,), reach=0.5))
     for _ in made.run(map(batch, itertools.count())):
-        assert check_gates(made, [batch(-1)]).alpha > 0.75
+        assert check_gates(made, [batch(-1)]).alpha == pytest.approx(1 - 1 / 1.5, abs=0.06)
 
 
 # --- check ---

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hyperscale.retrofit.losses import compression, distillation, scheduled_cr, target_alpha
+from hyperscale.retrofit.losses import compression, distillation, savings, scheduled_cr
 
 # --- distillation ---
 
@@ -62,7 +62,7 @@ def verdicts(*shares, layers=3, heads=2):
 def gradients(alphas, target, group, groups):
     loss, share = compression(alphas, target, torch.tensor([group]), groups)
     loss.backward()
-    return loss.item(), share.tolist(), torch.stack([a.grad for a in alphas]).sum((0, 1, 3)).tolist()
+    return loss.item(), share[:, 0].tolist(), torch.stack([a.grad for a in alphas]).sum((0, 1, 3)).tolist()
 
 
 def test_compression_is_the_shortfall_of_the_mean():
@@ -99,23 +99,65 @@ def test_compression_of_nothing_is_zero():
 # --- target ---
 
 
-@pytest.mark.parametrize("cr", [1, 2, 4, 8])
-def test_the_default_target_is_the_papers(cr):
-    assert target_alpha(cr) == 1 - 1 / cr
-    assert target_alpha(cr, 256) == 1 - 1 / cr
-
-
-@pytest.mark.parametrize(("cr", "window", "reference"), [(2, 16, 1200), (4, 16, 1200), (8, 16, 1200), (4, 0, 10)])
-def test_with_a_reference_length_the_realised_ratio_is_nominal(cr, window, reference):
-    alpha = target_alpha(cr, window, reference)
-    # Live entries once the last token is in: the window and the token itself, and what is kept of the rest.
-    live = (window + 1) + (1 - alpha) * (reference - window - 1)
-    assert reference / live == pytest.approx(cr)
-
-
-def test_a_target_out_of_reach_stays_below_one():
-    assert target_alpha(8, 16, 18) == 0.999
-
-
 def test_the_ratio_rises_by_one_in_so_many_steps_and_stops():
     assert [scheduled_cr(step, 100, 8) for step in (0, 50, 100, 700, 5000)] == [1, 1.5, 2, 8, 8]
+
+
+# --- what eviction saves ---
+
+ROWS = [  # documents as (prompt, generated) lengths, then padding
+    [(3, 9), (1, 2), (0, 1)],
+    [(5, 1), (2, 13)],
+]
+
+
+def packed(rows, length=24):
+    """Documents and the places where a step reads, both (rows, length); padding is document -1."""
+    document, generated = torch.full((len(rows), length), -1), torch.zeros(len(rows), length)
+    for r, row in enumerate(rows):
+        at = 0
+        for number, (prompt, steps) in enumerate(row):
+            document[r, at : at + prompt + steps] = number
+            generated[r, at + prompt : at + prompt + steps] = 1
+            at += prompt + steps
+    return document, generated
+
+
+@pytest.mark.parametrize("window", [0, 1, 4, 30])
+def test_savings_are_what_counting_a_full_mask_gives(window):
+    document, generated = packed(ROWS)
+    cost, saved = savings(document, generated, window)
+    for r in range(len(ROWS)):
+        for i in range(document.shape[1]):
+            same = [t for t in range(i, document.shape[1]) if document[r, t] == document[r, i]]
+            late = [t for t in same if t - i > window]
+            read, spared = (sum(generated[r, t].item() for t in each) for each in (same, late))
+            assert cost[r, i].tolist() == [read, 1]
+            assert saved[r, i].tolist() == [spared, float(bool(late))]
+
+
+def test_a_share_saved_is_the_realised_ratio():
+    # One document, everything evicted but the tokens 0 and 7: the shares follow from counting entries step by step.
+    prompt, steps, window = 6, 40, 3
+    document, generated = packed([[(prompt, steps)]], prompt + steps)
+    alpha = torch.ones(1, prompt + steps, 2)
+    alpha[:, [0, 7]] = 0.0
+    group = torch.zeros(1, prompt + steps, dtype=torch.long)
+    cost, saved = savings(document, generated, window)
+    _, share = compression([alpha], 0.5, group, 1, cost, saved)
+    live = [sum(t - i <= window or i in (0, 7) for i in range(t + 1)) for t in range(prompt, prompt + steps)]
+    dense = [t + 1 for t in range(prompt, prompt + steps)]
+    assert 1 / (1 - share[0, 0].item()) == pytest.approx(sum(dense) / sum(live))
+    assert 1 / (1 - share[0, 1].item()) == pytest.approx(dense[-1] / live[-1])
+
+
+def test_each_axis_pulls_by_itself():
+    document, generated = packed([[(4, 8)]], 12)
+    cost, saved = savings(document, generated, 0)
+    group = torch.zeros(1, 12, dtype=torch.long)
+    alpha = torch.zeros(1, 12, 1)
+    alpha[:, :4] = 1.0  # the prompt is gone: many reads saved, few entries of the end
+    alpha.requires_grad_()
+    loss, share = compression([alpha], 0.4, group, 1, cost, saved)
+    assert share[0, 0] > 0.4 > share[0, 1]
+    assert loss.item() == pytest.approx(0.4 - share[0, 1].item())

@@ -7,7 +7,6 @@ phase with the hard gates of inference (see `hyperscale.retrofit.check` for why)
 """
 
 import copy
-import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from torch import Tensor
 from hyperscale.methods.gate import GateConfig
 from hyperscale.retrofit.attention import Packed, compile_layers, use_packed_attention
 from hyperscale.retrofit.gates import GatedModel
-from hyperscale.retrofit.losses import compression, distillation, scheduled_cr, target_alpha
+from hyperscale.retrofit.losses import compression, distillation, savings, scheduled_cr
 
 
 class TrainingBatch(Protocol):
@@ -45,8 +44,9 @@ class Recipe:
         gate_lr: Learning rate of the projections; their output is scaled by 100.
         warmup: Steps over which the learning rate rises.
         clip: Norm the gradients are clipped to.
-        reference: Sequence length at which the realised ratio is to be the nominal one, the window counted; infinite
-            is the paper's loss.
+        ledger: Ask for the ratio in what the ledger counts, reads and entries held at the end, the window counted
+            (`hyperscale.retrofit.losses.savings`); otherwise in evicted tokens, the paper's loss.
+        reach: Share of the nominal ratio that is asked for; 1 is the paper's.
         groups: Number of kinds of data, each pulled to the target by itself; 1 is the paper's loss.
         seed: Seed of the gates' noise.
     """
@@ -59,7 +59,8 @@ class Recipe:
     gate_lr: float = 3e-5
     warmup: int = 20
     clip: float = 1.0
-    reference: float = math.inf
+    ledger: bool = False
+    reach: float = 1.0
     groups: int = 1
     seed: int = 0
 
@@ -74,7 +75,8 @@ class Finished:
         config: The gates' settings.
         steps: Optimiser steps it has seen, the hard phase included.
         tokens: Tokens it has seen, the hard phase included.
-        log: One entry per logged step: step, mode, cr, kl, and alpha of each group.
+        log: One entry per logged step: step, mode, cr, kl, and alpha of each group (with ``ledger``, its share of reads
+            saved).
     """
 
     cr: float
@@ -152,7 +154,11 @@ class Retrofit:
         kl, alphas = self.divergence(batch)
         kind = batch.kind.to(self.device)
         group_of = kind if r.groups > 1 else torch.where(kind >= 0, 0, -1)
-        short, share = compression(alphas, target_alpha(cr, r.window, r.reference), group_of, r.groups)
+        target = max(0.0, 1.0 - 1.0 / (r.reach * cr))
+        counted: tuple[Tensor, ...] = ()
+        if r.ledger:
+            counted = savings(batch.document.to(self.device), batch.weight.to(self.device), r.window)
+        short, share = compression(alphas, target, group_of, r.groups, *counted)
         loss = kl + short if self.gated.mode == "noisy" else kl
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], r.clip)
@@ -160,7 +166,7 @@ class Retrofit:
         self.gated.model.zero_grad(set_to_none=True)
         self.tokens += batch.ids.numel()
         if self.steps % 25 == 0 or self.steps == 1:
-            means: list[float] = share.tolist()
+            means: list[float] = share[:, 0].tolist()
             self.log.append({"step": self.steps, "mode": self.gated.mode, "cr": cr, "kl": kl.item(), "alpha": means})
             self.report(
                 f"{time.monotonic() - self._started:5.0f} s  step {self.steps:5d} {self.gated.mode:5s}  CR {cr:5.2f}  "

@@ -1,24 +1,8 @@
 """The two losses of a DMS retrofit and the schedule of its target."""
 
-import math
-
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
-
-
-def target_alpha(cr: float, window: int = 0, reference: float = math.inf) -> float:
-    """Share of keys to evict at compression ratio ``cr``: ``1 - 1 / CR``, as in the paper, by default.
-
-    The window's keys are held whatever their verdict, so a sequence of n tokens falls short of the nominal ratio.
-    A reference length makes up for it: at ``reference`` tokens the realised ratio is the nominal one.
-
-    Args:
-        cr: Compression ratio, at least 1.
-        window: w of the delayed eviction.
-        reference: Length in tokens at which the realised ratio is to be the nominal one.
-    """
-    return min((1.0 - 1.0 / cr) / (1.0 - (window + 1) / reference), 0.999)
 
 
 def scheduled_cr(step: int, steps_per_unit: float, final: float) -> float:
@@ -43,26 +27,68 @@ def distillation(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
     return (divergence * weight).sum() / weight.sum().clamp_min(1.0)
 
 
-def compression(alphas: list[Tensor], target: float, group: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """One-sided compression loss: how far the mean eviction falls short of its target.
+def savings(document: Tensor, generated: Tensor, window: int) -> tuple[Tensor, Tensor]:
+    """What each entry costs if it is kept, and how much of that its eviction saves, on the ledger's two axes.
 
-    ``sum over groups of max(target - mean alpha, 0)``; with one group it is the paper's loss, normalised as in the
-    published code. More groups (one per kind of data), each with the full weight, keep the model from evicting one
-    kind of text more to spare another.
+    The paper's loss counts evicted tokens. Entries are not read equally often: a token of the prompt is read by every
+    step that follows, one near the end by few, and the window's entries are held whatever their verdict. Counting
+    what the ledger counts makes the nominal ratio the realised one.
+
+    Args:
+        document: (batch, sequence) number of the document in its row; each document is contiguous.
+        generated: (batch, sequence) above 0 where a decode step would read the cache at this token.
+        window: w of the delayed eviction; entry i is read by tokens i to i + w before its verdict counts.
+
+    Returns:
+        Costs and savings, each (batch, sequence, 2): reads until the document's end, and entries held there.
+    """
+    length = document.shape[1]
+    place = torch.arange(length, device=document.device)
+    last = torch.ones_like(document, dtype=torch.bool)
+    last[:, :-1] = document[:, :-1] != document[:, 1:]
+    # The place of the document's last token, carried back over the document.
+    end = torch.where(last, place, length).flip(1).cummin(1).values.flip(1)
+    until = (generated > 0).to(torch.float32).cumsum(1)
+
+    def from_place(first: Tensor) -> Tensor:
+        read = until.gather(1, end) - torch.where(first > 0, until.gather(1, (first - 1).clamp(0, length - 1)), 0.0)
+        inside = (first <= end).to(torch.float32)
+        return torch.stack([read * inside, inside], -1)
+
+    return from_place(place.expand_as(document)), from_place((place + window + 1).expand_as(document))
+
+
+def compression(
+    alphas: list[Tensor],
+    target: float,
+    group: Tensor,
+    groups: int,
+    cost: Tensor | None = None,
+    saved: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One-sided compression loss: how far eviction falls short of its target.
+
+    ``sum over groups and axes of max(target - share saved, 0)``. By default every token costs 1 and saves 1, so the
+    share saved is the mean alpha; with one group that is the paper's loss, normalised as in the published code. More
+    groups (one per kind of data), each with the full weight, keep the model from evicting one kind of text more to
+    spare another.
 
     Args:
         alphas: One (batch, sequence, kv_heads) tensor per layer.
-        target: alpha* in [0, 1).
+        target: Share to save, in [0, 1): ``1 - 1 / CR``.
         group: (batch, sequence) group of each token, -1 for tokens that do not count.
         groups: Number of groups.
+        cost: (batch, sequence, axes) what an entry costs if kept, see `savings`.
+        saved: (batch, sequence, axes) what its eviction saves.
 
     Returns:
-        The loss and the mean alpha of each group, both differentiable.
+        The loss and the share saved, (groups, axes), both differentiable.
     """
     mean = torch.stack([a.mean(-1) for a in alphas]).mean(0)
-    member = torch.nn.functional.one_hot(group.clamp_min(0), groups) * (group >= 0)[..., None]
-    count = member.sum((0, 1))
-    share = (mean[..., None] * member).sum((0, 1)) / count.clamp_min(1)
-    present = count > 0
-    short = (target - share).clamp_min(0.0) * present
+    if cost is None or saved is None:
+        cost = saved = torch.ones_like(mean)[..., None]
+    member = (torch.nn.functional.one_hot(group.clamp_min(0), groups) * (group >= 0)[..., None]).to(mean.dtype)
+    total = torch.einsum("bsg,bsx->gx", member, cost)
+    share = torch.einsum("bsg,bsx->gx", member, mean[..., None] * saved) / total.clamp_min(1.0)
+    short = (target - share).clamp_min(0.0) * (total > 0)
     return short.sum(), share
