@@ -6,7 +6,7 @@ import sys
 import checkpoints
 import pytest
 
-from hyperscale import cli, results
+from hyperscale import arguments, cli, results
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +178,7 @@ def test_broken_weights(run, weights, tmp_path):
 
 def test_errors_of_ours_are_not_hidden(run, monkeypatch):
     """Only user errors become one line: a bug keeps its traceback."""
-    monkeypatch.setattr(cli.arguments, "names", lambda *_: 1 / 0)
+    monkeypatch.setattr(arguments, "names", lambda *_: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["hyperscale", "run"])
     with pytest.raises(ZeroDivisionError):
         cli.main()

@@ -1,0 +1,40 @@
+"""``hyperscale models``, ``methods``, ``tasks`` and ``budgets``: what there is, a line each."""
+
+import typer
+
+
+def models() -> None:
+    """List the models known by name."""
+    from hyperscale import models as registry
+
+    _list(registry.available())
+
+
+def methods() -> None:
+    """List the KV-compression methods."""
+    from hyperscale import methods as registry
+
+    _list(registry.available())
+
+
+def tasks() -> None:
+    """List the tasks."""
+    from hyperscale import tasks as registry
+
+    _list(registry.available())
+
+
+def budgets() -> None:
+    """List the named grids and how budgets are written."""
+    from hyperscale import budget
+
+    _list(budget.available())
+    typer.echo(
+        "or a ceiling per problem: 8x (base points), kv_reads=2^28, peak_kv=32Ki, peak_bytes=8GiB, tokens=1M, all"
+    )
+
+
+def _list(entries: dict[str, str]) -> None:
+    width = max(map(len, entries), default=0)
+    for name, line in entries.items():
+        typer.echo(f"{name:<{width}}  {line}")

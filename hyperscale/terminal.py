@@ -1,0 +1,25 @@
+"""What commands print to."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: Columns where there is no terminal to ask.
+PIPE_WIDTH = 140
+
+
+def console() -> "Console":
+    """The standard output; markup is off, since a path may hold what looks like markup."""
+    from rich.console import Console
+
+    made = Console(markup=False)
+    return made if made.is_terminal else Console(width=PIPE_WIDTH, markup=False)
+
+
+def hush() -> None:
+    """Keep transformers' own bars and notes out of the display; errors still come through as exceptions."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
