@@ -60,14 +60,21 @@ def evaluate(e: Envelope, at: Floats) -> Floats:
     Returns:
         (..., m); NaN left of the cheapest and right of the most expensive point.
     """
-    x, y = e.x[..., None, :], e.y[..., None, :]
-    left = np.maximum((x <= at[:, None]).sum(axis=-1, keepdims=True) - 1, 0)  # the last place at or left of each cost
-    right = np.minimum(left + 1, x.shape[-1] - 1)
-    shape = (*e.x.shape[:-1], len(at), x.shape[-1])
-    x, y = np.broadcast_to(x, shape), np.broadcast_to(y, shape)
-    x0, x1, y0, y1 = (np.take_along_axis(v, i, -1)[..., 0] for v, i in ((x, left), (x, right), (y, left), (y, right)))
+    order = np.argsort(at)
+    left = np.maximum(_reached(e.x, at[order])[..., np.argsort(order)] - 1, 0)  # the last place at or left of each cost
+    right = np.minimum(left + 1, e.x.shape[-1] - 1)
+    x0, x1, y0, y1 = (np.take_along_axis(v, i, -1) for v, i in ((e.x, left), (e.x, right), (e.y, left), (e.y, right)))
     value = y0 + _slope(x0, x1, y0, y1) * (at - x0)
     return np.where((at >= e.x[..., :1]) & (at <= e.end[..., None]), value, np.nan)
+
+
+def _reached(x: Floats, at: Floats) -> NDArray[np.intp]:
+    """(..., m), how many of each row's places lie at or left of each of the (m,) ascending costs."""
+    rows, bins = x.reshape(-1, x.shape[-1]), len(at) + 1
+    first = np.searchsorted(at, rows)  # the first cost that is not left of each place
+    cells = first + bins * np.arange(len(rows))[:, None]
+    counts = np.bincount(cells.ravel(), minlength=bins * len(rows)).reshape(-1, bins)
+    return counts.cumsum(axis=1)[:, :-1].reshape(*x.shape[:-1], len(at))
 
 
 def area(e: Envelope, low: Floats, high: Floats) -> Floats:

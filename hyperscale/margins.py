@@ -9,24 +9,42 @@ How far to trust it: in simulations with 48 points against 16 (eight chains a pr
 95 % percentile interval covered the true margin in 87 to 93 % of cases, and where it missed, the truth nearly always
 lay below it; the margin itself was 0.6 to 2.6 points too high, for the method with more points gains more from the
 maximum. Bias-corrected and basic intervals covered no better. More problems help; more points do not.
+With fewer than `MIN_PROBLEMS` problems no interval is given: it would be too narrow to mean anything.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperscale.envelope import Envelope, area, envelope, evaluate
+from hyperscale.bootstrap import COVERAGE, FRONTIER, MIN_PROBLEMS, N_BOOT, Bootstrap, reliable
+from hyperscale.envelope import Envelope, area, evaluate
 from hyperscale.errors import ResultsError
 from hyperscale.points import COSTS, Cell, Samples, cells
 
+__all__ = [
+    "COVERAGE",
+    "FRONTIER",
+    "MIN_PROBLEMS",
+    "Bootstrap",
+    "Margin",
+    "band",
+    "band_of",
+    "check_axis",
+    "compare",
+    "margin",
+    "margins",
+    "parse_pairs",
+    "reliable",
+]
+
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
+Pair = tuple[str, str]
 NOWHERE: Interval = (float("nan"), float("nan"))
-COVERAGE = 0.9  # share of its method's problems that a point must rest on to count for a frontier
-FRONTIER = ("task", "model", "method")  # what the points of one frontier share; runs and CRs are united
+BASELINE = "vanilla"
 
 
 @dataclass(frozen=True)
@@ -39,11 +57,13 @@ class Margin:
         task: Task.
         axis: Cost axis.
         linear: Margin on the linear axis, in percentage points; NaN where the frontiers have no common interval.
-        linear_ci: Its 95 % bootstrap interval over problems.
+        linear_ci: Its 95 % bootstrap interval over problems; NaN with fewer than `MIN_PROBLEMS` problems, or where
+            fewer than half of the resamples have a margin.
         log2: Margin on the log2 axis, in percentage points.
-        log2_ci: Its 95 % bootstrap interval over problems.
+        log2_ci: Its 95 % bootstrap interval over problems, NaN as the linear one.
         interval: The common interval of costs, in the axis's unit.
         n_problems: Problems that both methods were run on; only they count.
+        model: Model.
     """
 
     a: str
@@ -56,26 +76,12 @@ class Margin:
     log2_ci: Interval
     interval: Interval
     n_problems: int
+    model: str = ""
 
-
-class _Table(NamedTuple):
-    """A method's points before averaging; points a problem is missing from hold 0 there.
-
-    Attributes:
-        accuracy: (problems, points), in percent.
-        cost: (problems, points).
-        present: (problems, points), 1 or 0.
-    """
-
-    accuracy: Floats
-    cost: Floats
-    present: Floats
-
-    def resampled(self, counts: Floats) -> tuple[Floats, Floats]:
-        """Costs and accuracies of every point, (resamples, points), for (resamples, problems) counts of problems."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            n = counts @ self.present
-            return counts @ self.cost / n, counts @ self.accuracy / n
+    @property
+    def enough(self) -> bool:
+        """Whether there are enough problems for intervals."""
+        return self.n_problems >= MIN_PROBLEMS
 
 
 def margin(
@@ -84,7 +90,7 @@ def margin(
     b: str,
     task: str,
     axis: str,
-    n_boot: int = 1000,
+    n_boot: int = N_BOOT,
     seed: int = 0,
     strategies: Mapping[str, str] | None = None,
 ) -> Margin:
@@ -111,19 +117,70 @@ def margin(
     of_a, of_b = _of(found, a, task), _of(found, b, task)
     if len(models := sorted({cell.arm.model for cell in of_a + of_b})) > 1:
         raise ResultsError(f"samples of several models ({', '.join(models)}) share no frontier: pass one model's")
-    problems = sorted(_problems(of_a) & _problems(of_b))
+    return compare(Bootstrap({id(cell): cell for cell in of_a + of_b}.values(), n_boot, seed), a, b, axis)
+
+
+def compare(made: Bootstrap, a: str, b: str, axis: str) -> Margin:
+    """The margin of method ``a`` over method ``b``, both of the bootstrap's methods, on frontiers that it keeps."""
+    arm = made.methods[a][0].arm
+    problems = made.problems(a, b)
     if not problems:
-        return Margin(a, b, task, axis, np.nan, NOWHERE, np.nan, NOWHERE, NOWHERE, 0)
-    counts = _counts(len(problems), n_boot, seed)
-    pair = [_table(part, axis, problems).resampled(counts) for part in (of_a, of_b)]
-    linear, low, high = _gap(*(envelope(cost, accuracy) for cost, accuracy in pair))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        log2, _, _ = _gap(*(envelope(np.log2(cost), accuracy) for cost, accuracy in pair))
+        return Margin(a, b, arm.task, axis, np.nan, NOWHERE, np.nan, NOWHERE, NOWHERE, 0, arm.model)
+    (linear, low, high), (log2, _, _) = (
+        _gap(*(made.envelope(method, axis, problems, log2=log2) for method in (a, b))) for log2 in (False, True)
+    )
+    n = len(problems)
     interval = NOWHERE if np.isnan(linear[0]) else (float(low[0]), float(high[0]))
-    return Margin(a, b, task, axis, float(linear[0]), _ci(linear), float(log2[0]), _ci(log2), interval, len(problems))
+    return Margin(
+        *(a, b, arm.task, axis),
+        *(float(linear[0]), _ci(linear, n), float(log2[0]), _ci(log2, n)),
+        *(interval, n, arm.model),
+    )
 
 
-def band(part: Sequence[Cell], axis: str, at: Floats, n_boot: int = 1000, seed: int = 0) -> tuple[Floats, Floats]:
+def margins(
+    made: Iterable[Bootstrap], pairs: Sequence[Pair] | None = None, axes: Sequence[str] = COSTS
+) -> list[Margin]:
+    """Every margin asked for, wherever both methods of a pair have chains.
+
+    Args:
+        made: A bootstrap for each model and task.
+        pairs: (a, b) each; by default every method over vanilla.
+        axes: Cost axes.
+
+    Raises:
+        ResultsError: Unknown axis, or a pair of which no task has both methods.
+    """
+    for axis in axes:
+        check_axis(axis)
+    made = list(made)
+    wanted = pairs if pairs is not None else [(method, BASELINE) for method in _methods(made) if method != BASELINE]
+    for a, b in pairs or ():
+        if not any({a, b} <= set(each.methods) for each in made):
+            raise ResultsError(
+                f"no margin {a}:{b}: no task has chains of both; there are chains of: {', '.join(_methods(made))}"
+            )
+    return [
+        compare(each, a, b, axis) for each in made for a, b in wanted if {a, b} <= set(each.methods) for axis in axes
+    ]
+
+
+def parse_pairs(text: str) -> list[Pair]:
+    """Pairs written ``dms:vanilla,dms:window``: the margin of the first method over the second.
+
+    Raises:
+        ResultsError: The text is written otherwise, or a pair compares a method with itself.
+    """
+    pairs = [tuple(name.strip() for name in part.split(":")) for part in text.split(",")]
+    for pair in pairs:
+        if len(pair) != 2 or not all(pair) or pair[0] == pair[1]:
+            raise ResultsError(
+                f"margins {text!r}: write pairs of two methods with commas between them, e.g. dms:vanilla,dms:window"
+            )
+    return [(pair[0], pair[1]) for pair in pairs]
+
+
+def band(part: Sequence[Cell], axis: str, at: Floats, n_boot: int = N_BOOT, seed: int = 0) -> tuple[Floats, Floats]:
     """95 % bootstrap band of one method's frontier, interpolated in log2 of cost.
 
     Args:
@@ -134,13 +191,20 @@ def band(part: Sequence[Cell], axis: str, at: Floats, n_boot: int = 1000, seed: 
         seed: Of the resampling.
 
     Returns:
-        Lower and upper ends, each (m,), in percent; NaN where fewer than half of the resamples have a frontier.
+        Lower and upper ends, each (m,), in percent; NaN where fewer than half of the resamples have a frontier, and
+        everywhere with fewer than `MIN_PROBLEMS` problems.
     """
-    part = reliable(part)
-    problems = sorted(_problems(part))
-    cost, accuracy = _table(part, axis, problems).resampled(_counts(len(problems), n_boot, seed))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        values = evaluate(envelope(np.log2(cost), accuracy), np.log2(at))
+    made = Bootstrap(part, n_boot, seed)
+    (method,) = made.methods
+    return band_of(made, method, axis, at)
+
+
+def band_of(made: Bootstrap, method: str, axis: str, at: Floats) -> tuple[Floats, Floats]:
+    """`band` of one of the bootstrap's methods, on frontiers that it keeps."""
+    problems = made.problems(method)
+    if len(problems) < MIN_PROBLEMS:
+        return np.full(len(at), np.nan), np.full(len(at), np.nan)
+    values = evaluate(made.envelope(method, axis, problems, log2=True), np.log2(at))
     enough = np.isfinite(values).mean(axis=0) >= 0.5
     values[:, ~enough] = 0
     low, high = np.nanpercentile(values, [2.5, 97.5], axis=0)
@@ -155,19 +219,6 @@ def check_axis(axis: str) -> None:
     """
     if axis not in COSTS:
         raise ResultsError(f"unknown axis {axis!r}; known axes: {', '.join(COSTS)}")
-
-
-def reliable(part: Iterable[Cell]) -> list[Cell]:
-    """The cells that rest on enough of the problems that any cell of their frontier has; only these may make it.
-
-    Few problems make noisy points, of which the maximum picks the lucky ones, and an interrupted run's are easy ones.
-    """
-    part = list(part)
-    frontiers = [tuple(getattr(cell.arm, name) for name in FRONTIER) for cell in part]
-    most: dict[tuple[str, ...], int] = {}
-    for cell, each in zip(part, frontiers, strict=True):
-        most[each] = max(most.get(each, 0), len(cell.problems))
-    return [cell for cell, each in zip(part, frontiers, strict=True) if len(cell.problems) >= COVERAGE * most[each]]
 
 
 def _cells(samples: "Samples | Sequence[Cell]", task: str, strategies: Mapping[str, str] | None) -> list[Cell]:
@@ -186,26 +237,8 @@ def _of(found: Sequence[Cell], method: str, task: str) -> list[Cell]:
     return part
 
 
-def _problems(part: Iterable[Cell]) -> set[str]:
-    return {problem for cell in part for problem in cell.problems}
-
-
-def _table(part: Sequence[Cell], axis: str, problems: Sequence[str]) -> _Table:
-    place = {problem: i for i, problem in enumerate(problems)}
-    table = _Table(*(np.zeros((len(problems), len(part))) for _ in range(3)))
-    for j, cell in enumerate(part):
-        mine = [i for i, problem in enumerate(cell.problems) if problem in place]
-        rows = [place[cell.problems[i]] for i in mine]
-        table.accuracy[rows, j] = 100 * cell.accuracy[mine]
-        table.cost[rows, j] = cell.costs[axis][mine]
-        table.present[rows, j] = 1
-    return table
-
-
-def _counts(problems: int, n_boot: int, seed: int) -> Floats:
-    """How often each problem is drawn: row 0 is the sample itself, then one row a resample."""
-    drawn = np.random.default_rng(seed).multinomial(problems, np.full(problems, 1 / problems), size=n_boot)
-    return np.vstack([np.ones(problems), drawn])
+def _methods(made: Iterable[Bootstrap]) -> list[str]:
+    return sorted({method for each in made for method in each.methods})
 
 
 def _gap(a: Envelope, b: Envelope) -> tuple[Floats, Floats, Floats]:
@@ -219,8 +252,10 @@ def _gap(a: Envelope, b: Envelope) -> tuple[Floats, Floats, Floats]:
     return np.where(common, gap, np.nan), low, high
 
 
-def _ci(values: Floats) -> Interval:
-    """Percentile interval of the resamples in which the frontiers meet; NaN if that is not most of them."""
+def _ci(values: Floats, problems: int) -> Interval:
+    """Percentile interval of the resamples in which the frontiers meet; NaN if that is not most, or of few problems."""
+    if problems < MIN_PROBLEMS:
+        return NOWHERE
     resamples = values[1:][np.isfinite(values[1:])]
     if len(resamples) == 0 or len(resamples) < len(values[1:]) / 2:
         return NOWHERE

@@ -147,9 +147,9 @@ def test_a_margin_reversed_is_its_negative_and_over_itself_is_zero():
 
 def test_the_bootstrap_recomputes_points_and_frontiers():
     """Row by row, a resample is the margin of a data set in which each problem stands as often as it was drawn."""
-    lines = two_methods(problems=8, width=4)
+    lines = two_methods(problems=10, width=4)
     m = margin(lines, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=7, seed=3)
-    drawn = np.random.default_rng(3).multinomial(8, np.full(8, 1 / 8), size=7)
+    drawn = np.random.default_rng(3).multinomial(10, np.full(10, 1 / 10), size=7)
     values = []
     for counts in drawn:
         copies = [

@@ -1,0 +1,118 @@
+"""Resampled frontiers: problems drawn with replacement, points and frontiers made anew, each frontier only once.
+
+Margins and bands ask for the same frontiers again and again (a method stands in several margins, and has a band), so a
+`Bootstrap` keeps them. Every frontier of one `Bootstrap` on the same problems sees the same draws: comparisons are
+paired.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperscale.envelope import Envelope, envelope
+from hyperscale.points import Cell
+
+Floats = NDArray[np.float64]
+COVERAGE = 0.9  # share of its method's problems that a point must rest on to count for a frontier
+FRONTIER = ("task", "model", "method")  # what the points of one frontier share; runs and CRs are united
+N_BOOT = 1000
+# Below this, percentile intervals of a mean are far too narrow (a single problem's has no width at all), and a
+# resample holds so few distinct problems that its frontier is that of one or two of them: no interval is given.
+MIN_PROBLEMS = 10
+
+
+class Bootstrap:
+    """Frontiers of one task's cells over resampled problems.
+
+    Args:
+        found: Cells of one task and model; those of too few problems are left out.
+        n_boot: Number of resamples.
+        seed: Of the resampling.
+    """
+
+    def __init__(self, found: Iterable[Cell], n_boot: int = N_BOOT, seed: int = 0) -> None:
+        self.methods: dict[str, list[Cell]] = {}
+        for cell in reliable(found):
+            self.methods.setdefault(cell.arm.method, []).append(cell)
+        self._n_boot, self._seed = n_boot, seed
+        self._counts: dict[int, Floats] = {}
+        self._points: dict[tuple[str, str, tuple[str, ...]], tuple[Floats, Floats]] = {}
+        self._envelopes: dict[tuple[str, str, tuple[str, ...], bool], Envelope] = {}
+
+    def problems(self, *methods: str) -> tuple[str, ...]:
+        """The problems that all of the methods were run on, in order."""
+        each = [{problem for cell in self.methods[method] for problem in cell.problems} for method in methods]
+        return tuple(sorted(set.intersection(*each)))
+
+    def points(self, method: str, axis: str, problems: tuple[str, ...]) -> tuple[Floats, Floats]:
+        """Costs and accuracies (percent) of a method's points, each (1 + resamples, points).
+
+        Row 0 is the sample itself; NaN where a point has none of the problems drawn.
+        """
+        key = (method, axis, problems)
+        if key not in self._points:
+            counts = self._counts.setdefault(len(problems), draws(len(problems), self._n_boot, self._seed))
+            self._points[key] = _table(self.methods[method], axis, problems).resampled(counts)
+        return self._points[key]
+
+    def envelope(self, method: str, axis: str, problems: tuple[str, ...], log2: bool) -> Envelope:
+        """A method's frontiers over cost, or over log2 of cost: row 0 the sample's, then one row a resample."""
+        key = (method, axis, problems, log2)
+        if key not in self._envelopes:
+            cost, accuracy = self.points(method, axis, problems)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                self._envelopes[key] = envelope(np.log2(cost) if log2 else cost, accuracy)
+        return self._envelopes[key]
+
+
+def draws(problems: int, n_boot: int, seed: int) -> Floats:
+    """(1 + n_boot, problems), how often each problem is drawn: row 0 is the sample itself, then one row a resample."""
+    drawn = np.random.default_rng(seed).multinomial(problems, np.full(problems, 1 / problems), size=n_boot)
+    return np.vstack([np.ones(problems), drawn])
+
+
+def reliable(part: Iterable[Cell]) -> list[Cell]:
+    """The cells that rest on enough of the problems that any cell of their frontier has; only these may make it.
+
+    Few problems make noisy points, of which the maximum picks the lucky ones, and an interrupted run's are easy ones.
+    """
+    part = list(part)
+    frontiers = [tuple(getattr(cell.arm, name) for name in FRONTIER) for cell in part]
+    most: dict[tuple[str, ...], int] = {}
+    for cell, each in zip(part, frontiers, strict=True):
+        most[each] = max(most.get(each, 0), len(cell.problems))
+    return [cell for cell, each in zip(part, frontiers, strict=True) if len(cell.problems) >= COVERAGE * most[each]]
+
+
+class _Table(NamedTuple):
+    """A method's points before averaging; points a problem is missing from hold 0 there.
+
+    Attributes:
+        accuracy: (problems, points), in percent.
+        cost: (problems, points).
+        present: (problems, points), 1 or 0.
+    """
+
+    accuracy: Floats
+    cost: Floats
+    present: Floats
+
+    def resampled(self, counts: Floats) -> tuple[Floats, Floats]:
+        """Costs and accuracies of every point, (resamples, points), for (resamples, problems) counts of problems."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            n = counts @ self.present
+            return counts @ self.cost / n, counts @ self.accuracy / n
+
+
+def _table(part: Sequence[Cell], axis: str, problems: Sequence[str]) -> _Table:
+    place = {problem: i for i, problem in enumerate(problems)}
+    table = _Table(*(np.zeros((len(problems), len(part))) for _ in range(3)))
+    for j, cell in enumerate(part):
+        mine = [i for i, problem in enumerate(cell.problems) if problem in place]
+        rows = [place[cell.problems[i]] for i in mine]
+        table.accuracy[rows, j] = 100 * cell.accuracy[mine]
+        table.cost[rows, j] = cell.costs[axis][mine]
+        table.present[rows, j] = 1
+    return table
