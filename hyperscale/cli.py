@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from hyperscale.commands import lists, plot, run, score
+from hyperscale.commands import gate, lists, plot, report, run, score
 from hyperscale.errors import HyperscaleError
 
 app = typer.Typer(
@@ -38,7 +38,7 @@ def _root(
         typer.echo(context.get_help())
 
 
-for command in (run.run, plot.plot, score.score, lists.models, lists.methods, lists.tasks, lists.budgets):
+for command in (run.run, plot.plot, report.report, score.score, gate.gate, lists.models, lists.methods, lists.tasks, lists.budgets):
     app.command()(command)
 
 

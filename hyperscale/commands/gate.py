@@ -1,0 +1,54 @@
+"""``hyperscale gate``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hyperscale import terminal
+from hyperscale.errors import ConfigError, HyperscaleError
+
+FELL = 1
+
+
+def gate(
+    folder: Annotated[Path, typer.Argument(help="Folder of a run, or of several runs.")] = Path("results"),
+    baseline: Annotated[Path | None, typer.Option(help="Baseline to hold the results against.")] = None,
+    write_baseline: Annotated[Path | None, typer.Option(help="Make a baseline of the results and stop.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Accepted fall of an accuracy or margin, in points.")] = 2.0,
+    confidence: Annotated[float, typer.Option(help="Of all intervals together, in percent.")] = 99.0,
+    junit: Annotated[Path | None, typer.Option(help="JUnit XML to write.")] = None,
+    summary: Annotated[Path | None, typer.Option(help="Markdown to append to, e.g. $GITHUB_STEP_SUMMARY.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Print every row, not only those worth a look.")] = False,
+) -> None:
+    """Fail (exit 1) if an accuracy or margin fell from a baseline by more than the tolerance and more than noise."""
+    if (baseline is None) == (write_baseline is None):
+        raise ConfigError("pass --baseline FILE to compare with, or --write-baseline FILE to make one")
+    from hyperscale import gate as gates
+    from hyperscale import results
+    from hyperscale.gate import reports
+
+    console = terminal.console()
+    if write_baseline is not None:
+        made = gates.record(results.read(folder))
+        gates.write(made, write_baseline)
+        size = write_baseline.stat().st_size / 1024
+        reports.print_line(console, f"wrote {write_baseline} ({size:,.0f} KiB): {reports.contents(made)}")
+        return
+    assert baseline is not None, "checked above"
+    try:
+        before = gates.read(baseline)
+        found = gates.compare(before, gates.record(results.read(folder)), tolerance, confidence)
+    except HyperscaleError as error:
+        if junit:
+            reports.save(junit, reports.junit_error(str(error)))
+        if summary:
+            reports.save(summary, reports.markdown_error(str(error)).encode(), append=True)
+        raise
+    reports.console(found, console, every)
+    if junit:
+        reports.save(junit, reports.junit(found))
+    if summary:
+        reports.save(summary, reports.markdown(found).encode(), append=True)
+    if found.fell:
+        raise typer.Exit(FELL)

@@ -1,0 +1,202 @@
+"""Which accuracies and margins fell from a baseline to results, beyond tolerance and beyond noise."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperscale.config import VANILLA
+from hyperscale.envelope import area, envelope
+from hyperscale.errors import ResultsError
+from hyperscale.gate.matching import Pair, Point, match
+from hyperscale.gate.records import AXES, CutRecord, Record
+from hyperscale.gate.swaps import SWAPS, Changes, intervals, signs
+
+Floats = NDArray[np.float64]
+Verdict = Literal["ok", "fell", "NA"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One accuracy or margin, in percentage points.
+
+    Attributes:
+        model: Model.
+        task: Task.
+        method: Method.
+        CR: Nominal compression ratio; None for a margin, whose frontier unites all.
+        name: What is compared: a point's "W-L-CR", or "margin, <axis>, linear" or "…, log2".
+        old: In the baseline.
+        new: In the results.
+        change: new - old; NaN if it does not exist on either side.
+        low: Lower end of the simultaneous interval of the change.
+        high: Upper end.
+        reads: New KV reads / old ones of a point; None for a margin.
+        verdict: "fell" if the change is below -tolerance and the interval excludes 0; "NA" if there is no change to
+            speak of, as the frontiers have no common costs.
+    """
+
+    model: str
+    task: str
+    method: str
+    CR: float | None
+    name: str
+    old: float
+    new: float
+    change: float
+    low: float
+    high: float
+    reads: float | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All rows, and how they were judged.
+
+    Attributes:
+        rows: By task, points before margins.
+        notes: What differs between baseline and results though they can be compared, one line each.
+        tolerance: In percentage points.
+        confidence: Of all intervals together, in percent.
+    """
+
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...]
+    tolerance: float
+    confidence: float
+
+    @property
+    def fell(self) -> tuple[Row, ...]:
+        """The rows that make the gate fail."""
+        return tuple(row for row in self.rows if row.verdict == "fell")
+
+
+class _Side(NamedTuple):
+    """Points of one (model, task), (problems, points) each: accuracy in percent, then a cost for each axis."""
+
+    accuracy: Floats
+    costs: dict[str, Floats]
+
+
+def compare(baseline: Record, results: Record, tolerance: float = 2.0, confidence: float = 99.0) -> Comparison:
+    """Hold results against a baseline.
+
+    Args:
+        baseline: The record to hold them against.
+        results: The record of the results.
+        tolerance: Falls up to so many percentage points are accepted, whatever the noise.
+        confidence: Percent of comparisons of like with like in which no interval at all excludes no change.
+
+    Raises:
+        ResultsError: The two cannot be compared, there are too few problems, or an argument is out of range.
+    """
+    if not (tolerance >= 0 and math.isfinite(tolerance)):
+        raise ResultsError(f"a tolerance of {tolerance:g} is no number of percentage points, 0 or more")
+    if not 50 <= confidence < 100:
+        raise ResultsError(f"a confidence of {confidence:g} is not in the range from 50 to below 100 percent")
+    pair = match(baseline, results)
+    # Below this number even a fall by 100 points on every problem would be no rarer than chance allows.
+    least = math.ceil(1 - math.log2(1 - confidence / 100))
+    for name, task in pair.tasks.items():
+        if len(task.problems) < least:
+            raise ResultsError(
+                f"{len(task.problems)} problems of {name} cannot tell a fall from noise at {confidence:g} % "
+                f"confidence: at least {least} are needed; use a larger --limit, or lower --confidence"
+            )
+    groups: dict[tuple[str, str], list[Point]] = {}
+    for point in pair.old:
+        groups.setdefault((point.task, point.model), []).append(point)
+    order = sorted(pair.tasks)  # models that share a task share its problems, and so the swaps
+    parts = [_changes(pair, points, order.index(task)) for (task, _), points in sorted(groups.items())]
+    found = intervals([changes for _, changes in parts], confidence / 100)
+    rows = []
+    for (labels, _), judged in zip(parts, found, strict=True):
+        for row, interval in zip(labels, judged, strict=True):
+            fell = interval.significant and interval.change < -tolerance
+            verdict: Verdict = "NA" if math.isnan(interval.change) else "fell" if fell else "ok"
+            ends = (interval.change, interval.low, interval.high)
+            rows.append(Row(*row[:-1], *ends, row.reads, verdict))
+    return Comparison(tuple(rows), pair.notes, tolerance, confidence)
+
+
+class _Label(NamedTuple):
+    model: str
+    task: str
+    method: str
+    CR: float | None
+    name: str
+    old: float
+    new: float
+    reads: float | None
+
+
+def _changes(pair: Pair, points: Sequence[Point], number: int) -> tuple[list[_Label], Changes]:
+    """Every quantity of one (model, task), measured and after swaps."""
+    model, task = points[0].model, points[0].task
+    problems = list(pair.tasks[task].problems)
+    old, new = (_side(points, side) for side in (pair.old, pair.new))
+    sign = signs(len(problems), SWAPS, [number])
+    half = (new.accuracy - old.accuracy) / 2
+    labels = []
+    for k, point in enumerate(points):
+        reads = new.costs["kv_reads"][:, k].mean() / max(old.costs["kv_reads"][:, k].mean(), 1e-12)
+        name = f"{point.W}-{point.L}-{point.CR:g}"
+        before, after = float(old.accuracy[:, k].mean()), float(new.accuracy[:, k].mean())
+        labels.append(_Label(model, task, point.method, point.CR, name, before, after, float(reads)))
+    columns = [2 * (sign @ half) / len(problems)]
+    for method, name, values in _margins(points, old, new, sign):
+        labels.append(_Label(model, task, method, None, name, float(values[1, 0]), float(values[0, 0]), None))
+        columns.append((values[0] - values[1])[:, None])
+    return labels, Changes(np.hstack(columns), len(problems))
+
+
+def _side(points: Sequence[Point], cuts: dict[Point, CutRecord]) -> _Side:
+    accuracy = np.array([cuts[point].accuracy[point.W] for point in points]).T * 100
+    costs = {axis: np.array([[v * p.W for v in getattr(cuts[p], axis)] for p in points]).T for axis in AXES}
+    return _Side(accuracy, costs)
+
+
+def _margins(points: Sequence[Point], old: _Side, new: _Side, sign: Floats) -> Iterator[tuple[str, str, Floats]]:
+    """Each method's margins over vanilla: (method, name, (new and old, swaps) values)."""
+    places = {name: [k for k, p in enumerate(points) if p.method == name] for name in {p.method for p in points}}
+    if VANILLA not in places:
+        return
+    for axis in AXES:
+        means = [_swapped(old.accuracy, new.accuracy, sign), _swapped(old.costs[axis], new.costs[axis], sign)]
+        for scale, transform in (("linear", np.asarray), ("log2", np.log2)):
+            with np.errstate(divide="ignore"):
+                accuracy, cost = means[0], transform(means[1])
+            for method in sorted(places.keys() - {VANILLA}):
+                values = [
+                    gap(*((cost[side][:, places[name]], accuracy[side][:, places[name]]) for name in (method, VANILLA)))
+                    for side in (0, 1)
+                ]
+                yield method, f"margin, {axis}, {scale}", np.array(values)
+
+
+def _swapped(old: Floats, new: Floats, sign: Floats) -> tuple[Floats, Floats]:
+    """(swaps, points) means over problems of the new and of the old side after swaps."""
+    middle, apart = (new + old).mean(axis=0) / 2, sign @ ((new - old) / 2) / len(old)
+    return middle + apart, middle - apart
+
+
+def gap(a: tuple[Floats, Floats], b: tuple[Floats, Floats]) -> Floats:
+    """Margins of ``a`` over ``b``, as `hyperscale.margins` defines them, for points that are means already.
+
+    Args:
+        a: Costs and accuracies, (swaps, points) each.
+        b: Likewise.
+
+    Returns:
+        (swaps,); NaN where the frontiers have no common costs.
+    """
+    above, below = envelope(*a), envelope(*b)
+    low, high = np.maximum(above.x[:, 0], below.x[:, 0]), np.minimum(above.end, below.end)
+    common = np.isfinite(low) & np.isfinite(high) & (low < high)
+    low, high = np.where(common, low, 0.0), np.where(common, high, 1.0)
+    with np.errstate(invalid="ignore"):
+        return np.where(common, (area(above, low, high) - area(below, low, high)) / (high - low), np.nan)

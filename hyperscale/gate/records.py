@@ -1,0 +1,181 @@
+"""The baseline file: what results say of each problem, small enough to keep in git.
+
+Accuracies are stored as they were found, not the answers they come from: a gate that votes or grades the old answers
+with today's code would not notice that the code broke.
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hyperscale.errors import ResultsError
+from hyperscale.store import write_atomic
+
+FORMAT: Literal[1] = 1
+AXES = ("kv_reads", "peak_kv")
+
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TaskRecord(_Frozen):
+    """What was asked.
+
+    Attributes:
+        version: Of the task.
+        vote: "majority" or "pass".
+        problems: Problem to the hash of its prompt, sorted; all values by problem below are in this order.
+    """
+
+    version: str
+    vote: str
+    problems: Annotated[dict[str, str], Field(min_length=1)]
+
+
+class CutRecord(_Frozen):
+    """An arm's chains cut at one L.
+
+    Attributes:
+        L: Most new tokens of a chain.
+        kv_reads: By problem: of a chain, mean over chains and seeds. W chains cost W times as much.
+        peak_kv: Likewise.
+        accuracy: W to, by problem, the expected verdict of W chains, in [0, 1].
+    """
+
+    L: Positive
+    kv_reads: tuple[Cost, ...]
+    peak_kv: tuple[Cost, ...]
+    accuracy: Annotated[dict[Positive, tuple[Share, ...]], Field(min_length=1)]
+
+
+class ArmRecord(_Frozen):
+    """A method at a CR on a task.
+
+    Attributes:
+        model: Model.
+        task: Task, one of the record's.
+        method: Method.
+        CR: Nominal compression ratio.
+        about: Settings that may differ from those of other results, which is then said: seeds, chains a problem,
+            parameters of the method, sampling, engine, fingerprint of the weights.
+        cuts: By ascending L.
+    """
+
+    model: str
+    task: str
+    method: str
+    CR: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    about: dict[str, Any]
+    cuts: Annotated[tuple[CutRecord, ...], Field(min_length=1)]
+
+
+class Record(_Frozen):
+    """Results, by problem.
+
+    Attributes:
+        format: Version of the file's format.
+        hyperscale: Version that made it.
+        tasks: Task to what was asked.
+        arms: Every (model, task, method, CR).
+    """
+
+    format: Literal[1]
+    hyperscale: str
+    tasks: dict[str, TaskRecord]
+    arms: Annotated[tuple[ArmRecord, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name, task in self.tasks.items():
+            if list(task.problems) != sorted(task.problems):
+                raise ValueError(f"the problems of {name} are not sorted")
+        seen = set()
+        for arm in self.arms:
+            if arm.task not in self.tasks:
+                raise ValueError(f"the task {arm.task} is not described")
+            n = len(self.tasks[arm.task].problems)
+            for cut in arm.cuts:
+                name = (arm.model, arm.task, arm.method, arm.CR, cut.L)
+                if name in seen:
+                    raise ValueError(f"{arm.method} {arm.CR:g}× on {arm.task} at L={cut.L} stands there twice")
+                seen.add(name)
+                if any(len(values) != n for values in (cut.kv_reads, cut.peak_kv, *cut.accuracy.values())):
+                    raise ValueError(
+                        f"{arm.method} {arm.CR:g}× on {arm.task} at L={cut.L} has not a value for each of {n} problems"
+                    )
+        return self
+
+
+def read(path: Path) -> Record:
+    """Read a baseline.
+
+    Raises:
+        ResultsError: The file is missing, is no baseline, or has another format.
+    """
+    again = "make it with `hyperscale gate RESULTS --write-baseline FILE`"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ResultsError(f"cannot read the baseline {path} ({error.strerror}): {again}") from None
+    except UnicodeDecodeError:
+        raise ResultsError(f"{path} is not a baseline (not UTF-8 text): restore it, or {again}") from None
+    try:
+        data = json.loads(text)
+        if isinstance(data, dict) and "format" in data and data["format"] != FORMAT:
+            raise ResultsError(
+                f"the baseline {path} has format {data['format']!r}, this version reads {FORMAT}: {again} again"
+            )
+        return Record.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        problem = f"{place}: {first['msg']}" if place else first["msg"]
+        raise ResultsError(f"{path} is not a baseline ({problem}): restore it, or {again}") from None
+    except (ValueError, RecursionError) as error:
+        raise ResultsError(f"{path} is not a baseline ({error}): restore it, or {again}") from None
+
+
+def write(record: Record, path: Path) -> None:
+    """Write a baseline, a task or a cut on a line of its own, so that changes read well in git.
+
+    Raises:
+        ResultsError: The file cannot be written.
+    """
+    data = record.model_dump(mode="json")
+    tasks = ",\n".join(f"{_json(name)}: {_json(task)}" for name, task in data["tasks"].items())
+    arms = []
+    for arm in data["arms"]:
+        cuts = ",\n".join(_json(_short(cut)) for cut in arm.pop("cuts"))
+        arms.append(f'{_json(arm)[:-1]}, "cuts": [\n{cuts}]}}')
+    text = (
+        f'{{"format": {FORMAT}, "hyperscale": {_json(record.hyperscale)},\n"tasks": {{\n{tasks}}},\n"arms": [\n'
+        + ",\n".join(arms)
+        + "]}\n"
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text)
+    except OSError as error:
+        raise ResultsError(f"cannot write the baseline {path} ({error.strerror}): choose another path") from None
+
+
+def _short(cut: dict[str, Any]) -> dict[str, Any]:
+    """Whole numbers without ``.0``."""
+    numbers = {name: [_whole(value) for value in cut[name]] for name in AXES}
+    accuracy = {width: [_whole(value) for value in values] for width, values in cut["accuracy"].items()}
+    return {**cut, **numbers, "accuracy": accuracy}
+
+
+def _whole(value: float) -> float | int:
+    return int(value) if value == int(value) else value
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
