@@ -38,7 +38,17 @@ def _root(
         typer.echo(context.get_help())
 
 
-for command in (run.run, plot.plot, report.report, score.score, gate.gate, lists.models, lists.methods, lists.tasks, lists.budgets):
+for command in (
+    run.run,
+    plot.plot,
+    report.report,
+    score.score,
+    gate.gate,
+    lists.models,
+    lists.methods,
+    lists.tasks,
+    lists.budgets,
+):
     app.command()(command)
 
 

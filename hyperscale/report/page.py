@@ -1,0 +1,54 @@
+"""The page itself: style, script and data in one file, and a policy that lets a browser load nothing else."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from hyperscale.report.texts import compress
+
+SCRIPTS = ("base.js", "frontiers.js", "tables.js", "chains.js", "main.js")
+
+
+def assemble(data: dict[str, Any], index: dict[str, Any], texts: Sequence[str]) -> str:
+    """Put the page together.
+
+    Nothing of the data becomes markup: numbers and names are JSON without ``<``, chains are base64, and the script
+    writes both into the page as text. The content security policy names the hashes of the one style and the one script,
+    so that a browser would refuse anything else, inline or from elsewhere.
+
+    Args:
+        data: Numbers (`hyperscale.report.numbers`) and descriptions of the runs.
+        index: Problems and chains (`hyperscale.report.browser`).
+        texts: Blocks of texts.
+    """
+    style = _read("page.css")
+    script = '"use strict";\n(() => {\n' + "\n".join(_read(name) for name in SCRIPTS) + "})();\n"
+    allowed = f"style-src '{_hash(style)}'; script-src '{_hash(script)}'"
+    policy = f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
+    blocks = [_block("data", _inert(data), "application/json"), _block("index", compress(index))]
+    blocks += [_block(f"texts-{i}", text) for i, text in enumerate(texts)]
+    parts = {"policy": policy, "style": style, "script": script, "blocks": "\n".join(blocks)}
+    # One pass, so that a part which happens to hold another's name is left alone.
+    pieces = _read("page.html").split("%%")
+    return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
+
+
+def _inert(value: Any) -> str:
+    """JSON in ASCII that cannot end the element it stands in."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _block(name: str, text: str, kind: str = "text/plain") -> str:
+    return f'<script type="{kind}" id="{name}">{text}</script>'
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+
+
+def _read(name: str) -> str:
+    return (files("hyperscale.report") / "web" / name).read_text(encoding="utf-8")

@@ -1,0 +1,75 @@
+"""Many texts in little room: compressed, and the longest shortened in the middle until all of them fit."""
+
+import base64
+import json
+import zlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+# Texts rarely compress better; more than this many times the room is shortened before the first try.
+BEST = 12
+LEAST = 200  # characters: below this a text says nothing, and none is kept
+HEAD = 0.4  # share of a shortened text that is its beginning; the answer stands at the end
+
+Text = str | list[str | int] | None
+
+
+class Packed(NamedTuple):
+    """Blocks of texts, as `unpack` reads them.
+
+    Attributes:
+        blocks: One a group: base64 of zlib-compressed JSON, a list of texts. A shortened text is [beginning, number of
+            characters left out, end]; a text left out altogether is null.
+        limit: The most characters of a text that are kept, or None if all texts are whole.
+        shortened: Number of texts that are not whole.
+    """
+
+    blocks: list[str]
+    limit: int | None
+    shortened: int
+
+
+def pack(groups: Sequence[Sequence[str]], room: int) -> Packed:
+    """Pack groups of texts into at most ``room`` bytes.
+
+    Every text gets the same limit of characters, so that short ones stay whole.
+
+    Args:
+        groups: Texts that are read together.
+        room: Bytes for all blocks together.
+    """
+    lengths = sorted(len(text) for group in groups for text in group)
+    total, longest = sum(lengths), max(lengths, default=0)
+    limit = longest if total <= BEST * room else fair(lengths, BEST * room)
+    while True:
+        blocks = [compress([shorten(text, limit) for text in group]) for group in groups] if limit else []
+        size = sum(map(len, blocks))
+        if size <= room:
+            break
+        limit = fair(lengths, int(0.97 * room / size * sum(min(n, limit) for n in lengths)))
+        limit = limit if limit >= LEAST else 0
+    return Packed(blocks, limit if limit < longest else None, sum(n > limit for n in lengths))
+
+
+def fair(lengths: Sequence[int], total: int) -> int:
+    """The limit under which texts of these lengths (ascending) have ``total`` characters together."""
+    for i, length in enumerate(lengths):
+        share = total // (len(lengths) - i)
+        if length > share:
+            return share
+        total -= length
+    return lengths[-1] if lengths else 0
+
+
+def shorten(text: str, limit: int) -> Text:
+    """A text, or its beginning and end with the number of characters between."""
+    if len(text) <= limit:
+        return text
+    head = int(HEAD * limit)
+    return [text[:head], len(text) - limit, text[len(text) - (limit - head) :]]
+
+
+def compress(value: Any) -> str:
+    """JSON as text that is safe anywhere in a page."""
+    data = json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return base64.b64encode(zlib.compress(data, 9 if len(data) < 1 << 20 else 6)).decode("ascii")
