@@ -39,3 +39,8 @@ class EngineError(HyperscaleError):
 
 class RetrofitError(HyperscaleError):
     """A retrofit failed its own checks, or its inputs are unusable."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that is not empty, for messages of one line; its type if it has no text."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

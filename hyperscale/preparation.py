@@ -15,7 +15,7 @@ from hyperscale import config as configs
 from hyperscale import models
 from hyperscale.budget import Budget, Grid, TaskShape
 from hyperscale.config import RunConfig
-from hyperscale.errors import EngineError, ModelError
+from hyperscale.errors import EngineError, ModelError, first_line
 from hyperscale.planner import Arm, Plan, make_plan
 from hyperscale.shapes import shape_of
 from hyperscale.tasks import fingerprint
@@ -195,8 +195,7 @@ def load_tokenizer(path: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(path)
     except Exception as error:  # transformers raises many kinds here, all meaning the same to the user
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"cannot load the tokenizer of {path}: {reason}") from None
+        raise ModelError(f"cannot load the tokenizer of {path}: {first_line(error)}") from None
 
 
 def make_grid(config: RunConfig) -> Grid:

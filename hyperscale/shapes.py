@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from hyperscale.errors import ModelError
+from hyperscale.errors import ModelError, first_line
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -59,8 +59,7 @@ def shape_of(model: str, path: str) -> Shape:
 
         config = AutoConfig.from_pretrained(path).to_dict()
     except Exception as error:  # transformers raises many kinds here, all meaning the same to the user
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"cannot read the configuration of {path}: {reason}") from None
+        raise ModelError(f"cannot read the configuration of {path}: {first_line(error)}") from None
     return from_config(config, path)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperscale.errors import TaskError
+from hyperscale.errors import TaskError, first_line
 
 Row = dict[str, Any]
 SUFFIXES = (".jsonl", ".parquet")
@@ -67,7 +67,7 @@ def _rows(file: Path) -> list[Row]:
         try:
             rows: list[Row] = parquet.read_table(file).to_pylist()
         except (OSError, pyarrow.ArrowException) as error:
-            raise TaskError(f"{file} is not a readable Parquet file: {_first_line(error)}") from None
+            raise TaskError(f"{file} is not a readable Parquet file: {first_line(error)}") from None
         return rows
     if file.suffix != ".jsonl":
         raise TaskError(f"{file} is neither JSONL nor Parquet: convert it, and name it *.jsonl or *.parquet")
@@ -82,9 +82,9 @@ def _rows(file: Path) -> list[Row]:
                     raise TaskError(f"{file} line {number} is not a JSON object: write one problem a line")
                 found.append(row)
     except (OSError, UnicodeDecodeError) as error:
-        raise TaskError(f"{file} cannot be read: {_first_line(error)}") from None
+        raise TaskError(f"{file} cannot be read: {first_line(error)}") from None
     except ValueError as error:
-        raise TaskError(f"{file} line {number} is not JSON ({_first_line(error)})") from None
+        raise TaskError(f"{file} line {number} is not JSON ({first_line(error)})") from None
     return found
 
 
@@ -109,7 +109,7 @@ def hub(source: Source, task: str) -> list[Row]:
 
 
 def _advice(source: Source, task: str, online: bool, error: Exception) -> str:
-    why = _first_line(error) if online else "the hub cannot be reached and there is no copy in the cache"
+    why = first_line(error) if online else "the hub cannot be reached and there is no copy in the cache"
     gate = (
         f"it is gated: accept its terms at https://huggingface.co/datasets/{source.path}, then run `hf auth login`; "
         if source.gated
@@ -156,7 +156,3 @@ def quiet_hub(*, offline: bool) -> Iterator[None]:
         constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
         if bars:
             datasets.enable_progress_bars()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

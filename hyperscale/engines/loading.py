@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from hyperscale.errors import ModelError
+from hyperscale.errors import ModelError, first_line
 from hyperscale.methods.gate import attach_gates
 
 FAMILIES = ("qwen2", "qwen3", "llama")
@@ -46,7 +46,7 @@ def load_model(path: Path | str, *, device: str = "cpu", dtype: torch.dtype | st
     except ModelError:
         raise
     except Exception as error:  # transformers raises a wide and unstable set of types for unusable folders
-        raise ModelError(f"cannot load {name}: {_first_line(error)}") from error
+        raise ModelError(f"cannot load {name}: {first_line(error)}") from error
     model.to(device).eval().requires_grad_(False)
     return model, tokenizer
 
@@ -110,7 +110,3 @@ def _check_device(device: str) -> None:
         raise ModelError(f"unknown device {device!r}; use cpu or cuda") from None
     if kind == "cuda" and not torch.cuda.is_available():
         raise ModelError("no CUDA device is available; use --device cpu")
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
