@@ -4,37 +4,26 @@ What is at hand is measured: generated problems, files given with --data, the to
 taken from the task files and models.yaml, and said to be an estimate.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperscale import config as configs
-from hyperscale import models
+from hyperscale import evidence, identity, models
 from hyperscale.budget import Budget, Costs, TaskShape
 from hyperscale.config import RunConfig
 from hyperscale.documents import Generated
-from hyperscale.errors import ConfigError
-from hyperscale.planner import Arm, Plan, make_plan
+from hyperscale.planner import Arm, Plan, Point, make_plan
+from hyperscale.prediction import Predictor
 from hyperscale.preparation import load_task, load_tokenizer, make_grid
+from hyperscale.roofline import GIB, USABLE, Gpu, Roofline, named, recognised, together
 from hyperscale.shapes import shape_of
 
 if TYPE_CHECKING:
+    from hyperscale.methods.base import Method
     from hyperscale.tasks import Doc, Task
 
-GIB = 2**30
-GPUS = {"A100-40": 40, "A100": 80, "H100": 80, "H200": 140, "B200": 179, "L40S": 45, "L4": 22, "A10": 22, "RTX4090": 24}
-"""Memory in GiB, by the names people use."""
-USABLE = 0.9  # of a GPU's memory: the rest is for activations and the allocator
 _CHARS_PER_TOKEN = 3.0  # of mathematics and code, in the vocabularies of the models that are known
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """A GPU to plan for: its name and its memory in bytes."""
-
-    name: str
-    memory: float
 
 
 @dataclass(frozen=True)
@@ -71,6 +60,7 @@ class Forecast:
         weights: Bytes of the weights, or None if unknown.
         needs: Memory by arm.
         gpu: The GPU planned for, if any.
+        roofline: The model on that GPU, if its figures are known.
         notes: What is missing for a real run.
     """
 
@@ -84,15 +74,17 @@ class Forecast:
     weights: int | None
     needs: tuple[Need, ...]
     gpu: Gpu | None
+    roofline: Roofline | None
     notes: tuple[str, ...]
 
 
-def make(config: RunConfig, gpu: str | None = None) -> Forecast:
+def make(config: RunConfig, gpu: str | None = None, folder: Path | None = None) -> Forecast:
     """Plan a run.
 
     Args:
         config: As the user asked for it.
-        gpu: Name of a GPU in `GPUS`, or a size like ``48GiB``; the one of this machine if None.
+        gpu: Name of a GPU in ``gpus.yaml``, or a size like ``48GiB``; the one of this machine if None.
+        folder: Where the run would be stored; finished runs beside it tell what chains cost.
 
     Raises:
         HyperscaleError: Anything named does not exist or fit together, or no point fits the budget.
@@ -101,13 +93,13 @@ def make(config: RunConfig, gpu: str | None = None) -> Forecast:
     tasks = [load_task(config, name) for name in config.tasks]
     found = models.find(config.model)
     asked = [(name, cr) for name in config.methods for cr in config.crs_of(name)]
-    retrofits = [(name, cr) for name, cr in asked if name in models.NEEDS_RETROFIT]
-    if found.dms:
-        for name, cr in retrofits:
-            models.resolve(config.model, name, cr)  # refuses a CR that is not offered
     planned = named(gpu) if gpu else None
     from hyperscale import methods  # the first to import torch, so that other mistakes are reported at once
 
+    retrofits = [(name, cr) for name, cr in asked if methods.needs_gates(name)]
+    if found.dms:
+        for name, cr in retrofits:
+            models.resolve(config.model, name, cr)  # refuses a CR that is not offered
     made = {(name, cr): methods.create(name, cr=cr, **config.params.get(name, {})) for name, cr in asked}
     arms = tuple(Arm(name, cr, method.length_invariant) for (name, cr), method in made.items())
     planned = planned or _here()
@@ -116,11 +108,14 @@ def make(config: RunConfig, gpu: str | None = None) -> Forecast:
     tokenizer = load_tokenizer(found.base) if Path(found.base).is_absolute() else None
     looked = [_look(task, config, tokenizer) for task in tasks]
     shapes = [task for task, _, _ in looked]
-    plan = make_plan(
-        Budget.parse(config.budget, config.axis), make_grid(config), shapes, arms, shape.entry_bytes(dtype)
-    )
+    line = Roofline.of(planned, shape, dtype)
+    known = _earlier(config, folder, tasks, dict(zip(arms, made.values(), strict=True)), bool(found.dms))
+    speed = (lambda chain: line.seconds(chain, config.batch_size or 1)) if line else None
+    predictor = Predictor(shape.entry_bytes(dtype), known, speed)
+    budget = Budget.parse(config.budget, config.axis)
+    plan = make_plan(budget, make_grid(config), shapes, arms, predictor.entry_bytes, predictor)
     weights = shape.weight_bytes(dtype)
-    needs = tuple(_need(arm, plan, shapes, shape.entry_bytes(dtype), weights or 0, planned) for arm in arms)
+    needs = tuple(_need(arm, plan, predictor.entry_bytes, shapes, weights or 0, planned) for arm in arms)
     return Forecast(
         config,
         plan,
@@ -132,22 +127,9 @@ def make(config: RunConfig, gpu: str | None = None) -> Forecast:
         weights,
         needs,
         planned,
+        line,
         tuple(_notes(config, bool(retrofits) and not found.dms, planned, weights)),
     )
-
-
-def named(gpu: str) -> Gpu:
-    """A GPU by its name or memory.
-
-    Raises:
-        ConfigError: It is neither.
-    """
-    names = {re.sub(r"[\s_-]", "", name).upper(): name for name in GPUS}
-    if name := names.get(re.sub(r"[\s_-]", "", gpu).upper()):
-        return Gpu(name, GPUS[name] * GIB)
-    if (size := re.fullmatch(r"(\d+(?:\.\d+)?)\s*Gi?B", gpu)) and float(size[1]) > 0:
-        return Gpu(gpu, float(size[1]) * (GIB if "i" in gpu else 1e9))
-    raise ConfigError(f"unknown GPU {gpu!r}: choose one of {', '.join(GPUS)}, or give its memory like 48GiB")
 
 
 def _here() -> Gpu | None:
@@ -155,7 +137,7 @@ def _here() -> Gpu | None:
 
     if not torch.cuda.is_available():
         return None
-    return Gpu(torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory)
+    return recognised(torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory)
 
 
 def _dtype(config: RunConfig, gpu: Gpu | None, path: str) -> str:
@@ -184,20 +166,35 @@ def _shape(task: "Task", tokens: int) -> TaskShape:
     return TaskShape(task.name, tokens, task.base_length, task.lengths)
 
 
-def _need(arm: Arm, plan: Plan, shapes: list[TaskShape], entry_bytes: int, weights: int, gpu: Gpu | None) -> Need:
+def _earlier(
+    config: RunConfig, folder: Path | None, tasks: "list[Task]", made: "dict[Arm, Method]", retrofitted: bool
+) -> dict[evidence.Key, evidence.Evidence]:
+    """Finished runs beside the folder; a plan generates nothing, so there is no pilot."""
+    if folder is None or config.predict == "closed":
+        return {}
+    runnable = {arm: method for arm, method in made.items() if retrofitted or arm.method not in models.NEEDS_RETROFIT}
+    checkpoints = {arm: models.resolve(config.model, arm.method, arm.CR) for arm in runnable}
+    return evidence.earlier(folder.parent, folder, identity.of(config, tasks, runnable, checkpoints))
+
+
+def _need(arm: Arm, plan: Plan, entry_bytes: int, shapes: list[TaskShape], weights: int, gpu: Gpu | None) -> Need:
+    """Memory by the closed form, whatever is predicted: a single long chain takes that much."""
     points = [point for point in plan.points if point.arm == arm]
     if not points:
         return Need(arm, 0, 0.0, 0.0, 0)
     length = max(point.L for point in points)
     prompts = {shape.name: shape for shape in shapes}
-    longest = {point.task for point in points if length == point.L}
-    chain = max(Costs.predict(prompts[task], 1, length, arm.CR, entry_bytes).peak_bytes for task in longest)
-    room = gpu.memory * USABLE - weights if gpu else 0.0
-    return Need(arm, length, chain, max(point.costs.peak_bytes for point in points), max(int(room // chain), 0))
+
+    def peak(point: Point) -> float:
+        return Costs.predict(prompts[point.task], 1, point.L, arm.CR, entry_bytes).peak_bytes
+
+    chain = max(peak(point) for point in points if point.L == length)
+    widest = max(point.W * peak(point) for point in points)
+    return Need(arm, length, chain, widest, together(gpu, weights, chain) if gpu else 0)
 
 
 def _notes(config: RunConfig, unmade: bool, gpu: Gpu | None, weights: int | None) -> list[str]:
-    notes = ["cache of a compressed chain is predicted as that of a vanilla chain divided by the nominal CR"]
+    notes = ["cache of a compressed chain is taken to be that of a vanilla chain divided by the nominal CR"]
     if weights is not None:
         notes.append(f"weights take {weights / GIB:.2f} GiB")
     if gpu:

@@ -10,15 +10,11 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hyperscale.errors import ModelError
 from hyperscale.shapes import Shape
 
-if TYPE_CHECKING:
-    from hyperscale.engines.base import Sampling
-
-NEEDS_RETROFIT = ("dms",)
 _HERE = Path(__file__).resolve().parent
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
@@ -68,13 +64,11 @@ class Checkpoint:
         path: A local folder (absolute) or a hub id.
         name: The model's name.
         family: transformers model type, or "".
-        sampling: The model's sampling defaults.
     """
 
     path: str
     name: str
     family: str
-    sampling: "Sampling"
 
 
 @cache
@@ -155,12 +149,13 @@ def resolve(model: str, method: str, cr: float) -> Checkpoint:
 
     Raises:
         ModelError: The model is unknown or missing, or nobody retrofitted it for this method and CR.
+        MethodError: The method is unknown.
     """
-    from hyperscale.engines.base import Sampling
+    from hyperscale import methods
 
     found = find(model)
     path = found.base
-    if method in NEEDS_RETROFIT:
+    if methods.needs_gates(method):
         if cr not in found.dms:
             offer = ", ".join(f"{c:g}" for c in found.dms)
             raise ModelError(
@@ -171,7 +166,7 @@ def resolve(model: str, method: str, cr: float) -> Checkpoint:
         path = found.dms[cr]
     if Path(path).is_absolute() and not (Path(path) / "config.json").is_file():
         raise ModelError(f"the checkpoint {path} of {model} is missing: install the package again")
-    return Checkpoint(path, found.name, found.family, Sampling(found.temperature, found.top_p))
+    return Checkpoint(path, found.name, found.family)
 
 
 def no_retrofit(model: str) -> str:

@@ -47,6 +47,15 @@ def create(name: str, *, cr: float, **params: Any) -> Method:
         raise MethodError(f"a parameter of {name} has the wrong type ({error}) in {params}") from None
 
 
+def needs_gates(name: str) -> bool:
+    """Whether a method runs only on a checkpoint retrofitted with DMS gates.
+
+    Raises:
+        MethodError: The name is unknown.
+    """
+    return _load(name).needs_gates
+
+
 def available() -> dict[str, str]:
     """Registered names with one line about each."""
     return {name: _load(name).summary for name in _CLASSES}
