@@ -17,6 +17,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 FAILED = 2
+# What is left of a command that was interrupted; the others only read.
+_KEPT = {
+    "run": "finished chains are kept; the same command resumes",
+    "score": "a run is graded again whole or not at all; the same command starts again with the first one",
+}
 
 
 def _version(wanted: bool) -> None:
@@ -77,7 +82,8 @@ def main() -> None:
     except HyperscaleError as error:
         _fail(f"error: {error}")
     except (_InterruptedError, KeyboardInterrupt):
-        _fail("interrupted: finished chains are kept; the same command resumes")
+        kept = next((_KEPT[word] for word in sys.argv[1:2] if word in _KEPT), "run the command again")
+        _fail(f"interrupted: {kept}")
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(FAILED)

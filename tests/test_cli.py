@@ -182,3 +182,23 @@ def test_errors_of_ours_are_not_hidden(run, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["hyperscale", "run"])
     with pytest.raises(ZeroDivisionError):
         cli.main()
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "kept"),
+    [
+        ("run", "hyperscale.preparation.prepare", "finished chains are kept; the same command resumes"),
+        ("score", "hyperscale.results.folders", "a run is graded again whole or not at all"),
+        ("plot", "hyperscale.results.read", "run the command again"),
+    ],
+)
+def test_only_what_resumes_says_so_when_interrupted(run, monkeypatch, command, module, kept):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, interrupt)
+    code, _, err = run(command, *(["folder"] if command != "run" else ["--limit", "1"]))
+    assert (code, err.count("\n")) == (2, 1)
+    assert err.startswith("interrupted: ")
+    assert kept in err
+    assert ("resumes" in err) is (command == "run")
