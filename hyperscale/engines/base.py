@@ -9,6 +9,27 @@ from hyperscale.kv.trace import KVTrace
 
 
 @dataclass(frozen=True)
+class Steering:
+    """How the end of thinking is forced upon a chain, after s1 (Muennighoff et al. 2025, arXiv 2501.19393, section 3).
+
+    Attributes:
+        extend: How often an end of thinking that the model draws is replaced by ``word``. An end of the sequence drawn
+            while the thinking is open is an end of thinking too.
+        word: The text that takes its place.
+        answer: K. A chain that has not ended at a checkpoint L gets a branch of at most K drawn tokens, in front of
+            which the thinking is closed where it is open. The chain itself goes on from L as if there were no branch.
+            0: no branches.
+    """
+
+    extend: int = 0
+    word: str = "Wait"
+    answer: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.extend or self.answer)
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How tokens are drawn.
 
@@ -17,12 +38,14 @@ class Sampling:
         top_p: Nucleus mass in (0, 1]; 1 keeps the whole vocabulary.
         stop: Strings that end a chain; the text is cut before them.
         seed: Together with (problem, chain, step) the only source of sampling noise.
+        steering: Forced ends of thinking; not applied to requests with forced tokens.
     """
 
     temperature: float = 0.8
     top_p: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int = 0
+    steering: Steering = Steering()
 
 
 @dataclass(frozen=True)
@@ -34,7 +57,8 @@ class Request:
         chain: Index of the chain among the problem's chains; part of the sampling noise's key.
         prompt_ids: Token ids of the prompt.
         max_new_tokens: L, the most tokens to generate.
-        checkpoints: Lengths at which the trace records costs, ascending.
+        checkpoints: Lengths at which the trace records costs, ascending, and at which `Steering.answer` branches; it
+            does at L too.
         forced: Token ids to feed in place of drawn ones, ``max_new_tokens`` of them: the chain is these tokens, scored
             through the same cache; nothing ends it early. Empty: tokens are drawn.
     """
@@ -48,6 +72,33 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Branch:
+    """What follows a chain's first tokens when it has to answer there: the end of a run with that L.
+
+    Attributes:
+        at: Number of the chain's tokens in front of the branch.
+        token_ids: Ids of the branch alone, the inserted end of thinking included.
+        text: Its text: the whole text is ``chain.text[:chars] + text``, with the trace's ``chars`` at ``at``.
+        finish: "stop" if it ended by itself, "length" if it was cut after K tokens.
+        logprob: As in the chain, of the chain's first tokens and the branch together.
+        inserted: Tokens that were not drawn, of both together.
+        kv_reads: Decode reads of both together, in entries.
+        peak_kv: Peak of both together, in entries.
+        seconds: Wall-clock time of the branch alone.
+    """
+
+    at: int
+    token_ids: tuple[int, ...]
+    text: str
+    finish: Literal["stop", "length"]
+    logprob: float
+    inserted: int
+    kv_reads: float
+    peak_kv: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Chain:
     """One finished chain.
 
@@ -58,11 +109,12 @@ class Chain:
         token_ids: Generated ids, the end-of-sequence token included if it was drawn.
         text: Decoded text; special tokens of the vocabulary are left out, thinking marks are kept.
         finish: "stop" if the end of sequence or a stop string was reached, "length" if cut at L.
-        logprob: Sum of the log-probabilities (temperature 1) of the generated tokens. Of forced tokens: over all rows
-            of the output layer, as transformers scores them.
+        logprob: Sum of the log-probabilities (temperature 1) of the generated tokens, without those that steering
+            inserted. Of forced tokens: over all rows of the output layer, as transformers scores them.
         trace: Costs at each checkpoint.
-        seconds: Wall-clock time between admission and finish.
+        seconds: Wall-clock time between admission and finish, without the branches.
         greedy: Whether every token was the most probable one; known of forced tokens only.
+        branches: One for each checkpoint, L included, at which the chain had not ended, if steering asks for answers.
     """
 
     problem: str
@@ -75,6 +127,7 @@ class Chain:
     trace: KVTrace
     seconds: float
     greedy: bool = False
+    branches: tuple[Branch, ...] = ()
 
 
 class Engine(ABC):

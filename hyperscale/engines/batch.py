@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,29 +13,22 @@ from torch import Tensor
 from hyperscale import noise
 from hyperscale.engines import passes
 from hyperscale.engines.base import Chain, Request, Sampling
+from hyperscale.engines.live import Finish, Live
 from hyperscale.engines.sampling import draw, force
+from hyperscale.engines.steering import Steer
 from hyperscale.engines.text import Decoder, end_ids
 from hyperscale.errors import EngineError
 from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.ledger import Ledger
 from hyperscale.kv.places import Ints
 from hyperscale.kv.prompt import Prompt
+from hyperscale.kv.snapshot import Snapshot
 from hyperscale.methods.base import Entrant, Host, Step
 
 if TYPE_CHECKING:
     from hyperscale.engines.torch_engine import TorchEngine
 
 _MULTIPLE = 16  # Rows of a decode batch: CPU matrix products round a row alike in every multiple of 8, not in others.
-
-
-@dataclass
-class _Live:
-    request: Request
-    ledger: Ledger
-    started: float
-    ids: list[int] = field(default_factory=list)
-    logprob: float = 0.0
-    greedy: bool = True
 
 
 class Batch:
@@ -59,8 +51,10 @@ class Batch:
         self._state = engine.method.start(Host(attentions, config, heads, self._slots, self._device))
         self._decoder = Decoder(engine.tokenizer, sampling.stop)
         self._end = end_ids(engine.model, engine.tokenizer)
+        self._steer = Steer(engine.tokenizer, sampling.steering) if sampling.steering else None
         self._vocabulary = min(len(engine.tokenizer), config.vocab_size)
-        self._live: list[_Live] = []
+        self._live: list[Live] = []
+        self._resumed: list[tuple[Live, Snapshot]] = []
         self._next: Request | None = None
         self._prompt: tuple[tuple[int, ...], Prompt, Tensor, Ints] | None = None
         # Per chain: last token, its position, noise key, tokens generated. Rows past the batch are padding.
@@ -88,14 +82,15 @@ class Batch:
         full = self.cache.full(decoded)
         parts = [tokens, live, logprobs.view(torch.int64), greedy.to(torch.int64), full.view(-1).to(torch.int64)]
         packed = torch.cat(parts).cpu().numpy()
-        finished = self._record(*packed[: 4 * n].reshape(4, n))
-        self._restructure(packed[4 * n :].astype(bool).reshape(len(full), full.shape[1]), decoded, list(finished))
-        return list(finished.values())
+        self._record(*packed[: 4 * n].reshape(4, n))
+        finished, gone = self._ends()
+        self._restructure(packed[4 * n :].astype(bool).reshape(len(full), full.shape[1]), decoded, gone)
+        return finished
 
     def _next_tokens(self, logits: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Next token of every chain, its log-probability, and whether it is the most probable one (if forced)."""
         tokens, logprobs = draw(logits[:, : self._vocabulary], table[2], table[3], self._sampling)
-        given = [chain.request.forced[len(chain.ids)] if chain.request.forced else -1 for chain in self._live]
+        given = [chain.given for chain in self._live]
         if max(given) < 0:
             return tokens, logprobs, torch.zeros_like(tokens)
         wanted = torch.tensor(given, device=self._device)
@@ -142,15 +137,19 @@ class Batch:
             self._prompt = (ids, *self._prefill(ids))
         _, prompt, logits, lens = self._prompt
         first = len(self._live)
+        room = self._steer.room if self._steer else 0
         entrants = [
-            Entrant(noise.key(self._sampling.seed, request.problem, request.chain), request.max_new_tokens)
+            Entrant(noise.key(self._sampling.seed, request.problem, request.chain), request.max_new_tokens + room)
             for request in group
         ]
         self.cache.admit(prompt, lens, len(group))
         self._state.admit(first, entrants, prompt)
         rows = [[0, prompt.length - 1, entrant.key, 0] for entrant in entrants]
         self._table[:, first : first + len(group)] = torch.tensor(rows, dtype=torch.int64).T.to(self._device)
-        self._live += [_Live(request, Ledger(lens.size, request.checkpoints), started) for request in group]
+        for request in group:
+            steer = None if request.forced else self._steer
+            ledger = Ledger(lens.size, request.checkpoints)
+            self._live.append(Live(request, ledger, started, request.max_new_tokens, steer))
         return logits.expand(len(group), -1)
 
     def _prefill(self, ids: tuple[int, ...]) -> tuple[Prompt, Tensor, Ints]:
@@ -161,41 +160,50 @@ class Batch:
         prompt = current.prompt()
         return prompt, logits, prompt.lens.cpu().numpy()
 
-    def _record(self, tokens: Ints, live: Ints, logprobs: Ints, greedy: Ints) -> dict[int, Chain]:
+    def _record(self, tokens: Ints, live: Ints, logprobs: Ints, greedy: Ints) -> None:
         """Book a step; log-probabilities come as the bits of float64."""
-        finished = {}
+        replaced = {}
         numbers = logprobs.view(np.float64).tolist()
         rows = zip(self._live, tokens.tolist(), live.tolist(), numbers, greedy.tolist(), strict=True)
         for index, (chain, token, entries, logprob, best) in enumerate(rows):
             chain.greedy &= bool(best)
-            chain.ids.append(token)
-            chain.logprob += logprob
-            chain.ledger.token(entries)
-            if not chain.request.forced and (token in self._end or self._decoder.stopped(chain.ids)):
-                finished[index] = self._finish(chain, "stop")
-            elif len(chain.ids) == chain.request.max_new_tokens:
-                finished[index] = self._finish(chain, "length")
-        return finished
+            if (taken := chain.take(token, entries, logprob, self._end)) != token:
+                replaced[index] = taken
+        if replaced:  # the next step has to process what the chains have got
+            at, ids = torch.tensor([list(replaced), list(replaced.values())], device=self._device)
+            self._table[0, at] = ids
 
-    def _finish(self, chain: _Live, reason: Literal["stop", "length"]) -> Chain:
-        text = self._decoder.text(chain.ids)
-        return Chain(
-            problem=chain.request.problem,
-            chain=chain.request.chain,
-            prompt_tokens=len(chain.request.prompt_ids),
-            token_ids=tuple(chain.ids),
-            text=text,
-            finish=reason,
-            logprob=chain.logprob,
-            trace=chain.ledger.trace(lambda tokens: self._decoder.chars(chain.ids[:tokens], text)),
-            seconds=perf_counter() - chain.started,
-            greedy=chain.greedy,
-        )
+    def _ends(self) -> tuple[list[Chain], list[int]]:
+        """Finish what has ended and start the branches that are due; returns the chains and the rows to release."""
+        finished, gone = [], []
+        for index, chain in enumerate(self._live):
+            reason = self._reason(chain)
+            if reason != "stop" and chain.answers_here():
+                tables = (self._table, *self._state.tensors)
+                kept = None if reason else Snapshot.take(self.cache, index, tables)
+                self._live[index] = chain.branch(kept)
+            elif reason:
+                gone.append(index)
+                if chain.parent is None:
+                    finished.append(chain.finished(reason, self._decoder))
+                    continue
+                parent = chain.rejoin(reason, self._decoder)
+                if chain.kept is None:
+                    finished.append(parent.finished("length", self._decoder))
+                else:
+                    self._resumed.append((parent, chain.kept))
+        return finished, gone
+
+    def _reason(self, chain: Live) -> Finish | None:
+        """Why a chain or a branch ends with its last token, if it does."""
+        if not chain.request.forced and (chain.ids[-1] in self._end or self._decoder.stopped(chain.ids)):
+            return "stop"
+        return "length" if len(chain.ids) == chain.limit else None
 
     def _restructure(
         self, full: np.ndarray[tuple[int, int], np.dtype[np.bool_]], decoded: int, gone: list[int]
     ) -> None:
-        """Move rows that are full, release finished chains, and bring the cache's index up to date."""
+        """Move rows that are full, release rows, go on with chains set aside; then bring the index up to date."""
         changed = len(self._live) != decoded or bool(gone)
         heads = self.cache.kv_heads
         for chain in gone:
@@ -212,5 +220,9 @@ class Batch:
             for target, source in zip(dst, src, strict=True):
                 self._live[target] = self._live[source]
             del self._live[self.cache.chains :]
+        for parent, kept in self._resumed:  # a branch has just left: there is room
+            kept.put(self.cache, (self._table, *self._state.tensors))
+            self._live.append(parent)
+        self._resumed.clear()
         if changed:
             self.cache.reindex()

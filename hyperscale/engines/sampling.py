@@ -12,7 +12,8 @@ def check(sampling: Sampling) -> None:
     """Refuse settings that mean nothing.
 
     Raises:
-        EngineError: Temperature is negative, or top-p outside (0, 1], or a stop string is empty.
+        EngineError: Temperature is negative, or top-p outside (0, 1], or a stop string is empty, or steering asks for
+            a negative number.
     """
     if not sampling.temperature >= 0:
         raise EngineError(f"temperature must be at least 0, not {sampling.temperature}")
@@ -20,6 +21,8 @@ def check(sampling: Sampling) -> None:
         raise EngineError(f"top_p must be above 0 and at most 1, not {sampling.top_p}")
     if "" in sampling.stop:
         raise EngineError("a stop string must not be empty")
+    if min(sampling.steering.extend, sampling.steering.answer) < 0:
+        raise EngineError("steering cannot extend thinking, or force answers, a negative number of times or tokens")
 
 
 def draw(logits: Tensor, keys: Tensor, steps: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:

@@ -17,25 +17,16 @@ class KVTrace:
         kv_reads: Cumulative decode reads of the chain cut to each length, in entries.
         peak_kv: Largest number of live entries up to each length, in entries (the end of prefill counts).
         chars: Characters of the chain's text made by the first ``lengths[i]`` tokens.
+        logprobs: Sum of the log-probabilities (temperature 1) of the tokens drawn up to each length.
+        inserted: Tokens up to each length that were not drawn: continuation words, see `engines.base.Steering`.
     """
 
     lengths: tuple[int, ...]
     kv_reads: tuple[float, ...]
     peak_kv: tuple[float, ...]
     chars: tuple[int, ...]
-
-    def index(self, length: int) -> int:
-        """Index of the checkpoint that holds the chain cut to at most ``length`` tokens.
-
-        Raises:
-            KeyError: The trace has no checkpoint at ``length`` and the chain is longer than that.
-        """
-        if length >= self.lengths[-1]:
-            return len(self.lengths) - 1
-        try:
-            return self.lengths.index(length)
-        except ValueError:
-            raise KeyError(f"no checkpoint at {length} tokens; the trace has {self.lengths}") from None
+    logprobs: tuple[float, ...]
+    inserted: tuple[int, ...]
 
 
 def dense_reads(prompt: int, tokens: int) -> int:
