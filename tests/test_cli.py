@@ -194,7 +194,7 @@ def test_errors_of_ours_are_not_hidden(run, monkeypatch):
 )
 def test_only_what_resumes_says_so_when_interrupted(run, monkeypatch, command, module, kept):
     def interrupt(*_):
-        raise KeyboardInterrupt
+        raise cli._InterruptedError  # what the signals raise
 
     monkeypatch.setattr(module, interrupt)
     code, _, err = run(command, *(["folder"] if command != "run" else ["--limit", "1"]))
