@@ -1,6 +1,7 @@
 """Budgets: a ceiling on one cost axis, read from text, and its value for a task.
 
-Costs of a point that has not run yet follow the closed form of an uncompressed cache (`kv.trace`), divided by the CR.
+The closed form of a point's costs is that of an uncompressed cache (`kv.trace`), divided by the CR; `prediction` goes
+beyond it where chains have been measured.
 """
 
 import math
@@ -15,7 +16,7 @@ from hyperscale.paths import data_dir
 
 AXES = ("kv_reads", "peak_kv", "peak_bytes", "tokens", "seconds")
 PREDICTED = AXES[:4]
-_FORMS = "8x, kv_reads=2^28, peak_kv=32Ki, peak_bytes=8GiB, tokens=1M, all"
+_FORMS = "8x, kv_reads=2^28, peak_kv=32Ki, peak_bytes=8GiB, tokens=1M, seconds=600, all"
 _NUMBER = re.compile(r"(?P<base>\d+(?:\.\d+)?(?:e\+?\d+)?)(?:\^(?P<power>\d{1,3}))?(?P<unit>[kKMGT]i?)?(?P<bytes>B)?")
 _UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12} | {
     "Ki": 2**10,
@@ -44,30 +45,43 @@ class TaskShape:
 
 @dataclass(frozen=True)
 class Costs:
-    """Predicted costs of a point, per problem: chains that all run to L, cache entries divided by the CR.
+    """Predicted costs of a point, per problem.
 
     Attributes:
         kv_reads: Entries read in decoding, summed over the W chains.
         peak_kv: Largest number of live entries, summed over the W chains.
         peak_bytes: The same in bytes, summed over layers and KV heads.
         tokens: Generated tokens.
+        seconds: Time in the batch, summed over the W chains, as in ``points.csv``; None if no speed is known.
     """
 
     kv_reads: float
     peak_kv: float
     peak_bytes: float
     tokens: float
+    seconds: float | None = None
 
     @classmethod
     def predict(cls, task: TaskShape, W: int, L: int, CR: float, entry_bytes: int) -> Self:
-        """Closed form; ``entry_bytes`` is the size of one (key, value) pair summed over layers and KV heads."""
+        """Closed form: chains that all run to L, cache entries divided by the CR.
+
+        ``entry_bytes`` is the size of one (key, value) pair summed over layers and KV heads.
+        """
         reads = W * dense_reads(task.prompt_tokens, L) / CR
         peak = W * dense_peak(task.prompt_tokens, L) / CR
         return cls(reads, peak, peak * entry_bytes, float(W * L))
 
     def on(self, axis: str) -> float:
-        """The cost on one axis of `PREDICTED`."""
-        return float(getattr(self, axis))
+        """The cost on one of `AXES`; NaN if it is not known."""
+        value = getattr(self, axis)
+        return math.nan if value is None else float(value)
+
+    def times(self, width: int) -> Self:
+        """The costs of ``width`` chains that cost as much each."""
+        seconds = None if self.seconds is None else width * self.seconds
+        return type(self)(
+            width * self.kv_reads, width * self.peak_kv, width * self.peak_bytes, width * self.tokens, seconds
+        )
 
 
 @dataclass(frozen=True)
@@ -119,19 +133,29 @@ class Budget:
             raise BudgetError(f"the budget {text!r} must be a positive, finite number")
         return cls(axis, amount, relative)
 
-    def ceiling(self, task: TaskShape, entry_bytes: int) -> float:
+    def ceiling(self, task: TaskShape, entry_bytes: int, base_seconds: float | None = None) -> float:
         """The ceiling for a task, in the axis's unit.
 
+        A multiple of the base point always counts its closed form, a chain of exactly the base length: what earlier
+        runs happened to measure must not change what a budget means.
+
+        Args:
+            task: The task.
+            entry_bytes: Bytes of one (key, value) pair summed over layers and KV heads.
+            base_seconds: Seconds of the base point, if a speed is known.
+
         Raises:
-            BudgetError: The axis cannot be predicted before anything ran.
+            BudgetError: The ceiling is a multiple of the base point's seconds, and these are not known.
         """
-        if self.axis not in PREDICTED:
-            raise BudgetError(
-                f"a budget in {self.axis} cannot be planned, as the speed of this machine is not known before the run: "
-                f"use one of {', '.join(PREDICTED)}"
-            )
-        if not self.relative:
+        if not self.relative or math.isinf(self.amount):
             return self.amount
+        if self.axis not in PREDICTED:
+            if base_seconds is None:
+                raise BudgetError(
+                    f"a budget of {self.amount:g}x in {self.axis} cannot be planned, as the speed of the base point "
+                    "is not known: add vanilla to --method, or give the seconds, seconds=600"
+                )
+            return self.amount * base_seconds
         return self.amount * Costs.predict(task, 1, task.base_length, 1.0, entry_bytes).on(self.axis)
 
 

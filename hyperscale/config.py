@@ -46,6 +46,9 @@ class RunConfig(BaseModel):
         dtype: Of weights and cache; ``auto`` is float32 on the CPU, bfloat16 on CUDA.
         batch_size: Chains that decode together; it changes no result. The model's default if None.
         sandbox: Where programs that the model wrote run; ``auto`` is the strongest that works.
+        predict: What the plan's costs are predicted from. ``earlier``: finished runs beside this one's folder, else the
+            closed form; ``pilot``: a few of the run's own chains, generated first; ``closed``: the closed form.
+            ``auto``: earlier runs, else a pilot where the run is large enough for one, else the closed form.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -69,6 +72,7 @@ class RunConfig(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
     sandbox: Literal["auto", "bwrap", "unshare", "none"] = "auto"
+    predict: Literal["auto", "pilot", "earlier", "closed"] = "auto"
 
     def crs_of(self, method: str) -> tuple[float, ...]:
         """Nominal CRs that a method of a resolved configuration runs at."""
@@ -78,7 +82,8 @@ class RunConfig(BaseModel):
         """The part that decides the results; a folder holds runs that agree in it."""
         shown = self.model_dump(mode="json", exclude={"batch_size", "sandbox", "data"})
         # Where these are not used, a folder from before they existed is still the same run's.
-        return {name: value for name, value in shown.items() if value or name not in ("task_params", "lengths")}
+        unused = {"task_params": {}, "lengths": [], "predict": "auto"}
+        return {name: value for name, value in shown.items() if name not in unused or value != unused[name]}
 
     def folder_name(self) -> str:
         """Default name of the run's folder: the model, the methods, the budget and what departs from the defaults."""
@@ -98,7 +103,7 @@ class RunConfig(BaseModel):
         for label, number in (("t", self.temperature), ("p", self.top_p)):
             if number is not None:
                 parts.append(f"{label}{number:g}")
-        parts += [value for value in (self.device, self.dtype) if value != "auto"]
+        parts += [value for value in (self.device, self.dtype, self.predict) if value != "auto"]
         parts += [
             hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:6]
             for params in (self.params, self.task_params)

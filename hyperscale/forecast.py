@@ -172,7 +172,7 @@ def _earlier(
     """Finished runs beside the folder; a plan generates nothing, so there is no pilot."""
     if folder is None or config.predict == "closed":
         return {}
-    runnable = {arm: method for arm, method in made.items() if retrofitted or arm.method not in models.NEEDS_RETROFIT}
+    runnable = {arm: method for arm, method in made.items() if retrofitted or not method.needs_gates}
     checkpoints = {arm: models.resolve(config.model, arm.method, arm.CR) for arm in runnable}
     return evidence.earlier(folder.parent, folder, identity.of(config, tasks, runnable, checkpoints))
 
@@ -188,7 +188,7 @@ def _need(arm: Arm, plan: Plan, entry_bytes: int, shapes: list[TaskShape], weigh
     def peak(point: Point) -> float:
         return Costs.predict(prompts[point.task], 1, point.L, arm.CR, entry_bytes).peak_bytes
 
-    chain = max(peak(point) for point in points if point.L == length)
+    chain = max(peak(point) for point in points if length == point.L)
     widest = max(point.W * peak(point) for point in points)
     return Need(arm, length, chain, widest, together(gpu, weights, chain) if gpu else 0)
 

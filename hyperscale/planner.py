@@ -1,10 +1,12 @@
 """The planner: from a budget to the W-L-CR points that fit it, and from those to the chains to generate."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hyperscale.budget import Budget, Costs, Grid, TaskShape
+from hyperscale.budget import PREDICTED, Budget, Costs, Grid, TaskShape
 from hyperscale.errors import BudgetError
+from hyperscale.prediction import CLOSED, Predictor
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,14 @@ class Arm:
 
 @dataclass(frozen=True)
 class Point:
-    """A configuration W-L-CR of a method on a task, with its predicted costs per problem."""
+    """A configuration W-L-CR of a method on a task, with its predicted costs per problem and where these come from."""
 
     task: str
     arm: Arm
     W: int
     L: int
     costs: Costs
+    source: str = CLOSED
 
     def __str__(self) -> str:
         return f"{self.W}-{self.L}-{self.arm.CR:g}"
@@ -76,9 +79,56 @@ class Plan:
         """Most tokens that an arm can generate, given the number of problems of each task."""
         return sum(count * sum(length for _, length in self.chains(arm, task)) for task, count in problems.items())
 
+    def expected_tokens(self, arm: Arm, problems: dict[str, int]) -> float:
+        """Tokens that an arm is predicted to generate."""
+        total = 0.0
+        for task, count in problems.items():
+            mean = {point.L: point.costs.tokens / point.W for point in self.of(arm, task)}
+            total += count * sum(mean[length] for _, length in self.chains(arm, task))
+        return total
 
-def make_plan(budget: Budget, grid: Grid, tasks: Sequence[TaskShape], arms: Sequence[Arm], entry_bytes: int) -> Plan:
-    """Keep the candidates of a grid whose predicted cost is within the budget.
+    def saving(self, problems: dict[str, int]) -> tuple[float, float]:
+        """How many times as many tokens a grid generates that runs every point by itself, W chains up to its L.
+
+        Returns:
+            The factor if every chain runs to its L, and if every chain ends before the shortest L: then what counts is
+            the number of chains. What a run saves lies between.
+        """
+        arms = list(dict.fromkeys(point.arm for point in self.points))
+        tokens = sum(self.tokens(arm, problems) for arm in arms)
+        chains = sum(count * len(self.chains(arm, task)) for arm in arms for task, count in problems.items())
+        grid_tokens = sum(problems[point.task] * point.W * point.L for point in self.points)
+        grid_chains = sum(problems[point.task] * point.W for point in self.points)
+        return (grid_tokens / tokens, grid_chains / chains) if chains else (1.0, 1.0)
+
+
+def dominated(point: Point, others: Sequence[Point], axis: str) -> bool:
+    """Whether another point of the same arm and task is at least as wide and as long and costs no more on an axis.
+
+    That is the case where chains end before the shorter L, or where a cost does not grow with L. Nothing else is taken
+    to be worse before it has run: another CR is another checkpoint or rule, another method is what is compared, and a
+    wider vote at the same L always costs more.
+    """
+    return any(
+        other.W >= point.W
+        and other.L >= point.L
+        and (other.W, other.L) != (point.W, point.L)
+        and other.costs.on(axis) <= point.costs.on(axis)
+        for other in others
+    )
+
+
+def make_plan(
+    budget: Budget,
+    grid: Grid,
+    tasks: Sequence[TaskShape],
+    arms: Sequence[Arm],
+    entry_bytes: int,
+    predictor: Predictor | None = None,
+) -> Plan:
+    """Keep the candidates of a grid whose predicted cost is within the budget and that no other one dominates.
+
+    Without a ceiling (``all``) every candidate stays: that run is about the grid.
 
     Args:
         budget: The ceiling, per problem.
@@ -86,28 +136,49 @@ def make_plan(budget: Budget, grid: Grid, tasks: Sequence[TaskShape], arms: Sequ
         tasks: The tasks, with the prompt lengths of the problems that run.
         arms: The methods with their CRs.
         entry_bytes: Bytes of one (key, value) pair summed over layers and KV heads.
+        predictor: Knows costs; in closed form if None.
 
     Raises:
-        BudgetError: Nothing fits (the cheapest point is named), or the grid has no length of a task.
+        BudgetError: Nothing fits (the cheapest point is named), the grid has no length of a task, or the costs on the
+            budget's axis are not known.
     """
-    ceilings = {task.name: budget.ceiling(task, entry_bytes) for task in tasks}
-    candidates = [
-        Point(task.name, arm, W, L, Costs.predict(task, W, L, arm.CR, entry_bytes))
-        for arm in arms
-        for task in tasks
-        for L in _lengths(grid, task)
-        for W in grid.widths
-    ]
-    points = tuple(p for p in candidates if p.costs.on(budget.axis) <= ceilings[p.task] * (1 + 1e-9))
-    if not points:
-        cheapest = min(candidates, key=lambda p: p.costs.on(budget.axis) / ceilings[p.task])
-        cost, ceiling = cheapest.costs.on(budget.axis), ceilings[cheapest.task]
-        hint = f", {cost / ceiling * budget.amount:.3g}x" if budget.relative else ""
+    predictor = predictor or Predictor(entry_bytes)
+    ceilings = {task.name: budget.ceiling(task, entry_bytes, predictor.base_seconds(task)) for task in tasks}
+    candidates = []
+    for arm in arms:
+        for task in tasks:
+            for L in _lengths(grid, task):
+                chain, source = predictor.chain(task, arm, L)
+                candidates += [Point(task.name, arm, W, L, chain.times(W), source) for W in grid.widths]
+    axis = budget.axis
+    if axis not in PREDICTED and any(p.costs.seconds is None for p in candidates if math.isfinite(ceilings[p.task])):
         raise BudgetError(
-            f"nothing fits in {budget.axis} {ceiling:,.0f}: the cheapest point is {cheapest} of {cheapest.arm.method} "
-            f"on {cheapest.task} with {cost:,.0f}{hint}; raise the budget, or raise --cr"
+            f"a budget in {axis} cannot be planned, as the speed is not known before the run: let a pilot measure it "
+            f"(leave --predict out), plan for a GPU with --dry-run --gpu, or use one of {', '.join(PREDICTED)}"
         )
-    return Plan(budget, ceilings, points)
+    fitting = [
+        p for p in candidates if math.isinf(ceilings[p.task]) or p.costs.on(axis) <= ceilings[p.task] * (1 + 1e-9)
+    ]
+    if not fitting:
+        raise _nothing_fits(budget, candidates, ceilings)
+    groups: dict[tuple[Arm, str], list[Point]] = {}
+    for point in fitting:
+        groups.setdefault((point.arm, point.task), []).append(point)
+    kept = [p for p in fitting if math.isinf(ceilings[p.task]) or not dominated(p, groups[p.arm, p.task], axis)]
+    return Plan(budget, ceilings, tuple(kept))
+
+
+def _nothing_fits(budget: Budget, candidates: Sequence[Point], ceilings: dict[str, float]) -> BudgetError:
+    axis = budget.axis
+    cheapest = min(candidates, key=lambda p: p.costs.on(axis) / ceilings[p.task])
+    cost, ceiling = cheapest.costs.on(axis), ceilings[cheapest.task]
+    if math.isinf(cost):
+        return BudgetError("nothing fits: the memory of the GPU holds no chain of any point; plan for a larger one")
+    hint = f", {cost / ceiling * budget.amount:.3g}x" if budget.relative else ""
+    return BudgetError(
+        f"nothing fits in {axis} {ceiling:,.0f}: the cheapest point is {cheapest} of {cheapest.arm.method} "
+        f"on {cheapest.task} with {cost:,.0f}{hint}; raise the budget, or raise --cr"
+    )
 
 
 def _lengths(grid: Grid, task: TaskShape) -> list[int]:

@@ -1,22 +1,22 @@
 """From a configuration to a run that is ready to start: methods, checkpoints, problems and the plan; no weights yet."""
 
 import dataclasses
-import os
 import platform
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import zip_longest
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hyperscale
 from hyperscale import config as configs
-from hyperscale import models
+from hyperscale import evidence, identity, models
 from hyperscale.budget import Budget, Grid, TaskShape
 from hyperscale.config import RunConfig
 from hyperscale.errors import EngineError, ModelError, first_line
 from hyperscale.planner import Arm, Plan, make_plan
+from hyperscale.prediction import Predictor
 from hyperscale.shapes import shape_of
 from hyperscale.tasks import fingerprint
 
@@ -46,12 +46,12 @@ class PreparedRun:
 
     Attributes:
         config: The resolved configuration.
-        plan: The points and, from them, the chains.
+        plan: The points and, from them, the chains; without points if a pilot has to measure first (`pilot.settle`).
         methods: Each arm's method.
         checkpoints: Each arm's weights.
         problems: The problems, task by task.
         shapes: The tasks as the planner sees them.
-        entry_bytes: Bytes of one (key, value) pair summed over layers and KV heads.
+        predictor: Knows what chains cost.
     """
 
     config: RunConfig
@@ -60,7 +60,12 @@ class PreparedRun:
     checkpoints: dict[Arm, models.Checkpoint]
     problems: dict[str, list[Problem]]
     shapes: list[TaskShape]
-    entry_bytes: int
+    predictor: Predictor
+
+    @property
+    def entry_bytes(self) -> int:
+        """Bytes of one (key, value) pair summed over layers and KV heads."""
+        return self.predictor.entry_bytes
 
     @property
     def counts(self) -> dict[str, int]:
@@ -78,20 +83,28 @@ class PreparedRun:
         Raises:
             SandboxError: A task's answers are programs, and there is no sandbox for them here.
         """
-        paths = {str(arm): models.fingerprint(checkpoint.path) for arm, checkpoint in self.checkpoints.items()}
         versions = {name: version(name) for name in ("torch", "transformers", "numpy")}
         return {
-            "config": self.config.compared(),
-            "tasks": {name: items[0].task.version for name, items in self.problems.items()},
+            **identity.of(
+                self.config, [items[0].task for items in self.problems.values()], self.methods, self.checkpoints
+            ),
             "data": self.config.data,
             "documents": {name: fingerprint([item.doc for item in items]) for name, items in self.problems.items()},
-            "checkpoints": paths,
-            "params": {str(arm): method.params() for arm, method in self.methods.items()},
             "seeds": list(self.config.seeds),
             "versions": {"hyperscale": hyperscale.__version__, "python": platform.python_version()} | versions,
-            "hardware": _hardware(self.config.device),
             "sandbox": self._sandbox(),
         }
+
+    def replanned(self, predictor: Predictor) -> "PreparedRun":
+        """The run with the plan that other predictions make.
+
+        Raises:
+            BudgetError: No point fits by these.
+        """
+        budget = Budget.parse(self.config.budget, self.config.axis)
+        arms = list(self.methods)
+        plan = make_plan(budget, make_grid(self.config), self.shapes, arms, self.entry_bytes, predictor)
+        return dataclasses.replace(self, plan=plan, predictor=predictor)
 
     def _sandbox(self) -> str | None:
         """Where the model's programs run, settled for this process; None if no task asks for programs."""
@@ -117,12 +130,13 @@ class PreparedRun:
         return sorted(found, key=lambda pair: -pair[1].max_new_tokens)
 
 
-def prepare(config: RunConfig, stage: Callable[[str], None]) -> PreparedRun:
+def prepare(config: RunConfig, stage: Callable[[str], None], folder: Path | None = None) -> PreparedRun:
     """Resolve a configuration and plan it; loads a tokenizer and problems, no weights.
 
     Args:
         config: As the user asked for it.
         stage: Told of each step that takes a moment.
+        folder: Where the run will be stored; finished runs beside it tell what chains cost.
 
     Raises:
         HyperscaleError: Anything named does not exist, does not fit together, or no point fits the budget.
@@ -149,9 +163,15 @@ def prepare(config: RunConfig, stage: Callable[[str], None]) -> PreparedRun:
         for task, task_docs in zip(loaded, docs, strict=True)
     }
     shapes = [_shape(task, problems[task.name]) for task in loaded]
-    entry_bytes = shape_of(config.model, first).entry_bytes(config.dtype)
-    plan = make_plan(Budget.parse(config.budget, config.axis), make_grid(config), shapes, list(arms), entry_bytes)
-    return PreparedRun(config, plan, arms, checkpoints, problems, shapes, entry_bytes)
+    known: dict[evidence.Key, evidence.Evidence] = {}
+    if folder is not None and config.predict in ("auto", "earlier"):
+        known = evidence.earlier(folder.parent, folder, identity.of(config, loaded, arms, checkpoints))
+    predictor = Predictor(shape_of(config.model, first).entry_bytes(config.dtype), known)
+    budget = Budget.parse(config.budget, config.axis)
+    run = PreparedRun(config, Plan(budget, {}, ()), arms, checkpoints, problems, shapes, predictor)
+    # A pilot may find that more fits, or at all what a second is; without one the plan is made now.
+    unknown = config.predict == "pilot" or (config.predict == "auto" and budget.axis == "seconds")
+    return run if unknown else run.replanned(predictor)
 
 
 def load_task(config: RunConfig, name: str) -> "Task":
@@ -207,16 +227,3 @@ def make_grid(config: RunConfig) -> Grid:
 def _shape(task: "Task", problems: Sequence[Problem]) -> TaskShape:
     mean = round(sum(len(problem.prompt_ids) for problem in problems) / max(len(problems), 1))
     return TaskShape(task.name, mean, task.base_length, tuple(sorted(task.lengths)))
-
-
-def _hardware(device: str) -> dict[str, Any]:
-    import torch
-
-    accelerator = torch.cuda.get_device_name() if device == "cuda" else None
-    return {
-        "platform": sys.platform,
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "accelerator": accelerator,
-    }

@@ -21,12 +21,16 @@ class Shape:
         kv_heads: KV heads of a layer.
         head_dim: Entries of a key or value.
         parameters: Number of weights, or None if only the weights' files would say.
+        heads: Query heads of a layer, or None if unknown.
+        embedding: Weights that a step only looks up: the token embedding, where the output layer has its own.
     """
 
     layers: int
     kv_heads: int
     head_dim: int
     parameters: int | None = None
+    heads: int | None = None
+    embedding: int = 0
 
     def entry_bytes(self, dtype: str) -> int:
         """Bytes of one (key, value) pair, summed over layers and KV heads: 2 · D · itemsize · layers · KV heads."""
@@ -72,9 +76,10 @@ def from_config(config: dict[str, Any], path: str, parameters: int | None = None
     try:
         heads = int(config["num_attention_heads"])
         width = int(config.get("head_dim") or config["hidden_size"] // heads)
-        return Shape(
-            int(config["num_hidden_layers"]), int(config.get("num_key_value_heads") or heads), width, parameters
-        )
+        tied = config.get("tie_word_embeddings", True)
+        embedding = 0 if tied else int(config.get("vocab_size") or 0) * int(config.get("hidden_size") or 0)
+        kv_heads = int(config.get("num_key_value_heads") or heads)
+        return Shape(int(config["num_hidden_layers"]), kv_heads, width, parameters, int(heads), embedding)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(
             f"the configuration of {path} lacks {error}: it is not a decoder this project can run"

@@ -1,0 +1,183 @@
+"""What finished chains tell of chains to come: costs by length, from a pilot or from earlier runs."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from hyperscale.errors import ResultsError
+from hyperscale.kv.trace import dense_peak, dense_reads
+from hyperscale.results import POINTS, RUN, SAMPLES, iterate, read_info
+
+PILOT, EARLIER = "pilot", "earlier runs"
+# Of a configuration: what may differ between a run and one that tells of it. Method, CR and task are compared by chain.
+_FREE = {"methods", "budget", "axis", "tasks", "task_params", "lengths", "crs", "grid", "limit", "seeds", "params"}
+_FREE |= {"device", "dtype", "predict"}
+
+Key = tuple[str, float, str]
+"""(method, CR, task)."""
+
+
+class Cut(NamedTuple):
+    """Costs of one chain with at most so many tokens; means over layers and KV heads."""
+
+    kv_reads: float
+    peak_kv: float
+    tokens: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trail:
+    """The costs of one finished chain, by length.
+
+    Attributes:
+        problem: Its problem.
+        limit: L it ran with.
+        cut: Whether L cut it off.
+        prompt: Prompt tokens.
+        lengths: Numbers of generated tokens, ascending; the last is its own length.
+        kv_reads: Reads at each.
+        peak_kv: Peak at each.
+        seconds: Time in the batch.
+    """
+
+    problem: str
+    limit: int
+    cut: bool
+    prompt: int
+    lengths: tuple[int, ...]
+    kv_reads: tuple[float, ...]
+    peak_kv: tuple[float, ...]
+    seconds: float
+
+    @classmethod
+    def of(cls, sample: Mapping[str, Any]) -> Self:
+        """The trail of a line of ``samples.jsonl``."""
+        return cls(
+            sample["problem"],
+            int(sample["max_new_tokens"]),
+            sample.get("finish") == "length",
+            int(sample["prompt_tokens"]),
+            tuple(sample["lengths"]),
+            tuple(sample["kv_reads"]),
+            tuple(sample["peak_kv"]),
+            float(sample["seconds"]),
+        )
+
+    def at(self, length: int) -> Cut:
+        """The chain with at most ``length`` tokens.
+
+        Between checkpoints costs are interpolated linearly, which overestimates reads, as they are convex. A chain that
+        was cut off earlier is taken to run on to ``length`` at the compression it had, the most it can cost by what is
+        known of it.
+        """
+        own = self.lengths[-1]
+        if length < own:
+            return self._between(length)
+        if length == own or not self.cut:
+            return Cut(self.kv_reads[-1], self.peak_kv[-1], own, self.seconds)
+        dense = dense_reads(self.prompt, own)
+        kept = self.kv_reads[-1] / dense if dense else 1.0
+        reads = self.kv_reads[-1] + kept * (dense_reads(self.prompt, length) - dense)
+        peak = self.peak_kv[-1] * dense_peak(self.prompt, length) / max(dense_peak(self.prompt, own), 1)
+        return Cut(reads, peak, length, self.seconds * length / own)
+
+    def _between(self, length: int) -> Cut:
+        after = next(i for i, n in enumerate(self.lengths) if n >= length)
+        start, reads = (self.lengths[after - 1], self.kv_reads[after - 1]) if after else (0, 0.0)
+        share = (length - start) / (self.lengths[after] - start)
+        reads += share * (self.kv_reads[after] - reads)
+        # A peak only grows, so that of the next checkpoint is a bound.
+        return Cut(reads, self.peak_kv[after], length, self.seconds * length / self.lengths[-1])
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Finished chains of one method, CR and task.
+
+    Attributes:
+        source: `PILOT` or `EARLIER`.
+        trails: The chains.
+        timed: Whether their seconds are those of this machine.
+    """
+
+    source: str
+    trails: tuple[Trail, ...]
+    timed: bool = True
+
+    def mean(self, length: int, *, invariant: bool) -> Cut | None:
+        """The mean chain with at most ``length`` tokens, every problem counting the same.
+
+        Only chains that ran with this very L tell of a method whose rule depends on L; None if there are none.
+        """
+        by_problem: dict[str, list[Cut]] = {}
+        for trail in self.trails:
+            if invariant or trail.limit == length:
+                by_problem.setdefault(trail.problem, []).append(trail.at(length))
+        if not by_problem:
+            return None
+        means = [[sum(column) / len(cuts) for column in zip(*cuts, strict=True)] for cuts in by_problem.values()]
+        return Cut(*(sum(column) / len(means) for column in zip(*means, strict=True)))
+
+    @property
+    def pace(self) -> float | None:
+        """Seconds that a chain takes per token; None if they are another machine's."""
+        tokens = sum(trail.lengths[-1] for trail in self.trails)
+        return sum(trail.seconds for trail in self.trails) / tokens if self.timed and tokens else None
+
+
+def of_samples(samples: Iterable[Mapping[str, Any]], source: str, *, timed: bool = True) -> dict[Key, Evidence]:
+    """Sort lines of ``samples.jsonl`` by (method, CR, task)."""
+    found: dict[Key, list[Trail]] = {}
+    for sample in samples:
+        key = (sample["method"], float(sample["CR"]), sample["task"])
+        found.setdefault(key, []).append(Trail.of(sample))
+    return {key: Evidence(source, tuple(trails), timed) for key, trails in found.items()}
+
+
+def earlier(root: Path, own: Path | None, info: Mapping[str, Any]) -> dict[Key, Evidence]:
+    """What finished runs in a folder tell of a run that is planned.
+
+    A run counts if its model and sampling are the same, and of it the chains whose method (with parameters and
+    checkpoint), CR and task (with version) are. Runs that were not finished are left out: quick chains finish first, so
+    theirs are too short. Broken folders are left out too.
+
+    Args:
+        root: Folder of run folders.
+        own: The planned run's folder, left out.
+        info: ``run.json`` of the planned run: config, tasks, checkpoints, params, hardware.
+    """
+    found: dict[Key, Evidence] = {}
+    for path in sorted(root.glob(f"*/{RUN}")) if root.is_dir() else []:
+        folder = path.parent
+        if (own and folder.resolve() == own.resolve()) or not (folder / POINTS).is_file():
+            continue
+        try:
+            old = read_info(folder)
+            if _same(old["config"], info["config"]):
+                arms = {arm for arm in info["params"] if _agree(old, info, arm)}
+                tasks = {name for name, version in info["tasks"].items() if old["tasks"].get(name) == version}
+                samples = [s for s in iterate(folder / SAMPLES) if s["task"] in tasks and _arm(s) in arms]
+                timed = old.get("hardware") == info.get("hardware")
+                for key, new in of_samples(samples, EARLIER, timed=timed).items():
+                    before = found.get(key)
+                    trails = (before.trails if before else ()) + new.trails
+                    found[key] = Evidence(EARLIER, trails, timed and (before is None or before.timed))
+        except (ResultsError, OSError, KeyError):
+            continue
+    return found
+
+
+def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    return all(old.get(name) == new.get(name) for name in (old.keys() | new.keys()) - _FREE)
+
+
+def _agree(old: Mapping[str, Any], new: Mapping[str, Any], arm: str) -> bool:
+    return all(arm in old[part] and old[part][arm] == new[part].get(arm) for part in ("params", "checkpoints"))
+
+
+def _arm(sample: Mapping[str, Any]) -> str:
+    from hyperscale.planner import Arm
+
+    return str(Arm(sample["method"], float(sample["CR"])))

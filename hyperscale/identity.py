@@ -1,0 +1,45 @@
+"""What decides a run's chains: the parts of run.json by which runs are told apart, and the machine."""
+
+import os
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hyperscale import models
+from hyperscale.config import RunConfig
+
+if TYPE_CHECKING:
+    from hyperscale.methods.base import Method
+    from hyperscale.planner import Arm
+    from hyperscale.tasks import Task
+
+
+def of(
+    config: RunConfig,
+    tasks: "Sequence[Task]",
+    methods: "Mapping[Arm, Method]",
+    checkpoints: "Mapping[Arm, models.Checkpoint]",
+) -> dict[str, Any]:
+    """The configuration, versions of tasks, weights and parameters of methods, and the machine."""
+    return {
+        "config": config.compared(),
+        "tasks": {task.name: task.version for task in tasks},
+        "checkpoints": {str(arm): models.fingerprint(checkpoint.path) for arm, checkpoint in checkpoints.items()},
+        "params": {str(arm): method.params() for arm, method in methods.items()},
+        "hardware": hardware(config.device),
+    }
+
+
+def hardware(device: str) -> dict[str, Any]:
+    """What a run's speed depends on."""
+    import torch
+
+    accelerator = torch.cuda.get_device_name() if device != "cpu" and torch.cuda.is_available() else None
+    return {
+        "platform": sys.platform,
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "accelerator": accelerator,
+    }
