@@ -12,14 +12,14 @@ from hyperscale.errors import TaskError
 from hyperscale.scoring import graders
 from hyperscale.scoring.integer import canonical, last_box
 
-ROW = re.compile(r"^\| `(.+)` \| (-?[0-9]+) \| (right|wrong|none) \| .+ \|$", re.MULTILINE)
+ROW = re.compile(r"^\| `(.+)` \| (-?[0-9]+(?:\^\\circ)?) \| (right|wrong|none) \| .+ \|$", re.MULTILINE)
 DOCUMENTED = ROW.findall((Path(__file__).parent.parent / "docs/graders.md").read_text(encoding="utf-8"))
 
 
 def test_the_documented_cases_are_all_read():
     text = (Path(__file__).parent.parent / "docs/graders.md").read_text(encoding="utf-8")
     section = text[text.index("## Integers") : text.index("## MATH")]
-    assert len(DOCUMENTED) == section.count("\n| `") == 50
+    assert len(DOCUMENTED) == section.count("\n| `") == 59
 
 
 @pytest.mark.parametrize(("text", "target", "verdict"), DOCUMENTED)
@@ -29,7 +29,7 @@ def test_integer_grader_does_what_the_table_says(text, target, verdict):
     assert (answer is None) is (verdict == "none")
     if answer is not None:
         assert grader.correct(answer, target) is (verdict == "right")
-        assert grader.correct(answer, int(target)) is (verdict == "right")
+        assert grader.correct(answer, int(target.removesuffix(r"^\circ"))) is (verdict == "right")
 
 
 def test_an_integer_of_thousands_of_digits_is_no_error():
@@ -86,6 +86,12 @@ CHOICE_CASES = [
     ("a</think>**Answer:** D", "D"),
     ("a</think>answer: $\\boxed{B}$", "B"),
     ("a</think>Answer: \\text{C}.", "C"),
+    ("a</think>Answer: `C`", "C"),
+    ('a</think>Answer: "C"', "C"),
+    ("a</think>Answer: \u201cC\u201d", "C"),
+    ("a</think>Answer\uff1aC", "C"),
+    ("a</think>### Answer: \n\n**C**\n", "C"),
+    ("a</think>Answer: LETTER", None),
     ("a</think>Answer: Because it is", None),
     ("a</think>Answer: b", None),
     ("a</think>B", None),

@@ -7,9 +7,14 @@ from hyperscale.scoring.base import Grader, after_thinking
 
 MAX_CHARS = 1_000  # of what stands in a box and is no integer
 _BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
-_WRAPPER = re.compile(r"\\(?:boxed|text|textbf|textrm|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
-_NOTHING = re.compile(r"\\!|\\?\$")  # a negative space, as in 1,\!234, and dollar signs
-_THIN_SPACE = re.compile(r"\\[,;: ]|~")
+_FONT = r"(?:bf|it|rm|sf|tt|normal)"
+_WRAPPER = re.compile(
+    rf"\\(?:boxed|text{_FONT}?|math{_FONT}|boldsymbol|bm|mbox|hbox)\s*\{{([^{{}}]*)\}}(\s*\^\s*(?:\{{[0-9]\}}|[0-9]))?"
+)
+# A negative space, as in 1,\!234, delimiters of mathematics, and what takes no room.
+_NOTHING = re.compile(r"\\!|\\?\$|\\[()\[\]]|\\displaystyle\b|[\u200b\u2060\ufeff]")
+_SPACE = re.compile(r"\\[,;: ]|~|\\q?quad\b|[\u00a0\u2009\u202f]")
+_DEGREES = re.compile(r"(?:\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degree|\u00b0)$")
 _SEPARATED = re.compile(r"[0-9]{1,3}(?:([, ])[0-9]{3})(?:\1[0-9]{3})*")
 _INTEGER = re.compile(r"([+-]?)([0-9]+)")
 
@@ -34,15 +39,17 @@ def last_box(text: str) -> str | None:
 def canonical(text: str) -> str | None:
     r"""An integer in canonical decimal form, or None if the text is not one.
 
-    Understood: outer spaces, braces and ``$``, a final period, leading zeros, signs, thousands separated by comma,
-    thin space or space, ``\text{...}`` around the number or, without digits in it, after the number (a unit).
+    Understood: outer spaces, braces, ``$`` and ``\(...\)``, a final period, leading zeros, signs, thousands separated by
+    comma, thin space or space, ``\text{...}`` and its kin around the number or, without digits in it, beside it (a unit,
+    perhaps squared), and degrees.
     """
     text = _NOTHING.sub("", text.replace("\u2212", "-")).replace("{,}", ",")
     for _ in range(4):  # nesting deeper than this is no honest answer
-        text, count = _WRAPPER.subn(lambda m: m.group(1) if re.search("[0-9]", m.group(1)) else " ", text)
+        text, count = _WRAPPER.subn(_unwrapped, text)
         if not count:
             break
-    text = _THIN_SPACE.sub(" ", text).strip().removesuffix(".").rstrip()
+    text = _SPACE.sub(" ", text).strip().removesuffix(".").rstrip()
+    text = _DEGREES.sub("", text).rstrip()
     while text.startswith("{") and text.endswith("}"):
         text = text[1:-1].strip()
     sign, digits = (text[0], text[1:].lstrip()) if text[:1] in ("+", "-") else ("", text)
@@ -54,6 +61,12 @@ def canonical(text: str) -> str | None:
     # Compared as text: Python refuses to convert integers of thousands of digits.
     digits = match.group(2).lstrip("0") or "0"
     return f"-{digits}" if match.group(1) == "-" and digits != "0" else digits
+
+
+def _unwrapped(wrapper: re.Match[str]) -> str:
+    """A font's or text's content if it holds digits, with the power it is raised to; else it is a label or a unit."""
+    content, power = wrapper.group(1), wrapper.group(2) or ""
+    return content + power if re.search("[0-9]", content) else " "
 
 
 class IntegerGrader(Grader):

@@ -29,6 +29,12 @@ def plain(text: str) -> str:
     return text.strip().removesuffix(".")
 
 
+def words(text: str) -> str | None:
+    r"""The bare words of an answer that is text in whole or in part (``\text{June 20}``), or None if it has none."""
+    bare = _WORDS.sub(lambda match: match.group(1), text)
+    return None if bare == text or "\\" in bare else "".join(bare.split()).removesuffix(".")
+
+
 class MathGrader(Grader):
     r"""The last balanced ``\boxed{}`` after the thinking, correct iff math-verify finds it equal to the target.
 
@@ -73,7 +79,7 @@ class MathGrader(Grader):
                 continue
             if len(answer) > MAX_CHARS:
                 self._verdicts[key] = False
-            elif plain(answer) == plain(gold):
+            elif plain(answer) == plain(gold) or (words(gold) or plain(gold)) == (words(answer) or plain(answer)):
                 self._verdicts[key] = True
             else:
                 asked.append(key)
