@@ -67,6 +67,14 @@ class Bootstrap:
         return self._envelopes[key]
 
 
+def bootstraps(found: Iterable[Cell], n_boot: int = N_BOOT, seed: int = 0) -> dict[tuple[str, str], Bootstrap]:
+    """A bootstrap for each model and task, in the order that they come."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in found:
+        groups.setdefault((cell.arm.model, cell.arm.task), []).append(cell)
+    return {key: Bootstrap(part, n_boot, seed) for key, part in groups.items()}
+
+
 def draws(problems: int, n_boot: int, seed: int) -> Floats:
     """(1 + n_boot, problems), how often each problem is drawn: row 0 is the sample itself, then one row a resample."""
     drawn = np.random.default_rng(seed).multinomial(problems, np.full(problems, 1 / problems), size=n_boot)

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from hyperscale import tables
+from hyperscale import margin_table, tables
 from hyperscale.kv.trace import dense_reads
 from hyperscale.orchestrator import Load, Observer, Sample
 from hyperscale.planner import Arm
@@ -161,7 +161,7 @@ class Display(Observer):
         """See `Observer`."""
         self.close()
         tables.points(points, run.plan.budget.axis, self._console)
-        tables.margins(samples, self._console)
+        margin_table.margins(samples, self._console)
 
 
 def _excerpt(text: str, limit: int) -> str:

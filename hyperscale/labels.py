@@ -1,7 +1,7 @@
 """Text beside the points of a plot, where there is room for it and nowhere else."""
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +25,7 @@ class Label(NamedTuple):
     x: float
     y: float
     text: str
-    colour: str
+    colour: Any
 
 
 def short(number: float) -> str:
@@ -36,7 +36,14 @@ def short(number: float) -> str:
     return f"{number:g}"
 
 
-def place(axes: Any, labels: Sequence[Label], paths: Sequence[Any], size: float = 5.5, gap: float = 4.0) -> list[Any]:
+def place(
+    axes: Any,
+    labels: Sequence[Label],
+    paths: Sequence[Any],
+    points: Any = (),
+    size: float = 6.0,
+    gap: float = 4.0,
+) -> list[Any]:
     """Write the labels that fit, the first ones first, each clear of the others, of the paths and of the frame.
 
     Call it when the axes' limits are final.
@@ -45,6 +52,7 @@ def place(axes: Any, labels: Sequence[Label], paths: Sequence[Any], size: float 
         axes: matplotlib axes.
         labels: What to write, most important first; what finds no room is left out.
         paths: (n, 2) data coordinates of lines and points that text should not cover.
+        points: (n, 2) data coordinates of lesser points, covered only where a label finds no other room.
         size: Font size in points.
         gap: Distance of a text from its point, in points.
 
@@ -54,13 +62,12 @@ def place(axes: Any, labels: Sequence[Label], paths: Sequence[Any], size: float 
     figure = axes.figure
     renderer = figure.canvas.get_renderer()
     frame = axes.get_window_extent(renderer)
-    obstacles = (
-        np.concatenate([_dense(axes.transData.transform(path)) for path in paths]) if paths else np.empty((0, 2))
-    )
+    hard = np.concatenate([_dense(axes.transData.transform(path)) for path in paths]) if paths else np.empty((0, 2))
+    soft = np.concatenate([hard, axes.transData.transform(points)]) if len(points) else hard
     taken: list[Any] = []
     written = []
     for label in labels:
-        for reach in (1.0, 1.8):
+        for obstacles, reach in product((soft, hard), (1.0, 1.8)):
             texts = (_write(axes, label, size, gap * reach, where) for where in _PLACES)
             text = next((t for t in texts if _fits(t, renderer, frame, taken, obstacles)), None)
             if text is not None:

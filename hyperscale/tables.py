@@ -1,4 +1,4 @@
-"""Tables for the console: the plan before a run, the points and margins after it."""
+"""Tables for the console: the plan before a run, the points after it."""
 
 import math
 from collections.abc import Sequence
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from hyperscale.forecast import Forecast
     from hyperscale.preparation import PreparedRun
 
-MARGIN_AXES = ("kv_reads", "peak_kv")
-BASELINE = "vanilla"
 _STYLE: dict[str, Any] = {
     "title_justify": "left",
     "title_style": "bold",
@@ -113,28 +111,3 @@ def points(found: "DataFrame", axis: str, console: Console) -> None:
                 )
         table.add_section()
     console.print(table)
-
-
-def margins(samples: Sequence[dict[str, Any]], console: Console) -> None:
-    """Print each method's margin over vanilla per model and task, on reads and on peak; nothing without vanilla."""
-    from hyperscale.margins import margin
-    from hyperscale.points import cells
-
-    table = Table(title=f"Margins over {BASELINE}, points of accuracy, 95 % interval", **_STYLE)
-    _columns(table, ("model", "task", "method"), [f"{axis}, log2" for axis in MARGIN_AXES])
-    for model in dict.fromkeys(s["model"] for s in samples):
-        found = cells([s for s in samples if s["model"] == model])
-        tasks = sorted({cell.arm.task for cell in found})
-        methods = {task: {cell.arm.method for cell in found if cell.arm.task == task} for task in tasks}
-        for task, method in ((task, method) for task, of_task in methods.items() for method in sorted(of_task)):
-            if method == BASELINE or BASELINE not in methods[task]:
-                continue
-            both = [margin(found, method, BASELINE, task, axis) for axis in MARGIN_AXES]
-            table.add_row(model, task, method, *(_interval(each.log2, each.log2_ci) for each in both))
-    if not table.row_count:
-        return
-    console.print(table)
-
-
-def _interval(value: float, ends: tuple[float, float]) -> str:
-    return "NA" if math.isnan(value) else f"{value:+.1f} [{ends[0]:+.1f}, {ends[1]:+.1f}]"

@@ -5,19 +5,50 @@ from typing import Annotated
 
 import typer
 
-from hyperscale import terminal
+from hyperscale import arguments, terminal
+from hyperscale.errors import ResultsError
 
 
 def plot(
     folder: Annotated[Path, typer.Argument(help="Folder of a run, or of several runs.")] = Path("results"),
     out: Annotated[Path | None, typer.Option(help="Folder for the pictures. [the same folder]")] = None,
+    axis: Annotated[
+        str | None,
+        typer.Option(
+            help="Cost axes with commas between them: kv_reads, peak_kv, peak_bytes, tokens, seconds. [all; the table "
+            "of margins shows kv_reads and peak_kv]"
+        ),
+    ] = None,
+    margins: Annotated[
+        str | None, typer.Option(help="Margins to give: dms:vanilla,dms:window. [every method over vanilla]")
+    ] = None,
+    reference: Annotated[
+        str | None, typer.Option(help="Published results to show beside the run's: paper, or a folder.")
+    ] = None,
+    resamples: Annotated[int, typer.Option(min=100, help="Resamples of the problems for bands and intervals.")] = 1000,
 ) -> None:
-    """Draw accuracy against KV reads and against peak KV (PNG, SVG, CSV) and print the margins over vanilla."""
-    from hyperscale import plot as plots
-    from hyperscale import results, tables
+    """Draw accuracy against every cost (PNG, SVG, CSV) and print margins between methods with their intervals."""
+    from hyperscale import margin_table, results
+    from hyperscale.analysis import analyse
+    from hyperscale.margins import check_axis, parse_pairs
+    from hyperscale.plot import draw_analysis
+    from hyperscale.points import COSTS
+    from hyperscale.reference import load
 
     console = terminal.console()
+    axes = arguments.names("--axis", axis) or list(COSTS)
+    for name in axes:
+        check_axis(name)
+    pairs = parse_pairs(margins) if margins else None
+    published = load(reference) if reference else None
     runs = results.read(folder)
-    for path in plots.draw(folder, out or folder):
-        console.print(f"wrote {path}", highlight=False, soft_wrap=True)
-    tables.margins([sample for run in runs for sample in run.samples], console)
+    samples = [sample for run in runs for sample in run.samples]
+    if not samples:
+        raise ResultsError(f"{folder} holds no finished chain yet: nothing to draw")
+    console.print(f"{len(samples):,} chains of {len(runs)} run{'s' * (len(runs) > 1)}", highlight=False)
+    made = analyse(samples, axes, pairs, resamples)
+    draw_analysis(
+        made, out or folder, published, lambda path: console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+    )
+    shown = axes if axis else margin_table.AXES
+    margin_table.show([each for each in made.margins if each.axis in shown], console, published)

@@ -1,0 +1,228 @@
+"""One figure: accuracy against a cost, a panel a task, a frontier a method."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hyperscale.analysis import Curve, xy
+from hyperscale.bootstrap import MIN_PROBLEMS
+from hyperscale.labels import Label, place, short
+from hyperscale.points import Cell
+
+if TYPE_CHECKING:
+    from hyperscale.reference import PublishedAccuracy, Reference
+
+Style = tuple[str, str]  # colour, marker
+AXES = {
+    "kv_reads": "KV reads per problem (cache entries)",
+    "peak_kv": "peak KV per problem (cache entries)",
+    "peak_bytes": "peak KV per problem (bytes)",
+    "tokens": "generated tokens per problem",
+    "seconds": "time in the batch per problem (seconds)",
+}
+# Okabe and Ito's colours, which readers with any colour vision tell apart, and a marker each, which survives print in
+# grey; vanilla is always the black circle. Their yellow, illegible on white, is replaced by Tol's wine.
+STYLES = {
+    "vanilla": ("#000000", "o"),
+    "dms": ("#D55E00", "s"),
+    "window": ("#0072B2", "^"),
+    "random": ("#009E73", "D"),
+    "quest": ("#CC79A7", "v"),
+    "tova": ("#56B4E9", "P"),
+    "h2o": ("#E69F00", "X"),
+    "dmc": ("#7F7F7F", "<"),
+}
+SPARE_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#882255")
+SPARE_MARKERS = ("P", "X", "<", ">", "v")
+RC = {"font.size": 7.5, "axes.linewidth": 0.6, "svg.hashsalt": "hyperscale"}  # the salt makes SVGs reproducible
+WIDTH = 7.0  # inches: the text width of a page
+KEY = ("labels: W-L-CR", "lines: frontiers", "bands: 95 % bootstrap over problems", "bars: ± 1 standard error")
+
+
+def figure(curves: Sequence[Curve], axis: str, reference: "Reference | None" = None) -> Any:
+    """A matplotlib figure of the curves of one cost axis; make it and save it under `RC`.
+
+    Args:
+        curves: At least one.
+        axis: Their cost axis, for its name.
+        reference: Published accuracies, drawn as hollow markers at the right of the panels of their tasks: their costs
+            are not known.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    by_task = _by_task(curves)
+    columns = {1: 1, 2: 2, 4: 2}.get(len(by_task), 3)
+    rows = -(-len(by_task) // columns)
+    styles = _styles(names := _names(curves))
+    drawn = Figure(figsize=(WIDTH if columns > 1 else WIDTH * 0.65, 0.65 + 2.55 * rows), layout="constrained")
+    FigureCanvasAgg(drawn)
+    panels = drawn.subplots(rows, columns, squeeze=False).ravel()
+    for panel, part in zip(panels, by_task.values(), strict=False):
+        marks = _marks(part, reference)
+        _panel(panel, part, axis, {id(curve): styles[names[id(curve)]] for curve in part})
+        _accuracies(panel, part, axis, [point.accuracy for point in marks])
+        _published(panel, marks)
+    for panel in panels[len(by_task) :]:
+        panel.set_visible(False)
+    for panel in panels[: len(by_task) : columns]:
+        panel.set_ylabel("accuracy (%)")
+    blank = "\n" * (1 + len(_source(curves, reference)))  # room for the notes
+    drawn.supxlabel(f"{AXES[axis]}, log2 scale{blank}", fontsize=7.5)
+    key = KEY if any(curve.enough for curve in curves) else KEY[:2]
+    notes = ["    ".join(key), *_source(curves, reference)]
+    drawn.text(0.5, 0.008, "\n".join(notes), ha="center", va="bottom", fontsize=5.5, color="#555555")
+    handles = [_handle(name, *style) for name, style in styles.items()]
+    drawn.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 2 + 2 * columns), frameon=False)
+    drawn.draw_without_rendering()  # settles the layout, which the labels need
+    for panel, part in zip(panels, by_task.values(), strict=False):
+        _label(panel, part, axis, {id(curve): styles[names[id(curve)]] for curve in part})
+    return drawn
+
+
+def _by_task(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
+    groups: dict[str, list[Curve]] = {}
+    for curve in curves:
+        groups.setdefault(curve.task, []).append(curve)
+    return groups
+
+
+def _names(curves: Sequence[Curve]) -> dict[int, str]:
+    """What the legend calls each curve."""
+    several = len({curve.model for curve in curves}) > 1
+    return {id(c): f"{c.method} ({c.model})" if several else c.method for c in curves}
+
+
+def _styles(names: Mapping[int, str]) -> dict[str, Style]:
+    distinct = list(dict.fromkeys(names.values()))
+    others = [name for name in distinct if name not in STYLES]
+    spare = {  # five colours and five markers make 25 pairs
+        name: (SPARE_COLOURS[i % 5], SPARE_MARKERS[(i + i // 5) % 5]) for i, name in enumerate(others)
+    }
+    ranks = {name: i for i, name in enumerate(STYLES)}
+    return {name: STYLES.get(name) or spare[name] for name in sorted(distinct, key=lambda n: ranks.get(n, len(ranks)))}
+
+
+def _handle(name: str, colour: str, marker: str) -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=colour, marker=marker, markersize=3.5, linewidth=1.2, label=name)
+
+
+def _panel(panel: Any, curves: Sequence[Curve], axis: str, styles: Mapping[int, Style]) -> None:
+    first = curves[0].cells[0]
+    problems = max(curve.n_problems for curve in curves)
+    seeds = max(cell.n_seeds for curve in curves for cell in curve.cells)
+    size = f"{problems} problem{'s' * (problems > 1)}" + (f" × {seeds} seeds" if seeds > 1 else "")
+    vote = "majority" if first.vote == "majority" else "pass@W"
+    few = "" if problems >= MIN_PROBLEMS else "\ntoo few problems for error bars"
+    panel.set_title(f"{first.arm.task} ({size}, {vote}){few}", fontsize=7)
+    for curve in curves:
+        colour, marker = styles[id(curve)]
+        x, y = np.array([xy(cell, axis) for cell in curve.cells]).T
+        error = [_error(cell) for cell in curve.cells]
+        panel.errorbar(
+            x, y, error, fmt=marker, color=colour, markersize=2, elinewidth=0.5, alpha=0.22, markeredgewidth=0, zorder=2
+        )
+        panel.fill_between(curve.cost, curve.low, curve.high, color=colour, alpha=0.13, linewidth=0, zorder=1)
+        panel.plot(curve.cost, curve.middle, color=colour, linewidth=1.2, zorder=4)
+        x, y = np.array([xy(cell, axis) for cell in curve.frontier]).T
+        large = 4.4 if marker in "PX" else 3.2
+        panel.plot(x, y, marker, color=colour, markersize=large, markeredgecolor="white", markeredgewidth=0.3, zorder=5)
+    _costs(panel, curves)
+    panel.grid(alpha=0.25, linewidth=0.4)
+    panel.tick_params(width=0.6, length=2.5)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def _error(cell: Cell) -> float:
+    """A point's standard error, where there are enough problems for one."""
+    return float(cell.row()["accuracy_se"]) if len(cell.problems) >= MIN_PROBLEMS else 0.0
+
+
+def _costs(panel: Any, curves: Sequence[Curve]) -> None:
+    """Powers of two on the x axis, at most six of them, written 16K; three round numbers where there are too few."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    panel.set_xscale("log", base=2)
+    costs = np.concatenate([curve.cost for curve in curves])
+    low, high = np.log2(costs.min()), np.log2(costs.max())
+    margin = 0.09 * (high - low) + 0.1 * (high - low < 0.1)
+    low, high = low - margin, high + margin
+    panel.set_xlim(2**low, 2**high)
+    step = int(np.ceil((high - low) / 6))
+    ticks = [2.0**k for k in range(int(np.ceil(low)), int(np.floor(high)) + 1) if k % step == 0]
+    if len(ticks) < 2:
+        ticks = [float(f"{2**x:.3g}") for x in np.linspace(low, high, 5)[1:-1]]
+    panel.xaxis.set_major_locator(FixedLocator(ticks))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+
+
+def _accuracies(panel: Any, curves: Sequence[Curve], axis: str, more: Sequence[float]) -> None:
+    """The y axis: all of it, or the range of points and bands, at least 20 points, where they take little of it."""
+    from matplotlib.ticker import MaxNLocator
+
+    values = [*more, *(xy(cell, axis)[1] for curve in curves for cell in curve.cells)]
+    values += [v for curve in curves for v in (np.nanmin([*curve.low, 100]), np.nanmax([*curve.high, 0]))]
+    low, high = min(values), max(values)
+    low, high = min(low, high - 20), max(high, low + 20)
+    room = 0.09 * (high - low)
+    whole = high - low > 60
+    panel.set_ylim(-4 if whole else max(low - room, -4), 109 if whole else min(high + room, 109))
+    panel.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True, prune=None))
+
+
+def _marks(curves: Sequence[Curve], reference: "Reference | None") -> "list[PublishedAccuracy]":
+    """A reference's accuracies on a panel's task, of the methods in the panel."""
+    methods = [method for method in STYLES if any(curve.method == method for curve in curves)]
+    points = reference.accuracy(curves[0].task) if reference else []
+    found = [point for point in points if point.method in methods]
+    return sorted(found, key=lambda point: (methods.index(point.method), point.CR))
+
+
+def _published(panel: Any, marks: "Sequence[PublishedAccuracy]") -> None:
+    """Hollow markers in columns at the panel's right edge, each with its CR below the frame."""
+    where = panel.get_yaxis_transform()  # x as a share of the panel's width, y in percent
+    for i, point in enumerate(marks):
+        colour, marker = STYLES[point.method]
+        x = 1.03 + 0.03 * i
+        panel.plot(
+            x, point.accuracy, marker, transform=where, clip_on=False, markersize=3.2, color=colour, fillstyle="none"
+        )
+        panel.text(
+            x, 0, f"{point.CR:g}", transform=panel.transAxes, ha="center", va="bottom", fontsize=5, color=_ink(colour)
+        )
+
+
+def _source(curves: Sequence[Curve], reference: "Reference | None") -> list[str]:
+    """What the hollow markers are, if there are any."""
+    points = [p for part in _by_task(curves).values() for p in _marks(part, reference)]
+    if not points or reference is None:
+        return []
+    where = " or ".join(dict.fromkeys(f"{point.W}-{short(point.L)}" for point in points))
+    models = ", ".join(dict.fromkeys(point.model for point in points))
+    return [f"hollow, right of a panel: {reference.name}, {models} at {where}-CR, CR below; costs not published"]
+
+
+def _ink(colour: str) -> tuple[float, ...]:
+    """A colour dark enough for small text on white."""
+    from matplotlib.colors import to_rgb
+
+    return tuple(0.72 * part for part in to_rgb(colour))
+
+
+def _label(panel: Any, curves: Sequence[Curve], axis: str, styles: Mapping[int, Style]) -> None:
+    """W-L-CR at frontier points: the last and the first of every method, then the steps that gain most."""
+    ranked: list[tuple[float, Label]] = []
+    for curve in curves:
+        gains = np.diff([xy(cell, axis)[1] for cell in curve.frontier], prepend=0.0)
+        for i, cell in enumerate(curve.frontier):
+            weight = 200.0 if i == len(curve.frontier) - 1 else 100.0 if i == 0 else float(gains[i])
+            text = f"{cell.W}-{short(cell.L)}-{cell.arm.CR:g}"
+            ranked.append((weight, Label(*xy(cell, axis), text, _ink(styles[id(curve)][0]))))
+    ranked.sort(key=lambda pair: -pair[0])
+    paths = [np.column_stack([curve.cost, curve.middle]) for curve in curves]
+    points = np.array([xy(cell, axis) for curve in curves for cell in curve.cells])
+    place(panel, [label for _, label in ranked[: 4 * len(curves)]], paths, points)
