@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -178,7 +179,7 @@ def resolve(config: RunConfig) -> RunConfig:
     return config.model_copy(
         update={
             "tasks": tasks,
-            "data": _data(config.data, tasks),
+            "data": data_by_task(config.data, tasks),
             "lengths": tuple(sorted(config.lengths)),
             "budget": budget,
             "axis": parsed.axis,
@@ -191,8 +192,12 @@ def resolve(config: RunConfig) -> RunConfig:
     )
 
 
-def _data(data: dict[str, str], tasks: tuple[str, ...]) -> dict[str, str]:
-    """Absolute paths by task."""
+def data_by_task(data: Mapping[str, str], tasks: tuple[str, ...]) -> dict[str, str]:
+    """Absolute paths by task; "" names the only task.
+
+    Raises:
+        ConfigError: A name is no task of the run, or "" could be any of several.
+    """
     if "" in data and len(tasks) != 1:
         raise ConfigError(
             f"the run has {len(tasks)} tasks ({', '.join(tasks)}): say whose data it is, --data task=PATH"

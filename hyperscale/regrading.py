@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperscale import tasks
+from hyperscale.config import data_by_task
 from hyperscale.errors import ResultsError
 from hyperscale.results import RUN, read_info
 from hyperscale.scoring import code_runner, graders
@@ -39,7 +40,12 @@ class Regraded:
     points: "DataFrame"
 
 
-def regrade(folder: Path, step: Callable[[int, int], None] = lambda done, of: None, sandbox: str = "auto") -> Regraded:
+def regrade(
+    folder: Path,
+    step: Callable[[int, int], None] = lambda done, of: None,
+    sandbox: str = "auto",
+    data: Mapping[str, str] | None = None,
+) -> Regraded:
     """Grade every chain of a run again with the graders of today, replace its samples and rebuild its points.
 
     Answers and verdicts of all chains are replaced at once: a crash leaves the old file or the new one. The versions
@@ -49,15 +55,19 @@ def regrade(folder: Path, step: Callable[[int, int], None] = lambda done, of: No
         folder: The run's folder.
         step: Told how many chains of how many are graded.
         sandbox: Where programs that the model wrote run, as `sandbox.choose` takes it.
+        data: Task name to the file or folder of its problems; "" names the run's only task. Where the run had them if
+            not given.
 
     Raises:
+        ConfigError: ``data`` names no task of the run, or not which.
         ResultsError: The folder holds no run, is in use or corrupt, or a problem is not what the chains were asked.
         TaskError, SandboxError: A task's problems are missing, or programs cannot be run here.
     """
     info = read_info(folder)  # before the store, which would make a folder that is not there
     with Store(folder, info) as store:
         names = dict.fromkeys(sample["task"] for sample in store.samples)
-        loaded = {name: _problems(name, info) for name in names}
+        files = {**(info.get("data") or {}), **data_by_task(data or {}, tuple(names))}
+        loaded = {name: _problems(name, info, files.get(name)) for name in names}
         code_runner.settle(graders.running_programs({task.grader for task, _ in loaded.values()}), sandbox)
         old = store.samples
         new: list[Sample] = []
@@ -73,11 +83,11 @@ def regrade(folder: Path, step: Callable[[int, int], None] = lambda done, of: No
     return Regraded(folder, len(new), _changed(old, new, "answers"), _changed(old, new, "correct"), points)
 
 
-def _problems(name: str, info: dict[str, Any]) -> tuple[Task, list[Doc]]:
+def _problems(name: str, info: dict[str, Any], data: str | None) -> tuple[Task, list[Doc]]:
     """A task and the problems of a run with this description."""
     config = info["config"]
     task = tasks.load(name).chosen(**(config.get("task_params") or {}).get(name, {}))
-    return task, task.docs(config.get("limit"), (info.get("data") or {}).get(name))
+    return task, task.docs(config.get("limit"), data)
 
 
 def _changed(old: Sequence[Sample], new: Sequence[Sample], field: str) -> int:
@@ -110,10 +120,12 @@ def _doc(sample: Sample, docs: dict[str, Doc]) -> Doc:
     name = f"{sample['task']}/{sample['problem']}"
     doc = docs.get(sample["problem"])
     if doc is None:
-        raise ResultsError(f"the run has chains of {name}, which the task lacks today: pass the data it was run with")
+        raise ResultsError(
+            f"the run has chains of {name}, which the task lacks today: pass the data it was run with, --data PATH"
+        )
     if sample["prompt_hash"] != prompt_hash(doc.prompt):
         raise ResultsError(
             f"the prompt of {name} has changed since its chains were made: "
-            "grade them with the version of hyperscale, and the data, that made them"
+            "grade them with the version of hyperscale, and with --data the data, that made them"
         )
     return doc

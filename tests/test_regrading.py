@@ -7,9 +7,10 @@ import sys
 import checkpoints
 import pandas as pd
 import pytest
+import rows
 from synthetic import sample
 
-from hyperscale import config, orchestrator, preparation, regrading, results, tasks
+from hyperscale import cli, config, orchestrator, preparation, regrading, results, tasks
 from hyperscale.errors import ResultsError
 from hyperscale.results import POINTS, RUN, SAMPLES
 from hyperscale.scoring.integer import IntegerGrader
@@ -196,3 +197,24 @@ def test_a_kill_at_any_moment_leaves_the_old_file_or_the_new_one(tmp_path):
             process.send_signal(signal.SIGKILL)
             process.wait()
         assert (folder / SAMPLES).read_bytes() in whole
+
+
+def test_data_that_have_moved_are_named(tmp_path, monkeypatch):
+    docs = [{"id": doc.id, "prompt": doc.prompt, "target": doc.target} for doc in tasks.load("mini_aime").docs(4)]
+    data = rows.write(tmp_path / "aime.jsonl", docs)
+    write(tmp_path / "run", ["mini_aime"])
+    info = json.loads((tmp_path / "run" / RUN).read_text())
+    (tmp_path / "run" / RUN).write_text(json.dumps(info | {"data": {"mini_aime": str(data)}}))
+    moved = data.rename(tmp_path / "moved.jsonl")
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["hyperscale", "score", str(tmp_path / "run"), *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return stop.value.code
+
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    assert call() == 2
+    assert call("--data", f"aime24={moved}") == 2
+    assert call("--data", moved) == call("--data", f"mini_aime={moved}") == 0
+    assert {line["correct"][1] for line in results.read(tmp_path / "run")[0].samples} == {True, False}
