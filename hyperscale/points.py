@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from hyperscale.cuts import Cut, Sample, cut
 from hyperscale.errors import ResultsError
-from hyperscale.kv.trace import dense_reads
-from hyperscale.scoring import voting
+from hyperscale.scoring import strategies as registry
+from hyperscale.scoring.strategies import Strategy
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Sample = Mapping[str, Any]
 Samples: TypeAlias = "Iterable[Sample] | pd.DataFrame"
 Floats = NDArray[np.float64]
 
@@ -49,7 +49,7 @@ class Cell:
         arm: Run, model, method, engine, task and CR.
         W: Chains per problem.
         L: Most new tokens per chain.
-        vote: "majority" or "pass".
+        vote: Name of the strategy, see `hyperscale.scoring.strategies`.
         problems: Problems with at least W chains at this L, n of them.
         accuracy: (n,), expected verdict over subsets of W chains, mean over seeds, in [0, 1].
         costs: Each of `COSTS`: (n,), W times the mean over the problem's chains, mean over seeds.
@@ -100,18 +100,20 @@ class Cell:
 def points(samples: Samples, strategies: Mapping[str, str] | None = None) -> "pd.DataFrame":
     """Every point the samples allow, one a row, with the columns of ``points.csv`` in their order.
 
-    Accuracy is the mean over problems (then seeds) of the expectation over subsets of W chains of the majority vote or
-    of pass@W, and its standard error is clustered by problem; both in percent. Costs are per problem: W times the mean
+    Accuracy is the mean over problems (then seeds) of the expectation of the verdict over subsets of W chains, and its
+    standard error is clustered by problem; both in percent. Costs are per problem: W times the mean
     chain, mean over problems. ``seconds`` is the time chains spent in the batch, shared with the others in it; a cut
     chain counts in proportion to its tokens. ``truncated`` and ``no_answer`` are the percentages of chains that L cut
     off before an answer, and that ended without one.
 
     Args:
         samples: Lines of ``samples.jsonl``, of one run or several.
-        strategies: Task to "majority" or "pass"; asked of `hyperscale.tasks` where absent.
+        strategies: Task to the name of a strategy. Where absent it is the one chosen for the run (a sample's ``vote``,
+            which `results.read` sets), else the task's own.
 
     Raises:
-        ResultsError: A sample lacks a field.
+        ConfigError: There is no such strategy.
+        ResultsError: A sample lacks a field, or the scores that the strategy needs.
         TaskError: A task is neither in ``strategies`` nor known.
     """
     import pandas as pd
@@ -142,18 +144,9 @@ def _records(samples: Samples) -> Iterable[Sample]:
     import pandas as pd
 
     if isinstance(samples, pd.DataFrame):
-        return [{str(name): value for name, value in row.items()} for row in samples.to_dict("records")]
+        rows = samples.to_dict("records")  # in which a field that only other lines have is NaN
+        return [{str(name): value for name, value in row.items() if value == value} for row in rows]
     return samples
-
-
-class _Cut(NamedTuple):
-    """A chain cut to some L."""
-
-    answer: str | None
-    correct: bool
-    complete: bool
-    costs: tuple[float, ...]
-    dense: float
 
 
 class _Row(NamedTuple):
@@ -161,71 +154,51 @@ class _Row(NamedTuple):
 
     problem: str
     seed: int
-    cuts: list[_Cut]
-
-
-def _cut(sample: Sample, length: int) -> _Cut | None:
-    """The chain as a run with maximum ``length`` would have given it, or None if the sample cannot tell."""
-    limit = sample["max_new_tokens"]
-    if limit < length or (limit > length and not sample.get("length_invariant", True)):
-        return None
-    lengths = sample["lengths"]
-    if length >= lengths[-1]:
-        i = len(lengths) - 1
-    elif length in lengths:
-        i = list(lengths).index(length)
-    else:
-        return None
-    tokens, peak = lengths[i], sample["peak_kv"][i]
-    seconds = sample["seconds"] * tokens / max(lengths[-1], 1)
-    costs = (sample["kv_reads"][i], peak, peak * sample["kv_entry_bytes"], tokens, seconds)
-    answer = sample["answers"][i]
-    correct = answer is not None and bool(sample["correct"][i])
-    complete = i == len(lengths) - 1 and sample["finish"] != "length"
-    return _Cut(answer, correct, complete, costs, dense_reads(sample["prompt_tokens"], tokens))
+    cuts: list[Cut]
 
 
 def _arm_cells(arm: Arm, samples: Sequence[Sample], strategies: Mapping[str, str]) -> list[Cell]:
-    strategy, lengths = _task(arm.task, strategies)
+    chosen = next((sample["vote"] for sample in samples if sample.get("vote")), None)
+    strategy, lengths = _task(arm.task, strategies, chosen)
     limits = {int(sample["max_new_tokens"]) for sample in samples}
     seen = {int(n) for sample in samples for n in sample["lengths"][:-1]} | set(lengths or ())
     found = []
     for length in sorted(limits | {n for n in seen if n <= max(limits)}):
         # Keyed by chain, so that a chain generated for two different L counts once.
-        chains: dict[tuple[str, int], dict[int, _Cut]] = {}
+        chains: dict[tuple[str, int], dict[int, Cut]] = {}
         for sample in samples:
-            if (cut := _cut(sample, length)) is not None:
+            if (one := cut(sample, length, strategy.scorer)) is not None:
                 key = (str(sample["problem"]), int(sample["seed"]))
-                chains.setdefault(key, {})[int(sample["chain"])] = cut
+                chains.setdefault(key, {})[int(sample["chain"])] = one
         rows = [_Row(*key, [group[chain] for chain in sorted(group)]) for key, group in chains.items()]
-        means = np.array([np.mean([cut.costs for cut in row.cuts], axis=0) for row in rows])
+        means = np.array([np.mean([one.costs for one in row.cuts], axis=0) for row in rows])
         widest = max((len(row.cuts) for row in rows), default=0)
-        found += [_cell(arm, 1 << k, length, strategy, rows, means) for k in range(widest.bit_length())]
+        found += [_cell(arm, width, length, strategy, rows, means) for width in strategy.widths(widest)]
     return found
 
 
-def _task(name: str, strategies: Mapping[str, str]) -> tuple[str, tuple[int, ...] | None]:
+def _task(name: str, strategies: Mapping[str, str], chosen: str | None) -> tuple[Strategy, tuple[int, ...] | None]:
     """A task's strategy, and its lengths if it is known (else they are read off the traces)."""
     if name in strategies:
-        return strategies[name], None
+        return registry.get(strategies[name]), None
     from hyperscale import tasks
 
     task = tasks.load(name)
-    return task.strategy, task.lengths
+    return registry.get(chosen or task.strategy), task.lengths
 
 
-def _cell(arm: Arm, width: int, length: int, strategy: str, rows: Sequence[_Row], means: Floats) -> Cell:
+def _cell(arm: Arm, width: int, length: int, strategy: Strategy, rows: Sequence[_Row], means: Floats) -> Cell:
     """One point from the rows that have enough chains; ``means`` holds each row's mean costs of a chain."""
     enough = [i for i, row in enumerate(rows) if len(row.cuts) >= width]
     costs = width * means[enough]
     rows = [rows[i] for i in enough]
-    accuracy = _accuracy([row.cuts for row in rows], width, strategy)
+    accuracy = strategy.accuracy([[one.vote for one in row.cuts] for row in rows], width)
     places = {problem: i for i, problem in enumerate(dict.fromkeys(row.problem for row in rows))}
     place = np.array([places[row.problem] for row in rows])  # seeds of a problem fall together
     count = np.bincount(place)
-    reads = sum(cut.costs[0] for row in rows for cut in row.cuts)
-    dense = sum(cut.dense for row in rows for cut in row.cuts)
-    silent = [[cut.complete for cut in row.cuts if cut.answer is None] for row in rows]  # chains without an answer
+    reads = sum(one.costs[0] for row in rows for one in row.cuts)
+    dense = sum(one.dense for row in rows for one in row.cuts)
+    silent = [[one.complete for one in row.cuts if one.vote.answer is None] for row in rows]  # chains without an answer
     shares = [
         [kinds.count(complete) / len(row.cuts) for kinds, row in zip(silent, rows, strict=True)]
         for complete in (False, True)
@@ -235,7 +208,7 @@ def _cell(arm: Arm, width: int, length: int, strategy: str, rows: Sequence[_Row]
         arm=arm,
         W=width,
         L=length,
-        vote=strategy,
+        vote=strategy.name,
         problems=tuple(places),
         accuracy=np.bincount(place, accuracy) / count,
         costs={axis: np.bincount(place, costs[:, i]) / count for i, axis in enumerate(COSTS)},
@@ -244,18 +217,3 @@ def _cell(arm: Arm, width: int, length: int, strategy: str, rows: Sequence[_Row]
         truncated=truncated,
         no_answer=no_answer,
     )
-
-
-def _accuracy(rows: Sequence[Sequence[_Cut]], width: int, strategy: str) -> Floats:
-    """(rows,), the expected verdict of each row's chains; rows with equally many chains are computed together."""
-    result = np.empty(len(rows))
-    if strategy == "pass":
-        for i, cuts in enumerate(rows):
-            result[i] = voting.pass_at_k(len(cuts), sum(cut.correct for cut in cuts), width)
-        return result
-    for size in {len(cuts) for cuts in rows}:
-        places = [i for i, cuts in enumerate(rows) if len(cuts) == size]
-        codes = np.array([voting.encode([cut.answer for cut in rows[i]]) for i in places])
-        correct = np.array([[cut.correct for cut in rows[i]] for i in places])
-        result[places] = voting.majority_accuracy(codes, correct, width)
-    return result

@@ -60,7 +60,7 @@ def test_code_tasks_count_a_success_if_any_chain_passes():
     lines = [sample("a", c, answer=str(c), right=c == 2, task="mini_lcb") for c in range(4)]
     table = points(lines)
     assert [point(table, W, 2048).accuracy for W in (1, 2, 4)] == pytest.approx([25, 50, 100])
-    assert set(table.vote) == {"pass"}
+    assert set(table.vote) == {"pass@k"}
 
 
 def test_chains_of_a_length_count_only_up_to_it():

@@ -89,3 +89,15 @@ def test_impossible_widths_are_refused():
         voting.pass_at_k(4, 2, 5)
     with pytest.raises(ValueError, match="subset"):
         voting.subsets(4, 5)
+
+
+@given(st.lists(st.tuples(st.sampled_from([None, -2.0, -1.0, 0.5]), st.booleans()), min_size=1, max_size=7), st.data())
+def test_best_of_n_is_the_mean_over_all_subsets(chains, data):
+    width = data.draw(st.integers(1, len(chains)))
+    verdicts = []
+    for subset in combinations(chains, width):
+        scored = [chain for chain in subset if chain[0] is not None] or [subset[0]]
+        best = max(score for score, _ in scored) if scored[0][0] is not None else None
+        verdicts.append(next(right for score, right in scored if score == best))
+    scores, correct = zip(*chains, strict=True)
+    assert voting.best_of_n(scores, correct, width) == pytest.approx(np.mean(verdicts))

@@ -1,4 +1,4 @@
-"""Turning W chains into one verdict: majority vote and pass@k, in expectation over the subsets of the chains at hand.
+"""Turning W chains into one verdict: majority, pass@k, best of N, in expectation over subsets of the chains at hand.
 
 Conventions (the paper states none for the vote; these are the ones its tables are consistent with): a majority vote
 ignores chains without an answer and breaks ties in favour of the answer that occurred first. So W = 2 cannot beat
@@ -91,3 +91,22 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     if not 0 <= c <= n or not 1 <= k <= n:
         raise ValueError(f"pass@k needs 0 <= c <= n and 1 <= k <= n; got n={n}, c={c}, k={k}")
     return 1.0 - comb(n - c, k) / comb(n, k)
+
+
+def best_of_n(scores: Sequence[float | None], correct: Sequence[Any], width: int) -> float:
+    """Probability that the best-scored of a random subset of ``width`` chains is right; exact, whatever the width.
+
+    Ties go to the earlier chain, and a chain without a score is chosen only where no chain has one. The chain of rank r
+    (from 0) is the best of a subset iff it is in it and the rest come from the n - 1 - r chains behind it.
+
+    Args:
+        scores: Score of each chain, in chain order; None if it has no answer.
+        correct: Whether each is right.
+        width: W, at most the number of chains.
+    """
+    n = len(scores)
+    if not 1 <= width <= n:
+        raise ValueError(f"no best of {width} among {n} chains")
+    ranked = sorted(range(n), key=lambda i: (scores[i] is None, -(scores[i] or 0.0), i))
+    hits = sum(comb(n - 1 - rank, width - 1) for rank, i in enumerate(ranked) if correct[i])
+    return hits / comb(n, width)

@@ -1,0 +1,157 @@
+"""The registry of strategies: how W chains make one verdict. They look at stored chains alone and generate nothing."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hyperscale.errors import ConfigError
+from hyperscale.scoring import voting
+
+Floats = NDArray[np.float64]
+LOGPROB = "logprob"
+
+
+class Vote(NamedTuple):
+    """What one chain, cut to some L, brings to the verdict.
+
+    Attributes:
+        answer: What it states; None if nothing.
+        correct: Whether that is right.
+        score: What the strategy's scorer gives it; None without a scorer or an answer.
+    """
+
+    answer: str | None
+    correct: bool
+    score: float | None = None
+
+
+class Strategy(ABC):
+    """A rule by which W chains of a problem make one verdict.
+
+    Attributes:
+        summary: One line for listings.
+        name: As written in the column ``vote`` of points.csv.
+        scorer: Name of the scorer it needs, or None.
+    """
+
+    summary: ClassVar[str]
+    name: str
+    scorer: str | None = None
+
+    def widths(self, chains: int) -> list[int]:
+        """Values of W for which points are made, where a problem has at most so many chains."""
+        return [1 << k for k in range(chains.bit_length())]
+
+    @abstractmethod
+    def accuracy(self, problems: Sequence[Sequence[Vote]], width: int) -> Floats:
+        """Expected verdict over the subsets of ``width`` chains of each problem.
+
+        Args:
+            problems: Votes of each problem's chains, in chain order, at least ``width`` of them.
+            width: W.
+
+        Returns:
+            (problems,), in [0, 1].
+        """
+
+
+class Majority(Strategy):
+    """`voting.majority_accuracy`."""
+
+    summary = "the most frequent answer, ties to the first occurring; over all subsets of W chains"
+    name = "majority"
+
+    def accuracy(self, problems: Sequence[Sequence[Vote]], width: int) -> Floats:
+        """See `Strategy.accuracy`; problems with equally many chains are computed together."""
+        result = np.empty(len(problems))
+        for size in {len(votes) for votes in problems}:
+            places = [i for i, votes in enumerate(problems) if len(votes) == size]
+            codes = np.array([voting.encode([vote.answer for vote in problems[i]]) for i in places])
+            correct = np.array([[vote.correct for vote in problems[i]] for i in places])
+            result[places] = voting.majority_accuracy(codes, correct, width)
+        return result
+
+
+class PassAtK(Strategy):
+    """`voting.pass_at_k` with k = W."""
+
+    summary = "any of W chains is right, unbiased (Chen et al. 2021)"
+    name = "pass@k"
+
+    def accuracy(self, problems: Sequence[Sequence[Vote]], width: int) -> Floats:
+        """See `Strategy.accuracy`."""
+        return np.array([voting.pass_at_k(len(v), sum(vote.correct for vote in v), width) for v in problems])
+
+
+class PassAtAll(PassAtK):
+    """pass@k where k is the number of chains at hand: one W, no subsets."""
+
+    summary = "any of all the chains is right: one W, the number of chains"
+    name = "pass@all"
+
+    def widths(self, chains: int) -> list[int]:
+        """All the chains, if there are any."""
+        return [chains] if chains else []
+
+
+class MeanAtK(Strategy):
+    """The accuracy of single chains, whatever W: what W chains cost and a lone one would achieve."""
+
+    summary = "mean accuracy of the single chains"
+    name = "mean@k"
+
+    def accuracy(self, problems: Sequence[Sequence[Vote]], width: int) -> Floats:
+        """See `Strategy.accuracy`; the expected mean over a subset is the mean over all."""
+        return np.array([sum(vote.correct for vote in votes) / len(votes) for votes in problems])
+
+
+class BestOfN(Strategy):
+    """`voting.best_of_n` with N = W."""
+
+    summary = "the chain that a scorer likes best: mean log-probability, or a reward model"
+
+    def __init__(self, scorer: str = LOGPROB) -> None:
+        self.scorer = scorer
+        self.name = f"best-of-n:{scorer}"
+
+    def accuracy(self, problems: Sequence[Sequence[Vote]], width: int) -> Floats:
+        """See `Strategy.accuracy`."""
+        return np.array(
+            [
+                voting.best_of_n([vote.score for vote in votes], [vote.correct for vote in votes], width)
+                for votes in problems
+            ]
+        )
+
+
+_FACTORIES: dict[str, type[Strategy]] = {
+    "majority": Majority,
+    "pass@k": PassAtK,
+    "pass@all": PassAtAll,
+    "mean@k": MeanAtK,
+    "best-of-n": BestOfN,
+}
+_SHORT = {"pass": "pass@k", "mean": "mean@k"}  # task files say "pass"
+
+
+def available() -> dict[str, str]:
+    """Name and one-line summary of every strategy."""
+    return {name: factory.summary for name, factory in _FACTORIES.items()}
+
+
+def get(name: str) -> Strategy:
+    """A strategy by its name; ``best-of-n:SCORER`` names the scorer too, ``best-of-n`` alone is mean log-probability.
+
+    Raises:
+        ConfigError: There is no such strategy.
+    """
+    kind, colon, scorer = name.strip().partition(":")
+    kind = _SHORT.get(kind.lower(), kind.lower())
+    if kind == "best-of-n" and colon and scorer:
+        return BestOfN(scorer)
+    if kind not in _FACTORIES or colon:
+        raise ConfigError(f"unknown strategy {name!r}: choose one of {', '.join(_FACTORIES)}")
+    return _FACTORIES[kind]()
