@@ -12,7 +12,7 @@ from hyperscale.report.questions import Hashed, Question
 from hyperscale.scoring import voting
 
 MOST = 40_000  # chains that can be looked at
-ANSWER = 2_000  # characters of an answer that are kept apart from its text
+ANSWER = 200  # characters of an answer that are kept apart from its text
 _CUTS = ("lengths", "kv_reads", "peak_kv", "chars", "answers", "correct")
 VERDICTS = ("right", "wrong", "truncated", "no answer")
 

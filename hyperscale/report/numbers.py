@@ -88,12 +88,12 @@ def _series(found: Sequence[Cell], curves: dict[str, list[Curve]], names: dict[N
 
 
 def _frontier(curve: Curve, place: dict[int, int]) -> dict[str, Any]:
-    """A frontier's points, and its course with the band at every other place that plots have."""
+    """A frontier's points, and its band at every other place that plots have."""
     thin = [*range(0, len(curve.cost) - 1, 2), len(curve.cost) - 1]
     return {
         "kept": [place[id(cell)] for cell in curve.frontier],
         "log2": plain(np.log2(curve.cost[thin])),
-        **{name: plain(getattr(curve, name)[thin]) for name in ("middle", "low", "high")},
+        **{name: plain(getattr(curve, name)[thin]) for name in ("low", "high")},
     }
 
 

@@ -12,7 +12,7 @@ async function drawChains(section) {
   }
   const index = await unpack("index");
   const list = el("ul", { class: "problems", "aria-label": "Problems" });
-  const detail = el("div", { class: "detail", tabindex: -1, "aria-live": "polite" });
+  const detail = el("div", { class: "detail", tabindex: -1 });
   const count = el("output", { class: "count" });
   const all = (what, values) => [["", what], ...values.map((value, i) => [i, value])];
   let shown = PAGE, current = null;
@@ -55,8 +55,10 @@ async function drawChains(section) {
   let asked = "";
   try { asked = decodeURIComponent(location.hash.slice(1)); } catch { /* somebody's broken link: show the first problem */ }
   current = index.problems.find((problem) => `${problem.task}/${problem.id}` === asked) ?? null;
+  const linked = current;
   if (current) shown = Math.max(PAGE, index.problems.indexOf(current) + 1);
   draw();
+  if (linked) section.scrollIntoView();
 }
 
 function omissions({ hidden, total, shortened, limit }) {
@@ -71,10 +73,21 @@ function omissions({ hidden, total, shortened, limit }) {
 const tally = ([arm, right, of, voted], index) => el("span", { class: "tally", title: `vote ${voted ? "right" : "wrong"}` },
   swatch(index.arms[arm].series), ` ${index.arms[arm].name} `, el("b", {}, `${right}/${of}`), voted ? " ✓" : " ✗");
 
+// One tally a method where there are many CRs.
+function united(arms, index) {
+  const of = (arm) => index.arms[arm[ARM]].series;
+  return [...new Set(arms.map(of))].map((name) => {
+    const part = arms.filter((arm) => of(arm) === name);
+    const [right, all, votes] = [1, 2, 3].map((field) => part.reduce((sum, each) => sum + Number(each[field]), 0));
+    return el("span", { class: "tally", title: `${votes} of ${plural(part.length, "vote")} right` }, swatch(name), ` ${name} `, el("b", {}, `${right}/${all}`),
+      ` ${votes ? "✓" : ""}${votes < part.length ? "✗" : ""}`);
+  });
+}
+
 function brief(problem, index) {
   const level = problem.level == null ? "" : `level ${problem.level}`;
   return [el("span", { class: "id" }, el("b", {}, problem.id), ` ${tasks.length > 1 && !problem.id.startsWith(problem.task) ? problem.task : ""} `, el("small", {}, level), problem.disagree && el("mark", {}, "disagree")),
-    el("span", { class: "tallies" }, problem.arms.map((arm) => tally(arm, index)))];
+    el("span", { class: "tallies" }, problem.arms.length > 4 ? united(problem.arms, index) : problem.arms.map((arm) => tally(arm, index)))];
 }
 
 function full(problem, index, wanted) {
@@ -99,7 +112,7 @@ function row(problem, index, chain, i) {
   const box = el("details", { class: "chain", ontoggle: () => { if (box.open && box.children.length === 1) box.append(body(problem, index, chain, i)); } },
     el("summary", {}, el("span", { class: `verdict v${chain[OUTCOME]}` }, `${VERDICT[verdict]} ${verdict}`),
       el("span", { class: "who" }, swatch(index.arms[chain[ARM]].series), ` ${index.arms[chain[ARM]].name}`, el("small", {}, ` chain ${chain[CHAIN]}${several ? `, seed ${chain[SEED]}` : ""}`)),
-      el("code", { class: "answer" }, answer.split("\n").find((line) => line.trim()) ?? answer),
+      el("code", { class: "answer" }, answer.replace(/\s+/g, " ")),
       el("span", { class: "costs" }, `${last[TOKENS].toLocaleString("en")} of ${short(chain[LIMIT])} tokens · ${amount(last[READS])} reads · peak ${amount(last[PEAK])}`)));
   return box;
 }
@@ -108,7 +121,7 @@ function body(problem, index, chain, i) {
   const long = problem.answers.some((answer) => answer.includes("\n"));
   const cell = (text) => el("td", { class: "number" }, text);
   const head = ["cut at", "KV reads", "peak KV", long ? "" : "answer", "verdict"].filter(Boolean);
-  const cuts = el("table", { class: "cuts" }, el("thead", {}, el("tr", {}, head.map((title) => el("th", { scope: "col" }, title)))),
+  const cuts = el("table", { class: "cuts" }, el("thead", {}, el("tr", {}, head.map((title, n) => el("th", { scope: "col", class: n < 3 ? "number" : "" }, title)))),
     el("tbody", {}, chain[CUTS].map((cut, n) => el("tr", {}, cell(`${cut[TOKENS].toLocaleString("en")}${n === chain[CUTS].length - 1 ? " (end)" : ""}`),
       cell(amount(cut[READS])), cell(amount(cut[PEAK])), !long && el("td", {}, cut[ANSWER] == null ? "–" : problem.answers[cut[ANSWER]]),
       el("td", {}, cut[ANSWER] == null ? "no answer yet" : cut[CORRECT] ? "right" : "wrong")))));
@@ -116,7 +129,7 @@ function body(problem, index, chain, i) {
   const place = `texts-${index.problems.indexOf(problem)}`;
   if (index.limit === 0) text.textContent = "left out";
   else unpack(place).then((texts) => text.replaceChildren(...marked(texts[i], chain)), (error) => { text.textContent = `cannot be unpacked (${error.message})`; });
-  return el("div", { class: "body" }, el("p", { class: "count" }, `prompt of ${plural(chain[PROMPT], "token")}, then at most ${short(chain[LIMIT])}; ended by ${chain[FINISH]}`), el("div", { class: "scroll" }, cuts), text);
+  return el("div", { class: "body" }, el("p", { class: "count" }, `prompt of ${plural(chain[PROMPT], "token")}, then at most ${short(chain[LIMIT])}; ${{ stop: "ended by itself", length: "cut off there" }[chain[FINISH]] ?? chain[FINISH]}`), el("div", { class: "scroll" }, cuts), text);
 }
 
 // The text with its thinking set apart, and a mark where each shorter L would cut it. Positions count code points.

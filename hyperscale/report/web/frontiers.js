@@ -36,7 +36,8 @@ class Panel {
     this.at = -1;
     this.tip = el("div", { class: "tip", hidden: true, role: "status" });
     this.stage = el("div", { class: "stage", tabindex: 0, role: "group",
-      onpointermove: (event) => this.point(event), onpointerdown: (event) => this.point(event), onpointerleave: () => this.hide(),
+      onpointermove: (event) => this.point(event), onpointerdown: (event) => this.point(event), 
+      onpointerleave: (event) => event.pointerType === "mouse" && this.hide(), // a finger that lifts leaves it open
       onkeydown: (event) => this.key(event), onblur: () => this.hide() });
     this.figure = el("figure", {}, el("figcaption", {}, el("strong", {}, task), ` ${plural(problems, "problem")}, ${vote === "majority" ? "majority" : "pass@W"}`),
       el("div", { class: "holder" }, this.stage, this.tip));
@@ -73,11 +74,12 @@ class Panel {
       svg("path", { class: "grid", d: `M${ROOM.left},${this.y(value)}H${this.width - ROOM.right}` }),
       svg("text", { x: ROOM.left - 6, y: this.y(value) + 4, "text-anchor": "end" }, String(value))));
     if (empty) return parts;
+    const least = this.low, most = this.high, none = Math.ceil(least) > most; // no power of two between: mark the middle
     const step = Math.ceil((this.high - this.low) / (state.axis === "peak_bytes" ? 4 : 6));
-    for (let power = Math.ceil(this.low); power <= this.high; power++) {
-      if (((power % step) + step) % step) continue;
+    for (let power = none ? (least + most) / 2 : Math.ceil(least); power <= most; power++) {
+      if (!none && ((power % step) + step) % step) continue;
       parts.push(svg("path", { class: "grid", d: `M${this.x(power)},${ROOM.top}V${this.height - ROOM.bottom}` }),
-        svg("text", { x: this.x(power), y: this.height - 8, "text-anchor": "middle" }, tick(state.axis, 2 ** power)));
+        svg("text", { x: this.x(power), y: this.height - 8, "text-anchor": "middle" }, none ? cost(state.axis, 2 ** power) : tick(state.axis, 2 ** power)));
     }
     return parts;
   }
@@ -100,18 +102,18 @@ class Panel {
 
   // W-L-CR where there is room: ends of frontiers first, then the largest gains.
   labels() {
-    const wanted = this.series.flatMap(({ frontiers }) => frontiers[state.axis].kept.map((i, n, kept) => ({ point: points[i],
+    const wanted = this.series.flatMap(({ name, frontiers }) => frontiers[state.axis].kept.map((i, n, kept) => ({ name, point: points[i],
       weight: n === kept.length - 1 ? 200 : n === 0 ? 100 : points[i].accuracy - points[kept[n - 1]].accuracy })));
     wanted.sort((a, b) => b.weight - a.weight);
     const taken = this.spots.filter(({ point }) => point.on.has(state.axis)).map(({ x, y }) => [x - 5, y - 5, x + 5, y + 5]);
-    return wanted.slice(0, 4 * this.series.length).map(({ point }) => {
+    return wanted.slice(0, 4 * this.series.length).map(({ name, point }) => {
       const x = this.x(Math.log2(point[state.axis])), y = this.y(point.accuracy), w = 5.7 * point.label.length;
       for (const [left, top] of [[x - w - 6, y - 15], [x + 6, y + 4], [x - w / 2, y - 19], [x - w / 2, y + 8], [x + 8, y - 6], [x - w - 8, y - 6]]) {
         const box = [left, top, left + w, top + 11];
         const inside = box[0] > ROOM.left && box[2] < this.width && box[1] > 0 && box[3] < this.height - ROOM.bottom;
         if (!inside || taken.some((t) => box[0] < t[2] && t[0] < box[2] && box[1] < t[3] && t[1] < box[3])) continue;
         taken.push(box);
-        return svg("text", { class: "label", x: left, y: top + 9 }, point.label);
+        return svg("text", { class: "label", x: left, y: top + 9, colour: colour(name) }, point.label);
       }
       return null;
     });
@@ -146,7 +148,10 @@ class Panel {
     this.tip.replaceChildren(spot ? describe(spot) : "",
       el("div", {}, `Frontiers at ${cost(state.axis, 2 ** log)}`), el("table", {}, this.series.map((s) => reading(s, log))));
     this.tip.hidden = false;
-    this.tip.style.left = `${Math.max(0, x < this.width / 2 ? Math.min(x + 12, this.width - this.tip.offsetWidth) : x - this.tip.offsetWidth - 12)}px`;
+    const box = this.stage.getBoundingClientRect(), tall = this.tip.offsetHeight; // beside the panel, which stays in view
+    const above = box.bottom + tall > innerHeight && box.top > tall;
+    this.tip.style.top = `${above ? -tall : this.height - 4}px`;
+    this.tip.style.left = `${Math.max(0, Math.min(x - this.tip.offsetWidth / 2, this.width - this.tip.offsetWidth))}px`;
   }
 
   hide() {
@@ -165,10 +170,20 @@ function describe({ point, name }) {
     line(`${fixed(point.truncated, 0)} % truncated, ${fixed(point.no_answer, 0)} % without an answer`));
 }
 
-// A frontier's height and band where the pointer is.
+// A frontier's height and band where the pointer is: straight lines between its points, flat to the dearest point.
 function reading({ name, frontiers }, log) {
-  const f = frontiers[state.axis], last = f.log2.length - 1, place = ((log - f.log2[0]) / (f.log2[last] - f.log2[0] || 1)) * last;
-  const outside = place < -0.01 || place > last + 0.01, i = Math.max(0, Math.min(last, Math.round(place)));
-  const band = !outside && f.low[i] != null ? `[${fixed(f.low[i], 0)}, ${fixed(f.high[i], 0)}]` : "";
-  return el("tr", {}, el("td", {}, swatch(name), ` ${name}`), el("td", {}, outside ? "–" : fixed(f.middle[i])), el("td", {}, band));
+  const f = frontiers[state.axis], end = f.log2.length - 1, slack = 1e-3;
+  const cells = (...texts) => el("tr", {}, el("td", {}, swatch(name), ` ${name}`), texts.map((text) => el("td", {}, text)));
+  if (log < f.log2[0] - slack || log > f.log2[end] + slack) return cells("–", "");
+  const value = between(f.kept.map((i) => Math.log2(points[i][state.axis])), f.kept.map((i) => points[i].accuracy), log);
+  const place = Math.round(((log - f.log2[0]) / (f.log2[end] - f.log2[0] || 1)) * end);
+  const low = f.low[place] == null ? null : between(f.log2, f.low, log), high = low == null ? null : between(f.log2, f.high, log);
+  return cells(fixed(value), low == null || high == null ? "" : `[${fixed(low, 0)}, ${fixed(high, 0)}]`);
+}
+
+function between(xs, ys, x) {
+  const right = xs.findIndex((each) => each >= x);
+  if (right <= 0) return ys[right < 0 ? ys.length - 1 : 0];
+  const [x0, x1, y0, y1] = [xs[right - 1], xs[right], ys[right - 1], ys[right]];
+  return y0 == null || y1 == null ? null : y0 + ((y1 - y0) * (x - x0)) / (x1 - x0);
 }

@@ -85,7 +85,7 @@ function drawMargins(section) {
     { title: "task", value: (m) => m.task, show: (m) => m.task },
     ...(models.size > 1 ? [{ title: "model", value: (m) => m.model, show: (m) => m.model }] : []),
     { title: "method", value: (m) => m.a, show: (m) => named(nameOf(m, m.a)) },
-    { title: "log2, 95 % interval", value: (m) => m.log2, show: (m) => whisker(m.log2, m.log2_ci, nameOf(m, m.a)) },
+    { title: "log2, 95 % interval", help: "ticks at −25, 0 and +25 points", value: (m) => m.log2, show: (m) => whisker(m.log2, m.log2_ci, nameOf(m, m.a)) },
     scaled("log2", "area between the frontiers over log2 of the cost, in points of accuracy"),
     scaled("linear", "the same over the cost itself"),
     { title: "common costs", value: (m) => m.interval[0], show: (m) => (m.log2 == null ? "none" : m.interval.map((n) => cost(m.axis, n)).join(" to ")) },
