@@ -37,6 +37,7 @@ class Model:
         demonstrate: Whether it is small enough for single chains to be shown before the run.
         base_length: L of the base point, in tokens, on tasks that have it; the task's if 0.
         chat: What is special about its chat template.
+        gated: Whether the terms of ``base`` must be accepted before it can be downloaded.
         shape: Layers, KV heads, head dimension and parameters, for plans made without the weights.
     """
 
@@ -53,6 +54,7 @@ class Model:
     demonstrate: bool = False
     base_length: int = 0
     chat: str = ""
+    gated: bool = False
     shape: "Shape | None" = None
 
 
@@ -191,11 +193,16 @@ def require(path: str, model: str) -> None:
     from hyperscale.sources import reachable
 
     if not isinstance(try_to_load_from_cache(path, "config.json"), str) and not reachable():
+        terms = f"accept the terms at https://huggingface.co/{path}, run `hf auth login` and "
         raise ModelError(
-            f"the weights of {model} ({path}) are not on this machine and the hub cannot be reached: run "
+            f"the weights of {model} ({path}) are not on this machine and the hub cannot be reached: {terms if _gated(path) else 'run '}"
             f"`hf download {path}` where there is a network, or pass a local folder with --model; "
             "--dry-run plans without weights"
         )
+
+
+def _gated(path: str) -> bool:
+    return any(model.gated and model.base == path for model in _registry().values())
 
 
 def fingerprint(path: str) -> str:

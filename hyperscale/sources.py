@@ -83,7 +83,7 @@ def _rows(file: Path) -> list[Row]:
                 found.append(row)
     except (OSError, UnicodeDecodeError) as error:
         raise TaskError(f"{file} cannot be read: {first_line(error)}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TaskError(f"{file} line {number} is not JSON ({first_line(error)})") from None
     return found
 

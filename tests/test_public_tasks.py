@@ -162,6 +162,7 @@ def test_bad_files(tmp_path):
         ("a.csv", "a,b", "neither JSONL nor Parquet"),
         ("a.jsonl", '{"problem": "p", "answer": 1}\n{', "line 2 is not JSON"),
         ("b.jsonl", "[1]\n", "line 1 is not a JSON object"),
+        ("e.jsonl", "[" * 100_000, "line 1 is not JSON"),
         ("c.jsonl", "\n", "holds no rows"),
         ("d.jsonl", '{"id": 1, "problem": "p", "answer": 1}\n{"id": 1, "problem": "q", "answer": 2}\n', "same id '1'"),
         ("a.parquet", "PAR1", "not a readable Parquet file"),

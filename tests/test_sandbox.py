@@ -141,7 +141,7 @@ def nothing(monkeypatch):
 
 def test_without_a_sandbox_programs_do_not_run(nothing):
     with pytest.raises(
-        SandboxError, match=r"bwrap: not installed; unshare: not installed.*install bubblewrap|run on Linux"
+        SandboxError, match=r"bwrap: not installed; unshare: not installed.*(install bubblewrap|sysctl|run on Linux)"
     ):
         CodeRunner().run_many([Program("def f(): return 1", ((),))])
     with pytest.raises(SandboxError, match="sandbox bwrap does not work here"):
@@ -173,6 +173,9 @@ def test_a_level_whose_program_is_missing_says_what_to_install(monkeypatch):
     monkeypatch.setattr(sandbox_level.sys, "platform", "linux")
     assert sandbox_level.missing("bwrap") == "bubblewrap is not installed"
     assert "apt-get install bubblewrap" in sandbox_level.advice()
+    monkeypatch.setattr(sandbox_level.shutil, "which", lambda _: "/usr/bin/bwrap")
+    assert "apt-get" not in sandbox_level.advice()
+    assert "user namespaces: sysctl" in sandbox_level.advice()
     monkeypatch.setattr(sandbox_level.sys, "platform", "darwin")
     assert sandbox_level.missing("unshare") == "unshare needs Linux"
 

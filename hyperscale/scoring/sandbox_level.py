@@ -13,6 +13,7 @@ from hyperscale.scoring.sandbox_view import CHILD, FOLDER, View, view
 DISK = 16 << 20  # bytes of a worker's writable folder
 _INSIDE = "/sandbox"
 _INSTALL = "apt-get install bubblewrap (or dnf, pacman, apk)"
+_ALLOW = "sysctl kernel.apparmor_restrict_unprivileged_userns=0 user.max_user_namespaces=15000"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,11 @@ def advice() -> str:
     """What a user can do to get a sandbox."""
     if sys.platform != "linux":
         return "run on Linux, or choose --sandbox none to run model-written programs unprotected"
-    return f"install bubblewrap: {_INSTALL}, or choose --sandbox none to run model-written programs unprotected"
+    if missing("bwrap") is None:  # it is there, so the system refuses it
+        cure = f"let programs make user namespaces: {_ALLOW} (in a container, allow them where it is started)"
+    else:
+        cure = f"install bubblewrap: {_INSTALL}"
+    return f"{cure}, or choose --sandbox none to run model-written programs unprotected"
 
 
 def start(level: str, folder: str, number: int) -> Start:
