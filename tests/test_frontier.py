@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import chains, sample
 
+from hyperscale.bootstrap import bootstraps
 from hyperscale.envelope import area, envelope, evaluate
 from hyperscale.errors import ResultsError
 from hyperscale.frontier import cells, frontier, margin, points
-from hyperscale.margins import band, reliable
+from hyperscale.margins import band, band_of, margins, parse_pairs, reliable
 
 POINT = st.tuples(st.floats(1, 1000), st.floats(0, 100))
 POINTS = st.lists(POINT, min_size=1, max_size=12)
@@ -234,3 +235,87 @@ def test_a_thousand_resamples_of_forty_points_and_two_hundred_problems_take_unde
     m = margin(made, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=1000)
     assert time.monotonic() - start < 1
     assert m.log2_ci[0] < m.log2 < m.log2_ci[1]
+
+
+def test_frontiers_are_made_once_and_give_what_each_margin_and_band_alone_gives():
+    lines = [*two_methods(problems=24, width=4), *chains("window", 4, problems=16, width=4, skill=-0.2)]
+    found = cells(lines)
+    (made,) = bootstraps(found, n_boot=80).values()
+    together = margins([made], [("dms", "vanilla"), ("dms", "window"), ("window", "vanilla")])
+    assert len(together) == 15
+    assert {(m.a, m.b, m.n_problems) for m in together} == {
+        ("dms", "vanilla", 24),
+        ("dms", "window", 16),  # each pair on the problems that both have
+        ("window", "vanilla", 16),
+    }
+    for m in together:
+        assert m == margin(found, m.a, m.b, "mini_aime", m.axis, n_boot=80)
+    at = np.geomspace(2e4, 1e6, 30)
+    alone = band([cell for cell in found if cell.arm.method == "dms"], "kv_reads", at, n_boot=80)
+    np.testing.assert_array_equal(band_of(made, "dms", "kv_reads", at), alone)
+
+
+def test_every_method_over_vanilla_unless_pairs_are_named():
+    lines = [line for task in ("mini_aime", "mini_gpqa") for line in two_methods(problems=12, width=2, task=task)]
+    lines += chains("window", 4, problems=12, width=2)
+    made = list(bootstraps(cells(lines), n_boot=10).values())
+    found = margins(made, axes=["tokens"])
+    assert [(m.task, m.a, m.b) for m in found] == [
+        ("mini_aime", "dms", "vanilla"),
+        ("mini_aime", "window", "vanilla"),
+        ("mini_gpqa", "dms", "vanilla"),
+    ]
+    assert [(m.task, m.a, m.b) for m in margins(made, [("dms", "window")], ["tokens"])] == [
+        ("mini_aime", "dms", "window")
+    ]
+    with pytest.raises(ResultsError, match=r"no margin dms:quest: no task has chains of both.*dms, vanilla, window"):
+        margins(made, [("dms", "vanilla"), ("dms", "quest")])
+    with pytest.raises(ResultsError, match="unknown axis"):
+        margins(made, axes=["euros"])
+
+
+def test_models_have_margins_of_their_own():
+    lines = [line for name in ("small", "large") for line in two_methods(problems=12, width=2, model=name)]
+    found = margins(bootstraps(cells(lines), n_boot=10).values(), axes=["tokens"])
+    assert [m.model for m in found] == ["small", "large"]
+
+
+@pytest.mark.parametrize("problems", [1, 9, 10])
+def test_fewer_than_ten_problems_have_a_margin_without_an_interval(problems):
+    lines = [
+        sample(f"p{p}", 0, method, cr, "1" if (p + cr) % 3 else "2", tokens=tokens)
+        for p in range(problems)
+        for method, cr in (("vanilla", 1.0), ("dms", 2.0))
+        for tokens in (300,)
+    ]
+    m = margin(lines, "dms", "vanilla", "mini_aime", "tokens", n_boot=200)
+    assert m.n_problems == problems
+    assert m.enough == (problems == 10)
+    assert np.isfinite([m.linear, m.log2]).all()
+    assert np.isfinite([*m.linear_ci, *m.log2_ci]).all() == m.enough
+    at = np.array([280.0])
+    assert np.isfinite(band(cells(lines)[:4], "tokens", at, n_boot=50)[0]).all() == m.enough
+
+
+@pytest.mark.parametrize("text", ["dms", "dms:", ":dms", "dms:dms", "dms:vanilla,", "a:b:c", ""])
+def test_pairs_are_written_with_a_colon(text):
+    with pytest.raises(ResultsError, match=r"e\.g\. dms:vanilla,dms:window"):
+        parse_pairs(text)
+    assert parse_pairs("dms:vanilla, window : dms") == [("dms", "vanilla"), ("window", "dms")]
+
+
+def test_intervals_cover_the_true_margin():
+    """Two methods with two points each, far apart, so that the maximum over points hardly biases the margin of 20."""
+    inside = 0
+    for trial in range(40):
+        rng = np.random.default_rng(trial)
+        lines = []
+        for p in range(60):
+            hard = rng.beta(2, 2)
+            for method, gain in (("vanilla", 0.0), ("dms", 0.2)):
+                for cr, start in ((4.0, 0.0), (1.0, 0.35)):
+                    right = rng.random() < start + 0.3 * hard + gain
+                    lines.append(sample(f"p{p}", 0, method, cr, "1" if right else "2", tokens=200))
+        m = margin(lines, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=200, seed=trial)
+        inside += m.log2_ci[0] <= 20 <= m.log2_ci[1]
+    assert 33 <= inside

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 from synthetic import chains, sample
 
-from hyperscale import plot
+from hyperscale import figure, plot, reference
+from hyperscale.analysis import analyse
 from hyperscale.errors import ResultsError
 from hyperscale.labels import Label, place, short
-from hyperscale.points import COLUMNS, cells, points
+from hyperscale.points import COLUMNS, COSTS, points
 
 
 @pytest.fixture(scope="module")
@@ -23,15 +24,29 @@ def lines():
 
 
 @pytest.fixture(scope="module")
-def drawn(lines, tmp_path_factory):
-    out = tmp_path_factory.mktemp("pictures") / "new"
-    return plot.draw_samples(lines, out)
+def made(lines):
+    return analyse(lines, n_boot=200)
+
+
+@pytest.fixture(scope="module")
+def drawn(made, tmp_path_factory):
+    return plot.draw_analysis(made, tmp_path_factory.mktemp("pictures") / "new")
+
+
+def picture(made, axis="kv_reads", published=None):
+    import matplotlib as mpl
+
+    with mpl.rc_context(figure.RC):
+        return figure.figure(made.curves[axis], axis, published)
 
 
 def test_each_axis_gives_pictures_and_the_numbers_behind_them(drawn):
-    assert [path.name for path in drawn] == [
-        f"accuracy-{axis}{end}" for axis in ("kv_reads", "peak_kv") for end in (".png", ".svg", ".csv", "-frontier.csv")
+    ends = (".png", ".svg", ".csv", "-frontier.csv")
+    names = [
+        f"accuracy-{axis}{end}" for axis in ("kv_reads", "peak_kv", "peak_bytes", "tokens", "seconds") for end in ends
     ]
+    assert [path.name for path in drawn] == [*names, "margins.csv"]
+    assert set(figure.AXES) == set(COSTS)
     for path in drawn:
         if path.suffix == ".png":
             width, height = struct.unpack(">II", path.read_bytes()[16:24])
@@ -54,7 +69,7 @@ def test_the_csv_holds_every_point_and_marks_the_frontier(drawn, lines):
 
 def test_the_frontier_csv_holds_the_band(drawn, lines):
     table = pd.read_csv(drawn[3])
-    assert list(table.columns) == ["task", "method", "cost", "accuracy", "accuracy_low", "accuracy_high"]
+    assert list(table.columns) == ["task", "model", "method", "cost", "accuracy", "accuracy_low", "accuracy_high"]
     assert set(table.method) == {"vanilla", "dms"}
     inner = table.dropna()
     assert len(inner) > 0.8 * len(table)
@@ -65,11 +80,12 @@ def test_the_frontier_csv_holds_the_band(drawn, lines):
     assert dms.accuracy.max() == pytest.approx(measured.accuracy.max())
 
 
-def test_labels_stand_clear_of_each_other_and_inside_their_panel(lines):
-    figure = plot._figure(plot._series(cells(lines), "kv_reads"), "kv_reads")
-    renderer = figure.canvas.get_renderer()
+@pytest.mark.parametrize("axis", ["kv_reads", "seconds"])
+def test_labels_stand_clear_of_each_other_and_inside_their_panel(made, axis):
+    drawn = picture(made, axis)
+    renderer = drawn.canvas.get_renderer()
     total = 0
-    for panel in figure.axes:
+    for panel in drawn.axes:
         boxes = [text.get_window_extent(renderer) for text in panel.texts]
         total += len(boxes)
         frame = panel.get_window_extent(renderer)
@@ -82,9 +98,9 @@ def test_labels_stand_clear_of_each_other_and_inside_their_panel(lines):
     assert total >= 6
 
 
-def test_ticks_are_few_powers_of_two(lines):
-    figure = plot._figure(plot._series(cells(lines), "kv_reads"), "kv_reads")
-    for panel in figure.axes:
+@pytest.mark.parametrize("axis", COSTS)
+def test_ticks_are_few_powers_of_two(made, axis):
+    for panel in picture(made, axis).axes:
         assert panel.get_xscale() == "log"
         ticks = panel.get_xticks()
         assert 3 <= len(ticks) <= 7
@@ -92,20 +108,70 @@ def test_ticks_are_few_powers_of_two(lines):
 
 
 def test_pictures_are_reproducible(lines, drawn, tmp_path):
-    again = plot.draw_samples(lines, tmp_path)
-    assert [p.read_bytes() for p in again] == [p.read_bytes() for p in drawn]
+    again = plot.draw_analysis(analyse(lines, ["kv_reads"], n_boot=200), tmp_path)[:4]
+    assert [p.read_bytes() for p in again] == [p.read_bytes() for p in drawn[:4]]
 
 
 def test_many_methods_and_models_have_styles_of_their_own():
-    styles = plot._styles([*(f"m{i}" for i in range(9)), "vanilla", "dms"])
-    assert len(styles) == len(set(styles.values())) == 11
+    names = [*(f"m{i}" for i in range(12)), "vanilla", "dms", *figure.STYLES]
+    styles = figure._styles(dict(enumerate(names)))
+    assert len(styles) == len(set(styles.values())) == len(set(names))
+    assert list(styles)[:2] == ["vanilla", "dms"]  # the legend's order, whatever the data's
     lines = [sample(f"p{p}", model=model) for p in range(3) for model in ("small", "large")]
-    assert {s.name for s in plot._series(cells(lines), "kv_reads")} == {"vanilla (small)", "vanilla (large)"}
+    assert set(figure._names(analyse(lines).curves["kv_reads"]).values()) == {"vanilla (small)", "vanilla (large)"}
 
 
 def test_a_single_chain_can_be_drawn_and_chains_without_reads_are_left_out(tmp_path):
     plot.draw_samples([sample(tokens=30)], tmp_path / "one")
-    assert plot._series(cells([sample(tokens=1)]), "kv_reads") == []
+    nothing = analyse([sample(tokens=1)], ["kv_reads"])
+    assert nothing.curves == {"kv_reads": []}
+    assert plot.draw_analysis(nothing, tmp_path / "none") == []
+
+
+def test_few_problems_have_neither_bands_nor_bars_and_the_panel_says_so():
+    few, enough = (analyse(chains("vanilla", 1, problems=n, width=2), ["tokens"]) for n in (9, 10))
+    curve = few.curves["tokens"][0]
+    assert not curve.enough
+    assert np.isnan([curve.low, curve.high]).all()
+    assert np.isfinite(enough.curves["tokens"][0].low).any()
+    titles = [picture(each, "tokens").axes[0].get_title() for each in (few, enough)]
+    assert titles[0] == "mini_aime (9 problems, majority)\ntoo few problems for error bars"
+    assert titles[1] == "mini_aime (10 problems, majority)"
+    bars = [
+        [c for c in picture(each, "tokens").axes[0].collections if hasattr(c, "get_segments")] for each in (few, enough)
+    ]
+    heights = [max(np.ptp(s[:, 1]) for c in found for s in c.get_segments() if len(s)) for found in bars]
+    assert heights[0] == 0
+    assert heights[1] > 1
+
+
+def test_seeds_are_named_in_the_panel():
+    lines = [sample(f"p{p}", seed=seed) for p in range(12) for seed in (0, 1, 2)]
+    assert picture(analyse(lines)).axes[0].get_title() == "mini_aime (12 problems × 3 seeds, majority)"
+
+
+def test_the_y_axis_is_whole_or_as_narrow_as_the_points():
+    wide = analyse(chains("vanilla", 1, problems=20, width=4), ["tokens"])
+    assert picture(wide, "tokens").axes[0].get_ylim() == (-4, 109)
+    flat = [sample(f"p{p}", answer="1" if p % 2 else "2", tokens=100) for p in range(30)]
+    low, high = picture(analyse(flat, ["tokens"]), "tokens").axes[0].get_ylim()
+    assert 20 < high - low < 70
+    assert low < 50 < high
+
+
+def test_published_accuracies_stand_right_of_the_panels_of_their_tasks():
+    paper = reference.load("paper")
+    lines = [
+        line
+        for task in ("aime24", "mini_lcb")
+        for method, cr in (("vanilla", 1), ("dms", 8), ("window", 4))
+        for line in chains(method, cr, problems=12, width=2, task=task)
+    ]
+    panels = picture(analyse(lines, ["kv_reads"], strategies={"aime24": "majority"}), published=paper).axes
+    hollow = [[line for line in panel.lines if line.get_fillstyle() == "none"] for panel in panels]
+    assert [float(line.get_ydata()[0]) for line in hollow[0]] == [53.3, 53.3, 50.0]  # vanilla, dms at CR 4 and 8
+    assert all(line.get_xdata()[0] > 1 for line in hollow[0])
+    assert hollow[1] == []
 
 
 def test_draw_reads_run_folders(lines, tmp_path):
@@ -134,11 +200,30 @@ def test_labels_without_room_are_left_out_the_least_important_first():
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(1, 1))
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1))
+    small = Figure(figsize=(1, 1))
+    FigureCanvasAgg(small)
+    axes = small.add_axes((0, 0, 1, 1))
     labels = [Label(0.5, 0.5, f"label {i}", "k") for i in range(40)]
     written = place(axes, labels, [np.array([[0.0, 0.5], [1.0, 0.5]])])
     assert written[0].get_text() == "label 0"
     assert 0 < len(written) < 40
     assert len(axes.texts) == len(written)
+
+
+def test_labels_avoid_lesser_points_where_there_is_room():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    def where(points):
+        small = Figure(figsize=(3, 3))
+        FigureCanvasAgg(small)
+        axes = small.add_axes((0, 0, 1, 1))
+        (text,) = place(axes, [Label(0.5, 0.5, "1-2K-8", "k")], [np.array([[0.5, 0.5]])], points)
+        return axes.transData.inverted().transform(text.get_window_extent(small.canvas.get_renderer()))
+
+    (x0, y0), (x1, y1) = where(())
+    centre = ((x0 + x1) / 2, (y0 + y1) / 2)
+    (x0, y0), (x1, y1) = where(np.array([centre]))
+    assert not (x0 < centre[0] < x1 and y0 < centre[1] < y1)
+    everywhere = np.array([(x, y) for x in np.linspace(0, 1, 60) for y in np.linspace(0, 1, 60)])
+    assert where(everywhere).shape == (2, 2)  # better there than nowhere
