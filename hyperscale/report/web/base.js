@@ -80,7 +80,7 @@ const state = { axis: Object.keys(data.axes)[0], hidden: new Set(), listeners: [
 const changed = () => state.listeners.forEach((listener) => listener());
 
 function choice(label, options, more = {}) {
-  const select = el("select", more, options.map(([value, text]) => el("option", { value }, text)));
+  const select = el("select", { "aria-label": label, ...more }, options.map(([value, text]) => el("option", { value }, text)));
   return [el("label", { class: "field" }, el("span", {}, label), select), select];
 }
 function tickbox(label, more = {}) {
