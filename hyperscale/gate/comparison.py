@@ -82,7 +82,9 @@ class _Side(NamedTuple):
     costs: dict[str, Floats]
 
 
-def compare(baseline: Record, results: Record, tolerance: float = 2.0, confidence: float = 99.0) -> Comparison:
+def compare(
+    baseline: Record, results: Record, tolerance: float = 2.0, confidence: float = 99.0, swaps: int = SWAPS
+) -> Comparison:
     """Hold results against a baseline.
 
     Args:
@@ -90,6 +92,7 @@ def compare(baseline: Record, results: Record, tolerance: float = 2.0, confidenc
         results: The record of the results.
         tolerance: Falls up to so many percentage points are accepted, whatever the noise.
         confidence: Percent of comparisons of like with like in which no interval at all excludes no change.
+        swaps: Repetitions of the swap test.
 
     Raises:
         ResultsError: The two cannot be compared, there are too few problems, or an argument is out of range.
@@ -111,7 +114,7 @@ def compare(baseline: Record, results: Record, tolerance: float = 2.0, confidenc
     for point in pair.old:
         groups.setdefault((point.task, point.model), []).append(point)
     order = sorted(pair.tasks)  # models that share a task share its problems, and so the swaps
-    parts = [_changes(pair, points, order.index(task)) for (task, _), points in sorted(groups.items())]
+    parts = [_changes(pair, points, [swaps, order.index(task)]) for (task, _), points in sorted(groups.items())]
     found = intervals([changes for _, changes in parts], confidence / 100)
     rows = []
     for (labels, _), judged in zip(parts, found, strict=True):
@@ -134,12 +137,12 @@ class _Label(NamedTuple):
     reads: float | None
 
 
-def _changes(pair: Pair, points: Sequence[Point], number: int) -> tuple[list[_Label], Changes]:
-    """Every quantity of one (model, task), measured and after swaps."""
+def _changes(pair: Pair, points: Sequence[Point], drawn: Sequence[int]) -> tuple[list[_Label], Changes]:
+    """Every quantity of one (model, task), measured and after swaps; ``drawn`` is how many, and the task's number."""
     model, task = points[0].model, points[0].task
     problems = list(pair.tasks[task].problems)
     old, new = (_side(points, side) for side in (pair.old, pair.new))
-    sign = signs(len(problems), SWAPS, [number])
+    sign = signs(len(problems), drawn[0], drawn)
     half = (new.accuracy - old.accuracy) / 2
     labels = []
     for k, point in enumerate(points):

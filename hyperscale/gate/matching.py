@@ -49,7 +49,8 @@ def match(baseline: Record, results: Record) -> Pair:
     held against a model known by name.
 
     Raises:
-        ResultsError: The results lack a point of the baseline, or a task's version, vote, problems or prompts differ.
+        ResultsError: The results lack a point of the baseline, it rests on another number of chains, or a task's
+            version, vote, problems or prompts differ.
     """
     notes = []
     theirs, ours = ({arm.model: None for arm in each.arms} for each in (results, baseline))
@@ -61,6 +62,13 @@ def match(baseline: Record, results: Record) -> Pair:
         _same_task(name, baseline.tasks[name], results.tasks[name])
     old, new = dict(_points(baseline)), dict(_points(results, names))
     _refuse_missing([point for point in old if point not in new], len(old))
+    for point, cut in old.items():
+        if cut.chains != new[point].chains:
+            raise ResultsError(
+                f"{point} rests on {_chains(cut)} chains a problem in the baseline and {_chains(new[point])} in the "
+                "results, so the two have not the same noise: run as many seeds and chains as the baseline has, or "
+                "make a new one with --write-baseline"
+            )
     if extra := len(new.keys() - old.keys()):
         notes.append(f"{extra} points of the results are not in the baseline and are not judged")
     notes += _differences(baseline, results, names)
@@ -84,6 +92,10 @@ def _points(record: Record, names: dict[str, str] | None = None) -> Iterator[tup
         for cut in arm.cuts:
             for width in cut.accuracy:
                 yield Point(model, arm.task, arm.method, arm.CR, cut.L, width), cut
+
+
+def _chains(cut: CutRecord) -> str:
+    return "+".join(map(str, cut.chains))
 
 
 def _refuse_missing(missing: Sequence[Point], of: int) -> None:

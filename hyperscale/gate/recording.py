@@ -70,7 +70,7 @@ def record(runs: Sequence[Run], strategies: Mapping[str, str] | None = None) -> 
             ArmRecord(
                 **arm._asdict(),
                 about=_about(arm, arms[arm], infos),
-                cuts=_cuts(found[arm], list(problems[arm.task])),
+                cuts=_cuts(found[arm], list(problems[arm.task]), arms[arm]),
             )
             for arm in sorted(arms)
         ),
@@ -133,12 +133,10 @@ def _about(arm: _Arm, samples: Sequence[Sample], infos: Mapping[str, Mapping[str
     """What may differ from other results of this arm without making them incomparable."""
     if any(sample.get("params") != samples[0].get("params") for sample in samples):
         raise ResultsError(f"the chains of {arm} differ in the method's parameters: pass the folder of one run")
-    widths = Counter((sample["problem"], sample["seed"]) for sample in samples)
     of = [infos.get(name, {}) for name in sorted({sample["run"] for sample in samples})]
     name = str(planner.Arm(arm.method, arm.CR, True))
     return {
         "seeds": sorted({sample["seed"] for sample in samples}),
-        "chains": max(widths.values()),
         "params": samples[0].get("params"),
         "engine": _few(sample["engine"] for sample in samples),
         "dtype": _few(sample.get("dtype") for sample in samples),
@@ -154,7 +152,7 @@ def _few(values: Any) -> Any:
     return found[0] if len(found) == 1 else sorted(found, key=repr)
 
 
-def _cuts(part: Sequence[Cell], problems: Sequence[str]) -> tuple[CutRecord, ...]:
+def _cuts(part: Sequence[Cell], problems: Sequence[str], samples: Sequence[Sample]) -> tuple[CutRecord, ...]:
     by_length: dict[int, list[Cell]] = {}
     for cell in sorted(part, key=lambda cell: (cell.L, cell.W)):
         by_length.setdefault(cell.L, []).append(cell)
@@ -170,8 +168,19 @@ def _cuts(part: Sequence[Cell], problems: Sequence[str]) -> tuple[CutRecord, ...
         for cell in group:
             values = cell.accuracy[_places(cell, problems)]
             accuracy[cell.W] = tuple(round(float(value), _DECIMALS) for value in values)
-        cuts.append(CutRecord(L=length, accuracy=accuracy, **costs))
+        cuts.append(CutRecord(L=length, chains=_chains(samples, length), accuracy=accuracy, **costs))
     return tuple(cuts)
+
+
+def _chains(samples: Sequence[Sample], length: int) -> tuple[int, ...]:
+    """How many chains of each seed can be cut at L; the same for every problem of a complete arm."""
+    chains = {
+        (sample["seed"], sample["chain"])
+        for sample in samples
+        if sample["max_new_tokens"] == length
+        or (sample["max_new_tokens"] > length and sample.get("length_invariant", True))
+    }
+    return tuple(sorted(Counter(seed for seed, _ in chains).values()))
 
 
 def _places(cell: Cell, problems: Sequence[str]) -> list[int]:

@@ -44,12 +44,14 @@ class CutRecord(_Frozen):
 
     Attributes:
         L: Most new tokens of a chain.
+        chains: Of each problem and seed, one number a seed.
         kv_reads: By problem: of a chain, mean over chains and seeds. W chains cost W times as much.
         peak_kv: Likewise.
         accuracy: W to, by problem, the expected verdict of W chains, in [0, 1].
     """
 
     L: Positive
+    chains: Annotated[tuple[Positive, ...], Field(min_length=1)]
     kv_reads: tuple[Cost, ...]
     peak_kv: tuple[Cost, ...]
     accuracy: Annotated[dict[Positive, tuple[Share, ...]], Field(min_length=1)]
@@ -63,8 +65,8 @@ class ArmRecord(_Frozen):
         task: Task, one of the record's.
         method: Method.
         CR: Nominal compression ratio.
-        about: Settings that may differ from those of other results, which is then said: seeds, chains a problem,
-            parameters of the method, sampling, engine, fingerprint of the weights.
+        about: Settings that may differ from those of other results, which is then said: seeds, parameters of the
+            method, sampling, engine, fingerprint of the weights.
         cuts: By ascending L.
     """
 
@@ -102,10 +104,10 @@ class Record(_Frozen):
                 raise ValueError(f"the task {arm.task} is not described")
             n = len(self.tasks[arm.task].problems)
             for cut in arm.cuts:
-                name = (arm.model, arm.task, arm.method, arm.CR, cut.L)
-                if name in seen:
+                place = (arm.model, arm.task, arm.method, arm.CR, cut.L)
+                if place in seen:
                     raise ValueError(f"{arm.method} {arm.CR:g}× on {arm.task} at L={cut.L} stands there twice")
-                seen.add(name)
+                seen.add(place)
                 if any(len(values) != n for values in (cut.kv_reads, cut.peak_kv, *cut.accuracy.values())):
                     raise ValueError(
                         f"{arm.method} {arm.CR:g}× on {arm.task} at L={cut.L} has not a value for each of {n} problems"

@@ -1,10 +1,11 @@
 """The swap test: how large a change is when nothing but chance lies between two sets of results.
 
-If the same model, method and code made both sets of results, with other seeds, then either's results of a problem
-could as well be the other's. So the two are swapped on a random half of the problems, every quantity's change is
-computed anew, and this is repeated: the changes found so are what chance gives. The test needs no assumption about
-the distribution of accuracies and holds for any function of them, margins with their maxima included. Problems are the
-unit, as they are for standard errors, and all points of a problem are swapped together, so their correlation is kept.
+If the same model, method and code made both sets of results, from equally many chains with other seeds, then either's
+results of a problem could as well be the other's. So the two are swapped on a random half of the problems, every
+quantity's change is computed anew, and this is repeated: the changes found so are what chance gives. The test needs no
+assumption about the distribution of accuracies and holds for any function of them, margins with their maxima included.
+Problems are the unit, as they are for standard errors, and all points of a problem are swapped together, so their
+correlation is kept.
 
 Many quantities are tested at once. The largest of all standardised changes in each repetition gives one critical
 value for all of them (Westfall and Young, Resampling-Based Multiple Testing, 1993, single-step maxT): the probability
