@@ -11,10 +11,13 @@ import time
 from dataclasses import replace
 
 import pytest
+import sandboxes
 from hostile import CASES, World
 
-from hyperscale.scoring import sandbox
-from hyperscale.scoring.code_runner import CodeRunner, Limits, Outcome, Program
+from hyperscale.scoring import livecodebench
+from hyperscale.scoring.code import CodeGrader
+from hyperscale.scoring.code_runner import Limits, Outcome, Program
+from hyperscale.scoring.livecodebench_grader import LiveCodeBenchGrader
 
 LIMITS = Limits(seconds=0.3, wall=0.6, memory=256 << 20, output=1 << 20)
 # Filling memory takes a while on a busy machine; these must be stopped by the memory limit, not by the clock.
@@ -24,12 +27,8 @@ RIGHT = Program("def f(x): return x + 1", ((1,), (2,)))
 
 @pytest.fixture(scope="module", params=["bwrap", "unshare", "guard"])
 def runner(request):
-    reason = sandbox.broken(request.param)
-    if reason:
-        pytest.skip(f"no {request.param} here: {reason}")
-    runner = CodeRunner(sandbox=request.param, workers=1)
-    yield runner
-    runner.close()
+    with sandboxes.runner_at(request.param, workers=1) as runner:
+        yield runner
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +82,38 @@ def test_a_hostile_program(case, runner, world):
     os.kill(world.victim, 0)
     case.check(outcome, world)
     assert after == [Outcome("ok", 2), Outcome("ok", 3)], "it has done harm to the next program"
+
+
+CHEATS = [case for case in CASES if case.about == "cheating" or "nesting" in case.name]
+
+
+def targets(kind, expected):
+    """The hidden test of a hostile program, for both graders: what is expected is no function of what it is given."""
+    output = expected if kind == "stdin" else json.dumps(expected)
+    test = [{"input": "7\n" if kind == "stdin" else "7", "output": output, "testtype": kind}]
+    meta = {} if kind == "stdin" else {"func_name": "f"}
+    texts = {"public_test_cases": "[]", "private_test_cases": json.dumps(test), "metadata": json.dumps(meta)}
+    found = [(LiveCodeBenchGrader, livecodebench.target(texts))]
+    return found if kind == "stdin" else [*found, (CodeGrader, [{"input": 7, "output": expected}])]
+
+
+@pytest.mark.parametrize("case", CHEATS, ids=lambda case: case.name)
+def test_a_hostile_program_passes_no_test(case, runner, world, monkeypatch):
+    """With the real graders, whose comparison is out here: no verdict is earned but by the expected output."""
+    world.level = runner.level()
+    for kind, target in targets(case.kind, world.expected):
+        monkeypatch.setattr(kind, "limits", LIMITS)
+        grader = kind(runner)
+        assert "pass" not in grader.verdicts(world.fill(case.source), target)
+        assert not grader.correct(world.fill(case.source), target)
+
+
+@pytest.mark.parametrize("kind", ["functional", "stdin"])
+def test_the_test_that_no_hostile_program_passes_can_be_passed(kind, runner, world, monkeypatch):
+    source = f"def f(x): return {world.expected!r}" if kind == "functional" else f"print({world.expected!r})"
+    for grader, target in targets(kind, world.expected):
+        monkeypatch.setattr(grader, "limits", LIMITS)
+        assert grader(runner).verdicts(source, target) == ["pass"]
 
 
 def test_there_are_at_least_forty_with_names_of_their_own():
