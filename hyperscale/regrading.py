@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperscale import tasks
+from hyperscale import branches, tasks
 from hyperscale.config import data_by_task
 from hyperscale.errors import ResultsError
 from hyperscale.results import RUN, read_info
@@ -67,7 +67,7 @@ def regrade(
     with Store(folder, info) as store:
         names = dict.fromkeys(sample["task"] for sample in store.samples)
         files = {**(info.get("data") or {}), **data_by_task(data or {}, tuple(names))}
-        loaded = {name: _problems(name, info, files.get(name)) for name in names}
+        loaded = {name: problems(name, info, files.get(name)) for name in names}
         code_runner.settle(graders.running_programs({task.grader for task, _ in loaded.values()}), sandbox)
         old = store.samples
         new: list[Sample] = []
@@ -80,18 +80,20 @@ def regrade(
             info["tasks"] = {**(info.get("tasks") or {}), **versions}
             write_atomic(folder / RUN, json.dumps(info, indent=1) + "\n")
         points = store.write_points()
-    return Regraded(folder, len(new), _changed(old, new, "answers"), _changed(old, new, "correct"), points)
+    return Regraded(
+        folder, len(new), _changed(old, new, branches.answers), _changed(old, new, branches.verdicts), points
+    )
 
 
-def _problems(name: str, info: dict[str, Any], data: str | None) -> tuple[Task, list[Doc]]:
+def problems(name: str, info: dict[str, Any], data: str | None) -> tuple[Task, list[Doc]]:
     """A task and the problems of a run with this description."""
     config = info["config"]
     task = tasks.load(name).chosen(**(config.get("task_params") or {}).get(name, {}))
     return task, task.docs(config.get("limit"), data)
 
 
-def _changed(old: Sequence[Sample], new: Sequence[Sample], field: str) -> int:
-    return sum(a[field] != b[field] for a, b in zip(old, new, strict=True))
+def _changed(old: Sequence[Sample], new: Sequence[Sample], of: Callable[[Sample], list[Any]]) -> int:
+    return sum(of(a) != of(b) for a, b in zip(old, new, strict=True))
 
 
 def _graded(samples: Sequence[Sample], loaded: Mapping[str, tuple[Task, Sequence[Doc]]]) -> Iterator[list[Sample]]:
@@ -101,21 +103,21 @@ def _graded(samples: Sequence[Sample], loaded: Mapping[str, tuple[Task, Sequence
     for start in range(0, len(samples), _TOGETHER):
         part = samples[start : start + _TOGETHER]
         verdicts: dict[int, list[bool]] = {}
-        answers = [[grader[s["task"]].extract(s["text"][:end]) for end in s["chars"]] for s in part]
+        answers = [[grader[s["task"]].extract(text) for text in branches.texts(s)] for s in part]
         for name in dict.fromkeys(sample["task"] for sample in part):
             places = [i for i, sample in enumerate(part) if sample["task"] == name]
-            targets = {i: _doc(part[i], docs[name]).target for i in places}
+            targets = {i: doc_of(part[i], docs[name]).target for i in places}
             pairs = [(answer, targets[i]) for i in places for answer in answers[i] if answer is not None]
             found = iter(grader[name].correct_many(pairs))
             for i in places:
                 verdicts[i] = [answer is not None and next(found) for answer in answers[i]]
         yield [
-            {**sample, "task_version": loaded[sample["task"]][0].version, "answers": answers[i], "correct": verdicts[i]}
+            branches.graded({**sample, "task_version": loaded[sample["task"]][0].version}, answers[i], verdicts[i])
             for i, sample in enumerate(part)
         ]
 
 
-def _doc(sample: Sample, docs: dict[str, Doc]) -> Doc:
+def doc_of(sample: Sample, docs: dict[str, Doc]) -> Doc:
     """The problem a chain was asked; refused if it has changed since."""
     name = f"{sample['task']}/{sample['problem']}"
     doc = docs.get(sample["problem"])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hyperscale import branches
 from hyperscale.errors import ResultsError
 
 SCHEMA = 1
@@ -21,6 +22,7 @@ Key = tuple[str, str, str, float, int, int, int]
 _PARTS = ("config", "tasks", "checkpoints", "params")  # of run.json
 _TEXTS = ("task", "problem", "method", "text")
 _NUMBERS = ("CR", "seed", "chain", "max_new_tokens", "prompt_tokens", "tokens", "seconds", "kv_entry_bytes")
+_OPTIONAL = ("logprobs", "inserted")  # which samples of the first versions lack
 _COSTS, _VERDICTS = ("lengths", "kv_reads", "peak_kv", "chars"), ("answers", "correct")
 
 
@@ -111,14 +113,15 @@ def read_info(folder: Path) -> dict[str, Any]:
 def iterate(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the samples of a ``samples.jsonl``; an unfinished last line is left out.
 
-    A sample's ``run`` is the folder's name now: chains from before and after a folder was renamed are one run's.
+    A sample's ``run`` is the folder's name now: chains from before and after a folder was renamed are one run's. Its
+    ``vote`` is the strategy that was chosen for the run, if one was.
 
     Raises:
         ResultsError: Any other line is corrupt; the message names it.
     """
     if not path.exists():
         return
-    name = path.resolve().parent.name
+    name, vote = path.resolve().parent.name, _vote(path.parent)
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):
@@ -135,7 +138,17 @@ def iterate(path: Path) -> Iterator[dict[str, Any]]:
             if sample["schema"] != SCHEMA:
                 raise ResultsError(f"{path} line {number} has schema {sample['schema']!r}, this version reads {SCHEMA}")
             sample["run"] = name
-            yield sample
+            yield sample if vote is None else {**sample, "vote": vote}
+
+
+def _vote(folder: Path) -> str | None:
+    """The strategy in a folder's run.json; None if there is none, or no sound file to say so."""
+    try:
+        info = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    vote = info.get("vote") if isinstance(info, dict) else None
+    return vote if isinstance(vote, str) else None
 
 
 def _sound(sample: dict[str, Any]) -> bool:
@@ -147,6 +160,8 @@ def _sound(sample: dict[str, Any]) -> bool:
         and all(isinstance(each, list) and 0 < len(each) == len(sample["lengths"]) for each in lists)
         and all(_amount(value) for name in _COSTS for value in sample[name])
         and all(answer is None or isinstance(answer, str) for answer in sample["answers"])
+        and all(len(sample.get(name, sample["lengths"])) == len(sample["lengths"]) for name in _OPTIONAL)
+        and branches.sound(sample)
     )
 
 

@@ -54,6 +54,7 @@ class Store:
         self._lock: IO[bytes] | None = None
         self._file: FileIO | None = None
         self._done: set[Key] = set()
+        self._vote: str | None = None
 
     def __enter__(self) -> Self:
         try:
@@ -100,6 +101,7 @@ class Store:
         else:
             write_atomic(self.folder / RUN, json.dumps(self._info, indent=1) + "\n")
         path = self.folder / SAMPLES
+        self._vote = read_info(self.folder).get("vote")
         self.samples = list(iterate(path))
         self._done = {key(sample) for sample in self.samples}
         self._file = path.open("ab", buffering=0)
@@ -143,8 +145,26 @@ class Store:
                 f"cannot write {self.folder / SAMPLES} ({error.strerror}): finished chains are kept; "
                 "make room and run the same command again"
             ) from None
-        self.samples.append(sample)
+        self.samples.append(sample | ({"vote": self._vote} if self._vote else {}))
         self._done.add(key(sample))
+
+    def vote(self, strategy: str | None) -> None:
+        """Choose the strategy that the run's points are made with from now on; None for each task's own.
+
+        Raises:
+            ResultsError: The disk is full or fails; the old choice stays.
+        """
+        info = {name: value for name, value in read_info(self.folder).items() if name != "vote"}
+        try:
+            write_atomic(
+                self.folder / RUN, json.dumps(info | ({"vote": strategy} if strategy else {}), indent=1) + "\n"
+            )
+        except OSError as error:
+            raise ResultsError(
+                f"cannot write {self.folder / RUN} ({error.strerror}): make room and run the same command again"
+            ) from None
+        self._vote = strategy
+        self.samples = [{**_bare(sample), **({"vote": strategy} if strategy else {})} for sample in self.samples]
 
     def replace(self, samples: list[dict[str, Any]]) -> None:
         """Put other contents in the place of the same chains, all at once or not at all.
@@ -200,8 +220,13 @@ class Store:
         self._file = self._lock = None
 
 
+def _bare(sample: dict[str, Any]) -> dict[str, Any]:
+    """A sample without what is kept in run.json for all of them."""
+    return {name: value for name, value in sample.items() if name != "vote"}
+
+
 def _line(sample: dict[str, Any]) -> bytes:
-    return json.dumps(sample, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+    return json.dumps(_bare(sample), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
 
 
 def _complete(path: Path) -> int:

@@ -1,11 +1,17 @@
 """``hyperscale score``."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hyperscale import arguments, terminal
+from hyperscale.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def score(
@@ -14,22 +20,67 @@ def score(
         list[str] | None,
         typer.Option(help="Data of a task, where they are no longer where the run had them: PATH or task=PATH."),
     ] = None,
-    sandbox: Annotated[str, typer.Option(help="For programs the model wrote: auto, bwrap, unshare or none.")] = "auto",
+    sandbox: Annotated[
+        str | None, typer.Option(help="For programs the model wrote: auto, bwrap, unshare or none. [auto]")
+    ] = None,
+    vote: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of grading, choose how W chains make one verdict: majority, pass@k, pass@all, mean@k, "
+            "best-of-n, or task for each task's own."
+        ),
+    ] = None,
+    scorer: Annotated[
+        str | None,
+        typer.Option(help="With --vote best-of-n: logprob, or folder or hub id of a reward model. [logprob]"),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="With a reward model: cpu or cuda. [cpu]")] = None,
 ) -> None:
-    """Grade the chains of a run again from their text, with today's graders; nothing is generated."""
-    from rich.progress import Progress
+    """Grade a run's chains again with today's graders, or make its points with another strategy; generates nothing."""
+    from hyperscale import rescoring, results
 
+    if vote is None and (scorer is not None or device is not None):
+        raise ConfigError("--scorer and --device go with --vote best-of-n")
+    files = arguments.pairs("--data", data) or {}
+    if vote is None:
+        _grade(folder, sandbox or "auto", files)
+        return
+    if sandbox is not None:
+        raise ConfigError("--sandbox goes without --vote: with it, nothing is graded again")
+    console = terminal.console()
+    if scorer is not None:
+        terminal.hush()
+    name = rescoring.choose(vote, scorer) or "each task's own"
+    for path in results.folders(folder):
+        with _progress(console, f"scoring {path}") as step:
+            points = rescoring.revote(path, vote, scorer, device=device or "cpu", data=files, step=step)
+        console.print(
+            f"{path}: {len(points):,} points with the strategy {name}; rebuilt {results.POINTS}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _grade(folder: Path, sandbox: str, data: dict[str, str]) -> None:
     from hyperscale import regrading, results
 
     console = terminal.console()
-    files = arguments.pairs("--data", data) or {}
     for path in results.folders(folder):
-        with Progress(console=console, transient=True) as progress:
-            bar = progress.add_task(f"grading {path}", total=None)
-            done = regrading.regrade(path, lambda n, of: progress.update(bar, completed=n, total=of), sandbox, files)  # noqa: B023
+        with _progress(console, f"grading {path}") as step:
+            done = regrading.regrade(path, step, sandbox, data)
         console.print(
             f"{path}: graded {done.chains:,} chains; {done.answers:,} have another answer than before, "
             f"{done.verdicts:,} another verdict; rebuilt {results.POINTS}",
             highlight=False,
             soft_wrap=True,
         )
+
+
+@contextmanager
+def _progress(console: "Console", text: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar that is told how many chains of how many are done."""
+    from rich.progress import Progress
+
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task(text, total=None)
+        yield lambda done, of: progress.update(bar, completed=done, total=of)

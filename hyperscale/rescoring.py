@@ -1,0 +1,92 @@
+"""Another strategy for the chains of a run: scores them where it needs scores, and makes the points anew."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hyperscale import branches
+from hyperscale.config import data_by_task
+from hyperscale.errors import ConfigError
+from hyperscale.regrading import doc_of, problems
+from hyperscale.results import read_info
+from hyperscale.scoring import scorers, strategies
+from hyperscale.store import Store
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+TASK = "task"
+
+
+def choose(vote: str, scorer: str | None) -> str | None:
+    """The name of a strategy as it is kept with a run, from what a user asks for.
+
+    Args:
+        vote: Name of a strategy, or "task" for each task's own.
+        scorer: "logprob", or folder or hub id of a reward model; for best-of-n alone.
+
+    Returns:
+        The name; None for each task's own.
+
+    Raises:
+        ConfigError: There is no such strategy, or it takes no scorer.
+        ModelError: There is no such scorer.
+    """
+    strategy = None if vote == TASK else strategies.get(vote)
+    if scorer is not None and (strategy is None or strategy.scorer is None or ":" in vote):
+        raise ConfigError(f"--scorer goes with --vote best-of-n, not with {vote}")
+    if strategy is not None and scorer is not None:
+        found = scorers.get(scorer)
+        strategy = strategies.BestOfN(found.name if found else strategies.LOGPROB)
+    return None if strategy is None else strategy.name
+
+
+def revote(
+    folder: Path,
+    vote: str,
+    scorer: str | None = None,
+    *,
+    device: str = "cpu",
+    data: Mapping[str, str] | None = None,
+    step: Callable[[int, int], None] = lambda done, of: None,
+) -> "DataFrame":
+    """Make the points of a run with another strategy, from the chains it has; the choice is kept in its run.json.
+
+    A reward model scores every text that has an answer, cut chains and branches too, and the scores are stored with the
+    chains. In runs on gated tasks it reads the stored text, in which quotations of the question are blacked out.
+
+    Args:
+        folder: The run's folder.
+        vote: See `choose`.
+        scorer: See `choose`.
+        device: Where a reward model runs.
+        data: As for `regrading.regrade`.
+        step: Told how many chains of how many are scored.
+
+    Raises:
+        ConfigError, ModelError: See `choose`; or the reward model cannot be used.
+        ResultsError: The folder holds no run, is in use or corrupt, or its chains lack what the strategy needs.
+        TaskError: The problems that a reward model has to see are missing.
+    """
+    chosen = choose(vote, scorer)
+    info = read_info(folder)  # before the store, which would make a folder that is not there
+    with Store(folder, info) as store:
+        judge = scorers.get(scorer, device) if scorer else None
+        if judge is not None:
+            names = tuple(dict.fromkeys(sample["task"] for sample in store.samples))
+            files = {**(info.get("data") or {}), **data_by_task(dict(data or {}), names)}
+            docs = {name: {doc.id: doc for doc in problems(name, info, files.get(name))[1]} for name in names}
+            new = []
+            for sample in store.samples:
+                score = partial(judge.score, doc_of(sample, docs[sample["task"]]).prompt)
+                new.append(branches.scored(sample, judge.name, score))
+                step(len(new), len(store.samples))
+            store.replace(new)
+        before = info.get("vote")
+        store.vote(chosen)
+        try:
+            return store.write_points()
+        except BaseException:
+            store.vote(before)
+            raise
