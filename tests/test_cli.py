@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import checkpoints
+import commandline
 import pytest
 
 from hyperscale import arguments, cli, results
@@ -16,18 +17,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
-    """Call the entry point with arguments; gives (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hyperscale", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stop.value.code, out, err
-
-    return call
+    return commandline.caller(monkeypatch, capsys, tmp_path)
 
 
 def fails(result, *texts):

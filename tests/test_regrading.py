@@ -5,12 +5,13 @@ import subprocess
 import sys
 
 import checkpoints
+import commandline
 import pandas as pd
 import pytest
 import rows
 from synthetic import sample
 
-from hyperscale import cli, config, orchestrator, preparation, regrading, results, tasks
+from hyperscale import config, orchestrator, preparation, regrading, results, tasks
 from hyperscale.errors import ResultsError
 from hyperscale.results import POINTS, RUN, SAMPLES
 from hyperscale.scoring.integer import IntegerGrader
@@ -199,7 +200,7 @@ def test_a_kill_at_any_moment_leaves_the_old_file_or_the_new_one(tmp_path):
         assert (folder / SAMPLES).read_bytes() in whole
 
 
-def test_data_that_have_moved_are_named(tmp_path, monkeypatch):
+def test_data_that_have_moved_are_named(tmp_path, monkeypatch, capsys):
     docs = [{"id": doc.id, "prompt": doc.prompt, "target": doc.target} for doc in tasks.load("mini_aime").docs(4)]
     data = rows.write(tmp_path / "aime.jsonl", docs)
     write(tmp_path / "run", ["mini_aime"])
@@ -207,14 +208,11 @@ def test_data_that_have_moved_are_named(tmp_path, monkeypatch):
     (tmp_path / "run" / RUN).write_text(json.dumps(info | {"data": {"mini_aime": str(data)}}))
     moved = data.rename(tmp_path / "moved.jsonl")
 
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hyperscale", "score", str(tmp_path / "run"), *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        return stop.value.code
-
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
-    assert call() == 2
-    assert call("--data", f"aime24={moved}") == 2
-    assert call("--data", moved) == call("--data", f"mini_aime={moved}") == 0
+    call = commandline.caller(monkeypatch, capsys, tmp_path)
+    for arguments, text in (((), "no file or folder"), (("--data", f"aime24={moved}"), "'aime24', which is no task")):
+        code, _, err = call("score", "run", *arguments)
+        assert (code, err.count("\n")) == (2, 1)
+        assert text in err
+    for given in (moved, f"mini_aime={moved}"):
+        assert call("score", "run", "--data", given)[::2] == (0, "")
     assert {line["correct"][1] for line in results.read(tmp_path / "run")[0].samples} == {True, False}

@@ -1,14 +1,14 @@
 """`hyperscale run` on the tasks on public data, with tiny random checkpoints of each true architecture, from files."""
 
 import json
-import sys
 
 import architectures
+import commandline
 import pandas as pd
 import pytest
 import rows
 
-from hyperscale import cli, forecast, models, regrading, results
+from hyperscale import forecast, models, regrading, results
 from hyperscale.errors import ConfigError
 
 FAMILIES = ("qwen2", "qwen3", "llama")
@@ -16,22 +16,13 @@ FAMILIES = ("qwen2", "qwen3", "llama")
 
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
-    """Call the entry point with arguments, without a network; gives (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    """The entry point without a network."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
 
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["hyperscale", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        return stop.value.code, out, err
-
-    return call
+    return commandline.caller(monkeypatch, capsys, tmp_path)
 
 
 TINY = ("--length", "16,32", "--budget", "1x", "--grid", "mini")
