@@ -76,8 +76,8 @@ class Costs:
         value = getattr(self, axis)
         return math.nan if value is None else float(value)
 
-    def times(self, width: int) -> Self:
-        """The costs of ``width`` chains that cost as much each."""
+    def times(self, width: float) -> Self:
+        """The costs of ``width`` times as many chains that cost as much each."""
         seconds = None if self.seconds is None else width * self.seconds
         return type(self)(
             width * self.kv_reads, width * self.peak_kv, width * self.peak_bytes, width * self.tokens, seconds
@@ -97,6 +97,11 @@ class Budget:
     axis: str
     amount: float
     relative: bool
+
+    @property
+    def unlimited(self) -> bool:
+        """Whether there is no ceiling."""
+        return math.isinf(self.amount)
 
     @classmethod
     def parse(cls, text: str, axis: str | None = None) -> Self:
@@ -147,7 +152,7 @@ class Budget:
         Raises:
             BudgetError: The ceiling is a multiple of the base point's seconds, and these are not known.
         """
-        if not self.relative or math.isinf(self.amount):
+        if not self.relative or self.unlimited:
             return self.amount
         if self.axis not in PREDICTED:
             if base_seconds is None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperscale import models
-from hyperscale.errors import EngineError, HyperscaleError
+from hyperscale import models, plan_file
+from hyperscale.errors import BudgetError, EngineError, HyperscaleError
 from hyperscale.planner import Arm
 from hyperscale.preparation import PreparedRun, Problem
 from hyperscale.results import key
@@ -62,15 +62,37 @@ class Observer:
         """The points are written."""
 
 
-def execute(run: PreparedRun, folder: Path, observer: Observer) -> "DataFrame":
+class Weights:
+    """The model in memory: one at a time, kept from the pilot to the run and from one arm to the next."""
+
+    def __init__(self) -> None:
+        self._path, self._loaded = "", None
+
+    def get(self, path: str, device: str, dtype: str) -> Any:
+        """Model and tokenizer of a checkpoint."""
+        if self._path != path:
+            self._path, self._loaded = "", None  # the old weights leave before the new ones come
+            self._loaded = _load(path, device, dtype)
+            self._path = path
+        return self._loaded
+
+
+def execute(run: PreparedRun, folder: Path, observer: Observer, weights: Weights | None = None) -> "DataFrame":
     """Generate what is missing in a folder, score and store it, and derive the points.
 
+    A folder's plan is the one it was started with, whatever ``run`` would plan now (`plan_file`).
+
     Raises:
+        BudgetError: The run has no plan, as only a pilot can make it (`pilot.settle`).
         HyperscaleError: The folder cannot be used, or the model cannot be loaded or run. Finished chains are kept.
     """
     with Store(folder, run.info()) as store:
         observer.opened(folder, len(store.samples))
-        line = _Line(run, store, folder.resolve().name, observer)
+        run = plan_file.kept(run, folder) or run
+        if not run.plan.points:
+            raise BudgetError("the run has no plan yet: let a pilot measure the costs first")
+        plan_file.save(run.plan, folder)
+        line = Line(run, store, folder.resolve().name, observer, weights or Weights())
         if models.find(run.config.model).demonstrate:
             line.demonstrate()
         for arm in run.methods:
@@ -81,23 +103,27 @@ def execute(run: PreparedRun, folder: Path, observer: Observer) -> "DataFrame":
     return points
 
 
-class _Line:
+class Line:
     """Generate, score, store, for one open store."""
 
-    def __init__(self, run: PreparedRun, store: Store, name: str, observer: Observer) -> None:
+    def __init__(self, run: PreparedRun, store: Store, name: str, observer: Observer, weights: Weights) -> None:
         self._run, self._store, self._name, self._observer = run, store, name, observer
         self._graders = {task: graders.get(items[0].task.grader) for task, items in run.problems.items()}
-        self._loaded: tuple[str, Any] = ("", None)
+        self._weights = weights
+
+    def strongest(self) -> list[Arm]:
+        """The first methods at their highest CR, whose chains are worth a look."""
+        highest = {arm.method: arm for arm in sorted(self._run.methods, key=lambda arm: arm.CR)}
+        return [arm for arm in self._run.methods if arm in highest.values()][:_SHOWN]
 
     def demonstrate(self) -> None:
         """Run one chain of the first problem with the first methods, at their highest CR, to have something to show."""
-        strongest = {arm.method: arm for arm in sorted(self._run.methods, key=lambda arm: arm.CR)}
-        for arm in [arm for arm in self._run.methods if arm in strongest.values()][:_SHOWN]:
+        for arm in self.strongest():
             first = next(iter(self._run.requests(arm)), None)
             if first is None or self._key(arm, first[1], self._run.config.seeds[0]) in self._store:
                 continue
             self._observer.stage(f"a first chain with {arm}")
-            for problem, sample in self._generate(arm, [first], self._run.config.seeds[0]):
+            for problem, sample in self.generate(arm, [first], self._run.config.seeds[0]):
                 self._observer.shown(arm, problem, sample)
 
     def run_arm(self, arm: Arm) -> None:
@@ -109,11 +135,17 @@ class _Line:
         batch_size = self._run.config.batch_size or 1
         self._observer.arm_started(arm, old, Load(len(requests) * len(seeds), most_tokens * len(seeds), batch_size))
         for seed in seeds:
-            missing = [pair for pair in requests if self._key(arm, pair[1], seed) not in self._store]
+            missing = self.missing(arm, requests, seed)
             if missing:
-                for problem, sample in self._generate(arm, missing, seed):
+                for problem, sample in self.generate(arm, missing, seed):
                     self._observer.chain(arm, problem, sample)
         self._observer.arm_finished(arm)
+
+    def missing(
+        self, arm: Arm, requests: "Sequence[tuple[Problem, Request]]", seed: int
+    ) -> "list[tuple[Problem, Request]]":
+        """Those of the requests whose chains the store lacks."""
+        return [pair for pair in requests if self._key(arm, pair[1], seed) not in self._store]
 
     def _key(self, arm: Arm, request: "Request", seed: int) -> Any:
         task, _, problem = request.problem.partition("/")
@@ -121,9 +153,10 @@ class _Line:
         more = {"chain": request.chain, "max_new_tokens": request.max_new_tokens}
         return key({**sample, **more, "length_invariant": arm.length_invariant})
 
-    def _generate(
+    def generate(
         self, arm: Arm, requests: "Sequence[tuple[Problem, Request]]", seed: int
     ) -> Iterator[tuple[Problem, Sample]]:
+        """Generate, score and store chains, and yield each when it is on the disk."""
         from hyperscale.engines.base import Sampling
 
         config, engine = self._run.config, self._engine(arm)
@@ -146,10 +179,7 @@ class _Line:
         from hyperscale.engines.torch_engine import TorchEngine
 
         config, path = self._run.config, self._run.checkpoints[arm].path
-        if self._loaded[0] != path:
-            self._loaded = ("", None)  # the old weights leave before the new ones come
-            self._loaded = (path, _load(path, config.device, config.dtype))
-        model, tokenizer = self._loaded[1]
+        model, tokenizer = self._weights.get(path, config.device, config.dtype)
         method = self._run.methods[arm]
         return TorchEngine(model, tokenizer, method, batch_size=config.batch_size or 1, device=config.device)
 

@@ -38,6 +38,11 @@ class Point:
     costs: Costs
     source: str = CLOSED
 
+    @property
+    def chain(self) -> Costs:
+        """Predicted costs of one of its chains."""
+        return self.costs.times(1 / self.W)
+
     def __str__(self) -> str:
         return f"{self.W}-{self.L}-{self.arm.CR:g}"
 
@@ -50,11 +55,13 @@ class Plan:
         budget: The budget they fit.
         ceilings: Task name to the budget's value for it, in the unit of the budget's axis.
         points: The points, tasks within arms.
+        dominated: How many more points fit, but are `dominated`.
     """
 
     budget: Budget
     ceilings: dict[str, float]
     points: tuple[Point, ...]
+    dominated: int = 0
 
     def of(self, arm: Arm, task: str) -> list[Point]:
         """Points of one arm on one task."""
@@ -165,7 +172,7 @@ def make_plan(
     for point in fitting:
         groups.setdefault((point.arm, point.task), []).append(point)
     kept = [p for p in fitting if math.isinf(ceilings[p.task]) or not dominated(p, groups[p.arm, p.task], axis)]
-    return Plan(budget, ceilings, tuple(kept))
+    return Plan(budget, ceilings, tuple(kept), len(fitting) - len(kept))
 
 
 def _nothing_fits(budget: Budget, candidates: Sequence[Point], ceilings: dict[str, float]) -> BudgetError:

@@ -118,16 +118,21 @@ class PreparedRun:
 
         Within one L tasks take turns, and the chains of a problem follow each other: they share its prefill.
         """
-        from hyperscale.engines.base import Request
-
         chains = {name: self.plan.chains(arm, name) for name in self.problems}
         found = []
         for row in zip_longest(*self.problems.values()):
             for problem in filter(None, row):
                 for chain, length in chains[problem.task.name]:
-                    shorter = tuple(n for n in problem.task.lengths if n < length) if arm.length_invariant else ()
-                    found.append((problem, Request(problem.id, chain, problem.prompt_ids, length, (*shorter, length))))
+                    found.append((problem, request(problem, arm, chain, length)))
         return sorted(found, key=lambda pair: -pair[1].max_new_tokens)
+
+
+def request(problem: Problem, arm: Arm, chain: int, length: int) -> "Request":
+    """A chain of at most ``length`` tokens, with the costs of every shorter L that it may be cut to."""
+    from hyperscale.engines.base import Request
+
+    shorter = tuple(n for n in problem.task.lengths if n < length) if arm.length_invariant else ()
+    return Request(problem.id, chain, problem.prompt_ids, length, (*shorter, length))
 
 
 def prepare(config: RunConfig, stage: Callable[[str], None], folder: Path | None = None) -> PreparedRun:

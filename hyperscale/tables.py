@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from hyperscale.forecast import Forecast
     from hyperscale.preparation import PreparedRun
 
-_STYLE: dict[str, Any] = {
+#: Of every table.
+STYLE: dict[str, Any] = {
     "title_justify": "left",
     "title_style": "bold",
     "box": box.SIMPLE_HEAD,
@@ -32,7 +33,8 @@ def quantity(value: float) -> str:
     return f"{value:,.0f}"
 
 
-def _columns(table: Table, left: Sequence[str], right: Sequence[str]) -> None:
+def columns(table: Table, left: Sequence[str], right: Sequence[str]) -> None:
+    """Add columns of words and columns of numbers."""
     for name in left:
         table.add_column(name, no_wrap=True)
     for name in right:
@@ -40,12 +42,14 @@ def _columns(table: Table, left: Sequence[str], right: Sequence[str]) -> None:
 
 
 def plan(run: "PreparedRun | Forecast", console: Console) -> None:
-    """Print what is going to run: widths at each length, chains, and the most it can cost."""
+    """Print what is going to run: widths at each length, chains, tokens, costs and what they are predicted from."""
     axis = run.plan.budget.axis
     lengths = sorted({point.L for point in run.plan.points}) or [0]
-    table = Table(title="Plan: widths W that fit at each maximum length L", **_STYLE)
-    _columns(table, ("task", "method"), (*(f"L={n}" for n in lengths), "chains", "tokens ≤", f"{axis} ≤"))
-    total = [0, 0]
+    table = Table(title="Plan: widths W that fit at each maximum length L", **STYLE)
+    columns(table, ("task", "method"), (*(f"L={n}" for n in lengths), "chains", "tokens ≤", "tokens ≈"))
+    columns(table, (), (f"dearest {axis}",))
+    columns(table, ("predicted by",), ())
+    total, expected = [0, 0], 0.0
     for shape in run.shapes:
         count = run.counts[shape.name] * len(run.config.seeds)
         for arm in run.methods:
@@ -53,12 +57,13 @@ def plan(run: "PreparedRun | Forecast", console: Console) -> None:
             widest = {n: max((p.W for p in points if n == p.L), default=0) for n in lengths}
             chains = len(run.plan.chains(arm, shape.name)) * count
             tokens = run.plan.tokens(arm, {shape.name: count})
-            total = [total[0] + chains, total[1] + tokens]
-            cost = max((p.costs.on(axis) for p in points), default=0.0)
+            likely = run.plan.expected_tokens(arm, {shape.name: count})
+            total, expected = [total[0] + chains, total[1] + tokens], expected + likely
             cells = [f"1–{w}" if w > 1 else "1" if w else "·" for w in widest.values()]
-            table.add_row(
-                shape.name, str(arm), *cells, f"{chains:,}", quantity(tokens), quantity(cost) if points else "·"
-            )
+            cells += [f"{chains:,}", quantity(tokens), quantity(likely)]
+            cost = max((p.costs.on(axis) for p in points), default=math.nan)
+            cells.append("·" if math.isnan(cost) else quantity(cost))
+            table.add_row(shape.name, str(arm), *cells, "/".join(dict.fromkeys(p.source for p in points)))
         table.add_section()
     console.print(table)
     for shape in run.shapes:
@@ -70,14 +75,21 @@ def plan(run: "PreparedRun | Forecast", console: Console) -> None:
         about = "about " if shape.name in run.estimated else ""
         problems = f"{run.counts[shape.name]} problems, prompts of {about}{shape.prompt_tokens} tokens"
         console.print(f"{shape.name}: {problems}; {limit}", highlight=False, soft_wrap=True)
-    console.print(f"{total[0]:,} chains to generate, at most {quantity(total[1])} tokens", highlight=False)
+    if run.plan.dominated:
+        longer = "a longer L is predicted to cost no more, and cutting its chains gives them all the same"
+        console.print(f"{run.plan.dominated} points left out: {longer}", highlight=False, soft_wrap=True)
+    tokens_in_all = f"at most {quantity(total[1])} tokens, about {quantity(expected)} as predicted"
+    console.print(f"{total[0]:,} chains to generate, {tokens_in_all}", highlight=False, soft_wrap=True)
+    long, short = run.plan.saving({shape.name: run.counts[shape.name] for shape in run.shapes})
+    grid = f"{long:.1f}× the tokens if every chain runs to L, {short:.1f}× if all end early"
+    console.print(f"One pass for all points: each by itself would generate {grid}", highlight=False, soft_wrap=True)
 
 
 def memory(run: "Forecast", console: Console) -> None:
     """Print what the weights and the cache of each method take at most, and whether a GPU holds them."""
     gpu = run.gpu
-    table = Table(title=f"Peak memory in GiB, {run.dtype}, weights and cache", **_STYLE)
-    _columns(
+    table = Table(title=f"Peak memory in GiB, {run.dtype}, weights and cache", **STYLE)
+    columns(
         table, ("method",), ("longest L", "one chain", "widest point", "with weights", *([gpu.name] if gpu else []))
     )
     for need in run.needs:
@@ -94,8 +106,8 @@ def points(found: "DataFrame", axis: str, console: Console) -> None:
     """Print the points on each method's frontier on one cost axis."""
     from hyperscale import frontier
 
-    table = Table(title=f"Frontiers by {axis} (every point is in points.csv)", **_STYLE)
-    _columns(table, ("task", "method", "W-L-CR"), ("realised CR", "accuracy %", "kv_reads", "peak_kv", "tokens"))
+    table = Table(title=f"Frontiers by {axis} (every point is in points.csv)", **STYLE)
+    columns(table, ("task", "method", "W-L-CR"), ("realised CR", "accuracy %", "kv_reads", "peak_kv", "tokens"))
     for task in dict.fromkeys(found["task"]):
         of_task = found[found["task"] == task]
         for method in dict.fromkeys(of_task["method"]):

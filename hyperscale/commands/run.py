@@ -16,10 +16,13 @@ def run(
     method: Annotated[str | None, typer.Option(help="Methods, e.g. vanilla,dms: one folder for all. [vanilla]")] = None,
     budget: Annotated[
         str | None,
-        typer.Option(help="Ceiling per problem: 8x, kv_reads=2^28, peak_kv=32Ki, all, or a grid's name. [8x]"),
+        typer.Option(
+            help="Ceiling per problem: 8x, kv_reads=2^28, peak_kv=32Ki, peak_bytes=8GiB, tokens=1M, seconds=600, all, "
+            "or a grid's name. [8x]"
+        ),
     ] = None,
     axis: Annotated[
-        str | None, typer.Option(help="Cost that 8x counts: kv_reads, peak_kv, peak_bytes, tokens.")
+        str | None, typer.Option(help="Cost that 8x counts: kv_reads, peak_kv, peak_bytes, tokens, seconds.")
     ] = None,
     task: Annotated[str | None, typer.Option(help="Tasks, e.g. mini_aime,mini_lcb. [the model's]")] = None,
     data: Annotated[
@@ -55,7 +58,11 @@ def run(
         bool, typer.Option("--dry-run", help="Print the plan and stop; needs no weights and no data.")
     ] = False,
     gpu: Annotated[
-        str | None, typer.Option(help="With --dry-run: GPU to plan for, e.g. H100 or 48GiB. [the one found]")
+        str | None, typer.Option(help="With --dry-run: GPU to plan for, e.g. h100, b200 or 48GiB. [the one found]")
+    ] = None,
+    predict: Annotated[
+        str | None,
+        typer.Option(help="What costs are predicted from: auto, earlier (runs), pilot or closed (form). [auto]"),
     ] = None,
 ) -> None:
     """Generate, score and store chains within a budget; the same command resumes where it was stopped."""
@@ -80,34 +87,37 @@ def run(
         "dtype": dtype,
         "batch_size": batch_size,
         "sandbox": sandbox,
+        "predict": predict,
     }
     from hyperscale import config as configs
 
     asked = configs.make(
         (configs.read(config) if config else {}) | {name: value for name, value in options.items() if value is not None}
     )
-    from hyperscale import tables
+    from hyperscale import plan_tables, tables
 
     terminal.hush()
+    folder = out or Path("results") / asked.folder_name()
     if dry_run:
         from hyperscale import forecast
 
-        expected = forecast.make(asked, gpu)
+        expected = forecast.make(asked, gpu, folder)
         tables.plan(expected, console)
         tables.memory(expected, console)
+        plan_tables.roofline(expected, console)
         return
     if gpu:
         raise ConfigError("--gpu goes with --dry-run: a run uses the GPU that is there")
-    from hyperscale import orchestrator, preparation
+    from hyperscale import orchestrator, pilot, preparation
     from hyperscale.display import Display
 
-    prepared = preparation.prepare(asked, lambda step: console.print(f"{step} …", style="dim", highlight=False))
-    tables.plan(prepared, console)
-
-    folder = out or Path("results") / asked.folder_name()
-    display = Display(console)
+    prepared = preparation.prepare(asked, lambda step: console.print(f"{step} …", style="dim", highlight=False), folder)
+    display, weights = Display(console), orchestrator.Weights()
     try:
-        orchestrator.execute(prepared, folder, display)
+        prepared = pilot.settle(prepared, folder, display, weights)
+        tables.plan(prepared, console)
+        found = orchestrator.execute(prepared, folder, display, weights)
     finally:
         display.close()
+    plan_tables.comparison(prepared.plan, found, console)
     console.print(f"results in {folder}; pictures: hyperscale plot {folder}", highlight=False, soft_wrap=True)

@@ -1,0 +1,120 @@
+"""The pilot: a few of a run's own chains, generated first to learn what the others will cost.
+
+They wait in a folder of their own, ``pilot/``, which resumes like any run. Once the plan is made, those that it asks
+for move into the run: a chain that ended by itself is the same for every L it fits in. Only chains cut off at an L that
+the plan then left for another one are generated again.
+"""
+
+from math import ceil
+from pathlib import Path
+
+from hyperscale import evidence, models, plan_file
+from hyperscale.orchestrator import Line, Observer, Sample, Weights
+from hyperscale.planner import Arm
+from hyperscale.prediction import Predictor
+from hyperscale.preparation import PreparedRun, Problem, request
+from hyperscale.store import Store
+
+FOLDER = "pilot"
+PROBLEMS = 8  # of each task
+SMALLEST = 3 * PROBLEMS  # problems of a task from which on a pilot is a small part of the run
+
+
+def settle(run: PreparedRun, folder: Path, observer: Observer, weights: Weights | None = None) -> PreparedRun:
+    """Give a run the plan it is finished with: its folder's, else one made after a pilot where that is worth it.
+
+    Args:
+        run: The run, with what was predicted without generating anything.
+        folder: Its folder, made if need be; it holds the plan afterwards.
+        observer: Told of the pilot.
+        weights: Keeps the model loaded for the run itself.
+
+    Raises:
+        HyperscaleError: The folder cannot be used, the model cannot be run, or no point fits the budget.
+    """
+    with Store(folder, run.info()) as store:
+        kept = plan_file.kept(run, folder)
+        if kept is None and store.samples:  # begun before plans were kept: by the closed form
+            kept = run.replanned(Predictor(run.entry_bytes))
+        if kept is None:
+            kept = _measured(run, folder, observer, weights or Weights())
+        plan_file.save(kept.plan, folder)
+        _adopt(kept, folder, store)
+    return kept
+
+
+def asked(run: PreparedRun) -> dict[Arm, list[tuple[Problem, int]]]:
+    """The chains of the pilot, of each arm: the problem and L; the chain's index is 0.
+
+    L is the one that the plan without a pilot has for that chain, so that it most likely stays; the shortest L, or the
+    base length where a speed is sought, if nothing of that arm is planned.
+    """
+    config, seconds = run.config, run.plan.budget.axis == "seconds"
+    forced = config.predict == "pilot" or seconds
+    if config.predict in ("closed", "earlier") or (run.plan.budget.unlimited and config.predict != "pilot"):
+        return {}
+    found: dict[Arm, list[tuple[Problem, int]]] = {}
+    for arm in run.methods:
+        for shape in run.shapes:
+            problems = run.problems[shape.name]
+            known = run.predictor.evidence.get((arm.method, arm.CR, shape.name))
+            if known and (known.pace is not None or not seconds):
+                continue
+            if len(problems) < SMALLEST and not forced:
+                continue
+            lengths = sorted({length for chain, length in run.plan.chains(arm, shape.name) if chain == 0})
+            if not lengths and forced:
+                lengths = [shape.base_length if seconds else min(shape.lengths)]
+            # Seconds depend on how many chains decode together, so there a pilot fills the batch.
+            count = max(PROBLEMS, ceil((config.batch_size or 1) / len(run.shapes)) if seconds else 0)
+            found.setdefault(arm, []).extend((each, n) for n in lengths for each in _spread(problems, count))
+    return {arm: chains for arm, chains in found.items() if chains}
+
+
+def _spread(problems: list[Problem], count: int) -> list[Problem]:
+    """So many problems, evenly spaced, as they may be in order of difficulty."""
+    count = min(count, len(problems))
+    return [problems[i * len(problems) // count] for i in range(count)]
+
+
+def _measured(run: PreparedRun, folder: Path, observer: Observer, weights: Weights) -> PreparedRun:
+    chains = asked(run)
+    if not chains:
+        if not run.plan.points:
+            run = run.replanned(run.predictor)  # says what is missing
+        return run
+    seed = run.config.seeds[0]
+    with Store(folder / FOLDER, run.info()) as store:
+        line = Line(run, store, folder.resolve().name, observer, weights)
+        for arm, wanted in chains.items():
+            observer.stage(f"pilot of {arm}: {len(wanted)} chains of the run, to predict its costs")
+            requests = [(problem, request(problem, arm, 0, length)) for problem, length in wanted]
+            missing = line.missing(arm, requests, seed)
+            new = list(line.generate(arm, missing, seed)) if missing else []
+            if new and models.find(run.config.model).demonstrate and arm in line.strongest():
+                observer.shown(arm, *new[0])
+        measured = evidence.of_samples(store.samples, evidence.PILOT)
+    return run.replanned(Predictor(run.entry_bytes, {**run.predictor.evidence, **measured}))
+
+
+def _adopt(run: PreparedRun, folder: Path, store: Store) -> None:
+    """Move what the plan asks for from the pilot into the run."""
+    if not (folder / FOLDER).is_dir():
+        return
+    wanted: dict[tuple[str, float, str], list[int]] = {}
+    for arm in run.methods:
+        for task in run.problems:
+            lengths = [length for chain, length in run.plan.chains(arm, task) if chain == 0]
+            wanted[arm.method, arm.CR, task] = lengths
+    with Store(folder / FOLDER, run.info()) as pilot:
+        for sample in pilot.samples:
+            for length in wanted.get((sample["method"], float(sample["CR"]), sample["task"]), []):
+                if _serves(sample, length):
+                    store.append({**sample, "run": folder.resolve().name, "max_new_tokens": length})
+
+
+def _serves(sample: Sample, length: int) -> bool:
+    """Whether a run with maximum ``length`` would have given this very chain."""
+    if sample["max_new_tokens"] == length:
+        return True
+    return bool(sample["length_invariant"] and sample["finish"] == "stop" and sample["tokens"] <= length)
