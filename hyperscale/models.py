@@ -193,16 +193,13 @@ def require(path: str, model: str) -> None:
     from hyperscale.sources import reachable
 
     if not isinstance(try_to_load_from_cache(path, "config.json"), str) and not reachable():
-        terms = f"accept the terms at https://huggingface.co/{path}, run `hf auth login` and "
+        gate = f"accept the terms at https://huggingface.co/{path}, `hf auth login`, then "
+        first = gate if any(each.gated and each.base == path for each in _registry().values()) else ""
         raise ModelError(
-            f"the weights of {model} ({path}) are not on this machine and the hub cannot be reached: {terms if _gated(path) else 'run '}"
+            f"the weights of {model} ({path}) are not on this machine and the hub cannot be reached: {first}run "
             f"`hf download {path}` where there is a network, or pass a local folder with --model; "
             "--dry-run plans without weights"
         )
-
-
-def _gated(path: str) -> bool:
-    return any(model.gated and model.base == path for model in _registry().values())
 
 
 def fingerprint(path: str) -> str:

@@ -87,6 +87,8 @@ CHOICE_CASES = [
     ("a</think>answer: $\\boxed{B}$", "B"),
     ("a</think>Answer: \\text{C}.", "C"),
     ("a</think>Answer: `C`", "C"),
+    ("a</think>Answer: 'C'", "C"),
+    ("a</think>Answer: I'd say", None),
     ('a</think>Answer: "C"', "C"),
     ("a</think>Answer: \u201cC\u201d", "C"),
     ("a</think>Answer\uff1aC", "C"),

@@ -5,9 +5,11 @@ from typing import Any
 
 from hyperscale.scoring.base import Grader, after_thinking
 
-# Emphasis, brackets, quotation marks and a box around the letter are understood; a word that merely starts with it is not a letter.
+# Emphasis, brackets, quotation marks and a box around the letter are understood; a word that merely starts with it is
+# no letter.
 _ANSWER = re.compile(
-    r"\banswer[\s*_]{0,4}[:\uff1a][\s*_$(\[`\"'\u201c]{0,8}(?:\\(?:boxed|text|mathrm|textbf)\s*\{[\s(]*)*(?-i:([A-J]))(?![A-Za-z0-9_'])",
+    r"\banswer[\s*_]{0,4}[:\uff1a][\s*_$(\[`\"'\u201c]{0,8}(?:\\(?:boxed|text|mathrm|textbf)\s*\{[\s(]*)*"
+    r"(?-i:([A-J]))(?![A-Z0-9_]|'[A-Z])",
     re.IGNORECASE,
 )
 

@@ -39,9 +39,9 @@ def last_box(text: str) -> str | None:
 def canonical(text: str) -> str | None:
     r"""An integer in canonical decimal form, or None if the text is not one.
 
-    Understood: outer spaces, braces, ``$`` and ``\(...\)``, a final period, leading zeros, signs, thousands separated by
-    comma, thin space or space, ``\text{...}`` and its kin around the number or, without digits in it, beside it (a unit,
-    perhaps squared), and degrees.
+    Understood: outer spaces, braces, ``$`` and ``\(...\)``, a final period, leading zeros, signs, thousands separated
+    by comma, thin space or space, ``\text{...}`` and its kin around the number or, without digits in it, beside it (a
+    unit, perhaps squared), and degrees.
     """
     text = _NOTHING.sub("", text.replace("\u2212", "-")).replace("{,}", ",")
     for _ in range(4):  # nesting deeper than this is no honest answer
