@@ -50,6 +50,12 @@ class RunConfig(BaseModel):
         predict: What the plan's costs are predicted from. ``earlier``: finished runs beside this one's folder, else the
             closed form; ``pilot``: a few of the run's own chains, generated first; ``closed``: the closed form.
             ``auto``: earlier runs, else a pilot where the run is large enough for one, else the closed form.
+        extend: How often a chain's end of thinking is replaced by ``extend_word``; 0 for never.
+        extend_word: What a chain goes on thinking with.
+        force_answer: K: a chain that has not ended at L closes its thinking and answers in at most K tokens; 0 for no
+            such answers.
+        vote: How W chains make one verdict (`hyperscale.scoring.strategies`); each task's own if None. It can be
+            chosen anew for a finished run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -74,6 +80,10 @@ class RunConfig(BaseModel):
     batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
     sandbox: Literal["auto", "bwrap", "unshare", "none"] = "auto"
     predict: Literal["auto", "pilot", "earlier", "closed"] = "auto"
+    extend: Annotated[int, Field(ge=0)] = 0
+    extend_word: str = "Wait"
+    force_answer: Annotated[int, Field(ge=0)] = 0
+    vote: str | None = None
 
     def crs_of(self, method: str) -> tuple[float, ...]:
         """Nominal CRs that a method of a resolved configuration runs at."""
@@ -81,9 +91,11 @@ class RunConfig(BaseModel):
 
     def compared(self) -> dict[str, Any]:
         """The part that decides the results; a folder holds runs that agree in it."""
-        shown = self.model_dump(mode="json", exclude={"batch_size", "sandbox", "data"})
+        shown = self.model_dump(mode="json", exclude={"batch_size", "sandbox", "data", "vote"})
         # Where these are not used, a folder from before they existed is still the same run's.
-        unused = {"task_params": {}, "lengths": [], "predict": "auto"}
+        unused = {"task_params": {}, "lengths": [], "predict": "auto", "extend": 0, "force_answer": 0}
+        if not self.extend:
+            unused["extend_word"] = self.extend_word
         return {name: value for name, value in shown.items() if name not in unused or value != unused[name]}
 
     def folder_name(self) -> str:
@@ -96,6 +108,8 @@ class RunConfig(BaseModel):
             ("", self.axis),
             ("grid", self.grid),
             ("n", self.limit),
+            ("extend", self.extend),
+            ("answer", self.force_answer),
         ):
             if value:
                 parts.append(label + (",".join(map(_short, value)) if isinstance(value, tuple) else str(value)))
@@ -172,6 +186,7 @@ def resolve(config: RunConfig) -> RunConfig:
         raise ConfigError(f"params.{fixed[0]}.cr: compression ratios are set by crs (--cr) for all methods")
     if unused := sorted(set(config.task_params) - set(tasks)):
         raise ConfigError(f"task_params.{unused[0]}: {unused[0]!r} is no task of this run ({', '.join(tasks)})")
+    _check_strategy(config)
     named = config.budget in budgets.available()
     grid = budgets.Grid.load(config.grid or (config.budget if named else model.grid))
     budget = budgets.Grid.load(config.budget).budget if named else config.budget
@@ -190,6 +205,20 @@ def resolve(config: RunConfig) -> RunConfig:
             "batch_size": config.batch_size or model.batch_size,
         }
     )
+
+
+def _check_strategy(config: RunConfig) -> None:
+    if config.extend_word != RunConfig.model_fields["extend_word"].default and not config.extend:
+        raise ConfigError(f"--extend-word {config.extend_word!r} goes with --extend N, which says how often it is used")
+    if config.vote is None:
+        return
+    from hyperscale.scoring import strategies
+
+    if strategies.get(config.vote).scorer not in (None, strategies.LOGPROB):
+        raise ConfigError(
+            f"--vote {config.vote} needs finished chains: run without it, then `hyperscale score FOLDER "
+            "--vote best-of-n --scorer PATH`"
+        )
 
 
 def data_by_task(data: Mapping[str, str], tasks: tuple[str, ...]) -> dict[str, str]:
