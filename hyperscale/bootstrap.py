@@ -3,6 +3,16 @@
 Margins and bands ask for the same frontiers again and again (a method stands in several margins, and has a band), so a
 `Bootstrap` keeps them. Every frontier of one `Bootstrap` on the same problems sees the same draws: comparisons are
 paired.
+
+Intervals: a maximum over noisy points is biased upwards, more so in resamples of the sample than in the sample. So the
+95 % percentile interval of the resamples is extended, on the side to which the bias points, by twice the bootstrap's
+estimate of it (the mean of the resamples less the sample's own value).
+
+How far to trust them: in simulations with known margins (32 or 48 points against 16, four or eight chains a problem,
+200 trials each) these intervals covered the truth in 87 to 96 % of the trials with 30 problems, in 91 to 98 % with 60
+or 120, in 83 to 91 % with 10; percentile intervals alone in 79 to 91 %, 84 to 97 % and 60 to 82 %. Where they missed,
+the truth nearly always lay below. A margin itself is too high for the method with more points: in one of these settings
+by 7 points with 10 problems, by 4 with 30, by 3 with 60. More problems help; more points do not.
 """
 
 from collections.abc import Iterable, Sequence
@@ -92,6 +102,21 @@ def reliable(part: Iterable[Cell]) -> list[Cell]:
     for cell, each in zip(part, frontiers, strict=True):
         most[each] = max(most.get(each, 0), len(cell.problems))
     return [cell for cell, each in zip(part, frontiers, strict=True) if len(cell.problems) >= COVERAGE * most[each]]
+
+
+def ends(values: Floats) -> tuple[Floats, Floats]:
+    """95 % intervals of the columns of (1 + resamples, m) values, row 0 the sample's own, as the module says.
+
+    Returns:
+        Lower and upper ends, each (m,); NaN where fewer than half of the resamples have a value.
+    """
+    sample, resamples = values[0], values[1:]
+    enough = np.isfinite(resamples).mean(axis=0) >= 0.5
+    resamples = np.where(enough, resamples, 0.0)
+    low, high = np.nanpercentile(resamples, [2.5, 97.5], axis=0)
+    bias = np.nan_to_num(np.nanmean(resamples, axis=0) - sample)
+    low, high = np.minimum(low, low - 2 * bias), np.maximum(high, high - 2 * bias)
+    return np.where(enough, low, np.nan), np.where(enough, high, np.nan)
 
 
 class _Table(NamedTuple):
