@@ -71,7 +71,7 @@ def place(
             texts = (_write(axes, label, size, gap * reach, where) for where in _PLACES)
             text = next((t for t in texts if _fits(t, renderer, frame, taken, obstacles)), None)
             if text is not None:
-                taken.append(text.get_window_extent(renderer))
+                taken.append(text.get_window_extent(renderer).padded(2))
                 written.append(text)
                 break
     return written
