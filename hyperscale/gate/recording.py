@@ -27,12 +27,11 @@ class _Arm(NamedTuple):
         return f"{self.method} {self.CR:g}× on {self.task}"
 
 
-def record(runs: Sequence[Run], strategies: Mapping[str, str] | None = None) -> Record:
+def record(runs: Sequence[Run]) -> Record:
     """The record of finished runs; runs of the same settings with other seeds are united.
 
     Args:
         runs: As `hyperscale.results.read` gives them.
-        strategies: As for `hyperscale.points.points`.
 
     Raises:
         ResultsError: A run is not finished, two runs hold the same chain, or their chains of an arm differ in problems,
@@ -51,7 +50,7 @@ def record(runs: Sequence[Run], strategies: Mapping[str, str] | None = None) -> 
     # Cells of different runs and engines stay apart; here they are one arm's, and its settings name the engine.
     united = [{**sample, "run": "", "engine": ""} for samples in arms.values() for sample in samples]
     found: dict[_Arm, list[Cell]] = {}
-    for cell in cells(united, strategies):
+    for cell in cells(united):
         found.setdefault(_Arm(cell.arm.model, cell.arm.task, cell.arm.method, cell.arm.CR), []).append(cell)
     infos = {run.folder.resolve().name: run.info for run in runs}
     tasks = {

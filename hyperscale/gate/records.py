@@ -151,13 +151,13 @@ def write(record: Record, path: Path) -> None:
         ResultsError: The file cannot be written.
     """
     data = record.model_dump(mode="json")
-    tasks = ",\n".join(f"{_json(name)}: {_json(task)}" for name, task in data["tasks"].items())
+    tasks = ",\n".join(f"{_json(name)}:{_json(task)}" for name, task in data["tasks"].items())
     arms = []
     for arm in data["arms"]:
         cuts = ",\n".join(_json(_short(cut)) for cut in arm.pop("cuts"))
-        arms.append(f'{_json(arm)[:-1]}, "cuts": [\n{cuts}]}}')
+        arms.append(f'{_json(arm)[:-1]},"cuts":[\n{cuts}]}}')
     text = (
-        f'{{"format": {FORMAT}, "hyperscale": {_json(record.hyperscale)},\n"tasks": {{\n{tasks}}},\n"arms": [\n'
+        f'{{"format":{FORMAT},"hyperscale":{_json(record.hyperscale)},\n"tasks":{{\n{tasks}}},\n"arms":[\n'
         + ",\n".join(arms)
         + "]}\n"
     )
@@ -180,4 +180,4 @@ def _whole(value: float) -> float | int:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
