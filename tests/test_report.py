@@ -180,6 +180,35 @@ def test_methods_disagree_where_the_vote_of_one_is_right_and_of_another_wrong():
     assert [arm["name"] for arm in index["arms"]] == ["vanilla", "dms", "dms 4×"]
 
 
+def test_a_forced_answer_counts_where_the_chain_was_cut():
+    forced = {"finish": "stop", "logprob": -1.0, "inserted": 1, "seconds": 0.1, "correct": True, "answer": "1"}
+    branches = [
+        {**forced, "at": at, "tokens": at + 9, "kv_reads": 10.0 * at, "peak_kv": 77.0, "text": f"</think>{at}"}
+        for at in (256, 512)
+    ]
+    line = sample(tokens=600, limit=512, answer=None, text="thinking", branches=branches)
+    index, blocks = browser.collect([line], {}, {"vanilla": 0}, 1000)
+    (problem,) = index["problems"]
+    (chain,) = problem["chains"]
+    assert browser.VERDICTS[chain[4]] == "right"
+    assert chain[-1] == [[256, 265, 2560, 77, 256, 0, 1, 1], [512, 521, 5120, 77, 512, 0, 1, 2]]
+    assert unpacked(blocks[0]) == ["thinking", "</think>256", "</think>512"]
+    assert problem["arms"] == [[0, 1, 1, True]]
+
+
+def test_cuts_stand_only_where_they_hold():
+    (problem,) = browser.collect([sample(tokens=600, length_invariant=False)], {}, {"vanilla": 0}, 1000)[0]["problems"]
+    assert [stop[0] for stop in problem["chains"][0][-1]] == [600]
+    (problem,) = browser.collect([sample(tokens=600)], {}, {"vanilla": 0}, 1000)[0]["problems"]
+    assert [stop[0] for stop in problem["chains"][0][-1]] == [256, 512, 600]
+
+
+def test_what_chains_come_to_together_depends_on_the_runs_vote():
+    lines = [sample("p", c, answer=a, vote=v, method=v) for v in ("majority", "pass@k") for c, a in enumerate("221")]
+    index, _ = browser.collect(lines, {}, {"majority": 0, "pass@k": 0}, 1000)
+    assert [arm[3] for arm in index["problems"][0]["arms"]] == [False, True]
+
+
 def test_runs_and_models_have_names_of_their_own(tmp_path):
     runs = [run(tmp_path / name, [sample(f"p{i}", run=name, model=name) for i in range(2)]) for name in ("a", "b")]
     page = Page(report.html(runs, "x"))

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hyperscale import tasks
+from hyperscale.cuts import Cut, cut
 from hyperscale.report import texts
-from hyperscale.report.numbers import rank
+from hyperscale.report.numbers import plain, rank
 from hyperscale.report.questions import Hashed, Question
-from hyperscale.scoring import voting
+from hyperscale.scoring import strategies
 
 MOST = 40_000  # chains that can be looked at
 ANSWER = 200  # characters of an answer that are kept apart from its text
-_CUTS = ("lengths", "kv_reads", "peak_kv", "chars", "answers", "correct")
 VERDICTS = ("right", "wrong", "truncated", "no answer")
 
 Sample = Mapping[str, Any]
@@ -40,19 +40,20 @@ def collect(
         groups[sample["task"], sample["problem"], str(sample.get("prompt_hash", ""))].append(sample)
     ordered = sorted(groups.items(), key=lambda item: [natural(part) for part in item[0]])
     kept = {id(sample) for sample in _first(samples)} if len(samples) > MOST else None
-    problems, shown = [], []
+    problems: list[dict[str, Any]] = []
+    shown: list[list[str]] = []
     for asked, group in ordered:
         group.sort(key=lambda s: (arms[_arm(s)], s["seed"], s["max_new_tokens"] if _fixed(s) else 0, s["chain"]))
         part = [sample for sample in group if kept is None or id(sample) in kept]
-        problems.append(_problem(asked, group, part, arms, questions.get(asked)))
-        shown.append([sample["text"] for sample in part])
+        shown.append([])
+        problems.append(_problem(asked, group, part, arms, questions.get(asked), shown[-1]))
     packed = texts.pack(shown, room)
     index = {
         "verdicts": VERDICTS,
         "arms": [_described(arm, arms, styles) for arm in arms],
         "problems": problems,
         "total": len(samples),
-        "hidden": sum(len(group) for group in groups.values()) - sum(map(len, shown)),
+        "hidden": len(samples) - sum(len(problem["chains"]) for problem in problems),
         "shortened": packed.shortened,
         "limit": packed.limit,
     }
@@ -61,9 +62,10 @@ def collect(
 
 def verdict(sample: Sample) -> int:
     """Place in `VERDICTS`: truncated is a chain that L cut off before it gave an answer, as in ``points.csv``."""
-    if sample["answers"][-1] is not None:
-        return 0 if sample["correct"][-1] else 1
-    return 2 if sample.get("finish") == "length" else 3
+    final = _final(sample)
+    if final.vote.answer is not None:
+        return 0 if final.vote.correct else 1
+    return 3 if final.complete else 2
 
 
 def natural(name: str) -> list[tuple[int, str]]:
@@ -110,63 +112,73 @@ def _first(samples: Iterable[Sample]) -> list[Sample]:
 
 
 def _problem(
-    asked: Hashed, group: Sequence[Sample], shown: Sequence[Sample], arms: Mapping[Arm, int], question: Question | None
+    asked: Hashed,
+    group: Sequence[Sample],
+    shown: Sequence[Sample],
+    arms: Mapping[Arm, int],
+    question: Question | None,
+    pages: list[str],
 ) -> dict[str, Any]:
-    strategy = tasks.load(asked[0]).strategy
+    """One problem; the texts of its chains go to ``pages``, and behind them those of forced answers."""
     counts = [
-        [arm, sum(map(_right, part)), len(part), _voted(part, strategy)]
+        [arm, sum(verdict(sample) == 0 for sample in part), len(part), _together(part)]
         for arm, part in _split(group, lambda sample: arms[_arm(sample)]).items()
     ]
     answers: dict[str, int] = {}
-    chains = [_chain(sample, arms, answers) for sample in shown]
+    pages += [sample["text"] for sample in shown]
+    chains = [_chain(sample, arms, answers, pages) for sample in shown]
     return {
         "task": asked[0],
         "id": asked[1],
-        "level": group[0].get("level"),
+        "level": plain(group[0].get("level")),
         "question": question and question.prompt,
         "target": question and question.target,
         "arms": counts,
-        "disagree": len({voted for *_, voted in counts}) > 1,
+        "disagree": len({right for *_, right in counts}) > 1,
         "answers": [a if len(a) <= ANSWER else f"{a[:ANSWER]} …" for a in answers],
         "chains": chains,
     }
 
 
-def _chain(sample: Sample, arms: Mapping[Arm, int], answers: dict[str, int]) -> list[Any]:
-    """[arm, seed, chain, L, verdict, why it ended, prompt tokens, and the costs and answer at each cut]."""
+def _chain(sample: Sample, arms: Mapping[Arm, int], answers: dict[str, int], pages: list[str]) -> list[Any]:
+    """[arm, seed, chain, L, verdict, why it ended, prompt tokens, stops].
 
-    def place(answer: str | None) -> int | None:
-        return None if answer is None else answers.setdefault(answer, len(answers))
+    A stop is what cutting the chain there gives: [tokens of the chain, tokens, KV reads and peak KV with those of a
+    forced answer, characters of the text, place of the answer, whether it is right, place of the forced answer's text].
+    """
+    forced = {branch["at"]: branch["text"] for branch in sample.get("branches") or ()}
+    limits = [*sample["lengths"][:-1], sample["max_new_tokens"]]
+    stops = []
+    for at, limit, chars in zip(sample["lengths"], limits, sample["chars"], strict=True):
+        there = _final(sample) if limit == limits[-1] else cut(sample, limit)
+        if there is None:  # no answer was forced there, or the method's rule depends on L
+            continue
+        answer, reads, peak, tokens = there.vote.answer, there.costs[0], there.costs[1], there.costs[3]
+        place = None if answer is None else answers.setdefault(answer, len(answers))
+        page = None
+        if tokens > at:
+            page = len(pages)
+            pages.append(forced[at])
+        stops.append([at, tokens, round(reads, 1), round(peak, 1), chars, place, +there.vote.correct, page])
+    fields = (sample["seed"], sample["chain"], sample["max_new_tokens"], verdict(sample))
+    return [arms[_arm(sample)], *fields, str(sample.get("finish", "")), sample["prompt_tokens"], stops]
 
-    return [
-        arms[_arm(sample)],
-        sample["seed"],
-        sample["chain"],
-        sample["max_new_tokens"],
-        verdict(sample),
-        str(sample.get("finish", "")),
-        sample["prompt_tokens"],
-        [
-            [tokens, round(reads, 1), round(peak, 1), chars, place(a), +ok]
-            for tokens, reads, peak, chars, a, ok in zip(*(sample[name] for name in _CUTS), strict=True)
-        ],
-    ]
+
+def _final(sample: Sample, scorer: str | None = None) -> Cut:
+    """The chain at its own L, with the answer that was forced there, if one was."""
+    limit = sample["max_new_tokens"]
+    found = cut(sample, limit, scorer) or cut({k: v for k, v in sample.items() if k != "branches"}, limit, scorer)
+    assert found is not None, "a chain gives its own L"
+    return found
 
 
-def _right(sample: Sample) -> bool:
-    return verdict(sample) == 0
-
-
-def _voted(part: Sequence[Sample], strategy: str) -> bool:
-    """Whether all of an arm's chains, each at its full length, vote for the right answer in most seeds."""
-    wins = []
-    for chains in _split(part, lambda sample: sample["seed"]).values():
-        if strategy == "majority":
-            winner = voting.majority([sample["answers"][-1] for sample in chains])
-            wins.append(any(_right(s) for s in chains if winner is not None and s["answers"][-1] == winner))
-        else:
-            wins.append(any(map(_right, chains)))
-    return 2 * sum(wins) > len(wins)
+def _together(part: Sequence[Sample]) -> bool:
+    """Whether all of an arm's chains, each at its own L, come to the right verdict in most seeds."""
+    first = part[0]
+    strategy = strategies.get(first.get("vote") or tasks.load(first["task"]).strategy)
+    seeds = _split(part, lambda sample: sample["seed"]).values()
+    wins = [strategy.accuracy([[_final(s, strategy.scorer).vote for s in c]], len(c))[0] for c in seeds]
+    return bool(sum(wins) > len(wins) / 2)
 
 
 def _split(samples: Iterable[Sample], by: Any) -> dict[Any, list[Sample]]:

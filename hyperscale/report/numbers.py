@@ -63,7 +63,8 @@ def styles(names: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 def _panel(task: str, found: Iterable[Cell]) -> dict[str, Any]:
     part = [cell for cell in found if cell.arm.task == task]
-    return {"task": task, "problems": max(len(cell.problems) for cell in part), "vote": part[0].vote}
+    votes = ", ".join(sorted({cell.vote for cell in part}))
+    return {"task": task, "problems": max(len(cell.problems) for cell in part), "vote": votes}
 
 
 def _key(one: Any) -> Name:

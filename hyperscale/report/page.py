@@ -9,7 +9,7 @@ from typing import Any
 
 from hyperscale.report.texts import compress
 
-SCRIPTS = ("base.js", "frontiers.js", "tables.js", "chains.js", "main.js")
+SCRIPTS = ("base.js", "readout.js", "panel.js", "frontiers.js", "tables.js", "chain.js", "chains.js", "main.js")
 
 
 def assemble(data: dict[str, Any], index: dict[str, Any], texts: Sequence[str]) -> str:

@@ -23,7 +23,11 @@ const tidy = (n) => String(Number(n.toPrecision(3)));
 
 // 512, 1K, 16K, 1M: binary prefixes where they are exact, as in W-L-CR
 function short(n) {
-  for (const [unit, prefix] of [[2 ** 30, "G"], [2 ** 20, "M"], [2 ** 10, "K"]])
+  for (const [unit, prefix] of [
+    [2 ** 30, "G"],
+    [2 ** 20, "M"],
+    [2 ** 10, "K"],
+  ])
     if (n >= unit && n % unit === 0) return n / unit + prefix;
   return tidy(n);
 }
@@ -31,7 +35,12 @@ function short(n) {
 // 950, 12.3K, 4.56M: decimal, as in tables
 function amount(n) {
   if (n == null) return "–";
-  for (const [unit, prefix] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "K"]])
+  for (const [unit, prefix] of [
+    [1e12, "T"],
+    [1e9, "G"],
+    [1e6, "M"],
+    [1e3, "K"],
+  ])
     if (n >= unit && (unit > 1e3 || n >= 1e4)) return tidy(n / unit) + prefix;
   return n >= 100 ? Math.round(n).toLocaleString("en") : tidy(n);
 }
@@ -42,7 +51,8 @@ function bytes(n) {
   return `${tidy(n / 2 ** (10 * power))} ${["B", "KiB", "MiB", "GiB", "TiB"][power]}`;
 }
 
-const cost = (axis, n) => (axis === "peak_bytes" ? bytes(n) : axis === "seconds" && n != null ? `${tidy(n)} s` : amount(n));
+const cost = (axis, n) =>
+  axis === "peak_bytes" ? bytes(n) : axis === "seconds" && n != null ? `${tidy(n)} s` : amount(n);
 const tick = (axis, n) => (axis === "peak_bytes" ? bytes(n) : short(n));
 const fixed = (n, digits = 1) => (n == null ? "–" : n.toFixed(digits));
 const signed = (n) => (n == null ? "NA" : (n < 0 ? "−" : "+") + Math.abs(n).toFixed(1));
@@ -64,23 +74,41 @@ const names = Object.keys(data.styles);
 // Plots draw vanilla in black; here black is the ink, which is light on a dark page.
 const colour = (name) => (data.styles[name][0] === "#000000" ? "var(--ink)" : data.styles[name][0]);
 const SHAPES = {
-  o: "M-1,0a1,1 0 1,0 2,0a1,1 0 1,0 -2,0z", s: "M-.9,-.9h1.8v1.8h-1.8z", D: "M0,-1.2L1.2,0L0,1.2L-1.2,0z",
-  "^": "M0,-1.1L1.1,.9H-1.1z", v: "M0,1.1L1.1,-.9H-1.1z", "<": "M-1.1,0L.9,-1.1V1.1z", ">": "M1.1,0L-.9,-1.1V1.1z",
+  o: "M-1,0a1,1 0 1,0 2,0a1,1 0 1,0 -2,0z",
+  s: "M-.9,-.9h1.8v1.8h-1.8z",
+  D: "M0,-1.2L1.2,0L0,1.2L-1.2,0z",
+  "^": "M0,-1.1L1.1,.9H-1.1z",
+  v: "M0,1.1L1.1,-.9H-1.1z",
+  "<": "M-1.1,0L.9,-1.1V1.1z",
+  ">": "M1.1,0L-.9,-1.1V1.1z",
   P: "M-.4,-1.1h.8v.7h.7v.8h-.7v.7h-.8v-.7h-.7v-.8h.7z",
   X: "M-1,-.5L-.5,-1L0,-.5L.5,-1L1,-.5L.5,0L1,.5L.5,1L0,.5L-.5,1L-1,.5L-.5,0z",
 };
 const marker = (name, x, y, size, more = {}) =>
-  svg("path", { d: SHAPES[data.styles[name][1]], transform: `translate(${x},${y}) scale(${size})`, fill: "currentColor", ...more });
+  svg("path", {
+    d: SHAPES[data.styles[name][1]],
+    transform: `translate(${x},${y}) scale(${size})`,
+    fill: "currentColor",
+    ...more,
+  });
 const swatch = (name) =>
-  svg("svg", { class: "swatch", viewBox: "-9 -6 18 12", "aria-hidden": "true", colour: colour(name) },
-    svg("path", { d: "M-9,0H9", stroke: "currentColor", "stroke-width": 2 }), marker(name, 0, 0, 4));
+  svg(
+    "svg",
+    { class: "swatch", viewBox: "-9 -6 18 12", "aria-hidden": "true", colour: colour(name) },
+    svg("path", { d: "M-9,0H9", stroke: "currentColor", "stroke-width": 2 }),
+    marker(name, 0, 0, 4),
+  );
 
 // The cost axis and the hidden methods hold for every section; whoever listens draws again.
 const state = { axis: Object.keys(data.axes)[0], hidden: new Set(), listeners: [] };
 const changed = () => state.listeners.forEach((listener) => listener());
 
 function choice(label, options, more = {}) {
-  const select = el("select", { "aria-label": label, ...more }, options.map(([value, text]) => el("option", { value }, text)));
+  const select = el(
+    "select",
+    { "aria-label": label, ...more },
+    options.map(([value, text]) => el("option", { value }, text)),
+  );
   return [el("label", { class: "field" }, el("span", {}, label), select), select];
 }
 function tickbox(label, more = {}) {

@@ -2,19 +2,46 @@
 
 function drawSummary(node) {
   document.title = `${data.name} · hyperscale report`;
-  const settings = (values) => Object.entries(values).filter(([, value]) => value != null)
-    .map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, Array.isArray(value) ? value.join(", ") : String(value))));
+  const settings = (values) =>
+    Object.entries(values)
+      .filter(([, value]) => value != null)
+      .map(([name, value]) =>
+        el("div", {}, el("dt", {}, name), el("dd", {}, Array.isArray(value) ? value.join(", ") : String(value))),
+      );
   const chains = data.runs.reduce((sum, run) => sum + run.chains, 0);
   const models = [...new Set(points.map((point) => point.model))];
-  node.append(el("p", {}, el("strong", {}, data.name), `: ${models.join(", ")} on ${tasks.join(", ")}; ${names.join(", ")}; ${plural(chains, "chain")}.`),
-    el("details", {}, el("summary", {}, data.runs.length > 1 ? `How the ${data.runs.length} runs were made` : "How the run was made"),
-      data.runs.map((run) => el("div", {}, data.runs.length > 1 && el("h3", {}, run.name),
-        el("dl", {}, settings({ chains: run.chains, ...run.config, ...run.versions, ...run.hardware }))))));
+  node.append(
+    el(
+      "p",
+      {},
+      el("strong", {}, data.name),
+      `: ${models.join(", ")} on ${tasks.join(", ")}; ${names.join(", ")}; ${plural(chains, "chain")}.`,
+    ),
+    el(
+      "details",
+      {},
+      el("summary", {}, data.runs.length > 1 ? `How the ${data.runs.length} runs were made` : "How the run was made"),
+      data.runs.map((run) =>
+        el(
+          "div",
+          {},
+          data.runs.length > 1 && el("h3", {}, run.name),
+          el("dl", {}, settings({ chains: run.chains, ...run.config, ...run.versions, ...run.hardware })),
+        ),
+      ),
+    ),
+  );
 }
 
 const failed = (error) => {
   byId("failure").hidden = false;
   byId("failure").append(`A part of this page could not be shown (${error.message}). `);
 };
-for (const [id, draw] of [["summary", drawSummary], ["frontiers", drawFrontiers], ["margins", drawMargins], ["points", drawPoints], ["chains", drawChains]])
+for (const [id, draw] of [
+  ["summary", drawSummary],
+  ["frontiers", drawFrontiers],
+  ["margins", drawMargins],
+  ["points", drawPoints],
+  ["chains", drawChains],
+])
   Promise.resolve(byId(id)).then(draw).catch(failed);

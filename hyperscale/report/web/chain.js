@@ -1,0 +1,177 @@
+// One problem with its chains, and a chain's text, which is unpacked when somebody opens it.
+
+const VERDICT = { right: "✓", wrong: "✗", truncated: "✂", "no answer": "∅" };
+const PAGE = 100; // problems or chains that are listed before somebody asks for more
+const [ARM, SEED, CHAIN, LIMIT, OUTCOME, FINISH, PROMPT, CUTS] = [0, 1, 2, 3, 4, 5, 6, 7];
+const [AT, TOKENS, READS, PEAK, CHARS, ANSWER, CORRECT, FORCED] = [0, 1, 2, 3, 4, 5, 6, 7];
+
+function full(problem, index, wanted) {
+  const chains = problem.chains.map((chain, i) => ({ chain, i })).filter(({ chain }) => wanted(chain));
+  const rest = el("div", { class: "chains" });
+  const more = (from) => {
+    rest.append(...chains.slice(from, from + PAGE).map(({ chain, i }) => row(problem, index, chain, i)));
+    if (from + PAGE < chains.length)
+      rest.append(
+        el(
+          "button",
+          {
+            type: "button",
+            class: "more",
+            onclick: (event) => {
+              event.currentTarget.remove();
+              more(from + PAGE);
+            },
+          },
+          `${chains.length - from - PAGE} more`,
+        ),
+      );
+  };
+  more(0);
+  return [
+    el("h3", {}, `${problem.task} / ${problem.id}`),
+    problem.question &&
+      el(
+        "details",
+        { class: "question", open: problem.question.length < 800 },
+        el("summary", {}, "Question"),
+        el("pre", {}, problem.question),
+      ),
+    problem.target && el("p", {}, "Expected answer: ", el("code", {}, problem.target)),
+    el(
+      "p",
+      { class: "tallies" },
+      problem.arms.map((arm) => tally(arm, index)),
+    ),
+    el("p", { class: "count" }, `${chains.length} of ${plural(problem.chains.length, "chain")} shown`),
+    rest,
+  ].filter(Boolean);
+}
+
+function row(problem, index, chain, i) {
+  const last = chain[CUTS].at(-1),
+    verdict = index.verdicts[chain[OUTCOME]],
+    answer = last[ANSWER] == null ? "–" : problem.answers[last[ANSWER]];
+  const several = new Set(problem.chains.map((each) => each[SEED])).size > 1;
+  const box = el(
+    "details",
+    {
+      class: "chain",
+      ontoggle: () => {
+        if (box.open && box.children.length === 1) box.append(body(problem, index, chain, i));
+      },
+    },
+    el(
+      "summary",
+      {},
+      el("span", { class: `verdict v${chain[OUTCOME]}` }, `${VERDICT[verdict]} ${verdict}`),
+      el(
+        "span",
+        { class: "who" },
+        swatch(index.arms[chain[ARM]].series),
+        ` ${index.arms[chain[ARM]].name}`,
+        el("small", {}, ` chain ${chain[CHAIN]}${several ? `, seed ${chain[SEED]}` : ""}`),
+      ),
+      el("code", { class: "answer" }, answer.replace(/\s+/g, " ")),
+      el(
+        "span",
+        { class: "costs" },
+        `${last[TOKENS].toLocaleString("en")} of ${short(chain[LIMIT])} tokens · ${amount(last[READS])} reads · peak ${amount(last[PEAK])}`,
+      ),
+    ),
+  );
+  return box;
+}
+
+function body(problem, index, chain, i) {
+  const long = problem.answers.some((answer) => answer.includes("\n"));
+  const cell = (text) => el("td", { class: "number" }, text);
+  const head = ["cut at", "KV reads", "peak KV", long ? "" : "answer", "verdict"].filter(Boolean);
+  const cuts = el(
+    "table",
+    { class: "cuts" },
+    el(
+      "thead",
+      {},
+      el(
+        "tr",
+        {},
+        head.map((title, n) => el("th", { scope: "col", class: n < 3 ? "number" : "" }, title)),
+      ),
+    ),
+    el(
+      "tbody",
+      {},
+      chain[CUTS].map((cut, n) =>
+        el(
+          "tr",
+          {},
+          cell(
+            `${cut[AT].toLocaleString("en")}${cut[FORCED] != null ? " + forced answer" : n === chain[CUTS].length - 1 ? " (end)" : ""}`,
+          ),
+          cell(amount(cut[READS])),
+          cell(amount(cut[PEAK])),
+          !long && el("td", {}, cut[ANSWER] == null ? "–" : problem.answers[cut[ANSWER]]),
+          el("td", {}, cut[ANSWER] == null ? "no answer yet" : cut[CORRECT] ? "right" : "wrong"),
+        ),
+      ),
+    ),
+  );
+  const text = el("pre", { class: "text", tabindex: 0, "aria-label": "Text of the chain" }, "unpacking …");
+  const place = `texts-${index.problems.indexOf(problem)}`;
+  if (index.limit === 0) text.textContent = "left out";
+  else
+    unpack(place).then(
+      (texts) => text.replaceChildren(...marked(texts[i], chain), ...forced(texts, chain)),
+      (error) => {
+        text.textContent = `cannot be unpacked (${error.message})`;
+      },
+    );
+  return el(
+    "div",
+    { class: "body" },
+    el(
+      "p",
+      { class: "count" },
+      `prompt of ${plural(chain[PROMPT], "token")}, then at most ${short(chain[LIMIT])}; ${{ stop: "ended by itself", length: "cut off there" }[chain[FINISH]] ?? chain[FINISH]}`,
+    ),
+    el("div", { class: "scroll" }, cuts),
+    text,
+  );
+}
+
+// The text with its thinking set apart, and a mark where each shorter L would cut it. Positions count code points.
+function marked(text, chain) {
+  if (Array.isArray(text))
+    return [
+      el("span", { class: "thinking" }, text[0]),
+      el("span", { class: "cut" }, `${text[1].toLocaleString("en")} characters left out`),
+      ...parts(text[2], 0, []),
+    ];
+  return parts(
+    text,
+    0,
+    (chain ? chain[CUTS].slice(0, -1) : []).map((cut) => [cut[CHARS], `${cut[AT]} tokens`]),
+  );
+}
+
+// The answers that were forced where the chain was cut.
+const forced = (texts, chain) =>
+  chain[CUTS].filter((cut) => cut[FORCED] != null).flatMap((cut) => [
+    el("span", { class: "cut" }, `forced answer after ${cut[AT]} tokens`),
+    ...marked(texts[cut[FORCED]], null),
+  ]);
+
+function parts(text, start, marks) {
+  const letters = Array.from(text),
+    end = text.lastIndexOf("</think>");
+  const thought = end < 0 ? letters.length : Array.from(text.slice(0, end + 8)).length;
+  const stops = [...marks, [thought, ""], [letters.length, ""]].sort((a, b) => a[0] - b[0]);
+  const nodes = [];
+  for (const [stop, label] of stops) {
+    if (stop > start)
+      nodes.push(el("span", { class: start < thought ? "thinking" : "said" }, letters.slice(start, stop).join("")));
+    if (label) nodes.push(el("span", { class: "cut" }, label));
+    start = Math.max(start, stop);
+  }
+  return nodes;
+}
