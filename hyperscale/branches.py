@@ -4,13 +4,44 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hyperscale.engines.base import Branch
+    from hyperscale.engines.base import Branch, Chain
+    from hyperscale.scoring.base import Grader
 
 Sample = dict[str, Any]
 
 
-def stored(branch: "Branch", text: str) -> Sample:
-    """A branch as ``samples.jsonl`` holds it, without its answer; ``text`` is its text, redacted if need be."""
+def fields(chain: "Chain", grader: "Grader", target: Any, hide: Callable[[str], str] | None, branched: bool) -> Sample:
+    """What ``samples.jsonl`` holds of a chain's text: its cuts, its branches, their answers and verdicts.
+
+    Args:
+        chain: The chain.
+        grader: Grader of its task.
+        target: The problem's target.
+        hide: Blacks out what must not be stored, at the same length; answers are read before. None for nothing.
+        branched: Whether the run forces answers, so that every chain says which branches it has.
+    """
+    sample: Sample = {
+        "chars": list(chain.trace.chars),
+        "logprobs": list(chain.trace.logprobs),
+        "inserted": list(chain.trace.inserted),
+        "answers": [],
+        "correct": [],
+        "text": chain.text,
+    }
+    if branched:
+        sample["branches"] = [_stored(branch) for branch in chain.branches]
+    cut = {**sample, "lengths": chain.trace.lengths}
+    said = [grader.extract(text) for text in texts(cut)]
+    sample = graded(sample, said, [answer is not None and grader.correct(answer, target) for answer in said])
+    if hide is not None:
+        for branch in sample.get("branches", []):
+            before = start(cut, branch["at"])
+            branch["text"] = hide(chain.text[:before] + branch["text"])[before:]
+        sample["text"] = hide(chain.text)
+    return sample
+
+
+def _stored(branch: "Branch") -> Sample:
     return {
         "at": branch.at,
         "tokens": branch.at + len(branch.token_ids),
@@ -20,7 +51,7 @@ def stored(branch: "Branch", text: str) -> Sample:
         "seconds": round(branch.seconds, 4),
         "kv_reads": branch.kv_reads,
         "peak_kv": branch.peak_kv,
-        "text": text,
+        "text": branch.text,
     }
 
 

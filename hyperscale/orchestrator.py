@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperscale import models, plan_file
+from hyperscale import branches, models, plan_file
+from hyperscale.config import RunConfig
 from hyperscale.errors import BudgetError, EngineError, HyperscaleError
 from hyperscale.planner import Arm
-from hyperscale.preparation import PreparedRun, Problem
+from hyperscale.preparation import PreparedRun, Problem, load_tokenizer
 from hyperscale.results import key
-from hyperscale.scoring import graders
+from hyperscale.scoring import graders, strategies
 from hyperscale.scoring.redaction import redact
 from hyperscale.store import Store
 from hyperscale.tasks import prompt_hash
@@ -22,7 +23,7 @@ from hyperscale.tasks import prompt_hash
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from hyperscale.engines.base import Chain, Engine, Request
+    from hyperscale.engines.base import Chain, Engine, Request, Steering
 
 Sample = dict[str, Any]
 _SHOWN = 2
@@ -86,7 +87,10 @@ def execute(run: PreparedRun, folder: Path, observer: Observer, weights: Weights
         BudgetError: The run has no plan, as only a pilot can make it (`pilot.settle`).
         HyperscaleError: The folder cannot be used, or the model cannot be loaded or run. Finished chains are kept.
     """
+    _check_words(run)
     with Store(folder, run.info()) as store:
+        if run.config.vote is not None:
+            store.vote(strategies.get(run.config.vote).name)
         observer.opened(folder, len(store.samples))
         run = plan_file.kept(run, folder) or run
         if not run.plan.points:
@@ -162,7 +166,7 @@ class Line:
         config, engine = self._run.config, self._engine(arm)
         assert config.temperature is not None, "the configuration is not resolved"
         assert config.top_p is not None, "the configuration is not resolved"
-        sampling = Sampling(config.temperature, config.top_p, seed=seed)
+        sampling = Sampling(config.temperature, config.top_p, seed=seed, steering=_steering(config))
         problems = {request.problem: problem for problem, request in requests}
         # Where the rule depends on L, a chain index runs once per L: one engine call for each L keeps them apart.
         lengths = sorted({request.max_new_tokens for _, request in requests}, reverse=True)
@@ -184,8 +188,8 @@ class Line:
         return TorchEngine(model, tokenizer, method, batch_size=config.batch_size or 1, device=config.device)
 
     def _sample(self, arm: Arm, engine: str, problem: Problem, chain: "Chain", limit: int, seed: int) -> Sample:
-        grader = self._graders[problem.task.name]
-        answers = [grader.extract(chain.text[:end]) for end in chain.trace.chars]
+        grader, doc = self._graders[problem.task.name], problem.doc
+        hide = (lambda text: redact(text, doc.prompt)) if problem.task.gated else None
         return {
             "run": self._name,
             "model": self._run.config.model,
@@ -208,15 +212,26 @@ class Line:
             "finish": chain.finish,
             "logprob": chain.logprob,
             "seconds": round(chain.seconds, 4),
+            "kv_entry_bytes": self._run.entry_bytes,
             "lengths": list(chain.trace.lengths),
             "kv_reads": list(chain.trace.kv_reads),
             "peak_kv": list(chain.trace.peak_kv),
-            "kv_entry_bytes": self._run.entry_bytes,
-            "chars": list(chain.trace.chars),
-            "answers": answers,
-            "correct": [a is not None and grader.correct(a, problem.doc.target) for a in answers],
-            "text": redact(chain.text, problem.doc.prompt) if problem.task.gated else chain.text,
+            **branches.fields(chain, grader, doc.target, hide, bool(self._run.config.force_answer)),
         }
+
+
+def _steering(config: RunConfig) -> "Steering":
+    from hyperscale.engines.base import Steering
+
+    return Steering(config.extend, config.extend_word, config.force_answer)
+
+
+def _check_words(run: PreparedRun) -> None:
+    """Refuse words that the tokenizer cannot write before any weights are loaded."""
+    from hyperscale.engines.steering import Steer
+
+    if steering := _steering(run.config):
+        Steer(load_tokenizer(next(iter(run.checkpoints.values())).path), steering)
 
 
 def _guarded(engine: "Engine", requests: "Sequence[Request]", sampling: Any) -> "Iterator[Chain]":

@@ -154,6 +154,8 @@ class Store:
         Raises:
             ResultsError: The disk is full or fails; the old choice stays.
         """
+        if strategy == self._vote:
+            return
         info = {name: value for name, value in read_info(self.folder).items() if name != "vote"}
         try:
             write_atomic(

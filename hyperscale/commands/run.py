@@ -52,6 +52,22 @@ def run(
     sandbox: Annotated[
         str | None, typer.Option(help="For programs the model writes: auto, bwrap, unshare or none. [auto]")
     ] = None,
+    extend: Annotated[
+        int | None, typer.Option(help="Replace a chain's end of thinking up to N times and let it go on, up to L. [0]")
+    ] = None,
+    extend_word: Annotated[
+        str | None, typer.Option(help="What stands there instead; the tokenizer must have it. [Wait]")
+    ] = None,
+    force_answer: Annotated[
+        int | None, typer.Option(help="At L, close the thinking and let the chain answer in at most K tokens. [0: no]")
+    ] = None,
+    vote: Annotated[
+        str | None,
+        typer.Option(
+            help="How W chains make one verdict: majority, pass@k, pass@all, mean@k or best-of-n; `hyperscale score` "
+            "can change it later. [the task's]"
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with these settings; options override it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the run. [results/<named after the settings>]")] = None,
     dry_run: Annotated[
@@ -87,6 +103,10 @@ def run(
         "dtype": dtype,
         "batch_size": batch_size,
         "sandbox": sandbox,
+        "extend": extend,
+        "extend_word": extend_word,
+        "force_answer": force_answer,
+        "vote": vote,
         "predict": predict,
     }
     from hyperscale import config as configs
