@@ -47,10 +47,11 @@ def show(found: Sequence[Margin], console: Console, reference: "Reference | None
     one = len({each.b for each in found}) == 1
     over = f" over {found[0].b}" if one else ""
     of = "" if several else f" ({found[0].model})"
+    matched = reference is not None and any(published(each, reference) != NONE for each in found)
     table = Table(title=f"Margins{over}{of}, points, 95 % interval", **_STYLE)
     for name in (*(("model",) if several else ()), "task", "method" if one else "margin", "axis"):
         table.add_column(name, no_wrap=True)
-    for name in ("linear axis", "log2 axis", *((reference.name,) if reference else ())):
+    for name in ("linear axis", "log2 axis", *((reference.name,) if reference and matched else ())):
         table.add_column(name, justify="right", no_wrap=True)
     task = ""
     for each in found:
@@ -58,10 +59,10 @@ def show(found: Sequence[Margin], console: Console, reference: "Reference | None
             table.add_section()
         task = each.task
         names = (*((each.model,) if several else ()), each.task, each.a if one else f"{each.a} − {each.b}", each.axis)
-        beside = (published(each, reference),) if reference else ()
+        beside = (published(each, reference),) if reference and matched else ()
         table.add_row(*names, text(each.linear, each.linear_ci), text(each.log2, each.log2_ci), *beside)
     console.print(table)
-    for note in (*_notes(found), *(_about(reference, found) if reference else ())):
+    for note in (*_notes(found), *(_about(reference, found, matched) if reference else ())):
         console.print(note, highlight=False, soft_wrap=True)
 
 
@@ -108,10 +109,10 @@ def _notes(found: Sequence[Margin]) -> list[str]:
     return notes
 
 
-def _about(reference: "Reference", found: Sequence[Margin]) -> list[str]:
+def _about(reference: "Reference", found: Sequence[Margin], matched: bool) -> list[str]:
     tasks = list(dict.fromkeys(each.task for each in reference.margins))
     models = " / ".join(dict.fromkeys(each.model for each in reference.margins))
-    if any(published(each, reference) != NONE for each in found):
+    if matched:
         return [f"{reference.name}: published values, without intervals, of the same model or of {models}."]
     lines = _own(reference, found)
     return [

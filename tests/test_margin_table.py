@@ -117,6 +117,7 @@ def test_a_run_of_other_tasks_is_told_so_and_shown_the_reference_by_itself():
     assert "No margin here is in paper, whose tasks are aime24, math500, gpqa_diamond, livecodebench. Its own:" in text
     assert "livecodebench, dms − vanilla, peak_kv: +7.4 (qwen-r1-1.5b), +8.5 (qwen-r1-7b), +16.7 (qwen-r1-32b)" in text
     assert "kv_reads" not in text
+    assert "·" not in text  # no column without a value
 
 
 def test_without_a_margin_nothing_is_printed():
