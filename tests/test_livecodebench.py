@@ -233,6 +233,10 @@ STDIN = {
     "if __name__ == '__main__':\n    main()": True,
     "input()\nprint(reduce(add, map(int, input().split())))": True,  # names LiveCodeBench gives
     "from __future__ import annotations\ninput()\nprint(sum(map(int, input().split())))": True,
+    "input()\nprint(sum(map(int, input().split())))\nquit()": True,
+    "import sys\nprint(sum(map(int, open('/dev/stdin').read().split()[1:])))\nexit(0)": True,
+    "import sys\nsys.stdin = open('/dev/stdin', 'r')\ninput()\nprint(sum(map(int, input().split())))": True,
+    "open('/dev/stdout')": False,
     "print(6)": False,
     "print('6', end=''); 1 / 0": False,
     "def main(): print(6)": False,

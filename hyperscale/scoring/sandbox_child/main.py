@@ -33,6 +33,7 @@ def main() -> None:
     os.chdir(setup["folder"])
     os.environ.clear()
     process.hide()
+    solve.complete_builtins()
     guard.load_modules()  # where files are refused programs need it, elsewhere it saves each test the loading
     sys.path[:] = [entry for entry in sys.path if entry not in setup["ours"]]
     gc.collect()

@@ -1,6 +1,8 @@
 """Runs one test of a program in this process, which was forked for it, and ends the process."""
 
+import _sitebuiltins
 import atexit
+import builtins
 import contextlib
 import io
 import json
@@ -37,16 +39,20 @@ def _find(module: types.ModuleType, function: str) -> Any:
     return getattr(module, function)
 
 
-def streams() -> None:
-    """Open descriptors 0 and 1 as standard input and output; the worker's own have other descriptors."""
-    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, "r")), encoding="utf-8", errors="surrogateescape")
-    sys.stdout = io.TextIOWrapper(io.BufferedWriter(io.FileIO(1, "w")), encoding="utf-8", errors="surrogateescape")
-    sys.__stdin__, sys.__stdout__ = sys.stdin, sys.stdout  # type: ignore[misc]
+def complete_builtins() -> None:
+    """Give programs ``exit`` and ``quit``, which the interpreter leaves out without its site module."""
+    builtins.exit, builtins.quit = (_sitebuiltins.Quitter(name, "") for name in ("exit", "quit"))
+
+
+def _opened(file: Any, *arguments: Any, **named: Any) -> Any:
+    """`open`, where standard input has a path too; there is no such file in the sandbox."""
+    return io.open(0 if file == "/dev/stdin" else file, *arguments, **named)  # noqa: UP020  # builtins.open is this one
 
 
 def whole(source: str) -> int:
     """Run the program as ``__main__`` on standard input and output, as the interpreter would; returns the exit code."""
     sys.argv = ["solution.py"]
+    builtins.open = _opened
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
     code = _guarded(lambda: exec(compile(source, "<solution>", "exec"), module.__dict__))
