@@ -182,9 +182,10 @@ def _nothing_fits(budget: Budget, candidates: Sequence[Point], ceilings: dict[st
     if math.isinf(cost):
         return BudgetError("nothing fits: the memory of the GPU holds no chain of any point; plan for a larger one")
     hint = f", {cost / ceiling * budget.amount:.3g}x" if budget.relative else ""
+    more = "" if cheapest.arm.method == "vanilla" else ", or raise --cr"
     return BudgetError(
         f"nothing fits in {axis} {ceiling:,.0f}: the cheapest point is {cheapest} of {cheapest.arm.method} "
-        f"on {cheapest.task} with {cost:,.0f}{hint}; raise the budget, or raise --cr"
+        f"on {cheapest.task} with {cost:,.0f}{hint}; raise the budget{more}"
     )
 
 

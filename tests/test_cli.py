@@ -97,7 +97,10 @@ def options(weights, *more):
 
 
 def test_nothing_fits(run, weights):
-    fails(run(*options(weights, "--budget", "0.001x")), "the cheapest point is 1-256-1 of vanilla on mini_aime")
+    result = run(*options(weights, "--budget", "0.001x"))
+    fails(result, "the cheapest point is 1-256-1 of vanilla on mini_aime", "raise the budget")
+    assert "--cr" not in result[2]
+    fails(run(*options(weights, "--budget", "0.001x", "--method", "dms")), "1-256-8 of dms", ", or raise --cr")
 
 
 def test_a_path_is_printed_as_it_is(run, weights, tmp_path):
