@@ -164,7 +164,7 @@ def earlier(root: Path, own: Path | None, info: Mapping[str, Any]) -> dict[Key, 
                     before = found.get(key)
                     trails = (before.trails if before else ()) + new.trails
                     found[key] = Evidence(EARLIER, trails, timed and (before is None or before.timed))
-        except (ResultsError, OSError, KeyError):
+        except (ResultsError, OSError, KeyError, TypeError, AttributeError):
             continue
     return found
 

@@ -12,11 +12,10 @@ from typing import Any
 
 from hyperscale.budget import AXES, Budget, Costs
 from hyperscale.errors import ResultsError
-from hyperscale.planner import Arm, Plan, Point
+from hyperscale.planner import FILE, Arm, Plan, Point
 from hyperscale.preparation import PreparedRun
 from hyperscale.store import write_atomic
 
-PLAN = "plan.json"
 _SCHEMA = 1
 
 
@@ -34,10 +33,10 @@ def save(plan: Plan, folder: Path) -> None:
         "points": [_line(point) for point in plan.points],
     }
     try:
-        write_atomic(folder / PLAN, json.dumps(contents, indent=1) + "\n")
+        write_atomic(folder / FILE, json.dumps(contents, indent=1) + "\n")
     except OSError as error:
         raise ResultsError(
-            f"cannot write {folder / PLAN} ({error.strerror}): make room and run the same command again"
+            f"cannot write {folder / FILE} ({error.strerror}): make room and run the same command again"
         ) from None
 
 
@@ -62,7 +61,7 @@ def load(folder: Path, budget: Budget, arms: Iterable[Arm]) -> Plan | None:
     Raises:
         ResultsError: The file is unreadable or of another version or run.
     """
-    path = folder / PLAN
+    path = folder / FILE
     if not path.exists():
         return None
     known = {(arm.method, arm.CR): arm for arm in arms}

@@ -8,6 +8,9 @@ from hyperscale.budget import PREDICTED, Budget, Costs, Grid, TaskShape
 from hyperscale.errors import BudgetError
 from hyperscale.prediction import CLOSED, Predictor
 
+FILE = "plan.json"
+"""Where a run's folder keeps its plan."""
+
 
 @dataclass(frozen=True)
 class Arm:

@@ -15,7 +15,7 @@ from hyperscale import evidence, identity, models
 from hyperscale.budget import Budget, Grid, TaskShape
 from hyperscale.config import RunConfig
 from hyperscale.errors import EngineError, ModelError, first_line
-from hyperscale.planner import Arm, Plan, make_plan
+from hyperscale.planner import FILE, Arm, Plan, make_plan
 from hyperscale.prediction import Predictor
 from hyperscale.shapes import shape_of
 from hyperscale.tasks import fingerprint
@@ -141,7 +141,8 @@ def prepare(config: RunConfig, stage: Callable[[str], None], folder: Path | None
     Args:
         config: As the user asked for it.
         stage: Told of each step that takes a moment.
-        folder: Where the run will be stored; finished runs beside it tell what chains cost.
+        folder: Where the run will be stored; finished runs beside it tell what chains cost. If it has a plan, that is
+            the run's, and none is made here.
 
     Raises:
         HyperscaleError: Anything named does not exist, does not fit together, or no point fits the budget.
@@ -175,8 +176,9 @@ def prepare(config: RunConfig, stage: Callable[[str], None], folder: Path | None
     budget = Budget.parse(config.budget, config.axis)
     run = PreparedRun(config, Plan(budget, {}, ()), arms, checkpoints, problems, shapes, predictor)
     # A pilot may find that more fits, or at all what a second is; without one the plan is made now.
-    unknown = config.predict == "pilot" or (config.predict == "auto" and budget.axis == "seconds")
-    return run if unknown else run.replanned(predictor)
+    later = config.predict == "pilot" or (config.predict == "auto" and budget.axis == "seconds")
+    later |= folder is not None and (folder / FILE).exists()
+    return run if later else run.replanned(predictor)
 
 
 def load_task(config: RunConfig, name: str) -> "Task":

@@ -13,6 +13,7 @@ forecast: kernels reach a part of it. Prefill, sampling and the host are not cou
 import re
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from hyperscale.budget import Costs
@@ -79,7 +80,8 @@ def recognised(device: str, memory: float) -> Gpu:
     Of the known names that ``device`` holds the one whose memory is nearest counts, so an A100 of 40 GB is one.
     """
     words = re.split(r"[\s_-]+", device.upper())
-    family = [gpu for name, gpu in known().items() if name.upper().split("-")[0] in words or _plain(name) in words]
+    words += [one + other for one, other in pairwise(words)]
+    family = [gpu for name, gpu in known().items() if name.upper().split("-")[0] in words]
     if "PCIE" in words and any("PCIe" in gpu.name for gpu in family):
         family = [gpu for gpu in family if "PCIe" in gpu.name]
     best = min(family, key=lambda gpu: (abs(gpu.memory - memory) > 0.1 * memory, "PCIe" in gpu.name), default=None)

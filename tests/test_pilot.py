@@ -1,0 +1,174 @@
+"""The pilot on tiny checkpoints: its chains are the run's own, the plan that it makes stays, and a dry run has none."""
+
+import json
+
+import checkpoints
+import pytest
+
+from hyperscale import config, evidence, forecast, orchestrator, pilot, preparation, results
+from hyperscale.errors import BudgetError, ResultsError
+from hyperscale.planner import FILE
+from hyperscale.store import Store
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return checkpoints.write(tmp_path_factory.mktemp("weights"), crs=(8,))
+
+
+def make(weights, **changes):
+    values = {"model": str(weights), "methods": ["vanilla", "dms"], "crs": [8], "tasks": ["mini_aime"], "grid": "ci"}
+    return config.make({**values, "lengths": [32, 64, 128], "budget": "7.5x", "limit": 24, **changes})
+
+
+def prepare(asked, folder=None):
+    return preparation.prepare(asked, lambda text: None, folder)
+
+
+def go(asked, folder, observer=None):
+    watch = observer or orchestrator.Observer()
+    run = pilot.settle(prepare(asked, folder), folder, watch)
+    orchestrator.execute(run, folder, watch)
+    return run
+
+
+def chains(folder):
+    """Samples by key, without what may differ between two runs of the same configuration."""
+    (run,) = results.read(folder)
+    return {
+        results.key(s): {name: value for name, value in s.items() if name not in ("seconds", "run")}
+        for s in run.samples
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(weights, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    return go(make(weights), folder), folder
+
+
+def test_few_chains_of_each_arm_spread_over_the_problems(weights):
+    run = prepare(make(weights))
+    found = pilot.asked(run)
+    assert list(found) == list(run.methods)
+    for arm, wanted in found.items():
+        assert [problem for problem, _ in wanted] == run.problems["mini_aime"][::3]
+        assert {length for _, length in wanted} == {run.plan.chains(arm, "mini_aime")[0][1]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({"limit": 23}, 0),  # too small for a pilot
+        ({"budget": "all"}, 0),  # nothing to decide
+        ({"predict": "closed"}, 0),
+        ({"predict": "earlier"}, 0),
+        ({"predict": "pilot", "limit": 3}, 3),
+        ({"predict": "pilot", "budget": "all"}, 8),
+        ({"budget": "seconds=9", "batch_size": 12}, 12),  # the whole batch
+    ],
+)
+def test_when_there_is_a_pilot(weights, changes, count):
+    found = pilot.asked(prepare(make(weights, **changes)))
+    assert {len(wanted) for wanted in found.values()} == ({count} if count else set())
+
+
+def test_the_plan_is_made_from_the_pilot_and_kept(whole, weights):
+    run, folder = whole
+    assert {point.source for point in run.plan.points} == {evidence.PILOT}
+    raw = json.loads((folder / FILE).read_text())
+    assert len(raw["points"]) == len(run.plan.points)
+    # Many chains end early, so that longer ones fit than the closed form allows.
+    closed = prepare(make(weights, predict="closed")).plan
+    (vanilla, _) = run.methods
+    assert (closed.chains(vanilla, "mini_aime")[0], run.plan.chains(vanilla, "mini_aime")[0]) == ((0, 64), (0, 128))
+
+
+def test_chains_of_the_pilot_are_the_runs_own(whole):
+    run, folder = whole
+    piloted, stored = chains(folder / pilot.FOLDER), chains(folder)
+    assert len(piloted) == 2 * pilot.PROBLEMS
+    same = [key for key in piloted if {**piloted[key], "max_new_tokens": 0} == {**stored[key], "max_new_tokens": 0}]
+    # Only those that another L cut off are generated again.
+    assert set(piloted) - set(same) == {
+        key
+        for key, s in piloted.items()
+        if s["finish"] == "length" and s["max_new_tokens"] != stored[key]["max_new_tokens"]
+    }
+    assert len(same) >= len(piloted) // 2
+    wanted = {(arm.method, c): n for arm in run.methods for c, n in run.plan.chains(arm, "mini_aime")}
+    assert {key: s["max_new_tokens"] for key, s in stored.items()} == {key: wanted[key[2], key[5]] for key in stored}
+
+
+def test_the_same_chains_as_without_a_pilot(whole, weights, tmp_path):
+    run, folder = whole
+    plain = prepare(make(weights)).replanned(run.predictor)
+    orchestrator.execute(plain, tmp_path / "run", orchestrator.Observer())
+    assert not (tmp_path / "run" / pilot.FOLDER).exists()
+    assert chains(tmp_path / "run") == chains(folder)
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_pilot_that_is_killed_resumes(whole, weights, tmp_path, monkeypatch):
+    append, left, folder = Store.append, [0], tmp_path / "run"
+
+    def dying(self, sample):
+        append(self, sample)
+        left[0] -= 1
+        if not left[0]:
+            raise Killed
+
+    for after in (3, 7, 9, 20):  # in the pilot of one arm and the other, among adopted chains, in the run
+        left[0] = after
+        monkeypatch.setattr(Store, "append", dying)
+        with pytest.raises(Killed):
+            go(make(weights), folder)
+        monkeypatch.setattr(Store, "append", append)
+    run = go(make(weights), folder)
+    assert chains(folder) == chains(whole[1])
+    assert [str(point) for point in run.plan.points] == [str(point) for point in whole[0].plan.points]
+    assert {point.source for point in run.plan.points} == {evidence.PILOT}
+    assert len((folder / pilot.FOLDER / results.SAMPLES).read_text().splitlines()) == 2 * pilot.PROBLEMS
+
+
+def test_a_folders_plan_outlives_new_evidence(whole, weights, tmp_path):
+    asked = make(weights, predict="closed", limit=2)
+    first = go(asked, tmp_path / "run")
+    other = prepare(asked).replanned(whole[0].predictor)
+    assert other.plan != first.plan
+    before = chains(tmp_path / "run")
+    orchestrator.execute(other, tmp_path / "run", orchestrator.Observer())
+    assert chains(tmp_path / "run") == before
+    (tmp_path / "run" / FILE).write_text("{")
+    with pytest.raises(ResultsError, match="is unreadable"):
+        go(asked, tmp_path / "run")
+
+
+def test_earlier_runs_spare_the_pilot(whole, weights):
+    _, folder = whole
+    run = prepare(make(weights, budget="1x"), folder.parent / "next")
+    assert {point.source for point in run.plan.points} == {evidence.EARLIER}
+    assert pilot.asked(run) == {}
+    expected = forecast.make(make(weights, budget="1x"), folder=folder.parent / "next")
+    assert expected.plan == run.plan
+    assert {p.source for p in forecast.make(make(weights, budget="1x"), folder=folder).plan.points} == {"closed form"}
+
+
+def test_a_dry_run_generates_nothing(weights, tmp_path):
+    forecast.make(make(weights), folder=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_seconds_of_this_machine(weights, tmp_path):
+    asked = make(weights, budget="seconds=1000", methods=["vanilla"], batch_size=8)
+    with pytest.raises(BudgetError, match="no plan yet"):
+        orchestrator.execute(prepare(asked), tmp_path / "a", orchestrator.Observer())
+    with pytest.raises(BudgetError, match="cannot be planned"):
+        prepare(make(weights, budget="seconds=1000", predict="closed"))
+    run = go(asked, tmp_path / "b")
+    assert all(0 < point.costs.seconds < 1000 for point in run.plan.points)
+    with pytest.raises(BudgetError, match="the cheapest point is 1-"):
+        go(make(weights, budget="seconds=0.000001", methods=["vanilla"], batch_size=8), tmp_path / "c")
