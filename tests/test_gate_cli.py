@@ -4,14 +4,16 @@ import json
 import os
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import yaml
+from rich.console import Console
 from synthetic import chains
 
-from hyperscale import cli, gate
+from hyperscale import cli, gate, results
 from hyperscale.gate import reports
 
 REPOSITORY = Path(__file__).parents[1]
@@ -37,14 +39,8 @@ def folders(tmp_path_factory):
     """Results: a baseline, a rerun with another seed, and one with a worse method."""
     root = tmp_path_factory.mktemp("gate")
     made = {name: write(root / name, *rest) for name, *rest in (("old", 0), ("rerun", 1), ("worse", 1, -0.5))}
-    gate.write(gate.record(gate_runs(made["old"])), root / "baseline.json")
+    gate.write(gate.record(results.read(made["old"])), root / "baseline.json")
     return {**made, "baseline": root / "baseline.json"}
-
-
-def gate_runs(folder):
-    from hyperscale import results
-
-    return results.read(folder)
 
 
 @pytest.fixture
@@ -214,3 +210,33 @@ def test_the_workflow_uses_the_action_and_its_options_exist():
     (used,) = [step for step in uses if step["uses"] == "./.github/actions/gate"]
     assert used["with"].keys() <= yaml.safe_load(ACTION.read_text())["inputs"].keys()
     assert workflow["permissions"] == {"contents": "read"}
+
+
+def test_the_action_generates_with_the_options_given(tmp_path):
+    (step,) = [step for step in steps(ACTION) if step["name"] == "generate"]
+    options = "--model mini --method vanilla,dms --cr 8 --limit 3 --dry-run"
+    values = {
+        "OPTIONS": options,
+        "RESULTS": str(tmp_path / "a b"),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    assert values.keys() - {"PATH"} == step["env"].keys()
+    done = subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", step["run"]],
+        env={**os.environ, **values},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "dms 8×" in done.stdout
+
+
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_table_keeps_its_numbers_in_a_narrow_terminal(folders, width):
+    found = gate.compare(gate.read(folders["baseline"]), gate.record(results.read(folders["rerun"])))
+    out = StringIO()
+    reports.console(found, Console(file=out, width=width, markup=False))
+    assert "…" not in out.getvalue()
+    assert out.getvalue().count("[") >= 6

@@ -16,6 +16,8 @@ TITLE = "hyperscale gate"
 _HEAD = ("model", "task", "method", "W-L-CR or margin", "baseline", "now", "change", "interval", "reads", "verdict")
 _LEFT = 4
 _NOTES = 12
+_ROOM = 100  # columns of a console below which some of the table's are left out
+_WIDE = ("baseline", "now", "reads")
 
 
 def headline(found: Comparison) -> str:
@@ -44,7 +46,7 @@ def console(found: Comparison, out: Console, every: bool = False) -> None:
     """Print the table, the notes and the headline."""
     rows = list(found.rows) if every else selection(found)
     table = Table(title="Changes from the baseline, points of accuracy", title_justify="left", box=None, pad_edge=False)
-    skipped = _dull(found)
+    skipped = _dull(found) | ({i for i, name in enumerate(_HEAD) if name in _WIDE} if out.width < _ROOM else set())
     for i, name in enumerate(_HEAD):
         if i not in skipped:
             table.add_column(name, no_wrap=True, justify="left" if i < _LEFT else "right")
