@@ -80,8 +80,11 @@ class Downloaded:
         rows = sources.local(Path(data)) if data is not None else sources.hub(self.source, task)
         wanted = [row for row in rows if self._counts(row, where)]
         if not wanted:
-            window = f"between {self.choices.start_date} and {self.choices.end_date}"
-            raise TaskError(f"{where} has no problem of {task} {window}: it has {len(rows)} outside these dates")
+            raise TaskError(
+                f"none of the {len(rows)} problems of {where} counts for {task}: its start_date is "
+                f"{self.choices.start_date or 'open'}, its end_date {self.choices.end_date or 'open'}, and problems "
+                f"known to be broken are {'left out' if self.choices.exclude_broken else 'kept'} (--task-param)"
+            )
         return _read(wanted, self.form, where)[:limit]
 
     def chosen(self, values: Mapping[str, Any], task: str) -> Self:
