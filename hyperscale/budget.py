@@ -35,12 +35,14 @@ class TaskShape:
         prompt_tokens: Mean prompt length of the problems that run, in tokens.
         base_length: L of the base point, in tokens.
         lengths: L of the candidates, in tokens, ascending.
+        answer: Tokens that a forced answer adds at most to a chain that has not ended at L; the base point has none.
     """
 
     name: str
     prompt_tokens: int
     base_length: int
     lengths: tuple[int, ...]
+    answer: int = 0
 
 
 @dataclass(frozen=True)

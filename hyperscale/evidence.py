@@ -65,23 +65,28 @@ class Trail:
             float(sample["seconds"]),
         )
 
-    def at(self, length: int) -> Cut:
-        """The chain with at most ``length`` tokens.
+    def at(self, length: int, room: int = 0) -> Cut:
+        """The chain with at most ``length`` tokens, and ``room`` more if they cut it off: a forced answer's.
 
         Between checkpoints costs are interpolated linearly, which overestimates reads, as they are convex. A chain that
         was cut off earlier is taken to run on to ``length`` at the compression it had, the most it can cost by what is
-        known of it.
+        known of it; forced answers likewise.
         """
         own = self.lengths[-1]
         if length < own:
-            return self._between(length)
-        if length == own or not self.cut:
-            return Cut(self.kv_reads[-1], self.peak_kv[-1], own, self.seconds)
+            return self._grown(self._between(length), length, length + room)
+        whole = Cut(self.kv_reads[-1], self.peak_kv[-1], own, self.seconds)
+        return self._grown(whole, own, length + room) if self.cut else whole
+
+    def _grown(self, cut: Cut, own: int, length: int) -> Cut:
+        """A chain of ``own`` tokens that goes on to ``length`` at the compression it had."""
+        if length == own:
+            return cut
         dense = dense_reads(self.prompt, own)
-        kept = self.kv_reads[-1] / dense if dense else 1.0
-        reads = self.kv_reads[-1] + kept * (dense_reads(self.prompt, length) - dense)
-        peak = self.peak_kv[-1] * dense_peak(self.prompt, length) / max(dense_peak(self.prompt, own), 1)
-        return Cut(reads, peak, length, self.seconds * length / own)
+        kept = cut.kv_reads / dense if dense else 1.0
+        reads = cut.kv_reads + kept * (dense_reads(self.prompt, length) - dense)
+        peak = cut.peak_kv * dense_peak(self.prompt, length) / max(dense_peak(self.prompt, own), 1)
+        return Cut(reads, peak, length, cut.seconds * length / own)
 
     def _between(self, length: int) -> Cut:
         after = next(i for i, n in enumerate(self.lengths) if n >= length)
@@ -106,15 +111,15 @@ class Evidence:
     trails: tuple[Trail, ...]
     timed: bool = True
 
-    def mean(self, length: int, *, invariant: bool) -> Cut | None:
-        """The mean chain with at most ``length`` tokens, every problem counting the same.
+    def mean(self, length: int, *, invariant: bool, room: int = 0) -> Cut | None:
+        """The mean chain with at most ``length`` tokens, ``room`` more if cut off; every problem counts the same.
 
         Only chains that ran with this very L tell of a method whose rule depends on L; None if there are none.
         """
         by_problem: dict[str, list[Cut]] = {}
         for trail in self.trails:
             if invariant or trail.limit == length:
-                by_problem.setdefault(trail.problem, []).append(trail.at(length))
+                by_problem.setdefault(trail.problem, []).append(trail.at(length, room))
         if not by_problem:
             return None
         means = [[sum(column) / len(cuts) for column in zip(*cuts, strict=True)] for cuts in by_problem.values()]

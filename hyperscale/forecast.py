@@ -15,7 +15,7 @@ from hyperscale.config import RunConfig
 from hyperscale.documents import Generated
 from hyperscale.planner import Arm, Plan, Point, make_plan
 from hyperscale.prediction import Predictor
-from hyperscale.preparation import load_task, load_tokenizer, make_grid
+from hyperscale.preparation import answer_room, load_task, load_tokenizer, make_grid
 from hyperscale.roofline import GIB, USABLE, Gpu, Roofline, named, recognised, together
 from hyperscale.shapes import shape_of
 
@@ -152,18 +152,18 @@ def _look(task: "Task", config: RunConfig, tokenizer: Any) -> tuple[TaskShape, i
     data = config.data.get(task.name)
     if data is None and not isinstance(task.origin, Generated):
         count = task.size if config.limit is None else min(task.size, config.limit)
-        return _shape(task, task.prompt_tokens), count, False
+        return _shape(task, task.prompt_tokens, config), count, False
     docs = task.docs(config.limit, data)
     tokens = sum(_tokens(task, doc, tokenizer) for doc in docs) / len(docs)
-    return _shape(task, round(tokens)), len(docs), tokenizer is not None
+    return _shape(task, round(tokens), config), len(docs), tokenizer is not None
 
 
 def _tokens(task: "Task", doc: "Doc", tokenizer: Any) -> float:
     return len(task.prompt_ids(doc, tokenizer)) if tokenizer else len(doc.prompt) / _CHARS_PER_TOKEN
 
 
-def _shape(task: "Task", tokens: int) -> TaskShape:
-    return TaskShape(task.name, tokens, task.base_length, task.lengths)
+def _shape(task: "Task", tokens: int, config: RunConfig) -> TaskShape:
+    return TaskShape(task.name, tokens, task.base_length, task.lengths, answer_room(config))
 
 
 def _earlier(

@@ -30,9 +30,9 @@ class Predictor:
     def chain(self, task: TaskShape, arm: "Arm", length: int) -> tuple[Costs, str]:
         """Costs of the mean chain with maximum ``length``, and where they are known from."""
         evidence = self.evidence.get((arm.method, arm.CR, task.name))
-        cut = evidence.mean(length, invariant=arm.length_invariant) if evidence else None
+        cut = evidence.mean(length, invariant=arm.length_invariant, room=task.answer) if evidence else None
         if evidence is None or cut is None:
-            costs, source = Costs.predict(task, 1, length, arm.CR, self.entry_bytes), CLOSED
+            costs, source = Costs.predict(task, 1, length + task.answer, arm.CR, self.entry_bytes), CLOSED
         else:
             costs = Costs(cut.kv_reads, cut.peak_kv, cut.peak_kv * self.entry_bytes, cut.tokens)
             source = evidence.source

@@ -168,7 +168,7 @@ def prepare(config: RunConfig, stage: Callable[[str], None], folder: Path | None
         task.name: [Problem(task, doc, task.prompt_ids(doc, tokenizer)) for doc in task_docs]
         for task, task_docs in zip(loaded, docs, strict=True)
     }
-    shapes = [_shape(task, problems[task.name]) for task in loaded]
+    shapes = [_shape(task, problems[task.name], config) for task in loaded]
     known: dict[evidence.Key, evidence.Evidence] = {}
     if folder is not None and config.predict in ("auto", "earlier"):
         known = evidence.earlier(folder.parent, folder, identity.of(config, loaded, arms, checkpoints))
@@ -231,6 +231,11 @@ def make_grid(config: RunConfig) -> Grid:
     return dataclasses.replace(grid, lengths=None) if config.lengths else grid
 
 
-def _shape(task: "Task", problems: Sequence[Problem]) -> TaskShape:
+def _shape(task: "Task", problems: Sequence[Problem], config: RunConfig) -> TaskShape:
     mean = round(sum(len(problem.prompt_ids) for problem in problems) / max(len(problems), 1))
-    return TaskShape(task.name, mean, task.base_length, tuple(sorted(task.lengths)))
+    return TaskShape(task.name, mean, task.base_length, tuple(sorted(task.lengths)), answer_room(config))
+
+
+def answer_room(config: RunConfig) -> int:
+    """Tokens that a forced answer adds at most: the end of thinking and K more."""
+    return config.force_answer + 1 if config.force_answer else 0

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -176,3 +177,15 @@ def test_predicted_against_measured():
         assert "pilot" in text.get()
         assert verdict in text.get()
     assert math.isnan(points[0].costs.on("seconds"))
+
+
+def test_a_forced_answer_counts_where_a_chain_is_cut_off_and_nowhere_else():
+    task = replace(TASK, answer=9)
+    closed, _ = Predictor(100).chain(task, VANILLA, 512)
+    assert (closed.tokens, closed.kv_reads) == (521, dense_reads(task.prompt_tokens, 521))
+    known = of(sample(tokens=300, prompt_tokens=50), sample("p1", tokens=4096, prompt_tokens=50))
+    for length, tokens in ((256, (265, 265)), (512, (300, 521)), (2048, (300, 2057))):
+        cost, _ = Predictor(100, known).chain(task, VANILLA, length)
+        assert cost.tokens == sum(tokens) / 2
+        assert cost.kv_reads == pytest.approx(sum(dense_reads(50, n) for n in tokens) / 2)
+        assert cost.peak_kv == pytest.approx(sum(dense_peak(50, n) for n in tokens) / 2)
