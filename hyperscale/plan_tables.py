@@ -34,12 +34,12 @@ def roofline(run: "Forecast", console: Console) -> None:
                 table.add_row(shape.name, str(arm), f"{length}", f"{point.W}", *cells)
             count = run.counts[shape.name] * len(run.config.seeds)
             chains = [length for _, length in run.plan.chains(arm, shape.name)]
-            total += count * sum(_share(line, widest[length].chain, most) for length in chains)
+            total += count * sum(line.seconds(widest[length].chain, most) / most for length in chains)
         table.add_section()
     console.print(table)
     time = f"about {_duration(total)} for the whole run" if math.isfinite(total) else "a chain does not fit"
     console.print(
-        f"At most {most} chains at a time (--batch-size), fewer where no more fit; {time}. "
+        f"{most} chains share the GPU (--batch-size), taking turns where fewer fit; {time}. "
         "A bound from datasheet figures, without prefill, sampling and the host.",
         highlight=False,
         soft_wrap=True,
@@ -105,11 +105,6 @@ def _speed(line: Roofline, chain: "Costs", width: int, most: int) -> tuple[str, 
     seconds = line.seconds(chain, most)
     rate = batch / line.step(batch, entries)
     return f"{fitting:,}", quantity(rate), f"{seconds:,.1f}", f"{width * seconds:,.1f}", line.bound(batch, entries)
-
-
-def _share(line: Roofline, chain: "Costs", most: int) -> float:
-    """Seconds of the GPU that a chain takes: its time in the batch, shared with the others in it."""
-    return line.seconds(chain, most) / max(min(most, line.batch(chain)), 1)
 
 
 def _pair(predicted: float, measured: float) -> str:

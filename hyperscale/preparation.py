@@ -170,15 +170,15 @@ def prepare(config: RunConfig, stage: Callable[[str], None], folder: Path | None
     }
     shapes = [_shape(task, problems[task.name], config) for task in loaded]
     known: dict[evidence.Key, evidence.Evidence] = {}
-    if folder is not None and config.predict in ("auto", "earlier"):
+    planned = folder is not None and (folder / FILE).exists()
+    if folder is not None and not planned and config.predict in ("auto", "earlier"):
         known = evidence.earlier(folder.parent, folder, identity.of(config, loaded, arms, checkpoints))
     predictor = Predictor(shape_of(config.model, first).entry_bytes(config.dtype), known)
     budget = Budget.parse(config.budget, config.axis)
     run = PreparedRun(config, Plan(budget, {}, ()), arms, checkpoints, problems, shapes, predictor)
     # A pilot may find that more fits, or at all what a second is; without one the plan is made now.
     later = config.predict == "pilot" or (config.predict == "auto" and budget.axis == "seconds")
-    later |= folder is not None and (folder / FILE).exists()
-    return run if later else run.replanned(predictor)
+    return run if later or planned else run.replanned(predictor)
 
 
 def load_task(config: RunConfig, name: str) -> "Task":

@@ -138,9 +138,15 @@ class Roofline:
         return together(self.gpu, self.shape.weight_bytes(self.dtype) or 0, chain.peak_bytes)
 
     def seconds(self, chain: Costs, batch: int) -> float:
-        """Time that a chain spends in a batch of at most so many of its kind; infinite if it does not fit."""
+        """Time that a chain takes where so many of its kind share the GPU; infinite if it does not fit.
+
+        Where fewer fit at a time, they take turns, and waiting counts: else a cache that is too large for the GPU would
+        look fast, as a step of few chains is short.
+        """
         fitting = min(batch, self.batch(chain))
-        return chain.tokens * self.step(fitting, mean_entries(chain)) if fitting else float("inf")
+        if not fitting:
+            return float("inf")
+        return chain.tokens * self.step(fitting, mean_entries(chain)) * batch / fitting
 
     @property
     def _item(self) -> int:

@@ -78,6 +78,11 @@ def test_what_decides_results_is_compared_and_the_batch_size_is_not():
     json.dumps(one.compared())
 
 
+def test_what_predicts_costs_is_compared_only_where_it_was_chosen():
+    assert "predict" not in resolved().compared()  # as in folders from before it existed
+    assert resolved(predict="closed").compared()["predict"] == "closed"
+
+
 def test_folder_names_differ_where_results_do():
     changes = [
         *(
@@ -97,6 +102,7 @@ def test_folder_names_differ_where_results_do():
             {"axis": "tokens"},
         ),
         *({"grid": "paper"}, {"model": "Qwen/Qwen3-8B"}, {"dtype": "bfloat16"}, {"params": {"vanilla": {"a": 1}}}),
+        {"predict": "closed"},
     ]
     names = [config.make(change).folder_name() for change in changes]
     assert len(set(names)) == len(names)

@@ -1,11 +1,12 @@
 """The pilot on tiny checkpoints: its chains are the run's own, the plan that it makes stays, and a dry run has none."""
 
 import json
+import sys
 
 import checkpoints
 import pytest
 
-from hyperscale import config, evidence, forecast, orchestrator, pilot, preparation, results
+from hyperscale import cli, config, evidence, forecast, orchestrator, pilot, preparation, results
 from hyperscale.errors import BudgetError, ResultsError
 from hyperscale.planner import FILE
 from hyperscale.store import Store
@@ -172,3 +173,21 @@ def test_seconds_of_this_machine(weights, tmp_path):
     assert all(0 < point.costs.seconds < 1000 for point in run.plan.points)
     with pytest.raises(BudgetError, match="the cheapest point is 1-"):
         go(make(weights, budget="seconds=0.000001", methods=["vanilla"], batch_size=8), tmp_path / "c")
+
+
+def test_the_command_shows_pilot_plan_and_what_became_of_it(weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    options = {"--model": weights, "--task": "mini_aime", "--grid": "ci", "--budget": "7.5x", "--limit": 24}
+    options |= {"--length": "32,64", "--out": tmp_path / "run"}
+    monkeypatch.setattr(sys, "argv", ["hyperscale", "run", *(str(part) for pair in options.items() for part in pair)])
+    text = ""
+    for _ in range(2):
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert stop.value.code == 0
+        before, text = text, capsys.readouterr().out
+        place = 0
+        for part in ("Plan", "predicted by", "One pass", "writing to", "Frontiers", "Predicted and measured", "budget"):
+            place = text.index(part, place)
+        assert ("pilot of vanilla: 8 chains" in text) == (not before)  # the second time all is there
+    assert text[text.index("Predicted and measured") :] == before[before.index("Predicted and measured") :]

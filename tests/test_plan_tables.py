@@ -1,0 +1,62 @@
+"""What `hyperscale run --dry-run` says of a plan."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from hyperscale import config, forecast, plan_tables, tables
+from hyperscale.errors import BudgetError
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(forecast, "_here", lambda: None)
+
+
+def shown(gpu=None, **values):
+    asked = config.make({"model": "qwen3-8b", "methods": ["vanilla", "dms"], "tasks": ["aime24"], **values})
+    expected = forecast.make(asked, gpu)
+    console = Console(file=io.StringIO(), width=140)
+    tables.plan(expected, console)
+    plan_tables.roofline(expected, console)
+    return expected, console.file.getvalue()
+
+
+def test_the_papers_grid_says_what_one_pass_saves():
+    expected, text = shown(budget="paper")
+    assert len(expected.plan.points) == 2 * 12
+    assert "each by itself would generate 3.3× the tokens if every chain runs to L, 5.6× if all end early" in text
+    assert text.count("closed form") == 2
+    assert "roofline" not in text  # no GPU here that is known
+
+
+@pytest.mark.parametrize("gpu", ["h100", "H200", "a100", "b200"])
+def test_a_gpu_turns_points_into_seconds(gpu):
+    expected, text = shown(gpu, budget="paper")
+    assert f"At best on {expected.gpu.name}, bfloat16" in text
+    rows = [line.split() for line in text.split("At best")[1].splitlines() if line.startswith("aime24")]
+    assert len(rows) == 2 * 3
+    for row, points in zip(rows, [p for p in expected.plan.points if p.W == 8], strict=True):
+        *_, length, width, _, _, chain, point, bound = row
+        assert (int(length), int(width), bound) == (points.L, 8, "memory")
+        assert float(chain.replace(",", "")) == pytest.approx(points.chain.seconds, abs=0.06)
+        assert float(point.replace(",", "")) == pytest.approx(8 * points.chain.seconds, abs=0.06)
+
+
+def test_a_faster_gpu_fits_more_into_the_same_seconds():
+    plans = {gpu: shown(gpu, budget="seconds=600")[0].plan for gpu in ("a100", "h100", "b200")}
+    counts = [len(plans[gpu].points) for gpu in ("a100", "h100", "b200")]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1]
+    for plan in plans.values():
+        assert all(p.costs.seconds <= 600 for p in plan.points)
+        # Compression buys width or length where a GPU is bound by memory.
+        assert sum(p.arm.method == "dms" for p in plan.points) > sum(p.arm.method == "vanilla" for p in plan.points)
+
+
+def test_seconds_without_a_gpu_are_refused():
+    with pytest.raises(BudgetError, match="plan for a GPU with --dry-run --gpu"):
+        shown(budget="seconds=600")
+    with pytest.raises(BudgetError, match="the memory of the GPU holds no chain"):
+        shown("l4", model="qwen-r1-32b", methods=["vanilla"], budget="seconds=600")
