@@ -40,13 +40,14 @@ def collect(
         groups[sample["task"], sample["problem"], str(sample.get("prompt_hash", ""))].append(sample)
     ordered = sorted(groups.items(), key=lambda item: [natural(part) for part in item[0]])
     kept = {id(sample) for sample in _first(samples)} if len(samples) > MOST else None
+    votes = {name: tasks.load(name).strategy for name in {sample["task"] for sample in samples}}
     problems: list[dict[str, Any]] = []
     shown: list[list[str]] = []
     for asked, group in ordered:
         group.sort(key=lambda s: (arms[_arm(s)], s["seed"], s["max_new_tokens"] if _fixed(s) else 0, s["chain"]))
         part = [sample for sample in group if kept is None or id(sample) in kept]
         shown.append([])
-        problems.append(_problem(asked, group, part, arms, questions.get(asked), shown[-1]))
+        problems.append(_problem(asked, group, part, arms, questions.get(asked), votes[asked[0]], shown[-1]))
     packed = texts.pack(shown, room)
     index = {
         "verdicts": VERDICTS,
@@ -117,11 +118,12 @@ def _problem(
     shown: Sequence[Sample],
     arms: Mapping[Arm, int],
     question: Question | None,
+    vote: str,
     pages: list[str],
 ) -> dict[str, Any]:
     """One problem; the texts of its chains go to ``pages``, and behind them those of forced answers."""
     counts = [
-        [arm, sum(verdict(sample) == 0 for sample in part), len(part), _together(part)]
+        [arm, sum(verdict(sample) == 0 for sample in part), len(part), _together(part, vote)]
         for arm, part in _split(group, lambda sample: arms[_arm(sample)]).items()
     ]
     answers: dict[str, int] = {}
@@ -172,10 +174,9 @@ def _final(sample: Sample, scorer: str | None = None) -> Cut:
     return found
 
 
-def _together(part: Sequence[Sample]) -> bool:
+def _together(part: Sequence[Sample], vote: str) -> bool:
     """Whether all of an arm's chains, each at its own L, come to the right verdict in most seeds."""
-    first = part[0]
-    strategy = strategies.get(first.get("vote") or tasks.load(first["task"]).strategy)
+    strategy = strategies.get(part[0].get("vote") or vote)
     seeds = _split(part, lambda sample: sample["seed"]).values()
     wins = [strategy.accuracy([[_final(s, strategy.scorer).vote for s in c]], len(c))[0] for c in seeds]
     return bool(sum(wins) > len(wins) / 2)

@@ -6,8 +6,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-# Texts rarely compress better; more than this many times the room is shortened before the first try.
-BEST = 12
+PROBE = 4_000_000  # characters from which compression is estimated
 LEAST = 200  # characters: below this a text says nothing, and none is kept
 HEAD = 0.4  # share of a shortened text that is its beginning; the answer stands at the end
 
@@ -39,16 +38,24 @@ def pack(groups: Sequence[Sequence[str]], room: int) -> Packed:
         room: Bytes for all blocks together.
     """
     lengths = sorted(len(text) for group in groups for text in group)
-    total, longest = sum(lengths), max(lengths, default=0)
-    limit = longest if total <= BEST * room else fair(lengths, BEST * room)
-    while True:
-        blocks = [compress([shorten(text, limit) for text in group]) for group in groups] if limit else []
-        size = sum(map(len, blocks))
-        if size <= room:
-            break
-        limit = fair(lengths, int(0.97 * room / size * sum(min(n, limit) for n in lengths)))
-        limit = limit if limit >= LEAST else 0
-    return Packed(blocks, limit if limit < longest else None, sum(n > limit for n in lengths))
+    longest = limit = max(lengths, default=0)
+    # What a part of the groups takes tells a limit for all of them, so that nearly always they are compressed once.
+    probe = groups[:: max(1, sum(lengths) // PROBE)]
+    share = sum(len(text) for group in probe for text in group) / max(sum(lengths), 1)
+    blocks: list[str] = []
+    for part, part_room in ((probe, share * room), (groups, room)):
+        while limit:
+            blocks = _blocks(part, limit)
+            size = sum(map(len, blocks))
+            if size <= part_room:
+                break
+            limit = fair(lengths, int(0.97 * part_room / size * sum(min(n, limit) for n in lengths)))
+            limit = limit if limit >= LEAST else 0
+    return Packed(blocks if limit else [], limit if limit < longest else None, sum(n > limit for n in lengths))
+
+
+def _blocks(groups: Sequence[Sequence[str]], limit: int) -> list[str]:
+    return [compress([shorten(text, limit) for text in group]) for group in groups]
 
 
 def fair(lengths: Sequence[int], total: int) -> int:
@@ -72,4 +79,4 @@ def shorten(text: str, limit: int) -> Text:
 def compress(value: Any) -> str:
     """JSON as text that is safe anywhere in a page."""
     data = json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
-    return base64.b64encode(zlib.compress(data, 9 if len(data) < 1 << 20 else 6)).decode("ascii")
+    return base64.b64encode(zlib.compress(data)).decode("ascii")
