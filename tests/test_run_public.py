@@ -139,7 +139,10 @@ def test_without_weights_one_line_says_what_is_missing(run):
         assert part in err
     assert "hf auth login" not in err
     code, _, err = run("run", "--model", "llama-3.1-8b", "--task", "aime24")
-    assert "accept the terms at https://huggingface.co/meta-llama/Llama-3.1-8B-Instruct, `hf auth login`, then run `hf" in err
+    assert (
+        "accept the terms at https://huggingface.co/meta-llama/Llama-3.1-8B-Instruct, `hf auth login`, then run `hf"
+        in err
+    )
     code, _, err = run("run", "--model", "qwen-r1-32b", "--method", "dms")
     assert (code, err.count("\n")) == (2, 1)
     assert "has no DMS checkpoint" in err
