@@ -265,7 +265,9 @@ def test_the_smallest_runs_have_a_page(visit, tmp_path):
 
 def test_what_is_left_out_is_said(visit, lines, tmp_path):
     path = tmp_path / "small.html"
-    path.write_text(report.html([run(tmp_path / "small", lines)], "small", text_mib=0.008), encoding="utf-8")
+    noise = "".join(prompt_hash(str(i)) for i in range(200))  # which compresses to half at best
+    lines = [{**line, "text": noise} for line in lines[:3]]
+    path.write_text(report.html([run(tmp_path / "small", lines)], "small", text_mib=0.002), encoding="utf-8")
     page = visit(page_at=path.as_uri())
     note = page.locator("#omissions").inner_text()
     assert "only the beginning and the end are here" in note
