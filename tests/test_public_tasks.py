@@ -103,7 +103,10 @@ def test_the_window_of_livecodebench(tmp_path):
         ({"start_date": "2025-02-01"}, "is empty"),
         ({"colour": "red"}, "no parameter 'colour'; it has: release, start_date"),
         ({"exclude_broken": "maybe"}, "true or false"),
-        ({"start_date": "2026-01-01", "end_date": ""}, "none of the 5 problems of .* its start_date is 2026-01-01, its end_date open"),
+        (
+            {"start_date": "2026-01-01", "end_date": ""},
+            "none of the 5 problems .* start_date is 2026-01-01, its end_date open",
+        ),
     ):
         with pytest.raises(TaskError, match=text):
             ids(**choices)
