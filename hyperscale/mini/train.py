@@ -32,11 +32,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="seed of initialisation, data and gate noise")
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--workers", type=int, default=12, help="processes that make documents")
-    p.add_argument("--steps", type=int, default=4000, help="steps of the base")
+    p.add_argument("--steps", type=int, default=4800, help="steps of the base")
     p.add_argument("--rows", type=int, default=28, help="rows of 2,560 tokens a step, base")
     p.add_argument("--dms-rows", type=int, default=14, help="rows of 2,560 tokens a step, retrofit")
-    p.add_argument("--steps-per-unit", type=float, default=200.0, help="retrofit steps per unit of compression ratio")
-    p.add_argument("--hard-steps", type=int, default=200, help="retrofit steps with hard gates at each ratio")
+    p.add_argument("--steps-per-unit", type=float, default=400.0, help="retrofit steps per unit of compression ratio")
+    p.add_argument("--hard-steps", type=int, default=500, help="retrofit steps with hard gates at each ratio")
     p.add_argument("--toy", action="store_true", help="a tiny model and a few steps, to try the recipe on a CPU")
     return p
 
