@@ -50,12 +50,9 @@ def save(model: Any, folder: Path, **extra: Any) -> None:
     import torch
 
     from hyperscale.mini.vocab import save_tokenizer
+    from hyperscale.retrofit import checkpoint
 
     with torch.no_grad():
         model.get_input_embeddings().weight[len(TOKENS) :] = 0
-    for key, value in extra.items():
-        setattr(model.config, key, value)
-    was = next(model.parameters()).dtype
-    model.to(torch.bfloat16).save_pretrained(folder)
-    model.to(was)
+    checkpoint.save(model, folder, **extra)
     save_tokenizer(folder)
