@@ -3,67 +3,25 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from hyperscale import margin_table, tables
+from hyperscale import margin_table, plan_tables, tables
 from hyperscale.kv.trace import dense_reads
-from hyperscale.orchestrator import Load, Observer, Sample
+from hyperscale.observer import Load, Observer, Sample
 from hyperscale.planner import Arm
 from hyperscale.preparation import PreparedRun, Problem
+from hyperscale.stream import Stream, plain
+from hyperscale.tally import Tally
+
+if TYPE_CHECKING:
+    from hyperscale.engines.base import Glimpse
 
 INTERVAL = 10.0
 _EXCERPT = 150
-
-
-class Tally:
-    """Running figures of one arm.
-
-    Speed and time left are told from the first finished chain on, long before the mean of finished chains means
-    anything: chains in flight move at about the pace of those that finished, and the rest is taken to lie between their
-    mean length and the longest allowed, nearer to the mean as more finish.
-    """
-
-    def __init__(self, load: Load) -> None:
-        self.total, self._most, self._batch = load.chains, load.most_tokens, load.batch_size
-        self.done = self._right = self._fresh = self._tokens = 0
-        self._reads = self._dense = self._seconds = 0.0
-        self._started = time.monotonic()
-
-    def add(self, sample: Sample, *, fresh: bool) -> None:
-        """Count a chain; ``fresh`` ones were generated in this process and tell the speed."""
-        self.done += 1
-        self._right += bool(sample["correct"][-1])
-        self._reads += sample["kv_reads"][-1]
-        self._dense += dense_reads(sample["prompt_tokens"], sample["tokens"])
-        if fresh:
-            self._fresh += 1
-            self._tokens += sample["tokens"]
-            self._seconds += sample["seconds"]
-
-    def __str__(self) -> str:
-        if not self.done:
-            return f"{min(self._batch, self.total)} chains under way"
-        parts = [f"{100 * self._right / self.done:.0f}% right"]
-        if self._reads:
-            parts.append(f"realised CR {self._dense / self._reads:.1f}")
-        passed = max(time.monotonic() - self._started, 1e-3)
-        if self._fresh and self.done == self.total:
-            parts.append(f"{self._tokens / passed:,.0f} tokens/s in {_clock(passed)}")
-        elif self._fresh:
-            speed = min(self._batch, self.total - self.done) * self._tokens / max(self._seconds, 1e-3)
-            share = self.done / self.total
-            expected = share * self._tokens / self._fresh + (1 - share) * self._most / self.total
-            parts.append(f"{speed:,.0f} tokens/s")
-            parts.append(f"about {_clock((self.total - self.done) * expected / max(speed, 1e-3))} left")
-        return " · ".join(parts)
-
-
-def _clock(seconds: float) -> str:
-    return f"{seconds // 60:.0f}:{seconds % 60:02.0f}"
 
 
 class Display(Observer):
@@ -71,23 +29,47 @@ class Display(Observer):
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._live = console.is_terminal
+        self.watching = self._live = console.is_terminal
+        self._stream = Stream(console)
+        self._note = ""
         self._progress: Progress | None = None
         self._tallies: dict[Arm, Tally] = {}
         self._bars: dict[Arm, Any] = {}
         self._spoke = 0.0
-        self._shown: list[Sample] = []
+        self._introduced = False
 
     def close(self) -> None:
         """Leave the terminal as it was."""
+        self._stream.close()
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
 
     def stage(self, text: str) -> None:
         """See `Observer`."""
+        self._stream.close()
         if self._progress is None:
             self._console.print(Text(f"{text} …", style="dim"))
+
+    def pilot(self, arm: Arm, done: int, total: int) -> None:
+        """See `Observer`."""
+        self._note = f"{done}/{total} chains done" if done < total else ""
+        if done == total:
+            self._stream.close()
+        elif not self._live and time.monotonic() - self._spoke > INTERVAL:
+            self._spoke = time.monotonic()
+            if done:
+                self._console.print(f"pilot of {arm}: {self._note}", highlight=False)
+
+    def glimpse(self, arm: Arm, problem: Problem, glimpse: "Glimpse") -> None:
+        """See `Observer`."""
+        if not self._note:  # a chain that will be shown; a pilot has many
+            self._introduce(problem)
+        self._stream.update(str(arm), glimpse, self._note)
+
+    def planned(self, run: PreparedRun, folder: Path) -> None:
+        """See `Observer`."""
+        tables.plan(run, self._console)
 
     def opened(self, folder: Path, finished: int) -> None:
         """See `Observer`."""
@@ -97,10 +79,8 @@ class Display(Observer):
     def shown(self, arm: Arm, problem: Problem, sample: Sample) -> None:
         """See `Observer`."""
         out = self._console
-        if not self._shown:
-            level = "" if problem.doc.level is None else f", level {problem.doc.level}"
-            out.print(Text.assemble("\n", (problem.task.name, "bold"), f", problem {problem.doc.id}{level}"))
-            out.print(Text(_excerpt(problem.doc.prompt, 2 * _EXCERPT)))
+        self._stream.close()
+        self._introduce(problem)
         answer, right = sample["answers"][-1], sample["correct"][-1]
         verdict = Text(f"{arm}: ", style="bold cyan")
         verdict.append(_excerpt(sample["text"], _EXCERPT), style="dim")
@@ -114,13 +94,20 @@ class Display(Observer):
         if reads and dense > 1.05 * reads:
             line.append(f" ({dense / reads:.1f}× fewer reads than a full cache)", style="green")
         out.print(line)
-        self._shown.append(sample)
+
+    def _introduce(self, problem: Problem) -> None:
+        """Print the problem that first chains are shown of."""
+        if self._introduced:
+            return
+        self._introduced = True
+        level = "" if problem.doc.level is None else f", level {problem.doc.level}"
+        self._console.print(Text.assemble("\n", (problem.task.name, "bold"), f", problem {problem.doc.id}{level}"))
+        self._console.print(Text(_excerpt(problem.doc.prompt, 2 * _EXCERPT)))
 
     def arm_started(self, arm: Arm, samples: Sequence[Sample], load: Load) -> None:
         """See `Observer`."""
-        tally = self._tallies[arm] = Tally(load)
-        for sample in samples:
-            tally.add(sample, fresh=False)
+        self._stream.close()
+        tally = self._tallies[arm] = Tally(load, samples)
         self._spoke = time.monotonic()
         if not self._live:
             self._console.print(f"{arm}: {tally.done}/{tally.total} chains", highlight=False)
@@ -141,7 +128,7 @@ class Display(Observer):
     def chain(self, arm: Arm, problem: Problem, sample: Sample) -> None:
         """See `Observer`."""
         tally = self._tallies[arm]
-        tally.add(sample, fresh=True)
+        tally.add(sample)
         if self._progress is not None:
             self._progress.update(self._bars[arm], completed=tally.done)
         elif time.monotonic() - self._spoke > INTERVAL and tally.done < tally.total:
@@ -157,14 +144,17 @@ class Display(Observer):
         else:
             self._console.print(f"{arm}: {tally.done}/{tally.total} chains · {tally}", highlight=False)
 
-    def finished(self, run: PreparedRun, points: Any, samples: Sequence[Sample]) -> None:
+    def finished(self, run: PreparedRun, folder: Path, points: Any, samples: Sequence[Sample]) -> None:
         """See `Observer`."""
         self.close()
         tables.points(points, run.plan.budget.axis, self._console)
         margin_table.margins(samples, self._console)
+        plan_tables.comparison(run.plan, points, self._console)
+        text = f"results in {folder}; pictures: hyperscale plot {folder}"
+        self._console.print(text, highlight=False, soft_wrap=True)
 
 
 def _excerpt(text: str, limit: int) -> str:
     """One line of at most about ``limit`` characters: the beginning and the end."""
-    line = " ".join(text.split())
+    line = plain(" ".join(text.split()))
     return line if len(line) <= limit else f"{line[: limit * 3 // 5]} … {line[-(limit * 2 // 5) :]}"

@@ -5,62 +5,29 @@ as soon as it finishes. Everything a person sees goes through an `Observer`.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperscale import branches, models, plan_file
 from hyperscale.config import RunConfig
 from hyperscale.errors import BudgetError, EngineError, HyperscaleError
+from hyperscale.observer import Load, Observer, Sample
 from hyperscale.planner import Arm
 from hyperscale.preparation import PreparedRun, Problem, load_tokenizer
 from hyperscale.results import key
 from hyperscale.scoring import graders, strategies
 from hyperscale.scoring.redaction import redact
-from hyperscale.store import Store
+from hyperscale.store import Store, opened
 from hyperscale.tasks import prompt_hash
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from hyperscale.engines.base import Chain, Engine, Request, Steering
+    from hyperscale.engines.base import Chain, Engine, Glimpse, Request, Steering
 
-Sample = dict[str, Any]
+__all__ = ["Line", "Load", "Observer", "Sample", "Weights", "execute"]
+
 _SHOWN = 2
-
-
-@dataclass(frozen=True)
-class Load:
-    """What an arm has to do in all: chains, the most tokens they can have, and how many chains decode together."""
-
-    chains: int
-    most_tokens: int
-    batch_size: int
-
-
-class Observer:
-    """Told what happens in a run; the base class keeps silent."""
-
-    def stage(self, text: str) -> None:
-        """A step that takes a moment has begun."""
-
-    def opened(self, folder: Path, finished: int) -> None:
-        """The store is open and holds so many finished chains."""
-
-    def shown(self, arm: Arm, problem: Problem, sample: Sample) -> None:
-        """A chain was generated to be shown before the run."""
-
-    def arm_started(self, arm: Arm, samples: Sequence[Sample], load: Load) -> None:
-        """An arm starts, with the chains it already has."""
-
-    def chain(self, arm: Arm, problem: Problem, sample: Sample) -> None:
-        """A chain is on the disk."""
-
-    def arm_finished(self, arm: Arm) -> None:
-        """Every chain of an arm is on the disk."""
-
-    def finished(self, run: PreparedRun, points: "DataFrame", samples: Sequence[Sample]) -> None:
-        """The points are written."""
 
 
 class Weights:
@@ -78,32 +45,40 @@ class Weights:
         return self._loaded
 
 
-def execute(run: PreparedRun, folder: Path, observer: Observer, weights: Weights | None = None) -> "DataFrame":
+def execute(run: PreparedRun, folder: Path | Store, observer: Observer, weights: Weights | None = None) -> "DataFrame":
     """Generate what is missing in a folder, score and store it, and derive the points.
 
     A folder's plan is the one it was started with, whatever ``run`` would plan now (`plan_file`).
+
+    Args:
+        run: The run.
+        folder: Its folder, or the store that is open on it.
+        observer: Told of everything.
+        weights: Keeps the model loaded, if there was a pilot.
 
     Raises:
         BudgetError: The run has no plan, as only a pilot can make it (`pilot.settle`).
         HyperscaleError: The folder cannot be used, or the model cannot be loaded or run. Finished chains are kept.
     """
     _check_words(run)
-    with Store(folder, run.info()) as store:
+    with opened(folder, run.info) as store:
         if run.config.vote is not None:
             store.vote(strategies.get(run.config.vote).name)
-        observer.opened(folder, len(store.samples))
-        run = plan_file.kept(run, folder) or run
-        if not run.plan.points:
+        observer.opened(store.folder, len(store.samples))
+        if kept := plan_file.kept(run, store.folder):
+            run = kept
+        elif run.plan.points:
+            plan_file.save(run.plan, store.folder)
+        else:
             raise BudgetError("the run has no plan yet: let a pilot measure the costs first")
-        plan_file.save(run.plan, folder)
-        line = Line(run, store, folder.resolve().name, observer, weights or Weights())
+        line = Line(run, store, store.folder.resolve().name, observer, weights or Weights())
         if models.find(run.config.model).demonstrate:
             line.demonstrate()
         for arm in run.methods:
             line.run_arm(arm)
         observer.stage("computing the points")
         points = store.write_points()
-        observer.finished(run, points, store.samples)
+        observer.finished(run, store.folder, points, store.samples)
     return points
 
 
@@ -127,7 +102,7 @@ class Line:
             if first is None or self._key(arm, first[1], self._run.config.seeds[0]) in self._store:
                 continue
             self._observer.stage(f"a first chain with {arm}")
-            for problem, sample in self.generate(arm, [first], self._run.config.seeds[0]):
+            for problem, sample in self.generate(arm, [first], self._run.config.seeds[0], before=True):
                 self._observer.shown(arm, problem, sample)
 
     def run_arm(self, arm: Arm) -> None:
@@ -158,9 +133,12 @@ class Line:
         return key({**sample, **more, "length_invariant": arm.length_invariant})
 
     def generate(
-        self, arm: Arm, requests: "Sequence[tuple[Problem, Request]]", seed: int
+        self, arm: Arm, requests: "Sequence[tuple[Problem, Request]]", seed: int, *, before: bool = False
     ) -> Iterator[tuple[Problem, Sample]]:
-        """Generate, score and store chains, and yield each when it is on the disk."""
+        """Generate, score and store chains, and yield each when it is on the disk.
+
+        Those that are generated ``before`` the run proper can be watched.
+        """
         from hyperscale.engines.base import Sampling
 
         config, engine = self._run.config, self._engine(arm)
@@ -168,12 +146,17 @@ class Line:
         assert config.top_p is not None, "the configuration is not resolved"
         sampling = Sampling(config.temperature, config.top_p, seed=seed, steering=_steering(config))
         problems = {request.problem: problem for problem, request in requests}
+
+        def tell(glimpse: "Glimpse") -> None:
+            self._observer.glimpse(arm, problems[glimpse.request.problem], glimpse)
+
+        watch = tell if before and self._observer.watching else None
         # Where the rule depends on L, a chain index runs once per L: one engine call for each L keeps them apart.
         lengths = sorted({request.max_new_tokens for _, request in requests}, reverse=True)
         for group in [lengths] if arm.length_invariant else [[n] for n in lengths]:
             batch = [request for _, request in requests if request.max_new_tokens in group]
             limits = {(request.problem, request.chain): request.max_new_tokens for request in batch}
-            for chain in _guarded(engine, batch, sampling):
+            for chain in _guarded(engine.generate(batch, sampling, watch)):
                 problem, limit = problems[chain.problem], limits[chain.problem, chain.chain]
                 sample = self._sample(arm, engine.name, problem, chain, limit, seed)
                 self._store.append(sample)
@@ -234,10 +217,10 @@ def _check_words(run: PreparedRun) -> None:
         Steer(load_tokenizer(next(iter(run.checkpoints.values())).path), steering)
 
 
-def _guarded(engine: "Engine", requests: "Sequence[Request]", sampling: Any) -> "Iterator[Chain]":
+def _guarded(chains: "Iterator[Chain]") -> "Iterator[Chain]":
     """Turn running out of memory into an error that says what to do."""
     try:
-        yield from engine.generate(requests, sampling)
+        yield from chains
     except HyperscaleError:
         raise
     except (MemoryError, RuntimeError) as error:

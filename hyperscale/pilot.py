@@ -9,37 +9,40 @@ from math import ceil
 from pathlib import Path
 
 from hyperscale import evidence, models, plan_file
-from hyperscale.orchestrator import Line, Observer, Sample, Weights
+from hyperscale.observer import Observer, Sample
+from hyperscale.orchestrator import Line, Weights
 from hyperscale.planner import Arm
 from hyperscale.prediction import Predictor
 from hyperscale.preparation import PreparedRun, Problem, request
-from hyperscale.store import Store
+from hyperscale.results import key
+from hyperscale.store import Store, opened
 
 FOLDER = "pilot"
 PROBLEMS = 8  # of each task
 SMALLEST = 3 * PROBLEMS  # problems of a task from which on a pilot is a small part of the run
 
 
-def settle(run: PreparedRun, folder: Path, observer: Observer, weights: Weights | None = None) -> PreparedRun:
+def settle(run: PreparedRun, folder: Path | Store, observer: Observer, weights: Weights | None = None) -> PreparedRun:
     """Give a run the plan it is finished with: its folder's, else one made after a pilot where that is worth it.
 
     Args:
         run: The run, with what was predicted without generating anything.
-        folder: Its folder, made if need be; it holds the plan afterwards.
+        folder: Its folder, made if need be, or the store that is open on it; it holds the plan afterwards.
         observer: Told of the pilot.
         weights: Keeps the model loaded for the run itself.
 
     Raises:
         HyperscaleError: The folder cannot be used, the model cannot be run, or no point fits the budget.
     """
-    with Store(folder, run.info()) as store:
-        kept = plan_file.kept(run, folder)
-        if kept is None and store.samples:  # begun before plans were kept: by the closed form
-            kept = run.replanned(Predictor(run.entry_bytes))
+    with opened(folder, run.info) as store:
+        kept = plan_file.kept(run, store.folder)
         if kept is None:
-            kept = _measured(run, folder, observer, weights or Weights())
-        plan_file.save(kept.plan, folder)
-        _adopt(kept, folder, store)
+            if store.samples:  # begun before plans were kept: by the closed form
+                kept = run.replanned(Predictor(run.entry_bytes))
+            else:
+                kept = _measured(run, store.folder, observer, weights or Weights())
+            plan_file.save(kept.plan, store.folder)
+        _adopt(kept, store)
     return kept
 
 
@@ -90,15 +93,22 @@ def _measured(run: PreparedRun, folder: Path, observer: Observer, weights: Weigh
             observer.stage(f"pilot of {arm}: {len(wanted)} chains of the run, to predict its costs")
             requests = [(problem, request(problem, arm, 0, length)) for problem, length in wanted]
             missing = line.missing(arm, requests, seed)
-            new = list(line.generate(arm, missing, seed)) if missing else []
-            if new and models.find(run.config.model).demonstrate and arm in line.strongest():
-                observer.shown(arm, *new[0])
-        measured = evidence.of_samples(store.samples, evidence.PILOT)
+            first, done = None, len(requests) - len(missing)
+            observer.pilot(arm, done, len(requests))
+            for pair in line.generate(arm, missing, seed, before=True) if missing else ():
+                first, done = first or pair, done + 1
+                observer.pilot(arm, done, len(requests))
+            if first and models.find(run.config.model).demonstrate and arm in line.strongest():
+                observer.shown(arm, *first)
+        # In an order that no interruption changes, as sums of floats depend on it.
+        ordered: list[Sample] = sorted(store.samples, key=key)
+        measured = evidence.of_samples(ordered, evidence.PILOT)
     return run.replanned(Predictor(run.entry_bytes, {**run.predictor.evidence, **measured}))
 
 
-def _adopt(run: PreparedRun, folder: Path, store: Store) -> None:
+def _adopt(run: PreparedRun, store: Store) -> None:
     """Move what the plan asks for from the pilot into the run."""
+    folder = store.folder
     if not (folder / FOLDER).is_dir():
         return
     wanted: dict[tuple[str, float, str], list[int]] = {}

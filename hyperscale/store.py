@@ -2,38 +2,23 @@
 
 import json
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
+from hyperscale import identity
 from hyperscale.errors import ResultsError
+from hyperscale.files import complete, sync_folder, write_atomic
+from hyperscale.identity import differences
 from hyperscale.results import LOCK, POINTS, RUN, SAMPLES, SCHEMA, Key, iterate, key, read_info
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-
-def write_atomic(path: Path, text: str) -> None:
-    """Replace a file's contents so that a reader or a crash sees the old ones or the new ones, never a part."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """Names and both values of the entries in which two configurations differ."""
-    found: list[str] = []
-    for name in sorted(old.keys() | new.keys()):
-        a, b = old.get(name), new.get(name)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{prefix}{name}.")
-        elif a != b:
-            found.append(f"{prefix}{name} was {json.dumps(a)}, now {json.dumps(b)}")
-    return found
+__all__ = ["Store", "differences", "opened", "write_atomic"]
 
 
 class Store:
@@ -64,7 +49,7 @@ class Store:
         except OSError as error:
             self.close()
             raise ResultsError(
-                f"cannot write in {self.folder} ({error.strerror}): choose another folder with --out"
+                f"cannot write in {self.folder} ({error.strerror}): make room, or choose another folder with --out"
             ) from None
         except BaseException:
             self.close()
@@ -105,21 +90,13 @@ class Store:
         self.samples = list(iterate(path))
         self._done = {key(sample) for sample in self.samples}
         self._file = path.open("ab", buffering=0)
-        self._file.truncate(_complete(path))
-        _sync_folder(self.folder)
+        self._file.truncate(complete(path))
+        sync_folder(self.folder)
 
     def _check(self) -> None:
         """Refuse a folder whose run was another one; `run.json` keeps what the first process wrote."""
         old = read_info(self.folder)
-        changed = [
-            line
-            for part in ("config", "tasks", "documents", "checkpoints", "params")
-            if part in old or part != "documents"  # which runs of the first version lack
-            for line in differences(
-                old.get(part) or {}, self._info.get(part) or {}, "" if part == "config" else f"{part}."
-            )
-        ]
-        if changed:
+        if changed := identity.changes(old, self._info):
             raise ResultsError(
                 f"{self.folder} holds a run with another configuration ({'; '.join(changed)}): "
                 "run the old command again, or choose another folder with --out"
@@ -135,17 +112,21 @@ class Store:
         sample = {"schema": SCHEMA, **sample}
         if key(sample) in self._done:
             return
-        line = _line(sample)
+        line = left = _line(sample)
+        size = os.fstat(self._file.fileno()).st_size
         try:
-            while line:
-                line = line[self._file.write(line) :]
+            while left:
+                left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
         except OSError as error:
+            with suppress(OSError):
+                self._file.truncate(size)  # a part of a line; what opens the folder next would drop it as well
             raise ResultsError(
                 f"cannot write {self.folder / SAMPLES} ({error.strerror}): finished chains are kept; "
                 "make room and run the same command again"
             ) from None
-        self.samples.append(sample | ({"vote": self._vote} if self._vote else {}))
+        # As the file has it, so that points made now and after a resume are made of the same.
+        self.samples.append(json.loads(line) | ({"vote": self._vote} if self._vote else {}))
         self._done.add(key(sample))
 
     def vote(self, strategy: str | None) -> None:
@@ -184,7 +165,7 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise ResultsError(
@@ -222,6 +203,20 @@ class Store:
         self._file = self._lock = None
 
 
+@contextmanager
+def opened(place: "Path | Store", info: Callable[[], dict[str, Any]]) -> Iterator[Store]:
+    """A run's store: the given one, which is open and stays so, or that of a folder, opened for the time being.
+
+    Raises:
+        ResultsError: As for `Store`.
+    """
+    if isinstance(place, Store):
+        yield place
+    else:
+        with Store(place, info()) as store:
+            yield store
+
+
 def _bare(sample: dict[str, Any]) -> dict[str, Any]:
     """A sample without what is kept in run.json for all of them."""
     return {name: value for name, value in sample.items() if name != "vote"}
@@ -229,18 +224,3 @@ def _bare(sample: dict[str, Any]) -> dict[str, Any]:
 
 def _line(sample: dict[str, Any]) -> bytes:
     return json.dumps(_bare(sample), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
-
-
-def _complete(path: Path) -> int:
-    """Bytes of a file up to and with its last newline."""
-    data = path.read_bytes()
-    return data.rfind(b"\n") + 1
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make new names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

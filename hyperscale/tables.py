@@ -102,6 +102,11 @@ def memory(run: "Forecast", console: Console) -> None:
         console.print(note, highlight=False, soft_wrap=True)
 
 
+def accuracy(value: float, error: float) -> str:
+    """An accuracy with its standard error; alone where there is none, as for a single problem."""
+    return f"{value:.1f}" if math.isnan(error) else f"{value:.1f} ± {error:.1f}"
+
+
 def points(found: "DataFrame", axis: str, console: Console) -> None:
     """Print the points on each method's frontier on one cost axis."""
     from hyperscale import frontier
@@ -118,7 +123,7 @@ def points(found: "DataFrame", axis: str, console: Console) -> None:
                     str(method),
                     f"{row['W']:g}-{row['L']:g}-{row['CR']:g}",
                     f"{row['realised_cr']:.2f}",
-                    f"{row['accuracy']:.1f} ± {row['accuracy_se']:.1f}",
+                    accuracy(row["accuracy"], row["accuracy_se"]),
                     *(quantity(row[name]) for name in ("kv_reads", "peak_kv", "tokens")),
                 )
         table.add_section()

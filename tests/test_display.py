@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from hyperscale import config, models, orchestrator, preparation, tables
-from hyperscale.display import Display, Tally
-from hyperscale.orchestrator import Load
+from hyperscale.display import Display
+from hyperscale.observer import Load
+from hyperscale.tally import Tally
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_small_models_show_a_first_chain_of_each_method_and_keep_it(run, tmp_pat
 
 def test_running_figures(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("hyperscale.display.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("hyperscale.tally.time.monotonic", lambda: now[0])
     tally = Tally(Load(chains=4, most_tokens=400, batch_size=2))
     assert str(tally) == "2 chains under way"
     sample = {"correct": [False, True], "tokens": 50, "kv_reads": [10.0, 245.0], "prompt_tokens": 0, "seconds": 5.0}

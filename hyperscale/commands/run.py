@@ -1,12 +1,18 @@
 """``hyperscale run``."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hyperscale import arguments, terminal
-from hyperscale.errors import ConfigError
+from hyperscale.errors import ConfigError, HyperscaleError
+
+if TYPE_CHECKING:
+    from hyperscale.config import RunConfig
+    from hyperscale.events import Events
+    from hyperscale.observer import Observer
 
 
 def run(
@@ -80,10 +86,18 @@ def run(
         str | None,
         typer.Option(help="What costs are predicted from: auto, earlier (runs), pilot or closed (form). [auto]"),
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Tell what happens in JSON Lines on stdout, for machines (docs/machines.md).")
+    ] = False,
 ) -> None:
     """Generate, score and store chains within a budget; the same command resumes where it was stopped."""
-    console = terminal.console()
-    console.print("hyperscale: planning …", style="dim")
+    from hyperscale.events import Events
+
+    events = Events(sys.stdout) if as_json else None
+    if events:
+        events.stage("planning")
+    else:
+        terminal.console().print("hyperscale: planning …", style="dim")
     options = {
         "model": model,
         "methods": arguments.names("--method", method),
@@ -111,33 +125,50 @@ def run(
     }
     from hyperscale import config as configs
 
-    asked = configs.make(
-        (configs.read(config) if config else {}) | {name: value for name, value in options.items() if value is not None}
-    )
-    from hyperscale import plan_tables, tables
+    try:
+        asked = configs.make(
+            (configs.read(config) if config else {})
+            | {name: value for name, value in options.items() if value is not None}
+        )
+        terminal.hush()
+        folder = out or Path("results") / asked.folder_name()
+        if dry_run:
+            _plan(asked, gpu, folder, events)
+        elif gpu:
+            raise ConfigError("--gpu goes with --dry-run: a run uses the GPU that is there")
+        else:
+            _run(asked, folder, events)
+    except HyperscaleError as error:
+        if events:
+            events.failed(str(error))
+        raise
 
-    terminal.hush()
-    folder = out or Path("results") / asked.folder_name()
-    if dry_run:
-        from hyperscale import forecast
 
-        expected = forecast.make(asked, gpu, folder)
-        tables.plan(expected, console)
-        tables.memory(expected, console)
-        plan_tables.roofline(expected, console)
+def _plan(asked: "RunConfig", gpu: str | None, folder: Path, events: "Events | None") -> None:
+    from hyperscale import forecast, plan_tables, tables
+
+    expected = forecast.make(asked, gpu, folder)
+    if events:
+        events.planned(expected, folder)
         return
-    if gpu:
-        raise ConfigError("--gpu goes with --dry-run: a run uses the GPU that is there")
+    console = terminal.console()
+    tables.plan(expected, console)
+    tables.memory(expected, console)
+    plan_tables.roofline(expected, console)
+
+
+def _run(asked: "RunConfig", folder: Path, events: "Events | None") -> None:
     from hyperscale import orchestrator, pilot, preparation
     from hyperscale.display import Display
+    from hyperscale.store import Store
 
-    prepared = preparation.prepare(asked, lambda step: console.print(f"{step} …", style="dim", highlight=False), folder)
-    display, weights = Display(console), orchestrator.Weights()
+    observer: Observer = events or Display(terminal.console())
     try:
-        prepared = pilot.settle(prepared, folder, display, weights)
-        tables.plan(prepared, console)
-        found = orchestrator.execute(prepared, folder, display, weights)
+        prepared = preparation.prepare(asked, observer.stage, folder)
+        with Store(folder, prepared.info()) as store:  # one lock from the pilot to the points
+            weights = orchestrator.Weights()
+            prepared = pilot.settle(prepared, store, observer, weights)
+            observer.planned(prepared, folder)
+            orchestrator.execute(prepared, store, observer, weights)
     finally:
-        display.close()
-    plan_tables.comparison(prepared.plan, found, console)
-    console.print(f"results in {folder}; pictures: hyperscale plot {folder}", highlight=False, soft_wrap=True)
+        observer.close()

@@ -1,7 +1,7 @@
 """The contract of an engine: requests in, finished chains out, as they finish."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -130,11 +130,33 @@ class Chain:
     branches: tuple[Branch, ...] = ()
 
 
+@dataclass(frozen=True)
+class Glimpse:
+    """A chain in flight, just after it got one more token.
+
+    Attributes:
+        request: As asked for.
+        tokens: Number of its tokens so far, a branch's included.
+        entries: Live entries that the token was drawn from, mean over layers and KV heads.
+        text: Decodes the text so far, when it is called; good until the next token.
+    """
+
+    request: Request
+    tokens: int
+    entries: float
+    text: Callable[[], str]
+
+
 class Engine(ABC):
     """A loaded model with one KV-compression method in force."""
 
     name: str
 
     @abstractmethod
-    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Chain]:
-        """Yield each chain when it finishes; a finished chain leaves the batch and the next request enters."""
+    def generate(
+        self, requests: Iterable[Request], sampling: Sampling, watch: Callable[[Glimpse], None] | None = None
+    ) -> Iterator[Chain]:
+        """Yield each chain when it finishes; a finished chain leaves the batch and the next request enters.
+
+        ``watch`` is told of every token of every chain, and changes nothing.
+        """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from hyperscale import noise
 from hyperscale.engines import passes
-from hyperscale.engines.base import Chain, Request, Sampling
+from hyperscale.engines.base import Chain, Glimpse, Request, Sampling
 from hyperscale.engines.live import Finish, Live
 from hyperscale.engines.sampling import draw, force
 from hyperscale.engines.steering import Steer
@@ -38,7 +39,7 @@ class Batch:
         cache: The live entries of all chains in flight.
     """
 
-    def __init__(self, engine: TorchEngine, sampling: Sampling) -> None:
+    def __init__(self, engine: TorchEngine, sampling: Sampling, watch: Callable[[Glimpse], None] | None = None) -> None:
         self._model, self._sampling, self._slots = engine.model, sampling, engine.batch_size
         self._device = engine.device
         config = engine.model.config
@@ -53,6 +54,7 @@ class Batch:
         self._end = end_ids(engine.model, engine.tokenizer)
         self._steer = Steer(engine.tokenizer, sampling.steering) if sampling.steering else None
         self._vocabulary = min(len(engine.tokenizer), config.vocab_size)
+        self._watch, self._rows = watch, len(attentions) * heads
         self._live: list[Live] = []
         self._resumed: list[tuple[Live, Snapshot]] = []
         self._next: Request | None = None
@@ -169,6 +171,9 @@ class Batch:
             chain.greedy &= bool(best)
             if (taken := chain.take(token, entries, logprob, self._end)) != token:
                 replaced[index] = taken
+            if self._watch is not None:
+                text = partial(self._decoder.text, chain.ids)
+                self._watch(Glimpse(chain.request, len(chain.ids), entries / self._rows, text))
         if replaced:  # the next step has to process what the chains have got
             at, ids = torch.tensor([list(replaced), list(replaced.values())], device=self._device)
             self._table[0, at] = ids

@@ -1,12 +1,12 @@
 """The reference engine: transformers' models on CPU or CUDA, continuous batching, memory really freed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 
 from hyperscale.engines import passes
-from hyperscale.engines.base import Chain, Engine, Request, Sampling
+from hyperscale.engines.base import Chain, Engine, Glimpse, Request, Sampling
 from hyperscale.engines.batch import Batch
 from hyperscale.engines.loading import check_config
 from hyperscale.engines.sampling import check
@@ -53,7 +53,9 @@ class TorchEngine(Engine):
         passes.install(model)
         Batch(self, Sampling())  # refuses a method that cannot run here before any work is done
 
-    def generate(self, requests: Iterable[Request], sampling: Sampling) -> Iterator[Chain]:
+    def generate(
+        self, requests: Iterable[Request], sampling: Sampling, watch: Callable[[Glimpse], None] | None = None
+    ) -> Iterator[Chain]:
         """See `Engine.generate`.
 
         Requests are drawn from the iterable as places become free. Neighbours with the same prompt share its prefill.
@@ -62,7 +64,7 @@ class TorchEngine(Engine):
             EngineError: A request or the sampling settings make no sense.
         """
         check(sampling)
-        batch = Batch(self, sampling)
+        batch = Batch(self, sampling, watch)
         waiting = iter(requests)
         while True:
             # Neither mode may leak into the caller's code between two chains.

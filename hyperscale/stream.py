@@ -1,0 +1,78 @@
+"""A chain as it is decoded, live in a terminal: its text, its length, and what its cache holds."""
+
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from hyperscale.kv.trace import dense_peak
+
+if TYPE_CHECKING:
+    from hyperscale.engines.base import Glimpse
+
+_EVERY = 0.08  # seconds between two pictures; more often is not seen and would cost time
+_LINES = 8
+
+
+class Stream:
+    """Follows one chain at a time, the first that it is told of, and vanishes when it is closed."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._live: Live | None = None
+        self._followed: tuple[str, str, int] | None = None
+        self._others: set[tuple[str, str, int]] = set()
+        self._first, self._started, self._drawn = 0, 0.0, 0.0
+
+    def update(self, title: str, glimpse: "Glimpse", note: str = "") -> None:
+        """Show a chain after one more token.
+
+        Args:
+            title: Whose chain it is.
+            glimpse: The chain; ignored if another one is followed.
+            note: What else there is to say about it.
+        """
+        now = time.monotonic()
+        chain = (title, glimpse.request.problem, glimpse.request.chain)
+        if self._live is None:
+            self._live = Live(console=self._console, auto_refresh=False, transient=True)
+            self._live.start()
+        # Each step tells of every chain in flight: who is told of twice in between has outlived the one followed.
+        if self._followed is None or chain in self._others:
+            self._followed, self._first, self._started = chain, glimpse.tokens, now
+        if chain != self._followed:
+            self._others.add(chain)
+            return
+        self._others.clear()
+        if now - self._drawn < _EVERY:
+            return
+        self._drawn = now
+        self._live.update(self._picture(title, glimpse, note), refresh=True)
+
+    def close(self) -> None:
+        """Take it off the screen."""
+        if self._live is not None:
+            self._live.stop()
+        self._live = self._followed = None
+        self._others.clear()
+
+    def _picture(self, title: str, glimpse: "Glimpse", note: str) -> Group:
+        full = dense_peak(len(glimpse.request.prompt_ids), glimpse.tokens)
+        figures = Text.assemble((title, "bold cyan"), f" · {glimpse.tokens:,} tokens")
+        if (passed := self._drawn - self._started) > 1:
+            figures.append(f" · {(glimpse.tokens - self._first) / passed:,.0f} tokens/s")
+        figures.append(f" · {glimpse.entries:,.0f} KV entries live, a full cache would hold {full:,}")
+        if note:
+            figures.append(f" · {note}", style="dim")
+        # Only what can be on the last lines is laid out: a chain has thousands of tokens.
+        width = self._console.width
+        said = plain(glimpse.text())[-width * _LINES :]
+        lines = Text(said, style="dim").wrap(self._console, width)[-_LINES:]
+        return Group(*lines, figures)
+
+
+def plain(text: str) -> str:
+    """A model's text without what a terminal would take for commands, and without half a character at its end."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text.rstrip("\ufffd"))
