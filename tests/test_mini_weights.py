@@ -18,7 +18,7 @@ from hyperscale.retrofit.check import check_gates
 from hyperscale.retrofit.loop import Recipe, Retrofit
 from hyperscale.scoring import graders
 
-CRS = (2, 4, 8)
+CRS = (4, 8)
 NAMES = ("base", *(f"dms{cr}" for cr in CRS))
 
 pytestmark = pytest.mark.skipif(not WEIGHTS.is_dir(), reason="the built-in weights are not part of this checkout")
@@ -60,14 +60,15 @@ def test_the_gates_decide_as_they_were_trained(cr):
     torch.manual_seed(0)
     check = check_gates(retrofit, [make_batch("shipped", 1, 1024)])
     check.require()
+    assert check.hard < 0.015
     assert check.alpha == pytest.approx(1 - 1 / cr, abs=0.12)
 
 
-def solve(name, method, cr, length):
-    """(problems solved, realised ratio) on the first six easy AIME problems, one greedy chain each."""
+def solve(kind, name, method, cr, length=640):
+    """(problems solved, realised ratio) on the first six easy problems of a benchmark, one greedy chain each."""
     model, tokenizer = load_model(WEIGHTS / name)
     engine = TorchEngine(model, tokenizer, methods.create(method, cr=cr))
-    task = tasks.load("mini_aime")
+    task = tasks.load(f"mini_{kind}")
     docs = {doc.id: doc for doc in task.docs(6 * LEVEL_COUNT) if doc.level == 1}
     requests = [Request(doc.id, 0, task.prompt_ids(doc, tokenizer), length) for doc in docs.values()]
     chains = list(engine.generate(requests, Sampling(temperature=0.0)))
@@ -79,12 +80,16 @@ def solve(name, method, cr, length):
     return solved, dense / sum(chain.trace.kv_reads[-1] for chain in chains)
 
 
-def test_the_base_solves_easy_problems():
-    solved, ratio = solve("base", "vanilla", 1, 512)
-    assert solved >= 4
+@pytest.mark.parametrize("kind", ["aime", "gpqa", "lcb"])
+def test_the_base_solves_easy_problems(kind):
+    solved, ratio = solve(kind, "base", "vanilla", 1)
+    assert solved >= 5
     assert ratio == pytest.approx(1)
 
 
-def test_dms_really_reads_less():
-    _, ratio = solve("dms8", "dms", 8, 192)
-    assert 2 < ratio < 10
+@pytest.mark.parametrize("kind", ["aime", "gpqa", "lcb"])
+def test_dms_solves_them_too_and_reads_a_fraction(kind):
+    # Chains of the easiest level are short, so that the window weighs more than on average.
+    solved, ratio = solve(kind, "dms8", "dms", 8)
+    assert solved >= 4
+    assert 4 < ratio < 10
