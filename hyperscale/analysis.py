@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hyperscale.bands import band_of
 from hyperscale.bootstrap import MIN_PROBLEMS, N_BOOT, Bootstrap, bootstraps
 from hyperscale.envelope import Envelope, evaluate
-from hyperscale.margins import Margin, Pair, band_of, check_axis, margins
+from hyperscale.margins import Margin, Pair, check_axis, margins
 from hyperscale.points import COSTS, Cell, Samples, cells
 
 Floats = NDArray[np.float64]

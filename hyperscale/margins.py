@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperscale.bootstrap import COVERAGE, FRONTIER, MIN_PROBLEMS, N_BOOT, Bootstrap, ends, reliable
-from hyperscale.envelope import Envelope, area, evaluate
+from hyperscale.envelope import Envelope, area
 from hyperscale.errors import ResultsError
 from hyperscale.points import COSTS, Cell, Samples, cells
 
@@ -26,8 +26,6 @@ __all__ = [
     "MIN_PROBLEMS",
     "Bootstrap",
     "Margin",
-    "band",
-    "band_of",
     "check_axis",
     "compare",
     "margin",
@@ -174,35 +172,6 @@ def parse_pairs(text: str) -> list[Pair]:
                 f"margins {text!r}: write pairs of two methods with commas between them, e.g. dms:vanilla,dms:window"
             )
     return [(pair[0], pair[1]) for pair in pairs]
-
-
-def band(part: Sequence[Cell], axis: str, at: Floats, n_boot: int = N_BOOT, seed: int = 0) -> tuple[Floats, Floats]:
-    """95 % bootstrap band of one method's frontier, interpolated in log2 of cost.
-
-    Args:
-        part: Cells of one method on one task.
-        axis: Cost axis.
-        at: (m,) costs.
-        n_boot: Number of resamples.
-        seed: Of the resampling.
-
-    Returns:
-        Lower and upper ends, each (m,), in percent; NaN where fewer than half of the resamples have a frontier, and
-        everywhere with fewer than `MIN_PROBLEMS` problems.
-    """
-    made = Bootstrap(part, n_boot, seed)
-    (method,) = made.methods
-    return band_of(made, method, axis, at)
-
-
-def band_of(made: Bootstrap, method: str, axis: str, at: Floats) -> tuple[Floats, Floats]:
-    """`band` of one of the bootstrap's methods, on frontiers that it keeps."""
-    problems = made.problems(method)
-    if len(problems) < MIN_PROBLEMS:
-        return np.full(len(at), np.nan), np.full(len(at), np.nan)
-    values = evaluate(made.envelope(method, axis, problems, log2=True), np.log2(at))
-    low, high = ends(values)
-    return np.clip(low, 0, 100), np.clip(high, 0, 100)
 
 
 def check_axis(axis: str) -> None:

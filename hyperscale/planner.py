@@ -186,6 +186,8 @@ def _nothing_fits(budget: Budget, candidates: Sequence[Point], ceilings: dict[st
         return BudgetError("nothing fits: the memory of the GPU holds no chain of any point; plan for a larger one")
     hint = f", {cost / ceiling * budget.amount:.3g}x" if budget.relative else ""
     more = "" if cheapest.arm.method == "vanilla" else ", or raise --cr"
+    if cheapest.source == CLOSED:  # which takes every chain to run to L
+        more += ", or see with --predict pilot whether chains end early enough to cost less"
     return BudgetError(
         f"nothing fits in {axis} {ceiling:,.0f}: the cheapest point is {cheapest} of {cheapest.arm.method} "
         f"on {cheapest.task} with {cost:,.0f}{hint}; raise the budget{more}"

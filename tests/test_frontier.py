@@ -7,11 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import chains, sample
 
+from hyperscale.bands import band, band_of
 from hyperscale.bootstrap import bootstraps
 from hyperscale.envelope import area, envelope, evaluate
 from hyperscale.errors import ResultsError
 from hyperscale.frontier import cells, frontier, margin, points
-from hyperscale.margins import band, band_of, margins, parse_pairs, reliable
+from hyperscale.margins import margins, parse_pairs, reliable
 
 POINT = st.tuples(st.floats(1, 1000), st.floats(0, 100))
 POINTS = st.lists(POINT, min_size=1, max_size=12)

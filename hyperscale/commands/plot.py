@@ -1,5 +1,6 @@
 """``hyperscale plot``."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,9 @@ def plot(
         str | None, typer.Option(help="Published results to show beside the run's: paper, or a folder.")
     ] = None,
     resamples: Annotated[int, typer.Option(min=100, help="Resamples of the problems for bands and intervals.")] = 1000,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print points and margins as one line of JSON (docs/machines.md).")
+    ] = False,
 ) -> None:
     """Draw accuracy against every cost (PNG, SVG, CSV) and print margins between methods with their intervals."""
     from hyperscale import margin_table, results
@@ -45,10 +49,24 @@ def plot(
     samples = [sample for run in runs for sample in run.samples]
     if not samples:
         raise ResultsError(f"{folder} holds no finished chain yet: nothing to draw")
-    console.print(f"{len(samples):,} chains of {len(runs)} run{'s' * (len(runs) > 1)}", highlight=False)
+    if not as_json:
+        console.print(f"{len(samples):,} chains of {len(runs)} run{'s' * (len(runs) > 1)}", highlight=False)
     made = analyse(samples, axes, pairs, resamples)
-    draw_analysis(
-        made, out or folder, published, lambda path: console.print(f"wrote {path}", highlight=False, soft_wrap=True)
-    )
+    files: list[str] = []
+
+    def wrote(path: Path) -> None:
+        files.append(str(path))
+        if not as_json:
+            console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+
+    draw_analysis(made, out or folder, published, wrote)
+    if as_json:
+        from hyperscale import events
+
+        margin_rows = margin_table.frame(made.margins).to_dict("records")
+        found = {"points": [cell.row() for cell in made.cells], "margins": margin_rows}
+        counts = {"runs": len(runs), "chains": len(samples)}
+        events.write(sys.stdout, {"schema": events.SCHEMA, **counts, "files": files, **found})
+        return
     shown = axes if axis else margin_table.AXES
     margin_table.show([each for each in made.margins if each.axis in shown], console, published)

@@ -1,9 +1,10 @@
 """``hyperscale score``."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,6 +36,9 @@ def score(
         typer.Option(help="With --vote best-of-n: logprob, or folder or hub id of a reward model. [logprob]"),
     ] = None,
     device: Annotated[str | None, typer.Option(help="With a reward model: cpu or cuda. [cpu]")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a line of JSON for each run (docs/machines.md).")
+    ] = False,
 ) -> None:
     """Grade a run's chains again with today's graders, or make its points with another strategy; generates nothing."""
     from hyperscale import rescoring, results
@@ -43,14 +47,15 @@ def score(
         raise ConfigError("--scorer and --device go with --vote best-of-n")
     files = arguments.pairs("--data", data) or {}
     if vote is None:
-        _grade(folder, sandbox or "auto", files)
+        _grade(folder, sandbox or "auto", files, as_json)
         return
     if sandbox is not None:
         raise ConfigError("--sandbox goes without --vote: with it, nothing is graded again")
-    console = terminal.console()
+    console = terminal.console(quiet=as_json)
     if scorer is not None:
         terminal.hush()
-    name = rescoring.choose(vote, scorer) or "each task's own"
+    chosen = rescoring.choose(vote, scorer)
+    name = chosen or "each task's own"
     for path in results.folders(folder):
         with _progress(console, f"scoring {path}") as step:
             points = rescoring.revote(path, vote, scorer, device=device or "cpu", data=files, step=step)
@@ -59,12 +64,14 @@ def score(
             highlight=False,
             soft_wrap=True,
         )
+        if as_json:
+            _print({"folder": str(path), "vote": chosen, "points": len(points)})
 
 
-def _grade(folder: Path, sandbox: str, data: dict[str, str]) -> None:
+def _grade(folder: Path, sandbox: str, data: dict[str, str], as_json: bool) -> None:
     from hyperscale import regrading, results
 
-    console = terminal.console()
+    console = terminal.console(quiet=as_json)
     for path in results.folders(folder):
         with _progress(console, f"grading {path}") as step:
             done = regrading.regrade(path, step, sandbox, data)
@@ -74,6 +81,15 @@ def _grade(folder: Path, sandbox: str, data: dict[str, str]) -> None:
             highlight=False,
             soft_wrap=True,
         )
+        if as_json:
+            counts = {"chains": done.chains, "answers": done.answers, "verdicts": done.verdicts}
+            _print({"folder": str(path), **counts, "points": len(done.points)})
+
+
+def _print(found: dict[str, Any]) -> None:
+    from hyperscale import events
+
+    events.write(sys.stdout, {"schema": events.SCHEMA, **found})
 
 
 @contextmanager

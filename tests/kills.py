@@ -1,0 +1,140 @@
+"""The command line in processes of their own, to be killed; each is forked from one that has the libraries loaded."""
+
+import contextlib
+import ctypes
+import io
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+LOADED = ["torch", "pandas", "hyperscale.pilot", "hyperscale.display", "hyperscale.mini.model", "hyperscale.points"]
+LOADED += ["hyperscale.engines.torch_engine", "hyperscale.engines.loading", "hyperscale.methods", "hyperscale.cli"]
+NO_MOUNT = 77
+
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(LOADED)
+
+
+def start(arguments, log, die=None):
+    """Run ``hyperscale`` with these arguments; what it prints goes to a file.
+
+    ``die``: (n, after): SIGKILL at the n-th time that it writes, syncs or renames a file of a run: before it does, or
+    right after, which for a write is after half of it.
+    """
+    process = _context.Process(target=_main, args=([str(a) for a in arguments], str(log), die))
+    process.start()
+    return process
+
+
+def finish(arguments, log, die=None, seconds=500):
+    """The exit code (negative: killed by that signal), and what was printed."""
+    process = start(arguments, log, die)
+    process.join(seconds)
+    assert process.exitcode is not None, f"hangs: {Path(log).read_text()}"
+    return process.exitcode, Path(log).read_text()
+
+
+def on_a_small_disk(arguments, folder, copy, log, sizes, seconds=500):
+    """The same command on a disk that grows from one time to the next; the run's folder is copied in the end."""
+    process = _context.Process(target=_mounted, args=([str(a) for a in arguments], folder, copy, str(log), sizes))
+    process.start()
+    process.join(seconds)
+    return process.exitcode, Path(log).read_text()
+
+
+def _redirect(log):
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    for name in ("stdout", "stderr"):
+        setattr(sys, name, os.fdopen(os.dup(descriptor), "w", buffering=1))
+
+
+def _main(arguments, log, die):
+    from hyperscale import cli
+
+    _redirect(log)
+    if die is not None:
+        _strike(*die)
+    sys.argv = ["hyperscale", *arguments]
+    cli.main()
+
+
+def _strike(left, after):
+    """Count writes, syncs and renames down, and die at the last."""
+
+    def counted(operation, half=None):
+        def call(*arguments, **options):
+            nonlocal left
+            left -= 1
+            done = None
+            if left or after:
+                done = (operation if left else half or operation)(*arguments, **options)
+            if not left:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return done
+
+        return call
+
+    class Torn:
+        """A file whose writes are counted."""
+
+        def __init__(self, file):
+            self._file = file
+            self.write = counted(file.write, self._half)
+
+        def _half(self, data):
+            self._file.write(data[: len(data) // 2])
+            if isinstance(self._file, io.TextIOBase):
+                self._file.flush()
+
+        def __getattr__(self, name):
+            return getattr(self._file, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self._file.close()
+
+    opened = Path.open
+
+    def torn(path, mode="r", *arguments, **options):
+        file = opened(path, mode, *arguments, **options)
+        return Torn(file) if mode in ("w", "ab") else file
+
+    Path.open = torn
+    Path.replace = counted(Path.replace)
+    os.fsync = counted(os.fsync)
+
+
+def _mounted(arguments, folder, copy, log, sizes):
+    from hyperscale import cli
+
+    _redirect(log)
+    if os.getuid() or ctypes.CDLL(None).unshare(0x00020000):  # mounts of its own, which end with it
+        sys.exit(NO_MOUNT)
+    sys.argv = ["hyperscale", *arguments]
+    for size in sizes:
+        first = size == sizes[0]
+        more = ["-t", "tmpfs", "tmpfs"] if first else []
+        if first and subprocess.run(["mount", "--make-rprivate", "/"], check=False).returncode:
+            sys.exit(NO_MOUNT)
+        kind = f"size={size}k" if first else f"remount,size={size}k"
+        if subprocess.run(["mount", "-o", kind, *more, folder], check=False).returncode:
+            sys.exit(NO_MOUNT)
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+        sys.stdout.write(f"{size} KiB: exit {code}\n")
+        if not code:
+            break
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copytree(Path(folder) / "run", copy)
+    sys.exit(code)
