@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from hyperscale.commands import gate, lists, plot, report, run, score
+from hyperscale.commands import gate, lists, plot, report, retrofit, run, score
 from hyperscale.errors import HyperscaleError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ FAILED = 2
 # What is left of a command that was interrupted; the others only read.
 _KEPT = {
     "run": "finished chains are kept; the same command resumes",
+    "retrofit": "checkpoints already written are kept; a retrofit does not resume, start again with another --out",
     "score": "a run is graded again whole or not at all; the same command starts again with the first one",
 }
 
@@ -49,6 +50,7 @@ for command in (
     report.report,
     score.score,
     gate.gate,
+    retrofit.retrofit,
     lists.models,
     lists.methods,
     lists.tasks,

@@ -1,13 +1,14 @@
 """Names of models, and the checkpoint that a method runs at a CR.
 
 A model is a name in ``models.yaml``, a local folder, or a hub id ``owner/name``. A local folder is one checkpoint
-(``config.json`` and weights) or a set of them: ``base/`` with retrofits ``dms2/``, ``dms4/``, … beside it.
+(``config.json`` and weights) or a set of them: ``base/`` with retrofits ``dms2/``, ``dms4/``, … beside it, or the
+retrofits alone with the record of ``hyperscale retrofit``, which names the base.
 """
 
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -123,12 +124,30 @@ def _local(name: str, folder: Path) -> Model:
         config = read_config(folder)
         dms = {float(config.get("dms_cr", 1.0)): str(folder)} if config.get("dms_window_size") is not None else {}
         return Model(name=name, base=str(folder), dms=dms, family=str(config.get("model_type", "")))
+    matches = ((re.fullmatch(r"dms(\d+(?:\.\d+)?)", path.name), path) for path in sorted(folder.iterdir()))
+    dms = {float(match[1]): str(path) for match, path in matches if match and (path / "config.json").is_file()}
+    dms = dict(sorted(dms.items()))
     if (folder / "base" / "config.json").is_file():
-        matches = ((re.fullmatch(r"dms(\d+(?:\.\d+)?)", path.name), path) for path in sorted(folder.iterdir()))
-        dms = {float(match[1]): str(path) for match, path in matches if match and (path / "config.json").is_file()}
         family = str(read_config(folder / "base").get("model_type", ""))
-        return Model(name=name, base=str(folder / "base"), dms=dict(sorted(dms.items())), family=family)
-    raise ModelError(f"{folder} is not a checkpoint: it has no config.json and no base/config.json")
+        return Model(name=name, base=str(folder / "base"), dms=dms, family=family)
+    if dms:
+        record = _record(folder)
+        known = _registry().get(str(record.get("model")), Model(name="", base=str(record["base"]), dms={}))
+        family = str(read_config(Path(next(iter(dms.values())))).get("model_type", ""))
+        return replace(known, name=name, base=str(record["base"]), dms=dms, family=family)
+    raise ModelError(f"{folder} is not a checkpoint: it has no config.json, no base/config.json and no dms<CR>/")
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What ``hyperscale retrofit`` wrote of a run."""
+    file = folder / "training.json"
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(record["base"], str):
+            return dict(record)
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise ModelError(f"{folder} has retrofits and no base/, and {file.name} does not name the base either")
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -163,20 +182,24 @@ def resolve(model: str, method: str, cr: float) -> Checkpoint:
             raise ModelError(
                 f"{model} has DMS checkpoints at CR {offer}, not {cr:g}: pass --cr {offer.replace(' ', '')}"
                 if offer
-                else f"{model} has no DMS checkpoint, which dms needs: {no_retrofit(model)}"
+                else f"{model} has no DMS checkpoint, which dms needs: {no_retrofit(model, cr)}"
             )
         path = found.dms[cr]
     if Path(path).is_absolute() and not (Path(path) / "config.json").is_file():
-        raise ModelError(f"the checkpoint {path} of {model} is missing: install the package again")
+        raise ModelError(f"the checkpoint {path} of {model} is missing: {_restore(model)}")
     return Checkpoint(path, found.name, found.family)
 
 
-def no_retrofit(model: str) -> str:
+def _restore(model: str) -> str:
+    return "install the package again" if model in _registry() else "put it back, or retrofit from where it is now"
+
+
+def no_retrofit(model: str, cr: float = 8.0) -> str:
     """What to do about a model that nobody has retrofitted with DMS."""
     offers = ", ".join(name for name, each in _registry().items() if each.dms)
     return (
-        f"no retrofit of {model} is known, and this version retrofits only the built-in model "
-        f"(python -m hyperscale.mini.train); pass the folder of a retrofit with --model, or choose one of {offers}"
+        f"make one with `hyperscale retrofit --model {model} --data FILE --cr {cr:g} --out DIR`, then "
+        f"`hyperscale run --model DIR --method dms --cr {cr:g}`; or choose one of {offers}"
     )
 
 

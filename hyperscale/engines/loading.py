@@ -29,7 +29,7 @@ def load_model(path: Path | str, *, device: str = "cpu", dtype: torch.dtype | st
 
     if isinstance(dtype, str):
         dtype = _dtype(dtype)
-    _check_device(device)
+    check_device(device)
     name = str(path)
     local = Path(path)
     if local.is_dir() and not (local / "config.json").is_file():
@@ -103,7 +103,12 @@ def _dtype(name: str) -> torch.dtype:
     return dtype
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Refuse devices that torch does not know or that are not here.
+
+    Raises:
+        ModelError: It is one.
+    """
     try:
         kind = torch.device(device).type
     except RuntimeError:

@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 
-from hyperscale.errors import RetrofitError
 from hyperscale.mini.data import KINDS, make_batch, stream
 from hyperscale.mini.model import CONTEXT, build, save
 from hyperscale.mini.pretrain import train
-from hyperscale.retrofit.check import check_gates
-from hyperscale.retrofit.loop import Recipe, Retrofit
+from hyperscale.retrofit.loop import Finished, Recipe, Retrofit
+from hyperscale.retrofit.outcome import finish
 
 TOY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
 
@@ -87,37 +86,11 @@ def _retrofit(base: Any, args: argparse.Namespace, targets: tuple[float, ...], l
     retrofit = Retrofit(base, recipe)
     held_out = [make_batch(f"held-out-{i}", args.dms_rows, length) for i in range(4)]
     batches = stream(f"dms-{args.seed}", args.dms_rows, length, args.workers)
-    records: list[dict[str, Any]] = []
-    refused: list[RetrofitError] = []
-    started = time.monotonic()
-    for finished in retrofit.run(batches):
-        check = check_gates(retrofit, held_out)
-        print(
-            f"DMS {finished.cr:g}x after {finished.steps} steps: KL {check.hard:.5f} with inference gates, "
-            f"{check.noisy:.5f} with training gates, mean eviction {check.alpha:.3f}"
-        )
-        name = f"dms{finished.cr:g}"
-        try:
-            check.require()
-        except RetrofitError as error:
-            refused.append(error)
-            name = f"refused-{name}"
+
+    def write(finished: Finished, name: str) -> None:
         save(finished.model, args.out / name, **finished.config.to_hf())
-        records.append(
-            {
-                "cr": finished.cr,
-                "steps": finished.steps,
-                "tokens": finished.tokens,
-                "seconds": time.monotonic() - started,
-                "kl_hard": check.hard,
-                "kl_noisy": check.noisy,
-                "alpha": check.alpha,
-                "log": finished.log,
-            }
-        )
-    if refused:
-        raise refused[0]
-    return records
+
+    return finish(retrofit, batches, held_out, write)
 
 
 def _device_name(device: str) -> str:

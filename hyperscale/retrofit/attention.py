@@ -8,7 +8,7 @@ merged by their log-sum-exp. On the CPU the same function is computed densely; i
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -160,3 +160,11 @@ def compile_layers(model: Any) -> None:
     """Compile each decoder layer's forward pass in place: one compilation serves all layers, hooks stay outside."""
     for layer in model.model.layers:
         layer.forward = torch.compile(layer.forward, dynamic=False)
+
+
+def checkpoint_layers(model: Any) -> None:
+    """Keep each decoder layer's input for the backward pass and compute the rest again; hooks stay outside."""
+    from torch.utils.checkpoint import checkpoint
+
+    for layer in model.model.layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)

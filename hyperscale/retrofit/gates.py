@@ -52,6 +52,12 @@ class GatedModel:
         logits: Tensor = self.model(**inputs, use_cache=False).logits
         return logits
 
+    def hidden(self, **inputs: Any) -> Tensor:
+        """The last hidden states, before the output layer; fills `alphas`."""
+        self.alphas = []
+        hidden: Tensor = self.model.model(**inputs, use_cache=False).last_hidden_state
+        return hidden
+
     def _before_layer(self, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         attention = layer.self_attn
         if self.mode == "off":

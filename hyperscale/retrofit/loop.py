@@ -16,9 +16,13 @@ import torch
 from torch import Tensor
 
 from hyperscale.methods.gate import GateConfig
-from hyperscale.retrofit.attention import Packed, compile_layers, use_packed_attention
+from hyperscale.retrofit.attention import Packed, checkpoint_layers, compile_layers, use_packed_attention
 from hyperscale.retrofit.gates import GatedModel
-from hyperscale.retrofit.losses import compression, distillation, savings, scheduled_cr
+from hyperscale.retrofit.losses import compression, distillation, distillation_in_parts, savings, scheduled_cr
+from hyperscale.retrofit.optimizer import StochasticAdamW, park
+
+#: Seconds after which a line is reported even if no step is due to be logged.
+INTERVAL = 30.0
 
 
 class TrainingBatch(Protocol):
@@ -48,6 +52,7 @@ class Recipe:
             (`hyperscale.retrofit.losses.savings`); otherwise in evicted tokens, the paper's loss.
         reach: Share of the nominal ratio that is asked for; 1 is the paper's.
         groups: Number of kinds of data, each pulled to the target by itself; 1 is the paper's loss.
+        accumulate: Batches of an optimiser step, their losses averaged.
         seed: Seed of the gates' noise.
     """
 
@@ -62,6 +67,7 @@ class Recipe:
     ledger: bool = False
     reach: float = 1.0
     groups: int = 1
+    accumulate: int = 1
     seed: int = 0
 
 
@@ -94,13 +100,27 @@ class Retrofit:
         teacher: The original model, a transformers causal LM on its device; it is frozen, not changed.
         recipe: Settings.
         report: Called with a line of text now and then.
+        dtype: Of the student's weights and gradients, the teacher's by default. The moments of AdamW are float32
+            whatever it is; bfloat16 weights are rounded stochastically.
+        frugal: Keep a layer's input instead of its activations, and compute the loss in parts. Slower, the same result.
     """
 
-    def __init__(self, teacher: Any, recipe: Recipe, *, report: Callable[[str], None] = print) -> None:
-        self.recipe, self.report = recipe, report
+    def __init__(
+        self,
+        teacher: Any,
+        recipe: Recipe,
+        *,
+        report: Callable[[str], None] = print,
+        dtype: torch.dtype | None = None,
+        frugal: bool = False,
+    ) -> None:
+        self.recipe, self.report, self.frugal = recipe, report, frugal
         self.device = next(teacher.parameters()).device
         torch.manual_seed(recipe.seed)
         student = copy.deepcopy(teacher).train()
+        if dtype is not None:
+            for parameter in student.parameters():
+                parameter.data = parameter.data.to(dtype)
         self.teacher = teacher.eval().requires_grad_(False)
         self.gated = GatedModel(student, GateConfig(window=recipe.window, cr=recipe.targets[-1]))
         student.requires_grad_(True)
@@ -108,9 +128,18 @@ class Retrofit:
             use_packed_attention(model)
             if self.device.type == "cuda":
                 compile_layers(model)
+        if frugal:
+            checkpoint_layers(student)
         self.steps = self.tokens = 0
         self.log: list[dict[str, Any]] = []
-        self._started = time.monotonic()
+        self._started = self._spoke = time.monotonic()
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of a whole run."""
+        return round((self.recipe.targets[-1] - 1.0) * self.recipe.steps_per_unit) + self.recipe.hard_steps * len(
+            self.recipe.targets
+        )
 
     def run(self, batches: Iterator[TrainingBatch]) -> Iterator[Finished]:
         """Train; yield a finished checkpoint at each target ratio."""
@@ -121,14 +150,19 @@ class Retrofit:
             while self.steps < until:
                 self.steps += 1
                 now = scheduled_cr(self.steps, r.steps_per_unit, r.targets[-1])
-                self._step(optimizer, next(batches), now, min(1.0, self.steps / r.warmup))
+                self._step(optimizer, batches, now, min(1.0, self.steps / r.warmup))
             # The hard phase is a branch: the gates go on learning from where they were.
-            trunk = copy.deepcopy(self.gated.model.state_dict()), self.steps, self.tokens, list(self.log)
+            last = cr == r.targets[-1]
+            weights = {} if last else {k: v.to("cpu", copy=True) for k, v in self.gated.model.state_dict().items()}
+            trunk = self.steps, self.tokens, list(self.log)
+            park(optimizer, "cpu")
             self._harden(cr, batches)
             config = replace(self.gated.config, cr=cr)
             yield Finished(cr, self.gated.model, config, self.steps, self.tokens, list(self.log))
-            weights, self.steps, self.tokens, self.log = trunk
-            self.gated.model.load_state_dict(weights)
+            self.steps, self.tokens, self.log = trunk
+            if not last:
+                self.gated.model.load_state_dict(weights)
+                park(optimizer, self.device)
 
     def _harden(self, cr: float, batches: Iterator[TrainingBatch]) -> None:
         """Train the weights alone with the gates of inference, the learning rate falling to zero."""
@@ -137,7 +171,7 @@ class Retrofit:
         for step in range(self.recipe.hard_steps):
             self.steps += 1
             warm = min(1.0, (step + 1) / self.recipe.warmup)
-            self._step(optimizer, next(batches), cr, min(warm, 1.0 - step / self.recipe.hard_steps))
+            self._step(optimizer, batches, cr, min(warm, 1.0 - step / self.recipe.hard_steps))
         self.gated.mode = "noisy"
 
     def _optimizer(self, *, gates: bool) -> torch.optim.Optimizer:
@@ -145,12 +179,40 @@ class Retrofit:
         groups = [{"params": self.gated.weight_parameters(), "lr": r.lr, "base_lr": r.lr}]
         if gates:
             groups.append({"params": self.gated.gate_parameters(), "lr": r.gate_lr, "base_lr": r.gate_lr})
+        if next(self.gated.model.parameters()).dtype == torch.bfloat16:
+            return StochasticAdamW(groups, betas=(0.9, 0.95))
         return torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0, fused=self.device.type == "cuda")
 
-    def _step(self, optimizer: torch.optim.Optimizer, batch: TrainingBatch, cr: float, lr_scale: float) -> None:
+    def _step(
+        self, optimizer: torch.optim.Optimizer, batches: Iterator[TrainingBatch], cr: float, lr_scale: float
+    ) -> None:
         r = self.recipe
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * lr_scale
+        kl, means = 0.0, [0.0] * r.groups
+        logged = self.steps % 25 == 0 or self.steps == 1
+        late = time.monotonic() - self._spoke > INTERVAL
+        for _ in range(r.accumulate):
+            loss, divergence, share = self._losses(next(batches), cr)
+            (loss / r.accumulate).backward()  # type: ignore[no-untyped-call]
+            if logged or late:
+                kl += divergence.item() / r.accumulate
+                means = [a + b / r.accumulate for a, b in zip(means, share[:, 0].tolist(), strict=True)]
+        torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], r.clip)
+        optimizer.step()
+        self.gated.model.zero_grad(set_to_none=True)
+        if logged:
+            self.log.append({"step": self.steps, "mode": self.gated.mode, "cr": cr, "kl": kl, "alpha": means})
+        if logged or late:
+            self._spoke = time.monotonic()
+            self.report(
+                f"{self._spoke - self._started:5.0f} s  step {self.steps:5d} {self.gated.mode:5s}  CR {cr:5.2f}  "
+                f"KL {kl:.5f}  alpha {' '.join(f'{a:.3f}' for a in means)}"
+            )
+
+    def _losses(self, batch: TrainingBatch, cr: float) -> tuple[Tensor, Tensor, Tensor]:
+        """What is minimised, the divergence in it, and the share saved by group and axis."""
+        r = self.recipe
         kl, alphas = self.divergence(batch)
         kind = batch.kind.to(self.device)
         group_of = kind if r.groups > 1 else torch.where(kind >= 0, 0, -1)
@@ -159,19 +221,8 @@ class Retrofit:
         if r.ledger:
             counted = savings(batch.document.to(self.device), batch.weight.to(self.device), r.window)
         short, share = compression(alphas, target, group_of, r.groups, *counted)
-        loss = kl + short if self.gated.mode == "noisy" else kl
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], r.clip)
-        optimizer.step()
-        self.gated.model.zero_grad(set_to_none=True)
         self.tokens += batch.ids.numel()
-        if self.steps % 25 == 0 or self.steps == 1:
-            means: list[float] = share[:, 0].tolist()
-            self.log.append({"step": self.steps, "mode": self.gated.mode, "cr": cr, "kl": kl.item(), "alpha": means})
-            self.report(
-                f"{time.monotonic() - self._started:5.0f} s  step {self.steps:5d} {self.gated.mode:5s}  CR {cr:5.2f}  "
-                f"KL {kl.item():.5f}  alpha {' '.join(f'{a:.3f}' for a in means)}"
-            )
+        return kl + short if self.gated.mode == "noisy" else kl, kl, share
 
     def divergence(self, batch: TrainingBatch) -> tuple[Tensor, list[Tensor]]:
         """KL of the student against the teacher on one batch, and the verdicts of its layers."""
@@ -180,8 +231,15 @@ class Retrofit:
             "position_ids": batch.position.to(self.device),
             "packed": Packed.build(batch.document.to(self.device), self.recipe.window),
         }
+        weight = batch.weight.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            if self.frugal:
+                with torch.no_grad():
+                    aim = self.teacher.model(**inputs, use_cache=False).last_hidden_state
+                hidden = self.gated.hidden(**inputs)
+                heads = self.gated.model.lm_head, self.teacher.lm_head
+                return distillation_in_parts(hidden, aim, *heads, weight), self.gated.alphas
             with torch.no_grad():
                 wanted = self.teacher(**inputs, use_cache=False).logits
             found = self.gated.forward(**inputs)
-        return distillation(found, wanted, batch.weight.to(self.device)), self.gated.alphas
+        return distillation(found, wanted, weight), self.gated.alphas

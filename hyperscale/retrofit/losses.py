@@ -1,8 +1,13 @@
 """The two losses of a DMS retrofit and the schedule of its target."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
+
+#: Tokens whose logits are held at a time by `distillation_in_parts`.
+LOSS_TOKENS = 1024
 
 
 def scheduled_cr(step: int, steps_per_unit: float, final: float) -> float:
@@ -25,6 +30,35 @@ def distillation(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
     log_teacher = log_softmax(teacher.float(), -1)
     divergence = (log_student.exp() * (log_student - log_teacher)).sum(-1)
     return (divergence * weight).sum() / weight.sum().clamp_min(1.0)
+
+
+def distillation_in_parts(
+    student: Tensor, teacher: Tensor, student_head: Any, teacher_head: Any, weight: Tensor, part: int = LOSS_TOKENS
+) -> Tensor:
+    """`distillation` from hidden states, ``part`` tokens at a time: no more logits are held than of one part.
+
+    Args:
+        student: (batch, sequence, hidden) last hidden states.
+        teacher: (batch, sequence, hidden), no gradient.
+        student_head: The student's output layer.
+        teacher_head: The teacher's.
+        weight: (batch, sequence) 1 where the token counts, else 0; logits are computed only where it counts.
+        part: Tokens whose logits are held at a time.
+
+    Returns:
+        A scalar, in nats per token.
+    """
+    from torch.utils.checkpoint import checkpoint
+
+    def of(found: Tensor, wanted: Tensor, counts: Tensor) -> Tensor:
+        with torch.no_grad():
+            aim = teacher_head(wanted)
+        return distillation(student_head(found), aim, counts) * counts.sum()
+
+    counted = weight > 0
+    parts = zip(*(torch.split(each[counted], part) for each in (student, teacher, weight)), strict=True)
+    sums: list[Tensor] = [checkpoint(of, *each, use_reentrant=False) for each in parts]
+    return torch.stack(sums).sum() / weight.sum().clamp_min(1.0)
 
 
 def savings(document: Tensor, generated: Tensor, window: int) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,108 @@
+"""What a retrofit takes in memory, told before any weights are loaded."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from hyperscale.errors import RetrofitError
+from hyperscale.retrofit.losses import LOSS_TOKENS
+
+GIB = 2**30
+#: Share of a device's memory that may be planned for; the rest is the allocator's and the kernels'.
+USABLE = 0.92
+#: Bytes a weight takes by the type of the student's weights: student, gradient, two float32 moments, the bfloat16
+#: teacher, and under float32 the bfloat16 copy that mixed precision makes.
+PER_WEIGHT = {"float32": 4 + 4 + 8 + 2 + 2, "bfloat16": 2 + 2 + 8 + 2}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes at the peak of a training step.
+
+    Attributes:
+        parameters: Number of weights.
+        weights: Student, gradients, moments and teacher.
+        activations: Layer inputs, one layer's activations, and one part of the logits.
+    """
+
+    parameters: int
+    weights: int
+    activations: int
+
+    def __str__(self) -> str:
+        return (
+            f"{(self.weights + self.activations) / GIB:,.1f} GiB ({self.weights / GIB:,.1f} for student, gradients, "
+            f"AdamW and teacher, {self.activations / GIB:,.1f} for activations)"
+        )
+
+
+def parameters_of(config: Any) -> int:
+    """Number of weights of a transformers configuration; nothing is allocated."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def estimate(parameters: int, weights: str, config: Any = None, rows: int = 0, length: int = 0) -> Estimate:
+    """Estimate from a number of weights; without a configuration the activations are left out.
+
+    Args:
+        parameters: Number of weights.
+        weights: Type of the student's weights, a key of `PER_WEIGHT`.
+        config: transformers configuration.
+        rows: Rows of a batch.
+        length: Tokens of a row.
+    """
+    if config is None:
+        return Estimate(parameters, parameters * PER_WEIGHT[weights], 0)
+    tokens, item = rows * length, 4 if weights == "float32" else 2
+    # Kept layer inputs; of one layer the residual stream, projections (with their doubled far part) and the MLP, each
+    # with its gradient; logits of one part in float32, some six times over.
+    inputs = config.num_hidden_layers * tokens * config.hidden_size * item
+    layer = tokens * (24 * config.hidden_size + 8 * config.intermediate_size) * item
+    logits = 6 * min(tokens, LOSS_TOKENS) * config.vocab_size * 4
+    return Estimate(parameters, parameters * PER_WEIGHT[weights], inputs + layer + logits)
+
+
+def available(device: str) -> tuple[str, int]:
+    """Name and bytes of a device's memory; the machine's for the CPU."""
+    import torch
+
+    if torch.device(device).type == "cuda":
+        properties = torch.cuda.get_device_properties(torch.device(device))
+        return properties.name, int(properties.total_memory)
+    return "this machine", os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def require(needed: Estimate, model: str, weights: str, device: tuple[str, int]) -> None:
+    """Refuse what does not fit.
+
+    Args:
+        needed: The estimate.
+        model: Name for the message.
+        weights: Type of the student's weights.
+        device: Name and bytes, as `available` gives them.
+
+    Raises:
+        RetrofitError: It does not fit; the message says what would.
+    """
+    name, memory = device
+    room = memory * USABLE
+    if needed.weights + needed.activations <= room:
+        return
+    least = needed.parameters * PER_WEIGHT["bfloat16"]
+    if needed.weights <= room:
+        advice = "pass fewer --rows or a smaller --length" + (
+            "" if weights == "bfloat16" else ", or --weights bfloat16"
+        )
+    elif weights != "bfloat16" and least <= room:
+        advice = f"--weights bfloat16 takes {least / GIB:,.0f} GiB and activations"
+    else:
+        advice = (
+            f"even with --weights bfloat16 it takes {least / GIB:,.0f} GiB and activations, so it needs a larger GPU, "
+            "or more than one, and this version trains on one only"
+        )
+    raise RetrofitError(f"retrofitting {model} takes about {needed}, and {name} has {memory / GIB:,.0f} GiB: {advice}")

@@ -1,0 +1,116 @@
+"""Documents of a retrofit: what is read, tokenised, counted and packed. And the parts that save memory."""
+
+import architectures
+import numpy as np
+import pyarrow
+import pytest
+import torch
+from pyarrow import parquet
+
+from hyperscale.retrofit import corpus, losses, optimizer, reading
+
+TEXTS = [f"{i:02d} " + "abc " * (3 + i) for i in range(20)]
+
+
+def build(tmp_path, entries, **changed):
+    settings = {"length": 48, "window": 4, "wanted": 10**6, "seed": 0, "everything": False} | changed
+    return corpus.build(reading.Source(tmp_path, "x", entries), architectures.tokenizer(), **settings)
+
+
+def words(document):
+    return architectures.tokenizer().decode(document.ids)
+
+
+def test_every_document_is_packed_once_and_whole(tmp_path):
+    made = build(tmp_path, TEXTS, length=128)
+    assert len(made.train) + len(made.held_out) == 20
+    found = []
+    for batch in corpus.Corpus([], made.train).check_batches(4, 128):
+        for row in range(4):
+            for number in range(int(batch.document[row].max()) + 1):
+                inside = batch.document[row] == number
+                ids = batch.ids[row][inside]
+                found.append(architectures.tokenizer().decode(ids))
+                assert batch.position[row][inside].tolist() == list(range(len(ids)))
+                assert batch.weight[row][inside].tolist() == [1.0] * (len(ids) - 1) + [0.0]
+                assert batch.kind[row][inside].tolist() == [0] * (len(ids) - 1) + [-1]
+        padding = batch.document < 0
+        assert batch.weight[padding].sum() == 0
+        assert (batch.kind[padding] == -1).all()
+    assert sorted(found) == sorted(words(each) for each in made.train)
+
+
+def test_a_long_text_is_split_and_nothing_of_it_is_lost(tmp_path):
+    text = "".join(chr(97 + i % 26) for i in range(130))
+    made = build(tmp_path, [text, "short but not too short"])
+    parts = [words(each) for each in made.train + made.held_out]
+    assert sorted(len(part.replace(architectures.END, "")) for part in parts) == [23, 34, 48, 48]
+
+
+def test_only_the_last_reply_counts_and_thinking_is_kept_once(tmp_path):
+    chat = [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "<think>\nsecret</think>two"},
+    ]
+    made = build(tmp_path, [chat, chat], length=400)
+    each = made.train[0]
+    text = words(each)
+    assert text == f"<|user|>one<|model|><think>\nsecret</think>two{architectures.END}"
+    assert architectures.tokenizer().decode(each.ids[each.start :]) == f"secret</think>two{architectures.END}"
+    whole = build(tmp_path, [chat, chat], length=400, everything=True)
+    assert whole.train[0].start == 1
+
+
+def test_no_more_is_tokenised_than_is_wanted(tmp_path):
+    made = build(tmp_path, TEXTS * 10, wanted=300)
+    assert 300 <= made.tokens + sum(len(each.ids) for each in made.held_out) < 420
+
+
+def test_the_same_seed_gives_the_same_batches(tmp_path):
+    made = build(tmp_path, TEXTS)
+    first, again, other = (next(made.batches(2, 48, seed)).ids for seed in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_all_kinds_of_files_are_read_in_order(tmp_path):
+    parquet.write_table(pyarrow.table({"text": ["b"], "other": [1]}), tmp_path / "2.parquet")
+    (tmp_path / "1.jsonl").write_text('{"text": "a"}\n\n')
+    (tmp_path / "3.txt").write_text("c\nd")
+    (tmp_path / "4.md").write_text("no")
+    source = reading.read(tmp_path)
+    assert (source.column, source.entries) == ("text", ["a", "b", "c\nd"])
+    assert reading.read(tmp_path / "2.parquet", "other").entries == [1]
+
+
+def test_the_loss_in_parts_is_the_loss():
+    torch.manual_seed(0)
+    head, other = torch.nn.Linear(8, 20), torch.nn.Linear(8, 20)
+    student = torch.randn(2, 15, 8, requires_grad=True)
+    teacher, weight = torch.randn(2, 15, 8), (torch.rand(2, 15) > 0.3).float()
+    whole = losses.distillation(head(student), other(teacher).detach(), weight)
+    (wanted,) = torch.autograd.grad(whole, student)
+    parts = losses.distillation_in_parts(student, teacher, head, other, weight, part=4)
+    (found,) = torch.autograd.grad(parts, student)
+    torch.testing.assert_close(parts, whole)
+    torch.testing.assert_close(found, wanted)
+    assert losses.distillation_in_parts(student, teacher, head, other, 0 * weight).item() == 0
+
+
+def test_stochastic_rounding_keeps_the_mean_and_small_steps_add_up():
+    torch.manual_seed(0)
+    value = torch.full((20000,), 0.02 + 2e-6)
+    rounded = optimizer.round_stochastically(value)
+    assert len(rounded.unique()) == 2
+    assert rounded.float().mean().item() == pytest.approx(0.02 + 2e-6, rel=1e-4)
+    weight = torch.nn.Parameter(torch.full((4000,), 0.02, dtype=torch.bfloat16))
+    exact = torch.nn.Parameter(torch.full((4000,), 0.02))
+    start = weight.float().mean().item()
+    made = optimizer.StochasticAdamW([{"params": [weight], "lr": 1e-5}])
+    reference = torch.optim.AdamW([exact], lr=1e-5, betas=(0.9, 0.95), weight_decay=0.0)
+    for _ in range(50):
+        for each, by in ((weight, made), (exact, reference)):
+            each.grad = torch.ones_like(each)
+            by.step()
+    assert weight.float().mean().item() - start == pytest.approx(exact.mean().item() - 0.02, rel=0.05)
+    assert np.isclose(exact.mean().item(), 0.0195, atol=1e-5)
