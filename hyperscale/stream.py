@@ -1,6 +1,7 @@
 """A chain as it is decoded, live in a terminal: its text, its length, and what its cache holds."""
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -23,7 +24,7 @@ class Stream:
         self._console = console
         self._live: Live | None = None
         self._followed: tuple[str, str, int] | None = None
-        self._others: set[tuple[str, str, int]] = set()
+        self._others: Counter[tuple[str, str, int]] = Counter()
         self._first, self._started, self._drawn = 0, 0.0, 0.0
 
     def update(self, title: str, glimpse: "Glimpse", note: str = "") -> None:
@@ -39,11 +40,12 @@ class Stream:
         if self._live is None:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
-        # Each step tells of every chain in flight: who is told of twice in between has outlived the one followed.
-        if self._followed is None or chain in self._others:
+        # Each step tells of every chain in flight, in some order: who comes three times in between has outlived the one
+        # that is followed.
+        if self._followed is None or self._others[chain] == 2:
             self._followed, self._first, self._started = chain, glimpse.tokens, now
         if chain != self._followed:
-            self._others.add(chain)
+            self._others[chain] += 1
             return
         self._others.clear()
         if now - self._drawn < _EVERY:
