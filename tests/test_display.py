@@ -11,6 +11,7 @@ from rich.console import Console
 from hyperscale import config, models, orchestrator, preparation, tables
 from hyperscale.display import Display
 from hyperscale.observer import Load
+from hyperscale.store import Store
 from hyperscale.tally import Tally
 
 
@@ -71,6 +72,25 @@ def test_small_models_show_a_first_chain_of_each_method_and_keep_it(run, tmp_pat
     lines = [(tmp_path / name / "samples.jsonl").read_text().count("\n") for name in "ab"]
     assert lines[0] == lines[1]
     assert "KV reads" not in show(run, tmp_path / "a", terminal=False)
+    assert "would hold" not in text  # nothing moves in a pipe
+
+
+def test_a_terminal_shows_a_first_chain_as_it_is_decoded(run, tmp_path):
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None, legacy_windows=False)
+    display = Display(console)
+    with Store(tmp_path / "run", run.info()) as store:
+        orchestrator.Line(run, store, "run", display, orchestrator.Weights()).demonstrate()
+        display.close()
+        assert len(store.samples) == 2
+        chains = {sample["method"]: sample for sample in store.samples}
+    text = console.file.getvalue()
+    for method in ("vanilla", "dms 8×"):
+        full = len(next(iter(run.problems.values()))[0].prompt_ids)
+        assert f"{method} · 1 tokens · " in text
+        assert f"KV entries live, a full cache would hold {full}" in text
+    assert chains["vanilla"]["text"].split()[0] in text
+    assert text.count("problem ") >= 1
+    assert text.rindex("would hold") < text.rindex("KV reads · peak")
 
 
 def test_running_figures(monkeypatch):
@@ -90,6 +110,10 @@ def test_running_figures(monkeypatch):
     old = Tally(Load(chains=1, most_tokens=100, batch_size=2))
     old.add(sample, fresh=False)
     assert "tokens/s" not in str(old)
+
+
+def test_an_accuracy_without_an_error():
+    assert (tables.accuracy(50.0, 1.26), tables.accuracy(100.0, float("nan"))) == ("50.0 ± 1.3", "100.0")
 
 
 @pytest.mark.parametrize(
