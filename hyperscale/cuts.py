@@ -26,6 +26,16 @@ class Cut(NamedTuple):
     dense: float
 
 
+def eligible(sample: Sample, length: int) -> bool:
+    """Whether a run with maximum ``length`` would have had this chain: it ran that far, under a rule that is the same.
+
+    An eligible chain that `cut` returns None for was not looked at there: then no point of that L can be made, as the
+    chains that ended before are no random choice.
+    """
+    limit = sample["max_new_tokens"]
+    return bool(limit == length or (limit > length and sample.get("length_invariant", True)))
+
+
 def cut(sample: Sample, length: int, scorer: str | None = None) -> Cut | None:
     """The chain as a run with maximum ``length`` would have given it, or None if the sample cannot tell.
 
@@ -40,8 +50,8 @@ def cut(sample: Sample, length: int, scorer: str | None = None) -> Cut | None:
     Raises:
         ResultsError: The sample lacks the scores.
     """
-    limit, lengths = sample["max_new_tokens"], sample["lengths"]
-    if limit < length or (limit > length and not sample.get("length_invariant", True)):
+    lengths = sample["lengths"]
+    if not eligible(sample, length):
         return None
     if "branches" in sample and (lengths[-1] > length or sample["finish"] == "length"):
         for branch in sample["branches"]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperscale.cuts import Cut, Sample, cut
+from hyperscale.cuts import Cut, Sample, cut, eligible
 from hyperscale.errors import ResultsError
 from hyperscale.scoring import strategies as registry
 from hyperscale.scoring.strategies import Strategy
@@ -125,7 +125,8 @@ def cells(samples: Samples, strategies: Mapping[str, str] | None = None) -> list
     """The points before averaging over problems; arguments and errors as for `points`.
 
     Only problems with at least W chains at an L count for that point: after an interruption a point may rest on few
-    (``n_problems``), and as quick chains finish first, these are not a random choice. W runs over powers of two.
+    (``n_problems``), and as quick chains finish first, these are not a random choice. W runs over powers of two. No
+    point is made at an L of the task that the run did not look at, as with ``--length`` and longer ones alone.
     """
     groups: dict[Arm, list[Sample]] = {}
     try:
@@ -166,8 +167,11 @@ def _arm_cells(arm: Arm, samples: Sequence[Sample], strategies: Mapping[str, str
     for length in sorted(limits | {n for n in seen if n <= max(limits)}):
         # Keyed by chain, so that a chain generated for two different L counts once.
         chains: dict[tuple[str, int], dict[int, Cut]] = {}
-        for sample in samples:
-            if (one := cut(sample, length, strategy.scorer)) is not None:
+        some = [(sample, cut(sample, length, strategy.scorer)) for sample in samples if eligible(sample, length)]
+        if any(one is None for _, one in some):
+            continue  # a run that did not look there: only its chains that ended earlier are known, the easy ones
+        for sample, one in some:
+            if one is not None:
                 key = (str(sample["problem"]), int(sample["seed"]))
                 chains.setdefault(key, {})[int(sample["chain"])] = one
         rows = [_Row(*key, [group[chain] for chain in sorted(group)]) for key, group in chains.items()]

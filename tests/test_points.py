@@ -73,6 +73,14 @@ def test_chains_of_a_length_count_only_up_to_it():
     assert point(table, 1, 2048).accuracy == 100
 
 
+def test_no_point_stands_at_a_length_that_the_run_did_not_look_at():
+    """Else the chains that ended before it would, which are the easy ones."""
+    lines = [sample("easy", tokens=100)] * 9 + [sample("hard", answer="2", tokens=2048)]
+    blind = {"lengths": [2048], "kv_reads": [9.0], "peak_kv": [9.0], "chars": [1], "answers": ["2"], "correct": [False]}
+    assert list(points(lines).L) == list(LENGTHS)
+    assert list(points([*lines[:-1], {**lines[-1], **blind}]).L) == [2048]
+
+
 def test_methods_that_depend_on_the_maximum_length_are_never_cut():
     lines = [sample("a", 0, "h2o", 4.0, limit=L, tokens=200, length_invariant=False) for L in (512, 2048)]
     table = points(lines)
