@@ -31,18 +31,9 @@ def lines(text):
 
 def test_a_run_in_json_lines(weights, tmp_path, monkeypatch, capsys):
     call = caller(monkeypatch, capsys, tmp_path)
-    options = (
-        "--model",
-        weights,
-        "--method",
-        "vanilla,dms",
-        "--task",
-        "mini_aime",
-        "--grid",
-        "ci",
-        "--length",
-        "16,32",
-    )
+    monkeypatch.setattr(events, "INTERVAL", math.inf)  # however slow the machine is
+    options = ("--model", weights, "--method", "vanilla,dms", "--task", "mini_aime", "--grid", "ci")
+    options = (*options, "--length", "16,32")
     command = ("run", *options, "--budget", "2x", "--limit", "1", "--predict", "pilot", "--out", "run", "--json")
     code, out, err = call(*command)
     assert (code, err) == (0, "")
@@ -101,12 +92,26 @@ def test_a_run_in_json_lines(weights, tmp_path, monkeypatch, capsys):
 
 def test_a_dry_run_tells_its_plan_only(weights, tmp_path, monkeypatch, capsys):
     call = caller(monkeypatch, capsys, tmp_path)
-    code, out, err = call("run", "--model", weights, "--task", "mini_aime", "--budget", "all", "--dry-run", "--json")
+    code, out, err = call(
+        "run", "--model", weights, "--task", "mini_aime", "--grid", "mini", "--budget", "all", "--dry-run", "--json"
+    )
     assert (code, err) == (0, "")
     planned = lines(out)[-1]
     assert planned["event"] == "planned"
     assert planned["ceilings"] == {"mini_aime": None}
-    code, out, _ = call("run", "--model", weights, "--task", "mini_aime", "--budget", "tokens=1", "--dry-run", "--json")
+    code, out, _ = call(
+        "run",
+        "--model",
+        weights,
+        "--task",
+        "mini_aime",
+        "--grid",
+        "mini",
+        "--budget",
+        "tokens=1",
+        "--dry-run",
+        "--json",
+    )
     assert code == 2
     assert lines(out)[-1]["event"] == "failed"
 
