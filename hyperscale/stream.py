@@ -1,5 +1,6 @@
 """A chain as it is decoded, live in a terminal: its text, its length, and what its cache holds."""
 
+import math
 import time
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -44,6 +45,7 @@ class Stream:
         # that is followed.
         if self._followed is None or self._others[chain] == 2:
             self._followed, self._first, self._started = chain, glimpse.tokens, now
+            self._drawn = -math.inf  # a new one is seen at once
         if chain != self._followed:
             self._others[chain] += 1
             return

@@ -177,7 +177,7 @@ def test_a_changed_configuration_is_refused_and_leaves_no_trace(weights, whole, 
     folder = whole[0]
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     for change, said in (
-        ({"temperature": 0.3}, "temperature was 0.8, now 0.3"),
+        ({"temperature": 0.3}, "temperature was 0.6, now 0.3"),
         ({"limit": 5}, "limit was 4, now 5"),
         ({"budget": "3x"}, 'budget was "2x", now "3x"'),
     ):
@@ -209,7 +209,7 @@ def test_a_full_disk(weights, whole, tmp_path):
 def test_a_limit_on_the_size_of_files(weights, whole, tmp_path):
     """Stands for a full disk where none can be mounted."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    for most in (6000, 20000, soft):
+    for most in (6000, 10000, soft):
         process = kills.start(command(weights, tmp_path), tmp_path / "log")
         if most != soft:
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, hard))
