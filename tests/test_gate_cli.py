@@ -212,6 +212,29 @@ def test_the_workflow_uses_the_action_and_its_options_exist():
     assert workflow["permissions"] == {"contents": "read"}
 
 
+def test_the_workflow_s_baseline_holds_the_points_of_its_plan():
+    """And the plan depends on the command alone, not on how long the chains of a pilot are."""
+    workflow = yaml.safe_load(WORKFLOW.read_text())
+    (given,) = [
+        step["with"]
+        for job in workflow["jobs"].values()
+        for step in job["steps"]
+        if "with" in step and "run" in step["with"]
+    ]
+    assert given["run"] in (REPOSITORY / "docs" / "gate.md").read_text()
+    words = given["run"].split()
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    assert options["--predict"] == "closed"
+    most, lengths = int(options["--budget"].removeprefix("tokens=")), map(int, options["--length"].split(","))
+    planned = {(L, W) for L in lengths for W in (1, 2, 4, 8) if most >= W * L}
+    baseline = gate.read(REPOSITORY / given["baseline"])
+    assert {arm.method for arm in baseline.arms} == set(options["--method"].split(","))
+    assert {arm.task for arm in baseline.arms} == {"mini_aime", "mini_gpqa", "mini_lcb"}
+    for arm in baseline.arms:
+        assert len(baseline.tasks[arm.task].problems) == int(options["--limit"])
+        assert {(cut.L, width) for cut in arm.cuts for width in cut.accuracy} == planned
+
+
 def test_the_action_generates_with_the_options_given(tmp_path):
     (step,) = [step for step in steps(ACTION) if step["name"] == "generate"]
     options = "--model mini --method vanilla,dms --cr 8 --limit 3 --dry-run"
