@@ -21,7 +21,7 @@ def test_defaults_of_the_built_in_model():
 def test_methods_meet_at_the_crs_of_the_dms_checkpoints():
     found = resolved(methods=["vanilla", "dms", "window"])
     assert found.crs == (4.0, 8.0)
-    assert (found.crs_of("vanilla"), found.crs_of("window")) == ((1.0,), (2.0, 4.0, 8.0))
+    assert (found.crs_of("vanilla"), found.crs_of("window")) == ((1.0,), (4.0, 8.0))
     assert resolved(methods=["dms"], crs=[8]).crs == (8.0,)
     assert resolved(model="qwen-r1-7b", methods=["random"], tasks=["t"]).crs == (4.0, 8.0)  # none: the grid's
 

@@ -18,8 +18,8 @@ def prepared(tmp_path, monkeypatch):
     docs = {f"{TASK}/{doc.id}": doc for doc in load(TASK).docs(2)}
     generate = TorchEngine.generate
 
-    def repeat(self, requests, sampling):
-        for chain in generate(self, requests, sampling):
+    def repeat(self, requests, sampling, watch=None):
+        for chain in generate(self, requests, sampling, watch):
             doc = docs[chain.problem]
             text = f"They ask: {doc.prompt}\nSo.</think>{doc.prompt}\nAnswer: {doc.target}"
             trace = dataclasses.replace(chain.trace, chars=[len(text)] * len(chain.trace.lengths))

@@ -1,7 +1,6 @@
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -46,15 +45,14 @@ def test_a_long_box_that_is_no_integer_is_cut_and_wrong():
     assert not grader.correct(answer, "4" * 1000)
 
 
+@pytest.mark.timeout(60)  # quadratic time would be hours
 @pytest.mark.parametrize("name", ["integer", "math", "choice", "code", "livecodebench"])
 @pytest.mark.parametrize(
     "piece", ["```python\n", "```\n", "Answer: ", "\\boxed{", "\\text{", "answer: \\boxed{", "</think>", "   "]
 )
 def test_text_that_repeats_itself_takes_linear_time(name, piece):
-    start = time.perf_counter()
     graders.get(name).extract("</think>" + piece * (400_000 // len(piece)))
     graders.get(name).extract("</think>\\boxed{" + piece * (400_000 // len(piece)) + "}")
-    assert time.perf_counter() - start < 2
 
 
 def test_integer_answers_that_are_equal_are_voted_on_as_one():

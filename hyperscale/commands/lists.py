@@ -30,7 +30,8 @@ def budgets() -> None:
 
     _list(budget.available())
     typer.echo(
-        "or a ceiling per problem: 8x (base points), kv_reads=2^28, peak_kv=32Ki, peak_bytes=8GiB, tokens=1M, seconds=600, all"
+        "or a ceiling per problem: 8x (base points), kv_reads=2^28, peak_kv=32Ki, peak_bytes=8GiB, tokens=1M, "
+        "seconds=600, all"
     )
 
 
