@@ -114,10 +114,10 @@ def test_a_grid_narrows_the_lengths():
 
 
 def test_shipped_grids():
-    assert set(available()) >= {"ci", "mini", "paper"}
+    assert set(available()) >= {"ci", "mini", "one", "paper"}
     paper = Grid.load("paper")
     assert (paper.widths, paper.lengths, paper.crs) == ((1, 2, 4, 8), (8192, 16384, 32768), (4.0, 8.0))
-    with pytest.raises(BudgetError, match="unknown grid 'nope': choose one of ci, mini, paper"):
+    with pytest.raises(BudgetError, match="unknown grid 'nope': choose one of ci, mini, one, paper"):
         Grid.load("nope")
 
 
