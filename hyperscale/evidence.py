@@ -68,8 +68,9 @@ class Trail:
     def at(self, length: int, room: int = 0) -> Cut:
         """The chain with at most ``length`` tokens, and ``room`` more if they cut it off: a forced answer's.
 
-        Between checkpoints costs are interpolated linearly, which overestimates reads, as they are convex. A chain that
-        was cut off earlier is taken to run on to ``length`` at the compression it had, the most it can cost by what is
+        Between checkpoints it is taken to have read at an even compression, and to have peaked in proportion to what a
+        full cache would hold: exact for vanilla, near for methods that keep a share of what they see. A chain that was
+        cut off earlier is taken to run on to ``length`` at the compression it had, the most it can cost by what is
         known of it; forced answers likewise.
         """
         own = self.lengths[-1]
@@ -90,11 +91,17 @@ class Trail:
 
     def _between(self, length: int) -> Cut:
         after = next(i for i, n in enumerate(self.lengths) if n >= length)
-        start, reads = (self.lengths[after - 1], self.kv_reads[after - 1]) if after else (0, 0.0)
-        share = (length - start) / (self.lengths[after] - start)
-        reads += share * (self.kv_reads[after] - reads)
-        # A peak only grows, so that of the next checkpoint is a bound.
-        return Cut(reads, self.peak_kv[after], length, self.seconds * length / self.lengths[-1])
+        start, reads, peak = 0, 0.0, 0.0
+        if after:
+            start, reads, peak = self.lengths[after - 1], self.kv_reads[after - 1], self.peak_kv[after - 1]
+        end = self.lengths[after]
+        before = dense_reads(self.prompt, start) if start else 0
+        whole = dense_reads(self.prompt, end) - before
+        share = (dense_reads(self.prompt, length) - before) / whole if whole else 1.0
+        peak = max(peak, self.peak_kv[after] * dense_peak(self.prompt, length) / max(dense_peak(self.prompt, end), 1))
+        return Cut(
+            reads + share * (self.kv_reads[after] - reads), peak, length, self.seconds * length / self.lengths[-1]
+        )
 
 
 @dataclass(frozen=True)
