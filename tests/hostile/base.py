@@ -39,6 +39,7 @@ class World:
     def fill(self, source: str) -> str:
         words = {
             "@FOLDER@": str(self.folder),
+            "@HOME@": str(Path.home()),
             "@TCP@": str(self.tcp),
             "@UDP@": str(self.udp),
             "@ABSTRACT@": self.abstract,

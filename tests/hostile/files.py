@@ -14,7 +14,7 @@ def _(outcome, world):
 
 
 @case("reads /etc/shadow, hosts and ssh keys", """
-def f(x): return tried(*[lambda p=p: open(p).read() for p in ("/etc/shadow", "/etc/hosts", "/root/.ssh/id_rsa")])
+def f(x): return tried(*[lambda p=p: open(p).read() for p in ("/etc/shadow", "/etc/hosts", "@HOME@/.ssh/id_rsa")])
 """)  # fmt: skip
 def _(outcome, world):
     refused(outcome, world)
@@ -22,7 +22,7 @@ def _(outcome, world):
 
 @case("lists the home folders", """
 def f(x):
-    return tried(*[lambda p=p: os.listdir(p) for p in ("/home", os.path.expanduser("~") + "/.ssh", "/root/.ssh", "/etc")])
+    return tried(*[lambda p=p: os.listdir(p) for p in ("/home", os.path.expanduser("~") + "/.ssh", "@HOME@/.ssh", "/etc")])
 """)  # fmt: skip
 def _(outcome, world):
     refused(outcome, world)
