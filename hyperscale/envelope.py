@@ -94,6 +94,17 @@ def area(e: Envelope, low: Floats, high: Floats) -> Floats:
     return np.asarray(trapezoids.sum(axis=-1) + flat[..., 0], dtype=np.float64)
 
 
+def gap(a: Envelope, b: Envelope) -> tuple[Floats, Floats, Floats]:
+    """Mean height of a above b over their common interval, with the interval's ends; NaN where there is none."""
+    low = np.maximum(a.x[..., 0], b.x[..., 0])
+    high = np.minimum(a.end, b.end)
+    common = np.isfinite(low) & np.isfinite(high) & (low < high)
+    safe_low, safe_high = np.where(common, low, 0.0), np.where(common, high, 1.0)
+    with np.errstate(invalid="ignore"):
+        gap = (area(a, safe_low, safe_high) - area(b, safe_low, safe_high)) / (safe_high - safe_low)
+    return np.where(common, gap, np.nan), low, high
+
+
 def _slope(x0: Floats, x1: Floats, y0: Floats, y1: Floats) -> Floats:
     """Slopes of segments; 0 for those without length."""
     with np.errstate(invalid="ignore"):  # a row without any point holds infinities

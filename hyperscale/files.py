@@ -4,6 +4,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from hyperscale.errors import HyperscaleError
+
 _CHUNK = 2**16
 
 
@@ -47,3 +49,20 @@ def complete(path: Path) -> int:
                 return start + at + 1
             end = start
     return 0
+
+
+def data_files(path: Path, suffixes: tuple[str, ...], error: type[HyperscaleError]) -> list[Path]:
+    """A file, or a folder's files of the right kinds in the order of their names.
+
+    Raises:
+        HyperscaleError: Of the type given: there is no such path, or the folder has no such file.
+    """
+    path = path.expanduser()
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix in suffixes)
+        if not files:
+            raise error(f"{path} holds no {' or '.join(suffixes)} file: pass --data a file or a folder of them")
+        return files
+    if path.is_file():
+        return [path]
+    raise error(f"no file or folder {path}: pass --data a {' or '.join(suffixes)} file, or a folder of them")

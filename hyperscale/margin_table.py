@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -12,6 +11,7 @@ from hyperscale.bootstrap import MIN_PROBLEMS, bootstraps
 from hyperscale.margins import Interval, Margin
 from hyperscale.margins import margins as all_margins
 from hyperscale.points import cells
+from hyperscale.tables import STYLE
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -24,14 +24,6 @@ COLUMNS = (
     *("linear", "linear_low", "linear_high", "log2", "log2_low", "log2_high"),
 )
 NONE = "·"  # no published value
-_STYLE: dict[str, Any] = {
-    "title_justify": "left",
-    "title_style": "bold",
-    "box": box.SIMPLE_HEAD,
-    "pad_edge": False,
-    "show_edge": False,
-    "padding": (0, 1, 0, 0),
-}
 
 
 def margins(samples: Sequence[dict[str, Any]], console: Console) -> None:
@@ -48,7 +40,7 @@ def show(found: Sequence[Margin], console: Console, reference: "Reference | None
     over = f" over {found[0].b}" if one else ""
     of = "" if several else f" ({found[0].model})"
     matched = reference is not None and any(published(each, reference) != NONE for each in found)
-    table = Table(title=f"Margins{over}{of}, points, 95 % interval", **_STYLE)
+    table = Table(title=f"Margins{over}{of}, points, 95 % interval", **STYLE)
     for name in (*(("model",) if several else ()), "task", "method" if one else "margin", "axis"):
         table.add_column(name, no_wrap=True)
     for name in ("linear axis", "log2 axis", *((reference.name,) if reference and matched else ())):

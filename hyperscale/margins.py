@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperscale.bootstrap import COVERAGE, FRONTIER, MIN_PROBLEMS, N_BOOT, Bootstrap, ends, reliable
-from hyperscale.envelope import Envelope, area
+from hyperscale.envelope import gap
 from hyperscale.errors import ResultsError
 from hyperscale.points import COSTS, Cell, Samples, cells
 
@@ -121,7 +121,7 @@ def compare(made: Bootstrap, a: str, b: str, axis: str) -> Margin:
     if not problems:
         return Margin(a, b, arm.task, axis, np.nan, NOWHERE, np.nan, NOWHERE, NOWHERE, 0, arm.model)
     (linear, low, high), (log2, _, _) = (
-        _gap(*(made.envelope(method, axis, problems, log2=log2) for method in (a, b))) for log2 in (False, True)
+        gap(*(made.envelope(method, axis, problems, log2=log2) for method in (a, b))) for log2 in (False, True)
     )
     n = len(problems)
     interval = NOWHERE if np.isnan(linear[0]) else (float(low[0]), float(high[0]))
@@ -202,17 +202,6 @@ def _of(found: Sequence[Cell], method: str, task: str) -> list[Cell]:
 
 def _methods(made: Iterable[Bootstrap]) -> list[str]:
     return sorted({method for each in made for method in each.methods})
-
-
-def _gap(a: Envelope, b: Envelope) -> tuple[Floats, Floats, Floats]:
-    """Mean height of a above b over their common interval, with the interval's ends; NaN where there is none."""
-    low = np.maximum(a.x[..., 0], b.x[..., 0])
-    high = np.minimum(a.end, b.end)
-    common = np.isfinite(low) & np.isfinite(high) & (low < high)
-    safe_low, safe_high = np.where(common, low, 0.0), np.where(common, high, 1.0)
-    with np.errstate(invalid="ignore"):
-        gap = (area(a, safe_low, safe_high) - area(b, safe_low, safe_high)) / (safe_high - safe_low)
-    return np.where(common, gap, np.nan), low, high
 
 
 def _ci(values: Floats, problems: int) -> Interval:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperscale.errors import TaskError, first_line
+from hyperscale.files import data_files
 
 Row = dict[str, Any]
 SUFFIXES = (".jsonl", ".parquet")
@@ -45,14 +46,7 @@ def local(path: Path) -> list[Row]:
         TaskError: There is no such file, it is neither JSONL nor Parquet, or it is malformed or empty.
     """
     path = path.expanduser()
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
-        if not files:
-            raise TaskError(f"{path} holds no {' or '.join(SUFFIXES)} file: pass --data the file or folder of the task")
-    elif path.is_file():
-        files = [path]
-    else:
-        raise TaskError(f"no file or folder {path}: pass --data a JSONL or Parquet file, or a folder of them")
+    files = data_files(path, SUFFIXES, TaskError)
     rows = [row for file in files for row in _rows(file)]
     if not rows:
         raise TaskError(f"{path} holds no rows")

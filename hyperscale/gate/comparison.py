@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperscale.config import VANILLA
-from hyperscale.envelope import area, envelope
+from hyperscale.envelope import envelope, gap
 from hyperscale.errors import ResultsError
 from hyperscale.gate.matching import Pair, Point, match
 from hyperscale.gate.records import AXES, CutRecord, Record
@@ -174,10 +174,11 @@ def _margins(points: Sequence[Point], old: _Side, new: _Side, sign: Floats) -> I
             with np.errstate(divide="ignore"):
                 accuracy, cost = means[0], transform(means[1])
             for method in sorted(places.keys() - {VANILLA}):
-                values = [
-                    gap(*((cost[side][:, places[name]], accuracy[side][:, places[name]]) for name in (method, VANILLA)))
+                sides = (
+                    [envelope(cost[side][:, places[n]], accuracy[side][:, places[n]]) for n in (method, VANILLA)]
                     for side in (0, 1)
-                ]
+                )
+                values = [gap(*frontiers)[0] for frontiers in sides]
                 yield method, f"margin, {axis}, {scale}", np.array(values)
 
 
@@ -185,21 +186,3 @@ def _swapped(old: Floats, new: Floats, sign: Floats) -> tuple[Floats, Floats]:
     """(swaps, points) means over problems of the new and of the old side after swaps."""
     middle, apart = (new + old).mean(axis=0) / 2, sign @ ((new - old) / 2) / len(old)
     return middle + apart, middle - apart
-
-
-def gap(a: tuple[Floats, Floats], b: tuple[Floats, Floats]) -> Floats:
-    """Margins of ``a`` over ``b``, as `hyperscale.margins` defines them, for points that are means already.
-
-    Args:
-        a: Costs and accuracies, (swaps, points) each.
-        b: Likewise.
-
-    Returns:
-        (swaps,); NaN where the frontiers have no common costs.
-    """
-    above, below = envelope(*a), envelope(*b)
-    low, high = np.maximum(above.x[:, 0], below.x[:, 0]), np.minimum(above.end, below.end)
-    common = np.isfinite(low) & np.isfinite(high) & (low < high)
-    low, high = np.where(common, low, 0.0), np.where(common, high, 1.0)
-    with np.errstate(invalid="ignore"):
-        return np.where(common, (area(above, low, high) - area(below, low, high)) / (high - low), np.nan)

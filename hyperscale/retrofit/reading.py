@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperscale.errors import RetrofitError, first_line
+from hyperscale.files import data_files
 
 SUFFIXES = (".jsonl", ".parquet", ".txt")
 COLUMNS = ("messages", "text")
@@ -39,14 +40,7 @@ def read(path: Path, column: str | None = None) -> Source:
         RetrofitError: There is no such file, it is of another kind, malformed or empty, or it lacks the column.
     """
     path = path.expanduser()
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
-        if not files:
-            raise RetrofitError(f"{path} holds no {', '.join(SUFFIXES)} file: pass --data a file or folder of them")
-    elif path.is_file():
-        files = [path]
-    else:
-        raise RetrofitError(f"no file or folder {path}: pass --data a {', '.join(SUFFIXES)} file, or a folder of them")
+    files = data_files(path, SUFFIXES, RetrofitError)
     found: list[Any] = []
     for file in files:
         if file.suffix == ".txt":
