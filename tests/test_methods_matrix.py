@@ -12,6 +12,8 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from recorded import prompts, same_entries, watch
+from rule_rkv import RKV
+from rule_snapkv import SnapKV
 from rule_tova import TOVA
 from stepwise import run
 
@@ -27,6 +29,11 @@ BUDGETED = {
     "recent": st.integers(1, 6),
     "pin_prompt": st.booleans(),
 }
+INTERVAL = {
+    **{name: values for name, values in BUDGETED.items() if name != "recent"},
+    "interval": st.sampled_from([1, 3, 128]),
+}
+OBSERVED = {**INTERVAL, "window": st.integers(1, 12), "kernel": st.sampled_from([1, 3, 7])}
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,16 @@ class Row:
 
 ROWS = {
     "tova": Row(TOVA, {**BUDGETED, "per": st.sampled_from(["layer", "head"])}),
+    "snapkv": Row(SnapKV, {**OBSERVED, "pooling": st.sampled_from(["avg", "max"])}),
+    "rkv": Row(
+        RKV,
+        {
+            **OBSERVED,
+            "mix_lambda": st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+            "threshold": st.sampled_from([0.1, 0.5]),
+            "retain": st.integers(0, 3),
+        },
+    ),
 }
 MODELS = {
     "family": st.sampled_from(["qwen3", "qwen2", "llama"]),

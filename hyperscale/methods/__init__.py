@@ -13,6 +13,8 @@ _CLASSES = {
     "window": "hyperscale.methods.window:Window",
     "random": "hyperscale.methods.random_:Random",
     "tova": "hyperscale.methods.tova:TOVA",
+    "snapkv": "hyperscale.methods.snapkv:SnapKV",
+    "rkv": "hyperscale.methods.rkv:RKV",
 }
 
 
