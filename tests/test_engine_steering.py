@@ -112,7 +112,9 @@ def requests(count=4, chains=3, lengths=LENGTHS):
 
 
 def engine(model, name, batch_size=5):
-    return TorchEngine(model, Marks(), methods.create(name, cr=1 if name == "vanilla" else 4), batch_size=batch_size)
+    # A budget fixed in advance would grow with the answer's length.
+    params = {"cr": 1 if name == "vanilla" else 4} | ({"rule": "proportional"} if name == "h2o" else {})
+    return TorchEngine(model, Marks(), methods.create(name, **params), batch_size=batch_size)
 
 
 def at(chain, length):
@@ -168,7 +170,7 @@ def chains(model, name, batch_size, order, sampling):
     return plain
 
 
-@pytest.mark.parametrize("name", ["vanilla", "dms", "window", "random"])
+@pytest.mark.parametrize("name", ["vanilla", "dms", "window", "random", "h2o", "rkv"])
 def test_bitwise_the_same_in_any_batch_and_order(name):
     model, _ = make(name)
     sampling = Sampling(temperature=1.0, top_p=0.97, seed=2, steering=CASES["both"])
@@ -180,7 +182,7 @@ def test_bitwise_the_same_in_any_batch_and_order(name):
     assert sum(len(branches) for *_, branches in alone.values()) > count
 
 
-@pytest.mark.parametrize("name", ["vanilla", "dms", "window", "random"])
+@pytest.mark.parametrize("name", ["vanilla", "dms", "window", "random", "snapkv"])
 @pytest.mark.parametrize("case", ["extend", "both"])
 def test_a_run_with_a_shorter_maximum_is_bitwise_what_the_long_run_says_of_it(name, case):
     model, _ = make(name)
@@ -191,7 +193,7 @@ def test_a_run_with_a_shorter_maximum_is_bitwise_what_the_long_run_says_of_it(na
             assert at(chain, length) == at(long[chain.problem, chain.chain], length)
 
 
-@pytest.mark.parametrize("name", ["vanilla", "dms", "window", "random"])
+@pytest.mark.parametrize("name", ["vanilla", "dms", "window", "random", "h2o", "snapkv", "rkv"])
 def test_branches_change_nothing_of_the_chain_they_leave(name):
     model, _ = make(name)
     with_branches = chains(model, name, 4, range(12), Sampling(temperature=1.0, steering=CASES["both"]))

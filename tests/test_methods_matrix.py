@@ -12,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from recorded import prompts, same_entries, watch
+from rule_h2o import H2O
 from rule_rkv import RKV
 from rule_snapkv import SnapKV
 from rule_tova import TOVA
@@ -23,16 +24,13 @@ from hyperscale.engines.torch_engine import TorchEngine
 
 #: A decision closer than this, relative to the numbers compared, may fall either way by rounding alone.
 CLEAR = 1e-4
-BUDGETED = {
+BUDGET = {
     "cr": st.sampled_from([1.0, 1.5, 2.0, 4.0, 8.0]),
     "rule": st.sampled_from(["proportional", "fixed"]),
-    "recent": st.integers(1, 6),
     "pin_prompt": st.booleans(),
 }
-INTERVAL = {
-    **{name: values for name, values in BUDGETED.items() if name != "recent"},
-    "interval": st.sampled_from([1, 3, 128]),
-}
+BUDGETED = {**BUDGET, "recent": st.integers(1, 6)}
+INTERVAL = {**BUDGET, "interval": st.sampled_from([1, 3, 128])}
 OBSERVED = {**INTERVAL, "window": st.integers(1, 12), "kernel": st.sampled_from([1, 3, 7])}
 
 
@@ -47,6 +45,7 @@ class Row:
 
 ROWS = {
     "tova": Row(TOVA, {**BUDGETED, "per": st.sampled_from(["layer", "head"])}),
+    "h2o": Row(H2O, {**BUDGET, "heavy": st.sampled_from([0.0, 0.3, 0.5, 0.9, 1.0])}),
     "snapkv": Row(SnapKV, {**OBSERVED, "pooling": st.sampled_from(["avg", "max"])}),
     "rkv": Row(
         RKV,

@@ -13,6 +13,7 @@ _CLASSES = {
     "window": "hyperscale.methods.window:Window",
     "random": "hyperscale.methods.random_:Random",
     "tova": "hyperscale.methods.tova:TOVA",
+    "h2o": "hyperscale.methods.h2o:H2O",
     "snapkv": "hyperscale.methods.snapkv:SnapKV",
     "rkv": "hyperscale.methods.rkv:RKV",
 }
