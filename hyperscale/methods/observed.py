@@ -102,6 +102,8 @@ class ObservedMethod(IntervalMethod):
     def __init__(
         self, cr: float, rule: Rule | None, window: int, pin_prompt: bool | None, interval: int, kernel: int
     ) -> None:
+        if window < 1:
+            raise MethodError(f"window of {self.name} must be at least 1, not {window}")
         super().__init__(cr, rule, window, pin_prompt, interval)
         if kernel < 1 or kernel % 2 == 0:
             raise MethodError(f"kernel of {self.name} must be odd and at least 1, not {kernel}")
