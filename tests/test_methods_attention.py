@@ -11,6 +11,7 @@ from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.torch_engine import TorchEngine
 from hyperscale.errors import MethodError
 from hyperscale.kv.cache import Rows
+from hyperscale.methods import rkv
 from hyperscale.methods.rkv import redundancy
 
 NAMES = ["tova", "h2o", "snapkv", "rkv"]
@@ -118,6 +119,14 @@ def test_of_entries_alike_the_most_recent_is_the_least_redundant():
     links[3, 20] = links[9, 20] = links[20, 9] = 0
     torch.testing.assert_close(found[:25], (links.sum(0) / 25).softmax(0))
     assert found[3] > found[9] > found[20]
+
+
+def test_redundancy_is_the_same_row_by_row(monkeypatch):
+    keys = torch.randn(5, 3, 64, 8, generator=torch.Generator().manual_seed(0))
+    live = (torch.arange(64) < torch.tensor([[64], [40], [33], [50], [64]]))[:, None].expand(5, 3, 64)
+    together = redundancy(Rows(keys, keys, live), 0.3, 1)
+    monkeypatch.setattr(rkv, "_PAIRS", 2 * 64 * 64)
+    assert torch.equal(redundancy(Rows(keys, keys, live), 0.3, 1), together)
 
 
 @pytest.mark.parametrize(

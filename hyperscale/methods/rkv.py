@@ -12,6 +12,8 @@ from hyperscale.methods.base import Host, State
 from hyperscale.methods.budgeted import Rule
 from hyperscale.methods.observed import ObservedMethod, ObservedState, observed
 
+_PAIRS = 1 << 24  # Similarities that are in memory at once, 64 MiB of them.
+
 
 def importance(queries: Tensor, rows: Rows, scale: float, kernel: int) -> Tensor:
     """I, what the latest queries (some, w, query_heads, head_dim) attend to: (some, kv_heads, slots) float32.
@@ -28,18 +30,27 @@ def importance(queries: Tensor, rows: Rows, scale: float, kernel: int) -> Tensor
 
 def redundancy(rows: Rows, threshold: float, retain: int) -> Tensor:
     """R, how much each entry resembles the row's others: (some, kv_heads, slots) float32, summing to 1."""
-    some, heads, slots, _ = rows.keys.shape
-    unit = normalize(rows.keys.to(torch.float32), dim=-1, eps=1e-8).flatten(0, 1)
     live = rows.live.flatten(0, 1)
-    itself = torch.eye(slots, dtype=torch.bool, device=live.device)
+    unit = normalize(rows.keys.to(torch.float32), dim=-1, eps=1e-8).flatten(0, 1)
+    block = max(_PAIRS // live.shape[1] ** 2, 1)
+    total = [
+        _links(keys, alive, threshold, retain).sum(1)
+        for keys, alive in zip(torch.split(unit, block), torch.split(live, block), strict=True)
+    ]
+    mean = torch.cat(total) / live.sum(-1, keepdim=True)
+    share = torch.softmax(mean.masked_fill(~live, float("-inf")), dim=-1)
+    return share.view(rows.live.shape)
+
+
+def _links(unit: Tensor, live: Tensor, threshold: float, retain: int) -> Tensor:
+    """(rows, slots, slots) similarity of each entry to each other one, less its most recent likenesses."""
+    itself = torch.eye(live.shape[1], dtype=torch.bool, device=live.device)
     pairs = live[:, :, None] & live[:, None] & ~itself
-    similar = torch.where(pairs, torch.bmm(unit, unit.transpose(1, 2)), 0.0)
+    similar = torch.bmm(unit, unit.transpose(1, 2)).masked_fill_(~pairs, 0.0)
     near = similar > threshold
     # How many entries that resemble it are at least as recent, from the newest back.
     rank = near.flip(-1).cumsum(-1, dtype=torch.int32).flip(-1)
-    similar = similar.masked_fill(near & (rank <= retain), 0.0)
-    mean = similar.sum(1) / live.sum(-1, keepdim=True)
-    return torch.softmax(mean.masked_fill(~live, float("-inf")), dim=-1).view(some, heads, slots)
+    return similar.masked_fill_(near & (rank <= retain), 0.0)
 
 
 class _Distinct(ObservedState):
