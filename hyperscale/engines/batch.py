@@ -14,11 +14,10 @@ from torch import Tensor
 from hyperscale import noise
 from hyperscale.engines import passes
 from hyperscale.engines.base import Chain, Glimpse, Request, Sampling
-from hyperscale.engines.live import Finish, Live
+from hyperscale.engines.live import Live
 from hyperscale.engines.sampling import draw, force
 from hyperscale.engines.steering import Steer
 from hyperscale.engines.text import Decoder, end_ids
-from hyperscale.errors import EngineError
 from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.ledger import Ledger
 from hyperscale.kv.places import Ints
@@ -127,12 +126,7 @@ class Batch:
 
     def _enter(self, group: list[Request]) -> Tensor:
         for request in group:
-            if not request.prompt_ids or request.max_new_tokens < 1:
-                raise EngineError(
-                    f"request {request.problem}/{request.chain} needs a prompt and at least one new token to generate"
-                )
-            if request.forced and len(request.forced) != request.max_new_tokens:
-                raise EngineError(f"request {request.problem}/{request.chain} must force exactly max_new_tokens tokens")
+            request.check()
         started = perf_counter()
         ids = group[0].prompt_ids
         if self._prompt is None or self._prompt[0] != ids:
@@ -182,7 +176,7 @@ class Batch:
         """Finish what has ended and start the branches that are due; returns the chains and the rows to release."""
         finished, gone = [], []
         for index, chain in enumerate(self._live):
-            reason = self._reason(chain)
+            reason = chain.reason(self._end, self._decoder)
             if reason != "stop" and chain.answers_here():
                 tables = (self._table, *self._state.tensors)
                 kept = None if reason else Snapshot.take(self.cache, index, tables)
@@ -198,12 +192,6 @@ class Batch:
                 else:
                     self._resumed.append((parent, chain.kept))
         return finished, gone
-
-    def _reason(self, chain: Live) -> Finish | None:
-        """Why a chain or a branch ends with its last token, if it does."""
-        if not chain.request.forced and (chain.ids[-1] in self._end or self._decoder.stopped(chain.ids)):
-            return "stop"
-        return "length" if len(chain.ids) == chain.limit else None
 
     def _restructure(
         self, full: np.ndarray[tuple[int, int], np.dtype[np.bool_]], decoded: int, gone: list[int]

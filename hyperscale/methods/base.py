@@ -123,6 +123,7 @@ class Method(ABC):
         needs_gates: Whether the model must carry trained DMS gates.
         length_invariant: Whether the rule is independent of the maximum length, so that a long chain's beginning is the
             same as a shorter chain and may stand for it.
+        packages: Optional packages that it runs on; their versions are kept with a run.
         cr: Nominal compression ratio.
     """
 
@@ -132,6 +133,7 @@ class Method(ABC):
     kind: ClassVar[Literal["evictor", "selector", "merger"]] = "evictor"
     needs_attention: ClassVar[bool] = False
     needs_gates: ClassVar[bool] = False
+    packages: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, cr: float = 1.0) -> None:
         if not cr >= 1:
@@ -146,6 +148,10 @@ class Method(ABC):
     def params(self) -> dict[str, Any]:
         """The full configuration besides the name, JSON-able; kept with results."""
         return {"cr": self.cr}
+
+    def notes(self) -> Sequence[str]:
+        """What a run has to say of the method, a line each."""
+        return ()
 
     @abstractmethod
     def start(self, host: Host) -> State:
