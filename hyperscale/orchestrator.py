@@ -115,7 +115,7 @@ class Line:
         requests = self._run.requests(arm)
         old = [s for s in self._store.samples if (s["method"], s["CR"]) == (arm.method, arm.CR)]
         most_tokens = sum(request.max_new_tokens for _, request in requests)
-        batch_size = self._run.config.batch_size or 1
+        batch_size = 1 if self._run.methods[arm].alone else self._run.config.batch_size or 1
         self._observer.arm_started(arm, old, Load(len(requests) * len(seeds), most_tokens * len(seeds), batch_size))
         for seed in seeds:
             missing = self.missing(arm, requests, seed)

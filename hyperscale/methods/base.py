@@ -123,6 +123,7 @@ class Method(ABC):
         needs_gates: Whether the model must carry trained DMS gates.
         length_invariant: Whether the rule is independent of the maximum length, so that a long chain's beginning is the
             same as a shorter chain and may stand for it.
+        alone: Whether its chains decode one at a time, whatever the batch size.
         packages: Optional packages that it runs on; their versions are kept with a run.
         cr: Nominal compression ratio.
     """
@@ -133,6 +134,7 @@ class Method(ABC):
     kind: ClassVar[Literal["evictor", "selector", "merger"]] = "evictor"
     needs_attention: ClassVar[bool] = False
     needs_gates: ClassVar[bool] = False
+    alone: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, cr: float = 1.0) -> None:
