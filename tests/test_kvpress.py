@@ -94,6 +94,20 @@ def test_chains_and_counts_are_those_of_masked_full_attention(model, press, inte
     assert chain.trace.peak_kv[-1] <= max(PROMPT + interval, size + interval)
 
 
+@pytest.mark.parametrize("cr", [1.5, 2.5])
+def test_our_tova_is_the_same_rule(model, cr):
+    """Cut to one entry less after every step, so that a step reads as many; the prompt is shorter than the budget."""
+    asked = requests(3, checkpoints=(2, 20))
+    want = TorchEngine(model, tiny.Characters(), methods.create("tova", cr=cr), batch_size=1)
+    made = engine(model, "DecodingPress:TOVAPress", cr, compression_interval=1)
+    for ours, theirs in zip(want.generate(asked, Sampling()), made.generate(asked, Sampling()), strict=True):
+        assert ours.token_ids == theirs.token_ids
+        assert (ours.trace.lengths, ours.trace.kv_reads) == (theirs.trace.lengths, theirs.trace.kv_reads)
+        assert ours.trace.peak_kv == theirs.trace.peak_kv
+        assert ours.logprob == pytest.approx(theirs.logprob, rel=1e-4)
+        assert len(ours.token_ids) < NEW or ours.trace.kv_reads[-1] < dense_reads(PROMPT, NEW)
+
+
 @pytest.mark.parametrize("scorer", [*pressed.SCORES, "SnapKVPress"])
 def test_scores_are_those_of_a_plain_rule_on_the_same_tensors(model, scorer):
     """The place to hold a rule of our own against a press: same module, same hidden states, same keys."""
@@ -158,6 +172,13 @@ def test_a_mask_is_not_attended_to_and_frees_nothing(model):
             assert made.read == sum(int(dense.live(e, q).sum()) for e in expiries)
             assert made.held == rows * (q + 1)
     assert made.read < made.held * 0.8
+    request = requests(checkpoints=(1, 2, 9, 30), forced=tokens)[0]
+    params = {"threshold": threshold, "sliding_window_size": window}
+    (chain,) = engine(model, "DMSPress:KnormPress", **params).generate([request], Sampling())
+    assert chain.logprob == pytest.approx(logprob(logits, PROMPT, tokens), rel=1e-4)
+    for length, reads, peak in zip(chain.trace.lengths, chain.trace.kv_reads, chain.trace.peak_kv, strict=True):
+        assert reads == dense.reads_and_peak(expiries, PROMPT, length)[0] / rows
+        assert peak == dense_peak(PROMPT, length)
 
 
 @pytest.mark.parametrize("scorer", ["KeyDiffPress", "TOVAPress"])

@@ -91,7 +91,7 @@ class _Run:
         while True:
             token, logprob, best = self._next_token(live, logits, key)
             live.greedy &= best
-            live.take(token, session.held, logprob, self._end)
+            live.take(token, session.read, session.held, logprob, self._end)
             if self._watch is not None:
                 text = partial(self._decoder.text, live.ids)
                 self._watch(Glimpse(live.request, len(live.ids), session.held / self._rows, text))
