@@ -76,6 +76,10 @@ class Display(Observer):
         kept = f", which has {finished:,} finished chains: resuming" if finished else ""
         self._console.print(Text.assemble("writing to ", (str(folder), "bold"), kept))
 
+    def note(self, text: str) -> None:
+        """See `Observer`."""
+        self._console.print(Text(f"note: {text}"), soft_wrap=True)
+
     def shown(self, arm: Arm, problem: Problem, sample: Sample) -> None:
         """See `Observer`."""
         out = self._console

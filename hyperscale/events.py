@@ -67,6 +67,10 @@ class Events(Observer):
         """See `Observer`."""
         self._write("opened", {"folder": str(folder), "finished": finished})
 
+    def note(self, text: str) -> None:
+        """See `Observer`."""
+        self._write("note", {"text": text})
+
     def arm_started(self, arm: "Arm", samples: Sequence[Sample], load: Load) -> None:
         """See `Observer`."""
         self._tallies[arm] = Tally(load, samples)

@@ -128,7 +128,7 @@ def make(config: RunConfig, gpu: str | None = None, folder: Path | None = None) 
         needs,
         planned,
         line,
-        tuple(_notes(config, bool(retrofits) and not found.dms, planned, weights)),
+        (*_notes(config, bool(retrofits) and not found.dms, planned, weights), *methods.notes(made.values())),
     )
 
 

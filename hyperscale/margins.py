@@ -8,6 +8,7 @@ interval runs from the dearer of the two cheapest points to the cheaper of the t
 Intervals are those of `hyperscale.bootstrap`, which says how far to trust them.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,7 @@ __all__ = [
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
 Pair = tuple[str, str]
+_METHOD = r"kvpress(?::\w+Press)+|[^:]+"  # the only names with colons
 NOWHERE: Interval = (float("nan"), float("nan"))
 BASELINE = "vanilla"
 
@@ -165,13 +167,15 @@ def parse_pairs(text: str) -> list[Pair]:
     Raises:
         ResultsError: The text is written otherwise, or a pair compares a method with itself.
     """
-    pairs = [tuple(name.strip() for name in part.split(":")) for part in text.split(",")]
-    for pair in pairs:
-        if len(pair) != 2 or not all(pair) or pair[0] == pair[1]:
+    pairs = []
+    for part in text.split(","):
+        found = re.fullmatch(rf"({_METHOD}):({_METHOD})", re.sub(r"\s*:\s*", ":", part.strip()))
+        if not found or found[1] == found[2]:
             raise ResultsError(
                 f"margins {text!r}: write pairs of two methods with commas between them, e.g. dms:vanilla,dms:window"
             )
-    return [(pair[0], pair[1]) for pair in pairs]
+        pairs.append((found[1], found[2]))
+    return pairs
 
 
 def check_axis(axis: str) -> None:

@@ -52,6 +52,9 @@ class Observer:
     def opened(self, folder: Path, finished: int) -> None:
         """The store is open and holds so many finished chains."""
 
+    def note(self, text: str) -> None:
+        """Something to know about the costs of a method."""
+
     def arm_started(self, arm: "Arm", samples: Sequence[Sample], load: Load) -> None:
         """An arm starts, with the chains it already has."""
 

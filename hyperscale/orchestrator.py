@@ -60,11 +60,15 @@ def execute(run: PreparedRun, folder: Path | Store, observer: Observer, weights:
         BudgetError: The run has no plan, as only a pilot can make it (`pilot.settle`).
         HyperscaleError: The folder cannot be used, or the model cannot be loaded or run. Finished chains are kept.
     """
+    from hyperscale import methods
+
     _check_words(run)
     with opened(folder, run.info) as store:
         if run.config.vote is not None:
             store.vote(strategies.get(run.config.vote).name)
         observer.opened(store.folder, len(store.samples))
+        for note in methods.notes(run.methods.values()):
+            observer.note(note)
         if kept := plan_file.kept(run, store.folder):
             run = kept
         elif run.plan.points:
@@ -111,7 +115,7 @@ class Line:
         requests = self._run.requests(arm)
         old = [s for s in self._store.samples if (s["method"], s["CR"]) == (arm.method, arm.CR)]
         most_tokens = sum(request.max_new_tokens for _, request in requests)
-        batch_size = self._run.config.batch_size or 1
+        batch_size = 1 if self._run.methods[arm].alone else self._run.config.batch_size or 1
         self._observer.arm_started(arm, old, Load(len(requests) * len(seeds), most_tokens * len(seeds), batch_size))
         for seed in seeds:
             missing = self.missing(arm, requests, seed)
@@ -163,11 +167,15 @@ class Line:
                 yield problem, sample
 
     def _engine(self, arm: Arm) -> "Engine":
+        from hyperscale.engines.kvpress_engine import KVPressEngine
         from hyperscale.engines.torch_engine import TorchEngine
+        from hyperscale.methods.kvpress_ import KVPress
 
         config, path = self._run.config, self._run.checkpoints[arm].path
         model, tokenizer = self._weights.get(path, config.device, config.dtype)
         method = self._run.methods[arm]
+        if isinstance(method, KVPress):
+            return KVPressEngine(model, tokenizer, method)
         return TorchEngine(model, tokenizer, method, batch_size=config.batch_size or 1, device=config.device)
 
     def _sample(self, arm: Arm, engine: str, problem: Problem, chain: "Chain", limit: int, seed: int) -> Sample:

@@ -83,7 +83,8 @@ class PreparedRun:
         Raises:
             SandboxError: A task's answers are programs, and there is no sandbox for them here.
         """
-        versions = {name: version(name) for name in ("torch", "transformers", "numpy")}
+        packages = {name for method in self.methods.values() for name in method.packages}
+        versions = {name: version(name) for name in ("torch", "transformers", "numpy", *sorted(packages))}
         return {
             **identity.of(
                 self.config, [items[0].task for items in self.problems.values()], self.methods, self.checkpoints

@@ -304,6 +304,9 @@ def test_pairs_are_written_with_a_colon(text):
     with pytest.raises(ResultsError, match=r"e\.g\. dms:vanilla,dms:window"):
         parse_pairs(text)
     assert parse_pairs("dms:vanilla, window : dms") == [("dms", "vanilla"), ("window", "dms")]
+    press, other = "kvpress:DecodingPress:AdaKVPress:KnormPress", "kvpress:DecodingPress:TOVAPress"
+    for pair in ((press, "vanilla"), ("vanilla", press), (press, other)):
+        assert parse_pairs(":".join(pair)) == [pair]
 
 
 def test_intervals_cover_the_true_margin():

@@ -15,6 +15,7 @@ def methods() -> None:
     from hyperscale import methods as registry
 
     _list(registry.available())
+    typer.echo("or kvpress:NAME, a press of an installed kvpress that works while decoding (docs/kvpress.md)")
 
 
 def tasks() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from hyperscale.errors import EngineError
 from hyperscale.kv.trace import KVTrace
 
 
@@ -69,6 +70,19 @@ class Request:
     max_new_tokens: int
     checkpoints: tuple[int, ...] = ()
     forced: tuple[int, ...] = ()
+
+    def check(self) -> None:
+        """Refuse what means nothing.
+
+        Raises:
+            EngineError: There is no prompt, nothing to generate, or not one forced token for each new one.
+        """
+        if not self.prompt_ids or self.max_new_tokens < 1:
+            raise EngineError(
+                f"request {self.problem}/{self.chain} needs a prompt and at least one new token to generate"
+            )
+        if self.forced and len(self.forced) != self.max_new_tokens:
+            raise EngineError(f"request {self.problem}/{self.chain} must force exactly max_new_tokens tokens")
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,10 @@ from torch import Tensor
 from hyperscale import noise
 from hyperscale.engines import passes
 from hyperscale.engines.base import Chain, Glimpse, Request, Sampling
-from hyperscale.engines.live import Finish, Live
+from hyperscale.engines.live import Live
 from hyperscale.engines.sampling import draw, force
 from hyperscale.engines.steering import Steer
 from hyperscale.engines.text import Decoder, end_ids
-from hyperscale.errors import EngineError
 from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.ledger import Ledger
 from hyperscale.kv.places import Ints
@@ -142,12 +141,7 @@ class Batch:
 
     def _enter(self, group: list[Request]) -> Tensor:
         for request in group:
-            if not request.prompt_ids or request.max_new_tokens < 1:
-                raise EngineError(
-                    f"request {request.problem}/{request.chain} needs a prompt and at least one new token to generate"
-                )
-            if request.forced and len(request.forced) != request.max_new_tokens:
-                raise EngineError(f"request {request.problem}/{request.chain} must force exactly max_new_tokens tokens")
+            request.check()
         started = perf_counter()
         room = self._steer.room if self._steer else 0
         if self._prompt is None or not self._alike(self._prompt[0], group[0]):
@@ -196,7 +190,7 @@ class Batch:
         """Finish what has ended and start the branches that are due; returns the chains and the rows to release."""
         finished, gone = [], []
         for index, chain in enumerate(self._live):
-            reason = self._reason(chain)
+            reason = chain.reason(self._end, self._decoder)
             if reason != "stop" and chain.answers_here():
                 tables = (self._table, *self._state.tensors)
                 kept = None if reason else Snapshot.take(self.cache, index, tables)
@@ -212,12 +206,6 @@ class Batch:
                 else:
                     self._resumed.append((parent, chain.kept))
         return finished, gone
-
-    def _reason(self, chain: Live) -> Finish | None:
-        """Why a chain or a branch ends with its last token, if it does."""
-        if not chain.request.forced and (chain.ids[-1] in self._end or self._decoder.stopped(chain.ids)):
-            return "stop"
-        return "length" if len(chain.ids) == chain.limit else None
 
     def _rows_of(self, chains: list[int]) -> Ints:
         """Numbers of the rows of some chains."""

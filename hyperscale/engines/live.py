@@ -81,6 +81,12 @@ class Live:
         self.ledger.token(read, held, None if inserted else logprob)
         return token
 
+    def reason(self, ends: frozenset[int], decoder: Decoder) -> Finish | None:
+        """Why the chain or branch ends with its last token, if it does."""
+        if not self.request.forced and (self.ids[-1] in ends or decoder.stopped(self.ids)):
+            return "stop"
+        return "length" if len(self.ids) == self.limit else None
+
     def _extends(self) -> bool:
         """Whether an end of thinking would be replaced now."""
         return self.steer is not None and self.thinking and self.extensions < self.steer.extend

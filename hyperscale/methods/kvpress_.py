@@ -1,0 +1,145 @@
+"""Methods named ``kvpress:NAME``: presses of the installed kvpress, which run in an engine of their own."""
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+from typing import Any
+
+from hyperscale.errors import MethodError, first_line
+from hyperscale.methods import presses
+from hyperscale.methods.base import Host, Method, State
+from hyperscale.methods.presses import PREFIX, Node
+
+INTERVAL = 16
+"""Decode steps between two evictions unless params say otherwise; kvpress's 512 is longer than many chains."""
+
+
+class KVPress(Method):
+    """A press that works while decoding, at a nominal CR.
+
+    With P prompt tokens and at most L new ones, the CR sets
+      DecodingPress and its kin: target_size = max(1, ceil((P + L) / CR) - compression_interval). It evicts to that
+        size every compression_interval steps, so that a step attends to at most ceil((P + L) / CR) entries, but
+        before it first evicts to P + compression_interval;
+      CompressionRatioDecodingPress: target_compression_ratio = 1 - 1 / CR, of all tokens so far;
+      what works on the prompt in a PrefillDecodingPress: compression_ratio = 1 - 1 / CR;
+      DMSPress: nothing; entries go by their scores, and the CR is a name.
+    Everything else that the presses are made with is a parameter, and goes to each press that has it. A value may be a
+    mapping from CRs to values.
+    """
+
+    name = "kvpress"
+    summary = "a press of the installed kvpress that works while decoding"
+    source = "github.com/NVIDIA/kvpress"
+    alone = True
+    packages = ("kvpress",)
+
+    def __init__(self, press: str, cr: float, params: Mapping[str, Any]) -> None:
+        """Check name and parameters against the installed kvpress.
+
+        Raises:
+            MethodError: kvpress is missing, has no such press or parameter, or does not accept a value.
+        """
+        super().__init__(cr)
+        self.press = press
+        self._root = presses.parse(press)
+        self._params = {name: self._at_ratio(name, value) for name, value in params.items()}
+        nodes = list(self._root.walk())
+        known = dict.fromkeys(name for node in nodes for name in node.settings())
+        for name in self._params:
+            if name in presses.BY_RATIO:
+                raise MethodError(f"{self} has no parameter {name!r}: it follows from the compression ratio (--cr)")
+            if name not in known:
+                raise MethodError(f"{self} has no parameter {name!r}; it has: {', '.join(known) or 'none'}")
+        if "threshold" in known and self._params.get("threshold") is None:
+            raise MethodError(
+                f"{self} evicts what scores below a threshold: write params: {{'{self}': {{threshold: …}}}} in a file "
+                "for --config"
+            )
+        if any(node.has("compression_interval") for node in nodes):
+            self._params.setdefault("compression_interval", INTERVAL)
+        self.make(1, 1)
+
+    def __str__(self) -> str:
+        return PREFIX + self.press
+
+    @property
+    def length_invariant(self) -> bool:
+        """See `Method.length_invariant`; a size that follows from L is not."""
+        return not any(node.has("target_size") for node in self._root.walk())
+
+    def params(self) -> dict[str, Any]:
+        """See `Method.params`; what is not named has the default of kvpress, whose version is kept with the run."""
+        return {"cr": self.cr, **self._params}
+
+    def notes(self) -> Sequence[str]:
+        """See `Method.notes`."""
+        found = []
+        if presses.masks(self._root):
+            found.append(
+                f"{self} masks entries and frees none: peak_kv counts them all, kv_reads those that are attended to"
+            )
+        if self._root.has("threshold"):
+            found.append(
+                f"{self} evicts by a threshold: its compression ratio is a name, and only the realised one counts"
+            )
+        return found
+
+    def make(self, prompt: int, max_new_tokens: int) -> Any:
+        """A fresh press for one chain.
+
+        Args:
+            prompt: P.
+            max_new_tokens: L.
+
+        Raises:
+            MethodError: kvpress does not accept a value.
+        """
+        most = ceil((prompt + max_new_tokens) / self.cr)
+
+        def values(node: Node) -> dict[str, Any]:
+            own = {name: value for name, value in self._params.items() if node.has(name)}
+            if node.has("target_size"):
+                own["target_size"] = most if self.cr == 1 else max(1, most - int(own["compression_interval"]))
+            if node.has("target_compression_ratio"):
+                own["target_compression_ratio"] = 1 - 1 / self.cr
+            if node.has(presses.DECODING):
+                own[presses.DECODING] = True
+            return own
+
+        try:
+            press = self._root.build(values)
+            if hasattr(press, "prefilling_press"):
+                press.prefilling_press.compression_ratio = 1 - 1 / self.cr
+        except (AssertionError, AttributeError, TypeError, ValueError) as error:
+            raise MethodError(
+                f"kvpress refuses {self} with {self._params or 'no parameters'}: {first_line(error)}"
+            ) from None
+        return press
+
+    def start(self, host: Host) -> State:
+        """Presses work through hooks on transformers' attention, not in the slots of our cache."""
+        raise MethodError(f"{self} runs by `hyperscale run` only")
+
+    def _at_ratio(self, name: str, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        ratios = {float(ratio): each for ratio, each in value.items()}
+        if self.cr not in ratios:
+            offer = ", ".join(f"{ratio:g}" for ratio in ratios)
+            raise MethodError(f"{self} has {name} for CR {offer or 'none'}, not for {self.cr:g}")
+        return ratios[self.cr]
+
+
+class Masking(KVPress):
+    """A press that names the entries that are attended to and evicts none."""
+
+    kind = "selector"
+
+
+def create(press: str, cr: float, params: Mapping[str, Any]) -> KVPress:
+    """The method of a press, of the kind that it is.
+
+    Raises:
+        MethodError: See `KVPress`.
+    """
+    return (Masking if presses.masks(presses.parse(press)) else KVPress)(press, cr, params)
