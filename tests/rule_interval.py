@@ -10,16 +10,20 @@ class Interval(Rule):
         """One float per position of the row, the higher the better."""
         raise NotImplementedError
 
+    def at_a_time(self, budget):
+        return max(min(self.method.interval, budget // 8), 1)
+
     def budget(self, n):
         m = self.method
-        always = m.recent + 1 + (self.prompt if m.pin_prompt else 0)
+        safe = m.recent + (self.prompt if m.pin_prompt else 0)
+        always = max(b for b in range(safe, 2 * safe + 2) if b - self.at_a_time(b) == safe)
         share = (n if m.rule == "proportional" else self.prompt + self.max_new) / m.cr
         return max(always, int(-(-share // 1)))
 
     def cut(self, layer, head, row, budget):
         m = self.method
         pinned = self.prompt if m.pin_prompt else 0
-        left = max(budget - max(min(m.interval, budget // 8), 1), pinned + m.recent)
+        left = max(budget - self.at_a_time(budget), pinned + m.recent)
         newest = row[len(row) - m.recent :]
         others = [p for p in row if p >= pinned and p not in newest]
         worth = dict(zip(row, self.rate(layer, head, row), strict=True))

@@ -83,10 +83,11 @@ class IntervalState(BudgetedState):
 class IntervalMethod(BudgetedMethod):
     """Cuts a row that is about to outgrow its budget B down to B - min(interval, B // 8), at least by 1.
 
-    The newest ``recent`` entries and, with ``pin_prompt``, the prompt survive every cut; F counts them and the entry
-    that comes after it. A prompt with no room for the first generated token is cut once after its dense prefill. Papers
-    that cut every so many tokens call B what is left by a cut; here B is the ceiling, so that no row ever exceeds it,
-    and the cut is at most an eighth of it (128 of 1024, say), so that rows of small budgets do not stand half empty.
+    The newest ``recent`` entries and, with ``pin_prompt``, the prompt survive every cut; F counts them and what a cut
+    takes on top of them, so that rows in which nearly all is safe are not cut at every step. A prompt with no room for
+    the first generated token is cut once after its dense prefill. Papers that cut every so many tokens call B what is
+    left by a cut; here B is the ceiling, so that no row ever exceeds it, and the cut is at most an eighth of it (128 of
+    1024, say), so that rows of small budgets do not stand half empty.
     """
 
     def __init__(
@@ -108,4 +109,5 @@ class IntervalMethod(BudgetedMethod):
 
     def always(self, prompt: int) -> int:
         """See `BudgetedMethod.always`."""
-        return super().always(prompt) + 1
+        safe = super().always(prompt)
+        return safe + min(max(safe // (_LARGEST_CUT - 1), 1), self.interval)  # a cut of the sum takes the second part

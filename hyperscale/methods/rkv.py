@@ -48,9 +48,9 @@ def _links(unit: Tensor, live: Tensor, threshold: float, retain: int) -> Tensor:
     pairs = live[:, :, None] & live[:, None] & ~itself
     similar = torch.bmm(unit, unit.transpose(1, 2)).masked_fill_(~pairs, 0.0)
     near = similar > threshold
-    # How many entries that resemble it are at least as recent, from the newest back.
-    rank = near.flip(-1).cumsum(-1, dtype=torch.int32).flip(-1)
-    return similar.masked_fill_(near & (rank <= retain), 0.0)
+    found = near.cumsum(-1, dtype=torch.int32)
+    more_recent = found[..., -1:] - found
+    return similar.masked_fill_(near & (more_recent < retain), 0.0)
 
 
 class _Distinct(ObservedState):
