@@ -14,6 +14,7 @@ METHODS = {
     "window": {"cr": 4},
     "random": {"cr": 4},
     "streaming": {"cr": 4},
+    "quest": {"cr": 4, "dense_layers": 0},
 }
 UNPINNED = {name: {"cr": 4, "pin_prompt": False, "rule": "fixed", "recent": 3} for name in ("window", "random")}
 

@@ -12,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from recorded import prompts, same_entries, watch
+from rule_quest import Quest
 from rule_random import Random
 from rule_recent import Streaming, Window
 from rule_tova import TOVA
@@ -45,6 +46,15 @@ ROWS = {
     "streaming": Row(Streaming, {**BUDGETED, "sinks": st.integers(0, 6)}),
     "random": Row(Random, BUDGETED),
     "tova": Row(TOVA, {**BUDGETED, "per": st.sampled_from(["layer", "head"])}),
+    "quest": Row(
+        Quest,
+        {
+            "cr": BUDGETED["cr"],
+            "rule": BUDGETED["rule"],
+            "page": st.integers(1, 12),
+            "dense_layers": st.integers(0, 2),
+        },
+    ),
 }
 MODELS = {
     "family": st.sampled_from(["qwen3", "qwen2", "llama"]),

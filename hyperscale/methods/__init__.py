@@ -13,6 +13,7 @@ _CLASSES = {
     "window": "hyperscale.methods.window:Window",
     "random": "hyperscale.methods.random_:Random",
     "streaming": "hyperscale.methods.streaming:Streaming",
+    "quest": "hyperscale.methods.quest:Quest",
     "tova": "hyperscale.methods.tova:TOVA",
 }
 
