@@ -15,6 +15,11 @@ METHODS = {
     "random": {"cr": 4},
     "streaming": {"cr": 4},
     "quest": {"cr": 4, "dense_layers": 0},
+    "keydiff": {"cr": 4},
+    "tova": {"cr": 4},
+    "h2o": {"cr": 4},
+    "snapkv": {"cr": 4},
+    "rkv": {"cr": 4, "rule": "fixed", "pin_prompt": False},
 }
 UNPINNED = {name: {"cr": 4, "pin_prompt": False, "rule": "fixed", "recent": 3} for name in ("window", "random")}
 
@@ -39,7 +44,14 @@ def run(model, method, batch_size, order):
 
 @pytest.mark.parametrize(
     ("family", "name"),
-    [*(("qwen3", name) for name in METHODS), ("qwen2", "dms"), ("llama", "vanilla"), ("llama", "dms")],
+    [
+        *(("qwen3", name) for name in METHODS),
+        ("qwen2", "dms"),
+        ("llama", "vanilla"),
+        ("llama", "dms"),
+        ("llama", "h2o"),
+        ("qwen2", "rkv"),
+    ],
 )
 def test_bitwise_the_same_in_any_batch_and_order(family, name):
     model = tiny.with_gates(tiny.model(family, heads=8, kv_heads=2, seed=2), window=8)
@@ -52,7 +64,7 @@ def test_bitwise_the_same_in_any_batch_and_order(family, name):
     assert sum(len(ids) for ids, *_ in alone.values()) > 1000
 
 
-@pytest.mark.parametrize("name", ["vanilla", "dms", "window", "random"])
+@pytest.mark.parametrize("name", ["vanilla", "dms", "window", "random", "snapkv"])
 def test_a_shorter_chain_is_the_beginning_of_a_longer_one(name):
     model = tiny.with_gates(tiny.model(seed=4), window=8)
     engine = TorchEngine(model, tiny.Characters(65), methods.create(name, **METHODS[name]), batch_size=4)

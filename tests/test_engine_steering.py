@@ -118,6 +118,10 @@ SETTINGS = {
     "window": {"cr": 4},
     "random": {"cr": 4},
     "streaming": {"cr": 2, "rule": "proportional"},
+    "keydiff": {"cr": 2, "rule": "proportional"},
+    "h2o": {"cr": 4, "rule": "proportional"},
+    "snapkv": {"cr": 4},
+    "rkv": {"cr": 4},
     "quest": {"cr": 2, "rule": "proportional", "page": 4, "dense_layers": 1},
 }
 

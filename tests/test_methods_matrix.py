@@ -12,9 +12,13 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from recorded import prompts, same_entries, watch
+from rule_h2o import H2O
+from rule_keydiff import KeyDiff
 from rule_quest import Quest
 from rule_random import Random
 from rule_recent import Streaming, Window
+from rule_rkv import RKV
+from rule_snapkv import SnapKV
 from rule_tova import TOVA
 from stepwise import run
 
@@ -24,12 +28,14 @@ from hyperscale.engines.torch_engine import TorchEngine
 
 #: A decision closer than this, relative to the numbers compared, may fall either way by rounding alone.
 CLEAR = 1e-4
-BUDGETED = {
+BUDGET = {
     "cr": st.sampled_from([1.0, 1.5, 2.0, 4.0, 8.0]),
     "rule": st.sampled_from(["proportional", "fixed"]),
-    "recent": st.integers(1, 6),
     "pin_prompt": st.booleans(),
 }
+BUDGETED = {**BUDGET, "recent": st.integers(1, 6)}
+INTERVAL = {**BUDGET, "interval": st.sampled_from([1, 3, 128])}
+OBSERVED = {**INTERVAL, "window": st.integers(1, 12), "kernel": st.sampled_from([1, 3, 7])}
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,18 @@ ROWS = {
             "rule": BUDGETED["rule"],
             "page": st.integers(1, 12),
             "dense_layers": st.integers(0, 2),
+        },
+    ),
+    "keydiff": Row(KeyDiff, {**BUDGETED, "interval": st.integers(1, 10)}),
+    "h2o": Row(H2O, {**BUDGET, "heavy": st.sampled_from([0.0, 0.3, 0.5, 0.9, 1.0])}),
+    "snapkv": Row(SnapKV, {**OBSERVED, "pooling": st.sampled_from(["avg", "max"])}),
+    "rkv": Row(
+        RKV,
+        {
+            **OBSERVED,
+            "mix_lambda": st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+            "threshold": st.sampled_from([0.1, 0.5]),
+            "retain": st.integers(0, 3),
         },
     ),
 }

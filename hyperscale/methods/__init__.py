@@ -13,8 +13,12 @@ _CLASSES = {
     "window": "hyperscale.methods.window:Window",
     "random": "hyperscale.methods.random_:Random",
     "streaming": "hyperscale.methods.streaming:Streaming",
+    "keydiff": "hyperscale.methods.keydiff:KeyDiff",
     "quest": "hyperscale.methods.quest:Quest",
     "tova": "hyperscale.methods.tova:TOVA",
+    "h2o": "hyperscale.methods.h2o:H2O",
+    "snapkv": "hyperscale.methods.snapkv:SnapKV",
+    "rkv": "hyperscale.methods.rkv:RKV",
 }
 
 

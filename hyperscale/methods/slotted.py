@@ -17,11 +17,14 @@ class SlottedState(BudgetedState):
     Attributes:
         position: (layers, chain slots, kv_heads, capacity) int32; meaningless where nothing lives.
         score: As position, float32; of no size unless ``scored``.
+        recent: How many of the newest entries are safe when the next token comes, the token's own among them; a number
+            or (chains,) int64.
     """
 
     def __init__(self, method: BudgetedMethod, host: Host, *, scored: bool = False) -> None:
         super().__init__(method, host)
         self._scored = scored
+        self.recent: int | Tensor = method.recent
         shape = (host.layers, host.slots, host.kv_heads, 0)
         self.position = torch.zeros(shape, dtype=torch.int32, device=host.device)
         self.score = torch.zeros(shape, dtype=torch.float32, device=host.device)
@@ -79,7 +82,7 @@ class SlottedState(BudgetedState):
     def evictable(self, layer: int, width: int) -> Tensor:
         """Which entries may leave when the next token comes, once this step's is written.
 
-        They live, are not pinned, and are not among the ``recent`` newest, the next token counted.
+        They live, are not pinned, and are not among the `recent` newest, the next token counted.
 
         Returns:
             (chains, kv_heads, width) bool.
@@ -87,6 +90,6 @@ class SlottedState(BudgetedState):
         lens = self.step.lens[layer]  # the cache has counted the new entry by now
         position = self.position[layer, : len(lens), :, :width]
         slot = torch.arange(width, device=position.device)
-        oldest_safe = self.step.positions + 2 - self._method.recent
+        oldest_safe = self.step.positions + 2 - self.recent
         # Pinned entries came first and are never moved.
         return (slot < lens[..., None]) & (slot >= self.first[:, None, None]) & (position < oldest_safe[:, None, None])

@@ -2,29 +2,22 @@
 
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.methods.base import Host, State, Token
+from hyperscale.methods.base import Host, State
 from hyperscale.methods.budgeted import BudgetedMethod, Rule
 from hyperscale.methods.look import Look
-from hyperscale.methods.slotted import SlottedState
 from hyperscale.methods.top import best
+from hyperscale.methods.victim import VictimState
 
 
-class _LeastAttended(SlottedState):
-    """The slot that each row would give up, as the latest query saw it. ``tensors[3]`` is (layers, slots, kv_heads)."""
+class _LeastAttended(VictimState):
+    """The latest query's attention alone decides."""
 
     def __init__(self, method: "TOVA", host: Host) -> None:
         super().__init__(method, host)
         self._tova = method
-        self._victim = torch.zeros(host.layers, host.slots, host.kv_heads, dtype=torch.int64, device=host.device)
-        self.tensors = (*self.tensors, self._victim)
-
-    def widen(self, width: int) -> None:
-        super().widen(width)
-        self.tensors = (*self.tensors[:3], self._victim)
 
     def keep(self, layer: int, look: Look) -> tuple[Tensor | None, Tensor | None]:
         room = self._tova.room(look.length, look.max_new_tokens)
@@ -33,13 +26,8 @@ class _LeastAttended(SlottedState):
         scores = self._pooled(look.weights(look.length - 1)[None, :, :, 0])[0]
         return best(scores, room, newest=self._tova.recent - 1), None
 
-    def slots(self, layer: int, token: Token) -> Tensor:
-        return self.write(layer, self._victim[layer, : len(token.keys)], token.width)
-
     def observe(self, layer: int, weights: Tensor) -> None:
-        scores = self._pooled(weights)
-        scores = scores.masked_fill(~self.evictable(layer, scores.shape[2]), float("inf"))
-        self._victim[layer, : len(scores)] = scores.argmin(-1)
+        self.condemn(layer, self._pooled(weights))
 
     def _pooled(self, weights: Tensor) -> Tensor:
         """(chains, kv_heads, group, slots) to (chains, kv_heads, slots), equal in all heads if they share a verdict."""
