@@ -119,6 +119,7 @@ SETTINGS = {
     "random": {"cr": 4},
     "streaming": {"cr": 2, "rule": "proportional"},
     "keydiff": {"cr": 2, "rule": "proportional"},
+    "triattention": {"cr": 2, "rule": "proportional", "pin_prompt": False},
     "h2o": {"cr": 4, "rule": "proportional"},
     "snapkv": {"cr": 4},
     "rkv": {"cr": 4},

@@ -20,6 +20,7 @@ from rule_recent import Streaming, Window
 from rule_rkv import RKV
 from rule_snapkv import SnapKV
 from rule_tova import TOVA
+from rule_triattention import TriAttention
 from stepwise import run
 
 from hyperscale import methods, noise
@@ -62,6 +63,11 @@ ROWS = {
         },
     ),
     "keydiff": Row(KeyDiff, {**BUDGETED, "interval": st.integers(1, 10)}),
+    "triattention": Row(
+        TriAttention,
+        {**BUDGETED, "interval": st.integers(1, 10), "horizon": st.sampled_from([1, 30, 65536])},
+        15,
+    ),
     "h2o": Row(H2O, {**BUDGET, "heavy": st.sampled_from([0.0, 0.3, 0.5, 0.9, 1.0])}),
     "snapkv": Row(SnapKV, {**OBSERVED, "pooling": st.sampled_from(["avg", "max"])}),
     "rkv": Row(

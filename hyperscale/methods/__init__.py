@@ -14,6 +14,7 @@ _CLASSES = {
     "random": "hyperscale.methods.random_:Random",
     "streaming": "hyperscale.methods.streaming:Streaming",
     "keydiff": "hyperscale.methods.keydiff:KeyDiff",
+    "triattention": "hyperscale.methods.triattention:TriAttention",
     "quest": "hyperscale.methods.quest:Quest",
     "tova": "hyperscale.methods.tova:TOVA",
     "h2o": "hyperscale.methods.h2o:H2O",
