@@ -13,11 +13,16 @@ METHODS = {
     "dms": {"cr": 8},
     "window": {"cr": 4},
     "random": {"cr": 4},
+    "streaming": {"cr": 4},
+    "quest": {"cr": 4, "dense_layers": 0},
+    "keydiff": {"cr": 4},
+    "triattention": {"cr": 4},
     "tova": {"cr": 4},
     "h2o": {"cr": 4},
     "snapkv": {"cr": 4},
     "rkv": {"cr": 4, "rule": "fixed", "pin_prompt": False},
 }
+UNPINNED = {name: {"cr": 4, "pin_prompt": False, "rule": "fixed", "recent": 3} for name in ("window", "random")}
 
 
 def requests():
@@ -72,6 +77,15 @@ def test_a_shorter_chain_is_the_beginning_of_a_longer_one(name):
         assert short.text == long.text[: long.trace.chars[index]]
         assert short.trace.kv_reads[-1] == long.trace.kv_reads[index]
         assert short.trace.peak_kv[-1] == long.trace.peak_kv[index]
+
+
+@pytest.mark.parametrize("name", UNPINNED)
+def test_bitwise_the_same_when_the_prompt_is_cut(name):
+    model = tiny.model(heads=8, kv_heads=2, seed=2)
+    method = methods.create(name, **UNPINNED[name])
+    count = len(requests())
+    alone = run(model, method, 1, range(count))
+    assert run(model, method, 7, reversed(range(count))) == alone
 
 
 def test_noise_depends_on_seed_problem_and_chain():

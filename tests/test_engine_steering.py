@@ -111,10 +111,24 @@ def requests(count=4, chains=3, lengths=LENGTHS):
     return made
 
 
+#: Settings for which a chain is the beginning of a longer one, with prompts that are cut.
+SETTINGS = {
+    "vanilla": {"cr": 1},
+    "dms": {"cr": 4},
+    "window": {"cr": 4},
+    "random": {"cr": 4},
+    "streaming": {"cr": 2, "rule": "proportional"},
+    "keydiff": {"cr": 2, "rule": "proportional"},
+    "triattention": {"cr": 2, "rule": "proportional", "pin_prompt": False},
+    "h2o": {"cr": 4, "rule": "proportional"},
+    "snapkv": {"cr": 4},
+    "rkv": {"cr": 4},
+    "quest": {"cr": 2, "rule": "proportional", "page": 4, "dense_layers": 1},
+}
+
+
 def engine(model, name, batch_size=5):
-    # A budget fixed in advance would grow with the answer's length.
-    params = {"cr": 1 if name == "vanilla" else 4} | ({"rule": "proportional"} if name == "h2o" else {})
-    return TorchEngine(model, Marks(), methods.create(name, **params), batch_size=batch_size)
+    return TorchEngine(model, Marks(), methods.create(name, **SETTINGS[name]), batch_size=batch_size)
 
 
 def at(chain, length):
@@ -170,7 +184,7 @@ def chains(model, name, batch_size, order, sampling):
     return plain
 
 
-@pytest.mark.parametrize("name", ["vanilla", "dms", "window", "random", "h2o", "rkv"])
+@pytest.mark.parametrize("name", SETTINGS)
 def test_bitwise_the_same_in_any_batch_and_order(name):
     model, _ = make(name)
     sampling = Sampling(temperature=1.0, top_p=0.97, seed=2, steering=CASES["both"])
@@ -182,7 +196,7 @@ def test_bitwise_the_same_in_any_batch_and_order(name):
     assert sum(len(branches) for *_, branches in alone.values()) > count
 
 
-@pytest.mark.parametrize("name", ["vanilla", "dms", "window", "random", "snapkv"])
+@pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("case", ["extend", "both"])
 def test_a_run_with_a_shorter_maximum_is_bitwise_what_the_long_run_says_of_it(name, case):
     model, _ = make(name)
@@ -193,7 +207,7 @@ def test_a_run_with_a_shorter_maximum_is_bitwise_what_the_long_run_says_of_it(na
             assert at(chain, length) == at(long[chain.problem, chain.chain], length)
 
 
-@pytest.mark.parametrize("name", ["vanilla", "dms", "window", "random", "h2o", "snapkv", "rkv"])
+@pytest.mark.parametrize("name", SETTINGS)
 def test_branches_change_nothing_of_the_chain_they_leave(name):
     model, _ = make(name)
     with_branches = chains(model, name, 4, range(12), Sampling(temperature=1.0, steering=CASES["both"]))

@@ -13,9 +13,14 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from recorded import prompts, same_entries, watch
 from rule_h2o import H2O
+from rule_keydiff import KeyDiff
+from rule_quest import Quest
+from rule_random import Random
+from rule_recent import Streaming, Window
 from rule_rkv import RKV
 from rule_snapkv import SnapKV
 from rule_tova import TOVA
+from rule_triattention import TriAttention
 from stepwise import run
 
 from hyperscale import methods, noise
@@ -44,7 +49,25 @@ class Row:
 
 
 ROWS = {
+    "window": Row(Window, BUDGETED),
+    "streaming": Row(Streaming, {**BUDGETED, "sinks": st.integers(0, 6)}),
+    "random": Row(Random, BUDGETED),
     "tova": Row(TOVA, {**BUDGETED, "per": st.sampled_from(["layer", "head"])}),
+    "quest": Row(
+        Quest,
+        {
+            "cr": BUDGETED["cr"],
+            "rule": BUDGETED["rule"],
+            "page": st.integers(1, 12),
+            "dense_layers": st.integers(0, 2),
+        },
+    ),
+    "keydiff": Row(KeyDiff, {**BUDGETED, "interval": st.integers(1, 10)}),
+    "triattention": Row(
+        TriAttention,
+        {**BUDGETED, "interval": st.integers(1, 10), "horizon": st.sampled_from([1, 30, 65536])},
+        15,
+    ),
     "h2o": Row(H2O, {**BUDGET, "heavy": st.sampled_from([0.0, 0.3, 0.5, 0.9, 1.0])}),
     "snapkv": Row(SnapKV, {**OBSERVED, "pooling": st.sampled_from(["avg", "max"])}),
     "rkv": Row(

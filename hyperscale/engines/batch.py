@@ -49,7 +49,8 @@ class Batch:
             len(attentions), heads, head_dim, self._slots, dtype=engine.model.dtype, device=self._device
         )
         self._method = engine.method
-        self._state = engine.method.start(Host(attentions, config, heads, self._slots, self._device))
+        rotary = engine.model.model.rotary_emb
+        self._state = engine.method.start(Host(attentions, config, heads, self._slots, self._device, rotary))
         self._decoder = Decoder(engine.tokenizer, sampling.stop)
         self._end = end_ids(engine.model, engine.tokenizer)
         self._steer = Steer(engine.tokenizer, sampling.steering) if sampling.steering else None

@@ -40,6 +40,7 @@ class Host:
         kv_heads: KV heads of a layer.
         slots: The most chains in flight at once.
         device: Where state tensors live.
+        rotary: The model's rotary embedding, of one frequency per two entries of a head's dimension.
     """
 
     attentions: Sequence[nn.Module]
@@ -47,6 +48,7 @@ class Host:
     kv_heads: int
     slots: int
     device: torch.device
+    rotary: nn.Module | None = None
 
     @property
     def layers(self) -> int:

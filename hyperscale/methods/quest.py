@@ -1,0 +1,133 @@
+"""Quest: everything is kept, and each query reads the pages whose keys could fit it best."""
+
+from collections.abc import Sequence
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from hyperscale.errors import MethodError
+from hyperscale.kv.prompt import Prompt
+from hyperscale.methods.base import Entrant, Host, State, Step, Token
+from hyperscale.methods.budgeted import BudgetedMethod, BudgetedState, Rule
+
+
+class _Pages(BudgetedState):
+    """Elementwise bounds of the keys of each page; slot s holds position s and belongs to page s // ``page``.
+
+    ``tensors[1]`` and ``tensors[2]``, the least and the greatest, are (sparse layers, slots, kv_heads, pages,
+    head_dim) in the model's type; 0 for pages not begun.
+    """
+
+    def __init__(self, method: "Quest", host: Host) -> None:
+        super().__init__(method, host)
+        self._quest = method
+        attention: Any = host.attentions[0]
+        shape = (max(0, host.layers - method.dense_layers), host.slots, host.kv_heads, 0, attention.head_dim)
+        self._least = torch.zeros(shape, dtype=attention.k_proj.weight.dtype, device=host.device)
+        self._greatest = self._least.clone()
+
+    def admit(self, first: int, entrants: Sequence[Entrant], prompt: Prompt) -> None:
+        super().admit(first, entrants, prompt)
+        page, chains = self._quest.page, slice(first, first + len(entrants))
+        count = -(-prompt.length // page)
+        self._widen(count)
+        for layer in range(len(self._least)):
+            keys = prompt.keys[layer + self._quest.dense_layers]
+            fill, shape = (0, 0, 0, count * page - prompt.length), (len(keys), count, page, -1)
+            least = pad(keys, fill, value=float("inf")).view(shape).amin(2)
+            greatest = pad(keys, fill, value=float("-inf")).view(shape).amax(2)
+            for table, found in ((self._least, least), (self._greatest, greatest)):
+                table[layer, chains] = 0
+                table[layer, chains, :, :count] = found
+
+    def begin(self, step: Step) -> None:
+        self._lens = step.lens
+        self._page = (step.positions // self._quest.page)[:, None]
+        self._begins = (step.positions % self._quest.page == 0)[:, None, None, None]
+        self._reads = (self.budget(step) // self._quest.page)[:, None, None, None]
+
+    def slots(self, layer: int, token: Token) -> Tensor:
+        return self._lens[layer]
+
+    def select(self, layer: int, token: Token) -> Tensor | None:
+        chains, heads, dim = token.keys.shape
+        queries = token.queries.view(chains, heads, -1, dim)
+        layer -= self._quest.dense_layers
+        if layer < 0:
+            return torch.ones((), dtype=torch.bool, device=queries.device).expand(*queries.shape[:3], token.width)
+        self._widen(-(-token.width // self._quest.page))
+        self._note(layer, token.keys)
+        least, greatest = self._least[layer, :chains, :, None], self._greatest[layer, :chains, :, None]
+        # Elementwise, not as a matrix product: that may round a page's bound by how many pages others have.
+        bound = torch.where(queries[..., None, :] > 0, greatest, least).mul_(queries[..., None, :])
+        bound = bound.sum(-1, dtype=torch.float32)
+        page = torch.arange(bound.shape[3], device=bound.device)
+        current = self._page[:, :, None, None]
+        bound = bound.masked_fill_(page == current, float("inf")).masked_fill_(page > current, float("-inf"))
+        order = bound.argsort(dim=-1, descending=True, stable=True)
+        chosen = torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order, (page < self._reads).expand_as(order))
+        return chosen.repeat_interleave(self._quest.page, dim=-1)[..., : token.width]
+
+    def _note(self, layer: int, keys: Tensor) -> None:
+        """Bring the bounds of the page being filled up to date."""
+        chains, heads, dim = keys.shape
+        at = self._page[:, :, None, None].expand(chains, heads, 1, dim)
+        for table, narrower in ((self._least, torch.minimum), (self._greatest, torch.maximum)):
+            mine, new = table[layer, :chains], keys[:, :, None]
+            mine.scatter_(2, at, torch.where(self._begins, new, narrower(mine.gather(2, at), new)))
+
+    def _widen(self, pages: int) -> None:
+        more = pages - self._least.shape[3]
+        if more > 0:
+            more = max(more, self._least.shape[3] // 2)
+            self._least, self._greatest = pad(self._least, (0, 0, 0, more)), pad(self._greatest, (0, 0, 0, more))
+        self.tensors = (self._facts, self._least, self._greatest)
+
+
+class Quest(BudgetedMethod):
+    """Reads B // page pages of each row per query head, at least 1: the page being filled and those of highest bound.
+
+    The bound of a page on q·k is sum_d max(q_d min_d, q_d max_d), with min and max over the page's keys after RoPE.
+    Nothing is evicted and the prompt is prefilled densely; the first ``dense_layers`` layers read everything. B is
+    max(page, ceil((P + L) / CR)) or, with ``rule="proportional"``, max(page, ceil(n / CR)). A page has
+    max(16, 2 CR) entries by default, as in arXiv 2506.05345. The reads that are counted are the distinct entries that
+    the query heads of a group read, each once, without the bounds of the pages: they exceed B where heads disagree.
+
+    As in the reference code the first 2 layers are dense by default, and as in its kernels the page being filled is
+    always read; its code for evaluation lets that page compete and reads at least 3 pages.
+
+    What is not chosen is masked in attention, so time does not fall with reads: the pages differ between the heads of a
+    group, and gathering them with PyTorch copies each before it is read, which at usual ratios moves more memory than
+    reading the row once. It takes a kernel that follows the page table to gain time.
+    """
+
+    name = "quest"
+    summary = "keeps everything, reads the pages with the highest bound on q·k"
+    source = "Tang et al. 2024, arXiv 2406.10774; page and budget of arXiv 2506.05345"
+    kind = "selector"
+    default_rule = "fixed"
+
+    def __init__(
+        self, cr: float = 8.0, rule: Rule | None = None, page: int | None = None, dense_layers: int = 2
+    ) -> None:
+        page = max(16, ceil(2 * cr)) if page is None else page
+        if page < 1:
+            raise MethodError(f"page of quest must be at least 1 entry, not {page}")
+        if dense_layers < 0:
+            raise MethodError(f"dense_layers of quest must be at least 0, not {dense_layers}")
+        super().__init__(cr, rule, recent=page, pin_prompt=False)
+        self.page, self.dense_layers = page, dense_layers
+
+    def params(self) -> dict[str, Any]:
+        """See `Method.params`."""
+        return {"cr": self.cr, "rule": self.rule, "page": self.page, "dense_layers": self.dense_layers}
+
+    def allowance(self, prompt: int, tokens: int, max_new_tokens: int) -> None:  # type: ignore[override]
+        """See `Method.allowance`: B is per query head, and what a row reads depends on how far heads disagree."""
+
+    def start(self, host: Host) -> State:
+        """See `Method.start`."""
+        return _Pages(self, host)

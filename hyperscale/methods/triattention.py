@@ -1,0 +1,155 @@
+"""TriAttention: what the average query of the future, rotated to where it will stand, makes of each key."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hyperscale.errors import MethodError
+from hyperscale.kv.cache import Rows
+from hyperscale.kv.prompt import Prompt
+from hyperscale.methods.base import Entrant, Host, State, Step, Token
+from hyperscale.methods.budgeted import Rule
+from hyperscale.methods.interval import IntervalMethod, IntervalState
+from hyperscale.methods.look import Look
+
+
+class _Centred(IntervalState):
+    """Sums over the queries of a chain so far, before RoPE, one complex number per frequency.
+
+    ``tensors[1]`` is (layers, slots, query_heads, head_dim / 2) complex64, the sum of the queries; ``tensors[2]`` the
+    same in float32, the sum of their absolute values.
+    """
+
+    def __init__(self, method: "TriAttention", host: Host) -> None:
+        super().__init__(method, host)
+        self._tri, self._omega = method, _frequencies(host)
+        offsets = 2.0 ** torch.arange(method.horizon.bit_length(), device=host.device)
+        self._ahead = self._turn(offsets).mean(0)
+        shape = (host.layers, host.slots, host.config.num_attention_heads, len(self._omega))
+        self._sum = torch.zeros(shape, dtype=torch.complex64, device=host.device)
+        self._size = torch.zeros(shape, dtype=torch.float32, device=host.device)
+        self.tensors = (self._facts, self._sum, self._size)
+        self._prompt: dict[int, tuple[Tensor, Tensor]] = {}  # the same of the prompt last prefilled, by layer
+
+    def keep(self, layer: int, look: Look) -> tuple[Tensor | None, Tensor | None]:
+        turned = self._turn(torch.arange(look.length, device=look.queries.device))
+        queries = _pairs(look.queries) * turned.conj()
+        self._prompt[layer] = queries.sum(1), queries.abs().sum(1)
+        return super().keep(layer, look)
+
+    def admit(self, first: int, entrants: Sequence[Entrant], prompt: Prompt) -> None:
+        super().admit(first, entrants, prompt)
+        for layer, (total, size) in self._prompt.items():
+            self._sum[layer, first : first + len(entrants)] = total
+            self._size[layer, first : first + len(entrants)] = size
+
+    def begin(self, step: Step) -> None:
+        super().begin(step)
+        self._back = self._turn(step.positions).conj()[:, None]
+
+    def slots(self, layer: int, token: Token) -> Tensor:
+        queries = _pairs(token.queries) * self._back
+        self._sum[layer, : len(queries)] += queries
+        self._size[layer, : len(queries)] += queries.abs()
+        return super().slots(layer, token)
+
+    def rate(self, layer: int, rows: Rows, chains: Tensor | None) -> Tensor:
+        some, heads, slots = rows.live.shape
+        slot = torch.arange(slots, device=rows.keys.device)
+        if chains is None:  # the queries so far are those of the prompt, none of which is pinned if it is cut
+            count, rivals = torch.full((1,), slots, device=slot.device), rows.live
+            total, size = (found[None] for found in self._prompt[layer])
+        else:
+            count, rivals = self.step.positions[chains], slot >= self.pinned(self.step)[chains, None, None]
+            total, size, rivals = self._sum[layer, chains], self._size[layer, chains], rivals & rows.live
+        centre, size = total / count[:, None, None], size / count[:, None, None]
+        turned = centre * (self._turn(count) * self._ahead)[:, None]
+        keys = _pairs(rows.keys).flatten(0, 1)
+        scores = _products(torch.cat([turned.real, turned.imag], -1), torch.cat([keys.real, keys.imag], -1))
+        scores = (scores + _products(size - centre.abs(), keys.abs())).view(some, heads, -1, slots)
+        # Heads of a group are compared by how far an entry stands out among those that may leave.
+        mask, number = rivals[:, :, None], rivals.sum(-1)[:, :, None, None]
+        away = (scores - torch.where(mask, scores, 0.0).sum(-1, keepdim=True) / number).masked_fill_(~mask, 0.0)
+        deviation = (away.square().sum(-1, keepdim=True) / number).sqrt_().clamp_(min=1e-6)
+        return (away / deviation).amax(2)
+
+    def _turn(self, positions: Tensor) -> Tensor:
+        """The rotation by RoPE at some positions: (positions, head_dim / 2) complex64."""
+        angle = positions.to(torch.float64)[:, None] * self._omega
+        return torch.complex(angle.cos().to(torch.float32), angle.sin().to(torch.float32))
+
+
+def _pairs(vectors: Tensor) -> Tensor:
+    """The two entries that RoPE rotates together as one complex number: (…, head_dim) to (…, head_dim / 2)."""
+    real, imaginary = vectors.to(torch.float32).chunk(2, dim=-1)
+    return torch.complex(real.contiguous(), imaginary.contiguous())
+
+
+def _products(queries: Tensor, keys: Tensor) -> Tensor:
+    """(some, query_heads, any) with (some * kv_heads, slots, any) to (some * kv_heads, group, slots), one a row."""
+    return torch.bmm(queries.reshape(len(keys), -1, keys.shape[2]), keys.transpose(1, 2))
+
+
+def _frequencies(host: Host) -> Tensor:
+    """Radians a position of each pair, (head_dim / 2,) float64.
+
+    Raises:
+        MethodError: They change with the length of the text, or RoPE does not rotate the whole head.
+    """
+    rotary: Any = host.rotary
+    attention: Any = host.attentions[0]
+    kind = getattr(rotary, "rope_type", "default")
+    if kind in ("dynamic", "longrope"):
+        raise MethodError(
+            f"triattention needs fixed rotary frequencies, and this model's ({kind}) depend on the length"
+        )
+    if 2 * len(rotary.inv_freq) != attention.head_dim:
+        raise MethodError("triattention needs a model whose rotary embedding covers whole heads")
+    frequencies: Tensor = rotary.inv_freq.to(host.device, torch.float64)
+    return frequencies
+
+
+class TriAttention(IntervalMethod):
+    """Keeps, at every cut, the entries that queries of the future are likely to look for.
+
+    Queries before RoPE lie around a centre, so with E over the chain's queries so far, omega_f the frequencies of RoPE
+    and every pair of entries as a complex number, a key k at position p is scored, for a query head, as
+      mean over d of sum_f Re(E[q_f] conj(k_f) exp(i omega_f (n + d - p))) + sum_f (E|q_f| - |E q_f|) |k_f|,
+    n being the next position and d = 1, 2, 4, … up to ``horizon``. Scores are standardised per query head over the
+    entries that may leave, and an entry is worth its highest score in the group. See `IntervalMethod` for when and by
+    how much rows are cut.
+
+    The reference code takes E from files, computed once per model on a text of the user's; here it is the running mean
+    over the chain's own queries, prompt and generated, so that nothing but the model is needed and a chain does not
+    depend on others. Its reported runs keep the same entries of a KV head in all layers, by the mean over layers; here
+    each layer decides for itself, its option ``per_layer_perhead_pruning``. As there, the prompt is pinned and counts.
+    """
+
+    name = "triattention"
+    summary = "evicts, at intervals, what the mean query, rotated to future positions, fits least"
+    source = "Mao et al. 2026, arXiv 2604.04921, and its code; budget (P + L) / CR of arXiv 2506.05345"
+    default_rule = "fixed"
+
+    def __init__(
+        self,
+        cr: float = 8.0,
+        rule: Rule | None = None,
+        recent: int = 1,
+        pin_prompt: bool | None = None,
+        interval: int = 128,
+        horizon: int = 65536,
+    ) -> None:
+        super().__init__(cr, rule, recent, pin_prompt, interval)
+        if horizon < 1:
+            raise MethodError(f"horizon of triattention must be at least 1 position, not {horizon}")
+        self.horizon = horizon
+
+    def params(self) -> dict[str, Any]:
+        """See `Method.params`."""
+        return {**super().params(), "horizon": self.horizon}
+
+    def start(self, host: Host) -> State:
+        """See `Method.start`."""
+        return _Centred(self, host)
