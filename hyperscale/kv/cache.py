@@ -11,6 +11,9 @@ __all__ = ["RaggedCache", "Rows"]
 class RaggedCache(Storage):
     """Live entries of all chains of a batch, and attention over them; see `Storage` for how they are kept.
 
+    A quantised entry is rounded when it is written, so the step that writes it reads it rounded as well; while a slab
+    is attended to, its keys or values are in memory in the model's own type.
+
     After any change of the structure `Storage.reindex` brings what `attend` reads up to date.
     """
 
@@ -50,8 +53,8 @@ class RaggedCache(Storage):
         order, position, base, _ = self._index[layer].unbind(0)
         rows = order.shape[0]
         q = queries.reshape(rows, -1, self.head_dim).index_select(0, order)
-        k = keys.reshape(rows, self.head_dim).index_select(0, order)
-        v = values.reshape(rows, self.head_dim).index_select(0, order)
+        k = self.codec.encode(keys.reshape(rows, self.head_dim)).index_select(0, order)
+        v = self.codec.encode(values.reshape(rows, self.head_dim)).index_select(0, order)
         target = base + slots.reshape(rows).index_select(0, order)
         lens = self.lens[layer, : self.chains]
         torch.maximum(lens, slots + 1, out=lens)
@@ -66,10 +69,12 @@ class RaggedCache(Storage):
             n = slab.count
             here = slice(start, start + n)
             start += n
-            slab.keys.view(-1, self.head_dim).index_copy_(0, target[here], k[here])
-            slab.values.view(-1, self.head_dim).index_copy_(0, target[here], v[here])
+            slab.keys.view(-1, self.codec.width).index_copy_(0, target[here], k[here])
+            slab.values.view(-1, self.codec.width).index_copy_(0, target[here], v[here])
             slab.bias.view(-1).index_copy_(0, target[here], alive[here])
-            scores = torch.baddbmm(slab.bias[:n], q[here], slab.keys[:n].transpose(1, 2), alpha=scale)
+            scores = torch.baddbmm(
+                slab.bias[:n], q[here], self.codec.decode(slab.keys[:n]).transpose(1, 2), alpha=scale
+            )
             if picked is not None:
                 mine = picked[here, :, : slab.size] & (slab.bias[:n] == 0)
                 read[here] = mine.any(1).sum(-1)
@@ -77,7 +82,7 @@ class RaggedCache(Storage):
             weights = torch.softmax(scores, dim=-1, dtype=torch.float32)
             if every is not None:
                 every[here, :, : slab.size] = weights
-            torch.bmm(weights.to(self.dtype), slab.values[:n], out=out[here])
+            torch.bmm(weights.to(self.dtype), self.codec.decode(slab.values[:n]), out=out[here])
         if picked is not None:
             self.read[layer, : self.chains] = read.index_select(0, position).view(lens.shape)
         found = None if every is None else every.index_select(0, position).view(*lens.shape, *shape[1:])

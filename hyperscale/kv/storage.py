@@ -8,6 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hyperscale.kv.codec import codec
+from hyperscale.kv.formats import AUTO
 from hyperscale.kv.places import Ints, Places
 from hyperscale.kv.prompt import Prompt, front
 from hyperscale.kv.slab import Slab, capacity
@@ -37,16 +39,31 @@ class Storage:
     kept; entries a prompt evicted are never stored.
 
     Attributes:
+        codec: How keys and values are kept.
         chains: Number of chains held.
         lens: (layers, chain slots, kv_heads) int64, live entries of each row; valid for the first ``chains`` slots.
         read: As lens: entries that the last step read, where a selector chose them.
     """
 
     def __init__(
-        self, layers: int, kv_heads: int, head_dim: int, slots: int, *, dtype: torch.dtype, device: torch.device
+        self,
+        layers: int,
+        kv_heads: int,
+        head_dim: int,
+        slots: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        kv_dtype: str = AUTO,
     ) -> None:
+        """An empty cache.
+
+        Raises:
+            EngineError: Keys and values of this size cannot be kept as ``kv_dtype``.
+        """
         self.layers, self.kv_heads, self.head_dim = layers, kv_heads, head_dim
         self.dtype, self.device = dtype, device
+        self.codec = codec(kv_dtype, head_dim, dtype)
         self.chains = 0
         self.lens = torch.zeros(layers, slots, kv_heads, dtype=torch.int64, device=device)
         self.read = torch.zeros_like(self.lens)
@@ -66,7 +83,12 @@ class Storage:
         return int(self.lens[:, : self.chains].sum())
 
     def row(self, layer: int, chain: int, head: int) -> tuple[Tensor, Tensor]:
-        """Live keys and values of one row, (entries, head_dim) each, in storage order; for inspection."""
+        """Live keys and values of one row as they are read, (entries, head_dim) each, in storage order."""
+        keys, values = self.kept(layer, chain, head)
+        return self.codec.decode(keys), self.codec.decode(values)
+
+    def kept(self, layer: int, chain: int, head: int) -> tuple[Tensor, Tensor]:
+        """The same as they are stored, (entries, codec.width) each."""
         number = chain * self.kv_heads + head
         places = self._places[layer]
         slab = self._slabs[layer][int(places.size[number])]
@@ -75,19 +97,23 @@ class Storage:
 
     # -- structure: chains enter, rows outgrow their class, chains leave; then `reindex` ----------------------------
 
-    def admit(self, prompt: Prompt, lens: Ints, copies: int) -> None:
+    def admit(self, prompt: Prompt, lens: Ints, copies: int, *, kept: bool = False) -> None:
         """Append ``copies`` chains that start from a prompt.
 
         Args:
             prompt: The prompt's live entries.
             lens: ``prompt.lens`` on the host.
             copies: Number of chains.
+            kept: Whether the prompt's keys and values are as stored already, see `kept`.
         """
         first = self.chains
         self.chains += copies
         self.lens[:, first : self.chains] = prompt.lens[:, None]
         starts = np.arange(first, self.chains)[:, None] * self.kv_heads
         for layer in range(self.layers):
+            keys, values = prompt.keys[layer], prompt.values[layer]
+            if not kept:
+                keys, values = self.codec.encode(keys), self.codec.encode(values)
             sizes = np.array([capacity(int(length)) for length in lens[layer]])
             for size in np.unique(sizes):
                 heads = np.flatnonzero(sizes == size)
@@ -97,8 +123,8 @@ class Storage:
                 self._places[layer].put(rows, int(size), places.start)
                 width = min(int(size), prompt.length)
                 source = self._upload(np.tile(heads, copies))
-                slab.keys[places, :width] = prompt.keys[layer][source, :width]
-                slab.values[places, :width] = prompt.values[layer][source, :width]
+                slab.keys[places, :width] = keys[source, :width]
+                slab.values[places, :width] = values[source, :width]
                 dead = torch.arange(int(size), device=self.device) >= prompt.lens[layer][source][:, None]
                 slab.bias[places] = torch.zeros_like(slab.bias[places]).masked_fill_(dead[:, None], float("-inf"))
 
@@ -179,7 +205,7 @@ class Storage:
     def _slab(self, layer: int, size: int) -> Slab:
         slabs = self._slabs[layer]
         if size not in slabs:
-            slabs[size] = Slab(size, self.head_dim, self.dtype, self.device)
+            slabs[size] = Slab(size, self.codec.width, self.codec.stored, dtype=self.dtype, device=self.device)
         return slabs[size]
 
     def _cut(
@@ -190,16 +216,17 @@ class Storage:
         at = self._upload(self._places[layer].place[numbers.ravel()])
         keys, values = slab.keys[at], slab.values[at]
         live = (slab.bias[at] == 0).view(shape)
-        kept = keep(layer, chains, Rows(keys.view(*shape, -1), values.view(*shape, -1), live)).view(-1, size)
-        order = front(kept)[..., None].expand_as(keys)
-        keys, values, lens = keys.gather(1, order), values.gather(1, order), kept.sum(1)
+        read_keys, read_values = (self.codec.decode(each).view(*shape, -1) for each in (keys, values))
+        stays = keep(layer, chains, Rows(read_keys, read_values, live)).view(-1, size)
+        order = front(stays)[..., None].expand_as(keys)
+        keys, values, lens = keys.gather(1, order), values.gather(1, order), stays.sum(1)
         self.lens[layer, chains] = lens.view(numbers.shape)
         dead = torch.arange(size, device=self.device) >= lens[:, None]
         bias = torch.zeros_like(slab.bias[at]).masked_fill_(dead[:, None], float("-inf"))
         sizes = np.array([capacity(int(length)) for length in lens.cpu()])
         for new in np.unique(sizes):
             some = np.flatnonzero(sizes == new)
-            those, rows = self._upload(some), numbers.ravel()[some]
+            those, moving = self._upload(some), numbers.ravel()[some]
             if new == size:
                 into, places = slab, at[those]
             else:
@@ -210,8 +237,8 @@ class Storage:
             into.values[places] = values[those, : into.size]
             into.bias[places] = bias[those, :, : into.size]
             if new != size:
-                self._vacate(layer, rows, size)
-                self._places[layer].put(rows, int(new), taken.start)
+                self._vacate(layer, moving, size)
+                self._places[layer].put(moving, int(new), taken.start)
                 at = self._upload(self._places[layer].place[numbers.ravel()])  # rows that stayed may have moved
 
     def _vacate(self, layer: int, rows: Ints, size: int) -> None:
