@@ -44,7 +44,8 @@ class RunConfig(BaseModel):
         top_p: Nucleus mass; the model's default if None.
         params: Method name to parameters beyond the CR.
         device: Where the model runs; ``auto`` is CUDA where there is one.
-        dtype: Of weights and cache; ``auto`` is float32 on the CPU, bfloat16 on CUDA.
+        dtype: Of the weights; ``auto`` is float32 on the CPU, bfloat16 on CUDA.
+        kv_dtype: What the cache keeps keys and values in; ``auto`` is ``dtype``.
         batch_size: Chains that decode together; it changes no result. The model's default if None.
         sandbox: Where programs that the model wrote run; ``auto`` is the strongest that works.
         predict: What the plan's costs are predicted from. ``earlier``: finished runs beside this one's folder, else the
@@ -77,6 +78,7 @@ class RunConfig(BaseModel):
     params: dict[str, dict[str, Any]] = {}
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    kv_dtype: Literal["auto", "fp8", "int8", "int4"] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
     sandbox: Literal["auto", "bwrap", "unshare", "none"] = "auto"
     predict: Literal["auto", "pilot", "earlier", "closed"] = "auto"
@@ -93,7 +95,14 @@ class RunConfig(BaseModel):
         """The part that decides the results; a folder holds runs that agree in it."""
         shown = self.model_dump(mode="json", exclude={"batch_size", "sandbox", "data", "vote"})
         # Where these are not used, a folder from before they existed is still the same run's.
-        unused = {"task_params": {}, "lengths": [], "predict": "auto", "extend": 0, "force_answer": 0}
+        unused = {
+            "task_params": {},
+            "lengths": [],
+            "predict": "auto",
+            "extend": 0,
+            "force_answer": 0,
+            "kv_dtype": "auto",
+        }
         if not self.extend:
             unused["extend_word"] = self.extend_word
         return {name: value for name, value in shown.items() if name not in unused or value != unused[name]}
@@ -119,6 +128,7 @@ class RunConfig(BaseModel):
             if number is not None:
                 parts.append(f"{label}{number:g}")
         parts += [value for value in (self.device, self.dtype, self.predict) if value != "auto"]
+        parts += [f"kv{self.kv_dtype}"] if self.kv_dtype != "auto" else []
         parts += [
             hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:6]
             for params in (self.params, self.task_params)

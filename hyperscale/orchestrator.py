@@ -168,7 +168,14 @@ class Line:
         config, path = self._run.config, self._run.checkpoints[arm].path
         model, tokenizer = self._weights.get(path, config.device, config.dtype)
         method = self._run.methods[arm]
-        return TorchEngine(model, tokenizer, method, batch_size=config.batch_size or 1, device=config.device)
+        return TorchEngine(
+            model,
+            tokenizer,
+            method,
+            batch_size=config.batch_size or 1,
+            device=config.device,
+            kv_dtype=config.kv_dtype,
+        )
 
     def _sample(self, arm: Arm, engine: str, problem: Problem, chain: "Chain", limit: int, seed: int) -> Sample:
         grader, doc = self._graders[problem.task.name], problem.doc
@@ -182,6 +189,7 @@ class Line:
             "length_invariant": arm.length_invariant,
             "engine": engine,
             "dtype": self._run.config.dtype,
+            "kv_dtype": self._run.kv_dtype,
             "task": problem.task.name,
             "task_version": problem.task.version,
             "problem": problem.doc.id,

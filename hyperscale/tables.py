@@ -8,6 +8,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from hyperscale.kv.formats import AUTO
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
@@ -88,7 +90,8 @@ def plan(run: "PreparedRun | Forecast", console: Console) -> None:
 def memory(run: "Forecast", console: Console) -> None:
     """Print what the weights and the cache of each method take at most, and whether a GPU holds them."""
     gpu = run.gpu
-    table = Table(title=f"Peak memory in GiB, {run.dtype}, weights and cache", **STYLE)
+    kept = run.dtype if run.config.kv_dtype == AUTO else f"{run.dtype}, cache in {run.config.kv_dtype}"
+    table = Table(title=f"Peak memory in GiB, {kept}, weights and cache", **STYLE)
     columns(
         table, ("method",), ("longest L", "one chain", "widest point", "with weights", *([gpu.name] if gpu else []))
     )

@@ -52,6 +52,9 @@ def run(
     top_p: Annotated[float | None, typer.Option(help="Nucleus mass. [the model's]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. [auto]")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16. [auto]")] = None,
+    kv_dtype: Annotated[
+        str | None, typer.Option(help="What the cache is kept in: auto (as dtype), fp8, int8 or int4. [auto]")
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Chains that decode together; changes no result. [the model's]")
     ] = None,
@@ -115,6 +118,7 @@ def run(
         "top_p": top_p,
         "device": device,
         "dtype": dtype,
+        "kv_dtype": kv_dtype,
         "batch_size": batch_size,
         "sandbox": sandbox,
         "extend": extend,
