@@ -37,7 +37,7 @@ def vector(kind, numbers):
         size = gcd(len(numbers), 32)
         return [x for start in range(0, len(numbers), size) for x in _group(numbers[start : start + size])]
     largest = {"fp8": 448, "int8": 127}[kind]
-    scale = half(single(max(abs(x) for x in numbers) / largest))
+    scale = half(single(max(abs(x) for x in numbers) * single(1 / largest)))
     scaled = [max(-largest, min(largest, nearest(x, scale))) for x in numbers]
     if kind == "int8":
         return [single(round(x) * scale) for x in scaled]
@@ -56,7 +56,7 @@ def _odd(code):
 
 def _group(numbers):
     zero = half(min(numbers))
-    scale = half(single(single(max(numbers) - min(numbers)) / 15))
+    scale = half(single(single(max(numbers) - min(numbers)) * single(1 / 15)))
     codes = [max(0, min(15, round(nearest(single(x - zero), scale)))) for x in numbers]
     return [single(single(code * scale) + zero) for code in codes]
 

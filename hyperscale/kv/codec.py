@@ -8,7 +8,7 @@ overwritten, evicted and moved without looking at another. With x a vector of D 
 - ``int4``: round((x - z) / s) in 0 … 15, two a byte, z = min x and s = (max x - min x) / 15 in each group of 32
   channels: group-wise asymmetric quantisation as in FlexGen (Sheng et al. 2023, arXiv 2303.06865, section 5).
 
-Scales and zero points are float16. KIVI (Liu et al. 2024, arXiv 2402.02750) and KVQuant (arXiv 2401.18079) share the
+Scales and zero points are float16; 1 / 448, 1 / 127 and 1 / 15 are factors in float32. KIVI (Liu et al. 2024, arXiv 2402.02750) and KVQuant (arXiv 2401.18079) share the
 scales of keys between the tokens of a channel instead, which is what 2 bits need; that takes groups of tokens that stay
 together, and under eviction per head none do. The small groups and the zero point serve the same end here: a channel
 with an offset or with outliers spoils its own group only.
@@ -125,7 +125,7 @@ class Int4(Codec):
         """See `Codec.encode`."""
         grouped = self._grouped(vectors.to(torch.float32))
         low, high = grouped.aminmax(dim=-1, keepdim=True)
-        zero, scale = _half(low), _half((high - low) / 15.0)
+        zero, scale = _half(low), _half((high - low) * (1.0 / 15))
         codes = ((grouped - zero) / scale.clamp(min=_SMALLEST)).round_().clamp_(0, 15)
         first, second = codes.flatten(-2).to(torch.uint8).chunk(2, dim=-1)
         return self._packed(torch.cat([scale, zero], -1).flatten(-2), first | (second << 4))
@@ -166,5 +166,6 @@ def _half(numbers: Tensor) -> Tensor:
 def _symmetric(vectors: Tensor, largest: float) -> tuple[Tensor, Tensor]:
     """The scale that brings a vector's numbers into ±largest, (…, 1) float32, and the numbers so scaled."""
     vectors = vectors.to(torch.float32)
-    scale = _half(vectors.abs().amax(dim=-1, keepdim=True) / largest)
+    # A factor, not a divisor: torch divides by a constant on the CPU and multiplies by its inverse on CUDA.
+    scale = _half(vectors.abs().amax(dim=-1, keepdim=True) * (1.0 / largest))
     return scale, (vectors / scale.clamp(min=_SMALLEST)).clamp_(-largest, largest)
