@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperscale import branches, models, plan_file
+from hyperscale import branches, models, plan_file, verification
 from hyperscale.config import RunConfig
 from hyperscale.errors import BudgetError, EngineError, HyperscaleError
 from hyperscale.observer import Load, Observer, Sample
 from hyperscale.planner import Arm
-from hyperscale.preparation import PreparedRun, Problem, load_tokenizer
+from hyperscale.preparation import PreparedRun, Problem, answer_room, load_tokenizer
 from hyperscale.results import key
 from hyperscale.scoring import graders, strategies
 from hyperscale.scoring.redaction import redact
@@ -58,6 +58,7 @@ def execute(run: PreparedRun, folder: Path | Store, observer: Observer, weights:
 
     Raises:
         BudgetError: The run has no plan, as only a pilot can make it (`pilot.settle`).
+        VerificationError: A chain did not keep to its method's rule.
         HyperscaleError: The folder cannot be used, or the model cannot be loaded or run. Finished chains are kept.
     """
     _check_words(run)
@@ -112,6 +113,8 @@ class Line:
         old = [s for s in self._store.samples if (s["method"], s["CR"]) == (arm.method, arm.CR)]
         most_tokens = sum(request.max_new_tokens for _, request in requests)
         batch_size = self._run.config.batch_size or 1
+        for sample in old:
+            self._verify(arm, sample)
         self._observer.arm_started(arm, old, Load(len(requests) * len(seeds), most_tokens * len(seeds), batch_size))
         for seed in seeds:
             missing = self.missing(arm, requests, seed)
@@ -119,6 +122,9 @@ class Line:
                 for problem, sample in self.generate(arm, missing, seed):
                     self._observer.chain(arm, problem, sample)
         self._observer.arm_finished(arm)
+
+    def _verify(self, arm: Arm, sample: Sample) -> None:
+        verification.check(arm, self._run.methods[arm], sample, answer_room(self._run.config))
 
     def missing(
         self, arm: Arm, requests: "Sequence[tuple[Problem, Request]]", seed: int
@@ -160,6 +166,7 @@ class Line:
                 problem, limit = problems[chain.problem], limits[chain.problem, chain.chain]
                 sample = self._sample(arm, engine.name, problem, chain, limit, seed)
                 self._store.append(sample)
+                self._verify(arm, sample)
                 yield problem, sample
 
     def _engine(self, arm: Arm) -> "Engine":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import hyperscale
 from hyperscale import config as configs
-from hyperscale import evidence, identity, models
+from hyperscale import evidence, identity, models, verification
 from hyperscale.budget import Budget, Grid, TaskShape
 from hyperscale.config import RunConfig
 from hyperscale.errors import EngineError, ModelError, first_line
@@ -103,6 +103,10 @@ class PreparedRun:
             "versions": {"hyperscale": hyperscale.__version__, "python": platform.python_version()} | versions,
             "sandbox": self._sandbox(),
         }
+
+    def compression(self, samples: Sequence[dict[str, Any]]) -> list[verification.Compression]:
+        """The realised compression of each arm, of all the run's chains."""
+        return verification.summary(self.methods, samples, answer_room(self.config))
 
     def replanned(self, predictor: Predictor) -> "PreparedRun":
         """The run with the plan that other predictions make.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from hyperscale.forecast import Forecast
     from hyperscale.preparation import PreparedRun
+    from hyperscale.verification import Compression
 
 #: Of every table.
 STYLE: dict[str, Any] = {
@@ -103,6 +104,20 @@ def memory(run: "Forecast", console: Console) -> None:
     console.print(table)
     for note in run.notes:
         console.print(note, highlight=False, soft_wrap=True)
+
+
+def compression(found: "Sequence[Compression]", console: Console) -> None:
+    """Print each method's realised compression beside the nominal one, and how much of its budget it used."""
+    table = Table(title="Compression", **STYLE)
+    columns(table, ("method",), ("nominal CR", "realised CR", "of the peak", "most of its budget"))
+    for each in found:
+        used = "no number" if each.used is None else f"{each.used:.0%}"
+        table.add_row(str(each.arm), f"{each.arm.CR:g}", f"{each.realised:.2f}", f"{each.peak:.2f}", used)
+    console.print(table)
+    for each in found:
+        if each.weak:
+            share = f"{each.realised / each.arm.CR:.0%} of the nominal {each.arm.CR:g}"
+            console.print(f"{each.arm} realised {each.realised:.2f}, {share}: its costs are not those of its ratio")
 
 
 def accuracy(value: float, error: float) -> str:

@@ -1,4 +1,4 @@
-"""``hyperscale models``, ``methods``, ``tasks`` and ``budgets``: what there is, a line each."""
+"""``hyperscale models``, ``tasks`` and ``budgets``: what there is, a line each."""
 
 import typer
 
@@ -6,13 +6,6 @@ import typer
 def models() -> None:
     """List the models known by name."""
     from hyperscale import models as registry
-
-    _list(registry.available())
-
-
-def methods() -> None:
-    """List the KV-compression methods."""
-    from hyperscale import methods as registry
 
     _list(registry.available())
 

@@ -8,10 +8,11 @@ overwritten, evicted and moved without looking at another. With x a vector of D 
 - ``int4``: round((x - z) / s) in 0 … 15, two a byte, z = min x and s = (max x - min x) / 15 in each group of 32
   channels: group-wise asymmetric quantisation as in FlexGen (Sheng et al. 2023, arXiv 2303.06865, section 5).
 
-Scales and zero points are float16; 1 / 448, 1 / 127 and 1 / 15 are factors in float32. KIVI (Liu et al. 2024, arXiv 2402.02750) and KVQuant (arXiv 2401.18079) share the
-scales of keys between the tokens of a channel instead, which is what 2 bits need; that takes groups of tokens that stay
-together, and under eviction per head none do. The small groups and the zero point serve the same end here: a channel
-with an offset or with outliers spoils its own group only.
+Scales and zero points are float16; 1 / 448, 1 / 127 and 1 / 15 are factors in float32. KIVI (Liu et al. 2024, arXiv
+2402.02750) and KVQuant (Hooper et al. 2024, arXiv 2401.18079) share the scales of keys between the tokens of a channel
+instead, which is what 2 bits need; that takes groups of tokens that stay together, and under eviction per head none do.
+The small groups and the zero point serve the same end here: a channel with an offset or with outliers spoils its own
+group only.
 """
 
 from abc import ABC, abstractmethod
