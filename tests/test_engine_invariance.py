@@ -13,7 +13,9 @@ METHODS = {
     "dms": {"cr": 8},
     "window": {"cr": 4},
     "random": {"cr": 4},
+    "streaming": {"cr": 4},
 }
+UNPINNED = {name: {"cr": 4, "pin_prompt": False, "rule": "fixed", "recent": 3} for name in ("window", "random")}
 
 
 def requests():
@@ -61,6 +63,15 @@ def test_a_shorter_chain_is_the_beginning_of_a_longer_one(name):
         assert short.text == long.text[: long.trace.chars[index]]
         assert short.trace.kv_reads[-1] == long.trace.kv_reads[index]
         assert short.trace.peak_kv[-1] == long.trace.peak_kv[index]
+
+
+@pytest.mark.parametrize("name", UNPINNED)
+def test_bitwise_the_same_when_the_prompt_is_cut(name):
+    model = tiny.model(heads=8, kv_heads=2, seed=2)
+    method = methods.create(name, **UNPINNED[name])
+    count = len(requests())
+    alone = run(model, method, 1, range(count))
+    assert run(model, method, 7, reversed(range(count))) == alone
 
 
 def test_noise_depends_on_seed_problem_and_chain():

@@ -12,6 +12,8 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from recorded import prompts, same_entries, watch
+from rule_random import Random
+from rule_recent import Streaming, Window
 from rule_tova import TOVA
 from stepwise import run
 
@@ -39,6 +41,9 @@ class Row:
 
 
 ROWS = {
+    "window": Row(Window, BUDGETED),
+    "streaming": Row(Streaming, {**BUDGETED, "sinks": st.integers(0, 6)}),
+    "random": Row(Random, BUDGETED),
     "tova": Row(TOVA, {**BUDGETED, "per": st.sampled_from(["layer", "head"])}),
 }
 MODELS = {

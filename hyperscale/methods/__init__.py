@@ -13,6 +13,7 @@ _CLASSES = {
     "dms": "hyperscale.methods.dms:DMS",
     "window": "hyperscale.methods.window:Window",
     "random": "hyperscale.methods.random_:Random",
+    "streaming": "hyperscale.methods.streaming:Streaming",
     "tova": "hyperscale.methods.tova:TOVA",
 }
 

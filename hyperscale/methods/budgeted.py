@@ -79,9 +79,13 @@ class BudgetedMethod(Method):
         """See `Method.params`."""
         return {"cr": self.cr, "rule": self.rule, "recent": self.recent, "pin_prompt": self.pin_prompt}
 
+    def always(self, prompt: int) -> int:
+        """F, the entries that are always kept, the newest among them."""
+        return self.recent + (prompt if self.pin_prompt else 0)
+
     def floor(self, prompt: int, max_new_tokens: int) -> int:
         """The part of the budget that does not depend on the sequence so far."""
-        kept = self.recent + (prompt if self.pin_prompt else 0)
+        kept = self.always(prompt)
         return kept if self.rule == "proportional" else max(kept, ceil((prompt + max_new_tokens) / self.cr))
 
     def allowance(self, prompt: int, tokens: int, max_new_tokens: int) -> int:

@@ -1,11 +1,18 @@
-"""Null baseline: prompt pinned, and a uniformly random choice of the generated entries."""
+"""Null baseline: a uniformly random choice of all entries but the recent ones and, if it is pinned, the prompt."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from hyperscale import noise
-from hyperscale.methods.base import Host, State, Step, Token
+from hyperscale.kv.prompt import Prompt
+from hyperscale.methods.base import Entrant, Host, State, Step, Token
 from hyperscale.methods.budgeted import BudgetedMethod, BudgetedState
+from hyperscale.methods.look import Look
+from hyperscale.methods.top import best
+
+_PROMPT = noise.key("random", "prompt")
 
 
 class _RandomVictim(BudgetedState):
@@ -20,18 +27,36 @@ class _RandomVictim(BudgetedState):
         rows = torch.arange(host.layers * host.kv_heads, device=host.device)
         self._rows = rows.view(host.layers, 1, host.kv_heads)
 
+    def keep(self, layer: int, look: Look) -> tuple[Tensor | None, Tensor | None]:
+        room = self._method.room(look.length, look.max_new_tokens)
+        if look.length <= room:  # a pinned prompt always has room
+            return None, None
+        position = torch.arange(look.length, device=look.keys.device)
+        start = torch.full((1,), _PROMPT, dtype=torch.int64, device=position.device)
+        draws = noise.uniform(noise.mix(noise.mix(start, self._rows[layer])[0, :, None], position))
+        return best(draws, room, newest=self._safe), None
+
+    def admit(self, first: int, entrants: Sequence[Entrant], prompt: Prompt) -> None:
+        super().admit(first, entrants, prompt)
+        if self._safe:
+            generated = torch.arange(-self._safe, 0, device=self._ring.device)
+            # Where the prompt left fewer, the rest is overwritten before anything has to leave.
+            newest = prompt.lens[..., None] + generated
+            self._ring[:, first : first + len(entrants), :, generated % self._safe] = newest[:, None]
+
     def begin(self, step: Step) -> None:
         layers, chains, heads = step.lens.shape
         prompt, _, keys = self._facts[:, :chains]
+        pinned = self.pinned(step)
         generated = step.positions - prompt
         ring = self._ring[:, :chains]
-        victims = (step.lens - prompt[:, None] - self._safe).clamp_(min=1)
+        victims = (step.lens - pinned[:, None] - self._safe).clamp_(min=1)
         bits = noise.mix(noise.mix(keys, generated)[None, :, None], self._rows)
         rank = torch.minimum((noise.uniform(bits) * victims).to(torch.int64), victims - 1)
-        # The rank-th generated slot that is not safe: every safe slot at or below it pushes it up by one.
-        safe = ring.sort(dim=-1).values - prompt[:, None, None]
+        # The rank-th slot that is neither pinned nor safe: every safe slot at or below it pushes it up by one.
+        safe = ring.sort(dim=-1).values - pinned[:, None, None]
         offset = safe - torch.arange(self._safe, device=safe.device)
-        evicted = prompt[:, None] + rank + (offset <= rank[..., None]).sum(-1)
+        evicted = pinned[:, None] + rank + (offset <= rank[..., None]).sum(-1)
         appends = (step.lens[0, :, 0] < self.budget(step))[:, None]
         self._slot = torch.where(appends, step.lens, evicted)
         if self._safe:
@@ -43,13 +68,15 @@ class _RandomVictim(BudgetedState):
 
 
 class Random(BudgetedMethod):
-    """Evicts a generated entry, uniformly at random per head, whenever the budget is full.
+    """Evicts an entry, uniformly at random per head, whenever the budget is full.
 
-    The ``recent`` newest entries are safe. The choice is a function of (seed, problem, chain, step, layer, head).
+    The ``recent`` newest entries are safe and, with ``pin_prompt``, the prompt. The choice is a function of (seed,
+    problem, chain, step, layer, head). A prompt that is not pinned and longer than the budget is cut after its dense
+    prefill, which all chains that start from it share: that cut depends on (layer, head, position) alone.
     """
 
     name = "random"
-    summary = "null baseline: prompt pinned, generated entries evicted uniformly at random"
+    summary = "null baseline: entries evicted uniformly at random, prompt pinned"
     source = "uniform random eviction, a control that no paper proposes and every paper needs"
 
     def start(self, host: Host) -> State:

@@ -1,0 +1,52 @@
+"""StreamingLLM: the first entries of the sequence, as sinks of attention, and the most recent ones."""
+
+from typing import Any
+
+from hyperscale.errors import MethodError
+from hyperscale.methods.base import Host, State
+from hyperscale.methods.budgeted import BudgetedMethod, Rule
+from hyperscale.methods.window import RecentState
+
+
+class Streaming(BudgetedMethod):
+    """Keeps the first ``sinks`` entries of the sequence and the newest B - ``sinks``.
+
+    A token at position q sees {k < sinks} and {k > q - (B - sinks)}. The sinks count into F, so B holds at least them
+    and the ``recent`` newest entries. The prompt is prefilled densely and cut after it.
+
+    Differs from the reference code in the positions: there keys are cached before RoPE and rotated by their place in
+    the cache at every step, so that distances stay below B and the model can run past the length it was trained on.
+    Here, as for all methods, entries keep the rotation of their place in the text: chains stay within the model's
+    context, and the sinks are as far away as they are.
+    """
+
+    name = "streaming"
+    summary = "attention sinks: first entries of the sequence and most recent ones kept"
+    source = "Xiao et al. 2023 (StreamingLLM), arXiv 2309.17453; budget (P + L) / CR of arXiv 2506.05345"
+    default_rule = "fixed"
+    default_pin = False
+
+    def __init__(
+        self,
+        cr: float = 8.0,
+        rule: Rule | None = None,
+        recent: int = 1,
+        pin_prompt: bool | None = None,
+        sinks: int = 4,
+    ) -> None:
+        super().__init__(cr, rule, recent, pin_prompt)
+        if sinks < 0:
+            raise MethodError(f"sinks of streaming must be at least 0, not {sinks}")
+        self.sinks = sinks
+
+    def params(self) -> dict[str, Any]:
+        """See `Method.params`."""
+        return {**super().params(), "sinks": self.sinks}
+
+    def always(self, prompt: int) -> int:
+        """See `BudgetedMethod.always`; a pinned prompt shorter than the sinks is among them."""
+        return self.recent + max(self.sinks, prompt if self.pin_prompt else 0)
+
+    def start(self, host: Host) -> State:
+        """See `Method.start`."""
+        return RecentState(self, host, self.sinks)
