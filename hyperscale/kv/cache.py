@@ -72,9 +72,7 @@ class RaggedCache(Storage):
             slab.keys.view(-1, self.codec.width).index_copy_(0, target[here], k[here])
             slab.values.view(-1, self.codec.width).index_copy_(0, target[here], v[here])
             slab.bias.view(-1).index_copy_(0, target[here], alive[here])
-            scores = torch.baddbmm(
-                slab.bias[:n], q[here], self.codec.decode(slab.keys[:n]).transpose(1, 2), alpha=scale
-            )
+            scores = torch.baddbmm(slab.bias[:n], q[here], self._read(slab.keys[:n]).transpose(1, 2), alpha=scale)
             if picked is not None:
                 mine = picked[here, :, : slab.size] & (slab.bias[:n] == 0)
                 read[here] = mine.any(1).sum(-1)
@@ -82,7 +80,7 @@ class RaggedCache(Storage):
             weights = torch.softmax(scores, dim=-1, dtype=torch.float32)
             if every is not None:
                 every[here, :, : slab.size] = weights
-            torch.bmm(weights.to(self.dtype), self.codec.decode(slab.values[:n]), out=out[here])
+            torch.bmm(weights.to(self.dtype), self._read(slab.values[:n]), out=out[here])
         if picked is not None:
             self.read[layer, : self.chains] = read.index_select(0, position).view(lens.shape)
         found = None if every is None else every.index_select(0, position).view(*lens.shape, *shape[1:])
@@ -92,3 +90,12 @@ class RaggedCache(Storage):
         """(layers, chains * kv_heads) bool on the device: rows without a free slot."""
         rows = chains * self.kv_heads
         return self.lens[:, :chains].reshape(self.layers, rows) >= self._index[:, 3, :rows]
+
+    def _read(self, kept: Tensor) -> Tensor:
+        """Keys or values of a slab in the model's own type, good until the next are read."""
+        if self.codec.stored == self.dtype:
+            return self.codec.decode(kept)
+        size = kept.shape[0] * kept.shape[1] * self.head_dim
+        if size > len(self._room):
+            self._room = torch.empty(size, dtype=torch.float32, device=self.device)
+        return self.codec.decode(kept, self._room)

@@ -46,8 +46,11 @@ class Codec(ABC):
         """(…, head_dim) in the model's type to (…, width)."""
 
     @abstractmethod
-    def decode(self, kept: Tensor) -> Tensor:
-        """(…, width) to (…, head_dim) in the model's type."""
+    def decode(self, kept: Tensor, room: Tensor | None = None) -> Tensor:
+        """(…, width) to (…, head_dim) in the model's type.
+
+        ``room`` is memory for the result, float32 and flat; new memory costs the CPU more than all arithmetic here.
+        """
 
     def _packed(self, scales: Tensor, codes: Tensor) -> Tensor:
         """Bytes: scales, then codes."""
@@ -74,7 +77,7 @@ class Plain(Codec):
         """See `Codec.encode`."""
         return vectors
 
-    def decode(self, kept: Tensor) -> Tensor:
+    def decode(self, kept: Tensor, room: Tensor | None = None) -> Tensor:
         """See `Codec.decode`; no copy."""
         return kept
 
@@ -87,13 +90,13 @@ class Fp8(Codec):
         scale, scaled = _symmetric(vectors, 448.0)
         return self._packed(scale, scaled.to(torch.float8_e4m3fn))
 
-    def decode(self, kept: Tensor) -> Tensor:
+    def decode(self, kept: Tensor, room: Tensor | None = None) -> Tensor:
         """See `Codec.decode`."""
         scale, codes = self._unpacked(kept, 1)
         # The bits seeeemmm moved to their places in float16 are the number times 2^-8, as the exponents' biases are 7
         # and 15, subnormal numbers too. On the CPU that is ten times as fast as torch's own conversion.
         bits = codes.view(torch.int8).to(torch.int16).bitwise_left_shift_(7).bitwise_and_(~0x4000)
-        return bits.view(torch.float16).to(torch.float32).mul_(scale * 256).to(self.dtype)
+        return _floats(bits.view(torch.float16), room).mul_(scale * 256).to(self.dtype)
 
 
 class Int8(Codec):
@@ -104,10 +107,10 @@ class Int8(Codec):
         scale, scaled = _symmetric(vectors, 127.0)
         return self._packed(scale, scaled.round_().to(torch.int8))
 
-    def decode(self, kept: Tensor) -> Tensor:
+    def decode(self, kept: Tensor, room: Tensor | None = None) -> Tensor:
         """See `Codec.decode`."""
         scale, codes = self._unpacked(kept, 1)
-        return (codes.view(torch.int8) * scale).to(self.dtype)
+        return _floats(codes.view(torch.int8), room).mul_(scale).to(self.dtype)
 
 
 class Int4(Codec):
@@ -131,13 +134,13 @@ class Int4(Codec):
         first, second = codes.flatten(-2).to(torch.uint8).chunk(2, dim=-1)
         return self._packed(torch.cat([scale, zero], -1).flatten(-2), first | (second << 4))
 
-    def decode(self, kept: Tensor) -> Tensor:
+    def decode(self, kept: Tensor, room: Tensor | None = None) -> Tensor:
         """See `Codec.decode`."""
         scales, codes = self._unpacked(kept, 2 * self._groups)
         halves = torch.empty(*codes.shape[:-1], 2, codes.shape[-1], dtype=torch.uint8, device=codes.device)
         torch.bitwise_and(codes, 15, out=halves[..., 0, :])
         torch.bitwise_right_shift(codes, 4, out=halves[..., 1, :])
-        grouped = self._grouped(halves.flatten(-2).to(torch.float32))
+        grouped = self._grouped(_floats(halves.flatten(-2), room))
         scale, zero = self._grouped(scales).chunk(2, dim=-1)
         return grouped.mul_(scale).add_(zero).flatten(-2).to(self.dtype)
 
@@ -157,6 +160,13 @@ def codec(kv_dtype: str, head_dim: int, dtype: torch.dtype) -> Codec:
     if kv_dtype not in kinds:
         raise EngineError(f"unknown type of the cache {kv_dtype!r}: use {AUTO}, {', '.join(QUANTISED)}")
     return kinds[kv_dtype](kv_dtype, head_dim, dtype)
+
+
+def _floats(numbers: Tensor, room: Tensor | None) -> Tensor:
+    """As float32, in ``room`` if there is some."""
+    if room is None:
+        return numbers.to(torch.float32)
+    return room[: numbers.numel()].view(numbers.shape).copy_(numbers)
 
 
 def _half(numbers: Tensor) -> Tensor:

@@ -65,6 +65,7 @@ class Storage:
         self.dtype, self.device = dtype, device
         self.codec = codec(kv_dtype, head_dim, dtype)
         self.chains = 0
+        self._room = torch.empty(0, dtype=torch.float32, device=device)
         self.lens = torch.zeros(layers, slots, kv_heads, dtype=torch.int64, device=device)
         self.read = torch.zeros_like(self.lens)
         self._places = [Places(slots * kv_heads) for _ in range(layers)]
