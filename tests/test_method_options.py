@@ -1,5 +1,7 @@
 """Parameters of methods from the command line and from a file, and the list that says which there are."""
 
+from pathlib import Path
+
 import checkpoints
 import commandline
 import pytest
@@ -151,3 +153,11 @@ def test_an_unknown_method_is_not_shown(run):
     fails(run("methods", "zip"), "unknown method 'zip'; known methods: vanilla, dms")
     with pytest.raises(MethodError):
         methods.parameters("zip")
+
+
+def test_the_documentation_lists_the_methods_as_they_are(run):
+    """After a method was added or changed: python benchmarks/method_list.py."""
+    document = Path(__file__).parent.parent / "docs" / "methods.md"
+    after = document.read_text(encoding="utf-8").split("<!-- methods -->\n```text\n")[1]
+    listed = after.split("```\n<!-- /methods -->")[0]
+    assert listed.splitlines() == [line.rstrip() for line in run("methods")[1].splitlines()]
