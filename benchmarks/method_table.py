@@ -32,7 +32,9 @@ def markdown(found: pd.DataFrame) -> str:
         "| method | CR | " + " | ".join(f"{task}, L = {lengths[task]}" for task in tasks) + " |",
         "|---|---|" + "---|" * len(tasks),
     ]
-    for (method, cr), arm in found.groupby(["method", "CR"], sort=False):
+    order = list(dict.fromkeys(found["method"]))
+    arms = sorted(found.groupby(["method", "CR"]), key=lambda pair: (order.index(pair[0][0]), pair[0][1]))
+    for (method, cr), arm in arms:
         cells = []
         for task in tasks:
             (row,) = arm[arm["task"] == task].to_dict("records") or [None]
