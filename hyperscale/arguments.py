@@ -1,6 +1,7 @@
 """Values of the command line: lists and pairs in one text. Every function raises ConfigError for other texts."""
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hyperscale.errors import ConfigError
@@ -30,15 +31,46 @@ def pairs(option: str, texts: list[str] | None) -> dict[str, str] | None:
     return found
 
 
-def nested(option: str, texts: list[str] | None) -> dict[str, dict[str, str]] | None:
-    """``name.parameter=value`` texts by name and parameter."""
+def nested(option: str, texts: list[str] | None, example: str) -> dict[str, dict[str, str]] | None:
+    """``name.parameter=value`` texts by name and parameter; ``example`` is one, for the message."""
     found: dict[str, dict[str, str]] = {}
-    for name, value in (pairs(option, texts) or {}).items():
-        task, dot, param = name.partition(".")
-        if not dot:
-            raise ConfigError(f"{option}: write task.parameter=value, e.g. livecodebench.end_date=2024-12-31")
-        found.setdefault(task, {})[param] = value
+    for text in texts or ():
+        left, sign, value = text.partition("=")
+        name, dot, param = left.partition(".")
+        if not (sign and dot and name and param):
+            raise ConfigError(f"{option} {text!r}: write name.parameter=value, e.g. {example}")
+        values = found.setdefault(name, {})
+        if param in values:
+            raise ConfigError(f"{option} gives {left} twice: {values[param]} and {value}")
+        values[param] = value
     return found or None
+
+
+def typed(option: str, texts: list[str] | None, example: str) -> dict[str, dict[str, Any]] | None:
+    """As `nested`, with numbers, true and false for what they are."""
+    found = nested(option, texts, example)
+    return found and {name: {key: _typed(text) for key, text in each.items()} for name, each in found.items()}
+
+
+def _typed(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, bool | int | float) else text
+
+
+def over(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a file with those of the command line over them, parameter by parameter where they are nested."""
+    made = dict(values)
+    for name, value in options.items():
+        old = made.get(name)
+        if name in ("params", "task_params") and isinstance(old, dict) and value is not None:
+            inner = {key: each if isinstance(each, dict) else {} for key, each in old.items()}
+            made[name] = old | {key: {**inner.get(key, {}), **each} for key, each in value.items()}
+        elif value is not None:
+            made[name] = value
+    return made
 
 
 def numbers(option: str, text: str | None, kind: Callable[[str], Any]) -> list[Any] | None:

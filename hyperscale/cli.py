@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from hyperscale.commands import gate, lists, plot, report, retrofit, run, score
+from hyperscale.commands import gate, lists, methods, plot, report, retrofit, run, score
 from hyperscale.errors import HyperscaleError
 
 app = typer.Typer(
@@ -52,7 +52,7 @@ for command in (
     gate.gate,
     retrofit.retrofit,
     lists.models,
-    lists.methods,
+    methods.methods,
     lists.tasks,
     lists.budgets,
 ):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from hyperscale import budget as budgets
-from hyperscale import models
+from hyperscale import method_params, models
 from hyperscale.errors import ConfigError
 
 VANILLA = "vanilla"
@@ -43,8 +43,11 @@ class RunConfig(BaseModel):
         temperature: Softmax temperature; the model's default if None.
         top_p: Nucleus mass; the model's default if None.
         params: Method name to parameters beyond the CR.
+        pin_prompt: Whether the prompt is never evicted, for every method with such a parameter; `resolve` moves it into
+            ``params``. Each method's own default if None.
         device: Where the model runs; ``auto`` is CUDA where there is one.
-        dtype: Of weights and cache; ``auto`` is float32 on the CPU, bfloat16 on CUDA.
+        dtype: Of the weights; ``auto`` is float32 on the CPU, bfloat16 on CUDA.
+        kv_dtype: What the cache keeps keys and values in; ``auto`` is ``dtype``.
         batch_size: Chains that decode together; it changes no result. The model's default if None.
         sandbox: Where programs that the model wrote run; ``auto`` is the strongest that works.
         predict: What the plan's costs are predicted from. ``earlier``: finished runs beside this one's folder, else the
@@ -75,8 +78,10 @@ class RunConfig(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=10)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     params: dict[str, dict[str, Any]] = {}
+    pin_prompt: bool | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    kv_dtype: Literal["auto", "fp8", "int8", "int4"] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
     sandbox: Literal["auto", "bwrap", "unshare", "none"] = "auto"
     predict: Literal["auto", "pilot", "earlier", "closed"] = "auto"
@@ -91,9 +96,16 @@ class RunConfig(BaseModel):
 
     def compared(self) -> dict[str, Any]:
         """The part that decides the results; a folder holds runs that agree in it."""
-        shown = self.model_dump(mode="json", exclude={"batch_size", "sandbox", "data", "vote"})
+        shown = self.model_dump(mode="json", exclude={"batch_size", "sandbox", "data", "vote", "pin_prompt"})
         # Where these are not used, a folder from before they existed is still the same run's.
-        unused = {"task_params": {}, "lengths": [], "predict": "auto", "extend": 0, "force_answer": 0}
+        unused = {
+            "task_params": {},
+            "lengths": [],
+            "predict": "auto",
+            "extend": 0,
+            "force_answer": 0,
+            "kv_dtype": "auto",
+        }
         if not self.extend:
             unused["extend_word"] = self.extend_word
         return {name: value for name, value in shown.items() if name not in unused or value != unused[name]}
@@ -113,12 +125,15 @@ class RunConfig(BaseModel):
         ):
             if value:
                 parts.append(label + (",".join(map(_short, value)) if isinstance(value, tuple) else str(value)))
+        if self.pin_prompt is not None:
+            parts.append("pinned" if self.pin_prompt else "unpinned")
         if self.seeds != (0,):
             parts.append("seed" + ",".join(map(str, self.seeds)))
         for label, number in (("t", self.temperature), ("p", self.top_p)):
             if number is not None:
                 parts.append(f"{label}{number:g}")
         parts += [value for value in (self.device, self.dtype, self.predict) if value != "auto"]
+        parts += [f"kv{self.kv_dtype}"] if self.kv_dtype != "auto" else []
         parts += [
             hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:6]
             for params in (self.params, self.task_params)
@@ -180,10 +195,7 @@ def resolve(config: RunConfig) -> RunConfig:
     tasks = config.tasks or model.tasks
     if not tasks:
         raise ConfigError(f"{config.model} has no default tasks: name some with --task (see `hyperscale tasks`)")
-    if unused := sorted(set(config.params) - set(config.methods)):
-        raise ConfigError(f"params.{unused[0]}: {unused[0]!r} is no method of this run ({', '.join(config.methods)})")
-    if fixed := [name for name, params in config.params.items() if "cr" in params]:
-        raise ConfigError(f"params.{fixed[0]}.cr: compression ratios are set by crs (--cr) for all methods")
+    params = method_params.settle(config)
     if unused := sorted(set(config.task_params) - set(tasks)):
         raise ConfigError(f"task_params.{unused[0]}: {unused[0]!r} is no task of this run ({', '.join(tasks)})")
     _check_strategy(config)
@@ -194,6 +206,8 @@ def resolve(config: RunConfig) -> RunConfig:
     return config.model_copy(
         update={
             "tasks": tasks,
+            "params": params,
+            "pin_prompt": None,
             "data": data_by_task(config.data, tasks),
             "lengths": tuple(sorted(config.lengths)),
             "budget": budget,

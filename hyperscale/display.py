@@ -152,6 +152,7 @@ class Display(Observer):
         """See `Observer`."""
         self.close()
         tables.points(points, run.plan.budget.axis, self._console)
+        tables.compression(run.compression(samples), self._console)
         margin_table.margins(samples, self._console)
         plan_tables.comparison(run.plan, points, self._console)
         text = f"results in {folder}; pictures: hyperscale plot {folder}"

@@ -37,6 +37,10 @@ class EngineError(HyperscaleError):
     """An engine cannot run what it was asked to run."""
 
 
+class VerificationError(HyperscaleError):
+    """The compression that a run asked for did not take place."""
+
+
 class RetrofitError(HyperscaleError):
     """A retrofit failed its own checks, or its inputs are unusable."""
 

@@ -90,7 +90,13 @@ class Events(Observer):
     def finished(self, run: "PreparedRun", folder: Path, points: "DataFrame", samples: Sequence[Sample]) -> None:
         """See `Observer`."""
         rows = [{str(name): value for name, value in row.items()} for row in points.to_dict("records")]
-        self._write("finished", {"folder": str(folder), "chains": len(samples), "points": rows})
+        compression = [
+            {**_names(each.arm), "chains": each.chains, "realised_cr": each.realised}
+            | {"peak_cr": each.peak, "budget_used": each.used}
+            for each in run.compression(samples)
+        ]
+        about = {"folder": str(folder), "chains": len(samples)}
+        self._write("finished", about | {"compression": compression, "points": rows})
 
     def failed(self, message: str) -> None:
         """The run ends here, with this error."""

@@ -56,7 +56,7 @@ class Forecast:
         counts: Number of problems of each task.
         shapes: The tasks as the planner sees them.
         estimated: Tasks whose prompt lengths are typical ones, not measured.
-        dtype: Of weights and cache.
+        dtype: Of the weights, and of the cache unless the configuration says else.
         weights: Bytes of the weights, or None if unknown.
         needs: Memory by arm.
         gpu: The GPU planned for, if any.
@@ -108,12 +108,12 @@ def make(config: RunConfig, gpu: str | None = None, folder: Path | None = None) 
     tokenizer = load_tokenizer(found.base) if Path(found.base).is_absolute() else None
     looked = [_look(task, config, tokenizer) for task in tasks]
     shapes = [task for task, _, _ in looked]
-    line = Roofline.of(planned, shape, dtype)
+    line = Roofline.of(planned, shape, dtype, config.kv_dtype)
     known = _earlier(config, folder, tasks, dict(zip(arms, made.values(), strict=True)), bool(found.dms))
     speed = (lambda chain: line.seconds(chain, config.batch_size or 1)) if line else None
-    predictor = Predictor(shape.entry_bytes(dtype), known, speed)
+    predictor = Predictor(shape.entry_bytes(dtype, config.kv_dtype), known, speed)
     budget = Budget.parse(config.budget, config.axis)
-    plan = make_plan(budget, make_grid(config), shapes, arms, predictor.entry_bytes, predictor)
+    plan = make_plan(budget, make_grid(config), shapes, arms, shape.entry_bytes(dtype), predictor)
     weights = shape.weight_bytes(dtype)
     needs = tuple(_need(arm, plan, predictor.entry_bytes, shapes, weights or 0, planned) for arm in arms)
     return Forecast(

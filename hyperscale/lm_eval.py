@@ -23,6 +23,7 @@ from hyperscale.engines.base import Chain, Request, Sampling
 from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch_engine import TorchEngine
 from hyperscale.errors import ConfigError, HyperscaleError
+from hyperscale.kv.formats import AUTO
 
 MAX_NEW_TOKENS = 256  # where a task does not say, as in lm-eval's own models
 AUTO_BATCH = 64
@@ -42,6 +43,7 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         max_batch_size: int | None = None,
         device: str | None = None,
         dtype: str = "auto",
+        kv_dtype: str = AUTO,
         max_length: int | None = None,
         seed: int = 0,
         **params: Any,
@@ -56,6 +58,7 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
             max_batch_size: Most that "auto" may be.
             device: As torch names it; CUDA where there is one if None.
             dtype: float32 or bfloat16; float32 on the CPU and bfloat16 on CUDA if "auto".
+            kv_dtype: What the cache is kept in: the model's type if "auto", fp8, int8 or int4.
             max_length: Most tokens of context and continuation together; the model's own if None.
             seed: Of the sampling noise.
             **params: The method's own parameters.
@@ -80,11 +83,14 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         loaded, self.tokenizer = load_model(checkpoint.path, device=str(device), dtype=dtype)
         auto = str(batch_size).startswith("auto")
         self.batch_size = min(AUTO_BATCH, max_batch_size or AUTO_BATCH) if auto else int(batch_size)
-        self._engine = TorchEngine(loaded, self.tokenizer, made, batch_size=self.batch_size, device=str(device))
+        self._engine = TorchEngine(
+            loaded, self.tokenizer, made, batch_size=self.batch_size, device=str(device), kv_dtype=kv_dtype
+        )
         self._device = torch.device(str(device))
         self._seed = seed
         self.max_length = int(max_length or getattr(loaded.config, "max_position_embeddings", 0) or 2048)
-        self._info = {"model": model, "method": method, "checkpoint": checkpoint.path, "params": made.params()}
+        self._info: dict[str, Any] = {"model": model, "method": method, "checkpoint": checkpoint.path}
+        self._info |= {"params": made.params(), "kv_dtype": kv_dtype}
 
     @property
     def eot_token_id(self) -> int:

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperscale import branches, models, plan_file
+from hyperscale import branches, models, plan_file, verification
 from hyperscale.config import RunConfig
 from hyperscale.errors import BudgetError, EngineError, HyperscaleError
 from hyperscale.observer import Load, Observer, Sample
 from hyperscale.planner import Arm
-from hyperscale.preparation import PreparedRun, Problem, load_tokenizer
+from hyperscale.preparation import PreparedRun, Problem, answer_room, load_tokenizer
 from hyperscale.results import key
 from hyperscale.scoring import graders, strategies
 from hyperscale.scoring.redaction import redact
@@ -58,6 +58,7 @@ def execute(run: PreparedRun, folder: Path | Store, observer: Observer, weights:
 
     Raises:
         BudgetError: The run has no plan, as only a pilot can make it (`pilot.settle`).
+        VerificationError: A chain did not keep to its method's rule.
         HyperscaleError: The folder cannot be used, or the model cannot be loaded or run. Finished chains are kept.
     """
     from hyperscale import methods
@@ -116,6 +117,8 @@ class Line:
         old = [s for s in self._store.samples if (s["method"], s["CR"]) == (arm.method, arm.CR)]
         most_tokens = sum(request.max_new_tokens for _, request in requests)
         batch_size = 1 if self._run.methods[arm].alone else self._run.config.batch_size or 1
+        for sample in old:
+            self._verify(arm, sample)
         self._observer.arm_started(arm, old, Load(len(requests) * len(seeds), most_tokens * len(seeds), batch_size))
         for seed in seeds:
             missing = self.missing(arm, requests, seed)
@@ -123,6 +126,9 @@ class Line:
                 for problem, sample in self.generate(arm, missing, seed):
                     self._observer.chain(arm, problem, sample)
         self._observer.arm_finished(arm)
+
+    def _verify(self, arm: Arm, sample: Sample) -> None:
+        verification.check(arm, self._run.methods[arm], sample, answer_room(self._run.config))
 
     def missing(
         self, arm: Arm, requests: "Sequence[tuple[Problem, Request]]", seed: int
@@ -164,6 +170,7 @@ class Line:
                 problem, limit = problems[chain.problem], limits[chain.problem, chain.chain]
                 sample = self._sample(arm, engine.name, problem, chain, limit, seed)
                 self._store.append(sample)
+                self._verify(arm, sample)
                 yield problem, sample
 
     def _engine(self, arm: Arm) -> "Engine":
@@ -176,7 +183,14 @@ class Line:
         method = self._run.methods[arm]
         if isinstance(method, KVPress):
             return KVPressEngine(model, tokenizer, method)
-        return TorchEngine(model, tokenizer, method, batch_size=config.batch_size or 1, device=config.device)
+        return TorchEngine(
+            model,
+            tokenizer,
+            method,
+            batch_size=config.batch_size or 1,
+            device=config.device,
+            kv_dtype=config.kv_dtype,
+        )
 
     def _sample(self, arm: Arm, engine: str, problem: Problem, chain: "Chain", limit: int, seed: int) -> Sample:
         grader, doc = self._graders[problem.task.name], problem.doc
@@ -190,6 +204,7 @@ class Line:
             "length_invariant": arm.length_invariant,
             "engine": engine,
             "dtype": self._run.config.dtype,
+            "kv_dtype": self._run.kv_dtype,
             "task": problem.task.name,
             "task_version": problem.task.version,
             "problem": problem.doc.id,

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import hyperscale
 from hyperscale import config as configs
-from hyperscale import evidence, identity, models
+from hyperscale import evidence, identity, models, verification
 from hyperscale.budget import Budget, Grid, TaskShape
 from hyperscale.config import RunConfig
 from hyperscale.errors import EngineError, ModelError, first_line
+from hyperscale.kv.formats import AUTO
 from hyperscale.planner import FILE, Arm, Plan, make_plan
 from hyperscale.prediction import Predictor
 from hyperscale.shapes import shape_of
@@ -52,6 +53,8 @@ class PreparedRun:
         problems: The problems, task by task.
         shapes: The tasks as the planner sees them.
         predictor: Knows what chains cost.
+        base_bytes: Bytes of one (key, value) pair, summed over layers and KV heads, of a cache in the model's type: a
+            budget in base points counts these, so that it means the same whatever the cache is kept in.
     """
 
     config: RunConfig
@@ -61,6 +64,12 @@ class PreparedRun:
     problems: dict[str, list[Problem]]
     shapes: list[TaskShape]
     predictor: Predictor
+    base_bytes: int
+
+    @property
+    def kv_dtype(self) -> str:
+        """What the cache keeps keys and values in."""
+        return self.config.dtype if self.config.kv_dtype == AUTO else self.config.kv_dtype
 
     @property
     def entry_bytes(self) -> int:
@@ -96,6 +105,10 @@ class PreparedRun:
             "sandbox": self._sandbox(),
         }
 
+    def compression(self, samples: Sequence[dict[str, Any]]) -> list[verification.Compression]:
+        """The realised compression of each arm, of all the run's chains."""
+        return verification.summary(self.methods, samples, answer_room(self.config))
+
     def replanned(self, predictor: Predictor) -> "PreparedRun":
         """The run with the plan that other predictions make.
 
@@ -104,7 +117,7 @@ class PreparedRun:
         """
         budget = Budget.parse(self.config.budget, self.config.axis)
         arms = list(self.methods)
-        plan = make_plan(budget, make_grid(self.config), self.shapes, arms, self.entry_bytes, predictor)
+        plan = make_plan(budget, make_grid(self.config), self.shapes, arms, self.base_bytes, predictor)
         return dataclasses.replace(self, plan=plan, predictor=predictor)
 
     def _sandbox(self) -> str | None:
@@ -174,9 +187,12 @@ def prepare(config: RunConfig, stage: Callable[[str], None], folder: Path | None
     planned = folder is not None and (folder / FILE).exists()
     if folder is not None and not planned and config.predict in ("auto", "earlier"):
         known = evidence.earlier(folder.parent, folder, identity.of(config, loaded, arms, checkpoints))
-    predictor = Predictor(shape_of(config.model, first).entry_bytes(config.dtype), known)
+    shape = shape_of(config.model, first)
+    predictor = Predictor(shape.entry_bytes(config.dtype, config.kv_dtype), known)
     budget = Budget.parse(config.budget, config.axis)
-    run = PreparedRun(config, Plan(budget, {}, ()), arms, checkpoints, problems, shapes, predictor)
+    run = PreparedRun(
+        config, Plan(budget, {}, ()), arms, checkpoints, problems, shapes, predictor, shape.entry_bytes(config.dtype)
+    )
     # A pilot may find that more fits, or at all what a second is; without one the plan is made now.
     later = config.predict == "pilot" or (config.predict == "auto" and budget.axis == "seconds")
     return run if later or planned else run.replanned(predictor)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from hyperscale.budget import Costs
 from hyperscale.errors import ConfigError
+from hyperscale.kv.formats import AUTO
 from hyperscale.shapes import Shape
 
 GIB = 2**30
@@ -99,19 +100,21 @@ class Roofline:
     Attributes:
         gpu: The GPU; its bandwidth and its peak for the dtype are known.
         shape: The model; its number of weights is known.
-        dtype: Of weights, cache and arithmetic.
+        dtype: Of weights and arithmetic, and of the cache if ``kv_dtype`` is "auto".
+        kv_dtype: What the cache is kept in; reading it back takes no time.
     """
 
     gpu: Gpu
     shape: Shape
     dtype: str
+    kv_dtype: str = AUTO
 
     @classmethod
-    def of(cls, gpu: Gpu | None, shape: Shape, dtype: str) -> "Roofline | None":
+    def of(cls, gpu: Gpu | None, shape: Shape, dtype: str, kv_dtype: str = AUTO) -> "Roofline | None":
         """The roofline, or None where a figure it needs is unknown."""
         if gpu is None or gpu.bandwidth is None or dtype not in dict(gpu.flops) or shape.parameters is None:
             return None
-        return cls(gpu, shape, dtype)
+        return cls(gpu, shape, dtype, kv_dtype)
 
     def flops(self, batch: float, entries: float) -> float:
         """FLOPs of a decode step of ``batch`` chains with so many live ``entries`` each."""
@@ -123,7 +126,7 @@ class Roofline:
     def bytes(self, batch: float, entries: float) -> float:
         """Bytes that a decode step reads."""
         weights = (self.shape.weight_bytes(self.dtype) or 0) - self.shape.embedding * self._item
-        return weights + self.shape.entry_bytes(self.dtype) * entries * batch
+        return weights + self.shape.entry_bytes(self.dtype, self.kv_dtype) * entries * batch
 
     def step(self, batch: float, entries: float) -> float:
         """Seconds of a decode step."""

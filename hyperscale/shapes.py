@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperscale.errors import ModelError, first_line
+from hyperscale.kv.formats import AUTO, vector_bytes
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -32,9 +33,12 @@ class Shape:
     heads: int | None = None
     embedding: int = 0
 
-    def entry_bytes(self, dtype: str) -> int:
-        """Bytes of one (key, value) pair, summed over layers and KV heads: 2 · D · itemsize · layers · KV heads."""
-        return 2 * self.head_dim * self.kv_heads * self.layers * ITEM_BYTES[dtype]
+    def entry_bytes(self, dtype: str, kv_dtype: str = AUTO) -> int:
+        """Bytes of one (key, value) pair, summed over layers and KV heads: 2 · D · itemsize · layers · KV heads.
+
+        Where the cache is quantised, scales and zero points count as well (`kv.formats`).
+        """
+        return 2 * vector_bytes(kv_dtype, self.head_dim, ITEM_BYTES[dtype]) * self.kv_heads * self.layers
 
     def weight_bytes(self, dtype: str) -> int | None:
         """Bytes of the weights."""

@@ -8,11 +8,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from hyperscale.kv.formats import AUTO
+
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from hyperscale.forecast import Forecast
     from hyperscale.preparation import PreparedRun
+    from hyperscale.verification import Compression
 
 #: Of every table.
 STYLE: dict[str, Any] = {
@@ -88,7 +91,8 @@ def plan(run: "PreparedRun | Forecast", console: Console) -> None:
 def memory(run: "Forecast", console: Console) -> None:
     """Print what the weights and the cache of each method take at most, and whether a GPU holds them."""
     gpu = run.gpu
-    table = Table(title=f"Peak memory in GiB, {run.dtype}, weights and cache", **STYLE)
+    kept = run.dtype if run.config.kv_dtype == AUTO else f"{run.dtype}, cache in {run.config.kv_dtype}"
+    table = Table(title=f"Peak memory in GiB, {kept}, weights and cache", **STYLE)
     columns(
         table, ("method",), ("longest L", "one chain", "widest point", "with weights", *([gpu.name] if gpu else []))
     )
@@ -100,6 +104,20 @@ def memory(run: "Forecast", console: Console) -> None:
     console.print(table)
     for note in run.notes:
         console.print(note, highlight=False, soft_wrap=True)
+
+
+def compression(found: "Sequence[Compression]", console: Console) -> None:
+    """Print each method's realised compression beside the nominal one, and how much of its budget it used."""
+    table = Table(title="Compression", **STYLE)
+    columns(table, ("method",), ("nominal CR", "realised CR", "of the peak", "most of its budget"))
+    for each in found:
+        used = "no number" if each.used is None else f"{each.used:.0%}"
+        table.add_row(str(each.arm), f"{each.arm.CR:g}", f"{each.realised:.2f}", f"{each.peak:.2f}", used)
+    console.print(table)
+    for each in found:
+        if each.weak:
+            share = f"{each.realised / each.arm.CR:.0%} of the nominal {each.arm.CR:g}"
+            console.print(f"{each.arm} realised {each.realised:.2f}, {share}: its costs are not those of its ratio")
 
 
 def accuracy(value: float, error: float) -> str:

@@ -1,4 +1,4 @@
-"""``hyperscale models``, ``methods``, ``tasks`` and ``budgets``: what there is, a line each."""
+"""``hyperscale models``, ``tasks`` and ``budgets``: what there is, a line each."""
 
 import typer
 
@@ -8,14 +8,6 @@ def models() -> None:
     from hyperscale import models as registry
 
     _list(registry.available())
-
-
-def methods() -> None:
-    """List the KV-compression methods."""
-    from hyperscale import methods as registry
-
-    _list(registry.available())
-    typer.echo("or kvpress:NAME, a press of an installed kvpress that works while decoding (docs/kvpress.md)")
 
 
 def tasks() -> None:

@@ -41,6 +41,18 @@ def run(
         list[str] | None,
         typer.Option(help="Choice of a task's problems, e.g. livecodebench.end_date=2024-12-31; repeatable."),
     ] = None,
+    method_param: Annotated[
+        list[str] | None,
+        typer.Option(help="Parameter of a method (`hyperscale methods`), e.g. window.recent=32; repeatable."),
+    ] = None,
+    pin_prompt: Annotated[
+        bool | None,
+        typer.Option(
+            "--pin-prompt/--no-pin-prompt",
+            help="Never evict the prompt, or let it go like the rest, for all methods that have the choice. "
+            "[each method's own]",
+        ),
+    ] = None,
     length: Annotated[str | None, typer.Option(help="Values of L in tokens, e.g. 8192,16384. [the task's]")] = None,
     cr: Annotated[
         str | None, typer.Option(help="Compression ratios, e.g. 4,8. [all that the model's DMS checkpoints offer]")
@@ -52,6 +64,9 @@ def run(
     top_p: Annotated[float | None, typer.Option(help="Nucleus mass. [the model's]")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. [auto]")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16. [auto]")] = None,
+    kv_dtype: Annotated[
+        str | None, typer.Option(help="What the cache is kept in: auto (as dtype), fp8, int8 or int4. [auto]")
+    ] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Chains that decode together; changes no result. [the model's]")
     ] = None,
@@ -105,7 +120,9 @@ def run(
         "axis": axis,
         "tasks": arguments.names("--task", task),
         "data": arguments.pairs("--data", data),
-        "task_params": arguments.nested("--task-param", task_param),
+        "task_params": arguments.nested("--task-param", task_param, "livecodebench.end_date=2024-12-31"),
+        "params": arguments.typed("--method-param", method_param, "window.recent=32"),
+        "pin_prompt": pin_prompt,
         "lengths": arguments.numbers("--length", length, int),
         "crs": arguments.numbers("--cr", cr, float),
         "grid": grid,
@@ -115,6 +132,7 @@ def run(
         "top_p": top_p,
         "device": device,
         "dtype": dtype,
+        "kv_dtype": kv_dtype,
         "batch_size": batch_size,
         "sandbox": sandbox,
         "extend": extend,
@@ -126,10 +144,7 @@ def run(
     from hyperscale import config as configs
 
     try:
-        asked = configs.make(
-            (configs.read(config) if config else {})
-            | {name: value for name, value in options.items() if value is not None}
-        )
+        asked = configs.make(arguments.over(configs.read(config) if config else {}, options))
         terminal.hush()
         folder = out or Path("results") / asked.folder_name()
         if dry_run:

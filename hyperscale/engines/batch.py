@@ -45,9 +45,8 @@ class Batch:
         heads = config.num_key_value_heads
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         attentions = [layer.self_attn for layer in engine.model.model.layers]
-        self.cache = RaggedCache(
-            len(attentions), heads, head_dim, self._slots, dtype=engine.model.dtype, device=self._device
-        )
+        sizes = (len(attentions), heads, head_dim, self._slots)
+        self.cache = RaggedCache(*sizes, dtype=engine.model.dtype, device=self._device, kv_dtype=engine.kv_dtype)
         self._method = engine.method
         rotary = engine.model.model.rotary_emb
         self._state = engine.method.start(Host(attentions, config, heads, self._slots, self._device, rotary))

@@ -11,6 +11,7 @@ from hyperscale.engines.batch import Batch
 from hyperscale.engines.loading import check_config
 from hyperscale.engines.sampling import check
 from hyperscale.errors import EngineError
+from hyperscale.kv.formats import AUTO
 from hyperscale.methods.base import Method
 
 
@@ -26,6 +27,7 @@ class TorchEngine(Engine):
         tokenizer: Its tokenizer.
         method: The method.
         batch_size: Most chains in flight.
+        kv_dtype: What the cache keeps keys and values in: "auto" for the model's own type, or as `kv.codec` has it.
     """
 
     def __init__(
@@ -37,11 +39,12 @@ class TorchEngine(Engine):
         batch_size: int = 64,
         device: str = "cpu",
         name: str = "torch",
+        kv_dtype: str = AUTO,
     ) -> None:
         """Prepare a model for generation.
 
         Raises:
-            EngineError: The batch size is not positive.
+            EngineError: The batch size is not positive, or the cache cannot be kept in this type.
             MethodError: The method cannot run on this model.
             ModelError: The architecture is not supported.
         """
@@ -49,7 +52,7 @@ class TorchEngine(Engine):
             raise EngineError(f"batch size must be at least 1, not {batch_size}")
         check_config(model.config)
         self.model, self.tokenizer, self.method = model, tokenizer, method
-        self.batch_size, self.device, self.name = batch_size, torch.device(device), name
+        self.batch_size, self.device, self.name, self.kv_dtype = batch_size, torch.device(device), name, kv_dtype
         passes.install(model)
         Batch(self, Sampling())  # refuses a method that cannot run here before any work is done
 

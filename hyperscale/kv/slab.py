@@ -26,17 +26,17 @@ class Slab:
     Attributes:
         size: Slots of a row.
         count: Rows in use.
-        keys: (rows, size, head_dim).
-        values: (rows, size, head_dim).
+        keys: (rows, size, width), as the codec keeps them.
+        values: As keys.
         bias: (rows, 1, size), added to attention scores: 0 where an entry lives, -inf elsewhere.
     """
 
-    def __init__(self, size: int, head_dim: int, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, size: int, width: int, stored: torch.dtype, *, dtype: torch.dtype, device: torch.device) -> None:
         self.size = size
         self.count = 0
         # Dead slots are read with weight 0, so they must be finite: zeros at first, stale entries later.
-        self.keys = torch.zeros(0, size, head_dim, dtype=dtype, device=device)
-        self.values = torch.zeros(0, size, head_dim, dtype=dtype, device=device)
+        self.keys = torch.zeros(0, size, width, dtype=stored, device=device)
+        self.values = torch.zeros(0, size, width, dtype=stored, device=device)
         self.bias = torch.zeros(0, 1, size, dtype=dtype, device=device)
 
     @property

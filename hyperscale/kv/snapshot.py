@@ -15,7 +15,7 @@ class Snapshot:
     """One chain's rows of the cache and of every table that has one row a chain.
 
     Attributes:
-        rows: The live entries in storage order, so that slots keep their numbers.
+        rows: The live entries as they are stored and in storage order, so that slots keep their numbers.
         tables: The chain's part of each per-chain tensor.
     """
 
@@ -35,8 +35,9 @@ class Snapshot:
         longest = int(lens.max())
         keys, values = [], []
         for layer in range(cache.layers):
-            rows = [cache.row(layer, chain, head) for head in range(cache.kv_heads)]
-            both = torch.zeros(2, cache.kv_heads, longest, cache.head_dim, dtype=cache.dtype, device=cache.device)
+            rows = [cache.kept(layer, chain, head) for head in range(cache.kv_heads)]
+            size = (2, cache.kv_heads, longest, cache.codec.width)
+            both = torch.zeros(size, dtype=cache.codec.stored, device=cache.device)
             for head, row in enumerate(rows):
                 for kind, entries in enumerate(row):
                     both[kind, head, : len(entries)] = entries
@@ -50,6 +51,6 @@ class Snapshot:
         `RaggedCache.reindex` is left to the caller.
         """
         chain = cache.chains
-        cache.admit(self.rows, self.rows.lens.cpu().numpy(), 1)
+        cache.admit(self.rows, self.rows.lens.cpu().numpy(), 1, kept=True)
         for table, part in zip(tables, self.tables, strict=True):
             table[:, chain][tuple(slice(size) for size in part.shape)] = part

@@ -1,8 +1,9 @@
 """KV-compression methods: one file each, registered by name."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib import import_module
-from inspect import Parameter, signature
+from inspect import Parameter, getdoc, signature
 from typing import Any
 
 from hyperscale.errors import MethodError
@@ -52,10 +53,7 @@ def create(name: str, *, cr: float, **params: Any) -> Method:
 
 
 def _checked(name: str, params: Iterable[str]) -> Callable[..., Method]:
-    method = _load(name)
-    known = [
-        parameter.name for parameter in signature(method).parameters.values() if parameter.kind != Parameter.VAR_KEYWORD
-    ]
+    method, known = _load(name), parameters(name)
     for param in params:
         if param not in known:
             raise MethodError(f"method {name} has no parameter {param!r}; it has: {', '.join(known)}")
@@ -66,6 +64,18 @@ def _press(name: str) -> Callable[..., Method]:
     from hyperscale.methods.kvpress_ import create as press
 
     return lambda *, cr, **params: press(name.removeprefix(PREFIX), cr, params)
+
+
+def parameters(name: str) -> list[str]:
+    """Names of a method's parameters, ``cr`` among them; none of a press, which takes what kvpress lets it.
+
+    Raises:
+        MethodError: The name is unknown.
+    """
+    if name.startswith(PREFIX):
+        return []
+    found = signature(_load(name)).parameters.values()
+    return [parameter.name for parameter in found if parameter.kind != Parameter.VAR_KEYWORD]
 
 
 def needs_gates(name: str) -> bool:
@@ -80,6 +90,46 @@ def needs_gates(name: str) -> bool:
 def notes(made: Iterable[Method]) -> list[str]:
     """What is to be said of methods, each line once."""
     return list(dict.fromkeys(note for method in made for note in method.notes()))
+
+
+@dataclass(frozen=True)
+class Description:
+    """What there is to say of a method with its default parameters.
+
+    Attributes:
+        name: The registered name.
+        kind: See `Method`.
+        needs: "attention", "gates": what it needs of the pass or the checkpoint.
+        length_invariant: See `Method`.
+        summary: One line.
+        source: Paper and reference code.
+        params: Parameters by name; ``cr`` is what it is where a run names no ratio.
+        rule: The method's own text.
+    """
+
+    name: str
+    kind: str
+    needs: tuple[str, ...]
+    length_invariant: bool
+    summary: str
+    source: str
+    params: dict[str, Any]
+    rule: str
+
+
+def describe(name: str) -> Description:
+    """Describe a method.
+
+    Raises:
+        MethodError: The name is unknown, or a press's.
+    """
+    if name.startswith(PREFIX):
+        raise MethodError(f"{name} is kvpress's: see its documentation; docs/kvpress.md says how it is run here")
+    kind = _load(name)
+    method = kind()
+    needs = [word for word, needed in (("attention", kind.needs_attention), ("gates", kind.needs_gates)) if needed]
+    facts = (kind.kind, tuple(needs), method.length_invariant, kind.summary, kind.source, method.params())
+    return Description(name, *facts, getdoc(kind) or "")
 
 
 def available() -> dict[str, str]:

@@ -1,0 +1,58 @@
+"""A table of methods from finished runs: accuracy and realised compression by task, one row a method and nominal CR.
+
+Usage: python benchmarks/method_table.py RUN [RUN …] [--length L]
+Without --length each task's longest L that every method has is shown; W is 1. Prints Markdown.
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+
+from hyperscale import results, tables
+from hyperscale.points import points
+
+
+def shown(found: pd.DataFrame, length: int | None) -> pd.DataFrame:
+    """The rows of one chain at the length to be shown, of each task."""
+    single = found[found["W"] == 1]
+    parts = []
+    for _, of_task in single.groupby("task", sort=False):
+        common = set.intersection(*(set(arm["L"]) for _, arm in of_task.groupby(["method", "CR"])))
+        wanted = length or max(common, default=0)
+        parts.append(of_task[wanted == of_task["L"]])
+    return pd.concat(parts)
+
+
+def markdown(found: pd.DataFrame) -> str:
+    """The table."""
+    tasks = list(dict.fromkeys(found["task"]))
+    lengths = {task: "/".join(f"{n:,}" for n in sorted(set(found[found["task"] == task]["L"]))) for task in tasks}
+    lines = [
+        "| method | CR | " + " | ".join(f"{task}, L = {lengths[task]}" for task in tasks) + " |",
+        "|---|---|" + "---|" * len(tasks),
+    ]
+    order = list(dict.fromkeys(found["method"]))
+    arms = sorted(found.groupby(["method", "CR"]), key=lambda pair: (order.index(pair[0][0]), pair[0][1]))
+    for (method, cr), arm in arms:
+        cells = []
+        for task in tasks:
+            (row,) = arm[arm["task"] == task].to_dict("records") or [None]
+            accuracy = tables.accuracy(row["accuracy"], row["accuracy_se"]) if row else "·"
+            cells.append(f"{accuracy} ({row['realised_cr']:.1f}×)" if row else accuracy)
+        lines.append(f"| {method} | {cr:g} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Read the runs and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", help="run folders, or folders of them")
+    parser.add_argument("--length", type=int, help="L of every task")
+    args = parser.parse_args()
+    samples = [sample for folder in args.runs for run in results.read(folder) for sample in run.samples]
+    print(markdown(shown(points(samples), args.length)))
+
+
+if __name__ == "__main__":
+    main()
