@@ -36,10 +36,17 @@ def run(model, method, batch_size, order):
 
 @pytest.mark.parametrize(
     ("family", "name"),
-    [*(("qwen3", name) for name in METHODS), ("qwen2", "dms"), ("llama", "vanilla"), ("llama", "dms")],
+    [
+        *(("qwen3", name) for name in METHODS),
+        ("qwen2", "dms"),
+        ("llama", "vanilla"),
+        ("llama", "dms"),
+        ("qwen3", "dms, borrowed"),
+    ],
 )
 def test_bitwise_the_same_in_any_batch_and_order(family, name):
-    model = tiny.with_gates(tiny.model(family, heads=8, kv_heads=2, seed=2), window=8)
+    name, _, variant = name.partition(", ")
+    model = tiny.with_gates(tiny.model(family, heads=8, kv_heads=2, seed=2), window=8, separate=not variant)
     method = methods.create(name, **METHODS[name])
     count = len(requests())
     alone = run(model, method, 1, range(count))

@@ -174,14 +174,14 @@ def test_gates_start_at_zero_and_settings_survive_the_checkpoints_config():
     assert GateConfig.from_hf(made.config) == GateConfig(3, 7.0, 2.0, 0.3, 4.0)
 
 
-def test_configurations_without_gates_or_of_another_variant_are_refused():
+def test_configurations_without_gates_or_of_no_sense_are_refused():
     config = tiny.model().config
     with pytest.raises(ModelError, match="not retrofitted with DMS"):
         GateConfig.from_hf(config)
     config.dms_window_size = 16
     assert GateConfig.from_hf(config) == GateConfig(window=16)
-    for name, value in (("dms_separate_alpha", False), ("dms_alpha_per", "layer")):
-        changed = copy.deepcopy(config)
-        setattr(changed, name, value)
-        with pytest.raises(ModelError, match="separate projection per KV head"):
-            GateConfig.from_hf(changed)
+    config.dms_separate_alpha, config.dms_alpha_per = False, "layer"
+    assert GateConfig.from_hf(config) == GateConfig(window=16, separate=False, per="layer")
+    config.dms_alpha_per = "token"
+    with pytest.raises(ModelError, match="'token'; it must be 'head' or 'layer'"):
+        GateConfig.from_hf(config)
