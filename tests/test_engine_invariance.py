@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+from rule_dmc import DMC
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
@@ -13,6 +14,7 @@ METHODS = {
     "dms": {"cr": 8},
     "window": {"cr": 4},
     "random": {"cr": 4},
+    "dmc": {"cr": 2},
 }
 
 
@@ -47,6 +49,7 @@ def run(model, method, batch_size, order):
 def test_bitwise_the_same_in_any_batch_and_order(family, name):
     name, _, variant = name.partition(", ")
     model = tiny.with_gates(tiny.model(family, heads=8, kv_heads=2, seed=2), window=8, separate=not variant)
+    model = DMC.prepare(model, 1)
     method = methods.create(name, **METHODS[name])
     count = len(requests())
     alone = run(model, method, 1, range(count))
@@ -56,9 +59,9 @@ def test_bitwise_the_same_in_any_batch_and_order(family, name):
     assert sum(len(ids) for ids, *_ in alone.values()) > 1000
 
 
-@pytest.mark.parametrize("name", ["vanilla", "dms", "window", "random"])
+@pytest.mark.parametrize("name", METHODS)
 def test_a_shorter_chain_is_the_beginning_of_a_longer_one(name):
-    model = tiny.with_gates(tiny.model(seed=4), window=8)
+    model = DMC.prepare(tiny.with_gates(tiny.model(seed=4), window=8), 1)
     engine = TorchEngine(model, tiny.Characters(65), methods.create(name, **METHODS[name]), batch_size=4)
     prompt = tuple(range(30))
     (long,) = engine.generate([Request("p", 0, prompt, 200, (50, 120))], Sampling(temperature=1.0))

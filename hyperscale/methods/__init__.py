@@ -13,6 +13,7 @@ _CLASSES = {
     "window": "hyperscale.methods.window:Window",
     "random": "hyperscale.methods.random_:Random",
     "tova": "hyperscale.methods.tova:TOVA",
+    "dmc": "hyperscale.methods.dmc:DMC",
 }
 
 
@@ -48,13 +49,13 @@ def create(name: str, *, cr: float, **params: Any) -> Method:
         raise MethodError(f"a parameter of {name} has the wrong type ({error}) in {params}") from None
 
 
-def needs_gates(name: str) -> bool:
-    """Whether a method runs only on a checkpoint retrofitted with DMS gates.
+def checkpoint(name: str) -> str | None:
+    """The kind of retrofit that a method runs on, or None if it runs any model.
 
     Raises:
         MethodError: The name is unknown.
     """
-    return _load(name).needs_gates
+    return _load(name).checkpoint
 
 
 def available() -> dict[str, str]:

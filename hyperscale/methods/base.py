@@ -207,7 +207,7 @@ class Method(ABC):
         source: Paper, equation, reference code.
         kind: "evictor": memory and reads fall; "selector": only reads fall; "merger": entries are combined.
         needs_attention: Whether the rule looks at attention weights.
-        needs_gates: Whether the model must carry trained DMS gates.
+        checkpoint: Kind of retrofit that the model must be: "dms", "dmc"; None if any model will do.
         length_invariant: Whether the rule is independent of the maximum length, so that a long chain's beginning is the
             same as a shorter chain and may stand for it.
         cr: Nominal compression ratio.
@@ -218,7 +218,7 @@ class Method(ABC):
     source: ClassVar[str]
     kind: ClassVar[Literal["evictor", "selector", "merger"]] = "evictor"
     needs_attention: ClassVar[bool] = False
-    needs_gates: ClassVar[bool] = False
+    checkpoint: ClassVar[str | None] = None
 
     def __init__(self, cr: float = 1.0) -> None:
         if not cr >= 1:

@@ -91,7 +91,7 @@ class DMS(Method):
     name = "dms"
     summary = "Dynamic Memory Sparsification: learned, per head, delayed by a window"
     source = "arXiv 2506.05345, section 3; NVIDIA Model-Optimizer, experimental/dms"
-    needs_gates = True
+    checkpoint = "dms"
 
     def __init__(self, cr: float = 8.0) -> None:
         super().__init__(cr)

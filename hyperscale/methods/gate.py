@@ -1,10 +1,10 @@
 """The learned eviction gate of DMS: its configuration, its tensors and its logit.
 
-Source: DMS, arXiv 2506.05345, section 3, and NVIDIA Model-Optimizer, experimental/dms. The logit comes from a projection
-of the layer's input, or from a neuron borrowed from attention: the last dimension of the first query head of each group,
-before RoPE (after the query's norm, where there is one), which attention then sees as 0, before RoPE and after it. (The
-paper says "one dimension"; that it is the last is the code's choice.) Tensor and configuration names are those of the
-published checkpoints (``self_attn.dms_proj_alpha``, ``self_attn.dms_proj_alpha_norm``, ``dms_*``).
+Source: DMS, arXiv 2506.05345, section 3, and NVIDIA Model-Optimizer, experimental/dms. The logit comes from a
+projection of the layer's input, or from a neuron borrowed from attention: the last dimension of the first query head of
+each group, before RoPE (after the query's norm, where there is one), which attention then sees as 0, before RoPE and
+after it. (The paper says "one dimension"; that it is the last is the code's choice.) Tensor and configuration names are
+those of the published checkpoints (``self_attn.dms_proj_alpha``, ``self_attn.dms_proj_alpha_norm``, ``dms_*``).
 """
 
 from dataclasses import dataclass
