@@ -127,6 +127,22 @@ def test_the_hard_phase_is_a_branch_that_leaves_the_gates_alone():
         assert not any("dms_" in name for name in changed)
 
 
+def test_hard_phases_may_differ_in_length():
+    recipe = dataclasses.replace(QUICK, targets=(1.1, 1.2, 1.3), hard_steps=(2, 0, 3))
+    made = retrofit(recipe)
+    assert made.total_steps == 18 + 5
+    assert [result.steps for result in made.run(map(batch, itertools.count()))] == [6 + 2, 12, 18 + 3]
+
+
+def test_what_is_minimised_may_count_both_directions():
+    kls = {}
+    for symmetric in (False, True):
+        made = retrofit(dataclasses.replace(QUICK, targets=(1.5,), hard_steps=0, symmetric=symmetric))
+        (result,) = made.run(map(batch, itertools.count()))
+        kls[symmetric] = [entry["kl"] for entry in result.log]
+    assert kls[True][0] > 1.3 * kls[False][0] > 0
+
+
 def test_a_retrofit_is_a_function_of_its_seed():
     recipe = dataclasses.replace(QUICK, targets=(1.1,), hard_steps=2)
     ends = []

@@ -42,7 +42,8 @@ class Recipe:
     Attributes:
         targets: Compression ratios to leave a checkpoint at, ascending.
         steps_per_unit: Steps in which CR(t) rises by one.
-        hard_steps: Steps with hard gates that finish each checkpoint; only the weights train.
+        hard_steps: Steps with hard gates that finish each checkpoint, one number for all or one for each; only the
+            weights train.
         window: w of the delayed eviction.
         lr: Learning rate of the weights (AdamW).
         gate_lr: Learning rate of the projections; their output is scaled by 100.
@@ -52,13 +53,14 @@ class Recipe:
             (`hyperscale.retrofit.losses.savings`); otherwise in evicted tokens, the paper's loss.
         reach: Share of the nominal ratio that is asked for; 1 is the paper's.
         groups: Number of kinds of data, each pulled to the target by itself; 1 is the paper's loss.
+        symmetric: Distil in both directions (`hyperscale.retrofit.losses.distillation`); otherwise in the paper's.
         accumulate: Batches of an optimiser step, their losses averaged.
         seed: Seed of the gates' noise.
     """
 
     targets: tuple[float, ...] = (2.0, 4.0, 8.0)
     steps_per_unit: float = 100.0
-    hard_steps: int = 150
+    hard_steps: int | tuple[int, ...] = 150
     window: int = 16
     lr: float = 3e-4
     gate_lr: float = 3e-5
@@ -67,8 +69,13 @@ class Recipe:
     ledger: bool = False
     reach: float = 1.0
     groups: int = 1
+    symmetric: bool = False
     accumulate: int = 1
     seed: int = 0
+
+    def hard_steps_at(self, cr: float) -> int:
+        """Steps of the hard phase that finishes the checkpoint at a target ratio."""
+        return self.hard_steps if isinstance(self.hard_steps, int) else self.hard_steps[self.targets.index(cr)]
 
 
 @dataclass
@@ -81,8 +88,8 @@ class Finished:
         config: The gates' settings.
         steps: Optimiser steps it has seen, the hard phase included.
         tokens: Tokens it has seen, the hard phase included.
-        log: One entry per logged step: step, mode, cr, kl, and alpha of each group (with ``ledger``, its share of reads
-            saved).
+        log: One entry per logged step: step, mode, cr, kl (what was minimised, both directions if ``symmetric``), and
+            alpha of each group (with ``ledger``, its share of reads saved).
     """
 
     cr: float
@@ -137,9 +144,8 @@ class Retrofit:
     @property
     def total_steps(self) -> int:
         """Optimiser steps of a whole run."""
-        return round((self.recipe.targets[-1] - 1.0) * self.recipe.steps_per_unit) + self.recipe.hard_steps * len(
-            self.recipe.targets
-        )
+        r = self.recipe
+        return round((r.targets[-1] - 1.0) * r.steps_per_unit) + sum(map(r.hard_steps_at, r.targets))
 
     def run(self, batches: Iterator[TrainingBatch]) -> Iterator[Finished]:
         """Train; yield a finished checkpoint at each target ratio."""
@@ -168,10 +174,11 @@ class Retrofit:
         """Train the weights alone with the gates of inference, the learning rate falling to zero."""
         optimizer = self._optimizer(gates=False)
         self.gated.mode = "hard"
-        for step in range(self.recipe.hard_steps):
+        steps = self.recipe.hard_steps_at(cr)
+        for step in range(steps):
             self.steps += 1
             warm = min(1.0, (step + 1) / self.recipe.warmup)
-            self._step(optimizer, batches, cr, min(warm, 1.0 - step / self.recipe.hard_steps))
+            self._step(optimizer, batches, cr, min(warm, 1.0 - step / steps))
         self.gated.mode = "noisy"
 
     def _optimizer(self, *, gates: bool) -> torch.optim.Optimizer:
@@ -213,7 +220,7 @@ class Retrofit:
     def _losses(self, batch: TrainingBatch, cr: float) -> tuple[Tensor, Tensor, Tensor]:
         """What is minimised, the divergence in it, and the share saved by group and axis."""
         r = self.recipe
-        kl, alphas = self.divergence(batch)
+        kl, alphas = self.divergence(batch, r.symmetric)
         kind = batch.kind.to(self.device)
         group_of = kind if r.groups > 1 else torch.where(kind >= 0, 0, -1)
         target = max(0.0, 1.0 - 1.0 / (r.reach * cr))
@@ -224,8 +231,8 @@ class Retrofit:
         self.tokens += batch.ids.numel()
         return kl + short if self.gated.mode == "noisy" else kl, kl, share
 
-    def divergence(self, batch: TrainingBatch) -> tuple[Tensor, list[Tensor]]:
-        """KL of the student against the teacher on one batch, and the verdicts of its layers."""
+    def divergence(self, batch: TrainingBatch, symmetric: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """KL of the student against the teacher on one batch, both ways if asked, and the verdicts of its layers."""
         inputs = {
             "input_ids": batch.ids.to(self.device),
             "position_ids": batch.position.to(self.device),
@@ -238,8 +245,8 @@ class Retrofit:
                     aim = self.teacher.model(**inputs, use_cache=False).last_hidden_state
                 hidden = self.gated.hidden(**inputs)
                 heads = self.gated.model.lm_head, self.teacher.lm_head
-                return distillation_in_parts(hidden, aim, *heads, weight), self.gated.alphas
+                return distillation_in_parts(hidden, aim, *heads, weight, symmetric), self.gated.alphas
             with torch.no_grad():
                 wanted = self.teacher(**inputs, use_cache=False).logits
             found = self.gated.forward(**inputs)
-        return distillation(found, wanted, weight), self.gated.alphas
+        return distillation(found, wanted, weight, symmetric), self.gated.alphas
