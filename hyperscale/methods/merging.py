@@ -98,17 +98,17 @@ def running(terms: Tensor, merges: Tensor) -> Tensor:
     return terms
 
 
-def rotate_means(projected: Projected, sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, mean keys and mean values after RoPE, without the neurons; a mean key has its last token's position."""
-    size = projected.keys.shape[-1]
-    means = (sums[..., :-1] / sums[..., -1:]).to(projected.keys.dtype)
-    return hide(projected, means[..., :size], means[..., size:])
+def rotate_means(projected: Projected, sums: Tensor, left: Tensor | float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, mean keys and mean values after RoPE, without the neurons; a mean key has its newest token's position.
 
-
-def hide(
-    projected: Projected, keys: Tensor, values: Tensor, left: Tensor | float = 0.0
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, given keys and values after RoPE, with only a part ``left`` of the neurons."""
+    Args:
+        projected: Queries, and the keys and values that were summed, before RoPE.
+        sums: Of `weighted` terms.
+        left: What is left of the neurons: 0, or more while they are faded out.
+    """
+    size, dtype = projected.keys.shape[-1], projected.values.dtype
+    means = sums[..., :-1] / sums[..., -1:]
+    keys, values = means[..., :size].to(projected.keys.dtype), means[..., size:].to(dtype)
     # RoPE turns part of a neuron's partner into its place, hence the second time.
     queries, keys = (dim_last(projected.rope(dim_last(x, left)), left) for x in (projected.queries, keys))
     return queries, keys, values

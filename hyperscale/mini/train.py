@@ -1,8 +1,8 @@
 """The recipe of the built-in model: ``python -m hyperscale.mini.train --out DIR``.
 
-Trains the base from scratch, then retrofits it with DMS at each compression ratio, checks the gates and writes the
-checkpoints in the layout of ``hyperscale/mini/weights``. Minutes on one GPU; ``--toy`` does every step in seconds on a
-CPU, with a model that has learned nothing.
+Trains the base from scratch, then retrofits it with DMS (or DMC) at each compression ratio, checks the gates and writes
+the checkpoints in the layout of ``hyperscale/mini/weights``. Minutes on one GPU; ``--toy`` does every step in seconds
+on a CPU, with a model that has learned nothing.
 """
 
 import argparse
@@ -40,6 +40,10 @@ def parser() -> argparse.ArgumentParser:
         "--hard-steps", type=int, nargs=len(TARGETS), default=[300, 1300, 1000], metavar="N",
         help="retrofit steps with hard gates that finish the checkpoints at CR 2, 4 and 8",
     )  # fmt: skip
+    p.add_argument("--method", choices=("dms", "dmc"), default="dms", help="what to retrofit")
+    p.add_argument("--borrow", action="store_true", help="dms: borrow a neuron of the query, as dmc always does")
+    p.add_argument("--per", choices=("head", "layer"), default="head", help="dms: whose verdicts are its own")
+    p.add_argument("--fade-steps", type=int, default=300, help="steps that fade borrowed neurons out, the first")
     p.add_argument("--toy", action="store_true", help="a tiny model and a few steps, to try the recipe on a CPU")
     return p
 
@@ -53,7 +57,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.toy:
         overrides, length, targets = TOY | {"intermediate_size": 128}, 512, (2.0,)
         args.steps, args.rows, args.dms_rows, args.workers = 20, 2, 2, 0
-        args.steps_per_unit, args.hard_steps = 8, [4]
+        args.steps_per_unit, args.hard_steps, args.fade_steps = 8, [4], 4
     args.out.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {"seed": args.seed, "device": _device_name(args.device), "torch": torch.__version__}
 
@@ -69,13 +73,18 @@ def main(argv: list[str] | None = None) -> None:
         record["base"] = {"steps": args.steps, "tokens": tokens, "seconds": time.monotonic() - started}
         save(base, args.out / "base")
     if not args.base_only:
-        record["dms"] = _retrofit(base, args, targets, length)
+        record[args.method] = _retrofit(base, args, targets, length)
     (args.out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
 
 
 def _retrofit(base: Any, args: argparse.Namespace, targets: tuple[float, ...], length: int) -> list[dict[str, Any]]:
+    separate = args.method == "dms" and not args.borrow
     recipe = Recipe(
         targets=targets,
+        method=args.method,
+        separate=separate,
+        per=args.per,
+        fade_steps=0 if separate else args.fade_steps,
         steps_per_unit=args.steps_per_unit,
         hard_steps=tuple(args.hard_steps),
         ledger=True,

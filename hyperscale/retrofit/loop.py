@@ -1,21 +1,23 @@
-"""The DMS retrofit: a model learns, in about a thousand steps, which tokens each KV head can do without.
+"""The retrofit: a model learns, in about a thousand steps, which tokens each KV head can do without, or merge.
 
 Recipe of arXiv 2506.05345, section 3: the student starts as the teacher, all weights train, the logits are distilled,
 Gumbel-sigmoid gates decide, verdicts take effect after a window, and a one-sided loss pulls the mean eviction up to
 ``1 - 1 / CR(t)`` with CR rising linearly. One departure, off by setting ``hard_steps=0``: a checkpoint is finished by a
-phase with the hard gates of inference (see `hyperscale.retrofit.check` for why).
+phase with the hard gates of inference (see `hyperscale.retrofit.check` for why). DMC (arXiv 2403.09636) is trained in
+the same way.
 """
 
 import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from hyperscale.methods.gate import GateConfig
+from hyperscale.methods.merging import MergeConfig
 from hyperscale.retrofit.attention import Packed, checkpoint_layers, compile_layers, use_packed_attention
 from hyperscale.retrofit.gates import GatedModel
 from hyperscale.retrofit.losses import compression, distillation, distillation_in_parts, savings, scheduled_cr
@@ -44,9 +46,14 @@ class Recipe:
         steps_per_unit: Steps in which CR(t) rises by one.
         hard_steps: Steps with hard gates that finish each checkpoint, one number for all or one for each; only the
             weights train.
-        window: w of the delayed eviction.
+        method: "dms" or "dmc".
+        separate: Whether DMS's gates have a projection of their own; otherwise they borrow a neuron, as DMC's do.
+        per: Whether DMS's verdicts are each KV head's own or a layer's, "head" or "layer".
+        fade_steps: Steps n_t before all others in which borrowed neurons are faded out of attention by 1 - t / n_t.
+        window: w of the delayed eviction; of no meaning for DMC.
         lr: Learning rate of the weights (AdamW).
-        gate_lr: Learning rate of the projections; their output is scaled by 100.
+        gate_lr: Learning rate of the projections; their output is scaled by 100. Borrowed neurons are trained with the
+            weights they are part of, and scaled so that a logit moves as fast.
         warmup: Steps over which the learning rate rises.
         clip: Norm the gradients are clipped to.
         ledger: Ask for the ratio in what the ledger counts, reads and entries held at the end, the window counted
@@ -61,6 +68,10 @@ class Recipe:
     targets: tuple[float, ...] = (2.0, 4.0, 8.0)
     steps_per_unit: float = 100.0
     hard_steps: int | tuple[int, ...] = 150
+    method: Literal["dms", "dmc"] = "dms"
+    separate: bool = True
+    per: Literal["head", "layer"] = "head"
+    fade_steps: int = 0
     window: int = 16
     lr: float = 3e-4
     gate_lr: float = 3e-5
@@ -72,6 +83,16 @@ class Recipe:
     symmetric: bool = False
     accumulate: int = 1
     seed: int = 0
+
+    def gates(self) -> GateConfig | MergeConfig:
+        """Settings of untrained gates."""
+        borrows = self.method == "dmc" or not self.separate
+        scale = GateConfig.alpha_scale * (self.gate_lr / self.lr if borrows else 1.0)
+        if self.method == "dmc":
+            return MergeConfig(alpha_scale=scale, cr=self.targets[-1])
+        return GateConfig(
+            window=self.window, alpha_scale=scale, cr=self.targets[-1], separate=self.separate, per=self.per
+        )
 
     def hard_steps_at(self, cr: float) -> int:
         """Steps of the hard phase that finishes the checkpoint at a target ratio."""
@@ -94,7 +115,7 @@ class Finished:
 
     cr: float
     model: Any
-    config: GateConfig
+    config: GateConfig | MergeConfig
     steps: int
     tokens: int
     log: list[dict[str, Any]]
@@ -129,7 +150,9 @@ class Retrofit:
             for parameter in student.parameters():
                 parameter.data = parameter.data.to(dtype)
         self.teacher = teacher.eval().requires_grad_(False)
-        self.gated = GatedModel(student, GateConfig(window=recipe.window, cr=recipe.targets[-1]))
+        self.gated = GatedModel(student, recipe.gates())
+        # A mean is seen by its newest token whatever comes next, and by no later one once the next is merged into it.
+        self.window = 0 if recipe.method == "dmc" else recipe.window
         student.requires_grad_(True)
         for model in (self.teacher, student):
             use_packed_attention(model)
@@ -145,18 +168,21 @@ class Retrofit:
     def total_steps(self) -> int:
         """Optimiser steps of a whole run."""
         r = self.recipe
-        return round((r.targets[-1] - 1.0) * r.steps_per_unit) + sum(map(r.hard_steps_at, r.targets))
+        rising = round((r.targets[-1] - 1.0) * r.steps_per_unit)
+        return r.fade_steps + rising + sum(map(r.hard_steps_at, r.targets))
 
     def run(self, batches: Iterator[TrainingBatch]) -> Iterator[Finished]:
         """Train; yield a finished checkpoint at each target ratio."""
         r = self.recipe
+        self._fade(batches)
         optimizer = self._optimizer(gates=True)
         for cr in r.targets:
-            until = round((cr - 1.0) * r.steps_per_unit)
+            until = r.fade_steps + round((cr - 1.0) * r.steps_per_unit)
             while self.steps < until:
                 self.steps += 1
-                now = scheduled_cr(self.steps, r.steps_per_unit, r.targets[-1])
-                self._step(optimizer, batches, now, min(1.0, self.steps / r.warmup))
+                rising = self.steps - r.fade_steps
+                now = scheduled_cr(rising, r.steps_per_unit, r.targets[-1])
+                self._step(optimizer, batches, now, min(1.0, rising / r.warmup))
             # The hard phase is a branch: the gates go on learning from where they were.
             last = cr == r.targets[-1]
             weights = {} if last else {k: v.to("cpu", copy=True) for k, v in self.gated.model.state_dict().items()}
@@ -169,6 +195,22 @@ class Retrofit:
             if not last:
                 self.gated.model.load_state_dict(weights)
                 park(optimizer, self.device)
+
+    def _fade(self, batches: Iterator[TrainingBatch]) -> None:
+        """Fade borrowed neurons out: in attention, and where they are made, so that logits start at their offset."""
+        if self.gated.separate:
+            return
+        optimizer = self._optimizer(gates=False)
+        self.gated.mode = "off"
+        count = self.recipe.fade_steps
+        for step in range(count):
+            self.steps += 1
+            self.gated.left = 1.0 - step / count
+            self._step(optimizer, batches, 1.0, min(1.0, (step + 1) / self.recipe.warmup))
+            # The factors multiply up to 1 - t / n_t, and to 0 at the end.
+            self.gated.fade(1.0 - 1.0 / (count - step))
+        self.gated.left, self.gated.mode = 0.0, "noisy"
+        self.gated.fade(0.0)
 
     def _harden(self, cr: float, batches: Iterator[TrainingBatch]) -> None:
         """Train the weights alone with the gates of inference, the learning rate falling to zero."""
@@ -184,7 +226,7 @@ class Retrofit:
     def _optimizer(self, *, gates: bool) -> torch.optim.Optimizer:
         r = self.recipe
         groups = [{"params": self.gated.weight_parameters(), "lr": r.lr, "base_lr": r.lr}]
-        if gates:
+        if gates and self.gated.separate:
             groups.append({"params": self.gated.gate_parameters(), "lr": r.gate_lr, "base_lr": r.gate_lr})
         if next(self.gated.model.parameters()).dtype == torch.bfloat16:
             return StochasticAdamW(groups, betas=(0.9, 0.95))
@@ -226,7 +268,7 @@ class Retrofit:
         target = max(0.0, 1.0 - 1.0 / (r.reach * cr))
         counted: tuple[Tensor, ...] = ()
         if r.ledger:
-            counted = savings(batch.document.to(self.device), batch.weight.to(self.device), r.window)
+            counted = savings(batch.document.to(self.device), batch.weight.to(self.device), self.window)
         short, share = compression(alphas, target, group_of, r.groups, *counted)
         self.tokens += batch.ids.numel()
         return kl + short if self.gated.mode == "noisy" else kl, kl, share
@@ -236,7 +278,7 @@ class Retrofit:
         inputs = {
             "input_ids": batch.ids.to(self.device),
             "position_ids": batch.position.to(self.device),
-            "packed": Packed.build(batch.document.to(self.device), self.recipe.window),
+            "packed": Packed.build(batch.document.to(self.device), self.window),
         }
         weight = batch.weight.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
