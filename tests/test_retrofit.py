@@ -19,7 +19,8 @@ from hyperscale.mini.model import build
 from hyperscale.mini.train import main
 from hyperscale.mini.vocab import encode
 from hyperscale.retrofit.check import MAX_RATIO, GateCheck, check_gates
-from hyperscale.retrofit.loop import Recipe, Retrofit
+from hyperscale.retrofit.loop import Retrofit
+from hyperscale.retrofit.recipe import Recipe
 
 QUICK = Recipe(targets=(2.0, 3.0), steps_per_unit=60, hard_steps=10, window=4, gate_lr=3e-3, groups=2)
 

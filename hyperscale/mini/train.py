@@ -16,8 +16,9 @@ import torch
 from hyperscale.mini.data import KINDS, make_batch, stream
 from hyperscale.mini.model import CONTEXT, build, save
 from hyperscale.mini.pretrain import train
-from hyperscale.retrofit.loop import Finished, Recipe, Retrofit
+from hyperscale.retrofit.loop import Finished, Retrofit
 from hyperscale.retrofit.outcome import finish
+from hyperscale.retrofit.recipe import Recipe
 
 TARGETS = (2.0, 4.0, 8.0)
 TOY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
