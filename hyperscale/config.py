@@ -35,8 +35,9 @@ class RunConfig(BaseModel):
             "" names the run's only task.
         task_params: Task name to choices of its problems, e.g. LiveCodeBench's ``release`` and ``start_date``.
         lengths: Values of L for every task; each task's own if empty.
-        crs: Nominal compression ratios of all methods but vanilla. If empty: those the model's DMS checkpoints offer,
-            for every method, so that methods meet at equal ratios; the grid's if the model has none.
+        crs: Nominal compression ratios of all methods but vanilla. If empty: those that the model's retrofits for the
+            methods, or else for DMS, offer, for every method, so that methods meet at equal ratios; the grid's if the
+            model has none.
         grid: Name of the grid of candidates; the model's if None.
         limit: First N problems of each task.
         seeds: Seeds of the sampling noise; each generates every chain of the plan.
@@ -213,12 +214,18 @@ def resolve(config: RunConfig) -> RunConfig:
             "budget": budget,
             "axis": parsed.axis,
             "grid": grid.name,
-            "crs": config.crs or tuple(model.dms) or grid.crs,
+            "crs": config.crs or _offered(model, config.methods) or grid.crs,
             "temperature": model.temperature if config.temperature is None else config.temperature,
             "top_p": model.top_p if config.top_p is None else config.top_p,
             "batch_size": config.batch_size or model.batch_size,
         }
     )
+
+
+def _offered(model: models.Model, methods: tuple[str, ...]) -> tuple[float, ...]:
+    """Ratios at which the model has all the retrofits that are asked for; those of DMS if none is."""
+    asked = [tuple(model.retrofits[name]) for name in methods if name in model.retrofits] or [tuple(model.dms)]
+    return tuple(cr for cr in asked[0] if all(cr in each for each in asked))
 
 
 def _check_strategy(config: RunConfig) -> None:

@@ -96,9 +96,10 @@ def make(config: RunConfig, gpu: str | None = None, folder: Path | None = None) 
     planned = named(gpu) if gpu else None
     from hyperscale import methods  # the first to import torch, so that other mistakes are reported at once
 
-    retrofits = [(name, cr) for name, cr in asked if methods.needs_gates(name)]
-    if found.dms:
-        for name, cr in retrofits:
+    kinds = {name: methods.checkpoint(name) for name, _ in asked}
+    unmade = [name for name, kind in kinds.items() if kind and kind not in found.retrofits]
+    for name, cr in asked:
+        if kinds[name] and name not in unmade:
             models.resolve(config.model, name, cr)  # refuses a CR that is not offered
     made = {(name, cr): methods.create(name, cr=cr, **config.params.get(name, {})) for name, cr in asked}
     arms = tuple(Arm(name, cr, method.length_invariant) for (name, cr), method in made.items())
@@ -109,7 +110,7 @@ def make(config: RunConfig, gpu: str | None = None, folder: Path | None = None) 
     looked = [_look(task, config, tokenizer) for task in tasks]
     shapes = [task for task, _, _ in looked]
     line = Roofline.of(planned, shape, dtype, config.kv_dtype)
-    known = _earlier(config, folder, tasks, dict(zip(arms, made.values(), strict=True)), bool(found.dms))
+    known = _earlier(config, folder, tasks, dict(zip(arms, made.values(), strict=True)), unmade)
     speed = (lambda chain: line.seconds(chain, config.batch_size or 1)) if line else None
     predictor = Predictor(shape.entry_bytes(dtype, config.kv_dtype), known, speed)
     budget = Budget.parse(config.budget, config.axis)
@@ -128,7 +129,7 @@ def make(config: RunConfig, gpu: str | None = None, folder: Path | None = None) 
         needs,
         planned,
         line,
-        (*_notes(config, bool(retrofits) and not found.dms, planned, weights), *methods.notes(made.values())),
+        (*_notes(config, unmade, planned, weights), *methods.notes(made.values())),
     )
 
 
@@ -167,12 +168,12 @@ def _shape(task: "Task", tokens: int, config: RunConfig) -> TaskShape:
 
 
 def _earlier(
-    config: RunConfig, folder: Path | None, tasks: "list[Task]", made: "dict[Arm, Method]", retrofitted: bool
+    config: RunConfig, folder: Path | None, tasks: "list[Task]", made: "dict[Arm, Method]", unmade: list[str]
 ) -> dict[evidence.Key, evidence.Evidence]:
     """Finished runs beside the folder; a plan generates nothing, so there is no pilot."""
     if folder is None or config.predict == "closed":
         return {}
-    runnable = {arm: method for arm, method in made.items() if retrofitted or not method.needs_gates}
+    runnable = {arm: method for arm, method in made.items() if arm.method not in unmade}
     checkpoints = {arm: models.resolve(config.model, arm.method, arm.CR) for arm in runnable}
     return evidence.earlier(folder.parent, folder, identity.of(config, tasks, runnable, checkpoints))
 
@@ -193,7 +194,7 @@ def _need(arm: Arm, plan: Plan, entry_bytes: int, shapes: list[TaskShape], weigh
     return Need(arm, length, chain, widest, together(gpu, weights, chain) if gpu else 0)
 
 
-def _notes(config: RunConfig, unmade: bool, gpu: Gpu | None, weights: int | None) -> list[str]:
+def _notes(config: RunConfig, unmade: list[str], gpu: Gpu | None, weights: int | None) -> list[str]:
     notes = ["cache of a compressed chain is taken to be that of a vanilla chain divided by the nominal CR"]
     if weights is not None:
         notes.append(f"weights take {weights / GIB:.2f} GiB")
@@ -201,6 +202,5 @@ def _notes(config: RunConfig, unmade: bool, gpu: Gpu | None, weights: int | None
         notes.append(f"{gpu.name}: {USABLE:.0%} of {gpu.memory / GIB:.0f} GiB are counted on")
     else:
         notes.append("no GPU found: name one with --gpu to see whether the run fits it")
-    if unmade:
-        notes.append(f"dms cannot run yet: {models.no_retrofit(config.model)}")
+    notes += [f"{name} cannot run yet: {models.no_retrofit(config.model, kind=name)}" for name in unmade]
     return notes

@@ -210,7 +210,8 @@ def _ratio(model: str, method: str, cr: float | None) -> float:
         return float(cr)
     if method == "vanilla":
         return 1.0
-    offered = list(models.find(model).dms)
+    found = models.find(model)
+    offered = list(found.retrofits.get(method, found.dms))
     if len(offered) != 1:
         raise ConfigError(
             f"say the compression ratio of {method} in --model_args, e.g. cr={offered[0] if offered else 4:g}"

@@ -1,14 +1,15 @@
 """Names of models, and the checkpoint that a method runs at a CR.
 
 A model is a name in ``models.yaml``, a local folder, or a hub id ``owner/name``. A local folder is one checkpoint
-(``config.json`` and weights) or a set of them: ``base/`` with retrofits ``dms2/``, ``dms4/``, … beside it, or the
-retrofits alone with the record of ``hyperscale retrofit``, which names the base.
+(``config.json`` and weights) or a set of them: ``base/`` with retrofits ``dms2/``, ``dms4/``, ``dmc4/``, … beside it,
+or the retrofits alone with the record of ``hyperscale retrofit``, which names the base.
 """
 
 import hashlib
 import json
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from hyperscale.errors import ModelError
 from hyperscale.shapes import Shape
 
 _HERE = Path(__file__).resolve().parent
+KINDS = ("dms", "dmc")
+"""Kinds of retrofits; a folder of one is named by kind and CR."""
+_FOLDER = re.compile(rf"({'|'.join(KINDS)})(\d+(?:\.\d+)?)")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
@@ -27,7 +31,7 @@ class Model:
     Attributes:
         name: The name, folder or hub id it was asked for by.
         base: Checkpoint that methods without a retrofit run: a folder or a hub id.
-        dms: CR to the checkpoint retrofitted with DMS.
+        retrofits: Kind to CR to checkpoint; kinds without any are left out.
         family: transformers model type, or "" if only the checkpoint says.
         note: One line.
         temperature: Default softmax temperature.
@@ -44,7 +48,7 @@ class Model:
 
     name: str
     base: str
-    dms: dict[float, str]
+    retrofits: Mapping[str, dict[float, str]] = field(default_factory=dict)
     family: str = ""
     note: str = ""
     temperature: float = 0.6
@@ -57,6 +61,11 @@ class Model:
     chat: str = ""
     gated: bool = False
     shape: "Shape | None" = None
+
+    @property
+    def dms(self) -> dict[float, str]:
+        """CR to the checkpoint retrofitted with DMS."""
+        return self.retrofits.get("dms", {})
 
 
 @dataclass(frozen=True)
@@ -81,10 +90,12 @@ def _registry() -> dict[str, Model]:
     raw: dict[str, dict[str, Any]] = yaml.safe_load((_HERE / "models.yaml").read_text(encoding="utf-8"))
     found = {}
     for name, entry in raw.items():
-        dms = {float(cr): _located(path) for cr, path in entry.pop("dms", {}).items()}
+        made = {kind: entry.pop(kind) for kind in KINDS if kind in entry}
+        made = {kind: {float(cr): _located(path) for cr, path in paths.items()} for kind, paths in made.items()}
         tasks = tuple(entry.pop("tasks", ()))
         shape = Shape(**entry.pop("shape")) if "shape" in entry else None
-        found[name] = Model(name=name, base=_located(entry.pop("base")), dms=dms, tasks=tasks, shape=shape, **entry)
+        base = _located(entry.pop("base"))
+        found[name] = Model(name=name, base=base, retrofits=made, tasks=tasks, shape=shape, **entry)
     return found
 
 
@@ -98,7 +109,8 @@ def available() -> dict[str, str]:
 
 
 def _offer(model: Model) -> str:
-    return f"dms at {', '.join(f'{cr:g}×' for cr in model.dms)}" if model.dms else "no checkpoint for dms"
+    offers = [f"{kind} at {', '.join(f'{cr:g}×' for cr in paths)}" for kind, paths in model.retrofits.items()]
+    return "; ".join(offers) or "no checkpoint for dms"
 
 
 def find(model: str) -> Model:
@@ -113,7 +125,7 @@ def find(model: str) -> Model:
     if folder.is_dir():
         return _local(model, folder.resolve())
     if _HUB_ID.fullmatch(model) and not model.startswith((".", "/", "~")):
-        return Model(name=model, base=model, dms={})
+        return Model(name=model, base=model)
     raise ModelError(
         f"unknown model {model!r}: choose one of {', '.join(_registry())}, or pass a folder or a hub id owner/name"
     )
@@ -122,20 +134,33 @@ def find(model: str) -> Model:
 def _local(name: str, folder: Path) -> Model:
     if (folder / "config.json").is_file():
         config = read_config(folder)
-        dms = {float(config.get("dms_cr", 1.0)): str(folder)} if config.get("dms_window_size") is not None else {}
-        return Model(name=name, base=str(folder), dms=dms, family=str(config.get("model_type", "")))
-    matches = ((re.fullmatch(r"dms(\d+(?:\.\d+)?)", path.name), path) for path in sorted(folder.iterdir()))
-    dms = {float(match[1]): str(path) for match, path in matches if match and (path / "config.json").is_file()}
-    dms = dict(sorted(dms.items()))
+        found = {
+            kind: {float(config.get(f"{kind}_cr", 1.0)): str(folder)}
+            for kind, key in (("dms", "dms_window_size"), ("dmc", "dmc_cr"))
+            if config.get(key) is not None
+        }
+        return Model(name=name, base=str(folder), retrofits=found, family=str(config.get("model_type", "")))
+    found = _beside(folder)
     if (folder / "base" / "config.json").is_file():
         family = str(read_config(folder / "base").get("model_type", ""))
-        return Model(name=name, base=str(folder / "base"), dms=dms, family=family)
-    if dms:
+        return Model(name=name, base=str(folder / "base"), retrofits=found, family=family)
+    if found:
         record = _record(folder)
-        known = _registry().get(str(record.get("model")), Model(name="", base=str(record["base"]), dms={}))
-        family = str(read_config(Path(next(iter(dms.values())))).get("model_type", ""))
-        return replace(known, name=name, base=str(record["base"]), dms=dms, family=family)
+        known = _registry().get(str(record.get("model")), Model(name="", base=str(record["base"])))
+        one = next(path for paths in found.values() for path in paths.values())
+        family = str(read_config(Path(one)).get("model_type", ""))
+        return replace(known, name=name, base=str(record["base"]), retrofits=found, family=family)
     raise ModelError(f"{folder} is not a checkpoint: it has no config.json, no base/config.json and no dms<CR>/")
+
+
+def _beside(folder: Path) -> dict[str, dict[float, str]]:
+    """The retrofits in a folder, by kind and ascending CR."""
+    found: dict[str, dict[float, str]] = {}
+    matches = [(match, path) for path in folder.iterdir() if (match := _FOLDER.fullmatch(path.name))]
+    for match, path in sorted(matches, key=lambda each: (KINDS.index(each[0][1]), float(each[0][2]))):
+        if (path / "config.json").is_file():
+            found.setdefault(match[1], {})[float(match[2])] = str(path)
+    return found
 
 
 def _record(folder: Path) -> dict[str, Any]:
@@ -176,15 +201,17 @@ def resolve(model: str, method: str, cr: float) -> Checkpoint:
 
     found = find(model)
     path = found.base
-    if methods.needs_gates(method):
-        if cr not in found.dms:
-            offer = ", ".join(f"{c:g}" for c in found.dms)
+    kind = methods.checkpoint(method)
+    if kind:
+        made = found.retrofits.get(kind, {})
+        if cr not in made:
+            offer = ", ".join(f"{c:g}" for c in made)
             raise ModelError(
-                f"{model} has DMS checkpoints at CR {offer}, not {cr:g}: pass --cr {offer.replace(' ', '')}"
+                f"{model} has {kind.upper()} checkpoints at CR {offer}, not {cr:g}: pass --cr {offer.replace(' ', '')}"
                 if offer
-                else f"{model} has no DMS checkpoint, which dms needs: {no_retrofit(model, cr)}"
+                else f"{model} has no {kind.upper()} checkpoint, which {method} needs: {no_retrofit(model, cr, kind)}"
             )
-        path = found.dms[cr]
+        path = made[cr]
     if Path(path).is_absolute() and not (Path(path) / "config.json").is_file():
         raise ModelError(f"the checkpoint {path} of {model} is missing: {_restore(model)}")
     return Checkpoint(path, found.name, found.family)
@@ -194,8 +221,13 @@ def _restore(model: str) -> str:
     return "install the package again" if model in _registry() else "put it back, or retrofit from where it is now"
 
 
-def no_retrofit(model: str, cr: float = 8.0) -> str:
-    """What to do about a model that nobody has retrofitted with DMS."""
+def no_retrofit(model: str, cr: float = 8.0, kind: str = "dms") -> str:
+    """What to do about a model that nobody has retrofitted."""
+    if kind == "dmc":
+        return (
+            "only the built-in model can be retrofitted with it, by `python -m hyperscale.mini.train --method dmc "
+            "--base BASE --out DIR`; then put BASE into DIR as base/ and pass --model DIR"
+        )
     offers = ", ".join(name for name, each in _registry().items() if each.dms)
     return (
         f"make one with `hyperscale retrofit --model {model} --data FILE --cr {cr:g} --out DIR`, then "

@@ -11,8 +11,10 @@ def rotate(x, cos, sin):
     return x * cos + torch.cat([-x[..., half:], x[..., :half]], -1) * sin
 
 
-def forward(model, ids, expiry):
+def forward(model, ids, expiry, borrowed=False):
     """Full attention over ``ids``: key k of a head is visible to query q iff k <= q < expiry(layer, hidden)[head, k].
+
+    With ``borrowed``, the last dimension of each group's first query is 0 before RoPE and after it.
 
     Returns: logits (tokens, vocabulary), keys per layer (kv_heads, tokens, head_dim), expiry per layer.
     """
@@ -32,8 +34,14 @@ def forward(model, ids, expiry):
             norm = getattr(attention, name + "_norm", None)
             return (norm(y) if norm is not None else y).transpose(0, 1)
 
-        q, k, v = rotate(heads("q"), cos[0], sin[0]), rotate(heads("k"), cos[0], sin[0]), heads("v")
+        q, k, v = heads("q"), rotate(heads("k"), cos[0], sin[0]), heads("v")
         group = len(q) // len(k)
+        lent = range(0, len(q), group) if borrowed else ()
+        for head in lent:
+            q[head, :, -1] = 0
+        q = rotate(q, cos[0], sin[0])
+        for head in lent:
+            q[head, :, -1] = 0
         visible = (positions[None, :] <= positions[:, None])[None] & (positions[None, :, None] < gone[:, None, :])
         out = torch.zeros_like(q)
         for head in range(len(q)):
@@ -70,10 +78,24 @@ def dms(model, margins=None):
     """Verdict on token i from hidden state i + 1; a flagged key is gone from query i + w + 1 on."""
     config = model.config
 
+    def neurons(layer, hidden):
+        attention = layer.self_attn
+        queries = attention.q_proj(layer.input_layernorm(hidden))[0].view(hidden.shape[1], -1, attention.head_dim)
+        if hasattr(attention, "q_norm"):
+            queries = attention.q_norm(queries)
+        group = config.num_attention_heads // config.num_key_value_heads
+        return torch.stack([queries[:, head * group, -1] for head in range(config.num_key_value_heads)], 1)
+
     def expiry(layer, hidden):
-        attention = model.model.layers[layer].self_attn
-        norm, projection = attention.dms_proj_alpha_norm, attention.dms_proj_alpha
-        logits = projection(norm(hidden))[0] * config.dms_alpha_scale - config.dms_initial_alpha_offset
+        layer = model.model.layers[layer]
+        attention = layer.self_attn
+        if config.dms_separate_alpha:
+            raw = attention.dms_proj_alpha(attention.dms_proj_alpha_norm(hidden))[0]
+        else:
+            raw = neurons(layer, hidden)
+        logits = raw * config.dms_alpha_scale - config.dms_initial_alpha_offset
+        if config.dms_alpha_per == "layer":
+            logits = logits[:, [0] * config.num_key_value_heads]
         if margins is not None:
             margins.append(float(logits.abs().min()))
         gone = torch.full(logits.T.shape, FOREVER)

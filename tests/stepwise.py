@@ -22,6 +22,15 @@ class Rule:
         self.margins = []  # how clear each decision was: |difference| of the numbers compared
         self.keys, self.values, self.rows = {}, {}, []
 
+    @staticmethod
+    def prepare(model, seed):
+        """The model that the method runs on; a retrofit where it needs one."""
+        return model
+
+    def run(self, model, ids, prompt):
+        """See `run`."""
+        return run(model, ids, prompt, self)
+
     def budget(self, n):
         """Most entries of a row while the n-th token of the sequence is processed."""
         m = self.method

@@ -147,6 +147,28 @@ def test_a_local_set_of_checkpoints(folder):
     assert models.resolve(str(folder), "dms", 8.0).path == str(folder / "dms8")
 
 
+def test_retrofits_of_several_kinds_in_one_folder(folder):
+    for name in ("dmc2", "dmc8", "dmc16", "dmcx"):
+        (folder / name).mkdir()
+        if name != "dmc16":  # a checkpoint without a configuration is none
+            (folder / name / "config.json").write_text(json.dumps({"model_type": "qwen3", "dmc_cr": 2.0}))
+    found = models.find(str(folder))
+    assert {kind: list(paths) for kind, paths in found.retrofits.items()} == {"dms": [4.0, 8.0], "dmc": [2.0, 8.0]}
+    assert models.resolve(str(folder), "dmc", 2.0).path == str(folder / "dmc2")
+    assert models.resolve(str(folder / "dmc2"), "dmc", 2.0).path == str(folder / "dmc2")
+    with pytest.raises(ModelError, match="has DMC checkpoints at CR 2, 8, not 4: pass --cr 2,8"):
+        models.resolve(str(folder), "dmc", 4.0)
+    with pytest.raises(ModelError, match=r"mini has no DMC checkpoint, which dmc needs: .* --method dmc"):
+        models.resolve("mini", "dmc", 8.0)
+
+    def crs(*methods):
+        return config.resolve(config.RunConfig(model=str(folder), methods=methods, tasks=("mini_aime",))).crs
+
+    assert crs("vanilla") == crs("dms") == (4.0, 8.0)
+    assert crs("dmc", "window") == (2.0, 8.0)
+    assert crs("dms", "dmc") == (8.0,)
+
+
 def test_a_local_checkpoint(folder):
     assert models.resolve(str(folder / "dms4"), "dms", 4.0).path == str(folder / "dms4")
     assert models.find(str(folder / "base")).dms == {}

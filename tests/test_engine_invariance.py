@@ -3,6 +3,7 @@
 import pytest
 import tiny
 import torch
+from rule_dmc import DMC
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
@@ -21,6 +22,7 @@ METHODS = {
     "h2o": {"cr": 4},
     "snapkv": {"cr": 4},
     "rkv": {"cr": 4, "rule": "fixed", "pin_prompt": False},
+    "dmc": {"cr": 2},
 }
 UNPINNED = {name: {"cr": 4, "pin_prompt": False, "rule": "fixed", "recent": 3} for name in ("window", "random")}
 
@@ -52,10 +54,13 @@ def run(model, method, batch_size, order):
         ("llama", "dms"),
         ("llama", "h2o"),
         ("qwen2", "rkv"),
+        ("qwen3", "dms, borrowed"),
     ],
 )
 def test_bitwise_the_same_in_any_batch_and_order(family, name):
-    model = tiny.with_gates(tiny.model(family, heads=8, kv_heads=2, seed=2), window=8)
+    name, _, variant = name.partition(", ")
+    model = tiny.with_gates(tiny.model(family, heads=8, kv_heads=2, seed=2), window=8, separate=not variant)
+    model = DMC.prepare(model, 1)
     method = methods.create(name, **METHODS[name])
     count = len(requests())
     alone = run(model, method, 1, range(count))
@@ -65,9 +70,9 @@ def test_bitwise_the_same_in_any_batch_and_order(family, name):
     assert sum(len(ids) for ids, *_ in alone.values()) > 1000
 
 
-@pytest.mark.parametrize("name", ["vanilla", "dms", "window", "random", "snapkv"])
+@pytest.mark.parametrize("name", ["vanilla", "dms", "window", "random", "snapkv", "dmc"])
 def test_a_shorter_chain_is_the_beginning_of_a_longer_one(name):
-    model = tiny.with_gates(tiny.model(seed=4), window=8)
+    model = DMC.prepare(tiny.with_gates(tiny.model(seed=4), window=8), 1)
     engine = TorchEngine(model, tiny.Characters(65), methods.create(name, **METHODS[name]), batch_size=4)
     prompt = tuple(range(30))
     (long,) = engine.generate([Request("p", 0, prompt, 200, (50, 120))], Sampling(temperature=1.0))

@@ -33,11 +33,14 @@ def test_plain_checkpoint(tmp_path, family):
     assert torch.equal(loaded(ids).logits, model(ids).logits)
 
 
-def test_gates_come_back(tmp_path):
-    model = tiny.with_gates(tiny.model(), window=8)
+@pytest.mark.parametrize(
+    ("separate", "per", "tensors"), [(True, "head", 4), (True, "layer", 4), (False, "head", 0), (False, "layer", 0)]
+)
+def test_gates_come_back(tmp_path, separate, per, tensors):
+    model = tiny.with_gates(tiny.model(), window=8, separate=separate, per=per)
     loaded, tokenizer = load_model(save(tmp_path, model), dtype="float32")
     wanted = {name: tensor for name, tensor in model.state_dict().items() if ".dms_" in name}
-    assert len(wanted) == 4
+    assert len(wanted) == tensors
     for name, tensor in wanted.items():
         assert torch.equal(loaded.state_dict()[name], tensor)
     method = methods.create("dms", cr=8)

@@ -6,6 +6,7 @@ import dense
 import pytest
 import tiny
 import torch
+from rule_dmc import DMC
 
 from hyperscale import methods, noise
 from hyperscale.engines.base import Request, Sampling, Steering
@@ -96,7 +97,7 @@ def reference(model, expiry, request, limit, sampling):
 
 
 def make(name):
-    model = tiny.with_gates(tiny.model(seed=8, vocab=SIZE, eos=EOS, heads=4, kv_heads=2), window=5)
+    model = DMC.prepare(tiny.with_gates(tiny.model(seed=8, vocab=SIZE, eos=EOS, heads=4, kv_heads=2), window=5), 1)
     with torch.no_grad():
         model.model.embed_tokens.weight.mul_(0.5)  # flatter, so that every case occurs
     return model, {"vanilla": dense.keep_all(2), "dms": dense.dms(model)}.get(name)
@@ -124,6 +125,7 @@ SETTINGS = {
     "snapkv": {"cr": 4},
     "rkv": {"cr": 4},
     "quest": {"cr": 2, "rule": "proportional", "page": 4, "dense_layers": 1},
+    "dmc": {"cr": 2},
 }
 
 

@@ -12,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from recorded import prompts, same_entries, watch
+from rule_dmc import DMC
 from rule_h2o import H2O
 from rule_keydiff import KeyDiff
 from rule_quest import Quest
@@ -21,7 +22,6 @@ from rule_rkv import RKV
 from rule_snapkv import SnapKV
 from rule_tova import TOVA
 from rule_triattention import TriAttention
-from stepwise import run
 
 from hyperscale import methods, noise
 from hyperscale.engines.base import Request, Sampling
@@ -52,6 +52,7 @@ ROWS = {
     "window": Row(Window, BUDGETED),
     "streaming": Row(Streaming, {**BUDGETED, "sinks": st.integers(0, 6)}),
     "random": Row(Random, BUDGETED),
+    "dmc": Row(DMC, {"cr": st.just(2.0)}),
     "tova": Row(TOVA, {**BUDGETED, "per": st.sampled_from(["layer", "head"])}),
     "quest": Row(
         Quest,
@@ -100,7 +101,7 @@ def test_agrees_with_its_reference(name):
     def check(shape, lengths, batch_size, params):
         shape = dict(shape)
         heads = shape["kv_heads"] * shape.pop("group")
-        model = tiny.model(**shape, heads=heads, width=32, ff=48)
+        model = row.rule.prepare(tiny.model(**shape, heads=heads, width=32, ff=48), shape["seed"])
         compare(model, methods.create(name, **params), row.rule, batch_size, prompts(lengths, 63, shape["seed"]))
 
     check()
@@ -118,7 +119,7 @@ def compare(model, method, rule, batch_size, items):
             method, prompt, new, config.num_hidden_layers, config.num_key_value_heads, noise.key(5, problem, 0)
         )
         with torch.inference_mode():
-            wanted, live, read = run(model, [*ids, *chain.token_ids[:-1]], prompt, reference)
+            wanted, live, read = reference.run(model, [*ids, *chain.token_ids[:-1]], prompt)
         assume(min(reference.margins, default=1.0) > CLEAR)
         before = sum(len(row) for layer in reference.start for row in layer)
         for step, expected in enumerate(wanted):

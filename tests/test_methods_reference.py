@@ -48,16 +48,22 @@ def compare(model, method, batch_size, items, reference):
 
 
 @settings(max_examples=60, deadline=None)
-@given(**SHAPES, window=st.integers(0, 20), offset=st.sampled_from([-60.0, 0.0, 60.0]))
-def test_dms(family, layers, kv_heads, group, head_dim, lengths, batch_size, seed, window, offset):
+@given(
+    **SHAPES,
+    window=st.integers(0, 20),
+    offset=st.sampled_from([-60.0, 0.0, 60.0]),
+    separate=st.booleans(),
+    per=st.sampled_from(["head", "layer"]),
+)
+def test_dms(family, layers, kv_heads, group, head_dim, lengths, batch_size, seed, window, offset, separate, per):
     model = tiny.model(
         family, layers=layers, heads=kv_heads * group, kv_heads=kv_heads, head_dim=head_dim, seed=seed, width=32, ff=48
     )
-    tiny.with_gates(model, window=window, seed=seed, offset=offset)
+    tiny.with_gates(model, window=window, seed=seed, offset=offset, separate=separate, per=per)
 
     def reference(problem, ids, prompt, new):
         margins = []
-        result = forward(model, ids, dms(model, margins))
+        result = forward(model, ids, dms(model, margins), borrowed=not separate)
         assume(min(margins) > 1e-3)  # a logit this close to 0 may fall on either side by rounding alone
         return result
 

@@ -15,7 +15,7 @@ def test_every_method_describes_itself():
         assert summary
         assert "\n" not in summary
         assert method.source
-        assert method.kind == {"quest": "selector"}.get(name, "evictor")
+        assert method.kind == {"quest": "selector", "dmc": "merger"}.get(name, "evictor")
         assert methods.create(name, **json.loads(json.dumps(method.params()))).params() == method.params()
         assert methods.create(name, cr=1) is not method
 

@@ -15,7 +15,8 @@ from hyperscale.mini.data import make_batch
 from hyperscale.mini.model import WEIGHTS
 from hyperscale.mini.vocab import TOKENS
 from hyperscale.retrofit.check import check_gates
-from hyperscale.retrofit.loop import Recipe, Retrofit
+from hyperscale.retrofit.loop import Retrofit
+from hyperscale.retrofit.recipe import Recipe
 from hyperscale.scoring import graders
 
 CRS = (4, 8)

@@ -19,7 +19,8 @@ from hyperscale.mini.model import build
 from hyperscale.mini.train import main
 from hyperscale.mini.vocab import encode
 from hyperscale.retrofit.check import MAX_RATIO, GateCheck, check_gates
-from hyperscale.retrofit.loop import Recipe, Retrofit
+from hyperscale.retrofit.loop import Retrofit
+from hyperscale.retrofit.recipe import Recipe
 
 QUICK = Recipe(targets=(2.0, 3.0), steps_per_unit=60, hard_steps=10, window=4, gate_lr=3e-3, groups=2)
 
@@ -127,6 +128,22 @@ def test_the_hard_phase_is_a_branch_that_leaves_the_gates_alone():
         assert not any("dms_" in name for name in changed)
 
 
+def test_hard_phases_may_differ_in_length():
+    recipe = dataclasses.replace(QUICK, targets=(1.1, 1.2, 1.3), hard_steps=(2, 0, 3))
+    made = retrofit(recipe)
+    assert made.total_steps == 18 + 5
+    assert [result.steps for result in made.run(map(batch, itertools.count()))] == [6 + 2, 12, 18 + 3]
+
+
+def test_what_is_minimised_may_count_both_directions():
+    kls = {}
+    for symmetric in (False, True):
+        made = retrofit(dataclasses.replace(QUICK, targets=(1.5,), hard_steps=0, symmetric=symmetric))
+        (result,) = made.run(map(batch, itertools.count()))
+        kls[symmetric] = [entry["kl"] for entry in result.log]
+    assert kls[True][0] > 1.3 * kls[False][0] > 0
+
+
 def test_a_retrofit_is_a_function_of_its_seed():
     recipe = dataclasses.replace(QUICK, targets=(1.1,), hard_steps=2)
     ends = []
@@ -152,6 +169,33 @@ def test_reach_asks_for_a_share_of_the_ratio():
     made = retrofit(dataclasses.replace(QUICK, targets=(3.0,), reach=0.5))
     for _ in made.run(map(batch, itertools.count())):
         assert check_gates(made, [batch(-1)]).alpha == pytest.approx(1 - 1 / 1.5, abs=0.06)
+
+
+VARIANTS = {
+    "dmc": {"method": "dmc"},
+    "borrowed": {"separate": False},
+    "borrowed, layer": {"separate": False, "per": "layer"},
+    "layer": {"per": "layer"},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_other_gates_follow_the_schedule_too(variant):
+    changes = {"targets": (2.0,), "lr": 3e-3, **VARIANTS[variant]}
+    made = retrofit(dataclasses.replace(QUICK, **changes, fade_steps=0 if variant == "layer" else 10))
+    (done,) = [(each, check_gates(made, [batch(-1), batch(-2)])) for each in made.run(map(batch, itertools.count()))]
+    finished, check = done
+    assert finished.steps == made.total_steps == (70 if variant == "layer" else 80)
+    assert check.alpha == pytest.approx(0.5, abs=0.12)
+    assert [entry["mode"] for entry in finished.log][:1] == ["noisy" if variant == "layer" else "off"]
+    keys = finished.config.to_hf()
+    if variant == "dmc":
+        assert (keys["dmc_cr"], keys["dmc_alpha_scale"]) == (2.0, 100.0)
+    else:
+        assert (keys["dms_separate_alpha"], keys["dms_alpha_per"]) == (
+            variant == "layer",
+            "layer" if "layer" in variant else "head",
+        )
 
 
 # --- check ---
@@ -232,3 +276,17 @@ def test_the_checkpoints_decode(trained, name, method):
     (chain,) = engine.generate([Request("p", 0, prompt, 24)], Sampling())
     assert 1 <= len(chain.token_ids) <= 24
     assert max(chain.token_ids) < len(tokenizer)
+
+
+def test_the_recipe_makes_dmc_checkpoints_beside_the_base(trained, tmp_path):
+    main(["--toy", "--method", "dmc", "--base", str(trained / "base"), "--out", str(tmp_path), "--device", "cpu"])
+    assert {path.name for path in tmp_path.iterdir()} == {"dmc2", "training.json"}
+    (record,) = json.loads((tmp_path / "training.json").read_text())["dmc"]
+    assert record["steps"] == 4 + 12
+    assert record["log"][0]["mode"] == "off"
+    base, made = load_model(trained / "base")[0], load_model(tmp_path / "dmc2")[0]
+    assert base.state_dict().keys() == made.state_dict().keys()  # it adds no parameters
+    prompt = tuple(encode(items("aime", 1)[0].prompt))
+    engine = TorchEngine(*load_model(tmp_path / "dmc2"), methods.create("dmc", cr=2))
+    (chain,) = engine.generate([Request("p", 0, prompt, 24)], Sampling())
+    assert 1 <= len(chain.token_ids) <= 24

@@ -81,6 +81,26 @@ def test_a_retrofit_runs_with_dms_and_its_base_without(call, tmp_path, family, t
     assert models.resolve("made", "vanilla", 1).path == str(base)
 
 
+def test_a_borrowed_neuron_is_faded_out_first_and_runs(call, tmp_path):
+    base = architectures.write(tmp_path / "model", "qwen2")
+    options = ("--cr", "2", "--gate", "borrowed", "--per", "layer", "--fade-steps", 3, "--lr", "1e-2", *QUICK)
+    code, out, err = call("retrofit", "--model", base, "--data", texts(tmp_path), "--out", "made", *options)
+    assert (code, err) == (0, "")
+    assert "9 steps of 256 tokens" in out
+    record = json.loads((tmp_path / "made" / "training.json").read_text())
+    assert record["dms"][0]["steps"] == 3 + 4 + 2
+    made, _ = load_model(tmp_path / "made" / "dms2")
+    assert (made.config.dms_separate_alpha, made.config.dms_alpha_per) == (False, "layer")
+    assert made.config.dms_alpha_scale == pytest.approx(100 * 3e-5 / 1e-2)
+    # The neuron was faded to nothing, and has learned since.
+    row = made.model.layers[0].self_attn.q_proj.weight[15]
+    assert 0 < row.abs().max() < 0.1
+    data = rows.write(tmp_path / "aime.jsonl", rows.AIME)
+    run = ("--method", "dms", "--cr", "2", "--task", "aime24", "--data", data, "--out", "out")
+    code, _, err = call("run", "--model", "made", *run, "--length", "16", "--budget", "1x", "--grid", "mini")
+    assert (code, err) == (0, "")
+
+
 def test_chats_of_several_files_train_too(call, tmp_path):
     base = architectures.write(tmp_path / "model", "qwen3")
     chat = [{"role": "user", "content": "Go."}, {"role": "assistant", "content": f"<think>\n{TEXT}</think>Done."}]
@@ -124,6 +144,9 @@ def test_mistakes_are_one_line_each(call, tmp_path):
         ({"--rows": "0"}, "--rows 0 is below 1"),
         ({"--lr": "-1"}, "--lr -1 is not above 0"),
         ({"--weights": "int8"}, "not one of float32, bfloat16"),
+        ({"--gate": "shared"}, "--gate 'shared' is not one of separate, borrowed"),
+        ({"--per": "token"}, "--per 'token' is not one of head, layer"),
+        ({"--fade-steps": "-1"}, "--fade-steps -1 is below 0"),
         ({"--model": "nothing"}, "unknown model 'nothing'"),
         ({"--model": done}, "is a DMS checkpoint already"),
         ({"--rows": "100000000"}, "pass fewer --rows"),

@@ -83,14 +83,15 @@ def test_all_kinds_of_files_are_read_in_order(tmp_path):
     assert reading.read(tmp_path / "2.parquet", "other").entries == [1]
 
 
-def test_the_loss_in_parts_is_the_loss():
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_loss_in_parts_is_the_loss(symmetric):
     torch.manual_seed(0)
     head, other = torch.nn.Linear(8, 20), torch.nn.Linear(8, 20)
     student = torch.randn(2, 15, 8, requires_grad=True)
     teacher, weight = torch.randn(2, 15, 8), (torch.rand(2, 15) > 0.3).float()
-    whole = losses.distillation(head(student), other(teacher).detach(), weight)
+    whole = losses.distillation(head(student), other(teacher).detach(), weight, symmetric)
     (wanted,) = torch.autograd.grad(whole, student)
-    parts = losses.distillation_in_parts(student, teacher, head, other, weight, part=4)
+    parts = losses.distillation_in_parts(student, teacher, head, other, weight, symmetric, part=4)
     (found,) = torch.autograd.grad(parts, student)
     torch.testing.assert_close(parts, whole)
     torch.testing.assert_close(found, wanted)

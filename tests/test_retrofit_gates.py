@@ -6,19 +6,21 @@ import dataclasses
 import pytest
 import tiny
 import torch
+from rule_dmc import DMC
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.torch_engine import TorchEngine
 from hyperscale.errors import ModelError
 from hyperscale.methods.gate import GateConfig, alpha_logits, attach_gates
+from hyperscale.methods.merging import MergeConfig
 from hyperscale.retrofit.attention import Packed, use_packed_attention
 from hyperscale.retrofit.gates import GONE, GatedModel
 
 
-def gated(model, mode, **changes):
+def gated(model, mode, kind=GateConfig, **changes):
     """A copy of a model with gates, in training's form."""
-    config = dataclasses.replace(GateConfig.from_hf(model.config), **changes)
+    config = dataclasses.replace(kind.from_hf(model.config), **changes)
     made = GatedModel(copy.deepcopy(model), config, attach=False)
     use_packed_attention(made.model)
     made.mode = mode
@@ -28,7 +30,7 @@ def gated(model, mode, **changes):
 def forward(made, ids):
     ids = torch.as_tensor(ids).reshape(1, -1)
     place = torch.arange(ids.shape[1])[None]
-    packed = Packed.build(torch.zeros_like(ids), made.config.window)
+    packed = Packed.build(torch.zeros_like(ids), getattr(made.config, "window", 0))
     return made.forward(input_ids=ids, position_ids=place, packed=packed)
 
 
@@ -120,6 +122,81 @@ def test_untrained_gates_evict_next_to_nothing(ids):
 # --- training and inference see the same thing ---
 
 
+VARIANTS = {
+    "dms": {},
+    "layer": {"per": "layer"},
+    "borrowed": {"separate": False},
+    "borrowed, layer": {"separate": False, "per": "layer"},
+}
+
+
+@pytest.mark.parametrize("family", ["qwen3", "qwen2", "llama"])
+@pytest.mark.parametrize("variant", ["layer", "borrowed", "borrowed, layer", "dmc"])
+def test_other_gates_decode_as_they_train(family, variant):
+    model = tiny.model(family, heads=4, kv_heads=2, layers=3, seed=7)
+    model = DMC.prepare(tiny.with_gates(model, window=4, **VARIANTS.get(variant, {})), 1)
+    prompt = tuple(torch.randint(0, 64, (30,), generator=torch.Generator().manual_seed(3)).tolist())
+    method = methods.create("dmc" if variant == "dmc" else "dms", cr=2)
+    engine = TorchEngine(copy.deepcopy(model), tiny.Characters(65), method)
+    (chain,) = engine.generate([Request("p", 0, prompt, 90)], Sampling(temperature=1.0))
+    kind = MergeConfig if variant == "dmc" else GateConfig
+
+    def logprob(mode):
+        made = gated(model, mode, kind)
+        logits = forward(made, [*prompt, *chain.token_ids])[0, 29:-1]
+        each = torch.log_softmax(logits, -1).gather(1, torch.tensor(chain.token_ids)[:, None])
+        return each.sum().item(), made.alphas
+
+    found, alphas = logprob("hard")
+    assert found == pytest.approx(chain.logprob, abs=2e-3)
+    assert 0.1 < torch.stack(alphas).mean() < 0.9
+    assert torch.stack(alphas).eq(torch.stack(alphas)[..., :1]).all() == ("layer" in variant)
+    assert abs(logprob("off")[0] - chain.logprob) > 0.1
+
+
+@pytest.mark.parametrize("variant", ["borrowed", "dmc"])
+def test_what_decides_inside_learns_in_noisy_mode_only(ids, variant):
+    model = DMC.prepare(tiny.with_gates(tiny.model(heads=4, kv_heads=2, seed=1), window=4, separate=False), 1)
+    for mode in ("noisy", "hard"):
+        made = gated(model, mode, MergeConfig if variant == "dmc" else GateConfig)
+        made.model.requires_grad_(True)
+        forward(made, ids)
+        mean = torch.stack(made.alphas).mean()
+        attention = made.model.model.layers[-1].self_attn
+        weight = (attention.k_proj if variant == "dmc" else attention.q_proj).weight
+        (grad,) = torch.autograd.grad(mean, weight, retain_graph=True, allow_unused=True, materialize_grads=True)
+        assert bool(grad[15::16].any()) == (mode == "noisy")
+        # The neurons are weights like others, in both modes: norms and DMC's weights depend on them.
+        forward(made, ids).square().sum().backward()
+        assert all(p.grad is not None for p in made.model.parameters())
+
+
+@pytest.mark.parametrize("family", ["qwen3", "qwen2"])
+@pytest.mark.parametrize("variant", ["borrowed", "dmc"])
+def test_faded_neurons_decide_nothing_and_are_not_seen(ids, family, variant):
+    model = tiny.model(family, heads=4, kv_heads=2, seed=1)
+    config = MergeConfig(alpha_scale=10) if variant == "dmc" else GateConfig(window=4, separate=False)
+    made = GatedModel(copy.deepcopy(model), config)
+    use_packed_attention(made.model)
+    made.mode, made.left = "off", 1.0
+    plain = forward(made, ids)
+    torch.testing.assert_close(plain, model(input_ids=ids[None]).logits, rtol=1e-4, atol=1e-4)
+    made.fade(0.5)
+    made.fade(0.0)
+    made.left = 0.0
+    off = forward(made, ids)
+    assert not torch.allclose(off, plain, atol=1e-2)
+    for layer in made.model.model.layers:
+        attention = layer.self_attn
+        step = 16 if variant == "dmc" else 32
+        assert not attention.q_proj.weight[15::step].any()
+        assert attention.q_proj.weight[:15].any()
+        assert bool(attention.k_proj.weight[15].any()) == (variant == "borrowed")
+    made.mode = "hard"
+    assert torch.allclose(forward(made, ids), off, atol=1e-4)
+    assert not torch.stack(made.alphas).any()
+
+
 @pytest.mark.parametrize(
     ("family", "window", "offset", "prompt_length"),
     [
@@ -174,14 +251,14 @@ def test_gates_start_at_zero_and_settings_survive_the_checkpoints_config():
     assert GateConfig.from_hf(made.config) == GateConfig(3, 7.0, 2.0, 0.3, 4.0)
 
 
-def test_configurations_without_gates_or_of_another_variant_are_refused():
+def test_configurations_without_gates_or_of_no_sense_are_refused():
     config = tiny.model().config
     with pytest.raises(ModelError, match="not retrofitted with DMS"):
         GateConfig.from_hf(config)
     config.dms_window_size = 16
     assert GateConfig.from_hf(config) == GateConfig(window=16)
-    for name, value in (("dms_separate_alpha", False), ("dms_alpha_per", "layer")):
-        changed = copy.deepcopy(config)
-        setattr(changed, name, value)
-        with pytest.raises(ModelError, match="separate projection per KV head"):
-            GateConfig.from_hf(changed)
+    config.dms_separate_alpha, config.dms_alpha_per = False, "layer"
+    assert GateConfig.from_hf(config) == GateConfig(window=16, separate=False, per="layer")
+    config.dms_alpha_per = "token"
+    with pytest.raises(ModelError, match="'token'; it must be 'head' or 'layer'"):
+        GateConfig.from_hf(config)

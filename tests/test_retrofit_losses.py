@@ -49,6 +49,23 @@ def test_distillation_moves_the_student_towards_the_teacher():
         assert distillation(student - 0.1 * student.grad, teacher, weight) < before
 
 
+def test_both_directions_are_added():
+    student, teacher, weight = logits(0, 2, 5, 7), logits(1, 2, 5, 7), torch.ones(2, 5)
+    there, back = distillation(student, teacher, weight), distillation(teacher, student, weight)
+    assert distillation(student, teacher, weight, symmetric=True).item() == pytest.approx((there + back).item())
+
+
+def test_only_both_directions_correct_a_student_that_is_sure_and_wrong():
+    teacher = torch.tensor([[20.0, 0, 0]])
+    gradients = []
+    for symmetric in (False, True):
+        student = torch.tensor([[0.0, 20, 0]], requires_grad=True)
+        distillation(student, teacher, torch.ones(1), symmetric).backward()
+        gradients.append(student.grad.abs().max().item())
+    assert gradients[0] < 1e-4
+    assert gradients[1] == pytest.approx(1, abs=1e-4)
+
+
 # --- compression ---
 
 

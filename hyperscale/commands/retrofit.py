@@ -16,6 +16,13 @@ def retrofit(
     steps_per_unit: Annotated[float, typer.Option(help="Steps in which the ratio rises by one.")] = 100.0,
     hard_steps: Annotated[int, typer.Option(help="Steps with inference's gates that finish each checkpoint.")] = 150,
     window: Annotated[int, typer.Option(help="Tokens that stay whatever their verdict.")] = 256,
+    gate: Annotated[str, typer.Option(help="separate: a projection of its own; borrowed: a neuron of the query.")] = (
+        "separate"
+    ),
+    per: Annotated[str, typer.Option(help="head: each KV head has its verdicts; layer: all of one share them.")] = (
+        "head"
+    ),
+    fade_steps: Annotated[int, typer.Option(help="Steps before all others that fade borrowed neurons out.")] = 2000,
     rows: Annotated[int, typer.Option(help="Rows held in memory at once.")] = 1,
     length: Annotated[int, typer.Option(help="Tokens of a row; 0 for 8192 or the model's context.")] = 0,
     accumulate: Annotated[int, typer.Option(help="Batches of --rows rows in an optimiser step.")] = 16,
@@ -53,6 +60,9 @@ def retrofit(
         steps_per_unit=steps_per_unit,
         hard_steps=hard_steps,
         window=window,
+        gate=gate,
+        per=per,
+        fade_steps=fade_steps,
         rows=rows,
         length=length,
         accumulate=accumulate,

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from hyperscale.errors import ModelError, first_line
-from hyperscale.methods.gate import attach_gates
+from hyperscale.methods.gate import GateConfig, attach_gates
 
 FAMILIES = ("qwen2", "qwen3", "llama")
 """Values of ``model_type`` that the engine can run."""
@@ -69,7 +69,7 @@ def _with_gates(auto: Any, name: str, config: Any, dtype: torch.dtype) -> Any:
     missing = set(info["missing_keys"])
     if getattr(config, "dms_window_size", None) is not None:
         # The gates are not part of the transformers class, so its loader leaves their tensors over.
-        attach_gates(model)
+        attach_gates(model, separate=GateConfig.from_hf(config).separate)
         missing |= _load_gates(model, name)
     if missing:
         raise ModelError(f"the checkpoint {name} lacks tensors: {', '.join(sorted(missing)[:3])}")

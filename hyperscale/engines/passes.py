@@ -1,10 +1,11 @@
 """Our attention inside transformers' models: one object per forward pass, handed down as a keyword argument.
 
 The model runs as transformers wrote it. Its attention layers call `attention` with queries, keys and values after RoPE,
-and hooks on the decoder layers tell the pass the hidden states that enter each layer, before the input norm.
+and hooks on the decoder layers tell the pass the hidden states that enter each layer, before the input norm. For states
+that rotate by themselves the hooks also make the model's own RoPE the identity.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.prompt import Prompt, compact
 from hyperscale.methods.base import State, Token
 from hyperscale.methods.look import Look
+from hyperscale.methods.rotary import Projected, take_rope
 
 _NAME = "hyperscale"
 _BLOCK = 256  # queries that prefill attends with at once: bounds memory at O(P * block)
@@ -24,10 +26,16 @@ class Pass(Protocol):
     """A forward pass through all layers.
 
     Attributes:
+        state: The method's.
         hidden: Input of the layer now running.
+        rope: Applies RoPE at the tokens' positions; set only if the state ``rotates``.
+        prefill: Whether it processes a prompt.
     """
 
+    state: State
     hidden: Tensor
+    rope: Callable[[Tensor], Tensor]
+    prefill: bool
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         """Attention of one layer.
@@ -48,9 +56,11 @@ class Prefill:
     """One prompt alone, so that its arithmetic cannot depend on any other; ``limit`` is L of its chains."""
 
     hidden: Tensor
+    rope: Callable[[Tensor], Tensor]
+    prefill = True
 
     def __init__(self, state: State, limit: int) -> None:
-        self._state, self._limit = state, limit
+        self.state, self._limit = state, limit
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
         self._lens: list[Tensor] = []
@@ -60,9 +70,9 @@ class Prefill:
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         """See `Pass.attend`; batch is 1."""
-        expiry = self._state.expiry(layer, self.hidden)
+        expiry = self.state.expiry(layer, self.hidden)
         if expiry is None:
-            live, scores = self._state.keep(layer, Look(queries[0], keys[0], values[0], scale, self._limit))
+            live, scores = self.state.keep(layer, Look(queries[0], keys[0], values[0], scale, self._limit))
         else:
             self._expiry.append(expiry)
             live, scores = expiry > keys.shape[2], None
@@ -89,23 +99,25 @@ class Decode:
     """One token of every chain in the cache; further rows of the batch are padding and attend to nothing."""
 
     hidden: Tensor
+    rope: Callable[[Tensor], Tensor]
+    prefill = False
 
     def __init__(self, state: State, cache: RaggedCache, *, observed: bool = False) -> None:
-        self._state, self._cache, self._observed = state, cache, observed
+        self.state, self._cache, self._observed = state, cache, observed
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         """See `Pass.attend`; tokens is 1."""
         n = self._cache.chains
         width = self._cache.width(layer)
         token = Token(self.hidden, queries[:n, :, 0], keys[:n, :, 0], values[:n, :, 0], scale, width)
-        slots = self._state.slots(layer, token)
-        written = self._state.merge(layer, token)
-        chosen = self._state.select(layer, token)
+        slots = self.state.slots(layer, token)
+        written = self.state.merge(layer, token)
+        chosen = self.state.select(layer, token)
         out, weights = self._cache.attend(
             layer, token.queries, *written, slots, scale, chosen=chosen, weighted=self._observed
         )
         if weights is not None:
-            self._state.observe(layer, weights)
+            self.state.observe(layer, weights)
         if n < len(queries):
             out = torch.cat([out, out.new_zeros(len(queries) - n, *out.shape[1:])])
         return out[:, None]
@@ -145,13 +157,22 @@ def attention(
 ) -> tuple[Tensor, None]:
     """The attention function registered with transformers."""
     layer: int = module.layer_idx  # type: ignore[assignment]
-    return kwargs[_NAME].attend(layer, query, key, value, kwargs["scaling"]), None
+    current: Pass = kwargs[_NAME]
+    if current.state.rotates:
+        projected = Projected(query, key, value, current.rope, current.prefill)
+        query, key, value = current.state.rotate(layer, projected)
+    return current.attend(layer, query, key, value, kwargs["scaling"]), None
 
 
-def _remember(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    current = kwargs.get(_NAME)
-    if current is not None:
-        current.hidden = args[0] if args else kwargs["hidden_states"]
+def _remember(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+    current: Pass | None = kwargs.get(_NAME)
+    if current is None:
+        return None
+    current.hidden = args[0] if args else kwargs["hidden_states"]
+    if not current.state.rotates:
+        return None
+    current.rope, identity = take_rope(kwargs["position_embeddings"])
+    return args, {**kwargs, "position_embeddings": identity}
 
 
 def install(model: Any) -> None:

@@ -23,6 +23,7 @@ _CLASSES = {
     "h2o": "hyperscale.methods.h2o:H2O",
     "snapkv": "hyperscale.methods.snapkv:SnapKV",
     "rkv": "hyperscale.methods.rkv:RKV",
+    "dmc": "hyperscale.methods.dmc:DMC",
 }
 
 
@@ -78,13 +79,13 @@ def parameters(name: str) -> list[str]:
     return [parameter.name for parameter in found if parameter.kind != Parameter.VAR_KEYWORD]
 
 
-def needs_gates(name: str) -> bool:
-    """Whether a method runs only on a checkpoint retrofitted with DMS gates.
+def checkpoint(name: str) -> str | None:
+    """The kind of retrofit that a method runs on, or None if it runs any model.
 
     Raises:
         MethodError: The name is unknown.
     """
-    return not name.startswith(PREFIX) and _load(name).needs_gates
+    return None if name.startswith(PREFIX) else _load(name).checkpoint
 
 
 def notes(made: Iterable[Method]) -> list[str]:
@@ -99,7 +100,7 @@ class Description:
     Attributes:
         name: The registered name.
         kind: See `Method`.
-        needs: "attention", "gates": what it needs of the pass or the checkpoint.
+        needs: What it needs of the pass or the model: "attention", "a dms checkpoint".
         length_invariant: See `Method`.
         summary: One line.
         source: Paper and reference code.
@@ -127,8 +128,9 @@ def describe(name: str) -> Description:
         raise MethodError(f"{name} is kvpress's: see its documentation; docs/kvpress.md says how it is run here")
     kind = _load(name)
     method = kind()
-    needs = [word for word, needed in (("attention", kind.needs_attention), ("gates", kind.needs_gates)) if needed]
-    facts = (kind.kind, tuple(needs), method.length_invariant, kind.summary, kind.source, method.params())
+    retrofit = None if kind.checkpoint is None else f"a {kind.checkpoint} checkpoint"
+    needs = tuple(filter(None, ("attention" if kind.needs_attention else None, retrofit)))
+    facts = (kind.kind, needs, method.length_invariant, kind.summary, kind.source, method.params())
     return Description(name, *facts, getdoc(kind) or "")
 
 

@@ -12,8 +12,8 @@ An evictor rules through up to four things, each optional but the second:
 - between steps whole chains may be cut to fewer entries (`State.due`, `State.prune`);
 - `State.observe` shows it the attention weights of each step, if the method asks for them.
 
-A merger also changes the entry that is written (`State.merge`). A selector names the entries that are read in a step
-(`State.select`) and evicts nothing.
+A merger also changes the entry that is written (`State.merge`, or before RoPE `State.rotate`). A selector names the
+entries that are read in a step (`State.select`) and evicts nothing.
 """
 
 from abc import ABC, abstractmethod
@@ -28,6 +28,7 @@ from hyperscale.errors import MethodError
 from hyperscale.kv.cache import Rows
 from hyperscale.kv.prompt import Prompt
 from hyperscale.methods.look import Look
+from hyperscale.methods.rotary import Projected
 
 
 @dataclass(frozen=True)
@@ -109,9 +110,18 @@ class State(ABC):
 
     Attributes:
         tensors: All per-chain tensors, each (any, slots, …): the engine moves them along dimension 1.
+        rotates: Whether RoPE is left to `rotate`.
     """
 
     tensors: Sequence[Tensor] = ()
+    rotates: bool = False
+
+    def rotate(self, layer: int, projected: Projected) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values as attention shall see them, RoPE applied; the first hook of a layer.
+
+        Called in prefill and in decode, and only if the state ``rotates``.
+        """
+        return projected.rope(projected.queries), projected.rope(projected.keys), projected.values
 
     def expiry(self, layer: int, hidden: Tensor) -> Tensor | None:
         """Prefill verdicts of one layer.
@@ -135,7 +145,7 @@ class State(ABC):
         return None, None
 
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: Prompt) -> None:  # noqa: B027  # optional
-        """Set the state of chains ``first``, ``first + 1``, … that start from ``prompt``."""
+        """Set the state of chains ``first``, ``first + 1``, … that start from ``prompt``, the one prefilled last."""
 
     def begin(self, step: Step) -> None:  # noqa: B027  # optional
         """Called once before each decode step."""
@@ -199,7 +209,7 @@ class Method(ABC):
         source: Paper, equation, reference code.
         kind: "evictor": memory and reads fall; "selector": only reads fall; "merger": entries are combined.
         needs_attention: Whether the rule looks at attention weights.
-        needs_gates: Whether the model must carry trained DMS gates.
+        checkpoint: Kind of retrofit that the model must be: "dms", "dmc"; None if any model will do.
         length_invariant: Whether the rule is independent of the maximum length, so that a long chain's beginning is the
             same as a shorter chain and may stand for it.
         alone: Whether its chains decode one at a time, whatever the batch size.
@@ -212,7 +222,7 @@ class Method(ABC):
     source: ClassVar[str]
     kind: ClassVar[Literal["evictor", "selector", "merger"]] = "evictor"
     needs_attention: ClassVar[bool] = False
-    needs_gates: ClassVar[bool] = False
+    checkpoint: ClassVar[str | None] = None
     alone: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ()
 

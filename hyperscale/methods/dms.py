@@ -9,7 +9,8 @@ from torch import Tensor
 from hyperscale.errors import MethodError
 from hyperscale.kv.prompt import NEVER, Prompt
 from hyperscale.methods.base import Entrant, Host, Method, State, Step, Token
-from hyperscale.methods.gate import GateConfig, alpha_logits
+from hyperscale.methods.gate import GateConfig, alpha_logits, borrowed_logits, rotate_borrowed
+from hyperscale.methods.rotary import Projected
 
 
 class _Delayed(State):
@@ -21,15 +22,26 @@ class _Delayed(State):
 
     def __init__(self, host: Host, gate: GateConfig) -> None:
         self._host, self._gate = host, gate
+        self.rotates = not gate.separate
         self._ring = gate.window + 1
         shape = (host.layers, host.slots, host.kv_heads, self._ring)
         self._slot = torch.zeros(shape, dtype=torch.int32, device=host.device)
         self._flag = torch.zeros(shape, dtype=torch.bool, device=host.device)
         self.tensors = (self._slot, self._flag)
 
+    def rotate(self, layer: int, projected: Projected) -> tuple[Tensor, Tensor, Tensor]:
+        self._borrowed = borrowed_logits(projected.queries, self._host.kv_heads, self._gate)
+        return rotate_borrowed(projected)
+
+    def _logits(self, layer: int, hidden: Tensor) -> Tensor:
+        """(batch, tokens, kv_heads) of the layer that is running."""
+        if self.rotates:
+            return self._borrowed
+        return alpha_logits(self._host.attentions[layer], hidden, self._gate)
+
     def expiry(self, layer: int, hidden: Tensor) -> Tensor:
         length = hidden.shape[1]
-        logits = alpha_logits(self._host.attentions[layer], hidden, self._gate)[0].T
+        logits = self._logits(layer, hidden)[0].T
         gone = torch.arange(self._ring, self._ring + length, device=hidden.device).expand(len(logits), length)
         expiry = torch.full_like(gone, NEVER)
         # The verdict on key i comes from hidden state i + 1; the one on the last key is not known yet.
@@ -57,7 +69,7 @@ class _Delayed(State):
     def slots(self, layer: int, token: Token) -> Tensor:
         lens = self._lens[layer]
         chains = len(lens)
-        verdict = alpha_logits(self._host.attentions[layer], token.hidden, self._gate)[:chains, 0, :, None] > 0
+        verdict = self._logits(layer, token.hidden)[:chains, 0, :, None] > 0
         slot, flag = self._slot[layer, :chains], self._flag[layer, :chains]
         flag.scatter_(2, self._previous, verdict)
         leaves = flag.gather(2, self._now)[..., 0]
@@ -70,15 +82,16 @@ class _Delayed(State):
 class DMS(Method):
     """Evicts entry k of a head iff its learned logit is above 0, once the query is past k + w.
 
-    logit(k) = scale * Linear(RMSNorm(h_{k+1})) - offset, per layer and KV head, where h is the layer's input; key k is
-    visible to query q while q - k <= w, and afterwards iff logit(k) <= 0. The rule holds in prefill and in decode. The
-    compression ratio is the checkpoint's own: it is a property of the trained gates.
+    logit(k) = scale * x_{k+1} - offset, per layer and KV head, with x = Linear(RMSNorm(h)) of the layer's input h, or a
+    neuron borrowed from the query (`hyperscale.methods.gate`; the checkpoint says which); key k is visible to query q
+    while q - k <= w, and afterwards iff logit(k) <= 0. The rule holds in prefill and in decode. The compression ratio
+    is the checkpoint's own: it is a property of the trained gates.
     """
 
     name = "dms"
     summary = "Dynamic Memory Sparsification: learned, per head, delayed by a window"
-    source = "arXiv 2506.05345, section 3; NVIDIA Model-Optimizer, experimental/dms (separate projection per KV head)"
-    needs_gates = True
+    source = "arXiv 2506.05345, section 3; NVIDIA Model-Optimizer, experimental/dms"
+    checkpoint = "dms"
 
     def __init__(self, cr: float = 8.0) -> None:
         super().__init__(cr)
@@ -89,6 +102,8 @@ class DMS(Method):
 
     def start(self, host: Host) -> State:
         """See `Method.start`."""
-        if not all(hasattr(attention, "dms_proj_alpha") for attention in host.attentions):
+        retrofitted = getattr(host.config, "dms_window_size", None) is not None
+        gate = GateConfig.from_hf(host.config) if retrofitted else GateConfig()
+        if not retrofitted or (gate.separate and not hasattr(host.attentions[0], "dms_proj_alpha")):
             raise MethodError("dms needs a checkpoint retrofitted with DMS: this model has no gates")
-        return _Delayed(host, GateConfig.from_hf(host.config))
+        return _Delayed(host, gate)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_block_mask, flex_attention
 
+from hyperscale.retrofit.inside import Inside
+
 #: Name under which the function is registered with transformers.
 NAME = "hyperscale_packed"
 
@@ -118,6 +120,7 @@ def packed_attention(
     attention_mask: Any,
     scaling: float | None = None,
     packed: Packed | None = None,
+    inside: Inside | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """The attention function transformers calls.
@@ -125,12 +128,13 @@ def packed_attention(
     Args:
         module: The attention module; ``module.key_bias`` (batch, sequence, kv_heads) holds ``log(1 - alpha)`` if
             gates are in force.
-        query: (batch, heads, sequence, dim) after rotary embedding.
+        query: (batch, heads, sequence, dim) after rotary embedding; before it if decisions are made inside.
         key: (batch, kv_heads, sequence, dim).
         value: (batch, kv_heads, sequence, dim).
         attention_mask: Not used.
         scaling: Factor on the scores.
         packed: The masks of this batch.
+        inside: Decisions to be made here; they are left in ``module.alpha``.
 
     Returns:
         (batch, sequence, heads, dim) and no weights.
@@ -138,6 +142,8 @@ def packed_attention(
     assert packed is not None
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     key_bias: Tensor | None = getattr(module, "key_bias", None)
+    if inside is not None:
+        query, key, value, module.alpha, key_bias = inside.apply(query, key, value)
     if packed.full is None:
         out = _dense(query, key, value, packed, key_bias, scale)
     elif key_bias is None:

@@ -29,6 +29,9 @@ class Job:
         steps_per_unit: Steps in which CR(t) rises by one.
         hard_steps: Steps with the gates of inference that finish each checkpoint.
         window: w of the delayed eviction.
+        gate: "separate" or "borrowed", where gates read their logits.
+        per: "head" or "layer", whose verdicts are their own.
+        fade_steps: Steps, before all others, that fade borrowed neurons out; 2,000 in the paper.
         rows: Rows of a batch.
         length: Tokens of a row; 0 for 8192, or the model's context if that is shorter.
         accumulate: Batches of a step.
@@ -49,6 +52,9 @@ class Job:
     steps_per_unit: float = 100.0
     hard_steps: int = 150
     window: int = 256
+    gate: str = "separate"
+    per: str = "head"
+    fade_steps: int = 2000
     rows: int = 1
     length: int = 0
     accumulate: int = 16
@@ -78,13 +84,19 @@ class Job:
         for option, whole, least in (
             ("hard-steps", self.hard_steps, 0),
             ("window", self.window, 1),
+            ("fade-steps", self.fade_steps, 0),
             ("rows", self.rows, 1),
             ("accumulate", self.accumulate, 1),
         ):
             if whole < least:
                 raise RetrofitError(f"--{option} {whole} is below {least}")
-        if self.weights not in memory.PER_WEIGHT:
-            raise RetrofitError(f"--weights {self.weights!r} is not one of {', '.join(memory.PER_WEIGHT)}")
+        for option, choice, known in (
+            ("weights", self.weights, tuple(memory.PER_WEIGHT)),
+            ("gate", self.gate, ("separate", "borrowed")),
+            ("per", self.per, ("head", "layer")),
+        ):
+            if choice not in known:
+                raise RetrofitError(f"--{option} {choice!r} is not one of {', '.join(known)}")
         if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
             raise RetrofitError(f"{self.out} exists and is not empty: nothing is overwritten, pass another --out")
 
@@ -121,10 +133,15 @@ def _train(job: Job, base: str, length: int, source: Any, needed: memory.Estimat
 
     from hyperscale.engines.loading import load_model
     from hyperscale.retrofit import checkpoint, corpus, outcome
-    from hyperscale.retrofit.loop import Finished, Recipe, Retrofit
+    from hyperscale.retrofit.loop import Finished, Retrofit
+    from hyperscale.retrofit.recipe import Recipe
 
+    separate = job.gate == "separate"
     recipe = Recipe(
         targets=job.crs,
+        separate=separate,
+        per="layer" if job.per == "layer" else "head",
+        fade_steps=0 if separate else job.fade_steps,
         steps_per_unit=job.steps_per_unit,
         hard_steps=job.hard_steps,
         window=job.window,
@@ -140,7 +157,7 @@ def _train(job: Job, base: str, length: int, source: Any, needed: memory.Estimat
     teacher, tokenizer = load_model(base, device="cpu", dtype=torch.bfloat16)
     # What is saved is bfloat16, so that is what the teacher is; CPUs compute with it in float32.
     teacher.to(job.device) if on_gpu else _widen(teacher)
-    steps = round((job.crs[-1] - 1) * job.steps_per_unit) + job.hard_steps * len(job.crs)
+    steps = round((job.crs[-1] - 1) * job.steps_per_unit) + job.hard_steps * len(job.crs) + recipe.fade_steps
     a_step = job.rows * job.accumulate * length
     report("tokenising …")
     data = corpus.build(
@@ -212,8 +229,9 @@ def _configuration(base: str) -> Any:
     except Exception as error:  # transformers raises a wide and unstable set of types for unusable folders
         raise ModelError(f"cannot load {base}: {first_line(error)}") from None
     check_config(config)
-    if getattr(config, "dms_window_size", None) is not None:
-        raise ModelError(f"{base} is a DMS checkpoint already: pass the original model")
+    for key, kind in (("dms_window_size", "DMS"), ("dmc_cr", "DMC")):
+        if getattr(config, key, None) is not None:
+            raise ModelError(f"{base} is a {kind} checkpoint already: pass the original model")
     return config
 
 

@@ -1,9 +1,10 @@
-"""The DMS retrofit: a model learns, in about a thousand steps, which tokens each KV head can do without.
+"""The retrofit: a model learns, in about a thousand steps, which tokens each KV head can do without, or merge.
 
 Recipe of arXiv 2506.05345, section 3: the student starts as the teacher, all weights train, the logits are distilled,
 Gumbel-sigmoid gates decide, verdicts take effect after a window, and a one-sided loss pulls the mean eviction up to
 ``1 - 1 / CR(t)`` with CR rising linearly. One departure, off by setting ``hard_steps=0``: a checkpoint is finished by a
-phase with the hard gates of inference (see `hyperscale.retrofit.check` for why).
+phase with the hard gates of inference (see `hyperscale.retrofit.check` for why). DMC (arXiv 2403.09636) is trained in
+the same way.
 """
 
 import copy
@@ -16,10 +17,12 @@ import torch
 from torch import Tensor
 
 from hyperscale.methods.gate import GateConfig
+from hyperscale.methods.merging import MergeConfig
 from hyperscale.retrofit.attention import Packed, checkpoint_layers, compile_layers, use_packed_attention
 from hyperscale.retrofit.gates import GatedModel
 from hyperscale.retrofit.losses import compression, distillation, distillation_in_parts, savings, scheduled_cr
 from hyperscale.retrofit.optimizer import StochasticAdamW, park
+from hyperscale.retrofit.recipe import Recipe
 
 #: Seconds after which a line is reported even if no step is due to be logged.
 INTERVAL = 30.0
@@ -35,42 +38,6 @@ class TrainingBatch(Protocol):
     weight: Tensor
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Settings of a retrofit.
-
-    Attributes:
-        targets: Compression ratios to leave a checkpoint at, ascending.
-        steps_per_unit: Steps in which CR(t) rises by one.
-        hard_steps: Steps with hard gates that finish each checkpoint; only the weights train.
-        window: w of the delayed eviction.
-        lr: Learning rate of the weights (AdamW).
-        gate_lr: Learning rate of the projections; their output is scaled by 100.
-        warmup: Steps over which the learning rate rises.
-        clip: Norm the gradients are clipped to.
-        ledger: Ask for the ratio in what the ledger counts, reads and entries held at the end, the window counted
-            (`hyperscale.retrofit.losses.savings`); otherwise in evicted tokens, the paper's loss.
-        reach: Share of the nominal ratio that is asked for; 1 is the paper's.
-        groups: Number of kinds of data, each pulled to the target by itself; 1 is the paper's loss.
-        accumulate: Batches of an optimiser step, their losses averaged.
-        seed: Seed of the gates' noise.
-    """
-
-    targets: tuple[float, ...] = (2.0, 4.0, 8.0)
-    steps_per_unit: float = 100.0
-    hard_steps: int = 150
-    window: int = 16
-    lr: float = 3e-4
-    gate_lr: float = 3e-5
-    warmup: int = 20
-    clip: float = 1.0
-    ledger: bool = False
-    reach: float = 1.0
-    groups: int = 1
-    accumulate: int = 1
-    seed: int = 0
-
-
 @dataclass
 class Finished:
     """A checkpoint at one compression ratio; the retrofit's student holds its weights until the next one is asked for.
@@ -81,13 +48,13 @@ class Finished:
         config: The gates' settings.
         steps: Optimiser steps it has seen, the hard phase included.
         tokens: Tokens it has seen, the hard phase included.
-        log: One entry per logged step: step, mode, cr, kl, and alpha of each group (with ``ledger``, its share of reads
-            saved).
+        log: One entry per logged step: step, mode, cr, kl (what was minimised, both directions if ``symmetric``), and
+            alpha of each group (with ``ledger``, its share of reads saved).
     """
 
     cr: float
     model: Any
-    config: GateConfig
+    config: GateConfig | MergeConfig
     steps: int
     tokens: int
     log: list[dict[str, Any]]
@@ -122,7 +89,9 @@ class Retrofit:
             for parameter in student.parameters():
                 parameter.data = parameter.data.to(dtype)
         self.teacher = teacher.eval().requires_grad_(False)
-        self.gated = GatedModel(student, GateConfig(window=recipe.window, cr=recipe.targets[-1]))
+        self.gated = GatedModel(student, recipe.gates())
+        # A mean is seen by its newest token whatever comes next, and by no later one once the next is merged into it.
+        self.window = 0 if recipe.method == "dmc" else recipe.window
         student.requires_grad_(True)
         for model in (self.teacher, student):
             use_packed_attention(model)
@@ -137,20 +106,22 @@ class Retrofit:
     @property
     def total_steps(self) -> int:
         """Optimiser steps of a whole run."""
-        return round((self.recipe.targets[-1] - 1.0) * self.recipe.steps_per_unit) + self.recipe.hard_steps * len(
-            self.recipe.targets
-        )
+        r = self.recipe
+        rising = round((r.targets[-1] - 1.0) * r.steps_per_unit)
+        return r.fade_steps + rising + sum(map(r.hard_steps_at, r.targets))
 
     def run(self, batches: Iterator[TrainingBatch]) -> Iterator[Finished]:
         """Train; yield a finished checkpoint at each target ratio."""
         r = self.recipe
+        self._fade(batches)
         optimizer = self._optimizer(gates=True)
         for cr in r.targets:
-            until = round((cr - 1.0) * r.steps_per_unit)
+            until = r.fade_steps + round((cr - 1.0) * r.steps_per_unit)
             while self.steps < until:
                 self.steps += 1
-                now = scheduled_cr(self.steps, r.steps_per_unit, r.targets[-1])
-                self._step(optimizer, batches, now, min(1.0, self.steps / r.warmup))
+                rising = self.steps - r.fade_steps
+                now = scheduled_cr(rising, r.steps_per_unit, r.targets[-1])
+                self._step(optimizer, batches, now, min(1.0, rising / r.warmup))
             # The hard phase is a branch: the gates go on learning from where they were.
             last = cr == r.targets[-1]
             weights = {} if last else {k: v.to("cpu", copy=True) for k, v in self.gated.model.state_dict().items()}
@@ -164,20 +135,37 @@ class Retrofit:
                 self.gated.model.load_state_dict(weights)
                 park(optimizer, self.device)
 
+    def _fade(self, batches: Iterator[TrainingBatch]) -> None:
+        """Fade borrowed neurons out: in attention, and where they are made, so that logits start at their offset."""
+        if self.gated.separate:
+            return
+        optimizer = self._optimizer(gates=False)
+        self.gated.mode = "off"
+        count = self.recipe.fade_steps
+        for step in range(count):
+            self.steps += 1
+            self.gated.left = 1.0 - step / count
+            self._step(optimizer, batches, 1.0, min(1.0, (step + 1) / self.recipe.warmup))
+            # The factors multiply up to 1 - t / n_t, and to 0 at the end.
+            self.gated.fade(1.0 - 1.0 / (count - step))
+        self.gated.left, self.gated.mode = 0.0, "noisy"
+        self.gated.fade(0.0)
+
     def _harden(self, cr: float, batches: Iterator[TrainingBatch]) -> None:
         """Train the weights alone with the gates of inference, the learning rate falling to zero."""
         optimizer = self._optimizer(gates=False)
         self.gated.mode = "hard"
-        for step in range(self.recipe.hard_steps):
+        steps = self.recipe.hard_steps_at(cr)
+        for step in range(steps):
             self.steps += 1
             warm = min(1.0, (step + 1) / self.recipe.warmup)
-            self._step(optimizer, batches, cr, min(warm, 1.0 - step / self.recipe.hard_steps))
+            self._step(optimizer, batches, cr, min(warm, 1.0 - step / steps))
         self.gated.mode = "noisy"
 
     def _optimizer(self, *, gates: bool) -> torch.optim.Optimizer:
         r = self.recipe
         groups = [{"params": self.gated.weight_parameters(), "lr": r.lr, "base_lr": r.lr}]
-        if gates:
+        if gates and self.gated.separate:
             groups.append({"params": self.gated.gate_parameters(), "lr": r.gate_lr, "base_lr": r.gate_lr})
         if next(self.gated.model.parameters()).dtype == torch.bfloat16:
             return StochasticAdamW(groups, betas=(0.9, 0.95))
@@ -213,23 +201,23 @@ class Retrofit:
     def _losses(self, batch: TrainingBatch, cr: float) -> tuple[Tensor, Tensor, Tensor]:
         """What is minimised, the divergence in it, and the share saved by group and axis."""
         r = self.recipe
-        kl, alphas = self.divergence(batch)
+        kl, alphas = self.divergence(batch, r.symmetric)
         kind = batch.kind.to(self.device)
         group_of = kind if r.groups > 1 else torch.where(kind >= 0, 0, -1)
         target = max(0.0, 1.0 - 1.0 / (r.reach * cr))
         counted: tuple[Tensor, ...] = ()
         if r.ledger:
-            counted = savings(batch.document.to(self.device), batch.weight.to(self.device), r.window)
+            counted = savings(batch.document.to(self.device), batch.weight.to(self.device), self.window)
         short, share = compression(alphas, target, group_of, r.groups, *counted)
         self.tokens += batch.ids.numel()
         return kl + short if self.gated.mode == "noisy" else kl, kl, share
 
-    def divergence(self, batch: TrainingBatch) -> tuple[Tensor, list[Tensor]]:
-        """KL of the student against the teacher on one batch, and the verdicts of its layers."""
+    def divergence(self, batch: TrainingBatch, symmetric: bool = False) -> tuple[Tensor, list[Tensor]]:
+        """KL of the student against the teacher on one batch, both ways if asked, and the verdicts of its layers."""
         inputs = {
             "input_ids": batch.ids.to(self.device),
             "position_ids": batch.position.to(self.device),
-            "packed": Packed.build(batch.document.to(self.device), self.recipe.window),
+            "packed": Packed.build(batch.document.to(self.device), self.window),
         }
         weight = batch.weight.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
@@ -238,8 +226,8 @@ class Retrofit:
                     aim = self.teacher.model(**inputs, use_cache=False).last_hidden_state
                 hidden = self.gated.hidden(**inputs)
                 heads = self.gated.model.lm_head, self.teacher.lm_head
-                return distillation_in_parts(hidden, aim, *heads, weight), self.gated.alphas
+                return distillation_in_parts(hidden, aim, *heads, weight, symmetric), self.gated.alphas
             with torch.no_grad():
                 wanted = self.teacher(**inputs, use_cache=False).logits
             found = self.gated.forward(**inputs)
-        return distillation(found, wanted, weight), self.gated.alphas
+        return distillation(found, wanted, weight, symmetric), self.gated.alphas

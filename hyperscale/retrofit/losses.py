@@ -15,25 +15,37 @@ def scheduled_cr(step: int, steps_per_unit: float, final: float) -> float:
     return min(1.0 + step / steps_per_unit, final)
 
 
-def distillation(student: Tensor, teacher: Tensor, weight: Tensor) -> Tensor:
+def distillation(student: Tensor, teacher: Tensor, weight: Tensor, symmetric: bool = False) -> Tensor:
     """KL(student || teacher) over the vocabulary, averaged over the tokens that count.
+
+    That direction is the paper's. Its gradient vanishes where the student is sure of a token that the teacher rules
+    out, as it is where it has evicted what the answer depends on: with all mass on one token, moving a little of it
+    changes nothing to first order. KL(teacher || student) pulls there with full strength.
 
     Args:
         student: (..., vocabulary) logits.
         teacher: (..., vocabulary) logits, no gradient.
         weight: (...) 1 where the token counts, else 0.
+        symmetric: Add KL(teacher || student).
 
     Returns:
         A scalar, in nats per token.
     """
     log_student = log_softmax(student.float(), -1)
     log_teacher = log_softmax(teacher.float(), -1)
-    divergence = (log_student.exp() * (log_student - log_teacher)).sum(-1)
+    mass = log_student.exp() - log_teacher.exp() if symmetric else log_student.exp()
+    divergence = (mass * (log_student - log_teacher)).sum(-1)
     return (divergence * weight).sum() / weight.sum().clamp_min(1.0)
 
 
 def distillation_in_parts(
-    student: Tensor, teacher: Tensor, student_head: Any, teacher_head: Any, weight: Tensor, part: int = LOSS_TOKENS
+    student: Tensor,
+    teacher: Tensor,
+    student_head: Any,
+    teacher_head: Any,
+    weight: Tensor,
+    symmetric: bool = False,
+    part: int = LOSS_TOKENS,
 ) -> Tensor:
     """`distillation` from hidden states, ``part`` tokens at a time: no more logits are held than of one part.
 
@@ -43,6 +55,7 @@ def distillation_in_parts(
         student_head: The student's output layer.
         teacher_head: The teacher's.
         weight: (batch, sequence) 1 where the token counts, else 0; logits are computed only where it counts.
+        symmetric: Add KL(teacher || student).
         part: Tokens whose logits are held at a time.
 
     Returns:
@@ -53,7 +66,7 @@ def distillation_in_parts(
     def of(found: Tensor, wanted: Tensor, counts: Tensor) -> Tensor:
         with torch.no_grad():
             aim = teacher_head(wanted)
-        return distillation(student_head(found), aim, counts) * counts.sum()
+        return distillation(student_head(found), aim, counts, symmetric) * counts.sum()
 
     counted = weight > 0
     parts = zip(*(torch.split(each[counted], part) for each in (student, teacher, weight)), strict=True)

@@ -18,7 +18,7 @@ def finish(
     save: Callable[[Finished, str], None],
     record: Callable[[list[Record]], None] = lambda _: None,
 ) -> list[Record]:
-    """Train to all ratios; a checkpoint that the gate check refuses is saved as ``refused-dms<CR>``.
+    """Train to all ratios; a checkpoint that the gate check refuses is saved as ``refused-<method><CR>``.
 
     Args:
         retrofit: What to run.
@@ -32,14 +32,14 @@ def finish(
     """
     records: list[Record] = []
     refused: list[str] = []
-    started = time.monotonic()
+    started, method = time.monotonic(), retrofit.recipe.method
     for finished in retrofit.run(batches):
         check = check_gates(retrofit, held_out)
         retrofit.report(
-            f"DMS {finished.cr:g}x after {finished.steps} steps: KL {check.hard:.5f} with inference gates, "
-            f"{check.noisy:.5f} with training gates, mean eviction {check.alpha:.3f}"
+            f"{method.upper()} {finished.cr:g}x after {finished.steps} steps: KL {check.hard:.5f} with inference gates,"
+            f" {check.noisy:.5f} with training gates, mean alpha {check.alpha:.3f}"
         )
-        name = f"dms{finished.cr:g}"
+        name = f"{method}{finished.cr:g}"
         try:
             check.require()
         except RetrofitError as error:

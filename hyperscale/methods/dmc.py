@@ -1,0 +1,93 @@
+"""Dynamic Memory Compression: each head appends the new pair or merges it into its newest."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hyperscale.errors import MethodError
+from hyperscale.kv.prompt import NEVER, Prompt
+from hyperscale.methods.base import Entrant, Host, Method, State, Step, Token
+from hyperscale.methods.merging import MergeConfig, decisions, rotate_means, running, weighted
+from hyperscale.methods.rotary import Projected
+
+
+class _Merging(State):
+    """Of each row's newest entry the sums of weighted keys (before RoPE), of weighted values, and of weights."""
+
+    rotates = True
+
+    def __init__(self, host: Host, config: MergeConfig) -> None:
+        self._config = config
+        size = 2 * int(host.attentions[0].head_dim) + 1  # type: ignore[arg-type]
+        self._sums = torch.zeros(host.layers, host.slots, host.kv_heads, size, device=host.device)
+        self._end = torch.zeros(host.layers, host.kv_heads, size, device=host.device)  # of the prompt prefilled last
+        self.tensors = (self._sums,)
+
+    def rotate(self, layer: int, projected: Projected) -> tuple[Tensor, Tensor, Tensor]:
+        logits, weights = decisions(projected.queries, projected.keys, self._config)
+        sums, merges = weighted(projected.keys, projected.values, weights), logits > 0
+        if projected.prompt:
+            merges[..., 0] = False
+            sums = running(sums, merges)
+            self._end[layer] = sums[0, :, -1]
+            following = torch.arange(1, merges.shape[2] + 1, device=merges.device)
+            # A partial mean is seen by its own token, and lives on until the next token is merged into it.
+            self._expiry = torch.full_like(merges[0], NEVER, dtype=torch.int64)
+            self._expiry[:, :-1] = torch.where(merges[0, :, 1:], following[:-1], NEVER)
+        else:
+            chains = self._lens.shape[1]
+            self._merges = merges[:chains, :, 0]
+            held = self._sums[layer, :chains]
+            held.mul_(self._merges[..., None]).add_(sums[:chains, :, 0])
+            sums[:chains, :, 0] = held
+        return rotate_means(projected, sums)
+
+    def expiry(self, layer: int, hidden: Tensor) -> Tensor:
+        return self._expiry
+
+    def admit(self, first: int, entrants: Sequence[Entrant], prompt: Prompt) -> None:
+        self._sums[:, first : first + len(entrants)] = self._end[:, None]
+
+    def begin(self, step: Step) -> None:
+        self._lens = step.lens
+
+    def slots(self, layer: int, token: Token) -> Tensor:
+        # A row's newest entry is its last: a prompt leaves its entries in order, and later ones are appended.
+        return self._lens[layer] - self._merges.to(torch.int64)
+
+
+class DMC(Method):
+    """Merges token t into the entry before it iff alpha_t = 1, by a weighted mean; else it is a new entry.
+
+    Per layer and KV head, with x the neuron of the key and y the mean neuron of its queries (`methods.merging`):
+      alpha_t = [scale x_t > offset],   omega_t = sigmoid(scale y_t + offset),
+      z_t = alpha_t z_{t-1} + omega_t,  k'_t = (alpha_t z_{t-1} k'_{t-1} + omega_t k_t) / z_t, and v' likewise.
+    Keys are averaged before RoPE, and the mean gets the position of its newest token. Query t sees the mean up to t
+    itself; later queries see it only if token t + 1 is not merged into it. Prefill and decode obey the same rule. The
+    compression ratio is the checkpoint's own: it is a property of the trained neurons.
+
+    Counted are entries, as for every method. The sums of each row's newest entry, in float32, come on top: they take
+    about as much as two or four entries a row, whatever the length. The reference code by default averages the newest
+    12 tokens of an entry only, to make its training cheaper; here all count, as in the paper's equation.
+    """
+
+    name = "dmc"
+    summary = "Dynamic Memory Compression: learned, per head, appends a token or merges it into the one before"
+    source = "Nawrot et al. 2024, arXiv 2403.09636; NVIDIA Megatron-LM, branch DMC, megatron/contrib/dmc"
+    kind = "merger"
+    checkpoint = "dmc"
+
+    def __init__(self, cr: float = 8.0) -> None:
+        super().__init__(cr)
+
+    def params(self) -> dict[str, Any]:
+        """See `Method.params`; the neurons are the checkpoint's."""
+        return {"cr": self.cr}
+
+    def start(self, host: Host) -> State:
+        """See `Method.start`."""
+        if getattr(host.config, "dmc_cr", None) is None:
+            raise MethodError("dmc needs a checkpoint retrofitted with DMC, and this model is none")
+        return _Merging(host, MergeConfig.from_hf(host.config))

@@ -1,0 +1,54 @@
+"""Vectors before RoPE, for rules that read or change them there, and RoPE itself."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Projected:
+    """Queries, keys and values of one layer, before RoPE (after their norms, where a model has them).
+
+    Attributes:
+        queries: (batch, query_heads, tokens, head_dim). The batch is one prompt, or one token of each chain; rows past
+            the chains are then padding.
+        keys: (batch, kv_heads, tokens, head_dim).
+        values: As keys.
+        rope: Applies RoPE at the tokens' positions.
+        prompt: Whether this is a prompt.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    rope: Callable[[Tensor], Tensor]
+    prompt: bool
+
+
+def rotate(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """RoPE in the form of the supported models: dimension i is paired with i + head_dim / 2.
+
+    Args:
+        vectors: (batch, heads, tokens, head_dim).
+        cos: (batch, tokens, head_dim).
+        sin: As cos.
+    """
+    half = vectors.shape[-1] // 2
+    turned = torch.cat([-vectors[..., half:], vectors[..., :half]], dim=-1)
+    return vectors * cos[:, None] + turned * sin[:, None]
+
+
+def take_rope(embeddings: tuple[Tensor, Tensor]) -> tuple[Callable[[Tensor], Tensor], tuple[Tensor, Tensor]]:
+    """RoPE as a function, and the position embeddings with which the model's own RoPE does nothing, bit for bit."""
+    cos, sin = embeddings
+    return partial(rotate, cos=cos, sin=sin), (torch.ones_like(cos), torch.zeros_like(sin))
+
+
+def dim_last(vectors: Tensor, factor: Tensor | float, every: int = 1) -> Tensor:
+    """Multiply the last dimension of the heads 0, ``every``, 2 ``every``, … by a factor: 0 hides it from attention."""
+    keep = torch.ones(vectors.shape[1], 1, vectors.shape[-1], dtype=vectors.dtype, device=vectors.device)
+    keep[::every, :, -1] = factor
+    return vectors * keep
