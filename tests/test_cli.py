@@ -71,7 +71,7 @@ def test_lists(run, command, name):
         (("run", "--method", "zip"), "unknown method 'zip'"),
         (("run", "--method", "dms,"), "empty name"),
         (("run", "--method", "dms,dms"), "twice"),
-        (("run", "--method", "dms", "--cr", "3"), "CR 4, 8, not 3"),
+        (("run", "--method", "dms", "--cr", "3"), "CR 2, 4, 8, not 3"),
         (("run", "--cr", "big"), "--cr 'big' is not a list of numbers"),
         (("run", "--seed", "1,x"), "--seed"),
         (("run", "--task", "mini_chess"), "unknown task 'mini_chess'"),

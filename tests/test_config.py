@@ -20,8 +20,8 @@ def test_defaults_of_the_built_in_model():
 
 def test_methods_meet_at_the_crs_of_the_dms_checkpoints():
     found = resolved(methods=["vanilla", "dms", "window"])
-    assert found.crs == (4.0, 8.0)
-    assert (found.crs_of("vanilla"), found.crs_of("window")) == ((1.0,), (4.0, 8.0))
+    assert found.crs == (2.0, 4.0, 8.0)
+    assert (found.crs_of("vanilla"), found.crs_of("window")) == ((1.0,), (2.0, 4.0, 8.0))
     assert resolved(methods=["dms"], crs=[8]).crs == (8.0,)
     assert resolved(model="qwen-r1-7b", methods=["random"], tasks=["t"]).crs == (4.0, 8.0)  # none: the grid's
 
@@ -121,7 +121,7 @@ def test_named_models_are_described():
 
 
 def test_a_cr_that_nobody_retrofitted():
-    with pytest.raises(ModelError, match="mini has DMS checkpoints at CR 4, 8, not 3: pass --cr 4,8"):
+    with pytest.raises(ModelError, match="mini has DMS checkpoints at CR 2, 4, 8, not 3: pass --cr 2,4,8"):
         models.resolve("mini", "dms", 3.0)
     with pytest.raises(ModelError, match="qwen-r1-7b has no DMS checkpoint"):
         models.resolve("qwen-r1-7b", "dms", 8.0)

@@ -209,4 +209,4 @@ def test_a_mistake_on_the_command_line_is_one_line(monkeypatch, capsys):
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 2
-    assert capsys.readouterr().err.startswith("error: mini has DMS checkpoints at CR 4, 8, not 3")
+    assert capsys.readouterr().err.startswith("error: mini has DMS checkpoints at CR 2, 4, 8, not 3")

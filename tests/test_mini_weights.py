@@ -19,7 +19,7 @@ from hyperscale.retrofit.loop import Retrofit
 from hyperscale.retrofit.recipe import Recipe
 from hyperscale.scoring import graders
 
-CRS = (4, 8)
+CRS = (2, 4, 8)
 NAMES = ("base", *(f"dms{cr}" for cr in CRS))
 
 pytestmark = pytest.mark.skipif(not WEIGHTS.is_dir(), reason="the built-in weights are not part of this checkout")

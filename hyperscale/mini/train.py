@@ -36,9 +36,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--steps", type=int, default=4800, help="steps of the base")
     p.add_argument("--rows", type=int, default=28, help="rows of 2,560 tokens a step, base")
     p.add_argument("--dms-rows", type=int, default=14, help="rows of 2,560 tokens a step, retrofit")
-    p.add_argument("--steps-per-unit", type=float, default=600.0, help="retrofit steps per unit of compression ratio")
+    p.add_argument("--steps-per-unit", type=float, default=450.0, help="retrofit steps per unit of compression ratio")
     p.add_argument(
-        "--hard-steps", type=int, nargs=len(TARGETS), default=[300, 1300, 1000], metavar="N",
+        "--hard-steps", type=int, nargs=len(TARGETS), default=[200, 900, 700], metavar="N",
         help="retrofit steps with hard gates that finish the checkpoints at CR 2, 4 and 8",
     )  # fmt: skip
     p.add_argument("--method", choices=("dms", "dmc"), default="dms", help="what to retrofit")
