@@ -126,7 +126,7 @@ class World:
         return found
 
     def check_lists(self):
-        """Every list holds exactly what it has to; pages and pool are in order. The next query is the first not done."""
+        """Every list holds exactly what it has to, and nothing was written outside of the pages that lists have."""
         tables, pages = self.tables, self.cache.view(-1, 2, self.page, self.dim).cpu()
         table, capacity, lens = tables.page_table.cpu(), tables.capacity.cpu(), tables.lens.cpu()
         expiry, last = tables.expiry.cpu(), tables.last.cpu()

@@ -1,6 +1,6 @@
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
-# ruff: noqa: ANN001, ANN201, ANN202
-"""Parts of kernels: expiries of a list's entries, pages from the supply, gaps in a list, one block of online softmax."""
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+# ruff: noqa: ANN001, ANN201
+"""Parts of kernels: expiries of entries, pages from the supply, gaps in a list, one block of a running softmax."""
 
 import triton
 import triton.language as tl

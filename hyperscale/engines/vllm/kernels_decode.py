@@ -1,12 +1,13 @@
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: ANN001, ANN202
 """Decode attention over lists: every (request, KV head) is a sequence of its own, with one KV head and G queries.
 
-Two kernels: parts of each list in parallel (split-K), then their sum. Parts are equally long whatever the lists' lengths,
-so that long and short lists keep all multiprocessors busy; parts that a list does not have end at once.
+Two kernels: parts of each list in parallel (split-K), then their sum. Parts are equally long whatever the lists'
+lengths, so that long and short lists keep all multiprocessors busy; parts that a list does not have end at once.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import triton
@@ -16,8 +17,30 @@ from torch import Tensor
 from hyperscale.engines.vllm.kernels_common import softmax_block
 from hyperscale.engines.vllm.paged import Pool
 
-PART = 512  # least entries of a part
 PARTS = 32  # most parts of a list
+
+
+class Shape(NamedTuple):
+    """How a launch is cut.
+
+    Attributes:
+        part: Least entries of a part.
+        block: Entries of a step of a part's loop.
+        warps: Of a program.
+        stages: Of the loop's software pipeline, see `kernels_prefill.Shape`.
+    """
+
+    part: int
+    block: int
+    warps: int
+    stages: int
+
+    @classmethod
+    def of(cls, dtype: torch.dtype, dim: int) -> "Shape":
+        """The usual one."""
+        if dtype == torch.float32:
+            return cls(512, 32, 4, 3)
+        return cls(512, 64 if dim <= 64 else 32, 4, 5)
 
 
 @triton.jit
@@ -117,7 +140,14 @@ def _sum(
 
 
 def decode_attention(
-    queries: Tensor, pool: Pool, lens: Tensor, block_table: Tensor, out: Tensor, scale: float, longest: int
+    queries: Tensor,
+    pool: Pool,
+    lens: Tensor,
+    block_table: Tensor,
+    out: Tensor,
+    scale: float,
+    longest: int,
+    shape: Shape | None = None,
 ) -> None:
     """Attention of one token a request to its lists.
 
@@ -131,14 +161,15 @@ def decode_attention(
         scale: Factor on the scores.
         longest: At least the entries of the longest list; sets the size of the launch, so under a CUDA graph it is the
             largest that can come.
+        shape: Of the launch; None for the usual one.
     """
     requests, heads, group, dim = queries.shape
     count = requests * heads
     if not count:
         return
-    splits = min(triton.cdiv(max(longest, 1), PART), PARTS)
+    shape = shape or Shape.of(queries.dtype, dim)
+    splits = min(triton.cdiv(max(longest, 1), shape.part), PARTS)
     rows = max(triton.next_power_of_2(group), 16)  # the least that tl.dot takes
-    block = 64 if queries.element_size() == 2 and dim <= 128 else 32
     options = {"dtype": torch.float32, "device": queries.device}
     acc = torch.empty(count, splits, group, dim, **options)  # type: ignore[call-overload]
     high = torch.empty(count, splits, group, **options)  # type: ignore[call-overload]
@@ -161,12 +192,12 @@ def decode_attention(
         D=dim,
         G=group,
         ROWS=rows,
-        BLOCK=block,
+        BLOCK=shape.block,
         SPLITS=splits,
-        PART=PART,
+        PART=shape.part,
         PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
-        num_warps=4,
-        num_stages=3,
+        num_warps=shape.warps,
+        num_stages=shape.stages,
     )
     _sum[(count,)](
         acc,
@@ -180,6 +211,6 @@ def decode_attention(
         G=group,
         ROWS=triton.next_power_of_2(group),
         SPLITS=splits,
-        PART=PART,
+        PART=shape.part,
         num_warps=4,
     )

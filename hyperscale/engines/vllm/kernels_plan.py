@@ -1,10 +1,9 @@
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: ANN001, ANN202
 """Before a chunk attends: which of its tokens outlive it, in what order they are read, where they will be stored."""
 
 from dataclasses import dataclass
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch import Tensor
 from hyperscale.engines.vllm.kernels_common import expiries, fresh_page
 from hyperscale.engines.vllm.paged import Chunks, Tables
 
-BLOCK = 64  # short-lived tokens that share one entry of `Plan.latest`
+LATEST = 64  # passing tokens that share one entry of `Plan.latest`
 SCAN = 1024
 
 
@@ -25,8 +24,8 @@ class Plan:
         lasting: (heads, tokens) int32; in each request's part, first the tokens that the next query will see, in order.
         passing: (heads, tokens) int32, likewise those that are gone by then.
         rank: (heads, tokens) int32, lasting tokens up to and including each.
-        latest: (heads, blocks) int32, the latest expiry in each ``BLOCK`` of ``passing``; request r begins at
-            offsets[r] // BLOCK + r.
+        latest: (heads, blocks) int32, the latest expiry of each ``LATEST`` of ``passing``; request r begins at
+            offsets[r] // LATEST + r.
         places: (heads, tokens) int32, where in the list each of ``lasting`` goes.
         held: (requests, heads) int32, entries of each list before.
         kept: (requests, heads) int32, tokens that will be stored.
@@ -40,49 +39,6 @@ class Plan:
     places: Tensor
     held: Tensor
     kept: Tensor
-
-
-@triton.jit(do_not_specialize=["layer", "window", "tokens"])
-def _delayed(
-    verdicts,
-    verdict_stride,
-    first_blocks,
-    first_stride,
-    offsets,
-    starts,
-    slot_of_block,
-    page_table,
-    table_pages,
-    last_places,
-    expiry,
-    out,
-    layer,
-    layers,
-    heads,
-    window,
-    tokens,
-    N: tl.constexpr,
-    TILE: tl.constexpr,
-):
-    tile, row, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    base = tl.load(offsets + row)
-    count = tl.load(offsets + row + 1) - base
-    if tile * TILE >= count:
-        return
-    start = tl.load(starts + row).to(tl.int32)
-    index = tile * TILE + tl.arange(0, TILE)
-    told = index + 1 < count
-    verdict = tl.load(verdicts + (base + index + 1).to(tl.int64) * verdict_stride + head, mask=told, other=0)
-    expires = tl.where(told & (verdict != 0), start + index + window + 1, 2147483647)
-    tl.store(out + head.to(tl.int64) * tokens + base + index, expires, mask=index < count)
-    slot = tl.load(slot_of_block + tl.load(first_blocks + row * first_stride))
-    if (tile == 0) & (start > 0) & (slot > 0):
-        evict = tl.load(verdicts + base.to(tl.int64) * verdict_stride + head) != 0
-        list_ = (slot.to(tl.int64) * layers + layer) * heads + head
-        last = tl.load(last_places + list_)
-        evict = evict & (last >= 0)
-        page = tl.load(page_table + list_ * table_pages + last // N, mask=evict, other=0).to(tl.int64)
-        tl.store(expiry + page * N + last % N, start + window, mask=evict)
 
 
 @triton.jit(do_not_specialize=["layer", "tokens", "blocks"])
@@ -115,7 +71,7 @@ def _plan(
     tokens,
     blocks,
     N: tl.constexpr,
-    BLOCK: tl.constexpr,
+    LATEST: tl.constexpr,
     SCAN: tl.constexpr,
 ):
     row, head = tl.program_id(0), tl.program_id(1)
@@ -123,7 +79,7 @@ def _plan(
     count = tl.load(offsets + row + 1) - base
     following = tl.load(starts + row).to(tl.int32) + count  # the next query
     mine = head.to(tl.int64) * tokens + base
-    maxima = latest + head.to(tl.int64) * blocks + base // BLOCK + row
+    maxima = latest + head.to(tl.int64) * blocks + base // LATEST + row
     kept = count * 0
     for at in range(0, count, SCAN):
         index = at + tl.arange(0, SCAN)
@@ -135,7 +91,7 @@ def _plan(
         tl.store(lasting + mine + rank - 1, index, mask=lasts)
         passes = inside & (expires <= following)
         tl.store(passing + mine + index - rank, index, mask=passes)
-        tl.atomic_max(maxima + (index - rank) // BLOCK, expires, mask=passes)
+        tl.atomic_max(maxima + (index - rank) // LATEST, expires, mask=passes)
         kept += tl.sum(lasts.to(tl.int32), 0)
 
     slot = tl.load(slot_of_block + tl.load(first_blocks + row * first_stride))
@@ -171,97 +127,6 @@ def _plan(
     tl.store(kept_out + row * heads + head, kept)
 
 
-@triton.jit(do_not_specialize=["layer", "tokens"])
-def _seen(
-    chunk_expiry,
-    first_blocks,
-    first_stride,
-    offsets,
-    starts,
-    since,
-    slot_of_block,
-    page_table,
-    table_pages,
-    expiry,
-    held_in,
-    out,
-    layer,
-    layers,
-    heads,
-    tokens,
-    N: tl.constexpr,
-    TILE: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    tile, row, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    base = tl.load(offsets + row)
-    count = tl.load(offsets + row + 1) - base
-    start = tl.load(starts + row).to(tl.int32)
-    end = tl.minimum(tile * TILE + TILE, count)
-    if (tile * TILE >= count) | (start + end <= tl.load(since + row)):
-        return
-    token = tile * TILE + tl.arange(0, TILE)
-    query = (start + token)[:, None]
-    number = tl.zeros((TILE,), tl.int32)
-    slot = tl.load(slot_of_block + tl.load(first_blocks + row * first_stride))
-    pages = page_table + ((slot.to(tl.int64) * layers + layer) * heads + head) * table_pages
-    held = tl.load(held_in + row * heads + head)
-    for at in range(0, held, BLOCK):
-        index = at + tl.arange(0, BLOCK)
-        expires = expiries(index, held, pages, expiry, -1, 0, N)
-        number += tl.sum(((index < held) & (expires > query)).to(tl.int32), 1)
-    mine = head.to(tl.int64) * tokens + base
-    for at in range(0, end, BLOCK):
-        index = at + tl.arange(0, BLOCK)
-        expires = tl.load(chunk_expiry + mine + index, mask=index < end, other=0)
-        number += tl.sum(((index[None, :] <= token[:, None]) & (expires[None, :] > query)).to(tl.int32), 1)
-    tl.store(out + mine + token, number, mask=token < count)
-
-
-def delayed_expiries(tables: Tables, layer: int, chunks: Chunks, verdicts: Tensor, window: int) -> Tensor:
-    """DMS's rule: token k is gone from query k + w + 1 on if hidden state k + 1 says so (arXiv 2506.05345, section 3).
-
-    The verdict on a chunk's last token comes with the next chunk; that on the token before the chunk is written to
-    ``tables.expiry`` here.
-
-    Args:
-        tables: The worker's tables; expiries are lowered.
-        layer: The layer.
-        chunks: The requests.
-        verdicts: (tokens, heads) bool, on the token *before* each.
-        window: w.
-
-    Returns:
-        (heads, tokens) int32; what lies outside of all chunks is undefined.
-    """
-    tokens, heads = verdicts.shape
-    out = torch.empty(heads, tokens, dtype=torch.int32, device=verdicts.device)
-    tile = 256
-    _delayed[(triton.cdiv(chunks.longest, tile), len(chunks.starts), heads)](
-        verdicts,
-        verdicts.stride(0),
-        chunks.first_blocks,
-        chunks.first_blocks.stride(0),
-        chunks.offsets,
-        chunks.starts,
-        tables.slot_of_block,
-        tables.page_table,
-        tables.page_table.shape[-1],
-        tables.last,
-        tables.expiry,
-        out,
-        layer,
-        tables.page_table.shape[1],
-        heads,
-        window,
-        tokens,
-        N=tables.page_tokens,
-        TILE=tile,
-        num_warps=4,
-    )
-    return out
-
-
 def plan_chunks(tables: Tables, layer: int, chunks: Chunks, expiry: Tensor) -> Plan:
     """Sort a layer's tokens into those that stay and those that pass, and make room for the former.
 
@@ -276,7 +141,7 @@ def plan_chunks(tables: Tables, layer: int, chunks: Chunks, expiry: Tensor) -> P
     """
     heads, tokens = expiry.shape
     count = len(chunks.starts)
-    blocks = tokens // BLOCK + count + 1
+    blocks = tokens // LATEST + count + 1
     lasting, passing, rank, places = expiry.new_empty(4, heads, tokens)
     latest = expiry.new_zeros(heads, blocks)
     held, kept = expiry.new_empty(2, count, heads)
@@ -309,49 +174,8 @@ def plan_chunks(tables: Tables, layer: int, chunks: Chunks, expiry: Tensor) -> P
         tokens,
         blocks,
         N=tables.page_tokens,
-        BLOCK=BLOCK,
+        LATEST=LATEST,
         SCAN=SCAN,
         num_warps=8,
     )
     return Plan(expiry, lasting, passing, rank, latest, places, held, kept)
-
-
-def seen(tables: Tables, layer: int, chunks: Chunks, plan: Plan, since: Tensor) -> Tensor:
-    """How many entries each query sees; to be asked between `plan_chunks` and `write_survivors`.
-
-    Args:
-        tables: The worker's tables.
-        layer: The layer.
-        chunks: The requests.
-        plan: Their plan.
-        since: (requests,) int32, the first position that anybody wants to know of; nothing is done for earlier ones.
-
-    Returns:
-        (heads, tokens) int32, right from ``since`` on, elsewhere undefined.
-    """
-    heads, tokens = plan.expiry.shape
-    out = plan.expiry.new_zeros(heads, tokens)
-    tile = 64
-    _seen[(triton.cdiv(chunks.longest, tile), len(chunks.starts), heads)](
-        plan.expiry,
-        chunks.first_blocks,
-        chunks.first_blocks.stride(0),
-        chunks.offsets,
-        chunks.starts,
-        since,
-        tables.slot_of_block,
-        tables.page_table,
-        tables.page_table.shape[-1],
-        tables.expiry,
-        plan.held,
-        out,
-        layer,
-        tables.page_table.shape[1],
-        heads,
-        tokens,
-        N=tables.page_tokens,
-        TILE=tile,
-        BLOCK=128,
-        num_warps=4,
-    )
-    return out

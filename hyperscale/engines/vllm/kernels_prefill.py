@@ -1,6 +1,6 @@
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: ANN001, ANN202
-"""Attention of chunks to what is stored and to themselves, honouring expiries; and the writing of what outlives them.
+"""Attention of chunks to what is stored and to themselves, honouring expiries.
 
 A tile of queries reads three kinds of keys: the list's entries (masked by expiry), the chunk's tokens that outlive it
 (masked by order alone) and those that do not. The latter are visible for a short while only, so of them a tile reads
@@ -9,14 +9,40 @@ CR the work on a chunk of n tokens is therefore about n^2 / (2 CR) + n w and not
 """
 
 import math
+from typing import NamedTuple
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from hyperscale.engines.vllm.kernels_common import close_gaps, expiries, softmax_block
-from hyperscale.engines.vllm.kernels_plan import BLOCK, Plan
+from hyperscale.engines.vllm.kernels_common import softmax_block
+from hyperscale.engines.vllm.kernels_plan import LATEST, Plan
 from hyperscale.engines.vllm.paged import Chunks, Pool, Tables
+
+
+class Shape(NamedTuple):
+    """How a launch of the attention kernel is cut.
+
+    Attributes:
+        rows: Queries of a program: tokens times the query heads of a KV head; lanes are idle if that is no divisor.
+        block: Keys of a step of its loops; divides `LATEST`.
+        warps: Of a program.
+        stages: Of the loops' software pipeline. Keys are loaded by index, and each of the two loads takes its share:
+            with less than 5 the keys of a step are asked for only when the step before it has ended.
+    """
+
+    rows: int
+    block: int
+    warps: int
+    stages: int
+
+    @classmethod
+    def of(cls, dtype: torch.dtype, dim: int) -> "Shape":
+        """The usual one. Products in float32 are unrolled scalar code: larger tiles take minutes to compile."""
+        if dtype == torch.float32:
+            return cls(32, 32 if dim <= 128 else 16, 4, 1)
+        return cls(128, 64 if dim <= 128 else 32, 8, 5)
 
 
 @triton.jit(do_not_specialize=["layer", "tokens", "blocks"])
@@ -57,6 +83,7 @@ def _attend(
     G: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
+    LATEST: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     TILE: tl.constexpr = ROWS // G  # tokens
@@ -110,14 +137,14 @@ def _attend(
         high, total, acc = softmax_block(q, k, v, visible, high, total, acc, scale, PRECISION)
 
     passes = final + 1 - lasts
-    maxima = latest + head.to(tl.int64) * blocks + base // BLOCK + row
-    number = (passes + BLOCK - 1) // BLOCK
+    maxima = latest + head.to(tl.int64) * blocks + base // LATEST + row
+    number = (passes + LATEST - 1) // LATEST
     begin = number
     for at in range(0, number, 128):
         index = at + tl.arange(0, 128)
         until = tl.load(maxima + index, mask=index < number, other=0)
         begin = tl.minimum(begin, tl.min(tl.where(until > start + first, index, number), 0))
-    for at in range(begin * BLOCK, passes, BLOCK):
+    for at in range(begin * LATEST, passes, BLOCK):
         index = at + tl.arange(0, BLOCK)
         inside = index < passes
         source = tl.load(passing + mine + index, mask=inside, other=0)
@@ -133,74 +160,6 @@ def _attend(
     tl.store(to, acc.to(out.dtype.element_ty), mask=real[:, None])
 
 
-@triton.jit(do_not_specialize=["layer", "tokens"])
-def _write(
-    new_keys,
-    new_values,
-    token_stride,
-    head_stride,
-    keys,
-    values,
-    page_stride,
-    first_blocks,
-    first_stride,
-    offsets,
-    starts,
-    slot_of_block,
-    page_table,
-    table_pages,
-    lens,
-    last_places,
-    expiry,
-    chunk_expiry,
-    lasting,
-    places,
-    held_in,
-    kept_in,
-    layer,
-    layers,
-    heads,
-    tokens,
-    N: tl.constexpr,
-    D: tl.constexpr,
-    TILE: tl.constexpr,
-    SCAN: tl.constexpr,
-):
-    tile, row, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    slot = tl.load(slot_of_block + tl.load(first_blocks + row * first_stride))
-    kept = tl.load(kept_in + row * heads + head)
-    if (slot == 0) | ((tile > 0) & (tile * TILE >= kept)):
-        return
-    base = tl.load(offsets + row)
-    mine = head.to(tl.int64) * tokens + base
-    list_ = (slot.to(tl.int64) * layers + layer) * heads + head
-    pages = page_table + list_ * table_pages
-    d = tl.arange(0, D)
-    rank = tile * TILE + tl.arange(0, TILE)
-    inside = rank < kept
-    source = tl.load(lasting + mine + rank, mask=inside, other=0)
-    place = tl.load(places + mine + rank, mask=inside, other=0)
-    page = tl.load(pages + place // N, mask=inside, other=0).to(tl.int64)
-    from_ = ((base + source).to(tl.int64) * token_stride + head * head_stride)[:, None] + d[None, :]
-    to = (page * page_stride + (place % N) * D)[:, None] + d[None, :]
-    tl.store(keys + to, tl.load(new_keys + from_, mask=inside[:, None]), mask=inside[:, None])
-    tl.store(values + to, tl.load(new_values + from_, mask=inside[:, None]), mask=inside[:, None])
-    expires = tl.load(chunk_expiry + mine + source, mask=inside, other=0)
-    tl.store(expiry + page * N + place % N, expires, mask=inside)
-    if tile == 0:
-        count = tl.load(offsets + row + 1) - base
-        following = tl.load(starts + row).to(tl.int32) + count
-        if count > 0:
-            newest = tl.load(places + mine + kept - 1, mask=kept > 0, other=-1)
-            lasts = tl.load(chunk_expiry + mine + count - 1) > following
-            tl.store(last_places + list_, tl.where(lasts, newest, -1))
-            # Gaps before the one that the newest fills are filled by others of the chunk.
-            length, held = tl.load(lens + list_), tl.load(held_in + row * heads + head)
-            close_gaps(
-                newest + 1, length, held, following, pages, expiry, -1, 0, keys, values, page_stride, N, D, SCAN
-            )
-
-
 def prefill_attention(
     tables: Tables,
     pool: Pool,
@@ -212,6 +171,7 @@ def prefill_attention(
     values: Tensor,
     out: Tensor,
     scale: float,
+    shape: Shape | None = None,
 ) -> None:
     """Attention of every chunk to its list, where q < expiry, and to itself, causal and where q < expiry.
 
@@ -222,16 +182,17 @@ def prefill_attention(
         chunks: The requests.
         plan: Their plan.
         queries: (tokens, query heads, head_dim), after RoPE; tokens may be strided. head_dim is a power of two from 16
-            to 256, and there are at most 64 query heads to a KV head.
+            to 256.
         keys: (tokens, heads, head_dim), after RoPE; only head_dim must be contiguous.
         values: As keys, with the same strides.
         out: As queries; written for the tokens of the chunks.
         scale: Factor on the scores.
+        shape: Of the launch; None for the usual one.
     """
     heads, tokens = plan.expiry.shape
     dim, group = queries.shape[-1], queries.shape[1] // heads
-    short = queries.element_size() == 2
-    rows = 128 if short else 64
+    shape = shape or Shape.of(queries.dtype, dim)
+    rows = max(shape.rows, triton.next_power_of_2(group))
     _attend[(triton.cdiv(chunks.longest, rows // group), heads, len(chunks.starts))](
         queries,
         queries.stride(0),
@@ -268,61 +229,9 @@ def prefill_attention(
         D=dim,
         G=group,
         ROWS=rows,
-        BLOCK=BLOCK,
-        PRECISION="tf32" if short else "ieee",
-        num_warps=8 if short and dim > 64 else 4,
-        num_stages=(3 if dim <= 128 else 2) if short else 1,
-    )
-
-
-def write_survivors(
-    tables: Tables, pool: Pool, layer: int, chunks: Chunks, plan: Plan, keys: Tensor, values: Tensor
-) -> None:
-    """Store the tokens that the next query will see: first in the places of what is gone by then, then at the end.
-
-    If more is gone than comes, entries from the end fill the gaps.
-
-    Args:
-        tables: The worker's tables; changed.
-        pool: The cache; changed.
-        layer: The layer.
-        chunks: The requests.
-        plan: Their plan; of no use afterwards.
-        keys: As in `prefill_attention`.
-        values: As keys.
-    """
-    heads, tokens = plan.expiry.shape
-    tile = 32
-    _write[(triton.cdiv(chunks.longest, tile), len(chunks.starts), heads)](
-        keys,
-        values,
-        keys.stride(0),
-        keys.stride(1),
-        pool.keys,
-        pool.values,
-        pool.keys.stride(0),
-        chunks.first_blocks,
-        chunks.first_blocks.stride(0),
-        chunks.offsets,
-        chunks.starts,
-        tables.slot_of_block,
-        tables.page_table,
-        tables.page_table.shape[-1],
-        tables.lens,
-        tables.last,
-        tables.expiry,
-        plan.expiry,
-        plan.lasting,
-        plan.places,
-        plan.held,
-        plan.kept,
-        layer,
-        tables.page_table.shape[1],
-        heads,
-        tokens,
-        N=tables.page_tokens,
-        D=keys.shape[-1],
-        TILE=tile,
-        SCAN=256,
-        num_warps=4,
+        BLOCK=shape.block,
+        LATEST=LATEST,
+        PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
+        num_warps=shape.warps,
+        num_stages=shape.stages,
     )

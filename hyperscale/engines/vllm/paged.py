@@ -1,4 +1,4 @@
-"""What the GPU kernels share with the rest of the engine: the shape of the tables, the cache as pages, a step's requests."""
+"""What the GPU kernels share with the rest of the engine: the tables, the cache as pages, the requests of a step."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -54,7 +54,7 @@ class Pool:
 
     @classmethod
     def of(cls, cache: Tensor) -> "Pool":
-        """Wrap vLLM's cache tensor (blocks, lists, N, 2 * head_dim): of each page, first the keys and then the values."""
+        """Wrap vLLM's cache tensor (blocks, lists, N, 2 * head_dim); a page's keys come before its values."""
         blocks, lists, tokens, double = cache.shape
         keys, values = cache.view(blocks * lists, 2 * tokens, double // 2).chunk(2, dim=1)
         return cls(keys, values)
