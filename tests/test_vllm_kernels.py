@@ -2,6 +2,9 @@
 
 import os
 import random
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -277,3 +280,27 @@ def test_agrees_with_the_torch_engine(chunks):
     assert found == list(chain.token_ids)
     assert reads / 4 == chain.trace.kv_reads[-1]
     assert reads < sum(range(51, 80)) * 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(8))
+def test_more_stories(seed):
+    draw = random.Random(seed)
+    shape = {"heads": draw.choice([1, 2, 4]), "group": draw.randint(1, 8), "dim": draw.choice([32, 64, 128])}
+    page, window = draw.choice([16, 32]), draw.choice([0, 2, 7, 16, 40])
+    world = World(requests=3, page=page, window=window, rate=draw.random(), device=DEVICE, seed=seed, **shape)
+    story(world, seed, steps=6, longest=60)
+    world = World(requests=4, heads=1, page=page, rate=draw.random(), device=DEVICE, seed=seed)
+    story(world, seed, steps=6, longest=60)
+
+
+@pytest.mark.slow
+def test_compiles_for_hopper(tmp_path):
+    """What the interpreter accepts the compiler may refuse; a program has at most 227 KiB of shared memory there."""
+    environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    program = Path(__file__).parent / "compile_kernels.py"
+    done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    kernels = [line.split() for line in done.stdout.splitlines()]
+    assert len({name for name, _ in kernels}) == 8
+    assert all(int(shared) <= 227 * 1024 for _, shared in kernels)
