@@ -31,7 +31,7 @@ SCALE = DIM**-0.5
 BYTES = 2 * DIM * 2  # of one entry
 STATE = ("bump", "page_table", "capacity", "lens", "last", "expiry")
 
-DECODE_SHAPES = [(512, 64, 4, 5), (512, 64, 4, 3), (512, 32, 2, 5), (1024, 32, 4, 5)]
+DECODE_SHAPES = [(512, 64, 4, 5), (512, 64, 4, 3), (512, 32, 2, 5), (256, 32, 4, 5), (1024, 32, 4, 5)]
 PREFILL_SHAPES = [(128, 64, 8, 3), (128, 32, 8, 5), (64, 32, 4, 5), (64, 64, 4, 3)]
 
 

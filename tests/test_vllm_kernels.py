@@ -35,6 +35,7 @@ from hyperscale.engines.vllm.paged import Chunks, Decodes, Pool  # noqa: E402
 from hyperscale.methods.gate import GateConfig, alpha_logits  # noqa: E402
 
 DEVICE = "cuda" if CUDA else "cpu"
+pytestmark = [pytest.mark.gpu] if CUDA else []
 SCALE = 0.2
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 
@@ -157,7 +158,8 @@ def test_half_precision(dtype):
 
 def test_long_chunks_and_lists():
     """More tokens than a block of anything: parts of lists, blocks of expired tokens, tiles of queries."""
-    world = World(requests=2, layers=1, heads=1, group=2, tokens=1500, page=32, window=20, rate=0.3, device=DEVICE)
+    half = {"dtype": torch.float16, "device": DEVICE}
+    world = World(requests=2, layers=1, heads=1, group=2, tokens=1500, page=32, window=20, rate=0.3, **half)
     for sizes in ([700, 150], [1, 640], [780, 1]):
         chunk(world, [0, 1], sizes, 0)
         world.check_lists()

@@ -165,6 +165,7 @@ def decode_attention(
     """
     requests, heads, group, dim = queries.shape
     count = requests * heads
+    assert lens.is_contiguous() and block_table.is_contiguous()  # noqa: PT018
     if not count:
         return
     shape = shape or Shape.of(queries.dtype, dim)

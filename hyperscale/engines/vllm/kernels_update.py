@@ -76,7 +76,8 @@ def _update(
         expired += tl.sum(gone.to(tl.int32), 0)
         target = tl.minimum(target, tl.min(tl.where(gone, index, held), 0))
     length = held - expired + 1
-    close_gaps(target + 1, length, held, query, pages, expiry, last, lowered, keys, values, page_stride, N, D, SCAN)
+    if expired > 1:
+        close_gaps(target + 1, length, held, query, pages, expiry, last, lowered, keys, values, page_stride, N, D, SCAN)
     if HAS_VERDICTS:
         stays = evict & (last >= 0) & (last != target)
         told = tl.load(pages + last // N, mask=stays, other=0).to(tl.int64)

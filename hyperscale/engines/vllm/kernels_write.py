@@ -72,9 +72,11 @@ def _write(
             newest = tl.load(places + mine + kept - 1, mask=kept > 0, other=-1)
             lasts = tl.load(chunk_expiry + mine + count - 1) > following
             tl.store(last_places + list_, tl.where(lasts, newest, -1))
-            # Gaps before the one that the newest fills are filled by others of the chunk.
             length, held = tl.load(lens + list_), tl.load(held_in + row * heads + head)
-            close_gaps(newest + 1, length, held, following, pages, expiry, -1, 0, keys, values, page_stride, N, D, SCAN)
+            if length < held:  # gaps before the one that the newest fills are filled by others of the chunk
+                close_gaps(
+                    newest + 1, length, held, following, pages, expiry, -1, 0, keys, values, page_stride, N, D, SCAN
+                )
 
 
 def write_survivors(
