@@ -1,0 +1,436 @@
+"""The kernels of the ragged paged cache on one layer of a Qwen2.5-32B-like model: right first, then how fast.
+
+40 query heads, 8 KV heads, head_dim 128, bfloat16, pages of 32 entries. All times are of CUDA graphs (no launch gaps),
+medians; the bandwidth they are held against is that of a large device-to-device copy in the same run.
+
+1. Decode at 64 requests x 16K tokens, uncompressed and at 1/8 with lengths spread log-normally over lists: update
+   (evict, write, allocate) and attention, in triton and, where vLLM has it, FlashAttention 3.
+2. Prefill of 16K tokens in chunks, without eviction and with 7 of 8 tokens evicted after a window of 256, against
+   torch's dense causal attention over all tokens at once.
+
+Usage: python benchmarks/ragged_kernels.py [--sweep] [--requests 64] [--context 16384] …
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+from hyperscale.engines.vllm import fa3, kernels_decode, kernels_delayed, kernels_plan, kernels_prefill, kernels_write
+from hyperscale.engines.vllm.kernels_update import decode_update
+from hyperscale.engines.vllm.paged import NEVER, Chunks, Decodes, Pool
+
+HEADS, GROUP, DIM, PAGE = 8, 5, 128, 32
+SCALE = DIM**-0.5
+BYTES = 2 * DIM * 2  # of one entry
+STATE = ("bump", "page_table", "capacity", "lens", "last", "expiry")
+
+DECODE_SHAPES = [(512, 64, 4, 5), (512, 64, 4, 3), (512, 32, 2, 5), (256, 32, 4, 5), (1024, 32, 4, 5)]
+PREFILL_SHAPES = [(128, 64, 8, 3), (128, 32, 8, 5), (64, 32, 4, 5), (64, 64, 4, 3)]
+
+
+class Cache:
+    """One layer's lists of some requests, filled with random entries, pages in random order."""
+
+    def __init__(self, lens: Tensor, spare: int, device: str) -> None:
+        """Fill.
+
+        Args:
+            lens: (requests, heads) int64 on the CPU.
+            spare: Tokens that every list may still append.
+            device: Where.
+        """
+        count = len(lens)
+        pages = (lens + PAGE - 1) // PAGE
+        most = int((lens.max() + spare + PAGE - 1) // PAGE) + 1
+        blocks_each = [int(-(-int(p.sum() + HEADS * (spare // PAGE + 1)) // HEADS)) for p in pages]
+        blocks = 1 + sum(blocks_each)
+        order = torch.randperm(blocks - 1) + 1
+        self.data = torch.randn(blocks, HEADS, PAGE, 2 * DIM, device=device, dtype=torch.bfloat16)
+        self.pool = Pool.of(self.data)
+        tables = SimpleNamespace(
+            page_tokens=PAGE,
+            slot_of_block=torch.zeros(blocks, dtype=torch.int32),
+            supply=torch.zeros(count + 1, max(blocks_each), dtype=torch.int32),
+            supplied=torch.tensor([0, *blocks_each], dtype=torch.int32),
+            bump=torch.tensor([0, *pages.sum(1).tolist()], dtype=torch.int32),
+            page_table=torch.zeros(count + 1, 1, HEADS, most, dtype=torch.int32),
+            capacity=torch.zeros(count + 1, 1, HEADS, dtype=torch.int32),
+            lens=torch.zeros(count + 1, 1, HEADS, dtype=torch.int32),
+            last=torch.full((count + 1, 1, HEADS), -1, dtype=torch.int32),
+            expiry=torch.full((blocks * HEADS, PAGE), NEVER, dtype=torch.int32),
+        )
+        tables.lens[1:, 0], tables.capacity[1:, 0] = lens, pages
+        first, begin = [], 0
+        for slot, number in enumerate(blocks_each, 1):
+            mine = order[begin : begin + number].to(torch.int32)
+            begin += number
+            tables.supply[slot, :number] = mine
+            tables.slot_of_block[int(mine[0])] = slot
+            first.append(int(mine[0]))
+            used = (mine[:, None] * HEADS + torch.arange(HEADS, dtype=torch.int32)).flatten()
+            used = used[: int(pages[slot - 1].sum())]
+            used = used[torch.randperm(len(used))]
+            for head, part in enumerate(used.split(pages[slot - 1].tolist())):
+                tables.page_table[slot, 0, head, : len(part)] = part
+        for name, table in vars(tables).items():
+            if isinstance(table, Tensor):
+                setattr(tables, name, table.to(device))
+        self.tables = tables
+        self.first_blocks = torch.tensor(first, dtype=torch.int32, device=device)
+        self._saved = {name: getattr(self.tables, name).clone() for name in STATE}
+
+    def expire(self, window: int, query: int, share: float) -> None:
+        """Let one entry of each list expire at each of the next ``window`` queries, with probability ``share``."""
+        lens = self.tables.lens[1:, 0].cpu()
+        table = self.tables.page_table[1:, 0].cpu()
+        expiry = self.tables.expiry.cpu()
+        for r in range(lens.shape[0]):
+            for h in range(HEADS):
+                steps = torch.nonzero(torch.rand(window) < share)[:, 0]
+                places = torch.randperm(int(lens[r, h]))[: len(steps)]
+                when = (query + steps[: len(places)]).to(torch.int32)
+                expiry[table[r, h, places // PAGE].long(), places % PAGE] = when
+        self.tables.expiry.copy_(expiry)
+        self._saved["expiry"].copy_(expiry)
+
+    def restore(self) -> None:
+        """Undo what kernels did to the tables."""
+        for name, saved in self._saved.items():
+            getattr(self.tables, name).copy_(saved)
+
+
+def nothing() -> None:
+    """Before a measurement that needs no preparation."""
+
+
+def milliseconds(
+    work: Callable[[], None], calls: int = 1, before: Callable[[], None] = nothing, graph: bool = True
+) -> float:
+    """Median time of one of the ``calls`` calls that ``work`` makes; ``before`` is not timed.
+
+    With ``graph`` they are captured once and replayed, so that the host's launches cost nothing.
+    """
+    torch.cuda.synchronize()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        before()
+        work()  # compiles
+        torch.cuda.synchronize()
+        captured = torch.cuda.CUDAGraph()
+        if graph:
+            with torch.cuda.graph(captured, stream=stream):
+                work()
+        run, times = captured.replay if graph else work, []
+        for _ in range(7):
+            before()
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            run()
+            end.record()
+            end.synchronize()
+            times.append(start.elapsed_time(end) / calls)
+    return statistics.median(times[2:])
+
+
+def launch_microseconds(work: Callable[[], None], before: Callable[[], None]) -> float:
+    """Median host time of a call, without waiting for the device; ``before`` is not timed."""
+    times = []
+    for _ in range(20):
+        before()
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        work()
+        times.append(1e6 * (time.perf_counter() - started))
+        torch.cuda.synchronize()
+    return statistics.median(times)
+
+
+def error(found: Tensor, expected: Tensor) -> float:
+    """Relative error in the Frobenius norm; NaN stays NaN."""
+    return float((found.double() - expected).norm() / expected.norm())
+
+
+def copy_bandwidth() -> float:
+    """GB/s of a device-to-device copy, bytes read plus bytes written."""
+    source = torch.randn(1 << 29, device="cuda")
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / milliseconds(lambda: target.copy_(source)) / 1e6
+
+
+# -- decode ---------------------------------------------------------------------------------------------------------
+
+
+def reference_list(cache: Cache, queries: Tensor, row: int, head: int) -> Tensor:
+    """Attention of one list in float64, (group, head_dim)."""
+    length = int(cache.tables.lens[row + 1, 0, head])
+    pages = cache.tables.page_table[row + 1, 0, head, : -(-length // PAGE)].long()
+    k = cache.pool.keys[pages].flatten(0, 1)[:length].double()
+    v = cache.pool.values[pages].flatten(0, 1)[:length].double()
+    return (queries[row, head].double() @ k.T * SCALE).softmax(-1) @ v
+
+
+def decode(name: str, lens: Tensor, context: int, copy: float, sweep: bool) -> None:
+    """Check and time one decode step's kernels."""
+    requests, steps, window = len(lens), 32, 256
+    cache = Cache(lens, steps + 4, "cuda")
+    if name != "dense":
+        cache.expire(window, context, 7 / 8)
+    of = {"device": "cuda", "dtype": torch.bfloat16}
+    queries = torch.randn(requests, HEADS, GROUP, DIM, **of)
+    keys, values = torch.randn(2, steps, requests, HEADS, DIM, **of)
+    verdicts = torch.rand(steps, requests, HEADS, device="cuda") < (0 if name == "dense" else 7 / 8)
+    live = torch.zeros(requests, HEADS, dtype=torch.int32, device="cuda")
+    table = torch.zeros(requests, HEADS, cache.tables.page_table.shape[-1], dtype=torch.int32, device="cuda")
+    positions = [torch.full((requests,), context + step, device="cuda") for step in range(steps)]
+    out = torch.empty_like(queries)
+    longest = context + steps
+
+    def update(step: int) -> None:
+        decode_update(
+            cache.tables,
+            cache.pool,
+            0,
+            Decodes(cache.first_blocks, positions[step]),
+            keys[step],
+            values[step],
+            live,
+            table,
+            verdicts=verdicts[step],
+            window=window,
+        )
+
+    def updates() -> None:
+        for step in range(steps):
+            update(step)
+
+    spent = milliseconds(updates, steps, before=cache.restore)
+    grown = float((live.double().mean() - lens.double().mean()) / steps)
+
+    def attend() -> None:
+        kernels_decode.decode_attention(queries, cache.pool, live, table, out, SCALE, longest)
+
+    out.fill_(float("nan"))
+    attend()
+    lists = [(int(i) // HEADS, int(i) % HEADS) for i in torch.randperm(requests * HEADS)[:24]]
+    expected = torch.stack([reference_list(cache, queries, *one) for one in lists])
+    wrong = error(torch.stack([out[one] for one in lists]), expected)
+    assert wrong < 1e-2, f"decode attention is wrong: {wrong}"
+    entries = int(live.sum())
+
+    def line(what: str, ms: float) -> None:
+        rate = entries * BYTES / ms / 1e6
+        print(f"  {what:<28} {ms:8.3f} ms {rate:7.0f} GB/s {rate / copy:6.1%} of copy", flush=True)
+
+    print(f"decode, {name}: {entries / 1e6:.2f} M entries, {entries * BYTES / 1e9:.2f} GB; error {wrong:.1e}")
+    print(f"  update {1e3 * spent:.1f} us a step; lists grow by {grown:.2f} entries a step (without eviction 1)")
+    line("attention, triton", milliseconds(attend))
+    for shape in DECODE_SHAPES if sweep else []:
+        given = kernels_decode.Shape(*shape)
+        line(
+            f"  {shape}",
+            milliseconds(
+                lambda given=given: kernels_decode.decode_attention(
+                    queries, cache.pool, live, table, out, SCALE, longest, given
+                )
+            ),
+        )
+    if fa3.available():
+        starts = torch.arange(requests * HEADS + 1, dtype=torch.int32, device="cuda")
+        theirs = torch.full_like(out, float("nan"))
+
+        def flash() -> None:
+            fa3.decode_attention(queries, cache.pool, live, table, theirs, starts, SCALE, longest)
+
+        flash()
+        wrong = error(torch.stack([theirs[one] for one in lists]), expected)
+        assert wrong < 1e-2, f"FlashAttention 3 on folded lists is wrong: {wrong}"
+        line("attention, FlashAttention 3", milliseconds(flash))
+
+    def both() -> None:
+        update(0)
+        attend()
+
+    host = launch_microseconds(both, cache.restore)
+    print(f"  host time to launch update and attention: {host:.0f} us")
+
+
+def ragged_lens(requests: int, context: int, ratio: int) -> Tensor:
+    """Lengths with mean context / ratio, spread log-normally, at least 256 and at most the context."""
+    spread = torch.exp(0.8 * torch.randn(HEADS) + 0.2 * torch.randn(requests, HEADS))
+    lens = spread / spread.mean() * context / ratio
+    for _ in range(5):  # clipping shifts the mean
+        lens = (lens * (context / ratio / lens.clamp(256, context).mean())).clamp(256, context)
+    return lens.long()
+
+
+# -- prefill --------------------------------------------------------------------------------------------------------
+
+
+class Prompt:
+    """One prompt of a layer, and its prefill in chunks."""
+
+    def __init__(self, tokens: int, share: float, window: int) -> None:
+        of = {"device": "cuda", "dtype": torch.bfloat16}
+        self.tokens, self.window = tokens, window
+        self.queries = torch.randn(tokens, HEADS * GROUP, DIM, **of)
+        self.keys, self.values = torch.randn(2, tokens, HEADS, DIM, **of)
+        self.verdicts = torch.rand(tokens, HEADS, device="cuda") < share
+        self.out = torch.empty_like(self.queries)
+        self.cache = Cache(torch.zeros(1, HEADS, dtype=torch.int64), tokens, "cuda")
+
+    def chunks(self, size: int) -> list[tuple[slice, Chunks]]:
+        """The steps of a prefill."""
+        found = []
+        for start in range(0, self.tokens, size):
+            count = min(size, self.tokens - start)
+            offsets = torch.tensor([0, count], dtype=torch.int32, device="cuda")
+            starts = torch.tensor([start], dtype=torch.int32, device="cuda")
+            found.append((slice(start, start + count), Chunks(self.cache.first_blocks, offsets, starts, count)))
+        return found
+
+    def plan(self, part: slice, chunks: Chunks) -> kernels_plan.Plan:
+        """Before the attention of a chunk."""
+        tables = self.cache.tables
+        expiry = kernels_delayed.delayed_expiries(tables, 0, chunks, self.verdicts[part], self.window)
+        return kernels_plan.plan_chunks(tables, 0, chunks, expiry)
+
+    def attend(
+        self, part: slice, chunks: Chunks, plan: kernels_plan.Plan, shape: kernels_prefill.Shape | None = None
+    ) -> None:
+        """Its attention."""
+        q, k, v = self.queries[part], self.keys[part], self.values[part]
+        kernels_prefill.prefill_attention(
+            self.cache.tables, self.cache.pool, 0, chunks, plan, q, k, v, self.out[part], SCALE, shape
+        )
+
+    def write(self, part: slice, chunks: Chunks, plan: kernels_plan.Plan) -> None:
+        """After it."""
+        kernels_write.write_survivors(
+            self.cache.tables, self.cache.pool, 0, chunks, plan, self.keys[part], self.values[part]
+        )
+
+    def run(self, steps: list[tuple[slice, Chunks]], shape: kernels_prefill.Shape | None = None) -> None:
+        """The whole prefill."""
+        for part, chunks in steps:
+            plan = self.plan(part, chunks)
+            self.attend(part, chunks, plan, shape)
+            self.write(part, chunks, plan)
+
+    def check(self) -> float:
+        """Error of some queries' outputs against masked attention in float64."""
+        position = torch.arange(self.tokens, device="cuda")
+        told = torch.cat([self.verdicts[1:], torch.zeros_like(self.verdicts[:1])])
+        expiry = torch.where(told, (position + self.window + 1)[:, None], NEVER)
+        chosen = torch.cat([torch.randint(0, self.tokens, (24,)), torch.tensor([0, self.tokens - 1])]).cuda()
+        k, v = self.keys.double(), self.values.double()
+        errors = []
+        for query in chosen.tolist():
+            visible = (position[:, None] <= query) & (query < expiry)  # (tokens, heads)
+            q = self.queries[query].double().view(HEADS, GROUP, DIM)
+            scores = torch.einsum("hgd,khd->hgk", q, k) * SCALE
+            weights = scores.masked_fill(~visible.T[:, None], float("-inf")).softmax(-1)
+            expected = torch.einsum("hgk,khd->hgd", weights, v)
+            errors.append(error(self.out[query].view(HEADS, GROUP, DIM), expected))
+        return max(errors)
+
+
+def dense_prefill(tokens: int) -> float:
+    """Milliseconds of torch's dense causal attention, the faster of its two back ends."""
+    of = {"device": "cuda", "dtype": torch.bfloat16}
+    q, k, v = torch.randn(3, 1, HEADS * GROUP, tokens, DIM, **of)
+    best = float("inf")
+    for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION):
+        try:
+            with sdpa_kernel(backend):
+                ms = milliseconds(lambda: scaled_dot_product_attention(q, k, v, is_causal=True), graph=False)
+        except RuntimeError as problem:
+            print(f"  torch {backend.name}: {str(problem).splitlines()[0]}")
+            continue
+        rate = 2 * HEADS * GROUP * DIM * tokens**2 / ms / 1e9
+        print(f"  torch {backend.name:<26} {ms:8.3f} ms {rate:7.0f} TFLOP/s", flush=True)
+        best = min(best, ms)
+    return best
+
+
+def prefill(tokens: int, sizes: list[int], sweep: bool) -> None:
+    """Check and time a whole prefill of one layer."""
+    print(f"prefill of {tokens} tokens, one layer")
+    dense = dense_prefill(tokens)
+    for share, name in ((0.0, "no eviction"), (7 / 8, "7/8 evicted")):
+        prompt = Prompt(tokens, share, window=256)
+        restore = prompt.cache.restore
+        for size in sizes:
+            steps = prompt.chunks(size)
+            prompt.out.fill_(float("nan"))
+            ms = milliseconds(lambda p=prompt, s=steps: p.run(s), before=restore)
+            wrong = prompt.check()
+            assert wrong < 1e-2, f"prefill attention is wrong: {wrong}"
+            kept = float(prompt.cache.tables.lens[1].double().mean()) / tokens
+            what = f"{name}, chunks of {size}"
+            print(f"  {what:<32} {ms:8.3f} ms {dense / ms:5.2f}x dense; {kept:.1%} kept; error {wrong:.1e}", flush=True)
+        for shape in PREFILL_SHAPES if sweep else []:
+            given = kernels_prefill.Shape(*shape)
+            ms = milliseconds(lambda p=prompt, s=steps, g=given: p.run(s, g), before=restore)
+            print(f"    {shape!s:<30} {ms:8.3f} ms {dense / ms:5.2f}x dense", flush=True)
+        last_chunk(prompt, steps)
+
+
+def last_chunk(prompt: Prompt, steps: list[tuple[slice, Chunks]]) -> None:
+    """Print where the time of a prefill's last chunk goes."""
+    tables = prompt.cache.tables
+    prompt.cache.restore()
+    prompt.run(steps[:-1])
+    saved = {name: getattr(tables, name).clone() for name in STATE}
+
+    def back() -> None:
+        for name, value in saved.items():
+            getattr(tables, name).copy_(value)
+
+    host = launch_microseconds(lambda: prompt.run(steps[-1:]), back)
+    part, chunks = steps[-1]
+    planning = milliseconds(lambda: discard(prompt.plan(part, chunks)), before=back)
+    back()
+    plan = prompt.plan(part, chunks)
+    attend = milliseconds(lambda: prompt.attend(part, chunks, plan))
+    write = milliseconds(lambda: prompt.write(part, chunks, plan))
+    parts = f"plan {planning:.3f}, attention {attend:.3f}, write {write:.3f} ms"
+    print(f"    last chunk: {parts}; host time to launch {host:.0f} us", flush=True)
+
+
+def discard(result: object) -> None:
+    """Ignore a result."""
+
+
+def main() -> None:
+    """Check, measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--requests", type=int, default=64)
+    parser.add_argument("--context", type=int, default=16384)
+    parser.add_argument("--ratio", type=int, default=8)
+    parser.add_argument("--chunks", type=int, nargs="+", default=[2048, 8192])
+    parser.add_argument("--sweep", action="store_true", help="other launch shapes of the attention kernels, too")
+    args = parser.parse_args()
+    began = time.perf_counter()
+    torch.manual_seed(0)
+    import triton
+
+    print(f"{torch.cuda.get_device_name()}; torch {torch.__version__}, triton {triton.__version__}")
+    copy = copy_bandwidth()
+    print(f"copy: {copy:.0f} GB/s, read and written")
+    decode(f"1/{args.ratio}", ragged_lens(args.requests, args.context, args.ratio), args.context, copy, args.sweep)
+    torch.cuda.empty_cache()
+    decode("dense", torch.full((args.requests, HEADS), args.context), args.context, copy, False)
+    torch.cuda.empty_cache()
+    prefill(args.context, args.chunks, args.sweep)
+    print(f"{time.perf_counter() - began:.0f} s in all")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Compile every kernel of the vLLM engine for Hopper, without a GPU: what triton's interpreter accepts, it may refuse.
+
+Run as a program, without TRITON_INTERPRET; prints a line per kernel: name, bytes of shared memory.
+"""
+
+from types import SimpleNamespace
+
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+from hyperscale.engines.vllm import (
+    kernels_decode,
+    kernels_delayed,
+    kernels_plan,
+    kernels_prefill,
+    kernels_seen,
+    kernels_update,
+    kernels_write,
+)
+from hyperscale.engines.vllm.paged import Chunks, Decodes, Pool
+
+
+class Hopper:
+    """As much of a driver as compiling asks for."""
+
+    def get_current_target(self):
+        return GPUTarget("cuda", 90, 32)
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device=None):
+        return 0
+
+
+def compile_only(run):
+    def compiled(self, *args, grid, warmup, **options):
+        kernel = run(self, *args, grid=grid, warmup=True, **options)
+        assert kernel.asm["cubin"]
+        print(self.fn.__name__, kernel.metadata.shared)  # noqa: T201
+        return kernel
+
+    return compiled
+
+
+def every_kernel(dtype, heads, group, dim, page):
+    def ints(*shape):
+        return torch.zeros(shape, dtype=torch.int32)
+
+    blocks, layers, slots, most, requests, tokens = 20, 4, 6, 40, 4, 256
+    pool = Pool.of(torch.zeros(blocks, layers * heads, page, 2 * dim, dtype=dtype))
+    tables = SimpleNamespace(
+        page_tokens=page,
+        slot_of_block=ints(blocks),
+        supply=ints(slots, most),
+        supplied=ints(slots),
+        bump=ints(slots),
+        page_table=ints(slots, layers, heads, most),
+        capacity=ints(slots, layers, heads),
+        lens=ints(slots, layers, heads),
+        last=ints(slots, layers, heads),
+        expiry=ints(blocks * layers * heads, page),
+    )
+    q, k = torch.zeros(tokens, heads * group, dim, dtype=dtype), torch.zeros(tokens, heads, dim, dtype=dtype)
+    verdicts, first, positions = torch.zeros(tokens, heads, dtype=torch.bool), ints(requests, 7)[:, 0], ints(requests)
+    live, table = ints(requests, heads), ints(requests, heads, most)
+    rows = Decodes(first, positions)
+    new = (k[:requests], k[:requests], live, table)
+    kernels_update.decode_update(tables, pool, 2, rows, *new, verdicts=verdicts[:requests], window=16)
+    kernels_update.decode_update(tables, pool, 2, rows, *new, born=positions)
+    folded = q[:requests].unflatten(1, (heads, group))
+    kernels_decode.decode_attention(folded, pool, live, table, torch.empty_like(folded), 0.1, 2048)
+    chunks = Chunks(first, ints(requests + 1), positions, 64)
+    expiry = kernels_delayed.delayed_expiries(tables, 2, chunks, verdicts, 16)
+    plan = kernels_plan.plan_chunks(tables, 2, chunks, expiry)
+    kernels_seen.seen(tables, 2, chunks, plan, positions)
+    kernels_prefill.prefill_attention(tables, pool, 2, chunks, plan, q, k, k, torch.empty_like(q), 0.1)
+    kernels_write.write_survivors(tables, pool, 2, chunks, plan, k, k)
+
+
+if __name__ == "__main__":
+    driver.set_active(Hopper())
+    JITFunction.run = compile_only(JITFunction.run)
+    every_kernel(torch.bfloat16, 8, 5, 128, 32)
+    every_kernel(torch.float16, 2, 2, 64, 16)
+    every_kernel(torch.float32, 4, 2, 32, 16)

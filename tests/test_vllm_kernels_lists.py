@@ -1,0 +1,122 @@
+"""The GPU kernels on the engine's own tables, step by step beside the CPU: the same lists, pages and outputs."""
+
+import os
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="triton is not installed")
+CUDA = torch.cuda.is_available()
+if not CUDA and os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("needs a CUDA device, or TRITON_INTERPRET=1 from the start", allow_module_level=True)
+
+from hyperscale.engines.vllm import (  # noqa: E402
+    kernels_decode,
+    kernels_delayed,
+    kernels_plan,
+    kernels_prefill,
+    kernels_seen,
+    kernels_update,
+    kernels_write,
+)
+from hyperscale.engines.vllm.paged import Chunks, Decodes, Pool  # noqa: E402
+
+ABSENT = "the mechanism of the CPU is not in this checkout"
+Lists = pytest.importorskip("hyperscale.engines.vllm.lists", reason=ABSENT).Lists
+Options = pytest.importorskip("hyperscale.engines.vllm.options", reason=ABSENT).Options
+Ragged = pytest.importorskip("hyperscale.engines.vllm.ragged", reason=ABSENT).Ragged
+rules = pytest.importorskip("hyperscale.engines.vllm.rules", reason=ABSENT)
+
+DEVICE = "cuda" if CUDA else "cpu"
+LAYERS, HEADS, GROUP, DIM, PAGE, SCALE = 2, 2, 2, 32, 16, 0.2
+BLOCKS = torch.tensor([3, 9], dtype=torch.int32)  # first superblock of each request
+pytestmark = [pytest.mark.gpu] if CUDA else []
+
+
+class Plain:
+    """The operations that the CPU's mechanism stands on, in plain torch."""
+
+    def __init__(self, cache):
+        self.pool = Pool.of(cache)
+
+    def write(self, entries, keys, values):
+        self.pool.keys[entries // PAGE, entries % PAGE] = keys
+        self.pool.values[entries // PAGE, entries % PAGE] = values
+
+    def read(self, pages):
+        return self.pool.keys[pages], self.pool.values[pages]
+
+    def copy(self, source, target):
+        raise AssertionError("DMS's lists never shrink")
+
+    def attend(self, queries, lens, table, scale):
+        out = torch.empty_like(queries)
+        for i, length in enumerate(lens.tolist()):
+            keys, values = (x[table[i].long()].flatten(0, 1)[:length] for x in (self.pool.keys, self.pool.values))
+            out[i] = (queries[i] @ keys.T * scale).softmax(-1) @ values
+        return out
+
+
+def worker(device):
+    lists = Lists(layers=LAYERS, heads=HEADS, page_tokens=PAGE, blocks=20, slots=3, max_tokens=100, device=device)
+    for block in BLOCKS.tolist():
+        lists.grant(lists.open(block, (50, 50, 0)), 0, range(block, block + 5))
+    return lists, torch.zeros(20, LAYERS * HEADS, PAGE, 2 * DIM, device=device)
+
+
+def kernels(lists, cache, layer, at, count, q, k, v, verdicts, window):
+    """One layer's step of both requests; outputs, and how many entries each token saw in all heads."""
+    q, k, v, verdicts, first = (x.to(DEVICE) for x in (q, k, v, verdicts, BLOCKS))
+    pool, starts, out = Pool.of(cache), torch.full((2,), at, device=DEVICE), torch.empty_like(q)
+    of = {"dtype": torch.int32, "device": DEVICE}
+    if count == 1:
+        live, table = torch.zeros(2, HEADS, **of), torch.zeros(2, HEADS, lists.page_table.shape[-1], **of)
+        rows = Decodes(first, starts)
+        kernels_update.decode_update(lists, pool, layer, rows, k, v, live, table, verdicts=verdicts, window=window)
+        shape = (2, HEADS, GROUP, DIM)
+        kernels_decode.decode_attention(q.view(shape), pool, live, table, out.view(shape), SCALE, 100)
+        return out.cpu(), live.sum(1).cpu()
+    chunks = Chunks(first, torch.tensor([0, count, 2 * count], **of), starts, count)
+    expiry = kernels_delayed.delayed_expiries(lists, layer, chunks, verdicts, window)
+    plan = kernels_plan.plan_chunks(lists, layer, chunks, expiry)
+    seen = kernels_seen.seen(lists, layer, chunks, plan, starts.int())
+    kernels_prefill.prefill_attention(lists, pool, layer, chunks, plan, q, k, v, out, SCALE)
+    kernels_write.write_survivors(lists, pool, layer, chunks, plan, k, v)
+    return out.cpu(), seen.sum(0).cpu()
+
+
+def mechanism(ragged, layer, at, count, q, k, v, verdicts):
+    """The same on the CPU."""
+    lists, grouped = ragged.lists, q.view(-1, HEADS, GROUP, DIM)
+    slots = lists.slot_of_block[BLOCKS.long()].long()
+    if count == 1:
+        rows = rules.Rows(layer, slots, torch.full((2,), at), lists.lens[slots, layer].long(), verdicts)
+        out = ragged.decode(rows, grouped, k, v, SCALE)
+        return out.flatten(1, 2), lists.lens[slots, layer].sum(1)
+    outs, counts = [], []
+    for slot, part in zip(slots.tolist(), (slice(0, count), slice(count, None)), strict=True):
+        span = rules.Span(layer, slot, at, at + count, verdicts[part])
+        out, seen = ragged.chunk(span, grouped[part], k[part], v[part], SCALE)
+        outs.append(out.flatten(1, 2))
+        counts.append(seen)
+    return torch.cat(outs), torch.cat(counts)
+
+
+def test_the_same_as_on_the_cpu():
+    window, draw = 5, torch.Generator().manual_seed(4)
+    mine, cache = worker(DEVICE)
+    theirs, other = worker("cpu")
+    ragged, at = Ragged(theirs, rules.Learned(theirs, Options(rule="dms", cr=4.0, window=window)), Plain(other)), 0
+    for count in (20, 1, 1, 1, 13, *[1] * 8):
+        for layer in range(LAYERS):
+            q = torch.randn(2 * count, HEADS * GROUP, DIM, generator=draw)
+            k, v = torch.randn(2, 2 * count, HEADS, DIM, generator=draw)
+            verdicts = torch.rand(2 * count, HEADS, generator=draw) < 0.7
+            out, seen = kernels(mine, cache, layer, at, count, q, k, v, verdicts, window)
+            expected, counts = mechanism(ragged, layer, at, count, q, k, v, verdicts)
+            torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+            assert torch.equal(seen.long(), counts.long())
+        at += count
+        for name in ("lens", "capacity", "bump", "supplied", "slot_of_block"):
+            assert torch.equal(getattr(mine, name).cpu(), getattr(theirs, name)), name
+    assert int(mine.lens.sum()) < 2 * LAYERS * HEADS * at
