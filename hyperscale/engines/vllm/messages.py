@@ -1,0 +1,58 @@
+"""What scheduler and workers tell each other through the KV connector, once a step."""
+
+from dataclasses import dataclass, field
+
+from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorMetadata, KVConnectorWorkerMetadata
+
+from hyperscale.engines.vllm.book import Grant
+
+
+@dataclass
+class Grants(KVConnectorMetadata):
+    """Scheduler to workers, before a step.
+
+    Attributes:
+        grants: Requests whose superblocks have changed.
+        gone: Requests that hold nothing any more.
+        scheduled: Request to (generation, tokens of this step).
+    """
+
+    grants: list[Grant]
+    gone: list[str]
+    scheduled: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one request did in a step.
+
+    Attributes:
+        generation: See `Grant`.
+        covered: Tokens processed so far.
+        pages: High-water mark of its pages.
+        lives: Live entries, summed over this worker's rows, at each of the last positions before ``covered``; none of
+            positions in front of the prompt's last.
+    """
+
+    generation: int
+    covered: int
+    pages: int
+    lives: tuple[int, ...]
+
+
+@dataclass
+class Report(KVConnectorWorkerMetadata):
+    """Workers to scheduler, after a step."""
+
+    ran: dict[str, Ran]
+
+    def aggregate(self, other: KVConnectorWorkerMetadata) -> "Report":
+        """One report of two tensor-parallel ranks: the most pages, and the entries of both."""
+        assert isinstance(other, Report)
+        merged = {}
+        for request, mine in self.ran.items():
+            theirs = other.ran[request]
+            assert (mine.generation, mine.covered) == (theirs.generation, theirs.covered), "ranks out of step"
+            lives = tuple(a + b for a, b in zip(mine.lives, theirs.lives, strict=True))
+            merged[request] = Ran(mine.generation, mine.covered, max(mine.pages, theirs.pages), lives)
+        return Report(merged)
