@@ -43,6 +43,7 @@ class RunConfig(BaseModel):
         temperature: Softmax temperature; the model's default if None.
         top_p: Nucleus mass; the model's default if None.
         params: Method name to parameters beyond the CR.
+        engine: What generates: ``torch``, or ``vllm`` where it is installed (docs/vllm.md).
         device: Where the model runs; ``auto`` is CUDA where there is one.
         dtype: Of weights and cache; ``auto`` is float32 on the CPU, bfloat16 on CUDA.
         batch_size: Chains that decode together; it changes no result. The model's default if None.
@@ -75,6 +76,7 @@ class RunConfig(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=10)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     params: dict[str, dict[str, Any]] = {}
+    engine: Literal["torch", "vllm"] = "torch"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
@@ -94,6 +96,7 @@ class RunConfig(BaseModel):
         shown = self.model_dump(mode="json", exclude={"batch_size", "sandbox", "data", "vote"})
         # Where these are not used, a folder from before they existed is still the same run's.
         unused = {"task_params": {}, "lengths": [], "predict": "auto", "extend": 0, "force_answer": 0}
+        unused["engine"] = "torch"
         if not self.extend:
             unused["extend_word"] = self.extend_word
         return {name: value for name, value in shown.items() if name not in unused or value != unused[name]}
@@ -118,7 +121,9 @@ class RunConfig(BaseModel):
         for label, number in (("t", self.temperature), ("p", self.top_p)):
             if number is not None:
                 parts.append(f"{label}{number:g}")
-        parts += [value for value in (self.device, self.dtype, self.predict) if value != "auto"]
+        parts += [
+            value for value in (self.engine, self.device, self.dtype, self.predict) if value not in ("auto", "torch")
+        ]
         parts += [
             hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:6]
             for params in (self.params, self.task_params)
@@ -187,6 +192,7 @@ def resolve(config: RunConfig) -> RunConfig:
     if unused := sorted(set(config.task_params) - set(tasks)):
         raise ConfigError(f"task_params.{unused[0]}: {unused[0]!r} is no task of this run ({', '.join(tasks)})")
     _check_strategy(config)
+    _check_engine(config)
     named = config.budget in budgets.available()
     grid = budgets.Grid.load(config.grid or (config.budget if named else model.grid))
     budget = budgets.Grid.load(config.budget).budget if named else config.budget
@@ -205,6 +211,23 @@ def resolve(config: RunConfig) -> RunConfig:
             "batch_size": config.batch_size or model.batch_size,
         }
     )
+
+
+def _check_engine(config: RunConfig) -> None:
+    """Refuse what vLLM cannot do here before anything is loaded."""
+    if config.engine != "vllm":
+        return
+    if config.extend or config.force_answer:
+        raise ConfigError(
+            "--extend and --force-answer steer chains token by token, which the vllm engine cannot: leave --engine out"
+        )
+    from hyperscale.engines.vllm import versions
+
+    versions.check()
+    if unable := [name for name in config.methods if name not in versions.METHODS]:
+        raise ConfigError(
+            f"{unable[0]} does not run in vLLM, which runs {', '.join(versions.METHODS)}: leave --engine vllm out"
+        )
 
 
 def _check_strategy(config: RunConfig) -> None:

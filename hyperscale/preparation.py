@@ -84,6 +84,10 @@ class PreparedRun:
             SandboxError: A task's answers are programs, and there is no sandbox for them here.
         """
         versions = {name: version(name) for name in ("torch", "transformers", "numpy")}
+        if self.config.engine == "vllm":
+            from hyperscale.engines.vllm.versions import installed
+
+            versions["vllm"] = str(installed())
         return {
             **identity.of(
                 self.config, [items[0].task for items in self.problems.values()], self.methods, self.checkpoints

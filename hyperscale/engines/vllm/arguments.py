@@ -6,11 +6,9 @@ from typing import Any
 
 from hyperscale.engines.vllm.options import KEY
 from hyperscale.engines.vllm.plugin import FAMILIES, architecture
+from hyperscale.engines.vllm.versions import METHODS
 from hyperscale.errors import MethodError, ModelError
 from hyperscale.methods.base import Method
-
-METHODS = ("vanilla", "dms", "window", "random")
-"""Methods that the engine runs."""
 
 PAGE_TOKENS = 32
 """N: coarser superblocks would cost short requests more than they save the scheduler."""
@@ -28,7 +26,9 @@ def check_method(method: Method) -> None:
         )
 
 
-def engine_args(path: str, method: Method, *, batch_size: int, device: str, dtype: str, vocabulary: int) -> dict[str, Any]:
+def engine_args(
+    path: str, method: Method, *, batch_size: int, device: str, dtype: str, vocabulary: int
+) -> dict[str, Any]:
     """Arguments of vLLM's ``EngineArgs`` for a checkpoint and a method.
 
     Args:

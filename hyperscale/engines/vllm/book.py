@@ -8,7 +8,7 @@ from hyperscale.engines.vllm.options import Options
 
 
 def ceil_div(a: int, b: int) -> int:
-    """a / b, rounded up."""
+    """The quotient of two integers, rounded up."""
     return -(-a // b)
 
 

@@ -34,8 +34,8 @@ class _Flight:
 class VllmEngine(Engine):
     """Runs a checkpoint in vLLM with one method in force.
 
-    A chain's noise is a function of (seed, problem, chain), drawn by vLLM's generators: chains differ from those that the
-    torch engine draws, except greedy ones. Neighbours with the same prompt each prefill it.
+    A chain's noise is a function of (seed, problem, chain), drawn by vLLM's generators: chains differ from those that
+    the torch engine draws, except greedy ones. Neighbours with the same prompt each prefill it.
 
     Attributes:
         name: Recorded with results.
@@ -83,9 +83,7 @@ class VllmEngine(Engine):
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self._ends = sorted(end_ids(_Checkpoint(path), self.tokenizer))
         vocabulary = len(self.tokenizer)
-        args = engine_args(
-            path, method, batch_size=batch_size, device=device, dtype=dtype, vocabulary=vocabulary
-        )
+        args = engine_args(path, method, batch_size=batch_size, device=device, dtype=dtype, vocabulary=vocabulary)
         args["additional_config"]["hyperscale"] |= more.pop("options", {})
         self._engine = _start(args | more, device == "cuda" if own_process is None else own_process)
         self._longest: int = self._engine.model_config.max_model_len
@@ -145,7 +143,7 @@ class VllmEngine(Engine):
         total = len(request.prompt_ids) + request.max_new_tokens
         if total > self._longest:
             raise EngineError(
-                f"request {name} may need {total} tokens, and the model takes {self._longest}: choose a smaller --length"
+                f"request {name} may need {total} tokens, the model takes {self._longest}: choose a smaller --length"
             )
         key = noise.key(sampling.seed, request.problem, request.chain)
         extra = {"checkpoints": list(request.checkpoints), "key": key, "follow": True}
@@ -165,9 +163,7 @@ class VllmEngine(Engine):
         self._engine.add_request(number, {"prompt_token_ids": list(request.prompt_ids)}, params)
         return number
 
-    def _take(
-        self, flight: _Flight, output: Any, decoder: Decoder, watch: Callable[[Glimpse], None] | None
-    ) -> None:
+    def _take(self, flight: _Flight, output: Any, decoder: Decoder, watch: Callable[[Glimpse], None] | None) -> None:
         """Book an output, and show its newest token."""
         completion = output.outputs[0]
         if completion.finish_reason not in (None, "stop", "length"):
@@ -175,9 +171,7 @@ class VllmEngine(Engine):
                 f"vLLM ended request {flight.request.problem}/{flight.request.chain}: {completion.finish_reason}"
             )
         flight.ids = list(completion.token_ids)
-        flight.logprobs = [
-            row[token].logprob for row, token in zip(completion.logprobs, flight.ids, strict=False)
-        ]
+        flight.logprobs = [row[token].logprob for row, token in zip(completion.logprobs, flight.ids, strict=False)]
         if watch is None:
             return
         n = len(flight.ids)

@@ -8,10 +8,10 @@ from vllm.config import get_current_vllm_config
 from vllm.forward_context import get_forward_context
 from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.models.utils import extract_layer_index
-from vllm.platforms import current_platform
 from vllm.utils.torch_utils import direct_register_custom_op
 
 from hyperscale.engines.vllm.backend import attend
+from hyperscale.engines.vllm.backends import backend
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.spec import RaggedSpec
 
@@ -42,7 +42,7 @@ class RaggedAttention(Attention):
             cache_config=config.cache_config,
             prefix=prefix,
             kv_sharing_target_layer_name=first if self.layer else None,
-            attn_backend=_backend(),
+            attn_backend=backend(),
             **kwargs,
         )
         self._layers = config.model_config.get_num_layers(config.parallel_config)
@@ -60,7 +60,7 @@ class RaggedAttention(Attention):
             rows=self._layers * self.num_kv_heads * parallel.tensor_parallel_size,
         )
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, logits: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, logits: Tensor) -> Tensor:
         """Attend.
 
         Args:
@@ -83,16 +83,6 @@ class RaggedAttention(Attention):
             self.layer_name,
         )
         return out
-
-
-def _backend() -> Any:
-    if current_platform.is_cpu():
-        from hyperscale.engines.vllm.backend_cpu import CpuRaggedBackend
-
-        return CpuRaggedBackend
-    from hyperscale.engines.vllm.backend_cuda import CudaRaggedBackend
-
-    return CudaRaggedBackend
 
 
 def hyperscale_attention(

@@ -1,7 +1,7 @@
 """The worker's tables: which pages each list has, how many entries, and when each entry expires.
 
-All tables are tensors on the cache's device, one row a slot, so that kernels can work on them; a slot is a place for one
-running request. Slot 0 is a dummy: vLLM's null block 0 maps to it, and nothing of it is ever read.
+All tables are tensors on the cache's device, one row a slot, so that kernels can work on them; a slot is a place for
+one running request. Slot 0 is a dummy: vLLM's null block 0 maps to it, and nothing of it is ever read.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ NEVER = 2**31 - 1
 class Lists:
     """Tables of one worker.
 
-    A page is named by its number in the cache: block * lists + place. A request's *virtual* page v is place v % lists of
-    its superblock number v // lists, and ``bump`` counts the virtual pages in use, so what a request uses is always the
+    A page is named by its number in the cache: block * lists + place. A request's *virtual* page v is place v % lists
+    of its superblock number v // lists, and ``bump`` counts the virtual pages in use, so what a request uses is always the
     beginning of what it holds.
 
     Attributes:
@@ -129,8 +129,7 @@ class Lists:
         index = torch.repeat_interleave(torch.arange(wanted.numel(), device=wanted.device), wanted.flatten())
         rank = torch.arange(len(index), device=wanted.device) - before.flatten()[index]
         virtual = first.flatten()[index] + rank
-        row, head = index // self.heads, index % self.heads
-        owner = slots[row]
+        owner, head = slots[index // self.heads], index % self.heads
         self.bump[slots] += wanted.sum(1).to(torch.int32)
         assert bool((self.bump[slots] <= self.supplied[slots] * self.size).all()), "page over-commit"
         page = self.supply[owner, virtual // self.size] * self.size + (virtual % self.size).to(torch.int32)
@@ -199,8 +198,9 @@ class Lists:
             (requests, heads) int64.
         """
         heads = torch.arange(self.heads, device=places.device)
-        page = self.page_table[slots[:, None], layer, heads, places // self.page_tokens]
-        return page.long() * self.page_tokens + places % self.page_tokens
+        page = self.page_table[slots[:, None], layer, heads, places // self.page_tokens].long()
+        found: Tensor = page * self.page_tokens + places % self.page_tokens
+        return found
 
     def alive(self, slot: int, query: int) -> int:
         """Entries of a request that a query at this position sees, over all layers and heads."""

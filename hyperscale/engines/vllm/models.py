@@ -1,4 +1,4 @@
-"""Qwen2, Qwen3 and Llama with ragged attention and the gates of DMS; weights have the names of published checkpoints."""
+"""Qwen2, Qwen3 and Llama with ragged attention and gates of DMS; weights are named as in published checkpoints."""
 
 from collections.abc import Callable
 from typing import Any
@@ -26,12 +26,12 @@ _DIMS = {"input_ids": 0, "positions": -1, "intermediate_tensors": 0, "inputs_emb
 class RaggedSelfAttention(nn.Module):
     """A stock self-attention module with lists of their own lengths, and with gates where the checkpoint has them.
 
-    The verdict on token i comes from hidden state i + 1: from a projection of the hidden states before the layer's input
-    norm, or from a borrowed neuron, the last one of each KV head's first query head, which attention then does not see
+    The verdict on token i comes from hidden state i + 1: from a projection of the hidden states before the layer's
+    input norm, or from a borrowed neuron, the last one of each KV head's first query head, which attention then does not see
     (arXiv 2506.05345, section 3; ``dms_separate_alpha``).
     """
 
-    def __init__(self, stock: nn.Module, config: Any, prefix: str) -> None:
+    def __init__(self, stock: Any, config: Any, prefix: str) -> None:
         """Take over a stock module's parts.
 
         Args:
@@ -40,12 +40,16 @@ class RaggedSelfAttention(nn.Module):
             prefix: The module's name.
         """
         super().__init__()
-        self.qkv_proj, self.o_proj, self.rotary_emb = stock.qkv_proj, stock.o_proj, stock.rotary_emb
-        self.head_dim, self.q_size, self.kv_size = stock.head_dim, stock.q_size, stock.kv_size
+        self.qkv_proj: Any = stock.qkv_proj
+        self.o_proj: Any = stock.o_proj
+        self.rotary_emb: Any = stock.rotary_emb
+        self.head_dim: int = stock.head_dim
+        self.q_size, self.kv_size = stock.q_size, stock.kv_size
         if hasattr(stock, "q_norm"):
-            self.q_norm, self.k_norm = stock.q_norm, stock.k_norm
+            self.q_norm: Any = stock.q_norm
+            self.k_norm: Any = stock.k_norm
         self.attn = RaggedAttention(stock.attn, f"{prefix}.attn")
-        self.heads = stock.num_kv_heads
+        self.heads: int = stock.num_kv_heads
         options = Options.read(get_current_vllm_config().additional_config, config)
         gated = getattr(config, "dms_window_size", None) is not None
         self.source = ""
@@ -54,14 +58,14 @@ class RaggedSelfAttention(nn.Module):
         self.scale = float(getattr(config, "dms_alpha_scale", 100.0))
         self.offset = float(getattr(config, "dms_initial_alpha_offset", 5.0))
         if gated and getattr(config, "dms_separate_alpha", True):
-            self.dms_proj_alpha = ColumnParallelLinear(
+            self.dms_proj_alpha: Any = ColumnParallelLinear(
                 config.hidden_size,
                 stock.total_num_kv_heads,
                 bias=bool(getattr(config, "attention_bias", False)),
                 quant_config=None,
                 prefix=f"{prefix}.dms_proj_alpha",
             )
-            self.dms_proj_alpha_norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+            self.dms_proj_alpha_norm: Any = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
 
     def forward(self, positions: Tensor, hidden_states: Tensor, before: Tensor) -> Tensor:
         """Attend.
@@ -90,11 +94,12 @@ class RaggedSelfAttention(nn.Module):
         q, k = self.rotary_emb(positions, q, k)
         if self.source == "neuron":
             q = self._without(q)
-        output, _ = self.o_proj(self.attn(q.contiguous(), k.contiguous(), v.contiguous(), logits))
+        output: Tensor = self.o_proj(self.attn(q.contiguous(), k.contiguous(), v.contiguous(), logits))[0]
         return output
 
     def _borrowed(self, q: Tensor) -> Tensor:
-        return q.reshape(q.shape[0], self.heads, -1, self.head_dim)[:, :, 0, -1]
+        neuron: Tensor = q.reshape(q.shape[0], self.heads, -1, self.head_dim)[:, :, 0, -1]
+        return neuron
 
     def _without(self, q: Tensor) -> Tensor:
         grouped = q.reshape(q.shape[0], self.heads, -1, self.head_dim).clone()
@@ -118,6 +123,7 @@ def _layer_forward(
 
 class _Qwen2Layer(Qwen2DecoderLayer):
     forward = _layer_forward
+    self_attn: nn.Module
 
     def __init__(
         self,
@@ -132,6 +138,7 @@ class _Qwen2Layer(Qwen2DecoderLayer):
 
 class _Qwen3Layer(Qwen3DecoderLayer):
     forward = _layer_forward
+    self_attn: nn.Module
 
     def __init__(
         self,
@@ -146,6 +153,7 @@ class _Qwen3Layer(Qwen3DecoderLayer):
 
 class _LlamaLayer(LlamaDecoderLayer):
     forward = _layer_forward
+    self_attn: nn.Module
 
     def __init__(self, vllm_config: VllmConfig, prefix: str = "", **kwargs: Any) -> None:
         super().__init__(vllm_config, prefix, **kwargs)

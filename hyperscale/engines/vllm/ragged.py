@@ -81,7 +81,8 @@ class Ragged:
         width = -(-int(lens.max()) // lists.page_tokens)
         table = lists.page_table[slots, layer, :, :width].flatten(0, 1)
         out = self.pages.attend(queries.flatten(0, 1), lens.flatten(), table.contiguous(), scale)
-        return out.view(queries.shape)
+        found: Tensor = out.view(queries.shape)
+        return found
 
     def _expired(self, rows: Rows) -> Tensor:
         """(requests, heads, places) bool: entries that the queries no longer see."""
@@ -90,7 +91,8 @@ class Ragged:
         table = lists.page_table[rows.slots, rows.layer, :, :width].long()
         expiry = lists.expiry[table].flatten(2)
         filled = torch.arange(expiry.shape[2], device=expiry.device) < rows.lens[..., None]
-        return filled & (expiry <= rows.positions[:, None, None])
+        expired: Tensor = filled & (expiry <= rows.positions[:, None, None])
+        return expired
 
     def _close_gaps(self, rows: Rows, expired: Tensor) -> Rows:
         """Leave at most one expired entry in any list, and give back the pages that then are empty."""
@@ -105,9 +107,7 @@ class Ragged:
         lens = self.lists.lens[rows.slots, rows.layer].long()
         return Rows(rows.layer, rows.slots, rows.positions, lens, rows.verdicts)
 
-    def chunk(
-        self, span: Span, queries: Tensor, keys: Tensor, values: Tensor, scale: float
-    ) -> tuple[Tensor, Tensor]:
+    def chunk(self, span: Span, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:
         """Attend with a chunk of one request's tokens to what is stored and to the chunk; store what survives it.
 
         Args:

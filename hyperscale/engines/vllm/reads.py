@@ -28,7 +28,7 @@ class Reads:
     peaks: list[int] = field(default_factory=list)
 
     def count(self, covered: int, lives: Sequence[int]) -> None:
-        """Book the last ``len(lives)`` positions before ``covered``, each with the entries live at it, over all rows."""
+        """Book the last ``len(lives)`` positions before ``covered``, with the entries live at each, over all rows."""
         first = covered - len(lives)
         for position, live in enumerate(lives, first):
             token = position - (self.prompt - 1)

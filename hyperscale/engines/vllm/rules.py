@@ -1,10 +1,9 @@
 """Three rules over one mechanism: each sets when entries expire, the mechanism does the rest.
 
-A rule may give a new entry its expiry (window), lower the expiry of a stored one when its verdict comes (DMS), or choose
-a victim and let it expire at once (random). The definitions are those of `hyperscale.methods`.
+A rule may give a new entry its expiry (window), lower the expiry of a stored one when its verdict comes (DMS), or
+choose a victim and let it expire at once (random). The definitions are those of `hyperscale.methods`.
 """
 
-from abc import ABC
 from dataclasses import dataclass
 
 import torch
@@ -66,7 +65,7 @@ class Layout:
     lens: Tensor
 
 
-class Rule(ABC):
+class Rule:
     """Keeps everything; what a rule does not override it does not do."""
 
     gated = False
@@ -103,6 +102,7 @@ class Learned(Rule):
     gated = True
 
     def lower(self, rows: Rows) -> None:
+        """See `Rule.lower`."""
         assert rows.verdicts is not None, "the model has gates"
         last = self.lists.last[rows.slots, rows.layer].long()
         entries = self.lists.entries(rows.slots, rows.layer, last)
@@ -111,6 +111,7 @@ class Learned(Rule):
         self.lists.expiry.view(-1)[entries[evict]] = gone[evict]
 
     def lower_before(self, span: Span) -> None:
+        """See `Rule.lower_before`."""
         if span.start:
             assert span.verdicts is not None, "the model has gates"
             slots = torch.tensor([span.slot], device=span.verdicts.device)
@@ -118,6 +119,7 @@ class Learned(Rule):
             self.lists.expiry.view(-1)[entries[span.verdicts[0]]] = span.start + self.options.window
 
     def born_in(self, span: Span) -> Tensor:
+        """See `Rule.born_in`."""
         assert span.verdicts is not None, "the model has gates"
         expiry = super().born_in(span)
         positions = torch.arange(span.start, span.stop - 1, device=expiry.device, dtype=torch.int32)
@@ -158,9 +160,11 @@ class Recent(Rule):
         return torch.where(age >= 0, (length - 1).clamp(max=NEVER), NEVER).to(torch.int32)
 
     def born(self, rows: Rows) -> Tensor:
+        """See `Rule.born`."""
         return self.expiries(rows.slots, rows.positions)
 
     def born_in(self, span: Span) -> Tensor:
+        """See `Rule.born_in`."""
         positions = torch.arange(span.start, span.stop, device=self.lists.expiry.device)
         return self.expiries(torch.full_like(positions, span.slot), positions).expand(self.lists.heads, -1)
 

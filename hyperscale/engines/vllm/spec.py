@@ -27,7 +27,8 @@ class RaggedSpec(FullAttentionSpec):
 
     def max_memory_usage_bytes(self, vllm_config: VllmConfig) -> int:
         """Bytes of the longest request: as dense in the worst case, and the superblock it has in advance."""
-        return super().max_memory_usage_bytes(vllm_config) + self.page_size_bytes
+        dense: int = super().max_memory_usage_bytes(vllm_config)
+        return dense + int(self.page_size_bytes)
 
     @property
     def book(self) -> Book:
@@ -102,4 +103,3 @@ class RaggedManager(SingleTypeKVCacheManager):
 
     def remove_skipped_blocks(self, *args: Any, **kwargs: Any) -> None:
         """Superblocks go back after the workers' reports (`Book.report`), not by position."""
-

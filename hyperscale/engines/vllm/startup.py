@@ -1,9 +1,10 @@
-"""What happens to vLLM's configuration before anything is loaded: what the plugin needs is set, what it cannot refused."""
+"""What happens to vLLM's configuration before anything is loaded: needs are set, and what cannot be is refused."""
 
 from typing import Any
 
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 
+from hyperscale.engines.vllm import backends
 from hyperscale.engines.vllm.options import Options
 from hyperscale.errors import EngineError
 
@@ -89,6 +90,9 @@ def refusals(vllm_config: Any, options: Options) -> list[str]:
             bool(layers - {"full_attention"}) or bool(getattr(cache, "sliding_window", None))
         ),
         "LoRA has not been tried": vllm_config.lora_config is not None,
+        "there is no backend for this device yet: set --device cpu, or leave the plugin out with VLLM_PLUGINS=''": (
+            not backends.there()
+        ),
         "models with multi-head latent attention have no KV heads": bool(getattr(model, "use_mla", False)),
     }
     return [reason for reason, holds in checks.items() if holds]

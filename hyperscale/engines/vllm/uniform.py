@@ -1,8 +1,8 @@
-"""Random eviction: whenever the budget is full, a uniformly random generated entry that is not among the newest leaves.
+"""Random eviction: when the budget is full, a uniformly random generated entry that is not among the newest leaves.
 
-The choice is that of `hyperscale.methods.random_`, bit for bit: a function of the noise key, the step, the layer and the
-head. It names a rank among a list's slots, so lists keep the slots that decoding gave them, also where vLLM recomputes a
-preempted request as a chunk.
+The choice is that of `hyperscale.methods.random_`, bit for bit: a function of the noise key, the step, the layer and
+the head. It names a rank among a list's slots, so lists keep the slots that decoding gave them, also where vLLM
+recomputes a preempted request as a chunk.
 """
 
 from dataclasses import dataclass
@@ -47,6 +47,7 @@ class Uniform(Rule):
         self._replays: dict[int, _Replay] = {}
 
     def lower(self, rows: Rows) -> None:
+        """See `Rule.lower`."""
         prompt, new, keys = self.lists.facts[rows.slots].T
         full = rows.lens >= self._budget(prompt, new, rows.positions + 1)[:, None]
         ring = self._ring[rows.slots, rows.layer]
@@ -58,12 +59,14 @@ class Uniform(Rule):
         self.lists.expiry.view(-1)[entries[full]] = now[full]
 
     def written(self, rows: Rows, places: Tensor) -> None:
+        """See `Rule.written`."""
         if self._safe:
             step = rows.positions - self.lists.facts[rows.slots, 0]
             heads = torch.arange(self.lists.heads, device=places.device)
             self._ring[rows.slots[:, None], rows.layer, heads, step[:, None] % self._safe] = places
 
     def lower_before(self, span: Span) -> None:
+        """See `Rule.lower_before`."""
         self._replays.pop(span.slot, None) if span.layer == 0 else None
         prompt = int(self.lists.facts[span.slot, 0])
         if span.stop <= prompt:
@@ -84,6 +87,7 @@ class Uniform(Rule):
             self.lists.expiry.view(-1)[entries] = expiry.to(torch.int32)
 
     def born_in(self, span: Span) -> Tensor:
+        """See `Rule.born_in`."""
         expiry = super().born_in(span)
         prompt = int(self.lists.facts[span.slot, 0])
         if span.stop > prompt:
@@ -93,6 +97,7 @@ class Uniform(Rule):
         return expiry
 
     def layout(self, span: Span, have: int) -> Layout | None:
+        """See `Rule.layout`."""
         prompt = int(self.lists.facts[span.slot, 0])
         if span.stop <= prompt:
             return None
@@ -149,5 +154,3 @@ def _above(rank: Tensor, safe: Tensor) -> Tensor:
     """The ``rank``-th place that is not among the safe ones: every safe place at or below it pushes it up by one."""
     order = safe.sort(dim=-1).values - torch.arange(safe.shape[-1], device=safe.device)
     return rank + (order <= rank[..., None]).sum(-1)
-
-

@@ -4,6 +4,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 from hyperscale.errors import EngineError
 
+METHODS = ("vanilla", "dms", "window", "random")
+"""Methods that the engine runs."""
+
 KNOWN = ("0.26.0", "0.32.0")
 """Tried. What the plugin builds on drifts between minor versions, so no other is accepted."""
 
