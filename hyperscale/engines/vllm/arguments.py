@@ -10,6 +10,9 @@ from hyperscale.engines.vllm.versions import METHODS
 from hyperscale.errors import MethodError, ModelError
 from hyperscale.methods.base import Method
 
+DRAWS = "hyperscale_draw"
+"""Where a request's settings for `hyperscale.engines.vllm.draws` stand in ``SamplingParams.extra_args``."""
+
 PAGE_TOKENS = 32
 """N: coarser superblocks would cost short requests more than they save the scheduler."""
 
@@ -70,6 +73,7 @@ def engine_args(
         "seed": 0,
     }
     if device == "cpu":
+        args |= {"logits_processors": ["hyperscale.engines.vllm.draws:Draws"]}
         args |= {"enforce_eager": True, **_space(config, batch_size, dtype)}
     return args
 

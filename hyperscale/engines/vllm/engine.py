@@ -12,7 +12,7 @@ from hyperscale.engines.base import Chain, Engine, Glimpse, Request, Sampling
 from hyperscale.engines.sampling import check
 from hyperscale.engines.text import Decoder, end_ids
 from hyperscale.engines.vllm import versions
-from hyperscale.engines.vllm.arguments import check_method, engine_args
+from hyperscale.engines.vllm.arguments import DRAWS, check_method, engine_args
 from hyperscale.errors import EngineError, HyperscaleError, first_line
 from hyperscale.kv.trace import KVTrace, dense_peak, dense_reads
 from hyperscale.methods.base import Method
@@ -34,8 +34,9 @@ class _Flight:
 class VllmEngine(Engine):
     """Runs a checkpoint in vLLM with one method in force.
 
-    A chain's noise is a function of (seed, problem, chain), drawn by vLLM's generators: chains differ from those that
-    the torch engine draws, except greedy ones. Neighbours with the same prompt each prefill it.
+    On the CPU the tokens are drawn as the torch engine draws them (`hyperscale.engines.vllm.draws`). On CUDA vLLM's own
+    generators draw, seeded by (seed, problem, chain): chains are reproducible, and other ones than the torch engine's.
+    Neighbours with the same prompt each prefill it.
 
     Attributes:
         name: Recorded with results.
@@ -85,6 +86,7 @@ class VllmEngine(Engine):
         vocabulary = len(self.tokenizer)
         args = engine_args(path, method, batch_size=batch_size, device=device, dtype=dtype, vocabulary=vocabulary)
         args["additional_config"]["hyperscale"] |= more.pop("options", {})
+        self._draws = device == "cpu"
         self._engine = _start(args | more, device == "cuda" if own_process is None else own_process)
         self._longest: int = self._engine.model_config.max_model_len
         self._numbers = 0
@@ -146,17 +148,22 @@ class VllmEngine(Engine):
                 f"request {name} may need {total} tokens, the model takes {self._longest}: choose a smaller --length"
             )
         key = noise.key(sampling.seed, request.problem, request.chain)
-        extra = {"checkpoints": list(request.checkpoints), "key": key, "follow": True}
+        extra: dict[str, Any] = {}
+        if self.method.name != "vanilla":
+            extra["kv_transfer_params"] = {"checkpoints": list(request.checkpoints), "key": key, "follow": True}
+        draws: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+        if self._draws:
+            extra[DRAWS] = {"key": key, **draws, "vocabulary": len(self.tokenizer)}
+            draws = {"temperature": 0.0}
         params = SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
+            **draws,
             stop=list(sampling.stop),
             stop_token_ids=self._ends,
             seed=key % _SEEDS,
             max_tokens=request.max_new_tokens,
             logprobs=0,
             output_kind=RequestOutputKind.CUMULATIVE if watched else RequestOutputKind.FINAL_ONLY,
-            extra_args={"kv_transfer_params": extra} if self.method.name != "vanilla" else None,
+            extra_args=extra or None,
         )
         self._numbers += 1
         number = str(self._numbers)

@@ -19,8 +19,8 @@ class Lists:
     """Tables of one worker.
 
     A page is named by its number in the cache: block * lists + place. A request's *virtual* page v is place v % lists
-    of its superblock number v // lists, and ``bump`` counts the virtual pages in use, so what a request uses is always the
-    beginning of what it holds.
+    of its superblock number v // lists, and ``bump`` counts the virtual pages in use, so what a request uses is always
+    the beginning of what it holds.
 
     Attributes:
         layers: Attention layers.

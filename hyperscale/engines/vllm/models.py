@@ -27,7 +27,8 @@ class RaggedSelfAttention(nn.Module):
     """A stock self-attention module with lists of their own lengths, and with gates where the checkpoint has them.
 
     The verdict on token i comes from hidden state i + 1: from a projection of the hidden states before the layer's
-    input norm, or from a borrowed neuron, the last one of each KV head's first query head, which attention then does not see
+    input norm, or from a borrowed neuron, the last one of each KV head's first query head, which attention then does
+    not see
     (arXiv 2506.05345, section 3; ``dms_separate_alpha``).
     """
 
