@@ -109,11 +109,11 @@ class RaggedConnector(KVConnectorBase_V1, SupportsHMA):
         """A step begins."""
         super().bind_connector_metadata(connector_metadata)
         if self.worker is not None and isinstance(connector_metadata, Grants):
-            self.worker.begin(connector_metadata)
+            self.worker.begin(connector_metadata.grants, connector_metadata.gone, connector_metadata.scheduled)
 
     def build_connector_worker_meta(self) -> Report | None:
         """A step has ended."""
-        return self.worker.report() if self.worker is not None else None
+        return Report(self.worker.report()) if self.worker is not None else None
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
         """Nothing is loaded."""

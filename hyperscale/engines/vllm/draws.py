@@ -1,8 +1,8 @@
 """The harness's own draws inside vLLM, on the CPU: a chain's tokens are those that the torch engine would draw.
 
-vLLM's seeded requests fail on the CPU where prompts are prefilled in chunks. So requests are greedy to vLLM, and a logits
-processor leaves it one token to choose: the one that `hyperscale.engines.sampling` draws with the noise of (seed,
-problem, chain, step), whatever the batch, and also where a preempted request goes on.
+vLLM's seeded requests fail on the CPU where prompts are prefilled in chunks. So requests are greedy to vLLM, and a
+logits processor leaves it one token to choose: the one that `hyperscale.engines.sampling` draws with the noise of
+(seed, problem, chain, step), whatever the batch, and also where a preempted request goes on.
 """
 
 from collections.abc import Callable, Sequence

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorMetadata, KVConnectorWorkerMetadata
 
 from hyperscale.engines.vllm.book import Grant
+from hyperscale.engines.vllm.worker import Ran
 
 
 @dataclass
@@ -20,24 +21,6 @@ class Grants(KVConnectorMetadata):
     grants: list[Grant]
     gone: list[str]
     scheduled: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What one request did in a step.
-
-    Attributes:
-        generation: See `Grant`.
-        covered: Tokens processed so far.
-        pages: High-water mark of its pages.
-        lives: Live entries, summed over this worker's rows, at each of the last positions before ``covered``; none of
-            positions in front of the prompt's last.
-    """
-
-    generation: int
-    covered: int
-    pages: int
-    lives: tuple[int, ...]
 
 
 @dataclass

@@ -152,14 +152,19 @@ class Ragged:
         return out, seen
 
     def _stored(self, slot: int, layer: int) -> tuple[Tensor, Tensor, Tensor]:
-        """A request's entries of a layer: keys and values (heads, most, head_dim), expiries (heads, most)."""
+        """A request's entries of a layer: keys and values (heads, most, head_dim), expiries (heads, most).
+
+        Places that hold no entry are zeros: what lies there is another request's, and may not be finite.
+        """
         lists = self.lists
         most = int(lists.lens[slot, layer].max())
         table = lists.page_table[slot, layer, :, : -(-most // lists.page_tokens)].long()
         keys, values = self.pages.read(table.flatten())
         shape = (lists.heads, table.shape[1] * lists.page_tokens, keys.shape[-1])
-        expiry = lists.expiry[table].flatten(1)
-        return keys.reshape(shape)[:, :most], values.reshape(shape)[:, :most], expiry[:, :most]
+        expiry = lists.expiry[table].flatten(1)[:, :most]
+        empty = (torch.arange(most, device=table.device) >= lists.lens[slot, layer][:, None])[..., None]
+        keys, values = keys.reshape(shape)[:, :most], values.reshape(shape)[:, :most]
+        return keys.masked_fill(empty, 0), values.masked_fill(empty, 0), expiry
 
     def _rewrite(
         self,

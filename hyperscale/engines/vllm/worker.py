@@ -1,16 +1,19 @@
 """One worker's side of the channel: requests to slots, a step's work, and the report of it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from hyperscale.engines.vllm.book import Grant
 from hyperscale.engines.vllm.lists import Lists
-from hyperscale.engines.vllm.messages import Grants, Ran, Report
 from hyperscale.engines.vllm.ragged import Pages, Ragged
 from hyperscale.engines.vllm.rules import make
-from hyperscale.engines.vllm.spec import RaggedSpec
+
+if TYPE_CHECKING:
+    from hyperscale.engines.vllm.spec import RaggedSpec
 
 
 @dataclass
@@ -34,6 +37,24 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Ran:
+    """What one request did in a step.
+
+    Attributes:
+        generation: See `Grant`.
+        covered: Tokens processed so far.
+        pages: High-water mark of its pages.
+        lives: Live entries, summed over this worker's rows, at each of the last positions before ``covered``; none of
+            positions in front of the prompt's last.
+    """
+
+    generation: int
+    covered: int
+    pages: int
+    lives: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class _Place:
     slot: int
     generation: int
@@ -52,7 +73,7 @@ class Worker:
         self._step: Step | None = None
 
     @classmethod
-    def of(cls, vllm_config: Any, spec: RaggedSpec, cache: Tensor) -> "Worker":
+    def of(cls, vllm_config: Any, spec: "RaggedSpec", cache: Tensor) -> "Worker":
         """Set up a worker around the cache tensor that vLLM has allocated, and make it the process's.
 
         Args:
@@ -78,13 +99,13 @@ class Worker:
         cls.current = cls(Ragged(lists, rule, _pages(cache)))
         return cls.current
 
-    def begin(self, news: Grants) -> None:
-        """A step's news from the scheduler."""
+    def begin(self, grants: Sequence[Grant], gone: Sequence[str], scheduled: Mapping[str, tuple[int, int]]) -> None:
+        """A step's news from the scheduler: see `Book.grants`, and request to (generation, tokens of the step)."""
         lists = self.ragged.lists
-        for request in news.gone:
+        for request in gone:
             if place := self._places.pop(request, None):
                 lists.close(place.slot)
-        for grant in news.grants:
+        for grant in grants:
             place = self._places.get(grant.request)
             if place is None or place.generation != grant.generation:
                 if place is not None:
@@ -93,7 +114,7 @@ class Worker:
                 slot = lists.open(grant.added[0], (demand.prompt, demand.new_tokens, demand.key))
                 place = self._places[grant.request] = _Place(slot, grant.generation)
             lists.grant(place.slot, grant.kept, grant.added)
-        self._scheduled, self._step = news.scheduled, None
+        self._scheduled, self._step = dict(scheduled), None
 
     def resolve(self, step: Step) -> Step:
         """Find the slots of a step's requests, once."""
@@ -103,11 +124,11 @@ class Worker:
             self._step = step
         return step
 
-    def report(self) -> Report:
-        """What the step did; the pages that it left empty go back first."""
+    def report(self) -> dict[str, Ran]:
+        """What the step did, by request; the pages that it left empty go back first."""
         lists, step, ran = self.ragged.lists, self._step, {}
         if step is None:
-            return Report({})
+            return {}
         order = {slot: index for index, slot in enumerate(step.slots)}
         for request, (generation, _) in self._scheduled.items():
             place = self._places[request]
@@ -117,7 +138,7 @@ class Worker:
             lives = self._lives(step, index, place.slot)
             ran[request] = Ran(generation, covered, int(lists.bump[place.slot]), lives)
         self._step = None
-        return Report(ran)
+        return ran
 
     def _lives(self, step: Step, index: int, slot: int) -> tuple[int, ...]:
         """Live entries at each of the step's positions from the prompt's last on."""
