@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hyperscale.engines.vllm.options import KEY
+from hyperscale.engines.vllm.options import KEY, PAGE_TOKENS
 from hyperscale.engines.vllm.plugin import FAMILIES, architecture
 from hyperscale.engines.vllm.versions import METHODS
 from hyperscale.errors import MethodError, ModelError
@@ -12,9 +12,6 @@ from hyperscale.methods.base import Method
 
 DRAWS = "hyperscale_draw"
 """Where a request's settings for `hyperscale.engines.vllm.draws` stand in ``SamplingParams.extra_args``."""
-
-PAGE_TOKENS = 32
-"""N: coarser superblocks would cost short requests more than they save the scheduler."""
 
 
 def check_method(method: Method) -> None:

@@ -10,6 +10,9 @@ from hyperscale.errors import EngineError
 KEY = "hyperscale"
 """Where the options stand in vLLM's ``additional_config``."""
 
+PAGE_TOKENS = 32
+"""N, unless the user chooses: coarser superblocks cost short requests more than they save the scheduler."""
+
 RULES = ("none", "dms", "window", "random")
 
 

@@ -5,7 +5,7 @@ from typing import Any
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 
 from hyperscale.engines.vllm import backends
-from hyperscale.engines.vllm.options import Options
+from hyperscale.engines.vllm.options import PAGE_TOKENS, Options
 from hyperscale.errors import EngineError
 
 CONNECTOR = "RaggedConnector"
@@ -31,7 +31,11 @@ class Ragged(VerifyAndUpdateConfig):
             vllm_config.kv_transfer_config = KVTransferConfig(
                 kv_connector=CONNECTOR, kv_connector_module_path=MODULE, kv_role="kv_both"
             )
-        vllm_config.cache_config.enable_prefix_caching = False
+        cache = vllm_config.cache_config
+        cache.enable_prefix_caching = False
+        if not getattr(cache, "user_specified_block_size", False):
+            # vLLM's default on the CPU is four times that, too coarse for superblocks of every layer and head.
+            cache.block_size, cache.user_specified_block_size = PAGE_TOKENS, True
         ops = vllm_config.compilation_config.splitting_ops
         if ops is not None and "vllm::hyperscale_attention" not in ops:
             ops.append("vllm::hyperscale_attention")
