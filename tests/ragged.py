@@ -67,7 +67,7 @@ def anything(lists, options, expiry):
 
 
 def check_pages(lists, slots):
-    """No page is in two places, every page belongs to the request, and no list has pages it does not need and cannot."""
+    """No page is in two places, every page belongs to its request, and every list has pages for its entries."""
     seen = set()
     for slot in slots:
         supply = set(lists.supply[slot, : int(lists.supplied[slot])].tolist())

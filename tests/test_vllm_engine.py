@@ -1,8 +1,9 @@
 """The vLLM engine against the torch engine and stock vLLM, on the built-in model: same chains, same costs."""
 
 import pytest
-from vllm_engines import GREEDY, entry_bytes, needs_vllm, requests, same, torch_chains, vllm_chains
+from vllm_engines import GREEDY, entry_bytes, loaded, needs_vllm, path, requests, same, torch_chains, vllm_chains
 
+from hyperscale import methods
 from hyperscale.engines.base import Sampling
 from hyperscale.errors import EngineError
 
@@ -95,9 +96,7 @@ def test_stop_strings():
 
 
 def test_watching_changes_nothing():
-    from hyperscale import methods
     from hyperscale.engines.vllm.engine import VllmEngine
-    from vllm_engines import path
 
     glimpses = []
     engine = VllmEngine(path("dms8"), methods.create("dms", cr=8), batch_size=8)
@@ -132,8 +131,6 @@ def test_controls():
 
 
 def loaded_window(name):
-    from vllm_engines import loaded
-
     return loaded(name)[0].config.dms_window_size
 
 

@@ -1,7 +1,8 @@
-"""The mechanism of the vLLM engine without vLLM: book, allocator and attention against brute force, over random runs."""
+"""The mechanism of the vLLM engine without vLLM: book, allocator and attention against brute force, at random."""
 
 import random
 from collections import deque
+from itertools import pairwise
 
 import pytest
 import torch
@@ -52,9 +53,7 @@ class World:
         self.book = Book(size, N, self.pool, options, chunk)
         if bound:
             self.book.needed = bound(self.book.needed)
-        lists = Lists(
-            layers=self.layers, heads=self.heads, page_tokens=N, blocks=blocks, slots=6, max_tokens=100
-        )
+        lists = Lists(layers=self.layers, heads=self.heads, page_tokens=N, blocks=blocks, slots=6, max_tokens=100)
         pages = TensorPages(blocks * size, N, DIM)
         self.worker = Worker(Ragged(lists, anything(lists, options, self.expiry), pages))
         self.lag, self.bursts, self.chunk = lag, bursts, chunk
@@ -86,7 +85,7 @@ class World:
         self.requests[name] = {"prompt": prompt, "total": total, "done": 0, "keys": empty, "values": empty}
 
     def schedule(self):
-        """What vLLM's scheduler does: the running first, preempting the last where it does not fit; then the waiting."""
+        """What vLLM's scheduler does: the running first, preempting the last where it must, then the waiting."""
         step, budget = {}, self.chunk
         running = [name for name in self.requests if name in self.book.held]
         while running and budget:
@@ -150,7 +149,7 @@ class World:
         live = dict.fromkeys(step, 0)
         for layer in range(self.layers):
             self.attend(layer, step, described, data, live)
-        for (name, tokens), end in zip(step.items(), covered, strict=True):
+        for name, end in zip(step, covered, strict=True):
             self.requests[name]["done"] = end
         check_pages(self.worker.ragged.lists, [place.slot for place in self.worker._places.values()])
         report = self.worker.report()
@@ -238,13 +237,16 @@ def test_superblocks_return_while_a_request_runs():
         assert step
         if request["done"] == 79:
             break
-    assert any(b < a for a, b in zip(held, held[1:], strict=False))
+    assert any(b < a for a, b in pairwise(held))
 
 
 def test_a_bound_that_is_too_low_is_noticed():
     def lower(needed):
         return lambda holding, tokens: max(needed(holding, tokens) - 1, 1)
 
-    with pytest.raises(AssertionError, match="over-commit"):
+    def runs():
         for seed in range(10):
             World(seed, bursts=False, lag=0, bound=lower).run(60)
+
+    with pytest.raises(AssertionError, match="over-commit"):
+        runs()

@@ -11,7 +11,21 @@ from hyperscale import config, results
 from hyperscale.engines.vllm import versions
 from hyperscale.errors import ConfigError, EngineError
 
-RUN = ("run", "--model", "mini", "--task", "mini_aime", "--limit", "2", "--cr", "8", "--length", "64", "--budget", "all")
+RUN = (
+    "run",
+    "--model",
+    "mini",
+    "--task",
+    "mini_aime",
+    "--limit",
+    "2",
+    "--cr",
+    "8",
+    "--length",
+    "64",
+    "--budget",
+    "all",
+)
 
 
 @pytest.fixture
@@ -83,7 +97,9 @@ def test_steering_is_refused(more):
 
 def test_a_vllm_that_nobody_has_tried_is_refused(monkeypatch):
     monkeypatch.setattr(versions, "installed", lambda: "0.29.1")
-    with pytest.raises(EngineError, match=r"0\.29\.1 is installed, and the hyperscale plugin knows 0\.26\.0 and 0\.32\.0"):
+    with pytest.raises(
+        EngineError, match=r"0\.29\.1 is installed, and the hyperscale plugin knows 0\.26\.0 and 0\.32\.0"
+    ):
         config.resolve(config.make({"engine": "vllm"}))
     monkeypatch.setattr(versions, "installed", lambda: None)
     with pytest.raises(EngineError, match="not installed"):
