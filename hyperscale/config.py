@@ -46,6 +46,7 @@ class RunConfig(BaseModel):
         params: Method name to parameters beyond the CR.
         pin_prompt: Whether the prompt is never evicted, for every method with such a parameter; `resolve` moves it into
             ``params``. Each method's own default if None.
+        engine: What generates: ``torch``, or ``vllm`` where it is installed (docs/vllm.md).
         device: Where the model runs; ``auto`` is CUDA where there is one.
         dtype: Of the weights; ``auto`` is float32 on the CPU, bfloat16 on CUDA.
         kv_dtype: What the cache keeps keys and values in; ``auto`` is ``dtype``.
@@ -80,6 +81,7 @@ class RunConfig(BaseModel):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     params: dict[str, dict[str, Any]] = {}
     pin_prompt: bool | None = None
+    engine: Literal["torch", "vllm"] = "torch"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     kv_dtype: Literal["auto", "fp8", "int8", "int4"] = "auto"
@@ -106,6 +108,7 @@ class RunConfig(BaseModel):
             "extend": 0,
             "force_answer": 0,
             "kv_dtype": "auto",
+            "engine": "torch",
         }
         if not self.extend:
             unused["extend_word"] = self.extend_word
@@ -133,7 +136,9 @@ class RunConfig(BaseModel):
         for label, number in (("t", self.temperature), ("p", self.top_p)):
             if number is not None:
                 parts.append(f"{label}{number:g}")
-        parts += [value for value in (self.device, self.dtype, self.predict) if value != "auto"]
+        parts += [
+            value for value in (self.engine, self.device, self.dtype, self.predict) if value not in ("auto", "torch")
+        ]
         parts += [f"kv{self.kv_dtype}"] if self.kv_dtype != "auto" else []
         parts += [
             hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:6]
@@ -200,6 +205,7 @@ def resolve(config: RunConfig) -> RunConfig:
     if unused := sorted(set(config.task_params) - set(tasks)):
         raise ConfigError(f"task_params.{unused[0]}: {unused[0]!r} is no task of this run ({', '.join(tasks)})")
     _check_strategy(config)
+    _check_engine(config)
     named = config.budget in budgets.available()
     grid = budgets.Grid.load(config.grid or (config.budget if named else model.grid))
     budget = budgets.Grid.load(config.budget).budget if named else config.budget
@@ -226,6 +232,25 @@ def _offered(model: models.Model, methods: tuple[str, ...]) -> tuple[float, ...]
     """Ratios at which the model has all the retrofits that are asked for; those of DMS if none is."""
     asked = [tuple(model.retrofits[name]) for name in methods if name in model.retrofits] or [tuple(model.dms)]
     return tuple(cr for cr in asked[0] if all(cr in each for each in asked))
+
+
+def _check_engine(config: RunConfig) -> None:
+    """Refuse what vLLM cannot do here before anything is loaded."""
+    if config.engine != "vllm":
+        return
+    if config.extend or config.force_answer:
+        raise ConfigError(
+            "--extend and --force-answer steer chains token by token, which the vllm engine cannot: leave --engine out"
+        )
+    if config.kv_dtype != "auto":
+        raise ConfigError("--kv-dtype is the torch engine's: leave --engine vllm or --kv-dtype out")
+    from hyperscale.engines.vllm import versions
+
+    versions.check()
+    if unable := [name for name in config.methods if name not in versions.METHODS]:
+        raise ConfigError(
+            f"{unable[0]} does not run in vLLM, which runs {', '.join(versions.METHODS)}: leave --engine vllm out"
+        )
 
 
 def _check_strategy(config: RunConfig) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from hyperscale.engines.base import Chain, Engine, Glimpse, Request, Steering
+    from hyperscale.engines.vllm.engine import VllmEngine
+    from hyperscale.methods.base import Method
 
 __all__ = ["Line", "Load", "Observer", "Sample", "Weights", "execute"]
 
@@ -35,6 +37,7 @@ class Weights:
 
     def __init__(self) -> None:
         self._path, self._loaded = "", None
+        self._vllm: tuple[Arm, VllmEngine] | None = None
 
     def get(self, path: str, device: str, dtype: str) -> Any:
         """Model and tokenizer of a checkpoint."""
@@ -43,6 +46,23 @@ class Weights:
             self._loaded = _load(path, device, dtype)
             self._path = path
         return self._loaded
+
+    def vllm(self, arm: Arm, path: str, method: "Method", config: RunConfig) -> "VllmEngine":
+        """The vLLM engine with the weights and the method of an arm; it holds them itself."""
+        from hyperscale.engines.vllm.engine import VllmEngine
+
+        if self._vllm is None or self._vllm[0] != arm:
+            self.close()
+            batch_size = config.batch_size or 1
+            engine = VllmEngine(path, method, batch_size=batch_size, device=config.device, dtype=config.dtype)
+            self._vllm = arm, engine
+        return self._vllm[1]
+
+    def close(self) -> None:
+        """Stop vLLM, if it runs."""
+        if self._vllm is not None:
+            self._vllm[1].close()
+            self._vllm = None
 
 
 def execute(run: PreparedRun, folder: Path | Store, observer: Observer, weights: Weights | None = None) -> "DataFrame":
@@ -174,13 +194,15 @@ class Line:
                 yield problem, sample
 
     def _engine(self, arm: Arm) -> "Engine":
+        config, path = self._run.config, self._run.checkpoints[arm].path
+        method = self._run.methods[arm]
+        if config.engine == "vllm":
+            return self._weights.vllm(arm, path, method, config)
         from hyperscale.engines.kvpress_engine import KVPressEngine
         from hyperscale.engines.torch_engine import TorchEngine
         from hyperscale.methods.kvpress_ import KVPress
 
-        config, path = self._run.config, self._run.checkpoints[arm].path
         model, tokenizer = self._weights.get(path, config.device, config.dtype)
-        method = self._run.methods[arm]
         if isinstance(method, KVPress):
             return KVPressEngine(model, tokenizer, method)
         return TorchEngine(

@@ -94,6 +94,10 @@ class PreparedRun:
         """
         packages = {name for method in self.methods.values() for name in method.packages}
         versions = {name: version(name) for name in ("torch", "transformers", "numpy", *sorted(packages))}
+        if self.config.engine == "vllm":
+            from hyperscale.engines.vllm.versions import installed
+
+            versions["vllm"] = str(installed())
         return {
             **identity.of(
                 self.config, [items[0].task for items in self.problems.values()], self.methods, self.checkpoints

@@ -62,6 +62,9 @@ def run(
     seed: Annotated[str | None, typer.Option(help="Seeds of the sampling noise, e.g. 0,1,2. [0]")] = None,
     temperature: Annotated[float | None, typer.Option(help="Softmax temperature. [the model's]")] = None,
     top_p: Annotated[float | None, typer.Option(help="Nucleus mass. [the model's]")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="What generates: torch, or vllm where it is installed (docs/vllm.md). [torch]")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. [auto]")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16. [auto]")] = None,
     kv_dtype: Annotated[
@@ -130,6 +133,7 @@ def run(
         "seeds": arguments.numbers("--seed", seed, int),
         "temperature": temperature,
         "top_p": top_p,
+        "engine": engine,
         "device": device,
         "dtype": dtype,
         "kv_dtype": kv_dtype,
@@ -178,12 +182,13 @@ def _run(asked: "RunConfig", folder: Path, events: "Events | None") -> None:
     from hyperscale.store import Store
 
     observer: Observer = events or Display(terminal.console())
+    weights = orchestrator.Weights()
     try:
         prepared = preparation.prepare(asked, observer.stage, folder)
         with Store(folder, prepared.info()) as store:  # one lock from the pilot to the points
-            weights = orchestrator.Weights()
             prepared = pilot.settle(prepared, store, observer, weights)
             observer.planned(prepared, folder)
             orchestrator.execute(prepared, store, observer, weights)
     finally:
+        weights.close()
         observer.close()

@@ -1,0 +1,61 @@
+"""How many chains run at once in the same KV space: stock vLLM against DMS, on the built-in model and the CPU.
+
+python benchmarks/vllm_concurrency.py --problems 24 --length 384 --blocks 80
+"""
+
+import argparse
+from importlib.resources import files
+
+from hyperscale import config, methods, preparation
+from hyperscale.engines.base import Request, Sampling
+from hyperscale.engines.vllm import occupancy
+from hyperscale.engines.vllm.engine import VllmEngine
+from hyperscale.shapes import shape_of
+
+
+def main() -> None:
+    """Run every method in turn and print a table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--problems", type=int, default=24)
+    parser.add_argument("--length", type=int, default=384)
+    parser.add_argument("--blocks", type=int, default=80)
+    parser.add_argument("--chunk", type=int, default=256)
+    parser.add_argument("--reserve", type=float, default=1.0, help="reserve_output_fraction")
+    asked = parser.parse_args()
+    run = preparation.prepare(
+        config.make({"methods": ["vanilla"], "tasks": ["mini_gpqa"], "limit": asked.problems}), lambda stage: None
+    )
+    requests = [Request(item.id, 0, item.prompt_ids, asked.length) for item in run.problems["mini_gpqa"]]
+    prompts = [len(request.prompt_ids) for request in requests]
+    print(
+        f"{len(requests)} chains, prompts of {min(prompts)} to {max(prompts)} tokens, at most {asked.length} new ones"
+    )
+    print(f"{asked.blocks} blocks of 32 tokens, chunks of {asked.chunk} tokens; float32, CPU")
+    print("method      tokens  steps  most running  mean running  preemptions  peak blocks  reads a token")
+    for name, cr, folder in (("vanilla", 1, "base"), ("dms", 4, "dms4"), ("dms", 8, "dms8")):
+        weights = str(files("hyperscale") / "mini" / "weights" / folder)
+        space = (asked.blocks + 1) * 32 * shape_of("mini", weights).entry_bytes("float32")
+        engine = VllmEngine(
+            weights,
+            methods.create(name, cr=cr),
+            batch_size=len(requests),
+            kv_cache_memory_bytes=space,
+            max_model_len=max(prompts) + asked.length,
+            max_num_batched_tokens=asked.chunk,
+            options={"reserve_output_fraction": asked.reserve},
+        )
+        seen = occupancy.watch(engine._engine)
+        chains = list(engine.generate(requests, Sampling(temperature=0.8)))
+        engine.close()
+        tokens = sum(len(chain.token_ids) for chain in chains)
+        reads = sum(chain.trace.kv_reads[-1] for chain in chains) / tokens
+        mean = sum(seen.running) / seen.steps
+        print(
+            f"{name:7s}{cr:2d}x {tokens:7d} {seen.steps:6d} {max(seen.running):13d} {mean:13.1f} "
+            f"{seen.preemptions:12d} {max(seen.blocks):7d}/{seen.total} {reads:17.1f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""What scheduler and workers tell each other through the KV connector, once a step."""
+
+from dataclasses import dataclass, field
+
+from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorMetadata, KVConnectorWorkerMetadata
+
+from hyperscale.engines.vllm.book import Grant
+from hyperscale.engines.vllm.worker import Ran
+
+
+@dataclass
+class Grants(KVConnectorMetadata):
+    """Scheduler to workers, before a step.
+
+    Attributes:
+        grants: Requests whose superblocks have changed.
+        gone: Requests that hold nothing any more.
+        scheduled: Request to (generation, tokens of this step).
+    """
+
+    grants: list[Grant]
+    gone: list[str]
+    scheduled: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+
+@dataclass
+class Report(KVConnectorWorkerMetadata):
+    """Workers to scheduler, after a step."""
+
+    ran: dict[str, Ran]
+
+    def aggregate(self, other: KVConnectorWorkerMetadata) -> "Report":
+        """One report of two tensor-parallel ranks: the most pages, and the entries of both."""
+        assert isinstance(other, Report)
+        merged = {}
+        for request, mine in self.ran.items():
+            theirs = other.ran[request]
+            assert (mine.generation, mine.covered) == (theirs.generation, theirs.covered), "ranks out of step"
+            lives = tuple(a + b for a, b in zip(mine.lives, theirs.lives, strict=True))
+            merged[request] = Ran(mine.generation, mine.covered, max(mine.pages, theirs.pages), lives)
+        return Report(merged)

@@ -1,0 +1,56 @@
+"""How full vLLM ran: requests at once, steps, preemptions and blocks, read from a scheduler in this process."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any
+
+
+@dataclass
+class Occupancy:
+    """What one run did to the scheduler.
+
+    Attributes:
+        steps: Steps of the engine.
+        running: Requests running after each step.
+        blocks: Blocks in use after each step, the null block not counted.
+        preempted: Request to how often it was preempted.
+        total: Blocks of the pool, likewise.
+    """
+
+    steps: int = 0
+    running: list[int] = field(default_factory=list)
+    blocks: list[int] = field(default_factory=list)
+    preempted: dict[str, int] = field(default_factory=dict)
+    total: int = 0
+
+    @property
+    def preemptions(self) -> int:
+        """All of them."""
+        return sum(self.preempted.values())
+
+
+def watch(engine: Any) -> Occupancy:
+    """Have an engine's steps counted from now on.
+
+    Args:
+        engine: An ``LLMEngine`` whose core runs in this process.
+    """
+    scheduler, found = engine.engine_core.engine_core.scheduler, Occupancy()
+    pool = scheduler.kv_cache_manager.block_pool
+    found.total = pool.num_gpu_blocks - 1
+    step: Callable[[], Any] = engine.step
+
+    @wraps(step)
+    def counted() -> Any:
+        outputs = step()
+        found.steps += 1
+        found.running.append(len(scheduler.running))
+        found.blocks.append(found.total - pool.get_num_free_blocks())
+        for request in scheduler.requests.values():
+            if request.num_preemptions:
+                found.preempted[request.request_id] = request.num_preemptions
+        return outputs
+
+    engine.step = counted
+    return found

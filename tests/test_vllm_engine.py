@@ -1,0 +1,139 @@
+"""The vLLM engine against the torch engine and stock vLLM, on the built-in model: same chains, same costs."""
+
+import pytest
+from vllm_engines import GREEDY, entry_bytes, loaded, needs_vllm, path, requests, same, torch_chains, vllm_chains
+
+from hyperscale import methods
+from hyperscale.engines.base import Sampling
+from hyperscale.errors import EngineError
+
+pytestmark = needs_vllm
+CHUNKED = {"max_num_batched_tokens": 24}
+
+
+def tight(name, blocks=18):
+    """So little memory, and so little caution, that requests are preempted."""
+    return {
+        "kv_cache_memory_bytes": blocks * 32 * entry_bytes(name),
+        "max_model_len": 512,
+        "scheduler_reserve_full_isl": False,
+    }
+
+
+def preempting(engine):
+    """Make sure that a run preempted, and that all blocks are free after it."""
+    from hyperscale.engines.vllm import occupancy
+
+    seen = occupancy.watch(engine._engine)
+
+    def check():
+        assert seen.preemptions > 0
+        assert seen.blocks[-1] == 0
+
+    return check
+
+
+def test_stock_equals_torch():
+    same(torch_chains("base", "vanilla", 1), vllm_chains("base", "vanilla", 1), name="base", method="vanilla")
+
+
+def test_eviction_off_equals_stock():
+    from hyperscale.engines.vllm.plugin import architecture
+
+    mine = {"hf_overrides": {"architectures": [architecture("qwen3")]}, "options": {"rule": "none"}}
+    stock = vllm_chains("base", "vanilla", 1)
+    for more in ({}, CHUNKED):
+        ours = vllm_chains("base", "vanilla", 1, **mine, **more)
+        assert {p: c.token_ids for p, c in ours.items()} == {p: c.token_ids for p, c in stock.items()}
+        for problem, chain in ours.items():
+            assert chain.logprob == pytest.approx(stock[problem].logprob, abs=1e-3)
+
+
+@pytest.mark.parametrize("cr", [4, 8])
+@pytest.mark.parametrize("how", ["whole prompts", "chunks", "preempted"])
+def test_dms_equals_torch(cr, how):
+    name = f"dms{cr}"
+    more = {"whole prompts": {}, "chunks": CHUNKED, "preempted": {**tight(name), "seen": preempting}}[how]
+    same(torch_chains(name, "dms", cr), vllm_chains(name, "dms", cr, **more), name=name, method="dms")
+
+
+@pytest.mark.parametrize("method", ["window", "random"])
+@pytest.mark.parametrize("rule", ["proportional", "fixed"])
+@pytest.mark.parametrize("how", ["whole prompts", "preempted"])
+def test_pinned_rules_equal_torch(method, rule, how):
+    params = (("recent", 3), ("rule", rule))
+    more = {"whole prompts": {}, "preempted": {**tight("base", 22), **CHUNKED, "seen": preempting}}[how]
+    wanted = torch_chains("base", method, 3, params)
+    same(wanted, vllm_chains("base", method, 3, params, **more), name="base", method="vanilla")
+
+
+@pytest.mark.parametrize("name", ["base", "dms8"])
+def test_drawn_chains_equal_torch(name):
+    method, cr = ("vanilla", 1) if name == "base" else ("dms", 8)
+    sampling = Sampling(temperature=0.8, top_p=0.95, seed=3)
+    wanted = torch_chains(name, method, cr, sampling=sampling)
+    found = vllm_chains(name, method, cr, sampling=sampling, **CHUNKED)
+    # A draw may fall on the other side of a boundary by rounding; that one of all chains does is unlikely.
+    assert sum(found[p].token_ids == chain.token_ids for p, chain in wanted.items()) >= len(wanted) - 1
+    alike = {p: chain for p, chain in wanted.items() if found[p].token_ids == chain.token_ids}
+    same(alike, {p: found[p] for p in alike})
+
+
+def test_another_batch_size_gives_the_same_drawn_chains():
+    sampling = Sampling(temperature=1.0, seed=1)
+    chains = [vllm_chains("dms8", "dms", 8, sampling=sampling, length=60, batch_size=n) for n in (2, 8)]
+    ids = [{problem: chain.token_ids for problem, chain in found.items()} for found in chains]
+    assert sum(ids[0][problem] == ids[1][problem] for problem in ids[0]) >= len(ids[0]) - 1
+
+
+def test_stop_strings():
+    free = torch_chains("dms8", "dms", 8)
+    text = next(iter(free.values())).text
+    sampling = Sampling(temperature=0, stop=("never there", text[60:64]))
+    wanted = torch_chains("dms8", "dms", 8, sampling=sampling)
+    assert next(iter(wanted.values())).finish == "stop"
+    same(wanted, vllm_chains("dms8", "dms", 8, sampling=sampling), name="dms8", method="dms")
+
+
+def test_watching_changes_nothing():
+    from hyperscale.engines.vllm.engine import VllmEngine
+
+    glimpses = []
+    engine = VllmEngine(path("dms8"), methods.create("dms", cr=8), batch_size=8)
+    try:
+        found = {chain.problem: chain for chain in engine.generate(requests(), GREEDY, glimpses.append)}
+    finally:
+        engine.close()
+    same(torch_chains("dms8", "dms", 8), found, name="dms8", method="dms")
+    for problem, chain in found.items():
+        mine = [glimpse for glimpse in glimpses if glimpse.request.problem == problem]
+        assert [glimpse.tokens for glimpse in mine] == list(range(1, len(chain.token_ids) + 1))
+        assert sum(glimpse.entries for glimpse in mine[1:]) == pytest.approx(chain.trace.kv_reads[-1])
+        assert max(glimpse.entries for glimpse in mine) == pytest.approx(chain.trace.peak_kv[-1])
+        assert mine[-1].text() == chain.text
+
+
+def test_in_a_process_of_its_own():
+    same(torch_chains("dms8", "dms", 8, length=40), vllm_chains("dms8", "dms", 8, length=40, own_process=True))
+
+
+def test_tensor_parallelism():
+    found = vllm_chains("dms4", "dms", 4, length=40, own_process=True, tensor_parallel_size=2)
+    same(torch_chains("dms4", "dms", 4, length=40), found)
+
+
+def test_controls():
+    """The comparisons above bite: a window that is one token longer gives other costs."""
+    wanted = torch_chains("dms8", "dms", 8)
+    window = 1 + loaded_window("dms8")
+    found = vllm_chains("dms8", "dms", 8, options={"window": window})
+    assert all(found[p].trace.kv_reads != chain.trace.kv_reads for p, chain in wanted.items())
+
+
+def loaded_window(name):
+    return loaded(name)[0].config.dms_window_size
+
+
+def test_a_request_that_is_too_long_is_refused():
+    with pytest.raises(EngineError, match="may need"):
+        vllm_chains("dms8", "dms", 8, max_model_len=128)

@@ -1,0 +1,113 @@
+"""`hyperscale run --engine vllm`: the whole line, what is refused, and what a crash leaves."""
+
+import itertools
+import json
+
+import pytest
+from commandline import caller
+from vllm_engines import needs_vllm
+
+from hyperscale import config, results
+from hyperscale.engines.vllm import versions
+from hyperscale.errors import ConfigError, EngineError
+
+RUN = (
+    "run",
+    "--model",
+    "mini",
+    "--task",
+    "mini_aime",
+    "--limit",
+    "2",
+    "--cr",
+    "8",
+    "--length",
+    "64",
+    "--budget",
+    "all",
+)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    return caller(monkeypatch, capsys, tmp_path)
+
+
+def samples(folder):
+    (run,) = results.read(folder)
+    return {results.key(s): s for s in run.samples}
+
+
+@needs_vllm
+def test_a_run_gives_what_the_torch_engine_gives(call, tmp_path):
+    for engine in ("vllm", "torch"):
+        code, _, err = call(*RUN, "--method", "vanilla,dms", "--engine", engine, "--out", tmp_path / engine)
+        assert code == 0, err
+    ours, theirs = samples(tmp_path / "vllm"), samples(tmp_path / "torch")
+    assert set(ours) == set(theirs)
+    for key, sample in ours.items():
+        assert sample["engine"] == "vllm"
+        for field in ("tokens", "text", "finish", "lengths", "kv_reads", "peak_kv", "chars", "answers", "correct"):
+            assert sample[field] == theirs[key][field], field
+    info = json.loads((tmp_path / "vllm" / "run.json").read_text())
+    assert info["config"]["engine"] == "vllm"
+    assert info["versions"]["vllm"] == versions.installed()
+    assert "engine" not in json.loads((tmp_path / "torch" / "run.json").read_text())["config"]
+    # The folder belongs to one engine.
+    code, _, err = call(*RUN, "--method", "vanilla,dms", "--out", tmp_path / "vllm")
+    assert code == 2
+    assert "engine" in err
+
+
+@needs_vllm
+@pytest.mark.parametrize("error", [RuntimeError("a kernel failed"), MemoryError("out of memory")])
+def test_a_crash_is_one_line_and_the_run_resumes(call, tmp_path, monkeypatch, error):
+    from hyperscale.engines.vllm.worker import Worker
+
+    arguments = (*RUN, "--method", "dms", "--engine", "vllm", "--batch-size", "2", "--out", tmp_path / "run")
+    steps, report = itertools.count(), Worker.report
+
+    def failing(self):
+        if next(steps) == 150:
+            raise error
+        return report(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Worker, "report", failing)
+        code, _, err = call(*arguments)
+    assert code == 2
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("error: vLLM stopped")
+    assert "finished chains are kept" in last
+    assert ("--batch-size" in last) == isinstance(error, MemoryError)
+    kept = samples(tmp_path / "run")
+    assert kept
+    code, _, err = call(*arguments)
+    assert code == 0, err
+    whole = samples(tmp_path / "run")
+    assert len(whole) > len(kept)
+    assert all(whole[key] == sample for key, sample in kept.items())
+
+
+@pytest.mark.parametrize("more", [{"extend": 1}, {"force_answer": 8}])
+def test_steering_is_refused(more):
+    with pytest.raises(ConfigError, match="steer chains"):
+        config.resolve(config.make({"engine": "vllm", **more}))
+
+
+def test_a_vllm_that_nobody_has_tried_is_refused(monkeypatch):
+    monkeypatch.setattr(versions, "installed", lambda: "0.29.1")
+    with pytest.raises(
+        EngineError, match=r"0\.29\.1 is installed, and the hyperscale plugin knows 0\.26\.0 and 0\.32\.0"
+    ):
+        config.resolve(config.make({"engine": "vllm"}))
+    monkeypatch.setattr(versions, "installed", lambda: None)
+    with pytest.raises(EngineError, match="not installed"):
+        config.resolve(config.make({"engine": "vllm"}))
+
+
+def test_the_engine_tells_folders_apart():
+    torch, vllm = config.make({}), config.make({"engine": "vllm"})
+    assert torch.folder_name() != vllm.folder_name()
+    assert torch.compared() != vllm.compared()
+    assert "engine" not in torch.compared()
