@@ -18,14 +18,12 @@ from hyperscale.engines.vllm import (  # noqa: E402
     kernels_seen,
     kernels_update,
     kernels_write,
+    rules,
 )
+from hyperscale.engines.vllm.lists import Lists  # noqa: E402
+from hyperscale.engines.vllm.options import Options  # noqa: E402
 from hyperscale.engines.vllm.paged import Chunks, Decodes, Pool  # noqa: E402
-
-ABSENT = "the mechanism of the CPU is not in this checkout"
-Lists = pytest.importorskip("hyperscale.engines.vllm.lists", reason=ABSENT).Lists
-Options = pytest.importorskip("hyperscale.engines.vllm.options", reason=ABSENT).Options
-Ragged = pytest.importorskip("hyperscale.engines.vllm.ragged", reason=ABSENT).Ragged
-rules = pytest.importorskip("hyperscale.engines.vllm.rules", reason=ABSENT)
+from hyperscale.engines.vllm.ragged import Ragged  # noqa: E402
 
 DEVICE = "cuda" if CUDA else "cpu"
 LAYERS, HEADS, GROUP, DIM, PAGE, SCALE = 2, 2, 2, 32, 16, 0.2

@@ -15,7 +15,7 @@ DRAWS = "hyperscale_draw"
 
 
 def check_method(method: Method) -> None:
-    """Refuse methods that have no expiry rule here.
+    """Refuse methods that have no expiry rule here, and settings that theirs does not know.
 
     Raises:
         MethodError: It is one.
@@ -24,6 +24,8 @@ def check_method(method: Method) -> None:
         raise MethodError(
             f"{method.name} does not run in vLLM, which runs {', '.join(METHODS)}: leave --engine vllm out"
         )
+    if method.params().get("pin_prompt") is False:
+        raise MethodError(f"{method.name} pins the prompt in vLLM: leave --no-pin-prompt or --engine vllm out")
 
 
 def engine_args(

@@ -5,8 +5,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-NEVER = 2**31 - 1
-"""Expiry of an entry that is kept for good."""
+from hyperscale.engines.vllm.lists import NEVER
+
+__all__ = ["NEVER", "Chunks", "Decodes", "Pool", "Tables"]
 
 
 class Tables(Protocol):
