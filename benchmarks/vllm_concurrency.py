@@ -31,7 +31,7 @@ def main() -> None:
         f"{len(requests)} chains, prompts of {min(prompts)} to {max(prompts)} tokens, at most {asked.length} new ones"
     )
     print(f"{asked.blocks} blocks of 32 tokens, chunks of {asked.chunk} tokens; float32, CPU")
-    print("method      tokens  steps  most running  mean running  preemptions  peak blocks  reads a token")
+    print("method      tokens  steps  most running  mean if some wait  preemptions  peak blocks  reads a token")
     for name, cr, folder in (("vanilla", 1, "base"), ("dms", 4, "dms4"), ("dms", 8, "dms8")):
         weights = str(files("hyperscale") / "mini" / "weights" / folder)
         space = (asked.blocks + 1) * 32 * shape_of("mini", weights).entry_bytes("float32")
@@ -49,9 +49,8 @@ def main() -> None:
         engine.close()
         tokens = sum(len(chain.token_ids) for chain in chains)
         reads = sum(chain.trace.kv_reads[-1] for chain in chains) / tokens
-        mean = sum(seen.running) / seen.steps
         print(
-            f"{name:7s}{cr:2d}x {tokens:7d} {seen.steps:6d} {max(seen.running):13d} {mean:13.1f} "
+            f"{name:7s}{cr:2d}x {tokens:7d} {seen.steps:6d} {max(seen.running):13d} {seen.crowded:17.1f} "
             f"{seen.preemptions:12d} {max(seen.blocks):7d}/{seen.total} {reads:17.1f}",
             flush=True,
         )

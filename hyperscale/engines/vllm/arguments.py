@@ -69,6 +69,7 @@ def engine_args(
         "block_size": PAGE_TOKENS,
         "enable_prefix_caching": False,
         "disable_log_stats": True,
+        "use_tqdm_on_load": False,
         "seed": 0,
     }
     if device == "cpu":

@@ -1,6 +1,8 @@
 """The harness's engine on vLLM: requests in, finished chains out, costs as the ledger defines them."""
 
 import os
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -87,7 +89,7 @@ class VllmEngine(Engine):
         args = engine_args(path, method, batch_size=batch_size, device=device, dtype=dtype, vocabulary=vocabulary)
         args["additional_config"]["hyperscale"] |= more.pop("options", {})
         self._draws = device == "cpu"
-        self._engine = _start(args | more, device == "cuda" if own_process is None else own_process)
+        self._engine = _start(args | more, device == "cuda" if own_process is None else own_process, device == "cpu")
         self._longest: int = self._engine.model_config.max_model_len
         self._numbers = 0
 
@@ -237,7 +239,7 @@ class _Checkpoint:
             self.generation_config = GenerationConfig.from_pretrained(path)
 
 
-def _start(args: dict[str, Any], own_process: bool) -> Any:
+def _start(args: dict[str, Any], own_process: bool, cpu: bool) -> Any:
     """Start vLLM's engine.
 
     Raises:
@@ -246,8 +248,12 @@ def _start(args: dict[str, Any], own_process: bool) -> Any:
     # Read by vLLM while it is imported or started. Binding threads to cores would bind the harness's too.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if own_process else "0"
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "CRITICAL")  # what stops it comes as one line of ours
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    if cpu and "triton" not in sys.modules:
+        # Useless on the CPU, and it ends the process with a hundred lines about its own leaks.
+        sys.modules["triton"] = None  # type: ignore[assignment]
+    warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
     try:
         from vllm import EngineArgs, LLMEngine
 

@@ -13,6 +13,7 @@ class Occupancy:
     Attributes:
         steps: Steps of the engine.
         running: Requests running after each step.
+        waiting: Requests that wait for room, likewise.
         blocks: Blocks in use after each step, the null block not counted.
         preempted: Request to how often it was preempted.
         total: Blocks of the pool, likewise.
@@ -20,6 +21,7 @@ class Occupancy:
 
     steps: int = 0
     running: list[int] = field(default_factory=list)
+    waiting: list[int] = field(default_factory=list)
     blocks: list[int] = field(default_factory=list)
     preempted: dict[str, int] = field(default_factory=dict)
     total: int = 0
@@ -28,6 +30,12 @@ class Occupancy:
     def preemptions(self) -> int:
         """All of them."""
         return sum(self.preempted.values())
+
+    @property
+    def crowded(self) -> float:
+        """Mean number of requests that run while others wait for room: what the memory holds."""
+        full = [running for running, waiting in zip(self.running, self.waiting, strict=True) if waiting]
+        return sum(full) / max(len(full), 1)
 
 
 def watch(engine: Any) -> Occupancy:
@@ -46,6 +54,7 @@ def watch(engine: Any) -> Occupancy:
         outputs = step()
         found.steps += 1
         found.running.append(len(scheduler.running))
+        found.waiting.append(len(scheduler.waiting))
         found.blocks.append(found.total - pool.get_num_free_blocks())
         for request in scheduler.requests.values():
             if request.num_preemptions:
