@@ -34,17 +34,20 @@ def prompt_of(lens, length, dim, tag):
 @given(st.data())
 def test_rows_keep_their_contents(data):
     layers, heads, dim, slots = 2, 3, 4, 5
+    torch.manual_seed(data.draw(st.integers(0, 99)))
     cache = RaggedCache(layers, heads, dim, slots, dtype=torch.float32, device=torch.device("cpu"))
     mirror = []  # per chain [layer][head] list of the first component of each entry, in slot order
     tag = 0
     for _ in range(data.draw(st.integers(3, 25))):
-        action = data.draw(st.sampled_from(["admit", "remove", "step", "step", "step"]))
+        action = data.draw(st.sampled_from(["admit", "remove", "prune", "step", "step", "step"]))
         if action == "admit" and len(mirror) < slots:
             tag += 1
             length = data.draw(st.integers(1, 140))
             shape = (layers, heads)
             seed = data.draw(st.integers(0, 99))
             lens = np.random.default_rng(seed).integers(1, length + 1, size=shape)
+            if data.draw(st.booleans()):
+                lens[:] = length
             copies = data.draw(st.integers(1, slots - len(mirror)))
             prompt = prompt_of(lens, length, dim, tag)
             cache.admit(prompt, lens, copies)
@@ -58,13 +61,32 @@ def test_rows_keep_their_contents(data):
             for target, source in zip(dst, src, strict=True):
                 mirror[target] = mirror[source]
             del mirror[len(mirror) - len(gone) :]
+        elif action == "prune" and mirror:
+            even = [c for c, held in enumerate(mirror) if len({len(r) for layer in held for r in layer}) == 1]
+            chosen = data.draw(st.lists(st.sampled_from(even), unique=True)) if even else []
+            masks = {}
+
+            def keep(layer, chains, rows, masks=masks):
+                length = int(rows.live.sum(-1).max())
+                left = torch.rand(rows.live.shape, generator=torch.Generator().manual_seed(layer)) < 0.4
+                left[..., 0] = True
+                for chain, mask in zip(chains.tolist(), left & rows.live, strict=True):
+                    masks[layer, chain] = mask
+                assert rows.keys.shape[2] >= length
+                return left & rows.live
+
+            if chosen:
+                cache.prune(chosen, keep)
+            for (layer, chain), mask in masks.items():
+                for head, row in enumerate(mirror[chain][layer]):
+                    mirror[chain][layer][head] = [x for x, stays in zip(row, mask[head].tolist()) if stays]  # noqa: B905
         elif action == "step" and mirror:
             cache.reindex()
             n = len(mirror)
             for _ in range(data.draw(st.integers(1, 40))):
                 for layer in range(layers):
                     keys = torch.randn(n, heads, dim)
-                    appends = torch.rand(n, heads) < 0.7
+                    appends = torch.rand(n, 1).expand(n, heads) < 0.7
                     lens_now = cache.lens[layer, :n]
                     slots_now = torch.where(appends, lens_now, (torch.rand(n, heads) * lens_now).long())
                     queries = torch.randn(n, heads * 2, dim)

@@ -7,7 +7,7 @@ from hyperscale.kv.trace import dense_peak, dense_reads
 def traced(prompt, tokens, checkpoints, rows=3):
     ledger = Ledger(rows, checkpoints)
     for step in range(tokens):
-        ledger.token(rows * (prompt + step))
+        ledger.token(rows * (prompt + step), rows * (prompt + step))
     return ledger.trace(lambda n: 2 * n)
 
 
@@ -26,6 +26,14 @@ def test_end_on_a_checkpoint_is_listed_once():
 def test_peak_of_prefill_counts_its_reads_do_not():
     ledger = Ledger(1, ())
     for live in (50, 20, 21):
-        ledger.token(live)
+        ledger.token(live, live)
     trace = ledger.trace(lambda n: n)
     assert (trace.kv_reads, trace.peak_kv) == ((41.0,), (50.0,))
+
+
+def test_what_is_read_and_what_is_held_count_apart():
+    ledger = Ledger(2, ())
+    for read, held in ((20, 20), (6, 22), (8, 24)):
+        ledger.token(read, held)
+    trace = ledger.trace(lambda n: n)
+    assert (trace.kv_reads, trace.peak_kv) == ((7.0,), (12.0,))

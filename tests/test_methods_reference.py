@@ -5,9 +5,9 @@ import torch
 from dense import at_random, dms, forward, keep_all, live, oldest, pinned, reads_and_peak
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from recorded import prompts, same_entries, watch
 
 from hyperscale import methods, noise
-from hyperscale.engines import batch, passes
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.torch_engine import TorchEngine
 
@@ -21,45 +21,6 @@ SHAPES = {
     "batch_size": st.integers(1, 6),
     "seed": st.integers(0, 1000),
 }
-
-
-def watch(engine, requests, sampling):
-    """Generate, keeping each decode step's logits and the keys each row held at the end of it.
-
-    Returns chains by problem, logits {problem: [per step]}, held {problem: [per step [layer][head] keys]}.
-    """
-    logits, held, chains = {}, {}, {}
-    state = batch.Batch(engine, sampling)
-    decode = state._decode
-
-    def recorded():
-        out = decode()
-        for index, chain in enumerate(state._live):
-            problem = chain.request.problem
-            logits.setdefault(problem, []).append(out[index].clone())
-            rows = [
-                [state.cache.row(layer, index, head)[0].clone() for head in range(state.cache.kv_heads)]
-                for layer in range(state.cache.layers)
-            ]
-            held.setdefault(problem, []).append(rows)
-        return out
-
-    state._decode = recorded
-    waiting = iter(requests)
-    while True:
-        with torch.inference_mode(), passes.in_force(engine.model):
-            finished = state.advance(waiting)
-        if finished is None:
-            return chains, logits, held
-        chains.update({chain.problem: chain for chain in finished})
-
-
-def prompts(lengths, vocab, seed):
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        (f"problem {i}", tuple(torch.randint(0, vocab, (prompt,), generator=generator).tolist()), new)
-        for i, (prompt, new) in enumerate(lengths)
-    ]
 
 
 def compare(model, method, batch_size, items, reference):
@@ -79,12 +40,7 @@ def compare(model, method, batch_size, items, reference):
             torch.testing.assert_close(logits[problem][step], dense[query], rtol=2e-4, atol=2e-4)
             for layer, (k, expiry) in enumerate(zip(keys, expiries, strict=True)):
                 for head, visible in enumerate(live(expiry, query)):
-                    row, want = held[problem][step][layer][head], k[head][visible]
-                    assert len(row) == len(want)
-                    distance = torch.cdist(row, want, compute_mode="donot_use_mm_for_euclid_dist")
-                    nearest = distance.argmin(1)
-                    assert sorted(nearest.tolist()) == list(range(len(want)))  # entry for entry, each once
-                    assert float(distance.min(1).values.max()) < 1e-3
+                    same_entries(held[problem][step][layer][head], k[head][visible])
         trace = chain.trace
         for length, reads, peak in zip(trace.lengths, trace.kv_reads, trace.peak_kv, strict=True):
             assert (reads, peak) == tuple(count / rows for count in reads_and_peak(expiries, prompt, length))

@@ -49,6 +49,7 @@ class Batch:
         self.cache = RaggedCache(
             len(attentions), heads, head_dim, self._slots, dtype=engine.model.dtype, device=self._device
         )
+        self._method = engine.method
         self._state = engine.method.start(Host(attentions, config, heads, self._slots, self._device))
         self._decoder = Decoder(engine.tokenizer, sampling.stop)
         self._end = end_ids(engine.model, engine.tokenizer)
@@ -58,7 +59,7 @@ class Batch:
         self._live: list[Live] = []
         self._resumed: list[tuple[Live, Snapshot]] = []
         self._next: Request | None = None
-        self._prompt: tuple[tuple[int, ...], Prompt, Tensor, Ints] | None = None
+        self._prompt: tuple[Request, Prompt, Tensor, Ints] | None = None
         # Per chain: last token, its position, noise key, tokens generated. Rows past the batch are padding.
         self._table = torch.zeros(4, -(-self._slots // _MULTIPLE) * _MULTIPLE, dtype=torch.int64, device=self._device)
 
@@ -80,13 +81,21 @@ class Batch:
         table[1] += 1
         table[3] += 1
         # The one time per step that the host waits for the device.
-        live = self.cache.lens[:, :n].sum((0, 2))
+        held = self.cache.lens[:, :n].sum((0, 2))
+        read = self.cache.read[:, :n].sum((0, 2)) if self._method.kind == "selector" else held
+        due = self._state.due(Step(table[1], self.cache.lens[:, :n]))
         full = self.cache.full(decoded)
-        parts = [tokens, live, logprobs.view(torch.int64), greedy.to(torch.int64), full.view(-1).to(torch.int64)]
+        parts = [tokens, read, held, logprobs.view(torch.int64), greedy.to(torch.int64)]
+        parts += [full.view(-1).to(torch.int64), *([] if due is None else [due.to(torch.int64)])]
         packed = torch.cat(parts).cpu().numpy()
-        self._record(*packed[: 4 * n].reshape(4, n))
+        self._record(*packed[: 5 * n].reshape(5, n))
+        filled = packed[5 * n : 5 * n + full.numel()].astype(bool).reshape(len(full), full.shape[1])
+        pruned = [] if due is None else np.flatnonzero(packed[5 * n + full.numel() :]).tolist()
+        if pruned:  # before a branch takes a copy of the chain
+            self.cache.prune(pruned, self._state.prune)
+            filled[:, self._rows_of([chain for chain in pruned if chain < decoded])] = False
         finished, gone = self._ends()
-        self._restructure(packed[4 * n :].astype(bool).reshape(len(full), full.shape[1]), decoded, gone)
+        self._restructure(filled, gone, changed=n != decoded or bool(pruned))
         return finished
 
     def _next_tokens(self, logits: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -104,7 +113,8 @@ class Batch:
         n = len(self._live)
         self._state.begin(Step(self._table[1, :n], self.cache.lens[:, :n]))
         padded = self._table[:, : -(-n // _MULTIPLE) * _MULTIPLE, None]
-        return passes.forward(self._model, passes.Decode(self._state, self.cache), padded[0], padded[1])[:n]
+        current = passes.Decode(self._state, self.cache, observed=self._method.needs_attention)
+        return passes.forward(self._model, current, padded[0], padded[1])[:n]
 
     def _admit(self, waiting: Iterator[Request]) -> list[Tensor]:
         """Fill free slots; returns the logits after each admitted chain's prompt, (chains, vocabulary) per prompt."""
@@ -117,13 +127,18 @@ class Batch:
             group = [request]
             room = self._slots - len(self._live)
             self._next = next(waiting, None)
-            while self._next and len(group) < room and self._next.prompt_ids == request.prompt_ids:
+            while self._next and len(group) < room and self._alike(self._next, request):
                 group.append(self._next)
                 self._next = next(waiting, None)
             logits.append(self._enter(group))
-            if self._next is None or self._next.prompt_ids != request.prompt_ids:
+            if self._next is None or not self._alike(self._next, request):
                 self._prompt = None
         return logits
+
+    def _alike(self, one: Request, other: Request) -> bool:
+        """Whether two chains can start from the same prefill: a rule may cut the prompt by what is to come."""
+        same_length = self._method.length_invariant or one.max_new_tokens == other.max_new_tokens
+        return same_length and one.prompt_ids == other.prompt_ids
 
     def _enter(self, group: list[Request]) -> Tensor:
         for request in group:
@@ -134,12 +149,11 @@ class Batch:
             if request.forced and len(request.forced) != request.max_new_tokens:
                 raise EngineError(f"request {request.problem}/{request.chain} must force exactly max_new_tokens tokens")
         started = perf_counter()
-        ids = group[0].prompt_ids
-        if self._prompt is None or self._prompt[0] != ids:
-            self._prompt = (ids, *self._prefill(ids))
+        room = self._steer.room if self._steer else 0
+        if self._prompt is None or not self._alike(self._prompt[0], group[0]):
+            self._prompt = (group[0], *self._prefill(group[0].prompt_ids, group[0].max_new_tokens + room))
         _, prompt, logits, lens = self._prompt
         first = len(self._live)
-        room = self._steer.room if self._steer else 0
         entrants = [
             Entrant(noise.key(self._sampling.seed, request.problem, request.chain), request.max_new_tokens + room)
             for request in group
@@ -154,22 +168,22 @@ class Batch:
             self._live.append(Live(request, ledger, started, request.max_new_tokens, steer))
         return logits.expand(len(group), -1)
 
-    def _prefill(self, ids: tuple[int, ...]) -> tuple[Prompt, Tensor, Ints]:
-        current = passes.Prefill(self._state)
+    def _prefill(self, ids: tuple[int, ...], limit: int) -> tuple[Prompt, Tensor, Ints]:
+        current = passes.Prefill(self._state, limit)
         tokens = torch.tensor([ids], device=self._device)
         positions = torch.arange(len(ids), device=self._device)[None]
         logits = passes.forward(self._model, current, tokens, positions)
         prompt = current.prompt()
         return prompt, logits, prompt.lens.cpu().numpy()
 
-    def _record(self, tokens: Ints, live: Ints, logprobs: Ints, greedy: Ints) -> None:
+    def _record(self, tokens: Ints, read: Ints, held: Ints, logprobs: Ints, greedy: Ints) -> None:
         """Book a step; log-probabilities come as the bits of float64."""
         replaced = {}
         numbers = logprobs.view(np.float64).tolist()
-        rows = zip(self._live, tokens.tolist(), live.tolist(), numbers, greedy.tolist(), strict=True)
-        for index, (chain, token, entries, logprob, best) in enumerate(rows):
+        rows = zip(self._live, tokens.tolist(), read.tolist(), held.tolist(), numbers, greedy.tolist(), strict=True)
+        for index, (chain, token, seen, entries, logprob, best) in enumerate(rows):
             chain.greedy &= bool(best)
-            if (taken := chain.take(token, entries, logprob, self._end)) != token:
+            if (taken := chain.take(token, seen, entries, logprob, self._end)) != token:
                 replaced[index] = taken
             if self._watch is not None:
                 text = partial(self._decoder.text, chain.ids)
@@ -205,14 +219,17 @@ class Batch:
             return "stop"
         return "length" if len(chain.ids) == chain.limit else None
 
+    def _rows_of(self, chains: list[int]) -> Ints:
+        """Numbers of the rows of some chains."""
+        heads = self.cache.kv_heads
+        return (np.asarray(chains, dtype=np.int64)[:, None] * heads + np.arange(heads)).ravel()
+
     def _restructure(
-        self, full: np.ndarray[tuple[int, int], np.dtype[np.bool_]], decoded: int, gone: list[int]
+        self, full: np.ndarray[tuple[int, int], np.dtype[np.bool_]], gone: list[int], changed: bool
     ) -> None:
         """Move rows that are full, release rows, go on with chains set aside; then bring the index up to date."""
-        changed = len(self._live) != decoded or bool(gone)
-        heads = self.cache.kv_heads
-        for chain in gone:
-            full[:, chain * heads : (chain + 1) * heads] = False
+        changed |= bool(gone)
+        full[:, self._rows_of([chain for chain in gone if chain * self.cache.kv_heads < full.shape[1]])] = False
         if full.any():
             self.cache.grow(full)
             changed = True

@@ -56,12 +56,13 @@ class Live:
             return self.request.forced[len(self.ids)]
         return self.pending[0] if self.pending else -1
 
-    def take(self, token: int, entries: int, logprob: float, ends: frozenset[int]) -> int:
+    def take(self, token: int, read: int, held: int, logprob: float, ends: frozenset[int]) -> int:
         """Book the token of a step.
 
         Args:
             token: The token that was given or drawn.
-            entries: Live entries in the step, as `Ledger.token` takes them.
+            read: Entries that the step read, as `Ledger.token` takes them.
+            held: Entries that lived in it.
             logprob: The token's log-probability.
             ends: Ids that end a sequence.
 
@@ -77,7 +78,7 @@ class Live:
         if self.steer and token == self.steer.end:
             self.thinking = False
         self.ids.append(token)
-        self.ledger.token(entries, None if inserted else logprob)
+        self.ledger.token(read, held, None if inserted else logprob)
         return token
 
     def _extends(self) -> bool:

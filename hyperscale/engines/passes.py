@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.prompt import Prompt, compact
-from hyperscale.methods.base import State
+from hyperscale.methods.base import State, Token
+from hyperscale.methods.look import Look
 
 _NAME = "hyperscale"
 _BLOCK = 256  # queries that prefill attends with at once: bounds memory at O(P * block)
@@ -44,32 +45,44 @@ class Pass(Protocol):
 
 
 class Prefill:
-    """One prompt alone, so that its arithmetic cannot depend on any other."""
+    """One prompt alone, so that its arithmetic cannot depend on any other; ``limit`` is L of its chains."""
 
     hidden: Tensor
 
-    def __init__(self, state: State) -> None:
-        self._state = state
+    def __init__(self, state: State, limit: int) -> None:
+        self._state, self._limit = state, limit
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
         self._lens: list[Tensor] = []
         self._expiry: list[Tensor] = []
+        self._positions: list[Tensor] = []
+        self._scores: list[Tensor] = []
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         """See `Pass.attend`; batch is 1."""
         expiry = self._state.expiry(layer, self.hidden)
-        if expiry is not None:
+        if expiry is None:
+            live, scores = self._state.keep(layer, Look(queries[0], keys[0], values[0], scale, self._limit))
+        else:
             self._expiry.append(expiry)
-        k, v, lens = compact(keys[0], values[0], expiry)
+            live, scores = expiry > keys.shape[2], None
+        k, v, lens, order = compact(keys[0], values[0], live)
         self._keys.append(k)
         self._values.append(v)
         self._lens.append(lens)
+        if order is not None:
+            self._positions.append(order)
+        if scores is not None:
+            self._scores.append(scores if order is None else scores.gather(1, order))
         return sparse_attention(queries[0], keys[0], values[0], expiry, scale).transpose(0, 1)[None]
 
     def prompt(self) -> Prompt:
         """What the pass leaves behind."""
-        expiry = torch.stack(self._expiry) if self._expiry else None
-        return Prompt(self.hidden.shape[1], self._keys, self._values, torch.stack(self._lens), expiry)
+        expiry, positions, scores = (
+            torch.stack(found) if found else None for found in (self._expiry, self._positions, self._scores)
+        )
+        length = self.hidden.shape[1]
+        return Prompt(length, self._keys, self._values, torch.stack(self._lens), expiry, positions, scores)
 
 
 class Decode:
@@ -77,14 +90,22 @@ class Decode:
 
     hidden: Tensor
 
-    def __init__(self, state: State, cache: RaggedCache) -> None:
-        self._state, self._cache = state, cache
+    def __init__(self, state: State, cache: RaggedCache, *, observed: bool = False) -> None:
+        self._state, self._cache, self._observed = state, cache, observed
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         """See `Pass.attend`; tokens is 1."""
         n = self._cache.chains
-        slots = self._state.slots(layer, self.hidden)
-        out = self._cache.attend(layer, queries[:n, :, 0], keys[:n, :, 0], values[:n, :, 0], slots, scale)
+        width = self._cache.width(layer)
+        token = Token(self.hidden, queries[:n, :, 0], keys[:n, :, 0], values[:n, :, 0], scale, width)
+        slots = self._state.slots(layer, token)
+        written = self._state.merge(layer, token)
+        chosen = self._state.select(layer, token)
+        out, weights = self._cache.attend(
+            layer, token.queries, *written, slots, scale, chosen=chosen, weighted=self._observed
+        )
+        if weights is not None:
+            self._state.observe(layer, weights)
         if n < len(queries):
             out = torch.cat([out, out.new_zeros(len(queries) - n, *out.shape[1:])])
         return out[:, None]

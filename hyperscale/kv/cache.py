@@ -1,13 +1,31 @@
 """The ragged KV cache: every (layer, chain, KV head) is a row with its own length and its own storage."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from hyperscale.kv.places import Ints, Places
-from hyperscale.kv.prompt import Prompt
+from hyperscale.kv.prompt import Prompt, front
 from hyperscale.kv.slab import Slab, capacity
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Entries of one layer of some chains, in slot order.
+
+    Attributes:
+        keys: (chains, kv_heads, slots, head_dim); stale where nothing lives.
+        values: As keys.
+        live: (chains, kv_heads, slots) bool.
+    """
+
+    keys: Tensor
+    values: Tensor
+    live: Tensor
 
 
 class RaggedCache:
@@ -21,6 +39,7 @@ class RaggedCache:
     Attributes:
         chains: Number of chains held.
         lens: (layers, chain slots, kv_heads) int64, live entries of each row; valid for the first ``chains`` slots.
+        read: As lens: entries that the last step read, where a selector chose them.
     """
 
     def __init__(
@@ -30,6 +49,7 @@ class RaggedCache:
         self.dtype, self.device = dtype, device
         self.chains = 0
         self.lens = torch.zeros(layers, slots, kv_heads, dtype=torch.int64, device=device)
+        self.read = torch.zeros_like(self.lens)
         self._places = [Places(slots * kv_heads) for _ in range(layers)]
         self._slabs: list[dict[int, Slab]] = [{} for _ in range(layers)]
         self._reading: list[list[Slab]] = []
@@ -103,6 +123,23 @@ class RaggedCache:
                 self._vacate(layer, moving, int(size))
                 self._places[layer].put(moving, target.size, places.start)
 
+    def prune(self, chains: list[int], keep: Callable[[int, Tensor, Rows], Tensor]) -> None:
+        """Keep only some entries of chains all of whose heads hold equally many; their order stays.
+
+        Args:
+            chains: Their numbers.
+            keep: Called with a layer, chains of equal capacity (int64, on the device) and their entries; returns what
+                stays, (chains, kv_heads, slots) bool.
+        """
+        heads = np.arange(self.kv_heads)
+        for layer, places in enumerate(self._places):
+            numbers = np.asarray(chains)[:, None] * self.kv_heads + heads
+            sizes = places.size[numbers]
+            assert (sizes == sizes[:, :1]).all(), "a chain to be pruned holds equally many entries in all heads"
+            for size in np.unique(sizes[:, 0]):
+                some = sizes[:, 0] == size
+                self._cut(layer, self._upload(np.asarray(chains)[some]), numbers[some], int(size), keep)
+
     def remove(self, gone: list[int]) -> tuple[list[int], list[int]]:
         """Release chains; the last chains take over the free numbers.
 
@@ -140,8 +177,23 @@ class RaggedCache:
 
     # -- one decode step --------------------------------------------------------------------------------------------
 
-    def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, slots: Tensor, scale: float) -> Tensor:
-        """Write one entry into every row of a layer, then attend to all live entries.
+    def width(self, layer: int) -> int:
+        """The most slots that any row of a layer has room for."""
+        return max((slab.size for slab in self._reading[layer]), default=0)
+
+    def attend(
+        self,
+        layer: int,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        slots: Tensor,
+        scale: float,
+        *,
+        chosen: Tensor | None = None,
+        weighted: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Write one entry into every row of a layer, then attend to all live entries, or to those that are chosen.
 
         Args:
             layer: Layer index.
@@ -151,9 +203,12 @@ class RaggedCache:
             slots: (chains, kv_heads) int64, the slot each row writes to: a live one to overwrite, or the row's length
                 to append.
             scale: Factor on the scores.
+            chosen: (chains, kv_heads, group, `width`) bool by slot, what is read; all if None. What the query heads of
+                a group read together counts once, in `read`.
+            weighted: Whether the weights are wanted.
 
         Returns:
-            (chains, query_heads, head_dim).
+            (chains, query_heads, head_dim), and the attention weights (chains, kv_heads, group, `width`) float32.
         """
         order, position, base, _ = self._index[layer].unbind(0)
         rows = order.shape[0]
@@ -165,6 +220,10 @@ class RaggedCache:
         torch.maximum(lens, slots + 1, out=lens)
         out = torch.empty_like(q)
         alive = torch.zeros((), dtype=self.dtype, device=self.device).expand(rows)
+        shape = (rows, q.shape[1], self.width(layer))
+        picked = None if chosen is None else chosen.reshape(shape).index_select(0, order)
+        read = torch.empty_like(order)
+        every = torch.zeros(shape, dtype=torch.float32, device=self.device) if weighted else None
         start = 0
         for slab in self._reading[layer]:
             n = slab.count
@@ -174,9 +233,18 @@ class RaggedCache:
             slab.values.view(-1, self.head_dim).index_copy_(0, target[here], v[here])
             slab.bias.view(-1).index_copy_(0, target[here], alive[here])
             scores = torch.baddbmm(slab.bias[:n], q[here], slab.keys[:n].transpose(1, 2), alpha=scale)
-            weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(self.dtype)
-            torch.bmm(weights, slab.values[:n], out=out[here])
-        return out.index_select(0, position).view(queries.shape)
+            if picked is not None:
+                mine = picked[here, :, : slab.size] & (slab.bias[:n] == 0)
+                read[here] = mine.any(1).sum(-1)
+                scores.masked_fill_(~mine, float("-inf"))
+            weights = torch.softmax(scores, dim=-1, dtype=torch.float32)
+            if every is not None:
+                every[here, :, : slab.size] = weights
+            torch.bmm(weights.to(self.dtype), slab.values[:n], out=out[here])
+        if picked is not None:
+            self.read[layer, : self.chains] = read.index_select(0, position).view(lens.shape)
+        found = None if every is None else every.index_select(0, position).view(*lens.shape, *shape[1:])
+        return out.index_select(0, position).view(queries.shape), found
 
     def full(self, chains: int) -> Tensor:
         """(layers, chains * kv_heads) bool on the device: rows without a free slot."""
@@ -190,6 +258,38 @@ class RaggedCache:
         if size not in slabs:
             slabs[size] = Slab(size, self.head_dim, self.dtype, self.device)
         return slabs[size]
+
+    def _cut(
+        self, layer: int, chains: Tensor, numbers: Ints, size: int, keep: Callable[[int, Tensor, Rows], Tensor]
+    ) -> None:
+        """`prune` for one layer and the chains whose rows, ``numbers`` (chains, kv_heads), live in one slab."""
+        slab, shape = self._slabs[layer][size], (*numbers.shape, size)
+        at = self._upload(self._places[layer].place[numbers.ravel()])
+        keys, values = slab.keys[at], slab.values[at]
+        live = (slab.bias[at] == 0).view(shape)
+        kept = keep(layer, chains, Rows(keys.view(*shape, -1), values.view(*shape, -1), live)).view(-1, size)
+        order = front(kept)[..., None].expand_as(keys)
+        keys, values, lens = keys.gather(1, order), values.gather(1, order), kept.sum(1)
+        self.lens[layer, chains] = lens.view(numbers.shape)
+        dead = torch.arange(size, device=self.device) >= lens[:, None]
+        bias = torch.zeros_like(slab.bias[at]).masked_fill_(dead[:, None], float("-inf"))
+        sizes = np.array([capacity(int(length)) for length in lens.cpu()])
+        for new in np.unique(sizes):
+            some = np.flatnonzero(sizes == new)
+            those, rows = self._upload(some), numbers.ravel()[some]
+            if new == size:
+                into, places = slab, at[those]
+            else:
+                into = self._slab(layer, int(new))
+                taken = into.extend(len(some))
+                places = torch.arange(taken.start, taken.stop, device=self.device)
+            into.keys[places] = keys[those, : into.size]
+            into.values[places] = values[those, : into.size]
+            into.bias[places] = bias[those, :, : into.size]
+            if new != size:
+                self._vacate(layer, rows, size)
+                self._places[layer].put(rows, int(new), taken.start)
+                at = self._upload(self._places[layer].place[numbers.ravel()])  # rows that stayed may have moved
 
     def _vacate(self, layer: int, rows: Ints, size: int) -> None:
         holes, movers = self._places[layer].vacate(rows, size)

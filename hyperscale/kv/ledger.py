@@ -40,17 +40,17 @@ class Ledger:
         other._pending, other._marks = list(self._pending), list(self._marks)
         return other
 
-    def token(self, live: int, logprob: float | None = 0.0) -> None:
-        """Count one generated token.
+    def token(self, read: int, held: int, logprob: float | None = 0.0) -> None:
+        """Count one generated token, drawn from the logits of a step: the prefill for the first, else a decode step.
 
         Args:
-            live: Live entries, over all rows, in the step whose logits the token was drawn from: the prefill for the
-                first token, whose reads do not count, a decode step for every other.
+            read: Entries that the step attended to, over all rows; the prefill's do not count.
+            held: Entries that lived in it, over all rows.
             logprob: The token's log-probability; None if it was inserted, not drawn.
         """
         if self._tokens:
-            self._reads += live
-        self._peak = max(self._peak, live)
+            self._reads += read
+        self._peak = max(self._peak, held)
         self._tokens += 1
         if logprob is None:
             self.inserted += 1

@@ -18,30 +18,41 @@ class Prompt:
         keys: Per layer (kv_heads, P, head_dim); the live entries of a head come first, in order of position.
         values: As keys.
         lens: (layers, kv_heads) int64, live entries of each head.
-        expiry: (layers, kv_heads, P) int64, first query position that no longer sees the key; None if none expires.
+        expiry: (layers, kv_heads, P) int64, by position: first query position that no longer sees the key; None if
+            none expires.
+        positions: (layers, kv_heads, P) int64, position of the entry in each slot; None if slot s holds position s.
+        scores: (layers, kv_heads, P) float32, what the method knows of the entry in each slot; None if nothing.
     """
 
     length: int
     keys: list[Tensor]
     values: list[Tensor]
     lens: Tensor
-    expiry: Tensor | None
+    expiry: Tensor | None = None
+    positions: Tensor | None = None
+    scores: Tensor | None = None
 
 
-def compact(keys: Tensor, values: Tensor, expiry: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def front(live: Tensor) -> Tensor:
+    """The order (..., slots) that brings what is live to the front and leaves it in order: index with it by gather."""
+    return torch.argsort((~live).to(torch.uint8), dim=-1, stable=True)
+
+
+def compact(keys: Tensor, values: Tensor, live: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Bring one layer's live entries to the front.
 
     Args:
         keys: (kv_heads, P, head_dim).
         values: (kv_heads, P, head_dim).
-        expiry: (kv_heads, P) or None.
+        live: (kv_heads, P) bool, or None if all are.
 
     Returns:
-        keys, values as before but reordered, and the number of live entries (kv_heads,).
+        keys, values as before but reordered, the number of live entries (kv_heads,), and the order (kv_heads, P), or
+        None if it is the old one.
     """
     heads, length, _ = keys.shape
-    if expiry is None:
-        return keys.contiguous(), values.contiguous(), torch.full((heads,), length, device=keys.device)
-    live = expiry > length
-    order = torch.argsort((~live).to(torch.uint8), dim=1, stable=True)[..., None].expand_as(keys)
-    return keys.gather(1, order), values.gather(1, order), live.sum(1)
+    if live is None:
+        return keys.contiguous(), values.contiguous(), torch.full((heads,), length, device=keys.device), None
+    order = front(live)
+    at = order[..., None].expand_as(keys)
+    return keys.gather(1, at), values.gather(1, at), live.sum(1), order

@@ -8,14 +8,15 @@ class KVTrace:
     """Costs of one chain at increasing numbers of generated tokens.
 
     Step *s* of decoding processes generated token *s* (position ``prompt + s - 1``) and attends to every live entry,
-    its own included. The last generated token is never processed, so a chain of T tokens has T - 1 decode steps and
-    a full cache reads ``sum(prompt + s for s in 1..T-1)``. Prefill reads are not counted. All figures are means over
-    layers and KV heads; a (key, value) pair counts once.
+    its own included, or to those that a selector chose. The last generated token is never processed, so a chain of T
+    tokens has T - 1 decode steps and a full cache reads ``sum(prompt + s for s in 1..T-1)``. Prefill reads are not
+    counted. All figures are means over layers and KV heads; a (key, value) pair counts once.
 
     Attributes:
         lengths: Numbers of generated tokens, ascending; the last is the chain's own length T.
         kv_reads: Cumulative decode reads of the chain cut to each length, in entries.
-        peak_kv: Largest number of live entries up to each length, in entries (the end of prefill counts).
+        peak_kv: Largest number of live entries up to each length, in entries. The end of prefill counts, after what the
+            method evicts from the prompt is gone; that happens layer by layer, so that only one layer is ever whole.
         chars: Characters of the chain's text made by the first ``lengths[i]`` tokens.
         logprobs: Sum of the log-probabilities (temperature 1) of the tokens drawn up to each length.
         inserted: Tokens up to each length that were not drawn: continuation words, see `engines.base.Steering`.

@@ -12,6 +12,7 @@ _CLASSES = {
     "dms": "hyperscale.methods.dms:DMS",
     "window": "hyperscale.methods.window:Window",
     "random": "hyperscale.methods.random_:Random",
+    "tova": "hyperscale.methods.tova:TOVA",
 }
 
 

@@ -3,9 +3,17 @@
 A `Method` is configuration: cheap, immutable, made anew for every run. `Method.start` gives the `State` that one batch
 of chains carries along; its tensors are dense in the chain dimension and the engine moves them when chains come and go.
 
-An evictor rules through two things. During prefill, each (token, head) gets an *expiry*: the first query position that
-no longer sees it. During decode, each (chain, head) names the *slot* its new entry is written to: the row's length to
-append, or a live entry's slot to evict that entry. So every row grows by one entry or by none.
+An evictor rules through up to four things, each optional but the second:
+
+- prefill: each (token, head) gets an *expiry*, the first query position that no longer sees it (`State.expiry`), or
+  the prompt is prefilled densely and cut afterwards (`State.keep`);
+- decode: each (chain, head) names the *slot* its new entry is written to (`State.slots`): the row's length to append,
+  or a live entry's slot to evict that entry. So in a step a row grows by one entry or by none;
+- between steps whole chains may be cut to fewer entries (`State.due`, `State.prune`);
+- `State.observe` shows it the attention weights of each step, if the method asks for them.
+
+A merger also changes the entry that is written (`State.merge`). A selector names the entries that are read in a step
+(`State.select`) and evicts nothing.
 """
 
 from abc import ABC, abstractmethod
@@ -17,7 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from hyperscale.errors import MethodError
+from hyperscale.kv.cache import Rows
 from hyperscale.kv.prompt import Prompt
+from hyperscale.methods.look import Look
 
 
 @dataclass(frozen=True)
@@ -70,6 +80,28 @@ class Step:
     lens: Tensor
 
 
+@dataclass(frozen=True)
+class Token:
+    """The token that one layer processes in a decode step, of every chain.
+
+    Attributes:
+        hidden: (chains or more, 1, hidden), the layer's input, before its norm; rows past the chains are padding that
+            keeps the arithmetic independent of the batch, and are to be dropped from what is computed of them.
+        queries: (chains, query_heads, head_dim), after RoPE.
+        keys: (chains, kv_heads, head_dim), after RoPE.
+        values: (chains, kv_heads, head_dim).
+        scale: Factor on the scores.
+        width: The most slots that a row of the layer has room for.
+    """
+
+    hidden: Tensor
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    scale: float
+    width: int
+
+
 class State(ABC):
     """What a method keeps for the chains in flight.
 
@@ -91,6 +123,15 @@ class State(ABC):
         """
         return None
 
+    def keep(self, layer: int, look: Look) -> tuple[Tensor | None, Tensor | None]:
+        """What of a densely prefilled prompt stays, one layer at a time, so that no more than one layer is held whole.
+
+        Returns:
+            (kv_heads, P) bool, or None to keep everything; and (kv_heads, P) float32 by position, or None, which
+            `admit` gets back as ``prompt.scores``.
+        """
+        return None, None
+
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: Prompt) -> None:  # noqa: B027  # optional
         """Set the state of chains ``first``, ``first + 1``, … that start from ``prompt``."""
 
@@ -98,17 +139,53 @@ class State(ABC):
         """Called once before each decode step."""
 
     @abstractmethod
-    def slots(self, layer: int, hidden: Tensor) -> Tensor:
+    def slots(self, layer: int, token: Token) -> Tensor:
         """Where each row of a layer writes its new entry in this step.
-
-        Args:
-            layer: Layer index.
-            hidden: (chains or more, 1, hidden), the layer's input; rows past the chains are padding that keeps the
-                arithmetic independent of the batch, and are to be dropped from what is computed of them.
 
         Returns:
             (chains, kv_heads) int64.
         """
+
+    def merge(self, layer: int, token: Token) -> tuple[Tensor, Tensor]:
+        """Key and value that are written, after `slots`: each (chains, kv_heads, head_dim)."""
+        return token.keys, token.values
+
+    def select(self, layer: int, token: Token) -> Tensor | None:
+        """What is read in this step, after `merge`.
+
+        Returns:
+            (chains, kv_heads, group, token.width) bool by slot, slots without an entry being ignored; None for all.
+        """
+        return None
+
+    def observe(self, layer: int, weights: Tensor) -> None:  # noqa: B027  # optional
+        """Attention of the step, if the method ``needs_attention``.
+
+        Args:
+            layer: Layer index.
+            weights: (chains, kv_heads, group, width) float32 by slot, 0 where there is no entry.
+        """
+
+    def due(self, step: Step) -> Tensor | None:
+        """Which chains are to be pruned before the step that comes next.
+
+        Returns:
+            (chains,) bool on the device, or None if this method never prunes.
+        """
+        return None
+
+    def prune(self, layer: int, chains: Tensor, rows: Rows) -> Tensor:
+        """What stays of some chains that are due. Tables by slot must follow, in the order `kv.prompt.front` gives.
+
+        Args:
+            layer: Layer index.
+            chains: (some,) int64, their numbers.
+            rows: Their entries.
+
+        Returns:
+            (some, kv_heads, slots) bool, False where nothing lives.
+        """
+        raise AssertionError("a state that is due must prune")
 
 
 class Method(ABC):
@@ -146,6 +223,19 @@ class Method(ABC):
     def params(self) -> dict[str, Any]:
         """The full configuration besides the name, JSON-able; kept with results."""
         return {"cr": self.cr}
+
+    def allowance(self, prompt: int, tokens: int, max_new_tokens: int) -> int | None:
+        """The most entries that a row may hold, or that a selector may read in a step, by the method's own rule.
+
+        Args:
+            prompt: P, number of prompt tokens.
+            tokens: Number of generated tokens.
+            max_new_tokens: L.
+
+        Returns:
+            Entries, or None if the rule names no number.
+        """
+        return None
 
     @abstractmethod
     def start(self, host: Host) -> State:

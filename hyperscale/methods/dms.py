@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hyperscale.errors import MethodError
 from hyperscale.kv.prompt import NEVER, Prompt
-from hyperscale.methods.base import Entrant, Host, Method, State, Step
+from hyperscale.methods.base import Entrant, Host, Method, State, Step, Token
 from hyperscale.methods.gate import GateConfig, alpha_logits
 
 
@@ -54,10 +54,10 @@ class _Delayed(State):
         self._now = (step.positions % self._ring)[:, None, None].expand(chains, heads, 1)
         self._previous = ((step.positions - 1) % self._ring)[:, None, None].expand(chains, heads, 1)
 
-    def slots(self, layer: int, hidden: Tensor) -> Tensor:
+    def slots(self, layer: int, token: Token) -> Tensor:
         lens = self._lens[layer]
         chains = len(lens)
-        verdict = alpha_logits(self._host.attentions[layer], hidden, self._gate)[:chains, 0, :, None] > 0
+        verdict = alpha_logits(self._host.attentions[layer], token.hidden, self._gate)[:chains, 0, :, None] > 0
         slot, flag = self._slot[layer, :chains], self._flag[layer, :chains]
         flag.scatter_(2, self._previous, verdict)
         leaves = flag.gather(2, self._now)[..., 0]

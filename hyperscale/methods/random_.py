@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 
 from hyperscale import noise
-from hyperscale.methods.base import Host, State, Step
-from hyperscale.methods.pinned import PinnedMethod, PinnedState
+from hyperscale.methods.base import Host, State, Step, Token
+from hyperscale.methods.budgeted import BudgetedMethod, BudgetedState
 
 
-class _RandomVictim(PinnedState):
+class _RandomVictim(BudgetedState):
     """The slots of each row's newest ``recent - 1`` entries: safe, and the recent ones together with the new entry."""
 
-    def __init__(self, method: PinnedMethod, host: Host) -> None:
+    def __init__(self, method: BudgetedMethod, host: Host) -> None:
         super().__init__(method, host)
         self._safe = method.recent - 1
         shape = (host.layers, host.slots, host.kv_heads, self._safe)
@@ -38,11 +38,11 @@ class _RandomVictim(PinnedState):
             at = (generated % self._safe)[None, :, None, None].expand(layers, chains, heads, 1)
             ring.scatter_(3, at, self._slot[..., None])
 
-    def slots(self, layer: int, hidden: Tensor) -> Tensor:
+    def slots(self, layer: int, token: Token) -> Tensor:
         return self._slot[layer]
 
 
-class Random(PinnedMethod):
+class Random(BudgetedMethod):
     """Evicts a generated entry, uniformly at random per head, whenever the budget is full.
 
     The ``recent`` newest entries are safe. The choice is a function of (seed, problem, chain, step, layer, head).

@@ -3,14 +3,14 @@
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.methods.base import Host, Method, State, Step
+from hyperscale.methods.base import Host, Method, State, Step, Token
 
 
 class _Append(State):
     def begin(self, step: Step) -> None:
         self._lens = step.lens
 
-    def slots(self, layer: int, hidden: Tensor) -> Tensor:
+    def slots(self, layer: int, token: Token) -> Tensor:
         return self._lens[layer]
 
 

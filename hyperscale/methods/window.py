@@ -6,18 +6,18 @@ import torch
 from torch import Tensor
 
 from hyperscale.kv.prompt import Prompt
-from hyperscale.methods.base import Entrant, Host, State, Step
-from hyperscale.methods.pinned import PinnedMethod, PinnedState
+from hyperscale.methods.base import Entrant, Host, State, Step, Token
+from hyperscale.methods.budgeted import BudgetedMethod, BudgetedState
 
 
-class _Recent(PinnedState):
+class _Recent(BudgetedState):
     """Slots in the order in which generated entries took them.
 
     Live generated entries are always the latest ones, so the entry that leaves was written ``live - P`` steps ago. All
     heads of a chain do the same.
     """
 
-    def __init__(self, method: PinnedMethod, host: Host) -> None:
+    def __init__(self, method: BudgetedMethod, host: Host) -> None:
         super().__init__(method, host)
         self._taken = torch.zeros(1, host.slots, 0, dtype=torch.int32, device=host.device)
         self.tensors = (self._facts, self._taken)
@@ -41,11 +41,11 @@ class _Recent(PinnedState):
         taken.scatter_(1, age, slot[:, None].to(torch.int32))
         self._slot = slot[:, None].expand(-1, self._heads)
 
-    def slots(self, layer: int, hidden: Tensor) -> Tensor:
+    def slots(self, layer: int, token: Token) -> Tensor:
         return self._slot
 
 
-class Window(PinnedMethod):
+class Window(BudgetedMethod):
     """Evicts the oldest generated entry whenever the budget is full."""
 
     name = "window"

@@ -1,0 +1,53 @@
+"""What a method may look at when a prompt has been prefilled: one layer's queries, keys and attention."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_BLOCK = 256  # queries whose weights are in memory at once
+
+
+@dataclass(frozen=True)
+class Look:
+    """One layer of a prompt, prefilled with full causal attention.
+
+    Attributes:
+        queries: (query_heads, P, head_dim), after RoPE.
+        keys: (kv_heads, P, head_dim), after RoPE.
+        values: (kv_heads, P, head_dim).
+        scale: Factor on the scores.
+        max_new_tokens: L of the chains that start from this prompt; of no meaning for length-invariant methods.
+    """
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    scale: float
+    max_new_tokens: int
+
+    @property
+    def length(self) -> int:
+        """P."""
+        return self.keys.shape[1]
+
+    def weights(self, first: int, last: int | None = None) -> Tensor:
+        """Attention weights of the queries ``first`` … ``last - 1`` (to the end by default).
+
+        Returns:
+            (kv_heads, group, queries, P) float32; 0 where a key is younger than the query.
+        """
+        length, dim = self.keys.shape[1:]
+        stop = length if last is None else last
+        grouped = self.queries.view(len(self.keys), -1, length, dim)[:, :, first:stop]
+        scores = grouped @ self.keys[:, None].transpose(2, 3) * self.scale
+        position = torch.arange(length, device=scores.device)
+        future = position > position[first:stop, None]
+        return torch.softmax(scores.masked_fill_(future, float("-inf")), dim=-1, dtype=torch.float32)
+
+    def received(self) -> Tensor:
+        """Attention that each key got, summed over all queries of the prompt and over the group: (kv_heads, P)."""
+        total = torch.zeros(self.keys.shape[:2], dtype=torch.float32, device=self.keys.device)
+        for start in range(0, self.length, _BLOCK):
+            total += self.weights(start, min(start + _BLOCK, self.length)).sum((1, 2))
+        return total

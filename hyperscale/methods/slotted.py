@@ -1,0 +1,92 @@
+"""For rules that choose among a row's entries: what is known of the entry in each slot."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from hyperscale.kv.prompt import Prompt
+from hyperscale.methods.base import Entrant, Host, Step
+from hyperscale.methods.budgeted import BudgetedMethod, BudgetedState
+
+
+class SlottedState(BudgetedState):
+    """Position, and if wanted a score, of the entry in each slot of each row.
+
+    Attributes:
+        position: (layers, chain slots, kv_heads, capacity) int32; meaningless where nothing lives.
+        score: As position, float32; of no size unless ``scored``.
+    """
+
+    def __init__(self, method: BudgetedMethod, host: Host, *, scored: bool = False) -> None:
+        super().__init__(method, host)
+        self._scored = scored
+        shape = (host.layers, host.slots, host.kv_heads, 0)
+        self.position = torch.zeros(shape, dtype=torch.int32, device=host.device)
+        self.score = torch.zeros(shape, dtype=torch.float32, device=host.device)
+        self.tensors = (self._facts, self.position, self.score)
+
+    def admit(self, first: int, entrants: Sequence[Entrant], prompt: Prompt) -> None:
+        """See `State.admit`; the prompt's scores are taken over."""
+        super().admit(first, entrants, prompt)
+        self.widen(prompt.length)
+        chains = slice(first, first + len(entrants))
+        places = torch.arange(prompt.length, device=self.position.device)
+        places = places.expand(*prompt.lens.shape, -1) if prompt.positions is None else prompt.positions
+        self.position[:, chains, :, : prompt.length] = places[:, None].to(torch.int32)
+        if self._scored:
+            self.score[:, chains] = 0
+            if prompt.scores is not None:
+                self.score[:, chains, :, : prompt.length] = prompt.scores[:, None]
+
+    def begin(self, step: Step) -> None:
+        """See `State.begin`."""
+        self.step = step
+        self.limit, self.first = self.budget(step), self.pinned(step)
+
+    def widen(self, width: int) -> None:
+        """Have room for ``width`` slots a row."""
+        more = width - self.position.shape[3]
+        if more > 0:
+            more = max(more, self.position.shape[3] // 2)
+            self.position = pad(self.position, (0, more))
+            if self._scored:
+                self.score = pad(self.score, (0, more))
+            self.tensors = (self._facts, self.position, self.score)
+
+    def write(self, layer: int, victim: Tensor, width: int) -> Tensor:
+        """Append where the budget has room, else take the victim's slot; book the new entry.
+
+        Args:
+            layer: Layer index.
+            victim: (chains, kv_heads) int64, slot that a full row gives up.
+            width: `Token.width`.
+
+        Returns:
+            (chains, kv_heads) int64, as `State.slots`.
+        """
+        self.widen(width)
+        lens = self.step.lens[layer]
+        target = torch.where(lens < self.limit[:, None], lens, victim)
+        chains = len(lens)
+        now = self.step.positions.to(torch.int32)[:, None, None].expand(*lens.shape, 1)
+        self.position[layer, :chains].scatter_(2, target[..., None], now)
+        if self._scored:
+            self.score[layer, :chains].scatter_(2, target[..., None], 0.0)
+        return target
+
+    def evictable(self, layer: int, width: int) -> Tensor:
+        """Which entries may leave when the next token comes, once this step's is written.
+
+        They live, are not pinned, and are not among the ``recent`` newest, the next token counted.
+
+        Returns:
+            (chains, kv_heads, width) bool.
+        """
+        lens = self.step.lens[layer]  # the cache has counted the new entry by now
+        position = self.position[layer, : len(lens), :, :width]
+        slot = torch.arange(width, device=position.device)
+        oldest_safe = self.step.positions + 2 - self._method.recent
+        # Pinned entries came first and are never moved.
+        return (slot < lens[..., None]) & (slot >= self.first[:, None, None]) & (position < oldest_safe[:, None, None])

@@ -1,0 +1,97 @@
+"""Every method that looks at what is attended to, against its slow reference in `rule_*`: one row of `ROWS` a method.
+
+Each example is a random model, prompts of different lengths batched together, and the method's settings. Compared are
+the logits of every step, what lives in every row entry for entry, and the ledger's reads and peak, exactly.
+"""
+
+from dataclasses import dataclass, field
+
+import pytest
+import tiny
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from recorded import prompts, same_entries, watch
+from rule_tova import TOVA
+from stepwise import run
+
+from hyperscale import methods, noise
+from hyperscale.engines.base import Request, Sampling
+from hyperscale.engines.torch_engine import TorchEngine
+
+#: A decision closer than this, relative to the numbers compared, may fall either way by rounding alone.
+CLEAR = 1e-4
+BUDGETED = {
+    "cr": st.sampled_from([1.0, 1.5, 2.0, 4.0, 8.0]),
+    "rule": st.sampled_from(["proportional", "fixed"]),
+    "recent": st.integers(1, 6),
+    "pin_prompt": st.booleans(),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method's reference and its settings."""
+
+    rule: type
+    params: dict = field(default_factory=dict)
+    examples: int = 25
+
+
+ROWS = {
+    "tova": Row(TOVA, {**BUDGETED, "per": st.sampled_from(["layer", "head"])}),
+}
+MODELS = {
+    "family": st.sampled_from(["qwen3", "qwen2", "llama"]),
+    "layers": st.integers(1, 2),
+    "kv_heads": st.sampled_from([1, 2, 3]),
+    "group": st.sampled_from([1, 2, 4]),
+    "head_dim": st.sampled_from([4, 8, 16]),
+    "seed": st.integers(0, 1000),
+}
+LENGTHS = st.lists(st.tuples(st.integers(1, 70), st.integers(1, 45)), min_size=1, max_size=4)
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_agrees_with_its_reference(name):
+    row = ROWS[name]
+
+    @settings(max_examples=row.examples, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+    @given(st.fixed_dictionaries(MODELS), LENGTHS, st.integers(1, 5), st.fixed_dictionaries(row.params))
+    def check(shape, lengths, batch_size, params):
+        shape = dict(shape)
+        heads = shape["kv_heads"] * shape.pop("group")
+        model = tiny.model(**shape, heads=heads, width=32, ff=48)
+        compare(model, methods.create(name, **params), row.rule, batch_size, prompts(lengths, 63, shape["seed"]))
+
+    check()
+
+
+def compare(model, method, rule, batch_size, items):
+    engine = TorchEngine(model, tiny.Characters(64), method, batch_size=batch_size)
+    requests = [Request(problem, 0, ids, new, tuple(range(1, new + 1, 7))) for problem, ids, new in items]
+    chains, logits, held = watch(engine, requests, Sampling(temperature=1.0, seed=5))
+    config = model.config
+    rows = config.num_hidden_layers * config.num_key_value_heads
+    for problem, ids, new in items:
+        chain, prompt = chains[problem], len(ids)
+        reference = rule(
+            method, prompt, new, config.num_hidden_layers, config.num_key_value_heads, noise.key(5, problem, 0)
+        )
+        with torch.inference_mode():
+            wanted, live, read = run(model, [*ids, *chain.token_ids[:-1]], prompt, reference)
+        assume(min(reference.margins, default=1.0) > CLEAR)
+        before = sum(len(row) for layer in reference.start for row in layer)
+        for step, expected in enumerate(wanted):
+            torch.testing.assert_close(logits[problem][step], expected, rtol=2e-4, atol=2e-4)
+            for layer, heads in enumerate(live[step]):
+                for head, row in enumerate(heads):
+                    same_entries(held[problem][step][layer][head], reference.keys[layer][head][row])
+        sizes = [sum(len(row) for layer in step for row in layer) for step in live]
+        for length, reads, peak in zip(chain.trace.lengths, chain.trace.kv_reads, chain.trace.peak_kv, strict=True):
+            assert reads == sum(read[: length - 1]) / rows
+            assert peak == max([before, *sizes[: length - 1]]) / rows
+        allowed = method.allowance(prompt, len(chain.token_ids), new)
+        if allowed is not None:
+            most = max(read, default=0) if method.kind == "selector" else max(sizes, default=0)
+            assert most <= allowed * rows
