@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from recorded import prompts, watch
+from rule_dmc import DMC
 from test_engine_steering import SIZE, Marks
 from test_methods_matrix import ROWS
 
@@ -92,7 +93,7 @@ def settings_of(name):
 @pytest.mark.parametrize("kind", QUANTISED)
 @pytest.mark.parametrize("name", sorted(methods.available()))
 def test_every_method_agrees_with_rounding_each_entry_as_it_is_written(name, kind, monkeypatch):
-    model = tiny.with_gates(tiny.model(heads=4, kv_heads=2, head_dim=8, seed=3), window=6)
+    model = DMC.prepare(tiny.with_gates(tiny.model(heads=4, kv_heads=2, head_dim=8, seed=3), window=6), 1)
     method = methods.create(name, **settings_of(name))
     items = prompts([(40, 45), (9, 30), (40, 12), (3, 50)], 63, 7)
     found = []

@@ -132,7 +132,7 @@ def test_the_list_says_what_each_method_is(run):
         flat = " ".join(" ".join(lines[at:end]).split())
         assert " ".join(about.source.split()[-2:]) in flat
         assert all(f"{key}=" in flat for key in about.params)
-    assert methods.describe("dms").needs == ("gates",)
+    assert methods.describe("dms").needs == ("a dms checkpoint",)
     assert methods.describe("tova").needs == ("attention",)
     assert not methods.describe("tova").length_invariant
 

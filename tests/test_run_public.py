@@ -84,7 +84,7 @@ def test_mistakes_about_data(run, tmp_path):
         (("--task", "aime24", "--data", "nowhere.jsonl"), "no file or folder"),
         (("--task", "aime24"), "aime24 needs the data set HuggingFaceH4/aime_2024"),
         (("--task", "aime24", "--task-param", "aime24.release=1"), "no parameter 'release'"),
-        (("--task", "aime24", "--task-param", "release=1"), "write task.parameter=value"),
+        (("--task", "aime24", "--task-param", "release=1"), "write name.parameter=value"),
         (("--task", "aime24", "--task-param", "livecodebench.release=1"), "is no task of this run"),
         (("--gpu", "H100"), "--gpu goes with --dry-run"),
     ):

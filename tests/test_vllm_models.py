@@ -157,6 +157,7 @@ REFUSED = {
         {"speculative_config": {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2}},
         "speculative decoding",
     ),
+    "block size": ({"block_size": 16}, "multiples of 32"),
     "connector": (
         {"kv_transfer_config": {"kv_connector": "ExampleConnector", "kv_role": "kv_both"}},
         "another KV connector",

@@ -9,7 +9,7 @@ from vllm_engines import needs_vllm
 
 from hyperscale import config, results
 from hyperscale.engines.vllm import versions
-from hyperscale.errors import ConfigError, EngineError
+from hyperscale.errors import ConfigError, EngineError, MethodError
 
 RUN = (
     "run",
@@ -89,6 +89,7 @@ def test_a_crash_is_one_line_and_the_run_resumes(call, tmp_path, monkeypatch, er
     assert all(whole[key] == sample for key, sample in kept.items())
 
 
+@needs_vllm
 @pytest.mark.parametrize("more", [{"extend": 1}, {"force_answer": 8}])
 def test_steering_is_refused(more):
     with pytest.raises(ConfigError, match="steer chains"):
@@ -104,6 +105,17 @@ def test_a_vllm_that_nobody_has_tried_is_refused(monkeypatch):
     monkeypatch.setattr(versions, "installed", lambda: None)
     with pytest.raises(EngineError, match="not installed"):
         config.resolve(config.make({"engine": "vllm"}))
+
+
+@needs_vllm
+def test_methods_without_a_rule_here_are_refused():
+    from hyperscale import methods
+    from hyperscale.engines.vllm.arguments import check_method
+
+    with pytest.raises(ConfigError, match="tova does not run in vLLM"):
+        config.resolve(config.make({"engine": "vllm", "methods": ["vanilla", "tova"]}))
+    with pytest.raises(MethodError, match="keeps the whole prompt"):
+        check_method(methods.create("window", cr=4, pin_prompt=False))
 
 
 def test_the_engine_tells_folders_apart():

@@ -24,8 +24,8 @@ def check_method(method: Method) -> None:
         raise MethodError(
             f"{method.name} does not run in vLLM, which runs {', '.join(METHODS)}: leave --engine vllm out"
         )
-    if method.params().get("pin_prompt") is False:
-        raise MethodError(f"{method.name} pins the prompt in vLLM: leave --no-pin-prompt or --engine vllm out")
+    if not getattr(method, "pin_prompt", True):
+        raise MethodError(f"{method.name} keeps the whole prompt in vLLM: leave pin_prompt or --engine vllm out")
 
 
 def engine_args(

@@ -8,8 +8,13 @@ from vllm.platforms import current_platform
 
 
 def _name() -> tuple[str, str]:
-    device = "cpu" if current_platform.is_cpu() else "cuda"
+    device = "cpu" if on_cpu() else "cuda"
     return f"hyperscale.engines.vllm.backend_{device}", f"{device.capitalize()}RaggedBackend"
+
+
+def on_cpu() -> bool:
+    """Whether this machine's device is the CPU."""
+    return bool(current_platform.is_cpu())
 
 
 def there() -> bool:

@@ -1,5 +1,6 @@
 """What happens to vLLM's configuration before anything is loaded: needs are set, and what cannot be is refused."""
 
+import platform
 from typing import Any
 
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
@@ -23,6 +24,11 @@ class Ragged(VerifyAndUpdateConfig):
             EngineError: Something was asked for that the plugin cannot do.
         """
         options = Options.read(vllm_config.additional_config, vllm_config.model_config.hf_config)
+        cache = vllm_config.cache_config
+        cache.enable_prefix_caching = False
+        if not getattr(cache, "user_specified_block_size", False):
+            # vLLM's default on the CPU is four times that, too coarse for superblocks of every layer and head.
+            cache.block_size, cache.user_specified_block_size = PAGE_TOKENS, True
         for reason in refusals(vllm_config, options):
             raise EngineError(f"the hyperscale plugin refuses to start: {reason}")
         if vllm_config.kv_transfer_config is None:
@@ -31,11 +37,6 @@ class Ragged(VerifyAndUpdateConfig):
             vllm_config.kv_transfer_config = KVTransferConfig(
                 kv_connector=CONNECTOR, kv_connector_module_path=MODULE, kv_role="kv_both"
             )
-        cache = vllm_config.cache_config
-        cache.enable_prefix_caching = False
-        if not getattr(cache, "user_specified_block_size", False):
-            # vLLM's default on the CPU is four times that, too coarse for superblocks of every layer and head.
-            cache.block_size, cache.user_specified_block_size = PAGE_TOKENS, True
         ops = vllm_config.compilation_config.splitting_ops
         if ops is not None and "vllm::hyperscale_attention" not in ops:
             ops.append("vllm::hyperscale_attention")
@@ -94,6 +95,10 @@ def refusals(vllm_config: Any, options: Options) -> list[str]:
             bool(layers - {"full_attention"}) or bool(getattr(cache, "sliding_window", None))
         ),
         "LoRA has not been tried": vllm_config.lora_config is not None,
+        "the CPU backend reads the layout of vLLM's x86 kernel: head sizes and block sizes that are multiples of 32": (
+            backends.on_cpu()
+            and (platform.machine() not in ("x86_64", "AMD64") or model.get_head_size() % 32 or cache.block_size % 32)
+        ),
         "there is no backend for this device yet: set --device cpu, or leave the plugin out with VLLM_PLUGINS=''": (
             not backends.there()
         ),
