@@ -107,9 +107,9 @@ def test_every_method_agrees_with_rounding_each_entry_as_it_is_written(name, kin
         one, other = chains[problem], others[problem]
         assert one.token_ids == other.token_ids
         assert one.trace == other.trace
-        for mine, theirs in zip(logits[problem], their_logits[problem], strict=True):
+        for mine, theirs in zip(logits.get(problem, []), their_logits.get(problem, []), strict=True):
             assert torch.equal(mine, theirs)
-        for mine, theirs in zip(held[problem], their_held[problem], strict=True):
+        for mine, theirs in zip(held.get(problem, []), their_held.get(problem, []), strict=True):
             rows = [(a, b) for one, two in zip(mine, theirs, strict=True) for a, b in zip(one, two, strict=True)]
             assert all(torch.equal(a, b) for a, b in rows)
     monkeypatch.undo()
