@@ -97,7 +97,7 @@ class Options:
 
 
 def floor(options: Options, prompt: int, new_tokens: int) -> int:
-    """The part of a pinned rule's budget that no sequence changes (`hyperscale.methods.budgeted`)."""
+    """The part of such a rule's budget that does not depend on the sequence (`hyperscale.methods.budgeted`)."""
     pinned = prompt + options.recent
     return pinned if options.share == "proportional" else max(pinned, ceil((prompt + new_tokens) / options.cr))
 

@@ -86,12 +86,13 @@ class Worker:
         blocks, size, page_tokens, _ = cache.shape
         layers = vllm_config.model_config.get_num_layers(vllm_config.parallel_config)
         heads = size // layers
+        scheduler = vllm_config.scheduler_config
         lists = Lists(
             layers=layers,
             heads=heads,
             page_tokens=page_tokens,
             blocks=blocks,
-            slots=vllm_config.scheduler_config.max_num_seqs,
+            slots=max(scheduler.max_num_seqs, getattr(scheduler, "max_num_active_seqs", None) or 0),
             max_tokens=vllm_config.model_config.max_model_len,
             device=cache.device,
         )
