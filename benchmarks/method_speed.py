@@ -85,7 +85,10 @@ def runners(wanted: Sequence[str], cr: float, ids: tuple[int, ...], size: int, d
     for name in ("vanilla", *(name for name in wanted if name != "vanilla")):
         try:
             method = methods.create(name, cr=1 if name == "vanilla" else cr)
-            model = gated if methods.needs_gates(name) else base
+            model = {None: base, "dms": gated}.get(methods.checkpoint(name))
+            if model is None:
+                print(f"{name} is left out: the built-in model has no checkpoint for it")
+                continue
             made.append(Runner.of(name, model, method, ids, size, AUTO))
         except HyperscaleError as error:
             print(f"{name} is left out: {error}")
@@ -115,7 +118,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--context", type=int, default=1000, help="tokens of a sequence when timing begins")
     parser.add_argument("--batch", type=int, default=16, help="chains")
-    parser.add_argument("--cr", type=float, default=8, help="compression ratio; 4 and 8 have a DMS checkpoint")
+    parser.add_argument("--cr", type=float, default=8, help="compression ratio; 2, 4 and 8 have a DMS checkpoint")
     parser.add_argument("--steps", type=int, default=32, help="least steps of a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--methods", default=",".join(methods.available()), help="names with commas between them")
