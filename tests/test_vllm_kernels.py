@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -232,6 +233,8 @@ def test_arguments_of_flash_attention():
 
 class Paged:
     """A forward pass of hyperscale's own engine whose attention is the kernels'; one request, one chunk or token."""
+
+    state = SimpleNamespace(rotates=False)  # the model applies RoPE
 
     def __init__(self, world, model, start):
         self.world, self.model, self.start, self.live = world, model, start, 0
