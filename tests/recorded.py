@@ -44,6 +44,14 @@ def prompts(lengths, vocab, seed):
     ]
 
 
+def same_logits(got, want):
+    """Whether a step's logits are those wanted, within float32 rounding of the largest of them.
+
+    Every logit sums the same numbers, large and small, so the small ones are not rounded any finer.
+    """
+    torch.testing.assert_close(got, want, rtol=0, atol=2e-4 * float(want.abs().max()))
+
+
 def same_entries(row, want):
     """Whether a row's keys are those wanted, entry for entry, each once, in any order."""
     assert len(row) == len(want)

@@ -11,7 +11,7 @@ import tiny
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from recorded import prompts, same_entries, watch
+from recorded import prompts, same_entries, same_logits, watch
 from rule_dmc import DMC
 from rule_h2o import H2O
 from rule_keydiff import KeyDiff
@@ -123,7 +123,7 @@ def compare(model, method, rule, batch_size, items):
         assume(min(reference.margins, default=1.0) > CLEAR)
         before = sum(len(row) for layer in reference.start for row in layer)
         for step, expected in enumerate(wanted):
-            torch.testing.assert_close(logits[problem][step], expected, rtol=2e-4, atol=2e-4)
+            same_logits(logits[problem][step], expected)
             for layer, heads in enumerate(live[step]):
                 for head, row in enumerate(heads):
                     same_entries(held[problem][step][layer][head], reference.keys[layer][head][row])

@@ -5,7 +5,7 @@ import torch
 from dense import at_random, dms, forward, keep_all, live, oldest, pinned, reads_and_peak
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from recorded import prompts, same_entries, watch
+from recorded import prompts, same_entries, same_logits, watch
 
 from hyperscale import methods, noise
 from hyperscale.engines.base import Request, Sampling
@@ -37,7 +37,7 @@ def compare(model, method, batch_size, items, reference):
         steps = len(chain.token_ids) - 1
         for step in range(steps):
             query = prompt + step
-            torch.testing.assert_close(logits[problem][step], dense[query], rtol=2e-4, atol=2e-4)
+            same_logits(logits[problem][step], dense[query])
             for layer, (k, expiry) in enumerate(zip(keys, expiries, strict=True)):
                 for head, visible in enumerate(live(expiry, query)):
                     same_entries(held[problem][step][layer][head], k[head][visible])
