@@ -20,3 +20,14 @@ def caller(monkeypatch, capsys, folder):
         return stop.value.code, out, err
 
     return call
+
+
+def fails(result, *texts):
+    """What a call gave is a user's error: exit code 2, one line that has these texts, no traceback."""
+    code, _, err = result
+    assert code == 2
+    assert err.count("\n") == 1, err
+    assert err.startswith("error: ")
+    assert "Traceback" not in err
+    for text in texts:
+        assert text in err

@@ -20,16 +20,6 @@ def run(monkeypatch, capsys, tmp_path):
     return commandline.caller(monkeypatch, capsys, tmp_path)
 
 
-def fails(result, *texts):
-    code, _, err = result
-    assert code == 2
-    assert err.count("\n") == 1, err
-    assert err.startswith("error: ")
-    assert "Traceback" not in err
-    for text in texts:
-        assert text in err
-
-
 def test_help_imports_nothing_heavy():
     program = (
         "import sys; from hyperscale import cli; sys.argv = ['hyperscale', 'run', '--help']\n"
@@ -88,7 +78,7 @@ def test_lists(run, command, name):
     ],
 )
 def test_mistakes(run, arguments, text):
-    fails(run(*arguments), text)
+    commandline.fails(run(*arguments), text)
 
 
 def options(weights, *more):
@@ -98,9 +88,11 @@ def options(weights, *more):
 
 def test_nothing_fits(run, weights):
     result = run(*options(weights, "--budget", "0.001x"))
-    fails(result, "the cheapest point is 1-256-1 of vanilla on mini_aime", "raise the budget")
+    commandline.fails(result, "the cheapest point is 1-256-1 of vanilla on mini_aime", "raise the budget")
     assert "--cr" not in result[2]
-    fails(run(*options(weights, "--budget", "0.001x", "--method", "dms")), "1-256-8 of dms", ", or raise --cr")
+    commandline.fails(
+        run(*options(weights, "--budget", "0.001x", "--method", "dms")), "1-256-8 of dms", ", or raise --cr"
+    )
 
 
 def test_a_path_is_printed_as_it_is(run, weights, tmp_path):
@@ -122,16 +114,18 @@ def test_a_run_then_other_settings_then_broken_files(run, weights, tmp_path):
     code, out, err = run(*options(weights, "--out", "run"))
     assert (code, err) == (0, "")
     assert "hyperscale plot run" in out
-    fails(run(*options(weights, "--out", "run", "--temperature", "1.5")), "temperature was", "now 1.5", "--out")
+    commandline.fails(
+        run(*options(weights, "--out", "run", "--temperature", "1.5")), "temperature was", "now 1.5", "--out"
+    )
     samples = tmp_path / "run" / results.SAMPLES
     whole = samples.read_bytes()
     samples.write_bytes(b"garbage\n" + whole)
-    fails(run(*options(weights, "--out", "run")), "run/samples.jsonl line 1 is corrupt")
-    fails(run("plot", "run"), "run/samples.jsonl line 1 is corrupt")
+    commandline.fails(run(*options(weights, "--out", "run")), "run/samples.jsonl line 1 is corrupt")
+    commandline.fails(run("plot", "run"), "run/samples.jsonl line 1 is corrupt")
     samples.write_bytes(whole)
     (tmp_path / "run" / results.RUN).write_text("{")
-    fails(run(*options(weights, "--out", "run")), "run.json is unreadable")
-    fails(run(*options(weights, "--out", "run/points.csv")), "cannot write in run/points.csv")
+    commandline.fails(run(*options(weights, "--out", "run")), "run.json is unreadable")
+    commandline.fails(run(*options(weights, "--out", "run/points.csv")), "cannot write in run/points.csv")
 
 
 def test_the_default_folder_is_under_results(run, weights, tmp_path):
@@ -148,7 +142,7 @@ def test_a_folder_in_use_is_refused(run, weights, tmp_path):
     (tmp_path / "run").mkdir()
     with (tmp_path / "run" / results.LOCK).open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        fails(run(*options(weights, "--out", "run")), "another process is writing")
+        commandline.fails(run(*options(weights, "--out", "run")), "another process is writing")
 
 
 def test_settings_from_a_file(run, weights, tmp_path):
@@ -164,9 +158,9 @@ def test_settings_from_a_file(run, weights, tmp_path):
 def test_broken_weights(run, weights, tmp_path):
     copy = checkpoints.write(tmp_path / "weights", crs=())
     (copy / "base" / "model.safetensors").write_bytes(b"not weights")
-    fails(run(*options(copy, "--out", "run")), "cannot load")
+    commandline.fails(run(*options(copy, "--out", "run")), "cannot load")
     (copy / "base" / "tokenizer.json").write_text("{")
-    fails(run(*options(copy, "--out", "run")), "cannot load the tokenizer")
+    commandline.fails(run(*options(copy, "--out", "run")), "cannot load the tokenizer")
 
 
 def test_errors_of_ours_are_not_hidden(run, monkeypatch):

@@ -8,6 +8,7 @@ from io import StringIO
 from pathlib import Path
 from xml.etree import ElementTree
 
+import commandline
 import pytest
 import yaml
 from rich.console import Console
@@ -85,33 +86,24 @@ def test_a_baseline_is_made_and_holds_what_it_came_from(call, folders, tmp_path)
     assert call(folders["old"], "--baseline", tmp_path / "made.json", "--tolerance", "0")[0] == 0
 
 
-def fails(result, *texts):
-    code, _, err = result
-    assert code == 2
-    assert err.count("\n") == 1
-    assert err.startswith("error: ")
-    for text in texts:
-        assert text in err
-
-
 def test_broken_input_exits_with_2_and_one_line(call, folders, tmp_path):
     good = ("--baseline", folders["baseline"])
-    fails(call(folders["old"]), "--write-baseline")
-    fails(call(folders["old"], *good, "--write-baseline", tmp_path / "b"), "pass --baseline FILE")
-    fails(call(tmp_path / "none", *good), "no folder")
-    fails(call(folders["old"], "--baseline", tmp_path / "none.json"), "cannot read the baseline")
-    fails(call(folders["old"], "--baseline", folders["old"]), "cannot read the baseline")
-    fails(call(folders["old"], "--baseline", folders["old"] / "run.json"), "is not a baseline")
-    fails(call(folders["old"], *good, "--tolerance", "nan"), "tolerance")
-    fails(call(folders["old"], *good, "--confidence", "much"), "--confidence")
-    fails(call(folders["old"], *good, "--junit", folders["baseline"] / "x.xml"), "cannot write the report")
+    commandline.fails(call(folders["old"]), "--write-baseline")
+    commandline.fails(call(folders["old"], *good, "--write-baseline", tmp_path / "b"), "pass --baseline FILE")
+    commandline.fails(call(tmp_path / "none", *good), "no folder")
+    commandline.fails(call(folders["old"], "--baseline", tmp_path / "none.json"), "cannot read the baseline")
+    commandline.fails(call(folders["old"], "--baseline", folders["old"]), "cannot read the baseline")
+    commandline.fails(call(folders["old"], "--baseline", folders["old"] / "run.json"), "is not a baseline")
+    commandline.fails(call(folders["old"], *good, "--tolerance", "nan"), "tolerance")
+    commandline.fails(call(folders["old"], *good, "--confidence", "much"), "--confidence")
+    commandline.fails(call(folders["old"], *good, "--junit", folders["baseline"] / "x.xml"), "cannot write the report")
     other = write(tmp_path / "other", 0, problems=39)
-    fails(call(other, *good), "1 are missing")
+    commandline.fails(call(other, *good), "1 are missing")
     lines = (other / "samples.jsonl").read_text().splitlines(keepends=True)
     (other / "samples.jsonl").write_text("".join(lines[:-1]))
-    fails(call(other, *good), "finish the run")
+    commandline.fails(call(other, *good), "finish the run")
     (other / "samples.jsonl").write_text("nonsense\n")
-    fails(call(other, *good), "line 1 is corrupt")
+    commandline.fails(call(other, *good), "line 1 is corrupt")
 
 
 def test_junit_has_a_case_for_each_quantity(call, folders, tmp_path):
@@ -143,7 +135,9 @@ def test_the_summary_is_appended_and_is_a_table(call, folders, tmp_path):
 
 def test_reports_say_why_there_was_no_comparison(call, folders, tmp_path):
     xml, md = tmp_path / "gate.xml", tmp_path / "gate.md"
-    fails(call(tmp_path / "none", "--baseline", folders["baseline"], "--junit", xml, "--summary", md), "no folder")
+    commandline.fails(
+        call(tmp_path / "none", "--baseline", folders["baseline"], "--junit", xml, "--summary", md), "no folder"
+    )
     (case,) = ElementTree.parse(xml).getroot().iter("testcase")
     assert "no folder" in case.find("error").get("message")
     assert "cannot compare" in md.read_text()

@@ -20,15 +20,6 @@ def run(monkeypatch, capsys, tmp_path):
     return commandline.caller(monkeypatch, capsys, tmp_path)
 
 
-def fails(result, *texts):
-    code, _, err = result
-    assert code == 2
-    assert err.count("\n") == 1, err
-    assert err.startswith("error: ")
-    for text in texts:
-        assert text in err
-
-
 def options(weights, *more):
     base = ("run", "--model", weights, "--task", "mini_aime", "--grid", "mini", "--budget", "0.2x", "--limit", "1")
     return (*base, "--cr", "4", *more)
@@ -61,7 +52,9 @@ def test_pinning_is_for_every_method_that_has_it(run, weights, tmp_path):
     one, other = (results.read(tmp_path / name)[0].samples for name in ("pin-prompt", "no-pin-prompt"))
     reads = [[s["kv_reads"] for s in samples if s["method"] == "tova"] for samples in (one, other)]
     assert reads[0] != reads[1]
-    fails(run(*options(weights, *more, "--pin-prompt", "--out", "no-pin-prompt")), "pin_prompt was false, now true")
+    commandline.fails(
+        run(*options(weights, *more, "--pin-prompt", "--out", "no-pin-prompt")), "pin_prompt was false, now true"
+    )
 
 
 def test_options_go_over_the_file_parameter_by_parameter(run, weights, tmp_path):
@@ -99,7 +92,7 @@ def test_options_go_over_the_file_parameter_by_parameter(run, weights, tmp_path)
 )
 def test_mistakes(run, weights, more, text):
     method = () if "--method" in more else ("--method", "window")
-    fails(run(*options(weights, *method, *more, "--dry-run")), text)
+    commandline.fails(run(*options(weights, *method, *more, "--dry-run")), text)
 
 
 def test_texts_are_numbers_and_truths_where_they_can_be():
@@ -150,7 +143,7 @@ def test_one_method_is_shown_with_its_rule(run, name):
 
 
 def test_an_unknown_method_is_not_shown(run):
-    fails(run("methods", "zip"), "unknown method 'zip'; known methods: vanilla, dms")
+    commandline.fails(run("methods", "zip"), "unknown method 'zip'; known methods: vanilla, dms")
     with pytest.raises(MethodError):
         methods.parameters("zip")
 
