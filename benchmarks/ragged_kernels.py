@@ -12,156 +12,26 @@ Usage: python benchmarks/ragged_kernels.py [--sweep] [--requests 64] [--context 
 """
 
 import argparse
-import statistics
 import time
-from collections.abc import Callable
-from types import SimpleNamespace
 
 import torch
+from gpu_timing import copy_bandwidth, launch_microseconds, milliseconds
+from ragged_cache import BYTES, DIM, GROUP, HEADS, PAGE, SCALE, STATE, Cache
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from hyperscale.engines.vllm import fa3, kernels_decode, kernels_delayed, kernels_plan, kernels_prefill, kernels_write
 from hyperscale.engines.vllm.kernels_update import decode_update
-from hyperscale.engines.vllm.paged import NEVER, Chunks, Decodes, Pool
-
-HEADS, GROUP, DIM, PAGE = 8, 5, 128, 32
-SCALE = DIM**-0.5
-BYTES = 2 * DIM * 2  # of one entry
-STATE = ("bump", "page_table", "capacity", "lens", "last", "expiry")
+from hyperscale.engines.vllm.paged import NEVER, Chunks, Decodes
 
 DECODE_SHAPES = [(512, 64, 4, 5), (512, 64, 4, 3), (512, 32, 2, 5), (256, 32, 4, 5), (1024, 32, 4, 5)]
 PREFILL_SHAPES = [(128, 64, 8, 3), (128, 32, 8, 5), (64, 32, 4, 5), (64, 64, 4, 3)]
 
 
-class Cache:
-    """One layer's lists of some requests, filled with random entries, pages in random order."""
-
-    def __init__(self, lens: Tensor, spare: int, device: str) -> None:
-        """Fill.
-
-        Args:
-            lens: (requests, heads) int64 on the CPU.
-            spare: Tokens that every list may still append.
-            device: Where.
-        """
-        count = len(lens)
-        pages = (lens + PAGE - 1) // PAGE
-        most = int((lens.max() + spare + PAGE - 1) // PAGE) + 1
-        blocks_each = [int(-(-int(p.sum() + HEADS * (spare // PAGE + 1)) // HEADS)) for p in pages]
-        blocks = 1 + sum(blocks_each)
-        order = torch.randperm(blocks - 1) + 1
-        self.data = torch.randn(blocks, HEADS, PAGE, 2 * DIM, device=device, dtype=torch.bfloat16)
-        self.pool = Pool.of(self.data)
-        tables = SimpleNamespace(
-            page_tokens=PAGE,
-            slot_of_block=torch.zeros(blocks, dtype=torch.int32),
-            supply=torch.zeros(count + 1, max(blocks_each), dtype=torch.int32),
-            supplied=torch.tensor([0, *blocks_each], dtype=torch.int32),
-            bump=torch.tensor([0, *pages.sum(1).tolist()], dtype=torch.int32),
-            page_table=torch.zeros(count + 1, 1, HEADS, most, dtype=torch.int32),
-            capacity=torch.zeros(count + 1, 1, HEADS, dtype=torch.int32),
-            lens=torch.zeros(count + 1, 1, HEADS, dtype=torch.int32),
-            last=torch.full((count + 1, 1, HEADS), -1, dtype=torch.int32),
-            expiry=torch.full((blocks * HEADS, PAGE), NEVER, dtype=torch.int32),
-        )
-        tables.lens[1:, 0], tables.capacity[1:, 0] = lens, pages
-        first, begin = [], 0
-        for slot, number in enumerate(blocks_each, 1):
-            mine = order[begin : begin + number].to(torch.int32)
-            begin += number
-            tables.supply[slot, :number] = mine
-            tables.slot_of_block[int(mine[0])] = slot
-            first.append(int(mine[0]))
-            used = (mine[:, None] * HEADS + torch.arange(HEADS, dtype=torch.int32)).flatten()
-            used = used[: int(pages[slot - 1].sum())]
-            used = used[torch.randperm(len(used))]
-            for head, part in enumerate(used.split(pages[slot - 1].tolist())):
-                tables.page_table[slot, 0, head, : len(part)] = part
-        for name, table in vars(tables).items():
-            if isinstance(table, Tensor):
-                setattr(tables, name, table.to(device))
-        self.tables = tables
-        self.first_blocks = torch.tensor(first, dtype=torch.int32, device=device)
-        self._saved = {name: getattr(self.tables, name).clone() for name in STATE}
-
-    def expire(self, window: int, query: int, share: float) -> None:
-        """Let one entry of each list expire at each of the next ``window`` queries, with probability ``share``."""
-        lens = self.tables.lens[1:, 0].cpu()
-        table = self.tables.page_table[1:, 0].cpu()
-        expiry = self.tables.expiry.cpu()
-        for r in range(lens.shape[0]):
-            for h in range(HEADS):
-                steps = torch.nonzero(torch.rand(window) < share)[:, 0]
-                places = torch.randperm(int(lens[r, h]))[: len(steps)]
-                when = (query + steps[: len(places)]).to(torch.int32)
-                expiry[table[r, h, places // PAGE].long(), places % PAGE] = when
-        self.tables.expiry.copy_(expiry)
-        self._saved["expiry"].copy_(expiry)
-
-    def restore(self) -> None:
-        """Undo what kernels did to the tables."""
-        for name, saved in self._saved.items():
-            getattr(self.tables, name).copy_(saved)
-
-
-def nothing() -> None:
-    """Before a measurement that needs no preparation."""
-
-
-def milliseconds(
-    work: Callable[[], None], calls: int = 1, before: Callable[[], None] = nothing, graph: bool = True
-) -> float:
-    """Median time of one of the ``calls`` calls that ``work`` makes; ``before`` is not timed.
-
-    With ``graph`` they are captured once and replayed, so that the host's launches cost nothing.
-    """
-    torch.cuda.synchronize()
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        before()
-        work()  # compiles
-        torch.cuda.synchronize()
-        captured = torch.cuda.CUDAGraph()
-        if graph:
-            with torch.cuda.graph(captured, stream=stream):
-                work()
-        run, times = captured.replay if graph else work, []
-        for _ in range(7):
-            before()
-            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            start.record()
-            run()
-            end.record()
-            end.synchronize()
-            times.append(start.elapsed_time(end) / calls)
-    return statistics.median(times[2:])
-
-
-def launch_microseconds(work: Callable[[], None], before: Callable[[], None]) -> float:
-    """Median host time of a call, without waiting for the device; ``before`` is not timed."""
-    times = []
-    for _ in range(20):
-        before()
-        torch.cuda.synchronize()
-        started = time.perf_counter()
-        work()
-        times.append(1e6 * (time.perf_counter() - started))
-        torch.cuda.synchronize()
-    return statistics.median(times)
-
-
 def error(found: Tensor, expected: Tensor) -> float:
     """Relative error in the Frobenius norm; NaN stays NaN."""
     return float((found.double() - expected).norm() / expected.norm())
-
-
-def copy_bandwidth() -> float:
-    """GB/s of a device-to-device copy, bytes read plus bytes written."""
-    source = torch.randn(1 << 29, device="cuda")
-    target = torch.empty_like(source)
-    return 2 * source.nbytes / milliseconds(lambda: target.copy_(source)) / 1e6
 
 
 # -- decode ---------------------------------------------------------------------------------------------------------
