@@ -26,8 +26,8 @@ def band(part: Sequence[Cell], axis: str, at: Floats, n_boot: int = N_BOOT, seed
         seed: Of the resampling.
 
     Returns:
-        Lower and upper ends, each (m,), in percent; NaN where fewer than half of the resamples have a frontier, and
-        everywhere with fewer than `MIN_PROBLEMS` problems.
+        Lower and upper ends, each (m,), in percent, neither falling with cost; NaN where fewer than half of the
+        resamples have a frontier, and everywhere with fewer than `MIN_PROBLEMS` problems.
     """
     made = Bootstrap(part, n_boot, seed)
     (method,) = made.methods
@@ -40,5 +40,10 @@ def band_of(made: Bootstrap, method: str, axis: str, at: Floats) -> tuple[Floats
     if len(problems) < MIN_PROBLEMS:
         return np.full(len(at), np.nan), np.full(len(at), np.nan)
     values = evaluate(made.envelope(method, axis, problems, log2=True), np.log2(at))
-    low, high = ends(values)
-    return np.clip(low, 0, 100), np.clip(high, 0, 100)
+    low, high = (np.clip(end, 0, 100) for end in ends(values))
+    # A frontier never falls, so neither end need be looser than what holds at other costs. It matters where two points
+    # cost nearly the same: which of them comes first changes from resample to resample, and with it the line to them.
+    order = np.argsort(at)
+    low[order] = np.fmax.accumulate(low[order]) + 0 * low[order]  # NaN stays
+    high[order] = np.fmin.accumulate(high[order][::-1])[::-1] + 0 * high[order]
+    return low, high

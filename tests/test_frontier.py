@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -227,6 +228,29 @@ def test_the_band_holds_the_frontier_where_it_exists():
     assert (lower[1:-1] <= middle[1:-1] + 2).all()
     assert (middle[1:-1] <= upper[1:-1]).all()
     assert np.isnan(band(part, "kv_reads", np.array([1.0]), n_boot=50)[0]).all()
+
+
+def test_the_band_never_falls_even_where_two_points_cost_nearly_the_same():
+    (one, *_) = cells(chains("dms", 8, problems=40))
+    rng = np.random.default_rng(3)
+    noise = rng.normal(0, 20, 40)
+    noise -= noise.mean()
+    found = [
+        replace(one, L=L, accuracy=(rng.random(40) < chance).astype(float), costs={"kv_reads": reads})
+        for L, reads, chance in (
+            (512, np.full(40, 300.0), 0.3),
+            (1024, 1000 + noise, 0.7),
+            (2048, 1001 - noise, 0.4),
+            (4096, np.full(40, 2000.0), 0.7),
+        )
+    ]
+    at = np.geomspace(310, 1900, 40)
+    lower, upper = band(found, "kv_reads", at, n_boot=200)
+    assert (np.diff(lower) >= 0).all()
+    assert (np.diff(upper) >= 0).all()
+    mixed = rng.permutation(40)
+    for end, expected in zip(band(found, "kv_reads", at[mixed], n_boot=200), (lower, upper), strict=True):
+        np.testing.assert_array_equal(end, expected[mixed])
 
 
 @pytest.mark.timeout(60)
