@@ -37,6 +37,7 @@ SPARE_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#882255")
 SPARE_MARKERS = ("P", "X", "<", ">", "v")
 RC = {"font.size": 7.5, "axes.linewidth": 0.6, "svg.hashsalt": "hyperscale"}  # the salt makes SVGs reproducible
 WIDTH = 7.0  # inches: the text width of a page
+DPI = 200
 KEY = ("labels: W-L-CR", "lines: frontiers", "bands: 95 % bootstrap over problems", "bars: ± 1 standard error")
 
 
@@ -56,7 +57,9 @@ def figure(curves: Sequence[Curve], axis: str, reference: "Reference | None" = N
     columns = {1: 1, 2: 2, 4: 2}.get(len(by_task), 3)
     rows = -(-len(by_task) // columns)
     styles = _styles(names := _names(curves))
-    drawn = Figure(figsize=(WIDTH if columns > 1 else WIDTH * 0.65, 0.65 + 2.55 * rows), layout="constrained")
+    size = (WIDTH if columns > 1 else WIDTH * 0.65, 0.65 + 2.55 * rows)
+    # Labels are placed by the widths of their texts, which are not quite the same at another resolution.
+    drawn = Figure(figsize=size, dpi=DPI, layout="constrained")
     FigureCanvasAgg(drawn)
     panels = drawn.subplots(rows, columns, squeeze=False).ravel()
     for panel, part in zip(panels, by_task.values(), strict=False):

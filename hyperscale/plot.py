@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from hyperscale.reference import Reference
 
 __all__ = ["AXES", "SPARE_COLOURS", "SPARE_MARKERS", "STYLES", "draw", "draw_analysis", "draw_samples"]
-DPI = 200
 
 
 def draw(folder: Path | str | Sequence[Path | str], out: Path | str) -> list[Path]:
@@ -84,7 +83,7 @@ def draw_analysis(
                 drawn = figure(curves, axis, reference)
                 for suffix in (".png", ".svg"):
                     path = out / f"accuracy-{axis}{suffix}"
-                    drawn.savefig(path, dpi=DPI, metadata={"Date": None} if suffix == ".svg" else None)
+                    drawn.savefig(path, metadata={"Date": None} if suffix == ".svg" else None)
                     done(path)
             for kind, table in (("", _points(curves)), ("-frontier", _lines(curves))):
                 path = out / f"accuracy-{axis}{kind}.csv"
