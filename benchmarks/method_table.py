@@ -1,4 +1,4 @@
-"""A table of methods from finished runs: accuracy and realised compression by task, one row a method and nominal CR.
+"""A table of methods from finished runs: accuracy, realised CR, reads and peak by task, a row a method and nominal CR.
 
 Usage: python benchmarks/method_table.py RUN [RUN …] [--length L]
 Without --length each task's longest L that every method has is shown; W is 1. Prints Markdown.
@@ -6,6 +6,7 @@ Without --length each task's longest L that every method has is shown; W is 1. P
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -28,20 +29,21 @@ def markdown(found: pd.DataFrame) -> str:
     """The table."""
     tasks = list(dict.fromkeys(found["task"]))
     lengths = {task: "/".join(f"{n:,}" for n in sorted(set(found[found["task"] == task]["L"]))) for task in tasks}
-    lines = [
-        "| method | CR | " + " | ".join(f"{task}, L = {lengths[task]}" for task in tasks) + " |",
-        "|---|---|" + "---|" * len(tasks),
-    ]
+    heads = [f"{task}, L = {lengths[task]} | CR | reads | peak" for task in tasks]
+    lines = [f"| method | nominal | {' | '.join(heads)} |", "|---|---|" + "---|---|---|---|" * len(tasks)]
     order = list(dict.fromkeys(found["method"]))
     arms = sorted(found.groupby(["method", "CR"]), key=lambda pair: (order.index(pair[0][0]), pair[0][1]))
     for (method, cr), arm in arms:
-        cells = []
-        for task in tasks:
-            (row,) = arm[arm["task"] == task].to_dict("records") or [None]
-            accuracy = tables.accuracy(row["accuracy"], row["accuracy_se"]) if row else "·"
-            cells.append(f"{accuracy} ({row['realised_cr']:.1f}×)" if row else accuracy)
-        lines.append(f"| {method} | {cr:g} | " + " | ".join(cells) + " |")
+        of_task = {row["task"]: cells(row) for row in arm.to_dict("records")}
+        columns = [cell for task in tasks for cell in of_task.get(task, ["·"] * 4)]
+        lines.append(f"| {method} | {cr:g} | {' | '.join(columns)} |")
     return "\n".join(lines)
+
+
+def cells(row: dict[Any, Any]) -> list[str]:
+    """Accuracy, realised CR and costs of a point."""
+    costs = [tables.quantity(row[axis]) for axis in ("kv_reads", "peak_kv")]
+    return [tables.accuracy(row["accuracy"], row["accuracy_se"]), f"{row['realised_cr']:.1f}", *costs]
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ _SPEC.loader.exec_module(table)
 
 def point(method, cr, length, task="t", **more):
     row = {"method": method, "CR": cr, "L": length, "W": 1, "task": task, "accuracy": 50.0, "accuracy_se": 2.0}
-    return {**row, "realised_cr": cr - 0.25, **more}
+    return {**row, "realised_cr": cr - 0.25, "kv_reads": 12345.0 * cr, "peak_kv": 900.0, **more}
 
 
 def test_one_row_a_method_and_ratio_at_the_longest_common_length():
@@ -28,10 +28,10 @@ def test_one_row_a_method_and_ratio_at_the_longest_common_length():
         ]
     )
     assert table.markdown(table.shown(found, None)).splitlines() == [
-        "| method | CR | t, L = 512 | u, L = 64 |",
-        "|---|---|---|---|",
-        "| vanilla | 1 | 50.0 ± 2.0 (0.8×) | 50.0 ± 2.0 (0.8×) |",
-        "| dms | 4 | 80.0 (3.8×) | · |",
-        "| dms | 8 | 90.0 ± 2.0 (7.8×) | · |",
+        "| method | nominal | t, L = 512 | CR | reads | peak | u, L = 64 | CR | reads | peak |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        "| vanilla | 1 | 50.0 ± 2.0 | 0.8 | 12.3K | 900 | 50.0 ± 2.0 | 0.8 | 12.3K | 900 |",
+        "| dms | 4 | 80.0 | 3.8 | 49.4K | 900 | · | · | · | · |",
+        "| dms | 8 | 90.0 ± 2.0 | 7.8 | 98.8K | 900 | · | · | · | · |",
     ]
-    assert "1.0 ± 2.0 (7.8×)" in table.markdown(table.shown(found, 256))
+    assert "| 1.0 ± 2.0 | 7.8 |" in table.markdown(table.shown(found, 256))
