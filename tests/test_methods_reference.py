@@ -1,7 +1,6 @@
 """Each method against masked full attention: logits, live entries and the ledger, over generated shapes."""
 
 import tiny
-import torch
 from dense import at_random, dms, forward, keep_all, live, oldest, pinned, reads_and_peak
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
