@@ -79,7 +79,7 @@ class Engine:
                 torch.cat([each[kind][a:b] for each, (a, b) in zip(parts, spans, strict=True)]) for kind in range(4)
             ]
             rows = [torch.cat([x, x.new_full((padding, *x.shape[1:]), float("nan"))]).to(DEVICE) for x in rows]
-            logits = rows[3] if self.gated else rows[3][:, :0]
+            logits = rows[3] if self.gated else None
             self.impl.attend(step, layer, *rows[:3], logits, out[layer])
         yield dict(zip(names, out[:, : sum(sizes)].cpu().split(sizes, 1), strict=True))
 

@@ -19,7 +19,7 @@ class RaggedImpl(AttentionImpl):
 
     @abstractmethod
     def attend(
-        self, step: Any, layer: int, queries: Tensor, keys: Tensor, values: Tensor, logits: Tensor, out: Tensor
+        self, step: Any, layer: int, queries: Tensor, keys: Tensor, values: Tensor, logits: Tensor | None, out: Tensor
     ) -> None:
         """Attention of one layer for a batch of decode steps and chunks.
 
@@ -29,6 +29,6 @@ class RaggedImpl(AttentionImpl):
             queries: (tokens, query heads, head_dim), after RoPE; tokens past the batch are padding.
             keys: (tokens, heads, head_dim), after RoPE.
             values: As keys.
-            logits: (tokens, heads), DMS's; above 0 evicts the token before. (tokens, 0) if there are none.
+            logits: (tokens, heads), DMS's; above 0 evicts the token before. None if there are none.
             out: (tokens, query heads, head_dim), written for the tokens of the batch.
         """

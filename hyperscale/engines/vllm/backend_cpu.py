@@ -100,14 +100,14 @@ class CpuRaggedImpl(RaggedImpl):
     """Attention by `Ragged`, the mechanism in plain torch."""
 
     def attend(
-        self, step: Step, layer: int, queries: Tensor, keys: Tensor, values: Tensor, logits: Tensor, out: Tensor
+        self, step: Step, layer: int, queries: Tensor, keys: Tensor, values: Tensor, logits: Tensor | None, out: Tensor
     ) -> None:
         """See `RaggedImpl.attend`."""
         worker = Slots.current
         assert isinstance(worker, Worker), "the cache is set up before the first step"
         step = worker.resolve(step)
         ragged, heads, scale = worker.ragged, keys.shape[1], self.scale
-        verdicts = logits > 0 if logits.shape[1] else None
+        verdicts = None if logits is None else logits > 0
         grouped = queries.view(len(queries), heads, -1, queries.shape[-1])
         result = out.view(grouped.shape)
         sizes = [b - a for a, b in zip(step.starts, step.starts[1:], strict=False)]

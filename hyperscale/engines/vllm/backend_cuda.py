@@ -66,7 +66,14 @@ class CudaRaggedImpl(RaggedImpl):
     """Attention by the kernels."""
 
     def attend(
-        self, step: CudaStep, layer: int, queries: Tensor, keys: Tensor, values: Tensor, logits: Tensor, out: Tensor
+        self,
+        step: CudaStep,
+        layer: int,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        logits: Tensor | None,
+        out: Tensor,
     ) -> None:
         """See `RaggedImpl.attend`."""
         worker = Slots.current
@@ -75,7 +82,7 @@ class CudaRaggedImpl(RaggedImpl):
             return
         assert isinstance(worker, CudaWorker), "the cache was set up by another backend"
         step = worker.resolve(step)
-        verdicts = logits > 0 if worker.rule.gated else None
+        verdicts = None if logits is None else logits > 0
         if step.decodes:
             self._decode(worker, step, layer, queries, keys, values, verdicts, out)
         if step.chunks is not None:

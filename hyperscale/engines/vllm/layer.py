@@ -64,14 +64,14 @@ class RaggedAttention(Attention):
             rows=self._layers * self.num_kv_heads * parallel.tensor_parallel_size,
         )
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, logits: Tensor) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, logits: Tensor | None) -> Tensor:
         """Attend.
 
         Args:
             query: (tokens, query heads * head_dim), after RoPE.
             key: (tokens, heads * head_dim), after RoPE.
             value: As key.
-            logits: (tokens, heads), DMS's; (tokens, 0) if the model has no gates.
+            logits: (tokens, heads), DMS's; None if the model has no gates.
 
         Returns:
             (tokens, query heads * head_dim).
@@ -90,7 +90,7 @@ class RaggedAttention(Attention):
 
 
 def hyperscale_attention(
-    query: Tensor, key: Tensor, value: Tensor, logits: Tensor, out: Tensor, layer_name: str
+    query: Tensor, key: Tensor, value: Tensor, logits: Tensor | None, out: Tensor, layer_name: str
 ) -> None:
     """The operator: everything of a layer that depends on the batch; see `RaggedImpl.attend` for the arguments."""
     context = get_forward_context()
@@ -103,7 +103,7 @@ def hyperscale_attention(
     layer.impl.attend(step, layer.layer, query, key, value, logits, out)
 
 
-def _fake(query: Tensor, key: Tensor, value: Tensor, logits: Tensor, out: Tensor, layer_name: str) -> None:
+def _fake(query: Tensor, key: Tensor, value: Tensor, logits: Tensor | None, out: Tensor, layer_name: str) -> None:
     return
 
 

@@ -92,7 +92,7 @@ class RaggedSelfAttention(nn.Module):
         if hasattr(self, "q_norm"):
             q = self.q_norm(q.reshape(*q.shape[:-1], -1, self.head_dim)).view(q.shape)
             k = self.k_norm(k.reshape(*k.shape[:-1], -1, self.head_dim)).view(k.shape)
-        logits = q.new_empty(q.shape[0], 0)
+        logits: Tensor | None = None
         if self.source == "projection":
             projected, _ = self.dms_proj_alpha(self.dms_proj_alpha_norm(before))
             logits = projected.to(torch.float32) * self.scale - self.offset
