@@ -23,6 +23,7 @@ from hyperscale.engines.torch_engine import TorchEngine  # noqa: E402
 
 pytestmark = [needs_vllm, *([pytest.mark.gpu] if CUDA else [])]
 NEW = 16
+GPU = {"gpu_memory_utilization": 0.3} if CUDA else {}
 CHUNKS = {"max_num_batched_tokens": 40}
 TIGHT = {"kv_cache_memory_bytes": 6 * 32 * 1024, "max_model_len": 112, "scheduler_reserve_full_isl": False}
 HOW = {"whole": {}, "chunks": CHUNKS, "preempted": {**TIGHT, **CHUNKS}}
@@ -43,7 +44,7 @@ def generate(folder, new=NEW, **more):
     from hyperscale.engines.vllm.worker import Slots
     from hyperscale.engines.vllm.worker_cuda import CudaWorker
 
-    llm = start(folder, **more)
+    llm = start(folder, **(GPU | more))
     try:
         seen = occupancy.watch(llm.llm_engine)
         settings = SamplingParams(temperature=0, max_tokens=new, logprobs=0, ignore_eos=True)
@@ -62,7 +63,7 @@ def told(outputs):
 slow = pytest.mark.slow
 
 
-@pytest.mark.parametrize("how", ["chunks", pytest.param("whole", marks=slow), pytest.param("preempted", marks=slow)])
+@pytest.mark.parametrize("how", ["preempted", pytest.param("whole", marks=slow), pytest.param("chunks", marks=slow)])
 def test_dms_equals_masked_attention(how, tmp_path):
     model = vllm_checkpoints.write(tmp_path, "qwen3", offset=1.0 if how == "preempted" else 0.0)
     outputs, preemptions = generate(tmp_path, **HOW[how])
@@ -70,7 +71,8 @@ def test_dms_equals_masked_attention(how, tmp_path):
     assert (preemptions > 0) == (how == "preempted")
 
 
-@pytest.mark.parametrize("how", ["preempted", pytest.param("chunks", marks=slow)])
+@slow
+@pytest.mark.parametrize("how", ["chunks", "preempted"])
 def test_window_equals_torch(how, tmp_path):
     from hyperscale.engines.vllm.plugin import architecture
 
@@ -145,7 +147,7 @@ def test_attention_splits_graphs(tmp_path):
     from hyperscale.engines.vllm.startup import OPERATOR
 
     vllm_checkpoints.write(tmp_path, "qwen3")
-    stop(start(tmp_path))
+    stop(start(tmp_path, **GPU))
     chosen = CompilationConfig(mode=3)
     chosen.set_splitting_ops_for_v1("naive")
     assert OPERATOR in chosen.splitting_ops

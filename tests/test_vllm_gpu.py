@@ -12,7 +12,8 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-EAGER = {"device": "cuda", "own_process": False, "enforce_eager": True, "kv_cache_memory_bytes": 1 << 28}
+EAGER = {"device": "cuda", "own_process": False, "enforce_eager": True, "gpu_memory_utilization": 0.3}
+EAGER |= {"kv_cache_memory_bytes": 1 << 28}
 HOW = {
     "whole": EAGER,
     "chunks": {**EAGER, "max_num_batched_tokens": 24},
@@ -146,9 +147,9 @@ def test_the_memory_is_shared_out():
     from hyperscale.engines.vllm.engine import VllmEngine
     from hyperscale.engines.vllm.worker import Slots
 
-    more = {key: value for key, value in EAGER.items() if key != "kv_cache_memory_bytes"}
+    more = {**EAGER, "kv_cache_memory_bytes": None}
     free, total = torch.cuda.mem_get_info()
-    engine = VllmEngine(path("dms8"), methods.create("dms", cr=8), gpu_memory_utilization=0.3, **more)
+    engine = VllmEngine(path("dms8"), methods.create("dms", cr=8), **more)
     try:
         taken = free - torch.cuda.mem_get_info()[0]
         assert Slots.current.lists.nbytes > 1 << 20

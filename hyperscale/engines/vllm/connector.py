@@ -106,6 +106,13 @@ class RaggedConnector(KVConnectorBase_V1, SupportsHMA):
 
         self.worker = Slots.current = backend().worker(self._config, self.spec, next(iter(kv_caches.values())))
 
+    def shutdown(self) -> None:
+        """The engine ends: let go of the cache and the lists."""
+        from hyperscale.engines.vllm.worker import Slots
+
+        if self.worker is not None:
+            self.worker = Slots.current = None
+
     def bind_connector_metadata(self, connector_metadata: KVConnectorMetadata) -> None:
         """A step begins."""
         super().bind_connector_metadata(connector_metadata)

@@ -109,14 +109,15 @@ def refusals(vllm_config: Any, options: Options) -> list[str]:
             not device
         ),
         "the rule hashed needs a cr": options.rule == "hashed" and options.cr <= 1,
-        **(_on_cuda(model, cache, options) if device == "cuda" else {}),
+        **(_on_cuda(vllm_config, options) if device == "cuda" else {}),
         "models with multi-head latent attention have no KV heads": bool(getattr(model, "use_mla", False)),
     }
     return [reason for reason, holds in checks.items() if holds]
 
 
-def _on_cuda(model: Any, cache: Any, options: Options) -> dict[str, bool]:
+def _on_cuda(vllm_config: Any, options: Options) -> dict[str, bool]:
     """What the kernels cannot do; reasons and whether they hold."""
+    model, cache = vllm_config.model_config, vllm_config.cache_config
     dim, dtype = model.get_head_size(), str(model.dtype).removeprefix("torch.")
     return {
         "the kernels for CUDA are written in Triton, which is not installed: `pip install triton`": (
@@ -128,6 +129,9 @@ def _on_cuda(model: Any, cache: Any, options: Options) -> dict[str, bool]:
         ),
         f"the kernels for CUDA know float32, float16 and bfloat16, not {dtype}: choose one with --dtype": (
             dtype not in ("float32", "float16", "bfloat16")
+        ),
+        "with full_graphs, vLLM's idle steps of data parallelism write where a request may be: leave one of them out": (
+            options.full_graphs and vllm_config.parallel_config.data_parallel_size > 1
         ),
         "the rule random draws its victims on the host, which would stop a GPU at every layer: run it on the CPU": (
             options.rule == "random"

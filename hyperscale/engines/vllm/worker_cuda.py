@@ -100,12 +100,12 @@ class CudaWorker(Slots):
         if step.rows is not None:
             return step
         n = step.decodes
-        blocks = step.first_blocks
+        blocks = step.first_blocks.clone()  # contiguous and aligned: kernels are compiled for either
         if not (self._running or step.capturing):  # vLLM warms up, and may name superblocks of running requests
-            blocks = torch.zeros_like(blocks)
+            blocks.zero_()
         step.rows = Decodes(blocks[:n], step.covered[:n] - 1)
         if n < len(blocks):
-            offsets = step.offsets[n:].clone()  # aligned, or kernels would be compiled again for each alignment
+            offsets = step.offsets[n:].clone()
             longest = max(b - a for a, b in zip(step.starts[n:], step.starts[n + 1 :], strict=False))
             step.chunks = Chunks(blocks[n:].clone(), offsets, step.covered[n:] - offsets.diff(), longest)
         step.slots = self.lists.slot_of_block[blocks.long()].long()
