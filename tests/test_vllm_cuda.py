@@ -1,7 +1,12 @@
-"""The CUDA backend inside vLLM: on a GPU as it is, elsewhere on CPU tensors with kernels in triton's interpreter."""
+"""The CUDA backend inside vLLM: on a GPU as it is, elsewhere on CPU tensors with kernels in triton's interpreter.
+
+With VLLM_USE_V2_MODEL_RUNNER=1 the latter takes the model runner and the scheduler that GPUs get.
+"""
 
 import os
 import pickle
+import subprocess
+import sys
 
 import dense
 import pytest
@@ -23,6 +28,7 @@ from hyperscale.engines.torch_engine import TorchEngine  # noqa: E402
 
 pytestmark = [needs_vllm, *([pytest.mark.gpu] if CUDA else [])]
 NEW = 16
+NEWER = not CUDA and os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "1"
 GPU = {"gpu_memory_utilization": 0.3} if CUDA else {}
 CHUNKS = {"max_num_batched_tokens": 40}
 TIGHT = {"kv_cache_memory_bytes": 6 * 32 * 1024, "max_model_len": 112, "scheduler_reserve_full_isl": False}
@@ -34,6 +40,16 @@ def _on_cuda(monkeypatch):
     from hyperscale.engines.vllm import backends
 
     monkeypatch.setattr(backends, "device", lambda: "cuda")
+    if NEWER:
+        from vllm.platforms import current_platform
+
+        check = type(current_platform).check_and_update_config.__func__
+
+        def asynchronous(cls, config):
+            check(cls, config)
+            config.scheduler_config.async_scheduling = True
+
+        monkeypatch.setattr(type(current_platform), "check_and_update_config", classmethod(asynchronous))
 
 
 def generate(folder, new=NEW, **more):
@@ -50,6 +66,10 @@ def generate(folder, new=NEW, **more):
         settings = SamplingParams(temperature=0, max_tokens=new, logprobs=0, ignore_eos=True)
         outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts(200)], settings, use_tqdm=False)
         assert isinstance(Slots.current, CudaWorker)
+        if NEWER:
+            runner = llm.llm_engine.model_executor.driver_worker.worker.model_runner
+            assert type(runner).__module__ == "vllm.v1.worker.cpu.model_runner"
+            assert llm.llm_engine.vllm_config.scheduler_config.async_scheduling
         assert seen.blocks[-1] == 0
     finally:
         stop(llm)
@@ -107,6 +127,15 @@ def test_nothing_evicted_and_hashed_verdicts(tmp_path):
         assert output.kv_transfer_params["peak_kv"] == prompt + 3
     longest = outputs[-1]
     assert 3 * (8 + 12) < longest.kv_transfer_params["kv_reads"] < 3 * (8 + 40)
+
+
+@slow
+@pytest.mark.skipif(CUDA or NEWER, reason="as on a GPU already")
+def test_with_the_runner_and_the_scheduler_of_gpus():
+    environment = {**os.environ, "VLLM_USE_V2_MODEL_RUNNER": "1"}
+    tests = [__file__, "-m", "slow or not slow", "-k", "preempted", "-p", "no:cacheprovider"]
+    done = subprocess.run([sys.executable, "-m", "pytest", *tests], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
 
 
 REFUSED = {
