@@ -207,7 +207,7 @@ def work(asked: argparse.Namespace, folder: str) -> dict[str, Any]:
     """All measurements of one engine."""
     # Tokens that the first requests draw until the last one has its first.
     spare = asked.most * asked.context // asked.chunk + 64
-    longest = asked.context + spare
+    longest = asked.context + spare + 16
     session = Session(start(asked, folder, longest))
     session.prefill(asked.context // 4)  # compiles what is compiled at first use
     times = [session.prefill(asked.context) for _ in range(3)]
@@ -218,8 +218,8 @@ def work(asked: argparse.Namespace, folder: str) -> dict[str, Any]:
     passing = session.steps()
     found["prefill_where"] = session.where(passing, asked.context // asked.chunk + 3, 1)
     list(passing)
-    found["chains"] = session.decode(asked.chains, length, asked.steps, spare - asked.steps, profiled)
-    found["best"] = session.decode(asked.most, length, asked.steps, spare - asked.steps, profiled)
+    found["chains"] = session.decode(asked.chains, length, asked.steps, spare, profiled)
+    found["best"] = session.decode(asked.most, length, asked.steps, spare, profiled)
     return found
 
 
