@@ -2,10 +2,20 @@
 
 import os
 import shutil
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
 
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 # Where there is no GPU, triton's kernels run in its interpreter; it has to know before anything imports it.
-if shutil.which("nvidia-smi") is None:
+if shutil.which("nvidia-smi") is None and not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
+
+# vLLM's newer model runner, the one that GPUs get, wants triton; on the CPU the interpreter passes for it.
+if os.environ.get("TRITON_INTERPRET") == "1" and os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "1":
+    with suppress(ImportError):
+        from triton.backends import backends
+
+        backends.setdefault("cpu", SimpleNamespace(driver=None))

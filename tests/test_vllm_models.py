@@ -53,6 +53,30 @@ def borrowed(model, margins):
     return expiry
 
 
+def agree(model, outputs, rule):
+    """Hold greedy outputs of vLLM against full attention under a mask: tokens, log-probabilities, reads and peaks."""
+    compared = 0
+    for output in outputs:
+        margins, prompt = [], len(output.prompt_token_ids)
+        expiry = rule(model, margins)
+        new = len(output.outputs[0].token_ids)
+        ids = [*output.prompt_token_ids, *output.outputs[0].token_ids]
+        logits, _, expiries = dense.forward(model, ids, expiry)
+        best = logits[prompt - 1 : -1].topk(2).values
+        if min(*margins, float((best[:, 0] - best[:, 1]).min())) < 1e-3:
+            continue
+        compared += 1
+        assert logits[prompt - 1 : -1].argmax(-1).tolist() == list(output.outputs[0].token_ids)
+        wanted = logits.log_softmax(-1)[range(prompt - 1, len(ids) - 1), ids[prompt:]]
+        found = [row[token].logprob for row, token in zip(output.outputs[0].logprobs, ids[prompt:], strict=True)]
+        assert found == pytest.approx(wanted.tolist(), abs=1e-3)
+        rows = model.config.num_hidden_layers * model.config.num_key_value_heads
+        reads, peak = dense.reads_and_peak(expiries, prompt, new)
+        costs = output.kv_transfer_params
+        assert (costs["tokens"], costs["kv_reads"], costs["peak_kv"]) == (new, reads / rows, peak / rows)
+    assert compared >= 2
+
+
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
 @pytest.mark.parametrize("source", ["projection", "neuron"])
 def test_greedy_equals_masked_attention(family, source, tmp_path, monkeypatch):
@@ -69,25 +93,7 @@ def test_greedy_equals_masked_attention(family, source, tmp_path, monkeypatch):
     group = vllm_checkpoints.HEADS // vllm_checkpoints.KV_HEADS
     if source == "neuron":
         monkeypatch.setattr(dense, "rotate", without_neuron(dense.rotate, group))
-    compared = 0
-    for output in outputs:
-        margins, prompt = [], len(output.prompt_token_ids)
-        rule = (dense.dms if source == "projection" else borrowed)(model, margins)
-        ids = [*output.prompt_token_ids, *output.outputs[0].token_ids]
-        logits, _, expiries = dense.forward(model, ids, rule)
-        best = logits[prompt - 1 : -1].topk(2).values
-        if min(*margins, float((best[:, 0] - best[:, 1]).min())) < 1e-3:
-            continue
-        compared += 1
-        assert logits[prompt - 1 : -1].argmax(-1).tolist() == list(output.outputs[0].token_ids)
-        wanted = logits.log_softmax(-1)[range(prompt - 1, len(ids) - 1), ids[prompt:]]
-        found = [row[token].logprob for row, token in zip(output.outputs[0].logprobs, ids[prompt:], strict=True)]
-        assert found == pytest.approx(wanted.tolist(), abs=1e-3)
-        rows = model.config.num_hidden_layers * model.config.num_key_value_heads
-        reads, peak = dense.reads_and_peak(expiries, prompt, NEW)
-        costs = output.kv_transfer_params
-        assert (costs["tokens"], costs["kv_reads"], costs["peak_kv"]) == (NEW, reads / rows, peak / rows)
-    assert compared >= 2
+    agree(model, outputs, dense.dms if source == "projection" else borrowed)
 
 
 def without_neuron(rotate, group):

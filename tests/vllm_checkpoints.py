@@ -10,14 +10,16 @@ from hyperscale.methods.gate import GateConfig, attach_gates
 HEADS, KV_HEADS = 4, 2
 
 
-def write(folder, family, *, source="projection", window=4, offset=0.0):
+def write(folder, family, *, source="projection", window=4, offset=0.0, head_dim=32):
     """A checkpoint of a family, with random DMS gates ("projection"), or a neuron to borrow ("neuron"), or neither.
 
     Returns the model, gates attached.
     """
     logging.disable_progress_bar()
     words = architectures.tokenizer()
-    made = tiny.model(family, heads=HEADS, kv_heads=KV_HEADS, head_dim=32, vocab=len(words), eos=words.eos_token_id)
+    made = tiny.model(
+        family, heads=HEADS, kv_heads=KV_HEADS, head_dim=head_dim, vocab=len(words), eos=words.eos_token_id
+    )
     if source:
         for name, value in GateConfig(window=window, cr=8, initial_offset=offset).to_hf().items():
             setattr(made.config, name, value)

@@ -5,9 +5,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from vllm import _custom_ops as ops
+from vllm.v1.attention.backend import AttentionMetadataBuilder
 from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
-from hyperscale.engines.vllm.backend import RaggedBuilder, RaggedImpl
+from hyperscale.engines.vllm.backend import RaggedImpl
+from hyperscale.engines.vllm.lists import Lists
+from hyperscale.engines.vllm.ragged import Ragged
+from hyperscale.engines.vllm.rules import Rows, Span
+from hyperscale.engines.vllm.worker import Slots, Step, Worker, rule_of, tables
 
 _ISA = "vec"  # the one layout that `CpuPages.read` knows: keys of a page transposed, values as they are
 
@@ -74,6 +79,56 @@ class CpuPages:
         return out
 
 
+class CpuRaggedBuilder(AttentionMetadataBuilder[Step]):
+    """Describes a step to the attention layers."""
+
+    def __init__(self, kv_cache_spec: Any, layer_names: list[str], vllm_config: Any, device: torch.device) -> None:
+        super().__init__(kv_cache_spec, layer_names, vllm_config, device)
+
+    def build(self, common_prefix_len: int, common_attn_metadata: Any, fast_build: bool = False) -> Step:
+        """See vLLM's base class."""
+        common = common_attn_metadata
+        n = common.num_reqs
+        return Step(
+            first_blocks=common.block_table_tensor[:n, 0],
+            starts=common.query_start_loc_cpu[: n + 1].tolist(),
+            covered=common.seq_lens[:n].tolist(),
+        )
+
+
+class CpuRaggedImpl(RaggedImpl):
+    """Attention by `Ragged`, the mechanism in plain torch."""
+
+    def attend(
+        self, step: Step, layer: int, queries: Tensor, keys: Tensor, values: Tensor, logits: Tensor | None, out: Tensor
+    ) -> None:
+        """See `RaggedImpl.attend`."""
+        worker = Slots.current
+        assert isinstance(worker, Worker), "the cache is set up before the first step"
+        step = worker.resolve(step)
+        ragged, heads, scale = worker.ragged, keys.shape[1], self.scale
+        verdicts = None if logits is None else logits > 0
+        grouped = queries.view(len(queries), heads, -1, queries.shape[-1])
+        result = out.view(grouped.shape)
+        sizes = [b - a for a, b in zip(step.starts, step.starts[1:], strict=False)]
+        single = [index for index, size in enumerate(sizes) if size == 1]
+        if single:
+            at = torch.tensor([step.starts[index] for index in single])
+            slots = torch.tensor([step.slots[index] for index in single])
+            positions = torch.tensor([step.covered[index] - 1 for index in single])
+            lens = ragged.lists.lens[slots, layer].long()
+            rows = Rows(layer, slots, positions, lens, None if verdicts is None else verdicts[at])
+            result[at] = ragged.decode(rows, grouped[at], keys[at], values[at], scale)
+        for index, size in enumerate(sizes):
+            if size > 1:
+                part = slice(step.starts[index], step.starts[index + 1])
+                covered = step.covered[index]
+                chosen = None if verdicts is None else verdicts[part]
+                span = Span(layer, step.slots[index], covered - size, covered, chosen)
+                result[part], seen = ragged.chunk(span, grouped[part], keys[part], values[part], scale)
+                step.seen[part] += seen
+
+
 class CpuRaggedBackend(CPUAttentionBackend):
     """Ragged attention on the CPU."""
 
@@ -87,9 +142,15 @@ class CpuRaggedBackend(CPUAttentionBackend):
     @staticmethod
     def get_impl_cls() -> Any:
         """The class that attends."""
-        return RaggedImpl
+        return CpuRaggedImpl
 
     @staticmethod
     def get_builder_cls() -> Any:
         """The class that describes a step."""
-        return RaggedBuilder
+        return CpuRaggedBuilder
+
+    @staticmethod
+    def worker(vllm_config: Any, spec: Any, cache: Tensor) -> Worker:
+        """The worker around the cache tensor that vLLM has allocated, (blocks, lists, N, 2 * head_dim)."""
+        lists = tables(vllm_config, spec, Lists, len(cache), cache.device)
+        return Worker(Ragged(lists, rule_of(lists, spec), CpuPages(cache)))

@@ -16,7 +16,7 @@ from hyperscale.engines.vllm.reads import Reads
 
 if TYPE_CHECKING:
     from hyperscale.engines.vllm.spec import RaggedSpec
-    from hyperscale.engines.vllm.worker import Worker
+    from hyperscale.engines.vllm.worker import Slots
 
 
 class RaggedConnector(KVConnectorBase_V1, SupportsHMA):
@@ -31,7 +31,7 @@ class RaggedConnector(KVConnectorBase_V1, SupportsHMA):
         super().__init__(vllm_config, role, kv_cache_config)
         self._config = vllm_config
         self.spec: RaggedSpec = kv_cache_config.kv_cache_groups[0].kv_cache_spec
-        self.worker: Worker | None = None
+        self.worker: Slots | None = None
         self.reads: dict[str, Reads] = {}
         self._follow: set[str] = set()
 
@@ -101,9 +101,17 @@ class RaggedConnector(KVConnectorBase_V1, SupportsHMA):
 
     def register_kv_caches(self, kv_caches: dict[str, Any]) -> None:
         """The cache tensor exists: set up the lists in it."""
-        from hyperscale.engines.vllm.worker import Worker
+        from hyperscale.engines.vllm.backends import backend
+        from hyperscale.engines.vllm.worker import Slots
 
-        self.worker = Worker.of(self._config, self.spec, next(iter(kv_caches.values())))
+        self.worker = Slots.current = backend().worker(self._config, self.spec, next(iter(kv_caches.values())))
+
+    def shutdown(self) -> None:
+        """The engine ends: let go of the cache and the lists."""
+        from hyperscale.engines.vllm.worker import Slots
+
+        if self.worker is not None:
+            self.worker = Slots.current = None
 
     def bind_connector_metadata(self, connector_metadata: KVConnectorMetadata) -> None:
         """A step begins."""

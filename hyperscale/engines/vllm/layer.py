@@ -4,16 +4,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from vllm.compilation.breakable_cudagraph import eager_break_during_capture
 from vllm.config import get_current_vllm_config
 from vllm.forward_context import get_forward_context
 from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.models.utils import extract_layer_index
 from vllm.utils.torch_utils import direct_register_custom_op
 
-from hyperscale.engines.vllm.backend import attend
+from hyperscale.engines.vllm import hooks
 from hyperscale.engines.vllm.backends import backend
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.spec import RaggedSpec
+from hyperscale.engines.vllm.worker import Slots
 
 
 class RaggedAttention(Attention):
@@ -31,6 +33,8 @@ class RaggedAttention(Attention):
             kwargs: More for the base class.
         """
         config = get_current_vllm_config()
+        Slots.current = None  # of an engine that this process had before
+        hooks.reserve()
         del config.compilation_config.static_forward_context[prefix]  # the name is free again
         self.layer = extract_layer_index(prefix)
         first = prefix.replace(f".{self.layer}.", ".0.", 1)
@@ -60,14 +64,14 @@ class RaggedAttention(Attention):
             rows=self._layers * self.num_kv_heads * parallel.tensor_parallel_size,
         )
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, logits: Tensor) -> Tensor:
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, logits: Tensor | None) -> Tensor:
         """Attend.
 
         Args:
             query: (tokens, query heads * head_dim), after RoPE.
             key: (tokens, heads * head_dim), after RoPE.
             value: As key.
-            logits: (tokens, heads), DMS's; (tokens, 0) if the model has no gates.
+            logits: (tokens, heads), DMS's; None if the model has no gates.
 
         Returns:
             (tokens, query heads * head_dim).
@@ -86,9 +90,9 @@ class RaggedAttention(Attention):
 
 
 def hyperscale_attention(
-    query: Tensor, key: Tensor, value: Tensor, logits: Tensor, out: Tensor, layer_name: str
+    query: Tensor, key: Tensor, value: Tensor, logits: Tensor | None, out: Tensor, layer_name: str
 ) -> None:
-    """The operator: everything of a layer that depends on the batch; see `backend.attend` for the arguments."""
+    """The operator: everything of a layer that depends on the batch; see `RaggedImpl.attend` for the arguments."""
     context = get_forward_context()
     metadata = context.attn_metadata
     if metadata is None:  # a trial run of the model, without a cache
@@ -96,11 +100,15 @@ def hyperscale_attention(
         return
     layer = context.no_compile_layers[layer_name]
     step = metadata[layer_name] if isinstance(metadata, dict) else metadata
-    attend(step, layer.layer, query, key, value, logits, out, layer.impl.scale)
+    layer.impl.attend(step, layer.layer, query, key, value, logits, out)
 
 
-def _fake(query: Tensor, key: Tensor, value: Tensor, logits: Tensor, out: Tensor, layer_name: str) -> None:
+def _fake(query: Tensor, key: Tensor, value: Tensor, logits: Tensor | None, out: Tensor, layer_name: str) -> None:
     return
 
 
-direct_register_custom_op("hyperscale_attention", hyperscale_attention, mutates_args=["out"], fake_impl=_fake)
+# Its Python may not become part of a CUDA graph: `startup.Ragged` lets torch.compile split graphs here, and this lets
+# vLLM's graphs without torch.compile do so.
+direct_register_custom_op(
+    "hyperscale_attention", eager_break_during_capture(hyperscale_attention), mutates_args=["out"], fake_impl=_fake
+)

@@ -204,8 +204,13 @@ class Lists:
 
     def alive(self, slot: int, query: int) -> int:
         """Entries of a request that a query at this position sees, over all layers and heads."""
-        lens = self.lens[slot]
-        table = self.page_table[slot, :, :, : ceil_div(int(lens.max()), self.page_tokens)].long()
-        expiry = self.expiry[table].flatten(2)
-        filled = torch.arange(expiry.shape[2], device=expiry.device) < lens[..., None]
-        return int((filled & (expiry > query)).sum())
+        return int(self.count_alive(slot, query, int(self.lens[slot].max())))
+
+    def count_alive(self, slot: int, query: int, most: int) -> Tensor:
+        """The same as a tensor, () int64, without waiting for the device; no list has more than ``most`` entries."""
+        total = torch.zeros((), dtype=torch.int64, device=self.expiry.device)
+        places = torch.arange(ceil_div(most, self.page_tokens) * self.page_tokens, device=self.expiry.device)
+        for lens, table in zip(self.lens[slot], self.page_table[slot], strict=True):
+            expiry = self.expiry[table[:, : ceil_div(most, self.page_tokens)].long()].flatten(1)
+            total += ((places < lens[:, None]) & (expiry > query)).sum()
+        return total

@@ -1,5 +1,6 @@
 """What scheduler and workers tell each other through the KV connector, once a step."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorMetadata, KVConnectorWorkerMetadata
@@ -23,11 +24,27 @@ class Grants(KVConnectorMetadata):
     scheduled: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
-@dataclass
 class Report(KVConnectorWorkerMetadata):
-    """Workers to scheduler, after a step."""
+    """Workers to scheduler, after a step.
 
-    ran: dict[str, Ran]
+    On a GPU the step may still be running when vLLM asks for it; then it waits where it is read or pickled, which is
+    after vLLM has waited for the step's tokens.
+    """
+
+    def __init__(self, ran: Mapping[str, Ran] | Callable[[], Mapping[str, Ran]]) -> None:
+        """Take what ran, or the function that waits for it."""
+        self._ran = ran
+
+    @property
+    def ran(self) -> Mapping[str, Ran]:
+        """What each request did."""
+        if callable(self._ran):
+            self._ran = self._ran()
+        return self._ran
+
+    def __reduce__(self) -> tuple[type["Report"], tuple[dict[str, Ran]]]:
+        """Pickle what ran, never how to wait for it."""
+        return Report, (dict(self.ran),)
 
     def aggregate(self, other: KVConnectorWorkerMetadata) -> "Report":
         """One report of two tensor-parallel ranks: the most pages, and the entries of both."""

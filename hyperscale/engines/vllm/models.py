@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from vllm.compilation.decorators import support_torch_compile
 from vllm.config import CacheConfig, VllmConfig, get_current_vllm_config
+from vllm.distributed import get_tensor_model_parallel_rank
 from vllm.model_executor.layers.layernorm import RMSNorm
 from vllm.model_executor.layers.linear import ColumnParallelLinear
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
@@ -17,6 +18,7 @@ from vllm.model_executor.models.qwen2 import Qwen2DecoderLayer, Qwen2ForCausalLM
 from vllm.model_executor.models.qwen3 import Qwen3DecoderLayer, Qwen3ForCausalLM
 from vllm.model_executor.models.utils import maybe_prefix
 
+from hyperscale import noise
 from hyperscale.engines.vllm.layer import RaggedAttention
 from hyperscale.engines.vllm.options import Options
 
@@ -31,6 +33,8 @@ class RaggedSelfAttention(nn.Module):
     not see
     (arXiv 2506.05345, section 3; ``dms_separate_alpha``).
     """
+
+    rows: Tensor
 
     def __init__(self, stock: Any, config: Any, prefix: str) -> None:
         """Take over a stock module's parts.
@@ -56,6 +60,10 @@ class RaggedSelfAttention(nn.Module):
         self.source = ""
         if options.rule == "dms":
             self.source = "projection" if getattr(config, "dms_separate_alpha", True) else "neuron"
+        if options.rule == "hashed":
+            self.source, self.evicted = "hashed", 1 - 1 / options.cr
+            first = self.attn.layer * stock.total_num_kv_heads + get_tensor_model_parallel_rank() * self.heads
+            self.register_buffer("rows", torch.arange(first, first + self.heads), persistent=False)
         self.scale = float(getattr(config, "dms_alpha_scale", 100.0))
         self.offset = float(getattr(config, "dms_initial_alpha_offset", 5.0))
         if gated and getattr(config, "dms_separate_alpha", True):
@@ -84,7 +92,7 @@ class RaggedSelfAttention(nn.Module):
         if hasattr(self, "q_norm"):
             q = self.q_norm(q.reshape(*q.shape[:-1], -1, self.head_dim)).view(q.shape)
             k = self.k_norm(k.reshape(*k.shape[:-1], -1, self.head_dim)).view(k.shape)
-        logits = q.new_empty(q.shape[0], 0)
+        logits: Tensor | None = None
         if self.source == "projection":
             projected, _ = self.dms_proj_alpha(self.dms_proj_alpha_norm(before))
             logits = projected.to(torch.float32) * self.scale - self.offset
@@ -92,6 +100,9 @@ class RaggedSelfAttention(nn.Module):
             borrowed = self._borrowed(q)
             logits = borrowed.to(torch.float32) * self.scale - self.offset
             q = self._without(q)
+        elif self.source == "hashed":
+            drawn = noise.uniform(noise.mix(self.rows, positions[:, None].long()))
+            logits = torch.where(drawn < self.evicted, 1.0, -1.0).to(torch.float32)
         q, k = self.rotary_emb(positions, q, k)
         if self.source == "neuron":
             q = self._without(q)

@@ -13,7 +13,9 @@ KEY = "hyperscale"
 PAGE_TOKENS = 32
 """N, unless the user chooses: coarser superblocks cost short requests more than they save the scheduler."""
 
-RULES = ("none", "dms", "window", "random")
+RULES = ("none", "dms", "window", "random", "hashed")
+
+DECODES = ("auto", "fa3", "triton")
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,9 @@ class Options:
     """Settings of one vLLM engine, as ``--additional-config '{"hyperscale": {...}}'`` gives them.
 
     Attributes:
-        rule: When entries expire: "none" keeps all, the others are the methods of these names.
+        rule: When entries expire: "none" keeps all, "hashed" is DMS with verdicts by a hash of position, layer and
+            head, 1 / CR of which keep an entry: for measurements of speed, on any checkpoint. The others are the
+            methods of these names.
         cr: Nominal compression ratio; 0 for the checkpoint's own (``dms_cr``), which is 1 where it has none.
         window: w of DMS, in tokens; -1 for the checkpoint's own.
         recent: Of window and random, as in `hyperscale.methods.budgeted`.
@@ -30,9 +34,12 @@ class Options:
         reserve_output_fraction: Part of ``max_tokens`` that admission expects a request to generate. Less admits more
             requests at once; where it is too little, vLLM preempts.
         vocabulary: Rows of the output layer that are tokens; the others are never drawn. 0 for all.
+        decode: On CUDA, what attends for decode steps: FlashAttention 3, the plugin's own kernel, or the former where
+            it is there.
+        full_graphs: On CUDA, whether whole decode steps are CUDA graphs, not only what lies between attention layers.
     """
 
-    rule: Literal["none", "dms", "window", "random"] = "dms"
+    rule: Literal["none", "dms", "window", "random", "hashed"] = "dms"
     cr: float = 0.0
     window: int = -1
     recent: int = 16
@@ -40,10 +47,13 @@ class Options:
     slack: float = 0.05
     reserve_output_fraction: float = 1.0
     vocabulary: int = 0
+    decode: Literal["auto", "fa3", "triton"] = "auto"
+    full_graphs: bool = False
 
     def __post_init__(self) -> None:
         checks = {
             f"rule must be one of {', '.join(RULES)}, not {self.rule!r}": self.rule in RULES,
+            f"decode must be one of {', '.join(DECODES)}, not {self.decode!r}": self.decode in DECODES,
             f"share must be 'proportional' or 'fixed', not {self.share!r}": self.share in ("proportional", "fixed"),
             f"cr must be at least 1, or 0 for the checkpoint's, not {self.cr}": self.cr == 0 or self.cr >= 1,
             f"recent must be at least 1, not {self.recent}": self.recent >= 1,
@@ -90,7 +100,7 @@ class Options:
         total = prompt + ceil(new_tokens * self.reserve_output_fraction)
         if self.rule == "none":
             return total
-        if self.rule == "dms":
+        if self.rule in ("dms", "hashed"):
             young = min(self.window, total)
             return min(total, (total - young) * min(1.0, 1 / self.cr + self.slack) + young)
         return min(total, budget(self, prompt, new_tokens, total))

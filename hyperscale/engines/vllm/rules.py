@@ -182,5 +182,5 @@ def make(lists: Lists, options: Options, first_head: int, all_heads: int) -> Rul
         from hyperscale.engines.vllm.uniform import Uniform
 
         return Uniform(lists, options, first_head, all_heads)
-    kinds: dict[str, type[Rule]] = {"none": Rule, "dms": Learned, "window": Recent}
+    kinds: dict[str, type[Rule]] = {"none": Rule, "dms": Learned, "hashed": Learned, "window": Recent}
     return kinds[options.rule](lists, options)

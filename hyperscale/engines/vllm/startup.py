@@ -1,8 +1,10 @@
 """What happens to vLLM's configuration before anything is loaded: needs are set, and what cannot be is refused."""
 
 import platform
+from importlib.util import find_spec
 from typing import Any
 
+from vllm.config import CompilationConfig
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 
 from hyperscale.engines.vllm import backends
@@ -11,6 +13,7 @@ from hyperscale.errors import EngineError
 
 CONNECTOR = "RaggedConnector"
 MODULE = "hyperscale.engines.vllm.connector"
+OPERATOR = "vllm::hyperscale_attention"
 
 
 class Ragged(VerifyAndUpdateConfig):
@@ -37,9 +40,11 @@ class Ragged(VerifyAndUpdateConfig):
             vllm_config.kv_transfer_config = KVTransferConfig(
                 kv_connector=CONNECTOR, kv_connector_module_path=MODULE, kv_role="kv_both"
             )
-        ops = vllm_config.compilation_config.splitting_ops
-        if ops is not None and "vllm::hyperscale_attention" not in ops:
-            ops.append("vllm::hyperscale_attention")
+        # Attention asks Python which requests there are, so CUDA graphs end before it and begin after it. The list that
+        # vLLM splits at by default is copied from its class later on; one that the user gave is there already.
+        for ops in (CompilationConfig._attention_ops, vllm_config.compilation_config.splitting_ops):
+            if ops is not None and OPERATOR not in ops:
+                ops.append(OPERATOR)
 
 
 class Gated(VerifyAndUpdateConfig):
@@ -62,6 +67,7 @@ def refusals(vllm_config: Any, options: Options) -> list[str]:
     """Reasons why this configuration cannot run, each with what to do instead."""
     model, cache = vllm_config.model_config, vllm_config.cache_config
     parallel, config = vllm_config.parallel_config, vllm_config.model_config.hf_config
+    device = backends.device()
     kv_heads, ranks = model.get_total_num_kv_heads(), parallel.tensor_parallel_size
     transfer = vllm_config.kv_transfer_config
     gated = getattr(config, "dms_window_size", None) is not None
@@ -96,12 +102,42 @@ def refusals(vllm_config: Any, options: Options) -> list[str]:
         ),
         "LoRA has not been tried": vllm_config.lora_config is not None,
         "the CPU backend reads the layout of vLLM's x86 kernel: head sizes and block sizes that are multiples of 32": (
-            backends.on_cpu()
+            device == "cpu"
             and (platform.machine() not in ("x86_64", "AMD64") or model.get_head_size() % 32 or cache.block_size % 32)
         ),
-        "there is no backend for this device yet: set --device cpu, or leave the plugin out with VLLM_PLUGINS=''": (
-            not backends.there()
+        "there is no backend for this device: CUDA and x86 have one, or leave the plugin out with VLLM_PLUGINS=''": (
+            not device
         ),
+        "the rule hashed needs a cr": options.rule == "hashed" and options.cr <= 1,
+        **(_on_cuda(vllm_config, options) if device == "cuda" else {}),
         "models with multi-head latent attention have no KV heads": bool(getattr(model, "use_mla", False)),
     }
     return [reason for reason, holds in checks.items() if holds]
+
+
+def _on_cuda(vllm_config: Any, options: Options) -> dict[str, bool]:
+    """What the kernels cannot do; reasons and whether they hold."""
+    model, cache = vllm_config.model_config, vllm_config.cache_config
+    dim, dtype = model.get_head_size(), str(model.dtype).removeprefix("torch.")
+    return {
+        "the kernels for CUDA are written in Triton, which is not installed: `pip install triton`": (
+            find_spec("triton") is None
+        ),
+        f"head sizes must be powers of two from 16 to 256 on CUDA, not {dim}": not (16 <= dim <= 256 and _power(dim)),
+        f"block sizes must be powers of two from 16 to 256 on CUDA, not {cache.block_size}: leave --block-size out": (
+            not (16 <= cache.block_size <= 256 and _power(cache.block_size))
+        ),
+        f"the kernels for CUDA know float32, float16 and bfloat16, not {dtype}: choose one with --dtype": (
+            dtype not in ("float32", "float16", "bfloat16")
+        ),
+        "with full_graphs, vLLM's idle steps of data parallelism write where a request may be: leave one of them out": (
+            options.full_graphs and vllm_config.parallel_config.data_parallel_size > 1
+        ),
+        "the rule random draws its victims on the host, which would stop a GPU at every layer: run it on the CPU": (
+            options.rule == "random"
+        ),
+    }
+
+
+def _power(number: int) -> bool:
+    return number & (number - 1) == 0

@@ -1,19 +1,21 @@
 """One worker's side of the channel: requests to slots, a step's work, and the report of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from hyperscale.engines.vllm.book import Grant
 from hyperscale.engines.vllm.lists import Lists
-from hyperscale.engines.vllm.ragged import Pages, Ragged
-from hyperscale.engines.vllm.rules import make
+from hyperscale.engines.vllm.ragged import Ragged
+from hyperscale.engines.vllm.rules import Rule, make
 
 if TYPE_CHECKING:
     from hyperscale.engines.vllm.spec import RaggedSpec
+
+L = TypeVar("L", bound=Lists)
 
 
 @dataclass
@@ -54,55 +56,37 @@ class Ran:
     lives: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class _Place:
+@dataclass
+class Place:
+    """Where a running request is.
+
+    Attributes:
+        slot: Its slot.
+        generation: See `Grant`.
+        prompt: Tokens of its prompt.
+        covered: Its tokens once the step that has begun is done.
+    """
+
     slot: int
     generation: int
+    prompt: int
+    covered: int = 0
 
 
-class Worker:
-    """Slots of the running requests, and the cache they are in."""
+class Slots:
+    """Slots of the running requests: what the workers of all devices share."""
 
-    current: "Worker | None" = None
+    current: "Slots | None" = None
     """The worker of this process: attention layers have no other way to it."""
 
-    def __init__(self, ragged: Ragged) -> None:
-        self.ragged = ragged
-        self._places: dict[str, _Place] = {}
+    def __init__(self, lists: Lists) -> None:
+        self.lists = lists
+        self._places: dict[str, Place] = {}
         self._scheduled: dict[str, tuple[int, int]] = {}
-        self._step: Step | None = None
-
-    @classmethod
-    def of(cls, vllm_config: Any, spec: "RaggedSpec", cache: Tensor) -> "Worker":
-        """Set up a worker around the cache tensor that vLLM has allocated, and make it the process's.
-
-        Args:
-            vllm_config: vLLM's configuration.
-            spec: The cache's spec.
-            cache: (blocks, lists, N, 2 * head_dim).
-        """
-        from vllm.distributed import get_tensor_model_parallel_rank
-
-        blocks, size, page_tokens, _ = cache.shape
-        layers = vllm_config.model_config.get_num_layers(vllm_config.parallel_config)
-        heads = size // layers
-        scheduler = vllm_config.scheduler_config
-        lists = Lists(
-            layers=layers,
-            heads=heads,
-            page_tokens=page_tokens,
-            blocks=blocks,
-            slots=max(scheduler.max_num_seqs, getattr(scheduler, "max_num_active_seqs", None) or 0),
-            max_tokens=vllm_config.model_config.max_model_len,
-            device=cache.device,
-        )
-        rule = make(lists, spec.options, get_tensor_model_parallel_rank() * heads, spec.rows // layers)
-        cls.current = cls(Ragged(lists, rule, _pages(cache)))
-        return cls.current
 
     def begin(self, grants: Sequence[Grant], gone: Sequence[str], scheduled: Mapping[str, tuple[int, int]]) -> None:
         """A step's news from the scheduler: see `Book.grants`, and request to (generation, tokens of the step)."""
-        lists = self.ragged.lists
+        lists = self.lists
         for request in gone:
             if place := self._places.pop(request, None):
                 lists.close(place.slot)
@@ -113,21 +97,41 @@ class Worker:
                     lists.close(place.slot)
                 demand = grant.demand
                 slot = lists.open(grant.added[0], (demand.prompt, demand.new_tokens, demand.key))
-                place = self._places[grant.request] = _Place(slot, grant.generation)
+                place = self._places[grant.request] = Place(slot, grant.generation, demand.prompt)
             lists.grant(place.slot, grant.kept, grant.added)
-        self._scheduled, self._step = dict(scheduled), None
+        for request, (_, tokens) in scheduled.items():
+            self._places[request].covered += tokens
+        self._scheduled = dict(scheduled)
+
+    def report(self) -> dict[str, Ran] | Callable[[], dict[str, Ran]]:
+        """What the step did, by request; or a function that waits for the device and then tells it."""
+        raise NotImplementedError
+
+
+class Worker(Slots):
+    """The CPU's: everything is at hand at once."""
+
+    def __init__(self, ragged: Ragged) -> None:
+        super().__init__(ragged.lists)
+        self.ragged = ragged
+        self._step: Step | None = None
+
+    def begin(self, grants: Sequence[Grant], gone: Sequence[str], scheduled: Mapping[str, tuple[int, int]]) -> None:
+        """See `Slots.begin`."""
+        super().begin(grants, gone, scheduled)
+        self._step = None
 
     def resolve(self, step: Step) -> Step:
         """Find the slots of a step's requests, once."""
         if not step.slots:
-            step.slots = self.ragged.lists.slot_of_block[step.first_blocks.long()].tolist()
+            step.slots = self.lists.slot_of_block[step.first_blocks.long()].tolist()
             step.seen = torch.zeros(step.starts[-1], dtype=torch.int64, device=step.first_blocks.device)
             self._step = step
         return step
 
     def report(self) -> dict[str, Ran]:
-        """What the step did, by request; the pages that it left empty go back first."""
-        lists, step, ran = self.ragged.lists, self._step, {}
+        """See `Slots.report`; the pages that the step left empty go back first."""
+        lists, step, ran = self.lists, self._step, {}
         if step is None:
             return {}
         order = {slot: index for index, slot in enumerate(step.slots)}
@@ -136,28 +140,51 @@ class Worker:
             index = order[place.slot]
             self.ragged.compact(place.slot)
             covered = step.covered[index]
-            lives = self._lives(step, index, place.slot)
+            assert covered == place.covered, "tokens were scheduled that the worker has not seen"
+            lives = self._lives(step, index, place)
             ran[request] = Ran(generation, covered, int(lists.bump[place.slot]), lives)
         self._step = None
         return ran
 
-    def _lives(self, step: Step, index: int, slot: int) -> tuple[int, ...]:
+    def _lives(self, step: Step, index: int, place: Place) -> tuple[int, ...]:
         """Live entries at each of the step's positions from the prompt's last on."""
         begin, end, covered = step.starts[index], step.starts[index + 1], step.covered[index]
-        prompt = int(self.ragged.lists.facts[slot, 0])
+        slot, prompt = place.slot, place.prompt
         if covered < prompt:
             return ()
         if covered == prompt:  # what the prompt leaves to the first decode step
-            return (self.ragged.lists.alive(slot, prompt),)
+            return (self.lists.alive(slot, prompt),)
         if end - begin == 1:  # a decode step reads all that there is
-            return (int(self.ragged.lists.lens[slot].sum()),)
+            return (int(self.lists.lens[slot].sum()),)
         decoded = min(end - begin, covered - prompt)
         return tuple(step.seen[end - decoded : end].tolist())
 
 
-def _pages(cache: Tensor) -> Pages:
-    if cache.device.type == "cpu":
-        from hyperscale.engines.vllm.backend_cpu import CpuPages
+def tables(vllm_config: Any, spec: "RaggedSpec", kind: type[L], blocks: int, device: torch.device | str) -> L:
+    """The lists of one worker, as vLLM's configuration wants them.
 
-        return CpuPages(cache)
-    raise NotImplementedError("the CUDA backend brings its own pages")
+    Args:
+        vllm_config: vLLM's configuration.
+        spec: The cache's spec.
+        kind: Their class.
+        blocks: Superblocks of the cache, the null block included.
+        device: Where the cache is; "meta" to learn their size only.
+    """
+    layers = vllm_config.model_config.get_num_layers(vllm_config.parallel_config)
+    scheduler = vllm_config.scheduler_config
+    return kind(
+        layers=layers,
+        heads=spec.num_kv_heads // layers,
+        page_tokens=spec.block_size,
+        blocks=blocks,
+        slots=max(scheduler.max_num_seqs, getattr(scheduler, "max_num_active_seqs", None) or 0),
+        max_tokens=vllm_config.model_config.max_model_len,
+        device=device,
+    )
+
+
+def rule_of(lists: Lists, spec: "RaggedSpec") -> Rule:
+    """The rule of a worker, which knows the worker's place among the tensor-parallel ranks."""
+    from vllm.distributed import get_tensor_model_parallel_rank
+
+    return make(lists, spec.options, get_tensor_model_parallel_rank() * lists.heads, spec.rows // lists.layers)

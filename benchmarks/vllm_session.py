@@ -1,0 +1,130 @@
+"""Timing of a vLLM engine in this process: prefill, and decode steps of requests that have a given length."""
+
+import statistics
+import time
+from collections.abc import Iterator
+from typing import Any
+
+OURS = {
+    **dict.fromkeys(("_update", "_write", "_plan", "_delayed", "_seen"), "update"),
+    **dict.fromkeys(("_parts", "_sum", "_attend"), "attention"),
+}
+"""The plugin's kernels."""
+
+THEIRS = {
+    "attention": ("flash", "fmha", "attention"),
+    "gemm": ("gemm", "cutlass", "nvjet", "xmma", "matmul", "cublas", "splitk"),
+}
+"""Parts of other kernels' names, in the order in which they are looked for; what has none of them is "other"."""
+
+
+def kind(kernel: str) -> str:
+    """What a kernel of this name does."""
+    name = kernel.lower()
+    return OURS.get(kernel) or next((kind for kind, parts in THEIRS.items() if any(p in name for p in parts)), "other")
+
+
+class Session:
+    """An engine and the requests that were given to it."""
+
+    def __init__(self, engine: Any) -> None:
+        self.engine, self.count = engine, 0
+        self.scheduler = engine.engine_core.engine_core.scheduler
+
+    def add(self, prompt: int, new: int) -> str:
+        """Add a request of so many tokens; no two prompts are alike."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        self.count += 1
+        vocabulary = self.engine.model_config.get_vocab_size()
+        ids = [(7 * i + 13 * self.count * (i % 31) + self.count) % (vocabulary - 1) for i in range(prompt)]
+        settings = SamplingParams(temperature=0, max_tokens=new, ignore_eos=True, detokenize=False)
+        settings.output_kind = RequestOutputKind.DELTA
+        self.engine.add_request(str(self.count), {"prompt_token_ids": ids}, settings)
+        return str(self.count)
+
+    def steps(self) -> Iterator[int]:
+        """Run; yields the new tokens of each step."""
+        while self.engine.has_unfinished_requests():
+            yield sum(len(output.outputs[0].token_ids) for output in self.engine.step())
+
+    def prefill(self, length: int) -> float:
+        """Seconds from a request's arrival to its first token."""
+        self.add(length, 1)
+        began = time.perf_counter()
+        list(self.steps())
+        return time.perf_counter() - began
+
+    def decoding(self) -> bool:
+        """Whether every request that runs has its first token."""
+        running = self.scheduler.running
+        return bool(running) and all(each.num_computed_tokens > each.num_prompt_tokens for each in running)
+
+    def decode(self, requests: int, length: int, steps: int, spare: int, profiled: int) -> dict[str, Any]:
+        """Bring requests to a length, wait until those that run only decode, and time ``steps`` steps of them."""
+        names = [self.add(length, spare + steps + profiled) for _ in range(requests)]
+        began, calm, running, passing = time.perf_counter(), 0, 0, self.steps()
+        while calm < 5:  # nobody else is let in, and no prompt is left
+            next(passing)
+            calm = calm + 1 if self.decoding() and len(self.scheduler.running) == running else 0
+            running = len(self.scheduler.running)
+        filled = time.perf_counter() - began
+        preempted = self.preemptions()
+        times, tokens = [], 0
+        for _ in range(steps):
+            before = time.perf_counter()
+            tokens += next(passing)
+            times.append(time.perf_counter() - before)
+        entries, mean = self.entries(), 1e3 * sum(times) / steps
+        where = self.where(passing, profiled, profiled)
+        found = {
+            "requests": running,
+            "fill_s": filled,
+            "ms_per_step": mean,
+            "median_ms": 1e3 * statistics.median(times),
+            "tokens_per_s": tokens / sum(times),
+            "kv_gib": entries * self.entry_bytes() / 2**30,
+            "kv_gb_per_s": entries * self.entry_bytes() / mean / 1e6,
+            "preemptions": self.preemptions() - preempted,
+            "where": {**where, "idle": max(mean - sum(where.values()), 0.0)} if where else {},
+        }
+        self.engine.abort_request(names)
+        while self.engine.has_unfinished_requests():
+            self.engine.step()
+        return found
+
+    def preemptions(self) -> int:
+        """Of all requests so far that are still there."""
+        return sum(request.num_preemptions for request in self.scheduler.requests.values())
+
+    def entries(self) -> int:
+        """Entries that a decode step reads, over all layers and heads."""
+        from hyperscale.engines.vllm.worker import Slots
+
+        if (worker := Slots.current) is not None:
+            slots = [place.slot for name, place in worker._places.items() if name in self.scheduler.requests]
+            return int(worker.lists.lens[slots].sum())
+        config = self.engine.model_config.hf_config
+        tokens = sum(request.num_computed_tokens for request in self.scheduler.running)
+        return tokens * config.num_hidden_layers * config.num_key_value_heads
+
+    def entry_bytes(self) -> int:
+        """Bytes of a key and its value."""
+        return 2 * self.engine.model_config.get_head_size() * self.engine.model_config.dtype.itemsize
+
+    def where(self, passing: Iterator[int], steps: int, share: int) -> dict[str, float]:
+        """Milliseconds in each kind of kernel over some steps, divided by ``share``; empty without a GPU."""
+        import torch
+        from torch.profiler import ProfilerActivity, profile
+
+        if not torch.cuda.is_available():
+            return {}
+        with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+            for _ in range(steps):
+                next(passing, 0)
+            torch.cuda.synchronize()
+        spent = dict.fromkeys(["attention", "update", "gemm", "other"], 0.0)
+        for event in profiler.key_averages():
+            spent[kind(event.key)] += event.self_device_time_total / 1e3 / share
+        return spent

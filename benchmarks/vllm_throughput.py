@@ -1,0 +1,206 @@
+"""Stock vLLM against the plugin at long context on a model shaped like Qwen2.5-32B, with random weights.
+
+Every engine runs in a process of its own, one after another, and measures
+1. prefill: one prompt of the context's length, until its first token;
+2. decode with --chains requests at that length;
+3. decode with as many as the engine lets run at once, its own best concurrency;
+and for the last two what the KV cache is read with, against the bandwidth of a large copy on the same card, and which
+kernels take the time (torch's profiler over a few steps).
+
+The eviction is that of `rule: hashed`: verdicts by a hash, of which 1 / CR keep an entry. It costs what DMS costs, and
+says nothing about accuracy. Requests are brought to their length by prefilling them; that time is told apart.
+
+python benchmarks/vllm_throughput.py --out throughput.json
+python benchmarks/vllm_throughput.py --toy                                  # the same code, a tiny model, on the CPU
+python benchmarks/vllm_throughput.py --engines ours-full --out more.json    # engines one by one, if time is short
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from vllm_session import Session
+
+ENGINES = {
+    "stock": None,
+    "off": {"rule": "none"},
+    "ours": {"rule": "hashed"},
+    "ours-triton": {"rule": "hashed", "decode": "triton"},
+    "ours-full": {"rule": "hashed", "full_graphs": True},
+}
+"""What each engine's plugin is told; None for vLLM's own model class."""
+
+
+def shape(asked: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of ``Qwen2Config``."""
+    if asked.toy:
+        sizes = {"hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 256}
+        return {**sizes, "num_hidden_layers": asked.layers or 2, "vocab_size": 512, "max_position_embeddings": 4096}
+    sizes = {"hidden_size": 5120, "num_attention_heads": 40, "num_key_value_heads": 8, "intermediate_size": 27648}
+    more = {"vocab_size": 152064, "max_position_embeddings": 131072, "rope_theta": 1e6, "tie_word_embeddings": False}
+    return {**sizes, **more, "num_hidden_layers": asked.layers or 64}
+
+
+def start(asked: argparse.Namespace, folder: str, longest: int) -> Any:
+    """The engine, in this process."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    from vllm import EngineArgs, LLMEngine
+
+    args: dict[str, Any] = {
+        "model": folder,
+        "skip_tokenizer_init": True,
+        "load_format": "dummy",
+        "dtype": "float32" if asked.toy else "bfloat16",
+        "max_model_len": longest,
+        "max_num_seqs": asked.most,
+        "max_num_batched_tokens": asked.chunk,
+        "enable_prefix_caching": False,
+        "gpu_memory_utilization": asked.memory,
+        "disable_log_stats": True,
+    }
+    options = ENGINES[asked.worker]
+    if options is not None:
+        from hyperscale.engines.vllm.plugin import architecture, register
+
+        register()  # also where the package is on the path only, and vLLM finds no entry point
+        chosen = options | {"cr": asked.cr, "window": asked.window} if options["rule"] == "hashed" else options
+        args |= {"hf_overrides": {"architectures": [architecture("qwen2")]}}
+        args |= {"additional_config": {"hyperscale": chosen}}
+    if asked.toy:
+        args |= {"block_size": 32, "enforce_eager": True, "kv_cache_memory_bytes": 2 << 20}
+    return LLMEngine.from_engine_args(EngineArgs(**args))
+
+
+def work(asked: argparse.Namespace, folder: str) -> dict[str, Any]:
+    """All measurements of one engine."""
+    # Tokens that the first requests draw until the last one has its first.
+    spare = asked.most * asked.context // asked.chunk + 64
+    longest = asked.context + spare + 16
+    session = Session(start(asked, folder, longest))
+    session.prefill(asked.context // 4)  # compiles what is compiled at first use
+    times = [session.prefill(asked.context) for _ in range(3)]
+    length, profiled = asked.context - asked.steps, 0 if asked.toy else 10
+    found: dict[str, Any] = {"prefill_s": statistics.median(times)}
+    found["prefill_tokens_per_s"] = asked.context / found["prefill_s"]
+    session.add(asked.context, 1)
+    passing = session.steps()
+    found["prefill_where"] = session.where(passing, asked.context // asked.chunk + 3, 1)
+    list(passing)
+    found["chains"] = session.decode(asked.chains, length, asked.steps, spare, profiled)
+    found["best"] = session.decode(asked.most, length, asked.steps, spare, profiled)
+    return found
+
+
+def copy_bandwidth() -> float:
+    """GB/s that a large device-to-device copy reads and writes; 0 without a GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return 0.0
+    source = torch.empty(1 << 30, dtype=torch.int8, device="cuda")
+    target, times = torch.empty_like(source), []
+    for _ in range(10):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        target.copy_(source)
+        end.record()
+        end.synchronize()
+        times.append(begin.elapsed_time(end))
+    return 2 * len(source) / min(times) / 1e6
+
+
+def table(results: dict[str, Any]) -> str:
+    """What was found, a line for each engine and number of requests."""
+    head = ["engine", "requests", "ms/step", "tokens/s", "KV GiB", "KV GB/s", "preempted", "fill s", "prefill tok/s"]
+    lines = [[*head, "where the time goes, ms a step"]]
+    for name, found in results["engines"].items():
+        for case in ("chains", "best"):
+            if case not in found:
+                continue
+            one = found[case]
+            where = ", ".join(f"{kind} {spent:.2f}" for kind, spent in one["where"].items())
+            numbers = (one["ms_per_step"], one["tokens_per_s"], one["kv_gib"], one["kv_gb_per_s"])
+            lines.append([name, str(one["requests"]), *(f"{number:.2f}" for number in numbers)])
+            lines[-1] += [
+                str(one["preemptions"]),
+                f"{one['fill_s']:.1f}",
+                f"{found['prefill_tokens_per_s']:.0f}",
+                where,
+            ]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def main() -> None:
+    """Run every engine in a process of its own; in such a process, measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engines", default="stock,ours", help=f"of {', '.join(ENGINES)}")
+    parser.add_argument("--layers", type=int, default=0, help="64 as in the real model, fewer for a smaller card")
+    parser.add_argument("--context", type=int, default=0, help="tokens of a request while it is timed (16384)")
+    parser.add_argument("--chains", type=int, default=8)
+    parser.add_argument("--most", type=int, default=0, help="requests that are offered for the best concurrency (64)")
+    parser.add_argument("--steps", type=int, default=0, help="decode steps that are timed (200)")
+    parser.add_argument("--chunk", type=int, default=0, help="most tokens of a step (8192)")
+    parser.add_argument("--cr", type=float, default=8)
+    parser.add_argument("--window", type=int, default=0, help="w of DMS (256)")
+    parser.add_argument("--memory", type=float, default=0.92, help="part of the GPU's memory for vLLM")
+    parser.add_argument("--toy", action="store_true")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    usual = {"context": (16384, 192), "most": (64, 24), "steps": (200, 12), "chunk": (8192, 64), "window": (256, 16)}
+    for name, (real, toy) in usual.items():
+        setattr(asked, name, getattr(asked, name) or (toy if asked.toy else real))
+    if asked.worker:
+        print("RESULT " + json.dumps(work(asked, asked.folder)), flush=True)
+        return
+    if unknown := set(asked.engines.split(",")) - set(ENGINES):
+        parser.error(f"no engine {sorted(unknown)[0]}")
+    run(asked)
+
+
+def run(asked: argparse.Namespace) -> None:
+    """Start the processes and gather what they print; what is done is written before the next one starts."""
+    import torch
+    from transformers import Qwen2Config
+
+    results: dict[str, Any] = {
+        "card": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "copy_gb_per_s": copy_bandwidth(),
+        "asked": {key: value for key, value in vars(asked).items() if key not in ("out", "worker", "folder")},
+        "engines": {},
+    }
+    torch.cuda.empty_cache()
+    with tempfile.TemporaryDirectory() as folder:
+        Qwen2Config(architectures=["Qwen2ForCausalLM"], **shape(asked)).save_pretrained(folder)
+        for name in asked.engines.split(","):
+            command = [sys.executable, __file__, *sys.argv[1:], "--worker", name, "--folder", folder]
+            began, found = time.perf_counter(), None
+            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+                for line in process.stdout or ():
+                    if line.startswith("RESULT "):
+                        found = json.loads(line.removeprefix("RESULT "))
+                    else:
+                        print(line, end="", file=sys.stderr)
+            if found is None:
+                print(f"{name} failed with exit code {process.returncode}", flush=True)
+                continue
+            results["engines"][name] = {**found, "process_s": time.perf_counter() - began}
+            if asked.out:
+                asked.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(f"{results['card']}; a copy moves {results['copy_gb_per_s']:.0f} GB/s")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

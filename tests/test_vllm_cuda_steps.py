@@ -1,0 +1,228 @@
+"""The CUDA backend without a model: orders of a batch, padding, warm-ups, staged tables and their share of memory."""
+
+import os
+import random
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="triton is not installed")
+CUDA = torch.cuda.is_available()
+if not CUDA and os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("needs a CUDA device, or TRITON_INTERPRET=1 from the start", allow_module_level=True)
+
+from vllm_engines import needs_vllm  # noqa: E402
+
+from hyperscale.engines.vllm.book import Demand, Grant  # noqa: E402
+from hyperscale.engines.vllm.lists import Lists  # noqa: E402
+from hyperscale.engines.vllm.options import Options  # noqa: E402
+from hyperscale.engines.vllm.paged import Pool  # noqa: E402
+from hyperscale.engines.vllm.rules import make  # noqa: E402
+from hyperscale.engines.vllm.staging import StagedLists  # noqa: E402
+from hyperscale.engines.vllm.worker import Slots  # noqa: E402
+from hyperscale.engines.vllm.worker_cuda import CudaWorker  # noqa: E402
+
+DEVICE = torch.device("cuda" if CUDA else "cpu")
+pytestmark = [needs_vllm, *([pytest.mark.gpu] if CUDA else [])]
+LAYERS, HEADS, GROUP, DIM, PAGE = 2, 2, 2, 32, 32
+PROMPTS = {"a": 5, "b": 40, "c": 9}
+TABLES = ("slot_of_block", "supply", "supplied", "bump", "page_table", "capacity", "lens", "last", "expiry", "facts")
+
+
+class Engine:
+    """One worker, and what vLLM's runner does for it with a step; tokens of a request are always the same."""
+
+    def __init__(self, options):
+        from hyperscale.engines.vllm.backend_cuda import CudaRaggedBuilder, CudaRaggedImpl
+
+        shape = {"layers": LAYERS, "heads": HEADS, "page_tokens": PAGE, "blocks": 30, "slots": 4, "max_tokens": 128}
+        lists = StagedLists(**shape, device=DEVICE)
+        self.cache = torch.zeros(30, LAYERS * HEADS, PAGE, 2 * DIM, device=DEVICE)
+        self.worker = CudaWorker(lists, make(lists, options, 0, HEADS), Pool.of(self.cache), False)
+        self.gated = options.rule == "dms"
+        self.builder = CudaRaggedBuilder(None, [], None, DEVICE)
+        self.impl = CudaRaggedImpl(HEADS * GROUP, DIM, 0.2, HEADS)
+        self.done, self.first = dict.fromkeys(PROMPTS, 0), {}
+
+    def metadata(self, names, sizes, padding):
+        from vllm.v1.attention.backend import CommonAttentionMetadata
+
+        starts = [sum(sizes[:i]) for i in range(len(sizes) + 1)]
+        starts += starts[-1:] * padding
+        table = torch.zeros(len(names) + padding, 4, dtype=torch.int32)
+        table[: len(names), 0] = torch.tensor([self.first[name] for name in names])
+        lens = [self.done[name] + n for name, n in zip(names, sizes, strict=True)] + [0] * padding
+        host = torch.tensor(starts, dtype=torch.int32)
+        return CommonAttentionMetadata(
+            query_start_loc=host.to(DEVICE),
+            query_start_loc_cpu=host,
+            seq_lens=torch.tensor(lens, dtype=torch.int32, device=DEVICE),
+            num_reqs=len(lens),
+            num_actual_tokens=starts[-1],
+            max_query_len=max(sizes),
+            max_seq_len=max(lens),
+            block_table_tensor=table.to(DEVICE),
+            slot_mapping=torch.zeros(0, device=DEVICE),
+        )
+
+    def forward(self, names, sizes, padding=0):
+        """Outputs by request, (layers, tokens, query heads, head_dim)."""
+        step = self.builder.build(0, self.metadata(names, sizes, padding))
+        spans = [(self.done[name], self.done[name] + n) for name, n in zip(names, sizes, strict=True)]
+        out = torch.zeros(LAYERS, sum(sizes) + padding, HEADS * GROUP, DIM, device=DEVICE)
+        yield step
+        Slots.current = self.worker
+        for layer in range(LAYERS):
+            parts = [tokens(name, layer) for name in names]
+            rows = [
+                torch.cat([each[kind][a:b] for each, (a, b) in zip(parts, spans, strict=True)]) for kind in range(4)
+            ]
+            rows = [torch.cat([x, x.new_full((padding, *x.shape[1:]), float("nan"))]).to(DEVICE) for x in rows]
+            logits = rows[3] if self.gated else None
+            self.impl.attend(step, layer, *rows[:3], logits, out[layer])
+        yield dict(zip(names, out[:, : sum(sizes)].cpu().split(sizes, 1), strict=True))
+
+    def step(self, names, sizes, padding=0, replayed=False):
+        """Outputs and report of a step; as in vLLM the step is described before the worker hears of it.
+
+        A step that is the replay of a graph runs the kernels and none of the Python.
+        """
+        grants = []
+        for name in names:
+            if name not in self.first:
+                self.first[name] = 1 + 9 * list(PROMPTS).index(name)
+                demand = Demand(PROMPTS[name], 50, 1)
+                blocks = tuple(range(self.first[name], self.first[name] + 9))
+                grants.append(Grant(name, 1, 0, blocks, demand))
+        passing = self.forward(names, sizes, padding)
+        next(passing).capturing = replayed
+        self.worker.begin(grants, [], {name: (1, n) for name, n in zip(names, sizes, strict=True)})
+        out = next(passing)
+        if replayed:
+            self.worker._step = None
+        for name, n in zip(names, sizes, strict=True):
+            self.done[name] += n
+        report = self.worker.report()
+        return out, report() if callable(report) else report
+
+
+def tokens(name, layer):
+    """Queries, keys, values and DMS's logits of all tokens of a request in a layer."""
+    draw = torch.Generator().manual_seed(100 * ord(name) + layer)
+    shapes = ((HEADS * GROUP, DIM), (HEADS, DIM), (HEADS, DIM), (HEADS,))
+    return [torch.randn(100, *shape, generator=draw) for shape in shapes]
+
+
+STORY = [
+    (["a", "b"], [5, 20]),
+    (["a", "b"], [1, 19]),
+    (["a", "b", "c"], [1, 1, 8]),  # the last token of a prompt, which decodes nothing yet
+    (["a", "b", "c"], [1, 1, 1]),
+    (["a", "b", "c"], [1, 13, 1]),  # decode steps in a chunk, as after a preemption
+    (["a", "b", "c"], [1, 1, 1]),
+]
+RULES = {"dms": Options(rule="dms", cr=4, window=3), "window": Options(rule="window", cr=3, recent=2), "none": Options(rule="none")}  # fmt: skip  # noqa: E501
+
+
+def state(engine):
+    lists = engine.worker.lists
+    return {name: getattr(lists, name).cpu().clone() for name in ("bump", "capacity", "lens", "last")}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_order_of_a_batch_does_not_matter(rule):
+    """Nor do rows that pad it, nor warm-ups in between that name superblocks of running requests."""
+    mine, other = Engine(RULES[rule]), Engine(RULES[rule])
+    dice, held = random.Random(3), 0
+    for names, sizes in STORY:
+        order = list(range(len(names)))
+        mixed = sorted(order, key=lambda i: (sizes[i] == 1, dice.random()))  # chunks first
+        straight = sorted(order, key=lambda i: sizes[i] != 1)  # decode steps first, as vLLM does
+        out, ran = mine.step([names[i] for i in straight], [sizes[i] for i in straight])
+        for warm in ([1] * len(names), [3] * len(names)):
+            for name in names:
+                other.first.setdefault(name, 1 + 9 * list(PROMPTS).index(name))
+            before = state(other)
+            known = {name: first for name, first in other.first.items() if other.done[name]}
+            list(other.forward(names, warm))
+            assert all(torch.equal(value, before[key]) for key, value in state(other).items())
+            other.first = known
+        found, told = other.step([names[i] for i in mixed], [sizes[i] for i in mixed], padding=2)
+        assert told == ran
+        for name in names:
+            torch.testing.assert_close(found[name], out[name], rtol=1e-4, atol=1e-5)
+        held = sum(sum(each.lives) for each in ran.values())
+    assert all(len(each.lives) == 1 for each in ran.values())
+    dense = sum(mine.done.values()) * LAYERS * HEADS
+    assert held == dense if rule == "none" else held < dense
+
+
+def test_replayed_graphs_are_reported_alike():
+    straight, replaying = Engine(RULES["dms"]), Engine(RULES["dms"])
+    for names, sizes in STORY:
+        order = sorted(range(len(names)), key=lambda i: sizes[i] != 1)
+        batch = [names[i] for i in order], [sizes[i] for i in order]
+        _, ran = straight.step(*batch)
+        _, told = replaying.step(*batch, replayed=set(sizes) == {1})
+        assert told == ran
+
+
+def test_staged_tables_end_as_the_others_do():
+    shape = {"layers": 2, "heads": 2, "page_tokens": 32, "blocks": 60, "slots": 5, "max_tokens": 200}
+    plain, staged = Lists(**shape), StagedLists(**shape, device=DEVICE)
+    dice, slots = random.Random(0), {}
+    for step in range(40):
+        for _ in range(dice.randint(0, 3)):
+            if slots and dice.random() < 0.4:
+                slot = dice.choice(sorted(slots))
+                del slots[slot]
+                plain.close(slot)
+                staged.close(slot)
+            elif len(slots) < 5:
+                facts = (dice.randint(1, 50), dice.randint(1, 50), dice.randint(-(1 << 63), (1 << 63) - 1))
+                block = dice.randint(1, 59)
+                slot = plain.open(block, facts)
+                assert staged.open(block, facts) == slot
+                slots[slot] = 0
+        for slot in dice.sample(sorted(slots), len(slots) // 2):
+            kept = dice.randint(0, slots[slot])
+            added = [dice.randint(1, 59) for _ in range(dice.randint(0, 6 - kept))]
+            plain.grant(slot, kept, added)
+            staged.grant(slot, kept, added)
+            slots[slot] = kept + len(added)
+        staged.flush()
+        for name in TABLES:
+            mine, theirs = getattr(plain, name), getattr(staged, name).cpu()
+            if name in ("supply", "supplied"):  # of slots in use
+                mine, theirs = mine[sorted(slots)], theirs[sorted(slots)]
+            assert torch.equal(mine, theirs), (step, name)
+
+
+def test_the_tables_leave_the_cache_what_fits():
+    from hyperscale.engines.vllm import hooks
+    from hyperscale.engines.vllm.spec import RaggedSpec
+    from hyperscale.engines.vllm.worker import tables
+    from hyperscale.errors import EngineError
+
+    model = SimpleNamespace(get_num_layers=lambda parallel: 4, max_model_len=4096)
+    config = SimpleNamespace(
+        model_config=model,
+        parallel_config=None,
+        scheduler_config=SimpleNamespace(max_num_seqs=16),
+        cache_config=SimpleNamespace(kv_cache_memory_bytes=None),
+    )
+    spec = RaggedSpec(
+        block_size=32, num_kv_heads=8, head_size=64, dtype=torch.bfloat16, options=Options(), chunk=512, rows=8
+    )
+    for memory in (5 << 20, 64 << 20, (1 << 30) + 12345):
+        taken = hooks.share(config, spec, memory)
+        blocks = (memory - taken) // spec.page_size_bytes
+        assert blocks * spec.page_size_bytes + tables(config, spec, StagedLists, blocks, "meta").nbytes <= memory
+        more = (blocks + 1) * spec.page_size_bytes + tables(config, spec, StagedLists, blocks + 1, "meta").nbytes
+        assert more > memory
+    assert tables(config, spec, StagedLists, 7, "meta").nbytes == tables(config, spec, StagedLists, 7, "cpu").nbytes
+    with pytest.raises(EngineError, match="lower --max-num-seqs or --max-model-len"):
+        hooks.share(config, spec, 1 << 16)
+    config.cache_config.kv_cache_memory_bytes = 1 << 20
+    assert hooks.share(config, spec, 1 << 20) == 0
