@@ -102,20 +102,10 @@ def work(asked: argparse.Namespace, folder: str) -> dict[str, Any]:
 
 def copy_bandwidth() -> float:
     """GB/s that a large device-to-device copy reads and writes; 0 without a GPU."""
+    import gpu_timing
     import torch
 
-    if not torch.cuda.is_available():
-        return 0.0
-    source = torch.empty(1 << 30, dtype=torch.int8, device="cuda")
-    target, times = torch.empty_like(source), []
-    for _ in range(10):
-        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        begin.record()
-        target.copy_(source)
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end))
-    return 2 * len(source) / min(times) / 1e6
+    return gpu_timing.copy_bandwidth() if torch.cuda.is_available() else 0.0
 
 
 def table(results: dict[str, Any]) -> str:
