@@ -163,7 +163,8 @@ def make(values: dict[str, Any]) -> RunConfig:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "configuration"
-        raise ConfigError(f"{where}: {first['msg']}, got {first['input']!r}") from None
+        what = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
+        raise ConfigError(f"{where}: {what}, got {first['input']!r}") from None
 
 
 def read(path: Path) -> dict[str, Any]:
