@@ -12,6 +12,7 @@ OURS = {
 """The plugin's kernels."""
 
 THEIRS = {
+    "update": ("reshape_and_cache",),
     "attention": ("flash", "fmha", "attention"),
     "gemm": ("gemm", "cutlass", "nvjet", "xmma", "matmul", "cublas", "splitk"),
 }
@@ -77,15 +78,18 @@ class Session:
             tokens += next(passing)
             times.append(time.perf_counter() - before)
         entries, mean = self.entries(), 1e3 * sum(times) / steps
+        waiting = len(self.scheduler.waiting)
         where = self.where(passing, profiled, profiled)
+        attending = where.get("attention", 0.0)
         found = {
             "requests": running,
+            "waiting": waiting,
             "fill_s": filled,
             "ms_per_step": mean,
             "median_ms": 1e3 * statistics.median(times),
             "tokens_per_s": tokens / sum(times),
             "kv_gib": entries * self.entry_bytes() / 2**30,
-            "kv_gb_per_s": entries * self.entry_bytes() / mean / 1e6,
+            "attention_gb_per_s": entries * self.entry_bytes() / attending / 1e6 if attending else 0.0,
             "preemptions": self.preemptions() - preempted,
             "where": {**where, "idle": max(mean - sum(where.values()), 0.0)} if where else {},
         }

@@ -4,8 +4,8 @@ Every engine runs in a process of its own, one after another, and measures
 1. prefill: one prompt of the context's length, until its first token;
 2. decode with --chains requests at that length;
 3. decode with as many as the engine lets run at once, its own best concurrency;
-and for the last two what the KV cache is read with, against the bandwidth of a large copy on the same card, and which
-kernels take the time (torch's profiler over a few steps).
+and for the last two how fast attention reads the KV cache, against the bandwidth of a large copy on the same card, and
+which kernels take the time (torch's profiler over a few steps).
 
 The eviction is that of `rule: hashed`: verdicts by a hash, of which 1 / CR keep an entry. It costs what DMS costs, and
 says nothing about accuracy. Requests are brought to their length by prefilling them; that time is told apart.
@@ -95,9 +95,16 @@ def work(asked: argparse.Namespace, folder: str) -> dict[str, Any]:
     passing = session.steps()
     found["prefill_where"] = session.where(passing, asked.context // asked.chunk + 3, 1)
     list(passing)
+    tell(found)
     found["chains"] = session.decode(asked.chains, length, asked.steps, spare, profiled)
+    tell(found)
     found["best"] = session.decode(asked.most, length, asked.steps, spare, profiled)
     return found
+
+
+def tell(found: dict[str, Any]) -> None:
+    """Print what an engine has measured so far, for the process that reads it."""
+    print("RESULT " + json.dumps(found), flush=True)
 
 
 def copy_bandwidth() -> float:
@@ -110,7 +117,18 @@ def copy_bandwidth() -> float:
 
 def table(results: dict[str, Any]) -> str:
     """What was found, a line for each engine and number of requests."""
-    head = ["engine", "requests", "ms/step", "tokens/s", "KV GiB", "KV GB/s", "preempted", "fill s", "prefill tok/s"]
+    head = [
+        "engine",
+        "requests",
+        "ms/step",
+        "median",
+        "tokens/s",
+        "KV GiB",
+        "attention GB/s",
+        "preempted",
+        "fill s",
+        "prefill tok/s",
+    ]
     lines = [[*head, "where the time goes, ms a step"]]
     for name, found in results["engines"].items():
         for case in ("chains", "best"):
@@ -118,8 +136,21 @@ def table(results: dict[str, Any]) -> str:
                 continue
             one = found[case]
             where = ", ".join(f"{kind} {spent:.2f}" for kind, spent in one["where"].items())
-            numbers = (one["ms_per_step"], one["tokens_per_s"], one["kv_gib"], one["kv_gb_per_s"])
-            lines.append([name, str(one["requests"]), *(f"{number:.2f}" for number in numbers)])
+            numbers = (
+                one["ms_per_step"],
+                one["median_ms"],
+                one["tokens_per_s"],
+                one["kv_gib"],
+                one["attention_gb_per_s"],
+            )
+            # Where nobody waits the offer was the limit, not memory.
+            lines.append(
+                [
+                    name,
+                    f"{one['requests']}{'' if one['waiting'] else ' (all)'}",
+                    *(f"{number:.2f}" for number in numbers),
+                ]
+            )
             lines[-1] += [
                 str(one["preemptions"]),
                 f"{one['fill_s']:.1f}",
@@ -152,7 +183,7 @@ def main() -> None:
     for name, (real, toy) in usual.items():
         setattr(asked, name, getattr(asked, name) or (toy if asked.toy else real))
     if asked.worker:
-        print("RESULT " + json.dumps(work(asked, asked.folder)), flush=True)
+        tell(work(asked, asked.folder))
         return
     if unknown := set(asked.engines.split(",")) - set(ENGINES):
         parser.error(f"no engine {sorted(unknown)[0]}")
@@ -160,7 +191,7 @@ def main() -> None:
 
 
 def run(asked: argparse.Namespace) -> None:
-    """Start the processes and gather what they print; what is done is written before the next one starts."""
+    """Start the processes and gather what they print; what is known is written at once."""
     import torch
     from transformers import Qwen2Config
 
@@ -175,19 +206,18 @@ def run(asked: argparse.Namespace) -> None:
         Qwen2Config(architectures=["Qwen2ForCausalLM"], **shape(asked)).save_pretrained(folder)
         for name in asked.engines.split(","):
             command = [sys.executable, __file__, *sys.argv[1:], "--worker", name, "--folder", folder]
-            began, found = time.perf_counter(), None
+            began = time.perf_counter()
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
                 for line in process.stdout or ():
                     if line.startswith("RESULT "):
                         found = json.loads(line.removeprefix("RESULT "))
+                        results["engines"][name] = {**found, "process_s": time.perf_counter() - began}
+                        if asked.out:
+                            asked.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
                     else:
                         print(line, end="", file=sys.stderr)
-            if found is None:
+            if process.returncode:
                 print(f"{name} failed with exit code {process.returncode}", flush=True)
-                continue
-            results["engines"][name] = {**found, "process_s": time.perf_counter() - began}
-            if asked.out:
-                asked.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(f"{results['card']}; a copy moves {results['copy_gb_per_s']:.0f} GB/s")
     print(table(results))
 

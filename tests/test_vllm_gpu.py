@@ -70,13 +70,13 @@ def test_bfloat16_is_near_masked_attention(cr, decode):
         assert chain.trace.kv_reads[-1] == pytest.approx(reads / rows, rel=0.05)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("dtype", "decode"), [("float32", "triton"), ("bfloat16", "triton"), ("bfloat16", "fa3")])
 @pytest.mark.parametrize("full", [False, True])
-def test_graphs_give_what_eager_steps_give(dtype, full):
+def test_graphs_give_what_eager_steps_give(dtype, decode, full):
     """The same chains and costs; in bfloat16 fused operations round otherwise, so there all but a few."""
     chains = {}
     for eager in (True, False):
-        more = {**EAGER, "enforce_eager": eager, "options": {"decode": "triton", "full_graphs": full}}
+        more = {**EAGER, "enforce_eager": eager, "options": {"decode": decode, "full_graphs": full}}
         found = vllm_chains("dms8", "dms", 8, dtype=dtype, seen=None if eager else graphs(full), **more)
         chains[eager] = {problem: (chain.token_ids, chain.trace.kv_reads) for problem, chain in found.items()}
     alike = sum(chains[True][problem] == chain for problem, chain in chains[False].items())

@@ -23,6 +23,9 @@ from hyperscale.engines.vllm.worker import Slots, rule_of, tables
 from hyperscale.engines.vllm.worker_cuda import CudaStep, CudaWorker
 from hyperscale.errors import EngineError
 
+_SPLITS = 32  # parts of a list under a CUDA graph, vLLM's own number
+_SPLITS_UNTIL = 992  # sequences up to which FA3 takes a number of parts as a bound
+
 
 class CudaRaggedBuilder(AttentionMetadataBuilder[CudaStep]):
     """Describes a step to the attention layers, without asking the device anything."""
@@ -120,7 +123,9 @@ class CudaRaggedImpl(RaggedImpl):
         shape = (n, heads, self.num_heads // heads, self.head_size)
         given = (queries[:n].view(shape), worker.pool, live, table, out[:n].view(shape))
         if worker.fa3:
-            fa3.decode_attention(*given, lists.ramp, self.scale, step.longest)
+            # A graph needs a fixed number. With very many sequences FA3 may take it for more than a bound.
+            splits = 0 if not step.capturing else _SPLITS if n * heads <= _SPLITS_UNTIL else 1
+            fa3.decode_attention(*given, lists.ramp, self.scale, step.longest, splits)
         else:
             decode_attention(*given, self.scale, step.longest)
 
