@@ -107,14 +107,6 @@ def tell(found: dict[str, Any]) -> None:
     print("RESULT " + json.dumps(found), flush=True)
 
 
-def copy_bandwidth() -> float:
-    """GB/s that a large device-to-device copy reads and writes; 0 without a GPU."""
-    import gpu_timing
-    import torch
-
-    return gpu_timing.copy_bandwidth() if torch.cuda.is_available() else 0.0
-
-
 def table(results: dict[str, Any]) -> str:
     """What was found, a line for each engine and number of requests."""
     head = [
@@ -193,11 +185,13 @@ def main() -> None:
 def run(asked: argparse.Namespace) -> None:
     """Start the processes and gather what they print; what is known is written at once."""
     import torch
+    from gpu_timing import copy_bandwidth
     from transformers import Qwen2Config
 
+    there = torch.cuda.is_available()
     results: dict[str, Any] = {
-        "card": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "copy_gb_per_s": copy_bandwidth(),
+        "card": torch.cuda.get_device_name() if there else "cpu",
+        "copy_gb_per_s": copy_bandwidth() if there else 0.0,
         "asked": {key: value for key, value in vars(asked).items() if key not in ("out", "worker", "folder")},
         "engines": {},
     }

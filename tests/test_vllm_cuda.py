@@ -10,23 +10,17 @@ import sys
 
 import dense
 import pytest
-import torch
+import tiny
+import vllm_checkpoints
+from interpreted import CUDA, MARKS
+from test_vllm_models import agree, prompts, start, stop
+from vllm_engines import GREEDY, needs_vllm
 
-pytest.importorskip("triton", reason="triton is not installed")
-CUDA = torch.cuda.is_available()
-if not CUDA and os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("needs a CUDA device, or TRITON_INTERPRET=1 from the start", allow_module_level=True)
+from hyperscale import methods
+from hyperscale.engines.base import Request
+from hyperscale.engines.torch_engine import TorchEngine
 
-import tiny  # noqa: E402
-import vllm_checkpoints  # noqa: E402
-from test_vllm_models import agree, prompts, start, stop  # noqa: E402
-from vllm_engines import GREEDY, needs_vllm  # noqa: E402
-
-from hyperscale import methods  # noqa: E402
-from hyperscale.engines.base import Request  # noqa: E402
-from hyperscale.engines.torch_engine import TorchEngine  # noqa: E402
-
-pytestmark = [needs_vllm, *([pytest.mark.gpu] if CUDA else [])]
+pytestmark = [needs_vllm, *MARKS]
 NEW = 16
 NEWER = not CUDA and os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "1"
 GPU = {"gpu_memory_utilization": 0.3} if CUDA else {}

@@ -1,30 +1,23 @@
 """The CUDA backend without a model: orders of a batch, padding, warm-ups, staged tables and their share of memory."""
 
-import os
 import random
 from types import SimpleNamespace
 
 import pytest
 import torch
+from interpreted import DEVICE, MARKS
+from vllm_engines import needs_vllm
 
-pytest.importorskip("triton", reason="triton is not installed")
-CUDA = torch.cuda.is_available()
-if not CUDA and os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("needs a CUDA device, or TRITON_INTERPRET=1 from the start", allow_module_level=True)
+from hyperscale.engines.vllm.book import Demand, Grant
+from hyperscale.engines.vllm.lists import Lists
+from hyperscale.engines.vllm.options import Options
+from hyperscale.engines.vllm.paged import Pool
+from hyperscale.engines.vllm.rules import make
+from hyperscale.engines.vllm.staging import StagedLists
+from hyperscale.engines.vllm.worker import Slots
+from hyperscale.engines.vllm.worker_cuda import CudaWorker
 
-from vllm_engines import needs_vllm  # noqa: E402
-
-from hyperscale.engines.vllm.book import Demand, Grant  # noqa: E402
-from hyperscale.engines.vllm.lists import Lists  # noqa: E402
-from hyperscale.engines.vllm.options import Options  # noqa: E402
-from hyperscale.engines.vllm.paged import Pool  # noqa: E402
-from hyperscale.engines.vllm.rules import make  # noqa: E402
-from hyperscale.engines.vllm.staging import StagedLists  # noqa: E402
-from hyperscale.engines.vllm.worker import Slots  # noqa: E402
-from hyperscale.engines.vllm.worker_cuda import CudaWorker  # noqa: E402
-
-DEVICE = torch.device("cuda" if CUDA else "cpu")
-pytestmark = [needs_vllm, *([pytest.mark.gpu] if CUDA else [])]
+pytestmark = [needs_vllm, *MARKS]
 LAYERS, HEADS, GROUP, DIM, PAGE = 2, 2, 2, 32, 32
 PROMPTS = {"a": 5, "b": 40, "c": 9}
 TABLES = ("slot_of_block", "supply", "supplied", "bump", "page_table", "capacity", "lens", "last", "expiry", "facts")

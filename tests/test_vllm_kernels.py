@@ -8,21 +8,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import tiny
 import torch
+from interpreted import CUDA, DEVICE, MARKS
+from ragged_world import World
 
-pytest.importorskip("triton", reason="triton is not installed")
-CUDA = torch.cuda.is_available()
-if not CUDA and os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("needs a CUDA device, or TRITON_INTERPRET=1 from the start", allow_module_level=True)
-
-import tiny  # noqa: E402
-from ragged_world import World  # noqa: E402
-
-from hyperscale import methods  # noqa: E402
-from hyperscale.engines import passes  # noqa: E402
-from hyperscale.engines.base import Request, Sampling  # noqa: E402
-from hyperscale.engines.torch_engine import TorchEngine  # noqa: E402
-from hyperscale.engines.vllm import (  # noqa: E402
+from hyperscale import methods
+from hyperscale.engines import passes
+from hyperscale.engines.base import Request, Sampling
+from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.vllm import (
     fa3,
     kernels_decode,
     kernels_delayed,
@@ -32,11 +27,10 @@ from hyperscale.engines.vllm import (  # noqa: E402
     kernels_update,
     kernels_write,
 )
-from hyperscale.engines.vllm.paged import Chunks, Decodes, Pool  # noqa: E402
-from hyperscale.methods.gate import GateConfig, alpha_logits  # noqa: E402
+from hyperscale.engines.vllm.paged import Chunks, Decodes, Pool
+from hyperscale.methods.gate import GateConfig, alpha_logits
 
-DEVICE = "cuda" if CUDA else "cpu"
-pytestmark = [pytest.mark.gpu] if CUDA else []
+pytestmark = MARKS
 SCALE = 0.2
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 

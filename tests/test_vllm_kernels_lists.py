@@ -1,16 +1,9 @@
 """The GPU kernels on the engine's own tables, step by step beside the CPU: the same lists, pages and outputs."""
 
-import os
-
-import pytest
 import torch
+from interpreted import DEVICE, MARKS
 
-pytest.importorskip("triton", reason="triton is not installed")
-CUDA = torch.cuda.is_available()
-if not CUDA and os.environ.get("TRITON_INTERPRET") != "1":
-    pytest.skip("needs a CUDA device, or TRITON_INTERPRET=1 from the start", allow_module_level=True)
-
-from hyperscale.engines.vllm import (  # noqa: E402
+from hyperscale.engines.vllm import (
     kernels_decode,
     kernels_delayed,
     kernels_plan,
@@ -20,15 +13,14 @@ from hyperscale.engines.vllm import (  # noqa: E402
     kernels_write,
     rules,
 )
-from hyperscale.engines.vllm.lists import Lists  # noqa: E402
-from hyperscale.engines.vllm.options import Options  # noqa: E402
-from hyperscale.engines.vllm.paged import Chunks, Decodes, Pool  # noqa: E402
-from hyperscale.engines.vllm.ragged import Ragged  # noqa: E402
+from hyperscale.engines.vllm.lists import Lists
+from hyperscale.engines.vllm.options import Options
+from hyperscale.engines.vllm.paged import Chunks, Decodes, Pool
+from hyperscale.engines.vllm.ragged import Ragged
 
-DEVICE = "cuda" if CUDA else "cpu"
 LAYERS, HEADS, GROUP, DIM, PAGE, SCALE = 2, 2, 2, 32, 16, 0.2
 BLOCKS = torch.tensor([3, 9], dtype=torch.int32)  # first superblock of each request
-pytestmark = [pytest.mark.gpu] if CUDA else []
+pytestmark = MARKS
 
 
 class Plain:

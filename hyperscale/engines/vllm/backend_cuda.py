@@ -1,7 +1,7 @@
 """The CUDA backend: a step's attention through the kernels, which evict, write and allocate on the device."""
 
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,6 +25,20 @@ from hyperscale.errors import EngineError
 
 _SPLITS = 32  # parts of a list under a CUDA graph, vLLM's own number
 _SPLITS_UNTIL = 992  # sequences up to which FA3 takes a number of parts as a bound
+
+
+class _Tokens(NamedTuple):
+    """A layer's tokens, as `RaggedImpl.attend` has them."""
+
+    queries: Tensor
+    keys: Tensor
+    values: Tensor
+    verdicts: Tensor | None
+    out: Tensor
+
+    def first(self, count: int) -> "_Tokens":
+        """The first so many."""
+        return _Tokens(*(None if part is None else part[:count] for part in self))  # type: ignore[arg-type]
 
 
 class CudaRaggedBuilder(AttentionMetadataBuilder[CudaStep]):
@@ -85,26 +99,15 @@ class CudaRaggedImpl(RaggedImpl):
             return
         assert isinstance(worker, CudaWorker), "the cache was set up by another backend"
         step = worker.resolve(step)
-        verdicts = None if logits is None else logits > 0
+        tokens = _Tokens(queries, keys, values, None if logits is None else logits > 0, out)
         if step.decodes:
-            self._decode(worker, step, layer, queries, keys, values, verdicts, out)
+            self._decode(worker, step, layer, tokens.first(step.decodes))
         if step.chunks is not None:
-            n = step.tokens
-            chosen = None if verdicts is None else verdicts[:n]
-            self._chunks(worker, step, layer, queries[:n], keys[:n], values[:n], chosen, out[:n])
+            self._chunks(worker, step, layer, tokens.first(step.tokens))
 
-    def _decode(
-        self,
-        worker: CudaWorker,
-        step: CudaStep,
-        layer: int,
-        queries: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        verdicts: Tensor | None,
-        out: Tensor,
-    ) -> None:
+    def _decode(self, worker: CudaWorker, step: CudaStep, layer: int, tokens: _Tokens) -> None:
         assert step.rows is not None
+        queries, keys, values, verdicts, out = tokens
         lists, n, heads = worker.lists, step.decodes, keys.shape[1]
         live, table = lists.live[:n], lists.table[:n]
         decode_update(
@@ -112,16 +115,16 @@ class CudaRaggedImpl(RaggedImpl):
             worker.pool,
             layer,
             step.rows,
-            keys[:n],
-            values[:n],
+            keys,
+            values,
             live,
             table,
-            verdicts=None if verdicts is None else verdicts[:n],
+            verdicts=verdicts,
             window=worker.rule.options.window,
             born=step.born,
         )
         shape = (n, heads, self.num_heads // heads, self.head_size)
-        given = (queries[:n].view(shape), worker.pool, live, table, out[:n].view(shape))
+        given = (queries.view(shape), worker.pool, live, table, out.view(shape))
         if worker.fa3:
             # A graph needs a fixed number. With very many sequences FA3 may take it for more than a bound.
             splits = 0 if not step.capturing else _SPLITS if n * heads <= _SPLITS_UNTIL else 1
@@ -129,17 +132,8 @@ class CudaRaggedImpl(RaggedImpl):
         else:
             decode_attention(*given, self.scale, step.longest)
 
-    def _chunks(
-        self,
-        worker: CudaWorker,
-        step: CudaStep,
-        layer: int,
-        queries: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        verdicts: Tensor | None,
-        out: Tensor,
-    ) -> None:
+    def _chunks(self, worker: CudaWorker, step: CudaStep, layer: int, tokens: _Tokens) -> None:
+        queries, keys, values, verdicts, out = tokens
         lists, pool, chunks, heads = worker.lists, worker.pool, step.chunks, keys.shape[1]
         assert chunks is not None
         if verdicts is not None:

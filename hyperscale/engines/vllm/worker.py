@@ -1,5 +1,6 @@
 """One worker's side of the channel: requests to slots, a step's work, and the report of it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -73,7 +74,7 @@ class Place:
     covered: int = 0
 
 
-class Slots:
+class Slots(ABC):
     """Slots of the running requests: what the workers of all devices share."""
 
     current: "Slots | None" = None
@@ -103,9 +104,9 @@ class Slots:
             self._places[request].covered += tokens
         self._scheduled = dict(scheduled)
 
+    @abstractmethod
     def report(self) -> dict[str, Ran] | Callable[[], dict[str, Ran]]:
         """What the step did, by request; or a function that waits for the device and then tells it."""
-        raise NotImplementedError
 
 
 class Worker(Slots):
