@@ -51,6 +51,7 @@ class RunConfig(BaseModel):
         dtype: Of the weights; ``auto`` is float32 on the CPU, bfloat16 on CUDA.
         kv_dtype: What the cache keeps keys and values in; ``auto`` is ``dtype``.
         batch_size: Chains that decode together; it changes no result. The model's default if None.
+        gpu_memory: Part of the GPU's memory that vLLM takes, weights and cache; it changes no result.
         sandbox: Where programs that the model wrote run; ``auto`` is the strongest that works.
         predict: What the plan's costs are predicted from. ``earlier``: finished runs beside this one's folder, else the
             closed form; ``pilot``: a few of the run's own chains, generated first; ``closed``: the closed form.
@@ -86,6 +87,7 @@ class RunConfig(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     kv_dtype: Literal["auto", "fp8", "int8", "int4"] = "auto"
     batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
+    gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.9
     sandbox: Literal["auto", "bwrap", "unshare", "none"] = "auto"
     predict: Literal["auto", "pilot", "earlier", "closed"] = "auto"
     extend: Annotated[int, Field(ge=0)] = 0
@@ -99,7 +101,8 @@ class RunConfig(BaseModel):
 
     def compared(self) -> dict[str, Any]:
         """The part that decides the results; a folder holds runs that agree in it."""
-        shown = self.model_dump(mode="json", exclude={"batch_size", "sandbox", "data", "vote", "pin_prompt"})
+        aside = {"batch_size", "gpu_memory", "sandbox", "data", "vote", "pin_prompt"}
+        shown = self.model_dump(mode="json", exclude=aside)
         # Where these are not used, a folder from before they existed is still the same run's.
         unused = {
             "task_params": {},

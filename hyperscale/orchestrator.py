@@ -19,50 +19,16 @@ from hyperscale.scoring import graders, strategies
 from hyperscale.scoring.redaction import redact
 from hyperscale.store import Store, opened
 from hyperscale.tasks import prompt_hash
+from hyperscale.weights import Weights
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from hyperscale.engines.base import Chain, Engine, Glimpse, Request, Steering
-    from hyperscale.engines.vllm.engine import VllmEngine
-    from hyperscale.methods.base import Method
+    from hyperscale.engines.base import Chain, Glimpse, Request, Steering
 
 __all__ = ["Line", "Load", "Observer", "Sample", "Weights", "execute"]
 
 _SHOWN = 2
-
-
-class Weights:
-    """The model in memory: one at a time, kept from the pilot to the run and from one arm to the next."""
-
-    def __init__(self) -> None:
-        self._path, self._loaded = "", None
-        self._vllm: tuple[Arm, VllmEngine] | None = None
-
-    def get(self, path: str, device: str, dtype: str) -> Any:
-        """Model and tokenizer of a checkpoint."""
-        if self._path != path:
-            self._path, self._loaded = "", None  # the old weights leave before the new ones come
-            self._loaded = _load(path, device, dtype)
-            self._path = path
-        return self._loaded
-
-    def vllm(self, arm: Arm, path: str, method: "Method", config: RunConfig) -> "VllmEngine":
-        """The vLLM engine with the weights and the method of an arm; it holds them itself."""
-        from hyperscale.engines.vllm.engine import VllmEngine
-
-        if self._vllm is None or self._vllm[0] != arm:
-            self.close()
-            batch_size = config.batch_size or 1
-            engine = VllmEngine(path, method, batch_size=batch_size, device=config.device, dtype=config.dtype)
-            self._vllm = arm, engine
-        return self._vllm[1]
-
-    def close(self) -> None:
-        """Stop vLLM, if it runs."""
-        if self._vllm is not None:
-            self._vllm[1].close()
-            self._vllm = None
 
 
 def execute(run: PreparedRun, folder: Path | Store, observer: Observer, weights: Weights | None = None) -> "DataFrame":
@@ -116,7 +82,12 @@ class Line:
         self._weights = weights
 
     def strongest(self) -> list[Arm]:
-        """The first methods at their highest CR, whose chains are worth a look."""
+        """Arms whose first chains are worth a look: the first methods at their highest CR.
+
+        In vLLM it is the arm that runs first, as each change of arms starts an engine.
+        """
+        if self._run.config.engine == "vllm":
+            return list(self._run.methods)[:1]
         highest = {arm.method: arm for arm in sorted(self._run.methods, key=lambda arm: arm.CR)}
         return [arm for arm in self._run.methods if arm in highest.values()][:_SHOWN]
 
@@ -171,7 +142,7 @@ class Line:
         """
         from hyperscale.engines.base import Sampling
 
-        config, engine = self._run.config, self._engine(arm)
+        config, engine = self._run.config, self._weights.engine(self._run, arm)
         assert config.temperature is not None, "the configuration is not resolved"
         assert config.top_p is not None, "the configuration is not resolved"
         sampling = Sampling(config.temperature, config.top_p, seed=seed, steering=_steering(config))
@@ -192,27 +163,6 @@ class Line:
                 self._store.append(sample)
                 self._verify(arm, sample)
                 yield problem, sample
-
-    def _engine(self, arm: Arm) -> "Engine":
-        config, path = self._run.config, self._run.checkpoints[arm].path
-        method = self._run.methods[arm]
-        if config.engine == "vllm":
-            return self._weights.vllm(arm, path, method, config)
-        from hyperscale.engines.kvpress_engine import KVPressEngine
-        from hyperscale.engines.torch_engine import TorchEngine
-        from hyperscale.methods.kvpress_ import KVPress
-
-        model, tokenizer = self._weights.get(path, config.device, config.dtype)
-        if isinstance(method, KVPress):
-            return KVPressEngine(model, tokenizer, method)
-        return TorchEngine(
-            model,
-            tokenizer,
-            method,
-            batch_size=config.batch_size or 1,
-            device=config.device,
-            kv_dtype=config.kv_dtype,
-        )
 
     def _sample(self, arm: Arm, engine: str, problem: Problem, chain: "Chain", limit: int, seed: int) -> Sample:
         grader, doc = self._graders[problem.task.name], problem.doc
@@ -274,11 +224,3 @@ def _guarded(chains: "Iterator[Chain]") -> "Iterator[Chain]":
                 "out of memory: finished chains are kept; run the same command again with a smaller --batch-size"
             ) from None
         raise
-
-
-def _load(path: str, device: str, dtype: str) -> Any:
-    import torch
-
-    from hyperscale.engines.loading import load_model
-
-    return load_model(path, device=device, dtype=getattr(torch, dtype))

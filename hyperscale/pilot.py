@@ -10,12 +10,13 @@ from pathlib import Path
 
 from hyperscale import evidence, models, plan_file
 from hyperscale.observer import Observer, Sample
-from hyperscale.orchestrator import Line, Weights
+from hyperscale.orchestrator import Line
 from hyperscale.planner import Arm
 from hyperscale.prediction import Predictor
 from hyperscale.preparation import PreparedRun, Problem, request
 from hyperscale.results import key
 from hyperscale.store import Store, opened
+from hyperscale.weights import Weights
 
 FOLDER = "pilot"
 PROBLEMS = 8  # of each task

@@ -117,6 +117,11 @@ def test_in_a_process_of_its_own():
     same(torch_chains("dms8", "dms", 8, length=40), vllm_chains("dms8", "dms", 8, length=40, own_process=True))
 
 
+def test_its_own_process_does_not_start():
+    with pytest.raises(EngineError, match="printed why above; if it lacks memory, choose a smaller --gpu-memory"):
+        vllm_chains("dms8", "dms", 8, own_process=True, kv_cache_memory_bytes=1 << 10)
+
+
 def test_tensor_parallelism():
     found = vllm_chains("dms4", "dms", 4, length=40, own_process=True, tensor_parallel_size=2)
     same(torch_chains("dms4", "dms", 4, length=40), found)

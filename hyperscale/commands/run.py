@@ -73,6 +73,9 @@ def run(
     batch_size: Annotated[
         int | None, typer.Option(help="Chains that decode together; changes no result. [the model's]")
     ] = None,
+    gpu_memory: Annotated[
+        float | None, typer.Option(help="Part of the GPU's memory that vLLM takes; changes no result. [0.9]")
+    ] = None,
     sandbox: Annotated[
         str | None, typer.Option(help="For programs the model writes: auto, bwrap, unshare or none. [auto]")
     ] = None,
@@ -138,6 +141,7 @@ def run(
         "dtype": dtype,
         "kv_dtype": kv_dtype,
         "batch_size": batch_size,
+        "gpu_memory": gpu_memory,
         "sandbox": sandbox,
         "extend": extend,
         "extend_word": extend_word,

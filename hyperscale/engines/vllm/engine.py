@@ -1,8 +1,5 @@
 """The harness's engine on vLLM: requests in, finished chains out, costs as the ledger defines them."""
 
-import os
-import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,7 +12,8 @@ from hyperscale.engines.sampling import check
 from hyperscale.engines.text import Decoder, end_ids
 from hyperscale.engines.vllm import versions
 from hyperscale.engines.vllm.arguments import DRAWS, check_method, engine_args
-from hyperscale.errors import EngineError, HyperscaleError, first_line
+from hyperscale.engines.vllm.starting import Checkpoint, start, stopped
+from hyperscale.errors import EngineError, HyperscaleError
 from hyperscale.kv.trace import KVTrace, dense_peak, dense_reads
 from hyperscale.methods.base import Method
 
@@ -57,6 +55,7 @@ class VllmEngine(Engine):
         dtype: str = "float32",
         name: str = "vllm",
         own_process: bool | None = None,
+        gpu_memory: float = 0.9,
         **more: Any,
     ) -> None:
         """Start vLLM.
@@ -69,6 +68,7 @@ class VllmEngine(Engine):
             dtype: Of weights and cache.
             name: Recorded with results.
             own_process: Whether vLLM's engine runs in a process of its own; None: on CUDA only.
+            gpu_memory: Part of a GPU's memory that vLLM takes.
             more: Further arguments of vLLM's ``EngineArgs``, which override ours.
 
         Raises:
@@ -84,12 +84,14 @@ class VllmEngine(Engine):
             raise EngineError(f"batch size must be at least 1, not {batch_size}")
         self.method, self.batch_size, self.name = method, batch_size, name
         self.tokenizer = AutoTokenizer.from_pretrained(path)
-        self._ends = sorted(end_ids(_Checkpoint(path), self.tokenizer))
+        self._ends = sorted(end_ids(Checkpoint(path), self.tokenizer))
         vocabulary = len(self.tokenizer)
         args = engine_args(path, method, batch_size=batch_size, device=device, dtype=dtype, vocabulary=vocabulary)
+        if device == "cuda":
+            args["gpu_memory_utilization"] = gpu_memory
         args["additional_config"]["hyperscale"] |= more.pop("options", {})
         self._draws = device == "cpu"
-        self._engine = _start(args | more, device == "cuda" if own_process is None else own_process, device == "cpu")
+        self._engine = start(args | more, device == "cuda" if own_process is None else own_process, device == "cpu")
         self._longest: int = self._engine.model_config.max_model_len
         self._numbers = 0
 
@@ -129,7 +131,7 @@ class VllmEngine(Engine):
         except HyperscaleError:
             raise
         except Exception as error:
-            raise _stopped(error) from error
+            raise stopped(error) from error
         finally:
             if flying:
                 with suppress(Exception):
@@ -226,48 +228,3 @@ class VllmEngine(Engine):
             logprobs=tuple(sum(flight.logprobs[:at]) for at in lengths),
             inserted=(0,) * len(lengths),
         )
-
-
-class _Checkpoint:
-    """A checkpoint's configurations, as `end_ids` looks for them."""
-
-    def __init__(self, path: str) -> None:
-        from transformers import AutoConfig, GenerationConfig
-
-        self.config = AutoConfig.from_pretrained(path)
-        with suppress(OSError):
-            self.generation_config = GenerationConfig.from_pretrained(path)
-
-
-def _start(args: dict[str, Any], own_process: bool, cpu: bool) -> Any:
-    """Start vLLM's engine.
-
-    Raises:
-        EngineError: It does not start.
-    """
-    # Read by vLLM while it is imported or started. Binding threads to cores would bind the harness's too.
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if own_process else "0"
-    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "CRITICAL")  # what stops it comes as one line of ours
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    if cpu and "triton" not in sys.modules:
-        # Useless on the CPU, and it ends the process with a hundred lines about its own leaks.
-        sys.modules["triton"] = None  # type: ignore[assignment]
-    warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
-    try:
-        from vllm import EngineArgs, LLMEngine
-
-        return LLMEngine.from_engine_args(EngineArgs(**args))
-    except HyperscaleError:
-        raise
-    except Exception as error:
-        reason = getattr(error.__cause__, "args", None) or (first_line(error),)
-        raise EngineError(f"vLLM does not start: {reason[0]}") from error
-
-
-def _stopped(error: Exception) -> EngineError:
-    reason = first_line(error)
-    advice = "run the same command again"
-    if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
-        advice += " with a smaller --batch-size"
-    return EngineError(f"vLLM stopped ({type(error).__name__}: {reason}): finished chains are kept; {advice}")

@@ -1,0 +1,61 @@
+"""Starting vLLM, and what its failures mean."""
+
+import os
+import sys
+import warnings
+from contextlib import suppress
+from typing import Any
+
+from hyperscale.errors import EngineError, HyperscaleError, first_line
+
+
+class Checkpoint:
+    """A checkpoint's configurations, as `end_ids` looks for them."""
+
+    def __init__(self, path: str) -> None:
+        from transformers import AutoConfig, GenerationConfig
+
+        self.config = AutoConfig.from_pretrained(path)
+        with suppress(OSError):
+            self.generation_config = GenerationConfig.from_pretrained(path)
+
+
+def start(args: dict[str, Any], own_process: bool, cpu: bool) -> Any:
+    """Start vLLM's engine.
+
+    Raises:
+        EngineError: It does not start.
+    """
+    # Read by vLLM while it is imported or started. Binding threads to cores would bind the harness's too.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if own_process else "0"
+    if not cpu:
+        # Whoever has asked torch whether there is a GPU cannot fork, and vLLM does not notice.
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    # What stops it comes as one line of ours; but from a process of its own the reason comes in no other way.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR" if own_process else "CRITICAL")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    if cpu and "triton" not in sys.modules:
+        # Useless on the CPU, and it ends the process with a hundred lines about its own leaks.
+        sys.modules["triton"] = None  # type: ignore[assignment]
+    warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
+    try:
+        from vllm import EngineArgs, LLMEngine
+
+        return LLMEngine.from_engine_args(EngineArgs(**args))
+    except HyperscaleError:
+        raise
+    except Exception as error:
+        reason = str((getattr(error.__cause__, "args", None) or (first_line(error),))[0])
+        if "root cause above" in reason:
+            reason = "its process has printed why above; if it lacks memory, choose a smaller --gpu-memory"
+        raise EngineError(f"vLLM does not start: {reason}") from error
+
+
+def stopped(error: Exception) -> EngineError:
+    """What is told of an error that vLLM ended with while it ran."""
+    reason = first_line(error)
+    advice = "run the same command again"
+    if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
+        advice += " with a smaller --batch-size"
+    return EngineError(f"vLLM stopped ({type(error).__name__}: {reason}): finished chains are kept; {advice}")
