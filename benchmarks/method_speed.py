@@ -6,7 +6,8 @@ longest interval between two cuts, so that what a method does now and then is sp
 is, for each method, the time of a step over vanilla's of the same round, the median over rounds, and what it holds.
 
 Usage: python benchmarks/method_speed.py [--threads 1] [--context 1000] [--batch 16] [--cr 8] [--methods dms,tova] …
-The built-in model is used, with its DMS checkpoint for methods that need gates; vanilla also with a quantised cache.
+The built-in model is used, with its DMS checkpoint; a DMC checkpoint comes from --retrofits. Vanilla is timed also with
+a quantised cache.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -77,17 +79,21 @@ class Runner:
         return cache.live_entries / (cache.chains * cache.layers * cache.kv_heads)
 
 
-def runners(wanted: Sequence[str], cr: float, ids: tuple[int, ...], size: int, device: str) -> list[Runner]:
+def runners(
+    wanted: Sequence[str], cr: float, ids: tuple[int, ...], size: int, device: str, retrofits: Path | None
+) -> list[Runner]:
     """Vanilla, the other methods, and vanilla with quantised caches; what cannot run here is named and left out."""
     base = endless(load_model(WEIGHTS / "base", device=device)[0])
-    gated = endless(load_model(WEIGHTS / f"dms{cr:g}", device=device)[0])
+    models = {None: base, "dms": endless(load_model(WEIGHTS / f"dms{cr:g}", device=device)[0])}
+    if retrofits:
+        models["dmc"] = endless(load_model(retrofits / f"dmc{cr:g}", device=device)[0])
     made = []
     for name in ("vanilla", *(name for name in wanted if name != "vanilla")):
         try:
             method = methods.create(name, cr=1 if name == "vanilla" else cr)
-            model = {None: base, "dms": gated}.get(methods.checkpoint(name))
+            model = models.get(methods.checkpoint(name))
             if model is None:
-                print(f"{name} is left out: the built-in model has no checkpoint for it")
+                print(f"{name} is left out: it needs --retrofits")
                 continue
             made.append(Runner.of(name, model, method, ids, size, AUTO))
         except HyperscaleError as error:
@@ -119,6 +125,7 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=1000, help="tokens of a sequence when timing begins")
     parser.add_argument("--batch", type=int, default=16, help="chains")
     parser.add_argument("--cr", type=float, default=8, help="compression ratio; 2, 4 and 8 have a DMS checkpoint")
+    parser.add_argument("--retrofits", type=Path, help="folder with dmc2, dmc4 or dmc8 (docs/methods.md)")
     parser.add_argument("--steps", type=int, default=32, help="least steps of a round")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--methods", default=",".join(methods.available()), help="names with commas between them")
@@ -131,7 +138,7 @@ def main() -> None:
     if args.context <= PROMPT:
         parser.error(f"--context must be more than the {PROMPT} tokens of the prompt")
     ids = context(args.context + steps * args.rounds + 2, args.device)
-    made = runners(wanted, args.cr, ids, args.batch, args.device)
+    made = runners(wanted, args.cr, ids, args.batch, args.device, args.retrofits)
     for _ in range(args.context - PROMPT):
         for runner in made:
             runner.step()

@@ -144,7 +144,7 @@ def test_cuda_agrees_with_cpu(name):
         model = tiny.with_gates(tiny.model(seed=2), window=8).to(device)
         engine = TorchEngine(model, tiny.Characters(), method, batch_size=8, device=device)
         chains = engine.generate(requests, Sampling(temperature=0.7))
-        results.append({(c.problem, c.chain): (c.token_ids, c.trace) for c in chains})
+        results.append({(c.problem, c.chain): (c.token_ids, c.trace.kv_reads, c.trace.peak_kv) for c in chains})
     same = sum(results[0][key] == results[1][key] for key in results[0])
     assert same >= 14  # a near-tie may fall either way
 
