@@ -27,7 +27,7 @@ def shown(found: pd.DataFrame, length: int | None) -> pd.DataFrame:
 
 def markdown(found: pd.DataFrame) -> str:
     """The table."""
-    tasks = list(dict.fromkeys(found["task"]))
+    tasks = sorted(set(found["task"]))
     lengths = {task: "/".join(f"{n:,}" for n in sorted(set(found[found["task"] == task]["L"]))) for task in tasks}
     heads = [f"{task}, L = {lengths[task]} | CR | reads | peak" for task in tasks]
     lines = [f"| method | nominal | {' | '.join(heads)} |", "|---|---|" + "---|---|---|---|" * len(tasks)]

@@ -1,0 +1,46 @@
+"""How many chains two runs share word by word, as on two devices: a row a method, all nominal ratios together.
+
+Usage: python benchmarks/same_chains.py ONE OTHER
+Chains are compared where both runs have them. Prints Markdown: how many there are, how many have the same text, the
+same verdict, the same text and costs.
+"""
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from hyperscale import results
+
+KEY = ("method", "CR", "task", "problem", "seed", "chain", "max_new_tokens")
+
+
+def chains(folder: Path) -> dict[Any, dict[str, Any]]:
+    """All chains of a run folder, or of a folder of them."""
+    return {tuple(s[name] for name in KEY): s for run in results.read(folder) for s in run.samples}
+
+
+def main() -> None:
+    """Read both and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("one", type=Path)
+    parser.add_argument("other", type=Path)
+    args = parser.parse_args()
+    ones, others = chains(args.one), chains(args.other)
+    found: dict[str, Counter[str]] = {}
+    for key in ones.keys() & others.keys():
+        one, other = ones[key], others[key]
+        alike = one["text"] == other["text"]
+        costs = all(one[axis][-1] == other[axis][-1] for axis in ("kv_reads", "peak_kv"))
+        found.setdefault(one["method"], Counter()).update(
+            chains=1, text=alike, verdict=one["correct"][-1] == other["correct"][-1], costs=alike and costs
+        )
+    print("| method | chains | same text | same verdict | same text and costs |\n|---|---|---|---|---|")
+    for name, count in sorted(found.items()):
+        print(f"| {name} | {count['chains']} | {count['text']} | {count['verdict']} | {count['costs']} |")
+    every = sum(found.values(), Counter())
+    print(f"| all | {every['chains']} | {every['text']} | {every['verdict']} | {every['costs']} |")
+
+
+if __name__ == "__main__":
+    main()
