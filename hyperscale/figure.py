@@ -1,6 +1,6 @@
 """One figure: accuracy against a cost, a panel a task, a frontier a method."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,11 +9,12 @@ from hyperscale.analysis import Curve, xy
 from hyperscale.bootstrap import MIN_PROBLEMS
 from hyperscale.labels import Label, place, short
 from hyperscale.points import Cell
+from hyperscale.styles import STYLES, Style, series_name
+from hyperscale.styles import styles as styles_of
 
 if TYPE_CHECKING:
     from hyperscale.reference import PublishedAccuracy, Reference
 
-Style = tuple[str, str]  # colour, marker
 AXES = {
     "kv_reads": "KV reads per problem (cache entries)",
     "peak_kv": "peak KV per problem (cache entries)",
@@ -21,20 +22,6 @@ AXES = {
     "tokens": "generated tokens per problem",
     "seconds": "time in the batch per problem (seconds)",
 }
-# Okabe and Ito's colours, which readers with any colour vision tell apart, and a marker each, which survives print in
-# grey; vanilla is always the black circle. Their yellow, illegible on white, is replaced by Tol's wine.
-STYLES = {
-    "vanilla": ("#000000", "o"),
-    "dms": ("#D55E00", "s"),
-    "window": ("#0072B2", "^"),
-    "random": ("#009E73", "D"),
-    "quest": ("#CC79A7", "v"),
-    "tova": ("#56B4E9", "P"),
-    "h2o": ("#E69F00", "X"),
-    "dmc": ("#7F7F7F", "<"),
-}
-SPARE_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#882255")
-SPARE_MARKERS = ("P", "X", "<", ">", "v")
 RC = {"font.size": 7.5, "axes.linewidth": 0.6, "svg.hashsalt": "hyperscale"}  # the salt makes SVGs reproducible
 WIDTH = 7.0  # inches: the text width of a page
 DPI = 200
@@ -56,7 +43,7 @@ def figure(curves: Sequence[Curve], axis: str, reference: "Reference | None" = N
     by_task = _by_task(curves)
     columns = {1: 1, 2: 2, 4: 2}.get(len(by_task), 3)
     rows = -(-len(by_task) // columns)
-    styles = _styles(names := _names(curves))
+    styles = styles_of((names := _names(curves)).values())
     size = (WIDTH if columns > 1 else WIDTH * 0.65, 0.65 + 2.55 * rows)
     # Labels are placed by the widths of their texts, which are not quite the same at another resolution.
     drawn = Figure(figsize=size, dpi=DPI, layout="constrained")
@@ -77,7 +64,7 @@ def figure(curves: Sequence[Curve], axis: str, reference: "Reference | None" = N
     notes = ["    ".join(key), *_source(curves, reference)]
     drawn.text(0.5, 0.008, "\n".join(notes), ha="center", va="bottom", fontsize=5.5, color="#555555")
     handles = [_handle(name, *style) for name, style in styles.items()]
-    drawn.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 2 + 2 * columns), frameon=False)
+    drawn.legend(handles=handles, loc="outside upper center", ncols=_legend_columns(styles, size[0]), frameon=False)
     drawn.draw_without_rendering()  # settles the layout, which the labels need
     for panel, part in zip(panels, by_task.values(), strict=False):
         _label(panel, part, axis, {id(curve): styles[names[id(curve)]] for curve in part})
@@ -88,23 +75,19 @@ def _by_task(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
     groups: dict[str, list[Curve]] = {}
     for curve in curves:
         groups.setdefault(curve.task, []).append(curve)
-    return groups
+    return dict(sorted(groups.items()))
 
 
 def _names(curves: Sequence[Curve]) -> dict[int, str]:
     """What the legend calls each curve."""
     several = len({curve.model for curve in curves}) > 1
-    return {id(c): f"{c.method} ({c.model})" if several else c.method for c in curves}
+    return {id(curve): series_name(curve.method, curve.model, several) for curve in curves}
 
 
-def _styles(names: Mapping[int, str]) -> dict[str, Style]:
-    distinct = list(dict.fromkeys(names.values()))
-    others = [name for name in distinct if name not in STYLES]
-    spare = {  # five colours and five markers make 25 pairs
-        name: (SPARE_COLOURS[i % 5], SPARE_MARKERS[(i + i // 5) % 5]) for i, name in enumerate(others)
-    }
-    ranks = {name: i for i, name in enumerate(STYLES)}
-    return {name: STYLES.get(name) or spare[name] for name in sorted(distinct, key=lambda n: ranks.get(n, len(ranks)))}
+def _legend_columns(names: Iterable[str], width: float) -> int:
+    """How many entries of a legend fit side by side in so many inches."""
+    count, longest = len(names := list(names)), max(map(len, names))
+    return max(1, min(count, int(width / (0.5 + 0.058 * longest))))
 
 
 def _handle(name: str, colour: str, marker: str) -> Any:

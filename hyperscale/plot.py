@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hyperscale import results
 from hyperscale.analysis import Analysis, Curve, analyse
 from hyperscale.errors import ResultsError
-from hyperscale.figure import AXES, RC, SPARE_COLOURS, SPARE_MARKERS, STYLES, figure
+from hyperscale.figure import AXES, RC, figure
 from hyperscale.points import COSTS
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from hyperscale.reference import Reference
 
-__all__ = ["AXES", "SPARE_COLOURS", "SPARE_MARKERS", "STYLES", "draw", "draw_analysis", "draw_samples"]
+__all__ = ["AXES", "draw", "draw_analysis", "draw_samples"]
 
 
 def draw(folder: Path | str | Sequence[Path | str], out: Path | str) -> list[Path]:

@@ -112,13 +112,26 @@ def test_pictures_are_reproducible(lines, drawn, tmp_path):
     assert [p.read_bytes() for p in again] == [p.read_bytes() for p in drawn[:4]]
 
 
-def test_many_methods_and_models_have_styles_of_their_own():
-    names = [*(f"m{i}" for i in range(12)), "vanilla", "dms", *figure.STYLES]
-    styles = figure._styles(dict(enumerate(names)))
-    assert len(styles) == len(set(styles.values())) == len(set(names))
-    assert list(styles)[:2] == ["vanilla", "dms"]  # the legend's order, whatever the data's
+def test_curves_of_several_models_are_told_apart():
     lines = [sample(f"p{p}", model=model) for p in range(3) for model in ("small", "large")]
     assert set(figure._names(analyse(lines).curves["kv_reads"]).values()) == {"vanilla (small)", "vanilla (large)"}
+
+
+@pytest.mark.parametrize("tasks", [["mini_aime"], ["mini_gpqa", "mini_aime", "mini_lcb"]])
+def test_a_long_legend_stays_in_the_picture(tasks):
+    models = [f"some-model-of-{n}b" for n in (7, 14, 32, 70)]
+    lines = [
+        sample(f"p{p}", task=task, model=model, method=method)
+        for p in range(2)
+        for task in tasks
+        for model in models
+        for method in ("vanilla", "dms", "streaming")
+    ]
+    drawn = picture(analyse(lines, ["kv_reads"]))
+    box = drawn.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= drawn.bbox.width
+    assert [axes.get_title().split(" ")[0] for axes in drawn.axes if axes.get_visible()] == sorted(tasks)
 
 
 def test_a_single_chain_can_be_drawn_and_chains_without_reads_are_left_out(tmp_path):

@@ -4,8 +4,8 @@ import pytest
 
 from hyperscale import models, reference, tasks
 from hyperscale.errors import ResultsError
-from hyperscale.figure import STYLES
 from hyperscale.points import COSTS
+from hyperscale.styles import STYLES
 
 MARGINS = "task,model,a,b,axis,margin,version,table\n"
 ACCURACY = "task,model,method,W,L,CR,accuracy,version,table\n"

@@ -10,11 +10,11 @@ from html.parser import HTMLParser
 import pytest
 from synthetic import chains, sample
 
-from hyperscale import report, results, tasks
+from hyperscale import report, results, styles, tasks
 from hyperscale.errors import ResultsError
 from hyperscale.margins import margin
 from hyperscale.points import points
-from hyperscale.report import browser, numbers, questions, texts
+from hyperscale.report import browser, questions, texts
 from hyperscale.results import Run
 from hyperscale.tasks import prompt_hash
 
@@ -108,11 +108,6 @@ def test_frontiers_rise_and_their_bands_hold_them(page):
         known = [(low, high) for low, high in zip(frontier["low"], frontier["high"], strict=True) if low is not None]
         assert len(known) > 10
         assert all(low <= high for low, high in known)
-
-
-def test_styles_are_those_of_plots():
-    assert numbers.styles(["vanilla", "dms"]) == {"vanilla": ("#000000", "o"), "dms": ("#D55E00", "s")}
-    assert len(set(numbers.styles([f"m{i}" for i in range(20)]).values())) == 20
 
 
 def test_every_chain_is_there_with_its_text(page, lines):
@@ -248,8 +243,8 @@ def test_without_room_for_texts_there_are_none(lines, tmp_path):
 
 def test_too_many_chains_leave_every_problem_its_first(lines, monkeypatch):
     monkeypatch.setattr(browser, "MOST", 100)
-    styles = numbers.styles(["vanilla", "dms", "window"])
-    index, blocks = browser.collect(lines, {}, styles, 10**6)
+    made = styles.styles(["vanilla", "dms", "window"])
+    index, blocks = browser.collect(lines, {}, made, 10**6)
     assert sum(len(problem["chains"]) for problem in index["problems"]) == 100
     assert index["hidden"] == len(lines) - 100
     assert {chain[2] for problem in index["problems"] for chain in problem["chains"]} == {0, 1}

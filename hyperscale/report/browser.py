@@ -8,9 +8,10 @@ from typing import Any
 from hyperscale import tasks
 from hyperscale.cuts import Cut, cut
 from hyperscale.report import texts
-from hyperscale.report.numbers import plain, rank
+from hyperscale.report.numbers import plain
 from hyperscale.report.questions import Hashed, Question
 from hyperscale.scoring import strategies
+from hyperscale.styles import rank
 
 MOST = 40_000  # chains that can be looked at
 ANSWER = 200  # characters of an answer that are kept apart from its text

@@ -8,8 +8,9 @@ import numpy as np
 
 from hyperscale.analysis import Curve, analyse
 from hyperscale.margins import MIN_PROBLEMS, Margin
-from hyperscale.plot import AXES, SPARE_COLOURS, SPARE_MARKERS, STYLES
+from hyperscale.plot import AXES
 from hyperscale.points import COLUMNS, Cell
+from hyperscale.styles import rank, series_name, styles
 
 Name = tuple[str, str]  # model, method
 
@@ -34,10 +35,10 @@ def collect(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     made = analyse(samples, list(AXES), sorted(pairs, key=lambda pair: (rank(pair[1]), rank(pair[0]))))
     found = sorted(made.cells, key=lambda cell: (cell.arm.task, rank(cell.arm.method), cell.arm, cell.L, cell.W))
     several = len({model for model, _ in methods}) > 1
-    names = {_key(cell.arm): f"{cell.arm.method} ({cell.arm.model})" if several else cell.arm.method for cell in found}
+    names = {_key(cell.arm): series_name(cell.arm.method, cell.arm.model, several) for cell in found}
     return {
         "axes": AXES,
-        "styles": styles(sorted(names.values(), key=rank)),
+        "styles": styles(names.values()),
         "columns": [*COLUMNS, "series"],
         "points": [[*plain(list(cell.row().values())), names[_key(cell.arm)]] for cell in found],
         "panels": [_panel(task, found) for task in dict.fromkeys(cell.arm.task for cell in found)],
@@ -45,20 +46,6 @@ def collect(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "margins": [_margin(each) for each in made.margins],
         "enough": MIN_PROBLEMS,
     }
-
-
-def rank(name: str) -> tuple[int, str]:
-    """Sorts methods as plots do: the known ones first, vanilla foremost."""
-    known = list(STYLES)
-    method = name.split(" (")[0]
-    return (known.index(method) if method in known else len(known), name)
-
-
-def styles(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and matplotlib marker of each frontier, as plots have them."""
-    others = [name for name in names if name not in STYLES]
-    spare = {name: (SPARE_COLOURS[i % 5], SPARE_MARKERS[(i + i // 5) % 5]) for i, name in enumerate(others)}
-    return {name: STYLES.get(name) or spare[name] for name in names}
 
 
 def _panel(task: str, found: Iterable[Cell]) -> dict[str, Any]:

@@ -1,0 +1,46 @@
+"""Colour and marker of each method, the same in pictures and in reports."""
+
+from collections.abc import Iterable
+
+Style = tuple[str, str]  # colour, marker
+# Okabe and Ito's colours, which readers with any colour vision tell apart, and a marker each, which survives print in
+# grey; vanilla is always the black circle. Their yellow, illegible on white, is replaced by Tol's wine.
+STYLES: dict[str, Style] = {
+    "vanilla": ("#000000", "o"),
+    "dms": ("#D55E00", "s"),
+    "window": ("#0072B2", "^"),
+    "random": ("#009E73", "D"),
+    "quest": ("#CC79A7", "v"),
+    "tova": ("#56B4E9", "P"),
+    "h2o": ("#E69F00", "X"),
+    "dmc": ("#7F7F7F", "<"),
+}
+SPARE_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#882255")
+SPARE_MARKERS = ("P", "X", "<", ">", "v")
+# Five colours and five markers make 25 pairs; neighbours differ in both.
+_SPARE = [(SPARE_COLOURS[i % 5], SPARE_MARKERS[(i + i // 5) % 5]) for i in range(25)]
+
+
+def series_name(method: str, model: str, several: bool) -> str:
+    """What a method's frontier is called, with its model where there are ``several``."""
+    return f"{method} ({model})" if several else method
+
+
+def rank(name: str) -> tuple[int, str]:
+    """Sorts names: the methods of `STYLES` first, vanilla foremost."""
+    known = list(STYLES)
+    method = name.split(" (")[0]
+    return (known.index(method) if method in known else len(known), name)
+
+
+def styles(names: Iterable[str]) -> dict[str, Style]:
+    """Style of each frontier by its `series_name`, in the order of a legend.
+
+    The first model that has a method gets the method's style, further ones, and methods without one, what is spare.
+    """
+    found: dict[str, Style] = {}
+    spare = iter([pair for pair in _SPARE if pair not in STYLES.values()] * 2)
+    for each in sorted(set(names), key=rank):
+        own = STYLES.get(each.split(" (")[0])
+        found[each] = own if own and own not in found.values() else next(spare, _SPARE[0])
+    return found
