@@ -71,7 +71,8 @@ def test_options_go_over_the_file_parameter_by_parameter(run, weights, tmp_path)
     ("more", "text"),
     [
         (("--method-param", "window.recent=0"), "keep at least 1 recent entry"),
-        (("--method-param", "window.recent=few"), "wrong type"),
+        (("--method-param", "window.recent=few"), "recent of window must be a whole number, not 'few'"),
+        (("--method", "snapkv", "--method-param", "snapkv.kernel=3.0"), "kernel of snapkv must be a whole number"),
         (
             ("--method-param", "window.sink=4"),
             "has no parameter 'sink'; it has: cr, rule, recent, pin",

@@ -1,9 +1,10 @@
 """KV-compression methods: one file each, registered by name."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from inspect import Parameter, getdoc, signature
+from types import NoneType
 from typing import Any
 
 from hyperscale.errors import MethodError
@@ -24,6 +25,12 @@ _CLASSES = {
     "snapkv": "hyperscale.methods.snapkv:SnapKV",
     "rkv": "hyperscale.methods.rkv:RKV",
     "dmc": "hyperscale.methods.dmc:DMC",
+}
+#: What a parameter of each annotated type may be, in words and in types.
+_NUMBERS: dict[Any, tuple[str, tuple[type, ...]]] = {
+    int: ("whole number", (int,)),
+    int | None: ("whole number", (int, NoneType)),
+    float: ("number", (int, float)),
 }
 
 
@@ -46,18 +53,25 @@ def create(name: str, *, cr: float, **params: Any) -> Method:
     Raises:
         MethodError: The name is unknown, or a parameter is unknown or out of range.
     """
-    factory = _press(name) if name.startswith(PREFIX) else _checked(name, params)
+    factory = _press(name) if name.startswith(PREFIX) else _checked(name, {"cr": cr, **params})
     try:
         return factory(cr=cr, **params)
     except (TypeError, ValueError) as error:
         raise MethodError(f"a parameter of {name} has the wrong type ({error}) in {params}") from None
 
 
-def _checked(name: str, params: Iterable[str]) -> Callable[..., Method]:
+def _checked(name: str, params: Mapping[str, Any]) -> Callable[..., Method]:
     method, known = _load(name), parameters(name)
-    for param in params:
+    wanted = signature(method).parameters
+    for param, value in params.items():
         if param not in known:
             raise MethodError(f"method {name} has no parameter {param!r}; it has: {', '.join(known)}")
+        if (kind := _NUMBERS.get(wanted[param].annotation)) is None:
+            continue
+        word, types = kind
+        # True is an int to Python, and a size that is no whole number shows only where it is used.
+        if isinstance(value, bool) or not isinstance(value, types):
+            raise MethodError(f"{param} of {name} must be a {word}, not {value!r}")
     return method
 
 
