@@ -5,13 +5,18 @@ from dense import rotate
 from stepwise import Rule
 from torch.nn.functional import linear
 
+LEAST = 2.0**-23
+
 
 class DMC(Rule):
     @staticmethod
     def prepare(model, seed):
-        """Random neurons that merge a third, a half or two thirds of all tokens."""
-        model.config.dmc_cr, model.config.dmc_alpha_scale = 2.0, 1.0
-        model.config.dmc_initial_alpha_offset = (seed % 3 - 1) * 0.5
+        """Random neurons that merge a third, a half or two thirds of all tokens.
+
+        At a scale of 100, as trained checkpoints have it, most weights are 0 or 1, and the least weight counts.
+        """
+        model.config.dmc_cr, model.config.dmc_alpha_scale = 2.0, (100.0, 1.0)[seed % 2]
+        model.config.dmc_initial_alpha_offset = (seed % 3 - 1) * 0.5 * model.config.dmc_alpha_scale
         return model
 
     def run(self, model, ids, prompt):
@@ -38,10 +43,10 @@ class DMC(Rule):
                 for head, row in enumerate(rows[index]):
                     mine = q[head * group : (head + 1) * group]
                     logit = float(k[head, -1]) * scale - offset
-                    weight = torch.sigmoid(mine[:, -1].mean() * scale + offset)
+                    weight = torch.sigmoid(mine[:, -1].mean() * scale + offset) + LEAST
                     key = torch.cat([k[head, :-1], torch.zeros(1)])
                     if row:
-                        self.margins.append(abs(logit))
+                        self.margins.append(abs(logit) / scale)
                     if row and logit > 0:
                         ks, vs, ws, _ = row.pop()
                         row.append((ks + weight * key, vs + weight * v[head], ws + weight, t))

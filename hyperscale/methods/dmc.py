@@ -62,15 +62,17 @@ class DMC(Method):
     """Merges token t into the entry before it iff alpha_t = 1, by a weighted mean; else it is a new entry.
 
     Per layer and KV head, with x the neuron of the key and y the mean neuron of its queries (`methods.merging`):
-      alpha_t = [scale x_t > offset],   omega_t = sigmoid(scale y_t + offset),
+      alpha_t = [scale x_t > offset],   omega_t = sigmoid(scale y_t + offset) + 2^-23,
       z_t = alpha_t z_{t-1} + omega_t,  k'_t = (alpha_t z_{t-1} k'_{t-1} + omega_t k_t) / z_t, and v' likewise.
     Keys are averaged before RoPE, and the mean gets the position of its newest token. Query t sees the mean up to t
     itself; later queries see it only if token t + 1 is not merged into it. Prefill and decode obey the same rule. The
     compression ratio is the checkpoint's own: it is a property of the trained neurons.
 
     Counted are entries, as for every method. The sums of each row's newest entry, in float32, come on top: they take
-    about as much as two or four entries a row, whatever the length. The reference code by default averages the newest
-    12 tokens of an entry only, to make its training cheaper; here all count, as in the paper's equation.
+    about as much as two or four entries a row, whatever the length. The least weight is the reference code's (there it
+    is that of the type of the queries); trained neurons use it, as in an entry none of whose tokens weighs more, all
+    weigh the same. The reference code by default averages the newest 12 tokens of an entry only, to make its training
+    cheaper; here all count, as in the paper's equation.
     """
 
     name = "dmc"
