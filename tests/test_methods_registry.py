@@ -39,6 +39,7 @@ def test_length_invariance_follows_the_rule():
         ("window", {"cr": 4, "recent": 1.5}, "recent of window must be a whole number, not 1.5"),
         ("window", {"cr": 4, "recent": float("inf")}, "recent of window must be a whole number, not inf"),
         ("window", {"cr": 4, "recent": True}, "recent of window must be a whole number, not True"),
+        ("window", {"cr": 4, "recent": 10**23}, "recent of window must be below 2147483648"),
         ("snapkv", {"cr": 4, "kernel": 1.0}, "kernel of snapkv must be a whole number, not 1.0"),
         ("quest", {"cr": 4, "page": 16.5}, "page of quest must be a whole number, not 16.5"),
         ("h2o", {"cr": 4, "heavy": True}, "heavy of h2o must be a number, not True"),

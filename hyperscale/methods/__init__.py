@@ -26,6 +26,8 @@ _CLASSES = {
     "rkv": "hyperscale.methods.rkv:RKV",
     "dmc": "hyperscale.methods.dmc:DMC",
 }
+_LIMIT = 2**31
+"""Positions are kept in 32 bits."""
 #: What a parameter of each annotated type may be, in words and in types.
 _NUMBERS: dict[Any, tuple[str, tuple[type, ...]]] = {
     int: ("whole number", (int,)),
@@ -72,6 +74,8 @@ def _checked(name: str, params: Mapping[str, Any]) -> Callable[..., Method]:
         # True is an int to Python, and a size that is no whole number shows only where it is used.
         if isinstance(value, bool) or not isinstance(value, types):
             raise MethodError(f"{param} of {name} must be a {word}, not {value!r}")
+        if isinstance(value, int) and value >= _LIMIT:
+            raise MethodError(f"{param} of {name} must be below {_LIMIT}, not {value}")
     return method
 
 
