@@ -14,16 +14,15 @@ class Quest(Rule):
 
     def _slots(self, layer, head, pages, query, count, page):
         """The slots of the last page and of the ``count - 1`` others of the highest bound."""
-        rest = list(range(len(pages) - 1))
-        chosen = [len(pages) - 1]
         bounds = []
         for positions in pages[:-1]:
             keys = self.keys[layer][head][positions]
             low, high = keys.amin(0), keys.amax(0)
             terms = zip(query.tolist(), low.tolist(), high.tolist(), strict=True)
             bounds.append(sum(max(q * a, q * b) for q, a, b in terms))
-        while rest and len(chosen) < count:
-            best = rest[self.smallest([-bounds[p] for p in rest])]
-            rest.remove(best)
-            chosen.append(best)
+        ranked = sorted(range(len(bounds)), key=lambda p: -bounds[p])
+        best, rest = ranked[: count - 1], ranked[count - 1 :]
+        if best and rest:  # in which order pages are chosen makes no difference
+            self.margins.append((bounds[best[-1]] - bounds[rest[0]]) / max(map(abs, bounds)))
+        chosen = [len(pages) - 1, *best]
         return sorted(slot for p in chosen for slot in range(p * page, p * page + len(pages[p])))
