@@ -239,8 +239,13 @@ def _offered(model: models.Model, methods: tuple[str, ...]) -> tuple[float, ...]
 
 
 def _check_engine(config: RunConfig) -> None:
-    """Refuse what vLLM cannot do here before anything is loaded."""
+    """Refuse what vLLM, or the engine of presses, cannot do here before anything is loaded."""
     if config.engine != "vllm":
+        pressed = [name for name in config.methods if name.startswith("kvpress:")]
+        if pressed and config.kv_dtype != "auto":
+            raise ConfigError(
+                f"{pressed[0]} runs on transformers' cache, which is not quantised: leave it or --kv-dtype out"
+            )
         return
     if config.extend or config.force_answer:
         raise ConfigError(

@@ -58,6 +58,15 @@ def test_wrong_types_are_refused(run, weights):
     assert "'int4'" in err
 
 
+def test_presses_keep_a_cache_of_their_own(run, weights):
+    """Whether kvpress is here or not: no run may call a full cache quantised."""
+    more = ("--method", "vanilla,kvpress:DecodingPress:KnormPress", "--kv-dtype", "int8")
+    code, _, err = run(*options(weights, *more))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "kvpress:DecodingPress:KnormPress runs on transformers' cache" in err
+    assert run(*options(weights, *more, "--dry-run"))[2] == err
+
+
 def test_a_budget_of_bytes_holds_more_entries_of_fewer_bits(weights):
     def plan(kv_dtype, budget):
         asked = RunConfig(
