@@ -194,7 +194,8 @@ def resolve(model: str, method: str, cr: float) -> Checkpoint:
     """The checkpoint that a method runs at a CR.
 
     Raises:
-        ModelError: The model is unknown or missing, or nobody retrofitted it for this method and CR.
+        ModelError: The model is unknown or missing, nobody retrofitted it for this method and CR, or it is a retrofit
+            that this method would misread.
         MethodError: The method is unknown.
     """
     from hyperscale import methods
@@ -214,7 +215,17 @@ def resolve(model: str, method: str, cr: float) -> Checkpoint:
         path = made[cr]
     if Path(path).is_absolute() and not (Path(path) / "config.json").is_file():
         raise ModelError(f"the checkpoint {path} of {model} is missing: {_restore(model)}")
+    if not kind and Path(path).is_absolute() and _borrows(read_config(Path(path))):
+        raise ModelError(
+            f"{model} is a retrofit that uses neurons of its attention for its decisions, and {method} would take them "
+            "for attention: pass a folder with its base in base/ and the retrofit beside it"
+        )
     return Checkpoint(path, found.name, found.family)
+
+
+def _borrows(config: dict[str, Any]) -> bool:
+    """Whether a checkpoint is only what it is under the method it was retrofitted with."""
+    return config.get("dmc_cr") is not None or not config.get("dms_separate_alpha", True)
 
 
 def _restore(model: str) -> str:

@@ -147,6 +147,20 @@ def test_a_local_set_of_checkpoints(folder):
     assert models.resolve(str(folder), "dms", 8.0).path == str(folder / "dms8")
 
 
+@pytest.mark.parametrize(
+    ("keys", "own"),
+    [({"dmc_cr": 4.0}, "dmc"), ({"dms_window_size": 16, "dms_cr": 4, "dms_separate_alpha": False}, "dms")],
+)
+def test_a_retrofit_with_borrowed_neurons_is_no_base(tmp_path, keys, own):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3", **keys}))
+    assert models.resolve(str(tmp_path), own, 4).path == str(tmp_path.resolve())
+    for method in ("vanilla", "tova"):
+        with pytest.raises(ModelError, match=f"{method} would take them for attention"):
+            models.resolve(str(tmp_path), method, 4)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3", "dms_window_size": 16, "dms_cr": 4}))
+    assert models.resolve(str(tmp_path), "vanilla", 1).path == str(tmp_path.resolve())
+
+
 def test_retrofits_of_several_kinds_in_one_folder(folder):
     for name in ("dmc2", "dmc8", "dmc16", "dmcx"):
         (folder / name).mkdir()
