@@ -86,6 +86,11 @@ def test_another_batch_size_gives_the_same_drawn_chains():
     assert sum(ids[0][problem] == ids[1][problem] for problem in ids[0]) >= len(ids[0]) - 1
 
 
+def test_one_chain_at_a_time():
+    wanted = torch_chains("dms8", "dms", 8, count=1, length=40)
+    same(wanted, vllm_chains("dms8", "dms", 8, count=1, length=40, batch_size=1))
+
+
 def test_stop_strings():
     free = torch_chains("dms8", "dms", 8)
     text = next(iter(free.values())).text

@@ -1,6 +1,7 @@
 """What vLLM is started with: the model class, the rule, and memory."""
 
 import os
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +80,18 @@ def engine_args(
 
 
 def _space(config: Any, batch_size: int, dtype: str) -> dict[str, int]:
-    """Cache for a full batch of the longest requests, and at most half of what memory is free."""
+    """Cache for a full batch of the longest requests, and at most half of what memory is free.
+
+    Each has a block in advance (`hyperscale.engines.vllm.book`), and vLLM keeps one as its null block.
+    """
     if os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
         return {}
     heads = config.num_key_value_heads
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     width = 4 if dtype == "float32" else 2
-    wanted = batch_size * config.max_position_embeddings * config.num_hidden_layers * heads * 2 * dim * width
-    return {"kv_cache_memory_bytes": int(min(wanted, _free_memory() // 2))}
+    blocks = batch_size * (ceil(config.max_position_embeddings / PAGE_TOKENS) + 1) + 1
+    wanted = blocks * PAGE_TOKENS * config.num_hidden_layers * heads * 2 * dim * width
+    return {"kv_cache_memory_bytes": min(wanted, _free_memory() // 2)}
 
 
 def _free_memory() -> int:

@@ -17,6 +17,8 @@ RULES = ("none", "dms", "window", "random", "hashed")
 
 DECODES = ("auto", "fa3", "triton")
 
+_KINDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
+
 
 @dataclass(frozen=True)
 class Options:
@@ -51,12 +53,21 @@ class Options:
     full_graphs: bool = False
 
     def __post_init__(self) -> None:
+        for each in fields(self):
+            value, wanted = getattr(self, each.name), type(each.default)
+            # JSON knows no difference between 8 and 8.0; to Python, true is an int.
+            if not isinstance(value, (int, float) if wanted is float else wanted) or (
+                isinstance(value, bool) and wanted is not bool
+            ):
+                raise EngineError(f"additional_config.{KEY}.{each.name} must be {_KINDS[wanted]}, not {value!r}")
         checks = {
             f"rule must be one of {', '.join(RULES)}, not {self.rule!r}": self.rule in RULES,
             f"decode must be one of {', '.join(DECODES)}, not {self.decode!r}": self.decode in DECODES,
             f"share must be 'proportional' or 'fixed', not {self.share!r}": self.share in ("proportional", "fixed"),
             f"cr must be at least 1, or 0 for the checkpoint's, not {self.cr}": self.cr == 0 or self.cr >= 1,
+            f"window must be at least 0, or -1 for the checkpoint's, not {self.window}": self.window >= -1,
             f"recent must be at least 1, not {self.recent}": self.recent >= 1,
+            f"vocabulary must be at least 0, not {self.vocabulary}": self.vocabulary >= 0,
             f"slack must be at least 0, not {self.slack}": self.slack >= 0,
             f"reserve_output_fraction must lie in [0, 1], not {self.reserve_output_fraction}": (
                 0 <= self.reserve_output_fraction <= 1
@@ -75,16 +86,17 @@ class Options:
             checkpoint: The transformers configuration.
 
         Raises:
-            EngineError: An option is unknown or out of range.
+            EngineError: An option is unknown, out of range or missing.
         """
         given = additional.get(KEY, {}) if isinstance(additional, Mapping) else {}
+        if not isinstance(given, Mapping):
+            raise EngineError(f'additional_config.{KEY} must be a mapping like {{"cr": 4}}, not {given!r}')
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(given) - set(known)):
             raise EngineError(f"additional_config.{KEY} has no option {unknown[0]!r}; it has: {', '.join(known)}")
-        try:
-            asked = cls(**given)
-        except TypeError as error:
-            raise EngineError(f"additional_config.{KEY} has a value of the wrong type: {error}") from None
+        asked = cls(**given)
+        if asked.rule in ("window", "random") and not asked.cr:
+            raise EngineError(f"additional_config.{KEY}.rule {asked.rule!r} needs a cr, e.g. 4")
         learned = asked.rule == "dms"
         cr = asked.cr or (float(getattr(checkpoint, "dms_cr", 1.0)) if learned else 1.0)
         window = asked.window if asked.window >= 0 else int(getattr(checkpoint, "dms_window_size", 0) or 0)

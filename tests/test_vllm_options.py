@@ -1,0 +1,48 @@
+"""The plugin's settings: what a user can write, and what is refused instead of meaning something else."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+
+from hyperscale.engines.vllm.options import Options
+from hyperscale.errors import EngineError
+
+CHECKPOINT = SimpleNamespace(dms_window_size=16, dms_cr=4)
+
+
+def test_the_checkpoint_fills_in():
+    assert Options.read({}, CHECKPOINT) == Options(rule="dms", cr=4.0, window=16)
+    assert Options.read(None, CHECKPOINT) == Options(rule="dms", cr=4.0, window=16)
+    chosen = {"rule": "window", "cr": 8, "recent": 4, "reserve_output_fraction": 1}
+    assert Options.read({"hyperscale": chosen}, SimpleNamespace()) == Options(
+        rule="window", cr=8, recent=4, window=0, reserve_output_fraction=1
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (3, "must be a mapping"),
+        (None, "must be a mapping"),
+        ({"wndow": 3}, "no option 'wndow'; it has: rule"),
+        ({"cr": "8"}, "cr must be a number, not '8'"),
+        ({"cr": True}, "cr must be a number, not True"),
+        ({"cr": 0.5}, "cr must be at least 1"),
+        ({"cr": float("nan")}, "cr must be at least 1"),
+        ({"window": 1.5}, "window must be a whole number, not 1.5"),
+        ({"window": -7}, "window must be at least 0"),
+        ({"recent": 2.5}, "recent must be a whole number"),
+        ({"recent": 0}, "recent must be at least 1"),
+        ({"full_graphs": "false"}, "full_graphs must be true or false, not 'false'"),
+        ({"vocabulary": -3}, "vocabulary must be at least 0"),
+        ({"slack": None}, "slack must be a number"),
+        ({"reserve_output_fraction": 1.5}, r"reserve_output_fraction must lie in \[0, 1\]"),
+        ({"rule": ["dms"]}, "rule must be a string"),
+        ({"rule": "window"}, "rule 'window' needs a cr"),
+        ({"rule": "random", "recent": 3}, "rule 'random' needs a cr"),
+    ],
+)
+def test_what_means_nothing_is_refused(given, reason):
+    with pytest.raises(EngineError, match=f"^{re.escape('additional_config.hyperscale')}.*{reason}"):
+        Options.read({"hyperscale": given}, CHECKPOINT)
