@@ -129,6 +129,66 @@ def test_several_samples_of_a_prompt(tmp_path):
     assert [tuple(c.token_ids) for c in alone.outputs] == [tuple(c.token_ids) for c in together[-1].outputs]
 
 
+NONSENSE = (
+    {"checkpoints": "abc"},
+    {"checkpoints": 7},
+    {"checkpoints": [None]},
+    {"checkpoints": [1.5]},
+    {"key": "abc"},
+    {"key": 1 << 63},
+    {"follow": "yes"},
+)
+
+
+def test_requests_that_ask_nonsense_do_not_end_the_engine(tmp_path):
+    """A client's mistake is told to that client, and the requests beside it know nothing of it."""
+    from vllm import SamplingParams
+
+    vllm_checkpoints.write(tmp_path, "qwen3")
+    llm = start(tmp_path)
+    wanted = ({}, {"checkpoints": [1, 3], "key": -5}, *NONSENSE)
+    try:
+        settings = [
+            SamplingParams(
+                temperature=0,
+                max_tokens=5,
+                ignore_eos=True,
+                extra_args={"kv_transfer_params": asked} if asked else None,
+            )
+            for asked in wanted
+        ]
+        outputs = llm.generate([{"prompt_token_ids": prompts(200)[2]}] * len(wanted), settings, use_tqdm=False)
+    finally:
+        stop(llm)
+    plain, good, *bad = (output.kv_transfer_params for output in outputs)
+    assert [mark[0] for mark in good["marks"]] == [1, 3, 5]
+    assert good | {"marks": plain["marks"]} == plain
+    for asked, costs in zip(NONSENSE, bad, strict=True):
+        assert costs == plain | {"ignored": list(asked)}
+
+
+def test_costs_where_a_stop_string_ends_a_request():
+    """It is vLLM's front end that sees the string; the scheduler never learns that the request is over."""
+    from vllm import SamplingParams
+    from vllm_engines import path
+
+    llm = start(path("dms8"))
+    try:
+        free, stopped = (
+            llm.generate(["12 + 7 * 3 ="], SamplingParams(temperature=0, max_tokens=20, stop=stop_at), use_tqdm=False)[
+                0
+            ]
+            for stop_at in (None, ["="])
+        )
+    finally:
+        stop(llm)
+    count = len(stopped.outputs[0].token_ids)
+    assert stopped.outputs[0].finish_reason == "stop"
+    assert count < len(free.outputs[0].token_ids)
+    assert stopped.kv_transfer_params["tokens"] == count
+    assert 0 < stopped.kv_transfer_params["kv_reads"] < free.kv_transfer_params["kv_reads"]
+
+
 def _tupled(completion):
     completion.token_ids = tuple(completion.token_ids)
     return completion

@@ -12,7 +12,7 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
 from hyperscale import noise
 from hyperscale.engines.vllm.book import Demand
 from hyperscale.engines.vllm.messages import Grants, Report
-from hyperscale.engines.vllm.reads import Reads
+from hyperscale.engines.vllm.reads import Asked, Reads
 
 if TYPE_CHECKING:
     from hyperscale.engines.vllm.spec import RaggedSpec
@@ -24,7 +24,8 @@ class RaggedConnector(KVConnectorBase_V1, SupportsHMA):
 
     A request may carry ``kv_transfer_params`` of its own: ``checkpoints``, numbers of tokens at which its costs are
     wanted; ``key``, the noise key of the rule that draws; ``follow``, to have its costs with every token, not only with
-    the last. The costs are the response's ``kv_transfer_params``.
+    the last. Requests with stop strings are followed anyway, as it is vLLM's front end that ends them. The costs are
+    the response's ``kv_transfer_params``; what made no sense is named in their ``ignored``.
     """
 
     def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any = None) -> None:
@@ -44,13 +45,13 @@ class RaggedConnector(KVConnectorBase_V1, SupportsHMA):
 
     def on_new_request(self, request: Any) -> None:
         """A request has arrived."""
-        asked = request.kv_transfer_params or {}
-        seed = request.sampling_params.seed if request.sampling_params else None
-        key = asked.get("key", noise.key(seed if seed is not None else request.request_id))
-        demand = Demand(request.num_prompt_tokens, int(request.max_tokens), int(key))
+        asked, params = Asked.read(request.kv_transfer_params), request.sampling_params
+        seed = params.seed if params else None
+        key = noise.key(seed if seed is not None else request.request_id) if asked.key is None else asked.key
+        demand = Demand(request.num_prompt_tokens, int(request.max_tokens), key)
         self.spec.book.announce(request.request_id, demand)
-        self.reads[request.request_id] = Reads(demand.prompt, self.spec.rows, tuple(asked.get("checkpoints", ())))
-        if asked.get("follow"):
+        self.reads[request.request_id] = Reads(demand.prompt, self.spec.rows, asked)
+        if asked.follow or (params and params.stop):
             self._follow.add(request.request_id)
 
     def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int, bool]:

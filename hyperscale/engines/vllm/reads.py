@@ -1,8 +1,47 @@
 """What each request read and held, from the workers' reports, by the ledger's definition of cost."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request asks for in its ``kv_transfer_params``.
+
+    Attributes:
+        checkpoints: Numbers of tokens at which costs are wanted.
+        key: Noise key of the rule that draws, a signed 64-bit number; None for the request's seed.
+        follow: Whether costs are wanted with every token.
+        ignored: Names of those above that came as something else. A request cannot be refused where they are read, and
+            an error there would end the engine for all.
+    """
+
+    checkpoints: tuple[int, ...] = ()
+    key: int | None = None
+    follow: bool = False
+    ignored: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, given: Any) -> "Asked":
+        """Take what makes sense of what a client sent."""
+        given = given if isinstance(given, Mapping) else {}
+        points, key, follow = given.get("checkpoints") or (), given.get("key"), given.get("follow") or False
+        good = {
+            "checkpoints": isinstance(points, (list, tuple)) and all(map(_whole, points)),
+            "key": key is None or (_whole(key) and -(1 << 63) <= key < 1 << 63),
+            "follow": isinstance(follow, bool),
+        }
+        return cls(
+            checkpoints=tuple(points) if good["checkpoints"] else (),
+            key=key if good["key"] else None,
+            follow=follow if good["follow"] else False,
+            ignored=tuple(name for name, holds in good.items() if not holds),
+        )
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 @dataclass
@@ -16,14 +55,14 @@ class Reads:
     Attributes:
         prompt: P, tokens of the prompt.
         rows: Layers times KV heads of the whole model.
-        checkpoints: Numbers of tokens at which costs are wanted.
+        asked: What the request asks for.
         reads: Cumulative decode reads after each token, summed over rows.
         peaks: Largest number of live entries up to each token, likewise.
     """
 
     prompt: int
     rows: int
-    checkpoints: Sequence[int] = ()
+    asked: Asked = field(default_factory=Asked)
     reads: list[int] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
 
@@ -43,10 +82,12 @@ class Reads:
         tokens = min(tokens, len(self.reads))
         if not tokens:
             return {}
-        at = sorted({n for n in self.checkpoints if 0 < n < tokens} | {tokens})
+        at = sorted({n for n in self.asked.checkpoints if 0 < n < tokens} | {tokens})
+        ignored = {"ignored": list(self.asked.ignored)} if self.asked.ignored else {}
         return {
             "tokens": tokens,
             "kv_reads": self.reads[tokens - 1] / self.rows,
             "peak_kv": self.peaks[tokens - 1] / self.rows,
             "marks": [[n, self.reads[n - 1] / self.rows, self.peaks[n - 1] / self.rows] for n in at],
+            **ignored,
         }
