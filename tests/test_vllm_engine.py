@@ -122,6 +122,24 @@ def test_in_a_process_of_its_own():
     same(torch_chains("dms8", "dms", 8, length=40), vllm_chains("dms8", "dms", 8, length=40, own_process=True))
 
 
+def test_a_process_that_is_killed_is_an_error():
+    """As the system kills one when memory runs out: vLLM's client would wait for it forever."""
+    from multiprocessing import active_children
+
+    from hyperscale.engines.vllm.engine import VllmEngine
+
+    engine = VllmEngine(path("dms8"), methods.create("dms", cr=8), batch_size=2, own_process=True)
+    try:
+        chains = engine.generate(requests(), GREEDY)
+        next(chains)
+        for process in active_children():
+            process.kill()
+        with pytest.raises(EngineError, match=r"vLLM stopped .its process ended.* finished chains are kept"):
+            list(chains)
+    finally:
+        engine.close()
+
+
 def test_its_own_process_does_not_start():
     with pytest.raises(EngineError, match="printed why above; if it lacks memory, choose a smaller --gpu-memory"):
         vllm_chains("dms8", "dms", 8, own_process=True, kv_cache_memory_bytes=1 << 10)

@@ -4,6 +4,8 @@ import os
 import sys
 import warnings
 from contextlib import suppress
+from queue import Queue
+from threading import Thread
 from typing import Any
 
 from hyperscale.errors import EngineError, HyperscaleError, first_line
@@ -42,7 +44,7 @@ def start(args: dict[str, Any], own_process: bool, cpu: bool) -> Any:
     try:
         from vllm import EngineArgs, LLMEngine
 
-        return LLMEngine.from_engine_args(EngineArgs(**args))
+        engine = LLMEngine.from_engine_args(EngineArgs(**args))
     except HyperscaleError:
         raise
     except Exception as error:
@@ -50,12 +52,30 @@ def start(args: dict[str, Any], own_process: bool, cpu: bool) -> Any:
         if "root cause above" in reason:
             reason = "its process has printed why above; if it lacks memory, choose a smaller --gpu-memory"
         raise EngineError(f"vLLM does not start: {reason}") from error
+    if own_process:
+        _tell_of_the_end(engine.engine_core.output_queue_thread, engine.engine_core.outputs_queue)
+    return engine
+
+
+def _tell_of_the_end(receiver: Thread, outputs: Queue[Any]) -> None:
+    """Have whoever waits for an output learn that none will come.
+
+    When vLLM's process is killed, its client stops receiving and puts nothing in the queue: `step` would wait forever.
+    """
+
+    def tell() -> None:
+        receiver.join()
+        outputs.put(RuntimeError("its process ended"))
+
+    Thread(target=tell, name="hyperscale-vllm-end", daemon=True).start()
 
 
 def stopped(error: Exception) -> EngineError:
     """What is told of an error that vLLM ended with while it ran."""
-    reason = first_line(error)
+    reason = f"{type(error).__name__}: {first_line(error)}"
+    if type(error).__name__ == "EngineDeadError":
+        reason = "its process ended; what it printed above says why, else it was killed, as for want of memory"
     advice = "run the same command again"
     if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
         advice += " with a smaller --batch-size"
-    return EngineError(f"vLLM stopped ({type(error).__name__}: {reason}): finished chains are kept; {advice}")
+    return EngineError(f"vLLM stopped ({reason}): finished chains are kept; {advice}")
