@@ -179,6 +179,11 @@ def prepare(config: RunConfig, stage: Callable[[str], None], folder: Path | None
         models.require(path, config.model)
     docs = [task.docs(config.limit, config.data.get(task.name)) for task in loaded]
     config = _placed(config)
+    if config.engine == "vllm":  # before the first arm has run for hours, not when its turn comes
+        from hyperscale.engines.vllm.arguments import check_method
+
+        for method in created.values():
+            check_method(method, config.device)
     stage(f"reading the tokenizer of {config.model}")
     first = next(iter(checkpoints.values())).path  # a model's checkpoints share tokenizer and shapes
     tokenizer = load_tokenizer(first)

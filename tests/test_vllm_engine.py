@@ -1,5 +1,9 @@
 """The vLLM engine against the torch engine and stock vLLM, on the built-in model: same chains, same costs."""
 
+import os
+import signal
+from pathlib import Path
+
 import pytest
 from vllm_engines import GREEDY, entry_bytes, loaded, needs_vllm, path, requests, same, torch_chains, vllm_chains
 
@@ -138,6 +142,46 @@ def test_a_process_that_is_killed_is_an_error():
             list(chains)
     finally:
         engine.close()
+
+
+ORPHANED = """
+from multiprocessing import active_children
+from hyperscale import methods
+from hyperscale.engines.vllm.engine import VllmEngine
+
+if __name__ == "__main__":
+    engine = VllmEngine({path!r}, methods.create("dms", cr=8), batch_size=2, own_process=True)
+    print(*(process.pid for process in active_children()), flush=True)
+    input()
+"""
+
+
+def test_the_process_ends_with_a_harness_that_is_killed(tmp_path):
+    """Else it keeps the memory that the run needs when it is resumed."""
+    import subprocess
+    import sys
+    import time
+
+    script = tmp_path / "harness.py"
+    script.write_text(ORPHANED.format(path=path("dms8")))
+    harness = subprocess.Popen([sys.executable, script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    pids = [int(pid) for pid in harness.stdout.readline().split()]
+    assert pids
+    harness.kill()
+    harness.communicate()
+    for _ in range(300):
+        if not any(running(pid) for pid in pids):
+            return
+        time.sleep(0.1)
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    pytest.fail("vLLM's process outlives the harness")
+
+
+def running(pid):
+    """Whether a process is there and more than a corpse that nobody has buried."""
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 def test_its_own_process_does_not_start():

@@ -118,6 +118,21 @@ def test_methods_without_a_rule_here_are_refused():
         check_method(methods.create("window", cr=4, pin_prompt=False))
 
 
+@needs_vllm
+def test_settings_without_a_rule_here_are_refused_before_anything_runs(call, tmp_path):
+    from hyperscale import methods
+    from hyperscale.engines.vllm.arguments import check_method
+
+    arguments = (*RUN, "--method", "vanilla,window", "--no-pin-prompt", "--engine", "vllm", "--out", tmp_path / "run")
+    code, _, err = call(*arguments)
+    assert code == 2
+    assert "window keeps the whole prompt in vLLM" in err
+    assert not (tmp_path / "run").exists()
+    check_method(methods.create("random", cr=4))
+    with pytest.raises(MethodError, match="random draws its victims on the host"):
+        check_method(methods.create("random", cr=4), "cuda")
+
+
 def test_the_engine_tells_folders_apart():
     torch, vllm = config.make({}), config.make({"engine": "vllm"})
     assert torch.folder_name() != vllm.folder_name()

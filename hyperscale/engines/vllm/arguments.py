@@ -15,8 +15,12 @@ DRAWS = "hyperscale_draw"
 """Where a request's settings for `hyperscale.engines.vllm.draws` stand in ``SamplingParams.extra_args``."""
 
 
-def check_method(method: Method) -> None:
+def check_method(method: Method, device: str = "cpu") -> None:
     """Refuse methods that have no expiry rule here, and settings that theirs does not know.
+
+    Args:
+        method: The method.
+        device: "cpu" or "cuda".
 
     Raises:
         MethodError: It is one.
@@ -27,6 +31,8 @@ def check_method(method: Method) -> None:
         )
     if not getattr(method, "pin_prompt", True):
         raise MethodError(f"{method.name} keeps the whole prompt in vLLM: leave pin_prompt or --engine vllm out")
+    if method.name == "random" and device == "cuda":
+        raise MethodError("random draws its victims on the host, which would stop a GPU at every layer: --device cpu")
 
 
 def engine_args(
@@ -48,7 +54,7 @@ def engine_args(
     """
     from transformers import AutoConfig
 
-    check_method(method)
+    check_method(method, device)
     config = AutoConfig.from_pretrained(path)
     family = getattr(config, "model_type", "")
     if family not in FAMILIES:

@@ -79,7 +79,7 @@ class VllmEngine(Engine):
         from transformers import AutoTokenizer
 
         versions.check()
-        check_method(method)
+        check_method(method, device)
         if batch_size < 1:
             raise EngineError(f"batch size must be at least 1, not {batch_size}")
         self.method, self.batch_size, self.name = method, batch_size, name

@@ -29,7 +29,7 @@ def register() -> None:
     from vllm.v1.kv_cache_interface import FullAttentionSpec
     from vllm.v1.kv_cache_spec_registry import _REGISTRY_KVCACHESPEC_LIST, KVCacheSpecRegistry
 
-    from hyperscale.engines.vllm import hooks, startup
+    from hyperscale.engines.vllm import hooks, starting, startup
     from hyperscale.engines.vllm.spec import RaggedManager, RaggedSpec
 
     for family, name in FAMILIES.items():
@@ -43,3 +43,4 @@ def register() -> None:
         register_all_kvcache_specs(None)
     KVCacheSpecRegistry.register(RaggedSpec, RaggedManager)
     hooks.install()
+    starting.end_with_parent()

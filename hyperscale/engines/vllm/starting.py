@@ -2,13 +2,18 @@
 
 import os
 import sys
+import threading
 import warnings
 from contextlib import suppress
+from multiprocessing import parent_process
 from queue import Queue
-from threading import Thread
 from typing import Any
 
 from hyperscale.errors import EngineError, HyperscaleError, first_line
+
+
+_TOGETHER = "HYPERSCALE_VLLM_ENDS_WITH_PARENT"
+_WATCHER = "hyperscale-vllm-parent"
 
 
 class Checkpoint:
@@ -30,6 +35,7 @@ def start(args: dict[str, Any], own_process: bool, cpu: bool) -> Any:
     """
     # Read by vLLM while it is imported or started. Binding threads to cores would bind the harness's too.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if own_process else "0"
+    os.environ[_TOGETHER] = "1"
     if not cpu:
         # Whoever has asked torch whether there is a GPU cannot fork, and vLLM does not notice.
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
@@ -57,7 +63,23 @@ def start(args: dict[str, Any], own_process: bool, cpu: bool) -> Any:
     return engine
 
 
-def _tell_of_the_end(receiver: Thread, outputs: Queue[Any]) -> None:
+def end_with_parent() -> None:
+    """In a process that vLLM has started for the harness, end when the harness is killed; a second time does nothing.
+
+    Else vLLM's would wait for it forever, with the memory that the run needs when it is resumed.
+    """
+    parent = parent_process()
+    if parent is None or not os.environ.get(_TOGETHER) or _WATCHER in (thread.name for thread in threading.enumerate()):
+        return
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name=_WATCHER, daemon=True).start()
+
+
+def _tell_of_the_end(receiver: threading.Thread, outputs: Queue[Any]) -> None:
     """Have whoever waits for an output learn that none will come.
 
     When vLLM's process is killed, its client stops receiving and puts nothing in the queue: `step` would wait forever.
@@ -67,7 +89,7 @@ def _tell_of_the_end(receiver: Thread, outputs: Queue[Any]) -> None:
         receiver.join()
         outputs.put(RuntimeError("its process ended"))
 
-    Thread(target=tell, name="hyperscale-vllm-end", daemon=True).start()
+    threading.Thread(target=tell, name="hyperscale-vllm-end", daemon=True).start()
 
 
 def stopped(error: Exception) -> EngineError:
