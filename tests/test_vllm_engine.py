@@ -168,7 +168,7 @@ def test_the_process_ends_with_a_harness_that_is_killed(tmp_path):
     pids = [int(pid) for pid in harness.stdout.readline().split()]
     assert pids
     harness.kill()
-    harness.communicate()
+    harness.wait()  # not for the end of its output, which vLLM's process would hold open
     for _ in range(300):
         if not any(running(pid) for pid in pids):
             return

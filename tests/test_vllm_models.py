@@ -224,6 +224,7 @@ REFUSED = {
         "speculative decoding",
     ),
     "block size": ({"block_size": 16}, "multiples of 32"),
+    "fast prefill": ({"kv_sharing_fast_prefill": True}, "skips the prompt"),
     "connector": (
         {"kv_transfer_config": {"kv_connector": "ExampleConnector", "kv_role": "kv_both"}},
         "another KV connector",

@@ -11,7 +11,6 @@ from typing import Any
 
 from hyperscale.errors import EngineError, HyperscaleError, first_line
 
-
 _TOGETHER = "HYPERSCALE_VLLM_ENDS_WITH_PARENT"
 _WATCHER = "hyperscale-vllm-parent"
 

@@ -97,6 +97,9 @@ def refusals(vllm_config: Any, options: Options) -> list[str]:
         "KV offloading moves pages, which have no positions here: leave it out": (
             bool(getattr(cache, "kv_offloading_size", None))
         ),
+        "--kv-sharing-fast-prefill skips the prompt in layers that share a cache, which all do here: leave it out": (
+            bool(getattr(cache, "kv_sharing_fast_prefill", False))
+        ),
         "layers with a sliding window have a cache of another shape": (
             bool(layers - {"full_attention"}) or bool(getattr(cache, "sliding_window", None))
         ),
