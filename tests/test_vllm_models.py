@@ -224,6 +224,8 @@ REFUSED = {
         "speculative decoding",
     ),
     "block size": ({"block_size": 16}, "multiples of 32"),
+    "both directions": ({"hf_overrides": {"is_causal": False}}, "is_causal"),
+    "dual chunks": ({"hf_overrides": {"dual_chunk_attention_config": {"chunk_size": 64}}}, "dual chunk"),
     "fast prefill": ({"kv_sharing_fast_prefill": True}, "skips the prompt"),
     "connector": (
         {"kv_transfer_config": {"kv_connector": "ExampleConnector", "kv_role": "kv_both"}},

@@ -103,6 +103,9 @@ def refusals(vllm_config: Any, options: Options) -> list[str]:
         "layers with a sliding window have a cache of another shape": (
             bool(layers - {"full_attention"}) or bool(getattr(cache, "sliding_window", None))
         ),
+        "dual chunk attention and attention in both directions (is_causal) see other keys than the rules reckon with": (
+            bool(getattr(config, "dual_chunk_attention_config", None)) or not getattr(config, "is_causal", True)
+        ),
         "LoRA has not been tried": vllm_config.lora_config is not None,
         "the CPU backend reads the layout of vLLM's x86 kernel: head sizes and block sizes that are multiples of 32": (
             device == "cpu"
