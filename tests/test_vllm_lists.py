@@ -139,6 +139,7 @@ class World:
         grants, gone = self.book.grants()
         held = self.book.held
         self.worker.begin(grants, gone, {name: (held[name].generation, tokens) for name, tokens in step.items()})
+        self.check_supply()
         if not step:
             return
         firsts = torch.tensor([held[name].blocks[0].block_id for name in step], dtype=torch.int32)
@@ -158,6 +159,14 @@ class World:
             if ran.covered > self.requests[name]["prompt"]:
                 assert ran.lives[-1] == live[name]
         self.reports.append(report)
+
+    def check_supply(self):
+        """Hold what the worker believes a request has against what the book has given it."""
+        lists = self.worker.ragged.lists
+        for name, holding in self.book.held.items():
+            slot = self.worker._places[name].slot
+            given = [block.block_id for block in holding.blocks]
+            assert lists.supply[slot, : int(lists.supplied[slot])].tolist() == given
 
     def attend(self, layer, step, described, data, live):
         ragged, heads = self.worker.ragged, slice(layer * self.heads, (layer + 1) * self.heads)
