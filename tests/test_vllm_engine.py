@@ -126,6 +126,16 @@ def test_in_a_process_of_its_own():
     same(torch_chains("dms8", "dms", 8, length=40), vllm_chains("dms8", "dms", 8, length=40, own_process=True))
 
 
+def test_weights_that_are_not_there(tmp_path):
+    import shutil
+
+    shutil.copytree(path("dms8"), tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
+    from hyperscale.engines.vllm.engine import VllmEngine
+
+    with pytest.raises(EngineError, match="vLLM does not start: Cannot find any model weights"):
+        VllmEngine(str(tmp_path / "model"), methods.create("dms", cr=8), batch_size=2)
+
+
 def test_a_process_that_is_killed_is_an_error():
     """As the system kills one when memory runs out: vLLM's client would wait for it forever."""
     from multiprocessing import active_children

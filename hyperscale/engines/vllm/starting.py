@@ -53,9 +53,12 @@ def start(args: dict[str, Any], own_process: bool, cpu: bool) -> Any:
     except HyperscaleError:
         raise
     except Exception as error:
-        reason = str((getattr(error.__cause__, "args", None) or (first_line(error),))[0])
+        reason = first_line(error.__cause__ or error)
         if "root cause above" in reason:
-            reason = "its process has printed why above; if it lacks memory, choose a smaller --gpu-memory"
+            reason = (
+                "its process has printed why above; if it lacks memory, choose a smaller --gpu-memory where others use "
+                "the GPU too, a larger one where the cache does not fit"
+            )
         raise EngineError(f"vLLM does not start: {reason}") from error
     if own_process:
         _tell_of_the_end(engine.engine_core.output_queue_thread, engine.engine_core.outputs_queue)
