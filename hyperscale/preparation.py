@@ -86,6 +86,12 @@ class PreparedRun:
         """Tasks whose prompts were not measured: none."""
         return frozenset()
 
+    @property
+    def longest(self) -> int:
+        """Most tokens that a sequence of the run can have, with its prompt, whichever lengths the plan chooses."""
+        most = {shape.name: max(shape.lengths) for shape in self.shapes}
+        return max(len(item.prompt_ids) + most[name] for name, items in self.problems.items() for item in items)
+
     def info(self) -> dict[str, Any]:
         """The contents of run.json.
 

@@ -64,6 +64,7 @@ class Weights:
                 device=config.device,
                 dtype=config.dtype,
                 gpu_memory=config.gpu_memory,
+                longest=run.longest,
             )
             self._vllm = arm, engine
         return self._vllm[1]

@@ -5,7 +5,18 @@ import signal
 from pathlib import Path
 
 import pytest
-from vllm_engines import GREEDY, entry_bytes, loaded, needs_vllm, path, requests, same, torch_chains, vllm_chains
+from vllm_engines import (
+    GREEDY,
+    LENGTH,
+    entry_bytes,
+    loaded,
+    needs_vllm,
+    path,
+    requests,
+    same,
+    torch_chains,
+    vllm_chains,
+)
 
 from hyperscale import methods
 from hyperscale.engines.base import Sampling
@@ -197,6 +208,15 @@ def running(pid):
 def test_its_own_process_does_not_start():
     with pytest.raises(EngineError, match="printed why above; if it lacks memory, choose a smaller --gpu-memory"):
         vllm_chains("dms8", "dms", 8, own_process=True, kv_cache_memory_bytes=1 << 10)
+
+
+def test_room_for_the_longest_request_is_enough():
+    most = max(len(request.prompt_ids) for request in requests()) + LENGTH
+    blocks = -(-most // 32) + 2  # one that each request has in advance, and vLLM's null block
+    more = {"kv_cache_memory_bytes": blocks * 32 * entry_bytes("dms8")}
+    with pytest.raises(EngineError, match="does not start"):
+        vllm_chains("dms8", "dms", 8, **more)
+    assert set(vllm_chains("dms8", "dms", 8, **more, longest=most)) == {request.problem for request in requests()}
 
 
 def test_tensor_parallelism():

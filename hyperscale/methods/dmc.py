@@ -69,10 +69,10 @@ class DMC(Method):
     compression ratio is the checkpoint's own: it is a property of the trained neurons.
 
     Counted are entries, as for every method. The sums of each row's newest entry, in float32, come on top: they take
-    about as much as two entries of half precision a row, whatever the length. The least weight is the reference code's (there it
-    is that of the type of the queries); trained neurons use it, as in an entry none of whose tokens weighs more, all
-    weigh the same. The reference code by default averages the newest 12 tokens of an entry only, to make its training
-    cheaper; here all count, as in the paper's equation.
+    about as much as two entries of half precision a row, whatever the length. The least weight is the reference code's
+    (there it is that of the type of the queries); trained neurons use it, as in an entry none of whose tokens weighs
+    more, all weigh the same. The reference code by default averages the newest 12 tokens of an entry only, to make its
+    training cheaper; here all count, as in the paper's equation.
     """
 
     name = "dmc"

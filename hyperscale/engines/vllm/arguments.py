@@ -36,7 +36,7 @@ def check_method(method: Method, device: str = "cpu") -> None:
 
 
 def engine_args(
-    path: str, method: Method, *, batch_size: int, device: str, dtype: str, vocabulary: int
+    path: str, method: Method, *, batch_size: int, device: str, dtype: str, vocabulary: int, longest: int | None = None
 ) -> dict[str, Any]:
     """Arguments of vLLM's ``EngineArgs`` for a checkpoint and a method.
 
@@ -47,6 +47,7 @@ def engine_args(
         device: "cpu" or "cuda".
         dtype: Of weights and cache.
         vocabulary: Rows of the output layer that are tokens.
+        longest: Most tokens of a request, its prompt included; the model's limit if less or None.
 
     Raises:
         MethodError: The method does not run here.
@@ -66,6 +67,7 @@ def engine_args(
         options |= {"rule": method.name, "cr": method.cr}
         if method.name != "dms":
             options |= {"recent": params["recent"], "share": params["rule"]}
+    length = min(longest or config.max_position_embeddings, config.max_position_embeddings)
     args: dict[str, Any] = {
         "model": path,
         "tokenizer": path,
@@ -73,6 +75,7 @@ def engine_args(
         "hf_overrides": {"architectures": [architecture(family, ragged=ragged)]},
         "additional_config": {KEY: options},
         "max_num_seqs": batch_size,
+        "max_model_len": length,
         "block_size": PAGE_TOKENS,
         "enable_prefix_caching": False,
         "disable_log_stats": True,
@@ -81,11 +84,11 @@ def engine_args(
     }
     if device == "cpu":
         args |= {"logits_processors": ["hyperscale.engines.vllm.draws:Draws"]}
-        args |= {"enforce_eager": True, **_space(config, batch_size, dtype)}
+        args |= {"enforce_eager": True, **_space(config, batch_size, dtype, length)}
     return args
 
 
-def _space(config: Any, batch_size: int, dtype: str) -> dict[str, int]:
+def _space(config: Any, batch_size: int, dtype: str, length: int) -> dict[str, int]:
     """Cache for a full batch of the longest requests, and at most half of what memory is free.
 
     Each has a block in advance (`hyperscale.engines.vllm.book`), and vLLM keeps one as its null block.
@@ -95,7 +98,7 @@ def _space(config: Any, batch_size: int, dtype: str) -> dict[str, int]:
     heads = config.num_key_value_heads
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     width = 4 if dtype == "float32" else 2
-    blocks = batch_size * (ceil(config.max_position_embeddings / PAGE_TOKENS) + 1) + 1
+    blocks = batch_size * (ceil(length / PAGE_TOKENS) + 1) + 1
     wanted = blocks * PAGE_TOKENS * config.num_hidden_layers * heads * 2 * dim * width
     return {"kv_cache_memory_bytes": min(wanted, _free_memory() // 2)}
 

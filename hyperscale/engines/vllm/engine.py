@@ -56,6 +56,7 @@ class VllmEngine(Engine):
         name: str = "vllm",
         own_process: bool | None = None,
         gpu_memory: float = 0.9,
+        longest: int | None = None,
         **more: Any,
     ) -> None:
         """Start vLLM.
@@ -69,6 +70,8 @@ class VllmEngine(Engine):
             name: Recorded with results.
             own_process: Whether vLLM's engine runs in a process of its own; None: on CUDA only.
             gpu_memory: Part of a GPU's memory that vLLM takes.
+            longest: Most tokens of a request, its prompt included: vLLM does not start unless its cache has room for
+                one such. The model's own limit, if less or None.
             more: Further arguments of vLLM's ``EngineArgs``, which override ours.
 
         Raises:
@@ -85,8 +88,15 @@ class VllmEngine(Engine):
         self.method, self.batch_size, self.name = method, batch_size, name
         self.tokenizer = AutoTokenizer.from_pretrained(path)
         self._ends = sorted(end_ids(Checkpoint(path), self.tokenizer))
-        vocabulary = len(self.tokenizer)
-        args = engine_args(path, method, batch_size=batch_size, device=device, dtype=dtype, vocabulary=vocabulary)
+        args = engine_args(
+            path,
+            method,
+            batch_size=batch_size,
+            device=device,
+            dtype=dtype,
+            vocabulary=len(self.tokenizer),
+            longest=longest,
+        )
         if device == "cuda":
             args["gpu_memory_utilization"] = gpu_memory
         args["additional_config"]["hyperscale"] |= more.pop("options", {})
