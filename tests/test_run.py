@@ -54,6 +54,11 @@ def points(folder):
     return pd.read_csv(folder / results.POINTS).drop(columns=["run", "seconds"])
 
 
+def test_the_longest_sequence_is_known_before_there_is_a_plan(weights):
+    run = preparation.prepare(make(weights, lengths=[64, 16]), lambda text: None)
+    assert run.longest == 64 + max(len(item.prompt_ids) for items in run.problems.values() for item in items)
+
+
 @pytest.fixture(scope="session")
 def whole(weights, tmp_path_factory):
     """An unbroken run, and its folder."""

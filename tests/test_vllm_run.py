@@ -41,8 +41,10 @@ def samples(folder):
 @needs_vllm
 def test_a_run_gives_what_the_torch_engine_gives(call, tmp_path):
     for engine in ("vllm", "torch"):
-        code, _, err = call(*RUN, "--method", "vanilla,dms", "--engine", engine, "--out", tmp_path / engine)
+        code, out, err = call(*RUN, "--method", "vanilla,dms", "--engine", engine, "--out", tmp_path / engine)
         assert code == 0, err
+        # Each change of arms starts vLLM anew, so only the arm that runs first is shown before.
+        assert (out + err).count("a first chain with") == {"vllm": 1, "torch": 2}[engine]
     ours, theirs = samples(tmp_path / "vllm"), samples(tmp_path / "torch")
     assert set(ours) == set(theirs)
     for key, sample in ours.items():
