@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from hyperscale import budget as budgets
-from hyperscale import method_params, models
+from hyperscale import combinations, method_params, models
 from hyperscale.errors import ConfigError
 
 VANILLA = "vanilla"
@@ -208,8 +208,8 @@ def resolve(config: RunConfig) -> RunConfig:
     params = method_params.settle(config)
     if unused := sorted(set(config.task_params) - set(tasks)):
         raise ConfigError(f"task_params.{unused[0]}: {unused[0]!r} is no task of this run ({', '.join(tasks)})")
-    _check_strategy(config)
-    _check_engine(config)
+    combinations.check_strategy(config)
+    combinations.check_engine(config)
     named = config.budget in budgets.available()
     grid = budgets.Grid.load(config.grid or (config.budget if named else model.grid))
     budget = budgets.Grid.load(config.budget).budget if named else config.budget
@@ -236,44 +236,6 @@ def _offered(model: models.Model, methods: tuple[str, ...]) -> tuple[float, ...]
     """Ratios at which the model has all the retrofits that are asked for; those of DMS if none is."""
     asked = [tuple(model.retrofits[name]) for name in methods if name in model.retrofits] or [tuple(model.dms)]
     return tuple(cr for cr in asked[0] if all(cr in each for each in asked))
-
-
-def _check_engine(config: RunConfig) -> None:
-    """Refuse what vLLM, or the engine of presses, cannot do here before anything is loaded."""
-    if config.engine != "vllm":
-        pressed = [name for name in config.methods if name.startswith("kvpress:")]
-        if pressed and config.kv_dtype != "auto":
-            raise ConfigError(
-                f"{pressed[0]} runs on transformers' cache, which is not quantised: leave it or --kv-dtype out"
-            )
-        return
-    if config.extend or config.force_answer:
-        raise ConfigError(
-            "--extend and --force-answer steer chains token by token, which the vllm engine cannot: leave --engine out"
-        )
-    if config.kv_dtype != "auto":
-        raise ConfigError("--kv-dtype is the torch engine's: leave --engine vllm or --kv-dtype out")
-    from hyperscale.engines.vllm import versions
-
-    versions.check()
-    if unable := [name for name in config.methods if name not in versions.METHODS]:
-        raise ConfigError(
-            f"{unable[0]} does not run in vLLM, which runs {', '.join(versions.METHODS)}: leave --engine vllm out"
-        )
-
-
-def _check_strategy(config: RunConfig) -> None:
-    if config.extend_word != RunConfig.model_fields["extend_word"].default and not config.extend:
-        raise ConfigError(f"--extend-word {config.extend_word!r} goes with --extend N, which says how often it is used")
-    if config.vote is None:
-        return
-    from hyperscale.scoring import strategies
-
-    if strategies.get(config.vote).scorer not in (None, strategies.LOGPROB):
-        raise ConfigError(
-            f"--vote {config.vote} needs finished chains: run without it, then `hyperscale score FOLDER "
-            "--vote best-of-n --scorer PATH`"
-        )
 
 
 def data_by_task(data: Mapping[str, str], tasks: tuple[str, ...]) -> dict[str, str]:
