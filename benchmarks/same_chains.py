@@ -12,12 +12,10 @@ from typing import Any
 
 from hyperscale import results
 
-KEY = ("method", "CR", "task", "problem", "seed", "chain", "max_new_tokens")
-
 
 def chains(folder: Path) -> dict[Any, dict[str, Any]]:
     """All chains of a run folder, or of a folder of them."""
-    return {tuple(s[name] for name in KEY): s for run in results.read(folder) for s in run.samples}
+    return {results.key(sample): sample for run in results.read(folder) for sample in run.samples}
 
 
 def main() -> None:

@@ -1,10 +1,13 @@
 """The plugin's settings: what a user can write, and what is refused instead of meaning something else."""
 
 import re
+from importlib.resources import files
 from types import SimpleNamespace
 
 import pytest
 
+from hyperscale import methods
+from hyperscale.engines.vllm.arguments import engine_args
 from hyperscale.engines.vllm.options import Options
 from hyperscale.errors import EngineError
 
@@ -46,3 +49,15 @@ def test_the_checkpoint_fills_in():
 def test_what_means_nothing_is_refused(given, reason):
     with pytest.raises(EngineError, match=f"^{re.escape('additional_config.hyperscale')}.*{reason}"):
         Options.read({"hyperscale": given}, CHECKPOINT)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_vllm_is_given_room_for_the_longest_request_and_a_part_of_the_gpu(device):
+    path = str(files("hyperscale") / "mini" / "weights" / "base")
+    given = {"batch_size": 2, "device": device, "dtype": "float32", "vocabulary": 239}
+    args = engine_args(path, methods.create("vanilla", cr=1), **given, longest=100, gpu_memory=0.5)
+    assert args["max_model_len"] == 100
+    assert args.get("gpu_memory_utilization") == {"cpu": None, "cuda": 0.5}[device]
+    assert ("kv_cache_memory_bytes" in args) == (device == "cpu")
+    longer = engine_args(path, methods.create("vanilla", cr=1), **given, longest=10**6)
+    assert longer["max_model_len"] == 2560  # the model's own

@@ -11,7 +11,7 @@ from hyperscale.report import texts
 from hyperscale.report.numbers import plain
 from hyperscale.report.questions import Hashed, Question
 from hyperscale.scoring import strategies
-from hyperscale.styles import rank
+from hyperscale.styles import rank, series_name
 
 MOST = 40_000  # chains that can be looked at
 ANSWER = 200  # characters of an answer that are kept apart from its text
@@ -95,7 +95,7 @@ def _described(arm: Arm, arms: Iterable[Arm], styles: Mapping[str, Any]) -> dict
         name += f" ({model})"
     if len({each[3] for each in arms}) > 1:
         name += f", {run}"
-    return {"name": name, "series": method if method in styles else f"{method} ({model})"}
+    return {"name": name, "series": series_name(method, model, method not in styles)}
 
 
 def _fixed(sample: Sample) -> bool:

@@ -36,7 +36,15 @@ def check_method(method: Method, device: str = "cpu") -> None:
 
 
 def engine_args(
-    path: str, method: Method, *, batch_size: int, device: str, dtype: str, vocabulary: int, longest: int | None = None
+    path: str,
+    method: Method,
+    *,
+    batch_size: int,
+    device: str,
+    dtype: str,
+    vocabulary: int,
+    longest: int | None = None,
+    gpu_memory: float = 0.9,
 ) -> dict[str, Any]:
     """Arguments of vLLM's ``EngineArgs`` for a checkpoint and a method.
 
@@ -48,6 +56,7 @@ def engine_args(
         dtype: Of weights and cache.
         vocabulary: Rows of the output layer that are tokens.
         longest: Most tokens of a request, its prompt included; the model's limit if less or None.
+        gpu_memory: Part of a GPU's memory that vLLM takes.
 
     Raises:
         MethodError: The method does not run here.
@@ -85,6 +94,8 @@ def engine_args(
     if device == "cpu":
         args |= {"logits_processors": ["hyperscale.engines.vllm.draws:Draws"]}
         args |= {"enforce_eager": True, **_space(config, batch_size, dtype, length)}
+    else:
+        args["gpu_memory_utilization"] = gpu_memory
     return args
 
 

@@ -96,9 +96,8 @@ class VllmEngine(Engine):
             dtype=dtype,
             vocabulary=len(self.tokenizer),
             longest=longest,
+            gpu_memory=gpu_memory,
         )
-        if device == "cuda":
-            args["gpu_memory_utilization"] = gpu_memory
         args["additional_config"]["hyperscale"] |= more.pop("options", {})
         self._draws = device == "cpu"
         self._engine = start(args | more, device == "cuda" if own_process is None else own_process, device == "cpu")
