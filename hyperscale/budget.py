@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from hyperscale.errors import BudgetError
 from hyperscale.kv.trace import dense_peak, dense_reads
-from hyperscale.paths import data_dir
+from hyperscale.utils.paths import data_dir
 
 AXES = ("kv_reads", "peak_kv", "peak_bytes", "tokens", "seconds")
 PREDICTED = AXES[:4]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperscale.errors import ResultsError
-from hyperscale.paths import data_dir
+from hyperscale.utils.paths import data_dir
 
 FOLDER = "results/reference"
 MARGINS, ACCURACY = "margins.csv", "accuracy.csv"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperscale.errors import TaskError, first_line
-from hyperscale.files import data_files
+from hyperscale.utils.files import data_files
 
 Row = dict[str, Any]
 SUFFIXES = (".jsonl", ".parquet")

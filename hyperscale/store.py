@@ -11,9 +11,9 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 from hyperscale import identity
 from hyperscale.errors import ResultsError
-from hyperscale.files import complete, sync_folder, write_atomic
 from hyperscale.identity import differences
 from hyperscale.results import LOCK, POINTS, RUN, SAMPLES, SCHEMA, Key, iterate, key, read_info
+from hyperscale.utils.files import complete, sync_folder, write_atomic
 
 if TYPE_CHECKING:
     from pandas import DataFrame

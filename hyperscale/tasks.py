@@ -19,9 +19,9 @@ import yaml
 from hyperscale.documents import Choices, Downloaded, Generated
 from hyperscale.errors import TaskError
 from hyperscale.forms import FORMS
-from hyperscale.paths import data_dir
 from hyperscale.scoring import graders
 from hyperscale.sources import Source
+from hyperscale.utils.paths import data_dir
 
 Strategy = Literal["majority", "pass"]
 

@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import linear
 
-from hyperscale import noise
+from hyperscale.utils import counter_rng
 
 
 def rotate(x, cos, sin):
@@ -140,7 +140,7 @@ def at_random(prompt, recent, kv_heads, key):
     def victim(layer, head, slots, step):
         newest = sorted(slots[prompt:])[len(slots) - prompt - recent + 1 :]
         candidates = [slot for slot in range(prompt, len(slots)) if slots[slot] not in newest]
-        bits = noise.mix(noise.mix(torch.tensor([key]), step), layer * kv_heads + head)
-        return candidates[int(noise.uniform(bits) * len(candidates))]
+        bits = counter_rng.mix(counter_rng.mix(torch.tensor([key]), step), layer * kv_heads + head)
+        return candidates[int(counter_rng.uniform(bits) * len(candidates))]
 
     return victim

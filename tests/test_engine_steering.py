@@ -8,12 +8,13 @@ import tiny
 import torch
 from rule_dmc import DMC
 
-from hyperscale import methods, noise
+from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling, Steering
 from hyperscale.engines.sampling import draw
 from hyperscale.engines.torch_engine import TorchEngine
 from hyperscale.errors import EngineError
 from hyperscale.mini.vocab import build_tokenizer
+from hyperscale.utils import counter_rng
 
 END, EOS, SIZE = 22, 23, 24  # the last two of 24 tokens
 LENGTHS = (8, 20, 45)
@@ -53,7 +54,7 @@ def reference(model, expiry, request, limit, sampling):
     Returns: (ids of the thinking's part, ids of the answer's part, finish, logprob, inserted tokens, reads, peak).
     """
     steering, prompt = sampling.steering, list(request.prompt_ids)
-    key = torch.tensor([noise.key(sampling.seed, request.problem, request.chain)])
+    key = torch.tensor([counter_rng.key(sampling.seed, request.problem, request.chain)])
     ids, logprob, inserted = [], 0.0, 0
 
     def drawn():

@@ -21,7 +21,7 @@ from hyperscale.engines.torch_engine import TorchEngine
 from hyperscale.errors import ConfigError, EngineError, ModelError
 from hyperscale.lm_eval import HyperscaleLM, main
 from hyperscale.methods import create
-from hyperscale.paths import data_dir
+from hyperscale.utils.paths import data_dir
 
 FAMILIES = ("qwen2", "qwen3", "llama")
 PAIRS = [

@@ -23,9 +23,10 @@ from rule_snapkv import SnapKV
 from rule_tova import TOVA
 from rule_triattention import TriAttention
 
-from hyperscale import methods, noise
+from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.utils import counter_rng
 
 #: A decision closer than this, relative to the numbers compared, may fall either way by rounding alone.
 CLEAR = 1e-4
@@ -133,7 +134,7 @@ def compare(model, method, rule, batch_size, items):
     for problem, ids, new in items:
         chain, prompt = chains[problem], len(ids)
         reference = rule(
-            method, prompt, new, config.num_hidden_layers, config.num_key_value_heads, noise.key(5, problem, 0)
+            method, prompt, new, config.num_hidden_layers, config.num_key_value_heads, counter_rng.key(5, problem, 0)
         )
         with torch.inference_mode():
             wanted, live, read = reference.run(model, [*ids, *chain.token_ids[:-1]], prompt)

@@ -6,9 +6,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from recorded import prompts, same_entries, same_logits, watch
 
-from hyperscale import methods, noise
+from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.utils import counter_rng
 
 SHAPES = {
     "family": st.sampled_from(["qwen3", "qwen2", "llama"]),
@@ -97,7 +98,7 @@ def test_pinned(family, layers, kv_heads, group, head_dim, lengths, batch_size, 
     method = methods.create(name, cr=cr, rule=rule, recent=recent)
 
     def reference(problem, ids, prompt, new):
-        key = noise.key(5, problem, 0)
+        key = counter_rng.key(5, problem, 0)
         victim = oldest(prompt) if name == "window" else at_random(prompt, recent, kv_heads, key)
         gone = pinned(method, prompt, len(ids), new, layers, kv_heads, victim)
         return forward(model, ids, lambda layer, hidden: gone[layer])

@@ -13,8 +13,8 @@ import rows
 
 from hyperscale import forms, sources, tasks
 from hyperscale.errors import TaskError
-from hyperscale.paths import data_dir
 from hyperscale.scoring import graders
+from hyperscale.utils.paths import data_dir
 
 NAMES = sorted(rows.BY_TASK)
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

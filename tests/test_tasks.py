@@ -9,8 +9,8 @@ import yaml
 
 from hyperscale import tasks
 from hyperscale.errors import TaskError
-from hyperscale.paths import data_dir
 from hyperscale.scoring import graders
+from hyperscale.utils.paths import data_dir
 
 MINI = ["mini_aime", "mini_gpqa", "mini_lcb"]
 

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hyperscale import noise
 from hyperscale.engines import passes
 from hyperscale.engines.base import Chain, Glimpse, Request, Sampling
 from hyperscale.engines.live import Live
@@ -24,6 +23,7 @@ from hyperscale.kv.places import Ints
 from hyperscale.kv.prompt import Prompt
 from hyperscale.kv.snapshot import Snapshot
 from hyperscale.methods.base import Entrant, Host, Step
+from hyperscale.utils import counter_rng
 
 if TYPE_CHECKING:
     from hyperscale.engines.torch_engine import TorchEngine
@@ -149,7 +149,7 @@ class Batch:
         _, prompt, logits, lens = self._prompt
         first = len(self._live)
         entrants = [
-            Entrant(noise.key(self._sampling.seed, request.problem, request.chain), request.max_new_tokens + room)
+            Entrant(counter_rng.key(self._sampling.seed, request.problem, request.chain), request.max_new_tokens + room)
             for request in group
         ]
         self.cache.admit(prompt, lens, len(group))

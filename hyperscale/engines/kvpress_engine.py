@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyperscale import noise
 from hyperscale.engines.base import Chain, Engine, Glimpse, Request, Sampling
 from hyperscale.engines.live import Finish, Live
 from hyperscale.engines.loading import check_config
@@ -18,6 +17,7 @@ from hyperscale.engines.steering import Steer
 from hyperscale.engines.text import Decoder, end_ids
 from hyperscale.kv.ledger import Ledger
 from hyperscale.methods.kvpress_ import KVPress
+from hyperscale.utils import counter_rng
 
 
 class KVPressEngine(Engine):
@@ -79,7 +79,7 @@ class _Run:
         steer = None if request.forced else self._steer
         limit = request.max_new_tokens
         press = self._method.make(len(request.prompt_ids), limit + (self._steer.room if self._steer else 0))
-        key = noise.key(self._sampling.seed, request.problem, request.chain)
+        key = counter_rng.key(self._sampling.seed, request.problem, request.chain)
         session = Session(self._model, press, key, str(self._method))
         live = Live(request, Ledger(self._rows, request.checkpoints), started, limit, steer)
         with session.open():

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hyperscale import noise
 from hyperscale.errors import EngineError, first_line
 from hyperscale.methods import presses
+from hyperscale.utils import counter_rng
 
 _NAME = "hyperscale_kvpress"
 
@@ -85,7 +85,7 @@ class Session:
         """
         device = self._model.device
         # A press that draws at random, draws the same for the same chain and step.
-        torch.manual_seed(noise.key("kvpress", self._key, self.position))
+        torch.manual_seed(counter_rng.key("kvpress", self._key, self.position))
         positions = torch.arange(self.position, self.position + len(ids), device=device)
         self.read = self.held = 0
         # kvpress reads cache_position, which transformers hands to the attention only if it is given (from 5.3 on).

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from hyperscale import noise
 from hyperscale.engines.base import Sampling
 from hyperscale.errors import EngineError
+from hyperscale.utils import counter_rng
 
 
 def check(sampling: Sampling) -> None:
@@ -47,7 +47,7 @@ def draw(logits: Tensor, keys: Tensor, steps: Tensor, sampling: Sampling) -> tup
         # float64: in float32 a large vocabulary's cumulative sum would lose the tail.
         mass = probabilities.to(torch.float64).cumsum(-1)
         total = mass[:, -1:]
-        target = noise.uniform(noise.mix(keys, steps))[:, None] * total
+        target = counter_rng.uniform(counter_rng.mix(keys, steps))[:, None] * total
         # A target that rounds up to the total must still fall on a token with mass.
         target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
         tokens = torch.searchsorted(mass, target, right=True)[:, 0]

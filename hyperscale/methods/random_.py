@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hyperscale import noise
 from hyperscale.kv.prompt import Prompt
 from hyperscale.methods.base import Entrant, Host, State, Step, Token
 from hyperscale.methods.budgeted import BudgetedMethod, BudgetedState
 from hyperscale.methods.look import Look
 from hyperscale.methods.top import best
+from hyperscale.utils import counter_rng
 
-_PROMPT = noise.key("random", "prompt")
+_PROMPT = counter_rng.key("random", "prompt")
 
 
 class _RandomVictim(BudgetedState):
@@ -33,7 +33,7 @@ class _RandomVictim(BudgetedState):
             return None, None
         position = torch.arange(look.length, device=look.keys.device)
         start = torch.full((1,), _PROMPT, dtype=torch.int64, device=position.device)
-        draws = noise.uniform(noise.mix(noise.mix(start, self._rows[layer])[0, :, None], position))
+        draws = counter_rng.uniform(counter_rng.mix(counter_rng.mix(start, self._rows[layer])[0, :, None], position))
         return best(draws, room, newest=self._safe), None
 
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: Prompt) -> None:
@@ -51,8 +51,8 @@ class _RandomVictim(BudgetedState):
         generated = step.positions - prompt
         ring = self._ring[:, :chains]
         victims = (step.lens - pinned[:, None] - self._safe).clamp_(min=1)
-        bits = noise.mix(noise.mix(keys, generated)[None, :, None], self._rows)
-        rank = torch.minimum((noise.uniform(bits) * victims).to(torch.int64), victims - 1)
+        bits = counter_rng.mix(counter_rng.mix(keys, generated)[None, :, None], self._rows)
+        rank = torch.minimum((counter_rng.uniform(bits) * victims).to(torch.int64), victims - 1)
         # The rank-th slot that is neither pinned nor safe: every safe slot at or below it pushes it up by one.
         safe = ring.sort(dim=-1).values - pinned[:, None, None]
         offset = safe - torch.arange(self._safe, device=safe.device)

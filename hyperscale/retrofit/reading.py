@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperscale.errors import RetrofitError, first_line
-from hyperscale.files import data_files
+from hyperscale.utils.files import data_files
 
 SUFFIXES = (".jsonl", ".parquet", ".txt")
 COLUMNS = ("messages", "text")

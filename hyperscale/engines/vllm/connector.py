@@ -9,10 +9,10 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     SupportsHMA,
 )
 
-from hyperscale import noise
 from hyperscale.engines.vllm.book import Demand
 from hyperscale.engines.vllm.messages import Grants, Report
 from hyperscale.engines.vllm.reads import Asked, Reads
+from hyperscale.utils import counter_rng
 
 if TYPE_CHECKING:
     from hyperscale.engines.vllm.spec import RaggedSpec
@@ -47,7 +47,7 @@ class RaggedConnector(KVConnectorBase_V1, SupportsHMA):
         """A request has arrived."""
         asked, params = Asked.read(request.kv_transfer_params), request.sampling_params
         seed = params.seed if params else None
-        key = noise.key(seed if seed is not None else request.request_id) if asked.key is None else asked.key
+        key = counter_rng.key(seed if seed is not None else request.request_id) if asked.key is None else asked.key
         demand = Demand(request.num_prompt_tokens, int(request.max_tokens), key)
         self.spec.book.announce(request.request_id, demand)
         self.reads[request.request_id] = Reads(demand.prompt, self.spec.rows, asked)

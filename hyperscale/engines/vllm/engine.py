@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Literal
 
-from hyperscale import noise
 from hyperscale.engines.base import Chain, Engine, Glimpse, Request, Sampling
 from hyperscale.engines.sampling import check
 from hyperscale.engines.text import Decoder, end_ids
@@ -16,6 +15,7 @@ from hyperscale.engines.vllm.starting import Checkpoint, start, stopped
 from hyperscale.errors import EngineError, HyperscaleError
 from hyperscale.kv.trace import KVTrace, dense_peak, dense_reads
 from hyperscale.methods.base import Method
+from hyperscale.utils import counter_rng
 
 _SEEDS = 1 << 63
 
@@ -160,7 +160,7 @@ class VllmEngine(Engine):
             raise EngineError(
                 f"request {name} may need {total} tokens, the model takes {self._longest}: choose a smaller --length"
             )
-        key = noise.key(sampling.seed, request.problem, request.chain)
+        key = counter_rng.key(sampling.seed, request.problem, request.chain)
         extra: dict[str, Any] = {}
         if self.method.name != "vanilla":
             extra["kv_transfer_params"] = {"checkpoints": list(request.checkpoints), "key": key, "follow": True}

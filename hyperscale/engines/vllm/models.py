@@ -18,9 +18,9 @@ from vllm.model_executor.models.qwen2 import Qwen2DecoderLayer, Qwen2ForCausalLM
 from vllm.model_executor.models.qwen3 import Qwen3DecoderLayer, Qwen3ForCausalLM
 from vllm.model_executor.models.utils import maybe_prefix
 
-from hyperscale import noise
 from hyperscale.engines.vllm.layer import RaggedAttention
 from hyperscale.engines.vllm.options import Options
+from hyperscale.utils import counter_rng
 
 _DIMS = {"input_ids": 0, "positions": -1, "intermediate_tensors": 0, "inputs_embeds": 0}
 
@@ -101,7 +101,7 @@ class RaggedSelfAttention(nn.Module):
             logits = borrowed.to(torch.float32) * self.scale - self.offset
             q = self._without(q)
         elif self.source == "hashed":
-            drawn = noise.uniform(noise.mix(self.rows, positions[:, None].long()))
+            drawn = counter_rng.uniform(counter_rng.mix(self.rows, positions[:, None].long()))
             logits = torch.where(drawn < self.evicted, 1.0, -1.0).to(torch.float32)
         q, k = self.rotary_emb(positions, q, k)
         if self.source == "neuron":

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hyperscale import noise
 from hyperscale.engines.vllm.lists import NEVER, Lists
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.rules import Layout, Rows, Rule, Span
+from hyperscale.utils import counter_rng
 
 
 @dataclass
@@ -118,8 +118,8 @@ class Uniform(Rule):
     def _rank(self, keys: Tensor, steps: Tensor, rows: Tensor, generated: Tensor) -> Tensor:
         """Which of the slots that are not safe, counted from the first: (requests, heads) int64."""
         victims = (generated - self._safe).clamp(min=1)
-        bits = noise.mix(noise.mix(keys, steps)[:, None], rows)
-        return torch.minimum((noise.uniform(bits) * victims).long(), victims - 1)
+        bits = counter_rng.mix(counter_rng.mix(keys, steps)[:, None], rows)
+        return torch.minimum((counter_rng.uniform(bits) * victims).long(), victims - 1)
 
     def _replay(self, slot: int, prompt: int, start: int, stop: int) -> _Replay:
         """Decode's bookkeeping of one request, without the decoding."""

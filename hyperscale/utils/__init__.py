@@ -1,0 +1,1 @@
+"""Helpers that know nothing of the domain: files, paths, the hub, random numbers by counter."""
