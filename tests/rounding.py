@@ -1,4 +1,4 @@
-"""What quantised keys and values come back as, number by number, from the definitions in `hyperscale.kv.codec`."""
+"""What quantised keys and values come back as, number by number, from the definitions in `hyperscale.kv.quantization`."""
 
 from math import gcd
 

@@ -12,7 +12,7 @@ from hyperscale.engines.batch import Batch
 from hyperscale.engines.passes import in_force
 from hyperscale.engines.torch_engine import TorchEngine
 from hyperscale.kv.cache import RaggedCache
-from hyperscale.kv.prompt import Prompt
+from hyperscale.kv.prefilled import Prompt
 from hyperscale.kv.slab import capacity
 
 

@@ -19,9 +19,9 @@ from hyperscale.engines.passes import in_force
 from hyperscale.engines.torch_engine import TorchEngine
 from hyperscale.errors import EngineError
 from hyperscale.kv.cache import RaggedCache
-from hyperscale.kv.codec import codec
 from hyperscale.kv.formats import QUANTISED, vector_bytes
-from hyperscale.kv.prompt import Prompt
+from hyperscale.kv.prefilled import Prompt
+from hyperscale.kv.quantization import codec
 from hyperscale.shapes import Shape
 
 MAGNITUDES = st.sampled_from([0.0, 1e-30, 1e-6, 1e-3, 1.0, 40.0, 1e4])

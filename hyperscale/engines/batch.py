@@ -19,8 +19,8 @@ from hyperscale.engines.steering import Steer
 from hyperscale.engines.text import Decoder, end_ids
 from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.ledger import Ledger
-from hyperscale.kv.places import Ints
-from hyperscale.kv.prompt import Prompt
+from hyperscale.kv.prefilled import Prompt
+from hyperscale.kv.row_index import Ints
 from hyperscale.kv.snapshot import Snapshot
 from hyperscale.methods.base import Entrant, Host, Step
 from hyperscale.utils import counter_rng

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperscale.kv.cache import RaggedCache
-from hyperscale.kv.prompt import Prompt, compact
+from hyperscale.kv.prefilled import Prompt, compact
 from hyperscale.methods.base import State, Token
 from hyperscale.methods.look import Look
 from hyperscale.methods.rotary import Projected, take_rope

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hyperscale.kv.cache import RaggedCache
-from hyperscale.kv.prompt import Prompt
+from hyperscale.kv.prefilled import Prompt
 
 
 @dataclass(frozen=True)

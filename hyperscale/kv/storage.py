@@ -8,10 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hyperscale.kv.codec import codec
 from hyperscale.kv.formats import AUTO
-from hyperscale.kv.places import Ints, Places
-from hyperscale.kv.prompt import Prompt, front
+from hyperscale.kv.prefilled import Prompt, front
+from hyperscale.kv.quantization import codec
+from hyperscale.kv.row_index import Ints, Places
 from hyperscale.kv.slab import Slab, capacity
 
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from hyperscale.errors import MethodError
 from hyperscale.kv.cache import Rows
-from hyperscale.kv.prompt import Prompt
+from hyperscale.kv.prefilled import Prompt
 from hyperscale.methods.look import Look
 from hyperscale.methods.rotary import Projected
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.prompt import Prompt
+from hyperscale.kv.prefilled import Prompt
 from hyperscale.methods.base import Entrant, Host, Method, State, Step
 
 Rule = Literal["proportional", "fixed"]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.prompt import NEVER, Prompt
+from hyperscale.kv.prefilled import NEVER, Prompt
 from hyperscale.methods.base import Entrant, Host, Method, State, Step, Token
 from hyperscale.methods.merging import MergeConfig, decisions, rotate_means, running, weighted
 from hyperscale.methods.rotary import Projected

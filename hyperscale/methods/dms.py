@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.prompt import NEVER, Prompt
+from hyperscale.kv.prefilled import NEVER, Prompt
 from hyperscale.methods.base import Entrant, Host, Method, State, Step, Token
 from hyperscale.methods.gate import GateConfig, alpha_logits, borrowed_logits, rotate_borrowed
 from hyperscale.methods.rotary import Projected

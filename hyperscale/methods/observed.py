@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hyperscale.errors import MethodError
 from hyperscale.kv.cache import Rows
-from hyperscale.kv.prompt import Prompt
+from hyperscale.kv.prefilled import Prompt
 from hyperscale.methods.base import Entrant, Host, Token
 from hyperscale.methods.budgeted import Rule
 from hyperscale.methods.interval import IntervalMethod, IntervalState

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.prompt import Prompt
+from hyperscale.kv.prefilled import Prompt
 from hyperscale.methods.base import Entrant, Host, State, Step, Token
 from hyperscale.methods.budgeted import BudgetedMethod, BudgetedState, Rule
 

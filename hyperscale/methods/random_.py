@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hyperscale.kv.prompt import Prompt
+from hyperscale.kv.prefilled import Prompt
 from hyperscale.methods.base import Entrant, Host, State, Step, Token
 from hyperscale.methods.budgeted import BudgetedMethod, BudgetedState
 from hyperscale.methods.look import Look

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hyperscale.kv.prompt import Prompt
+from hyperscale.kv.prefilled import Prompt
 from hyperscale.methods.base import Entrant, Host, Step
 from hyperscale.methods.budgeted import BudgetedMethod, BudgetedState
 
