@@ -23,8 +23,8 @@ from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.batch import Batch
 from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch_engine import TorchEngine
-from hyperscale.methods.base import Method
-from hyperscale.methods.gate import GateConfig, alpha_logits, attach_gates
+from hyperscale.methods.core.base import Method
+from hyperscale.methods.core.dms_gate import GateConfig, alpha_logits, attach_gates
 
 WEIGHTS = Path(__file__).parent.parent / "hyperscale" / "mini" / "weights"
 SAMPLING = Sampling(temperature=0.8)

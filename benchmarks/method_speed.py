@@ -29,7 +29,7 @@ from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch_engine import TorchEngine
 from hyperscale.errors import HyperscaleError
 from hyperscale.kv.formats import AUTO, QUANTISED
-from hyperscale.methods.base import Method
+from hyperscale.methods.core.base import Method
 
 PROMPT = 100
 

@@ -12,8 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from hyperscale import budget as budgets
 from hyperscale import combinations, method_params, models
 from hyperscale.errors import ConfigError
-
-VANILLA = "vanilla"
+from hyperscale.methods.names import VANILLA
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:

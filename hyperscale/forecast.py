@@ -20,7 +20,7 @@ from hyperscale.roofline import GIB, USABLE, Gpu, Roofline, named, recognised, t
 from hyperscale.shapes import shape_of
 
 if TYPE_CHECKING:
-    from hyperscale.methods.base import Method
+    from hyperscale.methods.core.base import Method
     from hyperscale.tasks import Doc, Task
 
 _CHARS_PER_TOKEN = 3.0  # of mathematics and code, in the vocabularies of the models that are known

@@ -11,7 +11,7 @@ from hyperscale import models
 from hyperscale.config import RunConfig
 
 if TYPE_CHECKING:
-    from hyperscale.methods.base import Method
+    from hyperscale.methods.core.base import Method
     from hyperscale.planner import Arm
     from hyperscale.tasks import Task
 

@@ -23,7 +23,7 @@ from hyperscale.tasks import fingerprint
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import Request
-    from hyperscale.methods.base import Method
+    from hyperscale.methods.core.base import Method
     from hyperscale.tasks import Doc, Task
 
 

@@ -14,7 +14,7 @@ from hyperscale.kv.trace import dense_peak, dense_reads
 from hyperscale.planner import Arm
 
 if TYPE_CHECKING:
-    from hyperscale.methods.base import Method
+    from hyperscale.methods.core.base import Method
 
 Sample = Mapping[str, Any]
 

@@ -28,7 +28,7 @@ class Weights:
             return self._in_vllm(run, arm)
         from hyperscale.engines.kvpress_engine import KVPressEngine
         from hyperscale.engines.torch_engine import TorchEngine
-        from hyperscale.methods.kvpress_ import KVPress
+        from hyperscale.methods.kvpress.method import KVPress
 
         model, tokenizer = self._get(path, config.device, config.dtype)
         if isinstance(method, KVPress):

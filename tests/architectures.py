@@ -6,7 +6,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from hyperscale.methods.gate import GateConfig, attach_gates
+from hyperscale.methods.core.dms_gate import GateConfig, attach_gates
 
 END = "<|end|>"
 TEMPLATE = (

@@ -2,7 +2,7 @@
 
 import torch
 
-from hyperscale.methods.gate import GateConfig, attach_gates
+from hyperscale.methods.core.dms_gate import GateConfig, attach_gates
 from hyperscale.mini.model import build, save
 
 SMALL = {

@@ -1,4 +1,5 @@
-"""What quantised keys and values come back as, number by number, from the definitions in `hyperscale.kv.quantization`."""
+"""What quantised keys and values come back as, number by number, from the definitions in
+`hyperscale.kv.quantization`."""
 
 from math import gcd
 

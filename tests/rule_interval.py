@@ -1,4 +1,4 @@
-"""Rules that fill a row and cut it, as `hyperscale.methods.interval` words them; see `stepwise`."""
+"""Rules that fill a row and cut it, as `hyperscale.methods.core.interval` words them; see `stepwise`."""
 
 from stepwise import Rule
 

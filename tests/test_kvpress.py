@@ -20,7 +20,7 @@ from hyperscale.engines.press_session import Session
 from hyperscale.engines.torch_engine import TorchEngine
 from hyperscale.errors import EngineError, MethodError
 from hyperscale.kv.trace import dense_peak, dense_reads
-from hyperscale.methods import presses
+from hyperscale.methods.kvpress import press_tree
 
 PROMPT, NEW = 13, 40
 
@@ -118,7 +118,7 @@ def test_scores_are_those_of_a_plain_rule_on_the_same_tensors(model, scorer):
     queries, keys = pressed.projections(model, 1, hidden)
     embeddings = model.model.rotary_emb(hidden, torch.arange(23)[None])
     options = {"window_size": 5, "kernel_size": 3} if scorer == "SnapKVPress" else {}
-    press = getattr(presses.package(), scorer)(**options)
+    press = getattr(press_tree.package(), scorer)(**options)
     found = press.score(attention, normed, keys[None], keys[None], None, {"position_embeddings": embeddings})[0]
     if scorer == "SnapKVPress":
         want = snapkv(keys, queries, attention.scaling, **options)

@@ -16,7 +16,7 @@ from test_engine_steering import SIZE, WORD, Marks
 from hyperscale import methods, results
 from hyperscale.engines.base import Request, Sampling, Steering
 from hyperscale.kv.trace import dense_peak, dense_reads
-from hyperscale.methods import presses
+from hyperscale.methods.kvpress import press_tree
 
 FREES, MASKS = "kvpress:DecodingPress:KeyDiffPress", "kvpress:DecodingPress:AdaKVPress:KnormPress"
 NOTE = f"note: {MASKS} masks entries and frees none: peak_kv counts them all, kv_reads those that are attended to"
@@ -147,11 +147,11 @@ def test_without_kvpress_it_says_how_to_install_it(weights, call, monkeypatch, t
         monkeypatch.syspath_prepend(tmp_path)
     else:
         monkeypatch.setitem(sys.modules, "kvpress", None)
-    presses.package.cache_clear()
+    press_tree.package.cache_clear()
     try:
         code, _, err = call(*options(weights, FREES))
     finally:
-        presses.package.cache_clear()
+        press_tree.package.cache_clear()
     why = "cannot be imported (No module named 'not_a_package_of_anyone')" if broken else "is not installed"
     assert code == 2
     assert err == (

@@ -7,7 +7,7 @@ import torch
 from hyperscale import methods
 from hyperscale.engines import passes
 from hyperscale.kv.cache import Rows
-from hyperscale.methods.base import Host, State
+from hyperscale.methods.core.base import Host, State
 
 kvpress = pytest.importorskip("kvpress")
 

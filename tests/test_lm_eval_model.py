@@ -20,7 +20,7 @@ from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch_engine import TorchEngine
 from hyperscale.errors import ConfigError, EngineError, ModelError
 from hyperscale.lm_eval import HyperscaleLM, main
-from hyperscale.methods import create
+from hyperscale.methods.registry import create
 from hyperscale.utils.paths import data_dir
 
 FAMILIES = ("qwen2", "qwen3", "llama")

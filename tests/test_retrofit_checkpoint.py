@@ -4,7 +4,7 @@ import tiny
 import torch
 
 from hyperscale.engines.loading import load_model
-from hyperscale.methods.gate import GateConfig
+from hyperscale.methods.core.dms_gate import GateConfig
 from hyperscale.retrofit import checkpoint
 
 

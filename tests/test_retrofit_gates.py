@@ -12,8 +12,8 @@ from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.torch_engine import TorchEngine
 from hyperscale.errors import ModelError
-from hyperscale.methods.gate import GateConfig, alpha_logits, attach_gates
-from hyperscale.methods.merging import MergeConfig
+from hyperscale.methods.core.dmc_merge import MergeConfig
+from hyperscale.methods.core.dms_gate import GateConfig, alpha_logits, attach_gates
 from hyperscale.retrofit.attention import Packed, use_packed_attention
 from hyperscale.retrofit.gates import GONE, GatedModel
 

@@ -28,7 +28,7 @@ from hyperscale.engines.vllm import (
     kernels_write,
 )
 from hyperscale.engines.vllm.paged import Chunks, Decodes, Pool
-from hyperscale.methods.gate import GateConfig, alpha_logits
+from hyperscale.methods.core.dms_gate import GateConfig, alpha_logits
 
 pytestmark = MARKS
 SCALE = 0.2

@@ -5,7 +5,7 @@ import tiny
 import torch
 from transformers.utils import logging
 
-from hyperscale.methods.gate import GateConfig, attach_gates
+from hyperscale.methods.core.dms_gate import GateConfig, attach_gates
 
 HEADS, KV_HEADS = 4, 2
 

@@ -7,7 +7,7 @@ import typer
 from hyperscale import terminal
 
 if TYPE_CHECKING:
-    from hyperscale.methods import Description
+    from hyperscale.methods.registry import Description
 
 _WIDTH = 100
 

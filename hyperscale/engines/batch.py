@@ -22,7 +22,7 @@ from hyperscale.kv.ledger import Ledger
 from hyperscale.kv.prefilled import Prompt
 from hyperscale.kv.row_index import Ints
 from hyperscale.kv.snapshot import Snapshot
-from hyperscale.methods.base import Entrant, Host, Step
+from hyperscale.methods.core.base import Entrant, Host, Step
 from hyperscale.utils import counter_rng
 
 if TYPE_CHECKING:

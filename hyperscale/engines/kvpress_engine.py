@@ -16,7 +16,7 @@ from hyperscale.engines.sampling import check, draw, force
 from hyperscale.engines.steering import Steer
 from hyperscale.engines.text import Decoder, end_ids
 from hyperscale.kv.ledger import Ledger
-from hyperscale.methods.kvpress_ import KVPress
+from hyperscale.methods.kvpress.method import KVPress
 from hyperscale.utils import counter_rng
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from hyperscale.errors import ModelError, first_line
-from hyperscale.methods.gate import GateConfig, attach_gates
+from hyperscale.methods.core.dms_gate import GateConfig, attach_gates
 
 FAMILIES = ("qwen2", "qwen3", "llama")
 """Values of ``model_type`` that the engine can run."""

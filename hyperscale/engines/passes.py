@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.prefilled import Prompt, compact
-from hyperscale.methods.base import State, Token
-from hyperscale.methods.look import Look
-from hyperscale.methods.rotary import Projected, take_rope
+from hyperscale.methods.core.base import State, Token
+from hyperscale.methods.core.prefill_view import Look
+from hyperscale.methods.core.rotary import Projected, take_rope
 
 _NAME = "hyperscale"
 _BLOCK = 256  # queries that prefill attends with at once: bounds memory at O(P * block)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperscale.errors import EngineError, first_line
-from hyperscale.methods import presses
+from hyperscale.methods.kvpress import press_tree
 from hyperscale.utils import counter_rng
 
 _NAME = "hyperscale_kvpress"
@@ -163,7 +163,7 @@ def _attention(
 def _patched() -> Any:
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    return presses.package().attention_patch.attention_patch(sdpa_attention_forward)
+    return press_tree.package().attention_patch.attention_patch(sdpa_attention_forward)
 
 
 def _register() -> None:

@@ -12,7 +12,7 @@ from hyperscale.engines.loading import check_config
 from hyperscale.engines.sampling import check
 from hyperscale.errors import EngineError
 from hyperscale.kv.formats import AUTO
-from hyperscale.methods.base import Method
+from hyperscale.methods.core.base import Method
 
 
 class TorchEngine(Engine):

@@ -8,12 +8,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperscale.config import VANILLA
 from hyperscale.envelope import envelope, gap
 from hyperscale.errors import ResultsError
 from hyperscale.gate.matching import Pair, Point, match
 from hyperscale.gate.records import AXES, CutRecord, Record
 from hyperscale.gate.swaps import SWAPS, Changes, intervals, signs
+from hyperscale.methods.names import VANILLA
 
 Floats = NDArray[np.float64]
 Verdict = Literal["ok", "fell", "NA"]

@@ -1,157 +1,20 @@
 """KV-compression methods: one file each, registered by name."""
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from importlib import import_module
-from inspect import Parameter, getdoc, signature
-from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING
 
-from hyperscale.errors import MethodError
-from hyperscale.methods.base import Method
-from hyperscale.methods.presses import PREFIX
+import lazy_loader
 
-_CLASSES = {
-    "vanilla": "hyperscale.methods.vanilla:Vanilla",
-    "dms": "hyperscale.methods.dms:DMS",
-    "window": "hyperscale.methods.window:Window",
-    "random": "hyperscale.methods.random_:Random",
-    "streaming": "hyperscale.methods.streaming:Streaming",
-    "keydiff": "hyperscale.methods.keydiff:KeyDiff",
-    "triattention": "hyperscale.methods.triattention:TriAttention",
-    "quest": "hyperscale.methods.quest:Quest",
-    "tova": "hyperscale.methods.tova:TOVA",
-    "h2o": "hyperscale.methods.h2o:H2O",
-    "snapkv": "hyperscale.methods.snapkv:SnapKV",
-    "rkv": "hyperscale.methods.rkv:RKV",
-    "dmc": "hyperscale.methods.dmc:DMC",
-}
-_LIMIT = 2**31
-"""Positions are kept in 32 bits."""
-#: What a parameter of each annotated type may be, in words and in types.
-_NUMBERS: dict[Any, tuple[str, tuple[type, ...]]] = {
-    int: ("whole number", (int,)),
-    int | None: ("whole number", (int, NoneType)),
-    float: ("number", (int, float)),
-}
+if TYPE_CHECKING:
+    from hyperscale.methods.registry import available as available
+    from hyperscale.methods.registry import checkpoint as checkpoint
+    from hyperscale.methods.registry import create as create
+    from hyperscale.methods.registry import describe as describe
+    from hyperscale.methods.registry import notes as notes
+    from hyperscale.methods.registry import parameters as parameters
 
-
-def _load(name: str) -> type[Method]:
-    if name not in _CLASSES:
-        raise MethodError(f"unknown method {name!r}; known methods: {', '.join(_CLASSES)}, {PREFIX}NAME")
-    module, _, attribute = _CLASSES[name].partition(":")
-    method: type[Method] = getattr(import_module(module), attribute)
-    return method
-
-
-def create(name: str, *, cr: float, **params: Any) -> Method:
-    """Make a method.
-
-    Args:
-        name: A registered name, or ``kvpress:NAME``.
-        cr: Nominal compression ratio, at least 1.
-        **params: The method's own parameters.
-
-    Raises:
-        MethodError: The name is unknown, or a parameter is unknown or out of range.
-    """
-    factory = _press(name) if name.startswith(PREFIX) else _checked(name, {"cr": cr, **params})
-    try:
-        return factory(cr=cr, **params)
-    except (TypeError, ValueError) as error:
-        raise MethodError(f"a parameter of {name} has the wrong type ({error}) in {params}") from None
-
-
-def _checked(name: str, params: Mapping[str, Any]) -> Callable[..., Method]:
-    method, known = _load(name), parameters(name)
-    wanted = signature(method).parameters
-    for param, value in params.items():
-        if param not in known:
-            raise MethodError(f"method {name} has no parameter {param!r}; it has: {', '.join(known)}")
-        if (kind := _NUMBERS.get(wanted[param].annotation)) is None:
-            continue
-        word, types = kind
-        # True is an int to Python, and a size that is no whole number shows only where it is used.
-        if isinstance(value, bool) or not isinstance(value, types):
-            raise MethodError(f"{param} of {name} must be a {word}, not {value!r}")
-        if isinstance(value, int) and value >= _LIMIT:
-            raise MethodError(f"{param} of {name} must be below {_LIMIT}, not {value}")
-    return method
-
-
-def _press(name: str) -> Callable[..., Method]:
-    from hyperscale.methods.kvpress_ import create as press
-
-    return lambda *, cr, **params: press(name.removeprefix(PREFIX), cr, params)
-
-
-def parameters(name: str) -> list[str]:
-    """Names of a method's parameters, ``cr`` among them; none of a press, which takes what kvpress lets it.
-
-    Raises:
-        MethodError: The name is unknown.
-    """
-    if name.startswith(PREFIX):
-        return []
-    found = signature(_load(name)).parameters.values()
-    return [parameter.name for parameter in found if parameter.kind != Parameter.VAR_KEYWORD]
-
-
-def checkpoint(name: str) -> str | None:
-    """The kind of retrofit that a method runs on, or None if it runs any model.
-
-    Raises:
-        MethodError: The name is unknown.
-    """
-    return None if name.startswith(PREFIX) else _load(name).checkpoint
-
-
-def notes(made: Iterable[Method]) -> list[str]:
-    """What is to be said of methods, each line once."""
-    return list(dict.fromkeys(note for method in made for note in method.notes()))
-
-
-@dataclass(frozen=True)
-class Description:
-    """What there is to say of a method with its default parameters.
-
-    Attributes:
-        name: The registered name.
-        kind: See `Method`.
-        needs: What it needs of the pass or the model: "attention", "a dms checkpoint".
-        length_invariant: See `Method`.
-        summary: One line.
-        source: Paper and reference code.
-        params: Parameters by name; ``cr`` is what it is where a run names no ratio.
-        rule: The method's own text.
-    """
-
-    name: str
-    kind: str
-    needs: tuple[str, ...]
-    length_invariant: bool
-    summary: str
-    source: str
-    params: dict[str, Any]
-    rule: str
-
-
-def describe(name: str) -> Description:
-    """Describe a method.
-
-    Raises:
-        MethodError: The name is unknown, or a press's.
-    """
-    if name.startswith(PREFIX):
-        raise MethodError(f"{name} is kvpress's: see its documentation; docs/kvpress.md says how it is run here")
-    kind = _load(name)
-    method = kind()
-    retrofit = None if kind.checkpoint is None else f"a {kind.checkpoint} checkpoint"
-    needs = tuple(filter(None, ("attention" if kind.needs_attention else None, retrofit)))
-    facts = (kind.kind, needs, method.length_invariant, kind.summary, kind.source, method.params())
-    return Description(name, *facts, getdoc(kind) or "")
-
-
-def available() -> dict[str, str]:
-    """Registered names with one line about each."""
-    return {name: _load(name).summary for name in _CLASSES}
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "registry": ["available", "checkpoint", "create", "describe", "notes", "parameters"],
+    },
+)

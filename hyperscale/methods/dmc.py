@@ -8,9 +8,9 @@ from torch import Tensor
 
 from hyperscale.errors import MethodError
 from hyperscale.kv.prefilled import NEVER, Prompt
-from hyperscale.methods.base import Entrant, Host, Method, State, Step, Token
-from hyperscale.methods.merging import MergeConfig, decisions, rotate_means, running, weighted
-from hyperscale.methods.rotary import Projected
+from hyperscale.methods.core.base import Entrant, Host, Method, State, Step, Token
+from hyperscale.methods.core.dmc_merge import MergeConfig, decisions, rotate_means, running, weighted
+from hyperscale.methods.core.rotary import Projected
 
 
 class _Merging(State):

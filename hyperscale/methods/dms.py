@@ -8,9 +8,9 @@ from torch import Tensor
 
 from hyperscale.errors import MethodError
 from hyperscale.kv.prefilled import NEVER, Prompt
-from hyperscale.methods.base import Entrant, Host, Method, State, Step, Token
-from hyperscale.methods.gate import GateConfig, alpha_logits, borrowed_logits, rotate_borrowed
-from hyperscale.methods.rotary import Projected
+from hyperscale.methods.core.base import Entrant, Host, Method, State, Step, Token
+from hyperscale.methods.core.dms_gate import GateConfig, alpha_logits, borrowed_logits, rotate_borrowed
+from hyperscale.methods.core.rotary import Projected
 
 
 class _Delayed(State):
@@ -83,9 +83,9 @@ class DMS(Method):
     """Evicts entry k of a head iff its learned logit is above 0, once the query is past k + w.
 
     logit(k) = scale * x_{k+1} - offset, per layer and KV head, with x = Linear(RMSNorm(h)) of the layer's input h, or a
-    neuron borrowed from the query (`hyperscale.methods.gate`; the checkpoint says which); key k is visible to query q
-    while q - k <= w, and afterwards iff logit(k) <= 0. The rule holds in prefill and in decode. The compression ratio
-    is the checkpoint's own: it is a property of the trained gates.
+    neuron borrowed from the query (`hyperscale.methods.core.dms_gate`; the checkpoint says which); key k is visible to
+    query q while q - k <= w, and afterwards iff logit(k) <= 0. The rule holds in prefill and in decode. The
+    compression ratio is the checkpoint's own: it is a property of the trained gates.
     """
 
     name = "dms"

@@ -6,11 +6,10 @@ import torch
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.methods.base import Host, State, Step
-from hyperscale.methods.budgeted import BudgetedMethod, Rule
-from hyperscale.methods.look import Look
-from hyperscale.methods.top import best
-from hyperscale.methods.victim import VictimState
+from hyperscale.methods.core.base import Host, State, Step
+from hyperscale.methods.core.budgeted import BudgetedMethod, Rule
+from hyperscale.methods.core.prefill_view import Look, best
+from hyperscale.methods.core.victim import VictimState
 
 
 class _HeavyHitters(VictimState):

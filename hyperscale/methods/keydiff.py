@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from hyperscale.kv.cache import Rows
-from hyperscale.methods.base import Host, State
-from hyperscale.methods.budgeted import Rule
-from hyperscale.methods.interval import IntervalMethod, IntervalState
+from hyperscale.methods.core.base import Host, State
+from hyperscale.methods.core.budgeted import Rule
+from hyperscale.methods.core.interval import IntervalMethod, IntervalState
 
 
 class _Distinct(IntervalState):

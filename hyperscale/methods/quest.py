@@ -10,8 +10,8 @@ from torch.nn.functional import pad
 
 from hyperscale.errors import MethodError
 from hyperscale.kv.prefilled import Prompt
-from hyperscale.methods.base import Entrant, Host, State, Step, Token
-from hyperscale.methods.budgeted import BudgetedMethod, BudgetedState, Rule
+from hyperscale.methods.core.base import Entrant, Host, State, Step, Token
+from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState, Rule
 
 
 class _Pages(BudgetedState):

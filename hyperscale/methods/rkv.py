@@ -8,9 +8,9 @@ from torch.nn.functional import max_pool1d, normalize
 
 from hyperscale.errors import MethodError
 from hyperscale.kv.cache import Rows
-from hyperscale.methods.base import Host, State
-from hyperscale.methods.budgeted import Rule
-from hyperscale.methods.observed import ObservedMethod, ObservedState, observed
+from hyperscale.methods.core.base import Host, State
+from hyperscale.methods.core.budgeted import Rule
+from hyperscale.methods.core.observed import ObservedMethod, ObservedState, observed
 
 _PAIRS = 1 << 24  # Similarities that are in memory at once, 64 MiB of them.
 

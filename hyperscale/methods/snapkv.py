@@ -8,9 +8,9 @@ from torch.nn.functional import avg_pool1d, max_pool1d
 
 from hyperscale.errors import MethodError
 from hyperscale.kv.cache import Rows
-from hyperscale.methods.base import Host, State
-from hyperscale.methods.budgeted import Rule
-from hyperscale.methods.observed import ObservedMethod, ObservedState, observed
+from hyperscale.methods.core.base import Host, State
+from hyperscale.methods.core.budgeted import Rule
+from hyperscale.methods.core.observed import ObservedMethod, ObservedState, observed
 
 
 class _Snap(ObservedState):

@@ -3,8 +3,8 @@
 from typing import Any
 
 from hyperscale.errors import MethodError
-from hyperscale.methods.base import Host, State
-from hyperscale.methods.budgeted import BudgetedMethod, Rule
+from hyperscale.methods.core.base import Host, State
+from hyperscale.methods.core.budgeted import BudgetedMethod, Rule
 from hyperscale.methods.window import RecentState
 
 

@@ -9,10 +9,10 @@ from torch import Tensor
 from hyperscale.errors import MethodError
 from hyperscale.kv.cache import Rows
 from hyperscale.kv.prefilled import Prompt
-from hyperscale.methods.base import Entrant, Host, State, Step, Token
-from hyperscale.methods.budgeted import Rule
-from hyperscale.methods.interval import IntervalMethod, IntervalState
-from hyperscale.methods.look import Look
+from hyperscale.methods.core.base import Entrant, Host, State, Step, Token
+from hyperscale.methods.core.budgeted import Rule
+from hyperscale.methods.core.interval import IntervalMethod, IntervalState
+from hyperscale.methods.core.prefill_view import Look
 
 
 class _Centred(IntervalState):

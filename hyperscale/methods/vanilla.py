@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.methods.base import Host, Method, State, Step, Token
+from hyperscale.methods.core.base import Host, Method, State, Step, Token
 
 
 class _Append(State):

@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hyperscale.kv.prefilled import Prompt
-from hyperscale.methods.base import Entrant, Host, State, Step, Token
-from hyperscale.methods.budgeted import BudgetedMethod, BudgetedState
-from hyperscale.methods.look import Look
+from hyperscale.methods.core.base import Entrant, Host, State, Step, Token
+from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
+from hyperscale.methods.core.prefill_view import Look
 
 
 class RecentState(BudgetedState):

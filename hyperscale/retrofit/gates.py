@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, pad
 
-from hyperscale.methods.gate import GateConfig, alpha_logits, attach_gates
-from hyperscale.methods.merging import MergeConfig
-from hyperscale.methods.rotary import take_rope
+from hyperscale.methods.core.dmc_merge import MergeConfig
+from hyperscale.methods.core.dms_gate import GateConfig, alpha_logits, attach_gates
+from hyperscale.methods.core.rotary import take_rope
 from hyperscale.retrofit.inside import CODES, GONE, Inside
 
 Mode = Literal["off", "noisy", "hard"]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
-from hyperscale.methods.gate import GateConfig, borrowed_logits, rotate_borrowed
-from hyperscale.methods.merging import MergeConfig, decisions, rotate_means, running, weighted
-from hyperscale.methods.rotary import Projected, rotate
+from hyperscale.methods.core.dmc_merge import MergeConfig, decisions, rotate_means, running, weighted
+from hyperscale.methods.core.dms_gate import GateConfig, borrowed_logits, rotate_borrowed
+from hyperscale.methods.core.rotary import Projected, rotate
 
 #: Score added to an entry that is gone; finite so that bfloat16 arithmetic on it stays exact.
 GONE = -1e4

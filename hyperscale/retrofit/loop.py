@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from hyperscale.methods.gate import GateConfig
-from hyperscale.methods.merging import MergeConfig
+from hyperscale.methods.core.dmc_merge import MergeConfig
+from hyperscale.methods.core.dms_gate import GateConfig
 from hyperscale.retrofit.attention import Packed, checkpoint_layers, compile_layers, use_packed_attention
 from hyperscale.retrofit.gates import GatedModel
 from hyperscale.retrofit.losses import compression, distillation, distillation_in_parts, savings, scheduled_cr

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from hyperscale.methods.gate import GateConfig
-from hyperscale.methods.merging import MergeConfig
+from hyperscale.methods.core.dmc_merge import MergeConfig
+from hyperscale.methods.core.dms_gate import GateConfig
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from hyperscale.engines.vllm.options import KEY, PAGE_TOKENS
 from hyperscale.engines.vllm.plugin import FAMILIES, architecture
 from hyperscale.engines.vllm.versions import METHODS
 from hyperscale.errors import MethodError, ModelError
-from hyperscale.methods.base import Method
+from hyperscale.methods.core.base import Method
 
 DRAWS = "hyperscale_draw"
 """Where a request's settings for `hyperscale.engines.vllm.draws` stand in ``SamplingParams.extra_args``."""

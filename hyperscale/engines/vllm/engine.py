@@ -14,7 +14,7 @@ from hyperscale.engines.vllm.arguments import DRAWS, check_method, engine_args
 from hyperscale.engines.vllm.starting import Checkpoint, start, stopped
 from hyperscale.errors import EngineError, HyperscaleError
 from hyperscale.kv.trace import KVTrace, dense_peak, dense_reads
-from hyperscale.methods.base import Method
+from hyperscale.methods.core.base import Method
 from hyperscale.utils import counter_rng
 
 _SEEDS = 1 << 63

@@ -30,7 +30,7 @@ class Options:
             methods of these names.
         cr: Nominal compression ratio; 0 for the checkpoint's own (``dms_cr``), which is 1 where it has none.
         window: w of DMS, in tokens; -1 for the checkpoint's own.
-        recent: Of window and random, as in `hyperscale.methods.budgeted`.
+        recent: Of window and random, as in `hyperscale.methods.core.budgeted`.
         share: Their rule of the budget, likewise.
         slack: Added to 1 / CR where admission guesses which part of a request's tokens stays live.
         reserve_output_fraction: Part of ``max_tokens`` that admission expects a request to generate. Less admits more
@@ -119,7 +119,7 @@ class Options:
 
 
 def floor(options: Options, prompt: int, new_tokens: int) -> int:
-    """The part of such a rule's budget that does not depend on the sequence (`hyperscale.methods.budgeted`)."""
+    """The part of such a rule's budget that does not depend on the sequence (`hyperscale.methods.core.budgeted`)."""
     pinned = prompt + options.recent
     return pinned if options.share == "proportional" else max(pinned, ceil((prompt + new_tokens) / options.cr))
 

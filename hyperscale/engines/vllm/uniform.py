@@ -1,8 +1,8 @@
 """Random eviction: when the budget is full, a uniformly random generated entry that is not among the newest leaves.
 
-The choice is that of `hyperscale.methods.random_`, bit for bit: a function of the noise key, the step, the layer and
-the head. It names a rank among a list's slots, so lists keep the slots that decoding gave them, also where vLLM
-recomputes a preempted request as a chunk.
+The choice is that of `hyperscale.methods.random_eviction`, bit for bit: a function of the noise key, the step, the
+layer and the head. It names a rank among a list's slots, so lists keep the slots that decoding gave them, also where
+vLLM recomputes a preempted request as a chunk.
 """
 
 from dataclasses import dataclass

@@ -2,9 +2,9 @@
 
 from torch import Tensor, int64, zeros
 
-from hyperscale.methods.base import Host, Token
-from hyperscale.methods.budgeted import BudgetedMethod
-from hyperscale.methods.slotted import SlottedState
+from hyperscale.methods.core.base import Host, Token
+from hyperscale.methods.core.budgeted import BudgetedMethod
+from hyperscale.methods.core.slotted import SlottedState
 
 
 class VictimState(SlottedState):

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from hyperscale.errors import MethodError
 from hyperscale.kv.cache import Rows
-from hyperscale.methods.base import Host, Step, Token
-from hyperscale.methods.budgeted import BudgetedMethod, BudgetedState, Rule
-from hyperscale.methods.look import Look
+from hyperscale.methods.core.base import Host, Step, Token
+from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState, Rule
+from hyperscale.methods.core.prefill_view import Look
 
 _LARGEST_CUT = 8  # A cut takes at most one entry in so many of the budget.
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperscale.errors import ModelError
-from hyperscale.methods.rotary import Projected, dim_last
+from hyperscale.methods.core.rotary import Projected, dim_last
 
 
 @dataclass(frozen=True)

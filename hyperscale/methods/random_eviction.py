@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from hyperscale.kv.prefilled import Prompt
-from hyperscale.methods.base import Entrant, Host, State, Step, Token
-from hyperscale.methods.budgeted import BudgetedMethod, BudgetedState
-from hyperscale.methods.look import Look
-from hyperscale.methods.top import best
+from hyperscale.methods.core.base import Entrant, Host, State, Step, Token
+from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
+from hyperscale.methods.core.prefill_view import Look, best
 from hyperscale.utils import counter_rng
 
 _PROMPT = counter_rng.key("random", "prompt")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hyperscale.errors import MethodError
 from hyperscale.kv.prefilled import Prompt
-from hyperscale.methods.base import Entrant, Host, Method, State, Step
+from hyperscale.methods.core.base import Entrant, Host, Method, State, Step
 
 Rule = Literal["proportional", "fixed"]
 

@@ -10,8 +10,8 @@ from inspect import getsource, signature
 from typing import Any
 
 from hyperscale.errors import MethodError, first_line
+from hyperscale.methods.names import PREFIX
 
-PREFIX = "kvpress:"
 INSTALL = "pip install 'hyperscale-kv[kvpress]', see docs/kvpress.md"
 BY_RATIO = ("compression_ratio", "target_compression_ratio", "target_size")
 """Values of presses that follow from the CR."""

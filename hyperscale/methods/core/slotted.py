@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hyperscale.kv.prefilled import Prompt
-from hyperscale.methods.base import Entrant, Host, Step
-from hyperscale.methods.budgeted import BudgetedMethod, BudgetedState
+from hyperscale.methods.core.base import Entrant, Host, Step
+from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
 
 
 class SlottedState(BudgetedState):

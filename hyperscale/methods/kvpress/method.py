@@ -5,9 +5,10 @@ from math import ceil
 from typing import Any
 
 from hyperscale.errors import MethodError, first_line
-from hyperscale.methods import presses
-from hyperscale.methods.base import Host, Method, State
-from hyperscale.methods.presses import PREFIX, Node
+from hyperscale.methods.core.base import Host, Method, State
+from hyperscale.methods.kvpress import press_tree
+from hyperscale.methods.kvpress.press_tree import Node
+from hyperscale.methods.names import PREFIX
 
 INTERVAL = 16
 """Decode steps between two evictions unless params say otherwise; kvpress's 512 is longer than many chains."""
@@ -41,12 +42,12 @@ class KVPress(Method):
         """
         super().__init__(cr)
         self.press = press
-        self._root = presses.parse(press)
+        self._root = press_tree.parse(press)
         self._params = {name: self._at_ratio(name, value) for name, value in params.items()}
         nodes = list(self._root.walk())
         known = dict.fromkeys(name for node in nodes for name in node.settings())
         for name in self._params:
-            if name in presses.BY_RATIO:
+            if name in press_tree.BY_RATIO:
                 raise MethodError(f"{self} has no parameter {name!r}: it follows from the compression ratio (--cr)")
             if name not in known:
                 raise MethodError(f"{self} has no parameter {name!r}; it has: {', '.join(known) or 'none'}")
@@ -74,7 +75,7 @@ class KVPress(Method):
     def notes(self) -> Sequence[str]:
         """See `Method.notes`."""
         found = []
-        if presses.masks(self._root):
+        if press_tree.masks(self._root):
             found.append(
                 f"{self} masks entries and frees none: peak_kv counts them all, kv_reads those that are attended to"
             )
@@ -102,8 +103,8 @@ class KVPress(Method):
                 own["target_size"] = most if self.cr == 1 else max(1, most - int(own["compression_interval"]))
             if node.has("target_compression_ratio"):
                 own["target_compression_ratio"] = 1 - 1 / self.cr
-            if node.has(presses.DECODING):
-                own[presses.DECODING] = True
+            if node.has(press_tree.DECODING):
+                own[press_tree.DECODING] = True
             return own
 
         try:
@@ -142,4 +143,4 @@ def create(press: str, cr: float, params: Mapping[str, Any]) -> KVPress:
     Raises:
         MethodError: See `KVPress`.
     """
-    return (Masking if presses.masks(presses.parse(press)) else KVPress)(press, cr, params)
+    return (Masking if press_tree.masks(press_tree.parse(press)) else KVPress)(press, cr, params)

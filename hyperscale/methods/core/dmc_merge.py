@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hyperscale.errors import ModelError
-from hyperscale.methods.rotary import Projected, dim_last
+from hyperscale.methods.core.rotary import Projected, dim_last
 
 
 @dataclass(frozen=True)

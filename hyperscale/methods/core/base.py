@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from hyperscale.errors import MethodError
 from hyperscale.kv.cache import Rows
 from hyperscale.kv.prefilled import Prompt
-from hyperscale.methods.look import Look
-from hyperscale.methods.rotary import Projected
+from hyperscale.methods.core.prefill_view import Look
+from hyperscale.methods.core.rotary import Projected
 
 
 @dataclass(frozen=True)
