@@ -10,7 +10,7 @@ from hyperscale import config, methods, preparation
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.vllm import occupancy
 from hyperscale.engines.vllm.engine import VllmEngine
-from hyperscale.shapes import shape_of
+from hyperscale.models.registry import shape_of
 
 
 def main() -> None:

@@ -16,9 +16,9 @@ from hyperscale.budget import Budget, Grid, TaskShape
 from hyperscale.config import RunConfig
 from hyperscale.errors import EngineError, ModelError, first_line
 from hyperscale.kv.formats import AUTO
+from hyperscale.models.registry import shape_of
 from hyperscale.planner import FILE, Arm, Plan, make_plan
 from hyperscale.prediction import Predictor
-from hyperscale.shapes import shape_of
 from hyperscale.tasks import fingerprint
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from pathlib import Path
 from hyperscale.budget import Costs
 from hyperscale.errors import ConfigError
 from hyperscale.kv.formats import AUTO
-from hyperscale.shapes import Shape
+from hyperscale.models.shape import Shape
 
 GIB = 2**30
 USABLE = 0.9  # of a GPU's memory: the rest is for activations and the allocator

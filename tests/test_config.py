@@ -4,7 +4,7 @@ import pytest
 
 from hyperscale import config, models
 from hyperscale.errors import BudgetError, ConfigError, ModelError
-from hyperscale.shapes import shape_of
+from hyperscale.models.registry import shape_of
 
 
 def resolved(**values):

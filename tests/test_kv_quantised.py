@@ -22,7 +22,7 @@ from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.formats import QUANTISED, vector_bytes
 from hyperscale.kv.prefilled import Prompt
 from hyperscale.kv.quantization import codec
-from hyperscale.shapes import Shape
+from hyperscale.models.shape import Shape
 
 MAGNITUDES = st.sampled_from([0.0, 1e-30, 1e-6, 1e-3, 1.0, 40.0, 1e4])
 

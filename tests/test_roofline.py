@@ -5,8 +5,8 @@ import pytest
 from hyperscale import models
 from hyperscale.budget import Costs
 from hyperscale.errors import ConfigError
+from hyperscale.models.shape import Shape, from_config
 from hyperscale.roofline import GIB, Gpu, Roofline, known, named, recognised
-from hyperscale.shapes import Shape, from_config
 
 LLAMA = Shape(32, 8, 128, 8030261248, heads=32, embedding=128256 * 4096)
 H100 = named("h100")

@@ -14,8 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hyperscale.errors import ModelError
-from hyperscale.shapes import Shape
+from hyperscale.errors import ModelError, first_line
+from hyperscale.models.shape import Shape, _parameters, from_config
 
 _HERE = Path(__file__).resolve().parent
 KINDS = ("dms", "dmc")
@@ -100,7 +100,7 @@ def _registry() -> dict[str, Model]:
 
 
 def _located(path: str) -> str:
-    return str(_HERE / path) if path.startswith("mini/") else path
+    return str(_HERE.parent / path) if path.startswith("mini/") else path
 
 
 def available() -> dict[str, str]:
@@ -284,3 +284,29 @@ def fingerprint(path: str) -> str:
                 data.seek(-(1 << 24), 2)
             digest.update(data.read(1 << 24))
     return digest.hexdigest()[:16]
+
+
+def shape_of(model: str, path: str) -> Shape:
+    """The shape of a model's checkpoint: as its files say, else as the registry knows it, else as the hub says.
+
+    Args:
+        model: The model's name, folder or hub id.
+        path: The checkpoint: an absolute folder or a hub id.
+
+    Raises:
+        ModelError: The checkpoint's configuration cannot be read or is of another kind.
+    """
+    from hyperscale import models
+
+    if Path(path).is_absolute():
+        return from_config(models.read_config(Path(path)), path, _parameters(Path(path)))
+    if known := models.find(model).shape:
+        return known
+    models.require(path, model)
+    try:
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(path).to_dict()
+    except Exception as error:  # transformers raises many kinds here, all meaning the same to the user
+        raise ModelError(f"cannot read the configuration of {path}: {first_line(error)}") from None
+    return from_config(config, path)

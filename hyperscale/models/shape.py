@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from hyperscale.errors import ModelError, first_line
+from hyperscale.errors import ModelError
 from hyperscale.kv.formats import AUTO, vector_bytes
 
 ITEM_BYTES = {"float32": 4, "bfloat16": 2}
@@ -43,32 +43,6 @@ class Shape:
     def weight_bytes(self, dtype: str) -> int | None:
         """Bytes of the weights."""
         return None if self.parameters is None else self.parameters * ITEM_BYTES[dtype]
-
-
-def shape_of(model: str, path: str) -> Shape:
-    """The shape of a model's checkpoint: as its files say, else as the registry knows it, else as the hub says.
-
-    Args:
-        model: The model's name, folder or hub id.
-        path: The checkpoint: an absolute folder or a hub id.
-
-    Raises:
-        ModelError: The checkpoint's configuration cannot be read or is of another kind.
-    """
-    from hyperscale import models
-
-    if Path(path).is_absolute():
-        return from_config(models.read_config(Path(path)), path, _parameters(Path(path)))
-    if known := models.find(model).shape:
-        return known
-    models.require(path, model)
-    try:
-        from transformers import AutoConfig
-
-        config = AutoConfig.from_pretrained(path).to_dict()
-    except Exception as error:  # transformers raises many kinds here, all meaning the same to the user
-        raise ModelError(f"cannot read the configuration of {path}: {first_line(error)}") from None
-    return from_config(config, path)
 
 
 def from_config(config: dict[str, Any], path: str, parameters: int | None = None) -> Shape:
