@@ -22,11 +22,11 @@ import torch
 from decode_speed import SAMPLING, WEIGHTS, NoText, endless
 
 from hyperscale import methods, terminal
-from hyperscale.engines import passes
 from hyperscale.engines.base import Request
-from hyperscale.engines.batch import Batch
 from hyperscale.engines.loading import load_model
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.torch import attention
+from hyperscale.engines.torch.batch import Batch
+from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import HyperscaleError
 from hyperscale.kv.formats import AUTO, QUANTISED
 from hyperscale.methods.core.base import Method
@@ -69,7 +69,7 @@ class Runner:
     def step(self) -> float:
         """Milliseconds of a step; the engine waits for the device once in it."""
         started = time.perf_counter()
-        with torch.inference_mode(), passes.in_force(self.model):
+        with torch.inference_mode(), attention.in_force(self.model):
             self.batch.advance(self.waiting)
         return 1e3 * (time.perf_counter() - started)
 

@@ -21,7 +21,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from hyperscale import methods, models
 from hyperscale.engines.base import Chain, Request, Sampling
 from hyperscale.engines.loading import load_model
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import ConfigError, HyperscaleError
 from hyperscale.kv.formats import AUTO
 

@@ -26,8 +26,8 @@ class Weights:
         config, path, method = run.config, run.checkpoints[arm].path, run.methods[arm]
         if config.engine == "vllm":
             return self._in_vllm(run, arm)
-        from hyperscale.engines.kvpress_engine import KVPressEngine
-        from hyperscale.engines.torch_engine import TorchEngine
+        from hyperscale.engines.kvpress.engine import KVPressEngine
+        from hyperscale.engines.torch.engine import TorchEngine
         from hyperscale.methods.kvpress.method import KVPress
 
         model, tokenizer = self._get(path, config.device, config.dtype)

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 LOADED = ["torch", "pandas", "hyperscale.pilot", "hyperscale.display", "hyperscale.mini.model", "hyperscale.points"]
-LOADED += ["hyperscale.engines.torch_engine", "hyperscale.engines.loading", "hyperscale.methods", "hyperscale.cli"]
+LOADED += ["hyperscale.engines.torch.engine", "hyperscale.engines.loading", "hyperscale.methods", "hyperscale.cli"]
 NO_MOUNT = 77
 
 _context = multiprocessing.get_context("forkserver")

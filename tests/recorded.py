@@ -2,7 +2,7 @@
 
 import torch
 
-from hyperscale.engines import batch, passes
+from hyperscale.engines.torch import attention, batch
 
 
 def watch(engine, requests, sampling):
@@ -29,7 +29,7 @@ def watch(engine, requests, sampling):
     state._decode = recorded
     waiting = iter(requests)
     while True:
-        with torch.inference_mode(), passes.in_force(engine.model):
+        with torch.inference_mode(), attention.in_force(engine.model):
             finished = state.advance(waiting)
         if finished is None:
             return chains, logits, held

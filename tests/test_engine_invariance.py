@@ -7,7 +7,7 @@ from rule_dmc import DMC
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.torch.engine import TorchEngine
 
 METHODS = {
     "vanilla": {"cr": 1},

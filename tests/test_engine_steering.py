@@ -11,7 +11,7 @@ from rule_dmc import DMC
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling, Steering
 from hyperscale.engines.sampling import draw
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import EngineError
 from hyperscale.mini.vocab import build_tokenizer
 from hyperscale.utils import counter_rng

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from hyperscale.engines.text import Decoder, end_ids
+from hyperscale.engines.detokenize import Decoder, end_ids
 
 
 class Bytes:

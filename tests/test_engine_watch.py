@@ -6,7 +6,7 @@ import tiny
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.torch.engine import TorchEngine
 
 REQUESTS = [Request("p", chain, (1, 2, 3, 4, 5), limit, (4, limit)) for chain, limit in ((0, 12), (1, 7), (2, 10))]
 

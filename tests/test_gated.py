@@ -6,7 +6,7 @@ import checkpoints
 import pytest
 
 from hyperscale import config, orchestrator, preparation, regrading, results, tasks
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.torch.engine import TorchEngine
 
 TASK = "mini_gpqa"
 

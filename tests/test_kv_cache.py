@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.batch import Batch
-from hyperscale.engines.passes import in_force
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.torch.attention import in_force
+from hyperscale.engines.torch.batch import Batch
+from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.prefilled import Prompt
 from hyperscale.kv.slab import capacity

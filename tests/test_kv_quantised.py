@@ -12,11 +12,11 @@ from test_engine_steering import SIZE, Marks
 from test_methods_matrix import ROWS
 
 from hyperscale import methods
-from hyperscale.engines import batch
 from hyperscale.engines.base import Request, Sampling, Steering
-from hyperscale.engines.batch import Batch
-from hyperscale.engines.passes import in_force
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.torch import batch
+from hyperscale.engines.torch.attention import in_force
+from hyperscale.engines.torch.batch import Batch
+from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import EngineError
 from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.formats import QUANTISED, vector_bytes

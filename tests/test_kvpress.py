@@ -15,9 +15,9 @@ pytest.importorskip("kvpress", reason="kvpress is not installed (docs/kvpress.md
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.kvpress_engine import KVPressEngine
-from hyperscale.engines.press_session import Session
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.kvpress.engine import KVPressEngine
+from hyperscale.engines.kvpress.session import Session
+from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import EngineError, MethodError
 from hyperscale.kv.trace import dense_peak, dense_reads
 from hyperscale.methods.kvpress import press_tree
@@ -252,7 +252,7 @@ import sys; sys.path.insert(0, "tests")
 import tiny
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.torch.engine import TorchEngine
 engine = TorchEngine(tiny.model(), tiny.Characters(), methods.create("vanilla", cr=1))
 run = lambda: [chain.token_ids for chain in engine.generate([Request("p", 0, (1, 2, 3), 9)], Sampling())]
 before = run()

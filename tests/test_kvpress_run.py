@@ -170,7 +170,7 @@ def test_without_kvpress_it_says_how_to_install_it(weights, call, monkeypatch, t
     ],
 )
 def test_branches_are_the_ends_of_shorter_runs_and_leave_the_chain_alone(name, params):
-    from hyperscale.engines.kvpress_engine import KVPressEngine
+    from hyperscale.engines.kvpress.engine import KVPressEngine
 
     model = tiny.model("llama", kv_heads=2, vocab=SIZE)
     engine = KVPressEngine(model, Marks(), methods.create(f"kvpress:{name}", cr=3, **params))

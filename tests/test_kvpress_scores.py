@@ -5,7 +5,7 @@ import tiny
 import torch
 
 from hyperscale import methods
-from hyperscale.engines import passes
+from hyperscale.engines.torch import attention
 from hyperscale.kv.cache import Rows
 from hyperscale.methods.core.base import Host, State
 
@@ -30,9 +30,9 @@ class _Looks(State):
 
 def looks(model, ids):
     state = _Looks()
-    passes.install(model)
-    with torch.inference_mode(), passes.in_force(model):
-        passes.forward(model, passes.Prefill(state, 0), ids, torch.arange(ids.shape[1])[None])
+    attention.install(model)
+    with torch.inference_mode(), attention.in_force(model):
+        attention.forward(model, attention.Prefill(state, 0), ids, torch.arange(ids.shape[1])[None])
     return state.found
 
 

@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.loading import load_model
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import ConfigError, EngineError, ModelError
 from hyperscale.lm_eval import HyperscaleLM, main
 from hyperscale.methods.registry import create

@@ -6,9 +6,9 @@ import torch
 from recorded import watch
 
 from hyperscale import methods
-from hyperscale.engines import passes
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.torch import attention
+from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import MethodError
 from hyperscale.kv.cache import Rows
 from hyperscale.methods import rkv
@@ -50,12 +50,12 @@ def test_a_ratio_of_one_is_the_full_cache_bit_for_bit(name, rule):
 def test_chains_that_share_a_prefill_are_those_that_prefill_alone(name, pin_prompt, monkeypatch):
     prefills = []
 
-    class Counted(passes.Prefill):
+    class Counted(attention.Prefill):
         def __init__(self, *args):
             prefills.append(self)
             super().__init__(*args)
 
-    monkeypatch.setattr(passes, "Prefill", Counted)
+    monkeypatch.setattr(attention, "Prefill", Counted)
     params = {"cr": 4, "rule": "fixed", "pin_prompt": pin_prompt}
     asked = [Request("p", chain, prompt(90), 50, (20, 50)) for chain in range(7)]
     sampling = Sampling(temperature=1.0, seed=2)

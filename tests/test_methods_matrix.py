@@ -25,7 +25,7 @@ from rule_triattention import TriAttention
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.utils import counter_rng
 
 #: A decision closer than this, relative to the numbers compared, may fall either way by rounding alone.

@@ -8,7 +8,7 @@ from recorded import prompts, same_entries, same_logits, watch
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.utils import counter_rng
 
 SHAPES = {

@@ -9,7 +9,7 @@ from rule_triattention import TriAttention
 from test_methods_matrix import compare
 
 from hyperscale import methods
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import MethodError
 
 

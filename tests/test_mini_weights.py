@@ -8,7 +8,7 @@ import torch
 from hyperscale import methods, models, tasks
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.loading import load_model
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.kv.trace import dense_reads
 from hyperscale.mini.benchmarks import LEVEL_COUNT
 from hyperscale.mini.data import make_batch

@@ -10,7 +10,7 @@ from hyperscale import config, preparation
 from hyperscale.budget import Budget, Grid, TaskShape
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.loading import load_model
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.planner import Arm, make_plan
 
 LENGTHS = (24, 48, 120)

@@ -11,7 +11,7 @@ from checkpoints import SMALL
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.loading import load_model
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import RetrofitError
 from hyperscale.mini.benchmarks import items
 from hyperscale.mini.data import Batch

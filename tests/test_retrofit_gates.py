@@ -10,7 +10,7 @@ from rule_dmc import DMC
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import ModelError
 from hyperscale.methods.core.dmc_merge import MergeConfig
 from hyperscale.methods.core.dms_gate import GateConfig, alpha_logits, attach_gates

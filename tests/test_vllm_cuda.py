@@ -18,7 +18,7 @@ from vllm_engines import GREEDY, needs_vllm
 
 from hyperscale import methods
 from hyperscale.engines.base import Request
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.torch.engine import TorchEngine
 
 pytestmark = [needs_vllm, *MARKS]
 NEW = 16

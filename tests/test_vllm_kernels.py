@@ -14,9 +14,9 @@ from interpreted import CUDA, DEVICE, MARKS
 from ragged_world import World
 
 from hyperscale import methods
-from hyperscale.engines import passes
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.torch import attention as torch_attention
+from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.engines.vllm import (
     fa3,
     kernels_decode,
@@ -267,11 +267,11 @@ def test_agrees_with_the_torch_engine(chunks):
     (chain,) = engine.generate([Request("p", 0, prompt, new)], Sampling(temperature=0.0))
     world = World(requests=1, layers=2, heads=2, group=2, dim=16, page=16, window=6, device=DEVICE)
     ids, reads, found = torch.tensor([[*prompt, *chain.token_ids]]), 0, []
-    with torch.inference_mode(), passes.in_force(model):
+    with torch.inference_mode(), torch_attention.in_force(model):
         at = 0
         for size in [*chunks, *[1] * (new - 1)]:
             current = Paged(world, model, at)
-            logits = passes.forward(model, current, ids[:, at : at + size], torch.arange(at, at + size)[None])
+            logits = torch_attention.forward(model, current, ids[:, at : at + size], torch.arange(at, at + size)[None])
             at += size
             if at >= len(prompt):
                 found.append(int(logits[0].argmax()))

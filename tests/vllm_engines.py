@@ -11,7 +11,7 @@ from dense import dms, forward, keep_all
 from hyperscale import config, methods, preparation
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.loading import load_model
-from hyperscale.engines.torch_engine import TorchEngine
+from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.engines.vllm import versions
 
 needs_vllm = pytest.mark.skipif(

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperscale.errors import ModelError, first_line
-from hyperscale.models.shape import Shape, _parameters, from_config
+from hyperscale.models.shape import Shape, from_config, parameter_count
 
 _HERE = Path(__file__).resolve().parent
 KINDS = ("dms", "dmc")
@@ -296,13 +296,11 @@ def shape_of(model: str, path: str) -> Shape:
     Raises:
         ModelError: The checkpoint's configuration cannot be read or is of another kind.
     """
-    from hyperscale import models
-
     if Path(path).is_absolute():
-        return from_config(models.read_config(Path(path)), path, _parameters(Path(path)))
-    if known := models.find(model).shape:
+        return from_config(read_config(Path(path)), path, parameter_count(Path(path)))
+    if known := find(model).shape:
         return known
-    models.require(path, model)
+    require(path, model)
     try:
         from transformers import AutoConfig
 

@@ -64,7 +64,7 @@ def from_config(config: dict[str, Any], path: str, parameters: int | None = None
         ) from None
 
 
-def _parameters(folder: Path) -> int | None:
+def parameter_count(folder: Path) -> int | None:
     """Number of weights by the headers of a folder's safetensors files; None if there are none or they are broken."""
     total = 0
     for file in folder.glob("*.safetensors"):

@@ -7,8 +7,8 @@ from time import perf_counter
 from typing import Any, Literal
 
 from hyperscale.engines.base import Chain, Engine, Glimpse, Request, Sampling
+from hyperscale.engines.detokenize import Decoder, end_ids
 from hyperscale.engines.sampling import check
-from hyperscale.engines.text import Decoder, end_ids
 from hyperscale.engines.vllm import versions
 from hyperscale.engines.vllm.arguments import DRAWS, check_method, engine_args
 from hyperscale.engines.vllm.starting import Checkpoint, start, stopped

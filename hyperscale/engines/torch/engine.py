@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from hyperscale.engines import passes
 from hyperscale.engines.base import Chain, Engine, Glimpse, Request, Sampling
-from hyperscale.engines.batch import Batch
 from hyperscale.engines.loading import check_config
 from hyperscale.engines.sampling import check
+from hyperscale.engines.torch import attention
+from hyperscale.engines.torch.batch import Batch
 from hyperscale.errors import EngineError
 from hyperscale.kv.formats import AUTO
 from hyperscale.methods.core.base import Method
@@ -53,7 +53,7 @@ class TorchEngine(Engine):
         check_config(model.config)
         self.model, self.tokenizer, self.method = model, tokenizer, method
         self.batch_size, self.device, self.name, self.kv_dtype = batch_size, torch.device(device), name, kv_dtype
-        passes.install(model)
+        attention.install(model)
         Batch(self, Sampling())  # refuses a method that cannot run here before any work is done
 
     def generate(
@@ -71,7 +71,7 @@ class TorchEngine(Engine):
         waiting = iter(requests)
         while True:
             # Neither mode may leak into the caller's code between two chains.
-            with torch.inference_mode(), passes.in_force(self.model):
+            with torch.inference_mode(), attention.in_force(self.model):
                 finished = batch.advance(waiting)
             if finished is None:
                 return

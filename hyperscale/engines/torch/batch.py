@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hyperscale.engines import passes
 from hyperscale.engines.base import Chain, Glimpse, Request, Sampling
-from hyperscale.engines.live import Live
+from hyperscale.engines.detokenize import Decoder, end_ids
+from hyperscale.engines.live_chain import Live
 from hyperscale.engines.sampling import draw, force
 from hyperscale.engines.steering import Steer
-from hyperscale.engines.text import Decoder, end_ids
+from hyperscale.engines.torch import attention
 from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.ledger import Ledger
 from hyperscale.kv.prefilled import Prompt
@@ -26,7 +26,7 @@ from hyperscale.methods.core.base import Entrant, Host, Step
 from hyperscale.utils import counter_rng
 
 if TYPE_CHECKING:
-    from hyperscale.engines.torch_engine import TorchEngine
+    from hyperscale.engines.torch.engine import TorchEngine
 
 _MULTIPLE = 16  # Rows of a decode batch: CPU matrix products round a row alike in every multiple of 8, not in others.
 
@@ -112,8 +112,8 @@ class Batch:
         n = len(self._live)
         self._state.begin(Step(self._table[1, :n], self.cache.lens[:, :n]))
         padded = self._table[:, : -(-n // _MULTIPLE) * _MULTIPLE, None]
-        current = passes.Decode(self._state, self.cache, observed=self._method.needs_attention)
-        return passes.forward(self._model, current, padded[0], padded[1])[:n]
+        current = attention.Decode(self._state, self.cache, observed=self._method.needs_attention)
+        return attention.forward(self._model, current, padded[0], padded[1])[:n]
 
     def _admit(self, waiting: Iterator[Request]) -> list[Tensor]:
         """Fill free slots; returns the logits after each admitted chain's prompt, (chains, vocabulary) per prompt."""
@@ -163,10 +163,10 @@ class Batch:
         return logits.expand(len(group), -1)
 
     def _prefill(self, ids: tuple[int, ...], limit: int) -> tuple[Prompt, Tensor, Ints]:
-        current = passes.Prefill(self._state, limit)
+        current = attention.Prefill(self._state, limit)
         tokens = torch.tensor([ids], device=self._device)
         positions = torch.arange(len(ids), device=self._device)[None]
-        logits = passes.forward(self._model, current, tokens, positions)
+        logits = attention.forward(self._model, current, tokens, positions)
         prompt = current.prompt()
         return prompt, logits, prompt.lens.cpu().numpy()
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from hyperscale.engines.base import Chain, Engine, Glimpse, Request, Sampling
-from hyperscale.engines.live import Finish, Live
+from hyperscale.engines.detokenize import Decoder, end_ids
+from hyperscale.engines.kvpress.session import Session
+from hyperscale.engines.live_chain import Finish, Live
 from hyperscale.engines.loading import check_config
-from hyperscale.engines.press_session import Session
 from hyperscale.engines.sampling import check, draw, force
 from hyperscale.engines.steering import Steer
-from hyperscale.engines.text import Decoder, end_ids
 from hyperscale.kv.ledger import Ledger
 from hyperscale.methods.kvpress.method import KVPress
 from hyperscale.utils import counter_rng

@@ -7,8 +7,8 @@ from time import perf_counter
 from typing import Literal
 
 from hyperscale.engines.base import Branch, Chain, Request
+from hyperscale.engines.detokenize import Decoder
 from hyperscale.engines.steering import Steer
-from hyperscale.engines.text import Decoder
 from hyperscale.kv.ledger import Ledger
 from hyperscale.kv.snapshot import Snapshot
 

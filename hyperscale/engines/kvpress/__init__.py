@@ -1,0 +1,1 @@
+"""Runs presses of kvpress through transformers."""

@@ -1,0 +1,1 @@
+"""The reference engine: PyTorch, on the CPU or one GPU."""
