@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from hyperscale.engines.vllm.paged import NEVER, Pool
+from hyperscale.engines.vllm.kernels.arguments import NEVER, Pool
 
 HEADS, GROUP, DIM, PAGE = 8, 5, 128, 32
 SCALE = DIM**-0.5

@@ -21,9 +21,16 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from hyperscale.engines.vllm import fa3, kernels_decode, kernels_delayed, kernels_plan, kernels_prefill, kernels_write
-from hyperscale.engines.vllm.kernels_update import decode_update
-from hyperscale.engines.vllm.paged import NEVER, Chunks, Decodes
+from hyperscale.engines.vllm.kernels import (
+    chunk_attention,
+    chunk_dms_expiry,
+    chunk_plan,
+    chunk_write,
+    decode_attention,
+    decode_fa3,
+)
+from hyperscale.engines.vllm.kernels.arguments import NEVER, Chunks, Decodes
+from hyperscale.engines.vllm.kernels.decode_update import decode_update
 
 DECODE_SHAPES = [(512, 64, 4, 5), (512, 64, 4, 3), (512, 32, 2, 5), (256, 32, 4, 5), (1024, 32, 4, 5)]
 PREFILL_SHAPES = [(128, 64, 8, 3), (128, 32, 8, 5), (64, 32, 4, 5), (64, 64, 4, 3)]
@@ -84,7 +91,7 @@ def decode(name: str, lens: Tensor, context: int, copy: float, sweep: bool) -> N
     grown = float((live.double().mean() - lens.double().mean()) / steps)
 
     def attend() -> None:
-        kernels_decode.decode_attention(queries, cache.pool, live, table, out, SCALE, longest)
+        decode_attention.decode_attention(queries, cache.pool, live, table, out, SCALE, longest)
 
     out.fill_(float("nan"))
     attend()
@@ -102,21 +109,21 @@ def decode(name: str, lens: Tensor, context: int, copy: float, sweep: bool) -> N
     print(f"  update {1e3 * spent:.1f} us a step; lists grow by {grown:.2f} entries a step (without eviction 1)")
     line("attention, triton", milliseconds(attend))
     for shape in DECODE_SHAPES if sweep else []:
-        given = kernels_decode.Shape(*shape)
+        given = decode_attention.Shape(*shape)
         line(
             f"  {shape}",
             milliseconds(
-                lambda given=given: kernels_decode.decode_attention(
+                lambda given=given: decode_attention.decode_attention(
                     queries, cache.pool, live, table, out, SCALE, longest, given
                 )
             ),
         )
-    if fa3.available():
+    if decode_fa3.available():
         starts = torch.arange(requests * HEADS + 1, dtype=torch.int32, device="cuda")
         theirs = torch.full_like(out, float("nan"))
 
         def flash() -> None:
-            fa3.decode_attention(queries, cache.pool, live, table, theirs, starts, SCALE, longest)
+            decode_fa3.decode_attention(queries, cache.pool, live, table, theirs, starts, SCALE, longest)
 
         flash()
         wrong = error(torch.stack([theirs[one] for one in lists]), expected)
@@ -165,28 +172,28 @@ class Prompt:
             found.append((slice(start, start + count), Chunks(self.cache.first_blocks, offsets, starts, count)))
         return found
 
-    def plan(self, part: slice, chunks: Chunks) -> kernels_plan.Plan:
+    def plan(self, part: slice, chunks: Chunks) -> chunk_plan.Plan:
         """Before the attention of a chunk."""
         tables = self.cache.tables
-        expiry = kernels_delayed.delayed_expiries(tables, 0, chunks, self.verdicts[part], self.window)
-        return kernels_plan.plan_chunks(tables, 0, chunks, expiry)
+        expiry = chunk_dms_expiry.delayed_expiries(tables, 0, chunks, self.verdicts[part], self.window)
+        return chunk_plan.plan_chunks(tables, 0, chunks, expiry)
 
     def attend(
-        self, part: slice, chunks: Chunks, plan: kernels_plan.Plan, shape: kernels_prefill.Shape | None = None
+        self, part: slice, chunks: Chunks, plan: chunk_plan.Plan, shape: chunk_attention.Shape | None = None
     ) -> None:
         """Its attention."""
         q, k, v = self.queries[part], self.keys[part], self.values[part]
-        kernels_prefill.prefill_attention(
+        chunk_attention.prefill_attention(
             self.cache.tables, self.cache.pool, 0, chunks, plan, q, k, v, self.out[part], SCALE, shape
         )
 
-    def write(self, part: slice, chunks: Chunks, plan: kernels_plan.Plan) -> None:
+    def write(self, part: slice, chunks: Chunks, plan: chunk_plan.Plan) -> None:
         """After it."""
-        kernels_write.write_survivors(
+        chunk_write.write_survivors(
             self.cache.tables, self.cache.pool, 0, chunks, plan, self.keys[part], self.values[part]
         )
 
-    def run(self, steps: list[tuple[slice, Chunks]], shape: kernels_prefill.Shape | None = None) -> None:
+    def run(self, steps: list[tuple[slice, Chunks]], shape: chunk_attention.Shape | None = None) -> None:
         """The whole prefill."""
         for part, chunks in steps:
             plan = self.plan(part, chunks)
@@ -246,7 +253,7 @@ def prefill(tokens: int, sizes: list[int], sweep: bool) -> None:
             what = f"{name}, chunks of {size}"
             print(f"  {what:<32} {ms:8.3f} ms {dense / ms:5.2f}x dense; {kept:.1%} kept; error {wrong:.1e}", flush=True)
         for shape in PREFILL_SHAPES if sweep else []:
-            given = kernels_prefill.Shape(*shape)
+            given = chunk_attention.Shape(*shape)
             ms = milliseconds(lambda p=prompt, s=steps, g=given: p.run(s, g), before=restore)
             print(f"    {shape!s:<30} {ms:8.3f} ms {dense / ms:5.2f}x dense", flush=True)
         last_chunk(prompt, steps)

@@ -8,8 +8,8 @@ from importlib.resources import files
 
 from hyperscale import config, methods, preparation
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.vllm import occupancy
-from hyperscale.engines.vllm.engine import VllmEngine
+from hyperscale.engines.vllm.harness import occupancy
+from hyperscale.engines.vllm.harness.engine import VllmEngine
 from hyperscale.models.registry import shape_of
 
 

@@ -104,7 +104,7 @@ class Session:
 
     def entries(self) -> int:
         """Entries that a decode step reads, over all layers and heads."""
-        from hyperscale.engines.vllm.worker import Slots
+        from hyperscale.engines.vllm.worker.slots import Slots
 
         if (worker := Slots.current) is not None:
             slots = [place.slot for name, place in worker._places.items() if name in self.scheduler.requests]

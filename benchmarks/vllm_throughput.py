@@ -69,7 +69,8 @@ def start(asked: argparse.Namespace, folder: str, longest: int) -> Any:
     }
     options = ENGINES[asked.worker]
     if options is not None:
-        from hyperscale.engines.vllm.plugin import architecture, register
+        from hyperscale.engines.vllm.families import architecture
+        from hyperscale.engines.vllm.plugin.register import register
 
         register()  # also where the package is on the path only, and vLLM finds no entry point
         chosen = options | {"cr": asked.cr, "window": asked.window} if options["rule"] == "hashed" else options

@@ -186,7 +186,7 @@ def prepare(config: RunConfig, stage: Callable[[str], None], folder: Path | None
     docs = [task.docs(config.limit, config.data.get(task.name)) for task in loaded]
     config = _placed(config)
     if config.engine == "vllm":  # before the first arm has run for hours, not when its turn comes
-        from hyperscale.engines.vllm.arguments import check_method
+        from hyperscale.engines.vllm.harness.engine_args import check_method
 
         for method in created.values():
             check_method(method, config.device)

@@ -7,7 +7,7 @@ from hyperscale.preparation import PreparedRun
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import Engine
-    from hyperscale.engines.vllm.engine import VllmEngine
+    from hyperscale.engines.vllm.harness.engine import VllmEngine
 
 
 class Weights:
@@ -52,7 +52,7 @@ class Weights:
 
     def _in_vllm(self, run: PreparedRun, arm: Arm) -> "VllmEngine":
         """The vLLM engine with the weights and the method of an arm; it holds them itself."""
-        from hyperscale.engines.vllm.engine import VllmEngine
+        from hyperscale.engines.vllm.harness.engine import VllmEngine
 
         if self._vllm is None or self._vllm[0] != arm:
             self.close()

@@ -10,16 +10,16 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
-from hyperscale.engines.vllm import (
-    kernels_decode,
-    kernels_delayed,
-    kernels_plan,
-    kernels_prefill,
-    kernels_seen,
-    kernels_update,
-    kernels_write,
+from hyperscale.engines.vllm.kernels import (
+    chunk_attention,
+    chunk_dms_expiry,
+    chunk_plan,
+    chunk_reads,
+    chunk_write,
+    decode_attention,
+    decode_update,
 )
-from hyperscale.engines.vllm.paged import Chunks, Decodes, Pool
+from hyperscale.engines.vllm.kernels.arguments import Chunks, Decodes, Pool
 
 
 class Hopper:
@@ -68,16 +68,16 @@ def every_kernel(dtype, heads, group, dim, page):
     live, table = ints(requests, heads), ints(requests, heads, most)
     rows = Decodes(first, positions)
     new = (k[:requests], k[:requests], live, table)
-    kernels_update.decode_update(tables, pool, 2, rows, *new, verdicts=verdicts[:requests], window=16)
-    kernels_update.decode_update(tables, pool, 2, rows, *new, born=positions)
+    decode_update.decode_update(tables, pool, 2, rows, *new, verdicts=verdicts[:requests], window=16)
+    decode_update.decode_update(tables, pool, 2, rows, *new, born=positions)
     folded = q[:requests].unflatten(1, (heads, group))
-    kernels_decode.decode_attention(folded, pool, live, table, torch.empty_like(folded), 0.1, 2048)
+    decode_attention.decode_attention(folded, pool, live, table, torch.empty_like(folded), 0.1, 2048)
     chunks = Chunks(first, ints(requests + 1), positions, 64)
-    expiry = kernels_delayed.delayed_expiries(tables, 2, chunks, verdicts, 16)
-    plan = kernels_plan.plan_chunks(tables, 2, chunks, expiry)
-    kernels_seen.seen(tables, 2, chunks, plan, positions)
-    kernels_prefill.prefill_attention(tables, pool, 2, chunks, plan, q, k, k, torch.empty_like(q), 0.1)
-    kernels_write.write_survivors(tables, pool, 2, chunks, plan, k, k)
+    expiry = chunk_dms_expiry.delayed_expiries(tables, 2, chunks, verdicts, 16)
+    plan = chunk_plan.plan_chunks(tables, 2, chunks, expiry)
+    chunk_reads.seen(tables, 2, chunks, plan, positions)
+    chunk_attention.prefill_attention(tables, pool, 2, chunks, plan, q, k, k, torch.empty_like(q), 0.1)
+    chunk_write.write_survivors(tables, pool, 2, chunks, plan, k, k)
 
 
 if __name__ == "__main__":

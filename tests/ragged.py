@@ -2,8 +2,8 @@
 
 import torch
 
-from hyperscale.engines.vllm.lists import NEVER
-from hyperscale.engines.vllm.rules import Rule
+from hyperscale.engines.vllm.protocol import NEVER
+from hyperscale.engines.vllm.worker.rule import Rule
 
 
 class TensorPages:

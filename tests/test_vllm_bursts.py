@@ -28,13 +28,14 @@ def reference(layer, hidden):
 def test_superblocks_return_in_mid_decode(tmp_path, monkeypatch):
     from vllm import SamplingParams
 
-    from hyperscale.engines.vllm import occupancy, worker
-    from hyperscale.engines.vllm.plugin import architecture
+    from hyperscale.engines.vllm.families import architecture
+    from hyperscale.engines.vllm.harness import occupancy
+    from hyperscale.engines.vllm.worker import slots
 
     def make(lists, options, first_head, all_heads):
         return anything(lists, options, lambda key, layer, head, position: expiry(layer, head, position))
 
-    monkeypatch.setattr(worker, "make", make)
+    monkeypatch.setattr(slots, "make", make)
     model = vllm_checkpoints.write(tmp_path, "qwen3", source="")
     mine = {"architectures": [architecture("qwen3")]}
     rule = {"hyperscale": {"rule": "none"}}

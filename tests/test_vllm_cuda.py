@@ -31,9 +31,9 @@ HOW = {"whole": {}, "chunks": CHUNKS, "preempted": {**TIGHT, **CHUNKS}}
 
 @pytest.fixture(autouse=True)
 def _on_cuda(monkeypatch):
-    from hyperscale.engines.vllm import backends
+    from hyperscale.engines.vllm.backends import select
 
-    monkeypatch.setattr(backends, "device", lambda: "cuda")
+    monkeypatch.setattr(select, "device", lambda: "cuda")
     if NEWER:
         from vllm.platforms import current_platform
 
@@ -50,9 +50,9 @@ def generate(folder, new=NEW, **more):
     """Greedy outputs of vLLM for prompts of 1 to 90 tokens, and the number of preemptions."""
     from vllm import SamplingParams
 
-    from hyperscale.engines.vllm import occupancy
-    from hyperscale.engines.vllm.worker import Slots
-    from hyperscale.engines.vllm.worker_cuda import CudaWorker
+    from hyperscale.engines.vllm.harness import occupancy
+    from hyperscale.engines.vllm.worker.cuda import CudaWorker
+    from hyperscale.engines.vllm.worker.slots import Slots
 
     llm = start(folder, **(GPU | more))
     try:
@@ -88,7 +88,7 @@ def test_dms_equals_masked_attention(how, tmp_path):
 @slow
 @pytest.mark.parametrize("how", ["chunks", "preempted"])
 def test_window_equals_torch(how, tmp_path):
-    from hyperscale.engines.vllm.plugin import architecture
+    from hyperscale.engines.vllm.families import architecture
 
     model = vllm_checkpoints.write(tmp_path, "qwen3", source="")
     mine = {"architectures": [architecture("qwen3")]}
@@ -108,7 +108,7 @@ def test_window_equals_torch(how, tmp_path):
 @slow
 def test_nothing_evicted_and_hashed_verdicts(tmp_path):
     """Without eviction costs are a dense cache's; with verdicts by hash a given part of old entries stays."""
-    from hyperscale.engines.vllm.plugin import architecture
+    from hyperscale.engines.vllm.families import architecture
 
     vllm_checkpoints.write(tmp_path, "qwen3", source="")
     mine = {"architectures": [architecture("qwen3")]}
@@ -150,8 +150,8 @@ def test_what_the_kernels_cannot_do_is_refused_at_start(case, tmp_path):
 
 
 def test_a_report_waits_where_it_is_read():
-    from hyperscale.engines.vllm.messages import Report
-    from hyperscale.engines.vllm.worker import Ran
+    from hyperscale.engines.vllm.plugin.messages import Report
+    from hyperscale.engines.vllm.protocol import Ran
 
     asked = []
     ran = {"a": Ran(1, 7, 3, (5,))}
@@ -165,9 +165,9 @@ def test_a_report_waits_where_it_is_read():
 def test_attention_splits_graphs(tmp_path):
     from vllm.config import CompilationConfig
 
-    from hyperscale.engines.vllm.backend_cuda import CudaRaggedBuilder
+    from hyperscale.engines.vllm.backends.cuda import CudaRaggedBuilder
     from hyperscale.engines.vllm.options import Options
-    from hyperscale.engines.vllm.startup import OPERATOR
+    from hyperscale.engines.vllm.plugin.startup import OPERATOR
 
     vllm_checkpoints.write(tmp_path, "qwen3")
     stop(start(tmp_path, **GPU))

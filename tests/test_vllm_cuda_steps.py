@@ -8,14 +8,14 @@ import torch
 from interpreted import DEVICE, MARKS
 from vllm_engines import needs_vllm
 
-from hyperscale.engines.vllm.book import Demand, Grant
-from hyperscale.engines.vllm.lists import Lists
+from hyperscale.engines.vllm.kernels.arguments import Pool
 from hyperscale.engines.vllm.options import Options
-from hyperscale.engines.vllm.paged import Pool
-from hyperscale.engines.vllm.rules import make
-from hyperscale.engines.vllm.staging import StagedLists
-from hyperscale.engines.vllm.worker import Slots
-from hyperscale.engines.vllm.worker_cuda import CudaWorker
+from hyperscale.engines.vllm.protocol import Demand, Grant
+from hyperscale.engines.vllm.worker.cuda import CudaWorker
+from hyperscale.engines.vllm.worker.rules import make
+from hyperscale.engines.vllm.worker.slots import Slots
+from hyperscale.engines.vllm.worker.staged_tables import StagedLists
+from hyperscale.engines.vllm.worker.tables import Lists
 
 pytestmark = [needs_vllm, *MARKS]
 LAYERS, HEADS, GROUP, DIM, PAGE = 2, 2, 2, 32, 32
@@ -27,7 +27,7 @@ class Engine:
     """One worker, and what vLLM's runner does for it with a step; tokens of a request are always the same."""
 
     def __init__(self, options):
-        from hyperscale.engines.vllm.backend_cuda import CudaRaggedBuilder, CudaRaggedImpl
+        from hyperscale.engines.vllm.backends.cuda import CudaRaggedBuilder, CudaRaggedImpl
 
         shape = {"layers": LAYERS, "heads": HEADS, "page_tokens": PAGE, "blocks": 30, "slots": 4, "max_tokens": 128}
         lists = StagedLists(**shape, device=DEVICE)
@@ -193,9 +193,9 @@ def test_staged_tables_end_as_the_others_do():
 
 
 def test_the_tables_leave_the_cache_what_fits():
-    from hyperscale.engines.vllm import hooks
-    from hyperscale.engines.vllm.spec import RaggedSpec
-    from hyperscale.engines.vllm.worker import tables
+    from hyperscale.engines.vllm.scheduler.cache_spec import RaggedSpec
+    from hyperscale.engines.vllm.worker.memory import share
+    from hyperscale.engines.vllm.worker.slots import tables
     from hyperscale.errors import EngineError
 
     model = SimpleNamespace(get_num_layers=lambda parallel: 4, max_model_len=4096)
@@ -209,13 +209,13 @@ def test_the_tables_leave_the_cache_what_fits():
         block_size=32, num_kv_heads=8, head_size=64, dtype=torch.bfloat16, options=Options(), chunk=512, rows=8
     )
     for memory in (5 << 20, 64 << 20, (1 << 30) + 12345):
-        taken = hooks.share(config, spec, memory)
+        taken = share(config, spec, memory)
         blocks = (memory - taken) // spec.page_size_bytes
         assert blocks * spec.page_size_bytes + tables(config, spec, StagedLists, blocks, "meta").nbytes <= memory
         more = (blocks + 1) * spec.page_size_bytes + tables(config, spec, StagedLists, blocks + 1, "meta").nbytes
         assert more > memory
     assert tables(config, spec, StagedLists, 7, "meta").nbytes == tables(config, spec, StagedLists, 7, "cpu").nbytes
     with pytest.raises(EngineError, match="lower --max-num-seqs or --max-model-len"):
-        hooks.share(config, spec, 1 << 16)
+        share(config, spec, 1 << 16)
     config.cache_config.kv_cache_memory_bytes = 1 << 20
-    assert hooks.share(config, spec, 1 << 20) == 0
+    assert share(config, spec, 1 << 20) == 0

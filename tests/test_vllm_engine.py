@@ -37,7 +37,7 @@ def tight(name, blocks=18):
 
 def preempting(engine):
     """Make sure that a run preempted, and that all blocks are free after it."""
-    from hyperscale.engines.vllm import occupancy
+    from hyperscale.engines.vllm.harness import occupancy
 
     seen = occupancy.watch(engine._engine)
 
@@ -53,7 +53,7 @@ def test_stock_equals_torch():
 
 
 def test_eviction_off_equals_stock():
-    from hyperscale.engines.vllm.plugin import architecture
+    from hyperscale.engines.vllm.families import architecture
 
     mine = {"hf_overrides": {"architectures": [architecture("qwen3")]}, "options": {"rule": "none"}}
     stock = vllm_chains("base", "vanilla", 1)
@@ -116,7 +116,7 @@ def test_stop_strings():
 
 
 def test_watching_changes_nothing():
-    from hyperscale.engines.vllm.engine import VllmEngine
+    from hyperscale.engines.vllm.harness.engine import VllmEngine
 
     glimpses = []
     engine = VllmEngine(path("dms8"), methods.create("dms", cr=8), batch_size=8)
@@ -141,7 +141,7 @@ def test_weights_that_are_not_there(tmp_path):
     import shutil
 
     shutil.copytree(path("dms8"), tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
-    from hyperscale.engines.vllm.engine import VllmEngine
+    from hyperscale.engines.vllm.harness.engine import VllmEngine
 
     with pytest.raises(EngineError, match="vLLM does not start: Cannot find any model weights"):
         VllmEngine(str(tmp_path / "model"), methods.create("dms", cr=8), batch_size=2)
@@ -151,7 +151,7 @@ def test_a_process_that_is_killed_is_an_error():
     """As the system kills one when memory runs out: vLLM's client would wait for it forever."""
     from multiprocessing import active_children
 
-    from hyperscale.engines.vllm.engine import VllmEngine
+    from hyperscale.engines.vllm.harness.engine import VllmEngine
 
     engine = VllmEngine(path("dms8"), methods.create("dms", cr=8), batch_size=2, own_process=True)
     try:
@@ -168,7 +168,7 @@ def test_a_process_that_is_killed_is_an_error():
 ORPHANED = """
 from multiprocessing import active_children
 from hyperscale import methods
-from hyperscale.engines.vllm.engine import VllmEngine
+from hyperscale.engines.vllm.harness.engine import VllmEngine
 
 if __name__ == "__main__":
     engine = VllmEngine({path!r}, methods.create("dms", cr=8), batch_size=2, own_process=True)

@@ -22,7 +22,7 @@ HOW = {
 
 
 def preempting(engine):
-    from hyperscale.engines.vllm import occupancy
+    from hyperscale.engines.vllm.harness import occupancy
 
     seen = occupancy.watch(engine._engine)
 
@@ -108,8 +108,8 @@ def test_the_default_engine():
 
 def test_nothing_waits_for_the_device():
     """Steps of prefill and decode, and reading their reports late, never make the host wait inside attention."""
-    from hyperscale.engines.vllm.engine import VllmEngine
-    from hyperscale.engines.vllm.worker import Slots
+    from hyperscale.engines.vllm.harness.engine import VllmEngine
+    from hyperscale.engines.vllm.worker.slots import Slots
 
     engine = VllmEngine(path("dms8"), methods.create("dms", cr=8), batch_size=8, **EAGER)
     try:
@@ -144,8 +144,8 @@ def _layer(engine):
 
 def test_the_memory_is_shared_out():
     """Cache, tables and weights stay within the part of the GPU that vLLM was given."""
-    from hyperscale.engines.vllm.engine import VllmEngine
-    from hyperscale.engines.vllm.worker import Slots
+    from hyperscale.engines.vllm.harness.engine import VllmEngine
+    from hyperscale.engines.vllm.worker.slots import Slots
 
     more = {**EAGER, "kv_cache_memory_bytes": None}
     free, total = torch.cuda.mem_get_info()

@@ -17,17 +17,17 @@ from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.torch import attention as torch_attention
 from hyperscale.engines.torch.engine import TorchEngine
-from hyperscale.engines.vllm import (
-    fa3,
-    kernels_decode,
-    kernels_delayed,
-    kernels_plan,
-    kernels_prefill,
-    kernels_seen,
-    kernels_update,
-    kernels_write,
+from hyperscale.engines.vllm.kernels import (
+    chunk_attention,
+    chunk_dms_expiry,
+    chunk_plan,
+    chunk_reads,
+    chunk_write,
+    decode_attention,
+    decode_fa3,
+    decode_update,
 )
-from hyperscale.engines.vllm.paged import Chunks, Decodes, Pool
+from hyperscale.engines.vllm.kernels.arguments import Chunks, Decodes, Pool
 from hyperscale.methods.core.dms_gate import GateConfig, alpha_logits
 
 pytestmark = MARKS
@@ -64,11 +64,11 @@ def decode(world, members, layer, window=None):
     live = wide[:, layer]
     table = torch.full((len(members), world.heads, world.tables.page_table.shape[-1]), -9, dtype=torch.int32)
     table = table.to(DEVICE)
-    kernels_update.decode_update(world.tables, pool, layer, rows, *tensors[1:], live, table, **rule)
+    decode_update.decode_update(world.tables, pool, layer, rows, *tensors[1:], live, table, **rule)
     queries = tensors[0].unflatten(1, (world.heads, world.group))
     out = torch.full_like(queries, float("nan"))
     longest = world.tables.page_table.shape[-1] * world.page
-    kernels_decode.decode_attention(queries, pool, live.contiguous(), table, out, SCALE, longest)
+    decode_attention.decode_attention(queries, pool, live.contiguous(), table, out, SCALE, longest)
     for i, r in enumerate(members):
         if r < 0:
             assert not bool(out[i].any() | live[i].any())
@@ -92,17 +92,17 @@ def chunk(world, members, sizes, layer, window=None):
     queries, keys, values = (world.gather(x, members, spans, layer) for x in (world.queries, world.keys, world.values))
     if world.window is not None:
         verdicts = world.verdicts(members, spans, layer)
-        expiry = kernels_delayed.delayed_expiries(world.tables, layer, chunks, verdicts, window)
+        expiry = chunk_dms_expiry.delayed_expiries(world.tables, layer, chunks, verdicts, window)
     else:
         expiry = torch.cat([world.expiry[r][a:b, layer] for r, (a, b) in zip(members, spans, strict=True)])
         expiry = expiry.T.to(torch.int32).contiguous().to(DEVICE)
-    plan = kernels_plan.plan_chunks(world.tables, layer, chunks, expiry)
+    plan = chunk_plan.plan_chunks(world.tables, layer, chunks, expiry)
     since = [a + (b - a) // 2 for a, b in spans]
-    seen = kernels_seen.seen(world.tables, layer, chunks, plan, ints(since))
+    seen = chunk_reads.seen(world.tables, layer, chunks, plan, ints(since))
     out = torch.full_like(queries, float("nan"))
     both = (keys, values)
-    kernels_prefill.prefill_attention(world.tables, pool, layer, chunks, plan, queries, *both, out, SCALE)
-    kernels_write.write_survivors(world.tables, pool, layer, chunks, plan, *both)
+    chunk_attention.prefill_attention(world.tables, pool, layer, chunks, plan, queries, *both, out, SCALE)
+    chunk_write.write_survivors(world.tables, pool, layer, chunks, plan, *both)
     for i, (r, (a, b)) in enumerate(zip(members, spans, strict=True)):
         part = slice(offsets[i], offsets[i + 1])
         close(out[part], world.attention(r, a, b, layer, SCALE), world.dtype)
@@ -210,9 +210,9 @@ def test_arguments_of_flash_attention():
     q, k, v = (world.gather(x, members, spans, 0) for x in (world.queries, world.keys, world.values))
     rows = Decodes(world.first_blocks(members), ints([21, 40]))
     verdicts = world.verdicts(members, spans, 0)
-    kernels_update.decode_update(world.tables, pool, 0, rows, k, v, live, table, verdicts=verdicts, window=4)
+    decode_update.decode_update(world.tables, pool, 0, rows, k, v, live, table, verdicts=verdicts, window=4)
     out = torch.zeros(2, 2, 3, world.dim, device=DEVICE)
-    given = fa3.arguments(q.unflatten(1, (2, 3)), pool, live, table, out, ints(range(9)), SCALE, 64)
+    given = decode_fa3.arguments(q.unflatten(1, (2, 3)), pool, live, table, out, ints(range(9)), SCALE, 64)
     starts, keys, values = given["cu_seqlens_q"].tolist(), given["k"], given["v"]
     assert given["out"].data_ptr() == out.data_ptr()
     for sequence, length in enumerate(given["seqused_k"].tolist()):
@@ -245,16 +245,16 @@ class Paged:
             block_table = torch.zeros_like(tables.page_table[:1, 0])
             rows = Decodes(first, ints([self.start]))
             gate = {"verdicts": verdicts, "window": world.window}
-            kernels_update.decode_update(tables, pool, layer, rows, k, v, live, block_table, **gate)
+            decode_update.decode_update(tables, pool, layer, rows, k, v, live, block_table, **gate)
             shape = (1, world.heads, world.group, world.dim)
-            kernels_decode.decode_attention(q.view(shape), pool, live, block_table, out.view(shape), scale, 500)
+            decode_attention.decode_attention(q.view(shape), pool, live, block_table, out.view(shape), scale, 500)
             self.live += int(live.sum())
         else:
             chunks = Chunks(first, ints([0, tokens]), ints([self.start]), tokens)
-            expiry = kernels_delayed.delayed_expiries(tables, layer, chunks, verdicts, world.window)
-            plan = kernels_plan.plan_chunks(tables, layer, chunks, expiry)
-            kernels_prefill.prefill_attention(tables, pool, layer, chunks, plan, q, k, v, out, scale)
-            kernels_write.write_survivors(tables, pool, layer, chunks, plan, k, v)
+            expiry = chunk_dms_expiry.delayed_expiries(tables, layer, chunks, verdicts, world.window)
+            plan = chunk_plan.plan_chunks(tables, layer, chunks, expiry)
+            chunk_attention.prefill_attention(tables, pool, layer, chunks, plan, q, k, v, out, scale)
+            chunk_write.write_survivors(tables, pool, layer, chunks, plan, k, v)
         return out[None].cpu()
 
 

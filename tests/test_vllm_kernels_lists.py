@@ -3,20 +3,20 @@
 import torch
 from interpreted import DEVICE, MARKS
 
-from hyperscale.engines.vllm import (
-    kernels_decode,
-    kernels_delayed,
-    kernels_plan,
-    kernels_prefill,
-    kernels_seen,
-    kernels_update,
-    kernels_write,
-    rules,
+from hyperscale.engines.vllm.kernels import (
+    chunk_attention,
+    chunk_dms_expiry,
+    chunk_plan,
+    chunk_reads,
+    chunk_write,
+    decode_attention,
+    decode_update,
 )
-from hyperscale.engines.vllm.lists import Lists
+from hyperscale.engines.vllm.kernels.arguments import Chunks, Decodes, Pool
 from hyperscale.engines.vllm.options import Options
-from hyperscale.engines.vllm.paged import Chunks, Decodes, Pool
-from hyperscale.engines.vllm.ragged import Ragged
+from hyperscale.engines.vllm.worker import rule, rules
+from hyperscale.engines.vllm.worker.reference_attention import Ragged
+from hyperscale.engines.vllm.worker.tables import Lists
 
 LAYERS, HEADS, GROUP, DIM, PAGE, SCALE = 2, 2, 2, 32, 16, 0.2
 BLOCKS = torch.tensor([3, 9], dtype=torch.int32)  # first superblock of each request
@@ -62,16 +62,16 @@ def kernels(lists, cache, layer, at, count, q, k, v, verdicts, window):
     if count == 1:
         live, table = torch.zeros(2, HEADS, **of), torch.zeros(2, HEADS, lists.page_table.shape[-1], **of)
         rows = Decodes(first, starts)
-        kernels_update.decode_update(lists, pool, layer, rows, k, v, live, table, verdicts=verdicts, window=window)
+        decode_update.decode_update(lists, pool, layer, rows, k, v, live, table, verdicts=verdicts, window=window)
         shape = (2, HEADS, GROUP, DIM)
-        kernels_decode.decode_attention(q.view(shape), pool, live, table, out.view(shape), SCALE, 100)
+        decode_attention.decode_attention(q.view(shape), pool, live, table, out.view(shape), SCALE, 100)
         return out.cpu(), live.sum(1).cpu()
     chunks = Chunks(first, torch.tensor([0, count, 2 * count], **of), starts, count)
-    expiry = kernels_delayed.delayed_expiries(lists, layer, chunks, verdicts, window)
-    plan = kernels_plan.plan_chunks(lists, layer, chunks, expiry)
-    seen = kernels_seen.seen(lists, layer, chunks, plan, starts.int())
-    kernels_prefill.prefill_attention(lists, pool, layer, chunks, plan, q, k, v, out, SCALE)
-    kernels_write.write_survivors(lists, pool, layer, chunks, plan, k, v)
+    expiry = chunk_dms_expiry.delayed_expiries(lists, layer, chunks, verdicts, window)
+    plan = chunk_plan.plan_chunks(lists, layer, chunks, expiry)
+    seen = chunk_reads.seen(lists, layer, chunks, plan, starts.int())
+    chunk_attention.prefill_attention(lists, pool, layer, chunks, plan, q, k, v, out, SCALE)
+    chunk_write.write_survivors(lists, pool, layer, chunks, plan, k, v)
     return out.cpu(), seen.sum(0).cpu()
 
 
@@ -80,12 +80,12 @@ def mechanism(ragged, layer, at, count, q, k, v, verdicts):
     lists, grouped = ragged.lists, q.view(-1, HEADS, GROUP, DIM)
     slots = lists.slot_of_block[BLOCKS.long()].long()
     if count == 1:
-        rows = rules.Rows(layer, slots, torch.full((2,), at), lists.lens[slots, layer].long(), verdicts)
+        rows = rule.Rows(layer, slots, torch.full((2,), at), lists.lens[slots, layer].long(), verdicts)
         out = ragged.decode(rows, grouped, k, v, SCALE)
         return out.flatten(1, 2), lists.lens[slots, layer].sum(1)
     outs, counts = [], []
     for slot, part in zip(slots.tolist(), (slice(0, count), slice(count, None)), strict=True):
-        span = rules.Span(layer, slot, at, at + count, verdicts[part])
+        span = rule.Span(layer, slot, at, at + count, verdicts[part])
         out, seen = ragged.chunk(span, grouped[part], k[part], v[part], SCALE)
         outs.append(out.flatten(1, 2))
         counts.append(seen)

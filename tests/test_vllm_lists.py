@@ -8,12 +8,13 @@ import pytest
 import torch
 from ragged import TensorPages, anything, check_pages
 
-from hyperscale.engines.vllm.book import Book, Demand
-from hyperscale.engines.vllm.lists import NEVER, Lists
 from hyperscale.engines.vllm.options import Options
-from hyperscale.engines.vllm.ragged import Ragged
-from hyperscale.engines.vllm.rules import Rows, Span
-from hyperscale.engines.vllm.worker import Step, Worker
+from hyperscale.engines.vllm.protocol import NEVER, Demand
+from hyperscale.engines.vllm.scheduler.superblocks import Book
+from hyperscale.engines.vllm.worker.reference_attention import Ragged
+from hyperscale.engines.vllm.worker.rule import Rows, Span
+from hyperscale.engines.vllm.worker.slots import Step, Worker
+from hyperscale.engines.vllm.worker.tables import Lists
 
 N, DIM, GROUP = 4, 8, 2
 

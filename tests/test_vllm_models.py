@@ -243,7 +243,7 @@ def test_what_cannot_work_is_refused_at_start(case, tmp_path):
 
 
 def test_gates_are_needed(tmp_path):
-    from hyperscale.engines.vllm.plugin import architecture
+    from hyperscale.engines.vllm.families import architecture
 
     vllm_checkpoints.write(tmp_path, "qwen3", source="")
     with pytest.raises(Exception, match="no dms_window_size"):

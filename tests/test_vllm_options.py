@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from hyperscale import methods
-from hyperscale.engines.vllm.arguments import engine_args
+from hyperscale.engines.vllm.harness.engine_args import engine_args
 from hyperscale.engines.vllm.options import Options
 from hyperscale.errors import EngineError
 

@@ -64,7 +64,7 @@ def test_a_run_gives_what_the_torch_engine_gives(call, tmp_path):
 @needs_vllm
 @pytest.mark.parametrize("error", [RuntimeError("a kernel failed"), MemoryError("out of memory")])
 def test_a_crash_is_one_line_and_the_run_resumes(call, tmp_path, monkeypatch, error):
-    from hyperscale.engines.vllm.worker import Worker
+    from hyperscale.engines.vllm.worker.slots import Worker
 
     arguments = (*RUN, "--method", "dms", "--engine", "vllm", "--batch-size", "2", "--out", tmp_path / "run")
     steps, report = itertools.count(), Worker.report
@@ -112,7 +112,7 @@ def test_a_vllm_that_nobody_has_tried_is_refused(monkeypatch):
 @needs_vllm
 def test_methods_without_a_rule_here_are_refused():
     from hyperscale import methods
-    from hyperscale.engines.vllm.arguments import check_method
+    from hyperscale.engines.vllm.harness.engine_args import check_method
 
     with pytest.raises(ConfigError, match="tova does not run in vLLM"):
         config.resolve(config.make({"engine": "vllm", "methods": ["vanilla", "tova"]}))
@@ -123,7 +123,7 @@ def test_methods_without_a_rule_here_are_refused():
 @needs_vllm
 def test_settings_without_a_rule_here_are_refused_before_anything_runs(call, tmp_path):
     from hyperscale import methods
-    from hyperscale.engines.vllm.arguments import check_method
+    from hyperscale.engines.vllm.harness.engine_args import check_method
 
     arguments = (*RUN, "--method", "vanilla,window", "--no-pin-prompt", "--engine", "vllm", "--out", tmp_path / "run")
     code, _, err = call(*arguments)

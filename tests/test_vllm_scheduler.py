@@ -9,11 +9,12 @@ import vllm_checkpoints
 from ragged import TensorPages, anything, check_pages
 from vllm_engines import needs_vllm
 
-from hyperscale.engines.vllm.lists import NEVER, Lists
 from hyperscale.engines.vllm.options import Options
-from hyperscale.engines.vllm.ragged import Ragged
-from hyperscale.engines.vllm.rules import Rows, Span
-from hyperscale.engines.vllm.worker import Step, Worker
+from hyperscale.engines.vllm.protocol import NEVER
+from hyperscale.engines.vllm.worker.reference_attention import Ragged
+from hyperscale.engines.vllm.worker.rule import Rows, Span
+from hyperscale.engines.vllm.worker.slots import Step, Worker
+from hyperscale.engines.vllm.worker.tables import Lists
 
 pytestmark = needs_vllm
 LAYERS, HEADS, N, LENGTH = 2, 2, 32, 512
@@ -22,9 +23,9 @@ LAYERS, HEADS, N, LENGTH = 2, 2, 32, 512
 def make_config(folder, batched, admission):
     from vllm import EngineArgs
 
-    from hyperscale.engines.vllm import plugin
+    from hyperscale.engines.vllm.plugin import register
 
-    plugin.register()
+    register.register()
     return EngineArgs(
         str(folder),
         dtype="float32",
@@ -43,7 +44,7 @@ def make_scheduler(config, blocks, options, asynchronous):
     from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheGroupSpec
     from vllm.v1.structured_output import StructuredOutputManager
 
-    from hyperscale.engines.vllm.spec import RaggedSpec
+    from hyperscale.engines.vllm.scheduler.cache_spec import RaggedSpec
 
     config.scheduler_config.async_scheduling = asynchronous
     spec = RaggedSpec(
@@ -86,7 +87,7 @@ class Runner:
         """Execute a scheduler's output; returns what vLLM's runner would."""
         from vllm.v1.outputs import KVConnectorOutput, ModelRunnerOutput
 
-        from hyperscale.engines.vllm.messages import Report
+        from hyperscale.engines.vllm.plugin.messages import Report
 
         news = step.kv_connector_metadata
         done = {}
@@ -178,7 +179,7 @@ def test_all_tokens_come_and_all_blocks_go_back(asynchronous, blocks, batched, a
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_bound_that_is_too_low_is_noticed(asynchronous, tmp_path, monkeypatch):
-    from hyperscale.engines.vllm.book import Book
+    from hyperscale.engines.vllm.scheduler.superblocks import Book
 
     needed = Book.needed
     monkeypatch.setattr(Book, "needed", lambda self, holding, tokens: max(needed(self, holding, tokens) - 1, 1))

@@ -53,7 +53,7 @@ def torch_chains(name, method, cr, params=(), sampling=GREEDY, count=2, length=L
 
 def vllm_chains(name, method, cr, params=(), sampling=GREEDY, count=2, length=LENGTH, seen=None, **more):
     """What the vLLM engine makes of them; ``seen`` is called with the engine before and after."""
-    from hyperscale.engines.vllm.engine import VllmEngine
+    from hyperscale.engines.vllm.harness.engine import VllmEngine
 
     made = methods.create(method, cr=cr, **dict(params))
     engine = VllmEngine(path(name), made, batch_size=more.pop("batch_size", 8), **more)

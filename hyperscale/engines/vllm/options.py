@@ -128,3 +128,6 @@ def budget(options: Options, prompt: int, new_tokens: int, length: int) -> int:
     """Most live entries of a pinned rule's list when the sequence has ``length`` tokens."""
     least = floor(options, prompt, new_tokens)
     return least if options.share == "fixed" else max(least, ceil(length / options.cr))
+
+
+DRAWS = "hyperscale_draw"

@@ -1,0 +1,1 @@
+"""The engine that `hyperscale run --engine vllm` uses."""

@@ -1,0 +1,121 @@
+"""What vLLM is started with: the model class, the rule, and memory."""
+
+import os
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from hyperscale.engines.vllm.families import FAMILIES, architecture
+from hyperscale.engines.vllm.options import KEY, PAGE_TOKENS
+from hyperscale.engines.vllm.versions import METHODS
+from hyperscale.errors import MethodError, ModelError
+from hyperscale.methods.core.base import Method
+
+"""Where a request's settings for `hyperscale.engines.vllm.harness.logits_processor` stand in
+``SamplingParams.extra_args``."""
+
+
+def check_method(method: Method, device: str = "cpu") -> None:
+    """Refuse methods that have no expiry rule here, and settings that theirs does not know.
+
+    Args:
+        method: The method.
+        device: "cpu" or "cuda".
+
+    Raises:
+        MethodError: It is one.
+    """
+    if method.name not in METHODS:
+        raise MethodError(
+            f"{method.name} does not run in vLLM, which runs {', '.join(METHODS)}: leave --engine vllm out"
+        )
+    if not getattr(method, "pin_prompt", True):
+        raise MethodError(f"{method.name} keeps the whole prompt in vLLM: leave pin_prompt or --engine vllm out")
+    if method.name == "random" and device == "cuda":
+        raise MethodError("random draws its victims on the host, which would stop a GPU at every layer: --device cpu")
+
+
+def engine_args(
+    path: str,
+    method: Method,
+    *,
+    batch_size: int,
+    device: str,
+    dtype: str,
+    vocabulary: int,
+    longest: int | None = None,
+    gpu_memory: float = 0.9,
+) -> dict[str, Any]:
+    """Arguments of vLLM's ``EngineArgs`` for a checkpoint and a method.
+
+    Args:
+        path: A folder or a hub id.
+        method: The method; vanilla runs vLLM's own model and cache.
+        batch_size: Most requests at once.
+        device: "cpu" or "cuda".
+        dtype: Of weights and cache.
+        vocabulary: Rows of the output layer that are tokens.
+        longest: Most tokens of a request, its prompt included; the model's limit if less or None.
+        gpu_memory: Part of a GPU's memory that vLLM takes.
+
+    Raises:
+        MethodError: The method does not run here.
+        ModelError: Nor does the model.
+    """
+    from transformers import AutoConfig
+
+    check_method(method, device)
+    config = AutoConfig.from_pretrained(path)
+    family = getattr(config, "model_type", "")
+    if family not in FAMILIES:
+        raise ModelError(f"models of type {family!r} do not run in vLLM here; those that do: {', '.join(FAMILIES)}")
+    ragged = method.name != "vanilla"
+    options: dict[str, Any] = {"vocabulary": vocabulary if vocabulary < config.vocab_size else 0, "rule": "none"}
+    if ragged:
+        params = method.params()
+        options |= {"rule": method.name, "cr": method.cr}
+        if method.name != "dms":
+            options |= {"recent": params["recent"], "share": params["rule"]}
+    length = min(longest or config.max_position_embeddings, config.max_position_embeddings)
+    args: dict[str, Any] = {
+        "model": path,
+        "tokenizer": path,
+        "dtype": dtype,
+        "hf_overrides": {"architectures": [architecture(family, ragged=ragged)]},
+        "additional_config": {KEY: options},
+        "max_num_seqs": batch_size,
+        "max_model_len": length,
+        "block_size": PAGE_TOKENS,
+        "enable_prefix_caching": False,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+        "seed": 0,
+    }
+    if device == "cpu":
+        args |= {"logits_processors": ["hyperscale.engines.vllm.harness.logits_processor:Draws"]}
+        args |= {"enforce_eager": True, **_space(config, batch_size, dtype, length)}
+    else:
+        args["gpu_memory_utilization"] = gpu_memory
+    return args
+
+
+def _space(config: Any, batch_size: int, dtype: str, length: int) -> dict[str, int]:
+    """Cache for a full batch of the longest requests, and at most half of what memory is free.
+
+    Each has a block in advance (`hyperscale.engines.vllm.scheduler.superblocks`), and vLLM keeps one as its null block.
+    """
+    if os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+        return {}
+    heads = config.num_key_value_heads
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    width = 4 if dtype == "float32" else 2
+    blocks = batch_size * (ceil(length / PAGE_TOKENS) + 1) + 1
+    wanted = blocks * PAGE_TOKENS * config.num_hidden_layers * heads * 2 * dim * width
+    return {"kv_cache_memory_bytes": min(wanted, _free_memory() // 2)}
+
+
+def _free_memory() -> int:
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 4 << 30

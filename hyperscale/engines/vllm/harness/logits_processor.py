@@ -1,0 +1,50 @@
+"""The harness's own draws inside vLLM, on the CPU: a chain's tokens are those that the torch engine would draw.
+
+vLLM's seeded requests fail on the CPU where prompts are prefilled in chunks. So requests are greedy to vLLM, and a
+logits processor leaves it one token to choose: the one that `hyperscale.engines.sampling` draws with the noise of
+(seed, problem, chain, step), whatever the batch, and also where a preempted request goes on.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
+
+from hyperscale.engines.base import Sampling
+from hyperscale.engines.sampling import draw
+from hyperscale.engines.vllm.options import DRAWS
+
+
+class Draws(AdapterLogitsProcessor):
+    """See the module."""
+
+    def is_argmax_invariant(self) -> bool:
+        """It decides what the most probable token is."""
+        return False
+
+    def new_req_logits_processor(self, params: Any) -> Callable[[Sequence[int], Tensor], Tensor] | None:
+        """The processor of a request; None for one that brings no settings."""
+        settings = (params.extra_args or {}).get(DRAWS)
+        if settings is None:
+            return None
+        sampling = Sampling(settings["temperature"], settings["top_p"])
+        return partial(_choose, sampling, torch.tensor([settings["key"]]), settings["vocabulary"])
+
+
+def _choose(sampling: Sampling, key: Tensor, vocabulary: int, drawn: Sequence[int], logits: Tensor) -> Tensor:
+    """Logits with the drawn token alone above minus infinity.
+
+    Args:
+        sampling: Temperature and top-p.
+        key: (1,) int64, the chain's noise key.
+        vocabulary: Rows that are tokens.
+        drawn: The tokens so far.
+        logits: (rows of the output layer,).
+    """
+    token, _ = draw(logits[None, :vocabulary], key, torch.tensor([len(drawn)]), sampling)
+    chosen = torch.full_like(logits, float("-inf"))
+    chosen[token] = 0.0
+    return chosen

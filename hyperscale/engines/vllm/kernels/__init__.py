@@ -1,0 +1,1 @@
+"""Triton kernels; their names say decode or chunk (of a prompt) first."""

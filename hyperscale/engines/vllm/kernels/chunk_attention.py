@@ -1,0 +1,237 @@
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+# ruff: noqa: ANN001, ANN202
+"""Attention of chunks to what is stored and to themselves, honouring expiries.
+
+A tile of queries reads three kinds of keys: the list's entries (masked by expiry), the chunk's tokens that outlive it
+(masked by order alone) and those that do not. The latter are visible for a short while only, so of them a tile reads
+the blocks from the first that has not wholly expired to the last that is not wholly in its future. At a compression of
+CR the work on a chunk of n tokens is therefore about n^2 / (2 CR) + n w and not n^2 / 2.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from hyperscale.engines.vllm.kernels.arguments import Chunks, Pool, Tables
+from hyperscale.engines.vllm.kernels.chunk_plan import LATEST, Plan
+from hyperscale.engines.vllm.kernels.common import softmax_block
+
+
+class Shape(NamedTuple):
+    """How a launch of the attention kernel is cut.
+
+    Attributes:
+        rows: Queries of a program: tokens times the query heads of a KV head; lanes are idle if that is no divisor.
+        block: Keys of a step of its loops; divides `LATEST`.
+        warps: Of a program.
+        stages: Of the loops' software pipeline. Keys are loaded by index, and each of the two loads takes its share:
+            with less than 5 the keys of a step are asked for only when the step before it has ended.
+    """
+
+    rows: int
+    block: int
+    warps: int
+    stages: int
+
+    @classmethod
+    def of(cls, dtype: torch.dtype, dim: int) -> "Shape":
+        """The usual one. Products in float32 are unrolled scalar code: larger tiles take minutes to compile."""
+        if dtype == torch.float32:
+            return cls(32, 32 if dim <= 128 else 16, 4, 1)
+        return cls(128, 64 if dim <= 128 else 32, 8, 5)
+
+
+@triton.jit(do_not_specialize=["layer", "tokens", "blocks"])
+def _attend(
+    queries,
+    query_stride,
+    new_keys,
+    new_values,
+    token_stride,
+    head_stride,
+    keys,
+    values,
+    page_stride,
+    first_blocks,
+    first_stride,
+    offsets,
+    starts,
+    slot_of_block,
+    page_table,
+    table_pages,
+    expiry,
+    chunk_expiry,
+    lasting,
+    passing,
+    ranks,
+    latest,
+    held_in,
+    out,
+    out_stride,
+    scale,
+    layer,
+    layers,
+    heads,
+    tokens,
+    blocks,
+    N: tl.constexpr,
+    D: tl.constexpr,
+    G: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    LATEST: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    TILE: tl.constexpr = ROWS // G  # tokens
+    row, head = tl.program_id(2), tl.program_id(1)
+    tile = tl.num_programs(0) - 1 - tl.program_id(0)  # the last tiles have most to do
+    base = tl.load(offsets + row)
+    count = tl.load(offsets + row + 1) - base
+    first = tile * TILE
+    if first >= count:
+        return
+    start = tl.load(starts + row).to(tl.int32)
+    final = tl.minimum(first + TILE, count) - 1
+    lane, d = tl.arange(0, ROWS), tl.arange(0, D)
+    token = first + lane // G
+    real = (lane < TILE * G) & (token < count)
+    query_head = head * G + lane % G
+    at_q = (base + token).to(tl.int64) * query_stride + query_head * D
+    q = tl.load(queries + at_q[:, None] + d[None, :], mask=real[:, None], other=0.0)
+    position = (start + token)[:, None]
+
+    high = tl.full((ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    acc = tl.zeros((ROWS, D), tl.float32)
+
+    slot = tl.load(slot_of_block + tl.load(first_blocks + row * first_stride))
+    pages = page_table + ((slot.to(tl.int64) * layers + layer) * heads + head) * table_pages
+    held = tl.load(held_in + row * heads + head)
+    for at in range(0, held, BLOCK):
+        index = at + tl.arange(0, BLOCK)
+        inside = index < held
+        page = tl.load(pages + index // N, mask=inside, other=0).to(tl.int64)
+        expires = tl.load(expiry + page * N + index % N, mask=inside, other=0)
+        entry = page * page_stride + (index % N) * D
+        k = tl.load(keys + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
+        v = tl.load(values + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
+        visible = position < expires[None, :]
+        high, total, acc = softmax_block(q, k, v, visible, high, total, acc, scale, PRECISION)
+
+    mine = head.to(tl.int64) * tokens + base
+    chunk_keys = new_keys + base.to(tl.int64) * token_stride + head * head_stride
+    chunk_values = new_values + base.to(tl.int64) * token_stride + head * head_stride
+    lasts = tl.load(ranks + mine + final)
+    for at in range(0, lasts, BLOCK):
+        index = at + tl.arange(0, BLOCK)
+        inside = index < lasts
+        source = tl.load(lasting + mine + index, mask=inside, other=0)
+        entry = source.to(tl.int64) * token_stride
+        k = tl.load(chunk_keys + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
+        v = tl.load(chunk_values + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
+        visible = inside[None, :] & (source[None, :] <= token[:, None])
+        high, total, acc = softmax_block(q, k, v, visible, high, total, acc, scale, PRECISION)
+
+    passes = final + 1 - lasts
+    maxima = latest + head.to(tl.int64) * blocks + base // LATEST + row
+    number = (passes + LATEST - 1) // LATEST
+    begin = number
+    for at in range(0, number, 128):
+        index = at + tl.arange(0, 128)
+        until = tl.load(maxima + index, mask=index < number, other=0)
+        begin = tl.minimum(begin, tl.min(tl.where(until > start + first, index, number), 0))
+    for at in range(begin * LATEST, passes, BLOCK):
+        index = at + tl.arange(0, BLOCK)
+        inside = index < passes
+        source = tl.load(passing + mine + index, mask=inside, other=0)
+        expires = tl.load(chunk_expiry + mine + source, mask=inside, other=0)
+        entry = source.to(tl.int64) * token_stride
+        k = tl.load(chunk_keys + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
+        v = tl.load(chunk_values + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
+        visible = (source[None, :] <= token[:, None]) & (position < expires[None, :])
+        high, total, acc = softmax_block(q, k, v, visible, high, total, acc, scale, PRECISION)
+
+    acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]
+    to = out + ((base + token).to(tl.int64) * out_stride + query_head * D)[:, None] + d[None, :]
+    tl.store(to, acc.to(out.dtype.element_ty), mask=real[:, None])
+
+
+def prefill_attention(
+    tables: Tables,
+    pool: Pool,
+    layer: int,
+    chunks: Chunks,
+    plan: Plan,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    out: Tensor,
+    scale: float,
+    shape: Shape | None = None,
+) -> None:
+    """Attention of every chunk to its list, where q < expiry, and to itself, causal and where q < expiry.
+
+    Args:
+        tables: The worker's tables.
+        pool: The cache.
+        layer: The layer.
+        chunks: The requests.
+        plan: Their plan.
+        queries: (tokens, query heads, head_dim), after RoPE; tokens may be strided. head_dim is a power of two from 16
+            to 256.
+        keys: (tokens, heads, head_dim), after RoPE; only head_dim must be contiguous.
+        values: As keys, with the same strides.
+        out: As queries; written for the tokens of the chunks.
+        scale: Factor on the scores.
+        shape: Of the launch; None for the usual one.
+    """
+    heads, tokens = plan.expiry.shape
+    dim, group = queries.shape[-1], queries.shape[1] // heads
+    shape = shape or Shape.of(queries.dtype, dim)
+    rows = max(shape.rows, triton.next_power_of_2(group))
+    _attend[(triton.cdiv(chunks.longest, rows // group), heads, len(chunks.starts))](
+        queries,
+        queries.stride(0),
+        keys,
+        values,
+        keys.stride(0),
+        keys.stride(1),
+        pool.keys,
+        pool.values,
+        pool.keys.stride(0),
+        chunks.first_blocks,
+        chunks.first_blocks.stride(0),
+        chunks.offsets,
+        chunks.starts,
+        tables.slot_of_block,
+        tables.page_table,
+        tables.page_table.shape[-1],
+        tables.expiry,
+        plan.expiry,
+        plan.lasting,
+        plan.passing,
+        plan.rank,
+        plan.latest,
+        plan.held,
+        out,
+        out.stride(0),
+        scale * math.log2(math.e),
+        layer,
+        tables.page_table.shape[1],
+        heads,
+        tokens,
+        plan.latest.shape[1],
+        N=tables.page_tokens,
+        D=dim,
+        G=group,
+        ROWS=rows,
+        BLOCK=shape.block,
+        LATEST=LATEST,
+        PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
+        num_warps=shape.warps,
+        num_stages=shape.stages,
+    )

@@ -1,0 +1,217 @@
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+# ruff: noqa: ANN001, ANN202
+"""Decode attention over lists: every (request, KV head) is a sequence of its own, with one KV head and G queries.
+
+Two kernels: parts of each list in parallel (split-K), then their sum. Parts are equally long whatever the lists'
+lengths, so that long and short lists keep all multiprocessors busy; parts that a list does not have end at once.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from hyperscale.engines.vllm.kernels.arguments import Pool
+from hyperscale.engines.vllm.kernels.common import softmax_block
+
+PARTS = 32  # most parts of a list
+
+
+class Shape(NamedTuple):
+    """How a launch is cut.
+
+    Attributes:
+        part: Least entries of a part.
+        block: Entries of a step of a part's loop.
+        warps: Of a program.
+        stages: Of the loop's software pipeline, see `kernels_prefill.Shape`.
+    """
+
+    part: int
+    block: int
+    warps: int
+    stages: int
+
+    @classmethod
+    def of(cls, dtype: torch.dtype, dim: int) -> "Shape":
+        """The usual one."""
+        if dtype == torch.float32:
+            return cls(512, 32, 4, 3)
+        return cls(512, 64 if dim <= 64 else 32, 4, 5)
+
+
+@triton.jit
+def _part(length, SPLITS: tl.constexpr, PART: tl.constexpr):
+    """Entries of a part: a multiple of ``PART`` with which ``SPLITS`` parts hold the list."""
+    return tl.maximum((length + SPLITS * PART - 1) // (SPLITS * PART), 1) * PART
+
+
+@triton.jit
+def _parts(
+    queries,
+    token_stride,
+    keys,
+    values,
+    page_stride,
+    lens,
+    block_table,
+    block_stride,
+    acc_out,
+    high_out,
+    total_out,
+    scale,
+    heads,
+    N: tl.constexpr,
+    D: tl.constexpr,
+    G: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SPLITS: tl.constexpr,
+    PART: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    split, list_ = tl.program_id(0), tl.program_id(1)
+    length = tl.load(lens + list_)
+    size = _part(length, SPLITS, PART)
+    begin = split * size
+    if begin >= length:
+        return
+    end = tl.minimum(begin + size, length)
+    g, d = tl.arange(0, ROWS), tl.arange(0, D)
+    real = g < G
+    mine = queries + (list_ // heads).to(tl.int64) * token_stride + (list_ % heads) * G * D
+    q = tl.load(mine + g[:, None] * D + d[None, :], mask=real[:, None], other=0.0)
+    pages = block_table + list_.to(tl.int64) * block_stride
+    high = tl.full((ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    acc = tl.zeros((ROWS, D), tl.float32)
+    for at in range(begin, end, BLOCK):
+        index = at + tl.arange(0, BLOCK)
+        inside = index < end
+        page = tl.load(pages + index // N, mask=inside, other=0).to(tl.int64)
+        entry = page * page_stride + (index % N) * D
+        k = tl.load(keys + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
+        v = tl.load(values + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
+        high, total, acc = softmax_block(q, k, v, inside[None, :], high, total, acc, scale, PRECISION)
+    part = (list_.to(tl.int64) * SPLITS + split) * G + g
+    tl.store(high_out + part, high, mask=real)
+    tl.store(total_out + part, total, mask=real)
+    tl.store(acc_out + part[:, None] * D + d[None, :], acc, mask=real[:, None])
+
+
+@triton.jit
+def _sum(
+    acc_in,
+    high_in,
+    total_in,
+    lens,
+    out,
+    token_stride,
+    heads,
+    D: tl.constexpr,
+    G: tl.constexpr,
+    ROWS: tl.constexpr,
+    SPLITS: tl.constexpr,
+    PART: tl.constexpr,
+):
+    list_ = tl.program_id(0).to(tl.int64)
+    length = tl.load(lens + list_)
+    size = _part(length, SPLITS, PART)
+    g, d = tl.arange(0, ROWS), tl.arange(0, D)
+    real = g < G
+    high = tl.full((ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    acc = tl.zeros((ROWS, D), tl.float32)
+    for split in range(0, (length + size - 1) // size):
+        part = (list_ * SPLITS + split) * G + g
+        theirs = tl.load(high_in + part, mask=real, other=0.0)
+        above = tl.maximum(high, theirs)
+        mine, yours = tl.exp2(high - above), tl.exp2(theirs - above)
+        total = total * mine + tl.load(total_in + part, mask=real, other=1.0) * yours
+        added = tl.load(acc_in + part[:, None] * D + d[None, :], mask=real[:, None], other=0.0)
+        acc = acc * mine[:, None] + added * yours[:, None]
+        high = above
+    acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]
+    to = out + (list_ // heads) * token_stride + (list_ % heads) * G * D + g[:, None] * D + d[None, :]
+    tl.store(to, acc.to(out.dtype.element_ty), mask=real[:, None])
+
+
+def decode_attention(
+    queries: Tensor,
+    pool: Pool,
+    lens: Tensor,
+    block_table: Tensor,
+    out: Tensor,
+    scale: float,
+    longest: int,
+    shape: Shape | None = None,
+) -> None:
+    """Attention of one token a request to its lists.
+
+    Args:
+        queries: (requests, heads, group, head_dim), after RoPE; requests may be strided, the rest is contiguous.
+            head_dim is a power of two from 16 to 256.
+        pool: The cache.
+        lens: (requests, heads) int32, contiguous, entries of each list; 0 gives zeros.
+        block_table: (requests, heads, pages) int32, contiguous: `decode_update`'s.
+        out: As queries; written.
+        scale: Factor on the scores.
+        longest: At least the entries of the longest list; sets the size of the launch, so under a CUDA graph it is the
+            largest that can come.
+        shape: Of the launch; None for the usual one.
+    """
+    requests, heads, group, dim = queries.shape
+    count = requests * heads
+    assert lens.is_contiguous() and block_table.is_contiguous()  # noqa: PT018
+    if not count:
+        return
+    shape = shape or Shape.of(queries.dtype, dim)
+    splits = min(triton.cdiv(max(longest, 1), shape.part), PARTS)
+    rows = max(triton.next_power_of_2(group), 16)  # the least that tl.dot takes
+    options = {"dtype": torch.float32, "device": queries.device}
+    acc = torch.empty(count, splits, group, dim, **options)  # type: ignore[call-overload]
+    high = torch.empty(count, splits, group, **options)  # type: ignore[call-overload]
+    total = torch.empty_like(high)
+    _parts[(splits, count)](
+        queries,
+        queries.stride(0),
+        pool.keys,
+        pool.values,
+        pool.keys.stride(0),
+        lens,
+        block_table,
+        block_table.shape[-1],
+        acc,
+        high,
+        total,
+        scale * math.log2(math.e),
+        heads,
+        N=pool.keys.shape[1],
+        D=dim,
+        G=group,
+        ROWS=rows,
+        BLOCK=shape.block,
+        SPLITS=splits,
+        PART=shape.part,
+        PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
+        num_warps=shape.warps,
+        num_stages=shape.stages,
+    )
+    _sum[(count,)](
+        acc,
+        high,
+        total,
+        lens,
+        out,
+        out.stride(0),
+        heads,
+        D=dim,
+        G=group,
+        ROWS=triton.next_power_of_2(group),
+        SPLITS=splits,
+        PART=shape.part,
+        num_warps=4,
+    )

@@ -1,0 +1,1 @@
+"""Models of vLLM with the plugin's attention."""

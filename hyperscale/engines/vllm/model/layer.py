@@ -1,0 +1,114 @@
+"""The attention layer: vLLM's, with one cache for all layers and the verdicts as an argument of the operator."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from vllm.compilation.breakable_cudagraph import eager_break_during_capture
+from vllm.config import get_current_vllm_config
+from vllm.forward_context import get_forward_context
+from vllm.model_executor.layers.attention import Attention
+from vllm.model_executor.models.utils import extract_layer_index
+from vllm.utils.torch_utils import direct_register_custom_op
+
+from hyperscale.engines.vllm.backends.select import backend
+from hyperscale.engines.vllm.options import Options
+from hyperscale.engines.vllm.scheduler.cache_spec import RaggedSpec
+from hyperscale.engines.vllm.worker import memory
+from hyperscale.engines.vllm.worker.slots import Slots
+
+
+class RaggedAttention(Attention):
+    """Attention whose KV heads keep lists of their own lengths.
+
+    The first layer's cache is that of all layers; the others share it, as vLLM lets layers do.
+    """
+
+    def __init__(self, stock: Attention, prefix: str, **kwargs: Any) -> None:
+        """Take the place of the attention layer that the stock model has made.
+
+        Args:
+            stock: That layer.
+            prefix: Its name.
+            kwargs: More for the base class.
+        """
+        config = get_current_vllm_config()
+        Slots.current = None  # of an engine that this process had before
+        memory.reserve()
+        del config.compilation_config.static_forward_context[prefix]  # the name is free again
+        self.layer = extract_layer_index(prefix)
+        first = prefix.replace(f".{self.layer}.", ".0.", 1)
+        super().__init__(
+            stock.num_heads,
+            stock.head_size,
+            stock.impl.scale,
+            num_kv_heads=stock.num_kv_heads,
+            cache_config=config.cache_config,
+            prefix=prefix,
+            kv_sharing_target_layer_name=first if self.layer else None,
+            attn_backend=backend(),
+            **kwargs,
+        )
+        self._layers = config.model_config.get_num_layers(config.parallel_config)
+
+    def get_kv_cache_spec(self, vllm_config: Any) -> RaggedSpec:
+        """The cache of all layers."""
+        parallel = vllm_config.parallel_config
+        return RaggedSpec(
+            block_size=vllm_config.cache_config.block_size,
+            num_kv_heads=self._layers * self.num_kv_heads,
+            head_size=self.head_size,
+            dtype=self.kv_cache_torch_dtype,
+            options=Options.read(vllm_config.additional_config, vllm_config.model_config.hf_config),
+            chunk=vllm_config.scheduler_config.max_num_batched_tokens,
+            rows=self._layers * self.num_kv_heads * parallel.tensor_parallel_size,
+        )
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, logits: Tensor | None) -> Tensor:
+        """Attend.
+
+        Args:
+            query: (tokens, query heads * head_dim), after RoPE.
+            key: (tokens, heads * head_dim), after RoPE.
+            value: As key.
+            logits: (tokens, heads), DMS's; None if the model has no gates.
+
+        Returns:
+            (tokens, query heads * head_dim).
+        """
+        out = torch.empty_like(query)
+        shape = (-1, self.num_kv_heads, self.head_size)
+        torch.ops.vllm.hyperscale_attention(
+            query.view(-1, self.num_heads, self.head_size),
+            key.view(shape),
+            value.view(shape),
+            logits,
+            out.view(-1, self.num_heads, self.head_size),
+            self.layer_name,
+        )
+        return out
+
+
+def hyperscale_attention(
+    query: Tensor, key: Tensor, value: Tensor, logits: Tensor | None, out: Tensor, layer_name: str
+) -> None:
+    """The operator: everything of a layer that depends on the batch; see `RaggedImpl.attend` for the arguments."""
+    context = get_forward_context()
+    metadata = context.attn_metadata
+    if metadata is None:  # a trial run of the model, without a cache
+        out.zero_()
+        return
+    layer = context.no_compile_layers[layer_name]
+    step = metadata[layer_name] if isinstance(metadata, dict) else metadata
+    layer.impl.attend(step, layer.layer, query, key, value, logits, out)
+
+
+def _fake(query: Tensor, key: Tensor, value: Tensor, logits: Tensor | None, out: Tensor, layer_name: str) -> None:
+    return
+
+
+# Its Python may not become part of a CUDA graph: `startup.Ragged` lets torch.compile split graphs here, and this lets
+# vLLM's graphs without torch.compile do so.
+direct_register_custom_op(
+    "hyperscale_attention", eager_break_during_capture(hyperscale_attention), mutates_args=["out"], fake_impl=_fake
+)

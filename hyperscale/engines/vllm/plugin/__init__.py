@@ -1,0 +1,1 @@
+"""What vLLM loads at its start: registration, hooks, and the messages between its processes."""

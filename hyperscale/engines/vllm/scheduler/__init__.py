@@ -1,0 +1,1 @@
+"""The scheduler's side: which request holds which blocks, and what chains cost."""
