@@ -15,10 +15,11 @@ import time
 import zlib
 from collections.abc import Callable
 
-from hyperscale.scoring import graders, livecodebench
-from hyperscale.scoring.code_runner import shared_runner
-from hyperscale.scoring.integer import last_box
+from hyperscale.scoring import graders
+from hyperscale.scoring.graders import livecodebench_tests
+from hyperscale.scoring.graders.integer import last_box
 from hyperscale.scoring.redaction import redact
+from hyperscale.scoring.sandbox.pool import shared_runner
 
 THINKING = "So 12 + 30 = 42, and \\boxed{7} is wrong. " * 500
 SORT = "def f(x):\n    return sorted(x)\n"
@@ -49,7 +50,7 @@ def programs(count: int) -> None:
     cases = [{"input": f"2\n{i} 5\n", "output": f"{i + 5}\n", "testtype": "stdin"} for i in range(3)]
     private = base64.b64encode(zlib.compress(pickle.dumps(json.dumps(cases[1:])))).decode()
     row = {"public_test_cases": json.dumps(cases[:1]), "private_test_cases": private, "metadata": "{}"}
-    for name, source, target in (("code", SORT, tests), ("livecodebench", SUM, livecodebench.target(row))):
+    for name, source, target in (("code", SORT, tests), ("livecodebench", SUM, livecodebench_tests.target(row))):
         grader = graders.get(name)
         assert grader.correct(source, target), "the benchmark's own program is wrong"
         pairs = [(f"{source}# {i}\n", target) for i in range(count)]
@@ -72,7 +73,11 @@ def main() -> None:
     big = pickle.dumps(json.dumps([{"input": "1 " * 500_000, "output": "1", "testtype": "stdin"}] * 20))
     packed = base64.b64encode(zlib.compress(big)).decode()
     row = {"public_test_cases": "[]", "private_test_cases": packed, "metadata": "{}"}
-    rate("livecodebench: bytes of tests unpacked", len(big), lambda: livecodebench.tests(livecodebench.target(row)))
+    rate(
+        "livecodebench: bytes of tests unpacked",
+        len(big),
+        lambda: livecodebench_tests.tests(livecodebench_tests.target(row)),
+    )
     programs(count)
 
 

@@ -8,9 +8,9 @@ Prints a table: level, kind of program, tests per second of the warm pool, and t
 import argparse
 import time
 
-from hyperscale.scoring import sandbox
-from hyperscale.scoring.code_runner import CodeRunner, Program
-from hyperscale.scoring.sandbox_worker import Worker
+from hyperscale.scoring.sandbox import choose
+from hyperscale.scoring.sandbox.pool import CodeRunner, Program
+from hyperscale.scoring.sandbox.worker import Worker
 
 FUNCTION = "def f(x):\n    return sorted(x)[::-1]\n"
 WHOLE = "n = int(input())\nprint(sum(map(int, input().split())) + n)\n"
@@ -31,8 +31,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=None)
     options = parser.parse_args()
     print(f"{'level':<8} {'kind':<10} {'workers':>7} {'tests/s':>8} {'start s':>8}")
-    for level in sandbox.SUMMARIES:
-        reason = sandbox.broken(level)
+    for level in choose.SUMMARIES:
+        reason = choose.broken(level)
         if reason:
             print(f"{level:<8} {reason}")
             continue

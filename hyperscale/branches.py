@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import Branch, Chain
-    from hyperscale.scoring.base import Grader
+    from hyperscale.scoring.graders.base import Grader
 
 Sample = dict[str, Any]
 

@@ -47,7 +47,7 @@ def check_strategy(config: "RunConfig") -> None:
         raise ConfigError(f"--extend-word {config.extend_word!r} goes with --extend N, which says how often it is used")
     if config.vote is None:
         return
-    from hyperscale.scoring import strategies
+    from hyperscale.scoring.voting import strategies
 
     if strategies.get(config.vote).scorer not in (None, strategies.LOGPROB):
         raise ConfigError(

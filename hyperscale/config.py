@@ -59,7 +59,7 @@ class RunConfig(BaseModel):
         extend_word: What a chain goes on thinking with.
         force_answer: K: a chain that has not ended at L closes its thinking and answers in at most K tokens; 0 for no
             such answers.
-        vote: How W chains make one verdict (`hyperscale.scoring.strategies`); each task's own if None. It can be
+        vote: How W chains make one verdict (`hyperscale.scoring.voting.strategies`); each task's own if None. It can be
             chosen anew for a finished run.
     """
 

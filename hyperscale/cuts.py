@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from hyperscale.errors import ResultsError
 from hyperscale.kv.trace import dense_reads
-from hyperscale.scoring.strategies import LOGPROB, Vote
+from hyperscale.scoring.voting.strategies import LOGPROB, Vote
 
 Sample = Mapping[str, Any]
 

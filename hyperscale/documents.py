@@ -107,7 +107,7 @@ class Downloaded:
     def _counts(self, row: Row, where: str) -> bool:
         if self.form != "program":
             return True
-        from hyperscale.scoring.livecodebench import is_broken
+        from hyperscale.scoring.graders.livecodebench_tests import is_broken
 
         window = self.choices.window
         inside = window == Window() or forms.contest_date(row, where) in window

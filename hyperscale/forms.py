@@ -89,7 +89,7 @@ def problem(row: Row, where: str) -> Item:
 
     Where there is no answer, the last box of ``solution`` is it.
     """
-    from hyperscale.scoring.integer import last_box
+    from hyperscale.scoring.graders.integer import last_box
 
     read = _Reader(row, where)
     text = read.text(*_PROBLEM)
@@ -103,7 +103,7 @@ def problem(row: Row, where: str) -> Item:
 
 def integer(row: Row, where: str) -> Item:
     """A `problem` whose answer must be an integer."""
-    from hyperscale.scoring.integer import canonical
+    from hyperscale.scoring.graders.integer import canonical
 
     item = problem(row, where)
     number = canonical(str(item.target).removesuffix(".0"))
@@ -133,13 +133,13 @@ _DIFFICULTY = {"easy": 1, "medium": 2, "hard": 3}
 
 def program(row: Row, where: str) -> Item:
     """A LiveCodeBench problem, in its columns; the tests stay packed, for the grader to read."""
-    from hyperscale.scoring import livecodebench
+    from hyperscale.scoring.graders import livecodebench_tests
 
     read = _Reader(row, where)
     text, name = read.text("question_content"), read.text("question_id")
     fields = {"problem": text, "starter": str(read.find("starter_code") or "").rstrip()}
-    packed = {column: read.need(column) for column in livecodebench.FIELDS}
-    return Item(name, fields, livecodebench.target(packed), _DIFFICULTY.get(str(read.find("difficulty")).lower()))
+    packed = {column: read.need(column) for column in livecodebench_tests.FIELDS}
+    return Item(name, fields, livecodebench_tests.target(packed), _DIFFICULTY.get(str(read.find("difficulty")).lower()))
 
 
 def contest_date(row: Row, where: str) -> date:

@@ -15,8 +15,9 @@ from hyperscale.observer import Load, Observer, Sample
 from hyperscale.planner import Arm
 from hyperscale.preparation import PreparedRun, Problem, answer_room, load_tokenizer
 from hyperscale.results import key
-from hyperscale.scoring import graders, strategies
+from hyperscale.scoring import graders
 from hyperscale.scoring.redaction import redact
+from hyperscale.scoring.voting import strategies
 from hyperscale.store import Store, opened
 from hyperscale.tasks import prompt_hash
 from hyperscale.weights import Weights

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from hyperscale.cuts import Cut, Sample, cut, eligible
 from hyperscale.errors import ResultsError
-from hyperscale.scoring import strategies as registry
-from hyperscale.scoring.strategies import Strategy
+from hyperscale.scoring.voting import strategies as registry
+from hyperscale.scoring.voting.strategies import Strategy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,7 @@ class Cell:
         arm: Run, model, method, engine, task and CR.
         W: Chains per problem.
         L: Most new tokens per chain.
-        vote: Name of the strategy, see `hyperscale.scoring.strategies`.
+        vote: Name of the strategy, see `hyperscale.scoring.voting.strategies`.
         problems: Problems with at least W chains at this L, n of them.
         accuracy: (n,), expected verdict over subsets of W chains, mean over seeds, in [0, 1].
         costs: Each of `COSTS`: (n,), W times the mean over the problem's chains, mean over seeds.

@@ -10,7 +10,8 @@ from hyperscale import branches, tasks
 from hyperscale.config import data_by_task
 from hyperscale.errors import ResultsError
 from hyperscale.results import RUN, read_info
-from hyperscale.scoring import code_runner, graders
+from hyperscale.scoring import graders
+from hyperscale.scoring.sandbox import pool
 from hyperscale.store import Store, write_atomic
 from hyperscale.tasks import Doc, Task, prompt_hash
 
@@ -68,7 +69,7 @@ def regrade(
         names = dict.fromkeys(sample["task"] for sample in store.samples)
         files = {**(info.get("data") or {}), **data_by_task(data or {}, tuple(names))}
         loaded = {name: problems(name, info, files.get(name)) for name in names}
-        code_runner.settle(graders.running_programs({task.grader for task, _ in loaded.values()}), sandbox)
+        pool.settle(graders.running_programs({task.grader for task, _ in loaded.values()}), sandbox)
         old = store.samples
         new: list[Sample] = []
         for part in _graded(old, loaded):

@@ -10,7 +10,7 @@ from hyperscale.config import data_by_task
 from hyperscale.errors import ConfigError
 from hyperscale.regrading import doc_of, problems
 from hyperscale.results import read_info
-from hyperscale.scoring import scorers, strategies
+from hyperscale.scoring.voting import reward_models, strategies
 from hyperscale.store import Store
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def choose(vote: str, scorer: str | None) -> str | None:
     if scorer is not None and (strategy is None or strategy.scorer is None or ":" in vote):
         raise ConfigError(f"--scorer goes with --vote best-of-n, not with {vote}")
     if strategy is not None and scorer is not None:
-        found = scorers.get(scorer)
+        found = reward_models.get(scorer)
         strategy = strategies.BestOfN(found.name if found else strategies.LOGPROB)
     return None if strategy is None else strategy.name
 
@@ -72,7 +72,7 @@ def revote(
     chosen = choose(vote, scorer)
     info = read_info(folder)  # before the store, which would make a folder that is not there
     with Store(folder, info) as store:
-        judge = scorers.get(scorer, device) if scorer else None
+        judge = reward_models.get(scorer, device) if scorer else None
         if judge is not None:
             names = tuple(dict.fromkeys(sample["task"] for sample in store.samples))
             files = {**(info.get("data") or {}), **data_by_task(dict(data or {}), names)}

@@ -4,8 +4,8 @@ import contextlib
 
 import pytest
 
-from hyperscale.scoring import sandbox
-from hyperscale.scoring.code_runner import CodeRunner, Limits, Program
+from hyperscale.scoring.sandbox import choose
+from hyperscale.scoring.sandbox.pool import CodeRunner, Limits, Program
 
 LEVELS = ["bwrap", "unshare", "guard", "none"]
 SHORT = Limits(seconds=0.3, wall=0.6, memory=256 << 20)
@@ -14,7 +14,7 @@ SHORT = Limits(seconds=0.3, wall=0.6, memory=256 << 20)
 @contextlib.contextmanager
 def runner_at(level, workers):
     """A runner at a level; the test is skipped, with the reason, where the level does not work."""
-    if reason := sandbox.broken(level):
+    if reason := choose.broken(level):
         pytest.skip(f"no {level} here: {reason}")
     with contextlib.closing(CodeRunner(sandbox=level, workers=workers)) as runner:
         yield runner

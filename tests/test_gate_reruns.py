@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hyperscale import mini, regrading, results
-from hyperscale.scoring.code import CodeGrader
+from hyperscale.scoring.graders.code import CodeGrader
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hyperscale.errors import TaskError
 from hyperscale.scoring import graders
-from hyperscale.scoring.integer import canonical, last_box
+from hyperscale.scoring.graders.integer import canonical, last_box
 
 ROW = re.compile(r"^\| `(.+)` \| (-?[0-9]+(?:\^\\circ)?) \| (right|wrong|none) \| .+ \|$", re.MULTILINE)
 DOCUMENTED = ROW.findall((Path(__file__).parent.parent / "docs/graders.md").read_text(encoding="utf-8"))

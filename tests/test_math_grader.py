@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from hyperscale.errors import TaskError
-from hyperscale.scoring import math_verifier
-from hyperscale.scoring.math_grader import MAX_CHARS, MathGrader, plain
-from hyperscale.scoring.math_verifier import MathVerifier
+from hyperscale.scoring.graders import math_process
+from hyperscale.scoring.graders.math import MAX_CHARS, MathGrader, plain
+from hyperscale.scoring.graders.math_process import MathVerifier
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +128,7 @@ def test_text_is_never_evaluated(verifier, tmp_path, text):
 
 def test_the_worker_refuses_to_evaluate_whoever_asks():
     """SymPy's own way from text to numbers is ``eval``: in the worker it reads decimal numbers and nothing else."""
-    worker = Path(math_verifier.__file__).with_name("math_worker.py")
+    worker = Path(math_process.__file__).with_name("math_worker.py")
     code = f"""
 import runpy, sys
 worker = runpy.run_path({str(worker)!r})
@@ -177,6 +177,6 @@ def test_a_dead_or_stopped_worker_is_replaced():
 
 
 def test_a_missing_math_verify_is_one_clear_error(monkeypatch):
-    monkeypatch.setattr(math_verifier, "_WORKER", Path("/nowhere.py"))
+    monkeypatch.setattr(math_process, "_WORKER", Path("/nowhere.py"))
     with pytest.raises(TaskError, match="pip install"):
         MathVerifier().compare([("1", "2")])

@@ -10,7 +10,7 @@ from synthetic import LENGTHS, chains, sample
 from hyperscale.errors import ResultsError, TaskError
 from hyperscale.kv.trace import dense_reads
 from hyperscale.points import COLUMNS, cells, points
-from hyperscale.scoring.voting import majority
+from hyperscale.scoring.voting.subsets import majority
 
 
 def point(table, W, L, CR=1.0, **more):

@@ -14,7 +14,7 @@ from synthetic import sample
 from hyperscale import config, orchestrator, preparation, regrading, results, tasks
 from hyperscale.errors import ResultsError
 from hyperscale.results import POINTS, RUN, SAMPLES
-from hyperscale.scoring.integer import IntegerGrader
+from hyperscale.scoring.graders.integer import IntegerGrader
 from hyperscale.store import Store
 
 MAIN = "from hyperscale.cli import main; main()"

@@ -7,8 +7,9 @@ import pytest
 from sandboxes import LEVELS, SHORT, one, runner_at
 
 from hyperscale.errors import ConfigError, SandboxError
-from hyperscale.scoring import code_runner, graders, sandbox, sandbox_level
-from hyperscale.scoring.code_runner import CodeRunner, Limits, Outcome, Program
+from hyperscale.scoring import graders
+from hyperscale.scoring.sandbox import choose, levels, pool
+from hyperscale.scoring.sandbox.pool import CodeRunner, Limits, Outcome, Program
 
 
 @pytest.fixture(scope="module", params=LEVELS)
@@ -114,7 +115,7 @@ def test_the_order_of_sets_repeats():
 @pytest.fixture
 def nothing(monkeypatch):
     """A machine without bubblewrap and unshare."""
-    monkeypatch.setattr(sandbox, "broken", lambda level: "not installed" if level in sandbox.STRONG else None)
+    monkeypatch.setattr(choose, "broken", lambda level: "not installed" if level in choose.STRONG else None)
 
 
 def test_without_a_sandbox_programs_do_not_run(nothing):
@@ -123,11 +124,11 @@ def test_without_a_sandbox_programs_do_not_run(nothing):
     ):
         CodeRunner().run_many([Program("def f(): return 1", ((),))])
     with pytest.raises(SandboxError, match="sandbox bwrap does not work here"):
-        sandbox.choose("bwrap", trusted=True)
+        choose.choose("bwrap", trusted=True)
 
 
 def test_without_a_sandbox_the_built_in_tasks_run_guarded_and_say_so_once(nothing, capsys):
-    sandbox.tell.cache_clear()
+    choose.tell.cache_clear()
     for _ in range(2):
         runner = CodeRunner(trusted=True, workers=1)
         assert runner.run_many([Program("def f(): return 1", ((),))]) == [[Outcome("ok", 1)]]
@@ -136,42 +137,42 @@ def test_without_a_sandbox_the_built_in_tasks_run_guarded_and_say_so_once(nothin
 
 
 def test_no_sandbox_is_an_explicit_choice_with_a_warning(nothing):
-    chosen = sandbox.choose("none")
+    chosen = choose.choose("none")
     assert chosen.level == "none"
     assert "can read your files" in chosen.note
 
 
 def test_an_unknown_sandbox_is_an_error():
     with pytest.raises(ConfigError, match="known: auto, bwrap, unshare, none"):
-        sandbox.choose("docker")
+        choose.choose("docker")
 
 
 def test_a_level_whose_program_is_missing_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(sandbox_level.shutil, "which", lambda _: None)
-    monkeypatch.setattr(sandbox_level.sys, "platform", "linux")
-    assert sandbox_level.missing("bwrap") == "bubblewrap is not installed"
-    assert "apt-get install bubblewrap" in sandbox_level.advice()
-    monkeypatch.setattr(sandbox_level.shutil, "which", lambda _: "/usr/bin/bwrap")
-    assert "apt-get" not in sandbox_level.advice()
-    assert "user namespaces: sysctl" in sandbox_level.advice()
-    monkeypatch.setattr(sandbox_level.sys, "platform", "darwin")
-    assert sandbox_level.missing("unshare") == "unshare needs Linux"
+    monkeypatch.setattr(levels.shutil, "which", lambda _: None)
+    monkeypatch.setattr(levels.sys, "platform", "linux")
+    assert levels.missing("bwrap") == "bubblewrap is not installed"
+    assert "apt-get install bubblewrap" in levels.advice()
+    monkeypatch.setattr(levels.shutil, "which", lambda _: "/usr/bin/bwrap")
+    assert "apt-get" not in levels.advice()
+    assert "user namespaces: sysctl" in levels.advice()
+    monkeypatch.setattr(levels.sys, "platform", "darwin")
+    assert levels.missing("unshare") == "unshare needs Linux"
 
 
 def test_a_level_that_the_system_refuses_says_why(monkeypatch):
     refusing = [sys.executable, "-c", "import sys; sys.exit('setting up uid map: Permission denied')"]
-    monkeypatch.setattr(sandbox_level, "start", lambda *_: sandbox_level.Start(refusing, {}))
-    monkeypatch.setattr(sandbox_level, "missing", lambda _: None)
-    assert sandbox.broken.__wrapped__("unshare") == "setting up uid map: Permission denied"
+    monkeypatch.setattr(levels, "start", lambda *_: levels.Start(refusing, {}))
+    monkeypatch.setattr(levels, "missing", lambda _: None)
+    assert choose.broken.__wrapped__("unshare") == "setting up uid map: Permission denied"
 
 
 def test_only_the_built_in_tasks_are_trusted(monkeypatch):
     asked = []
-    monkeypatch.setattr(sandbox, "choose", lambda *arguments: asked.append(arguments) or sandbox.Sandbox("guard"))
-    monkeypatch.setattr(code_runner, "_policy", ("auto", False))
-    monkeypatch.setattr(code_runner, "_shared", {})
+    monkeypatch.setattr(choose, "choose", lambda *arguments: asked.append(arguments) or choose.Sandbox("guard"))
+    monkeypatch.setattr(pool, "_policy", ("auto", False))
+    monkeypatch.setattr(pool, "_shared", {})
     running = graders.running_programs(["integer", "code", "choice"])
-    assert code_runner.settle(running) == "guard"
-    assert code_runner.settle(graders.running_programs(["code", "livecodebench"]), "bwrap") == "guard"
-    assert code_runner.settle(graders.running_programs(["integer"])) is None
+    assert pool.settle(running) == "guard"
+    assert pool.settle(graders.running_programs(["code", "livecodebench"]), "bwrap") == "guard"
+    assert pool.settle(graders.running_programs(["integer"])) is None
     assert asked == [("auto", True), ("bwrap", False)]

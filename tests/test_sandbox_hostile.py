@@ -14,10 +14,10 @@ import pytest
 import sandboxes
 from hostile import CASES, World
 
-from hyperscale.scoring import livecodebench
-from hyperscale.scoring.code import CodeGrader
-from hyperscale.scoring.code_runner import Limits, Outcome, Program
-from hyperscale.scoring.livecodebench_grader import LiveCodeBenchGrader
+from hyperscale.scoring.graders import livecodebench_tests
+from hyperscale.scoring.graders.code import CodeGrader
+from hyperscale.scoring.graders.livecodebench import LiveCodeBenchGrader
+from hyperscale.scoring.sandbox.pool import Limits, Outcome, Program
 
 LIMITS = Limits(seconds=0.3, wall=0.6, memory=256 << 20, output=1 << 20)
 # Filling memory takes a while on a busy machine; these must be stopped by the memory limit, not by the clock.
@@ -93,7 +93,7 @@ def targets(kind, expected):
     test = [{"input": "7\n" if kind == "stdin" else "7", "output": output, "testtype": kind}]
     meta = {} if kind == "stdin" else {"func_name": "f"}
     texts = {"public_test_cases": "[]", "private_test_cases": json.dumps(test), "metadata": json.dumps(meta)}
-    found = [(LiveCodeBenchGrader, livecodebench.target(texts))]
+    found = [(LiveCodeBenchGrader, livecodebench_tests.target(texts))]
     return found if kind == "stdin" else [*found, (CodeGrader, [{"input": 7, "output": expected}])]
 
 

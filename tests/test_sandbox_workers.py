@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from sandboxes import LEVELS, SHORT, one, runner_at
 
-from hyperscale.scoring import sandbox, sandbox_worker
-from hyperscale.scoring.code_runner import CodeRunner, Outcome, Program
+from hyperscale.scoring.sandbox import choose
+from hyperscale.scoring.sandbox import worker as sandbox_worker
+from hyperscale.scoring.sandbox.pool import CodeRunner, Outcome, Program
 
 
 @pytest.fixture(scope="module", params=LEVELS)
@@ -63,7 +64,7 @@ def test_programs_do_not_outlive_the_process_that_asked_for_them(runner, tmp_pat
     """The parent is killed while a program sleeps; the worker and the program go with it."""
     parent = f"""
     import os
-    from hyperscale.scoring.code_runner import *
+    from hyperscale.scoring.sandbox.pool import *
     runner = CodeRunner(sandbox={runner.level()!r}, workers=1)
     runner.run_many([Program("def f(x): return x", ((1,),))])
     worker = runner.take({runner.level()!r})
@@ -94,7 +95,7 @@ def members(group):
 
 
 def test_the_worker_imports_nothing_else_of_ours():
-    folder = Path(sandbox.__file__).with_name("sandbox_child")
+    folder = Path(choose.__file__).with_name("child")
     for path in folder.glob("*.py"):
         assert "from hyperscale" not in path.read_text()
         assert "import hyperscale" not in path.read_text()

@@ -18,7 +18,7 @@ from hyperscale import regrading, rescoring, results, tasks
 from hyperscale.errors import ConfigError, ModelError, ResultsError
 from hyperscale.mini.vocab import PADDED_SIZE, build_tokenizer
 from hyperscale.results import POINTS, RUN, SAMPLES
-from hyperscale.scoring import scorers
+from hyperscale.scoring.voting import reward_models
 from hyperscale.store import Store
 
 MAIN = "from hyperscale.cli import main; main()"
@@ -146,7 +146,7 @@ def test_two_outputs_and_long_texts(tmp_path):
     with torch.no_grad():
         logits = model(torch.tensor([tokenizer.encode(f"f(n)=\n\n{said}")[-512:]])).logits[0]
     wanted = float(logits[1] - logits[0])
-    assert scorers.RewardModel(str(tmp_path / "two")).score("f(n)=", said) == pytest.approx(wanted, abs=1e-5)
+    assert reward_models.RewardModel(str(tmp_path / "two")).score("f(n)=", said) == pytest.approx(wanted, abs=1e-5)
 
 
 def test_regrading_grades_branches(tmp_path):

@@ -10,7 +10,7 @@ from synthetic import sample
 from hyperscale.errors import ConfigError, ResultsError
 from hyperscale.kv.trace import dense_reads
 from hyperscale.points import points
-from hyperscale.scoring import strategies
+from hyperscale.scoring.voting import strategies
 
 ANSWERS = {"a": ["1", "2", "1", None, "1"], "b": ["3", "1", "2", "2", "1"]}
 LOGPROBS = {"a": [-9.0, -1.0, -2.0, -0.1, -5.0], "b": [-3.0, -2.0, -4.0, -1.0, -8.0]}

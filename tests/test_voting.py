@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperscale.scoring import voting
+from hyperscale.scoring.voting import subsets
 
 ANSWERS = st.lists(st.sampled_from(["1", "2", "3", None]), min_size=1, max_size=8)
 
@@ -25,13 +25,13 @@ ANSWERS = st.lists(st.sampled_from(["1", "2", "3", None]), min_size=1, max_size=
     ],
 )
 def test_majority(answers, winner):
-    assert voting.majority(answers) == winner
+    assert subsets.majority(answers) == winner
 
 
 @given(ANSWERS)
 def test_majority_is_a_mode_and_the_first_of_them(answers):
     counts = Counter(answer for answer in answers if answer is not None)
-    winner = voting.majority(answers)
+    winner = subsets.majority(answers)
     if not counts:
         assert winner is None
     else:
@@ -42,27 +42,27 @@ def test_majority_is_a_mode_and_the_first_of_them(answers):
 def test_expected_majority_is_the_mean_over_all_subsets(answers, width, target):
     width = min(width, len(answers))
     correct = [answer == target for answer in answers]
-    verdicts = [voting.majority(subset) == target for subset in combinations(answers, width)]
-    assert voting.expected_majority(answers, correct, width) == pytest.approx(np.mean(verdicts))
+    verdicts = [subsets.majority(subset) == target for subset in combinations(answers, width)]
+    assert subsets.expected_majority(answers, correct, width) == pytest.approx(np.mean(verdicts))
 
 
 @given(st.lists(st.sampled_from(["1", "2"]), min_size=2, max_size=8))
 def test_the_vote_of_two_answers_is_the_earlier_one(answers):
     correct = [answer == "1" for answer in answers]
     earlier = [a == "1" for a, _ in combinations(answers, 2)]
-    assert voting.expected_majority(answers, correct, 2) == pytest.approx(np.mean(earlier))
+    assert subsets.expected_majority(answers, correct, 2) == pytest.approx(np.mean(earlier))
 
 
 def test_many_subsets_are_sampled_reproducibly_and_close_to_exact():
     rng = np.random.default_rng(0)
     answers = [str(a) for a in rng.integers(0, 3, 20)]
     correct = [answer == "1" for answer in answers]
-    sampled = voting.expected_majority(answers, correct, 4)
-    assert sampled == voting.expected_majority(answers, correct, 4)
-    exact = np.mean([voting.majority(subset) == "1" for subset in combinations(answers, 4)])
-    assert sampled == pytest.approx(exact, abs=4 * np.sqrt(0.25 / voting.EXACT_SUBSETS))
-    index = voting.subsets(20, 4)
-    assert index.shape == (voting.EXACT_SUBSETS, 4)
+    sampled = subsets.expected_majority(answers, correct, 4)
+    assert sampled == subsets.expected_majority(answers, correct, 4)
+    exact = np.mean([subsets.majority(subset) == "1" for subset in combinations(answers, 4)])
+    assert sampled == pytest.approx(exact, abs=4 * np.sqrt(0.25 / subsets.EXACT_SUBSETS))
+    index = subsets.subsets(20, 4)
+    assert index.shape == (subsets.EXACT_SUBSETS, 4)
     assert (np.diff(index, axis=1) > 0).all()
 
 
@@ -70,10 +70,10 @@ def test_a_batch_of_problems_equals_each_on_its_own():
     rng = np.random.default_rng(1)
     codes = rng.integers(-1, 3, (50, 6))
     correct = codes == 1
-    batch = voting.majority_accuracy(codes, correct, 4)
+    batch = subsets.majority_accuracy(codes, correct, 4)
     for row, right, value in zip(codes, correct, batch, strict=True):
         answers = [None if code < 0 else str(code) for code in row]
-        assert voting.expected_majority(answers, right, 4) == pytest.approx(value)
+        assert subsets.expected_majority(answers, right, 4) == pytest.approx(value)
 
 
 @given(st.integers(1, 8), st.integers(0, 8), st.integers(1, 8))
@@ -81,14 +81,14 @@ def test_pass_at_k_is_the_mean_over_all_subsets(n, c, k):
     c, k = min(c, n), min(k, n)
     chains = [True] * c + [False] * (n - c)
     hits = sum(any(subset) for subset in combinations(chains, k))
-    assert voting.pass_at_k(n, c, k) == pytest.approx(hits / comb(n, k))
+    assert subsets.pass_at_k(n, c, k) == pytest.approx(hits / comb(n, k))
 
 
 def test_impossible_widths_are_refused():
     with pytest.raises(ValueError, match="pass@k"):
-        voting.pass_at_k(4, 2, 5)
+        subsets.pass_at_k(4, 2, 5)
     with pytest.raises(ValueError, match="subset"):
-        voting.subsets(4, 5)
+        subsets.subsets(4, 5)
 
 
 @given(st.lists(st.tuples(st.sampled_from([None, -2.0, -1.0, 0.5]), st.booleans()), min_size=1, max_size=7), st.data())
@@ -100,4 +100,4 @@ def test_best_of_n_is_the_mean_over_all_subsets(chains, data):
         best = max(score for score, _ in scored) if scored[0][0] is not None else None
         verdicts.append(next(right for score, right in scored if score == best))
     scores, correct = zip(*chains, strict=True)
-    assert voting.best_of_n(scores, correct, width) == pytest.approx(np.mean(verdicts))
+    assert subsets.best_of_n(scores, correct, width) == pytest.approx(np.mean(verdicts))

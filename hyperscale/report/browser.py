@@ -10,7 +10,7 @@ from hyperscale.cuts import Cut, cut
 from hyperscale.report import texts
 from hyperscale.report.numbers import plain
 from hyperscale.report.questions import Hashed, Question
-from hyperscale.scoring import strategies
+from hyperscale.scoring.voting import strategies
 from hyperscale.styles import rank, series_name
 
 MOST = 40_000  # chains that can be looked at

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperscale.scoring.code_runner import Outcome
+from hyperscale.scoring.sandbox.pool import Outcome
 
 TRY = """
 import os, sys

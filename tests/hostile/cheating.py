@@ -139,7 +139,7 @@ def _(outcome, world):
 @case("patches the worker", """
 def f(x):
     for name, module in list(sys.modules.items()):
-        if "sandbox_child" in name:
+        if name.split(".")[0] == "child":
             for key in list(vars(module)):
                 if callable(getattr(module, key)): setattr(module, key, lambda *a, **k: 0)
     frame = sys._getframe()

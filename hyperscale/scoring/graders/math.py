@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from hyperscale.scoring.base import Grader, after_thinking
-from hyperscale.scoring.integer import canonical, last_box
-from hyperscale.scoring.math_verifier import MathVerifier, shared_verifier
+from hyperscale.scoring.graders.base import Grader, after_thinking
+from hyperscale.scoring.graders.integer import canonical, last_box
+from hyperscale.scoring.graders.math_process import MathVerifier, shared_verifier
 
 MAX_CHARS = 1_000
 _REMEMBERED = 20_000

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
-from hyperscale.scoring import sandbox
-from hyperscale.scoring.sandbox_program import Kind, Limits, Outcome, Program, Status
-from hyperscale.scoring.sandbox_worker import Worker, WorkerDiedError
+from hyperscale.scoring.sandbox import choose
+from hyperscale.scoring.sandbox.program import Kind, Limits, Outcome, Program, Status
+from hyperscale.scoring.sandbox.worker import Worker, WorkerDiedError
 
 __all__ = ["CodeRunner", "Kind", "Limits", "Outcome", "Program", "Status", "shared_runner", "use"]
 
@@ -112,8 +112,8 @@ class CodeRunner:
         Raises:
             SandboxError, ConfigError: As `sandbox.choose`.
         """
-        chosen = sandbox.choose(self._sandbox, self._trusted)
-        sandbox.tell(chosen.note)
+        chosen = choose.choose(self._sandbox, self._trusted)
+        choose.tell(chosen.note)
         return chosen.level
 
     def take(self, level: str) -> Worker:

@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from hyperscale.errors import TaskError
-from hyperscale.scoring import restricted_pickle
+from hyperscale.scoring.graders import restricted_pickle
 
 FIELDS = ("public_test_cases", "private_test_cases", "metadata")
 MAX_BYTES = 1 << 29  # of one problem's tests, unpacked

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperscale.errors import ModelError, ResultsError
-from hyperscale.scoring.strategies import LOGPROB
+from hyperscale.scoring.voting.strategies import LOGPROB
 
 
 class Scorer(ABC):

@@ -4,11 +4,11 @@ import re
 from collections.abc import Hashable
 from typing import Any
 
-from hyperscale.scoring import livecodebench
-from hyperscale.scoring.base import after_thinking
-from hyperscale.scoring.code import CodeGrader, Suite
-from hyperscale.scoring.comparison import same_text, same_value
-from hyperscale.scoring.sandbox_program import Limits
+from hyperscale.scoring.graders import livecodebench_tests
+from hyperscale.scoring.graders.base import after_thinking
+from hyperscale.scoring.graders.code import CodeGrader, Suite
+from hyperscale.scoring.graders.output_match import same_text, same_value
+from hyperscale.scoring.sandbox.program import Limits
 
 _LINE = re.compile(r"^[ \t]*```[ \t]*([^\s`]*)[^`\n]*$", re.MULTILINE)
 _FUTURE = re.compile(r"^from __future__ import .*$", re.MULTILINE)
@@ -43,13 +43,13 @@ class LiveCodeBenchGrader(CodeGrader):
 
     def suite(self, target: Any) -> Suite:
         """A target's tests; raises TaskError if they cannot be read."""
-        tests = livecodebench.tests(target)
+        tests = livecodebench_tests.tests(target)
         same = same_text if tests.kind == "stdin" else same_value
         return Suite(tests.kind, tests.function or "", tests.inputs, tests.outputs, same)
 
     def identity(self, target: Any) -> Hashable:
         """The texts the tests are packed in; raises TaskError if there are none."""
-        return livecodebench.texts(target)
+        return livecodebench_tests.texts(target)
 
     def prepared(self, answer: str) -> str:
         """The program after the imports that LiveCodeBench gives it; ``from __future__`` must stay on top."""

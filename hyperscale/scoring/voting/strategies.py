@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperscale.errors import ConfigError
-from hyperscale.scoring import voting
+from hyperscale.scoring.voting import subsets
 
 Floats = NDArray[np.float64]
 LOGPROB = "logprob"
@@ -69,9 +69,9 @@ class Majority(Strategy):
         result = np.empty(len(problems))
         for size in {len(votes) for votes in problems}:
             places = [i for i, votes in enumerate(problems) if len(votes) == size]
-            codes = np.array([voting.encode([vote.answer for vote in problems[i]]) for i in places])
+            codes = np.array([subsets.encode([vote.answer for vote in problems[i]]) for i in places])
             correct = np.array([[vote.correct for vote in problems[i]] for i in places])
-            result[places] = voting.majority_accuracy(codes, correct, width)
+            result[places] = subsets.majority_accuracy(codes, correct, width)
         return result
 
 
@@ -83,7 +83,7 @@ class PassAtK(Strategy):
 
     def accuracy(self, problems: Sequence[Sequence[Vote]], width: int) -> Floats:
         """See `Strategy.accuracy`."""
-        return np.array([voting.pass_at_k(len(v), sum(vote.correct for vote in v), width) for v in problems])
+        return np.array([subsets.pass_at_k(len(v), sum(vote.correct for vote in v), width) for v in problems])
 
 
 class PassAtAll(PassAtK):
@@ -121,7 +121,7 @@ class BestOfN(Strategy):
         """See `Strategy.accuracy`."""
         return np.array(
             [
-                voting.best_of_n([vote.score for vote in votes], [vote.correct for vote in votes], width)
+                subsets.best_of_n([vote.score for vote in votes], [vote.correct for vote in votes], width)
                 for votes in problems
             ]
         )

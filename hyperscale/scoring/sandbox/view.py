@@ -8,7 +8,7 @@ from pathlib import Path
 FOLDER = "/tmp"  # the writable folder inside
 _LIBRARIES = ("/lib", "/lib32", "/lib64", "/usr/lib", "/usr/lib32", "/usr/lib64", "/nix/store")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom", "/dev/random")
-CHILD = Path(__file__).with_name("sandbox_child")
+CHILD = Path(__file__).with_name("child")
 
 
 @dataclass(frozen=True)

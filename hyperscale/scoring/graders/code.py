@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hyperscale.errors import TaskError
-from hyperscale.scoring.base import Grader, after_thinking
-from hyperscale.scoring.code_runner import CodeRunner, shared_runner
-from hyperscale.scoring.comparison import identical_value
-from hyperscale.scoring.sandbox_program import Kind, Limits, Outcome, Program, Status
+from hyperscale.scoring.graders.base import Grader, after_thinking
+from hyperscale.scoring.graders.output_match import identical_value
+from hyperscale.scoring.sandbox.pool import CodeRunner, shared_runner
+from hyperscale.scoring.sandbox.program import Kind, Limits, Outcome, Program, Status
 
 # One of a test's outcomes in the sandbox; where that is "ok", "pass" or "wrong".
 Verdict = Status | Literal["pass", "wrong"]

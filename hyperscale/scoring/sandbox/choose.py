@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from hyperscale.errors import ConfigError, SandboxError
-from hyperscale.scoring import sandbox_level
-from hyperscale.scoring.sandbox_program import Program
-from hyperscale.scoring.sandbox_worker import Worker, WorkerDiedError
+from hyperscale.scoring.sandbox import levels
+from hyperscale.scoring.sandbox.program import Program
+from hyperscale.scoring.sandbox.worker import Worker, WorkerDiedError
 
 Choice = Literal["auto", "bwrap", "unshare", "none"]
 STRONG = ("bwrap", "unshare")
@@ -67,19 +67,19 @@ def choose(asked: str = "auto", trusted: bool = False) -> Sandbox:
             "guard",
             f"programs of the built-in tasks run under resource limits and refusals only (no sandbox: {why})",
         )
-    raise SandboxError(f"no sandbox for programs written by the model ({why}): {sandbox_level.advice()}")
+    raise SandboxError(f"no sandbox for programs written by the model ({why}): {levels.advice()}")
 
 
 def _must(level: str) -> None:
     reason = broken(level)
     if reason is not None:
-        raise SandboxError(f"sandbox {level} does not work here ({reason}): {sandbox_level.advice()}")
+        raise SandboxError(f"sandbox {level} does not work here ({reason}): {levels.advice()}")
 
 
 @functools.cache
 def broken(level: str) -> str | None:
     """Why a level does not work here, or None; found out by running a program in it, once per process."""
-    reason = sandbox_level.missing(level)
+    reason = levels.missing(level)
     if reason is not None:
         return reason
     try:

@@ -3,7 +3,7 @@ r"""Integer answers in ``\boxed{}``, as in AIME."""
 import re
 from typing import Any
 
-from hyperscale.scoring.base import Grader, after_thinking
+from hyperscale.scoring.graders.base import Grader, after_thinking
 
 MAX_CHARS = 1_000  # of what stands in a box and is no integer
 _BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from hyperscale.errors import SandboxError
-from hyperscale.scoring import sandbox_level
-from hyperscale.scoring.sandbox_program import Program
+from hyperscale.scoring.sandbox import levels
+from hyperscale.scoring.sandbox.program import Program
 
 _GRACE = 5.0  # seconds a worker may be late before it is taken for dead
 _START = 20.0  # seconds it may take to start
@@ -39,7 +39,7 @@ class Worker:
         self._folder = tempfile.TemporaryDirectory(prefix="hyperscale-code-", ignore_cleanup_errors=True)
         self._owner = os.getpid()
         self._rest = b""
-        how = sandbox_level.start(level, self._folder.name, number)
+        how = levels.start(level, self._folder.name, number)
         errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
             how.command,
@@ -47,7 +47,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=errors,
             cwd=self._folder.name,
-            env=sandbox_level.environment(),
+            env=levels.environment(),
             start_new_session=True,
         )
         assert self._process.stdin is not None

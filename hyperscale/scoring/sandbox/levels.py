@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperscale.scoring.sandbox_view import CHILD, FOLDER, View, view
+from hyperscale.scoring.sandbox.view import CHILD, FOLDER, View, view
 
 DISK = 16 << 20  # bytes of a worker's writable folder
 _INSIDE = "/sandbox"
@@ -83,7 +83,7 @@ def start(level: str, folder: str, number: int) -> Start:
 
 
 def _python(executable: str, folder: str) -> list[str]:
-    code = f"import sys; sys.path.insert(0, {folder!r}); from sandbox_child.main import main; main()"
+    code = f"import sys; sys.path.insert(0, {folder!r}); from {CHILD.name}.main import main; main()"
     return [executable, "-B", "-S", "-s", "-P", "-c", code]
 
 

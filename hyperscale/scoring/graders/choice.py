@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from hyperscale.scoring.base import Grader, after_thinking
+from hyperscale.scoring.graders.base import Grader, after_thinking
 
 # Emphasis, brackets, quotation marks and a box around the letter are understood; a word that merely starts with it is
 # no letter.

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable
 
 from hyperscale.errors import TaskError
-from hyperscale.scoring.base import Grader, after_thinking
-from hyperscale.scoring.choice import ChoiceGrader
-from hyperscale.scoring.code import CodeGrader
-from hyperscale.scoring.integer import IntegerGrader
-from hyperscale.scoring.livecodebench_grader import LiveCodeBenchGrader
-from hyperscale.scoring.math_grader import MathGrader
+from hyperscale.scoring.graders.base import Grader, after_thinking
+from hyperscale.scoring.graders.choice import ChoiceGrader
+from hyperscale.scoring.graders.code import CodeGrader
+from hyperscale.scoring.graders.integer import IntegerGrader
+from hyperscale.scoring.graders.livecodebench import LiveCodeBenchGrader
+from hyperscale.scoring.graders.math import MathGrader
 
 __all__ = ["Grader", "after_thinking", "available", "get", "running_programs"]
 

@@ -1,0 +1,1 @@
+"""Runs programs that models wrote, apart from everything else."""

@@ -1,0 +1,1 @@
+"""One verdict from the W chains of a problem."""
