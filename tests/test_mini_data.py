@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from hyperscale.errors import TaskError
-from hyperscale.mini import aime, gpqa
 from hyperscale.mini.benchmarks import GENERATORS, LEVEL_COUNT, items, training_document
-from hyperscale.mini.data import KINDS, SHARES, make_batch, stream
-from hyperscale.mini.document import TEST_SHARE, is_test
+from hyperscale.mini.problems import aime, gpqa
+from hyperscale.mini.problems.document import TEST_SHARE, is_test
+from hyperscale.mini.training.data import KINDS, SHARES, make_batch, stream
 from hyperscale.mini.vocab import ASSISTANT, END, END_THINK, ID, THINK, USER, encode
 
 # --- split ---

@@ -5,8 +5,8 @@ from random import Random
 
 import pytest
 
-from hyperscale.mini import aime, gpqa, lcb
 from hyperscale.mini.benchmarks import GENERATORS, LEVEL_COUNT
+from hyperscale.mini.problems import aime, gpqa, lcb
 from hyperscale.mini.vocab import STEPS, decode
 from hyperscale.scoring import graders
 

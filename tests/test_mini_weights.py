@@ -11,12 +11,12 @@ from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.kv.trace import dense_reads
 from hyperscale.mini.benchmarks import LEVEL_COUNT
-from hyperscale.mini.data import make_batch
 from hyperscale.mini.model import WEIGHTS
+from hyperscale.mini.training.data import make_batch
 from hyperscale.mini.vocab import TOKENS
-from hyperscale.retrofit.check import check_gates
-from hyperscale.retrofit.loop import Retrofit
+from hyperscale.retrofit.gate_check import check_gates
 from hyperscale.retrofit.recipe import Recipe
+from hyperscale.retrofit.trainer import Retrofit
 from hyperscale.scoring import graders
 
 CRS = (2, 4, 8)

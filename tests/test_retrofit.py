@@ -14,13 +14,13 @@ from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import RetrofitError
 from hyperscale.mini.benchmarks import items
-from hyperscale.mini.data import Batch
 from hyperscale.mini.model import build
 from hyperscale.mini.train import main
+from hyperscale.mini.training.data import Batch
 from hyperscale.mini.vocab import encode
-from hyperscale.retrofit.check import MAX_RATIO, GateCheck, check_gates
-from hyperscale.retrofit.loop import Retrofit
+from hyperscale.retrofit.gate_check import MAX_RATIO, GateCheck, check_gates
 from hyperscale.retrofit.recipe import Recipe
+from hyperscale.retrofit.trainer import Retrofit
 
 QUICK = Recipe(targets=(2.0, 3.0), steps_per_unit=60, hard_steps=10, window=4, gate_lr=3e-3, groups=2)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-from hyperscale.retrofit import attention
-from hyperscale.retrofit.attention import Packed, packed_attention
+from hyperscale.retrofit import packed_attention as attention
+from hyperscale.retrofit.packed_attention import Packed, packed_attention
 
 HEADS, KV_HEADS, DIM = 4, 2, 16
 SCALE = DIM**-0.5

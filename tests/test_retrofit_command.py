@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from hyperscale import models, results
 from hyperscale.engines.loading import load_model
-from hyperscale.retrofit import check, memory
+from hyperscale.retrofit import gate_check, memory_estimate
 
 TEXT = "The search goes on from here, and each step names what it found before it turns back. "
 QUICK = ("--steps-per-unit", 4, "--hard-steps", 2, "--window", 4, "--length", 64, "--rows", 2, "--accumulate", 2)
@@ -160,8 +160,8 @@ def test_mistakes_are_one_line_each(call, tmp_path):
 
 
 def test_a_checkpoint_that_fails_the_check_is_set_aside(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(check, "MAX_RATIO", -1.0)
-    monkeypatch.setattr(check, "NEGLIGIBLE", -1.0)
+    monkeypatch.setattr(gate_check, "MAX_RATIO", -1.0)
+    monkeypatch.setattr(gate_check, "NEGLIGIBLE", -1.0)
     base = architectures.write(tmp_path / "model", "qwen3")
     code, _, err = call("retrofit", "--model", base, "--data", texts(tmp_path), "--out", "made", "--cr", "2", *QUICK)
     assert (code, err.count("\n")) == (2, 1)
@@ -170,7 +170,7 @@ def test_a_checkpoint_that_fails_the_check_is_set_aside(call, tmp_path, monkeypa
 
 
 def test_a_model_too_large_for_any_gpu_is_refused_before_its_weights_are_asked_for(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "available", lambda _: ("NVIDIA H100", 80 * 2**30))
+    monkeypatch.setattr(memory_estimate, "available", lambda _: ("NVIDIA H100", 80 * 2**30))
     code, _, err = call("retrofit", "--model", "qwen-r1-32b", "--data", texts(tmp_path), "--out", "made")
     assert (code, err.count("\n")) == (2, 1)
     for part in ("610.3 GiB", "NVIDIA H100 has 80 GiB", "427 GiB", "more than one", "trains on one only"):

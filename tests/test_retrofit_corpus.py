@@ -7,14 +7,14 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from hyperscale.retrofit import corpus, losses, optimizer, reading
+from hyperscale.retrofit import losses, optimizer, packing, text_files
 
 TEXTS = [f"{i:02d} " + "abc " * (3 + i) for i in range(20)]
 
 
 def build(tmp_path, entries, **changed):
     settings = {"length": 48, "window": 4, "wanted": 10**6, "seed": 0, "everything": False} | changed
-    return corpus.build(reading.Source(tmp_path, "x", entries), architectures.tokenizer(), **settings)
+    return packing.build(text_files.Source(tmp_path, "x", entries), architectures.tokenizer(), **settings)
 
 
 def words(document):
@@ -25,7 +25,7 @@ def test_every_document_is_packed_once_and_whole(tmp_path):
     made = build(tmp_path, TEXTS, length=128)
     assert len(made.train) + len(made.held_out) == 20
     found = []
-    for batch in corpus.Corpus([], made.train).check_batches(4, 128):
+    for batch in packing.Corpus([], made.train).check_batches(4, 128):
         for row in range(4):
             for number in range(int(batch.document[row].max()) + 1):
                 inside = batch.document[row] == number
@@ -78,9 +78,9 @@ def test_all_kinds_of_files_are_read_in_order(tmp_path):
     (tmp_path / "1.jsonl").write_text('{"text": "a"}\n\n')
     (tmp_path / "3.txt").write_text("c\nd")
     (tmp_path / "4.md").write_text("no")
-    source = reading.read(tmp_path)
+    source = text_files.read(tmp_path)
     assert (source.column, source.entries) == ("text", ["a", "b", "c\nd"])
-    assert reading.read(tmp_path / "2.parquet", "other").entries == [1]
+    assert text_files.read(tmp_path / "2.parquet", "other").entries == [1]
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

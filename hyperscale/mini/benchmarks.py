@@ -7,8 +7,8 @@ from random import Random
 from typing import Any
 
 from hyperscale.errors import TaskError
-from hyperscale.mini import aime, gpqa, lcb
-from hyperscale.mini.document import Document, is_test
+from hyperscale.mini.problems import aime, gpqa, lcb
+from hyperscale.mini.problems.document import Document, is_test
 from hyperscale.mini.vocab import decode
 
 Generator = Callable[[Random, int | None], Document]

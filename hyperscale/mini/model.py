@@ -50,9 +50,9 @@ def save(model: Any, folder: Path, **extra: Any) -> None:
     import torch
 
     from hyperscale.mini.vocab import save_tokenizer
-    from hyperscale.retrofit import checkpoint
+    from hyperscale.retrofit import checkpoints
 
     with torch.no_grad():
         model.get_input_embeddings().weight[len(TOKENS) :] = 0
-    checkpoint.save(model, folder, **extra)
+    checkpoints.save(model, folder, **extra)
     save_tokenizer(folder)

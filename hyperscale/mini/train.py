@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from hyperscale.mini.data import KINDS, make_batch, stream
 from hyperscale.mini.model import CONTEXT, build, save
-from hyperscale.mini.pretrain import train
-from hyperscale.retrofit.loop import Finished, Retrofit
+from hyperscale.mini.training.data import KINDS, make_batch, stream
+from hyperscale.mini.training.pretrain import train
 from hyperscale.retrofit.outcome import finish
 from hyperscale.retrofit.recipe import Recipe
+from hyperscale.retrofit.trainer import Finished, Retrofit
 
 TARGETS = (2.0, 4.0, 8.0)
 TOY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}

@@ -9,7 +9,7 @@ from typing import Any
 
 from hyperscale import models
 from hyperscale.errors import ModelError, RetrofitError, first_line
-from hyperscale.retrofit import memory
+from hyperscale.retrofit import memory_estimate
 
 Report = Callable[[str], None]
 #: Learning rates of arXiv 2506.05345: up to 1.5B weights, and above.
@@ -91,7 +91,7 @@ class Job:
             if whole < least:
                 raise RetrofitError(f"--{option} {whole} is below {least}")
         for option, choice, known in (
-            ("weights", self.weights, tuple(memory.PER_WEIGHT)),
+            ("weights", self.weights, tuple(memory_estimate.PER_WEIGHT)),
             ("gate", self.gate, ("separate", "borrowed")),
             ("per", self.per, ("head", "layer")),
         ):
@@ -111,30 +111,30 @@ def run(job: Job, report: Report) -> None:
     job.check()
     found = models.find(job.model)
     if found.shape and found.shape.parameters:  # told without any weights or configuration here
-        known = memory.estimate(found.shape.parameters, job.weights)
-        memory.require(known, job.model, job.weights, _device(job.device))
-    from hyperscale.retrofit import reading
+        known = memory_estimate.estimate(found.shape.parameters, job.weights)
+        memory_estimate.require(known, job.model, job.weights, _device(job.device))
+    from hyperscale.retrofit import text_files
 
     report(f"reading {job.data} …")
-    source = reading.read(job.data, job.column)  # before the weights: a mistake about the data shows at once
+    source = text_files.read(job.data, job.column)  # before the weights: a mistake about the data shows at once
     models.require(found.base, job.model)
     config = _configuration(found.base)
     length = _length(job, config)
-    needed = memory.estimate(memory.parameters_of(config), job.weights, config, job.rows, length)
+    needed = memory_estimate.estimate(memory_estimate.parameters_of(config), job.weights, config, job.rows, length)
     device = _device(job.device)
-    report(f"training takes about {needed}; {device[0]} has {device[1] / memory.GIB:,.0f} GiB")
-    memory.require(needed, job.model, job.weights, device)
+    report(f"training takes about {needed}; {device[0]} has {device[1] / memory_estimate.GIB:,.0f} GiB")
+    memory_estimate.require(needed, job.model, job.weights, device)
     _train(job, found.base, length, source, needed, report)
 
 
-def _train(job: Job, base: str, length: int, source: Any, needed: memory.Estimate, report: Report) -> None:
+def _train(job: Job, base: str, length: int, source: Any, needed: memory_estimate.Estimate, report: Report) -> None:
     import torch
     import transformers
 
     from hyperscale.engines.loading import load_model
-    from hyperscale.retrofit import checkpoint, corpus, outcome
-    from hyperscale.retrofit.loop import Finished, Retrofit
+    from hyperscale.retrofit import checkpoints, outcome, packing
     from hyperscale.retrofit.recipe import Recipe
+    from hyperscale.retrofit.trainer import Finished, Retrofit
 
     separate = job.gate == "separate"
     recipe = Recipe(
@@ -160,7 +160,7 @@ def _train(job: Job, base: str, length: int, source: Any, needed: memory.Estimat
     steps = round((job.crs[-1] - 1) * job.steps_per_unit) + job.hard_steps * len(job.crs) + recipe.fade_steps
     a_step = job.rows * job.accumulate * length
     report("tokenising …")
-    data = corpus.build(
+    data = packing.build(
         source,
         tokenizer,
         length=length,
@@ -185,20 +185,20 @@ def _train(job: Job, base: str, length: int, source: Any, needed: memory.Estimat
         "loss": "all tokens" if job.everything or source.column == "text" else "last reply",
         "weights": job.weights,
         "recipe": asdict(recipe),
-        "memory_gib": {"estimate": (needed.weights + needed.activations) / memory.GIB},
+        "memory_gib": {"estimate": (needed.weights + needed.activations) / memory_estimate.GIB},
         "device": torch.cuda.get_device_name(job.device) if on_gpu else "cpu",
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
 
     def save(finished: Finished, name: str) -> None:
-        checkpoint.save(finished.model, job.out / name, **finished.config.to_hf())
+        checkpoints.save(finished.model, job.out / name, **finished.config.to_hf())
         tokenizer.save_pretrained(job.out / name)
         report(f"wrote {job.out / name}")
 
     def keep(records: list[outcome.Record]) -> None:
         if on_gpu:
-            record["memory_gib"]["peak"] = torch.cuda.max_memory_allocated(job.device) / memory.GIB
+            record["memory_gib"]["peak"] = torch.cuda.max_memory_allocated(job.device) / memory_estimate.GIB
         (job.out / RECORD).write_text(json.dumps({**record, "dms": records}, indent=1) + "\n", encoding="utf-8")
 
     dtype = torch.bfloat16 if job.weights == "bfloat16" else torch.float32
@@ -216,7 +216,7 @@ def _device(device: str) -> tuple[str, int]:
     from hyperscale.engines.loading import check_device
 
     check_device(device)
-    return memory.available(device)
+    return memory_estimate.available(device)
 
 
 def _configuration(base: str) -> Any:

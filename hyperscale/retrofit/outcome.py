@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from hyperscale.errors import RetrofitError
-from hyperscale.retrofit.check import check_gates
-from hyperscale.retrofit.loop import Finished, Retrofit, TrainingBatch
+from hyperscale.retrofit.gate_check import check_gates
+from hyperscale.retrofit.trainer import Finished, Retrofit, TrainingBatch
 
 Record = dict[str, Any]
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from hyperscale.errors import RetrofitError
-from hyperscale.retrofit.gates import Mode
-from hyperscale.retrofit.loop import Retrofit, TrainingBatch
+from hyperscale.retrofit.gated_model import Mode
+from hyperscale.retrofit.trainer import Retrofit, TrainingBatch
 
 #: Inference gates may diverge from the teacher this many times as much as training gates.
 MAX_RATIO = 3.0

@@ -8,7 +8,7 @@ whole chain, both far back; how soon the search ends is luck, so width helps.
 
 from random import Random
 
-from hyperscale.mini.document import Document
+from hyperscale.mini.problems.document import Document
 from hyperscale.mini.vocab import ID, NODE, NODES
 
 #: Reachable nodes at each level.

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from hyperscale.mini.data import KINDS, Batch
-from hyperscale.retrofit.attention import Packed, compile_layers, use_packed_attention
+from hyperscale.mini.training.data import KINDS, Batch
+from hyperscale.retrofit.packed_attention import Packed, compile_layers, use_packed_attention
 
 
 def optimizers(model: Any, muon_lr: float, adam_lr: float) -> list[torch.optim.Optimizer]:

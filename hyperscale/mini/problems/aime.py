@@ -11,7 +11,7 @@ the chain goes on from it. So a model sampled from makes such slips as well, cha
 
 from random import Random
 
-from hyperscale.mini.document import Document
+from hyperscale.mini.problems.document import Document
 from hyperscale.mini.vocab import DIGIT, ID, NODE
 
 #: Range of N at each level.

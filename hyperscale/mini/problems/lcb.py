@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import accumulate
 from random import Random
 
-from hyperscale.mini.document import Document
+from hyperscale.mini.problems.document import Document
 from hyperscale.mini.vocab import DIGIT, ID, STEPS
 
 Digits = tuple[int, ...]

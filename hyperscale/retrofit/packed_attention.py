@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_block_mask, flex_attention
 
-from hyperscale.retrofit.inside import Inside
+from hyperscale.retrofit.inline_gates import Inside
 
 #: Name under which the function is registered with transformers.
 NAME = "hyperscale_packed"

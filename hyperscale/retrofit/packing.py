@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hyperscale.errors import RetrofitError, first_line
-from hyperscale.retrofit.reading import Source
+from hyperscale.retrofit.text_files import Source
 
 #: Documents from which the rows are filled.
 POOL = 64

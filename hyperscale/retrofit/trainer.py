@@ -3,8 +3,8 @@
 Recipe of arXiv 2506.05345, section 3: the student starts as the teacher, all weights train, the logits are distilled,
 Gumbel-sigmoid gates decide, verdicts take effect after a window, and a one-sided loss pulls the mean eviction up to
 ``1 - 1 / CR(t)`` with CR rising linearly. One departure, off by setting ``hard_steps=0``: a checkpoint is finished by a
-phase with the hard gates of inference (see `hyperscale.retrofit.check` for why). DMC (arXiv 2403.09636) is trained in
-the same way.
+phase with the hard gates of inference (see `hyperscale.retrofit.gate_check` for why). DMC (arXiv 2403.09636) is
+trained in the same way.
 """
 
 import copy
@@ -18,10 +18,10 @@ from torch import Tensor
 
 from hyperscale.methods.core.dmc_merge import MergeConfig
 from hyperscale.methods.core.dms_gate import GateConfig
-from hyperscale.retrofit.attention import Packed, checkpoint_layers, compile_layers, use_packed_attention
-from hyperscale.retrofit.gates import GatedModel
+from hyperscale.retrofit.gated_model import GatedModel
 from hyperscale.retrofit.losses import compression, distillation, distillation_in_parts, savings, scheduled_cr
 from hyperscale.retrofit.optimizer import StochasticAdamW, park
+from hyperscale.retrofit.packed_attention import Packed, checkpoint_layers, compile_layers, use_packed_attention
 from hyperscale.retrofit.recipe import Recipe
 
 #: Seconds after which a line is reported even if no step is due to be logged.
@@ -29,7 +29,7 @@ INTERVAL = 30.0
 
 
 class TrainingBatch(Protocol):
-    """Rows of packed documents; see `hyperscale.mini.data.Batch` for an implementation."""
+    """Rows of packed documents; see `hyperscale.mini.training.data.Batch` for an implementation."""
 
     ids: Tensor
     position: Tensor
