@@ -12,16 +12,16 @@ from hyperscale import config as configs
 from hyperscale import evidence, identity, models
 from hyperscale.budget import Budget, Costs, TaskShape
 from hyperscale.config import RunConfig
-from hyperscale.documents import Generated
 from hyperscale.models.registry import shape_of
 from hyperscale.planner import Arm, Plan, Point, make_plan
 from hyperscale.prediction import Predictor
 from hyperscale.preparation import answer_room, load_task, load_tokenizer, make_grid
 from hyperscale.roofline import GIB, USABLE, Gpu, Roofline, named, recognised, together
+from hyperscale.tasks.datasets import Generated
 
 if TYPE_CHECKING:
     from hyperscale.methods.core.base import Method
-    from hyperscale.tasks import Doc, Task
+    from hyperscale.tasks.task import Doc, Task
 
 _CHARS_PER_TOKEN = 3.0  # of mathematics and code, in the vocabularies of the models that are known
 

@@ -13,7 +13,7 @@ from hyperscale.config import RunConfig
 if TYPE_CHECKING:
     from hyperscale.methods.core.base import Method
     from hyperscale.planner import Arm
-    from hyperscale.tasks import Task
+    from hyperscale.tasks.task import Task
 
 
 def of(

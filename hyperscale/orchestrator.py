@@ -19,7 +19,7 @@ from hyperscale.scoring import graders
 from hyperscale.scoring.redaction import redact
 from hyperscale.scoring.voting import strategies
 from hyperscale.store import Store, opened
-from hyperscale.tasks import prompt_hash
+from hyperscale.tasks.task import prompt_hash
 from hyperscale.weights import Weights
 
 if TYPE_CHECKING:

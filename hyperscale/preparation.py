@@ -19,12 +19,12 @@ from hyperscale.kv.formats import AUTO
 from hyperscale.models.registry import shape_of
 from hyperscale.planner import FILE, Arm, Plan, make_plan
 from hyperscale.prediction import Predictor
-from hyperscale.tasks import fingerprint
+from hyperscale.tasks.task import fingerprint
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import Request
     from hyperscale.methods.core.base import Method
-    from hyperscale.tasks import Doc, Task
+    from hyperscale.tasks.task import Doc, Task
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from hyperscale.results import RUN, read_info
 from hyperscale.scoring import graders
 from hyperscale.scoring.sandbox import pool
 from hyperscale.store import Store, write_atomic
-from hyperscale.tasks import Doc, Task, prompt_hash
+from hyperscale.tasks.task import Doc, Task, prompt_hash
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -9,8 +9,8 @@ from dataclasses import fields
 from typing import Any
 
 from hyperscale import tasks
-from hyperscale.documents import Choices, Downloaded
 from hyperscale.scoring import graders
+from hyperscale.tasks.datasets import Choices, Downloaded
 
 
 def dataset(name: str, data: str | dict[str, str] | None = None, **metadata: Any) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from hyperscale.errors import TaskError
 from hyperscale.scoring import graders
-from hyperscale.scoring.options import arrange
 from hyperscale.scoring.redaction import redact
+from hyperscale.tasks.choice_order import arrange
 
 WRONG = ("w1", "w2", "w3")
 
@@ -28,7 +28,9 @@ def test_the_order_depends_on_the_id_alone_and_survives_a_restart():
     one, other = arrange("rec1", "right", WRONG), arrange("rec1", "Right answer", ("x", "y", "z"))
     assert one.letter == other.letter
     assert "ABCD"[one.options.index("right")] == one.letter
-    code = "from hyperscale.scoring.options import arrange; print(arrange('rec1', 'right', ('w1', 'w2', 'w3')).options)"
+    code = (
+        "from hyperscale.tasks.choice_order import arrange; print(arrange('rec1', 'right', ('w1', 'w2', 'w3')).options)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(one.options) == "('w1', 'w3', 'w2', 'right')"
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import rows
 
-from hyperscale import forms, sources, tasks
+from hyperscale import tasks
 from hyperscale.errors import TaskError
 from hyperscale.scoring import graders
+from hyperscale.tasks import loading, row_formats
 from hyperscale.utils.paths import data_dir
 
 NAMES = sorted(rows.BY_TASK)
@@ -210,7 +211,7 @@ def test_without_data_and_network_the_error_comes_fast_and_says_what_to_do(monke
 
 
 def test_what_the_hub_refuses_is_told(monkeypatch):
-    monkeypatch.setattr(sources, "reachable", lambda: True)
+    monkeypatch.setattr(loading, "reachable", lambda: True)
 
     def refuse(*_, **__):
         raise RuntimeError("Dataset is a gated dataset on the Hub.\nmore")
@@ -232,8 +233,8 @@ def test_the_real_problems(name, first):
 
 
 def test_windows():
-    assert forms.window(None, None) == forms.Window()
-    assert forms.window("2024-08-01", None).start.isoformat() == "2024-08-01"
+    assert row_formats.window(None, None) == row_formats.Window()
+    assert row_formats.window("2024-08-01", None).start.isoformat() == "2024-08-01"
 
 
 def test_lm_eval_reads_the_same_tasks(tmp_path):

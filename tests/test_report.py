@@ -16,7 +16,7 @@ from hyperscale.margins import margin
 from hyperscale.points import points
 from hyperscale.report import browser, questions, texts
 from hyperscale.results import Run
-from hyperscale.tasks import prompt_hash
+from hyperscale.tasks.task import prompt_hash
 
 HOSTILE = "</script><script>hacked = 1</script><img src=x onerror='hacked = 1'>&lt;<!-- --> \u2028 \ud800 '\"`${x}"
 

@@ -11,7 +11,7 @@ from synthetic import chains, sample
 from test_report import HOSTILE, run
 
 from hyperscale import report, tasks
-from hyperscale.tasks import prompt_hash
+from hyperscale.tasks.task import prompt_hash
 
 driver = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 

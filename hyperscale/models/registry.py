@@ -256,7 +256,7 @@ def require(path: str, model: str) -> None:
         return  # `resolve` has seen its files
     from huggingface_hub import try_to_load_from_cache
 
-    from hyperscale.sources import reachable
+    from hyperscale.utils.hub import reachable
 
     if not isinstance(try_to_load_from_cache(path, "config.json"), str) and not reachable():
         gate = f"accept the terms at https://huggingface.co/{path}, `hf auth login`, then "

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from hyperscale import tasks
-from hyperscale.documents import Generated
 from hyperscale.errors import TaskError
 from hyperscale.results import Run
+from hyperscale.tasks.datasets import Generated
 
 
 class Question(NamedTuple):

@@ -117,7 +117,7 @@ def choice(row: Row, where: str) -> Item:
 
     The place of the right answer is a function of the question's id.
     """
-    from hyperscale.scoring.options import arrange
+    from hyperscale.tasks.choice_order import arrange
 
     read = _Reader(row, where)
     text = read.text("Question", "problem")

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from hyperscale import forms, sources
 from hyperscale.errors import TaskError
-from hyperscale.forms import Item, Window
-from hyperscale.sources import Row, Source
+from hyperscale.tasks import loading, row_formats
+from hyperscale.tasks.loading import Row, Source
+from hyperscale.tasks.row_formats import Item, Window
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Generated:
     def items(self, limit: int | None, data: str | None, task: str) -> list[Item]:
         """The first ``limit`` problems, generated, or read from ``data``: rows with ``prompt`` and ``target``."""
         if data is not None:
-            return _read(sources.local(Path(data)), "given", data)[:limit]
+            return _read(loading.local(Path(data)), "given", data)[:limit]
         from hyperscale.mini import benchmarks
 
         found = benchmarks.items(self.kind, self.size if limit is None else min(limit, self.size))
@@ -57,7 +57,7 @@ class Choices:
     @property
     def window(self) -> Window:
         """The dates as a window."""
-        return forms.window(self.start_date, self.end_date)
+        return row_formats.window(self.start_date, self.end_date)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Downloaded:
     def items(self, limit: int | None, data: str | None, task: str) -> list[Item]:
         """The first ``limit`` problems of the hub's data set, or of the file or folder ``data`` in its place."""
         where = data or str(self.source)
-        rows = sources.local(Path(data)) if data is not None else sources.hub(self.source, task)
+        rows = loading.local(Path(data)) if data is not None else loading.hub(self.source, task)
         wanted = [row for row in rows if self._counts(row, where)]
         if not wanted:
             raise TaskError(
@@ -110,7 +110,7 @@ class Downloaded:
         from hyperscale.scoring.graders.livecodebench_tests import is_broken
 
         window = self.choices.window
-        inside = window == Window() or forms.contest_date(row, where) in window
+        inside = window == Window() or row_formats.contest_date(row, where) in window
         return inside and not (self.choices.exclude_broken and is_broken(row))
 
 
@@ -122,7 +122,7 @@ def _truth(value: Any, task: str) -> bool:
 
 
 def _read(rows: list[Row], form: str, where: str) -> list[Item]:
-    found = [forms.FORMS[form](row, f"row {number} of {where}") for number, row in enumerate(rows, start=1)]
+    found = [row_formats.FORMS[form](row, f"row {number} of {where}") for number, row in enumerate(rows, start=1)]
     seen: dict[str, int] = {}
     for number, item in enumerate(found, start=1):
         if item.id in seen:

@@ -5,18 +5,16 @@ a file instead. Without a network that takes a few seconds, not the minutes that
 """
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hyperscale.errors import TaskError, first_line
 from hyperscale.utils.files import data_files
+from hyperscale.utils.hub import quiet_hub, reachable
 
 Row = dict[str, Any]
 SUFFIXES = (".jsonl", ".parquet")
-_PROBE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -113,40 +111,3 @@ def _advice(source: Source, task: str, online: bool, error: Exception) -> str:
         f"{task} needs the data set {source} from the Hugging Face hub ({why}): {gate}"
         f"or pass a JSONL or Parquet file or folder of it with --data {task}=PATH"
     )
-
-
-def reachable() -> bool:
-    """Whether the hub answers, whatever it answers; a few seconds at most."""
-    from urllib.error import HTTPError
-    from urllib.request import Request, urlopen
-
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    try:
-        with urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=_PROBE_SECONDS):
-            return True
-    except HTTPError:
-        return True
-    except (OSError, ValueError):
-        return False
-
-
-@contextmanager
-def quiet_hub(*, offline: bool) -> Iterator[None]:
-    """Keep the hub's libraries from drawing bars and, offline, from trying again and again."""
-    import datasets
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    bars = datasets.is_progress_bar_enabled()
-    if offline:
-        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
-        if bars:
-            datasets.enable_progress_bars()

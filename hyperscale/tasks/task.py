@@ -16,11 +16,11 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from hyperscale.documents import Choices, Downloaded, Generated
 from hyperscale.errors import TaskError
-from hyperscale.forms import FORMS
 from hyperscale.scoring import graders
-from hyperscale.sources import Source
+from hyperscale.tasks.datasets import Choices, Downloaded, Generated
+from hyperscale.tasks.loading import Source
+from hyperscale.tasks.row_formats import FORMS
 from hyperscale.utils.paths import data_dir
 
 Strategy = Literal["majority", "pass"]
