@@ -15,10 +15,10 @@ import time
 import zlib
 from collections.abc import Callable
 
+from hyperscale.results.redaction import redact
 from hyperscale.scoring import graders
 from hyperscale.scoring.graders import livecodebench_tests
 from hyperscale.scoring.graders.integer import last_box
-from hyperscale.scoring.redaction import redact
 from hyperscale.scoring.sandbox.pool import shared_runner
 
 THINKING = "So 12 + 30 = 42, and \\boxed{7} is wrong. " * 500

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from hyperscale import results, tables
-from hyperscale.points import points
+from hyperscale.results.points import points
 
 
 def shown(found: pd.DataFrame, length: int | None) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hyperscale import results
-from hyperscale.points import Cell, cells
+from hyperscale.results.points import Cell, cells
 
 
 def single(folder: Path, length: int) -> list[Cell]:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from hyperscale.bands import band_of
 from hyperscale.bootstrap import MIN_PROBLEMS, N_BOOT, Bootstrap, bootstraps
 from hyperscale.envelope import Envelope, evaluate
-from hyperscale.margins import Margin, Pair, check_axis, margins
-from hyperscale.points import COSTS, Cell, Samples, cells
+from hyperscale.margins import Margin, Pair, margins
+from hyperscale.results.points import COSTS, Cell, Samples, cells, check_axis
 
 Floats = NDArray[np.float64]
 STEPS = 100  # places along a frontier's line and band
@@ -81,7 +81,7 @@ def analyse(
         pairs: Methods (a, b) to give the margin of a over b for; by default every method over vanilla.
         n_boot: Number of resamples.
         seed: Of the resampling.
-        strategies: As for `hyperscale.points.points`.
+        strategies: As for `hyperscale.results.points.points`.
 
     Raises:
         ResultsError: Unknown axis, a pair of which no task has both methods, or a sample lacks a field.

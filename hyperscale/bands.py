@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hyperscale.bootstrap import MIN_PROBLEMS, N_BOOT, Bootstrap, ends
 from hyperscale.envelope import evaluate
-from hyperscale.points import Cell
+from hyperscale.results.points import Cell
 
 Floats = NDArray[np.float64]
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperscale.envelope import Envelope, envelope
-from hyperscale.points import Cell
+from hyperscale.results.points import Cell
 
 Floats = NDArray[np.float64]
 COVERAGE = 0.9  # share of its method's problems that a point must rest on to count for a frontier

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple, Self
 
 from hyperscale.errors import ResultsError
 from hyperscale.kv.trace import dense_peak, dense_reads
-from hyperscale.results import POINTS, RUN, SAMPLES, iterate, read_info
+from hyperscale.results.manifest import POINTS, RUN, SAMPLES, read_info
+from hyperscale.results.samples import iterate
 
 PILOT, EARLIER = "pilot", "earlier runs"
 # Of a configuration: what may differ between a run and one that tells of it. Method, CR and task are compared by chain.

@@ -8,7 +8,7 @@ import numpy as np
 from hyperscale.analysis import Curve, xy
 from hyperscale.bootstrap import MIN_PROBLEMS
 from hyperscale.labels import Label, place, short
-from hyperscale.points import Cell
+from hyperscale.results.points import Cell
 from hyperscale.styles import STYLES, Style, series_name
 from hyperscale.styles import styles as styles_of
 

@@ -15,8 +15,8 @@ therefore resamples the problems and takes the maximum over points anew in every
 from typing import TYPE_CHECKING
 
 from hyperscale.envelope import envelope
-from hyperscale.margins import COVERAGE, FRONTIER, Margin, check_axis, margin
-from hyperscale.points import Cell, cells, points
+from hyperscale.margins import COVERAGE, FRONTIER, Margin, margin
+from hyperscale.results.points import Cell, cells, check_axis, points
 
 if TYPE_CHECKING:
     import pandas as pd

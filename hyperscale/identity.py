@@ -1,6 +1,5 @@
 """What decides a run's chains: the parts of run.json by which runs are told apart, and the machine."""
 
-import json
 import os
 import platform
 import sys
@@ -30,32 +29,6 @@ def of(
         "params": {str(arm): method.params() for arm, method in methods.items()},
         "hardware": hardware(config.device),
     }
-
-
-def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """In what two runs' descriptions differ, of all that decides their chains: a line with name and both values each.
-
-    ``documents``, fingerprints of the problems, are left out of a description that lacks them, as the first versions'
-    do.
-    """
-    return [
-        line
-        for part in ("config", "tasks", "documents", "checkpoints", "params")
-        if part in old or part != "documents"
-        for line in differences(old.get(part) or {}, new.get(part) or {}, "" if part == "config" else f"{part}.")
-    ]
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Names and both values of the entries in which two configurations differ."""
-    found: list[str] = []
-    for name in sorted(old.keys() | new.keys()):
-        a, b = old.get(name), new.get(name)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{prefix}{name}.")
-        elif a != b:
-            found.append(f"{prefix}{name} was {json.dumps(a)}, now {json.dumps(b)}")
-    return found
 
 
 def hardware(device: str) -> dict[str, Any]:

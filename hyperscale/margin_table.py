@@ -10,7 +10,7 @@ from rich.table import Table
 from hyperscale.bootstrap import MIN_PROBLEMS, bootstraps
 from hyperscale.margins import Interval, Margin
 from hyperscale.margins import margins as all_margins
-from hyperscale.points import cells
+from hyperscale.results.points import cells
 from hyperscale.tables import STYLE
 
 if TYPE_CHECKING:

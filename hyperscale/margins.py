@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from hyperscale.bootstrap import COVERAGE, FRONTIER, MIN_PROBLEMS, N_BOOT, Bootstrap, ends, reliable
 from hyperscale.envelope import gap
 from hyperscale.errors import ResultsError
-from hyperscale.points import COSTS, Cell, Samples, cells
+from hyperscale.results.points import COSTS, Cell, Samples, cells, check_axis
 
 __all__ = [
     "COVERAGE",
@@ -96,14 +96,15 @@ def margin(
     the common interval and the areas again. A method's frontier unites its CRs (and its runs, if there are several).
 
     Args:
-        samples: Lines of ``samples.jsonl``, or the cells made of them (`hyperscale.points.cells`), to make those once.
+        samples: Lines of ``samples.jsonl``, or the cells made of them (`hyperscale.results.points.cells`), to make
+            those once.
         a: Method.
         b: Method.
         task: Task.
         axis: Cost axis.
         n_boot: Number of resamples.
         seed: Of the resampling.
-        strategies: As for `hyperscale.points.points`.
+        strategies: As for `hyperscale.results.points.points`.
 
     Raises:
         ResultsError: Unknown axis, a method without chains on the task, or samples of several models.
@@ -176,16 +177,6 @@ def parse_pairs(text: str) -> list[Pair]:
             )
         pairs.append((found[1], found[2]))
     return pairs
-
-
-def check_axis(axis: str) -> None:
-    """Refuse a name that is no cost axis.
-
-    Raises:
-        ResultsError: Unknown axis.
-    """
-    if axis not in COSTS:
-        raise ResultsError(f"unknown axis {axis!r}; known axes: {', '.join(COSTS)}")
 
 
 def _cells(samples: "Samples | Sequence[Cell]", task: str, strategies: Mapping[str, str] | None) -> list[Cell]:

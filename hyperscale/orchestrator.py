@@ -8,17 +8,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperscale import branches, models, plan_file, verification
+from hyperscale import models, plan_file, verification
 from hyperscale.config import RunConfig
 from hyperscale.errors import BudgetError, EngineError, HyperscaleError
 from hyperscale.observer import Load, Observer, Sample
 from hyperscale.planner import Arm
 from hyperscale.preparation import PreparedRun, Problem, answer_room, load_tokenizer
-from hyperscale.results import key
+from hyperscale.results import samples
+from hyperscale.results.redaction import redact
+from hyperscale.results.samples import key
+from hyperscale.results.store import Store, opened
 from hyperscale.scoring import graders
-from hyperscale.scoring.redaction import redact
 from hyperscale.scoring.voting import strategies
-from hyperscale.store import Store, opened
 from hyperscale.tasks.task import prompt_hash
 from hyperscale.weights import Weights
 
@@ -195,7 +196,7 @@ class Line:
             "lengths": list(chain.trace.lengths),
             "kv_reads": list(chain.trace.kv_reads),
             "peak_kv": list(chain.trace.peak_kv),
-            **branches.fields(chain, grader, doc.target, hide, bool(self._run.config.force_answer)),
+            **samples.fields(chain, grader, doc.target, hide, bool(self._run.config.force_answer)),
         }
 
 

@@ -14,8 +14,8 @@ from hyperscale.orchestrator import Line
 from hyperscale.planner import Arm
 from hyperscale.prediction import Predictor
 from hyperscale.preparation import PreparedRun, Problem, request
-from hyperscale.results import key
-from hyperscale.store import Store, opened
+from hyperscale.results.samples import key
+from hyperscale.results.store import Store, opened
 from hyperscale.weights import Weights
 
 FOLDER = "pilot"

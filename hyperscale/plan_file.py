@@ -14,7 +14,7 @@ from hyperscale.budget import AXES, Budget, Costs
 from hyperscale.errors import ResultsError
 from hyperscale.planner import FILE, Arm, Plan, Point
 from hyperscale.preparation import PreparedRun
-from hyperscale.store import write_atomic
+from hyperscale.results.store import write_atomic
 
 _SCHEMA = 1
 

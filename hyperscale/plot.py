@@ -8,7 +8,7 @@ from hyperscale import results
 from hyperscale.analysis import Analysis, Curve, analyse
 from hyperscale.errors import ResultsError
 from hyperscale.figure import AXES, RC, figure
-from hyperscale.points import COSTS
+from hyperscale.results.points import COSTS
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,7 +11,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-LOADED = ["torch", "pandas", "hyperscale.pilot", "hyperscale.display", "hyperscale.mini.model", "hyperscale.points"]
+LOADED = [
+    "torch",
+    "pandas",
+    "hyperscale.pilot",
+    "hyperscale.display",
+    "hyperscale.mini.model",
+    "hyperscale.results.points",
+]
 LOADED += ["hyperscale.engines.torch.engine", "hyperscale.engines.loading", "hyperscale.methods", "hyperscale.cli"]
 NO_MOUNT = 77
 

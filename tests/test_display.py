@@ -11,7 +11,7 @@ from rich.console import Console
 from hyperscale import config, models, orchestrator, preparation, tables
 from hyperscale.display import Display
 from hyperscale.observer import Load
-from hyperscale.store import Store
+from hyperscale.results.store import Store
 from hyperscale.tally import Tally
 
 

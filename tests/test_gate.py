@@ -10,8 +10,8 @@ from synthetic import chains, sample
 
 from hyperscale import gate, margins
 from hyperscale.errors import ResultsError
-from hyperscale.points import cells
-from hyperscale.results import Run
+from hyperscale.results.folder import Run
+from hyperscale.results.points import cells
 
 ARMS = (("vanilla", 1.0, 0.0), ("dms", 4.0, 0.0), ("dms", 8.0, -0.1))
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from hyperscale import mini, regrading, results
+from hyperscale import mini, results
+from hyperscale.results import regrade
 from hyperscale.scoring.graders.code import CodeGrader
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(7200)]
@@ -86,6 +87,6 @@ def test_a_broken_grader_turns_it_red(runs, tmp_path, monkeypatch):
 
     monkeypatch.setattr(CodeGrader, "extract", broken)
     folder = shutil.copytree(runs[1], tmp_path / "run")
-    changed = regrading.regrade(folder)
+    changed = regrade.regrade(folder)
     assert 0 < changed.answers < changed.chains
     assert hyperscale("gate", folder, "--baseline", runs["baseline"])[0] == 1

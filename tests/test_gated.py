@@ -5,8 +5,9 @@ import dataclasses
 import checkpoints
 import pytest
 
-from hyperscale import config, orchestrator, preparation, regrading, results, tasks
+from hyperscale import config, orchestrator, preparation, results, tasks
 from hyperscale.engines.torch.engine import TorchEngine
+from hyperscale.results import regrade
 
 TASK = "mini_gpqa"
 
@@ -42,5 +43,5 @@ def test_no_question_is_written_and_the_run_can_be_graded_again(prepared, tmp_pa
     (run,) = results.read(folder)
     assert all(sample["text"].count("█") > 50 for sample in run.samples)
     assert all(all(sample["correct"]) for sample in run.samples)
-    done = regrading.regrade(folder)
+    done = regrade.regrade(folder)
     assert (done.answers, done.verdicts) == (0, 0)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperscale.errors import TaskError
+from hyperscale.results.redaction import redact
 from hyperscale.scoring import graders
-from hyperscale.scoring.redaction import redact
 from hyperscale.tasks.choice_order import arrange
 
 WRONG = ("w1", "w2", "w3")

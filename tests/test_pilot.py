@@ -9,7 +9,7 @@ import pytest
 from hyperscale import cli, config, evidence, forecast, orchestrator, pilot, preparation, results
 from hyperscale.errors import BudgetError, ResultsError
 from hyperscale.planner import FILE
-from hyperscale.store import Store
+from hyperscale.results.store import Store
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from hyperscale import figure, plot, reference
 from hyperscale.analysis import analyse
 from hyperscale.errors import ResultsError
 from hyperscale.labels import Label, place, short
-from hyperscale.points import COLUMNS, COSTS, points
+from hyperscale.results.points import COLUMNS, COSTS, points
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from synthetic import chains
 
 from hyperscale import analysis, cli, results
-from hyperscale.points import COSTS
+from hyperscale.results.points import COSTS
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from synthetic import LENGTHS, chains, sample
 
 from hyperscale.errors import ResultsError, TaskError
 from hyperscale.kv.trace import dense_reads
-from hyperscale.points import COLUMNS, cells, points
+from hyperscale.results.points import COLUMNS, cells, points
 from hyperscale.scoring.voting.subsets import majority
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from hyperscale import models, reference, tasks
 from hyperscale.errors import ResultsError
-from hyperscale.points import COSTS
+from hyperscale.results.points import COSTS
 from hyperscale.styles import STYLES
 
 MARGINS = "task,model,a,b,axis,margin,version,table\n"

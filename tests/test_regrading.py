@@ -11,11 +11,12 @@ import pytest
 import rows
 from synthetic import sample
 
-from hyperscale import config, orchestrator, preparation, regrading, results, tasks
+from hyperscale import config, orchestrator, preparation, results, tasks
 from hyperscale.errors import ResultsError
-from hyperscale.results import POINTS, RUN, SAMPLES
+from hyperscale.results import regrade
+from hyperscale.results.manifest import POINTS, RUN, SAMPLES
+from hyperscale.results.store import Store
 from hyperscale.scoring.graders.integer import IntegerGrader
-from hyperscale.store import Store
 
 MAIN = "from hyperscale.cli import main; main()"
 INFO = {"config": {"model": "mini", "limit": 4}, "tasks": {"mini_aime": "1.0", "mini_lcb": "1.0"}}
@@ -46,7 +47,7 @@ def write(folder, names=("mini_aime", "mini_lcb")):
 def graded(tmp_path_factory):
     folder = tmp_path_factory.mktemp("graded") / "run"
     write(folder)
-    return folder, regrading.regrade(folder)
+    return folder, regrade.regrade(folder)
 
 
 def test_answers_and_verdicts_come_from_the_text(graded):
@@ -78,7 +79,7 @@ def test_what_else_was_stored_stays(graded, tmp_path):
 def test_grading_twice_changes_nothing(graded):
     folder, _ = graded
     before = (folder / SAMPLES).read_bytes(), (folder / POINTS).read_bytes(), (folder / RUN).read_bytes()
-    done = regrading.regrade(folder)
+    done = regrade.regrade(folder)
     assert (done.answers, done.verdicts) == (0, 0)
     assert before == ((folder / SAMPLES).read_bytes(), (folder / POINTS).read_bytes(), (folder / RUN).read_bytes())
 
@@ -88,7 +89,7 @@ def test_versions_become_those_of_the_graders_used(tmp_path, monkeypatch):
     info = json.loads((tmp_path / RUN).read_text())
     info["tasks"]["mini_aime"] = "0.9"
     (tmp_path / RUN).write_text(json.dumps(info))
-    regrading.regrade(tmp_path)
+    regrade.regrade(tmp_path)
     assert results.read_info(tmp_path)["tasks"] == INFO["tasks"]
     assert {line["task_version"] for line in results.read(tmp_path)[0].samples} == {"1.0"}
     with Store(tmp_path, INFO) as store:  # a resume finds its own run, and can append to it
@@ -101,7 +102,7 @@ def test_a_failure_on_the_way_leaves_everything_as_it_was(tmp_path, monkeypatch)
     before = (tmp_path / SAMPLES).read_bytes()
     monkeypatch.setattr(IntegerGrader, "correct", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        regrading.regrade(tmp_path)
+        regrade.regrade(tmp_path)
     assert (tmp_path / SAMPLES).read_bytes() == before
 
 
@@ -109,7 +110,9 @@ def test_a_full_disk_keeps_the_old_verdicts(tmp_path, monkeypatch):
     write(tmp_path, ["mini_aime"])
     before = (tmp_path / SAMPLES).read_bytes()
     with Store(tmp_path, INFO) as store:
-        monkeypatch.setattr("hyperscale.store.os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space")))
+        monkeypatch.setattr(
+            "hyperscale.results.store.os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space"))
+        )
         with pytest.raises(ResultsError, match="the old verdicts are kept"):
             store.replace([dict(line) for line in store.samples])
     assert (tmp_path / SAMPLES).read_bytes() == before
@@ -119,7 +122,7 @@ def test_a_full_disk_keeps_the_old_verdicts(tmp_path, monkeypatch):
 def test_a_run_in_use_is_refused(tmp_path):
     write(tmp_path, ["mini_aime"])
     with Store(tmp_path, INFO), pytest.raises(ResultsError, match="another process is writing"):
-        regrading.regrade(tmp_path)
+        regrade.regrade(tmp_path)
 
 
 def test_problems_that_are_not_those_of_the_chains_are_refused(tmp_path):
@@ -133,7 +136,7 @@ def test_problems_that_are_not_those_of_the_chains_are_refused(tmp_path):
         path.write_text(json.dumps(first | change) + "\n" + "".join(lines[1:]))
         before = path.read_bytes()
         with pytest.raises(ResultsError, match=message):
-            regrading.regrade(tmp_path)
+            regrade.regrade(tmp_path)
         assert path.read_bytes() == before
 
 
@@ -172,7 +175,7 @@ def test_a_real_run_is_graded_as_it_was_and_goes_on(tmp_path):
     execute(2)
     files = [tmp_path / "run" / name for name in (RUN, SAMPLES, POINTS)]
     before = [file.read_bytes() for file in files]
-    done = regrading.regrade(tmp_path / "run")
+    done = regrade.regrade(tmp_path / "run")
     assert done.chains > 4
     assert (done.answers, done.verdicts) == (0, 0)
     assert [file.read_bytes() for file in files] == before
@@ -185,7 +188,7 @@ def test_a_kill_at_any_moment_leaves_the_old_file_or_the_new_one(tmp_path):
     old, new = tmp_path / "old" / "run", tmp_path / "new" / "run"  # a chain stores its folder's name
     write(old, ["mini_aime"])
     shutil.copytree(old, new)
-    regrading.regrade(new)
+    regrade.regrade(new)
     whole = {(folder / SAMPLES).read_bytes() for folder in (old, new)}
     assert len(whole) == 2
     for i in range(8):

@@ -13,9 +13,9 @@ from synthetic import chains, sample
 from hyperscale import report, results, styles, tasks
 from hyperscale.errors import ResultsError
 from hyperscale.margins import margin
-from hyperscale.points import points
 from hyperscale.report import browser, questions, texts
-from hyperscale.results import Run
+from hyperscale.results.folder import Run
+from hyperscale.results.points import points
 from hyperscale.tasks.task import prompt_hash
 
 HOSTILE = "</script><script>hacked = 1</script><img src=x onerror='hacked = 1'>&lt;<!-- --> \u2028 \ud800 '\"`${x}"

@@ -5,7 +5,7 @@ import pytest
 
 from hyperscale import results
 from hyperscale.errors import ResultsError
-from hyperscale.store import Store
+from hyperscale.results.store import Store
 
 INFO = {"config": {"model": "mini", "limit": 3}, "tasks": {"mini_aime": "1"}, "checkpoints": {"vanilla": "ab"}}
 

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 import rows
 
-from hyperscale import forecast, models, regrading, results
+from hyperscale import forecast, models, results
 from hyperscale.errors import ConfigError
+from hyperscale.results import regrade
 
 FAMILIES = ("qwen2", "qwen3", "llama")
 
@@ -71,7 +72,7 @@ def test_every_task_runs_and_no_gated_question_is_written(run, tmp_path):
     (stored,) = results.read(tmp_path / "out")
     assert {s["task"] for s in stored.samples} == set(rows.BY_TASK)
     assert "photons" not in "".join(p.read_text() for p in (tmp_path / "out").iterdir() if p.is_file())
-    done = regrading.regrade(tmp_path / "out", sandbox="none")
+    done = regrade.regrade(tmp_path / "out", sandbox="none")
     assert (done.answers, done.verdicts) == (0, 0)
 
 

@@ -6,9 +6,10 @@ import checkpoints
 import pandas as pd
 import pytest
 
-from hyperscale import config, orchestrator, preparation, regrading, results
+from hyperscale import config, orchestrator, preparation, results
 from hyperscale.errors import ConfigError, EngineError
 from hyperscale.kv.trace import dense_peak, dense_reads
+from hyperscale.results import regrade
 from hyperscale.scoring import graders
 
 WORD = "\n"  # which the built-in vocabulary has
@@ -90,7 +91,7 @@ def test_batches_interruptions_and_grading_again_change_nothing(weights, whole, 
     path.write_bytes(b"".join(lines[:3]) + lines[3][:50])
     execute(make(weights, batch_size=7), tmp_path / "run")
     assert read(tmp_path / "run") == read(whole)
-    done = regrading.regrade(tmp_path / "run")
+    done = regrade.regrade(tmp_path / "run")
     assert (done.answers, done.verdicts) == (0, 0)
     assert read(tmp_path / "run") == read(whole)
 

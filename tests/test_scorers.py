@@ -14,12 +14,13 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
-from hyperscale import regrading, rescoring, results, tasks
+from hyperscale import results, tasks
 from hyperscale.errors import ConfigError, ModelError, ResultsError
 from hyperscale.mini.vocab import PADDED_SIZE, build_tokenizer
-from hyperscale.results import POINTS, RUN, SAMPLES
+from hyperscale.results import regrade, revote
+from hyperscale.results.manifest import POINTS, RUN, SAMPLES
+from hyperscale.results.store import Store
 from hyperscale.scoring.voting import reward_models
-from hyperscale.store import Store
 
 MAIN = "from hyperscale.cli import main; main()"
 INFO = {"config": {"model": "mini", "limit": 3}, "tasks": {"mini_aime": "1.0"}}
@@ -77,7 +78,7 @@ def reference(folder, prompt, said):
 def test_a_run_is_given_other_strategies_and_its_own_again(tmp_path):
     write(tmp_path)
     chains = (tmp_path / SAMPLES).read_bytes()
-    rescoring.revote(tmp_path, "task")
+    revote.revote(tmp_path, "task")
     first = (tmp_path / POINTS).read_bytes()
     for vote, wanted in (
         ("pass@k", (100, "pass@k")),
@@ -85,7 +86,7 @@ def test_a_run_is_given_other_strategies_and_its_own_again(tmp_path):
         ("pass@all", (100, "pass@all")),
         ("best-of-n", (0, "best-of-n:logprob")),
     ):
-        table = rescoring.revote(tmp_path, vote)
+        table = revote.revote(tmp_path, vote)
         assert accuracy(tmp_path) == wanted
         assert set(table.vote) == {wanted[1]}
         (run,) = results.read(tmp_path)
@@ -93,7 +94,7 @@ def test_a_run_is_given_other_strategies_and_its_own_again(tmp_path):
         assert run.info["vote"] == wanted[1]
         with Store(tmp_path, INFO) as store:  # a resumed run goes on with it
             assert set(store.write_points().vote) == {wanted[1]}
-    rescoring.revote(tmp_path, "task")
+    revote.revote(tmp_path, "task")
     assert (tmp_path / POINTS).read_bytes() == first
     assert (tmp_path / SAMPLES).read_bytes() == chains
     assert "vote" not in json.loads((tmp_path / RUN).read_text())
@@ -101,7 +102,7 @@ def test_a_run_is_given_other_strategies_and_its_own_again(tmp_path):
 
 def test_a_chain_added_later_has_the_runs_vote(tmp_path):
     write(tmp_path)
-    rescoring.revote(tmp_path, "mean@k")
+    revote.revote(tmp_path, "mean@k")
     with Store(tmp_path, INFO) as store:
         store.append(sample("another"))
         assert {line["vote"] for line in store.samples} == {"mean@k"}
@@ -112,7 +113,7 @@ def test_a_chain_added_later_has_the_runs_vote(tmp_path):
 def test_a_reward_model_scores_every_answer_and_chooses_by_it(tmp_path, judge):
     write(tmp_path, branches=True)
     steps = []
-    rescoring.revote(tmp_path, "best-of-n", str(judge), step=lambda *done: steps.append(done))
+    revote.revote(tmp_path, "best-of-n", str(judge), step=lambda *done: steps.append(done))
     assert steps[-1] == (12, 12)
     (run,) = results.read(tmp_path)
     docs = {doc.id: doc for doc in tasks.load("mini_aime").docs(3)}
@@ -128,10 +129,10 @@ def test_a_reward_model_scores_every_answer_and_chooses_by_it(tmp_path, judge):
     for L in (256, 2048):
         assert accuracy(tmp_path, L=L) == (pytest.approx(wanted), "best-of-n:judge")
     assert len({score for score, _ in best.values()}) == 3
-    rescoring.revote(tmp_path, "majority")
-    rescoring.revote(tmp_path, "best-of-n:judge")  # the scores are still there
+    revote.revote(tmp_path, "majority")
+    revote.revote(tmp_path, "best-of-n:judge")  # the scores are still there
     assert accuracy(tmp_path)[1] == "best-of-n:judge"
-    regrading.regrade(tmp_path)  # and stay
+    regrade.regrade(tmp_path)  # and stay
     assert accuracy(tmp_path)[1] == "best-of-n:judge"
 
 
@@ -155,7 +156,7 @@ def test_regrading_grades_branches(tmp_path):
         for line in store.samples:
             line["branches"][0] |= {"answer": "0", "correct": True}
         store.replace(store.samples)
-    done = regrading.regrade(tmp_path)
+    done = regrade.regrade(tmp_path)
     assert (done.answers, done.verdicts) == (12, 9)
     (run,) = results.read(tmp_path)
     for line in run.samples:
@@ -194,7 +195,7 @@ def test_what_cannot_be_used_is_refused_and_changes_nothing(tmp_path, judge):
         ("best-of-n", str(tmp_path / "writer"), ModelError, "no reward model, it lacks score.weight|2 outputs"),
     ):
         with pytest.raises(error, match=said):
-            rescoring.revote(tmp_path / "run", vote, scorer)
+            revote.revote(tmp_path / "run", vote, scorer)
         assert [json.loads((tmp_path / "run" / RUN).read_bytes())] == [json.loads(before[0])]
         assert [(tmp_path / "run" / name).read_bytes() for name in (SAMPLES, POINTS)] == before[1:]
 

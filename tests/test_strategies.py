@@ -9,7 +9,7 @@ from synthetic import sample
 
 from hyperscale.errors import ConfigError, ResultsError
 from hyperscale.kv.trace import dense_reads
-from hyperscale.points import points
+from hyperscale.results.points import points
 from hyperscale.scoring.voting import strategies
 
 ANSWERS = {"a": ["1", "2", "1", None, "1"], "b": ["3", "1", "2", "2", "1"]}

@@ -34,10 +34,10 @@ def plot(
     """Draw accuracy against every cost (PNG, SVG, CSV) and print margins between methods with their intervals."""
     from hyperscale import margin_table, results
     from hyperscale.analysis import analyse
-    from hyperscale.margins import check_axis, parse_pairs
+    from hyperscale.margins import parse_pairs
     from hyperscale.plot import draw_analysis
-    from hyperscale.points import COSTS
     from hyperscale.reference import load
+    from hyperscale.results.points import COSTS, check_axis
 
     console = terminal.console()
     axes = arguments.names("--axis", axis) or list(COSTS)

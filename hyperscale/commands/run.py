@@ -183,7 +183,7 @@ def _plan(asked: "RunConfig", gpu: str | None, folder: Path, events: "Events | N
 def _run(asked: "RunConfig", folder: Path, events: "Events | None") -> None:
     from hyperscale import orchestrator, pilot, preparation
     from hyperscale.display import Display
-    from hyperscale.store import Store
+    from hyperscale.results.store import Store
 
     observer: Observer = events or Display(terminal.console())
     weights = orchestrator.Weights()

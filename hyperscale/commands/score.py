@@ -41,7 +41,8 @@ def score(
     ] = False,
 ) -> None:
     """Grade a run's chains again with today's graders, or make its points with another strategy; generates nothing."""
-    from hyperscale import rescoring, results
+    from hyperscale import results
+    from hyperscale.results import revote
 
     if vote is None and (scorer is not None or device is not None):
         raise ConfigError("--scorer and --device go with --vote best-of-n")
@@ -54,11 +55,11 @@ def score(
     console = terminal.console(quiet=as_json)
     if scorer is not None:
         terminal.hush()
-    chosen = rescoring.choose(vote, scorer)
+    chosen = revote.choose(vote, scorer)
     name = chosen or "each task's own"
     for path in results.folders(folder):
         with _progress(console, f"scoring {path}") as step:
-            points = rescoring.revote(path, vote, scorer, device=device or "cpu", data=files, step=step)
+            points = revote.revote(path, vote, scorer, device=device or "cpu", data=files, step=step)
         console.print(
             f"{path}: {len(points):,} points with the strategy {name}; rebuilt {results.POINTS}",
             highlight=False,
@@ -69,12 +70,13 @@ def score(
 
 
 def _grade(folder: Path, sandbox: str, data: dict[str, str], as_json: bool) -> None:
-    from hyperscale import regrading, results
+    from hyperscale import results
+    from hyperscale.results import regrade
 
     console = terminal.console(quiet=as_json)
     for path in results.folders(folder):
         with _progress(console, f"grading {path}") as step:
-            done = regrading.regrade(path, step, sandbox, data)
+            done = regrade.regrade(path, step, sandbox, data)
         console.print(
             f"{path}: graded {done.chains:,} chains; {done.answers:,} have another answer than before, "
             f"{done.verdicts:,} another verdict; rebuilt {results.POINTS}",

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from hyperscale.errors import ResultsError
 from hyperscale.gate.records import CutRecord, Record, TaskRecord
-from hyperscale.store import differences
+from hyperscale.results.store import differences
 
 _SHOWN = 3
 

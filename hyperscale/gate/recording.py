@@ -8,8 +8,8 @@ import hyperscale
 from hyperscale import planner, results
 from hyperscale.errors import ResultsError
 from hyperscale.gate.records import AXES, FORMAT, ArmRecord, CutRecord, Record, TaskRecord
-from hyperscale.points import Cell, cells
-from hyperscale.results import Run
+from hyperscale.results.folder import Run
+from hyperscale.results.points import Cell, cells
 
 Sample = Mapping[str, Any]
 _DECIMALS = 4  # of a share: 0.01 points of accuracy

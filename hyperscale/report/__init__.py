@@ -10,8 +10,8 @@ from pathlib import Path
 from hyperscale import results
 from hyperscale.errors import ResultsError
 from hyperscale.report import browser, numbers, page, questions
-from hyperscale.results import Run
-from hyperscale.store import write_atomic
+from hyperscale.results.folder import Run
+from hyperscale.results.store import write_atomic
 
 FILE = "report.html"
 TEXT_MIB = 16.0  # room for the chains' texts in the file

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hyperscale import tasks
-from hyperscale.cuts import Cut, cut
 from hyperscale.report import texts
 from hyperscale.report.numbers import plain
 from hyperscale.report.questions import Hashed, Question
+from hyperscale.results.truncation import Cut, cut
 from hyperscale.scoring.voting import strategies
 from hyperscale.styles import rank, series_name
 

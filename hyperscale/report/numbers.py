@@ -9,7 +9,7 @@ import numpy as np
 from hyperscale.analysis import Curve, analyse
 from hyperscale.margins import MIN_PROBLEMS, Margin
 from hyperscale.plot import AXES
-from hyperscale.points import COLUMNS, Cell
+from hyperscale.results.points import COLUMNS, Cell
 from hyperscale.styles import rank, series_name, styles
 
 Name = tuple[str, str]  # model, method

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from hyperscale import tasks
 from hyperscale.errors import TaskError
-from hyperscale.results import Run
+from hyperscale.results.folder import Run
 from hyperscale.tasks.datasets import Generated
 
 

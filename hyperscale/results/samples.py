@@ -7,38 +7,23 @@ known by its key; a store opened again holds every chain that was ever finished,
 
 import json
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hyperscale import branches
 from hyperscale.errors import ResultsError
+from hyperscale.results.manifest import RUN, SCHEMA
 
-SCHEMA = 1
-RUN, SAMPLES, POINTS, LOCK = "run.json", "samples.jsonl", "points.csv", ".lock"
+if TYPE_CHECKING:
+    from hyperscale.engines.base import Branch, Chain
+    from hyperscale.scoring.graders.base import Grader
+from hyperscale.results.grading import Sample, graded, start, texts
 
 Key = tuple[str, str, str, float, int, int, int]
-_PARTS = ("config", "tasks", "checkpoints", "params")  # of run.json
 _TEXTS = ("task", "problem", "method", "text")
 _NUMBERS = ("CR", "seed", "chain", "max_new_tokens", "prompt_tokens", "tokens", "seconds", "kv_entry_bytes")
 _OPTIONAL = ("logprobs", "inserted")  # which samples of the first versions lack
 _COSTS, _VERDICTS = ("lengths", "kv_reads", "peak_kv", "chars"), ("answers", "correct")
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run folder, read.
-
-    Attributes:
-        folder: The run folder.
-        info: Contents of ``run.json``.
-        samples: Every finished chain, in the order they finished.
-    """
-
-    folder: Path
-    info: dict[str, Any]
-    samples: list[dict[str, Any]]
 
 
 def key(sample: dict[str, Any]) -> Key:
@@ -56,58 +41,6 @@ def key(sample: dict[str, Any]) -> Key:
         int(sample["chain"]),
         length,
     )
-
-
-def read(folder: Path | str) -> list[Run]:
-    """Read a run folder, or every run folder directly inside a folder.
-
-    Raises:
-        ResultsError: The folder is missing or holds no run, or a file in it is corrupt.
-    """
-    found = folders(folder)
-    try:
-        return [Run(path, read_info(path), list(iterate(path / SAMPLES))) for path in found]
-    except OSError as error:
-        raise ResultsError(f"cannot read {error.filename} ({error.strerror}): mend its permissions") from None
-
-
-def folders(folder: Path | str) -> list[Path]:
-    """A run's folder, or every run's folder directly inside a folder.
-
-    Raises:
-        ResultsError: The folder is missing or holds no run.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ResultsError(f"no folder {folder}: pass the folder of a run, or one that holds runs")
-    found = [folder] if (folder / RUN).is_file() else sorted(p.parent for p in folder.glob(f"*/{RUN}"))
-    if not found:
-        raise ResultsError(f"{folder} holds no run (no {RUN} in it or one folder down): make one with `hyperscale run`")
-    return found
-
-
-def read_info(folder: Path) -> dict[str, Any]:
-    """Read and check ``run.json``.
-
-    Raises:
-        ResultsError: The file is missing, is not JSON, or has another schema version.
-    """
-    path = folder / RUN
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ResultsError(f"{path} is unreadable ({error}): restore it, or choose another folder with --out") from None
-    if (
-        not isinstance(info, dict)
-        or not isinstance(info.get("config"), dict)
-        or not all(isinstance(info.get(part) or {}, dict) for part in _PARTS)
-    ):
-        raise ResultsError(f"{path} is not a run's description: restore it, or choose another folder with --out")
-    if info.get("schema") != SCHEMA:
-        raise ResultsError(
-            f"{path} has schema {info.get('schema')!r}, this version reads {SCHEMA}: choose another folder with --out"
-        )
-    return info
 
 
 def iterate(path: Path) -> Iterator[dict[str, Any]]:
@@ -161,9 +94,71 @@ def _sound(sample: dict[str, Any]) -> bool:
         and all(_amount(value) for name in _COSTS for value in sample[name])
         and all(answer is None or isinstance(answer, str) for answer in sample["answers"])
         and all(len(sample.get(name, sample["lengths"])) == len(sample["lengths"]) for name in _OPTIONAL)
-        and branches.sound(sample)
+        and sound(sample)
     )
 
 
 def _amount(value: object) -> bool:
     return isinstance(value, int | float) and 0 <= value < math.inf
+
+
+def fields(chain: "Chain", grader: "Grader", target: Any, hide: Callable[[str], str] | None, branched: bool) -> Sample:
+    """What ``samples.jsonl`` holds of a chain's text: its cuts, its branches, their answers and verdicts.
+
+    Args:
+        chain: The chain.
+        grader: Grader of its task.
+        target: The problem's target.
+        hide: Blacks out what must not be stored, at the same length; answers are read before. None for nothing.
+        branched: Whether the run forces answers, so that every chain says which branches it has.
+    """
+    sample: Sample = {
+        "chars": list(chain.trace.chars),
+        "logprobs": list(chain.trace.logprobs),
+        "inserted": list(chain.trace.inserted),
+        "answers": [],
+        "correct": [],
+        "text": chain.text,
+    }
+    if branched:
+        sample["branches"] = [_stored(branch) for branch in chain.branches]
+    cut = {**sample, "lengths": chain.trace.lengths}
+    said = [grader.extract(text) for text in texts(cut)]
+    sample = graded(sample, said, [answer is not None and grader.correct(answer, target) for answer in said])
+    if hide is not None:
+        for branch in sample.get("branches", []):
+            before = start(cut, branch["at"])
+            branch["text"] = hide(chain.text[:before] + branch["text"])[before:]
+        sample["text"] = hide(chain.text)
+    return sample
+
+
+def _stored(branch: "Branch") -> Sample:
+    return {
+        "at": branch.at,
+        "tokens": branch.at + len(branch.token_ids),
+        "finish": branch.finish,
+        "logprob": branch.logprob,
+        "inserted": branch.inserted,
+        "seconds": round(branch.seconds, 4),
+        "kv_reads": branch.kv_reads,
+        "peak_kv": branch.peak_kv,
+        "text": branch.text,
+    }
+
+
+def sound(sample: Mapping[str, Any]) -> bool:
+    """Whether a line's branches have the fields, of the types, that points are made of."""
+    found = sample.get("branches", [])
+    numbers = ("tokens", "inserted", "seconds", "kv_reads", "peak_kv")
+    return isinstance(found, list) and all(
+        isinstance(branch, dict)
+        and branch.get("at") in sample["lengths"]
+        and all(isinstance(branch.get(name), int | float) and branch[name] >= 0 for name in numbers)
+        and isinstance(branch.get("logprob"), int | float)
+        and isinstance(branch.get("text"), str)
+        and isinstance(branch.get("finish"), str)
+        and isinstance(branch.get("answer", 0), str | None)
+        and isinstance(branch.get("correct"), bool)
+        for branch in found
+    )

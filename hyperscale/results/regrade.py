@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperscale import branches, tasks
+from hyperscale import tasks
 from hyperscale.config import data_by_task
 from hyperscale.errors import ResultsError
-from hyperscale.results import RUN, read_info
+from hyperscale.results import grading
+from hyperscale.results.manifest import RUN, read_info
+from hyperscale.results.store import Store, write_atomic
 from hyperscale.scoring import graders
 from hyperscale.scoring.sandbox import pool
-from hyperscale.store import Store, write_atomic
 from hyperscale.tasks.task import Doc, Task, prompt_hash
 
 if TYPE_CHECKING:
@@ -81,9 +82,7 @@ def regrade(
             info["tasks"] = {**(info.get("tasks") or {}), **versions}
             write_atomic(folder / RUN, json.dumps(info, indent=1) + "\n")
         points = store.write_points()
-    return Regraded(
-        folder, len(new), _changed(old, new, branches.answers), _changed(old, new, branches.verdicts), points
-    )
+    return Regraded(folder, len(new), _changed(old, new, grading.answers), _changed(old, new, grading.verdicts), points)
 
 
 def problems(name: str, info: dict[str, Any], data: str | None) -> tuple[Task, list[Doc]]:
@@ -104,7 +103,7 @@ def _graded(samples: Sequence[Sample], loaded: Mapping[str, tuple[Task, Sequence
     for start in range(0, len(samples), _TOGETHER):
         part = samples[start : start + _TOGETHER]
         verdicts: dict[int, list[bool]] = {}
-        answers = [[grader[s["task"]].extract(text) for text in branches.texts(s)] for s in part]
+        answers = [[grader[s["task"]].extract(text) for text in grading.texts(s)] for s in part]
         for name in dict.fromkeys(sample["task"] for sample in part):
             places = [i for i, sample in enumerate(part) if sample["task"] == name]
             targets = {i: doc_of(part[i], docs[name]).target for i in places}
@@ -113,7 +112,7 @@ def _graded(samples: Sequence[Sample], loaded: Mapping[str, tuple[Task, Sequence
             for i in places:
                 verdicts[i] = [answer is not None and next(found) for answer in answers[i]]
         yield [
-            branches.graded({**sample, "task_version": loaded[sample["task"]][0].version}, answers[i], verdicts[i])
+            grading.graded({**sample, "task_version": loaded[sample["task"]][0].version}, answers[i], verdicts[i])
             for i, sample in enumerate(part)
         ]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from hyperscale import identity
 from hyperscale.errors import ResultsError
-from hyperscale.identity import differences
-from hyperscale.results import LOCK, POINTS, RUN, SAMPLES, SCHEMA, Key, iterate, key, read_info
+from hyperscale.results import manifest
+from hyperscale.results.manifest import LOCK, POINTS, RUN, SAMPLES, SCHEMA, differences, read_info
+from hyperscale.results.samples import Key, iterate, key
 from hyperscale.utils.files import complete, sync_folder, write_atomic
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Store:
     def _check(self) -> None:
         """Refuse a folder whose run was another one; `run.json` keeps what the first process wrote."""
         old = read_info(self.folder)
-        if changed := identity.changes(old, self._info):
+        if changed := manifest.changes(old, self._info):
             raise ResultsError(
                 f"{self.folder} holds a run with another configuration ({'; '.join(changed)}): "
                 "run the old command again, or choose another folder with --out"
@@ -182,7 +182,7 @@ class Store:
         Raises:
             ResultsError: The disk is full or fails.
         """
-        from hyperscale.points import points as derive
+        from hyperscale.results.points import points as derive
 
         ordered: list[dict[str, Any]] = sorted(self.samples, key=key)  # an order that no interruption changes
         points = derive(ordered)

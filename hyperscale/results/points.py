@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperscale.cuts import Cut, Sample, cut, eligible
 from hyperscale.errors import ResultsError
+from hyperscale.results.truncation import Cut, Sample, cut, eligible
 from hyperscale.scoring.voting import strategies as registry
 from hyperscale.scoring.voting.strategies import Strategy
 
@@ -221,3 +221,13 @@ def _cell(arm: Arm, width: int, length: int, strategy: Strategy, rows: Sequence[
         truncated=truncated,
         no_answer=no_answer,
     )
+
+
+def check_axis(axis: str) -> None:
+    """Refuse a name that is no cost axis.
+
+    Raises:
+        ResultsError: Unknown axis.
+    """
+    if axis not in COSTS:
+        raise ResultsError(f"unknown axis {axis!r}; known axes: {', '.join(COSTS)}")

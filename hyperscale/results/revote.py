@@ -5,13 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyperscale import branches
 from hyperscale.config import data_by_task
 from hyperscale.errors import ConfigError
-from hyperscale.regrading import doc_of, problems
-from hyperscale.results import read_info
+from hyperscale.results import grading
+from hyperscale.results.manifest import read_info
+from hyperscale.results.regrade import doc_of, problems
+from hyperscale.results.store import Store
 from hyperscale.scoring.voting import reward_models, strategies
-from hyperscale.store import Store
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -80,7 +80,7 @@ def revote(
             new = []
             for sample in store.samples:
                 score = partial(judge.score, doc_of(sample, docs[sample["task"]]).prompt)
-                new.append(branches.scored(sample, judge.name, score))
+                new.append(grading.scored(sample, judge.name, score))
                 step(len(new), len(store.samples))
             store.replace(new)
         before = info.get("vote")

@@ -4,55 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hyperscale.engines.base import Branch, Chain
-    from hyperscale.scoring.graders.base import Grader
+    pass
 
 Sample = dict[str, Any]
-
-
-def fields(chain: "Chain", grader: "Grader", target: Any, hide: Callable[[str], str] | None, branched: bool) -> Sample:
-    """What ``samples.jsonl`` holds of a chain's text: its cuts, its branches, their answers and verdicts.
-
-    Args:
-        chain: The chain.
-        grader: Grader of its task.
-        target: The problem's target.
-        hide: Blacks out what must not be stored, at the same length; answers are read before. None for nothing.
-        branched: Whether the run forces answers, so that every chain says which branches it has.
-    """
-    sample: Sample = {
-        "chars": list(chain.trace.chars),
-        "logprobs": list(chain.trace.logprobs),
-        "inserted": list(chain.trace.inserted),
-        "answers": [],
-        "correct": [],
-        "text": chain.text,
-    }
-    if branched:
-        sample["branches"] = [_stored(branch) for branch in chain.branches]
-    cut = {**sample, "lengths": chain.trace.lengths}
-    said = [grader.extract(text) for text in texts(cut)]
-    sample = graded(sample, said, [answer is not None and grader.correct(answer, target) for answer in said])
-    if hide is not None:
-        for branch in sample.get("branches", []):
-            before = start(cut, branch["at"])
-            branch["text"] = hide(chain.text[:before] + branch["text"])[before:]
-        sample["text"] = hide(chain.text)
-    return sample
-
-
-def _stored(branch: "Branch") -> Sample:
-    return {
-        "at": branch.at,
-        "tokens": branch.at + len(branch.token_ids),
-        "finish": branch.finish,
-        "logprob": branch.logprob,
-        "inserted": branch.inserted,
-        "seconds": round(branch.seconds, 4),
-        "kv_reads": branch.kv_reads,
-        "peak_kv": branch.peak_kv,
-        "text": branch.text,
-    }
 
 
 def texts(sample: Mapping[str, Any]) -> list[str]:
@@ -109,20 +63,3 @@ def scored(sample: Sample, name: str, score: Callable[[str], float]) -> Sample:
             for branch, one in zip(sample["branches"], scores[n:], strict=True)
         ]
     return made
-
-
-def sound(sample: Mapping[str, Any]) -> bool:
-    """Whether a line's branches have the fields, of the types, that points are made of."""
-    found = sample.get("branches", [])
-    numbers = ("tokens", "inserted", "seconds", "kv_reads", "peak_kv")
-    return isinstance(found, list) and all(
-        isinstance(branch, dict)
-        and branch.get("at") in sample["lengths"]
-        and all(isinstance(branch.get(name), int | float) and branch[name] >= 0 for name in numbers)
-        and isinstance(branch.get("logprob"), int | float)
-        and isinstance(branch.get("text"), str)
-        and isinstance(branch.get("finish"), str)
-        and isinstance(branch.get("answer", 0), str | None)
-        and isinstance(branch.get("correct"), bool)
-        for branch in found
-    )

@@ -1,0 +1,27 @@
+"""What a run leaves on the disk: its description, its chains, and the points derived from them."""
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from hyperscale.results.folder import Run as Run
+    from hyperscale.results.folder import folders as folders
+    from hyperscale.results.folder import read as read
+    from hyperscale.results.manifest import LOCK as LOCK
+    from hyperscale.results.manifest import POINTS as POINTS
+    from hyperscale.results.manifest import RUN as RUN
+    from hyperscale.results.manifest import SAMPLES as SAMPLES
+    from hyperscale.results.manifest import SCHEMA as SCHEMA
+    from hyperscale.results.samples import key as key
+    from hyperscale.results.store import Store as Store
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "manifest": ["LOCK", "POINTS", "RUN", "SAMPLES", "SCHEMA"],
+        "samples": ["key"],
+        "folder": ["Run", "folders", "read"],
+        "store": ["Store"],
+    },
+)

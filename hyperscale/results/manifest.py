@@ -1,0 +1,75 @@
+"""A run's description, ``run.json``."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hyperscale.errors import ResultsError
+
+if TYPE_CHECKING:
+    pass
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+
+SCHEMA = 1
+
+
+RUN, SAMPLES, POINTS, LOCK = "run.json", "samples.jsonl", "points.csv", ".lock"
+
+
+_PARTS = ("config", "tasks", "checkpoints", "params")  # of run.json
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """Read and check ``run.json``.
+
+    Raises:
+        ResultsError: The file is missing, is not JSON, or has another schema version.
+    """
+    path = folder / RUN
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{path} is unreadable ({error}): restore it, or choose another folder with --out") from None
+    if (
+        not isinstance(info, dict)
+        or not isinstance(info.get("config"), dict)
+        or not all(isinstance(info.get(part) or {}, dict) for part in _PARTS)
+    ):
+        raise ResultsError(f"{path} is not a run's description: restore it, or choose another folder with --out")
+    if info.get("schema") != SCHEMA:
+        raise ResultsError(
+            f"{path} has schema {info.get('schema')!r}, this version reads {SCHEMA}: choose another folder with --out"
+        )
+    return info
+
+
+def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """In what two runs' descriptions differ, of all that decides their chains: a line with name and both values each.
+
+    ``documents``, fingerprints of the problems, are left out of a description that lacks them, as the first versions'
+    do.
+    """
+    return [
+        line
+        for part in ("config", "tasks", "documents", "checkpoints", "params")
+        if part in old or part != "documents"
+        for line in differences(old.get(part) or {}, new.get(part) or {}, "" if part == "config" else f"{part}.")
+    ]
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Names and both values of the entries in which two configurations differ."""
+    found: list[str] = []
+    for name in sorted(old.keys() | new.keys()):
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            found.append(f"{prefix}{name} was {json.dumps(a)}, now {json.dumps(b)}")
+    return found
