@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from hyperscale import budget as budgets
 from hyperscale import combinations, method_params, models
 from hyperscale.errors import ConfigError
 from hyperscale.methods.names import VANILLA
+from hyperscale.planning import budget as budgets
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from rich.text import Text
 from hyperscale import margin_table, plan_tables, tables
 from hyperscale.kv.trace import dense_reads
 from hyperscale.observer import Load, Observer, Sample
-from hyperscale.planner import Arm
+from hyperscale.planning.arms import Arm
 from hyperscale.preparation import PreparedRun, Problem
 from hyperscale.stream import Stream, plain
 from hyperscale.tally import Tally

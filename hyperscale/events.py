@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from hyperscale.forecast import Forecast
-    from hyperscale.planner import Arm
+    from hyperscale.planning.arms import Arm
     from hyperscale.preparation import PreparedRun, Problem
 
 SCHEMA = 1

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperscale import config as configs
-from hyperscale import evidence, identity, models
-from hyperscale.budget import Budget, Costs, TaskShape
+from hyperscale import identity, models
 from hyperscale.config import RunConfig
 from hyperscale.models.registry import shape_of
-from hyperscale.planner import Arm, Plan, Point, make_plan
-from hyperscale.prediction import Predictor
+from hyperscale.planning import measured_costs
+from hyperscale.planning.arms import Arm
+from hyperscale.planning.budget import Budget, Costs, TaskShape
+from hyperscale.planning.planner import Plan, Point, make_plan
+from hyperscale.planning.prediction import Predictor
+from hyperscale.planning.roofline import GIB, USABLE, Gpu, Roofline, named, recognised, together
 from hyperscale.preparation import answer_room, load_task, load_tokenizer, make_grid
-from hyperscale.roofline import GIB, USABLE, Gpu, Roofline, named, recognised, together
 from hyperscale.tasks.datasets import Generated
 
 if TYPE_CHECKING:
@@ -169,13 +171,13 @@ def _shape(task: "Task", tokens: int, config: RunConfig) -> TaskShape:
 
 def _earlier(
     config: RunConfig, folder: Path | None, tasks: "list[Task]", made: "dict[Arm, Method]", unmade: list[str]
-) -> dict[evidence.Key, evidence.Evidence]:
+) -> dict[measured_costs.Key, measured_costs.Evidence]:
     """Finished runs beside the folder; a plan generates nothing, so there is no pilot."""
     if folder is None or config.predict == "closed":
         return {}
     runnable = {arm: method for arm, method in made.items() if arm.method not in unmade}
     checkpoints = {arm: models.resolve(config.model, arm.method, arm.CR) for arm in runnable}
-    return evidence.earlier(folder.parent, folder, identity.of(config, tasks, runnable, checkpoints))
+    return measured_costs.earlier(folder.parent, folder, identity.of(config, tasks, runnable, checkpoints))
 
 
 def _need(arm: Arm, plan: Plan, entry_bytes: int, shapes: list[TaskShape], weights: int, gpu: Gpu | None) -> Need:

@@ -11,7 +11,7 @@ from hyperscale.config import RunConfig
 
 if TYPE_CHECKING:
     from hyperscale.methods.core.base import Method
-    from hyperscale.planner import Arm
+    from hyperscale.planning.arms import Arm
     from hyperscale.tasks.task import Task
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from hyperscale.engines.base import Glimpse
-    from hyperscale.planner import Arm
+    from hyperscale.planning.arms import Arm
     from hyperscale.preparation import PreparedRun, Problem
 
 Sample = dict[str, Any]

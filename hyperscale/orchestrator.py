@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperscale import models, plan_file, verification
+from hyperscale import models, verification
 from hyperscale.config import RunConfig
 from hyperscale.errors import BudgetError, EngineError, HyperscaleError
 from hyperscale.observer import Load, Observer, Sample
-from hyperscale.planner import Arm
+from hyperscale.planning import plan_file
+from hyperscale.planning.arms import Arm
 from hyperscale.preparation import PreparedRun, Problem, answer_room, load_tokenizer
 from hyperscale.results import samples
 from hyperscale.results.redaction import redact

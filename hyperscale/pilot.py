@@ -8,11 +8,12 @@ the plan then left for another one are generated again.
 from math import ceil
 from pathlib import Path
 
-from hyperscale import evidence, models, plan_file
+from hyperscale import models
 from hyperscale.observer import Observer, Sample
 from hyperscale.orchestrator import Line
-from hyperscale.planner import Arm
-from hyperscale.prediction import Predictor
+from hyperscale.planning import measured_costs, plan_file
+from hyperscale.planning.arms import Arm
+from hyperscale.planning.prediction import Predictor
 from hyperscale.preparation import PreparedRun, Problem, request
 from hyperscale.results.samples import key
 from hyperscale.results.store import Store, opened
@@ -103,7 +104,7 @@ def _measured(run: PreparedRun, folder: Path, observer: Observer, weights: Weigh
                 observer.shown(arm, *first)
         # In an order that no interruption changes, as sums of floats depend on it.
         ordered: list[Sample] = sorted(store.samples, key=key)
-        measured = evidence.of_samples(ordered, evidence.PILOT)
+        measured = measured_costs.of_samples(ordered, measured_costs.PILOT)
     return run.replanned(Predictor(run.entry_bytes, {**run.predictor.evidence, **measured}))
 
 

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from hyperscale.roofline import Roofline, mean_entries
+from hyperscale.planning.roofline import Roofline, mean_entries
 from hyperscale.tables import STYLE, columns, quantity
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from hyperscale.budget import Costs
     from hyperscale.forecast import Forecast
-    from hyperscale.planner import Plan, Point
+    from hyperscale.planning.budget import Costs
+    from hyperscale.planning.planner import Plan, Point
 
 
 def roofline(run: "Forecast", console: Console) -> None:

@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import hyperscale
 from hyperscale import config as configs
-from hyperscale import evidence, identity, models, verification
-from hyperscale.budget import Budget, Grid, TaskShape
+from hyperscale import identity, models, verification
 from hyperscale.config import RunConfig
 from hyperscale.errors import EngineError, ModelError, first_line
 from hyperscale.kv.formats import AUTO
 from hyperscale.models.registry import shape_of
-from hyperscale.planner import FILE, Arm, Plan, make_plan
-from hyperscale.prediction import Predictor
+from hyperscale.planning import measured_costs
+from hyperscale.planning.arms import Arm
+from hyperscale.planning.budget import Budget, Grid, TaskShape
+from hyperscale.planning.plan_file import FILE
+from hyperscale.planning.planner import Plan, make_plan
+from hyperscale.planning.prediction import Predictor
 from hyperscale.tasks.task import fingerprint
 
 if TYPE_CHECKING:
@@ -199,10 +202,10 @@ def prepare(config: RunConfig, stage: Callable[[str], None], folder: Path | None
         for task, task_docs in zip(loaded, docs, strict=True)
     }
     shapes = [_shape(task, problems[task.name], config) for task in loaded]
-    known: dict[evidence.Key, evidence.Evidence] = {}
+    known: dict[measured_costs.Key, measured_costs.Evidence] = {}
     planned = folder is not None and (folder / FILE).exists()
     if folder is not None and not planned and config.predict in ("auto", "earlier"):
-        known = evidence.earlier(folder.parent, folder, identity.of(config, loaded, arms, checkpoints))
+        known = measured_costs.earlier(folder.parent, folder, identity.of(config, loaded, arms, checkpoints))
     shape = shape_of(config.model, first)
     predictor = Predictor(shape.entry_bytes(config.dtype, config.kv_dtype), known)
     budget = Budget.parse(config.budget, config.axis)

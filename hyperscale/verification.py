@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyperscale.errors import VerificationError
 from hyperscale.kv.trace import dense_peak, dense_reads
-from hyperscale.planner import Arm
+from hyperscale.planning.arms import Arm
 
 if TYPE_CHECKING:
     from hyperscale.methods.core.base import Method

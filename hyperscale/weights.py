@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from hyperscale.planner import Arm
+from hyperscale.planning.arms import Arm
 from hyperscale.preparation import PreparedRun
 
 if TYPE_CHECKING:

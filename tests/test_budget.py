@@ -4,10 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hyperscale.budget import PREDICTED, Budget, Costs, Grid, TaskShape, available
 from hyperscale.errors import BudgetError
 from hyperscale.kv.trace import dense_peak, dense_reads
-from hyperscale.planner import Arm, make_plan
+from hyperscale.planning.arms import Arm
+from hyperscale.planning.budget import PREDICTED, Budget, Costs, Grid, TaskShape, available
+from hyperscale.planning.planner import make_plan
 
 TASK = TaskShape("t", 60, 1024, (256, 512, 1024, 2048))
 GRID = Grid("g", "", "8x", (1, 2, 4, 8), (2.0, 4.0, 8.0))

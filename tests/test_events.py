@@ -12,7 +12,7 @@ from commandline import caller
 
 from hyperscale import events, results
 from hyperscale.observer import Load
-from hyperscale.planner import Arm
+from hyperscale.planning.arms import Arm
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 
 from hyperscale import config, forecast, preparation, results
-from hyperscale.budget import Costs, TaskShape
 from hyperscale.config import RunConfig
 from hyperscale.models.shape import Shape
-from hyperscale.roofline import Roofline, named
+from hyperscale.planning.budget import Costs, TaskShape
+from hyperscale.planning.roofline import Roofline, named
 
 #: The checkpoint's heads: 16 channels, 2 KV heads, 2 layers.
 FULL, INT4, FP8 = 2 * 16 * 4 * 4, 2 * (8 + 4) * 4, 2 * (16 + 2) * 4

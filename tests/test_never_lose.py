@@ -13,7 +13,7 @@ import kills
 import pytest
 
 from hyperscale import pilot, results
-from hyperscale.planner import FILE
+from hyperscale.planning.plan_file import FILE
 
 CLOCK = ("seconds",)
 

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from hyperscale import config, preparation
-from hyperscale.budget import Budget, Grid, TaskShape
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch.engine import TorchEngine
-from hyperscale.planner import Arm, make_plan
+from hyperscale.planning.arms import Arm
+from hyperscale.planning.budget import Budget, Grid, TaskShape
+from hyperscale.planning.planner import make_plan
 
 LENGTHS = (24, 48, 120)
 

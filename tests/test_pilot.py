@@ -6,9 +6,10 @@ import sys
 import checkpoints
 import pytest
 
-from hyperscale import cli, config, evidence, forecast, orchestrator, pilot, preparation, results
+from hyperscale import cli, config, forecast, orchestrator, pilot, preparation, results
 from hyperscale.errors import BudgetError, ResultsError
-from hyperscale.planner import FILE
+from hyperscale.planning import measured_costs
+from hyperscale.planning.plan_file import FILE
 from hyperscale.results.store import Store
 
 
@@ -76,7 +77,7 @@ def test_when_there_is_a_pilot(weights, changes, count):
 
 def test_the_plan_is_made_from_the_pilot_and_kept(whole, weights):
     run, folder = whole
-    assert {point.source for point in run.plan.points} == {evidence.PILOT}
+    assert {point.source for point in run.plan.points} == {measured_costs.PILOT}
     raw = json.loads((folder / FILE).read_text())
     assert len(raw["points"]) == len(run.plan.points)
     # Many chains end early, so that longer ones fit than the closed form allows.
@@ -131,7 +132,7 @@ def test_a_pilot_that_is_killed_resumes(whole, weights, tmp_path, monkeypatch):
     run = go(make(weights), folder)
     assert chains(folder) == chains(whole[1])
     assert [str(point) for point in run.plan.points] == [str(point) for point in whole[0].plan.points]
-    assert {point.source for point in run.plan.points} == {evidence.PILOT}
+    assert {point.source for point in run.plan.points} == {measured_costs.PILOT}
     assert len((folder / pilot.FOLDER / results.SAMPLES).read_text().splitlines()) == 2 * pilot.PROBLEMS
 
 
@@ -151,7 +152,7 @@ def test_a_folders_plan_outlives_new_evidence(whole, weights, tmp_path):
 def test_earlier_runs_spare_the_pilot(whole, weights):
     _, folder = whole
     run = prepare(make(weights, budget="1x"), folder.parent / "next")
-    assert {point.source for point in run.plan.points} == {evidence.EARLIER}
+    assert {point.source for point in run.plan.points} == {measured_costs.EARLIER}
     assert pilot.asked(run) == {}
     expected = forecast.make(make(weights, budget="1x"), folder=folder.parent / "next")
     assert expected.plan == run.plan

@@ -7,13 +7,15 @@ import pytest
 from rich.console import Console
 from synthetic import sample
 
-from hyperscale import evidence, plan_tables
-from hyperscale.budget import Budget, Costs, Grid, TaskShape
+from hyperscale import plan_tables
 from hyperscale.errors import BudgetError
-from hyperscale.evidence import Evidence, Trail
 from hyperscale.kv.trace import dense_peak, dense_reads
-from hyperscale.planner import Arm, Plan, Point, dominated, make_plan
-from hyperscale.prediction import CLOSED, Predictor
+from hyperscale.planning import measured_costs
+from hyperscale.planning.arms import Arm
+from hyperscale.planning.budget import Budget, Costs, Grid, TaskShape
+from hyperscale.planning.measured_costs import Evidence, Trail
+from hyperscale.planning.planner import Plan, Point, dominated, make_plan
+from hyperscale.planning.prediction import CLOSED, Predictor
 
 TASK = TaskShape("mini_aime", 50, 1024, (256, 512, 1024, 2048))
 GRID = Grid("g", "", "8x", (1, 2, 4, 8), (8.0,))
@@ -21,7 +23,7 @@ VANILLA, DMS = Arm("vanilla", 1.0), Arm("dms", 8.0)
 
 
 def of(*lines, **more):
-    return evidence.of_samples(lines, evidence.PILOT, **more)
+    return measured_costs.of_samples(lines, measured_costs.PILOT, **more)
 
 
 def test_a_finished_chain_costs_the_same_at_every_length_it_fits_in():
@@ -56,7 +58,7 @@ def test_where_the_rule_depends_on_the_length_only_that_length_tells():
     lines = [sample(method="h2o", CR=4.0, tokens=100, limit=512, length_invariant=False)]
     arm = Arm("h2o", 4.0, length_invariant=False)
     predictor = Predictor(100, of(*lines))
-    assert predictor.chain(TASK, arm, 512)[1] == evidence.PILOT
+    assert predictor.chain(TASK, arm, 512)[1] == measured_costs.PILOT
     costs, source = predictor.chain(TASK, arm, 1024)
     assert source == CLOSED
     assert costs.kv_reads == dense_reads(50, 1024) / 4
@@ -155,17 +157,17 @@ def test_earlier_runs_tell_of_the_same_model_method_and_task(tmp_path):
     store(tmp_path / "unfinished", INFO, sample("x"), finished=False)
     store(tmp_path / "broken", INFO, {"schema": 1})
     store(tmp_path / "own", INFO, sample("x"))
-    found = evidence.earlier(tmp_path, tmp_path / "own", INFO)
+    found = measured_costs.earlier(tmp_path, tmp_path / "own", INFO)
     assert set(found) == {("vanilla", 1.0, "mini_aime"), ("dms", 8.0, "mini_aime")}
     vanilla, dms = found["vanilla", 1.0, "mini_aime"], found["dms", 8.0, "mini_aime"]
     assert {trail.problem for trail in vanilla.trails} == {"p", "q", "r"}
-    assert (vanilla.source, vanilla.timed, dms.timed) == (evidence.EARLIER, False, True)
+    assert (vanilla.source, vanilla.timed, dms.timed) == (measured_costs.EARLIER, False, True)
     assert (vanilla.pace, dms.pace) == (None, 1 / 300)
-    assert evidence.earlier(tmp_path / "nowhere", None, INFO) == {}
+    assert measured_costs.earlier(tmp_path / "nowhere", None, INFO) == {}
 
 
 def test_predicted_against_measured():
-    points = tuple(Point("t", VANILLA, W, 256, Costs(100.0 * W, 1, 1, 1), evidence.PILOT) for W in (1, 2))
+    points = tuple(Point("t", VANILLA, W, 256, Costs(100.0 * W, 1, 1, 1), measured_costs.PILOT) for W in (1, 2))
     found = pd.DataFrame(
         [{"task": "t", "method": "vanilla", "CR": 1.0, "W": W, "L": 256, "kv_reads": 150.0 * W} for W in (1, 2)]
     )

@@ -3,10 +3,10 @@ import math
 import pytest
 
 from hyperscale import models
-from hyperscale.budget import Costs
 from hyperscale.errors import ConfigError
 from hyperscale.models.shape import Shape, from_config
-from hyperscale.roofline import GIB, Gpu, Roofline, known, named, recognised
+from hyperscale.planning.budget import Costs
+from hyperscale.planning.roofline import GIB, Gpu, Roofline, known, named, recognised
 
 LLAMA = Shape(32, 8, 128, 8030261248, heads=32, embedding=128256 * 4096)
 H100 = named("h100")

@@ -13,7 +13,7 @@ from hyperscale.methods import vanilla
 from hyperscale.methods.tova import TOVA
 from hyperscale.methods.vanilla import Vanilla
 from hyperscale.methods.window import Window
-from hyperscale.planner import Arm
+from hyperscale.planning.arms import Arm
 
 ARM = Arm("window", 4.0)
 

@@ -19,7 +19,7 @@ def tasks() -> None:
 
 def budgets() -> None:
     """List the named grids and how budgets are written."""
-    from hyperscale import budget
+    from hyperscale.planning import budget
 
     _list(budget.available())
     typer.echo(

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import hyperscale
-from hyperscale import planner, results
+from hyperscale import results
 from hyperscale.errors import ResultsError
 from hyperscale.gate.records import AXES, FORMAT, ArmRecord, CutRecord, Record, TaskRecord
+from hyperscale.planning.arms import Arm
 from hyperscale.results.folder import Run
 from hyperscale.results.points import Cell, cells
 
@@ -133,7 +134,7 @@ def _about(arm: _Arm, samples: Sequence[Sample], infos: Mapping[str, Mapping[str
     if any(sample.get("params") != samples[0].get("params") for sample in samples):
         raise ResultsError(f"the chains of {arm} differ in the method's parameters: pass the folder of one run")
     of = [infos.get(name, {}) for name in sorted({sample["run"] for sample in samples})]
-    name = str(planner.Arm(arm.method, arm.CR, True))
+    name = str(Arm(arm.method, arm.CR, True))
     return {
         "seeds": sorted({sample["seed"] for sample in samples}),
         "params": samples[0].get("params"),

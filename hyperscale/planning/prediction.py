@@ -4,11 +4,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hyperscale.budget import Costs, TaskShape
-from hyperscale.evidence import Evidence, Key
+from hyperscale.planning.budget import Costs, TaskShape
+from hyperscale.planning.measured_costs import Evidence, Key
 
 if TYPE_CHECKING:
-    from hyperscale.planner import Arm
+    from hyperscale.planning.arms import Arm
 
 CLOSED = "closed form"
 

@@ -4,30 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hyperscale.budget import PREDICTED, Budget, Costs, Grid, TaskShape
 from hyperscale.errors import BudgetError
-from hyperscale.prediction import CLOSED, Predictor
+from hyperscale.planning.arms import Arm
+from hyperscale.planning.budget import PREDICTED, Budget, Costs, Grid, TaskShape
+from hyperscale.planning.prediction import CLOSED, Predictor
 
-FILE = "plan.json"
 """Where a run's folder keeps its plan."""
-
-
-@dataclass(frozen=True)
-class Arm:
-    """A method at one nominal CR.
-
-    Attributes:
-        method: The method's name.
-        CR: Nominal compression ratio.
-        length_invariant: Whether a chain cut to L is the chain that a run with maximum L would give.
-    """
-
-    method: str
-    CR: float
-    length_invariant: bool = True
-
-    def __str__(self) -> str:
-        return self.method if self.CR == 1 else f"{self.method} {self.CR:g}×"
 
 
 @dataclass(frozen=True)

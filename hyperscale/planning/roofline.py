@@ -16,10 +16,10 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
-from hyperscale.budget import Costs
 from hyperscale.errors import ConfigError
 from hyperscale.kv.formats import AUTO
 from hyperscale.models.shape import Shape
+from hyperscale.planning.budget import Costs
 
 GIB = 2**30
 USABLE = 0.9  # of a GPU's memory: the rest is for activations and the allocator

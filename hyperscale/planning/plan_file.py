@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hyperscale.budget import AXES, Budget, Costs
 from hyperscale.errors import ResultsError
-from hyperscale.planner import FILE, Arm, Plan, Point
+from hyperscale.planning.arms import Arm
+from hyperscale.planning.budget import AXES, Budget, Costs
+from hyperscale.planning.planner import Plan, Point
 from hyperscale.preparation import PreparedRun
 from hyperscale.results.store import write_atomic
 
@@ -92,3 +93,6 @@ def load(folder: Path, budget: Budget, arms: Iterable[Arm]) -> Plan | None:
 def _line(point: Point) -> dict[str, Any]:
     name = {"task": point.task, "method": point.arm.method, "CR": point.arm.CR, "W": point.W, "L": point.L}
     return {**name, "source": point.source, **{axis: getattr(point.costs, axis) for axis in AXES}}
+
+
+FILE = "plan.json"

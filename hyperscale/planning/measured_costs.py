@@ -191,6 +191,6 @@ def _agree(old: Mapping[str, Any], new: Mapping[str, Any], arm: str) -> bool:
 
 
 def _arm(sample: Mapping[str, Any]) -> str:
-    from hyperscale.planner import Arm
+    from hyperscale.planning.arms import Arm
 
     return str(Arm(sample["method"], float(sample["CR"])))

@@ -1,0 +1,21 @@
+"""A method at a compression ratio."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A method at one nominal CR.
+
+    Attributes:
+        method: The method's name.
+        CR: Nominal compression ratio.
+        length_invariant: Whether a chain cut to L is the chain that a run with maximum L would give.
+    """
+
+    method: str
+    CR: float
+    length_invariant: bool = True
+
+    def __str__(self) -> str:
+        return self.method if self.CR == 1 else f"{self.method} {self.CR:g}×"
