@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hyperscale.analysis import Curve, xy
-from hyperscale.bootstrap import MIN_PROBLEMS
+from hyperscale.analysis.bootstrap import MIN_PROBLEMS
+from hyperscale.analysis.curves import Curve, xy
 from hyperscale.labels import Label, place, short
 from hyperscale.results.points import Cell
 from hyperscale.styles import STYLES, Style, series_name
 from hyperscale.styles import styles as styles_of
 
 if TYPE_CHECKING:
-    from hyperscale.reference import PublishedAccuracy, Reference
+    from hyperscale.analysis.published import PublishedAccuracy, Reference
 
 AXES = {
     "kv_reads": "KV reads per problem (cache entries)",

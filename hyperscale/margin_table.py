@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from hyperscale.bootstrap import MIN_PROBLEMS, bootstraps
-from hyperscale.margins import Interval, Margin
-from hyperscale.margins import margins as all_margins
+from hyperscale.analysis.bootstrap import MIN_PROBLEMS, bootstraps
+from hyperscale.analysis.margins import Interval, Margin
+from hyperscale.analysis.margins import margins as all_margins
 from hyperscale.results.points import cells
 from hyperscale.tables import STYLE
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from hyperscale.reference import Reference
+    from hyperscale.analysis.published import Reference
 
 AXES = ("kv_reads", "peak_kv")  # of the table at a run's end
 COLUMNS = (

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperscale import results
-from hyperscale.analysis import Analysis, Curve, analyse
+from hyperscale.analysis.curves import Analysis, Curve, analyse
 from hyperscale.errors import ResultsError
 from hyperscale.figure import AXES, RC, figure
 from hyperscale.results.points import COSTS
@@ -13,7 +13,7 @@ from hyperscale.results.points import COSTS
 if TYPE_CHECKING:
     import pandas as pd
 
-    from hyperscale.reference import Reference
+    from hyperscale.analysis.published import Reference
 
 __all__ = ["AXES", "draw", "draw_analysis", "draw_samples"]
 

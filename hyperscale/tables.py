@@ -127,7 +127,7 @@ def accuracy(value: float, error: float) -> str:
 
 def points(found: "DataFrame", axis: str, console: Console) -> None:
     """Print the points on each method's frontier on one cost axis."""
-    from hyperscale import frontier
+    from hyperscale.analysis import frontier
 
     table = Table(title=f"Frontiers by {axis} (every point is in points.csv)", **STYLE)
     columns(table, ("task", "method", "W-L-CR"), ("realised CR", "accuracy %", "kv_reads", "peak_kv", "tokens"))

@@ -7,12 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import chains, sample
 
-from hyperscale.bands import band, band_of
-from hyperscale.bootstrap import bootstraps
-from hyperscale.envelope import area, envelope, evaluate
+from hyperscale.analysis.bootstrap import band, band_of, bootstraps, reliable
+from hyperscale.analysis.frontier import area, envelope, evaluate, frontier
+from hyperscale.analysis.margins import margin, margins, parse_pairs
 from hyperscale.errors import ResultsError
-from hyperscale.frontier import cells, frontier, margin, points
-from hyperscale.margins import margins, parse_pairs, reliable
+from hyperscale.results.points import cells, points
 
 POINT = st.tuples(st.floats(1, 1000), st.floats(0, 100))
 POINTS = st.lists(POINT, min_size=1, max_size=12)

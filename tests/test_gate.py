@@ -8,7 +8,8 @@ import pytest
 from gate_records import draw
 from synthetic import chains, sample
 
-from hyperscale import gate, margins
+from hyperscale import gate
+from hyperscale.analysis import margins
 from hyperscale.errors import ResultsError
 from hyperscale.results.folder import Run
 from hyperscale.results.points import cells

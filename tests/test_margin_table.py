@@ -5,9 +5,10 @@ import pytest
 from rich.console import Console
 from synthetic import chains, sample
 
-from hyperscale import margin_table, reference
-from hyperscale.analysis import analyse
-from hyperscale.margins import Margin
+from hyperscale import margin_table
+from hyperscale.analysis import published as reference
+from hyperscale.analysis.curves import analyse
+from hyperscale.analysis.margins import Margin
 
 NAN = (math.nan, math.nan)
 

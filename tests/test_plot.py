@@ -6,8 +6,9 @@ import pandas as pd
 import pytest
 from synthetic import chains, sample
 
-from hyperscale import figure, plot, reference
-from hyperscale.analysis import analyse
+from hyperscale import figure, plot
+from hyperscale.analysis import published as reference
+from hyperscale.analysis.curves import analyse
 from hyperscale.errors import ResultsError
 from hyperscale.labels import Label, place, short
 from hyperscale.results.points import COLUMNS, COSTS, points

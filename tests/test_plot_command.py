@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 from synthetic import chains
 
-from hyperscale import analysis, cli, results
+from hyperscale import cli, results
+from hyperscale.analysis import curves
 from hyperscale.results.points import COSTS
 
 
@@ -46,7 +47,7 @@ def folder(tmp_path):
 
 def test_it_reads_and_computes_everything_once(run, folder, monkeypatch):
     calls = []
-    for module, name in ((results, "read"), (analysis, "cells")):
+    for module, name in ((results, "read"), (curves, "cells")):
         original = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, o=original, n=name, **k: (calls.append(n), o(*a, **k))[1])
     code, out, err = run("results", "--axis", "kv_reads,tokens", "--resamples", "100")

@@ -2,7 +2,8 @@ import csv
 
 import pytest
 
-from hyperscale import models, reference, tasks
+from hyperscale import models, tasks
+from hyperscale.analysis import published
 from hyperscale.errors import ResultsError
 from hyperscale.results.points import COSTS
 from hyperscale.styles import STYLES
@@ -20,7 +21,7 @@ def write(folder, margins="", accuracy=""):
 
 def test_the_papers_names_are_this_projects_names():
     """A task, model or method written otherwise would silently stand beside nothing."""
-    paper = reference.load("paper")
+    paper = published.load("paper")
     assert {m.task for m in paper.margins} <= set(tasks.available())
     assert {m.axis for m in paper.margins} - set(COSTS) == {"throughput"}
     assert {name for m in paper.margins for name in (m.a, m.b)} <= set(STYLES)
@@ -31,7 +32,7 @@ def test_the_papers_names_are_this_projects_names():
 
 
 def test_the_papers_values():
-    paper = reference.load("paper")
+    paper = published.load("paper")
     sizes = ("qwen-r1-1.5b", "qwen-r1-7b", "qwen-r1-32b")
     assert paper.margin("gpqa_diamond", "dms", "vanilla", "peak_kv") == dict(zip(sizes, (4.9, 4.2, 8.0), strict=True))
     assert paper.margin("livecodebench", "dms", "quest", "kv_reads") == dict(zip(sizes, (4.9, 3.4, 5.6), strict=True))
@@ -45,7 +46,7 @@ def test_the_papers_values():
 
 
 def test_every_margin_of_the_headline_table_is_there_once():
-    paper = reference.load("paper")
+    paper = published.load("paper")
     headline = [m for m in paper.margins if m.b == "vanilla" and m.axis in COSTS]
     assert len(headline) == len({(m.task, m.model, m.axis) for m in headline}) == 2 * 4 * 3
     assert {m.version for m in headline} == {"v2"}
@@ -54,10 +55,10 @@ def test_every_margin_of_the_headline_table_is_there_once():
 def test_a_later_version_takes_the_place_of_an_earlier_one(tmp_path):
     rows = "t,m,dms,vanilla,tokens,{},{},\n"
     folder = write(tmp_path / "mine", rows.format("1.5", "v1") + rows.format("2.5", "v2"))
-    (only,) = reference.load(folder).margins
+    (only,) = published.load(folder).margins
     assert (only.value, only.version) == (2.5, "v2")
-    assert reference.load(folder).name == "mine"
-    with (reference.data_dir(reference.FOLDER) / "paper" / "margins.csv").open() as file:
+    assert published.load(folder).name == "mine"
+    with (published.data_dir(published.FOLDER) / "paper" / "margins.csv").open() as file:
         old = [row for row in csv.DictReader(file) if row["version"] == "v1"]
     assert {(row["task"], row["margin"]) for row in old} >= {("aime24", "9.1")}  # kept in the file
 
@@ -73,14 +74,14 @@ def test_a_later_version_takes_the_place_of_an_earlier_one(tmp_path):
 )
 def test_malformed_files_are_named(tmp_path, margins, accuracy, text):
     with pytest.raises(ResultsError, match=text):
-        reference.load(write(tmp_path / "mine", margins, accuracy))
+        published.load(write(tmp_path / "mine", margins, accuracy))
 
 
 def test_an_unknown_reference_is_an_error_that_names_the_known_ones(tmp_path):
-    assert reference.available() == ["paper"]
+    assert published.available() == ["paper"]
     with pytest.raises(ResultsError, match="no reference 'papers': known ones: paper; or pass a folder"):
-        reference.load("papers")
+        published.load("papers")
     (tmp_path / "margins.csv").write_bytes(b"\xff\xfe")
     (tmp_path / "accuracy.csv").write_text(ACCURACY)
     with pytest.raises(ResultsError, match="unreadable"):
-        reference.load(str(tmp_path))
+        published.load(str(tmp_path))

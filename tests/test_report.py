@@ -11,8 +11,8 @@ import pytest
 from synthetic import chains, sample
 
 from hyperscale import report, results, styles, tasks
+from hyperscale.analysis.margins import margin
 from hyperscale.errors import ResultsError
-from hyperscale.margins import margin
 from hyperscale.report import browser, questions, texts
 from hyperscale.results.folder import Run
 from hyperscale.results.points import points

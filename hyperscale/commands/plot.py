@@ -33,10 +33,10 @@ def plot(
 ) -> None:
     """Draw accuracy against every cost (PNG, SVG, CSV) and print margins between methods with their intervals."""
     from hyperscale import margin_table, results
-    from hyperscale.analysis import analyse
-    from hyperscale.margins import parse_pairs
+    from hyperscale.analysis.curves import analyse
+    from hyperscale.analysis.margins import parse_pairs
+    from hyperscale.analysis.published import load
     from hyperscale.plot import draw_analysis
-    from hyperscale.reference import load
     from hyperscale.results.points import COSTS, check_axis
 
     console = terminal.console()

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperscale.envelope import envelope, gap
+from hyperscale.analysis.frontier import envelope, gap
 from hyperscale.errors import ResultsError
 from hyperscale.gate.matching import Pair, Point, match
 from hyperscale.gate.records import AXES, CutRecord, Record

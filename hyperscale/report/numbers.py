@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from hyperscale.analysis import Curve, analyse
-from hyperscale.margins import MIN_PROBLEMS, Margin
+from hyperscale.analysis.bootstrap import MIN_PROBLEMS
+from hyperscale.analysis.curves import Curve, analyse
+from hyperscale.analysis.margins import Margin
 from hyperscale.plot import AXES
 from hyperscale.results.points import COLUMNS, Cell
 from hyperscale.styles import rank, series_name, styles

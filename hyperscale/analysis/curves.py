@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperscale.bands import band_of
-from hyperscale.bootstrap import MIN_PROBLEMS, N_BOOT, Bootstrap, bootstraps
-from hyperscale.envelope import Envelope, evaluate
-from hyperscale.margins import Margin, Pair, margins
+from hyperscale.analysis.bootstrap import MIN_PROBLEMS, N_BOOT, Bootstrap, band_of, bootstraps
+from hyperscale.analysis.frontier import Envelope, evaluate
+from hyperscale.analysis.margins import Margin, Pair, margins
 from hyperscale.results.points import COSTS, Cell, Samples, cells, check_axis
 
 Floats = NDArray[np.float64]

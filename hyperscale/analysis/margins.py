@@ -5,7 +5,7 @@ accuracy; once on the linear cost axis (frontiers interpolated linearly in cost)
 linearly in log2 of cost). The paper does not say which it integrates over, so both are always given. The common
 interval runs from the dearer of the two cheapest points to the cheaper of the two most expensive ones.
 
-Intervals are those of `hyperscale.bootstrap`, which says how far to trust them.
+Intervals are those of `hyperscale.analysis.bootstrap`, which says how far to trust them.
 """
 
 import re
@@ -16,24 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperscale.bootstrap import COVERAGE, FRONTIER, MIN_PROBLEMS, N_BOOT, Bootstrap, ends, reliable
-from hyperscale.envelope import gap
+from hyperscale.analysis.bootstrap import MIN_PROBLEMS, N_BOOT, Bootstrap, ends, reliable
+from hyperscale.analysis.frontier import gap
 from hyperscale.errors import ResultsError
 from hyperscale.results.points import COSTS, Cell, Samples, cells, check_axis
-
-__all__ = [
-    "COVERAGE",
-    "FRONTIER",
-    "MIN_PROBLEMS",
-    "Bootstrap",
-    "Margin",
-    "check_axis",
-    "compare",
-    "margin",
-    "margins",
-    "parse_pairs",
-    "reliable",
-]
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]

@@ -1,0 +1,1 @@
+"""Frontiers of accuracy against cost, margins between them, and their intervals."""
