@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 from synthetic import chains, sample
 
-from hyperscale import figure, plot
 from hyperscale.analysis import published as reference
 from hyperscale.analysis.curves import analyse
 from hyperscale.errors import ResultsError
-from hyperscale.labels import Label, place, short
+from hyperscale.report.plots import figure, styles, write
+from hyperscale.report.plots.label_placement import Label, place, short
 from hyperscale.results.points import COLUMNS, COSTS, points
 
 
@@ -31,7 +31,7 @@ def made(lines):
 
 @pytest.fixture(scope="module")
 def drawn(made, tmp_path_factory):
-    return plot.draw_analysis(made, tmp_path_factory.mktemp("pictures") / "new")
+    return write.draw_analysis(made, tmp_path_factory.mktemp("pictures") / "new")
 
 
 def picture(made, axis="kv_reads", published=None):
@@ -47,7 +47,7 @@ def test_each_axis_gives_pictures_and_the_numbers_behind_them(drawn):
         f"accuracy-{axis}{end}" for axis in ("kv_reads", "peak_kv", "peak_bytes", "tokens", "seconds") for end in ends
     ]
     assert [path.name for path in drawn] == [*names, "margins.csv"]
-    assert set(figure.AXES) == set(COSTS)
+    assert set(styles.AXES) == set(COSTS)
     for path in drawn:
         if path.suffix == ".png":
             width, height = struct.unpack(">II", path.read_bytes()[16:24])
@@ -109,7 +109,7 @@ def test_ticks_are_few_powers_of_two(made, axis):
 
 
 def test_pictures_are_reproducible(lines, drawn, tmp_path):
-    again = plot.draw_analysis(analyse(lines, ["kv_reads"], n_boot=200), tmp_path)[:4]
+    again = write.draw_analysis(analyse(lines, ["kv_reads"], n_boot=200), tmp_path)[:4]
     assert [p.read_bytes() for p in again] == [p.read_bytes() for p in drawn[:4]]
 
 
@@ -136,10 +136,10 @@ def test_a_long_legend_stays_in_the_picture(tasks):
 
 
 def test_a_single_chain_can_be_drawn_and_chains_without_reads_are_left_out(tmp_path):
-    plot.draw_samples([sample(tokens=30)], tmp_path / "one")
+    write.draw_samples([sample(tokens=30)], tmp_path / "one")
     nothing = analyse([sample(tokens=1)], ["kv_reads"])
     assert nothing.curves == {"kv_reads": []}
-    assert plot.draw_analysis(nothing, tmp_path / "none") == []
+    assert write.draw_analysis(nothing, tmp_path / "none") == []
 
 
 def test_few_problems_have_neither_bands_nor_bars_and_the_panel_says_so():
@@ -193,14 +193,14 @@ def test_draw_reads_run_folders(lines, tmp_path):
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({"schema": 1, "config": {}}))
     with pytest.raises(ResultsError, match="no finished chain"):
-        plot.draw(folder.parent, tmp_path)
+        write.draw(folder.parent, tmp_path)
     (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:40]))
-    assert all(path.exists() for path in plot.draw(folder.parent, tmp_path / "out"))
+    assert all(path.exists() for path in write.draw(folder.parent, tmp_path / "out"))
     (tmp_path / "file").write_text("")
     with pytest.raises(ResultsError, match="cannot write pictures"):
-        plot.draw([folder], tmp_path / "file")
+        write.draw([folder], tmp_path / "file")
     with pytest.raises(ResultsError, match="no folder"):
-        plot.draw(tmp_path / "nowhere", tmp_path)
+        write.draw(tmp_path / "nowhere", tmp_path)
 
 
 @pytest.mark.parametrize(

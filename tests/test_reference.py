@@ -5,8 +5,8 @@ import pytest
 from hyperscale import models, tasks
 from hyperscale.analysis import published
 from hyperscale.errors import ResultsError
+from hyperscale.report.plots.styles import STYLES
 from hyperscale.results.points import COSTS
-from hyperscale.styles import STYLES
 
 MARGINS = "task,model,a,b,axis,margin,version,table\n"
 ACCURACY = "task,model,method,W,L,CR,accuracy,version,table\n"

@@ -10,10 +10,12 @@ from html.parser import HTMLParser
 import pytest
 from synthetic import chains, sample
 
-from hyperscale import report, results, styles, tasks
+from hyperscale import report, results, tasks
 from hyperscale.analysis.margins import margin
 from hyperscale.errors import ResultsError
-from hyperscale.report import browser, questions, texts
+from hyperscale.report.html import chains as browser
+from hyperscale.report.html import questions, text_packing
+from hyperscale.report.plots import styles
 from hyperscale.results.folder import Run
 from hyperscale.results.points import points
 from hyperscale.tasks.task import prompt_hash
@@ -136,8 +138,8 @@ def test_a_page_loads_nothing_and_runs_only_its_own_script(page):
 
 def test_what_models_and_files_say_never_becomes_markup(tmp_path):
     line = sample(HOSTILE, answer=HOSTILE, right=False, method=HOSTILE, model=HOSTILE, text=HOSTILE, finish=HOSTILE)
-    text = report.html([run(tmp_path / "x", [line, sample()], note=HOSTILE)], HOSTILE)
-    plain = report.html([run(tmp_path / "x", [sample("p"), sample()])], "x")
+    text = report.render([run(tmp_path / "x", [line, sample()], note=HOSTILE)], HOSTILE)
+    plain = report.render([run(tmp_path / "x", [sample("p"), sample()])], "x")
     text.encode("utf-8")
     shapes = [[tag for tag, a in Page(t).elements if not a.get("id", "").startswith("texts")] for t in (text, plain)]
     assert shapes[0] == shapes[1]
@@ -147,7 +149,7 @@ def test_what_models_and_files_say_never_becomes_markup(tmp_path):
 
 
 def test_the_same_runs_give_the_same_page(lines, tmp_path):
-    there, back = (report.html([run(tmp_path, part)], "x") for part in (lines, lines[::-1]))
+    there, back = (report.render([run(tmp_path, part)], "x") for part in (lines, lines[::-1]))
     assert there == back
 
 
@@ -206,7 +208,7 @@ def test_what_chains_come_to_together_depends_on_the_runs_vote():
 
 def test_runs_and_models_have_names_of_their_own(tmp_path):
     runs = [run(tmp_path / name, [sample(f"p{i}", run=name, model=name) for i in range(2)]) for name in ("a", "b")]
-    page = Page(report.html(runs, "x"))
+    page = Page(report.render(runs, "x"))
     assert set(page.data["styles"]) == {"vanilla (a)", "vanilla (b)"}
     assert [arm["series"] for arm in page.index["arms"]] == ["vanilla (a)", "vanilla (b)"]
     assert page.data["margins"] == []
@@ -214,7 +216,7 @@ def test_runs_and_models_have_names_of_their_own(tmp_path):
 
 def test_texts_come_back_whole_where_there_is_room():
     groups = [["one", "two \ud800 \u2028 😀"], [], ["x" * 10_000]]
-    packed = texts.pack(groups, 10_000)
+    packed = text_packing.pack(groups, 10_000)
     assert [unpacked(block) for block in packed.blocks] == groups
     assert (packed.limit, packed.shortened) == (None, 0)
 
@@ -223,7 +225,7 @@ def test_texts_come_back_whole_where_there_is_room():
 def test_texts_are_shortened_evenly_until_they_fit(room):
     noise = base64.b64encode(b"".join(prompt_hash(str(i)).encode() for i in range(4000))).decode()
     groups = [["short", noise[:1000]], [noise[:50_000], noise[20_000:60_000]]]
-    packed = texts.pack(groups, room)
+    packed = text_packing.pack(groups, room)
     assert 0.5 * room < sum(map(len, packed.blocks)) <= room
     short, *rest = [text for block in packed.blocks for text in unpacked(block)]
     assert short == "short"
@@ -236,7 +238,7 @@ def test_texts_are_shortened_evenly_until_they_fit(room):
 
 
 def test_without_room_for_texts_there_are_none(lines, tmp_path):
-    page = Page(report.html([run(tmp_path, lines)], "x", text_mib=0))
+    page = Page(report.render([run(tmp_path, lines)], "x", text_mib=0))
     assert page.index["limit"] == 0
     assert not [name for name in page.blocks if name.startswith("texts")]
 
@@ -260,10 +262,10 @@ def asked():
 
 def test_questions_of_built_in_tasks_stand_beside_their_chains(asked, tmp_path):
     doc, line = asked
-    (problem,) = Page(report.html([run(tmp_path, [line], limit=2)], "x")).index["problems"]
+    (problem,) = Page(report.render([run(tmp_path, [line], limit=2)], "x")).index["problems"]
     assert (problem["question"], problem["target"]) == (doc.prompt, doc.target)
     changed = {**line, "prompt_hash": "of another version"}
-    (problem,) = Page(report.html([run(tmp_path, [changed], limit=2)], "x")).index["problems"]
+    (problem,) = Page(report.render([run(tmp_path, [changed], limit=2)], "x")).index["problems"]
     assert problem["question"] is None
 
 
@@ -272,7 +274,7 @@ def test_questions_of_gated_and_of_downloaded_sets_stand_nowhere(asked, tmp_path
     load = tasks.load
     assert questions.find([run(tmp_path, [{**line, "task": "gpqa_diamond"}, {**line, "task": "aime24"}])]) == {}
     monkeypatch.setattr(tasks, "load", lambda name: dataclasses.replace(load(name), gated=True))
-    text = report.html([run(tmp_path, [line], limit=2)], "x")
+    text = report.render([run(tmp_path, [line], limit=2)], "x")
     (problem,) = Page(text).index["problems"]
     assert (problem["question"], problem["target"]) == (None, None)
     everything = text + "".join(json.dumps(unpacked(b)) for n, b in Page(text).blocks.items() if n == "index")

@@ -1,6 +1,6 @@
 """Colours and markers of methods."""
 
-from hyperscale.styles import STYLES, series_name, styles
+from hyperscale.report.plots.styles import STYLES, series_name, styles
 
 
 def test_known_methods_have_their_own_style_and_the_legend_its_order():

@@ -36,7 +36,7 @@ def plot(
     from hyperscale.analysis.curves import analyse
     from hyperscale.analysis.margins import parse_pairs
     from hyperscale.analysis.published import load
-    from hyperscale.plot import draw_analysis
+    from hyperscale.report.plots.write import draw_analysis
     from hyperscale.results.points import COSTS, check_axis
 
     console = terminal.console()

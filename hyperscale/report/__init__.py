@@ -1,93 +1,18 @@
-"""The report: a run, or several, as one HTML file that opens without a network and shows what the numbers rest on.
+"""What a person looks at: pictures and an offline page."""
 
-Frontiers, margins and points are computed here, with the functions that plots and tables use; the page only shows them.
-Chains are packed so that a large run makes a bounded file, which states what it leaves out.
-"""
+from typing import TYPE_CHECKING
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+import lazy_loader
 
-from hyperscale import results
-from hyperscale.errors import ResultsError
-from hyperscale.report import browser, numbers, page, questions
-from hyperscale.results.folder import Run
-from hyperscale.results.store import write_atomic
+if TYPE_CHECKING:
+    from hyperscale.report.html.write import FILE as FILE
+    from hyperscale.report.html.write import TEXT_MIB as TEXT_MIB
+    from hyperscale.report.html.write import render as render
+    from hyperscale.report.html.write import write as write
 
-FILE = "report.html"
-TEXT_MIB = 16.0  # room for the chains' texts in the file
-
-
-def write(
-    folder: Path | str,
-    out: Path | str | None = None,
-    text_mib: float = TEXT_MIB,
-    step: Callable[[str], None] = lambda _: None,
-) -> Path:
-    """Write the report of a run folder, or of every run directly inside a folder.
-
-    Args:
-        folder: A run's folder, or one that holds runs.
-        out: The HTML file; ``report.html`` in the folder if None.
-        text_mib: Room for the chains' texts in MiB of the file; longer texts are shortened until all fit.
-        step: Told what is being done.
-
-    Returns:
-        The file written.
-
-    Raises:
-        ResultsError: No run, no chains, a corrupt file, or the file cannot be written.
-        TaskError: A task is unknown, so that its votes cannot be counted.
-    """
-    folder = Path(folder)
-    step(f"reading {folder}")
-    runs = results.read(folder)
-    if not any(run.samples for run in runs):
-        raise ResultsError(f"{folder} holds no finished chain yet: nothing to report")
-    path = Path(out) if out is not None else folder / FILE
-    if path.is_dir():
-        raise ResultsError(f"{path} is a folder: pass a file to write, e.g. --out {path / FILE}")
-    text = html(runs, folder.resolve().name, text_mib, step)
-    step(f"writing {path}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, text)
-    except OSError as error:
-        raise ResultsError(f"cannot write {path} ({error.strerror}): choose another file with --out") from None
-    return path
-
-
-def html(
-    runs: Sequence[Run], name: str, text_mib: float = TEXT_MIB, step: Callable[[str], None] = lambda _: None
-) -> str:
-    """The page of some runs; the same runs always give the same page.
-
-    Args:
-        runs: Runs with at least one chain among them.
-        name: What to call them.
-        text_mib: As for `write`.
-        step: As for `write`.
-
-    Raises:
-        TaskError: A task is unknown.
-    """
-    # An order that no interruption of the run changes.
-    samples = sorted((sample for run in runs for sample in run.samples), key=results.key)
-    step("computing frontiers and margins")
-    data = {"name": name, "runs": [_about(run) for run in runs], **numbers.collect(samples)}
-    step("packing chains")
-    index, texts = browser.collect(samples, questions.find(runs), data["styles"], int(text_mib * 2**20))
-    return page.assemble(data, index, texts)
-
-
-def _about(run: Run) -> dict[str, object]:
-    """What a reader needs to know of how a run was made; paths of the machine it ran on stay out."""
-    config = run.info["config"]
-    asked = ("model", "methods", "budget", "crs", "tasks", "limit", "seeds", "temperature", "top_p", "device", "dtype")
-    about = {
-        "name": run.folder.resolve().name,
-        "chains": len(run.samples),
-        "config": {name: config[name] for name in asked if config.get(name) is not None},
-        "versions": run.info.get("versions") or {},
-        "hardware": run.info.get("hardware") or {},
-    }
-    return numbers.plain(about)  # type: ignore[no-any-return]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "html.write": ["FILE", "TEXT_MIB", "render", "write"],
+    },
+)

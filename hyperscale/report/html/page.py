@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
-from hyperscale.report.texts import compress
+from hyperscale.report.html.text_packing import compress
 
 SCRIPTS = ("base.js", "readout.js", "panel.js", "frontiers.js", "tables.js", "chain.js", "chains.js", "main.js")
 
@@ -20,8 +20,8 @@ def assemble(data: dict[str, Any], index: dict[str, Any], texts: Sequence[str]) 
     so that a browser would refuse anything else, inline or from elsewhere.
 
     Args:
-        data: Numbers (`hyperscale.report.numbers`) and descriptions of the runs.
-        index: Problems and chains (`hyperscale.report.browser`).
+        data: Numbers (`hyperscale.report.html.frontiers`) and descriptions of the runs.
+        index: Problems and chains (`hyperscale.report.html.chains`).
         texts: Blocks of texts.
     """
     style = _read("page.css")
@@ -51,4 +51,4 @@ def _hash(text: str) -> str:
 
 
 def _read(name: str) -> str:
-    return (files("hyperscale.report") / "web" / name).read_text(encoding="utf-8")
+    return (files("hyperscale.report.html") / "web" / name).read_text(encoding="utf-8")

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hyperscale import tasks
-from hyperscale.report import texts
-from hyperscale.report.numbers import plain
-from hyperscale.report.questions import Hashed, Question
+from hyperscale.report.html import text_packing
+from hyperscale.report.html.frontiers import plain
+from hyperscale.report.html.questions import Hashed, Question
+from hyperscale.report.plots.styles import rank, series_name
 from hyperscale.results.truncation import Cut, cut
 from hyperscale.scoring.voting import strategies
-from hyperscale.styles import rank, series_name
 
 MOST = 40_000  # chains that can be looked at
 ANSWER = 200  # characters of an answer that are kept apart from its text
@@ -49,7 +49,7 @@ def collect(
         part = [sample for sample in group if kept is None or id(sample) in kept]
         shown.append([])
         problems.append(_problem(asked, group, part, arms, questions.get(asked), votes[asked[0]], shown[-1]))
-    packed = texts.pack(shown, room)
+    packed = text_packing.pack(shown, room)
     index = {
         "verdicts": VERDICTS,
         "arms": [_described(arm, arms, styles) for arm in arms],

@@ -1,6 +1,10 @@
 """Colour and marker of each method, the same in pictures and in reports."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
 
 Style = tuple[str, str]  # colour, marker
 # Okabe and Ito's colours, which readers with any colour vision tell apart, and a marker each, which survives print in
@@ -44,3 +48,12 @@ def styles(names: Iterable[str]) -> dict[str, Style]:
         own = STYLES.get(each.split(" (")[0])
         found[each] = own if own and own not in found.values() else next(spare, _SPARE[0])
     return found
+
+
+AXES = {
+    "kv_reads": "KV reads per problem (cache entries)",
+    "peak_kv": "peak KV per problem (cache entries)",
+    "peak_bytes": "peak KV per problem (bytes)",
+    "tokens": "generated tokens per problem",
+    "seconds": "time in the batch per problem (seconds)",
+}

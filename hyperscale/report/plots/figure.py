@@ -7,21 +7,14 @@ import numpy as np
 
 from hyperscale.analysis.bootstrap import MIN_PROBLEMS
 from hyperscale.analysis.curves import Curve, xy
-from hyperscale.labels import Label, place, short
+from hyperscale.report.plots.label_placement import Label, place, short
+from hyperscale.report.plots.styles import AXES, STYLES, Style, series_name
+from hyperscale.report.plots.styles import styles as styles_of
 from hyperscale.results.points import Cell
-from hyperscale.styles import STYLES, Style, series_name
-from hyperscale.styles import styles as styles_of
 
 if TYPE_CHECKING:
     from hyperscale.analysis.published import PublishedAccuracy, Reference
 
-AXES = {
-    "kv_reads": "KV reads per problem (cache entries)",
-    "peak_kv": "peak KV per problem (cache entries)",
-    "peak_bytes": "peak KV per problem (bytes)",
-    "tokens": "generated tokens per problem",
-    "seconds": "time in the batch per problem (seconds)",
-}
 RC = {"font.size": 7.5, "axes.linewidth": 0.6, "svg.hashsalt": "hyperscale"}  # the salt makes SVGs reproducible
 WIDTH = 7.0  # inches: the text width of a page
 DPI = 200

@@ -9,9 +9,9 @@ import numpy as np
 from hyperscale.analysis.bootstrap import MIN_PROBLEMS
 from hyperscale.analysis.curves import Curve, analyse
 from hyperscale.analysis.margins import Margin
-from hyperscale.plot import AXES
+from hyperscale.report.plots.styles import rank, series_name, styles
+from hyperscale.report.plots.write import AXES
 from hyperscale.results.points import COLUMNS, Cell
-from hyperscale.styles import rank, series_name, styles
 
 Name = tuple[str, str]  # model, method
 

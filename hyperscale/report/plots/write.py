@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from hyperscale import results
 from hyperscale.analysis.curves import Analysis, Curve, analyse
 from hyperscale.errors import ResultsError
-from hyperscale.figure import AXES, RC, figure
+from hyperscale.report.plots.figure import RC, figure
+from hyperscale.report.plots.styles import AXES
 from hyperscale.results.points import COSTS
 
 if TYPE_CHECKING:
