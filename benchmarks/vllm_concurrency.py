@@ -6,11 +6,13 @@ python benchmarks/vllm_concurrency.py --problems 24 --length 384 --blocks 80
 import argparse
 from importlib.resources import files
 
-from hyperscale import config, methods, preparation
+from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.vllm.harness import occupancy
 from hyperscale.engines.vllm.harness.engine import VllmEngine
 from hyperscale.models.registry import shape_of
+from hyperscale.run import prepare
+from hyperscale.run.config import load
 
 
 def main() -> None:
@@ -22,8 +24,8 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=256)
     parser.add_argument("--reserve", type=float, default=1.0, help="reserve_output_fraction")
     asked = parser.parse_args()
-    run = preparation.prepare(
-        config.make({"methods": ["vanilla"], "tasks": ["mini_gpqa"], "limit": asked.problems}), lambda stage: None
+    run = prepare.prepare(
+        load.make({"methods": ["vanilla"], "tasks": ["mini_gpqa"], "limit": asked.problems}), lambda stage: None
     )
     requests = [Request(item.id, 0, item.prompt_ids, asked.length) for item in run.problems["mini_gpqa"]]
     prompts = [len(request.prompt_ids) for request in requests]

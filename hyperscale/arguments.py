@@ -1,7 +1,7 @@
 """Values of the command line: lists and pairs in one text. Every function raises ConfigError for other texts."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from hyperscale.errors import ConfigError
@@ -58,19 +58,6 @@ def _typed(text: str) -> Any:
     except ValueError:
         return text
     return value if isinstance(value, bool | int | float) else text
-
-
-def over(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a file with those of the command line over them, parameter by parameter where they are nested."""
-    made = dict(values)
-    for name, value in options.items():
-        old = made.get(name)
-        if name in ("params", "task_params") and isinstance(old, dict) and value is not None:
-            inner = {key: each if isinstance(each, dict) else {} for key, each in old.items()}
-            made[name] = old | {key: {**inner.get(key, {}), **each} for key, each in value.items()}
-        elif value is not None:
-            made[name] = value
-    return made
 
 
 def numbers(option: str, text: str | None, kind: Callable[[str], Any]) -> list[Any] | None:

@@ -11,11 +11,11 @@ from rich.text import Text
 
 from hyperscale import margin_table, plan_tables, tables
 from hyperscale.kv.trace import dense_reads
-from hyperscale.observer import Load, Observer, Sample
 from hyperscale.planning.arms import Arm
-from hyperscale.preparation import PreparedRun, Problem
+from hyperscale.run.observer import Load, Observer, Sample
+from hyperscale.run.prepare import PreparedRun, Problem
+from hyperscale.run.progress import Tally
 from hyperscale.stream import Stream, plain
-from hyperscale.tally import Tally
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import Glimpse

@@ -8,15 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from hyperscale.observer import Load, Observer, Sample
-from hyperscale.tally import Tally
+from hyperscale.run.observer import Load, Observer, Sample
+from hyperscale.run.progress import Tally
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from hyperscale.forecast import Forecast
     from hyperscale.planning.arms import Arm
-    from hyperscale.preparation import PreparedRun, Problem
+    from hyperscale.run.dry_run import Forecast
+    from hyperscale.run.prepare import PreparedRun, Problem
 
 SCHEMA = 1
 INTERVAL = 2.0  # seconds between two events of progress

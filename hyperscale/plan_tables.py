@@ -12,9 +12,9 @@ from hyperscale.tables import STYLE, columns, quantity
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from hyperscale.forecast import Forecast
     from hyperscale.planning.budget import Costs
     from hyperscale.planning.planner import Plan, Point
+    from hyperscale.run.dry_run import Forecast
 
 
 def roofline(run: "Forecast", console: Console) -> None:

@@ -13,9 +13,9 @@ from hyperscale.kv.formats import AUTO
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from hyperscale.forecast import Forecast
-    from hyperscale.preparation import PreparedRun
-    from hyperscale.verification import Compression
+    from hyperscale.run.dry_run import Forecast
+    from hyperscale.run.prepare import PreparedRun
+    from hyperscale.run.verification import Compression
 
 #: Of every table.
 STYLE: dict[str, Any] = {

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hyperscale.gate.records import ArmRecord, CutRecord, Record, TaskRecord
+from hyperscale.gate.baseline import ArmRecord, CutRecord, Record, TaskRecord
 from hyperscale.scoring.voting.subsets import pass_at_k
 
 WIDTHS, LENGTHS, CHAINS = (1, 2, 4), (256, 512), 4

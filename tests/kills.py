@@ -14,7 +14,7 @@ from pathlib import Path
 LOADED = [
     "torch",
     "pandas",
-    "hyperscale.pilot",
+    "hyperscale.run.pilot",
     "hyperscale.display",
     "hyperscale.mini.model",
     "hyperscale.results.points",

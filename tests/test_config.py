@@ -2,13 +2,14 @@ import json
 
 import pytest
 
-from hyperscale import config, models
+from hyperscale import models
 from hyperscale.errors import BudgetError, ConfigError, ModelError
 from hyperscale.models.registry import shape_of
+from hyperscale.run.config import load, resolve, schema
 
 
 def resolved(**values):
-    return config.resolve(config.make(values))
+    return resolve.resolve(load.make(values))
 
 
 def test_defaults_of_the_built_in_model():
@@ -60,15 +61,15 @@ def test_refused(values, kind, text):
 def test_yaml(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("model: mini\nmethods: dms\ncrs: 8\nseeds: [0, 1]\nlimit: 2\n")
-    assert config.make(config.read(path)) == config.make(
+    assert load.make(load.read(path)) == load.make(
         {"model": "mini", "methods": ["dms"], "crs": [8], "seeds": [0, 1], "limit": 2}
     )
     for text in ("- a\n", "{", "just words"):
         path.write_text(text)
         with pytest.raises(ConfigError):
-            config.read(path)
+            load.read(path)
     with pytest.raises(ConfigError, match="cannot read"):
-        config.read(tmp_path / "none.yaml")
+        load.read(tmp_path / "none.yaml")
 
 
 def test_what_decides_results_is_compared_and_the_batch_size_is_not():
@@ -104,7 +105,7 @@ def test_folder_names_differ_where_results_do():
         *({"grid": "paper"}, {"model": "Qwen/Qwen3-8B"}, {"dtype": "bfloat16"}, {"params": {"vanilla": {"a": 1}}}),
         {"predict": "closed"},
     ]
-    names = [config.make(change).folder_name() for change in changes]
+    names = [load.make(change).folder_name() for change in changes]
     assert len(set(names)) == len(names)
     assert names[0] == "mini-vanilla-8x"
     assert all("/" not in name and " " not in name for name in names)
@@ -176,7 +177,7 @@ def test_retrofits_of_several_kinds_in_one_folder(folder):
         models.resolve("mini", "dmc", 8.0)
 
     def crs(*methods):
-        return config.resolve(config.RunConfig(model=str(folder), methods=methods, tasks=("mini_aime",))).crs
+        return resolve.resolve(schema.RunConfig(model=str(folder), methods=methods, tasks=("mini_aime",))).crs
 
     assert crs("vanilla") == crs("dms") == (4.0, 8.0)
     assert crs("dmc", "window") == (2.0, 8.0)

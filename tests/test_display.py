@@ -8,18 +8,20 @@ import checkpoints
 import pytest
 from rich.console import Console
 
-from hyperscale import config, models, orchestrator, preparation, tables
+from hyperscale import models, tables
 from hyperscale.display import Display
-from hyperscale.observer import Load
 from hyperscale.results.store import Store
-from hyperscale.tally import Tally
+from hyperscale.run import execute, prepare
+from hyperscale.run.config import load
+from hyperscale.run.observer import Load
+from hyperscale.run.progress import Tally
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     weights = checkpoints.write(tmp_path_factory.mktemp("weights"), crs=(8,))
     values = {"model": str(weights), "methods": ["vanilla", "dms"], "tasks": ["mini_aime", "mini_lcb"], "grid": "mini"}
-    return preparation.prepare(config.make({**values, "budget": "0.2x", "limit": 2}), lambda text: None)
+    return prepare.prepare(load.make({**values, "budget": "0.2x", "limit": 2}), lambda text: None)
 
 
 def show(run, folder, *, terminal):
@@ -27,7 +29,7 @@ def show(run, folder, *, terminal):
     display = Display(console)
     tables.plan(run, console)
     try:
-        orchestrator.execute(run, folder, display)
+        execute.execute(run, folder, display)
     finally:
         display.close()
     return console.file.getvalue()
@@ -79,7 +81,7 @@ def test_a_terminal_shows_a_first_chain_as_it_is_decoded(run, tmp_path):
     console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None, legacy_windows=False)
     display = Display(console)
     with Store(tmp_path / "run", run.info()) as store:
-        orchestrator.Line(run, store, "run", display, orchestrator.Weights()).demonstrate()
+        execute.Line(run, store, "run", display, execute.Weights()).demonstrate()
         display.close()
         assert len(store.samples) == 2
         chains = {sample["method"]: sample for sample in store.samples}
@@ -95,7 +97,7 @@ def test_a_terminal_shows_a_first_chain_as_it_is_decoded(run, tmp_path):
 
 def test_running_figures(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("hyperscale.tally.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("hyperscale.run.progress.time.monotonic", lambda: now[0])
     tally = Tally(Load(chains=4, most_tokens=400, batch_size=2))
     assert str(tally) == "2 chains under way"
     sample = {"correct": [False, True], "tokens": 50, "kv_reads": [10.0, 245.0], "prompt_tokens": 0, "seconds": 5.0}

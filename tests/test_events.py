@@ -11,8 +11,8 @@ import pytest
 from commandline import caller
 
 from hyperscale import events, results
-from hyperscale.observer import Load
 from hyperscale.planning.arms import Arm
+from hyperscale.run.observer import Load
 
 
 @pytest.fixture(scope="module")

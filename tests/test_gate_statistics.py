@@ -7,7 +7,7 @@ import pytest
 from gate_records import draw
 
 from hyperscale.gate import compare
-from hyperscale.gate.swaps import Changes, intervals, signs
+from hyperscale.gate.swap_test import Changes, intervals, signs
 
 SWAPS = 1000
 

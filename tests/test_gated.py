@@ -5,9 +5,11 @@ import dataclasses
 import checkpoints
 import pytest
 
-from hyperscale import config, orchestrator, preparation, results, tasks
+from hyperscale import results, tasks
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.results import regrade
+from hyperscale.run import execute, prepare
+from hyperscale.run.config import load as config
 
 TASK = "mini_gpqa"
 
@@ -29,12 +31,12 @@ def prepared(tmp_path, monkeypatch):
     monkeypatch.setattr(TorchEngine, "generate", repeat)
     weights = checkpoints.write(tmp_path / "weights")
     asked = {"model": str(weights), "methods": ["vanilla"], "tasks": [TASK], "limit": 2, "budget": "0.2x"}
-    return preparation.prepare(config.make({**asked, "grid": "mini"}), lambda _: None)
+    return prepare.prepare(config.make({**asked, "grid": "mini"}), lambda _: None)
 
 
 def test_no_question_is_written_and_the_run_can_be_graded_again(prepared, tmp_path):
     folder = tmp_path / "run"
-    orchestrator.execute(prepared, folder, orchestrator.Observer())
+    execute.execute(prepared, folder, execute.Observer())
     written = "".join(path.read_text(encoding="utf-8") for path in folder.iterdir() if path.is_file())
     for problem in prepared.problems[TASK]:
         words = [word for word in problem.doc.prompt.split() if len(word) > 1]

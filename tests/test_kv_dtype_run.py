@@ -7,11 +7,13 @@ import commandline
 import pandas as pd
 import pytest
 
-from hyperscale import config, forecast, preparation, results
-from hyperscale.config import RunConfig
+from hyperscale import results
 from hyperscale.models.shape import Shape
 from hyperscale.planning.budget import Costs, TaskShape
 from hyperscale.planning.roofline import Roofline, named
+from hyperscale.run import dry_run, prepare
+from hyperscale.run.config import load
+from hyperscale.run.config.schema import RunConfig
 
 #: The checkpoint's heads: 16 channels, 2 KV heads, 2 layers.
 FULL, INT4, FP8 = 2 * 16 * 4 * 4, 2 * (8 + 4) * 4, 2 * (16 + 2) * 4
@@ -72,8 +74,8 @@ def test_a_budget_of_bytes_holds_more_entries_of_fewer_bits(weights):
         asked = RunConfig(
             model=str(weights), tasks=("mini_aime",), grid="mini", budget=budget, axis="peak_bytes", limit=1
         )
-        asked = config.make(asked.model_dump() | {"kv_dtype": kv_dtype})
-        return preparation.prepare(asked, lambda text: None).plan
+        asked = load.make(asked.model_dump() | {"kv_dtype": kv_dtype})
+        return prepare.prepare(asked, lambda text: None).plan
 
     full, packed = plan("auto", "1x"), plan("int4", "1x")
     assert packed.ceilings == full.ceilings  # the base point is a full cache, whatever this run's is kept in
@@ -91,14 +93,12 @@ def test_forecasts_and_the_roofline_count_the_bytes_of_the_cache():
     chain = Costs.predict(TaskShape("t", 100, 8, (8,)), 1, 1000, 1.0, shape.entry_bytes("bfloat16", "fp8"))
     assert chain.peak_bytes == 1099 * 2 * 130 * 256
     values = {"model": "qwen-r1-7b", "tasks": ("mini_aime",), "budget": "all", "grid": "mini", "limit": 2}
-    one, other = (
-        forecast.make(config.make({**values, "kv_dtype": kind}), "h100").needs[0] for kind in ("auto", "int8")
-    )
+    one, other = (dry_run.make(load.make({**values, "kv_dtype": kind}), "h100").needs[0] for kind in ("auto", "int8"))
     assert other.chain / one.chain == pytest.approx(130 / 256)
 
 
 def test_a_folder_is_named_after_it(weights):
-    asked = config.make({"model": str(weights), "kv_dtype": "int8"})
+    asked = load.make({"model": str(weights), "kv_dtype": "int8"})
     assert asked.folder_name().endswith("-kvint8")
-    assert "kv" not in config.make({"model": "x"}).folder_name()
+    assert "kv" not in load.make({"model": "x"}).folder_name()
     assert json.loads(json.dumps(asked.compared()))["kv_dtype"] == "int8"

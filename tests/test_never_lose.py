@@ -12,8 +12,9 @@ import checkpoints
 import kills
 import pytest
 
-from hyperscale import pilot, results
+from hyperscale import results
 from hyperscale.planning.plan_file import FILE
+from hyperscale.run import pilot
 
 CLOCK = ("seconds",)
 

@@ -6,13 +6,14 @@ import checkpoints
 import pytest
 import torch
 
-from hyperscale import config, preparation
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.planning.arms import Arm
 from hyperscale.planning.budget import Budget, Grid, TaskShape
 from hyperscale.planning.planner import make_plan
+from hyperscale.run import prepare
+from hyperscale.run.config import load
 
 LENGTHS = (24, 48, 120)
 
@@ -22,13 +23,13 @@ def run(tmp_path_factory):
     weights = checkpoints.write(tmp_path_factory.mktemp("weights"), crs=(8,))
     values = {"model": str(weights), "methods": ["vanilla", "dms", "window", "random"], "crs": [8], "grid": "mini"}
     more = {"tasks": ["mini_aime"], "budget": "all", "lengths": LENGTHS, "limit": 2, "params": {}}
-    return preparation.prepare(config.make({**values, **more}), lambda text: None)
+    return prepare.prepare(load.make({**values, **more}), lambda text: None)
 
 
 def fixed(run, arm):
     """The same run with the arm's rule made to depend on the maximum length."""
     asked = run.config.model_copy(update={"methods": (arm,), "crs": (2.0,), "params": {arm: {"rule": "fixed"}}})
-    return preparation.prepare(asked, lambda text: None)
+    return prepare.prepare(asked, lambda text: None)
 
 
 @functools.cache

@@ -6,11 +6,13 @@ import sys
 import checkpoints
 import pytest
 
-from hyperscale import cli, config, forecast, orchestrator, pilot, preparation, results
+from hyperscale import cli, results
 from hyperscale.errors import BudgetError, ResultsError
 from hyperscale.planning import measured_costs
 from hyperscale.planning.plan_file import FILE
 from hyperscale.results.store import Store
+from hyperscale.run import dry_run, execute, pilot, prepare
+from hyperscale.run.config import load
 
 
 @pytest.fixture(scope="module")
@@ -20,17 +22,17 @@ def weights(tmp_path_factory):
 
 def make(weights, **changes):
     values = {"model": str(weights), "methods": ["vanilla", "dms"], "crs": [8], "tasks": ["mini_aime"], "grid": "ci"}
-    return config.make({**values, "lengths": [32, 64, 128], "budget": "7.5x", "limit": 24, **changes})
+    return load.make({**values, "lengths": [32, 64, 128], "budget": "7.5x", "limit": 24, **changes})
 
 
-def prepare(asked, folder=None):
-    return preparation.prepare(asked, lambda text: None, folder)
+def prepare_run(asked, folder=None):
+    return prepare.prepare(asked, lambda text: None, folder)
 
 
 def go(asked, folder, observer=None):
-    watch = observer or orchestrator.Observer()
-    run = pilot.settle(prepare(asked, folder), folder, watch)
-    orchestrator.execute(run, folder, watch)
+    watch = observer or execute.Observer()
+    run = pilot.settle(prepare_run(asked, folder), folder, watch)
+    execute.execute(run, folder, watch)
     return run
 
 
@@ -50,7 +52,7 @@ def whole(weights, tmp_path_factory):
 
 
 def test_few_chains_of_each_arm_spread_over_the_problems(weights):
-    run = prepare(make(weights))
+    run = prepare_run(make(weights))
     found = pilot.asked(run)
     assert list(found) == list(run.methods)
     for arm, wanted in found.items():
@@ -71,7 +73,7 @@ def test_few_chains_of_each_arm_spread_over_the_problems(weights):
     ],
 )
 def test_when_there_is_a_pilot(weights, changes, count):
-    found = pilot.asked(prepare(make(weights, **changes)))
+    found = pilot.asked(prepare_run(make(weights, **changes)))
     assert {len(wanted) for wanted in found.values()} == ({count} if count else set())
 
 
@@ -81,7 +83,7 @@ def test_the_plan_is_made_from_the_pilot_and_kept(whole, weights):
     raw = json.loads((folder / FILE).read_text())
     assert len(raw["points"]) == len(run.plan.points)
     # Many chains end early, so that longer ones fit than the closed form allows.
-    closed = prepare(make(weights, predict="closed")).plan
+    closed = prepare_run(make(weights, predict="closed")).plan
     (vanilla, _) = run.methods
     assert (closed.chains(vanilla, "mini_aime")[0], run.plan.chains(vanilla, "mini_aime")[0]) == ((0, 64), (0, 128))
 
@@ -104,8 +106,8 @@ def test_chains_of_the_pilot_are_the_runs_own(whole):
 
 def test_the_same_chains_as_without_a_pilot(whole, weights, tmp_path):
     run, folder = whole
-    plain = prepare(make(weights)).replanned(run.predictor)
-    orchestrator.execute(plain, tmp_path / "run", orchestrator.Observer())
+    plain = prepare_run(make(weights)).replanned(run.predictor)
+    execute.execute(plain, tmp_path / "run", execute.Observer())
     assert not (tmp_path / "run" / pilot.FOLDER).exists()
     assert chains(tmp_path / "run") == chains(folder)
 
@@ -139,10 +141,10 @@ def test_a_pilot_that_is_killed_resumes(whole, weights, tmp_path, monkeypatch):
 def test_a_folders_plan_outlives_new_evidence(whole, weights, tmp_path):
     asked = make(weights, predict="closed", limit=2)
     first = go(asked, tmp_path / "run")
-    other = prepare(asked).replanned(whole[0].predictor)
+    other = prepare_run(asked).replanned(whole[0].predictor)
     assert other.plan != first.plan
     before = chains(tmp_path / "run")
-    orchestrator.execute(other, tmp_path / "run", orchestrator.Observer())
+    execute.execute(other, tmp_path / "run", execute.Observer())
     assert chains(tmp_path / "run") == before
     (tmp_path / "run" / FILE).write_text("{")
     with pytest.raises(ResultsError, match="is unreadable"):
@@ -151,25 +153,25 @@ def test_a_folders_plan_outlives_new_evidence(whole, weights, tmp_path):
 
 def test_earlier_runs_spare_the_pilot(whole, weights):
     _, folder = whole
-    run = prepare(make(weights, budget="1x"), folder.parent / "next")
+    run = prepare_run(make(weights, budget="1x"), folder.parent / "next")
     assert {point.source for point in run.plan.points} == {measured_costs.EARLIER}
     assert pilot.asked(run) == {}
-    expected = forecast.make(make(weights, budget="1x"), folder=folder.parent / "next")
+    expected = dry_run.make(make(weights, budget="1x"), folder=folder.parent / "next")
     assert expected.plan == run.plan
-    assert {p.source for p in forecast.make(make(weights, budget="1x"), folder=folder).plan.points} == {"closed form"}
+    assert {p.source for p in dry_run.make(make(weights, budget="1x"), folder=folder).plan.points} == {"closed form"}
 
 
 def test_a_dry_run_generates_nothing(weights, tmp_path):
-    forecast.make(make(weights), folder=tmp_path / "run")
+    dry_run.make(make(weights), folder=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_seconds_of_this_machine(weights, tmp_path):
     asked = make(weights, budget="seconds=1000", methods=["vanilla"], batch_size=8)
     with pytest.raises(BudgetError, match="no plan yet"):
-        orchestrator.execute(prepare(asked), tmp_path / "a", orchestrator.Observer())
+        execute.execute(prepare_run(asked), tmp_path / "a", execute.Observer())
     with pytest.raises(BudgetError, match="cannot be planned"):
-        prepare(make(weights, budget="seconds=1000", predict="closed"))
+        prepare_run(make(weights, budget="seconds=1000", predict="closed"))
     run = go(asked, tmp_path / "b")
     assert all(0 < point.costs.seconds < 1000 for point in run.plan.points)
     with pytest.raises(BudgetError, match="the cheapest point is 1-"):

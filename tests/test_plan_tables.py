@@ -5,18 +5,20 @@ import io
 import pytest
 from rich.console import Console
 
-from hyperscale import config, forecast, plan_tables, tables
+from hyperscale import plan_tables, tables
 from hyperscale.errors import BudgetError
+from hyperscale.run import dry_run
+from hyperscale.run.config import load
 
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch):
-    monkeypatch.setattr(forecast, "_here", lambda: None)
+    monkeypatch.setattr(dry_run, "_here", lambda: None)
 
 
 def shown(gpu=None, **values):
-    asked = config.make({"model": "qwen3-8b", "methods": ["vanilla", "dms"], "tasks": ["aime24"], **values})
-    expected = forecast.make(asked, gpu)
+    asked = load.make({"model": "qwen3-8b", "methods": ["vanilla", "dms"], "tasks": ["aime24"], **values})
+    expected = dry_run.make(asked, gpu)
     console = Console(file=io.StringIO(), width=140)
     tables.plan(expected, console)
     plan_tables.roofline(expected, console)

@@ -11,11 +11,13 @@ import pytest
 import rows
 from synthetic import sample
 
-from hyperscale import config, orchestrator, preparation, results, tasks
+from hyperscale import results, tasks
 from hyperscale.errors import ResultsError
 from hyperscale.results import regrade
 from hyperscale.results.manifest import POINTS, RUN, SAMPLES
 from hyperscale.results.store import Store
+from hyperscale.run import prepare
+from hyperscale.run.config import load
 from hyperscale.scoring.graders.integer import IntegerGrader
 
 MAIN = "from hyperscale.cli import main; main()"
@@ -163,13 +165,11 @@ def test_the_command(tmp_path):
 
 def test_a_real_run_is_graded_as_it_was_and_goes_on(tmp_path):
     def execute(limit):
-        asked = config.make(
+        asked = load.make(
             {"model": str(weights), "methods": ["vanilla"], "tasks": ["mini_aime", "mini_gpqa"], "limit": limit}
             | {"budget": "0.2x", "grid": "mini"}
         )
-        return orchestrator.execute(
-            preparation.prepare(asked, lambda _: None), tmp_path / "run", orchestrator.Observer()
-        )
+        return execute.execute(prepare.prepare(asked, lambda _: None), tmp_path / "run", execute.Observer())
 
     weights = checkpoints.write(tmp_path / "weights")
     execute(2)

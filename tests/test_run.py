@@ -11,9 +11,11 @@ import checkpoints
 import pandas as pd
 import pytest
 
-from hyperscale import config, orchestrator, preparation, results
+from hyperscale import results
 from hyperscale.errors import ResultsError
 from hyperscale.kv.trace import dense_peak, dense_reads
+from hyperscale.run import execute, prepare
+from hyperscale.run.config import load
 from hyperscale.scoring import graders
 
 TASKS = ("mini_aime", "mini_gpqa")
@@ -33,12 +35,12 @@ def make(weights, **changes):
         "budget": "0.2x",
         "grid": "mini",
     }
-    return config.make({**values, "limit": 3, **changes})
+    return load.make({**values, "limit": 3, **changes})
 
 
-def execute(asked, folder, observer=None):
-    run = preparation.prepare(asked, lambda text: None)
-    return run, orchestrator.execute(run, folder, observer or orchestrator.Observer())
+def execute_run(asked, folder, observer=None):
+    run = prepare.prepare(asked, lambda text: None)
+    return run, execute.execute(run, folder, observer or execute.Observer())
 
 
 def chains(folder, *left_out):
@@ -55,7 +57,7 @@ def points(folder):
 
 
 def test_the_longest_sequence_is_known_before_there_is_a_plan(weights):
-    run = preparation.prepare(make(weights, lengths=[64, 16]), lambda text: None)
+    run = prepare.prepare(make(weights, lengths=[64, 16]), lambda text: None)
     assert run.longest == 64 + max(len(item.prompt_ids) for items in run.problems.values() for item in items)
 
 
@@ -63,7 +65,7 @@ def test_the_longest_sequence_is_known_before_there_is_a_plan(weights):
 def whole(weights, tmp_path_factory):
     """An unbroken run, and its folder."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    run, _ = execute(make(weights), folder)
+    run, _ = execute_run(make(weights), folder)
     return run, folder
 
 
@@ -134,12 +136,12 @@ def test_run_json(whole):
 
 
 def test_another_batch_size_gives_the_same_chains(whole, weights, tmp_path):
-    execute(make(weights, batch_size=5), tmp_path / "run")
+    execute_run(make(weights, batch_size=5), tmp_path / "run")
     assert chains(tmp_path / "run") == chains(whole[1])
 
 
 def test_seeds_and_a_limit(whole, weights, tmp_path):
-    execute(make(weights, seeds=[0, 7], limit=2, methods=["vanilla"]), tmp_path)
+    execute_run(make(weights, seeds=[0, 7], limit=2, methods=["vanilla"]), tmp_path)
     both, before = chains(tmp_path), chains(whole[1])
     old = {key for key in both if key[4] == 0}
     assert {key[4] for key in both} == {0, 7}
@@ -150,7 +152,7 @@ def test_seeds_and_a_limit(whole, weights, tmp_path):
 
 def test_methods_that_depend_on_the_length_run_once_per_length(weights, tmp_path):
     asked = make(weights, methods=["window"], params={"window": {"rule": "fixed"}}, crs=[4], tasks=["mini_aime"])
-    run, found = execute(asked, tmp_path)
+    run, found = execute_run(asked, tmp_path)
     (arm,) = run.methods
     assert not arm.length_invariant
     stored = chains(tmp_path)
@@ -164,7 +166,7 @@ class Killed(BaseException):
     pass
 
 
-class Killer(orchestrator.Observer):
+class Killer(execute.Observer):
     def __init__(self, after):
         self.left = after
 
@@ -177,13 +179,13 @@ class Killer(orchestrator.Observer):
 def test_a_broken_run_goes_on_where_it_stopped(whole, weights, tmp_path):
     for after in (0, 3, 8):
         with pytest.raises(Killed):
-            execute(make(weights), tmp_path, Killer(after))
+            execute_run(make(weights), tmp_path, Killer(after))
         with (tmp_path / results.SAMPLES).open("ab") as file:
             file.write(b'{"schema": 1, "run": "to')  # as a kill within a write would leave it
     kept = (tmp_path / results.SAMPLES).read_bytes()
     kept = kept[: kept.rfind(b"\n") + 1]
     assert len(kept.splitlines()) == 1 + 4 + 9
-    run, _ = execute(make(weights, batch_size=3), tmp_path)
+    run, _ = execute_run(make(weights, batch_size=3), tmp_path)
     assert (tmp_path / results.SAMPLES).read_bytes().startswith(kept)
     assert chains(tmp_path) == chains(whole[1])
     pd.testing.assert_frame_equal(points(tmp_path), points(whole[1]), check_exact=True)
@@ -191,10 +193,10 @@ def test_a_broken_run_goes_on_where_it_stopped(whole, weights, tmp_path):
 
 
 def test_a_finished_run_generates_nothing_and_rebuilds_its_points(whole, weights, tmp_path):
-    execute(make(weights), tmp_path, None)
+    execute_run(make(weights), tmp_path, None)
     before, table = (tmp_path / results.SAMPLES).read_bytes(), (tmp_path / results.POINTS).read_bytes()
     (tmp_path / results.POINTS).unlink()
-    execute(make(weights), tmp_path, Killer(0))  # would be killed at the first chain
+    execute_run(make(weights), tmp_path, Killer(0))  # would be killed at the first chain
     assert (tmp_path / results.SAMPLES).read_bytes() == before
     assert (tmp_path / results.POINTS).read_bytes() == table
 
@@ -202,7 +204,7 @@ def test_a_finished_run_generates_nothing_and_rebuilds_its_points(whole, weights
 def test_a_changed_configuration_is_refused(whole, weights):
     before = (whole[1] / results.SAMPLES).read_bytes()
     with pytest.raises(ResultsError, match=r"temperature was 0\.6, now 0\.7"):
-        execute(make(weights, temperature=0.7), whole[1])
+        execute_run(make(weights, temperature=0.7), whole[1])
     assert (whole[1] / results.SAMPLES).read_bytes() == before
 
 

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 import rows
 
-from hyperscale import forecast, models, results
+from hyperscale import models, results
 from hyperscale.errors import ConfigError
 from hyperscale.results import regrade
+from hyperscale.run import dry_run
 
 FAMILIES = ("qwen2", "qwen3", "llama")
 
@@ -116,10 +117,10 @@ def test_a_dry_run_needs_nothing(run, name):
 
 def test_the_plan_of_a_large_model():
     """64 layers, 8 KV heads of 128, bfloat16: 256 KiB a token, so 16,554 tokens of one chain take 4.04 GiB."""
-    from hyperscale import config
+    from hyperscale.run.config import load
 
-    asked = config.make({"model": "qwen-r1-32b", "methods": ["vanilla", "dms"], "crs": [8], "tasks": ["aime24"]})
-    expected = forecast.make(asked, "H100")
+    asked = load.make({"model": "qwen-r1-32b", "methods": ["vanilla", "dms"], "crs": [8], "tasks": ["aime24"]})
+    expected = dry_run.make(asked, "H100")
     vanilla, dms = expected.needs
     assert vanilla.length == 16384
     assert vanilla.chain == pytest.approx((170 + 16384) * 2**18, rel=1e-3)
@@ -128,9 +129,9 @@ def test_the_plan_of_a_large_model():
     assert expected.weights == pytest.approx(61 * 2**30, rel=0.01)
     assert vanilla.together == (0.9 * 80 * 2**30 - expected.weights) // vanilla.chain == 2
     assert any("dms cannot run yet" in note for note in expected.notes)
-    assert forecast.make(asked, "48GiB").needs[0].together == 0
+    assert dry_run.make(asked, "48GiB").needs[0].together == 0
     with pytest.raises(ConfigError, match="unknown GPU 'abacus'"):
-        forecast.make(asked, "abacus")
+        dry_run.make(asked, "abacus")
 
 
 def test_without_weights_one_line_says_what_is_missing(run):

@@ -6,10 +6,12 @@ import checkpoints
 import pandas as pd
 import pytest
 
-from hyperscale import config, orchestrator, preparation, results
+from hyperscale import results
 from hyperscale.errors import ConfigError, EngineError
 from hyperscale.kv.trace import dense_peak, dense_reads
 from hyperscale.results import regrade
+from hyperscale.run import execute, prepare
+from hyperscale.run.config import load
 from hyperscale.scoring import graders
 
 WORD = "\n"  # which the built-in vocabulary has
@@ -23,12 +25,12 @@ def weights(tmp_path_factory):
 def make(weights, **changes):
     values = {"model": str(weights), "methods": ["vanilla", "dms"], "crs": [8], "tasks": ["mini_aime"], "limit": 2}
     more = {"budget": "all", "grid": "mini", "extend": 2, "extend_word": WORD, "force_answer": 6}
-    return config.make({**values, **more, "lengths": [24, 48, 72], **changes})
+    return load.make({**values, **more, "lengths": [24, 48, 72], **changes})
 
 
-def execute(asked, folder):
-    run = preparation.prepare(asked, lambda _: None)
-    return run, orchestrator.execute(run, folder, orchestrator.Observer())
+def execute_run(asked, folder):
+    run = prepare.prepare(asked, lambda _: None)
+    return run, execute.execute(run, folder, execute.Observer())
 
 
 def read(folder):
@@ -42,7 +44,7 @@ def read(folder):
 @pytest.fixture(scope="module")
 def whole(weights, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "run"
-    execute(make(weights), folder)
+    execute_run(make(weights), folder)
     return folder
 
 
@@ -70,7 +72,7 @@ def test_samples_hold_every_branch_with_its_answer_and_costs(whole):
 def test_each_length_costs_what_a_run_of_its_own_costs(weights, whole, tmp_path):
     together = pd.read_csv(whole / results.POINTS)
     for length in (24, 48):
-        _, alone = execute(make(weights, lengths=[length]), tmp_path / str(length))
+        _, alone = execute_run(make(weights, lengths=[length]), tmp_path / str(length))
         columns = ["method", "W", "L", "CR", "accuracy", "kv_reads", "peak_kv", "tokens", "truncated", "no_answer"]
         both = alone[columns].merge(together[columns], on=["method", "W", "L", "CR"], suffixes=("", "_together"))
         assert len(both) == len(alone) == 8
@@ -84,12 +86,12 @@ def test_each_length_costs_what_a_run_of_its_own_costs(weights, whole, tmp_path)
 
 
 def test_batches_interruptions_and_grading_again_change_nothing(weights, whole, tmp_path):
-    execute(make(weights, batch_size=11), tmp_path / "run")
+    execute_run(make(weights, batch_size=11), tmp_path / "run")
     assert read(tmp_path / "run") == read(whole)
     path = tmp_path / "run" / results.SAMPLES
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3]) + lines[3][:50])
-    execute(make(weights, batch_size=7), tmp_path / "run")
+    execute_run(make(weights, batch_size=7), tmp_path / "run")
     assert read(tmp_path / "run") == read(whole)
     done = regrade.regrade(tmp_path / "run")
     assert (done.answers, done.verdicts) == (0, 0)
@@ -100,7 +102,7 @@ def test_extending_makes_chains_longer(weights, tmp_path):
     lengths = {}
     for extend in (0, 5):
         more = {"extend": extend, "force_answer": 0} | ({} if extend else {"extend_word": "Wait"})
-        execute(make(weights, methods=["vanilla"], **more), tmp_path / str(extend))
+        execute_run(make(weights, methods=["vanilla"], **more), tmp_path / str(extend))
         lines = read(tmp_path / str(extend)).values()
         lengths[extend] = sum(line["tokens"] for line in lines)
         assert not any("branches" in line for line in lines)
@@ -110,11 +112,11 @@ def test_extending_makes_chains_longer(weights, tmp_path):
 
 def test_the_vote_is_kept_with_the_run_and_can_change(weights, whole, tmp_path):
     asked = make(weights, methods=["vanilla"], lengths=[24], vote="pass")
-    _, points = execute(asked, tmp_path)
+    _, points = execute_run(asked, tmp_path)
     assert set(points.vote) == {"pass@k"}
     assert json.loads((tmp_path / results.RUN).read_text())["vote"] == "pass@k"
     for vote, wanted in ((None, "pass@k"), ("best-of-n", "best-of-n:logprob"), ("mean@k", "mean@k")):
-        _, points = execute(asked.model_copy(update={"vote": vote}), tmp_path)
+        _, points = execute_run(asked.model_copy(update={"vote": vote}), tmp_path)
         assert set(points.vote) == {wanted}
 
 
@@ -128,7 +130,7 @@ def test_settings_that_cannot_be_used_are_refused(weights, tmp_path):
         ({"vote": "best-of-n:judge"}, ConfigError, "hyperscale score"),
     ):
         with pytest.raises(error, match=said):
-            execute(make(weights, **changes), tmp_path / "run")
+            execute_run(make(weights, **changes), tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
 

@@ -6,7 +6,7 @@ import checkpoints
 import commandline
 import pytest
 
-from hyperscale import methods, results, verification
+from hyperscale import methods, results
 from hyperscale.errors import VerificationError
 from hyperscale.kv.trace import dense_peak, dense_reads
 from hyperscale.methods import vanilla
@@ -14,6 +14,7 @@ from hyperscale.methods.tova import TOVA
 from hyperscale.methods.vanilla import Vanilla
 from hyperscale.methods.window import Window
 from hyperscale.planning.arms import Arm
+from hyperscale.run import verification
 
 ARM = Arm("window", 4.0)
 

@@ -7,9 +7,10 @@ import pytest
 from commandline import caller
 from vllm_engines import needs_vllm
 
-from hyperscale import config, results
+from hyperscale import results
 from hyperscale.engines.vllm import versions
 from hyperscale.errors import ConfigError, EngineError, MethodError
+from hyperscale.run.config import load, resolve
 
 RUN = (
     "run",
@@ -95,7 +96,7 @@ def test_a_crash_is_one_line_and_the_run_resumes(call, tmp_path, monkeypatch, er
 @pytest.mark.parametrize("more", [{"extend": 1}, {"force_answer": 8}])
 def test_steering_is_refused(more):
     with pytest.raises(ConfigError, match="steer chains"):
-        config.resolve(config.make({"engine": "vllm", **more}))
+        resolve.resolve(load.make({"engine": "vllm", **more}))
 
 
 def test_a_vllm_that_nobody_has_tried_is_refused(monkeypatch):
@@ -103,10 +104,10 @@ def test_a_vllm_that_nobody_has_tried_is_refused(monkeypatch):
     with pytest.raises(
         EngineError, match=r"0\.29\.1 is installed, and the hyperscale plugin knows 0\.26\.0 and 0\.32\.0"
     ):
-        config.resolve(config.make({"engine": "vllm"}))
+        resolve.resolve(load.make({"engine": "vllm"}))
     monkeypatch.setattr(versions, "installed", lambda: None)
     with pytest.raises(EngineError, match="not installed"):
-        config.resolve(config.make({"engine": "vllm"}))
+        resolve.resolve(load.make({"engine": "vllm"}))
 
 
 @needs_vllm
@@ -115,7 +116,7 @@ def test_methods_without_a_rule_here_are_refused():
     from hyperscale.engines.vllm.harness.engine_args import check_method
 
     with pytest.raises(ConfigError, match="tova does not run in vLLM"):
-        config.resolve(config.make({"engine": "vllm", "methods": ["vanilla", "tova"]}))
+        resolve.resolve(load.make({"engine": "vllm", "methods": ["vanilla", "tova"]}))
     with pytest.raises(MethodError, match="keeps the whole prompt"):
         check_method(methods.create("window", cr=4, pin_prompt=False))
 
@@ -136,7 +137,7 @@ def test_settings_without_a_rule_here_are_refused_before_anything_runs(call, tmp
 
 
 def test_the_engine_tells_folders_apart():
-    torch, vllm = config.make({}), config.make({"engine": "vllm"})
+    torch, vllm = load.make({}), load.make({"engine": "vllm"})
     assert torch.folder_name() != vllm.folder_name()
     assert torch.compared() != vllm.compared()
     assert "engine" not in torch.compared()

@@ -8,11 +8,13 @@ import pytest
 import torch
 from dense import dms, forward, keep_all
 
-from hyperscale import config, methods, preparation
+from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.engines.vllm import versions
+from hyperscale.run import prepare
+from hyperscale.run.config import load
 
 needs_vllm = pytest.mark.skipif(
     versions.installed() not in versions.KNOWN,
@@ -32,7 +34,7 @@ def path(name):
 @cache
 def requests(count=2, length=LENGTH):
     """Problems of all built-in benchmarks, of very different prompt lengths."""
-    run = preparation.prepare(config.make({"methods": ["vanilla"], "limit": count}), lambda stage: None)
+    run = prepare.prepare(load.make({"methods": ["vanilla"], "limit": count}), lambda stage: None)
     items = [item for problems in run.problems.values() for item in problems]
     return [Request(item.id, 0, item.prompt_ids, length, (1, 50, 100)) for item in items]
 

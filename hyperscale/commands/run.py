@@ -10,9 +10,9 @@ from hyperscale import arguments, terminal
 from hyperscale.errors import ConfigError, HyperscaleError
 
 if TYPE_CHECKING:
-    from hyperscale.config import RunConfig
     from hyperscale.events import Events
-    from hyperscale.observer import Observer
+    from hyperscale.run.config.schema import RunConfig
+    from hyperscale.run.observer import Observer
 
 
 def run(
@@ -149,10 +149,10 @@ def run(
         "vote": vote,
         "predict": predict,
     }
-    from hyperscale import config as configs
+    from hyperscale.run.config import load
 
     try:
-        asked = configs.make(arguments.over(configs.read(config) if config else {}, options))
+        asked = load.make(load.over(load.read(config) if config else {}, options))
         terminal.hush()
         folder = out or Path("results") / asked.folder_name()
         if dry_run:
@@ -168,9 +168,10 @@ def run(
 
 
 def _plan(asked: "RunConfig", gpu: str | None, folder: Path, events: "Events | None") -> None:
-    from hyperscale import forecast, plan_tables, tables
+    from hyperscale import plan_tables, tables
+    from hyperscale.run import dry_run
 
-    expected = forecast.make(asked, gpu, folder)
+    expected = dry_run.make(asked, gpu, folder)
     if events:
         events.planned(expected, folder)
         return
@@ -181,18 +182,18 @@ def _plan(asked: "RunConfig", gpu: str | None, folder: Path, events: "Events | N
 
 
 def _run(asked: "RunConfig", folder: Path, events: "Events | None") -> None:
-    from hyperscale import orchestrator, pilot, preparation
     from hyperscale.display import Display
     from hyperscale.results.store import Store
+    from hyperscale.run import execute, pilot, prepare
 
     observer: Observer = events or Display(terminal.console())
-    weights = orchestrator.Weights()
+    weights = execute.Weights()
     try:
-        prepared = preparation.prepare(asked, observer.stage, folder)
+        prepared = prepare.prepare(asked, observer.stage, folder)
         with Store(folder, prepared.info()) as store:  # one lock from the pilot to the points
             prepared = pilot.settle(prepared, store, observer, weights)
             observer.planned(prepared, folder)
-            orchestrator.execute(prepared, store, observer, weights)
+            execute.execute(prepared, store, observer, weights)
     finally:
         weights.close()
         observer.close()

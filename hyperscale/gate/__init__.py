@@ -5,8 +5,8 @@ problem by problem (`matching`), compared by a test that bounds the false alarms
 (`swaps`, `comparison`), and reported (`reports`).
 """
 
+from hyperscale.gate.baseline import Record, read, write
 from hyperscale.gate.comparison import Comparison, Row, compare
-from hyperscale.gate.recording import record
-from hyperscale.gate.records import Record, read, write
+from hyperscale.gate.from_runs import record
 
 __all__ = ["Comparison", "Record", "Row", "compare", "read", "record", "write"]

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from hyperscale.analysis.frontier import envelope, gap
 from hyperscale.errors import ResultsError
+from hyperscale.gate.baseline import AXES, CutRecord, Record
 from hyperscale.gate.matching import Pair, Point, match
-from hyperscale.gate.records import AXES, CutRecord, Record
-from hyperscale.gate.swaps import SWAPS, Changes, intervals, signs
+from hyperscale.gate.swap_test import SWAPS, Changes, intervals, signs
 from hyperscale.methods.names import VANILLA
 
 Floats = NDArray[np.float64]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from hyperscale.errors import ResultsError
-from hyperscale.gate.records import CutRecord, Record, TaskRecord
+from hyperscale.gate.baseline import CutRecord, Record, TaskRecord
 from hyperscale.results.store import differences
 
 _SHOWN = 3

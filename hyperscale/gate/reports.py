@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from hyperscale.errors import ResultsError
+from hyperscale.gate.baseline import Record
 from hyperscale.gate.comparison import Comparison, Row
-from hyperscale.gate.records import Record
 
 TITLE = "hyperscale gate"
 _HEAD = ("model", "task", "method", "W-L-CR or margin", "baseline", "now", "change", "interval", "reads", "verdict")

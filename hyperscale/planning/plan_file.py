@@ -3,7 +3,6 @@
 Predictions change as more runs finish; a run that is resumed must not. Derived from nothing else, so it is kept.
 """
 
-import dataclasses
 import json
 import math
 from collections.abc import Iterable
@@ -14,7 +13,6 @@ from hyperscale.errors import ResultsError
 from hyperscale.planning.arms import Arm
 from hyperscale.planning.budget import AXES, Budget, Costs
 from hyperscale.planning.planner import Plan, Point
-from hyperscale.preparation import PreparedRun
 from hyperscale.results.store import write_atomic
 
 _SCHEMA = 1
@@ -39,16 +37,6 @@ def save(plan: Plan, folder: Path) -> None:
         raise ResultsError(
             f"cannot write {folder / FILE} ({error.strerror}): make room and run the same command again"
         ) from None
-
-
-def kept(run: PreparedRun, folder: Path) -> PreparedRun | None:
-    """A run with the plan of its folder, which was found to have the same configuration; None if it has none yet.
-
-    Raises:
-        ResultsError: The file is unreadable or of another version.
-    """
-    plan = load(folder, run.plan.budget, run.methods)
-    return None if plan is None else dataclasses.replace(run, plan=plan)
 
 
 def load(folder: Path, budget: Budget, arms: Iterable[Arm]) -> Plan | None:

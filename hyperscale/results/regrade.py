@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperscale import tasks
-from hyperscale.config import data_by_task
 from hyperscale.errors import ResultsError
 from hyperscale.results import grading
 from hyperscale.results.manifest import RUN, read_info
 from hyperscale.results.store import Store, write_atomic
 from hyperscale.scoring import graders
 from hyperscale.scoring.sandbox import pool
+from hyperscale.tasks.datasets import data_by_task
 from hyperscale.tasks.task import Doc, Task, prompt_hash
 
 if TYPE_CHECKING:

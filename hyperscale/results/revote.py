@@ -5,13 +5,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hyperscale.config import data_by_task
 from hyperscale.errors import ConfigError
 from hyperscale.results import grading
 from hyperscale.results.manifest import read_info
 from hyperscale.results.regrade import doc_of, problems
 from hyperscale.results.store import Store
 from hyperscale.scoring.voting import reward_models, strategies
+from hyperscale.tasks.datasets import data_by_task
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
-from hyperscale.errors import TaskError
+from hyperscale.errors import ConfigError, TaskError
 from hyperscale.tasks import loading, row_formats
 from hyperscale.tasks.loading import Row, Source
 from hyperscale.tasks.row_formats import Item, Window
@@ -129,3 +129,18 @@ def _read(rows: list[Row], form: str, where: str) -> list[Item]:
             raise TaskError(f"rows {seen[item.id]} and {number} of {where} have the same id {item.id!r}")
         seen[item.id] = number
     return found
+
+
+def data_by_task(data: Mapping[str, str], tasks: tuple[str, ...]) -> dict[str, str]:
+    """Absolute paths by task; "" names the only task.
+
+    Raises:
+        ConfigError: A name is no task of the run, or "" could be any of several.
+    """
+    if "" in data and len(tasks) != 1:
+        raise ConfigError(
+            f"the run has {len(tasks)} tasks ({', '.join(tasks)}): say whose data it is, --data task=PATH"
+        )
+    if unused := sorted(set(data) - {"", *tasks}):
+        raise ConfigError(f"--data names {unused[0]!r}, which is no task of this run ({', '.join(tasks)})")
+    return {name or tasks[0]: str(Path(path).expanduser().absolute()) for name, path in data.items()}

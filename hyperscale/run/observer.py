@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from hyperscale.engines.base import Glimpse
     from hyperscale.planning.arms import Arm
-    from hyperscale.preparation import PreparedRun, Problem
+    from hyperscale.run.prepare import PreparedRun, Problem
 
 Sample = dict[str, Any]
 

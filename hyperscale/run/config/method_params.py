@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from hyperscale.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hyperscale.config import RunConfig
+    from hyperscale.run.config.schema import RunConfig
 
 PIN = "pin_prompt"
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hyperscale.kv.trace import dense_reads
-from hyperscale.observer import Load, Sample
+from hyperscale.run.observer import Load, Sample
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hyperscale
-from hyperscale import config as configs
-from hyperscale import identity, models, verification
-from hyperscale.config import RunConfig
+from hyperscale import models
 from hyperscale.errors import EngineError, ModelError, first_line
 from hyperscale.kv.formats import AUTO
 from hyperscale.models.registry import shape_of
 from hyperscale.planning import measured_costs
 from hyperscale.planning.arms import Arm
 from hyperscale.planning.budget import Budget, Grid, TaskShape
-from hyperscale.planning.plan_file import FILE
+from hyperscale.planning.plan_file import FILE, load
 from hyperscale.planning.planner import Plan, make_plan
 from hyperscale.planning.prediction import Predictor
+from hyperscale.run import identity, verification
+from hyperscale.run.config import resolve
+from hyperscale.run.config.schema import RunConfig
 from hyperscale.tasks.task import fingerprint
 
 if TYPE_CHECKING:
@@ -175,7 +176,7 @@ def prepare(config: RunConfig, stage: Callable[[str], None], folder: Path | None
     Raises:
         HyperscaleError: Anything named does not exist, does not fit together, or no point fits the budget.
     """
-    config = configs.resolve(config)
+    config = resolve.resolve(config)
     wanted = [(name, cr) for name in config.methods for cr in config.crs_of(name)]
     stage("reading tasks")
     loaded = [load_task(config, name) for name in config.tasks]
@@ -275,3 +276,13 @@ def _shape(task: "Task", problems: Sequence[Problem], config: RunConfig) -> Task
 def answer_room(config: RunConfig) -> int:
     """Tokens that a forced answer adds at most: the end of thinking and K more."""
     return config.force_answer + 1 if config.force_answer else 0
+
+
+def kept(run: PreparedRun, folder: Path) -> PreparedRun | None:
+    """A run with the plan of its folder, which was found to have the same configuration; None if it has none yet.
+
+    Raises:
+        ResultsError: The file is unreadable or of another version.
+    """
+    plan = load(folder, run.plan.budget, run.methods)
+    return None if plan is None else dataclasses.replace(run, plan=plan)

@@ -8,21 +8,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperscale import models, verification
-from hyperscale.config import RunConfig
+from hyperscale import models
 from hyperscale.errors import BudgetError, EngineError, HyperscaleError
-from hyperscale.observer import Load, Observer, Sample
 from hyperscale.planning import plan_file
 from hyperscale.planning.arms import Arm
-from hyperscale.preparation import PreparedRun, Problem, answer_room, load_tokenizer
 from hyperscale.results import samples
 from hyperscale.results.redaction import redact
 from hyperscale.results.samples import key
 from hyperscale.results.store import Store, opened
+from hyperscale.run import prepare, verification
+from hyperscale.run.config.schema import RunConfig
+from hyperscale.run.engine_cache import Weights
+from hyperscale.run.observer import Load, Observer, Sample
+from hyperscale.run.prepare import PreparedRun, Problem, answer_room, load_tokenizer
 from hyperscale.scoring import graders
 from hyperscale.scoring.voting import strategies
 from hyperscale.tasks.task import prompt_hash
-from hyperscale.weights import Weights
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -59,7 +60,7 @@ def execute(run: PreparedRun, folder: Path | Store, observer: Observer, weights:
         observer.opened(store.folder, len(store.samples))
         for note in methods.notes(run.methods.values()):
             observer.note(note)
-        if kept := plan_file.kept(run, store.folder):
+        if kept := prepare.kept(run, store.folder):
             run = kept
         elif run.plan.points:
             plan_file.save(run.plan, store.folder)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hyperscale import models
-from hyperscale.config import RunConfig
+from hyperscale.run.config.schema import RunConfig
 
 if TYPE_CHECKING:
     from hyperscale.methods.core.base import Method

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import hyperscale
 from hyperscale import results
 from hyperscale.errors import ResultsError
-from hyperscale.gate.records import AXES, FORMAT, ArmRecord, CutRecord, Record, TaskRecord
+from hyperscale.gate.baseline import AXES, FORMAT, ArmRecord, CutRecord, Record, TaskRecord
 from hyperscale.planning.arms import Arm
 from hyperscale.results.folder import Run
 from hyperscale.results.points import Cell, cells

@@ -9,15 +9,16 @@ from math import ceil
 from pathlib import Path
 
 from hyperscale import models
-from hyperscale.observer import Observer, Sample
-from hyperscale.orchestrator import Line
 from hyperscale.planning import measured_costs, plan_file
 from hyperscale.planning.arms import Arm
 from hyperscale.planning.prediction import Predictor
-from hyperscale.preparation import PreparedRun, Problem, request
 from hyperscale.results.samples import key
 from hyperscale.results.store import Store, opened
-from hyperscale.weights import Weights
+from hyperscale.run import prepare
+from hyperscale.run.engine_cache import Weights
+from hyperscale.run.execute import Line
+from hyperscale.run.observer import Observer, Sample
+from hyperscale.run.prepare import PreparedRun, Problem, request
 
 FOLDER = "pilot"
 PROBLEMS = 8  # of each task
@@ -37,7 +38,7 @@ def settle(run: PreparedRun, folder: Path | Store, observer: Observer, weights: 
         HyperscaleError: The folder cannot be used, the model cannot be run, or no point fits the budget.
     """
     with opened(folder, run.info) as store:
-        kept = plan_file.kept(run, store.folder)
+        kept = prepare.kept(run, store.folder)
         if kept is None:
             if store.samples:  # begun before plans were kept: by the closed form
                 kept = run.replanned(Predictor(run.entry_bytes))

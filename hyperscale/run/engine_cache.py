@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from hyperscale.planning.arms import Arm
-from hyperscale.preparation import PreparedRun
+from hyperscale.run.prepare import PreparedRun
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import Engine

@@ -3,16 +3,12 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from hyperscale import combinations, method_params, models
-from hyperscale.errors import ConfigError
 from hyperscale.methods.names import VANILLA
-from hyperscale.planning import budget as budgets
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -152,101 +148,3 @@ class RunConfig(BaseModel):
 
 def _short(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def make(values: dict[str, Any]) -> RunConfig:
-    """Check the values of a configuration.
-
-    Raises:
-        ConfigError: A value has the wrong type or range, or an unknown name.
-    """
-    try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "configuration"
-        what = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
-        raise ConfigError(f"{where}: {what}, got {first['input']!r}") from None
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Values of a run's YAML file; a single word stands for a list of one.
-
-    Raises:
-        ConfigError: The file is missing or is not a YAML mapping.
-    """
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"cannot read {path} ({reason}): pass a YAML file with the fields of a run") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} is not a mapping: write fields like `model: mini` and `budget: 8x`")
-    if isinstance(values.get("data"), str):
-        values["data"] = {"": values["data"]}
-    for name in ("methods", "tasks", "lengths", "crs", "seeds"):
-        if name in values and not isinstance(values[name], list):
-            values[name] = [values[name]]
-    return values
-
-
-def resolve(config: RunConfig) -> RunConfig:
-    """Fill in every default that needs no weights: tasks, CRs, grid, budget, sampling.
-
-    Raises:
-        ConfigError: The model has no default tasks and none were named, or parameters belong to no method of the run.
-        ModelError: The model is unknown.
-        BudgetError: The grid is unknown, or the budget cannot be read.
-    """
-    model = models.find(config.model)
-    tasks = config.tasks or model.tasks
-    if not tasks:
-        raise ConfigError(f"{config.model} has no default tasks: name some with --task (see `hyperscale tasks`)")
-    params = method_params.settle(config)
-    if unused := sorted(set(config.task_params) - set(tasks)):
-        raise ConfigError(f"task_params.{unused[0]}: {unused[0]!r} is no task of this run ({', '.join(tasks)})")
-    combinations.check_strategy(config)
-    combinations.check_engine(config)
-    named = config.budget in budgets.available()
-    grid = budgets.Grid.load(config.grid or (config.budget if named else model.grid))
-    budget = budgets.Grid.load(config.budget).budget if named else config.budget
-    parsed = budgets.Budget.parse(budget, config.axis)
-    return config.model_copy(
-        update={
-            "tasks": tasks,
-            "params": params,
-            "pin_prompt": None,
-            "data": data_by_task(config.data, tasks),
-            "lengths": tuple(sorted(config.lengths)),
-            "budget": budget,
-            "axis": parsed.axis,
-            "grid": grid.name,
-            "crs": config.crs or _offered(model, config.methods) or grid.crs,
-            "temperature": model.temperature if config.temperature is None else config.temperature,
-            "top_p": model.top_p if config.top_p is None else config.top_p,
-            "batch_size": config.batch_size or model.batch_size,
-        }
-    )
-
-
-def _offered(model: models.Model, methods: tuple[str, ...]) -> tuple[float, ...]:
-    """Ratios at which the model has all the retrofits that are asked for; those of DMS if none is."""
-    asked = [tuple(model.retrofits[name]) for name in methods if name in model.retrofits] or [tuple(model.dms)]
-    return tuple(cr for cr in asked[0] if all(cr in each for each in asked))
-
-
-def data_by_task(data: Mapping[str, str], tasks: tuple[str, ...]) -> dict[str, str]:
-    """Absolute paths by task; "" names the only task.
-
-    Raises:
-        ConfigError: A name is no task of the run, or "" could be any of several.
-    """
-    if "" in data and len(tasks) != 1:
-        raise ConfigError(
-            f"the run has {len(tasks)} tasks ({', '.join(tasks)}): say whose data it is, --data task=PATH"
-        )
-    if unused := sorted(set(data) - {"", *tasks}):
-        raise ConfigError(f"--data names {unused[0]!r}, which is no task of this run ({', '.join(tasks)})")
-    return {name or tasks[0]: str(Path(path).expanduser().absolute()) for name, path in data.items()}

@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperscale import config as configs
-from hyperscale import identity, models
-from hyperscale.config import RunConfig
+from hyperscale import models
 from hyperscale.models.registry import shape_of
 from hyperscale.planning import measured_costs
 from hyperscale.planning.arms import Arm
@@ -18,7 +16,10 @@ from hyperscale.planning.budget import Budget, Costs, TaskShape
 from hyperscale.planning.planner import Plan, Point, make_plan
 from hyperscale.planning.prediction import Predictor
 from hyperscale.planning.roofline import GIB, USABLE, Gpu, Roofline, named, recognised, together
-from hyperscale.preparation import answer_room, load_task, load_tokenizer, make_grid
+from hyperscale.run import identity
+from hyperscale.run.config import resolve
+from hyperscale.run.config.schema import RunConfig
+from hyperscale.run.prepare import answer_room, load_task, load_tokenizer, make_grid
 from hyperscale.tasks.datasets import Generated
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def make(config: RunConfig, gpu: str | None = None, folder: Path | None = None) 
     Raises:
         HyperscaleError: Anything named does not exist or fit together, or no point fits the budget.
     """
-    config = configs.resolve(config)
+    config = resolve.resolve(config)
     tasks = [load_task(config, name) for name in config.tasks]
     found = models.find(config.model)
     asked = [(name, cr) for name in config.methods for cr in config.crs_of(name)]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from hyperscale.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hyperscale.config import RunConfig
+    from hyperscale.run.config.schema import RunConfig
 
 
 def check_engine(config: "RunConfig") -> None:

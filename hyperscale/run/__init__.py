@@ -1,0 +1,1 @@
+"""A run: prepare it, let a pilot measure, execute it, verify what came out."""

@@ -1,0 +1,1 @@
+"""What a run is: the typed configuration, read, completed and checked."""
