@@ -21,7 +21,8 @@ from typing import Any
 import torch
 from decode_speed import SAMPLING, WEIGHTS, NoText, endless
 
-from hyperscale import methods, terminal
+from hyperscale import methods
+from hyperscale.cli.display import console
 from hyperscale.engines.base import Request
 from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch import attention
@@ -132,7 +133,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
-    terminal.hush()
+    console.hush()
     wanted = args.methods.split(",")
     steps = max(args.steps, interval(wanted, args.cr))
     if args.context <= PROMPT:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from hyperscale import results, tables
+from hyperscale import results
+from hyperscale.cli.display import tables
 from hyperscale.results.points import points
 
 

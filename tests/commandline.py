@@ -4,18 +4,18 @@ import sys
 
 import pytest
 
-from hyperscale import cli
+from hyperscale.cli import main
 
 
 def caller(monkeypatch, capsys, folder):
     """A function that calls the entry point in a folder and gives (exit code, stdout, stderr)."""
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["hyperscale", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            main.main()
         out, err = capsys.readouterr()
         return stop.value.code, out, err
 

@@ -15,7 +15,7 @@ LOADED = [
     "torch",
     "pandas",
     "hyperscale.run.pilot",
-    "hyperscale.display",
+    "hyperscale.cli.display.live_run",
     "hyperscale.mini.model",
     "hyperscale.results.points",
 ]
@@ -62,13 +62,13 @@ def _redirect(log):
 
 
 def _main(arguments, log, die):
-    from hyperscale import cli
+    from hyperscale.cli import main
 
     _redirect(log)
     if die is not None:
         _strike(*die)
     sys.argv = ["hyperscale", *arguments]
-    cli.main()
+    main.main()
 
 
 def _strike(left, after):
@@ -120,7 +120,7 @@ def _strike(left, after):
 
 
 def _mounted(arguments, folder, copy, log, sizes):
-    from hyperscale import cli
+    from hyperscale.cli import main
 
     _redirect(log)
     if os.getuid() or ctypes.CDLL(None).unshare(0x00020000):  # mounts of its own, which end with it
@@ -136,7 +136,7 @@ def _mounted(arguments, folder, copy, log, sizes):
             sys.exit(NO_MOUNT)
         code = 0
         try:
-            cli.main()
+            main.main()
         except SystemExit as stop:
             code = stop.code
         sys.stdout.write(f"{size} KiB: exit {code}\n")

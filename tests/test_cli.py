@@ -7,7 +7,8 @@ import checkpoints
 import commandline
 import pytest
 
-from hyperscale import arguments, cli, results
+from hyperscale import results
+from hyperscale.cli import arguments, main
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +169,7 @@ def test_errors_of_ours_are_not_hidden(run, monkeypatch):
     monkeypatch.setattr(arguments, "names", lambda *_: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["hyperscale", "run"])
     with pytest.raises(ZeroDivisionError):
-        cli.main()
+        main.main()
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_errors_of_ours_are_not_hidden(run, monkeypatch):
 )
 def test_only_what_resumes_says_so_when_interrupted(run, monkeypatch, command, module, kept):
     def interrupt(*_):
-        raise cli._InterruptedError  # what the signals raise
+        raise main._InterruptedError  # what the signals raise
 
     monkeypatch.setattr(module, interrupt)
     code, _, err = run(command, *(["folder"] if command != "run" else ["--limit", "1"]))

@@ -8,8 +8,9 @@ import checkpoints
 import pytest
 from rich.console import Console
 
-from hyperscale import models, tables
-from hyperscale.display import Display
+from hyperscale import models
+from hyperscale.cli.display import tables
+from hyperscale.cli.display.live_run import Display
 from hyperscale.results.store import Store
 from hyperscale.run import execute, prepare
 from hyperscale.run.config import load

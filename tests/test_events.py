@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from commandline import caller
 
-from hyperscale import events, results
+from hyperscale import results
+from hyperscale.cli.display import json_events
 from hyperscale.planning.arms import Arm
 from hyperscale.run.observer import Load
 
@@ -31,7 +32,7 @@ def lines(text):
 
 def test_a_run_in_json_lines(weights, tmp_path, monkeypatch, capsys):
     call = caller(monkeypatch, capsys, tmp_path)
-    monkeypatch.setattr(events, "INTERVAL", math.inf)  # however slow the machine is
+    monkeypatch.setattr(json_events, "INTERVAL", math.inf)  # however slow the machine is
     options = ("--model", weights, "--method", "vanilla,dms", "--task", "mini_aime", "--grid", "ci")
     options = (*options, "--length", "16,32")
     command = ("run", *options, "--budget", "2x", "--limit", "1", "--predict", "pilot", "--out", "run", "--json")
@@ -118,8 +119,8 @@ def test_a_dry_run_tells_its_plan_only(weights, tmp_path, monkeypatch, capsys):
 
 def test_progress_comes_at_intervals(monkeypatch):
     now, out = [100.0], io.StringIO()
-    monkeypatch.setattr("hyperscale.events.time.monotonic", lambda: now[0])
-    told, arm = events.Events(out), Arm("dms", 8.0)
+    monkeypatch.setattr("hyperscale.cli.display.json_events.time.monotonic", lambda: now[0])
+    told, arm = json_events.Events(out), Arm("dms", 8.0)
     told.arm_started(arm, [], Load(chains=100, most_tokens=6400, batch_size=4))
     sample = {"correct": [True], "tokens": 50, "kv_reads": [245.0], "prompt_tokens": 25, "seconds": 1.0}
     for _ in range(100):
@@ -135,7 +136,7 @@ def test_progress_comes_at_intervals(monkeypatch):
 
 def test_numbers_that_json_does_not_have():
     out = io.StringIO()
-    events.write(
+    json_events.write(
         out, {"a": math.nan, "b": [np.float64("inf"), np.int64(3), np.float64(0.5)], "c": {"d": True}, "e": "é"}
     )
     assert out.getvalue() == '{"a":null,"b":[null,3,0.5],"c":{"d":true},"e":"é"}\n'

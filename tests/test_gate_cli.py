@@ -14,7 +14,8 @@ import yaml
 from rich.console import Console
 from synthetic import chains
 
-from hyperscale import cli, gate, results
+from hyperscale import gate, results
+from hyperscale.cli import main
 from hyperscale.gate import reports
 
 REPOSITORY = Path(__file__).parents[1]
@@ -47,12 +48,12 @@ def folders(tmp_path_factory):
 @pytest.fixture
 def call(monkeypatch, capsys):
     """Call the entry point with arguments; gives (exit code, stdout, stderr)."""
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
 
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["hyperscale", "gate", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            main.main()
         return stop.value.code, *capsys.readouterr()
 
     return run

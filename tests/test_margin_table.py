@@ -5,10 +5,11 @@ import pytest
 from rich.console import Console
 from synthetic import chains, sample
 
-from hyperscale import margin_table
+from hyperscale.analysis import margins
 from hyperscale.analysis import published as reference
 from hyperscale.analysis.curves import analyse
 from hyperscale.analysis.margins import Margin
+from hyperscale.cli.display import margin_table
 
 NAN = (math.nan, math.nan)
 
@@ -72,7 +73,7 @@ def test_costs_without_a_common_interval_are_na():
     text = shown(made.margins)
     assert text.count("NA") == 3  # two values and what they mean
     assert "NA where every point of one method costs more than every point of the other." in text
-    row = margin_table.frame(made.margins).iloc[0]
+    row = margins.frame(made.margins).iloc[0]
     assert row[["linear", "linear_low", "log2", "log2_high", "common_low"]].isna().all()
 
 
@@ -85,8 +86,8 @@ def test_problems_in_common_and_frontiers_that_rarely_meet_are_explained():
 
 def test_the_frame_has_a_row_for_each_margin():
     made = analyse(lines(12), n_boot=20)
-    frame = margin_table.frame(made.margins)
-    assert list(frame.columns) == list(margin_table.COLUMNS)
+    frame = margins.frame(made.margins)
+    assert list(frame.columns) == list(margins.COLUMNS)
     assert len(frame) == 2 * 5
     m = made.margins[3]
     row = frame.iloc[3].to_dict()

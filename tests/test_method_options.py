@@ -6,7 +6,8 @@ import checkpoints
 import commandline
 import pytest
 
-from hyperscale import arguments, methods, results
+from hyperscale import methods, results
+from hyperscale.cli import arguments
 from hyperscale.errors import ConfigError, MethodError
 from hyperscale.run.config import load, resolve
 

@@ -6,7 +6,8 @@ import sys
 import checkpoints
 import pytest
 
-from hyperscale import cli, results
+from hyperscale import results
+from hyperscale.cli import main
 from hyperscale.errors import BudgetError, ResultsError
 from hyperscale.planning import measured_costs
 from hyperscale.planning.plan_file import FILE
@@ -179,14 +180,14 @@ def test_seconds_of_this_machine(weights, tmp_path):
 
 
 def test_the_command_shows_pilot_plan_and_what_became_of_it(weights, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
     options = {"--model": weights, "--task": "mini_aime", "--grid": "ci", "--budget": "7.5x", "--limit": 24}
     options |= {"--length": "32,64", "--out": tmp_path / "run"}
     monkeypatch.setattr(sys, "argv", ["hyperscale", "run", *(str(part) for pair in options.items() for part in pair)])
     text = ""
     for _ in range(2):
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            main.main()
         assert stop.value.code == 0
         before, text = text, capsys.readouterr().out
         place = 0

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from hyperscale import plan_tables, tables
+from hyperscale.cli.display import plan_tables, tables
 from hyperscale.errors import BudgetError
 from hyperscale.run import dry_run
 from hyperscale.run.config import load

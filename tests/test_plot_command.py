@@ -8,20 +8,21 @@ import pandas as pd
 import pytest
 from synthetic import chains
 
-from hyperscale import cli, results
+from hyperscale import results
 from hyperscale.analysis import curves
+from hyperscale.cli import main
 from hyperscale.results.points import COSTS
 
 
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
 
     def call(*arguments):
         monkeypatch.setattr(sys, "argv", ["hyperscale", "plot", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
-            cli.main()
+            main.main()
         out, err = capsys.readouterr()
         return stop.value.code, out, err
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from synthetic import sample
 
-from hyperscale import plan_tables
+from hyperscale.cli.display import plan_tables
 from hyperscale.errors import BudgetError
 from hyperscale.kv.trace import dense_peak, dense_reads
 from hyperscale.planning import measured_costs

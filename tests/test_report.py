@@ -295,13 +295,13 @@ def test_errors_say_what_to_do(lines, tmp_path):
 
 
 def test_the_command_writes_beside_the_run_and_leaves_it_readable(lines, tmp_path, capsys, monkeypatch):
-    from hyperscale import cli
+    from hyperscale.cli import main
 
     folder = write_run(tmp_path / "r", lines[:4])
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
     monkeypatch.setattr("sys.argv", ["hyperscale", "report", str(folder)])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        main.main()
     assert stop.value.code == 0
     assert f"wrote {folder / 'report.html'}" in capsys.readouterr().out
     assert len(results.read(folder)[0].samples) == 4

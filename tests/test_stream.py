@@ -5,14 +5,14 @@ import io
 import pytest
 from rich.console import Console
 
-from hyperscale import stream
+from hyperscale.cli.display import live_chain
+from hyperscale.cli.display.live_chain import Stream, plain
 from hyperscale.engines.base import Glimpse, Request
-from hyperscale.stream import Stream, plain
 
 
 @pytest.fixture
 def console(monkeypatch):
-    monkeypatch.setattr(stream, "_EVERY", 0.0)
+    monkeypatch.setattr(live_chain, "_EVERY", 0.0)
     return Console(file=io.StringIO(), force_terminal=True, width=90, color_system=None, legacy_windows=False)
 
 
@@ -56,7 +56,7 @@ def test_one_chain_is_followed_until_it_ends(console):
 
 
 def test_pictures_are_not_drawn_more_often_than_seen(console, monkeypatch):
-    monkeypatch.setattr(stream, "_EVERY", 3600.0)
+    monkeypatch.setattr(live_chain, "_EVERY", 3600.0)
     shown, decoded = Stream(console), []
     for tokens in range(1, 50):
         one = glimpse(0, tokens)

@@ -11,7 +11,7 @@ Intervals are those of `hyperscale.analysis.bootstrap`, which says how far to tr
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,10 @@ from hyperscale.analysis.bootstrap import MIN_PROBLEMS, N_BOOT, Bootstrap, ends,
 from hyperscale.analysis.frontier import gap
 from hyperscale.errors import ResultsError
 from hyperscale.results.points import COSTS, Cell, Samples, cells, check_axis
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
@@ -191,3 +195,23 @@ def _ci(values: Floats, problems: int) -> Interval:
         return NOWHERE
     low, high = ends(values[:, None])
     return float(low[0]), float(high[0])
+
+
+COLUMNS = (
+    *("model", "task", "a", "b", "axis", "n_problems", "common_low", "common_high"),
+    *("linear", "linear_low", "linear_high", "log2", "log2_low", "log2_high"),
+)
+
+
+def frame(found: Sequence[Margin]) -> "DataFrame":
+    """Margins, one a row, with the columns of ``margins.csv``; empty where a value does not exist."""
+    import pandas as pd
+
+    rows = [
+        (
+            *(m.model, m.task, m.a, m.b, m.axis, m.n_problems, *m.interval),
+            *(m.linear, *m.linear_ci, m.log2, *m.log2_ci),
+        )
+        for m in found
+    ]
+    return pd.DataFrame(rows, columns=list(COLUMNS))

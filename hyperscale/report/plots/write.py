@@ -67,7 +67,7 @@ def draw_analysis(
     """
     import matplotlib as mpl
 
-    from hyperscale.margin_table import frame
+    from hyperscale.analysis.margins import frame
 
     written: list[Path] = []
 

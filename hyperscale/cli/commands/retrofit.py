@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from hyperscale import arguments, terminal
+from hyperscale.cli import arguments
+from hyperscale.cli.display.console import hush, make_console
 
 
 def retrofit(
@@ -41,13 +42,13 @@ def retrofit(
 ) -> None:
     """Teach a model DMS: make the checkpoints that `hyperscale run --model OUT --method dms` runs. One GPU."""
     crs = tuple(arguments.numbers("--cr", cr, float) or ())
-    console = terminal.console()
+    console = make_console()
 
     def report(line: str) -> None:
         console.print(line, highlight=False)
 
     report("starting …")
-    terminal.hush()
+    hush()
     import torch
 
     from hyperscale.retrofit.job import Job, run

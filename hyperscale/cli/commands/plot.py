@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from hyperscale import arguments, terminal
+from hyperscale.cli import arguments
+from hyperscale.cli.display.console import make_console
 from hyperscale.errors import ResultsError
 
 
@@ -32,14 +33,15 @@ def plot(
     ] = False,
 ) -> None:
     """Draw accuracy against every cost (PNG, SVG, CSV) and print margins between methods with their intervals."""
-    from hyperscale import margin_table, results
+    from hyperscale import results
     from hyperscale.analysis.curves import analyse
-    from hyperscale.analysis.margins import parse_pairs
+    from hyperscale.analysis.margins import frame, parse_pairs
     from hyperscale.analysis.published import load
+    from hyperscale.cli.display import margin_table
     from hyperscale.report.plots.write import draw_analysis
     from hyperscale.results.points import COSTS, check_axis
 
-    console = terminal.console()
+    console = make_console()
     axes = arguments.names("--axis", axis) or list(COSTS)
     for name in axes:
         check_axis(name)
@@ -61,12 +63,12 @@ def plot(
 
     draw_analysis(made, out or folder, published, wrote)
     if as_json:
-        from hyperscale import events
+        from hyperscale.cli.display import json_events
 
-        margin_rows = margin_table.frame(made.margins).to_dict("records")
+        margin_rows = frame(made.margins).to_dict("records")
         found = {"points": [cell.row() for cell in made.cells], "margins": margin_rows}
         counts = {"runs": len(runs), "chains": len(samples)}
-        events.write(sys.stdout, {"schema": events.SCHEMA, **counts, "files": files, **found})
+        json_events.write(sys.stdout, {"schema": json_events.SCHEMA, **counts, "files": files, **found})
         return
     shown = axes if axis else margin_table.AXES
     margin_table.show([each for each in made.margins if each.axis in shown], console, published)

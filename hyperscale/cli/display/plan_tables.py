@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from hyperscale.cli.display.tables import STYLE, columns, quantity
 from hyperscale.planning.roofline import Roofline, mean_entries
-from hyperscale.tables import STYLE, columns, quantity
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hyperscale import terminal
+from hyperscale.cli.display.console import make_console
 
 
 def report(
@@ -18,6 +18,6 @@ def report(
     """Write one HTML file, to be opened offline: frontiers, margins, points, and every chain with its text."""
     from hyperscale import report as reports
 
-    console = terminal.console()
+    console = make_console()
     path = reports.write(folder, out, text_mib, lambda step: console.print(f"{step} …", style="dim", highlight=False))
     console.print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)", highlight=False, soft_wrap=True)

@@ -9,12 +9,12 @@ if TYPE_CHECKING:
 PIPE_WIDTH = 140
 
 
-def console(*, quiet: bool = False) -> "Console":
+def make_console(*, quiet: bool = False) -> "Console":
     """The standard output, or nowhere if ``quiet``; markup is off, since a path may hold what looks like markup."""
     from rich.console import Console
 
-    made = Console(markup=False, quiet=quiet)
-    return made if made.is_terminal else Console(width=PIPE_WIDTH, markup=False, quiet=quiet)
+    console = Console(markup=False, quiet=quiet)
+    return console if console.is_terminal else Console(width=PIPE_WIDTH, markup=False, quiet=quiet)
 
 
 def hush() -> None:

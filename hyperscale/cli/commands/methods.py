@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hyperscale import terminal
+from hyperscale.cli.display.console import make_console
 
 if TYPE_CHECKING:
     from hyperscale.methods.registry import Description
@@ -28,7 +28,7 @@ def _table(found: "list[Description]") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from hyperscale import tables
+    from hyperscale.cli.display import tables
 
     table = Table(**tables.STYLE)
     tables.columns(table, ("method", "kind", "needs", "one pass"), ())
@@ -38,7 +38,7 @@ def _table(found: "list[Description]") -> None:
         about.append(f"\n{_params(each)}", style="cyan")
         about.append(f"\n{each.source}", style="dim")
         table.add_row(each.name, each.kind, ", ".join(each.needs) or "·", _pass(each), about)
-    out = terminal.console()
+    out = make_console()
     out.width = min(out.width, _WIDTH)
     out.print(table)
     out.print(

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hyperscale import terminal
+from hyperscale.cli.display.console import make_console
 from hyperscale.errors import ConfigError, HyperscaleError
 
 FELL = 1
@@ -28,7 +28,7 @@ def gate(
     from hyperscale import results
     from hyperscale.gate import reports
 
-    console = terminal.console()
+    console = make_console()
     if write_baseline is not None:
         made = gates.record(results.read(folder))
         gates.write(made, write_baseline)

@@ -7,7 +7,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from hyperscale.commands import gate, lists, methods, plot, report, retrofit, run, score
+from hyperscale.cli.commands import gate, lists, methods, plot, report, retrofit, run, score
 from hyperscale.errors import HyperscaleError
 
 app = typer.Typer(
@@ -94,7 +94,3 @@ def main() -> None:
             raise
         _fail(f"error: {error.format_message()} (see --help)")
     sys.exit(code or 0)
-
-
-if __name__ == "__main__":
-    main()

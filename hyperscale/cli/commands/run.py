@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hyperscale import arguments, terminal
+from hyperscale.cli import arguments
+from hyperscale.cli.display.console import hush, make_console
 from hyperscale.errors import ConfigError, HyperscaleError
 
 if TYPE_CHECKING:
-    from hyperscale.events import Events
+    from hyperscale.cli.display.json_events import Events
     from hyperscale.run.config.schema import RunConfig
     from hyperscale.run.observer import Observer
 
@@ -112,13 +113,13 @@ def run(
     ] = False,
 ) -> None:
     """Generate, score and store chains within a budget; the same command resumes where it was stopped."""
-    from hyperscale.events import Events
+    from hyperscale.cli.display.json_events import Events
 
     events = Events(sys.stdout) if as_json else None
     if events:
         events.stage("planning")
     else:
-        terminal.console().print("hyperscale: planning …", style="dim")
+        make_console().print("hyperscale: planning …", style="dim")
     options = {
         "model": model,
         "methods": arguments.names("--method", method),
@@ -153,7 +154,7 @@ def run(
 
     try:
         asked = load.make(load.over(load.read(config) if config else {}, options))
-        terminal.hush()
+        hush()
         folder = out or Path("results") / asked.folder_name()
         if dry_run:
             _plan(asked, gpu, folder, events)
@@ -168,25 +169,25 @@ def run(
 
 
 def _plan(asked: "RunConfig", gpu: str | None, folder: Path, events: "Events | None") -> None:
-    from hyperscale import plan_tables, tables
+    from hyperscale.cli.display import plan_tables, tables
     from hyperscale.run import dry_run
 
     expected = dry_run.make(asked, gpu, folder)
     if events:
         events.planned(expected, folder)
         return
-    console = terminal.console()
+    console = make_console()
     tables.plan(expected, console)
     tables.memory(expected, console)
     plan_tables.roofline(expected, console)
 
 
 def _run(asked: "RunConfig", folder: Path, events: "Events | None") -> None:
-    from hyperscale.display import Display
+    from hyperscale.cli.display.live_run import Display
     from hyperscale.results.store import Store
     from hyperscale.run import execute, pilot, prepare
 
-    observer: Observer = events or Display(terminal.console())
+    observer: Observer = events or Display(make_console())
     weights = execute.Weights()
     try:
         prepared = prepare.prepare(asked, observer.stage, folder)

@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from hyperscale import margin_table, plan_tables, tables
+from hyperscale.cli.display import margin_table, plan_tables, tables
+from hyperscale.cli.display.live_chain import Stream, plain
 from hyperscale.kv.trace import dense_reads
 from hyperscale.planning.arms import Arm
 from hyperscale.run.observer import Load, Observer, Sample
 from hyperscale.run.prepare import PreparedRun, Problem
 from hyperscale.run.progress import Tally
-from hyperscale.stream import Stream, plain
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import Glimpse

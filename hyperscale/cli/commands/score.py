@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hyperscale import arguments, terminal
+from hyperscale.cli import arguments
+from hyperscale.cli.display.console import hush, make_console
 from hyperscale.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ def score(
         return
     if sandbox is not None:
         raise ConfigError("--sandbox goes without --vote: with it, nothing is graded again")
-    console = terminal.console(quiet=as_json)
+    console = make_console(quiet=as_json)
     if scorer is not None:
-        terminal.hush()
+        hush()
     chosen = revote.choose(vote, scorer)
     name = chosen or "each task's own"
     for path in results.folders(folder):
@@ -73,7 +74,7 @@ def _grade(folder: Path, sandbox: str, data: dict[str, str], as_json: bool) -> N
     from hyperscale import results
     from hyperscale.results import regrade
 
-    console = terminal.console(quiet=as_json)
+    console = make_console(quiet=as_json)
     for path in results.folders(folder):
         with _progress(console, f"grading {path}") as step:
             done = regrade.regrade(path, step, sandbox, data)
@@ -89,9 +90,9 @@ def _grade(folder: Path, sandbox: str, data: dict[str, str], as_json: bool) -> N
 
 
 def _print(found: dict[str, Any]) -> None:
-    from hyperscale import events
+    from hyperscale.cli.display import json_events
 
-    events.write(sys.stdout, {"schema": events.SCHEMA, **found})
+    json_events.write(sys.stdout, {"schema": json_events.SCHEMA, **found})
 
 
 @contextmanager

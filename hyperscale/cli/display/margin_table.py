@@ -10,19 +10,13 @@ from rich.table import Table
 from hyperscale.analysis.bootstrap import MIN_PROBLEMS, bootstraps
 from hyperscale.analysis.margins import Interval, Margin
 from hyperscale.analysis.margins import margins as all_margins
+from hyperscale.cli.display.tables import STYLE
 from hyperscale.results.points import cells
-from hyperscale.tables import STYLE
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
     from hyperscale.analysis.published import Reference
 
 AXES = ("kv_reads", "peak_kv")  # of the table at a run's end
-COLUMNS = (
-    *("model", "task", "a", "b", "axis", "n_problems", "common_low", "common_high"),
-    *("linear", "linear_low", "linear_high", "log2", "log2_low", "log2_high"),
-)
 NONE = "·"  # no published value
 
 
@@ -71,20 +65,6 @@ def published(margin: Margin, reference: "Reference") -> str:
     if margin.model in values:
         return f"{values[margin.model]:+.1f}"
     return " / ".join(f"{value:+.1f}" for value in values.values()) or NONE
-
-
-def frame(found: Sequence[Margin]) -> "DataFrame":
-    """Margins, one a row, with the columns of ``margins.csv``; empty where a value does not exist."""
-    import pandas as pd
-
-    rows = [
-        (
-            *(m.model, m.task, m.a, m.b, m.axis, m.n_problems, *m.interval),
-            *(m.linear, *m.linear_ci, m.log2, *m.log2_ci),
-        )
-        for m in found
-    ]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def _notes(found: Sequence[Margin]) -> list[str]:
