@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from hyperscale.engines.vllm.kernels.arguments import NEVER, Pool
+from hyperscale.engines.vllm.kernels.arguments import Pool
+from hyperscale.engines.vllm.protocol import NEVER
 
 HEADS, GROUP, DIM, PAGE = 8, 5, 128, 32
 SCALE = DIM**-0.5

@@ -9,7 +9,8 @@ import argparse
 import time
 
 from hyperscale.scoring.sandbox import choose
-from hyperscale.scoring.sandbox.pool import CodeRunner, Program
+from hyperscale.scoring.sandbox.pool import CodeRunner
+from hyperscale.scoring.sandbox.program import Program
 from hyperscale.scoring.sandbox.worker import Worker
 
 FUNCTION = "def f(x):\n    return sorted(x)[::-1]\n"

@@ -5,7 +5,8 @@ import contextlib
 import pytest
 
 from hyperscale.scoring.sandbox import choose
-from hyperscale.scoring.sandbox.pool import CodeRunner, Limits, Program
+from hyperscale.scoring.sandbox.pool import CodeRunner
+from hyperscale.scoring.sandbox.program import Limits, Program
 
 LEVELS = ["bwrap", "unshare", "guard", "none"]
 SHORT = Limits(seconds=0.3, wall=0.6, memory=256 << 20)

@@ -2,7 +2,8 @@ import pytest
 
 from hyperscale.errors import TaskError
 from hyperscale.scoring.graders.code import CodeGrader
-from hyperscale.scoring.sandbox.pool import CodeRunner, Outcome
+from hyperscale.scoring.sandbox.pool import CodeRunner
+from hyperscale.scoring.sandbox.program import Outcome
 
 SORT_DOWN = "def f(x):\n    x = sorted(x)\n    x = x[::-1]\n    return x\n"
 TESTS = [{"input": [3, 1, 2], "output": [3, 2, 1]}, {"input": [5, 9], "output": [9, 5]}]

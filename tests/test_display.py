@@ -12,7 +12,7 @@ from hyperscale import models
 from hyperscale.cli.display import tables
 from hyperscale.cli.display.live_run import Display
 from hyperscale.results.store import Store
-from hyperscale.run import execute, prepare
+from hyperscale.run import engine_cache, execute, prepare
 from hyperscale.run.config import load
 from hyperscale.run.observer import Load
 from hyperscale.run.progress import Tally
@@ -82,7 +82,7 @@ def test_a_terminal_shows_a_first_chain_as_it_is_decoded(run, tmp_path):
     console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None, legacy_windows=False)
     display = Display(console)
     with Store(tmp_path / "run", run.info()) as store:
-        execute.Line(run, store, "run", display, execute.Weights()).demonstrate()
+        execute.Line(run, store, "run", display, engine_cache.Weights()).demonstrate()
         display.close()
         assert len(store.samples) == 2
         chains = {sample["method"]: sample for sample in store.samples}

@@ -8,7 +8,7 @@ import pytest
 from hyperscale import results, tasks
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.results import regrade
-from hyperscale.run import execute, prepare
+from hyperscale.run import execute, observer, prepare
 from hyperscale.run.config import load as config
 
 TASK = "mini_gpqa"
@@ -36,7 +36,7 @@ def prepared(tmp_path, monkeypatch):
 
 def test_no_question_is_written_and_the_run_can_be_graded_again(prepared, tmp_path):
     folder = tmp_path / "run"
-    execute.execute(prepared, folder, execute.Observer())
+    execute.execute(prepared, folder, observer.Observer())
     written = "".join(path.read_text(encoding="utf-8") for path in folder.iterdir() if path.is_file())
     for problem in prepared.problems[TASK]:
         words = [word for word in problem.doc.prompt.split() if len(word) > 1]

@@ -6,7 +6,7 @@ import torch
 
 from hyperscale import methods
 from hyperscale.engines.torch import attention
-from hyperscale.kv.cache import Rows
+from hyperscale.kv.storage import Rows
 from hyperscale.methods.core.base import Host, State
 
 kvpress = pytest.importorskip("kvpress")

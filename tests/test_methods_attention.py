@@ -10,7 +10,7 @@ from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.torch import attention
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import MethodError
-from hyperscale.kv.cache import Rows
+from hyperscale.kv.storage import Rows
 from hyperscale.methods import rkv
 from hyperscale.methods.rkv import redundancy
 

@@ -14,6 +14,7 @@ from hyperscale.planning.plan_file import FILE
 from hyperscale.results.store import Store
 from hyperscale.run import dry_run, execute, pilot, prepare
 from hyperscale.run.config import load
+from hyperscale.run.observer import Observer
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def prepare_run(asked, folder=None):
 
 
 def go(asked, folder, observer=None):
-    watch = observer or execute.Observer()
+    watch = observer or Observer()
     run = pilot.settle(prepare_run(asked, folder), folder, watch)
     execute.execute(run, folder, watch)
     return run
@@ -108,7 +109,7 @@ def test_chains_of_the_pilot_are_the_runs_own(whole):
 def test_the_same_chains_as_without_a_pilot(whole, weights, tmp_path):
     run, folder = whole
     plain = prepare_run(make(weights)).replanned(run.predictor)
-    execute.execute(plain, tmp_path / "run", execute.Observer())
+    execute.execute(plain, tmp_path / "run", Observer())
     assert not (tmp_path / "run" / pilot.FOLDER).exists()
     assert chains(tmp_path / "run") == chains(folder)
 
@@ -145,7 +146,7 @@ def test_a_folders_plan_outlives_new_evidence(whole, weights, tmp_path):
     other = prepare_run(asked).replanned(whole[0].predictor)
     assert other.plan != first.plan
     before = chains(tmp_path / "run")
-    execute.execute(other, tmp_path / "run", execute.Observer())
+    execute.execute(other, tmp_path / "run", Observer())
     assert chains(tmp_path / "run") == before
     (tmp_path / "run" / FILE).write_text("{")
     with pytest.raises(ResultsError, match="is unreadable"):
@@ -170,7 +171,7 @@ def test_a_dry_run_generates_nothing(weights, tmp_path):
 def test_seconds_of_this_machine(weights, tmp_path):
     asked = make(weights, budget="seconds=1000", methods=["vanilla"], batch_size=8)
     with pytest.raises(BudgetError, match="no plan yet"):
-        execute.execute(prepare_run(asked), tmp_path / "a", execute.Observer())
+        execute.execute(prepare_run(asked), tmp_path / "a", Observer())
     with pytest.raises(BudgetError, match="cannot be planned"):
         prepare_run(make(weights, budget="seconds=1000", predict="closed"))
     run = go(asked, tmp_path / "b")

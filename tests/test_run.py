@@ -16,6 +16,7 @@ from hyperscale.errors import ResultsError
 from hyperscale.kv.trace import dense_peak, dense_reads
 from hyperscale.run import execute, prepare
 from hyperscale.run.config import load
+from hyperscale.run.observer import Observer
 from hyperscale.scoring import graders
 
 TASKS = ("mini_aime", "mini_gpqa")
@@ -40,7 +41,7 @@ def make(weights, **changes):
 
 def execute_run(asked, folder, observer=None):
     run = prepare.prepare(asked, lambda text: None)
-    return run, execute.execute(run, folder, observer or execute.Observer())
+    return run, execute.execute(run, folder, observer or Observer())
 
 
 def chains(folder, *left_out):

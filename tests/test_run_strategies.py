@@ -10,7 +10,7 @@ from hyperscale import results
 from hyperscale.errors import ConfigError, EngineError
 from hyperscale.kv.trace import dense_peak, dense_reads
 from hyperscale.results import regrade
-from hyperscale.run import execute, prepare
+from hyperscale.run import execute, observer, prepare
 from hyperscale.run.config import load
 from hyperscale.scoring import graders
 
@@ -30,7 +30,7 @@ def make(weights, **changes):
 
 def execute_run(asked, folder):
     run = prepare.prepare(asked, lambda _: None)
-    return run, execute.execute(run, folder, execute.Observer())
+    return run, execute.execute(run, folder, observer.Observer())
 
 
 def read(folder):

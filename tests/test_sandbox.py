@@ -9,7 +9,8 @@ from sandboxes import LEVELS, SHORT, one, runner_at
 from hyperscale.errors import ConfigError, SandboxError
 from hyperscale.scoring import graders
 from hyperscale.scoring.sandbox import choose, levels, pool
-from hyperscale.scoring.sandbox.pool import CodeRunner, Limits, Outcome, Program
+from hyperscale.scoring.sandbox.pool import CodeRunner
+from hyperscale.scoring.sandbox.program import Limits, Outcome, Program
 
 
 @pytest.fixture(scope="module", params=LEVELS)

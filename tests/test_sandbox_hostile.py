@@ -17,7 +17,7 @@ from hostile import CASES, World
 from hyperscale.scoring.graders import livecodebench_tests
 from hyperscale.scoring.graders.code import CodeGrader
 from hyperscale.scoring.graders.livecodebench import LiveCodeBenchGrader
-from hyperscale.scoring.sandbox.pool import Limits, Outcome, Program
+from hyperscale.scoring.sandbox.program import Limits, Outcome, Program
 
 LIMITS = Limits(seconds=0.3, wall=0.6, memory=256 << 20, output=1 << 20)
 # Filling memory takes a while on a busy machine; these must be stopped by the memory limit, not by the clock.

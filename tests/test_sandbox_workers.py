@@ -13,7 +13,8 @@ from sandboxes import LEVELS, SHORT, one, runner_at
 
 from hyperscale.scoring.sandbox import choose
 from hyperscale.scoring.sandbox import worker as sandbox_worker
-from hyperscale.scoring.sandbox.pool import CodeRunner, Outcome, Program
+from hyperscale.scoring.sandbox.pool import CodeRunner
+from hyperscale.scoring.sandbox.program import Outcome, Program
 
 
 @pytest.fixture(scope="module", params=LEVELS)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hyperscale.errors import ResultsError
-from hyperscale.results.store import write_atomic
+from hyperscale.utils.files import write_atomic
 
 FORMAT: Literal[1] = 1
 AXES = ("kv_reads", "peak_kv")

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from hyperscale.errors import ResultsError
 from hyperscale.gate.baseline import CutRecord, Record, TaskRecord
-from hyperscale.results.store import differences
+from hyperscale.results.manifest import differences
 
 _SHOWN = 3
 

@@ -3,9 +3,7 @@
 import torch
 from torch import Tensor
 
-from hyperscale.kv.storage import Rows, Storage
-
-__all__ = ["RaggedCache", "Rows"]
+from hyperscale.kv.storage import Storage
 
 
 class RaggedCache(Storage):

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hyperscale.kv.cache import Rows
+from hyperscale.kv.storage import Rows
 from hyperscale.methods.core.base import Host, State
 from hyperscale.methods.core.budgeted import Rule
 from hyperscale.methods.core.interval import IntervalMethod, IntervalState

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool1d, normalize
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.cache import Rows
+from hyperscale.kv.storage import Rows
 from hyperscale.methods.core.base import Host, State
 from hyperscale.methods.core.budgeted import Rule
 from hyperscale.methods.core.observed import ObservedMethod, ObservedState, observed

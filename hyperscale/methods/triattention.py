@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.cache import Rows
 from hyperscale.kv.prefilled import Prompt
+from hyperscale.kv.storage import Rows
 from hyperscale.methods.core.base import Entrant, Host, State, Step, Token
 from hyperscale.methods.core.budgeted import Rule
 from hyperscale.methods.core.interval import IntervalMethod, IntervalState

@@ -13,7 +13,7 @@ from hyperscale.errors import ResultsError
 from hyperscale.planning.arms import Arm
 from hyperscale.planning.budget import AXES, Budget, Costs
 from hyperscale.planning.planner import Plan, Point
-from hyperscale.results.store import write_atomic
+from hyperscale.utils.files import write_atomic
 
 _SCHEMA = 1
 

@@ -10,11 +10,12 @@ from hyperscale import tasks
 from hyperscale.errors import ResultsError
 from hyperscale.results import grading
 from hyperscale.results.manifest import RUN, read_info
-from hyperscale.results.store import Store, write_atomic
+from hyperscale.results.store import Store
 from hyperscale.scoring import graders
 from hyperscale.scoring.sandbox import pool
 from hyperscale.tasks.datasets import data_by_task
 from hyperscale.tasks.task import Doc, Task, prompt_hash
+from hyperscale.utils.files import write_atomic
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -11,14 +11,12 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 from hyperscale.errors import ResultsError
 from hyperscale.results import manifest
-from hyperscale.results.manifest import LOCK, POINTS, RUN, SAMPLES, SCHEMA, differences, read_info
+from hyperscale.results.manifest import LOCK, POINTS, RUN, SAMPLES, SCHEMA, read_info
 from hyperscale.results.samples import Key, iterate, key
 from hyperscale.utils.files import complete, sync_folder, write_atomic
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-__all__ = ["Store", "differences", "opened", "write_atomic"]
 
 
 class Store:

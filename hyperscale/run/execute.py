@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from hyperscale.engines.base import Chain, Glimpse, Request, Steering
 
-__all__ = ["Line", "Load", "Observer", "Sample", "Weights", "execute"]
 
 _SHOWN = 2
 

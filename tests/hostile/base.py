@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hyperscale.scoring.sandbox.pool import Outcome
+from hyperscale.scoring.sandbox.program import Outcome
 
 TRY = """
 import os, sys

@@ -1,7 +1,7 @@
 """Time, memory, output and disk."""
 
 from hostile.base import case, stopped
-from hyperscale.scoring.sandbox.pool import Outcome
+from hyperscale.scoring.sandbox.program import Outcome
 
 case("endless loop", "def f(x):\n    while True: pass")(stopped("timeout"))
 case("endless loop that swallows everything", """

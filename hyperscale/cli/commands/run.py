@@ -185,10 +185,10 @@ def _plan(asked: "RunConfig", gpu: str | None, folder: Path, events: "Events | N
 def _run(asked: "RunConfig", folder: Path, events: "Events | None") -> None:
     from hyperscale.cli.display.live_run import Display
     from hyperscale.results.store import Store
-    from hyperscale.run import execute, pilot, prepare
+    from hyperscale.run import engine_cache, execute, pilot, prepare
 
     observer: Observer = events or Display(make_console())
-    weights = execute.Weights()
+    weights = engine_cache.Weights()
     try:
         prepared = prepare.prepare(asked, observer.stage, folder)
         with Store(folder, prepared.info()) as store:  # one lock from the pilot to the points

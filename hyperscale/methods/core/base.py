@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.cache import Rows
 from hyperscale.kv.prefilled import Prompt
+from hyperscale.kv.storage import Rows
 from hyperscale.methods.core.prefill_view import Look
 from hyperscale.methods.core.rotary import Projected
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.cache import Rows
+from hyperscale.kv.storage import Rows
 from hyperscale.methods.core.base import Host, Step, Token
 from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState, Rule
 from hyperscale.methods.core.prefill_view import Look

@@ -9,8 +9,7 @@ import numpy as np
 from hyperscale.analysis.bootstrap import MIN_PROBLEMS
 from hyperscale.analysis.curves import Curve, analyse
 from hyperscale.analysis.margins import Margin
-from hyperscale.report.plots.styles import rank, series_name, styles
-from hyperscale.report.plots.write import AXES
+from hyperscale.report.plots.styles import AXES, rank, series_name, styles
 from hyperscale.results.points import COLUMNS, Cell
 
 Name = tuple[str, str]  # model, method

@@ -11,7 +11,7 @@ from hyperscale import results
 from hyperscale.errors import ResultsError
 from hyperscale.report.html import chains, frontiers, page, questions
 from hyperscale.results.folder import Run
-from hyperscale.results.store import write_atomic
+from hyperscale.utils.files import write_atomic
 
 FILE = "report.html"
 TEXT_MIB = 16.0  # room for the chains' texts in the file

@@ -8,15 +8,12 @@ from hyperscale import results
 from hyperscale.analysis.curves import Analysis, Curve, analyse
 from hyperscale.errors import ResultsError
 from hyperscale.report.plots.figure import RC, figure
-from hyperscale.report.plots.styles import AXES
 from hyperscale.results.points import COSTS
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from hyperscale.analysis.published import Reference
-
-__all__ = ["AXES", "draw", "draw_analysis", "draw_samples"]
 
 
 def draw(folder: Path | str | Sequence[Path | str], out: Path | str) -> list[Path]:

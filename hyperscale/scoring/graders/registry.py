@@ -3,14 +3,12 @@
 from collections.abc import Callable, Iterable
 
 from hyperscale.errors import TaskError
-from hyperscale.scoring.graders.base import Grader, after_thinking
+from hyperscale.scoring.graders.base import Grader
 from hyperscale.scoring.graders.choice import ChoiceGrader
 from hyperscale.scoring.graders.code import CodeGrader
 from hyperscale.scoring.graders.integer import IntegerGrader
 from hyperscale.scoring.graders.livecodebench import LiveCodeBenchGrader
 from hyperscale.scoring.graders.math import MathGrader
-
-__all__ = ["Grader", "after_thinking", "available", "get", "running_programs"]
 
 _FACTORIES: dict[str, Callable[[], Grader]] = {
     "integer": IntegerGrader,

@@ -14,10 +14,8 @@ from dataclasses import replace
 from typing import Any, cast
 
 from hyperscale.scoring.sandbox import choose
-from hyperscale.scoring.sandbox.program import Kind, Limits, Outcome, Program, Status
+from hyperscale.scoring.sandbox.program import Limits, Outcome, Program, Status
 from hyperscale.scoring.sandbox.worker import Worker, WorkerDiedError
-
-__all__ = ["CodeRunner", "Kind", "Limits", "Outcome", "Program", "Status", "shared_runner", "use"]
 
 _MOST_WORKERS = 8
 _BUILT_IN = {"code"}  # the graders of the built-in tasks

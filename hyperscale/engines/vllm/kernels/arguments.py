@@ -5,10 +5,6 @@ from typing import Protocol
 
 from torch import Tensor
 
-from hyperscale.engines.vllm.protocol import NEVER
-
-__all__ = ["NEVER", "Chunks", "Decodes", "Pool", "Tables"]
-
 
 class Tables(Protocol):
     """A worker's tables, all contiguous tensors on the cache's device; slot 0 is a dummy that is never read or written.
