@@ -8,9 +8,9 @@ import sys
 from types import SimpleNamespace
 
 import architectures
-import dense
+import dense_reference
+import public_data_rows
 import pytest
-import rows
 import torch
 from lm_eval import utils
 from transformers import AutoModelForCausalLM
@@ -52,7 +52,7 @@ def by_transformers(plain, context, continuation):
         logprobs = plain(torch.tensor([context + continuation])).logits[0].log_softmax(-1)
     rows = logprobs[len(context) - 1 : -1]
     score = sum(float(row[token]) for row, token in zip(rows, continuation, strict=True))
-    return score, rows.argmax(-1).tolist() == continuation
+    return score, public_data_rows.argmax(-1).tolist() == continuation
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -81,8 +81,8 @@ def test_dms_scores_as_masked_full_attention(checkpoints, family):
     for number in (0, 1, 3):
         context, continuation = ours._encode_pair(*PAIRS[number])
         with torch.inference_mode():
-            logits, _, expiries = dense.forward(model, context + continuation, dense.dms(model))
-        assert any(int((each < dense.FOREVER).sum()) for each in expiries)
+            logits, _, expiries = dense_reference.forward(model, context + continuation, dense_reference.dms(model))
+        assert any(int((each < dense_reference.FOREVER).sum()) for each in expiries)
         logprobs = logits.log_softmax(-1)
         wanted = sum(float(logprobs[len(context) - 1 + i, token]) for i, token in enumerate(continuation))
         assert scores[number][0] == pytest.approx(wanted, abs=1e-3)
@@ -168,8 +168,10 @@ def test_mistakes(checkpoints):
 
 def test_the_command(checkpoints, tmp_path):
     """lm-eval's own command, with one of our tasks, a task of multiple choice, and data from files."""
-    data = rows.write(tmp_path / "aime.jsonl", rows.AIME)
-    questions = rows.write(tmp_path / "q.jsonl", [{"q": "Is light fast?", "choices": ["yes", "no"], "gold": 0}] * 3)
+    data = public_data_rows.write(tmp_path / "aime.jsonl", public_data_rows.AIME)
+    questions = public_data_rows.write(
+        tmp_path / "q.jsonl", [{"q": "Is light fast?", "choices": ["yes", "no"], "gold": 0}] * 3
+    )
     folder = tmp_path / "tasks"
     shutil.copytree(data_dir("tasks"), folder)
     (folder / "light.yaml").write_text(

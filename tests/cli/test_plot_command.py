@@ -1,0 +1,129 @@
+"""``hyperscale plot`` as a user meets it."""
+
+import json
+import sys
+import time
+
+import pandas as pd
+import pytest
+from synthetic_samples import chains
+
+from hyperscale import results
+from hyperscale.analysis import curves
+from hyperscale.cli import main
+from hyperscale.results.points import COSTS
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["hyperscale", "plot", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main.main()
+        out, err = capsys.readouterr()
+        return stop.value.code, out, err
+
+    return call
+
+
+def write(folder, lines):
+    folder.mkdir(parents=True)
+    (folder / results.RUN).write_text(json.dumps({"schema": 1, "config": {}}))
+    (folder / results.SAMPLES).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    lines = [
+        line
+        for method, cr in (("vanilla", 1), ("dms", 8), ("window", 4))
+        for line in chains(method, cr, problems=12, width=2)
+    ]
+    return write(tmp_path / "results" / "r", lines).parent
+
+
+def test_it_reads_and_computes_everything_once(run, folder, monkeypatch):
+    calls = []
+    for module, name in ((results, "read"), (curves, "cells")):
+        original = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *a, o=original, n=name, **k: (calls.append(n), o(*a, **k))[1])
+    code, out, err = run("results", "--axis", "kv_reads,tokens", "--resamples", "100")
+    assert (code, err) == (0, "")
+    assert calls == ["read", "cells"]
+    assert "72 chains of 1 run" in out
+    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == sorted(
+        [
+            f"accuracy-{axis}{end}"
+            for axis in ("kv_reads", "tokens")
+            for end in (".png", ".svg", ".csv", "-frontier.csv")
+        ]
+        + ["margins.csv"]
+    )
+
+
+def test_margins_of_any_pair_on_every_axis(run, folder, tmp_path):
+    code, out, _ = run("results", "--margins", "dms:vanilla,dms:window", "--out", "pictures", "--resamples", "100")
+    assert code == 0
+    table = pd.read_csv(tmp_path / "pictures" / "margins.csv")
+    assert set(zip(table.a, table.b, strict=True)) == {("dms", "vanilla"), ("dms", "window")}
+    assert set(table.axis) == set(COSTS)
+    shown = out[out.index("Margins") :]
+    assert "dms − window" in shown
+    assert "peak_kv" in shown
+    assert "peak_bytes" not in shown  # asked for by --axis only
+    assert not (folder / "margins.csv").exists()
+
+
+def test_the_paper_beside_a_run(run, tmp_path):
+    lines = [
+        line
+        for method, cr in (("vanilla", 1), ("dms", 8))
+        for line in chains(method, cr, problems=12, width=2, task="math500", model="qwen-r1-32b")
+    ]
+    write(tmp_path / "one", lines)
+    code, out, _ = run("one", "--reference", "paper", "--axis", "peak_kv", "--resamples", "100")
+    assert code == 0
+    assert next(line for line in out.splitlines() if line.startswith("math500")).rstrip().endswith("+1.6")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("--axis", "euros"), "unknown axis 'euros'; known axes: kv_reads, peak_kv"),
+        (("--axis", "tokens,"), "--axis 'tokens,' has an empty name"),
+        (("--margins", "dms"), "e.g. dms:vanilla,dms:window"),
+        (("--margins", "dms:quest"), "no margin dms:quest: no task has chains of both"),
+        (("--reference", "papers"), "no reference 'papers': known ones: paper"),
+        (("--resamples", "3"), "--resamples"),
+    ],
+)
+def test_mistakes_are_one_line_and_write_nothing(run, folder, options, text):
+    code, _, err = run("results", *options)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert text in err
+    assert [path.name for path in folder.iterdir()] == ["r"]
+
+
+def test_a_run_without_chains_cannot_be_drawn(run, tmp_path):
+    write(tmp_path / "empty", [])
+    code, _, err = run("empty")
+    assert (code, err) == (2, "error: empty holds no finished chain yet: nothing to draw\n")
+
+
+@pytest.mark.slow
+def test_a_large_run_is_drawn_in_reasonable_time(run, tmp_path):
+    """200 problems x 8 chains x 3 tasks x 4 methods, three CRs each but for vanilla, 4 lengths: 48,000 chains."""
+    arms = [("vanilla", 1), *((method, cr) for method in ("dms", "window", "random") for cr in (2, 4, 8))]
+    names = ("mini_aime", "mini_gpqa", "mini_lcb")
+    lines = [line for task in names for arm in arms for line in chains(*arm, problems=200, task=task)]
+    assert len(lines) == 48_000
+    write(tmp_path / "large", lines)
+    start = time.process_time()
+    assert run("large")[0] == 0
+    assert time.process_time() - start < 60
+    assert len(pd.read_csv(tmp_path / "large" / "margins.csv")) == 3 * 3 * 5

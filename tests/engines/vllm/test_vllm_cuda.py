@@ -1,0 +1,182 @@
+"""The CUDA backend inside vLLM: on a GPU as it is, elsewhere on CPU tensors with kernels in triton's interpreter.
+
+With VLLM_USE_V2_MODEL_RUNNER=1 the latter takes the model runner and the scheduler that GPUs get.
+"""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import dense_reference
+import pytest
+import tiny
+import vllm_checkpoints
+from interpreted import CUDA, MARKS
+from test_vllm_models import agree, prompts, start, stop
+from vllm_engines import GREEDY, needs_vllm
+
+from hyperscale import methods
+from hyperscale.engines.base import Request
+from hyperscale.engines.torch.engine import TorchEngine
+
+pytestmark = [needs_vllm, *MARKS]
+NEW = 16
+NEWER = not CUDA and os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "1"
+GPU = {"gpu_memory_utilization": 0.3} if CUDA else {}
+CHUNKS = {"max_num_batched_tokens": 40}
+TIGHT = {"kv_cache_memory_bytes": 6 * 32 * 1024, "max_model_len": 112, "scheduler_reserve_full_isl": False}
+HOW = {"whole": {}, "chunks": CHUNKS, "preempted": {**TIGHT, **CHUNKS}}
+
+
+@pytest.fixture(autouse=True)
+def _on_cuda(monkeypatch):
+    from hyperscale.engines.vllm.backends import select
+
+    monkeypatch.setattr(select, "device", lambda: "cuda")
+    if NEWER:
+        from vllm.platforms import current_platform
+
+        check = type(current_platform).check_and_update_config.__func__
+
+        def asynchronous(cls, config):
+            check(cls, config)
+            config.scheduler_config.async_scheduling = True
+
+        monkeypatch.setattr(type(current_platform), "check_and_update_config", classmethod(asynchronous))
+
+
+def generate(folder, new=NEW, **more):
+    """Greedy outputs of vLLM for prompts of 1 to 90 tokens, and the number of preemptions."""
+    from vllm import SamplingParams
+
+    from hyperscale.engines.vllm.harness import occupancy
+    from hyperscale.engines.vllm.worker.cuda import CudaWorker
+    from hyperscale.engines.vllm.worker.slots import Slots
+
+    llm = start(folder, **(GPU | more))
+    try:
+        seen = occupancy.watch(llm.llm_engine)
+        settings = SamplingParams(temperature=0, max_tokens=new, logprobs=0, ignore_eos=True)
+        outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts(200)], settings, use_tqdm=False)
+        assert isinstance(Slots.current, CudaWorker)
+        if NEWER:
+            runner = llm.llm_engine.model_executor.driver_worker.worker.model_runner
+            assert type(runner).__module__ == "vllm.v1.worker.cpu.model_runner"
+            assert llm.llm_engine.vllm_config.scheduler_config.async_scheduling
+        assert seen.blocks[-1] == 0
+    finally:
+        stop(llm)
+    return outputs, seen.preemptions
+
+
+def told(outputs):
+    return [(tuple(output.outputs[0].token_ids), output.kv_transfer_params) for output in outputs]
+
+
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize("how", ["preempted", pytest.param("whole", marks=slow), pytest.param("chunks", marks=slow)])
+def test_dms_equals_masked_attention(how, tmp_path):
+    model = vllm_checkpoints.write(tmp_path, "qwen3", offset=1.0 if how == "preempted" else 0.0)
+    outputs, preemptions = generate(tmp_path, **HOW[how])
+    agree(model, outputs, dense_reference.dms)
+    assert (preemptions > 0) == (how == "preempted")
+
+
+@slow
+@pytest.mark.parametrize("how", ["chunks", "preempted"])
+def test_window_equals_torch(how, tmp_path):
+    from hyperscale.engines.vllm.families import architecture
+
+    model = vllm_checkpoints.write(tmp_path, "qwen3", source="")
+    mine = {"architectures": [architecture("qwen3")]}
+    rule = {"hyperscale": {"rule": "window", "cr": 3, "recent": 3}}
+    outputs, preemptions = generate(tmp_path, hf_overrides=mine, additional_config=rule, **HOW[how])
+    assert (preemptions > 0) == (how == "preempted")
+    model.generation_config.eos_token_id = model.config.eos_token_id = None
+    engine = TorchEngine(model, tiny.Characters(model.config.vocab_size + 1), methods.create("window", cr=3, recent=3))
+    requests = [Request(str(i), 0, tuple(output.prompt_token_ids), NEW) for i, output in enumerate(outputs)]
+    for chain in engine.generate(requests, GREEDY):
+        output = outputs[int(chain.problem)]
+        assert tuple(output.outputs[0].token_ids) == chain.token_ids
+        costs = output.kv_transfer_params
+        assert (costs["kv_reads"], costs["peak_kv"]) == (chain.trace.kv_reads[-1], chain.trace.peak_kv[-1])
+
+
+@slow
+def test_nothing_evicted_and_hashed_verdicts(tmp_path):
+    """Without eviction costs are a dense cache's; with verdicts by hash a given part of old entries stays."""
+    from hyperscale.engines.vllm.families import architecture
+
+    vllm_checkpoints.write(tmp_path, "qwen3", source="")
+    mine = {"architectures": [architecture("qwen3")]}
+    dense_outputs, _ = generate(tmp_path, new=4, hf_overrides=mine, additional_config={"hyperscale": {"rule": "none"}})
+    rule = {"hyperscale": {"rule": "hashed", "cr": 4, "window": 8}}
+    outputs, _ = generate(tmp_path, new=4, hf_overrides=mine, additional_config=rule)
+    for output in dense_outputs:
+        prompt = len(output.prompt_token_ids)
+        assert output.kv_transfer_params["kv_reads"] == sum(range(prompt + 1, prompt + 4))
+        assert output.kv_transfer_params["peak_kv"] == prompt + 3
+    longest = outputs[-1]
+    assert 3 * (8 + 12) < longest.kv_transfer_params["kv_reads"] < 3 * (8 + 40)
+
+
+@slow
+@pytest.mark.skipif(CUDA or NEWER, reason="as on a GPU already")
+def test_with_the_runner_and_the_scheduler_of_gpus():
+    environment = {**os.environ, "VLLM_USE_V2_MODEL_RUNNER": "1"}
+    tests = [__file__, "-m", "slow or not slow", "-k", "preempted", "-p", "no:cacheprovider"]
+    done = subprocess.run([sys.executable, "-m", "pytest", *tests], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+REFUSED = {
+    "head size": ({}, {"head_dim": 96}, "powers of two from 16 to 256 on CUDA, not 96"),
+    "block size": ({"block_size": 48}, {}, "powers of two from 16 to 256 on CUDA, not 48"),
+    "random": ({"additional_config": {"hyperscale": {"rule": "random", "cr": 4}}}, {}, "rule random"),
+    "kernel": ({"additional_config": {"hyperscale": {"decode": "flash"}}}, {}, "decode must be one of"),
+    "hashed": ({"additional_config": {"hyperscale": {"rule": "hashed"}}}, {}, "needs a cr"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_the_kernels_cannot_do_is_refused_at_start(case, tmp_path):
+    more, shape, reason = REFUSED[case]
+    vllm_checkpoints.write(tmp_path, "qwen3", **shape)
+    with pytest.raises(Exception, match=reason):
+        start(tmp_path, **more)
+
+
+def test_a_report_waits_where_it_is_read():
+    from hyperscale.engines.vllm.plugin.messages import Report
+    from hyperscale.engines.vllm.protocol import Ran
+
+    asked = []
+    ran = {"a": Ran(1, 7, 3, (5,))}
+    report = Report(lambda: asked.append(1) or ran)
+    assert not asked
+    assert pickle.loads(pickle.dumps(report)).ran == report.ran == ran
+    assert len(asked) == 1
+    assert report.aggregate(Report({"a": Ran(1, 7, 4, (2,))})).ran == {"a": Ran(1, 7, 4, (7,))}
+
+
+def test_attention_splits_graphs(tmp_path):
+    from vllm.config import CompilationConfig
+
+    from hyperscale.engines.vllm.backends.cuda import CudaRaggedBuilder
+    from hyperscale.engines.vllm.options import Options
+    from hyperscale.engines.vllm.plugin.startup import OPERATOR
+
+    vllm_checkpoints.write(tmp_path, "qwen3")
+    stop(start(tmp_path, **GPU))
+    chosen = CompilationConfig(mode=3)
+    chosen.set_splitting_ops_for_v1("naive")
+    assert OPERATOR in chosen.splitting_ops
+    assert chosen.splitting_ops_contain_attention()
+    for full in (False, True):
+        spec = type("Spec", (), {"options": Options(full_graphs=full)})
+        assert CudaRaggedBuilder.get_cudagraph_support(None, spec).name == (
+            "UNIFORM_SINGLE_TOKEN_DECODE" if full else "NEVER"
+        )

@@ -1,0 +1,158 @@
+"""On a GPU only: the vLLM engine on the built-in model against the torch engine, graphs against eager steps."""
+
+import dense_reference
+import pytest
+import torch
+from vllm_engines import GREEDY, entry_bytes, loaded, needs_vllm, path, requests, same, torch_chains, vllm_chains
+
+from hyperscale import methods
+
+pytestmark = [
+    needs_vllm,
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+EAGER = {"device": "cuda", "own_process": False, "enforce_eager": True, "gpu_memory_utilization": 0.3}
+EAGER |= {"kv_cache_memory_bytes": 1 << 28}
+HOW = {
+    "whole": EAGER,
+    "chunks": {**EAGER, "max_num_batched_tokens": 24},
+    "preempted": {**EAGER, "max_model_len": 512, "scheduler_reserve_full_isl": False},
+}
+
+
+def preempting(engine):
+    from hyperscale.engines.vllm.harness import occupancy
+
+    seen = occupancy.watch(engine._engine)
+
+    def check():
+        assert seen.preemptions > 0
+        assert seen.blocks[-1] == 0
+
+    return check
+
+
+@pytest.mark.parametrize("cr", [4, 8])
+@pytest.mark.parametrize("how", HOW)
+def test_float32_equals_torch(cr, how):
+    name, more = f"dms{cr}", dict(HOW[how])
+    if how == "preempted":
+        more |= {"kv_cache_memory_bytes": 18 * 32 * entry_bytes(name), "seen": preempting}
+    same(torch_chains(name, "dms", cr), vllm_chains(name, "dms", cr, **more), name=name, method="dms")
+
+
+def test_window_equals_torch():
+    params = (("recent", 3),)
+    wanted = torch_chains("base", "window", 3, params)
+    same(wanted, vllm_chains("base", "window", 3, params, **HOW["chunks"]), name="base", method="vanilla")
+
+
+@pytest.mark.parametrize("decode", ["fa3", "triton"])
+@pytest.mark.parametrize("cr", [4, 8])
+def test_bfloat16_is_near_masked_attention(cr, decode):
+    """The chain that vLLM wrote, under full attention with a mask in float32: nearly its probabilities and its reads.
+
+    Verdicts that are near ties turn in bfloat16, so reads need not be equal.
+    """
+    name = f"dms{cr}"
+    model, _ = loaded(name)
+    rows = model.config.num_hidden_layers * model.config.num_key_value_heads
+    chains = vllm_chains(name, "dms", cr, dtype="bfloat16", options={"decode": decode}, **HOW["chunks"])
+    prompts = {request.problem: request.prompt_ids for request in requests()}
+    for problem, chain in chains.items():
+        prompt = prompts[problem]
+        ids = [*prompt, *chain.token_ids]
+        logits, _, expiries = dense_reference.forward(model, ids, dense_reference.dms(model))
+        scored = logits.log_softmax(-1)[range(len(prompt) - 1, len(ids) - 1), chain.token_ids]
+        assert float(scored.sum()) / len(scored) == pytest.approx(chain.logprob / len(scored), abs=0.05)
+        reads, _ = dense_reference.reads_and_peak(expiries, len(prompt), len(chain.token_ids))
+        assert chain.trace.kv_reads[-1] == pytest.approx(reads / rows, rel=0.05)
+
+
+@pytest.mark.parametrize(("dtype", "decode"), [("float32", "triton"), ("bfloat16", "triton"), ("bfloat16", "fa3")])
+@pytest.mark.parametrize("full", [False, True])
+def test_graphs_give_what_eager_steps_give(dtype, decode, full):
+    """The same chains and costs; in bfloat16 fused operations round otherwise, so there all but a few."""
+    chains = {}
+    for eager in (True, False):
+        more = {**EAGER, "enforce_eager": eager, "options": {"decode": decode, "full_graphs": full}}
+        found = vllm_chains("dms8", "dms", 8, dtype=dtype, seen=None if eager else graphs(full), **more)
+        chains[eager] = {problem: (chain.token_ids, chain.trace.kv_reads) for problem, chain in found.items()}
+    alike = sum(chains[True][problem] == chain for problem, chain in chains[False].items())
+    assert alike >= (len(chains[True]) - 1 if dtype == "float32" else len(chains[True]) / 3)
+
+
+def graphs(full):
+    """Make sure that graphs of the wanted kind are in use."""
+
+    def look(engine):
+        chosen = engine._engine.vllm_config.compilation_config
+        assert "vllm::hyperscale_attention" in chosen.splitting_ops
+        mode = chosen.cudagraph_mode
+        assert mode.has_piecewise_cudagraphs()
+        assert mode.has_full_cudagraphs() == full
+
+    return look
+
+
+def test_the_default_engine():
+    """In a process of its own, asynchronous scheduling, graphs, memory found by vLLM: as `hyperscale run` starts it."""
+    same(
+        torch_chains("dms8", "dms", 8),
+        vllm_chains("dms8", "dms", 8, device="cuda", gpu_memory_utilization=0.5),
+        name="dms8",
+        method="dms",
+    )
+
+
+def test_nothing_waits_for_the_device():
+    """Steps of prefill and decode, and reading their reports late, never make the host wait inside attention."""
+    from hyperscale.engines.vllm.harness.engine import VllmEngine
+    from hyperscale.engines.vllm.worker.slots import Slots
+
+    engine = VllmEngine(path("dms8"), methods.create("dms", cr=8), batch_size=8, **EAGER)
+    try:
+        list(engine.generate(requests(), GREEDY))  # compile everything first
+        worker, impl = Slots.current, type(_layer(engine).impl)
+        attend, begin, report = impl.attend, type(worker).begin, type(worker).report
+
+        def strict(function):
+            def called(*args, **kwargs):
+                torch.cuda.set_sync_debug_mode("error")
+                try:
+                    return function(*args, **kwargs)
+                finally:
+                    torch.cuda.set_sync_debug_mode("default")
+
+            return called
+
+        impl.attend, type(worker).begin, type(worker).report = strict(attend), strict(begin), strict(report)
+        try:
+            chains = list(engine.generate(requests(), GREEDY))
+        finally:
+            impl.attend, type(worker).begin, type(worker).report = attend, begin, report
+    finally:
+        engine.close()
+    assert len(chains) == len(requests())
+
+
+def _layer(engine):
+    layers = engine._engine.vllm_config.compilation_config.static_forward_context
+    return next(iter(layers.values()))
+
+
+def test_the_memory_is_shared_out():
+    """Cache, tables and weights stay within the part of the GPU that vLLM was given."""
+    from hyperscale.engines.vllm.harness.engine import VllmEngine
+    from hyperscale.engines.vllm.worker.slots import Slots
+
+    more = {**EAGER, "kv_cache_memory_bytes": None}
+    free, total = torch.cuda.mem_get_info()
+    engine = VllmEngine(path("dms8"), methods.create("dms", cr=8), **more)
+    try:
+        taken = free - torch.cuda.mem_get_info()[0]
+        assert Slots.current.lists.nbytes > 1 << 20
+        assert taken <= 0.3 * total + (1 << 29)
+    finally:
+        engine.close()

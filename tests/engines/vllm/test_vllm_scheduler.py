@@ -1,0 +1,187 @@
+"""vLLM's own schedulers with our cache manager and connector, and a worker that has lists but no model."""
+
+import random
+from collections import deque
+
+import pytest
+import torch
+import vllm_checkpoints
+from ragged_tables import TensorPages, anything, check_pages
+from vllm_engines import needs_vllm
+
+from hyperscale.engines.vllm.options import Options
+from hyperscale.engines.vllm.protocol import NEVER
+from hyperscale.engines.vllm.worker.reference_attention import Ragged
+from hyperscale.engines.vllm.worker.rule import Rows, Span
+from hyperscale.engines.vllm.worker.slots import Step, Worker
+from hyperscale.engines.vllm.worker.tables import Lists
+
+pytestmark = needs_vllm
+LAYERS, HEADS, N, LENGTH = 2, 2, 32, 512
+
+
+def make_config(folder, batched, admission):
+    from vllm import EngineArgs
+
+    from hyperscale.engines.vllm.plugin import register
+
+    register.register()
+    return EngineArgs(
+        str(folder),
+        dtype="float32",
+        enforce_eager=True,
+        max_model_len=LENGTH,
+        max_num_seqs=16,
+        max_num_batched_tokens=batched,
+        scheduler_reserve_full_isl=admission,
+        disable_log_stats=True,
+    ).create_engine_config()
+
+
+def make_scheduler(config, blocks, options, asynchronous):
+    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+    from vllm.v1.core.sched.scheduler import Scheduler
+    from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheGroupSpec
+    from vllm.v1.structured_output import StructuredOutputManager
+
+    from hyperscale.engines.vllm.scheduler.cache_spec import RaggedSpec
+
+    config.scheduler_config.async_scheduling = asynchronous
+    spec = RaggedSpec(
+        block_size=N,
+        num_kv_heads=LAYERS * HEADS,
+        head_size=32,
+        dtype=torch.float32,
+        options=options,
+        chunk=config.scheduler_config.max_num_batched_tokens,
+        rows=LAYERS * HEADS,
+    )
+    cache = KVCacheConfig(blocks, [], [KVCacheGroupSpec(["layer"], spec)])
+    config.cache_config.num_gpu_blocks = blocks
+    made = AsyncScheduler if asynchronous else Scheduler
+    return made(
+        vllm_config=config,
+        kv_cache_config=cache,
+        structured_output_manager=StructuredOutputManager(config),
+        block_size=N,
+        hash_block_size=N,
+        log_stats=False,
+    )
+
+
+class Runner:
+    """What a model runner does with a step, with random numbers for a model."""
+
+    def __init__(self, blocks, seed):
+        self.random = random.Random(seed)
+        self.lists = Lists(layers=LAYERS, heads=HEADS, page_tokens=N, blocks=blocks, slots=16, max_tokens=LENGTH)
+        rule = anything(self.lists, Options(), self.expiry)
+        self.worker = Worker(Ragged(self.lists, rule, TensorPages(blocks * LAYERS * HEADS, N, 4)))
+        self.first, self.known = {}, {}
+
+    def expiry(self, key, layer, head, position):
+        keep = random.Random(f"{key} {layer} {head} {position}").random() < 0.15 * (layer + head + 1) / 3
+        return NEVER if keep else position + 9
+
+    def run(self, step):
+        """Execute a scheduler's output; returns what vLLM's runner would."""
+        from vllm.v1.outputs import KVConnectorOutput, ModelRunnerOutput
+
+        from hyperscale.engines.vllm.plugin.messages import Report
+
+        news = step.kv_connector_metadata
+        done = {}
+        for new in step.scheduled_new_reqs:
+            self.first[new.req_id] = new.block_ids[0][0]
+            self.known.setdefault(new.req_id, len(new.prompt_token_ids))
+            done[new.req_id] = new.num_computed_tokens
+        cached = step.scheduled_cached_reqs
+        for index, name in enumerate(cached.req_ids):
+            if name in cached.resumed_req_ids:
+                self.first[name] = cached.new_block_ids[index][0][0]
+            done[name] = cached.num_computed_tokens[index]
+        self.worker.begin(news.grants, news.gone, news.scheduled)
+        sizes = step.num_scheduled_tokens
+        names = list(sizes)
+        sampled = []
+        if names:
+            self.attend(names, sizes, done)
+        for name in names:
+            whole = done[name] + sizes[name] >= self.known[name]
+            self.known[name] += whole
+            sampled.append([7] if whole else [])
+        report = self.worker.report()
+        check_pages(self.lists, [place.slot for place in self.worker._places.values()])
+        meta = KVConnectorOutput(kv_connector_worker_meta=Report(report))
+        order = {name: index for index, name in enumerate(names)}
+        return ModelRunnerOutput(names, order, sampled, kv_connector_output=meta)
+
+    def attend(self, names, sizes, done):
+        firsts = torch.tensor([self.first[name] for name in names], dtype=torch.int32)
+        starts = [sum(sizes[name] for name in names[:i]) for i in range(len(names) + 1)]
+        step = self.worker.resolve(Step(firsts, starts, [done[name] + sizes[name] for name in names]))
+        for layer in range(LAYERS):
+            for index, name in enumerate(names):
+                q, kv = torch.zeros(sizes[name], HEADS, 1, 4), torch.zeros(sizes[name], HEADS, 4)
+                slot, end = step.slots[index], step.covered[index]
+                if sizes[name] == 1:
+                    slots = torch.tensor([slot])
+                    lens = self.lists.lens[slots, layer].long()
+                    rows = Rows(layer, slots, torch.tensor([end - 1]), lens, None)
+                    self.worker.ragged.decode(rows, q, kv, kv, 1.0)
+                else:
+                    span = Span(layer, slot, end - sizes[name], end, None)
+                    _, seen = self.worker.ragged.chunk(span, q, kv, kv, 1.0)
+                    step.seen[starts[index] : starts[index + 1]] += seen
+
+
+def requests(count, seed):
+    from vllm import SamplingParams
+    from vllm.v1.request import Request
+
+    dice = random.Random(seed)
+    for index in range(count):
+        prompt, new = dice.randrange(1, 200), dice.randrange(1, 120)
+        params = SamplingParams(max_tokens=new, temperature=0, ignore_eos=True)
+        params.extra_args = {"kv_transfer_params": {"key": index}}
+        yield Request(f"r{index}", [5] * prompt, params, None)
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize(("blocks", "batched", "admission"), [(60, 64, True), (24, 64, False), (40, 512, True)])
+def test_all_tokens_come_and_all_blocks_go_back(asynchronous, blocks, batched, admission, tmp_path):
+    vllm_checkpoints.write(tmp_path, "qwen3")
+    config = make_config(tmp_path, batched, admission)
+    scheduler = make_scheduler(config, blocks, Options(rule="dms", cr=4.0, window=8), asynchronous)
+    runner, wanted, found, costs = Runner(blocks, 1), {}, {}, {}
+    for request in requests(30, seed=blocks):
+        scheduler.add_request(request)
+        wanted[request.request_id] = request.max_tokens
+    flying, most, preempted = deque(), 0, 0
+    while scheduler.has_unfinished_requests():
+        step = scheduler.schedule()
+        flying.append((step, runner.run(step)))
+        most = max(most, len(scheduler.running))
+        preempted += len(step.preempted_req_ids or ())
+        if len(flying) > asynchronous:  # one step behind, as the asynchronous scheduler runs
+            for group in scheduler.update_from_output(*flying.popleft()).values():
+                for output in group.outputs:
+                    found[output.request_id] = found.get(output.request_id, 0) + len(output.new_token_ids)
+                    costs[output.request_id] = output.kv_transfer_params
+    while flying:
+        scheduler.update_from_output(*flying.popleft())
+    assert found == wanted
+    assert scheduler.kv_cache_manager.block_pool.get_num_free_blocks() == blocks - 1
+    assert {name: cost["tokens"] for name, cost in costs.items()} == wanted
+    assert most > 1
+    assert preempted > 0 or admission
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_a_bound_that_is_too_low_is_noticed(asynchronous, tmp_path, monkeypatch):
+    from hyperscale.engines.vllm.scheduler.superblocks import Book
+
+    needed = Book.needed
+    monkeypatch.setattr(Book, "needed", lambda self, holding, tokens: max(needed(self, holding, tokens) - 1, 1))
+    with pytest.raises(AssertionError, match=r"over-commit|in use were taken away"):
+        test_all_tokens_come_and_all_blocks_go_back(asynchronous, 60, 64, True, tmp_path)

@@ -1,0 +1,34 @@
+"""H2O as its definition reads; see `stepwise`."""
+
+from stepwise_reference import Rule
+
+
+class H2O(Rule):
+    def safe(self, n):
+        """How many of the newest entries stay while the n-th token is processed."""
+        free = self.budget(n) - (self.prompt if self.method.pin_prompt else 0)
+        return max(free - int(free * self.method.heavy), 1)
+
+    def lightest(self, layer, head, positions):
+        return positions[self.smallest([self.got[layer][head][p] for p in positions])]
+
+    def keep(self, layer, queries, weights):
+        self.got = getattr(self, "got", {})
+        self.got[layer] = [{p: float(mine[:, :, p].sum()) for p in range(self.prompt)} for mine in weights]
+        rows = super().keep(layer, queries, weights)
+        for head, row in enumerate(rows):
+            while len(row) > self.first_room():
+                row.remove(self.lightest(layer, head, row[: len(row) - (self.safe(self.prompt + 1) - 1)]))
+        return rows
+
+    def slot(self, layer, head, row, position, queries):
+        if len(row) < self.budget(position + 1):
+            return len(row)
+        pinned = self.prompt if self.method.pin_prompt else 0
+        old = [p for p in row if p >= pinned and p <= position - self.safe(position + 1)]
+        return row.index(self.lightest(layer, head, old))
+
+    def observe(self, layer, weights, position):
+        for head, (row, mine) in enumerate(zip(self.rows[layer], weights, strict=True)):
+            for slot, p in enumerate(row):
+                self.got[layer][head][p] = self.got[layer][head].get(p, 0.0) + float(mine[:, slot].sum())

@@ -1,0 +1,7 @@
+"""Where the checkout lies, for tests that read its files."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+#: Data that lies beside the checkout on some machines; tests that need it skip elsewhere.
+SHARED = ROOT.parent / "shared" / "data"

@@ -1,0 +1,104 @@
+"""Requests, engines and comparisons for the tests that need vLLM."""
+
+import os
+from functools import cache
+from importlib.resources import files
+
+import pytest
+import torch
+from dense_reference import dms, forward, keep_all
+
+from hyperscale import methods
+from hyperscale.engines.base import Request, Sampling
+from hyperscale.engines.loading import load_model
+from hyperscale.engines.torch.engine import TorchEngine
+from hyperscale.engines.vllm import versions
+from hyperscale.run import prepare
+from hyperscale.run.config import load
+
+needs_vllm = pytest.mark.skipif(
+    versions.installed() not in versions.KNOWN,
+    reason=f"needs vLLM {' or '.join(versions.KNOWN)} (docs/vllm.md), found {versions.installed()}",
+)
+GREEDY = Sampling(temperature=0)
+WEIGHTS = files("hyperscale") / "mini" / "weights"
+LENGTH = 160
+
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "CRITICAL")
+
+
+def path(name):
+    return str(WEIGHTS / name)
+
+
+@cache
+def requests(count=2, length=LENGTH):
+    """Problems of all built-in benchmarks, of very different prompt lengths."""
+    run = prepare.prepare(load.make({"methods": ["vanilla"], "limit": count}), lambda stage: None)
+    items = [item for problems in run.problems.values() for item in problems]
+    return [Request(item.id, 0, item.prompt_ids, length, (1, 50, 100)) for item in items]
+
+
+@cache
+def loaded(name):
+    return load_model(path(name))
+
+
+@cache
+def torch_chains(name, method, cr, params=(), sampling=GREEDY, count=2, length=LENGTH):
+    """What the torch engine makes of the requests, by problem."""
+    model, tokenizer = loaded(name)
+    made = methods.create(method, cr=cr, **dict(params))
+    engine = TorchEngine(model, tokenizer, made, batch_size=8)
+    return {chain.problem: chain for chain in engine.generate(requests(count, length), sampling)}
+
+
+def vllm_chains(name, method, cr, params=(), sampling=GREEDY, count=2, length=LENGTH, seen=None, **more):
+    """What the vLLM engine makes of them; ``seen`` is called with the engine before and after."""
+    from hyperscale.engines.vllm.harness.engine import VllmEngine
+
+    made = methods.create(method, cr=cr, **dict(params))
+    engine = VllmEngine(path(name), made, batch_size=more.pop("batch_size", 8), **more)
+    try:
+        after = seen(engine) if seen else None
+        chains = {chain.problem: chain for chain in engine.generate(requests(count, length), sampling)}
+        if after:
+            after()
+    finally:
+        engine.close()
+    return chains
+
+
+def steady(name, method, chain, prompt):
+    """Whether no decision in a greedy chain is so close that another order of the same sums could turn it."""
+    model, _ = loaded(name)
+    margins = []
+    rule = dms(model, margins) if method == "dms" else keep_all(model.config.num_key_value_heads)
+    logits, _, _ = forward(model, [*prompt, *chain.token_ids], rule)
+    best = logits[len(prompt) - 1 : -1].topk(2).values
+    return min([*margins, float((best[:, 0] - best[:, 1]).min())]) > 1e-3
+
+
+def same(wanted, found, *, name=None, method=None):
+    """Hold vLLM's chains against the torch engine's: tokens, text, ends and costs exactly, log-probabilities nearly."""
+    assert set(found) == set(wanted)
+    prompts = {request.problem: request.prompt_ids for request in requests()}
+    compared = 0
+    for problem, one in wanted.items():
+        other = found[problem]
+        alike = one.token_ids == other.token_ids and one.trace.kv_reads == other.trace.kv_reads
+        if not alike and name and not steady(name, method, one, prompts[problem]):
+            continue
+        compared += 1
+        assert (one.token_ids, one.text, one.finish) == (other.token_ids, other.text, other.finish)
+        assert one.logprob == pytest.approx(other.logprob, abs=1e-2)
+        for field in ("lengths", "kv_reads", "peak_kv", "chars", "inserted"):
+            assert getattr(one.trace, field) == getattr(other.trace, field), field
+        assert other.trace.logprobs == pytest.approx(one.trace.logprobs, abs=1e-2)
+    assert compared >= len(wanted) / 2, "too few chains without near ties"
+
+
+def entry_bytes(name):
+    """Bytes of one (key, value) pair of all layers and heads in float32."""
+    c = loaded(name)[0].config
+    return c.num_hidden_layers * c.num_key_value_heads * 2 * c.head_dim * torch.float32.itemsize

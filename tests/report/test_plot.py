@@ -1,0 +1,243 @@
+import json
+import struct
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_samples import chains, sample
+
+from hyperscale.analysis import published as reference
+from hyperscale.analysis.curves import analyse
+from hyperscale.errors import ResultsError
+from hyperscale.report.plots import figure, styles, write
+from hyperscale.report.plots.label_placement import Label, place, short
+from hyperscale.results.points import COLUMNS, COSTS, points
+
+
+@pytest.fixture(scope="module")
+def lines():
+    found = []
+    for task in ("mini_aime", "mini_lcb"):
+        found += chains("vanilla", 1, problems=24, width=4, task=task)
+        for cr in (4, 8):
+            found += chains("dms", cr, problems=24, width=4, task=task, skill=0.05)
+    return found
+
+
+@pytest.fixture(scope="module")
+def made(lines):
+    return analyse(lines, n_boot=200)
+
+
+@pytest.fixture(scope="module")
+def drawn(made, tmp_path_factory):
+    return write.draw_analysis(made, tmp_path_factory.mktemp("pictures") / "new")
+
+
+def picture(made, axis="kv_reads", published=None):
+    import matplotlib as mpl
+
+    with mpl.rc_context(figure.RC):
+        return figure.figure(made.curves[axis], axis, published)
+
+
+def test_each_axis_gives_pictures_and_the_numbers_behind_them(drawn):
+    ends = (".png", ".svg", ".csv", "-frontier.csv")
+    names = [
+        f"accuracy-{axis}{end}" for axis in ("kv_reads", "peak_kv", "peak_bytes", "tokens", "seconds") for end in ends
+    ]
+    assert [path.name for path in drawn] == [*names, "margins.csv"]
+    assert set(styles.AXES) == set(COSTS)
+    for path in drawn:
+        if path.suffix == ".png":
+            width, height = struct.unpack(">II", path.read_bytes()[16:24])
+            assert width == 7 * 200
+            assert height > 400
+        if path.suffix == ".svg":
+            assert path.read_text().rstrip().endswith("</svg>")
+
+
+def test_the_csv_holds_every_point_and_marks_the_frontier(drawn, lines):
+    table = pd.read_csv(drawn[2])
+    assert list(table.columns) == [*COLUMNS, "on_frontier"]
+    expected = points(lines)
+    assert sorted(table.accuracy) == pytest.approx(sorted(expected.accuracy))
+    for _, group in table.groupby(["task", "method"]):
+        best = group[group.on_frontier].sort_values("kv_reads")
+        assert best.accuracy.is_monotonic_increasing
+        assert best.accuracy.max() == group.accuracy.max()
+
+
+def test_the_frontier_csv_holds_the_band(drawn, lines):
+    table = pd.read_csv(drawn[3])
+    assert list(table.columns) == ["task", "model", "method", "cost", "accuracy", "accuracy_low", "accuracy_high"]
+    assert set(table.method) == {"vanilla", "dms"}
+    inner = table.dropna()
+    assert len(inner) > 0.8 * len(table)
+    assert (inner.accuracy_low <= inner.accuracy_high).all()
+    dms = table[(table.task == "mini_aime") & (table.method == "dms")]
+    measured = points(lines).query("task == 'mini_aime' and method == 'dms'")
+    assert dms.cost.iloc[[0, -1]].tolist() == pytest.approx([measured.kv_reads.min(), measured.kv_reads.max()])
+    assert dms.accuracy.max() == pytest.approx(measured.accuracy.max())
+
+
+@pytest.mark.parametrize("axis", ["kv_reads", "seconds"])
+def test_labels_stand_clear_of_each_other_and_inside_their_panel(made, axis):
+    drawn = picture(made, axis)
+    renderer = drawn.canvas.get_renderer()
+    total = 0
+    for panel in drawn.axes:
+        boxes = [text.get_window_extent(renderer) for text in panel.texts]
+        total += len(boxes)
+        frame = panel.get_window_extent(renderer)
+        for i, box in enumerate(boxes):
+            assert not any(box.overlaps(other) for other in boxes[:i])
+            assert frame.x0 <= box.x0
+            assert box.x1 <= frame.x1
+        names = {text.get_text() for text in panel.texts}
+        assert names <= {f"{w}-{n}-{cr}" for w in (1, 2, 4) for n in ("256", "512", "1K", "2K") for cr in (1, 4, 8)}
+    assert total >= 6
+
+
+@pytest.mark.parametrize("axis", COSTS)
+def test_ticks_are_few_powers_of_two(made, axis):
+    for panel in picture(made, axis).axes:
+        assert panel.get_xscale() == "log"
+        ticks = panel.get_xticks()
+        assert 3 <= len(ticks) <= 7
+        assert np.log2(ticks) == pytest.approx(np.round(np.log2(ticks)))
+
+
+def test_pictures_are_reproducible(lines, drawn, tmp_path):
+    again = write.draw_analysis(analyse(lines, ["kv_reads"], n_boot=200), tmp_path)[:4]
+    assert [p.read_bytes() for p in again] == [p.read_bytes() for p in drawn[:4]]
+
+
+def test_curves_of_several_models_are_told_apart():
+    lines = [sample(f"p{p}", model=model) for p in range(3) for model in ("small", "large")]
+    assert set(figure._names(analyse(lines).curves["kv_reads"]).values()) == {"vanilla (small)", "vanilla (large)"}
+
+
+@pytest.mark.parametrize("tasks", [["mini_aime"], ["mini_gpqa", "mini_aime", "mini_lcb"]])
+def test_a_long_legend_stays_in_the_picture(tasks):
+    models = [f"some-model-of-{n}b" for n in (7, 14, 32, 70)]
+    lines = [
+        sample(f"p{p}", task=task, model=model, method=method)
+        for p in range(2)
+        for task in tasks
+        for model in models
+        for method in ("vanilla", "dms", "streaming")
+    ]
+    drawn = picture(analyse(lines, ["kv_reads"]))
+    box = drawn.legends[0].get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= drawn.bbox.width
+    assert [axes.get_title().split(" ")[0] for axes in drawn.axes if axes.get_visible()] == sorted(tasks)
+
+
+def test_a_single_chain_can_be_drawn_and_chains_without_reads_are_left_out(tmp_path):
+    write.draw_samples([sample(tokens=30)], tmp_path / "one")
+    nothing = analyse([sample(tokens=1)], ["kv_reads"])
+    assert nothing.curves == {"kv_reads": []}
+    assert write.draw_analysis(nothing, tmp_path / "none") == []
+
+
+def test_few_problems_have_neither_bands_nor_bars_and_the_panel_says_so():
+    few, enough = (analyse(chains("vanilla", 1, problems=n, width=2), ["tokens"]) for n in (9, 10))
+    curve = few.curves["tokens"][0]
+    assert not curve.enough
+    assert np.isnan([curve.low, curve.high]).all()
+    assert np.isfinite(enough.curves["tokens"][0].low).any()
+    titles = [picture(each, "tokens").axes[0].get_title() for each in (few, enough)]
+    assert titles[0] == "mini_aime (9 problems, majority)\ntoo few problems for error bars"
+    assert titles[1] == "mini_aime (10 problems, majority)"
+    bars = [
+        [c for c in picture(each, "tokens").axes[0].collections if hasattr(c, "get_segments")] for each in (few, enough)
+    ]
+    heights = [max(np.ptp(s[:, 1]) for c in found for s in c.get_segments() if len(s)) for found in bars]
+    assert heights[0] == 0
+    assert heights[1] > 1
+
+
+def test_seeds_are_named_in_the_panel():
+    lines = [sample(f"p{p}", seed=seed) for p in range(12) for seed in (0, 1, 2)]
+    assert picture(analyse(lines)).axes[0].get_title() == "mini_aime (12 problems × 3 seeds, majority)"
+
+
+def test_the_y_axis_is_whole_or_as_narrow_as_the_points():
+    wide = analyse(chains("vanilla", 1, problems=20, width=4), ["tokens"])
+    assert picture(wide, "tokens").axes[0].get_ylim() == (-4, 109)
+    flat = [sample(f"p{p}", answer="1" if p % 2 else "2", tokens=100) for p in range(30)]
+    low, high = picture(analyse(flat, ["tokens"]), "tokens").axes[0].get_ylim()
+    assert 20 < high - low < 70
+    assert low < 50 < high
+
+
+def test_published_accuracies_stand_right_of_the_panels_of_their_tasks():
+    paper = reference.load("paper")
+    lines = [
+        line
+        for task in ("aime24", "mini_lcb")
+        for method, cr in (("vanilla", 1), ("dms", 8), ("window", 4))
+        for line in chains(method, cr, problems=12, width=2, task=task)
+    ]
+    panels = picture(analyse(lines, ["kv_reads"], strategies={"aime24": "majority"}), published=paper).axes
+    hollow = [[line for line in panel.lines if line.get_fillstyle() == "none"] for panel in panels]
+    assert [float(line.get_ydata()[0]) for line in hollow[0]] == [53.3, 53.3, 50.0]  # vanilla, dms at CR 4 and 8
+    assert all(line.get_xdata()[0] > 1 for line in hollow[0])
+    assert hollow[1] == []
+
+
+def test_draw_reads_run_folders(lines, tmp_path):
+    folder = tmp_path / "results" / "r"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"schema": 1, "config": {}}))
+    with pytest.raises(ResultsError, match="no finished chain"):
+        write.draw(folder.parent, tmp_path)
+    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:40]))
+    assert all(path.exists() for path in write.draw(folder.parent, tmp_path / "out"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResultsError, match="cannot write pictures"):
+        write.draw([folder], tmp_path / "file")
+    with pytest.raises(ResultsError, match="no folder"):
+        write.draw(tmp_path / "nowhere", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(256, "256"), (1024, "1K"), (2**14, "16K"), (2**20, "1M"), (1500, "1500")]
+)
+def test_short_numbers(number, text):
+    assert short(number) == text
+
+
+def test_labels_without_room_are_left_out_the_least_important_first():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    small = Figure(figsize=(1, 1))
+    FigureCanvasAgg(small)
+    axes = small.add_axes((0, 0, 1, 1))
+    labels = [Label(0.5, 0.5, f"label {i}", "k") for i in range(40)]
+    written = place(axes, labels, [np.array([[0.0, 0.5], [1.0, 0.5]])])
+    assert written[0].get_text() == "label 0"
+    assert 0 < len(written) < 40
+    assert len(axes.texts) == len(written)
+
+
+def test_labels_avoid_lesser_points_where_there_is_room():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    def where(points):
+        small = Figure(figsize=(3, 3))
+        FigureCanvasAgg(small)
+        axes = small.add_axes((0, 0, 1, 1))
+        (text,) = place(axes, [Label(0.5, 0.5, "1-2K-8", "k")], [np.array([[0.5, 0.5]])], points)
+        return axes.transData.inverted().transform(text.get_window_extent(small.canvas.get_renderer()))
+
+    (x0, y0), (x1, y1) = where(())
+    centre = ((x0 + x1) / 2, (y0 + y1) / 2)
+    (x0, y0), (x1, y1) = where(np.array([centre]))
+    assert not (x0 < centre[0] < x1 and y0 < centre[1] < y1)
+    everywhere = np.array([(x, y) for x in np.linspace(0, 1, 60) for y in np.linspace(0, 1, 60)])
+    assert where(everywhere).shape == (2, 2)  # better there than nowhere

@@ -1,0 +1,307 @@
+"""The report's contents, without a browser: what is in the file, what is not, and how large it may become."""
+
+import base64
+import dataclasses
+import json
+import re
+import zlib
+from html.parser import HTMLParser
+
+import pytest
+from synthetic_samples import chains, sample
+
+from hyperscale import report, results, tasks
+from hyperscale.analysis.margins import margin
+from hyperscale.errors import ResultsError
+from hyperscale.report.html import chains as browser
+from hyperscale.report.html import questions, text_packing
+from hyperscale.report.plots import styles
+from hyperscale.results.folder import Run
+from hyperscale.results.points import points
+from hyperscale.tasks.task import prompt_hash
+
+HOSTILE = "</script><script>hacked = 1</script><img src=x onerror='hacked = 1'>&lt;<!-- --> \u2028 \ud800 '\"`${x}"
+
+
+def unpacked(block):
+    return json.loads(zlib.decompress(base64.b64decode(block)))
+
+
+class Page(HTMLParser):
+    """A page's elements with their attributes, and the contents of its scripts by id."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.blocks, self._inside = [], {}, None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.elements.append((tag, attributes))
+        self._inside = attributes.get("id", "program") if tag == "script" else None
+
+    def handle_endtag(self, tag):
+        self._inside = None
+
+    def handle_data(self, text):
+        if self._inside:
+            self.blocks[self._inside] = self.blocks.get(self._inside, "") + text
+
+    @property
+    def data(self):
+        return json.loads(self.blocks["data"])
+
+    @property
+    def index(self):
+        return unpacked(self.blocks["index"])
+
+
+def run(folder, samples, **config):
+    return Run(folder, {"schema": 1, "config": {"model": "mini", **config}}, list(samples))
+
+
+def write_run(folder, samples, **config):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(json.dumps({"schema": 1, "config": {"model": "mini", **config}}))
+    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in samples))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lines():
+    found = chains("vanilla", 1, problems=12, width=2)
+    for task in ("mini_aime", "mini_lcb"):
+        for method, cr in (("dms", 4), ("dms", 8), ("window", 8)):
+            found += chains(method, cr, problems=12, width=4, task=task, skill=0.1)
+    return [{**line, "text": f"{i} thinks</think>says {line['answers'][-1]}"} for i, line in enumerate(found)]
+
+
+@pytest.fixture(scope="module")
+def page(lines, tmp_path_factory):
+    folder = write_run(tmp_path_factory.mktemp("r") / "demo", lines)
+    return Page(report.write(folder).read_text(encoding="utf-8"))
+
+
+def test_the_numbers_are_those_of_points_and_margins(page, lines):
+    data = page.data
+    expected = points(lines)
+    column = data["columns"].index("accuracy")
+    assert sorted(row[column] for row in data["points"]) == pytest.approx(sorted(expected["accuracy"]), rel=1e-5)
+    for axis in ("kv_reads", "seconds"):
+        for each in [m for m in data["margins"] if m["axis"] == axis]:
+            direct = margin(lines, each["a"], each["b"], each["task"], axis)
+            assert [each["linear"], each["log2"]] == pytest.approx([direct.linear, direct.log2], rel=1e-4)
+            assert each["log2_ci"] == pytest.approx(direct.log2_ci, rel=1e-4)
+    pairs = {(m["task"], m["a"], m["b"]) for m in data["margins"]}
+    aime = {("mini_aime", a, b) for a, b in (("dms", "vanilla"), ("window", "vanilla"), ("window", "dms"))}
+    assert pairs == aime | {("mini_lcb", "window", "dms")}
+
+
+def test_frontiers_rise_and_their_bands_hold_them(page):
+    data = page.data
+    assert len(data["series"]) == 5
+    accuracy, reads = (data["columns"].index(name) for name in ("accuracy", "kv_reads"))
+    for series in data["series"]:
+        frontier = series["frontiers"]["kv_reads"]
+        kept = [data["points"][i] for i in frontier["kept"]]
+        assert [row[accuracy] for row in kept] == sorted({data["points"][i][accuracy] for i in frontier["kept"]})
+        assert [row[reads] for row in kept] == sorted(row[reads] for row in kept)
+        assert set(frontier["kept"]) <= set(series["points"])
+        known = [(low, high) for low, high in zip(frontier["low"], frontier["high"], strict=True) if low is not None]
+        assert len(known) > 10
+        assert all(low <= high for low, high in known)
+
+
+def test_every_chain_is_there_with_its_text(page, lines):
+    index = page.index
+    assert (index["total"], index["hidden"], index["shortened"], index["limit"]) == (len(lines), 0, 0, None)
+    found = set()
+    for i, problem in enumerate(index["problems"]):
+        stored = unpacked(page.blocks[f"texts-{i}"])
+        assert len(stored) == len(problem["chains"])
+        found |= set(stored)
+    assert found == {line["text"] for line in lines}
+
+
+def test_a_page_loads_nothing_and_runs_only_its_own_script(page):
+    for tag, attributes in page.elements:
+        assert tag not in ("img", "link", "iframe", "object", "base", "form")
+        assert not {"src", "action", "srcset", "data"} & set(attributes)
+        assert attributes.get("href", "#").startswith("#")
+        assert not [name for name in attributes if name.startswith("on")]
+    (policy,) = (a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "unsafe" not in policy
+    addresses = set(re.findall(r"https?://[\w./]+", page.blocks["program"]))
+    assert addresses == {"http://www.w3.org/2000/svg"}  # a name, not a place
+
+
+def test_what_models_and_files_say_never_becomes_markup(tmp_path):
+    line = sample(HOSTILE, answer=HOSTILE, right=False, method=HOSTILE, model=HOSTILE, text=HOSTILE, finish=HOSTILE)
+    text = report.render([run(tmp_path / "x", [line, sample()], note=HOSTILE)], HOSTILE)
+    plain = report.render([run(tmp_path / "x", [sample("p"), sample()])], "x")
+    text.encode("utf-8")
+    shapes = [[tag for tag, a in Page(t).elements if not a.get("id", "").startswith("texts")] for t in (text, plain)]
+    assert shapes[0] == shapes[1]
+    page = Page(text)
+    assert page.data["name"] == HOSTILE
+    assert HOSTILE in [unpacked(page.blocks[f"texts-{i}"])[0] for i in range(2)]
+
+
+def test_the_same_runs_give_the_same_page(lines, tmp_path):
+    there, back = (report.render([run(tmp_path, part)], "x") for part in (lines, lines[::-1]))
+    assert there == back
+
+
+@pytest.mark.parametrize(
+    ("fields", "verdict"),
+    [
+        ({"answer": "1"}, "right"),
+        ({"answer": "2"}, "wrong"),
+        ({"answer": "1", "tokens": 300, "limit": 256}, "truncated"),
+        ({"answer": None}, "no answer"),
+    ],
+)
+def test_verdicts(fields, verdict):
+    assert browser.VERDICTS[browser.verdict(sample(**fields))] == verdict
+
+
+def test_methods_disagree_where_the_vote_of_one_is_right_and_of_another_wrong():
+    lines = [sample("p1", c, "vanilla", answer=a) for c, a in enumerate("112")]
+    lines += [sample("p1", c, "dms", 4, answer=a) for c, a in enumerate("212")]
+    lines += [sample("p10", c, m, answer="1") for c in range(2) for m in ("vanilla", "dms")]
+    lines += [sample("p2", 0, "vanilla", answer=None)]
+    index, _ = browser.collect(lines, {}, {"vanilla": 0, "dms": 0}, 1000)
+    assert [(p["id"], p["disagree"]) for p in index["problems"]] == [("p1", True), ("p2", False), ("p10", False)]
+    assert index["problems"][0]["arms"] == [[0, 2, 3, True], [2, 1, 3, False]]
+    assert [arm["name"] for arm in index["arms"]] == ["vanilla", "dms", "dms 4×"]
+
+
+def test_a_forced_answer_counts_where_the_chain_was_cut():
+    forced = {"finish": "stop", "logprob": -1.0, "inserted": 1, "seconds": 0.1, "correct": True, "answer": "1"}
+    branches = [
+        {**forced, "at": at, "tokens": at + 9, "kv_reads": 10.0 * at, "peak_kv": 77.0, "text": f"</think>{at}"}
+        for at in (256, 512)
+    ]
+    line = sample(tokens=600, limit=512, answer=None, text="thinking", branches=branches)
+    index, blocks = browser.collect([line], {}, {"vanilla": 0}, 1000)
+    (problem,) = index["problems"]
+    (chain,) = problem["chains"]
+    assert browser.VERDICTS[chain[4]] == "right"
+    assert chain[-1] == [[256, 265, 2560, 77, 256, 0, 1, 1], [512, 521, 5120, 77, 512, 0, 1, 2]]
+    assert unpacked(blocks[0]) == ["thinking", "</think>256", "</think>512"]
+    assert problem["arms"] == [[0, 1, 1, True]]
+
+
+def test_cuts_stand_only_where_they_hold():
+    (problem,) = browser.collect([sample(tokens=600, length_invariant=False)], {}, {"vanilla": 0}, 1000)[0]["problems"]
+    assert [stop[0] for stop in problem["chains"][0][-1]] == [600]
+    (problem,) = browser.collect([sample(tokens=600)], {}, {"vanilla": 0}, 1000)[0]["problems"]
+    assert [stop[0] for stop in problem["chains"][0][-1]] == [256, 512, 600]
+
+
+def test_what_chains_come_to_together_depends_on_the_runs_vote():
+    lines = [sample("p", c, answer=a, vote=v, method=v) for v in ("majority", "pass@k") for c, a in enumerate("221")]
+    index, _ = browser.collect(lines, {}, {"majority": 0, "pass@k": 0}, 1000)
+    assert [arm[3] for arm in index["problems"][0]["arms"]] == [False, True]
+
+
+def test_runs_and_models_have_names_of_their_own(tmp_path):
+    runs = [run(tmp_path / name, [sample(f"p{i}", run=name, model=name) for i in range(2)]) for name in ("a", "b")]
+    page = Page(report.render(runs, "x"))
+    assert set(page.data["styles"]) == {"vanilla (a)", "vanilla (b)"}
+    assert [arm["series"] for arm in page.index["arms"]] == ["vanilla (a)", "vanilla (b)"]
+    assert page.data["margins"] == []
+
+
+def test_texts_come_back_whole_where_there_is_room():
+    groups = [["one", "two \ud800 \u2028 😀"], [], ["x" * 10_000]]
+    packed = text_packing.pack(groups, 10_000)
+    assert [unpacked(block) for block in packed.blocks] == groups
+    assert (packed.limit, packed.shortened) == (None, 0)
+
+
+@pytest.mark.parametrize("room", [30_000, 8_000, 3_000])
+def test_texts_are_shortened_evenly_until_they_fit(room):
+    noise = base64.b64encode(b"".join(prompt_hash(str(i)).encode() for i in range(4000))).decode()
+    groups = [["short", noise[:1000]], [noise[:50_000], noise[20_000:60_000]]]
+    packed = text_packing.pack(groups, room)
+    assert 0.5 * room < sum(map(len, packed.blocks)) <= room
+    short, *rest = [text for block in packed.blocks for text in unpacked(block)]
+    assert short == "short"
+    cut = [text for text in rest if isinstance(text, list)]
+    assert len(cut) == packed.shortened
+    for head, left, end in cut:
+        assert len(head) + len(end) == packed.limit
+        assert any(t.startswith(head) and t.endswith(end) and len(t) == packed.limit + left for g in groups for t in g)
+    assert all(len(text) <= packed.limit for text in rest if isinstance(text, str))
+
+
+def test_without_room_for_texts_there_are_none(lines, tmp_path):
+    page = Page(report.render([run(tmp_path, lines)], "x", text_mib=0))
+    assert page.index["limit"] == 0
+    assert not [name for name in page.blocks if name.startswith("texts")]
+
+
+def test_too_many_chains_leave_every_problem_its_first(lines, monkeypatch):
+    monkeypatch.setattr(browser, "MOST", 100)
+    made = styles.styles(["vanilla", "dms", "window"])
+    index, blocks = browser.collect(lines, {}, made, 10**6)
+    assert sum(len(problem["chains"]) for problem in index["problems"]) == 100
+    assert index["hidden"] == len(lines) - 100
+    assert {chain[2] for problem in index["problems"] for chain in problem["chains"]} == {0, 1}
+    assert {len(unpacked(b)) for b in blocks} == {len(p["chains"]) for p in index["problems"]}
+    assert sum(arm[2] for problem in index["problems"] for arm in problem["arms"]) == len(lines)
+
+
+@pytest.fixture
+def asked():
+    doc = tasks.load("mini_aime").docs(2)[1]
+    return doc, sample(doc.id, prompt_hash=prompt_hash(doc.prompt))
+
+
+def test_questions_of_built_in_tasks_stand_beside_their_chains(asked, tmp_path):
+    doc, line = asked
+    (problem,) = Page(report.render([run(tmp_path, [line], limit=2)], "x")).index["problems"]
+    assert (problem["question"], problem["target"]) == (doc.prompt, doc.target)
+    changed = {**line, "prompt_hash": "of another version"}
+    (problem,) = Page(report.render([run(tmp_path, [changed], limit=2)], "x")).index["problems"]
+    assert problem["question"] is None
+
+
+def test_questions_of_gated_and_of_downloaded_sets_stand_nowhere(asked, tmp_path, monkeypatch):
+    doc, line = asked
+    load = tasks.load
+    assert questions.find([run(tmp_path, [{**line, "task": "gpqa_diamond"}, {**line, "task": "aime24"}])]) == {}
+    monkeypatch.setattr(tasks, "load", lambda name: dataclasses.replace(load(name), gated=True))
+    text = report.render([run(tmp_path, [line], limit=2)], "x")
+    (problem,) = Page(text).index["problems"]
+    assert (problem["question"], problem["target"]) == (None, None)
+    everything = text + "".join(json.dumps(unpacked(b)) for n, b in Page(text).blocks.items() if n == "index")
+    assert doc.prompt[:30] not in everything
+
+
+def test_errors_say_what_to_do(lines, tmp_path):
+    with pytest.raises(ResultsError, match="no folder"):
+        report.write(tmp_path / "nowhere")
+    with pytest.raises(ResultsError, match="no finished chain"):
+        report.write(write_run(tmp_path / "empty", []))
+    folder = write_run(tmp_path / "full", lines[:4])
+    with pytest.raises(ResultsError, match=r"is a folder: pass a file"):
+        report.write(folder, tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResultsError, match="cannot write"):
+        report.write(folder, tmp_path / "file" / "report.html")
+
+
+def test_the_command_writes_beside_the_run_and_leaves_it_readable(lines, tmp_path, capsys, monkeypatch):
+    from hyperscale.cli import main
+
+    folder = write_run(tmp_path / "r", lines[:4])
+    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["hyperscale", "report", str(folder)])
+    with pytest.raises(SystemExit) as stop:
+        main.main()
+    assert stop.value.code == 0
+    assert f"wrote {folder / 'report.html'}" in capsys.readouterr().out
+    assert len(results.read(folder)[0].samples) == 4

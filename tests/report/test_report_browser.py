@@ -1,0 +1,280 @@
+"""The report in a real browser without a network, as a reader meets it: with a mouse, with keys alone, on a phone.
+
+Needs the package playwright and a Chromium (``apt-get install chromium``, or ``playwright install chromium``).
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from synthetic_samples import chains, sample
+from test_report import HOSTILE, run
+
+from hyperscale import report, tasks
+from hyperscale.tasks.task import prompt_hash
+
+driver = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+PROBLEMS = 12
+MULTILINE = "<b>first</b>\n  second 😀 & third\n"
+PHONE = {"width": 360, "height": 740}
+TEXT = "text => [...text.children].filter(e => e.className != 'cut').map(e => e.textContent).join('')"
+FOCUS = "(e => [e.closest('section')?.id, e.className || e.tagName])(document.activeElement)"
+WIDE = """[...document.querySelectorAll('body *')].filter(
+    e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('.scroll, .skip, svg')).length"""
+
+
+def texts(line, i):
+    """A text with what breaks pages, and its cut positions; problem p3's chains hold the hostile one."""
+    thought = f"{i} {HOSTILE if line['problem'] == 'p3' else MULTILINE} "
+    text = f"{thought}{'so ' * 200}</think>The answer is {line['answers'][-1]}."
+    chars = [*(len(thought) + 30 * n for n in range(len(line["lengths"]) - 1)), len(text)]
+    return {**line, "text": text, "chars": chars}
+
+
+@pytest.fixture(scope="module")
+def lines():
+    found = chains("vanilla", 1, problems=PROBLEMS, width=4)
+    for cr in (4, 8):
+        found += chains("dms", cr, problems=PROBLEMS, width=4, skill=0.1)
+    found += chains("window", 8, problems=PROBLEMS, width=4, task="mini_lcb", skill=-0.3)
+    doc = tasks.load("mini_aime").docs(1)[0]
+    found += [{**line, "problem": doc.id, "prompt_hash": prompt_hash(doc.prompt)} for line in found[:2]]
+    return [texts(line, i) for i, line in enumerate(found)]
+
+
+@pytest.fixture(scope="module")
+def address(lines, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    path = folder / "report.html"
+    path.write_text(report.html([run(folder / "demo", lines, limit=1)], f"demo {HOSTILE}"), encoding="utf-8")
+    return path.as_uri()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with driver.sync_playwright() as playwright:
+        found = next(filter(None, map(shutil.which, NAMES)), playwright.chromium.executable_path)
+        if not Path(found).exists():
+            pytest.skip("needs a Chromium")
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(chromium, address):
+    """Open the page; at the end nothing may have failed, asked the network, or run what a text says."""
+    problems, opened = [], []
+
+    def call(at="", page_at=address, **options):
+        context = chromium.new_context(offline=True, **options)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda line: problems.append(line.text))
+        page.on("request", lambda request: problems.append(request.url) if request.url[:5] != "file:" else None)
+        page.on("dialog", lambda dialog: problems.append(dialog.message))
+        page.goto(page_at + at)
+        page.wait_for_selector(".problems button")
+        opened.append(page)
+        return page
+
+    yield call
+    for page in opened:
+        assert page.evaluate("typeof hacked") == "undefined"
+        assert page.locator("#failure").is_hidden()
+        assert page.locator("img, iframe").count() == 0
+        page.context.close()
+    assert problems == []
+
+
+def column(page, section, number):
+    return page.locator(f"{section} tbody tr td:nth-child({number})").all_inner_texts()
+
+
+def test_hovering_tells_the_point_and_the_frontiers(visit):
+    page = visit()
+    assert page.locator("figure").count() == 2
+    stage = page.locator(".stage").first
+    tip = page.locator(".tip").first
+    assert tip.is_hidden()
+    spot = page.locator(".stage").first.locator(".kept").first
+    spot.hover(force=True)
+    assert "on the frontier" in tip.inner_text()
+    assert "% of 1" in tip.inner_text()
+    assert {"vanilla", "dms"} <= set(tip.inner_text().split())
+    box = stage.bounding_box()
+    assert tip.bounding_box()["y"] >= box["y"] + box["height"] - 20 or tip.bounding_box()["y"] < box["y"]
+    page.mouse.move(1, 1)
+    assert tip.is_hidden()
+
+
+def test_arrow_keys_walk_along_the_points(visit):
+    page = visit()
+    page.locator(".stage").first.focus()
+    said = []
+    for key in ("ArrowRight", "ArrowRight", "ArrowLeft"):
+        page.keyboard.press(key)
+        said.append(page.locator(".tip .spot").first.inner_text())
+    assert said[0] == said[2] != said[1]
+    page.keyboard.press("Escape")
+    assert page.locator(".tip").first.is_hidden()
+
+
+def test_the_cost_axis_holds_for_frontiers_and_margins_and_methods_can_be_hidden(visit):
+    page = visit()
+    ticks, costs = page.locator(".stage").first.inner_text(), column(page, "#margins", 6)
+    page.get_by_role("radio", name="peak_bytes").check(force=True)
+    assert "peak KV per problem (bytes)" in page.locator("#frontiers .axis-title").inner_text()
+    assert "KiB" in page.locator(".stage").first.inner_text()
+    assert page.locator(".stage").first.inner_text() != ticks
+    assert column(page, "#margins", 6) != costs
+    assert column(page, "#margins", 2) == [" dms"]
+    page.get_by_role("checkbox", name="dms").uncheck()
+    assert column(page, "#margins", 2) == []
+    assert " dms" not in column(page, "#points", 2)
+
+
+def test_margins_have_intervals_and_can_be_turned_round(visit):
+    page = visit()
+    (there,) = column(page, "#margins", 4)
+    page.locator("#margins select").select_option("dms")
+    (back,) = column(page, "#margins", 4)
+    turned = str.maketrans("+−", "−+")
+    value, low, high = there.replace("[", "").replace("]", "").replace(",", "").split()
+    assert back.translate(turned) == f"{value} [{high}, {low}]"
+
+
+def test_points_sort_and_filter(visit, lines):
+    page = visit()
+    assert page.locator("#points tbody tr").count() > 30
+    page.locator("#points select").first.select_option("mini_lcb")
+    assert set(column(page, "#points", 1)) == {"mini_lcb"}
+    page.locator("#points").get_by_role("button", name="accuracy %").press("Enter")
+    values = [float(text.split()[0]) for text in column(page, "#points", 4)]
+    assert values == sorted(values, reverse=True)
+    assert page.locator("#points th[aria-sort=descending]").inner_text().startswith("accuracy %")
+    page.get_by_role("checkbox", name="on the kv_reads frontier").check()
+    assert 0 < page.locator("#points tbody tr").count() < len(values)
+    page.locator("#points input[type=search]").fill("no such point")
+    assert page.locator("#points .count").inner_text().startswith("0 of ")
+
+
+def test_a_chain_shows_its_answer_its_costs_and_its_text_to_the_letter(visit, lines):
+    page = visit()
+    page.locator(".problems button", has_text="p3 mini_aime").click()
+    mine = [line for line in lines if (line["task"], line["problem"], line["method"]) == ("mini_aime", "p3", "vanilla")]
+    chain = page.locator(".chain").first
+    assert f"{mine[0]['tokens']:,} of 2K tokens" in chain.inner_text()
+    chain.locator("summary").press("Enter")
+    page.wait_for_selector(".text .said")
+    shown = chain.locator(".text").evaluate(TEXT)
+    assert shown == mine[0]["text"]
+    assert chain.locator(".said").inner_text() == f"The answer is {mine[0]['answers'][-1]}."
+    cuts = chain.locator(".cut").all_inner_texts()
+    assert cuts == [f"{n} tokens" for n in mine[0]["lengths"][:-1]]
+    assert chain.locator(".cuts tbody tr").count() == len(mine[0]["lengths"])
+
+
+def test_chains_filter_by_verdict_method_and_disagreement(visit, lines):
+    page = visit()
+    count = page.locator("#chains > .filters .count")
+
+    def chosen(keep):
+        part = [line for line in lines if keep(line)]
+        return f"{len({(s['task'], s['problem']) for s in part})} problems, {len(part)} chains"
+
+    verdict = page.get_by_label("Verdict")
+    assert count.inner_text() == chosen(lambda _: True)
+    verdict.select_option("truncated")
+    assert count.inner_text() == chosen(lambda s: s["finish"] == "length" and s["answers"][-1] is None)
+    verdict.select_option("wrong")
+    wrong = chosen(lambda s: s["answers"][-1] is not None and not s["correct"][-1])
+    assert count.inner_text() == wrong
+    assert {text.split()[1] for text in page.locator(".detail .verdict").all_inner_texts()} == {"wrong"}
+    page.locator("#chains").get_by_label("Method", exact=True).select_option("window 8×")
+    assert count.inner_text() == chosen(
+        lambda s: s["method"] == "window" and s["answers"][-1] is not None and not s["correct"][-1]
+    )
+    page.locator("#chains").get_by_label("Method", exact=True).select_option("all methods")
+    verdict.select_option("any verdict")
+    page.get_by_label("methods disagree").check()
+    few = page.locator(".problems button")
+    assert 0 < few.count() < PROBLEMS
+    assert few.count() == page.locator(".problems mark").count()
+    page.locator("#chains input[type=search]").fill("no such problem")
+    assert page.locator(".detail").inner_text() == "No chain passes the filters."
+
+
+def test_questions_and_links_to_a_problem(visit):
+    doc = tasks.load("mini_aime").docs(1)[0]
+    page = visit(f"#mini_aime%2F{doc.id}")
+    assert page.locator(".detail h3").inner_text() == f"mini_aime / {doc.id}"
+    assert page.locator(".question pre").text_content() == doc.prompt
+    assert doc.target in page.locator(".detail").inner_text()
+    page.locator(".problems button").nth(2).click()
+    again = visit(page.evaluate("location.hash"))
+    assert again.locator(".detail h3").inner_text() == page.locator(".detail h3").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_shows_all_of_it_without_scrolling_sideways(visit, scheme):
+    page = visit(viewport=PHONE, color_scheme=scheme, has_touch=True, is_mobile=True)
+    page.locator(".problems button").nth(1).tap()
+    page.locator(".chain summary").first.tap()
+    page.wait_for_selector(".text .said")
+    page.locator(".stage").first.tap()
+    assert page.locator(".tip").first.is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate(WIDE) == 0
+    paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+def test_the_keyboard_alone_reaches_everything(visit):
+    page = visit()
+    reached = set()
+    for _ in range(400):
+        page.keyboard.press("Tab")
+        where = page.evaluate(FOCUS)
+        reached.add(tuple(where))
+        if where == ["chains", "text"]:
+            break
+        if where[1] == "SUMMARY" and where[0] == "chains":
+            page.keyboard.press("Enter")
+    above = {("frontiers", "stage"), ("frontiers", "INPUT"), ("margins", "SELECT"), ("points", "scroll")}
+    assert above | {("points", "BUTTON")} <= reached
+    assert {("chains", kind) for kind in ("SELECT", "BUTTON", "SUMMARY", "text")} <= reached
+
+
+def test_the_smallest_runs_have_a_page(visit, tmp_path):
+    for name, lines in {
+        "no reads": [sample(tokens=1)],
+        "one chain": [sample()],
+        "nothing answered": [sample(answer=None)],
+    }.items():
+        path = tmp_path / f"{name}.html"
+        path.write_text(report.html([run(tmp_path / name, lines)], name), encoding="utf-8")
+        page = visit(page_at=path.as_uri())
+        assert page.locator(".problems button").count() == 1
+        assert page.locator("#points tbody tr").count() >= 1
+        assert "only one here" in page.locator("#margins").inner_text()
+
+
+def test_what_is_left_out_is_said(visit, lines, tmp_path):
+    path = tmp_path / "small.html"
+    noise = "".join(prompt_hash(str(i)) for i in range(200))  # which compresses to half at best
+    lines = [{**line, "text": noise} for line in lines[:3]]
+    path.write_text(report.html([run(tmp_path / "small", lines)], "small", text_mib=0.002), encoding="utf-8")
+    page = visit(page_at=path.as_uri())
+    note = page.locator("#omissions").inner_text()
+    assert "only the beginning and the end are here" in note
+    page.locator(".chain summary").first.click()
+    assert "characters left out" in page.locator(".text .cut").first.inner_text()
+    path.write_text(report.html([run(tmp_path / "small", lines)], "small", text_mib=0), encoding="utf-8")
+    page = visit(page_at=path.as_uri())
+    assert "Texts are left out" in page.locator("#omissions").inner_text()
+    page.locator(".chain summary").first.click()
+    assert page.locator(".text").first.inner_text() == "left out"

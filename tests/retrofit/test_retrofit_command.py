@@ -1,0 +1,184 @@
+"""`hyperscale retrofit` on tiny random checkpoints of each architecture, and what it says about mistakes."""
+
+import json
+
+import architectures
+import commandline
+import public_data_rows
+import pytest
+import tiny
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.utils import logging
+
+from hyperscale import models, results
+from hyperscale.engines.loading import load_model
+from hyperscale.retrofit import gate_check, memory_estimate
+
+TEXT = "The search goes on from here, and each step names what it found before it turns back. "
+QUICK = ("--steps-per-unit", 4, "--hard-steps", 2, "--window", 4, "--length", 64, "--rows", 2, "--accumulate", 2)
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    """The entry point without a network, and one thread."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    return commandline.caller(monkeypatch, capsys, tmp_path)
+
+
+def write(file, entries, column="text"):
+    file.write_text("".join(json.dumps({column: entry}) + "\n" for entry in entries))
+    return file
+
+
+def texts(folder):
+    return write(folder / "texts.jsonl", [TEXT[i:] for i in range(12)])
+
+
+def model(folder, family, *, tied):
+    """A checkpoint whose output layer is, or is not, its embedding."""
+    logging.disable_progress_bar()
+    words = architectures.tokenizer()
+    made = tiny.model(family, vocab=len(words), eos=words.eos_token_id)
+    made.config.tie_word_embeddings = tied
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(made.config, dtype=torch.float32).save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("family", "tied", "weights"),
+    [("qwen2", True, "float32"), ("qwen3", False, "float32"), ("llama", True, "bfloat16"), ("llama", False, "float32")],
+)
+def test_a_retrofit_runs_with_dms_and_its_base_without(call, tmp_path, family, tied, weights):
+    base = model(tmp_path / "base-model", family, tied=tied)
+    options = ("--cr", "2,3", "--lr", "1e-3", "--gate-lr", "1e-2", "--weights", weights, "--device", "cpu", *QUICK)
+    code, out, err = call("retrofit", "--model", base, "--data", texts(tmp_path), "--out", "made", *options)
+    assert (code, err) == (0, ""), err
+    for part in ("GiB", "documents", "step     1", "wrote made/dms3", "run --model made --method dms --cr 2,3"):
+        assert part in out
+    record = json.loads((tmp_path / "made" / "training.json").read_text())
+    assert [entry["cr"] for entry in record["dms"]] == [2, 3]
+    assert [entry["steps"] for entry in record["dms"]] == [6, 10]
+    assert record["dms"][1]["tokens"] == 10 * 2 * 2 * 64
+    assert record["base"] == str(base)
+    made, _ = load_model(tmp_path / "made" / "dms3")
+    assert made.config.tie_word_embeddings is tied
+    before, _ = load_model(base, dtype=torch.bfloat16)
+    assert not torch.equal(made.lm_head.weight.bfloat16(), before.lm_head.weight)
+    assert any(layer.self_attn.dms_proj_alpha.weight.abs().sum() > 0 for layer in made.model.layers)
+
+    data = public_data_rows.write(tmp_path / "aime.jsonl", public_data_rows.AIME)
+    run = ("--method", "vanilla,dms", "--cr", "3", "--task", "aime24", "--data", data, "--out", "out")
+    code, _, err = call("run", "--model", "made", *run, "--length", "16", "--budget", "1x", "--grid", "mini")
+    assert (code, err) == (0, "")
+    (stored,) = results.read(tmp_path / "out")
+    assert {s["method"] for s in stored.samples} == {"vanilla", "dms"}
+    assert models.resolve("made", "vanilla", 1).path == str(base)
+
+
+def test_a_borrowed_neuron_is_faded_out_first_and_runs(call, tmp_path):
+    base = architectures.write(tmp_path / "model", "qwen2")
+    options = ("--cr", "2", "--gate", "borrowed", "--per", "layer", "--fade-steps", 3, "--lr", "1e-2", *QUICK)
+    code, out, err = call("retrofit", "--model", base, "--data", texts(tmp_path), "--out", "made", *options)
+    assert (code, err) == (0, "")
+    assert "9 steps of 256 tokens" in out
+    record = json.loads((tmp_path / "made" / "training.json").read_text())
+    assert record["dms"][0]["steps"] == 3 + 4 + 2
+    made, _ = load_model(tmp_path / "made" / "dms2")
+    assert (made.config.dms_separate_alpha, made.config.dms_alpha_per) == (False, "layer")
+    # The neuron was faded to nothing, and has learned since.
+    row = made.model.layers[0].self_attn.q_proj.weight[15]
+    assert 0 < row.abs().max() < 0.1
+    data = public_data_rows.write(tmp_path / "aime.jsonl", public_data_rows.AIME)
+    run = ("--method", "dms", "--cr", "2", "--task", "aime24", "--data", data, "--out", "out")
+    code, _, err = call("run", "--model", "made", *run, "--length", "16", "--budget", "1x", "--grid", "mini")
+    assert (code, err) == (0, "")
+
+
+def test_chats_of_several_files_train_too(call, tmp_path):
+    base = architectures.write(tmp_path / "model", "qwen3")
+    chat = [{"role": "user", "content": "Go."}, {"role": "assistant", "content": f"<think>\n{TEXT}</think>Done."}]
+    (tmp_path / "data").mkdir()
+    for name in "ab":
+        write(tmp_path / "data" / f"{name}.jsonl", [chat] * 3, "messages")
+    options = ("--cr", "2", *QUICK)
+    code, _, err = call("retrofit", "--model", base, "--data", "data", "--out", "made", *options)
+    assert (code, err) == (0, "")
+    record = json.loads((tmp_path / "made" / "training.json").read_text())
+    assert record["loss"] == "last reply"
+    assert record["data"] | {"path": ""} == {"path": "", "column": "messages", "entries": 6}
+
+
+def test_mistakes_are_one_line_each(call, tmp_path):
+    base = architectures.write(tmp_path / "model", "qwen2")
+    done = architectures.write(tmp_path / "done", "qwen2", gates=True)
+    data = texts(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    (tmp_path / "broken.jsonl").write_text('{"text": "a"}\n{"text": \n')
+    (tmp_path / "data.csv").write_text("text\n")
+    short = write(tmp_path / "short.jsonl", ["ab", "cd"])
+    other = write(tmp_path / "other.jsonl", [TEXT], "question")
+    one = write(tmp_path / "one.jsonl", [TEXT[:40]])
+    open_ended = write(tmp_path / "chat.jsonl", [[{"role": "user", "content": "Go."}]], "messages")
+    for changed, text in (
+        ({"--data": "nowhere.jsonl"}, "no file or folder nowhere.jsonl"),
+        ({"--data": "data.csv"}, "is none of .jsonl, .parquet, .txt"),
+        ({"--data": "broken.jsonl"}, "broken.jsonl line 2 is not JSON"),
+        ({"--data": other}, "has no column messages or text, only question: pass --column"),
+        ({"--data": data, "--column": "body"}, "has no column body, only text"),
+        ({"--data": short}, "the longest has 3 tokens, and nothing is evicted within 4"),
+        ({"--data": one}, "one document"),
+        ({"--data": open_ended}, "does not end with a reply"),
+        ({"--out": "full"}, "full exists and is not empty"),
+        ({"--cr": "1"}, "--cr 1: a compression ratio is above 1"),
+        ({"--cr": "4,2"}, "ascending order"),
+        ({"--cr": "eight"}, "not a list of numbers"),
+        ({"--length": "5000"}, "7 to 4096"),
+        ({"--rows": "0"}, "--rows 0 is below 1"),
+        ({"--lr": "-1"}, "--lr -1 is not above 0"),
+        ({"--weights": "int8"}, "not one of float32, bfloat16"),
+        ({"--gate": "shared"}, "--gate 'shared' is not one of separate, borrowed"),
+        ({"--per": "token"}, "--per 'token' is not one of head, layer"),
+        ({"--fade-steps": "-1"}, "--fade-steps -1 is below 0"),
+        ({"--model": "nothing"}, "unknown model 'nothing'"),
+        ({"--model": done}, "is a DMS checkpoint already"),
+        ({"--rows": "100000000"}, "pass fewer --rows"),
+    ):
+        options = dict(zip(QUICK[::2], QUICK[1::2], strict=True))
+        options |= {"--model": base, "--data": data, "--out": "made", "--device": "cpu", **changed}
+        code, _, err = call("retrofit", *(part for pair in options.items() for part in pair))
+        assert (code, err.count("\n")) == (2, 1), (changed, err)
+        assert text in err
+        assert not (tmp_path / "made").exists()
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["notes.txt"]
+
+
+def test_a_checkpoint_that_fails_the_check_is_set_aside(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(gate_check, "MAX_RATIO", -1.0)
+    monkeypatch.setattr(gate_check, "NEGLIGIBLE", -1.0)
+    base = architectures.write(tmp_path / "model", "qwen3")
+    code, _, err = call("retrofit", "--model", base, "--data", texts(tmp_path), "--out", "made", "--cr", "2", *QUICK)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "CR 2 (kept as refused-dms2): the retrofit decides differently at inference" in err
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {"refused-dms2", "training.json"}
+
+
+def test_a_model_too_large_for_any_gpu_is_refused_before_its_weights_are_asked_for(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory_estimate, "available", lambda _: ("NVIDIA H100", 80 * 2**30))
+    code, _, err = call("retrofit", "--model", "qwen-r1-32b", "--data", texts(tmp_path), "--out", "made")
+    assert (code, err.count("\n")) == (2, 1)
+    for part in ("610.3 GiB", "NVIDIA H100 has 80 GiB", "427 GiB", "more than one", "trains on one only"):
+        assert part in err
+
+
+def test_dms_without_a_retrofit_prints_the_command_that_makes_it(call):
+    code, _, err = call("run", "--model", "qwen-r1-32b", "--method", "dms", "--cr", "4")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "`hyperscale retrofit --model qwen-r1-32b --data FILE --cr 4 --out DIR`" in err
+    assert "`hyperscale run --model DIR --method dms --cr 4`" in err

@@ -1,0 +1,108 @@
+"""How workers come and go, and how fast they are."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+from repository import ROOT
+from sandboxes import LEVELS, SHORT, one, runner_at
+
+from hyperscale.scoring.sandbox import choose
+from hyperscale.scoring.sandbox import worker as sandbox_worker
+from hyperscale.scoring.sandbox.pool import CodeRunner
+from hyperscale.scoring.sandbox.program import Outcome, Program
+
+
+@pytest.fixture(scope="module", params=LEVELS)
+def runner(request):
+    with runner_at(request.param, workers=2) as runner:
+        yield runner
+
+
+@pytest.fixture
+def guarded():
+    runner = CodeRunner(sandbox="guard", workers=1)
+    yield runner
+    runner.close()
+
+
+def test_a_dead_worker_is_replaced(guarded):
+    assert one(guarded, "def f(x): return x", ((1,),)) == [Outcome("ok", 1)]
+    worker = guarded.take("guard")
+    guarded.put_back(worker)
+    os.kill(worker.pid, signal.SIGKILL)
+    assert one(guarded, "def f(x): return x", ((2,),)) == [Outcome("ok", 2)]
+    assert not worker.alive()
+
+
+def test_a_stopped_worker_is_given_up_on(guarded, monkeypatch):
+    monkeypatch.setattr(sandbox_worker, "_GRACE", 0.1)
+    one(guarded, "def f(x): return x", ((1,),))
+    worker = guarded.take("guard")
+    guarded.put_back(worker)
+    os.kill(worker.pid, signal.SIGSTOP)
+    assert one(guarded, "def f(x): return x", ((2,),), limits=SHORT) == [Outcome("ok", 2)]
+    assert not worker.alive()
+
+
+def test_closing_removes_folders_and_processes(runner):
+    fresh = CodeRunner(sandbox=runner.level(), workers=1)
+    one(fresh, "def f(x): return x", ((1,),))
+    worker = fresh.take(runner.level())
+    folder = worker.folder
+    assert folder.exists()
+    fresh.put_back(worker)
+    fresh.close()
+    assert not folder.exists()
+    assert not worker.alive()
+
+
+def test_programs_do_not_outlive_the_process_that_asked_for_them(runner, tmp_path):
+    """The parent is killed while a program sleeps; the worker and the program go with it."""
+    parent = f"""
+    import os
+    from hyperscale.scoring.sandbox.pool import *
+    runner = CodeRunner(sandbox={runner.level()!r}, workers=1)
+    runner.run_many([Program("def f(x): return x", ((1,),))])
+    worker = runner.take({runner.level()!r})
+    print(worker.pid, flush=True)
+    runner.put_back(worker)
+    runner.run_many([Program("import time\\ntime.sleep(50)", ((1,),), limits=Limits(wall=50))])
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(parent)], stdout=subprocess.PIPE, cwd=ROOT)
+    group = int(process.stdout.readline())
+    time.sleep(0.3)
+    assert members(group)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    deadline = time.monotonic() + 5
+    while members(group) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not members(group)
+
+
+def members(group):
+    """Processes of a process group that are not zombies."""
+    found = subprocess.run(["ps", "-e", "-o", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split() for line in found.splitlines()]
+    return [row for row in rows if row[0] == str(group) and not row[1].startswith("Z")]
+
+
+def test_the_worker_imports_nothing_else_of_ours():
+    folder = Path(choose.__file__).with_name("child")
+    for path in folder.glob("*.py"):
+        assert "from hyperscale" not in path.read_text()
+        assert "import hyperscale" not in path.read_text()
+
+
+def test_a_thousand_tests_take_seconds(runner):
+    programs = [Program("def f(x): return x + 1", tuple((i,) for i in range(10))) for _ in range(30)]
+    start = time.monotonic()
+    assert runner.run_many(programs) == [[Outcome("ok", i + 1) for i in range(10)]] * 30
+    assert time.monotonic() - start < 10  # measured: about 1 s; the slack is for busy machines

@@ -1,0 +1,222 @@
+"""Choosing a strategy for finished runs, and reward models: tiny random ones, and one whose scores are known."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+from synthetic_samples import sample
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
+)
+
+from hyperscale import results, tasks
+from hyperscale.errors import ConfigError, ModelError, ResultsError
+from hyperscale.mini.vocab import PADDED_SIZE, build_tokenizer
+from hyperscale.results import regrade, revote
+from hyperscale.results.manifest import POINTS, RUN, SAMPLES
+from hyperscale.results.store import Store
+from hyperscale.scoring.voting import reward_models
+
+MAIN = "from hyperscale.cli import main; main()"
+INFO = {"config": {"model": "mini", "limit": 3}, "tasks": {"mini_aime": "1.0"}}
+SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
+SIZES = {**SMALL, "intermediate_size": 48, "vocab_size": PADDED_SIZE, "max_position_embeddings": 512}
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory):
+    """A tiny random reward model in the built-in vocabulary."""
+    folder = tmp_path_factory.mktemp("judges") / "judge"
+    torch.manual_seed(0)
+    LlamaForSequenceClassification(LlamaConfig(**SIZES, num_labels=1, pad_token_id=0)).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def text(number):
+    return rf"so</think>The answer is \boxed{{{number}}}."
+
+
+def write(folder, branches=False):
+    """Three problems with four chains; chain c's answer is c more than the target."""
+    with Store(folder, INFO) as store:
+        for doc in tasks.load("mini_aime").docs(3):
+            for chain in range(4):
+                answer = str(int(doc.target) + chain)
+                line = sample(doc.id, chain, tokens=300, answer=answer, right=chain == 0, text=text(answer))
+                line |= {"prompt_hash": tasks.prompt_hash(doc.prompt), "chars": [2, len(line["text"])]}
+                line |= {"logprobs": [-250.0, -300.0 + chain], "inserted": [0, 0]}
+                if branches:
+                    one = {"at": 256, "tokens": 260, "finish": "stop", "logprob": -260.0 + chain, "inserted": 1}
+                    one |= {"seconds": 0.1, "kv_reads": 9.0, "peak_kv": 9.0, "text": text(answer)[2:]}
+                    line["branches"] = [one | {"answer": answer, "correct": chain == 0}]
+                store.append(line)
+        store.write_points()
+
+
+def accuracy(folder, W=4, L=2048):
+    table = pd.read_csv(folder / POINTS)
+    (row,) = table[(table.W == W) & (table.L == L)].itertuples()
+    return row.accuracy, row.vote
+
+
+def reference(folder, prompt, said):
+    """The model's output for one conversation, by transformers' own pipeline of calls."""
+    model = LlamaForSequenceClassification.from_pretrained(folder).eval()
+    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": said}]
+    rendered = build_tokenizer().apply_chat_template(messages, tokenize=False)
+    ids = build_tokenizer()(rendered, return_tensors="pt", add_special_tokens=False).input_ids
+    with torch.no_grad():
+        return float(model(ids).logits[0, 0])
+
+
+def test_a_run_is_given_other_strategies_and_its_own_again(tmp_path):
+    write(tmp_path)
+    chains = (tmp_path / SAMPLES).read_bytes()
+    revote.revote(tmp_path, "task")
+    first = (tmp_path / POINTS).read_bytes()
+    for vote, wanted in (
+        ("pass@k", (100, "pass@k")),
+        ("mean@k", (25, "mean@k")),
+        ("pass@all", (100, "pass@all")),
+        ("best-of-n", (0, "best-of-n:logprob")),
+    ):
+        table = revote.revote(tmp_path, vote)
+        assert accuracy(tmp_path) == wanted
+        assert set(table.vote) == {wanted[1]}
+        (run,) = results.read(tmp_path)
+        assert {line["vote"] for line in run.samples} == {wanted[1]}
+        assert run.info["vote"] == wanted[1]
+        with Store(tmp_path, INFO) as store:  # a resumed run goes on with it
+            assert set(store.write_points().vote) == {wanted[1]}
+    revote.revote(tmp_path, "task")
+    assert (tmp_path / POINTS).read_bytes() == first
+    assert (tmp_path / SAMPLES).read_bytes() == chains
+    assert "vote" not in json.loads((tmp_path / RUN).read_text())
+
+
+def test_a_chain_added_later_has_the_runs_vote(tmp_path):
+    write(tmp_path)
+    revote.revote(tmp_path, "mean@k")
+    with Store(tmp_path, INFO) as store:
+        store.append(sample("another"))
+        assert {line["vote"] for line in store.samples} == {"mean@k"}
+        assert set(store.write_points().vote) == {"mean@k"}
+    assert b'"vote"' not in (tmp_path / SAMPLES).read_bytes()
+
+
+def test_a_reward_model_scores_every_answer_and_chooses_by_it(tmp_path, judge):
+    write(tmp_path, branches=True)
+    steps = []
+    revote.revote(tmp_path, "best-of-n", str(judge), step=lambda *done: steps.append(done))
+    assert steps[-1] == (12, 12)
+    (run,) = results.read(tmp_path)
+    docs = {doc.id: doc for doc in tasks.load("mini_aime").docs(3)}
+    best = dict.fromkeys(docs, (-1e9, None))
+    for line in run.samples:
+        wanted = reference(judge, docs[line["problem"]].prompt, line["text"])
+        none, score = line["scores"]["judge"]
+        assert none is None  # the first cut has no answer
+        assert score == pytest.approx(wanted, abs=1e-5)
+        assert line["branches"][0]["scores"]["judge"] == score  # the same text
+        best[line["problem"]] = max(best[line["problem"]], (score, line["chain"]))
+    wanted = 100 * sum(chain == 0 for _, chain in best.values()) / 3
+    for L in (256, 2048):
+        assert accuracy(tmp_path, L=L) == (pytest.approx(wanted), "best-of-n:judge")
+    assert len({score for score, _ in best.values()}) == 3
+    revote.revote(tmp_path, "majority")
+    revote.revote(tmp_path, "best-of-n:judge")  # the scores are still there
+    assert accuracy(tmp_path)[1] == "best-of-n:judge"
+    regrade.regrade(tmp_path)  # and stay
+    assert accuracy(tmp_path)[1] == "best-of-n:judge"
+
+
+def test_two_outputs_and_long_texts(tmp_path):
+    torch.manual_seed(1)
+    model = LlamaForSequenceClassification(LlamaConfig(**SIZES, num_labels=2, pad_token_id=0)).eval()
+    model.save_pretrained(tmp_path / "two")
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path / "two")
+    said = text(7) * 100
+    with torch.no_grad():
+        logits = model(torch.tensor([tokenizer.encode(f"f(n)=\n\n{said}")[-512:]])).logits[0]
+    wanted = float(logits[1] - logits[0])
+    assert reward_models.RewardModel(str(tmp_path / "two")).score("f(n)=", said) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_regrading_grades_branches(tmp_path):
+    write(tmp_path, branches=True)
+    with Store(tmp_path, INFO) as store:
+        for line in store.samples:
+            line["branches"][0] |= {"answer": "0", "correct": True}
+        store.replace(store.samples)
+    done = regrade.regrade(tmp_path)
+    assert (done.answers, done.verdicts) == (12, 9)
+    (run,) = results.read(tmp_path)
+    for line in run.samples:
+        assert line["branches"][0]["answer"] == line["answers"][1]
+        assert line["branches"][0]["correct"] == (line["chain"] == 0)
+
+
+def test_corrupt_branches_are_refused(tmp_path):
+    write(tmp_path, branches=True)
+    lines = (tmp_path / SAMPLES).read_text().splitlines(keepends=True)
+    for name, value in (("at", 17), ("tokens", None), ("text", 3), ("answer", 3), ("correct", "yes"), ("kv_reads", -1)):
+        line = json.loads(lines[0])
+        line["branches"][0][name] = value
+        (tmp_path / SAMPLES).write_text(json.dumps(line) + "\n" + "".join(lines[1:]))
+        with pytest.raises(ResultsError, match="line 1 is corrupt"):
+            results.read(tmp_path)
+
+
+def test_what_cannot_be_used_is_refused_and_changes_nothing(tmp_path, judge):
+    write(tmp_path / "run")
+    before = [(tmp_path / "run" / name).read_bytes() for name in (RUN, SAMPLES, POINTS)]
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**SIZES)).save_pretrained(tmp_path / "writer")
+    LlamaForSequenceClassification(LlamaConfig(**SIZES, num_labels=5)).save_pretrained(tmp_path / "five")
+    for folder in ("writer", "five"):
+        build_tokenizer().save_pretrained(tmp_path / folder)
+    (tmp_path / "empty").mkdir()
+    for vote, scorer, error, said in (
+        ("luck", None, ConfigError, "unknown strategy 'luck'"),
+        ("majority", str(judge), ConfigError, "--scorer goes with --vote best-of-n"),
+        ("task", "logprob", ConfigError, "--scorer goes with --vote best-of-n"),
+        ("best-of-n:judge", None, ResultsError, "no score by judge"),
+        ("best-of-n", str(tmp_path / "absent"), ModelError, "no scorer"),
+        ("best-of-n", str(tmp_path / "empty"), ModelError, "holds no config.json"),
+        ("best-of-n", str(tmp_path / "five"), ModelError, "5 outputs"),
+        ("best-of-n", str(tmp_path / "writer"), ModelError, "no reward model, it lacks score.weight|2 outputs"),
+    ):
+        with pytest.raises(error, match=said):
+            revote.revote(tmp_path / "run", vote, scorer)
+        assert [json.loads((tmp_path / "run" / RUN).read_bytes())] == [json.loads(before[0])]
+        assert [(tmp_path / "run" / name).read_bytes() for name in (SAMPLES, POINTS)] == before[1:]
+
+
+def test_the_command(tmp_path, judge):
+    write(tmp_path / "run")
+
+    def run(*args):
+        command = [sys.executable, "-c", MAIN, "score", *args]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    done = run(str(tmp_path / "run"), "--vote", "best-of-n", "--scorer", str(judge))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "12 points with the strategy best-of-n:judge; rebuilt points.csv" in done.stdout
+    assert accuracy(tmp_path / "run")[1] == "best-of-n:judge"
+    for args, said in (
+        (("--vote", "luck"), "unknown strategy"),
+        (("--scorer", "logprob"), "--vote best-of-n"),
+        (("--vote", "mean@k", "--sandbox", "none"), "nothing is graded"),
+    ):
+        done = run(str(tmp_path / "run"), *args)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert said in done.stderr
+        assert done.stderr.count("\n") == 1
