@@ -7,9 +7,9 @@ import torch
 from engine_probe import prompts, watch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from method_matrix import ROWS
 from reference_rules.dmc import DMC
-from test_engine_steering import SIZE, Marks
-from test_methods_matrix import ROWS
+from steered_tokenizer import SIZE, Marks
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling, Steering

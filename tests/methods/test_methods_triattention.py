@@ -5,8 +5,8 @@ import tiny
 from engine_probe import prompts
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from method_matrix import compare
 from reference_rules.triattention import TriAttention
-from test_methods_matrix import compare
 
 from hyperscale import methods
 from hyperscale.engines.torch.engine import TorchEngine

@@ -8,6 +8,7 @@ import zlib
 from html.parser import HTMLParser
 
 import pytest
+from report_runs import HOSTILE, run
 from synthetic_samples import chains, sample
 
 from hyperscale import report, results, tasks
@@ -16,11 +17,8 @@ from hyperscale.errors import ResultsError
 from hyperscale.report.html import chains as browser
 from hyperscale.report.html import questions, text_packing
 from hyperscale.report.plots import styles
-from hyperscale.results.folder import Run
 from hyperscale.results.points import points
 from hyperscale.tasks.task import prompt_hash
-
-HOSTILE = "</script><script>hacked = 1</script><img src=x onerror='hacked = 1'>&lt;<!-- --> \u2028 \ud800 '\"`${x}"
 
 
 def unpacked(block):
@@ -54,10 +52,6 @@ class Page(HTMLParser):
     @property
     def index(self):
         return unpacked(self.blocks["index"])
-
-
-def run(folder, samples, **config):
-    return Run(folder, {"schema": 1, "config": {"model": "mini", **config}}, list(samples))
 
 
 def write_run(folder, samples, **config):

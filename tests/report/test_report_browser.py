@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from report_runs import HOSTILE, run
 from synthetic_samples import chains, sample
-from test_report import HOSTILE, run
 
 from hyperscale import report, tasks
 from hyperscale.tasks.task import prompt_hash

@@ -11,7 +11,7 @@ import commandline
 import pytest
 import tiny
 from safetensors.torch import load_file, save_file
-from test_engine_steering import SIZE, WORD, Marks
+from steered_tokenizer import SIZE, WORD, Marks
 
 from hyperscale import methods, results
 from hyperscale.engines.base import Request, Sampling, Steering

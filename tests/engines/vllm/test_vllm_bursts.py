@@ -7,8 +7,8 @@ import dense_reference
 import torch
 import vllm_checkpoints
 from ragged_tables import anything
-from test_vllm_models import prompts, start, stop
 from vllm_engines import needs_vllm
+from vllm_plain import prompts, start, stop
 
 pytestmark = needs_vllm
 NEW = 200

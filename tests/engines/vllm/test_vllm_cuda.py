@@ -13,8 +13,8 @@ import pytest
 import tiny
 import vllm_checkpoints
 from interpreted import CUDA, MARKS
-from test_vllm_models import agree, prompts, start, stop
 from vllm_engines import GREEDY, needs_vllm
+from vllm_plain import agree, prompts, start, stop
 
 from hyperscale import methods
 from hyperscale.engines.base import Request
