@@ -21,7 +21,6 @@ from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch import attention as torch_attention
-from hyperscale.engines.torch.batch import Batch
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.methods.core.base import Method
 from hyperscale.methods.core.dms_gate import GateConfig, alpha_logits, attach_gates
@@ -138,7 +137,7 @@ class Stepper:
 
     def __init__(self, model: Any, method: Method, prompt: tuple[int, ...], batch_size: int) -> None:
         engine = TorchEngine(model, NoText(model.config.vocab_size), method, batch_size=batch_size, device=model.device)
-        self.model, self.batch = model, Batch(engine, SAMPLING)
+        self.model, self.batch = model, engine.start_batch(SAMPLING)
         self.waiting = iter([Request("step", chain, prompt, 10_000) for chain in range(batch_size)])
         self.step()
 

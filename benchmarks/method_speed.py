@@ -65,7 +65,7 @@ class Runner:
         )
         forced = ids[PROMPT:]
         requests = [Request("speed", chain, ids[:PROMPT], len(forced), forced=forced) for chain in range(size)]
-        return cls(name, model, Batch(engine, SAMPLING), iter(requests), [], [])
+        return cls(name, model, engine.start_batch(SAMPLING), iter(requests), [], [])
 
     def step(self) -> float:
         """Milliseconds of a step; the engine waits for the device once in it."""

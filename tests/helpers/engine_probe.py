@@ -2,7 +2,7 @@
 
 import torch
 
-from hyperscale.engines.torch import attention, batch
+from hyperscale.engines.torch import attention
 
 
 def watch(engine, requests, sampling):
@@ -11,7 +11,7 @@ def watch(engine, requests, sampling):
     Returns chains by problem, logits {problem: [per step]}, held {problem: [per step [layer][head] keys]}.
     """
     logits, held, chains = {}, {}, {}
-    state = batch.Batch(engine, sampling)
+    state = engine.start_batch(sampling)
     decode = state._decode
 
     def recorded():

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.torch.attention import in_force
-from hyperscale.engines.torch.batch import Batch
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.prefilled import Prompt
@@ -112,7 +111,7 @@ def test_rows_keep_their_contents(data):
 def peak_bytes(method, model, tokens):
     """Peak of allocated and of live bytes over a batch of chains."""
     engine = TorchEngine(model, tiny.Characters(65), method, batch_size=8)
-    batch = Batch(engine, Sampling(temperature=1.5))
+    batch = engine.start_batch(Sampling(temperature=1.5))
     waiting = iter([Request("p", chain, tuple(range(40)), tokens) for chain in range(16)])
     entry = 2 * batch.cache.head_dim * 4
     allocated = live = 0

@@ -15,7 +15,6 @@ from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling, Steering
 from hyperscale.engines.torch import batch
 from hyperscale.engines.torch.attention import in_force
-from hyperscale.engines.torch.batch import Batch
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import EngineError
 from hyperscale.kv.cache import RaggedCache
@@ -155,7 +154,7 @@ def test_any_batch_and_any_branch_leave_a_chain_as_it_is(name, kind):
 def peak_bytes(model, kind, name):
     """Most bytes allocated while a batch of long chains runs, and the entries that lived then."""
     method = methods.create(name, **settings_of(name))
-    state = Batch(TorchEngine(model, tiny.Characters(64), method, batch_size=8, kv_dtype=kind), Sampling())
+    state = TorchEngine(model, tiny.Characters(64), method, batch_size=8, kv_dtype=kind).start_batch(Sampling())
     forced = tuple(i % 60 for i in range(300))
     waiting = iter([Request("p", chain, tuple(range(40)), 300, forced=forced) for chain in range(8)])
     most = entries = 0

@@ -1,11 +1,9 @@
 """The chains in flight: admission, one decode step after another, finish."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +16,13 @@ from hyperscale.engines.sampling import draw, force
 from hyperscale.engines.steering import Steer
 from hyperscale.engines.torch import attention
 from hyperscale.kv.cache import RaggedCache
+from hyperscale.kv.formats import AUTO
 from hyperscale.kv.ledger import Ledger
 from hyperscale.kv.prefilled import Prompt
 from hyperscale.kv.row_index import Ints
 from hyperscale.kv.snapshot import Snapshot
-from hyperscale.methods.core.base import Entrant, Host, Step
+from hyperscale.methods.core.base import Entrant, Host, Method, Step
 from hyperscale.utils import counter_rng
-
-if TYPE_CHECKING:
-    from hyperscale.engines.torch.engine import TorchEngine
 
 _MULTIPLE = 16  # Rows of a decode batch: CPU matrix products round a row alike in every multiple of 8, not in others.
 
@@ -38,22 +34,46 @@ class Batch:
         cache: The live entries of all chains in flight.
     """
 
-    def __init__(self, engine: TorchEngine, sampling: Sampling, watch: Callable[[Glimpse], None] | None = None) -> None:
-        self._model, self._sampling, self._slots = engine.model, sampling, engine.batch_size
-        self._device = engine.device
-        config = engine.model.config
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        method: Method,
+        sampling: Sampling,
+        *,
+        slots: int,
+        device: torch.device,
+        kv_dtype: str = AUTO,
+        watch: Callable[[Glimpse], None] | None = None,
+    ) -> None:
+        """Allocate an empty batch.
+
+        Args:
+            model: A transformers causal LM after `attention.install`.
+            tokenizer: Its tokenizer.
+            method: The method whose state the batch keeps.
+            sampling: How tokens are drawn.
+            slots: Most chains in flight.
+            device: Where the model is.
+            kv_dtype: What the cache keeps keys and values in, as `TorchEngine` takes it.
+            watch: Called after every token of every chain.
+
+        Raises:
+            EngineError: The cache cannot be kept in this type, or the tokenizer cannot steer as the sampling asks.
+            MethodError: The method cannot run on this model.
+        """
+        self._model, self._method, self._sampling, self._slots, self._device = model, method, sampling, slots, device
+        config = model.config
         heads = config.num_key_value_heads
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        attentions = [layer.self_attn for layer in engine.model.model.layers]
-        sizes = (len(attentions), heads, head_dim, self._slots)
-        self.cache = RaggedCache(*sizes, dtype=engine.model.dtype, device=self._device, kv_dtype=engine.kv_dtype)
-        self._method = engine.method
-        rotary = engine.model.model.rotary_emb
-        self._state = engine.method.start(Host(attentions, config, heads, self._slots, self._device, rotary))
-        self._decoder = Decoder(engine.tokenizer, sampling.stop)
-        self._end = end_ids(engine.model, engine.tokenizer)
-        self._steer = Steer(engine.tokenizer, sampling.steering) if sampling.steering else None
-        self._vocabulary = min(len(engine.tokenizer), config.vocab_size)
+        attentions = [layer.self_attn for layer in model.model.layers]
+        sizes = (len(attentions), heads, head_dim, slots)
+        self.cache = RaggedCache(*sizes, dtype=model.dtype, device=device, kv_dtype=kv_dtype)
+        self._state = method.start(Host(attentions, config, heads, slots, device, model.model.rotary_emb))
+        self._decoder = Decoder(tokenizer, sampling.stop)
+        self._end = end_ids(model, tokenizer)
+        self._steer = Steer(tokenizer, sampling.steering) if sampling.steering else None
+        self._vocabulary = min(len(tokenizer), config.vocab_size)
         self._watch, self._rows = watch, len(attentions) * heads
         self._live: list[Live] = []
         self._resumed: list[tuple[Live, Snapshot]] = []

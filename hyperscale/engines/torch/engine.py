@@ -54,7 +54,7 @@ class TorchEngine(Engine):
         self.model, self.tokenizer, self.method = model, tokenizer, method
         self.batch_size, self.device, self.name, self.kv_dtype = batch_size, torch.device(device), name, kv_dtype
         attention.install(model)
-        Batch(self, Sampling())  # refuses a method that cannot run here before any work is done
+        self.start_batch(Sampling())  # refuses a method that cannot run here before any work is done
 
     def generate(
         self, requests: Iterable[Request], sampling: Sampling, watch: Callable[[Glimpse], None] | None = None
@@ -67,7 +67,7 @@ class TorchEngine(Engine):
             EngineError: A request or the sampling settings make no sense.
         """
         check(sampling)
-        batch = Batch(self, sampling, watch)
+        batch = self.start_batch(sampling, watch)
         waiting = iter(requests)
         while True:
             # Neither mode may leak into the caller's code between two chains.
@@ -76,3 +76,16 @@ class TorchEngine(Engine):
             if finished is None:
                 return
             yield from finished
+
+    def start_batch(self, sampling: Sampling, watch: Callable[[Glimpse], None] | None = None) -> Batch:
+        """An empty batch on this engine's model; `generate` runs one to its end, measurements step through it."""
+        return Batch(
+            self.model,
+            self.tokenizer,
+            self.method,
+            sampling,
+            slots=self.batch_size,
+            device=self.device,
+            kv_dtype=self.kv_dtype,
+            watch=watch,
+        )
