@@ -52,7 +52,7 @@ def by_transformers(plain, context, continuation):
         logprobs = plain(torch.tensor([context + continuation])).logits[0].log_softmax(-1)
     rows = logprobs[len(context) - 1 : -1]
     score = sum(float(row[token]) for row, token in zip(rows, continuation, strict=True))
-    return score, public_data_rows.argmax(-1).tolist() == continuation
+    return score, rows.argmax(-1).tolist() == continuation
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -23,8 +23,8 @@ def run(monkeypatch, capsys, tmp_path):
 
 def test_help_imports_nothing_heavy():
     program = (
-        "import sys; from hyperscale import cli; sys.argv = ['hyperscale', 'run', '--help']\n"
-        "try: cli.main()\nexcept SystemExit as stop: assert stop.code == 0\n"
+        "import sys; from hyperscale.cli import main; sys.argv = ['hyperscale', 'run', '--help']\n"
+        "try: main.main()\nexcept SystemExit as stop: assert stop.code == 0\n"
         "heavy = {'torch', 'transformers', 'pandas', 'numpy', 'matplotlib', 'datasets', 'yaml', 'lm_eval'}\n"
         "print('HEAVY', sorted(heavy & set(sys.modules)))"
     )

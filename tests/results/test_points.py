@@ -154,7 +154,9 @@ def test_cells_hold_the_points_before_averaging():
 
 
 def test_importing_the_frontier_needs_neither_torch_nor_pandas():
-    code = "import sys, hyperscale.frontier; sys.exit(bool({'torch', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    code = (
+        "import sys, hyperscale.analysis.frontier; sys.exit(bool({'torch', 'pandas', 'matplotlib'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

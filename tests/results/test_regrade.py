@@ -14,14 +14,14 @@ from synthetic_samples import sample
 from hyperscale import results, tasks
 from hyperscale.errors import ResultsError
 from hyperscale.results import regrade
-from hyperscale.results.manifest import POINTS, RUN, SAMPLES
+from hyperscale.results.manifest import POINTS, RUN, SAMPLES, read_info
 from hyperscale.results.store import Store
 from hyperscale.run import execute, prepare
 from hyperscale.run.config import load
 from hyperscale.run.observer import Observer
 from hyperscale.scoring.graders.integer import IntegerGrader
 
-MAIN = "from hyperscale.cli import main; main()"
+MAIN = "from hyperscale.cli.main import main; main()"
 INFO = {"config": {"model": "mini", "limit": 4}, "tasks": {"mini_aime": "1.0", "mini_lcb": "1.0"}}
 
 
@@ -93,7 +93,7 @@ def test_versions_become_those_of_the_graders_used(tmp_path, monkeypatch):
     info["tasks"]["mini_aime"] = "0.9"
     (tmp_path / RUN).write_text(json.dumps(info))
     regrade.regrade(tmp_path)
-    assert results.read_info(tmp_path)["tasks"] == INFO["tasks"]
+    assert read_info(tmp_path)["tasks"] == INFO["tasks"]
     assert {line["task_version"] for line in results.read(tmp_path)[0].samples} == {"1.0"}
     with Store(tmp_path, INFO) as store:  # a resume finds its own run, and can append to it
         store.append(sample("another"))

@@ -9,7 +9,7 @@ import pytest
 from hyperscale import methods, results
 from hyperscale.errors import VerificationError
 from hyperscale.kv.trace import dense_peak, dense_reads
-from hyperscale.methods import vanilla
+from hyperscale.methods import registry, vanilla
 from hyperscale.methods.tova import TOVA
 from hyperscale.methods.vanilla import Vanilla
 from hyperscale.methods.window import Window
@@ -58,7 +58,7 @@ def weights(tmp_path_factory):
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
     for kind in (Leaking, Greedy):
-        monkeypatch.setitem(methods._CLASSES, kind.name, f"{__name__}:{kind.__name__}")
+        monkeypatch.setitem(registry._CLASSES, kind.name, f"{__name__}:{kind.__name__}")
     return commandline.caller(monkeypatch, capsys, tmp_path)
 
 

@@ -10,6 +10,7 @@ import yaml
 from hyperscale import tasks
 from hyperscale.errors import TaskError
 from hyperscale.scoring import graders
+from hyperscale.tasks.task import _Loader
 from hyperscale.utils.paths import data_dir
 
 MINI = ["mini_aime", "mini_gpqa", "mini_lcb"]
@@ -61,7 +62,7 @@ def test_an_unknown_task_names_the_known_ones():
 
 def _edited(tmp_path, **changes):
     text = (data_dir("tasks") / "mini_aime.yaml").read_text()
-    config = yaml.load(text, Loader=tasks._Loader)
+    config = yaml.load(text, Loader=_Loader)
     config["metadata"] = {k: v for k, v in {**config["metadata"], **changes}.items() if v is not None}
     path = tmp_path / "edited.yaml"
     path.write_text(yaml.safe_dump(config))
@@ -141,6 +142,7 @@ def test_tasks_load_in_lm_eval_and_grade_alike():
 import json, sys
 from lm_eval.tasks import TaskManager
 from hyperscale import tasks
+from hyperscale.tasks.task import _Loader
 manager = TaskManager(include_path=sys.argv[1], include_defaults=False)
 names = ["mini_aime", "mini_gpqa", "mini_lcb"]
 loaded = manager.load(names)["tasks"]

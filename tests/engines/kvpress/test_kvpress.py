@@ -254,7 +254,7 @@ def test_nothing_of_it_stays_on_the_model(model):
 def test_our_attention_survives_the_import_of_kvpress():
     """kvpress wraps every attention function that it finds when it is imported."""
     program = """
-import sys; sys.path.insert(0, "tests")
+import sys; sys.path.insert(0, "tests/helpers")
 import tiny
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling

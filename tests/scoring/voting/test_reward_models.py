@@ -22,7 +22,7 @@ from hyperscale.results.manifest import POINTS, RUN, SAMPLES
 from hyperscale.results.store import Store
 from hyperscale.scoring.voting import reward_models
 
-MAIN = "from hyperscale.cli import main; main()"
+MAIN = "from hyperscale.cli.main import main; main()"
 INFO = {"config": {"model": "mini", "limit": 3}, "tasks": {"mini_aime": "1.0"}}
 SMALL = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2}
 SIZES = {**SMALL, "intermediate_size": 48, "vocab_size": PADDED_SIZE, "max_position_embeddings": 512}
