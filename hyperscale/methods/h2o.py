@@ -7,8 +7,9 @@ from torch import Tensor
 
 from hyperscale.errors import MethodError
 from hyperscale.methods.core.base import Host, State, Step
-from hyperscale.methods.core.budgeted import BudgetedMethod, Rule
+from hyperscale.methods.core.budgeted import BudgetedMethod
 from hyperscale.methods.core.prefill_view import Look, best
+from hyperscale.methods.core.row_budget import BudgetRule
 from hyperscale.methods.core.victim import VictimState
 
 
@@ -61,7 +62,7 @@ class H2O(BudgetedMethod):
     default_pin = False
 
     def __init__(
-        self, cr: float = 8.0, rule: Rule | None = None, pin_prompt: bool | None = None, heavy: float = 0.5
+        self, cr: float = 8.0, rule: BudgetRule | None = None, pin_prompt: bool | None = None, heavy: float = 0.5
     ) -> None:
         super().__init__(cr, rule, 1, pin_prompt)
         if not 0 <= heavy <= 1:

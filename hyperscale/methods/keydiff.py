@@ -5,8 +5,8 @@ from torch import Tensor
 
 from hyperscale.kv.storage import Rows
 from hyperscale.methods.core.base import Host, State
-from hyperscale.methods.core.budgeted import Rule
 from hyperscale.methods.core.interval import IntervalMethod, IntervalState
+from hyperscale.methods.core.row_budget import BudgetRule
 
 
 class _Distinct(IntervalState):
@@ -40,7 +40,7 @@ class KeyDiff(IntervalMethod):
     def __init__(
         self,
         cr: float = 8.0,
-        rule: Rule | None = None,
+        rule: BudgetRule | None = None,
         recent: int = 1,
         pin_prompt: bool | None = None,
         interval: int = 128,

@@ -11,7 +11,8 @@ from torch.nn.functional import pad
 from hyperscale.errors import MethodError
 from hyperscale.kv.prefilled import Prompt
 from hyperscale.methods.core.base import Entrant, Host, State, Step, Token
-from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState, Rule
+from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
+from hyperscale.methods.core.row_budget import BudgetRule
 
 
 class _Pages(BudgetedState):
@@ -111,7 +112,7 @@ class Quest(BudgetedMethod):
     default_rule = "fixed"
 
     def __init__(
-        self, cr: float = 8.0, rule: Rule | None = None, page: int | None = None, dense_layers: int = 2
+        self, cr: float = 8.0, rule: BudgetRule | None = None, page: int | None = None, dense_layers: int = 2
     ) -> None:
         page = max(16, ceil(2 * cr)) if page is None else page
         if page < 1:

@@ -9,8 +9,8 @@ from torch.nn.functional import max_pool1d, normalize
 from hyperscale.errors import MethodError
 from hyperscale.kv.storage import Rows
 from hyperscale.methods.core.base import Host, State
-from hyperscale.methods.core.budgeted import Rule
 from hyperscale.methods.core.observed import ObservedMethod, ObservedState, observed
+from hyperscale.methods.core.row_budget import BudgetRule
 
 _PAIRS = 1 << 24  # Similarities that are in memory at once, 64 MiB of them.
 
@@ -86,7 +86,7 @@ class RKV(ObservedMethod):
     def __init__(
         self,
         cr: float = 8.0,
-        rule: Rule | None = None,
+        rule: BudgetRule | None = None,
         window: int = 8,
         pin_prompt: bool | None = None,
         interval: int = 128,

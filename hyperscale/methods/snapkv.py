@@ -9,8 +9,8 @@ from torch.nn.functional import avg_pool1d, max_pool1d
 from hyperscale.errors import MethodError
 from hyperscale.kv.storage import Rows
 from hyperscale.methods.core.base import Host, State
-from hyperscale.methods.core.budgeted import Rule
 from hyperscale.methods.core.observed import ObservedMethod, ObservedState, observed
+from hyperscale.methods.core.row_budget import BudgetRule
 
 
 class _Snap(ObservedState):
@@ -50,7 +50,7 @@ class SnapKV(ObservedMethod):
     def __init__(
         self,
         cr: float = 8.0,
-        rule: Rule | None = None,
+        rule: BudgetRule | None = None,
         window: int = 16,
         pin_prompt: bool | None = None,
         interval: int = 128,

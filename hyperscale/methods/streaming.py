@@ -4,7 +4,8 @@ from typing import Any
 
 from hyperscale.errors import MethodError
 from hyperscale.methods.core.base import Host, State
-from hyperscale.methods.core.budgeted import BudgetedMethod, Rule
+from hyperscale.methods.core.budgeted import BudgetedMethod
+from hyperscale.methods.core.row_budget import BudgetRule
 from hyperscale.methods.window import RecentState
 
 
@@ -29,7 +30,7 @@ class Streaming(BudgetedMethod):
     def __init__(
         self,
         cr: float = 8.0,
-        rule: Rule | None = None,
+        rule: BudgetRule | None = None,
         recent: int = 1,
         pin_prompt: bool | None = None,
         sinks: int = 4,

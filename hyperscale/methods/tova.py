@@ -6,8 +6,9 @@ from torch import Tensor
 
 from hyperscale.errors import MethodError
 from hyperscale.methods.core.base import Host, State
-from hyperscale.methods.core.budgeted import BudgetedMethod, Rule
+from hyperscale.methods.core.budgeted import BudgetedMethod
 from hyperscale.methods.core.prefill_view import Look, best
+from hyperscale.methods.core.row_budget import BudgetRule
 from hyperscale.methods.core.victim import VictimState
 
 
@@ -56,7 +57,7 @@ class TOVA(BudgetedMethod):
     def __init__(
         self,
         cr: float = 8.0,
-        rule: Rule | None = None,
+        rule: BudgetRule | None = None,
         recent: int = 1,
         pin_prompt: bool | None = None,
         per: Literal["layer", "head"] = "layer",

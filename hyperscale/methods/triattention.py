@@ -10,9 +10,9 @@ from hyperscale.errors import MethodError
 from hyperscale.kv.prefilled import Prompt
 from hyperscale.kv.storage import Rows
 from hyperscale.methods.core.base import Entrant, Host, State, Step, Token
-from hyperscale.methods.core.budgeted import Rule
 from hyperscale.methods.core.interval import IntervalMethod, IntervalState
 from hyperscale.methods.core.prefill_view import Look
+from hyperscale.methods.core.row_budget import BudgetRule
 
 
 class _Centred(IntervalState):
@@ -135,7 +135,7 @@ class TriAttention(IntervalMethod):
     def __init__(
         self,
         cr: float = 8.0,
-        rule: Rule | None = None,
+        rule: BudgetRule | None = None,
         recent: int = 1,
         pin_prompt: bool | None = None,
         interval: int = 128,

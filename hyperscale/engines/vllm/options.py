@@ -6,6 +6,7 @@ from math import ceil
 from typing import Any, Literal
 
 from hyperscale.errors import EngineError
+from hyperscale.methods.core.row_budget import budget_floor, row_budget
 
 KEY = "hyperscale"
 """Where the options stand in vLLM's ``additional_config``."""
@@ -115,19 +116,8 @@ class Options:
         if self.rule in ("dms", "hashed"):
             young = min(self.window, total)
             return min(total, (total - young) * min(1.0, 1 / self.cr + self.slack) + young)
-        return min(total, budget(self, prompt, new_tokens, total))
-
-
-def floor(options: Options, prompt: int, new_tokens: int) -> int:
-    """The part of such a rule's budget that does not depend on the sequence (`hyperscale.methods.core.budgeted`)."""
-    pinned = prompt + options.recent
-    return pinned if options.share == "proportional" else max(pinned, ceil((prompt + new_tokens) / options.cr))
-
-
-def budget(options: Options, prompt: int, new_tokens: int, length: int) -> int:
-    """Most live entries of a pinned rule's list when the sequence has ``length`` tokens."""
-    least = floor(options, prompt, new_tokens)
-    return least if options.share == "fixed" else max(least, ceil(length / options.cr))
+        floor = budget_floor(self.share, self.cr, prompt + self.recent, prompt + new_tokens)
+        return min(total, row_budget(self.share, self.cr, floor, total))
 
 
 DRAWS = "hyperscale_draw"

@@ -1,8 +1,7 @@
 """What the methods with a budget of live entries share: the budget's rule, the pinned prompt, the recent window."""
 
 from collections.abc import Sequence
-from math import ceil
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -10,8 +9,7 @@ from torch import Tensor
 from hyperscale.errors import MethodError
 from hyperscale.kv.prefilled import Prompt
 from hyperscale.methods.core.base import Entrant, Host, Method, State, Step
-
-Rule = Literal["proportional", "fixed"]
+from hyperscale.methods.core.row_budget import BudgetRule, budget_floor, row_budget
 
 
 class BudgetedState(State):
@@ -31,11 +29,8 @@ class BudgetedState(State):
     def budget(self, step: Step) -> Tensor:
         """(chains,) int64: the most live entries a row may have after this step."""
         floor = self._facts[1, : len(step.positions)]
-        if self._method.rule == "fixed":
-            return floor
         # The sequence is q + 1 tokens long, the one being processed included.
-        share = torch.ceil((step.positions + 1).to(torch.float64) / self._method.cr).to(torch.int64)
-        return torch.maximum(floor, share)
+        return row_budget(self._method.rule, self._method.cr, floor, step.positions + 1)
 
     def pinned(self, step: Step) -> Tensor:
         """(chains,) int64: how many entries of the prompt, its first, are never evicted."""
@@ -53,11 +48,11 @@ class BudgetedMethod(Method):
     """
 
     #: Defaults of a method, where its paper has others.
-    default_rule: ClassVar[Rule] = "proportional"
+    default_rule: ClassVar[BudgetRule] = "proportional"
     default_pin: ClassVar[bool] = True
 
     def __init__(
-        self, cr: float = 8.0, rule: Rule | None = None, recent: int = 16, pin_prompt: bool | None = None
+        self, cr: float = 8.0, rule: BudgetRule | None = None, recent: int = 16, pin_prompt: bool | None = None
     ) -> None:
         super().__init__(cr)
         rule = self.default_rule if rule is None else rule
@@ -85,13 +80,11 @@ class BudgetedMethod(Method):
 
     def floor(self, prompt: int, max_new_tokens: int) -> int:
         """The part of the budget that does not depend on the sequence so far."""
-        kept = self.always(prompt)
-        return kept if self.rule == "proportional" else max(kept, ceil((prompt + max_new_tokens) / self.cr))
+        return budget_floor(self.rule, self.cr, self.always(prompt), prompt + max_new_tokens)
 
     def allowance(self, prompt: int, tokens: int, max_new_tokens: int) -> int:
         """See `Method.allowance`: the budget after ``tokens`` tokens, of which the last is never processed."""
-        floor = self.floor(prompt, max_new_tokens)
-        return floor if self.rule == "fixed" else max(floor, ceil((prompt + tokens - 1) / self.cr))
+        return row_budget(self.rule, self.cr, self.floor(prompt, max_new_tokens), prompt + tokens - 1)
 
     def room(self, prompt: int, max_new_tokens: int) -> int:
         """How many entries of a prompt may stay, so that the first generated token has room."""

@@ -9,8 +9,9 @@ from torch import Tensor
 from hyperscale.errors import MethodError
 from hyperscale.kv.storage import Rows
 from hyperscale.methods.core.base import Host, Step, Token
-from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState, Rule
+from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
 from hyperscale.methods.core.prefill_view import Look
+from hyperscale.methods.core.row_budget import BudgetRule
 
 _LARGEST_CUT = 8  # A cut takes at most one entry in so many of the budget.
 
@@ -93,7 +94,7 @@ class IntervalMethod(BudgetedMethod):
     def __init__(
         self,
         cr: float = 8.0,
-        rule: Rule | None = None,
+        rule: BudgetRule | None = None,
         recent: int = 16,
         pin_prompt: bool | None = None,
         interval: int = 128,

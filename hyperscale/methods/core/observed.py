@@ -11,9 +11,9 @@ from hyperscale.errors import MethodError
 from hyperscale.kv.prefilled import Prompt
 from hyperscale.kv.storage import Rows
 from hyperscale.methods.core.base import Entrant, Host, Token
-from hyperscale.methods.core.budgeted import Rule
 from hyperscale.methods.core.interval import IntervalMethod, IntervalState
 from hyperscale.methods.core.prefill_view import Look
+from hyperscale.methods.core.row_budget import BudgetRule
 
 
 def observed(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
@@ -100,7 +100,7 @@ class ObservedMethod(IntervalMethod):
     """
 
     def __init__(
-        self, cr: float, rule: Rule | None, window: int, pin_prompt: bool | None, interval: int, kernel: int
+        self, cr: float, rule: BudgetRule | None, window: int, pin_prompt: bool | None, interval: int, kernel: int
     ) -> None:
         if window < 1:
             raise MethodError(f"window of {self.name} must be at least 1, not {window}")

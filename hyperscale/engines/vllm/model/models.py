@@ -20,6 +20,7 @@ from vllm.model_executor.models.utils import maybe_prefix
 
 from hyperscale.engines.vllm.model.layer import RaggedAttention
 from hyperscale.engines.vllm.options import Options
+from hyperscale.methods.core.dms_gate import GateConfig
 from hyperscale.utils import counter_rng
 
 _DIMS = {"input_ids": 0, "positions": -1, "intermediate_tensors": 0, "inputs_embeds": 0}
@@ -57,16 +58,16 @@ class RaggedSelfAttention(nn.Module):
         self.heads: int = stock.num_kv_heads
         options = Options.read(get_current_vllm_config().additional_config, config)
         gated = getattr(config, "dms_window_size", None) is not None
+        gate = GateConfig.from_hf(config) if gated else GateConfig()
         self.source = ""
         if options.rule == "dms":
-            self.source = "projection" if getattr(config, "dms_separate_alpha", True) else "neuron"
+            self.source = "projection" if gate.separate else "neuron"
         if options.rule == "hashed":
             self.source, self.evicted = "hashed", 1 - 1 / options.cr
             first = self.attn.layer * stock.total_num_kv_heads + get_tensor_model_parallel_rank() * self.heads
             self.register_buffer("rows", torch.arange(first, first + self.heads), persistent=False)
-        self.scale = float(getattr(config, "dms_alpha_scale", 100.0))
-        self.offset = float(getattr(config, "dms_initial_alpha_offset", 5.0))
-        if gated and getattr(config, "dms_separate_alpha", True):
+        self.scale, self.offset = gate.alpha_scale, gate.initial_offset
+        if gated and gate.separate:
             self.dms_proj_alpha: Any = ColumnParallelLinear(
                 config.hidden_size,
                 stock.total_num_kv_heads,

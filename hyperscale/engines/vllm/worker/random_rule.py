@@ -14,6 +14,7 @@ from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.protocol import NEVER
 from hyperscale.engines.vllm.worker.rule import Layout, Rows, Rule, Span
 from hyperscale.engines.vllm.worker.tables import Lists
+from hyperscale.methods.core.row_budget import budget_floor, row_budget
 from hyperscale.utils import counter_rng
 
 
@@ -111,10 +112,8 @@ class Uniform(Rule):
         return Layout(source, torch.full((len(held),), source.shape[1], device=held.device))
 
     def _budget(self, prompt: Tensor, new: Tensor, length: Tensor) -> Tensor:
-        least = prompt + self.options.recent
-        if self.options.share == "fixed":
-            return torch.maximum(least, torch.ceil((prompt + new).double() / self.options.cr).long())
-        return torch.maximum(least, torch.ceil(length.double() / self.options.cr).long())
+        rule, cr = self.options.share, self.options.cr
+        return row_budget(rule, cr, budget_floor(rule, cr, prompt + self.options.recent, prompt + new), length)
 
     def _rank(self, keys: Tensor, steps: Tensor, rows: Tensor, generated: Tensor) -> Tensor:
         """Which of the slots that are not safe, counted from the first: (requests, heads) int64."""

@@ -13,6 +13,7 @@ from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.protocol import NEVER
 from hyperscale.engines.vllm.worker.rule import Rows, Rule, Span
 from hyperscale.engines.vllm.worker.tables import Lists
+from hyperscale.methods.core.row_budget import budget_floor
 
 if TYPE_CHECKING:
     from hyperscale.engines.vllm.scheduler.cache_spec import RaggedSpec
@@ -67,9 +68,7 @@ class Recent(Rule):
         """
         prompt, new = self.lists.facts[slots, 0], self.lists.facts[slots, 1]
         cr, age = self.options.cr, positions - prompt
-        least = prompt + self.options.recent
-        if self.options.share == "fixed":
-            least = torch.maximum(least, torch.ceil((prompt + new).double() / cr).long())
+        least = budget_floor(self.options.share, cr, prompt + self.options.recent, prompt + new)
         length = least + age + 1
         if self.options.share == "proportional" and cr > 1:
             # n - ceil(n / CR) = floor(n (1 - 1 / CR)) has to reach age + 1; rounding may be off by one either way.
