@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hyperscale.engines.attention_arguments import check_attention_arguments
 from hyperscale.errors import EngineError, first_line
 from hyperscale.methods.kvpress import press_tree
 from hyperscale.utils import counter_rng
@@ -151,12 +152,20 @@ def _masked(indices: Any, keys: Tensor) -> int:
 
 
 def _attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    **kwargs: Any,
 ) -> Any:
     """Attention as kvpress wants it, with masked keys, after counting."""
-    session = kwargs.pop(_NAME)
+    session: Session = kwargs.pop(_NAME)
+    handled = {"scaling"}  # by transformers' own function, which `_patched` calls
+    check_attention_arguments(module, {name: argument for name, argument in kwargs.items() if name not in handled})
     session.count(module, key)
-    return session.guarded(_patched(), module, query, key, value, attention_mask, kwargs.pop("dropout", 0.0), **kwargs)
+    return session.guarded(_patched(), module, query, key, value, attention_mask, dropout, **kwargs)
 
 
 @cache

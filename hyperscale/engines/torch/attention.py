@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from hyperscale.engines.attention_arguments import check_attention_arguments
 from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.prefilled import Prompt, compact
 from hyperscale.methods.core.base import State, Token
@@ -153,15 +154,27 @@ def sparse_attention(queries: Tensor, keys: Tensor, values: Tensor, expiry: Tens
 
 
 def attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs: Any
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """The attention function registered with transformers."""
+    """The attention function registered with transformers.
+
+    Raises:
+        ModelError: The model's attention uses an argument that is not computed here.
+    """
     layer: int = module.layer_idx  # type: ignore[assignment]
-    current: Pass = kwargs[_NAME]
+    current: Pass = kwargs.pop(_NAME)
+    scale: float = kwargs.pop("scaling")
+    check_attention_arguments(module, {"dropout": dropout, **kwargs})
     if current.state.rotates:
         projected = Projected(query, key, value, current.rope, current.prefill)
         query, key, value = current.state.rotate(layer, projected)
-    return current.attend(layer, query, key, value, kwargs["scaling"]), None
+    return current.attend(layer, query, key, value, scale), None
 
 
 def _remember(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
