@@ -62,10 +62,9 @@ def test_options_go_over_the_file_parameter_by_parameter(run, weights, tmp_path)
     (tmp_path / "run.yaml").write_text("params: {window: {recent: 5, rule: fixed}, random: {recent: 7}}\n")
     more = ("--method", "window,random", "--config", "run.yaml", "--method-param", "window.recent=2", "--dry-run")
     assert run(*options(weights, *more))[0] == 0
-    values = load.over(
-        load.read(tmp_path / "run.yaml"), {"params": {"window": {"recent": 2}}, "limit": 3, "budget": None}
-    )
-    assert values == {"params": {"window": {"recent": 2, "rule": "fixed"}, "random": {"recent": 7}}, "limit": 3}
+    found = load.load({"params": {"window": {"recent": 2}}, "limit": 3, "budget": None}, tmp_path / "run.yaml")
+    assert found.params == {"window": {"recent": 2, "rule": "fixed"}, "random": {"recent": 7}}
+    assert (found.limit, found.budget) == (3, "8x")
 
 
 @pytest.mark.parametrize(

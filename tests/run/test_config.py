@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -36,13 +37,13 @@ def test_a_named_budget_brings_its_grid():
 @pytest.mark.parametrize(
     ("values", "kind", "text"),
     [
-        ({"limit": 0}, ConfigError, "limit: "),
-        ({"crs": [0.5]}, ConfigError, "crs.0: "),
-        ({"methods": []}, ConfigError, "methods: "),
-        ({"methods": ["dms", "dms"]}, ConfigError, "the same entry twice"),
-        ({"device": "tpu"}, ConfigError, "device: "),
-        ({"batch_size": "many"}, ConfigError, "batch_size: "),
-        ({"cr": 8}, ConfigError, "cr: Extra inputs are not permitted"),
+        ({"limit": 0}, ConfigError, "--limit must be at least 1, got 0"),
+        ({"crs": [0.5]}, ConfigError, "--cr.0 must be at least 1, got 0.5"),
+        ({"methods": []}, ConfigError, "--method has too few entries (at least 1)"),
+        ({"methods": ["dms", "dms"]}, ConfigError, "--method has the same entry twice, got ['dms', 'dms']"),
+        ({"device": "tpu"}, ConfigError, "--device must be 'auto', 'cpu' or 'cuda', got 'tpu'"),
+        ({"batch_size": "many"}, ConfigError, "--batch-size must be a whole number, got 'many'"),
+        ({"crz": 8}, ConfigError, "unknown setting 'crz': did you mean 'cr'?"),
         ({"params": {"vanilla": {"cr": 3}}}, ConfigError, "set by crs"),
         ({"params": {"dms": {"window": 3}}}, ConfigError, "'dms' is no method of this run"),
         ({"model": "owner/name"}, ConfigError, "name some with --task"),
@@ -58,18 +59,64 @@ def test_refused(values, kind, text):
     assert "\n" not in str(error.value)
 
 
-def test_yaml(tmp_path):
+@pytest.mark.parametrize(
+    "text",
+    [
+        "model: mini\nmethods: dms\ncrs: 8\nseeds: [0, 1]\nlimit: 2\n",  # the fields' names
+        "model: mini\nmethod: dms\ncr: 8\nseed: 0,1\nlimit: 2\n",  # the options'
+        "model: mini\nmethod: [dms]\ncr: [8.0]\nseed: [0, 1]\nlimit: 2\n",
+    ],
+)
+def test_yaml(tmp_path, text):
     path = tmp_path / "run.yaml"
-    path.write_text("model: mini\nmethods: dms\ncrs: 8\nseeds: [0, 1]\nlimit: 2\n")
-    assert load.make(load.read(path)) == load.make(
+    path.write_text(text)
+    assert load.load({}, path) == load.make(
         {"model": "mini", "methods": ["dms"], "crs": [8], "seeds": [0, 1], "limit": 2}
     )
-    for text in ("- a\n", "{", "just words"):
-        path.write_text(text)
-        with pytest.raises(ConfigError):
-            load.read(path)
+    assert load.load({"limit": 5}, path).limit == 5
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n", "is not a mapping"),
+        ("{", "cannot read"),
+        ("just words", "is not a mapping"),
+        ("model: mini\nmetod: dms\n", "run.yaml, line 2: unknown setting 'metod': did you mean 'method'?"),
+        ("limit: 3\nmethod: dms\nmethods: tova\n", "run.yaml, line 3: 'methods' is 'method' under another name"),
+        ("limit: 3\nlimit: 4\n", "run.yaml, line 2: 'limit' stands in line 1 too"),
+        ("model: mini\nlimit: few\n", "run.yaml, line 2: limit must be a whole number, got 'few'"),
+        ("cr:\n  - 4\n  - 0.5\n", "run.yaml, line 3: cr.1 must be at least 1, got 0.5"),
+        ("cr: 4,big\n", "run.yaml, line 1: cr.1 must be a number, got 'big'"),
+        ("method_param:\n  window: 3\n", "run.yaml, line 2: method_param.window must be a mapping, got 3"),
+    ],
+)
+def test_yaml_that_is_refused(tmp_path, text, message):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        load.load({}, path)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
     with pytest.raises(ConfigError, match="cannot read"):
-        load.read(tmp_path / "none.yaml")
+        load.load({}, tmp_path / "none.yaml")
+
+
+def test_a_fault_is_told_where_it_was_written(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("limit: 3\ncr: [4, 8]\n")
+    with pytest.raises(ConfigError, match=r"^--limit must be at least 1, got 0$"):
+        load.load({"limit": 0}, path)
+    path.write_text("limit: 0\n")
+    with pytest.raises(ConfigError, match=r"run.yaml, line 1: limit must be at least 1, got 0$"):
+        load.load({"crs": [4]}, path)
+
+
+def test_the_example_is_a_run():
+    example = Path(__file__).parents[2] / "docs" / "run.yaml"
+    found = resolve.resolve(load.load({}, example))
+    assert (found.methods, found.crs, found.seeds) == (("vanilla", "dms", "window"), (4.0, 8.0), (0, 1))
+    assert found.params == {"window": {"recent": 32}}
 
 
 def test_what_decides_results_is_compared_and_the_batch_size_is_not():

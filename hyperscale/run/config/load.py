@@ -1,4 +1,4 @@
-"""The values of a configuration, from options or a YAML file."""
+"""Reads a run's configuration from options and a YAML file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,54 +8,88 @@ from pydantic import ValidationError
 
 from hyperscale.errors import ConfigError
 from hyperscale.run.config.schema import RunConfig
+from hyperscale.utils.settings import Setting, find_field, settings_of
+from hyperscale.utils.validation import first_fault
+from hyperscale.utils.yaml_files import YamlFile, read_yaml
+
+_SETTINGS = {each.field: each for each in settings_of(RunConfig)}
 
 
-def make(values: dict[str, Any]) -> RunConfig:
-    """Check the values of a configuration.
+def load(options: Mapping[str, Any], path: Path | None = None) -> RunConfig:
+    """The configuration of a run.
+
+    Args:
+        options: Values of the command line, by field; they override the file's, parameter by parameter where they are
+            nested.
+        path: A YAML file; its keys are the names of the options, ``method: dms``, or of the fields.
+
+    Raises:
+        ConfigError: The file cannot be read, or a setting is unknown, twice there or has a wrong value. The message
+            names the option, or the file, the line and the key.
+    """
+    file = read_yaml(path, ConfigError, "pass a YAML file with settings like `model: mini`") if path else None
+    keys = _keys_by_field(file) if file else {}
+    values = {field: _read(_SETTINGS[field], file.values[key]) for field, key in keys.items()} if file else {}
+    try:
+        return RunConfig.model_validate(_merge(values, options))
+    except ValidationError as error:
+        (field, *inner), fault = first_fault(error, RunConfig)
+        entry = "".join(f".{each}" for each in inner)
+        key = keys.get(str(field), "")
+        if file is None or not key or _reach(options, (field, *inner)):
+            raise ConfigError(f"{_SETTINGS[str(field)].option}{entry} {fault}") from None
+        raise ConfigError(f"{file.place((key, *inner))}: {key}{entry} {fault}") from None
+
+
+def make(values: Mapping[str, Any]) -> RunConfig:
+    """The configuration that values by the names of the fields make.
 
     Raises:
         ConfigError: A value has the wrong type or range, or an unknown name.
     """
-    try:
-        return RunConfig.model_validate(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "configuration"
-        what = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be", 1)
-        raise ConfigError(f"{where}: {what}, got {first['input']!r}") from None
+    return load({find_field(RunConfig, name): value for name, value in values.items()})
 
 
-def read(path: Path) -> dict[str, Any]:
-    """Values of a run's YAML file; a single word stands for a list of one.
-
-    Raises:
-        ConfigError: The file is missing or is not a YAML mapping.
-    """
-    import yaml
-
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"cannot read {path} ({reason}): pass a YAML file with the fields of a run") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path} is not a mapping: write fields like `model: mini` and `budget: 8x`")
-    if isinstance(values.get("data"), str):
-        values["data"] = {"": values["data"]}
-    for name in ("methods", "tasks", "lengths", "crs", "seeds"):
-        if name in values and not isinstance(values[name], list):
-            values[name] = [values[name]]
-    return values
+def _keys_by_field(file: YamlFile) -> dict[str, str]:
+    """Each field that a file sets, with the key it uses for it."""
+    keys: dict[str, str] = {}
+    for key in map(str, file.values):
+        field = find_field(RunConfig, key, file.place((key,)))
+        if field in keys:
+            raise ConfigError(f"{file.place((key,))}: {key!r} is {keys[field]!r} under another name: leave one out")
+        keys[field] = key
+    return keys
 
 
-def over(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+def _read(setting: Setting, value: Any) -> Any:
+    """A value of a file as the model takes it: a word stands for a list of one, and lists may be written ``a,b``."""
+    if setting.form == "list" and not isinstance(value, list):
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else [value]
+    if setting.form == "pairs" and isinstance(value, str):
+        return {"": value}
+    return value
+
+
+def _merge(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a file with those of the command line over them, parameter by parameter where they are nested."""
-    made = dict(values)
-    for name, value in options.items():
-        old = made.get(name)
-        if name in ("params", "task_params") and isinstance(old, dict) and value is not None:
-            inner = {key: each if isinstance(each, dict) else {} for key, each in old.items()}
-            made[name] = old | {key: {**inner.get(key, {}), **each} for key, each in value.items()}
-        elif value is not None:
-            made[name] = value
-    return made
+    merged = dict(values)
+    for field, value in options.items():
+        old = merged.get(field)
+        if value is None:
+            continue
+        if _SETTINGS[field].form == "nested" and isinstance(old, dict) and isinstance(value, dict):
+            inner = {name: params if isinstance(params, dict) else {} for name, params in old.items()}
+            merged[field] = old | {name: {**inner.get(name, {}), **params} for name, params in value.items()}
+        else:
+            merged[field] = value
+    return merged
+
+
+def _reach(values: Any, location: tuple[str | int, ...]) -> bool:
+    """Whether a place exists in nested values."""
+    for part in location:
+        try:
+            values = values[part]
+        except (KeyError, IndexError, TypeError):
+            return isinstance(values, str | int | float | list | tuple)
+    return values is not None

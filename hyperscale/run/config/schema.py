@@ -1,4 +1,4 @@
-"""What a run is: the typed configuration, read from options or a YAML file, and its defaults made explicit."""
+"""The settings of a run, as a user writes them: options, YAML keys and their documentation come from here."""
 
 import hashlib
 import json
@@ -6,89 +6,131 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hyperscale.methods.names import VANILLA
-
-
-def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if len(set(values)) != len(values):
-        raise ValueError("the same entry twice")
-    return values
+from hyperscale.utils.settings import setting
 
 
 class RunConfig(BaseModel):
-    """A run as the user asks for it; empty or None means the default, which `resolve` fills in.
-
-    Attributes:
-        model: Name in models.yaml, local folder or hub id.
-        methods: KV-compression methods, in the order they run.
-        budget: Ceiling per problem, as `Budget.parse` reads it, or the name of a grid in budgets/.
-        axis: Axis that ``8x`` counts on.
-        tasks: Names of tasks; the model's default tasks if empty.
-        data: Task name to a JSONL or Parquet file, or a folder of them, that stands in for the task's data set;
-            "" names the run's only task.
-        task_params: Task name to choices of its problems, e.g. LiveCodeBench's ``release`` and ``start_date``.
-        lengths: Values of L for every task; each task's own if empty.
-        crs: Nominal compression ratios of all methods but vanilla. If empty: those that the model's retrofits for the
-            methods, or else for DMS, offer, for every method, so that methods meet at equal ratios; the grid's if the
-            model has none.
-        grid: Name of the grid of candidates; the model's if None.
-        limit: First N problems of each task.
-        seeds: Seeds of the sampling noise; each generates every chain of the plan.
-        temperature: Softmax temperature; the model's default if None.
-        top_p: Nucleus mass; the model's default if None.
-        params: Method name to parameters beyond the CR.
-        pin_prompt: Whether the prompt is never evicted, for every method with such a parameter; `resolve` moves it into
-            ``params``. Each method's own default if None.
-        engine: What generates: ``torch``, or ``vllm`` where it is installed (docs/vllm.md).
-        device: Where the model runs; ``auto`` is CUDA where there is one.
-        dtype: Of the weights; ``auto`` is float32 on the CPU, bfloat16 on CUDA.
-        kv_dtype: What the cache keeps keys and values in; ``auto`` is ``dtype``.
-        batch_size: Chains that decode together; it changes no result. The model's default if None.
-        gpu_memory: Part of the GPU's memory that vLLM takes, weights and cache; it changes no result.
-        sandbox: Where programs that the model wrote run; ``auto`` is the strongest that works.
-        predict: What the plan's costs are predicted from. ``earlier``: finished runs beside this one's folder, else the
-            closed form; ``pilot``: a few of the run's own chains, generated first; ``closed``: the closed form.
-            ``auto``: earlier runs, else a pilot where the run is large enough for one, else the closed form.
-        extend: How often a chain's end of thinking is replaced by ``extend_word``; 0 for never.
-        extend_word: What a chain goes on thinking with.
-        force_answer: K: a chain that has not ended at L closes its thinking and answers in at most K tokens; 0 for no
-            such answers.
-        vote: How W chains make one verdict (`hyperscale.scoring.voting.strategies`); each task's own if None. It can be
-            chosen anew for a finished run.
-    """
+    """A run as the user asks for it; empty or None means the default, which `resolve` fills in."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    model: str = "mini"
-    methods: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)] = (VANILLA,)
-    budget: str = "8x"
-    axis: str | None = None
-    tasks: Annotated[tuple[str, ...], AfterValidator(_distinct)] = ()
-    data: dict[str, str] = {}
-    task_params: dict[str, dict[str, Any]] = {}
-    lengths: Annotated[tuple[Annotated[int, Field(ge=1)], ...], AfterValidator(_distinct)] = ()
-    crs: Annotated[tuple[Annotated[float, Field(ge=1, le=1024)], ...], AfterValidator(_distinct)] = ()
-    grid: str | None = None
-    limit: Annotated[int, Field(ge=1)] | None = None
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1), AfterValidator(_distinct)] = (0,)
-    temperature: Annotated[float, Field(ge=0, le=10)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    params: dict[str, dict[str, Any]] = {}
-    pin_prompt: bool | None = None
-    engine: Literal["torch", "vllm"] = "torch"
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    kv_dtype: Literal["auto", "fp8", "int8", "int4"] = "auto"
-    batch_size: Annotated[int, Field(ge=1, le=65536)] | None = None
-    gpu_memory: Annotated[float, Field(gt=0, le=1)] = 0.9
-    sandbox: Literal["auto", "bwrap", "unshare", "none"] = "auto"
-    predict: Literal["auto", "pilot", "earlier", "closed"] = "auto"
-    extend: Annotated[int, Field(ge=0)] = 0
-    extend_word: str = "Wait"
-    force_answer: Annotated[int, Field(ge=0)] = 0
-    vote: str | None = None
+    model: str = setting("mini", "Name (`hyperscale models`), local folder or hub id.")
+    methods: tuple[str, ...] = setting(
+        (VANILLA,),
+        "Methods, e.g. vanilla,dms: one folder for all.",
+        option="method",
+        min_length=1,
+        details="They run in this order.",
+    )
+    budget: str = setting(
+        "8x",
+        "Ceiling per problem: 8x, kv_reads=2^28, peak_kv=32Ki, peak_bytes=8GiB, tokens=1M, seconds=600, all, or a "
+        "grid's name.",
+    )
+    axis: str | None = setting(
+        None, "Cost that 8x counts: kv_reads, peak_kv, peak_bytes, tokens or seconds.", unset="kv_reads"
+    )
+    tasks: tuple[str, ...] = setting((), "Tasks, e.g. mini_aime,mini_lcb.", option="task", unset="the model's")
+    data: dict[str, str] = setting(
+        {},
+        "JSONL or Parquet file, or a folder of them, for a task's data set: PATH, or task=PATH",
+        details="Without a task it is the only task's.",
+    )
+    task_params: dict[str, dict[str, Any]] = setting(
+        {},
+        "Choice of a task's problems, e.g. livecodebench.end_date=2024-12-31",
+        option="task-param",
+        example="livecodebench.end_date=2024-12-31",
+        plain_text=True,
+    )
+    params: dict[str, dict[str, Any]] = setting(
+        {},
+        "Parameter of a method (`hyperscale methods`), e.g. window.recent=32",
+        option="method-param",
+        example="window.recent=32",
+        details="The compression ratio is no such parameter: `cr` sets it for all methods.",
+    )
+    pin_prompt: bool | None = setting(
+        None,
+        "Never evict the prompt, or let it go like the rest, for all methods that have the choice.",
+        unset="each method's own",
+        details="It sets the parameter `pin_prompt` of those methods.",
+    )
+    lengths: tuple[Annotated[int, Field(ge=1)], ...] = setting(
+        (), "Values of L in tokens, e.g. 8192,16384.", option="length", unset="the task's"
+    )
+    crs: tuple[Annotated[float, Field(ge=1, le=1024)], ...] = setting(
+        (),
+        "Compression ratios, e.g. 4,8.",
+        option="cr",
+        unset="all that the model's DMS checkpoints offer",
+        details="Of all methods but vanilla. If it is left out, all methods run at the ratios for which the model has "
+        "retrofits of every requested kind (DMS if none is requested), else at the grid's ratios.",
+    )
+    grid: str | None = setting(None, "Grid of candidates (`hyperscale budgets`).", unset="the model's")
+    limit: int | None = setting(None, "Only the first N problems of each task.", ge=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = setting(
+        (0,),
+        "Seeds of the sampling noise, e.g. 0,1,2.",
+        option="seed",
+        min_length=1,
+        details="Each seed generates every chain of the plan.",
+    )
+    temperature: float | None = setting(None, "Softmax temperature.", unset="the model's", ge=0, le=10)
+    top_p: float | None = setting(None, "Nucleus mass.", unset="the model's", gt=0, le=1)
+    engine: Literal["torch", "vllm"] = setting(
+        "torch", "What generates (docs/vllm.md).", details="vLLM has to be installed."
+    )
+    device: Literal["auto", "cpu", "cuda"] = setting(
+        "auto", "Where the model runs.", details="`auto` is CUDA where there is one."
+    )
+    dtype: Literal["auto", "float32", "bfloat16"] = setting(
+        "auto", "Type of the weights.", details="`auto` is float32 on the CPU and bfloat16 on CUDA."
+    )
+    kv_dtype: Literal["auto", "fp8", "int8", "int4"] = setting(
+        "auto", "Type that the cache keeps keys and values in.", details="`auto` is that of `dtype`."
+    )
+    batch_size: int | None = setting(
+        None, "Chains that decode together; changes no result.", unset="the model's", ge=1, le=65536
+    )
+    gpu_memory: float = setting(
+        0.9, "Part of the GPU's memory that vLLM takes; changes no result.", gt=0, le=1, details="Weights and cache."
+    )
+    sandbox: Literal["auto", "bwrap", "unshare", "none"] = setting(
+        "auto", "Where programs that the model writes run.", details="`auto` is the strongest sandbox that works here."
+    )
+    extend: int = setting(0, "Replace a chain's end of thinking up to N times and let it go on, up to L.", ge=0)
+    extend_word: str = setting("Wait", "What stands there instead; the tokenizer must have it.")
+    force_answer: int = setting(
+        0,
+        "At L, close the thinking and let the chain answer in at most K tokens.",
+        unset="0: no",
+        ge=0,
+        details="Only chains that have not ended at L.",
+    )
+    vote: str | None = setting(
+        None,
+        "How W chains make one verdict: majority, pass@k, pass@all, mean@k or best-of-n; `hyperscale score` can change "
+        "it later.",
+        unset="the task's",
+    )
+    predict: Literal["auto", "earlier", "pilot", "closed"] = setting(
+        "auto",
+        "What costs are predicted from.",
+        details="`earlier`: finished runs beside this one's folder, else the closed form. `pilot`: a few of the run's "
+        "own chains, generated first. `closed`: the closed form. `auto`: earlier runs, else a pilot where the run is "
+        "large enough for one, else the closed form.",
+    )
+
+    @field_validator("methods", "tasks", "lengths", "crs", "seeds")
+    @classmethod
+    def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(set(values)) != len(values):
+            raise ValueError("has the same entry twice")
+        return values
 
     def crs_of(self, method: str) -> tuple[float, ...]:
         """Nominal CRs that a method of a resolved configuration runs at."""

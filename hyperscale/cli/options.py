@@ -1,0 +1,89 @@
+"""Builds the options of a command from a pydantic model of its settings."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Annotated, Any
+
+import typer
+from pydantic import BaseModel
+
+from hyperscale.cli import arguments
+from hyperscale.utils.settings import Setting, settings_of
+
+
+def with_options(schema: type[BaseModel]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for each field of a model, before the options that it declares itself.
+
+    The command's first parameter takes the values that the user gave, by the names of the fields: parsed from text, but
+    not validated, and without those that were left out. A required field is a required option.
+
+    Example::
+
+        @with_options(RunConfig)
+        def run(settings: dict[str, Any], out: Annotated[Path | None, typer.Option()] = None) -> None: ...
+    """
+    settings = settings_of(schema)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        _, *own = signature.parameters.values()  # the first takes the settings
+
+        @wraps(command)
+        def call(**values: Any) -> None:
+            given = {each.field: parse(each, values.pop(each.field)) for each in settings}
+            command({field: value for field, value in given.items() if value is not None}, **values)
+
+        parameters = [*map(_parameter, settings), *own]
+        # Typer reads the signature and the annotations of what it is given; both are the command's with the options.
+        call.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+        )
+        call.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": None}
+        del call.__wrapped__  # which inspect would follow to the bare command
+        return call
+
+    return decorate
+
+
+def parse(setting: Setting, value: Any) -> Any:
+    """The value of an option as the model takes it; None if it was not given.
+
+    Raises:
+        ConfigError: The text is no list, pair or the like.
+    """
+    if setting.form == "flag":
+        return value or None
+    if setting.form == "list":
+        kind = setting.type
+        return arguments.names(setting.option, value) if kind is str else arguments.numbers(setting.option, value, kind)
+    if setting.form == "pairs":
+        return arguments.pairs(setting.option, value)
+    if setting.form == "nested":
+        read: Callable[..., Mapping[str, Any] | None] = arguments.nested if setting.plain_text else arguments.typed
+        return read(setting.option, value, setting.example)
+    return value
+
+
+def _parameter(setting: Setting) -> inspect.Parameter:
+    """The parameter that Typer makes an option of; every default is None, so that a file's value can stand."""
+    names = [setting.option]
+    if setting.form == "switch":
+        names = [f"{setting.option}/--no-{setting.option.removeprefix('--')}"]
+    kind: Any = {"list": str, "pairs": list[str], "nested": list[str]}.get(setting.form, setting.type)
+    if setting.form == "flag":
+        default: Any = False
+    else:
+        default = inspect.Parameter.empty if setting.required else None
+        kind = kind if setting.required else kind | None
+    option = typer.Option(*names, help=setting.help, show_default=False, metavar=_metavar(setting))
+    return inspect.Parameter(
+        setting.field, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+    )
+
+
+def _metavar(setting: Setting) -> str | None:
+    """What the help shows for the value; None for what Typer shows itself."""
+    if setting.form == "list":
+        return f"<{setting.type.__name__},…>"
+    return {"pairs": "<name=value>", "nested": "<name.key=value>"}.get(setting.form)

@@ -1,0 +1,189 @@
+"""Settings that are written once, as fields of a pydantic model: their options, YAML keys and documentation follow.
+
+A model declares each setting with `setting`; `settings_of` tells what the command line, the reader of YAML files and
+the page of documentation need to know of them.
+"""
+
+import types
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, Field
+from pydantic.fields import FieldInfo
+
+from hyperscale.errors import ConfigError
+from hyperscale.utils.validation import suggestion
+
+Form = Literal["value", "flag", "switch", "list", "pairs", "nested"]
+"""How a setting is written: one value, ``--name``, ``--name/--no-name``, ``a,b``, ``name=value`` or
+``name.key=value``; the last two again and again."""
+
+
+def setting(
+    default: Any,
+    description: str,
+    *,
+    option: str = "",
+    unset: str = "",
+    example: str = "",
+    plain_text: bool = False,
+    details: str = "",
+    **constraints: Any,
+) -> Any:
+    """A field of a model of settings.
+
+    Args:
+        default: Its default; ``...`` if it must be given.
+        description: What it is, the help of its option.
+        option: Name of the option, without the dashes; the field's name if empty.
+        unset: What holds if it is not given, where the default alone does not tell: "the model's".
+        example: A value, for the messages of settings of the form ``name.key=value``.
+        plain_text: Whether the values of such a setting stay text; else numbers, true and false become what they are.
+        details: What the page of documentation says besides.
+        constraints: Further arguments of `pydantic.Field`, e.g. ``ge=1``.
+    """
+    extra: dict[str, Any] = {
+        "option": option,
+        "unset": unset,
+        "example": example,
+        "plain_text": plain_text,
+        "details": details,
+    }
+    return Field(default, description=description, json_schema_extra={"setting": extra}, **constraints)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A field of a model, as it is written by users.
+
+    Attributes:
+        field: Name of the field.
+        key: Its name in YAML files; ``--`` before it, and dashes for underscores, make the option.
+        form: How it is written.
+        type: Type of the one value, or of the entries of a list.
+        choices: The values it can have; empty if these are not counted.
+        required: Whether it has no default.
+        default: What holds if it is not given; empty if nothing does.
+        description: What it is.
+        details: What the documentation says besides.
+        example: A value of the form ``name.key=value``.
+        plain_text: Whether values of that form stay text.
+    """
+
+    field: str
+    key: str
+    form: Form
+    type: type
+    choices: tuple[str, ...]
+    required: bool
+    default: str
+    description: str
+    details: str
+    example: str
+    plain_text: bool
+
+    @property
+    def option(self) -> str:
+        """Its option: ``--batch-size``."""
+        return "--" + self.key.replace("_", "-")
+
+    @property
+    def help(self) -> str:
+        """Description, choices and default in one text."""
+        text = self.description
+        if self.choices:
+            *first, last = self.choices
+            text = f"{text.removesuffix('.')}: {', '.join(first)} or {last}."
+        if self.form in ("pairs", "nested"):
+            text = f"{text.removesuffix('.')}; repeatable."
+        return f"{text} [{self.default}]" if self.default else text
+
+
+def settings_of(schema: type[BaseModel]) -> list[Setting]:
+    """The settings of a model, in the order of its fields."""
+    return [_setting(name, field) for name, field in schema.model_fields.items()]
+
+
+def field_names(schema: type[BaseModel]) -> dict[str, str]:
+    """Every key that a YAML file may use, to the field it sets: the names of the options, and those of the fields."""
+    settings = settings_of(schema)
+    return {each.field: each.field for each in settings} | {each.key: each.field for each in settings}
+
+
+def find_field(schema: type[BaseModel], key: str, place: str = "") -> str:
+    """The field that a key sets; dashes are as good as underscores.
+
+    Args:
+        schema: The model.
+        key: What was written.
+        place: Where, for the message.
+
+    Raises:
+        ConfigError: There is no such setting; the nearest one is named.
+    """
+    names = field_names(schema)
+    if field := names.get(key.replace("-", "_")):
+        return field
+    keys = [each.key for each in settings_of(schema)]
+    raise ConfigError(f"{place}{': ' if place else ''}unknown setting {key!r}{suggestion(key, keys)}")
+
+
+def _setting(name: str, field: FieldInfo) -> Setting:
+    extra = field.json_schema_extra
+    own: Any = extra.get("setting", {}) if isinstance(extra, dict) else {}
+    form, kind, choices = _form(field)
+    return Setting(
+        field=name,
+        key=str(own.get("option") or name).replace("-", "_"),
+        form=form,
+        type=kind,
+        choices=choices,
+        required=field.is_required(),
+        default=own.get("unset") or _shown(field, form),
+        description=field.description or "",
+        details=own.get("details", ""),
+        example=own.get("example", ""),
+        plain_text=own.get("plain_text", False),
+    )
+
+
+def _shown(field: FieldInfo, form: Form) -> str:
+    """A default as a user would write it."""
+    value = field.get_default(call_default_factory=True) if not field.is_required() else None
+    if value is None or form in ("flag", "switch", "pairs", "nested"):
+        return ""
+    if isinstance(value, tuple | list):
+        return ",".join(map(_text, value))
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _form(field: FieldInfo) -> tuple[Form, type, tuple[str, ...]]:
+    """How a field is written, the type of its value or entries, and its choices."""
+    annotation = _bare(field.annotation)
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return "value", str, tuple(map(str, arguments))
+    if origin in (tuple, list):
+        return "list", _bare(arguments[0]), ()
+    if origin is dict:
+        return "nested" if get_origin(_bare(arguments[1])) is dict else "pairs", str, ()
+    if annotation is bool:
+        return "switch" if field.default is None else "flag", bool, ()
+    assert annotation in (str, int, float, Path), f"no option can be made of {annotation}"
+    return "value", annotation, ()
+
+
+def _bare(annotation: Any) -> Any:
+    """A type without ``None`` beside it and without annotations."""
+    while True:
+        if get_origin(annotation) is Annotated:
+            annotation = get_args(annotation)[0]
+        elif get_origin(annotation) in (Union, types.UnionType):
+            (annotation,) = (each for each in get_args(annotation) if each is not type(None))
+        else:
+            return annotation

@@ -1,0 +1,120 @@
+"""Checks data against a pydantic model, and says in plain words what is wrong and where."""
+
+import difflib
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from hyperscale.errors import HyperscaleError
+
+Location = tuple[str | int, ...]
+"""Keys and indices that lead to a value: ``("crs", 0)``."""
+
+M = TypeVar("M", bound=BaseModel)
+
+# Pydantic's types of error, in the words of our messages; the braces are filled from the error's context.
+_WORDS = {
+    "missing": "is missing",
+    "extra_forbidden": "is unknown",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "path_type": "must be a path",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a mapping",
+    "mapping_type": "must be a mapping",
+    "model_type": "must be a mapping",
+    "model_attributes_type": "must be a mapping",
+    "dataclass_type": "must be a mapping",
+    "none_required": "must be left out",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "too_short": "has too few entries (at least {min_length})",
+    "too_long": "has too many entries (at most {max_length})",
+    "string_too_short": "is too short (at least {min_length} characters)",
+    "string_pattern_mismatch": "must match {pattern}",
+    "json_invalid": "is no JSON",
+}
+_WITHOUT_VALUE = {"missing", "json_invalid"}  # nothing that was written could be shown
+_LONGEST = 60  # characters of a value in a message
+
+
+def validate(
+    schema: type[M],
+    values: Any,
+    failure: type[HyperscaleError],
+    place: str | Callable[[Location], str] = "",
+    remedy: str = "",
+) -> M:
+    """The model that some values make.
+
+    Args:
+        schema: The model.
+        values: What was read, of any type.
+        failure: The error to raise.
+        place: Where the values come from, e.g. a path; or a function that tells it from the location of the fault, e.g.
+            `YamlFile.place`.
+        remedy: What to do about it, the end of the message.
+
+    Raises:
+        HyperscaleError: Of the type ``failure``: the values do not fit. The message names place, key, fault and value.
+    """
+    try:
+        return schema.model_validate(values)
+    except ValidationError as error:
+        location, fault = first_fault(error, schema)
+        where = place(location) if callable(place) else place
+        key = ".".join(map(str, location))
+        text = ": ".join(part for part in (where, f"{key} {fault}" if key else fault) if part)
+        raise failure(f"{text}: {remedy}" if remedy else text) from None
+
+
+def first_fault(error: ValidationError, schema: type[BaseModel] | None = None) -> tuple[Location, str]:
+    """Where the first fault lies, and what it is: ``(("crs", 0), "must be at least 1, got 0.5")``.
+
+    Args:
+        error: The error of a validation.
+        schema: The model that was validated; an unknown key is then compared with its fields.
+    """
+    first = error.errors()[0]
+    location, kind, value = first["loc"], first["type"], first["input"]
+    if kind in ("value_error", "assertion_error"):
+        fault = str(first["ctx"]["error"])
+    elif kind in _WORDS:
+        fault = _WORDS[kind].format(**{name: _plain(each) for name, each in first.get("ctx", {}).items()})
+    else:
+        fault = first["msg"].replace("Input should be", "must be", 1)
+    if kind == "extra_forbidden":
+        return location, fault + (suggestion(str(location[-1]), schema.model_fields) if schema else "")
+    return location, fault if kind in _WITHOUT_VALUE else f"{fault}, got {shorten(value)}"
+
+
+def suggestion(name: str, names: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest known one, else all of them."""
+    known = sorted(names)
+    near = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean {near[0]!r}?" if near else f": choose from {', '.join(known)}"
+
+
+def shorten(value: Any) -> str:
+    """A value as Python writes it, on one line and cut to a length that a message bears."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _plain(value: Any) -> Any:
+    """A limit as people write it: 1, not 1.0."""
+    return int(value) if isinstance(value, float) and math.isfinite(value) and value == int(value) else value

@@ -1,0 +1,85 @@
+"""Reads YAML mappings and remembers the line of every key, for messages; a key that stands twice is refused."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hyperscale.errors import HyperscaleError
+from hyperscale.utils.validation import Location
+
+if TYPE_CHECKING:
+    from yaml.nodes import Node
+
+
+@dataclass(frozen=True)
+class YamlFile:
+    """The contents of a YAML file.
+
+    Attributes:
+        path: The file.
+        values: Its mapping.
+        lines: The line, counted from 1, of each key and list entry.
+    """
+
+    path: Path
+    values: dict[str, Any]
+    lines: dict[Location, int]
+
+    def place(self, location: Location) -> str:
+        """Path and line of a key; of the innermost key around it that stands in the file, if it does not itself."""
+        for end in range(len(location), 0, -1):
+            if location[:end] in self.lines:
+                return f"{self.path}, line {self.lines[location[:end]]}"
+        return str(self.path)
+
+
+def read_yaml(path: Path, failure: type[HyperscaleError], remedy: str) -> YamlFile:
+    """Read a YAML file that holds a mapping.
+
+    Args:
+        path: The file.
+        failure: The error to raise.
+        remedy: What such a file should be, the end of a message: "pass a YAML file with …".
+
+    Raises:
+        HyperscaleError: Of the type ``failure``: the file cannot be read, is no YAML or no mapping, or has a key twice.
+    """
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise failure(f"cannot read {path} ({reason}): {remedy}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        reason = getattr(error, "problem", None) or "not YAML"
+        raise failure(f"cannot read {path}{line} ({reason}): {remedy}") from None
+    if not isinstance(values, dict):
+        raise failure(f"{path} is not a mapping: {remedy}")
+    lines: dict[Location, int] = {}
+    _note_lines(node, (), lines, path, failure)
+    return YamlFile(path, values, lines)
+
+
+def _note_lines(
+    node: "Node | None", location: Location, lines: dict[Location, int], path: Path, failure: type[HyperscaleError]
+) -> None:
+    """Fill in the lines of all that lies below a node."""
+    from yaml.nodes import MappingNode, SequenceNode
+
+    if isinstance(node, MappingNode):
+        for key, value in node.value:
+            inner = (*location, str(key.value))
+            line = key.start_mark.line + 1
+            if inner in lines:  # YAML's own reader would take the last one in silence
+                raise failure(f"{path}, line {line}: {key.value!r} stands in line {lines[inner]} too: leave one out")
+            lines[inner] = line
+            _note_lines(value, inner, lines, path, failure)
+    elif isinstance(node, SequenceNode):
+        for index, value in enumerate(node.value):
+            lines[*location, index] = value.start_mark.line + 1
+            _note_lines(value, (*location, index), lines, path, failure)
