@@ -10,7 +10,7 @@ from typing import Any
 
 from hyperscale import tasks
 from hyperscale.scoring import graders
-from hyperscale.tasks.datasets import Choices, Downloaded
+from hyperscale.tasks.datasets import DatasetProblems, ProblemFilter
 
 
 def dataset(name: str, data: str | dict[str, str] | None = None, **metadata: Any) -> dict[str, Any]:
@@ -18,15 +18,17 @@ def dataset(name: str, data: str | dict[str, str] | None = None, **metadata: Any
     from datasets import Dataset
 
     task = tasks.load(name)
-    assert isinstance(task.origin, Downloaded), "the built-in tasks have a loader of their own"
+    assert isinstance(task.origin, DatasetProblems), "the built-in tasks have a loader of their own"
     if task.origin.form == "program":
-        task = task.chosen(**{each.name: metadata[each.name] for each in fields(Choices) if each.name in metadata})
+        task = task.with_parameters(
+            **{field.name: metadata[field.name] for field in fields(ProblemFilter) if field.name in metadata}
+        )
     path = data.get(name) if isinstance(data, dict) else data
     rows = [
-        {**item.fields, "id": item.id, "target": json.dumps(item.target), "grader": task.grader, "level": item.level}
-        for item in task.origin.items(None, path, name)
+        {**row.fields, "id": row.id, "target": json.dumps(row.target), "grader": task.grader, "level": row.level}
+        for row in task.origin.rows(None, path, name)
     ]
-    return {task.origin.source.split: Dataset.from_list(rows)}
+    return {task.origin.dataset.split: Dataset.from_list(rows)}
 
 
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:

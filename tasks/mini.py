@@ -14,13 +14,13 @@ def dataset(kind: str, grader: str, size: int = 200, **_: Any) -> dict[str, Any]
     code = grader == "code"
     rows = [
         {
-            "id": item.id,
-            "prompt": item.prompt,
-            "target": json.dumps(item.tests if code else item.answer),
+            "id": problem.id,
+            "prompt": problem.prompt,
+            "target": json.dumps(problem.tests if code else problem.answer),
             "grader": grader,
-            "level": item.level,
+            "level": problem.level,
         }
-        for item in benchmarks.items(kind, size)
+        for problem in benchmarks.generate_problems(kind, size)
     ]
     return {"test": Dataset.from_list(rows)}
 

@@ -1,4 +1,4 @@
-"""The built-in test sets: generated from fixed seeds, disjoint from all training data by a hash of the prompt."""
+"""Generates the built-in test sets from fixed seeds; a hash of the prompt keeps them apart from all training data."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from typing import Any
 
 from hyperscale.errors import TaskError
 from hyperscale.mini.problems import aime, gpqa, lcb
-from hyperscale.mini.problems.document import Document, is_test
+from hyperscale.mini.problems.worked_problem import WorkedProblem, is_test
 from hyperscale.mini.vocab import decode
 
-Generator = Callable[[Random, int | None], Document]
+Generator = Callable[[Random, int | None], WorkedProblem]
 GENERATORS: dict[str, Generator] = {"aime": aime.generate, "gpqa": gpqa.generate, "lcb": lcb.generate}
 LEVEL_COUNT = 5
 
 
 @dataclass(frozen=True)
-class Item:
+class BenchmarkProblem:
     """One test problem.
 
     Attributes:
@@ -25,7 +25,7 @@ class Item:
         prompt: The user message.
         answer: The expected answer: an integer, a letter, or the names of the two steps.
         tests: Hidden tests of a program (``input`` and ``output`` lists), else empty.
-        level: Difficulty, 1 to 5; levels take turns, so any first n items are balanced.
+        level: Difficulty, 1 to 5; levels take turns, so any first n problems are balanced.
     """
 
     id: str
@@ -35,7 +35,7 @@ class Item:
     level: int
 
 
-def items(kind: str, n: int = 200, seed: int = 0) -> list[Item]:
+def generate_problems(kind: str, n: int = 200, seed: int = 0) -> list[BenchmarkProblem]:
     """The first ``n`` test problems of a benchmark.
 
     Args:
@@ -48,24 +48,26 @@ def items(kind: str, n: int = 200, seed: int = 0) -> list[Item]:
     """
     if kind not in GENERATORS:
         raise TaskError(f"no built-in benchmark '{kind}'; there are {', '.join(GENERATORS)}")
-    found: list[Item] = []
-    seen: set[str] = set()
+    problems: list[BenchmarkProblem] = []
+    prompts: set[str] = set()
     for draw in count():
-        if len(found) == n:
+        if len(problems) == n:
             break
-        # A generator of its own for each draw, and prompts come first in it: rewording a chain leaves the test set be.
-        level = len(found) % LEVEL_COUNT + 1
-        document = GENERATORS[kind](Random(f"hyperscale-{kind}-{seed}-{draw}"), level)
-        prompt = decode(document.prompt)
-        if is_test(document.prompt) and prompt not in seen:
-            seen.add(prompt)
-            found.append(Item(f"mini_{kind}-{seed}-{len(found)}", prompt, document.answer, document.tests, level))
-    return found
+        # Each draw has a random generator of its own, and draws its prompt first: a change in how chains are written
+        # leaves the test set as it is.
+        level = len(problems) % LEVEL_COUNT + 1
+        problem = GENERATORS[kind](Random(f"hyperscale-{kind}-{seed}-{draw}"), level)
+        prompt = decode(problem.prompt)
+        if is_test(problem.prompt) and prompt not in prompts:
+            prompts.add(prompt)
+            name = f"mini_{kind}-{seed}-{len(problems)}"
+            problems.append(BenchmarkProblem(name, prompt, problem.answer, problem.tests, level))
+    return problems
 
 
-def training_document(rng: Random, kind: str) -> Document:
-    """A random document that is not in the test split."""
+def generate_training_problem(rng: Random, kind: str) -> WorkedProblem:
+    """A random problem that is not in the test split."""
     while True:
-        document = GENERATORS[kind](rng, None)
-        if not is_test(document.prompt):
-            return document
+        problem = GENERATORS[kind](rng, None)
+        if not is_test(problem.prompt):
+            return problem

@@ -89,7 +89,7 @@ def regrade(
 def problems(name: str, info: dict[str, Any], data: str | None) -> tuple[Task, list[Doc]]:
     """A task and the problems of a run with this description."""
     config = info["config"]
-    task = tasks.load(name).chosen(**(config.get("task_params") or {}).get(name, {}))
+    task = tasks.load(name).with_parameters(**(config.get("task_params") or {}).get(name, {}))
     return task, task.docs(config.get("limit"), data)
 
 

@@ -13,7 +13,7 @@ from hyperscale.errors import ResultsError
 from hyperscale.results import manifest
 from hyperscale.results.manifest import LOCK, POINTS, RUN, SAMPLES, SCHEMA, read_info
 from hyperscale.results.samples import Key, iterate, key
-from hyperscale.utils.files import complete, sync_folder, write_atomic
+from hyperscale.utils.files import complete_length, sync_folder, write_atomic
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -88,7 +88,7 @@ class Store:
         self.samples = list(iterate(path))
         self._done = {key(sample) for sample in self.samples}
         self._file = path.open("ab", buffering=0)
-        self._file.truncate(complete(path))
+        self._file.truncate(complete_length(path))
         sync_folder(self.folder)
 
     def _check(self) -> None:

@@ -14,7 +14,8 @@ import torch
 
 from hyperscale.errors import RetrofitError
 from hyperscale.retrofit.gated_model import Mode
-from hyperscale.retrofit.trainer import Retrofit, TrainingBatch
+from hyperscale.retrofit.packing import TrainingBatch
+from hyperscale.retrofit.trainer import Retrofit
 
 #: Inference gates may diverge from the teacher this many times as much as training gates.
 MAX_RATIO = 3.0

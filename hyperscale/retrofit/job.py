@@ -116,7 +116,7 @@ def run(job: Job, report: Report) -> None:
     from hyperscale.retrofit import text_files
 
     report(f"reading {job.data} …")
-    source = text_files.read(job.data, job.column)  # before the weights: a mistake about the data shows at once
+    source = text_files.read_texts(job.data, job.column)  # before the weights: a mistake about the data shows at once
     models.require(found.base, job.model)
     config = _configuration(found.base)
     length = _length(job, config)
@@ -132,7 +132,8 @@ def _train(job: Job, base: str, length: int, source: Any, needed: memory_estimat
     import transformers
 
     from hyperscale.engines.loading import load_model
-    from hyperscale.retrofit import checkpoints, outcome, packing
+    from hyperscale.retrofit import checkpoints, outcome
+    from hyperscale.retrofit.documents import build_corpus
     from hyperscale.retrofit.recipe import Recipe
     from hyperscale.retrofit.trainer import Finished, Retrofit
 
@@ -160,26 +161,26 @@ def _train(job: Job, base: str, length: int, source: Any, needed: memory_estimat
     steps = round((job.crs[-1] - 1) * job.steps_per_unit) + job.hard_steps * len(job.crs) + recipe.fade_steps
     a_step = job.rows * job.accumulate * length
     report("tokenising …")
-    data = packing.build(
+    corpus = build_corpus(
         source,
         tokenizer,
         length=length,
         window=job.window,
-        wanted=steps * a_step,
+        training_tokens=steps * a_step,
         seed=job.seed,
-        everything=job.everything,
+        whole_chats=job.everything,
     )
-    times = steps * a_step / max(data.tokens, 1)
+    times = steps * a_step / max(corpus.tokens, 1)
     report(
-        f"{len(data.train):,} documents, {data.tokens:,} tokens, seen {times:.1f} times; "
-        f"{len(data.held_out):,} held out; {steps:,} steps of {a_step:,} tokens"
+        f"{len(corpus.train):,} documents, {corpus.tokens:,} tokens, seen {times:.1f} times; "
+        f"{len(corpus.held_out):,} held out; {steps:,} steps of {a_step:,} tokens"
     )
     job.out.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {
         "model": job.model,
         "base": base,
         "data": {"path": str(source.path), "column": source.column, "entries": len(source.entries)},
-        "documents": {"train": len(data.train), "held_out": len(data.held_out), "tokens": data.tokens},
+        "documents": {"train": len(corpus.train), "held_out": len(corpus.held_out), "tokens": corpus.tokens},
         "length": length,
         "rows": job.rows,
         "loss": "all tokens" if job.everything or source.column == "text" else "last reply",
@@ -203,8 +204,8 @@ def _train(job: Job, base: str, length: int, source: Any, needed: memory_estimat
 
     dtype = torch.bfloat16 if job.weights == "bfloat16" else torch.float32
     retrofit = Retrofit(teacher, recipe, report=report, dtype=dtype, frugal=True)
-    held_out = data.check_batches(job.rows, length)
-    outcome.finish(retrofit, data.batches(job.rows, length, job.seed), held_out, save, keep)
+    held_out = corpus.held_out_batches(job.rows, length)
+    outcome.finish(retrofit, corpus.training_batches(job.rows, length, job.seed), held_out, save, keep)
 
 
 def _widen(model: Any) -> None:

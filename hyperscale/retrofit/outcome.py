@@ -6,7 +6,8 @@ from typing import Any
 
 from hyperscale.errors import RetrofitError
 from hyperscale.retrofit.gate_check import check_gates
-from hyperscale.retrofit.trainer import Finished, Retrofit, TrainingBatch
+from hyperscale.retrofit.packing import TrainingBatch
+from hyperscale.retrofit.trainer import Finished, Retrofit
 
 Record = dict[str, Any]
 

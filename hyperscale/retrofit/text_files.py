@@ -1,35 +1,45 @@
-"""Reading what a retrofit trains on: texts or chats, from JSONL, Parquet or plain text."""
+"""Reads the texts or chats that a retrofit trains on, from JSONL, Parquet or plain text files."""
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hyperscale.errors import RetrofitError, first_line
-from hyperscale.utils.files import data_files
+from hyperscale.utils.row_files import PlacedRow, list_data_files, read_rows
 
 SUFFIXES = (".jsonl", ".parquet", ".txt")
 COLUMNS = ("messages", "text")
-"""Columns that are looked for, in this order."""
+"""Columns that are looked for if none is named, in this order."""
+
+
+class TextEntry(NamedTuple):
+    """A text or a chat, and where it stands, for messages.
+
+    Attributes:
+        place: File, and line or row.
+        content: A text, or a chat as a list of messages; not checked.
+    """
+
+    place: str
+    content: Any
 
 
 @dataclass(frozen=True)
-class Source:
+class TextSource:
     """Entries of a file or folder, not tokenised.
 
     Attributes:
         path: Where they were read.
         column: The column they were in; "text" for plain text.
-        entries: Texts, or chats as lists of messages.
+        entries: The texts or chats.
     """
 
     path: Path
     column: str
-    entries: list[Any]
+    entries: list[TextEntry]
 
 
-def read(path: Path, column: str | None = None) -> Source:
+def read_texts(path: Path, column: str | None = None) -> TextSource:
     """Read a file, or all files of a folder in the order of their names; a plain text file is one entry.
 
     Args:
@@ -40,79 +50,40 @@ def read(path: Path, column: str | None = None) -> Source:
         RetrofitError: There is no such file, it is of another kind, malformed or empty, or it lacks the column.
     """
     path = path.expanduser()
-    files = data_files(path, SUFFIXES, RetrofitError)
-    found: list[Any] = []
-    for file in files:
+    entries: list[TextEntry] = []
+    for file in list_data_files(path, SUFFIXES, RetrofitError):
         if file.suffix == ".txt":
             column = column or "text"
-            found.append(_text(file))
+            entries.append(TextEntry(str(file), _read_text(file)))
             continue
-        column = column or _column(file)
-        for where, row in _rows(file, column):
-            if row.get(column) is None:
-                raise RetrofitError(_lacks(where, column, row))
-            found.append(row[column])
-    if not found:
+        column = column or _choose_column(file)
+        for row in read_rows(file, RetrofitError, column):
+            if row.row.get(column) is None:
+                raise RetrofitError(_describe_lack(row, column))
+            entries.append(TextEntry(row.place, row.row[column]))
+    if not entries:
         raise RetrofitError(f"{path} holds no rows")
-    assert column is not None, "every file settles it"
-    return Source(path, column, found)
+    assert column is not None, "every file leaves a column"
+    return TextSource(path, column, entries)
 
 
-def _column(file: Path) -> str:
-    """The column of a file's first row that is looked for."""
-    where, row = next(_rows(file, None), (str(file), {}))
-    found = next((name for name in COLUMNS if row.get(name) is not None), None)
-    if found is None and row:
-        raise RetrofitError(_lacks(where, " or ".join(COLUMNS), row))
-    return found or COLUMNS[-1]
+def _choose_column(file: Path) -> str:
+    """The first of `COLUMNS` that the file's first row has."""
+    row = next(read_rows(file, RetrofitError), None)
+    if row is None:
+        return COLUMNS[-1]
+    for name in COLUMNS:
+        if row.row.get(name) is not None:
+            return name
+    raise RetrofitError(_describe_lack(row, " or ".join(COLUMNS)))
 
 
-def _lacks(where: str, column: str, row: dict[str, Any]) -> str:
-    has = ", ".join(name for name, value in row.items() if value is not None) or "nothing"
-    return f"{where} has no column {column}, only {has}: pass --column NAME, or rename the column"
+def _describe_lack(row: PlacedRow, column: str) -> str:
+    columns = ", ".join(name for name, value in row.row.items() if value is not None) or "nothing"
+    return f"{row.place} has no column {column}, only {columns}: pass --column NAME, or rename the column"
 
 
-def _rows(file: Path, column: str | None) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Rows, each with the words that say where it is; of Parquet only the column, if it is known."""
-    if file.suffix == ".jsonl":
-        yield from _lines(file)
-        return
-    if file.suffix != ".parquet":
-        raise RetrofitError(f"{file} is none of {', '.join(SUFFIXES)}: convert it, and name it so")
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        table = parquet.ParquetFile(file)
-        known = column is not None and column in table.schema_arrow.names
-        batches = table.iter_batches(batch_size=256, columns=[column] if known else None)
-        number = 0
-        for batch in batches:
-            for row in batch.to_pylist():
-                number += 1
-                yield f"row {number} of {file}", row
-    except (OSError, pyarrow.ArrowException) as error:
-        raise RetrofitError(f"{file} is not a readable Parquet file: {first_line(error)}") from None
-
-
-def _lines(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    number = 0
-    try:
-        with file.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise RetrofitError(f"{file} line {number} is not a JSON object: write one document a line")
-                yield f"{file} line {number}", row
-    except (OSError, UnicodeDecodeError) as error:
-        raise RetrofitError(f"{file} cannot be read: {first_line(error)}") from None
-    except (ValueError, RecursionError) as error:
-        raise RetrofitError(f"{file} line {number} is not JSON ({first_line(error)})") from None
-
-
-def _text(file: Path) -> str:
+def _read_text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

@@ -11,7 +11,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,20 +22,11 @@ from hyperscale.retrofit.gated_model import GatedModel
 from hyperscale.retrofit.losses import compression, distillation, distillation_in_parts, savings, scheduled_cr
 from hyperscale.retrofit.optimizer import StochasticAdamW, park
 from hyperscale.retrofit.packed_attention import Packed, checkpoint_layers, compile_layers, use_packed_attention
+from hyperscale.retrofit.packing import TrainingBatch
 from hyperscale.retrofit.recipe import Recipe
 
 #: Seconds after which a line is reported even if no step is due to be logged.
 INTERVAL = 30.0
-
-
-class TrainingBatch(Protocol):
-    """Rows of packed documents; see `hyperscale.mini.training.data.Batch` for an implementation."""
-
-    ids: Tensor
-    position: Tensor
-    document: Tensor
-    kind: Tensor
-    weight: Tensor
 
 
 @dataclass
@@ -102,13 +93,6 @@ class Retrofit:
         self.steps = self.tokens = 0
         self.log: list[dict[str, Any]] = []
         self._started = self._spoke = time.monotonic()
-
-    @property
-    def total_steps(self) -> int:
-        """Optimiser steps of a whole run."""
-        r = self.recipe
-        rising = round((r.targets[-1] - 1.0) * r.steps_per_unit)
-        return r.fade_steps + rising + sum(map(r.hard_steps_at, r.targets))
 
     def run(self, batches: Iterator[TrainingBatch]) -> Iterator[Finished]:
         """Train; yield a finished checkpoint at each target ratio."""

@@ -20,7 +20,7 @@ from hyperscale.run import identity
 from hyperscale.run.config import resolve
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.run.prepare import answer_room, load_task, load_tokenizer, make_grid
-from hyperscale.tasks.datasets import Generated
+from hyperscale.tasks.datasets import GeneratedProblems
 
 if TYPE_CHECKING:
     from hyperscale.methods.core.base import Method
@@ -154,7 +154,7 @@ def _dtype(config: RunConfig, gpu: Gpu | None, path: str) -> str:
 def _look(task: "Task", config: RunConfig, tokenizer: Any) -> tuple[TaskShape, int, bool]:
     """A task's shape, its number of problems, and whether the prompts were measured."""
     data = config.data.get(task.name)
-    if data is None and not isinstance(task.origin, Generated):
+    if data is None and not isinstance(task.origin, GeneratedProblems):
         count = task.size if config.limit is None else min(task.size, config.limit)
         return _shape(task, task.prompt_tokens, config), count, False
     docs = task.docs(config.limit, data)

@@ -228,7 +228,7 @@ def load_task(config: RunConfig, name: str) -> "Task":
     """
     from hyperscale import tasks
 
-    task = tasks.load(name).chosen(**config.task_params.get(name, {}))
+    task = tasks.load(name).with_parameters(**config.task_params.get(name, {}))
     lengths = config.lengths or task.lengths
     wanted = (models.find(config.model).base_length, task.base_length, lengths[0])
     base = next(length for length in wanted if length in lengths)

@@ -1,4 +1,4 @@
-"""The problems of a task, from wherever they come: the built-in generator, a local file or folder, or the hub."""
+"""Gets a task's problems: from the built-in generator, a local file or folder, or the Hugging Face hub."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -7,40 +7,43 @@ from typing import Any, Self
 
 from hyperscale.errors import ConfigError, TaskError
 from hyperscale.tasks import loading, row_formats
-from hyperscale.tasks.loading import Row, Source
-from hyperscale.tasks.row_formats import Item, Window
+from hyperscale.tasks.loading import HubDataset
+from hyperscale.tasks.row_formats import DateRange, ProblemRow
+from hyperscale.utils.row_files import PlacedRow
 
 
 @dataclass(frozen=True)
-class Generated:
-    """Problems of the built-in generator.
+class GeneratedProblems:
+    """Problems of the built-in generator (`hyperscale.mini.benchmarks`).
 
     Attributes:
-        kind: The benchmark.
+        kind: The benchmark: aime, gpqa or lcb.
         size: Number of problems.
-        code: Whether the target is the hidden tests.
+        code: Whether the target is a program's hidden tests instead of an answer.
     """
 
     kind: str
     size: int
     code: bool
 
-    def items(self, limit: int | None, data: str | None, task: str) -> list[Item]:
+    def rows(self, limit: int | None, data: str | None, task: str) -> list[ProblemRow]:
         """The first ``limit`` problems, generated, or read from ``data``: rows with ``prompt`` and ``target``."""
         if data is not None:
-            return _read(loading.local(Path(data)), "given", data)[:limit]
+            return _read(loading.read_local(Path(data)), "given")[:limit]
         from hyperscale.mini import benchmarks
 
-        found = benchmarks.items(self.kind, self.size if limit is None else min(limit, self.size))
+        problems = benchmarks.generate_problems(self.kind, self.size if limit is None else min(limit, self.size))
         return [
-            Item(item.id, {"prompt": item.prompt}, item.tests if self.code else item.answer, item.level)
-            for item in found
+            ProblemRow(
+                problem.id, {"prompt": problem.prompt}, problem.tests if self.code else problem.answer, problem.level
+            )
+            for problem in problems
         ]
 
 
 @dataclass(frozen=True)
-class Choices:
-    """What can be set about a LiveCodeBench-like data set, with the values of the task's file.
+class ProblemFilter:
+    """Which problems of a LiveCodeBench-like data set count; the defaults are the task file's.
 
     Attributes:
         release: Configuration of the data set; the task file's if None.
@@ -55,80 +58,82 @@ class Choices:
     exclude_broken: bool = False
 
     @property
-    def window(self) -> Window:
-        """The dates as a window."""
-        return row_formats.window(self.start_date, self.end_date)
+    def dates(self) -> DateRange:
+        """Days of the contests that count."""
+        return row_formats.parse_date_range(self.start_date, self.end_date)
 
 
 @dataclass(frozen=True)
-class Downloaded:
+class DatasetProblems:
     """Problems of a data set.
 
     Attributes:
-        source: Where it is on the hub.
-        form: Name of the problems' form (`forms.FORMS`).
-        choices: Which of its problems count.
+        dataset: Where it is on the hub.
+        form: Name of the rows' form (`row_formats.FORMS`).
+        filter: Which of its problems count.
     """
 
-    source: Source
+    dataset: HubDataset
     form: str
-    choices: Choices = field(default_factory=Choices)
+    filter: ProblemFilter = field(default_factory=ProblemFilter)
 
-    def items(self, limit: int | None, data: str | None, task: str) -> list[Item]:
+    def rows(self, limit: int | None, data: str | None, task: str) -> list[ProblemRow]:
         """The first ``limit`` problems of the hub's data set, or of the file or folder ``data`` in its place."""
-        where = data or str(self.source)
-        rows = loading.local(Path(data)) if data is not None else loading.hub(self.source, task)
-        wanted = [row for row in rows if self._counts(row, where)]
-        if not wanted:
+        rows = loading.read_local(Path(data)) if data is not None else loading.download(self.dataset, task)
+        counting = [row for row in rows if self._counts(row)]
+        if not counting:
             raise TaskError(
-                f"none of the {len(rows)} problems of {where} counts for {task}: its start_date is "
-                f"{self.choices.start_date or 'open'}, its end_date {self.choices.end_date or 'open'}, and problems "
-                f"known to be broken are {'left out' if self.choices.exclude_broken else 'kept'} (--task-param)"
+                f"none of the {len(rows)} problems of {data or self.dataset} counts for {task}: its start_date is "
+                f"{self.filter.start_date or 'open'}, its end_date {self.filter.end_date or 'open'}, and problems "
+                f"known to be broken are {'left out' if self.filter.exclude_broken else 'kept'} (--task-param)"
             )
-        return _read(wanted, self.form, where)[:limit]
+        return _read(counting, self.form)[:limit]
 
-    def chosen(self, values: Mapping[str, Any], task: str) -> Self:
-        """The same with other choices.
+    def with_parameters(self, values: Mapping[str, Any], task: str) -> Self:
+        """The same under other settings of the filter.
 
         Raises:
-            TaskError: The task has no such choice, or a value makes no sense.
+            TaskError: The task has no such parameter, or a value makes no sense.
         """
-        known = [each.name for each in fields(Choices)] if self.form == "program" else []
+        names = [parameter.name for parameter in fields(ProblemFilter)] if self.form == "program" else []
         for name in values:
-            if name not in known:
-                raise TaskError(f"{task} has no parameter {name!r}; it has: {', '.join(known) or 'none'}")
-        clean: dict[str, Any] = {n: None if v in (None, "", "none") else str(v) for n, v in values.items()}
+            if name not in names:
+                raise TaskError(f"{task} has no parameter {name!r}; it has: {', '.join(names) or 'none'}")
+        changes: dict[str, Any] = {n: None if v in (None, "", "none") else str(v) for n, v in values.items()}
         if "exclude_broken" in values:
-            clean["exclude_broken"] = _truth(values["exclude_broken"], task)
-        choices = replace(self.choices, **clean)
-        assert choices.window is not None  # reads the dates, so that a wrong one is reported before any data are
-        return replace(self, choices=choices, source=replace(self.source, name=choices.release or self.source.name))
+            changes["exclude_broken"] = _parse_truth(values["exclude_broken"], task)
+        problems = replace(self.filter, **changes)
+        assert problems.dates is not None  # parses the dates, so that a wrong one is reported before any data are read
+        dataset = replace(self.dataset, name=problems.release or self.dataset.name)
+        return replace(self, filter=problems, dataset=dataset)
 
-    def _counts(self, row: Row, where: str) -> bool:
+    def _counts(self, row: PlacedRow) -> bool:
         if self.form != "program":
             return True
         from hyperscale.scoring.graders.livecodebench_tests import is_broken
 
-        window = self.choices.window
-        inside = window == Window() or row_formats.contest_date(row, where) in window
-        return inside and not (self.choices.exclude_broken and is_broken(row))
+        dates = self.filter.dates
+        # Rows need no date where any would do.
+        in_range = dates == DateRange() or row_formats.contest_date(row) in dates
+        return in_range and not (self.filter.exclude_broken and is_broken(row.row))
 
 
-def _truth(value: Any, task: str) -> bool:
+def _parse_truth(value: Any, task: str) -> bool:
     words = {"true": True, "false": False, "1": True, "0": False}
     if str(value).lower() not in words:
         raise TaskError(f"exclude_broken of {task} is true or false, not {value!r}")
     return words[str(value).lower()]
 
 
-def _read(rows: list[Row], form: str, where: str) -> list[Item]:
-    found = [row_formats.FORMS[form](row, f"row {number} of {where}") for number, row in enumerate(rows, start=1)]
-    seen: dict[str, int] = {}
-    for number, item in enumerate(found, start=1):
-        if item.id in seen:
-            raise TaskError(f"rows {seen[item.id]} and {number} of {where} have the same id {item.id!r}")
-        seen[item.id] = number
-    return found
+def _read(rows: list[PlacedRow], form: str) -> list[ProblemRow]:
+    """The rows' problems, whose ids must differ."""
+    problems = [row_formats.FORMS[form](row) for row in rows]
+    places: dict[str, str] = {}
+    for row, problem in zip(rows, problems, strict=True):
+        if problem.id in places:
+            raise TaskError(f"{places[problem.id]} and {row.place} have the same id {problem.id!r}")
+        places[problem.id] = row.place
+    return problems
 
 
 def data_by_task(data: Mapping[str, str], tasks: tuple[str, ...]) -> dict[str, str]:
@@ -141,6 +146,6 @@ def data_by_task(data: Mapping[str, str], tasks: tuple[str, ...]) -> dict[str, s
         raise ConfigError(
             f"the run has {len(tasks)} tasks ({', '.join(tasks)}): say whose data it is, --data task=PATH"
         )
-    if unused := sorted(set(data) - {"", *tasks}):
-        raise ConfigError(f"--data names {unused[0]!r}, which is no task of this run ({', '.join(tasks)})")
+    if strangers := sorted(set(data) - {"", *tasks}):
+        raise ConfigError(f"--data names {strangers[0]!r}, which is no task of this run ({', '.join(tasks)})")
     return {name or tasks[0]: str(Path(path).expanduser().absolute()) for name, path in data.items()}

@@ -1,7 +1,7 @@
-"""Forms of problems: from a data set's row, whatever it calls its fields, to the fields that a task's prompt names.
+"""Reads a data set's row into a problem's fields and target, whatever names the data set has for its columns.
 
-Field names are compared without case, spaces and underscores. Where none of a field's names is there, the error says
-which ones are understood.
+Column names are compared without case, spaces, hyphens and underscores. Where none of a field's names is there, the
+error says which ones are understood.
 """
 
 import hashlib
@@ -11,12 +11,11 @@ from datetime import date
 from typing import Any
 
 from hyperscale.errors import TaskError
-
-Row = dict[str, Any]
+from hyperscale.utils.row_files import PlacedRow
 
 
 @dataclass(frozen=True)
-class Item:
+class ProblemRow:
     """One problem in the form its task expects.
 
     Attributes:
@@ -33,8 +32,8 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Window:
-    """Dates of a contest, both ends included; None leaves an end open."""
+class DateRange:
+    """Days from ``start`` to ``end``, both included; None leaves an end open."""
 
     start: date | None = None
     end: date | None = None
@@ -43,148 +42,156 @@ class Window:
         return (self.start is None or self.start <= day) and (self.end is None or day <= self.end)
 
 
-def _plain(name: str) -> str:
+def _normalize(name: str) -> str:
     return name.lower().replace("_", "").replace(" ", "").replace("-", "")
 
 
-class _Reader:
+class _FieldReader:
     """A row's fields by any of their names."""
 
-    def __init__(self, row: Row, where: str) -> None:
-        self._row, self._where = {_plain(str(name)): value for name, value in row.items()}, where
+    def __init__(self, row: PlacedRow) -> None:
+        self._place = row.place
+        self._values = {_normalize(str(name)): value for name, value in row.row.items()}
 
     def find(self, *names: str) -> Any:
-        """The value of the first name there is, or None."""
-        values = (self._row.get(_plain(name)) for name in names)
+        """The value of the first name that has one, or None."""
+        values = (self._values.get(_normalize(name)) for name in names)
         return next((value for value in values if value is not None and value != ""), None)
 
-    def need(self, *names: str) -> Any:
+    def require(self, *names: str) -> Any:
+        """As `find`; the lack of all of them is an error."""
         value = self.find(*names)
         if value is None:
-            there = ", ".join(self._row) or "none"
-            raise TaskError(f"{self._where} has no field {' or '.join(names)}; its fields: {there}")
+            columns = ", ".join(self._values) or "none"
+            raise TaskError(f"{self._place} has no field {' or '.join(names)}; its fields: {columns}")
         return value
 
     def text(self, *names: str) -> str:
-        return str(self.need(*names)).strip()
+        """As `require`, as text without whitespace around it."""
+        return str(self.require(*names)).strip()
 
 
 _ID = ("id", "unique_id", "record_id", "question_id", "problem_idx", "problem_id")
 _PROBLEM = ("problem", "question", "prompt", "input")
+_ANSWER = ("answer", "expected_answer", "final_answer", "target")
 
 
-def _identity(read: _Reader, problem: str) -> str:
+def _identify(fields: _FieldReader, problem: str) -> str:
     """The row's id, or a short hash of its problem."""
-    value = read.find(*_ID)
+    value = fields.find(*_ID)
     return hashlib.sha256(problem.encode()).hexdigest()[:12] if value is None else str(value).strip()
 
 
-def _level(read: _Reader) -> int | None:
-    digits = "".join(c for c in str(read.find("level") or "") if c.isdigit())
+def _level(fields: _FieldReader) -> int | None:
+    """A level's number, also out of "Level 4"."""
+    digits = "".join(c for c in str(fields.find("level") or "") if c.isdigit())
     return int(digits) if digits else None
 
 
-def problem(row: Row, where: str) -> Item:
+def read_problem(row: PlacedRow) -> ProblemRow:
     """A question with one answer, as in AIME and MATH-500: ``problem``, ``answer``, perhaps ``id`` and ``level``.
 
-    Where there is no answer, the last box of ``solution`` is it.
+    Without an answer, the last box of ``solution`` is taken.
     """
     from hyperscale.scoring.graders.integer import last_box
 
-    read = _Reader(row, where)
-    text = read.text(*_PROBLEM)
-    answer = read.find("answer", "expected_answer", "final_answer", "target")
+    fields = _FieldReader(row)
+    text = fields.text(*_PROBLEM)
+    answer = fields.find(*_ANSWER)
     if answer is None:
-        answer = last_box(str(read.find("solution") or ""))
+        answer = last_box(str(fields.find("solution") or ""))
     if answer is None:
-        read.need("answer", "expected_answer", "final_answer", "target", "solution with a box")
-    return Item(_identity(read, text), {"problem": text}, str(answer).strip(), _level(read))
+        fields.require(*_ANSWER, "solution with a box")
+    return ProblemRow(_identify(fields, text), {"problem": text}, str(answer).strip(), _level(fields))
 
 
-def integer(row: Row, where: str) -> Item:
-    """A `problem` whose answer must be an integer."""
+def read_integer_problem(row: PlacedRow) -> ProblemRow:
+    """As `read_problem`; the answer must be an integer."""
     from hyperscale.scoring.graders.integer import canonical
 
-    item = problem(row, where)
-    number = canonical(str(item.target).removesuffix(".0"))
+    problem = read_problem(row)
+    number = canonical(str(problem.target).removesuffix(".0"))
     if number is None:
-        raise TaskError(f"{where} has the answer {item.target!r}, which is not an integer")
-    return Item(item.id, item.fields, number, item.level)
+        raise TaskError(f"{row.place} has the answer {problem.target!r}, which is not an integer")
+    return ProblemRow(problem.id, problem.fields, number, problem.level)
 
 
-def choice(row: Row, where: str) -> Item:
+def read_choice_question(row: PlacedRow) -> ProblemRow:
     """A question with one right and three wrong answers, in GPQA's columns.
 
     The place of the right answer is a function of the question's id.
     """
     from hyperscale.tasks.choice_order import arrange
 
-    read = _Reader(row, where)
-    text = read.text("Question", "problem")
-    right = read.text("Correct Answer")
-    wrong = [read.text(f"Incorrect Answer {n}") for n in (1, 2, 3)]
-    name = _identity(read, text)
+    fields = _FieldReader(row)
+    text = fields.text("Question", "problem")
+    right = fields.text("Correct Answer")
+    wrong = [fields.text(f"Incorrect Answer {n}") for n in (1, 2, 3)]
+    name = _identify(fields, text)
     options, letter = arrange(name, right, wrong)
-    return Item(name, {"question": text, **dict(zip("ABCD", options, strict=True))}, letter)
+    return ProblemRow(name, {"question": text, **dict(zip("ABCD", options, strict=True))}, letter)
 
 
 _DIFFICULTY = {"easy": 1, "medium": 2, "hard": 3}
 
 
-def program(row: Row, where: str) -> Item:
-    """A LiveCodeBench problem, in its columns; the tests stay packed, for the grader to read."""
+def read_program_problem(row: PlacedRow) -> ProblemRow:
+    """A LiveCodeBench problem, in its columns; the tests stay compressed, for the grader to read."""
     from hyperscale.scoring.graders import livecodebench_tests
 
-    read = _Reader(row, where)
-    text, name = read.text("question_content"), read.text("question_id")
-    fields = {"problem": text, "starter": str(read.find("starter_code") or "").rstrip()}
-    packed = {column: read.need(column) for column in livecodebench_tests.FIELDS}
-    return Item(name, fields, livecodebench_tests.target(packed), _DIFFICULTY.get(str(read.find("difficulty")).lower()))
+    fields = _FieldReader(row)
+    text, name = fields.text("question_content"), fields.text("question_id")
+    starter = str(fields.find("starter_code") or "").rstrip()
+    target = livecodebench_tests.target({column: fields.require(column) for column in livecodebench_tests.FIELDS})
+    level = _DIFFICULTY.get(str(fields.find("difficulty")).lower())
+    return ProblemRow(name, {"problem": text, "starter": starter}, target, level)
 
 
-def contest_date(row: Row, where: str) -> date:
+def read_prompt(row: PlacedRow) -> ProblemRow:
+    """A finished prompt: ``prompt`` and ``target``, perhaps ``id`` and ``level``; stands in for a generated task."""
+    fields = _FieldReader(row)
+    prompt = fields.text("prompt")
+    target = fields.require("target", "answer", "tests")
+    return ProblemRow(_identify(fields, prompt), {"prompt": prompt}, target, _level(fields))
+
+
+def contest_date(row: PlacedRow) -> date:
     """The day of a row's ``contest_date``.
 
     Raises:
         TaskError: There is none, or it is no date.
     """
-    value = _Reader(row, where).need("contest_date")
-    return _day(str(value), f"contest_date of {where}")
+    value = _FieldReader(row).require("contest_date")
+    return _parse_day(str(value), f"contest_date of {row.place}")
 
 
-def window(start: Any, end: Any) -> Window:
-    """A window from two dates as YAML or a person writes them (2024-08-01); None, "" or "none" leaves an end open.
+def parse_date_range(start: Any, end: Any) -> DateRange:
+    """A range from two dates as YAML or a person writes them (2024-08-01); None, "" or "none" leaves an end open.
 
     Raises:
-        TaskError: One of them is no date, or the window is empty.
+        TaskError: One of them is no date, or the range is empty.
     """
     days = [
-        _day(str(day), "start_date and end_date") if day not in (None, "", "none") else None for day in (start, end)
+        None if text in (None, "", "none") else _parse_day(str(text), "start_date and end_date")
+        for text in (start, end)
     ]
     if days[0] and days[1] and days[0] > days[1]:
-        raise TaskError(f"the date window {days[0]} to {days[1]} is empty: start_date comes first")
-    return Window(*days)
+        raise TaskError(f"the dates {days[0]} to {days[1]} leave no day: start_date comes first")
+    return DateRange(*days)
 
 
-def _day(text: str, what: str) -> date:
+def _parse_day(text: str, what: str) -> date:
     try:
         return date.fromisoformat(text[:10])
     except ValueError:
         raise TaskError(f"{what}: {text!r} is not a date like 2024-08-01") from None
 
 
-def given(row: Row, where: str) -> Item:
-    """A finished prompt: ``prompt`` and ``target``, perhaps ``id`` and ``level``; stands in for a generated task."""
-    read = _Reader(row, where)
-    prompt = read.text("prompt")
-    return Item(_identity(read, prompt), {"prompt": prompt}, read.need("target", "answer", "tests"), _level(read))
-
-
-FORMS: dict[str, Callable[[Row, str], Item]] = {
-    "problem": problem,
-    "integer": integer,
-    "choice": choice,
-    "program": program,
-    "given": given,
+#: Readers by the names that task files give in ``form``.
+FORMS: dict[str, Callable[[PlacedRow], ProblemRow]] = {
+    "problem": read_problem,
+    "integer": read_integer_problem,
+    "choice": read_choice_question,
+    "program": read_program_problem,
+    "given": read_prompt,
 }
-"""Names that task files use."""

@@ -18,8 +18,8 @@ import yaml
 
 from hyperscale.errors import TaskError
 from hyperscale.scoring import graders
-from hyperscale.tasks.datasets import Choices, Downloaded, Generated
-from hyperscale.tasks.loading import Source
+from hyperscale.tasks.datasets import DatasetProblems, GeneratedProblems, ProblemFilter
+from hyperscale.tasks.loading import HubDataset
 from hyperscale.tasks.row_formats import FORMS
 from hyperscale.utils.paths import data_dir
 
@@ -59,7 +59,6 @@ class Task:
         prompt_tokens: Typical length of a prompt in tokens, for plans made without the data.
         template: Jinja template of the user message, over the fields of a problem.
         origin: Where the problems come from.
-        generation: lm-eval's ``generation_kwargs``.
         gated: Whether the problems must not appear in plain text: results then hold no question.
     """
 
@@ -73,8 +72,7 @@ class Task:
     size: int
     prompt_tokens: int
     template: str
-    origin: Generated | Downloaded
-    generation: dict[str, Any]
+    origin: GeneratedProblems | DatasetProblems
     gated: bool = False
 
     def docs(self, limit: int | None = None, data: str | None = None) -> list[Doc]:
@@ -90,8 +88,8 @@ class Task:
         if limit is not None and limit < 1:
             raise TaskError(f"a limit of {limit} leaves no problem of {self.name}: ask for at least 1")
         return [
-            Doc(item.id, self.prompt(item.fields), item.target, item.level)
-            for item in self.origin.items(limit, data, self.name)
+            Doc(row.id, self.prompt(row.fields), row.target, row.level)
+            for row in self.origin.rows(limit, data, self.name)
         ]
 
     def prompt(self, fields: Mapping[str, str]) -> str:
@@ -107,17 +105,17 @@ class Task:
         except jinja2.TemplateError as error:
             raise TaskError(f"doc_to_text of {self.name} cannot be rendered: {error}") from None
 
-    def chosen(self, **values: Any) -> "Task":
-        """The task with other choices of its problems, e.g. LiveCodeBench's release and dates.
+    def with_parameters(self, **values: Any) -> "Task":
+        """The task with other parameters of its data set, e.g. LiveCodeBench's release and dates.
 
         Raises:
-            TaskError: The task has no such choice, or a value makes no sense.
+            TaskError: The task has no such parameter, or a value makes no sense.
         """
         if not values:
             return self
-        if isinstance(self.origin, Generated):
+        if isinstance(self.origin, GeneratedProblems):
             raise TaskError(f"{self.name} has no parameter {next(iter(values))!r}; it has: none")
-        return dataclasses.replace(self, origin=self.origin.chosen(values, self.name))
+        return dataclasses.replace(self, origin=self.origin.with_parameters(values, self.name))
 
     def prompt_ids(self, doc: Doc, tokenizer: Any) -> tuple[int, ...]:
         """Token ids of the problem in the model's chat template, opened for the model's turn.
@@ -196,7 +194,6 @@ def read(path: Path) -> Task:
             prompt_tokens=int(meta["prompt_tokens"]),
             template=str(config["doc_to_text"]),
             origin=_origin(config, meta),
-            generation=dict(config.get("generation_kwargs") or {}),
             gated=bool(meta.get("gated", False)),
         )
     except KeyError as error:
@@ -207,10 +204,10 @@ def read(path: Path) -> Task:
     return task
 
 
-def _origin(config: dict[str, Any], meta: dict[str, Any]) -> Generated | Downloaded:
+def _origin(config: dict[str, Any], meta: dict[str, Any]) -> GeneratedProblems | DatasetProblems:
     if "kind" in meta:
-        return Generated(str(meta["kind"]), int(meta["size"]), meta["grader"] == "code")
-    source = Source(
+        return GeneratedProblems(str(meta["kind"]), int(meta["size"]), meta["grader"] == "code")
+    source = HubDataset(
         str(config["dataset_path"]),
         None if config.get("dataset_name") is None else str(config["dataset_name"]),
         str(config["test_split"]),
@@ -218,8 +215,8 @@ def _origin(config: dict[str, Any], meta: dict[str, Any]) -> Generated | Downloa
     )
     if meta["form"] not in FORMS:
         raise ValueError(f"unknown form {meta['form']!r}, known: {', '.join(FORMS)}")
-    choices = {name: meta[name] for name in (each.name for each in dataclasses.fields(Choices)) if name in meta}
-    return Downloaded(source, str(meta["form"])).chosen(choices, str(config["task"]))
+    choices = {name: meta[name] for name in (each.name for each in dataclasses.fields(ProblemFilter)) if name in meta}
+    return DatasetProblems(source, str(meta["form"])).with_parameters(choices, str(config["task"]))
 
 
 def _check(task: Task, path: Path) -> None:

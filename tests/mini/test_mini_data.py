@@ -1,5 +1,6 @@
 """The split between training and test problems, and the batches made for training."""
 
+import hashlib
 from itertools import islice
 from random import Random
 
@@ -7,9 +8,9 @@ import pytest
 import torch
 
 from hyperscale.errors import TaskError
-from hyperscale.mini.benchmarks import GENERATORS, LEVEL_COUNT, items, training_document
+from hyperscale.mini.benchmarks import GENERATORS, LEVEL_COUNT, generate_problems, generate_training_problem
 from hyperscale.mini.problems import aime, gpqa
-from hyperscale.mini.problems.document import TEST_SHARE, is_test
+from hyperscale.mini.problems.worked_problem import TEST_SHARE, is_test
 from hyperscale.mini.training.data import KINDS, SHARES, make_batch, stream
 from hyperscale.mini.vocab import ASSISTANT, END, END_THINK, ID, THINK, USER, encode
 
@@ -18,9 +19,9 @@ from hyperscale.mini.vocab import ASSISTANT, END, END_THINK, ID, THINK, USER, en
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_test_problems_are_never_training_problems(kind):
-    assert all(is_test(encode(item.prompt)) for item in items(kind, 40))
+    assert all(is_test(encode(problem.prompt)) for problem in generate_problems(kind, 40))
     rng = Random(0)
-    assert not any(is_test(training_document(rng, kind).prompt) for _ in range(200))
+    assert not any(is_test(generate_training_problem(rng, kind).prompt) for _ in range(200))
     rng = Random(0)
     share = sum(is_test(GENERATORS[kind](rng, 1).prompt) for _ in range(1600)) / 1600
     assert 0.7 / TEST_SHARE < share < 1.3 / TEST_SHARE
@@ -28,31 +29,31 @@ def test_test_problems_are_never_training_problems(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_test_set_is_a_function_of_its_seed(kind):
-    found = items(kind, 25)
-    assert found == items(kind, 25, seed=0)
-    assert found[:7] == items(kind, 7)
-    assert [item.level for item in found] == [i % LEVEL_COUNT + 1 for i in range(25)]
-    assert len({item.id for item in found}) == len({item.prompt for item in found}) == 25
-    other = items(kind, 25, seed=1)
-    assert not {item.prompt for item in other} & {item.prompt for item in found}
-    assert not {item.id for item in other} & {item.id for item in found}
-    assert len(items(kind)) == 200
-    assert all(bool(item.tests) == (kind == "lcb") for item in found)
+    problems = generate_problems(kind, 25)
+    assert problems == generate_problems(kind, 25, seed=0)
+    assert problems[:7] == generate_problems(kind, 7)
+    assert [problem.level for problem in problems] == [i % LEVEL_COUNT + 1 for i in range(25)]
+    assert len({problem.id for problem in problems}) == len({problem.prompt for problem in problems}) == 25
+    other = generate_problems(kind, 25, seed=1)
+    assert not {problem.prompt for problem in other} & {problem.prompt for problem in problems}
+    assert not {problem.id for problem in other} & {problem.id for problem in problems}
+    assert len(generate_problems(kind)) == 200
+    assert all(bool(problem.tests) == (kind == "lcb") for problem in problems)
 
 
 def test_rewording_the_chains_leaves_the_test_sets_alone(monkeypatch):
-    before = {kind: items(kind, 12) for kind in KINDS}
+    before = {kind: generate_problems(kind, 12) for kind in KINDS}
     chains = {kind: GENERATORS[kind](Random(0), 3).chain for kind in KINDS}
     monkeypatch.setattr(aime, "SLIPS", 0.5)
     monkeypatch.setattr(gpqa, "BREADTH", 1)
     assert GENERATORS["aime"](Random(0), 3).chain != chains["aime"]
     assert GENERATORS["gpqa"](Random(0), 3).chain != chains["gpqa"]
-    assert {kind: items(kind, 12) for kind in KINDS} == before
+    assert {kind: generate_problems(kind, 12) for kind in KINDS} == before
 
 
 def test_an_unknown_benchmark_is_named():
     with pytest.raises(TaskError, match="no built-in benchmark 'chess'; there are aime, gpqa, lcb"):
-        items("chess")
+        generate_problems("chess")
 
 
 # --- batches ---
@@ -85,6 +86,14 @@ def test_a_batch_is_a_function_of_its_seed(batch):
     state = torch.get_rng_state()
     make_batch("batch", 1, LENGTH)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_shipped_models_batches_are_made_again_bit_for_bit():
+    """Digests of the first rows that the shipped base and retrofits were trained on; a change is another recipe."""
+    for seed, digest in (("base-0-0", "d19330fe4e7c7f14"), ("dms-0-0", "59eeaf9a3bb4172d")):
+        rows = make_batch(seed, 2)
+        tensors = (rows.ids, rows.position, rows.document, rows.kind, rows.weight)
+        assert hashlib.sha256(b"".join(x.numpy().tobytes() for x in tensors)).hexdigest()[:16] == digest
 
 
 def test_rows_hold_whole_documents(batch):

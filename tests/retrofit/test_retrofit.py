@@ -13,12 +13,12 @@ from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import RetrofitError
-from hyperscale.mini.benchmarks import items
+from hyperscale.mini.benchmarks import generate_problems
 from hyperscale.mini.model import build
 from hyperscale.mini.train import main
-from hyperscale.mini.training.data import Batch
 from hyperscale.mini.vocab import encode
 from hyperscale.retrofit.gate_check import MAX_RATIO, GateCheck, check_gates
+from hyperscale.retrofit.packing import TrainingBatch
 from hyperscale.retrofit.recipe import Recipe
 from hyperscale.retrofit.trainer import Retrofit
 
@@ -33,7 +33,7 @@ def batch(seed, rows=4, length=64):
     kind = document.clone()
     kind[:, half - 1] = kind[:, -1] = -1
     position = (torch.arange(length) % half).expand(rows, length).contiguous()
-    return Batch(ids, position, document, kind, (kind >= 0).float())
+    return TrainingBatch(ids, position, document, kind, (kind >= 0).float())
 
 
 def retrofit(recipe, seed=0):
@@ -131,7 +131,6 @@ def test_the_hard_phase_is_a_branch_that_leaves_the_gates_alone():
 def test_hard_phases_may_differ_in_length():
     recipe = dataclasses.replace(QUICK, targets=(1.1, 1.2, 1.3), hard_steps=(2, 0, 3))
     made = retrofit(recipe)
-    assert made.total_steps == 18 + 5
     assert [result.steps for result in made.run(map(batch, itertools.count()))] == [6 + 2, 12, 18 + 3]
 
 
@@ -185,7 +184,7 @@ def test_other_gates_follow_the_schedule_too(variant):
     made = retrofit(dataclasses.replace(QUICK, **changes, fade_steps=0 if variant == "layer" else 10))
     (done,) = [(each, check_gates(made, [batch(-1), batch(-2)])) for each in made.run(map(batch, itertools.count()))]
     finished, check = done
-    assert finished.steps == made.total_steps == (70 if variant == "layer" else 80)
+    assert finished.steps == (70 if variant == "layer" else 80)
     assert check.alpha == pytest.approx(0.5, abs=0.12)
     assert [entry["mode"] for entry in finished.log][:1] == ["noisy" if variant == "layer" else "off"]
     keys = finished.config.to_hf()
@@ -262,7 +261,7 @@ def test_the_base_loads_with_plain_transformers(trained):
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     tokenizer = AutoTokenizer.from_pretrained(trained / "base")
-    chat = [{"role": "user", "content": items("lcb", 1)[0].prompt}]
+    chat = [{"role": "user", "content": generate_problems("lcb", 1)[0].prompt}]
     inputs = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     output = base.generate(**inputs, max_new_tokens=8, do_sample=False)
     assert 1 <= output.shape[1] - inputs["input_ids"].shape[1] <= 8
@@ -272,7 +271,7 @@ def test_the_base_loads_with_plain_transformers(trained):
 def test_the_checkpoints_decode(trained, name, method):
     model, tokenizer = load_model(trained / name)
     engine = TorchEngine(model, tokenizer, methods.create(method, cr=1 if method == "vanilla" else 2))
-    prompt = tuple(encode(items("aime", 1)[0].prompt))
+    prompt = tuple(encode(generate_problems("aime", 1)[0].prompt))
     (chain,) = engine.generate([Request("p", 0, prompt, 24)], Sampling())
     assert 1 <= len(chain.token_ids) <= 24
     assert max(chain.token_ids) < len(tokenizer)
@@ -286,7 +285,7 @@ def test_the_recipe_makes_dmc_checkpoints_beside_the_base(trained, tmp_path):
     assert record["log"][0]["mode"] == "off"
     base, made = load_model(trained / "base")[0], load_model(tmp_path / "dmc2")[0]
     assert base.state_dict().keys() == made.state_dict().keys()  # it adds no parameters
-    prompt = tuple(encode(items("aime", 1)[0].prompt))
+    prompt = tuple(encode(generate_problems("aime", 1)[0].prompt))
     engine = TorchEngine(*load_model(tmp_path / "dmc2"), methods.create("dmc", cr=2))
     (chain,) = engine.generate([Request("p", 0, prompt, 24)], Sampling())
     assert 1 <= len(chain.token_ids) <= 24

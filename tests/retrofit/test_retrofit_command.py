@@ -128,7 +128,7 @@ def test_mistakes_are_one_line_each(call, tmp_path):
     open_ended = write(tmp_path / "chat.jsonl", [[{"role": "user", "content": "Go."}]], "messages")
     for changed, text in (
         ({"--data": "nowhere.jsonl"}, "no file or folder nowhere.jsonl"),
-        ({"--data": "data.csv"}, "is none of .jsonl, .parquet, .txt"),
+        ({"--data": "data.csv"}, "is not a .jsonl, .parquet or .txt file"),
         ({"--data": "broken.jsonl"}, "broken.jsonl line 2 is not JSON"),
         ({"--data": other}, "has no column messages or text, only question: pass --column"),
         ({"--data": data, "--column": "body"}, "has no column body, only text"),

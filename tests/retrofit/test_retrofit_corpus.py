@@ -7,14 +7,15 @@ import pytest
 import torch
 from pyarrow import parquet
 
-from hyperscale.retrofit import losses, optimizer, packing, text_files
+from hyperscale.retrofit import documents, losses, optimizer, text_files
 
 TEXTS = [f"{i:02d} " + "abc " * (3 + i) for i in range(20)]
 
 
 def build(tmp_path, entries, **changed):
-    settings = {"length": 48, "window": 4, "wanted": 10**6, "seed": 0, "everything": False} | changed
-    return packing.build(text_files.Source(tmp_path, "x", entries), architectures.tokenizer(), **settings)
+    settings = {"length": 48, "window": 4, "training_tokens": 10**6, "seed": 0, "whole_chats": False} | changed
+    placed = [text_files.TextEntry("x", entry) for entry in entries]
+    return documents.build_corpus(text_files.TextSource(tmp_path, "x", placed), architectures.tokenizer(), **settings)
 
 
 def words(document):
@@ -25,7 +26,7 @@ def test_every_document_is_packed_once_and_whole(tmp_path):
     made = build(tmp_path, TEXTS, length=128)
     assert len(made.train) + len(made.held_out) == 20
     found = []
-    for batch in packing.Corpus([], made.train).check_batches(4, 128):
+    for batch in documents.Corpus([], made.train).held_out_batches(4, 128):
         for row in range(4):
             for number in range(int(batch.document[row].max()) + 1):
                 inside = batch.document[row] == number
@@ -57,18 +58,18 @@ def test_only_the_last_reply_counts_and_thinking_is_kept_once(tmp_path):
     text = words(each)
     assert text == f"<|user|>one<|model|><think>\nsecret</think>two{architectures.END}"
     assert architectures.tokenizer().decode(each.ids[each.start :]) == f"secret</think>two{architectures.END}"
-    whole = build(tmp_path, [chat, chat], length=400, everything=True)
+    whole = build(tmp_path, [chat, chat], length=400, whole_chats=True)
     assert whole.train[0].start == 1
 
 
 def test_no_more_is_tokenised_than_is_wanted(tmp_path):
-    made = build(tmp_path, TEXTS * 10, wanted=300)
+    made = build(tmp_path, TEXTS * 10, training_tokens=300)
     assert 300 <= made.tokens + sum(len(each.ids) for each in made.held_out) < 420
 
 
 def test_the_same_seed_gives_the_same_batches(tmp_path):
     made = build(tmp_path, TEXTS)
-    first, again, other = (next(made.batches(2, 48, seed)).ids for seed in (0, 0, 1))
+    first, again, other = (next(made.training_batches(2, 48, seed)).ids for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -78,9 +79,9 @@ def test_all_kinds_of_files_are_read_in_order(tmp_path):
     (tmp_path / "1.jsonl").write_text('{"text": "a"}\n\n')
     (tmp_path / "3.txt").write_text("c\nd")
     (tmp_path / "4.md").write_text("no")
-    source = text_files.read(tmp_path)
-    assert (source.column, source.entries) == ("text", ["a", "b", "c\nd"])
-    assert text_files.read(tmp_path / "2.parquet", "other").entries == [1]
+    source = text_files.read_texts(tmp_path)
+    assert (source.column, [entry.content for entry in source.entries]) == ("text", ["a", "b", "c\nd"])
+    assert text_files.read_texts(tmp_path / "2.parquet", "other").entries[0].content == 1
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

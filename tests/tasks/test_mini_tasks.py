@@ -13,19 +13,19 @@ from hyperscale.scoring import graders
 KINDS = tuple(GENERATORS)
 
 
-def documents(kind, count, seed=0):
-    """``count`` documents of each level."""
+def problems(kind, count, seed=0):
+    """``count`` problems of each level."""
     rng = Random(f"{kind}-{seed}")
     return [GENERATORS[kind](rng, level) for level in range(1, LEVEL_COUNT + 1) for _ in range(count)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_document_is_a_function_of_its_seed_and_level(kind):
-    assert documents(kind, 3, seed=1) == documents(kind, 3, seed=1)
-    assert documents(kind, 3, seed=1) != documents(kind, 3, seed=2)
+    assert problems(kind, 3, seed=1) == problems(kind, 3, seed=1)
+    assert problems(kind, 3, seed=1) != problems(kind, 3, seed=2)
     levels = {GENERATORS[kind](Random(i), None).level for i in range(60)}
     assert levels == set(range(1, LEVEL_COUNT + 1))
-    lengths = [len(d.chain) for d in documents(kind, 30)]
+    lengths = [len(d.chain) for d in problems(kind, 30)]
     means = [sum(lengths[i : i + 30]) / 30 for i in range(0, 150, 30)]
     assert means == sorted(means)  # a higher level is a longer chain
 
@@ -56,21 +56,21 @@ def chain_values(chain):
 
 def test_aime_without_slips_computes_the_answer(monkeypatch):
     monkeypatch.setattr(aime, "SLIPS", 0.0)
-    for document in documents("aime", 60):
-        f, _, _, last = solve_recurrence(decode(document.prompt))
-        assert chain_values(decode(document.chain)) == {n: f[n] for n in range(1, last + 1)}
-        assert document.answer == str(f[last])
+    for problem in problems("aime", 60):
+        f, _, _, last = solve_recurrence(decode(problem.prompt))
+        assert chain_values(decode(problem.chain)) == {n: f[n] for n in range(1, last + 1)}
+        assert problem.answer == str(f[last])
         grader = graders.get("integer")
-        answer = grader.extract(decode(document.ids()[0]))
-        assert grader.correct(answer, document.answer)
+        answer = grader.extract(decode(problem.ids()[0]))
+        assert grader.correct(answer, problem.answer)
 
 
 def test_aime_slips_change_one_digit_and_never_the_answer():
     slipped = lines = wrong = 0
-    for document in documents("aime", 200):
-        f, given, (m, lag, k), last = solve_recurrence(decode(document.prompt))
-        assert document.answer == str(f[last])
-        values = chain_values(decode(document.chain)) | {0: given[0]}
+    for problem in problems("aime", 200):
+        f, given, (m, lag, k), last = solve_recurrence(decode(problem.prompt))
+        assert problem.answer == str(f[last])
+        values = chain_values(decode(problem.chain)) | {0: given[0]}
         assert sorted(values) == list(range(last + 1))
         for n in range(1, last + 1):
             if n in given:
@@ -81,7 +81,7 @@ def test_aime_slips_change_one_digit_and_never_the_answer():
             differing = sum(a != b for a, b in zip(f"{expected:03}", f"{values[n]:03}", strict=True))
             assert differing <= 1
             slipped += differing
-        stated = re.search(r"boxed\{(\d+)\}", decode(document.reply))[1]
+        stated = re.search(r"boxed\{(\d+)\}", decode(problem.reply))[1]
         assert int(stated) == values[last]  # the reply says what the chain found
         wrong += int(stated) != f[last]
     assert 0.7 * aime.SLIPS < slipped / lines < 1.3 * aime.SLIPS
@@ -109,29 +109,29 @@ def reachable(edges, start):
 
 
 def test_gpqa_has_exactly_one_reachable_option():
-    for document in documents("gpqa", 60):
-        edges, start, options = parse_graph(decode(document.prompt))
+    for problem in problems("gpqa", 60):
+        edges, start, options = parse_graph(decode(problem.prompt))
         assert sorted(options) == list("ABCD")
         assert len(set(options.values())) == 4
         assert start not in options.values()
         found = reachable(edges, start)
-        assert [letter for letter, node in options.items() if node in found] == [document.answer]
-        sizes = gpqa.LEVELS[document.level - 1]
+        assert [letter for letter, node in options.items() if node in found] == [problem.answer]
+        sizes = gpqa.LEVELS[problem.level - 1]
         assert sizes[0] <= len(found) <= sizes[1]
-        assert graders.get("choice").extract(decode(document.ids()[0])) == document.answer
+        assert graders.get("choice").extract(decode(problem.ids()[0])) == problem.answer
 
 
 def test_gpqa_answers_are_spread_over_the_letters():
-    letters = [d.answer for d in documents("gpqa", 60)]
+    letters = [d.answer for d in problems("gpqa", 60)]
     assert all(45 <= letters.count(letter) <= 105 for letter in "ABCD")
 
 
 def test_gpqa_chain_is_a_correct_search():
-    for document in documents("gpqa", 30):
-        edges, start, options = parse_graph(decode(document.prompt))
-        goal = options[document.answer]
+    for problem in problems("gpqa", 30):
+        edges, start, options = parse_graph(decode(problem.prompt))
+        goal = options[problem.answer]
         met, open_nodes = {start}, [start]
-        lines = decode(document.chain).strip("\n").split("\n")
+        lines = decode(problem.chain).strip("\n").split("\n")
         for i, line in enumerate(lines):
             node, rest = re.match(r" (n\d+):(.*)", line).groups()
             assert node in open_nodes[: gpqa.BREADTH]  # breadth first, loosely
@@ -171,31 +171,29 @@ def parse_examples(prompt):
 
 
 def test_lcb_has_exactly_one_pair_of_steps():
-    for document in documents("lcb", 25):
-        names, examples = parse_examples(decode(document.prompt))
-        low, high = lcb.LEVELS[document.level - 1]
+    for problem in problems("lcb", 25):
+        names, examples = parse_examples(decode(problem.prompt))
+        low, high = lcb.LEVELS[problem.level - 1]
         assert low <= len(names) == len(set(names)) <= high
         assert len(examples) == 3
         fitting = [
             (a, b) for a in names for b in names if all(EXPRESSIONS[b](EXPRESSIONS[a](x)) == y for x, y in examples)
         ]
-        assert [" ".join(pair) for pair in fitting] == [document.answer]
+        assert [" ".join(pair) for pair in fitting] == [problem.answer]
 
 
 def test_lcb_chain_tries_each_pair_once_and_ends_at_the_right_one():
-    for document in documents("lcb", 25):
-        names, examples = parse_examples(decode(document.prompt))
+    for problem in problems("lcb", 25):
+        names, examples = parse_examples(decode(problem.prompt))
         (x, y), *others = examples
-        lines = [
-            re.match(r"((?: [a-z]{3})+)=(\d+)(.*)", ln).groups() for ln in decode(document.chain).split("\n")[1:-1]
-        ]
+        lines = [re.match(r"((?: [a-z]{3})+)=(\d+)(.*)", ln).groups() for ln in decode(problem.chain).split("\n")[1:-1]]
         table, tries = lines[: len(names)], lines[len(names) :]
         assert sorted(name.strip() for name, *_ in table) == sorted(names)
         for name, result, _ in table:
             assert list(map(int, result)) == EXPRESSIONS[name.strip()](x)
         seen = [tuple(steps.split()) for steps, *_ in tries]
         assert len(set(seen)) == len(seen)
-        assert " ".join(seen[-1]) == document.answer
+        assert " ".join(seen[-1]) == problem.answer
         for (a, b), (_, result, rest) in zip(seen, tries, strict=True):
             found = EXPRESSIONS[b](EXPRESSIONS[a](x))
             count, *checks = rest.split(">")
@@ -211,7 +209,7 @@ def test_lcb_chain_tries_each_pair_once_and_ends_at_the_right_one():
 
 def test_lcb_replies_pass_the_hidden_tests_and_wrong_ones_fail():
     grader = graders.get("code")
-    made = documents("lcb", 8)
+    made = problems("lcb", 8)
     programs = [grader.extract(decode(d.ids()[0])) for d in made]
     assert None not in programs
     assert grader.correct_many([(program, d.tests) for program, d in zip(programs, made, strict=True)]) == [True] * 40

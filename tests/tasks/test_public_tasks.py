@@ -37,7 +37,7 @@ def test_a_changed_prompt_changes_the_version(name):
 
 def docs(name, tmp_path, data=None, suffix=".jsonl", **choices):
     path = public_data_rows.write(tmp_path / f"data{suffix}", data or public_data_rows.BY_TASK[name])
-    return tasks.load(name).chosen(**choices).docs(data=str(path))
+    return tasks.load(name).with_parameters(**choices).docs(data=str(path))
 
 
 RIGHT = {
@@ -95,11 +95,11 @@ def test_the_window_of_livecodebench(tmp_path):
     assert ids(start_date="2025-02-01", end_date="") == ["inv4"]
     assert [doc.level for doc in docs("livecodebench", tmp_path)] == [1, 3]
     task = tasks.load("livecodebench")
-    assert task.origin.source.name == "release_v6"
-    assert task.chosen(release="release_v5").origin.source.name == "release_v5"
+    assert task.origin.dataset.name == "release_v6"
+    assert task.with_parameters(release="release_v5").origin.dataset.name == "release_v5"
     for choices, text in (
         ({"start_date": "May"}, "'May' is not a date"),
-        ({"start_date": "2025-02-01"}, "is empty"),
+        ({"start_date": "2025-02-01"}, "leave no day"),
         ({"colour": "red"}, "no parameter 'colour'; it has: release, start_date"),
         ({"exclude_broken": "maybe"}, "true or false"),
         (
@@ -110,7 +110,7 @@ def test_the_window_of_livecodebench(tmp_path):
         with pytest.raises(TaskError, match=text):
             ids(**choices)
     with pytest.raises(TaskError, match="it has: none"):
-        tasks.load("aime24").chosen(release="x")
+        tasks.load("aime24").with_parameters(release="x")
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_other_sources_columns(name, row, expected, tmp_path):
         (
             "aime24",
             {"answer": 3},
-            "row 1 of .* has no field problem or question or prompt or input; its fields: answer",
+            "line 1 has no field problem or question or prompt or input; its fields: answer",
         ),
         ("aime24", {"problem": "p"}, "no field answer or expected_answer .*; its fields: problem"),
         ("aime24", {"problem": "p", "answer": "x+1"}, "'x\\+1', which is not an integer"),
@@ -161,7 +161,7 @@ def test_bad_files(tmp_path):
     fails(tmp_path / "none.jsonl", "no file or folder")
     fails(tmp_path, "holds no .jsonl or .parquet file")
     for name, content, text in (
-        ("a.csv", "a,b", "neither JSONL nor Parquet"),
+        ("a.csv", "a,b", "is not a .jsonl or .parquet file"),
         ("a.jsonl", '{"problem": "p", "answer": 1}\n{', "line 2 is not JSON"),
         ("b.jsonl", "[1]\n", "line 1 is not a JSON object"),
         ("e.jsonl", "[" * 100_000, "line 1 is not JSON"),
@@ -232,8 +232,8 @@ def test_the_real_problems(name, first):
 
 
 def test_windows():
-    assert row_formats.window(None, None) == row_formats.Window()
-    assert row_formats.window("2024-08-01", None).start.isoformat() == "2024-08-01"
+    assert row_formats.parse_date_range(None, None) == row_formats.DateRange()
+    assert row_formats.parse_date_range("2024-08-01", None).start.isoformat() == "2024-08-01"
 
 
 def test_lm_eval_reads_the_same_tasks(tmp_path):
@@ -254,7 +254,7 @@ loaded = manager.load(sorted(paths))["tasks"]
 for name, path in paths.items():
     task, ours = loaded[name], tasks.load(name)
     if name == "livecodebench":
-        ours = ours.chosen(end_date="2024-12-31")
+        ours = ours.with_parameters(end_date="2024-12-31")
     docs, mine = list(task.eval_docs), ours.docs(data=path)
     assert [task.doc_to_text(d) for d in docs] == [d.prompt for d in mine], name
     assert [json.loads(d["target"]) for d in docs] == [d.target for d in mine], name

@@ -11,7 +11,7 @@ the chain goes on from it. So a model sampled from makes such slips as well, cha
 
 from random import Random
 
-from hyperscale.mini.problems.document import Document
+from hyperscale.mini.problems.worked_problem import WorkedProblem
 from hyperscale.mini.vocab import DIGIT, ID, NODE
 
 #: Range of N at each level.
@@ -31,7 +31,7 @@ def _slip(rng: Random, value: int) -> int:
     return value + (rng.choice([d for d in range(10) if d != digit]) - digit) * unit
 
 
-def generate(rng: Random, level: int | None = None) -> Document:
+def generate(rng: Random, level: int | None = None) -> WorkedProblem:
     """One problem and a chain, slips included; the answer is the right one. A random level if none is given."""
     level = level or rng.randint(1, len(LEVELS))
     last = rng.randint(*LEVELS[level - 1])
@@ -64,4 +64,4 @@ def generate(rng: Random, level: int | None = None) -> Document:
         chain += [*_THREE[first], _PLUS, *_THREE[second], _EQ, *_THREE[f[-1]]]
     chain.append(_NL)
     reply = [ID["The answer is "], ID["\\boxed{"], *_THREE[f[-1]], ID["}"], ID["."]]
-    return Document(prompt, chain, reply, str(right[-1]), level)
+    return WorkedProblem(prompt, chain, reply, str(right[-1]), level)

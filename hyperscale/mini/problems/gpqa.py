@@ -8,7 +8,7 @@ whole chain, both far back; how soon the search ends is luck, so width helps.
 
 from random import Random
 
-from hyperscale.mini.problems.document import Document
+from hyperscale.mini.problems.worked_problem import WorkedProblem
 from hyperscale.mini.vocab import ID, NODE, NODES
 
 #: Reachable nodes at each level.
@@ -44,7 +44,7 @@ def _graph(rng: Random, size: int) -> tuple[dict[int, list[int]], list[int], lis
     return edges, sorted(inside, key=depth.__getitem__), outside, names
 
 
-def generate(rng: Random, level: int | None = None) -> Document:
+def generate(rng: Random, level: int | None = None) -> WorkedProblem:
     """One problem and its chain; a random level if none is given."""
     level = level or rng.randint(1, len(LEVELS))
     size = rng.randint(*LEVELS[level - 1])
@@ -80,4 +80,4 @@ def generate(rng: Random, level: int | None = None) -> Document:
         chain += [_FOUND] if target in met else [_BAR, *(NODE[n] for n in open_nodes)]
     chain.append(_NL)
     letter = options.index(target)
-    return Document(prompt, chain, [ID["Answer:"], _LETTER[letter]], "ABCD"[letter], level)
+    return WorkedProblem(prompt, chain, [ID["Answer:"], _LETTER[letter]], "ABCD"[letter], level)

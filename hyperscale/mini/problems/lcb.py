@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import accumulate
 from random import Random
 
-from hyperscale.mini.problems.document import Document
+from hyperscale.mini.problems.worked_problem import WorkedProblem
 from hyperscale.mini.vocab import DIGIT, ID, STEPS
 
 Digits = tuple[int, ...]
@@ -88,7 +88,7 @@ def run(pair: tuple[str, str], x: Digits) -> Digits:
     return FUNCTIONS[pair[1]](FUNCTIONS[pair[0]](x))
 
 
-def generate(rng: Random, level: int | None = None) -> Document:
+def generate(rng: Random, level: int | None = None) -> WorkedProblem:
     """One problem and its chain; a random level if none is given."""
     level = level or rng.randint(1, len(LEVELS))
     names, inputs, pair = _problem(rng, level)
@@ -124,4 +124,4 @@ def generate(rng: Random, level: int | None = None) -> Document:
             break
     chain.append(_NL)
     reply = [ID["```python\n"], ID["def f(x):\n"], *_CODE[pair[0]], *_CODE[pair[1]], ID["    return x\n"], ID["```"]]
-    return Document(prompt, chain, reply, " ".join(pair), level, tests)
+    return WorkedProblem(prompt, chain, reply, " ".join(pair), level, tests)

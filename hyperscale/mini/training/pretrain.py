@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from hyperscale.mini.training.data import KINDS, Batch
+from hyperscale.mini.training.data import KINDS
 from hyperscale.retrofit.packed_attention import Packed, compile_layers, use_packed_attention
+from hyperscale.retrofit.packing import TrainingBatch
 
 
 def optimizers(model: Any, muon_lr: float, adam_lr: float) -> list[torch.optim.Optimizer]:
@@ -23,7 +24,7 @@ def optimizers(model: Any, muon_lr: float, adam_lr: float) -> list[torch.optim.O
 
 def train(
     model: Any,
-    batches: Iterator[Batch],
+    batches: Iterator[TrainingBatch],
     steps: int,
     *,
     muon_lr: float = 0.02,
@@ -49,7 +50,7 @@ def train(
         for opt, rates in zip(opts, base, strict=True):
             for group, rate in zip(opt.param_groups, rates, strict=True):
                 group["lr"] = rate * scale
-        batch = next(batches).to(str(device))
+        batch = next(batches).to(device)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             logits = model(
                 input_ids=batch.ids,

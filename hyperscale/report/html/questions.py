@@ -9,7 +9,7 @@ from typing import NamedTuple
 from hyperscale import tasks
 from hyperscale.errors import TaskError
 from hyperscale.results.folder import Run
-from hyperscale.tasks.datasets import Generated
+from hyperscale.tasks.datasets import GeneratedProblems
 
 
 class Question(NamedTuple):
@@ -42,7 +42,7 @@ def find(runs: Sequence[Run]) -> dict[Hashed, Question]:
 def _docs(name: str, most: int) -> list[tasks.Doc]:
     try:
         task = tasks.load(name)
-        if task.gated or not isinstance(task.origin, Generated):
+        if task.gated or not isinstance(task.origin, GeneratedProblems):
             return []
         return task.docs(min(most, task.size))
     except TaskError:  # a page without questions is still a page

@@ -1,4 +1,4 @@
-"""What a generator makes: a problem, one way of reasoning to its answer, and the split that keeps tests unseen."""
+"""A generated problem with a chain of thought, and the split that keeps test problems out of the training data."""
 
 import zlib
 from array import array
@@ -7,13 +7,13 @@ from typing import Any
 
 from hyperscale.mini.vocab import ASSISTANT, END, END_THINK, ID, THINK, USER
 
-#: One problem in so many is kept for testing.
+#: One problem in this many is for testing.
 TEST_SHARE = 16
 
 
 @dataclass(frozen=True)
-class Document:
-    """A problem with a worked chain of thought.
+class WorkedProblem:
+    """A problem with a chain of thought that leads to its answer.
 
     Attributes:
         prompt: Ids of the problem's text.
@@ -32,7 +32,7 @@ class Document:
     tests: list[dict[str, Any]] = field(default_factory=list)
 
     def ids(self) -> tuple[list[int], int]:
-        """The whole document in the chat format and the length of its prompt part."""
+        """Token ids of the problem, its chain and its reply in the chat format, and how many of them are the prompt."""
         head = [ID[USER], *self.prompt, ID[ASSISTANT], ID[THINK]]
         return [*head, *self.chain, ID[END_THINK], *self.reply, ID[END]], len(head)
 

@@ -1,0 +1,154 @@
+"""Tokenises texts and chats into the documents that a retrofit trains on, and holds some out for the gate check."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from hyperscale.errors import RetrofitError, first_line
+from hyperscale.retrofit.packing import RowPacker, TokenizedDocument, TrainingBatch
+from hyperscale.retrofit.text_files import TextEntry, TextSource
+
+#: Documents among which a row's next one is chosen.
+POOL_SIZE = 64
+#: Fewest tokens of a document: a shorter one predicts nothing, and rows keep no place free for it.
+SHORTEST = 2
+#: Share of the documents that is held out for the gate check.
+HELD_OUT = 0.02
+HELD_OUT_BATCHES = 4
+_THINK = "<think>"
+_CHAT = "a chat is a list of messages {role, content}, the last of the role assistant"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents to train on, and those held out for the gate check."""
+
+    train: list[TokenizedDocument]
+    held_out: list[TokenizedDocument]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens to train on."""
+        return sum(len(document.ids) for document in self.train)
+
+    def training_batches(self, rows: int, length: int, seed: int) -> Iterator[TrainingBatch]:
+        """Endless batches; every document once a pass, except those that wait in the packer's pool."""
+        return _pack(_repeat(self.train, seed), rows, length, Random(f"rows-{seed}"))
+
+    def held_out_batches(self, rows: int, length: int) -> list[TrainingBatch]:
+        """The held-out documents, in at most `HELD_OUT_BATCHES` batches."""
+        return list(islice(_pack(iter(self.held_out), rows, length, Random("held-out")), HELD_OUT_BATCHES))
+
+
+def _pack(documents: Iterator[TokenizedDocument], rows: int, length: int, rng: Random) -> Iterator[TrainingBatch]:
+    return RowPacker(documents, length, rng, pool_size=POOL_SIZE, least_room=SHORTEST).batches(rows)
+
+
+def _repeat(documents: list[TokenizedDocument], seed: int) -> Iterator[TokenizedDocument]:
+    """The documents again and again, each pass in another order."""
+    rng = Random(f"passes-{seed}")
+    order = list(documents)
+    while True:
+        rng.shuffle(order)
+        yield from order
+
+
+def build_corpus(
+    source: TextSource,
+    tokenizer: Any,
+    *,
+    length: int,
+    window: int,
+    training_tokens: int,
+    seed: int,
+    whole_chats: bool,
+) -> Corpus:
+    """Tokenise as many documents as the training will see, in an order drawn from the seed.
+
+    A text longer than ``length`` becomes several documents; a chat is cut, since its later parts mean nothing
+    without the earlier ones.
+
+    Args:
+        source: Texts or chats.
+        tokenizer: The model's.
+        length: Most tokens of a document.
+        window: w of the delayed eviction.
+        training_tokens: Tokens the training will see; the rest of the source is not tokenised.
+        seed: Of the order.
+        whole_chats: Count every token of a chat in the loss, not only the last reply.
+
+    Raises:
+        RetrofitError: An entry is malformed, there are fewer than two documents, or none is longer than the window.
+    """
+    order = list(range(len(source.entries)))
+    Random(f"documents-{seed}").shuffle(order)
+    documents: list[TokenizedDocument] = []
+    tokens = 0
+    for index in order:
+        for document in _tokenize(source.entries[index], tokenizer, length, whole_chats):
+            documents.append(document)
+            tokens += len(document.ids)
+        # Twice the held-out share, since few long documents may make up more of the tokens than of the documents.
+        if tokens > training_tokens * (1 + 2 * HELD_OUT) and len(documents) > 1:
+            break
+    longest = max((len(document.ids) for document in documents), default=0)
+    if longest <= window + 2:
+        raise RetrofitError(
+            f"no document of {source.path} is longer than the window: the longest has {longest} tokens, and nothing is "
+            f"evicted within {window} (--window); pass longer texts"
+        )
+    if len(documents) < 2:
+        raise RetrofitError(
+            f"{source.path} holds one document of {longest} tokens: pass at least two, since one is held out"
+        )
+    # The check must see evictions, so a document longer than the window is among those held out.
+    first_long = next(i for i, document in enumerate(documents) if len(document.ids) > window + 2)
+    documents.insert(0, documents.pop(first_long))
+    count = max(1, round(len(documents) * HELD_OUT))
+    return Corpus(train=documents[count:], held_out=documents[:count])
+
+
+def _tokenize(entry: TextEntry, tokenizer: Any, length: int, whole_chats: bool) -> list[TokenizedDocument]:
+    """The documents of a text (one for each ``length`` tokens) or of a chat (one, or none if no reply is left)."""
+    if isinstance(entry.content, str):
+        ids = [*tokenizer(entry.content)["input_ids"]]
+        if tokenizer.eos_token_id is not None and ids[-1:] != [tokenizer.eos_token_id]:
+            ids.append(tokenizer.eos_token_id)
+        parts = [ids[begin : begin + length] for begin in range(0, len(ids), length)]
+        return [TokenizedDocument(np.array(part, np.int32), 1) for part in parts if len(part) >= SHORTEST]
+    prompt, reply = _tokenize_chat(entry, tokenizer)
+    ids = prompt + reply
+    start = 1 if whole_chats else max(1, len(prompt))
+    return [TokenizedDocument(np.array(ids[:length], np.int32), start)] if len(ids) > start and start < length else []
+
+
+def _tokenize_chat(entry: TextEntry, tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Token ids of what comes before the last reply, and of the last reply with the end token.
+
+    The reply is put after the template's opening as it stands: templates of reasoning models take the thinking out of
+    replies that are part of a conversation.
+    """
+    chat, place = entry.content, entry.place
+    if not isinstance(chat, list) or not all(isinstance(message, dict) for message in chat):
+        raise RetrofitError(f"{place} is neither a text nor a chat: {_CHAT}")
+    if not all(isinstance(message.get(key), str) for message in chat for key in ("role", "content")):
+        raise RetrofitError(f"{place} has a message without role or content, or whose content is no text: {_CHAT}")
+    if len(chat) < 2 or chat[-1]["role"] != "assistant":
+        raise RetrofitError(f"{place} does not end with a reply: {_CHAT}")
+    if not tokenizer.chat_template:
+        raise RetrofitError("the model's tokenizer has no chat template: pass data with a text column (--column text)")
+    messages = [{"role": message["role"], "content": message["content"]} for message in chat]
+    try:
+        opening = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, tokenize=False)
+    except Exception as error:  # a template raises what its author chose
+        raise RetrofitError(f"the model's chat template refuses {place}: {first_line(error)}") from None
+    reply = messages[-1]["content"]
+    # Many templates open the thinking themselves: a mark in the reply would be the second.
+    if opening.rstrip().endswith(_THINK) and reply.lstrip().startswith(_THINK):
+        reply = reply.lstrip().removeprefix(_THINK).lstrip("\n")
+    prompt, ids = (list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in (opening, reply))
+    return prompt, [*ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])]
