@@ -19,7 +19,7 @@ from hyperscale.results.redaction import redact
 from hyperscale.scoring import graders
 from hyperscale.scoring.graders import livecodebench_tests
 from hyperscale.scoring.graders.integer import last_box
-from hyperscale.scoring.sandbox.pool import shared_runner
+from hyperscale.scoring.sandbox.pool import get_shared_runner
 
 THINKING = "So 12 + 30 = 42, and \\boxed{7} is wrong. " * 500
 SORT = "def f(x):\n    return sorted(x)\n"
@@ -62,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--programs", type=int, default=200, help="programs a code grader is given")
     count = parser.parse_args().programs
-    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, sandbox {shared_runner().level()}")
+    print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, sandbox {get_shared_runner().choose_level()}")
     texts("integer", r"\boxed{N}", 42)
     texts("choice", "Answer: B", "B")
     texts("math", r"\boxed{\frac{N}{2}}", r"\frac{1}{2}", 200)

@@ -9,9 +9,10 @@ import argparse
 import time
 
 from hyperscale.scoring.sandbox import choose
+from hyperscale.scoring.sandbox.levels import LEVELS
 from hyperscale.scoring.sandbox.pool import CodeRunner
 from hyperscale.scoring.sandbox.program import Program
-from hyperscale.scoring.sandbox.worker import Worker
+from hyperscale.scoring.sandbox.worker import SandboxWorker
 
 FUNCTION = "def f(x):\n    return sorted(x)[::-1]\n"
 WHOLE = "n = int(input())\nprint(sum(map(int, input().split())) + n)\n"
@@ -32,13 +33,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=None)
     options = parser.parse_args()
     print(f"{'level':<8} {'kind':<10} {'workers':>7} {'tests/s':>8} {'start s':>8}")
-    for level in choose.SUMMARIES:
-        reason = choose.broken(level)
+    for level in LEVELS:
+        reason = choose.find_fault(level)
         if reason:
             print(f"{level:<8} {reason}")
             continue
         begin = time.perf_counter()
-        Worker(level).close()
+        SandboxWorker(level).close()
         start = time.perf_counter() - begin
         runner = CodeRunner(sandbox=level, workers=options.workers)
         runner.run_many(programs("functional", EACH * runner.workers * 2))  # warm

@@ -57,7 +57,7 @@ def regrade(
     Args:
         folder: The run's folder.
         step: Told how many chains of how many are graded.
-        sandbox: Where programs that the model wrote run, as `sandbox.choose` takes it.
+        sandbox: Where programs that the model wrote run, as `sandbox.choose.choose_level` takes it.
         data: Task name to the file or folder of its problems; "" names the run's only task. Where the run had them if
             not given.
 
@@ -71,7 +71,7 @@ def regrade(
         names = dict.fromkeys(sample["task"] for sample in store.samples)
         files = {**(info.get("data") or {}), **data_by_task(data or {}, tuple(names))}
         loaded = {name: problems(name, info, files.get(name)) for name in names}
-        pool.settle(graders.running_programs({task.grader for task, _ in loaded.values()}), sandbox)
+        pool.choose_shared_level(graders.running_programs({task.grader for task, _ in loaded.values()}), sandbox)
         old = store.samples
         new: list[Sample] = []
         for part in _graded(old, loaded):

@@ -135,12 +135,12 @@ class PreparedRun:
         return dataclasses.replace(self, plan=plan, predictor=predictor)
 
     def _sandbox(self) -> str | None:
-        """Where the model's programs run, settled for this process; None if no task asks for programs."""
+        """The level at which the model's programs run in this process; None if no task asks for programs."""
         from hyperscale.scoring import graders
         from hyperscale.scoring.sandbox import pool
 
         names = {items[0].task.grader for items in self.problems.values()}
-        return pool.settle(graders.running_programs(names), self.config.sandbox)
+        return pool.choose_shared_level(graders.running_programs(names), self.config.sandbox)
 
     def requests(self, arm: Arm) -> "list[tuple[Problem, Request]]":
         """Every chain of an arm, those with the largest L first, so that none of them is left alone at the end.

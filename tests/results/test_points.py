@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from synthetic_samples import LENGTHS, chains, sample
+from voting_reference import majority
 
 from hyperscale.errors import ResultsError, TaskError
 from hyperscale.kv.trace import dense_reads
 from hyperscale.results.points import COLUMNS, cells, points
-from hyperscale.scoring.voting.subsets import majority
 
 
 def point(table, W, L, CR=1.0, **more):

@@ -1,17 +1,33 @@
-"""Graders: from a text to its answer, and whether the answer is right."""
+r"""Graders: find the answer in a chain's text, and say whether it is right.
+
+Each grader understands one form of answer; task files name it. All of them look only at what follows the last
+``</think>``:
+
+- ``integer``: an integer in the last ``\boxed{}`` (AIME).
+- ``math``: an expression in the last ``\boxed{}``, compared by math-verify (MATH-500).
+- ``choice``: the letter of the last ``Answer: X`` (GPQA).
+- ``code``: function ``f`` of the last ``python`` block, run on hidden tests (the built-in tasks).
+- ``livecodebench``: the program of the last ``python`` block, else of the last bare one, run on LiveCodeBench's tests.
+
+`base` is the contract: ``extract`` gives the text that is voted on, ``correct`` compares it with the target; awkward
+text is a wrong answer, never an error. `registry` maps names to graders. Then one file a grader, and helpers:
+`math_process` and `math_worker` (math-verify in a process of its own), `output_match` (compares a program's output),
+`livecodebench_tests` and `restricted_pickle` (LiveCodeBench's data). docs/graders.md lists the awkward cases.
+"""
 
 from typing import TYPE_CHECKING
 
 import lazy_loader
 
 if TYPE_CHECKING:
-    from hyperscale.scoring.graders.registry import available as available
+    from hyperscale.scoring.graders.base import Grader as Grader
     from hyperscale.scoring.graders.registry import get as get
     from hyperscale.scoring.graders.registry import running_programs as running_programs
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "registry": ["available", "get", "running_programs"],
+        "base": ["Grader"],
+        "registry": ["get", "running_programs"],
     },
 )

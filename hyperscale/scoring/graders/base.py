@@ -1,4 +1,4 @@
-"""The contract of a grader, and what every grader shares: where an answer may stand."""
+"""Defines what a grader is, and where in a chain's text an answer may stand."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -17,10 +17,13 @@ def after_thinking(text: str) -> str | None:
 
 
 class Grader(ABC):
-    """Finds a chain's answer in its text and compares it with the target; verdicts depend on nothing else."""
+    """Finds a chain's answer in its text and compares it with the target; verdicts depend on nothing else.
+
+    Attributes:
+        name: As task files write it.
+    """
 
     name: str
-    summary: str
 
     @abstractmethod
     def extract(self, text: str) -> str | None:

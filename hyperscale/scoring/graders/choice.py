@@ -1,4 +1,4 @@
-"""Multiple choice: ``Answer: X``, as in GPQA."""
+"""Grades multiple choice: ``Answer: X``, as in GPQA."""
 
 import re
 from typing import Any
@@ -18,7 +18,6 @@ class ChoiceGrader(Grader):
     """The letter of the last ``Answer: X`` after the thinking."""
 
     name = "choice"
-    summary = "letter of the last 'Answer: X' after </think>"
 
     def extract(self, text: str) -> str | None:
         """The letter, upper case as written, or None."""

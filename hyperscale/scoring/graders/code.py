@@ -1,4 +1,4 @@
-"""Programs: Python in a fenced block, run on hidden tests; a verdict for each test, compared out here."""
+"""Grades programs: Python in a fenced block, run in the sandbox on hidden tests whose outputs stay outside."""
 
 import json
 import re
@@ -9,16 +9,16 @@ from typing import Any, Literal
 from hyperscale.errors import TaskError
 from hyperscale.scoring.graders.base import Grader, after_thinking
 from hyperscale.scoring.graders.output_match import identical_value
-from hyperscale.scoring.sandbox.pool import CodeRunner, shared_runner
+from hyperscale.scoring.sandbox.pool import CodeRunner, get_shared_runner
 from hyperscale.scoring.sandbox.program import Kind, Limits, Outcome, Program, Status
 
-# One of a test's outcomes in the sandbox; where that is "ok", "pass" or "wrong".
+# Of a test: why the sandbox gives no output; or, with an output, whether it is the expected one.
 Verdict = Status | Literal["pass", "wrong"]
 
 _FENCE = re.compile(r"^[ \t]*```[ \t]*(python3?|py)?[ \t]*$", re.MULTILINE | re.IGNORECASE)
-_REMEMBERED = 20_000
-_TOGETHER = 32  # programs that go to the runner at once: bounds what their unpacked tests take of the memory
-_FIRST = 4  # tests that a program must pass before it meets the others
+_MAX_VERDICTS = 20_000  # that are remembered
+_BATCH = 32  # programs that go to the runner at once: bounds the memory of their unpacked tests
+_FIRST_TESTS = 4  # that a program must pass before it is run on the others
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,6 @@ class CodeGrader(Grader):
     """
 
     name = "code"
-    summary = "function f of the last ```python block after </think>, run on hidden tests"
     limits: Limits | None = None  # of each test; None for the runner's own
 
     def __init__(self, runner: CodeRunner | None = None) -> None:
@@ -80,23 +79,22 @@ class CodeGrader(Grader):
         """Verdicts in order; equal programs with equal tests run once, and no further than to a failed test."""
         keys = [(answer, self.identity(target)) for answer, target in pairs]
         targets = {key: target for key, (_, target) in zip(keys, pairs, strict=True)}
-        if len(self._verdicts) + len(targets) > _REMEMBERED:
+        if len(self._verdicts) + len(targets) > _MAX_VERDICTS:
             self._verdicts.clear()
         fresh = [key for key in targets if key not in self._verdicts]
-        for start in range(0, len(fresh), _TOGETHER):
-            batch = fresh[start : start + _TOGETHER]
+        for start in range(0, len(fresh), _BATCH):
+            batch = fresh[start : start + _BATCH]
             suites = {key: self.suite(targets[key]) for key in batch}
-            left = batch
-            for tests in (slice(0, _FIRST), slice(_FIRST, None)):
-                jobs = [(key[0], suites[key]) for key in left]
-                passed = [set(verdicts) <= {"pass"} for verdicts in self._run(jobs, tests, stop=True)]
-                self._verdicts.update(zip(left, passed, strict=True))
-                left = [key for key, ok in zip(left, passed, strict=True) if ok]
+            # Two rounds: most wrong programs fail one of the first tests, and the rest of a large suite is never sent.
+            candidates = batch
+            for tests in (slice(0, _FIRST_TESTS), slice(_FIRST_TESTS, None)):
+                jobs = [(key[0], suites[key]) for key in candidates]
+                successes = [
+                    set(verdicts) <= {"pass"} for verdicts in self.run_suites(jobs, tests, stop_at_failure=True)
+                ]
+                self._verdicts.update(zip(candidates, successes, strict=True))
+                candidates = [key for key, success in zip(candidates, successes, strict=True) if success]
         return [self._verdicts[key] for key in keys]
-
-    def verdicts(self, answer: str, target: Any) -> list[Verdict]:
-        """The verdict on every test: "pass", "wrong", or why there is no output; raises as `correct` does."""
-        return self._run([(answer, self.suite(target))], slice(None), stop=False)[0]
 
     def suite(self, target: Any) -> Suite:
         """A target's tests.
@@ -118,18 +116,30 @@ class CodeGrader(Grader):
         """The source that is run for an answer."""
         return answer
 
-    def _run(self, jobs: Sequence[tuple[str, Suite]], tests: slice, *, stop: bool) -> list[list[Verdict]]:
-        runner = self._runner or shared_runner()
+    def run_suites(
+        self, jobs: Sequence[tuple[str, Suite]], tests: slice, *, stop_at_failure: bool
+    ) -> list[list[Verdict]]:
+        """Run programs on tests of their suites.
+
+        Args:
+            jobs: (answer, suite) each.
+            tests: Which tests of every suite.
+            stop_at_failure: Whether a program is run no further than to its first test without an output.
+
+        Returns:
+            For each job, for each of the tests: "pass", "wrong", or why there is no output.
+
+        Raises:
+            SandboxError: Nothing here can keep a program in.
+        """
+        runner = self._runner or get_shared_runner()
         limits = self.limits or runner.limits
         programs = [
-            Program(self.prepared(answer), suite.inputs[tests], suite.kind, suite.function, limits, stop)
+            Program(self.prepared(answer), suite.inputs[tests], suite.kind, suite.function, limits, stop_at_failure)
             for answer, suite in jobs
         ]
         return [
-            [
-                _verdict(outcome, expected, suite)
-                for outcome, expected in zip(outcomes, suite.outputs[tests], strict=True)
-            ]
+            [_verdict(outcome, output, suite) for outcome, output in zip(outcomes, suite.outputs[tests], strict=True)]
             for outcomes, (_, suite) in zip(runner.run_many(programs), jobs, strict=True)
         ]
 

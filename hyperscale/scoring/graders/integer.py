@@ -1,4 +1,4 @@
-r"""Integer answers in ``\boxed{}``, as in AIME."""
+r"""Grades integers in ``\boxed{}``, as in AIME."""
 
 import re
 from typing import Any
@@ -21,16 +21,16 @@ _INTEGER = re.compile(r"([+-]?)([0-9]+)")
 
 def last_box(text: str) -> str | None:
     r"""Content of the balanced ``\boxed{...}`` that ends last, or None. One pass, whatever the nesting."""
-    opened: list[int | None] = []  # where the content of an open box starts; None for any other open brace
+    starts: list[int | None] = []  # of each open brace: where a box's content starts, or None if it is no box's
     content: str | None = None
     for match in _BRACES.finditer(text):
         token = match.group()
         if token.startswith("\\boxed"):
-            opened.append(match.end())
+            starts.append(match.end())
         elif token == "{":
-            opened.append(None)
-        elif token == "}" and opened:
-            start = opened.pop()
+            starts.append(None)
+        elif token == "}" and starts:
+            start = starts.pop()
             if start is not None:
                 content = text[start : match.start()]
     return content
@@ -73,7 +73,6 @@ class IntegerGrader(Grader):
     r"""The last balanced ``\boxed{}`` after the thinking; anything that is not an integer is wrong, not an error."""
 
     name = "integer"
-    summary = r"integer in the last \boxed{} after </think>"
 
     def extract(self, text: str) -> str | None:
         r"""The canonical integer of the last balanced box, or the box's text if that is no integer."""

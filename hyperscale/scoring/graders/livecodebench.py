@@ -1,4 +1,4 @@
-"""Programs for LiveCodeBench: whole programs on standard input, or methods of a class ``Solution``."""
+"""Grades programs for LiveCodeBench: whole programs on standard input, or methods of a class ``Solution``."""
 
 import re
 from collections.abc import Hashable
@@ -27,12 +27,11 @@ _PRELUDE = "\n".join(
 class LiveCodeBenchGrader(CodeGrader):
     """The last fenced ``python`` block after the thinking, or the last bare one; correct iff it passes every test.
 
-    A target is as `livecodebench.target` makes it. Comparison follows LiveCodeBench: standard output line by line
-    (`comparison.same_text`), returned values as Python compares them (`comparison.same_value`).
+    A target is as `livecodebench_tests.target` makes it. Comparison follows LiveCodeBench: standard output line by line
+    (`output_match.same_text`), returned values as Python compares them (`output_match.same_value`).
     """
 
     name = "livecodebench"
-    summary = "program of the last ```python block after </think>, run on LiveCodeBench's hidden tests"
     limits = Limits(seconds=6.0, memory=1 << 30)  # 6 s a test are LiveCodeBench's own
 
     def extract(self, text: str) -> str | None:
@@ -59,12 +58,12 @@ class LiveCodeBenchGrader(CodeGrader):
 
 def _last_bare_block(text: str) -> str | None:
     """Content of the last closed fenced block that names no language."""
-    found, opened = None, None
+    block, opening = None, None
     for fence in _LINE.finditer(text):
-        if opened is None:
-            opened = fence
-        elif not fence.group(1):  # inside a block only a bare fence is one
-            if not opened.group(1):
-                found = text[opened.end() + 1 : fence.start()]
-            opened = None
-    return found
+        if opening is None:
+            opening = fence
+        elif not fence.group(1):  # inside a block only a bare fence ends it
+            if not opening.group(1):
+                block = text[opening.end() + 1 : fence.start()]
+            opening = None
+    return block

@@ -1,4 +1,4 @@
-"""LiveCodeBench's data format: a row's tests, its function's name, and the problems that cannot be graded.
+"""Reads LiveCodeBench's data: a row's tests, its function's name, and the problems that cannot be graded.
 
 Rows of the data set (``livecodebench/code_generation_lite``) carry ``public_test_cases`` (JSON text),
 ``private_test_cases`` (JSON text, or base64 of zlib of a pickle of JSON text), ``metadata`` (JSON text, with
@@ -113,12 +113,12 @@ def _private(text: str) -> Any:
     if text.lstrip().startswith("["):
         return json.loads(text)
     try:
-        packed = base64.b64decode(text, validate=True)
+        compressed = base64.b64decode(text, validate=True)
         stream = zlib.decompressobj()
-        data = stream.decompress(packed, MAX_BYTES)
+        data = stream.decompress(compressed, MAX_BYTES)
     except (binascii.Error, zlib.error) as error:
         raise ValueError(f"private tests are neither JSON nor packed: {error}") from None
     if stream.unconsumed_tail:
         raise ValueError(f"private tests unpack to more than {MAX_BYTES >> 20} MiB")
-    held = restricted_pickle.loads(data)
-    return json.loads(held) if isinstance(held, str) else held
+    cases = restricted_pickle.loads(data)
+    return json.loads(cases) if isinstance(cases, str) else cases

@@ -1,4 +1,4 @@
-r"""Mathematical answers in ``\boxed{}``, as in MATH-500, compared by math-verify."""
+r"""Grades expressions in ``\boxed{}``, as in MATH-500, by math-verify."""
 
 import re
 from collections.abc import Sequence
@@ -6,10 +6,10 @@ from typing import Any
 
 from hyperscale.scoring.graders.base import Grader, after_thinking
 from hyperscale.scoring.graders.integer import canonical, last_box
-from hyperscale.scoring.graders.math_process import MathVerifier, shared_verifier
+from hyperscale.scoring.graders.math_process import MathVerifier, get_shared_verifier
 
 MAX_CHARS = 1_000
-_REMEMBERED = 20_000
+_MAX_VERDICTS = 20_000  # that are remembered
 
 # Typography that changes no answer: spacing, sizes of brackets and fractions.
 _SPACING = re.compile(r"\\[,;:!]|\\ |~|\\q?quad\b|\\left\b\.?|\\right\b\.?|\\?\$|\s+")
@@ -43,7 +43,6 @@ class MathGrader(Grader):
     """
 
     name = "math"
-    summary = r"expression in the last \boxed{} after </think>, compared by math-verify"
 
     def __init__(self, verifier: MathVerifier | None = None) -> None:
         """Use the given verifier, or the process's shared one."""
@@ -51,7 +50,7 @@ class MathGrader(Grader):
         self._verdicts: dict[tuple[str, str], bool] = {}
 
     def extract(self, text: str) -> str | None:
-        """The content of the box without idle typography, cut to `MAX_CHARS` characters and one; None if empty."""
+        """The box's content in `plain` form; cut to `MAX_CHARS` characters and one; None if empty."""
         answer = after_thinking(text)
         content = None if answer is None else last_box(answer)
         if content is None or not content.strip():
@@ -70,9 +69,9 @@ class MathGrader(Grader):
     def correct_many(self, pairs: Sequence[tuple[str, Any]]) -> list[bool]:
         """Verdicts in order; equal pairs are compared once."""
         keys = [(str(target), answer) for answer, target in pairs]
-        if len(self._verdicts) > _REMEMBERED:
+        if len(self._verdicts) > _MAX_VERDICTS:
             self._verdicts.clear()
-        asked: list[tuple[str, str]] = []
+        undecided: list[tuple[str, str]] = []  # those that text alone does not settle
         for key in dict.fromkeys(keys):
             gold, answer = key
             if key in self._verdicts:
@@ -82,8 +81,8 @@ class MathGrader(Grader):
             elif plain(answer) == plain(gold) or (words(gold) or plain(gold)) == (words(answer) or plain(answer)):
                 self._verdicts[key] = True
             else:
-                asked.append(key)
-        if asked:
-            verifier = self._verifier or shared_verifier()
-            self._verdicts.update(zip(asked, verifier.compare(asked), strict=True))
+                undecided.append(key)
+        if undecided:
+            verifier = self._verifier or get_shared_verifier()
+            self._verdicts.update(zip(undecided, verifier.compare(undecided), strict=True))
         return [self._verdicts[key] for key in keys]

@@ -1,4 +1,4 @@
-"""Keeps the process that runs math-verify: warm, within limits, and replaced when it hangs or dies."""
+"""Keeps a process that runs math-verify: starts it once, limits its time, replaces it when it hangs or dies."""
 
 import atexit
 import contextlib
@@ -59,7 +59,7 @@ class MathVerifier:
 
     def _ask(self, request: bytes) -> bytes | None:
         """The worker's line; empty if it hung, None if it died. Either way the next request starts a new one."""
-        process = self._alive()
+        process = self._live_process()
         assert process.stdin is not None
         assert process.stdout is not None
         try:
@@ -76,9 +76,10 @@ class MathVerifier:
         self.close()
         return None
 
-    def _alive(self) -> subprocess.Popen[bytes]:
-        mine = self._owner == os.getpid()
-        if self._process is not None and mine and self._process.poll() is None:
+    def _live_process(self) -> subprocess.Popen[bytes]:
+        # After a fork the parent's worker must not be used: two processes would read each other's lines.
+        own = self._owner == os.getpid()
+        if self._process is not None and own and self._process.poll() is None:
             return self._process
         self.close()
         process = subprocess.Popen(
@@ -114,7 +115,7 @@ class MathVerifier:
 _shared: MathVerifier | None = None
 
 
-def shared_verifier() -> MathVerifier:
+def get_shared_verifier() -> MathVerifier:
     """This process's one verifier with the default limit, closed at exit."""
     global _shared
     if _shared is None:

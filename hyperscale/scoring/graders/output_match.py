@@ -1,4 +1,4 @@
-"""When an output is the expected one: LiveCodeBench's rules, and the stricter one for the built-in tasks.
+"""Compares a program's output with the expected one: LiveCodeBench's rules, and a stricter one for the built-in tasks.
 
 The rules follow ``lcb_runner/evaluation/testing_util.py`` of LiveCodeBench; docs/graders.md says where ours differ.
 """
@@ -15,19 +15,19 @@ def same_text(output: str, expected: str) -> bool:
     tokens are decimal numbers of the same values in the same order: ``1.50 2`` is ``1.5 2.0``. Values must be equal,
     not close: LiveCodeBench gave its tolerance up because it let 50000000000000001 pass for 50000000000000000.
     """
-    lines, wanted = output.strip().split("\n"), expected.strip().split("\n")
-    return len(lines) == len(wanted) and all(map(_same_line, lines, wanted))
+    lines, expected_lines = output.strip().split("\n"), expected.strip().split("\n")
+    return len(lines) == len(expected_lines) and all(map(_same_line, lines, expected_lines))
 
 
-def _same_line(line: str, wanted: str) -> bool:
-    line, wanted = line.strip(), wanted.strip()
-    if line == wanted:
+def _same_line(line: str, expected_line: str) -> bool:
+    line, expected_line = line.strip(), expected_line.strip()
+    if line == expected_line:
         return True
-    tokens, expected = line.split(), wanted.split()
-    if len(tokens) != len(expected):
+    tokens, expected_tokens = line.split(), expected_line.split()
+    if len(tokens) != len(expected_tokens):
         return False
     try:
-        return [Decimal(token) for token in tokens] == [Decimal(token) for token in expected]
+        return [Decimal(token) for token in tokens] == [Decimal(token) for token in expected_tokens]
     except InvalidOperation:  # not a number, or one that refuses comparison
         return False
 

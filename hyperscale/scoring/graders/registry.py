@@ -1,4 +1,4 @@
-"""The registry of graders: names in task files to graders."""
+"""Makes graders by the names that task files use."""
 
 from collections.abc import Callable, Iterable
 
@@ -17,11 +17,6 @@ _FACTORIES: dict[str, Callable[[], Grader]] = {
     "code": CodeGrader,
     "livecodebench": LiveCodeBenchGrader,
 }
-
-
-def available() -> dict[str, str]:
-    """Name and one-line description of every grader."""
-    return {name: factory().summary for name, factory in _FACTORIES.items()}
 
 
 def running_programs(names: Iterable[str]) -> set[str]:

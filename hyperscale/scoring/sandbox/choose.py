@@ -1,4 +1,4 @@
-"""Chooses where model-written programs run: the strongest level that works here, or the one the user asked for."""
+"""Chooses the level at which model-written programs run: the strongest that works here, or the one requested."""
 
 import contextlib
 import functools
@@ -9,16 +9,11 @@ from typing import Literal, get_args
 from hyperscale.errors import ConfigError, SandboxError
 from hyperscale.scoring.sandbox import levels
 from hyperscale.scoring.sandbox.program import Program
-from hyperscale.scoring.sandbox.worker import Worker, WorkerDiedError
+from hyperscale.scoring.sandbox.worker import SandboxWorker, WorkerDiedError
 
 Choice = Literal["auto", "bwrap", "unshare", "none"]
 STRONG = ("bwrap", "unshare")
-SUMMARIES = {
-    "bwrap": "namespaces by bubblewrap: no network, no files, no other processes",
-    "unshare": "namespaces by util-linux's unshare: no network, no files, no other processes",
-    "guard": "resource limits and refusals inside the interpreter; only for the built-in tasks",
-    "none": "resource limits only; programs see what you see",
-}
+# Tries a level from inside: none of these paths may exist in a sandbox with namespaces.
 _PROBE = Program("import os\ndef f(): return [os.path.exists(p) for p in ('/etc/passwd', '/proc/1', '/home')]", ((),))
 
 
@@ -28,62 +23,62 @@ class Sandbox:
 
     Attributes:
         level: ``bwrap``, ``unshare``, ``guard`` or ``none``.
-        note: What the user should be told once; empty if there is nothing to tell.
+        note: A warning to print once; empty if there is none.
     """
 
     level: str
     note: str = ""
 
 
-def choose(asked: str = "auto", trusted: bool = False) -> Sandbox:
+def choose_level(requested: str = "auto", trusted: bool = False) -> Sandbox:
     """The level to run at.
 
     Args:
-        asked: ``auto``, ``bwrap``, ``unshare``, ``none``; ``guard`` counts as asked for by a program, not a user.
+        requested: ``auto``, ``bwrap``, ``unshare``, ``none``, or ``guard``, which only code may request, not a user.
         trusted: Whether the programs answer the built-in tasks alone, for which ``guard`` is enough where there is no
             sandbox.
 
     Raises:
-        SandboxError: The level asked for does not work here, or none does; the message has the reasons and the cure.
+        SandboxError: The level requested does not work here, or none does; the message has the reasons and the cure.
         ConfigError: There is no such level.
     """
-    if asked not in (*get_args(Choice), "guard"):
-        raise ConfigError(f"unknown sandbox {asked!r}; known: {', '.join(get_args(Choice))}")
-    if asked == "none":
-        _must(asked)
-        return Sandbox(asked, "no sandbox: programs written by the model can read your files and use your network")
-    if asked != "auto":
-        _must(asked)
-        return Sandbox(asked)
-    reasons = []
+    if requested not in (*get_args(Choice), "guard"):
+        raise ConfigError(f"unknown sandbox {requested!r}; known: {', '.join(get_args(Choice))}")
+    if requested == "none":
+        _require_level(requested)
+        return Sandbox(requested, "no sandbox: programs written by the model can read your files and use your network")
+    if requested != "auto":
+        _require_level(requested)
+        return Sandbox(requested)
+    faults = []
     for level in STRONG:
-        reason = broken(level)
-        if reason is None:
+        fault = find_fault(level)
+        if fault is None:
             return Sandbox(level)
-        reasons.append(f"{level}: {reason}")
-    why = "; ".join(reasons)
-    if trusted and broken("guard") is None:
+        faults.append(f"{level}: {fault}")
+    reasons = "; ".join(faults)
+    if trusted and find_fault("guard") is None:
         return Sandbox(
             "guard",
-            f"programs of the built-in tasks run under resource limits and refusals only (no sandbox: {why})",
+            f"programs of the built-in tasks run under resource limits and refusals only (no sandbox: {reasons})",
         )
-    raise SandboxError(f"no sandbox for programs written by the model ({why}): {levels.advice()}")
+    raise SandboxError(f"no sandbox for programs written by the model ({reasons}): {levels.advice()}")
 
 
-def _must(level: str) -> None:
-    reason = broken(level)
-    if reason is not None:
-        raise SandboxError(f"sandbox {level} does not work here ({reason}): {levels.advice()}")
+def _require_level(level: str) -> None:
+    fault = find_fault(level)
+    if fault is not None:
+        raise SandboxError(f"sandbox {level} does not work here ({fault}): {levels.advice()}")
 
 
 @functools.cache
-def broken(level: str) -> str | None:
-    """Why a level does not work here, or None; found out by running a program in it, once per process."""
-    reason = levels.missing(level)
-    if reason is not None:
-        return reason
+def find_fault(level: str) -> str | None:
+    """Why a level does not work here, or None; tried by running a program in it, once per process."""
+    requirement = levels.missing_requirement(level)
+    if requirement is not None:
+        return requirement
     try:
-        worker = Worker(level)
+        worker = SandboxWorker(level)
     except (SandboxError, OSError) as error:
         return " ".join(str(error).split())
     with contextlib.closing(worker):
@@ -98,7 +93,7 @@ def broken(level: str) -> str | None:
 
 
 @functools.cache
-def tell(note: str) -> None:
-    """Write a line to standard error, once per process."""
+def print_note_once(note: str) -> None:
+    """Write a note to standard error; the cache makes it once per process."""
     if note:
         sys.stderr.write(f"note: {note}\n")

@@ -1,7 +1,8 @@
-"""Runs model-written programs in a pool of warm sandboxed workers, and says what each of their tests gave.
+"""Runs model-written programs in a pool of warm sandboxed workers and returns the outcome of each test.
 
-Where the programs run is `sandbox.choose`'s matter. A worker forks once per test; the fork has limits on CPU time, wall
-time, memory, processes, output and disk. Expected outputs never enter a worker: graders compare them out here.
+`hyperscale.scoring.sandbox.choose` decides at which level the workers run. A worker forks once per test; the fork has
+limits on CPU time, wall time, memory, processes, output and disk. Expected outputs never enter a worker: graders
+compare them out here.
 """
 
 import atexit
@@ -11,13 +12,13 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 from hyperscale.scoring.sandbox import choose
 from hyperscale.scoring.sandbox.program import Limits, Outcome, Program, Status
-from hyperscale.scoring.sandbox.worker import Worker, WorkerDiedError
+from hyperscale.scoring.sandbox.worker import SandboxWorker, WorkerDiedError
 
-_MOST_WORKERS = 8
+_MAX_WORKERS = 8
 _BUILT_IN = {"code"}  # the graders of the built-in tasks
 
 
@@ -25,14 +26,14 @@ class CodeRunner:
     """A pool of workers, started at first use and replaced when they die.
 
     Args:
-        seconds: CPU time of one test of the programs of `run`.
-        memory: Their address space in bytes.
-        sandbox: As `sandbox.choose` takes it, and ``trusted`` too.
+        seconds: CPU time of one test, where a grader has no limits of its own.
+        memory: Address space of one test in bytes, likewise.
+        sandbox: Level, as `choose.choose_level` takes it.
         trusted: Whether the programs answer the built-in tasks alone.
         workers: Programs that run at the same time; by default one for each core, at most 8.
 
     Raises:
-        SandboxError, ConfigError: As `sandbox.choose`, at first use.
+        SandboxError, ConfigError: As `choose.choose_level`, at first use.
     """
 
     def __init__(
@@ -45,77 +46,61 @@ class CodeRunner:
         workers: int | None = None,
     ) -> None:
         self.limits = Limits(seconds=seconds, memory=memory)
-        self.workers = workers or min(os.cpu_count() or 1, _MOST_WORKERS)
+        self.workers = workers or min(os.cpu_count() or 1, _MAX_WORKERS)
         self._sandbox, self._trusted = sandbox, trusted
-        self._lock = threading.Lock()
-        self._idle: list[Worker] = []
+        self._lock = threading.Lock()  # one `run_many` at a time
+        self._idle: list[SandboxWorker] = []
         self._started = 0
 
     def run_many(self, programs: Sequence[Program]) -> list[list[Outcome]]:
         """Run programs on their tests, several at a time.
 
         Returns:
-            For each program, for each of its tests, what it gave.
+            For each program, the outcome of each of its tests.
 
         Raises:
             SandboxError, ConfigError: There is no sandbox here.
         """
         with self._lock:
-            level = self.level()
+            level = self.choose_level()
             waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
             for index in range(len(programs)):
                 waiting.put(index)
-            found: dict[int, list[Outcome]] = {}
+            outcomes: dict[int, list[Outcome]] = {}
             failures: list[BaseException] = []
 
-            def work() -> None:
-                hand = _Hand(self, level)
+            # Each thread holds one worker and takes programs until none is waiting. The threads only wait for pipes,
+            # so Python's lock between threads costs nothing here.
+            def run_waiting() -> None:
+                lease = _WorkerLease(self, level)
                 try:
                     while not failures:
                         index = waiting.get_nowait()
-                        found[index] = hand.outcomes(programs[index])
+                        outcomes[index] = lease.run(programs[index])
                 except queue.Empty:
                     pass
-                except BaseException as error:
+                except BaseException as error:  # an exception in a thread would be lost: the caller raises it below
                     failures.append(error)
                 finally:
-                    hand.put_back()
+                    lease.end()
 
-            _together(work, min(self.workers, len(programs)))
+            _run_in_threads(run_waiting, min(self.workers, len(programs)))
             if failures:
                 raise failures[0]
-            return [found[index] for index in range(len(programs))]
+            return [outcomes[index] for index in range(len(programs))]
 
-    def run(self, jobs: Sequence[tuple[str, Sequence[Any]]]) -> list[list[str | None]]:
-        """Run each program's function ``f`` on each of its inputs, up to the first that gives nothing.
-
-        Args:
-            jobs: (program, inputs); inputs are JSON-able, each is passed as ``f``'s one argument.
-
-        Returns:
-            For each job, for each input, the returned value as JSON, or None if there is none.
-        """
-        programs = [
-            Program(source, tuple((value,) for value in inputs), limits=self.limits, stop_at_failure=True)
-            for source, inputs in jobs
-        ]
-        return [
-            [json.dumps(outcome.output) if outcome.status == "ok" else None for outcome in outcomes]
-            for outcomes in self.run_many(programs)
-        ]
-
-    def level(self) -> str:
-        """The level programs run at; what is to be said about it is said once.
+    def choose_level(self) -> str:
+        """The level programs run at; a note about it is printed once.
 
         Raises:
-            SandboxError, ConfigError: As `sandbox.choose`.
+            SandboxError, ConfigError: As `choose.choose_level`.
         """
-        chosen = choose.choose(self._sandbox, self._trusted)
-        choose.tell(chosen.note)
-        return chosen.level
+        sandbox = choose.choose_level(self._sandbox, self._trusted)
+        choose.print_note_once(sandbox.note)
+        return sandbox.level
 
-    def take(self, level: str) -> Worker:
-        """A worker that nobody else uses, warm if there is one."""
+    def take_worker(self, level: str) -> SandboxWorker:
+        """A worker that no other thread uses, warm if there is one."""
         while self._idle:
             try:
                 worker = self._idle.pop()
@@ -125,9 +110,9 @@ class CodeRunner:
                 return worker
             worker.close()
         self._started += 1
-        return Worker(level, self._started)
+        return SandboxWorker(level, self._started)
 
-    def put_back(self, worker: Worker) -> None:
+    def return_worker(self, worker: SandboxWorker) -> None:
         """Keep a worker for the next program."""
         self._idle.append(worker)
 
@@ -137,52 +122,57 @@ class CodeRunner:
             self._idle.pop().close()
 
 
-class _Hand:
-    """One thread's hold on a worker."""
+class _WorkerLease:
+    """The worker that one thread holds: taken from the pool when first needed, replaced when it dies."""
 
     def __init__(self, runner: CodeRunner, level: str) -> None:
         self._runner, self._level = runner, level
-        self._worker: Worker | None = None
+        self._worker: SandboxWorker | None = None
 
-    def outcomes(self, program: Program) -> list[Outcome]:
-        """One program's outcomes. A worker that dies is no verdict: the test gets a second chance with a new one."""
-        found: list[Outcome] = []
-        deaths = 0
-        while len(found) < len(program.tests):
-            rest = replace(program, tests=program.tests[len(found) :])
+    def run(self, program: Program) -> list[Outcome]:
+        """The outcomes of a program's tests.
+
+        A worker that dies says nothing about the program (the system may have killed it): the test runs once more in a
+        new worker. If that one dies too, the outcome is "killed", and the tests after it still run.
+        """
+        outcomes: list[Outcome] = []
+        deaths = 0  # of workers, on the test at hand
+        while len(outcomes) < len(program.tests):
+            remaining = replace(program, tests=program.tests[len(outcomes) :])
             try:
-                for outcome in self._ask(rest):
-                    found.append(outcome)
+                for outcome in self._ask_worker(remaining):
+                    outcomes.append(outcome)
                     deaths = 0
             except WorkerDiedError:
-                self._drop()
+                self._drop_worker()
                 deaths += 1
                 if deaths > 1:
-                    found.append(Outcome("killed"))
+                    outcomes.append(Outcome("killed"))
                     deaths = 0
-            if program.stop_at_failure and any(outcome.status != "ok" for outcome in found):
-                found += [Outcome("skipped")] * (len(program.tests) - len(found))
-        return found
+            # The worker skips tests after a failure by itself; this covers a test that killed two workers.
+            if program.stop_at_failure and any(outcome.status != "ok" for outcome in outcomes):
+                outcomes += [Outcome("skipped")] * (len(program.tests) - len(outcomes))
+        return outcomes
 
-    def _ask(self, program: Program) -> Iterator[Outcome]:
+    def _ask_worker(self, program: Program) -> Iterator[Outcome]:
         if self._worker is None:
-            self._worker = self._runner.take(self._level)
+            self._worker = self._runner.take_worker(self._level)
         self._worker.send(program)
         for _ in program.tests:
-            yield _outcome(program, *self._worker.answer(program.limits.wall_seconds))
+            yield _read_outcome(program, *self._worker.answer(program.limits.wall_seconds))
 
-    def put_back(self) -> None:
-        """Leave the worker to others."""
+    def end(self) -> None:
+        """Return the worker to the pool."""
         if self._worker is not None:
-            self._runner.put_back(self._worker)
+            self._runner.return_worker(self._worker)
 
-    def _drop(self) -> None:
+    def _drop_worker(self) -> None:
         if self._worker is not None:
             self._worker.close()
             self._worker = None
 
 
-def _outcome(program: Program, status: str, text: str) -> Outcome:
+def _read_outcome(program: Program, status: str, text: str) -> Outcome:
     if status != "ok":
         return Outcome(cast("Status", status))
     if program.kind == "stdin":
@@ -193,50 +183,46 @@ def _outcome(program: Program, status: str, text: str) -> Outcome:
         return Outcome("error")
 
 
-def _together(work: Callable[[], None], count: int) -> None:
+def _run_in_threads(function: Callable[[], None], count: int) -> None:
     """Run a function in several threads, one of them this one."""
-    others = [threading.Thread(target=work, daemon=True) for _ in range(count - 1)]
-    for thread in others:
+    threads = [threading.Thread(target=function, daemon=True) for _ in range(count - 1)]
+    for thread in threads:
         thread.start()
     if count:
-        work()
-    for thread in others:
+        function()
+    for thread in threads:
         thread.join()
 
 
-_shared: dict[tuple[str, bool], CodeRunner] = {}
+# One runner for each (sandbox, trusted) that this process has graded with; `_policy` names the one in use.
+_runners: dict[tuple[str, bool], CodeRunner] = {}
 _policy = ("auto", False)
 
 
-def use(sandbox: str, trusted: bool) -> None:
-    """Say where the programs of `shared_runner` run from now on; arguments as `sandbox.choose` takes them."""
-    global _policy
-    _policy = (sandbox, trusted)
-
-
-def settle(graders: set[str], sandbox: str = "auto") -> str | None:
-    """Choose where the programs of `shared_runner` run, before anything is generated.
+def choose_shared_level(graders: set[str], sandbox: str = "auto") -> str | None:
+    """Choose the level at which the programs of `get_shared_runner` run, before anything is generated.
 
     Args:
         graders: The graders of a run that run programs.
-        sandbox: What the user asked for.
+        sandbox: The level the user requested, as `choose.choose_level` takes it.
 
     Returns:
         The level; None if no grader runs programs.
 
     Raises:
-        SandboxError, ConfigError: As `sandbox.choose`.
+        SandboxError, ConfigError: As `choose.choose_level`.
     """
+    global _policy
     if not graders:
         return None
-    use(sandbox, trusted=graders <= _BUILT_IN)
-    return shared_runner().level()
+    _policy = (sandbox, graders <= _BUILT_IN)
+    return get_shared_runner().choose_level()
 
 
-def shared_runner() -> CodeRunner:
-    """This process's one runner with default limits, closed at exit."""
-    if _policy not in _shared:
-        name, trusted = _policy
-        _shared[_policy] = runner = CodeRunner(sandbox=name, trusted=trusted)
+def get_shared_runner() -> CodeRunner:
+    """This process's runner with default limits, closed at exit."""
+    if _policy not in _runners:
+        sandbox, trusted = _policy
+        _runners[_policy] = runner = CodeRunner(sandbox=sandbox, trusted=trusted)
         atexit.register(runner.close)
-    return _shared[_policy]
+    return _runners[_policy]

@@ -1,4 +1,8 @@
-"""One warm worker process, seen from outside: started when needed, asked, killed with all it started."""
+"""One warm worker process, from outside: starts it, sends it programs, reads answers, kills it with all it started.
+
+Both directions are pipes with one line of JSON a message. A worker may be stopped, killed or hang at any time, so no
+read and no write waits without a deadline.
+"""
 
 import contextlib
 import json
@@ -24,11 +28,11 @@ class WorkerDiedError(Exception):
     """The worker is gone or does not answer; it says nothing about the program."""
 
 
-class Worker:
+class SandboxWorker:
     """A worker at a level; use it from one thread at a time.
 
     Args:
-        level: As in `sandbox_level.start`.
+        level: As `levels.worker_command` takes it.
         number: Tells the workers of this process apart.
 
     Raises:
@@ -38,27 +42,28 @@ class Worker:
     def __init__(self, level: str, number: int = 0) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="hyperscale-code-", ignore_cleanup_errors=True)
         self._owner = os.getpid()
-        self._rest = b""
-        how = levels.start(level, self._folder.name, number)
+        self._unread = b""  # what was read behind the last line
+        start = levels.worker_command(level, self._folder.name, number)
         errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._process = subprocess.Popen(
-            how.command,
+            start.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             cwd=self._folder.name,
             env=levels.environment(),
-            start_new_session=True,
+            start_new_session=True,  # a process group of its own, to be killed as a whole
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
+        # A worker that reads or writes nothing must not hang us: `_wait` has the deadline, the calls never block.
         os.set_blocking(self._in, False)
         os.set_blocking(self._out, False)
         try:
             deadline = time.monotonic() + _START
-            self._send(how.setup, deadline)
-            self._line(deadline)
+            self._send(start.setup, deadline)
+            self._read_line(deadline)
         except WorkerDiedError:
             self.close()
             errors.seek(0)
@@ -78,7 +83,7 @@ class Worker:
         return Path(self._folder.name)
 
     def alive(self) -> bool:
-        """Whether it can be asked by this process."""
+        """Whether it runs and belongs to this process; after a fork the parent's workers are not the child's."""
         return self._owner == os.getpid() and self._process.poll() is None
 
     def send(self, program: Program) -> None:
@@ -110,7 +115,7 @@ class Worker:
         Raises:
             WorkerDiedError: There is none within the time.
         """
-        status, text = json.loads(self._line(time.monotonic() + seconds + _GRACE))
+        status, text = json.loads(self._read_line(time.monotonic() + seconds + _GRACE))
         return str(status), str(text)
 
     def _send(self, task: dict[str, Any], deadline: float) -> None:
@@ -124,15 +129,15 @@ class Worker:
             except OSError:
                 raise WorkerDiedError from None
 
-    def _line(self, deadline: float) -> bytes:
-        parts = [self._rest]
+    def _read_line(self, deadline: float) -> bytes:
+        parts = [self._unread]
         while b"\n" not in parts[-1]:
             self._wait(self._out, selectors.EVENT_READ, deadline)
             chunk = os.read(self._out, _CHUNK)
-            if not chunk:
+            if not chunk:  # the other end is closed
                 raise WorkerDiedError
             parts.append(chunk)
-        line, _, self._rest = b"".join(parts).partition(b"\n")
+        line, _, self._unread = b"".join(parts).partition(b"\n")
         return line
 
     def _wait(self, number: int, event: int, deadline: float) -> None:

@@ -1,8 +1,8 @@
-"""The registry of strategies: how W chains make one verdict. They look at stored chains alone and generate nothing."""
+"""Makes one verdict of W chains by a strategy, chosen by name. Strategies read stored chains and generate nothing."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +32,10 @@ class Strategy(ABC):
     """A rule by which W chains of a problem make one verdict.
 
     Attributes:
-        summary: One line for listings.
         name: As written in the column ``vote`` of points.csv.
         scorer: Name of the scorer it needs, or None.
     """
 
-    summary: ClassVar[str]
     name: str
     scorer: str | None = None
 
@@ -59,9 +57,8 @@ class Strategy(ABC):
 
 
 class Majority(Strategy):
-    """`voting.majority_accuracy`."""
+    """The most frequent answer of W chains, ties to the first occurring: `subsets.majority_accuracy`."""
 
-    summary = "the most frequent answer, ties to the first occurring; over all subsets of W chains"
     name = "majority"
 
     def accuracy(self, problems: Sequence[Sequence[Vote]], width: int) -> Floats:
@@ -76,9 +73,8 @@ class Majority(Strategy):
 
 
 class PassAtK(Strategy):
-    """`voting.pass_at_k` with k = W."""
+    """Whether any of W chains is right, unbiased (Chen et al. 2021): `subsets.pass_at_k` with k = W."""
 
-    summary = "any of W chains is right, unbiased (Chen et al. 2021)"
     name = "pass@k"
 
     def accuracy(self, problems: Sequence[Sequence[Vote]], width: int) -> Floats:
@@ -87,9 +83,8 @@ class PassAtK(Strategy):
 
 
 class PassAtAll(PassAtK):
-    """pass@k where k is the number of chains at hand: one W, no subsets."""
+    """Whether any of all chains is right: pass@k where k is the number of chains at hand, so one W, no subsets."""
 
-    summary = "any of all the chains is right: one W, the number of chains"
     name = "pass@all"
 
     def widths(self, chains: int) -> list[int]:
@@ -100,7 +95,6 @@ class PassAtAll(PassAtK):
 class MeanAtK(Strategy):
     """The accuracy of single chains, whatever W: what W chains cost and a lone one would achieve."""
 
-    summary = "mean accuracy of the single chains"
     name = "mean@k"
 
     def accuracy(self, problems: Sequence[Sequence[Vote]], width: int) -> Floats:
@@ -109,9 +103,7 @@ class MeanAtK(Strategy):
 
 
 class BestOfN(Strategy):
-    """`voting.best_of_n` with N = W."""
-
-    summary = "the chain that a scorer likes best: mean log-probability, or a reward model"
+    """The one of W chains that a scorer (mean log-probability, or a reward model) prefers: `subsets.best_of_n`."""
 
     def __init__(self, scorer: str = LOGPROB) -> None:
         self.scorer = scorer
@@ -135,11 +127,6 @@ _FACTORIES: dict[str, type[Strategy]] = {
     "best-of-n": BestOfN,
 }
 _SHORT = {"pass": "pass@k", "mean": "mean@k"}  # task files say "pass"
-
-
-def available() -> dict[str, str]:
-    """Name and one-line summary of every strategy."""
-    return {name: factory.summary for name, factory in _FACTORIES.items()}
 
 
 def get(name: str) -> Strategy:

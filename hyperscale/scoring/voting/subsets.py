@@ -1,4 +1,4 @@
-"""Turning W chains into one verdict: majority, pass@k, best of N, in expectation over subsets of the chains at hand.
+"""Computes majority, pass@k and best of N, in expectation over subsets of W of the chains at hand.
 
 Conventions (the paper states none for the vote; these are the ones its tables are consistent with): a majority vote
 ignores chains without an answer and breaks ties in favour of the answer that occurred first. So W = 2 cannot beat
@@ -18,15 +18,6 @@ EXACT_SUBSETS = 512
 _SUBSET_SEED = 20250605
 
 
-def majority(answers: Sequence[str | None]) -> str | None:
-    """The most frequent answer, ties to the first occurring; None if no chain answered."""
-    counts: dict[str, int] = {}
-    for answer in answers:
-        if answer is not None:
-            counts[answer] = counts.get(answer, 0) + 1
-    return max(counts, key=counts.__getitem__) if counts else None
-
-
 @lru_cache(maxsize=256)
 def subsets(n: int, width: int) -> NDArray[np.int64]:
     """Subsets of ``width`` of n chains, each in chain order: all if at most 512, else 512 drawn with a fixed seed.
@@ -39,8 +30,8 @@ def subsets(n: int, width: int) -> NDArray[np.int64]:
     if comb(n, width) <= EXACT_SUBSETS:
         return np.array(list(combinations(range(n), width)), dtype=np.int64)
     rng = np.random.default_rng([_SUBSET_SEED, n, width])
-    drawn = rng.random((EXACT_SUBSETS, n)).argsort(axis=1)[:, :width]
-    return np.sort(drawn, axis=1).astype(np.int64)
+    chains = rng.random((EXACT_SUBSETS, n)).argsort(axis=1)[:, :width]
+    return np.sort(chains, axis=1).astype(np.int64)
 
 
 def majority_accuracy(codes: NDArray[np.int64], correct: NDArray[np.bool_], width: int) -> NDArray[np.float64]:
@@ -56,6 +47,7 @@ def majority_accuracy(codes: NDArray[np.int64], correct: NDArray[np.bool_], widt
     """
     index = subsets(codes.shape[1], width)
     votes = codes[:, index]  # (problems, subsets, width)
+    # How many chains of the subset give the same answer as each of them; chains without an answer win nothing.
     tally = np.zeros(votes.shape, dtype=np.int16)
     for position in range(width):
         tally += votes == votes[..., position, None]
@@ -69,18 +61,6 @@ def encode(answers: Sequence[str | None]) -> list[int]:
     """Answers as codes in order of first occurrence; -1 is no answer."""
     codes: dict[str, int] = {}
     return [-1 if answer is None else codes.setdefault(answer, len(codes)) for answer in answers]
-
-
-def expected_majority(answers: Sequence[str | None], correct: Sequence[Any], width: int) -> float:
-    """`majority_accuracy` of one problem.
-
-    Args:
-        answers: Extracted answer of each chain, in chain order.
-        correct: Whether each is right (ignored where there is no answer).
-        width: W, at most the number of chains.
-    """
-    codes = np.array([encode(answers)], dtype=np.int64)
-    return float(majority_accuracy(codes, np.array([correct], dtype=np.bool_), width)[0])
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -107,6 +87,6 @@ def best_of_n(scores: Sequence[float | None], correct: Sequence[Any], width: int
     n = len(scores)
     if not 1 <= width <= n:
         raise ValueError(f"no best of {width} among {n} chains")
-    ranked = sorted(range(n), key=lambda i: (scores[i] is None, -(scores[i] or 0.0), i))
-    hits = sum(comb(n - 1 - rank, width - 1) for rank, i in enumerate(ranked) if correct[i])
+    order = sorted(range(n), key=lambda i: (scores[i] is None, -(scores[i] or 0.0), i))
+    hits = sum(comb(n - 1 - rank, width - 1) for rank, i in enumerate(order) if correct[i])
     return hits / comb(n, width)

@@ -1,4 +1,5 @@
 import pytest
+from sandboxes import one
 
 from hyperscale.errors import TaskError
 from hyperscale.scoring.graders.code import CodeGrader
@@ -93,11 +94,12 @@ def test_programs_see_no_expected_outputs_and_no_environment(monkeypatch):
     fresh = CodeRunner(seconds=1.0, trusted=True)
     try:
         program = "import os, sys\ndef f(x): return [dict(os.environ), sys.path_importer_cache.get('') is None]"
-        (result,) = fresh.run([(program, [0])])
-        assert "HYPERSCALE_SECRET" not in str(result)
+        (outcome,) = one(fresh, program, ((0,),))
+        assert outcome.status == "ok"
+        assert "HYPERSCALE_SECRET" not in str(outcome.output)
         frames = "import sys\ndef f(x):\n    g = sys._getframe(1)\n    return str(g.f_locals)"
-        (result,) = fresh.run([(frames, [[71, 72]])])
-        assert "71" in str(result)  # the inputs are there to be found; outputs are never sent
+        (outcome,) = one(fresh, frames, (([71, 72],),))
+        assert "71" in str(outcome.output)  # the inputs are there to be found; outputs are never sent
     finally:
         fresh.close()
 

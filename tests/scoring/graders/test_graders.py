@@ -112,7 +112,6 @@ def test_choice_grader(text, letter):
 def test_unknown_grader_names_the_known_ones():
     with pytest.raises(TaskError, match="integer, math, choice, code, livecodebench"):
         graders.get("vibes")
-    assert set(graders.available()) == {"integer", "math", "choice", "code", "livecodebench"}
 
 
 def test_scoring_needs_no_torch():

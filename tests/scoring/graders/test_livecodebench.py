@@ -8,6 +8,7 @@ import zlib
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sandboxes import verdicts_of
 
 from hyperscale.errors import TaskError
 from hyperscale.scoring import graders
@@ -268,14 +269,14 @@ def test_functions(grader, program):
 
 def test_every_test_has_its_verdict(grader):
     program = "n = int(input())\nif n == 1: 1 / 0\nif n == 2: print('x' * 10**8)\nprint(sum(map(int, input().split())))"
-    assert grader.verdicts(program, livecodebench_tests.target(SUM)) == ["pass", "error", "output"]
-    assert grader.verdicts("print(5)", livecodebench_tests.target(SUM)) == ["wrong", "pass", "wrong"]
+    assert verdicts_of(grader, program, livecodebench_tests.target(SUM)) == ["pass", "error", "output"]
+    assert verdicts_of(grader, "print(5)", livecodebench_tests.target(SUM)) == ["wrong", "pass", "wrong"]
 
 
 def test_each_test_has_its_own_time_and_memory(runner, monkeypatch):
     monkeypatch.setattr(LiveCodeBenchGrader, "limits", LiveCodeBenchGrader.limits.__class__(0.5, 1.0, 256 << 20))
     program = "n = int(input())\nif n == 3:\n    while True: pass\nif n == 1: x = [0] * 10**9\nprint(0)"
-    verdicts = LiveCodeBenchGrader(runner).verdicts(program, livecodebench_tests.target(SUM))
+    verdicts = verdicts_of(LiveCodeBenchGrader(runner), program, livecodebench_tests.target(SUM))
     assert verdicts == ["timeout", "memory", "pass"]
 
 

@@ -4,11 +4,12 @@ import sys
 import textwrap
 
 import pytest
-from sandboxes import LEVELS, SHORT, one, runner_at
+from sandboxes import SHORT, one, runner_at
 
 from hyperscale.errors import ConfigError, SandboxError
 from hyperscale.scoring import graders
 from hyperscale.scoring.sandbox import choose, levels, pool
+from hyperscale.scoring.sandbox.levels import LEVELS
 from hyperscale.scoring.sandbox.pool import CodeRunner
 from hyperscale.scoring.sandbox.program import Limits, Outcome, Program
 
@@ -52,7 +53,7 @@ def test_a_whole_program_may_leave_and_use_threads_and_exit_handlers(runner):
 
 
 def test_threads_for_deep_recursion_work_behind_namespaces(runner):
-    if runner.level() == "guard":
+    if runner.choose_level() == "guard":
         pytest.skip("the guard allows no threads")
     source = """
     import sys, threading
@@ -79,7 +80,7 @@ def test_tests_do_not_meet_each_others_state(runner):
 
 
 def test_a_program_has_a_folder_that_the_next_finds_empty(runner):
-    if runner.level() == "guard":
+    if runner.choose_level() == "guard":
         pytest.skip("the guard allows no files")
     source = "import os\ndef f(x):\n    before = os.listdir('.')\n    open('note', 'w').write('n')\n    return before"
     assert one(runner, source, ((1,), (2,))) == [Outcome("ok", []), Outcome("ok", [])]
@@ -116,7 +117,7 @@ def test_the_order_of_sets_repeats():
 @pytest.fixture
 def nothing(monkeypatch):
     """A machine without bubblewrap and unshare."""
-    monkeypatch.setattr(choose, "broken", lambda level: "not installed" if level in choose.STRONG else None)
+    monkeypatch.setattr(choose, "find_fault", lambda level: "not installed" if level in choose.STRONG else None)
 
 
 def test_without_a_sandbox_programs_do_not_run(nothing):
@@ -125,11 +126,11 @@ def test_without_a_sandbox_programs_do_not_run(nothing):
     ):
         CodeRunner().run_many([Program("def f(): return 1", ((),))])
     with pytest.raises(SandboxError, match="sandbox bwrap does not work here"):
-        choose.choose("bwrap", trusted=True)
+        choose.choose_level("bwrap", trusted=True)
 
 
 def test_without_a_sandbox_the_built_in_tasks_run_guarded_and_say_so_once(nothing, capsys):
-    choose.tell.cache_clear()
+    choose.print_note_once.cache_clear()
     for _ in range(2):
         runner = CodeRunner(trusted=True, workers=1)
         assert runner.run_many([Program("def f(): return 1", ((),))]) == [[Outcome("ok", 1)]]
@@ -138,42 +139,42 @@ def test_without_a_sandbox_the_built_in_tasks_run_guarded_and_say_so_once(nothin
 
 
 def test_no_sandbox_is_an_explicit_choice_with_a_warning(nothing):
-    chosen = choose.choose("none")
+    chosen = choose.choose_level("none")
     assert chosen.level == "none"
     assert "can read your files" in chosen.note
 
 
 def test_an_unknown_sandbox_is_an_error():
     with pytest.raises(ConfigError, match="known: auto, bwrap, unshare, none"):
-        choose.choose("docker")
+        choose.choose_level("docker")
 
 
 def test_a_level_whose_program_is_missing_says_what_to_install(monkeypatch):
     monkeypatch.setattr(levels.shutil, "which", lambda _: None)
     monkeypatch.setattr(levels.sys, "platform", "linux")
-    assert levels.missing("bwrap") == "bubblewrap is not installed"
+    assert levels.missing_requirement("bwrap") == "bubblewrap is not installed"
     assert "apt-get install bubblewrap" in levels.advice()
     monkeypatch.setattr(levels.shutil, "which", lambda _: "/usr/bin/bwrap")
     assert "apt-get" not in levels.advice()
     assert "user namespaces: sysctl" in levels.advice()
     monkeypatch.setattr(levels.sys, "platform", "darwin")
-    assert levels.missing("unshare") == "unshare needs Linux"
+    assert levels.missing_requirement("unshare") == "unshare needs Linux"
 
 
 def test_a_level_that_the_system_refuses_says_why(monkeypatch):
     refusing = [sys.executable, "-c", "import sys; sys.exit('setting up uid map: Permission denied')"]
-    monkeypatch.setattr(levels, "start", lambda *_: levels.Start(refusing, {}))
-    monkeypatch.setattr(levels, "missing", lambda _: None)
-    assert choose.broken.__wrapped__("unshare") == "setting up uid map: Permission denied"
+    monkeypatch.setattr(levels, "worker_command", lambda *_: levels.WorkerCommand(refusing, {}))
+    monkeypatch.setattr(levels, "missing_requirement", lambda _: None)
+    assert choose.find_fault.__wrapped__("unshare") == "setting up uid map: Permission denied"
 
 
 def test_only_the_built_in_tasks_are_trusted(monkeypatch):
     asked = []
-    monkeypatch.setattr(choose, "choose", lambda *arguments: asked.append(arguments) or choose.Sandbox("guard"))
+    monkeypatch.setattr(choose, "choose_level", lambda *arguments: asked.append(arguments) or choose.Sandbox("guard"))
     monkeypatch.setattr(pool, "_policy", ("auto", False))
-    monkeypatch.setattr(pool, "_shared", {})
+    monkeypatch.setattr(pool, "_runners", {})
     running = graders.running_programs(["integer", "code", "choice"])
-    assert pool.settle(running) == "guard"
-    assert pool.settle(graders.running_programs(["code", "livecodebench"]), "bwrap") == "guard"
-    assert pool.settle(graders.running_programs(["integer"])) is None
+    assert pool.choose_shared_level(running) == "guard"
+    assert pool.choose_shared_level(graders.running_programs(["code", "livecodebench"]), "bwrap") == "guard"
+    assert pool.choose_shared_level(graders.running_programs(["integer"])) is None
     assert asked == [("auto", True), ("bwrap", False)]

@@ -66,7 +66,7 @@ def world(tmp_path_factory):
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_hostile_program(case, runner, world):
-    world.level = runner.level()
+    world.level = runner.choose_level()
     test = "7\n" if case.kind == "stdin" else (7,)
     limits = PATIENT if "memory" in case.name else LIMITS
     start = time.monotonic()
@@ -100,11 +100,11 @@ def targets(kind, expected):
 @pytest.mark.parametrize("case", CHEATS, ids=lambda case: case.name)
 def test_a_hostile_program_passes_no_test(case, runner, world, monkeypatch):
     """With the real graders, whose comparison is out here: no verdict is earned but by the expected output."""
-    world.level = runner.level()
+    world.level = runner.choose_level()
     for kind, target in targets(case.kind, world.expected):
         monkeypatch.setattr(kind, "limits", LIMITS)
         grader = kind(runner)
-        assert "pass" not in grader.verdicts(world.fill(case.source), target)
+        assert "pass" not in sandboxes.verdicts_of(grader, world.fill(case.source), target)
         assert not grader.correct(world.fill(case.source), target)
 
 
@@ -113,7 +113,7 @@ def test_the_test_that_no_hostile_program_passes_can_be_passed(kind, runner, wor
     source = f"def f(x): return {world.expected!r}" if kind == "functional" else f"print({world.expected!r})"
     for grader, target in targets(kind, world.expected):
         monkeypatch.setattr(grader, "limits", LIMITS)
-        assert grader(runner).verdicts(source, target) == ["pass"]
+        assert sandboxes.verdicts_of(grader(runner), source, target) == ["pass"]
 
 
 def test_there_are_at_least_forty_with_names_of_their_own():

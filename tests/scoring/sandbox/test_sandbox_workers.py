@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 from repository import ROOT
-from sandboxes import LEVELS, SHORT, one, runner_at
+from sandboxes import SHORT, one, runner_at
 
 from hyperscale.scoring.sandbox import choose
 from hyperscale.scoring.sandbox import worker as sandbox_worker
+from hyperscale.scoring.sandbox.levels import LEVELS
 from hyperscale.scoring.sandbox.pool import CodeRunner
 from hyperscale.scoring.sandbox.program import Outcome, Program
 
@@ -33,8 +34,8 @@ def guarded():
 
 def test_a_dead_worker_is_replaced(guarded):
     assert one(guarded, "def f(x): return x", ((1,),)) == [Outcome("ok", 1)]
-    worker = guarded.take("guard")
-    guarded.put_back(worker)
+    worker = guarded.take_worker("guard")
+    guarded.return_worker(worker)
     os.kill(worker.pid, signal.SIGKILL)
     assert one(guarded, "def f(x): return x", ((2,),)) == [Outcome("ok", 2)]
     assert not worker.alive()
@@ -43,20 +44,20 @@ def test_a_dead_worker_is_replaced(guarded):
 def test_a_stopped_worker_is_given_up_on(guarded, monkeypatch):
     monkeypatch.setattr(sandbox_worker, "_GRACE", 0.1)
     one(guarded, "def f(x): return x", ((1,),))
-    worker = guarded.take("guard")
-    guarded.put_back(worker)
+    worker = guarded.take_worker("guard")
+    guarded.return_worker(worker)
     os.kill(worker.pid, signal.SIGSTOP)
     assert one(guarded, "def f(x): return x", ((2,),), limits=SHORT) == [Outcome("ok", 2)]
     assert not worker.alive()
 
 
 def test_closing_removes_folders_and_processes(runner):
-    fresh = CodeRunner(sandbox=runner.level(), workers=1)
+    fresh = CodeRunner(sandbox=runner.choose_level(), workers=1)
     one(fresh, "def f(x): return x", ((1,),))
-    worker = fresh.take(runner.level())
+    worker = fresh.take_worker(runner.choose_level())
     folder = worker.folder
     assert folder.exists()
-    fresh.put_back(worker)
+    fresh.return_worker(worker)
     fresh.close()
     assert not folder.exists()
     assert not worker.alive()
@@ -67,11 +68,11 @@ def test_programs_do_not_outlive_the_process_that_asked_for_them(runner, tmp_pat
     parent = f"""
     import os
     from hyperscale.scoring.sandbox.pool import *
-    runner = CodeRunner(sandbox={runner.level()!r}, workers=1)
+    runner = CodeRunner(sandbox={runner.choose_level()!r}, workers=1)
     runner.run_many([Program("def f(x): return x", ((1,),))])
-    worker = runner.take({runner.level()!r})
+    worker = runner.take_worker({runner.choose_level()!r})
     print(worker.pid, flush=True)
-    runner.put_back(worker)
+    runner.return_worker(worker)
     runner.run_many([Program("import time\\ntime.sleep(50)", ((1,),), limits=Limits(wall=50))])
     """
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(parent)], stdout=subprocess.PIPE, cwd=ROOT)

@@ -100,9 +100,8 @@ def test_the_vote_of_a_run_stands_in_for_the_tasks_own():
 
 def test_unknown_strategies_are_refused():
     for name in ("luck", "best-of-n:", "majority:x", ""):
-        with pytest.raises(ConfigError, match="unknown strategy"):
+        with pytest.raises(ConfigError, match=r"unknown strategy.*of majority, pass@k, pass@all, mean@k, best-of-n"):
             strategies.get(name)
-    assert set(strategies.available()) == {"majority", "pass@k", "pass@all", "mean@k", "best-of-n"}
 
 
 def branch(at, answer, tokens=6, **more):

@@ -1,4 +1,4 @@
-"""Watches one process that runs a test: reads its pipe within the limits, and sees to it that nothing of it is left."""
+"""Watches the process that runs a test: reads its pipe within the limits, then kills it and all that it started."""
 
 import contextlib
 import os
@@ -15,14 +15,14 @@ _GLANCE = 0.05  # seconds between looks at whether the process has ended with it
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a test's process ended: a status as in `sandbox_program.Outcome`, and what it wrote."""
+class ProcessResult:
+    """How a test's process ended: a status as in `hyperscale.scoring.sandbox.program.Outcome`, and what it wrote."""
 
     status: str
     data: bytes
 
 
-def watch(pid: int, pipe: int, control: int, seconds: float, wall: float, most: int) -> Ended:
+def watch(pid: int, pipe: int, control: int, seconds: float, wall: float, output: int) -> ProcessResult:
     """Wait for a process; kill it when it passes a limit.
 
     Args:
@@ -31,37 +31,40 @@ def watch(pid: int, pipe: int, control: int, seconds: float, wall: float, most: 
         control: Descriptor to the parent; if the other end is gone, everything ends here and now.
         seconds: CPU time it may use.
         wall: Wall time it may use.
-        most: Bytes it may write.
+        output: Bytes it may write.
     """
     deadline = time.monotonic() + wall
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
     poll.register(control, 0)
+    # `stop` is the limit that was reached, `status` what wait4 gave once the process had ended.
     data, status, stop = b"", None, None
     while stop is None:
-        left = deadline - time.monotonic()
-        if left <= 0:
+        seconds_left = deadline - time.monotonic()
+        if seconds_left <= 0:
             stop = "timeout"
-        elif len(data) > most:
+        elif len(data) > output:
             stop = "output"
         else:
-            ready = dict(poll.poll(min(left, _GLANCE) * 1000))
+            ready = dict(poll.poll(min(seconds_left, _GLANCE) * 1000))
             if ready.get(control, 0) & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
-                kill(pid)
+                kill(pid)  # the parent is gone: nobody waits for an answer
                 os._exit(0)
             if pipe in ready:
                 chunk = os.read(pipe, _CHUNK)
                 data += chunk
-                if not chunk:
+                if not chunk:  # every copy of the pipe's writing end is closed
                     break
-            elif status is None and (found := os.wait4(pid, os.WNOHANG))[0]:
-                status = found
+            # The process may end while something that it started keeps the pipe open, so its end is looked for too.
+            elif status is None and (ending := os.wait4(pid, os.WNOHANG))[0]:
+                status = ending
             elif status is not None:
                 break  # it has ended, and what it left in the pipe is read
     os.close(pipe)
+    # The pipe may also close before the process ends: it has the rest of its wall time.
     while stop is None and status is None:
-        if (found := os.wait4(pid, os.WNOHANG))[0]:
-            status = found
+        if (ending := os.wait4(pid, os.WNOHANG))[0]:
+            status = ending
         elif time.monotonic() > deadline:
             stop = "timeout"
         else:
@@ -70,8 +73,9 @@ def watch(pid: int, pipe: int, control: int, seconds: float, wall: float, most: 
     if status is None:
         status = os.wait4(pid, 0)
     _reap()
-    used = status[2].ru_utime + status[2].ru_stime
-    return Ended(stop or _status(status[1], used > seconds), data)
+    # The system limits whole seconds only (RLIMIT_CPU), so the CPU time used is compared with the limit here.
+    cpu_time = status[2].ru_utime + status[2].ru_stime
+    return ProcessResult(stop or _status(status[1], cpu_time > seconds), data)
 
 
 def _status(code: int, late: bool) -> str:
@@ -86,7 +90,7 @@ def _status(code: int, late: bool) -> str:
 def kill(pid: int) -> None:
     """Kill a process and all that it may have started: in a process namespace of our own, everything but us."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        if os.getpid() == 1 and sys.platform == "linux":
+        if os.getpid() == 1 and sys.platform == "linux":  # -1 is every process of the namespace but number 1
             os.kill(-1, signal.SIGKILL)
         else:
             os.kill(pid, signal.SIGKILL)

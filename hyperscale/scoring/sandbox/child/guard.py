@@ -1,4 +1,6 @@
-"""The level without namespaces: modules loaded beforehand, and a hook that refuses everything that leaves the process.
+"""Refuses, inside the interpreter, everything that leaves the process: the level without namespaces.
+
+Modules are loaded beforehand, then an audit hook refuses files, imports, processes, sockets and signals.
 
 It keeps the programs of the built-in model, mistakes and casual mischief away from the user's machine. It is no
 boundary against someone who knows the interpreter; for other models' programs there are the namespaces.

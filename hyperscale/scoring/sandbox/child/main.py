@@ -1,4 +1,4 @@
-"""The worker: one line of JSON in for each program, one line out for each of its tests; ends when its input ends.
+"""Serves programs: one line of JSON in for each program, one line out for each of its tests, until the input ends.
 
 It loads what it needs once and forks for every test, so no test meets another's state and a test costs a millisecond.
 """
@@ -18,6 +18,7 @@ from . import collect, guard, process, solve, syscalls
 
 def main() -> None:
     """Read the set-up line, go where it says, answer with a line, then serve programs."""
+    # Descriptors 0 to 2 are about to be closed to programs; the two pipes to the parent move out of their way.
     control = os.dup(0)
     answers = os.dup(1)
     lines = os.fdopen(control, "rb")
@@ -27,54 +28,60 @@ def main() -> None:
         from . import root
 
         root.enter(**setup["root"])
+    # From here on the worker only gives up: first root, then what root could still get back.
     if setup["level"] in ("bwrap", "unshare"):
-        process.become(setup["user"])
+        process.become_user(setup["user"])
         process.drop_capabilities()
     os.chdir(setup["folder"])
     os.environ.clear()
-    process.hide()
+    process.forbid_tracing()
     solve.complete_builtins()
     guard.load_modules()  # where files are refused programs need it, elsewhere it saves each test the loading
     sys.path[:] = [entry for entry in sys.path if entry not in setup["ours"]]
     gc.collect()
-    gc.freeze()
+    gc.freeze()  # forks share these objects' pages: a collection there would write to, and so copy, all of them
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
-    _write(answers, json.dumps({"pid": os.getpid()}))
+    _write(answers, json.dumps({"pid": os.getpid()}))  # ready
     for line in lines:
-        _serve(json.loads(line), setup, control, answers)
+        _run_program(json.loads(line), setup, control, answers)
 
 
-def _serve(task: dict[str, Any], setup: dict[str, Any], control: int, answers: int) -> None:
-    failed = False
+def _run_program(task: dict[str, Any], setup: dict[str, Any], control: int, answers: int) -> None:
+    """Run a program's tests, each in a fork, and answer each with a line: [status, text]."""
+    failure = False
     for test in task["tests"]:
-        if failed and task["stop"]:
-            ended = collect.Ended("skipped", b"")
+        if failure and task["stop"]:
+            result = collect.ProcessResult("skipped", b"")
         else:
-            ended = _test(task, test, setup, control)
-        failed |= ended.status != "ok"
-        text = ended.data.decode("utf-8", "surrogateescape") if ended.status == "ok" else ""
-        _write(answers, json.dumps([ended.status, text]))
-        _clean(setup["folder"])
+            result = _run_test(task, test, setup, control)
+        failure |= result.status != "ok"
+        text = result.data.decode("utf-8", "surrogateescape") if result.status == "ok" else ""
+        _write(answers, json.dumps([result.status, text]))
+        _empty_folder(setup["folder"])
 
 
-def _test(task: dict[str, Any], test: str, setup: dict[str, Any], control: int) -> collect.Ended:
+def _run_test(task: dict[str, Any], test: str, setup: dict[str, Any], control: int) -> collect.ProcessResult:
     whole = task["kind"] == "stdin"
-    stdin = _file(test) if whole else None
+    stdin = _open_text(test) if whole else None
     read, write = os.pipe()
-    leave = os._exit  # the program may replace the module's
+    exit_now = os._exit  # the program may replace the module's
     pid = os.fork()
     if pid == 0:
+        # The fork. It must never return into the worker's loop, whatever the program does: hence the finally.
         code = solve.FAILED
         try:
             out = solve.descriptors(stdin, write, whole)
             _confine(task, setup)
             code = (
-                solve.whole(task["source"]) if whole else solve.functional(task["source"], task["function"], test, out)
+                solve.run_whole(task["source"])
+                if whole
+                else solve.call_function(task["source"], task["function"], test, out)
             )
         finally:
-            leave(code)
+            exit_now(code)
+    # The worker. With its copy of the writing end closed, the pipe ends when the fork's copies do.
     os.close(write)
     if stdin is not None:
         os.close(stdin)
@@ -82,19 +89,20 @@ def _test(task: dict[str, Any], test: str, setup: dict[str, Any], control: int) 
 
 
 def _confine(task: dict[str, Any], setup: dict[str, Any]) -> None:
+    """Limit this process before it runs the program: first limits, then the filters, which forbid to change them."""
     level = setup["level"]
     if level == "guard":
-        process.become(setup["user"])
+        process.become_user(setup["user"])
     # Without a user of its own, a worker's processes are counted together with all the others of the user.
     processes = {"guard": 0, "none": None}.get(level, process.THREADS)
-    process.limit(task["seconds"], task["memory"], 0 if level == "guard" else setup["disk"], processes)
+    process.set_limits(task["seconds"], task["memory"], 0 if level == "guard" else setup["disk"], processes)
     process.die_with_parent()
     syscalls.refuse_system_calls()
     if level == "guard":
         guard.refuse_events()
 
 
-def _file(text: str) -> int:
+def _open_text(text: str) -> int:
     """An open file that holds a text, has no name, and cannot be changed where the system can forbid it."""
     data = text.encode("utf-8", "surrogateescape")
     if hasattr(os, "memfd_create"):
@@ -114,7 +122,7 @@ def _file(text: str) -> int:
     return number
 
 
-def _clean(folder: str) -> None:
+def _empty_folder(folder: str) -> None:
     """Empty the programs' folder; end the worker if that cannot be done, the next one has a new folder."""
     try:
         for entry in os.scandir(folder):

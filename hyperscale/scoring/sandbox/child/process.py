@@ -1,4 +1,4 @@
-"""What a process gives up before it runs what a model wrote: limits, privileges, and the right to be looked into."""
+"""Takes rights from this process before it runs what a model wrote: resource limits, privileges, tracing."""
 
 import contextlib
 import ctypes
@@ -22,7 +22,7 @@ def prctl(option: int, value: int) -> None:
         _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0)
 
 
-def hide() -> None:
+def forbid_tracing() -> None:
     """Let no process of the same user trace this one or read its memory."""
     prctl(_DUMPABLE, 0)
 
@@ -34,26 +34,28 @@ def die_with_parent() -> None:
 
 def drop_capabilities() -> None:
     """Give up every capability, for good, whatever is executed later."""
-    prctl(_NO_NEW_PRIVS, 1)
+    prctl(_NO_NEW_PRIVS, 1)  # no set-user-id program can give them back
     if sys.platform == "linux":
+        # First the bounding set, which caps what a process can ever gain (dropping from it is itself privileged), then
+        # the effective, permitted and inheritable sets: two 32-bit words each, all zero.
         for number in range(64):
             prctl(_DROP_BOUNDING, number)
         _libc.capset(_HEADER, (ctypes.c_uint32 * 6)())
 
 
-def become(user: int) -> None:
+def become_user(user: int) -> None:
     """Stop being root: take a user id that owns nothing, or ``nobody`` where that id is not mapped."""
     if os.getuid() != 0:
         return
     for number in (user, _NOBODY):
         with contextlib.suppress(OSError):
-            os.setgroups([])
+            os.setgroups([])  # groups first: a process that is no longer root cannot leave them
             os.setresgid(number, number, number)
             os.setresuid(number, number, number)
             return
 
 
-def limit(seconds: float, memory: int, disk: int, processes: int | None) -> None:
+def set_limits(seconds: float, memory: int, disk: int, processes: int | None) -> None:
     """Set the resource limits of this process.
 
     Args:
@@ -62,6 +64,7 @@ def limit(seconds: float, memory: int, disk: int, processes: int | None) -> None
         disk: Size in bytes of the largest file.
         processes: Of this user; None leaves it as it is.
     """
+    # Whole seconds only: a signal at the first number, the kill at the second. `collect` compares the exact time.
     cpu = max(1, math.ceil(seconds))
     _limit("RLIMIT_CPU", cpu, cpu + 1)
     _limit("RLIMIT_AS", memory)

@@ -1,4 +1,8 @@
-"""A root directory with nothing of the user in it, for a process that `unshare` gave namespaces of its own."""
+"""Builds a root directory with nothing of the user in it and moves into it; for the level ``unshare``.
+
+The process already has namespaces of its own, so nothing it mounts is seen outside. It calls mount, pivot_root and
+umount2 through ctypes: Python has no functions for them.
+"""
 
 import ctypes
 import os
@@ -26,8 +30,8 @@ def _check(result: int, what: str) -> None:
 
 def _mount(source: str, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
     arguments = [text.encode() if text is not None else None for text in (source, target, kind)]
-    more = data.encode() if data is not None else None
-    _check(_libc.mount(*arguments, ctypes.c_ulong(flags), more), f"mount {target}")
+    options = data.encode() if data is not None else None
+    _check(_libc.mount(*arguments, ctypes.c_ulong(flags), options), f"mount {target}")
 
 
 def _locked(path: str) -> int:
@@ -52,7 +56,10 @@ def enter(shown: Sequence[str], hidden: Sequence[str], links: dict[str, str], fo
         OSError: The system does not allow it.
     """
     real = {path: os.path.realpath(path) for path in shown}
+    # Mounts made here must not spread to the namespace we came from.
     _mount("none", "/", None, _REC | _PRIVATE)
+    # A scratch root: a fresh tmpfs that becomes /, with the old root under /old. The new root is put together beside
+    # it, out of reach of links in the old one.
     _mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, "size=1m,mode=0755")  # any folder that exists serves
     for name in ("/tmp/new", "/tmp/old"):
         Path(name).mkdir()
@@ -63,6 +70,7 @@ def enter(shown: Sequence[str], hidden: Sequence[str], links: dict[str, str], fo
         source, target = "/old" + real[path], Path(new + path)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.mkdir(exist_ok=True) if Path(source).is_dir() else target.touch()
+        # A bind mount takes its flags only when it is mounted a second time.
         _mount(source, str(target), None, _BIND | _REC)
         device = 0 if path.startswith("/dev/") else _NODEV
         _mount("none", str(target), None, _BIND | _REMOUNT | _RDONLY | _NOSUID | device | _locked(str(target)))
@@ -74,9 +82,10 @@ def enter(shown: Sequence[str], hidden: Sequence[str], links: dict[str, str], fo
     Path(new + folder).mkdir(parents=True, exist_ok=True)
     _mount("tmpfs", new + folder, "tmpfs", _NOSUID | _NODEV | _NOEXEC, f"size={disk},nr_inodes=2048,mode=1777")
     _mount("none", new, None, _REMOUNT | _RDONLY | _NOSUID | _NODEV | _BIND)
+    # Away with the old root, then the new one becomes /, and the scratch root below it goes as well.
     _check(_libc.umount2(b"/old", _DETACH), "umount2")
     os.chdir(new)
-    _pivot(".", ".")
+    _pivot(".", ".")  # both here: the scratch root now lies on top of the new one, until it is unmounted
     _check(_libc.umount2(b".", _DETACH), "umount2")
     os.chdir("/")
 

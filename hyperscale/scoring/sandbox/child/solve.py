@@ -15,11 +15,11 @@ from typing import Any
 DONE, FAILED, OUT_OF_MEMORY = 0, 1, 97  # exit codes
 
 
-def functional(source: str, function: str, arguments: str, out: int) -> int:
+def call_function(source: str, function: str, arguments: str, out: int) -> int:
     """Call a function of the program and write what it returns, as JSON, to a descriptor; returns the exit code."""
     dumps, values, write = json.dumps, json.loads(arguments), os.write  # the program may replace the modules' names
     module = types.ModuleType("solution")
-    sys.modules["solution"] = module
+    sys.modules["solution"] = module  # dataclasses and pickle look a class's module up there
     try:
         exec(compile(source, "<solution>", "exec"), module.__dict__)
         data = dumps(_find(module, function)(*values)).encode()
@@ -49,21 +49,22 @@ def _opened(file: Any, *arguments: Any, **named: Any) -> Any:
     return io.open(0 if file == "/dev/stdin" else file, *arguments, **named)  # noqa: UP020  # builtins.open is this one
 
 
-def whole(source: str) -> int:
+def run_whole(source: str) -> int:
     """Run the program as ``__main__`` on standard input and output, as the interpreter would; returns the exit code."""
     sys.argv = ["solution.py"]
     builtins.open = _opened
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
-    code = _guarded(lambda: exec(compile(source, "<solution>", "exec"), module.__dict__))
+    # As the interpreter ends: the program, its threads, its exit handlers, then what is left in the output's buffer.
+    code = _exit_code_of(lambda: exec(compile(source, "<solution>", "exec"), module.__dict__))
     shutdown = getattr(threading, "_shutdown", None)  # waits for the program's threads
     finish = [shutdown] if shutdown else []
     for step in (*finish, atexit._run_exitfuncs, lambda: sys.stdout.flush()):
-        code = max(code, _guarded(step))
+        code = max(code, _exit_code_of(step))
     return code
 
 
-def _guarded(step: Any) -> int:
+def _exit_code_of(step: Any) -> int:
     try:
         step()
     except SystemExit:
@@ -88,12 +89,13 @@ def descriptors(stdin: int | None, out: int, stdout: bool) -> int:
     """
     null = os.open(os.devnull, os.O_RDWR)
     highest = max(null, out, stdin or 0)
-    saved = os.dup2(out, highest + 1)
+    # Any of them may have a number that is about to be overwritten, so the pipe first moves above them all.
+    moved_out = os.dup2(out, highest + 1)
     os.dup2(null if stdin is None else stdin, 0)
-    os.dup2(saved if stdout else null, 1)
+    os.dup2(moved_out if stdout else null, 1)
     os.dup2(null, 2)
     target = 1 if stdout else 3
-    os.dup2(saved, target)
+    os.dup2(moved_out, target)
     with contextlib.suppress(ValueError):
         os.closerange(2 + (target == 3) + 1, 256)
     return target

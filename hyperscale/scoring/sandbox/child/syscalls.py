@@ -1,7 +1,12 @@
-"""A seccomp filter: the system calls a solution has no use for fail with EPERM. Linux on x86-64 and arm64 only.
+"""Refuses the system calls that a solution has no use for, by a seccomp filter. Linux on x86-64 and arm64 only.
 
 A second wall behind the namespaces, and the first one against fork bombs: a process may have threads, but neither make
-processes nor run commands, open sockets, signal or trace others, or hold memory that no other limit counts.
+processes nor run commands, open sockets, signal or trace others, or hold memory that no other limit counts. A refused
+call fails with EPERM.
+
+The filter is a program for the kernel's classic BPF machine: it loads a 32-bit word of ``struct seccomp_data`` (number
+of the call, architecture, arguments), compares it, jumps forward, and returns a verdict. Each instruction has a code,
+the numbers of instructions to skip if its test is true or false, and a value (``struct sock_filter``, 8 bytes).
 """
 
 import ctypes
@@ -88,12 +93,14 @@ _CLONE, _CLONE3, _KILL, _TGKILL, _PRLIMIT, _FCNTL, _PRCTL = (
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, AUDIT_ARCH_*
 _THREAD = 0x10000  # CLONE_THREAD
 _OWNERS = (8, 15)  # F_SETOWN, F_SETOWN_EX: whom a descriptor signals
+# Codes of BPF instructions (linux/bpf_common.h): ld abs, jeq, jge, jset, ret.
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+# What a filter returns (linux/seccomp.h): SECCOMP_RET_ALLOW, and SECCOMP_RET_ERRNO with the error's number.
 _ALLOW, _EPERM, _ENOSYS = 0x7FFF0000, 0x00050001, 0x00050026
 _NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
 
 
-def _program(own: int) -> bytes | None:
+def _filter_code(own: int) -> bytes | None:
     """The filter of process ``own``, an array of struct sock_filter; None on machines of other kinds."""
     if sys.platform != "linux" or platform.machine() not in _MACHINES or struct.calcsize("P") != 8:
         return None
@@ -106,6 +113,8 @@ def _program(own: int) -> bytes | None:
         return step(_LOAD, _ARGUMENTS + 8 * index)
 
     allow, refuse = step(_RETURN, _ALLOW), step(_RETURN, _EPERM)
+    # Calls that are allowed with some arguments only: to signal oneself, to limit oneself (0 is oneself too), to use
+    # fcntl but for choosing whom a descriptor signals.
     only_self = argument(0) + step(_EQUAL, own, 0, 1) + allow + refuse
     self_or_zero = argument(0) + step(_EQUAL, own, 1, 0) + step(_EQUAL, 0, 0, 1) + allow + refuse
     not_owners = argument(1) + step(_EQUAL, _OWNERS[0], 2, 0) + step(_EQUAL, _OWNERS[1], 1, 0) + allow + refuse
@@ -119,8 +128,10 @@ def _program(own: int) -> bytes | None:
         (_PRCTL[column], argument(0) + step(_EQUAL, 1, 0, 1) + refuse + allow),  # PR_SET_PDEATHSIG
     ]
     rules += [(number, refuse) for numbers in _REFUSED.values() if (number := numbers[column]) is not None]
+    # A call of another architecture's numbering would slip past the numbers below, so it is refused first.
     code = step(_LOAD, _ARCH) + step(_EQUAL, arch, 1, 0) + refuse + step(_LOAD, _NUMBER)
     code += step(_AT_LEAST, 0x40000000, 0, 1) + refuse  # the x32 numbers
+    # Then one rule after the other: where the number is not the rule's, its body is skipped.
     for number, body in rules:
         code += step(_EQUAL, number, 0, len(body) // 8) + body
     return code + allow
@@ -130,8 +141,10 @@ class _Filter(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("code", ctypes.c_char_p))
 
 
+# The filter names the process that it is for, which is known only after the fork. So it is built once, before, for a
+# number that no process has, and the fork only replaces that number.
 _STAND_IN = 0x3A5B7C1D
-_TEMPLATE = _program(_STAND_IN)  # made once, before the worker forks
+_TEMPLATE = _filter_code(_STAND_IN)
 _libc = ctypes.CDLL(None)
 
 
