@@ -6,6 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
@@ -19,3 +21,6 @@ if os.environ.get("TRITON_INTERPRET") == "1" and os.environ.get("VLLM_USE_V2_MOD
         from triton.backends import backends
 
         backends.setdefault("cpu", SimpleNamespace(driver=None))
+
+# Asserts in the helpers explain themselves as those in tests do.
+pytest.register_assert_rewrite(*(path.stem for path in (Path(__file__).parent / "helpers").rglob("*.py")))

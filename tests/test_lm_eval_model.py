@@ -23,6 +23,8 @@ from hyperscale.lm_eval import HyperscaleLM, main
 from hyperscale.methods.registry import create
 from hyperscale.utils.paths import data_dir
 
+pytestmark = pytest.mark.e2e
+
 FAMILIES = ("qwen2", "qwen3", "llama")
 PAIRS = [
     ("The slit is narrow and the light is", " green"),

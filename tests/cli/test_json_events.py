@@ -15,6 +15,8 @@ from hyperscale.cli.display import json_events
 from hyperscale.planning.arms import Arm
 from hyperscale.run.observer import Load
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):

@@ -17,6 +17,8 @@ from hyperscale.run.config import load
 from hyperscale.run.observer import Load
 from hyperscale.run.progress import Tally
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):

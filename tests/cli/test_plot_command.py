@@ -46,6 +46,7 @@ def folder(tmp_path):
     return write(tmp_path / "results" / "r", lines).parent
 
 
+@pytest.mark.e2e
 def test_it_reads_and_computes_everything_once(run, folder, monkeypatch):
     calls = []
     for module, name in ((results, "read"), (curves, "cells")):

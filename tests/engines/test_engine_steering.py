@@ -17,6 +17,8 @@ from hyperscale.errors import EngineError
 from hyperscale.mini.vocab import build_tokenizer
 from hyperscale.utils import counter_rng
 
+pytestmark = pytest.mark.e2e
+
 LENGTHS = (8, 20, 45)
 
 

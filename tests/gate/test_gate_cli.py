@@ -19,6 +19,8 @@ from hyperscale import gate, results
 from hyperscale.cli import main
 from hyperscale.gate import reports
 
+pytestmark = pytest.mark.e2e
+
 ACTION = ROOT / ".github" / "actions" / "gate" / "action.yml"
 WORKFLOW = ROOT / ".github" / "workflows" / "gate.yml"
 ARMS = (("vanilla", 1.0), ("dms", 8.0))

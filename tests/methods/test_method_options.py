@@ -31,6 +31,7 @@ def stored(folder):
     return found.info["config"]["params"], {s["method"]: s["params"] for s in found.samples}
 
 
+@pytest.mark.e2e
 def test_parameters_reach_the_method_with_their_types(run, weights, tmp_path):
     more = ("--method", "window,tova", "--method-param", "window.recent=3", "--method-param", "tova.per=head")
     code, _, err = run(*options(weights, *more, "--method-param", "tova.pin_prompt=true", "--out", "made"))

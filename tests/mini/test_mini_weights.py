@@ -22,7 +22,10 @@ from hyperscale.scoring import graders
 CRS = (2, 4, 8)
 NAMES = ("base", *(f"dms{cr}" for cr in CRS))
 
-pytestmark = pytest.mark.skipif(not WEIGHTS.is_dir(), reason="the built-in weights are not part of this checkout")
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(not WEIGHTS.is_dir(), reason="the built-in weights are not part of this checkout"),
+]
 
 
 def test_the_base_is_a_small_plain_transformers_model():

@@ -13,6 +13,8 @@ from synthetic_samples import chains, sample
 from hyperscale import report, tasks
 from hyperscale.tasks.task import prompt_hash
 
+pytestmark = pytest.mark.e2e
+
 driver = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")

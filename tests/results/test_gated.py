@@ -11,6 +11,8 @@ from hyperscale.results import regrade
 from hyperscale.run import execute, observer, prepare
 from hyperscale.run.config import load as config
 
+pytestmark = pytest.mark.e2e
+
 TASK = "mini_gpqa"
 
 

@@ -143,6 +143,7 @@ def test_problems_that_are_not_those_of_the_chains_are_refused(tmp_path):
         assert path.read_bytes() == before
 
 
+@pytest.mark.e2e
 def test_the_command(tmp_path):
     write(tmp_path / "runs" / "a", ["mini_aime"])
     write(tmp_path / "runs" / "b", ["mini_aime"])
@@ -164,6 +165,7 @@ def test_the_command(tmp_path):
     assert not (tmp_path / "missing").exists()
 
 
+@pytest.mark.e2e
 def test_a_real_run_is_graded_as_it_was_and_goes_on(tmp_path):
     def run_again(limit):
         asked = load.make(

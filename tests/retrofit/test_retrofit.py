@@ -241,6 +241,7 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.e2e
 def test_the_recipe_writes_checkpoints_and_what_it_did(trained):
     assert {path.name for path in trained.iterdir()} == {"base", "dms2", "training.json"}
     record = json.loads((trained / "training.json").read_text())
@@ -277,6 +278,7 @@ def test_the_checkpoints_decode(trained, name, method):
     assert max(chain.token_ids) < len(tokenizer)
 
 
+@pytest.mark.e2e
 def test_the_recipe_makes_dmc_checkpoints_beside_the_base(trained, tmp_path):
     main(["--toy", "--method", "dmc", "--base", str(trained / "base"), "--out", str(tmp_path), "--device", "cpu"])
     assert {path.name for path in tmp_path.iterdir()} == {"dmc2", "training.json"}

@@ -15,6 +15,8 @@ from hyperscale import models, results
 from hyperscale.engines.loading import load_model
 from hyperscale.retrofit import gate_check, memory_estimate
 
+pytestmark = pytest.mark.e2e
+
 TEXT = "The search goes on from here, and each step names what it found before it turns back. "
 QUICK = ("--steps-per-unit", 4, "--hard-steps", 2, "--window", 4, "--length", 64, "--rows", 2, "--accumulate", 2)
 

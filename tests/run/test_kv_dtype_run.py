@@ -15,6 +15,8 @@ from hyperscale.run import dry_run, prepare
 from hyperscale.run.config import load
 from hyperscale.run.config.schema import RunConfig
 
+pytestmark = pytest.mark.e2e
+
 #: The checkpoint's heads: 16 channels, 2 KV heads, 2 layers.
 FULL, INT4, FP8 = 2 * 16 * 4 * 4, 2 * (8 + 4) * 4, 2 * (16 + 2) * 4
 

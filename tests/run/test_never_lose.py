@@ -16,6 +16,8 @@ from hyperscale import results
 from hyperscale.planning.plan_file import FILE
 from hyperscale.run import pilot
 
+pytestmark = pytest.mark.e2e
+
 CLOCK = ("seconds",)
 
 

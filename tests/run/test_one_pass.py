@@ -15,6 +15,8 @@ from hyperscale.planning.planner import make_plan
 from hyperscale.run import prepare
 from hyperscale.run.config import load
 
+pytestmark = pytest.mark.e2e
+
 LENGTHS = (24, 48, 120)
 
 

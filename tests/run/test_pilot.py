@@ -16,6 +16,8 @@ from hyperscale.run import dry_run, execute, pilot, prepare
 from hyperscale.run.config import load
 from hyperscale.run.observer import Observer
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):

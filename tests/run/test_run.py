@@ -19,6 +19,8 @@ from hyperscale.run.config import load
 from hyperscale.run.observer import Observer
 from hyperscale.scoring import graders
 
+pytestmark = pytest.mark.e2e
+
 TASKS = ("mini_aime", "mini_gpqa")
 
 

@@ -13,6 +13,8 @@ from hyperscale.errors import ConfigError
 from hyperscale.results import regrade
 from hyperscale.run import dry_run
 
+pytestmark = pytest.mark.e2e
+
 FAMILIES = ("qwen2", "qwen3", "llama")
 
 

@@ -14,6 +14,8 @@ from hyperscale.run import execute, observer, prepare
 from hyperscale.run.config import load
 from hyperscale.scoring import graders
 
+pytestmark = pytest.mark.e2e
+
 WORD = "\n"  # which the built-in vocabulary has
 
 

@@ -83,6 +83,7 @@ def test_a_planted_violation_turns_a_run_red(run, weights, tmp_path, name):
     assert len(results.read(tmp_path / "made")[0].samples) == count
 
 
+@pytest.mark.e2e
 def test_a_run_ends_with_its_compression(run, weights, tmp_path):
     code, out, err = run(*options(weights, "--method", "vanilla,dms,window,tova", "--out", "made"))
     assert (code, err) == (0, "")

@@ -236,6 +236,7 @@ def test_windows():
     assert row_formats.parse_date_range("2024-08-01", None).start.isoformat() == "2024-08-01"
 
 
+@pytest.mark.e2e
 def test_lm_eval_reads_the_same_tasks(tmp_path):
     """In a process of its own: lm-eval is slow to import and would load torch into every other test."""
     paths = {

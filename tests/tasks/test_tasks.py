@@ -136,6 +136,7 @@ def test_prompt_ids_go_through_the_chat_template():
         task.prompt_ids(doc, bare)
 
 
+@pytest.mark.e2e
 def test_tasks_load_in_lm_eval_and_grade_alike():
     """In a process of its own: lm-eval is slow to import and would load torch into every other test."""
     code = """

@@ -251,10 +251,11 @@ def test_nothing_of_it_stays_on_the_model(model):
     torch.testing.assert_close(model(input_ids=ids).logits, want, rtol=0, atol=0)
 
 
+@pytest.mark.e2e
 def test_our_attention_survives_the_import_of_kvpress():
     """kvpress wraps every attention function that it finds when it is imported."""
     program = """
-import sys; sys.path.insert(0, "tests/helpers")
+import sys; sys.path.insert(0, "tests/helpers/models")
 import tiny
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling

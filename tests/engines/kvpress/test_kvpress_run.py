@@ -18,6 +18,8 @@ from hyperscale.engines.base import Request, Sampling, Steering
 from hyperscale.kv.trace import dense_peak, dense_reads
 from hyperscale.methods.kvpress import press_tree
 
+pytestmark = pytest.mark.e2e
+
 FREES, MASKS = "kvpress:DecodingPress:KeyDiffPress", "kvpress:DecodingPress:AdaKVPress:KnormPress"
 NOTE = f"note: {MASKS} masks entries and frees none: peak_kv counts them all, kv_reads those that are attended to"
 

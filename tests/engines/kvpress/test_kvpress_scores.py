@@ -9,6 +9,8 @@ from hyperscale.engines.torch import attention
 from hyperscale.kv.storage import Rows
 from hyperscale.methods.core.base import Host, State
 
+pytestmark = pytest.mark.e2e
+
 kvpress = pytest.importorskip("kvpress")
 
 LENGTH, BUDGET = 90, 30

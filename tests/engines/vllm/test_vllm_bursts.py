@@ -4,13 +4,14 @@ import random
 from itertools import pairwise
 
 import dense_reference
+import pytest
 import torch
 import vllm_checkpoints
 from ragged_tables import anything
 from vllm_engines import needs_vllm
 from vllm_plain import prompts, start, stop
 
-pytestmark = needs_vllm
+pytestmark = [pytest.mark.e2e, needs_vllm]
 NEW = 200
 
 

@@ -20,7 +20,7 @@ from hyperscale import methods
 from hyperscale.engines.base import Request
 from hyperscale.engines.torch.engine import TorchEngine
 
-pytestmark = [needs_vllm, *MARKS]
+pytestmark = [pytest.mark.e2e, needs_vllm, *MARKS]
 NEW = 16
 NEWER = not CUDA and os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "1"
 GPU = {"gpu_memory_utilization": 0.3} if CUDA else {}

@@ -22,7 +22,7 @@ from hyperscale import methods
 from hyperscale.engines.base import Sampling
 from hyperscale.errors import EngineError
 
-pytestmark = needs_vllm
+pytestmark = [pytest.mark.e2e, needs_vllm]
 CHUNKED = {"max_num_batched_tokens": 24}
 
 

@@ -297,7 +297,7 @@ def test_more_stories(seed):
 def test_compiles_for_hopper(tmp_path):
     """What the interpreter accepts the compiler may refuse; a program has at most 227 KiB of shared memory there."""
     environment = {**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
-    program = ROOT / "tests" / "helpers" / "compile_kernels.py"
+    program = ROOT / "tests" / "helpers" / "vllm" / "compile_kernels.py"
     done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     kernels = [line.split() for line in done.stdout.splitlines()]

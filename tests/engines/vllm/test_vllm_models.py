@@ -7,7 +7,7 @@ import vllm_checkpoints
 from vllm_engines import needs_vllm
 from vllm_plain import agree, prompts, start, stop
 
-pytestmark = needs_vllm
+pytestmark = [pytest.mark.e2e, needs_vllm]
 NEW = 30
 
 

@@ -12,6 +12,8 @@ from hyperscale.engines.vllm import versions
 from hyperscale.errors import ConfigError, EngineError, MethodError
 from hyperscale.run.config import load, resolve
 
+pytestmark = pytest.mark.e2e
+
 RUN = (
     "run",
     "--model",

@@ -200,6 +200,7 @@ def test_what_cannot_be_used_is_refused_and_changes_nothing(tmp_path, judge):
         assert [(tmp_path / "run" / name).read_bytes() for name in (SAMPLES, POINTS)] == before[1:]
 
 
+@pytest.mark.e2e
 def test_the_command(tmp_path, judge):
     write(tmp_path / "run")
 

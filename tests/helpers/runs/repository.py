@@ -2,6 +2,6 @@
 
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 #: Data that lies beside the checkout on some machines; tests that need it skip elsewhere.
 SHARED = ROOT.parent / "shared" / "data"
