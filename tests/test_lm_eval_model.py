@@ -19,6 +19,7 @@ from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import ConfigError, EngineError, ModelError
+from hyperscale.kv.prefilled import NEVER
 from hyperscale.lm_eval import HyperscaleLM, main
 from hyperscale.methods.registry import create
 from hyperscale.utils.paths import data_dir
@@ -84,7 +85,7 @@ def test_dms_scores_as_masked_full_attention(checkpoints, family):
         context, continuation = ours._encode_pair(*PAIRS[number])
         with torch.inference_mode():
             logits, _, expiries = dense_reference.forward(model, context + continuation, dense_reference.dms(model))
-        assert any(int((each < dense_reference.FOREVER).sum()) for each in expiries)
+        assert any(int((each < NEVER).sum()) for each in expiries)
         logprobs = logits.log_softmax(-1)
         wanted = sum(float(logprobs[len(context) - 1 + i, token]) for i, token in enumerate(continuation))
         assert scores[number][0] == pytest.approx(wanted, abs=1e-3)

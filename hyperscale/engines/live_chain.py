@@ -78,7 +78,7 @@ class Live:
         if self.steer and token == self.steer.end:
             self.thinking = False
         self.ids.append(token)
-        self.ledger.token(read, held, None if inserted else logprob)
+        self.ledger.count_token(read, held, None if inserted else logprob)
         return token
 
     def reason(self, ends: frozenset[int], decoder: Decoder) -> Finish | None:

@@ -1,4 +1,4 @@
-"""What the cache may keep keys and values in, and the bytes it takes; knows no tensors, as plans need it too."""
+"""Formats of stored keys and values, and the bytes they take; imports no torch, because planning needs it too."""
 
 from math import gcd
 

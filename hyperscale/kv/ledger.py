@@ -1,28 +1,48 @@
-"""The ledger: what each chain read and held, counted in integers as it is generated."""
+"""Counts what each chain reads and holds, in whole numbers, while it is generated."""
 
 from collections.abc import Callable, Sequence
 from copy import copy
+from dataclasses import dataclass
 from typing import Self
 
 from hyperscale.kv.trace import KVTrace
 
 
+@dataclass(frozen=True)
+class _Cut:
+    """What a ledger has counted when its chain had so many tokens; see `Ledger` for units."""
+
+    tokens: int
+    reads: int
+    peak: int
+    logprob: float
+    inserted: int
+
+
 class Ledger:
     """Reads, peak and log-probability of one chain.
 
-    Counts are sums over layers and KV heads, so they stay exact; only the final trace divides by the number of rows.
+    An engine calls `count_token` once for every generated token. Whenever the chain has reached a *cut*, a length that
+    it may later be cut to, the counts so far are recorded. Counts are sums over layers and KV heads, and so stay exact:
+    only `trace` and the properties divide by the number of rows.
 
     Attributes:
         logprob: Sum of the log-probabilities of the drawn tokens.
         inserted: Number of tokens that were not drawn.
     """
 
-    def __init__(self, rows: int, checkpoints: Sequence[int]) -> None:
+    def __init__(self, rows: int, cuts: Sequence[int]) -> None:
+        """Nothing counted yet.
+
+        Args:
+            rows: Layers times KV heads of a layer.
+            cuts: Lengths, in generated tokens, at which costs are recorded.
+        """
         self._rows = rows
-        self._pending = sorted(set(checkpoints), reverse=True)
+        self._pending = sorted(set(cuts), reverse=True)  # the next cut is the last of the list
         self._tokens = self._reads = self._peak = self.inserted = 0
         self.logprob = 0.0
-        self._marks: list[tuple[int, int, int, float, int]] = []
+        self._cuts: list[_Cut] = []
 
     @property
     def kv_reads(self) -> float:
@@ -37,10 +57,10 @@ class Ledger:
     def fork(self) -> Self:
         """A ledger that has counted the same and counts on by itself."""
         other = copy(self)
-        other._pending, other._marks = list(self._pending), list(self._marks)
+        other._pending, other._cuts = list(self._pending), list(self._cuts)
         return other
 
-    def token(self, read: int, held: int, logprob: float | None = 0.0) -> None:
+    def count_token(self, read: int, held: int, logprob: float | None = 0.0) -> None:
         """Count one generated token, drawn from the logits of a step: the prefill for the first, else a decode step.
 
         Args:
@@ -48,6 +68,7 @@ class Ledger:
             held: Entries that lived in it, over all rows.
             logprob: The token's log-probability; None if it was inserted, not drawn.
         """
+        # The first token comes from the prefill, whose reads are no decode reads. What prefill leaves counts as held.
         if self._tokens:
             self._reads += read
         self._peak = max(self._peak, held)
@@ -58,20 +79,25 @@ class Ledger:
             self.logprob += logprob
         if self._pending and self._pending[-1] == self._tokens:
             self._pending.pop()
-            self._mark()
+            self._record_cut()
 
-    def trace(self, chars: Callable[[int], int]) -> KVTrace:
-        """The finished chain's trace; ``chars`` gives the characters made by the first so many tokens."""
-        if not self._marks or self._marks[-1][0] != self._tokens:
-            self._mark()
+    def trace(self, count_chars: Callable[[int], int]) -> KVTrace:
+        """The finished chain's trace.
+
+        Args:
+            count_chars: Gives the characters made by the first so many tokens.
+        """
+        # The chain's own length is the last cut, whether it was asked for or not.
+        if not self._cuts or self._cuts[-1].tokens != self._tokens:
+            self._record_cut()
         return KVTrace(
-            lengths=tuple(tokens for tokens, *_ in self._marks),
-            kv_reads=tuple(reads / self._rows for _, reads, *_ in self._marks),
-            peak_kv=tuple(peak / self._rows for _, _, peak, *_ in self._marks),
-            chars=tuple(chars(tokens) for tokens, *_ in self._marks),
-            logprobs=tuple(mark[3] for mark in self._marks),
-            inserted=tuple(mark[4] for mark in self._marks),
+            lengths=tuple(cut.tokens for cut in self._cuts),
+            kv_reads=tuple(cut.reads / self._rows for cut in self._cuts),
+            peak_kv=tuple(cut.peak / self._rows for cut in self._cuts),
+            chars=tuple(count_chars(cut.tokens) for cut in self._cuts),
+            logprobs=tuple(cut.logprob for cut in self._cuts),
+            inserted=tuple(cut.inserted for cut in self._cuts),
         )
 
-    def _mark(self) -> None:
-        self._marks.append((self._tokens, self._reads, self._peak, self.logprob, self.inserted))
+    def _record_cut(self) -> None:
+        self._cuts.append(_Cut(self._tokens, self._reads, self._peak, self.logprob, self.inserted))

@@ -10,7 +10,7 @@ NEVER = torch.iinfo(torch.int64).max
 
 
 @dataclass
-class Prompt:
+class PrefilledPrompt:
     """A prefilled prompt: only what the query after it can still see.
 
     Attributes:
@@ -33,13 +33,13 @@ class Prompt:
     scores: Tensor | None = None
 
 
-def front(live: Tensor) -> Tensor:
-    """The order (..., slots) that brings what is live to the front and leaves it in order: index with it by gather."""
+def live_first_order(live: Tensor) -> Tensor:
+    """The order (..., slots) of live slots followed by dead ones, each part as before: index with it by gather."""
     return torch.argsort((~live).to(torch.uint8), dim=-1, stable=True)
 
 
 def compact(keys: Tensor, values: Tensor, live: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-    """Bring one layer's live entries to the front.
+    """Move one layer's live entries to the front.
 
     Args:
         keys: (kv_heads, P, head_dim).
@@ -53,6 +53,6 @@ def compact(keys: Tensor, values: Tensor, live: Tensor | None) -> tuple[Tensor, 
     heads, length, _ = keys.shape
     if live is None:
         return keys.contiguous(), values.contiguous(), torch.full((heads,), length, device=keys.device), None
-    order = front(live)
-    at = order[..., None].expand_as(keys)
-    return keys.gather(1, at), values.gather(1, at), live.sum(1), order
+    order = live_first_order(live)
+    index = order[..., None].expand_as(keys)
+    return keys.gather(1, index), values.gather(1, index), live.sum(1), order

@@ -1,4 +1,4 @@
-"""Where each cache row lives: host-side bookkeeping of one layer, without tensors of the cache itself."""
+"""Where each cache row lives: host-side bookkeeping of one layer, without the cache's own tensors."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,11 +6,11 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 
 
-class Places:
-    """Size class and place of every row of one layer.
+class RowIndex:
+    """Slab and place of every row of one layer.
 
     Attributes:
-        size: (rows,), slots of the slab in which the row lives.
+        size: (rows,), slots of the slab in which the row lives; 0 for rows not in use.
         place: (rows,), its place in that slab.
     """
 
@@ -18,25 +18,25 @@ class Places:
         self.size: Ints = np.zeros(rows, dtype=np.int64)
         self.place: Ints = np.zeros(rows, dtype=np.int64)
 
-    def put(self, rows: Ints, size: int, first: int) -> None:
-        """Record that ``rows`` took consecutive places from ``first`` on."""
+    def assign(self, rows: Ints, size: int, first: int) -> None:
+        """Record that ``rows`` took consecutive places of a slab, from ``first`` on."""
         self.size[rows] = size
         self.place[rows] = np.arange(first, first + len(rows))
 
-    def vacate(self, rows: Ints, size: int) -> tuple[Ints, Ints]:
-        """Forget ``rows`` of one slab and plan how the rest stays dense.
+    def release(self, rows: Ints, size: int) -> tuple[Ints, Ints]:
+        """Forget ``rows`` of one slab and plan how its other rows stay dense.
 
         Returns:
             holes, movers: the rows at places ``movers`` are to be copied to places ``holes``.
         """
-        gone = self.place[rows]
+        released = self.place[rows]
         self.size[rows] = 0
-        stayers = np.flatnonzero(self.size == size)
-        remaining = len(stayers)
-        holes = np.sort(gone[gone < remaining])
-        late = stayers[self.place[stayers] >= remaining]
-        movers = self.place[late]
-        self.place[late] = holes
+        staying = np.flatnonzero(self.size == size)
+        # Places 0 … len(staying) - 1 will be in use: holes among them are filled with the rows beyond them.
+        holes = np.sort(released[released < len(staying)])
+        beyond = staying[self.place[staying] >= len(staying)]
+        movers = self.place[beyond]
+        self.place[beyond] = holes
         return holes, movers
 
     def renumber(self, dst: Ints, src: Ints) -> None:
@@ -45,7 +45,7 @@ class Places:
         self.place[dst] = self.place[src]
         self.size[src] = 0
 
-    def index(self, rows: int, sizes: list[int], counts: list[int]) -> Ints:
+    def read_table(self, rows: int, sizes: list[int], counts: list[int]) -> Ints:
         """How the first ``rows`` rows map to the concatenation of all slabs.
 
         Args:
@@ -58,9 +58,9 @@ class Places:
             slab's storage, of the row at each concatenated position; the slots of each row.
         """
         size, place = self.size[:rows], self.place[:rows]
-        offsets = np.zeros(len(sizes), dtype=np.int64)
-        np.cumsum(counts[:-1], out=offsets[1:])
-        position = offsets[np.searchsorted(np.asarray(sizes), size)] + place
+        first_position = np.zeros(len(sizes), dtype=np.int64)  # of each slab, in the concatenation
+        np.cumsum(counts[:-1], out=first_position[1:])
+        position = first_position[np.searchsorted(np.asarray(sizes), size)] + place
         table = np.empty((4, rows), dtype=np.int64)
         table[0, position] = np.arange(rows)
         table[1] = position

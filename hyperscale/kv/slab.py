@@ -13,6 +13,7 @@ def capacity(length: int) -> int:
     """
     size = 32
     while size <= length:
+        # From a power of two by half as much again, and from there to the next power of two.
         size = 64 if size == 32 else size * 3 // 2 if size & (size - 1) == 0 else size * 4 // 3
     return size
 
@@ -26,7 +27,7 @@ class Slab:
     Attributes:
         size: Slots of a row.
         count: Rows in use.
-        keys: (rows, size, width), as the codec keeps them.
+        keys: (rows, size, width), as the codec stores them.
         values: As keys.
         bias: (rows, 1, size), added to attention scores: 0 where an entry lives, -inf elsewhere.
     """
@@ -54,21 +55,28 @@ class Slab:
         return places
 
     def drop(self, holes: Tensor, movers: Tensor, rows: int) -> None:
-        """Give back the last ``rows`` places after rows at ``movers`` were moved into ``holes``; shrinks storage."""
+        """Copy rows at ``movers`` into ``holes``, then give back the last ``rows`` places; shrinks storage.
+
+        Args:
+            holes: (any,) int64, places to fill.
+            movers: As holes: places beyond the rows that stay.
+            rows: Number of places to give back.
+        """
         if len(holes):
             for tensor in (self.keys, self.values, self.bias):
                 tensor[holes] = tensor[movers]
         self.count -= rows
+        # Storage shrinks only when it is at most a quarter full, so that a row that comes and goes resizes nothing.
         if self.count * 4 <= len(self.keys):
             self._resize(max(self.count * 2, _SMALLEST) if self.count else 0)
 
     def _resize(self, rows: int) -> None:
         if rows == len(self.keys):
             return
-        kept = min(self.count, rows)
+        count = min(self.count, rows)
         for name in ("keys", "values", "bias"):
             old: Tensor = getattr(self, name)
             new = old.new_empty(rows, *old.shape[1:])
-            new[:kept] = old[:kept]
-            new[kept:].zero_()
+            new[:count] = old[:count]
+            new[count:].zero_()
             setattr(self, name, new)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hyperscale.kv.cache import RaggedCache
-from hyperscale.kv.prefilled import Prompt
+from hyperscale.kv.prefilled import PrefilledPrompt
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Snapshot:
         tables: The chain's part of each per-chain tensor.
     """
 
-    rows: Prompt
+    rows: PrefilledPrompt
     tables: tuple[Tensor, ...]
 
     @classmethod
@@ -35,22 +35,23 @@ class Snapshot:
         longest = int(lens.max())
         keys, values = [], []
         for layer in range(cache.layers):
-            rows = [cache.kept(layer, chain, head) for head in range(cache.kv_heads)]
-            size = (2, cache.kv_heads, longest, cache.codec.width)
-            both = torch.zeros(size, dtype=cache.codec.stored, device=cache.device)
-            for head, row in enumerate(rows):
-                for kind, entries in enumerate(row):
-                    both[kind, head, : len(entries)] = entries
-            keys.append(both[0])
-            values.append(both[1])
-        return cls(Prompt(longest, keys, values, lens, None), tuple(table[:, chain].clone() for table in tables))
+            # Keys at index 0 and values at 1, each row padded to the longest.
+            shape = (2, cache.kv_heads, longest, cache.codec.width)
+            entries = torch.zeros(shape, dtype=cache.codec.stored, device=cache.device)
+            for head in range(cache.kv_heads):
+                for index, vectors in enumerate(cache.stored_row(layer, chain, head)):
+                    entries[index, head, : len(vectors)] = vectors
+            keys.append(entries[0])
+            values.append(entries[1])
+        rows = PrefilledPrompt(longest, keys, values, lens)
+        return cls(rows, tuple(table[:, chain].clone() for table in tables))
 
-    def put(self, cache: RaggedCache, tables: Sequence[Tensor]) -> None:
+    def restore(self, cache: RaggedCache, tables: Sequence[Tensor]) -> None:
         """Append the chain to the cache and to the same tables, which may have become wider in between.
 
         `RaggedCache.reindex` is left to the caller.
         """
         chain = cache.chains
-        cache.admit(self.rows, self.rows.lens.cpu().numpy(), 1, kept=True)
+        cache.admit(self.rows, self.rows.lens.cpu().numpy(), 1, encoded=True)
         for table, part in zip(tables, self.tables, strict=True):
             table[:, chain][tuple(slice(size) for size in part.shape)] = part

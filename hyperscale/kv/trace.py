@@ -1,4 +1,4 @@
-"""What one chain cost, at every length it may later be cut to."""
+"""The costs of one chain, at every length it may later be cut to."""
 
 from dataclasses import dataclass
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.prefilled import NEVER, Prompt
-from hyperscale.methods.core.base import Entrant, Host, Method, State, Step, Token
+from hyperscale.kv.prefilled import NEVER, PrefilledPrompt
+from hyperscale.methods.core.base import DecodeStep, Entrant, Host, Method, State, Token
 from hyperscale.methods.core.dmc_merge import MergeConfig, decisions, rotate_means, running, weighted
 from hyperscale.methods.core.rotary import Projected
 
@@ -47,10 +47,10 @@ class _Merging(State):
     def expiry(self, layer: int, hidden: Tensor) -> Tensor:
         return self._expiry
 
-    def admit(self, first: int, entrants: Sequence[Entrant], prompt: Prompt) -> None:
+    def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         self._sums[:, first : first + len(entrants)] = self._end[:, None]
 
-    def begin(self, step: Step) -> None:
+    def begin(self, step: DecodeStep) -> None:
         self._lens = step.lens
 
     def slots(self, layer: int, token: Token) -> Tensor:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.prefilled import NEVER, Prompt
-from hyperscale.methods.core.base import Entrant, Host, Method, State, Step, Token
+from hyperscale.kv.prefilled import NEVER, PrefilledPrompt
+from hyperscale.methods.core.base import DecodeStep, Entrant, Host, Method, State, Token
 from hyperscale.methods.core.dms_gate import GateConfig, alpha_logits, borrowed_logits, rotate_borrowed
 from hyperscale.methods.core.rotary import Projected
 
@@ -48,7 +48,7 @@ class _Delayed(State):
         expiry[:, :-1] = torch.where(logits[:, 1:] > 0, gone[:, :-1], NEVER)
         return expiry
 
-    def admit(self, first: int, entrants: Sequence[Entrant], prompt: Prompt) -> None:
+    def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         chains = slice(first, first + len(entrants))
         # Young entries are all live and stored last, in order of position. The last one is young even if w is 0: the
         # verdict on it is still to come.
@@ -60,7 +60,7 @@ class _Delayed(State):
         if prompt.expiry is not None:
             self._flag[:, chains, :, at] = (prompt.expiry[..., young] != NEVER)[:, None]
 
-    def begin(self, step: Step) -> None:
+    def begin(self, step: DecodeStep) -> None:
         self._lens = step.lens
         chains, heads = step.lens.shape[1:]
         self._now = (step.positions % self._ring)[:, None, None].expand(chains, heads, 1)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.methods.core.base import Host, State, Step
+from hyperscale.methods.core.base import DecodeStep, Host, State
 from hyperscale.methods.core.budgeted import BudgetedMethod
-from hyperscale.methods.core.prefill_view import Look, best
+from hyperscale.methods.core.prefill_view import PrefillView, top_entries
 from hyperscale.methods.core.row_budget import BudgetRule
 from hyperscale.methods.core.victim import VictimState
 
@@ -20,18 +20,18 @@ class _HeavyHitters(VictimState):
         super().__init__(method, host, scored=True)
         self._h2o = method
 
-    def keep(self, layer: int, look: Look) -> tuple[Tensor | None, Tensor | None]:
-        scores = look.received()
-        room = self._h2o.room(look.length, look.max_new_tokens)
-        if look.length <= room:
+    def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+        scores = view.received()
+        room = self._h2o.room(view.length, view.max_new_tokens)
+        if view.length <= room:
             return None, scores
         # No pinned prompt is longer than its room. The first generated token is one of the recent.
         recent = self._h2o.window(torch.tensor(room + 1), torch.tensor(0))
-        return best(scores, room, newest=int(recent) - 1), scores
+        return top_entries(scores, room, newest=int(recent) - 1), scores
 
-    def begin(self, step: Step) -> None:
+    def begin(self, step: DecodeStep) -> None:
         super().begin(step)
-        self.recent = self._h2o.window(self.budget(Step(step.positions + 1, step.lens)), self.first)
+        self.recent = self._h2o.window(self.budget(DecodeStep(step.positions + 1, step.lens)), self.first)
 
     def observe(self, layer: int, weights: Tensor) -> None:
         chains, _, _, width = weights.shape

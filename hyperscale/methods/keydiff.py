@@ -3,14 +3,14 @@
 import torch
 from torch import Tensor
 
-from hyperscale.kv.storage import Rows
+from hyperscale.kv.cache import RowEntries
 from hyperscale.methods.core.base import Host, State
 from hyperscale.methods.core.interval import IntervalMethod, IntervalState
 from hyperscale.methods.core.row_budget import BudgetRule
 
 
 class _Distinct(IntervalState):
-    def rate(self, layer: int, rows: Rows, chains: Tensor | None) -> Tensor:
+    def rate(self, layer: int, rows: RowEntries, chains: Tensor | None) -> Tensor:
         keys = rows.keys.to(torch.float32).flatten(0, 1)
         length = torch.linalg.vector_norm(keys, dim=-1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny)
         unit = (keys / length).masked_fill_(~rows.live.flatten(0, 1)[..., None], 0.0)

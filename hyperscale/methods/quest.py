@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.prefilled import Prompt
-from hyperscale.methods.core.base import Entrant, Host, State, Step, Token
+from hyperscale.kv.prefilled import PrefilledPrompt
+from hyperscale.methods.core.base import DecodeStep, Entrant, Host, State, Token
 from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
 from hyperscale.methods.core.row_budget import BudgetRule
 
@@ -30,7 +30,7 @@ class _Pages(BudgetedState):
         self._least = torch.zeros(shape, dtype=attention.k_proj.weight.dtype, device=host.device)
         self._greatest = self._least.clone()
 
-    def admit(self, first: int, entrants: Sequence[Entrant], prompt: Prompt) -> None:
+    def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         super().admit(first, entrants, prompt)
         page, chains = self._quest.page, slice(first, first + len(entrants))
         count = -(-prompt.length // page)
@@ -44,7 +44,7 @@ class _Pages(BudgetedState):
                 table[layer, chains] = 0
                 table[layer, chains, :, :count] = found
 
-    def begin(self, step: Step) -> None:
+    def begin(self, step: DecodeStep) -> None:
         self._lens = step.lens
         self._page = (step.positions // self._quest.page)[:, None]
         self._begins = (step.positions % self._quest.page == 0)[:, None, None, None]

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hyperscale.kv.prefilled import Prompt
-from hyperscale.methods.core.base import Entrant, Host, State, Step, Token
+from hyperscale.kv.prefilled import PrefilledPrompt
+from hyperscale.methods.core.base import DecodeStep, Entrant, Host, State, Token
 from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
-from hyperscale.methods.core.prefill_view import Look, best
+from hyperscale.methods.core.prefill_view import PrefillView, top_entries
 from hyperscale.utils import counter_rng
 
 _PROMPT = counter_rng.key("random", "prompt")
@@ -26,16 +26,16 @@ class _RandomVictim(BudgetedState):
         rows = torch.arange(host.layers * host.kv_heads, device=host.device)
         self._rows = rows.view(host.layers, 1, host.kv_heads)
 
-    def keep(self, layer: int, look: Look) -> tuple[Tensor | None, Tensor | None]:
-        room = self._method.room(look.length, look.max_new_tokens)
-        if look.length <= room:  # a pinned prompt always has room
+    def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+        room = self._method.room(view.length, view.max_new_tokens)
+        if view.length <= room:  # a pinned prompt always has room
             return None, None
-        position = torch.arange(look.length, device=look.keys.device)
+        position = torch.arange(view.length, device=view.keys.device)
         start = torch.full((1,), _PROMPT, dtype=torch.int64, device=position.device)
         draws = counter_rng.uniform(counter_rng.mix(counter_rng.mix(start, self._rows[layer])[0, :, None], position))
-        return best(draws, room, newest=self._safe), None
+        return top_entries(draws, room, newest=self._safe), None
 
-    def admit(self, first: int, entrants: Sequence[Entrant], prompt: Prompt) -> None:
+    def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         super().admit(first, entrants, prompt)
         if self._safe:
             generated = torch.arange(-self._safe, 0, device=self._ring.device)
@@ -43,7 +43,7 @@ class _RandomVictim(BudgetedState):
             newest = prompt.lens[..., None] + generated
             self._ring[:, first : first + len(entrants), :, generated % self._safe] = newest[:, None]
 
-    def begin(self, step: Step) -> None:
+    def begin(self, step: DecodeStep) -> None:
         layers, chains, heads = step.lens.shape
         prompt, _, keys = self._facts[:, :chains]
         pinned = self.pinned(step)

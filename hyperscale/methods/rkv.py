@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool1d, normalize
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.storage import Rows
+from hyperscale.kv.cache import RowEntries
 from hyperscale.methods.core.base import Host, State
 from hyperscale.methods.core.observed import ObservedMethod, ObservedState, observed
 from hyperscale.methods.core.row_budget import BudgetRule
@@ -15,7 +15,7 @@ from hyperscale.methods.core.row_budget import BudgetRule
 _PAIRS = 1 << 24  # Similarities that are in memory at once, 64 MiB of them.
 
 
-def importance(queries: Tensor, rows: Rows, scale: float, kernel: int) -> Tensor:
+def importance(queries: Tensor, rows: RowEntries, scale: float, kernel: int) -> Tensor:
     """I, what the latest queries (some, w, query_heads, head_dim) attend to: (some, kv_heads, slots) float32.
 
     0 where nothing lives and in the window, whose entries take no part in the softmax.
@@ -28,7 +28,7 @@ def importance(queries: Tensor, rows: Rows, scale: float, kernel: int) -> Tensor
     return max_pool1d(weights, kernel, stride=1, padding=kernel // 2)
 
 
-def redundancy(rows: Rows, threshold: float, retain: int) -> Tensor:
+def redundancy(rows: RowEntries, threshold: float, retain: int) -> Tensor:
     """R, how much each entry resembles the row's others: (some, kv_heads, slots) float32, summing to 1."""
     live = rows.live.flatten(0, 1)
     unit = normalize(rows.keys.to(torch.float32), dim=-1, eps=1e-8).flatten(0, 1)
@@ -58,7 +58,7 @@ class _Distinct(ObservedState):
         super().__init__(method, host)
         self._rkv = method
 
-    def rank(self, queries: Tensor, ages: Tensor, rows: Rows) -> Tensor:
+    def rank(self, queries: Tensor, ages: Tensor, rows: RowEntries) -> Tensor:
         rkv = self._rkv
         wanted = importance(queries, rows, self._scale, rkv.kernel)
         return rkv.mix_lambda * wanted - (1 - rkv.mix_lambda) * redundancy(rows, rkv.threshold, rkv.retain)

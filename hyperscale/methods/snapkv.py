@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d, max_pool1d
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.storage import Rows
+from hyperscale.kv.cache import RowEntries
 from hyperscale.methods.core.base import Host, State
 from hyperscale.methods.core.observed import ObservedMethod, ObservedState, observed
 from hyperscale.methods.core.row_budget import BudgetRule
@@ -18,7 +18,7 @@ class _Snap(ObservedState):
         super().__init__(method, host)
         self._snap = method
 
-    def rank(self, queries: Tensor, ages: Tensor, rows: Rows) -> Tensor:
+    def rank(self, queries: Tensor, ages: Tensor, rows: RowEntries) -> Tensor:
         scores = observed(queries, rows.keys, self._scale)
         slot = torch.arange(scores.shape[-1], device=scores.device)
         length = rows.live[:, 0].sum(-1)

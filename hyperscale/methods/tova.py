@@ -7,7 +7,7 @@ from torch import Tensor
 from hyperscale.errors import MethodError
 from hyperscale.methods.core.base import Host, State
 from hyperscale.methods.core.budgeted import BudgetedMethod
-from hyperscale.methods.core.prefill_view import Look, best
+from hyperscale.methods.core.prefill_view import PrefillView, top_entries
 from hyperscale.methods.core.row_budget import BudgetRule
 from hyperscale.methods.core.victim import VictimState
 
@@ -19,12 +19,12 @@ class _LeastAttended(VictimState):
         super().__init__(method, host)
         self._tova = method
 
-    def keep(self, layer: int, look: Look) -> tuple[Tensor | None, Tensor | None]:
-        room = self._tova.room(look.length, look.max_new_tokens)
-        if look.length <= room:
+    def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+        room = self._tova.room(view.length, view.max_new_tokens)
+        if view.length <= room:
             return None, None
-        scores = self._pooled(look.weights(look.length - 1)[None, :, :, 0])[0]
-        return best(scores, room, newest=self._tova.recent - 1), None
+        scores = self._pooled(view.weights(view.length - 1)[None, :, :, 0])[0]
+        return top_entries(scores, room, newest=self._tova.recent - 1), None
 
     def observe(self, layer: int, weights: Tensor) -> None:
         self.condemn(layer, self._pooled(weights))

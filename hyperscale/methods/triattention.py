@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.prefilled import Prompt
-from hyperscale.kv.storage import Rows
-from hyperscale.methods.core.base import Entrant, Host, State, Step, Token
+from hyperscale.kv.cache import RowEntries
+from hyperscale.kv.prefilled import PrefilledPrompt
+from hyperscale.methods.core.base import DecodeStep, Entrant, Host, State, Token
 from hyperscale.methods.core.interval import IntervalMethod, IntervalState
-from hyperscale.methods.core.prefill_view import Look
+from hyperscale.methods.core.prefill_view import PrefillView
 from hyperscale.methods.core.row_budget import BudgetRule
 
 
@@ -33,19 +33,19 @@ class _Centred(IntervalState):
         self.tensors = (self._facts, self._sum, self._size)
         self._prompt: dict[int, tuple[Tensor, Tensor]] = {}  # the same of the prompt last prefilled, by layer
 
-    def keep(self, layer: int, look: Look) -> tuple[Tensor | None, Tensor | None]:
-        turned = self._turn(torch.arange(look.length, device=look.queries.device))
-        queries = _pairs(look.queries) * turned.conj()
+    def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+        turned = self._turn(torch.arange(view.length, device=view.queries.device))
+        queries = _pairs(view.queries) * turned.conj()
         self._prompt[layer] = queries.sum(1), queries.abs().sum(1)
-        return super().keep(layer, look)
+        return super().cut_prompt(layer, view)
 
-    def admit(self, first: int, entrants: Sequence[Entrant], prompt: Prompt) -> None:
+    def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         super().admit(first, entrants, prompt)
         for layer, (total, size) in self._prompt.items():
             self._sum[layer, first : first + len(entrants)] = total
             self._size[layer, first : first + len(entrants)] = size
 
-    def begin(self, step: Step) -> None:
+    def begin(self, step: DecodeStep) -> None:
         super().begin(step)
         self._back = self._turn(step.positions).conj()[:, None]
 
@@ -55,7 +55,7 @@ class _Centred(IntervalState):
         self._size[layer, : len(queries)] += queries.abs()
         return super().slots(layer, token)
 
-    def rate(self, layer: int, rows: Rows, chains: Tensor | None) -> Tensor:
+    def rate(self, layer: int, rows: RowEntries, chains: Tensor | None) -> Tensor:
         some, heads, slots = rows.live.shape
         slot = torch.arange(slots, device=rows.keys.device)
         if chains is None:  # the queries so far are those of the prompt, none of which is pinned if it is cut

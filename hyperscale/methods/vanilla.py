@@ -3,11 +3,11 @@
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.methods.core.base import Host, Method, State, Step, Token
+from hyperscale.methods.core.base import DecodeStep, Host, Method, State, Token
 
 
 class _Append(State):
-    def begin(self, step: Step) -> None:
+    def begin(self, step: DecodeStep) -> None:
         self._lens = step.lens
 
     def slots(self, layer: int, token: Token) -> Tensor:

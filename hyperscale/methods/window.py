@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hyperscale.kv.prefilled import Prompt
-from hyperscale.methods.core.base import Entrant, Host, State, Step, Token
+from hyperscale.kv.prefilled import PrefilledPrompt
+from hyperscale.methods.core.base import DecodeStep, Entrant, Host, State, Token
 from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
-from hyperscale.methods.core.prefill_view import Look
+from hyperscale.methods.core.prefill_view import PrefillView
 
 
 class RecentState(BudgetedState):
@@ -28,16 +28,16 @@ class RecentState(BudgetedState):
         self._dropped = torch.zeros(1, host.slots, dtype=torch.int64, device=host.device)
         self.tensors = (self._facts, self._taken, self._dropped)
 
-    def keep(self, layer: int, look: Look) -> tuple[Tensor | None, Tensor | None]:
-        """See `State.keep`."""
-        room = self._method.room(look.length, look.max_new_tokens)
-        if look.length <= room:  # a pinned prompt always has room
+    def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+        """See `State.cut_prompt`."""
+        room = self._method.room(view.length, view.max_new_tokens)
+        if view.length <= room:  # a pinned prompt always has room
             return None, None
-        position = torch.arange(look.length, device=look.keys.device)
-        kept = (position < self._sinks) | (position >= look.length - (room - self._sinks))
+        position = torch.arange(view.length, device=view.keys.device)
+        kept = (position < self._sinks) | (position >= view.length - (room - self._sinks))
         return kept.expand(self._heads, -1), None
 
-    def admit(self, first: int, entrants: Sequence[Entrant], prompt: Prompt) -> None:
+    def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         """See `State.admit`."""
         super().admit(first, entrants, prompt)
         longest = max(entrant.max_new_tokens for entrant in entrants)
@@ -49,7 +49,7 @@ class RecentState(BudgetedState):
         self._taken[:, chains, :kept] = torch.arange(kept, dtype=torch.int32, device=self._taken.device)
         self._dropped[:, chains] = prompt.length - kept
 
-    def begin(self, step: Step) -> None:
+    def begin(self, step: DecodeStep) -> None:
         """See `State.begin`."""
         lens = step.lens[0, :, 0]
         taken = self._taken[0, : len(lens)]

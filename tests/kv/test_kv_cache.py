@@ -11,7 +11,7 @@ from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.torch.attention import in_force
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.kv.cache import RaggedCache
-from hyperscale.kv.prefilled import Prompt
+from hyperscale.kv.prefilled import PrefilledPrompt
 from hyperscale.kv.slab import capacity
 
 
@@ -26,7 +26,7 @@ def prompt_of(lens, length, dim, tag):
     layers, heads = lens.shape
     names = tag + np.arange(layers)[:, None, None] * 0.25 + np.arange(heads)[None, :, None] * 0.0625
     entries = torch.from_numpy(names + np.arange(length) * 1000.0).to(torch.float32)[..., None].expand(-1, -1, -1, dim)
-    return Prompt(length, list(entries), list(-entries), torch.from_numpy(lens), None)
+    return PrefilledPrompt(length, list(entries), list(-entries), torch.from_numpy(lens), None)
 
 
 @settings(max_examples=40, deadline=None)
@@ -94,7 +94,7 @@ def test_rows_keep_their_contents(data):
                             row, slot = mirror[chain][layer][head], int(slots_now[chain, head])
                             row[slot : slot + 1] = [float(keys[chain, head, 0])]
                     cache.attend(layer, queries, keys, -keys, slots_now, 0.5)
-                cache.grow(cache.full(n).numpy())
+                cache.grow(cache.full_rows(n).numpy())
                 cache.reindex()
         assert cache.live_entries == sum(len(row) for chain in mirror for layer in chain for row in layer)
         for chain, held in enumerate(mirror):

@@ -19,8 +19,8 @@ from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import EngineError
 from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.formats import QUANTISED, vector_bytes
-from hyperscale.kv.prefilled import Prompt
-from hyperscale.kv.quantization import codec
+from hyperscale.kv.prefilled import PrefilledPrompt
+from hyperscale.kv.quantization import make_codec
 from hyperscale.models.shape import Shape
 
 MAGNITUDES = st.sampled_from([0.0, 1e-30, 1e-6, 1e-3, 1.0, 40.0, 1e4])
@@ -31,7 +31,7 @@ MAGNITUDES = st.sampled_from([0.0, 1e-30, 1e-6, 1e-3, 1.0, 40.0, 1e4])
 def test_vectors_come_back_as_defined(kind, head_dim, seed, size, offset):
     generator = torch.Generator().manual_seed(seed)
     vectors = torch.randn(3, 2, head_dim, generator=generator) * size + offset
-    made = codec(kind, head_dim, torch.float32)
+    made = make_codec(kind, head_dim, torch.float32)
     kept = made.encode(vectors)
     assert kept.dtype == torch.uint8
     assert kept.shape == (3, 2, vector_bytes(kind, head_dim, 4))
@@ -47,9 +47,9 @@ def test_vectors_come_back_as_defined(kind, head_dim, seed, size, offset):
 @pytest.mark.parametrize("kind", QUANTISED)
 def test_bfloat16_rounds_what_float32_gives(kind):
     vectors = torch.randn(50, 64).to(torch.bfloat16)
-    made = codec(kind, 64, torch.bfloat16)
+    made = make_codec(kind, 64, torch.bfloat16)
     back = made.decode(made.encode(vectors))
-    wide = codec(kind, 64, torch.float32)
+    wide = make_codec(kind, 64, torch.float32)
     assert torch.equal(back, wide.decode(wide.encode(vectors.float())).to(torch.bfloat16))
 
 
@@ -59,7 +59,7 @@ def test_every_e4m3_code_is_read_right():
     kept = torch.zeros(len(codes), 6, dtype=torch.uint8)
     kept[:, :2].view(torch.float16)[:] = 1.0
     kept[:, 2:] = codes[:, None]
-    read = codec("fp8", 4, torch.float32).decode(kept)
+    read = make_codec("fp8", 4, torch.float32).decode(kept)
     assert torch.equal(read, codes.view(torch.float8_e4m3fn).float()[:, None].expand(-1, 4))
 
 
@@ -72,14 +72,14 @@ class Rounded(RaggedCache):
         super().__init__(*sizes, **kinds)
         self.kind = kv_dtype
 
-    def admit(self, prompt, lens, copies, *, kept=False):
-        if not kept:
+    def admit(self, prompt, lens, copies, *, encoded=False):
+        if not encoded:
             keys, values = (
                 [quantization_reference.every(self.kind, each) for each in both]
                 for both in (prompt.keys, prompt.values)
             )
-            prompt = Prompt(prompt.length, keys, values, prompt.lens)
-        super().admit(prompt, lens, copies, kept=kept)
+            prompt = PrefilledPrompt(prompt.length, keys, values, prompt.lens)
+        super().admit(prompt, lens, copies, encoded=encoded)
 
     def attend(self, layer, queries, keys, values, *rest, **options):
         rounded = quantization_reference.every(self.kind, keys), quantization_reference.every(self.kind, values)
@@ -191,9 +191,9 @@ def test_bytes_of_an_entry():
 
 def test_errors():
     with pytest.raises(EngineError, match="unknown type of the cache 'int3': use auto, fp8, int8, int4"):
-        codec("int3", 64, torch.float32)
+        make_codec("int3", 64, torch.float32)
     with pytest.raises(EngineError, match="multiple of 4 channels, not 6: use int8"):
-        codec("int4", 6, torch.float32)
+        make_codec("int4", 6, torch.float32)
 
 
 @pytest.mark.gpu
@@ -201,7 +201,7 @@ def test_errors():
 @pytest.mark.parametrize("kind", QUANTISED)
 def test_cuda_keeps_the_same_bytes(kind):
     vectors = torch.randn(400, 64) * torch.logspace(-6, 4, 400)[:, None]
-    made = codec(kind, 64, torch.float32)
+    made = make_codec(kind, 64, torch.float32)
     there = made.encode(vectors.cuda())
     assert torch.equal(there.cpu(), made.encode(vectors))
     assert torch.equal(made.decode(there).cpu(), made.decode(there.cpu()))

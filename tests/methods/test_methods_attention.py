@@ -10,7 +10,7 @@ from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.torch import attention
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import MethodError
-from hyperscale.kv.storage import Rows
+from hyperscale.kv.cache import RowEntries
 from hyperscale.methods import rkv
 from hyperscale.methods.rkv import redundancy
 
@@ -110,7 +110,7 @@ def test_of_entries_alike_the_most_recent_is_the_least_redundant():
     keys = torch.randn(1, 1, 32, 16, generator=torch.Generator().manual_seed(0))
     keys[..., [3, 9, 20], :] = keys[..., [3], :] * torch.tensor([1.0, 2.0, 3.0])[:, None]
     live = (torch.arange(32) < 25).expand(1, 1, 32)
-    found = redundancy(Rows(keys, keys, live), 0.9, 1)[0, 0]
+    found = redundancy(RowEntries(keys, keys, live), 0.9, 1)[0, 0]
     assert found[25:].eq(0).all()
     assert found.sum() == pytest.approx(1)
     # 3 and 9 leave out 20, and 20 leaves out 9: each is left with the likenesses of the others.
@@ -124,9 +124,9 @@ def test_of_entries_alike_the_most_recent_is_the_least_redundant():
 def test_redundancy_is_the_same_row_by_row(monkeypatch):
     keys = torch.randn(5, 3, 64, 8, generator=torch.Generator().manual_seed(0))
     live = (torch.arange(64) < torch.tensor([[64], [40], [33], [50], [64]]))[:, None].expand(5, 3, 64)
-    together = redundancy(Rows(keys, keys, live), 0.3, 1)
+    together = redundancy(RowEntries(keys, keys, live), 0.3, 1)
     monkeypatch.setattr(rkv, "_PAIRS", 2 * 64 * 64)
-    assert torch.equal(redundancy(Rows(keys, keys, live), 0.3, 1), together)
+    assert torch.equal(redundancy(RowEntries(keys, keys, live), 0.3, 1), together)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from hyperscale.engines.attention_arguments import check_attention_arguments
 from hyperscale.kv.cache import RaggedCache
-from hyperscale.kv.prefilled import Prompt, compact
+from hyperscale.kv.prefilled import PrefilledPrompt, compact
 from hyperscale.methods.core.base import State, Token
-from hyperscale.methods.core.prefill_view import Look
+from hyperscale.methods.core.prefill_view import PrefillView
 from hyperscale.methods.core.rotary import Projected, take_rope
 
 _NAME = "hyperscale"
@@ -73,7 +73,7 @@ class Prefill:
         """See `Pass.attend`; batch is 1."""
         expiry = self.state.expiry(layer, self.hidden)
         if expiry is None:
-            live, scores = self.state.keep(layer, Look(queries[0], keys[0], values[0], scale, self._limit))
+            live, scores = self.state.cut_prompt(layer, PrefillView(queries[0], keys[0], values[0], scale, self._limit))
         else:
             self._expiry.append(expiry)
             live, scores = expiry > keys.shape[2], None
@@ -87,13 +87,13 @@ class Prefill:
             self._scores.append(scores if order is None else scores.gather(1, order))
         return sparse_attention(queries[0], keys[0], values[0], expiry, scale).transpose(0, 1)[None]
 
-    def prompt(self) -> Prompt:
+    def prompt(self) -> PrefilledPrompt:
         """What the pass leaves behind."""
         expiry, positions, scores = (
             torch.stack(found) if found else None for found in (self._expiry, self._positions, self._scores)
         )
         length = self.hidden.shape[1]
-        return Prompt(length, self._keys, self._values, torch.stack(self._lens), expiry, positions, scores)
+        return PrefilledPrompt(length, self._keys, self._values, torch.stack(self._lens), expiry, positions, scores)
 
 
 class Decode:
@@ -113,9 +113,9 @@ class Decode:
         token = Token(self.hidden, queries[:n, :, 0], keys[:n, :, 0], values[:n, :, 0], scale, width)
         slots = self.state.slots(layer, token)
         written = self.state.merge(layer, token)
-        chosen = self.state.select(layer, token)
+        selected = self.state.select(layer, token)
         out, weights = self._cache.attend(
-            layer, token.queries, *written, slots, scale, chosen=chosen, weighted=self._observed
+            layer, token.queries, *written, slots, scale, selected=selected, with_weights=self._observed
         )
         if weights is not None:
             self.state.observe(layer, weights)

@@ -18,10 +18,10 @@ from hyperscale.engines.torch import attention
 from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.formats import AUTO
 from hyperscale.kv.ledger import Ledger
-from hyperscale.kv.prefilled import Prompt
+from hyperscale.kv.prefilled import PrefilledPrompt
 from hyperscale.kv.row_index import Ints
 from hyperscale.kv.snapshot import Snapshot
-from hyperscale.methods.core.base import Entrant, Host, Method, Step
+from hyperscale.methods.core.base import DecodeStep, Entrant, Host, Method
 from hyperscale.utils import counter_rng
 
 _MULTIPLE = 16  # Rows of a decode batch: CPU matrix products round a row alike in every multiple of 8, not in others.
@@ -78,7 +78,7 @@ class Batch:
         self._live: list[Live] = []
         self._resumed: list[tuple[Live, Snapshot]] = []
         self._next: Request | None = None
-        self._prompt: tuple[Request, Prompt, Tensor, Ints] | None = None
+        self._prompt: tuple[Request, PrefilledPrompt, Tensor, Ints] | None = None
         # Per chain: last token, its position, noise key, tokens generated. Rows past the batch are padding.
         self._table = torch.zeros(4, -(-self._slots // _MULTIPLE) * _MULTIPLE, dtype=torch.int64, device=self._device)
 
@@ -102,8 +102,8 @@ class Batch:
         # The one time per step that the host waits for the device.
         held = self.cache.lens[:, :n].sum((0, 2))
         read = self.cache.read[:, :n].sum((0, 2)) if self._method.kind == "selector" else held
-        due = self._state.due(Step(table[1], self.cache.lens[:, :n]))
-        full = self.cache.full(decoded)
+        due = self._state.chains_to_prune(DecodeStep(table[1], self.cache.lens[:, :n]))
+        full = self.cache.full_rows(decoded)
         parts = [tokens, read, held, logprobs.view(torch.int64), greedy.to(torch.int64)]
         parts += [full.view(-1).to(torch.int64), *([] if due is None else [due.to(torch.int64)])]
         packed = torch.cat(parts).cpu().numpy()
@@ -130,7 +130,7 @@ class Batch:
 
     def _decode(self) -> Tensor:
         n = len(self._live)
-        self._state.begin(Step(self._table[1, :n], self.cache.lens[:, :n]))
+        self._state.begin(DecodeStep(self._table[1, :n], self.cache.lens[:, :n]))
         padded = self._table[:, : -(-n // _MULTIPLE) * _MULTIPLE, None]
         current = attention.Decode(self._state, self.cache, observed=self._method.needs_attention)
         return attention.forward(self._model, current, padded[0], padded[1])[:n]
@@ -182,7 +182,7 @@ class Batch:
             self._live.append(Live(request, ledger, started, request.max_new_tokens, steer))
         return logits.expand(len(group), -1)
 
-    def _prefill(self, ids: tuple[int, ...], limit: int) -> tuple[Prompt, Tensor, Ints]:
+    def _prefill(self, ids: tuple[int, ...], limit: int) -> tuple[PrefilledPrompt, Tensor, Ints]:
         current = attention.Prefill(self._state, limit)
         tokens = torch.tensor([ids], device=self._device)
         positions = torch.arange(len(ids), device=self._device)[None]
@@ -251,7 +251,7 @@ class Batch:
                 self._live[target] = self._live[source]
             del self._live[self.cache.chains :]
         for parent, kept in self._resumed:  # a branch has just left: there is room
-            kept.put(self.cache, (self._table, *self._state.tensors))
+            kept.restore(self.cache, (self._table, *self._state.tensors))
             self._live.append(parent)
         self._resumed.clear()
         if changed:

@@ -27,7 +27,8 @@ class TorchEngine(Engine):
         tokenizer: Its tokenizer.
         method: The method.
         batch_size: Most chains in flight.
-        kv_dtype: What the cache keeps keys and values in: "auto" for the model's own type, or as `kv.codec` has it.
+        kv_dtype: What the cache stores keys and values in: "auto" for the model's own type, or one of
+            `hyperscale.kv.formats.QUANTISED`.
     """
 
     def __init__(

@@ -6,10 +6,10 @@ of chains carries along; its tensors are dense in the chain dimension and the en
 An evictor rules through up to four things, each optional but the second:
 
 - prefill: each (token, head) gets an *expiry*, the first query position that no longer sees it (`State.expiry`), or
-  the prompt is prefilled densely and cut afterwards (`State.keep`);
+  the prompt is prefilled densely and cut afterwards (`State.cut_prompt`);
 - decode: each (chain, head) names the *slot* its new entry is written to (`State.slots`): the row's length to append,
   or a live entry's slot to evict that entry. So in a step a row grows by one entry or by none;
-- between steps whole chains may be cut to fewer entries (`State.due`, `State.prune`);
+- between steps whole chains may be cut to fewer entries (`State.chains_to_prune`, `State.prune`);
 - `State.observe` shows it the attention weights of each step, if the method asks for them.
 
 A merger also changes the entry that is written (`State.merge`, or before RoPE `State.rotate`). A selector names the
@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.prefilled import Prompt
-from hyperscale.kv.storage import Rows
-from hyperscale.methods.core.prefill_view import Look
+from hyperscale.kv.cache import RowEntries
+from hyperscale.kv.prefilled import PrefilledPrompt
+from hyperscale.methods.core.prefill_view import PrefillView
 from hyperscale.methods.core.rotary import Projected
 
 
@@ -71,7 +71,7 @@ class Entrant:
 
 
 @dataclass(frozen=True)
-class Step:
+class DecodeStep:
     """One decode step, before anything is written.
 
     Attributes:
@@ -135,7 +135,7 @@ class State(ABC):
         """
         return None
 
-    def keep(self, layer: int, look: Look) -> tuple[Tensor | None, Tensor | None]:
+    def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
         """What of a densely prefilled prompt stays, one layer at a time, so that no more than one layer is held whole.
 
         Returns:
@@ -144,10 +144,10 @@ class State(ABC):
         """
         return None, None
 
-    def admit(self, first: int, entrants: Sequence[Entrant], prompt: Prompt) -> None:  # noqa: B027  # optional
+    def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:  # noqa: B027  # optional
         """Set the state of chains ``first``, ``first + 1``, … that start from ``prompt``, the one prefilled last."""
 
-    def begin(self, step: Step) -> None:  # noqa: B027  # optional
+    def begin(self, step: DecodeStep) -> None:  # noqa: B027  # optional
         """Called once before each decode step."""
 
     @abstractmethod
@@ -178,7 +178,7 @@ class State(ABC):
             weights: (chains, kv_heads, group, width) float32 by slot, 0 where there is no entry.
         """
 
-    def due(self, step: Step) -> Tensor | None:
+    def chains_to_prune(self, step: DecodeStep) -> Tensor | None:
         """Which chains are to be pruned before the step that comes next.
 
         Returns:
@@ -186,8 +186,10 @@ class State(ABC):
         """
         return None
 
-    def prune(self, layer: int, chains: Tensor, rows: Rows) -> Tensor:
-        """What stays of some chains that are due. Tables by slot must follow, in the order `kv.prompt.front` gives.
+    def prune(self, layer: int, chains: Tensor, rows: RowEntries) -> Tensor:
+        """What stays of some chains to prune.
+
+        A state with tables by slot must reorder them as the cache does: by `hyperscale.kv.prefilled.live_first_order`.
 
         Args:
             layer: Layer index.

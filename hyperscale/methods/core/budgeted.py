@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.prefilled import Prompt
-from hyperscale.methods.core.base import Entrant, Host, Method, State, Step
+from hyperscale.kv.prefilled import PrefilledPrompt
+from hyperscale.methods.core.base import DecodeStep, Entrant, Host, Method, State
 from hyperscale.methods.core.row_budget import BudgetRule, budget_floor, row_budget
 
 
@@ -20,19 +20,19 @@ class BudgetedState(State):
         self._facts = torch.zeros(3, host.slots, dtype=torch.int64, device=host.device)
         self.tensors: Sequence[Tensor] = (self._facts,)
 
-    def admit(self, first: int, entrants: Sequence[Entrant], prompt: Prompt) -> None:
+    def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         """See `State.admit`."""
         floors = [self._method.floor(prompt.length, entrant.max_new_tokens) for entrant in entrants]
         facts = [[prompt.length] * len(entrants), floors, [entrant.key for entrant in entrants]]
         self._facts[:, first : first + len(entrants)] = torch.tensor(facts).to(self._facts.device)
 
-    def budget(self, step: Step) -> Tensor:
+    def budget(self, step: DecodeStep) -> Tensor:
         """(chains,) int64: the most live entries a row may have after this step."""
         floor = self._facts[1, : len(step.positions)]
         # The sequence is q + 1 tokens long, the one being processed included.
         return row_budget(self._method.rule, self._method.cr, floor, step.positions + 1)
 
-    def pinned(self, step: Step) -> Tensor:
+    def pinned(self, step: DecodeStep) -> Tensor:
         """(chains,) int64: how many entries of the prompt, its first, are never evicted."""
         prompt = self._facts[0, : len(step.positions)]
         return prompt if self._method.pin_prompt else torch.zeros_like(prompt)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.storage import Rows
-from hyperscale.methods.core.base import Host, Step, Token
+from hyperscale.kv.cache import RowEntries
+from hyperscale.methods.core.base import DecodeStep, Host, Token
 from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
-from hyperscale.methods.core.prefill_view import Look
+from hyperscale.methods.core.prefill_view import PrefillView
 from hyperscale.methods.core.row_budget import BudgetRule
 
 _LARGEST_CUT = 8  # A cut takes at most one entry in so many of the budget.
@@ -28,7 +28,7 @@ class IntervalState(BudgetedState):
         self._interval = method
 
     @abstractmethod
-    def rate(self, layer: int, rows: Rows, chains: Tensor | None) -> Tensor:
+    def rate(self, layer: int, rows: RowEntries, chains: Tensor | None) -> Tensor:
         """How much each entry is worth keeping, the more the better; among equals the older stays.
 
         Args:
@@ -40,17 +40,17 @@ class IntervalState(BudgetedState):
             (some, kv_heads, slots) float32; of no meaning where nothing lives.
         """
 
-    def keep(self, layer: int, look: Look) -> tuple[Tensor | None, Tensor | None]:
-        """See `State.keep`: a prompt that leaves no room for the first generated token is cut like any full row."""
-        budget = self._interval.room(look.length, look.max_new_tokens) + 1
-        if look.length < budget:
+    def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+        """See `State.cut_prompt`: a prompt with no room for the first generated token is cut like any full row."""
+        budget = self._interval.room(view.length, view.max_new_tokens) + 1
+        if view.length < budget:
             return None, None
-        live = torch.ones(1, *look.keys.shape[:2], dtype=torch.bool, device=look.keys.device)
-        scores = self.rate(layer, Rows(look.keys[None], look.values[None], live), None)
+        live = torch.ones(1, *view.keys.shape[:2], dtype=torch.bool, device=view.keys.device)
+        scores = self.rate(layer, RowEntries(view.keys[None], view.values[None], live), None)
         one = torch.ones(1, dtype=torch.int64, device=live.device)
         return self._best(scores, live, one * budget, one * 0)[0], None  # no pinned prompt is longer than its budget
 
-    def begin(self, step: Step) -> None:
+    def begin(self, step: DecodeStep) -> None:
         """See `State.begin`."""
         self.step = step
 
@@ -58,13 +58,13 @@ class IntervalState(BudgetedState):
         """See `State.slots`: rows with no room have been cut before."""
         return self.step.lens[layer]
 
-    def due(self, step: Step) -> Tensor:
-        """See `State.due`."""
+    def chains_to_prune(self, step: DecodeStep) -> Tensor:
+        """See `State.chains_to_prune`."""
         self.step = step
         self._limit = self.budget(step)
         return step.lens[0, :, 0] >= self._limit
 
-    def prune(self, layer: int, chains: Tensor, rows: Rows) -> Tensor:
+    def prune(self, layer: int, chains: Tensor, rows: RowEntries) -> Tensor:
         """See `State.prune`."""
         scores = self.rate(layer, rows, chains)
         return self._best(scores, rows.live, self._limit[chains], self.pinned(self.step)[chains])

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.prefilled import Prompt
-from hyperscale.kv.storage import Rows
+from hyperscale.kv.cache import RowEntries
+from hyperscale.kv.prefilled import PrefilledPrompt
 from hyperscale.methods.core.base import Entrant, Host, Token
 from hyperscale.methods.core.interval import IntervalMethod, IntervalState
-from hyperscale.methods.core.prefill_view import Look
+from hyperscale.methods.core.prefill_view import PrefillView
 from hyperscale.methods.core.row_budget import BudgetRule
 
 
@@ -51,7 +51,7 @@ class ObservedState(IntervalState):
         self.tensors = (self._facts, self._ring)
 
     @abstractmethod
-    def rank(self, queries: Tensor, ages: Tensor, rows: Rows) -> Tensor:
+    def rank(self, queries: Tensor, ages: Tensor, rows: RowEntries) -> Tensor:
         """`rate`, by the latest queries.
 
         Args:
@@ -60,13 +60,13 @@ class ObservedState(IntervalState):
             rows: The entries.
         """
 
-    def keep(self, layer: int, look: Look) -> tuple[Tensor | None, Tensor | None]:
-        """See `State.keep`."""
-        self._scale = look.scale
-        self._latest[layer] = look.queries[:, -self._window :].transpose(0, 1).contiguous()
-        return super().keep(layer, look)
+    def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+        """See `State.cut_prompt`."""
+        self._scale = view.scale
+        self._latest[layer] = view.queries[:, -self._window :].transpose(0, 1).contiguous()
+        return super().cut_prompt(layer, view)
 
-    def admit(self, first: int, entrants: Sequence[Entrant], prompt: Prompt) -> None:
+    def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         """See `State.admit`: the prompt's last queries are taken over."""
         super().admit(first, entrants, prompt)
         if not self._ring.numel():
@@ -84,7 +84,7 @@ class ObservedState(IntervalState):
         self._ring[layer].index_put_((chains, positions % self._window), token.queries)
         return super().slots(layer, token)
 
-    def rate(self, layer: int, rows: Rows, chains: Tensor | None) -> Tensor:
+    def rate(self, layer: int, rows: RowEntries, chains: Tensor | None) -> Tensor:
         """See `IntervalState.rate`."""
         index = torch.arange(self._window, device=self._ring.device)
         if chains is None:

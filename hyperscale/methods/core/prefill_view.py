@@ -9,7 +9,7 @@ _BLOCK = 256  # queries whose weights are in memory at once
 
 
 @dataclass(frozen=True)
-class Look:
+class PrefillView:
     """One layer of a prompt, prefilled with full causal attention.
 
     Attributes:
@@ -53,7 +53,7 @@ class Look:
         return total
 
 
-def best(scores: Tensor, count: int, *, pinned: int = 0, newest: int = 0) -> Tensor:
+def top_entries(scores: Tensor, count: int, *, pinned: int = 0, newest: int = 0) -> Tensor:
     """The ``count`` entries of a prompt that stay.
 
     Args:

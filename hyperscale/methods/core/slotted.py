@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hyperscale.kv.prefilled import Prompt
-from hyperscale.methods.core.base import Entrant, Host, Step
+from hyperscale.kv.prefilled import PrefilledPrompt
+from hyperscale.methods.core.base import DecodeStep, Entrant, Host
 from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
 
 
@@ -30,7 +30,7 @@ class SlottedState(BudgetedState):
         self.score = torch.zeros(shape, dtype=torch.float32, device=host.device)
         self.tensors = (self._facts, self.position, self.score)
 
-    def admit(self, first: int, entrants: Sequence[Entrant], prompt: Prompt) -> None:
+    def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         """See `State.admit`; the prompt's scores are taken over."""
         super().admit(first, entrants, prompt)
         self.widen(prompt.length)
@@ -43,7 +43,7 @@ class SlottedState(BudgetedState):
             if prompt.scores is not None:
                 self.score[:, chains, :, : prompt.length] = prompt.scores[:, None]
 
-    def begin(self, step: Step) -> None:
+    def begin(self, step: DecodeStep) -> None:
         """See `State.begin`."""
         self.step = step
         self.limit, self.first = self.budget(step), self.pinned(step)

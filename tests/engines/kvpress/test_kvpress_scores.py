@@ -6,7 +6,7 @@ import torch
 
 from hyperscale import methods
 from hyperscale.engines.torch import attention
-from hyperscale.kv.storage import Rows
+from hyperscale.kv.cache import RowEntries
 from hyperscale.methods.core.base import Host, State
 
 pytestmark = pytest.mark.e2e
@@ -22,7 +22,7 @@ class _Looks(State):
     def __init__(self):
         self.found = []
 
-    def keep(self, layer, look):
+    def cut_prompt(self, layer, look):
         self.found.append(look)
         return None, None
 
@@ -84,11 +84,11 @@ def test_snapkv_scores_and_keeps_what_kvpress_does(case):
     theirs, keys = pressed(model, ids, kvpress.SnapKVPress, window_size=8, kernel_size=5)
     state = started(model, "snapkv", window=8, interval=1)
     for layer, look in enumerate(found):
-        state.keep(layer, look)
+        state.cut_prompt(layer, look)
         live = torch.ones(1, *look.keys.shape[:2], dtype=torch.bool)
-        scores = state.rate(layer, Rows(look.keys[None], look.values[None], live), None)[0]
+        scores = state.rate(layer, RowEntries(look.keys[None], look.values[None], live), None)[0]
         torch.testing.assert_close(scores[:, :-8], theirs[layer][:, :-8], rtol=1e-4, atol=1e-6)
-        kept, _ = state.keep(layer, look)
+        kept, _ = state.cut_prompt(layer, look)
         same_keys(look, kept, keys[layer])
 
 
@@ -98,7 +98,7 @@ def test_h2o_sums_what_observed_attention_averages(case):
     state = started(model, "h2o")
     seen_by = torch.arange(LENGTH, 0, -1)
     for layer, look in enumerate(found):
-        _, scores = state.keep(layer, look)
+        _, scores = state.cut_prompt(layer, look)
         group = len(look.queries) // len(look.keys)
         torch.testing.assert_close(scores / seen_by / group, theirs[layer], rtol=1e-4, atol=1e-6)
 
@@ -108,5 +108,5 @@ def test_tova_keeps_what_kvpress_does(case):
     _, keys = pressed(model, ids, kvpress.TOVAPress)
     state = started(model, "tova", recent=2)  # kvpress never evicts the last token
     for layer, look in enumerate(found):
-        kept, _ = state.keep(layer, look)
+        kept, _ = state.cut_prompt(layer, look)
         same_keys(look, kept, keys[layer])

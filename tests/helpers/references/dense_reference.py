@@ -3,6 +3,7 @@
 import torch
 from torch.nn.functional import linear
 
+from hyperscale.kv.prefilled import NEVER
 from hyperscale.utils import counter_rng
 
 
@@ -67,11 +68,8 @@ def reads_and_peak(expiries, prompt, tokens):
     return sum(counts), max([first, *counts])
 
 
-FOREVER = 1 << 60
-
-
 def keep_all(kv_heads):
-    return lambda layer, hidden: torch.full((kv_heads, hidden.shape[1]), FOREVER)
+    return lambda layer, hidden: torch.full((kv_heads, hidden.shape[1]), NEVER)
 
 
 def dms(model, margins=None):
@@ -98,7 +96,7 @@ def dms(model, margins=None):
             logits = logits[:, [0] * config.num_key_value_heads]
         if margins is not None:
             margins.append(float(logits.abs().min()))
-        gone = torch.full(logits.T.shape, FOREVER)
+        gone = torch.full(logits.T.shape, NEVER)
         for head in range(logits.shape[1]):
             for i in range(len(logits) - 1):
                 if logits[i + 1, head] > 0:
@@ -115,7 +113,7 @@ def pinned(method, prompt, length, max_new, layers, kv_heads, victim):
     """
     result = []
     for layer in range(layers):
-        gone = torch.full((kv_heads, length), FOREVER)
+        gone = torch.full((kv_heads, length), NEVER)
         for head in range(kv_heads):
             slots = list(range(prompt))
             for q in range(prompt, length):

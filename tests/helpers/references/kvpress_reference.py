@@ -3,6 +3,8 @@
 import dense_reference
 import torch
 
+from hyperscale.kv.prefilled import NEVER
+
 
 def keydiff(keys, queries, scale):
     directions = [key / key.norm() for key in keys]
@@ -58,7 +60,7 @@ def evicts(model, score, prompt, interval, target, margins):
 
     def expiry(layer, hidden):
         queries, keys = projections(model, layer, hidden)
-        gone = torch.full(keys.shape[:2], dense_reference.FOREVER)
+        gone = torch.full(keys.shape[:2], NEVER)
         alive = [list(range(prompt)) for _ in keys]
         for q in range(prompt, keys.shape[1]):
             for row in alive:
@@ -85,7 +87,7 @@ def thresholded(model, prompt, window, threshold, margins):
 
     def expiry(layer, hidden):
         keys = projections(model, layer, hidden)[1]
-        gone = torch.full(keys.shape[:2], dense_reference.FOREVER)
+        gone = torch.full(keys.shape[:2], NEVER)
         for head in range(len(keys)):
             for k, key in enumerate(keys[head]):
                 margins.append(abs(float(-key.norm()) / threshold - 1))
