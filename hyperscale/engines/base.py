@@ -174,3 +174,6 @@ class Engine(ABC):
 
         ``watch`` is told of every token of every chain, and changes nothing.
         """
+
+    def close(self) -> None:  # noqa: B027  # optional
+        """Give back what the engine holds besides memory: processes, connections. It generates nothing afterwards."""

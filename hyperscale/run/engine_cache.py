@@ -1,84 +1,69 @@
-"""The model in memory, and the engine of an arm around it."""
+"""Keeps the engine of an arm, and the weights that arms share, in memory from the pilot to the end of a run."""
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
+from hyperscale.engines import registry
+from hyperscale.engines.provider import EngineProvider, EngineSpec
 from hyperscale.planning.arms import Arm
 from hyperscale.run.prepare import PreparedRun
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import Engine
-    from hyperscale.engines.vllm.harness.engine import VllmEngine
 
 
-class Weights:
-    """The model in memory: one at a time, kept from the pilot to the run and from one arm to the next."""
+class EngineCache:
+    """At most one engine and one set of shared weights at a time; `close` gives both back."""
 
     def __init__(self) -> None:
-        self._path, self._loaded = "", None
-        self._vllm: tuple[Arm, VllmEngine] | None = None
+        self._spec: EngineSpec | None = None
+        self._engine: Engine | None = None
+        self._weights_key: Hashable = None
+        self._weights: Any = None
 
     def engine(self, run: PreparedRun, arm: Arm) -> "Engine":
-        """What generates an arm's chains.
+        """The engine that generates an arm's chains, with what is in memory already where that is possible.
 
         Raises:
             HyperscaleError: The model cannot be loaded, or the engine does not start.
         """
-        config, path, method = run.config, run.checkpoints[arm].path, run.methods[arm]
-        if config.engine == "vllm":
-            return self._in_vllm(run, arm)
-        from hyperscale.engines.kvpress.engine import KVPressEngine
-        from hyperscale.engines.torch.engine import TorchEngine
-        from hyperscale.methods.kvpress.method import KVPress
-
-        model, tokenizer = self._get(path, config.device, config.dtype)
-        if isinstance(method, KVPress):
-            return KVPressEngine(model, tokenizer, method)
-        return TorchEngine(
-            model,
-            tokenizer,
-            method,
-            batch_size=config.batch_size or 1,
-            device=config.device,
-            kv_dtype=config.kv_dtype,
+        provider = registry.choose(run.config.engine, arm.method)
+        spec = EngineSpec(
+            checkpoint=run.checkpoints[arm].path,
+            method=run.methods[arm],
+            batch_size=run.config.batch_size or 1,
+            device=run.config.device,
+            dtype=run.config.dtype,
+            kv_dtype=run.config.kv_dtype,
+            gpu_memory=run.config.gpu_memory,
+            max_tokens=run.longest,
         )
+        if self._engine is None or self._spec != spec:
+            self._close_engine()
+            self._engine = provider.build(spec, self._shared_weights(provider, spec))
+            self._spec = spec
+        return self._engine
 
-    def _get(self, path: str, device: str, dtype: str) -> Any:
-        """Model and tokenizer of a checkpoint."""
-        if self._path != path:
-            self._path, self._loaded = "", None  # the old weights leave before the new ones come
-            self._loaded = _load(path, device, dtype)
-            self._path = path
-        return self._loaded
-
-    def _in_vllm(self, run: PreparedRun, arm: Arm) -> "VllmEngine":
-        """The vLLM engine with the weights and the method of an arm; it holds them itself."""
-        from hyperscale.engines.vllm.harness.engine import VllmEngine
-
-        if self._vllm is None or self._vllm[0] != arm:
-            self.close()
-            config = run.config
-            engine = VllmEngine(
-                run.checkpoints[arm].path,
-                run.methods[arm],
-                batch_size=config.batch_size or 1,
-                device=config.device,
-                dtype=config.dtype,
-                gpu_memory=config.gpu_memory,
-                longest=run.longest,
-            )
-            self._vllm = arm, engine
-        return self._vllm[1]
+    def _shared_weights(self, provider: EngineProvider, spec: EngineSpec) -> Any:
+        """The weights that an engine shares with those before it; None if it loads its own."""
+        kind = provider.shared_weights
+        key = None if kind is None else (kind, spec.checkpoint, spec.device, spec.dtype)
+        if key != self._weights_key:
+            self._drop_weights()  # before others come: two models at once may not fit
+            if key is not None:
+                self._weights = provider.load_weights(spec)
+                self._weights_key = key
+        return self._weights
 
     def close(self) -> None:
-        """Stop vLLM, if it runs."""
-        if self._vllm is not None:
-            self._vllm[1].close()
-            self._vllm = None
+        """Close the engine, if there is one, and give back the weights."""
+        self._close_engine()
+        self._drop_weights()
 
+    def _close_engine(self) -> None:
+        engine, self._engine, self._spec = self._engine, None, None
+        if engine is not None:
+            engine.close()
 
-def _load(path: str, device: str, dtype: str) -> Any:
-    import torch
-
-    from hyperscale.engines.loading import load_model
-
-    return load_model(path, device=device, dtype=getattr(torch, dtype))
+    def _drop_weights(self) -> None:
+        self._weights_key = self._weights = None

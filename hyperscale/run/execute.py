@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperscale import models
+from hyperscale.engines import registry
 from hyperscale.errors import BudgetError, EngineError, HyperscaleError
 from hyperscale.planning import plan_file
 from hyperscale.planning.arms import Arm
@@ -18,7 +19,7 @@ from hyperscale.results.samples import key
 from hyperscale.results.store import Store, opened
 from hyperscale.run import prepare, verification
 from hyperscale.run.config.schema import RunConfig
-from hyperscale.run.engine_cache import Weights
+from hyperscale.run.engine_cache import EngineCache
 from hyperscale.run.observer import Load, Observer, Sample
 from hyperscale.run.prepare import PreparedRun, Problem, answer_room, load_tokenizer
 from hyperscale.scoring import graders
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
 _SHOWN = 2
 
 
-def execute(run: PreparedRun, folder: Path | Store, observer: Observer, weights: Weights | None = None) -> "DataFrame":
+def execute(
+    run: PreparedRun, folder: Path | Store, observer: Observer, engines: EngineCache | None = None
+) -> "DataFrame":
     """Generate what is missing in a folder, score and store it, and derive the points.
 
     A folder's plan is the one it was started with, whatever ``run`` would plan now (`plan_file`).
@@ -43,7 +46,7 @@ def execute(run: PreparedRun, folder: Path | Store, observer: Observer, weights:
         run: The run.
         folder: Its folder, or the store that is open on it.
         observer: Told of everything.
-        weights: Keeps the model loaded, if there was a pilot.
+        engines: Keeps what a pilot has loaded.
 
     Raises:
         BudgetError: The run has no plan, as only a pilot can make it (`pilot.settle`).
@@ -65,7 +68,7 @@ def execute(run: PreparedRun, folder: Path | Store, observer: Observer, weights:
             plan_file.save(run.plan, store.folder)
         else:
             raise BudgetError("the run has no plan yet: let a pilot measure the costs first")
-        line = Line(run, store, store.folder.resolve().name, observer, weights or Weights())
+        line = Line(run, store, store.folder.resolve().name, observer, engines or EngineCache())
         if models.find(run.config.model).demonstrate:
             line.demonstrate()
         for arm in run.methods:
@@ -79,17 +82,18 @@ def execute(run: PreparedRun, folder: Path | Store, observer: Observer, weights:
 class Line:
     """Generate, score, store, for one open store."""
 
-    def __init__(self, run: PreparedRun, store: Store, name: str, observer: Observer, weights: Weights) -> None:
+    def __init__(self, run: PreparedRun, store: Store, name: str, observer: Observer, engines: EngineCache) -> None:
         self._run, self._store, self._name, self._observer = run, store, name, observer
         self._graders = {task: graders.get(items[0].task.grader) for task, items in run.problems.items()}
-        self._weights = weights
+        self._engines = engines
 
     def strongest(self) -> list[Arm]:
         """Arms whose first chains are worth a look: the first methods at their highest CR.
 
-        In vLLM it is the arm that runs first, as each change of arms starts an engine.
+        Where each change of arms starts an engine, it is the arm that runs first.
         """
-        if self._run.config.engine == "vllm":
+        engine = self._run.config.engine
+        if any(registry.choose(engine, arm.method).shared_weights is None for arm in self._run.methods):
             return list(self._run.methods)[:1]
         highest = {arm.method: arm for arm in sorted(self._run.methods, key=lambda arm: arm.CR)}
         return [arm for arm in self._run.methods if arm in highest.values()][:_SHOWN]
@@ -110,7 +114,8 @@ class Line:
         requests = self._run.requests(arm)
         old = [s for s in self._store.samples if (s["method"], s["CR"]) == (arm.method, arm.CR)]
         most_tokens = sum(request.max_new_tokens for _, request in requests)
-        batch_size = 1 if self._run.methods[arm].alone else self._run.config.batch_size or 1
+        batched = registry.choose(self._run.config.engine, arm.method).batched
+        batch_size = (self._run.config.batch_size or 1) if batched else 1
         for sample in old:
             self._verify(arm, sample)
         self._observer.arm_started(arm, old, Load(len(requests) * len(seeds), most_tokens * len(seeds), batch_size))
@@ -145,7 +150,7 @@ class Line:
         """
         from hyperscale.engines.base import Sampling
 
-        config, engine = self._run.config, self._weights.engine(self._run, arm)
+        config, engine = self._run.config, self._engines.engine(self._run, arm)
         assert config.temperature is not None, "the configuration is not resolved"
         assert config.top_p is not None, "the configuration is not resolved"
         sampling = Sampling(config.temperature, config.top_p, seed=seed, steering=_steering(config))

@@ -15,7 +15,7 @@ from hyperscale.planning.prediction import Predictor
 from hyperscale.results.samples import key
 from hyperscale.results.store import Store, opened
 from hyperscale.run import prepare
-from hyperscale.run.engine_cache import Weights
+from hyperscale.run.engine_cache import EngineCache
 from hyperscale.run.execute import Line
 from hyperscale.run.observer import Observer, Sample
 from hyperscale.run.prepare import PreparedRun, Problem, request
@@ -25,14 +25,16 @@ PROBLEMS = 8  # of each task
 SMALLEST = 3 * PROBLEMS  # problems of a task from which on a pilot is a small part of the run
 
 
-def settle(run: PreparedRun, folder: Path | Store, observer: Observer, weights: Weights | None = None) -> PreparedRun:
+def settle(
+    run: PreparedRun, folder: Path | Store, observer: Observer, engines: EngineCache | None = None
+) -> PreparedRun:
     """Give a run the plan it is finished with: its folder's, else one made after a pilot where that is worth it.
 
     Args:
         run: The run, with what was predicted without generating anything.
         folder: Its folder, made if need be, or the store that is open on it; it holds the plan afterwards.
         observer: Told of the pilot.
-        weights: Keeps the model loaded for the run itself.
+        engines: Keeps what the pilot loads for the run itself.
 
     Raises:
         HyperscaleError: The folder cannot be used, the model cannot be run, or no point fits the budget.
@@ -43,7 +45,7 @@ def settle(run: PreparedRun, folder: Path | Store, observer: Observer, weights: 
             if store.samples:  # begun before plans were kept: by the closed form
                 kept = run.replanned(Predictor(run.entry_bytes))
             else:
-                kept = _measured(run, store.folder, observer, weights or Weights())
+                kept = _measured(run, store.folder, observer, engines or EngineCache())
             plan_file.save(kept.plan, store.folder)
         _adopt(kept, store)
     return kept
@@ -83,7 +85,7 @@ def _spread(problems: list[Problem], count: int) -> list[Problem]:
     return [problems[i * len(problems) // count] for i in range(count)]
 
 
-def _measured(run: PreparedRun, folder: Path, observer: Observer, weights: Weights) -> PreparedRun:
+def _measured(run: PreparedRun, folder: Path, observer: Observer, engines: EngineCache) -> PreparedRun:
     chains = asked(run)
     if not chains:
         if not run.plan.points:
@@ -91,7 +93,7 @@ def _measured(run: PreparedRun, folder: Path, observer: Observer, weights: Weigh
         return run
     seed = run.config.seeds[0]
     with Store(folder / FOLDER, run.info()) as store:
-        line = Line(run, store, folder.resolve().name, observer, weights)
+        line = Line(run, store, folder.resolve().name, observer, engines)
         for arm, wanted in chains.items():
             observer.stage(f"pilot of {arm}: {len(wanted)} chains of the run, to predict its costs")
             requests = [(problem, request(problem, arm, 0, length)) for problem, length in wanted]

@@ -4,13 +4,13 @@ import dataclasses
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hyperscale
 from hyperscale import models
+from hyperscale.engines import registry
 from hyperscale.errors import EngineError, ModelError, first_line
 from hyperscale.kv.formats import AUTO
 from hyperscale.models.registry import shape_of
@@ -102,12 +102,9 @@ class PreparedRun:
         Raises:
             SandboxError: A task's answers are programs, and there is no sandbox for them here.
         """
-        packages = {name for method in self.methods.values() for name in method.packages}
-        versions = {name: version(name) for name in ("torch", "transformers", "numpy", *sorted(packages))}
-        if self.config.engine == "vllm":
-            from hyperscale.engines.vllm.versions import installed
-
-            versions["vllm"] = str(installed())
+        versions = {"hyperscale": hyperscale.__version__, "python": platform.python_version()}
+        for provider in registry.assign(self.config.engine, self.config.methods):
+            versions |= provider.versions()
         return {
             **identity.of(
                 self.config, [items[0].task for items in self.problems.values()], self.methods, self.checkpoints
@@ -115,7 +112,7 @@ class PreparedRun:
             "data": self.config.data,
             "documents": {name: fingerprint([item.doc for item in items]) for name, items in self.problems.items()},
             "seeds": list(self.config.seeds),
-            "versions": {"hyperscale": hyperscale.__version__, "python": platform.python_version()} | versions,
+            "versions": versions,
             "sandbox": self._sandbox(),
         }
 
@@ -190,11 +187,9 @@ def prepare(config: RunConfig, stage: Callable[[str], None], folder: Path | None
         models.require(path, config.model)
     docs = [task.docs(config.limit, config.data.get(task.name)) for task in loaded]
     config = _placed(config)
-    if config.engine == "vllm":  # before the first arm has run for hours, not when its turn comes
-        from hyperscale.engines.vllm.harness.engine_args import check_method
-
-        for method in created.values():
-            check_method(method, config.device)
+    # Before the first arm has run for hours, not when its turn comes.
+    for provider, names in registry.assign(config.engine, config.methods).items():
+        provider.check_methods([method for (name, _), method in created.items() if name in names], config.device)
     stage(f"reading the tokenizer of {config.model}")
     first = next(iter(checkpoints.values())).path  # a model's checkpoints share tokenizer and shapes
     tokenizer = load_tokenizer(first)

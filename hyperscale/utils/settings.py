@@ -5,6 +5,7 @@ the page of documentation need to know of them.
 """
 
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -29,6 +30,7 @@ def setting(
     example: str = "",
     plain_text: bool = False,
     details: str = "",
+    choices: Sequence[str] = (),
     **constraints: Any,
 ) -> Any:
     """A field of a model of settings.
@@ -41,6 +43,7 @@ def setting(
         example: A value, for the messages of settings of the form ``name.key=value``.
         plain_text: Whether the values of such a setting stay text; else numbers, true and false become what they are.
         details: What the page of documentation says besides.
+        choices: The values it can have, where its type does not tell.
         constraints: Further arguments of `pydantic.Field`, e.g. ``ge=1``.
     """
     extra: dict[str, Any] = {
@@ -49,6 +52,7 @@ def setting(
         "example": example,
         "plain_text": plain_text,
         "details": details,
+        "choices": list(choices),
     }
     return Field(default, description=description, json_schema_extra={"setting": extra}, **constraints)
 
@@ -138,7 +142,7 @@ def _setting(name: str, field: FieldInfo) -> Setting:
         key=str(own.get("option") or name).replace("-", "_"),
         form=form,
         type=kind,
-        choices=choices,
+        choices=choices or tuple(own.get("choices", ())),
         required=field.is_required(),
         default=own.get("unset") or _shown(field, form),
         description=field.description or "",

@@ -84,7 +84,7 @@ def test_a_terminal_shows_a_first_chain_as_it_is_decoded(run, tmp_path):
     console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None, legacy_windows=False)
     display = Display(console)
     with Store(tmp_path / "run", run.info()) as store:
-        execute.Line(run, store, "run", display, engine_cache.Weights()).demonstrate()
+        execute.Line(run, store, "run", display, engine_cache.EngineCache()).demonstrate()
         display.close()
         assert len(store.samples) == 2
         chains = {sample["method"]: sample for sample in store.samples}

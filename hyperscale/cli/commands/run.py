@@ -77,13 +77,13 @@ def _run(asked: RunConfig, folder: Path, events: "Events | None") -> None:
     from hyperscale.run import engine_cache, execute, pilot, prepare
 
     observer: Observer = events or Display(make_console())
-    weights = engine_cache.Weights()
+    engines = engine_cache.EngineCache()
     try:
         prepared = prepare.prepare(asked, observer.stage, folder)
         with Store(folder, prepared.info()) as store:  # one lock from the pilot to the points
-            prepared = pilot.settle(prepared, store, observer, weights)
+            prepared = pilot.settle(prepared, store, observer, engines)
             observer.planned(prepared, folder)
-            execute.execute(prepared, store, observer, weights)
+            execute.execute(prepared, store, observer, engines)
     finally:
-        weights.close()
+        engines.close()
         observer.close()

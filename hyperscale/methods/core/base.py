@@ -214,8 +214,6 @@ class Method(ABC):
         checkpoint: Kind of retrofit that the model must be: "dms", "dmc"; None if any model will do.
         length_invariant: Whether the rule is independent of the maximum length, so that a long chain's beginning is the
             same as a shorter chain and may stand for it.
-        alone: Whether its chains decode one at a time, whatever the batch size.
-        packages: Optional packages that it runs on; their versions are kept with a run.
         cr: Nominal compression ratio.
     """
 
@@ -225,8 +223,6 @@ class Method(ABC):
     kind: ClassVar[Literal["evictor", "selector", "merger"]] = "evictor"
     needs_attention: ClassVar[bool] = False
     checkpoint: ClassVar[str | None] = None
-    alone: ClassVar[bool] = False
-    packages: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, cr: float = 1.0) -> None:
         if not cr >= 1:

@@ -31,8 +31,6 @@ class KVPress(Method):
     name = "kvpress"
     summary = "a press of the installed kvpress that works while decoding"
     source = "github.com/NVIDIA/kvpress"
-    alone = True
-    packages = ("kvpress",)
 
     def __init__(self, press: str, cr: float, params: Mapping[str, Any]) -> None:
         """Check name and parameters against the installed kvpress.

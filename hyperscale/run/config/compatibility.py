@@ -1,7 +1,8 @@
-"""Settings of a run that do not go together."""
+"""Refuses settings of a run that do not go together."""
 
 from typing import TYPE_CHECKING
 
+from hyperscale.engines import registry
 from hyperscale.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -9,32 +10,15 @@ if TYPE_CHECKING:
 
 
 def check_engine(config: "RunConfig") -> None:
-    """Refuse what vLLM, or the engine of presses, cannot do here before anything is loaded.
+    """Refuse what the engines of a run cannot do, before anything is loaded.
 
     Raises:
-        ConfigError: They cannot.
-        EngineError: vLLM is not installed, or in a version that nobody has tried.
+        ConfigError: They cannot run a method, steer chains or quantise the cache as the configuration asks.
+        EngineError: An engine is not installed, or in a version that is not supported.
     """
-    if config.engine != "vllm":
-        pressed = [name for name in config.methods if name.startswith("kvpress:")]
-        if pressed and config.kv_dtype != "auto":
-            raise ConfigError(
-                f"{pressed[0]} runs on transformers' cache, which is not quantised: leave it or --kv-dtype out"
-            )
-        return
-    if config.extend or config.force_answer:
-        raise ConfigError(
-            "--extend and --force-answer steer chains token by token, which the vllm engine cannot: leave --engine out"
-        )
-    if config.kv_dtype != "auto":
-        raise ConfigError("--kv-dtype is the torch engine's: leave --engine vllm or --kv-dtype out")
-    from hyperscale.engines.vllm import versions
-
-    versions.check()
-    if unable := [name for name in config.methods if name not in versions.METHODS]:
-        raise ConfigError(
-            f"{unable[0]} does not run in vLLM, which runs {', '.join(versions.METHODS)}: leave --engine vllm out"
-        )
+    steering = bool(config.extend or config.force_answer)
+    for provider, methods in registry.assign(config.engine, config.methods).items():
+        provider.check(methods, steering=steering, kv_dtype=config.kv_dtype)
 
 
 def check_strategy(config: "RunConfig") -> None:

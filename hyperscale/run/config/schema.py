@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from hyperscale.engines import registry
 from hyperscale.methods.names import VANILLA
 from hyperscale.utils.settings import setting
 
@@ -81,8 +82,11 @@ class RunConfig(BaseModel):
     )
     temperature: float | None = setting(None, "Softmax temperature.", unset="the model's", ge=0, le=10)
     top_p: float | None = setting(None, "Nucleus mass.", unset="the model's", gt=0, le=1)
-    engine: Literal["torch", "vllm"] = setting(
-        "torch", "What generates (docs/vllm.md).", details="vLLM has to be installed."
+    engine: str = setting(
+        "torch",
+        "What generates (docs/vllm.md).",
+        choices=registry.available(),
+        details="vLLM has to be installed.",
     )
     device: Literal["auto", "cpu", "cuda"] = setting(
         "auto", "Where the model runs.", details="`auto` is CUDA where there is one."
@@ -131,6 +135,14 @@ class RunConfig(BaseModel):
         if len(set(values)) != len(values):
             raise ValueError("has the same entry twice")
         return values
+
+    @field_validator("engine")
+    @classmethod
+    def _known_engine(cls, name: str) -> str:
+        names = registry.available()
+        if name not in names:
+            raise ValueError(f"must be {' or '.join(map(repr, names))}")
+        return name
 
     def crs_of(self, method: str) -> tuple[float, ...]:
         """Nominal CRs that a method of a resolved configuration runs at."""

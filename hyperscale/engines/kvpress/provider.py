@@ -1,0 +1,33 @@
+"""What the engine of presses can run, and how it is built."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hyperscale.engines.provider import EngineSpec
+from hyperscale.engines.transformers_provider import TransformersProvider
+from hyperscale.methods.names import KVPRESS_ENGINE
+
+if TYPE_CHECKING:
+    from hyperscale.engines.kvpress.engine import KVPressEngine
+
+
+class KVPressProvider(TransformersProvider):
+    """Provider of the engine for presses of kvpress, which run on transformers' own cache, a chain at a time."""
+
+    name = KVPRESS_ENGINE
+    stands_in_for = "torch"
+    batched = False
+    packages = (*TransformersProvider.packages, "kvpress")
+
+    def explain_kv_dtype(self, kv_dtype: str, methods: Sequence[str]) -> str:
+        """See `EngineProvider.explain_kv_dtype`."""
+        return f"{methods[0]} runs on transformers' cache, which is not quantised: leave it or --kv-dtype out"
+
+    def build(self, spec: EngineSpec, weights: Any) -> "KVPressEngine":
+        """See `EngineProvider.build`."""
+        from hyperscale.engines.kvpress.engine import KVPressEngine
+        from hyperscale.methods.kvpress.method import KVPress
+
+        assert isinstance(spec.method, KVPress), "only presses need this engine"
+        model, tokenizer = weights
+        return KVPressEngine(model, tokenizer, spec.method)

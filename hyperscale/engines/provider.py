@@ -1,0 +1,154 @@
+"""What an engine states about itself before anything is loaded, and how it is built.
+
+An engine is a package with two parts: an `Engine` (`hyperscale.engines.base`), which generates, and an
+`EngineProvider`, which says what the engine can run and builds it. A provider is imported whenever a run is configured,
+so its module imports no torch and none of the engine's packages at the top. `hyperscale.engines.registry` lists them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from hyperscale.errors import ConfigError
+from hyperscale.kv.formats import AUTO
+from hyperscale.methods.names import needed_engine
+
+if TYPE_CHECKING:
+    from hyperscale.engines.base import Engine
+    from hyperscale.methods.core.base import Method
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """What an engine is built from: one method on one checkpoint.
+
+    Attributes:
+        checkpoint: Local folder or hub id of the weights.
+        method: The method in force.
+        batch_size: Most chains that decode together.
+        device: Where the model runs, as torch names it.
+        dtype: Type of the weights: "float32" or "bfloat16".
+        kv_dtype: What the cache keeps keys and values in: "auto" for ``dtype``, or a name of `kv.formats`.
+        gpu_memory: Part of a GPU's memory that an engine takes which reserves its memory in advance.
+        max_tokens: Most tokens of a sequence, its prompt included; the model's own limit if None.
+    """
+
+    checkpoint: str
+    method: "Method"
+    batch_size: int = 1
+    device: str = "cpu"
+    dtype: str = "float32"
+    kv_dtype: str = AUTO
+    gpu_memory: float = 0.9
+    max_tokens: int | None = None
+
+
+class EngineProvider(ABC):
+    """Says what an engine can run, refuses the rest, and builds it.
+
+    Attributes:
+        name: The name that ``--engine`` takes, unless the engine stands in for another.
+        stands_in_for: Name of the engine in whose runs this one runs the methods that need it; such an engine is not
+            chosen by name. None for all others.
+        steering: Whether the engine can replace ends of thinking and force answers (``--extend``, ``--force-answer``).
+        kv_dtypes: What its cache can keep keys and values in.
+        devices: Kinds of devices that it runs on.
+        batched: Whether chains decode together; if not, the batch size is 1 whatever a run asks for.
+        packages: Packages that decide what it generates; their versions are kept with a run.
+        shared_weights: Name for what `load_weights` gives. Engines of one name, checkpoint, device and dtype share it,
+            so that the next arm of a run need not load it again. None if each engine loads its own weights, so that
+            every change of arms starts an engine.
+    """
+
+    name: ClassVar[str]
+    stands_in_for: ClassVar[str | None] = None
+    steering: ClassVar[bool] = True
+    kv_dtypes: ClassVar[tuple[str, ...]] = (AUTO,)
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    batched: ClassVar[bool] = True
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "numpy")
+    shared_weights: ClassVar[str | None] = None
+
+    def check(self, methods: Sequence[str], *, steering: bool, kv_dtype: str) -> None:
+        """Refuse what the engine cannot do, by names alone.
+
+        Args:
+            methods: Names of the methods that it is to run.
+            steering: Whether chains are steered.
+            kv_dtype: What the cache is to keep keys and values in.
+
+        Raises:
+            ConfigError: It does not run one of these.
+            EngineError: It is not installed here, or in a version that is not supported.
+        """
+        if steering and not self.steering:
+            raise ConfigError(
+                f"--extend and --force-answer steer chains token by token, which the {self.name} engine cannot: leave "
+                "--engine out"
+            )
+        if kv_dtype not in self.kv_dtypes:
+            raise ConfigError(self.explain_kv_dtype(kv_dtype, methods))
+        self.check_installed()
+        for method in methods:
+            if reason := self.explain_method(method):
+                raise ConfigError(reason)
+
+    def check_methods(self, methods: "Sequence[Method]", device: str) -> None:
+        """Refuse what the engine cannot do, when parameters of methods and the device are known.
+
+        Raises:
+            ConfigError: It does not run on this device.
+            MethodError: It does not run a method with these parameters, or not on this device.
+        """
+        kind = device.partition(":")[0]
+        if kind not in self.devices:
+            raise ConfigError(f"the {self.name} engine runs on {' and '.join(self.devices)}, not on {kind}")
+
+    def check_installed(self) -> None:  # noqa: B027  # optional
+        """Refuse a machine that lacks what the engine runs on.
+
+        Raises:
+            EngineError: A package is missing, or has a version that is not supported.
+        """
+
+    def explain_method(self, method: str) -> str | None:
+        """Why the engine does not run a method, in words for the user; None if it does."""
+        engine = needed_engine(method)
+        if engine in (None, self.name):
+            return None
+        return f"{method} runs in the {engine} engine, not in {self.name}: leave --engine {self.name} out"
+
+    def explain_kv_dtype(self, kv_dtype: str, methods: Sequence[str]) -> str:
+        """Why the cache cannot keep keys and values so, in words for the user."""
+        return (
+            f"the {self.name} engine keeps its cache as {', '.join(self.kv_dtypes)}, not as {kv_dtype}: leave "
+            f"--engine {self.name} or --kv-dtype out"
+        )
+
+    def versions(self) -> dict[str, str]:
+        """Installed versions of the packages that decide what the engine generates."""
+        return {package: version(package) for package in self.packages}
+
+    def load_weights(self, spec: EngineSpec) -> Any:
+        """What engines on one checkpoint share; called only if there are ``shared_weights``.
+
+        Raises:
+            ModelError: The checkpoint cannot be loaded.
+        """
+        raise AssertionError(f"engines of {self.name} share no weights")
+
+    @abstractmethod
+    def build(self, spec: EngineSpec, weights: Any) -> "Engine":
+        """The engine.
+
+        Args:
+            spec: What it runs.
+            weights: What `load_weights` gave for this checkpoint, device and dtype; None if nothing is shared.
+
+        Raises:
+            EngineError: It does not start.
+            MethodError: The method cannot run on this model.
+            ModelError: The model cannot be loaded or does not run here.
+        """

@@ -1,0 +1,69 @@
+"""Names of the engines, and which of them runs a method.
+
+A new engine is a package with a provider (`hyperscale.engines.provider`) and one line in `PROVIDERS`.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+
+from hyperscale.engines.provider import EngineProvider
+from hyperscale.errors import ConfigError
+from hyperscale.methods.names import needed_engine
+
+PROVIDERS = {
+    "torch": "hyperscale.engines.torch.provider:TorchProvider",
+    "kvpress": "hyperscale.engines.kvpress.provider:KVPressProvider",
+    "vllm": "hyperscale.engines.vllm.harness.provider:VllmProvider",
+}
+"""Where each engine's provider is; imported when it is asked for."""
+
+
+def get(name: str) -> EngineProvider:
+    """The provider of an engine.
+
+    Raises:
+        ConfigError: There is no engine of this name.
+    """
+    if name not in PROVIDERS:
+        raise ConfigError(f"unknown engine {name!r}: choose one of {', '.join(available())}")
+    return _load(PROVIDERS[name])
+
+
+@cache
+def _load(path: str) -> EngineProvider:
+    module, _, attribute = path.partition(":")
+    provider: type[EngineProvider] = getattr(import_module(module), attribute)
+    return provider()
+
+
+def available() -> list[str]:
+    """Names that ``--engine`` takes."""
+    return [name for name, path in PROVIDERS.items() if _load(path).stands_in_for is None]
+
+
+def choose(engine: str, method: str) -> EngineProvider:
+    """The provider of what runs a method in a run with an engine.
+
+    It is the engine's own, unless the method needs another engine that stands in for it. Whether that provider runs the
+    method is for its `check` to say.
+
+    Raises:
+        ConfigError: There is no engine of this name.
+    """
+    needed = needed_engine(method)
+    if needed is not None and get(needed).stands_in_for == engine:
+        return get(needed)
+    return get(engine)
+
+
+def assign(engine: str, methods: Sequence[str]) -> dict[EngineProvider, list[str]]:
+    """The methods of a run by the provider that runs them, in the order given.
+
+    Raises:
+        ConfigError: There is no engine of this name.
+    """
+    groups: dict[EngineProvider, list[str]] = {}
+    for method in methods:
+        groups.setdefault(choose(engine, method), []).append(method)
+    return groups

@@ -1,0 +1,58 @@
+"""What the vLLM engine can run, and how it is built."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from hyperscale.engines.provider import EngineProvider, EngineSpec
+from hyperscale.engines.vllm import versions
+
+if TYPE_CHECKING:
+    from hyperscale.engines.vllm.harness.engine import VllmEngine
+    from hyperscale.methods.core.base import Method
+
+
+class VllmProvider(EngineProvider):
+    """Provider of vLLM with the plugin's ragged cache; each engine loads its own weights."""
+
+    name = "vllm"
+    steering = False
+
+    def check_installed(self) -> None:
+        """See `EngineProvider.check_installed`."""
+        versions.check()
+
+    def check_methods(self, methods: "Sequence[Method]", device: str) -> None:
+        """See `EngineProvider.check_methods`."""
+        from hyperscale.engines.vllm.harness.engine_args import check_method
+
+        super().check_methods(methods, device)
+        for method in methods:
+            check_method(method, device)
+
+    def explain_method(self, method: str) -> str | None:
+        """See `EngineProvider.explain_method`."""
+        if method in versions.METHODS:
+            return None
+        return f"{method} does not run in vLLM, which runs {', '.join(versions.METHODS)}: leave --engine vllm out"
+
+    def explain_kv_dtype(self, kv_dtype: str, methods: Sequence[str]) -> str:
+        """See `EngineProvider.explain_kv_dtype`."""
+        return "--kv-dtype is the torch engine's: leave --engine vllm or --kv-dtype out"
+
+    def versions(self) -> dict[str, str]:
+        """See `EngineProvider.versions`; vLLM has another name where it is built for the CPU."""
+        return super().versions() | {"vllm": str(versions.installed())}
+
+    def build(self, spec: EngineSpec, weights: Any) -> "VllmEngine":
+        """See `EngineProvider.build`."""
+        from hyperscale.engines.vllm.harness.engine import VllmEngine
+
+        return VllmEngine(
+            spec.checkpoint,
+            spec.method,
+            batch_size=spec.batch_size,
+            device=spec.device,
+            dtype=spec.dtype,
+            gpu_memory=spec.gpu_memory,
+            longest=spec.max_tokens,
+        )
