@@ -1,9 +1,4 @@
-"""Tasks: lm-eval task files (``tasks/*.yaml``), read without running any code in them.
-
-What hyperscale needs beyond lm-eval's own keys stands under ``metadata``: version, grader, strategy, base_length,
-lengths, size, prompt_tokens, and where the documents come from: ``kind`` of the built-in generator, or the ``form`` of
-the rows of the data set that ``dataset_path``, ``dataset_name`` and ``test_split`` name.
-"""
+"""Defines a task: problems, prompts, a grader and the lengths L that it is evaluated at."""
 
 import dataclasses
 import hashlib
@@ -11,24 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any, Literal, get_args
-
-import yaml
+from typing import Any, Literal
 
 from hyperscale.errors import TaskError
-from hyperscale.scoring import graders
-from hyperscale.tasks.datasets import DatasetProblems, GeneratedProblems, ProblemFilter
-from hyperscale.tasks.loading import HubDataset
-from hyperscale.tasks.row_formats import FORMS
-from hyperscale.utils.paths import data_dir
+from hyperscale.tasks.datasets import DatasetProblems, GeneratedProblems
 
 Strategy = Literal["majority", "pass"]
 
 
 @dataclass(frozen=True)
 class Doc:
-    """One problem.
+    """One problem of a task, its prompt rendered.
 
     Attributes:
         id: Unique within the task.
@@ -45,7 +33,7 @@ class Doc:
 
 @dataclass(frozen=True)
 class Task:
-    """A task file, read.
+    """A task, as its file describes it.
 
     Attributes:
         name: The task's name.
@@ -96,12 +84,12 @@ class Task:
         """The user message of a problem, as lm-eval would render it.
 
         Raises:
-            TaskError: The template is malformed, or names a field that the problem has not.
+            TaskError: The template is malformed, or names a field that the problem lacks.
         """
         import jinja2
 
         try:
-            return str(_template(self.template).render(**fields))
+            return str(_compile_template(self.template).render(**fields))
         except jinja2.TemplateError as error:
             raise TaskError(f"doc_to_text of {self.name} cannot be rendered: {error}") from None
 
@@ -148,97 +136,11 @@ def fingerprint(docs: Sequence[Doc]) -> str:
     return digest.hexdigest()[:16]
 
 
-def available() -> dict[str, str]:
-    """Name and one-line summary of every task."""
-    return {name: load(name).summary for name in _names()}
-
-
-def load(name: str) -> Task:
-    """Read a task file.
-
-    Raises:
-        TaskError: No task has that name, or its file is malformed.
-    """
-    if name not in _names():
-        raise TaskError(f"unknown task {name!r}; known tasks: {', '.join(_names())}")
-    return read(data_dir("tasks") / f"{name}.yaml")
-
-
-def _names() -> list[str]:
-    return sorted(path.stem for path in data_dir("tasks").glob("*.yaml") if not path.stem.startswith("_"))
-
-
-def read(path: Path) -> Task:
-    """Read a task file at a path.
-
-    Raises:
-        TaskError: The file is missing or malformed.
-    """
-    try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (OSError, yaml.YAMLError) as error:
-        raise TaskError(f"task file {path} cannot be read: {' '.join(str(error).split())}") from None
-    meta = config.get("metadata") if isinstance(config, dict) else None
-    if not isinstance(meta, dict):
-        raise TaskError(f"task file {path} has no metadata: give version, grader, strategy, base_length, lengths, kind")
-    try:
-        task = Task(
-            name=str(config["task"]),
-            summary=str(meta["summary"]),
-            version=str(meta["version"]),
-            grader=str(meta["grader"]),
-            strategy=meta["strategy"],
-            base_length=int(meta["base_length"]),
-            lengths=tuple(int(length) for length in meta["lengths"]),
-            size=int(meta["size"]),
-            prompt_tokens=int(meta["prompt_tokens"]),
-            template=str(config["doc_to_text"]),
-            origin=_origin(config, meta),
-            gated=bool(meta.get("gated", False)),
-        )
-    except KeyError as error:
-        raise TaskError(f"task file {path} lacks {error.args[0]!r}: see the other files in tasks/") from None
-    except (TypeError, ValueError) as error:
-        raise TaskError(f"task file {path} is malformed: {error}") from None
-    _check(task, path)
-    return task
-
-
-def _origin(config: dict[str, Any], meta: dict[str, Any]) -> GeneratedProblems | DatasetProblems:
-    if "kind" in meta:
-        return GeneratedProblems(str(meta["kind"]), int(meta["size"]), meta["grader"] == "code")
-    source = HubDataset(
-        str(config["dataset_path"]),
-        None if config.get("dataset_name") is None else str(config["dataset_name"]),
-        str(config["test_split"]),
-        bool(meta.get("gated", False)),
-    )
-    if meta["form"] not in FORMS:
-        raise ValueError(f"unknown form {meta['form']!r}, known: {', '.join(FORMS)}")
-    choices = {name: meta[name] for name in (each.name for each in dataclasses.fields(ProblemFilter)) if name in meta}
-    return DatasetProblems(source, str(meta["form"])).with_parameters(choices, str(config["task"]))
-
-
-def _check(task: Task, path: Path) -> None:
-    graders.get(task.grader)
-    if task.strategy not in get_args(Strategy):
-        raise TaskError(f"task file {path} has strategy {task.strategy!r}; known: {', '.join(get_args(Strategy))}")
-    if not task.lengths or list(task.lengths) != sorted(set(task.lengths)) or task.lengths[0] < 1:
-        raise TaskError(f"task file {path}: lengths must be positive and ascending, not {list(task.lengths)}")
-    if task.base_length not in task.lengths:
-        raise TaskError(f"task file {path}: base_length {task.base_length} is not one of its lengths")
-
-
 @cache
-def _template(text: str) -> Any:
+def _compile_template(text: str) -> Any:
+    # Sandboxed: a task file is data, and its template must not reach the interpreter. Strict: a field that is missing
+    # is an error, not an empty text.
     from jinja2 import StrictUndefined
     from jinja2.sandbox import SandboxedEnvironment
 
     return SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(text)
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads ``!function module.name`` as the plain text ``module.name``; lm-eval would import it."""
-
-
-_Loader.add_constructor("!function", lambda loader, node: str(node.value))

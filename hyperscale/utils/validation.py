@@ -87,7 +87,7 @@ def first_fault(error: ValidationError, schema: type[BaseModel] | None = None) -
 
     Args:
         error: The error of a validation.
-        schema: The model that was validated; an unknown key is then compared with its fields.
+        schema: The model that was validated; an unknown key is then compared with the fields where it stands.
     """
     first = error.errors()[0]
     location, kind, value = first["loc"], first["type"], first["input"]
@@ -98,8 +98,18 @@ def first_fault(error: ValidationError, schema: type[BaseModel] | None = None) -
     else:
         fault = first["msg"].replace("Input should be", "must be", 1)
     if kind == "extra_forbidden":
-        return location, fault + (suggestion(str(location[-1]), schema.model_fields) if schema else "")
+        around = _model_at(schema, location[:-1])
+        return location, fault + (suggestion(str(location[-1]), around.model_fields) if around else "")
     return location, fault if kind in _WITHOUT_VALUE else f"{fault}, got {shorten(value)}"
+
+
+def _model_at(schema: type[BaseModel] | None, location: Location) -> type[BaseModel] | None:
+    """The model that a location inside a model leads to; None if what lies there is no model."""
+    for key in location:
+        field = schema.model_fields.get(str(key)) if schema else None
+        annotation = field.annotation if field else None
+        schema = annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
+    return schema
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:

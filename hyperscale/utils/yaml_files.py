@@ -8,6 +8,7 @@ from hyperscale.errors import HyperscaleError
 from hyperscale.utils.validation import Location
 
 if TYPE_CHECKING:
+    from yaml import SafeLoader
     from yaml.nodes import Node
 
 
@@ -33,13 +34,16 @@ class YamlFile:
         return str(self.path)
 
 
-def read_yaml(path: Path, failure: type[HyperscaleError], remedy: str) -> YamlFile:
+def read_yaml(
+    path: Path, failure: type[HyperscaleError], remedy: str, loader: "type[SafeLoader] | None" = None
+) -> YamlFile:
     """Read a YAML file that holds a mapping.
 
     Args:
         path: The file.
         failure: The error to raise.
         remedy: What such a file should be, the end of a message: "pass a YAML file with …".
+        loader: Constructs the values; a subclass may know tags that plain YAML does not.
 
     Raises:
         HyperscaleError: Of the type ``failure``: the file cannot be read, is no YAML or no mapping, or has a key twice.
@@ -49,7 +53,7 @@ def read_yaml(path: Path, failure: type[HyperscaleError], remedy: str) -> YamlFi
     try:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
+        values = yaml.load(text, Loader=loader or yaml.SafeLoader)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise failure(f"cannot read {path} ({reason}): {remedy}") from None

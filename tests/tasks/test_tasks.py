@@ -10,7 +10,7 @@ import yaml
 from hyperscale import tasks
 from hyperscale.errors import TaskError
 from hyperscale.scoring import graders
-from hyperscale.tasks.task import _Loader
+from hyperscale.tasks.task_files import _Loader
 from hyperscale.utils.paths import data_dir
 
 MINI = ["mini_aime", "mini_gpqa", "mini_lcb"]
@@ -72,29 +72,49 @@ def _edited(tmp_path, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"grader": "vibes"}, "unknown grader"),
-        ({"grader": None}, "lacks 'grader'"),
-        ({"strategy": "luck"}, "strategy 'luck'"),
-        ({"lengths": [512, 256]}, "ascending"),
-        ({"lengths": "many"}, "malformed"),
-        ({"base_length": 1000}, "base_length 1000"),
+        ({"grader": "vibes"}, r"metadata\.grader unknown grader 'vibes'"),
+        ({"grader": None}, r"metadata\.grader is missing"),
+        ({"strategy": "luck"}, r"metadata\.strategy must be 'majority' or 'pass', got 'luck'"),
+        ({"lengths": [512, 256]}, r"metadata\.lengths must be ascending"),
+        ({"lengths": [0, 1024]}, r"metadata\.lengths\.0 must be at least 1, got 0"),
+        ({"lengths": "many"}, r"metadata\.lengths must be a list, got 'many'"),
+        ({"base_length": 1000}, "base_length 1000, which is not one of its lengths"),
+        ({"size": "all"}, r"metadata\.size must be a whole number, got 'all'"),
+        ({"leghts": [1]}, r"metadata\.leghts is unknown: did you mean 'lengths'\?"),
+        ({"kind": None}, "kind, of the built-in generator, or form"),
+        ({"form": "integer"}, "and not both"),
+        ({"kind": None, "form": "integr"}, r"metadata\.form is unknown: did you mean 'integer'\?"),
+        ({"kind": None, "form": "integer"}, "dataset_path is missing"),
     ],
 )
 def test_a_malformed_file_is_one_clear_error(tmp_path, changes, message):
     with pytest.raises(TaskError, match=message) as caught:
         tasks.read(_edited(tmp_path, **changes))
     assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(str(tmp_path / "edited.yaml"))
+
+
+def test_a_key_that_lm_eval_does_not_know_is_named_with_its_line(tmp_path):
+    path = tmp_path / "edited.yaml"
+    path.write_text((data_dir("tasks") / "mini_aime.yaml").read_text().replace("test_split:", "tset_split:"))
+    with pytest.raises(TaskError, match=r"edited\.yaml, line 3: tset_split is unknown: did you mean 'test_split'\?"):
+        tasks.read(path)
+    text = (data_dir("tasks") / "mini_aime.yaml").read_text()
+    path.write_text(text.replace("base_length: 1024", "base_length: long"))
+    line = text[: text.index("base_length")].count("\n") + 1
+    with pytest.raises(TaskError, match=rf"edited\.yaml, line {line}: metadata\.base_length must be a whole number"):
+        tasks.read(path)
 
 
 def test_broken_yaml_and_missing_files_are_errors(tmp_path):
     path = tmp_path / "broken.yaml"
     path.write_text("task: [")
-    with pytest.raises(TaskError, match="cannot be read"):
+    with pytest.raises(TaskError, match="cannot read"):
         tasks.read(path)
-    with pytest.raises(TaskError, match="cannot be read"):
+    with pytest.raises(TaskError, match="cannot read"):
         tasks.read(tmp_path / "missing.yaml")
     path.write_text("- 1")
-    with pytest.raises(TaskError, match="no metadata"):
+    with pytest.raises(TaskError, match="is not a mapping"):
         tasks.read(path)
 
 
@@ -143,7 +163,6 @@ def test_tasks_load_in_lm_eval_and_grade_alike():
 import json, sys
 from lm_eval.tasks import TaskManager
 from hyperscale import tasks
-from hyperscale.tasks.task import _Loader
 manager = TaskManager(include_path=sys.argv[1], include_defaults=False)
 names = ["mini_aime", "mini_gpqa", "mini_lcb"]
 loaded = manager.load(names)["tasks"]

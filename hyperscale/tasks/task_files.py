@@ -1,0 +1,211 @@
+"""Reads task files (``tasks/*.yaml``) in lm-eval's format, without running any code in them.
+
+What hyperscale needs beyond lm-eval's own keys stands under ``metadata``, the fields of `TaskMetadata`.
+"""
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from hyperscale.errors import TaskError
+from hyperscale.scoring.graders import registry as graders
+from hyperscale.tasks.datasets import DatasetProblems, GeneratedProblems
+from hyperscale.tasks.loading import HubDataset
+from hyperscale.tasks.row_formats import FORMS
+from hyperscale.tasks.task import Strategy, Task
+from hyperscale.utils.paths import data_dir
+from hyperscale.utils.validation import suggestion, validate
+from hyperscale.utils.yaml_files import read_yaml
+
+#: Keys of lm-eval 0.4.13's task files; hyperscale reads those that `TaskFile` names and leaves the others to lm-eval.
+LM_EVAL_KEYS = frozenset({
+    "task", "task_alias", "tag", "custom_dataset", "dataset_path", "dataset_name", "dataset_kwargs",
+    "training_split", "validation_split", "test_split", "fewshot_split", "process_docs", "doc_to_text",
+    "doc_to_target", "doc_to_image", "doc_to_audio", "unsafe_code", "doc_to_choice", "process_results",
+    "use_prompt", "description", "target_delimiter", "fewshot_delimiter", "fewshot_config", "num_fewshot",
+    "metric_list", "output_type", "generation_kwargs", "repeats", "filter_list", "should_decontaminate",
+    "doc_to_decontamination_query", "gen_prefix", "metadata",
+})  # fmt: skip
+_REMEDY = "see the other files in tasks/"
+#: Fields of `TaskMetadata` that set which problems count.
+_FILTER = {"release", "start_date", "end_date", "exclude_broken"}
+
+
+class TaskMetadata(BaseModel):
+    """What a task file says under ``metadata``.
+
+    Attributes:
+        name: The task's name again, for what lm-eval calls with the metadata as arguments.
+        summary: One line on what is asked.
+        version: Changes whenever prompts, documents or grading change.
+        grader: Name of the grader.
+        strategy: How W chains make one verdict.
+        base_length: L of the base point, in tokens; one of ``lengths``.
+        lengths: Values of L the task is evaluated at, ascending, in tokens.
+        size: Number of problems.
+        prompt_tokens: Typical length of a prompt in tokens.
+        gated: Whether the problems must not appear in plain text.
+        kind: Benchmark of the built-in generator, or None.
+        form: Form of the data set's rows, or None.
+        release: Configuration of the data set instead of ``dataset_name`` (form ``program``).
+        start_date: First day of the contests that count (form ``program``).
+        end_date: Last day.
+        exclude_broken: Whether problems known to be ungradable are left out (form ``program``).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+    name: str = ""
+    summary: str
+    version: str
+    grader: str
+    strategy: Strategy
+    base_length: int
+    lengths: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    size: int = Field(ge=1)
+    prompt_tokens: int = Field(ge=1)
+    gated: bool = False
+    kind: str | None = None
+    form: str | None = None
+    release: str | None = None
+    start_date: str | date | None = None
+    end_date: str | date | None = None
+    exclude_broken: bool | None = None
+
+    @field_validator("grader")
+    @classmethod
+    def _exists(cls, name: str) -> str:
+        try:
+            graders.get(name)
+        except TaskError as error:
+            raise ValueError(str(error)) from None
+        return name
+
+    @field_validator("form")
+    @classmethod
+    def _has_reader(cls, form: str | None) -> str | None:
+        if form is not None and form not in FORMS:
+            raise ValueError(f"is unknown{suggestion(form, FORMS)}")
+        return form
+
+    @field_validator("lengths")
+    @classmethod
+    def _ascend(cls, lengths: tuple[int, ...]) -> tuple[int, ...]:
+        if list(lengths) != sorted(set(lengths)):
+            raise ValueError("must be ascending, each length once")
+        return lengths
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.base_length not in self.lengths:
+            lengths = ", ".join(map(str, self.lengths))
+            raise ValueError(f"has base_length {self.base_length}, which is not one of its lengths ({lengths})")
+        if (self.kind is None) == (self.form is None):
+            raise ValueError("must have kind, of the built-in generator, or form, of a data set's rows, and not both")
+        return self
+
+
+class TaskFile(BaseModel):
+    """The keys of a task file that hyperscale reads.
+
+    Attributes:
+        task: The task's name.
+        doc_to_text: Jinja template of the user message, over the fields of a problem.
+        test_split: The split whose rows are the problems.
+        dataset_path: The data set's id on the hub; None if the problems are generated.
+        dataset_name: Its configuration, or None.
+        metadata: The rest.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    task: str
+    doc_to_text: str
+    test_split: str
+    dataset_path: str | None = None
+    dataset_name: str | None = None
+    metadata: TaskMetadata
+
+    @model_validator(mode="after")
+    def _names_its_problems(self) -> Self:
+        if self.metadata.form is not None and self.dataset_path is None:
+            raise ValueError("dataset_path is missing: metadata.form speaks of the rows of a data set")
+        return self
+
+    def to_task(self) -> Task:
+        """The task, its parameters as the file sets them.
+
+        Raises:
+            TaskError: A date is malformed, or the form has no such parameter.
+        """
+        metadata = self.metadata
+        return Task(
+            name=self.task,
+            summary=metadata.summary,
+            version=metadata.version,
+            grader=metadata.grader,
+            strategy=metadata.strategy,
+            base_length=metadata.base_length,
+            lengths=metadata.lengths,
+            size=metadata.size,
+            prompt_tokens=metadata.prompt_tokens,
+            template=self.doc_to_text,
+            origin=self._origin(),
+            gated=metadata.gated,
+        )
+
+    def _origin(self) -> GeneratedProblems | DatasetProblems:
+        metadata = self.metadata
+        if metadata.kind is not None:
+            return GeneratedProblems(metadata.kind, metadata.size, code=metadata.grader == "code")
+        assert metadata.form is not None
+        assert self.dataset_path is not None
+        dataset = HubDataset(self.dataset_path, self.dataset_name, self.test_split, metadata.gated)
+        parameters = metadata.model_dump(include=_FILTER, exclude_none=True)
+        return DatasetProblems(dataset, metadata.form).with_parameters(parameters, self.task)
+
+
+def available() -> dict[str, str]:
+    """Name and one-line summary of every task."""
+    return {name: load(name).summary for name in _names()}
+
+
+def load(name: str) -> Task:
+    """Read a task file that ships with the package.
+
+    Raises:
+        TaskError: No task has that name, or its file is malformed.
+    """
+    if name not in _names():
+        raise TaskError(f"unknown task {name!r}; known tasks: {', '.join(_names())}")
+    return read(data_dir("tasks") / f"{name}.yaml")
+
+
+def _names() -> list[str]:
+    return sorted(path.stem for path in data_dir("tasks").glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def read(path: Path) -> Task:
+    """Read a task file at a path.
+
+    Raises:
+        TaskError: The file is missing or malformed; the message names the file, the line and the key.
+    """
+    file = read_yaml(path, TaskError, _REMEDY, loader=_Loader)
+    for key in map(str, file.values):
+        if key not in LM_EVAL_KEYS:
+            raise TaskError(f"{file.place((key,))}: {key} is unknown{suggestion(key, LM_EVAL_KEYS)}")
+    try:
+        return validate(TaskFile, file.values, TaskError, file.place, _REMEDY).to_task()
+    except TaskError as error:
+        raise TaskError(error if str(path) in str(error) else f"{path}: {error}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads ``!function module.name`` as the plain text ``module.name``; lm-eval would import it."""
+
+
+_Loader.add_constructor("!function", lambda loader, node: str(node.value))
