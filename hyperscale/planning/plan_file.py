@@ -1,21 +1,56 @@
-"""plan.json: the plan a run's folder was started with, which is the one it is finished with.
+"""Reads and writes plan.json: the plan that a run's folder was started with, and with which it is finished.
 
-Predictions change as more runs finish; a run that is resumed must not. Derived from nothing else, so it is kept.
+Predictions change as more runs finish; a run that is resumed must not. Nothing else in the folder holds the plan.
 """
 
 import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from hyperscale.errors import ResultsError
 from hyperscale.planning.arms import Arm
-from hyperscale.planning.budget import AXES, Budget, Costs
+from hyperscale.planning.budget import Budget
+from hyperscale.planning.costs import AXES, Costs
 from hyperscale.planning.planner import Plan, Point
 from hyperscale.utils.files import write_atomic
+from hyperscale.utils.validation import validate
 
-_SCHEMA = 1
+FILE = "plan.json"
+_REMEDY = "restore it, or choose another folder with --out"
+
+
+class _Point(BaseModel):
+    """A point of the plan with its costs, in one line."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    task: str
+    method: str
+    CR: float
+    W: int
+    L: int
+    source: str
+    kv_reads: float
+    peak_kv: float
+    peak_bytes: float
+    tokens: float
+    seconds: float | None
+
+
+class _PlanFile(BaseModel):
+    """The contents of the file; a ceiling is null where there is none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    schema_version: Literal[1]
+    axis: str
+    ceilings: dict[str, float | None]
+    dominated: int
+    points: list[_Point]
 
 
 def save(plan: Plan, folder: Path) -> None:
@@ -25,11 +60,16 @@ def save(plan: Plan, folder: Path) -> None:
         ResultsError: The disk is full or fails.
     """
     contents = {
-        "schema": _SCHEMA,
+        "schema": 1,
         "axis": plan.budget.axis,
         "ceilings": {task: None if math.isinf(value) else value for task, value in plan.ceilings.items()},
-        "dominated": plan.dominated,
-        "points": [_line(point) for point in plan.points],
+        "dominated": plan.n_dominated,
+        "points": [
+            {"task": point.task, "method": point.arm.method, "CR": point.arm.CR, "W": point.W, "L": point.L}
+            | {"source": point.source}
+            | {axis: getattr(point.costs, axis) for axis in AXES}
+            for point in plan.points
+        ],
     }
     try:
         write_atomic(folder / FILE, json.dumps(contents, indent=1) + "\n")
@@ -53,34 +93,22 @@ def load(folder: Path, budget: Budget, arms: Iterable[Arm]) -> Plan | None:
     path = folder / FILE
     if not path.exists():
         return None
-    known = {(arm.method, arm.CR): arm for arm in arms}
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if raw["schema"] != _SCHEMA:
-            raise ValueError(f"schema {raw['schema']!r}")
-        dominated = int(raw["dominated"])
-        ceilings = {str(task): math.inf if v is None else float(v) for task, v in raw["ceilings"].items()}
-        points = tuple(
-            Point(
-                str(line["task"]),
-                known[line["method"], float(line["CR"])],
-                int(line["W"]),
-                int(line["L"]),
-                Costs(**{axis: line[axis] for axis in AXES}),
-                str(line["source"]),
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ResultsError(f"{path} is unreadable ({error}): {_REMEDY}") from None
+    if isinstance(values, dict):
+        values["schema_version"] = values.pop("schema", None)  # pydantic's models have a `schema` of their own
+    file = validate(_PlanFile, values, ResultsError, f"{path} is unreadable", _REMEDY)
+    arms_by_name = {(arm.method, arm.CR): arm for arm in arms}
+    points = []
+    for line in file.points:
+        arm = arms_by_name.get((line.method, line.CR))
+        if arm is None:
+            raise ResultsError(
+                f"{path} is of another run: it plans {line.method} at CR {line.CR:g}, which this one lacks: {_REMEDY}"
             )
-            for line in raw["points"]
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ResultsError(
-            f"{path} is unreadable ({error!r}): restore it, or choose another folder with --out"
-        ) from None
-    return Plan(budget, ceilings, points, dominated)
-
-
-def _line(point: Point) -> dict[str, Any]:
-    name = {"task": point.task, "method": point.arm.method, "CR": point.arm.CR, "W": point.W, "L": point.L}
-    return {**name, "source": point.source, **{axis: getattr(point.costs, axis) for axis in AXES}}
-
-
-FILE = "plan.json"
+        costs = Costs(line.kv_reads, line.peak_kv, line.peak_bytes, line.tokens, line.seconds)
+        points.append(Point(line.task, arm, line.W, line.L, costs, line.source))
+    ceilings = {task: math.inf if value is None else value for task, value in file.ceilings.items()}
+    return Plan(budget, ceilings, tuple(points), file.dominated)

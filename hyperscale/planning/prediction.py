@@ -1,10 +1,10 @@
-"""What a point will cost: from finished chains of the same kind where there are any, else in closed form."""
+"""Predicts what a chain will cost: from finished chains of the same kind where there are any, else in closed form."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from hyperscale.planning.budget import Costs, TaskShape
+from hyperscale.planning.costs import Costs, TaskShape
 from hyperscale.planning.measured_costs import Evidence, Key
 
 if TYPE_CHECKING:
@@ -27,23 +27,22 @@ class Predictor:
     evidence: Mapping[Key, Evidence] = field(default_factory=dict)
     speed: Callable[[Costs], float] | None = None
 
-    def chain(self, task: TaskShape, arm: "Arm", length: int) -> tuple[Costs, str]:
-        """Costs of the mean chain with maximum ``length``, and where they are known from."""
+    def predict_chain(self, task: TaskShape, arm: "Arm", L: int) -> tuple[Costs, str]:
+        """Costs of the mean chain with at most L tokens, and the source they were predicted from."""
         evidence = self.evidence.get((arm.method, arm.CR, task.name))
-        cut = evidence.mean(length, invariant=arm.length_invariant, room=task.answer) if evidence else None
-        if evidence is None or cut is None:
-            costs, source = Costs.predict(task, 1, length + task.answer, arm.CR, self.entry_bytes), CLOSED
-        else:
-            costs = Costs(cut.kv_reads, cut.peak_kv, cut.peak_kv * self.entry_bytes, cut.tokens)
-            source = evidence.source
-        return self._timed(costs, evidence, cut.seconds if cut and evidence and evidence.timed else None), source
+        mean = evidence.mean(L, invariant=arm.length_invariant, room=task.answer) if evidence else None
+        if evidence is None or mean is None:
+            costs = Costs.predict(task, 1, L + task.answer, arm.CR, self.entry_bytes)
+            return self._with_seconds(costs, evidence, None), CLOSED
+        costs = Costs(mean.kv_reads, mean.peak_kv, mean.peak_kv * self.entry_bytes, mean.tokens)
+        return self._with_seconds(costs, evidence, mean.seconds if evidence.timed else None), evidence.source
 
     def base_seconds(self, task: TaskShape) -> float | None:
         """Seconds of the base point, a vanilla chain of exactly the base length; None if no speed is known."""
-        closed = Costs.predict(task, 1, task.base_length, 1.0, self.entry_bytes)
-        return self._timed(closed, self.evidence.get(("vanilla", 1.0, task.name)), None).seconds
+        costs = Costs.predict(task, 1, task.base_length, 1.0, self.entry_bytes)
+        return self._with_seconds(costs, self.evidence.get(("vanilla", 1.0, task.name)), None).seconds
 
-    def _timed(self, costs: Costs, evidence: Evidence | None, measured: float | None) -> Costs:
+    def _with_seconds(self, costs: Costs, evidence: Evidence | None, measured: float | None) -> Costs:
         """The costs with their seconds: measured, else by the GPU planned for, else by the pace of other chains."""
         seconds = measured
         if self.speed is not None:  # a plan for another GPU than the one that measured

@@ -5,9 +5,9 @@ A decode step of B chains with n live entries each (mean over layers and KV head
     max((2 · weights + 4 · layers · heads · D · n) · B / peak FLOP/s,
         (weight bytes + entry bytes · n · B) / bandwidth)
 
-with weights and bytes without a token embedding of its own, which a step only looks up (arXiv 2506.05345, appendix I,
-where it reads 1.5e10 · B + 5.24e5 · B · n FLOPs and 1.5e10 + 1.31e5 · B · n bytes for Llama 3.1 8B). A bound, not a
-forecast: kernels reach a part of it. Prefill, sampling and the host are not counted.
+without the weights of a separate token embedding, of which a step reads only a few rows (arXiv 2506.05345, appendix I,
+where it reads 1.5e10 · B + 5.24e5 · B · n FLOPs and 1.5e10 + 1.31e5 · B · n bytes for Llama 3.1 8B). It is a bound, not
+a forecast: kernels reach a part of it, and prefill, sampling and the host are not counted.
 """
 
 import re
@@ -16,15 +16,36 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict, Field
+
 from hyperscale.errors import ConfigError
 from hyperscale.kv.formats import AUTO
 from hyperscale.models.shape import Shape
-from hyperscale.planning.budget import Costs
+from hyperscale.planning.costs import Costs
+from hyperscale.utils.validation import validate
+from hyperscale.utils.yaml_files import read_yaml
 
 GIB = 2**30
 USABLE = 0.9  # of a GPU's memory: the rest is for activations and the allocator
 _GROUP = 4  # query heads per KV head where a model's are unknown; decoding is bound by memory for any true value
 _FILE = Path(__file__).resolve().parent / "gpus.yaml"
+_REMEDY = "a GPU has memory in GiB, bandwidth in TB/s and tflops by dtype"
+
+
+class GpuFigures(BaseModel):
+    """An entry of ``gpus.yaml``.
+
+    Attributes:
+        memory: GiB that a process sees.
+        bandwidth: TB/s of the memory.
+        tflops: dtype to dense peak in TFLOP/s.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    memory: float = Field(gt=0)
+    bandwidth: float = Field(gt=0)
+    tflops: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -45,51 +66,52 @@ class Gpu:
 
 
 @cache
-def known() -> dict[str, Gpu]:
-    """The GPUs of ``gpus.yaml``, by the names people use."""
-    import yaml
+def known_gpus() -> dict[str, Gpu]:
+    """The GPUs of ``gpus.yaml``, by the names people use.
 
-    raw = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
-    return {
-        name: Gpu(
-            name,
-            entry["memory"] * GIB,
-            entry["bandwidth"] * 1e12,
-            tuple((dtype, peak * 1e12) for dtype, peak in entry["tflops"].items()),
-        )
-        for name, entry in raw.items()
-    }
+    Raises:
+        ConfigError: The file is malformed.
+    """
+    file = read_yaml(_FILE, ConfigError, _REMEDY)
+    gpus = {}
+    for name, values in file.values.items():
+        figures = validate(GpuFigures, values, ConfigError, file.place((name,)), _REMEDY)
+        flops = tuple((dtype, peak * 1e12) for dtype, peak in figures.tflops.items())
+        gpus[name] = Gpu(name, figures.memory * GIB, figures.bandwidth * 1e12, flops)
+    return gpus
 
 
-def named(gpu: str) -> Gpu:
-    """A GPU by its name, in any spelling, or by its memory.
+def find_gpu(text: str) -> Gpu:
+    """A GPU by its name, in any spelling, or by its memory, ``48GiB``.
 
     Raises:
         ConfigError: It is neither.
     """
-    names = {_plain(name): each for name, each in known().items()}
-    if found := names.get(_plain(gpu)):
-        return found
-    if (size := re.fullmatch(r"(\d+(?:\.\d+)?)\s*Gi?B", gpu)) and float(size[1]) > 0:
-        return Gpu(gpu, float(size[1]) * (GIB if "i" in gpu else 1e9))
-    raise ConfigError(f"unknown GPU {gpu!r}: choose one of {', '.join(known())}, or give its memory like 48GiB")
+    gpus = {_plain(name): gpu for name, gpu in known_gpus().items()}
+    if gpu := gpus.get(_plain(text)):
+        return gpu
+    if (size := re.fullmatch(r"(\d+(?:\.\d+)?)\s*Gi?B", text)) and float(size[1]) > 0:
+        return Gpu(text, float(size[1]) * (GIB if "i" in text else 1e9))
+    raise ConfigError(f"unknown GPU {text!r}: choose one of {', '.join(known_gpus())}, or give its memory like 48GiB")
 
 
-def recognised(device: str, memory: float) -> Gpu:
+def identify_gpu(device: str, memory: float) -> Gpu:
     """The GPU that a driver calls ``device``, with the memory it really has; without figures if it is not known.
 
-    Of the known names that ``device`` holds the one whose memory is nearest counts, so an A100 of 40 GB is one.
+    Of the known names that occur in ``device`` the one with the nearest memory counts: an A100 of 40 GB is an A100-40.
     """
     words = re.split(r"[\s_-]+", device.upper())
-    words += [one + other for one, other in pairwise(words)]
-    family = [gpu for name, gpu in known().items() if name.upper().split("-")[0] in words]
+    words += [first + second for first, second in pairwise(words)]  # "RTX 4090" is RTX4090
+    family = [gpu for name, gpu in known_gpus().items() if name.upper().split("-")[0] in words]
     if "PCIE" in words and any("PCIe" in gpu.name for gpu in family):
         family = [gpu for gpu in family if "PCIe" in gpu.name]
-    best = min(family, key=lambda gpu: (abs(gpu.memory - memory) > 0.1 * memory, "PCIe" in gpu.name), default=None)
-    return Gpu(device, memory) if best is None else Gpu(device, memory, best.bandwidth, best.flops)
+    # A memory within a tenth of the datasheet's is the same card; of two such cards the one that is not PCIe.
+    nearest = min(family, key=lambda gpu: (abs(gpu.memory - memory) > 0.1 * memory, "PCIe" in gpu.name), default=None)
+    return Gpu(device, memory) if nearest is None else Gpu(device, memory, nearest.bandwidth, nearest.flops)
 
 
 def _plain(name: str) -> str:
+    """A name without spaces, dashes and case."""
     return re.sub(r"[\s_-]", "", name).upper()
 
 
@@ -101,7 +123,7 @@ class Roofline:
         gpu: The GPU; its bandwidth and its peak for the dtype are known.
         shape: The model; its number of weights is known.
         dtype: Of weights and arithmetic, and of the cache if ``kv_dtype`` is "auto".
-        kv_dtype: What the cache is kept in; reading it back takes no time.
+        kv_dtype: Type of the cache; dequantising it is taken to cost no time.
     """
 
     gpu: Gpu
@@ -116,51 +138,54 @@ class Roofline:
             return None
         return cls(gpu, shape, dtype, kv_dtype)
 
-    def flops(self, batch: float, entries: float) -> float:
+    def step_flops(self, batch: float, entries: float) -> float:
         """FLOPs of a decode step of ``batch`` chains with so many live ``entries`` each."""
         shape = self.shape
         heads = shape.heads or _GROUP * shape.kv_heads
+        # Two per weight (multiply, add); in attention two for the logits and two for the weighted sum of the values.
         attention = 4 * shape.layers * heads * shape.head_dim * entries
         return (2 * ((shape.parameters or 0) - shape.embedding) + attention) * batch
 
-    def bytes(self, batch: float, entries: float) -> float:
-        """Bytes that a decode step reads."""
-        weights = (self.shape.weight_bytes(self.dtype) or 0) - self.shape.embedding * self._item
+    def step_bytes(self, batch: float, entries: float) -> float:
+        """Bytes that a decode step reads: the weights once for the whole batch, the cache of each chain."""
+        weights = (self.shape.weight_bytes(self.dtype) or 0) - self.shape.embedding * self._weight_size
         return weights + self.shape.entry_bytes(self.dtype, self.kv_dtype) * entries * batch
 
-    def step(self, batch: float, entries: float) -> float:
+    def step_seconds(self, batch: float, entries: float) -> float:
         """Seconds of a decode step."""
-        return max(self._compute(batch, entries), self._memory(batch, entries))
+        return max(self._compute_seconds(batch, entries), self._memory_seconds(batch, entries))
 
     def bound(self, batch: float, entries: float) -> str:
-        """What a decode step waits for: "memory" or "compute"."""
-        return "compute" if self._compute(batch, entries) > self._memory(batch, entries) else "memory"
+        """What limits a decode step: "memory" or "compute"."""
+        compute, memory = self._compute_seconds(batch, entries), self._memory_seconds(batch, entries)
+        return "compute" if compute > memory else "memory"
 
-    def batch(self, chain: Costs) -> int:
+    def max_batch(self, chain: Costs) -> int:
         """The most chains whose peaks fit beside the weights; 0 if none does."""
-        return together(self.gpu, self.shape.weight_bytes(self.dtype) or 0, chain.peak_bytes)
+        return chains_that_fit(self.gpu, self.shape.weight_bytes(self.dtype) or 0, chain.peak_bytes)
 
-    def seconds(self, chain: Costs, batch: int) -> float:
+    def chain_seconds(self, chain: Costs, batch: int) -> float:
         """Time that a chain takes where so many of its kind share the GPU; infinite if it does not fit.
 
-        Where fewer fit at a time, they take turns, and waiting counts: else a cache that is too large for the GPU would
-        look fast, as a step of few chains is short.
+        If fewer chains fit than requested, they run in turns and the waiting time is included; otherwise a cache too
+        large for the GPU would look fast, because a step of few chains is short.
         """
-        fitting = min(batch, self.batch(chain))
+        fitting = min(batch, self.max_batch(chain))
         if not fitting:
             return float("inf")
-        return chain.tokens * self.step(fitting, mean_entries(chain)) * batch / fitting
+        return chain.tokens * self.step_seconds(fitting, mean_entries(chain)) * batch / fitting
 
     @property
-    def _item(self) -> int:
+    def _weight_size(self) -> int:
+        """Bytes of one weight."""
         return (self.shape.weight_bytes(self.dtype) or 0) // max(self.shape.parameters or 1, 1)
 
-    def _compute(self, batch: float, entries: float) -> float:
-        return self.flops(batch, entries) / dict(self.gpu.flops)[self.dtype]
+    def _compute_seconds(self, batch: float, entries: float) -> float:
+        return self.step_flops(batch, entries) / dict(self.gpu.flops)[self.dtype]
 
-    def _memory(self, batch: float, entries: float) -> float:
+    def _memory_seconds(self, batch: float, entries: float) -> float:
         assert self.gpu.bandwidth is not None, "no roofline without a bandwidth"
-        return self.bytes(batch, entries) / self.gpu.bandwidth
+        return self.step_bytes(batch, entries) / self.gpu.bandwidth
 
 
 def mean_entries(chain: Costs) -> float:
@@ -168,6 +193,6 @@ def mean_entries(chain: Costs) -> float:
     return chain.kv_reads / max(chain.tokens - 1, 1)
 
 
-def together(gpu: Gpu, weights: float, chain: float) -> int:
+def chains_that_fit(gpu: Gpu, weights: float, chain: float) -> int:
     """The most chains whose caches of ``chain`` bytes each fit beside ``weights`` bytes; 0 if none does."""
     return max(int((gpu.memory * USABLE - weights) // max(chain, 1)), 0)

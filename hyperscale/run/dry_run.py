@@ -12,10 +12,11 @@ from hyperscale import models
 from hyperscale.models.registry import shape_of
 from hyperscale.planning import measured_costs
 from hyperscale.planning.arms import Arm
-from hyperscale.planning.budget import Budget, Costs, TaskShape
+from hyperscale.planning.budget import Budget
+from hyperscale.planning.costs import Costs, TaskShape
 from hyperscale.planning.planner import Plan, Point, make_plan
 from hyperscale.planning.prediction import Predictor
-from hyperscale.planning.roofline import GIB, USABLE, Gpu, Roofline, named, recognised, together
+from hyperscale.planning.roofline import GIB, USABLE, Gpu, Roofline, chains_that_fit, find_gpu, identify_gpu
 from hyperscale.run import identity
 from hyperscale.run.config import resolve
 from hyperscale.run.config.schema import RunConfig
@@ -96,7 +97,7 @@ def make(config: RunConfig, gpu: str | None = None, folder: Path | None = None) 
     tasks = [load_task(config, name) for name in config.tasks]
     found = models.find(config.model)
     asked = [(name, cr) for name in config.methods for cr in config.crs_of(name)]
-    planned = named(gpu) if gpu else None
+    planned = find_gpu(gpu) if gpu else None
     from hyperscale import methods  # the first to import torch, so that other mistakes are reported at once
 
     kinds = {name: methods.checkpoint(name) for name, _ in asked}
@@ -114,7 +115,7 @@ def make(config: RunConfig, gpu: str | None = None, folder: Path | None = None) 
     shapes = [task for task, _, _ in looked]
     line = Roofline.of(planned, shape, dtype, config.kv_dtype)
     known = _earlier(config, folder, tasks, dict(zip(arms, made.values(), strict=True)), unmade)
-    speed = (lambda chain: line.seconds(chain, config.batch_size or 1)) if line else None
+    speed = (lambda chain: line.chain_seconds(chain, config.batch_size or 1)) if line else None
     predictor = Predictor(shape.entry_bytes(dtype, config.kv_dtype), known, speed)
     budget = Budget.parse(config.budget, config.axis)
     plan = make_plan(budget, make_grid(config), shapes, arms, shape.entry_bytes(dtype), predictor)
@@ -141,7 +142,7 @@ def _here() -> Gpu | None:
 
     if not torch.cuda.is_available():
         return None
-    return recognised(torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory)
+    return identify_gpu(torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory)
 
 
 def _dtype(config: RunConfig, gpu: Gpu | None, path: str) -> str:
@@ -194,7 +195,7 @@ def _need(arm: Arm, plan: Plan, entry_bytes: int, shapes: list[TaskShape], weigh
 
     chain = max(peak(point) for point in points if length == point.L)
     widest = max(point.W * peak(point) for point in points)
-    return Need(arm, length, chain, widest, together(gpu, weights, chain) if gpu else 0)
+    return Need(arm, length, chain, widest, chains_that_fit(gpu, weights, chain) if gpu else 0)
 
 
 def _notes(config: RunConfig, unmade: list[str], gpu: Gpu | None, weights: int | None) -> list[str]:

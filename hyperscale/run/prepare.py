@@ -16,7 +16,9 @@ from hyperscale.kv.formats import AUTO
 from hyperscale.models.registry import shape_of
 from hyperscale.planning import measured_costs
 from hyperscale.planning.arms import Arm
-from hyperscale.planning.budget import Budget, Grid, TaskShape
+from hyperscale.planning.budget import Budget
+from hyperscale.planning.costs import TaskShape
+from hyperscale.planning.grid import Grid
 from hyperscale.planning.plan_file import FILE, load
 from hyperscale.planning.planner import Plan, make_plan
 from hyperscale.planning.prediction import Predictor
@@ -260,7 +262,7 @@ def load_tokenizer(path: str) -> Any:
 def make_grid(config: RunConfig) -> Grid:
     """The grid of a resolved configuration; lengths that the user named are not narrowed by it."""
     grid = Grid.load(config.grid or "")
-    return dataclasses.replace(grid, lengths=None) if config.lengths else grid
+    return grid.model_copy(update={"lengths": None}) if config.lengths else grid
 
 
 def _shape(task: "Task", problems: Sequence[Problem], config: RunConfig) -> TaskShape:

@@ -6,12 +6,15 @@ from hypothesis import strategies as st
 
 from hyperscale.errors import BudgetError
 from hyperscale.kv.trace import dense_peak, dense_reads
+from hyperscale.planning import grid
 from hyperscale.planning.arms import Arm
-from hyperscale.planning.budget import PREDICTED, Budget, Costs, Grid, TaskShape, available
+from hyperscale.planning.budget import Budget
+from hyperscale.planning.costs import CLOSED_FORM_AXES, Costs, TaskShape
+from hyperscale.planning.grid import Grid, available
 from hyperscale.planning.planner import make_plan
 
 TASK = TaskShape("t", 60, 1024, (256, 512, 1024, 2048))
-GRID = Grid("g", "", "8x", (1, 2, 4, 8), (2.0, 4.0, 8.0))
+GRID = Grid(name="g", description="", budget="8x", widths=(1, 2, 4, 8), crs=(2.0, 4.0, 8.0))
 VANILLA, DMS = Arm("vanilla", 1.0), Arm("dms", 8.0)
 BYTES = 6144
 
@@ -77,7 +80,7 @@ def test_seconds_are_refused_when_planning():
 
 def test_base_point_costs_1x():
     costs = Costs.predict(TASK, 1, 1024, 1.0, BYTES)
-    for axis in PREDICTED:
+    for axis in CLOSED_FORM_AXES:
         assert Budget.parse("1x", axis).ceiling(TASK, BYTES) == costs.on(axis)
     assert costs == Costs(dense_reads(60, 1024), dense_peak(60, 1024), dense_peak(60, 1024) * BYTES, 1024)
 
@@ -85,17 +88,17 @@ def test_base_point_costs_1x():
 def test_plan_of_8x_by_hand():
     # Reads of one vanilla chain at L are (L-1)·60 + (L-1)·L/2: 2048 costs 3.79 base points, 1024 one, 512 0.28.
     plan = make_plan(Budget.parse("8x"), GRID, [TASK], [VANILLA, DMS], BYTES)
-    widths = {n: [p.W for p in plan.of(VANILLA, "t") if n == p.L] for n in TASK.lengths}
+    widths = {n: [p.W for p in plan.points_of(VANILLA, "t") if n == p.L] for n in TASK.lengths}
     assert widths == {256: [1, 2, 4, 8], 512: [1, 2, 4, 8], 1024: [1, 2, 4, 8], 2048: [1, 2]}
     assert plan.chains(VANILLA, "t") == [(0, 2048), (1, 2048), *((c, 1024) for c in range(2, 8))]
     assert plan.chains(DMS, "t") == [(c, 2048) for c in range(8)]
-    assert plan.tokens(VANILLA, {"t": 3}) == 3 * (2 * 2048 + 6 * 1024)
+    assert plan.max_tokens(VANILLA, {"t": 3}) == 3 * (2 * 2048 + 6 * 1024)
 
 
 def test_methods_that_depend_on_the_length_run_once_per_length():
     arm = Arm("tova", 8.0, length_invariant=False)
     plan = make_plan(Budget.parse("0.5x"), GRID, [TASK], [arm], BYTES)
-    widest = {n: max((p.W for p in plan.of(arm, "t") if n == p.L), default=0) for n in TASK.lengths}
+    widest = {n: max((p.W for p in plan.points_of(arm, "t") if n == p.L), default=0) for n in TASK.lengths}
     assert sorted(plan.chains(arm, "t")) == sorted((c, n) for n, w in widest.items() for c in range(w))
 
 
@@ -107,11 +110,12 @@ def test_nothing_fits_names_the_cheapest_point():
 
 
 def test_a_grid_narrows_the_lengths():
-    grid = Grid("narrow", "", "all", (1, 2), (4.0,), (1024, 8192))
-    plan = make_plan(Budget.parse("all"), grid, [TASK], [VANILLA], BYTES)
+    narrow = Grid(name="narrow", description="", budget="all", widths=(1, 2), crs=(4.0,), lengths=(1024, 8192))
+    plan = make_plan(Budget.parse("all"), narrow, [TASK], [VANILLA], BYTES)
     assert [(p.W, p.L) for p in plan.points] == [(1, 1024), (2, 1024)]
+    far = narrow.model_copy(update={"lengths": (8192,)})
     with pytest.raises(BudgetError, match="has none of the lengths of t"):
-        make_plan(Budget.parse("all"), Grid("far", "", "all", (1,), (4.0,), (8192,)), [TASK], [VANILLA], BYTES)
+        make_plan(Budget.parse("all"), far, [TASK], [VANILLA], BYTES)
 
 
 def test_shipped_grids():
@@ -120,6 +124,31 @@ def test_shipped_grids():
     assert (paper.widths, paper.lengths, paper.crs) == ((1, 2, 4, 8), (8192, 16384, 32768), (4.0, 8.0))
     with pytest.raises(BudgetError, match="unknown grid 'nope': choose one of ci, mini, one, paper"):
         Grid.load("nope")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "description: a\nbudget: 8x\nwidths: [1, two]\ncrs: [8]\n",
+            "own.yaml, line 3: widths.1 must be a whole number",
+        ),
+        ("description: a\nbudget: 8x\nwidths: [0]\ncrs: [8]\n", "own.yaml, line 3: widths.0 must be at least 1, got 0"),
+        ("description: a\nbudget: 8x\nwidths: [1]\n", "own.yaml: crs is missing: a grid has description"),
+        (
+            "description: a\nbudget: 8x\nwidths: [1]\ncrs: [8]\nlength: 3\n",
+            "line 5: length is unknown: did you mean 'lengths'?",
+        ),
+        ("- 1\n", "own.yaml is not a mapping"),
+    ],
+)
+def test_a_malformed_grid(monkeypatch, tmp_path, text, message):
+    monkeypatch.setattr(grid, "data_dir", lambda kind: tmp_path)
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(BudgetError) as error:
+        Grid.load("own")
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 shapes = st.builds(
@@ -134,10 +163,10 @@ shapes = st.builds(
     widths=st.sets(st.sampled_from([1, 2, 4, 8, 16]), min_size=1),
     cr=st.floats(1, 64),
     amount=st.floats(0.01, 100),
-    axis=st.sampled_from(PREDICTED),
+    axis=st.sampled_from(CLOSED_FORM_AXES),
 )
 def test_every_point_that_fits_is_planned_and_gets_its_chains(task, widths, cr, amount, axis):
-    grid = Grid("g", "", "8x", tuple(sorted(widths)), (cr,))
+    candidates = Grid(name="g", description="", budget="8x", widths=tuple(widths), crs=(cr,))
     arms = [Arm("vanilla", 1.0), Arm("dms", cr)]
     budget = Budget(axis, amount, relative=True)
     ceiling = amount * Costs.predict(task, 1, task.base_length, 1.0, BYTES).on(axis)
@@ -150,12 +179,12 @@ def test_every_point_that_fits_is_planned_and_gets_its_chains(task, widths, cr, 
     }
     if not fits:
         with pytest.raises(BudgetError, match="cheapest point"):
-            make_plan(budget, grid, [task], arms, BYTES)
+            make_plan(budget, candidates, [task], arms, BYTES)
         return
     # In closed form costs grow with W and L, but for chains of one token, which read nothing whatever their number.
     nothing = axis == "kv_reads" and 1 in task.lengths
     fits -= {(arm, W, 1) for arm in arms for W in widths if nothing and max(widths) > W}
-    plan = make_plan(budget, grid, [task], arms, BYTES)
+    plan = make_plan(budget, candidates, [task], arms, BYTES)
     assert {(p.arm, p.W, p.L) for p in plan.points} == fits
     for arm in arms:
         chains = plan.chains(arm, "t")

@@ -12,13 +12,15 @@ from hyperscale.errors import BudgetError
 from hyperscale.kv.trace import dense_peak, dense_reads
 from hyperscale.planning import measured_costs
 from hyperscale.planning.arms import Arm
-from hyperscale.planning.budget import Budget, Costs, Grid, TaskShape
+from hyperscale.planning.budget import Budget
+from hyperscale.planning.costs import Costs, TaskShape
+from hyperscale.planning.grid import Grid
 from hyperscale.planning.measured_costs import Evidence, Trail
-from hyperscale.planning.planner import Plan, Point, dominated, make_plan
+from hyperscale.planning.planner import Plan, Point, is_dominated, make_plan
 from hyperscale.planning.prediction import CLOSED, Predictor
 
 TASK = TaskShape("mini_aime", 50, 1024, (256, 512, 1024, 2048))
-GRID = Grid("g", "", "8x", (1, 2, 4, 8), (8.0,))
+GRID = Grid(name="g", description="", budget="8x", widths=(1, 2, 4, 8), crs=(8.0,))
 VANILLA, DMS = Arm("vanilla", 1.0), Arm("dms", 8.0)
 
 
@@ -58,17 +60,17 @@ def test_where_the_rule_depends_on_the_length_only_that_length_tells():
     lines = [sample(method="h2o", CR=4.0, tokens=100, limit=512, length_invariant=False)]
     arm = Arm("h2o", 4.0, length_invariant=False)
     predictor = Predictor(100, of(*lines))
-    assert predictor.chain(TASK, arm, 512)[1] == measured_costs.PILOT
-    costs, source = predictor.chain(TASK, arm, 1024)
+    assert predictor.predict_chain(TASK, arm, 512)[1] == measured_costs.PILOT
+    costs, source = predictor.predict_chain(TASK, arm, 1024)
     assert source == CLOSED
     assert costs.kv_reads == dense_reads(50, 1024) / 4
     assert costs.seconds == 1024 * 1.0 / 100  # the pace is known all the same
 
 
 def test_closed_form_where_nothing_is_known():
-    costs, source = Predictor(100).chain(TASK, DMS, 512)
+    costs, source = Predictor(100).predict_chain(TASK, DMS, 512)
     assert (costs, source) == (Costs.predict(TASK, 1, 512, 8.0, 100), CLOSED)
-    assert Predictor(100, of(sample(task="other"))).chain(TASK, VANILLA, 512)[1] == CLOSED
+    assert Predictor(100, of(sample(task="other"))).predict_chain(TASK, VANILLA, 512)[1] == CLOSED
 
 
 def test_short_chains_let_more_points_fit_and_longer_ones_dominate():
@@ -79,12 +81,12 @@ def test_short_chains_let_more_points_fit_and_longer_ones_dominate():
     assert plan.ceilings == closed.ceilings == {"mini_aime": dense_reads(50, 1024)}
     assert {p.L: p.W for p in closed.points} == {256: 8, 512: 2, 1024: 1}
     assert {p.L: p.W for p in plan.points} == {256: 8, 2048: 8}
-    assert plan.dominated == 8
+    assert plan.n_dominated == 8
     assert plan.chains(VANILLA, "mini_aime") == [(c, 2048) for c in range(8)]
-    assert plan.tokens(VANILLA, {"mini_aime": 2}) == 2 * 8 * 2048
+    assert plan.max_tokens(VANILLA, {"mini_aime": 2}) == 2 * 8 * 2048
     assert plan.expected_tokens(VANILLA, {"mini_aime": 2}) == pytest.approx(2 * 8 * 300)
     everything = make_plan(Budget.parse("all"), GRID, [TASK], [VANILLA], 100, Predictor(100, known))
-    assert (len(everything.points), everything.dominated) == (16, 0)
+    assert (len(everything.points), everything.n_dominated) == (16, 0)
 
 
 def test_compression_that_failed_lets_fewer_points_fit():
@@ -106,10 +108,10 @@ def test_domination_needs_an_equal_arm_and_no_higher_cost():
     def point(W, L, cost):
         return Point("t", VANILLA, W, L, Costs(cost, cost, cost, cost))
 
-    assert dominated(point(2, 512, 10), [point(2, 1024, 10)], "kv_reads")
-    assert dominated(point(2, 512, 10), [point(4, 512, 9)], "kv_reads")
+    assert is_dominated(point(2, 512, 10), [point(2, 1024, 10)], "kv_reads")
+    assert is_dominated(point(2, 512, 10), [point(4, 512, 9)], "kv_reads")
     for other in (point(2, 512, 10), point(2, 1024, 11), point(4, 256, 9), point(1, 2048, 1)):
-        assert not dominated(point(2, 512, 10), [other], "kv_reads")
+        assert not is_dominated(point(2, 512, 10), [other], "kv_reads")
 
 
 def test_seconds():
@@ -125,7 +127,7 @@ def test_seconds():
     with pytest.raises(BudgetError, match="add vanilla to --method"):
         make_plan(Budget.parse("8x", "seconds"), GRID, [TASK], [DMS], 100)
     planned_for = Predictor(100, known, speed=lambda chain: chain.tokens / 10)
-    assert planned_for.chain(TASK, VANILLA, 2048)[0].seconds == 30
+    assert planned_for.predict_chain(TASK, VANILLA, 2048)[0].seconds == 30
 
 
 INFO = {
@@ -186,11 +188,11 @@ def test_predicted_against_measured():
 
 def test_a_forced_answer_counts_where_a_chain_is_cut_off_and_nowhere_else():
     task = replace(TASK, answer=9)
-    closed, _ = Predictor(100).chain(task, VANILLA, 512)
+    closed, _ = Predictor(100).predict_chain(task, VANILLA, 512)
     assert (closed.tokens, closed.kv_reads) == (521, dense_reads(task.prompt_tokens, 521))
     known = of(sample(tokens=300, prompt_tokens=50), sample("p1", tokens=4096, prompt_tokens=50))
     for length, tokens in ((256, (265, 265)), (512, (300, 521)), (2048, (300, 2057))):
-        cost, _ = Predictor(100, known).chain(task, VANILLA, length)
+        cost, _ = Predictor(100, known).predict_chain(task, VANILLA, length)
         assert cost.tokens == sum(tokens) / 2
         assert cost.kv_reads == pytest.approx(sum(dense_reads(50, n) for n in tokens) / 2)
         assert cost.peak_kv == pytest.approx(sum(dense_peak(50, n) for n in tokens) / 2)

@@ -5,11 +5,12 @@ import pytest
 from hyperscale import models
 from hyperscale.errors import ConfigError
 from hyperscale.models.shape import Shape, from_config
-from hyperscale.planning.budget import Costs
-from hyperscale.planning.roofline import GIB, Gpu, Roofline, known, named, recognised
+from hyperscale.planning import roofline
+from hyperscale.planning.costs import Costs
+from hyperscale.planning.roofline import GIB, Gpu, Roofline, find_gpu, identify_gpu, known_gpus
 
 LLAMA = Shape(32, 8, 128, 8030261248, heads=32, embedding=128256 * 4096)
-H100 = named("h100")
+H100 = find_gpu("h100")
 
 
 @pytest.mark.parametrize(("batch", "entries"), [(1, 1000), (64, 8192), (256, 512), (1024, 16)])
@@ -17,9 +18,9 @@ def test_the_papers_formula(batch, entries):
     """Appendix I of arXiv 2506.05345, Llama 3.1 8B on an H100."""
     line = Roofline(H100, LLAMA, "bfloat16")
     flops, read = 1.5e10 * batch + 5.24e5 * batch * entries, 1.5e10 + 1.31e5 * batch * entries
-    assert line.flops(batch, entries) == pytest.approx(flops, rel=2e-3)
-    assert line.bytes(batch, entries) == pytest.approx(read, rel=2e-3)
-    assert line.step(batch, entries) == pytest.approx(max(flops / 989.5e12, read / 3.35e12), rel=2e-3)
+    assert line.step_flops(batch, entries) == pytest.approx(flops, rel=2e-3)
+    assert line.step_bytes(batch, entries) == pytest.approx(read, rel=2e-3)
+    assert line.step_seconds(batch, entries) == pytest.approx(max(flops / 989.5e12, read / 3.35e12), rel=2e-3)
     assert line.bound(batch, entries) == ("compute" if flops / 989.5e12 > read / 3.35e12 else "memory")
 
 
@@ -32,31 +33,31 @@ def test_batch_and_seconds_of_a_chain():
     """A vanilla chain of 8K on an H100: 1 GiB of cache, (0.9 · 80 GiB - 14.96 GiB) holds 57."""
     line = Roofline(H100, LLAMA, "bfloat16")
     costs = Costs(4096.0 * 8191, 8192, 8192 * 131072, 8192)
-    assert line.batch(costs) == int(0.9 * 80 - 8030261248 * 2 / GIB) == 57
-    assert line.seconds(costs, 64) == pytest.approx(8192 * line.step(57, 4096) * 64 / 57)  # 7 of 64 wait
-    assert line.seconds(costs, 8) == pytest.approx(8192 * line.step(8, 4096))
-    small = Roofline(named("16GiB"), LLAMA, "bfloat16")
-    assert small.batch(costs) == 0
-    assert small.seconds(costs, 8) == math.inf
+    assert line.max_batch(costs) == int(0.9 * 80 - 8030261248 * 2 / GIB) == 57
+    assert line.chain_seconds(costs, 64) == pytest.approx(8192 * line.step_seconds(57, 4096) * 64 / 57)  # 7 of 64 wait
+    assert line.chain_seconds(costs, 8) == pytest.approx(8192 * line.step_seconds(8, 4096))
+    small = Roofline(find_gpu("16GiB"), LLAMA, "bfloat16")
+    assert small.max_batch(costs) == 0
+    assert small.chain_seconds(costs, 8) == math.inf
 
 
 def test_less_cache_is_faster_and_more_of_it_fits():
     line = Roofline(H100, LLAMA, "bfloat16")
     dense = Costs(4096.0 * 8191, 8192, 8192 * 131072, 8192)
     sparse = Costs(512.0 * 8191, 1024, 1024 * 131072, 8192)
-    assert line.batch(sparse) == pytest.approx(8 * line.batch(dense), rel=0.02)
-    assert line.seconds(sparse, 57) < line.seconds(dense, 57) / 2
+    assert line.max_batch(sparse) == pytest.approx(8 * line.max_batch(dense), rel=0.02)
+    assert line.chain_seconds(sparse, 57) < line.chain_seconds(dense, 57) / 2
 
 
 def test_names():
-    assert named("B200") is known()["B200"]
-    assert named("rtx 4090").name == named("RTX-4090").name == "RTX4090"
-    assert named("48GiB") == Gpu("48GiB", 48 * GIB)
-    assert named("48GB").memory == 48e9
+    assert find_gpu("B200") is known_gpus()["B200"]
+    assert find_gpu("rtx 4090").name == find_gpu("RTX-4090").name == "RTX4090"
+    assert find_gpu("48GiB") == Gpu("48GiB", 48 * GIB)
+    assert find_gpu("48GB").memory == 48e9
     for text in ("abacus", "0GiB", "48"):
         with pytest.raises(ConfigError, match="choose one of H100, "):
-            named(text)
-    assert {"H100", "H200", "A100", "B200"} <= set(known())
+            find_gpu(text)
+    assert {"H100", "H200", "A100", "B200"} <= set(known_gpus())
 
 
 @pytest.mark.parametrize(
@@ -73,15 +74,15 @@ def test_names():
     ],
 )
 def test_what_the_driver_calls_a_gpu(device, memory, name):
-    found = recognised(device, memory * GIB)
+    found = identify_gpu(device, memory * GIB)
     assert (found.name, found.memory) == (device, memory * GIB)
-    assert (found.bandwidth, found.flops) == (known()[name].bandwidth, known()[name].flops)
+    assert (found.bandwidth, found.flops) == (known_gpus()[name].bandwidth, known_gpus()[name].flops)
 
 
 def test_a_gpu_or_model_without_figures_has_no_roofline():
-    assert recognised("Abacus 9", 1e9).bandwidth is None
+    assert identify_gpu("Abacus 9", 1e9).bandwidth is None
     assert Roofline.of(None, LLAMA, "bfloat16") is None
-    assert Roofline.of(named("48GiB"), LLAMA, "bfloat16") is None
+    assert Roofline.of(find_gpu("48GiB"), LLAMA, "bfloat16") is None
     assert Roofline.of(H100, Shape(32, 8, 128), "bfloat16") is None
     assert Roofline.of(H100, LLAMA, "bfloat16") is not None
 
@@ -90,7 +91,7 @@ def test_unknown_query_heads_hardly_matter():
     """The registry's shapes say nothing of query heads: decoding waits for memory whatever they are."""
     shape = models.find("llama-3.1-8b").shape
     one, other = (Roofline(H100, s, "bfloat16") for s in (shape, LLAMA))
-    assert one.step(64, 8192) == pytest.approx(other.step(64, 8192), rel=0.02)
+    assert one.step_seconds(64, 8192) == pytest.approx(other.step_seconds(64, 8192), rel=0.02)
 
 
 def test_a_configuration_tells_heads_and_embedding():
@@ -98,3 +99,11 @@ def test_a_configuration_tells_heads_and_embedding():
     raw |= {"vocab_size": 128256}
     assert from_config({**raw, "tie_word_embeddings": False}, "x", 8030261248) == LLAMA
     assert from_config({**raw, "tie_word_embeddings": True}, "x").embedding == 0
+
+
+def test_a_malformed_file_of_gpus(monkeypatch, tmp_path):
+    known_gpus.cache_clear()
+    monkeypatch.setattr(roofline, "_FILE", tmp_path / "gpus.yaml")
+    (tmp_path / "gpus.yaml").write_text("H1: {memory: 80, bandwidth: 3, tflops: {bfloat16: 9}}\nH2: {memory: big}\n")
+    with pytest.raises(ConfigError, match=r"gpus.yaml, line 2: memory must be a number, got 'big': a GPU has memory"):
+        known_gpus()

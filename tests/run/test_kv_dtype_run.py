@@ -9,8 +9,8 @@ import pytest
 
 from hyperscale import results
 from hyperscale.models.shape import Shape
-from hyperscale.planning.budget import Costs, TaskShape
-from hyperscale.planning.roofline import Roofline, named
+from hyperscale.planning.costs import Costs, TaskShape
+from hyperscale.planning.roofline import Roofline, find_gpu
 from hyperscale.run import dry_run, prepare
 from hyperscale.run.config import load
 from hyperscale.run.config.schema import RunConfig
@@ -88,10 +88,10 @@ def test_a_budget_of_bytes_holds_more_entries_of_fewer_bits(weights):
 
 def test_forecasts_and_the_roofline_count_the_bytes_of_the_cache():
     shape = Shape(32, 8, 128, 8 * 10**9, 32)
-    full, packed = (Roofline.of(named("h100"), shape, "bfloat16", kind) for kind in ("auto", "int4"))
-    extra = full.bytes(1, 1000) - full.bytes(1, 0), packed.bytes(1, 1000) - packed.bytes(1, 0)
+    full, packed = (Roofline.of(find_gpu("h100"), shape, "bfloat16", kind) for kind in ("auto", "int4"))
+    extra = full.step_bytes(1, 1000) - full.step_bytes(1, 0), packed.step_bytes(1, 1000) - packed.step_bytes(1, 0)
     assert extra == (1000 * 2 * 128 * 2 * 256, 1000 * 2 * (64 + 16) * 256)
-    assert packed.step(64, 20_000) < full.step(64, 20_000)
+    assert packed.step_seconds(64, 20_000) < full.step_seconds(64, 20_000)
     chain = Costs.predict(TaskShape("t", 100, 8, (8,)), 1, 1000, 1.0, shape.entry_bytes("bfloat16", "fp8"))
     assert chain.peak_bytes == 1099 * 2 * 130 * 256
     values = {"model": "qwen-r1-7b", "tasks": ("mini_aime",), "budget": "all", "grid": "mini", "limit": 2}

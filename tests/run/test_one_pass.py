@@ -10,7 +10,9 @@ from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.planning.arms import Arm
-from hyperscale.planning.budget import Budget, Grid, TaskShape
+from hyperscale.planning.budget import Budget
+from hyperscale.planning.costs import TaskShape
+from hyperscale.planning.grid import Grid
 from hyperscale.planning.planner import make_plan
 from hyperscale.run import prepare
 from hyperscale.run.config import load
@@ -58,7 +60,7 @@ def grid(run, arm):
                 batch_size=3 * p.W,
             )
         }
-        for p in run.plan.of(arm, task)
+        for p in run.plan.points_of(arm, task)
     }
 
 

@@ -19,13 +19,11 @@ def tasks() -> None:
 
 def budgets() -> None:
     """List the named grids and how budgets are written."""
-    from hyperscale.planning import budget
+    from hyperscale.planning import grid
+    from hyperscale.planning.budget import EXAMPLES
 
-    _list(budget.available())
-    typer.echo(
-        "or a ceiling per problem: 8x (base points), kv_reads=2^28, peak_kv=32Ki, peak_bytes=8GiB, tokens=1M, "
-        "seconds=600, all"
-    )
+    _list(grid.available())
+    typer.echo(f"or a ceiling per problem, 8x being eight base points: {EXAMPLES}")
 
 
 def _list(entries: dict[str, str]) -> None:

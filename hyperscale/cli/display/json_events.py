@@ -56,11 +56,11 @@ class Events(Observer):
         arms = list(run.methods)
         totals = {
             "chains": sum(n * len(plan.chains(arm, task)) for arm in arms for task, n in counts.items()),
-            "tokens_most": sum(plan.tokens(arm, counts) for arm in arms),
+            "tokens_most": sum(plan.max_tokens(arm, counts) for arm in arms),
             "tokens_expected": sum(plan.expected_tokens(arm, counts) for arm in arms),
         }
         about = {"folder": str(folder), "model": run.config.model, "budget": run.config.budget}
-        bounds = {"axis": plan.budget.axis, "ceilings": plan.ceilings, "dominated": plan.dominated}
+        bounds = {"axis": plan.budget.axis, "ceilings": plan.ceilings, "dominated": plan.n_dominated}
         self._write("planned", about | bounds | totals | {"points": points})
 
     def opened(self, folder: Path, finished: int) -> None:

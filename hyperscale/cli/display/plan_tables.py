@@ -12,7 +12,7 @@ from hyperscale.planning.roofline import Roofline, mean_entries
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from hyperscale.planning.budget import Costs
+    from hyperscale.planning.costs import Costs
     from hyperscale.planning.planner import Plan, Point
     from hyperscale.run.dry_run import Forecast
 
@@ -28,13 +28,13 @@ def roofline(run: "Forecast", console: Console) -> None:
     total = 0.0
     for shape in run.shapes:
         for arm in run.methods:
-            widest = _widest(run.plan, arm.method, arm.CR, shape.name)
+            widest = run.plan.widest_points(arm, shape.name)
             for length, point in widest.items():
                 cells = _speed(line, point.chain, point.W, most)
                 table.add_row(shape.name, str(arm), f"{length}", f"{point.W}", *cells)
             count = run.counts[shape.name] * len(run.config.seeds)
             chains = [length for _, length in run.plan.chains(arm, shape.name)]
-            total += count * sum(line.seconds(widest[length].chain, most) / most for length in chains)
+            total += count * sum(line.chain_seconds(widest[length].chain, most) / most for length in chains)
         table.add_section()
     console.print(table)
     time = f"about {_duration(total)} for the whole run" if math.isfinite(total) else "a chain does not fit"
@@ -64,7 +64,7 @@ def comparison(plan: "Plan", found: "DataFrame", console: Console) -> None:
     columns(table, ("task", "method", "predicted by"), [f"L={n}" for n in lengths])
     over: list[tuple[float, Point]] = []
     for task, arm in dict.fromkeys((point.task, point.arm) for point in plan.points):
-        widest = _widest(plan, arm.method, arm.CR, task)
+        widest = plan.widest_points(arm, task)
         cells = []
         for n in lengths:
             point = widest.get(n)
@@ -74,7 +74,7 @@ def comparison(plan: "Plan", found: "DataFrame", console: Console) -> None:
         table.add_row(task, str(arm), sources, *cells)
     for point in plan.points:
         cost = measured.get((point.task, point.arm.method, point.arm.CR, point.W, point.L))
-        if cost is not None and cost > plan.ceilings[point.task] * (1 + 1e-9):
+        if cost is not None and plan.exceeds(point, cost):
             over.append((cost / plan.ceilings[point.task], point))
     console.print(table)
     if not plan.budget.unlimited:
@@ -91,19 +91,13 @@ def _verdict(over: "list[tuple[float, Point]]", count: int) -> str:
     )
 
 
-def _widest(plan: "Plan", method: str, cr: float, task: str) -> "dict[int, Point]":
-    """The widest point at each L, ascending."""
-    points = [p for p in plan.points if (p.arm.method, p.arm.CR, p.task) == (method, cr, task)]
-    return {p.L: p for p in sorted(points, key=lambda p: (p.L, p.W))}
-
-
 def _speed(line: Roofline, chain: "Costs", width: int, most: int) -> tuple[str, ...]:
-    fitting = line.batch(chain)
+    fitting = line.max_batch(chain)
     if not fitting:
         return "none", "·", "·", "·", "memory size"
     batch, entries = min(fitting, most), mean_entries(chain)
-    seconds = line.seconds(chain, most)
-    rate = batch / line.step(batch, entries)
+    seconds = line.chain_seconds(chain, most)
+    rate = batch / line.step_seconds(batch, entries)
     return f"{fitting:,}", quantity(rate), f"{seconds:,.1f}", f"{width * seconds:,.1f}", line.bound(batch, entries)
 
 

@@ -56,10 +56,10 @@ def plan(run: "PreparedRun | Forecast", console: Console) -> None:
     for shape in run.shapes:
         count = run.counts[shape.name] * len(run.config.seeds)
         for arm in run.methods:
-            points = run.plan.of(arm, shape.name)
+            points = run.plan.points_of(arm, shape.name)
             widest = {n: max((p.W for p in points if n == p.L), default=0) for n in lengths}
             chains = len(run.plan.chains(arm, shape.name)) * count
-            tokens = run.plan.tokens(arm, {shape.name: count})
+            tokens = run.plan.max_tokens(arm, {shape.name: count})
             likely = run.plan.expected_tokens(arm, {shape.name: count})
             total, expected = [total[0] + chains, total[1] + tokens], expected + likely
             cells = [f"1–{w}" if w > 1 else "1" if w else "·" for w in widest.values()]
@@ -78,9 +78,9 @@ def plan(run: "PreparedRun | Forecast", console: Console) -> None:
         about = "about " if shape.name in run.estimated else ""
         problems = f"{run.counts[shape.name]} problems, prompts of {about}{shape.prompt_tokens} tokens"
         console.print(f"{shape.name}: {problems}; {limit}", highlight=False, soft_wrap=True)
-    if run.plan.dominated:
+    if run.plan.n_dominated:
         longer = "a longer L is predicted to cost no more, and cutting its chains gives them all the same"
-        console.print(f"{run.plan.dominated} points left out: {longer}", highlight=False, soft_wrap=True)
+        console.print(f"{run.plan.n_dominated} points left out: {longer}", highlight=False, soft_wrap=True)
     tokens_in_all = f"at most {quantity(total[1])} tokens, about {quantity(expected)} as predicted"
     console.print(f"{total[0]:,} chains to generate, {tokens_in_all}", highlight=False, soft_wrap=True)
     long, short = run.plan.saving({shape.name: run.counts[shape.name] for shape in run.shapes})

@@ -2,7 +2,9 @@
 
 from hyperscale import models
 from hyperscale.errors import ConfigError
-from hyperscale.planning import budget as budgets
+from hyperscale.planning import grid as grids
+from hyperscale.planning.budget import Budget
+from hyperscale.planning.grid import Grid
 from hyperscale.run.config import compatibility, method_params
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.tasks.datasets import data_by_task
@@ -25,10 +27,10 @@ def resolve(config: RunConfig) -> RunConfig:
         raise ConfigError(f"task_params.{unused[0]}: {unused[0]!r} is no task of this run ({', '.join(tasks)})")
     compatibility.check_strategy(config)
     compatibility.check_engine(config)
-    named = config.budget in budgets.available()
-    grid = budgets.Grid.load(config.grid or (config.budget if named else model.grid))
-    budget = budgets.Grid.load(config.budget).budget if named else config.budget
-    parsed = budgets.Budget.parse(budget, config.axis)
+    named = config.budget in grids.names()
+    grid = Grid.load(config.grid or (config.budget if named else model.grid))
+    budget = Grid.load(config.budget).budget if named else config.budget
+    parsed = Budget.parse(budget, config.axis)
     return config.model_copy(
         update={
             "tasks": tasks,

@@ -1,0 +1,74 @@
+"""Costs of a point in closed form: what chains that all run to L read, hold and generate.
+
+The closed form is that of an uncompressed cache (`kv.trace`), divided by the CR; `prediction` uses measured chains
+instead where there are any.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+from hyperscale.kv.trace import dense_peak, dense_reads
+
+AXES = ("kv_reads", "peak_kv", "peak_bytes", "tokens", "seconds")
+CLOSED_FORM_AXES = AXES[:4]  # seconds have no closed form: they depend on the machine
+
+
+@dataclass(frozen=True)
+class TaskShape:
+    """What the closed form needs to know of a task.
+
+    Attributes:
+        name: The task.
+        prompt_tokens: Mean prompt length of the problems that run, in tokens.
+        base_length: L of the base point, in tokens.
+        lengths: L of the candidates, in tokens, ascending.
+        answer: Tokens that a forced answer adds at most to a chain that has not ended at L; the base point has none.
+    """
+
+    name: str
+    prompt_tokens: int
+    base_length: int
+    lengths: tuple[int, ...]
+    answer: int = 0
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Predicted costs of a point, per problem.
+
+    Attributes:
+        kv_reads: Entries read in decoding, summed over the W chains.
+        peak_kv: Largest number of live entries, summed over the W chains.
+        peak_bytes: The same in bytes, summed over layers and KV heads.
+        tokens: Generated tokens.
+        seconds: Time in the batch, summed over the W chains, as in ``points.csv``; None if no speed is known.
+    """
+
+    kv_reads: float
+    peak_kv: float
+    peak_bytes: float
+    tokens: float
+    seconds: float | None = None
+
+    @classmethod
+    def predict(cls, task: TaskShape, W: int, L: int, CR: float, entry_bytes: int) -> Self:
+        """Closed form: chains that all run to L, cache entries divided by the CR.
+
+        ``entry_bytes`` is the size of one (key, value) pair summed over layers and KV heads.
+        """
+        reads = W * dense_reads(task.prompt_tokens, L) / CR
+        peak = W * dense_peak(task.prompt_tokens, L) / CR
+        return cls(reads, peak, peak * entry_bytes, float(W * L))
+
+    def on(self, axis: str) -> float:
+        """The cost on one of `AXES`; NaN if it is not known."""
+        value = getattr(self, axis)
+        return math.nan if value is None else float(value)
+
+    def times(self, width: float) -> Self:
+        """The costs of ``width`` times as many chains that cost as much each."""
+        seconds = None if self.seconds is None else width * self.seconds
+        return type(self)(
+            width * self.kv_reads, width * self.peak_kv, width * self.peak_bytes, width * self.tokens, seconds
+        )
