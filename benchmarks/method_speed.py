@@ -22,7 +22,6 @@ import torch
 from decode_speed import SAMPLING, WEIGHTS, NoText, endless
 
 from hyperscale import methods
-from hyperscale.cli.display import console
 from hyperscale.engines.base import Request
 from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch import attention
@@ -31,6 +30,7 @@ from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import HyperscaleError
 from hyperscale.kv.formats import AUTO, QUANTISED
 from hyperscale.methods.core.base import Method
+from hyperscale.utils.hub import silence_transformers
 
 PROMPT = 100
 
@@ -133,7 +133,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
 
-    console.hush()
+    silence_transformers()
     wanted = args.methods.split(",")
     steps = max(args.steps, interval(wanted, args.cr))
     if args.context <= PROMPT:

@@ -24,6 +24,7 @@ from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import ConfigError, HyperscaleError
 from hyperscale.kv.formats import AUTO
+from hyperscale.utils.hub import silence_transformers
 
 MAX_NEW_TOKENS = 256  # where a task does not say, as in lm-eval's own models
 AUTO_BATCH = 64
@@ -68,9 +69,8 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         """
         super().__init__()
         import torch
-        from transformers.utils import logging
 
-        logging.set_verbosity_error()  # its loader reports our gates as tensors that it does not expect
+        silence_transformers()  # its loader reports our gates as tensors that it does not expect
 
         if device is None or (str(device).startswith("cuda") and not torch.cuda.is_available()):
             device = "cuda" if torch.cuda.is_available() else "cpu"  # lm-eval asks for cuda:0 by default

@@ -5,11 +5,10 @@ from typing import Any
 
 import torch
 
-from hyperscale.errors import ModelError, first_line
+from hyperscale.engines.families import FAMILIES
+from hyperscale.errors import ModelError
 from hyperscale.methods.core.dms_gate import GateConfig, attach_gates
-
-FAMILIES = ("qwen2", "qwen3", "llama")
-"""Values of ``model_type`` that the engine can run."""
+from hyperscale.utils import hub
 
 
 def load_model(path: Path | str, *, device: str = "cpu", dtype: torch.dtype | str = torch.float32) -> tuple[Any, Any]:
@@ -38,15 +37,11 @@ def load_model(path: Path | str, *, device: str = "cpu", dtype: torch.dtype | st
         isinstance(path, Path) or local.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1
     ):
         raise ModelError(f"there is no checkpoint at {name}")
-    try:
+    with hub.model_errors(f"cannot load {name}"):
         config = AutoConfig.from_pretrained(name)
         check_config(config)
         model = _with_gates(AutoModelForCausalLM, name, config, dtype)
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except ModelError:
-        raise
-    except Exception as error:  # transformers raises a wide and unstable set of types for unusable folders
-        raise ModelError(f"cannot load {name}: {first_line(error)}") from error
     model.to(device).eval().requires_grad_(False)
     return model, tokenizer
 

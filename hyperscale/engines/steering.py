@@ -4,8 +4,7 @@ from typing import Any
 
 from hyperscale.engines.base import Steering
 from hyperscale.errors import EngineError
-
-END_OF_THINKING = "</think>"
+from hyperscale.models.thinking import END_OF_THINKING
 
 
 class Steer:

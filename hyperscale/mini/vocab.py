@@ -8,8 +8,10 @@ import re
 from pathlib import Path
 from typing import Any
 
+from hyperscale.models.thinking import END_OF_THINKING, THINKING
+
 PAD, USER, ASSISTANT, END = "<|pad|>", "<|user|>", "<|assistant|>", "<|end|>"
-THINK, END_THINK = "<think>", "</think>"
+THINK, END_THINK = THINKING, END_OF_THINKING
 NODES = 130
 SPECIAL = (PAD, USER, ASSISTANT, END)
 

@@ -14,8 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hyperscale.errors import ModelError, first_line
+from hyperscale.errors import ModelError
 from hyperscale.models.shape import Shape, from_config, parameter_count
+from hyperscale.utils.hub import load_config, reachable
 
 _HERE = Path(__file__).resolve().parent
 KINDS = ("dms", "dmc")
@@ -256,8 +257,6 @@ def require(path: str, model: str) -> None:
         return  # `resolve` has seen its files
     from huggingface_hub import try_to_load_from_cache
 
-    from hyperscale.utils.hub import reachable
-
     if not isinstance(try_to_load_from_cache(path, "config.json"), str) and not reachable():
         gate = f"accept the terms at https://huggingface.co/{path}, `hf auth login`, then "
         first = gate if any(each.gated and each.base == path for each in _registry().values()) else ""
@@ -301,10 +300,4 @@ def shape_of(model: str, path: str) -> Shape:
     if known := find(model).shape:
         return known
     require(path, model)
-    try:
-        from transformers import AutoConfig
-
-        config = AutoConfig.from_pretrained(path).to_dict()
-    except Exception as error:  # transformers raises many kinds here, all meaning the same to the user
-        raise ModelError(f"cannot read the configuration of {path}: {first_line(error)}") from None
-    return from_config(config, path)
+    return from_config(load_config(path).to_dict(), path)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hyperscale import models
-from hyperscale.errors import ModelError, RetrofitError, first_line
+from hyperscale.errors import ModelError, RetrofitError
 from hyperscale.retrofit import memory_estimate
+from hyperscale.utils.hub import load_config
 
 Report = Callable[[str], None]
 #: Learning rates of arXiv 2506.05345: up to 1.5B weights, and above.
@@ -221,14 +222,9 @@ def _device(device: str) -> tuple[str, int]:
 
 
 def _configuration(base: str) -> Any:
-    from transformers import AutoConfig
-
     from hyperscale.engines.loading import check_config
 
-    try:
-        config = AutoConfig.from_pretrained(base)
-    except Exception as error:  # transformers raises a wide and unstable set of types for unusable folders
-        raise ModelError(f"cannot load {base}: {first_line(error)}") from None
+    config = load_config(base)
     check_config(config)
     for key, kind in (("dms_window_size", "DMS"), ("dmc_cr", "DMC")):
         if getattr(config, key, None) is not None:

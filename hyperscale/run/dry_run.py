@@ -20,8 +20,9 @@ from hyperscale.planning.roofline import GIB, USABLE, Gpu, Roofline, chains_that
 from hyperscale.run import identity
 from hyperscale.run.config import resolve
 from hyperscale.run.config.schema import RunConfig
-from hyperscale.run.prepare import answer_room, load_task, load_tokenizer, make_grid
+from hyperscale.run.prepare import answer_room, load_task, make_grid
 from hyperscale.tasks.datasets import GeneratedProblems
+from hyperscale.utils.hub import load_tokenizer
 
 if TYPE_CHECKING:
     from hyperscale.methods.core.base import Method

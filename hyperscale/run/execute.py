@@ -21,10 +21,11 @@ from hyperscale.run import prepare, verification
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.run.engine_cache import EngineCache
 from hyperscale.run.observer import Load, Observer, Sample
-from hyperscale.run.prepare import PreparedRun, Problem, answer_room, load_tokenizer
+from hyperscale.run.prepare import PreparedRun, Problem, answer_room
 from hyperscale.scoring import graders
 from hyperscale.scoring.voting import strategies
 from hyperscale.tasks.task import prompt_hash
+from hyperscale.utils.hub import load_tokenizer
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import hyperscale
 from hyperscale import models
 from hyperscale.engines import registry
-from hyperscale.errors import EngineError, ModelError, first_line
+from hyperscale.errors import EngineError
 from hyperscale.kv.formats import AUTO
 from hyperscale.models.registry import shape_of
 from hyperscale.planning import measured_costs
@@ -26,6 +26,7 @@ from hyperscale.run import identity, verification
 from hyperscale.run.config import resolve
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.tasks.task import fingerprint
+from hyperscale.utils.hub import load_tokenizer
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import Request
@@ -243,20 +244,6 @@ def _placed(config: RunConfig) -> RunConfig:
         raise EngineError("--device cuda: torch sees no CUDA device here; leave --device out to run on the CPU")
     dtype = config.dtype if config.dtype != "auto" else ("bfloat16" if device == "cuda" else "float32")
     return config.model_copy(update={"device": device, "dtype": dtype})
-
-
-def load_tokenizer(path: str) -> Any:
-    """The tokenizer of a checkpoint.
-
-    Raises:
-        ModelError: It cannot be loaded.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(path)
-    except Exception as error:  # transformers raises many kinds here, all meaning the same to the user
-        raise ModelError(f"cannot load the tokenizer of {path}: {first_line(error)}") from None
 
 
 def make_grid(config: RunConfig) -> Grid:

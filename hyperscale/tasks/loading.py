@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hyperscale.errors import TaskError, first_line
-from hyperscale.utils.hub import quiet_hub, reachable
+from hyperscale.utils.hub import quiet_datasets, reachable
 from hyperscale.utils.row_files import PlacedRow, list_data_files, read_rows
 
 SUFFIXES = (".jsonl", ".parquet")
@@ -59,7 +59,7 @@ def download(dataset: HubDataset, task: str) -> list[PlacedRow]:
     """
     online = reachable()
     try:
-        with quiet_hub(offline=not online):
+        with quiet_datasets(offline=not online):
             import datasets
 
             rows = list(datasets.load_dataset(dataset.path, dataset.name, split=dataset.split))

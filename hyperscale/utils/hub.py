@@ -1,13 +1,67 @@
-"""The Hugging Face hub: whether it can be reached, and loading without its chatter."""
+"""Loads from folders and the Hugging Face hub: typed errors, no chatter, and whether the hub can be reached at all."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from hyperscale.errors import HyperscaleError, ModelError, first_line
 
 _PROBE_SECONDS = 3.0
 
 
+@contextmanager
+def model_errors(failure: str) -> Iterator[None]:
+    """Turn whatever stops the block into one typed error of one line.
+
+    transformers raises a wide and unstable set of types for checkpoints that cannot be used, and all of them mean the
+    same to the user.
+
+    Args:
+        failure: What did not work, the beginning of the message: "cannot load PATH".
+
+    Raises:
+        ModelError: The block ended with an error that is none of ours.
+    """
+    try:
+        yield
+    except HyperscaleError:
+        raise
+    except Exception as error:
+        raise ModelError(f"{failure}: {first_line(error)}") from error
+
+
+def load_config(path: str) -> Any:
+    """The transformers configuration of a checkpoint.
+
+    Args:
+        path: A folder or a hub id.
+
+    Raises:
+        ModelError: It cannot be loaded.
+    """
+    from transformers import AutoConfig
+
+    with model_errors(f"cannot load the configuration of {path}"):
+        return AutoConfig.from_pretrained(path)
+
+
+def load_tokenizer(path: str) -> Any:
+    """The tokenizer of a checkpoint.
+
+    Args:
+        path: A folder or a hub id.
+
+    Raises:
+        ModelError: It cannot be loaded.
+    """
+    from transformers import AutoTokenizer
+
+    with model_errors(f"cannot load the tokenizer of {path}"):
+        return AutoTokenizer.from_pretrained(path)
+
+
 def reachable() -> bool:
-    """Whether the hub answers, whatever it answers; a few seconds at most."""
+    """Whether the hub answers, whatever it answers; takes a few seconds at most."""
     from urllib.error import HTTPError
     from urllib.request import Request, urlopen
 
@@ -24,9 +78,17 @@ def reachable() -> bool:
         return False
 
 
+def silence_transformers() -> None:
+    """Turn off transformers' own progress bars and notes for this process; errors still come as exceptions."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
 @contextmanager
-def quiet_hub(*, offline: bool) -> Iterator[None]:
-    """Keep the hub's libraries from drawing bars and, offline, from trying again and again."""
+def quiet_datasets(*, offline: bool) -> Iterator[None]:
+    """Keep `datasets` from drawing progress bars within the block and, offline, from retrying the hub."""
     import datasets
     from huggingface_hub import constants
 

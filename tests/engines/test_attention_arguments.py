@@ -6,9 +6,9 @@ import torch
 from transformers import AutoModelForCausalLM, Gemma2Config, GptOssConfig
 
 from hyperscale import methods
-from hyperscale.engines import loading
 from hyperscale.engines.attention_arguments import check_attention_arguments
 from hyperscale.engines.base import Request, Sampling
+from hyperscale.engines.families import FAMILIES
 from hyperscale.engines.kvpress.engine import KVPressEngine
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import ModelError
@@ -31,7 +31,8 @@ PROMPT, NEW_TOKENS = (1, 2, 3, 4, 5), 6
 
 @pytest.fixture(autouse=True)
 def _more_families(monkeypatch):
-    monkeypatch.setattr(loading, "FAMILIES", (*loading.FAMILIES, "gemma2", "gpt_oss"))
+    for family in ("gemma2", "gpt_oss"):
+        monkeypatch.setitem(FAMILIES, family, family)
 
 
 def random_model(config):

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from hyperscale.cli import arguments
-from hyperscale.cli.display.console import hush, make_console
+from hyperscale.cli.display.console import make_console
+from hyperscale.utils.hub import silence_transformers
 
 
 def retrofit(
@@ -48,7 +49,7 @@ def retrofit(
         console.print(line, highlight=False)
 
     report("starting …")
-    hush()
+    silence_transformers()
     import torch
 
     from hyperscale.retrofit.job import Job, run

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hyperscale.cli.display.console import hush, make_console
+from hyperscale.cli.display.console import make_console
 from hyperscale.cli.options import with_options
 from hyperscale.errors import ConfigError, HyperscaleError
 from hyperscale.run.config.schema import RunConfig
+from hyperscale.utils.hub import silence_transformers
 
 if TYPE_CHECKING:
     from hyperscale.cli.display.json_events import Events
@@ -43,7 +44,7 @@ def run(
 
     try:
         asked = load.load(settings, config)
-        hush()
+        silence_transformers()
         folder = out or Path("results") / asked.folder_name()
         if dry_run:
             _plan(asked, gpu, folder, events)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hyperscale.cli import arguments
-from hyperscale.cli.display.console import hush, make_console
+from hyperscale.cli.display.console import make_console
 from hyperscale.errors import ConfigError
+from hyperscale.utils.hub import silence_transformers
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +56,7 @@ def score(
         raise ConfigError("--sandbox goes without --vote: with it, nothing is graded again")
     console = make_console(quiet=as_json)
     if scorer is not None:
-        hush()
+        silence_transformers()
     chosen = revote.choose(vote, scorer)
     name = chosen or "each task's own"
     for path in results.folders(folder):

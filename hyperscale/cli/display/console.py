@@ -15,11 +15,3 @@ def make_console(*, quiet: bool = False) -> "Console":
 
     console = Console(markup=False, quiet=quiet)
     return console if console.is_terminal else Console(width=PIPE_WIDTH, markup=False, quiet=quiet)
-
-
-def hush() -> None:
-    """Keep transformers' own bars and notes out of the display; errors still come through as exceptions."""
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()

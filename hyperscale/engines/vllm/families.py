@@ -1,6 +1,6 @@
-"""Model families that run in vLLM, and the class of each."""
+"""Names of the classes that run a model family in vLLM."""
 
-FAMILIES = {"qwen2": "Qwen2", "qwen3": "Qwen3", "llama": "Llama"}
+from hyperscale.engines.families import FAMILIES
 
 
 def architecture(family: str, *, ragged: bool = True) -> str:

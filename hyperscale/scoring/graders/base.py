@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-END_OF_THINKING = "</think>"
+from hyperscale.models.thinking import END_OF_THINKING
 
 
 def after_thinking(text: str) -> str | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from hyperscale.errors import ModelError, ResultsError
 from hyperscale.scoring.voting.strategies import LOGPROB
+from hyperscale.utils.hub import model_errors
 
 
 class Scorer(ABC):
@@ -89,14 +90,11 @@ def get(name: str, device: str = "cpu") -> Scorer | None:
 def _load(path: str, device: str) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-    try:
+    with model_errors(f"cannot load the reward model {path}"):
         config = AutoConfig.from_pretrained(path)
         outputs = int(config.num_labels)
         model, info = AutoModelForSequenceClassification.from_pretrained(path, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(path)
-    except Exception as error:  # transformers raises many kinds here, all meaning the same to the user
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"cannot load the reward model {path}: {reason}") from None
     if info["missing_keys"]:  # a language model without a head would be given a random one
         missing = ", ".join(sorted(info["missing_keys"])[:3])
         raise ModelError(f"{path} is no reward model, it lacks {missing}: pass one for sequence classification")

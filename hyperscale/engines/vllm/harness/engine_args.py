@@ -5,7 +5,8 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from hyperscale.engines.vllm.families import FAMILIES, architecture
+from hyperscale.engines.families import FAMILIES
+from hyperscale.engines.vllm.families import architecture
 from hyperscale.engines.vllm.options import KEY, PAGE_TOKENS
 from hyperscale.engines.vllm.versions import METHODS
 from hyperscale.errors import MethodError, ModelError

@@ -1,7 +1,8 @@
 """The plugin's entry point: called by vLLM in every one of its processes, any number of times."""
 
+from hyperscale.engines.families import FAMILIES
 from hyperscale.engines.vllm import versions
-from hyperscale.engines.vllm.families import FAMILIES, architecture
+from hyperscale.engines.vllm.families import architecture
 
 """``model_type`` of the checkpoints that the plugin runs, and how vLLM's classes are called."""
 

@@ -53,7 +53,8 @@ class Gated(VerifyAndUpdateConfig):
     @staticmethod
     def verify_and_update_config(vllm_config: Any) -> None:
         """Send a retrofitted checkpoint to the class that knows its gates; leave any other alone."""
-        from hyperscale.engines.vllm.families import FAMILIES, architecture
+        from hyperscale.engines.families import FAMILIES
+        from hyperscale.engines.vllm.families import architecture
 
         config = vllm_config.model_config.hf_config
         family = getattr(config, "model_type", "")

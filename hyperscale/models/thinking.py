@@ -1,0 +1,4 @@
+"""Marks that reasoning models write around their thinking."""
+
+THINKING = "<think>"
+END_OF_THINKING = "</think>"
