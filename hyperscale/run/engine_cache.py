@@ -31,7 +31,7 @@ class EngineCache:
         spec = EngineSpec(
             checkpoint=run.checkpoints[arm].path,
             method=run.methods[arm],
-            batch_size=run.config.batch_size or 1,
+            batch_size=run.config.batch_size,
             device=run.config.device,
             dtype=run.config.dtype,
             kv_dtype=run.config.kv_dtype,

@@ -18,10 +18,10 @@ from hyperscale.results.redaction import redact
 from hyperscale.results.samples import key
 from hyperscale.results.store import Store, opened
 from hyperscale.run import prepare, verification
-from hyperscale.run.config.schema import RunConfig
+from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.engine_cache import EngineCache
 from hyperscale.run.observer import Load, Observer, Sample
-from hyperscale.run.prepare import PreparedRun, Problem, answer_room
+from hyperscale.run.prepare import PreparedRun, Problem
 from hyperscale.scoring import graders
 from hyperscale.scoring.voting import strategies
 from hyperscale.tasks.task import prompt_hash
@@ -116,7 +116,7 @@ class Line:
         old = [s for s in self._store.samples if (s["method"], s["CR"]) == (arm.method, arm.CR)]
         most_tokens = sum(request.max_new_tokens for _, request in requests)
         batched = registry.choose(self._run.config.engine, arm.method).batched
-        batch_size = (self._run.config.batch_size or 1) if batched else 1
+        batch_size = self._run.config.batch_size if batched else 1
         for sample in old:
             self._verify(arm, sample)
         self._observer.arm_started(arm, old, Load(len(requests) * len(seeds), most_tokens * len(seeds), batch_size))
@@ -128,7 +128,7 @@ class Line:
         self._observer.arm_finished(arm)
 
     def _verify(self, arm: Arm, sample: Sample) -> None:
-        verification.check(arm, self._run.methods[arm], sample, answer_room(self._run.config))
+        verification.check(arm, self._run.methods[arm], sample, self._run.config.answer_room)
 
     def missing(
         self, arm: Arm, requests: "Sequence[tuple[Problem, Request]]", seed: int
@@ -152,8 +152,6 @@ class Line:
         from hyperscale.engines.base import Sampling
 
         config, engine = self._run.config, self._engines.engine(self._run, arm)
-        assert config.temperature is not None, "the configuration is not resolved"
-        assert config.top_p is not None, "the configuration is not resolved"
         sampling = Sampling(config.temperature, config.top_p, seed=seed, steering=_steering(config))
         problems = {request.problem: problem for problem, request in requests}
 
@@ -207,7 +205,7 @@ class Line:
         }
 
 
-def _steering(config: RunConfig) -> "Steering":
+def _steering(config: ResolvedConfig) -> "Steering":
     from hyperscale.engines.base import Steering
 
     return Steering(config.extend, config.extend_word, config.force_answer)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hyperscale import models
-from hyperscale.run.config.schema import RunConfig
+from hyperscale.run.config.resolve import ResolvedConfig
 
 if TYPE_CHECKING:
     from hyperscale.methods.core.base import Method
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def of(
-    config: RunConfig,
+    config: ResolvedConfig,
     tasks: "Sequence[Task]",
     methods: "Mapping[Arm, Method]",
     checkpoints: "Mapping[Arm, models.Checkpoint]",

@@ -74,7 +74,7 @@ def asked(run: PreparedRun) -> dict[Arm, list[tuple[Problem, int]]]:
             if not lengths and forced:
                 lengths = [shape.base_length if seconds else min(shape.lengths)]
             # Seconds depend on how many chains decode together, so there a pilot fills the batch.
-            count = max(PROBLEMS, ceil((config.batch_size or 1) / len(run.shapes)) if seconds else 0)
+            count = max(PROBLEMS, ceil(config.batch_size / len(run.shapes)) if seconds else 0)
             found.setdefault(arm, []).extend((each, n) for n in lengths for each in _spread(problems, count))
     return {arm: chains for arm, chains in found.items() if chains}
 

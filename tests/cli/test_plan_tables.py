@@ -13,12 +13,12 @@ from hyperscale.run.config import load
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch):
-    monkeypatch.setattr(dry_run, "_here", lambda: None)
+    monkeypatch.setattr(dry_run, "_local_gpu", lambda: None)
 
 
 def shown(gpu=None, **values):
     asked = load.make({"model": "qwen3-8b", "methods": ["vanilla", "dms"], "tasks": ["aime24"], **values})
-    expected = dry_run.make(asked, gpu)
+    expected = dry_run.plan_dry_run(asked, gpu)
     console = Console(file=io.StringIO(), width=140)
     tables.plan(expected, console)
     plan_tables.roofline(expected, console)

@@ -80,7 +80,10 @@ def test_options_go_over_the_file_parameter_by_parameter(run, weights, tmp_path)
         ),
         (("--method-param", "window.rule=sideways"), "rule of window must be"),
         (("--method-param", "window.pin_prompt=yes"), "pin_prompt of window must be true or false, not 'yes'"),
-        (("--method-param", "window.cr=3"), "params.window.cr: compression ratios are set by crs (--cr)"),
+        (
+            ("--method-param", "window.cr=3"),
+            "window.cr: compression ratios are set by --cr for all methods",
+        ),
         (("--method-param", "tova.per=head"), "'tova' is no method of this run (window)"),
         (("--method-param", "recent=4"), "write name.parameter=value, e.g. window.recent=32"),
         (("--method-param", "window.recent"), "write name.parameter=value"),

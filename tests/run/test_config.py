@@ -6,6 +6,7 @@ import pytest
 from hyperscale import models
 from hyperscale.errors import BudgetError, ConfigError, ModelError
 from hyperscale.models.registry import shape_of
+from hyperscale.planning.budget import Budget
 from hyperscale.run.config import load, resolve, schema
 
 
@@ -16,22 +17,22 @@ def resolved(**values):
 def test_defaults_of_the_built_in_model():
     found = resolved()
     assert found.tasks == ("mini_aime", "mini_gpqa", "mini_lcb")
-    assert (found.methods, found.budget, found.axis, found.grid) == (("vanilla",), "8x", "kv_reads", "mini")
+    assert (found.methods, found.budget, found.grid.name) == (("vanilla",), Budget("kv_reads", 8, True), "mini")
     assert (found.temperature, found.top_p, found.seeds) == (0.8, 1.0, (0,))
 
 
 def test_methods_meet_at_the_crs_of_the_dms_checkpoints():
     found = resolved(methods=["vanilla", "dms", "window"])
     assert found.crs == (2.0, 4.0, 8.0)
-    assert (found.crs_of("vanilla"), found.crs_of("window")) == ((1.0,), (2.0, 4.0, 8.0))
+    assert found.arms == [("vanilla", 1.0), *((name, cr) for name in ("dms", "window") for cr in (2.0, 4.0, 8.0))]
     assert resolved(methods=["dms"], crs=[8]).crs == (8.0,)
     assert resolved(model="qwen-r1-7b", methods=["random"], tasks=["t"]).crs == (4.0, 8.0)  # none: the grid's
 
 
 def test_a_named_budget_brings_its_grid():
     found = resolved(model="qwen3-8b", tasks=["t"], budget="paper")
-    assert (found.budget, found.grid) == ("all", "paper")
-    assert resolved(budget="mini").budget == "8x"
+    assert (found.budget.text, found.grid.name) == ("all", "paper")
+    assert resolved(budget="mini").budget.text == "8x"
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def test_a_named_budget_brings_its_grid():
         ({"device": "tpu"}, ConfigError, "--device must be 'auto', 'cpu' or 'cuda', got 'tpu'"),
         ({"batch_size": "many"}, ConfigError, "--batch-size must be a whole number, got 'many'"),
         ({"crz": 8}, ConfigError, "unknown setting 'crz': did you mean 'cr'?"),
-        ({"params": {"vanilla": {"cr": 3}}}, ConfigError, "set by crs"),
+        ({"params": {"vanilla": {"cr": 3}}}, ConfigError, "set by --cr for all methods"),
         ({"params": {"dms": {"window": 3}}}, ConfigError, "'dms' is no method of this run"),
         ({"model": "owner/name"}, ConfigError, "name some with --task"),
         ({"model": "nope"}, ModelError, "choose one of mini, "),

@@ -12,7 +12,7 @@ from hyperscale.models.shape import Shape
 from hyperscale.planning.costs import Costs, TaskShape
 from hyperscale.planning.roofline import Roofline, find_gpu
 from hyperscale.run import dry_run, prepare
-from hyperscale.run.config import load
+from hyperscale.run.config import load, resolve
 from hyperscale.run.config.schema import RunConfig
 
 pytestmark = pytest.mark.e2e
@@ -58,7 +58,7 @@ def test_a_run_says_what_its_cache_was_kept_in(run, weights, tmp_path):
 def test_wrong_types_are_refused(run, weights):
     code, _, err = run(*options(weights, "--kv-dtype", "int3"))
     assert (code, err.count("\n")) == (2, 1)
-    assert err.startswith("error: kv_dtype:")
+    assert err.startswith("error: --kv-dtype must be")
     assert "'int4'" in err
 
 
@@ -95,7 +95,9 @@ def test_forecasts_and_the_roofline_count_the_bytes_of_the_cache():
     chain = Costs.predict(TaskShape("t", 100, 8, (8,)), 1, 1000, 1.0, shape.entry_bytes("bfloat16", "fp8"))
     assert chain.peak_bytes == 1099 * 2 * 130 * 256
     values = {"model": "qwen-r1-7b", "tasks": ("mini_aime",), "budget": "all", "grid": "mini", "limit": 2}
-    one, other = (dry_run.make(load.make({**values, "kv_dtype": kind}), "h100").needs[0] for kind in ("auto", "int8"))
+    one, other = (
+        dry_run.plan_dry_run(load.make({**values, "kv_dtype": kind}), "h100").needs[0] for kind in ("auto", "int8")
+    )
     assert other.chain / one.chain == pytest.approx(130 / 256)
 
 
@@ -103,4 +105,4 @@ def test_a_folder_is_named_after_it(weights):
     asked = load.make({"model": str(weights), "kv_dtype": "int8"})
     assert asked.folder_name().endswith("-kvint8")
     assert "kv" not in load.make({"model": "x"}).folder_name()
-    assert json.loads(json.dumps(asked.compared()))["kv_dtype"] == "int8"
+    assert json.loads(json.dumps(resolve.resolve(load.make({"kv_dtype": "int8"})).compared()))["kv_dtype"] == "int8"

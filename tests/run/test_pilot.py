@@ -160,13 +160,15 @@ def test_earlier_runs_spare_the_pilot(whole, weights):
     run = prepare_run(make(weights, budget="1x"), folder.parent / "next")
     assert {point.source for point in run.plan.points} == {measured_costs.EARLIER}
     assert pilot.asked(run) == {}
-    expected = dry_run.make(make(weights, budget="1x"), folder=folder.parent / "next")
+    expected = dry_run.plan_dry_run(make(weights, budget="1x"), folder=folder.parent / "next")
     assert expected.plan == run.plan
-    assert {p.source for p in dry_run.make(make(weights, budget="1x"), folder=folder).plan.points} == {"closed form"}
+    assert {p.source for p in dry_run.plan_dry_run(make(weights, budget="1x"), folder=folder).plan.points} == {
+        "closed form"
+    }
 
 
 def test_a_dry_run_generates_nothing(weights, tmp_path):
-    dry_run.make(make(weights), folder=tmp_path / "run")
+    dry_run.plan_dry_run(make(weights), folder=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
 
 

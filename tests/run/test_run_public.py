@@ -132,18 +132,18 @@ def test_the_plan_of_a_large_model():
     from hyperscale.run.config import load
 
     asked = load.make({"model": "qwen-r1-32b", "methods": ["vanilla", "dms"], "crs": [8], "tasks": ["aime24"]})
-    expected = dry_run.make(asked, "H100")
+    expected = dry_run.plan_dry_run(asked, "H100")
     vanilla, dms = expected.needs
     assert vanilla.length == 16384
     assert vanilla.chain == pytest.approx((170 + 16384) * 2**18, rel=1e-3)
     assert dms.length == 32768
     assert dms.chain == pytest.approx((170 + 32768) * 2**15, rel=1e-3)
     assert expected.weights == pytest.approx(61 * 2**30, rel=0.01)
-    assert vanilla.together == (0.9 * 80 * 2**30 - expected.weights) // vanilla.chain == 2
+    assert vanilla.fitting == (0.9 * 80 * 2**30 - expected.weights) // vanilla.chain == 2
     assert any("dms cannot run yet" in note for note in expected.notes)
-    assert dry_run.make(asked, "48GiB").needs[0].together == 0
+    assert dry_run.plan_dry_run(asked, "48GiB").needs[0].fitting == 0
     with pytest.raises(ConfigError, match="unknown GPU 'abacus'"):
-        dry_run.make(asked, "abacus")
+        dry_run.plan_dry_run(asked, "abacus")
 
 
 def test_without_weights_one_line_says_what_is_missing(run):

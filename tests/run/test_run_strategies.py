@@ -11,7 +11,7 @@ from hyperscale.errors import ConfigError, EngineError
 from hyperscale.kv.trace import dense_peak, dense_reads
 from hyperscale.results import regrade
 from hyperscale.run import execute, observer, prepare
-from hyperscale.run.config import load
+from hyperscale.run.config import load, resolve
 from hyperscale.scoring import graders
 
 pytestmark = pytest.mark.e2e
@@ -126,8 +126,8 @@ def test_settings_that_cannot_be_used_are_refused(weights, tmp_path):
     for changes, error, said in (
         ({"extend_word": "Wait"}, EngineError, "cannot write the continuation word 'Wait'.*, e.g. "),
         ({"extend": 0}, ConfigError, "--extend-word .* goes with --extend N"),
-        ({"extend": -1}, ConfigError, "extend: "),
-        ({"force_answer": -1}, ConfigError, "force_answer: "),
+        ({"extend": -1}, ConfigError, "--extend must be at least 0"),
+        ({"force_answer": -1}, ConfigError, "--force-answer must be at least 0"),
         ({"vote": "luck"}, ConfigError, "unknown strategy 'luck'"),
         ({"vote": "best-of-n:judge"}, ConfigError, "hyperscale score"),
     ):
@@ -138,6 +138,6 @@ def test_settings_that_cannot_be_used_are_refused(weights, tmp_path):
 
 def test_folders_from_before_are_still_the_same_runs(weights):
     asked = make(weights, extend=0, extend_word="Wait", force_answer=0)
-    assert not {"extend", "extend_word", "force_answer", "vote"} & set(asked.compared())
+    assert not {"extend", "extend_word", "force_answer", "vote"} & set(resolve.resolve(asked).compared())
     assert "extend2" in make(weights).folder_name()
-    assert {"extend", "extend_word", "force_answer"} <= set(make(weights).compared())
+    assert {"extend", "extend_word", "force_answer"} <= set(resolve.resolve(make(weights)).compared())

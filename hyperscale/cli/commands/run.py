@@ -62,7 +62,7 @@ def _plan(asked: RunConfig, gpu: str | None, folder: Path, events: "Events | Non
     from hyperscale.cli.display import plan_tables, tables
     from hyperscale.run import dry_run
 
-    expected = dry_run.make(asked, gpu, folder)
+    expected = dry_run.plan_dry_run(asked, gpu, folder)
     if events:
         events.planned(expected, folder)
         return

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from hyperscale.planning.arms import Arm
-    from hyperscale.run.dry_run import Forecast
+    from hyperscale.run.planned_run import PlannedRun
     from hyperscale.run.prepare import PreparedRun, Problem
 
 SCHEMA = 1
@@ -39,8 +39,8 @@ class Events(Observer):
         if done in (0, total) or self._due():
             self._write("pilot", {**_names(arm), "done": done, "total": total})
 
-    def planned(self, run: "PreparedRun | Forecast", folder: Path) -> None:
-        """See `Observer`; forecasts of a dry run too."""
+    def planned(self, run: "PlannedRun", folder: Path) -> None:
+        """See `Observer`; dry runs too."""
         plan, counts = run.plan, {name: n * len(run.config.seeds) for name, n in run.counts.items()}
         points = [
             {
@@ -53,13 +53,13 @@ class Events(Observer):
             }
             for point in plan.points
         ]
-        arms = list(run.methods)
+        arms = run.arms
         totals = {
             "chains": sum(n * len(plan.chains(arm, task)) for arm in arms for task, n in counts.items()),
             "tokens_most": sum(plan.max_tokens(arm, counts) for arm in arms),
             "tokens_expected": sum(plan.expected_tokens(arm, counts) for arm in arms),
         }
-        about = {"folder": str(folder), "model": run.config.model, "budget": run.config.budget}
+        about = {"folder": str(folder), "model": run.config.model, "budget": run.config.budget.text}
         bounds = {"axis": plan.budget.axis, "ceilings": plan.ceilings, "dominated": plan.n_dominated}
         self._write("planned", about | bounds | totals | {"points": points})
 

@@ -14,20 +14,20 @@ if TYPE_CHECKING:
 
     from hyperscale.planning.costs import Costs
     from hyperscale.planning.planner import Plan, Point
-    from hyperscale.run.dry_run import Forecast
+    from hyperscale.run.dry_run import DryRun
 
 
-def roofline(run: "Forecast", console: Console) -> None:
+def roofline(run: "DryRun", console: Console) -> None:
     """Print what a GPU makes of the points at best: batch, tokens/s, seconds; nothing if its figures are unknown."""
     line = run.roofline
     if line is None:
         return
-    most = run.config.batch_size or 1
-    table = Table(title=f"At best on {line.gpu.name}, {run.dtype}: roofline of decoding", **STYLE)
+    most = run.config.batch_size
+    table = Table(title=f"At best on {line.gpu.name}, {run.config.dtype}: roofline of decoding", **STYLE)
     columns(table, ("task", "method"), ("L", "W", "chains that fit", "tokens/s", "s a chain", "s a point", "bound by"))
     total = 0.0
     for shape in run.shapes:
-        for arm in run.methods:
+        for arm in run.arms:
             widest = run.plan.widest_points(arm, shape.name)
             for length, point in widest.items():
                 cells = _speed(line, point.chain, point.W, most)

@@ -13,8 +13,8 @@ from hyperscale.kv.formats import AUTO
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from hyperscale.run.dry_run import Forecast
-    from hyperscale.run.prepare import PreparedRun
+    from hyperscale.run.dry_run import DryRun
+    from hyperscale.run.planned_run import PlannedRun
     from hyperscale.run.verification import Compression
 
 #: Of every table.
@@ -44,7 +44,7 @@ def columns(table: Table, left: Sequence[str], right: Sequence[str]) -> None:
         table.add_column(name, justify="right", no_wrap=True)
 
 
-def plan(run: "PreparedRun | Forecast", console: Console) -> None:
+def plan(run: "PlannedRun", console: Console) -> None:
     """Print what is going to run: widths at each length, chains, tokens, costs and what they are predicted from."""
     axis = run.plan.budget.axis
     lengths = sorted({point.L for point in run.plan.points}) or [0]
@@ -55,7 +55,7 @@ def plan(run: "PreparedRun | Forecast", console: Console) -> None:
     total, expected = [0, 0], 0.0
     for shape in run.shapes:
         count = run.counts[shape.name] * len(run.config.seeds)
-        for arm in run.methods:
+        for arm in run.arms:
             points = run.plan.points_of(arm, shape.name)
             widest = {n: max((p.W for p in points if n == p.L), default=0) for n in lengths}
             chains = len(run.plan.chains(arm, shape.name)) * count
@@ -69,35 +69,36 @@ def plan(run: "PreparedRun | Forecast", console: Console) -> None:
             table.add_row(shape.name, str(arm), *cells, "/".join(dict.fromkeys(p.source for p in points)))
         table.add_section()
     console.print(table)
-    for shape in run.shapes:
+    for task in run.tasks:
+        shape = task.shape
         ceiling = run.plan.ceilings[shape.name]
-        base = (
-            f"{run.config.budget} the base point 1-{shape.base_length}-1" if run.plan.budget.relative else "the budget"
-        )
+        base = "the budget"
+        if run.plan.budget.relative:
+            base = f"{run.config.budget.text} the base point 1-{shape.base_length}-1"
         limit = "no ceiling" if math.isinf(ceiling) else f"{base} is {quantity(ceiling)} {axis}"
-        about = "about " if shape.name in run.estimated else ""
-        problems = f"{run.counts[shape.name]} problems, prompts of {about}{shape.prompt_tokens} tokens"
+        about = "" if task.measured else "about "
+        problems = f"{task.count} problems, prompts of {about}{shape.prompt_tokens} tokens"
         console.print(f"{shape.name}: {problems}; {limit}", highlight=False, soft_wrap=True)
     if run.plan.n_dominated:
         longer = "a longer L is predicted to cost no more, and cutting its chains gives them all the same"
         console.print(f"{run.plan.n_dominated} points left out: {longer}", highlight=False, soft_wrap=True)
     tokens_in_all = f"at most {quantity(total[1])} tokens, about {quantity(expected)} as predicted"
     console.print(f"{total[0]:,} chains to generate, {tokens_in_all}", highlight=False, soft_wrap=True)
-    long, short = run.plan.saving({shape.name: run.counts[shape.name] for shape in run.shapes})
+    long, short = run.plan.saving(run.counts)
     grid = f"{long:.1f}× the tokens if every chain runs to L, {short:.1f}× if all end early"
     console.print(f"One pass for all points: each by itself would generate {grid}", highlight=False, soft_wrap=True)
 
 
-def memory(run: "Forecast", console: Console) -> None:
+def memory(run: "DryRun", console: Console) -> None:
     """Print what the weights and the cache of each method take at most, and whether a GPU holds them."""
     gpu = run.gpu
-    kept = run.dtype if run.config.kv_dtype == AUTO else f"{run.dtype}, cache in {run.config.kv_dtype}"
+    kept = run.config.dtype if run.config.kv_dtype == AUTO else f"{run.config.dtype}, cache in {run.config.kv_dtype}"
     table = Table(title=f"Peak memory in GiB, {kept}, weights and cache", **STYLE)
     columns(
         table, ("method",), ("longest L", "one chain", "widest point", "with weights", *([gpu.name] if gpu else []))
     )
     for need in run.needs:
-        room = "" if gpu is None else f"{need.together} chains at a time" if need.together else "does not fit"
+        room = "" if gpu is None else f"{need.fitting} chains at a time" if need.fitting else "does not fit"
         total = "?" if run.weights is None else f"{(run.weights + need.widest) / 2**30:.2f}"
         cells = (f"{need.length}", f"{need.chain / 2**30:.2f}", f"{need.widest / 2**30:.2f}", total)
         table.add_row(str(need.arm), *cells, *([room] if gpu else []))

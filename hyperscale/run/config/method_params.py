@@ -1,4 +1,4 @@
-"""The parameters of a run's methods, as its configuration gives them."""
+"""Merges the setting ``pin_prompt`` into the parameters of the methods that have it."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -10,34 +10,35 @@ if TYPE_CHECKING:
 PIN = "pin_prompt"
 
 
-def settle(config: "RunConfig") -> dict[str, dict[str, Any]]:
-    """Each method's parameters, `RunConfig.pin_prompt` among them for the methods that have it.
+def merge_pin_prompt(config: "RunConfig") -> dict[str, dict[str, Any]]:
+    """Each method's parameters; `RunConfig.pin_prompt` is among them for every method that has such a parameter.
 
     Raises:
         ConfigError: Parameters belong to no method of the run or are set elsewhere, or no method pins its prompt.
         MethodError: A method is unknown.
     """
-    if unused := sorted(set(config.params) - set(config.methods)):
-        raise ConfigError(f"params.{unused[0]}: {unused[0]!r} is no method of this run ({', '.join(config.methods)})")
-    if fixed := [name for name, params in config.params.items() if "cr" in params]:
-        raise ConfigError(f"params.{fixed[0]}.cr: compression ratios are set by crs (--cr) for all methods")
-    wanted = config.pin_prompt
-    if wanted is None:
+    methods = ", ".join(config.methods)
+    if foreign := sorted(set(config.params) - set(config.methods)):
+        raise ConfigError(f"--method-param {foreign[0]}: {foreign[0]!r} is no method of this run ({methods})")
+    for name, params in config.params.items():
+        if "cr" in params:
+            raise ConfigError(f"--method-param {name}.cr: compression ratios are set by --cr for all methods")
+    pin = config.pin_prompt
+    if pin is None:
         return config.params
-    from hyperscale import methods  # imports torch
+    option = f"--{'' if pin else 'no-'}pin-prompt"
+    from hyperscale.methods import parameters  # imports torch
 
-    able = [name for name in config.methods if PIN in methods.parameters(name)]
-    if not able:
+    pinning = [name for name in config.methods if PIN in parameters(name)]
+    if not pinning:
         raise ConfigError(
-            f"--{'' if wanted else 'no-'}pin-prompt: no method of this run ({', '.join(config.methods)}) pins the "
-            "prompt; `hyperscale methods` shows which do"
+            f"{option}: no method of this run ({methods}) pins the prompt; `hyperscale methods` shows which do"
         )
-    for name in able:
-        if config.params.get(name, {}).get(PIN, wanted) is not wanted:
+    for name in pinning:
+        if config.params.get(name, {}).get(PIN, pin) is not pin:
             raise ConfigError(
-                f"params.{name}.{PIN} is {str(not wanted).lower()} and --{'' if wanted else 'no-'}pin-prompt says "
-                "otherwise: give one of them"
+                f"--method-param {name}.{PIN} is {str(not pin).lower()} and {option} says otherwise: give one of them"
             )
     return {name: dict(params) for name, params in config.params.items()} | {
-        name: {**config.params.get(name, {}), PIN: wanted} for name in able
+        name: {**config.params.get(name, {}), PIN: pin} for name in pinning
     }

@@ -1,7 +1,12 @@
-"""Fills in the defaults of a configuration that need no weights."""
+"""Makes every default of a configuration explicit, and reads its budget and its grid."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from hyperscale import models
 from hyperscale.errors import ConfigError
+from hyperscale.methods.names import VANILLA
 from hyperscale.planning import grid as grids
 from hyperscale.planning.budget import Budget
 from hyperscale.planning.grid import Grid
@@ -9,12 +14,91 @@ from hyperscale.run.config import compatibility, method_params
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.tasks.datasets import data_by_task
 
+# What decides no chain: two runs that differ in these alone are the same run.
+_WITHOUT_EFFECT = {"batch_size", "gpu_memory", "sandbox", "data", "vote"}
 
-def resolve(config: RunConfig) -> RunConfig:
-    """Fill in every default that needs no weights: tasks, CRs, grid, budget, sampling.
+
+class ResolvedConfig(BaseModel):
+    """A run with all defaults made explicit; `RunConfig` says what each setting is.
+
+    ``limit`` is None for all problems, ``vote`` for each task's own strategy; ``device`` and ``dtype`` are "auto" until
+    `placed` has been told of the machine. `RunConfig.pin_prompt` is part of ``params`` here, as a parameter of each
+    method that has it, and `RunConfig.axis` part of the budget.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    methods: tuple[str, ...]
+    budget: Budget
+    tasks: tuple[str, ...]
+    data: dict[str, str]
+    task_params: dict[str, dict[str, Any]]
+    params: dict[str, dict[str, Any]]
+    lengths: tuple[int, ...]
+    crs: tuple[float, ...]
+    grid: Grid
+    limit: int | None
+    seeds: tuple[int, ...]
+    temperature: float
+    top_p: float
+    engine: str
+    device: Literal["auto", "cpu", "cuda"]
+    dtype: Literal["auto", "float32", "bfloat16"]
+    kv_dtype: str
+    batch_size: int
+    gpu_memory: float
+    sandbox: str
+    extend: int
+    extend_word: str
+    force_answer: int
+    vote: str | None
+    predict: Literal["auto", "earlier", "pilot", "closed"]
+
+    @property
+    def arms(self) -> list[tuple[str, float]]:
+        """(method, nominal CR) of each arm, in the order they run."""
+        return [(method, cr) for method in self.methods for cr in ((1.0,) if method == VANILLA else self.crs)]
+
+    @property
+    def answer_room(self) -> int:
+        """Tokens that a forced answer adds at most: the end of thinking and K more."""
+        return self.force_answer + 1 if self.force_answer else 0
+
+    def placed(self, *, device: Literal["cpu", "cuda"], dtype: Literal["float32", "bfloat16"]) -> "ResolvedConfig":
+        """The configuration on a machine: ``auto`` becomes this device and this dtype."""
+        update: dict[str, str] = {}
+        if self.device == "auto":
+            update["device"] = device
+        if self.dtype == "auto":
+            update["dtype"] = dtype
+        return self.model_copy(update=update)
+
+    def compared(self) -> dict[str, Any]:
+        """The part of run.json that decides the chains; a folder holds runs that agree in it."""
+        values = self.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+        values |= {"budget": self.budget.text, "axis": self.budget.axis, "grid": self.grid.name}
+        # Where these are not used, a folder from before they existed is still the same run's.
+        unused = {
+            "task_params": {},
+            "lengths": [],
+            "predict": "auto",
+            "extend": 0,
+            "force_answer": 0,
+            "kv_dtype": "auto",
+            "engine": "torch",
+        }
+        if not self.extend:
+            unused["extend_word"] = self.extend_word
+        return {name: value for name, value in values.items() if name not in unused or value != unused[name]}
+
+
+def resolve(config: RunConfig) -> ResolvedConfig:
+    """Fill in every default that needs no weights.
 
     Raises:
-        ConfigError: The model has no default tasks and none were named, or parameters belong to no method of the run.
+        ConfigError: The model has no default tasks and none were named, settings do not go together, or parameters
+            belong to no method or task of the run.
         ModelError: The model is unknown.
         BudgetError: The grid is unknown, or the budget cannot be read.
     """
@@ -22,34 +106,43 @@ def resolve(config: RunConfig) -> RunConfig:
     tasks = config.tasks or model.tasks
     if not tasks:
         raise ConfigError(f"{config.model} has no default tasks: name some with --task (see `hyperscale tasks`)")
-    params = method_params.settle(config)
-    if unused := sorted(set(config.task_params) - set(tasks)):
-        raise ConfigError(f"task_params.{unused[0]}: {unused[0]!r} is no task of this run ({', '.join(tasks)})")
+    params = method_params.merge_pin_prompt(config)
+    if foreign := sorted(set(config.task_params) - set(tasks)):
+        raise ConfigError(f"--task-param {foreign[0]}: {foreign[0]!r} is no task of this run ({', '.join(tasks)})")
     compatibility.check_strategy(config)
     compatibility.check_engine(config)
-    named = config.budget in grids.names()
-    grid = Grid.load(config.grid or (config.budget if named else model.grid))
-    budget = Grid.load(config.budget).budget if named else config.budget
-    parsed = Budget.parse(budget, config.axis)
-    return config.model_copy(
-        update={
-            "tasks": tasks,
-            "params": params,
-            "pin_prompt": None,
-            "data": data_by_task(config.data, tasks),
-            "lengths": tuple(sorted(config.lengths)),
-            "budget": budget,
-            "axis": parsed.axis,
-            "grid": grid.name,
-            "crs": config.crs or _offered(model, config.methods) or grid.crs,
-            "temperature": model.temperature if config.temperature is None else config.temperature,
-            "top_p": model.top_p if config.top_p is None else config.top_p,
-            "batch_size": config.batch_size or model.batch_size,
-        }
-    )
+    budget, grid = _budget_and_grid(config, model.grid)
+    resolved: dict[str, Any] = {
+        "budget": budget,
+        "tasks": tasks,
+        "data": data_by_task(config.data, tasks),
+        "params": params,
+        "lengths": tuple(sorted(config.lengths)),
+        "crs": config.crs or _retrofitted_crs(model, config.methods) or grid.crs,
+        "grid": grid,
+        "temperature": model.temperature if config.temperature is None else config.temperature,
+        "top_p": model.top_p if config.top_p is None else config.top_p,
+        "batch_size": config.batch_size or model.batch_size,
+    }
+    unchanged = ResolvedConfig.model_fields.keys() - resolved.keys()
+    return ResolvedConfig(**{name: getattr(config, name) for name in unchanged}, **resolved)
 
 
-def _offered(model: models.Model, methods: tuple[str, ...]) -> tuple[float, ...]:
-    """Ratios at which the model has all the retrofits that are asked for; those of DMS if none is."""
-    asked = [tuple(model.retrofits[name]) for name in methods if name in model.retrofits] or [tuple(model.dms)]
-    return tuple(cr for cr in asked[0] if all(cr in each for each in asked))
+def _budget_and_grid(config: RunConfig, default_grid: str) -> tuple[Budget, Grid]:
+    """The budget, and the grid of candidates; a budget that is a grid's name stands for that grid's budget."""
+    if config.budget in grids.names():
+        named = Grid.load(config.budget)
+        budget, grid = Budget.parse(named.budget, config.axis), named
+        if config.grid:
+            grid = Grid.load(config.grid)
+    else:
+        grid = Grid.load(config.grid or default_grid)
+        budget = Budget.parse(config.budget, config.axis)
+    # Lengths that the user named are candidates whatever the grid has.
+    return budget, grid.model_copy(update={"lengths": None}) if config.lengths else grid
+
+
+def _retrofitted_crs(model: models.Model, methods: tuple[str, ...]) -> tuple[float, ...]:
+    """Ratios at which the model has retrofits of every requested kind; those of DMS if none is requested."""
+    offers = [tuple(model.retrofits[name]) for name in methods if name in model.retrofits] or [tuple(model.dms)]
+    return tuple(cr for cr in offers[0] if all(cr in offer for offer in offers))

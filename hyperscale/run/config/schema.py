@@ -144,28 +144,6 @@ class RunConfig(BaseModel):
             raise ValueError(f"must be {' or '.join(map(repr, names))}")
         return name
 
-    def crs_of(self, method: str) -> tuple[float, ...]:
-        """Nominal CRs that a method of a resolved configuration runs at."""
-        return (1.0,) if method == VANILLA else self.crs
-
-    def compared(self) -> dict[str, Any]:
-        """The part that decides the results; a folder holds runs that agree in it."""
-        aside = {"batch_size", "gpu_memory", "sandbox", "data", "vote", "pin_prompt"}
-        shown = self.model_dump(mode="json", exclude=aside)
-        # Where these are not used, a folder from before they existed is still the same run's.
-        unused = {
-            "task_params": {},
-            "lengths": [],
-            "predict": "auto",
-            "extend": 0,
-            "force_answer": 0,
-            "kv_dtype": "auto",
-            "engine": "torch",
-        }
-        if not self.extend:
-            unused["extend_word"] = self.extend_word
-        return {name: value for name, value in shown.items() if name not in unused or value != unused[name]}
-
     def folder_name(self) -> str:
         """Default name of the run's folder: the model, the methods, the budget and what departs from the defaults."""
         parts = [Path(self.model).name, "+".join(self.methods), self.budget]

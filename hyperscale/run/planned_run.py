@@ -1,0 +1,100 @@
+"""A run with its plan, and the tasks as the planner sees them: the part that a real run and a dry run share."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+from hyperscale import models
+from hyperscale.planning.costs import TaskShape
+from hyperscale.planning.planner import Plan, make_plan
+
+if TYPE_CHECKING:
+    from hyperscale.planning.arms import Arm
+    from hyperscale.planning.prediction import Predictor
+    from hyperscale.run.config.resolve import ResolvedConfig
+    from hyperscale.tasks.task import Task
+
+
+@dataclass(frozen=True)
+class PlannedTask:
+    """A task as the planner sees it.
+
+    Attributes:
+        shape: Its lengths and the mean length of its prompts.
+        count: Number of its problems that run.
+        measured: Whether the prompts were tokenised; else their length is a typical one.
+    """
+
+    shape: TaskShape
+    count: int
+    measured: bool = True
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """A run with its plan.
+
+    Attributes:
+        config: The resolved configuration.
+        plan: The points and, from them, the chains; without points if a pilot has to measure first (`pilot.settle`).
+        arms: The methods at their CRs, in the order they run.
+        tasks: The tasks.
+        predictor: Predicts what chains cost.
+        base_bytes: Bytes of one (key, value) pair, summed over layers and KV heads, of a cache in the model's type: a
+            budget in base points counts these, so that it means the same whatever the cache is kept in.
+    """
+
+    config: "ResolvedConfig"
+    plan: Plan
+    arms: "tuple[Arm, ...]"
+    tasks: tuple[PlannedTask, ...]
+    predictor: "Predictor"
+    base_bytes: int
+
+    @property
+    def shapes(self) -> list[TaskShape]:
+        """The tasks' lengths and prompts."""
+        return [task.shape for task in self.tasks]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of problems of each task."""
+        return {task.shape.name: task.count for task in self.tasks}
+
+    @property
+    def entry_bytes(self) -> int:
+        """Bytes of one (key, value) pair summed over layers and KV heads."""
+        return self.predictor.entry_bytes
+
+    def replanned(self, predictor: "Predictor") -> Self:
+        """The run with the plan that other predictions make.
+
+        Raises:
+            BudgetError: No point fits by these.
+        """
+        config = self.config
+        plan = make_plan(config.budget, config.grid, self.shapes, self.arms, self.base_bytes, predictor)
+        return dataclasses.replace(self, plan=plan, predictor=predictor)
+
+
+def load_task(config: "ResolvedConfig", name: str) -> "Task":
+    """A task with the lengths and the choices of problems that a configuration asks for.
+
+    The base point's L is the model's where the task has it, else the task's, else the shortest.
+
+    Raises:
+        TaskError: There is no such task, or it has no such choice.
+    """
+    from hyperscale import tasks
+
+    task = tasks.load(name).with_parameters(**config.task_params.get(name, {}))
+    lengths = config.lengths or task.lengths
+    candidates = (models.find(config.model).base_length, task.base_length, lengths[0])
+    base = next(L for L in candidates if L in lengths)
+    return dataclasses.replace(task, lengths=lengths, base_length=base)
+
+
+def task_shape(task: "Task", prompt_tokens: float, config: "ResolvedConfig") -> TaskShape:
+    """A task with the mean length of its prompts, as the closed form of its costs needs it."""
+    lengths = tuple(sorted(task.lengths))
+    return TaskShape(task.name, round(prompt_tokens), task.base_length, lengths, config.answer_room)
