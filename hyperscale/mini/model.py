@@ -42,17 +42,17 @@ def build(seed: int, **overrides: Any) -> Any:
     return Qwen3ForCausalLM(config(**overrides))
 
 
-def save(model: Any, folder: Path, **extra: Any) -> None:
-    """Write configuration, bfloat16 weights and tokenizer; ``extra`` keys join the configuration.
+def save(model: Any, folder: Path, **settings: Any) -> None:
+    """Write configuration, bfloat16 weights and tokenizer; ``settings`` join the configuration.
 
     Rows of the embedding beyond the vocabulary are zeroed: they are never drawn.
     """
     import torch
 
     from hyperscale.mini.vocab import save_tokenizer
-    from hyperscale.retrofit import checkpoints
+    from hyperscale.retrofit.checkpoints import save_checkpoint
 
     with torch.no_grad():
         model.get_input_embeddings().weight[len(TOKENS) :] = 0
-    checkpoints.save(model, folder, **extra)
+    save_checkpoint(model, folder, **settings)
     save_tokenizer(folder)

@@ -12,16 +12,36 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from hyperscale.mini.model import CONTEXT, build, save
 from hyperscale.mini.training.data import KINDS, make_batch, stream
 from hyperscale.mini.training.pretrain import train
-from hyperscale.retrofit.outcome import finish
-from hyperscale.retrofit.recipe import Recipe
-from hyperscale.retrofit.trainer import Finished, Retrofit
+from hyperscale.retrofit.checkpoints import CheckpointRecord, train_checkpoints
+from hyperscale.retrofit.settings import Recipe, describe_fault
+from hyperscale.retrofit.trainer import Retrofit, TrainedStudent
+from hyperscale.utils.files import write_atomic
+from hyperscale.utils.settings import settings_of
 
-TARGETS = (2.0, 4.0, 8.0)
-TOY = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}
+#: The recipe of the shipped retrofits; its departures from the paper are explained in docs/mini.md.
+SHIPPED = Recipe(
+    crs=(2.0, 4.0, 8.0),
+    steps_per_unit=450.0,
+    hard_steps=(200, 900, 700),
+    window=16,
+    fade_steps=300,
+    accumulate=1,
+    ledger=True,
+    reach=0.88,
+    groups=len(KINDS),
+    symmetric=True,
+)
+#: Settings of the recipe that are options here too, under their own names.
+OPTIONS = ("seed", "method", "per", "steps_per_unit", "fade_steps")
+TOY_MODEL = {
+    "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+    "intermediate_size": 128,
+}  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -30,35 +50,44 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, required=True, help="folder for base/, dms2/, dms4/, dms8/ and training.json")
     p.add_argument("--base", type=Path, help="retrofit this base instead of training one")
     p.add_argument("--base-only", action="store_true", help="stop after the base")
-    p.add_argument("--seed", type=int, default=0, help="seed of initialisation, data and gate noise")
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--workers", type=int, default=12, help="processes that make documents")
     p.add_argument("--steps", type=int, default=4800, help="steps of the base")
     p.add_argument("--rows", type=int, default=28, help="rows of 2,560 tokens a step, base")
     p.add_argument("--dms-rows", type=int, default=14, help="rows of 2,560 tokens a step, retrofit")
-    p.add_argument("--steps-per-unit", type=float, default=450.0, help="retrofit steps per unit of compression ratio")
-    p.add_argument(
-        "--hard-steps", type=int, nargs=len(TARGETS), default=[200, 900, 700], metavar="N",
-        help="retrofit steps with hard gates that finish the checkpoints at CR 2, 4 and 8",
-    )  # fmt: skip
-    p.add_argument("--method", choices=("dms", "dmc"), default="dms", help="what to retrofit")
     p.add_argument("--borrow", action="store_true", help="dms: borrow a neuron of the query, as dmc always does")
-    p.add_argument("--per", choices=("head", "layer"), default="head", help="dms: whose verdicts are its own")
-    p.add_argument("--fade-steps", type=int, default=300, help="steps that fade borrowed neurons out, the first")
+    settings = {setting.field: setting for setting in settings_of(Recipe)}
+    for name in OPTIONS:
+        p.add_argument(
+            settings[name].option,
+            type=settings[name].type,
+            choices=settings[name].choices or None,
+            default=getattr(SHIPPED, name),
+            help=settings[name].description,
+        )
+    p.add_argument(
+        settings["hard_steps"].option, type=int, nargs=len(SHIPPED.crs), default=SHIPPED.hard_steps, metavar="N",
+        help="Steps with inference's gates that finish the checkpoints at CR 2, 4 and 8.",
+    )  # fmt: skip
     p.add_argument("--toy", action="store_true", help="a tiny model and a few steps, to try the recipe on a CPU")
     return p
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run the recipe."""
-    args = parser().parse_args(argv)
-    length = CONTEXT
-    targets: tuple[float, ...] = TARGETS
-    overrides: dict[str, int] = {}
+    options = parser()
+    args = options.parse_args(argv)
+    length, overrides = CONTEXT, {}
+    changes: dict[str, Any] = {name: getattr(args, name) for name in (*OPTIONS, "hard_steps")}
+    changes["gate"] = "borrowed" if args.borrow else "separate"
     if args.toy:
-        overrides, length, targets = TOY | {"intermediate_size": 128}, 512, (2.0,)
+        overrides, length = TOY_MODEL, 512
         args.steps, args.rows, args.dms_rows, args.workers = 20, 2, 2, 0
-        args.steps_per_unit, args.hard_steps, args.fade_steps = 8, [4], 4
+        changes |= {"crs": (2.0,), "steps_per_unit": 8, "hard_steps": (4,), "fade_steps": 4, "warmup": 4}
+    try:
+        recipe = SHIPPED.changed(**changes)
+    except ValidationError as error:
+        options.error(describe_fault(error, Recipe))
     args.out.mkdir(parents=True, exist_ok=True)
     record: dict[str, Any] = {"seed": args.seed, "device": _device_name(args.device), "torch": torch.__version__}
 
@@ -67,34 +96,19 @@ def main(argv: list[str] | None = None) -> None:
 
         base = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32).to(args.device)
     else:
-        started = time.monotonic()
+        start = time.monotonic()
         base = build(args.seed, **overrides).to(args.device)
         batches = stream(f"base-{args.seed}", args.rows, length, args.workers)
         tokens = train(base, batches, args.steps)
-        record["base"] = {"steps": args.steps, "tokens": tokens, "seconds": time.monotonic() - started}
+        record["base"] = {"steps": args.steps, "tokens": tokens, "seconds": time.monotonic() - start}
         save(base, args.out / "base")
     if not args.base_only:
-        record[args.method] = _retrofit(base, args, targets, length)
-    (args.out / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+        checkpoints = _retrofit(base, recipe, args, length)
+        record[recipe.method] = [checkpoint.model_dump() for checkpoint in checkpoints]
+    write_atomic(args.out / "training.json", json.dumps(record, indent=1) + "\n")
 
 
-def _retrofit(base: Any, args: argparse.Namespace, targets: tuple[float, ...], length: int) -> list[dict[str, Any]]:
-    separate = args.method == "dms" and not args.borrow
-    recipe = Recipe(
-        targets=targets,
-        method=args.method,
-        separate=separate,
-        per=args.per,
-        fade_steps=0 if separate else args.fade_steps,
-        steps_per_unit=args.steps_per_unit,
-        hard_steps=tuple(args.hard_steps),
-        ledger=True,
-        reach=0.88,
-        groups=len(KINDS),
-        symmetric=True,
-        warmup=min(20, *args.hard_steps),
-        seed=args.seed,
-    )
+def _retrofit(base: Any, recipe: Recipe, args: argparse.Namespace, length: int) -> list[CheckpointRecord]:
     # The teacher is what is shipped: bfloat16 weights.
     for p in base.parameters():
         p.data = p.data.to(torch.bfloat16).float()
@@ -102,10 +116,10 @@ def _retrofit(base: Any, args: argparse.Namespace, targets: tuple[float, ...], l
     held_out = [make_batch(f"held-out-{i}", args.dms_rows, length) for i in range(4)]
     batches = stream(f"dms-{args.seed}", args.dms_rows, length, args.workers)
 
-    def write(finished: Finished, name: str) -> None:
-        save(finished.model, args.out / name, **finished.config.to_hf())
+    def write(student: TrainedStudent, name: str) -> None:
+        save(student.model, args.out / name, **student.config.to_hf())
 
-    return finish(retrofit, batches, held_out, write)
+    return train_checkpoints(retrofit, batches, held_out, write)
 
 
 def _device_name(device: str) -> str:

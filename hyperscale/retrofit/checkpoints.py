@@ -1,10 +1,46 @@
-"""Reading the model a retrofit starts from, and writing the one it ends with."""
+"""Trains to each compression ratio; checks, writes and records the checkpoint there."""
 
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
+
+from hyperscale.errors import RetrofitError
+
+if TYPE_CHECKING:
+    from hyperscale.retrofit.packing import TrainingBatch
+    from hyperscale.retrofit.trainer import Retrofit, TrainedStudent
 
 
-def save(model: Any, folder: Path, **extra: Any) -> None:
+class CheckpointRecord(BaseModel):
+    """What ``training.json`` says of a checkpoint.
+
+    Attributes:
+        cr: Its compression ratio.
+        steps: Optimiser steps it has seen, the hard phase included.
+        tokens: Tokens it has seen, likewise.
+        seconds: Time since the training began.
+        kl_hard: KL(student || teacher) on held-out text under the gates of inference, in nats per token.
+        kl_noisy: The same under the gates of training.
+        alpha: Mean eviction under the gates of inference.
+        log: The trainer's log up to here.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cr: float
+    steps: int
+    tokens: int
+    seconds: float
+    kl_hard: float
+    kl_noisy: float
+    alpha: float
+    log: list[dict[str, Any]]
+
+
+def save_checkpoint(model: Any, folder: Path, **settings: Any) -> None:
     """Write configuration and bfloat16 weights; the model's own weights keep their type, rounded to bfloat16.
 
     Only parameters are cast. ``model.to(bfloat16)`` would round the rotary frequencies as well, which are no part of
@@ -13,15 +49,71 @@ def save(model: Any, folder: Path, **extra: Any) -> None:
     Args:
         model: A transformers causal LM, gates attached or not.
         folder: Where to.
-        extra: Keys that join the configuration.
+        settings: Keys that join the configuration.
     """
     import torch
 
-    for key, value in extra.items():
+    for key, value in settings.items():
         setattr(model.config, key, value)
-    was = [(parameter, parameter.dtype) for parameter in model.parameters()]
-    for parameter, _ in was:
+    dtypes = [(parameter, parameter.dtype) for parameter in model.parameters()]
+    for parameter, _ in dtypes:
         parameter.data = parameter.data.to(torch.bfloat16)
     model.save_pretrained(folder)
-    for parameter, dtype in was:
+    for parameter, dtype in dtypes:
         parameter.data = parameter.data.to(dtype)
+
+
+def train_checkpoints(
+    retrofit: "Retrofit",
+    batches: "Iterator[TrainingBatch]",
+    held_out: "Sequence[TrainingBatch]",
+    save: "Callable[[TrainedStudent, str], None]",
+    record: Callable[[list[CheckpointRecord]], None] = lambda _: None,
+) -> list[CheckpointRecord]:
+    """Train to all ratios; a checkpoint that the gate check refuses is saved as ``refused-<method><CR>``.
+
+    Args:
+        retrofit: What to run.
+        batches: Endless training data.
+        held_out: Data of the gate check.
+        save: Writes a checkpoint under a name.
+        record: Called with all records so far after each checkpoint.
+
+    Raises:
+        RetrofitError: A checkpoint was refused; raised at the end, the first one's.
+    """
+    from hyperscale.retrofit.gate_check import check_gates
+
+    records: list[CheckpointRecord] = []
+    refusals: list[str] = []
+    start, method = time.monotonic(), retrofit.recipe.method
+    for student in retrofit.run(batches):
+        check = check_gates(retrofit, held_out)
+        retrofit.report(
+            f"{method.upper()} {student.cr:g}x after {student.steps} steps: KL {check.hard:.5f} with inference gates,"
+            f" {check.noisy:.5f} with training gates, mean alpha {check.alpha:.3f}"
+        )
+        name = f"{method}{student.cr:g}"
+        try:
+            check.require()
+        except RetrofitError as error:
+            # The training goes on: a larger ratio, after more steps, may pass.
+            refusals.append(f"CR {student.cr:g} (kept as refused-{name}): {error}")
+            name = f"refused-{name}"
+        save(student, name)
+        records.append(
+            CheckpointRecord(
+                cr=student.cr,
+                steps=student.steps,
+                tokens=student.tokens,
+                seconds=time.monotonic() - start,
+                kl_hard=check.hard,
+                kl_noisy=check.noisy,
+                alpha=check.alpha,
+                log=student.log,
+            )
+        )
+        record(records)
+    if refusals:
+        raise RetrofitError(refusals[0])
+    return records

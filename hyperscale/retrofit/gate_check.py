@@ -1,4 +1,4 @@
-"""The check a retrofit must pass: inference must see what training saw.
+"""Checks that a retrofit decides at inference as it did in training.
 
 Gates learn with noise and decide without. A gate that sees little more than the token itself (layer 0) can learn to
 keep a *random share* of a kind of token; rounding its logit at inference turns the share into all or nothing. The
@@ -62,8 +62,8 @@ def check_gates(retrofit: Retrofit, batches: Iterable[TrainingBatch]) -> GateChe
     Raises:
         RetrofitError: There is no batch.
     """
-    gated = retrofit.gated
-    was = gated.mode
+    student = retrofit.gated
+    training_mode = student.mode
     modes: tuple[Mode, ...] = ("noisy", "hard")
     sums = dict.fromkeys(modes, 0.0)
     alpha, count = 0.0, 0
@@ -71,12 +71,13 @@ def check_gates(retrofit: Retrofit, batches: Iterable[TrainingBatch]) -> GateChe
         for batch in batches:
             count += 1
             for mode in modes:
-                gated.mode = mode
+                student.mode = mode
                 kl, alphas = retrofit.divergence(batch)
                 sums[mode] += kl.item()
-            counted = (batch.kind >= 0).to(alphas[0].device)
-            alpha += torch.stack([a[counted].mean() for a in alphas]).mean().item()
-    gated.mode = was
+            # The alphas of the last mode, which is that of inference.
+            counting = (batch.kind >= 0).to(alphas[0].device)
+            alpha += torch.stack([a[counting].mean() for a in alphas]).mean().item()
+    student.mode = training_mode
     if not count:
         raise RetrofitError("the gate check needs at least one held-out batch")
     return GateCheck(sums["noisy"] / count, sums["hard"] / count, alpha / count)

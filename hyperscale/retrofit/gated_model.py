@@ -1,4 +1,4 @@
-"""Gates in training: Gumbel-sigmoid samples while they learn, hard verdicts in the last phase and at inference."""
+"""Attaches gates to a model in training: Gumbel-sigmoid samples while they learn, hard decisions in the last phase."""
 
 from typing import Any, Literal
 
@@ -9,7 +9,7 @@ from torch.nn.functional import logsigmoid, pad
 from hyperscale.methods.core.dmc_merge import MergeConfig
 from hyperscale.methods.core.dms_gate import GateConfig, alpha_logits, attach_gates
 from hyperscale.methods.core.rotary import take_rope
-from hyperscale.retrofit.inline_gates import CODES, GONE, Inside
+from hyperscale.retrofit.inline_gates import CODES, GONE, InlineGates
 
 Mode = Literal["off", "noisy", "hard"]
 
@@ -18,13 +18,13 @@ class GatedModel:
     """A transformers causal LM whose layers evict, or merge, by learned gates.
 
     Before each layer runs, its gate reads the incoming hidden states, or hands the layer what it needs to decide
-    inside its attention (`Inside`). The verdict on the key of token i comes from token i + 1 (the published code's
+    inside its attention (`InlineGates`). The verdict on the key of token i comes from token i + 1 (the published code's
     convention), so that training and decoding see the same thing.
 
     Attributes:
         model: The causal LM, gates attached.
         config: The gate's settings.
-        left: What attention still sees of borrowed neurons.
+        visible: The part of borrowed neurons that attention still sees.
         mode: "off" evicts nothing; "noisy" adds logistic noise (the difference of two Gumbels) and keeps
             ``alpha = sigmoid((logit + noise) / tau)``; "hard" evicts iff the logit is above 0, without gradient.
         alphas: After a forward pass, one (batch, sequence, kv_heads) tensor per layer; entry i is the verdict on
@@ -35,7 +35,7 @@ class GatedModel:
         self.model = model
         self.config = config
         self.mode: Mode = "noisy"
-        self.left = 0.0
+        self.visible = 0.0
         self.alphas: list[Tensor] = []
         self.separate = isinstance(config, GateConfig) and config.separate
         if attach and self.separate:
@@ -53,30 +53,35 @@ class GatedModel:
         """Everything else, the gates' norms included."""
         return [p for name, p in self.model.named_parameters() if "dms_proj_alpha." not in name]
 
-    def fade(self, factor: float) -> None:
-        """Multiply the rows of the projections that make the borrowed neurons."""
-        size = self.model.model.layers[0].self_attn.head_dim
+    def scale_neurons(self, factor: float) -> None:
+        """Multiply the rows of the projections that make the borrowed neurons.
+
+        DMS borrows the last dimension of the first query head of each group; DMC the last dimension of each key, for
+        its decisions, and of each query head, for its weights.
+        """
+        head_dim = self.model.model.layers[0].self_attn.head_dim
         group = self.model.config.num_attention_heads // self.model.config.num_key_value_heads
         merges = isinstance(self.config, MergeConfig)
         with torch.no_grad():
             for layer in self.model.model.layers:
                 attention = layer.self_attn
-                made = [(attention.q_proj, size if merges else size * group)]
+                # Projections, and the distance between the rows of two neurons.
+                strides = [(attention.q_proj, head_dim if merges else head_dim * group)]
                 if merges:
-                    made.append((attention.k_proj, size))
-                for projection, every in made:
-                    projection.weight[size - 1 :: every] *= factor
+                    strides.append((attention.k_proj, head_dim))
+                for projection, stride in strides:
+                    projection.weight[head_dim - 1 :: stride] *= factor
                     if projection.bias is not None:
-                        projection.bias[size - 1 :: every] *= factor
+                        projection.bias[head_dim - 1 :: stride] *= factor
 
     def forward(self, **inputs: Any) -> Tensor:
-        """Logits of the model; fills `alphas`."""
+        """Logits of the model, (batch, sequence, vocabulary); fills `alphas`."""
         self.alphas = []
         logits: Tensor = self.model(**inputs, use_cache=False).logits
         return logits
 
     def hidden(self, **inputs: Any) -> Tensor:
-        """The last hidden states, before the output layer; fills `alphas`."""
+        """The last hidden states, before the output layer, (batch, sequence, hidden); fills `alphas`."""
         self.alphas = []
         hidden: Tensor = self.model.model(**inputs, use_cache=False).last_hidden_state
         return hidden
@@ -85,11 +90,12 @@ class GatedModel:
         attention = layer.self_attn
         hidden = args[0] if args else kwargs["hidden_states"]
         if not self.separate:
-            return args, self._inside(hidden, kwargs)
+            return args, self._with_inline_gates(hidden, kwargs)
         if self.mode == "off":
             attention.key_bias = None
             return None
         assert isinstance(self.config, GateConfig)
+        # Shifted by one: the logit from hidden state i + 1 decides on token i, and nothing decides on the last token.
         logits = pad(alpha_logits(attention, hidden, self.config)[:, 1:], (0, 0, 0, 1))
         if self.mode == "hard":
             alpha = (logits > 0).float()
@@ -102,26 +108,29 @@ class GatedModel:
         self.alphas.append(alpha)
         return None
 
-    def _inside(self, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
+    def _with_inline_gates(self, hidden: Tensor, kwargs: dict[str, Any]) -> dict[str, Any]:
         """A layer's arguments, with what it needs to decide by itself and to apply RoPE after that."""
         cos, sin = kwargs["position_embeddings"]
-        document = kwargs["packed"].document
+        document = kwargs["masks"].document
         first = torch.ones_like(document, dtype=torch.bool)
         first[:, 1:] = document[:, 1:] != document[:, :-1]
         shape = hidden.shape[0], self.model.config.num_key_value_heads, hidden.shape[1]
         noise = self._noise(torch.empty(shape, device=hidden.device))
-        mode, left = (torch.tensor(each, device=hidden.device) for each in (CODES[self.mode], self.left))
-        inside = Inside(self.config, cos, sin, noise, first, mode, left)
-        return {**kwargs, "position_embeddings": take_rope((cos, sin))[1], "inside": inside}
+        # As tensors, so that another value is no reason to compile again.
+        mode = torch.tensor(CODES[self.mode], device=hidden.device)
+        visible = torch.tensor(self.visible, device=hidden.device)
+        gates = InlineGates(self.config, cos, sin, noise, first, mode, visible)
+        # The layer gets a RoPE that turns nothing; the gates apply the true one after they have read the neurons.
+        return {**kwargs, "position_embeddings": take_rope((cos, sin))[1], "inline_gates": gates}
 
     def _noise(self, like: Tensor) -> Tensor:
-        """The difference of two Gumbels; the verdicts that a layer shares share their noise."""
-        shared = isinstance(self.config, GateConfig) and self.config.per == "layer"
-        if not shared:
+        """The difference of two Gumbels, which is logit(u) of a uniform u; shared verdicts share their noise."""
+        per_layer = isinstance(self.config, GateConfig) and self.config.per == "layer"
+        if not per_layer:
             return torch.logit(torch.rand_like(like), eps=1e-6)
-        # Heads are dimension 2 of what a projection says, and dimension 1 of what is decided inside.
-        one = like[..., :1] if self.separate else like[:, :1]
-        return torch.logit(torch.rand_like(one), eps=1e-6).expand_as(like)
+        # Heads are the last dimension of a projection's logits, and dimension 1 of what is decided inside attention.
+        first_head = like[..., :1] if self.separate else like[:, :1]
+        return torch.logit(torch.rand_like(first_head), eps=1e-6).expand_as(like)
 
     def _after_layer(self, layer: Any, args: tuple[Any, ...], output: Any) -> None:
         self.alphas.append(layer.self_attn.alpha)

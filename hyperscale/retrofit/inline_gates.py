@@ -1,8 +1,12 @@
-"""Gates that decide inside attention, from queries and keys before RoPE: borrowed neurons of DMS, and merges of DMC.
+"""Decides inside attention, from queries and keys before RoPE: borrowed neurons of DMS, and merges of DMC.
 
-In training as in the published code: a soft decision is sigmoid((logit + noise) / tau), a token is merged by that much,
-and entries are hidden by log(1 - alpha). Query t sees the partial mean up to t; it is hidden from later queries by the
-decision of token t + 1. So DMC is attention to means under the mask of a delayed eviction whose window is 0.
+In training as in the published code, with z = (logit + noise) / tau::
+
+    alpha = sigmoid(z)                     a soft decision: the token is merged, or its entry evicted, by that much
+    bias  = log(1 - alpha) = logsigmoid(-z)        added to the scores of the entry once the decision is in force
+
+DMC: query t sees the running mean up to t; the decision of token t + 1 hides that mean from later queries, who see the
+mean that goes on. So DMC is attention to means under the mask of a delayed eviction whose window is 0.
 """
 
 from dataclasses import dataclass
@@ -23,17 +27,17 @@ CODES = {"off": 0, "noisy": 1, "hard": 2}
 
 
 @dataclass(frozen=True)
-class Inside:
+class InlineGates:
     """What a layer needs to decide by itself.
 
     Attributes:
-        config: Settings; they say which of the two rules it is.
+        config: Settings; their type says which of the two rules it is.
         cos: (batch, sequence, head_dim), of RoPE.
         sin: As cos.
         noise: (batch, kv_heads, sequence), of the decisions.
         first: (batch, sequence) bool, the first token of each document, which is merged into nothing.
         mode: Scalar, one of `CODES`.
-        left: Scalar, what attention still sees of the neurons.
+        visible: Scalar, the part of the borrowed neurons that attention still sees.
     """
 
     config: GateConfig | MergeConfig
@@ -42,7 +46,7 @@ class Inside:
     noise: Tensor
     first: Tensor
     mode: Tensor
-    left: Tensor
+    visible: Tensor
 
     def apply(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Queries, keys and values after RoPE; alpha and log(1 - alpha) of each entry, (batch, sequence, kv_heads).
@@ -52,24 +56,27 @@ class Inside:
             key: (batch, kv_heads, sequence, head_dim), before RoPE.
             value: As key.
         """
-        projected = Projected(query, key, value, partial(rotate, cos=self.cos, sin=self.sin), prompt=True)
+        projections = Projected(query, key, value, partial(rotate, cos=self.cos, sin=self.sin), prompt=True)
         if isinstance(self.config, MergeConfig):
             logits, weights = decisions(query, key, self.config)
-            alpha, bias = self._gates(logits)
+            alpha, bias = self._decide(logits)
             sums = running(weighted(key, value, weights), alpha)
-            query, key, value = rotate_means(projected, sums, self.left)
+            query, key, value = rotate_means(projections, sums, self.visible)
         else:
-            alpha, bias = self._gates(borrowed_logits(query, key.shape[1], self.config).transpose(1, 2))
-            query, key, value = rotate_borrowed(projected, self.left)
-        # The verdict on a token's entry comes from the next token.
-        alpha, bias = (pad(each[..., 1:], (0, 1)).transpose(1, 2) for each in (alpha, bias))
+            alpha, bias = self._decide(borrowed_logits(query, key.shape[1], self.config).transpose(1, 2))
+            query, key, value = rotate_borrowed(projections, self.visible)
+        # The decision on a token's entry is made by the next token: shift by one, and leave the last entry alone.
+        # (batch, kv_heads, sequence) → (batch, sequence, kv_heads)
+        alpha, bias = (pad(decision[..., 1:], (0, 1)).transpose(1, 2) for decision in (alpha, bias))
         return query.to(value.dtype), key.to(value.dtype), value, alpha, bias
 
-    def _gates(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+    def _decide(self, logits: Tensor) -> tuple[Tensor, Tensor]:
+        """Alpha and log(1 - alpha), (batch, kv_heads, sequence), from logits of that shape."""
         z = (logits + self.noise) / self.config.tau
         verdict = (logits > 0).to(logits.dtype)
+        # Chosen by tensors, not by Python: a branch would be another compiled graph for each mode.
         hard = self.mode == CODES["hard"]
         alpha = torch.where(hard, verdict, torch.sigmoid(z))
         bias = torch.where(hard, verdict * GONE, logsigmoid(-z).clamp_min(GONE))
-        counts = (self.mode != CODES["off"]) & ~self.first[:, None]
-        return alpha * counts, bias * counts
+        in_force = (self.mode != CODES["off"]) & ~self.first[:, None]
+        return alpha * in_force, bias * in_force

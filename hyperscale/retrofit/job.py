@@ -1,212 +1,192 @@
-"""Retrofitting a model that a user names, on data that a user brings."""
+"""Retrofits a model that a user names on data that a user brings: ``hyperscale retrofit``."""
 
 import json
-import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict
 
 from hyperscale import models
 from hyperscale.errors import ModelError, RetrofitError
 from hyperscale.retrofit import memory_estimate
+from hyperscale.retrofit.checkpoints import CheckpointRecord, save_checkpoint, train_checkpoints
+from hyperscale.retrofit.settings import Recipe, RetrofitSettings
+from hyperscale.utils.files import write_atomic
 from hyperscale.utils.hub import load_config
 
+if TYPE_CHECKING:
+    from hyperscale.retrofit.documents import Corpus
+    from hyperscale.retrofit.text_files import TextSource
+    from hyperscale.retrofit.trainer import TrainedStudent
+
 Report = Callable[[str], None]
-#: Learning rates of arXiv 2506.05345: up to 1.5B weights, and above.
-LR_SMALL, LR_LARGE, SMALL = 1e-5, 3e-5, 2e9
 RECORD = "training.json"
+#: Longest row unless one is set, in tokens.
+DEFAULT_LENGTH = 8192
+#: Rows on CUDA are a multiple of this, the block of FlexAttention's kernels.
+CUDA_BLOCK = 128
 
 
-@dataclass(frozen=True)
-class Job:
-    """What to retrofit and how; see ``hyperscale retrofit --help``.
+class TrainingRecord(BaseModel):
+    """What ``training.json`` says of a retrofit; `hyperscale.models` reads the base from it.
 
     Attributes:
-        model: Name, folder or hub id.
-        data: JSONL, Parquet or plain text, or a folder of them.
-        out: Folder to write, which must be new or empty.
-        crs: Compression ratios to leave a checkpoint at, ascending.
-        steps_per_unit: Steps in which CR(t) rises by one.
-        hard_steps: Steps with the gates of inference that finish each checkpoint.
-        window: w of the delayed eviction.
-        gate: "separate" or "borrowed", where gates read their logits.
-        per: "head" or "layer", whose verdicts are their own.
-        fade_steps: Steps, before all others, that fade borrowed neurons out; 2,000 in the paper.
+        model: The model as the user named it.
+        base: Its checkpoint, a hub id or an absolute path.
+        data: Path, column and number of entries of the data.
+        documents: Numbers of documents to train on and held out, and of tokens to train on.
+        length: Tokens of a row.
         rows: Rows of a batch.
-        length: Tokens of a row; 0 for 8192, or the model's context if that is shorter.
-        accumulate: Batches of a step.
-        lr: Learning rate of the weights; the paper's for the model's size if None.
-        gate_lr: Learning rate of the projections.
-        ledger: Ask for the ratio in reads and held entries rather than in evicted tokens.
-        everything: Count prompts in the loss too.
-        column: Column of the data.
-        weights: Type of the student's weights, float32 or bfloat16.
-        seed: Of data order and gate noise.
-        device: As torch names it.
+        loss: What of a chat counts in the loss.
+        weights: Type of the trained weights.
+        recipe: All that the trainer was told.
+        memory_gib: Estimated memory in GiB and, on a GPU, its peak so far.
+        device: Name of the GPU, or "cpu".
+        torch: Its version.
+        transformers: Its version.
+        dms: The checkpoints so far.
     """
 
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
     model: str
-    data: Path
-    out: Path
-    crs: tuple[float, ...] = (8.0,)
-    steps_per_unit: float = 100.0
-    hard_steps: int = 150
-    window: int = 256
-    gate: str = "separate"
-    per: str = "head"
-    fade_steps: int = 2000
-    rows: int = 1
-    length: int = 0
-    accumulate: int = 16
-    lr: float | None = None
-    gate_lr: float = 3e-5
-    ledger: bool = False
-    everything: bool = False
-    column: str | None = None
-    weights: str = "float32"
-    seed: int = 0
-    device: str = "cpu"
+    base: str
+    data: dict[str, str | int]
+    documents: dict[str, int]
+    length: int
+    rows: int
+    loss: str
+    weights: str
+    recipe: Recipe
+    memory_gib: dict[str, float]
+    device: str
+    torch: str
+    transformers: str
+    dms: list[CheckpointRecord] = []
 
-    def check(self) -> None:
-        """Refuse settings that make no sense, before anything is read.
-
-        Raises:
-            RetrofitError: One does not.
-        """
-        if not self.crs or not all(math.isfinite(cr) and cr > 1 for cr in self.crs):
-            given = ",".join(f"{cr:g}" for cr in self.crs) or "nothing"
-            raise RetrofitError(f"--cr {given}: a compression ratio is above 1, e.g. --cr 8 or --cr 2,4,8")
-        if list(self.crs) != sorted(set(self.crs)):
-            raise RetrofitError("--cr names ratios in ascending order, each once: one run passes them all on its way")
-        for option, value in (("steps-per-unit", self.steps_per_unit), ("gate-lr", self.gate_lr), ("lr", self.lr)):
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise RetrofitError(f"--{option} {value:g} is not above 0")
-        for option, whole, least in (
-            ("hard-steps", self.hard_steps, 0),
-            ("window", self.window, 1),
-            ("fade-steps", self.fade_steps, 0),
-            ("rows", self.rows, 1),
-            ("accumulate", self.accumulate, 1),
-        ):
-            if whole < least:
-                raise RetrofitError(f"--{option} {whole} is below {least}")
-        for option, choice, known in (
-            ("weights", self.weights, tuple(memory_estimate.PER_WEIGHT)),
-            ("gate", self.gate, ("separate", "borrowed")),
-            ("per", self.per, ("head", "layer")),
-        ):
-            if choice not in known:
-                raise RetrofitError(f"--{option} {choice!r} is not one of {', '.join(known)}")
-        if self.out.exists() and (not self.out.is_dir() or any(self.out.iterdir())):
-            raise RetrofitError(f"{self.out} exists and is not empty: nothing is overwritten, pass another --out")
+    def write(self, folder: Path) -> None:
+        """Write the record; what was there is replaced at once, so that a kill leaves one or the other."""
+        write_atomic(folder / RECORD, json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
 
 
-def run(job: Job, report: Report) -> None:
+def run_retrofit(settings: RetrofitSettings, report: Report) -> None:
     """Train, check and save; every message is a line of ``report``.
+
+    What can be refused is refused early: before the data are read, before weights are loaded, before the training.
 
     Raises:
         RetrofitError: Settings, data or memory do not allow it, or the gate check refused a checkpoint.
         ModelError: The model is unknown, missing, of an unsupported kind or already retrofitted.
     """
-    job.check()
-    found = models.find(job.model)
-    if found.shape and found.shape.parameters:  # told without any weights or configuration here
-        known = memory_estimate.estimate(found.shape.parameters, job.weights)
-        memory_estimate.require(known, job.model, job.weights, _device(job.device))
-    from hyperscale.retrofit import text_files
+    if settings.out.exists() and (not settings.out.is_dir() or any(settings.out.iterdir())):
+        raise RetrofitError(f"{settings.out} exists and is not empty: nothing is overwritten, pass another --out")
+    device = settings.device or _default_device()
+    model = models.find(settings.model)
+    if model.shape and model.shape.parameters:  # the registry knows the size without weights or configuration
+        estimate = memory_estimate.estimate(model.shape.parameters, settings.weights)
+        memory_estimate.require(estimate, settings.model, settings.weights, _memory_of(device))
+    from hyperscale.retrofit.text_files import read_texts
 
-    report(f"reading {job.data} …")
-    source = text_files.read_texts(job.data, job.column)  # before the weights: a mistake about the data shows at once
-    models.require(found.base, job.model)
-    config = _configuration(found.base)
-    length = _length(job, config)
-    needed = memory_estimate.estimate(memory_estimate.parameters_of(config), job.weights, config, job.rows, length)
-    device = _device(job.device)
-    report(f"training takes about {needed}; {device[0]} has {device[1] / memory_estimate.GIB:,.0f} GiB")
-    memory_estimate.require(needed, job.model, job.weights, device)
-    _train(job, found.base, length, source, needed, report)
+    report(f"reading {settings.data} …")
+    source = read_texts(settings.data, settings.column)
+    models.require(model.base, settings.model)
+    config = _read_config(model.base)
+    length = _choose_length(settings, config, device)
+    parameters = memory_estimate.parameters_of(config)
+    estimate = memory_estimate.estimate(parameters, settings.weights, config, settings.rows, length)
+    memory = _memory_of(device)
+    report(f"training takes about {estimate}; {memory[0]} has {memory[1] / memory_estimate.GIB:,.0f} GiB")
+    memory_estimate.require(estimate, settings.model, settings.weights, memory)
+    _train(settings, model.base, device, length, source, estimate, report)
 
 
-def _train(job: Job, base: str, length: int, source: Any, needed: memory_estimate.Estimate, report: Report) -> None:
+def _train(
+    settings: RetrofitSettings,
+    base: str,
+    device: str,
+    length: int,
+    source: "TextSource",
+    estimate: memory_estimate.Estimate,
+    report: Report,
+) -> None:
     import torch
-    import transformers
 
     from hyperscale.engines.loading import load_model
-    from hyperscale.retrofit import checkpoints, outcome
     from hyperscale.retrofit.documents import build_corpus
-    from hyperscale.retrofit.recipe import Recipe
-    from hyperscale.retrofit.trainer import Finished, Retrofit
+    from hyperscale.retrofit.trainer import Retrofit
 
-    separate = job.gate == "separate"
-    recipe = Recipe(
-        targets=job.crs,
-        separate=separate,
-        per="layer" if job.per == "layer" else "head",
-        fade_steps=0 if separate else job.fade_steps,
-        steps_per_unit=job.steps_per_unit,
-        hard_steps=job.hard_steps,
-        window=job.window,
-        lr=job.lr or (LR_SMALL if needed.parameters < SMALL else LR_LARGE),
-        gate_lr=job.gate_lr,
-        warmup=max(1, min(20, job.hard_steps)),
-        ledger=job.ledger,
-        accumulate=job.accumulate,
-        seed=job.seed,
-    )
-    on_gpu = torch.device(job.device).type == "cuda"
+    recipe = settings.recipe(estimate.parameters)
+    on_gpu = torch.device(device).type == "cuda"
     report(f"loading {base} …")
     teacher, tokenizer = load_model(base, device="cpu", dtype=torch.bfloat16)
     # What is saved is bfloat16, so that is what the teacher is; CPUs compute with it in float32.
-    teacher.to(job.device) if on_gpu else _widen(teacher)
-    steps = round((job.crs[-1] - 1) * job.steps_per_unit) + job.hard_steps * len(job.crs) + recipe.fade_steps
-    a_step = job.rows * job.accumulate * length
+    teacher.to(device) if on_gpu else _widen(teacher)
+    step_tokens = settings.rows * settings.accumulate * length
     report("tokenising …")
     corpus = build_corpus(
         source,
         tokenizer,
         length=length,
-        window=job.window,
-        training_tokens=steps * a_step,
-        seed=job.seed,
-        whole_chats=job.everything,
+        window=settings.window,
+        training_tokens=recipe.total_steps * step_tokens,
+        seed=settings.seed,
+        whole_chats=settings.whole_chats,
     )
-    times = steps * a_step / max(corpus.tokens, 1)
+    passes = recipe.total_steps * step_tokens / max(corpus.tokens, 1)
     report(
-        f"{len(corpus.train):,} documents, {corpus.tokens:,} tokens, seen {times:.1f} times; "
-        f"{len(corpus.held_out):,} held out; {steps:,} steps of {a_step:,} tokens"
+        f"{len(corpus.train):,} documents, {corpus.tokens:,} tokens, seen {passes:.1f} times; "
+        f"{len(corpus.held_out):,} held out; {recipe.total_steps:,} steps of {step_tokens:,} tokens"
     )
-    job.out.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {
-        "model": job.model,
-        "base": base,
-        "data": {"path": str(source.path), "column": source.column, "entries": len(source.entries)},
-        "documents": {"train": len(corpus.train), "held_out": len(corpus.held_out), "tokens": corpus.tokens},
-        "length": length,
-        "rows": job.rows,
-        "loss": "all tokens" if job.everything or source.column == "text" else "last reply",
-        "weights": job.weights,
-        "recipe": asdict(recipe),
-        "memory_gib": {"estimate": (needed.weights + needed.activations) / memory_estimate.GIB},
-        "device": torch.cuda.get_device_name(job.device) if on_gpu else "cpu",
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-    }
+    settings.out.mkdir(parents=True, exist_ok=True)
+    record = _begin_record(settings, base, device, length, source, corpus, recipe, estimate)
 
-    def save(finished: Finished, name: str) -> None:
-        checkpoints.save(finished.model, job.out / name, **finished.config.to_hf())
-        tokenizer.save_pretrained(job.out / name)
-        report(f"wrote {job.out / name}")
+    def save(student: "TrainedStudent", name: str) -> None:
+        save_checkpoint(student.model, settings.out / name, **student.config.to_hf())
+        tokenizer.save_pretrained(settings.out / name)
+        report(f"wrote {settings.out / name}")
 
-    def keep(records: list[outcome.Record]) -> None:
+    def write_record(checkpoints: list[CheckpointRecord]) -> None:
+        memory = dict(record.memory_gib)
         if on_gpu:
-            record["memory_gib"]["peak"] = torch.cuda.max_memory_allocated(job.device) / memory_estimate.GIB
-        (job.out / RECORD).write_text(json.dumps({**record, "dms": records}, indent=1) + "\n", encoding="utf-8")
+            memory["peak"] = torch.cuda.max_memory_allocated(device) / memory_estimate.GIB
+        record.model_copy(update={"dms": checkpoints, "memory_gib": memory}).write(settings.out)
 
-    dtype = torch.bfloat16 if job.weights == "bfloat16" else torch.float32
+    dtype = torch.bfloat16 if settings.weights == "bfloat16" else torch.float32
     retrofit = Retrofit(teacher, recipe, report=report, dtype=dtype, frugal=True)
-    held_out = corpus.held_out_batches(job.rows, length)
-    outcome.finish(retrofit, corpus.training_batches(job.rows, length, job.seed), held_out, save, keep)
+    batches = corpus.training_batches(settings.rows, length, settings.seed)
+    train_checkpoints(retrofit, batches, corpus.held_out_batches(settings.rows, length), save, write_record)
+
+
+def _begin_record(
+    settings: RetrofitSettings,
+    base: str,
+    device: str,
+    length: int,
+    source: "TextSource",
+    corpus: "Corpus",
+    recipe: Recipe,
+    estimate: memory_estimate.Estimate,
+) -> TrainingRecord:
+    """The record before any checkpoint."""
+    import torch
+    import transformers
+
+    return TrainingRecord(
+        model=settings.model,
+        base=base,
+        data={"path": str(source.path), "column": source.column, "entries": len(source.entries)},
+        documents={"train": len(corpus.train), "held_out": len(corpus.held_out), "tokens": corpus.tokens},
+        length=length,
+        rows=settings.rows,
+        loss="all tokens" if settings.whole_chats or source.column == "text" else "last reply",
+        weights=settings.weights,
+        recipe=recipe,
+        memory_gib={"estimate": (estimate.weights + estimate.activations) / memory_estimate.GIB},
+        device=torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "cpu",
+        torch=torch.__version__,
+        transformers=transformers.__version__,
+    )
 
 
 def _widen(model: Any) -> None:
@@ -214,14 +194,22 @@ def _widen(model: Any) -> None:
         parameter.data = parameter.data.float()
 
 
-def _device(device: str) -> tuple[str, int]:
+def _default_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _memory_of(device: str) -> tuple[str, int]:
+    """Name and bytes of the device's memory."""
     from hyperscale.engines.loading import check_device
 
     check_device(device)
     return memory_estimate.available(device)
 
 
-def _configuration(base: str) -> Any:
+def _read_config(base: str) -> Any:
+    """The transformers configuration of a model that can be retrofitted."""
     from hyperscale.engines.loading import check_config
 
     config = load_config(base)
@@ -232,13 +220,16 @@ def _configuration(base: str) -> Any:
     return config
 
 
-def _length(job: Job, config: Any) -> int:
-    context = int(getattr(config, "max_position_embeddings", 0) or 8192)
-    length = job.length or min(8192, context)
-    if not job.window + 2 < length <= context:
+def _choose_length(settings: RetrofitSettings, config: Any, device: str) -> int:
+    """Tokens of a row: long enough that something is evicted, and no longer than the model's context."""
+    context = int(getattr(config, "max_position_embeddings", 0) or DEFAULT_LENGTH)
+    length = settings.length or min(DEFAULT_LENGTH, context)
+    # The decision on a token comes from the next one and takes effect after the window: nothing is evicted below w + 3.
+    if not settings.window + 2 < length <= context:
         raise RetrofitError(
-            f"--length {length} does not lie between the window and the model's context: {job.window + 3} to {context}"
+            f"--length {length} does not lie between the window and the model's context: "
+            f"{settings.window + 3} to {context}"
         )
-    if job.device.startswith("cuda") and length % 128:
-        raise RetrofitError(f"--length {length} is no multiple of 128, the block of the GPU's attention kernels")
+    if device.startswith("cuda") and length % CUDA_BLOCK:
+        raise RetrofitError(f"--length {length} is no multiple of {CUDA_BLOCK}, the block of the GPU's attention")
     return length

@@ -1,4 +1,10 @@
-"""The two losses of a DMS retrofit and the schedule of its target."""
+"""Computes the two losses of a DMS retrofit and the schedule of its target.
+
+::
+
+    loss(t)  = KL(student || teacher) + sum over groups of max(alpha*(t) - share saved, 0)      (arXiv 2506.05345, 3.2)
+    alpha*(t) = 1 - 1 / CR(t),   CR(t) = min(1 + t / steps_per_unit, CR)
+"""
 
 from typing import Any
 
@@ -33,6 +39,7 @@ def distillation(student: Tensor, teacher: Tensor, weight: Tensor, symmetric: bo
     """
     log_student = log_softmax(student.float(), -1)
     log_teacher = log_softmax(teacher.float(), -1)
+    # sum s (log s - log t), and for both directions sum (s - t) (log s - log t).
     mass = log_student.exp() - log_teacher.exp() if symmetric else log_student.exp()
     divergence = (mass * (log_student - log_teacher)).sum(-1)
     return (divergence * weight).sum() / weight.sum().clamp_min(1.0)
@@ -63,19 +70,21 @@ def distillation_in_parts(
     """
     from torch.utils.checkpoint import checkpoint
 
-    def of(found: Tensor, wanted: Tensor, counts: Tensor) -> Tensor:
+    def summed_divergence(student_part: Tensor, teacher_part: Tensor, weight_part: Tensor) -> Tensor:
         with torch.no_grad():
-            aim = teacher_head(wanted)
-        return distillation(student_head(found), aim, counts, symmetric) * counts.sum()
+            teacher_logits = teacher_head(teacher_part)
+        mean = distillation(student_head(student_part), teacher_logits, weight_part, symmetric)
+        return mean * weight_part.sum()
 
-    counted = weight > 0
-    parts = zip(*(torch.split(each[counted], part) for each in (student, teacher, weight)), strict=True)
-    sums: list[Tensor] = [checkpoint(of, *each, use_reentrant=False) for each in parts]
+    counting = weight > 0
+    parts = zip(*(torch.split(tensor[counting], part) for tensor in (student, teacher, weight)), strict=True)
+    # Checkpointed: the backward pass computes a part's logits again, so those of all parts are never held together.
+    sums: list[Tensor] = [checkpoint(summed_divergence, *tensors, use_reentrant=False) for tensors in parts]
     return torch.stack(sums).sum() / weight.sum().clamp_min(1.0)
 
 
 def savings(document: Tensor, generated: Tensor, window: int) -> tuple[Tensor, Tensor]:
-    """What each entry costs if it is kept, and how much of that its eviction saves, on the ledger's two axes.
+    """The cost of each entry that is kept, and how much of it an eviction saves, on the ledger's two axes.
 
     The paper's loss counts evicted tokens. Entries are not read equally often: a token of the prompt is read by every
     step that follows, one near the end by few, and the window's entries are held whatever their verdict. Counting
@@ -90,19 +99,21 @@ def savings(document: Tensor, generated: Tensor, window: int) -> tuple[Tensor, T
         Costs and savings, each (batch, sequence, 2): reads until the document's end, and entries held there.
     """
     length = document.shape[1]
-    place = torch.arange(length, device=document.device)
+    index = torch.arange(length, device=document.device)
     last = torch.ones_like(document, dtype=torch.bool)
     last[:, :-1] = document[:, :-1] != document[:, 1:]
-    # The place of the document's last token, carried back over the document.
-    end = torch.where(last, place, length).flip(1).cummin(1).values.flip(1)
-    until = (generated > 0).to(torch.float32).cumsum(1)
+    # Index of the document's last token, at each of its tokens: the nearest end at or after it.
+    end = torch.where(last, index, length).flip(1).cummin(1).values.flip(1)
+    steps = (generated > 0).to(torch.float32).cumsum(1)  # decode steps in the row up to each token
 
-    def from_place(first: Tensor) -> Tensor:
-        read = until.gather(1, end) - torch.where(first > 0, until.gather(1, (first - 1).clamp(0, length - 1)), 0.0)
-        inside = (first <= end).to(torch.float32)
-        return torch.stack([read * inside, inside], -1)
+    def cost_from(first: Tensor) -> Tensor:
+        """Reads of an entry from index ``first`` to its document's end, and whether it is held there."""
+        before = torch.where(first > 0, steps.gather(1, (first - 1).clamp(0, length - 1)), 0.0)
+        within = (first <= end).to(torch.float32)  # the document does not end before
+        return torch.stack([(steps.gather(1, end) - before) * within, within], -1)
 
-    return from_place(place.expand_as(document)), from_place((place + window + 1).expand_as(document))
+    # Kept, an entry is read from its own token on; evicted, it is spared from the first token beyond its window on.
+    return cost_from(index.expand_as(document)), cost_from((index + window + 1).expand_as(document))
 
 
 def compression(
@@ -131,11 +142,11 @@ def compression(
     Returns:
         The loss and the share saved, (groups, axes), both differentiable.
     """
-    mean = torch.stack([a.mean(-1) for a in alphas]).mean(0)
+    mean = torch.stack([a.mean(-1) for a in alphas]).mean(0)  # (batch, sequence), over layers and heads
     if cost is None or saved is None:
         cost = saved = torch.ones_like(mean)[..., None]
     member = (torch.nn.functional.one_hot(group.clamp_min(0), groups) * (group >= 0)[..., None]).to(mean.dtype)
-    total = torch.einsum("bsg,bsx->gx", member, cost)
+    total = torch.einsum("bsg,bsx->gx", member, cost)  # sums over batch and sequence, by group g and axis x
     share = torch.einsum("bsg,bsx->gx", member, mean[..., None] * saved) / total.clamp_min(1.0)
-    short = (target - share).clamp_min(0.0) * (total > 0)
-    return short.sum(), share
+    shortfall = (target - share).clamp_min(0.0) * (total > 0)
+    return shortfall.sum(), share

@@ -1,4 +1,4 @@
-"""What a retrofit takes in memory, told before any weights are loaded."""
+"""Estimates the memory of a retrofit before any weights are loaded."""
 
 import os
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""AdamW for weights kept in bfloat16, and moving an optimiser's state out of the way."""
+"""Steps weights kept in bfloat16 by AdamW, and moves an optimiser's state off the device."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,6 +13,8 @@ def round_stochastically(value: Tensor) -> Tensor:
     A step of 1e-5 is below half of bfloat16's spacing at a weight of 0.02, so rounding to nearest would undo it.
     """
     bits = value.contiguous().view(torch.int32)
+    # bfloat16 is the upper half of a float32. Uniform noise in the lower half carries into the upper one with a
+    # probability that is the part cut off; then the lower half is cleared.
     noise = torch.randint(0, 1 << 16, bits.shape, dtype=torch.int32, device=bits.device)
     return ((bits + noise) & -(1 << 16)).view(torch.float32).to(torch.bfloat16)
 
@@ -29,7 +31,7 @@ class StochasticAdamW(torch.optim.Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
         """One step; the closure is not used."""
         for group in self.param_groups:
-            first, second = group["betas"]
+            beta1, beta2 = group["betas"]
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
@@ -40,14 +42,15 @@ class StochasticAdamW(torch.optim.Optimizer):
                     state["square"] = torch.zeros_like(weight, dtype=torch.float32)
                 state["step"] += 1
                 gradient = weight.grad.float()
-                state["mean"].lerp_(gradient, 1 - first)
-                state["square"].mul_(second).addcmul_(gradient, gradient, value=1 - second)
-                scale = (state["square"] / (1 - second ** state["step"])).sqrt_().add_(group["eps"])
-                rate = group["lr"] / (1 - first ** state["step"])
+                state["mean"].lerp_(gradient, 1 - beta1)
+                state["square"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+                # Both moments without their bias towards their start at 0; the update is computed in float32.
+                scale = (state["square"] / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
+                rate = group["lr"] / (1 - beta1 ** state["step"])
                 weight.copy_(round_stochastically(weight.float().addcdiv_(state["mean"], scale, value=-rate)))
 
 
-def park(optimizer: torch.optim.Optimizer, device: torch.device | str) -> None:
+def move_state(optimizer: torch.optim.Optimizer, device: torch.device | str) -> None:
     """Move an optimiser's state to a device, in place; it can step only where its weights are."""
     for state in optimizer.state.values():
         for name, value in state.items():

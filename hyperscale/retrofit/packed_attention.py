@@ -1,9 +1,13 @@
-"""Attention over packed documents, with or without the delayed-eviction mask, for training.
+"""Computes attention over packed documents, with or without the mask of delayed eviction, for training.
 
-The mask of DMS adds ``log(1 - alpha_k)`` to the score of every key k older than the window and nothing to younger ones
-(arXiv 2506.05345, section 3.2). It is never materialised on CUDA: keys inside and outside the window are attended to
-by two FlexAttention calls, the bias riding along as one more dimension of query and key, and the two results are
-merged by their log-sum-exp. On the CPU the same function is computed densely; it is the reference.
+The mask of DMS adds ``log(1 - alpha_k)`` to the score of every key k older than the window w, and nothing to younger
+ones (arXiv 2506.05345, section 3.2)::
+
+    score(q, k) = q·k / sqrt(d) + [q - k > w] log(1 - alpha_k)      for k <= q of the same document
+
+It is never materialised on CUDA: keys inside and outside the window are attended to by two FlexAttention calls, the
+bias riding along as one more dimension of query and key, and the two results are merged by their log-sum-exp. On the
+CPU the same function is computed densely; it is the reference.
 """
 
 from collections.abc import Callable
@@ -15,15 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_block_mask, flex_attention
 
-from hyperscale.retrofit.inline_gates import Inside
+from hyperscale.retrofit.inline_gates import InlineGates
 
 #: Name under which the function is registered with transformers.
 NAME = "hyperscale_packed"
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Which keys each query may see.
+class PackingMasks:
+    """Which keys each query may see in rows of packed documents.
 
     Attributes:
         document: (batch, sequence) number of the document a token belongs to.
@@ -40,18 +44,21 @@ class Packed:
     far: BlockMask | None = None
 
     @classmethod
-    def build(cls, document: Tensor, window: int | None = None) -> "Packed":
+    def build(cls, document: Tensor, window: int | None = None) -> "PackingMasks":
         """Masks for rows of packed documents; block masks are made on CUDA only, those of a window if one is given."""
         if document.device.type != "cuda":
             return cls(document, window or 0)
         batch, length = document.shape
 
-        def same(b: Tensor, q: Tensor, k: Tensor) -> Tensor:
-            return document[b, q] == document[b, k]
-
         def blocks(rule: Callable[[Tensor, Tensor], Tensor]) -> BlockMask:
+            """The block mask of (query, key) pairs of one document that keep a rule."""
             return _compiled_block_mask()(
-                lambda b, h, q, k: same(b, q, k) & rule(q, k), batch, None, length, length, document.device
+                lambda b, h, q, k: (document[b, q] == document[b, k]) & rule(q, k),
+                batch,
+                None,
+                length,
+                length,
+                document.device,
             )
 
         full = blocks(lambda q, k: q >= k)
@@ -83,33 +90,36 @@ def _flex(*args: Any, **kwargs: Any) -> Any:
     return _compiled_flex()(*args, **kwargs)
 
 
-def _dense(q: Tensor, k: Tensor, v: Tensor, packed: Packed, key_bias: Tensor | None, scale: float) -> Tensor:
-    groups = q.shape[1] // k.shape[1]
-    length = q.shape[2]
-    place = torch.arange(length, device=q.device)
-    age = place[:, None] - place[None, :]
-    seen = (packed.document[:, :, None] == packed.document[:, None, :]) & (age >= 0)
-    mask = torch.zeros(seen.shape, dtype=q.dtype, device=q.device).masked_fill(~seen, float("-inf"))[:, None]
+def _dense(q: Tensor, k: Tensor, v: Tensor, masks: PackingMasks, key_bias: Tensor | None, scale: float) -> Tensor:
+    """The definition, with a mask of (batch, heads, queries, keys)."""
+    group = q.shape[1] // k.shape[1]  # query heads of a KV head
+    index = torch.arange(q.shape[2], device=q.device)
+    age = index[:, None] - index[None, :]  # (queries, keys)
+    visible = (masks.document[:, :, None] == masks.document[:, None, :]) & (age >= 0)
+    mask = torch.zeros(visible.shape, dtype=q.dtype, device=q.device).masked_fill(~visible, float("-inf"))[:, None]
     if key_bias is not None:
-        bias = key_bias.transpose(1, 2).to(q.dtype).repeat_interleave(groups, 1)[:, :, None, :]
-        mask = mask + torch.where(age > packed.window, bias, 0.0)
+        # (batch, keys, kv_heads) → (batch, heads, 1, keys): each query head has the bias of its KV head.
+        bias = key_bias.transpose(1, 2).to(q.dtype).repeat_interleave(group, 1)[:, :, None, :]
+        mask = mask + torch.where(age > masks.window, bias, 0.0)
     return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True)
 
 
-def _delayed(q: Tensor, k: Tensor, v: Tensor, packed: Packed, key_bias: Tensor, scale: float) -> Tensor:
-    """Two block-sparse attentions merged by log-sum-exp."""
+def _delayed(q: Tensor, k: Tensor, v: Tensor, masks: PackingMasks, key_bias: Tensor, scale: float) -> Tensor:
+    """Two block-sparse attentions, inside and outside the window, merged by log-sum-exp."""
     dim = q.shape[-1]
     bias = key_bias.transpose(1, 2)[..., None].to(k.dtype)
-    # One extra dimension carries the bias; the rest of the padding keeps the head dimension a power of two.
+    # [q·scale, 1] · [k, bias] = scale q·k + bias: one extra dimension carries the bias. The rest of the padding keeps
+    # the head dimension a power of two, which the kernel asks for.
     q_far = nn.functional.pad(torch.cat([q * scale, torch.ones_like(q[..., :1])], -1), (0, dim - 1))
     k_far = nn.functional.pad(torch.cat([k, bias], -1), (0, dim - 1))
     aux = AuxRequest(lse=True)
-    near, near_aux = _flex(q, k, v, block_mask=packed.near, scale=scale, enable_gqa=True, return_aux=aux)
-    far, far_aux = _flex(q_far, k_far, v, block_mask=packed.far, scale=1.0, enable_gqa=True, return_aux=aux)
-    # Every query sees itself in the near part, so the total is finite even where the far part is empty.
-    share = torch.sigmoid(far_aux.lse - near_aux.lse)[..., None].to(near.dtype)
-    merged: Tensor = near + share * (far - near)
-    return merged
+    near, near_aux = _flex(q, k, v, block_mask=masks.near, scale=scale, enable_gqa=True, return_aux=aux)
+    far, far_aux = _flex(q_far, k_far, v, block_mask=masks.far, scale=1.0, enable_gqa=True, return_aux=aux)
+    # Part of the softmax's mass that lies outside the window: e^far / (e^near + e^far). Every query sees itself in the
+    # near part, so the sum is finite even where the far part is empty (lse = -inf, part 0).
+    far_part = torch.sigmoid(far_aux.lse - near_aux.lse)[..., None].to(near.dtype)
+    output: Tensor = near + far_part * (far - near)
+    return output
 
 
 def packed_attention(
@@ -119,8 +129,8 @@ def packed_attention(
     value: Tensor,
     attention_mask: Any,
     scaling: float | None = None,
-    packed: Packed | None = None,
-    inside: Inside | None = None,
+    masks: PackingMasks | None = None,
+    inline_gates: InlineGates | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """The attention function transformers calls.
@@ -128,33 +138,33 @@ def packed_attention(
     Args:
         module: The attention module; ``module.key_bias`` (batch, sequence, kv_heads) holds ``log(1 - alpha)`` if
             gates are in force.
-        query: (batch, heads, sequence, dim) after rotary embedding; before it if decisions are made inside.
-        key: (batch, kv_heads, sequence, dim).
+        query: (batch, heads, sequence, dim) after rotary embedding; before it if gates decide inside.
+        key: (batch, kv_heads, sequence, dim), likewise.
         value: (batch, kv_heads, sequence, dim).
         attention_mask: Not used.
         scaling: Factor on the scores.
-        packed: The masks of this batch.
-        inside: Decisions to be made here; they are left in ``module.alpha``.
+        masks: The masks of this batch.
+        inline_gates: Gates that decide here; their decisions are left in ``module.alpha``.
 
     Returns:
         (batch, sequence, heads, dim) and no weights.
     """
-    assert packed is not None
-    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    assert masks is not None
     key_bias: Tensor | None = getattr(module, "key_bias", None)
-    if inside is not None:
-        query, key, value, module.alpha, key_bias = inside.apply(query, key, value)
-    if packed.full is None:
-        out = _dense(query, key, value, packed, key_bias, scale)
+    if inline_gates is not None:
+        query, key, value, module.alpha, key_bias = inline_gates.apply(query, key, value)
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    if masks.full is None:
+        out = _dense(query, key, value, masks, key_bias, scale)
     elif key_bias is None:
-        out = _flex(query, key, value, block_mask=packed.full, scale=scale, enable_gqa=True)
+        out = _flex(query, key, value, block_mask=masks.full, scale=scale, enable_gqa=True)
     else:
-        out = _delayed(query, key, value, packed, key_bias, scale)
+        out = _delayed(query, key, value, masks, key_bias, scale)
     return out.transpose(1, 2), None
 
 
 def use_packed_attention(model: Any) -> None:
-    """Make a transformers model call `packed_attention`; pass ``packed=...`` to its forward."""
+    """Make a transformers model call `packed_attention`; pass ``masks=...`` to its forward."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(NAME, packed_attention)

@@ -15,7 +15,7 @@ from hyperscale.mini.model import WEIGHTS
 from hyperscale.mini.training.data import make_batch
 from hyperscale.mini.vocab import TOKENS
 from hyperscale.retrofit.gate_check import check_gates
-from hyperscale.retrofit.recipe import Recipe
+from hyperscale.retrofit.settings import Recipe
 from hyperscale.retrofit.trainer import Retrofit
 from hyperscale.scoring import graders
 

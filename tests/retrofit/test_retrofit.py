@@ -19,10 +19,12 @@ from hyperscale.mini.train import main
 from hyperscale.mini.vocab import encode
 from hyperscale.retrofit.gate_check import MAX_RATIO, GateCheck, check_gates
 from hyperscale.retrofit.packing import TrainingBatch
-from hyperscale.retrofit.recipe import Recipe
+from hyperscale.retrofit.settings import Recipe
 from hyperscale.retrofit.trainer import Retrofit
 
-QUICK = Recipe(targets=(2.0, 3.0), steps_per_unit=60, hard_steps=10, window=4, gate_lr=3e-3, groups=2)
+QUICK = Recipe(
+    crs=(2.0, 3.0), steps_per_unit=60, hard_steps=(10,), window=4, accumulate=1, gate_lr=3e-3, groups=2, fade_steps=0
+)
 
 
 def batch(seed, rows=4, length=64):
@@ -101,7 +103,7 @@ def test_the_teacher_is_not_touched(finished):
 
 def trajectory(hard_steps):
     """(mode, student's weights) at each step, on one and the same batch; and the finished weights."""
-    recipe = dataclasses.replace(QUICK, targets=(1.1, 1.2, 1.3), hard_steps=hard_steps, gate_lr=1e-3)
+    recipe = QUICK.changed(crs=(1.1, 1.2, 1.3), hard_steps=(hard_steps,), gate_lr=1e-3)
     made, steps, one = retrofit(recipe), [], batch(0)
 
     def batches():
@@ -129,25 +131,26 @@ def test_the_hard_phase_is_a_branch_that_leaves_the_gates_alone():
 
 
 def test_hard_phases_may_differ_in_length():
-    recipe = dataclasses.replace(QUICK, targets=(1.1, 1.2, 1.3), hard_steps=(2, 0, 3))
+    recipe = QUICK.changed(crs=(1.1, 1.2, 1.3), hard_steps=(2, 0, 3))
     made = retrofit(recipe)
+    assert recipe.total_steps == 18 + 5
     assert [result.steps for result in made.run(map(batch, itertools.count()))] == [6 + 2, 12, 18 + 3]
 
 
 def test_what_is_minimised_may_count_both_directions():
     kls = {}
     for symmetric in (False, True):
-        made = retrofit(dataclasses.replace(QUICK, targets=(1.5,), hard_steps=0, symmetric=symmetric))
+        made = retrofit(QUICK.changed(crs=(1.5,), hard_steps=(0,), symmetric=symmetric))
         (result,) = made.run(map(batch, itertools.count()))
         kls[symmetric] = [entry["kl"] for entry in result.log]
     assert kls[True][0] > 1.3 * kls[False][0] > 0
 
 
 def test_a_retrofit_is_a_function_of_its_seed():
-    recipe = dataclasses.replace(QUICK, targets=(1.1,), hard_steps=2)
+    recipe = QUICK.changed(crs=(1.1,), hard_steps=(2,))
     ends = []
     for seed in (0, 0, 1):
-        made = retrofit(dataclasses.replace(recipe, seed=seed))
+        made = retrofit(recipe.changed(seed=seed))
         ends.append(next(state(result.model) for result in made.run(map(batch, itertools.count()))))
     assert equal(ends[0], ends[1])
     assert not equal(ends[0], ends[2])
@@ -158,33 +161,33 @@ def test_by_the_ledger_the_window_is_made_up_for():
     # so half of all entries held asks for more than half of the others to be evicted.
     alphas = []
     for ledger in (False, True):
-        made = retrofit(dataclasses.replace(QUICK, targets=(2.0,), ledger=ledger))
+        made = retrofit(QUICK.changed(crs=(2.0,), ledger=ledger))
         alphas += [check_gates(made, [batch(-1)]).alpha for _ in made.run(map(batch, itertools.count()))]
     assert alphas[0] == pytest.approx(0.5, abs=0.06)
     assert alphas[1] > alphas[0] + 0.06
 
 
 def test_reach_asks_for_a_share_of_the_ratio():
-    made = retrofit(dataclasses.replace(QUICK, targets=(3.0,), reach=0.5))
+    made = retrofit(QUICK.changed(crs=(3.0,), reach=0.5))
     for _ in made.run(map(batch, itertools.count())):
         assert check_gates(made, [batch(-1)]).alpha == pytest.approx(1 - 1 / 1.5, abs=0.06)
 
 
 VARIANTS = {
     "dmc": {"method": "dmc"},
-    "borrowed": {"separate": False},
-    "borrowed, layer": {"separate": False, "per": "layer"},
+    "borrowed": {"gate": "borrowed"},
+    "borrowed, layer": {"gate": "borrowed", "per": "layer"},
     "layer": {"per": "layer"},
 }
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_other_gates_follow_the_schedule_too(variant):
-    changes = {"targets": (2.0,), "lr": 3e-3, **VARIANTS[variant]}
-    made = retrofit(dataclasses.replace(QUICK, **changes, fade_steps=0 if variant == "layer" else 10))
+    changes = {"crs": (2.0,), "lr": 3e-3, **VARIANTS[variant]}
+    made = retrofit(QUICK.changed(**changes, fade_steps=0 if variant == "layer" else 10))
     (done,) = [(each, check_gates(made, [batch(-1), batch(-2)])) for each in made.run(map(batch, itertools.count()))]
     finished, check = done
-    assert finished.steps == (70 if variant == "layer" else 80)
+    assert finished.steps == made.recipe.total_steps == (70 if variant == "layer" else 80)
     assert check.alpha == pytest.approx(0.5, abs=0.12)
     assert [entry["mode"] for entry in finished.log][:1] == ["noisy" if variant == "layer" else "off"]
     keys = finished.config.to_hf()

@@ -7,7 +7,7 @@ import torch
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from hyperscale.retrofit import packed_attention as attention
-from hyperscale.retrofit.packed_attention import Packed, packed_attention
+from hyperscale.retrofit.packed_attention import PackingMasks, packed_attention
 
 HEADS, KV_HEADS, DIM = 4, 2, 16
 SCALE = DIM**-0.5
@@ -31,10 +31,10 @@ def biases(length, rows=2, seed=1):
     return bias.masked_fill(noise > 0.7, -1e4).masked_fill(noise < -0.7, 0.0)
 
 
-def attend(q, k, v, packed, key_bias=None):
+def attend(q, k, v, masks, key_bias=None):
     module = torch.nn.Module()
     module.key_bias = key_bias
-    out, weights = packed_attention(module, q, k, v, None, scaling=SCALE, packed=packed)
+    out, weights = packed_attention(module, q, k, v, None, scaling=SCALE, masks=masks)
     assert weights is None
     return out.transpose(1, 2)
 
@@ -64,15 +64,15 @@ def test_the_dense_form_is_the_definition(window):
     q, k, v = tensors(21)
     document = documents([(0, 12), (1, 6), (-1, 3)], [(0, 21)])
     bias = biases(21)
-    close(attend(q, k, v, Packed.build(document, window), bias), by_hand(q, k, v, document, window, bias))
+    close(attend(q, k, v, PackingMasks.build(document, window), bias), by_hand(q, k, v, document, window, bias))
 
 
 def test_no_bias_is_plain_causal_attention():
     q, k, v = tensors(30, rows=1)
     plain = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
-    packed = Packed.build(documents([(0, 30)]), 4)
-    close(attend(q, k, v, packed), plain)
-    close(attend(q, k, v, packed, torch.zeros(1, 30, KV_HEADS)), plain)
+    masks = PackingMasks.build(documents([(0, 30)]), 4)
+    close(attend(q, k, v, masks), plain)
+    close(attend(q, k, v, masks, torch.zeros(1, 30, KV_HEADS)), plain)
 
 
 @pytest.mark.parametrize("with_bias", [False, True])
@@ -80,16 +80,16 @@ def test_a_packed_document_is_what_it_is_alone(with_bias):
     q, k, v = tensors(40)
     document = documents([(0, 9), (1, 20), (2, 11)], [(0, 25), (1, 15)])
     bias = biases(40) if with_bias else None
-    together = attend(q, k, v, Packed.build(document, 5), bias)
+    together = attend(q, k, v, PackingMasks.build(document, 5), bias)
     for row, start, end in ((0, 0, 9), (0, 9, 29), (0, 29, 40), (1, 0, 25), (1, 25, 40)):
         part = [t[row : row + 1, :, start:end] for t in (q, k, v)]
         own = bias[row : row + 1, start:end] if with_bias else None
-        alone = attend(*part, Packed.build(documents([(0, end - start)]), 5), own)
+        alone = attend(*part, PackingMasks.build(documents([(0, end - start)]), 5), own)
         close(together[row : row + 1, :, start:end], alone)
 
 
 def blocked(document, window):
-    """`Packed` as it is built on CUDA, block masks and all."""
+    """`PackingMasks` as it is built on CUDA, block masks and all."""
     rows, length = document.shape
 
     def mask(rule):
@@ -98,7 +98,7 @@ def blocked(document, window):
 
         return create_block_mask(seen, rows, None, length, length, str(document.device))
 
-    return Packed(
+    return PackingMasks(
         document,
         window,
         mask(lambda q, k: q >= k),
@@ -114,7 +114,7 @@ def test_the_two_part_form_is_the_dense_one(monkeypatch, window):
     q, k, v = tensors(256)
     document = documents([(0, 70), (1, 150), (-1, 36)], [(0, 256)])
     bias = biases(256)
-    dense = Packed.build(document, window)
+    dense = PackingMasks.build(document, window)
     assert dense.full is None
     close(attend(q, k, v, blocked(document, window), bias), attend(q, k, v, dense, bias))
     close(attend(q, k, v, blocked(document, window)), attend(q, k, v, dense))
@@ -141,11 +141,11 @@ def test_both_forms_have_the_same_gradients(monkeypatch, device):
         monkeypatch.setattr(attention, "_flex", differentiable_flex)
     document = documents([(0, 70), (1, 150), (-1, 36)], [(0, 256)]).to(device)
     weight = torch.randn(2, HEADS, 256, DIM, generator=torch.Generator().manual_seed(5)).to(device)
-    sparse = Packed.build(document, 16) if device == "cuda" else blocked(document, 16)
+    sparse = PackingMasks.build(document, 16) if device == "cuda" else blocked(document, 16)
     found = []
-    for packed in (sparse, Packed(document, 16)):
+    for masks in (sparse, PackingMasks(document, 16)):
         inputs = [t.requires_grad_() for t in (*tensors(256, device=device), biases(256).clamp_min(-20).to(device))]
-        out = attend(*inputs[:3], packed, inputs[3])
+        out = attend(*inputs[:3], masks, inputs[3])
         (out * weight).sum().backward()
         found.append([out.detach(), *(t.grad for t in inputs)])
     for sparse_one, dense_one in zip(*found, strict=True):

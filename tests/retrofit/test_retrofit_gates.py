@@ -15,7 +15,7 @@ from hyperscale.errors import ModelError
 from hyperscale.methods.core.dmc_merge import MergeConfig
 from hyperscale.methods.core.dms_gate import GateConfig, alpha_logits, attach_gates
 from hyperscale.retrofit.gated_model import GONE, GatedModel
-from hyperscale.retrofit.packed_attention import Packed, use_packed_attention
+from hyperscale.retrofit.packed_attention import PackingMasks, use_packed_attention
 
 
 def gated(model, mode, kind=GateConfig, **changes):
@@ -30,8 +30,8 @@ def gated(model, mode, kind=GateConfig, **changes):
 def forward(made, ids):
     ids = torch.as_tensor(ids).reshape(1, -1)
     place = torch.arange(ids.shape[1])[None]
-    packed = Packed.build(torch.zeros_like(ids), getattr(made.config, "window", 0))
-    return made.forward(input_ids=ids, position_ids=place, packed=packed)
+    masks = PackingMasks.build(torch.zeros_like(ids), getattr(made.config, "window", 0))
+    return made.forward(input_ids=ids, position_ids=place, masks=masks)
 
 
 @pytest.fixture(scope="module")
@@ -178,12 +178,12 @@ def test_faded_neurons_decide_nothing_and_are_not_seen(ids, family, variant):
     config = MergeConfig(alpha_scale=10) if variant == "dmc" else GateConfig(window=4, separate=False)
     made = GatedModel(copy.deepcopy(model), config)
     use_packed_attention(made.model)
-    made.mode, made.left = "off", 1.0
+    made.mode, made.visible = "off", 1.0
     plain = forward(made, ids)
     torch.testing.assert_close(plain, model(input_ids=ids[None]).logits, rtol=1e-4, atol=1e-4)
-    made.fade(0.5)
-    made.fade(0.0)
-    made.left = 0.0
+    made.scale_neurons(0.5)
+    made.scale_neurons(0.0)
+    made.visible = 0.0
     off = forward(made, ids)
     assert not torch.allclose(off, plain, atol=1e-2)
     for layer in made.model.model.layers:

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from hyperscale.mini.training.data import KINDS
-from hyperscale.retrofit.packed_attention import Packed, compile_layers, use_packed_attention
+from hyperscale.retrofit.packed_attention import PackingMasks, compile_layers, use_packed_attention
 from hyperscale.retrofit.packing import TrainingBatch
 
 
@@ -55,7 +55,7 @@ def train(
             logits = model(
                 input_ids=batch.ids,
                 position_ids=batch.position,
-                packed=Packed.build(batch.document),
+                masks=PackingMasks.build(batch.document),
                 use_cache=False,
             ).logits
         following = torch.roll(batch.ids, -1, 1)

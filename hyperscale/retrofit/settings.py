@@ -1,0 +1,209 @@
+"""Declares the settings of a retrofit once: the command's options, the recipe's parser and the docs follow.
+
+`TrainingSettings` are those of the training itself. `Recipe` adds what only the built-in model's recipe changes, and is
+what the trainer reads; `RetrofitSettings` adds model, data and memory, and is what ``hyperscale retrofit`` takes.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from hyperscale.errors import RetrofitError
+from hyperscale.utils.settings import setting, settings_of
+from hyperscale.utils.validation import first_fault
+
+if TYPE_CHECKING:
+    from hyperscale.methods.core.dmc_merge import MergeConfig
+    from hyperscale.methods.core.dms_gate import GateConfig
+
+#: Learning rates of arXiv 2506.05345: up to 1.5B weights, and above; and the number of weights that parts them.
+LR_SMALL, LR_LARGE, SMALL = 1e-5, 3e-5, 2e9
+
+
+class TrainingSettings(BaseModel):
+    """Settings of the training, with the paper's values where it states them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    crs: tuple[Annotated[float, Field(gt=1, allow_inf_nan=False)], ...] = setting(
+        (8.0,), "Compression ratios to leave a checkpoint at, ascending, e.g. 2,4,8.", option="cr", min_length=1
+    )
+    steps_per_unit: float = setting(100.0, "Steps in which the ratio rises by one.", gt=0, allow_inf_nan=False)
+    hard_steps: tuple[Annotated[int, Field(ge=0)], ...] = setting(
+        (150,),
+        "Steps with inference's gates that finish each checkpoint: one number for all ratios, or one for each.",
+        min_length=1,
+        details="Only the weights train in them. 0 is the paper's recipe.",
+    )
+    window: int = setting(256, "Tokens after which an eviction takes effect.", ge=1)
+    gate: Literal["separate", "borrowed"] = setting(
+        "separate", "Where gates read their logits.", details="A projection of their own, or a neuron of the query."
+    )
+    per: Literal["head", "layer"] = setting(
+        "head", "What has a decision of its own.", details="Each KV head, or all KV heads of a layer together."
+    )
+    fade_steps: int = setting(
+        2000,
+        "Steps before all others in which borrowed neurons are faded out of attention.",
+        ge=0,
+        details="Their factor falls as 1 − t / n_t. Separate gates need none.",
+    )
+    accumulate: int = setting(16, "Batches of an optimiser step.", ge=1, details="Their losses are averaged.")
+    gate_lr: float = setting(
+        3e-5,
+        "Learning rate of the gates' projections.",
+        gt=0,
+        allow_inf_nan=False,
+        details="Borrowed neurons train with the weights that they are part of.",
+    )
+    ledger: bool = setting(
+        False,
+        "Count the ratio in reads and held entries, as runs do, not in evicted tokens.",
+        details="The window counts too. The paper counts evicted tokens.",
+    )
+    seed: int = setting(0, "Seed of the data's order and of the gates' noise.")
+
+    @field_validator("crs")
+    @classmethod
+    def _ascend(cls, crs: tuple[float, ...]) -> tuple[float, ...]:
+        if list(crs) != sorted(set(crs)):
+            raise ValueError("must be in ascending order, each ratio once: one training passes them all on its way")
+        return crs
+
+    @model_validator(mode="after")
+    def _finish_each_ratio(self) -> Self:
+        if len(self.hard_steps) not in (1, len(self.crs)):
+            raise ValueError(f"{len(self.hard_steps)} numbers of hard steps for {len(self.crs)} ratios")
+        return self
+
+    def changed(self, **changes: Any) -> Self:
+        """The same with other values, which are checked.
+
+        Raises:
+            ValidationError: A value makes no sense.
+        """
+        return type(self).model_validate({**self.model_dump(), **changes})
+
+
+class Recipe(TrainingSettings):
+    """What the trainer reads: the settings of the training, and what only the built-in model's recipe changes."""
+
+    method: Literal["dms", "dmc"] = setting("dms", "What to retrofit.")
+    lr: float = setting(3e-4, "Learning rate of the weights.", gt=0)
+    warmup: int = setting(20, "Steps over which the learning rate rises.", ge=1)
+    clip: float = setting(1.0, "Norm that gradients are clipped to.", gt=0)
+    reach: float = setting(1.0, "Share of the nominal ratio that is aimed at.", gt=0, le=1, details="1 is the paper's.")
+    groups: int = setting(
+        1, "Number of kinds of data, each with a compression target of its own.", ge=1, details="1 is the paper's loss."
+    )
+    symmetric: bool = setting(False, "Distil in both directions.", details="The paper: KL(student || teacher) alone.")
+
+    @property
+    def separate(self) -> bool:
+        """Whether gates have a projection of their own; the decisions of DMC never have."""
+        return self.method == "dms" and self.gate == "separate"
+
+    @property
+    def fading(self) -> int:
+        """Steps n_t in which borrowed neurons are faded out; 0 if there are none."""
+        return 0 if self.separate else self.fade_steps
+
+    @property
+    def delay(self) -> int:
+        """Younger tokens that still see an entry whatever its verdict: w, and 0 under DMC.
+
+        Under DMC the newest token sees its mean whatever comes next, and no later one does once the next is merged
+        into it.
+        """
+        return 0 if self.method == "dmc" else self.window
+
+    def gates(self) -> "GateConfig | MergeConfig":
+        """Settings of untrained gates."""
+        from hyperscale.methods.core.dmc_merge import MergeConfig
+        from hyperscale.methods.core.dms_gate import GateConfig
+
+        if self.method == "dmc":
+            # The reference code has no scale. But a norm of queries and keys divides what a neuron learns (by 10 in the
+            # built-in model) and bounds what it can be.
+            return MergeConfig(alpha_scale=GateConfig.alpha_scale, cr=self.crs[-1])
+        return GateConfig(window=self.window, cr=self.crs[-1], separate=self.separate, per=self.per)
+
+    def hard_steps_at(self, cr: float) -> int:
+        """Steps of the hard phase that finishes the checkpoint at a ratio."""
+        return self.hard_steps[0 if len(self.hard_steps) == 1 else self.crs.index(cr)]
+
+    def steps_until(self, cr: float) -> int:
+        """Steps after which the schedule reaches a ratio, those that fade borrowed neurons out included."""
+        return self.fading + round((cr - 1.0) * self.steps_per_unit)
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole training, the hard phase of each checkpoint included."""
+        return self.steps_until(self.crs[-1]) + sum(map(self.hard_steps_at, self.crs))
+
+
+class Sources(BaseModel):
+    """Which model is retrofitted, on what data, and where its checkpoints go."""
+
+    model: str = setting(..., "Model to start from: a name, a folder or a hub id.")
+    data: Path = setting(..., "JSONL, Parquet or plain text file, or a folder of them.")
+    out: Path = setting(..., "Folder for dms<CR>/ and training.json; new or empty.")
+    column: str | None = setting(None, "Column of the data.", unset="messages, else text")
+    whole_chats: bool = setting(
+        False, "Count whole chats in the loss, not their last reply alone.", option="all-tokens"
+    )
+
+
+class RetrofitSettings(TrainingSettings, Sources):
+    """What ``hyperscale retrofit`` takes; the fields of `Sources` come first."""
+
+    rows: int = setting(1, "Rows of a batch, held in memory at once.", ge=1)
+    length: int = setting(0, "Tokens of a row.", ge=0, unset="8192, or the model's context if that is shorter")
+    lr: float | None = setting(
+        None,
+        "Learning rate of the weights.",
+        unset="1e-5 below 2B weights, else 3e-5",
+        gt=0,
+        allow_inf_nan=False,
+    )
+    weights: Literal["float32", "bfloat16"] = setting("float32", "Type of the trained weights.")
+    device: str | None = setting(None, "Where to train: cpu or cuda.", unset="cuda if there is one")
+
+    @classmethod
+    def from_options(cls, values: Mapping[str, Any]) -> Self:
+        """The settings that options of the command line make.
+
+        Args:
+            values: Values by field; left out, a field has its default.
+
+        Raises:
+            RetrofitError: A value makes no sense; the message names the option.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise RetrofitError(describe_fault(error, cls)) from None
+
+    def recipe(self, parameters: int) -> Recipe:
+        """What the trainer reads.
+
+        Args:
+            parameters: Number of the model's weights, which decides the learning rate if none is set.
+        """
+        shared = {name: getattr(self, name) for name in TrainingSettings.model_fields}
+        return Recipe(
+            **shared,
+            lr=self.lr or (LR_SMALL if parameters < SMALL else LR_LARGE),
+            warmup=max(1, min(20, *self.hard_steps)),
+        )
+
+
+def describe_fault(error: ValidationError, schema: type[BaseModel]) -> str:
+    """A fault in the words of the command line: ``--rows must be at least 1, got 0``."""
+    location, fault = first_fault(error, schema)
+    if not location:
+        return fault
+    options = {option.field: option.option for option in settings_of(schema)}
+    return f"{options[str(location[0])]} {fault}"
