@@ -1,4 +1,4 @@
-"""Everything that pictures and tables of margins are made of, computed once: points, frontiers, bands and margins."""
+"""Computes what plots and reports show, once: points, frontiers with their bands, and margins."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperscale.analysis.bootstrap import MIN_PROBLEMS, N_BOOT, Bootstrap, band_of, bootstraps
-from hyperscale.analysis.frontier import Envelope, evaluate
-from hyperscale.analysis.margins import Margin, Pair, margins
+from hyperscale.analysis.bootstrap import MIN_PROBLEMS, N_BOOT, Bootstrap, make_bootstraps
+from hyperscale.analysis.frontier import evaluate, first_frontier
+from hyperscale.analysis.margins import Margin, MethodPair, compute_margins
 from hyperscale.results.points import COSTS, Cell, Samples, cells, check_axis
 
 Floats = NDArray[np.float64]
@@ -23,7 +23,7 @@ class Curve:
         task: Task.
         model: Model.
         method: Method.
-        cells: Every point, those of too few problems included.
+        points: Every point, those of too few problems included.
         frontier: The points on the frontier, by ascending cost.
         cost: (`STEPS`,), evenly spaced in log2 from the cheapest to the most expensive point.
         middle: (`STEPS`,), the frontier there, in percent, interpolated in log2 of cost.
@@ -35,7 +35,7 @@ class Curve:
     task: str
     model: str
     method: str
-    cells: list[Cell]
+    points: list[Cell]
     frontier: list[Cell]
     cost: Floats
     middle: Floats
@@ -51,15 +51,15 @@ class Curve:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What `analyse` found.
+    """What `analyse` computes.
 
     Attributes:
-        cells: Every point, before averaging over problems.
+        points: Every point, before averaging over problems.
         curves: Of each axis, one a task, model and method.
         margins: By model and task, then pair, then axis.
     """
 
-    cells: list[Cell]
+    points: list[Cell]
     curves: dict[str, list[Curve]]
     margins: list[Margin]
 
@@ -67,7 +67,7 @@ class Analysis:
 def analyse(
     samples: Samples,
     axes: Sequence[str] = COSTS,
-    pairs: Sequence[Pair] | None = None,
+    pairs: Sequence[MethodPair] | None = None,
     n_boot: int = N_BOOT,
     seed: int = 0,
     strategies: Mapping[str, str] | None = None,
@@ -88,43 +88,46 @@ def analyse(
     """
     for axis in axes:
         check_axis(axis)
-    found = cells(samples, strategies)
-    made = bootstraps(found, n_boot, seed)
-    compared = margins(made.values(), pairs, axes)
-    curves = {axis: [curve for key in made for curve in _curves(found, *key, made[key], axis)] for axis in axes}
-    return Analysis(found, curves, compared)
+    points = cells(samples, strategies)
+    bootstraps = make_bootstraps(points, n_boot, seed)
+    margins = compute_margins(bootstraps.values(), pairs, axes)
+    curves = {
+        axis: [curve for key, bootstrap in bootstraps.items() for curve in _curves(points, *key, bootstrap, axis)]
+        for axis in axes
+    }
+    return Analysis(points, curves, margins)
 
 
-def xy(cell: Cell, axis: str) -> tuple[float, float]:
+def cost_and_accuracy(point: Cell, axis: str) -> tuple[float, float]:
     """A point's mean cost, and its accuracy in percent."""
-    return float(cell.costs[axis].mean()), 100 * float(cell.accuracy.mean())
+    return float(point.costs[axis].mean()), 100 * float(point.accuracy.mean())
 
 
-def _curves(found: Sequence[Cell], model: str, task: str, made: Bootstrap, axis: str) -> list[Curve]:
+def _curves(points: Sequence[Cell], model: str, task: str, bootstrap: Bootstrap, axis: str) -> list[Curve]:
     """A task's curves; none for methods whose chains of a single token read nothing."""
     curves = []
-    for method, reliable in made.methods.items():
-        problems = made.problems(method)
-        e = made.envelope(method, axis, problems, log2=True)
-        kept, order, x, end = e.kept[0], e.order[0], e.x[0], float(e.end[0])
-        if not np.isfinite(end):
+    for method, reliable in bootstrap.points.items():
+        problems = bootstrap.common_problems(method)
+        frontier = first_frontier(bootstrap.resample_frontiers(method, axis, problems, log2=True))
+        if not np.isfinite(frontier.max_cost):
             continue
-        at = np.linspace(x[0], end, STEPS)
-        at[-1] = end  # rounding must not leave the interval
-        cost = 2**at
-        sample = Envelope(x, e.y[0], order, kept, e.end[0])
-        low, high = band_of(made, method, axis, cost)
+        log2_cost = np.linspace(frontier.cost[0], frontier.max_cost, STEPS)
+        log2_cost[-1] = frontier.max_cost  # rounding must not leave the interval
+        cost = 2**log2_cost
+        low, high = bootstrap.confidence_band(method, axis, cost)
         curves.append(
             Curve(
                 task=task,
                 model=model,
                 method=method,
-                cells=[
-                    cell for cell in found if (cell.arm.model, cell.arm.task, cell.arm.method) == (model, task, method)
+                points=[
+                    point
+                    for point in points
+                    if (point.arm.model, point.arm.task, point.arm.method) == (model, task, method)
                 ],
-                frontier=[reliable[i] for i in order[kept]],
+                frontier=[reliable[i] for i in frontier.order[frontier.on_frontier]],
                 cost=cost,
-                middle=evaluate(sample, at),
+                middle=evaluate(frontier, log2_cost),
                 low=low,
                 high=high,
                 n_problems=len(problems),

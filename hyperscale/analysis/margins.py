@@ -1,25 +1,25 @@
-"""Margins between two frontiers, with intervals that resample problems and take the maximum over points anew.
+"""Computes margins: how far one method's frontier lies above another's, with 95 % intervals over problems.
 
 Margin of a over b: area between their frontiers over their common cost interval / the interval's length, in points of
 accuracy; once on the linear cost axis (frontiers interpolated linearly in cost), once on the log2 axis (interpolated
 linearly in log2 of cost). The paper does not say which it integrates over, so both are always given. The common
-interval runs from the dearer of the two cheapest points to the cheaper of the two most expensive ones.
+interval runs from the higher of the two cheapest points' costs to the lower of the two most expensive points' costs.
 
-Intervals are those of `hyperscale.analysis.bootstrap`, which says how far to trust them.
+Intervals are those of `hyperscale.analysis.bootstrap`, which says how they are made and how far to trust them.
 """
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperscale.analysis.bootstrap import MIN_PROBLEMS, N_BOOT, Bootstrap, ends, reliable
-from hyperscale.analysis.frontier import gap
+from hyperscale.analysis.bootstrap import MIN_PROBLEMS, Bootstrap, confidence_intervals
+from hyperscale.analysis.frontier import mean_gap
 from hyperscale.errors import ResultsError
-from hyperscale.results.points import COSTS, Cell, Samples, cells, check_axis
+from hyperscale.methods.names import PREFIX, VANILLA
+from hyperscale.results.points import COSTS, check_axis
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -27,10 +27,8 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]
-Pair = tuple[str, str]
-_METHOD = r"kvpress(?::\w+Press)+|[^:]+"  # the only names with colons
-NOWHERE: Interval = (float("nan"), float("nan"))
-BASELINE = "vanilla"
+MethodPair = tuple[str, str]
+NO_INTERVAL: Interval = (float("nan"), float("nan"))
 
 
 @dataclass(frozen=True)
@@ -70,68 +68,35 @@ class Margin:
         return self.n_problems >= MIN_PROBLEMS
 
 
-def margin(
-    samples: "Samples | Sequence[Cell]",
-    a: str,
-    b: str,
-    task: str,
-    axis: str,
-    n_boot: int = N_BOOT,
-    seed: int = 0,
-    strategies: Mapping[str, str] | None = None,
-) -> Margin:
-    """The margin of method ``a`` over method ``b``.
+def compute_margin(bootstrap: Bootstrap, a: str, b: str, axis: str) -> Margin:
+    """The margin of method ``a`` over method ``b``, both of the bootstrap's methods.
 
-    Each resample draws the problems with replacement, the same ones for both methods, and computes points, frontiers,
-    the common interval and the areas again. A method's frontier unites its CRs (and its runs, if there are several).
-
-    Args:
-        samples: Lines of ``samples.jsonl``, or the cells made of them (`hyperscale.results.points.cells`), to make
-            those once.
-        a: Method.
-        b: Method.
-        task: Task.
-        axis: Cost axis.
-        n_boot: Number of resamples.
-        seed: Of the resampling.
-        strategies: As for `hyperscale.results.points.points`.
-
-    Raises:
-        ResultsError: Unknown axis, a method without chains on the task, or samples of several models.
+    Every resample draws the same problems for both, and has points, frontiers, a common interval and areas of its own.
     """
-    check_axis(axis)
-    found = _cells(samples, task, strategies)
-    of_a, of_b = _of(found, a, task), _of(found, b, task)
-    if len(models := sorted({cell.arm.model for cell in of_a + of_b})) > 1:
-        raise ResultsError(f"samples of several models ({', '.join(models)}) share no frontier: pass one model's")
-    return compare(Bootstrap({id(cell): cell for cell in of_a + of_b}.values(), n_boot, seed), a, b, axis)
-
-
-def compare(made: Bootstrap, a: str, b: str, axis: str) -> Margin:
-    """The margin of method ``a`` over method ``b``, both of the bootstrap's methods, on frontiers that it keeps."""
-    arm = made.methods[a][0].arm
-    problems = made.problems(a, b)
+    arm = bootstrap.points[a][0].arm
+    problems = bootstrap.common_problems(a, b)
     if not problems:
-        return Margin(a, b, arm.task, axis, np.nan, NOWHERE, np.nan, NOWHERE, NOWHERE, 0, arm.model)
+        return Margin(a, b, arm.task, axis, np.nan, NO_INTERVAL, np.nan, NO_INTERVAL, NO_INTERVAL, 0, arm.model)
     (linear, low, high), (log2, _, _) = (
-        gap(*(made.envelope(method, axis, problems, log2=log2) for method in (a, b))) for log2 in (False, True)
+        mean_gap(*(bootstrap.resample_frontiers(method, axis, problems, log2=log2) for method in (a, b)))
+        for log2 in (False, True)
     )
     n = len(problems)
-    interval = NOWHERE if np.isnan(linear[0]) else (float(low[0]), float(high[0]))
+    interval = NO_INTERVAL if np.isnan(linear[0]) else (float(low[0]), float(high[0]))
     return Margin(
         *(a, b, arm.task, axis),
-        *(float(linear[0]), _ci(linear, n), float(log2[0]), _ci(log2, n)),
+        *(float(linear[0]), _confidence_interval(linear, n), float(log2[0]), _confidence_interval(log2, n)),
         *(interval, n, arm.model),
     )
 
 
-def margins(
-    made: Iterable[Bootstrap], pairs: Sequence[Pair] | None = None, axes: Sequence[str] = COSTS
+def compute_margins(
+    bootstraps: Iterable[Bootstrap], pairs: Sequence[MethodPair] | None = None, axes: Sequence[str] = COSTS
 ) -> list[Margin]:
-    """Every margin asked for, wherever both methods of a pair have chains.
+    """The margins of pairs of methods, wherever both of a pair have chains.
 
     Args:
-        made: A bootstrap for each model and task.
+        bootstraps: One for each model and task.
         pairs: (a, b) each; by default every method over vanilla.
         axes: Cost axes.
 
@@ -140,19 +105,25 @@ def margins(
     """
     for axis in axes:
         check_axis(axis)
-    made = list(made)
-    wanted = pairs if pairs is not None else [(method, BASELINE) for method in _methods(made) if method != BASELINE]
+    bootstraps = list(bootstraps)
+    methods = sorted({method for bootstrap in bootstraps for method in bootstrap.points})
     for a, b in pairs or ():
-        if not any({a, b} <= set(each.methods) for each in made):
+        if not any({a, b} <= set(bootstrap.points) for bootstrap in bootstraps):
             raise ResultsError(
-                f"no margin {a}:{b}: no task has chains of both; there are chains of: {', '.join(_methods(made))}"
+                f"no margin {a}:{b}: no task has chains of both; there are chains of: {', '.join(methods)}"
             )
+    if pairs is None:
+        pairs = [(method, VANILLA) for method in methods if method != VANILLA]
     return [
-        compare(each, a, b, axis) for each in made for a, b in wanted if {a, b} <= set(each.methods) for axis in axes
+        compute_margin(bootstrap, a, b, axis)
+        for bootstrap in bootstraps
+        for a, b in pairs
+        if {a, b} <= set(bootstrap.points)
+        for axis in axes
     ]
 
 
-def parse_pairs(text: str) -> list[Pair]:
+def parse_pairs(text: str) -> list[MethodPair]:
     """Pairs written ``dms:vanilla,dms:window``: the margin of the first method over the second.
 
     Raises:
@@ -160,40 +131,34 @@ def parse_pairs(text: str) -> list[Pair]:
     """
     pairs = []
     for part in text.split(","):
-        found = re.fullmatch(rf"({_METHOD}):({_METHOD})", re.sub(r"\s*:\s*", ":", part.strip()))
-        if not found or found[1] == found[2]:
+        methods = _join_presses([word.strip() for word in part.split(":")])
+        if len(methods) != 2 or not all(methods) or methods[0] == methods[1]:
             raise ResultsError(
                 f"margins {text!r}: write pairs of two methods with commas between them, e.g. dms:vanilla,dms:window"
             )
-        pairs.append((found[1], found[2]))
+        pairs.append((methods[0], methods[1]))
     return pairs
 
 
-def _cells(samples: "Samples | Sequence[Cell]", task: str, strategies: Mapping[str, str] | None) -> list[Cell]:
-    """The cells of one task; making them is the slow part, so other tasks' samples are left out first."""
-    given: list[Any] = samples.to_dict("records") if hasattr(samples, "to_dict") else list(samples)
-    if given and isinstance(given[0], Cell):
-        return [cell for cell in given if cell.arm.task == task]
-    return cells([sample for sample in given if sample.get("task", task) == task], strategies)
+def _join_presses(words: list[str]) -> list[str]:
+    """Method names from words between colons: kvpress's have colons themselves, as ``kvpress:DecodingPress:TOVAPress``.
+
+    Every press's name ends in "Press" and no other method's does, so a press belongs to the ``kvpress`` before it.
+    """
+    methods: list[str] = []
+    for word in words:
+        if word.endswith("Press") and methods and f"{methods[-1]}:".startswith(PREFIX):
+            methods[-1] += f":{word}"
+        else:
+            methods.append(word)
+    return methods
 
 
-def _of(found: Sequence[Cell], method: str, task: str) -> list[Cell]:
-    part = reliable(cell for cell in found if cell.arm.method == method)
-    if not part:
-        there = sorted({cell.arm.method for cell in found})
-        raise ResultsError(f"no chains of {method} on {task}; there are chains of: {', '.join(there) or 'no method'}")
-    return part
-
-
-def _methods(made: Iterable[Bootstrap]) -> list[str]:
-    return sorted({method for each in made for method in each.methods})
-
-
-def _ci(values: Floats, problems: int) -> Interval:
-    """Interval of margins, row 0 the sample's own; NaN with few problems, or if most resamples have no margin."""
+def _confidence_interval(values: Floats, problems: int) -> Interval:
+    """Interval of a margin, row 0 the sample's own; NaN with few problems, or if most resamples have no margin."""
     if problems < MIN_PROBLEMS or np.isnan(values[0]):
-        return NOWHERE
-    low, high = ends(values[:, None])
+        return NO_INTERVAL
+    low, high = confidence_intervals(values[:, None])
     return float(low[0]), float(high[0])
 
 
@@ -203,7 +168,7 @@ COLUMNS = (
 )
 
 
-def frame(found: Sequence[Margin]) -> "DataFrame":
+def to_frame(margins: Sequence[Margin]) -> "DataFrame":
     """Margins, one a row, with the columns of ``margins.csv``; empty where a value does not exist."""
     import pandas as pd
 
@@ -212,6 +177,6 @@ def frame(found: Sequence[Margin]) -> "DataFrame":
             *(m.model, m.task, m.a, m.b, m.axis, m.n_problems, *m.interval),
             *(m.linear, *m.linear_ci, m.log2, *m.log2_ci),
         )
-        for m in found
+        for m in margins
     ]
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -1,4 +1,4 @@
-"""Published results to hold a run against: CSV files in results/reference/, described in its README."""
+"""Reads published results to show beside a run's: CSV files in results/reference/, described in its README."""
 
 import csv
 from dataclasses import dataclass
@@ -56,15 +56,15 @@ class Reference:
 
     def margin(self, task: str, a: str, b: str, axis: str) -> dict[str, float]:
         """Published values of a margin by model; a margin the other way round counts with its sign turned."""
-        found = {}
-        for each in self.margins:
-            if (each.task, each.axis) == (task, axis) and {each.a, each.b} == {a, b}:
-                found[each.model] = each.value if each.a == a else -each.value
-        return found
+        values = {}
+        for margin in self.margins:
+            if (margin.task, margin.axis) == (task, axis) and {margin.a, margin.b} == {a, b}:
+                values[margin.model] = margin.value if margin.a == a else -margin.value
+        return values
 
     def accuracy(self, task: str) -> list[PublishedAccuracy]:
         """The accuracies on a task."""
-        return [each for each in self.accuracies if each.task == task]
+        return [point for point in self.accuracies if point.task == task]
 
 
 def available() -> list[str]:
@@ -81,14 +81,15 @@ def load(name: str) -> Reference:
     """
     folder = data_dir(FOLDER) / name if name in available() else Path(name)
     if not (folder / MARGINS).is_file() or not (folder / ACCURACY).is_file():
-        known = ", ".join(available()) or "none"
+        names = ", ".join(available()) or "none"
         raise ResultsError(
-            f"no reference {name!r}: known ones: {known}; or pass a folder that holds {MARGINS} and {ACCURACY}"
+            f"no reference {name!r}: known ones: {names}; or pass a folder that holds {MARGINS} and {ACCURACY}"
         )
     margins: dict[tuple[str, ...], PublishedMargin] = {}
     for row in _rows(folder / MARGINS, (*_MARGIN, "margin", "version")):
         task, model, a, b, axis = (row[column] for column in _MARGIN)
         margin = PublishedMargin(task, model, a, b, axis, _number(row, "margin", folder / MARGINS), row["version"])
+        # Rows of later versions come first, so the first value of a margin or point is the one to keep.
         margins.setdefault((task, model, a, b, axis), margin)
     accuracies: dict[tuple[str, ...], PublishedAccuracy] = {}
     for row in _rows(folder / ACCURACY, (*_POINT, "accuracy", "version")):
@@ -118,4 +119,4 @@ def _number(row: dict[str, str], column: str, path: Path) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ResultsError(f"{path}: {column} {text!r} is no number: restore the file") from None
+        raise ResultsError(f"{path}: {column} {text!r} is not a number: restore the file") from None

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperscale.analysis.frontier import envelope, gap
+from hyperscale.analysis.frontier import find_frontiers, mean_gap
 from hyperscale.errors import ResultsError
 from hyperscale.gate.baseline import AXES, CutRecord, Record
 from hyperscale.gate.matching import Pair, Point, match
@@ -175,10 +175,10 @@ def _margins(points: Sequence[Point], old: _Side, new: _Side, sign: Floats) -> I
                 accuracy, cost = means[0], transform(means[1])
             for method in sorted(places.keys() - {VANILLA}):
                 sides = (
-                    [envelope(cost[side][:, places[n]], accuracy[side][:, places[n]]) for n in (method, VANILLA)]
+                    [find_frontiers(cost[side][:, places[n]], accuracy[side][:, places[n]]) for n in (method, VANILLA)]
                     for side in (0, 1)
                 )
-                values = [gap(*frontiers)[0] for frontiers in sides]
+                values = [mean_gap(*frontiers)[0] for frontiers in sides]
                 yield method, f"margin, {axis}, {scale}", np.array(values)
 
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_samples import chains, sample
 
-from hyperscale.analysis.bootstrap import band, band_of, bootstraps, reliable
-from hyperscale.analysis.frontier import area, envelope, evaluate, frontier
-from hyperscale.analysis.margins import margin, margins, parse_pairs
+from hyperscale.analysis.bootstrap import Bootstrap, make_bootstraps
+from hyperscale.analysis.frontier import area, drop_sparse_points, evaluate, find_frontiers, frontier_points
+from hyperscale.analysis.margins import compute_margins, parse_pairs
 from hyperscale.errors import ResultsError
 from hyperscale.results.points import cells, points
 
@@ -31,16 +31,30 @@ def reach(pairs, cost):
     return kept[-1][1]
 
 
+def margin(points, a, b, axis, n_boot, seed=0):
+    """One margin, of the points of one model and task."""
+    (bootstrap,) = make_bootstraps(points, n_boot, seed).values()
+    (result,) = compute_margins([bootstrap], [(a, b)], [axis])
+    return result
+
+
+def band(points, axis, at, n_boot):
+    """The band of the points' only method."""
+    bootstrap = Bootstrap(points, n_boot)
+    (method,) = bootstrap.points
+    return bootstrap.confidence_band(method, axis, at)
+
+
 def arrays(pairs):
     return np.array([x for x, _ in pairs]), np.array([y for _, y in pairs])
 
 
 @given(POINTS, st.lists(st.floats(0.5, 1100), min_size=1, max_size=5))
 def test_the_frontier_is_the_best_accuracy_at_or_under_each_cost(pairs, costs):
-    values = evaluate(envelope(*arrays(pairs)), np.array(costs))
+    values = evaluate(find_frontiers(*arrays(pairs)), np.array(costs))
     assert values == pytest.approx([reach(pairs, c) for c in costs], nan_ok=True, abs=1e-6)
     for x, y in pairs:  # never below a measured point
-        assert evaluate(envelope(*arrays(pairs)), np.array([x]))[0] >= y - 1e-6
+        assert evaluate(find_frontiers(*arrays(pairs)), np.array([x]))[0] >= y - 1e-6
 
 
 @given(POINTS, st.floats(0, 1), st.floats(0, 1))
@@ -49,8 +63,8 @@ def test_the_area_in_closed_form_is_the_integral(pairs, u, v):
     # Rounding must not carry the end beyond the last point, where there is no frontier.
     low, high = (min(x.min() + t * (x.max() - x.min()), x.max()) for t in sorted((u, v)))
     grid = np.linspace(low, high, 20_001)
-    dense = np.trapezoid(evaluate(envelope(x, y), grid), grid)
-    exact = area(envelope(x, y), np.asarray(low), np.asarray(high))
+    dense = np.trapezoid(evaluate(find_frontiers(x, y), grid), grid)
+    exact = area(find_frontiers(x, y), np.asarray(low), np.asarray(high))
     # A jump between two points of nearly equal cost costs the numerical integral up to half a step of height 100.
     assert exact == pytest.approx(dense, abs=100 * (high - low) / 20_000 * len(pairs) + 1e-6)
 
@@ -60,19 +74,19 @@ def test_rows_of_a_batch_do_not_mix(batch):
     n = min(map(len, batch))
     x, y = np.array([arrays(p[:n])[0] for p in batch]), np.array([arrays(p[:n])[1] for p in batch])
     at = np.array([1.0, 10.0, 500.0])
-    together = evaluate(envelope(x, y), at)
+    together = evaluate(find_frontiers(x, y), at)
     ends = x.min(axis=1), x.max(axis=1)
     for i in range(len(batch)):
-        alone = envelope(x[i], y[i])
+        alone = find_frontiers(x[i], y[i])
         np.testing.assert_array_equal(together[i], evaluate(alone, at))
-        assert area(envelope(x, y), *ends)[i] == area(alone, ends[0][i], ends[1][i])
+        assert area(find_frontiers(x, y), *ends)[i] == area(alone, ends[0][i], ends[1][i])
 
 
 def test_points_that_do_not_exist_change_nothing():
-    e = envelope(np.array([4.0, np.nan, 1.0, np.inf, 2.0]), np.array([50.0, 90.0, 10.0, 99.0, np.nan]))
+    e = find_frontiers(np.array([4.0, np.nan, 1.0, np.inf, 2.0]), np.array([50.0, 90.0, 10.0, 99.0, np.nan]))
     assert evaluate(e, np.array([1.0, 2.5, 4.0])) == pytest.approx([10, 30, 50])
-    assert e.end == 4
-    assert e.kept.sum() == 2
+    assert e.max_cost == 4
+    assert e.on_frontier.sum() == 2
 
 
 def test_frontier_lists_improving_points_by_cost_and_unites_compression_ratios():
@@ -82,24 +96,21 @@ def test_frontier_lists_improving_points_by_cost_and_unites_compression_ratios()
         sample(method="dms", CR=4.0, answer="2", tokens=100),
         sample(method="dms", CR=2.0, answer="2", tokens=400),
     ]
-    table = points(lines)
-    table = table[table.L == 2048]
-    best = frontier(table, "kv_reads")
-    assert [(r.method, r.CR) for r in best.itertuples()] == [("vanilla", 1), ("dms", 4), ("dms", 8)]
-    assert list(best.columns) == list(table.columns)
-    assert frontier(table.iloc[:0], "tokens").empty
+    longest = [point for point in cells(lines) if point.L == 2048]
+    best = frontier_points(longest, "kv_reads")
+    assert [(point.arm.method, point.arm.CR) for point in best] == [("vanilla", 1), ("dms", 4), ("dms", 8)]
+    assert frontier_points([], "tokens") == []
     with pytest.raises(ResultsError, match="known axes: kv_reads"):
-        frontier(table, "euros")
+        frontier_points(longest, "euros")
 
 
 def test_points_of_an_interrupted_run_make_no_frontier():
     lines = [sample(f"p{p}", 0, answer="2", task="mini_lcb") for p in range(20)]
     lines += [sample(f"p{p}", 1, task="mini_lcb") for p in range(17)]
-    table = points(lines)
-    assert set(table.W) == {1, 2}
-    assert set(frontier(table, "kv_reads").W) == {1}
+    assert {point.W for point in cells(lines)} == {1, 2}
+    assert {point.W for point in frontier_points(cells(lines), "kv_reads")} == {1}
     lines += [sample(f"p{p}", 1, task="mini_lcb") for p in range(17, 19)]
-    assert set(frontier(points(lines), "kv_reads").W) == {1, 2}
+    assert {point.W for point in frontier_points(cells(lines), "kv_reads")} == {1, 2}
 
 
 def test_points_of_few_problems_join_no_frontier_of_many():
@@ -109,10 +120,10 @@ def test_points_of_few_problems_join_no_frontier_of_many():
     brief = [sample(f"p{p}", method="dms", CR=2.0, tokens=100, run="brief") for p in range(3)]
     vanilla = [sample(f"p{p}", answer="2") for p in range(20)]
     lines = full + lucky + brief + vanilla
-    best = frontier(points(lines), "kv_reads")
-    assert set(best.n_problems) == {20}
-    assert margin(lines, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=10).n_problems == 20
-    assert {len(cell.problems) for cell in reliable(cells(lines))} == {20}
+    best = frontier_points(cells(lines), "kv_reads")
+    assert {len(point.problems) for point in best} == {20}
+    assert margin(cells(lines), "dms", "vanilla", "kv_reads", n_boot=10).n_problems == 20
+    assert {len(point.problems) for point in drop_sparse_points(cells(lines))} == {20}
 
 
 def two_methods(**more):
@@ -122,7 +133,7 @@ def two_methods(**more):
 def test_the_margin_is_the_area_between_two_frontiers_over_the_common_interval():
     lines = two_methods()
     table = points(lines)
-    m = margin(lines, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=50)
+    m = margin(cells(lines), "dms", "vanilla", "kv_reads", n_boot=50)
     of = {name: list(zip(t.kv_reads, t.accuracy, strict=True)) for name, t in table.groupby("method")}
     low = max(min(x for x, _ in pairs) for pairs in of.values())
     high = min(max(x for x, _ in pairs) for pairs in of.values())
@@ -138,19 +149,17 @@ def test_the_margin_is_the_area_between_two_frontiers_over_the_common_interval()
 
 def test_a_margin_reversed_is_its_negative_and_over_itself_is_zero():
     lines = cells(two_methods())
-    m, r = (
-        margin(lines, *pair, "mini_aime", "peak_kv", n_boot=50) for pair in (("dms", "vanilla"), ("vanilla", "dms"))
-    )
+    m, r = (margin(lines, *pair, "peak_kv", n_boot=50) for pair in (("dms", "vanilla"), ("vanilla", "dms")))
     assert (r.linear, r.log2) == pytest.approx((-m.linear, -m.log2))
     assert r.log2_ci == pytest.approx((-m.log2_ci[1], -m.log2_ci[0]))
-    same = margin(lines, "dms", "dms", "mini_aime", "peak_kv", n_boot=50)
+    same = margin(lines, "dms", "dms", "peak_kv", n_boot=50)
     assert (same.linear, *same.log2_ci) == (0, 0, 0)  # the same problems are drawn for both
 
 
 def test_the_bootstrap_recomputes_points_and_frontiers():
     """Row by row, a resample is the margin of a data set in which each problem stands as often as it was drawn."""
     lines = two_methods(problems=10, width=4)
-    m = margin(lines, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=7, seed=3)
+    m = margin(cells(lines), "dms", "vanilla", "kv_reads", n_boot=7, seed=3)
     drawn = np.random.default_rng(3).multinomial(10, np.full(10, 1 / 10), size=7)
     values = []
     for counts in drawn:
@@ -159,7 +168,7 @@ def test_the_bootstrap_recomputes_points_and_frontiers():
             for line in lines
             for i in range(counts[int(line["problem"][1:])])
         ]
-        values.append(margin(copies, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=2).log2)
+        values.append(margin(cells(copies), "dms", "vanilla", "kv_reads", n_boot=2).log2)
     low, high = np.percentile(values, [2.5, 97.5])
     bias = np.mean(values) - m.log2  # the interval is extended on the side to which it points
     assert abs(bias) > 1
@@ -168,8 +177,7 @@ def test_the_bootstrap_recomputes_points_and_frontiers():
 
 def test_intervals_cover_and_narrow_with_more_problems():
     few, many = (
-        margin(two_methods(problems=n), "dms", "vanilla", "mini_aime", "kv_reads", n_boot=300).log2_ci
-        for n in (20, 160)
+        margin(cells(two_methods(problems=n)), "dms", "vanilla", "kv_reads", n_boot=300).log2_ci for n in (20, 160)
     )
     assert few[0] < many[1]
     assert many[0] < few[1]
@@ -178,7 +186,7 @@ def test_intervals_cover_and_narrow_with_more_problems():
 
 def test_margins_are_reproducible_by_seed():
     lines = cells(two_methods(problems=20))
-    a, b, c = (margin(lines, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=99, seed=s) for s in (0, 0, 1))
+    a, b, c = (margin(lines, "dms", "vanilla", "kv_reads", n_boot=99, seed=s) for s in (0, 0, 1))
     assert a == b
     assert a.log2 == c.log2
     assert a.log2_ci != c.log2_ci
@@ -186,10 +194,10 @@ def test_margins_are_reproducible_by_seed():
 
 def test_frontiers_that_do_not_meet_have_no_margin():
     lines = [sample(f"p{p}") for p in range(5)] + [sample(f"p{p}", method="dms", CR=100.0) for p in range(5)]
-    m = margin(lines, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=20)
+    m = margin(cells(lines), "dms", "vanilla", "kv_reads", n_boot=20)
     assert np.isnan([m.linear, *m.linear_ci, m.log2, *m.log2_ci, *m.interval]).all()
     apart = [sample("a"), sample("b", method="dms", CR=2.0)]
-    m = margin(apart, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=20)
+    m = margin(cells(apart), "dms", "vanilla", "kv_reads", n_boot=20)
     assert np.isnan(m.linear)
     assert m.n_problems == 0
 
@@ -198,23 +206,21 @@ def test_only_problems_of_both_methods_count():
     lines = chains("vanilla", 1, problems=30) + [
         line for line in chains("dms", 8, problems=30) if int(line["problem"][1:]) % 2
     ]
-    m = margin(lines, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=20)
+    m = margin(cells(lines), "dms", "vanilla", "kv_reads", n_boot=20)
     odd = [line for line in lines if int(line["problem"][1:]) % 2]
-    assert m == margin(odd, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=20)
+    assert m == margin(cells(odd), "dms", "vanilla", "kv_reads", n_boot=20)
     assert m.n_problems == 15
 
 
-def test_unanswerable_margins_are_errors():
+def test_methods_that_share_no_task_or_no_model_have_no_margin():
     lines = two_methods(problems=4, width=1)
-    with pytest.raises(ResultsError, match="no chains of quest on mini_aime; there are chains of: dms, vanilla"):
-        margin(lines, "quest", "vanilla", "mini_aime", "kv_reads")
-    with pytest.raises(ResultsError, match="no method"):
-        margin(lines, "dms", "vanilla", "mini_gpqa", "kv_reads")
-    with pytest.raises(ResultsError, match="unknown axis"):
-        margin(lines, "dms", "vanilla", "mini_aime", "euros")
-    other = [{**line, "model": "big"} for line in lines if line["method"] == "dms"]
-    with pytest.raises(ResultsError, match="several models"):
-        margin(lines + other, "dms", "vanilla", "mini_aime", "kv_reads")
+    for name, value in (("task", "mini_gpqa"), ("model", "big")):
+        apart = [{**line, name: value} if line["method"] == "dms" else line for line in lines]
+        bootstraps = list(make_bootstraps(cells(apart), n_boot=10).values())
+        assert len(bootstraps) == 2
+        assert compute_margins(bootstraps) == []
+        with pytest.raises(ResultsError, match=r"no margin dms:vanilla: no task has chains of both.*dms, vanilla"):
+            compute_margins(bootstraps, [("dms", "vanilla")])
 
 
 def test_the_band_holds_the_frontier_where_it_exists():
@@ -223,7 +229,7 @@ def test_the_band_holds_the_frontier_where_it_exists():
     low, high = np.log2(table.kv_reads.min()), np.log2(table.kv_reads.max())
     at = 2 ** np.linspace(low, high, 9)
     lower, upper = band(part, "kv_reads", at, n_boot=200)
-    middle = evaluate(envelope(np.log2(table.kv_reads.to_numpy()), table.accuracy.to_numpy()), np.log2(at))
+    middle = evaluate(find_frontiers(np.log2(table.kv_reads.to_numpy()), table.accuracy.to_numpy()), np.log2(at))
     assert (lower[1:-1] <= middle[1:-1] + 2).all()
     assert (middle[1:-1] <= upper[1:-1]).all()
     assert np.isnan(band(part, "kv_reads", np.array([1.0]), n_boot=50)[0]).all()
@@ -259,15 +265,15 @@ def test_a_thousand_resamples_of_forty_points_and_two_hundred_problems():
     ]
     made = cells(lines)
     assert sum(cell.arm.method == "dms" for cell in made) == 48
-    m = margin(made, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=1000)
+    m = margin(made, "dms", "vanilla", "kv_reads", n_boot=1000)
     assert m.log2_ci[0] < m.log2 < m.log2_ci[1]
 
 
 def test_frontiers_are_made_once_and_give_what_each_margin_and_band_alone_gives():
     lines = [*two_methods(problems=24, width=4), *chains("window", 4, problems=16, width=4, skill=-0.2)]
     found = cells(lines)
-    (made,) = bootstraps(found, n_boot=80).values()
-    together = margins([made], [("dms", "vanilla"), ("dms", "window"), ("window", "vanilla")])
+    (made,) = make_bootstraps(found, n_boot=80).values()
+    together = compute_margins([made], [("dms", "vanilla"), ("dms", "window"), ("window", "vanilla")])
     assert len(together) == 15
     assert {(m.a, m.b, m.n_problems) for m in together} == {
         ("dms", "vanilla", 24),
@@ -275,34 +281,34 @@ def test_frontiers_are_made_once_and_give_what_each_margin_and_band_alone_gives(
         ("window", "vanilla", 16),
     }
     for m in together:
-        assert m == margin(found, m.a, m.b, "mini_aime", m.axis, n_boot=80)
+        assert m == margin(found, m.a, m.b, m.axis, n_boot=80)
     at = np.geomspace(2e4, 1e6, 30)
     alone = band([cell for cell in found if cell.arm.method == "dms"], "kv_reads", at, n_boot=80)
-    np.testing.assert_array_equal(band_of(made, "dms", "kv_reads", at), alone)
+    np.testing.assert_array_equal(made.confidence_band("dms", "kv_reads", at), alone)
 
 
 def test_every_method_over_vanilla_unless_pairs_are_named():
     lines = [line for task in ("mini_aime", "mini_gpqa") for line in two_methods(problems=12, width=2, task=task)]
     lines += chains("window", 4, problems=12, width=2)
-    made = list(bootstraps(cells(lines), n_boot=10).values())
-    found = margins(made, axes=["tokens"])
+    made = list(make_bootstraps(cells(lines), n_boot=10).values())
+    found = compute_margins(made, axes=["tokens"])
     assert [(m.task, m.a, m.b) for m in found] == [
         ("mini_aime", "dms", "vanilla"),
         ("mini_aime", "window", "vanilla"),
         ("mini_gpqa", "dms", "vanilla"),
     ]
-    assert [(m.task, m.a, m.b) for m in margins(made, [("dms", "window")], ["tokens"])] == [
+    assert [(m.task, m.a, m.b) for m in compute_margins(made, [("dms", "window")], ["tokens"])] == [
         ("mini_aime", "dms", "window")
     ]
     with pytest.raises(ResultsError, match=r"no margin dms:quest: no task has chains of both.*dms, vanilla, window"):
-        margins(made, [("dms", "vanilla"), ("dms", "quest")])
+        compute_margins(made, [("dms", "vanilla"), ("dms", "quest")])
     with pytest.raises(ResultsError, match="unknown axis"):
-        margins(made, axes=["euros"])
+        compute_margins(made, axes=["euros"])
 
 
 def test_models_have_margins_of_their_own():
     lines = [line for name in ("small", "large") for line in two_methods(problems=12, width=2, model=name)]
-    found = margins(bootstraps(cells(lines), n_boot=10).values(), axes=["tokens"])
+    found = compute_margins(make_bootstraps(cells(lines), n_boot=10).values(), axes=["tokens"])
     assert [m.model for m in found] == ["small", "large"]
 
 
@@ -314,7 +320,7 @@ def test_fewer_than_ten_problems_have_a_margin_without_an_interval(problems):
         for method, cr in (("vanilla", 1.0), ("dms", 2.0))
         for tokens in (300,)
     ]
-    m = margin(lines, "dms", "vanilla", "mini_aime", "tokens", n_boot=200)
+    m = margin(cells(lines), "dms", "vanilla", "tokens", n_boot=200)
     assert m.n_problems == problems
     assert m.enough == (problems == 10)
     assert np.isfinite([m.linear, m.log2]).all()
@@ -345,6 +351,6 @@ def test_intervals_cover_the_true_margin():
                 for cr, start in ((4.0, 0.0), (1.0, 0.35)):
                     right = rng.random() < start + 0.3 * hard + gain
                     lines.append(sample(f"p{p}", 0, method, cr, "1" if right else "2", tokens=200))
-        m = margin(lines, "dms", "vanilla", "mini_aime", "kv_reads", n_boot=200, seed=trial)
+        m = margin(cells(lines), "dms", "vanilla", "kv_reads", n_boot=200, seed=trial)
         inside += m.log2_ci[0] <= 20 <= m.log2_ci[1]
     assert inside >= 33

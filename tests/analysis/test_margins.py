@@ -10,6 +10,7 @@ from hyperscale.analysis import published as reference
 from hyperscale.analysis.curves import analyse
 from hyperscale.analysis.margins import Margin
 from hyperscale.cli.display import margin_table
+from hyperscale.results.points import cells
 
 NAN = (math.nan, math.nan)
 
@@ -73,7 +74,7 @@ def test_costs_without_a_common_interval_are_na():
     text = shown(made.margins)
     assert text.count("NA") == 3  # two values and what they mean
     assert "NA where every point of one method costs more than every point of the other." in text
-    row = margins.frame(made.margins).iloc[0]
+    row = margins.to_frame(made.margins).iloc[0]
     assert row[["linear", "linear_low", "log2", "log2_high", "common_low"]].isna().all()
 
 
@@ -86,7 +87,7 @@ def test_problems_in_common_and_frontiers_that_rarely_meet_are_explained():
 
 def test_the_frame_has_a_row_for_each_margin():
     made = analyse(lines(12), n_boot=20)
-    frame = margins.frame(made.margins)
+    frame = margins.to_frame(made.margins)
     assert list(frame.columns) == list(margins.COLUMNS)
     assert len(frame) == 2 * 5
     m = made.margins[3]
@@ -128,6 +129,6 @@ def test_without_a_margin_nothing_is_printed():
 
 def test_the_end_of_a_run_has_reads_and_peak():
     console = Console(file=io.StringIO(), width=140, markup=False)
-    margin_table.margins(lines(10), console)
+    margin_table.margins(cells(lines(10)), console)
     text = console.file.getvalue()
     assert text.count("kv_reads") == text.count("peak_kv") == 2

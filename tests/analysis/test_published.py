@@ -66,10 +66,10 @@ def test_a_later_version_takes_the_place_of_an_earlier_one(tmp_path):
 @pytest.mark.parametrize(
     ("margins", "accuracy", "text"),
     [
-        ("t,m,a,b,tokens,much,v1,\n", "", "margin 'much' is no number"),
+        ("t,m,a,b,tokens,much,v1,\n", "", "margin 'much' is not a number"),
         ("t,m,a,b\n", "", "line 2 lacks axis, margin, version"),
-        ("", "t,m,dms,1,8192,,33.0,v1,\n", "CR '' is no number"),
-        ("", "t,m,dms,one,8192,4,33.0,v1,\n", "W 'one' is no number"),
+        ("", "t,m,dms,1,8192,,33.0,v1,\n", "CR '' is not a number"),
+        ("", "t,m,dms,one,8192,4,33.0,v1,\n", "W 'one' is not a number"),
     ],
 )
 def test_malformed_files_are_named(tmp_path, margins, accuracy, text):

@@ -9,7 +9,8 @@ from gate_records import draw
 from synthetic_samples import chains, sample
 
 from hyperscale import gate
-from hyperscale.analysis import margins
+from hyperscale.analysis.bootstrap import make_bootstraps
+from hyperscale.analysis.margins import compute_margin
 from hyperscale.errors import ResultsError
 from hyperscale.results.folder import Run
 from hyperscale.results.points import cells
@@ -82,7 +83,9 @@ def test_margins_are_those_of_the_rest_of_hyperscale():
     assert len(rows) == 4
     for axis in ("kv_reads", "peak_kv"):
         for side, each in (("old", old), ("new", new)):
-            margin = margins.margin(each.samples, "dms", "vanilla", "mini_aime", axis, n_boot=1)
+            margin = compute_margin(
+                make_bootstraps(cells(each.samples), n_boot=1)["mini", "mini_aime"], "dms", "vanilla", axis
+            )
             assert getattr(rows[f"margin, {axis}, linear"], side) == pytest.approx(margin.linear, abs=0.02)
             assert getattr(rows[f"margin, {axis}, log2"], side) == pytest.approx(margin.log2, abs=0.02)
 

@@ -1,4 +1,3 @@
-import json
 import struct
 
 import numpy as np
@@ -10,7 +9,7 @@ from hyperscale.analysis import published as reference
 from hyperscale.analysis.curves import analyse
 from hyperscale.errors import ResultsError
 from hyperscale.report.plots import figure, styles, write
-from hyperscale.report.plots.label_placement import Label, place, short
+from hyperscale.report.plots.label_placement import Label, place_labels, short
 from hyperscale.results.points import COLUMNS, COSTS, points
 
 
@@ -38,7 +37,7 @@ def picture(made, axis="kv_reads", published=None):
     import matplotlib as mpl
 
     with mpl.rc_context(figure.RC):
-        return figure.figure(made.curves[axis], axis, published)
+        return figure.draw_figure(made.curves[axis], axis, published)
 
 
 def test_each_axis_gives_pictures_and_the_numbers_behind_them(drawn):
@@ -136,7 +135,8 @@ def test_a_long_legend_stays_in_the_picture(tasks):
 
 
 def test_a_single_chain_can_be_drawn_and_chains_without_reads_are_left_out(tmp_path):
-    write.draw_samples([sample(tokens=30)], tmp_path / "one")
+    single = analyse([sample(tokens=30)])
+    assert len(write.draw_analysis(single, tmp_path / "one")) == 4 * len(COSTS)
     nothing = analyse([sample(tokens=1)], ["kv_reads"])
     assert nothing.curves == {"kv_reads": []}
     assert write.draw_analysis(nothing, tmp_path / "none") == []
@@ -188,19 +188,42 @@ def test_published_accuracies_stand_right_of_the_panels_of_their_tasks():
     assert hollow[1] == []
 
 
-def test_draw_reads_run_folders(lines, tmp_path):
-    folder = tmp_path / "results" / "r"
-    folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"schema": 1, "config": {}}))
-    with pytest.raises(ResultsError, match="no finished chain"):
-        write.draw(folder.parent, tmp_path)
-    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:40]))
-    assert all(path.exists() for path in write.draw(folder.parent, tmp_path / "out"))
+def test_a_folder_that_cannot_be_written_is_refused(made, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(ResultsError, match="cannot write pictures"):
-        write.draw([folder], tmp_path / "file")
-    with pytest.raises(ResultsError, match="no folder"):
-        write.draw(tmp_path / "nowhere", tmp_path)
+    with pytest.raises(ResultsError, match=r"cannot write pictures.*choose another folder"):
+        write.draw_analysis(made, tmp_path / "file")
+
+
+STRATEGIES = {
+    "majority": "majority",
+    "pass@k": "pass@W",
+    "pass@all": "pass@all",
+    "mean@k": "mean@W",
+    "best-of-n": "best of W by logprob",
+}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_title_and_y_axis_name_the_strategy(strategy):
+    lines = chains("vanilla", 1, problems=12, width=2)
+    panel = picture(analyse(lines, ["tokens"], n_boot=20, strategies={"mini_aime": strategy}), "tokens").axes[0]
+    assert panel.get_title() == f"mini_aime (12 problems, {STRATEGIES[strategy]})"
+    assert panel.get_ylabel() == f"accuracy, {STRATEGIES[strategy]} (%)"
+
+
+def test_panels_of_unlike_strategies_share_the_plain_label_and_a_panel_names_all_of_its_own():
+    tasks = {"mini_aime": "majority", "mini_lcb": "pass@k"}
+    lines = [line for task in tasks for line in chains("vanilla", 1, problems=12, width=2, task=task)]
+    first, second = picture(analyse(lines, ["tokens"], n_boot=20, strategies=tasks), "tokens").axes
+    assert first.get_ylabel() == "accuracy (%)"
+    assert (first.get_title(), second.get_title()) == (
+        "mini_aime (12 problems, majority)",
+        "mini_lcb (12 problems, pass@W)",
+    )
+    mixed = [{**line, "run": vote, "vote": vote} for vote in ("mean@k", "majority") for line in lines[:24]]
+    panel = picture(analyse(mixed, ["tokens"], n_boot=20), "tokens").axes[0]
+    assert panel.get_title() == "mini_aime (12 problems, majority, mean@W)"
+    assert panel.get_ylabel() == "accuracy (%)"
 
 
 @pytest.mark.parametrize(
@@ -218,7 +241,7 @@ def test_labels_without_room_are_left_out_the_least_important_first():
     FigureCanvasAgg(small)
     axes = small.add_axes((0, 0, 1, 1))
     labels = [Label(0.5, 0.5, f"label {i}", "k") for i in range(40)]
-    written = place(axes, labels, [np.array([[0.0, 0.5], [1.0, 0.5]])])
+    written = place_labels(axes, labels, [np.array([[0.0, 0.5], [1.0, 0.5]])])
     assert written[0].get_text() == "label 0"
     assert 0 < len(written) < 40
     assert len(axes.texts) == len(written)
@@ -232,7 +255,7 @@ def test_labels_avoid_lesser_points_where_there_is_room():
         small = Figure(figsize=(3, 3))
         FigureCanvasAgg(small)
         axes = small.add_axes((0, 0, 1, 1))
-        (text,) = place(axes, [Label(0.5, 0.5, "1-2K-8", "k")], [np.array([[0.5, 0.5]])], points)
+        (text,) = place_labels(axes, [Label(0.5, 0.5, "1-2K-8", "k")], [np.array([[0.5, 0.5]])], points)
         return axes.transData.inverted().transform(text.get_window_extent(small.canvas.get_renderer()))
 
     (x0, y0), (x1, y1) = where(())

@@ -12,12 +12,13 @@ from report_runs import HOSTILE, run
 from synthetic_samples import chains, sample
 
 from hyperscale import report, results, tasks
-from hyperscale.analysis.margins import margin
+from hyperscale.analysis.bootstrap import make_bootstraps
+from hyperscale.analysis.margins import compute_margin
 from hyperscale.errors import ResultsError
 from hyperscale.report.html import chains as browser
 from hyperscale.report.html import questions, text_packing
 from hyperscale.report.plots import styles
-from hyperscale.results.points import points
+from hyperscale.results.points import cells, points
 from hyperscale.tasks.task import prompt_hash
 
 
@@ -81,9 +82,10 @@ def test_the_numbers_are_those_of_points_and_margins(page, lines):
     expected = points(lines)
     column = data["columns"].index("accuracy")
     assert sorted(row[column] for row in data["points"]) == pytest.approx(sorted(expected["accuracy"]), rel=1e-5)
+    bootstraps = make_bootstraps(cells(lines))
     for axis in ("kv_reads", "seconds"):
         for each in [m for m in data["margins"] if m["axis"] == axis]:
-            direct = margin(lines, each["a"], each["b"], each["task"], axis)
+            direct = compute_margin(bootstraps["mini", each["task"]], each["a"], each["b"], axis)
             assert [each["linear"], each["log2"]] == pytest.approx([direct.linear, direct.log2], rel=1e-4)
             assert each["log2_ci"] == pytest.approx(direct.log2_ci, rel=1e-4)
     pairs = {(m["task"], m["a"], m["b"]) for m in data["margins"]}
@@ -212,7 +214,7 @@ def test_texts_come_back_whole_where_there_is_room():
     groups = [["one", "two \ud800 \u2028 😀"], [], ["x" * 10_000]]
     packed = text_packing.pack(groups, 10_000)
     assert [unpacked(block) for block in packed.blocks] == groups
-    assert (packed.limit, packed.shortened) == (None, 0)
+    assert (packed.limit, packed.n_shortened) == (None, 0)
 
 
 @pytest.mark.parametrize("room", [30_000, 8_000, 3_000])
@@ -224,7 +226,7 @@ def test_texts_are_shortened_evenly_until_they_fit(room):
     short, *rest = [text for block in packed.blocks for text in unpacked(block)]
     assert short == "short"
     cut = [text for text in rest if isinstance(text, list)]
-    assert len(cut) == packed.shortened
+    assert len(cut) == packed.n_shortened
     for head, left, end in cut:
         assert len(head) + len(end) == packed.limit
         assert any(t.startswith(head) and t.endswith(end) and len(t) == packed.limit + left for g in groups for t in g)
@@ -239,7 +241,7 @@ def test_without_room_for_texts_there_are_none(lines, tmp_path):
 
 def test_too_many_chains_leave_every_problem_its_first(lines, monkeypatch):
     monkeypatch.setattr(browser, "MOST", 100)
-    made = styles.styles(["vanilla", "dms", "window"])
+    made = styles.assign_styles(["vanilla", "dms", "window"])
     index, blocks = browser.collect(lines, {}, made, 10**6)
     assert sum(len(problem["chains"]) for problem in index["problems"]) == 100
     assert index["hidden"] == len(lines) - 100

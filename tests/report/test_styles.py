@@ -1,26 +1,26 @@
 """Colours and markers of methods."""
 
-from hyperscale.report.plots.styles import STYLES, series_name, styles
+from hyperscale.report.plots.styles import STYLES, assign_styles, series_name
 
 
 def test_known_methods_have_their_own_style_and_the_legend_its_order():
-    assert styles(["dms", "vanilla"]) == {"vanilla": ("#000000", "o"), "dms": ("#D55E00", "s")}
-    assert list(styles(["dms", "vanilla"])) == ["vanilla", "dms"]
+    assert assign_styles(["dms", "vanilla"]) == {"vanilla": ("#000000", "o"), "dms": ("#D55E00", "s")}
+    assert list(assign_styles(["dms", "vanilla"])) == ["vanilla", "dms"]
 
 
 def test_many_methods_have_styles_of_their_own():
     names = [*(f"m{i}" for i in range(12)), *STYLES]
-    assert len(set(styles(names).values())) == len(names)
+    assert len(set(assign_styles(names).values())) == len(names)
 
 
 def test_a_method_keeps_its_style_beside_other_models():
     assert series_name("dms", "a", False) == "dms"
     assert series_name("dms", "a", True) == "dms (a)"
-    made = styles(["dms (b)", "dms (a)", "vanilla (b)", "other (a)"])
+    made = assign_styles(["dms (b)", "dms (a)", "vanilla (b)", "other (a)"])
     assert made["vanilla (b)"] == STYLES["vanilla"]
     assert made["dms (a)"] == STYLES["dms"]
     assert len(set(made.values())) == 4
 
 
 def test_more_than_there_are_still_have_one():
-    assert len(styles(f"m{i}" for i in range(80))) == 80
+    assert len(assign_styles(f"m{i}" for i in range(80))) == 80

@@ -35,7 +35,7 @@ def plot(
     """Draw accuracy against every cost (PNG, SVG, CSV) and print margins between methods with their intervals."""
     from hyperscale import results
     from hyperscale.analysis.curves import analyse
-    from hyperscale.analysis.margins import frame, parse_pairs
+    from hyperscale.analysis.margins import parse_pairs, to_frame
     from hyperscale.analysis.published import load
     from hyperscale.cli.display import margin_table
     from hyperscale.report.plots.write import draw_analysis
@@ -65,8 +65,8 @@ def plot(
     if as_json:
         from hyperscale.cli.display import json_events
 
-        margin_rows = frame(made.margins).to_dict("records")
-        found = {"points": [cell.row() for cell in made.cells], "margins": margin_rows}
+        margin_rows = to_frame(made.margins).to_dict("records")
+        found = {"points": [cell.row() for cell in made.points], "margins": margin_rows}
         counts = {"runs": len(runs), "chains": len(samples)}
         json_events.write(sys.stdout, {"schema": json_events.SCHEMA, **counts, "files": files, **found})
         return

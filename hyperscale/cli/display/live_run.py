@@ -9,10 +9,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
+from hyperscale import results
 from hyperscale.cli.display import margin_table, plan_tables, tables
 from hyperscale.cli.display.live_chain import Stream, plain
 from hyperscale.kv.trace import dense_reads
 from hyperscale.planning.arms import Arm
+from hyperscale.results.points import cells
 from hyperscale.run.observer import Load, Observer, Sample
 from hyperscale.run.prepare import PreparedRun, Problem
 from hyperscale.run.progress import Tally
@@ -151,9 +153,10 @@ class Display(Observer):
     def finished(self, run: PreparedRun, folder: Path, points: Any, samples: Sequence[Sample]) -> None:
         """See `Observer`."""
         self.close()
-        tables.points(points, run.plan.budget.axis, self._console)
+        measured = cells(sorted(samples, key=lambda sample: results.key(dict(sample))))  # in the order of points.csv
+        tables.points(measured, run.plan.budget.axis, self._console)
         tables.compression(run.compression(samples), self._console)
-        margin_table.margins(samples, self._console)
+        margin_table.margins(measured, self._console)
         plan_tables.comparison(run.plan, points, self._console)
         text = f"results in {folder}; pictures: hyperscale plot {folder}"
         self._console.print(text, highlight=False, soft_wrap=True)

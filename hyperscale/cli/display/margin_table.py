@@ -2,16 +2,15 @@
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-from hyperscale.analysis.bootstrap import MIN_PROBLEMS, bootstraps
-from hyperscale.analysis.margins import Interval, Margin
-from hyperscale.analysis.margins import margins as all_margins
+from hyperscale.analysis.bootstrap import MIN_PROBLEMS, make_bootstraps
+from hyperscale.analysis.margins import Interval, Margin, compute_margins
 from hyperscale.cli.display.tables import STYLE
-from hyperscale.results.points import cells
+from hyperscale.results.points import Cell
 
 if TYPE_CHECKING:
     from hyperscale.analysis.published import Reference
@@ -20,9 +19,9 @@ AXES = ("kv_reads", "peak_kv")  # of the table at a run's end
 NONE = "·"  # no published value
 
 
-def margins(samples: Sequence[dict[str, Any]], console: Console) -> None:
+def margins(measured: Sequence[Cell], console: Console) -> None:
     """Print each method's margin over vanilla per model and task, on reads and on peak; nothing without vanilla."""
-    show(all_margins(bootstraps(cells(samples)).values(), axes=AXES), console)
+    show(compute_margins(make_bootstraps(measured).values(), axes=AXES), console)
 
 
 def show(found: Sequence[Margin], console: Console, reference: "Reference | None" = None) -> None:

@@ -11,8 +11,7 @@ from rich.table import Table
 from hyperscale.kv.formats import AUTO
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
+    from hyperscale.results.points import Cell
     from hyperscale.run.dry_run import DryRun
     from hyperscale.run.planned_run import PlannedRun
     from hyperscale.run.verification import Compression
@@ -126,24 +125,25 @@ def accuracy(value: float, error: float) -> str:
     return f"{value:.1f}" if math.isnan(error) else f"{value:.1f} ± {error:.1f}"
 
 
-def points(found: "DataFrame", axis: str, console: Console) -> None:
+def points(measured: "Sequence[Cell]", axis: str, console: Console) -> None:
     """Print the points on each method's frontier on one cost axis."""
-    from hyperscale.analysis import frontier
+    from hyperscale.analysis.frontier import frontier_points
 
     table = Table(title=f"Frontiers by {axis} (every point is in points.csv)", **STYLE)
     columns(table, ("task", "method", "W-L-CR"), ("realised CR", "accuracy %", "kv_reads", "peak_kv", "tokens"))
-    for task in dict.fromkeys(found["task"]):
-        of_task = found[found["task"] == task]
-        for method in dict.fromkeys(of_task["method"]):
-            best = frontier.frontier(of_task[of_task["method"] == method], axis)
-            for row in best.to_dict("records"):
-                table.add_row(
-                    str(task),
-                    str(method),
-                    f"{row['W']:g}-{row['L']:g}-{row['CR']:g}",
-                    f"{row['realised_cr']:.2f}",
-                    accuracy(row["accuracy"], row["accuracy_se"]),
-                    *(quantity(row[name]) for name in ("kv_reads", "peak_kv", "tokens")),
-                )
+    frontiers = frontier_points(measured, axis)
+    for task in dict.fromkeys(point.arm.task for point in measured):
+        for point in frontiers:
+            if point.arm.task != task:
+                continue
+            row = point.row()
+            table.add_row(
+                task,
+                point.arm.method,
+                point.label,
+                f"{point.realised_cr:.2f}",
+                accuracy(row["accuracy"], row["accuracy_se"]),
+                *(quantity(row[name]) for name in ("kv_reads", "peak_kv", "tokens")),
+            )
         table.add_section()
     console.print(table)

@@ -56,7 +56,7 @@ def collect(
         "problems": problems,
         "total": len(samples),
         "hidden": len(samples) - sum(len(problem["chains"]) for problem in problems),
-        "shortened": packed.shortened,
+        "shortened": packed.n_shortened,
         "limit": packed.limit,
     }
     return index, packed.blocks

@@ -1,4 +1,4 @@
-"""The page itself: style, script and data in one file, and a policy that lets a browser load nothing else."""
+"""Puts the page together: style, script and data in one file, and a policy that lets a browser load nothing else."""
 
 import base64
 import hashlib
@@ -26,9 +26,9 @@ def assemble(data: dict[str, Any], index: dict[str, Any], texts: Sequence[str]) 
     """
     style = _read("page.css")
     script = '"use strict";\n(() => {\n' + "\n".join(_read(name) for name in SCRIPTS) + "})();\n"
-    allowed = f"style-src '{_hash(style)}'; script-src '{_hash(script)}'"
-    policy = f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
-    blocks = [_block("data", _inert(data), "application/json"), _block("index", compress(index))]
+    hashes = f"style-src '{_hash(style)}'; script-src '{_hash(script)}'"
+    policy = f"default-src 'none'; {hashes}; base-uri 'none'; form-action 'none'"
+    blocks = [_block("data", _safe_json(data), "application/json"), _block("index", compress(index))]
     blocks += [_block(f"texts-{i}", text) for i, text in enumerate(texts)]
     parts = {"policy": policy, "style": style, "script": script, "blocks": "\n".join(blocks)}
     # One pass, so that a part which happens to hold another's name is left alone.
@@ -36,7 +36,7 @@ def assemble(data: dict[str, Any], index: dict[str, Any], texts: Sequence[str]) 
     return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
 
 
-def _inert(value: Any) -> str:
+def _safe_json(value: Any) -> str:
     """JSON in ASCII that cannot end the element it stands in."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,6 +1,7 @@
-"""Questions to show beside the chains: only of built-in tasks, whose problems are made anew; results hold none.
+"""Finds the questions to show beside the chains: only of built-in tasks, whose problems are made anew.
 
-Questions of gated sets must stand nowhere in plain text, and other data sets would have to be downloaded.
+Results hold no questions. Those of gated sets must stand nowhere in plain text, and other data sets would have to be
+downloaded.
 """
 
 from collections.abc import Sequence
@@ -24,26 +25,26 @@ Hashed = tuple[str, str, str]  # task, problem, hash of its prompt
 
 def find(runs: Sequence[Run]) -> dict[Hashed, Question]:
     """The questions of the runs' problems that may be shown, by task, problem and hash of the prompt."""
-    asked: dict[str, int] = {}
+    limits: dict[str, int] = {}  # of each task: how many of its problems may have been run
     for run in runs:
         for sample in run.samples:
-            asked.setdefault(sample["task"], 0)
+            limits.setdefault(sample["task"], 0)
         limit = run.info["config"].get("limit")
-        for name in asked:
-            asked[name] = max(asked[name], limit) if isinstance(limit, int) else 10**9
-    found: dict[Hashed, Question] = {}
-    for name, most in asked.items():
-        for doc in _docs(name, most):
+        for name in limits:
+            limits[name] = max(limits[name], limit) if isinstance(limit, int) else 10**9
+    questions: dict[Hashed, Question] = {}
+    for name, limit in limits.items():
+        for doc in _docs(name, limit):
             target = doc.target if isinstance(doc.target, str) else None
-            found[name, doc.id, tasks.prompt_hash(doc.prompt)] = Question(doc.prompt, target)
-    return found
+            questions[name, doc.id, tasks.prompt_hash(doc.prompt)] = Question(doc.prompt, target)
+    return questions
 
 
-def _docs(name: str, most: int) -> list[tasks.Doc]:
+def _docs(name: str, limit: int) -> list[tasks.Doc]:
     try:
         task = tasks.load(name)
         if task.gated or not isinstance(task.origin, GeneratedProblems):
             return []
-        return task.docs(min(most, task.size))
+        return task.docs(min(limit, task.size))
     except TaskError:  # a page without questions is still a page
         return []

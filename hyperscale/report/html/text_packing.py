@@ -1,4 +1,4 @@
-"""Many texts in little room: compressed, and the longest shortened in the middle until all of them fit."""
+"""Packs many texts into little room: compressed, and the longest shortened in the middle until all of them fit."""
 
 import base64
 import json
@@ -13,22 +13,22 @@ HEAD = 0.4  # share of a shortened text that is its beginning; the answer stands
 Text = str | list[str | int] | None
 
 
-class Packed(NamedTuple):
-    """Blocks of texts, as `unpack` reads them.
+class PackedTexts(NamedTuple):
+    """Blocks of texts, as the page's script reads them.
 
     Attributes:
         blocks: One a group: base64 of zlib-compressed JSON, a list of texts. A shortened text is [beginning, number of
             characters left out, end]; a text left out altogether is null.
         limit: The most characters of a text that are kept, or None if all texts are whole.
-        shortened: Number of texts that are not whole.
+        n_shortened: Number of texts that are not whole.
     """
 
     blocks: list[str]
     limit: int | None
-    shortened: int
+    n_shortened: int
 
 
-def pack(groups: Sequence[Sequence[str]], room: int) -> Packed:
+def pack(groups: Sequence[Sequence[str]], room: int) -> PackedTexts:
     """Pack groups of texts into at most ``room`` bytes.
 
     Every text gets the same limit of characters, so that short ones stay whole.
@@ -39,26 +39,27 @@ def pack(groups: Sequence[Sequence[str]], room: int) -> Packed:
     """
     lengths = sorted(len(text) for group in groups for text in group)
     longest = limit = max(lengths, default=0)
-    # What a part of the groups takes tells a limit for all of them, so that nearly always they are compressed once.
+    # A limit found on a part of the groups holds for all of them nearly always, so that all are compressed only once.
     probe = groups[:: max(1, sum(lengths) // PROBE)]
     share = sum(len(text) for group in probe for text in group) / max(sum(lengths), 1)
     blocks: list[str] = []
     for part, part_room in ((probe, share * room), (groups, room)):
+        # Lower the limit until the blocks fit, guessing that their size goes with the characters kept.
         while limit:
             blocks = _blocks(part, limit)
             size = sum(map(len, blocks))
             if size <= part_room:
                 break
-            limit = fair(lengths, int(0.97 * part_room / size * sum(min(n, limit) for n in lengths)))
+            limit = fair_limit(lengths, int(0.97 * part_room / size * sum(min(n, limit) for n in lengths)))
             limit = limit if limit >= LEAST else 0
-    return Packed(blocks if limit else [], limit if limit < longest else None, sum(n > limit for n in lengths))
+    return PackedTexts(blocks if limit else [], limit if limit < longest else None, sum(n > limit for n in lengths))
 
 
 def _blocks(groups: Sequence[Sequence[str]], limit: int) -> list[str]:
     return [compress([shorten(text, limit) for text in group]) for group in groups]
 
 
-def fair(lengths: Sequence[int], total: int) -> int:
+def fair_limit(lengths: Sequence[int], total: int) -> int:
     """The limit under which texts of these lengths (ascending) have ``total`` characters together."""
     for i, length in enumerate(lengths):
         share = total // (len(lengths) - i)

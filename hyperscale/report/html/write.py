@@ -1,4 +1,4 @@
-"""The report: a run, or several, as one HTML file that opens without a network and shows what the numbers rest on.
+"""Writes the report: one HTML file of a run or several, which opens without a network and shows every chain.
 
 Frontiers, margins and points are computed here, with the functions that plots and tables use; the page only shows them.
 Chains are packed so that a large run makes a bounded file, which states what it leaves out.
@@ -29,7 +29,7 @@ def write(
         folder: A run's folder, or one that holds runs.
         out: The HTML file; ``report.html`` in the folder if None.
         text_mib: Room for the chains' texts in MiB of the file; longer texts are shortened until all fit.
-        step: Told what is being done.
+        step: Called with what is being done.
 
     Returns:
         The file written.
@@ -80,13 +80,25 @@ def render(
 
 
 def _about(run: Run) -> dict[str, object]:
-    """What a reader needs to know of how a run was made; paths of the machine it ran on stay out."""
+    """How a run was made: main settings, versions, hardware; paths of the machine it ran on stay out."""
     config = run.info["config"]
-    asked = ("model", "methods", "budget", "crs", "tasks", "limit", "seeds", "temperature", "top_p", "device", "dtype")
+    settings = (
+        "model",
+        "methods",
+        "budget",
+        "crs",
+        "tasks",
+        "limit",
+        "seeds",
+        "temperature",
+        "top_p",
+        "device",
+        "dtype",
+    )
     about = {
         "name": run.folder.resolve().name,
         "chains": len(run.samples),
-        "config": {name: config[name] for name in asked if config.get(name) is not None},
+        "config": {name: config[name] for name in settings if config.get(name) is not None},
         "versions": run.info.get("versions") or {},
         "hardware": run.info.get("hardware") or {},
     }

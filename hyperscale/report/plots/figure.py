@@ -1,4 +1,4 @@
-"""One figure: accuracy against a cost, a panel a task, a frontier a method."""
+"""Draws accuracy against one cost: a panel for each task, a frontier for each method."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hyperscale.analysis.bootstrap import MIN_PROBLEMS
-from hyperscale.analysis.curves import Curve, xy
-from hyperscale.report.plots.label_placement import Label, place, short
-from hyperscale.report.plots.styles import AXES, STYLES, Style, series_name
-from hyperscale.report.plots.styles import styles as styles_of
+from hyperscale.analysis.curves import Curve, cost_and_accuracy
+from hyperscale.report.plots.label_placement import Label, place_labels, short
+from hyperscale.report.plots.styles import AXES, STYLES, Style, assign_styles, series_name
 from hyperscale.results.points import Cell
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ DPI = 200
 KEY = ("labels: W-L-CR", "lines: frontiers", "bands: 95 % bootstrap over problems", "bars: ± 1 standard error")
 
 
-def figure(curves: Sequence[Curve], axis: str, reference: "Reference | None" = None) -> Any:
+def draw_figure(curves: Sequence[Curve], axis: str, reference: "Reference | None" = None) -> Any:
     """A matplotlib figure of the curves of one cost axis; make it and save it under `RC`.
 
     Args:
@@ -36,32 +35,45 @@ def figure(curves: Sequence[Curve], axis: str, reference: "Reference | None" = N
     by_task = _by_task(curves)
     columns = {1: 1, 2: 2, 4: 2}.get(len(by_task), 3)
     rows = -(-len(by_task) // columns)
-    styles = styles_of((names := _names(curves)).values())
+    styles = assign_styles((names := _names(curves)).values())
     size = (WIDTH if columns > 1 else WIDTH * 0.65, 0.65 + 2.55 * rows)
     # Labels are placed by the widths of their texts, which are not quite the same at another resolution.
-    drawn = Figure(figsize=size, dpi=DPI, layout="constrained")
-    FigureCanvasAgg(drawn)
-    panels = drawn.subplots(rows, columns, squeeze=False).ravel()
+    picture = Figure(figsize=size, dpi=DPI, layout="constrained")
+    FigureCanvasAgg(picture)
+    panels = picture.subplots(rows, columns, squeeze=False).ravel()
     for panel, part in zip(panels, by_task.values(), strict=False):
-        marks = _marks(part, reference)
-        _panel(panel, part, axis, {id(curve): styles[names[id(curve)]] for curve in part})
-        _accuracies(panel, part, axis, [point.accuracy for point in marks])
-        _published(panel, marks)
+        marks = _published_points(part, reference)
+        _draw_panel(panel, part, axis, {id(curve): styles[names[id(curve)]] for curve in part})
+        _set_accuracies(panel, part, axis, [point.accuracy for point in marks])
+        _draw_published(panel, marks)
     for panel in panels[len(by_task) :]:
         panel.set_visible(False)
-    for panel in panels[: len(by_task) : columns]:
-        panel.set_ylabel("accuracy (%)")
-    blank = "\n" * (1 + len(_source(curves, reference)))  # room for the notes
-    drawn.supxlabel(f"{AXES[axis]}, log2 scale{blank}", fontsize=7.5)
+    for row in range(rows):  # one label a row, at its left
+        in_row = list(by_task.values())[row * columns : (row + 1) * columns]
+        panels[row * columns].set_ylabel(accuracy_label([curve for part in in_row for curve in part]))
+    blank = "\n" * (1 + len(_reference_notes(curves, reference)))  # room for the notes
+    picture.supxlabel(f"{AXES[axis]}, log2 scale{blank}", fontsize=7.5)
     key = KEY if any(curve.enough for curve in curves) else KEY[:2]
-    notes = ["    ".join(key), *_source(curves, reference)]
-    drawn.text(0.5, 0.008, "\n".join(notes), ha="center", va="bottom", fontsize=5.5, color="#555555")
+    notes = ["    ".join(key), *_reference_notes(curves, reference)]
+    picture.text(0.5, 0.008, "\n".join(notes), ha="center", va="bottom", fontsize=5.5, color="#555555")
     handles = [_handle(name, *style) for name, style in styles.items()]
-    drawn.legend(handles=handles, loc="outside upper center", ncols=_legend_columns(styles, size[0]), frameon=False)
-    drawn.draw_without_rendering()  # settles the layout, which the labels need
+    picture.legend(handles=handles, loc="outside upper center", ncols=_legend_columns(styles, size[0]), frameon=False)
+    picture.draw_without_rendering()  # settles the layout, which the labels need
     for panel, part in zip(panels, by_task.values(), strict=False):
-        _label(panel, part, axis, {id(curve): styles[names[id(curve)]] for curve in part})
-    return drawn
+        _write_labels(panel, part, axis, {id(curve): styles[names[id(curve)]] for curve in part})
+    return picture
+
+
+def strategy_label(strategy: str) -> str:
+    """How W chains make one verdict, for titles: the strategy's name, with W for its k or n."""
+    kind, _, scorer = strategy.partition(":")
+    return f"best of W by {scorer}" if kind == "best-of-n" else kind.replace("@k", "@W")
+
+
+def accuracy_label(curves: Sequence[Curve]) -> str:
+    """What the y axis of the curves' panels shows; their strategy stands there if they have one in common."""
+    strategies = {point.vote for curve in curves for point in curve.points}
+    return f"accuracy, {strategy_label(strategies.pop())} (%)" if len(strategies) == 1 else "accuracy (%)"
 
 
 def _by_task(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
@@ -73,8 +85,8 @@ def _by_task(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
 
 def _names(curves: Sequence[Curve]) -> dict[int, str]:
     """What the legend calls each curve."""
-    several = len({curve.model for curve in curves}) > 1
-    return {id(curve): series_name(curve.method, curve.model, several) for curve in curves}
+    with_model = len({curve.model for curve in curves}) > 1
+    return {id(curve): series_name(curve.method, curve.model, with_model) for curve in curves}
 
 
 def _legend_columns(names: Iterable[str], width: float) -> int:
@@ -89,38 +101,37 @@ def _handle(name: str, colour: str, marker: str) -> Any:
     return Line2D([], [], color=colour, marker=marker, markersize=3.5, linewidth=1.2, label=name)
 
 
-def _panel(panel: Any, curves: Sequence[Curve], axis: str, styles: Mapping[int, Style]) -> None:
-    first = curves[0].cells[0]
+def _draw_panel(panel: Any, curves: Sequence[Curve], axis: str, styles: Mapping[int, Style]) -> None:
     problems = max(curve.n_problems for curve in curves)
-    seeds = max(cell.n_seeds for curve in curves for cell in curve.cells)
+    seeds = max(point.n_seeds for curve in curves for point in curve.points)
     size = f"{problems} problem{'s' * (problems > 1)}" + (f" × {seeds} seeds" if seeds > 1 else "")
-    vote = "majority" if first.vote == "majority" else "pass@W"
+    strategies = ", ".join(sorted({strategy_label(point.vote) for curve in curves for point in curve.points}))
     few = "" if problems >= MIN_PROBLEMS else "\ntoo few problems for error bars"
-    panel.set_title(f"{first.arm.task} ({size}, {vote}){few}", fontsize=7)
+    panel.set_title(f"{curves[0].task} ({size}, {strategies}){few}", fontsize=7)
     for curve in curves:
         colour, marker = styles[id(curve)]
-        x, y = np.array([xy(cell, axis) for cell in curve.cells]).T
-        error = [_error(cell) for cell in curve.cells]
+        x, y = np.array([cost_and_accuracy(point, axis) for point in curve.points]).T
+        error = [_error(point) for point in curve.points]
         panel.errorbar(
             x, y, error, fmt=marker, color=colour, markersize=2, elinewidth=0.5, alpha=0.22, markeredgewidth=0, zorder=2
         )
         panel.fill_between(curve.cost, curve.low, curve.high, color=colour, alpha=0.13, linewidth=0, zorder=1)
         panel.plot(curve.cost, curve.middle, color=colour, linewidth=1.2, zorder=4)
-        x, y = np.array([xy(cell, axis) for cell in curve.frontier]).T
+        x, y = np.array([cost_and_accuracy(point, axis) for point in curve.frontier]).T
         large = 4.4 if marker in "PX" else 3.2
         panel.plot(x, y, marker, color=colour, markersize=large, markeredgecolor="white", markeredgewidth=0.3, zorder=5)
-    _costs(panel, curves)
+    _set_costs(panel, curves)
     panel.grid(alpha=0.25, linewidth=0.4)
     panel.tick_params(width=0.6, length=2.5)
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def _error(cell: Cell) -> float:
+def _error(point: Cell) -> float:
     """A point's standard error, where there are enough problems for one."""
-    return float(cell.row()["accuracy_se"]) if len(cell.problems) >= MIN_PROBLEMS else 0.0
+    return float(point.row()["accuracy_se"]) if len(point.problems) >= MIN_PROBLEMS else 0.0
 
 
-def _costs(panel: Any, curves: Sequence[Curve]) -> None:
+def _set_costs(panel: Any, curves: Sequence[Curve]) -> None:
     """Powers of two on the x axis, at most six of them, written 16K; three round numbers where there are too few."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
@@ -139,11 +150,11 @@ def _costs(panel: Any, curves: Sequence[Curve]) -> None:
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
 
-def _accuracies(panel: Any, curves: Sequence[Curve], axis: str, more: Sequence[float]) -> None:
+def _set_accuracies(panel: Any, curves: Sequence[Curve], axis: str, published: Sequence[float]) -> None:
     """The y axis: all of it, or the range of points and bands, at least 20 points, where they take little of it."""
     from matplotlib.ticker import MaxNLocator
 
-    values = [*more, *(xy(cell, axis)[1] for curve in curves for cell in curve.cells)]
+    values = [*published, *(cost_and_accuracy(point, axis)[1] for curve in curves for point in curve.points)]
     values += [v for curve in curves for v in (np.nanmin([*curve.low, 100]), np.nanmax([*curve.high, 0]))]
     low, high = min(values), max(values)
     low, high = min(low, high - 20), max(high, low + 20)
@@ -153,15 +164,15 @@ def _accuracies(panel: Any, curves: Sequence[Curve], axis: str, more: Sequence[f
     panel.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True, prune=None))
 
 
-def _marks(curves: Sequence[Curve], reference: "Reference | None") -> "list[PublishedAccuracy]":
+def _published_points(curves: Sequence[Curve], reference: "Reference | None") -> "list[PublishedAccuracy]":
     """A reference's accuracies on a panel's task, of the methods in the panel."""
     methods = [method for method in STYLES if any(curve.method == method for curve in curves)]
     points = reference.accuracy(curves[0].task) if reference else []
-    found = [point for point in points if point.method in methods]
-    return sorted(found, key=lambda point: (methods.index(point.method), point.CR))
+    shared = [point for point in points if point.method in methods]
+    return sorted(shared, key=lambda point: (methods.index(point.method), point.CR))
 
 
-def _published(panel: Any, marks: "Sequence[PublishedAccuracy]") -> None:
+def _draw_published(panel: Any, marks: "Sequence[PublishedAccuracy]") -> None:
     """Hollow markers in columns at the panel's right edge, each with its CR below the frame."""
     where = panel.get_yaxis_transform()  # x as a share of the panel's width, y in percent
     for i, point in enumerate(marks):
@@ -175,9 +186,9 @@ def _published(panel: Any, marks: "Sequence[PublishedAccuracy]") -> None:
         )
 
 
-def _source(curves: Sequence[Curve], reference: "Reference | None") -> list[str]:
-    """What the hollow markers are, if there are any."""
-    points = [p for part in _by_task(curves).values() for p in _marks(part, reference)]
+def _reference_notes(curves: Sequence[Curve], reference: "Reference | None") -> list[str]:
+    """A line that explains the hollow markers, if there are any."""
+    points = [p for part in _by_task(curves).values() for p in _published_points(part, reference)]
     if not points or reference is None:
         return []
     where = " or ".join(dict.fromkeys(f"{point.W}-{short(point.L)}" for point in points))
@@ -192,16 +203,16 @@ def _ink(colour: str) -> tuple[float, ...]:
     return tuple(0.72 * part for part in to_rgb(colour))
 
 
-def _label(panel: Any, curves: Sequence[Curve], axis: str, styles: Mapping[int, Style]) -> None:
+def _write_labels(panel: Any, curves: Sequence[Curve], axis: str, styles: Mapping[int, Style]) -> None:
     """W-L-CR at frontier points: the last and the first of every method, then the steps that gain most."""
-    ranked: list[tuple[float, Label]] = []
+    labels: list[tuple[float, Label]] = []  # with weights, the heaviest first
     for curve in curves:
-        gains = np.diff([xy(cell, axis)[1] for cell in curve.frontier], prepend=0.0)
-        for i, cell in enumerate(curve.frontier):
+        gains = np.diff([cost_and_accuracy(point, axis)[1] for point in curve.frontier], prepend=0.0)
+        for i, point in enumerate(curve.frontier):
             weight = 200.0 if i == len(curve.frontier) - 1 else 100.0 if i == 0 else float(gains[i])
-            text = f"{cell.W}-{short(cell.L)}-{cell.arm.CR:g}"
-            ranked.append((weight, Label(*xy(cell, axis), text, _ink(styles[id(curve)][0]))))
-    ranked.sort(key=lambda pair: -pair[0])
+            text = f"{point.W}-{short(point.L)}-{point.arm.CR:g}"
+            labels.append((weight, Label(*cost_and_accuracy(point, axis), text, _ink(styles[id(curve)][0]))))
+    labels.sort(key=lambda pair: -pair[0])
     paths = [np.column_stack([curve.cost, curve.middle]) for curve in curves]
-    points = np.array([xy(cell, axis) for curve in curves for cell in curve.cells])
-    place(panel, [label for _, label in ranked[: 4 * len(curves)]], paths, points)
+    points = np.array([cost_and_accuracy(point, axis) for curve in curves for point in curve.points])
+    place_labels(panel, [label for _, label in labels[: 4 * len(curves)]], paths, points)

@@ -1,4 +1,4 @@
-"""Text beside the points of a plot, where there is room for it and nowhere else."""
+"""Writes labels beside the points of a plot, where there is room for them and nowhere else."""
 
 from collections.abc import Sequence
 from itertools import pairwise, product
@@ -36,7 +36,7 @@ def short(number: float) -> str:
     return f"{number:g}"
 
 
-def place(
+def place_labels(
     axes: Any,
     labels: Sequence[Label],
     paths: Sequence[Any],
@@ -62,19 +62,22 @@ def place(
     figure = axes.figure
     renderer = figure.canvas.get_renderer()
     frame = axes.get_window_extent(renderer)
+    # Obstacles in pixels: hard ones (lines and their points) are never covered, soft ones also hold lesser points.
     hard = np.concatenate([_dense(axes.transData.transform(path)) for path in paths]) if paths else np.empty((0, 2))
     soft = np.concatenate([hard, axes.transData.transform(points)]) if len(points) else hard
-    taken: list[Any] = []
-    written = []
+    boxes: list[Any] = []  # of the texts that stand
+    texts = []
     for label in labels:
+        # First clear of everything, near the point, then farther; only then over lesser points.
         for obstacles, reach in product((soft, hard), (1.0, 1.8)):
-            texts = (_write(axes, label, size, gap * reach, where) for where in _PLACES)
-            text = next((t for t in texts if _fits(t, renderer, frame, taken, obstacles)), None)
+            # Written one after the other, each removed again if it does not fit, until one does.
+            attempts = (_write(axes, label, size, gap * reach, where) for where in _PLACES)
+            text = next((t for t in attempts if _keep_if_clear(t, renderer, frame, boxes, obstacles)), None)
             if text is not None:
-                taken.append(text.get_window_extent(renderer).padded(2))
-                written.append(text)
+                boxes.append(text.get_window_extent(renderer).padded(2))
+                texts.append(text)
                 break
-    return written
+    return texts
 
 
 def _write(axes: Any, label: Label, size: float, gap: float, where: tuple[float, float, str, str]) -> Any:
@@ -92,13 +95,13 @@ def _write(axes: Any, label: Label, size: float, gap: float, where: tuple[float,
     )
 
 
-def _fits(text: Any, renderer: Any, frame: Any, taken: Sequence[Any], obstacles: Any) -> bool:
-    """Whether a text stands clear; one that does not is removed again."""
+def _keep_if_clear(text: Any, renderer: Any, frame: Any, boxes: Sequence[Any], obstacles: Any) -> bool:
+    """Whether a text stands clear of frame, other texts and obstacles; one that does not is removed again."""
     box = text.get_window_extent(renderer)
     inside = frame.x0 < box.x0 and box.x1 < frame.x1 and frame.y0 < box.y0 and box.y1 < frame.y1
     x, y = obstacles[:, 0], obstacles[:, 1]
     covers = ((box.x0 < x) & (x < box.x1) & (box.y0 < y) & (y < box.y1)).any()
-    if inside and not covers and not any(box.overlaps(other) for other in taken):
+    if inside and not covers and not any(box.overlaps(other) for other in boxes):
         return True
     text.remove()
     return False

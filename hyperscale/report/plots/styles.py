@@ -1,10 +1,6 @@
-"""Colour and marker of each method, the same in pictures and in reports."""
+"""Gives each method its colour and marker, the same in pictures and in reports."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 Style = tuple[str, str]  # colour, marker
 # Okabe and Ito's colours, which readers with any colour vision tell apart, and a marker each, which survives print in
@@ -25,29 +21,29 @@ SPARE_MARKERS = ("P", "X", "<", ">", "v")
 _SPARE = [(SPARE_COLOURS[i % 5], SPARE_MARKERS[(i + i // 5) % 5]) for i in range(25)]
 
 
-def series_name(method: str, model: str, several: bool) -> str:
-    """What a method's frontier is called, with its model where there are ``several``."""
-    return f"{method} ({model})" if several else method
+def series_name(method: str, model: str, with_model: bool) -> str:
+    """The name of a method's frontier in legends; with its model where there are several."""
+    return f"{method} ({model})" if with_model else method
 
 
 def rank(name: str) -> tuple[int, str]:
     """Sorts names: the methods of `STYLES` first, vanilla foremost."""
-    known = list(STYLES)
+    methods = list(STYLES)
     method = name.split(" (")[0]
-    return (known.index(method) if method in known else len(known), name)
+    return (methods.index(method) if method in methods else len(methods), name)
 
 
-def styles(names: Iterable[str]) -> dict[str, Style]:
+def assign_styles(names: Iterable[str]) -> dict[str, Style]:
     """Style of each frontier by its `series_name`, in the order of a legend.
 
     The first model that has a method gets the method's style, further ones, and methods without one, what is spare.
     """
-    found: dict[str, Style] = {}
+    styles: dict[str, Style] = {}
     spare = iter([pair for pair in _SPARE if pair not in STYLES.values()] * 2)
-    for each in sorted(set(names), key=rank):
-        own = STYLES.get(each.split(" (")[0])
-        found[each] = own if own and own not in found.values() else next(spare, _SPARE[0])
-    return found
+    for name in sorted(set(names), key=rank):
+        style = STYLES.get(name.split(" (")[0])
+        styles[name] = style if style and style not in styles.values() else next(spare, _SPARE[0])
+    return styles
 
 
 AXES = {

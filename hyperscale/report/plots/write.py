@@ -1,14 +1,12 @@
-"""Pictures and the numbers behind them: a figure a cost axis, a margin table."""
+"""Writes pictures and the numbers behind them: a figure for each cost axis, and the margins."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hyperscale import results
-from hyperscale.analysis.curves import Analysis, Curve, analyse
+from hyperscale.analysis.curves import Analysis, Curve
 from hyperscale.errors import ResultsError
-from hyperscale.report.plots.figure import RC, figure
-from hyperscale.results.points import COSTS
+from hyperscale.report.plots.figure import RC, draw_figure
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,34 +14,11 @@ if TYPE_CHECKING:
     from hyperscale.analysis.published import Reference
 
 
-def draw(folder: Path | str | Sequence[Path | str], out: Path | str) -> list[Path]:
-    """Draw every run in a folder (or in several) and write pictures and the numbers behind them.
-
-    The files are those of `draw_analysis`, on every axis.
-
-    Returns:
-        The files written.
-
-    Raises:
-        ResultsError: No run, no chains, a corrupt file, or ``out`` cannot be written.
-    """
-    folders = [folder] if isinstance(folder, str | Path) else list(folder)
-    samples = [sample for each in folders for run in results.read(each) for sample in run.samples]
-    if not samples:
-        raise ResultsError(f"{', '.join(map(str, folders))} holds no finished chain yet: nothing to draw")
-    return draw_samples(samples, Path(out))
-
-
-def draw_samples(samples: Sequence[dict[str, Any]], out: Path, axes: Sequence[str] = COSTS) -> list[Path]:
-    """`draw`, for samples at hand and some of the axes."""
-    return draw_analysis(analyse(samples, axes), out)
-
-
 def draw_analysis(
-    made: Analysis,
+    analysis: Analysis,
     out: Path,
     reference: "Reference | None" = None,
-    wrote: Callable[[Path], None] = lambda _: None,
+    on_file: Callable[[Path], None] = lambda _: None,
 ) -> list[Path]:
     """Write pictures of an analysis and the numbers behind them.
 
@@ -51,10 +26,10 @@ def draw_analysis(
     marked), ``-frontier.csv`` the frontiers with their bands. One ``margins.csv`` holds the margins on every axis.
 
     Args:
-        made: What to draw.
+        analysis: What to draw.
         out: Folder, made if it is missing.
         reference: Published accuracies to mark in the panels of their tasks.
-        wrote: Told of each file written.
+        on_file: Called with each file written.
 
     Returns:
         The files written.
@@ -64,48 +39,48 @@ def draw_analysis(
     """
     import matplotlib as mpl
 
-    from hyperscale.analysis.margins import frame
+    from hyperscale.analysis.margins import to_frame
 
-    written: list[Path] = []
+    files: list[Path] = []
 
-    def done(path: Path) -> None:
-        written.append(path)
-        wrote(path)
+    def add(path: Path) -> None:
+        files.append(path)
+        on_file(path)
 
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for axis, curves in made.curves.items():
+        for axis, curves in analysis.curves.items():
             if not curves:
                 continue
             with mpl.rc_context(RC):
-                drawn = figure(curves, axis, reference)
+                picture = draw_figure(curves, axis, reference)
                 for suffix in (".png", ".svg"):
                     path = out / f"accuracy-{axis}{suffix}"
-                    drawn.savefig(path, metadata={"Date": None} if suffix == ".svg" else None)
-                    done(path)
-            for kind, table in (("", _points(curves)), ("-frontier", _lines(curves))):
+                    picture.savefig(path, metadata={"Date": None} if suffix == ".svg" else None)
+                    add(path)
+            for kind, table in (("", _tabulate_points(curves)), ("-frontier", _tabulate_lines(curves))):
                 path = out / f"accuracy-{axis}{kind}.csv"
                 table.to_csv(path, index=False)
-                done(path)
-        if made.margins:
-            frame(made.margins).to_csv(out / "margins.csv", index=False)
-            done(out / "margins.csv")
+                add(path)
+        if analysis.margins:
+            to_frame(analysis.margins).to_csv(out / "margins.csv", index=False)
+            add(out / "margins.csv")
     except OSError as error:
         raise ResultsError(f"cannot write pictures in {out} ({error.strerror}): choose another folder") from None
-    return written
+    return files
 
 
-def _points(curves: Sequence[Curve]) -> "pd.DataFrame":
+def _tabulate_points(curves: Sequence[Curve]) -> "pd.DataFrame":
     import pandas as pd
 
     rows = []
     for curve in curves:
-        kept = {id(cell) for cell in curve.frontier}
-        rows += [{**cell.row(), "on_frontier": id(cell) in kept} for cell in curve.cells]
+        frontier = {id(point) for point in curve.frontier}
+        rows += [{**point.row(), "on_frontier": id(point) in frontier} for point in curve.points]
     return pd.DataFrame(rows)
 
 
-def _lines(curves: Sequence[Curve]) -> "pd.DataFrame":
+def _tabulate_lines(curves: Sequence[Curve]) -> "pd.DataFrame":
     import pandas as pd
 
     parts = []
