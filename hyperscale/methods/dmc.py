@@ -1,7 +1,7 @@
 """Dynamic Memory Compression: each head appends the new pair or merges it into its newest."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,12 +14,18 @@ from hyperscale.methods.core.rotary import Projected
 
 
 class _Merging(State):
-    """Of each row's newest entry the sums of weighted keys (before RoPE), of weighted values, and of weights."""
+    """Of each row's newest entry the sums of weighted keys (before RoPE), of weighted values, and of weights.
+
+    ``tensors[0]`` is (layers, slots, kv_heads, 2 head_dim + 1).
+    """
 
     rotates = True
 
-    def __init__(self, host: Host, config: MergeConfig) -> None:
-        self._config = config
+    def __init__(self, method: "DMC", host: Host) -> None:
+        super().__init__(method, host)
+        if getattr(host.config, "dmc_cr", None) is None:
+            raise MethodError("dmc needs a checkpoint retrofitted with DMC, and this model is none")
+        self._config = MergeConfig.from_hf(host.config)
         size = 2 * int(host.attentions[0].head_dim) + 1  # type: ignore[arg-type]
         self._sums = torch.zeros(host.layers, host.slots, host.kv_heads, size, device=host.device)
         self._end = torch.zeros(host.layers, host.kv_heads, size, device=host.device)  # of the prompt prefilled last
@@ -33,15 +39,17 @@ class _Merging(State):
             sums = running(sums, merges)
             self._end[layer] = sums[0, :, -1]
             following = torch.arange(1, merges.shape[2] + 1, device=merges.device)
-            # A partial mean is seen by its own token, and lives on until the next token is merged into it.
+            # The prefix sums leave one partial mean a token. It is seen by its own token, and lives on unless the next
+            # token is merged into it.
             self._expiry = torch.full_like(merges[0], NEVER, dtype=torch.int64)
             self._expiry[:, :-1] = torch.where(merges[0, :, 1:], following[:-1], NEVER)
         else:
             chains = self._lens.shape[1]
             self._merges = merges[:chains, :, 0]
-            held = self._sums[layer, :chains]
-            held.mul_(self._merges[..., None]).add_(sums[:chains, :, 0])
-            sums[:chains, :, 0] = held
+            # A token that is merged adds to the sums of the newest entry; any other starts new ones.
+            newest = self._sums[layer, :chains]
+            newest.mul_(self._merges[..., None]).add_(sums[:chains, :, 0])
+            sums[:chains, :, 0] = newest
         return rotate_means(projected, sums)
 
     def expiry(self, layer: int, hidden: Tensor) -> Tensor:
@@ -58,10 +66,11 @@ class _Merging(State):
         return self._lens[layer] - self._merges.to(torch.int64)
 
 
+@dataclass
 class DMC(Method):
     """Merges token t into the entry before it iff alpha_t = 1, by a weighted mean; else it is a new entry.
 
-    Per layer and KV head, with x the neuron of the key and y the mean neuron of its queries (`methods.merging`):
+    Per layer and KV head, with x the neuron of the key and y the mean neuron of its queries (`methods.core.dmc_merge`):
       alpha_t = [scale x_t > offset],   omega_t = sigmoid(scale y_t + offset) + 2^-23,
       z_t = alpha_t z_{t-1} + omega_t,  k'_t = (alpha_t z_{t-1} k'_{t-1} + omega_t k_t) / z_t, and v' likewise.
     Keys are averaged before RoPE, and the mean gets the position of its newest token. Query t sees the mean up to t
@@ -73,6 +82,9 @@ class DMC(Method):
     (there it is that of the type of the queries); trained neurons use it, as in an entry none of whose tokens weighs
     more, all weigh the same. The reference code by default averages the newest 12 tokens of an entry only, to make its
     training cheaper; here all count, as in the paper's equation.
+
+    Parameters:
+        cr: Nominal compression ratio, which chooses the checkpoint; the neurons are the checkpoint's.
     """
 
     name = "dmc"
@@ -80,16 +92,6 @@ class DMC(Method):
     source = "Nawrot et al. 2024, arXiv 2403.09636; NVIDIA Megatron-LM, branch DMC, megatron/contrib/dmc"
     kind = "merger"
     checkpoint = "dmc"
+    state = _Merging
 
-    def __init__(self, cr: float = 8.0) -> None:
-        super().__init__(cr)
-
-    def params(self) -> dict[str, Any]:
-        """See `Method.params`; the neurons are the checkpoint's."""
-        return {"cr": self.cr}
-
-    def start(self, host: Host) -> State:
-        """See `Method.start`."""
-        if getattr(host.config, "dmc_cr", None) is None:
-            raise MethodError("dmc needs a checkpoint retrofitted with DMC, and this model is none")
-        return _Merging(host, MergeConfig.from_hf(host.config))
+    cr: float = 8.0

@@ -1,7 +1,7 @@
 """Dynamic Memory Sparsification: learned eviction per head, delayed by a window."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,18 +16,25 @@ from hyperscale.methods.core.rotary import Projected
 class _Delayed(State):
     """The entries of the last w + 1 positions and the verdicts pending on them.
 
-    At query q the entry of position q - w - 1 leaves the window. The ring keeps, at index k mod (w + 1), the slot in
-    which position k was stored and whether it is to go. If it goes, the new entry takes its slot.
+    The verdict on position k is known at query k + 1 and takes effect at query k + w + 1, when the entry leaves the
+    window. Until then a ring keeps, at index k mod (w + 1), the slot in which position k was stored (``tensors[0]``)
+    and whether it is to be evicted (``tensors[1]``): (layers, slots, kv_heads, w + 1) each. At query q the entry of
+    position q - w - 1 has the index of q itself; if it is evicted, the new entry takes its slot.
     """
 
-    def __init__(self, host: Host, gate: GateConfig) -> None:
+    def __init__(self, method: "DMS", host: Host) -> None:
+        super().__init__(method, host)
+        has_keys = getattr(host.config, "dms_window_size", None) is not None
+        gate = GateConfig.from_hf(host.config) if has_keys else GateConfig()
+        if not has_keys or (gate.separate and not hasattr(host.attentions[0], "dms_proj_alpha")):
+            raise MethodError("dms needs a checkpoint retrofitted with DMS: this model has no gates")
         self._host, self._gate = host, gate
         self.rotates = not gate.separate
         self._ring = gate.window + 1
         shape = (host.layers, host.slots, host.kv_heads, self._ring)
         self._slot = torch.zeros(shape, dtype=torch.int32, device=host.device)
-        self._flag = torch.zeros(shape, dtype=torch.bool, device=host.device)
-        self.tensors = (self._slot, self._flag)
+        self._evict = torch.zeros(shape, dtype=torch.bool, device=host.device)
+        self.tensors = (self._slot, self._evict)
 
     def rotate(self, layer: int, projected: Projected) -> tuple[Tensor, Tensor, Tensor]:
         self._borrowed = borrowed_logits(projected.queries, self._host.kv_heads, self._gate)
@@ -42,10 +49,11 @@ class _Delayed(State):
     def expiry(self, layer: int, hidden: Tensor) -> Tensor:
         length = hidden.shape[1]
         logits = self._logits(layer, hidden)[0].T
-        gone = torch.arange(self._ring, self._ring + length, device=hidden.device).expand(len(logits), length)
-        expiry = torch.full_like(gone, NEVER)
+        # Position k, if it is evicted, expires at k + w + 1.
+        after_window = torch.arange(self._ring, self._ring + length, device=hidden.device).expand(len(logits), length)
+        expiry = torch.full_like(after_window, NEVER)
         # The verdict on key i comes from hidden state i + 1; the one on the last key is not known yet.
-        expiry[:, :-1] = torch.where(logits[:, 1:] > 0, gone[:, :-1], NEVER)
+        expiry[:, :-1] = torch.where(logits[:, 1:] > 0, after_window[:, :-1], NEVER)
         return expiry
 
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
@@ -53,12 +61,12 @@ class _Delayed(State):
         # Young entries are all live and stored last, in order of position. The last one is young even if w is 0: the
         # verdict on it is still to come.
         young = torch.arange(max(prompt.length - max(self._ring - 1, 1), 0), prompt.length, device=prompt.lens.device)
-        at = young % self._ring
+        index = young % self._ring
         slots = prompt.lens[..., None] - (prompt.length - young)
-        self._flag[:, chains] = False
-        self._slot[:, chains, :, at] = slots[:, None].to(torch.int32)
+        self._evict[:, chains] = False
+        self._slot[:, chains, :, index] = slots[:, None].to(torch.int32)
         if prompt.expiry is not None:
-            self._flag[:, chains, :, at] = (prompt.expiry[..., young] != NEVER)[:, None]
+            self._evict[:, chains, :, index] = (prompt.expiry[..., young] != NEVER)[:, None]
 
     def begin(self, step: DecodeStep) -> None:
         self._lens = step.lens
@@ -70,15 +78,16 @@ class _Delayed(State):
         lens = self._lens[layer]
         chains = len(lens)
         verdict = self._logits(layer, token.hidden)[:chains, 0, :, None] > 0
-        slot, flag = self._slot[layer, :chains], self._flag[layer, :chains]
-        flag.scatter_(2, self._previous, verdict)
-        leaves = flag.gather(2, self._now)[..., 0]
+        slot, evict = self._slot[layer, :chains], self._evict[layer, :chains]
+        evict.scatter_(2, self._previous, verdict)
+        leaves = evict.gather(2, self._now)[..., 0]
         target = torch.where(leaves, slot.gather(2, self._now)[..., 0], lens)
         slot.scatter_(2, self._now, target[..., None].to(torch.int32))
-        flag.scatter_(2, self._now, False)
+        evict.scatter_(2, self._now, False)
         return target
 
 
+@dataclass
 class DMS(Method):
     """Evicts entry k of a head iff its learned logit is above 0, once the query is past k + w.
 
@@ -86,24 +95,15 @@ class DMS(Method):
     neuron borrowed from the query (`hyperscale.methods.core.dms_gate`; the checkpoint says which); key k is visible to
     query q while q - k <= w, and afterwards iff logit(k) <= 0. The rule holds in prefill and in decode. The
     compression ratio is the checkpoint's own: it is a property of the trained gates.
+
+    Parameters:
+        cr: Nominal compression ratio, which chooses the checkpoint; the window and the gates are the checkpoint's.
     """
 
     name = "dms"
     summary = "Dynamic Memory Sparsification: learned, per head, delayed by a window"
     source = "arXiv 2506.05345, section 3; NVIDIA Model-Optimizer, experimental/dms"
     checkpoint = "dms"
+    state = _Delayed
 
-    def __init__(self, cr: float = 8.0) -> None:
-        super().__init__(cr)
-
-    def params(self) -> dict[str, Any]:
-        """See `Method.params`; the window and the gates are the checkpoint's."""
-        return {"cr": self.cr}
-
-    def start(self, host: Host) -> State:
-        """See `Method.start`."""
-        retrofitted = getattr(host.config, "dms_window_size", None) is not None
-        gate = GateConfig.from_hf(host.config) if retrofitted else GateConfig()
-        if not retrofitted or (gate.separate and not hasattr(host.attentions[0], "dms_proj_alpha")):
-            raise MethodError("dms needs a checkpoint retrofitted with DMS: this model has no gates")
-        return _Delayed(host, gate)
+    cr: float = 8.0

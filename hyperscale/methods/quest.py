@@ -1,6 +1,7 @@
-"""Quest: everything is kept, and each query reads the pages whose keys could fit it best."""
+"""Quest: keeps everything; each query reads the pages whose keys could fit it best."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch.nn.functional import pad
 
 from hyperscale.errors import MethodError
 from hyperscale.kv.prefilled import PrefilledPrompt
-from hyperscale.methods.core.base import DecodeStep, Entrant, Host, State, Token
+from hyperscale.methods.core.base import DecodeStep, Entrant, Host, Token
 from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
 from hyperscale.methods.core.row_budget import BudgetRule
 
@@ -22,9 +23,11 @@ class _Pages(BudgetedState):
     head_dim) in the model's type; 0 for pages not begun.
     """
 
+    method: "Quest"
+
     def __init__(self, method: "Quest", host: Host) -> None:
         super().__init__(method, host)
-        self._quest = method
+        self._page_size = method.recent
         attention: Any = host.attentions[0]
         shape = (max(0, host.layers - method.dense_layers), host.slots, host.kv_heads, 0, attention.head_dim)
         self._least = torch.zeros(shape, dtype=attention.k_proj.weight.dtype, device=host.device)
@@ -32,23 +35,24 @@ class _Pages(BudgetedState):
 
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         super().admit(first, entrants, prompt)
-        page, chains = self._quest.page, slice(first, first + len(entrants))
-        count = -(-prompt.length // page)
+        size, chains = self._page_size, slice(first, first + len(entrants))
+        count = -(-prompt.length // size)
         self._widen(count)
         for layer in range(len(self._least)):
-            keys = prompt.keys[layer + self._quest.dense_layers]
-            fill, shape = (0, 0, 0, count * page - prompt.length), (len(keys), count, page, -1)
+            keys = prompt.keys[layer + self.method.dense_layers]
+            # The last page may not be full: what fills it up changes no minimum and no maximum.
+            fill, shape = (0, 0, 0, count * size - prompt.length), (len(keys), count, size, -1)
             least = pad(keys, fill, value=float("inf")).view(shape).amin(2)
             greatest = pad(keys, fill, value=float("-inf")).view(shape).amax(2)
-            for table, found in ((self._least, least), (self._greatest, greatest)):
+            for table, bounds in ((self._least, least), (self._greatest, greatest)):
                 table[layer, chains] = 0
-                table[layer, chains, :, :count] = found
+                table[layer, chains, :, :count] = bounds
 
     def begin(self, step: DecodeStep) -> None:
         self._lens = step.lens
-        self._page = (step.positions // self._quest.page)[:, None]
-        self._begins = (step.positions % self._quest.page == 0)[:, None, None, None]
-        self._reads = (self.budget(step) // self._quest.page)[:, None, None, None]
+        self._page = (step.positions // self._page_size)[:, None]
+        self._begins = (step.positions % self._page_size == 0)[:, None, None, None]
+        self._reads = (self.budget(step) // self._page_size)[:, None, None, None]
 
     def slots(self, layer: int, token: Token) -> Tensor:
         return self._lens[layer]
@@ -56,38 +60,40 @@ class _Pages(BudgetedState):
     def select(self, layer: int, token: Token) -> Tensor | None:
         chains, heads, dim = token.keys.shape
         queries = token.queries.view(chains, heads, -1, dim)
-        layer -= self._quest.dense_layers
+        layer -= self.method.dense_layers
         if layer < 0:
             return torch.ones((), dtype=torch.bool, device=queries.device).expand(*queries.shape[:3], token.width)
-        self._widen(-(-token.width // self._quest.page))
-        self._note(layer, token.keys)
+        self._widen(-(-token.width // self._page_size))
+        self._update_bounds(layer, token.keys)
         least, greatest = self._least[layer, :chains, :, None], self._greatest[layer, :chains, :, None]
         # Elementwise, not as a matrix product: that may round a page's bound by how many pages others have.
+        # The greatest product that a key within the bounds could have: (chains, kv_heads, group, pages).
         bound = torch.where(queries[..., None, :] > 0, greatest, least).mul_(queries[..., None, :])
         bound = bound.sum(-1, dtype=torch.float32)
         page = torch.arange(bound.shape[3], device=bound.device)
         current = self._page[:, :, None, None]
         bound = bound.masked_fill_(page == current, float("inf")).masked_fill_(page > current, float("-inf"))
         order = bound.argsort(dim=-1, descending=True, stable=True)
-        chosen = torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order, (page < self._reads).expand_as(order))
-        return chosen.repeat_interleave(self._quest.page, dim=-1)[..., : token.width]
+        read = torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order, (page < self._reads).expand_as(order))
+        return read.repeat_interleave(self._page_size, dim=-1)[..., : token.width]
 
-    def _note(self, layer: int, keys: Tensor) -> None:
-        """Bring the bounds of the page being filled up to date."""
+    def _update_bounds(self, layer: int, keys: Tensor) -> None:
+        """Take a new key, (chains, kv_heads, head_dim), into the bounds of the page being filled."""
         chains, heads, dim = keys.shape
-        at = self._page[:, :, None, None].expand(chains, heads, 1, dim)
-        for table, narrower in ((self._least, torch.minimum), (self._greatest, torch.maximum)):
-            mine, new = table[layer, :chains], keys[:, :, None]
-            mine.scatter_(2, at, torch.where(self._begins, new, narrower(mine.gather(2, at), new)))
+        index = self._page[:, :, None, None].expand(chains, heads, 1, dim)
+        for table, wider in ((self._least, torch.minimum), (self._greatest, torch.maximum)):
+            bounds, new = table[layer, :chains], keys[:, :, None]
+            bounds.scatter_(2, index, torch.where(self._begins, new, wider(bounds.gather(2, index), new)))
 
     def _widen(self, pages: int) -> None:
-        more = pages - self._least.shape[3]
-        if more > 0:
-            more = max(more, self._least.shape[3] // 2)
-            self._least, self._greatest = pad(self._least, (0, 0, 0, more)), pad(self._greatest, (0, 0, 0, more))
+        missing = pages - self._least.shape[3]
+        if missing > 0:
+            fill = (0, 0, 0, max(missing, self._least.shape[3] // 2))
+            self._least, self._greatest = pad(self._least, fill), pad(self._greatest, fill)
         self.tensors = (self._facts, self._least, self._greatest)
 
 
+@dataclass
 class Quest(BudgetedMethod):
     """Reads B // page pages of each row per query head, at least 1: the page being filled and those of highest bound.
 
@@ -103,32 +109,35 @@ class Quest(BudgetedMethod):
     What is not chosen is masked in attention, so time does not fall with reads: the pages differ between the heads of a
     group, and gathering them with PyTorch copies each before it is read, which at usual ratios moves more memory than
     reading the row once. It takes a kernel that follows the page table to gain time.
+
+    Parameters:
+        cr, rule: The budget.
+        page: Entries of a page; by default max(16, 2 CR).
+        dense_layers: First layers that read everything.
     """
 
     name = "quest"
     summary = "keeps everything, reads the pages with the highest bound on q·k"
     source = "Tang et al. 2024, arXiv 2406.10774; page and budget of arXiv 2506.05345"
     kind = "selector"
-    default_rule = "fixed"
+    state = _Pages
 
-    def __init__(
-        self, cr: float = 8.0, rule: BudgetRule | None = None, page: int | None = None, dense_layers: int = 2
-    ) -> None:
-        page = max(16, ceil(2 * cr)) if page is None else page
-        if page < 1:
-            raise MethodError(f"page of quest must be at least 1 entry, not {page}")
-        if dense_layers < 0:
-            raise MethodError(f"dense_layers of quest must be at least 0, not {dense_layers}")
-        super().__init__(cr, rule, recent=page, pin_prompt=False)
-        self.page, self.dense_layers = page, dense_layers
+    rule: BudgetRule = "fixed"
+    # No parameters: the page being filled is always read, and there is nothing to pin, as nothing leaves.
+    recent: int = field(init=False)
+    pin_prompt: bool = field(init=False, default=False)
+    page: int | None = None
+    dense_layers: int = 2
 
-    def params(self) -> dict[str, Any]:
-        """See `Method.params`."""
-        return {"cr": self.cr, "rule": self.rule, "page": self.page, "dense_layers": self.dense_layers}
+    def __post_init__(self) -> None:
+        if self.page is None:
+            self.page = max(16, ceil(2 * self.cr))
+        if self.page < 1:
+            raise MethodError(f"page of quest must be at least 1 entry, not {self.page}")
+        if self.dense_layers < 0:
+            raise MethodError(f"dense_layers of quest must be at least 0, not {self.dense_layers}")
+        self.recent = self.page
+        super().__post_init__()
 
-    def allowance(self, prompt: int, tokens: int, max_new_tokens: int) -> None:  # type: ignore[override]
+    def allowance(self, prompt: int, tokens: int, max_new_tokens: int) -> None:
         """See `Method.allowance`: B is per query head, and what a row reads depends on how far heads disagree."""
-
-    def start(self, host: Host) -> State:
-        """See `Method.start`."""
-        return _Pages(self, host)

@@ -1,12 +1,13 @@
-"""Null baseline: a uniformly random choice of all entries but the recent ones and, if it is pinned, the prompt."""
+"""Null baseline: evicts uniformly at random among all entries but the recent ones and, if pinned, the prompt."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hyperscale.kv.prefilled import PrefilledPrompt
-from hyperscale.methods.core.base import DecodeStep, Entrant, Host, State, Token
+from hyperscale.methods.core.base import DecodeStep, Entrant, Host, Token
 from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
 from hyperscale.methods.core.prefill_view import PrefillView, top_entries
 from hyperscale.utils import counter_rng
@@ -15,7 +16,10 @@ _PROMPT = counter_rng.key("random", "prompt")
 
 
 class _RandomVictim(BudgetedState):
-    """The slots of each row's newest ``recent - 1`` entries: safe, and the recent ones together with the new entry."""
+    """The slots of each row's newest ``recent - 1`` entries: with the new entry they are the recent ones, and safe.
+
+    ``tensors[1]`` is (layers, slots, kv_heads, recent - 1); the entry of generated token t is at index t mod that size.
+    """
 
     def __init__(self, method: BudgetedMethod, host: Host) -> None:
         super().__init__(method, host)
@@ -27,7 +31,7 @@ class _RandomVictim(BudgetedState):
         self._rows = rows.view(host.layers, 1, host.kv_heads)
 
     def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
-        room = self._method.room(view.length, view.max_new_tokens)
+        room = self.method.room(view.length, view.max_new_tokens)
         if view.length <= room:  # a pinned prompt always has room
             return None, None
         position = torch.arange(view.length, device=view.keys.device)
@@ -38,46 +42,48 @@ class _RandomVictim(BudgetedState):
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         super().admit(first, entrants, prompt)
         if self._safe:
-            generated = torch.arange(-self._safe, 0, device=self._ring.device)
+            # The prompt's last entries count as the tokens -1, -2, … before the first generated one.
+            tokens = torch.arange(-self._safe, 0, device=self._ring.device)
             # Where the prompt left fewer, the rest is overwritten before anything has to leave.
-            newest = prompt.lens[..., None] + generated
-            self._ring[:, first : first + len(entrants), :, generated % self._safe] = newest[:, None]
+            newest = prompt.lens[..., None] + tokens
+            self._ring[:, first : first + len(entrants), :, tokens % self._safe] = newest[:, None]
 
     def begin(self, step: DecodeStep) -> None:
         layers, chains, heads = step.lens.shape
         prompt, _, keys = self._facts[:, :chains]
         pinned = self.pinned(step)
-        generated = step.positions - prompt
+        token = step.positions - prompt
         ring = self._ring[:, :chains]
-        victims = (step.lens - pinned[:, None] - self._safe).clamp_(min=1)
-        bits = counter_rng.mix(counter_rng.mix(keys, generated)[None, :, None], self._rows)
-        rank = torch.minimum((counter_rng.uniform(bits) * victims).to(torch.int64), victims - 1)
+        candidates = (step.lens - pinned[:, None] - self._safe).clamp_(min=1)
+        bits = counter_rng.mix(counter_rng.mix(keys, token)[None, :, None], self._rows)
+        rank = torch.minimum((counter_rng.uniform(bits) * candidates).to(torch.int64), candidates - 1)
         # The rank-th slot that is neither pinned nor safe: every safe slot at or below it pushes it up by one.
         safe = ring.sort(dim=-1).values - pinned[:, None, None]
         offset = safe - torch.arange(self._safe, device=safe.device)
-        evicted = pinned[:, None] + rank + (offset <= rank[..., None]).sum(-1)
+        victim = pinned[:, None] + rank + (offset <= rank[..., None]).sum(-1)
         appends = (step.lens[0, :, 0] < self.budget(step))[:, None]
-        self._slot = torch.where(appends, step.lens, evicted)
+        self._slot = torch.where(appends, step.lens, victim)
         if self._safe:
-            at = (generated % self._safe)[None, :, None, None].expand(layers, chains, heads, 1)
-            ring.scatter_(3, at, self._slot[..., None])
+            index = (token % self._safe)[None, :, None, None].expand(layers, chains, heads, 1)
+            ring.scatter_(3, index, self._slot[..., None])
 
     def slots(self, layer: int, token: Token) -> Tensor:
         return self._slot[layer]
 
 
+@dataclass
 class Random(BudgetedMethod):
     """Evicts an entry, uniformly at random per head, whenever the budget is full.
 
     The ``recent`` newest entries are safe and, with ``pin_prompt``, the prompt. The choice is a function of (seed,
     problem, chain, step, layer, head). A prompt that is not pinned and longer than the budget is cut after its dense
     prefill, which all chains that start from it share: that cut depends on (layer, head, position) alone.
+
+    Parameters:
+        cr, rule, recent, pin_prompt: The budget and what is safe in it.
     """
 
     name = "random"
     summary = "null baseline: entries evicted uniformly at random, prompt pinned"
     source = "uniform random eviction, a control that no paper proposes and every paper needs"
-
-    def start(self, host: Host) -> State:
-        """See `Method.start`."""
-        return _RandomVictim(self, host)
+    state = _RandomVictim

@@ -1,9 +1,12 @@
-"""KV-compression methods: one file each, registered by name."""
+"""Makes methods by name, checks their parameters, and describes them for listings.
+
+To add a method, write its file and add one line to the table here; it is imported at the first use of its name.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from inspect import Parameter, getdoc, signature
+from inspect import getdoc
 from types import NoneType
 from typing import Any
 
@@ -18,6 +21,7 @@ _CLASSES = {
     "random": "hyperscale.methods.random_eviction:Random",
     "streaming": "hyperscale.methods.streaming:Streaming",
     "keydiff": "hyperscale.methods.keydiff:KeyDiff",
+    "knorm": "hyperscale.methods.knorm:Knorm",
     "triattention": "hyperscale.methods.triattention:TriAttention",
     "quest": "hyperscale.methods.quest:Quest",
     "tova": "hyperscale.methods.tova:TOVA",
@@ -63,14 +67,14 @@ def create(name: str, *, cr: float, **params: Any) -> Method:
 
 
 def _checked(name: str, params: Mapping[str, Any]) -> Callable[..., Method]:
-    method, known = _load(name), parameters(name)
-    wanted = signature(method).parameters
+    method = _load(name)
+    annotations = {field.name: field.type for field in method.parameters()}
     for param, value in params.items():
-        if param not in known:
-            raise MethodError(f"method {name} has no parameter {param!r}; it has: {', '.join(known)}")
-        if (kind := _NUMBERS.get(wanted[param].annotation)) is None:
-            continue
-        word, types = kind
+        if param not in annotations:
+            raise MethodError(f"method {name} has no parameter {param!r}; it has: {', '.join(annotations)}")
+        if annotations[param] not in _NUMBERS:
+            continue  # checked by the method itself
+        word, types = _NUMBERS[annotations[param]]
         # True is an int to Python, and a size that is no whole number shows only where it is used.
         if isinstance(value, bool) or not isinstance(value, types):
             raise MethodError(f"{param} of {name} must be a {word}, not {value!r}")
@@ -93,8 +97,7 @@ def parameters(name: str) -> list[str]:
     """
     if name.startswith(PREFIX):
         return []
-    found = signature(_load(name)).parameters.values()
-    return [parameter.name for parameter in found if parameter.kind != Parameter.VAR_KEYWORD]
+    return [field.name for field in _load(name).parameters()]
 
 
 def checkpoint(name: str) -> str | None:
@@ -106,14 +109,14 @@ def checkpoint(name: str) -> str | None:
     return None if name.startswith(PREFIX) else _load(name).checkpoint
 
 
-def notes(made: Iterable[Method]) -> list[str]:
-    """What is to be said of methods, each line once."""
-    return list(dict.fromkeys(note for method in made for note in method.notes()))
+def notes(methods: Iterable[Method]) -> list[str]:
+    """What users should know about some methods, each line once."""
+    return list(dict.fromkeys(note for method in methods for note in method.notes()))
 
 
 @dataclass(frozen=True)
 class Description:
-    """What there is to say of a method with its default parameters.
+    """What `hyperscale methods` shows of a method with its default parameters.
 
     Attributes:
         name: The registered name.
@@ -122,8 +125,8 @@ class Description:
         length_invariant: See `Method`.
         summary: One line.
         source: Paper and reference code.
-        params: Parameters by name; ``cr`` is what it is where a run names no ratio.
-        rule: The method's own text.
+        params: Parameters by name with their defaults.
+        rule: The method's docstring.
     """
 
     name: str
@@ -144,12 +147,18 @@ def describe(name: str) -> Description:
     """
     if name.startswith(PREFIX):
         raise MethodError(f"{name} is kvpress's: see its documentation; docs/kvpress.md says how it is run here")
-    kind = _load(name)
-    method = kind()
-    retrofit = None if kind.checkpoint is None else f"a {kind.checkpoint} checkpoint"
-    needs = tuple(filter(None, ("attention" if kind.needs_attention else None, retrofit)))
-    facts = (kind.kind, needs, method.length_invariant, kind.summary, kind.source, method.params())
-    return Description(name, *facts, getdoc(kind) or "")
+    method = _load(name)()
+    retrofit = None if method.checkpoint is None else f"a {method.checkpoint} checkpoint"
+    return Description(
+        name=name,
+        kind=method.kind,
+        needs=tuple(filter(None, ("attention" if method.needs_attention else None, retrofit))),
+        length_invariant=method.length_invariant,
+        summary=method.summary,
+        source=method.source,
+        params=method.params(),
+        rule=getdoc(method) or "",
+    )
 
 
 def available() -> dict[str, str]:

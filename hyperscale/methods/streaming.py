@@ -1,14 +1,20 @@
-"""StreamingLLM: the first entries of the sequence, as sinks of attention, and the most recent ones."""
+"""StreamingLLM: keeps the first entries of the sequence, as attention sinks, and the most recent ones."""
 
-from typing import Any
+from dataclasses import dataclass
 
 from hyperscale.errors import MethodError
-from hyperscale.methods.core.base import Host, State
+from hyperscale.methods.core.base import Host
 from hyperscale.methods.core.budgeted import BudgetedMethod
 from hyperscale.methods.core.row_budget import BudgetRule
 from hyperscale.methods.window import RecentState
 
 
+class _SinksAndRecent(RecentState):
+    def __init__(self, method: "Streaming", host: Host) -> None:
+        super().__init__(method, host, method.sinks)
+
+
+@dataclass
 class Streaming(BudgetedMethod):
     """Keeps the first ``sinks`` entries of the sequence and the newest B - ``sinks``.
 
@@ -19,35 +25,27 @@ class Streaming(BudgetedMethod):
     the cache at every step, so that distances stay below B and the model can run past the length it was trained on.
     Here, as for all methods, entries keep the rotation of their place in the text: chains stay within the model's
     context, and the sinks are as far away as they are.
+
+    Parameters:
+        cr, rule, recent, pin_prompt: The budget and what is safe in it besides the sinks.
+        sinks: First entries that are never evicted.
     """
 
     name = "streaming"
     summary = "attention sinks: first entries of the sequence and most recent ones kept"
     source = "Xiao et al. 2023 (StreamingLLM), arXiv 2309.17453; budget (P + L) / CR of arXiv 2506.05345"
-    default_rule = "fixed"
-    default_pin = False
+    state = _SinksAndRecent
 
-    def __init__(
-        self,
-        cr: float = 8.0,
-        rule: BudgetRule | None = None,
-        recent: int = 1,
-        pin_prompt: bool | None = None,
-        sinks: int = 4,
-    ) -> None:
-        super().__init__(cr, rule, recent, pin_prompt)
-        if sinks < 0:
-            raise MethodError(f"sinks of streaming must be at least 0, not {sinks}")
-        self.sinks = sinks
+    rule: BudgetRule = "fixed"
+    recent: int = 1
+    pin_prompt: bool = False
+    sinks: int = 4
 
-    def params(self) -> dict[str, Any]:
-        """See `Method.params`."""
-        return {**super().params(), "sinks": self.sinks}
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sinks < 0:
+            raise MethodError(f"sinks of streaming must be at least 0, not {self.sinks}")
 
     def always(self, prompt: int) -> int:
         """See `BudgetedMethod.always`; a pinned prompt shorter than the sinks is among them."""
         return self.recent + max(self.sinks, prompt if self.pin_prompt else 0)
-
-    def start(self, host: Host) -> State:
-        """See `Method.start`."""
-        return RecentState(self, host, self.sinks)

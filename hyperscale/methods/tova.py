@@ -1,11 +1,11 @@
-"""TOVA: the entry that the latest query cares least about leaves."""
+"""TOVA: gives up the entry to which the latest query attends least."""
 
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.methods.core.base import Host, State
 from hyperscale.methods.core.budgeted import BudgetedMethod
 from hyperscale.methods.core.prefill_view import PrefillView, top_entries
 from hyperscale.methods.core.row_budget import BudgetRule
@@ -15,26 +15,21 @@ from hyperscale.methods.core.victim import VictimState
 class _LeastAttended(VictimState):
     """The latest query's attention alone decides."""
 
-    def __init__(self, method: "TOVA", host: Host) -> None:
-        super().__init__(method, host)
-        self._tova = method
+    method: "TOVA"
 
     def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
-        room = self._tova.room(view.length, view.max_new_tokens)
+        room = self.method.room(view.length, view.max_new_tokens)
         if view.length <= room:
             return None, None
-        scores = self._pooled(view.weights(view.length - 1)[None, :, :, 0])[0]
-        return top_entries(scores, room, newest=self._tova.recent - 1), None
+        last_query = view.weights(view.length - 1)[None, :, :, 0]
+        # The first generated token is one of the recent entries, so the prompt keeps one less.
+        return top_entries(self.method.score(last_query)[0], room, newest=self.method.recent - 1), None
 
-    def observe(self, layer: int, weights: Tensor) -> None:
-        self.condemn(layer, self._pooled(weights))
-
-    def _pooled(self, weights: Tensor) -> Tensor:
-        """(chains, kv_heads, group, slots) to (chains, kv_heads, slots), equal in all heads if they share a verdict."""
-        scores = weights.sum(2)
-        return scores.sum(1, keepdim=True).expand_as(scores) if self._tova.per == "layer" else scores
+    def score(self, layer: int, weights: Tensor) -> Tensor:
+        return self.method.score(weights)
 
 
+@dataclass
 class TOVA(BudgetedMethod):
     """Token Omission Via Attention: when the budget B is full, the entry with the least attention leaves.
 
@@ -45,32 +40,36 @@ class TOVA(BudgetedMethod):
     The reference code sums over all heads of a layer (``per="layer"``); ``per="head"`` gives each KV head its own
     verdict. There the cache is cut back to B after the new entry was read, so it reads B + 1; here no step reads more
     than B.
+
+    Parameters:
+        cr, rule, recent, pin_prompt: The budget and what is safe in it.
+        per: Whether the heads of a "layer" share a verdict, or each KV "head" has its own.
     """
 
     name = "tova"
     summary = "evicts what the latest query attends to least"
     source = "Oren et al. 2024, arXiv 2401.06104; budget (P + L) / CR of arXiv 2506.05345"
+    state = _LeastAttended
     needs_attention = True
-    default_rule = "fixed"
-    default_pin = False
 
-    def __init__(
-        self,
-        cr: float = 8.0,
-        rule: BudgetRule | None = None,
-        recent: int = 1,
-        pin_prompt: bool | None = None,
-        per: Literal["layer", "head"] = "layer",
-    ) -> None:
-        super().__init__(cr, rule, recent, pin_prompt)
-        if per not in ("layer", "head"):
-            raise MethodError(f"per of tova must be 'layer' or 'head', not {per!r}")
-        self.per = per
+    rule: BudgetRule = "fixed"
+    recent: int = 1
+    pin_prompt: bool = False
+    per: Literal["layer", "head"] = "layer"
 
-    def params(self) -> dict[str, Any]:
-        """See `Method.params`."""
-        return {**super().params(), "per": self.per}
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.per not in ("layer", "head"):
+            raise MethodError(f"per of tova must be 'layer' or 'head', not {self.per!r}")
 
-    def start(self, host: Host) -> State:
-        """See `Method.start`."""
-        return _LeastAttended(self, host)
+    def score(self, weights: Tensor) -> Tensor:
+        """How much each entry is worth keeping: the attention that it got.
+
+        Args:
+            weights: (batch, kv_heads, group, entries).
+
+        Returns:
+            (batch, kv_heads, entries), equal in all heads if they share a verdict.
+        """
+        scores = weights.sum(2)
+        return scores.sum(1, keepdim=True).expand_as(scores) if self.per == "layer" else scores

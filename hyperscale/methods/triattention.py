@@ -1,6 +1,7 @@
-"""TriAttention: what the average query of the future, rotated to where it will stand, makes of each key."""
+"""TriAttention: keeps the keys that the mean query, rotated to future positions, fits best."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,33 +10,37 @@ from torch import Tensor
 from hyperscale.errors import MethodError
 from hyperscale.kv.cache import RowEntries
 from hyperscale.kv.prefilled import PrefilledPrompt
-from hyperscale.methods.core.base import DecodeStep, Entrant, Host, State, Token
+from hyperscale.methods.core.base import DecodeStep, Entrant, Host, Token
 from hyperscale.methods.core.interval import IntervalMethod, IntervalState
 from hyperscale.methods.core.prefill_view import PrefillView
 from hyperscale.methods.core.row_budget import BudgetRule
 
 
-class _Centred(IntervalState):
+class _QuerySums(IntervalState):
     """Sums over the queries of a chain so far, before RoPE, one complex number per frequency.
 
     ``tensors[1]`` is (layers, slots, query_heads, head_dim / 2) complex64, the sum of the queries; ``tensors[2]`` the
     same in float32, the sum of their absolute values.
     """
 
+    method: "TriAttention"
+
     def __init__(self, method: "TriAttention", host: Host) -> None:
         super().__init__(method, host)
-        self._tri, self._omega = method, _frequencies(host)
+        self._omega = _frequencies(host)
+        # Scores are linear in the query's rotation, so the mean over future offsets is one mean rotation.
         offsets = 2.0 ** torch.arange(method.horizon.bit_length(), device=host.device)
-        self._ahead = self._turn(offsets).mean(0)
+        self._mean_ahead = self._rotation(offsets).mean(0)
         shape = (host.layers, host.slots, host.config.num_attention_heads, len(self._omega))
         self._sum = torch.zeros(shape, dtype=torch.complex64, device=host.device)
         self._size = torch.zeros(shape, dtype=torch.float32, device=host.device)
         self.tensors = (self._facts, self._sum, self._size)
-        self._prompt: dict[int, tuple[Tensor, Tensor]] = {}  # the same of the prompt last prefilled, by layer
+        self._prompt: dict[int, tuple[Tensor, Tensor]] = {}  # the same of the prompt prefilled last, by layer
 
     def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
-        turned = self._turn(torch.arange(view.length, device=view.queries.device))
-        queries = _pairs(view.queries) * turned.conj()
+        # The conjugate of the rotation takes RoPE back.
+        rotation = self._rotation(torch.arange(view.length, device=view.queries.device))
+        queries = _complex_pairs(view.queries) * rotation.conj()
         self._prompt[layer] = queries.sum(1), queries.abs().sum(1)
         return super().cut_prompt(layer, view)
 
@@ -47,48 +52,42 @@ class _Centred(IntervalState):
 
     def begin(self, step: DecodeStep) -> None:
         super().begin(step)
-        self._back = self._turn(step.positions).conj()[:, None]
+        self._unrotation = self._rotation(step.positions).conj()[:, None]
 
     def slots(self, layer: int, token: Token) -> Tensor:
-        queries = _pairs(token.queries) * self._back
+        queries = _complex_pairs(token.queries) * self._unrotation
         self._sum[layer, : len(queries)] += queries
         self._size[layer, : len(queries)] += queries.abs()
         return super().slots(layer, token)
 
-    def rate(self, layer: int, rows: RowEntries, chains: Tensor | None) -> Tensor:
-        some, heads, slots = rows.live.shape
+    def score_rows(self, layer: int, rows: RowEntries, chains: Tensor | None) -> Tensor:
+        """See `IntervalState.score_rows`."""
+        slots = rows.live.shape[2]
         slot = torch.arange(slots, device=rows.keys.device)
         if chains is None:  # the queries so far are those of the prompt, none of which is pinned if it is cut
             count, rivals = torch.full((1,), slots, device=slot.device), rows.live
-            total, size = (found[None] for found in self._prompt[layer])
+            total, size = (sums[None] for sums in self._prompt[layer])
         else:
             count, rivals = self.step.positions[chains], slot >= self.pinned(self.step)[chains, None, None]
             total, size, rivals = self._sum[layer, chains], self._size[layer, chains], rivals & rows.live
         centre, size = total / count[:, None, None], size / count[:, None, None]
-        turned = centre * (self._turn(count) * self._ahead)[:, None]
-        keys = _pairs(rows.keys).flatten(0, 1)
-        scores = _products(torch.cat([turned.real, turned.imag], -1), torch.cat([keys.real, keys.imag], -1))
-        scores = (scores + _products(size - centre.abs(), keys.abs())).view(some, heads, -1, slots)
-        # Heads of a group are compared by how far an entry stands out among those that may leave.
-        mask, number = rivals[:, :, None], rivals.sum(-1)[:, :, None, None]
-        away = (scores - torch.where(mask, scores, 0.0).sum(-1, keepdim=True) / number).masked_fill_(~mask, 0.0)
-        deviation = (away.square().sum(-1, keepdim=True) / number).sqrt_().clamp_(min=1e-6)
-        return (away / deviation).amax(2)
+        future = centre * (self._rotation(count) * self._mean_ahead)[:, None]
+        return self.method.score(rows, future, size - centre.abs(), rivals)
 
-    def _turn(self, positions: Tensor) -> Tensor:
+    def _rotation(self, positions: Tensor) -> Tensor:
         """The rotation by RoPE at some positions: (positions, head_dim / 2) complex64."""
         angle = positions.to(torch.float64)[:, None] * self._omega
         return torch.complex(angle.cos().to(torch.float32), angle.sin().to(torch.float32))
 
 
-def _pairs(vectors: Tensor) -> Tensor:
+def _complex_pairs(vectors: Tensor) -> Tensor:
     """The two entries that RoPE rotates together as one complex number: (…, head_dim) to (…, head_dim / 2)."""
     real, imaginary = vectors.to(torch.float32).chunk(2, dim=-1)
     return torch.complex(real.contiguous(), imaginary.contiguous())
 
 
 def _products(queries: Tensor, keys: Tensor) -> Tensor:
-    """(some, query_heads, any) with (some * kv_heads, slots, any) to (some * kv_heads, group, slots), one a row."""
+    """(batch, query_heads, any) with (batch * kv_heads, slots, any) to (batch * kv_heads, group, slots), one a row."""
     return torch.bmm(queries.reshape(len(keys), -1, keys.shape[2]), keys.transpose(1, 2))
 
 
@@ -111,6 +110,7 @@ def _frequencies(host: Host) -> Tensor:
     return frequencies
 
 
+@dataclass
 class TriAttention(IntervalMethod):
     """Keeps, at every cut, the entries that queries of the future are likely to look for.
 
@@ -125,31 +125,47 @@ class TriAttention(IntervalMethod):
     over the chain's own queries, prompt and generated, so that nothing but the model is needed and a chain does not
     depend on others. Its reported runs keep the same entries of a KV head in all layers, by the mean over layers; here
     each layer decides for itself, its option ``per_layer_perhead_pruning``. As there, the prompt is pinned and counts.
+
+    Parameters:
+        cr, rule, recent, pin_prompt: The budget and what is safe in it.
+        interval: The most entries that a cut takes.
+        horizon: The most positions to look ahead.
     """
 
     name = "triattention"
     summary = "evicts, at intervals, what the mean query, rotated to future positions, fits least"
     source = "Mao et al. 2026, arXiv 2604.04921, and its code; budget (P + L) / CR of arXiv 2506.05345"
-    default_rule = "fixed"
+    state = _QuerySums
 
-    def __init__(
-        self,
-        cr: float = 8.0,
-        rule: BudgetRule | None = None,
-        recent: int = 1,
-        pin_prompt: bool | None = None,
-        interval: int = 128,
-        horizon: int = 65536,
-    ) -> None:
-        super().__init__(cr, rule, recent, pin_prompt, interval)
-        if horizon < 1:
-            raise MethodError(f"horizon of triattention must be at least 1 position, not {horizon}")
-        self.horizon = horizon
+    rule: BudgetRule = "fixed"
+    recent: int = 1
+    horizon: int = 65536
 
-    def params(self) -> dict[str, Any]:
-        """See `Method.params`."""
-        return {**super().params(), "horizon": self.horizon}
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.horizon < 1:
+            raise MethodError(f"horizon of triattention must be at least 1 position, not {self.horizon}")
 
-    def start(self, host: Host) -> State:
-        """See `Method.start`."""
-        return _Centred(self, host)
+    def score(self, rows: RowEntries, future: Tensor, spread: Tensor, rivals: Tensor) -> Tensor:
+        """How much each entry is worth keeping, as `ScoredMethod.score`, by what is known of the chain's queries.
+
+        Args:
+            rows: Keys, after RoPE, and values, (batch, kv_heads, entries, head_dim) each, and which of them live.
+            future: (batch, query_heads, head_dim / 2) complex64, the mean query, rotated to future positions.
+            spread: As future, float32: E|q| - |E q|.
+            rivals: (batch, kv_heads, entries) bool, the live entries that are not pinned.
+
+        Returns:
+            (batch, kv_heads, entries) float32; of no meaning where nothing lives.
+        """
+        batch, heads, entries = rows.live.shape
+        keys = _complex_pairs(rows.keys).flatten(0, 1)
+        # Re(q conj(k)) is the real product of the vectors of real and imaginary parts.
+        scores = _products(torch.cat([future.real, future.imag], -1), torch.cat([keys.real, keys.imag], -1))
+        scores = (scores + _products(spread, keys.abs())).view(batch, heads, -1, entries)
+        # Heads of a group are compared by how far an entry stands out among those that may leave.
+        mask, number = rivals[:, :, None], rivals.sum(-1)[:, :, None, None]
+        mean = torch.where(mask, scores, 0.0).sum(-1, keepdim=True) / number
+        away = (scores - mean).masked_fill_(~mask, 0.0)
+        deviation = (away.square().sum(-1, keepdim=True) / number).sqrt_().clamp_(min=1e-6)
+        return (away / deviation).amax(2)

@@ -1,9 +1,11 @@
 """The uncompressed cache."""
 
+from dataclasses import dataclass
+
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.methods.core.base import DecodeStep, Host, Method, State, Token
+from hyperscale.methods.core.base import DecodeStep, Method, State, Token
 
 
 class _Append(State):
@@ -14,18 +16,20 @@ class _Append(State):
         return self._lens[layer]
 
 
+@dataclass
 class Vanilla(Method):
-    """Keeps every entry."""
+    """Keeps every entry.
+
+    Parameters:
+        cr: 1, the only ratio.
+    """
 
     name = "vanilla"
     summary = "the full KV cache"
     source = "Vaswani et al. 2017, arXiv 1706.03762"
+    state = _Append
 
-    def __init__(self, cr: float = 1.0) -> None:
-        if cr != 1:
-            raise MethodError(f"vanilla compresses nothing: its compression ratio is 1, not {cr:g}")
-        super().__init__(cr)
-
-    def start(self, host: Host) -> State:
-        """See `Method.start`."""
-        return _Append()
+    def __post_init__(self) -> None:
+        if self.cr != 1:
+            raise MethodError(f"vanilla compresses nothing: its compression ratio is 1, not {self.cr:g}")
+        super().__post_init__()

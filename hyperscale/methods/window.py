@@ -1,64 +1,67 @@
-"""Null baseline: the prompt, if it is pinned, and the most recent entries."""
+"""Null baseline: keeps the prompt, if it is pinned, and the most recent entries."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from hyperscale.kv.prefilled import PrefilledPrompt
-from hyperscale.methods.core.base import DecodeStep, Entrant, Host, State, Token
+from hyperscale.methods.core.base import DecodeStep, Entrant, Host, Token
 from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
 from hyperscale.methods.core.prefill_view import PrefillView
 
 
 class RecentState(BudgetedState):
-    """The first entries that are kept for good, in the first slots, and the newest entries.
+    """The first entries, which are kept for good and lie in the first slots, and the newest entries.
 
-    An entry's *number* counts the entries that were ever stored, so those of a prompt have the numbers of their slots.
-    The live entries that may leave are the latest ones, so it is the number of the next entry and how many live that
-    tell which leaves. All heads of a chain do the same. ``tensors[1]`` is (1, slots, numbers), the slot of each entry;
-    ``tensors[2]`` is (1, slots), how many tokens of the prompt have no number.
+    Entries are *numbered* in the order in which they were stored, so those of a prompt have the numbers of their slots.
+    The live entries that may leave are always the newest ones. So the number of the one that leaves follows from the
+    number of the next entry and from how many live. All heads of a chain do the same. ``tensors[1]`` is
+    (1, slots, numbers), the slot of each entry; ``tensors[2]`` is (1, slots), how many tokens of the prompt were not
+    stored.
     """
 
     def __init__(self, method: BudgetedMethod, host: Host, sinks: int = 0) -> None:
         super().__init__(method, host)
         self._sinks, self._heads = sinks, host.kv_heads
-        self._taken = torch.zeros(1, host.slots, 0, dtype=torch.int32, device=host.device)
+        self._slot_of = torch.zeros(1, host.slots, 0, dtype=torch.int32, device=host.device)
         self._dropped = torch.zeros(1, host.slots, dtype=torch.int64, device=host.device)
-        self.tensors = (self._facts, self._taken, self._dropped)
+        self.tensors = (self._facts, self._slot_of, self._dropped)
 
     def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
         """See `State.cut_prompt`."""
-        room = self._method.room(view.length, view.max_new_tokens)
+        room = self.method.room(view.length, view.max_new_tokens)
         if view.length <= room:  # a pinned prompt always has room
             return None, None
         position = torch.arange(view.length, device=view.keys.device)
-        kept = (position < self._sinks) | (position >= view.length - (room - self._sinks))
-        return kept.expand(self._heads, -1), None
+        stays = (position < self._sinks) | (position >= view.length - (room - self._sinks))
+        return stays.expand(self._heads, -1), None
 
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         """See `State.admit`."""
         super().admit(first, entrants, prompt)
         longest = max(entrant.max_new_tokens for entrant in entrants)
-        kept = min(prompt.length, self._method.room(prompt.length, longest))
-        if kept + longest > self._taken.shape[2]:
-            self._taken = pad(self._taken, (0, kept + longest - self._taken.shape[2]))
-            self.tensors = (self._facts, self._taken, self._dropped)
+        stored = min(prompt.length, self.method.room(prompt.length, longest))
+        if stored + longest > self._slot_of.shape[2]:
+            self._slot_of = pad(self._slot_of, (0, stored + longest - self._slot_of.shape[2]))
+            self.tensors = (self._facts, self._slot_of, self._dropped)
         chains = slice(first, first + len(entrants))
-        self._taken[:, chains, :kept] = torch.arange(kept, dtype=torch.int32, device=self._taken.device)
-        self._dropped[:, chains] = prompt.length - kept
+        self._slot_of[:, chains, :stored] = torch.arange(stored, dtype=torch.int32, device=self._slot_of.device)
+        self._dropped[:, chains] = prompt.length - stored
 
     def begin(self, step: DecodeStep) -> None:
         """See `State.begin`."""
         lens = step.lens[0, :, 0]
-        taken = self._taken[0, : len(lens)]
+        slot_of = self._slot_of[0, : len(lens)]
         number = (step.positions - self._dropped[0, : len(lens)])[:, None]
-        leaves = number - (lens - self.pinned(step).clamp(min=self._sinks))[:, None]
+        # All but the pinned entries may leave; the oldest of them is that many numbers before the next entry.
+        leaving = number - (lens - self.pinned(step).clamp(min=self._sinks))[:, None]
         # An appending row has nothing that leaves; clamping only keeps the index valid.
-        oldest = taken.gather(1, leaves.clamp_(min=0).minimum(number))[:, 0]
+        oldest = slot_of.gather(1, leaving.clamp_(min=0).minimum(number))[:, 0]
         slot = torch.where(lens < self.budget(step), lens, oldest)
-        taken.scatter_(1, number, slot[:, None].to(torch.int32))
+        slot_of.scatter_(1, number, slot[:, None].to(torch.int32))
         self._slot = slot[:, None].expand(-1, self._heads)
 
     def slots(self, layer: int, token: Token) -> Tensor:
@@ -66,17 +69,18 @@ class RecentState(BudgetedState):
         return self._slot
 
 
+@dataclass
 class Window(BudgetedMethod):
-    """Evicts the oldest entry that may leave whenever the budget is full.
+    """Evicts the oldest entry that may leave whenever the budget B is full.
 
-    With ``pin_prompt`` only generated entries may. Without, the newest entries of everything stay; the prompt is
-    prefilled densely all the same and cut after it, so what it leaves behind has seen all of it.
+    A token at position q sees {k > q - B}. With ``pin_prompt`` it sees the prompt, P entries, and {k > q - (B - P)}.
+    Without, the prompt is prefilled densely all the same and cut after it, so what it leaves behind has seen all of it.
+
+    Parameters:
+        cr, rule, recent, pin_prompt: The budget and what is safe in it.
     """
 
     name = "window"
     summary = "null baseline: most recent entries kept, prompt pinned"
     source = "sliding window with the prompt as sink; compare Xiao et al. 2023, arXiv 2309.17453"
-
-    def start(self, host: Host) -> State:
-        """See `Method.start`."""
-        return RecentState(self, host)
+    state = RecentState

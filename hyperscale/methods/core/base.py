@@ -1,24 +1,31 @@
-"""The contract of a KV-compression method.
+"""The contract of a KV-compression method: `Method` is its configuration, `State` its memory of the chains in flight.
 
-A `Method` is configuration: cheap, immutable, made anew for every run. `Method.start` gives the `State` that one batch
-of chains carries along; its tensors are dense in the chain dimension and the engine moves them when chains come and go.
+A `Method` is cheap and made anew for every run. When an engine starts, `Method.start` gives the `State` that one batch
+of chains carries along. All its tensors have one row a chain, and the engine moves the rows when chains come and go.
 
-An evictor rules through up to four things, each optional but the second:
+What an engine calls, in this order:
 
-- prefill: each (token, head) gets an *expiry*, the first query position that no longer sees it (`State.expiry`), or
-  the prompt is prefilled densely and cut afterwards (`State.cut_prompt`);
-- decode: each (chain, head) names the *slot* its new entry is written to (`State.slots`): the row's length to append,
-  or a live entry's slot to evict that entry. So in a step a row grows by one entry or by none;
-- between steps whole chains may be cut to fewer entries (`State.chains_to_prune`, `State.prune`);
-- `State.observe` shows it the attention weights of each step, if the method asks for them.
+1. Prefill, one prompt at a time and layer by layer. A rule that is a function of hidden states gives each entry an
+   *expiry*, the first query position that no longer sees it (`State.expiry`). A rule that looks at the whole prompt is
+   prefilled densely and says afterwards what stays (`State.cut_prompt`).
+2. `State.admit`, when chains that start from the prompt enter the batch.
+3. Decode steps. In each, `State.begin` is called once, and then, layer by layer:
 
-A merger also changes the entry that is written (`State.merge`, or before RoPE `State.rotate`). A selector names the
-entries that are read in a step (`State.select`) and evicts nothing.
+   - `State.rotate`, only if the state ``rotates``: queries, keys and values before RoPE go in;
+   - `State.slots` names, for every row (one KV head of one chain), the slot that its new entry is written to. That is
+     the row's length to append, or a live entry's slot to evict that entry. So a row grows by one entry or by none;
+   - `State.merge` gives the entry that is written, if it is not simply the token's own;
+   - `State.select` names the entries that are read, if they are not all;
+   - `State.observe` gets the attention weights, if the method ``needs_attention``.
+4. Between two steps, `State.chains_to_prune` says which chains are too long, and `State.prune` what stays of them.
+
+An *evictor* works through expiry, cut_prompt, slots and prune; a *merger* also through merge or rotate; a *selector*
+evicts nothing and works through select.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import Field, dataclass, fields
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -33,7 +40,7 @@ from hyperscale.methods.core.rotary import Projected
 
 @dataclass(frozen=True)
 class Host:
-    """The model a method is started on.
+    """The model that a method is started on.
 
     Attributes:
         attentions: The attention module of each layer.
@@ -72,11 +79,12 @@ class Entrant:
 
 @dataclass(frozen=True)
 class DecodeStep:
-    """One decode step, before anything is written.
+    """One decode step of all chains, before anything is written.
 
     Attributes:
         positions: (chains,) int64, position q of the token being processed.
-        lens: (layers, chains, kv_heads) int64, live entries of each row; not to be changed.
+        lens: (layers, chains, kv_heads) int64, live entries of each row; not to be changed. It is a view of the cache's
+            own counts, so after a layer has been written it includes the new entry.
     """
 
     positions: Tensor
@@ -88,12 +96,12 @@ class Token:
     """The token that one layer processes in a decode step, of every chain.
 
     Attributes:
-        hidden: (chains or more, 1, hidden), the layer's input, before its norm; rows past the chains are padding that
-            keeps the arithmetic independent of the batch, and are to be dropped from what is computed of them.
+        hidden: (chains or more, 1, hidden), the layer's input, before its norm. Rows past the chains are padding that
+            makes the arithmetic independent of the batch: drop them from what is computed.
         queries: (chains, query_heads, head_dim), after RoPE.
         keys: (chains, kv_heads, head_dim), after RoPE.
         values: (chains, kv_heads, head_dim).
-        scale: Factor on the scores.
+        scale: Factor on the attention scores.
         width: The most slots that a row of the layer has room for.
     """
 
@@ -106,15 +114,30 @@ class Token:
 
 
 class State(ABC):
-    """What a method keeps for the chains in flight.
+    """What a method keeps for the chains in flight; see the module for the order of calls.
+
+    A subclass that reads parameters narrows the type of ``method`` by an annotation.
 
     Attributes:
-        tensors: All per-chain tensors, each (any, slots, …): the engine moves them along dimension 1.
+        method: The method that started it.
+        tensors: All per-chain tensors, each (any, slots, …): the engine moves rows along dimension 1. A state that
+            replaces a tensor by a wider one must put it here.
         rotates: Whether RoPE is left to `rotate`.
     """
 
+    method: "Method"
     tensors: Sequence[Tensor] = ()
     rotates: bool = False
+
+    def __init__(self, method: "Method", host: Host) -> None:
+        """An empty state.
+
+        Raises:
+            MethodError: The method cannot run on this model.
+        """
+        self.method = method
+
+    # -- prefill ----------------------------------------------------------------------------------------------------
 
     def rotate(self, layer: int, projected: Projected) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values as attention shall see them, RoPE applied; the first hook of a layer.
@@ -124,19 +147,20 @@ class State(ABC):
         return projected.rope(projected.queries), projected.rope(projected.keys), projected.values
 
     def expiry(self, layer: int, hidden: Tensor) -> Tensor | None:
-        """Prefill verdicts of one layer.
+        """When the entries of a prompt expire.
 
         Args:
             layer: Layer index.
             hidden: (1, P, hidden), the layer's input, before its norm.
 
         Returns:
-            (kv_heads, P) int64: key k is visible to query q iff k <= q < expiry; None if nothing expires.
+            (kv_heads, P) int64: key k is visible to query q iff k <= q < expiry; None if the prompt is prefilled
+            densely.
         """
         return None
 
     def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
-        """What of a densely prefilled prompt stays, one layer at a time, so that no more than one layer is held whole.
+        """What of a densely prefilled prompt stays; called layer by layer, so that only one layer is ever held whole.
 
         Returns:
             (kv_heads, P) bool, or None to keep everything; and (kv_heads, P) float32 by position, or None, which
@@ -146,6 +170,8 @@ class State(ABC):
 
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:  # noqa: B027  # optional
         """Set the state of chains ``first``, ``first + 1``, … that start from ``prompt``, the one prefilled last."""
+
+    # -- decode -----------------------------------------------------------------------------------------------------
 
     def begin(self, step: DecodeStep) -> None:  # noqa: B027  # optional
         """Called once before each decode step."""
@@ -178,6 +204,8 @@ class State(ABC):
             weights: (chains, kv_heads, group, width) float32 by slot, 0 where there is no entry.
         """
 
+    # -- between two steps ------------------------------------------------------------------------------------------
+
     def chains_to_prune(self, step: DecodeStep) -> Tensor | None:
         """Which chains are to be pruned before the step that comes next.
 
@@ -193,23 +221,28 @@ class State(ABC):
 
         Args:
             layer: Layer index.
-            chains: (some,) int64, their numbers.
+            chains: (batch,) int64, their numbers.
             rows: Their entries.
 
         Returns:
-            (some, kv_heads, slots) bool, False where nothing lives.
+            (batch, kv_heads, slots) bool, False where nothing lives.
         """
-        raise AssertionError("a state that is due must prune")
+        raise AssertionError("a state that names chains to prune must prune them")
 
 
+@dataclass
 class Method(ABC):
-    """A KV-compression method with its parameters.
+    """A KV-compression method. Its fields are its parameters, all with defaults; ``cr`` comes first.
+
+    A subclass is a dataclass too. It adds its own parameters, or gives inherited ones other defaults, and checks them
+    in ``__post_init__``. An inherited field that is no parameter of the subclass is declared again with ``init=False``.
 
     Attributes:
         name: The name it is registered under.
         summary: One line for listings.
         source: Paper, equation, reference code.
         kind: "evictor": memory and reads fall; "selector": only reads fall; "merger": entries are combined.
+        state: The class of its state.
         needs_attention: Whether the rule looks at attention weights.
         checkpoint: Kind of retrofit that the model must be: "dms", "dmc"; None if any model will do.
         length_invariant: Whether the rule is independent of the maximum length, so that a long chain's beginning is the
@@ -221,25 +254,33 @@ class Method(ABC):
     summary: ClassVar[str]
     source: ClassVar[str]
     kind: ClassVar[Literal["evictor", "selector", "merger"]] = "evictor"
+    state: ClassVar[type[State]]
     needs_attention: ClassVar[bool] = False
     checkpoint: ClassVar[str | None] = None
 
-    def __init__(self, cr: float = 1.0) -> None:
-        if not cr >= 1:
-            raise MethodError(f"the compression ratio of {self.name} must be at least 1, not {cr}")
-        self.cr = float(cr)
+    cr: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.cr >= 1:  # also if it is no number
+            raise MethodError(f"the compression ratio of {self.name} must be at least 1, not {self.cr}")
+        self.cr = float(self.cr)
 
     @property
     def length_invariant(self) -> bool:
         """See the class; may depend on parameters."""
         return True
 
+    @classmethod
+    def parameters(cls) -> list[Field[Any]]:
+        """The fields that are parameters, in the order of the constructor."""
+        return [field for field in fields(cls) if field.init]
+
     def params(self) -> dict[str, Any]:
         """The full configuration besides the name, JSON-able; kept with results."""
-        return {"cr": self.cr}
+        return {field.name: getattr(self, field.name) for field in self.parameters()}
 
     def notes(self) -> Sequence[str]:
-        """What a run has to say of the method, a line each."""
+        """What users of a run should know about the method, a line each."""
         return ()
 
     def allowance(self, prompt: int, tokens: int, max_new_tokens: int) -> int | None:
@@ -255,10 +296,10 @@ class Method(ABC):
         """
         return None
 
-    @abstractmethod
     def start(self, host: Host) -> State:
         """State for one run on a model.
 
         Raises:
             MethodError: The method cannot run on this model.
         """
+        return self.state(self, host)

@@ -1,4 +1,4 @@
-"""What DMC computes of queries, keys and values before RoPE: decisions, weights, and running weighted means.
+"""Decisions, weights and running weighted means of DMC, computed from queries, keys and values before RoPE.
 
 Source: Nawrot et al. 2024, arXiv 2403.09636, and NVIDIA Megatron-LM, branch DMC, megatron/contrib/dmc. The decision is
 read from the last dimension of each key, the weight from the last dimension of its group's queries, averaged; attention
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hyperscale.errors import ModelError
-from hyperscale.methods.core.rotary import Projected, dim_last
+from hyperscale.methods.core.rotary import Projected, scale_neurons
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def decisions(queries: Tensor, keys: Tensor, config: MergeConfig) -> tuple[Tenso
 
 def weighted(keys: Tensor, values: Tensor, weights: Tensor) -> Tensor:
     """Terms of a mean: (batch, kv_heads, tokens, 2 head_dim + 1) of weighted keys, weighted values, and weights."""
-    both = torch.cat([keys, values, torch.ones_like(keys[..., :1])], dim=-1).to(torch.float32)
-    return both * weights[..., None]
+    terms = torch.cat([keys, values, torch.ones_like(keys[..., :1])], dim=-1).to(torch.float32)
+    return terms * weights[..., None]
 
 
 def running(terms: Tensor, merges: Tensor) -> Tensor:
@@ -90,10 +90,12 @@ def running(terms: Tensor, merges: Tensor) -> Tensor:
         terms: x, (batch, kv_heads, tokens, size).
         merges: m, (batch, kv_heads, tokens), 0 for the first token of a sequence.
     """
-    reach, kept = 1, merges.to(terms.dtype)
+    # After a round, terms[t] is the sum of the last ``reach`` terms that reach t, and unbroken[t] is 1 iff all of these
+    # are merged into the one before, so that the sum at t - reach goes on into t.
+    reach, unbroken = 1, merges.to(terms.dtype)
     while reach < terms.shape[2]:
-        terms = terms + kept[..., None] * pad(terms[:, :, :-reach], (0, 0, reach, 0))
-        kept = kept * pad(kept[..., :-reach], (reach, 0))
+        terms = terms + unbroken[..., None] * pad(terms[:, :, :-reach], (0, 0, reach, 0))
+        unbroken = unbroken * pad(unbroken[..., :-reach], (reach, 0))
         reach *= 2
     return terms
 
@@ -110,5 +112,5 @@ def rotate_means(projected: Projected, sums: Tensor, left: Tensor | float = 0.0)
     means = sums[..., :-1] / sums[..., -1:]
     keys, values = means[..., :size].to(projected.keys.dtype), means[..., size:].to(dtype)
     # RoPE turns part of a neuron's partner into its place, hence the second time.
-    queries, keys = (dim_last(projected.rope(dim_last(x, left)), left) for x in (projected.queries, keys))
+    queries, keys = (scale_neurons(projected.rope(scale_neurons(x, left)), left) for x in (projected.queries, keys))
     return queries, keys, values

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from hyperscale.errors import ModelError
-from hyperscale.methods.core.rotary import Projected, dim_last
+from hyperscale.methods.core.rotary import Projected, scale_neurons
 
 
 @dataclass(frozen=True)
@@ -140,5 +140,5 @@ def rotate_borrowed(projected: Projected, left: Tensor | float = 0.0) -> tuple[T
     """
     group = projected.queries.shape[1] // projected.keys.shape[1]
     # RoPE turns part of the neuron's partner into its place, hence the second time.
-    queries = dim_last(projected.rope(dim_last(projected.queries, left, group)), left, group)
+    queries = scale_neurons(projected.rope(scale_neurons(projected.queries, left, group)), left, group)
     return queries, projected.rope(projected.keys), projected.values

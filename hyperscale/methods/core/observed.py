@@ -1,8 +1,8 @@
-"""For rules that look at a row with the queries of the latest tokens when they cut it."""
+"""For rules that rank the entries of a row by the queries of the latest tokens."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -13,26 +13,39 @@ from hyperscale.kv.prefilled import PrefilledPrompt
 from hyperscale.methods.core.base import Entrant, Host, Token
 from hyperscale.methods.core.interval import IntervalMethod, IntervalState
 from hyperscale.methods.core.prefill_view import PrefillView
-from hyperscale.methods.core.row_budget import BudgetRule
 
 
-def observed(queries: Tensor, keys: Tensor, scale: float) -> Tensor:
-    """Scores of some queries on all entries of a row, for each head that shares its keys.
+@dataclass(frozen=True)
+class RecentQueries:
+    """The queries of the last w tokens of some chains.
 
-    Args:
-        queries: (some, queries, query_heads, head_dim), after RoPE.
-        keys: (some, kv_heads, slots, head_dim), after RoPE.
-        scale: Factor on the scores.
-
-    Returns:
-        (some, kv_heads, group, queries, slots), before any mask and softmax.
+    Attributes:
+        vectors: (batch, w, query_heads, head_dim), after RoPE, in any order.
+        ages: (batch, w) int64, how many entries of the row are younger than each query.
+        scale: Factor on the attention scores.
     """
-    some, count, _, dim = queries.shape
-    heads, slots = keys.shape[1:3]
-    grouped = queries.view(some, count, heads, -1, dim).permute(0, 2, 3, 1, 4)
-    # One product a row: its rounding must not depend on how many rows there are.
-    product = torch.bmm(grouped.reshape(some * heads, -1, dim), keys.reshape(some * heads, slots, dim).transpose(1, 2))
-    return product.view(some, heads, -1, count, slots) * scale
+
+    vectors: Tensor
+    ages: Tensor
+    scale: float
+
+    def logits(self, keys: Tensor) -> Tensor:
+        """Attention scores on all entries of a row, before any mask and softmax.
+
+        Args:
+            keys: (batch, kv_heads, entries, head_dim), after RoPE.
+
+        Returns:
+            (batch, kv_heads, group, w, entries), for each query head that shares the keys.
+        """
+        batch, count, _, dim = self.vectors.shape
+        heads, entries = keys.shape[1:3]
+        by_head = self.vectors.view(batch, count, heads, -1, dim).permute(0, 2, 3, 1, 4)
+        # One product a row: its rounding must not depend on how many rows there are.
+        product = torch.bmm(
+            by_head.reshape(batch * heads, -1, dim), keys.reshape(batch * heads, entries, dim).transpose(1, 2)
+        )
+        return product.view(batch, heads, -1, count, entries) * self.scale
 
 
 class ObservedState(IntervalState):
@@ -42,74 +55,85 @@ class ObservedState(IntervalState):
     index p mod w. Their tokens' entries are the newest w, which no cut takes.
     """
 
-    def __init__(self, method: IntervalMethod, host: Host) -> None:
+    method: "ObservedMethod"
+
+    def __init__(self, method: "ObservedMethod", host: Host) -> None:
         super().__init__(method, host)
-        self._window = method.recent
-        self._shape = host.layers, host.slots, method.recent
-        self._latest: dict[int, Tensor] = {}  # of the prompt last prefilled, by layer: (queries, query_heads, head_dim)
-        self._ring = torch.zeros(*self._shape, 0, 0, device=host.device)
+        self._window = method.window
+        self._shape = host.layers, host.slots, method.window
+        # Of the prompt prefilled last, by layer: its last queries, (w or fewer, query_heads, head_dim).
+        self._prompt_queries: dict[int, Tensor] = {}
+        self._ring = torch.zeros(*self._shape, 0, 0, device=host.device)  # gets its heads' sizes with the first prompt
         self.tensors = (self._facts, self._ring)
-
-    @abstractmethod
-    def rank(self, queries: Tensor, ages: Tensor, rows: RowEntries) -> Tensor:
-        """`rate`, by the latest queries.
-
-        Args:
-            queries: (some, w, query_heads, head_dim), after RoPE.
-            ages: (some, w) int64, how many entries of the row are younger than each query.
-            rows: The entries.
-        """
 
     def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
         """See `State.cut_prompt`."""
         self._scale = view.scale
-        self._latest[layer] = view.queries[:, -self._window :].transpose(0, 1).contiguous()
+        self._prompt_queries[layer] = view.queries[:, -self._window :].transpose(0, 1).contiguous()
         return super().cut_prompt(layer, view)
 
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         """See `State.admit`: the prompt's last queries are taken over."""
         super().admit(first, entrants, prompt)
         if not self._ring.numel():
-            self._ring = self._latest[0].new_zeros(*self._shape, *self._latest[0].shape[1:])
+            self._ring = self._prompt_queries[0].new_zeros(*self._shape, *self._prompt_queries[0].shape[1:])
             self.tensors = (self._facts, self._ring)
-        count = len(self._latest[0])
-        at = torch.arange(prompt.length - count, prompt.length, device=self._ring.device) % self._window
-        for layer, queries in self._latest.items():
-            self._ring[layer, first : first + len(entrants), at] = queries
+        count = len(self._prompt_queries[0])
+        index = torch.arange(prompt.length - count, prompt.length, device=self._ring.device) % self._window
+        for layer, queries in self._prompt_queries.items():
+            self._ring[layer, first : first + len(entrants), index] = queries
 
     def slots(self, layer: int, token: Token) -> Tensor:
-        """See `State.slots`."""
+        """See `State.slots`; the token's query takes the place of the oldest."""
         positions = self.step.positions
         chains = torch.arange(len(positions), device=positions.device)
         self._ring[layer].index_put_((chains, positions % self._window), token.queries)
         return super().slots(layer, token)
 
-    def rate(self, layer: int, rows: RowEntries, chains: Tensor | None) -> Tensor:
-        """See `IntervalState.rate`."""
+    def score_rows(self, layer: int, rows: RowEntries, chains: Tensor | None) -> Tensor:
+        """See `IntervalState.score_rows`."""
         index = torch.arange(self._window, device=self._ring.device)
-        if chains is None:
-            return self.rank(self._latest[layer][None], self._window - 1 - index[None], rows)
-        ages = (self.step.positions[chains, None] - 1 - index) % self._window
-        return self.rank(self._ring[layer, chains], ages, rows)
+        if chains is None:  # a prompt, whose last w queries are in order
+            queries = RecentQueries(self._prompt_queries[layer][None], self._window - 1 - index[None], self._scale)
+        else:
+            # The row's newest entry has position q - 1, as the step of position q has not begun.
+            ages = (self.step.positions[chains, None] - 1 - index) % self._window
+            queries = RecentQueries(self._ring[layer, chains], ages, self._scale)
+        return self.method.score(rows, queries)
 
 
+@dataclass
 class ObservedMethod(IntervalMethod):
-    """What an entry is worth depends on the queries of the last ``window`` tokens, pooled over neighbouring entries.
+    """Keeps, at every cut, the newest ``window`` entries and those with the highest `score` by their queries.
 
-    The window's own entries survive every cut.
+    Parameters:
+        window: w, the number of latest queries; their own entries survive every cut.
+        kernel: Neighbouring entries that are pooled.
     """
 
-    def __init__(
-        self, cr: float, rule: BudgetRule | None, window: int, pin_prompt: bool | None, interval: int, kernel: int
-    ) -> None:
-        if window < 1:
-            raise MethodError(f"window of {self.name} must be at least 1, not {window}")
-        super().__init__(cr, rule, window, pin_prompt, interval)
-        if kernel < 1 or kernel % 2 == 0:
-            raise MethodError(f"kernel of {self.name} must be odd and at least 1, not {kernel}")
-        self.kernel = kernel
+    state = ObservedState
 
-    def params(self) -> dict[str, Any]:
-        """See `Method.params`."""
-        params = super().params()
-        return {"window": params.pop("recent"), **params, "kernel": self.kernel}
+    recent: int = field(init=False)  # no parameter: the recent entries are the window
+    window: int = 16
+    kernel: int = 5
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise MethodError(f"window of {self.name} must be at least 1, not {self.window}")
+        self.recent = self.window
+        super().__post_init__()
+        if self.kernel < 1 or self.kernel % 2 == 0:
+            raise MethodError(f"kernel of {self.name} must be odd and at least 1, not {self.kernel}")
+
+    @abstractmethod
+    def score(self, rows: RowEntries, queries: RecentQueries) -> Tensor:
+        """How much each entry is worth keeping, as `ScoredMethod.score`, by the latest queries.
+
+        Args:
+            rows: Keys, after RoPE, and values, (batch, kv_heads, entries, head_dim) each, in order of position, and
+                which of them live, (batch, kv_heads, entries).
+            queries: The latest queries.
+
+        Returns:
+            (batch, kv_heads, entries) float32; of no meaning where nothing lives, nor in the window.
+        """

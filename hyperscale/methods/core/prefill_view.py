@@ -1,4 +1,4 @@
-"""What a method may look at when a prompt has been prefilled: one layer's queries, keys and attention."""
+"""One layer of a prompt that has just been prefilled, as a method may look at it: queries, keys, attention."""
 
 from dataclasses import dataclass
 
@@ -39,34 +39,32 @@ class PrefillView:
         """
         length, dim = self.keys.shape[1:]
         stop = length if last is None else last
-        grouped = self.queries.view(len(self.keys), -1, length, dim)[:, :, first:stop]
-        scores = grouped @ self.keys[:, None].transpose(2, 3) * self.scale
+        by_head = self.queries.view(len(self.keys), -1, length, dim)[:, :, first:stop]
+        scores = by_head @ self.keys[:, None].transpose(2, 3) * self.scale
         position = torch.arange(length, device=scores.device)
         future = position > position[first:stop, None]
         return torch.softmax(scores.masked_fill_(future, float("-inf")), dim=-1, dtype=torch.float32)
 
     def received(self) -> Tensor:
-        """Attention that each key got, summed over all queries of the prompt and over the group: (kv_heads, P)."""
+        """Attention that each key received, summed over all queries of the prompt and over the group: (kv_heads, P)."""
         total = torch.zeros(self.keys.shape[:2], dtype=torch.float32, device=self.keys.device)
         for start in range(0, self.length, _BLOCK):
             total += self.weights(start, min(start + _BLOCK, self.length)).sum((1, 2))
         return total
 
 
-def top_entries(scores: Tensor, count: int, *, pinned: int = 0, newest: int = 0) -> Tensor:
-    """The ``count`` entries of a prompt that stay.
+def top_entries(scores: Tensor, count: int, *, newest: int = 0) -> Tensor:
+    """The ``count`` entries of a prompt with the highest scores, among them those that stay in any case.
 
     Args:
-        scores: (..., P) by position; the higher the better, among equals the earlier.
-        count: How many stay, at most P.
-        pinned: How many of the first stay in any case.
-        newest: How many of the last do.
+        scores: (..., P) by position; among equals the earlier entry is taken.
+        count: Number of entries, at most P.
+        newest: How many of the last stay in any case.
 
     Returns:
         (..., P) bool.
     """
     length = scores.shape[-1]
     position = torch.arange(length, device=scores.device)
-    safe = (position < pinned) | (position >= length - newest)
-    order = scores.masked_fill(safe, float("inf")).argsort(dim=-1, descending=True, stable=True)
+    order = scores.masked_fill(position >= length - newest, float("inf")).argsort(dim=-1, descending=True, stable=True)
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(-1, order[..., :count], True)

@@ -1,4 +1,4 @@
-"""Vectors before RoPE, for rules that read or change them there, and RoPE itself."""
+"""Queries, keys and values before RoPE, for rules that read or change them there, and RoPE itself."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,8 +37,9 @@ def rotate(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         sin: As cos.
     """
     half = vectors.shape[-1] // 2
-    turned = torch.cat([-vectors[..., half:], vectors[..., :half]], dim=-1)
-    return vectors * cos[:, None] + turned * sin[:, None]
+    # The quarter turn of each pair: (x_i, x_{i + half}) to (-x_{i + half}, x_i).
+    quarter = torch.cat([-vectors[..., half:], vectors[..., :half]], dim=-1)
+    return vectors * cos[:, None] + quarter * sin[:, None]
 
 
 def take_rope(embeddings: tuple[Tensor, Tensor]) -> tuple[Callable[[Tensor], Tensor], tuple[Tensor, Tensor]]:
@@ -47,8 +48,14 @@ def take_rope(embeddings: tuple[Tensor, Tensor]) -> tuple[Callable[[Tensor], Ten
     return partial(rotate, cos=cos, sin=sin), (torch.ones_like(cos), torch.zeros_like(sin))
 
 
-def dim_last(vectors: Tensor, factor: Tensor | float, every: int = 1) -> Tensor:
-    """Multiply the last dimension of the heads 0, ``every``, 2 ``every``, … by a factor: 0 hides it from attention."""
-    keep = torch.ones(vectors.shape[1], 1, vectors.shape[-1], dtype=vectors.dtype, device=vectors.device)
-    keep[::every, :, -1] = factor
-    return vectors * keep
+def scale_neurons(vectors: Tensor, factor: Tensor | float, every: int = 1) -> Tensor:
+    """Multiply the last dimension of the heads 0, ``every``, 2 ``every``, … by a factor: 0 hides it from attention.
+
+    Args:
+        vectors: (batch, heads, tokens, head_dim).
+        factor: A number, or a tensor of one.
+        every: Distance of the heads.
+    """
+    factors = torch.ones(vectors.shape[1], 1, vectors.shape[-1], dtype=vectors.dtype, device=vectors.device)
+    factors[::every, :, -1] = factor
+    return vectors * factors

@@ -1,4 +1,4 @@
-"""For rules that choose among a row's entries: what is known of the entry in each slot."""
+"""For rules that choose among a row's entries: tables of what is known of the entry in each slot."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,11 @@ from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
 
 
 class SlottedState(BudgetedState):
-    """Position, and if wanted a score, of the entry in each slot of each row.
+    """Position, and on request a score, of the entry in each slot of each row.
 
     Attributes:
         position: (layers, chain slots, kv_heads, capacity) int32; meaningless where nothing lives.
-        score: As position, float32; of no size unless ``scored``.
+        entry_score: As position, float32; of no size unless ``scored``.
         recent: How many of the newest entries are safe when the next token comes, the token's own among them; a number
             or (chains,) int64.
     """
@@ -27,21 +27,22 @@ class SlottedState(BudgetedState):
         self.recent: int | Tensor = method.recent
         shape = (host.layers, host.slots, host.kv_heads, 0)
         self.position = torch.zeros(shape, dtype=torch.int32, device=host.device)
-        self.score = torch.zeros(shape, dtype=torch.float32, device=host.device)
-        self.tensors = (self._facts, self.position, self.score)
+        self.entry_score = torch.zeros(shape, dtype=torch.float32, device=host.device)
+        self.tensors = (self._facts, self.position, self.entry_score)
 
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         """See `State.admit`; the prompt's scores are taken over."""
         super().admit(first, entrants, prompt)
         self.widen(prompt.length)
         chains = slice(first, first + len(entrants))
-        places = torch.arange(prompt.length, device=self.position.device)
-        places = places.expand(*prompt.lens.shape, -1) if prompt.positions is None else prompt.positions
-        self.position[:, chains, :, : prompt.length] = places[:, None].to(torch.int32)
+        positions = prompt.positions
+        if positions is None:  # nothing has left: slot s holds position s
+            positions = torch.arange(prompt.length, device=self.position.device).expand(*prompt.lens.shape, -1)
+        self.position[:, chains, :, : prompt.length] = positions[:, None].to(torch.int32)
         if self._scored:
-            self.score[:, chains] = 0
+            self.entry_score[:, chains] = 0
             if prompt.scores is not None:
-                self.score[:, chains, :, : prompt.length] = prompt.scores[:, None]
+                self.entry_score[:, chains, :, : prompt.length] = prompt.scores[:, None]
 
     def begin(self, step: DecodeStep) -> None:
         """See `State.begin`."""
@@ -49,17 +50,18 @@ class SlottedState(BudgetedState):
         self.limit, self.first = self.budget(step), self.pinned(step)
 
     def widen(self, width: int) -> None:
-        """Have room for ``width`` slots a row."""
-        more = width - self.position.shape[3]
-        if more > 0:
-            more = max(more, self.position.shape[3] // 2)
-            self.position = pad(self.position, (0, more))
+        """Make room for ``width`` slots a row."""
+        missing = width - self.position.shape[3]
+        if missing > 0:
+            # By half as much again at least, so that growing costs a constant number of copies per slot.
+            extra = max(missing, self.position.shape[3] // 2)
+            self.position = pad(self.position, (0, extra))
             if self._scored:
-                self.score = pad(self.score, (0, more))
-            self.tensors = (self._facts, self.position, self.score)
+                self.entry_score = pad(self.entry_score, (0, extra))
+            self.tensors = (self._facts, self.position, self.entry_score)
 
     def write(self, layer: int, victim: Tensor, width: int) -> Tensor:
-        """Append where the budget has room, else take the victim's slot; book the new entry.
+        """Append where the budget has room, else take the victim's slot; enter the new entry into the tables.
 
         Args:
             layer: Layer index.
@@ -70,13 +72,13 @@ class SlottedState(BudgetedState):
             (chains, kv_heads) int64, as `State.slots`.
         """
         self.widen(width)
-        lens = self.step.lens[layer]
+        lens = self.step.lens[layer]  # not counting the new entry yet
         target = torch.where(lens < self.limit[:, None], lens, victim)
         chains = len(lens)
         now = self.step.positions.to(torch.int32)[:, None, None].expand(*lens.shape, 1)
         self.position[layer, :chains].scatter_(2, target[..., None], now)
         if self._scored:
-            self.score[layer, :chains].scatter_(2, target[..., None], 0.0)
+            self.entry_score[layer, :chains].scatter_(2, target[..., None], 0.0)
         return target
 
     def evictable(self, layer: int, width: int) -> Tensor:

@@ -1,5 +1,7 @@
 """For rules that know, before the next token comes, which entry of each row would have to make room for it."""
 
+from abc import abstractmethod
+
 from torch import Tensor, int64, zeros
 
 from hyperscale.methods.core.base import Host, Token
@@ -15,6 +17,24 @@ class VictimState(SlottedState):
         self._victim = zeros(host.layers, host.slots, host.kv_heads, dtype=int64, device=host.device)
         self.tensors = (*self.tensors, self._victim)
 
+    @abstractmethod
+    def score(self, layer: int, weights: Tensor) -> Tensor:
+        """How much each entry is worth keeping, by the attention of a step.
+
+        Args:
+            layer: Layer index.
+            weights: (chains, kv_heads, group, width), as `State.observe` has them.
+
+        Returns:
+            (chains, kv_heads, width) float32: the entry with the least leaves, among equals the one in the first slot.
+        """
+
+    def observe(self, layer: int, weights: Tensor) -> None:
+        """See `State.observe`: chooses what leaves when the next token finds the row full."""
+        scores = self.score(layer, weights)
+        scores = scores.masked_fill(~self.evictable(layer, scores.shape[2]), float("inf"))
+        self._victim[layer, : len(scores)] = scores.argmin(-1)
+
     def widen(self, width: int) -> None:
         """See `SlottedState.widen`."""
         super().widen(width)
@@ -23,13 +43,3 @@ class VictimState(SlottedState):
     def slots(self, layer: int, token: Token) -> Tensor:
         """See `State.slots`."""
         return self.write(layer, self._victim[layer, : len(token.keys)], token.width)
-
-    def condemn(self, layer: int, scores: Tensor) -> None:
-        """Choose, once a step's attention is known, what leaves when the next token finds the row full.
-
-        Args:
-            layer: Layer index.
-            scores: (chains, kv_heads, width), the entry with the least leaves, among equals the one in the first slot.
-        """
-        scores = scores.masked_fill(~self.evictable(layer, scores.shape[2]), float("inf"))
-        self._victim[layer, : len(scores)] = scores.argmin(-1)

@@ -86,7 +86,7 @@ def test_snapkv_scores_and_keeps_what_kvpress_does(case):
     for layer, look in enumerate(found):
         state.cut_prompt(layer, look)
         live = torch.ones(1, *look.keys.shape[:2], dtype=torch.bool)
-        scores = state.rate(layer, RowEntries(look.keys[None], look.values[None], live), None)[0]
+        scores = state.score_rows(layer, RowEntries(look.keys[None], look.values[None], live), None)[0]
         torch.testing.assert_close(scores[:, :-8], theirs[layer][:, :-8], rtol=1e-4, atol=1e-6)
         kept, _ = state.cut_prompt(layer, look)
         same_keys(look, kept, keys[layer])

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from reference_rules.dmc import DMC
 from reference_rules.h2o import H2O
 from reference_rules.keydiff import KeyDiff
+from reference_rules.knorm import Knorm
 from reference_rules.quest import Quest
-from reference_rules.random import Random
+from reference_rules.random_eviction import Random
 from reference_rules.recent import Streaming, Window
 from reference_rules.rkv import RKV
 from reference_rules.snapkv import SnapKV
@@ -66,6 +67,7 @@ ROWS = {
         },
     ),
     "keydiff": Row(KeyDiff, {**BUDGETED, "interval": st.integers(1, 10)}),
+    "knorm": Row(Knorm, {**BUDGETED, "interval": st.integers(1, 10)}),
     "triattention": Row(
         TriAttention,
         {**BUDGETED, "interval": st.integers(1, 10), "horizon": st.sampled_from([1, 30, 65536])},

@@ -1,4 +1,4 @@
-"""H2O as its definition reads; see `stepwise`."""
+"""H2O as its definition reads; see `stepwise_reference`."""
 
 from stepwise_reference import Rule
 

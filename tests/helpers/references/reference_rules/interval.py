@@ -1,4 +1,4 @@
-"""Rules that fill a row and cut it, as `hyperscale.methods.core.interval` words them; see `stepwise`."""
+"""Rules that fill a row and cut it, as `hyperscale.methods.core.interval` words them; see `stepwise_reference`."""
 
 from stepwise_reference import Rule
 
@@ -6,7 +6,7 @@ from stepwise_reference import Rule
 class Interval(Rule):
     """Subclasses say how much the entry of each position of a row is worth."""
 
-    def rate(self, layer, head, positions):
+    def score(self, layer, head, positions):
         """One float per position of the row, the higher the better."""
         raise NotImplementedError
 
@@ -26,7 +26,7 @@ class Interval(Rule):
         left = max(budget - self.at_a_time(budget), pinned + m.recent)
         newest = row[len(row) - m.recent :]
         others = [p for p in row if p >= pinned and p not in newest]
-        worth = dict(zip(row, self.rate(layer, head, row), strict=True))
+        worth = dict(zip(row, self.score(layer, head, row), strict=True))
         leaving = len(others) + pinned + len(newest) - left
         ranked = sorted(others, key=lambda p: (worth[p], -p))  # among equals the youngest leaves
         if 0 < leaving < len(ranked):

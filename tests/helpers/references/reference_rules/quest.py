@@ -1,4 +1,4 @@
-"""Quest as its definition reads; see `stepwise`."""
+"""Quest as its definition reads; see `stepwise_reference`."""
 
 from stepwise_reference import Rule
 

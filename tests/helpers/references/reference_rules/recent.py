@@ -1,4 +1,4 @@
-"""Window and attention sinks as their definitions read; see `stepwise`."""
+"""Window and attention sinks as their definitions read; see `stepwise_reference`."""
 
 from stepwise_reference import Rule
 

@@ -1,4 +1,4 @@
-"""R-KV as its definition reads; see `stepwise`."""
+"""R-KV as its definition reads; see `stepwise_reference`."""
 
 from math import exp, sqrt
 
@@ -12,7 +12,7 @@ def softmax(values):
 
 
 class RKV(Observed):
-    def rate(self, layer, head, positions):
+    def score(self, layer, head, positions):
         m = self.method
         older = len(positions) - m.recent
         mean = [0.0] * older

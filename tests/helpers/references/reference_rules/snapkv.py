@@ -1,10 +1,10 @@
-"""Decode-time SnapKV as its definition reads; see `stepwise`."""
+"""Decode-time SnapKV as its definition reads; see `stepwise_reference`."""
 
 from reference_rules.interval import Observed
 
 
 class SnapKV(Observed):
-    def rate(self, layer, head, positions):
+    def score(self, layer, head, positions):
         kernel, window = self.method.kernel, self.method.recent
         older = len(positions) - window
         last = self.last(layer, head)

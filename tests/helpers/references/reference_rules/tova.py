@@ -1,4 +1,4 @@
-"""TOVA as its definition reads; see `stepwise`."""
+"""TOVA as its definition reads; see `stepwise_reference`."""
 
 from stepwise_reference import Rule
 

@@ -1,4 +1,4 @@
-"""TriAttention as the terms of its paper read; see `stepwise`."""
+"""TriAttention as the terms of its paper read; see `stepwise_reference`."""
 
 import math
 
@@ -16,7 +16,7 @@ def unrotated(vectors, positions):
 
 
 class TriAttention(Observed):
-    def rate(self, layer, head, positions):
+    def score(self, layer, head, positions):
         pinned = self.prompt if self.method.pin_prompt else 0
         rivals = [i for i, p in enumerate(positions) if p >= pinned]
         best = [-math.inf] * len(positions)

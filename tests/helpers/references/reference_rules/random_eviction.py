@@ -1,4 +1,4 @@
-"""Random eviction as its definition reads; see `stepwise`."""
+"""Random eviction as its definition reads; see `stepwise_reference`."""
 
 import torch
 from stepwise_reference import Rule
