@@ -19,6 +19,7 @@ METHODS = {
     "streaming": {"cr": 4},
     "quest": {"cr": 4, "dense_layers": 0},
     "keydiff": {"cr": 4},
+    "knorm": {"cr": 4},
     "triattention": {"cr": 4},
     "tova": {"cr": 4},
     "h2o": {"cr": 4},

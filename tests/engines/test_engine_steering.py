@@ -104,6 +104,7 @@ SETTINGS = {
     "random": {"cr": 4},
     "streaming": {"cr": 2, "rule": "proportional"},
     "keydiff": {"cr": 2, "rule": "proportional"},
+    "knorm": {"cr": 2, "rule": "proportional"},
     "triattention": {"cr": 2, "rule": "proportional", "pin_prompt": False},
     "h2o": {"cr": 4, "rule": "proportional"},
     "snapkv": {"cr": 4},

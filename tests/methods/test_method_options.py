@@ -154,8 +154,15 @@ def test_an_unknown_method_is_not_shown(run):
 
 
 def test_the_documentation_lists_the_methods_as_they_are(run):
-    """After a method was added or changed: python benchmarks/method_list.py."""
     document = ROOT / "docs" / "methods.md"
     after = document.read_text(encoding="utf-8").split("<!-- methods -->\n```text\n")[1]
     listed = after.split("```\n<!-- /methods -->")[0]
-    assert listed.splitlines() == [line.rstrip() for line in run("methods")[1].splitlines()]
+    same = listed.splitlines() == [line.rstrip() for line in run("methods")[1].splitlines()]
+    assert same, "the list in docs/methods.md is out of date; write it anew: python benchmarks/method_list.py"
+
+
+@pytest.mark.parametrize("name", sorted(methods.available()))
+def test_a_method_explains_its_parameters(name):
+    _, _, section = methods.describe(name).rule.partition("Parameters:\n")
+    explained = [key for line in section.splitlines() for key in line.partition(":")[0].strip().split(", ")]
+    assert set(methods.parameters(name)) <= set(explained), f"list every parameter in the docstring of {name}"

@@ -1,11 +1,17 @@
 """Colours and markers of methods."""
 
+from hyperscale import methods
 from hyperscale.report.plots.styles import STYLES, assign_styles, series_name
 
 
 def test_known_methods_have_their_own_style_and_the_legend_its_order():
     assert assign_styles(["dms", "vanilla"]) == {"vanilla": ("#000000", "o"), "dms": ("#D55E00", "s")}
     assert list(assign_styles(["dms", "vanilla"])) == ["vanilla", "dms"]
+
+
+def test_every_registered_method_has_a_style_of_its_own():
+    assert set(methods.available()) <= set(STYLES), "add the new method to STYLES in hyperscale/report/plots/styles.py"
+    assert len(set(STYLES.values())) == len(STYLES)
 
 
 def test_many_methods_have_styles_of_their_own():

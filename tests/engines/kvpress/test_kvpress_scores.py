@@ -110,3 +110,13 @@ def test_tova_keeps_what_kvpress_does(case):
     for layer, look in enumerate(found):
         kept, _ = state.cut_prompt(layer, look)
         same_keys(look, kept, keys[layer])
+
+
+def test_knorm_scores_as_kvpress_does(case):
+    model, ids, found = case
+    theirs, _ = pressed(model, ids, kvpress.KnormPress)
+    state = started(model, "knorm", interval=1)
+    for layer, look in enumerate(found):
+        live = torch.ones(1, *look.keys.shape[:2], dtype=torch.bool)
+        scores = state.score_rows(layer, RowEntries(look.keys[None], look.values[None], live), None)[0]
+        torch.testing.assert_close(scores, theirs[layer], rtol=1e-4, atol=1e-6)
