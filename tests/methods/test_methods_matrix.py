@@ -1,4 +1,4 @@
-"""Every method that looks at what is attended to, against its slow reference in `reference_rules`: one row of `ROWS` a method.
+"""Methods against their slow references in `reference_rules`: one row of `ROWS` a method.
 
 Each example is a random model, prompts of different lengths batched together, and the method's settings. Compared are
 the logits of every step, what lives in every row entry for entry, and the ledger's reads and peak, exactly.
