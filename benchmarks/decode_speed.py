@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.loading import load_model
-from hyperscale.engines.torch import attention as torch_attention
+from hyperscale.engines.torch import forward_pass
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.methods.core.base import Method
 from hyperscale.methods.core.dms_gate import GateConfig, alpha_logits, attach_gates
@@ -144,7 +144,7 @@ class Stepper:
     def step(self) -> float:
         """Milliseconds of one step; the engine itself waits for the device once per step."""
         started = time.perf_counter()
-        with torch.inference_mode(), torch_attention.in_force(self.model):
+        with torch.inference_mode(), forward_pass.use_own_attention(self.model):
             self.batch.advance(self.waiting)
         return 1e3 * (time.perf_counter() - started)
 

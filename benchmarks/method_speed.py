@@ -24,7 +24,7 @@ from decode_speed import SAMPLING, WEIGHTS, NoText, endless
 from hyperscale import methods
 from hyperscale.engines.base import Request
 from hyperscale.engines.loading import load_model
-from hyperscale.engines.torch import attention
+from hyperscale.engines.torch import forward_pass
 from hyperscale.engines.torch.batch import Batch
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import HyperscaleError
@@ -70,7 +70,7 @@ class Runner:
     def step(self) -> float:
         """Milliseconds of a step; the engine waits for the device once in it."""
         started = time.perf_counter()
-        with torch.inference_mode(), attention.in_force(self.model):
+        with torch.inference_mode(), forward_pass.use_own_attention(self.model):
             self.batch.advance(self.waiting)
         return 1e3 * (time.perf_counter() - started)
 

@@ -116,7 +116,7 @@ def test_forced_tokens_go_past_an_end_of_sequence(checkpoints):
     tokens = (5, words.eos_token_id, 7)
     (chain,) = engine.generate([Request("p", 0, (1, 2), 3, forced=tokens)], Sampling(0.0, stop=("a",)))
     assert (chain.token_ids, chain.finish) == (tokens, "length")
-    with pytest.raises(EngineError, match="exactly max_new_tokens"):
+    with pytest.raises(EngineError, match=r"forces 3 tokens and has L = 4: both must be the same"):
         list(engine.generate([Request("p", 0, (1, 2), 4, forced=tokens)], Sampling(0.0)))
 
 

@@ -1,4 +1,17 @@
-"""The contract of an engine: requests in, finished chains out, as they finish."""
+"""The contract of an engine: requests in, finished chains out, each as it finishes.
+
+Read this first to write an engine. An `Engine` is a loaded model with one method in force. `Engine.generate` draws
+`Request`s from an iterable as it has room for them, and yields a `Chain` for each. What it must promise:
+
+- *Noise.* A drawn token depends on (seed, problem, chain, step) and the logits alone, never on which chains run beside
+  it. So a run that is resumed, repeated or given another batch size has the same chains.
+- *Costs.* They are those of `hyperscale.kv.trace`: an engine takes them from the ledger (`hyperscale.kv.ledger`), or
+  counts by itself what the ledger would count.
+- *Cuts.* A chain's `KVTrace` has the costs at each of the request's cuts, so that it can later be cut to a smaller L.
+- *Nothing left behind.* Settings of libraries are changed only while `generate` computes, not between two chains.
+
+What an engine can run at all, and how it is built, is said by its provider (`hyperscale.engines.provider`).
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -17,9 +30,9 @@ class Steering:
         extend: How often an end of thinking that the model draws is replaced by ``word``. An end of the sequence drawn
             while the thinking is open is an end of thinking too.
         word: The text that takes its place.
-        answer: K. A chain that has not ended at a checkpoint L gets a branch of at most K drawn tokens, in front of
-            which the thinking is closed where it is open. The chain itself goes on from L as if there were no branch.
-            0: no branches.
+        answer: K. A chain that has not ended at a cut gets a branch of at most K drawn tokens, in front of which the
+            thinking is closed where it is open. The chain itself goes on from there as if there were no branch. 0: no
+            branches.
     """
 
     extend: int = 0
@@ -57,32 +70,35 @@ class Request:
         problem: Identifier of the problem, unique over tasks; part of the sampling noise's key.
         chain: Index of the chain among the problem's chains; part of the sampling noise's key.
         prompt_ids: Token ids of the prompt.
-        max_new_tokens: L, the most tokens to generate.
-        checkpoints: Lengths at which the trace records costs, ascending, and at which `Steering.answer` branches; it
+        L: The most tokens to generate.
+        cuts: Lengths in tokens at which the trace records costs, ascending, and at which `Steering.answer` branches; it
             does at L too.
-        forced: Token ids to feed in place of drawn ones, ``max_new_tokens`` of them: the chain is these tokens, scored
-            through the same cache; nothing ends it early. Empty: tokens are drawn.
+        forced: Token ids to feed in place of drawn ones, L of them: the chain is these tokens, scored through the same
+            cache; nothing ends it early. Empty: tokens are drawn.
     """
 
     problem: str
     chain: int
     prompt_ids: tuple[int, ...]
-    max_new_tokens: int
-    checkpoints: tuple[int, ...] = ()
+    L: int
+    cuts: tuple[int, ...] = ()
     forced: tuple[int, ...] = ()
 
     def check(self) -> None:
-        """Refuse what means nothing.
+        """Refuse a request without a meaning.
 
         Raises:
             EngineError: There is no prompt, nothing to generate, or not one forced token for each new one.
         """
-        if not self.prompt_ids or self.max_new_tokens < 1:
+        if not self.prompt_ids or self.L < 1:
             raise EngineError(
                 f"request {self.problem}/{self.chain} needs a prompt and at least one new token to generate"
             )
-        if self.forced and len(self.forced) != self.max_new_tokens:
-            raise EngineError(f"request {self.problem}/{self.chain} must force exactly max_new_tokens tokens")
+        if self.forced and len(self.forced) != self.L:
+            raise EngineError(
+                f"request {self.problem}/{self.chain} forces {len(self.forced)} tokens and has L = {self.L}: both must "
+                "be the same"
+            )
 
 
 @dataclass(frozen=True)
@@ -90,7 +106,7 @@ class Branch:
     """What follows a chain's first tokens when it has to answer there: the end of a run with that L.
 
     Attributes:
-        at: Number of the chain's tokens in front of the branch.
+        at: The cut: number of the chain's tokens in front of the branch.
         token_ids: Ids of the branch alone, the inserted end of thinking included.
         text: Its text: the whole text is ``chain.text[:chars] + text``, with the trace's ``chars`` at ``at``.
         finish: "stop" if it ended by itself, "length" if it was cut after K tokens.
@@ -125,10 +141,10 @@ class Chain:
         finish: "stop" if the end of sequence or a stop string was reached, "length" if cut at L.
         logprob: Sum of the log-probabilities (temperature 1) of the generated tokens, without those that steering
             inserted. Of forced tokens: over all rows of the output layer, as transformers scores them.
-        trace: Costs at each checkpoint.
+        trace: Costs at each cut and at the chain's end.
         seconds: Wall-clock time between admission and finish, without the branches.
         greedy: Whether every token was the most probable one; known of forced tokens only.
-        branches: One for each checkpoint, L included, at which the chain had not ended, if steering asks for answers.
+        branches: One for each cut, L included, at which the chain had not ended, if steering asks for answers.
     """
 
     problem: str
@@ -145,11 +161,11 @@ class Chain:
 
 
 @dataclass(frozen=True)
-class Glimpse:
+class ChainProgress:
     """A chain in flight, just after it got one more token.
 
     Attributes:
-        request: As asked for.
+        request: The request that it answers.
         tokens: Number of its tokens so far, a branch's included.
         entries: Live entries that the token was drawn from, mean over layers and KV heads.
         text: Decodes the text so far, when it is called; good until the next token.
@@ -162,17 +178,28 @@ class Glimpse:
 
 
 class Engine(ABC):
-    """A loaded model with one KV-compression method in force."""
+    """A loaded model with one KV-compression method in force.
+
+    Attributes:
+        name: Name of the engine, recorded with each chain.
+    """
 
     name: str
 
     @abstractmethod
     def generate(
-        self, requests: Iterable[Request], sampling: Sampling, watch: Callable[[Glimpse], None] | None = None
+        self, requests: Iterable[Request], sampling: Sampling, watch: Callable[[ChainProgress], None] | None = None
     ) -> Iterator[Chain]:
         """Yield each chain when it finishes; a finished chain leaves the batch and the next request enters.
 
-        ``watch`` is told of every token of every chain, and changes nothing.
+        Args:
+            requests: The chains to generate; drawn from as places become free. Neighbours with the same prompt may
+                share its prefill.
+            sampling: How tokens are drawn.
+            watch: Called with every token of every chain; it changes nothing.
+
+        Raises:
+            EngineError: A request or the sampling settings have no meaning, or the engine failed.
         """
 
     def close(self) -> None:  # noqa: B027  # optional

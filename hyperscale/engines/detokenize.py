@@ -1,4 +1,4 @@
-"""From token ids to text: decoding, stop strings, and how much text the first tokens make."""
+"""Turns token ids into text: decodes them, finds stop strings, and counts the text that the first tokens make."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,24 +9,24 @@ class Decoder:
 
     def __init__(self, tokenizer: Any, stop: tuple[str, ...] = ()) -> None:
         self._tokenizer, self._stop = tokenizer, stop
-        # A stop string ends within the last token, and no character takes more than four tokens.
+        # A stop string that the last token completes lies within so many tokens: no character takes more than four.
         self._tail = max((len(s) for s in stop), default=0) * 4 + 8
 
     def text(self, ids: Sequence[int]) -> str:
         """Text of the ids, cut before the first stop string."""
         text = self._decode(ids)
-        cuts = [at for at in (text.find(s) for s in self._stop) if at >= 0]
-        return text[: min(cuts)] if cuts else text
+        places = [place for place in (text.find(s) for s in self._stop) if place >= 0]
+        return text[: min(places)] if places else text
 
-    def stopped(self, ids: Sequence[int]) -> bool:
+    def hits_stop(self, ids: Sequence[int]) -> bool:
         """Whether the last token completed a stop string."""
         if not self._stop:
             return False
         tail = self._decode(ids[-self._tail :])
         return any(s in tail for s in self._stop)
 
-    def chars(self, ids: Sequence[int], text: str) -> int:
-        """Length of the beginning of ``text`` that is made by ``ids``, a beginning of its tokens.
+    def count_chars(self, ids: Sequence[int], text: str) -> int:
+        """Length of the beginning of ``text`` that is made by ``ids``, the first of its tokens.
 
         A character whose last bytes are still to come does not count.
         """

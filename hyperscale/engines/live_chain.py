@@ -1,4 +1,8 @@
-"""One chain in flight: what it has, what is fed to it next, and when it ends, branches or goes on."""
+"""Keeps the tokens and costs of a chain while it is generated, and decides when it ends, branches or goes on.
+
+An engine draws tokens; a `LiveChain` takes each and says what the chain has got. It replaces an end of thinking that
+steering forbids, closes the thinking of a branch, and knows which token comes next where none is to be drawn.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from typing import Literal
 
 from hyperscale.engines.base import Branch, Chain, Request
 from hyperscale.engines.detokenize import Decoder
-from hyperscale.engines.steering import Steer
+from hyperscale.engines.steering import TokenSteering
 from hyperscale.kv.ledger import Ledger
 from hyperscale.kv.snapshot import Snapshot
 
@@ -16,113 +20,116 @@ Finish = Literal["stop", "length"]
 
 
 @dataclass
-class Live:
+class LiveChain:
     """A chain in flight, or the branch of one.
 
     Attributes:
-        request: As asked for.
+        request: The request that it answers.
         ledger: Its costs.
-        started: When it was admitted, on `perf_counter`.
-        limit: Most tokens it may have.
-        steer: Forced ends of thinking, or None.
+        start_time: When it was admitted, on `perf_counter`.
+        limit: Most tokens that it may have.
+        steering: Forced ends of thinking, or None.
         ids: Generated ids.
         greedy: Whether every forced token was the most probable one.
-        pending: Ids to insert before any more are drawn.
+        pending_ids: Ids to insert before any more are drawn.
         extensions: How many ends of thinking have been replaced.
         thinking: Whether the thinking is open.
         branches: Finished branches.
         parent: The chain that this is a branch of.
-        kept: The parent's cache and state; None if it ends here.
+        parent_snapshot: Cache and state of the parent, which goes on from there after this branch; None if the parent
+            ends with it.
     """
 
     request: Request
     ledger: Ledger
-    started: float
+    start_time: float
     limit: int
-    steer: Steer | None = None
+    steering: TokenSteering | None = None
     ids: list[int] = field(default_factory=list)
     greedy: bool = True
-    pending: tuple[int, ...] = ()
+    pending_ids: tuple[int, ...] = ()
     extensions: int = 0
     thinking: bool = True
     branches: list[Branch] = field(default_factory=list)
-    parent: Live | None = None
-    kept: Snapshot | None = None
+    parent: LiveChain | None = None
+    parent_snapshot: Snapshot | None = None
 
     @property
-    def given(self) -> int:
+    def forced_id(self) -> int:
         """The next token if it is not to be drawn, else -1."""
         if self.request.forced:
             return self.request.forced[len(self.ids)]
-        return self.pending[0] if self.pending else -1
+        return self.pending_ids[0] if self.pending_ids else -1
 
-    def take(self, token: int, read: int, held: int, logprob: float, ends: frozenset[int]) -> int:
-        """Book the token of a step.
+    def add_token(self, token: int, read: int, held: int, logprob: float, end_ids: frozenset[int]) -> int:
+        """Append the token of a step and count its costs.
 
         Args:
-            token: The token that was given or drawn.
-            read: Entries that the step read, as `Ledger.token` takes them.
+            token: The token that was forced or drawn.
+            read: Entries that the step read, as `Ledger.count_token` takes them.
             held: Entries that lived in it.
             logprob: The token's log-probability.
-            ends: Ids that end a sequence.
+            end_ids: Ids that end a sequence.
 
         Returns:
             The token that the chain has got: another one if an end of thinking was replaced.
         """
-        inserted = bool(self.pending)
-        if inserted:
-            self.pending = self.pending[1:]
-        elif self.steer and self._extends() and (token == self.steer.end or token in ends):
+        is_inserted = bool(self.pending_ids)
+        if is_inserted:
+            self.pending_ids = self.pending_ids[1:]
+        elif self.steering and self._extends() and (token == self.steering.end_id or token in end_ids):
+            # The continuation word stands where the thinking, or the whole sequence, would have ended.
             self.extensions += 1
-            token, self.pending, inserted = self.steer.word[0], self.steer.word[1:], True
-        if self.steer and token == self.steer.end:
+            token, *rest = self.steering.word_ids
+            self.pending_ids, is_inserted = tuple(rest), True
+        if self.steering and token == self.steering.end_id:
             self.thinking = False
         self.ids.append(token)
-        self.ledger.count_token(read, held, None if inserted else logprob)
+        self.ledger.count_token(read, held, None if is_inserted else logprob)
         return token
 
-    def reason(self, ends: frozenset[int], decoder: Decoder) -> Finish | None:
+    def finish_reason(self, end_ids: frozenset[int], decoder: Decoder) -> Finish | None:
         """Why the chain or branch ends with its last token, if it does."""
-        if not self.request.forced and (self.ids[-1] in ends or decoder.stopped(self.ids)):
+        if not self.request.forced and (self.ids[-1] in end_ids or decoder.hits_stop(self.ids)):
             return "stop"
         return "length" if len(self.ids) == self.limit else None
 
     def _extends(self) -> bool:
         """Whether an end of thinking would be replaced now."""
-        return self.steer is not None and self.thinking and self.extensions < self.steer.extend
+        return self.steering is not None and self.thinking and self.extensions < self.steering.extend
 
-    def answers_here(self) -> bool:
-        """Whether a branch has to start here."""
-        if self.steer is None or not self.steer.answer or self.parent is not None:
+    def must_branch(self) -> bool:
+        """Whether a branch has to start here: at each cut, L included, unless this is a branch itself."""
+        if self.steering is None or not self.steering.answer or self.parent is not None:
             return False
-        return len(self.ids) == self.limit or len(self.ids) in self.request.checkpoints
+        return len(self.ids) == self.limit or len(self.ids) in self.request.cuts
 
-    def branch(self, kept: Snapshot | None) -> Live:
-        """The branch that answers here: it shares the past and has a future of its own."""
-        assert self.steer is not None, "no steering, no branch"
-        close = (self.steer.end,) if self.thinking else ()
+    def start_branch(self, parent_snapshot: Snapshot | None) -> LiveChain:
+        """The branch that answers here: it shares the past and goes on by itself."""
+        assert self.steering is not None, "no steering, no branch"
+        close = (self.steering.end_id,) if self.thinking else ()
         return replace(
             self,
             ledger=self.ledger.fork(),
-            started=perf_counter(),
-            limit=len(self.ids) + len(close) + self.steer.answer,
+            start_time=perf_counter(),
+            limit=len(self.ids) + len(close) + self.steering.answer,
             ids=list(self.ids),
-            pending=close,
-            extensions=self.steer.extend,  # the thinking is over: nothing is replaced any more
+            pending_ids=close,
+            extensions=self.steering.extend,  # the thinking is over: nothing is replaced any more
             branches=[],
             parent=self,
-            kept=kept,
+            parent_snapshot=parent_snapshot,
         )
 
-    def rejoin(self, finish: Finish, decoder: Decoder) -> Live:
-        """End this branch; returns the chain that it is a branch of."""
+    def end_branch(self, finish: Finish, decoder: Decoder) -> LiveChain:
+        """End this branch and record it in the chain that it is a branch of, which is returned."""
         assert self.parent is not None, "not a branch"
-        seconds = perf_counter() - self.started
+        seconds = perf_counter() - self.start_time
         text, at = decoder.text(self.ids), len(self.parent.ids)
         branch = Branch(
             at=at,
             token_ids=tuple(self.ids[at:]),
-            text=text[decoder.chars(self.ids[:at], text) :],
+            text=text[decoder.count_chars(self.ids[:at], text) :],
             finish=finish,
             logprob=self.ledger.logprob,
             inserted=self.ledger.inserted,
@@ -131,11 +138,11 @@ class Live:
             seconds=seconds,
         )
         self.parent.branches.append(branch)
-        self.parent.started += seconds
+        self.parent.start_time += seconds  # the branch's time is not the chain's
         return self.parent
 
-    def finished(self, finish: Finish, decoder: Decoder) -> Chain:
-        """The chain as it is handed out."""
+    def finish(self, finish: Finish, decoder: Decoder) -> Chain:
+        """The chain as it leaves the engine."""
         text = decoder.text(self.ids)
         return Chain(
             problem=self.request.problem,
@@ -145,8 +152,8 @@ class Live:
             text=text,
             finish=finish,
             logprob=self.ledger.logprob,
-            trace=self.ledger.trace(lambda tokens: decoder.chars(self.ids[:tokens], text)),
-            seconds=perf_counter() - self.started,
+            trace=self.ledger.trace(lambda tokens: decoder.count_chars(self.ids[:tokens], text)),
+            seconds=perf_counter() - self.start_time,
             greedy=self.greedy,
             branches=tuple(self.branches),
         )

@@ -1,4 +1,4 @@
-"""Drawing tokens: temperature, top-p, and noise that depends on the chain and the step alone."""
+"""Draws tokens: temperature, top-p, and noise that depends on the chain and the step alone."""
 
 import torch
 from torch import Tensor
@@ -8,8 +8,8 @@ from hyperscale.errors import EngineError
 from hyperscale.utils import counter_rng
 
 
-def check(sampling: Sampling) -> None:
-    """Refuse settings that mean nothing.
+def check_sampling(sampling: Sampling) -> None:
+    """Refuse settings without a meaning.
 
     Raises:
         EngineError: Temperature is negative, or top-p outside (0, 1], or a stop string is empty, or steering asks for
@@ -25,7 +25,7 @@ def check(sampling: Sampling) -> None:
         raise EngineError("steering cannot extend thinking, or force answers, a negative number of times or tokens")
 
 
-def draw(logits: Tensor, keys: Tensor, steps: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def draw_tokens(logits: Tensor, keys: Tensor, steps: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """Draw one token per chain by inverting its cumulative distribution in vocabulary order.
 
     Args:
@@ -48,7 +48,7 @@ def draw(logits: Tensor, keys: Tensor, steps: Tensor, sampling: Sampling) -> tup
         mass = probabilities.to(torch.float64).cumsum(-1)
         total = mass[:, -1:]
         target = counter_rng.uniform(counter_rng.mix(keys, steps))[:, None] * total
-        # A target that rounds up to the total must still fall on a token with mass.
+        # uniform < 1, but times the total it may round up to the total: it must still fall on a token with mass.
         target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
         tokens = torch.searchsorted(mass, target, right=True)[:, 0]
     logprobs = torch.log_softmax(logits, dim=-1).gather(1, tokens[:, None])[:, 0]
@@ -57,13 +57,14 @@ def draw(logits: Tensor, keys: Tensor, steps: Tensor, sampling: Sampling) -> tup
 
 def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:
     """Zero all but the smallest set of most probable tokens whose mass reaches ``top_p``."""
-    ordered, indices = probabilities.sort(dim=-1, descending=True, stable=True)
-    before = ordered.to(torch.float64).cumsum(-1) - ordered
-    return torch.zeros_like(probabilities).scatter(1, indices, ordered.masked_fill(before >= top_p, 0.0))
+    descending, indices = probabilities.sort(dim=-1, descending=True, stable=True)
+    # A token stays if the tokens before it do not reach top_p without it; so the first always stays.
+    mass_before = descending.to(torch.float64).cumsum(-1) - descending
+    return torch.zeros_like(probabilities).scatter(1, indices, descending.masked_fill(mass_before >= top_p, 0.0))
 
 
-def force(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Score given tokens.
+def score_tokens(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Score tokens that are forced.
 
     Args:
         logits: (chains, vocabulary), of the whole output layer.

@@ -30,7 +30,7 @@ from hyperscale.utils.hub import load_tokenizer
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from hyperscale.engines.base import Chain, Glimpse, Request, Steering
+    from hyperscale.engines.base import Chain, ChainProgress, Request, Steering
 
 
 _SHOWN = 2
@@ -114,7 +114,7 @@ class Line:
         seeds = self._run.config.seeds
         requests = self._run.requests(arm)
         old = [s for s in self._store.samples if (s["method"], s["CR"]) == (arm.method, arm.CR)]
-        most_tokens = sum(request.max_new_tokens for _, request in requests)
+        most_tokens = sum(request.L for _, request in requests)
         batched = registry.choose(self._run.config.engine, arm.method).batched
         batch_size = self._run.config.batch_size if batched else 1
         for sample in old:
@@ -139,7 +139,7 @@ class Line:
     def _key(self, arm: Arm, request: "Request", seed: int) -> Any:
         task, _, problem = request.problem.partition("/")
         sample = {"task": task, "problem": problem, "method": arm.method, "CR": arm.CR, "seed": seed}
-        more = {"chain": request.chain, "max_new_tokens": request.max_new_tokens}
+        more = {"chain": request.chain, "max_new_tokens": request.L}
         return key({**sample, **more, "length_invariant": arm.length_invariant})
 
     def generate(
@@ -155,15 +155,15 @@ class Line:
         sampling = Sampling(config.temperature, config.top_p, seed=seed, steering=_steering(config))
         problems = {request.problem: problem for problem, request in requests}
 
-        def tell(glimpse: "Glimpse") -> None:
-            self._observer.glimpse(arm, problems[glimpse.request.problem], glimpse)
+        def tell(progress: "ChainProgress") -> None:
+            self._observer.chain_progress(arm, problems[progress.request.problem], progress)
 
         watch = tell if before and self._observer.watching else None
         # Where the rule depends on L, a chain index runs once per L: one engine call for each L keeps them apart.
-        lengths = sorted({request.max_new_tokens for _, request in requests}, reverse=True)
+        lengths = sorted({request.L for _, request in requests}, reverse=True)
         for group in [lengths] if arm.length_invariant else [[n] for n in lengths]:
-            batch = [request for _, request in requests if request.max_new_tokens in group]
-            limits = {(request.problem, request.chain): request.max_new_tokens for request in batch}
+            batch = [request for _, request in requests if request.L in group]
+            limits = {(request.problem, request.chain): request.L for request in batch}
             for chain in _guarded(engine.generate(batch, sampling, watch)):
                 problem, limit = problems[chain.problem], limits[chain.problem, chain.chain]
                 sample = self._sample(arm, engine.name, problem, chain, limit, seed)
@@ -213,10 +213,10 @@ def _steering(config: ResolvedConfig) -> "Steering":
 
 def _check_words(run: PreparedRun) -> None:
     """Refuse words that the tokenizer cannot write before any weights are loaded."""
-    from hyperscale.engines.steering import Steer
+    from hyperscale.engines.steering import TokenSteering
 
     if steering := _steering(run.config):
-        Steer(load_tokenizer(next(iter(run.checkpoints.values())).path), steering)
+        TokenSteering(load_tokenizer(next(iter(run.checkpoints.values())).path), steering)
 
 
 def _guarded(chains: "Iterator[Chain]") -> "Iterator[Chain]":

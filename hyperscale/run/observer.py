@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from hyperscale.engines.base import Glimpse
+    from hyperscale.engines.base import ChainProgress
     from hyperscale.planning.arms import Arm
     from hyperscale.run.prepare import PreparedRun, Problem
 
@@ -40,7 +40,7 @@ class Observer:
     def pilot(self, arm: "Arm", done: int, total: int) -> None:
         """So many chains of an arm's pilot are on the disk."""
 
-    def glimpse(self, arm: "Arm", problem: "Problem", glimpse: "Glimpse") -> None:
+    def chain_progress(self, arm: "Arm", problem: "Problem", progress: "ChainProgress") -> None:
         """A chain that is generated before the run has one more token; only told if ``watching``."""
 
     def shown(self, arm: "Arm", problem: "Problem", sample: Sample) -> None:

@@ -115,7 +115,7 @@ class PreparedRun(PlannedRun):
             for problem in filter(None, row):
                 for chain, L in chains[problem.task.name]:
                     requests.append((problem, request(problem, arm, chain, L)))
-        return sorted(requests, key=lambda pair: -pair[1].max_new_tokens)
+        return sorted(requests, key=lambda pair: -pair[1].L)
 
 
 def request(problem: Problem, arm: Arm, chain: int, L: int) -> "Request":

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from hyperscale.cli.display import live_chain
 from hyperscale.cli.display.live_chain import Stream, plain
-from hyperscale.engines.base import Glimpse, Request
+from hyperscale.engines.base import ChainProgress, Request
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def console(monkeypatch):
 
 
 def glimpse(chain, tokens, text="x"):
-    return Glimpse(Request("t/p", chain, (1,) * 20, 99), tokens, 7.4, lambda: text)
+    return ChainProgress(Request("t/p", chain, (1,) * 20, 99), tokens, 7.4, lambda: text)
 
 
 def told(console):
@@ -60,7 +60,7 @@ def test_pictures_are_not_drawn_more_often_than_seen(console, monkeypatch):
     shown, decoded = Stream(console), []
     for tokens in range(1, 50):
         one = glimpse(0, tokens)
-        shown.update("vanilla", Glimpse(one.request, tokens, 1.0, lambda: decoded.append(1) or "x"))
+        shown.update("vanilla", ChainProgress(one.request, tokens, 1.0, lambda: decoded.append(1) or "x"))
     shown.close()
     assert len(decoded) == 1
 

@@ -19,17 +19,17 @@ def test_half_a_character_does_not_count():
     decoder = Decoder(Bytes())
     text = decoder.text(ids)
     assert text == "aé∞!"
-    assert [decoder.chars(ids[:n], text) for n in range(len(ids) + 1)] == [0, 1, 1, 2, 2, 2, 3, 4]
+    assert [decoder.count_chars(ids[:n], text) for n in range(len(ids) + 1)] == [0, 1, 1, 2, 2, 2, 3, 4]
 
 
 def test_stop_strings_in_bytes():
     decoder = Decoder(Bytes(), stop=("∞∞", "END"))
     ids = list("x∞y∞∞zEND".encode())
-    first = next(n for n in range(1, len(ids) + 1) if decoder.stopped(ids[:n]))
+    first = next(n for n in range(1, len(ids) + 1) if decoder.hits_stop(ids[:n]))
     assert bytes(ids[:first]).decode() == "x∞y∞∞"
     assert decoder.text(ids[:first]) == "x∞y"
-    assert decoder.chars(ids[: first - 1], "x∞y") == 3
-    assert not Decoder(Bytes()).stopped(ids)
+    assert decoder.count_chars(ids[: first - 1], "x∞y") == 3
+    assert not Decoder(Bytes()).hits_stop(ids)
 
 
 def test_special_tokens_leave_no_text():

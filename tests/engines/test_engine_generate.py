@@ -6,7 +6,7 @@ import torch
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.torch import attention
+from hyperscale.engines.torch import forward_pass
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import EngineError, MethodError, ModelError
 
@@ -72,8 +72,8 @@ def test_unused_vocabulary_rows_are_never_drawn():
 
 def test_neighbours_with_one_prompt_share_its_prefill(monkeypatch):
     prefills = []
-    original = attention.Prefill.prompt
-    monkeypatch.setattr(attention.Prefill, "prompt", lambda self: (prefills.append(1), original(self))[1])
+    original = forward_pass.PrefillPass.prompt
+    monkeypatch.setattr(forward_pass.PrefillPass, "prompt", lambda self: (prefills.append(1), original(self))[1])
     requests = [Request(f"p{p}", c, tuple(range(5 + p)), 5 + c) for p in range(3) for c in range(6)]
     chains = list(vanilla(tiny.model(), 65, batch_size=4).generate(requests, GREEDY))
     assert len(chains) == 18

@@ -34,7 +34,7 @@ class ToyEngine(Engine):
     def generate(self, requests, sampling, watch=None):
         for request in requests:
             prompt = len(request.prompt_ids)
-            lengths = sorted({cut for cut in request.checkpoints if cut < TOKENS} | {TOKENS})
+            lengths = sorted({cut for cut in request.cuts if cut < TOKENS} | {TOKENS})
             cuts = len(lengths)
             trace = KVTrace(
                 lengths=tuple(lengths),

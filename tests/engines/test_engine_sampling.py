@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hyperscale.engines.base import Sampling
-from hyperscale.engines.sampling import draw
+from hyperscale.engines.sampling import draw_tokens
 from hyperscale.utils import counter_rng
 
 
 def many(logits, sampling, count=200_000):
     keys = torch.full((count,), counter_rng.key(0, "problem", 0))
-    return draw(logits.expand(count, -1), keys, torch.arange(count), sampling)
+    return draw_tokens(logits.expand(count, -1), keys, torch.arange(count), sampling)
 
 
 @pytest.mark.parametrize("temperature", [0.3, 0.8, 1.0, 2.0])
@@ -43,7 +43,7 @@ def test_tiny_nucleus_is_greedy():
 def test_greedy_and_logprob():
     logits = torch.randn(7, 30, generator=torch.Generator().manual_seed(2))
     keys = torch.zeros(7, dtype=torch.int64)
-    tokens, logprobs = draw(logits, keys, keys, Sampling(temperature=0))
+    tokens, logprobs = draw_tokens(logits, keys, keys, Sampling(temperature=0))
     assert torch.equal(tokens, logits.argmax(-1))
     torch.testing.assert_close(logprobs, torch.log_softmax(logits.double(), -1).max(-1).values, rtol=0, atol=1e-5)
 
@@ -59,7 +59,7 @@ def test_never_a_token_without_mass(logits, key):
     if max(logits) == float("-inf"):
         logits[0] = 0.0
     rows = torch.tensor([logits]).expand(64, -1)
-    tokens, _ = draw(rows, torch.full((64,), key), torch.arange(64), Sampling(temperature=1.0))
+    tokens, _ = draw_tokens(rows, torch.full((64,), key), torch.arange(64), Sampling(temperature=1.0))
     assert all(logits[token] > -100 for token in tokens.tolist()) or max(logits) == -100.0
 
 

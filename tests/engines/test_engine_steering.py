@@ -11,7 +11,7 @@ from steered_tokenizer import END, EOS, SIZE, WORD, Marks
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling, Steering
-from hyperscale.engines.sampling import draw
+from hyperscale.engines.sampling import draw_tokens
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import EngineError
 from hyperscale.mini.vocab import build_tokenizer
@@ -42,7 +42,7 @@ def reference(model, expiry, request, limit, sampling):
 
     def drawn():
         logits, _, _ = dense_reference.forward(model, prompt + ids, expiry)
-        token, score = draw(logits[-1:], key, torch.tensor([len(ids)]), sampling)
+        token, score = draw_tokens(logits[-1:], key, torch.tensor([len(ids)]), sampling)
         return int(token), float(score)
 
     def costs():
@@ -159,7 +159,7 @@ def test_one_run_gives_what_the_reference_gives_for_every_length(name, case):
 
 def chains(model, name, batch_size, order, sampling):
     # Tables that methods keep per chain widen while chains are set aside.
-    made = [replace(r, max_new_tokens=r.max_new_tokens + 9 * int(r.problem[1:])) for r in requests()]
+    made = [replace(r, L=r.L + 9 * int(r.problem[1:])) for r in requests()]
     found = engine(model, name, batch_size).generate((made[i] for i in order), sampling)
     plain = {}
     for c in found:

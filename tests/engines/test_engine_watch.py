@@ -23,9 +23,9 @@ def plain(chain):
 def test_every_token_of_every_chain_is_told_of_and_nothing_changes():
     seen = {}
 
-    def watch(glimpse):
-        text = glimpse.text()
-        seen.setdefault(glimpse.request.chain, []).append((glimpse.tokens, glimpse.entries, text))
+    def watch(progress):
+        text = progress.text()
+        seen.setdefault(progress.request.chain, []).append((progress.tokens, progress.entries, text))
 
     sampling = Sampling(temperature=1.5)
     watched = sorted(engine().generate(REQUESTS, sampling, watch), key=lambda chain: chain.chain)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.torch.attention import in_force
 from hyperscale.engines.torch.engine import TorchEngine
+from hyperscale.engines.torch.forward_pass import use_own_attention
 from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.prefilled import PrefilledPrompt
 from hyperscale.kv.slab import capacity
@@ -116,7 +116,7 @@ def peak_bytes(method, model, tokens):
     entry = 2 * batch.cache.head_dim * 4
     allocated = live = 0
     while True:
-        with torch.inference_mode(), in_force(model):
+        with torch.inference_mode(), use_own_attention(model):
             if batch.advance(waiting) is None:
                 break
         allocated = max(allocated, batch.cache.allocated_bytes)

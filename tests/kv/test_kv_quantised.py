@@ -14,8 +14,8 @@ from steered_tokenizer import SIZE, Marks
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling, Steering
 from hyperscale.engines.torch import batch
-from hyperscale.engines.torch.attention import in_force
 from hyperscale.engines.torch.engine import TorchEngine
+from hyperscale.engines.torch.forward_pass import use_own_attention
 from hyperscale.errors import EngineError
 from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.formats import QUANTISED, vector_bytes
@@ -159,7 +159,7 @@ def peak_bytes(model, kind, name):
     waiting = iter([Request("p", chain, tuple(range(40)), 300, forced=forced) for chain in range(8)])
     most = entries = 0
     while True:
-        with torch.inference_mode(), in_force(model):
+        with torch.inference_mode(), use_own_attention(model):
             if state.advance(waiting) is None:
                 break
         most = max(most, state.cache.allocated_bytes)

@@ -7,7 +7,7 @@ from engine_probe import watch
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.torch import attention
+from hyperscale.engines.torch import forward_pass
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import MethodError
 from hyperscale.kv.cache import RowEntries
@@ -50,12 +50,12 @@ def test_a_ratio_of_one_is_the_full_cache_bit_for_bit(name, rule):
 def test_chains_that_share_a_prefill_are_those_that_prefill_alone(name, pin_prompt, monkeypatch):
     prefills = []
 
-    class Counted(attention.Prefill):
+    class Counted(forward_pass.PrefillPass):
         def __init__(self, *args):
             prefills.append(self)
             super().__init__(*args)
 
-    monkeypatch.setattr(attention, "Prefill", Counted)
+    monkeypatch.setattr(forward_pass, "PrefillPass", Counted)
     params = {"cr": 4, "rule": "fixed", "pin_prompt": pin_prompt}
     asked = [Request("p", chain, prompt(90), 50, (20, 50)) for chain in range(7)]
     sampling = Sampling(temperature=1.0, seed=2)

@@ -102,7 +102,7 @@ def test_a_rule_that_depends_on_the_length_needs_a_pass_for_each(run):
     assert len(requests) == 2 * 8 * len(LENGTHS)
     once = {}
     for n in LENGTHS:
-        for chain in generate(run, arm, [r for r in requests if r.max_new_tokens == n], batch_size=16):
+        for chain in generate(run, arm, [r for r in requests if n == r.L], batch_size=16):
             once[chain.problem, chain.chain, n] = chain
     cut_differs = False
     for (_, L), chains in grid(run, arm).items():

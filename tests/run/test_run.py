@@ -91,11 +91,11 @@ def test_the_longest_chains_start_first_and_neighbours_share_their_prompt(whole)
     run, _ = whole
     for arm in run.methods:
         requests = [request for _, request in run.requests(arm)]
-        lengths = [request.max_new_tokens for request in requests]
+        lengths = [request.L for request in requests]
         assert lengths == sorted(lengths, reverse=True)
-        groups = [key for key, _ in itertools.groupby((r.max_new_tokens, r.problem) for r in requests)]
+        groups = [key for key, _ in itertools.groupby((r.L, r.problem) for r in requests)]
         assert len(groups) == len(set(groups))
-        assert all(request.checkpoints[-1] == request.max_new_tokens for request in requests)
+        assert all(request.cuts[-1] == request.L for request in requests)
 
 
 def test_samples_say_what_the_contract_promises(whole):

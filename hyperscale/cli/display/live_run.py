@@ -20,7 +20,7 @@ from hyperscale.run.prepare import PreparedRun, Problem
 from hyperscale.run.progress import Tally
 
 if TYPE_CHECKING:
-    from hyperscale.engines.base import Glimpse
+    from hyperscale.engines.base import ChainProgress
 
 INTERVAL = 10.0
 _EXCERPT = 150
@@ -63,11 +63,11 @@ class Display(Observer):
             if done:
                 self._console.print(f"pilot of {arm}: {self._note}", highlight=False)
 
-    def glimpse(self, arm: Arm, problem: Problem, glimpse: "Glimpse") -> None:
+    def chain_progress(self, arm: Arm, problem: Problem, progress: "ChainProgress") -> None:
         """See `Observer`."""
         if not self._note:  # a chain that will be shown; a pilot has many
             self._introduce(problem)
-        self._stream.update(str(arm), glimpse, self._note)
+        self._stream.update(str(arm), progress, self._note)
 
     def planned(self, run: PreparedRun, folder: Path) -> None:
         """See `Observer`."""

@@ -1,4 +1,8 @@
-"""The engine of ``kvpress:NAME``: presses of kvpress on transformers' own cache, one chain at a time."""
+"""Runs ``kvpress:NAME``: presses of kvpress on transformers' own cache, one chain at a time.
+
+A chain never shares a batch, as presses know one cache length for a whole batch. So a chain cannot depend on others,
+and its life is a loop: prefill under the press, then a token a step, until it ends.
+"""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -8,25 +12,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyperscale.engines.base import Chain, Engine, Glimpse, Request, Sampling
+from hyperscale.engines.base import Chain, ChainProgress, Engine, Request, Sampling
 from hyperscale.engines.detokenize import Decoder, end_ids
-from hyperscale.engines.kvpress.session import Session
-from hyperscale.engines.live_chain import Finish, Live
+from hyperscale.engines.kvpress.session import PressSession
+from hyperscale.engines.live_chain import Finish, LiveChain
 from hyperscale.engines.loading import check_config
-from hyperscale.engines.sampling import check, draw, force
-from hyperscale.engines.steering import Steer
+from hyperscale.engines.sampling import check_sampling, draw_tokens, score_tokens
+from hyperscale.engines.steering import TokenSteering
 from hyperscale.kv.ledger import Ledger
 from hyperscale.methods.kvpress.method import KVPress
 from hyperscale.utils import counter_rng
+
+Watch = Callable[[ChainProgress], None]
 
 
 class KVPressEngine(Engine):
     """Runs a transformers causal LM with a press in force.
 
-    A chain never shares a batch, as presses know one cache length for a whole batch; so it cannot depend on others.
-
     Attributes:
-        name: Recorded with results.
+        name: Name of the engine.
         model: The model, in eval mode.
         tokenizer: Its tokenizer.
         method: The method.
@@ -43,78 +47,80 @@ class KVPressEngine(Engine):
         check_config(model.config)
         self.model, self.tokenizer, self.method = model, tokenizer, method
 
-    def generate(
-        self, requests: Iterable[Request], sampling: Sampling, watch: Callable[[Glimpse], None] | None = None
-    ) -> Iterator[Chain]:
+    def generate(self, requests: Iterable[Request], sampling: Sampling, watch: Watch | None = None) -> Iterator[Chain]:
         """See `Engine.generate`.
 
         Raises:
-            EngineError: A request or the sampling settings make no sense, or the press fails on this model.
+            EngineError: A request or the sampling settings have no meaning, or the press fails on this model.
+            ModelError: The model's attention needs more than kvpress computes.
         """
-        check(sampling)
-        run = _Run(self, sampling, watch)
+        check_sampling(sampling)
+        generation = _Generation(self, sampling, watch)
         for request in requests:
             request.check()
-            # Nothing of it may leak into the caller's code between two chains.
+            # The mode must not leak into the caller's code between two chains.
             with torch.inference_mode():
-                chain = run.chain(request)
+                chain = generation.run_chain(request)
             yield chain
 
 
-class _Run:
+class _Generation:
     """One call of `KVPressEngine.generate`."""
 
-    def __init__(self, engine: KVPressEngine, sampling: Sampling, watch: Callable[[Glimpse], None] | None) -> None:
+    def __init__(self, engine: KVPressEngine, sampling: Sampling, watch: Watch | None) -> None:
         self._model, self._method, self._sampling, self._watch = engine.model, engine.method, sampling, watch
         config = self._model.config
         self._rows = config.num_hidden_layers * config.num_key_value_heads
         self._vocabulary = min(len(engine.tokenizer), config.vocab_size)
         self._decoder = Decoder(engine.tokenizer, sampling.stop)
-        self._end = end_ids(engine.model, engine.tokenizer)
-        self._steer = Steer(engine.tokenizer, sampling.steering) if sampling.steering else None
+        self._end_ids = end_ids(engine.model, engine.tokenizer)
+        self._steering = TokenSteering(engine.tokenizer, sampling.steering) if sampling.steering else None
 
-    def chain(self, request: Request) -> Chain:
-        """Generate one chain."""
-        started = perf_counter()
-        steer = None if request.forced else self._steer
-        limit = request.max_new_tokens
-        press = self._method.make(len(request.prompt_ids), limit + (self._steer.room if self._steer else 0))
+    def run_chain(self, request: Request) -> Chain:
+        """Generate one chain, with a press and a cache of its own."""
+        start_time = perf_counter()
+        steering = None if request.forced else self._steering
+        # A branch may run beyond L: a press whose size follows from the length has to know.
+        branch_tokens = self._steering.branch_tokens if self._steering else 0
+        press = self._method.make(len(request.prompt_ids), request.L + branch_tokens)
         key = counter_rng.key(self._sampling.seed, request.problem, request.chain)
-        session = Session(self._model, press, key, str(self._method))
-        live = Live(request, Ledger(self._rows, request.checkpoints), started, limit, steer)
+        session = PressSession(self._model, press, key, str(self._method))
+        chain = LiveChain(request, Ledger(self._rows, request.cuts), start_time, request.L, steering)
         with session.open():
-            finish = self._advance(live, session, session.forward(list(request.prompt_ids)), key)
-        return live.finished(finish, self._decoder)
+            logits = session.forward(list(request.prompt_ids))
+            finish = self._decode(chain, session, logits, key)
+        return chain.finish(finish, self._decoder)
 
-    def _advance(self, live: Live, session: Session, logits: Tensor, key: int) -> Finish:
-        """Generate until a chain or a branch ends."""
+    def _decode(self, chain: LiveChain, session: PressSession, logits: Tensor, key: int) -> Finish:
+        """Generate until a chain or a branch ends, from the logits that its next token is drawn from."""
         while True:
-            token, logprob, best = self._next_token(live, logits, key)
-            live.greedy &= best
-            live.take(token, session.read, session.held, logprob, self._end)
+            token, logprob, is_greedy = self._next_token(chain, logits, key)
+            chain.greedy &= is_greedy
+            chain.add_token(token, session.entries_read, session.entries_held, logprob, self._end_ids)
             if self._watch is not None:
-                text = partial(self._decoder.text, live.ids)
-                self._watch(Glimpse(live.request, len(live.ids), session.held / self._rows, text))
-            reason = live.reason(self._end, self._decoder)
-            if reason != "stop" and live.answers_here():
-                self._branch(live, session, key)
+                text = partial(self._decoder.text, chain.ids)
+                entries = session.entries_held / self._rows
+                self._watch(ChainProgress(chain.request, len(chain.ids), entries, text))
+            reason = chain.finish_reason(self._end_ids, self._decoder)
+            if reason != "stop" and chain.must_branch():
+                self._run_branch(chain, session, key)
             if reason:
                 return reason
-            logits = session.forward(live.ids[-1:])
+            logits = session.forward(chain.ids[-1:])
 
-    def _branch(self, live: Live, session: Session, key: int) -> None:
-        """Let the chain answer here, and bring it back to where it was."""
-        kept = session.keep()
-        branch = live.branch(None)
-        finish = self._advance(branch, session, session.forward(branch.ids[-1:]), key)
-        branch.rejoin(finish, self._decoder)
-        session.put(kept)
+    def _run_branch(self, chain: LiveChain, session: PressSession, key: int) -> None:
+        """Let a chain answer where it is, and bring the session back to where it was."""
+        snapshot = session.take_snapshot()
+        branch = chain.start_branch(None)
+        finish = self._decode(branch, session, session.forward(branch.ids[-1:]), key)
+        branch.end_branch(finish, self._decoder)
+        session.restore(snapshot)
 
-    def _next_token(self, live: Live, logits: Tensor, key: int) -> tuple[int, float, bool]:
+    def _next_token(self, chain: LiveChain, logits: Tensor, key: int) -> tuple[int, float, bool]:
         """The next token, its log-probability, and whether it is the most probable one (if forced)."""
-        if live.given >= 0:
-            logprobs, best = force(logits, torch.tensor([live.given], device=logits.device))
-            return live.given, float(logprobs), bool(best)
-        keys, steps = torch.tensor([[key], [len(live.ids)]], device=logits.device)
-        tokens, logprobs = draw(logits[:, : self._vocabulary], keys, steps, self._sampling)
+        if chain.forced_id >= 0:
+            logprobs, greedy = score_tokens(logits, torch.tensor([chain.forced_id], device=logits.device))
+            return chain.forced_id, float(logprobs), bool(greedy)
+        keys, steps = torch.tensor([[key], [len(chain.ids)]], device=logits.device)
+        tokens, logprobs = draw_tokens(logits[:, : self._vocabulary], keys, steps, self._sampling)
         return int(tokens), float(logprobs), False

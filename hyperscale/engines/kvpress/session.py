@@ -1,4 +1,4 @@
-"""A transformers cache under a press of kvpress, and what each step attends to and holds.
+"""Runs a model under a press of kvpress, and counts what each step attends to and holds.
 
 The model runs as transformers wrote it, with kvpress's hooks on its attention modules. Entries are counted where the
 attention happens, from the keys that it is given and the mask that the press has set on the module.
@@ -23,7 +23,7 @@ _NAME = "hyperscale_kvpress"
 
 
 @dataclass(frozen=True)
-class Kept:
+class SessionSnapshot:
     """A session at one moment: cache, masks, press and position."""
 
     layers: list[tuple[Tensor, Tensor]]
@@ -32,13 +32,14 @@ class Kept:
     position: int
 
 
-class Session:
-    """The cache of one chain.
+class PressSession:
+    """The cache of one chain and the press that works on it.
 
     Attributes:
         position: Tokens processed so far.
-        read: Entries attended to in the last decode step, own entry included, summed over layers and KV heads.
-        held: Entries in the cache during the last step, masked ones included; after the prefill, what the press left.
+        entries_read: Entries attended to in the last decode step, own entry included, summed over layers and KV heads.
+        entries_held: Entries in the cache during the last step, masked ones included; after the prefill, what the press
+            left.
     """
 
     def __init__(self, model: Any, press: Any, key: int, label: str) -> None:
@@ -55,7 +56,7 @@ class Session:
         self._model, self._press, self._key, self._label = model, press, key, label
         self._attentions = [layer.self_attn for layer in model.model.layers]
         self._cache = DynamicCache()
-        self.position = self.read = self.held = 0
+        self.position = self.entries_read = self.entries_held = 0
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -64,11 +65,11 @@ class Session:
         before = config._attn_implementation
         _register()
         hook = self._press.forward_hook
-        self._press.forward_hook = partial(self.guarded, hook)
+        self._press.forward_hook = partial(self.call_kvpress, hook)
         devices = [self._model.device] if self._model.device.type == "cuda" else []
         hooks = self._press(self._model)
         with torch.random.fork_rng(devices=devices):
-            self.guarded(hooks.__enter__)
+            self.call_kvpress(hooks.__enter__)
             config._attn_implementation = _NAME
             try:
                 yield
@@ -85,10 +86,10 @@ class Session:
             Logits of the last token, (1, vocabulary).
         """
         device = self._model.device
-        # A press that draws at random, draws the same for the same chain and step.
+        # A press that draws at random draws the same for the same chain and step.
         torch.manual_seed(counter_rng.key("kvpress", self._key, self.position))
         positions = torch.arange(self.position, self.position + len(ids), device=device)
-        self.read = self.held = 0
+        self.entries_read = self.entries_held = 0
         # kvpress reads cache_position, which transformers hands to the attention only if it is given (from 5.3 on).
         output = self._model(
             input_ids=torch.tensor([ids], device=device),
@@ -100,55 +101,55 @@ class Session:
             **{_NAME: self},
         )
         if self.position == 0:
-            self.held = sum(layer.keys.shape[1] * layer.keys.shape[2] for layer in self._cache.layers)
+            self.entries_held = sum(layer.keys.shape[1] * layer.keys.shape[2] for layer in self._cache.layers)
         self.position += len(ids)
         logits: Tensor = output.logits[:, -1]
         return logits
 
-    def count(self, module: nn.Module, keys: Tensor) -> None:
-        """Book what a decode step attends to in one layer, of keys (1, kv_heads, entries, head_dim)."""
+    def count_entries(self, module: nn.Module, keys: Tensor) -> None:
+        """Count what a decode step attends to in one layer, of keys (1, kv_heads, entries, head_dim)."""
         if self.position == 0:
             return
         entries = keys.shape[1] * keys.shape[2]
-        self.held += entries
-        self.read += entries - _masked(module.masked_key_indices, keys)
+        self.entries_held += entries
+        self.entries_read += entries - _count_masked(module.masked_key_indices, keys)
 
-    def keep(self) -> Kept:
-        """A copy of where the chain is."""
+    def take_snapshot(self) -> SessionSnapshot:
+        """Copy all that is needed to go on from here later."""
         layers = [(layer.keys.clone(), layer.values.clone()) for layer in self._cache.layers]
         masks = [attention.masked_key_indices for attention in self._attentions]
-        return Kept(layers, masks, deepcopy(self._press.__dict__), self.position)
+        return SessionSnapshot(layers, masks, deepcopy(self._press.__dict__), self.position)
 
-    def put(self, kept: Kept) -> None:
-        """Go back to where the chain was; a copy can be put back once."""
-        for layer, (keys, values) in zip(self._cache.layers, kept.layers, strict=True):
+    def restore(self, snapshot: SessionSnapshot) -> None:
+        """Go back to where the chain was; a snapshot can be restored once, as its tensors become the cache's."""
+        for layer, (keys, values) in zip(self._cache.layers, snapshot.layers, strict=True):
             layer.keys, layer.values = keys, values
-        for attention, mask in zip(self._attentions, kept.masks, strict=True):
+        for attention, mask in zip(self._attentions, snapshot.masks, strict=True):
             attention.masked_key_indices = mask
-        self._press.__dict__.update(kept.press)
-        self.position = kept.position
+        self._press.__dict__.update(snapshot.press)
+        self.position = snapshot.position
 
-    def guarded(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call kvpress.
+    def call_kvpress(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call kvpress, whose presses have checks of their own.
 
         Raises:
-            EngineError: It cannot do with this model what it is asked to.
+            EngineError: It cannot work on this model.
         """
         try:
             return call(*args, **kwargs)
         except (MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # each press has checks of its own
+        except Exception as error:
             raise EngineError(f"{self._label} does not work here: kvpress says: {first_line(error)}") from error
 
 
-def _masked(indices: Any, keys: Tensor) -> int:
+def _count_masked(indices: Any, keys: Tensor) -> int:
     """How many entries a press has masked, given their indices on the first three axes of keys, or None."""
     if indices is None:
         return 0
-    masked = torch.zeros(keys.shape[:3], dtype=torch.bool)
-    masked[tuple(torch.as_tensor(part).cpu() for part in indices)] = True
-    return int(masked.sum())
+    mask = torch.zeros(keys.shape[:3], dtype=torch.bool)
+    mask[tuple(torch.as_tensor(part).cpu() for part in indices)] = True
+    return int(mask.sum())
 
 
 def _attention(
@@ -161,22 +162,22 @@ def _attention(
     **kwargs: Any,
 ) -> Any:
     """Attention as kvpress wants it, with masked keys, after counting."""
-    session: Session = kwargs.pop(_NAME)
-    handled = {"scaling"}  # by transformers' own function, which `_patched` calls
-    check_attention_arguments(module, {name: argument for name, argument in kwargs.items() if name not in handled})
-    session.count(module, key)
-    return session.guarded(_patched(), module, query, key, value, attention_mask, dropout, **kwargs)
+    session: PressSession = kwargs.pop(_NAME)
+    # The scale is left to transformers' own function, which is called below.
+    check_attention_arguments(module, {name: kwargs[name] for name in kwargs if name != "scaling"})
+    session.count_entries(module, key)
+    return session.call_kvpress(_sdpa_with_masks(), module, query, key, value, attention_mask, dropout, **kwargs)
 
 
 @cache
-def _patched() -> Any:
+def _sdpa_with_masks() -> Any:
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
     return press_tree.package().attention_patch.attention_patch(sdpa_attention_forward)
 
 
 def _register() -> None:
-    """Make our attention known to transformers; it builds no mask for this name, and needs none for one chain."""
+    """Make our attention known to transformers, which builds no mask for this name: one chain needs none."""
     from transformers import AttentionInterface
 
     AttentionInterface.register(_NAME, _attention)

@@ -1,20 +1,35 @@
-"""The chains in flight: admission, one decode step after another, finish."""
+"""Runs the chains in flight: admits them, decodes a token of each at a time, and lets them leave.
+
+The life of a chain in a `Batch`:
+
+1. *Admission.* A free slot takes the next request. Its prompt is prefilled alone; the chains of a problem that follow
+   each other share that prefill, and each gets a copy of what the method left of the prompt. The logits of the prompt's
+   last token give a chain its first token.
+2. *Decode steps.* Each step processes the last token of every chain: the method says where its entry goes and what is
+   evicted, attention reads the cache, and the logits give every chain one more token. Then the host waits for the
+   device, once, and counts what the step read and held.
+3. *Branches.* Where steering asks for an answer, the chain is copied aside, a branch takes its slot until it has
+   answered, and the chain goes on from the copy.
+4. *Leaving.* A chain that ends gives its entries back to the cache; the last chains take over the free numbers.
+"""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from hyperscale.engines.base import Chain, Glimpse, Request, Sampling
+from hyperscale.engines.base import Chain, ChainProgress, Request, Sampling
 from hyperscale.engines.detokenize import Decoder, end_ids
-from hyperscale.engines.live_chain import Live
-from hyperscale.engines.sampling import draw, force
-from hyperscale.engines.steering import Steer
-from hyperscale.engines.torch import attention
+from hyperscale.engines.live_chain import LiveChain
+from hyperscale.engines.sampling import draw_tokens, score_tokens
+from hyperscale.engines.steering import TokenSteering
+from hyperscale.engines.torch import forward_pass
 from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.formats import AUTO
 from hyperscale.kv.ledger import Ledger
@@ -26,9 +41,55 @@ from hyperscale.utils import counter_rng
 
 _MULTIPLE = 16  # Rows of a decode batch: CPU matrix products round a row alike in every multiple of 8, not in others.
 
+# Rows of `Batch._table`, which has a column for each chain.
+_LAST_TOKEN, _POSITION, _NOISE_KEY, _TOKENS = range(4)
+
+
+@dataclass(frozen=True)
+class _SharedPrefill:
+    """A prefilled prompt that waiting chains may start from, too.
+
+    Attributes:
+        request: The request that it was made for.
+        prompt: What the method left of the prompt.
+        logits: (1, vocabulary), after the prompt's last token.
+        lens: (layers, kv_heads), the entries of each row, on the host.
+    """
+
+    request: Request
+    prompt: PrefilledPrompt
+    logits: Tensor
+    lens: Ints
+
+
+@dataclass(frozen=True)
+class _StepResult:
+    """What a step gave, on the host, by chain.
+
+    Attributes:
+        tokens: Next tokens.
+        read: Entries that the step read, over all rows of the chain.
+        held: Entries that live after it, over all rows.
+        logprobs: Log-probabilities of the tokens.
+        greedy: Whether a forced token was the most probable one.
+        full: (layers, rows), which rows of the chains that decoded have no free slot.
+        prunable: Chains that the method prunes before the next step.
+    """
+
+    tokens: list[int]
+    read: list[int]
+    held: list[int]
+    logprobs: list[float]
+    greedy: list[bool]
+    full: NDArray[np.bool_]
+    prunable: list[int]
+
 
 class Batch:
     """State of one call of `TorchEngine.generate`.
+
+    A chain has a number, its place in `_chains`, which is also its column in `_table`, its place in the method's state
+    and its number in the cache. When chains leave, all four are renumbered together.
 
     Attributes:
         cache: The live entries of all chains in flight.
@@ -44,12 +105,12 @@ class Batch:
         slots: int,
         device: torch.device,
         kv_dtype: str = AUTO,
-        watch: Callable[[Glimpse], None] | None = None,
+        watch: Callable[[ChainProgress], None] | None = None,
     ) -> None:
         """Allocate an empty batch.
 
         Args:
-            model: A transformers causal LM after `attention.install`.
+            model: A transformers causal LM after `forward_pass.install_hooks`.
             tokenizer: Its tokenizer.
             method: The method whose state the batch keeps.
             sampling: How tokens are drawn.
@@ -71,188 +132,242 @@ class Batch:
         self.cache = RaggedCache(*sizes, dtype=model.dtype, device=device, kv_dtype=kv_dtype)
         self._state = method.start(Host(attentions, config, heads, slots, device, model.model.rotary_emb))
         self._decoder = Decoder(tokenizer, sampling.stop)
-        self._end = end_ids(model, tokenizer)
-        self._steer = Steer(tokenizer, sampling.steering) if sampling.steering else None
+        self._end_ids = end_ids(model, tokenizer)
+        self._steering = TokenSteering(tokenizer, sampling.steering) if sampling.steering else None
         self._vocabulary = min(len(tokenizer), config.vocab_size)
         self._watch, self._rows = watch, len(attentions) * heads
-        self._live: list[Live] = []
-        self._resumed: list[tuple[Live, Snapshot]] = []
-        self._next: Request | None = None
-        self._prompt: tuple[Request, PrefilledPrompt, Tensor, Ints] | None = None
-        # Per chain: last token, its position, noise key, tokens generated. Rows past the batch are padding.
-        self._table = torch.zeros(4, -(-self._slots // _MULTIPLE) * _MULTIPLE, dtype=torch.int64, device=self._device)
+        self._chains: list[LiveChain] = []
+        # Chains whose branch has just ended, with the copies that they go on from.
+        self._returning: list[tuple[LiveChain, Snapshot]] = []
+        self._next_request: Request | None = None  # taken from the requests to see whether it shares a prefill
+        self._prefill: _SharedPrefill | None = None
+        # (4, slots): last token, its position, noise key, tokens generated. Columns past the chains are padding.
+        self._table = torch.zeros(4, _round_up(slots), dtype=torch.int64, device=device)
 
-    def advance(self, waiting: Iterator[Request]) -> list[Chain] | None:
+    def advance(self, requests: Iterator[Request]) -> list[Chain] | None:
         """One decode step for the chains in flight, then admission, then one token for all.
+
+        Args:
+            requests: Requests that wait for a free slot.
 
         Returns:
             The chains that finished; None when nothing is left to do.
         """
-        logits = [self._decode()] if self._live else []
-        decoded = len(self._live)
-        logits += self._admit(waiting)
+        decoding = len(self._chains)
+        logits = [self._decode()] if decoding else []
+        # Chains that enter now get their first token, from their prompt, together with the others' next.
+        logits += self._admit(requests)
         if not logits:
             return None
-        n = len(self._live)
-        table = self._table[:, :n]
-        tokens, logprobs, greedy = self._next_tokens(torch.cat(logits), table)
-        table[0] = tokens
-        table[1] += 1
-        table[3] += 1
-        # The one time per step that the host waits for the device.
-        held = self.cache.lens[:, :n].sum((0, 2))
-        read = self.cache.read[:, :n].sum((0, 2)) if self._method.kind == "selector" else held
-        due = self._state.chains_to_prune(DecodeStep(table[1], self.cache.lens[:, :n]))
-        full = self.cache.full_rows(decoded)
-        parts = [tokens, read, held, logprobs.view(torch.int64), greedy.to(torch.int64)]
-        parts += [full.view(-1).to(torch.int64), *([] if due is None else [due.to(torch.int64)])]
-        packed = torch.cat(parts).cpu().numpy()
-        self._record(*packed[: 5 * n].reshape(5, n))
-        filled = packed[5 * n : 5 * n + full.numel()].astype(bool).reshape(len(full), full.shape[1])
-        pruned = [] if due is None else np.flatnonzero(packed[5 * n + full.numel() :]).tolist()
-        if pruned:  # before a branch takes a copy of the chain
-            self.cache.prune(pruned, self._state.prune)
-            filled[:, self._rows_of([chain for chain in pruned if chain < decoded])] = False
-        finished, gone = self._ends()
-        self._restructure(filled, gone, changed=n != decoded or bool(pruned))
-        return finished
+        count = len(self._chains)
+        step = self._draw(torch.cat(logits), decoding)
+        self._record(step)
+        full = step.full
+        if step.prunable:  # before a branch takes a copy of the chain
+            self.cache.prune(step.prunable, self._state.prune)
+            # Rows that were full have room again.
+            full[:, self._rows_of([chain for chain in step.prunable if chain < decoding])] = False
+        finished_chains, leaving = self._end_chains()
+        self._restructure(full, leaving, changed=count != decoding or bool(step.prunable))
+        return finished_chains
+
+    def _decode(self) -> Tensor:
+        """Process the last token of every chain; returns the logits that follow, (chains, vocabulary)."""
+        count = len(self._chains)
+        self._state.begin(DecodeStep(self._table[_POSITION, :count], self.cache.lens[:, :count]))
+        columns = self._table[:, : _round_up(count), None]
+        current = forward_pass.DecodePass(self._state, self.cache, observed=self._method.needs_attention)
+        return forward_pass.run(self._model, current, columns[_LAST_TOKEN], columns[_POSITION])[:count]
+
+    def _draw(self, logits: Tensor, decoding: int) -> _StepResult:
+        """Give every chain its next token, and fetch from the device all that the host has to know of the step.
+
+        Args:
+            logits: (chains, vocabulary).
+            decoding: How many of the chains have decoded; the others have just entered.
+        """
+        count = len(self._chains)
+        table = self._table[:, :count]
+        tokens, logprobs, greedy = self._next_tokens(logits, table)
+        table[_LAST_TOKEN] = tokens
+        table[_POSITION] += 1
+        table[_TOKENS] += 1
+        lens = self.cache.lens[:, :count]
+        held = lens.sum((0, 2))
+        read = self.cache.read[:, :count].sum((0, 2)) if self._method.kind == "selector" else held
+        prunable = self._state.chains_to_prune(DecodeStep(table[_POSITION], lens))
+        full = self.cache.full_rows(decoding)
+        # The one time in a step that the host waits for the device: all in one tensor of int64, floats as their bits.
+        parts = [tokens, read, held, logprobs.view(torch.int64), greedy.to(torch.int64), full.view(-1).to(torch.int64)]
+        if prunable is not None:
+            parts.append(prunable.to(torch.int64))
+        packet = torch.cat(parts).cpu().numpy()
+        by_chain, rest = packet[: 5 * count].reshape(5, count), packet[5 * count :]
+        return _StepResult(
+            tokens=by_chain[0].tolist(),
+            read=by_chain[1].tolist(),
+            held=by_chain[2].tolist(),
+            logprobs=by_chain[3].view(np.float64).tolist(),
+            greedy=by_chain[4].astype(bool).tolist(),
+            full=rest[: full.numel()].astype(bool).reshape(tuple(full.shape)),
+            prunable=np.flatnonzero(rest[full.numel() :]).tolist(),
+        )
 
     def _next_tokens(self, logits: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Next token of every chain, its log-probability, and whether it is the most probable one (if forced)."""
-        tokens, logprobs = draw(logits[:, : self._vocabulary], table[2], table[3], self._sampling)
-        given = [chain.given for chain in self._live]
-        if max(given) < 0:
+        tokens, logprobs = draw_tokens(logits[:, : self._vocabulary], table[_NOISE_KEY], table[_TOKENS], self._sampling)
+        ids = [chain.forced_id for chain in self._chains]
+        if max(ids) < 0:
             return tokens, logprobs, torch.zeros_like(tokens)
-        wanted = torch.tensor(given, device=self._device)
-        forced = wanted >= 0
-        scores, greedy = force(logits, wanted.clamp(min=0))
-        return torch.where(forced, wanted, tokens), torch.where(forced, scores, logprobs), greedy & forced
+        forced_ids = torch.tensor(ids, device=self._device)
+        is_forced = forced_ids >= 0
+        scores, greedy = score_tokens(logits, forced_ids.clamp(min=0))
+        return (
+            torch.where(is_forced, forced_ids, tokens),
+            torch.where(is_forced, scores, logprobs),
+            greedy & is_forced,
+        )
 
-    def _decode(self) -> Tensor:
-        n = len(self._live)
-        self._state.begin(DecodeStep(self._table[1, :n], self.cache.lens[:, :n]))
-        padded = self._table[:, : -(-n // _MULTIPLE) * _MULTIPLE, None]
-        current = attention.Decode(self._state, self.cache, observed=self._method.needs_attention)
-        return attention.forward(self._model, current, padded[0], padded[1])[:n]
-
-    def _admit(self, waiting: Iterator[Request]) -> list[Tensor]:
+    def _admit(self, requests: Iterator[Request]) -> list[Tensor]:
         """Fill free slots; returns the logits after each admitted chain's prompt, (chains, vocabulary) per prompt."""
         logits = []
-        while len(self._live) < self._slots:
-            request = self._next or next(waiting, None)
+        while len(self._chains) < self._slots:
+            request = self._next_request or next(requests, None)
             if request is None:
-                self._prompt = None
+                self._prefill = None
                 break
+            # All that follow with the same prompt enter together, as far as there is room.
             group = [request]
-            room = self._slots - len(self._live)
-            self._next = next(waiting, None)
-            while self._next and len(group) < room and self._alike(self._next, request):
-                group.append(self._next)
-                self._next = next(waiting, None)
+            free_slots = self._slots - len(self._chains)
+            self._next_request = next(requests, None)
+            while (
+                self._next_request is not None
+                and len(group) < free_slots
+                and self._share_prefill(self._next_request, request)
+            ):
+                group.append(self._next_request)
+                self._next_request = next(requests, None)
             logits.append(self._enter(group))
-            if self._next is None or not self._alike(self._next, request):
-                self._prompt = None
+            if self._next_request is None or not self._share_prefill(self._next_request, request):
+                self._prefill = None  # nobody needs it any more: its memory goes back
         return logits
 
-    def _alike(self, one: Request, other: Request) -> bool:
+    def _share_prefill(self, one: Request, other: Request) -> bool:
         """Whether two chains can start from the same prefill: a rule may cut the prompt by what is to come."""
-        same_length = self._method.length_invariant or one.max_new_tokens == other.max_new_tokens
+        same_length = self._method.length_invariant or one.L == other.L
         return same_length and one.prompt_ids == other.prompt_ids
 
     def _enter(self, group: list[Request]) -> Tensor:
+        """Let chains with one prompt enter; returns their logits, (chains, vocabulary)."""
         for request in group:
             request.check()
-        started = perf_counter()
-        room = self._steer.room if self._steer else 0
-        if self._prompt is None or not self._alike(self._prompt[0], group[0]):
-            self._prompt = (group[0], *self._prefill(group[0].prompt_ids, group[0].max_new_tokens + room))
-        _, prompt, logits, lens = self._prompt
-        first = len(self._live)
+        start_time = perf_counter()
+        # A branch may run beyond L: rules that depend on the length have to know.
+        branch_tokens = self._steering.branch_tokens if self._steering else 0
+        if self._prefill is None or not self._share_prefill(self._prefill.request, group[0]):
+            self._prefill = self._run_prefill(group[0], group[0].L + branch_tokens)
+        prompt, lens = self._prefill.prompt, self._prefill.lens
+        first = len(self._chains)
         entrants = [
-            Entrant(counter_rng.key(self._sampling.seed, request.problem, request.chain), request.max_new_tokens + room)
+            Entrant(counter_rng.key(self._sampling.seed, request.problem, request.chain), request.L + branch_tokens)
             for request in group
         ]
         self.cache.admit(prompt, lens, len(group))
         self._state.admit(first, entrants, prompt)
-        rows = [[0, prompt.length - 1, entrant.key, 0] for entrant in entrants]
-        self._table[:, first : first + len(group)] = torch.tensor(rows, dtype=torch.int64).T.to(self._device)
+        # The last token is drawn in this step, and the position moves on with it: it starts at the prompt's last.
+        columns = [[0, prompt.length - 1, entrant.key, 0] for entrant in entrants]
+        self._table[:, first : first + len(group)] = torch.tensor(columns, dtype=torch.int64).T.to(self._device)
         for request in group:
-            steer = None if request.forced else self._steer
-            ledger = Ledger(lens.size, request.checkpoints)
-            self._live.append(Live(request, ledger, started, request.max_new_tokens, steer))
-        return logits.expand(len(group), -1)
+            steering = None if request.forced else self._steering
+            self._chains.append(LiveChain(request, Ledger(lens.size, request.cuts), start_time, request.L, steering))
+        return self._prefill.logits.expand(len(group), -1)
 
-    def _prefill(self, ids: tuple[int, ...], limit: int) -> tuple[PrefilledPrompt, Tensor, Ints]:
-        current = attention.Prefill(self._state, limit)
-        tokens = torch.tensor([ids], device=self._device)
-        positions = torch.arange(len(ids), device=self._device)[None]
-        logits = attention.forward(self._model, current, tokens, positions)
+    def _run_prefill(self, request: Request, length: int) -> _SharedPrefill:
+        """Prefill a request's prompt, for chains of at most ``length`` tokens."""
+        current = forward_pass.PrefillPass(self._state, length)
+        tokens = torch.tensor([request.prompt_ids], device=self._device)
+        positions = torch.arange(len(request.prompt_ids), device=self._device)[None]
+        logits = forward_pass.run(self._model, current, tokens, positions)
         prompt = current.prompt()
-        return prompt, logits, prompt.lens.cpu().numpy()
+        return _SharedPrefill(request, prompt, logits, prompt.lens.cpu().numpy())
 
-    def _record(self, tokens: Ints, read: Ints, held: Ints, logprobs: Ints, greedy: Ints) -> None:
-        """Book a step; log-probabilities come as the bits of float64."""
-        replaced = {}
-        numbers = logprobs.view(np.float64).tolist()
-        rows = zip(self._live, tokens.tolist(), read.tolist(), held.tolist(), numbers, greedy.tolist(), strict=True)
-        for index, (chain, token, seen, entries, logprob, best) in enumerate(rows):
-            chain.greedy &= bool(best)
-            if (taken := chain.take(token, seen, entries, logprob, self._end)) != token:
-                replaced[index] = taken
+    def _record(self, step: _StepResult) -> None:
+        """Give each chain its token and its costs."""
+        substitutes = {}  # chain number: the token it got in place of the one that was drawn
+        for number, chain in enumerate(self._chains):
+            token, held = step.tokens[number], step.held[number]
+            chain.greedy &= step.greedy[number]
+            added = chain.add_token(token, step.read[number], held, step.logprobs[number], self._end_ids)
+            if added != token:
+                substitutes[number] = added
             if self._watch is not None:
                 text = partial(self._decoder.text, chain.ids)
-                self._watch(Glimpse(chain.request, len(chain.ids), entries / self._rows, text))
-        if replaced:  # the next step has to process what the chains have got
-            at, ids = torch.tensor([list(replaced), list(replaced.values())], device=self._device)
-            self._table[0, at] = ids
+                self._watch(ChainProgress(chain.request, len(chain.ids), held / self._rows, text))
+        if substitutes:  # the next step has to process what the chains have got
+            numbers, ids = torch.tensor([list(substitutes), list(substitutes.values())], device=self._device)
+            self._table[_LAST_TOKEN, numbers] = ids
 
-    def _ends(self) -> tuple[list[Chain], list[int]]:
-        """Finish what has ended and start the branches that are due; returns the chains and the rows to release."""
-        finished, gone = [], []
-        for index, chain in enumerate(self._live):
-            reason = chain.reason(self._end, self._decoder)
-            if reason != "stop" and chain.answers_here():
-                tables = (self._table, *self._state.tensors)
-                kept = None if reason else Snapshot.take(self.cache, index, tables)
-                self._live[index] = chain.branch(kept)
+    def _end_chains(self) -> tuple[list[Chain], list[int]]:
+        """Finish what has ended and start the branches that are due; returns the chains and the numbers that leave."""
+        finished_chains, leaving = [], []
+        for number, chain in enumerate(self._chains):
+            reason = chain.finish_reason(self._end_ids, self._decoder)
+            if reason != "stop" and chain.must_branch():
+                # A chain at its L has no need of a copy: it ends with the branch.
+                snapshot = None if reason else Snapshot.take(self.cache, number, self._chain_tables)
+                self._chains[number] = chain.start_branch(snapshot)
             elif reason:
-                gone.append(index)
+                leaving.append(number)
                 if chain.parent is None:
-                    finished.append(chain.finished(reason, self._decoder))
+                    finished_chains.append(chain.finish(reason, self._decoder))
                     continue
-                parent = chain.rejoin(reason, self._decoder)
-                if chain.kept is None:
-                    finished.append(parent.finished("length", self._decoder))
+                parent = chain.end_branch(reason, self._decoder)
+                if chain.parent_snapshot is None:
+                    finished_chains.append(parent.finish("length", self._decoder))
                 else:
-                    self._resumed.append((parent, chain.kept))
-        return finished, gone
+                    self._returning.append((parent, chain.parent_snapshot))
+        return finished_chains, leaving
+
+    def _restructure(self, full: NDArray[np.bool_], leaving: list[int], changed: bool) -> None:
+        """Make the cache ready for the next step: room in every row, no row of a chain that left.
+
+        Args:
+            full: (layers, rows), which rows of the first chains have no free slot; is changed.
+            leaving: Numbers of the chains that leave.
+            changed: Whether the cache's structure has changed since its index was built.
+        """
+        changed |= bool(leaving)
+        # Rows of a chain that leaves need no room. Chains that have just entered have no columns in `full`.
+        full[:, self._rows_of([chain for chain in leaving if chain * self.cache.kv_heads < full.shape[1]])] = False
+        if full.any():
+            self.cache.grow(full)
+            changed = True
+        if leaving:
+            targets, sources = self.cache.remove(leaving)
+            if targets:
+                target_columns, source_columns = torch.tensor([targets, sources], device=self._device)
+                for tensor in self._chain_tables:
+                    tensor[:, target_columns] = tensor[:, source_columns]
+            for target, source in zip(targets, sources, strict=True):
+                self._chains[target] = self._chains[source]
+            del self._chains[self.cache.chains :]
+        for parent, snapshot in self._returning:  # its branch has just left, so there is room
+            snapshot.restore(self.cache, self._chain_tables)
+            self._chains.append(parent)
+        self._returning.clear()
+        if changed:
+            self.cache.reindex()
+
+    @property
+    def _chain_tables(self) -> tuple[Tensor, ...]:
+        """All tensors with a column for each chain, (any, slots, …)."""
+        return self._table, *self._state.tensors
 
     def _rows_of(self, chains: list[int]) -> Ints:
         """Numbers of the rows of some chains."""
         heads = self.cache.kv_heads
         return (np.asarray(chains, dtype=np.int64)[:, None] * heads + np.arange(heads)).ravel()
 
-    def _restructure(
-        self, full: np.ndarray[tuple[int, int], np.dtype[np.bool_]], gone: list[int], changed: bool
-    ) -> None:
-        """Move rows that are full, release rows, go on with chains set aside; then bring the index up to date."""
-        changed |= bool(gone)
-        full[:, self._rows_of([chain for chain in gone if chain * self.cache.kv_heads < full.shape[1]])] = False
-        if full.any():
-            self.cache.grow(full)
-            changed = True
-        if gone:
-            dst, src = self.cache.remove(gone)
-            if dst:
-                to, of = torch.tensor([dst, src], device=self._device)
-                for tensor in (self._table, *self._state.tensors):
-                    tensor[:, to] = tensor[:, of]
-            for target, source in zip(dst, src, strict=True):
-                self._live[target] = self._live[source]
-            del self._live[self.cache.chains :]
-        for parent, kept in self._resumed:  # a branch has just left: there is room
-            kept.restore(self.cache, (self._table, *self._state.tensors))
-            self._live.append(parent)
-        self._resumed.clear()
-        if changed:
-            self.cache.reindex()
+
+def _round_up(count: int) -> int:
+    return -(-count // _MULTIPLE) * _MULTIPLE

@@ -1,14 +1,14 @@
-"""The reference engine: transformers' models on CPU or CUDA, continuous batching, memory really freed."""
+"""The reference engine: runs transformers' models on CPU or CUDA, batches continuously, and frees what is evicted."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 
-from hyperscale.engines.base import Chain, Engine, Glimpse, Request, Sampling
+from hyperscale.engines.base import Chain, ChainProgress, Engine, Request, Sampling
 from hyperscale.engines.loading import check_config
-from hyperscale.engines.sampling import check
-from hyperscale.engines.torch import attention
+from hyperscale.engines.sampling import check_sampling
+from hyperscale.engines.torch import forward_pass
 from hyperscale.engines.torch.batch import Batch
 from hyperscale.errors import EngineError
 from hyperscale.kv.formats import AUTO
@@ -54,11 +54,11 @@ class TorchEngine(Engine):
         check_config(model.config)
         self.model, self.tokenizer, self.method = model, tokenizer, method
         self.batch_size, self.device, self.name, self.kv_dtype = batch_size, torch.device(device), name, kv_dtype
-        attention.install(model)
+        forward_pass.install_hooks(model)
         self.start_batch(Sampling())  # refuses a method that cannot run here before any work is done
 
     def generate(
-        self, requests: Iterable[Request], sampling: Sampling, watch: Callable[[Glimpse], None] | None = None
+        self, requests: Iterable[Request], sampling: Sampling, watch: Callable[[ChainProgress], None] | None = None
     ) -> Iterator[Chain]:
         """See `Engine.generate`.
 
@@ -67,18 +67,18 @@ class TorchEngine(Engine):
         Raises:
             EngineError: A request or the sampling settings make no sense.
         """
-        check(sampling)
+        check_sampling(sampling)
         batch = self.start_batch(sampling, watch)
-        waiting = iter(requests)
+        queue = iter(requests)
         while True:
             # Neither mode may leak into the caller's code between two chains.
-            with torch.inference_mode(), attention.in_force(self.model):
-                finished = batch.advance(waiting)
-            if finished is None:
+            with torch.inference_mode(), forward_pass.use_own_attention(self.model):
+                chains = batch.advance(queue)
+            if chains is None:
                 return
-            yield from finished
+            yield from chains
 
-    def start_batch(self, sampling: Sampling, watch: Callable[[Glimpse], None] | None = None) -> Batch:
+    def start_batch(self, sampling: Sampling, watch: Callable[[ChainProgress], None] | None = None) -> Batch:
         """An empty batch on this engine's model; `generate` runs one to its end, measurements step through it."""
         return Batch(
             self.model,

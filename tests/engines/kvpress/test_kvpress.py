@@ -16,7 +16,7 @@ pytest.importorskip("kvpress", reason="kvpress is not installed (docs/kvpress.md
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.kvpress.engine import KVPressEngine
-from hyperscale.engines.kvpress.session import Session
+from hyperscale.engines.kvpress.session import PressSession
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import EngineError, MethodError
 from hyperscale.kv.trace import dense_peak, dense_reads
@@ -34,9 +34,9 @@ def model(request):
     return made
 
 
-def requests(chains=1, new=NEW, checkpoints=(), forced=()):
+def requests(chains=1, new=NEW, cuts=(), forced=()):
     prompt = tuple(range(PROMPT))
-    return [Request("p", chain, prompt, new, checkpoints, forced) for chain in range(chains)]
+    return [Request("p", chain, prompt, new, cuts, forced) for chain in range(chains)]
 
 
 def forced(seed=7):
@@ -83,7 +83,7 @@ def test_chains_and_counts_are_those_of_masked_full_attention(model, press, inte
         return dense_reference.forward(model, [*requests()[0].prompt_ids, *tokens], expiry)
 
     tokens, logits, expiries = clear(reference)
-    request = requests(checkpoints=(1, 2, 9, 30), forced=tokens)[0]
+    request = requests(cuts=(1, 2, 9, 30), forced=tokens)[0]
     (chain,) = engine(model, f"{press}:{scorer}", cr, compression_interval=interval).generate([request], Sampling())
     assert chain.logprob == pytest.approx(logprob(logits, PROMPT, request.forced), rel=1e-4)
     rows = sum(len(e) for e in expiries)
@@ -99,7 +99,7 @@ def test_chains_and_counts_are_those_of_masked_full_attention(model, press, inte
 @pytest.mark.parametrize("cr", [1.5, 2.5])
 def test_our_tova_is_the_same_rule(model, cr):
     """Cut to one entry less after every step, so that a step reads as many; the prompt is shorter than the budget."""
-    asked = requests(3, checkpoints=(2, 20))
+    asked = requests(3, cuts=(2, 20))
     # Both TOVAs keep the newest entry, but kvpress also the one before it while it makes room for the newest.
     want = TorchEngine(model, tiny.Characters(), methods.create("tova", cr=cr, recent=2), batch_size=1)
     made = engine(model, "DecodingPress:TOVAPress", cr, compression_interval=1)
@@ -152,7 +152,7 @@ def snapkv(keys, queries, scale, window_size, kernel_size):
 
 def session(model, name, cr=4.0, **params):
     method = methods.create(f"kvpress:{name}", cr=cr, **params)
-    return Session(model, method.make(PROMPT, NEW), 5, str(method))
+    return PressSession(model, method.make(PROMPT, NEW), 5, str(method))
 
 
 def test_a_mask_is_not_attended_to_and_frees_nothing(model):
@@ -169,17 +169,17 @@ def test_a_mask_is_not_attended_to_and_frees_nothing(model):
         )
 
     tokens, logits, expiries = clear(reference)
-    made = session(model, "DMSPress:KnormPress", threshold=threshold, sliding_window_size=window)
+    press = session(model, "DMSPress:KnormPress", threshold=threshold, sliding_window_size=window)
     rows = sum(len(e) for e in expiries)
-    with torch.inference_mode(), made.open():
-        torch.testing.assert_close(made.forward(list(prompt))[0], logits[PROMPT - 1], rtol=2e-4, atol=2e-4)
-        assert made.held == rows * PROMPT
+    with torch.inference_mode(), press.open():
+        torch.testing.assert_close(press.forward(list(prompt))[0], logits[PROMPT - 1], rtol=2e-4, atol=2e-4)
+        assert press.entries_held == rows * PROMPT
         for q, token in enumerate(tokens, PROMPT):
-            torch.testing.assert_close(made.forward([token])[0], logits[q], rtol=2e-4, atol=2e-4)
-            assert made.read == sum(int(dense_reference.live(e, q).sum()) for e in expiries)
-            assert made.held == rows * (q + 1)
-    assert made.read < made.held * 0.8
-    request = requests(checkpoints=(1, 2, 9, 30), forced=tokens)[0]
+            torch.testing.assert_close(press.forward([token])[0], logits[q], rtol=2e-4, atol=2e-4)
+            assert press.entries_read == sum(int(dense_reference.live(e, q).sum()) for e in expiries)
+            assert press.entries_held == rows * (q + 1)
+    assert press.entries_read < press.entries_held * 0.8
+    request = requests(cuts=(1, 2, 9, 30), forced=tokens)[0]
     params = {"threshold": threshold, "sliding_window_size": window}
     (chain,) = engine(model, "DMSPress:KnormPress", **params).generate([request], Sampling())
     assert chain.logprob == pytest.approx(logprob(logits, PROMPT, tokens), rel=1e-4)
@@ -191,25 +191,25 @@ def test_a_mask_is_not_attended_to_and_frees_nothing(model):
 @pytest.mark.parametrize("scorer", ["KeyDiffPress", "TOVAPress"])
 def test_a_press_over_all_heads_masks_as_many_as_it_says(model, scorer):
     """AdaKV prunes over all heads of a layer at once; what it masks holds nothing up, whatever its values are."""
-    made = session(model, f"DecodingPress:AdaKVPress:{scorer}", cr=2, compression_interval=8)
+    press = session(model, f"DecodingPress:AdaKVPress:{scorer}", cr=2, compression_interval=8)
     prompt, tokens, size = requests()[0].prompt_ids, forced(), math.ceil((PROMPT + NEW) / 2) - 8
     layers, heads = model.config.num_hidden_layers, model.config.num_key_value_heads
     masked = 0
-    with torch.inference_mode(), made.open():
-        made.forward(list(prompt))
+    with torch.inference_mode(), press.open():
+        press.forward(list(prompt))
         for step, token in enumerate(tokens, 1):
-            made.forward([token])
-            assert made.held == layers * heads * (PROMPT + step)
-            assert made.held - made.read == masked
+            press.forward([token])
+            assert press.entries_held == layers * heads * (PROMPT + step)
+            assert press.entries_held - press.entries_read == masked
             if step % 8 == 0 and PROMPT + step > size:
                 masked = layers * heads * (PROMPT + step - size)
         assert masked
-        kept = made.keep()
-        before = made.forward([9])
-        for (_, values), mask in zip(kept.layers, kept.masks, strict=True):
+        snapshot = press.take_snapshot()
+        before = press.forward([9])
+        for (_, values), mask in zip(snapshot.layers, snapshot.masks, strict=True):
             values[tuple(torch.as_tensor(part) for part in mask)] = 100.0
-        made.put(kept)
-        torch.testing.assert_close(made.forward([9]), before, rtol=0, atol=1e-5)
+        press.restore(snapshot)
+        torch.testing.assert_close(press.forward([9]), before, rtol=0, atol=1e-5)
 
 
 def test_a_ratio_of_one_evicts_nothing(model):

@@ -5,7 +5,7 @@ import tiny
 import torch
 
 from hyperscale import methods
-from hyperscale.engines.torch import attention
+from hyperscale.engines.torch import forward_pass
 from hyperscale.kv.cache import RowEntries
 from hyperscale.methods.core.base import Host, State
 
@@ -32,9 +32,9 @@ class _Looks(State):
 
 def looks(model, ids):
     state = _Looks()
-    attention.install(model)
-    with torch.inference_mode(), attention.in_force(model):
-        attention.forward(model, attention.Prefill(state, 0), ids, torch.arange(ids.shape[1])[None])
+    forward_pass.install_hooks(model)
+    with torch.inference_mode(), forward_pass.use_own_attention(model):
+        forward_pass.run(model, forward_pass.PrefillPass(state, 0), ids, torch.arange(ids.shape[1])[None])
     return state.found
 
 

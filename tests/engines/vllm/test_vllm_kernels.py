@@ -15,7 +15,7 @@ from repository import ROOT
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.torch import attention as torch_attention
+from hyperscale.engines.torch import forward_pass
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.engines.vllm.kernels import (
     chunk_attention,
@@ -267,11 +267,11 @@ def test_agrees_with_the_torch_engine(chunks):
     (chain,) = engine.generate([Request("p", 0, prompt, new)], Sampling(temperature=0.0))
     world = World(requests=1, layers=2, heads=2, group=2, dim=16, page=16, window=6, device=DEVICE)
     ids, reads, found = torch.tensor([[*prompt, *chain.token_ids]]), 0, []
-    with torch.inference_mode(), torch_attention.in_force(model):
+    with torch.inference_mode(), forward_pass.use_own_attention(model):
         at = 0
         for size in [*chunks, *[1] * (new - 1)]:
             current = Paged(world, model, at)
-            logits = torch_attention.forward(model, current, ids[:, at : at + size], torch.arange(at, at + size)[None])
+            logits = forward_pass.run(model, current, ids[:, at : at + size], torch.arange(at, at + size)[None])
             at += size
             if at >= len(prompt):
                 found.append(int(logits[0].argmax()))

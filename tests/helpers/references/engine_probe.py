@@ -2,7 +2,7 @@
 
 import torch
 
-from hyperscale.engines.torch import attention
+from hyperscale.engines.torch import forward_pass
 
 
 def watch(engine, requests, sampling):
@@ -16,7 +16,7 @@ def watch(engine, requests, sampling):
 
     def recorded():
         out = decode()
-        for index, chain in enumerate(state._live):
+        for index, chain in enumerate(state._chains):
             problem = chain.request.problem
             logits.setdefault(problem, []).append(out[index].clone())
             rows = [
@@ -29,7 +29,7 @@ def watch(engine, requests, sampling):
     state._decode = recorded
     waiting = iter(requests)
     while True:
-        with torch.inference_mode(), attention.in_force(engine.model):
+        with torch.inference_mode(), forward_pass.use_own_attention(engine.model):
             finished = state.advance(waiting)
         if finished is None:
             return chains, logits, held

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Literal
 
-from hyperscale.engines.base import Chain, Engine, Glimpse, Request, Sampling
+from hyperscale.engines.base import Chain, ChainProgress, Engine, Request, Sampling
 from hyperscale.engines.detokenize import Decoder, end_ids
-from hyperscale.engines.sampling import check
+from hyperscale.engines.sampling import check_sampling
 from hyperscale.engines.vllm import versions
 from hyperscale.engines.vllm.harness.engine_args import check_method, engine_args
 from hyperscale.engines.vllm.harness.process import Checkpoint, start, stopped
@@ -115,14 +115,14 @@ class VllmEngine(Engine):
         cleanup_dist_env_and_memory()
 
     def generate(
-        self, requests: Iterable[Request], sampling: Sampling, watch: Callable[[Glimpse], None] | None = None
+        self, requests: Iterable[Request], sampling: Sampling, watch: Callable[[ChainProgress], None] | None = None
     ) -> Iterator[Chain]:
         """See `Engine.generate`.
 
         Raises:
             EngineError: A request or the sampling settings make no sense or cannot be had here, or vLLM stopped.
         """
-        check(sampling)
+        check_sampling(sampling)
         if sampling.steering:
             raise EngineError("longer chains and forced answers do not run in vLLM: leave --engine vllm out")
         decoder = Decoder(self.tokenizer, sampling.stop)
@@ -153,11 +153,11 @@ class VllmEngine(Engine):
         from vllm.sampling_params import RequestOutputKind
 
         name = f"{request.problem}/{request.chain}"
-        if not request.prompt_ids or request.max_new_tokens < 1:
+        if not request.prompt_ids or request.L < 1:
             raise EngineError(f"request {name} needs a prompt and at least one new token to generate")
         if request.forced:
             raise EngineError(f"request {name} forces tokens, which does not run in vLLM")
-        total = len(request.prompt_ids) + request.max_new_tokens
+        total = len(request.prompt_ids) + request.L
         if total > self._longest:
             raise EngineError(
                 f"request {name} may need {total} tokens, the model takes {self._longest}: choose a smaller --length"
@@ -165,7 +165,7 @@ class VllmEngine(Engine):
         key = counter_rng.key(sampling.seed, request.problem, request.chain)
         extra: dict[str, Any] = {}
         if self.method.name != "vanilla":
-            extra["kv_transfer_params"] = {"checkpoints": list(request.checkpoints), "key": key, "follow": True}
+            extra["kv_transfer_params"] = {"checkpoints": list(request.cuts), "key": key, "follow": True}
         draws: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p}
         if self._draws:
             extra[DRAWS] = {"key": key, **draws, "vocabulary": len(self.tokenizer)}
@@ -175,7 +175,7 @@ class VllmEngine(Engine):
             stop=list(sampling.stop),
             stop_token_ids=self._ends,
             seed=key % _SEEDS,
-            max_tokens=request.max_new_tokens,
+            max_tokens=request.L,
             logprobs=0,
             output_kind=RequestOutputKind.CUMULATIVE if watched else RequestOutputKind.FINAL_ONLY,
             extra_args=extra or None,
@@ -185,7 +185,9 @@ class VllmEngine(Engine):
         self._engine.add_request(number, {"prompt_token_ids": list(request.prompt_ids)}, params)
         return number
 
-    def _take(self, flight: _Flight, output: Any, decoder: Decoder, watch: Callable[[Glimpse], None] | None) -> None:
+    def _take(
+        self, flight: _Flight, output: Any, decoder: Decoder, watch: Callable[[ChainProgress], None] | None
+    ) -> None:
         """Book an output, and show its newest token."""
         completion = output.outputs[0]
         if completion.finish_reason not in (None, "stop", "length"):
@@ -202,7 +204,7 @@ class VllmEngine(Engine):
         reads = costs.get("kv_reads", dense_reads(len(flight.request.prompt_ids), n))
         entries = reads - flight.reads if n > 1 else costs.get("peak_kv", len(flight.request.prompt_ids))
         flight.reads = reads
-        watch(Glimpse(flight.request, n, entries, lambda: decoder.text(ids)))
+        watch(ChainProgress(flight.request, n, entries, lambda: decoder.text(ids)))
 
     def _chain(self, flight: _Flight, output: Any, decoder: Decoder) -> Chain:
         request, ids = flight.request, flight.ids
@@ -224,7 +226,7 @@ class VllmEngine(Engine):
         prompt, n = len(flight.request.prompt_ids), len(flight.ids)
         marks: Sequence[Sequence[float]]
         if self.method.name == "vanilla":
-            lengths = sorted({c for c in flight.request.checkpoints if c < n} | {n})
+            lengths = sorted({c for c in flight.request.cuts if c < n} | {n})
             marks = [(at, dense_reads(prompt, at), dense_peak(prompt, at)) for at in lengths]
         else:
             if not costs or costs["tokens"] != n:
@@ -235,7 +237,7 @@ class VllmEngine(Engine):
             lengths=tuple(lengths),
             kv_reads=tuple(float(mark[1]) for mark in marks),
             peak_kv=tuple(float(mark[2]) for mark in marks),
-            chars=tuple(decoder.chars(flight.ids[:at], text) for at in lengths),
+            chars=tuple(decoder.count_chars(flight.ids[:at], text) for at in lengths),
             logprobs=tuple(sum(flight.logprobs[:at]) for at in lengths),
             inserted=(0,) * len(lengths),
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 
 from hyperscale.engines.base import Sampling
-from hyperscale.engines.sampling import draw
+from hyperscale.engines.sampling import draw_tokens
 from hyperscale.engines.vllm.options import DRAWS
 
 
@@ -44,7 +44,7 @@ def _choose(sampling: Sampling, key: Tensor, vocabulary: int, drawn: Sequence[in
         drawn: The tokens so far.
         logits: (rows of the output layer,).
     """
-    token, _ = draw(logits[None, :vocabulary], key, torch.tensor([len(drawn)]), sampling)
+    token, _ = draw_tokens(logits[None, :vocabulary], key, torch.tensor([len(drawn)]), sampling)
     chosen = torch.full_like(logits, float("-inf"))
     chosen[token] = 0.0
     return chosen

@@ -1,4 +1,4 @@
-"""Our attention inside transformers' models: one object per forward pass, handed down as a keyword argument.
+"""Runs a transformers model with our attention: one object a forward pass, handed down as a keyword argument.
 
 The model runs as transformers wrote it. Its attention layers call `attention` with queries, keys and values after RoPE,
 and hooks on the decoder layers tell the pass the hidden states that enter each layer, before the input norm. For states
@@ -23,7 +23,7 @@ _NAME = "hyperscale"
 _BLOCK = 256  # queries that prefill attends with at once: bounds memory at O(P * block)
 
 
-class Pass(Protocol):
+class ForwardPass(Protocol):
     """A forward pass through all layers.
 
     Attributes:
@@ -53,7 +53,7 @@ class Pass(Protocol):
         """
 
 
-class Prefill:
+class PrefillPass:
     """One prompt alone, so that its arithmetic cannot depend on any other; ``limit`` is L of its chains."""
 
     hidden: Tensor
@@ -70,7 +70,7 @@ class Prefill:
         self._scores: list[Tensor] = []
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-        """See `Pass.attend`; batch is 1."""
+        """See `ForwardPass.attend`; batch is 1."""
         expiry = self.state.expiry(layer, self.hidden)
         if expiry is None:
             live, scores = self.state.cut_prompt(layer, PrefillView(queries[0], keys[0], values[0], scale, self._limit))
@@ -90,13 +90,13 @@ class Prefill:
     def prompt(self) -> PrefilledPrompt:
         """What the pass leaves behind."""
         expiry, positions, scores = (
-            torch.stack(found) if found else None for found in (self._expiry, self._positions, self._scores)
+            torch.stack(layers) if layers else None for layers in (self._expiry, self._positions, self._scores)
         )
         length = self.hidden.shape[1]
         return PrefilledPrompt(length, self._keys, self._values, torch.stack(self._lens), expiry, positions, scores)
 
 
-class Decode:
+class DecodePass:
     """One token of every chain in the cache; further rows of the batch are padding and attend to nothing."""
 
     hidden: Tensor
@@ -107,15 +107,15 @@ class Decode:
         self.state, self._cache, self._observed = state, cache, observed
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-        """See `Pass.attend`; tokens is 1."""
+        """See `ForwardPass.attend`; tokens is 1."""
         n = self._cache.chains
         width = self._cache.width(layer)
         token = Token(self.hidden, queries[:n, :, 0], keys[:n, :, 0], values[:n, :, 0], scale, width)
         slots = self.state.slots(layer, token)
-        written = self.state.merge(layer, token)
+        entry = self.state.merge(layer, token)
         selected = self.state.select(layer, token)
         out, weights = self._cache.attend(
-            layer, token.queries, *written, slots, scale, selected=selected, with_weights=self._observed
+            layer, token.queries, *entry, slots, scale, selected=selected, with_weights=self._observed
         )
         if weights is not None:
             self.state.observe(layer, weights)
@@ -138,8 +138,9 @@ def sparse_attention(queries: Tensor, keys: Tensor, values: Tensor, expiry: Tens
         (query_heads, P, head_dim).
     """
     kv_heads, length, dim = keys.shape
-    grouped = queries.view(kv_heads, -1, length, dim)
-    out = torch.empty_like(grouped)
+    # Query heads that share a KV head side by side: (kv_heads, group, P, head_dim).
+    query_groups = queries.view(kv_heads, -1, length, dim)
+    out = torch.empty_like(query_groups)
     position = torch.arange(length, device=keys.device)
     for start in range(0, length, _BLOCK):
         stop = min(start + _BLOCK, length)
@@ -147,7 +148,7 @@ def sparse_attention(queries: Tensor, keys: Tensor, values: Tensor, expiry: Tens
         hidden = position[:stop] > q
         if expiry is not None:
             hidden = hidden | (q >= expiry[:, None, None, :stop])
-        scores = grouped[:, :, start:stop] @ keys[:, None, :stop].transpose(2, 3) * scale
+        scores = query_groups[:, :, start:stop] @ keys[:, None, :stop].transpose(2, 3) * scale
         weights = torch.softmax(scores.masked_fill_(hidden, float("-inf")), dim=-1, dtype=torch.float32)
         out[:, :, start:stop] = weights.to(values.dtype) @ values[:, None, :stop]
     return out.view(queries.shape)
@@ -168,17 +169,17 @@ def attention(
         ModelError: The model's attention uses an argument that is not computed here.
     """
     layer: int = module.layer_idx  # type: ignore[assignment]
-    current: Pass = kwargs.pop(_NAME)
+    current: ForwardPass = kwargs.pop(_NAME)
     scale: float = kwargs.pop("scaling")
     check_attention_arguments(module, {"dropout": dropout, **kwargs})
     if current.state.rotates:
-        projected = Projected(query, key, value, current.rope, current.prefill)
-        query, key, value = current.state.rotate(layer, projected)
+        projections = Projected(query, key, value, current.rope, current.prefill)
+        query, key, value = current.state.rotate(layer, projections)
     return current.attend(layer, query, key, value, scale), None
 
 
 def _remember(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
-    current: Pass | None = kwargs.get(_NAME)
+    current: ForwardPass | None = kwargs.get(_NAME)
     if current is None:
         return None
     current.hidden = args[0] if args else kwargs["hidden_states"]
@@ -188,7 +189,7 @@ def _remember(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return args, {**kwargs, "position_embeddings": identity}
 
 
-def install(model: Any) -> None:
+def install_hooks(model: Any) -> None:
     """Register our attention and hook the model's layers; harmless to the model's other uses, and idempotent."""
     from transformers import AttentionInterface
 
@@ -201,7 +202,7 @@ def install(model: Any) -> None:
 
 
 @contextmanager
-def in_force(model: Any) -> Iterator[None]:
+def use_own_attention(model: Any) -> Iterator[None]:
     """Use our attention within the block, and the model's own again after it."""
     before = model.config._attn_implementation
     model.config._attn_implementation = _NAME
@@ -211,11 +212,11 @@ def in_force(model: Any) -> Iterator[None]:
         model.config._attn_implementation = before
 
 
-def forward(model: Any, current: Pass, ids: Tensor, positions: Tensor) -> Tensor:
+def run(model: Any, current: ForwardPass, ids: Tensor, positions: Tensor) -> Tensor:
     """Logits of the last token.
 
     Args:
-        model: A transformers causal LM after `install`, with `in_force`.
+        model: A transformers causal LM after `install_hooks`, within `use_own_attention`.
         current: The pass.
         ids: (batch, tokens).
         positions: (batch, tokens).
