@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from hyperscale import results
-from hyperscale.cli.display import tables
+from hyperscale.cli.display import table_format
 from hyperscale.results.points import points
 
 
@@ -43,8 +43,8 @@ def markdown(found: pd.DataFrame) -> str:
 
 def cells(row: dict[Any, Any]) -> list[str]:
     """Accuracy, realised CR and costs of a point."""
-    costs = [tables.quantity(row[axis]) for axis in ("kv_reads", "peak_kv")]
-    return [tables.accuracy(row["accuracy"], row["accuracy_se"]), f"{row['realised_cr']:.1f}", *costs]
+    costs = [table_format.format_quantity(row[axis]) for axis in ("kv_reads", "peak_kv")]
+    return [table_format.format_accuracy(row["accuracy"], row["accuracy_se"]), f"{row['realised_cr']:.1f}", *costs]
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from hyperscale.analysis import margins
 from hyperscale.analysis import published as reference
 from hyperscale.analysis.curves import analyse
 from hyperscale.analysis.margins import Margin
-from hyperscale.cli.display import margin_table
+from hyperscale.cli.display import margin_tables
 from hyperscale.results.points import cells
 
 NAN = (math.nan, math.nan)
@@ -17,7 +17,7 @@ NAN = (math.nan, math.nan)
 
 def shown(found, published=None, width=140):
     console = Console(file=io.StringIO(), width=width, markup=False)
-    margin_table.show(found, console, published)
+    margin_tables.print_margins(found, console, published)
     return console.file.getvalue()
 
 
@@ -39,7 +39,7 @@ def lines(problems, **more):
     ],
 )
 def test_values_and_intervals_as_text(value, interval, text):
-    assert margin_table.text(value, interval) == text
+    assert margin_tables.format_margin(value, interval) == text
 
 
 def test_both_axes_of_a_margin_are_printed_with_their_intervals():
@@ -47,8 +47,8 @@ def test_both_axes_of_a_margin_are_printed_with_their_intervals():
     text = shown(found)
     assert "Margins over vanilla (mini), points, 95 % interval" in text
     dms = next(line for line in text.splitlines() if " dms " in line)
-    assert margin_table.text(found[0].linear, found[0].linear_ci) in dms
-    assert margin_table.text(found[0].log2, found[0].log2_ci) in dms
+    assert margin_tables.format_margin(found[0].linear, found[0].linear_ci) in dms
+    assert margin_tables.format_margin(found[0].log2, found[0].log2_ci) in dms
     assert "[" in dms
     assert "No interval" not in text
     assert max(map(len, text.splitlines())) <= 80
@@ -63,7 +63,7 @@ def test_pairs_over_several_methods_are_named_in_full():
 
 def test_few_problems_have_a_plain_message_instead_of_an_interval():
     text = shown(analyse(lines(1), ["tokens"], n_boot=20).margins)
-    assert "No intervals of fewer than 10 problems (mini_aime has 1): such margins say little." in text
+    assert "No intervals with fewer than 10 problems (mini_aime has 1): such margins are mostly noise." in text
     assert "nan" not in text
     assert not any("[" in line for line in text.splitlines())
 
@@ -102,7 +102,7 @@ def test_a_reference_stands_beside_the_tasks_it_has():
     paper = reference.load("paper")
 
     def beside(model, a="dms", b="vanilla", task="aime24", axis="kv_reads"):
-        return margin_table.published(Margin(a, b, task, axis, 1.0, NAN, 1.0, NAN, (1, 2), 30, model), paper)
+        return margin_tables.format_reference(Margin(a, b, task, axis, 1.0, NAN, 1.0, NAN, (1, 2), 30, model), paper)
 
     assert beside("qwen-r1-7b") == "+15.0"
     assert beside("qwen-r1-7b", a="vanilla", b="dms") == "-15.0"
@@ -129,6 +129,6 @@ def test_without_a_margin_nothing_is_printed():
 
 def test_the_end_of_a_run_has_reads_and_peak():
     console = Console(file=io.StringIO(), width=140, markup=False)
-    margin_table.margins(cells(lines(10)), console)
+    margin_tables.print_margins_over_vanilla(cells(lines(10)), console)
     text = console.file.getvalue()
     assert text.count("kv_reads") == text.count("peak_kv") == 2

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from hyperscale import models
-from hyperscale.cli.display import tables
+from hyperscale.cli.display import plan_tables, table_format
 from hyperscale.cli.display.live_run import Display
 from hyperscale.results.store import Store
 from hyperscale.run import engine_cache, execute, prepare
@@ -30,7 +30,7 @@ def run(tmp_path_factory):
 def show(run, folder, *, terminal):
     console = Console(file=io.StringIO(), force_terminal=terminal, width=120, color_system=None, legacy_windows=False)
     display = Display(console)
-    tables.plan(run, console)
+    plan_tables.print_plan(run, console)
     try:
         execute.execute(run, folder, display)
     finally:
@@ -118,7 +118,8 @@ def test_running_figures(monkeypatch):
 
 
 def test_an_accuracy_without_an_error():
-    assert (tables.accuracy(50.0, 1.26), tables.accuracy(100.0, float("nan"))) == ("50.0 ± 1.3", "100.0")
+    assert table_format.format_accuracy(50.0, 1.26) == "50.0 ± 1.3"
+    assert table_format.format_accuracy(100.0, float("nan")) == "100.0"
 
 
 @pytest.mark.parametrize(
@@ -126,4 +127,4 @@ def test_an_accuracy_without_an_error():
     [(0, "0"), (950.4, "950"), (9999, "9,999"), (12345, "12.3K"), (4.561e6, "4.56M"), (2**33, "8.59G"), (3e12, "3T")],
 )
 def test_quantities(value, text):
-    assert tables.quantity(value) == text
+    assert table_format.format_quantity(value) == text

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from hyperscale.cli.display import plan_tables, tables
+from hyperscale.cli.display import plan_tables
 from hyperscale.errors import BudgetError
 from hyperscale.run import dry_run
 from hyperscale.run.config import load
@@ -20,15 +20,17 @@ def shown(gpu=None, **values):
     asked = load.make({"model": "qwen3-8b", "methods": ["vanilla", "dms"], "tasks": ["aime24"], **values})
     expected = dry_run.plan_dry_run(asked, gpu)
     console = Console(file=io.StringIO(), width=140)
-    tables.plan(expected, console)
-    plan_tables.roofline(expected, console)
+    plan_tables.print_plan(expected, console)
+    plan_tables.print_roofline(expected, console)
     return expected, console.file.getvalue()
 
 
 def test_the_papers_grid_says_what_one_pass_saves():
     expected, text = shown(budget="paper")
     assert len(expected.plan.points) == 2 * 12
-    assert "each by itself would generate 3.3× the tokens if every chain runs to L, 5.6× if all end early" in text
+    assert (
+        "Running each by itself would generate 3.3× the tokens if every chain runs to L, 5.6× if all end early" in text
+    )
     assert text.count("closed form") == 2
     assert "roofline" not in text  # no GPU here that is known
 

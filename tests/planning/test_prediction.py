@@ -179,7 +179,7 @@ def test_predicted_against_measured():
     ):
         console = Console(width=140, record=True)
         with console.capture() as text:
-            plan_tables.comparison(Plan(Budget.parse("kv_reads=9"), {"t": ceiling}, points), found, console)
+            plan_tables.print_predictions(Plan(Budget.parse("kv_reads=9"), {"t": ceiling}, points), found, console)
         assert "100 150 ×1.50" in text.get()
         assert "pilot" in text.get()
         assert verdict in text.get()

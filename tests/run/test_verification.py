@@ -98,10 +98,10 @@ def test_a_run_ends_with_its_compression(run, weights, tmp_path):
         (line,) = [line for line in table if line.startswith(f"{shown} ") and "realised" not in line]
         numbers = line.removeprefix(shown).split()
         assert numbers[:3] == [nominal, f"{realised:.2f}", f"{peak:.2f}"]
-        assert numbers[3:] == (["100%"] if name == "window" else ["no", "number"])
+        assert numbers[3:] == (["100%"] if name == "window" else ["n/a"])
     # The random gates of this checkpoint evict about half.
-    assert "of the nominal 8: its costs are not those of its ratio" in out
-    assert "window 8× realised" not in out
+    assert "compare methods at equal cost, not at equal nominal CR" in out
+    assert "window 8×: the realised" not in out
 
 
 def test_machines_are_told_as_well(run, weights):

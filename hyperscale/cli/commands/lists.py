@@ -1,4 +1,4 @@
-"""``hyperscale models``, ``tasks`` and ``budgets``: what there is, a line each."""
+"""``hyperscale models``, ``tasks`` and ``budgets``: lists with a line for each entry."""
 
 import typer
 

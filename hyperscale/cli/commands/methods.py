@@ -1,4 +1,4 @@
-"""``hyperscale methods``: what a method is, needs and can be told."""
+"""``hyperscale methods``: lists the methods, or shows one with its rule and parameters."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,29 +19,27 @@ def methods(
     from hyperscale import methods as registry
 
     if name is None:
-        _table([registry.describe(each) for each in registry.available()])
+        _print_table([registry.describe(method) for method in registry.available()])
     else:
-        _whole(registry.describe(name))
+        _print_method(registry.describe(name))
 
 
-def _table(found: "list[Description]") -> None:
-    from rich.table import Table
+def _print_table(methods: "list[Description]") -> None:
     from rich.text import Text
 
-    from hyperscale.cli.display import tables
+    from hyperscale.cli.display.table_format import NOTHING, make_table
 
-    table = Table(**tables.STYLE)
-    tables.columns(table, ("method", "kind", "needs", "one pass"), ())
+    table = make_table(None, ("method", "kind", "needs", "one pass"))
     table.add_column("rule, parameters with their defaults, source")
-    for each in found:
-        about = Text(each.summary)
-        about.append(f"\n{_params(each)}", style="cyan")
-        about.append(f"\n{each.source}", style="dim")
-        table.add_row(each.name, each.kind, ", ".join(each.needs) or "·", _pass(each), about)
-    out = make_console()
-    out.width = min(out.width, _WIDTH)
-    out.print(table)
-    out.print(
+    for method in methods:
+        about = Text(method.summary)
+        about.append(f"\n{_format_params(method)}", style="cyan")
+        about.append(f"\n{method.source}", style="dim")
+        table.add_row(method.name, method.kind, ", ".join(method.needs) or NOTHING, _one_pass(method), about)
+    console = make_console()
+    console.width = min(console.width, _WIDTH)
+    console.print(table)
+    console.print(
         "one pass: a chain serves every shorter L, as the rule does not depend on L; else a run generates each L by "
         "itself. Set parameters with --method-param NAME.KEY=VALUE and --pin-prompt; cr with --cr. "
         "`hyperscale methods NAME` shows a rule.\n"
@@ -49,27 +47,27 @@ def _table(found: "list[Description]") -> None:
     )
 
 
-def _whole(method: "Description") -> None:
+def _print_method(method: "Description") -> None:
     typer.echo(f"{method.name}: {method.summary}\n\n{method.rule}\n")
     for word, text in (
         ("kind", method.kind),
         ("needs", ", ".join(method.needs) or "nothing"),
-        ("one pass", f"{_pass(method)}, with the default parameters"),
-        ("parameters", _params(method)),
+        ("one pass", f"{_one_pass(method)}, with the default parameters"),
+        ("parameters", _format_params(method)),
         ("source", method.source),
     ):
         typer.echo(f"{word:<10}  {text}")
 
 
-def _pass(method: "Description") -> str:
+def _one_pass(method: "Description") -> str:
     return "yes" if method.length_invariant else "no"
 
 
-def _params(method: "Description") -> str:
-    return ", ".join(f"{key}={_plain(value)}" for key, value in method.params.items())
+def _format_params(method: "Description") -> str:
+    return ", ".join(f"{key}={_format_value(value)}" for key, value in method.params.items())
 
 
-def _plain(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)

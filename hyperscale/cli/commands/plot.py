@@ -37,7 +37,7 @@ def plot(
     from hyperscale.analysis.curves import analyse
     from hyperscale.analysis.margins import parse_pairs, to_frame
     from hyperscale.analysis.published import load
-    from hyperscale.cli.display import margin_table
+    from hyperscale.cli.display import margin_tables
     from hyperscale.report.plots.write import draw_analysis
     from hyperscale.results.points import COSTS, check_axis
 
@@ -70,5 +70,5 @@ def plot(
         counts = {"runs": len(runs), "chains": len(samples)}
         json_events.write(sys.stdout, {"schema": json_events.SCHEMA, **counts, "files": files, **found})
         return
-    shown = axes if axis else margin_table.AXES
-    margin_table.show([each for each in made.margins if each.axis in shown], console, published)
+    shown = axes if axis else margin_tables.AXES
+    margin_tables.print_margins([each for each in made.margins if each.axis in shown], console, published)

@@ -59,7 +59,7 @@ def run(
 
 
 def _plan(asked: RunConfig, gpu: str | None, folder: Path, events: "Events | None") -> None:
-    from hyperscale.cli.display import plan_tables, tables
+    from hyperscale.cli.display import plan_tables
     from hyperscale.run import dry_run
 
     expected = dry_run.plan_dry_run(asked, gpu, folder)
@@ -67,9 +67,9 @@ def _plan(asked: RunConfig, gpu: str | None, folder: Path, events: "Events | Non
         events.planned(expected, folder)
         return
     console = make_console()
-    tables.plan(expected, console)
-    tables.memory(expected, console)
-    plan_tables.roofline(expected, console)
+    plan_tables.print_plan(expected, console)
+    plan_tables.print_memory(expected, console)
+    plan_tables.print_roofline(expected, console)
 
 
 def _run(asked: RunConfig, folder: Path, events: "Events | None") -> None:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.text import Text
 
 from hyperscale import results
-from hyperscale.cli.display import margin_table, plan_tables, tables
+from hyperscale.cli.display import margin_tables, plan_tables, result_tables
 from hyperscale.cli.display.live_chain import Stream, plain
 from hyperscale.kv.trace import dense_reads
 from hyperscale.planning.arms import Arm
@@ -71,7 +71,7 @@ class Display(Observer):
 
     def planned(self, run: PreparedRun, folder: Path) -> None:
         """See `Observer`."""
-        tables.plan(run, self._console)
+        plan_tables.print_plan(run, self._console)
 
     def opened(self, folder: Path, finished: int) -> None:
         """See `Observer`."""
@@ -154,10 +154,10 @@ class Display(Observer):
         """See `Observer`."""
         self.close()
         measured = cells(sorted(samples, key=lambda sample: results.key(dict(sample))))  # in the order of points.csv
-        tables.points(measured, run.plan.budget.axis, self._console)
-        tables.compression(run.compression(samples), self._console)
-        margin_table.margins(measured, self._console)
-        plan_tables.comparison(run.plan, points, self._console)
+        result_tables.print_frontiers(measured, run.plan.budget.axis, self._console)
+        result_tables.print_compression(run.compression(samples), self._console)
+        margin_tables.print_margins_over_vanilla(measured, self._console)
+        plan_tables.print_predictions(run.plan, points, self._console)
         text = f"results in {folder}; pictures: hyperscale plot {folder}"
         self._console.print(text, highlight=False, soft_wrap=True)
 

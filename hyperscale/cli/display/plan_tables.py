@@ -1,13 +1,13 @@
-"""Tables about a plan: what a GPU makes of it, and how its predictions compare with what was measured."""
+"""Tables about a plan: its points, its memory, its time on a GPU, and its predictions beside what was measured."""
 
 import math
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.table import Table
 
-from hyperscale.cli.display.tables import STYLE, columns, quantity
-from hyperscale.planning.roofline import Roofline, mean_entries
+from hyperscale.cli.display.table_format import NOTHING, format_quantity, make_table
+from hyperscale.kv.formats import AUTO
+from hyperscale.planning.roofline import GIB, Roofline, mean_entries
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -15,102 +15,192 @@ if TYPE_CHECKING:
     from hyperscale.planning.costs import Costs
     from hyperscale.planning.planner import Plan, Point
     from hyperscale.run.dry_run import DryRun
+    from hyperscale.run.planned_run import PlannedRun, PlannedTask
 
 
-def roofline(run: "DryRun", console: Console) -> None:
+def print_plan(run: "PlannedRun", console: Console) -> None:
+    """Print what is going to run: widths at each length, chains, tokens, costs and what they are predicted from."""
+    plan, axis = run.plan, run.plan.budget.axis
+    lengths = sorted({point.L for point in plan.points}) or [0]
+    numbers = (*(f"L={L}" for L in lengths), "chains", "max. tokens", "exp. tokens", f"max. {axis}")
+    table = make_table("Plan: widths W that fit at each maximum length L", ("task", "method"), numbers)
+    table.add_column("predicted by", no_wrap=True)
+    chains_in_all, most_tokens, expected_tokens = 0, 0, 0.0
+    for task in run.tasks:
+        name = task.shape.name
+        problems = {name: task.count * len(run.config.seeds)}
+        for arm in run.arms:
+            points = plan.points_of(arm, name)
+            widths = {L: point.W for L, point in plan.widest_points(arm, name).items()}
+            chains = len(plan.chains(arm, name)) * problems[name]
+            most, expected = plan.max_tokens(arm, problems), plan.expected_tokens(arm, problems)
+            cost = max((point.costs.on(axis) for point in points), default=math.nan)
+            table.add_row(
+                name,
+                str(arm),
+                *(_format_widths(widths.get(L, 0)) for L in lengths),
+                f"{chains:,}",
+                format_quantity(most),
+                format_quantity(expected),
+                NOTHING if math.isnan(cost) else format_quantity(cost),
+                "/".join(dict.fromkeys(point.source for point in points)),
+            )
+            chains_in_all, most_tokens = chains_in_all + chains, most_tokens + most
+            expected_tokens += expected
+        table.add_section()
+    console.print(table)
+    lines = [_describe_task(run, task) for task in run.tasks]
+    if plan.n_dominated:
+        lines.append(
+            f"{plan.n_dominated} points left out: a longer L is predicted to cost no more, and its chains, cut, give "
+            "these points too"
+        )
+    lines.append(
+        f"{chains_in_all:,} chains to generate: at most {format_quantity(most_tokens)} tokens, about "
+        f"{format_quantity(expected_tokens)} as predicted"
+    )
+    if_long, if_short = plan.saving(run.counts)
+    lines.append(
+        f"One pass serves all points. Running each by itself would generate {if_long:.1f}× the tokens if every chain "
+        f"runs to L, {if_short:.1f}× if all end early"
+    )
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _format_widths(widest: int) -> str:
+    return f"1–{widest}" if widest > 1 else "1" if widest else NOTHING
+
+
+def _describe_task(run: "PlannedRun", task: "PlannedTask") -> str:
+    """A task's problems, prompts and ceiling in a line."""
+    shape, budget = task.shape, run.plan.budget
+    ceiling = run.plan.ceilings[shape.name]
+    name = f"{budget.text} the base point 1-{shape.base_length}-1" if budget.relative else "the budget"
+    limit = "no ceiling" if math.isinf(ceiling) else f"{name} is {format_quantity(ceiling)} {budget.axis}"
+    about = "" if task.measured else "about "
+    return f"{shape.name}: {task.count} problems, prompts of {about}{shape.prompt_tokens} tokens; {limit}"
+
+
+def print_memory(run: "DryRun", console: Console) -> None:
+    """Print what the weights and the cache of each method take at most, and whether a GPU holds them."""
+    gpu, config = run.gpu, run.config
+    types = config.dtype if config.kv_dtype == AUTO else f"{config.dtype}, cache in {config.kv_dtype}"
+    numbers = ["longest L", "one chain", "widest point", "with weights"] + ([gpu.name] if gpu else [])
+    table = make_table(f"Peak memory in GiB, {types}, weights and cache", ("method",), numbers)
+    for need in run.needs:
+        total = "?" if run.weights is None else f"{(run.weights + need.widest) / GIB:.2f}"
+        cells = [f"{need.length}", f"{need.chain / GIB:.2f}", f"{need.widest / GIB:.2f}", total]
+        if gpu:
+            cells.append(f"{need.fitting} chains at a time" if need.fitting else "does not fit")
+        table.add_row(str(need.arm), *cells)
+    console.print(table)
+    for note in run.notes:
+        console.print(note, highlight=False, soft_wrap=True)
+
+
+def print_roofline(run: "DryRun", console: Console) -> None:
     """Print what a GPU makes of the points at best: batch, tokens/s, seconds; nothing if its figures are unknown."""
-    line = run.roofline
-    if line is None:
+    roofline, batch_size = run.roofline, run.config.batch_size
+    if roofline is None:
         return
-    most = run.config.batch_size
-    table = Table(title=f"At best on {line.gpu.name}, {run.config.dtype}: roofline of decoding", **STYLE)
-    columns(table, ("task", "method"), ("L", "W", "chains that fit", "tokens/s", "s a chain", "s a point", "bound by"))
+    table = make_table(
+        f"At best on {roofline.gpu.name}, {run.config.dtype}: roofline of decoding",
+        ("task", "method"),
+        ("L", "W", "chains that fit", "tokens/s", "s per chain", "s per point", "limited by"),
+    )
     total = 0.0
     for shape in run.shapes:
         for arm in run.arms:
             widest = run.plan.widest_points(arm, shape.name)
-            for length, point in widest.items():
-                cells = _speed(line, point.chain, point.W, most)
-                table.add_row(shape.name, str(arm), f"{length}", f"{point.W}", *cells)
+            for L, point in widest.items():
+                cells = _format_speed(roofline, point.chain, point.W, batch_size)
+                table.add_row(shape.name, str(arm), f"{L}", f"{point.W}", *cells)
             count = run.counts[shape.name] * len(run.config.seeds)
-            chains = [length for _, length in run.plan.chains(arm, shape.name)]
-            total += count * sum(line.chain_seconds(widest[length].chain, most) / most for length in chains)
+            chains = [L for _, L in run.plan.chains(arm, shape.name)]
+            # A batch of chains takes as long as one of them: the time of a chain counts once for the whole batch.
+            total += count * sum(roofline.chain_seconds(widest[L].chain, batch_size) / batch_size for L in chains)
         table.add_section()
     console.print(table)
-    time = f"about {_duration(total)} for the whole run" if math.isfinite(total) else "a chain does not fit"
+    time = f"about {_format_duration(total)} for the whole run" if math.isfinite(total) else "a chain does not fit"
     console.print(
-        f"{most} chains share the GPU (--batch-size), taking turns where fewer fit; {time}. "
+        f"{batch_size} chains share the GPU (--batch-size), in turns where fewer fit; {time}. "
         "A bound from datasheet figures, without prefill, sampling and the host.",
         highlight=False,
         soft_wrap=True,
     )
 
 
-def comparison(plan: "Plan", found: "DataFrame", console: Console) -> None:
+def print_predictions(plan: "Plan", rows: "DataFrame", console: Console) -> None:
     """Print predicted against measured cost of one chain at each L, on the budget's axis, and what broke the budget.
 
     Args:
         plan: The plan, with its predictions.
-        found: The points that were measured, with the columns of ``points.csv``.
+        rows: The points that were measured, with the columns of ``points.csv``.
         console: Where to.
     """
     axis = plan.budget.axis
-    measured = {
+    costs = {
         (str(row["task"]), str(row["method"]), float(row["CR"]), int(row["W"]), int(row["L"])): float(row[axis])
-        for row in found.to_dict("records")
+        for row in rows.to_dict("records")
     }
+
+    def measured(point: "Point") -> float | None:
+        return costs.get((point.task, point.arm.method, point.arm.CR, point.W, point.L))
+
     lengths = sorted({point.L for point in plan.points})
-    table = Table(title=f"Predicted and measured {axis} of one chain, and measured / predicted", **STYLE)
-    columns(table, ("task", "method", "predicted by"), [f"L={n}" for n in lengths])
-    over: list[tuple[float, Point]] = []
+    title = f"Predicted and measured {axis} of one chain, and measured / predicted"
+    table = make_table(title, ("task", "method", "predicted by"), [f"L={L}" for L in lengths])
     for task, arm in dict.fromkeys((point.task, point.arm) for point in plan.points):
         widest = plan.widest_points(arm, task)
         cells = []
-        for n in lengths:
-            point = widest.get(n)
-            cost = measured.get((task, arm.method, arm.CR, point.W, n)) if point else None
-            cells.append("·" if point is None or cost is None else _pair(point.chain.on(axis), cost / point.W))
-        sources = "/".join(dict.fromkeys(point.source for point in widest.values()))
-        table.add_row(task, str(arm), sources, *cells)
-    for point in plan.points:
-        cost = measured.get((point.task, point.arm.method, point.arm.CR, point.W, point.L))
-        if cost is not None and plan.exceeds(point, cost):
-            over.append((cost / plan.ceilings[point.task], point))
+        for L in lengths:
+            cost = measured(widest[L]) if L in widest else None
+            cells.append(NOTHING if cost is None else _format_pair(widest[L].chain.on(axis), cost / widest[L].W))
+        table.add_row(task, str(arm), "/".join(dict.fromkeys(point.source for point in widest.values())), *cells)
     console.print(table)
-    if not plan.budget.unlimited:
-        console.print(_verdict(over, len(plan.points)), highlight=False, soft_wrap=True)
+    if plan.budget.unlimited:
+        return
+    excesses = [
+        (cost / plan.ceilings[point.task], point)
+        for point in plan.points
+        if (cost := measured(point)) is not None and plan.exceeds(point, cost)
+    ]
+    console.print(_describe_excess(excesses, len(plan.points)), highlight=False, soft_wrap=True)
 
 
-def _verdict(over: "list[tuple[float, Point]]", count: int) -> str:
-    if not over:
+def _describe_excess(excesses: "list[tuple[float, Point]]", count: int) -> str:
+    """How many points cost more than the budget, and which one most; cost / ceiling is given with each."""
+    if not excesses:
         return f"all {count} points of the plan are within the budget"
-    factor, worst = max(over, key=lambda pair: pair[0])
+    factor, worst = max(excesses, key=lambda pair: pair[0])
     return (
-        f"{len(over)} of {count} points of the plan cost more than the budget, the worst {factor:.2f} times: "
+        f"{len(excesses)} of {count} points of the plan cost more than the budget, the worst {factor:.2f} times: "
         f"{worst} of {worst.arm.method} on {worst.task}"
     )
 
 
-def _speed(line: Roofline, chain: "Costs", width: int, most: int) -> tuple[str, ...]:
-    fitting = line.max_batch(chain)
+def _format_speed(roofline: Roofline, chain: "Costs", width: int, batch_size: int) -> tuple[str, ...]:
+    """The cells of a point: chains that fit, tokens/s, seconds of a chain and of the point, and what limits them."""
+    fitting = roofline.max_batch(chain)
     if not fitting:
-        return "none", "·", "·", "·", "memory size"
-    batch, entries = min(fitting, most), mean_entries(chain)
-    seconds = line.chain_seconds(chain, most)
-    rate = batch / line.step_seconds(batch, entries)
-    return f"{fitting:,}", quantity(rate), f"{seconds:,.1f}", f"{width * seconds:,.1f}", line.bound(batch, entries)
+        return "none", NOTHING, NOTHING, NOTHING, "memory size"
+    batch, entries = min(fitting, batch_size), mean_entries(chain)
+    seconds = roofline.chain_seconds(chain, batch_size)
+    rate = format_quantity(batch / roofline.step_seconds(batch, entries))
+    return f"{fitting:,}", rate, f"{seconds:,.1f}", f"{width * seconds:,.1f}", roofline.bound(batch, entries)
 
 
-def _pair(predicted: float, measured: float) -> str:
-    factor = f"{measured / predicted:.2f}" if predicted > 0 else "·"
-    return f"{_number(predicted)} {_number(measured)} ×{factor}"
+def _format_pair(predicted: float, measured: float) -> str:
+    factor = f"{measured / predicted:.2f}" if predicted > 0 else NOTHING
+    return f"{_format_cost(predicted)} {_format_cost(measured)} ×{factor}"
 
 
-def _number(value: float) -> str:
-    return "?" if math.isnan(value) else quantity(value) if value >= 10 else f"{value:.2g}"
+def _format_cost(value: float) -> str:
+    return "?" if math.isnan(value) else format_quantity(value) if value >= 10 else f"{value:.2g}"
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     for unit, size in (("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= 2 * size:
             return f"{seconds / size:,.1f} {unit}"

@@ -1,0 +1,51 @@
+"""Tables about a finished run: the points on its frontiers, and the compression that took place."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from hyperscale.cli.display.table_format import format_accuracy, format_quantity, make_table
+
+if TYPE_CHECKING:
+    from hyperscale.results.points import Cell
+    from hyperscale.run.verification import Compression
+
+
+def print_frontiers(points: "Sequence[Cell]", axis: str, console: Console) -> None:
+    """Print the points on each method's frontier on one cost axis."""
+    from hyperscale.analysis.frontier import frontier_points
+
+    costs = ("kv_reads", "peak_kv", "tokens")
+    table = make_table(
+        f"Frontiers by {axis} (every point is in points.csv)",
+        ("task", "method", "W-L-CR"),
+        ("realised CR", "accuracy %", *costs),
+    )
+    frontiers = frontier_points(points, axis)
+    for task in dict.fromkeys(point.arm.task for point in points):
+        for point in frontiers:
+            if point.arm.task != task:
+                continue
+            row = point.row()
+            accuracy = format_accuracy(row["accuracy"], row["accuracy_se"])
+            cells = (f"{point.realised_cr:.2f}", accuracy, *(format_quantity(row[name]) for name in costs))
+            table.add_row(task, point.arm.method, point.label, *cells)
+        table.add_section()
+    console.print(table)
+
+
+def print_compression(compression: "Sequence[Compression]", console: Console) -> None:
+    """Print each arm's nominal and realised CR, and the largest share of its rule's budget that a chain used."""
+    table = make_table("Compression", ("method",), ("nominal CR", "CR (reads)", "CR (peak)", "max. budget used"))
+    for result in compression:
+        used = "n/a" if result.used is None else f"{result.used:.0%}"
+        table.add_row(str(result.arm), f"{result.arm.CR:g}", f"{result.realised:.2f}", f"{result.peak:.2f}", used)
+    console.print(table)
+    for result in compression:
+        if result.weak:
+            console.print(
+                f"{result.arm}: the realised CR is only {result.realised:.2f}; compare methods at equal cost, not at "
+                "equal nominal CR",
+                soft_wrap=True,
+            )

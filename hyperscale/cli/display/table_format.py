@@ -1,0 +1,41 @@
+"""The look that all tables on the console share, and how they write numbers."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+NOTHING = "·"  # in a cell without a value
+_STYLE: dict[str, Any] = {
+    "title_justify": "left",
+    "title_style": "bold",
+    "box": box.SIMPLE_HEAD,
+    "pad_edge": False,
+    "show_edge": False,
+    "padding": (0, 1, 0, 0),
+}
+
+
+def make_table(title: str | None, words: Sequence[str], numbers: Sequence[str] = ()) -> Table:
+    """A table with columns of words on the left and columns of numbers on the right."""
+    table = Table(title=title, **_STYLE)
+    for name in words:
+        table.add_column(name, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def format_quantity(value: float) -> str:
+    """A cost with a decimal unit: 950, 12.3K, 4.56M."""
+    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "K")):
+        if value >= limit:
+            return f"{value / (1e3 if unit == 'K' else limit):.3g}{unit}"
+    return f"{value:,.0f}"
+
+
+def format_accuracy(value: float, error: float) -> str:
+    """An accuracy with its standard error; alone where there is none, as for a single problem."""
+    return f"{value:.1f}" if math.isnan(error) else f"{value:.1f} ± {error:.1f}"
