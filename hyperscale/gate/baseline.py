@@ -1,4 +1,4 @@
-"""The baseline file: what results say of each problem, small enough to keep in git.
+"""Reads and writes baselines: accuracies and costs of every problem, small enough to keep in git.
 
 Accuracies are stored as they were found, not the answers they come from: a gate that votes or grades the old answers
 with today's code would not notice that the code broke.
@@ -8,10 +8,11 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hyperscale.errors import ResultsError
 from hyperscale.utils.files import write_atomic
+from hyperscale.utils.validation import validate
 
 FORMAT: Literal[1] = 1
 AXES = ("kv_reads", "peak_kv")
@@ -26,7 +27,7 @@ class _Frozen(BaseModel):
 
 
 class TaskRecord(_Frozen):
-    """What was asked.
+    """A task and its problems.
 
     Attributes:
         version: Of the task.
@@ -78,13 +79,13 @@ class ArmRecord(_Frozen):
     cuts: Annotated[tuple[CutRecord, ...], Field(min_length=1)]
 
 
-class Record(_Frozen):
-    """Results, by problem.
+class GateRecord(_Frozen):
+    """Results, by problem: what a baseline file holds.
 
     Attributes:
         format: Version of the file's format.
         hyperscale: Version that made it.
-        tasks: Task to what was asked.
+        tasks: By name.
         arms: Every (model, task, method, CR).
     """
 
@@ -98,53 +99,47 @@ class Record(_Frozen):
         for name, task in self.tasks.items():
             if list(task.problems) != sorted(task.problems):
                 raise ValueError(f"the problems of {name} are not sorted")
-        seen = set()
+        keys = set()
         for arm in self.arms:
             if arm.task not in self.tasks:
                 raise ValueError(f"the task {arm.task} is not described")
             n = len(self.tasks[arm.task].problems)
             for cut in arm.cuts:
-                place = (arm.model, arm.task, arm.method, arm.CR, cut.L)
-                if place in seen:
-                    raise ValueError(f"{arm.method} {arm.CR:g}× on {arm.task} at L={cut.L} stands there twice")
-                seen.add(place)
+                key = (arm.model, arm.task, arm.method, arm.CR, cut.L)
+                if key in keys:
+                    raise ValueError(f"{arm.method} {arm.CR:g}× on {arm.task} at L={cut.L} occurs twice")
+                keys.add(key)
                 if any(len(values) != n for values in (cut.kv_reads, cut.peak_kv, *cut.accuracy.values())):
-                    raise ValueError(
-                        f"{arm.method} {arm.CR:g}× on {arm.task} at L={cut.L} has not a value for each of {n} problems"
-                    )
+                    place = f"{arm.method} {arm.CR:g}× on {arm.task} at L={cut.L}"
+                    raise ValueError(f"{place} does not have a value for each of {n} problems")
         return self
 
 
-def read(path: Path) -> Record:
+def read_baseline(path: Path) -> GateRecord:
     """Read a baseline.
 
     Raises:
         ResultsError: The file is missing, is no baseline, or has another format.
     """
-    again = "make it with `hyperscale gate RESULTS --write-baseline FILE`"
+    cure = "make it with `hyperscale gate RESULTS --write-baseline FILE`"
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ResultsError(f"cannot read the baseline {path} ({error.strerror}): {again}") from None
+        raise ResultsError(f"cannot read the baseline {path} ({error.strerror}): {cure}") from None
     except UnicodeDecodeError:
-        raise ResultsError(f"{path} is not a baseline (not UTF-8 text): restore it, or {again}") from None
+        raise ResultsError(f"{path} is not a baseline (not UTF-8 text): restore it, or {cure}") from None
     try:
         data = json.loads(text)
         if isinstance(data, dict) and "format" in data and data["format"] != FORMAT:
             raise ResultsError(
-                f"the baseline {path} has format {data['format']!r}, this version reads {FORMAT}: {again} again"
+                f"the baseline {path} has format {data['format']!r}, this version reads {FORMAT}: {cure} again"
             )
-        return Record.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
-        problem = f"{place}: {first['msg']}" if place else first["msg"]
-        raise ResultsError(f"{path} is not a baseline ({problem}): restore it, or {again}") from None
+        return validate(GateRecord, data, ResultsError, f"{path} is not a baseline", f"restore it, or {cure}")
     except (ValueError, RecursionError) as error:
-        raise ResultsError(f"{path} is not a baseline ({error}): restore it, or {again}") from None
+        raise ResultsError(f"{path} is not a baseline ({error}): restore it, or {cure}") from None
 
 
-def write(record: Record, path: Path) -> None:
+def write_baseline(record: GateRecord, path: Path) -> None:
     """Write a baseline, a task or a cut on a line of its own, so that changes read well in git.
 
     Raises:

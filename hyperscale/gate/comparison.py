@@ -1,4 +1,4 @@
-"""Which accuracies and margins fell from a baseline to results, beyond tolerance and beyond noise."""
+"""Judges which accuracies and margins fell from a baseline to results, beyond tolerance and beyond noise."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from hyperscale.analysis.frontier import find_frontiers, mean_gap
 from hyperscale.errors import ResultsError
-from hyperscale.gate.baseline import AXES, CutRecord, Record
-from hyperscale.gate.matching import Pair, Point, match
+from hyperscale.gate.baseline import AXES, CutRecord, GateRecord
+from hyperscale.gate.matching import MatchedRecords, PointKey, match
 from hyperscale.gate.swap_test import SWAPS, Changes, intervals, signs
 from hyperscale.methods.names import VANILLA
 
@@ -20,7 +20,7 @@ Verdict = Literal["ok", "fell", "NA"]
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One accuracy or margin, in percentage points.
 
     Attributes:
@@ -36,7 +36,7 @@ class Row:
         high: Upper end.
         reads: New KV reads / old ones of a point; None for a margin.
         verdict: "fell" if the change is below -tolerance and the interval excludes 0; "NA" if there is no change to
-            speak of, as the frontiers have no common costs.
+            judge, as the frontiers have no common costs.
     """
 
     model: str
@@ -64,18 +64,18 @@ class Comparison:
         confidence: Of all intervals together, in percent.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
     notes: tuple[str, ...]
     tolerance: float
     confidence: float
 
     @property
-    def fell(self) -> tuple[Row, ...]:
+    def falls(self) -> tuple[ComparisonRow, ...]:
         """The rows that make the gate fail."""
         return tuple(row for row in self.rows if row.verdict == "fell")
 
 
-class _Side(NamedTuple):
+class _PointTable(NamedTuple):
     """Points of one (model, task), (problems, points) each: accuracy in percent, then a cost for each axis."""
 
     accuracy: Floats
@@ -83,7 +83,7 @@ class _Side(NamedTuple):
 
 
 def compare(
-    baseline: Record, results: Record, tolerance: float = 2.0, confidence: float = 99.0, swaps: int = SWAPS
+    baseline: GateRecord, results: GateRecord, tolerance: float = 2.0, confidence: float = 99.0, swaps: int = SWAPS
 ) -> Comparison:
     """Hold results against a baseline.
 
@@ -101,32 +101,35 @@ def compare(
         raise ResultsError(f"a tolerance of {tolerance:g} is no number of percentage points, 0 or more")
     if not 50 <= confidence < 100:
         raise ResultsError(f"a confidence of {confidence:g} is not in the range from 50 to below 100 percent")
-    pair = match(baseline, results)
+    matched = match(baseline, results)
     # Below this number even a fall by 100 points on every problem would be no rarer than chance allows.
     least = math.ceil(1 - math.log2(1 - confidence / 100))
-    for name, task in pair.tasks.items():
+    for name, task in matched.tasks.items():
         if len(task.problems) < least:
             raise ResultsError(
                 f"{len(task.problems)} problems of {name} cannot tell a fall from noise at {confidence:g} % "
                 f"confidence: at least {least} are needed; use a larger --limit, or lower --confidence"
             )
-    groups: dict[tuple[str, str], list[Point]] = {}
-    for point in pair.old:
+    groups: dict[tuple[str, str], list[PointKey]] = {}
+    for point in matched.old:
         groups.setdefault((point.task, point.model), []).append(point)
-    order = sorted(pair.tasks)  # models that share a task share its problems, and so the swaps
-    parts = [_changes(pair, points, [swaps, order.index(task)]) for (task, _), points in sorted(groups.items())]
-    found = intervals([changes for _, changes in parts], confidence / 100)
+    order = sorted(matched.tasks)  # models that share a task share its problems, and so the swaps
+    families = [_changes(matched, points, [swaps, order.index(task)]) for (task, _), points in sorted(groups.items())]
     rows = []
-    for (labels, _), judged in zip(parts, found, strict=True):
-        for row, interval in zip(labels, judged, strict=True):
-            fell = interval.significant and interval.change < -tolerance
-            verdict: Verdict = "NA" if math.isnan(interval.change) else "fell" if fell else "ok"
+    # One call for all of them: the intervals hold together, over every task and model.
+    simultaneous = intervals([changes for _, changes in families], confidence / 100)
+    for (quantities, _), group_intervals in zip(families, simultaneous, strict=True):
+        for quantity, interval in zip(quantities, group_intervals, strict=True):
+            fall = interval.significant and interval.change < -tolerance
+            verdict: Verdict = "NA" if math.isnan(interval.change) else "fell" if fall else "ok"
             ends = (interval.change, interval.low, interval.high)
-            rows.append(Row(*row[:-1], *ends, row.reads, verdict))
-    return Comparison(tuple(rows), pair.notes, tolerance, confidence)
+            rows.append(ComparisonRow(*quantity[:-1], *ends, quantity.reads, verdict))
+    return Comparison(tuple(rows), matched.notes, tolerance, confidence)
 
 
-class _Label(NamedTuple):
+class _Quantity(NamedTuple):
+    """An accuracy or a margin before it is judged; fields as in `ComparisonRow`."""
+
     model: str
     task: str
     method: str
@@ -137,37 +140,49 @@ class _Label(NamedTuple):
     reads: float | None
 
 
-def _changes(pair: Pair, points: Sequence[Point], drawn: Sequence[int]) -> tuple[list[_Label], Changes]:
-    """Every quantity of one (model, task), measured and after swaps; ``drawn`` is how many, and the task's number."""
+def _changes(
+    matched: MatchedRecords, points: Sequence[PointKey], seed: Sequence[int]
+) -> tuple[list[_Quantity], Changes]:
+    """Every quantity of one (model, task), measured and after swaps.
+
+    Args:
+        matched: Baseline and results.
+        points: Those of the model and task.
+        seed: Number of swaps, and the task's number.
+    """
     model, task = points[0].model, points[0].task
-    problems = list(pair.tasks[task].problems)
-    old, new = (_side(points, side) for side in (pair.old, pair.new))
-    sign = signs(len(problems), drawn[0], drawn)
+    problems = list(matched.tasks[task].problems)
+    old, new = (_tabulate(points, cuts) for cuts in (matched.old, matched.new))
+    sign = signs(len(problems), seed[0], seed)
+    # A swap turns the sign of a problem's difference, so the change of a mean is a product with the signs.
     half = (new.accuracy - old.accuracy) / 2
-    labels = []
+    quantities = []
     for k, point in enumerate(points):
         reads = new.costs["kv_reads"][:, k].mean() / max(old.costs["kv_reads"][:, k].mean(), 1e-12)
         name = f"{point.W}-{point.L}-{point.CR:g}"
         before, after = float(old.accuracy[:, k].mean()), float(new.accuracy[:, k].mean())
-        labels.append(_Label(model, task, point.method, point.CR, name, before, after, float(reads)))
+        quantities.append(_Quantity(model, task, point.method, point.CR, name, before, after, float(reads)))
     columns = [2 * (sign @ half) / len(problems)]
     for method, name, values in _margins(points, old, new, sign):
-        labels.append(_Label(model, task, method, None, name, float(values[1, 0]), float(values[0, 0]), None))
+        quantities.append(_Quantity(model, task, method, None, name, float(values[1, 0]), float(values[0, 0]), None))
         columns.append((values[0] - values[1])[:, None])
-    return labels, Changes(np.hstack(columns), len(problems))
+    return quantities, Changes(np.hstack(columns), len(problems))
 
 
-def _side(points: Sequence[Point], cuts: dict[Point, CutRecord]) -> _Side:
+def _tabulate(points: Sequence[PointKey], cuts: dict[PointKey, CutRecord]) -> _PointTable:
     accuracy = np.array([cuts[point].accuracy[point.W] for point in points]).T * 100
     costs = {axis: np.array([[v * p.W for v in getattr(cuts[p], axis)] for p in points]).T for axis in AXES}
-    return _Side(accuracy, costs)
+    return _PointTable(accuracy, costs)
 
 
-def _margins(points: Sequence[Point], old: _Side, new: _Side, sign: Floats) -> Iterator[tuple[str, str, Floats]]:
+def _margins(
+    points: Sequence[PointKey], old: _PointTable, new: _PointTable, sign: Floats
+) -> Iterator[tuple[str, str, Floats]]:
     """Each method's margins over vanilla: (method, name, (new and old, swaps) values)."""
     places = {name: [k for k, p in enumerate(points) if p.method == name] for name in {p.method for p in points}}
     if VANILLA not in places:
         return
+    # Frontiers are not linear in the points, so they are found anew after every swap: one row each.
     for axis in AXES:
         means = [_swapped(old.accuracy, new.accuracy, sign), _swapped(old.costs[axis], new.costs[axis], sign)]
         for scale, transform in (("linear", np.asarray), ("log2", np.log2)):

@@ -1,18 +1,18 @@
-"""Pairing results with a baseline: refuses what cannot be compared, and notes what differs though it can."""
+"""Pairs results with a baseline: refuses what cannot be compared, and notes what differs though it can."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from hyperscale.errors import ResultsError
-from hyperscale.gate.baseline import CutRecord, Record, TaskRecord
+from hyperscale.gate.baseline import CutRecord, GateRecord, TaskRecord
 from hyperscale.results.manifest import differences
 
-_SHOWN = 3
+_SHOWN = 3  # missing points that an error names
 
 
-class Point(NamedTuple):
-    """Where an accuracy was measured."""
+class PointKey(NamedTuple):
+    """Names a point of a model and task."""
 
     model: str
     task: str
@@ -26,8 +26,8 @@ class Point(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A baseline and results that have all that it has.
+class MatchedRecords:
+    """A baseline, and results that have every point of it.
 
     Attributes:
         tasks: The baseline's.
@@ -37,13 +37,13 @@ class Pair:
     """
 
     tasks: dict[str, TaskRecord]
-    old: dict[Point, CutRecord]
-    new: dict[Point, CutRecord]
+    old: dict[PointKey, CutRecord]
+    new: dict[PointKey, CutRecord]
     notes: tuple[str, ...]
 
 
-def match(baseline: Record, results: Record) -> Pair:
-    """Pair every point of the baseline with the results' one.
+def match(baseline: GateRecord, results: GateRecord) -> MatchedRecords:
+    """MatchedRecords every point of the baseline with the results' one.
 
     If both hold a single model, these are compared whatever they are called, so that a checkpoint in a folder can be
     held against a model known by name.
@@ -53,77 +53,77 @@ def match(baseline: Record, results: Record) -> Pair:
             version, vote, problems or prompts differ.
     """
     notes = []
-    theirs, ours = ({arm.model: None for arm in each.arms} for each in (results, baseline))
-    names = dict(zip(theirs, theirs, strict=True))
-    if len(theirs) == len(ours) == 1 and theirs != ours:
-        names = dict(zip(theirs, ours, strict=True))
-        notes.append(f"the model was {next(iter(ours))}, now {next(iter(theirs))}")
+    old_models, new_models = (list(dict.fromkeys(arm.model for arm in record.arms)) for record in (baseline, results))
+    names = dict(zip(new_models, new_models, strict=True))  # a model of the results: its name in the baseline
+    if len(new_models) == len(old_models) == 1 and new_models != old_models:
+        names = dict(zip(new_models, old_models, strict=True))
+        notes.append(f"the model was {old_models[0]}, now {new_models[0]}")
     for name in sorted(baseline.tasks.keys() & results.tasks.keys()):
-        _same_task(name, baseline.tasks[name], results.tasks[name])
+        _check_task(name, baseline.tasks[name], results.tasks[name])
     old, new = dict(_points(baseline)), dict(_points(results, names))
     _refuse_missing([point for point in old if point not in new], len(old))
     for point, cut in old.items():
         if cut.chains != new[point].chains:
             raise ResultsError(
-                f"{point} rests on {_chains(cut)} chains a problem in the baseline and {_chains(new[point])} in the "
-                "results, so the two have not the same noise: run as many seeds and chains as the baseline has, or "
-                "make a new one with --write-baseline"
+                f"{point} rests on {_format_chains(cut)} chains a problem in the baseline and "
+                f"{_format_chains(new[point])} in the results, so their noise differs: run as many seeds and chains as "
+                "the baseline has, or make a new one with --write-baseline"
             )
     if extra := len(new.keys() - old.keys()):
         notes.append(f"{extra} points of the results are not in the baseline and are not judged")
     notes += _differences(baseline, results, names)
-    return Pair(baseline.tasks, old, {point: new[point] for point in old}, tuple(notes))
+    return MatchedRecords(baseline.tasks, old, {point: new[point] for point in old}, tuple(notes))
 
 
-def _differences(old: Record, new: Record, names: Mapping[str, str]) -> list[str]:
+def _differences(old: GateRecord, new: GateRecord, names: Mapping[str, str]) -> list[str]:
     """Settings that differ, each once, with the arms in which they do."""
     arms = {(arm.model, arm.task, arm.method, arm.CR): arm for arm in old.arms}
-    found: dict[str, list[str]] = {}
+    labels: dict[str, list[str]] = {}  # of each difference: the arms that have it
     for arm in new.arms:
         before = arms.get((names[arm.model], arm.task, arm.method, arm.CR))
         for line in differences(before.about, arm.about) if before else ():
-            found.setdefault(line, []).append(arm.method if arm.CR == 1 else f"{arm.method} {arm.CR:g}×")
-    return [f"{', '.join(dict.fromkeys(labels))}: {line}" for line, labels in found.items()]
+            labels.setdefault(line, []).append(arm.method if arm.CR == 1 else f"{arm.method} {arm.CR:g}×")
+    return [f"{', '.join(dict.fromkeys(arms_with))}: {line}" for line, arms_with in labels.items()]
 
 
-def _points(record: Record, names: dict[str, str] | None = None) -> Iterator[tuple[Point, CutRecord]]:
+def _points(record: GateRecord, names: dict[str, str] | None = None) -> Iterator[tuple[PointKey, CutRecord]]:
     for arm in record.arms:
         model = names[arm.model] if names else arm.model
         for cut in arm.cuts:
             for width in cut.accuracy:
-                yield Point(model, arm.task, arm.method, arm.CR, cut.L, width), cut
+                yield PointKey(model, arm.task, arm.method, arm.CR, cut.L, width), cut
 
 
-def _chains(cut: CutRecord) -> str:
+def _format_chains(cut: CutRecord) -> str:
     return "+".join(map(str, cut.chains))
 
 
-def _refuse_missing(missing: Sequence[Point], of: int) -> None:
+def _refuse_missing(missing: Sequence[PointKey], total: int) -> None:
     if missing:
-        named = ", ".join(map(str, missing[:_SHOWN])) + (", …" if len(missing) > _SHOWN else "")
+        names = ", ".join(map(str, missing[:_SHOWN])) + (", …" if len(missing) > _SHOWN else "")
         raise ResultsError(
-            f"the results lack {len(missing)} of the baseline's {of} points ({named}): "
+            f"the results lack {len(missing)} of the baseline's {total} points ({names}): "
             "run what the baseline was made of, or make a new baseline with --write-baseline"
         )
 
 
-def _same_task(name: str, old: TaskRecord, new: TaskRecord) -> None:
-    mend = "run the baseline's problems, or make a new baseline with --write-baseline"
-    for what in ("version", "vote"):
-        if getattr(old, what) != getattr(new, what):
+def _check_task(name: str, old: TaskRecord, new: TaskRecord) -> None:
+    cure = "run the baseline's problems, or make a new baseline with --write-baseline"
+    for field in ("version", "vote"):
+        if getattr(old, field) != getattr(new, field):
             raise ResultsError(
-                f"the {what} of {name} is {getattr(old, what)} in the baseline and {getattr(new, what)} in the "
-                f"results, so their accuracies are of different things: {mend}"
+                f"the {field} of {name} is {getattr(old, field)} in the baseline and {getattr(new, field)} in the "
+                f"results, so their accuracies are of different things: {cure}"
             )
-    lost, gained = old.problems.keys() - new.problems.keys(), new.problems.keys() - old.problems.keys()
-    if lost or gained:
+    missing, extra = old.problems.keys() - new.problems.keys(), new.problems.keys() - old.problems.keys()
+    if missing or extra:
         raise ResultsError(
             f"{name} has other problems in the results ({len(new.problems)}) than in the baseline "
-            f"({len(old.problems)}): {len(lost)} are missing, {len(gained)} are new, e.g. "
-            f"{min(lost or gained)}; a comparison needs the same ones: {mend}"
+            f"({len(old.problems)}): {len(missing)} are missing, {len(extra)} are new, e.g. "
+            f"{min(missing or extra)}; a comparison needs the same ones: {cure}"
         )
-    if changed := [problem for problem, text in old.problems.items() if new.problems[problem] != text]:
+    if differing := [problem for problem, text in old.problems.items() if new.problems[problem] != text]:
         raise ResultsError(
-            f"the prompts of {len(changed)} of {len(old.problems)} problems of {name} differ from the baseline's "
-            f"(first: {changed[0]}): {mend}"
+            f"the prompts of {len(differing)} of {len(old.problems)} problems of {name} differ from the baseline's "
+            f"(first: {differing[0]}): {cure}"
         )

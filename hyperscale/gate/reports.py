@@ -1,4 +1,4 @@
-"""A comparison as a table for the console, as Markdown and as JUnit XML."""
+"""Shows a comparison: as a table for the console, as Markdown and as JUnit XML."""
 
 import re
 from collections.abc import Sequence
@@ -9,56 +9,60 @@ from rich.console import Console
 from rich.table import Table
 
 from hyperscale.errors import ResultsError
-from hyperscale.gate.baseline import Record
-from hyperscale.gate.comparison import Comparison, Row
+from hyperscale.gate.baseline import GateRecord
+from hyperscale.gate.comparison import Comparison, ComparisonRow
 
 TITLE = "hyperscale gate"
 _HEAD = ("model", "task", "method", "W-L-CR or margin", "baseline", "now", "change", "interval", "reads", "verdict")
-_LEFT = 4
-_NOTES = 12
-_ROOM = 100  # columns of a console below which some of the table's are left out
+_LEFT = 4  # columns that are aligned left
+_NOTES = 12  # that are listed
+_FULL_WIDTH = 100  # of a console; below it the columns in `_WIDE` are left out
 _WIDE = ("baseline", "now", "reads")
 
 
-def headline(found: Comparison) -> str:
-    """One line that says how it went."""
-    points = sum(row.CR is not None for row in found.rows)
-    counted = f"{points} accuracies and {len(found.rows) - points} margins"
-    rule = f"tolerance {found.tolerance:g} points, simultaneous {found.confidence:g} % intervals over problems"
-    if found.fell:
-        return f"FAILED: {len(found.fell)} of {counted} fell ({rule})"
-    return f"passed: none of {counted} fell ({rule})"
+def headline(comparison: Comparison) -> str:
+    """One line: whether the gate passes, and by which rule."""
+    points = sum(row.CR is not None for row in comparison.rows)
+    counts = f"{points} accuracies and {len(comparison.rows) - points} margins"
+    rule = (
+        f"tolerance {comparison.tolerance:g} points, simultaneous {comparison.confidence:g} % intervals over problems"
+    )
+    if comparison.falls:
+        return f"FAILED: {len(comparison.falls)} of {counts} fell ({rule})"
+    return f"passed: none of {counts} fell ({rule})"
 
 
-def selection(found: Comparison) -> list[Row]:
-    """The rows worth a look: those that fell, every margin, and of each arm the point that changed for the worst."""
-    worst: dict[tuple[str, str, str, float], Row] = {}
-    for row in found.rows:
+def selection(comparison: Comparison) -> list[ComparisonRow]:
+    """The rows to show: those that fell, every margin, and of each arm the point that changed for the worst."""
+    worst: dict[tuple[str, str, str, float], ComparisonRow] = {}
+    for row in comparison.rows:
         if row.CR is not None:
             arm = (row.model, row.task, row.method, row.CR)
             worst[arm] = min(worst.get(arm, row), row, key=lambda row: row.change)
-    kept = {id(row) for row in worst.values()}
-    rows = [row for row in found.rows if row.verdict == "fell" or row.CR is None or id(row) in kept]
+    worst_rows = {id(row) for row in worst.values()}
+    rows = [row for row in comparison.rows if row.verdict == "fell" or row.CR is None or id(row) in worst_rows]
     return sorted(rows, key=lambda row: row.verdict != "fell")
 
 
-def console(found: Comparison, out: Console, every: bool = False) -> None:
+def print_comparison(comparison: Comparison, out: Console, every: bool = False) -> None:
     """Print the table, the notes and the headline."""
-    rows = list(found.rows) if every else selection(found)
+    rows = list(comparison.rows) if every else selection(comparison)
     table = Table(title="Changes from the baseline, points of accuracy", title_justify="left", box=None, pad_edge=False)
-    skipped = _dull(found) | ({i for i, name in enumerate(_HEAD) if name in _WIDE} if out.width < _ROOM else set())
+    omitted = _constant_columns(comparison) | (
+        {i for i, name in enumerate(_HEAD) if name in _WIDE} if out.width < _FULL_WIDTH else set()
+    )
     for i, name in enumerate(_HEAD):
-        if i not in skipped:
+        if i not in omitted:
             table.add_column(name, no_wrap=True, justify="left" if i < _LEFT else "right")
     for row in rows:
         style = "bold red" if row.verdict == "fell" else None
-        table.add_row(*(text for i, text in enumerate(_texts(row)) if i not in skipped), style=style)
+        table.add_row(*(text for i, text in enumerate(_texts(row)) if i not in omitted), style=style)
     out.print(table)
-    if len(rows) < len(found.rows):
-        print_line(out, f"{len(found.rows) - len(rows)} more rows with --all")
-    for line in _notes(found):
+    if len(rows) < len(comparison.rows):
+        print_line(out, f"{len(comparison.rows) - len(rows)} more rows with --all")
+    for line in _notes(comparison):
         print_line(out, f"note: {line}")
-    print_line(out, headline(found))
+    print_line(out, headline(comparison))
 
 
 def print_line(out: Console, text: str) -> None:
@@ -66,8 +70,8 @@ def print_line(out: Console, text: str) -> None:
     out.print(text, highlight=False, soft_wrap=True)
 
 
-def contents(record: Record) -> str:
-    """What a baseline holds, in one line."""
+def summarize_record(record: GateRecord) -> str:
+    """A record's tasks with their problems and points, in one line."""
     parts = []
     for name, task in record.tasks.items():
         arms = [arm for arm in record.arms if arm.task == name]
@@ -76,18 +80,18 @@ def contents(record: Record) -> str:
     return ", ".join(parts)
 
 
-def markdown(found: Comparison) -> str:
+def markdown(comparison: Comparison) -> str:
     """The comparison as Markdown, for a pull request or a job's summary."""
-    skipped = _dull(found)
-    shown = [i for i in range(len(_HEAD)) if i not in skipped]
-    lines = [f"### {TITLE}: {'❌' if found.fell else '✅'} {_escape(headline(found))}", ""]
-    lines.append("| " + " | ".join(_HEAD[i] for i in shown) + " |")
-    lines.append("|" + "|".join("---" if i < _LEFT else "--:" for i in shown) + "|")
-    for row in selection(found):
+    omitted = _constant_columns(comparison)
+    columns = [i for i in range(len(_HEAD)) if i not in omitted]
+    lines = [f"### {TITLE}: {'❌' if comparison.falls else '✅'} {_escape(headline(comparison))}", ""]
+    lines.append("| " + " | ".join(_HEAD[i] for i in columns) + " |")
+    lines.append("|" + "|".join("---" if i < _LEFT else "--:" for i in columns) + "|")
+    for row in selection(comparison):
         texts = [_escape(text) for text in _texts(row)]
         mark = "**" if row.verdict == "fell" else ""
-        lines.append("| " + " | ".join(f"{mark}{texts[i]}{mark}" if texts[i] else "" for i in shown) + " |")
-    lines += ["", *(f"- {_escape(line)}" for line in _notes(found)), ""]
+        lines.append("| " + " | ".join(f"{mark}{texts[i]}{mark}" if texts[i] else "" for i in columns) + " |")
+    lines += ["", *(f"- {_escape(line)}" for line in _notes(comparison)), ""]
     return "\n".join(lines) + "\n"
 
 
@@ -96,22 +100,22 @@ def markdown_error(message: str) -> str:
     return f"### {TITLE}: ⚠️ cannot compare\n\n{_escape(message)}\n\n"
 
 
-def junit(found: Comparison) -> bytes:
+def junit(comparison: Comparison) -> bytes:
     """The comparison as JUnit XML: a case for every row, a failure for each that fell, skipped where there is none."""
     cases = []
-    for row in found.rows:
+    for row in comparison.rows:
         kind = f"accuracy {row.name}" if row.CR is not None else f"{row.name} over vanilla"
         case = ElementTree.Element("testcase", classname=_clean(f"{row.model}.{row.task}.{row.method}"), name=kind)
         line = _line(row)
         if row.verdict == "fell":
             failure = ElementTree.SubElement(case, "failure", message=_clean(line), type="regression")
-            failure.text = _clean(f"{line}; {headline(found)}")
+            failure.text = _clean(f"{line}; {headline(comparison)}")
         elif row.verdict == "NA":
             ElementTree.SubElement(case, "skipped", message="the frontiers have no common costs")
         else:
             ElementTree.SubElement(case, "system-out").text = _clean(line)
         cases.append(case)
-    return _suite(cases, failures=len(found.fell), skipped=sum(row.verdict == "NA" for row in found.rows))
+    return _suite(cases, failures=len(comparison.falls), skipped=sum(row.verdict == "NA" for row in comparison.rows))
 
 
 def junit_error(message: str) -> bytes:
@@ -145,13 +149,13 @@ def _suite(cases: Sequence[ElementTree.Element], failures: int = 0, errors: int 
     return text + b"\n"
 
 
-def _dull(found: Comparison) -> set[int]:
-    """Columns that say nothing: the model, where there is one."""
-    return {0} if len({row.model for row in found.rows}) == 1 else set()
+def _constant_columns(comparison: Comparison) -> set[int]:
+    """Columns that are the same in every row: the model, if there is one."""
+    return {0} if len({row.model for row in comparison.rows}) == 1 else set()
 
 
-def _texts(row: Row) -> tuple[str, ...]:
-    known = row.verdict != "NA"
+def _texts(row: ComparisonRow) -> tuple[str, ...]:
+    exists = row.verdict != "NA"
     return (
         row.model,
         row.task,
@@ -159,14 +163,14 @@ def _texts(row: Row) -> tuple[str, ...]:
         row.name,
         _number(row.old),
         _number(row.new),
-        f"{row.change:+.1f}" if known else "NA",
-        f"[{row.low:+.1f}, {row.high:+.1f}]" if known else "",
+        f"{row.change:+.1f}" if exists else "NA",
+        f"[{row.low:+.1f}, {row.high:+.1f}]" if exists else "",
         "" if row.reads is None else f"×{row.reads:.2f}",
         row.verdict,
     )
 
 
-def _line(row: Row) -> str:
+def _line(row: ComparisonRow) -> str:
     if row.verdict == "NA":
         return "NA"
     ends = f"{row.change:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
@@ -177,9 +181,9 @@ def _number(value: float) -> str:
     return "NA" if value != value else f"{round(value, 1) + 0.0:.1f}"  # no -0.0
 
 
-def _notes(found: Comparison) -> list[str]:
-    more = len(found.notes) - _NOTES
-    return [*found.notes[:_NOTES], *([f"and {more} more differences"] if more > 0 else [])]
+def _notes(comparison: Comparison) -> list[str]:
+    hidden = len(comparison.notes) - _NOTES
+    return [*comparison.notes[:_NOTES], *([f"and {hidden} more differences"] if hidden > 0 else [])]
 
 
 def _escape(text: str) -> str:

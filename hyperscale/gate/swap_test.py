@@ -1,4 +1,4 @@
-"""The swap test: how large a change is when nothing but chance lies between two sets of results.
+"""Computes how large changes are by chance alone, by the swap test, and the intervals that follow.
 
 If the same model, method and code made both sets of results, from equally many chains with other seeds, then either's
 results of a problem could as well be the other's. So the two are swapped on a random half of the problems, every
@@ -35,7 +35,7 @@ class Changes(NamedTuple):
     n: int
 
 
-class Interval(NamedTuple):
+class ChangeInterval(NamedTuple):
     """A change with its simultaneous interval.
 
     Attributes:
@@ -53,11 +53,11 @@ class Interval(NamedTuple):
 
 def signs(n: int, swaps: int, seed: Sequence[int]) -> Floats:
     """(swaps + 1, n): -1 where a problem is swapped, else 1; row 0 swaps nothing."""
-    drawn = np.random.default_rng(seed).integers(0, 2, size=(swaps, n))
-    return np.vstack([np.ones(n), 2.0 * drawn - 1])
+    bits = np.random.default_rng(seed).integers(0, 2, size=(swaps, n))
+    return np.vstack([np.ones(n), 2.0 * bits - 1])
 
 
-def intervals(groups: Sequence[Changes], confidence: float) -> list[list[Interval]]:
+def intervals(groups: Sequence[Changes], confidence: float) -> list[list[ChangeInterval]]:
     """Simultaneous intervals of all quantities of all groups.
 
     A change is standardised by its root mean square over swaps, u = change / sigma. The interval is the usual one,
@@ -72,8 +72,10 @@ def intervals(groups: Sequence[Changes], confidence: float) -> list[list[Interva
     standard = []
     for values, _ in groups:
         sigma = spread(values)
+        # A quantity that no swap changes (sigma 0), or that does not exist (NaN), counts as unchanged.
         u = np.divide(values, sigma, out=np.zeros_like(values), where=sigma > 0)
         standard.append(np.nan_to_num(u, nan=0.0))
+    # maxT: in each swap only the largest of all changes counts, and its distribution gives one critical value for all.
     largest = np.max([np.abs(u).max(axis=1, initial=0.0) for u in standard], axis=0)
     critical = float(np.sort(largest)[int(np.ceil(confidence * len(largest))) - 1]) + _EQUAL
     return [
@@ -91,11 +93,11 @@ def spread(values: Floats) -> Floats:
     return np.where(2 * count >= len(values), sigma, np.nan)
 
 
-def _interval(change: float, sigma: float, u: float, critical: float, n: int) -> Interval:
+def _interval(change: float, sigma: float, u: float, critical: float, n: int) -> ChangeInterval:
     if not np.isfinite(change) or not np.isfinite(sigma):
-        return Interval(float("nan"), float("nan"), float("nan"), False)
+        return ChangeInterval(float("nan"), float("nan"), float("nan"), False)
     if critical**2 >= n:
         half = float("inf") if sigma else 0.0
     else:
         half = critical * float(np.sqrt(max(n * sigma**2 - change**2, 0.0) / (n - critical**2)))
-    return Interval(change, change - half, change + half, abs(u) > critical)
+    return ChangeInterval(change, change - half, change + half, abs(u) > critical)

@@ -35,11 +35,11 @@ def edited(record, change):
     """A record after a change to its plain data."""
     data = record.model_dump(mode="json")
     change(data)
-    return gate.Record.model_validate(data)
+    return gate.GateRecord.model_validate(data)
 
 
 def test_a_record_holds_each_problem_s_values_of_every_point():
-    found = gate.record([run()])
+    found = gate.record_runs([run()])
     per_arm = {(arm.method, arm.CR): arm for arm in found.arms}
     assert list(per_arm) == [("dms", 4.0), ("dms", 8.0), ("vanilla", 1.0)]
     problems = list(found.tasks["mini_aime"].problems)
@@ -58,10 +58,10 @@ def test_a_record_holds_each_problem_s_values_of_every_point():
 
 
 def test_a_file_gives_back_what_was_written_and_is_small(tmp_path):
-    found = gate.record([run(problems=200)])
+    found = gate.record_runs([run(problems=200)])
     path = tmp_path / "new" / "baseline.json"
-    gate.write(found, path)
-    assert gate.read(path) == found
+    gate.write_baseline(found, path)
+    assert gate.read_baseline(path) == found
     values = 200 * sum(len(cut.accuracy) + 2 for arm in found.arms for cut in arm.cuts)
     assert path.stat().st_size < 8 * values
     lines = path.read_text().splitlines()
@@ -69,8 +69,8 @@ def test_a_file_gives_back_what_was_written_and_is_small(tmp_path):
 
 
 def test_seeds_in_folders_of_their_own_are_united():
-    apart = gate.record([run("a", 0), run("b", 1)])
-    together = gate.record([Run(_path("c"), run().info, run("c", 0).samples + run("c", 1).samples)])
+    apart = gate.record_runs([run("a", 0), run("b", 1)])
+    together = gate.record_runs([Run(_path("c"), run().info, run("c", 0).samples + run("c", 1).samples)])
     assert apart == together
     assert apart.arms[0].about["seeds"] == [0, 1]
     assert apart.arms[0].cuts[0].chains == (4, 4)
@@ -78,7 +78,7 @@ def test_seeds_in_folders_of_their_own_are_united():
 
 def test_margins_are_those_of_the_rest_of_hyperscale():
     old, new = run(seed=0), run(seed=1)
-    found = gate.compare(gate.record([old]), gate.record([new]), confidence=95)
+    found = gate.compare(gate.record_runs([old]), gate.record_runs([new]), confidence=95)
     rows = {row.name: row for row in found.rows if row.CR is None}
     assert len(rows) == 4
     for axis in ("kv_reads", "peak_kv"):
@@ -92,7 +92,7 @@ def test_margins_are_those_of_the_rest_of_hyperscale():
 
 def test_accuracies_and_reads_are_those_of_the_points():
     old, new = run(seed=0), run(seed=1)
-    found = gate.compare(gate.record([old]), gate.record([new]), confidence=95)
+    found = gate.compare(gate.record_runs([old]), gate.record_runs([new]), confidence=95)
     before, after = ({(c.arm.method, c.label): c.row() for c in cells(each.samples)} for each in (old, new))
     points = [row for row in found.rows if row.CR is not None]
     assert len(points) == len(before)
@@ -114,7 +114,7 @@ def test_frontiers_without_common_costs_have_no_margin_and_do_not_fail():
     verdicts = {row.name: row.verdict for row in found.rows if row.CR is None}
     assert verdicts["margin, kv_reads, log2"] == "NA"
     assert verdicts["margin, peak_kv, log2"] == "ok"
-    assert not found.fell
+    assert not found.falls
 
 
 def test_without_vanilla_accuracies_alone_are_compared():
@@ -133,7 +133,7 @@ def test_costs_that_rise_fail_through_the_margin():
                     cut["kv_reads"] = [value * 4 for value in cut["kv_reads"]]
 
     found = gate.compare(draw(0, 60), edited(draw(0, 60), dear))
-    assert {row.name for row in found.fell} == {"margin, kv_reads, linear", "margin, kv_reads, log2"}
+    assert {row.name for row in found.falls} == {"margin, kv_reads, linear", "margin, kv_reads, log2"}
 
 
 def test_a_single_model_is_compared_whatever_its_name():
@@ -193,7 +193,7 @@ def test_other_problems_are_refused():
 def test_too_few_problems_to_ever_fail_are_refused():
     with pytest.raises(ResultsError, match=r"7 problems of one cannot tell a fall from noise at 99 % .* at least 8"):
         gate.compare(draw(0, 7), draw(1, 7))
-    assert gate.compare(draw(0, 8), draw(0, 8, fall={"dms": 1, "vanilla": 1}), confidence=90).fell
+    assert gate.compare(draw(0, 8), draw(0, 8, fall={"dms": 1, "vanilla": 1}), confidence=90).falls
 
 
 @pytest.mark.parametrize("values", [{"tolerance": -1}, {"tolerance": float("nan")}, {"confidence": 100}])
@@ -206,24 +206,24 @@ def test_unfinished_runs_are_refused():
     part = run()
     part.samples.pop()
     with pytest.raises(ResultsError, match="11 of 12 problems have every chain of dms 8× on mini_aime: finish"):
-        gate.record([part])
+        gate.record_runs([part])
     with pytest.raises(ResultsError, match="no finished chain"):
-        gate.record([Run(_path("r"), {}, [])])
+        gate.record_runs([Run(_path("r"), {}, [])])
 
 
 def test_runs_that_cannot_be_united_are_refused():
-    with pytest.raises(ResultsError, match=r"stands in .*/a and .*/b: pass the folder of one run"):
-        gate.record([run("a"), run("b")])
+    with pytest.raises(ResultsError, match=r"is in .*/a and .*/b: pass the folder of one run"):
+        gate.record_runs([run("a"), run("b")])
     with pytest.raises(ResultsError, match="problems have every chain"):
-        gate.record([run("a"), run("b", 1, problems=13)])
+        gate.record_runs([run("a"), run("b", 1, problems=13)])
     with pytest.raises(ResultsError, match="two prompts"):
-        gate.record([run("a"), run("b", 1, prompt_hash="1" * 16)])
+        gate.record_runs([run("a"), run("b", 1, prompt_hash="1" * 16)])
     with pytest.raises(ResultsError, match=r"several versions of mini_aime \(1.0, 1.1\)"):
-        gate.record([run("a"), run("b", 1, task_version="1.1")])
+        gate.record_runs([run("a"), run("b", 1, task_version="1.1")])
     with pytest.raises(ResultsError, match="differ in the method's parameters"):
-        gate.record([run("a"), run("b", 1, params={"window": 8})])
+        gate.record_runs([run("a"), run("b", 1, params={"window": 8})])
     with pytest.raises(ResultsError, match="no prompt_hash"):
-        gate.record([Run(_path("r"), {}, [{k: v for k, v in sample().items() if k != "prompt_hash"}])])
+        gate.record_runs([Run(_path("r"), {}, [{k: v for k, v in sample().items() if k != "prompt_hash"}])])
 
 
 def garble(*changes):
@@ -244,11 +244,11 @@ def garble(*changes):
         (garble(lambda d: d["arms"].clear()), "arms"),
         (garble(lambda d: d.update(more=1)), "more"),
         (garble(lambda d: d["tasks"].pop("two")), "the task two is not described"),
-        (garble(lambda d: d["arms"][0]["cuts"][0]["kv_reads"].pop()), "has not a value for each of 24 problems"),
+        (garble(lambda d: d["arms"][0]["cuts"][0]["kv_reads"].pop()), "does not have a value for each of 24 problems"),
         (garble(lambda d: d["arms"][0]["cuts"][0]["accuracy"].update({"1": [2.0] * 24})), "accuracy"),
         (garble(lambda d: d["arms"][0]["cuts"][0]["accuracy"].update({"0": [0.0] * 24})), "accuracy"),
         (garble(lambda d: d["arms"][0]["cuts"][0].update(peak_kv=[float("nan")] * 24)), "peak_kv"),
-        (garble(lambda d: d["arms"].append(d["arms"][0])), "stands there twice"),
+        (garble(lambda d: d["arms"].append(d["arms"][0])), "occurs twice"),
         (garble(lambda d: d["tasks"]["one"].update(problems={"b": "", "a": ""})), "not sorted"),
     ],
 )
@@ -256,7 +256,7 @@ def test_broken_files_are_refused_in_one_line(tmp_path, text, message):
     path = tmp_path / "baseline.json"
     path.write_text(text)
     with pytest.raises(ResultsError) as error:
-        gate.read(path)
+        gate.read_baseline(path)
     assert message in str(error.value)
     assert str(path) in str(error.value)
     assert len(str(error.value)) < 400
@@ -264,9 +264,9 @@ def test_broken_files_are_refused_in_one_line(tmp_path, text, message):
 
 def test_files_that_cannot_be_read_or_written(tmp_path):
     with pytest.raises(ResultsError, match=r"cannot read the baseline .*none.json"):
-        gate.read(tmp_path / "none.json")
+        gate.read_baseline(tmp_path / "none.json")
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
     with pytest.raises(ResultsError, match="not UTF-8"):
-        gate.read(tmp_path / "bytes.json")
+        gate.read_baseline(tmp_path / "bytes.json")
     with pytest.raises(ResultsError, match="cannot write the baseline"):
-        gate.write(draw(0), tmp_path / "bytes.json" / "baseline.json")
+        gate.write_baseline(draw(0), tmp_path / "bytes.json" / "baseline.json")

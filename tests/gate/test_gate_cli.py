@@ -43,7 +43,7 @@ def folders(tmp_path_factory):
     """Results: a baseline, a rerun with another seed, and one with a worse method."""
     root = tmp_path_factory.mktemp("gate")
     made = {name: write(root / name, *rest) for name, *rest in (("old", 0), ("rerun", 1), ("worse", 1, -0.5))}
-    gate.write(gate.record(results.read(made["old"])), root / "baseline.json")
+    gate.write_baseline(gate.record_runs(results.read(made["old"])), root / "baseline.json")
     return {**made, "baseline": root / "baseline.json"}
 
 
@@ -224,7 +224,7 @@ def test_the_workflow_s_baseline_holds_the_points_of_its_plan():
     assert options["--predict"] == "closed"
     most, lengths = int(options["--budget"].removeprefix("tokens=")), map(int, options["--length"].split(","))
     planned = {(L, W) for L in lengths for W in (1, 2, 4, 8) if most >= W * L}
-    baseline = gate.read(ROOT / given["baseline"])
+    baseline = gate.read_baseline(ROOT / given["baseline"])
     assert {arm.method for arm in baseline.arms} == set(options["--method"].split(","))
     assert {arm.task for arm in baseline.arms} == {"mini_aime", "mini_gpqa", "mini_lcb"}
     for arm in baseline.arms:
@@ -255,8 +255,8 @@ def test_the_action_generates_with_the_options_given(tmp_path):
 
 @pytest.mark.parametrize("width", [80, 140])
 def test_the_table_keeps_its_numbers_in_a_narrow_terminal(folders, width):
-    found = gate.compare(gate.read(folders["baseline"]), gate.record(results.read(folders["rerun"])))
+    found = gate.compare(gate.read_baseline(folders["baseline"]), gate.record_runs(results.read(folders["rerun"])))
     out = StringIO()
-    reports.console(found, Console(file=out, width=width, markup=False))
+    reports.print_comparison(found, Console(file=out, width=width, markup=False))
     assert "…" not in out.getvalue()
     assert out.getvalue().count("[") >= 6

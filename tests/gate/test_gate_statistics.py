@@ -25,7 +25,7 @@ def test_no_more_false_alarms_than_promised_over_all_quantities_together():
 
 def test_twenty_reruns_against_one_baseline_stay_green():
     """They share their baseline's luck, so one alarm makes others likelier: several baselines."""
-    green = [not any(compare(draw(s), draw(s + i), swaps=SWAPS).fell for i in range(1, 21)) for s in range(0, 80, 20)]
+    green = [not any(compare(draw(s), draw(s + i), swaps=SWAPS).falls for i in range(1, 21)) for s in range(0, 80, 20)]
     assert all(green)
 
 
@@ -39,7 +39,7 @@ def test_a_rerun_with_the_same_seed_has_no_change_at_all(seed):
 def test_falls_are_found_and_in_the_method_that_fell(problems, fall, power):
     runs = 30
     found = [
-        compare(draw(i, problems), draw(1000 + i, problems, fall={"dms": fall}), swaps=SWAPS).fell for i in range(runs)
+        compare(draw(i, problems), draw(1000 + i, problems, fall={"dms": fall}), swaps=SWAPS).falls for i in range(runs)
     ]
     assert sum(map(bool, found)) >= power * runs
     assert sum(row.method != "dms" for rows in found for row in rows) <= 1
@@ -53,14 +53,14 @@ def test_a_fall_within_the_tolerance_passes_however_sure_it_is():
     old, new = draw(0, 2000, chains=64), draw(1, 2000, chains=64, fall={"dms": 0.02})
     found = compare(old, new, tolerance=5, swaps=SWAPS)
     assert any(row.high < 0 for row in found.rows)
-    assert not found.fell
-    assert compare(old, new, tolerance=0.5, swaps=SWAPS).fell
+    assert not found.falls
+    assert compare(old, new, tolerance=0.5, swaps=SWAPS).falls
 
 
 def test_an_improvement_never_fails():
     found = compare(draw(0, hard=0.3), draw(1), tolerance=0, swaps=SWAPS)
     assert any(row.low > 0 for row in found.rows)
-    assert not found.fell
+    assert not found.falls
 
 
 def test_the_interval_of_a_mean_is_the_usual_one_and_decides_as_the_exact_test_does():

@@ -30,25 +30,25 @@ def gate(
 
     console = make_console()
     if write_baseline is not None:
-        made = gates.record(results.read(folder))
-        gates.write(made, write_baseline)
+        made = gates.record_runs(results.read(folder))
+        gates.write_baseline(made, write_baseline)
         size = write_baseline.stat().st_size / 1024
-        reports.print_line(console, f"wrote {write_baseline} ({size:,.0f} KiB): {reports.contents(made)}")
+        reports.print_line(console, f"wrote {write_baseline} ({size:,.0f} KiB): {reports.summarize_record(made)}")
         return
     assert baseline is not None, "checked above"
     try:
-        before = gates.read(baseline)
-        found = gates.compare(before, gates.record(results.read(folder)), tolerance, confidence)
+        before = gates.read_baseline(baseline)
+        found = gates.compare(before, gates.record_runs(results.read(folder)), tolerance, confidence)
     except HyperscaleError as error:
         if junit:
             reports.save(junit, reports.junit_error(str(error)))
         if summary:
             reports.save(summary, reports.markdown_error(str(error)).encode(), append=True)
         raise
-    reports.console(found, console, every)
+    reports.print_comparison(found, console, every)
     if junit:
         reports.save(junit, reports.junit(found))
     if summary:
         reports.save(summary, reports.markdown(found).encode(), append=True)
-    if found.fell:
+    if found.falls:
         raise typer.Exit(FELL)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hyperscale.gate.baseline import ArmRecord, CutRecord, Record, TaskRecord
+from hyperscale.gate.baseline import ArmRecord, CutRecord, GateRecord, TaskRecord
 from hyperscale.scoring.voting.subsets import pass_at_k
 
 WIDTHS, LENGTHS, CHAINS = (1, 2, 4), (256, 512), 4
@@ -48,4 +48,4 @@ def draw(seed, problems=24, *, fall=None, tasks=("one", "two"), chains=CHAINS, m
             )
     hashes = {f"p{i:04}": "0" * 16 for i in range(problems)}
     described = {task: TaskRecord(version="1.0", vote="pass", problems=hashes) for task in tasks}
-    return Record(format=1, hyperscale="0", tasks=described, arms=tuple(arms))
+    return GateRecord(format=1, hyperscale="0", tasks=described, arms=tuple(arms))
