@@ -1,4 +1,7 @@
-"""KV-compression methods: one file each, registered by name."""
+"""KV-compression methods: one file each, registered by name in `registry`.
+
+The bases that they share are in `core`; presses of kvpress become methods in `kvpress`.
+"""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Names of methods that other packages need before any method, and torch with it, is imported."""
+"""Names of methods, for packages that must not import a method, and torch with it, to know them."""
 
 VANILLA = "vanilla"
 """The method that evicts nothing: the full cache, at a ratio of 1."""

@@ -50,17 +50,17 @@ class _RandomVictim(BudgetedState):
 
     def begin(self, step: DecodeStep) -> None:
         layers, chains, heads = step.lens.shape
-        prompt, _, keys = self._facts[:, :chains]
-        pinned = self.pinned(step)
+        prompt, _, keys = self._facts[:, :chains]  # keys of the noise
+        first = self.pinned(step)
         token = step.positions - prompt
         ring = self._ring[:, :chains]
-        candidates = (step.lens - pinned[:, None] - self._safe).clamp_(min=1)
+        candidates = (step.lens - first[:, None] - self._safe).clamp_(min=1)
         bits = counter_rng.mix(counter_rng.mix(keys, token)[None, :, None], self._rows)
         rank = torch.minimum((counter_rng.uniform(bits) * candidates).to(torch.int64), candidates - 1)
         # The rank-th slot that is neither pinned nor safe: every safe slot at or below it pushes it up by one.
-        safe = ring.sort(dim=-1).values - pinned[:, None, None]
+        safe = ring.sort(dim=-1).values - first[:, None, None]
         offset = safe - torch.arange(self._safe, device=safe.device)
-        victim = pinned[:, None] + rank + (offset <= rank[..., None]).sum(-1)
+        victim = first[:, None] + rank + (offset <= rank[..., None]).sum(-1)
         appends = (step.lens[0, :, 0] < self.budget(step))[:, None]
         self._slot = torch.where(appends, step.lens, victim)
         if self._safe:

@@ -106,5 +106,5 @@ class RKV(ObservedMethod):
 
     def score(self, rows: RowEntries, queries: RecentQueries) -> Tensor:
         """See `ObservedMethod.score`."""
-        attended = importance(rows, queries, self.kernel)
-        return self.mix_lambda * attended - (1 - self.mix_lambda) * redundancy(rows, self.threshold, self.retain)
+        gain, loss = importance(rows, queries, self.kernel), redundancy(rows, self.threshold, self.retain)
+        return self.mix_lambda * gain - (1 - self.mix_lambda) * loss

@@ -43,13 +43,13 @@ class RecentState(BudgetedState):
         """See `State.admit`."""
         super().admit(first, entrants, prompt)
         longest = max(entrant.max_new_tokens for entrant in entrants)
-        stored = min(prompt.length, self.method.room(prompt.length, longest))
-        if stored + longest > self._slot_of.shape[2]:
-            self._slot_of = pad(self._slot_of, (0, stored + longest - self._slot_of.shape[2]))
+        count = min(prompt.length, self.method.room(prompt.length, longest))
+        if count + longest > self._slot_of.shape[2]:
+            self._slot_of = pad(self._slot_of, (0, count + longest - self._slot_of.shape[2]))
             self.tensors = (self._facts, self._slot_of, self._dropped)
         chains = slice(first, first + len(entrants))
-        self._slot_of[:, chains, :stored] = torch.arange(stored, dtype=torch.int32, device=self._slot_of.device)
-        self._dropped[:, chains] = prompt.length - stored
+        self._slot_of[:, chains, :count] = torch.arange(count, dtype=torch.int32, device=self._slot_of.device)
+        self._dropped[:, chains] = prompt.length - count
 
     def begin(self, step: DecodeStep) -> None:
         """See `State.begin`."""

@@ -82,7 +82,7 @@ class _Generation:
         steering = None if request.forced else self._steering
         # A branch may run beyond L: a press whose size follows from the length has to know.
         branch_tokens = self._steering.branch_tokens if self._steering else 0
-        press = self._method.make(len(request.prompt_ids), request.L + branch_tokens)
+        press = self._method.make_press(len(request.prompt_ids), request.L + branch_tokens)
         key = counter_rng.key(self._sampling.seed, request.problem, request.chain)
         session = PressSession(self._model, press, key, str(self._method))
         chain = LiveChain(request, Ledger(self._rows, request.cuts), start_time, request.L, steering)

@@ -75,8 +75,8 @@ class IntervalState(BudgetedState):
         safe = (slot < pinned[:, None, None]) | (slot >= live.sum(-1, keepdim=True) - recent)
         ranking = scores.masked_fill(safe, float("inf")).masked_fill(~live, float("-inf"))
         ranking = ranking.argsort(dim=-1, descending=True, stable=True)
-        cut = (budget // _LARGEST_CUT).clamp(1, self.method.interval)
-        count = torch.maximum(budget - cut, pinned + recent)[:, None, None]
+        size = (budget // _LARGEST_CUT).clamp(1, self.method.interval)  # of the cut
+        count = torch.maximum(budget - size, pinned + recent)[:, None, None]
         return torch.zeros_like(live).scatter_(-1, ranking, (slot < count).expand_as(ranking))
 
 

@@ -15,7 +15,7 @@ INTERVAL = 16
 
 
 class KVPress(Method):
-    """A press that works while decoding, at a nominal CR.
+    """A press that works while decoding, at a nominal CR. Its parameters are those that kvpress knows, not fields.
 
     With P prompt tokens and at most L new ones, the CR sets
       DecodingPress and its kin: target_size = max(1, ceil((P + L) / CR) - compression_interval). It evicts to that
@@ -23,7 +23,7 @@ class KVPress(Method):
         before it first evicts to P + compression_interval;
       CompressionRatioDecodingPress: target_compression_ratio = 1 - 1 / CR, of all tokens so far;
       what works on the prompt in a PrefillDecodingPress: compression_ratio = 1 - 1 / CR;
-      DMSPress: nothing; entries go by their scores, and the CR is a name.
+      DMSPress: nothing; entries go by their scores, and the CR is only a label.
     Everything else that the presses are made with is a parameter, and goes to each press that has it. A value may be a
     mapping from CRs to values.
     """
@@ -43,20 +43,20 @@ class KVPress(Method):
         self._root = press_tree.parse(press)
         self._params = {name: self._at_ratio(name, value) for name, value in params.items()}
         nodes = list(self._root.walk())
-        known = dict.fromkeys(name for node in nodes for name in node.settings())
+        settings = dict.fromkeys(name for node in nodes for name in node.settings())
         for name in self._params:
             if name in press_tree.BY_RATIO:
                 raise MethodError(f"{self} has no parameter {name!r}: it follows from the compression ratio (--cr)")
-            if name not in known:
-                raise MethodError(f"{self} has no parameter {name!r}; it has: {', '.join(known) or 'none'}")
-        if "threshold" in known and self._params.get("threshold") is None:
+            if name not in settings:
+                raise MethodError(f"{self} has no parameter {name!r}; it has: {', '.join(settings) or 'none'}")
+        if "threshold" in settings and self._params.get("threshold") is None:
             raise MethodError(
                 f"{self} evicts what scores below a threshold: write params: {{'{self}': {{threshold: …}}}} in a file "
                 "for --config"
             )
         if any(node.has("compression_interval") for node in nodes):
             self._params.setdefault("compression_interval", INTERVAL)
-        self.make(1, 1)
+        self.make_press(1, 1)  # refuses values here that kvpress would refuse in the middle of a run
 
     def __str__(self) -> str:
         return PREFIX + self.press
@@ -72,18 +72,18 @@ class KVPress(Method):
 
     def notes(self) -> Sequence[str]:
         """See `Method.notes`."""
-        found = []
+        notes = []
         if press_tree.masks(self._root):
-            found.append(
+            notes.append(
                 f"{self} masks entries and frees none: peak_kv counts them all, kv_reads those that are attended to"
             )
         if self._root.has("threshold"):
-            found.append(
-                f"{self} evicts by a threshold: its compression ratio is a name, and only the realised one counts"
+            notes.append(
+                f"{self} evicts by a threshold: its nominal compression ratio is only a label, the realised one counts"
             )
-        return found
+        return notes
 
-    def make(self, prompt: int, max_new_tokens: int) -> Any:
+    def make_press(self, prompt: int, max_new_tokens: int) -> Any:
         """A fresh press for one chain.
 
         Args:
@@ -93,20 +93,22 @@ class KVPress(Method):
         Raises:
             MethodError: kvpress does not accept a value.
         """
-        most = ceil((prompt + max_new_tokens) / self.cr)
+        budget = ceil((prompt + max_new_tokens) / self.cr)
 
-        def values(node: Node) -> dict[str, Any]:
-            own = {name: value for name, value in self._params.items() if node.has(name)}
+        def arguments(node: Node) -> dict[str, Any]:
+            values = {name: value for name, value in self._params.items() if node.has(name)}
             if node.has("target_size"):
-                own["target_size"] = most if self.cr == 1 else max(1, most - int(own["compression_interval"]))
+                # A row grows by an interval before it is cut again, and must stay within the budget then.
+                interval = 0 if self.cr == 1 else int(values["compression_interval"])
+                values["target_size"] = max(1, budget - interval)
             if node.has("target_compression_ratio"):
-                own["target_compression_ratio"] = 1 - 1 / self.cr
+                values["target_compression_ratio"] = 1 - 1 / self.cr
             if node.has(press_tree.DECODING):
-                own[press_tree.DECODING] = True
-            return own
+                values[press_tree.DECODING] = True
+            return values
 
         try:
-            press = self._root.build(values)
+            press = self._root.build(arguments)
             if hasattr(press, "prefilling_press"):
                 press.prefilling_press.compression_ratio = 1 - 1 / self.cr
         except (AssertionError, AttributeError, TypeError, ValueError) as error:
@@ -120,17 +122,18 @@ class KVPress(Method):
         raise MethodError(f"{self} runs by `hyperscale run` only")
 
     def _at_ratio(self, name: str, value: Any) -> Any:
+        """A parameter's value at this CR, where the user gave one for each."""
         if not isinstance(value, Mapping):
             return value
-        ratios = {float(ratio): each for ratio, each in value.items()}
-        if self.cr not in ratios:
-            offer = ", ".join(f"{ratio:g}" for ratio in ratios)
-            raise MethodError(f"{self} has {name} for CR {offer or 'none'}, not for {self.cr:g}")
-        return ratios[self.cr]
+        by_ratio = {float(ratio): choice for ratio, choice in value.items()}
+        if self.cr not in by_ratio:
+            ratios = ", ".join(f"{ratio:g}" for ratio in by_ratio)
+            raise MethodError(f"{self} has {name} for CR {ratios or 'none'}, not for {self.cr:g}")
+        return by_ratio[self.cr]
 
 
 class Masking(KVPress):
-    """A press that names the entries that are attended to and evicts none."""
+    """A press that masks entries and evicts none."""
 
     kind = "selector"
 

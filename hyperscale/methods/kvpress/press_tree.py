@@ -1,4 +1,4 @@
-"""Presses of the installed kvpress by name: found, checked, and made anew for every chain.
+"""Finds presses of the installed kvpress by name, checks them, and makes them anew for every chain.
 
 kvpress (github.com/NVIDIA/kvpress) is optional and imported here at the first use of one of its names.
 """
@@ -41,16 +41,17 @@ class Node:
         """Whether the class is made with a value of this name."""
         return name in signature(self.kind).parameters
 
-    def build(self, values: Callable[["Node"], Mapping[str, Any]]) -> Any:
-        """The object, with what ``values`` gives for each class."""
-        made = [node.build(values) for node in self.inner]
-        return self.kind(**dict(zip(wrapped(self.kind), made, strict=True)), **values(self))
+    def build(self, arguments: Callable[["Node"], Mapping[str, Any]]) -> Any:
+        """The object, made with what ``arguments`` gives for each class."""
+        presses = [node.build(arguments) for node in self.inner]
+        return self.kind(**dict(zip(wrapped(self.kind), presses, strict=True)), **arguments(self))
 
 
 def wrapped(kind: type[Any]) -> list[str]:
     """Names of the values that a class of press is made with and that are presses themselves."""
-    values = signature(kind).parameters.values()
-    return [each.name for each in values if "Press" in str(each.annotation) and not each.name.startswith("_")]
+    parameters = signature(kind).parameters.values()
+    # Annotations may be strings, unions or lists of presses: the word tells them all.
+    return [p.name for p in parameters if "Press" in str(p.annotation) and not p.name.startswith("_")]
 
 
 @cache
@@ -63,14 +64,14 @@ def package() -> Any:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     # kvpress wraps every attention function that is registered when it is imported; ours are not made for that.
-    ours = {name: f for name, f in ALL_ATTENTION_FUNCTIONS.items() if f.__module__.startswith("hyperscale.")}
+    functions = {name: f for name, f in ALL_ATTENTION_FUNCTIONS.items() if f.__module__.startswith("hyperscale.")}
     try:
         import kvpress
     except ImportError as error:
         missing = error.name == "kvpress"
         why = "is not installed" if missing else f"cannot be imported ({first_line(error)})"
         raise MethodError(f"methods named {PREFIX}NAME need the package kvpress, which {why}: {INSTALL}") from None
-    for name, function in ours.items():
+    for name, function in functions.items():
         ALL_ATTENTION_FUNCTIONS[name] = function
     return kvpress
 
@@ -93,8 +94,9 @@ def parse(name: str) -> Node:
 
 def masks(node: Node) -> bool:
     """Whether a press masks entries of single heads in place, so that nothing is freed."""
-    found = {base for each in node.walk() for base in each.kind.__mro__ if base.__module__.startswith("kvpress.")}
-    return any("masked_key_indices" in getsource(base) for base in found)
+    classes = {base for part in node.walk() for base in part.kind.__mro__ if base.__module__.startswith("kvpress.")}
+    # kvpress has no attribute that says so: presses that mask set these indices on the attention module.
+    return any("masked_key_indices" in getsource(base) for base in classes)
 
 
 def _find(name: str) -> type[Any]:
@@ -110,8 +112,8 @@ def _decodes(kind: type[Any]) -> bool:
 
 
 def _decoding() -> list[str]:
-    every = [(name, getattr(package(), name)) for name in package().__all__]
-    return [name for name, kind in every if issubclass(kind, package().BasePress) and _decodes(kind)]
+    kinds = [(name, getattr(package(), name)) for name in package().__all__]
+    return [name for name, kind in kinds if issubclass(kind, package().BasePress) and _decodes(kind)]
 
 
 def _prompt_only(kind: type[Any]) -> str:
@@ -122,6 +124,7 @@ def _prompt_only(kind: type[Any]) -> str:
 
 
 def _take(kind: type[Any], parts: list[str], name: str) -> Node:
+    """The node of a class, taking the names of what it wraps from the front of ``parts``."""
     inner = []
     for field in wrapped(kind):
         if not parts:
@@ -129,10 +132,12 @@ def _take(kind: type[Any], parts: list[str], name: str) -> Node:
                 f"{PREFIX}{name}: {kind.__name__} wraps one more press ({field}), whose name follows it, "
                 f"e.g. {PREFIX}DecodingPress:KnormPress"
             )
-        found = _find(parts.pop(0))
-        if not _decodes(found) and found.__call__ is not package().BasePress.__call__:
+        wrapped_kind = _find(parts.pop(0))
+        # Nothing but a decoding press may do more, when it is called on a model, than hook the model's layers.
+        if not _decodes(wrapped_kind) and wrapped_kind.__call__ is not package().BasePress.__call__:
             raise MethodError(
-                f"{PREFIX}{name}: {found.__name__} needs passes over the prompt of its own, so nothing can wrap it"
+                f"{PREFIX}{name}: {wrapped_kind.__name__} needs passes over the prompt of its own, so nothing can "
+                "wrap it"
             )
-        inner.append(_take(found, parts, name))
+        inner.append(_take(wrapped_kind, parts, name))
     return Node(kind, tuple(inner))

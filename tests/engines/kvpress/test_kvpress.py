@@ -152,7 +152,7 @@ def snapkv(keys, queries, scale, window_size, kernel_size):
 
 def session(model, name, cr=4.0, **params):
     method = methods.create(f"kvpress:{name}", cr=cr, **params)
-    return PressSession(model, method.make(PROMPT, NEW), 5, str(method))
+    return PressSession(model, method.make_press(PROMPT, NEW), 5, str(method))
 
 
 def test_a_mask_is_not_attended_to_and_frees_nothing(model):

@@ -10,7 +10,7 @@ from hyperscale.errors import MethodError
 
 def test_the_ratio_becomes_what_the_press_takes():
     def made(name, cr, prompt=100, new=900, **params):
-        return methods.create(f"kvpress:{name}", cr=cr, **params).make(prompt, new)
+        return methods.create(f"kvpress:{name}", cr=cr, **params).make_press(prompt, new)
 
     press = made("DecodingPress:KnormPress", 4)
     assert (press.target_size, press.compression_interval, press.hidden_states_buffer_size) == (250 - 16, 16, 256)

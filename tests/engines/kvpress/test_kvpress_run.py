@@ -105,7 +105,7 @@ def test_parameters_come_from_a_file(weights, call, tmp_path):
     settings.write_text(f"params:\n  {name}: {{threshold: {{4: 0.75}}, sliding_window_size: 8}}\n")
     code, out, err = call(*options(weights, name), "--config", settings, "--out", "run")
     assert (code, err) == (0, "")
-    assert f"{name} evicts by a threshold: its compression ratio is a name" in " ".join(out.split())
+    assert f"{name} evicts by a threshold: its nominal compression ratio is only a label" in " ".join(out.split())
     found = chains(tmp_path / "run").values()
     assert all(s["params"] == {"cr": 4, "threshold": 0.75, "sliding_window_size": 8} for s in found)
     assert all(s["length_invariant"] for s in found)
