@@ -1,4 +1,4 @@
-"""The built-in model: a small Qwen3, trained from scratch on the built-in benchmarks."""
+"""Defines the built-in model, a small Qwen3 that is trained from scratch on the built-in benchmarks."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def config(**overrides: Any) -> Any:
     return Qwen3Config(**(settings | overrides))
 
 
-def build(seed: int, **overrides: Any) -> Any:
+def build_model(seed: int, **overrides: Any) -> Any:
     """A freshly initialised model."""
     import torch
     from transformers import Qwen3ForCausalLM
@@ -42,7 +42,7 @@ def build(seed: int, **overrides: Any) -> Any:
     return Qwen3ForCausalLM(config(**overrides))
 
 
-def save(model: Any, folder: Path, **settings: Any) -> None:
+def save_model(model: Any, folder: Path, **settings: Any) -> None:
     """Write configuration, bfloat16 weights and tokenizer; ``settings`` join the configuration.
 
     Rows of the embedding beyond the vocabulary are zeroed: they are never drawn.

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
-from hyperscale.mini.model import CONTEXT, build, save
+from hyperscale.mini.model import CONTEXT, build_model, save_model
 from hyperscale.mini.training.data import KINDS, make_batch, stream
 from hyperscale.mini.training.pretrain import train
 from hyperscale.retrofit.checkpoints import CheckpointRecord, train_checkpoints
@@ -97,11 +97,11 @@ def main(argv: list[str] | None = None) -> None:
         base = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32).to(args.device)
     else:
         start = time.monotonic()
-        base = build(args.seed, **overrides).to(args.device)
+        base = build_model(args.seed, **overrides).to(args.device)
         batches = stream(f"base-{args.seed}", args.rows, length, args.workers)
         tokens = train(base, batches, args.steps)
         record["base"] = {"steps": args.steps, "tokens": tokens, "seconds": time.monotonic() - start}
-        save(base, args.out / "base")
+        save_model(base, args.out / "base")
     if not args.base_only:
         checkpoints = _retrofit(base, recipe, args, length)
         record[recipe.method] = [checkpoint.model_dump() for checkpoint in checkpoints]
@@ -117,7 +117,7 @@ def _retrofit(base: Any, recipe: Recipe, args: argparse.Namespace, length: int) 
     batches = stream(f"dms-{args.seed}", args.dms_rows, length, args.workers)
 
     def write(student: TrainedStudent, name: str) -> None:
-        save(student.model, args.out / name, **student.config.to_hf())
+        save_model(student.model, args.out / name, **student.config.to_hf())
 
     return train_checkpoints(retrofit, batches, held_out, write)
 

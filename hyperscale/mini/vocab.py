@@ -1,4 +1,4 @@
-"""The closed vocabulary of the built-in benchmarks and its tokenizer.
+"""Defines the closed vocabulary of the built-in benchmarks and its tokenizer.
 
 Every token is a literal piece of text; encoding takes the longest piece at each place and decoding joins the pieces, so
 text and ids correspond one to one. Nodes and step names carry their leading space.
@@ -56,8 +56,8 @@ def tokens() -> list[str]:
     counts = [f" {count}" for count in range(7)]
     steps = [f" {name}" for name in STEPS]
     code = [piece for pieces in STEPS.values() for piece in pieces]
-    ordered = [*SPECIAL, THINK, END_THINK, *digits, *nodes, *_PIECES, *counts, *steps, *code]
-    return list(dict.fromkeys(ordered))
+    texts = [*SPECIAL, THINK, END_THINK, *digits, *nodes, *_PIECES, *counts, *steps, *code]
+    return list(dict.fromkeys(texts))
 
 
 TOKENS = tokens()
@@ -76,10 +76,10 @@ def encode(text: str) -> list[int]:
     Raises:
         ValueError: Some of the text is not in the vocabulary.
     """
-    found = re.findall(_PATTERN, text)
-    if sum(map(len, found)) != len(text):
+    pieces = re.findall(_PATTERN, text)
+    if sum(map(len, pieces)) != len(text):
         raise ValueError("the text has characters outside the built-in vocabulary")
-    return [ID[token] for token in found]
+    return [ID[piece] for piece in pieces]
 
 
 def decode(ids: list[int]) -> str:

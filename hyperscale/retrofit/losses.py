@@ -122,7 +122,7 @@ def compression(
     group: Tensor,
     groups: int,
     cost: Tensor | None = None,
-    saved: Tensor | None = None,
+    saving: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One-sided compression loss: how far eviction falls short of its target.
 
@@ -137,16 +137,16 @@ def compression(
         group: (batch, sequence) group of each token, -1 for tokens that do not count.
         groups: Number of groups.
         cost: (batch, sequence, axes) what an entry costs if kept, see `savings`.
-        saved: (batch, sequence, axes) what its eviction saves.
+        saving: (batch, sequence, axes) what its eviction saves.
 
     Returns:
         The loss and the share saved, (groups, axes), both differentiable.
     """
     mean = torch.stack([a.mean(-1) for a in alphas]).mean(0)  # (batch, sequence), over layers and heads
-    if cost is None or saved is None:
-        cost = saved = torch.ones_like(mean)[..., None]
+    if cost is None or saving is None:
+        cost = saving = torch.ones_like(mean)[..., None]
     member = (torch.nn.functional.one_hot(group.clamp_min(0), groups) * (group >= 0)[..., None]).to(mean.dtype)
     total = torch.einsum("bsg,bsx->gx", member, cost)  # sums over batch and sequence, by group g and axis x
-    share = torch.einsum("bsg,bsx->gx", member, mean[..., None] * saved) / total.clamp_min(1.0)
+    share = torch.einsum("bsg,bsx->gx", member, mean[..., None] * saving) / total.clamp_min(1.0)
     shortfall = (target - share).clamp_min(0.0) * (total > 0)
     return shortfall.sum(), share

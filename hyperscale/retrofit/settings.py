@@ -192,9 +192,9 @@ class RetrofitSettings(TrainingSettings, Sources):
         Args:
             parameters: Number of the model's weights, which decides the learning rate if none is set.
         """
-        shared = {name: getattr(self, name) for name in TrainingSettings.model_fields}
+        training = {name: getattr(self, name) for name in TrainingSettings.model_fields}
         return Recipe(
-            **shared,
+            **training,
             lr=self.lr or (LR_SMALL if parameters < SMALL else LR_LARGE),
             warmup=max(1, min(20, *self.hard_steps)),
         )

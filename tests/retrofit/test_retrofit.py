@@ -14,7 +14,7 @@ from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import RetrofitError
 from hyperscale.mini.benchmarks import generate_problems
-from hyperscale.mini.model import build
+from hyperscale.mini.model import build_model
 from hyperscale.mini.train import main
 from hyperscale.mini.vocab import encode
 from hyperscale.retrofit.gate_check import MAX_RATIO, GateCheck, check_gates
@@ -40,7 +40,7 @@ def batch(seed, rows=4, length=64):
 
 def retrofit(recipe, seed=0):
     """A model whose attention matters, but not much: eviction is cheap and follows its target closely."""
-    return Retrofit(build(seed, **SMALL, initializer_range=0.06), recipe, report=lambda _: None)
+    return Retrofit(build_model(seed, **SMALL, initializer_range=0.06), recipe, report=lambda _: None)
 
 
 def state(model):

@@ -1,9 +1,8 @@
-r"""The AIME shape: a lagged recurrence modulo 1000, answered by an integer in ``\boxed{}``.
+r"""Generates problems of the AIME shape: a lagged recurrence modulo 1000, answered by an integer in ``\boxed{}``.
 
-``f(n) = m f(n-1) + l f(n // k) mod 1000`` with f(0) given and some later values overridden in the prompt; asked for
-f(N).
-The chain has one line per n. Each needs the line above, a line that lies half or two thirds of the chain back, and
-the prompt; one slip spoils every later value. The chain's length is set by N, the level.
+``f(n) = m f(n-1) + l f(n // k) mod 1000`` with f(0) given and some later values overridden in the prompt; f(N) is
+asked for. The chain has one line per n. Each needs the line above, a line that lies half or two thirds of the chain
+back, and the prompt; one slip spoils every later value. The chain's length is set by N, the level.
 
 Training documents carry slips as text written by people does: in a few lines one digit of the result is wrong, and
 the chain goes on from it. So a model sampled from makes such slips as well, chains disagree, and voting can mend it.
@@ -36,23 +35,23 @@ def generate(rng: Random, level: int | None = None) -> WorkedProblem:
     level = level or rng.randint(1, len(LEVELS))
     last = rng.randint(*LEVELS[level - 1])
     m, lag, k = rng.randint(2, 9), rng.randint(2, 9), rng.randint(2, 3)
-    given = {0: rng.randrange(1000)}
+    overrides = {0: rng.randrange(1000)}
     for n in sorted(rng.sample(range(1, last), rng.randint(0, 1 + last // 16))):
-        given[n] = rng.randrange(1000)
+        overrides[n] = rng.randrange(1000)
     prompt = [_F, DIGIT[m], _M, DIGIT[lag], _L, DIGIT[k], _MOD]
-    for n, value in given.items():
+    for n, value in overrides.items():
         prompt += [_AT, NODE[n], _IS, *_THREE[value], _COMMA]
     prompt[-1] = _FIND
     prompt += [NODE[last], _STOP]
 
-    f = [given[0]]  # as the chain has it
-    right = [given[0]]
+    f = [overrides[0]]  # the values that the chain computes, slips and their consequences included
+    right = [overrides[0]]  # the true ones
     chain: list[int] = []
     for n in range(1, last + 1):
-        if n in given:
-            f.append(given[n])
-            right.append(given[n])
-            chain += [_NL, NODE[n], _BANG, *_THREE[given[n]]]
+        if n in overrides:
+            f.append(overrides[n])
+            right.append(overrides[n])
+            chain += [_NL, NODE[n], _BANG, *_THREE[overrides[n]]]
             continue
         back = n // k
         first, second = m * f[-1] % 1000, lag * f[back] % 1000

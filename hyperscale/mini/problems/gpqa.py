@@ -1,4 +1,4 @@
-"""The GPQA shape: which of four nodes can be reached in a directed graph of shuffled facts, answered by a letter.
+"""Generates problems of the GPQA shape: the one of four nodes that can be reached in a directed graph, as a letter.
 
 Exactly one option is reachable. The chain is a breadth-first search that draws its next node from the oldest open
 ones. It lists the node's successors, those met before marked with ``!``, then restates the open list; at the first
@@ -63,6 +63,7 @@ def generate(rng: Random, level: int | None = None) -> WorkedProblem:
     for mark, node in zip(_OPTION, options, strict=True):
         prompt += [mark, NODE[node]]
 
+    # Breadth-first search: `open_nodes` are met and not expanded, the oldest first.
     met, open_nodes = {start}, [start]
     chain: list[int] = []
     while target not in met:

@@ -1,4 +1,4 @@
-"""The LiveCodeBench shape: find the two steps that explain three examples and write them as a Python function.
+"""Generates problems of the LiveCodeBench shape: two list operations that explain three examples, as a program.
 
 The chain first tabulates every allowed step on the first example, then tries ordered pairs: first steps in random
 order and, for each, second steps in random order. Each try reads the first step's row of the table, by then far
@@ -58,9 +58,9 @@ def _random_list(rng: Random, length: int) -> Digits:
     return tuple(rng.choices(range(10), k=length))
 
 
-def _agreement(found: Digits, wanted: Digits) -> int:
-    """The token that says in how many places two lists agree."""
-    return _COUNT[sum(a == b for a, b in zip(found, wanted, strict=True))]
+def _agreement(result: Digits, expected: Digits) -> int:
+    """The token for the number of places in which two lists agree."""
+    return _COUNT[sum(a == b for a, b in zip(result, expected, strict=True))]
 
 
 def _problem(rng: Random, level: int) -> tuple[list[str], list[Digits], tuple[str, str]]:
@@ -77,8 +77,8 @@ def _problem(rng: Random, level: int) -> tuple[list[str], list[Digits], tuple[st
         for _ in range(8):
             pair = (rng.choice(names), rng.choice(names))
             target = FUNCTIONS[pair[1]](table[pair[0]])
-            wanted = [run(pair, x) for x in inputs[1:]]
-            rivals = [p for p in results[target] if p != pair and [run(p, x) for x in inputs[1:]] == wanted]
+            outputs = [run(pair, x) for x in inputs[1:]]
+            rivals = [p for p in results[target] if p != pair and [run(p, x) for x in inputs[1:]] == outputs]
             if not rivals:
                 return names, inputs, pair
 
@@ -103,19 +103,22 @@ def generate(rng: Random, level: int | None = None) -> WorkedProblem:
         x = _random_list(rng, rng.randint(3, 9))
         tests.append({"input": list(x), "output": list(run(pair, x))})
 
+    # The table: every step on the first example.
     chain: list[int] = []
     for name in rng.sample(names, len(names)):
         chain += [_NL, _NAME[name], _EQ, *_digits(FUNCTIONS[name](inputs[0]))]
-    tries = ((a, b) for a in rng.sample(names, len(names)) for b in rng.sample(names, len(names)))
-    for tried in tries:
-        result = run(tried, inputs[0])
-        chain += [_NL, _NAME[tried[0]], _NAME[tried[1]], _EQ, *_digits(result), _agreement(result, outputs[0])]
+    # The search, lazily: the order of second steps is drawn anew for each first step that is reached.
+    pairs = ((a, b) for a in rng.sample(names, len(names)) for b in rng.sample(names, len(names)))
+    for candidate in pairs:
+        result = run(candidate, inputs[0])
+        chain += [_NL, _NAME[candidate[0]], _NAME[candidate[1]], _EQ, *_digits(result), _agreement(result, outputs[0])]
         if result != outputs[0]:
             continue
+        # The pair explains the first example; the other two decide.
         hit = True
         for x, y in zip(inputs[1:], outputs[1:], strict=True):
-            first = FUNCTIONS[tried[0]](x)
-            last = FUNCTIONS[tried[1]](first)
+            first = FUNCTIONS[candidate[0]](x)
+            last = FUNCTIONS[candidate[1]](first)
             chain += [_ARROW, *_digits(first), _EQ, *_digits(last), _agreement(last, y)]
             if last != y:
                 hit = False

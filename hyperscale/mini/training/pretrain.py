@@ -1,4 +1,4 @@
-"""Training the built-in base model from scratch."""
+"""Trains the base of the built-in model from scratch."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -15,10 +15,10 @@ from hyperscale.retrofit.packing import TrainingBatch
 def optimizers(model: Any, muon_lr: float, adam_lr: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the layers, AdamW for the embedding and the norms."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    rest = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    vectors = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
     return [
         torch.optim.Muon(matrices, lr=muon_lr, momentum=0.95, nesterov=True, weight_decay=0.0),
-        torch.optim.AdamW(rest, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0.0),
+        torch.optim.AdamW(vectors, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
 
@@ -44,8 +44,9 @@ def train(
         compile_layers(model)
     opts = optimizers(model, muon_lr, adam_lr)
     base = [[g["lr"] for g in o.param_groups] for o in opts]
-    tokens, started = 0, time.monotonic()
+    tokens, start = 0, time.monotonic()
     for step in range(1, steps + 1):
+        # Rises over the warm-up, is constant, and falls to zero over the last half.
         scale = min(1.0, step / warmup, 2.0 * (1.0 - (step - 1) / steps))
         for opt, rates in zip(opts, base, strict=True):
             for group, rate in zip(opt.param_groups, rates, strict=True):
@@ -58,19 +59,21 @@ def train(
                 masks=PackingMasks.build(batch.document),
                 use_cache=False,
             ).logits
+        # The last place of a row gets the first token as its next one; its weight is 0.
         following = torch.roll(batch.ids, -1, 1)
-        each = cross_entropy(logits.flatten(0, 1).float(), following.flatten(), reduction="none").view_as(batch.weight)
-        loss = (each * batch.weight).sum() / batch.weight.sum().clamp_min(1.0)
+        losses = cross_entropy(logits.flatten(0, 1).float(), following.flatten(), reduction="none")
+        losses = losses.view_as(batch.weight)  # (rows, length)
+        loss = (losses * batch.weight).sum() / batch.weight.sum().clamp_min(1.0)
         loss.backward()  # type: ignore[no-untyped-call]
         for opt in opts:
             opt.step()
             opt.zero_grad(set_to_none=True)
         tokens += batch.ids.numel()
         if step % 100 == 0 or step in (1, 10, steps):
-            kinds = [((each * batch.weight)[batch.kind == i].sum() / batch.weight[batch.kind == i].sum()).item()
+            kinds = [((losses * batch.weight)[batch.kind == i].sum() / batch.weight[batch.kind == i].sum()).item()
                      for i in range(len(KINDS))]  # fmt: skip
             report(
-                f"{time.monotonic() - started:5.0f} s  step {step:5d}  loss {loss.item():.4f}  "
+                f"{time.monotonic() - start:5.0f} s  step {step:5d}  loss {loss.item():.4f}  "
                 + "  ".join(f"{k} {v:.4f}" for k, v in zip(KINDS, kinds, strict=True))
             )
     return tokens

@@ -3,7 +3,7 @@
 import torch
 
 from hyperscale.methods.core.dms_gate import GateConfig, attach_gates
-from hyperscale.mini.model import build, save
+from hyperscale.mini.model import build_model, save_model
 
 SMALL = {
     "hidden_size": 32,
@@ -17,10 +17,10 @@ SMALL = {
 
 def write(folder, crs=(4, 8)):
     """``base/`` and ``dms<CR>/`` with random weights and gates; most of their chains are short."""
-    save(build(0, **SMALL), folder / "base")
+    save_model(build_model(0, **SMALL), folder / "base")
     for cr in crs:
-        model = build(0, **SMALL)
+        model = build_model(0, **SMALL)
         for attention in attach_gates(model):
             torch.nn.init.normal_(attention.dms_proj_alpha.weight, std=0.05)
-        save(model, folder / f"dms{cr}", **GateConfig(window=4, cr=cr).to_hf())
+        save_model(model, folder / f"dms{cr}", **GateConfig(window=4, cr=cr).to_hf())
     return folder
