@@ -7,11 +7,15 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from hyperscale.retrofit.settings import RetrofitSettings
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.utils.settings import Setting, settings_of
 
 DOCS = Path(__file__).parent.parent / "docs"
-TABLES: list[tuple[str, str, type[BaseModel]]] = [("settings.md", "run", RunConfig)]
+TABLES: list[tuple[str, str, type[BaseModel]]] = [
+    ("settings.md", "run", RunConfig),
+    ("retrofit.md", "retrofit", RetrofitSettings),
+]
 """Page, name of the table in its marks, model."""
 
 

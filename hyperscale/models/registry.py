@@ -14,9 +14,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hyperscale.errors import ModelError
+from pydantic import BaseModel
+
+from hyperscale.errors import ModelError, first_line
 from hyperscale.models.shape import Shape, from_config, parameter_count
 from hyperscale.utils.hub import load_config, reachable
+from hyperscale.utils.validation import validate
 
 _HERE = Path(__file__).resolve().parent
 KINDS = ("dms", "dmc")
@@ -146,11 +149,11 @@ def _local(name: str, folder: Path) -> Model:
         family = str(read_config(folder / "base").get("model_type", ""))
         return Model(name=name, base=str(folder / "base"), retrofits=found, family=family)
     if found:
-        record = _record(folder)
-        known = _registry().get(str(record.get("model")), Model(name="", base=str(record["base"])))
+        record = _read_record(folder)
+        known = _registry().get(record.model, Model(name="", base=record.base))
         one = next(path for paths in found.values() for path in paths.values())
         family = str(read_config(Path(one)).get("model_type", ""))
-        return replace(known, name=name, base=str(record["base"]), retrofits=found, family=family)
+        return replace(known, name=name, base=record.base, retrofits=found, family=family)
     raise ModelError(f"{folder} is not a checkpoint: it has no config.json, no base/config.json and no dms<CR>/")
 
 
@@ -164,16 +167,27 @@ def _beside(folder: Path) -> dict[str, dict[float, str]]:
     return found
 
 
-def _record(folder: Path) -> dict[str, Any]:
+class RetrofitRecord(BaseModel):
+    """What of a retrofit's ``training.json`` is read here; `hyperscale.retrofit.job` writes it.
+
+    Attributes:
+        model: The model as the user named it.
+        base: Its checkpoint, a hub id or an absolute path.
+    """
+
+    model: str = ""
+    base: str
+
+
+def _read_record(folder: Path) -> RetrofitRecord:
     """What ``hyperscale retrofit`` wrote of a run."""
     file = folder / "training.json"
+    remedy = f"{folder} has retrofits and no base/, so {file.name} must name their base"
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(record["base"], str):
-            return dict(record)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise ModelError(f"{folder} has retrofits and no base/, and {file.name} does not name the base either")
+        contents = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {file} ({first_line(error)}): {remedy}") from None
+    return validate(RetrofitRecord, contents, ModelError, str(file), remedy)
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -7,10 +7,12 @@ from random import Random
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from hyperscale.errors import RetrofitError, first_line
 from hyperscale.retrofit.packing import RowPacker, TokenizedDocument, TrainingBatch
 from hyperscale.retrofit.text_files import TextEntry, TextSource
+from hyperscale.utils.validation import first_fault
 
 #: Documents among which a row's next one is chosen.
 POOL_SIZE = 64
@@ -21,6 +23,16 @@ HELD_OUT = 0.02
 HELD_OUT_BATCHES = 4
 _THINK = "<think>"
 _CHAT = "a chat is a list of messages {role, content}, the last of the role assistant"
+
+
+class ChatMessage(BaseModel):
+    """A message of a chat; other keys than these are ignored."""
+
+    role: str
+    content: str
+
+
+_CHATS = TypeAdapter(list[ChatMessage])
 
 
 @dataclass(frozen=True)
@@ -132,16 +144,18 @@ def _tokenize_chat(entry: TextEntry, tokenizer: Any) -> tuple[list[int], list[in
     The reply is put after the template's opening as it stands: templates of reasoning models take the thinking out of
     replies that are part of a conversation.
     """
-    chat, place = entry.content, entry.place
-    if not isinstance(chat, list) or not all(isinstance(message, dict) for message in chat):
-        raise RetrofitError(f"{place} is neither a text nor a chat: {_CHAT}")
-    if not all(isinstance(message.get(key), str) for message in chat for key in ("role", "content")):
-        raise RetrofitError(f"{place} has a message without role or content, or whose content is no text: {_CHAT}")
-    if len(chat) < 2 or chat[-1]["role"] != "assistant":
+    place = entry.place
+    try:
+        chat = _CHATS.validate_python(entry.content)
+    except ValidationError as error:
+        location, fault = first_fault(error)
+        message = f", message {int(location[0]) + 1}: {' '.join(map(str, location[1:]))}" if location else ""
+        raise RetrofitError(f"{place}{message} {fault}: {_CHAT}") from None
+    if len(chat) < 2 or chat[-1].role != "assistant":
         raise RetrofitError(f"{place} does not end with a reply: {_CHAT}")
     if not tokenizer.chat_template:
         raise RetrofitError("the model's tokenizer has no chat template: pass data with a text column (--column text)")
-    messages = [{"role": message["role"], "content": message["content"]} for message in chat]
+    messages = [message.model_dump() for message in chat]
     try:
         opening = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, tokenize=False)
     except Exception as error:  # a template raises what its author chose

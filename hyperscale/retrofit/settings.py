@@ -149,7 +149,7 @@ class Sources(BaseModel):
 
     model: str = setting(..., "Model to start from: a name, a folder or a hub id.")
     data: Path = setting(..., "JSONL, Parquet or plain text file, or a folder of them.")
-    out: Path = setting(..., "Folder for dms<CR>/ and training.json; new or empty.")
+    out: Path = setting(..., "Folder for the checkpoints, e.g. dms8/, and training.json; new or empty.")
     column: str | None = setting(None, "Column of the data.", unset="messages, else text")
     whole_chats: bool = setting(
         False, "Count whole chats in the loss, not their last reply alone.", option="all-tokens"

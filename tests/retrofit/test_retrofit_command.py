@@ -127,6 +127,9 @@ def test_mistakes_are_one_line_each(call, tmp_path):
     short = write(tmp_path / "short.jsonl", ["ab", "cd"])
     other = write(tmp_path / "other.jsonl", [TEXT], "question")
     one = write(tmp_path / "one.jsonl", [TEXT[:40]])
+    number = write(tmp_path / "number.jsonl", [[{"role": "user", "content": 5}]], "messages")
+    no_role = write(tmp_path / "no_role.jsonl", [[{"role": "user", "content": "Go."}, {"content": "a"}]], "messages")
+    text_as_chat = write(tmp_path / "text_as_chat.jsonl", [{"role": "user"}], "messages")
     open_ended = write(tmp_path / "chat.jsonl", [[{"role": "user", "content": "Go."}]], "messages")
     for changed, text in (
         ({"--data": "nowhere.jsonl"}, "no file or folder nowhere.jsonl"),
@@ -136,7 +139,10 @@ def test_mistakes_are_one_line_each(call, tmp_path):
         ({"--data": data, "--column": "body"}, "has no column body, only text"),
         ({"--data": short}, "the longest has 3 tokens, and nothing is evicted within 4"),
         ({"--data": one}, "one document"),
-        ({"--data": open_ended}, "does not end with a reply"),
+        ({"--data": open_ended}, "chat.jsonl line 1 does not end with a reply"),
+        ({"--data": number}, "number.jsonl line 1, message 1: content must be text, got 5: a chat is a list"),
+        ({"--data": no_role}, "no_role.jsonl line 1, message 2: role is missing"),
+        ({"--data": text_as_chat}, "text_as_chat.jsonl line 1 must be a list, got {'role': 'user'}"),
         ({"--out": "full"}, "full exists and is not empty"),
         ({"--cr": "1"}, "--cr must be more than 1, got 1.0"),
         ({"--cr": "4,2"}, "--cr must be in ascending order"),
@@ -160,6 +166,24 @@ def test_mistakes_are_one_line_each(call, tmp_path):
         assert text in err
         assert not (tmp_path / "made").exists()
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["notes.txt"]
+
+
+def test_a_record_that_does_not_name_the_base_is_refused_with_its_place(call, tmp_path):
+    architectures.write(tmp_path / "made" / "dms8", "qwen2", gates=True)
+    run = ("run", "--model", "made", "--method", "dms", "--cr", "8", "--task", "aime24", "--dry-run")
+    for contents, text in (
+        (None, "training.json (No such file"),
+        ("{", "cannot read"),
+        ('{"model": "m"}', "training.json: base is missing"),
+        ('{"base": 5}', "training.json: base must be text, got 5"),
+        ("[]", "training.json: must be a mapping"),
+    ):
+        if contents is not None:
+            (tmp_path / "made" / "training.json").write_text(contents)
+        code, _, err = call(*run)
+        assert (code, err.count("\n")) == (2, 1), err
+        assert text in err.replace("[Errno 2] ", "")
+        assert "must name their base" in err
 
 
 def test_a_checkpoint_that_fails_the_check_is_set_aside(call, tmp_path, monkeypatch):

@@ -161,8 +161,12 @@ def test_tasks_load_in_lm_eval_and_grade_alike():
     """In a process of its own: lm-eval is slow to import and would load torch into every other test."""
     code = """
 import json, sys
+from dataclasses import fields
+from lm_eval.config.task import TaskConfig
 from lm_eval.tasks import TaskManager
 from hyperscale import tasks
+from hyperscale.tasks.task_files import LM_EVAL_KEYS
+assert {field.name for field in fields(TaskConfig)} == LM_EVAL_KEYS
 manager = TaskManager(include_path=sys.argv[1], include_defaults=False)
 names = ["mini_aime", "mini_gpqa", "mini_lcb"]
 loaded = manager.load(names)["tasks"]
