@@ -1,4 +1,7 @@
-"""The command line: options in, one line for every error out. Heavy imports wait until a command needs them."""
+"""The command line ``hyperscale``: its commands, and one line on stderr for every error that a user can cause.
+
+Heavy packages are imported inside the commands, so that ``--help`` answers at once.
+"""
 
 import os
 import signal
@@ -17,16 +20,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 FAILED = 2
-# What is left of a command that was interrupted; the others only read.
-_KEPT = {
+# What an interrupted command leaves behind; the commands that are not here only read.
+_AFTER_INTERRUPT = {
     "run": "finished chains are kept; the same command resumes",
     "retrofit": "checkpoints already written are kept; a retrofit does not resume, start again with another --out",
     "score": "a run is graded again whole or not at all; the same command starts again with the first one",
 }
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from hyperscale import __version__
 
         typer.echo(f"hyperscale {__version__}")
@@ -37,7 +40,7 @@ def _version(wanted: bool) -> None:
 def _root(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
@@ -65,7 +68,7 @@ def _fail(message: str) -> NoReturn:
 
 
 class _InterruptedError(BaseException):
-    """Ctrl-C or SIGTERM; no library on the way up takes it for its own, as some do with KeyboardInterrupt."""
+    """Ctrl-C or SIGTERM. Some libraries catch KeyboardInterrupt on its way up; none knows this one."""
 
 
 def _interrupt(number: int, _: object) -> NoReturn:
@@ -84,13 +87,13 @@ def main() -> None:
     except HyperscaleError as error:
         _fail(f"error: {error}")
     except (_InterruptedError, KeyboardInterrupt):
-        kept = next((_KEPT[word] for word in sys.argv[1:2] if word in _KEPT), "run the command again")
-        _fail(f"interrupted: {kept}")
+        command = sys.argv[1] if len(sys.argv) > 1 else ""
+        _fail(f"interrupted: {_AFTER_INTERRUPT.get(command, 'run the command again')}")
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(FAILED)
     except Exception as error:
-        if not hasattr(error, "format_message"):  # what the parser of the options raises has it
+        if not hasattr(error, "format_message"):  # only what the parser of options raises has it
             raise
         _fail(f"error: {error.format_message()} (see --help)")
     sys.exit(code or 0)

@@ -8,7 +8,7 @@ import typer
 from hyperscale.cli.display.console import make_console
 from hyperscale.errors import ConfigError, HyperscaleError
 
-FELL = 1
+REGRESSION = 1  # the exit code
 
 
 def gate(
@@ -30,25 +30,25 @@ def gate(
 
     console = make_console()
     if write_baseline is not None:
-        made = gates.record_runs(results.read(folder))
-        gates.write_baseline(made, write_baseline)
+        record = gates.record_runs(results.read(folder))
+        gates.write_baseline(record, write_baseline)
         size = write_baseline.stat().st_size / 1024
-        reports.print_line(console, f"wrote {write_baseline} ({size:,.0f} KiB): {reports.summarize_record(made)}")
+        reports.print_line(console, f"wrote {write_baseline} ({size:,.0f} KiB): {reports.summarize_record(record)}")
         return
     assert baseline is not None, "checked above"
     try:
         before = gates.read_baseline(baseline)
-        found = gates.compare(before, gates.record_runs(results.read(folder)), tolerance, confidence)
+        comparison = gates.compare(before, gates.record_runs(results.read(folder)), tolerance, confidence)
     except HyperscaleError as error:
         if junit:
             reports.save(junit, reports.junit_error(str(error)))
         if summary:
             reports.save(summary, reports.markdown_error(str(error)).encode(), append=True)
         raise
-    reports.print_comparison(found, console, every)
+    reports.print_comparison(comparison, console, every)
     if junit:
-        reports.save(junit, reports.junit(found))
+        reports.save(junit, reports.junit(comparison))
     if summary:
-        reports.save(summary, reports.markdown(found).encode(), append=True)
-    if found.falls:
-        raise typer.Exit(FELL)
+        reports.save(summary, reports.markdown(comparison).encode(), append=True)
+    if comparison.falls:
+        raise typer.Exit(REGRESSION)

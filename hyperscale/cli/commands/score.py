@@ -57,8 +57,8 @@ def score(
     console = make_console(quiet=as_json)
     if scorer is not None:
         silence_transformers()
-    chosen = revote.choose(vote, scorer)
-    name = chosen or "each task's own"
+    strategy = revote.choose(vote, scorer)
+    name = strategy or "each task's own"
     for path in results.folders(folder):
         with _progress(console, f"scoring {path}") as step:
             points = revote.revote(path, vote, scorer, device=device or "cpu", data=files, step=step)
@@ -68,7 +68,7 @@ def score(
             soft_wrap=True,
         )
         if as_json:
-            _print({"folder": str(path), "vote": chosen, "points": len(points)})
+            _print_json({"folder": str(path), "vote": strategy, "points": len(points)})
 
 
 def _grade(folder: Path, sandbox: str, data: dict[str, str], as_json: bool) -> None:
@@ -78,29 +78,29 @@ def _grade(folder: Path, sandbox: str, data: dict[str, str], as_json: bool) -> N
     console = make_console(quiet=as_json)
     for path in results.folders(folder):
         with _progress(console, f"grading {path}") as step:
-            done = regrade.regrade(path, step, sandbox, data)
+            result = regrade.regrade(path, step, sandbox, data)
         console.print(
-            f"{path}: graded {done.chains:,} chains; {done.answers:,} have another answer than before, "
-            f"{done.verdicts:,} another verdict; rebuilt {results.POINTS}",
+            f"{path}: graded {result.chains:,} chains; {result.answers:,} have another answer than before, "
+            f"{result.verdicts:,} another verdict; rebuilt {results.POINTS}",
             highlight=False,
             soft_wrap=True,
         )
         if as_json:
-            counts = {"chains": done.chains, "answers": done.answers, "verdicts": done.verdicts}
-            _print({"folder": str(path), **counts, "points": len(done.points)})
+            counts = {"chains": result.chains, "answers": result.answers, "verdicts": result.verdicts}
+            _print_json({"folder": str(path), **counts, "points": len(result.points)})
 
 
-def _print(found: dict[str, Any]) -> None:
+def _print_json(values: dict[str, Any]) -> None:
     from hyperscale.cli.display import json_events
 
-    json_events.write(sys.stdout, {"schema": json_events.SCHEMA, **found})
+    json_events.write(sys.stdout, {"schema": json_events.SCHEMA, **values})
 
 
 @contextmanager
 def _progress(console: "Console", text: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar that is told how many chains of how many are done."""
+    """A progress bar; the function it gives takes the number of chains done and the number in all."""
     from rich.progress import Progress
 
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task(text, total=None)
-        yield lambda done, of: progress.update(bar, completed=done, total=of)
+        yield lambda completed, total: progress.update(bar, completed=completed, total=total)
