@@ -10,7 +10,7 @@ from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.vllm.harness import occupancy
 from hyperscale.engines.vllm.harness.engine import VllmEngine
-from hyperscale.models.registry import shape_of
+from hyperscale.models.checkpoint import shape_of
 from hyperscale.run import prepare
 from hyperscale.run.config import load
 

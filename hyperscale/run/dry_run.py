@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hyperscale import models
-from hyperscale.models.registry import shape_of
+from hyperscale.models.checkpoint import shape_of
 from hyperscale.planning import measured_costs
 from hyperscale.planning.arms import Arm
 from hyperscale.planning.costs import Costs, TaskShape

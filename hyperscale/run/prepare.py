@@ -13,7 +13,7 @@ from hyperscale import models
 from hyperscale.engines import registry
 from hyperscale.errors import EngineError
 from hyperscale.kv.formats import AUTO
-from hyperscale.models.registry import shape_of
+from hyperscale.models.checkpoint import shape_of
 from hyperscale.planning import measured_costs
 from hyperscale.planning.arms import Arm
 from hyperscale.planning.plan_file import FILE, load

@@ -5,7 +5,7 @@ import pytest
 
 from hyperscale import models
 from hyperscale.errors import BudgetError, ConfigError, ModelError
-from hyperscale.models.registry import shape_of
+from hyperscale.models.checkpoint import shape_of
 from hyperscale.planning.budget import Budget
 from hyperscale.run.config import load, resolve, schema
 

@@ -1,0 +1,140 @@
+"""Finds the checkpoint that a method runs at a CR, makes sure that it can be had, and tells its shape."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hyperscale.errors import ModelError
+from hyperscale.models.folders import read_config
+from hyperscale.models.model_file import known_models
+from hyperscale.models.registry import find
+from hyperscale.models.shape import Shape, from_config, parameter_count
+from hyperscale.utils.hub import load_config, reachable
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The weights that one method runs at one CR.
+
+    Attributes:
+        path: A local folder (absolute) or a hub id.
+        name: The model's name.
+        family: transformers model type, or "".
+    """
+
+    path: str
+    name: str
+    family: str
+
+
+def resolve(model: str, method: str, cr: float) -> Checkpoint:
+    """The checkpoint that a method runs at a CR.
+
+    Raises:
+        ModelError: The model is unknown or missing, nobody retrofitted it for this method and CR, or it is a retrofit
+            that this method would misread.
+        MethodError: The method is unknown.
+    """
+    from hyperscale import methods
+
+    known = find(model)
+    path = known.base
+    kind = methods.checkpoint(method)
+    if kind:
+        paths = known.retrofits.get(kind, {})
+        if cr not in paths:
+            offer = ", ".join(f"{ratio:g}" for ratio in paths)
+            raise ModelError(
+                f"{model} has {kind.upper()} checkpoints at CR {offer}, not {cr:g}: pass --cr {offer.replace(' ', '')}"
+                if offer
+                else f"{model} has no {kind.upper()} checkpoint, which {method} needs: {no_retrofit(model, cr, kind)}"
+            )
+        path = paths[cr]
+    if Path(path).is_absolute() and not (Path(path) / "config.json").is_file():
+        raise ModelError(f"the checkpoint {path} of {model} is missing: {_advise_restoring(model)}")
+    if not kind and Path(path).is_absolute() and _needs_own_method(read_config(Path(path))):
+        raise ModelError(
+            f"{model} is a retrofit that uses neurons of its attention for its decisions, and {method} would take them "
+            "for attention: pass a folder with its base in base/ and the retrofit beside it"
+        )
+    return Checkpoint(path, known.name, known.family)
+
+
+def _needs_own_method(config: dict[str, Any]) -> bool:
+    """Whether a checkpoint gives sense only under the method that it was retrofitted with."""
+    return config.get("dmc_cr") is not None or not config.get("dms_separate_alpha", True)
+
+
+def _advise_restoring(model: str) -> str:
+    return "install the package again" if model in known_models() else "put it back, or retrofit from where it is now"
+
+
+def no_retrofit(model: str, cr: float = 8.0, kind: str = "dms") -> str:
+    """What to do about a model that nobody has retrofitted."""
+    if kind == "dmc":
+        return (
+            "only the built-in model can be retrofitted with it, by `python -m hyperscale.mini.train --method dmc "
+            "--base BASE --out DIR`; then put BASE into DIR as base/ and pass --model DIR"
+        )
+    offers = ", ".join(name for name, known in known_models().items() if known.dms)
+    return (
+        f"make one with `hyperscale retrofit --model {model} --data FILE --cr {cr:g} --out DIR`, then "
+        f"`hyperscale run --model DIR --method dms --cr {cr:g}`; or choose one of {offers}"
+    )
+
+
+def require(path: str, model: str) -> None:
+    """Make sure that a checkpoint is here or can be downloaded.
+
+    Raises:
+        ModelError: It is neither; the message names what is missing and how to get it.
+    """
+    if Path(path).is_absolute():
+        return  # `resolve` has seen its files
+    from huggingface_hub import try_to_load_from_cache
+
+    if not isinstance(try_to_load_from_cache(path, "config.json"), str) and not reachable():
+        gate = f"accept the terms at https://huggingface.co/{path}, `hf auth login`, then "
+        first = gate if any(known.gated and known.base == path for known in known_models().values()) else ""
+        raise ModelError(
+            f"the weights of {model} ({path}) are not on this machine and the hub cannot be reached: {first}run "
+            f"`hf download {path}` where there is a network, or pass a local folder with --model; "
+            "--dry-run plans without weights"
+        )
+
+
+def fingerprint(path: str) -> str:
+    """Short hash of a local checkpoint's files (their ends, where they are large), or the hub id itself."""
+    if not Path(path).is_absolute():
+        return path
+    digest = hashlib.sha256()
+    for file in sorted(Path(path).glob("*")):
+        if file.suffix not in (".json", ".safetensors", ".jinja") or not file.is_file():
+            continue
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size} ".encode())
+        with file.open("rb") as data:
+            digest.update(data.read(1 << 24))
+            if size > 1 << 25:
+                data.seek(-(1 << 24), 2)
+            digest.update(data.read(1 << 24))
+    return digest.hexdigest()[:16]
+
+
+def shape_of(model: str, path: str) -> Shape:
+    """The shape of a model's checkpoint: as its files say, else as the registry knows it, else as the hub says.
+
+    Args:
+        model: The model's name, folder or hub id.
+        path: The checkpoint: an absolute folder or a hub id.
+
+    Raises:
+        ModelError: The checkpoint's configuration cannot be read or is of another kind.
+    """
+    if Path(path).is_absolute():
+        return from_config(read_config(Path(path)), path, parameter_count(Path(path)))
+    if shape := find(model).shape:
+        return shape
+    require(path, model)
+    return from_config(load_config(path).to_dict(), path)

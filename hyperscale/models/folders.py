@@ -1,0 +1,101 @@
+"""Recognises the model that a local folder holds.
+
+A folder is one checkpoint (``config.json`` and weights) or a set of them: ``base/`` with retrofits ``dms2/``,
+``dms4/``, ``dmc4/``, … beside it, or the retrofits alone with the record of ``hyperscale retrofit``, which names the
+base.
+"""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from hyperscale.errors import ModelError, first_line
+from hyperscale.models.model import RETROFIT_KINDS, Model
+from hyperscale.models.model_file import known_models
+from hyperscale.utils.validation import validate
+
+_RETROFIT_FOLDER = re.compile(rf"({'|'.join(RETROFIT_KINDS)})(\d+(?:\.\d+)?)")
+
+
+def model_in_folder(name: str, folder: Path) -> Model:
+    """The model that a local folder holds.
+
+    Args:
+        name: What the user called it.
+        folder: The folder, absolute.
+
+    Raises:
+        ModelError: It holds no checkpoint, or retrofits whose base cannot be told.
+    """
+    if (folder / "config.json").is_file():
+        config = read_config(folder)
+        own = {
+            kind: {float(config.get(f"{kind}_cr", 1.0)): str(folder)}
+            for kind, key in (("dms", "dms_window_size"), ("dmc", "dmc_cr"))
+            if config.get(key) is not None
+        }
+        return Model(name=name, base=str(folder), retrofits=own, family=str(config.get("model_type", "")))
+    retrofits = _find_retrofits(folder)
+    if (folder / "base" / "config.json").is_file():
+        family = str(read_config(folder / "base").get("model_type", ""))
+        return Model(name=name, base=str(folder / "base"), retrofits=retrofits, family=family)
+    if retrofits:
+        record = _read_record(folder)
+        # Defaults are those of the model that was retrofitted, if it is known.
+        original = known_models().get(record.model, Model(name="", base=record.base))
+        some_path = next(path for paths in retrofits.values() for path in paths.values())
+        family = str(read_config(Path(some_path)).get("model_type", ""))
+        return replace(original, name=name, base=record.base, retrofits=retrofits, family=family)
+    raise ModelError(f"{folder} is not a checkpoint: it has no config.json, no base/config.json and no dms<CR>/")
+
+
+def _find_retrofits(folder: Path) -> dict[str, dict[float, str]]:
+    """The retrofits in a folder, by kind and ascending CR."""
+    retrofits: dict[str, dict[float, str]] = {}
+    matches = [(match, path) for path in folder.iterdir() if (match := _RETROFIT_FOLDER.fullmatch(path.name))]
+    for match, path in sorted(matches, key=lambda pair: (RETROFIT_KINDS.index(pair[0][1]), float(pair[0][2]))):
+        if (path / "config.json").is_file():
+            retrofits.setdefault(match[1], {})[float(match[2])] = str(path)
+    return retrofits
+
+
+class RetrofitRecord(BaseModel):
+    """What of a retrofit's ``training.json`` is read here; `hyperscale.retrofit.job` writes it.
+
+    Attributes:
+        model: The model as the user named it.
+        base: Its checkpoint, a hub id or an absolute path.
+    """
+
+    model: str = ""
+    base: str
+
+
+def _read_record(folder: Path) -> RetrofitRecord:
+    """What ``hyperscale retrofit`` recorded beside its checkpoints."""
+    file = folder / "training.json"
+    remedy = f"{folder} has retrofits and no base/, so {file.name} must name their base"
+    try:
+        contents = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"cannot read {file} ({first_line(error)}): {remedy}") from None
+    return validate(RetrofitRecord, contents, ModelError, str(file), remedy)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """A local checkpoint's ``config.json``.
+
+    Raises:
+        ModelError: It is missing or unreadable.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{folder / 'config.json'} is missing or unreadable ({error})") from None
+    if not isinstance(config, dict):
+        raise ModelError(f"{folder / 'config.json'} is not a model configuration")
+    return config

@@ -1,0 +1,53 @@
+"""Defines what is known of a model before any weights are read."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hyperscale.models.shape import Shape
+
+RETROFIT_KINDS = ("dms", "dmc")
+"""Kinds of retrofits; a folder of one is named by kind and CR."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model: its checkpoints and its defaults.
+
+    Attributes:
+        name: The name, folder or hub id that it was named by.
+        base: Checkpoint that methods without a retrofit run: a folder or a hub id.
+        retrofits: Kind to CR to checkpoint; kinds without any are left out.
+        family: transformers model type, or "" if only the checkpoint says.
+        note: One line.
+        temperature: Default softmax temperature.
+        top_p: Default nucleus mass.
+        tasks: Default tasks.
+        grid: Default grid of candidates.
+        batch_size: Default number of chains that decode together.
+        demonstrate: Whether it is small enough for single chains to be shown before the run.
+        base_length: L of the base point, in tokens, on tasks that have it; the task's if 0.
+        chat: What is special about its chat template.
+        gated: Whether the terms of ``base`` must be accepted before it can be downloaded.
+        shape: Layers, KV heads, head dimension and parameters, for plans made without the weights.
+    """
+
+    name: str
+    base: str
+    retrofits: Mapping[str, dict[float, str]] = field(default_factory=dict)
+    family: str = ""
+    note: str = ""
+    temperature: float = 0.6
+    top_p: float = 0.95
+    tasks: tuple[str, ...] = ()
+    grid: str = "paper"
+    batch_size: int = 64
+    demonstrate: bool = False
+    base_length: int = 0
+    chat: str = ""
+    gated: bool = False
+    shape: Shape | None = None
+
+    @property
+    def dms(self) -> dict[float, str]:
+        """CR to the checkpoint retrofitted with DMS."""
+        return self.retrofits.get("dms", {})
