@@ -9,7 +9,7 @@ from torch import Tensor
 from hyperscale.errors import MethodError
 from hyperscale.kv.prefilled import NEVER, PrefilledPrompt
 from hyperscale.methods.core.base import DecodeStep, Entrant, Host, Method, State, Token
-from hyperscale.methods.core.dmc_merge import MergeConfig, decisions, rotate_means, running, weighted
+from hyperscale.methods.core.dmc_merge import MergeConfig, merge_decisions, rotate_means, running_sums, weighted_terms
 from hyperscale.methods.core.rotary import Projected
 
 
@@ -32,11 +32,11 @@ class _Merging(State):
         self.tensors = (self._sums,)
 
     def rotate(self, layer: int, projected: Projected) -> tuple[Tensor, Tensor, Tensor]:
-        logits, weights = decisions(projected.queries, projected.keys, self._config)
-        sums, merges = weighted(projected.keys, projected.values, weights), logits > 0
+        logits, weights = merge_decisions(projected.queries, projected.keys, self._config)
+        sums, merges = weighted_terms(projected.keys, projected.values, weights), logits > 0
         if projected.prompt:
             merges[..., 0] = False
-            sums = running(sums, merges)
+            sums = running_sums(sums, merges)
             self._end[layer] = sums[0, :, -1]
             following = torch.arange(1, merges.shape[2] + 1, device=merges.device)
             # The prefix sums leave one partial mean a token. It is seen by its own token, and lives on unless the next

@@ -23,7 +23,7 @@ class _HeavyHitters(VictimState):
 
     def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
         scores = view.received()
-        room = self.method.room(view.length, view.max_new_tokens)
+        room = self.method.room(view.length, view.L)
         if view.length <= room:
             return None, scores
         # No pinned prompt is longer than its room. The first generated token is one of the recent entries.

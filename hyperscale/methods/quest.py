@@ -139,5 +139,5 @@ class Quest(BudgetedMethod):
         self.recent = self.page
         super().__post_init__()
 
-    def allowance(self, prompt: int, tokens: int, max_new_tokens: int) -> None:
+    def allowance(self, prompt: int, tokens: int, L: int) -> None:
         """See `Method.allowance`: B is per query head, and what a row reads depends on how far heads disagree."""

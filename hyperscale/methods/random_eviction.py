@@ -31,7 +31,7 @@ class _RandomVictim(BudgetedState):
         self._rows = rows.view(host.layers, 1, host.kv_heads)
 
     def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
-        room = self.method.room(view.length, view.max_new_tokens)
+        room = self.method.room(view.length, view.L)
         if view.length <= room:  # a pinned prompt always has room
             return None, None
         position = torch.arange(view.length, device=view.keys.device)

@@ -18,7 +18,7 @@ class _LeastAttended(VictimState):
     method: "TOVA"
 
     def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
-        room = self.method.room(view.length, view.max_new_tokens)
+        room = self.method.room(view.length, view.L)
         if view.length <= room:
             return None, None
         last_query = view.weights(view.length - 1)[None, :, :, 0]

@@ -32,7 +32,7 @@ class RecentState(BudgetedState):
 
     def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
         """See `State.cut_prompt`."""
-        room = self.method.room(view.length, view.max_new_tokens)
+        room = self.method.room(view.length, view.L)
         if view.length <= room:  # a pinned prompt always has room
             return None, None
         position = torch.arange(view.length, device=view.keys.device)
@@ -42,7 +42,7 @@ class RecentState(BudgetedState):
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         """See `State.admit`."""
         super().admit(first, entrants, prompt)
-        longest = max(entrant.max_new_tokens for entrant in entrants)
+        longest = max(entrant.L for entrant in entrants)
         count = min(prompt.length, self.method.room(prompt.length, longest))
         if count + longest > self._slot_of.shape[2]:
             self._slot_of = pad(self._slot_of, (0, count + longest - self._slot_of.shape[2]))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, pad
 
-from hyperscale.methods.core.dmc_merge import MergeConfig, decisions, rotate_means, running, weighted
+from hyperscale.methods.core.dmc_merge import MergeConfig, merge_decisions, rotate_means, running_sums, weighted_terms
 from hyperscale.methods.core.dms_gate import GateConfig, borrowed_logits, rotate_borrowed
 from hyperscale.methods.core.rotary import Projected, rotate
 
@@ -58,9 +58,9 @@ class InlineGates:
         """
         projections = Projected(query, key, value, partial(rotate, cos=self.cos, sin=self.sin), prompt=True)
         if isinstance(self.config, MergeConfig):
-            logits, weights = decisions(query, key, self.config)
+            logits, weights = merge_decisions(query, key, self.config)
             alpha, bias = self._decide(logits)
-            sums = running(weighted(key, value, weights), alpha)
+            sums = running_sums(weighted_terms(key, value, weights), alpha)
             query, key, value = rotate_means(projections, sums, self.visible)
         else:
             alpha, bias = self._decide(borrowed_logits(query, key.shape[1], self.config).transpose(1, 2))

@@ -70,11 +70,11 @@ class Entrant:
 
     Attributes:
         key: Noise key of (seed, problem, chain).
-        max_new_tokens: L.
+        L: The most new tokens.
     """
 
     key: int
-    max_new_tokens: int
+    L: int
 
 
 @dataclass(frozen=True)
@@ -283,13 +283,13 @@ class Method(ABC):
         """What users of a run should know about the method, a line each."""
         return ()
 
-    def allowance(self, prompt: int, tokens: int, max_new_tokens: int) -> int | None:
+    def allowance(self, prompt: int, tokens: int, L: int) -> int | None:
         """The most entries that a row may hold, or that a selector may read in a step, by the method's own rule.
 
         Args:
             prompt: P, number of prompt tokens.
             tokens: Number of generated tokens.
-            max_new_tokens: L.
+            L: The most new tokens.
 
         Returns:
             Entries, or None if the rule names no number.

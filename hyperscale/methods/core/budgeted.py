@@ -24,7 +24,7 @@ class BudgetedState(State):
 
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         """See `State.admit`."""
-        floors = [self.method.floor(prompt.length, entrant.max_new_tokens) for entrant in entrants]
+        floors = [self.method.floor(prompt.length, entrant.L) for entrant in entrants]
         facts = [[prompt.length] * len(entrants), floors, [entrant.key for entrant in entrants]]
         self._facts[:, first : first + len(entrants)] = torch.tensor(facts).to(self._facts.device)
 
@@ -77,18 +77,18 @@ class BudgetedMethod(Method):
         """F, the entries that are always kept, the newest among them."""
         return self.recent + (prompt if self.pin_prompt else 0)
 
-    def floor(self, prompt: int, max_new_tokens: int) -> int:
+    def floor(self, prompt: int, L: int) -> int:
         """The part of the budget that does not depend on the sequence so far."""
-        return budget_floor(self.rule, self.cr, self.always(prompt), prompt + max_new_tokens)
+        return budget_floor(self.rule, self.cr, self.always(prompt), prompt + L)
 
-    def allowance(self, prompt: int, tokens: int, max_new_tokens: int) -> int | None:
+    def allowance(self, prompt: int, tokens: int, L: int) -> int | None:
         """See `Method.allowance`."""
-        return self.budget_after(prompt, tokens, max_new_tokens)
+        return self.budget_after(prompt, tokens, L)
 
-    def budget_after(self, prompt: int, tokens: int, max_new_tokens: int) -> int:
+    def budget_after(self, prompt: int, tokens: int, L: int) -> int:
         """The budget of a row after ``tokens`` generated tokens, of which the last is never processed."""
-        return row_budget(self.rule, self.cr, self.floor(prompt, max_new_tokens), prompt + tokens - 1)
+        return row_budget(self.rule, self.cr, self.floor(prompt, L), prompt + tokens - 1)
 
-    def room(self, prompt: int, max_new_tokens: int) -> int:
+    def room(self, prompt: int, L: int) -> int:
         """How many entries of a prompt may stay, so that the first generated token has room."""
-        return self.budget_after(prompt, 2, max_new_tokens) - 1
+        return self.budget_after(prompt, 2, L) - 1

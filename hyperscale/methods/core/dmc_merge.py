@@ -59,7 +59,7 @@ class MergeConfig:
         }
 
 
-def decisions(queries: Tensor, keys: Tensor, config: MergeConfig) -> tuple[Tensor, Tensor]:
+def merge_decisions(queries: Tensor, keys: Tensor, config: MergeConfig) -> tuple[Tensor, Tensor]:
     """Logits of merging each token into the one before it (iff above 0), and each token's weight in a mean.
 
     Args:
@@ -77,21 +77,22 @@ def decisions(queries: Tensor, keys: Tensor, config: MergeConfig) -> tuple[Tenso
     return logits, torch.sigmoid(mean * config.alpha_scale + config.initial_offset) + torch.finfo(torch.float32).eps
 
 
-def weighted(keys: Tensor, values: Tensor, weights: Tensor) -> Tensor:
+def weighted_terms(keys: Tensor, values: Tensor, weights: Tensor) -> Tensor:
     """Terms of a mean: (batch, kv_heads, tokens, 2 head_dim + 1) of weighted keys, weighted values, and weights."""
     terms = torch.cat([keys, values, torch.ones_like(keys[..., :1])], dim=-1).to(torch.float32)
     return terms * weights[..., None]
 
 
-def running(terms: Tensor, merges: Tensor) -> Tensor:
-    """Sums a_t = x_t + m_t a_{t-1}, in log2(tokens) steps that each double the reach.
+def running_sums(terms: Tensor, merges: Tensor) -> Tensor:
+    """Sums a_t = x_t + m_t a_{t-1} for all t, in log2(tokens) rounds.
 
     Args:
         terms: x, (batch, kv_heads, tokens, size).
         merges: m, (batch, kv_heads, tokens), 0 for the first token of a sequence.
     """
-    # After a round, terms[t] is the sum of the last ``reach`` terms that reach t, and unbroken[t] is 1 iff all of these
-    # are merged into the one before, so that the sum at t - reach goes on into t.
+    # A scan by doubling. Before each round, terms[t] holds what a_t gets from the last ``reach`` tokens, and
+    # unbroken[t] the product of the last ``reach`` decisions: how much of the sum at t - reach goes on into t. In a
+    # retrofit decisions are numbers between 0 and 1.
     reach, unbroken = 1, merges.to(terms.dtype)
     while reach < terms.shape[2]:
         terms = terms + unbroken[..., None] * pad(terms[:, :, :-reach], (0, 0, reach, 0))
@@ -100,17 +101,20 @@ def running(terms: Tensor, merges: Tensor) -> Tensor:
     return terms
 
 
-def rotate_means(projected: Projected, sums: Tensor, left: Tensor | float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+def rotate_means(projected: Projected, sums: Tensor, visible: Tensor | float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, mean keys and mean values after RoPE, without the neurons; a mean key has its newest token's position.
 
     Args:
         projected: Queries, and the keys and values that were summed, before RoPE.
-        sums: Of `weighted` terms.
-        left: What is left of the neurons: 0, or more while they are faded out.
+        sums: Of `weighted_terms`.
+        visible: The part of the neurons that attention still sees: 0, or more while a retrofit fades them out.
     """
     size, dtype = projected.keys.shape[-1], projected.values.dtype
     means = sums[..., :-1] / sums[..., -1:]
     keys, values = means[..., :size].to(projected.keys.dtype), means[..., size:].to(dtype)
-    # RoPE turns part of a neuron's partner into its place, hence the second time.
-    queries, keys = (scale_neurons(projected.rope(scale_neurons(x, left)), left) for x in (projected.queries, keys))
-    return queries, keys, values
+
+    def hide_neurons(vectors: Tensor) -> Tensor:
+        # RoPE turns part of the neuron's partner into its place, hence the second time.
+        return scale_neurons(projected.rope(scale_neurons(vectors, visible)), visible)
+
+    return hide_neurons(projected.queries), hide_neurons(keys), values

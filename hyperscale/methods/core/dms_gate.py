@@ -86,7 +86,7 @@ def attach_gates(model: Any, *, separate: bool = True) -> list[nn.Module]:
     """
     config = model.config
     modules = [layer.self_attn for layer in model.model.layers]
-    weight = next(model.parameters())
+    weight = next(model.parameters())  # new tensors get its type and device
     for module in modules if separate else ():
         bias = bool(getattr(config, "attention_bias", False))
         module.dms_proj_alpha = nn.Linear(config.hidden_size, config.num_key_value_heads, bias=bias)
@@ -123,22 +123,25 @@ def borrowed_logits(queries: Tensor, kv_heads: int, config: GateConfig) -> Tenso
         kv_heads: Number of KV heads.
         config: The gate's settings.
     """
+    # Query heads that share a KV head are neighbours: the first of each group lends its last dimension.
     return _logits(queries[:, :: queries.shape[1] // kv_heads, :, -1].transpose(1, 2), config)
 
 
 def _logits(raw: Tensor, config: GateConfig) -> Tensor:
+    """Logits (batch, tokens, kv_heads) from the projection's output or the neuron, of the same shape."""
     logits = raw.to(torch.float32) * config.alpha_scale - config.initial_offset
+    # One verdict a layer is that of its first KV head.
     return logits[..., :1].expand_as(logits) if config.per == "layer" else logits
 
 
-def rotate_borrowed(projected: Projected, left: Tensor | float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+def rotate_borrowed(projected: Projected, visible: Tensor | float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values after RoPE, without the borrowed neurons.
 
     Args:
         projected: The same before RoPE.
-        left: What is left of the neurons: 0, or more while they are faded out.
+        visible: The part of the neurons that attention still sees: 0, or more while a retrofit fades them out.
     """
     group = projected.queries.shape[1] // projected.keys.shape[1]
     # RoPE turns part of the neuron's partner into its place, hence the second time.
-    queries = scale_neurons(projected.rope(scale_neurons(projected.queries, left, group)), left, group)
+    queries = scale_neurons(projected.rope(scale_neurons(projected.queries, visible, group)), visible, group)
     return queries, projected.rope(projected.keys), projected.values

@@ -39,7 +39,7 @@ class IntervalState(BudgetedState):
 
     def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
         """See `State.cut_prompt`: a prompt with no room for the first generated token is cut like any full row."""
-        budget = self.method.room(view.length, view.max_new_tokens) + 1
+        budget = self.method.room(view.length, view.L) + 1
         if view.length < budget:
             return None, None
         live = torch.ones(1, *view.keys.shape[:2], dtype=torch.bool, device=view.keys.device)

@@ -17,14 +17,14 @@ class PrefillView:
         keys: (kv_heads, P, head_dim), after RoPE.
         values: (kv_heads, P, head_dim).
         scale: Factor on the scores.
-        max_new_tokens: L of the chains that start from this prompt; of no meaning for length-invariant methods.
+        L: The most new tokens of the chains that start from this prompt; of no meaning for length-invariant methods.
     """
 
     queries: Tensor
     keys: Tensor
     values: Tensor
     scale: float
-    max_new_tokens: int
+    L: int
 
     @property
     def length(self) -> int:

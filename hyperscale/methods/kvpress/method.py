@@ -83,17 +83,17 @@ class KVPress(Method):
             )
         return notes
 
-    def make_press(self, prompt: int, max_new_tokens: int) -> Any:
+    def make_press(self, prompt: int, L: int) -> Any:
         """A fresh press for one chain.
 
         Args:
             prompt: P.
-            max_new_tokens: L.
+            L: The most new tokens.
 
         Raises:
             MethodError: kvpress does not accept a value.
         """
-        budget = ceil((prompt + max_new_tokens) / self.cr)
+        budget = ceil((prompt + L) / self.cr)
 
         def arguments(node: Node) -> dict[str, Any]:
             values = {name: value for name, value in self._params.items() if node.has(name)}
