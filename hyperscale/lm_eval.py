@@ -1,4 +1,4 @@
-"""Hyperscale as a model of lm-eval: any of its tasks with a compressed KV cache.
+"""Runs lm-eval's tasks with a compressed KV cache: hyperscale as a model of lm-eval.
 
 ``python -m hyperscale.lm_eval --model hyperscale --model_args model=llama-3.2-1b-dms,method=dms,cr=8 --tasks gsm8k`` is
 lm-eval's own command with this model registered: lm-eval finds models of other packages only after they are imported.
@@ -10,7 +10,7 @@ context is prefilled under the method, then the continuation is fed token by tok
 
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lm_eval import utils
@@ -19,15 +19,16 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
 
 from hyperscale import methods, models
+from hyperscale.engines import registry
 from hyperscale.engines.base import Chain, Request, Sampling
-from hyperscale.engines.loading import load_model
-from hyperscale.engines.torch.engine import TorchEngine
+from hyperscale.engines.provider import EngineSpec
 from hyperscale.errors import ConfigError, HyperscaleError
 from hyperscale.kv.formats import AUTO
 from hyperscale.utils.hub import silence_transformers
 
 MAX_NEW_TOKENS = 256  # where a task does not say, as in lm-eval's own models
 AUTO_BATCH = 64
+ENGINE = "torch"  # scores forced tokens, which lm-eval's likelihoods need
 
 
 @register_model("hyperscale")
@@ -52,7 +53,7 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         """Load a model; the arguments are ``--model_args`` and lm-eval's own.
 
         Args:
-            model: Name in models.yaml, local folder or hub id.
+            model: Name (`hyperscale models`), local folder or hub id.
             method: KV-compression method.
             cr: Nominal compression ratio; the only one that the model's checkpoints offer if None.
             batch_size: Chains that decode together; "auto" is 64. It changes no result.
@@ -61,7 +62,7 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
             dtype: float32 or bfloat16; float32 on the CPU and bfloat16 on CUDA if "auto".
             kv_dtype: What the cache is kept in: the model's type if "auto", fp8, int8 or int4.
             max_length: Most tokens of context and continuation together; the model's own if None.
-            seed: Of the sampling noise.
+            seed: Seed of the sampling noise.
             **params: The method's own parameters.
 
         Raises:
@@ -76,21 +77,33 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
             device = "cuda" if torch.cuda.is_available() else "cpu"  # lm-eval asks for cuda:0 by default
         if dtype == "auto":
             dtype = "float32" if str(device) == "cpu" else "bfloat16"
-        ratio = _ratio(model, method, cr)
-        made = methods.create(method, cr=ratio, **params)
+        ratio = _choose_ratio(model, method, cr)
+        compression = methods.create(method, cr=ratio, **params)
         checkpoint = models.resolve(model, method, ratio)
         models.require(checkpoint.path, model)
-        loaded, self.tokenizer = load_model(checkpoint.path, device=str(device), dtype=dtype)
-        auto = str(batch_size).startswith("auto")
-        self.batch_size = min(AUTO_BATCH, max_batch_size or AUTO_BATCH) if auto else int(batch_size)
-        self._engine = TorchEngine(
-            loaded, self.tokenizer, made, batch_size=self.batch_size, device=str(device), kv_dtype=kv_dtype
+        is_auto = str(batch_size).startswith("auto")
+        self.batch_size = min(AUTO_BATCH, max_batch_size or AUTO_BATCH) if is_auto else int(batch_size)
+        spec = EngineSpec(
+            checkpoint.path,
+            compression,
+            batch_size=self.batch_size,
+            device=str(device),
+            dtype=dtype,
+            kv_dtype=kv_dtype,
         )
+        provider = registry.get(ENGINE)
+        network, self.tokenizer = provider.load_weights(spec)
+        self._engine = provider.build(spec, (network, self.tokenizer))
         self._device = torch.device(str(device))
         self._seed = seed
-        self.max_length = int(max_length or getattr(loaded.config, "max_position_embeddings", 0) or 2048)
-        self._info: dict[str, Any] = {"model": model, "method": method, "checkpoint": checkpoint.path}
-        self._info |= {"params": made.params(), "kv_dtype": kv_dtype}
+        self.max_length = int(max_length or getattr(network.config, "max_position_embeddings", 0) or 2048)
+        self._info: dict[str, Any] = {
+            "model": model,
+            "method": method,
+            "checkpoint": checkpoint.path,
+            "params": compression.params(),
+            "kv_dtype": kv_dtype,
+        }
 
     @property
     def eot_token_id(self) -> int:
@@ -133,34 +146,34 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:
         """Summed log-probability of each continuation, and whether greedy decoding would give it."""
-        asked = []
-        for number, (_pair, context, continuation) in enumerate(requests):
-            if not continuation:
+        chains = []
+        for index, (_pair, context, continuation) in enumerate(requests):
+            if not continuation:  # nothing to score: probability 1
                 continue
             if len(continuation) > self.max_length:
                 raise ConfigError(
                     f"a continuation of {len(continuation)} tokens is longer than the model's {self.max_length}: "
                     "raise max_length in --model_args"
                 )
-            kept = tuple(context[-(self.max_length + 1 - len(continuation)) :])
-            forced = tuple(continuation)
-            asked.append(Request(str(number), 0, kept, len(forced), forced=forced))
+            # The last token is scored and never processed, so one more token of context has room.
+            prompt = tuple(context[-(self.max_length + 1 - len(continuation)) :])
+            chains.append(Request(str(index), 0, prompt, len(continuation), forced=tuple(continuation)))
         scores = [(0.0, True)] * len(requests)
-        for chain in self._run(asked, Sampling(0.0), "scoring", disable_tqdm):
+        for chain in self._run(chains, Sampling(0.0), "scoring", disable_tqdm):
             scores[int(chain.problem)] = (chain.logprob, chain.greedy)
         return scores
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """Log-probability of whole texts, in windows of the model's length."""
         windows: list[tuple[None, list[int], list[int]]] = []
-        owners: list[int] = []
-        for number, request in enumerate(requests):
+        owners: list[int] = []  # the request of each window
+        for index, request in enumerate(requests):
             tokens = self.tok_encode(request.args[0])
             for window in utils.get_rolling_token_windows(
                 token_list=tokens, prefix_token=self.prefix_token_id, max_seq_len=self.max_length, context_len=1
             ):
                 windows.append((None, *utils.make_disjoint_window(window)))
-                owners.append(number)
+                owners.append(index)
         totals = [0.0] * len(requests)
         for owner, (logprob, _greedy) in zip(owners, self._loglikelihood_tokens(windows, disable_tqdm), strict=True):
             totals[owner] += logprob
@@ -169,54 +182,63 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """The text generated for each request, cut before its stop strings."""
         groups: dict[str, list[int]] = {}
-        for number, request in enumerate(requests):
-            groups.setdefault(repr(sorted(request.args[1].items())), []).append(number)
+        # Requests with the same settings generate together.
+        for index, request in enumerate(requests):
+            groups.setdefault(repr(sorted(request.args[1].items())), []).append(index)
         repeats: Counter[str] = Counter()
         texts = [""] * len(requests)
-        for numbers in groups.values():
-            sampling, length = self._settings(requests[numbers[0]].args[1])
-            places: dict[tuple[str, int], int] = {}
-            asked = []
-            for number in numbers:
-                # Noise depends on the document, not on the order or number of requests.
-                instance = requests[number]
+        for indices in groups.values():
+            sampling, L = self._read_settings(requests[indices[0]].args[1])
+            index_of_chain: dict[tuple[str, int], int] = {}
+            chains = []
+            for index in indices:
+                # Noise depends on the document, not on the order or number of requests; a document that is asked
+                # again gets the next chain.
+                instance = requests[index]
                 name = f"{getattr(instance, 'task_name', None)}/{getattr(instance, 'doc_id', None)}"
-                places[name, repeats[name]] = number
-                room = max(self.max_length - length, 1)
-                prompt = tuple(self.tok_encode(instance.args[0])[-room:])
-                asked.append(Request(name, repeats[name], prompt or (self.prefix_token_id,), length))
+                index_of_chain[name, repeats[name]] = index
+                prompt_tokens = max(self.max_length - L, 1)
+                prompt = tuple(self.tok_encode(instance.args[0])[-prompt_tokens:])
+                chains.append(Request(name, repeats[name], prompt or (self.prefix_token_id,), L))
                 repeats[name] += 1
-            for chain in self._run(asked, sampling, "generating", disable_tqdm):
-                texts[places[chain.problem, chain.chain]] = chain.text
+            for chain in self._run(chains, sampling, "generating", disable_tqdm):
+                texts[index_of_chain[chain.problem, chain.chain]] = chain.text
         return texts
 
-    def _settings(self, asked: dict[str, Any]) -> tuple[Sampling, int]:
-        settings: dict[str, Any] = dict(normalize_gen_kwargs(dict(asked), MAX_NEW_TOKENS))
+    def _read_settings(self, gen_kwargs: dict[str, Any]) -> tuple[Sampling, int]:
+        """Sampling and L of a request for text; without ``do_sample`` lm-eval means greedy decoding."""
+        settings: dict[str, Any] = dict(normalize_gen_kwargs(dict(gen_kwargs), MAX_NEW_TOKENS))
         until = settings.get("until") or ()
         stop = tuple(text for text in ([until] if isinstance(until, str) else until) if text)
         temperature = float(settings.get("temperature") or 0.0) if settings.get("do_sample") else 0.0
         top_p = float(settings.get("top_p") or 1.0)
         return Sampling(temperature, top_p, stop, self._seed), int(settings["max_gen_toks"])
 
-    def _run(self, asked: Iterable[Request], sampling: Sampling, what: str, silent: bool) -> Iterator[Chain]:
+    def _run(self, requests: Sequence[Request], sampling: Sampling, label: str, silent: bool) -> Iterator[Chain]:
+        """Generate under a progress bar, as lm-eval's own models do."""
         from tqdm import tqdm
 
-        asked = list(asked)
-        yield from tqdm(self._engine.generate(asked, sampling), total=len(asked), desc=what, disable=silent)
+        chains = self._engine.generate(requests, sampling)
+        yield from tqdm(chains, total=len(requests), desc=label, disable=silent)
 
 
-def _ratio(model: str, method: str, cr: float | None) -> float:
+def _choose_ratio(model: str, method: str, cr: float | None) -> float:
+    """The compression ratio asked for, else the only one that the model's retrofits offer.
+
+    Raises:
+        ConfigError: There are several, or none.
+    """
     if cr is not None:
         return float(cr)
     if method == "vanilla":
         return 1.0
-    found = models.find(model)
-    offered = list(found.retrofits.get(method, found.dms))
-    if len(offered) != 1:
+    entry = models.find(model)
+    ratios = list(entry.retrofits.get(method, entry.dms))
+    if len(ratios) != 1:
         raise ConfigError(
-            f"say the compression ratio of {method} in --model_args, e.g. cr={offered[0] if offered else 4:g}"
+            f"say the compression ratio of {method} in --model_args, e.g. cr={ratios[0] if ratios else 4:g}"
         )
-    return offered[0]
+    return ratios[0]
 
 
 def main() -> None:

@@ -80,8 +80,8 @@ class LiveChain:
         elif self.steering and self._extends() and (token == self.steering.end_id or token in end_ids):
             # The continuation word stands where the thinking, or the whole sequence, would have ended.
             self.extensions += 1
-            token, *rest = self.steering.word_ids
-            self.pending_ids, is_inserted = tuple(rest), True
+            token, *word_tail = self.steering.word_ids
+            self.pending_ids, is_inserted = tuple(word_tail), True
         if self.steering and token == self.steering.end_id:
             self.thinking = False
         self.ids.append(token)

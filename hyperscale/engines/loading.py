@@ -1,4 +1,4 @@
-"""Loading transformers checkpoints, with DMS gates where they have them."""
+"""Loads transformers checkpoints, with DMS gates where they have them, and refuses what the engines do not run."""
 
 from pathlib import Path
 from typing import Any
@@ -27,27 +27,31 @@ def load_model(path: Path | str, *, device: str = "cpu", dtype: torch.dtype | st
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     if isinstance(dtype, str):
-        dtype = _dtype(dtype)
+        dtype = _parse_dtype(dtype)
     check_device(device)
+    _check_path(path)
     name = str(path)
-    local = Path(path)
-    if local.is_dir() and not (local / "config.json").is_file():
-        raise ModelError(f"{name} holds no config.json: it is not a transformers checkpoint")
-    if not local.exists() and (
-        isinstance(path, Path) or local.is_absolute() or name.startswith((".", "~")) or name.count("/") != 1
-    ):
-        raise ModelError(f"there is no checkpoint at {name}")
     with hub.model_errors(f"cannot load {name}"):
         config = AutoConfig.from_pretrained(name)
         check_config(config)
-        model = _with_gates(AutoModelForCausalLM, name, config, dtype)
+        model = _load_with_gates(AutoModelForCausalLM, name, config, dtype)
         tokenizer = AutoTokenizer.from_pretrained(name)
     model.to(device).eval().requires_grad_(False)
     return model, tokenizer
 
 
+def _check_path(path: Path | str) -> None:
+    """Refuse a folder without a checkpoint, and what is neither a folder nor looks like a hub id."""
+    name, folder = str(path), Path(path)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise ModelError(f"{name} holds no config.json: it is not a transformers checkpoint")
+    is_hub_id = isinstance(path, str) and name.count("/") == 1 and not name.startswith((".", "~", "/"))
+    if not folder.exists() and not is_hub_id:
+        raise ModelError(f"there is no checkpoint at {name}")
+
+
 def check_config(config: Any) -> None:
-    """Refuse architectures the engine does not run.
+    """Refuse architectures that the engines on transformers do not run.
 
     Raises:
         ModelError: Unknown family, or layers with sliding-window attention.
@@ -59,8 +63,8 @@ def check_config(config: Any) -> None:
         raise ModelError("models with sliding-window attention layers are not supported")
 
 
-def _with_gates(auto: Any, name: str, config: Any, dtype: torch.dtype) -> Any:
-    model, info = auto.from_pretrained(name, config=config, dtype=dtype, output_loading_info=True)
+def _load_with_gates(auto_class: Any, name: str, config: Any, dtype: torch.dtype) -> Any:
+    model, info = auto_class.from_pretrained(name, config=config, dtype=dtype, output_loading_info=True)
     missing = set(info["missing_keys"])
     if getattr(config, "dms_window_size", None) is not None:
         # The gates are not part of the transformers class, so its loader leaves their tensors over.
@@ -71,27 +75,28 @@ def _with_gates(auto: Any, name: str, config: Any, dtype: torch.dtype) -> Any:
     return model
 
 
-def _load_gates(model: Any, name: str) -> set[str]:
+def _load_gates(model: Any, checkpoint: str) -> set[str]:
     """Fill the gates' tensors from the safetensors files; returns the names that were not found."""
     from safetensors import safe_open
 
-    wanted = {key for key in model.state_dict() if ".dms_" in key}
-    folder = Path(name) if Path(name).is_dir() else _snapshot(name)
-    found = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(str(file), framework="pt") as tensors:
-            found.update({key: tensors.get_tensor(key) for key in tensors.keys() if key in wanted})  # noqa: SIM118
-    model.load_state_dict(found, strict=False)
-    return wanted - set(found)
+    gate_names = {name for name in model.state_dict() if ".dms_" in name}
+    folder = Path(checkpoint) if Path(checkpoint).is_dir() else _download_tensors(checkpoint)
+    tensors = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(str(path), framework="pt") as file:
+            tensors.update({name: file.get_tensor(name) for name in file.keys() if name in gate_names})  # noqa: SIM118
+    model.load_state_dict(tensors, strict=False)
+    return gate_names - set(tensors)
 
 
-def _snapshot(name: str) -> Path:
+def _download_tensors(name: str) -> Path:
+    """The folder with a hub repository's tensors; it is there already once transformers has loaded the model."""
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(name, allow_patterns=["*.safetensors"]))
 
 
-def _dtype(name: str) -> torch.dtype:
+def _parse_dtype(name: str) -> torch.dtype:
     dtype = getattr(torch, name, None)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ModelError(f"unknown dtype {name!r}; use float32, bfloat16 or float16")

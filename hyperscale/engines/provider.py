@@ -55,7 +55,7 @@ class EngineProvider(ABC):
         steering: Whether the engine can replace ends of thinking and force answers (``--extend``, ``--force-answer``).
         kv_dtypes: What its cache can keep keys and values in.
         devices: Kinds of devices that it runs on.
-        batched: Whether chains decode together; if not, the batch size is 1 whatever a run asks for.
+        batches: Whether chains decode together; if not, the batch size is 1 whatever a run asks for.
         packages: Packages that decide what it generates; their versions are kept with a run.
         shared_weights: Name for what `load_weights` gives. Engines of one name, checkpoint, device and dtype share it,
             so that the next arm of a run need not load it again. None if each engine loads its own weights, so that
@@ -67,7 +67,7 @@ class EngineProvider(ABC):
     steering: ClassVar[bool] = True
     kv_dtypes: ClassVar[tuple[str, ...]] = (AUTO,)
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
-    batched: ClassVar[bool] = True
+    batches: ClassVar[bool] = True
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "numpy")
     shared_weights: ClassVar[str | None] = None
 

@@ -51,9 +51,9 @@ def choose(engine: str, method: str) -> EngineProvider:
     Raises:
         ConfigError: There is no engine of this name.
     """
-    needed = needed_engine(method)
-    if needed is not None and get(needed).stands_in_for == engine:
-        return get(needed)
+    only_engine = needed_engine(method)
+    if only_engine is not None and get(only_engine).stands_in_for == engine:
+        return get(only_engine)
     return get(engine)
 
 

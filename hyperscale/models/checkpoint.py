@@ -38,11 +38,11 @@ def resolve(model: str, method: str, cr: float) -> Checkpoint:
     """
     from hyperscale import methods
 
-    known = find(model)
-    path = known.base
+    entry = find(model)
+    path = entry.base
     kind = methods.checkpoint(method)
     if kind:
-        paths = known.retrofits.get(kind, {})
+        paths = entry.retrofits.get(kind, {})
         if cr not in paths:
             offer = ", ".join(f"{ratio:g}" for ratio in paths)
             raise ModelError(
@@ -58,7 +58,7 @@ def resolve(model: str, method: str, cr: float) -> Checkpoint:
             f"{model} is a retrofit that uses neurons of its attention for its decisions, and {method} would take them "
             "for attention: pass a folder with its base in base/ and the retrofit beside it"
         )
-    return Checkpoint(path, known.name, known.family)
+    return Checkpoint(path, entry.name, entry.family)
 
 
 def _needs_own_method(config: dict[str, Any]) -> bool:
@@ -77,7 +77,7 @@ def no_retrofit(model: str, cr: float = 8.0, kind: str = "dms") -> str:
             "only the built-in model can be retrofitted with it, by `python -m hyperscale.mini.train --method dmc "
             "--base BASE --out DIR`; then put BASE into DIR as base/ and pass --model DIR"
         )
-    offers = ", ".join(name for name, known in known_models().items() if known.dms)
+    offers = ", ".join(name for name, entry in known_models().items() if entry.dms)
     return (
         f"make one with `hyperscale retrofit --model {model} --data FILE --cr {cr:g} --out DIR`, then "
         f"`hyperscale run --model DIR --method dms --cr {cr:g}`; or choose one of {offers}"
@@ -96,7 +96,7 @@ def require(path: str, model: str) -> None:
 
     if not isinstance(try_to_load_from_cache(path, "config.json"), str) and not reachable():
         gate = f"accept the terms at https://huggingface.co/{path}, `hf auth login`, then "
-        first = gate if any(known.gated and known.base == path for known in known_models().values()) else ""
+        first = gate if any(entry.gated and entry.base == path for entry in known_models().values()) else ""
         raise ModelError(
             f"the weights of {model} ({path}) are not on this machine and the hub cannot be reached: {first}run "
             f"`hf download {path}` where there is a network, or pass a local folder with --model; "

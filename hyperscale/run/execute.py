@@ -115,8 +115,8 @@ class Line:
         requests = self._run.requests(arm)
         old = [s for s in self._store.samples if (s["method"], s["CR"]) == (arm.method, arm.CR)]
         most_tokens = sum(request.L for _, request in requests)
-        batched = registry.choose(self._run.config.engine, arm.method).batched
-        batch_size = self._run.config.batch_size if batched else 1
+        batches = registry.choose(self._run.config.engine, arm.method).batches
+        batch_size = self._run.config.batch_size if batches else 1
         for sample in old:
             self._verify(arm, sample)
         self._observer.arm_started(arm, old, Load(len(requests) * len(seeds), most_tokens * len(seeds), batch_size))

@@ -57,7 +57,7 @@ class ToyProvider(EngineProvider):
     name = "toy"
     steering = False
     devices = ("cpu",)
-    batched = False
+    batches = False
 
     def explain_method(self, method):
         return None if method in ("vanilla", "window") else f"{method} does not run in the toy engine"

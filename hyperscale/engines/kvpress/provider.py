@@ -16,7 +16,7 @@ class KVPressProvider(TransformersProvider):
 
     name = KVPRESS_ENGINE
     stands_in_for = "torch"
-    batched = False
+    batches = False
     packages = (*TransformersProvider.packages, "kvpress")
 
     def explain_kv_dtype(self, kv_dtype: str, methods: Sequence[str]) -> str:

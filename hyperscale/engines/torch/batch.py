@@ -168,7 +168,7 @@ class Batch:
             # Rows that were full have room again.
             full[:, self._rows_of([chain for chain in step.prunable if chain < decoding])] = False
         finished_chains, leaving = self._end_chains()
-        self._restructure(full, leaving, changed=count != decoding or bool(step.prunable))
+        self._restructure(full, leaving, index_stale=count != decoding or bool(step.prunable))
         return finished_chains
 
     def _decode(self) -> Tensor:
@@ -202,15 +202,15 @@ class Batch:
         if prunable is not None:
             parts.append(prunable.to(torch.int64))
         packet = torch.cat(parts).cpu().numpy()
-        by_chain, rest = packet[: 5 * count].reshape(5, count), packet[5 * count :]
+        by_chain, flags = packet[: 5 * count].reshape(5, count), packet[5 * count :]
         return _StepResult(
             tokens=by_chain[0].tolist(),
             read=by_chain[1].tolist(),
             held=by_chain[2].tolist(),
             logprobs=by_chain[3].view(np.float64).tolist(),
             greedy=by_chain[4].astype(bool).tolist(),
-            full=rest[: full.numel()].astype(bool).reshape(tuple(full.shape)),
-            prunable=np.flatnonzero(rest[full.numel() :]).tolist(),
+            full=flags[: full.numel()].astype(bool).reshape(tuple(full.shape)),
+            prunable=np.flatnonzero(flags[full.numel() :]).tolist(),
         )
 
     def _next_tokens(self, logits: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -297,9 +297,9 @@ class Batch:
         for number, chain in enumerate(self._chains):
             token, held = step.tokens[number], step.held[number]
             chain.greedy &= step.greedy[number]
-            added = chain.add_token(token, step.read[number], held, step.logprobs[number], self._end_ids)
-            if added != token:
-                substitutes[number] = added
+            final_token = chain.add_token(token, step.read[number], held, step.logprobs[number], self._end_ids)
+            if final_token != token:
+                substitutes[number] = final_token
             if self._watch is not None:
                 text = partial(self._decoder.text, chain.ids)
                 self._watch(ChainProgress(chain.request, len(chain.ids), held / self._rows, text))
@@ -328,20 +328,20 @@ class Batch:
                     self._returning.append((parent, chain.parent_snapshot))
         return finished_chains, leaving
 
-    def _restructure(self, full: NDArray[np.bool_], leaving: list[int], changed: bool) -> None:
+    def _restructure(self, full: NDArray[np.bool_], leaving: list[int], index_stale: bool) -> None:
         """Make the cache ready for the next step: room in every row, no row of a chain that left.
 
         Args:
             full: (layers, rows), which rows of the first chains have no free slot; is changed.
             leaving: Numbers of the chains that leave.
-            changed: Whether the cache's structure has changed since its index was built.
+            index_stale: Whether the cache has changed since its index was built.
         """
-        changed |= bool(leaving)
+        index_stale |= bool(leaving)
         # Rows of a chain that leaves need no room. Chains that have just entered have no columns in `full`.
         full[:, self._rows_of([chain for chain in leaving if chain * self.cache.kv_heads < full.shape[1]])] = False
         if full.any():
             self.cache.grow(full)
-            changed = True
+            index_stale = True
         if leaving:
             targets, sources = self.cache.remove(leaving)
             if targets:
@@ -355,7 +355,7 @@ class Batch:
             snapshot.restore(self.cache, self._chain_tables)
             self._chains.append(parent)
         self._returning.clear()
-        if changed:
+        if index_stale:
             self.cache.reindex()
 
     @property
