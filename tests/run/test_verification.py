@@ -1,6 +1,7 @@
 """A run says what its compression came to, and fails where a method does not keep to its own rule."""
 
 import json
+from dataclasses import dataclass
 
 import checkpoints
 import commandline
@@ -9,7 +10,8 @@ import pytest
 from hyperscale import methods, results
 from hyperscale.errors import VerificationError
 from hyperscale.kv.trace import dense_peak, dense_reads
-from hyperscale.methods import registry, vanilla
+from hyperscale.methods import registry
+from hyperscale.methods.core.base import Method
 from hyperscale.methods.tova import TOVA
 from hyperscale.methods.vanilla import Vanilla
 from hyperscale.methods.window import Window
@@ -24,22 +26,21 @@ class Leaking(Window):
 
     name = "leaking"
     summary = "a window that evicts nothing"
-
-    def start(self, host):
-        return vanilla._Append()
+    state = Vanilla.state
 
 
-class Greedy(Vanilla):
+@dataclass
+class Greedy(Method):
     """Says that it reads an eighth of what it reads."""
 
     name = "greedy"
     summary = "a selector that selects nothing"
     kind = "selector"
+    source = Vanilla.source
+    state = Vanilla.state
+    cr: float = 8.0
 
-    def __init__(self, cr=8.0):
-        super(Vanilla, self).__init__(cr)
-
-    def allowance(self, prompt, tokens, max_new_tokens):
+    def allowance(self, prompt, tokens, L):
         return (prompt + tokens) // 8
 
     def start(self, host):
