@@ -88,6 +88,7 @@ def run_retrofit(settings: RetrofitSettings, report: Report) -> None:
         memory_estimate.require(estimate, settings.model, settings.weights, _memory_of(device))
     from hyperscale.retrofit.text_files import read_texts
 
+    # Before the weights are looked for: a mistake about the data shows at once.
     report(f"reading {settings.data} …")
     source = read_texts(settings.data, settings.column)
     models.require(model.base, settings.model)
@@ -122,6 +123,7 @@ def _train(
     teacher, tokenizer = load_model(base, device="cpu", dtype=torch.bfloat16)
     # What is saved is bfloat16, so that is what the teacher is; CPUs compute with it in float32.
     teacher.to(device) if on_gpu else _widen(teacher)
+    # Tokens of an optimiser step, padding included.
     step_tokens = settings.rows * settings.accumulate * length
     report("tokenising …")
     corpus = build_corpus(

@@ -59,10 +59,12 @@ def estimate(parameters: int, weights: str, config: Any = None, rows: int = 0, l
     if config is None:
         return Estimate(parameters, parameters * PER_WEIGHT[weights], 0)
     tokens, item = rows * length, 4 if weights == "float32" else 2
-    # Kept layer inputs; of one layer the residual stream, projections (with their doubled far part) and the MLP, each
-    # with its gradient; logits of one part in float32, some six times over.
+    # What the backward pass needs of every layer: its input, as activations are computed again.
     inputs = config.num_hidden_layers * tokens * config.hidden_size * item
+    # Of one layer at a time: residual stream, projections (queries and keys of the part outside the window are twice
+    # as wide) and the MLP, each with its gradient.
     layer = tokens * (24 * config.hidden_size + 8 * config.intermediate_size) * item
+    # Of one part of the tokens, in float32: logits of both models, their log-softmaxes, and gradients.
     logits = 6 * min(tokens, LOSS_TOKENS) * config.vocab_size * 4
     return Estimate(parameters, parameters * PER_WEIGHT[weights], inputs + layer + logits)
 

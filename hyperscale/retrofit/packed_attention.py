@@ -50,17 +50,16 @@ class PackingMasks:
             return cls(document, window or 0)
         batch, length = document.shape
 
+        def same_document(b: Tensor, q: Tensor, k: Tensor) -> Tensor:
+            return document[b, q] == document[b, k]
+
         def blocks(rule: Callable[[Tensor, Tensor], Tensor]) -> BlockMask:
             """The block mask of (query, key) pairs of one document that keep a rule."""
             return _compiled_block_mask()(
-                lambda b, h, q, k: (document[b, q] == document[b, k]) & rule(q, k),
-                batch,
-                None,
-                length,
-                length,
-                document.device,
+                lambda b, h, q, k: same_document(b, q, k) & rule(q, k), batch, None, length, length, document.device
             )
 
+        # The masks are the same for all heads (None), and made once a batch for all layers.
         full = blocks(lambda q, k: q >= k)
         if window is None:
             return cls(document, 0, full)
@@ -168,6 +167,7 @@ def use_packed_attention(model: Any) -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(NAME, packed_attention)
+    # transformers' own mask would be (batch, 1, sequence, sequence): none is made.
     AttentionMaskInterface.register(NAME, lambda *_, **__: None)
     model.set_attn_implementation(NAME)
 

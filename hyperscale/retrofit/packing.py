@@ -75,7 +75,9 @@ class RowPacker:
         row: list[TokenizedDocument] = []
         room = self._length
         while room >= self._least_room:
+            # Refilled before each choice, so that a choice is always among as many documents, the last ones aside.
             self._pool.extend(islice(self._documents, self._pool_size - len(self._pool)))
+            # The order of these draws and choices decides the shipped model's data: a test pins it.
             fitting = [i for i, document in enumerate(self._pool) if len(document.ids) <= room]
             if not fitting:
                 break

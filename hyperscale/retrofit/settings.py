@@ -132,6 +132,7 @@ class Recipe(TrainingSettings):
 
     def hard_steps_at(self, cr: float) -> int:
         """Steps of the hard phase that finishes the checkpoint at a ratio."""
+        # One number stands for all ratios.
         return self.hard_steps[0 if len(self.hard_steps) == 1 else self.crs.index(cr)]
 
     def steps_until(self, cr: float) -> int:
@@ -196,6 +197,7 @@ class RetrofitSettings(TrainingSettings, Sources):
         return Recipe(
             **training,
             lr=self.lr or (LR_SMALL if parameters < SMALL else LR_LARGE),
+            # A short hard phase would end before the learning rate of a longer warm-up has risen.
             warmup=max(1, min(20, *self.hard_steps)),
         )
 

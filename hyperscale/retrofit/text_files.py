@@ -56,6 +56,7 @@ def read_texts(path: Path, column: str | None = None) -> TextSource:
             column = column or "text"
             entries.append(TextEntry(str(file), _read_text(file)))
             continue
+        # The first file decides; the others must have the same column.
         column = column or _choose_column(file)
         for row in read_rows(file, RetrofitError, column):
             if row.row.get(column) is None:

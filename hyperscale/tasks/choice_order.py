@@ -1,4 +1,4 @@
-"""The order in which a multiple-choice question shows its options: a function of the question's id and nothing else.
+"""Orders the options of a multiple-choice question, as a function of the question's id and nothing else.
 
 A loader that shuffles every question with the same seed puts the key on the same letter each time, and a model that
 likes that letter looks clever. Here every question has an order of its own, and a rerun on any machine has the same.
@@ -36,5 +36,6 @@ def arrange(question_id: str, correct: str, incorrect: Sequence[str]) -> Arrange
         raise TaskError(f"question {question_id!r} has {len(options)} options: between 2 and {len(LETTERS)} are needed")
     if options[0] in options[1:]:
         raise TaskError(f"question {question_id!r} has its correct option among the incorrect ones: mend the data")
+    # A hash for each option, and the options in the order of their hashes.
     order = sorted(range(len(options)), key=lambda i: hashlib.sha256(f"{question_id}\n{i}".encode()).digest())
     return Arrangement(tuple(options[i] for i in order), LETTERS[order.index(0)])

@@ -99,6 +99,7 @@ class DatasetProblems:
         for name in values:
             if name not in names:
                 raise TaskError(f"{task} has no parameter {name!r}; it has: {', '.join(names) or 'none'}")
+        # From the command line values are texts; "none" and "" open an end.
         changes: dict[str, Any] = {n: None if v in (None, "", "none") else str(v) for n, v in values.items()}
         if "exclude_broken" in values:
             changes["exclude_broken"] = _parse_truth(values["exclude_broken"], task)
@@ -128,7 +129,7 @@ def _parse_truth(value: Any, task: str) -> bool:
 def _read(rows: list[PlacedRow], form: str) -> list[ProblemRow]:
     """The rows' problems, whose ids must differ."""
     problems = [row_formats.FORMS[form](row) for row in rows]
-    places: dict[str, str] = {}
+    places: dict[str, str] = {}  # of each id, for the message about a second one
     for row, problem in zip(rows, problems, strict=True):
         if problem.id in places:
             raise TaskError(f"{places[problem.id]} and {row.place} have the same id {problem.id!r}")

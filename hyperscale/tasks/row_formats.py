@@ -84,6 +84,7 @@ def _identify(fields: _FieldReader, problem: str) -> str:
 
 def _level(fields: _FieldReader) -> int | None:
     """A level's number, also out of "Level 4"."""
+    # Data sets write 4, "4" or "Level 4".
     digits = "".join(c for c in str(fields.find("level") or "") if c.isdigit())
     return int(digits) if digits else None
 
@@ -110,6 +111,7 @@ def read_integer_problem(row: PlacedRow) -> ProblemRow:
     from hyperscale.scoring.graders.integer import canonical
 
     problem = read_problem(row)
+    # Some copies of the data hold the answers as floats, 336.0.
     number = canonical(str(problem.target).removesuffix(".0"))
     if number is None:
         raise TaskError(f"{row.place} has the answer {problem.target!r}, which is not an integer")
@@ -151,6 +153,7 @@ def read_prompt(row: PlacedRow) -> ProblemRow:
     """A finished prompt: ``prompt`` and ``target``, perhaps ``id`` and ``level``; stands in for a generated task."""
     fields = _FieldReader(row)
     prompt = fields.text("prompt")
+    # Not stripped or made text: the hidden tests of a program are a list.
     target = fields.require("target", "answer", "tests")
     return ProblemRow(_identify(fields, prompt), {"prompt": prompt}, target, _level(fields))
 
@@ -182,7 +185,7 @@ def parse_date_range(start: Any, end: Any) -> DateRange:
 
 def _parse_day(text: str, what: str) -> date:
     try:
-        return date.fromisoformat(text[:10])
+        return date.fromisoformat(text[:10])  # what follows is a time of day
     except ValueError:
         raise TaskError(f"{what}: {text!r} is not a date like 2024-08-01") from None
 

@@ -185,6 +185,7 @@ def load(name: str) -> Task:
 
 
 def _names() -> list[str]:
+    # A leading underscore marks what lm-eval's files include.
     return sorted(path.stem for path in data_dir("tasks").glob("*.yaml") if not path.stem.startswith("_"))
 
 
@@ -195,9 +196,11 @@ def read(path: Path) -> Task:
         TaskError: The file is missing or malformed; the message names the file, the line and the key.
     """
     file = read_yaml(path, TaskError, _REMEDY, loader=_Loader)
+    # lm-eval's own keys are accepted unseen; a key that it would not know either is a slip of the pen.
     for key in map(str, file.values):
         if key not in LM_EVAL_KEYS:
             raise TaskError(f"{file.place((key,))}: {key} is unknown{suggestion(key, LM_EVAL_KEYS)}")
+    # What `to_task` refuses (dates, parameters) has no line of its own: the file is named at least.
     try:
         return validate(TaskFile, file.values, TaskError, file.place, _REMEDY).to_task()
     except TaskError as error:

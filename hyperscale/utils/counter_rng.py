@@ -1,4 +1,4 @@
-"""Counter-based noise: every random number is a pure function of its key and counters.
+"""Computes random numbers each of which is a pure function of a key and counters.
 
 A batch, a resume or another order of requests therefore cannot change a chain. The mixing function is SplitMix64
 (Steele, Lea, Flood 2014), whose output passes BigCrush; the keys come from BLAKE2.
@@ -22,6 +22,7 @@ _MIX2 = _signed(0x94D049BB133111EB)
 
 def key(*parts: str | int) -> int:
     """A signed 64-bit key of any tuple of strings and integers."""
+    # The types take part, so that 1 and "1" differ; the separator occurs in no name.
     text = "\x1f".join(f"{type(part).__name__}:{part}" for part in parts)
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little", signed=True)
 
