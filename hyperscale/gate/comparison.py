@@ -12,7 +12,7 @@ from hyperscale.analysis.frontier import find_frontiers, mean_gap
 from hyperscale.errors import ResultsError
 from hyperscale.gate.baseline import AXES, CutRecord, GateRecord
 from hyperscale.gate.matching import MatchedRecords, PointKey, match
-from hyperscale.gate.swap_test import SWAPS, Changes, intervals, signs
+from hyperscale.gate.swap_test import SWAPS, Changes, draw_signs, simultaneous_intervals
 from hyperscale.methods.names import VANILLA
 
 Floats = NDArray[np.float64]
@@ -103,21 +103,22 @@ def compare(
         raise ResultsError(f"a confidence of {confidence:g} is not in the range from 50 to below 100 percent")
     matched = match(baseline, results)
     # Below this number even a fall by 100 points on every problem would be no rarer than chance allows.
-    least = math.ceil(1 - math.log2(1 - confidence / 100))
+    min_problems = math.ceil(1 - math.log2(1 - confidence / 100))
     for name, task in matched.tasks.items():
-        if len(task.problems) < least:
+        if len(task.problems) < min_problems:
             raise ResultsError(
                 f"{len(task.problems)} problems of {name} cannot tell a fall from noise at {confidence:g} % "
-                f"confidence: at least {least} are needed; use a larger --limit, or lower --confidence"
+                f"confidence: at least {min_problems} are needed; use a larger --limit, or lower --confidence"
             )
     groups: dict[tuple[str, str], list[PointKey]] = {}
     for point in matched.old:
         groups.setdefault((point.task, point.model), []).append(point)
-    order = sorted(matched.tasks)  # models that share a task share its problems, and so the swaps
+    # Swaps are seeded by task: models that share a task share its problems, and so the swaps.
+    order = sorted(matched.tasks)
     families = [_changes(matched, points, [swaps, order.index(task)]) for (task, _), points in sorted(groups.items())]
     rows = []
     # One call for all of them: the intervals hold together, over every task and model.
-    simultaneous = intervals([changes for _, changes in families], confidence / 100)
+    simultaneous = simultaneous_intervals([changes for _, changes in families], confidence / 100)
     for (quantities, _), group_intervals in zip(families, simultaneous, strict=True):
         for quantity, interval in zip(quantities, group_intervals, strict=True):
             fall = interval.significant and interval.change < -tolerance
@@ -153,7 +154,7 @@ def _changes(
     model, task = points[0].model, points[0].task
     problems = list(matched.tasks[task].problems)
     old, new = (_tabulate(points, cuts) for cuts in (matched.old, matched.new))
-    sign = signs(len(problems), seed[0], seed)
+    sign = draw_signs(len(problems), seed[0], seed)
     # A swap turns the sign of a problem's difference, so the change of a mean is a product with the signs.
     half = (new.accuracy - old.accuracy) / 2
     quantities = []

@@ -105,15 +105,17 @@ def junit(comparison: Comparison) -> bytes:
     cases = []
     for row in comparison.rows:
         kind = f"accuracy {row.name}" if row.CR is not None else f"{row.name} over vanilla"
-        case = ElementTree.Element("testcase", classname=_clean(f"{row.model}.{row.task}.{row.method}"), name=kind)
+        case = ElementTree.Element(
+            "testcase", classname=_drop_controls(f"{row.model}.{row.task}.{row.method}"), name=kind
+        )
         line = _line(row)
         if row.verdict == "fell":
-            failure = ElementTree.SubElement(case, "failure", message=_clean(line), type="regression")
-            failure.text = _clean(f"{line}; {headline(comparison)}")
+            failure = ElementTree.SubElement(case, "failure", message=_drop_controls(line), type="regression")
+            failure.text = _drop_controls(f"{line}; {headline(comparison)}")
         elif row.verdict == "NA":
             ElementTree.SubElement(case, "skipped", message="the frontiers have no common costs")
         else:
-            ElementTree.SubElement(case, "system-out").text = _clean(line)
+            ElementTree.SubElement(case, "system-out").text = _drop_controls(line)
         cases.append(case)
     return _suite(cases, failures=len(comparison.falls), skipped=sum(row.verdict == "NA" for row in comparison.rows))
 
@@ -121,7 +123,7 @@ def junit(comparison: Comparison) -> bytes:
 def junit_error(message: str) -> bytes:
     """A comparison that could not be made, as JUnit XML."""
     case = ElementTree.Element("testcase", classname=TITLE, name="comparison with the baseline")
-    ElementTree.SubElement(case, "error", message=_clean(message), type="input")
+    ElementTree.SubElement(case, "error", message=_drop_controls(message), type="input")
     return _suite([case], errors=1)
 
 
@@ -190,6 +192,6 @@ def _escape(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))
 
 
-def _clean(text: str) -> str:
-    """Without the characters that XML cannot hold."""
+def _drop_controls(text: str) -> str:
+    """The text with a question mark for every character that XML cannot hold."""
     return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)

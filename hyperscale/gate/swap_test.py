@@ -51,13 +51,13 @@ class ChangeInterval(NamedTuple):
     significant: bool
 
 
-def signs(n: int, swaps: int, seed: Sequence[int]) -> Floats:
+def draw_signs(n: int, swaps: int, seed: Sequence[int]) -> Floats:
     """(swaps + 1, n): -1 where a problem is swapped, else 1; row 0 swaps nothing."""
     bits = np.random.default_rng(seed).integers(0, 2, size=(swaps, n))
     return np.vstack([np.ones(n), 2.0 * bits - 1])
 
 
-def intervals(groups: Sequence[Changes], confidence: float) -> list[list[ChangeInterval]]:
+def simultaneous_intervals(groups: Sequence[Changes], confidence: float) -> list[list[ChangeInterval]]:
     """Simultaneous intervals of all quantities of all groups.
 
     A change is standardised by its root mean square over swaps, u = change / sigma. The interval is the usual one,
@@ -85,7 +85,10 @@ def intervals(groups: Sequence[Changes], confidence: float) -> list[list[ChangeI
 
 
 def spread(values: Floats) -> Floats:
-    """(quantities,), root mean square over swaps; NaN if in most swaps a quantity does not exist."""
+    """(quantities,), root mean square over swaps; NaN if in most swaps a quantity does not exist.
+
+    Around 0, not around the mean: swapping a problem turns its sign, so changes by chance are symmetric about 0.
+    """
     exists = np.isfinite(values)
     count = exists.sum(axis=0)
     squares = np.where(exists, values, 0.0) ** 2
@@ -96,8 +99,10 @@ def spread(values: Floats) -> Floats:
 def _interval(change: float, sigma: float, u: float, critical: float, n: int) -> ChangeInterval:
     if not np.isfinite(change) or not np.isfinite(sigma):
         return ChangeInterval(float("nan"), float("nan"), float("nan"), False)
+    # With so few problems that even n equal falls reach only |u| = sqrt(n), nothing can be told: an endless interval.
     if critical**2 >= n:
         half = float("inf") if sigma else 0.0
     else:
+        # sigma² holds the change itself: for a mean, n sigma² - change² is (n - 1) times its squared standard error.
         half = critical * float(np.sqrt(max(n * sigma**2 - change**2, 0.0) / (n - critical**2)))
     return ChangeInterval(change, change - half, change + half, abs(u) > critical)

@@ -7,7 +7,7 @@ import pytest
 from gate_records import draw
 
 from hyperscale.gate import compare
-from hyperscale.gate.swap_test import Changes, intervals, signs
+from hyperscale.gate.swap_test import Changes, draw_signs, simultaneous_intervals
 
 SWAPS = 1000
 
@@ -72,7 +72,7 @@ def test_the_interval_of_a_mean_is_the_usual_one_and_decides_as_the_exact_test_d
     for shift in (0.0, 0.4, 0.8, 1.2, 2.0):
         difference = rng.normal(-shift, 1, size=n)
         means = every @ difference / n
-        ((found,),) = intervals([Changes(means[:, None], n)], 0.95)
+        ((found,),) = simultaneous_intervals([Changes(means[:, None], n)], 0.95)
         p = (np.abs(means) >= np.abs(means[0]) - 1e-9).mean()
         # The order statistic at 95 % leaves fewer than 5 % of the swaps beyond it.
         assert found.significant == (p <= 0.05 - 1 / 2**n) or abs(p - 0.05) < 2 / 2**n
@@ -83,8 +83,8 @@ def test_the_interval_of_a_mean_is_the_usual_one_and_decides_as_the_exact_test_d
 
 
 def test_swaps_are_fair_and_the_first_is_what_was_measured():
-    drawn = signs(7, 5000, [1])
+    drawn = draw_signs(7, 5000, [1])
     assert (drawn[0] == 1).all()
     assert set(np.unique(drawn)) == {-1.0, 1.0}
     assert np.abs(drawn[1:].mean(axis=0)).max() < 0.06
-    assert (signs(7, 50, [2]) != signs(7, 50, [3])).any()
+    assert (draw_signs(7, 50, [2]) != draw_signs(7, 50, [3])).any()

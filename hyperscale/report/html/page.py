@@ -31,7 +31,7 @@ def assemble(data: dict[str, Any], index: dict[str, Any], texts: Sequence[str]) 
     blocks = [_block("data", _safe_json(data), "application/json"), _block("index", compress(index))]
     blocks += [_block(f"texts-{i}", text) for i, text in enumerate(texts)]
     parts = {"policy": policy, "style": style, "script": script, "blocks": "\n".join(blocks)}
-    # One pass, so that a part which happens to hold another's name is left alone.
+    # Every odd piece of the template is a name. One pass, so that a part which holds another's name is left alone.
     pieces = _read("page.html").split("%%")
     return "".join(parts[piece] if i % 2 else piece for i, piece in enumerate(pieces))
 

@@ -37,7 +37,7 @@ def draw_figure(curves: Sequence[Curve], axis: str, reference: "Reference | None
     rows = -(-len(by_task) // columns)
     styles = assign_styles((names := _names(curves)).values())
     size = (WIDTH if columns > 1 else WIDTH * 0.65, 0.65 + 2.55 * rows)
-    # Labels are placed by the widths of their texts, which are not quite the same at another resolution.
+    # Labels are placed by the widths of their texts, which differ a little at another resolution: it is set here.
     picture = Figure(figsize=size, dpi=DPI, layout="constrained")
     FigureCanvasAgg(picture)
     panels = picture.subplots(rows, columns, squeeze=False).ravel()
@@ -58,7 +58,7 @@ def draw_figure(curves: Sequence[Curve], axis: str, reference: "Reference | None
     picture.text(0.5, 0.008, "\n".join(notes), ha="center", va="bottom", fontsize=5.5, color="#555555")
     handles = [_handle(name, *style) for name, style in styles.items()]
     picture.legend(handles=handles, loc="outside upper center", ncols=_legend_columns(styles, size[0]), frameon=False)
-    picture.draw_without_rendering()  # settles the layout, which the labels need
+    picture.draw_without_rendering()  # fixes the layout, which the placement of labels needs
     for panel, part in zip(panels, by_task.values(), strict=False):
         _write_labels(panel, part, axis, {id(curve): styles[names[id(curve)]] for curve in part})
     return picture

@@ -1,4 +1,4 @@
-// One task's panel: its picture, and what it tells under a pointer or the arrow keys.
+// One task's panel: its picture, and the tip that follows a pointer or the arrow keys.
 
 const ROOM = { left: 38, right: 14, top: 12, bottom: 26 };
 

@@ -1,4 +1,4 @@
-// What a panel's tip says: the point that is near, and every frontier's height and band.
+// Writes a panel's tip: the point that is near, and every frontier's height and band.
 
 function describe({ point, name }) {
   const line = (...text) => el("div", {}, ...text);
@@ -16,7 +16,7 @@ function describe({ point, name }) {
   );
 }
 
-// A frontier's height and band where the pointer is: straight lines between its points, flat to the dearest point.
+// A frontier's height and band where the pointer is: straight lines between its points, flat to the most expensive point.
 function reading({ name, frontiers }, log) {
   const f = frontiers[state.axis],
     end = f.log2.length - 1,
