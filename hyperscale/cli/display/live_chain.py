@@ -1,4 +1,4 @@
-"""A chain as it is decoded, live in a terminal: its text, its length, and what its cache holds."""
+"""Shows a chain as it is decoded, live in a terminal: its text, its length, and what its cache holds."""
 
 import math
 import time
@@ -14,45 +14,46 @@ from hyperscale.kv.trace import dense_peak
 if TYPE_CHECKING:
     from hyperscale.engines.base import ChainProgress
 
-_EVERY = 0.08  # seconds between two pictures; more often is not seen and would cost time
+_FRAME_SECONDS = 0.08  # between two pictures; more often is not seen and would cost time
 _LINES = 8
 
 
-class Stream:
-    """Follows one chain at a time, the first that it is told of, and vanishes when it is closed."""
+class ChainView:
+    """Follows one chain at a time, the first that is reported, and vanishes when it is closed."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live: Live | None = None
         self._followed: tuple[str, str, int] | None = None
-        self._others: Counter[tuple[str, str, int]] = Counter()
-        self._first, self._started, self._drawn = 0, 0.0, 0.0
+        self._reports_of_others: Counter[tuple[str, str, int]] = Counter()
+        # Of the followed chain: its tokens and the time when it was seen first, and when it was drawn last.
+        self._first_tokens, self._start, self._last_frame = 0, 0.0, 0.0
 
     def update(self, title: str, progress: "ChainProgress", note: str = "") -> None:
         """Show a chain after one more token.
 
         Args:
-            title: Whose chain it is.
+            title: The arm that generates it.
             progress: The chain; ignored if another one is followed.
-            note: What else there is to say about it.
+            note: A remark to print behind its figures.
         """
         now = time.monotonic()
         chain = (title, progress.request.problem, progress.request.chain)
         if self._live is None:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)
             self._live.start()
-        # Each step tells of every chain in flight, in some order: who comes three times in between has outlived the one
-        # that is followed.
-        if self._followed is None or self._others[chain] == 2:
-            self._followed, self._first, self._started = chain, progress.tokens, now
-            self._drawn = -math.inf  # a new one is seen at once
+        # Every step reports all running chains. If another chain has been reported three times since the followed one,
+        # the followed chain has finished: switch.
+        if self._followed is None or self._reports_of_others[chain] == 2:
+            self._followed, self._first_tokens, self._start = chain, progress.tokens, now
+            self._last_frame = -math.inf  # draw the new one at once
         if chain != self._followed:
-            self._others[chain] += 1
+            self._reports_of_others[chain] += 1
             return
-        self._others.clear()
-        if now - self._drawn < _EVERY:
+        self._reports_of_others.clear()
+        if now - self._last_frame < _FRAME_SECONDS:
             return
-        self._drawn = now
+        self._last_frame = now
         self._live.update(self._picture(title, progress, note), refresh=True)
 
     def close(self) -> None:
@@ -60,23 +61,27 @@ class Stream:
         if self._live is not None:
             self._live.stop()
         self._live = self._followed = None
-        self._others.clear()
+        self._reports_of_others.clear()
 
     def _picture(self, title: str, progress: "ChainProgress", note: str) -> Group:
-        full = dense_peak(len(progress.request.prompt_ids), progress.tokens)
+        """The end of the chain's text, and a line of figures."""
+        full_cache = dense_peak(len(progress.request.prompt_ids), progress.tokens)
         figures = Text.assemble((title, "bold cyan"), f" · {progress.tokens:,} tokens")
-        if (passed := self._drawn - self._started) > 1:
-            figures.append(f" · {(progress.tokens - self._first) / passed:,.0f} tokens/s")
-        figures.append(f" · {progress.entries:,.0f} KV entries live, a full cache would hold {full:,}")
+        if (seconds := self._last_frame - self._start) > 1:
+            figures.append(f" · {(progress.tokens - self._first_tokens) / seconds:,.0f} tokens/s")
+        figures.append(f" · {progress.entries:,.0f} KV entries live, a full cache would hold {full_cache:,}")
         if note:
             figures.append(f" · {note}", style="dim")
         # Only what can be on the last lines is laid out: a chain has thousands of tokens.
         width = self._console.width
-        said = plain(progress.text())[-width * _LINES :]
-        lines = Text(said, style="dim").wrap(self._console, width)[-_LINES:]
+        tail = printable(progress.text())[-width * _LINES :]
+        lines = Text(tail, style="dim").wrap(self._console, width)[-_LINES:]
         return Group(*lines, figures)
 
 
-def plain(text: str) -> str:
-    """A model's text without what a terminal would take for commands, and without half a character at its end."""
+def printable(text: str) -> str:
+    """A model's text without control characters, which a terminal would obey, and without half a character at its end.
+
+    Bytes that are no whole character yet are decoded as U+FFFD until the rest has come.
+    """
     return "".join(c if c.isprintable() or c == "\n" else " " for c in text.rstrip("\ufffd"))

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from hyperscale import results
 from hyperscale.cli.display import margin_tables, plan_tables, result_tables
-from hyperscale.cli.display.live_chain import Stream, plain
+from hyperscale.cli.display.live_chain import ChainView, printable
 from hyperscale.kv.trace import dense_reads
 from hyperscale.planning.arms import Arm
 from hyperscale.results.points import cells
@@ -32,7 +32,7 @@ class Display(Observer):
     def __init__(self, console: Console) -> None:
         self._console = console
         self.watching = self._live = console.is_terminal
-        self._stream = Stream(console)
+        self._chain_view = ChainView(console)
         self._note = ""
         self._progress: Progress | None = None
         self._tallies: dict[Arm, Tally] = {}
@@ -42,14 +42,14 @@ class Display(Observer):
 
     def close(self) -> None:
         """Leave the terminal as it was."""
-        self._stream.close()
+        self._chain_view.close()
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
 
     def stage(self, text: str) -> None:
         """See `Observer`."""
-        self._stream.close()
+        self._chain_view.close()
         if self._progress is None:
             self._console.print(Text(f"{text} …", style="dim"))
 
@@ -57,7 +57,7 @@ class Display(Observer):
         """See `Observer`."""
         self._note = f"{done}/{total} chains done" if done < total else ""
         if done == total:
-            self._stream.close()
+            self._chain_view.close()
         elif not self._live and time.monotonic() - self._spoke > INTERVAL:
             self._spoke = time.monotonic()
             if done:
@@ -67,7 +67,7 @@ class Display(Observer):
         """See `Observer`."""
         if not self._note:  # a chain that will be shown; a pilot has many
             self._introduce(problem)
-        self._stream.update(str(arm), progress, self._note)
+        self._chain_view.update(str(arm), progress, self._note)
 
     def planned(self, run: PreparedRun, folder: Path) -> None:
         """See `Observer`."""
@@ -85,7 +85,7 @@ class Display(Observer):
     def shown(self, arm: Arm, problem: Problem, sample: Sample) -> None:
         """See `Observer`."""
         out = self._console
-        self._stream.close()
+        self._chain_view.close()
         self._introduce(problem)
         answer, right = sample["answers"][-1], sample["correct"][-1]
         verdict = Text(f"{arm}: ", style="bold cyan")
@@ -112,7 +112,7 @@ class Display(Observer):
 
     def arm_started(self, arm: Arm, samples: Sequence[Sample], load: Load) -> None:
         """See `Observer`."""
-        self._stream.close()
+        self._chain_view.close()
         tally = self._tallies[arm] = Tally(load, samples)
         self._spoke = time.monotonic()
         if not self._live:
@@ -164,5 +164,5 @@ class Display(Observer):
 
 def _excerpt(text: str, limit: int) -> str:
     """One line of at most about ``limit`` characters: the beginning and the end."""
-    line = plain(" ".join(text.split()))
+    line = printable(" ".join(text.split()))
     return line if len(line) <= limit else f"{line[: limit * 3 // 5]} … {line[-(limit * 2 // 5) :]}"
