@@ -31,15 +31,15 @@ def with_options(schema: type[BaseModel]) -> Callable[[Callable[..., None]], Cal
 
         @wraps(command)
         def call(**values: Any) -> None:
-            given = {each.field: parse(each, values.pop(each.field)) for each in settings}
-            command({field: value for field, value in given.items() if value is not None}, **values)
+            parsed_values = {setting.field: parse(setting, values.pop(setting.field)) for setting in settings}
+            command({field: value for field, value in parsed_values.items() if value is not None}, **values)
 
         parameters = [*map(_parameter, settings), *own]
         # Typer reads the signature and the annotations of what it is given; both are the command's with the options.
         call.__signature__ = signature.replace(  # type: ignore[attr-defined]
-            parameters=[each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+            parameters=[parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
         )
-        call.__annotations__ = {each.name: each.annotation for each in parameters} | {"return": None}
+        call.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters} | {"return": None}
         del call.__wrapped__  # which inspect would follow to the bare command
         return call
 

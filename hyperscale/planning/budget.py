@@ -53,22 +53,21 @@ class Budget:
         """
         if axis is not None and axis not in AXES:
             raise BudgetError(f"unknown axis {axis!r}: choose one of {', '.join(AXES)}")
-        stripped = text.strip()
-        if stripped == "all":
+        budget = text.strip()
+        if budget == "all":
             return cls(axis or "kv_reads", math.inf, relative=True, text=text)
-        if match := re.fullmatch(r"(\d+(?:\.\d+)?)x", stripped):
+        if match := re.fullmatch(r"(\d+(?:\.\d+)?)x", budget):
             return cls._checked(text, axis or "kv_reads", float(match[1]), relative=True)
-        name, sign, number = (part.strip() for part in stripped.partition("="))
+        name, sign, number = (part.strip() for part in budget.partition("="))
         if not sign:
             raise BudgetError(
-                f"cannot read the budget {stripped!r}: write it like {EXAMPLES}, or name one of "
-                f"{', '.join(grid.names())}"
+                f"cannot read the budget {budget!r}: write it like {EXAMPLES}, or name one of {', '.join(grid.names())}"
             )
         if name not in AXES:
-            raise BudgetError(f"unknown budget axis {name!r} in {stripped!r}: choose one of {', '.join(AXES)}")
+            raise BudgetError(f"unknown budget axis {name!r} in {budget!r}: choose one of {', '.join(AXES)}")
         if axis not in (None, name):
-            raise BudgetError(f"the budget {stripped!r} is on {name}, --axis says {axis}: leave one of them out")
-        amount = _parse_number(number, stripped, allow_bytes=name == "peak_bytes")
+            raise BudgetError(f"the budget {budget!r} is on {name}, --axis says {axis}: leave one of them out")
+        amount = _parse_number(number, budget, allow_bytes=name == "peak_bytes")
         return cls._checked(text, name, amount, relative=False)
 
     @classmethod

@@ -160,11 +160,11 @@ def make_plan(
             f"a budget in {axis} cannot be planned, as the speed is not known before the run: let a pilot measure it "
             f"(leave --predict out), plan for a GPU with --dry-run --gpu, or use one of {', '.join(CLOSED_FORM_AXES)}"
         )
-    unlimited = {task for task, ceiling in ceilings.items() if math.isinf(ceiling)}
+    tasks_without_ceiling = {task for task, ceiling in ceilings.items() if math.isinf(ceiling)}
     fitting = [
         point
         for point in candidates
-        if point.task in unlimited or point.costs.on(axis) <= ceilings[point.task] * _ROUNDING
+        if point.task in tasks_without_ceiling or point.costs.on(axis) <= ceilings[point.task] * _ROUNDING
     ]
     if not fitting:
         raise _nothing_fits(budget, candidates, ceilings)
@@ -174,7 +174,7 @@ def make_plan(
     points = [
         point
         for point in fitting
-        if point.task in unlimited or not is_dominated(point, groups[point.arm, point.task], axis)
+        if point.task in tasks_without_ceiling or not is_dominated(point, groups[point.arm, point.task], axis)
     ]
     return Plan(budget, ceilings, tuple(points), len(fitting) - len(points))
 

@@ -70,57 +70,57 @@ class DryRun(PlannedRun):
     notes: tuple[str, ...]
 
 
-def plan_dry_run(config: RunConfig, gpu: str | None = None, folder: Path | None = None) -> DryRun:
+def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | None = None) -> DryRun:
     """Plan a run.
 
     Args:
-        config: As the user asked for it.
+        settings: As the user asked for them.
         gpu: Name of a GPU in ``gpus.yaml``, or a size like ``48GiB``; the one of this machine if None.
         folder: Where the run would be stored; finished runs beside it show what chains cost.
 
     Raises:
         HyperscaleError: Anything named does not exist or fit together, or no point fits the budget.
     """
-    resolved = resolve.resolve(config)
-    tasks = [load_task(resolved, name) for name in resolved.tasks]
-    model = models.find(resolved.model)
+    config = resolve.resolve(settings)
+    tasks = [load_task(config, name) for name in config.tasks]
+    model = models.find(config.model)
     target = find_gpu(gpu) if gpu else None
     from hyperscale import methods  # the first to import torch, so that other mistakes are reported at once
 
     # A method whose retrofit nobody has made can be planned, with a note; a CR that is not offered is refused.
-    retrofits = {name: methods.checkpoint(name) for name in resolved.methods}
+    retrofits = {name: methods.checkpoint(name) for name in config.methods}
     unavailable = [name for name, kind in retrofits.items() if kind and kind not in model.retrofits]
-    for name, cr in resolved.arms:
+    for name, cr in config.arms:
         if retrofits[name] and name not in unavailable:
-            models.resolve(resolved.model, name, cr)
+            models.resolve(config.model, name, cr)
     arms: dict[Arm, Method] = {}
-    for name, cr in resolved.arms:
-        method = methods.create(name, cr=cr, **resolved.params.get(name, {}))
+    for name, cr in config.arms:
+        method = methods.create(name, cr=cr, **config.params.get(name, {}))
         arms[Arm(name, cr, method.length_invariant)] = method
     target = target or _local_gpu()
-    resolved = _place(resolved, target, model.base)
-    shape = shape_of(resolved.model, model.base)
+    config = _place(config, target, model.base)
+    shape = shape_of(config.model, model.base)
     tokenizer = load_tokenizer(model.base) if Path(model.base).is_absolute() else None
-    planned_tasks = tuple(_planned_task(task, resolved, tokenizer) for task in tasks)
-    roofline = Roofline.of(target, shape, resolved.dtype, resolved.kv_dtype)
-    evidence = _earlier_costs(resolved, folder, tasks, arms, unavailable)
-    speed = (lambda chain: roofline.chain_seconds(chain, resolved.batch_size)) if roofline else None
-    predictor = Predictor(shape.entry_bytes(resolved.dtype, resolved.kv_dtype), evidence, speed)
-    shapes, base_bytes = [task.shape for task in planned_tasks], shape.entry_bytes(resolved.dtype)
-    plan = make_plan(resolved.budget, resolved.grid, shapes, tuple(arms), base_bytes, predictor)
-    weights = shape.weight_bytes(resolved.dtype)
+    planned_tasks = tuple(_planned_task(task, config, tokenizer) for task in tasks)
+    roofline = Roofline.of(target, shape, config.dtype, config.kv_dtype)
+    evidence = _earlier_costs(config, folder, tasks, arms, unavailable)
+    speed = (lambda chain: roofline.chain_seconds(chain, config.batch_size)) if roofline else None
+    predictor = Predictor(shape.entry_bytes(config.dtype, config.kv_dtype), evidence, speed)
+    shapes, base_bytes = [task.shape for task in planned_tasks], shape.entry_bytes(config.dtype)
+    plan = make_plan(config.budget, config.grid, shapes, tuple(arms), base_bytes, predictor)
+    weights = shape.weight_bytes(config.dtype)
     return DryRun(
-        resolved,
-        plan,
-        tuple(arms),
-        planned_tasks,
-        predictor,
-        base_bytes,
-        weights,
-        tuple(_memory_need(arm, plan, predictor.entry_bytes, shapes, weights or 0, target) for arm in arms),
-        target,
-        roofline,
-        (*_notes(resolved, unavailable, target, weights), *methods.notes(arms.values())),
+        config=config,
+        plan=plan,
+        arms=tuple(arms),
+        tasks=planned_tasks,
+        predictor=predictor,
+        base_bytes=base_bytes,
+        weights=weights,
+        needs=tuple(_memory_need(arm, plan, predictor.entry_bytes, shapes, weights or 0, target) for arm in arms),
+        gpu=target,
+        roofline=roofline,
+        notes=(*_notes(config, unavailable, target, weights), *methods.notes(arms.values())),
     )
 
 
@@ -148,10 +148,10 @@ def _planned_task(task: "Task", config: ResolvedConfig, tokenizer: Any) -> Plann
     data = config.data.get(task.name)
     if data is None and not isinstance(task.origin, GeneratedProblems):
         count = task.size if config.limit is None else min(task.size, config.limit)
-        return PlannedTask(task_shape(task, task.prompt_tokens, config), count, measured=False)
+        return PlannedTask(task_shape(task, task.prompt_tokens, config), count, is_estimate=True)
     docs = task.docs(config.limit, data)
     tokens = sum(_prompt_tokens(task, doc, tokenizer) for doc in docs) / len(docs)
-    return PlannedTask(task_shape(task, tokens, config), len(docs), measured=tokenizer is not None)
+    return PlannedTask(task_shape(task, tokens, config), len(docs), is_estimate=tokenizer is None)
 
 
 def _prompt_tokens(task: "Task", doc: "Doc", tokenizer: Any) -> float:
@@ -170,7 +170,7 @@ def _earlier_costs(
         return {}
     runnable = {arm: method for arm, method in arms.items() if arm.method not in unavailable}
     checkpoints = {arm: models.resolve(config.model, arm.method, arm.CR) for arm in runnable}
-    return measured_costs.earlier(folder.parent, folder, identity.of(config, tasks, runnable, checkpoints))
+    return measured_costs.earlier(folder.parent, folder, identity.identify_run(config, tasks, runnable, checkpoints))
 
 
 def _memory_need(

@@ -1,4 +1,4 @@
-"""What decides a run's chains: the parts of run.json by which runs are told apart, and the machine."""
+"""Describes what decides a run's chains, for run.json: two runs that agree in it are the same run; and the machine."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hyperscale.tasks.task import Task
 
 
-def of(
+def identify_run(
     config: ResolvedConfig,
     tasks: "Sequence[Task]",
     methods: "Mapping[Arm, Method]",
@@ -27,12 +27,12 @@ def of(
         "tasks": {task.name: task.version for task in tasks},
         "checkpoints": {str(arm): models.fingerprint(checkpoint.path) for arm, checkpoint in checkpoints.items()},
         "params": {str(arm): method.params() for arm, method in methods.items()},
-        "hardware": hardware(config.device),
+        "hardware": describe_hardware(config.device),
     }
 
 
-def hardware(device: str) -> dict[str, Any]:
-    """What a run's speed depends on."""
+def describe_hardware(device: str) -> dict[str, Any]:
+    """The parts of the machine that a run's speed depends on."""
     import torch
 
     accelerator = torch.cuda.get_device_name() if device != "cpu" and torch.cuda.is_available() else None

@@ -22,12 +22,12 @@ class PlannedTask:
     Attributes:
         shape: Its lengths and the mean length of its prompts.
         count: Number of its problems that run.
-        measured: Whether the prompts were tokenised; else their length is a typical one.
+        is_estimate: Whether the length of the prompts is a typical one, as they were not tokenised.
     """
 
     shape: TaskShape
     count: int
-    measured: bool = True
+    is_estimate: bool = False
 
 
 @dataclass(frozen=True)

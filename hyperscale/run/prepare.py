@@ -82,7 +82,7 @@ class PreparedRun(PlannedRun):
         for provider in registry.assign(self.config.engine, self.config.methods):
             versions |= provider.versions()
         return {
-            **identity.of(
+            **identity.identify_run(
                 self.config, [items[0].task for items in self.problems.values()], self.methods, self.checkpoints
             ),
             "data": self.config.data,
@@ -126,11 +126,11 @@ def request(problem: Problem, arm: Arm, chain: int, L: int) -> "Request":
     return Request(problem.id, chain, problem.prompt_ids, L, (*shorter, L))
 
 
-def prepare(config: RunConfig, stage: Callable[[str], None], folder: Path | None = None) -> PreparedRun:
+def prepare(settings: RunConfig, stage: Callable[[str], None], folder: Path | None = None) -> PreparedRun:
     """Resolve a configuration and plan it; loads a tokenizer and problems, no weights.
 
     Args:
-        config: As the user asked for it.
+        settings: As the user asked for them.
         stage: Called with a line of text before each step that takes a moment.
         folder: Where the run will be stored; finished runs beside it show what chains cost. If it has a plan, that is
             the run's, and none is made here.
@@ -138,54 +138,54 @@ def prepare(config: RunConfig, stage: Callable[[str], None], folder: Path | None
     Raises:
         HyperscaleError: Anything named does not exist, does not fit together, or no point fits the budget.
     """
-    resolved = resolve.resolve(config)
+    config = resolve.resolve(settings)
     stage("reading tasks")
-    tasks = [load_task(resolved, name) for name in resolved.tasks]
-    checkpoints_by_name = {(name, cr): models.resolve(resolved.model, name, cr) for name, cr in resolved.arms}
+    tasks = [load_task(config, name) for name in config.tasks]
+    checkpoints_by_name = {(name, cr): models.resolve(config.model, name, cr) for name, cr in config.arms}
     from hyperscale import methods  # the first to import torch, so that other mistakes are reported at once
 
     methods_by_name = {
-        (name, cr): methods.create(name, cr=cr, **resolved.params.get(name, {})) for name, cr in resolved.arms
+        (name, cr): methods.create(name, cr=cr, **config.params.get(name, {})) for name, cr in config.arms
     }
     arms = {Arm(name, cr, method.length_invariant): method for (name, cr), method in methods_by_name.items()}
     checkpoints = {arm: checkpoints_by_name[arm.method, arm.CR] for arm in arms}
     for path in dict.fromkeys(checkpoint.path for checkpoint in checkpoints.values()):
-        models.require(path, resolved.model)
-    docs = [task.docs(resolved.limit, resolved.data.get(task.name)) for task in tasks]
-    resolved = _place(resolved)
+        models.require(path, config.model)
+    docs = [task.docs(config.limit, config.data.get(task.name)) for task in tasks]
+    config = _place(config)
     # Before the first arm has run for hours, not when its turn comes.
-    for provider, names in registry.assign(resolved.engine, resolved.methods).items():
+    for provider, names in registry.assign(config.engine, config.methods).items():
         provider.check_methods(
-            [method for (name, _), method in methods_by_name.items() if name in names], resolved.device
+            [method for (name, _), method in methods_by_name.items() if name in names], config.device
         )
-    stage(f"reading the tokenizer of {resolved.model}")
+    stage(f"reading the tokenizer of {config.model}")
     first = next(iter(checkpoints.values())).path  # a model's checkpoints share tokenizer and shapes
     tokenizer = load_tokenizer(first)
     problems = {
         task.name: [Problem(task, doc, task.prompt_ids(doc, tokenizer)) for doc in task_docs]
         for task, task_docs in zip(tasks, docs, strict=True)
     }
-    saved = folder is not None and (folder / FILE).exists()
+    has_plan = folder is not None and (folder / FILE).exists()
     evidence: dict[measured_costs.Key, measured_costs.Evidence] = {}
-    if folder is not None and not saved and resolved.predict in ("auto", "earlier"):
-        own = identity.of(resolved, tasks, arms, checkpoints)
+    if folder is not None and not has_plan and config.predict in ("auto", "earlier"):
+        own = identity.identify_run(config, tasks, arms, checkpoints)
         evidence = measured_costs.earlier(folder.parent, folder, own)
-    shape = shape_of(resolved.model, first)
-    predictor = Predictor(shape.entry_bytes(resolved.dtype, resolved.kv_dtype), evidence)
+    shape = shape_of(config.model, first)
+    predictor = Predictor(shape.entry_bytes(config.dtype, config.kv_dtype), evidence)
     run = PreparedRun(
-        resolved,
-        Plan(resolved.budget, {}, ()),
-        tuple(arms),
-        tuple(_planned_task(task, problems[task.name], resolved) for task in tasks),
-        predictor,
-        shape.entry_bytes(resolved.dtype),
-        arms,
-        checkpoints,
-        problems,
+        config=config,
+        plan=Plan(config.budget, {}, ()),
+        arms=tuple(arms),
+        tasks=tuple(_planned_task(task, problems[task.name], config) for task in tasks),
+        predictor=predictor,
+        base_bytes=shape.entry_bytes(config.dtype),
+        methods=arms,
+        checkpoints=checkpoints,
+        problems=problems,
     )
     # A pilot may find that more fits, and only it knows what a second is; without one the plan is made now.
-    pilot = resolved.predict == "pilot" or (resolved.predict == "auto" and resolved.budget.axis == "seconds")
-    return run if pilot or saved else run.replanned(predictor)
+    pilot = config.predict == "pilot" or (config.predict == "auto" and config.budget.axis == "seconds")
+    return run if pilot or has_plan else run.replanned(predictor)
 
 
 def _planned_task(task: "Task", problems: Sequence[Problem], config: ResolvedConfig) -> PlannedTask:

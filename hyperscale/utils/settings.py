@@ -112,7 +112,7 @@ def settings_of(schema: type[BaseModel]) -> list[Setting]:
 def field_names(schema: type[BaseModel]) -> dict[str, str]:
     """Every key that a YAML file may use, to the field it sets: the names of the options, and those of the fields."""
     settings = settings_of(schema)
-    return {each.field: each.field for each in settings} | {each.key: each.field for each in settings}
+    return {setting.field: setting.field for setting in settings} | {setting.key: setting.field for setting in settings}
 
 
 def find_field(schema: type[BaseModel], key: str, place: str = "") -> str:
@@ -129,7 +129,7 @@ def find_field(schema: type[BaseModel], key: str, place: str = "") -> str:
     names = field_names(schema)
     if field := names.get(key.replace("-", "_")):
         return field
-    keys = [each.key for each in settings_of(schema)]
+    keys = [setting.key for setting in settings_of(schema)]
     raise ConfigError(f"{place}{': ' if place else ''}unknown setting {key!r}{suggestion(key, keys)}")
 
 
@@ -188,6 +188,6 @@ def _bare(annotation: Any) -> Any:
         if get_origin(annotation) is Annotated:
             annotation = get_args(annotation)[0]
         elif get_origin(annotation) in (Union, types.UnionType):
-            (annotation,) = (each for each in get_args(annotation) if each is not type(None))
+            (annotation,) = (option for option in get_args(annotation) if option is not type(None))
         else:
             return annotation

@@ -43,36 +43,36 @@ def run(
     from hyperscale.run.config import load
 
     try:
-        asked = load.load(settings, config)
+        run_config = load.load(settings, config)
         silence_transformers()
-        folder = out or Path("results") / asked.folder_name()
+        folder = out or Path("results") / run_config.folder_name()
         if dry_run:
-            _plan(asked, gpu, folder, events)
+            _plan(run_config, gpu, folder, events)
         elif gpu:
             raise ConfigError("--gpu goes with --dry-run: a run uses the GPU that is there")
         else:
-            _run(asked, folder, events)
+            _run(run_config, folder, events)
     except HyperscaleError as error:
         if events:
             events.failed(str(error))
         raise
 
 
-def _plan(asked: RunConfig, gpu: str | None, folder: Path, events: "Events | None") -> None:
+def _plan(run_config: RunConfig, gpu: str | None, folder: Path, events: "Events | None") -> None:
     from hyperscale.cli.display import plan_tables
     from hyperscale.run import dry_run
 
-    expected = dry_run.plan_dry_run(asked, gpu, folder)
+    planned_run = dry_run.plan_dry_run(run_config, gpu, folder)
     if events:
-        events.planned(expected, folder)
+        events.planned(planned_run, folder)
         return
     console = make_console()
-    plan_tables.print_plan(expected, console)
-    plan_tables.print_memory(expected, console)
-    plan_tables.print_roofline(expected, console)
+    plan_tables.print_plan(planned_run, console)
+    plan_tables.print_memory(planned_run, console)
+    plan_tables.print_roofline(planned_run, console)
 
 
-def _run(asked: RunConfig, folder: Path, events: "Events | None") -> None:
+def _run(run_config: RunConfig, folder: Path, events: "Events | None") -> None:
     from hyperscale.cli.display.live_run import Display
     from hyperscale.results.store import Store
     from hyperscale.run import engine_cache, execute, pilot, prepare
@@ -80,11 +80,11 @@ def _run(asked: RunConfig, folder: Path, events: "Events | None") -> None:
     observer: Observer = events or Display(make_console())
     engines = engine_cache.EngineCache()
     try:
-        prepared = prepare.prepare(asked, observer.stage, folder)
-        with Store(folder, prepared.info()) as store:  # one lock from the pilot to the points
-            prepared = pilot.settle(prepared, store, observer, engines)
-            observer.planned(prepared, folder)
-            execute.execute(prepared, store, observer, engines)
+        prepared_run = prepare.prepare(run_config, observer.stage, folder)
+        with Store(folder, prepared_run.info()) as store:  # one lock from the pilot to the points
+            prepared_run = pilot.settle(prepared_run, store, observer, engines)
+            observer.planned(prepared_run, folder)
+            execute.execute(prepared_run, store, observer, engines)
     finally:
         engines.close()
         observer.close()

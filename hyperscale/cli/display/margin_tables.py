@@ -89,8 +89,8 @@ def _notes(margins: Sequence[Margin]) -> list[str]:
 
 def _reference_notes(reference: "Reference", margins: Sequence[Margin], has_reference: bool) -> list[str]:
     """Where the reference's values come from; if it has none of these margins, its own ones."""
-    tasks = list(dict.fromkeys(published.task for published in reference.margins))
-    models = " / ".join(dict.fromkeys(published.model for published in reference.margins))
+    tasks = list(dict.fromkeys(entry.task for entry in reference.margins))
+    models = " / ".join(dict.fromkeys(entry.model for entry in reference.margins))
     if has_reference:
         return [f"{reference.name}: published values, without intervals, of the same model or of {models}."]
     lines = _published_margins(reference, margins)
@@ -104,8 +104,8 @@ def _published_margins(reference: "Reference", margins: Sequence[Margin]) -> lis
     """A reference's own margins between the methods at hand, a line each."""
     pairs = {(margin.a, margin.b, margin.axis) for margin in margins}
     lines: dict[str, list[str]] = {}
-    for published in reference.margins:
-        if (published.a, published.b, published.axis) in pairs:
-            key = f"{published.task}, {published.a} − {published.b}, {published.axis}"
-            lines.setdefault(key, []).append(f"{published.value:+.1f} ({published.model})")
+    for entry in reference.margins:
+        if (entry.a, entry.b, entry.axis) in pairs:
+            key = f"{entry.task}, {entry.a} − {entry.b}, {entry.axis}"
+            lines.setdefault(key, []).append(f"{entry.value:+.1f} ({entry.model})")
     return [f"  {key}: {', '.join(values)}" for key, values in lines.items()]

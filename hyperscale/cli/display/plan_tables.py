@@ -33,20 +33,20 @@ def print_plan(run: "PlannedRun", console: Console) -> None:
             points = plan.points_of(arm, name)
             widths = {L: point.W for L, point in plan.widest_points(arm, name).items()}
             chains = len(plan.chains(arm, name)) * problems[name]
-            most, expected = plan.max_tokens(arm, problems), plan.expected_tokens(arm, problems)
+            max_tokens, mean_tokens = plan.max_tokens(arm, problems), plan.expected_tokens(arm, problems)
             cost = max((point.costs.on(axis) for point in points), default=math.nan)
             table.add_row(
                 name,
                 str(arm),
                 *(_format_widths(widths.get(L, 0)) for L in lengths),
                 f"{chains:,}",
-                format_quantity(most),
-                format_quantity(expected),
+                format_quantity(max_tokens),
+                format_quantity(mean_tokens),
                 NOTHING if math.isnan(cost) else format_quantity(cost),
                 "/".join(dict.fromkeys(point.source for point in points)),
             )
-            chains_in_all, most_tokens = chains_in_all + chains, most_tokens + most
-            expected_tokens += expected
+            chains_in_all, most_tokens = chains_in_all + chains, most_tokens + max_tokens
+            expected_tokens += mean_tokens
         table.add_section()
     console.print(table)
     lines = [_describe_task(run, task) for task in run.tasks]
@@ -78,7 +78,7 @@ def _describe_task(run: "PlannedRun", task: "PlannedTask") -> str:
     ceiling = run.plan.ceilings[shape.name]
     name = f"{budget.text} the base point 1-{shape.base_length}-1" if budget.relative else "the budget"
     limit = "no ceiling" if math.isinf(ceiling) else f"{name} is {format_quantity(ceiling)} {budget.axis}"
-    about = "" if task.measured else "about "
+    about = "about " if task.is_estimate else ""
     return f"{shape.name}: {task.count} problems, prompts of {about}{shape.prompt_tokens} tokens; {limit}"
 
 

@@ -39,8 +39,8 @@ def print_compression(compression: "Sequence[Compression]", console: Console) ->
     """Print each arm's nominal and realised CR, and the largest share of its rule's budget that a chain used."""
     table = make_table("Compression", ("method",), ("nominal CR", "CR (reads)", "CR (peak)", "max. budget used"))
     for result in compression:
-        used = "n/a" if result.used is None else f"{result.used:.0%}"
-        table.add_row(str(result.arm), f"{result.arm.CR:g}", f"{result.realised:.2f}", f"{result.peak:.2f}", used)
+        share = "n/a" if result.used is None else f"{result.used:.0%}"
+        table.add_row(str(result.arm), f"{result.arm.CR:g}", f"{result.realised:.2f}", f"{result.peak:.2f}", share)
     console.print(table)
     for result in compression:
         if result.weak:

@@ -12,7 +12,7 @@ from hyperscale.utils.settings import Setting, find_field, settings_of
 from hyperscale.utils.validation import first_fault
 from hyperscale.utils.yaml_files import YamlFile, read_yaml
 
-_SETTINGS = {each.field: each for each in settings_of(RunConfig)}
+_SETTINGS = {setting.field: setting for setting in settings_of(RunConfig)}
 
 
 def load(options: Mapping[str, Any], path: Path | None = None) -> RunConfig:
@@ -34,7 +34,7 @@ def load(options: Mapping[str, Any], path: Path | None = None) -> RunConfig:
         return RunConfig.model_validate(_merge(values, options))
     except ValidationError as error:
         (field, *inner), fault = first_fault(error, RunConfig)
-        entry = "".join(f".{each}" for each in inner)
+        entry = "".join(f".{part}" for part in inner)
         key = keys.get(str(field), "")
         if file is None or not key or _reach(options, (field, *inner)):
             raise ConfigError(f"{_SETTINGS[str(field)].option}{entry} {fault}") from None
@@ -72,17 +72,17 @@ def _read(setting: Setting, value: Any) -> Any:
 
 def _merge(values: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a file with those of the command line over them, parameter by parameter where they are nested."""
-    merged = dict(values)
+    result = dict(values)
     for field, value in options.items():
-        old = merged.get(field)
+        old = result.get(field)
         if value is None:
             continue
         if _SETTINGS[field].form == "nested" and isinstance(old, dict) and isinstance(value, dict):
             inner = {name: params if isinstance(params, dict) else {} for name, params in old.items()}
-            merged[field] = old | {name: {**inner.get(name, {}), **params} for name, params in value.items()}
+            result[field] = old | {name: {**inner.get(name, {}), **params} for name, params in value.items()}
         else:
-            merged[field] = value
-    return merged
+            result[field] = value
+    return result
 
 
 def _reach(values: Any, location: tuple[str | int, ...]) -> bool:

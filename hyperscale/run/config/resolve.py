@@ -112,7 +112,7 @@ def resolve(config: RunConfig) -> ResolvedConfig:
     compatibility.check_strategy(config)
     compatibility.check_engine(config)
     budget, grid = _budget_and_grid(config, model.grid)
-    resolved: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "budget": budget,
         "tasks": tasks,
         "data": data_by_task(config.data, tasks),
@@ -124,17 +124,16 @@ def resolve(config: RunConfig) -> ResolvedConfig:
         "top_p": model.top_p if config.top_p is None else config.top_p,
         "batch_size": config.batch_size or model.batch_size,
     }
-    unchanged = ResolvedConfig.model_fields.keys() - resolved.keys()
-    return ResolvedConfig(**{name: getattr(config, name) for name in unchanged}, **resolved)
+    same = {name: getattr(config, name) for name in ResolvedConfig.model_fields if name not in defaults}
+    return ResolvedConfig(**same, **defaults)
 
 
 def _budget_and_grid(config: RunConfig, default_grid: str) -> tuple[Budget, Grid]:
     """The budget, and the grid of candidates; a budget that is a grid's name stands for that grid's budget."""
     if config.budget in grids.names():
-        named = Grid.load(config.budget)
-        budget, grid = Budget.parse(named.budget, config.axis), named
-        if config.grid:
-            grid = Grid.load(config.grid)
+        budget_grid = Grid.load(config.budget)
+        budget = Budget.parse(budget_grid.budget, config.axis)
+        grid = Grid.load(config.grid) if config.grid else budget_grid
     else:
         grid = Grid.load(config.grid or default_grid)
         budget = Budget.parse(config.budget, config.axis)
