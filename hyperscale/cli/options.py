@@ -70,6 +70,7 @@ def _parameter(setting: Setting) -> inspect.Parameter:
     names = [setting.option]
     if setting.form == "switch":
         names = [f"{setting.option}/--no-{setting.option.removeprefix('--')}"]
+    # Lists are one text with commas; pairs are an option that is given again and again.
     kind: Any = {"list": str, "pairs": list[str], "nested": list[str]}.get(setting.form, setting.type)
     if setting.form == "flag":
         default: Any = False

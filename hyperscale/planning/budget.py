@@ -56,8 +56,10 @@ class Budget:
         budget = text.strip()
         if budget == "all":
             return cls(axis or "kv_reads", math.inf, relative=True, text=text)
+        # A multiple of the base point, on the axis that is given beside it.
         if match := re.fullmatch(r"(\d+(?:\.\d+)?)x", budget):
             return cls._checked(text, axis or "kv_reads", float(match[1]), relative=True)
+        # A number on an axis of its own.
         name, sign, number = (part.strip() for part in budget.partition("="))
         if not sign:
             raise BudgetError(
@@ -107,7 +109,7 @@ def _parse_number(number: str, text: str, *, allow_bytes: bool) -> float:
     match = _NUMBER.fullmatch(number.replace("_", ""))
     if match is None or (match["bytes"] and not allow_bytes):
         raise BudgetError(f"cannot read the number {number!r} of the budget {text!r}: write it like {EXAMPLES}")
-    try:
+    try:  # 2^28 first, then the unit: 2^10Ki is 2^20
         return float(match["base"]) ** int(match["power"] or 1) * _UNITS[match["unit"] or ""]
     except OverflowError:
         return math.inf

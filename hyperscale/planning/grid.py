@@ -46,6 +46,7 @@ class Grid(BaseModel):
         Raises:
             BudgetError: There is no such file, or it is malformed.
         """
+        # Only shipped grids have names; a path would be taken for one otherwise.
         if name not in names():
             raise BudgetError(f"unknown grid {name!r}: choose one of {', '.join(names())}")
         file = read_yaml(data_dir("budgets") / f"{name}.yaml", BudgetError, _REMEDY)

@@ -91,7 +91,7 @@ def load(folder: Path, budget: Budget, arms: Iterable[Arm]) -> Plan | None:
         ResultsError: The file is unreadable or of another version or run.
     """
     path = folder / FILE
-    if not path.exists():
+    if not path.exists():  # a run that has not been planned yet
         return None
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -100,6 +100,7 @@ def load(folder: Path, budget: Budget, arms: Iterable[Arm]) -> Plan | None:
     if isinstance(values, dict):
         values["schema_version"] = values.pop("schema", None)  # pydantic's models have a `schema` of their own
     file = validate(_PlanFile, values, ResultsError, f"{path} is unreadable", _REMEDY)
+    # The file names arms; whether a method is length-invariant is for the run to know.
     arms_by_name = {(arm.method, arm.CR): arm for arm in arms}
     points = []
     for line in file.points:

@@ -67,8 +67,10 @@ class Plan:
         """
         widths = {L: point.W for L, point in self.widest_points(arm, task).items()}
         longest_first = sorted(widths, reverse=True)
+        # A rule that depends on L makes another chain for each L: nothing can be cut.
         if not arm.length_invariant:
             return [(chain, L) for L in longest_first for chain in range(widths[L])]
+        # Chain c has to reach the largest L at which more than c chains are needed.
         count = max(widths.values(), default=0)
         return [(chain, next(L for L in longest_first if widths[L] > chain)) for chain in range(count)]
 
@@ -168,6 +170,7 @@ def make_plan(
     ]
     if not fitting:
         raise _nothing_fits(budget, candidates, ceilings)
+    # Points compete with those of the same arm and task alone.
     groups: dict[tuple[Arm, str], list[Point]] = {}
     for point in fitting:
         groups.setdefault((point.arm, point.task), []).append(point)
@@ -181,6 +184,7 @@ def make_plan(
 
 def _nothing_fits(budget: Budget, candidates: Sequence[Point], ceilings: dict[str, float]) -> BudgetError:
     axis = budget.axis
+    # The one that exceeds its own task's ceiling by the smallest factor.
     cheapest = min(candidates, key=lambda point: point.costs.on(axis) / ceilings[point.task])
     cost, ceiling = cheapest.costs.on(axis), ceilings[cheapest.task]
     if math.isinf(cost):

@@ -31,6 +31,7 @@ class Predictor:
         """Costs of the mean chain with at most L tokens, and the source they were predicted from."""
         evidence = self.evidence.get((arm.method, arm.CR, task.name))
         mean = evidence.mean(L, invariant=arm.length_invariant, room=task.answer) if evidence else None
+        # Chains of another L say nothing about a method whose rule depends on L: `mean` is None then.
         if evidence is None or mean is None:
             costs = Costs.predict(task, 1, L + task.answer, arm.CR, self.entry_bytes)
             return self._with_seconds(costs, evidence, None), CLOSED

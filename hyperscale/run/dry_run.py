@@ -97,6 +97,7 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
     for name, cr in config.arms:
         method = methods.create(name, cr=cr, **config.params.get(name, {}))
         arms[Arm(name, cr, method.length_invariant)] = method
+    # The model's base stands for all its checkpoints: they share tokenizer and shapes.
     target = target or _local_gpu()
     config = _place(config, target, model.base)
     shape = shape_of(config.model, model.base)

@@ -110,6 +110,7 @@ class PreparedRun(PlannedRun):
         Within one L tasks take turns, and the chains of a problem follow each other: they share its prefill.
         """
         chains = {name: self.plan.chains(arm, name) for name in self.problems}
+        # The first problem of every task, then the second of every task, and so on.
         requests = []
         for row in zip_longest(*self.problems.values()):
             for problem in filter(None, row):
@@ -151,6 +152,7 @@ def prepare(settings: RunConfig, stage: Callable[[str], None], folder: Path | No
     checkpoints = {arm: checkpoints_by_name[arm.method, arm.CR] for arm in arms}
     for path in dict.fromkeys(checkpoint.path for checkpoint in checkpoints.values()):
         models.require(path, config.model)
+    # Problems are loaded before the device is touched, and tokenised once the tokenizer is there.
     docs = [task.docs(config.limit, config.data.get(task.name)) for task in tasks]
     config = _place(config)
     # Before the first arm has run for hours, not when its turn comes.
@@ -166,6 +168,7 @@ def prepare(settings: RunConfig, stage: Callable[[str], None], folder: Path | No
         for task, task_docs in zip(tasks, docs, strict=True)
     }
     has_plan = folder is not None and (folder / FILE).exists()
+    # A folder that has a plan keeps it, so nothing needs to be predicted there.
     evidence: dict[measured_costs.Key, measured_costs.Evidence] = {}
     if folder is not None and not has_plan and config.predict in ("auto", "earlier"):
         own = identity.identify_run(config, tasks, arms, checkpoints)

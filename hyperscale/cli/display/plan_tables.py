@@ -25,6 +25,7 @@ def print_plan(run: "PlannedRun", console: Console) -> None:
     numbers = (*(f"L={L}" for L in lengths), "chains", "max. tokens", "exp. tokens", f"max. {axis}")
     table = make_table("Plan: widths W that fit at each maximum length L", ("task", "method"), numbers)
     table.add_column("predicted by", no_wrap=True)
+    # One row for each arm on each task; the sums stand below the table.
     chains_in_all, most_tokens, expected_tokens = 0, 0, 0.0
     for task in run.tasks:
         name = task.shape.name
@@ -149,6 +150,7 @@ def print_predictions(plan: "Plan", rows: "DataFrame", console: Console) -> None
         return costs.get((point.task, point.arm.method, point.arm.CR, point.W, point.L))
 
     lengths = sorted({point.L for point in plan.points})
+    # One chain of the widest point stands for an L: of the same arm, every W predicts the same chain.
     title = f"Predicted and measured {axis} of one chain, and measured / predicted"
     table = make_table(title, ("task", "method", "predicted by"), [f"L={L}" for L in lengths])
     for task, arm in dict.fromkeys((point.task, point.arm) for point in plan.points):

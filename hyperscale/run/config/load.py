@@ -33,6 +33,7 @@ def load(options: Mapping[str, Any], path: Path | None = None) -> RunConfig:
     try:
         return RunConfig.model_validate(_merge(values, options))
     except ValidationError as error:
+        # The message names what the user wrote: the option if it came from there, else the key of the file.
         (field, *inner), fault = first_fault(error, RunConfig)
         entry = "".join(f".{part}" for part in inner)
         key = keys.get(str(field), "")

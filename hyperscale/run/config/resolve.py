@@ -109,9 +109,11 @@ def resolve(config: RunConfig) -> ResolvedConfig:
     params = method_params.merge_pin_prompt(config)
     if foreign := sorted(set(config.task_params) - set(tasks)):
         raise ConfigError(f"--task-param {foreign[0]}: {foreign[0]!r} is no task of this run ({', '.join(tasks)})")
+    # Cheap checks first: a mistake should show before a tokenizer or a model is loaded.
     compatibility.check_strategy(config)
     compatibility.check_engine(config)
     budget, grid = _budget_and_grid(config, model.grid)
+    # These are completed or read; every other setting stays as it was given.
     defaults: dict[str, Any] = {
         "budget": budget,
         "tasks": tasks,

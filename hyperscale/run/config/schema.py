@@ -18,6 +18,7 @@ class RunConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    # What is measured: a model, its methods, and the budget that they share.
     model: str = setting("mini", "Name (`hyperscale models`), local folder or hub id.")
     methods: tuple[str, ...] = setting(
         (VANILLA,),
@@ -34,6 +35,7 @@ class RunConfig(BaseModel):
     axis: str | None = setting(
         None, "Cost that 8x counts: kv_reads, peak_kv, peak_bytes, tokens or seconds.", unset="kv_reads"
     )
+    # On which problems.
     tasks: tuple[str, ...] = setting((), "Tasks, e.g. mini_aime,mini_lcb.", option="task", unset="the model's")
     data: dict[str, str] = setting(
         {},
@@ -47,6 +49,7 @@ class RunConfig(BaseModel):
         example="livecodebench.end_date=2024-12-31",
         plain_text=True,
     )
+    # Parameters of the methods beyond the CR.
     params: dict[str, dict[str, Any]] = setting(
         {},
         "Parameter of a method (`hyperscale methods`), e.g. window.recent=32",
@@ -60,6 +63,7 @@ class RunConfig(BaseModel):
         unset="each method's own",
         details="It sets the parameter `pin_prompt` of those methods.",
     )
+    # The candidates W-L-CR of the plan.
     lengths: tuple[Annotated[int, Field(ge=1)], ...] = setting(
         (), "Values of L in tokens, e.g. 8192,16384.", option="length", unset="the task's"
     )
@@ -73,6 +77,7 @@ class RunConfig(BaseModel):
     )
     grid: str | None = setting(None, "Grid of candidates (`hyperscale budgets`).", unset="the model's")
     limit: int | None = setting(None, "Only the first N problems of each task.", ge=1)
+    # Sampling.
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = setting(
         (0,),
         "Seeds of the sampling noise, e.g. 0,1,2.",
@@ -82,6 +87,7 @@ class RunConfig(BaseModel):
     )
     temperature: float | None = setting(None, "Softmax temperature.", unset="the model's", ge=0, le=10)
     top_p: float | None = setting(None, "Nucleus mass.", unset="the model's", gt=0, le=1)
+    # Where and in which types it runs.
     engine: str = setting(
         "torch",
         "What generates (docs/vllm.md).",
@@ -106,6 +112,7 @@ class RunConfig(BaseModel):
     sandbox: Literal["auto", "bwrap", "unshare", "none"] = setting(
         "auto", "Where programs that the model writes run.", details="`auto` is the strongest sandbox that works here."
     )
+    # Steering of chains, and how they vote.
     extend: int = setting(0, "Replace a chain's end of thinking up to N times and let it go on, up to L.", ge=0)
     extend_word: str = setting("Wait", "What stands there instead; the tokenizer must have it.")
     force_answer: int = setting(
@@ -121,6 +128,7 @@ class RunConfig(BaseModel):
         "it later.",
         unset="the task's",
     )
+    # Planning.
     predict: Literal["auto", "earlier", "pilot", "closed"] = setting(
         "auto",
         "What costs are predicted from.",
@@ -146,6 +154,7 @@ class RunConfig(BaseModel):
 
     def folder_name(self) -> str:
         """Default name of the run's folder: the model, the methods, the budget and what departs from the defaults."""
+        # Only what the user set stands in the name: a default is filled in later and may depend on the model.
         parts = [Path(self.model).name, "+".join(self.methods), self.budget]
         for label, value in (
             ("", self.tasks),
@@ -170,6 +179,7 @@ class RunConfig(BaseModel):
             value for value in (self.engine, self.device, self.dtype, self.predict) if value not in ("auto", "torch")
         ]
         parts += [f"kv{self.kv_dtype}"] if self.kv_dtype != "auto" else []
+        # Parameters are too long for a name; their hash tells folders apart.
         parts += [
             hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:6]
             for params in (self.params, self.task_params)
