@@ -90,6 +90,7 @@ class LiveChain:
 
     def finish_reason(self, end_ids: frozenset[int], decoder: Decoder) -> Finish | None:
         """Why the chain or branch ends with its last token, if it does."""
+        # Forced tokens are all scored, whatever they are.
         if not self.request.forced and (self.ids[-1] in end_ids or decoder.hits_stop(self.ids)):
             return "stop"
         return "length" if len(self.ids) == self.limit else None
@@ -107,7 +108,7 @@ class LiveChain:
     def start_branch(self, parent_snapshot: Snapshot | None) -> LiveChain:
         """The branch that answers here: it shares the past and goes on by itself."""
         assert self.steering is not None, "no steering, no branch"
-        close = (self.steering.end_id,) if self.thinking else ()
+        close = (self.steering.end_id,) if self.thinking else ()  # in front of the answer
         return replace(
             self,
             ledger=self.ledger.fork(),
@@ -125,6 +126,7 @@ class LiveChain:
         """End this branch and record it in the chain that it is a branch of, which is returned."""
         assert self.parent is not None, "not a branch"
         seconds = perf_counter() - self.start_time
+        # The parent has waited: the first `at` tokens are still all of its own.
         text, at = decoder.text(self.ids), len(self.parent.ids)
         branch = Branch(
             at=at,

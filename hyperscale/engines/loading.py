@@ -65,7 +65,7 @@ def check_config(config: Any) -> None:
 
 def _load_with_gates(auto_class: Any, name: str, config: Any, dtype: torch.dtype) -> Any:
     model, info = auto_class.from_pretrained(name, config=config, dtype=dtype, output_loading_info=True)
-    missing = set(info["missing_keys"])
+    missing = set(info["missing_keys"])  # transformers would give these random values and a warning
     if getattr(config, "dms_window_size", None) is not None:
         # The gates are not part of the transformers class, so its loader leaves their tensors over.
         attach_gates(model, separate=GateConfig.from_hf(config).separate)
@@ -79,6 +79,7 @@ def _load_gates(model: Any, checkpoint: str) -> set[str]:
     """Fill the gates' tensors from the safetensors files; returns the names that were not found."""
     from safetensors import safe_open
 
+    # transformers drops tensors that its class does not have, so the files are read once more.
     gate_names = {name for name in model.state_dict() if ".dms_" in name}
     folder = Path(checkpoint) if Path(checkpoint).is_dir() else _download_tensors(checkpoint)
     tensors = {}

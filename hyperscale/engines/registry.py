@@ -30,7 +30,7 @@ def get(name: str) -> EngineProvider:
     return _load(PROVIDERS[name])
 
 
-@cache
+@cache  # one provider an engine: methods of a run are grouped by it
 def _load(path: str) -> EngineProvider:
     module, _, attribute = path.partition(":")
     provider: type[EngineProvider] = getattr(import_module(module), attribute)

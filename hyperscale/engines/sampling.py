@@ -41,6 +41,8 @@ def draw_tokens(logits: Tensor, keys: Tensor, steps: Tensor, sampling: Sampling)
     if sampling.temperature == 0:
         tokens = logits.argmax(-1)
     else:
+        # The token on which a uniform number of the chain and step falls, in the order of the vocabulary. Each chain's
+        # draw is a function of its own row, so batches do not matter.
         probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
         if sampling.top_p < 1:
             probabilities = _nucleus(probabilities, sampling.top_p)

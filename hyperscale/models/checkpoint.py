@@ -9,7 +9,7 @@ from hyperscale.errors import ModelError
 from hyperscale.models.folders import read_config
 from hyperscale.models.model_file import known_models
 from hyperscale.models.registry import find
-from hyperscale.models.shape import Shape, from_config, parameter_count
+from hyperscale.models.shape import Shape, count_parameters, shape_from_config
 from hyperscale.utils.hub import load_config, reachable
 
 
@@ -114,6 +114,7 @@ def fingerprint(path: str) -> str:
             continue
         size = file.stat().st_size
         digest.update(f"{file.name} {size} ".encode())
+        # Weights of many gigabytes would take minutes: the header and the last tensors tell checkpoints apart.
         with file.open("rb") as data:
             digest.update(data.read(1 << 24))
             if size > 1 << 25:
@@ -133,8 +134,8 @@ def shape_of(model: str, path: str) -> Shape:
         ModelError: The checkpoint's configuration cannot be read or is of another kind.
     """
     if Path(path).is_absolute():
-        return from_config(read_config(Path(path)), path, parameter_count(Path(path)))
+        return shape_from_config(read_config(Path(path)), path, count_parameters(Path(path)))
     if shape := find(model).shape:
         return shape
     require(path, model)
-    return from_config(load_config(path).to_dict(), path)
+    return shape_from_config(load_config(path).to_dict(), path)

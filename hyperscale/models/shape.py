@@ -1,4 +1,4 @@
-"""A model's shape: what cache and weights take, known from its configuration without loading anything."""
+"""Tells what a model's cache and weights take, from its configuration and the headers of its files."""
 
 from dataclasses import dataclass
 from math import prod
@@ -18,7 +18,7 @@ class Shape:
     Attributes:
         layers: Number of layers.
         kv_heads: KV heads of a layer.
-        head_dim: Entries of a key or value.
+        head_dim: Numbers of a key or value.
         parameters: Number of weights, or None if only the weights' files would say.
         heads: Query heads of a layer, or None if unknown.
         embedding: Weights that a step only looks up: the token embedding, where the output layer has its own.
@@ -43,8 +43,13 @@ class Shape:
         return None if self.parameters is None else self.parameters * ITEM_BYTES[dtype]
 
 
-def from_config(config: dict[str, Any], path: str, parameters: int | None = None) -> Shape:
-    """The shape in a ``config.json``.
+def shape_from_config(config: dict[str, Any], path: str, parameters: int | None = None) -> Shape:
+    """The shape that a ``config.json`` describes.
+
+    Args:
+        config: Its contents.
+        path: Where it is, for errors.
+        parameters: Number of weights, if it is known.
 
     Raises:
         ModelError: It lacks a size.
@@ -52,8 +57,9 @@ def from_config(config: dict[str, Any], path: str, parameters: int | None = None
     try:
         heads = int(config["num_attention_heads"])
         width = int(config.get("head_dim") or config["hidden_size"] // heads)
-        tied = config.get("tie_word_embeddings", True)
-        embedding = 0 if tied else int(config.get("vocab_size") or 0) * int(config.get("hidden_size") or 0)
+        # A tied embedding is the output layer too, which every step reads.
+        is_tied = config.get("tie_word_embeddings", True)
+        embedding = 0 if is_tied else int(config.get("vocab_size") or 0) * int(config.get("hidden_size") or 0)
         kv_heads = int(config.get("num_key_value_heads") or heads)
         return Shape(int(config["num_hidden_layers"]), kv_heads, width, parameters, int(heads), embedding)
     except (KeyError, TypeError, ValueError) as error:
@@ -62,7 +68,7 @@ def from_config(config: dict[str, Any], path: str, parameters: int | None = None
         ) from None
 
 
-def parameter_count(folder: Path) -> int | None:
+def count_parameters(folder: Path) -> int | None:
     """Number of weights by the headers of a folder's safetensors files; None if there are none or they are broken."""
     from safetensors import SafetensorError, safe_open
 

@@ -39,7 +39,7 @@ class EngineCache:
             max_tokens=run.longest,
         )
         if self._engine is None or self._spec != spec:
-            self._close_engine()
+            self._close_engine()  # before the next one starts: two may not fit in memory
             self._engine = provider.build(spec, self._shared_weights(provider, spec))
             self._spec = spec
         return self._engine

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from hyperscale.errors import ModelError
 from hyperscale.models.model_file import known_models, read_models
-from hyperscale.models.shape import Shape, parameter_count
+from hyperscale.models.shape import Shape, count_parameters
 
 GOOD = """\
 small:
@@ -67,7 +67,7 @@ def test_a_file_that_is_no_mapping(tmp_path):
 def test_weights_are_counted_from_the_headers(tmp_path):
     save_file({"a": torch.zeros(3, 4, dtype=torch.bfloat16), "b": torch.tensor(1.0)}, tmp_path / "1.safetensors")
     save_file({"c": torch.zeros(5)}, tmp_path / "2.safetensors")
-    assert parameter_count(tmp_path) == 3 * 4 + 1 + 5
+    assert count_parameters(tmp_path) == 3 * 4 + 1 + 5
     (tmp_path / "3.safetensors").write_bytes(b"no tensors")
-    assert parameter_count(tmp_path) is None
-    assert parameter_count(tmp_path / "nowhere") is None
+    assert count_parameters(tmp_path) is None
+    assert count_parameters(tmp_path / "nowhere") is None

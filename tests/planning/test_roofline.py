@@ -4,7 +4,7 @@ import pytest
 
 from hyperscale import models
 from hyperscale.errors import ConfigError
-from hyperscale.models.shape import Shape, from_config
+from hyperscale.models.shape import Shape, shape_from_config
 from hyperscale.planning import roofline
 from hyperscale.planning.costs import Costs
 from hyperscale.planning.roofline import GIB, Gpu, Roofline, find_gpu, identify_gpu, known_gpus
@@ -97,8 +97,8 @@ def test_unknown_query_heads_hardly_matter():
 def test_a_configuration_tells_heads_and_embedding():
     raw = {"num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096, "num_hidden_layers": 32}
     raw |= {"vocab_size": 128256}
-    assert from_config({**raw, "tie_word_embeddings": False}, "x", 8030261248) == LLAMA
-    assert from_config({**raw, "tie_word_embeddings": True}, "x").embedding == 0
+    assert shape_from_config({**raw, "tie_word_embeddings": False}, "x", 8030261248) == LLAMA
+    assert shape_from_config({**raw, "tie_word_embeddings": True}, "x").embedding == 0
 
 
 def test_a_malformed_file_of_gpus(monkeypatch, tmp_path):

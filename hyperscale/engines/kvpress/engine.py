@@ -102,6 +102,7 @@ class _Generation:
                 entries = session.entries_held / self._rows
                 self._watch(ChainProgress(chain.request, len(chain.ids), entries, text))
             reason = chain.finish_reason(self._end_ids, self._decoder)
+            # A chain at its L branches as well, unless it ended by itself; then it has answered.
             if reason != "stop" and chain.must_branch():
                 self._run_branch(chain, session, key)
             if reason:
@@ -110,6 +111,7 @@ class _Generation:
 
     def _run_branch(self, chain: LiveChain, session: PressSession, key: int) -> None:
         """Let a chain answer where it is, and bring the session back to where it was."""
+        # kvpress knows one chain at a time: the branch uses the session, which then goes back.
         snapshot = session.take_snapshot()
         branch = chain.start_branch(None)
         finish = self._decode(branch, session, session.forward(branch.ids[-1:]), key)

@@ -64,10 +64,12 @@ class PressSession:
         config = self._model.config
         before = config._attn_implementation
         _register()
+        # kvpress calls the press's own hook after each attention layer: its errors become ours.
         hook = self._press.forward_hook
         self._press.forward_hook = partial(self.call_kvpress, hook)
         devices = [self._model.device] if self._model.device.type == "cuda" else []
         hooks = self._press(self._model)
+        # Presses draw from torch's global generators, which are restored at the end.
         with torch.random.fork_rng(devices=devices):
             self.call_kvpress(hooks.__enter__)
             config._attn_implementation = _NAME
@@ -76,6 +78,7 @@ class PressSession:
             finally:
                 config._attn_implementation = before
                 hooks.__exit__(None, None, None)
+                # kvpress leaves its masks on the modules.
                 for attention in self._attentions:
                     attention.masked_key_indices = None
 
@@ -89,7 +92,7 @@ class PressSession:
         # A press that draws at random draws the same for the same chain and step.
         torch.manual_seed(counter_rng.key("kvpress", self._key, self.position))
         positions = torch.arange(self.position, self.position + len(ids), device=device)
-        self.entries_read = self.entries_held = 0
+        self.entries_read = self.entries_held = 0  # summed by `count_entries`, layer by layer
         # kvpress reads cache_position, which transformers hands to the attention only if it is given (from 5.3 on).
         output = self._model(
             input_ids=torch.tensor([ids], device=device),
@@ -100,7 +103,7 @@ class PressSession:
             logits_to_keep=1,
             **{_NAME: self},
         )
-        if self.position == 0:
+        if self.position == 0:  # a prefill: its reads do not count, and only what the press left is held
             self.entries_held = sum(layer.keys.shape[1] * layer.keys.shape[2] for layer in self._cache.layers)
         self.position += len(ids)
         logits: Tensor = output.logits[:, -1]
@@ -137,7 +140,7 @@ class PressSession:
         """
         try:
             return call(*args, **kwargs)
-        except (MemoryError, torch.OutOfMemoryError):
+        except (MemoryError, torch.OutOfMemoryError):  # a run says what to do about these
             raise
         except Exception as error:
             raise EngineError(f"{self._label} does not work here: kvpress says: {first_line(error)}") from error

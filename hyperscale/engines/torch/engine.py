@@ -19,7 +19,8 @@ class TorchEngine(Engine):
     """Runs a transformers causal LM with one method in force.
 
     On the CPU a chain is the same, bit for bit, for any batch size and any order of requests: every row's arithmetic
-    depends on that row alone. On CUDA its noise is, but the matrix products may round differently from batch to batch.
+    depends on that row alone. On CUDA the noise is the same as well, but matrix products may round
+    differently from batch to batch.
 
     Attributes:
         name: Recorded with results.
@@ -55,7 +56,7 @@ class TorchEngine(Engine):
         self.model, self.tokenizer, self.method = model, tokenizer, method
         self.batch_size, self.device, self.name, self.kv_dtype = batch_size, torch.device(device), name, kv_dtype
         forward_pass.install_hooks(model)
-        self.start_batch(Sampling())  # refuses a method that cannot run here before any work is done
+        self.start_batch(Sampling())  # refuses a method that cannot run on this model before any work is done
 
     def generate(
         self, requests: Iterable[Request], sampling: Sampling, watch: Callable[[ChainProgress], None] | None = None
@@ -65,7 +66,7 @@ class TorchEngine(Engine):
         Requests are drawn from the iterable as places become free. Neighbours with the same prompt share its prefill.
 
         Raises:
-            EngineError: A request or the sampling settings make no sense.
+            EngineError: A request or the sampling settings have no meaning.
         """
         check_sampling(sampling)
         batch = self.start_batch(sampling, watch)

@@ -1,7 +1,7 @@
 """Runs a transformers model with our attention: one object a forward pass, handed down as a keyword argument.
 
 The model runs as transformers wrote it. Its attention layers call `attention` with queries, keys and values after RoPE,
-and hooks on the decoder layers tell the pass the hidden states that enter each layer, before the input norm. For states
+and hooks on the decoder layers hand the pass the hidden states that enter each layer, before the input norm. For states
 that rotate by themselves the hooks also make the model's own RoPE the identity.
 """
 
@@ -54,14 +54,16 @@ class ForwardPass(Protocol):
 
 
 class PrefillPass:
-    """One prompt alone, so that its arithmetic cannot depend on any other; ``limit`` is L of its chains."""
+    """The prefill of one prompt alone, so that its arithmetic cannot depend on any other."""
 
     hidden: Tensor
     rope: Callable[[Tensor], Tensor]
     prefill = True
 
-    def __init__(self, state: State, limit: int) -> None:
-        self.state, self._limit = state, limit
+    def __init__(self, state: State, L: int) -> None:
+        """Prepare a pass for chains of at most L tokens, branches included."""
+        self.state, self._length = state, L
+        # What each layer leaves behind, in the order of layers.
         self._keys: list[Tensor] = []
         self._values: list[Tensor] = []
         self._lens: list[Tensor] = []
@@ -71,12 +73,16 @@ class PrefillPass:
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         """See `ForwardPass.attend`; batch is 1."""
+        # Either the rule says by position when each key expires, and attention below masks accordingly; or the prompt
+        # attends densely and the rule then says what stays of it.
         expiry = self.state.expiry(layer, self.hidden)
         if expiry is None:
-            live, scores = self.state.cut_prompt(layer, PrefillView(queries[0], keys[0], values[0], scale, self._limit))
+            view = PrefillView(queries[0], keys[0], values[0], scale, self._length)
+            live, scores = self.state.cut_prompt(layer, view)
         else:
             self._expiry.append(expiry)
             live, scores = expiry > keys.shape[2], None
+        # Only one layer's full prompt is ever held: what goes is dropped before the next layer runs.
         k, v, lens, order = compact(keys[0], values[0], live)
         self._keys.append(k)
         self._values.append(v)
@@ -108,9 +114,10 @@ class DecodePass:
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         """See `ForwardPass.attend`; tokens is 1."""
-        n = self._cache.chains
+        n = self._cache.chains  # rows from n on are padding
         width = self._cache.width(layer)
         token = Token(self.hidden, queries[:n, :, 0], keys[:n, :, 0], values[:n, :, 0], scale, width)
+        # The order of calls is part of the contract of `State`: slots, merge, select, then observe.
         slots = self.state.slots(layer, token)
         entry = self.state.merge(layer, token)
         selected = self.state.select(layer, token)
@@ -119,7 +126,7 @@ class DecodePass:
         )
         if weights is not None:
             self.state.observe(layer, weights)
-        if n < len(queries):
+        if n < len(queries):  # the model goes on with padding, whatever is in it
             out = torch.cat([out, out.new_zeros(len(queries) - n, *out.shape[1:])])
         return out[:, None]
 
@@ -144,6 +151,7 @@ def sparse_attention(queries: Tensor, keys: Tensor, values: Tensor, expiry: Tens
     position = torch.arange(length, device=keys.device)
     for start in range(0, length, _BLOCK):
         stop = min(start + _BLOCK, length)
+        # Keys after the block's last query are hidden from all of it, so scores span `stop` keys only.
         q = position[start:stop, None]
         hidden = position[:stop] > q
         if expiry is not None:
@@ -178,9 +186,10 @@ def attention(
     return current.attend(layer, query, key, value, scale), None
 
 
-def _remember(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+def _hand_over_input(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
+    """Hand the pass the input of a decoder layer and, for states that rotate, make the layer's RoPE the identity."""
     current: ForwardPass | None = kwargs.get(_NAME)
-    if current is None:
+    if current is None:  # the model is used by somebody else
         return None
     current.hidden = args[0] if args else kwargs["hidden_states"]
     if not current.state.rotates:
@@ -195,9 +204,10 @@ def install_hooks(model: Any) -> None:
 
     # No mask function is registered under this name: transformers then builds no mask, and we need none.
     AttentionInterface.register(_NAME, attention)
+    # Before the layer's input norm, where methods with gates look; the attention function sees queries and keys only.
     for layer in model.model.layers:
         if not getattr(layer, "_hyperscale_hooked", False):
-            layer.register_forward_pre_hook(_remember, with_kwargs=True)
+            layer.register_forward_pre_hook(_hand_over_input, with_kwargs=True)
             layer._hyperscale_hooked = True
 
 
@@ -224,6 +234,7 @@ def run(model: Any, current: ForwardPass, ids: Tensor, positions: Tensor) -> Ten
     Returns:
         (batch, vocabulary).
     """
+    # transformers passes arguments that it does not know down to every layer, and so to `attention`.
     extra = {_NAME: current}
     output = model(input_ids=ids, position_ids=positions, use_cache=False, logits_to_keep=1, **extra)
     logits: Tensor = output.logits[:, -1]
