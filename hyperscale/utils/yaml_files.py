@@ -1,6 +1,7 @@
 """Reads YAML mappings and remembers the line of every key, for messages; a key that stands twice is refused."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ def read_yaml(
         path: The file.
         failure: The error to raise.
         remedy: What such a file should be, the end of a message: "pass a YAML file with …".
-        loader: Constructs the values; a subclass may know tags that plain YAML does not.
+        loader: Constructs the values; a subclass may know tags that plain YAML does not. By default dates stay text.
 
     Raises:
         HyperscaleError: Of the type ``failure``: the file cannot be read, is no YAML or no mapping, or has a key twice.
@@ -53,7 +54,7 @@ def read_yaml(
     try:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.load(text, Loader=loader or yaml.SafeLoader)
+        values = yaml.load(text, Loader=loader or _text_dates_loader())
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise failure(f"cannot read {path} ({reason}): {remedy}") from None
@@ -67,6 +68,21 @@ def read_yaml(
     lines: dict[Location, int] = {}
     _note_lines(node, (), lines, path, failure)
     return YamlFile(path, values, lines)
+
+
+@cache
+def _text_dates_loader() -> "type[SafeLoader]":
+    """YAML's safe loader, but dates stay text: no setting of ours is a date, and JSON, which stores them, has none."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    return Loader
 
 
 def _note_lines(

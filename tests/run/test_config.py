@@ -39,7 +39,7 @@ def test_a_named_budget_brings_its_grid():
     ("values", "kind", "text"),
     [
         ({"limit": 0}, ConfigError, "--limit must be at least 1, got 0"),
-        ({"crs": [0.5]}, ConfigError, "--cr.0 must be at least 1, got 0.5"),
+        ({"crs": [0.5]}, ConfigError, "--cr must be at least 1, got 0.5"),
         ({"methods": []}, ConfigError, "--method has too few entries (at least 1)"),
         ({"methods": ["dms", "dms"]}, ConfigError, "--method has the same entry twice, got ['dms', 'dms']"),
         ({"device": "tpu"}, ConfigError, "--device must be 'auto', 'cpu' or 'cuda', got 'tpu'"),

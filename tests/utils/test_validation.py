@@ -101,6 +101,12 @@ def test_yaml_that_is_refused(tmp_path, contents, text):
     assert "\n" not in str(error.value)
 
 
+def test_dates_stay_text(tmp_path):
+    (tmp_path / "dates.yaml").write_text("start: 2024-08-01\nend: 2024-13-45\n")
+    file = read_yaml(tmp_path / "dates.yaml", ConfigError, "write dates")
+    assert file.values == {"start": "2024-08-01", "end": "2024-13-45"}
+
+
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(ConfigError, match=r"none.yaml \(No such file or directory\): write a shelf"):
         read_yaml(tmp_path / "none.yaml", ConfigError, "write a shelf")

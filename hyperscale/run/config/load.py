@@ -38,7 +38,8 @@ def load(options: Mapping[str, Any], path: Path | None = None) -> RunConfig:
         entry = "".join(f".{part}" for part in inner)
         key = keys.get(str(field), "")
         if file is None or not key or _reach(options, (field, *inner)):
-            raise ConfigError(f"{_SETTINGS[str(field)].option}{entry} {fault}") from None
+            names = "".join(f".{part}" for part in inner if isinstance(part, str))  # an option's list has no places
+            raise ConfigError(f"{_SETTINGS[str(field)].option}{names} {fault}") from None
         raise ConfigError(f"{file.place((key, *inner))}: {key}{entry} {fault}") from None
 
 
