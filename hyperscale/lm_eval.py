@@ -28,7 +28,6 @@ from hyperscale.utils.hub import silence_transformers
 
 MAX_NEW_TOKENS = 256  # where a task does not say, as in lm-eval's own models
 AUTO_BATCH = 64
-ENGINE = "torch"  # scores forced tokens, which lm-eval's likelihoods need
 
 
 @register_model("hyperscale")
@@ -91,7 +90,7 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
             dtype=dtype,
             kv_dtype=kv_dtype,
         )
-        provider = registry.get(ENGINE)
+        provider = registry.get(registry.DEFAULT)  # it scores forced tokens, which likelihoods need
         network, self.tokenizer = provider.load_weights(spec)
         self._engine = provider.build(spec, (network, self.tokenizer))
         self._device = torch.device(str(device))

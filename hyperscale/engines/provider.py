@@ -104,7 +104,10 @@ class EngineProvider(ABC):
         """
         kind = device.partition(":")[0]
         if kind not in self.devices:
-            raise ConfigError(f"the {self.name} engine runs on {' and '.join(self.devices)}, not on {kind}")
+            raise ConfigError(
+                f"the {self.name} engine runs on {' and '.join(self.devices)}, not on {kind}: pass --device "
+                f"{self.devices[0]}"
+            )
 
     def check_installed(self) -> None:  # noqa: B027  # optional
         """Refuse a machine that lacks what the engine runs on.

@@ -17,6 +17,8 @@ PROVIDERS = {
     "vllm": "hyperscale.engines.vllm.harness.provider:VllmProvider",
 }
 """Where each engine's provider is; imported when it is asked for."""
+DEFAULT = "torch"
+"""The engine of a run that names none."""
 
 
 def get(name: str) -> EngineProvider:

@@ -1,6 +1,8 @@
 """An engine is a package and a line in the registry: what it states decides what runs and what arms share."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -130,7 +132,7 @@ def test_what_an_engine_cannot_do_is_refused_before_anything_is_loaded(settings,
 def test_devices_are_refused_when_they_are_known():
     provider = registry.get("toy")
     provider.check_methods([methods.create("vanilla", cr=1)], "cpu")
-    with pytest.raises(ConfigError, match="the toy engine runs on cpu, not on cuda"):
+    with pytest.raises(ConfigError, match="the toy engine runs on cpu, not on cuda: pass --device cpu"):
         provider.check_methods([methods.create("vanilla", cr=1)], "cuda:0")
 
 
@@ -149,6 +151,17 @@ def test_engines_that_stand_in_are_not_chosen_by_name():
     assert registry.available() == ["torch", "vllm", "toy", "sharing-toy"]
     with pytest.raises(ConfigError, match="unknown engine 'sglang': choose one of torch, vllm, toy, sharing-toy"):
         registry.get("sglang")
+
+
+def test_providers_import_nothing_heavy():
+    """They are imported for every command that knows the settings of a run."""
+    code = (
+        "import sys; from hyperscale.engines import registry; "
+        "providers = [registry.get(name) for name in registry.PROVIDERS]; "
+        "print(sorted({'torch', 'transformers', 'numpy', 'kvpress', 'vllm'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def run_of(engine, paths):

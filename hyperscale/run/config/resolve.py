@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from hyperscale import models
+from hyperscale.engines import registry
 from hyperscale.errors import ConfigError
 from hyperscale.methods.names import VANILLA
 from hyperscale.planning import grid as grids
@@ -86,7 +87,7 @@ class ResolvedConfig(BaseModel):
             "extend": 0,
             "force_answer": 0,
             "kv_dtype": "auto",
-            "engine": "torch",
+            "engine": registry.DEFAULT,
         }
         if not self.extend:
             unused["extend_word"] = self.extend_word

@@ -89,7 +89,7 @@ class RunConfig(BaseModel):
     top_p: float | None = setting(None, "Nucleus mass.", unset="the model's", gt=0, le=1)
     # Where and in which types it runs.
     engine: str = setting(
-        "torch",
+        registry.DEFAULT,
         "What generates (docs/vllm.md).",
         choices=registry.available(),
         details="vLLM has to be installed.",
@@ -176,7 +176,9 @@ class RunConfig(BaseModel):
             if number is not None:
                 parts.append(f"{label}{number:g}")
         parts += [
-            value for value in (self.engine, self.device, self.dtype, self.predict) if value not in ("auto", "torch")
+            value
+            for value in (self.engine, self.device, self.dtype, self.predict)
+            if value not in ("auto", registry.DEFAULT)
         ]
         parts += [f"kv{self.kv_dtype}"] if self.kv_dtype != "auto" else []
         # Parameters are too long for a name; their hash tells folders apart.
