@@ -50,7 +50,7 @@ def programs(count: int) -> None:
     cases = [{"input": f"2\n{i} 5\n", "output": f"{i + 5}\n", "testtype": "stdin"} for i in range(3)]
     private = base64.b64encode(zlib.compress(pickle.dumps(json.dumps(cases[1:])))).decode()
     row = {"public_test_cases": json.dumps(cases[:1]), "private_test_cases": private, "metadata": "{}"}
-    for name, source, target in (("code", SORT, tests), ("livecodebench", SUM, livecodebench_tests.target(row))):
+    for name, source, target in (("code", SORT, tests), ("livecodebench", SUM, livecodebench_tests.make_target(row))):
         grader = graders.get(name)
         assert grader.correct(source, target), "the benchmark's own program is wrong"
         pairs = [(f"{source}# {i}\n", target) for i in range(count)]
@@ -76,7 +76,7 @@ def main() -> None:
     rate(
         "livecodebench: bytes of tests unpacked",
         len(big),
-        lambda: livecodebench_tests.tests(livecodebench_tests.target(row)),
+        lambda: livecodebench_tests.read_tests(livecodebench_tests.make_target(row)),
     )
     programs(count)
 

@@ -108,11 +108,11 @@ def read_problem(row: PlacedRow) -> ProblemRow:
 
 def read_integer_problem(row: PlacedRow) -> ProblemRow:
     """As `read_problem`; the answer must be an integer."""
-    from hyperscale.scoring.graders.integer import canonical
+    from hyperscale.scoring.graders.integer import canonical_integer
 
     problem = read_problem(row)
     # Some copies of the data hold the answers as floats, 336.0.
-    number = canonical(str(problem.target).removesuffix(".0"))
+    number = canonical_integer(str(problem.target).removesuffix(".0"))
     if number is None:
         raise TaskError(f"{row.place} has the answer {problem.target!r}, which is not an integer")
     return ProblemRow(problem.id, problem.fields, number, problem.level)
@@ -144,7 +144,7 @@ def read_program_problem(row: PlacedRow) -> ProblemRow:
     fields = _FieldReader(row)
     text, name = fields.text("question_content"), fields.text("question_id")
     starter = str(fields.find("starter_code") or "").rstrip()
-    target = livecodebench_tests.target({column: fields.require(column) for column in livecodebench_tests.FIELDS})
+    target = livecodebench_tests.make_target({column: fields.require(column) for column in livecodebench_tests.FIELDS})
     level = _DIFFICULTY.get(str(fields.find("difficulty")).lower())
     return ProblemRow(name, {"problem": text, "starter": starter}, target, level)
 

@@ -112,7 +112,7 @@ class CodeGrader(Grader):
             raise TaskError('a target of the code grader is a non-empty list of {"input": ..., "output": ...}')
         return json.dumps(target, sort_keys=True)
 
-    def prepared(self, answer: str) -> str:
+    def program_source(self, answer: str) -> str:
         """The source that is run for an answer."""
         return answer
 
@@ -135,7 +135,9 @@ class CodeGrader(Grader):
         runner = self._runner or get_shared_runner()
         limits = self.limits or runner.limits
         programs = [
-            Program(self.prepared(answer), suite.inputs[tests], suite.kind, suite.function, limits, stop_at_failure)
+            Program(
+                self.program_source(answer), suite.inputs[tests], suite.kind, suite.function, limits, stop_at_failure
+            )
             for answer, suite in jobs
         ]
         return [

@@ -36,7 +36,7 @@ def last_box(text: str) -> str | None:
     return content
 
 
-def canonical(text: str) -> str | None:
+def canonical_integer(text: str) -> str | None:
     r"""An integer in canonical decimal form, or None if the text is not one.
 
     Understood: outer spaces, braces, ``$`` and ``\(...\)``, a final period, leading zeros, signs, thousands separated
@@ -80,12 +80,12 @@ class IntegerGrader(Grader):
         content = None if answer is None else last_box(answer)
         if content is None or not content.strip():
             return None
-        number = canonical(content)
+        number = canonical_integer(content)
         if number is None:  # it is voted on and stored, so it must not be long
             return content.strip() if len(content) <= MAX_CHARS else f"{content.strip()[:MAX_CHARS]}…"
         return number
 
     def correct(self, answer: str, target: Any) -> bool:
         """Whether the answer is the target integer (an int or its text)."""
-        number = canonical(answer)
-        return number is not None and number == canonical(str(target))
+        number = canonical_integer(answer)
+        return number is not None and number == canonical_integer(str(target))

@@ -27,8 +27,8 @@ _PRELUDE = "\n".join(
 class LiveCodeBenchGrader(CodeGrader):
     """The last fenced ``python`` block after the thinking, or the last bare one; correct iff it passes every test.
 
-    A target is as `livecodebench_tests.target` makes it. Comparison follows LiveCodeBench: standard output line by line
-    (`output_match.same_text`), returned values as Python compares them (`output_match.same_value`).
+    A target is as `livecodebench_tests.make_target` makes it. Comparison follows LiveCodeBench: standard output line by
+    line (`output_match.same_text`), returned values as Python compares them (`output_match.same_value`).
     """
 
     name = "livecodebench"
@@ -42,15 +42,15 @@ class LiveCodeBenchGrader(CodeGrader):
 
     def suite(self, target: Any) -> Suite:
         """A target's tests; raises TaskError if they cannot be read."""
-        tests = livecodebench_tests.tests(target)
+        tests = livecodebench_tests.read_tests(target)
         same = same_text if tests.kind == "stdin" else same_value
         return Suite(tests.kind, tests.function or "", tests.inputs, tests.outputs, same)
 
     def identity(self, target: Any) -> Hashable:
         """The texts the tests are packed in; raises TaskError if there are none."""
-        return livecodebench_tests.texts(target)
+        return livecodebench_tests.read_texts(target)
 
-    def prepared(self, answer: str) -> str:
+    def program_source(self, answer: str) -> str:
         """The program after the imports that LiveCodeBench gives it; ``from __future__`` must stay on top."""
         future = _FUTURE.findall(answer)
         return "\n".join([*future, _PRELUDE, _FUTURE.sub("", answer)])

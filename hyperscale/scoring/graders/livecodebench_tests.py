@@ -62,7 +62,7 @@ def is_broken(row: Mapping[str, Any]) -> bool:
     return str(row.get("question_id", "")).strip() in BROKEN or title in BROKEN
 
 
-def target(row: Mapping[str, Any]) -> dict[str, str]:
+def make_target(row: Mapping[str, Any]) -> dict[str, str]:
     """A row's grading target: its three texts of tests and metadata, unread.
 
     Raises:
@@ -73,26 +73,26 @@ def target(row: Mapping[str, Any]) -> dict[str, str]:
     return {name: row[name] for name in FIELDS}
 
 
-def texts(target: Any) -> tuple[str, ...]:
+def read_texts(target: Any) -> tuple[str, ...]:
     """The texts of a grading target, in the order of `FIELDS`; raises TaskError if it is of another form."""
     if not isinstance(target, dict) or not all(isinstance(target.get(name), str) for name in FIELDS):
         raise TaskError(f"a target of the livecodebench grader holds the texts {', '.join(FIELDS)}")
     return tuple(target[name] for name in FIELDS)
 
 
-def tests(target: Any) -> Tests:
+def read_tests(target: Any) -> Tests:
     """Decode a grading target.
 
     Raises:
         TaskError: The target is malformed, or its pickle holds anything but text.
     """
-    return _tests(*texts(target))
+    return _decode_tests(*read_texts(target))
 
 
 @lru_cache(maxsize=8)  # the chains of a problem come one after another
-def _tests(public: str, private: str, metadata: str) -> Tests:
+def _decode_tests(public: str, private: str, metadata: str) -> Tests:
     try:
-        cases = [*json.loads(public), *_private(private)]
+        cases = [*json.loads(public), *_decode_private(private)]
         meta = json.loads(metadata) if metadata.strip() else {}
         function = meta.get("func_name")
         inputs = [str(case["input"]) for case in cases]
@@ -108,7 +108,7 @@ def _tests(public: str, private: str, metadata: str) -> Tests:
         raise TaskError(f"a LiveCodeBench problem's tests cannot be read ({reason}): the data are corrupt") from None
 
 
-def _private(text: str) -> Any:
+def _decode_private(text: str) -> Any:
     """Private test cases from either form."""
     if text.lstrip().startswith("["):
         return json.loads(text)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hyperscale.scoring.graders.base import Grader, after_thinking
-from hyperscale.scoring.graders.integer import canonical, last_box
+from hyperscale.scoring.graders.integer import canonical_integer, last_box
 from hyperscale.scoring.graders.math_process import MathVerifier, get_shared_verifier
 
 MAX_CHARS = 1_000
@@ -17,9 +17,9 @@ _FRACTION = re.compile(r"\\[dtc]frac\b")
 _WORDS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\{([^{}\\]*)\}")
 
 
-def plain(text: str) -> str:
+def strip_typography(text: str) -> str:
     """An answer without the typography that changes nothing; the form that is voted on."""
-    number = canonical(text)
+    number = canonical_integer(text)
     if number is not None:
         return number
     text = _SPACING.sub(lambda match: " " if match.group().isspace() else "", _FRACTION.sub(r"\\frac", text))
@@ -29,7 +29,7 @@ def plain(text: str) -> str:
     return text.strip().removesuffix(".")
 
 
-def words(text: str) -> str | None:
+def bare_words(text: str) -> str | None:
     r"""The bare words of an answer that is text in whole or in part (``\text{June 20}``), or None if it has none."""
     bare = _WORDS.sub(lambda match: match.group(1), text)
     return None if bare == text or "\\" in bare else "".join(bare.split()).removesuffix(".")
@@ -50,13 +50,13 @@ class MathGrader(Grader):
         self._verdicts: dict[tuple[str, str], bool] = {}
 
     def extract(self, text: str) -> str | None:
-        """The box's content in `plain` form; cut to `MAX_CHARS` characters and one; None if empty."""
+        """The box's content in `strip_typography` form; cut to `MAX_CHARS` characters and one; None if empty."""
         answer = after_thinking(text)
         content = None if answer is None else last_box(answer)
         if content is None or not content.strip():
             return None
         content = content.strip()
-        return content[: MAX_CHARS + 1] if len(content) > MAX_CHARS else plain(content) or None
+        return content[: MAX_CHARS + 1] if len(content) > MAX_CHARS else strip_typography(content) or None
 
     def correct(self, answer: str, target: Any) -> bool:
         """Whether the answer equals the target, a LaTeX expression.
@@ -78,7 +78,7 @@ class MathGrader(Grader):
                 continue
             if len(answer) > MAX_CHARS:
                 self._verdicts[key] = False
-            elif plain(answer) == plain(gold) or (words(gold) or plain(gold)) == (words(answer) or plain(answer)):
+            elif _equal_as_text(gold, answer):
                 self._verdicts[key] = True
             else:
                 undecided.append(key)
@@ -86,3 +86,10 @@ class MathGrader(Grader):
             verifier = self._verifier or get_shared_verifier()
             self._verdicts.update(zip(undecided, verifier.compare(undecided), strict=True))
         return [self._verdicts[key] for key in keys]
+
+
+def _equal_as_text(gold: str, answer: str) -> bool:
+    """Whether two answers are the same text but for typography, or the same words."""
+    if strip_typography(answer) == strip_typography(gold):
+        return True
+    return (bare_words(gold) or strip_typography(gold)) == (bare_words(answer) or strip_typography(answer))

@@ -66,7 +66,7 @@ class Majority(Strategy):
         result = np.empty(len(problems))
         for size in {len(votes) for votes in problems}:
             places = [i for i, votes in enumerate(problems) if len(votes) == size]
-            codes = np.array([subsets.encode([vote.answer for vote in problems[i]]) for i in places])
+            codes = np.array([subsets.encode_answers([vote.answer for vote in problems[i]]) for i in places])
             correct = np.array([[vote.correct for vote in problems[i]] for i in places])
             result[places] = subsets.majority_accuracy(codes, correct, width)
         return result

@@ -19,7 +19,7 @@ _SUBSET_SEED = 20250605
 
 
 @lru_cache(maxsize=256)
-def subsets(n: int, width: int) -> NDArray[np.int64]:
+def draw_subsets(n: int, width: int) -> NDArray[np.int64]:
     """Subsets of ``width`` of n chains, each in chain order: all if at most 512, else 512 drawn with a fixed seed.
 
     Returns:
@@ -45,7 +45,7 @@ def majority_accuracy(codes: NDArray[np.int64], correct: NDArray[np.bool_], widt
     Returns:
         (problems,), in [0, 1]. Exact where there are at most 512 subsets.
     """
-    index = subsets(codes.shape[1], width)
+    index = draw_subsets(codes.shape[1], width)
     votes = codes[:, index]  # (problems, subsets, width)
     # How many chains of the subset give the same answer as each of them; chains without an answer win nothing.
     tally = np.zeros(votes.shape, dtype=np.int16)
@@ -57,7 +57,7 @@ def majority_accuracy(codes: NDArray[np.int64], correct: NDArray[np.bool_], widt
     return np.asarray(right.mean(axis=1), dtype=np.float64)
 
 
-def encode(answers: Sequence[str | None]) -> list[int]:
+def encode_answers(answers: Sequence[str | None]) -> list[int]:
     """Answers as codes in order of first occurrence; -1 is no answer."""
     codes: dict[str, int] = {}
     return [-1 if answer is None else codes.setdefault(answer, len(codes)) for answer in answers]

@@ -9,7 +9,7 @@ from repository import ROOT
 
 from hyperscale.errors import TaskError
 from hyperscale.scoring import graders
-from hyperscale.scoring.graders.integer import canonical, last_box
+from hyperscale.scoring.graders.integer import canonical_integer, last_box
 
 ROW = re.compile(r"^\| `(.+)` \| (-?[0-9]+(?:\^\\circ)?) \| (right|wrong|none) \| .+ \|$", re.MULTILINE)
 DOCUMENTED = ROW.findall((ROOT / "docs/graders.md").read_text(encoding="utf-8"))
@@ -62,8 +62,8 @@ def test_integer_answers_that_are_equal_are_voted_on_as_one():
 
 @given(st.integers(-(10**9), 10**9))
 def test_every_integer_is_its_own_canonical_form(value):
-    assert canonical(str(value)) == str(value)
-    assert canonical(f"{value:,}") == str(value)
+    assert canonical_integer(str(value)) == str(value)
+    assert canonical_integer(f"{value:,}") == str(value)
 
 
 @given(st.text(alphabet="\\boxed{} 1$", max_size=60))

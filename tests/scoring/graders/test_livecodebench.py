@@ -39,11 +39,11 @@ PAIRS = row([("[1, 2]\n3", "[[1, 3], [2, 3]]")], [("[]\n0", "[]"), ("[7]\n-1", "
 
 
 def test_tests_are_read_from_the_data_sets_format():
-    tests = livecodebench_tests.tests(livecodebench_tests.target(SUM))
+    tests = livecodebench_tests.read_tests(livecodebench_tests.make_target(SUM))
     assert (tests.kind, tests.function) == ("stdin", None)
     assert tests.inputs == ("3\n1 2 3\n", "1\n5\n", "2\n-1 1\n")
     assert tests.outputs == ("6\n", "5\n", "0")
-    tests = livecodebench_tests.tests(livecodebench_tests.target(PAIRS))
+    tests = livecodebench_tests.read_tests(livecodebench_tests.make_target(PAIRS))
     assert (tests.kind, tests.function) == ("functional", "pairs")
     assert tests.inputs == ([[1, 2], 3], [[], 0], [[7], -1])
     assert tests.outputs == ([[1, 3], [2, 3]], [], [[7, -1]])
@@ -53,7 +53,7 @@ def test_tests_are_read_from_the_data_sets_format():
 def test_private_tests_may_be_json_or_a_pickle_of_any_protocol(protocol):
     cases = [{"input": "é\n", "output": "1", "testtype": "stdin"}]
     for private in (json.dumps(cases), packed(cases, protocol)):
-        tests = livecodebench_tests.tests(livecodebench_tests.target({**SUM, "private_test_cases": private}))
+        tests = livecodebench_tests.read_tests(livecodebench_tests.make_target({**SUM, "private_test_cases": private}))
         assert tests.inputs[1:] == ("é\n",)
 
 
@@ -73,23 +73,23 @@ def test_private_tests_may_be_json_or_a_pickle_of_any_protocol(protocol):
 )
 def test_corrupt_data_are_one_clear_error(change):
     with pytest.raises(TaskError, match="LiveCodeBench problem's tests cannot be read") as caught:
-        livecodebench_tests.tests(livecodebench_tests.target({**SUM, **change}))
+        livecodebench_tests.read_tests(livecodebench_tests.make_target({**SUM, **change}))
     assert "\n" not in str(caught.value)
 
 
 def test_data_of_another_format_are_an_error():
     with pytest.raises(TaskError, match="lacks the text 'metadata'"):
-        livecodebench_tests.target({name: SUM[name] for name in livecodebench_tests.FIELDS if name != "metadata"})
+        livecodebench_tests.make_target({name: SUM[name] for name in livecodebench_tests.FIELDS if name != "metadata"})
     for target in (None, [], {}, "x"):
         with pytest.raises(TaskError, match="holds the texts"):
-            livecodebench_tests.tests(target)
+            livecodebench_tests.read_tests(target)
 
 
 def test_tests_that_unpack_without_end_are_refused(monkeypatch):
     monkeypatch.setattr(livecodebench_tests, "MAX_BYTES", 1000)
     bomb = base64.b64encode(zlib.compress(b"\0" * 10**6)).decode()
     with pytest.raises(TaskError, match="unpack to more than"):
-        livecodebench_tests.tests(livecodebench_tests.target({**SUM, "private_test_cases": bomb}))
+        livecodebench_tests.read_tests(livecodebench_tests.make_target({**SUM, "private_test_cases": bomb}))
 
 
 def test_known_broken_problems():
@@ -247,7 +247,7 @@ STDIN = {
 
 @pytest.mark.parametrize("program", STDIN)
 def test_whole_programs(grader, program):
-    assert grader.correct(program, livecodebench_tests.target(SUM)) is STDIN[program]
+    assert grader.correct(program, livecodebench_tests.make_target(SUM)) is STDIN[program]
 
 
 FUNCTIONS = {
@@ -264,19 +264,19 @@ FUNCTIONS = {
 
 @pytest.mark.parametrize("program", FUNCTIONS)
 def test_functions(grader, program):
-    assert grader.correct(program, livecodebench_tests.target(PAIRS)) is FUNCTIONS[program]
+    assert grader.correct(program, livecodebench_tests.make_target(PAIRS)) is FUNCTIONS[program]
 
 
 def test_every_test_has_its_verdict(grader):
     program = "n = int(input())\nif n == 1: 1 / 0\nif n == 2: print('x' * 10**8)\nprint(sum(map(int, input().split())))"
-    assert verdicts_of(grader, program, livecodebench_tests.target(SUM)) == ["pass", "error", "output"]
-    assert verdicts_of(grader, "print(5)", livecodebench_tests.target(SUM)) == ["wrong", "pass", "wrong"]
+    assert verdicts_of(grader, program, livecodebench_tests.make_target(SUM)) == ["pass", "error", "output"]
+    assert verdicts_of(grader, "print(5)", livecodebench_tests.make_target(SUM)) == ["wrong", "pass", "wrong"]
 
 
 def test_each_test_has_its_own_time_and_memory(runner, monkeypatch):
     monkeypatch.setattr(LiveCodeBenchGrader, "limits", LiveCodeBenchGrader.limits.__class__(0.5, 1.0, 256 << 20))
     program = "n = int(input())\nif n == 3:\n    while True: pass\nif n == 1: x = [0] * 10**9\nprint(0)"
-    verdicts = verdicts_of(LiveCodeBenchGrader(runner), program, livecodebench_tests.target(SUM))
+    verdicts = verdicts_of(LiveCodeBenchGrader(runner), program, livecodebench_tests.make_target(SUM))
     assert verdicts == ["timeout", "memory", "pass"]
 
 
@@ -285,7 +285,7 @@ def test_expected_outputs_never_reach_a_program(runner, monkeypatch):
     monkeypatch.setattr(runner, "run_many", lambda programs: seen.extend(programs) or [[]] * len(programs))
     secret = row([("1", "SECRET")], [("2", "SECRET")])
     with pytest.raises(ValueError):
-        LiveCodeBenchGrader(runner).correct("print(1)", livecodebench_tests.target(secret))
+        LiveCodeBenchGrader(runner).correct("print(1)", livecodebench_tests.make_target(secret))
     assert [program.tests for program in seen] == [("1", "2")]
     assert "SECRET" not in str(seen)
 
@@ -297,7 +297,7 @@ def test_a_failed_program_runs_no_further(runner, monkeypatch):
     many = row([("1", "1")], [("1", "1")] * 20)
     grader = LiveCodeBenchGrader(runner)
     assert grader.correct_many(
-        [(p, livecodebench_tests.target(many)) for p in ("print(2)", "print(1)", "print(2)")]
+        [(p, livecodebench_tests.make_target(many)) for p in ("print(2)", "print(1)", "print(2)")]
     ) == [
         False,
         True,

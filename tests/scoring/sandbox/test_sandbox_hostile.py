@@ -93,7 +93,7 @@ def targets(kind, expected):
     test = [{"input": "7\n" if kind == "stdin" else "7", "output": output, "testtype": kind}]
     meta = {} if kind == "stdin" else {"func_name": "f"}
     texts = {"public_test_cases": "[]", "private_test_cases": json.dumps(test), "metadata": json.dumps(meta)}
-    found = [(LiveCodeBenchGrader, livecodebench_tests.target(texts))]
+    found = [(LiveCodeBenchGrader, livecodebench_tests.make_target(texts))]
     return found if kind == "stdin" else [*found, (CodeGrader, [{"input": 7, "output": expected}])]
 
 

@@ -15,7 +15,7 @@ ANSWERS = st.lists(st.sampled_from(["1", "2", "3", None]), min_size=1, max_size=
 
 def accuracy(answers, correct, width):
     """`majority_accuracy` of one problem."""
-    codes = np.array([subsets.encode(answers)], dtype=np.int64)
+    codes = np.array([subsets.encode_answers(answers)], dtype=np.int64)
     return float(subsets.majority_accuracy(codes, np.array([correct], dtype=np.bool_), width)[0])
 
 
@@ -74,7 +74,7 @@ def test_many_subsets_are_sampled_reproducibly_and_close_to_exact():
     assert sampled == accuracy(answers, correct, 4)
     exact = np.mean([majority(subset) == "1" for subset in combinations(answers, 4)])
     assert sampled == pytest.approx(exact, abs=4 * np.sqrt(0.25 / subsets.EXACT_SUBSETS))
-    index = subsets.subsets(20, 4)
+    index = subsets.draw_subsets(20, 4)
     assert index.shape == (subsets.EXACT_SUBSETS, 4)
     assert (np.diff(index, axis=1) > 0).all()
 
@@ -101,7 +101,7 @@ def test_impossible_widths_are_refused():
     with pytest.raises(ValueError, match="pass@k"):
         subsets.pass_at_k(4, 2, 5)
     with pytest.raises(ValueError, match="subset"):
-        subsets.subsets(4, 5)
+        subsets.draw_subsets(4, 5)
 
 
 @given(st.lists(st.tuples(st.sampled_from([None, -2.0, -1.0, 0.5]), st.booleans()), min_size=1, max_size=7), st.data())

@@ -22,7 +22,7 @@ class ProcessResult:
     data: bytes
 
 
-def watch(pid: int, pipe: int, control: int, seconds: float, wall: float, output: int) -> ProcessResult:
+def watch_process(pid: int, pipe: int, control: int, seconds: float, wall: float, output: int) -> ProcessResult:
     """Wait for a process; kill it when it passes a limit.
 
     Args:
@@ -36,7 +36,7 @@ def watch(pid: int, pipe: int, control: int, seconds: float, wall: float, output
     deadline = time.monotonic() + wall
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
-    poll.register(control, 0)
+    poll.register(control, 0)  # no events asked for: poll still reports that the other end has closed
     # `stop` is the limit that was reached, `status` what wait4 gave once the process had ended.
     data, status, stop = b"", None, None
     while stop is None:
@@ -48,7 +48,7 @@ def watch(pid: int, pipe: int, control: int, seconds: float, wall: float, output
         else:
             ready = dict(poll.poll(min(seconds_left, _GLANCE) * 1000))
             if ready.get(control, 0) & (select.POLLHUP | select.POLLERR | select.POLLNVAL):
-                kill(pid)  # the parent is gone: nobody waits for an answer
+                kill_process(pid)  # the parent is gone: nobody waits for an answer
                 os._exit(0)
             if pipe in ready:
                 chunk = os.read(pipe, _CHUNK)
@@ -69,10 +69,10 @@ def watch(pid: int, pipe: int, control: int, seconds: float, wall: float, output
             stop = "timeout"
         else:
             time.sleep(0.0002)
-    kill(pid)
+    kill_process(pid)
     if status is None:
         status = os.wait4(pid, 0)
-    _reap()
+    _reap_children()
     # The system limits whole seconds only (RLIMIT_CPU), so the CPU time used is compared with the limit here.
     cpu_time = status[2].ru_utime + status[2].ru_stime
     return ProcessResult(stop or _status(status[1], cpu_time > seconds), data)
@@ -87,7 +87,7 @@ def _status(code: int, late: bool) -> str:
     return "ok" if exit_code == DONE else "memory" if exit_code == OUT_OF_MEMORY else "error"
 
 
-def kill(pid: int) -> None:
+def kill_process(pid: int) -> None:
     """Kill a process and all that it may have started: in a process namespace of our own, everything but us."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         if os.getpid() == 1 and sys.platform == "linux":  # -1 is every process of the namespace but number 1
@@ -96,7 +96,7 @@ def kill(pid: int) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def _reap() -> None:
+def _reap_children() -> None:
     """Collect what the process left behind; where it was first in a process namespace nothing stays alive."""
     with contextlib.suppress(ChildProcessError):
         while True:

@@ -27,7 +27,7 @@ def main() -> None:
     if setup["root"] is not None:
         from . import root
 
-        root.enter(**setup["root"])
+        root.enter_root(**setup["root"])
     # From here on the worker only gives up: first root, then what root could still get back.
     if setup["level"] in ("bwrap", "unshare"):
         process.become_user(setup["user"])
@@ -72,7 +72,7 @@ def _run_test(task: dict[str, Any], test: str, setup: dict[str, Any], control: i
         # The fork. It must never return into the worker's loop, whatever the program does: hence the finally.
         code = solve.FAILED
         try:
-            out = solve.descriptors(stdin, write, whole)
+            out = solve.arrange_descriptors(stdin, write, whole)
             _confine(task, setup)
             code = (
                 solve.run_whole(task["source"])
@@ -85,7 +85,7 @@ def _run_test(task: dict[str, Any], test: str, setup: dict[str, Any], control: i
     os.close(write)
     if stdin is not None:
         os.close(stdin)
-    return collect.watch(pid, read, control, task["seconds"], task["wall"], task["output"])
+    return collect.watch_process(pid, read, control, task["seconds"], task["wall"], task["output"])
 
 
 def _confine(task: dict[str, Any], setup: dict[str, Any]) -> None:

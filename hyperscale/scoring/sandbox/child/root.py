@@ -42,7 +42,7 @@ def _locked(path: str) -> int:
     return sum(_KEPT[name] for name, bit in names.items() if flags & bit)
 
 
-def enter(shown: Sequence[str], hidden: Sequence[str], links: dict[str, str], folder: str, disk: int) -> None:
+def enter_root(shown: Sequence[str], hidden: Sequence[str], links: dict[str, str], folder: str, disk: int) -> None:
     """Make a root that shows some paths, read-only, and one small writable folder; then leave the old root for good.
 
     Args:

@@ -76,7 +76,7 @@ def _exit_code_of(step: Any) -> int:
     return DONE
 
 
-def descriptors(stdin: int | None, out: int, stdout: bool) -> int:
+def arrange_descriptors(stdin: int | None, out: int, stdout: bool) -> int:
     """Keep nothing open but standard input, output and error, and a pipe for what a function returns.
 
     Args:
