@@ -37,7 +37,7 @@ SHIPPED = Recipe(
     symmetric=True,
 )
 #: Settings of the recipe that are options here too, under their own names.
-OPTIONS = ("seed", "method", "per", "steps_per_unit", "fade_steps")
+OPTIONS = ("method", "per", "steps_per_unit", "fade_steps")
 TOY_MODEL = {
     "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
     "intermediate_size": 128,
@@ -47,15 +47,16 @@ TOY_MODEL = {
 def parser() -> argparse.ArgumentParser:
     """Command-line options; their defaults are the shipped recipe."""
     p = argparse.ArgumentParser(prog="python -m hyperscale.mini.train", description=__doc__)
-    p.add_argument("--out", type=Path, required=True, help="folder for base/, dms2/, dms4/, dms8/ and training.json")
-    p.add_argument("--base", type=Path, help="retrofit this base instead of training one")
-    p.add_argument("--base-only", action="store_true", help="stop after the base")
-    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    p.add_argument("--workers", type=int, default=12, help="processes that make documents")
-    p.add_argument("--steps", type=int, default=4800, help="steps of the base")
-    p.add_argument("--rows", type=int, default=28, help="rows of 2,560 tokens a step, base")
-    p.add_argument("--dms-rows", type=int, default=14, help="rows of 2,560 tokens a step, retrofit")
-    p.add_argument("--borrow", action="store_true", help="dms: borrow a neuron of the query, as dmc always does")
+    p.add_argument("--out", type=Path, required=True, help="Folder for base/, dms2/, dms4/, dms8/ and training.json.")
+    p.add_argument("--base", type=Path, help="Retrofit this base instead of training one.")
+    p.add_argument("--base-only", action="store_true", help="Stop after the base.")
+    p.add_argument("--seed", type=int, default=SHIPPED.seed, help="Seed of initialisation, data and gate noise.")
+    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="Where to train.")
+    p.add_argument("--workers", type=int, default=12, help="Processes that make documents.")
+    p.add_argument("--steps", type=int, default=4800, help="Steps of the base.")
+    p.add_argument("--rows", type=int, default=28, help="Rows of 2,560 tokens a step, base.")
+    p.add_argument("--dms-rows", type=int, default=14, help="Rows of 2,560 tokens a step, retrofit.")
+    p.add_argument("--borrow", action="store_true", help="dms: borrow a neuron of the query, as dmc always does.")
     settings = {setting.field: setting for setting in settings_of(Recipe)}
     for name in OPTIONS:
         p.add_argument(
@@ -69,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         settings["hard_steps"].option, type=int, nargs=len(SHIPPED.crs), default=SHIPPED.hard_steps, metavar="N",
         help="Steps with inference's gates that finish the checkpoints at CR 2, 4 and 8.",
     )  # fmt: skip
-    p.add_argument("--toy", action="store_true", help="a tiny model and a few steps, to try the recipe on a CPU")
+    p.add_argument("--toy", action="store_true", help="A tiny model and a few steps, to try the recipe on a CPU.")
     return p
 
 
@@ -78,7 +79,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser()
     args = options.parse_args(argv)
     length, overrides = CONTEXT, {}
-    changes: dict[str, Any] = {name: getattr(args, name) for name in (*OPTIONS, "hard_steps")}
+    changes: dict[str, Any] = {name: getattr(args, name) for name in (*OPTIONS, "hard_steps", "seed")}
     changes["gate"] = "borrowed" if args.borrow else "separate"
     if args.toy:
         overrides, length = TOY_MODEL, 512
@@ -109,7 +110,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _retrofit(base: Any, recipe: Recipe, args: argparse.Namespace, length: int) -> list[CheckpointRecord]:
-    # The teacher is what is shipped: bfloat16 weights.
+    # The teacher is what is shipped, bfloat16 weights; they are computed with in float32.
     for p in base.parameters():
         p.data = p.data.to(torch.bfloat16).float()
     retrofit = Retrofit(base, recipe)
