@@ -70,6 +70,7 @@ class Bootstrap:
 
     def common_problems(self, *methods: str) -> tuple[str, ...]:
         """The problems that all of the methods were run on, in order."""
+        # A method's points may rest on unlike problems; it has a problem if any of its points does.
         problems = [{problem for point in self.points[method] for problem in point.problems} for method in methods]
         return tuple(sorted(set.intersection(*problems)))
 
@@ -89,7 +90,7 @@ class Bootstrap:
         key = (method, axis, problems, log2)
         if key not in self._frontiers:
             cost, accuracy = self.resample_points(method, axis, problems)
-            with np.errstate(invalid="ignore", divide="ignore"):
+            with np.errstate(invalid="ignore", divide="ignore"):  # log2 of NaN, and of 0: a point that reads nothing
                 self._frontiers[key] = find_frontiers(np.log2(cost) if log2 else cost, accuracy)
         return self._frontiers[key]
 
@@ -167,7 +168,9 @@ class _Table(NamedTuple):
 
     def means(self, draws: Floats) -> tuple[Floats, Floats]:
         """Costs and accuracies of every point, (resamples, points), for (resamples, problems) counts of problems."""
-        with np.errstate(invalid="ignore", divide="ignore"):  # a point may have none of the problems drawn
+        # A product with the counts sums over the drawn problems, each as often as it was drawn. A point may have none
+        # of them: 0 / 0, a NaN that `find_frontiers` takes for no point.
+        with np.errstate(invalid="ignore", divide="ignore"):
             n = draws @ self.present
             return draws @ self.cost / n, draws @ self.accuracy / n
 

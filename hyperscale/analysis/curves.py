@@ -111,6 +111,7 @@ def _curves(points: Sequence[Cell], model: str, task: str, bootstrap: Bootstrap,
         frontier = first_frontier(bootstrap.resample_frontiers(method, axis, problems, log2=True))
         if not np.isfinite(frontier.max_cost):
             continue
+        # Evenly spaced in log2, as the pictures' cost axes are.
         log2_cost = np.linspace(frontier.cost[0], frontier.max_cost, STEPS)
         log2_cost[-1] = frontier.max_cost  # rounding must not leave the interval
         cost = 2**log2_cost

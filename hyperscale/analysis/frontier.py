@@ -143,8 +143,10 @@ def area(frontiers: Frontiers, low: Floats, high: Floats) -> Floats:
     x0, x1 = frontiers.cost[..., :-1], frontiers.cost[..., 1:]
     y0, y1 = frontiers.accuracy[..., :-1], frontiers.accuracy[..., 1:]
     slope = _slope(x0, x1, y0, y1)
-    a, b = np.clip(x0, low, high), np.clip(x1, low, high)  # equal if the segment lies outside
+    # Each segment's part inside the interval: a and b are equal if it lies outside, and its trapezoid is then empty.
+    a, b = np.clip(x0, low, high), np.clip(x1, low, high)
     trapezoids = (b - a) * (y0 + slope * ((a + b) / 2 - x0))
+    # Right of the last frontier point: a rectangle.
     flat = (high - np.clip(frontiers.cost[..., -1:], low, high)) * frontiers.accuracy[..., -1:]
     return np.asarray(trapezoids.sum(axis=-1) + flat[..., 0], dtype=np.float64)
 
@@ -153,6 +155,7 @@ def mean_gap(a: Frontiers, b: Frontiers) -> tuple[Floats, Floats, Floats]:
     """Mean height of a above b over their common interval, with the interval's ends; NaN where there is none."""
     low = np.maximum(a.cost[..., 0], b.cost[..., 0])
     high = np.minimum(a.max_cost, b.max_cost)
+    # Rows without a common interval get an interval of length 1, so that nothing is divided by zero, and are NaN below.
     common = np.isfinite(low) & np.isfinite(high) & (low < high)
     safe_low, safe_high = np.where(common, low, 0.0), np.where(common, high, 1.0)
     with np.errstate(invalid="ignore"):

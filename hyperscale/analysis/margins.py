@@ -77,6 +77,8 @@ def compute_margin(bootstrap: Bootstrap, a: str, b: str, axis: str) -> Margin:
     problems = bootstrap.common_problems(a, b)
     if not problems:
         return Margin(a, b, arm.task, axis, np.nan, NO_INTERVAL, np.nan, NO_INTERVAL, NO_INTERVAL, 0, arm.model)
+    # Rows: the sample's margin, then each resample's. The common interval is reported on the linear axis only; on the
+    # log2 axis it is the same one.
     (linear, low, high), (log2, _, _) = (
         mean_gap(*(bootstrap.resample_frontiers(method, axis, problems, log2=log2) for method in (a, b)))
         for log2 in (False, True)

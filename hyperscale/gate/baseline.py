@@ -95,7 +95,7 @@ class GateRecord(_Frozen):
     arms: Annotated[tuple[ArmRecord, ...], Field(min_length=1)]
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _check_consistency(self) -> Self:
         for name, task in self.tasks.items():
             if list(task.problems) != sorted(task.problems):
                 raise ValueError(f"the problems of {name} are not sorted")
@@ -145,6 +145,7 @@ def write_baseline(record: GateRecord, path: Path) -> None:
     Raises:
         ResultsError: The file cannot be written.
     """
+    # Written by hand: json.dumps can indent every level or none, and a line a number would make git's diffs useless.
     data = record.model_dump(mode="json")
     tasks = ",\n".join(f"{_json(name)}:{_json(task)}" for name, task in data["tasks"].items())
     arms = []

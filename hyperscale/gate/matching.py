@@ -60,6 +60,7 @@ def match(baseline: GateRecord, results: GateRecord) -> MatchedRecords:
         notes.append(f"the model was {old_models[0]}, now {new_models[0]}")
     for name in sorted(baseline.tasks.keys() & results.tasks.keys()):
         _check_task(name, baseline.tasks[name], results.tasks[name])
+    # The cut that holds a point stands for it: accuracies by W, costs of a chain, both by problem.
     old, new = dict(_points(baseline)), dict(_points(results, names))
     _refuse_missing([point for point in old if point not in new], len(old))
     for point, cut in old.items():

@@ -46,6 +46,7 @@ def selection(comparison: Comparison) -> list[ComparisonRow]:
 
 def print_comparison(comparison: Comparison, out: Console, every: bool = False) -> None:
     """Print the table, the notes and the headline."""
+    # Columns that do not fit are left out whole, as cut numbers would mislead.
     rows = list(comparison.rows) if every else selection(comparison)
     table = Table(title="Changes from the baseline, points of accuracy", title_justify="left", box=None, pad_edge=False)
     omitted = _constant_columns(comparison) | (
