@@ -20,6 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 FAILED = 2
+_HELP_WIDTH = 120  # columns that a command's help takes at most
 # What an interrupted command leaves behind; the commands that are not here only read.
 _AFTER_INTERRUPT = {
     "run": "finished chains are kept; the same command resumes",
@@ -59,7 +60,7 @@ for command in (
     lists.tasks,
     lists.budgets,
 ):
-    app.command()(command)
+    app.command(context_settings={"max_content_width": _HELP_WIDTH})(command)
 
 
 def _fail(message: str) -> NoReturn:
