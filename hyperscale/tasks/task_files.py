@@ -78,17 +78,15 @@ class TaskMetadata(BaseModel):
     @field_validator("grader")
     @classmethod
     def _exists(cls, name: str) -> str:
-        try:
-            graders.get(name)
-        except TaskError as error:
-            raise ValueError(str(error)) from None
+        if name not in graders.names():
+            raise ValueError(f"must be one of {', '.join(graders.names())}")
         return name
 
     @field_validator("form")
     @classmethod
     def _has_reader(cls, form: str | None) -> str | None:
         if form is not None and form not in FORMS:
-            raise ValueError(f"is unknown{suggestion(form, FORMS)}")
+            raise ValueError(f"must be one of {', '.join(FORMS)}")
         return form
 
     @field_validator("lengths")

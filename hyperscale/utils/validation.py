@@ -79,7 +79,9 @@ def validate(
         where = place(location) if callable(place) else place
         key = ".".join(map(str, location))
         text = ": ".join(part for part in (where, f"{key} {fault}" if key else fault) if part)
-        raise failure(f"{text}: {remedy}" if remedy else text) from None
+        if remedy:
+            text += f" {remedy}" if text.endswith("?") else f": {remedy}"
+        raise failure(text) from None
 
 
 def first_fault(error: ValidationError, schema: type[BaseModel] | None = None) -> tuple[Location, str]:
@@ -94,13 +96,15 @@ def first_fault(error: ValidationError, schema: type[BaseModel] | None = None) -
     if kind in ("value_error", "assertion_error"):
         fault = str(first["ctx"]["error"])
     elif kind in _WORDS:
-        fault = _WORDS[kind].format(**{name: _plain(each) for name, each in first.get("ctx", {}).items()})
+        fault = _WORDS[kind].format(**{name: _plain(limit) for name, limit in first.get("ctx", {}).items()})
     else:
         fault = first["msg"].replace("Input should be", "must be", 1)
     if kind == "extra_forbidden":
         around = _model_at(schema, location[:-1])
         return location, fault + (suggestion(str(location[-1]), around.model_fields) if around else "")
-    return location, fault if kind in _WITHOUT_VALUE else f"{fault}, got {shorten(value)}"
+    # Of a model that does not agree with itself, the fault names the values; the whole mapping would say nothing more.
+    disagrees = kind in ("value_error", "assertion_error") and isinstance(value, dict)
+    return location, fault if disagrees or kind in _WITHOUT_VALUE else f"{fault}, got {shorten(value)}"
 
 
 def _model_at(schema: type[BaseModel] | None, location: Location) -> type[BaseModel] | None:
@@ -114,9 +118,9 @@ def _model_at(schema: type[BaseModel] | None, location: Location) -> type[BaseMo
 
 def suggestion(name: str, names: Iterable[str]) -> str:
     """The end of a message about an unknown name: the nearest known one, else all of them."""
-    known = sorted(names)
-    near = difflib.get_close_matches(name, known, n=1)
-    return f": did you mean {near[0]!r}?" if near else f": choose from {', '.join(known)}"
+    choices = sorted(names)
+    near = difflib.get_close_matches(name, choices, n=1)
+    return f": did you mean {near[0]!r}?" if near else f": choose from {', '.join(choices)}"
 
 
 def shorten(value: Any) -> str:

@@ -58,6 +58,7 @@ def test_only_borrowed_neurons_are_faded():
         ({"gate_lr": float("nan")}, "--gate-lr must be"),
         ({"whole_chats": "perhaps"}, "--all-tokens must be true or false, got 'perhaps'"),
         ({"model": None}, "--model must be text"),
+        ({"crs": [2, 4], "hard_steps": [1, 2, 3]}, "3 numbers of hard steps for 2 ratios$"),
     ],
 )
 def test_a_fault_is_told_in_the_words_of_the_command_line(changes, message):

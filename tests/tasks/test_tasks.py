@@ -72,7 +72,10 @@ def _edited(tmp_path, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"grader": "vibes"}, r"metadata\.grader unknown grader 'vibes'"),
+        (
+            {"grader": "vibes"},
+            r"metadata\.grader must be one of integer, math, choice, code, livecodebench, got 'vibes'",
+        ),
         ({"grader": None}, r"metadata\.grader is missing"),
         ({"strategy": "luck"}, r"metadata\.strategy must be 'majority' or 'pass', got 'luck'"),
         ({"lengths": [512, 256]}, r"metadata\.lengths must be ascending"),
@@ -83,7 +86,10 @@ def _edited(tmp_path, **changes):
         ({"leghts": [1]}, r"metadata\.leghts is unknown: did you mean 'lengths'\?"),
         ({"kind": None}, "kind, of the built-in generator, or form"),
         ({"form": "integer"}, "and not both"),
-        ({"kind": None, "form": "integr"}, r"metadata\.form is unknown: did you mean 'integer'\?"),
+        (
+            {"kind": None, "form": "integr"},
+            r"metadata\.form must be one of problem, integer, choice, program, given, got 'integr'",
+        ),
         ({"kind": None, "form": "integer"}, "dataset_path is missing"),
     ],
 )

@@ -52,7 +52,7 @@ class Shelf(BaseModel):
 def test_faults_in_words(values, text):
     with pytest.raises(BudgetError) as error:
         validate(Shelf, values, BudgetError, "shelf.yaml", "see the others")
-    assert str(error.value) == f"shelf.yaml: {text}: see the others"
+    assert str(error.value) == f"shelf.yaml: {text}{'' if text.endswith('?') else ':'} see the others"
 
 
 def test_what_fits_becomes_the_model():

@@ -19,9 +19,14 @@ _FACTORIES: dict[str, Callable[[], Grader]] = {
 }
 
 
-def running_programs(names: Iterable[str]) -> set[str]:
+def names() -> list[str]:
+    """The names of all graders."""
+    return list(_FACTORIES)
+
+
+def running_programs(graders: Iterable[str]) -> set[str]:
     """Those of the graders that run programs."""
-    factories = {name: _FACTORIES[name] for name in names}
+    factories = {name: _FACTORIES[name] for name in graders}
     return {name for name, kind in factories.items() if isinstance(kind, type) and issubclass(kind, CodeGrader)}
 
 
@@ -32,5 +37,5 @@ def get(name: str) -> Grader:
         TaskError: No grader has that name.
     """
     if name not in _FACTORIES:
-        raise TaskError(f"unknown grader {name!r}; known graders: {', '.join(_FACTORIES)}")
+        raise TaskError(f"unknown grader {name!r}; known graders: {', '.join(names())}")
     return _FACTORIES[name]()
