@@ -58,7 +58,6 @@ class H2O(BudgetedMethod):
     shares of B.
 
     Parameters:
-        cr, rule, pin_prompt: The budget and what is safe in it besides the window.
         heavy: Share of the budget for heavy hitters.
     """
 

@@ -16,16 +16,11 @@ class KeyDiff(ScoredMethod):
 
     With k_i the keys after RoPE, the anchor is the mean over the row's live entries of k_i / |k_i|, and
       score(i) = -cos(k_i, anchor).
-    No attention and no query is looked at. Prompts are cut by the same rule; see `IntervalMethod` for when and by how
-    much rows are cut.
+    No attention and no query is looked at. Prompts are cut by the same rule.
 
     The paper prefills in blocks and cuts after each; here the prompt is prefilled densely and cut once, as for all
     methods. When the cache is full it cuts back to its budget after each block or token, here from B to below it. It
     protects no recent entries, so by default ``recent`` is 1: only the newest is safe from the cut.
-
-    Parameters:
-        cr, rule, recent, pin_prompt: The budget and what is safe in it.
-        interval: The most entries that a cut takes.
     """
 
     name = "keydiff"

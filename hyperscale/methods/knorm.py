@@ -14,13 +14,8 @@ from hyperscale.methods.core.scored import ScoredMethod
 class Knorm(ScoredMethod):
     """Keeps, at every cut, the entries whose keys have the smallest L2 norm: score(i) = -|k_i|.
 
-    Keys of a small norm tend to be attended to most. RoPE changes no norm. Prompts are cut by the same rule; see
-    `IntervalMethod` for when and by how much rows are cut. The reference code leaves the first two layers whole by
-    default; here, as in kvpress, every layer is cut.
-
-    Parameters:
-        cr, rule, recent, pin_prompt: The budget and what is safe in it.
-        interval: The most entries that a cut takes.
+    Keys of a small norm tend to be attended to most. RoPE changes no norm. Prompts are cut by the same rule. The
+    reference code leaves the first two layers whole by default; here, as in kvpress, every layer is cut.
     """
 
     name = "knorm"

@@ -111,7 +111,6 @@ class Quest(BudgetedMethod):
     reading the row once. It takes a kernel that follows the page table to gain time.
 
     Parameters:
-        cr, rule: The budget.
         page: Entries of a page; by default max(16, 2 CR).
         dense_layers: First layers that read everything.
     """

@@ -78,9 +78,6 @@ class Random(BudgetedMethod):
     The ``recent`` newest entries are safe and, with ``pin_prompt``, the prompt. The choice is a function of (seed,
     problem, chain, step, layer, head). A prompt that is not pinned and longer than the budget is cut after its dense
     prefill, which all chains that start from it share: that cut depends on (layer, head, position) alone.
-
-    Parameters:
-        cr, rule, recent, pin_prompt: The budget and what is safe in it.
     """
 
     name = "random"

@@ -3,10 +3,11 @@
 To add a method, write its file and add one line to the table here; it is imported at the first use of its name.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from inspect import getdoc
+from inspect import cleandoc
 from types import NoneType
 from typing import Any
 
@@ -126,7 +127,7 @@ class Description:
         summary: One line.
         source: Paper and reference code.
         params: Parameters by name with their defaults.
-        rule: The method's docstring.
+        rule: The method's docstring, with all parameters explained.
     """
 
     name: str
@@ -157,8 +158,23 @@ def describe(name: str) -> Description:
         summary=method.summary,
         source=method.source,
         params=method.params(),
-        rule=getdoc(method) or "",
+        rule=_explain(type(method)),
     )
+
+
+_PARAMETERS = "\nParameters:\n"
+
+
+def _explain(kind: type[Method]) -> str:
+    """A method's docstring, which explains the parameters that the class adds, with those that it inherits."""
+    entries: dict[str, str] = {}
+    for base in reversed(kind.__mro__):  # so that a class may explain a parameter anew
+        section = cleandoc(base.__doc__ or "").partition(_PARAMETERS)[2]
+        # Each entry starts at an indentation of four, and its further lines lie deeper.
+        for entry in re.split(r"\n(?=    \w)", section):
+            entries[entry.strip().partition(":")[0]] = entry
+    rule = cleandoc(kind.__doc__ or "").partition(_PARAMETERS)[0]
+    return "\n".join([rule.rstrip() + "\n" + _PARAMETERS.rstrip(), *(entries[f.name] for f in kind.parameters())])
 
 
 def available() -> dict[str, str]:

@@ -67,8 +67,7 @@ class RKV(ObservedMethod):
     maximised over the group of query heads, put through a softmax, averaged over the queries, and replaced by their
     maximum over ``kernel`` neighbouring slots. R is a softmax over the row of the mean cosine similarity of key i to
     the row's keys (0 to itself), in which every entry leaves out the ``retain`` most recent of the entries that are
-    more similar to it than ``threshold``. Prompts are cut by the same rule; see `IntervalMethod` for when and by how
-    much.
+    more similar to it than ``threshold``. Prompts are cut by the same rule.
 
     Where paper and reference code differ this is the code: the softmax leaves the window out; averaging precedes
     pooling; and of very similar entries the *recent* one is spared (eq. 6 read literally would credit the old one).
@@ -76,10 +75,6 @@ class RKV(ObservedMethod):
     lambda is the 0.1 of the paper's experiments (0.07 there). The paper lets a row grow to budget + 128.
 
     Parameters:
-        cr, rule, pin_prompt: The budget and what is safe in it besides the window.
-        interval: The most entries that a cut takes.
-        window: w.
-        kernel: Neighbouring slots that are pooled, an odd number.
         mix_lambda: lambda, the share of importance.
         threshold: Cosine similarity above which two entries are very similar.
         retain: Very similar entries that are left out, the most recent first.

@@ -18,8 +18,7 @@ class SnapKV(ObservedMethod):
 
     With A(j, i) the weight that query j gives to entry i among all live entries, and i older than the window,
       score(i) = mean over the group of query heads of pool_i(mean over the last w queries j of A(j, i));
-    pool is an average (or maximum) over ``kernel`` neighbouring slots. Prompts are cut by the same rule; see
-    `IntervalMethod` for when and by how much rows are cut.
+    pool is an average (or maximum) over ``kernel`` neighbouring slots. Prompts are cut by the same rule.
 
     The paper compresses the prompt once and keeps all that is generated; the repeated form is the baseline that R-KV
     (arXiv 2505.24133) compares with. The reference code has no groups and lets every query head choose; averaging over
@@ -27,10 +26,6 @@ class SnapKV(ObservedMethod):
     are kernel 5 and averages, the reference code's; its window, 32 to 64, would fill small budgets: ours is 16.
 
     Parameters:
-        cr, rule, pin_prompt: The budget and what is safe in it besides the window.
-        interval: The most entries that a cut takes.
-        window: w.
-        kernel: Neighbouring slots that are pooled, an odd number.
         pooling: "avg" or "max".
     """
 

@@ -27,7 +27,6 @@ class Streaming(BudgetedMethod):
     context, and the sinks are as far away as they are.
 
     Parameters:
-        cr, rule, recent, pin_prompt: The budget and what is safe in it besides the sinks.
         sinks: First entries that are never evicted.
     """
 

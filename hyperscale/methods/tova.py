@@ -42,7 +42,6 @@ class TOVA(BudgetedMethod):
     than B.
 
     Parameters:
-        cr, rule, recent, pin_prompt: The budget and what is safe in it.
         per: Whether the heads of a "layer" share a verdict, or each KV "head" has its own.
     """
 

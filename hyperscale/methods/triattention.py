@@ -118,8 +118,7 @@ class TriAttention(IntervalMethod):
     and every pair of entries as a complex number, a key k at position p is scored, for a query head, as
       mean over d of sum_f Re(E[q_f] conj(k_f) exp(i omega_f (n + d - p))) + sum_f (E|q_f| - |E q_f|) |k_f|,
     n being the next position and d = 1, 2, 4, … up to ``horizon``. Scores are standardised per query head over the
-    entries that may leave, and an entry is worth its highest score in the group. See `IntervalMethod` for when and by
-    how much rows are cut.
+    entries that may leave, and an entry is worth its highest score in the group.
 
     The reference code takes E from files, computed once per model on a text of the user's; here it is the running mean
     over the chain's own queries, prompt and generated, so that nothing but the model is needed and a chain does not
@@ -127,8 +126,6 @@ class TriAttention(IntervalMethod):
     each layer decides for itself, its option ``per_layer_perhead_pruning``. As there, the prompt is pinned and counts.
 
     Parameters:
-        cr, rule, recent, pin_prompt: The budget and what is safe in it.
-        interval: The most entries that a cut takes.
         horizon: The most positions to look ahead.
     """
 

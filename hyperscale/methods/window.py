@@ -75,9 +75,6 @@ class Window(BudgetedMethod):
 
     A token at position q sees {k > q - B}. With ``pin_prompt`` it sees the prompt, P entries, and {k > q - (B - P)}.
     Without, the prompt is prefilled densely all the same and cut after it, so what it leaves behind has seen all of it.
-
-    Parameters:
-        cr, rule, recent, pin_prompt: The budget and what is safe in it.
     """
 
     name = "window"

@@ -234,8 +234,10 @@ class State(ABC):
 class Method(ABC):
     """A KV-compression method. Its fields are its parameters, all with defaults; ``cr`` comes first.
 
-    A subclass is a dataclass too. It adds its own parameters, or gives inherited ones other defaults, and checks them
-    in ``__post_init__``. An inherited field that is no parameter of the subclass is declared again with ``init=False``.
+    A subclass is a dataclass too. Its docstring is its rule and ends with the parameters that it adds, under
+    "Parameters:" as here; `hyperscale methods NAME` shows both, and inherited parameters besides. It may give inherited
+    ones other defaults, and checks its own in ``__post_init__``. An inherited field that is no parameter of the
+    subclass is declared again with ``init=False``.
 
     Attributes:
         name: The name it is registered under.
@@ -247,7 +249,11 @@ class Method(ABC):
         checkpoint: Kind of retrofit that the model must be: "dms", "dmc"; None if any model will do.
         length_invariant: Whether the rule is independent of the maximum length, so that a long chain's beginning is the
             same as a shorter chain and may stand for it.
-        cr: Nominal compression ratio.
+        alone: Whether its chains decode one at a time, whatever the batch size.
+        packages: Optional packages that it runs on; their versions are kept with a run.
+
+    Parameters:
+        cr: Nominal compression ratio, at least 1.
     """
 
     name: ClassVar[str]

@@ -48,8 +48,8 @@ class BudgetedMethod(Method):
     prompt.
 
     Parameters:
-        cr: Nominal compression ratio.
-        rule: The budget rule, "proportional" to the sequence so far or "fixed" by the maximum length.
+        rule: The budget B of a row. "proportional": max(F, ceil(n / CR)), of the n tokens so far; "fixed":
+            max(F, ceil((P + L) / CR)), of the prompt and the most new tokens. F is what is never evicted.
         recent: Newest entries that are never evicted, the token being processed among them.
         pin_prompt: Whether no entry of the prompt is ever evicted.
     """

@@ -91,7 +91,8 @@ class IntervalMethod(BudgetedMethod):
     1024, say), so that rows of small budgets do not stand half empty.
 
     Parameters:
-        interval: The most entries that a cut takes.
+        interval: The most entries that a cut takes. A row that is about to outgrow its budget B is cut to
+            B - min(interval, B // 8).
     """
 
     interval: int = 128

@@ -108,7 +108,7 @@ class ObservedMethod(IntervalMethod):
 
     Parameters:
         window: w, the number of latest queries; their own entries survive every cut.
-        kernel: Neighbouring entries that are pooled.
+        kernel: Neighbouring entries that are pooled, an odd number.
     """
 
     state = ObservedState
