@@ -8,7 +8,7 @@ from hyperscale.models.thinking import END_OF_THINKING
 
 
 def after_thinking(text: str) -> str | None:
-    """What follows the last ``</think>``, or None if the thinking never ended.
+    """The text after the last ``</think>``, or None if the thinking never ended.
 
     Thinking that was cut off has no answer, whatever stands in it.
     """

@@ -102,12 +102,12 @@ class CodeGrader(Grader):
         Raises:
             TaskError: The target is malformed or has no tests.
         """
-        self.identity(target)
+        self.identity(target)  # raises where the target is malformed
         inputs = tuple((test["input"],) for test in target)
         return Suite("functional", "f", inputs, tuple(test["output"] for test in target), identical_value)
 
     def identity(self, target: Any) -> Hashable:
-        """What makes two targets the same; raises TaskError if the target has not the form of one."""
+        """A key that equal targets share; raises TaskError if the target is malformed."""
         if not isinstance(target, list) or not target or not all({"input", "output"} <= set(test) for test in target):
             raise TaskError('a target of the code grader is a non-empty list of {"input": ..., "output": ...}')
         return json.dumps(target, sort_keys=True)

@@ -18,7 +18,7 @@ _WORDS = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\{([^{}\
 
 
 def strip_typography(text: str) -> str:
-    """An answer without the typography that changes nothing; the form that is voted on."""
+    """An answer without typography that changes nothing: the form that is voted on."""
     number = canonical_integer(text)
     if number is not None:
         return number

@@ -1,4 +1,6 @@
-"""Compares mathematical answers by math-verify, in a process of its own. Started by path; imports nothing of ours.
+"""Compares mathematical answers by math-verify, in a process of its own.
+
+Started by path; imports nothing from the rest of hyperscale.
 
 Protocol: one JSON line in, ``{"gold", "answer", "seconds"}``; one JSON line out: true, false, or null where the limit
 on CPU time or memory was reached. Model text is only ever parsed. math-verify's plain extractor, and SymPy wherever it

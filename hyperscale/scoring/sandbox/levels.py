@@ -1,7 +1,7 @@
-"""Builds the command line that starts a worker at a level, and says what each level needs of the system.
+"""Builds the command line that starts a worker at a level, and says what the level lacks on this system.
 
-``bwrap`` and ``unshare`` show the same files (`hyperscale.scoring.sandbox.view`): bubblewrap is told them on its
-command line, for ``unshare`` the worker mounts them itself once it has its namespaces (`child.root`).
+``bwrap`` and ``unshare`` show the same files (`hyperscale.scoring.sandbox.view`): bubblewrap gets them as options,
+for ``unshare`` the worker mounts them itself once it has its namespaces (`child.root`).
 """
 
 import os
@@ -46,7 +46,7 @@ def missing_requirement(level: str) -> str | None:
 
 
 def advice() -> str:
-    """What a user can do to get a sandbox."""
+    """How a user can get a sandbox here: the end of an error message."""
     if sys.platform != "linux":
         return "run on Linux, or choose --sandbox none to run model-written programs unprotected"
     if missing_requirement("bwrap") is None:  # it is there, so the system refuses it

@@ -1,4 +1,4 @@
-"""What goes into the sandbox and what comes out: the interface between the graders and the code runner.
+"""Defines what goes into the sandbox and what comes out: the interface between graders and code runner.
 
 A grader hands `CodeRunner.run_many(programs)` programs with their test inputs and gets an `Outcome` for each test. It
 compares outputs itself: expected outputs never enter the sandbox.
@@ -13,7 +13,7 @@ Status = Literal["ok", "error", "timeout", "memory", "output", "killed", "skippe
 
 @dataclass(frozen=True)
 class Limits:
-    """What one test of a program may use.
+    """Resource limits of one test of a program.
 
     Attributes:
         seconds: CPU time.
@@ -56,7 +56,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one test gave.
+    """The outcome of one test.
 
     Attributes:
         status: ``ok``; ``error`` (exception, no such function, a value JSON cannot hold); ``timeout``, ``memory``,

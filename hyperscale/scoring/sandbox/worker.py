@@ -25,7 +25,7 @@ _CHUNK = 1 << 16
 
 
 class WorkerDiedError(Exception):
-    """The worker is gone or does not answer; it says nothing about the program."""
+    """The worker is gone or does not answer. No verdict on the program: the system may have killed it."""
 
 
 class SandboxWorker:

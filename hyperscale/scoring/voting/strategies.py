@@ -15,12 +15,12 @@ LOGPROB = "logprob"
 
 
 class Vote(NamedTuple):
-    """What one chain, cut to some L, brings to the verdict.
+    """The vote of one chain, cut to some L.
 
     Attributes:
-        answer: What it states; None if nothing.
+        answer: The answer it states; None if it states none.
         correct: Whether that is right.
-        score: What the strategy's scorer gives it; None without a scorer or an answer.
+        score: The score by the strategy's scorer; None without a scorer or an answer.
     """
 
     answer: str | None

@@ -97,7 +97,7 @@ def kill_process(pid: int) -> None:
 
 
 def _reap_children() -> None:
-    """Collect what the process left behind; where it was first in a process namespace nothing stays alive."""
+    """Collect the exit status of every child that is left, so that no zombie stays; as process 1, kill them first."""
     with contextlib.suppress(ChildProcessError):
         while True:
             if os.getpid() == 1:

@@ -17,7 +17,7 @@ from . import collect, guard, process, solve, syscalls
 
 
 def main() -> None:
-    """Read the set-up line, go where it says, answer with a line, then serve programs."""
+    """Read the set-up line, enter the sandbox that it describes, answer with a line, then serve programs."""
     # Descriptors 0 to 2 are about to be closed to programs; the two pipes to the parent move out of their way.
     control = os.dup(0)
     answers = os.dup(1)

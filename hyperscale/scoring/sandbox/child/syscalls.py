@@ -149,7 +149,7 @@ _libc = ctypes.CDLL(None)
 
 
 def refuse_system_calls() -> bool:
-    """Put the filter in force for this process, for good; says whether the system has taken it."""
+    """Put the filter in force for this process, for good; returns whether the system accepted it."""
     if _TEMPLATE is None:
         return False
     code = _TEMPLATE.replace(struct.pack("I", _STAND_IN), struct.pack("I", os.getpid()))
