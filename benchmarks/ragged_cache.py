@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from hyperscale.engines.vllm.kernels.arguments import Pool
+from hyperscale.engines.vllm.kernels.arguments import PagedCache
 from hyperscale.engines.vllm.protocol import NEVER
 
 HEADS, GROUP, DIM, PAGE = 8, 5, 128, 32
 SCALE = DIM**-0.5
 BYTES = 2 * DIM * 2  # of one entry
-STATE = ("bump", "page_table", "capacity", "lens", "last", "expiry")
+STATE = ("pages_used", "page_table", "num_pages", "lens", "newest", "expiry")
 
 
 class Cache:
@@ -32,25 +32,25 @@ class Cache:
         blocks = 1 + sum(blocks_each)
         order = torch.randperm(blocks - 1) + 1
         self.data = torch.randn(blocks, HEADS, PAGE, 2 * DIM, device=device, dtype=torch.bfloat16)
-        self.pool = Pool.of(self.data)
+        self.pool = PagedCache.of(self.data)
         tables = SimpleNamespace(
             page_tokens=PAGE,
             slot_of_block=torch.zeros(blocks, dtype=torch.int32),
-            supply=torch.zeros(count + 1, max(blocks_each), dtype=torch.int32),
-            supplied=torch.tensor([0, *blocks_each], dtype=torch.int32),
-            bump=torch.tensor([0, *pages.sum(1).tolist()], dtype=torch.int32),
+            superblocks=torch.zeros(count + 1, max(blocks_each), dtype=torch.int32),
+            num_superblocks=torch.tensor([0, *blocks_each], dtype=torch.int32),
+            pages_used=torch.tensor([0, *pages.sum(1).tolist()], dtype=torch.int32),
             page_table=torch.zeros(count + 1, 1, HEADS, most, dtype=torch.int32),
-            capacity=torch.zeros(count + 1, 1, HEADS, dtype=torch.int32),
+            num_pages=torch.zeros(count + 1, 1, HEADS, dtype=torch.int32),
             lens=torch.zeros(count + 1, 1, HEADS, dtype=torch.int32),
-            last=torch.full((count + 1, 1, HEADS), -1, dtype=torch.int32),
+            newest=torch.full((count + 1, 1, HEADS), -1, dtype=torch.int32),
             expiry=torch.full((blocks * HEADS, PAGE), NEVER, dtype=torch.int32),
         )
-        tables.lens[1:, 0], tables.capacity[1:, 0] = lens, pages
+        tables.lens[1:, 0], tables.num_pages[1:, 0] = lens, pages
         first, begin = [], 0
         for slot, number in enumerate(blocks_each, 1):
             mine = order[begin : begin + number].to(torch.int32)
             begin += number
-            tables.supply[slot, :number] = mine
+            tables.superblocks[slot, :number] = mine
             tables.slot_of_block[int(mine[0])] = slot
             first.append(int(mine[0]))
             used = (mine[:, None] * HEADS + torch.arange(HEADS, dtype=torch.int32)).flatten()

@@ -29,7 +29,7 @@ from hyperscale.engines.vllm.kernels import (
     decode_attention,
     decode_fa3,
 )
-from hyperscale.engines.vllm.kernels.arguments import Chunks, Decodes
+from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests
 from hyperscale.engines.vllm.kernels.decode_update import decode_update
 from hyperscale.engines.vllm.protocol import NEVER
 
@@ -75,7 +75,7 @@ def decode(name: str, lens: Tensor, context: int, copy: float, sweep: bool) -> N
             cache.tables,
             cache.pool,
             0,
-            Decodes(cache.first_blocks, positions[step]),
+            DecodeRequests(cache.first_blocks, positions[step]),
             keys[step],
             values[step],
             live,
@@ -110,7 +110,7 @@ def decode(name: str, lens: Tensor, context: int, copy: float, sweep: bool) -> N
     print(f"  update {1e3 * spent:.1f} us a step; lists grow by {grown:.2f} entries a step (without eviction 1)")
     line("attention, triton", milliseconds(attend))
     for shape in DECODE_SHAPES if sweep else []:
-        given = decode_attention.Shape(*shape)
+        given = decode_attention.DecodeLaunch(*shape)
         line(
             f"  {shape}",
             milliseconds(
@@ -163,38 +163,42 @@ class Prompt:
         self.out = torch.empty_like(self.queries)
         self.cache = Cache(torch.zeros(1, HEADS, dtype=torch.int64), tokens, "cuda")
 
-    def chunks(self, size: int) -> list[tuple[slice, Chunks]]:
+    def chunks(self, size: int) -> list[tuple[slice, ChunkRequests]]:
         """The steps of a prefill."""
         found = []
         for start in range(0, self.tokens, size):
             count = min(size, self.tokens - start)
             offsets = torch.tensor([0, count], dtype=torch.int32, device="cuda")
             starts = torch.tensor([start], dtype=torch.int32, device="cuda")
-            found.append((slice(start, start + count), Chunks(self.cache.first_blocks, offsets, starts, count)))
+            found.append((slice(start, start + count), ChunkRequests(self.cache.first_blocks, offsets, starts, count)))
         return found
 
-    def plan(self, part: slice, chunks: Chunks) -> chunk_plan.Plan:
+    def plan(self, part: slice, chunks: ChunkRequests) -> chunk_plan.ChunkPlan:
         """Before the attention of a chunk."""
         tables = self.cache.tables
-        expiry = chunk_dms_expiry.delayed_expiries(tables, 0, chunks, self.verdicts[part], self.window)
+        expiry = chunk_dms_expiry.dms_expiries(tables, 0, chunks, self.verdicts[part], self.window)
         return chunk_plan.plan_chunks(tables, 0, chunks, expiry)
 
     def attend(
-        self, part: slice, chunks: Chunks, plan: chunk_plan.Plan, shape: chunk_attention.Shape | None = None
+        self,
+        part: slice,
+        chunks: ChunkRequests,
+        plan: chunk_plan.ChunkPlan,
+        shape: chunk_attention.ChunkLaunch | None = None,
     ) -> None:
         """Its attention."""
         q, k, v = self.queries[part], self.keys[part], self.values[part]
-        chunk_attention.prefill_attention(
+        chunk_attention.chunk_attention(
             self.cache.tables, self.cache.pool, 0, chunks, plan, q, k, v, self.out[part], SCALE, shape
         )
 
-    def write(self, part: slice, chunks: Chunks, plan: chunk_plan.Plan) -> None:
+    def write(self, part: slice, chunks: ChunkRequests, plan: chunk_plan.ChunkPlan) -> None:
         """After it."""
-        chunk_write.write_survivors(
+        chunk_write.store_survivors(
             self.cache.tables, self.cache.pool, 0, chunks, plan, self.keys[part], self.values[part]
         )
 
-    def run(self, steps: list[tuple[slice, Chunks]], shape: chunk_attention.Shape | None = None) -> None:
+    def run(self, steps: list[tuple[slice, ChunkRequests]], shape: chunk_attention.ChunkLaunch | None = None) -> None:
         """The whole prefill."""
         for part, chunks in steps:
             plan = self.plan(part, chunks)
@@ -254,13 +258,13 @@ def prefill(tokens: int, sizes: list[int], sweep: bool) -> None:
             what = f"{name}, chunks of {size}"
             print(f"  {what:<32} {ms:8.3f} ms {dense / ms:5.2f}x dense; {kept:.1%} kept; error {wrong:.1e}", flush=True)
         for shape in PREFILL_SHAPES if sweep else []:
-            given = chunk_attention.Shape(*shape)
+            given = chunk_attention.ChunkLaunch(*shape)
             ms = milliseconds(lambda p=prompt, s=steps, g=given: p.run(s, g), before=restore)
             print(f"    {shape!s:<30} {ms:8.3f} ms {dense / ms:5.2f}x dense", flush=True)
         last_chunk(prompt, steps)
 
 
-def last_chunk(prompt: Prompt, steps: list[tuple[slice, Chunks]]) -> None:
+def last_chunk(prompt: Prompt, steps: list[tuple[slice, ChunkRequests]]) -> None:
     """Print where the time of a prefill's last chunk goes."""
     tables = prompt.cache.tables
     prompt.cache.restore()

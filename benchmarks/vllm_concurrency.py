@@ -6,9 +6,10 @@ python benchmarks/vllm_concurrency.py --problems 24 --length 384 --blocks 80
 import argparse
 from importlib.resources import files
 
+from vllm_occupancy import watch_scheduler
+
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.vllm.harness import occupancy
 from hyperscale.engines.vllm.harness.engine import VllmEngine
 from hyperscale.models.checkpoint import shape_of
 from hyperscale.run import prepare
@@ -46,7 +47,7 @@ def main() -> None:
             max_num_batched_tokens=asked.chunk,
             options={"reserve_output_fraction": asked.reserve},
         )
-        seen = occupancy.watch(engine._engine)
+        seen = watch_scheduler(engine._engine)
         chains = list(engine.generate(requests, Sampling(temperature=0.8)))
         engine.close()
         tokens = sum(len(chain.token_ids) for chain in chains)

@@ -6,8 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 OURS = {
-    **dict.fromkeys(("_update", "_write", "_plan", "_delayed", "_seen"), "update"),
-    **dict.fromkeys(("_parts", "_sum", "_attend"), "attention"),
+    **dict.fromkeys(
+        (
+            "_decode_update_kernel",
+            "_chunk_write_kernel",
+            "_chunk_plan_kernel",
+            "_chunk_dms_expiry_kernel",
+            "_chunk_reads_kernel",
+        ),
+        "update",
+    ),
+    **dict.fromkeys(("_decode_parts_kernel", "_decode_combine_kernel", "_chunk_attention_kernel"), "attention"),
 }
 """The plugin's kernels."""
 
@@ -104,11 +113,11 @@ class Session:
 
     def entries(self) -> int:
         """Entries that a decode step reads, over all layers and heads."""
-        from hyperscale.engines.vllm.worker.slots import Slots
+        from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
 
-        if (worker := Slots.current) is not None:
-            slots = [place.slot for name, place in worker._places.items() if name in self.scheduler.requests]
-            return int(worker.lists.lens[slots].sum())
+        if (worker := CacheWorker.current) is not None:
+            slots = [place.slot for name, place in worker.requests.items() if name in self.scheduler.requests]
+            return int(worker.tables.lens[slots].sum())
         config = self.engine.model_config.hf_config
         tokens = sum(request.num_computed_tokens for request in self.scheduler.running)
         return tokens * config.num_hidden_layers * config.num_key_value_heads

@@ -7,8 +7,8 @@ Every engine runs in a process of its own, one after another, and measures
 and for the last two how fast attention reads the KV cache, against the bandwidth of a large copy on the same card, and
 which kernels take the time (torch's profiler over a few steps).
 
-The eviction is that of `rule: hashed`: verdicts by a hash, of which 1 / CR keep an entry. It costs what DMS costs, and
-says nothing about accuracy. Requests are brought to their length by prefilling them; that time is told apart.
+The eviction is that of `method: hashed`: verdicts by a hash, of which 1 / CR keep an entry. It costs what DMS costs,
+and says nothing about accuracy. Requests are brought to their length by prefilling them; that time is told apart.
 
 python benchmarks/vllm_throughput.py --out throughput.json
 python benchmarks/vllm_throughput.py --toy                                  # the same code, a tiny model, on the CPU
@@ -30,10 +30,10 @@ from vllm_session import Session
 
 ENGINES = {
     "stock": None,
-    "off": {"rule": "none"},
-    "ours": {"rule": "hashed"},
-    "ours-triton": {"rule": "hashed", "decode": "triton"},
-    "ours-full": {"rule": "hashed", "full_graphs": True},
+    "off": {"method": "none"},
+    "ours": {"method": "hashed"},
+    "ours-triton": {"method": "hashed", "decode": "triton"},
+    "ours-full": {"method": "hashed", "full_graphs": True},
 }
 """What each engine's plugin is told; None for vLLM's own model class."""
 
@@ -73,7 +73,7 @@ def start(asked: argparse.Namespace, folder: str, longest: int) -> Any:
         from hyperscale.engines.vllm.plugin.register import register
 
         register()  # also where the package is on the path only, and vLLM finds no entry point
-        chosen = options | {"cr": asked.cr, "window": asked.window} if options["rule"] == "hashed" else options
+        chosen = options | {"cr": asked.cr, "window": asked.window} if options["method"] == "hashed" else options
         args |= {"hf_overrides": {"architectures": [architecture("qwen2")]}}
         args |= {"additional_config": {"hyperscale": chosen}}
     if asked.toy:

@@ -1,4 +1,4 @@
-"""Names of the classes that run a model family in vLLM."""
+"""Names the classes that run a model family in vLLM."""
 
 from hyperscale.engines.families import FAMILIES
 
@@ -8,6 +8,7 @@ def architecture(family: str, *, ragged: bool = True) -> str:
 
     Args:
         family: A key of `FAMILIES`.
-        ragged: Ours with per-head lists; else vLLM's own, which only never draws unused rows of the vocabulary.
+        ragged: Our class with per-head lists; else vLLM's own, changed only so that it never draws unused rows of the
+            vocabulary.
     """
     return f"{'Hyperscale' if ragged else 'Trimmed'}{FAMILIES[family]}ForCausalLM"

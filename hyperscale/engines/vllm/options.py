@@ -1,4 +1,4 @@
-"""What a user can set of the plugin: the expiry rule, its parameters and how cautious admission is."""
+"""The plugin's settings in vLLM's ``additional_config``: the method, its parameters, how cautious admission is."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -14,9 +14,16 @@ KEY = "hyperscale"
 PAGE_TOKENS = 32
 """N, unless the user chooses: coarser superblocks cost short requests more than they save the scheduler."""
 
-RULES = ("none", "dms", "window", "random", "hashed")
+METHODS = ("none", "dms", "window", "random", "hashed")
 
 DECODES = ("auto", "fa3", "triton")
+
+SAMPLING_ARGS = "hyperscale_draw"
+"""Where a request's settings for `hyperscale.engines.vllm.harness.logits_processor` stand in
+``SamplingParams.extra_args``."""
+
+_FORMER_NAMES = {"rule": "method", "share": "budget_rule"}
+"""Options by the names that they had first, which configurations may still use."""
 
 _KINDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
 
@@ -26,13 +33,13 @@ class Options:
     """Settings of one vLLM engine, as ``--additional-config '{"hyperscale": {...}}'`` gives them.
 
     Attributes:
-        rule: When entries expire: "none" keeps all, "hashed" is DMS with verdicts by a hash of position, layer and
-            head, 1 / CR of which keep an entry: for measurements of speed, on any checkpoint. The others are the
+        method: Which entries are evicted: "none" keeps all, "hashed" is DMS with verdicts by a hash of position, layer
+            and head, 1 / CR of which keep an entry: for measurements of speed, on any checkpoint. The others are the
             methods of these names.
         cr: Nominal compression ratio; 0 for the checkpoint's own (``dms_cr``), which is 1 where it has none.
         window: w of DMS, in tokens; -1 for the checkpoint's own.
         recent: Of window and random, as in `hyperscale.methods.core.budgeted`.
-        share: Their rule of the budget, likewise.
+        budget_rule: How their budget grows, likewise.
         slack: Added to 1 / CR where admission guesses which part of a request's tokens stays live.
         reserve_output_fraction: Part of ``max_tokens`` that admission expects a request to generate. Less admits more
             requests at once; where it is too little, vLLM preempts.
@@ -42,11 +49,11 @@ class Options:
         full_graphs: On CUDA, whether whole decode steps are CUDA graphs, not only what lies between attention layers.
     """
 
-    rule: Literal["none", "dms", "window", "random", "hashed"] = "dms"
+    method: Literal["none", "dms", "window", "random", "hashed"] = "dms"
     cr: float = 0.0
     window: int = -1
     recent: int = 16
-    share: Literal["proportional", "fixed"] = "proportional"
+    budget_rule: Literal["proportional", "fixed"] = "proportional"
     slack: float = 0.05
     reserve_output_fraction: float = 1.0
     vocabulary: int = 0
@@ -54,17 +61,20 @@ class Options:
     full_graphs: bool = False
 
     def __post_init__(self) -> None:
-        for each in fields(self):
-            value, wanted = getattr(self, each.name), type(each.default)
+        for field in fields(self):
+            value, kind = getattr(self, field.name), type(field.default)
             # JSON knows no difference between 8 and 8.0; to Python, true is an int.
-            if not isinstance(value, (int, float) if wanted is float else wanted) or (
-                isinstance(value, bool) and wanted is not bool
+            if not isinstance(value, (int, float) if kind is float else kind) or (
+                isinstance(value, bool) and kind is not bool
             ):
-                raise EngineError(f"additional_config.{KEY}.{each.name} must be {_KINDS[wanted]}, not {value!r}")
+                raise EngineError(f"additional_config.{KEY}.{field.name} must be {_KINDS[kind]}, not {value!r}")
+        budget_rules = ("proportional", "fixed")
         checks = {
-            f"rule must be one of {', '.join(RULES)}, not {self.rule!r}": self.rule in RULES,
+            f"method must be one of {', '.join(METHODS)}, not {self.method!r}": self.method in METHODS,
             f"decode must be one of {', '.join(DECODES)}, not {self.decode!r}": self.decode in DECODES,
-            f"share must be 'proportional' or 'fixed', not {self.share!r}": self.share in ("proportional", "fixed"),
+            f"budget_rule must be 'proportional' or 'fixed', not {self.budget_rule!r}": (
+                self.budget_rule in budget_rules
+            ),
             f"cr must be at least 1, or 0 for the checkpoint's, not {self.cr}": self.cr == 0 or self.cr >= 1,
             f"window must be at least 0, or -1 for the checkpoint's, not {self.window}": self.window >= -1,
             f"recent must be at least 1, not {self.recent}": self.recent >= 1,
@@ -89,35 +99,38 @@ class Options:
         Raises:
             EngineError: An option is unknown, out of range or missing.
         """
-        given = additional.get(KEY, {}) if isinstance(additional, Mapping) else {}
-        if not isinstance(given, Mapping):
-            raise EngineError(f'additional_config.{KEY} must be a mapping like {{"cr": 4}}, not {given!r}')
-        known = [field.name for field in fields(cls)]
-        if unknown := sorted(set(given) - set(known)):
-            raise EngineError(f"additional_config.{KEY} has no option {unknown[0]!r}; it has: {', '.join(known)}")
-        asked = cls(**given)
-        if asked.rule in ("window", "random") and not asked.cr:
-            raise EngineError(f"additional_config.{KEY}.rule {asked.rule!r} needs a cr, e.g. 4")
-        learned = asked.rule == "dms"
-        cr = asked.cr or (float(getattr(checkpoint, "dms_cr", 1.0)) if learned else 1.0)
-        window = asked.window if asked.window >= 0 else int(getattr(checkpoint, "dms_window_size", 0) or 0)
-        return cls(**{**given, "cr": cr, "window": window})
+        values = additional.get(KEY, {}) if isinstance(additional, Mapping) else {}
+        if not isinstance(values, Mapping):
+            raise EngineError(f'additional_config.{KEY} must be a mapping like {{"cr": 4}}, not {values!r}')
+        names = [field.name for field in fields(cls)]
+        if unknown := sorted(set(values) - set(names) - set(_FORMER_NAMES)):
+            raise EngineError(f"additional_config.{KEY} has no option {unknown[0]!r}; it has: {', '.join(names)}")
+        for former, name in _FORMER_NAMES.items():
+            if former in values and name in values:
+                raise EngineError(
+                    f"additional_config.{KEY}.{former} is the former name of {name}: leave one of them out"
+                )
+        values = {_FORMER_NAMES.get(name, name): value for name, value in values.items()}
+        options = cls(**values)
+        if options.method in ("window", "random") and not options.cr:
+            raise EngineError(f"additional_config.{KEY}.method {options.method!r} needs a cr, e.g. 4")
+        trained_cr = float(getattr(checkpoint, "dms_cr", 1.0)) if options.method == "dms" else 1.0
+        window = options.window if options.window >= 0 else int(getattr(checkpoint, "dms_window_size", 0) or 0)
+        return cls(**{**values, "cr": options.cr or trained_cr, "window": window})
 
-    def expected(self, prompt: int, new_tokens: int) -> float:
-        """Live entries of a list that admission reckons with at a request's end, in tokens.
+    def expected_entries(self, prompt_tokens: int, L: int) -> float:
+        """Live entries of a list that admission expects at a request's end.
 
         Args:
-            prompt: Tokens of the prompt.
-            new_tokens: Tokens it may generate.
+            prompt_tokens: Tokens of the prompt.
+            L: Most tokens that it may generate.
         """
-        total = prompt + ceil(new_tokens * self.reserve_output_fraction)
-        if self.rule == "none":
+        total = prompt_tokens + ceil(L * self.reserve_output_fraction)
+        if self.method == "none":
             return total
-        if self.rule in ("dms", "hashed"):
+        if self.method in ("dms", "hashed"):
+            # The newest w tokens stay whatever their verdicts; of the older ones 1 / CR, and some slack.
             young = min(self.window, total)
             return min(total, (total - young) * min(1.0, 1 / self.cr + self.slack) + young)
-        floor = budget_floor(self.share, self.cr, prompt + self.recent, prompt + new_tokens)
-        return min(total, row_budget(self.share, self.cr, floor, total))
-
-
-DRAWS = "hyperscale_draw"
+        floor = budget_floor(self.budget_rule, self.cr, prompt_tokens + self.recent, prompt_tokens + L)
+        return min(total, row_budget(self.budget_rule, self.cr, floor, total))

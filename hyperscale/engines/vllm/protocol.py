@@ -1,10 +1,12 @@
-"""What scheduler and workers tell each other: plain data."""
+"""The plain data that the scheduler and its workers send each other about a request's superblocks and costs.
+
+Nothing here needs vLLM. `hyperscale.engines.vllm.step_messages` wraps it in vLLM's own message classes.
+"""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
+NEVER = 2**31 - 1
+"""Expiry of an entry that every later query sees: the largest int32, above any position."""
 
 
 def ceil_div(a: int, b: int) -> int:
@@ -13,55 +15,55 @@ def ceil_div(a: int, b: int) -> int:
 
 
 @dataclass(frozen=True)
-class Demand:
-    """What is known of a request when it arrives.
+class RequestParams:
+    """What is known of a request when it arrives, and never changes.
 
     Attributes:
-        prompt: Tokens of its prompt.
-        new_tokens: Most tokens it generates.
-        key: Noise key, for the rule that draws.
+        prompt_tokens: P, tokens of its prompt.
+        L: Most tokens that it generates.
+        noise_key: Signed 64-bit key of the noise, for methods that draw.
     """
 
-    prompt: int
-    new_tokens: int
-    key: int = 0
+    prompt_tokens: int
+    L: int
+    noise_key: int = 0
 
 
 @dataclass(frozen=True)
-class Grant:
-    """News for the workers about one request's superblocks.
+class SuperblockUpdate:
+    """Scheduler to workers: how the superblocks of one request have changed.
+
+    A worker shortens its table of the request to ``num_kept`` superblocks and appends ``new_blocks``.
 
     Attributes:
         request: Its id.
-        generation: Counts admissions: a higher one means that the request starts again from nothing.
-        kept: How many of the superblocks that the worker knows of still belong to the request.
-        added: Block ids that follow them.
-        demand: As given at arrival.
+        generation: Counts the request's admissions. A higher one than before means that it was preempted and starts
+            again from nothing.
+        num_kept: How many of the superblocks that the worker knows of still belong to the request, from the first on.
+        new_blocks: Block ids that follow them.
+        params: See `RequestParams`.
     """
 
     request: str
     generation: int
-    kept: int
-    added: tuple[int, ...]
-    demand: Demand
+    num_kept: int
+    new_blocks: tuple[int, ...]
+    params: RequestParams
 
 
 @dataclass(frozen=True)
-class Ran:
-    """What one request did in a step.
+class RequestReport:
+    """Workers to scheduler: what one request used in a step.
 
     Attributes:
-        generation: See `Grant`.
-        covered: Tokens processed so far.
-        pages: High-water mark of its pages.
-        lives: Live entries, summed over this worker's rows, at each of the last positions before ``covered``; none of
-            positions in front of the prompt's last.
+        generation: See `SuperblockUpdate`; a report of an earlier generation is out of date.
+        computed_tokens: Tokens of the sequence that have been processed, this step included.
+        pages: Single-head pages that the request uses on this worker.
+        live_entries: Live entries, summed over this worker's layers and KV heads, at each of the last positions before
+            ``computed_tokens``; none for positions in front of the prompt's last.
     """
 
     generation: int
-    covered: int
+    computed_tokens: int
     pages: int
-    lives: tuple[int, ...]
-
-
-NEVER = 2**31 - 1
+    live_entries: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Which versions of vLLM the plugin knows."""
+"""Names the versions of vLLM that the plugin works with, and the methods that run in it."""
 
 from importlib.metadata import PackageNotFoundError, version
 
@@ -22,18 +22,18 @@ def installed() -> str | None:
 
 
 def check() -> None:
-    """Refuse a vLLM that nobody has tried.
+    """Refuse a vLLM that has not been tried.
 
     Raises:
         EngineError: There is none, or it is another version.
     """
-    found = installed()
-    if found is None:
+    vllm_version = installed()
+    if vllm_version is None:
         raise EngineError(
             "vLLM is not installed: `pip install 'hyperscale-kv[vllm]'` with CUDA, or see docs/vllm.md for the CPU"
         )
-    if found not in KNOWN:
+    if vllm_version not in KNOWN:
         raise EngineError(
-            f"vLLM {found} is installed, and the hyperscale plugin knows {' and '.join(KNOWN)} only: install one of "
-            "them, or leave the plugin out with VLLM_PLUGINS=''"
+            f"vLLM {vllm_version} is installed, and the hyperscale plugin knows {' and '.join(KNOWN)} only: "
+            "install one of them, or leave the plugin out with VLLM_PLUGINS=''"
         )

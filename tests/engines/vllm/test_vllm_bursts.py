@@ -1,4 +1,4 @@
-"""A rule that lets many entries go at once, in real vLLM: superblocks return to the pool while the request runs."""
+"""A method that lets many entries go at once, in real vLLM: superblocks return to the pool while the request runs."""
 
 import random
 from itertools import pairwise
@@ -9,6 +9,7 @@ import torch
 import vllm_checkpoints
 from ragged_tables import anything
 from vllm_engines import needs_vllm
+from vllm_occupancy import watch_scheduler
 from vllm_plain import prompts, start, stop
 
 pytestmark = [pytest.mark.e2e, needs_vllm]
@@ -30,19 +31,18 @@ def test_superblocks_return_in_mid_decode(tmp_path, monkeypatch):
     from vllm import SamplingParams
 
     from hyperscale.engines.vllm.families import architecture
-    from hyperscale.engines.vllm.harness import occupancy
-    from hyperscale.engines.vllm.worker import slots
+    from hyperscale.engines.vllm.worker.methods import registry
 
-    def make(lists, options, first_head, all_heads):
-        return anything(lists, options, lambda key, layer, head, position: expiry(layer, head, position))
+    def create(tables, options, first_head, all_heads):
+        return anything(tables, options, lambda key, layer, head, position: expiry(layer, head, position))
 
-    monkeypatch.setattr(slots, "make", make)
+    monkeypatch.setattr(registry, "create", create)
     model = vllm_checkpoints.write(tmp_path, "qwen3", source="")
     mine = {"architectures": [architecture("qwen3")]}
-    rule = {"hyperscale": {"rule": "none"}}
-    llm = start(tmp_path, hf_overrides=mine, additional_config=rule, max_num_batched_tokens=40)
+    options = {"hyperscale": {"method": "none"}}
+    llm = start(tmp_path, hf_overrides=mine, additional_config=options, max_num_batched_tokens=40)
     try:
-        seen = occupancy.watch(llm.llm_engine)
+        seen = watch_scheduler(llm.llm_engine)
         settings = SamplingParams(temperature=0, max_tokens=NEW, ignore_eos=True)
         (output,) = llm.generate([{"prompt_token_ids": prompts(200)[-1]}], settings, use_tqdm=False)
     finally:

@@ -14,6 +14,7 @@ import tiny
 import vllm_checkpoints
 from interpreted import CUDA, MARKS
 from vllm_engines import GREEDY, needs_vllm
+from vllm_occupancy import watch_scheduler
 from vllm_plain import agree, prompts, start, stop
 
 from hyperscale import methods
@@ -31,9 +32,9 @@ HOW = {"whole": {}, "chunks": CHUNKS, "preempted": {**TIGHT, **CHUNKS}}
 
 @pytest.fixture(autouse=True)
 def _on_cuda(monkeypatch):
-    from hyperscale.engines.vllm.backends import select
+    from hyperscale.engines.vllm import devices
 
-    monkeypatch.setattr(select, "device", lambda: "cuda")
+    monkeypatch.setattr(devices, "current_device", lambda: "cuda")
     if NEWER:
         from vllm.platforms import current_platform
 
@@ -50,16 +51,15 @@ def generate(folder, new=NEW, **more):
     """Greedy outputs of vLLM for prompts of 1 to 90 tokens, and the number of preemptions."""
     from vllm import SamplingParams
 
-    from hyperscale.engines.vllm.harness import occupancy
-    from hyperscale.engines.vllm.worker.cuda import CudaWorker
-    from hyperscale.engines.vllm.worker.slots import Slots
+    from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
+    from hyperscale.engines.vllm.worker.cuda import CudaCacheWorker
 
     llm = start(folder, **(GPU | more))
     try:
-        seen = occupancy.watch(llm.llm_engine)
+        seen = watch_scheduler(llm.llm_engine)
         settings = SamplingParams(temperature=0, max_tokens=new, logprobs=0, ignore_eos=True)
         outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts(200)], settings, use_tqdm=False)
-        assert isinstance(Slots.current, CudaWorker)
+        assert isinstance(CacheWorker.current, CudaCacheWorker)
         if NEWER:
             runner = llm.llm_engine.model_executor.driver_worker.worker.model_runner
             assert type(runner).__module__ == "vllm.v1.worker.cpu.model_runner"
@@ -92,8 +92,8 @@ def test_window_equals_torch(how, tmp_path):
 
     model = vllm_checkpoints.write(tmp_path, "qwen3", source="")
     mine = {"architectures": [architecture("qwen3")]}
-    rule = {"hyperscale": {"rule": "window", "cr": 3, "recent": 3}}
-    outputs, preemptions = generate(tmp_path, hf_overrides=mine, additional_config=rule, **HOW[how])
+    options = {"hyperscale": {"method": "window", "cr": 3, "recent": 3}}
+    outputs, preemptions = generate(tmp_path, hf_overrides=mine, additional_config=options, **HOW[how])
     assert (preemptions > 0) == (how == "preempted")
     model.generation_config.eos_token_id = model.config.eos_token_id = None
     engine = TorchEngine(model, tiny.Characters(model.config.vocab_size + 1), methods.create("window", cr=3, recent=3))
@@ -112,9 +112,11 @@ def test_nothing_evicted_and_hashed_verdicts(tmp_path):
 
     vllm_checkpoints.write(tmp_path, "qwen3", source="")
     mine = {"architectures": [architecture("qwen3")]}
-    dense_outputs, _ = generate(tmp_path, new=4, hf_overrides=mine, additional_config={"hyperscale": {"rule": "none"}})
-    rule = {"hyperscale": {"rule": "hashed", "cr": 4, "window": 8}}
-    outputs, _ = generate(tmp_path, new=4, hf_overrides=mine, additional_config=rule)
+    dense_outputs, _ = generate(
+        tmp_path, new=4, hf_overrides=mine, additional_config={"hyperscale": {"method": "none"}}
+    )
+    options = {"hyperscale": {"method": "hashed", "cr": 4, "window": 8}}
+    outputs, _ = generate(tmp_path, new=4, hf_overrides=mine, additional_config=options)
     for output in dense_outputs:
         prompt = len(output.prompt_token_ids)
         assert output.kv_transfer_params["kv_reads"] == sum(range(prompt + 1, prompt + 4))
@@ -135,9 +137,9 @@ def test_with_the_runner_and_the_scheduler_of_gpus():
 REFUSED = {
     "head size": ({}, {"head_dim": 96}, "powers of two from 16 to 256 on CUDA, not 96"),
     "block size": ({"block_size": 48}, {}, "powers of two from 16 to 256 on CUDA, not 48"),
-    "random": ({"additional_config": {"hyperscale": {"rule": "random", "cr": 4}}}, {}, "rule random"),
+    "random": ({"additional_config": {"hyperscale": {"method": "random", "cr": 4}}}, {}, "method random"),
     "kernel": ({"additional_config": {"hyperscale": {"decode": "flash"}}}, {}, "decode must be one of"),
-    "hashed": ({"additional_config": {"hyperscale": {"rule": "hashed"}}}, {}, "needs a cr"),
+    "hashed": ({"additional_config": {"hyperscale": {"method": "hashed"}}}, {}, "needs a cr"),
 }
 
 
@@ -150,16 +152,17 @@ def test_what_the_kernels_cannot_do_is_refused_at_start(case, tmp_path):
 
 
 def test_a_report_waits_where_it_is_read():
-    from hyperscale.engines.vllm.plugin.messages import Report
-    from hyperscale.engines.vllm.protocol import Ran
+    from hyperscale.engines.vllm.protocol import RequestReport
+    from hyperscale.engines.vllm.step_messages import StepReport
 
-    asked = []
-    ran = {"a": Ran(1, 7, 3, (5,))}
-    report = Report(lambda: asked.append(1) or ran)
-    assert not asked
-    assert pickle.loads(pickle.dumps(report)).ran == report.ran == ran
-    assert len(asked) == 1
-    assert report.aggregate(Report({"a": Ran(1, 7, 4, (2,))})).ran == {"a": Ran(1, 7, 4, (7,))}
+    calls = []
+    reports = {"a": RequestReport(1, 7, 3, (5,))}
+    report = StepReport(lambda: calls.append(1) or reports)
+    assert not calls
+    assert pickle.loads(pickle.dumps(report)).requests == report.requests == reports
+    assert len(calls) == 1
+    other = StepReport({"a": RequestReport(1, 7, 4, (2,))})
+    assert report.aggregate(other).requests == {"a": RequestReport(1, 7, 4, (7,))}
 
 
 def test_attention_splits_graphs(tmp_path):
@@ -167,7 +170,7 @@ def test_attention_splits_graphs(tmp_path):
 
     from hyperscale.engines.vllm.backends.cuda import CudaRaggedBuilder
     from hyperscale.engines.vllm.options import Options
-    from hyperscale.engines.vllm.plugin.startup import OPERATOR
+    from hyperscale.engines.vllm.plugin.configure import OPERATOR
 
     vllm_checkpoints.write(tmp_path, "qwen3")
     stop(start(tmp_path, **GPU))

@@ -8,19 +8,30 @@ import torch
 from interpreted import DEVICE, MARKS
 from vllm_engines import needs_vllm
 
-from hyperscale.engines.vllm.kernels.arguments import Pool
+from hyperscale.engines.vllm.kernels.arguments import PagedCache
 from hyperscale.engines.vllm.options import Options
-from hyperscale.engines.vllm.protocol import Demand, Grant
-from hyperscale.engines.vllm.worker.cuda import CudaWorker
-from hyperscale.engines.vllm.worker.rules import make
-from hyperscale.engines.vllm.worker.slots import Slots
-from hyperscale.engines.vllm.worker.staged_tables import StagedLists
-from hyperscale.engines.vllm.worker.tables import Lists
+from hyperscale.engines.vllm.protocol import RequestParams, SuperblockUpdate
+from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
+from hyperscale.engines.vllm.worker.cuda import CudaCacheWorker
+from hyperscale.engines.vllm.worker.methods.registry import create
+from hyperscale.engines.vllm.worker.staged_tables import StagedTables
+from hyperscale.engines.vllm.worker.tables import EntryTables
 
 pytestmark = [needs_vllm, *MARKS]
 LAYERS, HEADS, GROUP, DIM, PAGE = 2, 2, 2, 32, 32
 PROMPTS = {"a": 5, "b": 40, "c": 9}
-TABLES = ("slot_of_block", "supply", "supplied", "bump", "page_table", "capacity", "lens", "last", "expiry", "facts")
+TABLES = (
+    "slot_of_block",
+    "superblocks",
+    "num_superblocks",
+    "pages_used",
+    "page_table",
+    "num_pages",
+    "lens",
+    "newest",
+    "expiry",
+    "request_params",
+)
 
 
 class Engine:
@@ -30,10 +41,10 @@ class Engine:
         from hyperscale.engines.vllm.backends.cuda import CudaRaggedBuilder, CudaRaggedImpl
 
         shape = {"layers": LAYERS, "heads": HEADS, "page_tokens": PAGE, "blocks": 30, "slots": 4, "max_tokens": 128}
-        lists = StagedLists(**shape, device=DEVICE)
+        tables = StagedTables(**shape, device=DEVICE)
         self.cache = torch.zeros(30, LAYERS * HEADS, PAGE, 2 * DIM, device=DEVICE)
-        self.worker = CudaWorker(lists, make(lists, options, 0, HEADS), Pool.of(self.cache), False)
-        self.gated = options.rule == "dms"
+        self.worker = CudaCacheWorker(tables, create(tables, options, 0, HEADS), PagedCache.of(self.cache), False)
+        self.gated = options.method == "dms"
         self.builder = CudaRaggedBuilder(None, [], None, DEVICE)
         self.impl = CudaRaggedImpl(HEADS * GROUP, DIM, 0.2, HEADS)
         self.done, self.first = dict.fromkeys(PROMPTS, 0), {}
@@ -65,7 +76,7 @@ class Engine:
         spans = [(self.done[name], self.done[name] + n) for name, n in zip(names, sizes, strict=True)]
         out = torch.zeros(LAYERS, sum(sizes) + padding, HEADS * GROUP, DIM, device=DEVICE)
         yield step
-        Slots.current = self.worker
+        CacheWorker.current = self.worker
         for layer in range(LAYERS):
             parts = [tokens(name, layer) for name in names]
             rows = [
@@ -81,22 +92,22 @@ class Engine:
 
         A step that is the replay of a graph runs the kernels and none of the Python.
         """
-        grants = []
+        updates = []
         for name in names:
             if name not in self.first:
                 self.first[name] = 1 + 9 * list(PROMPTS).index(name)
-                demand = Demand(PROMPTS[name], 50, 1)
+                params = RequestParams(PROMPTS[name], 50, 1)
                 blocks = tuple(range(self.first[name], self.first[name] + 9))
-                grants.append(Grant(name, 1, 0, blocks, demand))
+                updates.append(SuperblockUpdate(name, 1, 0, blocks, params))
         passing = self.forward(names, sizes, padding)
         next(passing).capturing = replayed
-        self.worker.begin(grants, [], {name: (1, n) for name, n in zip(names, sizes, strict=True)})
+        self.worker.begin_step(updates, [], {name: (1, n) for name, n in zip(names, sizes, strict=True)})
         out = next(passing)
         if replayed:
             self.worker._step = None
         for name, n in zip(names, sizes, strict=True):
             self.done[name] += n
-        report = self.worker.report()
+        report = self.worker.report_step()
         return out, report() if callable(report) else report
 
 
@@ -115,12 +126,12 @@ STORY = [
     (["a", "b", "c"], [1, 13, 1]),  # decode steps in a chunk, as after a preemption
     (["a", "b", "c"], [1, 1, 1]),
 ]
-RULES = {"dms": Options(rule="dms", cr=4, window=3), "window": Options(rule="window", cr=3, recent=2), "none": Options(rule="none")}  # fmt: skip  # noqa: E501
+RULES = {"dms": Options(method="dms", cr=4, window=3), "window": Options(method="window", cr=3, recent=2), "none": Options(method="none")}  # fmt: skip  # noqa: E501
 
 
 def state(engine):
-    lists = engine.worker.lists
-    return {name: getattr(lists, name).cpu().clone() for name in ("bump", "capacity", "lens", "last")}
+    tables = engine.worker.tables
+    return {name: getattr(tables, name).cpu().clone() for name in ("pages_used", "num_pages", "lens", "newest")}
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -145,8 +156,8 @@ def test_the_order_of_a_batch_does_not_matter(rule):
         assert told == ran
         for name in names:
             torch.testing.assert_close(found[name], out[name], rtol=1e-4, atol=1e-5)
-        held = sum(sum(each.lives) for each in ran.values())
-    assert all(len(each.lives) == 1 for each in ran.values())
+        held = sum(sum(each.live_entries) for each in ran.values())
+    assert all(len(each.live_entries) == 1 for each in ran.values())
     dense = sum(mine.done.values()) * LAYERS * HEADS
     assert held == dense if rule == "none" else held < dense
 
@@ -163,39 +174,38 @@ def test_replayed_graphs_are_reported_alike():
 
 def test_staged_tables_end_as_the_others_do():
     shape = {"layers": 2, "heads": 2, "page_tokens": 32, "blocks": 60, "slots": 5, "max_tokens": 200}
-    plain, staged = Lists(**shape), StagedLists(**shape, device=DEVICE)
+    plain, staged = EntryTables(**shape), StagedTables(**shape, device=DEVICE)
     dice, slots = random.Random(0), {}
     for step in range(40):
         for _ in range(dice.randint(0, 3)):
             if slots and dice.random() < 0.4:
                 slot = dice.choice(sorted(slots))
                 del slots[slot]
-                plain.close(slot)
-                staged.close(slot)
+                plain.close_slot(slot)
+                staged.close_slot(slot)
             elif len(slots) < 5:
-                facts = (dice.randint(1, 50), dice.randint(1, 50), dice.randint(-(1 << 63), (1 << 63) - 1))
+                request_params = (dice.randint(1, 50), dice.randint(1, 50), dice.randint(-(1 << 63), (1 << 63) - 1))
                 block = dice.randint(1, 59)
-                slot = plain.open(block, facts)
-                assert staged.open(block, facts) == slot
+                slot = plain.open_slot(block, request_params)
+                assert staged.open_slot(block, request_params) == slot
                 slots[slot] = 0
         for slot in dice.sample(sorted(slots), len(slots) // 2):
             kept = dice.randint(0, slots[slot])
             added = [dice.randint(1, 59) for _ in range(dice.randint(0, 6 - kept))]
-            plain.grant(slot, kept, added)
-            staged.grant(slot, kept, added)
+            plain.set_superblocks(slot, kept, added)
+            staged.set_superblocks(slot, kept, added)
             slots[slot] = kept + len(added)
         staged.flush()
         for name in TABLES:
             mine, theirs = getattr(plain, name), getattr(staged, name).cpu()
-            if name in ("supply", "supplied"):  # of slots in use
+            if name in ("superblocks", "num_superblocks"):  # of slots in use
                 mine, theirs = mine[sorted(slots)], theirs[sorted(slots)]
             assert torch.equal(mine, theirs), (step, name)
 
 
 def test_the_tables_leave_the_cache_what_fits():
-    from hyperscale.engines.vllm.scheduler.cache_spec import RaggedSpec
-    from hyperscale.engines.vllm.worker.memory import share
-    from hyperscale.engines.vllm.worker.slots import tables
+    from hyperscale.engines.vllm.cache_spec import RaggedSpec
+    from hyperscale.engines.vllm.worker.memory import table_bytes
     from hyperscale.errors import EngineError
 
     model = SimpleNamespace(get_num_layers=lambda parallel: 4, max_model_len=4096)
@@ -206,16 +216,25 @@ def test_the_tables_leave_the_cache_what_fits():
         cache_config=SimpleNamespace(kv_cache_memory_bytes=None),
     )
     spec = RaggedSpec(
-        block_size=32, num_kv_heads=8, head_size=64, dtype=torch.bfloat16, options=Options(), chunk=512, rows=8
+        block_size=32,
+        num_kv_heads=8,
+        head_size=64,
+        dtype=torch.bfloat16,
+        options=Options(),
+        step_tokens=512,
+        total_lists=8,
     )
     for memory in (5 << 20, 64 << 20, (1 << 30) + 12345):
-        taken = share(config, spec, memory)
+        taken = table_bytes(config, spec, memory)
         blocks = (memory - taken) // spec.page_size_bytes
-        assert blocks * spec.page_size_bytes + tables(config, spec, StagedLists, blocks, "meta").nbytes <= memory
-        more = (blocks + 1) * spec.page_size_bytes + tables(config, spec, StagedLists, blocks + 1, "meta").nbytes
+        assert blocks * spec.page_size_bytes + StagedTables.for_engine(config, spec, blocks, "meta").nbytes <= memory
+        more = (blocks + 1) * spec.page_size_bytes + StagedTables.for_engine(config, spec, blocks + 1, "meta").nbytes
         assert more > memory
-    assert tables(config, spec, StagedLists, 7, "meta").nbytes == tables(config, spec, StagedLists, 7, "cpu").nbytes
+    assert (
+        StagedTables.for_engine(config, spec, 7, "meta").nbytes
+        == StagedTables.for_engine(config, spec, 7, "cpu").nbytes
+    )
     with pytest.raises(EngineError, match="lower --max-num-seqs or --max-model-len"):
-        share(config, spec, 1 << 16)
+        table_bytes(config, spec, 1 << 16)
     config.cache_config.kv_cache_memory_bytes = 1 << 20
-    assert share(config, spec, 1 << 20) == 0
+    assert table_bytes(config, spec, 1 << 20) == 0

@@ -17,6 +17,7 @@ from vllm_engines import (
     torch_chains,
     vllm_chains,
 )
+from vllm_occupancy import watch_scheduler
 
 from hyperscale import methods
 from hyperscale.engines.base import Sampling
@@ -37,9 +38,7 @@ def tight(name, blocks=18):
 
 def preempting(engine):
     """Make sure that a run preempted, and that all blocks are free after it."""
-    from hyperscale.engines.vllm.harness import occupancy
-
-    seen = occupancy.watch(engine._engine)
+    seen = watch_scheduler(engine._engine)
 
     def check():
         assert seen.preemptions > 0
@@ -55,7 +54,7 @@ def test_stock_equals_torch():
 def test_eviction_off_equals_stock():
     from hyperscale.engines.vllm.families import architecture
 
-    mine = {"hf_overrides": {"architectures": [architecture("qwen3")]}, "options": {"rule": "none"}}
+    mine = {"hf_overrides": {"architectures": [architecture("qwen3")]}, "options": {"method": "none"}}
     stock = vllm_chains("base", "vanilla", 1)
     for more in ({}, CHUNKED):
         ours = vllm_chains("base", "vanilla", 1, **mine, **more)

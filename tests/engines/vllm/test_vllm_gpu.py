@@ -4,6 +4,7 @@ import dense_reference
 import pytest
 import torch
 from vllm_engines import GREEDY, entry_bytes, loaded, needs_vllm, path, requests, same, torch_chains, vllm_chains
+from vllm_occupancy import watch_scheduler
 
 from hyperscale import methods
 
@@ -22,9 +23,7 @@ HOW = {
 
 
 def preempting(engine):
-    from hyperscale.engines.vllm.harness import occupancy
-
-    seen = occupancy.watch(engine._engine)
+    seen = watch_scheduler(engine._engine)
 
     def check():
         assert seen.preemptions > 0
@@ -109,13 +108,13 @@ def test_the_default_engine():
 def test_nothing_waits_for_the_device():
     """Steps of prefill and decode, and reading their reports late, never make the host wait inside attention."""
     from hyperscale.engines.vllm.harness.engine import VllmEngine
-    from hyperscale.engines.vllm.worker.slots import Slots
+    from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
 
     engine = VllmEngine(path("dms8"), methods.create("dms", cr=8), batch_size=8, **EAGER)
     try:
         list(engine.generate(requests(), GREEDY))  # compile everything first
-        worker, impl = Slots.current, type(_layer(engine).impl)
-        attend, begin, report = impl.attend, type(worker).begin, type(worker).report
+        worker, impl = CacheWorker.current, type(_layer(engine).impl)
+        attend, begin, report = impl.attend, type(worker).begin_step, type(worker).report_step
 
         def strict(function):
             def called(*args, **kwargs):
@@ -127,11 +126,11 @@ def test_nothing_waits_for_the_device():
 
             return called
 
-        impl.attend, type(worker).begin, type(worker).report = strict(attend), strict(begin), strict(report)
+        impl.attend, type(worker).begin_step, type(worker).report_step = strict(attend), strict(begin), strict(report)
         try:
             chains = list(engine.generate(requests(), GREEDY))
         finally:
-            impl.attend, type(worker).begin, type(worker).report = attend, begin, report
+            impl.attend, type(worker).begin_step, type(worker).report_step = attend, begin, report
     finally:
         engine.close()
     assert len(chains) == len(requests())
@@ -145,14 +144,14 @@ def _layer(engine):
 def test_the_memory_is_shared_out():
     """Cache, tables and weights stay within the part of the GPU that vLLM was given."""
     from hyperscale.engines.vllm.harness.engine import VllmEngine
-    from hyperscale.engines.vllm.worker.slots import Slots
+    from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
 
     more = {**EAGER, "kv_cache_memory_bytes": None}
     free, total = torch.cuda.mem_get_info()
     engine = VllmEngine(path("dms8"), methods.create("dms", cr=8), **more)
     try:
         taken = free - torch.cuda.mem_get_info()[0]
-        assert Slots.current.lists.nbytes > 1 << 20
+        assert CacheWorker.current.tables.nbytes > 1 << 20
         assert taken <= 0.3 * total + (1 << 29)
     finally:
         engine.close()

@@ -27,7 +27,7 @@ from hyperscale.engines.vllm.kernels import (
     decode_fa3,
     decode_update,
 )
-from hyperscale.engines.vllm.kernels.arguments import Chunks, Decodes, Pool
+from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
 from hyperscale.methods.core.dms_gate import GateConfig, alpha_logits
 
 pytestmark = MARKS
@@ -48,23 +48,23 @@ def ints(values):
 def decode(world, members, layer, window=None):
     """One token of each of ``members`` (-1: padding); checks attention and counts."""
     window = world.window if window is None else window
-    pool = Pool.of(world.cache)
+    pool = PagedCache.of(world.cache)
     real = [r if r >= 0 else 0 for r in members]
     at = [world.done[r, layer] if r >= 0 else 0 for r in members]
     spans = [(a, a + 1) for a in at]
-    rows = Decodes(world.first_blocks(members), torch.tensor(at, device=DEVICE))
+    rows = DecodeRequests(world.first_blocks(members), torch.tensor(at, device=DEVICE))
     tensors = [world.gather(x, real, spans, layer) for x in (world.queries, world.keys, world.values)]
-    rule = {}
+    method = {}
     if world.window is not None:
-        rule = {"verdicts": world.verdicts(real, spans, layer), "window": window}
+        method = {"verdicts": world.verdicts(real, spans, layer), "window": window}
     else:
-        assert world.heads == 1, "a rule that knows a token's expiry at once gives one for all heads"
-        rule = {"born": ints([int(world.expiry[r][a, layer, 0]) for r, a in zip(real, at, strict=True)])}
+        assert world.heads == 1, "a method that knows a token's expiry at once gives one for all heads"
+        method = {"new_expiry": ints([int(world.expiry[r][a, layer, 0]) for r, a in zip(real, at, strict=True)])}
     wide = torch.full((len(members), world.layers, world.heads), -3, dtype=torch.int32, device=DEVICE)
     live = wide[:, layer]
     table = torch.full((len(members), world.heads, world.tables.page_table.shape[-1]), -9, dtype=torch.int32)
     table = table.to(DEVICE)
-    decode_update.decode_update(world.tables, pool, layer, rows, *tensors[1:], live, table, **rule)
+    decode_update.decode_update(world.tables, pool, layer, rows, *tensors[1:], live, table, **method)
     queries = tensors[0].unflatten(1, (world.heads, world.group))
     out = torch.full_like(queries, float("nan"))
     longest = world.tables.page_table.shape[-1] * world.page
@@ -83,26 +83,26 @@ def decode(world, members, layer, window=None):
 def chunk(world, members, sizes, layer, window=None):
     """``sizes`` tokens of each of ``members``; checks attention and counts."""
     window = world.window if window is None else window
-    pool = Pool.of(world.cache)
+    pool = PagedCache.of(world.cache)
     spans = [(world.done[r, layer], world.done[r, layer] + n) for r, n in zip(members, sizes, strict=True)]
     offsets = [0]
     for n in sizes:
         offsets.append(offsets[-1] + n)
-    chunks = Chunks(world.first_blocks(members), ints(offsets), torch.tensor([a for a, _ in spans], device=DEVICE), max(sizes))  # fmt: skip  # noqa: E501
+    chunks = ChunkRequests(world.first_blocks(members), ints(offsets), torch.tensor([a for a, _ in spans], device=DEVICE), max(sizes))  # fmt: skip  # noqa: E501
     queries, keys, values = (world.gather(x, members, spans, layer) for x in (world.queries, world.keys, world.values))
     if world.window is not None:
         verdicts = world.verdicts(members, spans, layer)
-        expiry = chunk_dms_expiry.delayed_expiries(world.tables, layer, chunks, verdicts, window)
+        expiry = chunk_dms_expiry.dms_expiries(world.tables, layer, chunks, verdicts, window)
     else:
         expiry = torch.cat([world.expiry[r][a:b, layer] for r, (a, b) in zip(members, spans, strict=True)])
         expiry = expiry.T.to(torch.int32).contiguous().to(DEVICE)
     plan = chunk_plan.plan_chunks(world.tables, layer, chunks, expiry)
     since = [a + (b - a) // 2 for a, b in spans]
-    seen = chunk_reads.seen(world.tables, layer, chunks, plan, ints(since))
+    seen = chunk_reads.count_reads(world.tables, layer, chunks, plan, ints(since))
     out = torch.full_like(queries, float("nan"))
     both = (keys, values)
-    chunk_attention.prefill_attention(world.tables, pool, layer, chunks, plan, queries, *both, out, SCALE)
-    chunk_write.write_survivors(world.tables, pool, layer, chunks, plan, *both)
+    chunk_attention.chunk_attention(world.tables, pool, layer, chunks, plan, queries, *both, out, SCALE)
+    chunk_write.store_survivors(world.tables, pool, layer, chunks, plan, *both)
     for i, (r, (a, b)) in enumerate(zip(members, spans, strict=True)):
         part = slice(offsets[i], offsets[i + 1])
         close(out[part], world.attention(r, a, b, layer, SCALE), world.dtype)
@@ -187,7 +187,7 @@ def test_the_checks_bite():
 def test_over_commit_goes_to_nobody_and_can_be_seen():
     world = World(requests=2, layers=1, tokens=64, window=70, rate=0.0, device=DEVICE)
     slot = world.slots[0]
-    world.tables.supplied[slot] = 1  # one page a list
+    world.tables.num_superblocks[slot] = 1  # one page a list
     chunk(world, [1], [40], 0)
     chunk(world, [0], [16], 0)
     world.check_lists()
@@ -195,7 +195,7 @@ def test_over_commit_goes_to_nobody_and_can_be_seen():
     several_decodes(world, 1)  # all lists share a page of nobody's
     with pytest.raises(AssertionError):
         world.check_lists()
-    assert int(world.tables.bump[slot]) > int(world.tables.supplied[slot]) * world.heads
+    assert int(world.tables.pages_used[slot]) > int(world.tables.num_superblocks[slot]) * world.heads
     changed = (world.cache.view(torch.int32) != before.view(torch.int32)).flatten(1).any(1)
     assert torch.nonzero(changed)[:, 0].tolist() == [0]
 
@@ -205,10 +205,10 @@ def test_arguments_of_flash_attention():
     world = World(requests=2, layers=1, heads=2, group=3, tokens=50, window=4, device=DEVICE, seed=9)
     chunk(world, [0, 1], [40, 21], 0)
     members, spans = [1, 0], [(21, 22), (40, 41)]
-    pool = Pool.of(world.cache)
+    pool = PagedCache.of(world.cache)
     live, table = ints([[0, 0]] * 2), ints([[[0] * world.tables.page_table.shape[-1]] * 2] * 2)
     q, k, v = (world.gather(x, members, spans, 0) for x in (world.queries, world.keys, world.values))
-    rows = Decodes(world.first_blocks(members), ints([21, 40]))
+    rows = DecodeRequests(world.first_blocks(members), ints([21, 40]))
     verdicts = world.verdicts(members, spans, 0)
     decode_update.decode_update(world.tables, pool, 0, rows, k, v, live, table, verdicts=verdicts, window=4)
     out = torch.zeros(2, 2, 3, world.dim, device=DEVICE)
@@ -237,24 +237,24 @@ class Paged:
         world, attention = self.world, self.model.model.layers[layer].self_attn
         logits = alpha_logits(attention, self.hidden, GateConfig.from_hf(self.model.config))[0]
         q, k, v = (x[0].transpose(0, 1).contiguous().to(DEVICE) for x in (queries, keys, values))
-        verdicts, pool, tables = (logits > 0).to(DEVICE), Pool.of(world.cache), world.tables
+        verdicts, pool, tables = (logits > 0).to(DEVICE), PagedCache.of(world.cache), world.tables
         tokens, first = len(q), world.first_blocks([0])
         out = torch.empty_like(q)
         if tokens == 1:
             live = ints([[0] * world.heads])
             block_table = torch.zeros_like(tables.page_table[:1, 0])
-            rows = Decodes(first, ints([self.start]))
+            rows = DecodeRequests(first, ints([self.start]))
             gate = {"verdicts": verdicts, "window": world.window}
             decode_update.decode_update(tables, pool, layer, rows, k, v, live, block_table, **gate)
             shape = (1, world.heads, world.group, world.dim)
             decode_attention.decode_attention(q.view(shape), pool, live, block_table, out.view(shape), scale, 500)
             self.live += int(live.sum())
         else:
-            chunks = Chunks(first, ints([0, tokens]), ints([self.start]), tokens)
-            expiry = chunk_dms_expiry.delayed_expiries(tables, layer, chunks, verdicts, world.window)
+            chunks = ChunkRequests(first, ints([0, tokens]), ints([self.start]), tokens)
+            expiry = chunk_dms_expiry.dms_expiries(tables, layer, chunks, verdicts, world.window)
             plan = chunk_plan.plan_chunks(tables, layer, chunks, expiry)
-            chunk_attention.prefill_attention(tables, pool, layer, chunks, plan, q, k, v, out, scale)
-            chunk_write.write_survivors(tables, pool, layer, chunks, plan, k, v)
+            chunk_attention.chunk_attention(tables, pool, layer, chunks, plan, q, k, v, out, scale)
+            chunk_write.store_survivors(tables, pool, layer, chunks, plan, k, v)
         return out[None].cpu()
 
 

@@ -12,11 +12,12 @@ from hyperscale.engines.vllm.kernels import (
     decode_attention,
     decode_update,
 )
-from hyperscale.engines.vllm.kernels.arguments import Chunks, Decodes, Pool
+from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
 from hyperscale.engines.vllm.options import Options
-from hyperscale.engines.vllm.worker import rule, rules
-from hyperscale.engines.vllm.worker.reference_attention import Ragged
-from hyperscale.engines.vllm.worker.tables import Lists
+from hyperscale.engines.vllm.worker.methods.base import DecodeBatch, RequestChunk
+from hyperscale.engines.vllm.worker.methods.dms import WorkerDMS
+from hyperscale.engines.vllm.worker.reference_attention import ReferenceAttention
+from hyperscale.engines.vllm.worker.tables import EntryTables
 
 LAYERS, HEADS, GROUP, DIM, PAGE, SCALE = 2, 2, 2, 32, 16, 0.2
 BLOCKS = torch.tensor([3, 9], dtype=torch.int32)  # first superblock of each request
@@ -27,7 +28,7 @@ class Plain:
     """The operations that the CPU's mechanism stands on, in plain torch."""
 
     def __init__(self, cache):
-        self.pool = Pool.of(cache)
+        self.pool = PagedCache.of(cache)
 
     def write(self, entries, keys, values):
         self.pool.keys[entries // PAGE, entries % PAGE] = keys
@@ -48,45 +49,47 @@ class Plain:
 
 
 def worker(device):
-    lists = Lists(layers=LAYERS, heads=HEADS, page_tokens=PAGE, blocks=20, slots=3, max_tokens=100, device=device)
+    tables = EntryTables(
+        layers=LAYERS, heads=HEADS, page_tokens=PAGE, blocks=20, slots=3, max_tokens=100, device=device
+    )
     for block in BLOCKS.tolist():
-        lists.grant(lists.open(block, (50, 50, 0)), 0, range(block, block + 5))
-    return lists, torch.zeros(20, LAYERS * HEADS, PAGE, 2 * DIM, device=device)
+        tables.set_superblocks(tables.open_slot(block, (50, 50, 0)), 0, range(block, block + 5))
+    return tables, torch.zeros(20, LAYERS * HEADS, PAGE, 2 * DIM, device=device)
 
 
-def kernels(lists, cache, layer, at, count, q, k, v, verdicts, window):
+def kernels(tables, cache, layer, at, count, q, k, v, verdicts, window):
     """One layer's step of both requests; outputs, and how many entries each token saw in all heads."""
     q, k, v, verdicts, first = (x.to(DEVICE) for x in (q, k, v, verdicts, BLOCKS))
-    pool, starts, out = Pool.of(cache), torch.full((2,), at, device=DEVICE), torch.empty_like(q)
+    pool, starts, out = PagedCache.of(cache), torch.full((2,), at, device=DEVICE), torch.empty_like(q)
     of = {"dtype": torch.int32, "device": DEVICE}
     if count == 1:
-        live, table = torch.zeros(2, HEADS, **of), torch.zeros(2, HEADS, lists.page_table.shape[-1], **of)
-        rows = Decodes(first, starts)
-        decode_update.decode_update(lists, pool, layer, rows, k, v, live, table, verdicts=verdicts, window=window)
+        live, table = torch.zeros(2, HEADS, **of), torch.zeros(2, HEADS, tables.page_table.shape[-1], **of)
+        rows = DecodeRequests(first, starts)
+        decode_update.decode_update(tables, pool, layer, rows, k, v, live, table, verdicts=verdicts, window=window)
         shape = (2, HEADS, GROUP, DIM)
         decode_attention.decode_attention(q.view(shape), pool, live, table, out.view(shape), SCALE, 100)
         return out.cpu(), live.sum(1).cpu()
-    chunks = Chunks(first, torch.tensor([0, count, 2 * count], **of), starts, count)
-    expiry = chunk_dms_expiry.delayed_expiries(lists, layer, chunks, verdicts, window)
-    plan = chunk_plan.plan_chunks(lists, layer, chunks, expiry)
-    seen = chunk_reads.seen(lists, layer, chunks, plan, starts.int())
-    chunk_attention.prefill_attention(lists, pool, layer, chunks, plan, q, k, v, out, SCALE)
-    chunk_write.write_survivors(lists, pool, layer, chunks, plan, k, v)
+    chunks = ChunkRequests(first, torch.tensor([0, count, 2 * count], **of), starts, count)
+    expiry = chunk_dms_expiry.dms_expiries(tables, layer, chunks, verdicts, window)
+    plan = chunk_plan.plan_chunks(tables, layer, chunks, expiry)
+    seen = chunk_reads.count_reads(tables, layer, chunks, plan, starts.int())
+    chunk_attention.chunk_attention(tables, pool, layer, chunks, plan, q, k, v, out, SCALE)
+    chunk_write.store_survivors(tables, pool, layer, chunks, plan, k, v)
     return out.cpu(), seen.sum(0).cpu()
 
 
-def mechanism(ragged, layer, at, count, q, k, v, verdicts):
+def mechanism(attention, layer, at, count, q, k, v, verdicts):
     """The same on the CPU."""
-    lists, grouped = ragged.lists, q.view(-1, HEADS, GROUP, DIM)
-    slots = lists.slot_of_block[BLOCKS.long()].long()
+    tables, grouped = attention.tables, q.view(-1, HEADS, GROUP, DIM)
+    slots = tables.slot_of_block[BLOCKS.long()].long()
     if count == 1:
-        rows = rule.Rows(layer, slots, torch.full((2,), at), lists.lens[slots, layer].long(), verdicts)
-        out = ragged.decode(rows, grouped, k, v, SCALE)
-        return out.flatten(1, 2), lists.lens[slots, layer].sum(1)
+        rows = DecodeBatch(layer, slots, torch.full((2,), at), tables.lens[slots, layer].long(), verdicts)
+        out = attention.decode(rows, grouped, k, v, SCALE)
+        return out.flatten(1, 2), tables.lens[slots, layer].sum(1)
     outs, counts = [], []
     for slot, part in zip(slots.tolist(), (slice(0, count), slice(count, None)), strict=True):
-        span = rule.Span(layer, slot, at, at + count, verdicts[part])
-        out, seen = ragged.chunk(span, grouped[part], k[part], v[part], SCALE)
+        span = RequestChunk(layer, slot, at, at + count, verdicts[part])
+        out, seen = attention.attend_chunk(span, grouped[part], k[part], v[part], SCALE)
         outs.append(out.flatten(1, 2))
         counts.append(seen)
     return torch.cat(outs), torch.cat(counts)
@@ -96,17 +99,20 @@ def test_the_same_as_on_the_cpu():
     window, draw = 5, torch.Generator().manual_seed(4)
     mine, cache = worker(DEVICE)
     theirs, other = worker("cpu")
-    ragged, at = Ragged(theirs, rules.Learned(theirs, Options(rule="dms", cr=4.0, window=window)), Plain(other)), 0
+    attention, at = (
+        ReferenceAttention(theirs, WorkerDMS(theirs, Options(method="dms", cr=4.0, window=window)), Plain(other)),
+        0,
+    )
     for count in (20, 1, 1, 1, 13, *[1] * 8):
         for layer in range(LAYERS):
             q = torch.randn(2 * count, HEADS * GROUP, DIM, generator=draw)
             k, v = torch.randn(2, 2 * count, HEADS, DIM, generator=draw)
             verdicts = torch.rand(2 * count, HEADS, generator=draw) < 0.7
             out, seen = kernels(mine, cache, layer, at, count, q, k, v, verdicts, window)
-            expected, counts = mechanism(ragged, layer, at, count, q, k, v, verdicts)
+            expected, counts = mechanism(attention, layer, at, count, q, k, v, verdicts)
             torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
             assert torch.equal(seen.long(), counts.long())
         at += count
-        for name in ("lens", "capacity", "bump", "supplied", "slot_of_block"):
+        for name in ("lens", "num_pages", "pages_used", "num_superblocks", "slot_of_block"):
             assert torch.equal(getattr(mine, name).cpu(), getattr(theirs, name)), name
     assert int(mine.lens.sum()) < 2 * LAYERS * HEADS * at

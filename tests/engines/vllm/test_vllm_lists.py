@@ -9,12 +9,12 @@ import torch
 from ragged_tables import TensorPages, anything, check_pages
 
 from hyperscale.engines.vllm.options import Options
-from hyperscale.engines.vllm.protocol import NEVER, Demand
-from hyperscale.engines.vllm.scheduler.superblocks import Book
-from hyperscale.engines.vllm.worker.reference_attention import Ragged
-from hyperscale.engines.vllm.worker.rule import Rows, Span
-from hyperscale.engines.vllm.worker.slots import Step, Worker
-from hyperscale.engines.vllm.worker.tables import Lists
+from hyperscale.engines.vllm.protocol import NEVER, RequestParams
+from hyperscale.engines.vllm.scheduler.superblocks import SuperblockAllocator
+from hyperscale.engines.vllm.worker.cpu import CpuCacheWorker, CpuStep
+from hyperscale.engines.vllm.worker.methods.base import DecodeBatch, RequestChunk
+from hyperscale.engines.vllm.worker.reference_attention import ReferenceAttention
+from hyperscale.engines.vllm.worker.tables import EntryTables
 
 N, DIM, GROUP = 4, 8, 2
 
@@ -24,7 +24,7 @@ class Block:
         self.block_id = block_id
 
 
-class Pool:
+class BlockPool:
     """What the book needs of vLLM's pool; block 0 is the null block."""
 
     def __init__(self, blocks):
@@ -50,13 +50,15 @@ class World:
         self.layers, self.heads = self.random.choice([(1, 1), (2, 1), (1, 3), (2, 2)])
         self.torch = torch.Generator().manual_seed(seed)
         size = self.layers * self.heads
-        self.pool, options = Pool(blocks), Options(rule="dms", cr=4.0, window=3)
-        self.book = Book(size, N, self.pool, options, chunk)
+        self.pool, options = BlockPool(blocks), Options(method="dms", cr=4.0, window=3)
+        self.allocator = SuperblockAllocator(size, N, self.pool, options, chunk)
         if bound:
-            self.book.needed = bound(self.book.needed)
-        lists = Lists(layers=self.layers, heads=self.heads, page_tokens=N, blocks=blocks, slots=6, max_tokens=100)
+            self.allocator.upper_bound = bound(self.allocator.upper_bound)
+        tables = EntryTables(
+            layers=self.layers, heads=self.heads, page_tokens=N, blocks=blocks, slots=6, max_tokens=100
+        )
         pages = TensorPages(blocks * size, N, DIM)
-        self.worker = Worker(Ragged(lists, anything(lists, options, self.expiry), pages))
+        self.worker = CpuCacheWorker(ReferenceAttention(tables, anything(tables, options, self.expiry), pages))
         self.lag, self.bursts, self.chunk = lag, bursts, chunk
         self.reports, self.requests, self.names = deque(), {}, 0
 
@@ -81,41 +83,41 @@ class World:
         self.names += 1
         name, total = f"r{self.names}", self.random.randrange(2, 80)
         prompt = self.random.randrange(1, total)
-        self.book.announce(name, Demand(prompt, total - prompt, self.names))
+        self.allocator.add_request(name, RequestParams(prompt, total - prompt, self.names))
         empty = torch.zeros(0, self.layers * self.heads, DIM)
         self.requests[name] = {"prompt": prompt, "total": total, "done": 0, "keys": empty, "values": empty}
 
     def schedule(self):
         """What vLLM's scheduler does: the running first, preempting the last where it must, then the waiting."""
         step, budget = {}, self.chunk
-        running = [name for name in self.requests if name in self.book.held]
+        running = [name for name in self.requests if name in self.allocator.running]
         while running and budget:
             name = running.pop(0)
             request = self.requests[name]
             left = (request["prompt"] if request["done"] < request["prompt"] else request["done"] + 1) - request["done"]
             tokens = min(left, budget)
-            while self.book.lacking(name, request["done"] + tokens) > self.pool.get_num_free_blocks():
+            while self.allocator.count_missing(name, request["done"] + tokens) > self.pool.get_num_free_blocks():
                 victim = running.pop() if running else name
                 self.preempt(victim)
                 if victim == name:
                     break
             else:
                 step[name] = tokens
-                self.book.grow(name, request["done"] + tokens)
+                self.allocator.allocate(name, request["done"] + tokens)
                 budget -= tokens
         for name, request in self.requests.items():
-            if name not in self.book.held and name not in step and budget and len(self.book.held) < 6:
+            if name not in self.allocator.running and name not in step and budget and len(self.allocator.running) < 6:
                 tokens = min(request["prompt"], budget)
-                fits = self.book.admission(name) <= self.pool.get_num_free_blocks()
-                if not fits or self.book.lacking(name, tokens) > self.pool.get_num_free_blocks():
+                fits = self.allocator.count_to_admit(name) <= self.pool.get_num_free_blocks()
+                if not fits or self.allocator.count_missing(name, tokens) > self.pool.get_num_free_blocks():
                     break
-                self.book.grow(name, tokens)
+                self.allocator.allocate(name, tokens)
                 step[name], budget = tokens, budget - tokens
         return step
 
     def preempt(self, name):
         request = self.requests[name]
-        self.pool.free_blocks(self.book.drop(name))
+        self.pool.free_blocks(self.allocator.release(name))
         empty = torch.zeros(0, self.layers * self.heads, DIM)
         request.update(done=0, keys=empty, values=empty)
 
@@ -126,70 +128,72 @@ class World:
             step = self.schedule()
             while len(self.reports) > self.lag or (self.reports and not step):
                 for name, ran in self.reports.popleft().items():
-                    self.book.report(name, ran.generation, ran.pages, ran.covered)
+                    self.allocator.record_usage(name, ran.generation, ran.pages, ran.computed_tokens)
             self.execute(step)
             for name in list(step):
                 request = self.requests[name]
                 if request["done"] == request["total"] or self.random.random() < 0.01:
                     del self.requests[name]
-                    self.pool.free_blocks(self.book.drop(name))
-                    self.book.forget(name)
+                    self.pool.free_blocks(self.allocator.release(name))
+                    self.allocator.remove_request(name)
         return self
 
     def execute(self, step):
-        grants, gone = self.book.grants()
-        held = self.book.held
-        self.worker.begin(grants, gone, {name: (held[name].generation, tokens) for name, tokens in step.items()})
+        updates, released_requests = self.allocator.take_updates()
+        held = self.allocator.running
+        self.worker.begin_step(
+            updates, released_requests, {name: (held[name].generation, tokens) for name, tokens in step.items()}
+        )
         self.check_supply()
         if not step:
             return
         firsts = torch.tensor([held[name].blocks[0].block_id for name in step], dtype=torch.int32)
-        covered = [self.requests[name]["done"] + tokens for name, tokens in step.items()]
+        computed_tokens = [self.requests[name]["done"] + tokens for name, tokens in step.items()]
         starts = [sum(list(step.values())[:i]) for i in range(len(step) + 1)]
-        described = self.worker.resolve(Step(firsts, starts, covered))
+        described = self.worker.resolve_slots(CpuStep(firsts, starts, computed_tokens))
         data = {name: self.tensors(self.requests[name], tokens) for name, tokens in step.items()}
         live = dict.fromkeys(step, 0)
         for layer in range(self.layers):
             self.attend(layer, step, described, data, live)
-        for name, end in zip(step, covered, strict=True):
+        for name, end in zip(step, computed_tokens, strict=True):
             self.requests[name]["done"] = end
-        check_pages(self.worker.ragged.lists, [place.slot for place in self.worker._places.values()])
-        report = self.worker.report()
-        check_pages(self.worker.ragged.lists, [place.slot for place in self.worker._places.values()])
+        check_pages(self.worker.attention.tables, [place.slot for place in self.worker.requests.values()])
+        report = self.worker.report_step()
+        check_pages(self.worker.attention.tables, [place.slot for place in self.worker.requests.values()])
         for name, ran in report.items():
-            if ran.covered > self.requests[name]["prompt"]:
-                assert ran.lives[-1] == live[name]
+            if ran.computed_tokens > self.requests[name]["prompt"]:
+                assert ran.live_entries[-1] == live[name]
         self.reports.append(report)
 
     def check_supply(self):
         """Hold what the worker believes a request has against what the book has given it."""
-        lists = self.worker.ragged.lists
-        for name, holding in self.book.held.items():
-            slot = self.worker._places[name].slot
+        tables = self.worker.attention.tables
+        for name, holding in self.allocator.running.items():
+            slot = self.worker.requests[name].slot
             given = [block.block_id for block in holding.blocks]
-            assert lists.supply[slot, : int(lists.supplied[slot])].tolist() == given
+            assert tables.superblocks[slot, : int(tables.num_superblocks[slot])].tolist() == given
 
     def attend(self, layer, step, described, data, live):
-        ragged, heads = self.worker.ragged, slice(layer * self.heads, (layer + 1) * self.heads)
+        attention, heads = self.worker.attention, slice(layer * self.heads, (layer + 1) * self.heads)
         single = [i for i, tokens in enumerate(step.values()) if tokens == 1]
         names = list(step)
         found = {}
         if single:
             slots = torch.tensor([described.slots[i] for i in single])
-            positions = torch.tensor([described.covered[i] - 1 for i in single])
-            rows = Rows(layer, slots, positions, ragged.lists.lens[slots, layer].long(), None)
+            positions = torch.tensor([described.computed_tokens[i] - 1 for i in single])
+            rows = DecodeBatch(layer, slots, positions, attention.tables.lens[slots, layer].long(), None)
             q, k, v = (torch.cat([data[names[i]][part] for i in single]) for part in range(3))
             q = q.view(len(single), -1, GROUP, DIM)[:, heads]
-            out = ragged.decode(rows, q, k[:, heads], v[:, heads], DIM**-0.5)
+            out = attention.decode(rows, q, k[:, heads], v[:, heads], DIM**-0.5)
             found |= {names[i]: out[row : row + 1] for row, i in enumerate(single)}
         for i, (name, tokens) in enumerate(step.items()):
             if tokens > 1:
                 q, k, v = data[name]
-                end = described.covered[i]
-                span = Span(layer, described.slots[i], end - tokens, end, None)
+                end = described.computed_tokens[i]
+                span = RequestChunk(layer, described.slots[i], end - tokens, end, None)
                 q = q.view(tokens, -1, GROUP, DIM)[:, heads]
-                found[name], seen = ragged.chunk(span, q, k[:, heads], v[:, heads], DIM**-0.5)
-                described.seen[described.starts[i] : described.starts[i + 1]] += seen
+                found[name], seen = attention.attend_chunk(span, q, k[:, heads], v[:, heads], DIM**-0.5)
+                described.query_reads[described.starts[i] : described.starts[i + 1]] += seen
         for name, out in found.items():
             live[name] += self.compare(layer, name, out, data[name][0])
 
@@ -217,7 +221,7 @@ class World:
 def test_random_runs(seed, bursts, lag):
     world = World(seed, bursts=bursts, lag=lag).run(60)
     for name in list(world.requests):
-        world.pool.free_blocks(world.book.drop(name))
+        world.pool.free_blocks(world.allocator.release(name))
     assert world.pool.get_num_free_blocks() == world.pool.blocks - 1
 
 
@@ -225,7 +229,7 @@ def test_a_small_pool_preempts_and_never_runs_out():
     preempted = []
     for seed in range(6):
         world = World(seed, bursts=False, lag=1, blocks=32)
-        world.book._options = Options(rule="dms", cr=1000.0, slack=0.0, reserve_output_fraction=0.0)
+        world.allocator._options = Options(method="dms", cr=1000.0, slack=0.0, reserve_output_fraction=0.0)
         original = world.preempt
         world.preempt = lambda name, original=original: (preempted.append(name), original(name))
         world.run(80)
@@ -238,12 +242,12 @@ def test_superblocks_return_while_a_request_runs():
     world.arrive()
     (request,) = world.requests.values()
     request.update(total=79, prompt=2)
-    world.book._demands["r1"] = Demand(2, 77, 1)
+    world.allocator._params["r1"] = RequestParams(2, 77, 1)
     while world.requests:
         world.execute(step := world.schedule())
         for name, ran in world.reports.popleft().items():
-            world.book.report(name, ran.generation, ran.pages, ran.covered)
-            held.append(len(world.book.held[name].blocks))
+            world.allocator.record_usage(name, ran.generation, ran.pages, ran.computed_tokens)
+            held.append(len(world.allocator.running[name].blocks))
         assert step
         if request["done"] == 79:
             break

@@ -171,7 +171,7 @@ REFUSED = {
     "pipeline": ({"pipeline_parallel_size": 2}, "pipeline parallelism"),
     "ranks": ({"tensor_parallel_size": 4}, "replicates 2 KV heads"),
     "cache dtype": ({"kv_cache_dtype": "fp8"}, "dtype must be the model's"),
-    "rule": ({"additional_config": {"hyperscale": {"rule": "oldest"}}}, "rule must be one of"),
+    "rule": ({"additional_config": {"hyperscale": {"method": "oldest"}}}, "method must be one of"),
     "option": ({"additional_config": {"hyperscale": {"wndow": 3}}}, "no option 'wndow'"),
     "speculation": (
         {"speculative_config": {"method": "ngram", "num_speculative_tokens": 2, "prompt_lookup_max": 2}},

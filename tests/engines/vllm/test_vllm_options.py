@@ -15,11 +15,11 @@ CHECKPOINT = SimpleNamespace(dms_window_size=16, dms_cr=4)
 
 
 def test_the_checkpoint_fills_in():
-    assert Options.read({}, CHECKPOINT) == Options(rule="dms", cr=4.0, window=16)
-    assert Options.read(None, CHECKPOINT) == Options(rule="dms", cr=4.0, window=16)
-    chosen = {"rule": "window", "cr": 8, "recent": 4, "reserve_output_fraction": 1}
+    assert Options.read({}, CHECKPOINT) == Options(method="dms", cr=4.0, window=16)
+    assert Options.read(None, CHECKPOINT) == Options(method="dms", cr=4.0, window=16)
+    chosen = {"method": "window", "cr": 8, "recent": 4, "reserve_output_fraction": 1}
     assert Options.read({"hyperscale": chosen}, SimpleNamespace()) == Options(
-        rule="window", cr=8, recent=4, window=0, reserve_output_fraction=1
+        method="window", cr=8, recent=4, window=0, reserve_output_fraction=1
     )
 
 
@@ -28,7 +28,7 @@ def test_the_checkpoint_fills_in():
     [
         (3, "must be a mapping"),
         (None, "must be a mapping"),
-        ({"wndow": 3}, "no option 'wndow'; it has: rule"),
+        ({"wndow": 3}, "no option 'wndow'; it has: method"),
         ({"cr": "8"}, "cr must be a number, not '8'"),
         ({"cr": True}, "cr must be a number, not True"),
         ({"cr": 0.5}, "cr must be at least 1"),
@@ -41,14 +41,23 @@ def test_the_checkpoint_fills_in():
         ({"vocabulary": -3}, "vocabulary must be at least 0"),
         ({"slack": None}, "slack must be a number"),
         ({"reserve_output_fraction": 1.5}, r"reserve_output_fraction must lie in \[0, 1\]"),
-        ({"rule": ["dms"]}, "rule must be a string"),
-        ({"rule": "window"}, "rule 'window' needs a cr"),
-        ({"rule": "random", "recent": 3}, "rule 'random' needs a cr"),
+        ({"method": ["dms"]}, "method must be a string"),
+        ({"method": "window"}, "method 'window' needs a cr"),
+        ({"method": "random", "recent": 3}, "method 'random' needs a cr"),
+        ({"rule": "dms", "method": "dms"}, "rule is the former name of method"),
+        ({"share": "half"}, "budget_rule must be 'proportional' or 'fixed', not 'half'"),
     ],
 )
 def test_what_means_nothing_is_refused(given, reason):
     with pytest.raises(EngineError, match=f"^{re.escape('additional_config.hyperscale')}.*{reason}"):
         Options.read({"hyperscale": given}, CHECKPOINT)
+
+
+def test_former_names_of_options_work():
+    former = {"rule": "random", "cr": 2, "share": "fixed"}
+    assert Options.read({"hyperscale": former}, CHECKPOINT) == Options(
+        method="random", cr=2, budget_rule="fixed", window=16
+    )
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

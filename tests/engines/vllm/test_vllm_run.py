@@ -67,10 +67,10 @@ def test_a_run_gives_what_the_torch_engine_gives(call, tmp_path):
 @needs_vllm
 @pytest.mark.parametrize("error", [RuntimeError("a kernel failed"), MemoryError("out of memory")])
 def test_a_crash_is_one_line_and_the_run_resumes(call, tmp_path, monkeypatch, error):
-    from hyperscale.engines.vllm.worker.slots import Worker
+    from hyperscale.engines.vllm.worker.cpu import CpuCacheWorker
 
     arguments = (*RUN, "--method", "dms", "--engine", "vllm", "--batch-size", "2", "--out", tmp_path / "run")
-    steps, report = itertools.count(), Worker.report
+    steps, report = itertools.count(), CpuCacheWorker.report_step
 
     def failing(self):
         if next(steps) == 150:
@@ -78,7 +78,7 @@ def test_a_crash_is_one_line_and_the_run_resumes(call, tmp_path, monkeypatch, er
         return report(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Worker, "report", failing)
+        patch.setattr(CpuCacheWorker, "report_step", failing)
         code, _, err = call(*arguments)
     assert code == 2
     last = err.strip().splitlines()[-1]

@@ -11,10 +11,10 @@ from vllm_engines import needs_vllm
 
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.protocol import NEVER
-from hyperscale.engines.vllm.worker.reference_attention import Ragged
-from hyperscale.engines.vllm.worker.rule import Rows, Span
-from hyperscale.engines.vllm.worker.slots import Step, Worker
-from hyperscale.engines.vllm.worker.tables import Lists
+from hyperscale.engines.vllm.worker.cpu import CpuCacheWorker, CpuStep
+from hyperscale.engines.vllm.worker.methods.base import DecodeBatch, RequestChunk
+from hyperscale.engines.vllm.worker.reference_attention import ReferenceAttention
+from hyperscale.engines.vllm.worker.tables import EntryTables
 
 pytestmark = needs_vllm
 LAYERS, HEADS, N, LENGTH = 2, 2, 32, 512
@@ -44,7 +44,7 @@ def make_scheduler(config, blocks, options, asynchronous):
     from vllm.v1.kv_cache_interface import KVCacheConfig, KVCacheGroupSpec
     from vllm.v1.structured_output import StructuredOutputManager
 
-    from hyperscale.engines.vllm.scheduler.cache_spec import RaggedSpec
+    from hyperscale.engines.vllm.cache_spec import RaggedSpec
 
     config.scheduler_config.async_scheduling = asynchronous
     spec = RaggedSpec(
@@ -53,8 +53,8 @@ def make_scheduler(config, blocks, options, asynchronous):
         head_size=32,
         dtype=torch.float32,
         options=options,
-        chunk=config.scheduler_config.max_num_batched_tokens,
-        rows=LAYERS * HEADS,
+        step_tokens=config.scheduler_config.max_num_batched_tokens,
+        total_lists=LAYERS * HEADS,
     )
     cache = KVCacheConfig(blocks, [], [KVCacheGroupSpec(["layer"], spec)])
     config.cache_config.num_gpu_blocks = blocks
@@ -74,9 +74,11 @@ class Runner:
 
     def __init__(self, blocks, seed):
         self.random = random.Random(seed)
-        self.lists = Lists(layers=LAYERS, heads=HEADS, page_tokens=N, blocks=blocks, slots=16, max_tokens=LENGTH)
-        rule = anything(self.lists, Options(), self.expiry)
-        self.worker = Worker(Ragged(self.lists, rule, TensorPages(blocks * LAYERS * HEADS, N, 4)))
+        self.tables = EntryTables(layers=LAYERS, heads=HEADS, page_tokens=N, blocks=blocks, slots=16, max_tokens=LENGTH)
+        method = anything(self.tables, Options(), self.expiry)
+        self.worker = CpuCacheWorker(
+            ReferenceAttention(self.tables, method, TensorPages(blocks * LAYERS * HEADS, N, 4))
+        )
         self.first, self.known = {}, {}
 
     def expiry(self, key, layer, head, position):
@@ -87,9 +89,9 @@ class Runner:
         """Execute a scheduler's output; returns what vLLM's runner would."""
         from vllm.v1.outputs import KVConnectorOutput, ModelRunnerOutput
 
-        from hyperscale.engines.vllm.plugin.messages import Report
+        from hyperscale.engines.vllm.step_messages import StepReport
 
-        news = step.kv_connector_metadata
+        instructions = step.kv_connector_metadata
         done = {}
         for new in step.scheduled_new_reqs:
             self.first[new.req_id] = new.block_ids[0][0]
@@ -100,7 +102,7 @@ class Runner:
             if name in cached.resumed_req_ids:
                 self.first[name] = cached.new_block_ids[index][0][0]
             done[name] = cached.num_computed_tokens[index]
-        self.worker.begin(news.grants, news.gone, news.scheduled)
+        self.worker.begin_step(instructions.updates, instructions.released_requests, instructions.scheduled_tokens)
         sizes = step.num_scheduled_tokens
         names = list(sizes)
         sampled = []
@@ -110,29 +112,29 @@ class Runner:
             whole = done[name] + sizes[name] >= self.known[name]
             self.known[name] += whole
             sampled.append([7] if whole else [])
-        report = self.worker.report()
-        check_pages(self.lists, [place.slot for place in self.worker._places.values()])
-        meta = KVConnectorOutput(kv_connector_worker_meta=Report(report))
+        report = self.worker.report_step()
+        check_pages(self.tables, [place.slot for place in self.worker.requests.values()])
+        meta = KVConnectorOutput(kv_connector_worker_meta=StepReport(report))
         order = {name: index for index, name in enumerate(names)}
         return ModelRunnerOutput(names, order, sampled, kv_connector_output=meta)
 
     def attend(self, names, sizes, done):
         firsts = torch.tensor([self.first[name] for name in names], dtype=torch.int32)
         starts = [sum(sizes[name] for name in names[:i]) for i in range(len(names) + 1)]
-        step = self.worker.resolve(Step(firsts, starts, [done[name] + sizes[name] for name in names]))
+        step = self.worker.resolve_slots(CpuStep(firsts, starts, [done[name] + sizes[name] for name in names]))
         for layer in range(LAYERS):
             for index, name in enumerate(names):
                 q, kv = torch.zeros(sizes[name], HEADS, 1, 4), torch.zeros(sizes[name], HEADS, 4)
-                slot, end = step.slots[index], step.covered[index]
+                slot, end = step.slots[index], step.computed_tokens[index]
                 if sizes[name] == 1:
                     slots = torch.tensor([slot])
-                    lens = self.lists.lens[slots, layer].long()
-                    rows = Rows(layer, slots, torch.tensor([end - 1]), lens, None)
-                    self.worker.ragged.decode(rows, q, kv, kv, 1.0)
+                    lens = self.tables.lens[slots, layer].long()
+                    rows = DecodeBatch(layer, slots, torch.tensor([end - 1]), lens, None)
+                    self.worker.attention.decode(rows, q, kv, kv, 1.0)
                 else:
-                    span = Span(layer, slot, end - sizes[name], end, None)
-                    _, seen = self.worker.ragged.chunk(span, q, kv, kv, 1.0)
-                    step.seen[starts[index] : starts[index + 1]] += seen
+                    span = RequestChunk(layer, slot, end - sizes[name], end, None)
+                    _, seen = self.worker.attention.attend_chunk(span, q, kv, kv, 1.0)
+                    step.query_reads[starts[index] : starts[index + 1]] += seen
 
 
 def requests(count, seed):
@@ -152,7 +154,7 @@ def requests(count, seed):
 def test_all_tokens_come_and_all_blocks_go_back(asynchronous, blocks, batched, admission, tmp_path):
     vllm_checkpoints.write(tmp_path, "qwen3")
     config = make_config(tmp_path, batched, admission)
-    scheduler = make_scheduler(config, blocks, Options(rule="dms", cr=4.0, window=8), asynchronous)
+    scheduler = make_scheduler(config, blocks, Options(method="dms", cr=4.0, window=8), asynchronous)
     runner, wanted, found, costs = Runner(blocks, 1), {}, {}, {}
     for request in requests(30, seed=blocks):
         scheduler.add_request(request)
@@ -179,9 +181,11 @@ def test_all_tokens_come_and_all_blocks_go_back(asynchronous, blocks, batched, a
 
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_a_bound_that_is_too_low_is_noticed(asynchronous, tmp_path, monkeypatch):
-    from hyperscale.engines.vllm.scheduler.superblocks import Book
+    from hyperscale.engines.vllm.scheduler.superblocks import SuperblockAllocator
 
-    needed = Book.needed
-    monkeypatch.setattr(Book, "needed", lambda self, holding, tokens: max(needed(self, holding, tokens) - 1, 1))
+    bound = SuperblockAllocator.upper_bound
+    monkeypatch.setattr(
+        SuperblockAllocator, "upper_bound", lambda self, holding, tokens: max(bound(self, holding, tokens) - 1, 1)
+    )
     with pytest.raises(AssertionError, match=r"over-commit|in use were taken away"):
         test_all_tokens_come_and_all_blocks_go_back(asynchronous, 60, 64, True, tmp_path)

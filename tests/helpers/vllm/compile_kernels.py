@@ -19,7 +19,7 @@ from hyperscale.engines.vllm.kernels import (
     decode_attention,
     decode_update,
 )
-from hyperscale.engines.vllm.kernels.arguments import Chunks, Decodes, Pool
+from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
 
 
 class Hopper:
@@ -50,34 +50,34 @@ def every_kernel(dtype, heads, group, dim, page):
         return torch.zeros(shape, dtype=torch.int32)
 
     blocks, layers, slots, most, requests, tokens = 20, 4, 6, 40, 4, 256
-    pool = Pool.of(torch.zeros(blocks, layers * heads, page, 2 * dim, dtype=dtype))
+    pool = PagedCache.of(torch.zeros(blocks, layers * heads, page, 2 * dim, dtype=dtype))
     tables = SimpleNamespace(
         page_tokens=page,
         slot_of_block=ints(blocks),
-        supply=ints(slots, most),
-        supplied=ints(slots),
-        bump=ints(slots),
+        superblocks=ints(slots, most),
+        num_superblocks=ints(slots),
+        pages_used=ints(slots),
         page_table=ints(slots, layers, heads, most),
-        capacity=ints(slots, layers, heads),
+        num_pages=ints(slots, layers, heads),
         lens=ints(slots, layers, heads),
-        last=ints(slots, layers, heads),
+        newest=ints(slots, layers, heads),
         expiry=ints(blocks * layers * heads, page),
     )
     q, k = torch.zeros(tokens, heads * group, dim, dtype=dtype), torch.zeros(tokens, heads, dim, dtype=dtype)
     verdicts, first, positions = torch.zeros(tokens, heads, dtype=torch.bool), ints(requests, 7)[:, 0], ints(requests)
     live, table = ints(requests, heads), ints(requests, heads, most)
-    rows = Decodes(first, positions)
+    rows = DecodeRequests(first, positions)
     new = (k[:requests], k[:requests], live, table)
     decode_update.decode_update(tables, pool, 2, rows, *new, verdicts=verdicts[:requests], window=16)
-    decode_update.decode_update(tables, pool, 2, rows, *new, born=positions)
+    decode_update.decode_update(tables, pool, 2, rows, *new, new_expiry=positions)
     folded = q[:requests].unflatten(1, (heads, group))
     decode_attention.decode_attention(folded, pool, live, table, torch.empty_like(folded), 0.1, 2048)
-    chunks = Chunks(first, ints(requests + 1), positions, 64)
-    expiry = chunk_dms_expiry.delayed_expiries(tables, 2, chunks, verdicts, 16)
+    chunks = ChunkRequests(first, ints(requests + 1), positions, 64)
+    expiry = chunk_dms_expiry.dms_expiries(tables, 2, chunks, verdicts, 16)
     plan = chunk_plan.plan_chunks(tables, 2, chunks, expiry)
-    chunk_reads.seen(tables, 2, chunks, plan, positions)
-    chunk_attention.prefill_attention(tables, pool, 2, chunks, plan, q, k, k, torch.empty_like(q), 0.1)
-    chunk_write.write_survivors(tables, pool, 2, chunks, plan, k, k)
+    chunk_reads.count_reads(tables, 2, chunks, plan, positions)
+    chunk_attention.chunk_attention(tables, pool, 2, chunks, plan, q, k, k, torch.empty_like(q), 0.1)
+    chunk_write.store_survivors(tables, pool, 2, chunks, plan, k, k)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""A cache of plain tensors and a rule that lets anything expire, for tests of the lists without vLLM."""
+"""A cache of plain tensors and a method that lets anything expire, for tests of the lists without vLLM."""
 
 import torch
 
 from hyperscale.engines.vllm.protocol import NEVER
-from hyperscale.engines.vllm.worker.rule import Rule
+from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
 
 
 class TensorPages:
@@ -33,52 +33,52 @@ class TensorPages:
         return out
 
 
-class Anything(Rule):
+class Anything(WorkerMethod):
     """Entries expire when a function of (slot's key, layer, head, position) says so: late verdicts, bursts, never.
 
     The entry of position k is gone from query ``expiry(key, layer, head, k)`` on, which is above k.
     """
 
-    def __init__(self, lists, options, expiry):
-        super().__init__(lists, options)
+    def __init__(self, tables, options, expiry):
+        super().__init__(tables, options)
         self.expiry = expiry
 
     def _of(self, slot, layer, positions):
-        key = int(self.lists.facts[slot, 2])
-        heads = range(self.lists.heads)
+        key = int(self.tables.request_params[slot, 2])
+        heads = range(self.tables.heads)
         return torch.tensor([[self.expiry(key, layer, head, k) for k in positions] for head in heads])
 
-    def born(self, rows):
+    def decode_expiry(self, batch):
         raise NotImplementedError
 
-    def written(self, rows, places):
-        for row, (slot, position) in enumerate(zip(rows.slots.tolist(), rows.positions.tolist(), strict=True)):
-            entries = self.lists.entries(rows.slots[row : row + 1], rows.layer, places[row : row + 1])[0]
-            self.lists.expiry.view(-1)[entries] = self._of(slot, rows.layer, [position])[:, 0].to(torch.int32)
+    def record_places(self, batch, places):
+        for row, (slot, position) in enumerate(zip(batch.slots.tolist(), batch.positions.tolist(), strict=True)):
+            entries = self.tables.entry_numbers(batch.slots[row : row + 1], batch.layer, places[row : row + 1])[0]
+            self.tables.expiry.view(-1)[entries] = self._of(slot, batch.layer, [position])[:, 0].to(torch.int32)
 
-    def born_in(self, span):
-        return self._of(span.slot, span.layer, range(span.start, span.stop)).to(torch.int32)
-
-
-def anything(lists, options, expiry):
-    rule = Anything(lists, options, expiry)
-    rule.born = lambda rows: NEVER
-    return rule
+    def chunk_expiry(self, chunk):
+        return self._of(chunk.slot, chunk.layer, range(chunk.start, chunk.stop)).to(torch.int32)
 
 
-def check_pages(lists, slots):
+def anything(tables, options, expiry):
+    method = Anything(tables, options, expiry)
+    method.decode_expiry = lambda batch: NEVER
+    return method
+
+
+def check_pages(tables, slots):
     """No page is in two places, every page belongs to its request, and every list has pages for its entries."""
     seen = set()
     for slot in slots:
-        supply = set(lists.supply[slot, : int(lists.supplied[slot])].tolist())
-        owned = list(lists._recycled[slot])
-        for layer in range(lists.layers):
-            for head in range(lists.heads):
-                have = int(lists.capacity[slot, layer, head])
-                owned += lists.page_table[slot, layer, head, :have].tolist()
-                assert int(lists.lens[slot, layer, head]) <= have * lists.page_tokens
-        assert len(owned) == int(lists.bump[slot]) <= len(supply) * lists.size
-        assert {page // lists.size for page in owned} <= supply
+        superblocks = set(tables.superblocks[slot, : int(tables.num_superblocks[slot])].tolist())
+        owned = list(tables._recycled_pages[slot])
+        for layer in range(tables.layers):
+            for head in range(tables.heads):
+                have = int(tables.num_pages[slot, layer, head])
+                owned += tables.page_table[slot, layer, head, :have].tolist()
+                assert int(tables.lens[slot, layer, head]) <= have * tables.page_tokens
+        assert len(owned) == int(tables.pages_used[slot]) <= len(superblocks) * tables.num_lists
+        assert {page // tables.num_lists for page in owned} <= superblocks
         assert len(set(owned)) == len(owned)
         assert not seen & set(owned)
         seen |= set(owned)

@@ -62,19 +62,19 @@ class World:
         self.tables = SimpleNamespace(
             page_tokens=page,
             slot_of_block=torch.zeros(blocks, **of),
-            supply=torch.zeros(slots, most + 3, **of),
-            supplied=torch.zeros(slots, **of),
-            bump=torch.zeros(slots, **of),
+            superblocks=torch.zeros(slots, most + 3, **of),
+            num_superblocks=torch.zeros(slots, **of),
+            pages_used=torch.zeros(slots, **of),
             page_table=torch.full((slots, layers, heads, most), -7, **of),
-            capacity=torch.zeros(slots, layers, heads, **of),
+            num_pages=torch.zeros(slots, layers, heads, **of),
             lens=torch.zeros(slots, layers, heads, **of),
-            last=torch.zeros(slots, layers, heads, **of),
+            newest=torch.zeros(slots, layers, heads, **of),
             expiry=torch.full((blocks * size, page), -5, **of),
         )
         for slot, owned in zip(self.slots, self.blocks_of, strict=True):
             self.tables.slot_of_block[owned[0]] = slot
-            self.tables.supply[slot, : len(owned)] = torch.tensor(owned, **of)
-            self.tables.supplied[slot] = len(owned)
+            self.tables.superblocks[slot, : len(owned)] = torch.tensor(owned, **of)
+            self.tables.num_superblocks[slot] = len(owned)
 
     def first_blocks(self, members):
         """As a column of a wider table, the way vLLM hands it over; -1 is padding."""
@@ -128,13 +128,13 @@ class World:
     def check_lists(self):
         """Every list holds exactly what it has to, and nothing was written outside of the pages that lists have."""
         tables, pages = self.tables, self.cache.view(-1, 2, self.page, self.dim).cpu()
-        table, capacity, lens = tables.page_table.cpu(), tables.capacity.cpu(), tables.lens.cpu()
-        expiry, last = tables.expiry.cpu(), tables.last.cpu()
+        table, num_pages, lens = tables.page_table.cpu(), tables.num_pages.cpu(), tables.lens.cpu()
+        expiry, last = tables.expiry.cpu(), tables.newest.cpu()
         used = {}
         for (r, layer), done in self.done.items():
             for head in range(self.heads):
                 slot = self.slots[r]
-                count, have = int(lens[slot, layer, head]), int(capacity[slot, layer, head])
+                count, have = int(lens[slot, layer, head]), int(num_pages[slot, layer, head])
                 owned = table[slot, layer, head, :have].tolist()
                 for page in owned:
                     assert page not in used, "a page in two lists"
@@ -158,11 +158,11 @@ class World:
         size = self.layers * self.heads
         for r, slot in enumerate(self.slots):
             mine = [page for page, owner in used.items() if owner == r]
-            assert int(tables.bump[slot]) == len(mine)
-            supply = self.blocks_of[r]
-            assert sorted(mine) == sorted(supply[v // size] * size + v % size for v in range(len(mine)))
+            assert int(tables.pages_used[slot]) == len(mine)
+            superblocks = self.blocks_of[r]
+            assert sorted(mine) == sorted(superblocks[v // size] * size + v % size for v in range(len(mine)))
         others = torch.tensor([page not in used for page in range(len(pages))])
         assert bool(pages[others].isnan().all()), "written outside of one's pages"
         assert bool((expiry[others] == -5).all())
         assert bool((table[0] == -7).all())
-        assert not bool(lens[0].any() | capacity[0].any() | tables.bump[0].any())
+        assert not bool(lens[0].any() | num_pages[0].any() | tables.pages_used[0].any())

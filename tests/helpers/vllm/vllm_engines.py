@@ -54,7 +54,7 @@ def torch_chains(name, method, cr, params=(), sampling=GREEDY, count=2, length=L
 
 
 def vllm_chains(name, method, cr, params=(), sampling=GREEDY, count=2, length=LENGTH, seen=None, **more):
-    """What the vLLM engine makes of them; ``seen`` is called with the engine before and after."""
+    """What the vLLM engine makes of them; ``query_reads`` is called with the engine before and after."""
     from hyperscale.engines.vllm.harness.engine import VllmEngine
 
     made = methods.create(method, cr=cr, **dict(params))

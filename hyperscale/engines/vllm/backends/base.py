@@ -1,7 +1,7 @@
-"""What the attention of all devices shares: the object that vLLM's layers keep."""
+"""What the attention backends of all devices share."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 from vllm.v1.attention.backend import AttentionImpl
@@ -32,3 +32,32 @@ class RaggedImpl(AttentionImpl):
             logits: (tokens, heads), DMS's; above 0 evicts the token before. None if there are none.
             out: (tokens, query heads, head_dim), written for the tokens of the batch.
         """
+
+
+class RaggedBackendMixin:
+    """The methods by which vLLM finds a backend's parts; to stand in front of vLLM's own backend class.
+
+    Attributes:
+        impl_class: Attends.
+        builder_class: Describes a step to the attention layers.
+    """
+
+    # vLLM then leaves it to `RaggedImpl.attend` to write keys and values.
+    forward_includes_kv_cache_update: ClassVar[bool] = True
+    impl_class: ClassVar[type]
+    builder_class: ClassVar[type]
+
+    @staticmethod
+    def get_name() -> str:
+        """The place in vLLM's registry that is open to plugins."""
+        return "CUSTOM"
+
+    @classmethod
+    def get_impl_cls(cls) -> Any:
+        """The class that attends."""
+        return cls.impl_class
+
+    @classmethod
+    def get_builder_cls(cls) -> Any:
+        """The class that describes a step."""
+        return cls.builder_class

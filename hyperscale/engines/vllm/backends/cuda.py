@@ -1,34 +1,34 @@
 """The CUDA backend: a step's attention through the kernels, which evict, write and allocate on the device."""
 
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from vllm.v1.attention.backend import AttentionBackend, AttentionCGSupport, AttentionMetadataBuilder
 
-from hyperscale.engines.vllm.backends.base import RaggedImpl
+from hyperscale.engines.vllm.backends.base import RaggedBackendMixin, RaggedImpl
 from hyperscale.engines.vllm.kernels import decode_fa3
-from hyperscale.engines.vllm.kernels.arguments import Pool
-from hyperscale.engines.vllm.kernels.chunk_attention import prefill_attention
-from hyperscale.engines.vllm.kernels.chunk_dms_expiry import delayed_expiries
+from hyperscale.engines.vllm.kernels.arguments import PagedCache
+from hyperscale.engines.vllm.kernels.chunk_attention import chunk_attention
+from hyperscale.engines.vllm.kernels.chunk_dms_expiry import dms_expiries
 from hyperscale.engines.vllm.kernels.chunk_plan import plan_chunks
-from hyperscale.engines.vllm.kernels.chunk_reads import seen
-from hyperscale.engines.vllm.kernels.chunk_write import write_survivors
+from hyperscale.engines.vllm.kernels.chunk_reads import count_reads
+from hyperscale.engines.vllm.kernels.chunk_write import store_survivors
 from hyperscale.engines.vllm.kernels.decode_attention import decode_attention
 from hyperscale.engines.vllm.kernels.decode_update import decode_update
 from hyperscale.engines.vllm.protocol import NEVER
-from hyperscale.engines.vllm.worker.cuda import CudaStep, CudaWorker
-from hyperscale.engines.vllm.worker.rules import rule_of
-from hyperscale.engines.vllm.worker.slots import Slots, tables
-from hyperscale.engines.vllm.worker.staged_tables import StagedLists
+from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
+from hyperscale.engines.vllm.worker.cuda import CudaCacheWorker, CudaStep
+from hyperscale.engines.vllm.worker.methods import registry
+from hyperscale.engines.vllm.worker.staged_tables import StagedTables
 from hyperscale.errors import EngineError
 
-_SPLITS = 32  # parts of a list under a CUDA graph, vLLM's own number
-_SPLITS_UNTIL = 992  # sequences up to which FA3 takes a number of parts as a bound
+_GRAPH_SPLITS = 32  # parts of a list under a CUDA graph, vLLM's own number
+_MAX_SPLIT_SEQUENCES = 992  # sequences up to which FA3 takes a number of parts as a bound
 
 
-class _Tokens(NamedTuple):
+class _LayerTokens(NamedTuple):
     """A layer's tokens, as `RaggedImpl.attend` has them."""
 
     queries: Tensor
@@ -37,9 +37,9 @@ class _Tokens(NamedTuple):
     verdicts: Tensor | None
     out: Tensor
 
-    def first(self, count: int) -> "_Tokens":
-        """The first so many."""
-        return _Tokens(*(None if part is None else part[:count] for part in self))  # type: ignore[arg-type]
+    def first(self, count: int) -> "_LayerTokens":
+        """The first ``count`` tokens."""
+        return _LayerTokens(*(None if part is None else part[:count] for part in self))  # type: ignore[arg-type]
 
 
 class CudaRaggedBuilder(AttentionMetadataBuilder[CudaStep]):
@@ -67,9 +67,9 @@ class CudaRaggedBuilder(AttentionMetadataBuilder[CudaStep]):
         return CudaStep(
             first_blocks=common.block_table_tensor[:n, 0],
             offsets=common.query_start_loc[: n + 1],
-            covered=common.seq_lens[:n],
+            computed_tokens=common.seq_lens[:n],
             starts=starts[: n + 1],
-            decodes=next((index for index, size in enumerate(sizes) if size != 1), n),
+            num_decodes=next((index for index, size in enumerate(sizes) if size != 1), n),
             longest=int(common.max_seq_len),
         )
 
@@ -94,81 +94,70 @@ class CudaRaggedImpl(RaggedImpl):
         out: Tensor,
     ) -> None:
         """See `RaggedImpl.attend`."""
-        worker = Slots.current
+        worker = CacheWorker.current
         if worker is None:  # vLLM measures what graphs take before there is a cache
             out.zero_()
             return
-        assert isinstance(worker, CudaWorker), "the cache was set up by another backend"
-        step = worker.resolve(step)
-        tokens = _Tokens(queries, keys, values, None if logits is None else logits > 0, out)
-        if step.decodes:
-            self._decode(worker, step, layer, tokens.first(step.decodes))
+        assert isinstance(worker, CudaCacheWorker), "the cache was set up by another backend"
+        step = worker.resolve_step(step)
+        tokens = _LayerTokens(queries, keys, values, None if logits is None else logits > 0, out)
+        if step.num_decodes:
+            self._decode(worker, step, layer, tokens.first(step.num_decodes))
         if step.chunks is not None:
-            self._chunks(worker, step, layer, tokens.first(step.tokens))
+            self._attend_chunks(worker, step, layer, tokens.first(step.tokens))
 
-    def _decode(self, worker: CudaWorker, step: CudaStep, layer: int, tokens: _Tokens) -> None:
-        assert step.rows is not None
+    def _decode(self, worker: CudaCacheWorker, step: CudaStep, layer: int, tokens: _LayerTokens) -> None:
+        """Decode steps: one kernel updates the layer's lists, another attends to all that is in them."""
+        assert step.decodes is not None
         queries, keys, values, verdicts, out = tokens
-        lists, n, heads = worker.lists, step.decodes, keys.shape[1]
-        live, table = lists.live[:n], lists.table[:n]
+        tables, n, heads = worker.tables, step.num_decodes, keys.shape[1]
+        lens, pages = tables.step_lens[:n], tables.step_pages[:n]
         decode_update(
-            lists,
-            worker.pool,
+            tables,
+            worker.cache,
             layer,
-            step.rows,
+            step.decodes,
             keys,
             values,
-            live,
-            table,
+            lens,
+            pages,
             verdicts=verdicts,
-            window=worker.rule.options.window,
-            born=step.born,
+            window=worker.method.options.window,
+            new_expiry=step.decode_expiry,
         )
         shape = (n, heads, self.num_heads // heads, self.head_size)
-        given = (queries.view(shape), worker.pool, live, table, out.view(shape))
+        arguments = (queries.view(shape), worker.cache, lens, pages, out.view(shape))
         if worker.fa3:
             # A graph needs a fixed number. With very many sequences FA3 may take it for more than a bound.
-            splits = 0 if not step.capturing else _SPLITS if n * heads <= _SPLITS_UNTIL else 1
-            decode_fa3.decode_attention(*given, lists.ramp, self.scale, step.longest, splits)
+            splits = 0 if not step.capturing else _GRAPH_SPLITS if n * heads <= _MAX_SPLIT_SEQUENCES else 1
+            decode_fa3.decode_attention(*arguments, tables.query_starts, self.scale, step.longest, splits)
         else:
-            decode_attention(*given, self.scale, step.longest)
+            decode_attention(*arguments, self.scale, step.longest)
 
-    def _chunks(self, worker: CudaWorker, step: CudaStep, layer: int, tokens: _Tokens) -> None:
+    def _attend_chunks(self, worker: CudaCacheWorker, step: CudaStep, layer: int, tokens: _LayerTokens) -> None:
+        """Chunks: expiries of their tokens, a plan of what stays and where, reads, attention, and the storing."""
         queries, keys, values, verdicts, out = tokens
-        lists, pool, chunks, heads = worker.lists, worker.pool, step.chunks, keys.shape[1]
+        tables, cache, chunks, heads = worker.tables, worker.cache, step.chunks, keys.shape[1]
         assert chunks is not None
         if verdicts is not None:
-            expiry = delayed_expiries(lists, layer, chunks, verdicts, worker.rule.options.window)
-        elif step.born_in is not None:
-            expiry = step.born_in.expand(heads, -1).contiguous()
+            expiry = dms_expiries(tables, layer, chunks, verdicts, worker.method.options.window)
+        elif step.chunk_expiry is not None:
+            expiry = step.chunk_expiry.expand(heads, -1).contiguous()
         else:
             expiry = torch.full((heads, len(keys)), NEVER, dtype=torch.int32, device=keys.device)
-        plan = plan_chunks(lists, layer, chunks, expiry)
-        if step.since is not None and step.seen is not None:
-            step.seen += seen(lists, layer, chunks, plan, step.since).sum(0)
-        prefill_attention(lists, pool, layer, chunks, plan, queries, keys, values, out, self.scale)
-        write_survivors(lists, pool, layer, chunks, plan, keys, values)
+        plan = plan_chunks(tables, layer, chunks, expiry)
+        # The order matters: what the chunk's queries read is overwritten by what the chunk stores.
+        if step.count_from is not None and step.query_reads is not None:
+            step.query_reads += count_reads(tables, layer, chunks, plan, step.count_from).sum(0)
+        chunk_attention(tables, cache, layer, chunks, plan, queries, keys, values, out, self.scale)
+        store_survivors(tables, cache, layer, chunks, plan, keys, values)
 
 
-class CudaRaggedBackend(AttentionBackend):
+class CudaRaggedBackend(RaggedBackendMixin, AttentionBackend):
     """Ragged attention on CUDA."""
 
-    forward_includes_kv_cache_update: ClassVar[bool] = True
-
-    @staticmethod
-    def get_name() -> str:
-        """The place in vLLM's registry that is open to plugins."""
-        return "CUSTOM"
-
-    @staticmethod
-    def get_impl_cls() -> Any:
-        """The class that attends."""
-        return CudaRaggedImpl
-
-    @staticmethod
-    def get_builder_cls() -> Any:
-        """The class that describes a step."""
-        return CudaRaggedBuilder
+    impl_class = CudaRaggedImpl
+    builder_class = CudaRaggedBuilder
 
     @staticmethod
     def get_kv_cache_shape(
@@ -185,17 +174,18 @@ class CudaRaggedBackend(AttentionBackend):
         return (KVCacheLayout.LBHNC,)
 
     @staticmethod
-    def worker(vllm_config: Any, spec: Any, cache: Tensor) -> CudaWorker:
+    def create_worker(vllm_config: Any, spec: Any, cache: Tensor) -> CudaCacheWorker:
         """The worker around the cache tensor that vLLM has allocated, (blocks, lists, N, 2 * head_dim).
 
         Raises:
             EngineError: FlashAttention 3 was asked for and is not there.
         """
-        lists = tables(vllm_config, spec, StagedLists, len(cache), cache.device)
-        asked = spec.options.decode
-        can = decode_fa3.available() and cache.dtype != torch.float32
-        if asked == "fa3" and not can:
+        tables = StagedTables.for_engine(vllm_config, spec, len(cache), cache.device)
+        decode = spec.options.decode
+        has_fa3 = decode_fa3.available() and cache.dtype != torch.float32
+        if decode == "fa3" and not has_fa3:
             raise EngineError(
                 "additional_config.hyperscale.decode is 'fa3', which needs Hopper and half precision: leave it out"
             )
-        return CudaWorker(lists, rule_of(lists, spec), Pool.of(cache), can and asked != "triton")
+        method = registry.create_for_worker(tables, spec)
+        return CudaCacheWorker(tables, method, PagedCache.of(cache), has_fa3 and decode != "triton")

@@ -1,12 +1,12 @@
-"""Which backend runs on this machine's device."""
+"""Chooses the attention backend for this machine's device."""
 
 from importlib import import_module
 from typing import Any
 
-from hyperscale.engines.vllm.devices import device
+from hyperscale.engines.vllm import devices
 
 
-def backend() -> Any:
-    """The backend's class."""
-    name = device()
-    return getattr(import_module(f"hyperscale.engines.vllm.backends.{name}"), f"{name.capitalize()}RaggedBackend")
+def backend_class() -> Any:
+    """`CpuRaggedBackend` or `CudaRaggedBackend`; the other device's module is not imported."""
+    device = devices.current_device()
+    return getattr(import_module(f"hyperscale.engines.vllm.backends.{device}"), f"{device.capitalize()}RaggedBackend")

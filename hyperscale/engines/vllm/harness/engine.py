@@ -1,4 +1,4 @@
-"""The harness's engine on vLLM: requests in, finished chains out, costs as the ledger defines them."""
+"""Generates chains with vLLM: requests in, finished chains out, costs as the ledger defines them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -11,8 +11,9 @@ from hyperscale.engines.detokenize import Decoder, end_ids
 from hyperscale.engines.sampling import check_sampling
 from hyperscale.engines.vllm import versions
 from hyperscale.engines.vllm.harness.engine_args import check_method, engine_args
-from hyperscale.engines.vllm.harness.process import Checkpoint, start, stopped
-from hyperscale.engines.vllm.options import DRAWS
+from hyperscale.engines.vllm.harness.process_end import explain_error
+from hyperscale.engines.vllm.harness.start import start_engine
+from hyperscale.engines.vllm.options import SAMPLING_ARGS
 from hyperscale.errors import EngineError, HyperscaleError
 from hyperscale.kv.trace import KVTrace, dense_peak, dense_reads
 from hyperscale.methods.core.base import Method
@@ -22,14 +23,33 @@ _SEEDS = 1 << 63
 
 
 @dataclass
-class _Flight:
-    """A request that vLLM has."""
+class _RunningChain:
+    """A request that vLLM has, and what has come back of it.
+
+    Attributes:
+        request: The request.
+        start_time: When vLLM was given it, by `perf_counter`.
+        ids: Tokens so far.
+        logprobs: Of each of them.
+        reads: Its kv_reads so far; kept only while someone watches.
+    """
 
     request: Request
-    started: float
+    start_time: float
     ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     reads: float = 0.0
+
+
+class _CheckpointConfigs:
+    """A checkpoint's configurations without its weights, for `end_ids`."""
+
+    def __init__(self, path: str) -> None:
+        from transformers import AutoConfig, GenerationConfig
+
+        self.config = AutoConfig.from_pretrained(path)
+        with suppress(OSError):
+            self.generation_config = GenerationConfig.from_pretrained(path)
 
 
 class VllmEngine(Engine):
@@ -44,7 +64,7 @@ class VllmEngine(Engine):
         name: Recorded with results.
         tokenizer: The checkpoint's.
         method: The method.
-        batch_size: Most chains in flight.
+        batch_size: Most chains in chain.
     """
 
     def __init__(
@@ -66,7 +86,7 @@ class VllmEngine(Engine):
         Args:
             path: A folder or a hub id.
             method: The method.
-            batch_size: Most chains in flight.
+            batch_size: Most chains in chain.
             device: "cpu" or "cuda".
             dtype: Of weights and cache.
             name: Recorded with results.
@@ -77,7 +97,7 @@ class VllmEngine(Engine):
             more: Further arguments of vLLM's ``EngineArgs``, which override ours.
 
         Raises:
-            EngineError: vLLM is not here, is a version that nobody has tried, or does not start.
+            EngineError: vLLM is not here, is a version that has not been tried, or does not start.
             MethodError: The method does not run in vLLM.
             ModelError: The model does not.
         """
@@ -89,7 +109,7 @@ class VllmEngine(Engine):
             raise EngineError(f"batch size must be at least 1, not {batch_size}")
         self.method, self.batch_size, self.name = method, batch_size, name
         self.tokenizer = AutoTokenizer.from_pretrained(path)
-        self._ends = sorted(end_ids(Checkpoint(path), self.tokenizer))
+        self._end_ids = sorted(end_ids(_CheckpointConfigs(path), self.tokenizer))
         args = engine_args(
             path,
             method,
@@ -101,10 +121,12 @@ class VllmEngine(Engine):
             gpu_memory=gpu_memory,
         )
         args["additional_config"]["hyperscale"] |= more.pop("options", {})
-        self._draws = device == "cpu"
-        self._engine = start(args | more, device == "cuda" if own_process is None else own_process, device == "cpu")
-        self._longest: int = self._engine.model_config.max_model_len
-        self._numbers = 0
+        self._draws_itself = device == "cpu"
+        self._engine = start_engine(
+            args | more, device == "cuda" if own_process is None else own_process, device == "cpu"
+        )
+        self._max_request_tokens: int = self._engine.model_config.max_model_len
+        self._num_requests = 0
 
     def close(self) -> None:
         """Stop vLLM and give back its memory."""
@@ -126,27 +148,27 @@ class VllmEngine(Engine):
         if sampling.steering:
             raise EngineError("longer chains and forced answers do not run in vLLM: leave --engine vllm out")
         decoder = Decoder(self.tokenizer, sampling.stop)
-        waiting, flying = iter(requests), dict[str, _Flight]()
+        waiting, running = iter(requests), dict[str, _RunningChain]()
         try:
             while True:
-                while len(flying) < self.batch_size and (request := next(waiting, None)) is not None:
-                    flying[self._add(request, sampling, watch is not None)] = _Flight(request, perf_counter())
-                if not flying:
+                while len(running) < self.batch_size and (request := next(waiting, None)) is not None:
+                    running[self._add(request, sampling, watch is not None)] = _RunningChain(request, perf_counter())
+                if not running:
                     return
                 for output in self._engine.step():
-                    flight = flying[output.request_id]
-                    self._take(flight, output, decoder, watch)
+                    chain = running[output.request_id]
+                    self._record_output(chain, output, decoder, watch)
                     if output.finished:
-                        del flying[output.request_id]
-                        yield self._chain(flight, output, decoder)
+                        del running[output.request_id]
+                        yield self._finish_chain(chain, output, decoder)
         except HyperscaleError:
             raise
         except Exception as error:
-            raise stopped(error) from error
+            raise explain_error(error) from error
         finally:
-            if flying:
+            if running:
                 with suppress(Exception):
-                    self._engine.abort_request(list(flying))
+                    self._engine.abort_request(list(running))
 
     def _add(self, request: Request, sampling: Sampling, watched: bool) -> str:
         from vllm import SamplingParams
@@ -158,56 +180,57 @@ class VllmEngine(Engine):
         if request.forced:
             raise EngineError(f"request {name} forces tokens, which does not run in vLLM")
         total = len(request.prompt_ids) + request.L
-        if total > self._longest:
+        if total > self._max_request_tokens:
             raise EngineError(
-                f"request {name} may need {total} tokens, the model takes {self._longest}: choose a smaller --length"
+                f"request {name} may need {total} tokens, the model takes {self._max_request_tokens}: choose a smaller "
+                "--length"
             )
         key = counter_rng.key(sampling.seed, request.problem, request.chain)
         extra: dict[str, Any] = {}
         if self.method.name != "vanilla":
-            extra["kv_transfer_params"] = {"checkpoints": list(request.cuts), "key": key, "follow": True}
-        draws: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p}
-        if self._draws:
-            extra[DRAWS] = {"key": key, **draws, "vocabulary": len(self.tokenizer)}
-            draws = {"temperature": 0.0}
+            extra["kv_transfer_params"] = {"cuts": list(request.cuts), "key": key, "follow": True}
+        sampling_args: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+        if self._draws_itself:
+            extra[SAMPLING_ARGS] = {"key": key, **sampling_args, "vocabulary": len(self.tokenizer)}
+            sampling_args = {"temperature": 0.0}  # greedy to vLLM; the logits processor draws
         params = SamplingParams(
-            **draws,
+            **sampling_args,
             stop=list(sampling.stop),
-            stop_token_ids=self._ends,
+            stop_token_ids=self._end_ids,
             seed=key % _SEEDS,
             max_tokens=request.L,
             logprobs=0,
             output_kind=RequestOutputKind.CUMULATIVE if watched else RequestOutputKind.FINAL_ONLY,
             extra_args=extra or None,
         )
-        self._numbers += 1
-        number = str(self._numbers)
+        self._num_requests += 1
+        number = str(self._num_requests)
         self._engine.add_request(number, {"prompt_token_ids": list(request.prompt_ids)}, params)
         return number
 
-    def _take(
-        self, flight: _Flight, output: Any, decoder: Decoder, watch: Callable[[ChainProgress], None] | None
+    def _record_output(
+        self, chain: _RunningChain, output: Any, decoder: Decoder, watch: Callable[[ChainProgress], None] | None
     ) -> None:
-        """Book an output, and show its newest token."""
+        """Take over the tokens of an output, and show the newest one to whoever watches."""
         completion = output.outputs[0]
         if completion.finish_reason not in (None, "stop", "length"):
             raise EngineError(
-                f"vLLM ended request {flight.request.problem}/{flight.request.chain}: {completion.finish_reason}"
+                f"vLLM ended request {chain.request.problem}/{chain.request.chain}: {completion.finish_reason}"
             )
-        flight.ids = list(completion.token_ids)
-        flight.logprobs = [row[token].logprob for row, token in zip(completion.logprobs, flight.ids, strict=False)]
+        chain.ids = list(completion.token_ids)
+        chain.logprobs = [row[token].logprob for row, token in zip(completion.logprobs, chain.ids, strict=False)]
         if watch is None:
             return
-        n = len(flight.ids)
-        ids = list(flight.ids)
+        n = len(chain.ids)
+        ids = list(chain.ids)
         costs = output.kv_transfer_params or {}
-        reads = costs.get("kv_reads", dense_reads(len(flight.request.prompt_ids), n))
-        entries = reads - flight.reads if n > 1 else costs.get("peak_kv", len(flight.request.prompt_ids))
-        flight.reads = reads
-        watch(ChainProgress(flight.request, n, entries, lambda: decoder.text(ids)))
+        reads = costs.get("kv_reads", dense_reads(len(chain.request.prompt_ids), n))
+        entries = reads - chain.reads if n > 1 else costs.get("peak_kv", len(chain.request.prompt_ids))
+        chain.reads = reads
+        watch(ChainProgress(chain.request, n, entries, lambda: decoder.text(ids)))
 
-    def _chain(self, flight: _Flight, output: Any, decoder: Decoder) -> Chain:
-        request, ids = flight.request, flight.ids
+    def _finish_chain(self, chain: _RunningChain, output: Any, decoder: Decoder) -> Chain:
+        request, ids = chain.request, chain.ids
         text = decoder.text(ids)
         finish: Literal["stop", "length"] = "stop" if output.outputs[0].finish_reason == "stop" else "length"
         return Chain(
@@ -217,27 +240,28 @@ class VllmEngine(Engine):
             token_ids=tuple(ids),
             text=text,
             finish=finish,
-            logprob=sum(flight.logprobs),
-            trace=self._trace(flight, output.kv_transfer_params, decoder, text),
-            seconds=perf_counter() - flight.started,
+            logprob=sum(chain.logprobs),
+            trace=self._trace(chain, output.kv_transfer_params, decoder, text),
+            seconds=perf_counter() - chain.start_time,
         )
 
-    def _trace(self, flight: _Flight, costs: dict[str, Any] | None, decoder: Decoder, text: str) -> KVTrace:
-        prompt, n = len(flight.request.prompt_ids), len(flight.ids)
-        marks: Sequence[Sequence[float]]
+    def _trace(self, chain: _RunningChain, costs: dict[str, Any] | None, decoder: Decoder, text: str) -> KVTrace:
+        prompt, n = len(chain.request.prompt_ids), len(chain.ids)
+        cuts: Sequence[Sequence[float]]  # of each: tokens, kv_reads, peak_kv
         if self.method.name == "vanilla":
-            lengths = sorted({c for c in flight.request.cuts if c < n} | {n})
-            marks = [(at, dense_reads(prompt, at), dense_peak(prompt, at)) for at in lengths]
+            # vLLM's own cache: nothing is evicted, so costs follow from the lengths.
+            lengths = sorted({cut for cut in chain.request.cuts if cut < n} | {n})
+            cuts = [(cut, dense_reads(prompt, cut), dense_peak(prompt, cut)) for cut in lengths]
         else:
             if not costs or costs["tokens"] != n:
-                raise EngineError(f"vLLM did not tell what {flight.request.problem}/{flight.request.chain} cost")
-            marks = costs["marks"]
-        lengths = [int(mark[0]) for mark in marks]
+                raise EngineError(f"vLLM gave no costs of request {chain.request.problem}/{chain.request.chain}")
+            cuts = costs["cuts"]
+        lengths = [int(cut[0]) for cut in cuts]
         return KVTrace(
             lengths=tuple(lengths),
-            kv_reads=tuple(float(mark[1]) for mark in marks),
-            peak_kv=tuple(float(mark[2]) for mark in marks),
-            chars=tuple(decoder.count_chars(flight.ids[:at], text) for at in lengths),
-            logprobs=tuple(sum(flight.logprobs[:at]) for at in lengths),
+            kv_reads=tuple(float(cut[1]) for cut in cuts),
+            peak_kv=tuple(float(cut[2]) for cut in cuts),
+            chars=tuple(decoder.count_chars(chain.ids[:cut], text) for cut in lengths),
+            logprobs=tuple(sum(chain.logprobs[:cut]) for cut in lengths),
             inserted=(0,) * len(lengths),
         )

@@ -1,4 +1,4 @@
-"""What vLLM is started with: the model class, the rule, and memory."""
+"""Works out what vLLM is started with: the model class, the method's options, and memory."""
 
 import os
 from math import ceil
@@ -12,19 +12,16 @@ from hyperscale.engines.vllm.versions import METHODS
 from hyperscale.errors import MethodError, ModelError
 from hyperscale.methods.core.base import Method
 
-"""Where a request's settings for `hyperscale.engines.vllm.harness.logits_processor` stand in
-``SamplingParams.extra_args``."""
-
 
 def check_method(method: Method, device: str = "cpu") -> None:
-    """Refuse methods that have no expiry rule here, and settings that theirs does not know.
+    """Refuse methods that do not run in vLLM, and parameters that they do not have here.
 
     Args:
         method: The method.
         device: "cpu" or "cuda".
 
     Raises:
-        MethodError: It is one.
+        MethodError: It does not run, or not with these parameters or on this device.
     """
     if method.name not in METHODS:
         raise MethodError(
@@ -70,19 +67,19 @@ def engine_args(
     family = getattr(config, "model_type", "")
     if family not in FAMILIES:
         raise ModelError(f"models of type {family!r} do not run in vLLM here; those that do: {', '.join(FAMILIES)}")
-    ragged = method.name != "vanilla"
-    options: dict[str, Any] = {"vocabulary": vocabulary if vocabulary < config.vocab_size else 0, "rule": "none"}
-    if ragged:
+    uses_plugin = method.name != "vanilla"
+    options: dict[str, Any] = {"vocabulary": vocabulary if vocabulary < config.vocab_size else 0, "method": "none"}
+    if uses_plugin:
         params = method.params()
-        options |= {"rule": method.name, "cr": method.cr}
+        options |= {"method": method.name, "cr": method.cr}
         if method.name != "dms":
-            options |= {"recent": params["recent"], "share": params["rule"]}
+            options |= {"recent": params["recent"], "budget_rule": params["rule"]}
     length = min(longest or config.max_position_embeddings, config.max_position_embeddings)
     args: dict[str, Any] = {
         "model": path,
         "tokenizer": path,
         "dtype": dtype,
-        "hf_overrides": {"architectures": [architecture(family, ragged=ragged)]},
+        "hf_overrides": {"architectures": [architecture(family, ragged=uses_plugin)]},
         "additional_config": {KEY: options},
         "max_num_seqs": batch_size,
         "max_model_len": length,
@@ -93,17 +90,18 @@ def engine_args(
         "seed": 0,
     }
     if device == "cpu":
-        args |= {"logits_processors": ["hyperscale.engines.vllm.harness.logits_processor:Draws"]}
-        args |= {"enforce_eager": True, **_space(config, batch_size, dtype, length)}
+        args |= {"logits_processors": ["hyperscale.engines.vllm.harness.logits_processor:HarnessSampler"]}
+        args |= {"enforce_eager": True, **_cache_bytes(config, batch_size, dtype, length)}
     else:
         args["gpu_memory_utilization"] = gpu_memory
     return args
 
 
-def _space(config: Any, batch_size: int, dtype: str, length: int) -> dict[str, int]:
-    """Cache for a full batch of the longest requests, and at most half of what memory is free.
+def _cache_bytes(config: Any, batch_size: int, dtype: str, length: int) -> dict[str, int]:
+    """Room in the cache for a full batch of the longest requests, but at most half of the memory that is free.
 
-    Each has a block in advance (`hyperscale.engines.vllm.scheduler.superblocks`), and vLLM keeps one as its null block.
+    Each request has a block in advance (`hyperscale.engines.vllm.scheduler.superblocks`); vLLM keeps one as its null
+    block.
     """
     if os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
         return {}
@@ -111,8 +109,8 @@ def _space(config: Any, batch_size: int, dtype: str, length: int) -> dict[str, i
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     width = 4 if dtype == "float32" else 2
     blocks = batch_size * (ceil(length / PAGE_TOKENS) + 1) + 1
-    wanted = blocks * PAGE_TOKENS * config.num_hidden_layers * heads * 2 * dim * width
-    return {"kv_cache_memory_bytes": min(wanted, _free_memory() // 2)}
+    full_batch = blocks * PAGE_TOKENS * config.num_hidden_layers * heads * 2 * dim * width
+    return {"kv_cache_memory_bytes": min(full_batch, _free_memory() // 2)}
 
 
 def _free_memory() -> int:

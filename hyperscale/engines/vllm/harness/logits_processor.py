@@ -1,4 +1,4 @@
-"""The harness's own draws inside vLLM, on the CPU: a chain's tokens are those that the torch engine would draw.
+"""Draws tokens inside vLLM with the harness's own noise, on the CPU, so that chains are those of the torch engine.
 
 vLLM's seeded requests fail on the CPU where prompts are prefilled in chunks. So requests are greedy to vLLM, and a
 logits processor leaves it one token to choose: the one that `hyperscale.engines.sampling` draws with the noise of
@@ -15,10 +15,10 @@ from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 
 from hyperscale.engines.base import Sampling
 from hyperscale.engines.sampling import draw_tokens
-from hyperscale.engines.vllm.options import DRAWS
+from hyperscale.engines.vllm.options import SAMPLING_ARGS
 
 
-class Draws(AdapterLogitsProcessor):
+class HarnessSampler(AdapterLogitsProcessor):
     """See the module."""
 
     def is_argmax_invariant(self) -> bool:
@@ -27,24 +27,26 @@ class Draws(AdapterLogitsProcessor):
 
     def new_req_logits_processor(self, params: Any) -> Callable[[Sequence[int], Tensor], Tensor] | None:
         """The processor of a request; None for one that brings no settings."""
-        settings = (params.extra_args or {}).get(DRAWS)
+        settings = (params.extra_args or {}).get(SAMPLING_ARGS)
         if settings is None:
             return None
         sampling = Sampling(settings["temperature"], settings["top_p"])
-        return partial(_choose, sampling, torch.tensor([settings["key"]]), settings["vocabulary"])
+        return partial(_mask_all_but_drawn, sampling, torch.tensor([settings["key"]]), settings["vocabulary"])
 
 
-def _choose(sampling: Sampling, key: Tensor, vocabulary: int, drawn: Sequence[int], logits: Tensor) -> Tensor:
+def _mask_all_but_drawn(
+    sampling: Sampling, key: Tensor, vocabulary: int, token_ids: Sequence[int], logits: Tensor
+) -> Tensor:
     """Logits with the drawn token alone above minus infinity.
 
     Args:
         sampling: Temperature and top-p.
         key: (1,) int64, the chain's noise key.
         vocabulary: Rows that are tokens.
-        drawn: The tokens so far.
+        token_ids: The tokens so far.
         logits: (rows of the output layer,).
     """
-    token, _ = draw_tokens(logits[None, :vocabulary], key, torch.tensor([len(drawn)]), sampling)
-    chosen = torch.full_like(logits, float("-inf"))
-    chosen[token] = 0.0
-    return chosen
+    token, _ = draw_tokens(logits[None, :vocabulary], key, torch.tensor([len(token_ids)]), sampling)
+    one_token_logits = torch.full_like(logits, float("-inf"))
+    one_token_logits[token] = 0.0
+    return one_token_logits

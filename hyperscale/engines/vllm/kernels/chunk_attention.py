@@ -16,12 +16,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hyperscale.engines.vllm.kernels.arguments import Chunks, Pool, Tables
-from hyperscale.engines.vllm.kernels.chunk_plan import LATEST, Plan
+from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, KernelTables, PagedCache
+from hyperscale.engines.vllm.kernels.chunk_plan import LATEST, ChunkPlan
 from hyperscale.engines.vllm.kernels.common import softmax_block
 
 
-class Shape(NamedTuple):
+class ChunkLaunch(NamedTuple):
     """How a launch of the attention kernel is cut.
 
     Attributes:
@@ -38,7 +38,7 @@ class Shape(NamedTuple):
     stages: int
 
     @classmethod
-    def of(cls, dtype: torch.dtype, dim: int) -> "Shape":
+    def of(cls, dtype: torch.dtype, dim: int) -> "ChunkLaunch":
         """The usual one. Products in float32 are unrolled scalar code: larger tiles take minutes to compile."""
         if dtype == torch.float32:
             return cls(32, 32 if dim <= 128 else 16, 4, 1)
@@ -46,33 +46,39 @@ class Shape(NamedTuple):
 
 
 @triton.jit(do_not_specialize=["layer", "tokens", "blocks"])
-def _attend(
+def _chunk_attention_kernel(
+    # the step's queries, keys and values
     queries,
     query_stride,
     new_keys,
     new_values,
     token_stride,
     head_stride,
+    # the cache
     keys,
     values,
     page_stride,
+    # the requests
     first_blocks,
     first_stride,
     offsets,
     starts,
+    # the tables
     slot_of_block,
     page_table,
     table_pages,
     expiry,
+    # the plan, see `ChunkPlan`
     chunk_expiry,
     lasting,
     passing,
     ranks,
     latest,
-    held_in,
+    stored_in,
     out,
     out_stride,
     scale,
+    # numbers
     layer,
     layers,
     heads,
@@ -87,33 +93,36 @@ def _attend(
     PRECISION: tl.constexpr,
 ):
     TILE: tl.constexpr = ROWS // G  # tokens
-    row, head = tl.program_id(2), tl.program_id(1)
-    tile = tl.num_programs(0) - 1 - tl.program_id(0)  # the last tiles have most to do
-    base = tl.load(offsets + row)
-    count = tl.load(offsets + row + 1) - base
+    # Grid (tiles of tokens, heads, requests): a program attends with TILE tokens' G queries each.
+    request, head = tl.program_id(2), tl.program_id(1)
+    tile = tl.num_programs(0) - 1 - tl.program_id(0)  # the last tiles have most to do, so they start first
+    base = tl.load(offsets + request)
+    count = tl.load(offsets + request + 1) - base
     first = tile * TILE
     if first >= count:
         return
-    start = tl.load(starts + row).to(tl.int32)
+    start = tl.load(starts + request).to(tl.int32)
     final = tl.minimum(first + TILE, count) - 1
+    # Lane = query: token by token, the G query heads of each; lanes past TILE * G are idle.
     lane, d = tl.arange(0, ROWS), tl.arange(0, D)
     token = first + lane // G
     real = (lane < TILE * G) & (token < count)
     query_head = head * G + lane % G
-    at_q = (base + token).to(tl.int64) * query_stride + query_head * D
-    q = tl.load(queries + at_q[:, None] + d[None, :], mask=real[:, None], other=0.0)
+    query_at = (base + token).to(tl.int64) * query_stride + query_head * D
+    q = tl.load(queries + query_at[:, None] + d[None, :], mask=real[:, None], other=0.0)
     position = (start + token)[:, None]
 
     high = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     acc = tl.zeros((ROWS, D), tl.float32)
 
-    slot = tl.load(slot_of_block + tl.load(first_blocks + row * first_stride))
+    # 1. The list's entries, all of which are older than the chunk: masked by expiry.
+    slot = tl.load(slot_of_block + tl.load(first_blocks + request * first_stride))
     pages = page_table + ((slot.to(tl.int64) * layers + layer) * heads + head) * table_pages
-    held = tl.load(held_in + row * heads + head)
-    for at in range(0, held, BLOCK):
-        index = at + tl.arange(0, BLOCK)
-        inside = index < held
+    num_stored = tl.load(stored_in + request * heads + head)
+    for begin in range(0, num_stored, BLOCK):
+        index = begin + tl.arange(0, BLOCK)
+        inside = index < num_stored
         page = tl.load(pages + index // N, mask=inside, other=0).to(tl.int64)
         expires = tl.load(expiry + page * N + index % N, mask=inside, other=0)
         entry = page * page_stride + (index % N) * D
@@ -122,62 +131,67 @@ def _attend(
         visible = position < expires[None, :]
         high, total, acc = softmax_block(q, k, v, visible, high, total, acc, scale, PRECISION)
 
-    mine = head.to(tl.int64) * tokens + base
+    # 2. Tokens of the chunk that outlive it, up to the tile's last: no query of the chunk finds them expired, so they
+    # are masked by order alone.
+    chunk = head.to(tl.int64) * tokens + base
     chunk_keys = new_keys + base.to(tl.int64) * token_stride + head * head_stride
     chunk_values = new_values + base.to(tl.int64) * token_stride + head * head_stride
-    lasts = tl.load(ranks + mine + final)
-    for at in range(0, lasts, BLOCK):
-        index = at + tl.arange(0, BLOCK)
-        inside = index < lasts
-        source = tl.load(lasting + mine + index, mask=inside, other=0)
+    num_lasting = tl.load(ranks + chunk + final)
+    for begin in range(0, num_lasting, BLOCK):
+        index = begin + tl.arange(0, BLOCK)
+        inside = index < num_lasting
+        source = tl.load(lasting + chunk + index, mask=inside, other=0)
         entry = source.to(tl.int64) * token_stride
         k = tl.load(chunk_keys + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
         v = tl.load(chunk_values + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
         visible = inside[None, :] & (source[None, :] <= token[:, None])
         high, total, acc = softmax_block(q, k, v, visible, high, total, acc, scale, PRECISION)
 
-    passes = final + 1 - lasts
-    maxima = latest + head.to(tl.int64) * blocks + base // LATEST + row
-    number = (passes + LATEST - 1) // LATEST
-    begin = number
-    for at in range(0, number, 128):
-        index = at + tl.arange(0, 128)
-        until = tl.load(maxima + index, mask=index < number, other=0)
-        begin = tl.minimum(begin, tl.min(tl.where(until > start + first, index, number), 0))
-    for at in range(begin * LATEST, passes, BLOCK):
-        index = at + tl.arange(0, BLOCK)
-        inside = index < passes
-        source = tl.load(passing + mine + index, mask=inside, other=0)
-        expires = tl.load(chunk_expiry + mine + source, mask=inside, other=0)
+    # 3. Tokens of the chunk that do not outlive it, up to the tile's last: masked by order and expiry. Blocks in front
+    # that have expired for all of the tile's queries are skipped: the first block to read is the first whose latest
+    # expiry is past the tile's first position.
+    num_passing = final + 1 - num_lasting
+    maxima = latest + head.to(tl.int64) * blocks + base // LATEST + request
+    num_blocks = (num_passing + LATEST - 1) // LATEST
+    first_block = num_blocks
+    for begin in range(0, num_blocks, 128):
+        index = begin + tl.arange(0, 128)
+        until = tl.load(maxima + index, mask=index < num_blocks, other=0)
+        first_block = tl.minimum(first_block, tl.min(tl.where(until > start + first, index, num_blocks), 0))
+    for begin in range(first_block * LATEST, num_passing, BLOCK):
+        index = begin + tl.arange(0, BLOCK)
+        inside = index < num_passing
+        source = tl.load(passing + chunk + index, mask=inside, other=0)
+        expires = tl.load(chunk_expiry + chunk + source, mask=inside, other=0)
         entry = source.to(tl.int64) * token_stride
         k = tl.load(chunk_keys + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
         v = tl.load(chunk_values + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
         visible = (source[None, :] <= token[:, None]) & (position < expires[None, :])
         high, total, acc = softmax_block(q, k, v, visible, high, total, acc, scale, PRECISION)
 
-    acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]
-    to = out + ((base + token).to(tl.int64) * out_stride + query_head * D)[:, None] + d[None, :]
-    tl.store(to, acc.to(out.dtype.element_ty), mask=real[:, None])
+    acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]  # idle lanes have summed nothing
+    out_at = ((base + token).to(tl.int64) * out_stride + query_head * D)[:, None] + d[None, :]
+    tl.store(out + out_at, acc.to(out.dtype.element_ty), mask=real[:, None])
 
 
-def prefill_attention(
-    tables: Tables,
-    pool: Pool,
+def chunk_attention(
+    tables: KernelTables,
+    cache: PagedCache,
     layer: int,
-    chunks: Chunks,
-    plan: Plan,
+    chunks: ChunkRequests,
+    plan: ChunkPlan,
     queries: Tensor,
     keys: Tensor,
     values: Tensor,
     out: Tensor,
     scale: float,
-    shape: Shape | None = None,
+    launch: ChunkLaunch | None = None,
 ) -> None:
     """Attention of every chunk to its list, where q < expiry, and to itself, causal and where q < expiry.
 
     Args:
         tables: The worker's tables.
-        pool: The cache.
+        cache: The cache.
         layer: The layer.
         chunks: The requests.
         plan: Their plan.
@@ -187,22 +201,23 @@ def prefill_attention(
         values: As keys, with the same strides.
         out: As queries; written for the tokens of the chunks.
         scale: Factor on the scores.
-        shape: Of the launch; None for the usual one.
+        launch: How the launch is cut; None for the usual one.
     """
     heads, tokens = plan.expiry.shape
+    # A program handles all query heads of a KV head, so that each key is loaded once for them.
     dim, group = queries.shape[-1], queries.shape[1] // heads
-    shape = shape or Shape.of(queries.dtype, dim)
-    rows = max(shape.rows, triton.next_power_of_2(group))
-    _attend[(triton.cdiv(chunks.longest, rows // group), heads, len(chunks.starts))](
+    launch = launch or ChunkLaunch.of(queries.dtype, dim)
+    rows = max(launch.rows, triton.next_power_of_2(group))
+    _chunk_attention_kernel[(triton.cdiv(chunks.longest, rows // group), heads, len(chunks.starts))](
         queries,
         queries.stride(0),
         keys,
         values,
         keys.stride(0),
         keys.stride(1),
-        pool.keys,
-        pool.values,
-        pool.keys.stride(0),
+        cache.keys,
+        cache.values,
+        cache.keys.stride(0),
         chunks.first_blocks,
         chunks.first_blocks.stride(0),
         chunks.offsets,
@@ -216,7 +231,7 @@ def prefill_attention(
         plan.passing,
         plan.rank,
         plan.latest,
-        plan.held,
+        plan.num_stored,
         out,
         out.stride(0),
         scale * math.log2(math.e),
@@ -229,9 +244,9 @@ def prefill_attention(
         D=dim,
         G=group,
         ROWS=rows,
-        BLOCK=shape.block,
+        BLOCK=launch.block,
         LATEST=LATEST,
         PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
-        num_warps=shape.warps,
-        num_stages=shape.stages,
+        num_warps=launch.warps,
+        num_stages=launch.stages,
     )

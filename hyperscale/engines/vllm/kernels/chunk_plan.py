@@ -1,6 +1,6 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: ANN001, ANN202
-"""Before a chunk attends: which of its tokens outlive it, in what order they are read, where they will be stored."""
+"""Plans a chunk before it attends: which of its tokens outlive it, the order of reading, and places to store them."""
 
 from dataclasses import dataclass
 
@@ -8,15 +8,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hyperscale.engines.vllm.kernels.arguments import Chunks, Tables
-from hyperscale.engines.vllm.kernels.common import expiries, fresh_page
+from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, KernelTables
+from hyperscale.engines.vllm.kernels.common import load_expiries, page_of
 
-LATEST = 64  # passing tokens that share one entry of `Plan.latest`
-SCAN = 1024
+LATEST = 64  # passing tokens that share one entry of `ChunkPlan.latest`
+SCAN = 1024  # tokens or entries that a program handles at once
 
 
 @dataclass(frozen=True)
-class Plan:
+class ChunkPlan:
     """What one layer's chunks do; tokens are named by their number in their request's chunk.
 
     Attributes:
@@ -27,8 +27,8 @@ class Plan:
         latest: (heads, blocks) int32, the latest expiry of each ``LATEST`` of ``passing``; request r begins at
             offsets[r] // LATEST + r.
         places: (heads, tokens) int32, where in the list each of ``lasting`` goes.
-        held: (requests, heads) int32, entries of each list before.
-        kept: (requests, heads) int32, tokens that will be stored.
+        num_stored: (requests, heads) int32, entries of each list before the chunk.
+        num_lasting: (requests, heads) int32, tokens that will be stored.
     """
 
     expiry: Tensor
@@ -37,34 +37,39 @@ class Plan:
     rank: Tensor
     latest: Tensor
     places: Tensor
-    held: Tensor
-    kept: Tensor
+    num_stored: Tensor
+    num_lasting: Tensor
 
 
 @triton.jit(do_not_specialize=["layer", "tokens", "blocks"])
-def _plan(
+def _chunk_plan_kernel(
+    # what the method says
     chunk_expiry,
+    # the requests
     first_blocks,
     first_stride,
     offsets,
     starts,
+    # the tables
     slot_of_block,
-    supply,
-    supply_stride,
-    supplied,
-    bump,
+    superblocks,
+    superblocks_stride,
+    num_superblocks,
+    pages_used,
     page_table,
     table_pages,
-    capacity,
+    num_pages,
     lens,
     expiry,
+    # the plan, see `ChunkPlan`
     lasting,
     passing,
     ranks,
     latest,
     places,
-    held_out,
-    kept_out,
+    stored_out,
+    lasting_out,
+    # numbers
     layer,
     layers,
     heads,
@@ -74,64 +79,74 @@ def _plan(
     LATEST: tl.constexpr,
     SCAN: tl.constexpr,
 ):
-    row, head = tl.program_id(0), tl.program_id(1)
-    base = tl.load(offsets + row)
-    count = tl.load(offsets + row + 1) - base
-    following = tl.load(starts + row).to(tl.int32) + count  # the next query
-    mine = head.to(tl.int64) * tokens + base
-    maxima = latest + head.to(tl.int64) * blocks + base // LATEST + row
-    kept = count * 0
-    for at in range(0, count, SCAN):
-        index = at + tl.arange(0, SCAN)
-        inside = index < count
-        expires = tl.load(chunk_expiry + mine + index, mask=inside, other=0)
-        lasts = inside & (expires > following)
-        rank = kept + tl.cumsum(lasts.to(tl.int32), 0)
-        tl.store(ranks + mine + index, rank, mask=inside)
-        tl.store(lasting + mine + rank - 1, index, mask=lasts)
-        passes = inside & (expires <= following)
-        tl.store(passing + mine + index - rank, index, mask=passes)
-        tl.atomic_max(maxima + (index - rank) // LATEST, expires, mask=passes)
-        kept += tl.sum(lasts.to(tl.int32), 0)
+    # Grid (requests, heads): a program plans one list and the chunk's tokens of its head.
+    request, head = tl.program_id(0), tl.program_id(1)
+    base = tl.load(offsets + request)
+    count = tl.load(offsets + request + 1) - base
+    next_query = tl.load(starts + request).to(tl.int32) + count
+    chunk = head.to(tl.int64) * tokens + base  # where the chunk's part of a (heads, tokens) tensor begins
+    maxima = latest + head.to(tl.int64) * blocks + base // LATEST + request
 
-    slot = tl.load(slot_of_block + tl.load(first_blocks + row * first_stride))
-    if slot == 0:
-        tl.store(held_out + row * heads + head, 0)
-        tl.store(kept_out + row * heads + head, 0)
+    # Sort the chunk's tokens: ``lasting`` those that the next query will see, ``passing`` the others, both in order. A
+    # token's number among the former is a running sum; among the latter it is its index less that.
+    num_lasting = count * 0
+    for begin in range(0, count, SCAN):
+        index = begin + tl.arange(0, SCAN)
+        inside = index < count
+        expires = tl.load(chunk_expiry + chunk + index, mask=inside, other=0)
+        is_lasting = inside & (expires > next_query)
+        rank = num_lasting + tl.cumsum(is_lasting.to(tl.int32), 0)
+        tl.store(ranks + chunk + index, rank, mask=inside)
+        tl.store(lasting + chunk + rank - 1, index, mask=is_lasting)
+        is_passing = inside & (expires <= next_query)
+        tl.store(passing + chunk + index - rank, index, mask=is_passing)
+        # Lanes of one block share an entry of ``latest``, hence the atomic.
+        tl.atomic_max(maxima + (index - rank) // LATEST, expires, mask=is_passing)
+        num_lasting += tl.sum(is_lasting.to(tl.int32), 0)
+
+    slot = tl.load(slot_of_block + tl.load(first_blocks + request * first_stride))
+    if slot == 0:  # a warm-up: it attends to its own tokens and stores nothing
+        tl.store(stored_out + request * heads + head, 0)
+        tl.store(lasting_out + request * heads + head, 0)
         return
+
+    # Places for the lasting tokens: first those of entries that the next query no longer sees, then the list's end.
     list_ = (slot.to(tl.int64) * layers + layer) * heads + head
     pages = page_table + list_ * table_pages
-    held = tl.load(lens + list_)
-    gaps = held * 0
-    for at in range(0, held, SCAN):
-        index = at + tl.arange(0, SCAN)
-        gone = (index < held) & (expiries(index, held, pages, expiry, -1, 0, N) <= following)
-        rank = gaps + tl.cumsum(gone.to(tl.int32), 0) - 1
-        tl.store(places + mine + rank, index, mask=gone & (rank < kept))
-        gaps += tl.sum(gone.to(tl.int32), 0)
-    for at in range(gaps, kept, SCAN):
-        rank = at + tl.arange(0, SCAN)
-        tl.store(places + mine + rank, held + rank - gaps, mask=rank < kept)
-    length = held - gaps + kept
-    have = tl.load(capacity + list_)
-    wanted = (length + N - 1) // N - have
-    if wanted > 0:
-        first = tl.atomic_add(bump + slot, wanted)
-        for at in range(0, wanted, SCAN):
-            index = at + tl.arange(0, SCAN)
-            page = fresh_page(first + index, slot, supply, supply_stride, supplied, layers * heads)
-            tl.store(pages + have + index, page, mask=index < wanted)
-        tl.store(capacity + list_, have + wanted)
+    num_stored = tl.load(lens + list_)
+    gaps = num_stored * 0
+    for begin in range(0, num_stored, SCAN):
+        index = begin + tl.arange(0, SCAN)
+        expires = load_expiries(index, num_stored, pages, expiry, -1, 0, N)
+        is_gap = (index < num_stored) & (expires <= next_query)
+        rank = gaps + tl.cumsum(is_gap.to(tl.int32), 0) - 1
+        tl.store(places + chunk + rank, index, mask=is_gap & (rank < num_lasting))
+        gaps += tl.sum(is_gap.to(tl.int32), 0)
+    for begin in range(gaps, num_lasting, SCAN):
+        rank = begin + tl.arange(0, SCAN)
+        tl.store(places + chunk + rank, num_stored + rank - gaps, mask=rank < num_lasting)
+
+    # Pages for what the list grows by. One atomic takes all of them: other lists' programs draw from the same counter.
+    length = num_stored - gaps + num_lasting
+    pages_before = tl.load(num_pages + list_)
+    new_pages = (length + N - 1) // N - pages_before
+    if new_pages > 0:
+        first = tl.atomic_add(pages_used + slot, new_pages)
+        for begin in range(0, new_pages, SCAN):
+            index = begin + tl.arange(0, SCAN)
+            page = page_of(first + index, slot, superblocks, superblocks_stride, num_superblocks, layers * heads)
+            tl.store(pages + pages_before + index, page, mask=index < new_pages)
+        tl.store(num_pages + list_, pages_before + new_pages)
     tl.store(lens + list_, length)
-    tl.store(held_out + row * heads + head, held)
-    tl.store(kept_out + row * heads + head, kept)
+    tl.store(stored_out + request * heads + head, num_stored)
+    tl.store(lasting_out + request * heads + head, num_lasting)
 
 
-def plan_chunks(tables: Tables, layer: int, chunks: Chunks, expiry: Tensor) -> Plan:
+def plan_chunks(tables: KernelTables, layer: int, chunks: ChunkRequests, expiry: Tensor) -> ChunkPlan:
     """Sort a layer's tokens into those that stay and those that pass, and make room for the former.
 
-    Lengths and pages of the lists change here; entries do not before `write_survivors`, so that the chunk can attend
-    to them in between. `Plan.held` says how many there are until then.
+    Lengths and pages of the lists change here; entries do not before `store_survivors`, so that the chunk can attend
+    to them in between. `ChunkPlan.num_stored` says how many there are until then.
 
     Args:
         tables: The worker's tables; changed.
@@ -141,24 +156,25 @@ def plan_chunks(tables: Tables, layer: int, chunks: Chunks, expiry: Tensor) -> P
     """
     heads, tokens = expiry.shape
     count = len(chunks.starts)
+    # Each request begins a block of its own: at most one more for each than the tokens fill.
     blocks = tokens // LATEST + count + 1
-    lasting, passing, rank, places = expiry.new_empty(4, heads, tokens)
+    lasting, passing, rank, places = expiry.new_empty(4, heads, tokens)  # the kernel writes all that is read
     latest = expiry.new_zeros(heads, blocks)
-    held, kept = expiry.new_empty(2, count, heads)
-    _plan[(count, heads)](
+    num_stored, num_lasting = expiry.new_empty(2, count, heads)
+    _chunk_plan_kernel[(count, heads)](
         expiry,
         chunks.first_blocks,
         chunks.first_blocks.stride(0),
         chunks.offsets,
         chunks.starts,
         tables.slot_of_block,
-        tables.supply,
-        tables.supply.stride(0),
-        tables.supplied,
-        tables.bump,
+        tables.superblocks,
+        tables.superblocks.stride(0),
+        tables.num_superblocks,
+        tables.pages_used,
         tables.page_table,
         tables.page_table.shape[-1],
-        tables.capacity,
+        tables.num_pages,
         tables.lens,
         tables.expiry,
         lasting,
@@ -166,8 +182,8 @@ def plan_chunks(tables: Tables, layer: int, chunks: Chunks, expiry: Tensor) -> P
         rank,
         latest,
         places,
-        held,
-        kept,
+        num_stored,
+        num_lasting,
         layer,
         tables.page_table.shape[1],
         heads,
@@ -178,4 +194,4 @@ def plan_chunks(tables: Tables, layer: int, chunks: Chunks, expiry: Tensor) -> P
         SCAN=SCAN,
         num_warps=8,
     )
-    return Plan(expiry, lasting, passing, rank, latest, places, held, kept)
+    return ChunkPlan(expiry, lasting, passing, rank, latest, places, num_stored, num_lasting)

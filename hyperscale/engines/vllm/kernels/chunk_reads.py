@@ -1,30 +1,34 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: ANN001, ANN202
-"""How many entries the queries of a chunk see, for whoever keeps account."""
+"""Counts the entries that each query of a chunk reads: costs, where a chunk has decode steps in it."""
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from hyperscale.engines.vllm.kernels.arguments import Chunks, Tables
-from hyperscale.engines.vllm.kernels.chunk_plan import Plan
-from hyperscale.engines.vllm.kernels.common import expiries
+from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, KernelTables
+from hyperscale.engines.vllm.kernels.chunk_plan import ChunkPlan
+from hyperscale.engines.vllm.kernels.common import load_expiries
 
 
 @triton.jit(do_not_specialize=["layer", "tokens"])
-def _seen(
+def _chunk_reads_kernel(
+    # what the method says
     chunk_expiry,
+    # the requests
     first_blocks,
     first_stride,
     offsets,
     starts,
-    since,
+    count_from,
+    # the tables
     slot_of_block,
     page_table,
     table_pages,
     expiry,
-    held_in,
+    stored_in,
     out,
+    # numbers
     layer,
     layers,
     heads,
@@ -33,59 +37,62 @@ def _seen(
     TILE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    tile, row, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    base = tl.load(offsets + row)
-    count = tl.load(offsets + row + 1) - base
-    start = tl.load(starts + row).to(tl.int32)
+    # Grid (tiles of queries, requests, heads).
+    tile, request, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    base = tl.load(offsets + request)
+    count = tl.load(offsets + request + 1) - base
+    start = tl.load(starts + request).to(tl.int32)
     end = tl.minimum(tile * TILE + TILE, count)
-    if (tile * TILE >= count) | (start + end <= tl.load(since + row)):
+    if (tile * TILE >= count) | (start + end <= tl.load(count_from + request)):
         return
     token = tile * TILE + tl.arange(0, TILE)
     query = (start + token)[:, None]
-    number = tl.zeros((TILE,), tl.int32)
-    slot = tl.load(slot_of_block + tl.load(first_blocks + row * first_stride))
+    reads = tl.zeros((TILE,), tl.int32)
+    # Stored entries that have not expired.
+    slot = tl.load(slot_of_block + tl.load(first_blocks + request * first_stride))
     pages = page_table + ((slot.to(tl.int64) * layers + layer) * heads + head) * table_pages
-    held = tl.load(held_in + row * heads + head)
-    for at in range(0, held, BLOCK):
-        index = at + tl.arange(0, BLOCK)
-        expires = expiries(index, held, pages, expiry, -1, 0, N)
-        number += tl.sum(((index < held) & (expires > query)).to(tl.int32), 1)
-    mine = head.to(tl.int64) * tokens + base
-    for at in range(0, end, BLOCK):
-        index = at + tl.arange(0, BLOCK)
-        expires = tl.load(chunk_expiry + mine + index, mask=index < end, other=0)
-        number += tl.sum(((index[None, :] <= token[:, None]) & (expires[None, :] > query)).to(tl.int32), 1)
-    tl.store(out + mine + token, number, mask=token < count)
+    num_stored = tl.load(stored_in + request * heads + head)
+    for begin in range(0, num_stored, BLOCK):
+        index = begin + tl.arange(0, BLOCK)
+        expires = load_expiries(index, num_stored, pages, expiry, -1, 0, N)
+        reads += tl.sum(((index < num_stored) & (expires > query)).to(tl.int32), 1)
+    # Tokens of the chunk, up to the query's own.
+    chunk = head.to(tl.int64) * tokens + base
+    for begin in range(0, end, BLOCK):
+        index = begin + tl.arange(0, BLOCK)
+        expires = tl.load(chunk_expiry + chunk + index, mask=index < end, other=0)
+        reads += tl.sum(((index[None, :] <= token[:, None]) & (expires[None, :] > query)).to(tl.int32), 1)
+    tl.store(out + chunk + token, reads, mask=token < count)
 
 
-def seen(tables: Tables, layer: int, chunks: Chunks, plan: Plan, since: Tensor) -> Tensor:
-    """How many entries each query sees; to be asked between `plan_chunks` and `write_survivors`.
+def count_reads(tables: KernelTables, layer: int, chunks: ChunkRequests, plan: ChunkPlan, count_from: Tensor) -> Tensor:
+    """How many entries each query reads; to be called between `plan_chunks` and `store_survivors`.
 
     Args:
         tables: The worker's tables.
         layer: The layer.
         chunks: The requests.
         plan: Their plan.
-        since: (requests,) int32, the first position that anybody wants to know of; nothing is done for earlier ones.
+        count_from: (requests,) int32, the first position whose reads are wanted; nothing is done for earlier ones.
 
     Returns:
-        (heads, tokens) int32, right from ``since`` on, elsewhere undefined.
+        (heads, tokens) int32, right from ``count_from`` on, elsewhere undefined.
     """
     heads, tokens = plan.expiry.shape
     out = plan.expiry.new_zeros(heads, tokens)
     tile = 64
-    _seen[(triton.cdiv(chunks.longest, tile), len(chunks.starts), heads)](
+    _chunk_reads_kernel[(triton.cdiv(chunks.longest, tile), len(chunks.starts), heads)](
         plan.expiry,
         chunks.first_blocks,
         chunks.first_blocks.stride(0),
         chunks.offsets,
         chunks.starts,
-        since,
+        count_from,
         tables.slot_of_block,
         tables.page_table,
         tables.page_table.shape[-1],
         tables.expiry,
-        plan.held,
+        plan.num_stored,
         out,
         layer,
         tables.page_table.shape[1],

@@ -1,40 +1,46 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: ANN001, ANN202
-"""After a chunk has attended: storing what outlives it, in the places of what does not."""
+"""Stores the tokens of a chunk that outlive it, after it has attended, in the places of entries that do not."""
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from hyperscale.engines.vllm.kernels.arguments import Chunks, Pool, Tables
-from hyperscale.engines.vllm.kernels.chunk_plan import Plan
+from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, KernelTables, PagedCache
+from hyperscale.engines.vllm.kernels.chunk_plan import ChunkPlan
 from hyperscale.engines.vllm.kernels.common import close_gaps
 
 
 @triton.jit(do_not_specialize=["layer", "tokens"])
-def _write(
+def _chunk_write_kernel(
+    # the step's keys and values
     new_keys,
     new_values,
     token_stride,
     head_stride,
+    # the cache
     keys,
     values,
     page_stride,
+    # the requests
     first_blocks,
     first_stride,
     offsets,
     starts,
+    # the tables
     slot_of_block,
     page_table,
     table_pages,
     lens,
-    last_places,
+    newest_places,
     expiry,
+    # the plan, see `ChunkPlan`
     chunk_expiry,
     lasting,
     places,
-    held_in,
-    kept_in,
+    stored_in,
+    lasting_in,
+    # numbers
     layer,
     layers,
     heads,
@@ -44,43 +50,68 @@ def _write(
     TILE: tl.constexpr,
     SCAN: tl.constexpr,
 ):
-    tile, row, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    slot = tl.load(slot_of_block + tl.load(first_blocks + row * first_stride))
-    kept = tl.load(kept_in + row * heads + head)
-    if (slot == 0) | ((tile > 0) & (tile * TILE >= kept)):
+    # Grid (tiles of lasting tokens, requests, heads). Tile 0 runs even if nothing lasts, for the bookkeeping below.
+    tile, request, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    slot = tl.load(slot_of_block + tl.load(first_blocks + request * first_stride))
+    num_lasting = tl.load(lasting_in + request * heads + head)
+    if (slot == 0) | ((tile > 0) & (tile * TILE >= num_lasting)):
         return
-    base = tl.load(offsets + row)
-    mine = head.to(tl.int64) * tokens + base
+    base = tl.load(offsets + request)
+    chunk = head.to(tl.int64) * tokens + base
     list_ = (slot.to(tl.int64) * layers + layer) * heads + head
     pages = page_table + list_ * table_pages
+
+    # Store the tile's tokens in the places that the plan gave them.
     d = tl.arange(0, D)
     rank = tile * TILE + tl.arange(0, TILE)
-    inside = rank < kept
-    source = tl.load(lasting + mine + rank, mask=inside, other=0)
-    place = tl.load(places + mine + rank, mask=inside, other=0)
+    inside = rank < num_lasting
+    source = tl.load(lasting + chunk + rank, mask=inside, other=0)
+    place = tl.load(places + chunk + rank, mask=inside, other=0)
     page = tl.load(pages + place // N, mask=inside, other=0).to(tl.int64)
-    from_ = ((base + source).to(tl.int64) * token_stride + head * head_stride)[:, None] + d[None, :]
-    to = (page * page_stride + (place % N) * D)[:, None] + d[None, :]
-    tl.store(keys + to, tl.load(new_keys + from_, mask=inside[:, None]), mask=inside[:, None])
-    tl.store(values + to, tl.load(new_values + from_, mask=inside[:, None]), mask=inside[:, None])
-    expires = tl.load(chunk_expiry + mine + source, mask=inside, other=0)
+    source_at = ((base + source).to(tl.int64) * token_stride + head * head_stride)[:, None] + d[None, :]
+    target_at = (page * page_stride + (place % N) * D)[:, None] + d[None, :]
+    tl.store(keys + target_at, tl.load(new_keys + source_at, mask=inside[:, None]), mask=inside[:, None])
+    tl.store(values + target_at, tl.load(new_values + source_at, mask=inside[:, None]), mask=inside[:, None])
+    expires = tl.load(chunk_expiry + chunk + source, mask=inside, other=0)
     tl.store(expiry + page * N + place % N, expires, mask=inside)
+
+    # Once a list: where the newest token lies, and gaps that the chunk has not filled. The gaps lie behind the place of
+    # the last lasting token, which other tiles do not touch, so the tiles need no order.
     if tile == 0:
-        count = tl.load(offsets + row + 1) - base
-        following = tl.load(starts + row).to(tl.int32) + count
+        count = tl.load(offsets + request + 1) - base
+        next_query = tl.load(starts + request).to(tl.int32) + count
         if count > 0:
-            newest = tl.load(places + mine + kept - 1, mask=kept > 0, other=-1)
-            lasts = tl.load(chunk_expiry + mine + count - 1) > following
-            tl.store(last_places + list_, tl.where(lasts, newest, -1))
-            length, held = tl.load(lens + list_), tl.load(held_in + row * heads + head)
-            if length < held:  # gaps before the one that the newest fills are filled by others of the chunk
+            last_place = tl.load(places + chunk + num_lasting - 1, mask=num_lasting > 0, other=-1)
+            newest_lasts = tl.load(chunk_expiry + chunk + count - 1) > next_query
+            tl.store(newest_places + list_, tl.where(newest_lasts, last_place, -1))
+            length, num_stored = tl.load(lens + list_), tl.load(stored_in + request * heads + head)
+            if length < num_stored:  # more is gone than came
                 close_gaps(
-                    newest + 1, length, held, following, pages, expiry, -1, 0, keys, values, page_stride, N, D, SCAN
+                    last_place + 1,
+                    length,
+                    num_stored,
+                    next_query,
+                    pages,
+                    expiry,
+                    -1,
+                    0,
+                    keys,
+                    values,
+                    page_stride,
+                    N,
+                    D,
+                    SCAN,
                 )
 
 
-def write_survivors(
-    tables: Tables, pool: Pool, layer: int, chunks: Chunks, plan: Plan, keys: Tensor, values: Tensor
+def store_survivors(
+    tables: KernelTables,
+    cache: PagedCache,
+    layer: int,
+    chunks: ChunkRequests,
+    plan: ChunkPlan,
+    keys: Tensor,
+    values: Tensor,
 ) -> None:
     """Store the tokens that the next query will see: first in the places of what is gone by then, then at the end.
 
@@ -88,23 +119,23 @@ def write_survivors(
 
     Args:
         tables: The worker's tables; changed.
-        pool: The cache; changed.
+        cache: The cache; changed.
         layer: The layer.
         chunks: The requests.
         plan: Their plan; of no use afterwards.
-        keys: As in `prefill_attention`.
+        keys: As in `chunk_attention`.
         values: As keys.
     """
     heads, tokens = plan.expiry.shape
     tile = 32
-    _write[(triton.cdiv(chunks.longest, tile), len(chunks.starts), heads)](
+    _chunk_write_kernel[(triton.cdiv(chunks.longest, tile), len(chunks.starts), heads)](
         keys,
         values,
         keys.stride(0),
         keys.stride(1),
-        pool.keys,
-        pool.values,
-        pool.keys.stride(0),
+        cache.keys,
+        cache.values,
+        cache.keys.stride(0),
         chunks.first_blocks,
         chunks.first_blocks.stride(0),
         chunks.offsets,
@@ -113,13 +144,13 @@ def write_survivors(
         tables.page_table,
         tables.page_table.shape[-1],
         tables.lens,
-        tables.last,
+        tables.newest,
         tables.expiry,
         plan.expiry,
         plan.lasting,
         plan.places,
-        plan.held,
-        plan.kept,
+        plan.num_stored,
+        plan.num_lasting,
         layer,
         tables.page_table.shape[1],
         heads,

@@ -14,20 +14,20 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hyperscale.engines.vllm.kernels.arguments import Pool
+from hyperscale.engines.vllm.kernels.arguments import PagedCache
 from hyperscale.engines.vllm.kernels.common import softmax_block
 
-PARTS = 32  # most parts of a list
+MAX_PARTS = 32  # of a list
 
 
-class Shape(NamedTuple):
+class DecodeLaunch(NamedTuple):
     """How a launch is cut.
 
     Attributes:
         part: Least entries of a part.
         block: Entries of a step of a part's loop.
         warps: Of a program.
-        stages: Of the loop's software pipeline, see `kernels_prefill.Shape`.
+        stages: Of the loop's software pipeline, see `chunk_attention.ChunkLaunch`.
     """
 
     part: int
@@ -36,7 +36,7 @@ class Shape(NamedTuple):
     stages: int
 
     @classmethod
-    def of(cls, dtype: torch.dtype, dim: int) -> "Shape":
+    def of(cls, dtype: torch.dtype, dim: int) -> "DecodeLaunch":
         """The usual one."""
         if dtype == torch.float32:
             return cls(512, 32, 4, 3)
@@ -44,13 +44,13 @@ class Shape(NamedTuple):
 
 
 @triton.jit
-def _part(length, SPLITS: tl.constexpr, PART: tl.constexpr):
+def _part_size(length, SPLITS: tl.constexpr, PART: tl.constexpr):
     """Entries of a part: a multiple of ``PART`` with which ``SPLITS`` parts hold the list."""
     return tl.maximum((length + SPLITS * PART - 1) // (SPLITS * PART), 1) * PART
 
 
 @triton.jit
-def _parts(
+def _decode_parts_kernel(
     queries,
     token_stride,
     keys,
@@ -59,9 +59,9 @@ def _parts(
     lens,
     block_table,
     block_stride,
-    acc_out,
-    high_out,
-    total_out,
+    part_acc,
+    part_high,
+    part_total,
     scale,
     heads,
     N: tl.constexpr,
@@ -73,40 +73,43 @@ def _parts(
     PART: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
+    # Grid (parts, lists): a program attends with a list's G queries to one part of it.
     split, list_ = tl.program_id(0), tl.program_id(1)
     length = tl.load(lens + list_)
-    size = _part(length, SPLITS, PART)
+    size = _part_size(length, SPLITS, PART)
     begin = split * size
-    if begin >= length:
+    if begin >= length:  # the list has fewer parts
         return
     end = tl.minimum(begin + size, length)
+    # tl.dot takes at least 16 rows: those past G are idle.
     g, d = tl.arange(0, ROWS), tl.arange(0, D)
     real = g < G
-    mine = queries + (list_ // heads).to(tl.int64) * token_stride + (list_ % heads) * G * D
-    q = tl.load(mine + g[:, None] * D + d[None, :], mask=real[:, None], other=0.0)
+    head_queries = queries + (list_ // heads).to(tl.int64) * token_stride + (list_ % heads) * G * D
+    q = tl.load(head_queries + g[:, None] * D + d[None, :], mask=real[:, None], other=0.0)
     pages = block_table + list_.to(tl.int64) * block_stride
     high = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     acc = tl.zeros((ROWS, D), tl.float32)
-    for at in range(begin, end, BLOCK):
-        index = at + tl.arange(0, BLOCK)
+    for block_begin in range(begin, end, BLOCK):
+        index = block_begin + tl.arange(0, BLOCK)
         inside = index < end
         page = tl.load(pages + index // N, mask=inside, other=0).to(tl.int64)
         entry = page * page_stride + (index % N) * D
         k = tl.load(keys + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
         v = tl.load(values + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
         high, total, acc = softmax_block(q, k, v, inside[None, :], high, total, acc, scale, PRECISION)
+    # Not normalised yet: that takes the maxima and sums of all parts.
     part = (list_.to(tl.int64) * SPLITS + split) * G + g
-    tl.store(high_out + part, high, mask=real)
-    tl.store(total_out + part, total, mask=real)
-    tl.store(acc_out + part[:, None] * D + d[None, :], acc, mask=real[:, None])
+    tl.store(part_high + part, high, mask=real)
+    tl.store(part_total + part, total, mask=real)
+    tl.store(part_acc + part[:, None] * D + d[None, :], acc, mask=real[:, None])
 
 
 @triton.jit
-def _sum(
-    acc_in,
-    high_in,
-    total_in,
+def _decode_combine_kernel(
+    part_acc,
+    part_high,
+    part_total,
     lens,
     out,
     token_stride,
@@ -117,9 +120,10 @@ def _sum(
     SPLITS: tl.constexpr,
     PART: tl.constexpr,
 ):
+    # Grid (lists,): a program adds up the parts of one list and normalises.
     list_ = tl.program_id(0).to(tl.int64)
     length = tl.load(lens + list_)
-    size = _part(length, SPLITS, PART)
+    size = _part_size(length, SPLITS, PART)
     g, d = tl.arange(0, ROWS), tl.arange(0, D)
     real = g < G
     high = tl.full((ROWS,), float("-inf"), tl.float32)
@@ -127,60 +131,63 @@ def _sum(
     acc = tl.zeros((ROWS, D), tl.float32)
     for split in range(0, (length + size - 1) // size):
         part = (list_ * SPLITS + split) * G + g
-        theirs = tl.load(high_in + part, mask=real, other=0.0)
-        above = tl.maximum(high, theirs)
-        mine, yours = tl.exp2(high - above), tl.exp2(theirs - above)
-        total = total * mine + tl.load(total_in + part, mask=real, other=1.0) * yours
-        added = tl.load(acc_in + part[:, None] * D + d[None, :], mask=real[:, None], other=0.0)
-        acc = acc * mine[:, None] + added * yours[:, None]
+        next_high = tl.load(part_high + part, mask=real, other=0.0)
+        above = tl.maximum(high, next_high)
+        # Bring both to the larger maximum before they are added.
+        shrink, next_shrink = tl.exp2(high - above), tl.exp2(next_high - above)
+        total = total * shrink + tl.load(part_total + part, mask=real, other=1.0) * next_shrink
+        next_acc = tl.load(part_acc + part[:, None] * D + d[None, :], mask=real[:, None], other=0.0)
+        acc = acc * shrink[:, None] + next_acc * next_shrink[:, None]
         high = above
-    acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]
-    to = out + (list_ // heads) * token_stride + (list_ % heads) * G * D + g[:, None] * D + d[None, :]
-    tl.store(to, acc.to(out.dtype.element_ty), mask=real[:, None])
+    acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]  # an empty list gives zeros
+    head_out = out + (list_ // heads) * token_stride + (list_ % heads) * G * D
+    tl.store(head_out + g[:, None] * D + d[None, :], acc.to(out.dtype.element_ty), mask=real[:, None])
 
 
 def decode_attention(
     queries: Tensor,
-    pool: Pool,
+    cache: PagedCache,
     lens: Tensor,
     block_table: Tensor,
     out: Tensor,
     scale: float,
     longest: int,
-    shape: Shape | None = None,
+    launch: DecodeLaunch | None = None,
 ) -> None:
     """Attention of one token a request to its lists.
 
     Args:
         queries: (requests, heads, group, head_dim), after RoPE; requests may be strided, the rest is contiguous.
             head_dim is a power of two from 16 to 256.
-        pool: The cache.
+        cache: The cache.
         lens: (requests, heads) int32, contiguous, entries of each list; 0 gives zeros.
         block_table: (requests, heads, pages) int32, contiguous: `decode_update`'s.
         out: As queries; written.
         scale: Factor on the scores.
         longest: At least the entries of the longest list; sets the size of the launch, so under a CUDA graph it is the
             largest that can come.
-        shape: Of the launch; None for the usual one.
+        launch: How the launch is cut; None for the usual one.
     """
     requests, heads, group, dim = queries.shape
     count = requests * heads
     assert lens.is_contiguous() and block_table.is_contiguous()  # noqa: PT018
     if not count:
         return
-    shape = shape or Shape.of(queries.dtype, dim)
-    splits = min(triton.cdiv(max(longest, 1), shape.part), PARTS)
+    launch = launch or DecodeLaunch.of(queries.dtype, dim)
+    # The grid is sized by the longest list that can be; programs of parts that a list does not have return at once.
+    splits = min(triton.cdiv(max(longest, 1), launch.part), MAX_PARTS)
     rows = max(triton.next_power_of_2(group), 16)  # the least that tl.dot takes
+    # What each part leaves for the second kernel: weighted values, largest scores (base 2) and sums of weights.
     options = {"dtype": torch.float32, "device": queries.device}
     acc = torch.empty(count, splits, group, dim, **options)  # type: ignore[call-overload]
     high = torch.empty(count, splits, group, **options)  # type: ignore[call-overload]
     total = torch.empty_like(high)
-    _parts[(splits, count)](
+    _decode_parts_kernel[(splits, count)](
         queries,
         queries.stride(0),
-        pool.keys,
-        pool.values,
-        pool.keys.stride(0),
+        cache.keys,
+        cache.values,
+        cache.keys.stride(0),
         lens,
         block_table,
         block_table.shape[-1],
@@ -189,18 +196,18 @@ def decode_attention(
         total,
         scale * math.log2(math.e),
         heads,
-        N=pool.keys.shape[1],
+        N=cache.keys.shape[1],
         D=dim,
         G=group,
         ROWS=rows,
-        BLOCK=shape.block,
+        BLOCK=launch.block,
         SPLITS=splits,
-        PART=shape.part,
+        PART=launch.part,
         PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
-        num_warps=shape.warps,
-        num_stages=shape.stages,
+        num_warps=launch.warps,
+        num_stages=launch.stages,
     )
-    _sum[(count,)](
+    _decode_combine_kernel[(count,)](
         acc,
         high,
         total,
@@ -212,6 +219,6 @@ def decode_attention(
         G=group,
         ROWS=triton.next_power_of_2(group),
         SPLITS=splits,
-        PART=shape.part,
+        PART=launch.part,
         num_warps=4,
     )

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyperscale.engines.vllm.kernels.arguments import Pool
+from hyperscale.engines.vllm.kernels.arguments import PagedCache
 
 
 @cache
@@ -32,7 +32,7 @@ def available() -> bool:
 
 def arguments(
     queries: Tensor,
-    pool: Pool,
+    cache: PagedCache,
     lens: Tensor,
     block_table: Tensor,
     out: Tensor,
@@ -41,14 +41,15 @@ def arguments(
     longest: int,
 ) -> dict[str, Any]:
     """What ``flash_attn_varlen_func`` is called with; see `decode_attention`."""
+    # FlashAttention knows sequences with KV heads of equal lengths; here every list is a sequence with one KV head.
     requests, heads, group, dim = queries.shape
-    folded = (requests * heads, group, dim)
+    sequences = (requests * heads, group, dim)  # a sequence per list, of one query token
     assert all(tensor.is_contiguous() for tensor in (lens, block_table, out))
     return {
-        "q": queries.reshape(folded),
-        "k": pool.keys[:, :, None],
-        "v": pool.values[:, :, None],
-        "out": out.view(folded),
+        "q": queries.reshape(sequences),
+        "k": cache.keys[:, :, None],
+        "v": cache.values[:, :, None],
+        "out": out.view(sequences),
         "cu_seqlens_q": starts[: requests * heads + 1],
         "max_seqlen_q": 1,
         "seqused_k": lens.view(-1),
@@ -61,7 +62,7 @@ def arguments(
 
 def decode_attention(
     queries: Tensor,
-    pool: Pool,
+    cache: PagedCache,
     lens: Tensor,
     block_table: Tensor,
     out: Tensor,
@@ -70,11 +71,11 @@ def decode_attention(
     longest: int,
     splits: int = 0,
 ) -> None:
-    """The same as `kernels_decode.decode_attention`, in half precision on Hopper.
+    """The same as `hyperscale.engines.vllm.kernels.decode_attention`, in half precision on Hopper.
 
     Args:
         queries: (requests, heads, group, head_dim), after RoPE.
-        pool: The cache.
+        cache: The cache.
         lens: (requests, heads) int32, contiguous, entries of each list.
         block_table: (requests, heads, pages) int32.
         out: As queries, contiguous; written.
@@ -85,5 +86,5 @@ def decode_attention(
     """
     from vllm.vllm_flash_attn import flash_attn_varlen_func
 
-    given = arguments(queries, pool, lens, block_table, out, starts, scale, longest)
-    flash_attn_varlen_func(**given, num_splits=splits, fa_version=3)
+    kwargs = arguments(queries, cache, lens, block_table, out, starts, scale, longest)
+    flash_attn_varlen_func(**kwargs, num_splits=splits, fa_version=3)

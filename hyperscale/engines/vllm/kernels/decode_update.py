@@ -1,47 +1,54 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: ANN001, ANN202
-"""What a decode step does to a layer's lists before it attends, in one kernel: evict, write, allocate, count."""
+"""Updates a layer's lists in a decode step before it attends, in one kernel: evict, write, allocate, count."""
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from hyperscale.engines.vllm.kernels.arguments import Decodes, Pool, Tables
-from hyperscale.engines.vllm.kernels.common import close_gaps, expiries, fresh_page
+from hyperscale.engines.vllm.kernels.arguments import DecodeRequests, KernelTables, PagedCache
+from hyperscale.engines.vllm.kernels.common import NEVER, close_gaps, load_expiries, page_of
 
-SCAN = 2048  # entries whose expiries a program looks at at once
+SCAN = 2048  # entries whose expiries a program loads at once
 
 
 @triton.jit(do_not_specialize=["layer", "window"])
-def _update(
+def _decode_update_kernel(
+    # the step's keys and values
     new_keys,
     new_values,
     token_stride,
     head_stride,
+    # what the method says
     verdicts,
     verdict_stride,
-    born,
+    new_expiry,
+    # the requests
     first_blocks,
     first_stride,
     positions,
+    # the tables
     slot_of_block,
-    supply,
-    supply_stride,
-    supplied,
-    bump,
+    superblocks,
+    superblocks_stride,
+    num_superblocks,
+    pages_used,
     page_table,
     table_pages,
-    capacity,
+    num_pages,
     lens,
-    last_places,
+    newest_places,
     expiry,
+    # the cache
     keys,
     values,
     page_stride,
-    live,
-    live_stride,
+    # for attention: lengths and pages in the order of the batch
+    lens_out,
+    lens_out_stride,
     block_table,
     block_stride,
+    # numbers
     layer,
     layers,
     heads,
@@ -50,82 +57,108 @@ def _update(
     D: tl.constexpr,
     SCAN: tl.constexpr,
     HAS_VERDICTS: tl.constexpr,
-    HAS_BORN: tl.constexpr,
+    HAS_NEW_EXPIRY: tl.constexpr,
 ):
-    row, head = tl.program_id(0), tl.program_id(1)
-    out = row.to(tl.int64) * live_stride + head
-    slot = tl.load(slot_of_block + tl.load(first_blocks + row * first_stride))
-    if slot == 0:
-        tl.store(live + out, 0)
+    # Grid (requests, heads): a program owns one list, so all but the bump of ``pages_used`` needs no atomics.
+    request, head = tl.program_id(0), tl.program_id(1)
+    out = request.to(tl.int64) * lens_out_stride + head
+    slot = tl.load(slot_of_block + tl.load(first_blocks + request * first_stride))
+    if slot == 0:  # padding: an empty list, whose attention gives zeros
+        tl.store(lens_out + out, 0)
         return
-    query = tl.load(positions + row).to(tl.int32)
+    query = tl.load(positions + request).to(tl.int32)
     list_ = (slot.to(tl.int64) * layers + layer) * heads + head
     pages = page_table + list_ * table_pages
-    held = tl.load(lens + list_)
-    last = tl.load(last_places + list_)
-    lowered = query * 0 + 2147483647
+    num_stored = tl.load(lens + list_)
+    newest = tl.load(newest_places + list_)
+    verdict_expiry = query * 0 + NEVER
     if HAS_VERDICTS:  # the verdict on the token before; it stays while the query is at most ``window`` past it
-        evict = (tl.load(verdicts + row * verdict_stride + head) != 0) & (held > 0)
-        lowered = tl.where(evict, query + window, lowered)
+        evict = (tl.load(verdicts + request * verdict_stride + head) != 0) & (num_stored > 0)
+        verdict_expiry = tl.where(evict, query + window, verdict_expiry)
 
-    expired = held * 0
-    target = held
-    for at in range(0, held, SCAN):
-        index = at + tl.arange(0, SCAN)
-        gone = (index < held) & (expiries(index, held, pages, expiry, last, lowered, N) <= query)
-        expired += tl.sum(gone.to(tl.int32), 0)
-        target = tl.minimum(target, tl.min(tl.where(gone, index, held), 0))
-    length = held - expired + 1
-    if expired > 1:
-        close_gaps(target + 1, length, held, query, pages, expiry, last, lowered, keys, values, page_stride, N, D, SCAN)
+    # Evict: count what has expired; the new entry goes to the first such place, or else to the end.
+    num_expired = num_stored * 0
+    target = num_stored
+    for begin in range(0, num_stored, SCAN):
+        index = begin + tl.arange(0, SCAN)
+        expires = load_expiries(index, num_stored, pages, expiry, newest, verdict_expiry, N)
+        is_expired = (index < num_stored) & (expires <= query)
+        num_expired += tl.sum(is_expired.to(tl.int32), 0)
+        target = tl.minimum(target, tl.min(tl.where(is_expired, index, num_stored), 0))
+    length = num_stored - num_expired + 1
+    if num_expired > 1:  # more has gone than comes: the other gaps are filled from the end
+        close_gaps(
+            target + 1,
+            length,
+            num_stored,
+            query,
+            pages,
+            expiry,
+            newest,
+            verdict_expiry,
+            keys,
+            values,
+            page_stride,
+            N,
+            D,
+            SCAN,
+        )
+    # Write the verdict to memory, unless its entry is the one that is overwritten below.
     if HAS_VERDICTS:
-        stays = evict & (last >= 0) & (last != target)
-        told = tl.load(pages + last // N, mask=stays, other=0).to(tl.int64)
-        tl.store(expiry + told * N + last % N, lowered, mask=stays)
+        stays = evict & (newest >= 0) & (newest != target)
+        newest_page = tl.load(pages + newest // N, mask=stays, other=0).to(tl.int64)
+        tl.store(expiry + newest_page * N + newest % N, verdict_expiry, mask=stays)
 
-    at_page = target // N
-    have = tl.load(capacity + list_)
-    if at_page >= have:
-        page = fresh_page(tl.atomic_add(bump + slot, 1), slot, supply, supply_stride, supplied, layers * heads)
-        tl.store(pages + at_page, page)
-        tl.store(capacity + list_, have + 1)
+    # Allocate a page where the list ends with a full one. Programs of the request's other heads, which run at the same
+    # time, draw from the same counter.
+    page_index = target // N
+    pages_before = tl.load(num_pages + list_)
+    if page_index >= pages_before:
+        virtual = tl.atomic_add(pages_used + slot, 1)
+        page = page_of(virtual, slot, superblocks, superblocks_stride, num_superblocks, layers * heads)
+        tl.store(pages + page_index, page)
+        tl.store(num_pages + list_, pages_before + 1)
     else:
-        page = tl.load(pages + at_page)
+        page = tl.load(pages + page_index)
+
+    # Write the entry, its expiry, and the list's new length.
     d = tl.arange(0, D)
-    from_ = row.to(tl.int64) * token_stride + head * head_stride + d
-    to = page.to(tl.int64) * page_stride + (target % N) * D + d
-    tl.store(keys + to, tl.load(new_keys + from_))
-    tl.store(values + to, tl.load(new_values + from_))
-    if HAS_BORN:
-        expires = tl.load(born + row).to(tl.int32)
+    source_at = request.to(tl.int64) * token_stride + head * head_stride + d
+    target_at = page.to(tl.int64) * page_stride + (target % N) * D + d
+    tl.store(keys + target_at, tl.load(new_keys + source_at))
+    tl.store(values + target_at, tl.load(new_values + source_at))
+    if HAS_NEW_EXPIRY:
+        expires = tl.load(new_expiry + request).to(tl.int32)
     else:
-        expires = lowered * 0 + 2147483647
+        expires = verdict_expiry * 0 + NEVER
     tl.store(expiry + page.to(tl.int64) * N + target % N, expires)
     tl.store(lens + list_, length)
-    tl.store(last_places + list_, target)
-    tl.store(live + out, length)
+    tl.store(newest_places + list_, target)
 
-    used = (length + N - 1) // N
-    copy = block_table + (row.to(tl.int64) * heads + head) * block_stride
-    for at in range(0, used, SCAN // N):
-        index = at + tl.arange(0, SCAN // N)
-        known = tl.load(pages + index, mask=index < used, other=0)
-        tl.store(copy + index, tl.where(index == at_page, page, known), mask=index < used)
+    # Copy length and pages to where attention reads them, in the order of the batch. The page that may just have been
+    # stored to the table is taken from the register: the store need not be visible to all threads yet.
+    tl.store(lens_out + out, length)
+    length_pages = (length + N - 1) // N
+    copy = block_table + (request.to(tl.int64) * heads + head) * block_stride
+    for begin in range(0, length_pages, SCAN // N):
+        index = begin + tl.arange(0, SCAN // N)
+        table_page = tl.load(pages + index, mask=index < length_pages, other=0)
+        tl.store(copy + index, tl.where(index == page_index, page, table_page), mask=index < length_pages)
 
 
 def decode_update(
-    tables: Tables,
-    pool: Pool,
+    tables: KernelTables,
+    cache: PagedCache,
     layer: int,
-    rows: Decodes,
+    requests: DecodeRequests,
     keys: Tensor,
     values: Tensor,
-    live: Tensor,
+    lens_out: Tensor,
     block_table: Tensor,
     *,
     verdicts: Tensor | None = None,
     window: int = 0,
-    born: Tensor | None = None,
+    new_expiry: Tensor | None = None,
 ) -> None:
     """Store one token in every list of a layer: in place of an entry that expired, else at the end.
 
@@ -134,47 +167,47 @@ def decode_update(
 
     Args:
         tables: The worker's tables; changed.
-        pool: The cache; changed.
+        cache: The cache; changed.
         layer: The layer.
-        rows: The requests, each once; those of block 0 are left alone.
+        requests: The requests, each once; those of block 0 are left alone.
         keys: (requests, heads, head_dim), after RoPE; head_dim a power of two, contiguous.
         values: As keys, with the same strides.
-        live: (requests, heads) int32, rows may be strided; written: entries of each list, all of which the step reads.
+        lens_out: (requests, heads) int32, rows may be strided; written: entries of each list, all read by the step.
         block_table: (requests, heads, pages) int32, contiguous; written as far as a list has entries: its pages.
         verdicts: (requests, heads) bool: whether the token *before* is to go (DMS); None if there are no gates.
         window: w of DMS: what a verdict at query q is on, the token of position q - 1, is gone from query q + w on.
-        born: (requests,) expiry of the new entries; None if they have none.
+        new_expiry: (requests,) expiry of the new entries; None if they have none.
     """
     count, heads, dim = keys.shape
     if not count:
         return
-    _update[(count, heads)](
+    _decode_update_kernel[(count, heads)](
         keys,
         values,
         keys.stride(0),
         keys.stride(1),
         keys if verdicts is None else verdicts,
         0 if verdicts is None else verdicts.stride(0),
-        keys if born is None else born,
-        rows.first_blocks,
-        rows.first_blocks.stride(0),
-        rows.positions,
+        keys if new_expiry is None else new_expiry,
+        requests.first_blocks,
+        requests.first_blocks.stride(0),
+        requests.positions,
         tables.slot_of_block,
-        tables.supply,
-        tables.supply.stride(0),
-        tables.supplied,
-        tables.bump,
+        tables.superblocks,
+        tables.superblocks.stride(0),
+        tables.num_superblocks,
+        tables.pages_used,
         tables.page_table,
         tables.page_table.shape[-1],
-        tables.capacity,
+        tables.num_pages,
         tables.lens,
-        tables.last,
+        tables.newest,
         tables.expiry,
-        pool.keys,
-        pool.values,
-        pool.keys.stride(0),
-        live,
-        live.stride(0),
+        cache.keys,
+        cache.values,
+        cache.keys.stride(0),
+        lens_out,
+        lens_out.stride(0),
         block_table,
         block_table.shape[-1],
         layer,
@@ -185,6 +218,6 @@ def decode_update(
         D=dim,
         SCAN=SCAN,
         HAS_VERDICTS=verdicts is not None,
-        HAS_BORN=born is not None,
+        HAS_NEW_EXPIRY=new_expiry is not None,
         num_warps=8,
     )

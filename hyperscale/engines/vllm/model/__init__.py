@@ -1,1 +1,4 @@
-"""Models of vLLM with the plugin's attention."""
+"""vLLM's models with our attention.
+
+`models` holds the families, `self_attention` DMS's gates, `layer` the attention layer and the one cache of all layers.
+"""

@@ -11,11 +11,11 @@ from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.models.utils import extract_layer_index
 from vllm.utils.torch_utils import direct_register_custom_op
 
-from hyperscale.engines.vllm.backends.select import backend
+from hyperscale.engines.vllm.backends.select import backend_class
+from hyperscale.engines.vllm.cache_spec import RaggedSpec
 from hyperscale.engines.vllm.options import Options
-from hyperscale.engines.vllm.scheduler.cache_spec import RaggedSpec
 from hyperscale.engines.vllm.worker import memory
-from hyperscale.engines.vllm.worker.slots import Slots
+from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
 
 
 class RaggedAttention(Attention):
@@ -33,8 +33,8 @@ class RaggedAttention(Attention):
             kwargs: More for the base class.
         """
         config = get_current_vllm_config()
-        Slots.current = None  # of an engine that this process had before
-        memory.reserve()
+        CacheWorker.current = None  # of an engine that this process had before
+        memory.wrap_available_memory()
         del config.compilation_config.static_forward_context[prefix]  # the name is free again
         self.layer = extract_layer_index(prefix)
         first = prefix.replace(f".{self.layer}.", ".0.", 1)
@@ -46,7 +46,7 @@ class RaggedAttention(Attention):
             cache_config=config.cache_config,
             prefix=prefix,
             kv_sharing_target_layer_name=first if self.layer else None,
-            attn_backend=backend(),
+            attn_backend=backend_class(),
             **kwargs,
         )
         self._layers = config.model_config.get_num_layers(config.parallel_config)
@@ -60,8 +60,8 @@ class RaggedAttention(Attention):
             head_size=self.head_size,
             dtype=self.kv_cache_torch_dtype,
             options=Options.read(vllm_config.additional_config, vllm_config.model_config.hf_config),
-            chunk=vllm_config.scheduler_config.max_num_batched_tokens,
-            rows=self._layers * self.num_kv_heads * parallel.tensor_parallel_size,
+            step_tokens=vllm_config.scheduler_config.max_num_batched_tokens,
+            total_lists=self._layers * self.num_kv_heads * parallel.tensor_parallel_size,
         )
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, logits: Tensor | None) -> Tensor:
@@ -103,12 +103,17 @@ def hyperscale_attention(
     layer.impl.attend(step, layer.layer, query, key, value, logits, out)
 
 
-def _fake(query: Tensor, key: Tensor, value: Tensor, logits: Tensor | None, out: Tensor, layer_name: str) -> None:
+def _abstract_attention(
+    query: Tensor, key: Tensor, value: Tensor, logits: Tensor | None, out: Tensor, layer_name: str
+) -> None:
     return
 
 
-# Its Python may not become part of a CUDA graph: `startup.Ragged` lets torch.compile split graphs here, and this lets
-# vLLM's graphs without torch.compile do so.
+# Its Python may not become part of a CUDA graph: `hyperscale.engines.vllm.plugin.configure` lets torch.compile split
+# graphs here, and ``eager_break_during_capture`` lets vLLM's graphs without torch.compile do so.
 direct_register_custom_op(
-    "hyperscale_attention", eager_break_during_capture(hyperscale_attention), mutates_args=["out"], fake_impl=_fake
+    "hyperscale_attention",
+    eager_break_during_capture(hyperscale_attention),
+    mutates_args=["out"],
+    fake_impl=_abstract_attention,
 )

@@ -1,15 +1,15 @@
-"""Qwen2, Qwen3 and Llama with ragged attention and gates of DMS; weights are named as in published checkpoints."""
+"""Qwen2, Qwen3 and Llama with our self-attention; weights are named as in published checkpoints.
+
+A class of vLLM's is changed from the inside out: its decoder layer gets our self-attention, its inner model that layer,
+its causal model that inner model. A new family takes these three, and a line in `hyperscale.engines.vllm.families`.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from vllm.compilation.decorators import support_torch_compile
-from vllm.config import CacheConfig, VllmConfig, get_current_vllm_config
-from vllm.distributed import get_tensor_model_parallel_rank
-from vllm.model_executor.layers.layernorm import RMSNorm
-from vllm.model_executor.layers.linear import ColumnParallelLinear
+from vllm.config import CacheConfig, VllmConfig
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.model_executor.layers.quantization import QuantizationConfig
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
@@ -18,106 +18,11 @@ from vllm.model_executor.models.qwen2 import Qwen2DecoderLayer, Qwen2ForCausalLM
 from vllm.model_executor.models.qwen3 import Qwen3DecoderLayer, Qwen3ForCausalLM
 from vllm.model_executor.models.utils import maybe_prefix
 
-from hyperscale.engines.vllm.model.layer import RaggedAttention
+from hyperscale.engines.vllm.model.self_attention import RaggedSelfAttention
 from hyperscale.engines.vllm.options import Options
-from hyperscale.methods.core.dms_gate import GateConfig
-from hyperscale.utils import counter_rng
 
+# Which dimension of each argument of the inner model's forward varies from step to step, for torch.compile.
 _DIMS = {"input_ids": 0, "positions": -1, "intermediate_tensors": 0, "inputs_embeds": 0}
-
-
-class RaggedSelfAttention(nn.Module):
-    """A stock self-attention module with lists of their own lengths, and with gates where the checkpoint has them.
-
-    The verdict on token i comes from hidden state i + 1: from a projection of the hidden states before the layer's
-    input norm, or from a borrowed neuron, the last one of each KV head's first query head, which attention then does
-    not see
-    (arXiv 2506.05345, section 3; ``dms_separate_alpha``).
-    """
-
-    rows: Tensor
-
-    def __init__(self, stock: Any, config: Any, prefix: str) -> None:
-        """Take over a stock module's parts.
-
-        Args:
-            stock: ``Qwen2Attention``, ``Qwen3Attention`` or ``LlamaAttention``.
-            config: The transformers configuration.
-            prefix: The module's name.
-        """
-        super().__init__()
-        self.qkv_proj: Any = stock.qkv_proj
-        self.o_proj: Any = stock.o_proj
-        self.rotary_emb: Any = stock.rotary_emb
-        self.head_dim: int = stock.head_dim
-        self.q_size, self.kv_size = stock.q_size, stock.kv_size
-        if hasattr(stock, "q_norm"):
-            self.q_norm: Any = stock.q_norm
-            self.k_norm: Any = stock.k_norm
-        self.attn = RaggedAttention(stock.attn, f"{prefix}.attn")
-        self.heads: int = stock.num_kv_heads
-        options = Options.read(get_current_vllm_config().additional_config, config)
-        gated = getattr(config, "dms_window_size", None) is not None
-        gate = GateConfig.from_hf(config) if gated else GateConfig()
-        self.source = ""
-        if options.rule == "dms":
-            self.source = "projection" if gate.separate else "neuron"
-        if options.rule == "hashed":
-            self.source, self.evicted = "hashed", 1 - 1 / options.cr
-            first = self.attn.layer * stock.total_num_kv_heads + get_tensor_model_parallel_rank() * self.heads
-            self.register_buffer("rows", torch.arange(first, first + self.heads), persistent=False)
-        self.scale, self.offset = gate.alpha_scale, gate.initial_offset
-        if gated and gate.separate:
-            self.dms_proj_alpha: Any = ColumnParallelLinear(
-                config.hidden_size,
-                stock.total_num_kv_heads,
-                bias=bool(getattr(config, "attention_bias", False)),
-                quant_config=None,
-                prefix=f"{prefix}.dms_proj_alpha",
-            )
-            self.dms_proj_alpha_norm: Any = RMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-
-    def forward(self, positions: Tensor, hidden_states: Tensor, before: Tensor) -> Tensor:
-        """Attend.
-
-        Args:
-            positions: (tokens,).
-            hidden_states: (tokens, hidden), after the layer's input norm.
-            before: (tokens, hidden), in front of it.
-
-        Returns:
-            (tokens, hidden).
-        """
-        qkv, _ = self.qkv_proj(hidden_states)
-        q, k, v = qkv.split([self.q_size, self.kv_size, self.kv_size], dim=-1)
-        if hasattr(self, "q_norm"):
-            q = self.q_norm(q.reshape(*q.shape[:-1], -1, self.head_dim)).view(q.shape)
-            k = self.k_norm(k.reshape(*k.shape[:-1], -1, self.head_dim)).view(k.shape)
-        logits: Tensor | None = None
-        if self.source == "projection":
-            projected, _ = self.dms_proj_alpha(self.dms_proj_alpha_norm(before))
-            logits = projected.to(torch.float32) * self.scale - self.offset
-        elif self.source == "neuron":
-            borrowed = self._borrowed(q)
-            logits = borrowed.to(torch.float32) * self.scale - self.offset
-            q = self._without(q)
-        elif self.source == "hashed":
-            drawn = counter_rng.uniform(counter_rng.mix(self.rows, positions[:, None].long()))
-            logits = torch.where(drawn < self.evicted, 1.0, -1.0).to(torch.float32)
-        q, k = self.rotary_emb(positions, q, k)
-        if self.source == "neuron":
-            q = self._without(q)
-        output: Tensor = self.o_proj(self.attn(q.contiguous(), k.contiguous(), v.contiguous(), logits))[0]
-        return output
-
-    def _borrowed(self, q: Tensor) -> Tensor:
-        neuron: Tensor = q.reshape(q.shape[0], self.heads, -1, self.head_dim)[:, :, 0, -1]
-        return neuron
-
-    def _without(self, q: Tensor) -> Tensor:
-        grouped = q.reshape(q.shape[0], self.heads, -1, self.head_dim).clone()
-        grouped[:, :, 0, -1] = 0
-        return grouped.view(q.shape)
 
 
 def _layer_forward(
@@ -134,34 +39,28 @@ def _layer_forward(
     return self.mlp(hidden_states), residual
 
 
-class _Qwen2Layer(Qwen2DecoderLayer):
-    forward = _layer_forward
-    self_attn: nn.Module
+def _qwen_layer(stock_layer: Any) -> Any:
+    """A decoder layer class of Qwen2's or Qwen3's with our self-attention.
 
-    def __init__(
-        self,
-        config: Any,
-        cache_config: CacheConfig | None = None,
-        quant_config: QuantizationConfig | None = None,
-        prefix: str = "",
-    ) -> None:
-        super().__init__(config, cache_config, quant_config, prefix)
-        self.self_attn = RaggedSelfAttention(self.self_attn, config, f"{prefix}.self_attn")
+    Args:
+        stock_layer: ``Qwen2DecoderLayer`` or ``Qwen3DecoderLayer``.
+    """
 
+    class RaggedQwenLayer(stock_layer):
+        forward = _layer_forward
+        self_attn: nn.Module
 
-class _Qwen3Layer(Qwen3DecoderLayer):
-    forward = _layer_forward
-    self_attn: nn.Module
+        def __init__(
+            self,
+            config: Any,
+            cache_config: CacheConfig | None = None,
+            quant_config: QuantizationConfig | None = None,
+            prefix: str = "",
+        ) -> None:
+            super().__init__(config, cache_config, quant_config, prefix)
+            self.self_attn = RaggedSelfAttention(self.self_attn, config, f"{prefix}.self_attn")
 
-    def __init__(
-        self,
-        config: Any,
-        cache_config: CacheConfig | None = None,
-        quant_config: QuantizationConfig | None = None,
-        prefix: str = "",
-    ) -> None:
-        super().__init__(config, cache_config, quant_config, prefix)
-        self.self_attn = RaggedSelfAttention(self.self_attn, config, f"{prefix}.self_attn")
+    return RaggedQwenLayer
 
 
 class _LlamaLayer(LlamaDecoderLayer):
@@ -177,13 +76,13 @@ class _LlamaLayer(LlamaDecoderLayer):
 @support_torch_compile(dynamic_arg_dims=_DIMS)
 class _Qwen2(Qwen2Model):
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        super().__init__(vllm_config=vllm_config, prefix=prefix, decoder_layer_type=_Qwen2Layer)
+        super().__init__(vllm_config=vllm_config, prefix=prefix, decoder_layer_type=_qwen_layer(Qwen2DecoderLayer))
 
 
 @support_torch_compile(dynamic_arg_dims=_DIMS)
 class _Qwen3(Qwen2Model):
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        super().__init__(vllm_config=vllm_config, prefix=prefix, decoder_layer_type=_Qwen3Layer)
+        super().__init__(vllm_config=vllm_config, prefix=prefix, decoder_layer_type=_qwen_layer(Qwen3DecoderLayer))
 
 
 @support_torch_compile(dynamic_arg_dims=_DIMS)
@@ -210,7 +109,7 @@ def _build(self: Any, vllm_config: VllmConfig, prefix: str, inner: Callable[...,
     self.make_empty_intermediate_tensors = self.model.make_empty_intermediate_tensors
 
 
-class Trimmed:
+class VocabularyMask:
     """Never draws a row of the output layer that is no token (`Options.vocabulary`)."""
 
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
@@ -223,46 +122,38 @@ class Trimmed:
         return logits
 
 
-class HyperscaleQwen2ForCausalLM(Trimmed, Qwen2ForCausalLM):
+class HyperscaleQwen2ForCausalLM(VocabularyMask, Qwen2ForCausalLM):
     """Qwen2 and Qwen2.5."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         _build(self, vllm_config, prefix, _Qwen2)
 
 
-class HyperscaleQwen3ForCausalLM(Trimmed, Qwen3ForCausalLM):
+class HyperscaleQwen3ForCausalLM(VocabularyMask, Qwen3ForCausalLM):
     """Qwen3."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         _build(self, vllm_config, prefix, _Qwen3)
 
 
-class HyperscaleLlamaForCausalLM(Trimmed, LlamaForCausalLM):
+class HyperscaleLlamaForCausalLM(VocabularyMask, LlamaForCausalLM):
     """Llama 2, 3 and what has their shape."""
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         _build(self, vllm_config, prefix, _Llama)
 
 
-class TrimmedQwen2ForCausalLM(Trimmed, Qwen2ForCausalLM):
-    """Stock Qwen2."""
+def _trimmed(stock_model: Any) -> Any:
+    """A stock model class of vLLM's, its own attention and cache included, with `VocabularyMask`."""
 
-    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.vllm_config = vllm_config
+    class TrimmedForCausalLM(VocabularyMask, stock_model):
+        def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+            super().__init__(vllm_config=vllm_config, prefix=prefix)
+            self.vllm_config = vllm_config
 
-
-class TrimmedQwen3ForCausalLM(Trimmed, Qwen3ForCausalLM):
-    """Stock Qwen3."""
-
-    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.vllm_config = vllm_config
+    return TrimmedForCausalLM
 
 
-class TrimmedLlamaForCausalLM(Trimmed, LlamaForCausalLM):
-    """Stock Llama."""
-
-    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.vllm_config = vllm_config
+TrimmedQwen2ForCausalLM = _trimmed(Qwen2ForCausalLM)
+TrimmedQwen3ForCausalLM = _trimmed(Qwen3ForCausalLM)
+TrimmedLlamaForCausalLM = _trimmed(LlamaForCausalLM)

@@ -1,4 +1,8 @@
-"""The channel between scheduler and workers: a KV connector that moves no cache, only the book's news and reports."""
+"""Connects scheduler and workers through vLLM's KV connector, which here moves no cache: only messages.
+
+vLLM makes one connector in the scheduler and one in each worker, of the same class. Either half does nothing but pass
+on: to `SchedulerChannel` in the scheduler, to `CacheWorker` in a worker.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,32 +13,29 @@ from vllm.distributed.kv_transfer.kv_connector.v1.base import (
     SupportsHMA,
 )
 
-from hyperscale.engines.vllm.plugin.messages import Grants, Report
-from hyperscale.engines.vllm.protocol import Demand
-from hyperscale.engines.vllm.scheduler.costs import Asked, Reads
-from hyperscale.utils import counter_rng
+from hyperscale.engines.vllm.scheduler.channel import SchedulerChannel
+from hyperscale.engines.vllm.step_messages import StepInstructions, StepReport
 
 if TYPE_CHECKING:
-    from hyperscale.engines.vllm.scheduler.cache_spec import RaggedSpec
-    from hyperscale.engines.vllm.worker.slots import Slots
+    from hyperscale.engines.vllm.cache_spec import RaggedSpec
+    from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
 
 
 class RaggedConnector(KVConnectorBase_V1, SupportsHMA):
     """One of these lives in the scheduler and one in each worker.
 
-    A request may carry ``kv_transfer_params`` of its own: ``checkpoints``, numbers of tokens at which its costs are
-    wanted; ``key``, the noise key of the rule that draws; ``follow``, to have its costs with every token, not only with
-    the last. Requests with stop strings are followed anyway, as it is vLLM's front end that ends them. The costs are
-    the response's ``kv_transfer_params``; what made no sense is named in their ``ignored``.
+    A request may carry ``kv_transfer_params`` of its own: ``cuts``, numbers of tokens at which its costs are wanted;
+    ``key``, the noise key for methods that draw; ``follow``, to have its costs with every token, not only with the
+    last. Requests with stop strings are followed anyway, as it is vLLM's front end that ends them. The costs are the
+    response's ``kv_transfer_params``; what made no sense is named in their ``ignored``.
     """
 
     def __init__(self, vllm_config: Any, role: KVConnectorRole, kv_cache_config: Any = None) -> None:
         super().__init__(vllm_config, role, kv_cache_config)
         self._config = vllm_config
-        self.spec: RaggedSpec = kv_cache_config.kv_cache_groups[0].kv_cache_spec
-        self.worker: Slots | None = None
-        self.reads: dict[str, Reads] = {}
-        self._follow: set[str] = set()
+        self._spec: RaggedSpec = kv_cache_config.kv_cache_groups[0].kv_cache_spec
+        self.channel = SchedulerChannel(self._spec) if role == KVConnectorRole.SCHEDULER else None
+        self.worker: CacheWorker | None = None
 
     @property
     def requires_kv_delivery(self) -> bool:
@@ -45,84 +46,64 @@ class RaggedConnector(KVConnectorBase_V1, SupportsHMA):
 
     def on_new_request(self, request: Any) -> None:
         """A request has arrived."""
-        asked, params = Asked.read(request.kv_transfer_params), request.sampling_params
-        seed = params.seed if params else None
-        key = counter_rng.key(seed if seed is not None else request.request_id) if asked.key is None else asked.key
-        demand = Demand(request.num_prompt_tokens, int(request.max_tokens), key)
-        self.spec.book.announce(request.request_id, demand)
-        self.reads[request.request_id] = Reads(demand.prompt, self.spec.rows, asked)
-        if asked.follow or (params and params.stop):
-            self._follow.add(request.request_id)
+        self._scheduler_channel.add_request(request)
 
     def get_num_new_matched_tokens(self, request: Any, num_computed_tokens: int) -> tuple[int, bool]:
         """No tokens come from elsewhere."""
         return 0, False
 
     def update_state_after_alloc(self, request: Any, blocks: Any, num_external_tokens: int) -> None:
-        """Nothing: the book knows."""
+        """Nothing: the allocator knows."""
 
-    def build_connector_meta(self, scheduler_output: Any) -> Grants:
-        """The book's news, and which requests this step runs."""
-        grants, gone = self.spec.book.grants()
-        held = self.spec.book.held
-        scheduled = {
-            request: (held[request].generation, tokens)
-            for request, tokens in scheduler_output.num_scheduled_tokens.items()
-        }
-        return Grants(grants, gone, scheduled)
-
-    def ingest(self, report: Report) -> None:
-        """Book a step's report; a second time changes nothing."""
-        for request, ran in report.ran.items():
-            if request in self.reads:
-                self.reads[request].count(ran.covered, ran.lives)
-            self.spec.book.report(request, ran.generation, ran.pages, ran.covered)
+    def build_connector_meta(self, scheduler_output: Any) -> StepInstructions:
+        """The message to the workers before a step."""
+        return self._scheduler_channel.instruct_workers(scheduler_output.num_scheduled_tokens)
 
     def update_connector_output(self, connector_output: Any) -> None:
-        """See `ingest`, which has seen it already."""
-        if isinstance(report := connector_output.kv_connector_worker_meta, Report):
-            self.ingest(report)
-
-    def followed(self, request: str, tokens: int) -> dict[str, Any] | None:
-        """Costs of a running request, if it asked to have them with every token."""
-        return self.reads[request].costs(tokens) if request in self._follow else None
+        """A step's report, which `hyperscale.engines.vllm.scheduler.output_hook` has booked already."""
+        if isinstance(report := connector_output.kv_connector_worker_meta, StepReport):
+            self._scheduler_channel.book_report(report)
 
     def request_finished(self, request: Any, block_ids: Any) -> tuple[bool, dict[str, Any] | None]:
-        """A request is over: what it cost, and vLLM frees its superblocks."""
-        self.spec.book.forget(request.request_id)
-        self._follow.discard(request.request_id)
-        reads = self.reads.pop(request.request_id, None)
-        return False, (reads.costs(request.num_output_tokens) or None) if reads else None
+        """A request is over: False, as vLLM may free its superblocks at once, and what the request cost."""
+        return False, self._scheduler_channel.finish_request(request)
 
     def request_finished_all_groups(self, request: Any, block_ids: Any) -> tuple[bool, dict[str, Any] | None]:
         """See `request_finished`."""
         return self.request_finished(request, block_ids)
 
+    @property
+    def _scheduler_channel(self) -> SchedulerChannel:
+        assert self.channel is not None, "the worker's connector was asked what the scheduler's does"
+        return self.channel
+
     # -- in a worker ------------------------------------------------------------------------------------------------
 
     def register_kv_caches(self, kv_caches: dict[str, Any]) -> None:
-        """The cache tensor exists: set up the lists in it."""
-        from hyperscale.engines.vllm.backends.select import backend
-        from hyperscale.engines.vllm.worker.slots import Slots
+        """The cache tensor exists: set up the tables beside it."""
+        from hyperscale.engines.vllm.backends.select import backend_class
+        from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
 
-        self.worker = Slots.current = backend().worker(self._config, self.spec, next(iter(kv_caches.values())))
+        cache = next(iter(kv_caches.values()))  # the one tensor that all layers share
+        self.worker = CacheWorker.current = backend_class().create_worker(self._config, self._spec, cache)
 
     def shutdown(self) -> None:
-        """The engine ends: let go of the cache and the lists."""
-        from hyperscale.engines.vllm.worker.slots import Slots
+        """The engine ends: let go of the cache and the tables."""
+        from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
 
         if self.worker is not None:
-            self.worker = Slots.current = None
+            self.worker = CacheWorker.current = None
 
     def bind_connector_metadata(self, connector_metadata: KVConnectorMetadata) -> None:
         """A step begins."""
         super().bind_connector_metadata(connector_metadata)
-        if self.worker is not None and isinstance(connector_metadata, Grants):
-            self.worker.begin(connector_metadata.grants, connector_metadata.gone, connector_metadata.scheduled)
+        if self.worker is not None and isinstance(connector_metadata, StepInstructions):
+            message = connector_metadata
+            self.worker.begin_step(message.updates, message.released_requests, message.scheduled_tokens)
 
-    def build_connector_worker_meta(self) -> Report | None:
+    def build_connector_worker_meta(self) -> StepReport | None:
         """A step has ended."""
-        return Report(self.worker.report()) if self.worker is not None else None
+        return StepReport(self.worker.report_step()) if self.worker is not None else None
 
     def start_load_kv(self, forward_context: Any, **kwargs: Any) -> None:
         """Nothing is loaded."""

@@ -1,17 +1,15 @@
-"""The plugin's entry point: called by vLLM in every one of its processes, any number of times."""
+"""Registers the plugin: vLLM calls this in every one of its processes, any number of times."""
 
 from hyperscale.engines.families import FAMILIES
 from hyperscale.engines.vllm import versions
 from hyperscale.engines.vllm.families import architecture
-
-"""``model_type`` of the checkpoints that the plugin runs, and how vLLM's classes are called."""
 
 
 def register() -> None:
     """Tell vLLM of the models, the cache spec, the backend and the connector.
 
     Raises:
-        EngineError: This is a version of vLLM that nobody has tried.
+        EngineError: This is a version of vLLM that has not been tried.
     """
     versions.check()
     from vllm.model_executor.models import ModelRegistry
@@ -20,18 +18,20 @@ def register() -> None:
     from vllm.v1.kv_cache_interface import FullAttentionSpec
     from vllm.v1.kv_cache_spec_registry import _REGISTRY_KVCACHESPEC_LIST, KVCacheSpecRegistry
 
-    from hyperscale.engines.vllm.plugin import parent_watch, scheduler_hook, startup
-    from hyperscale.engines.vllm.scheduler.cache_spec import RaggedManager, RaggedSpec
+    from hyperscale.engines.vllm.cache_spec import RaggedSpec
+    from hyperscale.engines.vllm.plugin import configure, parent_watch
+    from hyperscale.engines.vllm.scheduler import output_hook
+    from hyperscale.engines.vllm.scheduler.manager import RaggedManager
 
     for family, name in FAMILIES.items():
-        for ragged in (True, False):
-            mine = architecture(family, ragged=ragged)
-            ModelRegistry.register_model(mine, f"hyperscale.engines.vllm.model.models:{mine}")
-        MODELS_CONFIG_MAP[architecture(family)] = startup.Ragged
-        MODELS_CONFIG_MAP.setdefault(f"{name}ForCausalLM", startup.Gated)
+        for is_ragged in (True, False):  # our class, and vLLM's with masked rows of the vocabulary
+            class_name = architecture(family, ragged=is_ragged)
+            ModelRegistry.register_model(class_name, f"hyperscale.engines.vllm.model.models:{class_name}")
+        MODELS_CONFIG_MAP[architecture(family)] = configure.ConfigureRagged
+        MODELS_CONFIG_MAP.setdefault(f"{name}ForCausalLM", configure.RedirectGated)
     if FullAttentionSpec not in _REGISTRY_KVCACHESPEC_LIST:
         # vLLM registers its own specs when it first looks, but only if there are none at all.
         register_all_kvcache_specs(None)
     KVCacheSpecRegistry.register(RaggedSpec, RaggedManager)
-    scheduler_hook.install()
+    output_hook.wrap_update_from_output()
     parent_watch.end_with_parent()

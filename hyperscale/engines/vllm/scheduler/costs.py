@@ -1,4 +1,4 @@
-"""What each request read and held, from the workers' reports, by the ledger's definition of cost."""
+"""Adds up what each request read and held, from the workers' reports, by the ledger's definition of cost."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,46 +6,48 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a request asks for in its ``kv_transfer_params``.
+class CostRequest:
+    """Which costs a client asks for in a request's ``kv_transfer_params``.
 
     Attributes:
-        checkpoints: Numbers of tokens at which costs are wanted.
-        key: Noise key of the rule that draws, a signed 64-bit number; None for the request's seed.
+        cuts: Numbers of generated tokens at which costs are wanted.
+        noise_key: Noise key for methods that draw, a signed 64-bit number; None for the request's seed. Clients call
+            it ``key``.
         follow: Whether costs are wanted with every token.
-        ignored: Names of those above that came as something else. A request cannot be refused where they are read, and
-            an error there would end the engine for all.
+        ignored_names: Names of those above that came as something else. A request cannot be refused where they are
+            read, and an error there would end the engine for all.
     """
 
-    checkpoints: tuple[int, ...] = ()
-    key: int | None = None
+    cuts: tuple[int, ...] = ()
+    noise_key: int | None = None
     follow: bool = False
-    ignored: tuple[str, ...] = ()
+    ignored_names: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, given: Any) -> "Asked":
-        """Take what makes sense of what a client sent."""
-        given = given if isinstance(given, Mapping) else {}
-        points, key, follow = given.get("checkpoints") or (), given.get("key"), given.get("follow") or False
-        good = {
-            "checkpoints": isinstance(points, (list, tuple)) and all(map(_whole, points)),
-            "key": key is None or (_whole(key) and -(1 << 63) <= key < 1 << 63),
+    def read(cls, params: Any) -> "CostRequest":
+        """Take what makes sense of what a client sent; ``checkpoints`` is an older name of ``cuts``."""
+        params = params if isinstance(params, Mapping) else {}
+        cuts_name = "cuts" if "cuts" in params else "checkpoints"
+        cuts, key, follow = params.get(cuts_name) or (), params.get("key"), params.get("follow") or False
+        valid = {
+            cuts_name: isinstance(cuts, (list, tuple)) and all(map(_is_whole, cuts)),
+            "key": key is None or (_is_whole(key) and -(1 << 63) <= key < 1 << 63),
             "follow": isinstance(follow, bool),
         }
         return cls(
-            checkpoints=tuple(points) if good["checkpoints"] else (),
-            key=key if good["key"] else None,
-            follow=follow if good["follow"] else False,
-            ignored=tuple(name for name, holds in good.items() if not holds),
+            cuts=tuple(cuts) if valid[cuts_name] else (),
+            noise_key=key if valid["key"] else None,
+            follow=follow if valid["follow"] else False,
+            ignored_names=tuple(name for name, holds in valid.items() if not holds),
         )
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)  # to Python, True is an int
 
 
 @dataclass
-class Reads:
+class RequestCosts:
     """Costs of one request after each of its tokens.
 
     A step is known by the position of the token that it processed, not by what kind of step it was: position P - 1 is
@@ -53,41 +55,49 @@ class Reads:
     part of a chunk after a preemption, and then it counts once.
 
     Attributes:
-        prompt: P, tokens of the prompt.
-        rows: Layers times KV heads of the whole model.
-        asked: What the request asks for.
-        reads: Cumulative decode reads after each token, summed over rows.
+        prompt_tokens: P.
+        num_lists: Layers times KV heads of the whole model: reports are sums over them, costs are means.
+        cost_request: What the client asks for.
+        reads: Decode reads up to each generated token, summed over lists.
         peaks: Largest number of live entries up to each token, likewise.
     """
 
-    prompt: int
-    rows: int
-    asked: Asked = field(default_factory=Asked)
+    prompt_tokens: int
+    num_lists: int
+    cost_request: CostRequest = field(default_factory=CostRequest)
     reads: list[int] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
 
-    def count(self, covered: int, lives: Sequence[int]) -> None:
-        """Book the last ``len(lives)`` positions before ``covered``, with the entries live at each, over all rows."""
-        first = covered - len(lives)
-        for position, live in enumerate(lives, first):
-            token = position - (self.prompt - 1)
+    def record(self, computed_tokens: int, live_entries: Sequence[int]) -> None:
+        """Book the positions of a report: the last ``len(live_entries)`` before ``computed_tokens``.
+
+        Args:
+            computed_tokens: See `RequestReport`.
+            live_entries: Entries live at each position, summed over all lists.
+        """
+        first = computed_tokens - len(live_entries)
+        for position, live in enumerate(live_entries, first):
+            # Position P - 1 draws the first generated token, number 0.
+            token = position - (self.prompt_tokens - 1)
             if token != len(self.reads):
+                # Booked already: a report that is read twice, or a decode step recomputed after a preemption.
                 assert token < len(self.reads), f"position {position} was never reported"
                 continue
+            # The first token is drawn at the end of prefill, whose reads do not count.
             self.reads.append(self.reads[-1] + live if self.reads else 0)
             self.peaks.append(max(self.peaks[-1], live) if self.peaks else live)
 
-    def costs(self, tokens: int) -> dict[str, Any]:
-        """Costs of the first ``tokens`` tokens, means over rows, JSON-able; empty if there are none."""
+    def summarize(self, tokens: int) -> dict[str, Any]:
+        """Costs of the first ``tokens`` tokens, means over lists, JSON-able; empty if there are none."""
         tokens = min(tokens, len(self.reads))
         if not tokens:
             return {}
-        at = sorted({n for n in self.asked.checkpoints if 0 < n < tokens} | {tokens})
-        ignored = {"ignored": list(self.asked.ignored)} if self.asked.ignored else {}
+        cuts = sorted({cut for cut in self.cost_request.cuts if 0 < cut < tokens} | {tokens})
+        complaint = {"ignored": list(self.cost_request.ignored_names)} if self.cost_request.ignored_names else {}
         return {
             "tokens": tokens,
-            "kv_reads": self.reads[tokens - 1] / self.rows,
-            "peak_kv": self.peaks[tokens - 1] / self.rows,
-            "marks": [[n, self.reads[n - 1] / self.rows, self.peaks[n - 1] / self.rows] for n in at],
-            **ignored,
+            "kv_reads": self.reads[tokens - 1] / self.num_lists,
+            "peak_kv": self.peaks[tokens - 1] / self.num_lists,
+            "cuts": [[cut, self.reads[cut - 1] / self.num_lists, self.peaks[cut - 1] / self.num_lists] for cut in cuts],
+            **complaint,
         }

@@ -1,184 +1,199 @@
-"""The scheduler's book of superblocks: who holds which, how many a step can need, what goes back to the pool."""
+"""Decides admission and hands out superblocks: how many a request can need, and which go back to vLLM's pool.
 
-from collections.abc import Sequence
+A superblock is one of vLLM's blocks: a page of N tokens for each list of a worker (a list is what one KV head of one
+layer keeps of one request). The scheduler counts superblocks; which list uses which page only the workers know.
+"""
+
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from hyperscale.engines.vllm.options import Options
-from hyperscale.engines.vllm.protocol import Demand, Grant, ceil_div
+from hyperscale.engines.vllm.protocol import RequestParams, SuperblockUpdate, ceil_div
 
 
-class Block(Protocol):
-    """A block of vLLM's pool."""
-
-    block_id: int
-
-
-class Pool(Protocol):
+class BlockPool(Protocol):
     """The part of vLLM's ``BlockPool`` that is used here."""
 
     def get_new_blocks(self, num_blocks: int) -> list[Any]:
-        """Take blocks."""
+        """Take blocks, each with an integer ``block_id``."""
 
     def free_blocks(self, ordered_blocks: Any) -> None:
         """Give blocks back."""
 
     def get_num_free_blocks(self) -> int:
-        """Blocks to be had."""
+        """Number of blocks that can be taken."""
 
 
 @dataclass
-class Holding:
+class RequestSuperblocks:
     """The superblocks of one running request.
 
     Attributes:
-        demand: As given at arrival.
-        generation: See `Grant`.
-        blocks: In the order in which the worker uses them; the first one's id is the request's key on the worker.
-        pages: High-water mark of single-head pages in use, when ``covered`` tokens had been processed.
-        covered: Tokens that the last report covers.
-        scheduled: Tokens handed to the workers, steps in flight included.
-        reserved: Superblocks that admission reckons with.
-        known: Superblocks that the workers know of.
-        fresh: Whether the workers have not heard of this generation.
+        params: See `RequestParams`.
+        generation: See `SuperblockUpdate`.
+        reservation: Superblocks that admission expects the request to hold at its end.
+        blocks: In the order in which workers use them. The id of the first one names the request on the workers.
+        pages: Single-head pages in use after ``computed_tokens`` tokens, by the last report.
+        computed_tokens: Tokens that the last report covers.
+        scheduled_tokens: Tokens that have been handed to the workers, steps in flight included.
+        num_sent: Superblocks that the workers have been told of.
     """
 
-    demand: Demand
+    params: RequestParams
     generation: int
-    reserved: int
+    reservation: int
     blocks: list[Any] = field(default_factory=list)
     pages: int = 0
-    covered: int = 0
-    scheduled: int = 0
-    known: int = 0
-    fresh: bool = True
+    computed_tokens: int = 0
+    scheduled_tokens: int = 0
+    num_sent: int = 0
 
 
-class Book:
-    """All holdings of one engine.
+class SuperblockAllocator:
+    """Superblocks of all running requests of one engine.
 
     The bound: a list takes a new page only to append to a full one, so m more tokens take at most ceil(m / N) pages of
-    it, whatever the rule evicts. A request whose pages were last reported as p and that has m tokens on top, those in
-    flight included, therefore never needs more than ceil((p + lists * ceil(m / N)) / lists) superblocks. That is what
-    it is given before a step, and what it does not turn out to need is taken back after it.
+    it, whatever the method evicts. Let p be a request's pages by its last report and m the tokens since then, those in
+    flight included. It never needs more than ceil((p + num_lists * ceil(m / N)) / num_lists) superblocks. It is given
+    that many before a step; after the step it returns those that it turned out not to need.
+
+    Attributes:
+        num_lists: Lists of a request on one worker: its layers times its KV heads.
+        page_tokens: N.
+        pool: Where superblocks come from.
+        running: Request id to its superblocks.
     """
 
-    def __init__(self, lists: int, page_tokens: int, pool: Pool, options: Options, chunk: int) -> None:
-        """An empty book.
+    def __init__(self, num_lists: int, page_tokens: int, pool: BlockPool, options: Options, step_tokens: int) -> None:
+        """An allocator without requests.
 
         Args:
-            lists: Lists of a request on one worker: its layers times its KV heads.
+            num_lists: See the class.
             page_tokens: N.
-            pool: Where superblocks come from.
+            pool: See the class.
             options: The engine's options.
-            chunk: Most tokens of a step, of all requests together.
+            step_tokens: Most tokens of a step, of all requests together.
         """
-        self.lists, self.page_tokens, self.pool = lists, page_tokens, pool
-        self._options, self._chunk = options, chunk
-        self.held: dict[str, Holding] = {}
-        self._demands: dict[str, Demand] = {}
+        self.num_lists, self.page_tokens, self.pool = num_lists, page_tokens, pool
+        self._options, self._step_tokens = options, step_tokens
+        self.running: dict[str, RequestSuperblocks] = {}
+        self._params: dict[str, RequestParams] = {}
+        # Outlives `release`: a preempted request comes back with a higher generation.
         self._generations: dict[str, int] = {}
+        # What the workers have not been told yet. A dict without values is a set that keeps its order.
         self._changed: dict[str, None] = {}
-        self._gone: list[str] = []
+        self._released_requests: list[str] = []
 
     # -- arrivals and departures ------------------------------------------------------------------------------------
 
-    def announce(self, request: str, demand: Demand) -> None:
-        """A request has arrived; it holds nothing yet."""
-        self._demands[request] = demand
+    def add_request(self, request: str, params: RequestParams) -> None:
+        """A request has arrived and waits; it holds nothing yet."""
+        self._params[request] = params
 
-    def forget(self, request: str) -> None:
-        """A request has finished and will not come back."""
-        self._demands.pop(request, None)
+    def remove_request(self, request: str) -> None:
+        """A request has finished and will not come back, as a preempted one would."""
+        self._params.pop(request, None)
         self._generations.pop(request, None)
 
-    def drop(self, request: str) -> list[Any]:
+    def release(self, request: str) -> list[Any]:
         """Take all superblocks from a request that finished or is preempted; the caller returns them to the pool."""
-        holding = self.held.pop(request, None)
+        holding = self.running.pop(request, None)
         if holding is None:
             return []
+        # Workers must hear of it before the superblocks are used again: `take_updates` comes before the next step.
         self._changed.pop(request, None)
-        self._gone.append(request)
+        self._released_requests.append(request)
         return holding.blocks
 
     # -- before a step ----------------------------------------------------------------------------------------------
 
-    def needed(self, holding: Holding | None, tokens: int) -> int:
-        """Superblocks with which a request cannot run out while ``tokens`` tokens are processed: the bound above."""
-        pages, covered = (holding.pages, holding.covered) if holding else (0, 0)
-        growth = ceil_div(max(tokens - covered, 0), self.page_tokens)
-        return max(ceil_div(pages + self.lists * growth, self.lists), 1)
+    def upper_bound(self, holding: RequestSuperblocks | None, tokens: int) -> int:
+        """Superblocks with which a request cannot run out before it has processed ``tokens`` tokens: see the class."""
+        pages, computed_tokens = (holding.pages, holding.computed_tokens) if holding else (0, 0)
+        # Each list may have a full last page, so every list is charged for the growth, rounded up.
+        growth = ceil_div(max(tokens - computed_tokens, 0), self.page_tokens)
+        # At least one: the id of the first superblock is the request's name on the workers.
+        return max(ceil_div(pages + self.num_lists * growth, self.num_lists), 1)
 
-    def lacking(self, request: str, tokens: int) -> int:
+    def count_missing(self, request: str, tokens: int) -> int:
         """Superblocks to add before a request can go on to ``tokens`` tokens."""
-        holding = self.held.get(request)
-        return max(self.needed(holding, tokens) - (len(holding.blocks) if holding else 0), 0)
+        holding = self.running.get(request)
+        return max(self.upper_bound(holding, tokens) - (len(holding.blocks) if holding else 0), 0)
 
-    def grow(self, request: str, tokens: int) -> list[Any]:
-        """Add them; returns the new superblocks."""
-        holding = self.held.get(request)
-        if holding is None:
+    def allocate(self, request: str, tokens: int) -> list[Any]:
+        """Add the missing superblocks; returns the new ones."""
+        holding = self.running.get(request)
+        if holding is None:  # it starts, or starts again after a preemption
             generation = self._generations[request] = self._generations.get(request, 0) + 1
-            demand = self._demands[request]
-            holding = self.held[request] = Holding(demand, generation, self._reservation(demand))
-        new = self.pool.get_new_blocks(max(self.needed(holding, tokens) - len(holding.blocks), 0))
-        holding.blocks += new
-        holding.scheduled = max(holding.scheduled, tokens)
-        if new:
+            params = self._params[request]
+            holding = self.running[request] = RequestSuperblocks(params, generation, self._reservation(params))
+        blocks = self.pool.get_new_blocks(max(self.upper_bound(holding, tokens) - len(holding.blocks), 0))
+        holding.blocks += blocks
+        holding.scheduled_tokens = max(holding.scheduled_tokens, tokens)
+        if blocks:
             self._changed[request] = None
-        return new
+        return blocks
 
-    def admission(self, request: str) -> int:
-        """Superblocks that should be free for a request to start: a guess that only costs preemptions where it fails.
+    def count_to_admit(self, request: str) -> int:
+        """Superblocks that should be free before a request starts.
 
-        Its own reservation, what the running requests have reserved and not taken yet, and room for the chunks of
-        prompts that are waiting, which are dense until the step that processes them has been reported.
+        This is a guess, not a bound: where it is too low, vLLM preempts a request, and nothing else goes wrong. It is
+        the sum of the request's own reservation, of what the running requests have reserved and not taken yet, and of
+        room for the chunks of prompts that are still to be processed. Such a chunk is dense until the step that
+        processes it has been reported.
         """
-        demand = self._demands[request]
-        own = self._reservation(demand)
-        if not self.held:  # a request alone must start, whatever it is expected to need
+        params = self._params[request]
+        own = self._reservation(params)
+        if not self.running:  # a request alone must start, whatever it is expected to need
             return min(own, self.pool.get_num_free_blocks())
-        promised = sum(max(holding.reserved - len(holding.blocks), 0) for holding in self.held.values())
-        waiting = sum(max(holding.demand.prompt - holding.scheduled, 0) for holding in self.held.values())
-        return own + promised + ceil_div(min(waiting + demand.prompt, self._chunk), self.page_tokens)
+        outstanding = sum(max(holding.reservation - len(holding.blocks), 0) for holding in self.running.values())
+        prompt_tokens = sum(
+            max(holding.params.prompt_tokens - holding.scheduled_tokens, 0) for holding in self.running.values()
+        )
+        chunk = min(prompt_tokens + params.prompt_tokens, self._step_tokens)
+        return own + outstanding + ceil_div(chunk, self.page_tokens)
 
-    def _reservation(self, demand: Demand) -> int:
-        entries = self._options.expected(demand.prompt, demand.new_tokens)
+    def _reservation(self, params: RequestParams) -> int:
+        """Superblocks that a request is expected to hold at its end."""
+        entries = self._options.expected_entries(params.prompt_tokens, params.L)
         # Half of a list's last page is empty on average; one superblock is the head start that every step gets.
         return int((entries + self.page_tokens / 2) // self.page_tokens) + 2
 
-    def grants(self) -> tuple[list[Grant], list[str]]:
-        """News since the last call: changed holdings, and requests that hold nothing any more."""
-        news = []
+    def take_updates(self) -> tuple[list[SuperblockUpdate], list[str]]:
+        """Changes since the last call, for the workers: updates, and ids of requests that hold nothing any more."""
+        updates = []
         for request in self._changed:
-            holding = self.held[request]
-            added = tuple(block.block_id for block in holding.blocks[holding.known :])
-            news.append(Grant(request, holding.generation, holding.known, added, holding.demand))
-            holding.known, holding.fresh = len(holding.blocks), False
-        gone = self._gone
-        self._changed, self._gone = {}, []
-        return news, gone
+            holding = self.running[request]
+            blocks = tuple(block.block_id for block in holding.blocks[holding.num_sent :])
+            updates.append(SuperblockUpdate(request, holding.generation, holding.num_sent, blocks, holding.params))
+            holding.num_sent = len(holding.blocks)
+        released_requests = self._released_requests
+        self._changed, self._released_requests = {}, []
+        return updates, released_requests
 
     # -- after a step -----------------------------------------------------------------------------------------------
 
-    def report(self, request: str, generation: int, pages: int, covered: int) -> None:
-        """A worker has told what a request uses; superblocks that no step in flight can need go back to the pool.
+    def record_usage(self, request: str, generation: int, pages: int, computed_tokens: int) -> None:
+        """Learn what a request uses; superblocks that no step in flight can need go back to the pool.
 
         Args:
             request: Its id; one that holds nothing, or a generation that is over, is ignored.
-            generation: See `Grant`.
-            pages: High-water mark of the request's pages, the largest of all workers.
-            covered: Tokens processed so far.
+            generation: See `SuperblockUpdate`.
+            pages: The request's pages in use, the largest number of all workers.
+            computed_tokens: Tokens processed so far. A report that is older than the last one is ignored.
         """
-        holding = self.held.get(request)
-        if holding is None or holding.generation != generation or covered < holding.covered:
+        holding = self.running.get(request)
+        # With asynchronous scheduling a report may come after its request was released or admitted anew.
+        if holding is None or holding.generation != generation or computed_tokens < holding.computed_tokens:
             return
-        holding.pages, holding.covered = pages, covered
+        holding.pages, holding.computed_tokens = pages, computed_tokens
         # One token more than is scheduled: the next step would take that superblock at once.
-        keep = self.needed(holding, max(holding.scheduled, covered) + 1)
-        if keep < len(holding.blocks):
-            surplus: Sequence[Any] = holding.blocks[keep:]
-            del holding.blocks[keep:]
-            holding.known = min(holding.known, keep)
+        bound = self.upper_bound(holding, max(holding.scheduled_tokens, computed_tokens) + 1)
+        if bound < len(holding.blocks):
+            surplus = holding.blocks[bound:]
+            del holding.blocks[bound:]
+            # Workers may know of some of the surplus. The next update says how many remain (`num_kept`), and reaches
+            # them before any step in which another request could have been given those superblocks.
+            holding.num_sent = min(holding.num_sent, bound)
             self._changed[request] = None
             self.pool.free_blocks(reversed(surplus))

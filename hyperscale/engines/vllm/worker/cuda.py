@@ -1,7 +1,8 @@
-"""The GPU worker's side of the channel: nothing of a step waits for the device, and its report is one copy.
+"""CUDA's worker: nothing of a step waits for the device, and its report is one copy.
 
 Which requests run, how many tokens of each, and what their prompts are, the host knows; where their lists are and how
-long, only the device does. The kernels look it up by the requests' first superblocks.
+long, only the device does. The kernels look it up by the requests' first superblocks. If the host asked for it, it
+would wait for all kernels in the queue, in every layer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hyperscale.engines.vllm.kernels.arguments import Chunks, Decodes, Pool
-from hyperscale.engines.vllm.protocol import Grant, Ran
-from hyperscale.engines.vllm.worker.rule import Rule
-from hyperscale.engines.vllm.worker.rules import Recent
-from hyperscale.engines.vllm.worker.slots import Place, Slots
-from hyperscale.engines.vllm.worker.staged_tables import StagedLists, upload
+from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
+from hyperscale.engines.vllm.protocol import RequestReport, SuperblockUpdate
+from hyperscale.engines.vllm.worker.cache_worker import CacheWorker, RunningRequest
+from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
+from hyperscale.engines.vllm.worker.methods.window import WorkerWindow
+from hyperscale.engines.vllm.worker.staged_tables import StagedTables, upload
 
 
 @dataclass
@@ -25,35 +26,35 @@ class CudaStep:
     Attributes:
         first_blocks: (requests,) int32, any stride.
         offsets: (requests + 1,) int32, where each one's tokens begin.
-        covered: (requests,) int32, tokens of each one once the pass is done.
+        computed_tokens: (requests,) int32, tokens of each one once the pass is done.
         starts: The same as ``offsets``, on the host.
-        decodes: How many of the requests, all in front, have one token.
+        num_decodes: How many of the requests, all in front, have one token.
         longest: At least the entries of the longest list.
         capturing: Whether the pass is recorded as a CUDA graph.
-        rows: Of the decode steps; like what follows it is known once the first layer has asked (`CudaWorker.resolve`),
-            as the step's grants arrive after vLLM has made this object.
-        chunks: Of the chunks.
-        born: (requests that decode,) int32, expiries of the new entries; None unless the rule knows them now.
-        born_in: (tokens,) int32, likewise of all tokens.
+        decodes: The requests that decode. Like what follows it is known once the first layer has asked
+            (`CudaCacheWorker.resolve_step`), as the step's instructions arrive after vLLM has made this object.
+        chunks: The requests with chunks.
+        decode_expiry: (requests that decode,) int32, expiries of the new entries; None unless known now.
+        chunk_expiry: (tokens,) int32, likewise of all tokens.
         slots: (requests,) int64.
-        since: (chunks,) int32, the first position whose reads are wanted; None if no chunk has one.
-        seen: (tokens,) int64, entries that each query saw so far, over layers and heads, where they are wanted.
+        count_from: (chunks,) int32, the first position whose reads are wanted; None if no chunk has one.
+        query_reads: (tokens,) int64, entries that each query read so far, over layers and heads, where wanted.
     """
 
     first_blocks: Tensor
     offsets: Tensor
-    covered: Tensor
+    computed_tokens: Tensor
     starts: list[int]
-    decodes: int
+    num_decodes: int
     longest: int
     capturing: bool = False
-    rows: Decodes | None = None
-    chunks: Chunks | None = None
-    born: Tensor | None = None
-    born_in: Tensor | None = None
+    decodes: DecodeRequests | None = None
+    chunks: ChunkRequests | None = None
+    decode_expiry: Tensor | None = None
+    chunk_expiry: Tensor | None = None
     slots: Tensor | None = None
-    since: Tensor | None = None
-    seen: Tensor | None = None
+    count_from: Tensor | None = None
+    query_reads: Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -62,130 +63,177 @@ class CudaStep:
 
 
 @dataclass(frozen=True)
-class _Told:
-    """One request of a report."""
+class _ScheduledRequest:
+    """One request of a step that is to be reported, as far as the host knows it; see `RunningRequest`."""
 
     request: str
     generation: int
-    covered: int
+    computed_tokens: int
     tokens: int
-    prompt: int
+    prompt_tokens: int
     slot: int
 
 
-class CudaWorker(Slots):
-    """Slots and lists on a GPU.
+class CudaCacheWorker(CacheWorker):
+    """See the module.
 
     Attributes:
-        pool: The cache.
-        rule: The rule.
+        cache: The cache.
+        method: The method.
         fa3: Whether FlashAttention 3 attends for decode steps.
     """
 
-    lists: StagedLists
+    tables: StagedTables
 
-    def __init__(self, lists: StagedLists, rule: Rule, pool: Pool, fa3: bool) -> None:
-        super().__init__(lists)
-        self.pool, self.rule, self.fa3 = pool, rule, fa3
+    def __init__(self, tables: StagedTables, method: WorkerMethod, cache: PagedCache, fa3: bool) -> None:
+        super().__init__(tables)
+        self.cache, self.method, self.fa3 = cache, method, fa3
         self._step: CudaStep | None = None
-        self._running = False
+        self._in_step = False
 
-    def begin(self, grants: Sequence[Grant], gone: Sequence[str], scheduled: Mapping[str, tuple[int, int]]) -> None:
-        """See `Slots.begin`."""
-        super().begin(grants, gone, scheduled)
-        self.lists.flush()
-        self._step, self._running = None, True
+    def begin_step(
+        self,
+        updates: Sequence[SuperblockUpdate],
+        released_requests: Sequence[str],
+        scheduled_tokens: Mapping[str, tuple[int, int]],
+    ) -> None:
+        """See `CacheWorker.begin_step`."""
+        super().begin_step(updates, released_requests, scheduled_tokens)
+        self.tables.flush()  # in the stream before the step's kernels, which read the tables
+        self._step, self._in_step = None, True
 
-    def resolve(self, step: CudaStep) -> CudaStep:
+    def resolve_step(self, step: CudaStep) -> CudaStep:
         """Work out, once for all layers and on the device, what the kernels are told of a step's requests."""
-        if step.rows is not None:
+        if step.decodes is not None:
             return step
-        n = step.decodes
+        n = step.num_decodes
         blocks = step.first_blocks.clone()  # contiguous and aligned: kernels are compiled for either
-        if not (self._running or step.capturing):  # vLLM warms up, and may name superblocks of running requests
+        if not (self._in_step or step.capturing):
+            # vLLM warms up, and may name superblocks of running requests: block 0 is nobody's.
             blocks.zero_()
-        step.rows = Decodes(blocks[:n], step.covered[:n] - 1)
+        step.decodes = DecodeRequests(blocks[:n], step.computed_tokens[:n] - 1)
         if n < len(blocks):
             offsets = step.offsets[n:].clone()
+            # Sizes of launches must be known on the host; ``starts`` is vLLM's own copy there.
             longest = max(b - a for a, b in zip(step.starts[n:], step.starts[n + 1 :], strict=False))
-            step.chunks = Chunks(blocks[n:].clone(), offsets, step.covered[n:] - offsets.diff(), longest)
-        step.slots = self.lists.slot_of_block[blocks.long()].long()
-        if isinstance(self.rule, Recent):
-            step.born = self.rule.expiries(step.slots[:n], step.rows.positions.long())
+            starts = step.computed_tokens[n:] - offsets.diff()
+            step.chunks = ChunkRequests(blocks[n:].clone(), offsets, starts, longest)
+        step.slots = self.tables.slot_of_block[blocks.long()].long()
+        if isinstance(self.method, WorkerWindow):  # expiries depend on positions alone: the same in all layers
+            step.decode_expiry = self.method.expiries(step.slots[:n], step.decodes.positions.long())
             if step.chunks is not None:
-                step.born_in = self._born_in(self.rule, step, step.slots)
-        if step.chunks is not None and self._reads_of_chunks(n):
-            step.since = self.lists.facts[step.slots[n:], 0].to(torch.int32)
-            step.seen = torch.zeros(step.tokens, dtype=torch.int64, device=blocks.device)
+                step.chunk_expiry = self._chunk_expiry(self.method, step, step.slots)
+        if step.chunks is not None and self._chunks_decode(n):
+            step.count_from = self.tables.request_params[step.slots[n:], 0].to(torch.int32)
+            step.query_reads = torch.zeros(step.tokens, dtype=torch.int64, device=blocks.device)
         self._step = step
         return step
 
-    def _born_in(self, rule: Recent, step: CudaStep, slots: Tensor) -> Tensor:
+    def _chunk_expiry(self, method: WorkerWindow, step: CudaStep, slots: Tensor) -> Tensor:
+        """Expiries of all tokens of the batch, (tokens,) int32."""
         sizes = step.offsets.diff()
+        # With its size told, repeat_interleave need not ask the device for it.
         row = torch.arange(len(sizes), device=slots.device).repeat_interleave(sizes, output_size=step.tokens)
-        ahead = (step.covered - step.offsets[1:])[row]
-        return rule.expiries(slots[row], (torch.arange(step.tokens, device=slots.device) + ahead).long())
+        shift = (step.computed_tokens - step.offsets[1:])[row]  # from a token's index in the batch to its position
+        return method.expiries(slots[row], (torch.arange(step.tokens, device=slots.device) + shift).long())
 
-    def _reads_of_chunks(self, decodes: int) -> bool:
-        """Whether a chunk has decode steps in it, as after a preemption."""
-        sizes = {request: tokens for request, (_, tokens) in self._scheduled.items()}
-        deep = any(self._places[r].covered > self._places[r].prompt for r, tokens in sizes.items() if tokens > 1)
-        return deep or sum(tokens == 1 for tokens in sizes.values()) > decodes
+    def _chunks_decode(self, num_decodes: int) -> bool:
+        """Whether a chunk has decode steps in it, as after a preemption: then its queries' reads count."""
+        sizes = {request: tokens for request, (_, tokens) in self._scheduled_tokens.items()}
+        running = self.requests
+        past_prompt = any(
+            running[request].computed_tokens > running[request].prompt_tokens
+            for request, tokens in sizes.items()
+            if tokens > 1
+        )
+        # A batch in an order of its own has single tokens behind a chunk, which are run as chunks of one token.
+        return past_prompt or sum(tokens == 1 for tokens in sizes.values()) > num_decodes
 
-    def report(self) -> dict[str, Ran] | Callable[[], dict[str, Ran]]:
-        """See `Slots.report`: the numbers are on their way to the host when this returns."""
-        step, scheduled = self._step, self._scheduled
-        self._step, self._scheduled, self._running = None, {}, False
-        if not scheduled:
+    def report_step(self) -> dict[str, RequestReport] | Callable[[], dict[str, RequestReport]]:
+        """See `CacheWorker.report_step`: the numbers are on their way to the host when this returns."""
+        step, scheduled_tokens = self._step, self._scheduled_tokens
+        self._step, self._scheduled_tokens, self._in_step = None, {}, False
+        if not scheduled_tokens:
             return {}
-        told = [_told(request, *asked, self._places[request]) for request, asked in scheduled.items()]
-        lists, device = self.lists, self.lists.expiry.device
-        slots = upload([each.slot for each in told], device)
-        parts = [lists.bump[slots], lists.supplied[slots], lists.lens[slots].flatten(1).sum(1)]
+        requests = [
+            _describe(name, generation, tokens, self.requests[name])
+            for name, (generation, tokens) in scheduled_tokens.items()
+        ]
+        tables, device = self.tables, self.tables.expiry.device
+
+        # Gather all numbers of the report in one int64 tensor on the device.
+        slots = upload([request.slot for request in requests], device)
+        parts = [tables.pages_used[slots], tables.num_superblocks[slots], tables.lens[slots].flatten(1).sum(1)]
         # A prompt that ended with a single token was handled as a decode step: some of what that saw is gone for the
         # first generated token, whose reads and peak count.
-        ends = [each for each in told if each.covered == each.prompt and each.tokens == 1]
-        parts += [lists.count_alive(each.slot, each.prompt, each.covered)[None] for each in ends]
-        if step is not None and step.seen is not None and step.slots is not None:
-            parts += [step.slots, step.seen]
+        ends = [request for request in requests if request.computed_tokens == request.prompt_tokens]
+        ends = [request for request in ends if request.tokens == 1]
+        parts += [
+            tables.count_live_tensor(request.slot, request.prompt_tokens, request.computed_tokens)[None]
+            for request in ends
+        ]
+        if step is not None and step.query_reads is not None and step.slots is not None:
+            parts += [step.slots, step.query_reads]
         numbers = torch.cat([part.to(torch.int64) for part in parts])
         sizes = [len(part) for part in parts]
-        if device.type != "cuda":
-            return _told_by(told, ends, step, numbers, sizes, lists.size)
-        copied, done = numbers.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
-        done.record()
+        if device.type != "cuda":  # tests run the kernels on CPU tensors
+            return _read_report(requests, ends, step, numbers, sizes, tables.num_lists)
 
-        def wait() -> dict[str, Ran]:
-            done.synchronize()
-            return _told_by(told, ends, step, copied, sizes, lists.size)
+        # One copy that nobody waits for now; the event tells when it is complete. The tables may change meanwhile: the
+        # kernels of the next step are behind the copy in the same stream.
+        host_numbers, event = numbers.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
+        event.record()
+
+        def wait() -> dict[str, RequestReport]:
+            event.synchronize()
+            return _read_report(requests, ends, step, host_numbers, sizes, tables.num_lists)
 
         return wait
 
 
-def _told(request: str, generation: int, tokens: int, place: Place) -> _Told:
-    return _Told(request, generation, place.covered, tokens, place.prompt, place.slot)
+def _describe(name: str, generation: int, tokens: int, running: RunningRequest) -> _ScheduledRequest:
+    # A copy: when the report is read, the next step may have changed ``running`` already.
+    return _ScheduledRequest(name, generation, running.computed_tokens, tokens, running.prompt_tokens, running.slot)
 
 
-def _told_by(
-    told: list[_Told], ends: list[_Told], step: CudaStep | None, numbers: Tensor, sizes: list[int], size: int
-) -> dict[str, Ran]:
-    """A report from the numbers that `CudaWorker.report` has asked the device for."""
-    bump, supplied, live, *rest = (part.tolist() for part in torch.split(numbers, sizes))
-    counted = step is not None and step.seen is not None
-    alive = {each.request: count for each, (count,) in zip(ends, rest, strict=False)}
-    slots, seen = rest[len(ends) :] if counted else ([], [])
+def _read_report(
+    requests: list[_ScheduledRequest],
+    ends: list[_ScheduledRequest],
+    step: CudaStep | None,
+    numbers: Tensor,
+    sizes: list[int],
+    num_lists: int,
+) -> dict[str, RequestReport]:
+    """Reports from the numbers that `CudaCacheWorker.report_step` has gathered.
+
+    Args:
+        requests: The step's requests.
+        ends: Those of them whose prompt ended with a single token.
+        step: The step; None where a graph was replayed, which runs no Python.
+        numbers: (sum of ``sizes``,) int64 on the host.
+        sizes: Of the parts of ``numbers``.
+        num_lists: Lists of a request.
+    """
+    pages_used, num_superblocks, live, *more_parts = (part.tolist() for part in torch.split(numbers, sizes))
+    has_reads = step is not None and step.query_reads is not None
+    live_after_prompt = {request.request: count for request, (count,) in zip(ends, more_parts, strict=False)}
+    slots, query_reads = more_parts[len(ends) :] if has_reads else ([], [])
     order = {slot: index for index, slot in enumerate(slots)}
-    ran = {}
-    for index, each in enumerate(told):
-        assert bump[index] <= supplied[index] * size, "page over-commit"
-        lives: tuple[int, ...] = ()
-        if each.covered == each.prompt:  # what the prompt leaves to the first decode step
-            lives = (alive.get(each.request, live[index]),)
-        elif each.covered > each.prompt:
-            if counted and step is not None and order[each.slot] >= step.decodes:
-                end = step.starts[order[each.slot] + 1]
-                lives = tuple(seen[end - min(each.tokens, each.covered - each.prompt) : end])
+    reports = {}
+    for index, request in enumerate(requests):
+        # The kernels cannot raise: pages past the supply went to block 0, and here it is noticed.
+        assert pages_used[index] <= num_superblocks[index] * num_lists, "page over-commit"
+        live_entries: tuple[int, ...] = ()
+        if request.computed_tokens == request.prompt_tokens:  # what the prompt leaves to the first decode step
+            live_entries = (live_after_prompt.get(request.request, live[index]),)
+        elif request.computed_tokens > request.prompt_tokens:
+            if has_reads and step is not None and order[request.slot] >= step.num_decodes:
+                end = step.starts[order[request.slot] + 1]
+                num_decoded = min(request.tokens, request.computed_tokens - request.prompt_tokens)
+                live_entries = tuple(query_reads[end - num_decoded : end])
             else:  # a decode step reads all that there is
-                lives = (live[index],)
-        ran[each.request] = Ran(each.generation, each.covered, bump[index], lives)
-    return ran
+                live_entries = (live[index],)
+        reports[request.request] = RequestReport(
+            request.generation, request.computed_tokens, pages_used[index], live_entries
+        )
+    return reports

@@ -1,4 +1,4 @@
-"""The part of vLLM's cache memory that the plugin's tables take."""
+"""Takes the memory of the worker's tables out of what vLLM gives to the cache."""
 
 import logging
 from functools import wraps
@@ -9,11 +9,14 @@ from hyperscale.errors import EngineError
 _MARK = "_hyperscale_reserves"
 
 
-def reserve() -> None:
-    """On CUDA, wrap ``determine_available_memory`` of the worker; a second time changes nothing."""
+def wrap_available_memory() -> None:
+    """On CUDA, wrap ``determine_available_memory`` of vLLM's worker; a second time changes nothing.
+
+    vLLM gives all memory that is left to the cache, and the tables need some of it.
+    """
     from hyperscale.engines.vllm import devices
 
-    if devices.device() != "cuda":
+    if devices.current_device() != "cuda":
         return
     from vllm.v1.worker.gpu_worker import Worker
 
@@ -23,38 +26,44 @@ def reserve() -> None:
 
     @wraps(original)
     def determine_available_memory(self: Any) -> int:
-        found = int(original(self))
-        return found - share(self.vllm_config, next(iter(self.get_kv_cache_spec().values())), found)
+        memory = int(original(self))  # after vLLM's trial run of the model
+        return memory - table_bytes(self.vllm_config, next(iter(self.get_kv_cache_spec().values())), memory)
 
     setattr(determine_available_memory, _MARK, True)
     Worker.determine_available_memory = determine_available_memory
 
 
-def share(vllm_config: Any, spec: Any, memory: int) -> int:
+def table_bytes(vllm_config: Any, spec: Any, memory: int) -> int:
     """Bytes that the tables take out of the memory for the cache; none if the user has set the cache's size.
 
     Args:
         vllm_config: vLLM's configuration.
         spec: The cache's spec; any but ours has no tables.
-        memory: Bytes that vLLM has found.
+        memory: Bytes that vLLM has left for the cache.
 
     Raises:
         EngineError: The tables alone do not fit.
     """
-    from hyperscale.engines.vllm.scheduler.cache_spec import RaggedSpec
-    from hyperscale.engines.vllm.worker.slots import tables
-    from hyperscale.engines.vllm.worker.staged_tables import StagedLists
+    from hyperscale.engines.vllm.cache_spec import RaggedSpec
+    from hyperscale.engines.vllm.worker.staged_tables import StagedTables
 
     if not isinstance(spec, RaggedSpec):
         return 0
-    fixed, one = (tables(vllm_config, spec, StagedLists, blocks, "meta").nbytes for blocks in (0, 1))
-    each = one - fixed
-    chosen = bool(vllm_config.cache_config.kv_cache_memory_bytes)
-    blocks = memory // spec.page_size_bytes if chosen else (memory - fixed) // (spec.page_size_bytes + each)
-    taken = fixed + max(blocks, 0) * each
-    slots, longest = vllm_config.scheduler_config.max_num_seqs, vllm_config.model_config.max_model_len
-    told = f"the lists of {slots} requests of {longest} tokens take {taken / 2**30:.2f} GiB beside the cache"
-    if not chosen and blocks < 1:
-        raise EngineError(f"{told}, and {memory / 2**30:.2f} GiB are left: lower --max-num-seqs or --max-model-len")
-    logging.getLogger("vllm.hyperscale").info("hyperscale: %s", told)
-    return 0 if chosen else taken
+    # Some tables grow with the slots, others with the superblocks, of which there are fewer the larger the tables are:
+    # on the device "meta", which takes no memory, the sizes for none and for one superblock give both parts.
+    slot_bytes, with_one_block = (
+        StagedTables.for_engine(vllm_config, spec, blocks, "meta").nbytes for blocks in (0, 1)
+    )
+    block_bytes = with_one_block - slot_bytes
+    user_set = bool(vllm_config.cache_config.kv_cache_memory_bytes)
+    if user_set:
+        blocks = memory // spec.page_size_bytes
+    else:
+        blocks = (memory - slot_bytes) // (spec.page_size_bytes + block_bytes)
+    total = slot_bytes + max(blocks, 0) * block_bytes
+    slots, max_tokens = vllm_config.scheduler_config.max_num_seqs, vllm_config.model_config.max_model_len
+    message = f"the tables of {slots} requests of {max_tokens} tokens take {total / 2**30:.2f} GiB beside the cache"
+    if not user_set and blocks < 1:
+        raise EngineError(f"{message}, and {memory / 2**30:.2f} GiB are left: lower --max-num-seqs or --max-model-len")
+    logging.getLogger("vllm.hyperscale").info("hyperscale: %s", message)
+    return 0 if user_set else total

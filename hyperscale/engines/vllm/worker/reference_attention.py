@@ -1,6 +1,7 @@
-"""Attention over lists of their own lengths, and what a step writes: the mechanism that all rules share.
+"""A layer's step in plain torch: what expires, what is written and where, and attention over lists of any lengths.
 
-It stands on three operations of the cache (`Pages`); everything else is arithmetic on the tables of `Lists`.
+This is the mechanism that all methods share, as the CPU runs it; CUDA's kernels do the same. It stands on four
+operations of the cache (`Pages`); everything else is arithmetic on the tables of `EntryTables`.
 """
 
 from typing import Protocol
@@ -9,17 +10,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from hyperscale.engines.vllm.worker.rule import Layout, Rows, Rule, Span
-from hyperscale.engines.vllm.worker.tables import Lists
+from hyperscale.engines.vllm.worker.methods.base import DecodeBatch, EntryOrder, RequestChunk, WorkerMethod
+from hyperscale.engines.vllm.worker.tables import EntryTables
 
-_BLOCK = 512  # queries of a chunk that attend at once: bounds the mask and the scores
+_QUERY_BLOCK = 512  # queries of a chunk that attend at once: bounds the memory of the mask and the scores
 
 
 class Pages(Protocol):
     """The cache tensor of all lists, in whatever layout its attention wants."""
 
     def write(self, entries: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Store entries; ``entries`` (n,) int64 as `Lists.entries` names them, keys and values (n, head_dim)."""
+        """Store entries: (n,) int64 as `EntryTables.entry_numbers` names them, keys and values (n, head_dim)."""
 
     def read(self, pages: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (n, N, head_dim) of pages (n,) int64."""
@@ -41,17 +42,17 @@ class Pages(Protocol):
         """
 
 
-class Ragged:
-    """One worker's cache: its tables, its rule and its pages."""
+class ReferenceAttention:
+    """One worker's cache: its tables, its method and its pages."""
 
-    def __init__(self, lists: Lists, rule: Rule, pages: Pages) -> None:
-        self.lists, self.rule, self.pages = lists, rule, pages
+    def __init__(self, tables: EntryTables, method: WorkerMethod, pages: Pages) -> None:
+        self.tables, self.method, self.pages = tables, method, pages
 
-    def decode(self, rows: Rows, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+    def decode(self, batch: DecodeBatch, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         """Write one entry into every list of a layer, in place of an expired one if there is any, and attend.
 
         Args:
-            rows: The requests.
+            batch: The requests.
             queries: (requests, heads, group, head_dim), after RoPE.
             keys: (requests, heads, head_dim), after RoPE.
             values: As keys.
@@ -60,110 +61,128 @@ class Ragged:
         Returns:
             (requests, heads, group, head_dim).
         """
-        lists, slots, layer = self.lists, rows.slots, rows.layer
-        self.rule.lower(rows)
-        expired = self._expired(rows)
-        if bool((expired.sum(-1) > 1).any()):  # a rule that lets several go at once
-            rows = self._close_gaps(rows, expired)
-            expired = self._expired(rows)
-        any_expired = expired.any(-1)
-        places = torch.where(any_expired, expired.to(torch.uint8).argmax(-1), rows.lens)
-        lists.allocate(slots, layer, (places >= lists.capacity[slots, layer] * lists.page_tokens).long())
-        entries = lists.entries(slots, layer, places)
+        tables, slots, layer = self.tables, batch.slots, batch.layer
+
+        # Evict. Attention knows no mask, so whatever has expired must be out of the list: at most one entry may stay,
+        # which the new one overwrites.
+        self.method.lower_expiries(batch)
+        is_expired = self._expired(batch)
+        if bool((is_expired.sum(-1) > 1).any()):  # a method that lets several go at once
+            batch = self._close_gaps(batch, is_expired)
+            is_expired = self._expired(batch)
+
+        # Choose a place, the expired entry's or the next at the end, and append a page where the end has none.
+        any_expired = is_expired.any(-1)
+        places = torch.where(any_expired, is_expired.to(torch.uint8).argmax(-1), batch.lens)
+        tables.append_pages(slots, layer, (places >= tables.num_pages[slots, layer] * tables.page_tokens).long())
+
+        # Write the entry, its expiry, and the new length.
+        entries = tables.entry_numbers(slots, layer, places)
         dim = keys.shape[-1]
         self.pages.write(entries.flatten(), keys.reshape(-1, dim), values.reshape(-1, dim))
-        born = self.rule.born(rows)
-        lists.expiry.view(-1)[entries] = born[:, None].expand_as(entries) if isinstance(born, Tensor) else born
-        lists.last[slots, layer] = places.to(torch.int32)
-        lens = torch.maximum(rows.lens, places + 1).to(torch.int32)
-        lists.lens[slots, layer] = lens
-        self.rule.written(rows, places)
-        width = -(-int(lens.max()) // lists.page_tokens)
-        table = lists.page_table[slots, layer, :, :width].flatten(0, 1)
+        expiry = self.method.decode_expiry(batch)
+        tables.expiry.view(-1)[entries] = expiry[:, None].expand_as(entries) if isinstance(expiry, Tensor) else expiry
+        tables.newest[slots, layer] = places.to(torch.int32)
+        lens = torch.maximum(batch.lens, places + 1).to(torch.int32)
+        tables.lens[slots, layer] = lens
+        self.method.record_places(batch, places)
+
+        # Attend: every (request, KV head) is a sequence of its own.
+        width = -(-int(lens.max()) // tables.page_tokens)
+        table = tables.page_table[slots, layer, :, :width].flatten(0, 1)
         out = self.pages.attend(queries.flatten(0, 1), lens.flatten(), table.contiguous(), scale)
-        found: Tensor = out.view(queries.shape)
-        return found
+        grouped_out: Tensor = out.view(queries.shape)
+        return grouped_out
 
-    def _expired(self, rows: Rows) -> Tensor:
+    def _expired(self, batch: DecodeBatch) -> Tensor:
         """(requests, heads, places) bool: entries that the queries no longer see."""
-        lists = self.lists
-        width = -(-max(int(rows.lens.max()), 1) // lists.page_tokens)
-        table = lists.page_table[rows.slots, rows.layer, :, :width].long()
-        expiry = lists.expiry[table].flatten(2)
-        filled = torch.arange(expiry.shape[2], device=expiry.device) < rows.lens[..., None]
-        expired: Tensor = filled & (expiry <= rows.positions[:, None, None])
-        return expired
+        tables = self.tables
+        width = -(-max(int(batch.lens.max()), 1) // tables.page_tokens)
+        table = tables.page_table[batch.slots, batch.layer, :, :width].long()
+        expiry = tables.expiry[table].flatten(2)
+        in_list = torch.arange(expiry.shape[2], device=expiry.device) < batch.lens[..., None]
+        is_expired: Tensor = in_list & (expiry <= batch.positions[:, None, None])
+        return is_expired
 
-    def _close_gaps(self, rows: Rows, expired: Tensor) -> Rows:
+    def _close_gaps(self, batch: DecodeBatch, is_expired: Tensor) -> DecodeBatch:
         """Leave at most one expired entry in any list, and give back the pages that then are empty."""
-        for row in torch.nonzero((expired.sum(-1) > 1).any(-1))[:, 0].tolist():
-            slot = int(rows.slots[row])
-            stored = self._stored(slot, rows.layer)
+        for row in torch.nonzero((is_expired.sum(-1) > 1).any(-1))[:, 0].tolist():
+            slot = int(batch.slots[row])
+            candidates = self._read_lists(slot, batch.layer)
             # The first expired entry stays: the new one takes its place.
-            gone = expired[row] & (expired[row].cumsum(-1) > 1)
-            filled = torch.arange(gone.shape[-1], device=gone.device) < rows.lens[row][:, None]
-            alive = (filled & ~gone)[:, : stored[2].shape[1]]
-            self._rewrite(slot, rows.layer, stored, alive, self.lists.last[slot, rows.layer].long(), None)
-        lens = self.lists.lens[rows.slots, rows.layer].long()
-        return Rows(rows.layer, rows.slots, rows.positions, lens, rows.verdicts)
+            is_removed = is_expired[row] & (is_expired[row].cumsum(-1) > 1)
+            in_list = torch.arange(is_removed.shape[-1], device=is_removed.device) < batch.lens[row][:, None]
+            survives = (in_list & ~is_removed)[:, : candidates[2].shape[1]]
+            newest = self.tables.newest[slot, batch.layer].long()
+            self._rewrite(slot, batch.layer, candidates, survives, newest, None)
+        lens = self.tables.lens[batch.slots, batch.layer].long()
+        return DecodeBatch(batch.layer, batch.slots, batch.positions, lens, batch.verdicts)
 
-    def chunk(self, span: Span, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    def attend_chunk(
+        self, chunk: RequestChunk, queries: Tensor, keys: Tensor, values: Tensor, scale: float
+    ) -> tuple[Tensor, Tensor]:
         """Attend with a chunk of one request's tokens to what is stored and to the chunk; store what survives it.
 
         Args:
-            span: The chunk.
+            chunk: The chunk.
             queries: (tokens, heads, group, head_dim), after RoPE.
             keys: (tokens, heads, head_dim), after RoPE.
             values: As keys.
             scale: Factor on the scores.
 
         Returns:
-            (tokens, heads, group, head_dim), and (tokens,) int64: the entries, of all heads, that each query saw.
+            (tokens, heads, group, head_dim), and (tokens,) int64: the entries, of all heads, that each query read.
         """
-        self.rule.lower_before(span)
-        stored_keys, stored_values, stored_expiry = self._stored(span.slot, span.layer)
-        have = stored_expiry.shape[1]
+        self.method.lower_expiries_before(chunk)
+
+        # Candidates: the stored entries, padded to the longest list, then the chunk's tokens.
+        stored_keys, stored_values, stored_expiry = self._read_lists(chunk.slot, chunk.layer)
+        num_stored = stored_expiry.shape[1]
         all_keys = torch.cat([stored_keys, keys.transpose(0, 1)], 1)
         all_values = torch.cat([stored_values, values.transpose(0, 1)], 1)
-        expiry = torch.cat([stored_expiry, self.rule.born_in(span)], 1)
-        filled = torch.arange(have, device=expiry.device) < self.lists.lens[span.slot, span.layer][:, None]
-        position = torch.arange(span.start, span.stop, device=expiry.device)
-        out, seen = torch.empty_like(queries), torch.empty_like(position)
-        for begin in range(0, len(position), _BLOCK):
-            block = slice(begin, begin + _BLOCK)
-            q = position[block, None]
-            visible = q < expiry[:, None]  # (heads, queries, keys)
-            visible[:, :, :have] &= filled[:, None]
-            visible[:, :, have:] &= position <= q
-            seen[block] = visible.sum((0, 2))
-            attended = scaled_dot_product_attention(
+        expiry = torch.cat([stored_expiry, self.method.chunk_expiry(chunk)], 1)
+        in_list = torch.arange(num_stored, device=expiry.device) < self.tables.lens[chunk.slot, chunk.layer][:, None]
+        position = torch.arange(chunk.start, chunk.stop, device=expiry.device)
+
+        # A query sees what has not expired at its position; of the chunk, only tokens up to its own.
+        out, reads = torch.empty_like(queries), torch.empty_like(position)
+        for begin in range(0, len(position), _QUERY_BLOCK):
+            block = slice(begin, begin + _QUERY_BLOCK)
+            query = position[block, None]
+            visible = query < expiry[:, None]  # (heads, queries, candidates)
+            visible[:, :, :num_stored] &= in_list[:, None]
+            visible[:, :, num_stored:] &= position <= query
+            reads[block] = visible.sum((0, 2))
+            attention = scaled_dot_product_attention(
                 queries[block].permute(1, 2, 0, 3),
                 all_keys[:, None].expand(-1, queries.shape[2], -1, -1),
                 all_values[:, None].expand(-1, queries.shape[2], -1, -1),
                 attn_mask=visible[:, None],
                 scale=scale,
             )
-            out[block] = attended.permute(2, 0, 1, 3)
-        fresh = torch.ones(len(expiry), len(position), dtype=torch.bool, device=expiry.device)
-        alive = torch.cat([filled, fresh], 1) & (expiry > span.stop)
-        layout = self.rule.layout(span, have)
-        newest = torch.full((len(expiry),), expiry.shape[1] - 1, device=expiry.device)
-        self._rewrite(span.slot, span.layer, (all_keys, all_values, expiry), alive, newest, layout)
-        return out, seen
+            out[block] = attention.permute(2, 0, 1, 3)
 
-    def _stored(self, slot: int, layer: int) -> tuple[Tensor, Tensor, Tensor]:
-        """A request's entries of a layer: keys and values (heads, most, head_dim), expiries (heads, most).
+        # Store what the next query, at position ``stop``, will see.
+        in_chunk = torch.ones(len(expiry), len(position), dtype=torch.bool, device=expiry.device)
+        survives = torch.cat([in_list, in_chunk], 1) & (expiry > chunk.stop)
+        order = self.method.order_after(chunk, num_stored)
+        newest = torch.full((len(expiry),), expiry.shape[1] - 1, device=expiry.device)
+        self._rewrite(chunk.slot, chunk.layer, (all_keys, all_values, expiry), survives, newest, order)
+        return out, reads
+
+    def _read_lists(self, slot: int, layer: int) -> tuple[Tensor, Tensor, Tensor]:
+        """A request's entries of a layer: keys and values (heads, longest, head_dim), expiries (heads, longest).
 
         Places that hold no entry are zeros: what lies there is another request's, and may not be finite.
         """
-        lists = self.lists
-        most = int(lists.lens[slot, layer].max())
-        table = lists.page_table[slot, layer, :, : -(-most // lists.page_tokens)].long()
+        tables = self.tables
+        longest = int(tables.lens[slot, layer].max())
+        table = tables.page_table[slot, layer, :, : -(-longest // tables.page_tokens)].long()
         keys, values = self.pages.read(table.flatten())
-        shape = (lists.heads, table.shape[1] * lists.page_tokens, keys.shape[-1])
-        expiry = lists.expiry[table].flatten(1)[:, :most]
-        empty = (torch.arange(most, device=table.device) >= lists.lens[slot, layer][:, None])[..., None]
-        keys, values = keys.reshape(shape)[:, :most], values.reshape(shape)[:, :most]
+        shape = (tables.heads, table.shape[1] * tables.page_tokens, keys.shape[-1])
+        expiry = tables.expiry[table].flatten(1)[:, :longest]
+        empty = (torch.arange(longest, device=table.device) >= tables.lens[slot, layer][:, None])[..., None]
+        keys, values = keys.reshape(shape)[:, :longest], values.reshape(shape)[:, :longest]
         return keys.masked_fill(empty, 0), values.masked_fill(empty, 0), expiry
 
     def _rewrite(
@@ -171,40 +190,42 @@ class Ragged:
         slot: int,
         layer: int,
         candidates: tuple[Tensor, Tensor, Tensor],
-        alive: Tensor,
+        survives: Tensor,
         newest: Tensor,
-        layout: Layout | None,
+        order: EntryOrder | None,
     ) -> None:
-        """Make the entries that are alive a request's lists of a layer, closed up, or in the order that is asked for.
+        """Make the survivors a request's lists of a layer, closed up, or in the order that the method asks for.
 
         Args:
             slot: The request's slot.
             layer: The layer.
             candidates: Keys and values (heads, candidates, head_dim), expiries (heads, candidates).
-            alive: (heads, candidates) bool; not looked at if there is a layout.
+            survives: (heads, candidates) bool; not looked at if there is an order.
             newest: (heads,) int64, which candidate is the newest token's.
-            layout: Where entries are to lie; None if any order will do.
+            order: Where entries are to lie; None if any order will do.
         """
-        lists, (keys, values, expiry) = self.lists, candidates
-        if layout is None:
-            source, lens = torch.argsort((~alive).to(torch.uint8), dim=1, stable=True), alive.sum(1)
+        tables, (keys, values, expiry) = self.tables, candidates
+        if order is None:
+            # A stable sort of "is removed" brings the survivors to the front and keeps their order.
+            source, lens = torch.argsort((~survives).to(torch.uint8), dim=1, stable=True), survives.sum(1)
         else:
-            source, lens = layout.source, layout.lens
-        filled = torch.arange(source.shape[1], device=source.device) < lens[:, None]
+            source, lens = order.source, order.lens
+        in_list = torch.arange(source.shape[1], device=source.device) < lens[:, None]
         slots = torch.tensor([slot], device=source.device)
-        pages = -(-lens // lists.page_tokens)
-        lists.allocate(slots, layer, (pages - lists.capacity[slots, layer][0]).clamp(min=0)[None])
-        head, place = torch.nonzero(filled, as_tuple=True)
+        pages = -(-lens // tables.page_tokens)
+        tables.append_pages(slots, layer, (pages - tables.num_pages[slots, layer][0]).clamp(min=0)[None])
+        # Candidates are copies, so writing over the entries that they were read from does no harm.
+        head, place = torch.nonzero(in_list, as_tuple=True)
         origin = source[head, place]
-        page = lists.page_table[slot, layer, head, place // lists.page_tokens].long()
-        entries = page * lists.page_tokens + place % lists.page_tokens
+        page = tables.page_table[slot, layer, head, place // tables.page_tokens].long()
+        entries = page * tables.page_tokens + place % tables.page_tokens
         self.pages.write(entries, keys[head, origin], values[head, origin])
-        lists.expiry.view(-1)[entries] = expiry[head, origin].to(torch.int32)
-        lists.lens[slot, layer] = lens.to(torch.int32)
-        lists.last[slot, layer] = (filled & (source == newest[:, None])).to(torch.uint8).argmax(1).to(torch.int32)
-        lists.shorten(slot, layer)
+        tables.expiry.view(-1)[entries] = expiry[head, origin].to(torch.int32)
+        tables.lens[slot, layer] = lens.to(torch.int32)
+        tables.newest[slot, layer] = (in_list & (source == newest[:, None])).to(torch.uint8).argmax(1).to(torch.int32)
+        tables.recycle_empty_pages(slot, layer)
 
     def compact(self, slot: int) -> None:
-        """Give superblocks back that a request no longer fills (`Lists.compact`)."""
-        if moves := self.lists.compact(slot):
-            self.pages.copy(*torch.tensor(moves, device=self.lists.expiry.device).T)
+        """Give superblocks back that a request no longer fills (`EntryTables.compact`)."""
+        if moves := self.tables.compact(slot):
+            self.pages.copy(*torch.tensor(moves, device=self.tables.expiry.device).T)

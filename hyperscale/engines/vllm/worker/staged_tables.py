@@ -1,4 +1,4 @@
-"""The tables as a GPU's worker changes them: a step's news is collected and goes to the device in one copy.
+"""Tables for a GPU's worker: the changes of a step are collected on the host and go to the device in one copy.
 
 Nothing here reads from the device, so nothing waits for it.
 """
@@ -8,74 +8,81 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hyperscale.engines.vllm.worker.tables import Lists
+from hyperscale.engines.vllm.worker.tables import EntryTables
 
 
 def upload(values: Sequence[int], device: torch.device) -> Tensor:
     """Integers as an int64 tensor on the device; the copy is under way, and later work on the stream sees it."""
-    made = torch.tensor(values, dtype=torch.int64)
-    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made.to(device)
+    host = torch.tensor(values, dtype=torch.int64)
+    # Only from pinned memory does a copy run without the host waiting for it.
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)
 
 
-class StagedLists(Lists):
-    """Tables whose changes by `open`, `close` and `grant` take place at the next `flush`.
+class StagedTables(EntryTables):
+    """Tables whose changes by `open_slot`, `close_slot` and `set_superblocks` take place at the next `flush`.
 
-    Pages are given out by kernels, which never take them back: `allocate`, `shorten` and `compact` are not for these.
+    Pages are given out by kernels, which never take them back: `append_pages`, `recycle_empty_pages` and `compact` are
+    not for these.
 
     Attributes:
-        live: (slots, heads) int32, scratch of decode steps: entries of the lists of a layer.
-        table: (slots, heads, pages) int32, likewise: their pages.
-        ramp: (slots * heads,) int32: 0, 1, 2, …
+        step_lens: (slots, heads) int32, scratch of decode steps: entries of the lists of a layer.
+        step_pages: (slots, heads, pages) int32, likewise: their pages.
+        query_starts: (slots * heads,) int32: 0, 1, 2, …, where each sequence's only query begins, as FlashAttention
+            wants it.
     """
 
     def __init__(self, **shape: object) -> None:
-        """Empty tables; see `Lists`."""
+        """Empty tables; see `EntryTables`."""
         super().__init__(**shape)  # type: ignore[arg-type]
-        of = {"dtype": torch.int32, "device": self.expiry.device}
+        int32 = {"dtype": torch.int32, "device": self.expiry.device}
         slots, _, heads, pages = self.page_table.shape
-        self.live = torch.zeros(slots, heads, **of)
-        self.table = torch.zeros(slots, heads, pages, **of)
-        self.ramp = torch.arange(slots * heads, **of)
-        self._opened: dict[int, list[int]] = {}
-        self._blocks: dict[int, int] = {}
-        self._supply: dict[int, int] = {}
-        self._supplied: dict[int, int] = {}
+        # Made once: under a CUDA graph every step has to find them at the same address.
+        self.step_lens = torch.zeros(slots, heads, **int32)
+        self.step_pages = torch.zeros(slots, heads, pages, **int32)
+        self.query_starts = torch.arange(slots * heads, **int32)
+        # Changes since the last flush: slot to request parameters, first block to slot, flat index to superblock,
+        # slot to number of superblocks. Of two changes in one place the later one counts.
+        self._new_params: dict[int, list[int]] = {}
+        self._new_slots: dict[int, int] = {}
+        self._new_superblocks: dict[int, int] = {}
+        self._new_counts: dict[int, int] = {}
 
-    def open(self, first_block: int, facts: Sequence[int]) -> int:
-        """See `Lists.open`."""
-        slot = self._free.pop()
-        self._opened[slot] = list(facts)
-        self._blocks[first_block] = slot
-        self._supplied[slot] = 0
+    def open_slot(self, first_block: int, request_params: Sequence[int]) -> int:
+        """See `EntryTables.open_slot`."""
+        slot = self._free_slots.pop()
+        self._new_params[slot] = list(request_params)
+        self._new_slots[first_block] = slot
+        self._new_counts[slot] = 0
         return slot
 
-    def close(self, slot: int) -> None:
-        """See `Lists.close`."""
-        self._free.append(slot)
+    def close_slot(self, slot: int) -> None:
+        """See `EntryTables.close_slot`."""
+        self._free_slots.append(slot)
 
-    def grant(self, slot: int, kept: int, added: Sequence[int]) -> None:
-        """See `Lists.grant`; that nothing in use is taken away shows when the step is reported."""
-        width = self.supply.shape[1]
-        for place, block in enumerate(added, kept):
-            self._supply[slot * width + place] = block
-        self._supplied[slot] = kept + len(added)
+    def set_superblocks(self, slot: int, num_kept: int, new_blocks: Sequence[int]) -> None:
+        """See `EntryTables.set_superblocks`; that nothing in use is taken away is checked when the step is reported."""
+        width = self.superblocks.shape[1]
+        for place, block in enumerate(new_blocks, num_kept):
+            self._new_superblocks[slot * width + place] = block
+        self._new_counts[slot] = num_kept + len(new_blocks)
 
     def flush(self) -> None:
-        """Bring what has changed to the device."""
-        facts = [fact for row in self._opened.values() for fact in row]
-        parts = [list(self._opened), facts]
-        for changes in (self._blocks, self._supply, self._supplied):
+        """Bring what has changed to the device: one copy of all numbers in a row, then an assignment a table."""
+        params = [number for row in self._new_params.values() for number in row]
+        parts = [list(self._new_params), params]
+        for changes in (self._new_slots, self._new_superblocks, self._new_counts):
             parts += [list(changes), list(changes.values())]
         if any(parts):
-            sent = upload([value for part in parts for value in part], self.expiry.device)
-            opened, rows, *pairs = torch.split(sent, [len(part) for part in parts])
-            if self._opened:
-                for table in (self.bump, self.capacity, self.lens, self.last):
-                    table.index_fill_(0, opened, 0)
-                self.facts[opened] = rows.view(-1, self.facts.shape[1])
-            flat = (self.slot_of_block, self.supply.view(-1), self.supplied)
-            for table, index, value in zip(flat, pairs[::2], pairs[1::2], strict=True):
+            numbers = upload([value for part in parts for value in part], self.expiry.device)
+            opened_slots, rows, *pairs = torch.split(numbers, [len(part) for part in parts])
+            if self._new_params:
+                for table in (self.pages_used, self.num_pages, self.lens, self.newest):
+                    table.index_fill_(0, opened_slots, 0)
+                self.request_params[opened_slots] = rows.view(-1, self.request_params.shape[1])
+            tables = (self.slot_of_block, self.superblocks.view(-1), self.num_superblocks)
+            for table, index, value in zip(tables, pairs[::2], pairs[1::2], strict=True):
                 if len(index):
                     table[index] = value.to(torch.int32)
-        for kept in (self._opened, self._blocks, self._supply, self._supplied):
-            kept.clear()
+        self._new_params.clear()
+        for changes in (self._new_slots, self._new_superblocks, self._new_counts):
+            changes.clear()

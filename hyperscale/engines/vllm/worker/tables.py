@@ -1,40 +1,40 @@
-"""The worker's tables: which pages each list has, how many entries, and when each entry expires.
+"""Records which pages each list has, how many entries, and when each entry expires.
 
 All tables are tensors on the cache's device, one row a slot, so that kernels can work on them; a slot is a place for
 one running request. Slot 0 is a dummy: vLLM's null block 0 maps to it, and nothing of it is ever read.
 """
 
 from collections.abc import Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from hyperscale.engines.vllm.protocol import NEVER, ceil_div
 
-"""Expiry of an entry that is kept for good."""
 
-
-class Lists:
+class EntryTables:
     """Tables of one worker.
 
-    A page is named by its number in the cache: block * lists + place. A request's *virtual* page v is place v % lists
-    of its superblock number v // lists, and ``bump`` counts the virtual pages in use, so what a request uses is always
-    the beginning of what it holds.
+    A page is named by its number in the cache: block * num_lists + number in the superblock. A request's *virtual* page
+    v is page v % num_lists of its superblock number v // num_lists. ``pages_used`` counts the virtual pages in use, so
+    what a request uses is always the beginning of what it holds (a bump allocator a request).
 
     Attributes:
         layers: Attention layers.
         heads: KV heads of a layer on this worker.
         page_tokens: N.
+        num_lists: Lists of a request, layers * heads: also the pages of a superblock.
         slot_of_block: (blocks,) int32, the slot of the request whose first superblock this is; else stale or 0.
-        supply: (slots, superblocks) int32, the ids of each slot's superblocks.
-        supplied: (slots,) int32, how many there are.
-        bump: (slots,) int32, virtual pages in use.
+        superblocks: (slots, superblocks) int32, the ids of each slot's superblocks.
+        num_superblocks: (slots,) int32, how many there are.
+        pages_used: (slots,) int32, virtual pages in use.
         page_table: (slots, layers, heads, pages) int32, the pages of each list in order.
-        capacity: (slots, layers, heads) int32, pages of each list.
+        num_pages: (slots, layers, heads) int32, pages of each list.
         lens: (slots, layers, heads) int32, entries of each list; entry j lies in page j // N at place j % N.
-        last: (slots, layers, heads) int32, where in the list the newest token's entry is.
+        newest: (slots, layers, heads) int32, where in the list the newest token's entry is.
         expiry: (pages of the cache, N) int32, the first query position that no longer sees the entry.
-        facts: (slots, 3) int64, prompt tokens, most new tokens, noise key.
+        request_params: (slots, 3) int64, prompt tokens, L, noise key.
     """
 
     def __init__(
@@ -60,22 +60,46 @@ class Lists:
             device: Where the cache is.
         """
         self.layers, self.heads, self.page_tokens = layers, heads, page_tokens
-        self.size = layers * heads
-        most = ceil_div(max_tokens, page_tokens) + 1  # a full list may have its next page already
-        of = {"dtype": torch.int32, "device": device}
-        self.slot_of_block = torch.zeros(blocks, **of)  # type: ignore[call-overload]
+        self.num_lists = layers * heads
+        max_pages = ceil_div(max_tokens, page_tokens) + 1  # a full list may have its next page already
+        int32 = {"dtype": torch.int32, "device": device}
+        self.slot_of_block = torch.zeros(blocks, **int32)  # type: ignore[call-overload]
         # The head start of a step comes on top of the worst case.
-        self.supply = torch.zeros(slots + 1, most + 2, **of)  # type: ignore[call-overload]
-        self.supplied = torch.zeros(slots + 1, **of)  # type: ignore[call-overload]
-        self.bump = torch.zeros(slots + 1, **of)  # type: ignore[call-overload]
-        self.page_table = torch.zeros(slots + 1, layers, heads, most, **of)  # type: ignore[call-overload]
-        self.capacity = torch.zeros(slots + 1, layers, heads, **of)  # type: ignore[call-overload]
-        self.lens = torch.zeros_like(self.capacity)
-        self.last = torch.zeros_like(self.capacity)
-        self.expiry = torch.full((blocks * self.size, page_tokens), NEVER, **of)  # type: ignore[call-overload]
-        self.facts = torch.zeros(slots + 1, 3, dtype=torch.int64, device=device)
-        self._free = list(range(slots, 0, -1))
-        self._recycled: dict[int, list[int]] = {}
+        self.superblocks = torch.zeros(slots + 1, max_pages + 2, **int32)  # type: ignore[call-overload]
+        self.num_superblocks = torch.zeros(slots + 1, **int32)  # type: ignore[call-overload]
+        self.pages_used = torch.zeros(slots + 1, **int32)  # type: ignore[call-overload]
+        self.page_table = torch.zeros(slots + 1, layers, heads, max_pages, **int32)  # type: ignore[call-overload]
+        self.num_pages = torch.zeros(slots + 1, layers, heads, **int32)  # type: ignore[call-overload]
+        self.lens = torch.zeros_like(self.num_pages)
+        self.newest = torch.zeros_like(self.num_pages)
+        # Indexed by page, not by slot and list: an expiry stays where its entry is when pages change hands.
+        self.expiry = torch.full((blocks * self.num_lists, page_tokens), NEVER, **int32)  # type: ignore[call-overload]
+        self.request_params = torch.zeros(slots + 1, 3, dtype=torch.int64, device=device)
+        # Known to the host alone: slots without a request, and pages that a slot's lists have given up.
+        self._free_slots = list(range(slots, 0, -1))
+        self._recycled_pages: dict[int, list[int]] = {}
+
+    @classmethod
+    def for_engine(cls, vllm_config: Any, spec: Any, blocks: int, device: torch.device | str) -> Self:
+        """Tables of the size that an engine needs.
+
+        Args:
+            vllm_config: vLLM's configuration.
+            spec: The cache's `RaggedSpec`.
+            blocks: Superblocks of the cache, the null block included.
+            device: Where the cache is; "meta" to learn the tables' size only.
+        """
+        layers = vllm_config.model_config.get_num_layers(vllm_config.parallel_config)
+        scheduler = vllm_config.scheduler_config
+        return cls(
+            layers=layers,
+            heads=spec.num_kv_heads // layers,
+            page_tokens=spec.block_size,
+            blocks=blocks,
+            slots=max(scheduler.max_num_seqs, getattr(scheduler, "max_num_active_seqs", None) or 0),
+            max_tokens=vllm_config.model_config.max_model_len,
+            device=device,
+        )
 
     @property
     def nbytes(self) -> int:
@@ -84,94 +108,108 @@ class Lists:
 
     # -- requests ---------------------------------------------------------------------------------------------------
 
-    def open(self, first_block: int, facts: Sequence[int]) -> int:
-        """Give a request a slot, empty; returns it."""
-        slot = self._free.pop()
-        for table in (self.supplied, self.bump, self.capacity, self.lens, self.last):
+    def open_slot(self, first_block: int, request_params: Sequence[int]) -> int:
+        """Give a request a slot, empty; returns it.
+
+        Args:
+            first_block: Id of the request's first superblock.
+            request_params: Prompt tokens, L, noise key.
+        """
+        slot = self._free_slots.pop()
+        for table in (self.num_superblocks, self.pages_used, self.num_pages, self.lens, self.newest):
             table[slot] = 0
-        self.facts[slot] = torch.tensor(facts)
+        self.request_params[slot] = torch.tensor(request_params)
         self.slot_of_block[first_block] = slot
-        self._recycled[slot] = []
+        self._recycled_pages[slot] = []
         return slot
 
-    def close(self, slot: int) -> None:
+    def close_slot(self, slot: int) -> None:
         """Take the slot back; its superblocks are no longer its own."""
-        self._recycled.pop(slot)
-        self.supplied[slot] = 0
-        self._free.append(slot)
+        self._recycled_pages.pop(slot)
+        self.num_superblocks[slot] = 0
+        self._free_slots.append(slot)
 
-    def grant(self, slot: int, kept: int, added: Sequence[int]) -> None:
-        """Change a slot's superblocks to the first ``kept`` that it has and those ``added``."""
-        assert self.bump[slot] <= kept * self.size, "superblocks in use were taken away"
-        count = kept + len(added)
-        self.supply[slot, kept:count] = torch.tensor(added, dtype=torch.int32)
-        self.supplied[slot] = count
+    def set_superblocks(self, slot: int, num_kept: int, new_blocks: Sequence[int]) -> None:
+        """Change a slot's superblocks to the first ``num_kept`` that it has and the new ones."""
+        assert self.pages_used[slot] <= num_kept * self.num_lists, "superblocks in use were taken away"
+        count = num_kept + len(new_blocks)
+        self.superblocks[slot, num_kept:count] = torch.tensor(new_blocks, dtype=torch.int32)
+        self.num_superblocks[slot] = count
 
     # -- pages ------------------------------------------------------------------------------------------------------
 
-    def allocate(self, slots: Tensor, layer: int, wanted: Tensor) -> None:
+    def append_pages(self, slots: Tensor, layer: int, counts: Tensor) -> None:
         """Append pages to lists of one layer.
 
         Args:
             slots: (requests,) int64, all different.
             layer: The layer.
-            wanted: (requests, heads) int64, pages to append to each list.
+            counts: (requests, heads) int64, pages to append to each list; changed.
         """
-        if not bool(wanted.any()):
+        if not bool(counts.any()):
             return
+        # Pages that other lists of the same request have given up are used first.
         for row, slot in enumerate(slots.tolist()):
-            if self._recycled[slot]:
-                wanted[row] -= self._reuse(slot, layer, wanted[row])
-        before = wanted.flatten().cumsum(0).view(wanted.shape) - wanted  # pages of earlier lists, all requests
-        start = self.bump[slots].long() - before[:, 0]
+            if self._recycled_pages[slot]:
+                counts[row] -= self._append_recycled(slot, layer, counts[row])
+        # All requests at once: number the pages of all lists in one row, then shift each request's numbers so that they
+        # begin at its own count of pages in use. ``rank`` is a page's number among the new ones of its list.
+        before = counts.flatten().cumsum(0).view(counts.shape) - counts  # pages of earlier lists, all requests
+        start = self.pages_used[slots].long() - before[:, 0]
         first = start[:, None] + before
-        index = torch.repeat_interleave(torch.arange(wanted.numel(), device=wanted.device), wanted.flatten())
-        rank = torch.arange(len(index), device=wanted.device) - before.flatten()[index]
+        index = torch.repeat_interleave(torch.arange(counts.numel(), device=counts.device), counts.flatten())
+        rank = torch.arange(len(index), device=counts.device) - before.flatten()[index]
         virtual = first.flatten()[index] + rank
         owner, head = slots[index // self.heads], index % self.heads
-        self.bump[slots] += wanted.sum(1).to(torch.int32)
-        assert bool((self.bump[slots] <= self.supplied[slots] * self.size).all()), "page over-commit"
-        page = self.supply[owner, virtual // self.size] * self.size + (virtual % self.size).to(torch.int32)
-        place = self.capacity[owner, layer, head] + rank
+        self.pages_used[slots] += counts.sum(1).to(torch.int32)
+        limit = self.num_superblocks[slots] * self.num_lists
+        assert bool((self.pages_used[slots] <= limit).all()), "page over-commit"
+        block = self.superblocks[owner, virtual // self.num_lists]
+        page = block * self.num_lists + (virtual % self.num_lists).to(torch.int32)
+        place = self.num_pages[owner, layer, head] + rank
         self.page_table[owner, layer, head, place] = page.to(torch.int32)
-        self.capacity[slots, layer] += wanted.to(torch.int32)
+        self.num_pages[slots, layer] += counts.to(torch.int32)
 
-    def _reuse(self, slot: int, layer: int, wanted: Tensor) -> Tensor:
-        """Serve lists of one request from the pages that others of its lists gave up; returns how many each got."""
-        pages, got = self._recycled[slot], torch.zeros_like(wanted)
-        for head, count in enumerate(wanted.tolist()):
+    def _append_recycled(self, slot: int, layer: int, counts: Tensor) -> Tensor:
+        """Serve lists of one request from its recycled pages; returns how many each got, (heads,) int64."""
+        pages, num_served = self._recycled_pages[slot], torch.zeros_like(counts)
+        for head, count in enumerate(counts.tolist()):
             for _ in range(min(count, len(pages))):
-                self.page_table[slot, layer, head, self.capacity[slot, layer, head]] = pages.pop()
-                self.capacity[slot, layer, head] += 1
-                got[head] += 1
-        return got
+                self.page_table[slot, layer, head, self.num_pages[slot, layer, head]] = pages.pop()
+                self.num_pages[slot, layer, head] += 1
+                num_served[head] += 1
+        return num_served
 
-    def shorten(self, slot: int, layer: int) -> None:
-        """Give up the pages of one request's lists of a layer that hold no entries."""
-        used = -(-self.lens[slot, layer] // self.page_tokens)
-        for head in torch.nonzero(used < self.capacity[slot, layer])[:, 0].tolist():
-            keep, have = int(used[head]), int(self.capacity[slot, layer, head])
-            self._recycled[slot] += self.page_table[slot, layer, head, keep:have].tolist()
-            self.capacity[slot, layer, head] = keep
+    def recycle_empty_pages(self, slot: int, layer: int) -> None:
+        """Take from one request's lists of a layer the pages that hold no entries, for others of its lists."""
+        needed_pages = -(-self.lens[slot, layer] // self.page_tokens)
+        for head in torch.nonzero(needed_pages < self.num_pages[slot, layer])[:, 0].tolist():
+            begin, end = int(needed_pages[head]), int(self.num_pages[slot, layer, head])
+            self._recycled_pages[slot] += self.page_table[slot, layer, head, begin:end].tolist()
+            self.num_pages[slot, layer, head] = begin
 
     def compact(self, slot: int) -> list[tuple[int, int]]:
-        """Once the pages given up make a superblock, bring those in use to the beginning of the virtual pages.
+        """Once the recycled pages make a superblock, bring those in use to the beginning of the virtual pages.
+
+        Only then does ``pages_used`` fall, and the scheduler sees that the request needs less.
 
         Returns:
             (from, to) pairs of pages whose contents the caller has to copy, in any order.
         """
-        recycled = self._recycled[slot]
-        if len(recycled) < self.size:
+        recycled_pages = self._recycled_pages[slot]
+        if len(recycled_pages) < self.num_lists:
             return []
-        in_use = int(self.bump[slot]) - len(recycled)
-        blocks = self.supply[slot, : int(self.supplied[slot])].tolist()
-        places = range(self.size)
-        virtual = {b * self.size + place: v * self.size + place for v, b in enumerate(blocks) for place in places}
-        holes = sorted((page for page in recycled if virtual[page] < in_use), key=virtual.__getitem__)
+        in_use = int(self.pages_used[slot]) - len(recycled_pages)
+        blocks = self.superblocks[slot, : int(self.num_superblocks[slot])].tolist()
+        size = self.num_lists
+        virtual = {b * size + place: v * size + place for v, b in enumerate(blocks) for place in range(size)}
+        # Recycled pages in front of the new end are holes; pages in use behind it move into them. Both are equally
+        # many, and no page is in both, so the copies need no order.
+        holes = sorted((page for page in recycled_pages if virtual[page] < in_use), key=virtual.__getitem__)
         moves = []
         for layer in range(self.layers):
             for head in range(self.heads):
-                for place in range(int(self.capacity[slot, layer, head])):
+                for place in range(int(self.num_pages[slot, layer, head])):
                     page = int(self.page_table[slot, layer, head, place])
                     if virtual[page] >= in_use:
                         target = holes.pop()
@@ -179,13 +217,13 @@ class Lists:
                         self.expiry[target] = self.expiry[page]
                         moves.append((page, target))
         assert not holes, "as many pages move as there are holes"
-        self.bump[slot] = in_use
-        self._recycled[slot] = []
+        self.pages_used[slot] = in_use
+        self._recycled_pages[slot] = []
         return moves
 
     # -- entries ----------------------------------------------------------------------------------------------------
 
-    def entries(self, slots: Tensor, layer: int, places: Tensor) -> Tensor:
+    def entry_numbers(self, slots: Tensor, layer: int, places: Tensor) -> Tensor:
         """Where entries lie in the cache, as page * N + place in the page.
 
         Args:
@@ -198,18 +236,19 @@ class Lists:
         """
         heads = torch.arange(self.heads, device=places.device)
         page = self.page_table[slots[:, None], layer, heads, places // self.page_tokens].long()
-        found: Tensor = page * self.page_tokens + places % self.page_tokens
-        return found
+        numbers: Tensor = page * self.page_tokens + places % self.page_tokens
+        return numbers
 
-    def alive(self, slot: int, query: int) -> int:
+    def count_live(self, slot: int, query: int) -> int:
         """Entries of a request that a query at this position sees, over all layers and heads."""
-        return int(self.count_alive(slot, query, int(self.lens[slot].max())))
+        return int(self.count_live_tensor(slot, query, int(self.lens[slot].max())))
 
-    def count_alive(self, slot: int, query: int, most: int) -> Tensor:
-        """The same as a tensor, () int64, without waiting for the device; no list has more than ``most`` entries."""
+    def count_live_tensor(self, slot: int, query: int, max_entries: int) -> Tensor:
+        """The same as a tensor, () int64, without waiting for the device; no list has more than ``max_entries``."""
         total = torch.zeros((), dtype=torch.int64, device=self.expiry.device)
-        places = torch.arange(ceil_div(most, self.page_tokens) * self.page_tokens, device=self.expiry.device)
-        for lens, table in zip(self.lens[slot], self.page_table[slot], strict=True):
-            expiry = self.expiry[table[:, : ceil_div(most, self.page_tokens)].long()].flatten(1)
+        pages = ceil_div(max_entries, self.page_tokens)
+        places = torch.arange(pages * self.page_tokens, device=self.expiry.device)
+        for lens, table in zip(self.lens[slot], self.page_table[slot], strict=True):  # a layer at a time
+            expiry = self.expiry[table[:, :pages].long()].flatten(1)
             total += ((places < lens[:, None]) & (expiry > query)).sum()
         return total

@@ -1,4 +1,4 @@
-"""How full vLLM ran: requests at once, steps, preemptions and blocks, read from a scheduler in this process."""
+"""Records how full vLLM runs: requests at once, steps, preemptions and blocks, from a scheduler in this process."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -38,28 +38,28 @@ class Occupancy:
         return sum(full) / max(len(full), 1)
 
 
-def watch(engine: Any) -> Occupancy:
+def watch_scheduler(engine: Any) -> Occupancy:
     """Have an engine's steps counted from now on.
 
     Args:
         engine: An ``LLMEngine`` whose core runs in this process.
     """
-    scheduler, found = engine.engine_core.engine_core.scheduler, Occupancy()
+    scheduler, occupancy = engine.engine_core.engine_core.scheduler, Occupancy()
     pool = scheduler.kv_cache_manager.block_pool
-    found.total = pool.num_gpu_blocks - 1
+    occupancy.total = pool.num_gpu_blocks - 1
     step: Callable[[], Any] = engine.step
 
     @wraps(step)
-    def counted() -> Any:
+    def step_and_count() -> Any:
         outputs = step()
-        found.steps += 1
-        found.running.append(len(scheduler.running))
-        found.waiting.append(len(scheduler.waiting))
-        found.blocks.append(found.total - pool.get_num_free_blocks())
+        occupancy.steps += 1
+        occupancy.running.append(len(scheduler.running))
+        occupancy.waiting.append(len(scheduler.waiting))
+        occupancy.blocks.append(occupancy.total - pool.get_num_free_blocks())
         for request in scheduler.requests.values():
             if request.num_preemptions:
-                found.preempted[request.request_id] = request.num_preemptions
+                occupancy.preempted[request.request_id] = request.num_preemptions
         return outputs
 
-    engine.step = counted
-    return found
+    engine.step = step_and_count
+    return occupancy

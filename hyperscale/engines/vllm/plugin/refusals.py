@@ -1,82 +1,28 @@
-"""What happens to vLLM's configuration before anything is loaded: needs are set, and what cannot be is refused."""
+"""Lists why a configuration of vLLM's cannot run with the plugin, each reason with what to do instead."""
 
 import platform
 from importlib.util import find_spec
 from typing import Any
 
-from vllm.config import CompilationConfig
-from vllm.model_executor.models.config import VerifyAndUpdateConfig
-
 from hyperscale.engines.vllm import devices
-from hyperscale.engines.vllm.options import PAGE_TOKENS, Options
-from hyperscale.errors import EngineError
+from hyperscale.engines.vllm.options import Options
 
 CONNECTOR = "RaggedConnector"
-MODULE = "hyperscale.engines.vllm.plugin.connector"
-OPERATOR = "vllm::hyperscale_attention"
 
 
-class Ragged(VerifyAndUpdateConfig):
-    """For the plugin's own model classes."""
-
-    @staticmethod
-    def verify_and_update_config(vllm_config: Any) -> None:
-        """See the module.
-
-        Raises:
-            EngineError: Something was asked for that the plugin cannot do.
-        """
-        options = Options.read(vllm_config.additional_config, vllm_config.model_config.hf_config)
-        cache = vllm_config.cache_config
-        cache.enable_prefix_caching = False
-        if not getattr(cache, "user_specified_block_size", False):
-            # vLLM's default on the CPU is four times that, too coarse for superblocks of every layer and head.
-            cache.block_size, cache.user_specified_block_size = PAGE_TOKENS, True
-        for reason in refusals(vllm_config, options):
-            raise EngineError(f"the hyperscale plugin refuses to start: {reason}")
-        if vllm_config.kv_transfer_config is None:
-            from vllm.config import KVTransferConfig
-
-            vllm_config.kv_transfer_config = KVTransferConfig(
-                kv_connector=CONNECTOR, kv_connector_module_path=MODULE, kv_role="kv_both"
-            )
-        # Attention asks Python which requests there are, so CUDA graphs end before it and begin after it. The list that
-        # vLLM splits at by default is copied from its class later on; one that the user gave is there already.
-        for ops in (CompilationConfig._attention_ops, vllm_config.compilation_config.splitting_ops):
-            if ops is not None and OPERATOR not in ops:
-                ops.append(OPERATOR)
-
-
-class Gated(VerifyAndUpdateConfig):
-    """For stock model classes: a checkpoint with DMS gates is given to the plugin's class instead."""
-
-    @staticmethod
-    def verify_and_update_config(vllm_config: Any) -> None:
-        """Send a retrofitted checkpoint to the class that knows its gates; leave any other alone."""
-        from hyperscale.engines.families import FAMILIES
-        from hyperscale.engines.vllm.families import architecture
-
-        config = vllm_config.model_config.hf_config
-        family = getattr(config, "model_type", "")
-        if getattr(config, "dms_window_size", None) is None or family not in FAMILIES:
-            return
-        config.architectures = [architecture(family)]
-        Ragged.verify_and_update_config(vllm_config)
-
-
-def refusals(vllm_config: Any, options: Options) -> list[str]:
+def list_refusals(vllm_config: Any, options: Options) -> list[str]:
     """Reasons why this configuration cannot run, each with what to do instead."""
     model, cache = vllm_config.model_config, vllm_config.cache_config
     parallel, config = vllm_config.parallel_config, vllm_config.model_config.hf_config
-    device = devices.device()
+    device = devices.current_device()
     kv_heads, ranks = model.get_total_num_kv_heads(), parallel.tensor_parallel_size
     transfer = vllm_config.kv_transfer_config
-    gated = getattr(config, "dms_window_size", None) is not None
+    has_gates = getattr(config, "dms_window_size", None) is not None
     layers = set(getattr(config, "layer_types", None) or ())
     checks = {
-        "the rule dms needs a checkpoint retrofitted with DMS, and config.json has no dms_window_size: run "
-        "`hyperscale retrofit`, or choose another rule": options.rule == "dms" and not gated,
-        "dms_alpha_per must be 'head'": gated and getattr(config, "dms_alpha_per", "head") != "head",
+        "the method dms needs a checkpoint retrofitted with DMS, and config.json has no dms_window_size: run "
+        "`hyperscale retrofit`, or choose another method": options.method == "dms" and not has_gates,
+        "dms_alpha_per must be 'head'": has_gates and getattr(config, "dms_alpha_per", "head") != "head",
         f"tensor parallelism over {ranks} ranks replicates {kv_heads} KV heads, whose entries would count twice: use "
         f"at most {kv_heads} ranks": kv_heads < ranks,
         "pipeline parallelism splits the layers that share one cache: use tensor parallelism": (
@@ -104,7 +50,7 @@ def refusals(vllm_config: Any, options: Options) -> list[str]:
         "layers with a sliding window have a cache of another shape": (
             bool(layers - {"full_attention"}) or bool(getattr(cache, "sliding_window", None))
         ),
-        "dual chunk attention and attention in both directions (is_causal) see other keys than the rules reckon with": (
+        "dual chunk attention and attention in both directions (is_causal) see other keys than the methods expect": (
             bool(getattr(config, "dual_chunk_attention_config", None)) or not getattr(config, "is_causal", True)
         ),
         "LoRA has not been tried": vllm_config.lora_config is not None,
@@ -115,14 +61,14 @@ def refusals(vllm_config: Any, options: Options) -> list[str]:
         "there is no backend for this device: CUDA and x86 have one, or leave the plugin out with VLLM_PLUGINS=''": (
             not device
         ),
-        "the rule hashed needs a cr": options.rule == "hashed" and options.cr <= 1,
-        **(_on_cuda(vllm_config, options) if device == "cuda" else {}),
+        "the method hashed needs a cr": options.method == "hashed" and options.cr <= 1,
+        **(_refusals_on_cuda(vllm_config, options) if device == "cuda" else {}),
         "models with multi-head latent attention have no KV heads": bool(getattr(model, "use_mla", False)),
     }
     return [reason for reason, holds in checks.items() if holds]
 
 
-def _on_cuda(vllm_config: Any, options: Options) -> dict[str, bool]:
+def _refusals_on_cuda(vllm_config: Any, options: Options) -> dict[str, bool]:
     """What the kernels cannot do; reasons and whether they hold."""
     model, cache = vllm_config.model_config, vllm_config.cache_config
     dim, dtype = model.get_head_size(), str(model.dtype).removeprefix("torch.")
@@ -130,9 +76,11 @@ def _on_cuda(vllm_config: Any, options: Options) -> dict[str, bool]:
         "the kernels for CUDA are written in Triton, which is not installed: `pip install triton`": (
             find_spec("triton") is None
         ),
-        f"head sizes must be powers of two from 16 to 256 on CUDA, not {dim}": not (16 <= dim <= 256 and _power(dim)),
+        f"head sizes must be powers of two from 16 to 256 on CUDA, not {dim}": not (
+            16 <= dim <= 256 and _is_power_of_two(dim)
+        ),
         f"block sizes must be powers of two from 16 to 256 on CUDA, not {cache.block_size}: leave --block-size out": (
-            not (16 <= cache.block_size <= 256 and _power(cache.block_size))
+            not (16 <= cache.block_size <= 256 and _is_power_of_two(cache.block_size))
         ),
         f"the kernels for CUDA know float32, float16 and bfloat16, not {dtype}: choose one with --dtype": (
             dtype not in ("float32", "float16", "bfloat16")
@@ -140,11 +88,11 @@ def _on_cuda(vllm_config: Any, options: Options) -> dict[str, bool]:
         "with full_graphs, vLLM's idle steps of data parallelism write where a request may be: leave one of them out": (
             options.full_graphs and vllm_config.parallel_config.data_parallel_size > 1
         ),
-        "the rule random draws its victims on the host, which would stop a GPU at every layer: run it on the CPU": (
-            options.rule == "random"
+        "the method random draws its victims on the host, which would stop a GPU at every layer: run it on the CPU": (
+            options.method == "random"
         ),
     }
 
 
-def _power(number: int) -> bool:
+def _is_power_of_two(number: int) -> bool:
     return number & (number - 1) == 0

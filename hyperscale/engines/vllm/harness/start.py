@@ -1,0 +1,57 @@
+"""Starts vLLM's engine, with the environment that it needs, and says why it does not start."""
+
+import os
+import sys
+import warnings
+from typing import Any
+
+from hyperscale.engines.vllm.harness.process_end import end_waiting_with_process
+from hyperscale.engines.vllm.plugin.parent_watch import END_WITH_PARENT
+from hyperscale.errors import EngineError, HyperscaleError, first_line
+
+
+def start_engine(args: dict[str, Any], own_process: bool, cpu: bool) -> Any:
+    """Start vLLM's engine.
+
+    Args:
+        args: Of ``EngineArgs``.
+        own_process: Whether its core runs in a process of its own.
+        cpu: Whether it runs on the CPU.
+
+    Returns:
+        vLLM's ``LLMEngine``.
+
+    Raises:
+        EngineError: It does not start.
+    """
+    # Read by vLLM while it is imported or started. Binding threads to cores would bind the harness's too.
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if own_process else "0"
+    os.environ[END_WITH_PARENT] = "1"
+    if not cpu:
+        # A process that has asked torch whether there is a GPU cannot fork, and vLLM does not notice.
+        os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    # What stops it is told in one line of ours. From a process of its own, the reason comes only through its log.
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR" if own_process else "CRITICAL")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    if cpu and "triton" not in sys.modules:
+        # Useless on the CPU, and it ends the process with a hundred lines about its own leaks.
+        sys.modules["triton"] = None  # type: ignore[assignment]
+    warnings.filterwarnings("ignore", category=FutureWarning, module="vllm")
+    try:
+        from vllm import EngineArgs, LLMEngine
+
+        engine = LLMEngine.from_engine_args(EngineArgs(**args))
+    except HyperscaleError:
+        raise
+    except Exception as error:
+        reason = first_line(error.__cause__ or error)
+        if "root cause above" in reason:
+            reason = (
+                "its process has printed why above; if it lacks memory, choose a smaller --gpu-memory where others use "
+                "the GPU too, a larger one where the cache does not fit"
+            )
+        raise EngineError(f"vLLM does not start: {reason}") from error
+    if own_process:
+        end_waiting_with_process(engine.engine_core.output_queue_thread, engine.engine_core.outputs_queue)
+    return engine

@@ -1,0 +1,60 @@
+"""Changes vLLM's configuration before anything is loaded: sets what the plugin needs, refuses what it cannot do."""
+
+from typing import Any
+
+from vllm.config import CompilationConfig
+from vllm.model_executor.models.config import VerifyAndUpdateConfig
+
+from hyperscale.engines.families import FAMILIES
+from hyperscale.engines.vllm.families import architecture
+from hyperscale.engines.vllm.options import PAGE_TOKENS, Options
+from hyperscale.engines.vllm.plugin.refusals import CONNECTOR, list_refusals
+from hyperscale.errors import EngineError
+
+CONNECTOR_MODULE = "hyperscale.engines.vllm.plugin.connector"
+OPERATOR = "vllm::hyperscale_attention"
+
+
+class ConfigureRagged(VerifyAndUpdateConfig):
+    """For the plugin's own model classes."""
+
+    @staticmethod
+    def verify_and_update_config(vllm_config: Any) -> None:
+        """See the module.
+
+        Raises:
+            EngineError: Something was asked for that the plugin cannot do.
+        """
+        options = Options.read(vllm_config.additional_config, vllm_config.model_config.hf_config)
+        cache = vllm_config.cache_config
+        cache.enable_prefix_caching = False
+        if not getattr(cache, "user_specified_block_size", False):
+            # vLLM's default on the CPU is four times that, too coarse for superblocks of every layer and head.
+            cache.block_size, cache.user_specified_block_size = PAGE_TOKENS, True
+        for reason in list_refusals(vllm_config, options):
+            raise EngineError(f"the hyperscale plugin refuses to start: {reason}")
+        if vllm_config.kv_transfer_config is None:
+            from vllm.config import KVTransferConfig
+
+            vllm_config.kv_transfer_config = KVTransferConfig(
+                kv_connector=CONNECTOR, kv_connector_module_path=CONNECTOR_MODULE, kv_role="kv_both"
+            )
+        # Attention asks Python which requests there are, so CUDA graphs end before it and begin after it. The list that
+        # vLLM splits at by default is copied from its class later on; one that the user gave is there already.
+        for ops in (CompilationConfig._attention_ops, vllm_config.compilation_config.splitting_ops):
+            if ops is not None and OPERATOR not in ops:
+                ops.append(OPERATOR)
+
+
+class RedirectGated(VerifyAndUpdateConfig):
+    """For stock model classes: a checkpoint with DMS gates is given to the plugin's class instead."""
+
+    @staticmethod
+    def verify_and_update_config(vllm_config: Any) -> None:
+        """Send a retrofitted checkpoint to the class that knows its gates; leave any other alone."""
+        config = vllm_config.model_config.hf_config
+        family = getattr(config, "model_type", "")
+        if getattr(config, "dms_window_size", None) is None or family not in FAMILIES:
+            return
+        config.architectures = [architecture(family)]
+        ConfigureRagged.verify_and_update_config(vllm_config)

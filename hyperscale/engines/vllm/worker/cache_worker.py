@@ -1,0 +1,81 @@
+"""What the workers of all devices share: they know which request is in which slot, and report each step."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from hyperscale.engines.vllm.protocol import RequestReport, SuperblockUpdate
+from hyperscale.engines.vllm.worker.tables import EntryTables
+
+
+@dataclass
+class RunningRequest:
+    """A request that has a slot.
+
+    Attributes:
+        slot: Its slot.
+        generation: See `SuperblockUpdate`.
+        prompt_tokens: P.
+        computed_tokens: Its tokens once the step that has begun is done.
+    """
+
+    slot: int
+    generation: int
+    prompt_tokens: int
+    computed_tokens: int = 0
+
+
+class CacheWorker(ABC):
+    """One worker's cache: its tables, and the requests in their slots.
+
+    In every step the connector calls `begin_step` before the model runs and `report_step` after it; in between the
+    attention layers take the worker from `CacheWorker.current`.
+
+    Attributes:
+        current: The worker of this process: attention layers have no other way to it.
+        tables: The tables.
+        requests: The running requests by id.
+    """
+
+    current: "CacheWorker | None" = None
+
+    def __init__(self, tables: EntryTables) -> None:
+        self.tables = tables
+        self.requests: dict[str, RunningRequest] = {}
+        self._scheduled_tokens: dict[str, tuple[int, int]] = {}
+
+    def begin_step(
+        self,
+        updates: Sequence[SuperblockUpdate],
+        released_requests: Sequence[str],
+        scheduled_tokens: Mapping[str, tuple[int, int]],
+    ) -> None:
+        """Bring slots and superblocks up to date.
+
+        Args:
+            updates: See `SuperblockAllocator.take_updates`.
+            released_requests: Likewise.
+            scheduled_tokens: Request to (generation, tokens of the step).
+        """
+        # Releases first: an update may need the slot, and a preempted request may be in both.
+        for request in released_requests:
+            if running := self.requests.pop(request, None):
+                self.tables.close_slot(running.slot)
+        for update in updates:
+            running = self.requests.get(update.request)
+            if running is None or running.generation != update.generation:
+                if running is not None:
+                    self.tables.close_slot(running.slot)
+                params = update.params
+                slot = self.tables.open_slot(update.new_blocks[0], (params.prompt_tokens, params.L, params.noise_key))
+                running = RunningRequest(slot, update.generation, params.prompt_tokens)
+                self.requests[update.request] = running
+            self.tables.set_superblocks(running.slot, update.num_kept, update.new_blocks)
+        # The host counts along, so that nothing has to be asked of the device.
+        for request, (_, tokens) in scheduled_tokens.items():
+            self.requests[request].computed_tokens += tokens
+        self._scheduled_tokens = dict(scheduled_tokens)
+
+    @abstractmethod
+    def report_step(self) -> dict[str, RequestReport] | Callable[[], dict[str, RequestReport]]:
+        """What each request used in the step; or a function that waits for the device and then returns it."""

@@ -1,0 +1,43 @@
+"""DMS: key k is gone from query k + w + 1 on if hidden state k + 1 says so (arXiv 2506.05345, section 3).
+
+The verdict on a token comes with the next token, so it lowers the expiry of an entry that is stored already.
+"""
+
+import torch
+from torch import Tensor
+
+from hyperscale.engines.vllm.protocol import NEVER
+from hyperscale.engines.vllm.worker.methods.base import DecodeBatch, RequestChunk, WorkerMethod
+
+
+class WorkerDMS(WorkerMethod):
+    """See the module."""
+
+    def lower_expiries(self, batch: DecodeBatch) -> None:
+        """See `WorkerMethod.lower_expiries`."""
+        assert batch.verdicts is not None, "the model has gates"
+        newest = self.tables.newest[batch.slots, batch.layer].long()
+        entries = self.tables.entry_numbers(batch.slots, batch.layer, newest)
+        # The verdict is on token k = position - 1: its expiry is k + w + 1.
+        expiry = (batch.positions + self.options.window)[:, None].expand_as(entries).to(torch.int32)
+        evict = batch.verdicts & (batch.lens > 0)
+        self.tables.expiry.view(-1)[entries[evict]] = expiry[evict]
+
+    def lower_expiries_before(self, chunk: RequestChunk) -> None:
+        """See `WorkerMethod.lower_expiries_before`."""
+        if chunk.start:  # the chunk's first verdict is on the token before the chunk
+            assert chunk.verdicts is not None, "the model has gates"
+            slots = torch.tensor([chunk.slot], device=chunk.verdicts.device)
+            newest = self.tables.newest[slots, chunk.layer].long()
+            entries = self.tables.entry_numbers(slots, chunk.layer, newest)[0]
+            self.tables.expiry.view(-1)[entries[chunk.verdicts[0]]] = chunk.start + self.options.window
+
+    def chunk_expiry(self, chunk: RequestChunk) -> Tensor:
+        """See `WorkerMethod.chunk_expiry`."""
+        assert chunk.verdicts is not None, "the model has gates"
+        expiry = super().chunk_expiry(chunk)
+        positions = torch.arange(chunk.start, chunk.stop - 1, device=expiry.device, dtype=torch.int32)
+        evicted_expiry = (positions + self.options.window + 1).expand(len(expiry), -1)
+        # The verdict on the chunk's last token comes with the next one.
+        expiry[:, :-1] = torch.where(chunk.verdicts[1:].T, evicted_expiry, NEVER)
+        return expiry
