@@ -23,7 +23,7 @@ def borrowed(model, margins):
         group = config.num_attention_heads // config.num_key_value_heads
         logits = q[:, ::group, -1] * config.dms_alpha_scale - config.dms_initial_alpha_offset
         margins.append(float(logits.abs().min()))
-        gone = torch.full(logits.T.shape, dense_reference.FOREVER)
+        gone = torch.full(logits.T.shape, dense_reference.NEVER)
         for i in range(tokens - 1):
             gone[logits[i + 1] > 0, i] = i + config.dms_window_size + 1
         return gone

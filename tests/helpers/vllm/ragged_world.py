@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import torch
 
-NEVER = 2**31 - 1
+NEVER = 2**31 - 1  # written out: the reference shares nothing with the code under test
 POISON = float("nan")
 
 
