@@ -84,9 +84,9 @@ def test_several_samples_of_a_prompt(tmp_path):
 
 
 NONSENSE = (
-    {"checkpoints": "abc"},
-    {"checkpoints": 7},
-    {"checkpoints": [None]},
+    {"cuts": "abc"},
+    {"cuts": 7},
+    {"cuts": [None]},
     {"checkpoints": [1.5]},
     {"key": "abc"},
     {"key": 1 << 63},
@@ -100,7 +100,8 @@ def test_requests_that_ask_nonsense_do_not_end_the_engine(tmp_path):
 
     vllm_checkpoints.write(tmp_path, "qwen3")
     llm = start(tmp_path)
-    wanted = ({}, {"checkpoints": [1, 3], "key": -5}, *NONSENSE)
+    former = {"checkpoints": [1, 3], "key": -5}  # the name that cuts had first
+    wanted = ({}, {"cuts": [1, 3], "key": -5}, former, *NONSENSE)
     try:
         settings = [
             SamplingParams(
@@ -114,9 +115,10 @@ def test_requests_that_ask_nonsense_do_not_end_the_engine(tmp_path):
         outputs = llm.generate([{"prompt_token_ids": prompts(200)[2]}] * len(wanted), settings, use_tqdm=False)
     finally:
         stop(llm)
-    plain, good, *bad = (output.kv_transfer_params for output in outputs)
-    assert [mark[0] for mark in good["marks"]] == [1, 3, 5]
-    assert good | {"marks": plain["marks"]} == plain
+    plain, good, former_costs, *bad = (output.kv_transfer_params for output in outputs)
+    assert [cut[0] for cut in good["cuts"]] == [1, 3, 5]
+    assert good | {"cuts": plain["cuts"]} == plain
+    assert former_costs == good
     for asked, costs in zip(NONSENSE, bad, strict=True):
         assert costs == plain | {"ignored": list(asked)}
 
