@@ -84,8 +84,8 @@ def run_retrofit(settings: RetrofitSettings, report: Report) -> None:
     device = settings.device or _default_device()
     model = models.find(settings.model)
     if model.shape and model.shape.parameters:  # the registry knows the size without weights or configuration
-        estimate = memory_estimate.estimate(model.shape.parameters, settings.weights)
-        memory_estimate.require(estimate, settings.model, settings.weights, _memory_of(device))
+        estimate = memory_estimate.estimate_memory(model.shape.parameters, settings.weights)
+        memory_estimate.require_memory(estimate, settings.model, settings.weights, _memory_of(device))
     from hyperscale.retrofit.text_files import read_texts
 
     # Before the weights are looked for: a mistake about the data shows at once.
@@ -94,11 +94,11 @@ def run_retrofit(settings: RetrofitSettings, report: Report) -> None:
     models.require(model.base, settings.model)
     config = _read_config(model.base)
     length = _choose_length(settings, config, device)
-    parameters = memory_estimate.parameters_of(config)
-    estimate = memory_estimate.estimate(parameters, settings.weights, config, settings.rows, length)
+    parameters = memory_estimate.count_parameters(config)
+    estimate = memory_estimate.estimate_memory(parameters, settings.weights, config, settings.rows, length)
     memory = _memory_of(device)
     report(f"training takes about {estimate}; {memory[0]} has {memory[1] / memory_estimate.GIB:,.0f} GiB")
-    memory_estimate.require(estimate, settings.model, settings.weights, memory)
+    memory_estimate.require_memory(estimate, settings.model, settings.weights, memory)
     _train(settings, model.base, device, length, source, estimate, report)
 
 
@@ -108,7 +108,7 @@ def _train(
     device: str,
     length: int,
     source: "TextSource",
-    estimate: memory_estimate.Estimate,
+    estimate: memory_estimate.MemoryEstimate,
     report: Report,
 ) -> None:
     import torch
@@ -168,7 +168,7 @@ def _begin_record(
     source: "TextSource",
     corpus: "Corpus",
     recipe: Recipe,
-    estimate: memory_estimate.Estimate,
+    estimate: memory_estimate.MemoryEstimate,
 ) -> TrainingRecord:
     """The record before any checkpoint."""
     import torch
@@ -207,7 +207,7 @@ def _memory_of(device: str) -> tuple[str, int]:
     from hyperscale.engines.loading import check_device
 
     check_device(device)
-    return memory_estimate.available(device)
+    return memory_estimate.device_memory(device)
 
 
 def _read_config(base: str) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-#: Tokens whose logits are held at a time by `distillation_in_parts`.
+#: Tokens whose logits are held at a time by `distillation_loss_in_parts`.
 LOSS_TOKENS = 1024
 
 
@@ -21,7 +21,7 @@ def scheduled_cr(step: int, steps_per_unit: float, final: float) -> float:
     return min(1.0 + step / steps_per_unit, final)
 
 
-def distillation(student: Tensor, teacher: Tensor, weight: Tensor, symmetric: bool = False) -> Tensor:
+def distillation_loss(student: Tensor, teacher: Tensor, weight: Tensor, symmetric: bool = False) -> Tensor:
     """KL(student || teacher) over the vocabulary, averaged over the tokens that count.
 
     That direction is the paper's. Its gradient vanishes where the student is sure of a token that the teacher rules
@@ -45,7 +45,7 @@ def distillation(student: Tensor, teacher: Tensor, weight: Tensor, symmetric: bo
     return (divergence * weight).sum() / weight.sum().clamp_min(1.0)
 
 
-def distillation_in_parts(
+def distillation_loss_in_parts(
     student: Tensor,
     teacher: Tensor,
     student_head: Any,
@@ -54,7 +54,7 @@ def distillation_in_parts(
     symmetric: bool = False,
     part: int = LOSS_TOKENS,
 ) -> Tensor:
-    """`distillation` from hidden states, ``part`` tokens at a time: no more logits are held than of one part.
+    """`distillation_loss` from hidden states, ``part`` tokens at a time: no more logits are held than of one part.
 
     Args:
         student: (batch, sequence, hidden) last hidden states.
@@ -73,7 +73,7 @@ def distillation_in_parts(
     def summed_divergence(student_part: Tensor, teacher_part: Tensor, weight_part: Tensor) -> Tensor:
         with torch.no_grad():
             teacher_logits = teacher_head(teacher_part)
-        mean = distillation(student_head(student_part), teacher_logits, weight_part, symmetric)
+        mean = distillation_loss(student_head(student_part), teacher_logits, weight_part, symmetric)
         return mean * weight_part.sum()
 
     counting = weight > 0
@@ -83,7 +83,7 @@ def distillation_in_parts(
     return torch.stack(sums).sum() / weight.sum().clamp_min(1.0)
 
 
-def savings(document: Tensor, generated: Tensor, window: int) -> tuple[Tensor, Tensor]:
+def ledger_costs(document: Tensor, generated: Tensor, window: int) -> tuple[Tensor, Tensor]:
     """The cost of each entry that is kept, and how much of it an eviction saves, on the ledger's two axes.
 
     The paper's loss counts evicted tokens. Entries are not read equally often: a token of the prompt is read by every
@@ -116,7 +116,7 @@ def savings(document: Tensor, generated: Tensor, window: int) -> tuple[Tensor, T
     return cost_from(index.expand_as(document)), cost_from((index + window + 1).expand_as(document))
 
 
-def compression(
+def compression_loss(
     alphas: list[Tensor],
     target: float,
     group: Tensor,
@@ -136,7 +136,7 @@ def compression(
         target: Share to save, in [0, 1): ``1 - 1 / CR``.
         group: (batch, sequence) group of each token, -1 for tokens that do not count.
         groups: Number of groups.
-        cost: (batch, sequence, axes) what an entry costs if kept, see `savings`.
+        cost: (batch, sequence, axes) what an entry costs if kept, see `ledger_costs`.
         saving: (batch, sequence, axes) what its eviction saves.
 
     Returns:

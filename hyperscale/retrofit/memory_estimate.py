@@ -16,7 +16,7 @@ PER_WEIGHT = {"float32": 4 + 4 + 8 + 2 + 2, "bfloat16": 2 + 2 + 8 + 2}
 
 
 @dataclass(frozen=True)
-class Estimate:
+class MemoryEstimate:
     """Bytes at the peak of a training step.
 
     Attributes:
@@ -36,7 +36,7 @@ class Estimate:
         )
 
 
-def parameters_of(config: Any) -> int:
+def count_parameters(config: Any) -> int:
     """Number of weights of a transformers configuration; nothing is allocated."""
     import torch
     from transformers import AutoModelForCausalLM
@@ -46,7 +46,9 @@ def parameters_of(config: Any) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def estimate(parameters: int, weights: str, config: Any = None, rows: int = 0, length: int = 0) -> Estimate:
+def estimate_memory(
+    parameters: int, weights: str, config: Any = None, rows: int = 0, length: int = 0
+) -> MemoryEstimate:
     """Estimate from a number of weights; without a configuration the activations are left out.
 
     Args:
@@ -57,7 +59,7 @@ def estimate(parameters: int, weights: str, config: Any = None, rows: int = 0, l
         length: Tokens of a row.
     """
     if config is None:
-        return Estimate(parameters, parameters * PER_WEIGHT[weights], 0)
+        return MemoryEstimate(parameters, parameters * PER_WEIGHT[weights], 0)
     tokens, item = rows * length, 4 if weights == "float32" else 2
     # What the backward pass needs of every layer: its input, as activations are computed again.
     inputs = config.num_hidden_layers * tokens * config.hidden_size * item
@@ -66,10 +68,10 @@ def estimate(parameters: int, weights: str, config: Any = None, rows: int = 0, l
     layer = tokens * (24 * config.hidden_size + 8 * config.intermediate_size) * item
     # Of one part of the tokens, in float32: logits of both models, their log-softmaxes, and gradients.
     logits = 6 * min(tokens, LOSS_TOKENS) * config.vocab_size * 4
-    return Estimate(parameters, parameters * PER_WEIGHT[weights], inputs + layer + logits)
+    return MemoryEstimate(parameters, parameters * PER_WEIGHT[weights], inputs + layer + logits)
 
 
-def available(device: str) -> tuple[str, int]:
+def device_memory(device: str) -> tuple[str, int]:
     """Name and bytes of a device's memory; the machine's for the CPU."""
     import torch
 
@@ -79,24 +81,24 @@ def available(device: str) -> tuple[str, int]:
     return "this machine", os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def require(needed: Estimate, model: str, weights: str, device: tuple[str, int]) -> None:
+def require_memory(estimate: MemoryEstimate, model: str, weights: str, device: tuple[str, int]) -> None:
     """Refuse what does not fit.
 
     Args:
-        needed: The estimate.
+        estimate: The estimate.
         model: Name for the message.
         weights: Type of the student's weights.
-        device: Name and bytes, as `available` gives them.
+        device: Name and bytes, as `device_memory` gives them.
 
     Raises:
         RetrofitError: It does not fit; the message says what would.
     """
     name, memory = device
     room = memory * USABLE
-    if needed.weights + needed.activations <= room:
+    if estimate.weights + estimate.activations <= room:
         return
-    least = needed.parameters * PER_WEIGHT["bfloat16"]
-    if needed.weights <= room:
+    least = estimate.parameters * PER_WEIGHT["bfloat16"]
+    if estimate.weights <= room:
         advice = "pass fewer --rows or a smaller --length" + (
             "" if weights == "bfloat16" else ", or --weights bfloat16"
         )
@@ -105,6 +107,8 @@ def require(needed: Estimate, model: str, weights: str, device: tuple[str, int])
     else:
         advice = (
             f"even with --weights bfloat16 it takes {least / GIB:,.0f} GiB and activations, so it needs a larger GPU, "
-            "or more than one, and this version trains on one only"
+            "or more than one, but this version trains on one only"
         )
-    raise RetrofitError(f"retrofitting {model} takes about {needed}, and {name} has {memory / GIB:,.0f} GiB: {advice}")
+    raise RetrofitError(
+        f"retrofitting {model} takes about {estimate}, and {name} has {memory / GIB:,.0f} GiB: {advice}"
+    )

@@ -24,7 +24,13 @@ from torch import Tensor
 from hyperscale.methods.core.dmc_merge import MergeConfig
 from hyperscale.methods.core.dms_gate import GateConfig
 from hyperscale.retrofit.gated_model import GatedModel
-from hyperscale.retrofit.losses import compression, distillation, distillation_in_parts, savings, scheduled_cr
+from hyperscale.retrofit.losses import (
+    compression_loss,
+    distillation_loss,
+    distillation_loss_in_parts,
+    ledger_costs,
+    scheduled_cr,
+)
 from hyperscale.retrofit.optimizer import StochasticAdamW, move_state
 from hyperscale.retrofit.packed_attention import PackingMasks, checkpoint_layers, compile_layers, use_packed_attention
 from hyperscale.retrofit.packing import TrainingBatch
@@ -202,8 +208,8 @@ class Retrofit:
         # By default each token costs and saves 1, the paper's loss; by the ledger, what runs are measured in.
         costs: tuple[Tensor, ...] = ()
         if r.ledger:
-            costs = savings(batch.document.to(self.device), batch.weight.to(self.device), r.delay)
-        shortfall, share = compression(alphas, target, group, r.groups, *costs)
+            costs = ledger_costs(batch.document.to(self.device), batch.weight.to(self.device), r.delay)
+        shortfall, share = compression_loss(alphas, target, group, r.groups, *costs)
         self.tokens += batch.ids.numel()
         return kl + shortfall if self.gated.mode == "noisy" else kl, kl, share
 
@@ -229,9 +235,9 @@ class Retrofit:
                     teacher_hidden = self.teacher.model(**inputs, use_cache=False).last_hidden_state
                 student_hidden = self.gated.hidden(**inputs)
                 heads = self.gated.model.lm_head, self.teacher.lm_head
-                kl = distillation_in_parts(student_hidden, teacher_hidden, *heads, weight, symmetric)
+                kl = distillation_loss_in_parts(student_hidden, teacher_hidden, *heads, weight, symmetric)
                 return kl, self.gated.alphas
             with torch.no_grad():
                 teacher_logits = self.teacher(**inputs, use_cache=False).logits
             student_logits = self.gated.forward(**inputs)
-        return distillation(student_logits, teacher_logits, weight, symmetric), self.gated.alphas
+        return distillation_loss(student_logits, teacher_logits, weight, symmetric), self.gated.alphas

@@ -197,7 +197,7 @@ def test_a_checkpoint_that_fails_the_check_is_set_aside(call, tmp_path, monkeypa
 
 
 def test_a_model_too_large_for_any_gpu_is_refused_before_its_weights_are_asked_for(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(memory_estimate, "available", lambda _: ("NVIDIA H100", 80 * 2**30))
+    monkeypatch.setattr(memory_estimate, "device_memory", lambda _: ("NVIDIA H100", 80 * 2**30))
     code, _, err = call("retrofit", "--model", "qwen-r1-32b", "--data", texts(tmp_path), "--out", "made")
     assert (code, err.count("\n")) == (2, 1)
     for part in ("610.3 GiB", "NVIDIA H100 has 80 GiB", "427 GiB", "more than one", "trains on one only"):

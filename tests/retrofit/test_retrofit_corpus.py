@@ -90,13 +90,13 @@ def test_the_loss_in_parts_is_the_loss(symmetric):
     head, other = torch.nn.Linear(8, 20), torch.nn.Linear(8, 20)
     student = torch.randn(2, 15, 8, requires_grad=True)
     teacher, weight = torch.randn(2, 15, 8), (torch.rand(2, 15) > 0.3).float()
-    whole = losses.distillation(head(student), other(teacher).detach(), weight, symmetric)
+    whole = losses.distillation_loss(head(student), other(teacher).detach(), weight, symmetric)
     (wanted,) = torch.autograd.grad(whole, student)
-    parts = losses.distillation_in_parts(student, teacher, head, other, weight, symmetric, part=4)
+    parts = losses.distillation_loss_in_parts(student, teacher, head, other, weight, symmetric, part=4)
     (found,) = torch.autograd.grad(parts, student)
     torch.testing.assert_close(parts, whole)
     torch.testing.assert_close(found, wanted)
-    assert losses.distillation_in_parts(student, teacher, head, other, 0 * weight).item() == 0
+    assert losses.distillation_loss_in_parts(student, teacher, head, other, 0 * weight).item() == 0
 
 
 def test_stochastic_rounding_keeps_the_mean_and_small_steps_add_up():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hyperscale.retrofit.losses import compression, distillation, savings, scheduled_cr
+from hyperscale.retrofit.losses import compression_loss, distillation_loss, ledger_costs, scheduled_cr
 
 # --- distillation ---
 
@@ -25,34 +25,34 @@ def test_distillation_is_the_divergence_of_student_from_teacher():
             p, q = [x / sum(p) for x in p], [x / sum(q) for x in q]
             kl = sum(x * math.log(x / y) for x, y in zip(p, q, strict=True))
             total += float(weight[b, s]) * kl
-    assert distillation(student, teacher, weight).item() == pytest.approx(total / 5, rel=1e-5)
-    assert distillation(student, teacher, weight).item() != pytest.approx(
-        distillation(teacher, student, weight).item(), rel=0.01
+    assert distillation_loss(student, teacher, weight).item() == pytest.approx(total / 5, rel=1e-5)
+    assert distillation_loss(student, teacher, weight).item() != pytest.approx(
+        distillation_loss(teacher, student, weight).item(), rel=0.01
     )
 
 
 def test_distillation_is_zero_for_equal_distributions_and_without_weight():
     student = logits(0, 2, 5, 7)
-    assert distillation(student, student + 3.0, torch.ones(2, 5)).item() == pytest.approx(0, abs=1e-6)
-    assert distillation(student, logits(1, 2, 5, 7), torch.zeros(2, 5)).item() == 0
+    assert distillation_loss(student, student + 3.0, torch.ones(2, 5)).item() == pytest.approx(0, abs=1e-6)
+    assert distillation_loss(student, logits(1, 2, 5, 7), torch.zeros(2, 5)).item() == 0
 
 
 def test_distillation_moves_the_student_towards_the_teacher():
     teacher = logits(1, 3, 7)
     student = logits(0, 3, 7).requires_grad_()
     weight = torch.tensor([1.0, 0.0, 1.0])
-    before = distillation(student, teacher, weight)
+    before = distillation_loss(student, teacher, weight)
     before.backward()
     assert not student.grad[1].any()
     assert student.grad[0].any()
     with torch.no_grad():
-        assert distillation(student - 0.1 * student.grad, teacher, weight) < before
+        assert distillation_loss(student - 0.1 * student.grad, teacher, weight) < before
 
 
 def test_both_directions_are_added():
     student, teacher, weight = logits(0, 2, 5, 7), logits(1, 2, 5, 7), torch.ones(2, 5)
-    there, back = distillation(student, teacher, weight), distillation(teacher, student, weight)
-    assert distillation(student, teacher, weight, symmetric=True).item() == pytest.approx((there + back).item())
+    there, back = distillation_loss(student, teacher, weight), distillation_loss(teacher, student, weight)
+    assert distillation_loss(student, teacher, weight, symmetric=True).item() == pytest.approx((there + back).item())
 
 
 def test_only_both_directions_correct_a_student_that_is_sure_and_wrong():
@@ -60,7 +60,7 @@ def test_only_both_directions_correct_a_student_that_is_sure_and_wrong():
     gradients = []
     for symmetric in (False, True):
         student = torch.tensor([[0.0, 20, 0]], requires_grad=True)
-        distillation(student, teacher, torch.ones(1), symmetric).backward()
+        distillation_loss(student, teacher, torch.ones(1), symmetric).backward()
         gradients.append(student.grad.abs().max().item())
     assert gradients[0] < 1e-4
     assert gradients[1] == pytest.approx(1, abs=1e-4)
@@ -77,7 +77,7 @@ def verdicts(*shares, layers=3, heads=2):
 
 
 def gradients(alphas, target, group, groups):
-    loss, share = compression(alphas, target, torch.tensor([group]), groups)
+    loss, share = compression_loss(alphas, target, torch.tensor([group]), groups)
     loss.backward()
     return loss.item(), share[:, 0].tolist(), torch.stack([a.grad for a in alphas]).sum((0, 1, 3)).tolist()
 
@@ -143,7 +143,7 @@ def packed(rows, length=24):
 @pytest.mark.parametrize("window", [0, 1, 4, 30])
 def test_savings_are_what_counting_a_full_mask_gives(window):
     document, generated = packed(ROWS)
-    cost, saved = savings(document, generated, window)
+    cost, saved = ledger_costs(document, generated, window)
     for r in range(len(ROWS)):
         for i in range(document.shape[1]):
             same = [t for t in range(i, document.shape[1]) if document[r, t] == document[r, i]]
@@ -160,8 +160,8 @@ def test_a_share_saved_is_the_realised_ratio():
     alpha = torch.ones(1, prompt + steps, 2)
     alpha[:, [0, 7]] = 0.0
     group = torch.zeros(1, prompt + steps, dtype=torch.long)
-    cost, saved = savings(document, generated, window)
-    _, share = compression([alpha], 0.5, group, 1, cost, saved)
+    cost, saved = ledger_costs(document, generated, window)
+    _, share = compression_loss([alpha], 0.5, group, 1, cost, saved)
     live = [sum(t - i <= window or i in (0, 7) for i in range(t + 1)) for t in range(prompt, prompt + steps)]
     dense = [t + 1 for t in range(prompt, prompt + steps)]
     assert 1 / (1 - share[0, 0].item()) == pytest.approx(sum(dense) / sum(live))
@@ -170,11 +170,11 @@ def test_a_share_saved_is_the_realised_ratio():
 
 def test_each_axis_pulls_by_itself():
     document, generated = packed([[(4, 8)]], 12)
-    cost, saved = savings(document, generated, 0)
+    cost, saved = ledger_costs(document, generated, 0)
     group = torch.zeros(1, 12, dtype=torch.long)
     alpha = torch.zeros(1, 12, 1)
     alpha[:, :4] = 1.0  # the prompt is gone: many reads saved, few entries of the end
     alpha.requires_grad_()
-    loss, share = compression([alpha], 0.4, group, 1, cost, saved)
+    loss, share = compression_loss([alpha], 0.4, group, 1, cost, saved)
     assert share[0, 0] > 0.4 > share[0, 1]
     assert loss.item() == pytest.approx(0.4 - share[0, 1].item())
