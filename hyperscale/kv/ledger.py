@@ -77,6 +77,7 @@ class Ledger:
             self.inserted += 1
         else:
             self.logprob += logprob
+        # Cuts are distinct and tokens come one at a time, so at most one cut is reached.
         if self._pending and self._pending[-1] == self._tokens:
             self._pending.pop()
             self._record_cut()

@@ -35,6 +35,7 @@ class PrefilledPrompt:
 
 def live_first_order(live: Tensor) -> Tensor:
     """The order (..., slots) of live slots followed by dead ones, each part as before: index with it by gather."""
+    # A stable sort of one bit: entries of a row stay in order of position, which rules that cut rows rely on.
     return torch.argsort((~live).to(torch.uint8), dim=-1, stable=True)
 
 

@@ -143,6 +143,7 @@ class Int4(Codec):
     def decode(self, stored: Tensor, buffer: Tensor | None = None) -> Tensor:
         """See `Codec.decode`."""
         scales, codes = self._unpack(stored, 2 * self._groups)
+        # Low bits and high bits side by side restore the order of the channels: (…, 2, D / 2) flattens to (…, D).
         halves = torch.empty(*codes.shape[:-1], 2, codes.shape[-1], dtype=torch.uint8, device=codes.device)
         torch.bitwise_and(codes, 15, out=halves[..., 0, :])
         torch.bitwise_right_shift(codes, 4, out=halves[..., 1, :])

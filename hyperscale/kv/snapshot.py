@@ -53,5 +53,6 @@ class Snapshot:
         """
         chain = cache.chains
         cache.admit(self.rows, self.rows.lens.cpu().numpy(), 1, encoded=True)
+        # A wider table has room beyond the part that was copied; what it holds there is not in use.
         for table, part in zip(tables, self.tables, strict=True):
             table[:, chain][tuple(slice(size) for size in part.shape)] = part

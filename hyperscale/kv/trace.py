@@ -32,6 +32,7 @@ class KVTrace:
 
 def dense_reads(prompt: int, tokens: int) -> int:
     """Decode reads of a chain with an uncompressed cache, in entries (see `KVTrace`)."""
+    # Step s reads prompt + s entries, so T - 1 steps read (T - 1) prompt + 1 + 2 + … + (T - 1).
     steps = max(tokens - 1, 0)
     return steps * prompt + steps * (steps + 1) // 2
 

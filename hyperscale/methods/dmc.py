@@ -62,6 +62,7 @@ class _Merging(State):
         self._lens = step.lens
 
     def slots(self, layer: int, token: Token) -> Tensor:
+        # A merge overwrites the newest entry with the mean that now includes the token.
         # A row's newest entry is its last: a prompt leaves its entries in order, and later ones are appended.
         return self._lens[layer] - self._merges.to(torch.int64)
 

@@ -24,6 +24,7 @@ class _Delayed(State):
 
     def __init__(self, method: "DMS", host: Host) -> None:
         super().__init__(method, host)
+        # A configuration without the keys of DMS, or with them but without the tensors that they speak of.
         has_keys = getattr(host.config, "dms_window_size", None) is not None
         gate = GateConfig.from_hf(host.config) if has_keys else GateConfig()
         if not has_keys or (gate.separate and not hasattr(host.attentions[0], "dms_proj_alpha")):
@@ -62,7 +63,7 @@ class _Delayed(State):
         # verdict on it is still to come.
         young = torch.arange(max(prompt.length - max(self._ring - 1, 1), 0), prompt.length, device=prompt.lens.device)
         index = young % self._ring
-        slots = prompt.lens[..., None] - (prompt.length - young)
+        slots = prompt.lens[..., None] - (prompt.length - young)  # (layers, kv_heads, young)
         self._evict[:, chains] = False
         self._slot[:, chains, :, index] = slots[:, None].to(torch.int32)
         if prompt.expiry is not None:
@@ -79,6 +80,8 @@ class _Delayed(State):
         chains = len(lens)
         verdict = self._logits(layer, token.hidden)[:chains, 0, :, None] > 0
         slot, evict = self._slot[layer, :chains], self._evict[layer, :chains]
+        # This token's hidden state says what becomes of the previous entry. With a window of 0 that is the entry which
+        # leaves now, so the verdict must be stored before it is looked up.
         evict.scatter_(2, self._previous, verdict)
         leaves = evict.gather(2, self._now)[..., 0]
         target = torch.where(leaves, slot.gather(2, self._now)[..., 0], lens)

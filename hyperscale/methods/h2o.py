@@ -37,6 +37,7 @@ class _HeavyHitters(VictimState):
 
     def score(self, layer: int, weights: Tensor) -> Tensor:
         chains, _, _, width = weights.shape
+        # A slot's sum started at 0 when its entry was written (`SlottedState.write`).
         total = self.entry_score[layer, :chains, :, :width]
         total += weights.sum(2)
         return total

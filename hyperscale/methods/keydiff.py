@@ -33,6 +33,7 @@ class KeyDiff(ScoredMethod):
 
     def score(self, rows: RowEntries) -> Tensor:
         """See `ScoredMethod.score`."""
+        # One row a matrix: (batch * kv_heads, entries, head_dim).
         keys = rows.keys.to(torch.float32).flatten(0, 1)
         norm = torch.linalg.vector_norm(keys, dim=-1, keepdim=True).clamp_(min=torch.finfo(torch.float32).tiny)
         unit = (keys / norm).masked_fill_(~rows.live.flatten(0, 1)[..., None], 0.0)

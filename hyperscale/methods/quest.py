@@ -51,8 +51,8 @@ class _Pages(BudgetedState):
     def begin(self, step: DecodeStep) -> None:
         self._lens = step.lens
         self._page = (step.positions // self._page_size)[:, None]
-        self._begins = (step.positions % self._page_size == 0)[:, None, None, None]
-        self._reads = (self.budget(step) // self._page_size)[:, None, None, None]
+        self._begins = (step.positions % self._page_size == 0)[:, None, None, None]  # whether the token begins a page
+        self._reads = (self.budget(step) // self._page_size)[:, None, None, None]  # pages that a query reads
 
     def slots(self, layer: int, token: Token) -> Tensor:
         return self._lens[layer]
@@ -66,14 +66,17 @@ class _Pages(BudgetedState):
         self._widen(-(-token.width // self._page_size))
         self._update_bounds(layer, token.keys)
         least, greatest = self._least[layer, :chains, :, None], self._greatest[layer, :chains, :, None]
-        # Elementwise, not as a matrix product: that may round a page's bound by how many pages others have.
-        # The greatest product that a key within the bounds could have: (chains, kv_heads, group, pages).
+        # The greatest product that a key within a page's bounds could have, (chains, kv_heads, group, pages): each
+        # dimension takes the bound of the query's sign. Elementwise, not as a matrix product, which may round a page's
+        # bound by how many pages others have.
         bound = torch.where(queries[..., None, :] > 0, greatest, least).mul_(queries[..., None, :])
         bound = bound.sum(-1, dtype=torch.float32)
+        # The page being filled always ranks first; pages not begun, last.
         page = torch.arange(bound.shape[3], device=bound.device)
         current = self._page[:, :, None, None]
         bound = bound.masked_fill_(page == current, float("inf")).masked_fill_(page > current, float("-inf"))
         order = bound.argsort(dim=-1, descending=True, stable=True)
+        # From a choice of pages to one of slots; the last page may reach beyond the row's room.
         read = torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order, (page < self._reads).expand_as(order))
         return read.repeat_interleave(self._page_size, dim=-1)[..., : token.width]
 
@@ -82,6 +85,7 @@ class _Pages(BudgetedState):
         chains, heads, dim = keys.shape
         index = self._page[:, :, None, None].expand(chains, heads, 1, dim)
         for table, wider in ((self._least, torch.minimum), (self._greatest, torch.maximum)):
+            # A page that begins now has no bounds yet: what the table holds for it does not count.
             bounds, new = table[layer, :chains], keys[:, :, None]
             bounds.scatter_(2, index, torch.where(self._begins, new, wider(bounds.gather(2, index), new)))
 

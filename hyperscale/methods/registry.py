@@ -4,7 +4,7 @@ To add a method, write its file and add one line to the table here; it is import
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from inspect import cleandoc
@@ -32,7 +32,7 @@ _CLASSES = {
     "dmc": "hyperscale.methods.dmc:DMC",
 }
 _LIMIT = 2**31
-"""Positions are kept in 32 bits."""
+"""No size may reach it: positions are kept in 32 bits."""
 #: What a parameter of each annotated type may be, in words and in types.
 _NUMBERS: dict[Any, tuple[str, tuple[type, ...]]] = {
     int: ("whole number", (int,)),
@@ -60,34 +60,32 @@ def create(name: str, *, cr: float, **params: Any) -> Method:
     Raises:
         MethodError: The name is unknown, or a parameter is unknown or out of range.
     """
-    factory = _press(name) if name.startswith(PREFIX) else _checked(name, {"cr": cr, **params})
     try:
-        return factory(cr=cr, **params)
+        if name.startswith(PREFIX):
+            from hyperscale.methods.kvpress.method import create as create_press
+
+            return create_press(name.removeprefix(PREFIX), cr, params)
+        method = _load(name)
+        _check_types(name, method, {"cr": cr, **params})
+        return method(cr=cr, **params)
     except (TypeError, ValueError) as error:
         raise MethodError(f"a parameter of {name} has the wrong type ({error}) in {params}") from None
 
 
-def _checked(name: str, params: Mapping[str, Any]) -> Callable[..., Method]:
-    method = _load(name)
+def _check_types(name: str, method: type[Method], params: Mapping[str, Any]) -> None:
+    """Refuse parameters that the method does not have, and values that are no number where it needs one."""
     annotations = {field.name: field.type for field in method.parameters()}
     for param, value in params.items():
         if param not in annotations:
             raise MethodError(f"method {name} has no parameter {param!r}; it has: {', '.join(annotations)}")
         if annotations[param] not in _NUMBERS:
-            continue  # checked by the method itself
+            continue  # a word or a truth value, which the method checks by itself
         word, types = _NUMBERS[annotations[param]]
         # True is an int to Python, and a size that is no whole number shows only where it is used.
         if isinstance(value, bool) or not isinstance(value, types):
             raise MethodError(f"{param} of {name} must be a {word}, not {value!r}")
         if isinstance(value, int) and value >= _LIMIT:
             raise MethodError(f"{param} of {name} must be below {_LIMIT}, not {value}")
-    return method
-
-
-def _press(name: str) -> Callable[..., Method]:
-    from hyperscale.methods.kvpress.method import create as press
-
-    return lambda *, cr, **params: press(name.removeprefix(PREFIX), cr, params)
 
 
 def parameters(name: str) -> list[str]:

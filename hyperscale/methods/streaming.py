@@ -47,4 +47,5 @@ class Streaming(BudgetedMethod):
 
     def always(self, prompt: int) -> int:
         """See `BudgetedMethod.always`; a pinned prompt shorter than the sinks is among them."""
+        # Sinks and a pinned prompt both start at position 0: the longer one contains the other.
         return self.recent + max(self.sinks, prompt if self.pin_prompt else 0)

@@ -21,6 +21,7 @@ class _LeastAttended(VictimState):
         room = self.method.room(view.length, view.L)
         if view.length <= room:
             return None, None
+        # As in decoding, the latest query alone decides: (1, kv_heads, group, P).
         last_query = view.weights(view.length - 1)[None, :, :, 0]
         # The first generated token is one of the recent entries, so the prompt keeps one less.
         return top_entries(self.method.score(last_query)[0], room, newest=self.method.recent - 1), None

@@ -55,6 +55,7 @@ class _QuerySums(IntervalState):
         self._unrotation = self._rotation(step.positions).conj()[:, None]
 
     def slots(self, layer: int, token: Token) -> Tensor:
+        # At the next cut, the sums then hold as many queries as the chain has processed tokens.
         queries = _complex_pairs(token.queries) * self._unrotation
         self._sum[layer, : len(queries)] += queries
         self._size[layer, : len(queries)] += queries.abs()
@@ -70,6 +71,7 @@ class _QuerySums(IntervalState):
         else:
             count, rivals = self.step.positions[chains], slot >= self.pinned(self.step)[chains, None, None]
             total, size, rivals = self._sum[layer, chains], self._size[layer, chains], rivals & rows.live
+        # Means over the queries so far; `future` is the mean query seen from the positions that are still to come.
         centre, size = total / count[:, None, None], size / count[:, None, None]
         future = centre * (self._rotation(count) * self._mean_ahead)[:, None]
         return self.method.score(rows, future, size - centre.abs(), rivals)
@@ -161,6 +163,7 @@ class TriAttention(IntervalMethod):
         scores = _products(torch.cat([future.real, future.imag], -1), torch.cat([keys.real, keys.imag], -1))
         scores = (scores + _products(spread, keys.abs())).view(batch, heads, -1, entries)
         # Heads of a group are compared by how far an entry stands out among those that may leave.
+        # Standardised per query head over the rivals: heads may differ in scale and in mean.
         mask, number = rivals[:, :, None], rivals.sum(-1)[:, :, None, None]
         mean = torch.where(mask, scores, 0.0).sum(-1, keepdim=True) / number
         away = (scores - mean).masked_fill_(~mask, 0.0)

@@ -267,7 +267,7 @@ class Method(ABC):
     cr: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.cr >= 1:  # also if it is no number
+        if not self.cr >= 1:  # not `self.cr < 1`, which is false if it is not a number
             raise MethodError(f"the compression ratio of {self.name} must be at least 1, not {self.cr}")
         self.cr = float(self.cr)
 

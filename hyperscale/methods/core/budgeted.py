@@ -30,6 +30,7 @@ class BudgetedState(State):
 
     def budget(self, step: DecodeStep) -> Tensor:
         """(chains,) int64: the most live entries a row may have after this step."""
+        # The floor was computed with each chain's own P and L when it was admitted.
         floor = self._facts[1, : len(step.positions)]
         # The sequence is q + 1 tokens long, the one being processed included.
         return row_budget(self.method.rule, self.method.cr, floor, step.positions + 1)

@@ -87,6 +87,7 @@ def attach_gates(model: Any, *, separate: bool = True) -> list[nn.Module]:
     config = model.config
     modules = [layer.self_attn for layer in model.model.layers]
     weight = next(model.parameters())  # new tensors get its type and device
+    # Zeros make every logit 0 - initial_offset, which evicts nothing.
     for module in modules if separate else ():
         bias = bool(getattr(config, "attention_bias", False))
         module.dms_proj_alpha = nn.Linear(config.hidden_size, config.num_key_value_heads, bias=bias)

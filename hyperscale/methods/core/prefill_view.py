@@ -39,6 +39,7 @@ class PrefillView:
         """
         length, dim = self.keys.shape[1:]
         stop = length if last is None else last
+        # Queries by the KV head that they share: (kv_heads, group, queries, head_dim).
         by_head = self.queries.view(len(self.keys), -1, length, dim)[:, :, first:stop]
         scores = by_head @ self.keys[:, None].transpose(2, 3) * self.scale
         position = torch.arange(length, device=scores.device)
@@ -47,6 +48,7 @@ class PrefillView:
 
     def received(self) -> Tensor:
         """Attention that each key received, summed over all queries of the prompt and over the group: (kv_heads, P)."""
+        # In blocks of queries, because the weights of all of them would take P² numbers a head.
         total = torch.zeros(self.keys.shape[:2], dtype=torch.float32, device=self.keys.device)
         for start in range(0, self.length, _BLOCK):
             total += self.weights(start, min(start + _BLOCK, self.length)).sum((1, 2))

@@ -45,6 +45,7 @@ def rotate(vectors: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def take_rope(embeddings: tuple[Tensor, Tensor]) -> tuple[Callable[[Tensor], Tensor], tuple[Tensor, Tensor]]:
     """RoPE as a function, and the position embeddings with which the model's own RoPE does nothing, bit for bit."""
     cos, sin = embeddings
+    # Multiplying by 1 and adding 0 times something finite is exact in floating point.
     return partial(rotate, cos=cos, sin=sin), (torch.ones_like(cos), torch.zeros_like(sin))
 
 

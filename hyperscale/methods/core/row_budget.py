@@ -45,6 +45,7 @@ def row_budget(rule: BudgetRule, cr: float, floor: Count, tokens: Count) -> Coun
 
 def _at_least(entries: Count, tokens: Count, cr: float) -> Count:
     """max(entries, ceil(tokens / CR)); tensors divide in float64, so that they round as Python's numbers do."""
+    # Methods of tensors, not functions of torch: this module does not import it.
     if isinstance(tokens, int):
         return max(entries, ceil(tokens / cr))
     return (tokens.double() / cr).ceil().long().clamp(min=entries)

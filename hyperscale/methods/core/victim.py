@@ -32,12 +32,13 @@ class VictimState(SlottedState):
     def observe(self, layer: int, weights: Tensor) -> None:
         """See `State.observe`: chooses what leaves when the next token finds the row full."""
         scores = self.score(layer, weights)
+        # Rows without an evictable entry get slot 0, which nobody uses: their budget has room for the next token.
         scores = scores.masked_fill(~self.evictable(layer, scores.shape[2]), float("inf"))
         self._victim[layer, : len(scores)] = scores.argmin(-1)
 
     def widen(self, width: int) -> None:
         """See `SlottedState.widen`."""
-        super().widen(width)
+        super().widen(width)  # makes ``tensors`` anew, without the victims
         self.tensors = (*self.tensors[:3], self._victim)
 
     def slots(self, layer: int, token: Token) -> Tensor:
