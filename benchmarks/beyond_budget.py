@@ -10,6 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from hyperscale import methods, results
+from hyperscale.methods.arm import Arm
 
 
 def main() -> None:
@@ -17,25 +18,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="run folders, or folders of them")
     args = parser.parse_args()
-    found: dict[tuple[str, float], dict[str, list[list[int]]]] = defaultdict(
-        lambda: defaultdict(lambda: [[0, 0], [0, 0]])
-    )
+    found: dict[Arm, dict[str, list[list[int]]]] = defaultdict(lambda: defaultdict(lambda: [[0, 0], [0, 0]]))
     for folder in args.runs:
         for sample in (sample for run in results.read(folder) for sample in run.samples):
-            method = methods.create(sample["method"], **sample["params"])
-            prompt, tokens = sample["prompt_tokens"], sample["tokens"]
-            allowed = method.allowance(prompt, tokens, sample["max_new_tokens"])
+            method = methods.create(sample.method, **sample.params)
+            prompt, tokens = sample.prompt_tokens, sample.tokens
+            allowed = method.allowance(prompt, tokens, sample.L)
             if allowed is None or method.length_invariant:
                 continue
-            counts = found[sample["method"], sample["CR"]][sample["task"]][prompt + tokens - 1 > allowed]
-            counts[0] += sample["correct"][-1]
+            counts = found[sample.arm][sample.task][prompt + tokens - 1 > allowed]
+            counts[0] += sample.whole.correct
             counts[1] += 1
     tasks = sorted({task for arm in found.values() for task in arm})
     print(f"| method | nominal | {' | '.join(tasks)} |\n|{'---|' * (len(tasks) + 2)}")
-    order = list(dict.fromkeys(name for name, _ in found))
-    for (name, cr), arm in sorted(found.items(), key=lambda pair: (order.index(pair[0][0]), pair[0][1])):
-        cells = ["; ".join(f"{right} of {count}" for right, count in arm[task]) for task in tasks]
-        print(f"| {name} | {cr:g} | {' | '.join(cells)} |")
+    order = list(dict.fromkeys(arm.method for arm in found))
+    for arm, counts_of in sorted(found.items(), key=lambda pair: (order.index(pair[0].method), pair[0].CR)):
+        cells = ["; ".join(f"{right} of {count}" for right, count in counts_of[task]) for task in tasks]
+        print(f"| {arm.method} | {arm.CR:g} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

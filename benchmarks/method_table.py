@@ -12,7 +12,7 @@ import pandas as pd
 
 from hyperscale import results
 from hyperscale.cli.display import table_format
-from hyperscale.results.points import points
+from hyperscale.results.points import table
 
 
 def shown(found: pd.DataFrame, length: int | None) -> pd.DataFrame:
@@ -53,8 +53,8 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="run folders, or folders of them")
     parser.add_argument("--length", type=int, help="L of every task")
     args = parser.parse_args()
-    samples = [sample for folder in args.runs for run in results.read(folder) for sample in run.samples]
-    print(markdown(shown(points(samples), args.length)))
+    points = [point for folder in args.runs for run in results.read(folder) for point in run.points()]
+    print(markdown(shown(table(points), args.length)))
 
 
 if __name__ == "__main__":

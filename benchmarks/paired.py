@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from hyperscale import results
-from hyperscale.results.points import Cell, cells
+from hyperscale.results.points import MeasuredPoint
 
 
-def single(folder: Path, length: int) -> list[Cell]:
+def single(folder: Path, length: int) -> list[MeasuredPoint]:
     """A run's points of one chain at a length."""
     (run,) = results.read(folder)
-    return [cell for cell in cells(run.samples) if cell.W == 1 and length == cell.L]
+    return [point for point in run.points() if point.W == 1 and length == point.L]
 
 
-def less(base: Cell, other: Cell) -> list[float]:
+def less(base: MeasuredPoint, other: MeasuredPoint) -> list[float]:
     """Other minus base on each problem of both, in points."""
     of_base = dict(zip(base.problems, base.accuracy, strict=True))
     pairs = zip(other.problems, other.accuracy, strict=True)
@@ -40,14 +40,15 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="run folders")
     parser.add_argument("--length", type=int, default=2048, help="L")
     args = parser.parse_args()
-    base = {cell.arm.task: cell for cell in single(args.base, args.length)}
+    base = {point.series.task: point for point in single(args.base, args.length)}
     print(f"| run | method | {' | '.join(base)} | all |\n|{'---|' * (len(base) + 3)}")
     for folder in args.runs:
         arms: dict[str, dict[str, list[float]]] = {}
-        for cell in single(folder, args.length):
-            if cell.arm.task in base:
-                arm = arms.setdefault(f"{cell.arm.method} {cell.arm.CR:g}x", {})
-                arm[cell.arm.task] = less(base[cell.arm.task], cell)
+        for point in single(folder, args.length):
+            task = point.series.task
+            if task in base:
+                arm = arms.setdefault(f"{point.series.method} {point.series.CR:g}x", {})
+                arm[task] = less(base[task], point)
         for name, found in arms.items():
             columns = [shown(found[task]) if task in found else "·" for task in base]
             everything = [difference for differences in found.values() for difference in differences]

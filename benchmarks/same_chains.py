@@ -8,14 +8,14 @@ same verdict, the same text and costs.
 import argparse
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from hyperscale import results
+from hyperscale.results.samples import Key, Sample
 
 
-def chains(folder: Path) -> dict[Any, dict[str, Any]]:
+def chains(folder: Path) -> dict[Key, Sample]:
     """All chains of a run folder, or of a folder of them."""
-    return {results.key(sample): sample for run in results.read(folder) for sample in run.samples}
+    return {sample.key: sample for run in results.read(folder) for sample in run.samples}
 
 
 def main() -> None:
@@ -28,10 +28,10 @@ def main() -> None:
     found: dict[str, Counter[str]] = {}
     for key in ones.keys() & others.keys():
         one, other = ones[key], others[key]
-        alike = one["text"] == other["text"]
-        costs = all(one[axis][-1] == other[axis][-1] for axis in ("kv_reads", "peak_kv"))
-        found.setdefault(one["method"], Counter()).update(
-            chains=1, text=alike, verdict=one["correct"][-1] == other["correct"][-1], costs=alike and costs
+        alike = one.text == other.text
+        costs = (one.whole.kv_reads, one.whole.peak_kv) == (other.whole.kv_reads, other.whole.peak_kv)
+        found.setdefault(one.method, Counter()).update(
+            chains=1, text=alike, verdict=one.whole.correct == other.whole.correct, costs=alike and costs
         )
     print("| method | chains | same text | same verdict | same text and costs |\n|---|---|---|---|---|")
     for name, count in sorted(found.items()):

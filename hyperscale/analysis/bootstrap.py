@@ -37,7 +37,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperscale.analysis.frontier import Frontiers, drop_sparse_points, evaluate, find_frontiers
-from hyperscale.results.points import Cell
+from hyperscale.results.points import MeasuredPoint
 
 Floats = NDArray[np.float64]
 N_BOOT = 1000
@@ -58,10 +58,10 @@ class Bootstrap:
         points: By method.
     """
 
-    def __init__(self, points: Iterable[Cell], n_boot: int = N_BOOT, seed: int = 0) -> None:
-        self.points: dict[str, list[Cell]] = {}
+    def __init__(self, points: Iterable[MeasuredPoint], n_boot: int = N_BOOT, seed: int = 0) -> None:
+        self.points: dict[str, list[MeasuredPoint]] = {}
         for point in drop_sparse_points(points):
-            self.points.setdefault(point.arm.method, []).append(point)
+            self.points.setdefault(point.series.method, []).append(point)
         self._n_boot, self._seed = n_boot, seed
         # Everything below is kept by what it depends on; draws depend on the number of problems alone.
         self._draws: dict[int, Floats] = {}
@@ -120,11 +120,13 @@ class Bootstrap:
         return low, high
 
 
-def make_bootstraps(points: Iterable[Cell], n_boot: int = N_BOOT, seed: int = 0) -> dict[tuple[str, str], Bootstrap]:
+def make_bootstraps(
+    points: Iterable[MeasuredPoint], n_boot: int = N_BOOT, seed: int = 0
+) -> dict[tuple[str, str], Bootstrap]:
     """A bootstrap for each model and task, in the order that they come."""
-    groups: dict[tuple[str, str], list[Cell]] = {}
+    groups: dict[tuple[str, str], list[MeasuredPoint]] = {}
     for point in points:
-        groups.setdefault((point.arm.model, point.arm.task), []).append(point)
+        groups.setdefault((point.series.model, point.series.task), []).append(point)
     return {key: Bootstrap(group, n_boot, seed) for key, group in groups.items()}
 
 
@@ -175,7 +177,7 @@ class _Table(NamedTuple):
             return draws @ self.cost / n, draws @ self.accuracy / n
 
 
-def _tabulate(points: Sequence[Cell], axis: str, problems: Sequence[str]) -> _Table:
+def _tabulate(points: Sequence[MeasuredPoint], axis: str, problems: Sequence[str]) -> _Table:
     row_of = {problem: i for i, problem in enumerate(problems)}
     table = _Table(*(np.zeros((len(problems), len(points))) for _ in range(3)))
     for j, point in enumerate(points):

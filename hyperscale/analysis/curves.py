@@ -1,6 +1,6 @@
 """Computes what plots and reports show, once: points, frontiers with their bands, and margins."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from hyperscale.analysis.bootstrap import MIN_PROBLEMS, N_BOOT, Bootstrap, make_bootstraps
 from hyperscale.analysis.frontier import evaluate, first_frontier
 from hyperscale.analysis.margins import Margin, MethodPair, compute_margins
-from hyperscale.results.points import COSTS, Cell, Samples, cells, check_axis
+from hyperscale.results.points import COSTS, MeasuredPoint, check_axis
 
 Floats = NDArray[np.float64]
 STEPS = 100  # places along a frontier's line and band
@@ -35,8 +35,8 @@ class Curve:
     task: str
     model: str
     method: str
-    points: list[Cell]
-    frontier: list[Cell]
+    points: list[MeasuredPoint]
+    frontier: list[MeasuredPoint]
     cost: Floats
     middle: Floats
     low: Floats
@@ -59,36 +59,33 @@ class Analysis:
         margins: By model and task, then pair, then axis.
     """
 
-    points: list[Cell]
+    points: list[MeasuredPoint]
     curves: dict[str, list[Curve]]
     margins: list[Margin]
 
 
 def analyse(
-    samples: Samples,
+    points: Sequence[MeasuredPoint],
     axes: Sequence[str] = COSTS,
     pairs: Sequence[MethodPair] | None = None,
     n_boot: int = N_BOOT,
     seed: int = 0,
-    strategies: Mapping[str, str] | None = None,
 ) -> Analysis:
     """Points, frontiers with bands, and margins of finished chains; every resampled frontier is made once.
 
     Args:
-        samples: Lines of ``samples.jsonl``, of one run or several.
+        points: Points of finished chains, of one run or several.
         axes: Cost axes.
         pairs: Methods (a, b) to give the margin of a over b for; by default every method over vanilla.
         n_boot: Number of resamples.
         seed: Of the resampling.
-        strategies: As for `hyperscale.results.points.points`.
 
     Raises:
-        ResultsError: Unknown axis, a pair of which no task has both methods, or a sample lacks a field.
-        TaskError: A task is neither in ``strategies`` nor known.
+        ResultsError: Unknown axis, or a pair of which no task has both methods.
     """
     for axis in axes:
         check_axis(axis)
-    points = cells(samples, strategies)
+    points = list(points)
     bootstraps = make_bootstraps(points, n_boot, seed)
     margins = compute_margins(bootstraps.values(), pairs, axes)
     curves = {
@@ -98,12 +95,12 @@ def analyse(
     return Analysis(points, curves, margins)
 
 
-def cost_and_accuracy(point: Cell, axis: str) -> tuple[float, float]:
+def cost_and_accuracy(point: MeasuredPoint, axis: str) -> tuple[float, float]:
     """A point's mean cost, and its accuracy in percent."""
     return float(point.costs[axis].mean()), 100 * float(point.accuracy.mean())
 
 
-def _curves(points: Sequence[Cell], model: str, task: str, bootstrap: Bootstrap, axis: str) -> list[Curve]:
+def _curves(points: Sequence[MeasuredPoint], model: str, task: str, bootstrap: Bootstrap, axis: str) -> list[Curve]:
     """A task's curves; none for methods whose chains of a single token read nothing."""
     curves = []
     for method, reliable in bootstrap.points.items():
@@ -124,7 +121,7 @@ def _curves(points: Sequence[Cell], model: str, task: str, bootstrap: Bootstrap,
                 points=[
                     point
                     for point in points
-                    if (point.arm.model, point.arm.task, point.arm.method) == (model, task, method)
+                    if (point.series.model, point.series.task, point.series.method) == (model, task, method)
                 ],
                 frontier=[reliable[i] for i in frontier.order[frontier.on_frontier]],
                 cost=cost,

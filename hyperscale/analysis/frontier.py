@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperscale.results.points import Cell, check_axis
+from hyperscale.results.points import MeasuredPoint, check_axis
 
 Floats = NDArray[np.float64]
 COVERAGE = 0.9  # share of its method's problems that a point must rest on to count for a frontier
@@ -41,7 +41,7 @@ class Frontiers(NamedTuple):
     max_cost: Floats
 
 
-def frontier_points(points: Iterable[Cell], axis: str) -> list[Cell]:
+def frontier_points(points: Iterable[MeasuredPoint], axis: str) -> list[MeasuredPoint]:
     """The points on the frontier of each (task, model, method), by ascending cost.
 
     Args:
@@ -52,10 +52,10 @@ def frontier_points(points: Iterable[Cell], axis: str) -> list[Cell]:
         ResultsError: Unknown axis.
     """
     check_axis(axis)
-    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    groups: dict[tuple[str, str, str], list[MeasuredPoint]] = {}
     for point in drop_sparse_points(points):
-        groups.setdefault((point.arm.task, point.arm.model, point.arm.method), []).append(point)
-    selection: list[Cell] = []
+        groups.setdefault((point.series.task, point.series.model, point.series.method), []).append(point)
+    selection: list[MeasuredPoint] = []
     for group in groups.values():
         cost, accuracy = np.array([(point.costs[axis].mean(), point.accuracy.mean()) for point in group]).T
         frontier = find_frontiers(cost, accuracy)
@@ -63,13 +63,13 @@ def frontier_points(points: Iterable[Cell], axis: str) -> list[Cell]:
     return selection
 
 
-def drop_sparse_points(points: Iterable[Cell]) -> list[Cell]:
+def drop_sparse_points(points: Iterable[MeasuredPoint]) -> list[MeasuredPoint]:
     """The points that rest on enough of the problems that any point of their frontier has; only these may make it.
 
     Few problems make noisy points, of which the maximum picks the lucky ones, and an interrupted run's are easy ones.
     """
     points = list(points)
-    keys = [(point.arm.task, point.arm.model, point.arm.method) for point in points]
+    keys = [(point.series.task, point.series.model, point.series.method) for point in points]
     n_problems: dict[tuple[str, str, str], int] = {}
     for point, key in zip(points, keys, strict=True):
         n_problems[key] = max(n_problems.get(key, 0), len(point.problems))

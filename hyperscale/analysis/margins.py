@@ -73,10 +73,10 @@ def compute_margin(bootstrap: Bootstrap, a: str, b: str, axis: str) -> Margin:
 
     Every resample draws the same problems for both, and has points, frontiers, a common interval and areas of its own.
     """
-    arm = bootstrap.points[a][0].arm
+    series = bootstrap.points[a][0].series
     problems = bootstrap.common_problems(a, b)
     if not problems:
-        return Margin(a, b, arm.task, axis, np.nan, NO_INTERVAL, np.nan, NO_INTERVAL, NO_INTERVAL, 0, arm.model)
+        return Margin(a, b, series.task, axis, np.nan, NO_INTERVAL, np.nan, NO_INTERVAL, NO_INTERVAL, 0, series.model)
     # Rows: the sample's margin, then each resample's. The common interval is reported on the linear axis only; on the
     # log2 axis it is the same one.
     (linear, low, high), (log2, _, _) = (
@@ -86,9 +86,9 @@ def compute_margin(bootstrap: Bootstrap, a: str, b: str, axis: str) -> Margin:
     n = len(problems)
     interval = NO_INTERVAL if np.isnan(linear[0]) else (float(low[0]), float(high[0]))
     return Margin(
-        *(a, b, arm.task, axis),
+        *(a, b, series.task, axis),
         *(float(linear[0]), _confidence_interval(linear, n), float(log2[0]), _confidence_interval(log2, n)),
-        *(interval, n, arm.model),
+        *(interval, n, series.model),
     )
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from hyperscale.planning.costs import TaskShape as TaskShape
     from hyperscale.planning.grid import Grid as Grid
     from hyperscale.planning.planner import Plan as Plan
-    from hyperscale.planning.planner import Point as Point
+    from hyperscale.planning.planner import PlannedPoint as PlannedPoint
     from hyperscale.planning.planner import make_plan as make_plan
     from hyperscale.planning.prediction import Predictor as Predictor
 
@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "budget": ["Budget"],
         "costs": ["Costs", "TaskShape"],
         "grid": ["Grid"],
-        "planner": ["Plan", "Point", "make_plan"],
+        "planner": ["Plan", "PlannedPoint", "make_plan"],
         "prediction": ["Predictor"],
     },
 )

@@ -7,16 +7,18 @@ from typing import Any, NamedTuple, Self
 
 from hyperscale.errors import ResultsError
 from hyperscale.kv.trace import dense_peak, dense_reads
+from hyperscale.methods.arm import Arm
 from hyperscale.results.manifest import POINTS, RUN, SAMPLES, read_info
-from hyperscale.results.samples import iterate
+from hyperscale.results.sample_file import read_samples
+from hyperscale.results.samples import Sample
 
 PILOT, EARLIER = "pilot", "earlier runs"
 # Of a configuration: what may differ between a run and one that tells of it. Method, CR and task are compared by chain.
 _FREE = {"methods", "budget", "axis", "tasks", "task_params", "lengths", "crs", "grid", "limit", "seeds", "params"}
 _FREE |= {"device", "dtype", "predict"}
 
-Key = tuple[str, float, str]
-"""(method, CR, task)."""
+Key = tuple[Arm, str]
+"""An arm, and the name of a task."""
 
 
 class Cut(NamedTuple):
@@ -53,17 +55,17 @@ class Trail:
     seconds: float
 
     @classmethod
-    def of(cls, sample: Mapping[str, Any]) -> Self:
-        """The trail of a line of ``samples.jsonl``."""
+    def of(cls, sample: Sample) -> Self:
+        """The costs of a stored chain."""
         return cls(
-            sample["problem"],
-            int(sample["max_new_tokens"]),
-            sample.get("finish") == "length",
-            int(sample["prompt_tokens"]),
-            tuple(sample["lengths"]),
-            tuple(sample["kv_reads"]),
-            tuple(sample["peak_kv"]),
-            float(sample["seconds"]),
+            problem=sample.problem,
+            limit=sample.L,
+            cut=sample.finish == "length",
+            prompt=sample.prompt_tokens,
+            lengths=tuple(cut.tokens for cut in sample.cuts),
+            kv_reads=tuple(cut.kv_reads for cut in sample.cuts),
+            peak_kv=tuple(cut.peak_kv for cut in sample.cuts),
+            seconds=sample.seconds,
         )
 
     def at(self, length: int, room: int = 0) -> Cut:
@@ -140,12 +142,11 @@ class Evidence:
         return sum(trail.seconds for trail in self.trails) / tokens if self.timed and tokens else None
 
 
-def of_samples(samples: Iterable[Mapping[str, Any]], source: str, *, timed: bool = True) -> dict[Key, Evidence]:
-    """Sort lines of ``samples.jsonl`` by (method, CR, task)."""
+def of_samples(samples: Iterable[Sample], source: str, *, timed: bool = True) -> dict[Key, Evidence]:
+    """Sort chains by arm and task."""
     found: dict[Key, list[Trail]] = {}
     for sample in samples:
-        key = (sample["method"], float(sample["CR"]), sample["task"])
-        found.setdefault(key, []).append(Trail.of(sample))
+        found.setdefault((sample.arm, sample.task), []).append(Trail.of(sample))
     return {key: Evidence(source, tuple(trails), timed) for key, trails in found.items()}
 
 
@@ -171,7 +172,11 @@ def earlier(root: Path, own: Path | None, info: Mapping[str, Any]) -> dict[Key, 
             if _same(old["config"], info["config"]):
                 arms = {arm for arm in info["params"] if _agree(old, info, arm)}
                 tasks = {name for name, version in info["tasks"].items() if old["tasks"].get(name) == version}
-                samples = [s for s in iterate(folder / SAMPLES) if s["task"] in tasks and _arm(s) in arms]
+                samples = [
+                    sample
+                    for sample in read_samples(folder / SAMPLES)
+                    if sample.task in tasks and str(sample.arm) in arms
+                ]
                 timed = old.get("hardware") == info.get("hardware")
                 for key, new in of_samples(samples, EARLIER, timed=timed).items():
                     before = found.get(key)
@@ -188,9 +193,3 @@ def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
 
 def _agree(old: Mapping[str, Any], new: Mapping[str, Any], arm: str) -> bool:
     return all(arm in old[part] and old[part][arm] == new[part].get(arm) for part in ("params", "checkpoints"))
-
-
-def _arm(sample: Mapping[str, Any]) -> str:
-    from hyperscale.planning.arms import Arm
-
-    return str(Arm(sample["method"], float(sample["CR"])))

@@ -12,10 +12,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from hyperscale.errors import ResultsError
-from hyperscale.planning.arms import Arm
+from hyperscale.methods.arm import Arm
 from hyperscale.planning.budget import Budget
 from hyperscale.planning.costs import AXES, Costs
-from hyperscale.planning.planner import Plan, Point
+from hyperscale.planning.planner import Plan, PlannedPoint
 from hyperscale.utils.files import write_atomic
 from hyperscale.utils.validation import validate
 
@@ -110,6 +110,6 @@ def load(folder: Path, budget: Budget, arms: Iterable[Arm]) -> Plan | None:
                 f"{path} is of another run: it plans {line.method} at CR {line.CR:g}, which this one lacks: {_REMEDY}"
             )
         costs = Costs(line.kv_reads, line.peak_kv, line.peak_bytes, line.tokens, line.seconds)
-        points.append(Point(line.task, arm, line.W, line.L, costs, line.source))
+        points.append(PlannedPoint(line.task, arm, line.W, line.L, costs, line.source))
     ceilings = {task: math.inf if value is None else value for task, value in file.ceilings.items()}
     return Plan(budget, ceilings, tuple(points), file.dominated)

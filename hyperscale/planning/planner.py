@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hyperscale.errors import BudgetError
-from hyperscale.planning.arms import Arm
+from hyperscale.methods.arm import Arm
 from hyperscale.planning.budget import Budget
 from hyperscale.planning.costs import CLOSED_FORM_AXES, Costs, TaskShape
 from hyperscale.planning.grid import Grid
@@ -15,7 +15,7 @@ _ROUNDING = 1 + 1e-9  # a cost within this factor of the ceiling fits it
 
 
 @dataclass(frozen=True)
-class Point:
+class PlannedPoint:
     """A configuration W-L-CR of a method on a task, with its predicted costs per problem and where these come from."""
 
     task: str
@@ -47,14 +47,14 @@ class Plan:
 
     budget: Budget
     ceilings: dict[str, float]
-    points: tuple[Point, ...]
+    points: tuple[PlannedPoint, ...]
     n_dominated: int = 0
 
-    def points_of(self, arm: Arm, task: str) -> list[Point]:
+    def points_of(self, arm: Arm, task: str) -> list[PlannedPoint]:
         """Points of one arm on one task."""
         return [point for point in self.points if point.arm == arm and point.task == task]
 
-    def widest_points(self, arm: Arm, task: str) -> dict[int, Point]:
+    def widest_points(self, arm: Arm, task: str) -> dict[int, PlannedPoint]:
         """The widest point of one arm on one task at each L, ascending."""
         points = sorted(self.points_of(arm, task), key=lambda point: (point.L, point.W))
         return {point.L: point for point in points}
@@ -100,12 +100,12 @@ class Plan:
         grid_chains = sum(problems[point.task] * point.W for point in self.points)
         return (grid_tokens / tokens, grid_chains / chains) if chains else (1.0, 1.0)
 
-    def exceeds(self, point: Point, cost: float) -> bool:
+    def exceeds(self, point: PlannedPoint, cost: float) -> bool:
         """Whether a cost on the budget's axis is more than a point's task may cost."""
         return cost > self.ceilings[point.task] * _ROUNDING
 
 
-def is_dominated(point: Point, others: Sequence[Point], axis: str) -> bool:
+def is_dominated(point: PlannedPoint, others: Sequence[PlannedPoint], axis: str) -> bool:
     """Whether another point of the same arm and task is at least as wide and as long and costs no more on an axis.
 
     That is the case where chains end before the shorter L, or where a cost does not grow with L. Nothing else is taken
@@ -153,7 +153,7 @@ def make_plan(
         for task in tasks:
             for L in grid.lengths_of(task.name, task.lengths):
                 chain, source = predictor.predict_chain(task, arm, L)
-                candidates += [Point(task.name, arm, W, L, chain.times(W), source) for W in grid.widths]
+                candidates += [PlannedPoint(task.name, arm, W, L, chain.times(W), source) for W in grid.widths]
     axis = budget.axis
     if axis not in CLOSED_FORM_AXES and any(
         point.costs.seconds is None for point in candidates if math.isfinite(ceilings[point.task])
@@ -171,7 +171,7 @@ def make_plan(
     if not fitting:
         raise _nothing_fits(budget, candidates, ceilings)
     # Points compete with those of the same arm and task alone.
-    groups: dict[tuple[Arm, str], list[Point]] = {}
+    groups: dict[tuple[Arm, str], list[PlannedPoint]] = {}
     for point in fitting:
         groups.setdefault((point.arm, point.task), []).append(point)
     points = [
@@ -182,7 +182,7 @@ def make_plan(
     return Plan(budget, ceilings, tuple(points), len(fitting) - len(points))
 
 
-def _nothing_fits(budget: Budget, candidates: Sequence[Point], ceilings: dict[str, float]) -> BudgetError:
+def _nothing_fits(budget: Budget, candidates: Sequence[PlannedPoint], ceilings: dict[str, float]) -> BudgetError:
     axis = budget.axis
     # The one that exceeds its own task's ceiling by the smallest factor.
     cheapest = min(candidates, key=lambda point: point.costs.on(axis) / ceilings[point.task])

@@ -2,13 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from hyperscale.methods.arm import Arm
+from hyperscale.methods.names import VANILLA
 from hyperscale.planning.costs import Costs, TaskShape
 from hyperscale.planning.measured_costs import Evidence, Key
-
-if TYPE_CHECKING:
-    from hyperscale.planning.arms import Arm
 
 CLOSED = "closed form"
 
@@ -29,7 +27,7 @@ class Predictor:
 
     def predict_chain(self, task: TaskShape, arm: "Arm", L: int) -> tuple[Costs, str]:
         """Costs of the mean chain with at most L tokens, and the source they were predicted from."""
-        evidence = self.evidence.get((arm.method, arm.CR, task.name))
+        evidence = self.evidence.get((arm, task.name))
         mean = evidence.mean(L, invariant=arm.length_invariant, room=task.answer) if evidence else None
         # Chains of another L say nothing about a method whose rule depends on L: `mean` is None then.
         if evidence is None or mean is None:
@@ -41,7 +39,7 @@ class Predictor:
     def base_seconds(self, task: TaskShape) -> float | None:
         """Seconds of the base point, a vanilla chain of exactly the base length; None if no speed is known."""
         costs = Costs.predict(task, 1, task.base_length, 1.0, self.entry_bytes)
-        return self._with_seconds(costs, self.evidence.get(("vanilla", 1.0, task.name)), None).seconds
+        return self._with_seconds(costs, self.evidence.get((Arm(VANILLA, 1.0), task.name)), None).seconds
 
     def _with_seconds(self, costs: Costs, evidence: Evidence | None, measured: float | None) -> Costs:
         """The costs with their seconds: measured, else by the GPU planned for, else by the pace of other chains."""

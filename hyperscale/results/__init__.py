@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from hyperscale.results.manifest import RUN as RUN
     from hyperscale.results.manifest import SAMPLES as SAMPLES
     from hyperscale.results.manifest import SCHEMA as SCHEMA
-    from hyperscale.results.samples import key as key
+    from hyperscale.results.samples import Sample as Sample
     from hyperscale.results.store import Store as Store
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "manifest": ["LOCK", "POINTS", "RUN", "SAMPLES", "SCHEMA"],
-        "samples": ["key"],
+        "samples": ["Sample"],
         "folder": ["Run", "folders", "read"],
         "store": ["Store"],
     },

@@ -1,20 +1,22 @@
-"""A run's folder, read whole."""
+"""Reads a run's folder: its description and its chains."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperscale.errors import ResultsError
 from hyperscale.results.manifest import RUN, SAMPLES, read_info
+from hyperscale.results.sample_file import read_samples
+from hyperscale.results.samples import Sample
 
 if TYPE_CHECKING:
-    pass
-from hyperscale.results.samples import iterate
+    from hyperscale.results.points import MeasuredPoint
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder, read.
+    """A run, read from its folder.
 
     Attributes:
         folder: The run folder.
@@ -23,8 +25,30 @@ class Run:
     """
 
     folder: Path
-    info: dict[str, Any]
-    samples: list[dict[str, Any]]
+    info: Mapping[str, Any]
+    samples: Sequence[Sample]
+
+    @property
+    def name(self) -> str:
+        """The folder's name now: chains from before and after a folder was renamed are one run's."""
+        return self.folder.resolve().name
+
+    @property
+    def vote(self) -> str | None:
+        """Name of the strategy that was chosen for the run; None for each task's own."""
+        vote: str | None = self.info.get("vote")
+        return vote
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The values of W that the run was asked for; none in folders of older versions."""
+        return tuple(self.info.get("widths") or ())
+
+    def points(self, strategies: Mapping[str, str] | None = None) -> "list[MeasuredPoint]":
+        """The run's points; ``strategies`` and errors as in `hyperscale.results.points.measure`."""
+        from hyperscale.results.points import measure
+
+        return measure(self.samples, run=self.name, vote=self.vote, widths=self.widths, strategies=strategies)
 
 
 def read(folder: Path | str) -> list[Run]:
@@ -33,9 +57,9 @@ def read(folder: Path | str) -> list[Run]:
     Raises:
         ResultsError: The folder is missing or holds no run, or a file in it is corrupt.
     """
-    found = folders(folder)
+    paths = folders(folder)
     try:
-        return [Run(path, read_info(path), list(iterate(path / SAMPLES))) for path in found]
+        return [Run(path, read_info(path), list(read_samples(path / SAMPLES))) for path in paths]
     except OSError as error:
         raise ResultsError(f"cannot read {error.filename} ({error.strerror}): mend its permissions") from None
 
@@ -49,7 +73,7 @@ def folders(folder: Path | str) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise ResultsError(f"no folder {folder}: pass the folder of a run, or one that holds runs")
-    found = [folder] if (folder / RUN).is_file() else sorted(p.parent for p in folder.glob(f"*/{RUN}"))
-    if not found:
+    paths = [folder] if (folder / RUN).is_file() else sorted(path.parent for path in folder.glob(f"*/{RUN}"))
+    if not paths:
         raise ResultsError(f"{folder} holds no run (no {RUN} in it or one folder down): make one with `hyperscale run`")
-    return found
+    return paths

@@ -1,65 +1,83 @@
-"""The texts of a stored chain that graders and scorers look at: the chain cut at each L, and each branch of it."""
+"""Answers, verdicts and scores of a stored chain: of the chain cut at each L, and of each answer forced there."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    pass
+from hyperscale.results.samples import Cut, Ending, Sample
 
-Sample = dict[str, Any]
-
-
-def texts(sample: Mapping[str, Any]) -> list[str]:
-    """The texts that may hold an answer: the chain up to each of its lengths, then each branch with what it follows."""
-    return [sample["text"][:end] for end in sample["chars"]] + [
-        sample["text"][: start(sample, branch["at"])] + branch["text"] for branch in sample.get("branches") or ()
-    ]
+E = TypeVar("E", bound=Ending)
 
 
-def start(sample: Mapping[str, Any], at: int) -> int:
-    """Characters of the chain's text in front of a branch that leaves it after ``at`` tokens."""
-    return int(sample["chars"][list(sample["lengths"]).index(at)])
+class _Edit(Protocol):
+    """Makes another ending of one and the text up to there."""
+
+    def __call__(self, ending: E, text: str) -> E: ...
 
 
-def answers(sample: Mapping[str, Any]) -> list[str | None]:
-    """The stored answers, in the order of `texts`."""
-    return [*sample["answers"], *(branch["answer"] for branch in sample.get("branches") or ())]
+def endings(sample: Sample) -> list[tuple[Ending, str]]:
+    """Every way in which a chain can end, and the text up to there: each cut, followed by the answer forced there."""
+    pairs: list[tuple[Ending, str]] = []
+    for cut in sample.cuts:
+        text = sample.text[: cut.chars]
+        pairs.append((cut, text))
+        if cut.forced is not None:
+            pairs.append((cut.forced, text + cut.forced.text))
+    return pairs
 
 
-def verdicts(sample: Mapping[str, Any]) -> list[bool]:
-    """The stored verdicts, in the order of `texts`."""
-    return [*sample["correct"], *(branch["correct"] for branch in sample.get("branches") or ())]
+def texts(sample: Sample) -> list[str]:
+    """The texts that may hold an answer, in the order of `endings`."""
+    return [text for _, text in endings(sample)]
 
 
-def graded(sample: Sample, found: Sequence[str | None], correct: Sequence[bool]) -> Sample:
-    """The sample with other answers and verdicts, in the order of `texts`."""
-    n = len(sample["chars"])
-    made = {**sample, "answers": list(found[:n]), "correct": list(correct[:n])}
-    if "branches" in sample:
-        rest = zip(sample["branches"], found[n:], correct[n:], strict=True)
-        made["branches"] = [{**branch, "answer": answer, "correct": right} for branch, answer, right in rest]
-    return made
+def answers(sample: Sample) -> list[str | None]:
+    """The answers, in the order of `endings`."""
+    return [ending.answer for ending, _ in endings(sample)]
 
 
-def scored(sample: Sample, name: str, score: Callable[[str], float]) -> Sample:
-    """The sample with a scorer's score of every text that has an answer; None for the others.
+def verdicts(sample: Sample) -> list[bool]:
+    """The verdicts, in the order of `endings`."""
+    return [ending.correct for ending, _ in endings(sample)]
+
+
+def with_verdicts(sample: Sample, answers: Sequence[str | None], verdicts: Sequence[bool], **changes: Any) -> Sample:
+    """The sample with other answers and verdicts, one for each of its `endings`, and other changes of its fields."""
+    pairs = iter(zip(answers, verdicts, strict=True))
+
+    def grade(ending: E, text: str) -> E:
+        answer, correct = next(pairs)
+        return replace(ending, answer=answer, correct=correct)
+
+    return _edited(sample, grade, **changes)
+
+
+def with_scores(sample: Sample, scorer: str, score: Callable[[str], float]) -> Sample:
+    """The sample with a scorer's score of every text that has an answer.
 
     Args:
-        sample: A line of ``samples.jsonl``.
-        name: The scorer's name.
+        sample: A sample.
+        scorer: The scorer's name.
         score: The score of a text; a text that occurs twice is scored once.
     """
     known: dict[str, float] = {}
-    scores: list[float | None] = []
-    for text, answer in zip(texts(sample), answers(sample), strict=True):
-        if answer is not None and text not in known:
+
+    def add_score(ending: E, text: str) -> E:
+        if ending.answer is None:
+            return ending
+        if text not in known:
             known[text] = score(text)
-        scores.append(None if answer is None else known[text])
-    n = len(sample["chars"])
-    made = {**sample, "scores": {**sample.get("scores", {}), name: scores[:n]}}
-    if "branches" in sample:
-        made["branches"] = [
-            {**branch, "scores": {**branch.get("scores", {}), name: one}}
-            for branch, one in zip(sample["branches"], scores[n:], strict=True)
-        ]
-    return made
+        return replace(ending, scores={**ending.scores, scorer: known[text]})
+
+    return _edited(sample, add_score)
+
+
+def _edited(sample: Sample, edit: _Edit, **changes: Any) -> Sample:
+    """The sample with every ending edited, in the order of `endings`."""
+
+    def edit_cut(cut: Cut) -> Cut:
+        text = sample.text[: cut.chars]
+        edited = edit(cut, text)  # before its forced answer, whose edit may depend on the order
+        return replace(edited, forced=cut.forced and edit(cut.forced, text + cut.forced.text))
+
+    return replace(sample, cuts=tuple(edit_cut(cut) for cut in sample.cuts), **changes)

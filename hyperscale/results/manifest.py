@@ -1,27 +1,15 @@
-"""A run's description, ``run.json``."""
+"""The description of a run, ``run.json``: how it is read, and how two of them are compared."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hyperscale.errors import ResultsError
 
-if TYPE_CHECKING:
-    pass
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
-
-SCHEMA = 1
-
-
+SCHEMA = 2
+_READABLE = (1, SCHEMA)  # schema 1 differs in samples.jsonl alone
 RUN, SAMPLES, POINTS, LOCK = "run.json", "samples.jsonl", "points.csv", ".lock"
-
-
 _PARTS = ("config", "tasks", "checkpoints", "params")  # of run.json
 
 
@@ -42,7 +30,7 @@ def read_info(folder: Path) -> dict[str, Any]:
         or not all(isinstance(info.get(part) or {}, dict) for part in _PARTS)
     ):
         raise ResultsError(f"{path} is not a run's description: restore it, or choose another folder with --out")
-    if info.get("schema") != SCHEMA:
+    if info.get("schema") not in _READABLE:
         raise ResultsError(
             f"{path} has schema {info.get('schema')!r}, this version reads {SCHEMA}: choose another folder with --out"
         )
@@ -65,11 +53,11 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Names and both values of the entries in which two configurations differ."""
-    found: list[str] = []
+    lines: list[str] = []
     for name in sorted(old.keys() | new.keys()):
-        a, b = old.get(name), new.get(name)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += differences(a, b, f"{prefix}{name}.")
-        elif a != b:
-            found.append(f"{prefix}{name} was {json.dumps(a)}, now {json.dumps(b)}")
-    return found
+        before, now = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(now, dict):
+            lines += differences(before, now, f"{prefix}{name}.")
+        elif before != now:
+            lines.append(f"{prefix}{name} was {json.dumps(before)}, now {json.dumps(now)}")
+    return lines

@@ -5,22 +5,23 @@ on the maximum length; several chains give every smaller W, in expectation over 
 come from one pass of generation.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hyperscale.errors import ResultsError
-from hyperscale.results.truncation import Cut, Sample, cut, eligible
+from hyperscale.methods.arm import Arm
+from hyperscale.results.samples import Sample
+from hyperscale.results.truncation import TruncatedChain, is_eligible, truncate
 from hyperscale.scoring.voting import strategies as registry
 from hyperscale.scoring.voting.strategies import Strategy
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Samples: TypeAlias = "Iterable[Sample] | pd.DataFrame"
 Floats = NDArray[np.float64]
 
 COSTS = ("kv_reads", "peak_kv", "peak_bytes", "tokens", "seconds")
@@ -30,8 +31,8 @@ COLUMNS = (
 )
 
 
-class Arm(NamedTuple):
-    """What is held fixed while W and L vary."""
+class Series(NamedTuple):
+    """What is held fixed while W and L vary: an arm on a task, as a run measured it."""
 
     run: str
     model: str
@@ -40,13 +41,18 @@ class Arm(NamedTuple):
     task: str
     CR: float
 
+    @property
+    def arm(self) -> Arm:
+        """The method at its CR."""
+        return Arm(self.method, self.CR)
+
 
 @dataclass(frozen=True)
-class Cell:
-    """One point before averaging over problems.
+class MeasuredPoint:
+    """One W-L-CR point, with its accuracy and costs on every problem.
 
     Attributes:
-        arm: Run, model, method, engine, task and CR.
+        series: Run, model, method, engine, task and CR.
         W: Chains per problem.
         L: Most new tokens per chain.
         vote: Name of the strategy, see `hyperscale.scoring.voting.strategies`.
@@ -59,7 +65,7 @@ class Cell:
         no_answer: Share of chains that ended by themselves without an answer, mean over problems.
     """
 
-    arm: Arm
+    series: Series
     W: int
     L: int
     vote: str
@@ -74,14 +80,14 @@ class Cell:
     @property
     def label(self) -> str:
         """The point written W-L-CR."""
-        return f"{self.W}-{self.L}-{self.arm.CR:g}"
+        return f"{self.W}-{self.L}-{self.series.CR:g}"
 
     def row(self) -> dict[str, Any]:
-        """The point: a row of ``points.csv``."""
+        """The point averaged over its problems: a row of ``points.csv``."""
         n = len(self.problems)
         se = self.accuracy.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
         row = {
-            **self.arm._asdict(),
+            **self.series._asdict(),
             "W": self.W,
             "L": self.L,
             "realised_cr": self.realised_cr,
@@ -97,57 +103,56 @@ class Cell:
         return {column: row[column] for column in COLUMNS}
 
 
-def points(samples: Samples, strategies: Mapping[str, str] | None = None) -> "pd.DataFrame":
-    """Every point the samples allow, one a row, with the columns of ``points.csv`` in their order.
+def measure(
+    samples: Iterable[Sample],
+    *,
+    run: str = "",
+    vote: str | None = None,
+    widths: Collection[int] = (),
+    strategies: Mapping[str, str] | None = None,
+) -> list[MeasuredPoint]:
+    """Every point that the samples of a run allow.
 
-    Accuracy is the mean over problems (then seeds) of the expectation of the verdict over subsets of W chains, and its
-    standard error is clustered by problem; both in percent. Costs are per problem: W times the mean
-    chain, mean over problems. ``seconds`` is the time chains spent in the batch, shared with the others in it; a cut
-    chain counts in proportion to its tokens. ``truncated`` and ``no_answer`` are the percentages of chains that L cut
-    off before an answer, and that ended without one.
+    Accuracy is the expectation of the verdict over subsets of W chains of a problem, mean over seeds. Costs are per
+    problem: W times the mean chain. ``seconds`` is the time chains spent in the batch, shared with the others in it; a
+    cut chain counts in proportion to its tokens.
+
+    Only problems with at least W chains at an L count for that point: after an interruption a point may rest on few
+    (``n_problems``), and as quick chains finish first, these are not a random choice. An L at which some chain was not
+    recorded makes no point, for the same reason.
 
     Args:
-        samples: Lines of ``samples.jsonl``, of one run or several.
-        strategies: Task to the name of a strategy. Where absent it is the one chosen for the run (a sample's ``vote``,
-            which `results.read` sets), else the task's own.
+        samples: The run's chains.
+        run: The run's name.
+        vote: Name of the strategy chosen for the run; None for each task's own.
+        widths: The values of W that the run was asked for; powers of two are always there.
+        strategies: Task to the name of a strategy, for those that are not to have the run's.
 
     Raises:
         ConfigError: There is no such strategy.
-        ResultsError: A sample lacks a field, or the scores that the strategy needs.
+        ResultsError: A sample lacks the scores that the strategy needs.
         TaskError: A task is neither in ``strategies`` nor known.
     """
-    import pandas as pd
+    groups: dict[Series, list[Sample]] = {}
+    for sample in samples:
+        series = Series(run, sample.model, sample.method, sample.engine, sample.task, sample.CR)
+        groups.setdefault(series, []).append(sample)
+    points = []
+    for series, chains in groups.items():
+        strategy, lengths = _task(series.task, strategies or {}, vote)
+        points += _points_of_series(series, chains, strategy, lengths, widths)
+    return points
 
-    return pd.DataFrame([cell.row() for cell in cells(samples, strategies)], columns=list(COLUMNS))
 
+def table(points: Iterable[MeasuredPoint]) -> "pd.DataFrame":
+    """Points, one a row, with the columns of ``points.csv`` in their order.
 
-def cells(samples: Samples, strategies: Mapping[str, str] | None = None) -> list[Cell]:
-    """The points before averaging over problems; arguments and errors as for `points`.
-
-    Only problems with at least W chains at an L count for that point: after an interruption a point may rest on few
-    (``n_problems``), and as quick chains finish first, these are not a random choice. W runs over powers of two. No
-    point is made at an L of the task that the run did not look at, as with ``--length`` and longer ones alone.
+    Accuracy and its standard error, which is clustered by problem, are in percent; so are ``truncated`` and
+    ``no_answer``, the shares of chains that L cut off before an answer, and that ended without one.
     """
-    groups: dict[Arm, list[Sample]] = {}
-    try:
-        for sample in _records(samples):
-            fields = {name: str(sample[name]) for name in Arm._fields if name != "CR"}
-            arm = Arm(**fields, CR=float(sample["CR"]))
-            groups.setdefault(arm, []).append(sample)
-        return [cell for arm in groups for cell in _arm_cells(arm, groups[arm], strategies or {})]
-    except KeyError as error:
-        raise ResultsError(
-            f"a sample lacks the field {error.args[0]!r}: its file is corrupt or of another version"
-        ) from None
-
-
-def _records(samples: Samples) -> Iterable[Sample]:
     import pandas as pd
 
-    if isinstance(samples, pd.DataFrame):
-        rows = samples.to_dict("records")  # in which a field that only other lines have is NaN
-        return [{str(name): value for name, value in row.items() if value == value} for row in rows]
-    return samples
+    return pd.DataFrame([point.row() for point in points], columns=list(COLUMNS))
 
 
 class _Row(NamedTuple):
@@ -155,63 +160,64 @@ class _Row(NamedTuple):
 
     problem: str
     seed: int
-    cuts: list[Cut]
+    chains: list[TruncatedChain]
 
 
-def _arm_cells(arm: Arm, samples: Sequence[Sample], strategies: Mapping[str, str]) -> list[Cell]:
-    chosen = next((sample["vote"] for sample in samples if sample.get("vote")), None)
-    strategy, lengths = _task(arm.task, strategies, chosen)
-    limits = {int(sample["max_new_tokens"]) for sample in samples}
-    seen = {int(n) for sample in samples for n in sample["lengths"][:-1]} | set(lengths or ())
-    found = []
-    for length in sorted(limits | {n for n in seen if n <= max(limits)}):
-        # Keyed by chain, so that a chain generated for two different L counts once.
-        chains: dict[tuple[str, int], dict[int, Cut]] = {}
-        some = [(sample, cut(sample, length, strategy.scorer)) for sample in samples if eligible(sample, length)]
-        if any(one is None for _, one in some):
-            continue  # a run that did not look there: only its chains that ended earlier are known, the easy ones
-        for sample, one in some:
-            if one is not None:
-                key = (str(sample["problem"]), int(sample["seed"]))
-                chains.setdefault(key, {})[int(sample["chain"])] = one
-        rows = [_Row(*key, [group[chain] for chain in sorted(group)]) for key, group in chains.items()]
-        means = np.array([np.mean([one.costs for one in row.cuts], axis=0) for row in rows])
-        widest = max((len(row.cuts) for row in rows), default=0)
-        found += [_cell(arm, width, length, strategy, rows, means) for width in strategy.widths(widest)]
-    return found
-
-
-def _task(name: str, strategies: Mapping[str, str], chosen: str | None) -> tuple[Strategy, tuple[int, ...] | None]:
-    """A task's strategy, and its lengths if it is known (else they are read off the traces)."""
+def _task(name: str, strategies: Mapping[str, str], vote: str | None) -> tuple[Strategy, tuple[int, ...]]:
+    """A task's strategy, and its lengths; none where it need not be known, as the chains have cuts of their own."""
     if name in strategies:
-        return registry.get(strategies[name]), None
+        return registry.get(strategies[name]), ()
     from hyperscale import tasks
 
     task = tasks.load(name)
-    return registry.get(chosen or task.strategy), task.lengths
+    return registry.get(vote or task.strategy), task.lengths
 
 
-def _cell(arm: Arm, width: int, length: int, strategy: Strategy, rows: Sequence[_Row], means: Floats) -> Cell:
+def _points_of_series(
+    series: Series, samples: Sequence[Sample], strategy: Strategy, lengths: Sequence[int], widths: Collection[int]
+) -> list[MeasuredPoint]:
+    most = max(sample.L for sample in samples)
+    recorded = {cut.L for sample in samples for cut in sample.cuts}
+    points = []
+    for L in sorted(recorded | {length for length in lengths if length <= most}):
+        truncated = [(sample, truncate(sample, L, strategy.scorer)) for sample in samples if is_eligible(sample, L)]
+        # Keyed by chain, so that a chain generated for two different L counts once.
+        groups: dict[tuple[str, int], dict[int, TruncatedChain]] = {}
+        for sample, chain in truncated:
+            if chain is not None:
+                groups.setdefault((sample.problem, sample.seed), {})[sample.chain] = chain
+        if any(chain is None for _, chain in truncated):
+            continue  # not recorded at this L: only the chains that ended earlier are known, the easy ones
+        rows = [_Row(*key, [group[i] for i in sorted(group)]) for key, group in groups.items()]
+        means = np.array([np.mean([chain.costs for chain in row.chains], axis=0) for row in rows])
+        most_chains = max((len(row.chains) for row in rows), default=0)
+        points += [_point(series, W, L, strategy, rows, means) for W in strategy.widths(most_chains, widths)]
+    return points
+
+
+def _point(series: Series, W: int, L: int, strategy: Strategy, rows: Sequence[_Row], means: Floats) -> MeasuredPoint:
     """One point from the rows that have enough chains; ``means`` holds each row's mean costs of a chain."""
-    enough = [i for i, row in enumerate(rows) if len(row.cuts) >= width]
-    costs = width * means[enough]
+    enough = [i for i, row in enumerate(rows) if len(row.chains) >= W]
+    costs = W * means[enough]
     rows = [rows[i] for i in enough]
-    accuracy = strategy.accuracy([[one.vote for one in row.cuts] for row in rows], width)
+    accuracy = strategy.accuracy([[chain.vote for chain in row.chains] for row in rows], W)
     places = {problem: i for i, problem in enumerate(dict.fromkeys(row.problem for row in rows))}
     place = np.array([places[row.problem] for row in rows])  # seeds of a problem fall together
     count = np.bincount(place)
-    reads = sum(one.costs[0] for row in rows for one in row.cuts)
-    dense = sum(one.dense for row in rows for one in row.cuts)
-    silent = [[one.complete for one in row.cuts if one.vote.answer is None] for row in rows]  # chains without an answer
+    reads = sum(chain.costs[0] for row in rows for chain in row.chains)
+    dense = sum(chain.dense for row in rows for chain in row.chains)
+    silent = [
+        [chain.complete for chain in row.chains if chain.vote.answer is None] for row in rows
+    ]  # chains without an answer
     shares = [
-        [kinds.count(complete) / len(row.cuts) for kinds, row in zip(silent, rows, strict=True)]
+        [kinds.count(complete) / len(row.chains) for kinds, row in zip(silent, rows, strict=True)]
         for complete in (False, True)
     ]
     truncated, no_answer = (float((np.bincount(place, share) / count).mean()) for share in shares)
-    return Cell(
-        arm=arm,
-        W=width,
-        L=length,
+    return MeasuredPoint(
+        series=series,
+        W=W,
+        L=L,
         vote=strategy.name,
         problems=tuple(places),
         accuracy=np.bincount(place, accuracy) / count,

@@ -1,8 +1,9 @@
 """Grades the chains of a run again, from their text: nothing is generated, no model is loaded."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from hyperscale import tasks
 from hyperscale.errors import ResultsError
 from hyperscale.results import grading
 from hyperscale.results.manifest import RUN, read_info
+from hyperscale.results.samples import Sample
 from hyperscale.results.store import Store
 from hyperscale.scoring import graders
 from hyperscale.scoring.sandbox import pool
@@ -18,9 +20,8 @@ from hyperscale.tasks.task import Doc, Task, prompt_hash
 from hyperscale.utils.files import write_atomic
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from hyperscale.results.points import MeasuredPoint
 
-Sample = dict[str, Any]
 _TOGETHER = 64  # chains graded at once, so that programs run side by side
 
 
@@ -40,7 +41,7 @@ class Regraded:
     chains: int
     answers: int
     verdicts: int
-    points: "DataFrame"
+    points: "list[MeasuredPoint]"
 
 
 def regrade(
@@ -68,22 +69,27 @@ def regrade(
     """
     info = read_info(folder)  # before the store, which would make a folder that is not there
     with Store(folder, info) as store:
-        names = dict.fromkeys(sample["task"] for sample in store.samples)
+        names = dict.fromkeys(sample.task for sample in store.samples())
         files = {**(info.get("data") or {}), **data_by_task(data or {}, tuple(names))}
         loaded = {name: problems(name, info, files.get(name)) for name in names}
         pool.choose_shared_level(graders.running_programs({task.grader for task, _ in loaded.values()}), sandbox)
-        old = store.samples
-        new: list[Sample] = []
-        for part in _graded(old, loaded):
-            new += part
-            step(len(new), len(old))
-        store.replace(new)
+        counts = {"chains": 0, "answers": 0, "verdicts": 0}
+
+        def graded() -> Iterator[Sample]:
+            for old, new in _grade(store.samples(), loaded):
+                counts["chains"] += 1
+                counts["answers"] += grading.answers(old) != grading.answers(new)
+                counts["verdicts"] += grading.verdicts(old) != grading.verdicts(new)
+                yield new
+                step(counts["chains"], len(store))
+
+        store.replace(graded())
         versions = {name: task.version for name, (task, _) in loaded.items()}
         if versions.items() - (info.get("tasks") or {}).items():
             info["tasks"] = {**(info.get("tasks") or {}), **versions}
             write_atomic(folder / RUN, json.dumps(info, indent=1) + "\n")
         points = store.write_points()
-    return Regraded(folder, len(new), _changed(old, new, grading.answers), _changed(old, new, grading.verdicts), points)
+    return Regraded(folder, **counts, points=points)
 
 
 def problems(name: str, info: dict[str, Any], data: str | None) -> tuple[Task, list[Doc]]:
@@ -93,40 +99,37 @@ def problems(name: str, info: dict[str, Any], data: str | None) -> tuple[Task, l
     return task, task.docs(config.get("limit"), data)
 
 
-def _changed(old: Sequence[Sample], new: Sequence[Sample], of: Callable[[Sample], list[Any]]) -> int:
-    return sum(of(a) != of(b) for a, b in zip(old, new, strict=True))
-
-
-def _graded(samples: Sequence[Sample], loaded: Mapping[str, tuple[Task, Sequence[Doc]]]) -> Iterator[list[Sample]]:
-    """The samples with new answers and verdicts, in their order, a part at a time."""
+def _grade(
+    samples: Iterable[Sample], loaded: Mapping[str, tuple[Task, Sequence[Doc]]]
+) -> Iterator[tuple[Sample, Sample]]:
+    """Each sample as it was, and with new answers and verdicts; in their order."""
     grader = {name: graders.get(task.grader) for name, (task, _) in loaded.items()}
     docs = {name: {doc.id: doc for doc in docs} for name, (_, docs) in loaded.items()}
-    for start in range(0, len(samples), _TOGETHER):
-        part = samples[start : start + _TOGETHER]
+    samples = iter(samples)
+    while part := list(islice(samples, _TOGETHER)):
         verdicts: dict[int, list[bool]] = {}
-        answers = [[grader[s["task"]].extract(text) for text in grading.texts(s)] for s in part]
-        for name in dict.fromkeys(sample["task"] for sample in part):
-            places = [i for i, sample in enumerate(part) if sample["task"] == name]
+        answers = [[grader[sample.task].extract(text) for text in grading.texts(sample)] for sample in part]
+        for name in dict.fromkeys(sample.task for sample in part):
+            places = [i for i, sample in enumerate(part) if sample.task == name]
             targets = {i: doc_of(part[i], docs[name]).target for i in places}
             pairs = [(answer, targets[i]) for i in places for answer in answers[i] if answer is not None]
-            found = iter(grader[name].correct_many(pairs))
+            results = iter(grader[name].correct_many(pairs))
             for i in places:
-                verdicts[i] = [answer is not None and next(found) for answer in answers[i]]
-        yield [
-            grading.graded({**sample, "task_version": loaded[sample["task"]][0].version}, answers[i], verdicts[i])
-            for i, sample in enumerate(part)
-        ]
+                verdicts[i] = [answer is not None and next(results) for answer in answers[i]]
+        for i, sample in enumerate(part):
+            version = loaded[sample.task][0].version
+            yield sample, grading.with_verdicts(sample, answers[i], verdicts[i], task_version=version)
 
 
 def doc_of(sample: Sample, docs: dict[str, Doc]) -> Doc:
     """The problem a chain was asked; refused if it has changed since."""
-    name = f"{sample['task']}/{sample['problem']}"
-    doc = docs.get(sample["problem"])
+    name = f"{sample.task}/{sample.problem}"
+    doc = docs.get(sample.problem)
     if doc is None:
         raise ResultsError(
             f"the run has chains of {name}, which the task lacks today: pass the data it was run with, --data PATH"
         )
-    if sample["prompt_hash"] != prompt_hash(doc.prompt):
+    if sample.prompt_hash != prompt_hash(doc.prompt):
         raise ResultsError(
             f"the prompt of {name} has changed since its chains were made: "
             "grade them with the version of hyperscale, and with --data the data, that made them"

@@ -1,6 +1,6 @@
 """Another strategy for the chains of a run: scores them where it needs scores, and makes the points anew."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,12 +9,13 @@ from hyperscale.errors import ConfigError
 from hyperscale.results import grading
 from hyperscale.results.manifest import read_info
 from hyperscale.results.regrade import doc_of, problems
+from hyperscale.results.samples import Sample
 from hyperscale.results.store import Store
 from hyperscale.scoring.voting import reward_models, strategies
 from hyperscale.tasks.datasets import data_by_task
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from hyperscale.results.points import MeasuredPoint
 
 TASK = "task"
 
@@ -50,7 +51,7 @@ def revote(
     device: str = "cpu",
     data: Mapping[str, str] | None = None,
     step: Callable[[int, int], None] = lambda done, of: None,
-) -> "DataFrame":
+) -> "list[MeasuredPoint]":
     """Make the points of a run with another strategy, from the chains it has; the choice is kept in its run.json.
 
     A reward model scores every text that has an answer, cut chains and branches too, and the scores are stored with the
@@ -74,19 +75,21 @@ def revote(
     with Store(folder, info) as store:
         judge = reward_models.get(scorer, device) if scorer else None
         if judge is not None:
-            names = tuple(dict.fromkeys(sample["task"] for sample in store.samples))
+            names = tuple(dict.fromkeys(sample.task for sample in store.samples()))
             files = {**(info.get("data") or {}), **data_by_task(dict(data or {}), names)}
             docs = {name: {doc.id: doc for doc in problems(name, info, files.get(name))[1]} for name in names}
-            new = []
-            for sample in store.samples:
-                score = partial(judge.score, doc_of(sample, docs[sample["task"]]).prompt)
-                new.append(grading.scored(sample, judge.name, score))
-                step(len(new), len(store.samples))
-            store.replace(new)
-        before = info.get("vote")
-        store.vote(chosen)
+
+            def scored() -> Iterator[Sample]:
+                for count, sample in enumerate(store.samples(), start=1):
+                    prompt = doc_of(sample, docs[sample.task]).prompt
+                    yield grading.with_scores(sample, judge.name, partial(judge.score, prompt))
+                    step(count, len(store))
+
+            store.replace(scored())
+        before = store.vote
+        store.set_vote(chosen)
         try:
             return store.write_points()
         except BaseException:
-            store.vote(before)
+            store.set_vote(before)
             raise

@@ -1,164 +1,203 @@
-"""The on-disk store of a run: what was asked, every finished chain, and the points derived from them.
+"""The record of one finished chain, which is a line of ``samples.jsonl``, and the key by which it is known."""
 
-A run is a folder: ``run.json`` (resolved configuration, versions, hardware, seeds), ``samples.jsonl`` (append-only, one
-finished chain a line, on the disk before the next) and ``points.csv`` (derived, can always be rebuilt). A chain is
-known by its key; a store opened again holds every chain that was ever finished, so a killed run resumes without loss.
-"""
+from dataclasses import field, replace
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-import json
-import math
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter
+from pydantic.dataclasses import dataclass
 
-from hyperscale.errors import ResultsError
-from hyperscale.results.manifest import RUN, SCHEMA
+from hyperscale.methods.arm import Arm
 
-if TYPE_CHECKING:
-    from hyperscale.engines.base import Branch, Chain
-    from hyperscale.scoring.graders.base import Grader
-from hyperscale.results.grading import Sample, graded, start, texts
+# Dataclasses with slots and not BaseModel: a chain at eight cuts takes 6 KB instead of 15 and loads twice as fast.
+STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-Key = tuple[str, str, str, float, int, int, int]
-_TEXTS = ("task", "problem", "method", "text")
-_NUMBERS = ("CR", "seed", "chain", "max_new_tokens", "prompt_tokens", "tokens", "seconds", "kv_entry_bytes")
-_OPTIONAL = ("logprobs", "inserted")  # which samples of the first versions lack
-_COSTS, _VERDICTS = ("lengths", "kv_reads", "peak_kv", "chars"), ("answers", "correct")
+Amount = Annotated[float, Field(ge=0)]
+LogProbability = Annotated[float, Field(allow_inf_nan=True)]
+Finish = Literal["stop", "length"]
+Scores = dict[str, float]
+"""Name of a scorer to its score."""
 
 
-def key(sample: dict[str, Any]) -> Key:
-    """What makes a chain itself: (task, problem, method, CR, seed, chain, L).
+class Key(NamedTuple):
+    """What makes a chain itself.
 
-    L counts only for methods whose rule depends on it, which run once per L; for the others it is 0.
+    ``L`` counts only for methods whose rule depends on it, which run once per L; for the others it is 0.
     """
-    length = 0 if sample.get("length_invariant", True) else int(sample["max_new_tokens"])
-    return (
-        sample["task"],
-        sample["problem"],
-        sample["method"],
-        float(sample["CR"]),
-        int(sample["seed"]),
-        int(sample["chain"]),
-        length,
-    )
+
+    task: str
+    problem: str
+    method: str
+    CR: float
+    seed: int
+    chain: int
+    L: int
 
 
-def iterate(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the samples of a ``samples.jsonl``; an unfinished last line is left out.
+def chain_key(arm: Arm, *, task: str, problem: str, seed: int, chain: int, L: int) -> Key:
+    """The key of a chain of an arm, finished or still to be generated."""
+    return Key(task, problem, arm.method, arm.CR, seed, chain, 0 if arm.length_invariant else L)
 
-    A sample's ``run`` is the folder's name now: chains from before and after a folder was renamed are one run's. Its
-    ``vote`` is the strategy that was chosen for the run, if one was.
 
-    Raises:
-        ResultsError: Any other line is corrupt; the message names it.
+@dataclass(config=STRICT, frozen=True, slots=True, kw_only=True)
+class Ending:
+    """One way in which a chain can end, with its costs up to there, its answer and the verdict.
+
+    Attributes:
+        tokens: Generated tokens up to this end, inserted ones included.
+        kv_reads: Decode reads up to this end, in entries (mean over layers and KV heads).
+        peak_kv: Largest number of live entries up to this end (mean over layers and KV heads).
+        logprob: Sum of the log-probabilities (temperature 1) of the drawn tokens; None in files of the first version,
+            which kept that of the whole chain alone.
+        inserted: Tokens that were not drawn.
+        answer: What the text up to this end answers; None for nothing.
+        correct: Whether that is right.
+        scores: What reward models gave the text, where it has an answer.
     """
-    if not path.exists():
-        return
-    name, vote = path.resolve().parent.name, _vote(path.parent)
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                sample = json.loads(line)
-            except ValueError:
-                sample = None
-            if not isinstance(sample, dict) or "schema" not in sample or not _sound(sample):
-                raise ResultsError(
-                    f"{path} line {number} is corrupt: delete that line (the same command generates its chain again) "
-                    "or restore the file"
-                )
-            if sample["schema"] != SCHEMA:
-                raise ResultsError(f"{path} line {number} has schema {sample['schema']!r}, this version reads {SCHEMA}")
-            sample["run"] = name
-            yield sample if vote is None else {**sample, "vote": vote}
+
+    tokens: NonNegativeInt
+    kv_reads: Amount
+    peak_kv: Amount
+    logprob: LogProbability | None
+    inserted: NonNegativeInt
+    answer: str | None
+    correct: bool
+    scores: Scores = field(default_factory=dict)
 
 
-def _vote(folder: Path) -> str | None:
-    """The strategy in a folder's run.json; None if there is none, or no sound file to say so."""
-    try:
-        info = json.loads((folder / RUN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    vote = info.get("vote") if isinstance(info, dict) else None
-    return vote if isinstance(vote, str) else None
+@dataclass(config=STRICT, frozen=True, slots=True, kw_only=True)
+class ForcedAnswer(Ending):
+    """The answer that was forced upon a chain that had not ended at some L (`engines.base.Branch`).
 
+    Costs, log-probability and inserted tokens are those of the chain's first L tokens and the answer together.
 
-def _sound(sample: dict[str, Any]) -> bool:
-    """Whether the fields that points are made of have the types and lengths that they need."""
-    lists = [sample.get(name) for name in (*_COSTS, *_VERDICTS)]
-    return (
-        all(isinstance(sample.get(name), str) for name in _TEXTS)
-        and all(_amount(sample.get(name)) for name in _NUMBERS)
-        and all(isinstance(each, list) and 0 < len(each) == len(sample["lengths"]) for each in lists)
-        and all(_amount(value) for name in _COSTS for value in sample[name])
-        and all(answer is None or isinstance(answer, str) for answer in sample["answers"])
-        and all(len(sample.get(name, sample["lengths"])) == len(sample["lengths"]) for name in _OPTIONAL)
-        and sound(sample)
-    )
-
-
-def _amount(value: object) -> bool:
-    return isinstance(value, int | float) and 0 <= value < math.inf
-
-
-def fields(chain: "Chain", grader: "Grader", target: Any, hide: Callable[[str], str] | None, branched: bool) -> Sample:
-    """What ``samples.jsonl`` holds of a chain's text: its cuts, its branches, their answers and verdicts.
-
-    Args:
-        chain: The chain.
-        grader: Grader of its task.
-        target: The problem's target.
-        hide: Blacks out what must not be stored, at the same length; answers are read before. None for nothing.
-        branched: Whether the run forces answers, so that every chain says which branches it has.
+    Attributes:
+        text: Its text, which follows that of the chain's first L tokens.
+        finish: "stop" if it ended by itself, "length" if it was cut off.
+        seconds: Its time in the batch, without the chain's.
     """
-    sample: Sample = {
-        "chars": list(chain.trace.chars),
-        "logprobs": list(chain.trace.logprobs),
-        "inserted": list(chain.trace.inserted),
-        "answers": [],
-        "correct": [],
-        "text": chain.text,
-    }
-    if branched:
-        sample["branches"] = [_stored(branch) for branch in chain.branches]
-    cut = {**sample, "lengths": chain.trace.lengths}
-    said = [grader.extract(text) for text in texts(cut)]
-    sample = graded(sample, said, [answer is not None and grader.correct(answer, target) for answer in said])
-    if hide is not None:
-        for branch in sample.get("branches", []):
-            before = start(cut, branch["at"])
-            branch["text"] = hide(chain.text[:before] + branch["text"])[before:]
-        sample["text"] = hide(chain.text)
-    return sample
+
+    text: str
+    finish: Finish
+    seconds: Amount
 
 
-def _stored(branch: "Branch") -> Sample:
-    return {
-        "at": branch.at,
-        "tokens": branch.at + len(branch.token_ids),
-        "finish": branch.finish,
-        "logprob": branch.logprob,
-        "inserted": branch.inserted,
-        "seconds": round(branch.seconds, 4),
-        "kv_reads": branch.kv_reads,
-        "peak_kv": branch.peak_kv,
-        "text": branch.text,
-    }
+@dataclass(config=STRICT, frozen=True, slots=True, kw_only=True)
+class Cut(Ending):
+    """A chain cut at L.
+
+    Attributes:
+        L: The most new tokens. ``tokens`` is the same, but for the last cut of a chain that ended before its L.
+        chars: Characters of the chain's text that stand in front of the cut.
+        forced: The answer that was forced there, if one was.
+    """
+
+    L: PositiveInt
+    chars: NonNegativeInt
+    forced: ForcedAnswer | None = None
 
 
-def sound(sample: Mapping[str, Any]) -> bool:
-    """Whether a line's branches have the fields, of the types, that points are made of."""
-    found = sample.get("branches", [])
-    numbers = ("tokens", "inserted", "seconds", "kv_reads", "peak_kv")
-    return isinstance(found, list) and all(
-        isinstance(branch, dict)
-        and branch.get("at") in sample["lengths"]
-        and all(isinstance(branch.get(name), int | float) and branch[name] >= 0 for name in numbers)
-        and isinstance(branch.get("logprob"), int | float)
-        and isinstance(branch.get("text"), str)
-        and isinstance(branch.get("finish"), str)
-        and isinstance(branch.get("answer", 0), str | None)
-        and isinstance(branch.get("correct"), bool)
-        for branch in found
-    )
+@dataclass(config=STRICT, frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One finished chain.
+
+    Attributes:
+        model: The run's model.
+        method: The method's name.
+        CR: Nominal compression ratio.
+        length_invariant: See `Arm`.
+        params: The method's parameters.
+        engine: Name of the engine.
+        dtype: Type of the weights; None in the oldest files.
+        kv_dtype: Type of the cache; None in the oldest files.
+        task: The task's name.
+        task_version: Its version.
+        problem: The problem's id within the task.
+        level: The problem's difficulty, if the task has levels.
+        prompt_hash: Hash of the prompt.
+        seed: Seed of the sampling noise.
+        chain: Index of the chain among the problem's.
+        L: The most new tokens that it was allowed.
+        prompt_tokens: Tokens of the prompt.
+        finish: "stop" if it ended by itself, "length" if L cut it off.
+        seconds: Its time in the batch, without forced answers.
+        kv_entry_bytes: Bytes of one (key, value) pair, summed over layers and KV heads.
+        text: The whole text, in which questions of gated tasks are blacked out.
+        cuts: The chain cut at every L that was recorded, ascending; the last is the whole chain.
+        forces_answers: Whether the run forces an answer wherever L cuts a chain off.
+    """
+
+    model: str
+    method: str
+    CR: Amount
+    length_invariant: bool
+    params: dict[str, Any]
+    engine: str
+    dtype: str | None
+    kv_dtype: str | None
+    task: str
+    task_version: str
+    problem: str
+    level: int | None
+    prompt_hash: str
+    seed: NonNegativeInt
+    chain: NonNegativeInt
+    L: PositiveInt
+    prompt_tokens: NonNegativeInt
+    finish: Finish
+    seconds: Amount
+    kv_entry_bytes: NonNegativeInt
+    text: str
+    cuts: Annotated[tuple[Cut, ...], Field(min_length=1)]
+    forces_answers: bool = False
+
+    def __post_init__(self) -> None:
+        lengths = [cut.L for cut in self.cuts]
+        if lengths != sorted(set(lengths)) or lengths[-1] != self.L:
+            raise ValueError(f"has cuts at {lengths}, which must ascend to the chain's own L, {self.L}")
+
+    @property
+    def arm(self) -> Arm:
+        """The method at its CR."""
+        return Arm(self.method, self.CR, self.length_invariant)
+
+    @property
+    def key(self) -> Key:
+        """What makes this chain itself."""
+        return chain_key(self.arm, task=self.task, problem=self.problem, seed=self.seed, chain=self.chain, L=self.L)
+
+    @property
+    def whole(self) -> Cut:
+        """The chain at its own L."""
+        return self.cuts[-1]
+
+    @property
+    def tokens(self) -> int:
+        """Generated tokens of the whole chain."""
+        return self.whole.tokens
+
+    @property
+    def forced_answers(self) -> list[ForcedAnswer]:
+        """All forced answers, by ascending L."""
+        return [cut.forced for cut in self.cuts if cut.forced is not None]
+
+    def cut_at(self, L: int) -> Cut | None:
+        """The recorded cut at some L up to the chain's own; None if it was not recorded there."""
+        if self.tokens <= L:
+            return self.whole
+        return next((cut for cut in self.cuts if cut.L == L), None)
+
+    def with_maximum(self, L: int) -> Self:
+        """The same chain as a run with maximum L would have stored it: one that ended by itself within L tokens."""
+        assert self.L == L or (self.finish == "stop" and self.tokens <= L), "L would have cut this chain off"
+        return replace(self, L=L, cuts=(*self.cuts[:-1], replace(self.whole, L=L)))
+
+    def without_texts(self) -> Self:
+        """All but the texts, which points do not need and which take most of the memory."""
+        cuts = tuple(
+            cut if cut.forced is None else replace(cut, forced=replace(cut.forced, text="")) for cut in self.cuts
+        )
+        return replace(self, text="", cuts=cuts)
+
+
+ADAPTER = TypeAdapter(Sample)
+"""Reads and writes a `Sample` as JSON."""

@@ -1,8 +1,14 @@
-"""A run folder opened for writing: a lock, a check of whose it is, and appends that survive kills and full disks."""
+"""A run's folder opened for writing: a lock, a check whose it is, and appends that survive kills and full disks.
+
+A run's folder holds ``run.json`` (resolved configuration, versions, hardware, seeds), ``samples.jsonl`` (append-only,
+one finished chain a line, on the disk before the next) and ``points.csv`` (derived, can always be rebuilt). A chain is
+known by its key; a store that is opened again knows every chain that was ever finished, so a killed run resumes without
+loss.
+"""
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -11,12 +17,14 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 from hyperscale.errors import ResultsError
 from hyperscale.results import manifest
+from hyperscale.results.folder import Run
 from hyperscale.results.manifest import LOCK, POINTS, RUN, SAMPLES, SCHEMA, read_info
-from hyperscale.results.samples import Key, iterate, key
+from hyperscale.results.sample_file import format_line, read_samples
+from hyperscale.results.samples import Key, Sample
 from hyperscale.utils.files import complete_length, sync_folder, write_atomic
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from hyperscale.results.points import MeasuredPoint
 
 
 class Store:
@@ -32,12 +40,10 @@ class Store:
 
     def __init__(self, folder: Path, info: dict[str, Any]) -> None:
         self.folder = folder
-        self.samples: list[dict[str, Any]] = []
         self._info = {"schema": SCHEMA, **info}
         self._lock: IO[bytes] | None = None
         self._file: FileIO | None = None
-        self._done: set[Key] = set()
-        self._vote: str | None = None
+        self._keys: dict[Key, None] = {}  # of the samples, in the file's order
 
     def __enter__(self) -> Self:
         try:
@@ -59,8 +65,16 @@ class Store:
     ) -> None:
         self.close()
 
-    def __contains__(self, wanted: Key) -> bool:
-        return wanted in self._done
+    def __contains__(self, key: Key) -> bool:
+        return key in self._keys
+
+    def __len__(self) -> int:
+        """Number of finished chains."""
+        return len(self._keys)
+
+    def samples(self) -> Iterator[Sample]:
+        """The finished chains in the order they finished, read from the disk one at a time: texts take much memory."""
+        return read_samples(self.folder / SAMPLES)
 
     def _take_lock(self) -> None:
         import fcntl
@@ -84,9 +98,7 @@ class Store:
         else:
             write_atomic(self.folder / RUN, json.dumps(self._info, indent=1) + "\n")
         path = self.folder / SAMPLES
-        self._vote = read_info(self.folder).get("vote")
-        self.samples = list(iterate(path))
-        self._done = {key(sample) for sample in self.samples}
+        self._keys = dict.fromkeys(sample.key for sample in self.samples())
         self._file = path.open("ab", buffering=0)
         self._file.truncate(complete_length(path))
         sync_folder(self.folder)
@@ -100,21 +112,20 @@ class Store:
                 "run the old command again, or choose another folder with --out"
             )
 
-    def append(self, sample: dict[str, Any]) -> None:
+    def append(self, sample: Sample) -> None:
         """Write one finished chain and wait until the disk has it; a chain that is already there is left alone.
 
         Raises:
             ResultsError: The disk is full or fails; every chain before this one is safe.
         """
         assert self._file is not None, "the store is not open"
-        sample = {"schema": SCHEMA, **sample}
-        if key(sample) in self._done:
+        if sample.key in self._keys:
             return
-        line = left = _line(sample)
+        rest = format_line(sample)
         size = os.fstat(self._file.fileno()).st_size
         try:
-            while left:
-                left = left[self._file.write(left) :]
+            while rest:
+                rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         except OSError as error:
             with suppress(OSError):
@@ -123,69 +134,73 @@ class Store:
                 f"cannot write {self.folder / SAMPLES} ({error.strerror}): finished chains are kept; "
                 "make room and run the same command again"
             ) from None
-        # As the file has it, so that points made now and after a resume are made of the same.
-        self.samples.append(json.loads(line) | ({"vote": self._vote} if self._vote else {}))
-        self._done.add(key(sample))
+        self._keys[sample.key] = None
 
-    def vote(self, strategy: str | None) -> None:
+    @property
+    def vote(self) -> str | None:
+        """Name of the strategy that the run's points are made with; None for each task's own."""
+        vote: str | None = read_info(self.folder).get("vote")
+        return vote
+
+    def set_vote(self, strategy: str | None) -> None:
         """Choose the strategy that the run's points are made with from now on; None for each task's own.
 
         Raises:
             ResultsError: The disk is full or fails; the old choice stays.
         """
-        if strategy == self._vote:
+        info = read_info(self.folder)
+        if strategy == info.pop("vote", None):
             return
-        info = {name: value for name, value in read_info(self.folder).items() if name != "vote"}
+        if strategy:
+            info["vote"] = strategy
         try:
-            write_atomic(
-                self.folder / RUN, json.dumps(info | ({"vote": strategy} if strategy else {}), indent=1) + "\n"
-            )
+            write_atomic(self.folder / RUN, json.dumps(info, indent=1) + "\n")
         except OSError as error:
             raise ResultsError(
                 f"cannot write {self.folder / RUN} ({error.strerror}): make room and run the same command again"
             ) from None
-        self._vote = strategy
-        self.samples = [{**_bare(sample), **({"vote": strategy} if strategy else {})} for sample in self.samples]
 
-    def replace(self, samples: list[dict[str, Any]]) -> None:
+    def replace(self, samples: Iterable[Sample]) -> None:
         """Put other contents in the place of the same chains, all at once or not at all.
+
+        Args:
+            samples: The same chains in the same order, made of `samples` one at a time if need be.
 
         Raises:
             ResultsError: The disk is full or fails; the old contents stay.
         """
         assert self._file is not None, "the store is not open"
-        assert [key(sample) for sample in samples] == [key(sample) for sample in self.samples], "other chains"
-        path = self.folder / SAMPLES
-        temporary = path.with_name(f".{path.name}.tmp")
+        path, keys = self.folder / SAMPLES, iter(self._keys)
+
+        def lines() -> Iterator[bytes]:
+            for sample in samples:
+                assert sample.key == next(keys, None), "other chains"
+                yield format_line(sample)
+            assert next(keys, None) is None, "chains are missing"
+
         try:
-            with temporary.open("wb") as file:
-                file.writelines(_line(sample) for sample in samples)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            sync_folder(self.folder)
+            write_atomic(path, lines())
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise ResultsError(
                 f"cannot write {path} ({error.strerror}): the old verdicts are kept; "
                 "make room and run the same command again"
             ) from None
         self._file.close()
         self._file = path.open("ab", buffering=0)
-        self.samples = samples
 
-    def write_points(self) -> "DataFrame":
+    def write_points(self) -> "list[MeasuredPoint]":
         """Rebuild ``points.csv`` from the samples, atomically; returns the points.
 
         Raises:
-            ResultsError: The disk is full or fails.
+            ResultsError: The disk is full or fails, or the samples lack what the run's strategy needs.
         """
-        from hyperscale.results.points import points as derive
+        from hyperscale.results.points import table
 
-        ordered: list[dict[str, Any]] = sorted(self.samples, key=key)  # an order that no interruption changes
-        points = derive(ordered)
+        # Sorted by key, an order that no interruption changes, as sums of floats depend on it.
+        samples = sorted((sample.without_texts() for sample in self.samples()), key=lambda sample: sample.key)
+        points = Run(self.folder, read_info(self.folder), samples).points()
         try:
-            write_atomic(self.folder / POINTS, points.to_csv(index=False))
+            write_atomic(self.folder / POINTS, table(points).to_csv(index=False))
         except OSError as error:
             raise ResultsError(
                 f"cannot write {self.folder / POINTS} ({error.strerror}): every chain is kept; "
@@ -213,12 +228,3 @@ def opened(place: "Path | Store", info: Callable[[], dict[str, Any]]) -> Iterato
     else:
         with Store(place, info()) as store:
             yield store
-
-
-def _bare(sample: dict[str, Any]) -> dict[str, Any]:
-    """A sample without what is kept in run.json for all of them."""
-    return {name: value for name, value in sample.items() if name != "vote"}
-
-
-def _line(sample: dict[str, Any]) -> bytes:
-    return json.dumps(_bare(sample), ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"

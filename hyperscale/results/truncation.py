@@ -1,21 +1,19 @@
-"""A stored chain cut to some L: what a run with that maximum would have given, in answer, score and cost."""
+"""Cuts a stored chain to a shorter L: what a run with that maximum would have given, in answer, score and cost."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hyperscale.errors import ResultsError
 from hyperscale.kv.trace import dense_reads
+from hyperscale.results.samples import Ending, Sample
 from hyperscale.scoring.voting.strategies import LOGPROB, Vote
 
-Sample = Mapping[str, Any]
 
-
-class Cut(NamedTuple):
+class TruncatedChain(NamedTuple):
     """A chain cut to some L.
 
     Attributes:
         vote: Its answer, verdict and score.
-        complete: Whether the chain ended by itself.
+        complete: Whether the chain, or the answer forced upon it, ended by itself.
         costs: kv_reads, peak_kv, peak_bytes, tokens, seconds.
         dense: Reads that an uncompressed cache would have needed.
     """
@@ -26,98 +24,61 @@ class Cut(NamedTuple):
     dense: float
 
 
-def eligible(sample: Sample, length: int) -> bool:
-    """Whether a run with maximum ``length`` would have had this chain: it ran that far, under a rule that is the same.
+def is_eligible(sample: Sample, L: int) -> bool:
+    """Whether a run with maximum L would have had this chain: it ran that far, under a rule that is the same.
 
-    An eligible chain that `cut` returns None for was not looked at there: then no point of that L can be made, as the
-    chains that ended before are no random choice.
+    An eligible chain that `truncate` returns None for was not recorded there: then no point of that L can be made, as
+    the chains that ended before are no random choice.
     """
-    limit = sample["max_new_tokens"]
-    return bool(limit == length or (limit > length and sample.get("length_invariant", True)))
+    return sample.L == L or (sample.L > L and sample.length_invariant)
 
 
-def cut(sample: Sample, length: int, scorer: str | None = None) -> Cut | None:
-    """The chain as a run with maximum ``length`` would have given it, or None if the sample cannot tell.
+def truncate(sample: Sample, L: int, scorer: str | None = None) -> TruncatedChain | None:
+    """The chain as a run with maximum L would have given it, or None if the sample cannot tell.
 
-    Where the run forced answers, a chain that had not ended at L stands there with its branch: the branch's answer, and
-    the costs of the first L tokens and the branch together. So no chain is cut where it would have been answered.
+    Where the run forced answers, a chain that had not ended at L stands there with the answer forced upon it: with its
+    verdict, and the costs of the first L tokens and the answer together.
 
     Args:
-        sample: A line of ``samples.jsonl``.
-        length: L.
+        sample: A sample.
+        L: The most new tokens.
         scorer: Scorer of best-of-n, whose scores are asked for; None for none.
 
     Raises:
         ResultsError: The sample lacks the scores.
     """
-    lengths = sample["lengths"]
-    if not eligible(sample, length):
+    cut = sample.cut_at(L) if is_eligible(sample, L) else None
+    if cut is None:
         return None
-    if "branches" in sample and (lengths[-1] > length or sample["finish"] == "length"):
-        for branch in sample["branches"]:
-            if branch["at"] == length:
-                return _branch(sample, branch, scorer)
+    ended = cut is sample.whole and sample.finish == "stop"
+    seconds = sample.seconds * cut.tokens / max(sample.tokens, 1)  # up to the cut: in proportion
+    if ended or not sample.forces_answers:
+        return _truncated(sample, cut, ended, seconds, scorer)
+    if cut.forced is None:
         return None
-    if length >= lengths[-1]:
-        i = len(lengths) - 1
-    elif length in lengths:
-        i = list(lengths).index(length)
-    else:
-        return None
-    answer = sample["answers"][i]
-    score = None if answer is None or scorer is None else _score(sample, i, scorer)
-    vote = Vote(answer, answer is not None and bool(sample["correct"][i]), score)
-    complete = i == len(lengths) - 1 and sample["finish"] != "length"
-    reads, peak, seconds = sample["kv_reads"][i], sample["peak_kv"][i], _seconds(sample, lengths[i])
-    return _cut(sample, vote, complete, reads, peak, lengths[i], seconds)
+    return _truncated(sample, cut.forced, cut.forced.finish == "stop", seconds + cut.forced.seconds, scorer)
 
 
-def _branch(sample: Sample, branch: Mapping[str, Any], scorer: str | None) -> Cut:
-    score = None
-    if branch["answer"] is not None and scorer == LOGPROB:
-        score = _mean(branch["logprob"], branch["tokens"] - branch["inserted"])
-    elif branch["answer"] is not None and scorer is not None:
-        score = _found(sample, branch.get("scores", {}).get(scorer), scorer)
-    vote = Vote(branch["answer"], branch["answer"] is not None and bool(branch["correct"]), score)
-    seconds = _seconds(sample, branch["at"]) + branch["seconds"]
-    complete = branch["finish"] != "length"
-    return _cut(sample, vote, complete, branch["kv_reads"], branch["peak_kv"], branch["tokens"], seconds)
+def _truncated(sample: Sample, ending: Ending, complete: bool, seconds: float, scorer: str | None) -> TruncatedChain:
+    score = None if ending.answer is None or scorer is None else _score(sample, ending, scorer)
+    vote = Vote(ending.answer, ending.answer is not None and ending.correct, score)
+    costs = (ending.kv_reads, ending.peak_kv, ending.peak_kv * sample.kv_entry_bytes, ending.tokens, seconds)
+    return TruncatedChain(vote, complete, costs, dense_reads(sample.prompt_tokens, ending.tokens))
 
 
-def _cut(sample: Sample, vote: Vote, complete: bool, reads: float, peak: float, tokens: int, seconds: float) -> Cut:
-    costs = (reads, peak, peak * sample["kv_entry_bytes"], tokens, seconds)
-    return Cut(vote, complete, costs, dense_reads(sample["prompt_tokens"], tokens))
-
-
-def _seconds(sample: Sample, tokens: int) -> float:
-    """A chain's seconds up to some token: in proportion."""
-    return float(sample["seconds"] * tokens / max(sample["lengths"][-1], 1))
-
-
-def _score(sample: Sample, i: int, scorer: str) -> float:
-    """The score of a chain cut at its checkpoint number ``i``, where it has an answer."""
+def _score(sample: Sample, ending: Ending, scorer: str) -> float:
+    """The scorer's score of an ending that has an answer; that of the log-probability is the mean of a drawn token."""
+    name = f"chain {sample.chain} of {sample.task}/{sample.problem}"
     if scorer != LOGPROB:
-        scores = sample.get("scores", {}).get(scorer)
-        return _found(sample, None if scores is None else scores[i], scorer)
-    tokens = sample["lengths"][i]
-    if "logprobs" in sample:
-        return _mean(sample["logprobs"][i], tokens - sample["inserted"][i])
-    if i == len(sample["lengths"]) - 1:
-        return _mean(sample["logprob"], tokens)
-    raise ResultsError(
-        f"the chains of {sample['run']} are from a version that kept no log-probability at L = {tokens}: "
-        "choose another --vote, or generate them anew"
-    )
-
-
-def _mean(logprob: float, drawn: int) -> float:
-    return float(logprob) / max(drawn, 1)
-
-
-def _found(sample: Sample, score: float | None, scorer: str) -> float:
-    if score is None:
+        if scorer not in ending.scores:
+            raise ResultsError(
+                f"{name} has no score by {scorer}: run `hyperscale score` on its folder again with --vote best-of-n "
+                "and the --scorer it was, or with another --vote"
+            )
+        return ending.scores[scorer]
+    if ending.logprob is None:
         raise ResultsError(
-            f"chains of {sample['run']} have no score by {scorer}: run `hyperscale score` on its folder again "
-            "with --vote best-of-n and the --scorer it was, or with another --vote"
+            f"{name} is from a version that kept no log-probability at L = {ending.tokens}: choose another --vote, or "
+            "generate the chains anew"
         )
-    return float(score)
+    return ending.logprob / max(ending.tokens - ending.inserted, 1)

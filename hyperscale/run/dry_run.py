@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hyperscale import models
+from hyperscale.methods.arm import Arm
 from hyperscale.models.checkpoint import shape_of
 from hyperscale.planning import measured_costs
-from hyperscale.planning.arms import Arm
 from hyperscale.planning.costs import Costs, TaskShape
-from hyperscale.planning.planner import Plan, Point, make_plan
+from hyperscale.planning.planner import Plan, PlannedPoint, make_plan
 from hyperscale.planning.prediction import Predictor
 from hyperscale.planning.roofline import GIB, USABLE, Gpu, Roofline, chains_that_fit, find_gpu, identify_gpu
 from hyperscale.run import identity
@@ -184,7 +184,7 @@ def _memory_need(
     longest = max(point.L for point in points)
     shape_of_task = {shape.name: shape for shape in shapes}
 
-    def peak(point: Point) -> float:
+    def peak(point: PlannedPoint) -> float:
         return Costs.predict(shape_of_task[point.task], 1, point.L, arm.CR, entry_bytes).peak_bytes
 
     chain = max(peak(point) for point in points if longest == point.L)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyperscale.engines import registry
 from hyperscale.engines.provider import EngineProvider, EngineSpec
-from hyperscale.planning.arms import Arm
+from hyperscale.methods.arm import Arm
 from hyperscale.run.prepare import PreparedRun
 
 if TYPE_CHECKING:

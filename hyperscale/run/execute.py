@@ -6,21 +6,22 @@ as soon as it finishes. Everything a person sees goes through an `Observer`.
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hyperscale import models
 from hyperscale.engines import registry
 from hyperscale.errors import BudgetError, EngineError, HyperscaleError
+from hyperscale.methods.arm import Arm
 from hyperscale.planning import plan_file
-from hyperscale.planning.arms import Arm
-from hyperscale.results import samples
+from hyperscale.results.points import MeasuredPoint
+from hyperscale.results.recording import record
 from hyperscale.results.redaction import redact
-from hyperscale.results.samples import key
+from hyperscale.results.samples import Key, Sample, chain_key
 from hyperscale.results.store import Store, opened
 from hyperscale.run import prepare, verification
 from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.engine_cache import EngineCache
-from hyperscale.run.observer import Load, Observer, Sample
+from hyperscale.run.observer import Load, Observer
 from hyperscale.run.prepare import PreparedRun, Problem
 from hyperscale.scoring import graders
 from hyperscale.scoring.voting import strategies
@@ -28,8 +29,6 @@ from hyperscale.tasks.task import prompt_hash
 from hyperscale.utils.hub import load_tokenizer
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
     from hyperscale.engines.base import Chain, ChainProgress, Request, Steering
 
 
@@ -38,7 +37,7 @@ _SHOWN = 2
 
 def execute(
     run: PreparedRun, folder: Path | Store, observer: Observer, engines: EngineCache | None = None
-) -> "DataFrame":
+) -> list[MeasuredPoint]:
     """Generate what is missing in a folder, score and store it, and derive the points.
 
     A folder's plan is the one it was started with, whatever ``run`` would plan now (`plan_file`).
@@ -59,8 +58,8 @@ def execute(
     _check_words(run)
     with opened(folder, run.info) as store:
         if run.config.vote is not None:
-            store.vote(strategies.get(run.config.vote).name)
-        observer.opened(store.folder, len(store.samples))
+            store.set_vote(strategies.get(run.config.vote).name)
+        observer.opened(store.folder, len(store))
         for note in methods.notes(run.methods.values()):
             observer.note(note)
         if kept := prepare.kept(run, store.folder):
@@ -69,22 +68,22 @@ def execute(
             plan_file.save(run.plan, store.folder)
         else:
             raise BudgetError("the run has no plan yet: let a pilot measure the costs first")
-        line = Line(run, store, store.folder.resolve().name, observer, engines or EngineCache())
+        runner = ArmRunner(run, store, observer, engines or EngineCache())
         if models.find(run.config.model).demonstrate:
-            line.demonstrate()
+            runner.demonstrate()
         for arm in run.methods:
-            line.run_arm(arm)
+            runner.run_arm(arm)
         observer.stage("computing the points")
         points = store.write_points()
-        observer.finished(run, store.folder, points, store.samples)
+        observer.finished(run, store.folder, points, run.compression(store.samples()))
     return points
 
 
-class Line:
-    """Generate, score, store, for one open store."""
+class ArmRunner:
+    """Generates, scores and stores the chains of one arm after the other, in an open store."""
 
-    def __init__(self, run: PreparedRun, store: Store, name: str, observer: Observer, engines: EngineCache) -> None:
-        self._run, self._store, self._name, self._observer = run, store, name, observer
+    def __init__(self, run: PreparedRun, store: Store, observer: Observer, engines: EngineCache) -> None:
+        self._run, self._store, self._observer = run, store, observer
         self._graders = {task: graders.get(items[0].task.grader) for task, items in run.problems.items()}
         self._engines = engines
 
@@ -103,7 +102,7 @@ class Line:
         """Run one chain of the first problem with the first methods, at their highest CR, to have something to show."""
         for arm in self.strongest():
             first = next(iter(self._run.requests(arm)), None)
-            if first is None or self._key(arm, first[1], self._run.config.seeds[0]) in self._store:
+            if first is None or self._key(arm, *first, self._run.config.seeds[0]) in self._store:
                 continue
             self._observer.stage(f"a first chain with {arm}")
             for problem, sample in self.generate(arm, [first], self._run.config.seeds[0], before=True):
@@ -113,7 +112,7 @@ class Line:
         """Generate every chain of an arm that the store lacks."""
         seeds = self._run.config.seeds
         requests = self._run.requests(arm)
-        old = [s for s in self._store.samples if (s["method"], s["CR"]) == (arm.method, arm.CR)]
+        old = [sample.without_texts() for sample in self._store.samples() if sample.arm == arm]
         most_tokens = sum(request.L for _, request in requests)
         batches = registry.choose(self._run.config.engine, arm.method).batches
         batch_size = self._run.config.batch_size if batches else 1
@@ -134,13 +133,11 @@ class Line:
         self, arm: Arm, requests: "Sequence[tuple[Problem, Request]]", seed: int
     ) -> "list[tuple[Problem, Request]]":
         """Those of the requests whose chains the store lacks."""
-        return [pair for pair in requests if self._key(arm, pair[1], seed) not in self._store]
+        return [pair for pair in requests if self._key(arm, *pair, seed) not in self._store]
 
-    def _key(self, arm: Arm, request: "Request", seed: int) -> Any:
-        task, _, problem = request.problem.partition("/")
-        sample = {"task": task, "problem": problem, "method": arm.method, "CR": arm.CR, "seed": seed}
-        more = {"chain": request.chain, "max_new_tokens": request.L}
-        return key({**sample, **more, "length_invariant": arm.length_invariant})
+    def _key(self, arm: Arm, problem: Problem, request: "Request", seed: int) -> Key:
+        names = {"task": problem.task.name, "problem": problem.doc.id}
+        return chain_key(arm, **names, seed=seed, chain=request.chain, L=request.L)
 
     def generate(
         self, arm: Arm, requests: "Sequence[tuple[Problem, Request]]", seed: int, *, before: bool = False
@@ -171,38 +168,31 @@ class Line:
                 self._verify(arm, sample)
                 yield problem, sample
 
-    def _sample(self, arm: Arm, engine: str, problem: Problem, chain: "Chain", limit: int, seed: int) -> Sample:
-        grader, doc = self._graders[problem.task.name], problem.doc
-        hide = (lambda text: redact(text, doc.prompt)) if problem.task.gated else None
-        return {
-            "run": self._name,
-            "model": self._run.config.model,
-            "method": arm.method,
-            "params": self._run.methods[arm].params(),
-            "CR": arm.CR,
-            "length_invariant": arm.length_invariant,
-            "engine": engine,
-            "dtype": self._run.config.dtype,
-            "kv_dtype": self._run.kv_dtype,
-            "task": problem.task.name,
-            "task_version": problem.task.version,
-            "problem": problem.doc.id,
-            "level": problem.doc.level,
-            "prompt_hash": prompt_hash(problem.doc.prompt),
-            "seed": seed,
-            "chain": chain.chain,
-            "max_new_tokens": limit,
-            "prompt_tokens": chain.prompt_tokens,
-            "tokens": len(chain.token_ids),
-            "finish": chain.finish,
-            "logprob": chain.logprob,
-            "seconds": round(chain.seconds, 4),
-            "kv_entry_bytes": self._run.entry_bytes,
-            "lengths": list(chain.trace.lengths),
-            "kv_reads": list(chain.trace.kv_reads),
-            "peak_kv": list(chain.trace.peak_kv),
-            **samples.fields(chain, grader, doc.target, hide, bool(self._run.config.force_answer)),
-        }
+    def _sample(self, arm: Arm, engine: str, problem: Problem, chain: "Chain", L: int, seed: int) -> Sample:
+        task, doc = problem.task, problem.doc
+        return record(
+            chain,
+            L,
+            grader=self._graders[task.name],
+            target=doc.target,
+            hide=(lambda text: redact(text, doc.prompt)) if task.gated else None,
+            model=self._run.config.model,
+            method=arm.method,
+            CR=arm.CR,
+            length_invariant=arm.length_invariant,
+            params=self._run.methods[arm].params(),
+            engine=engine,
+            dtype=self._run.config.dtype,
+            kv_dtype=self._run.kv_dtype,
+            task=task.name,
+            task_version=task.version,
+            problem=doc.id,
+            level=doc.level,
+            prompt_hash=prompt_hash(doc.prompt),
+            seed=seed,
+            kv_entry_bytes=self._run.entry_bytes,
+            forces_answers=bool(self._run.config.force_answer),
+        )
 
 
 def _steering(config: ResolvedConfig) -> "Steering":

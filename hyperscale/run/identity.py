@@ -10,8 +10,8 @@ from hyperscale import models
 from hyperscale.run.config.resolve import ResolvedConfig
 
 if TYPE_CHECKING:
+    from hyperscale.methods.arm import Arm
     from hyperscale.methods.core.base import Method
-    from hyperscale.planning.arms import Arm
     from hyperscale.tasks.task import Task
 
 

@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
     from hyperscale.engines.base import ChainProgress
-    from hyperscale.planning.arms import Arm
+    from hyperscale.methods.arm import Arm
+    from hyperscale.results.points import MeasuredPoint
+    from hyperscale.results.samples import Sample
     from hyperscale.run.prepare import PreparedRun, Problem
-
-Sample = dict[str, Any]
+    from hyperscale.run.verification import Compression
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Observer:
     def chain_progress(self, arm: "Arm", problem: "Problem", progress: "ChainProgress") -> None:
         """A chain that is generated before the run has one more token; only told if ``watching``."""
 
-    def shown(self, arm: "Arm", problem: "Problem", sample: Sample) -> None:
+    def shown(self, arm: "Arm", problem: "Problem", sample: "Sample") -> None:
         """A chain was generated to be shown before the run."""
 
     def planned(self, run: "PreparedRun", folder: Path) -> None:
@@ -55,17 +54,23 @@ class Observer:
     def note(self, text: str) -> None:
         """Something to know about the costs of a method."""
 
-    def arm_started(self, arm: "Arm", samples: Sequence[Sample], load: Load) -> None:
+    def arm_started(self, arm: "Arm", samples: "Sequence[Sample]", load: Load) -> None:
         """An arm starts, with the chains it already has."""
 
-    def chain(self, arm: "Arm", problem: "Problem", sample: Sample) -> None:
+    def chain(self, arm: "Arm", problem: "Problem", sample: "Sample") -> None:
         """A chain is on the disk."""
 
     def arm_finished(self, arm: "Arm") -> None:
         """Every chain of an arm is on the disk."""
 
-    def finished(self, run: "PreparedRun", folder: Path, points: "DataFrame", samples: Sequence[Sample]) -> None:
-        """The points are written."""
+    def finished(
+        self,
+        run: "PreparedRun",
+        folder: Path,
+        points: "Sequence[MeasuredPoint]",
+        compression: "Sequence[Compression]",
+    ) -> None:
+        """The points are written; ``compression`` is what became of each arm's ratio, of all the run's chains."""
 
     def close(self) -> None:
         """Nothing more will come, as all is done or something failed."""

@@ -9,15 +9,15 @@ from math import ceil
 from pathlib import Path
 
 from hyperscale import models
+from hyperscale.methods.arm import Arm
 from hyperscale.planning import measured_costs, plan_file
-from hyperscale.planning.arms import Arm
 from hyperscale.planning.prediction import Predictor
-from hyperscale.results.samples import key
+from hyperscale.results.samples import Sample
 from hyperscale.results.store import Store, opened
 from hyperscale.run import prepare
 from hyperscale.run.engine_cache import EngineCache
-from hyperscale.run.execute import Line
-from hyperscale.run.observer import Observer, Sample
+from hyperscale.run.execute import ArmRunner
+from hyperscale.run.observer import Observer
 from hyperscale.run.prepare import PreparedRun, Problem, request
 
 FOLDER = "pilot"
@@ -42,7 +42,7 @@ def settle(
     with opened(folder, run.info) as store:
         kept = prepare.kept(run, store.folder)
         if kept is None:
-            if store.samples:  # begun before plans were kept: by the closed form
+            if len(store):  # begun before plans were kept: by the closed form
                 kept = run.replanned(Predictor(run.entry_bytes))
             else:
                 kept = _measured(run, store.folder, observer, engines or EngineCache())
@@ -65,7 +65,7 @@ def asked(run: PreparedRun) -> dict[Arm, list[tuple[Problem, int]]]:
     for arm in run.methods:
         for shape in run.shapes:
             problems = run.problems[shape.name]
-            known = run.predictor.evidence.get((arm.method, arm.CR, shape.name))
+            known = run.predictor.evidence.get((arm, shape.name))
             if known and (known.pace is not None or not seconds):
                 continue
             if len(problems) < SMALLEST and not forced:
@@ -93,20 +93,20 @@ def _measured(run: PreparedRun, folder: Path, observer: Observer, engines: Engin
         return run
     seed = run.config.seeds[0]
     with Store(folder / FOLDER, run.info()) as store:
-        line = Line(run, store, folder.resolve().name, observer, engines)
+        runner = ArmRunner(run, store, observer, engines)
         for arm, wanted in chains.items():
             observer.stage(f"pilot of {arm}: {len(wanted)} chains of the run, to predict its costs")
             requests = [(problem, request(problem, arm, 0, length)) for problem, length in wanted]
-            missing = line.missing(arm, requests, seed)
+            missing = runner.missing(arm, requests, seed)
             first, done = None, len(requests) - len(missing)
             observer.pilot(arm, done, len(requests))
-            for pair in line.generate(arm, missing, seed, before=True) if missing else ():
+            for pair in runner.generate(arm, missing, seed, before=True) if missing else ():
                 first, done = first or pair, done + 1
                 observer.pilot(arm, done, len(requests))
-            if first and models.find(run.config.model).demonstrate and arm in line.strongest():
+            if first and models.find(run.config.model).demonstrate and arm in runner.strongest():
                 observer.shown(arm, *first)
         # In an order that no interruption changes, as sums of floats depend on it.
-        ordered: list[Sample] = sorted(store.samples, key=key)
+        ordered = sorted((sample.without_texts() for sample in store.samples()), key=lambda sample: sample.key)
         measured = measured_costs.of_samples(ordered, measured_costs.PILOT)
     return run.replanned(Predictor(run.entry_bytes, {**run.predictor.evidence, **measured}))
 
@@ -116,20 +116,18 @@ def _adopt(run: PreparedRun, store: Store) -> None:
     folder = store.folder
     if not (folder / FOLDER).is_dir():
         return
-    wanted: dict[tuple[str, float, str], list[int]] = {}
-    for arm in run.methods:
-        for task in run.problems:
-            lengths = [length for chain, length in run.plan.chains(arm, task) if chain == 0]
-            wanted[arm.method, arm.CR, task] = lengths
+    planned = {
+        (arm, task): [L for chain, L in run.plan.chains(arm, task) if chain == 0]
+        for arm in run.methods
+        for task in run.problems
+    }
     with Store(folder / FOLDER, run.info()) as pilot:
-        for sample in pilot.samples:
-            for length in wanted.get((sample["method"], float(sample["CR"]), sample["task"]), []):
-                if _serves(sample, length):
-                    store.append({**sample, "run": folder.resolve().name, "max_new_tokens": length})
+        for sample in pilot.samples():
+            for L in planned.get((sample.arm, sample.task), []):
+                if _serves(sample, L):
+                    store.append(sample.with_maximum(L))
 
 
-def _serves(sample: Sample, length: int) -> bool:
-    """Whether a run with maximum ``length`` would have given this very chain."""
-    if sample["max_new_tokens"] == length:
-        return True
-    return bool(sample["length_invariant"] and sample["finish"] == "stop" and sample["tokens"] <= length)
+def _serves(sample: Sample, L: int) -> bool:
+    """Whether a run with maximum L would have given this very chain."""
+    return sample.L == L or (sample.length_invariant and sample.finish == "stop" and sample.tokens <= L)

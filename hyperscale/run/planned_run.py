@@ -9,7 +9,7 @@ from hyperscale.planning.costs import TaskShape
 from hyperscale.planning.planner import Plan, make_plan
 
 if TYPE_CHECKING:
-    from hyperscale.planning.arms import Arm
+    from hyperscale.methods.arm import Arm
     from hyperscale.planning.prediction import Predictor
     from hyperscale.run.config.resolve import ResolvedConfig
     from hyperscale.tasks.task import Task

@@ -2,7 +2,7 @@
 
 import dataclasses
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -13,9 +13,9 @@ from hyperscale import models
 from hyperscale.engines import registry
 from hyperscale.errors import EngineError
 from hyperscale.kv.formats import AUTO
+from hyperscale.methods.arm import Arm
 from hyperscale.models.checkpoint import shape_of
 from hyperscale.planning import measured_costs
-from hyperscale.planning.arms import Arm
 from hyperscale.planning.plan_file import FILE, load
 from hyperscale.planning.planner import Plan
 from hyperscale.planning.prediction import Predictor
@@ -30,6 +30,7 @@ from hyperscale.utils.hub import load_tokenizer
 if TYPE_CHECKING:
     from hyperscale.engines.base import Request
     from hyperscale.methods.core.base import Method
+    from hyperscale.results.samples import Sample
     from hyperscale.tasks.task import Doc, Task
 
 
@@ -89,10 +90,11 @@ class PreparedRun(PlannedRun):
             "documents": {name: fingerprint([item.doc for item in items]) for name, items in self.problems.items()},
             "seeds": list(self.config.seeds),
             "versions": versions,
+            "widths": list(self.config.grid.widths),  # points are made at these, whatever becomes of the grid
             "sandbox": self._sandbox(),
         }
 
-    def compression(self, samples: Sequence[dict[str, Any]]) -> list[verification.Compression]:
+    def compression(self, samples: "Iterable[Sample]") -> list[verification.Compression]:
         """The realised compression of each arm, of all the run's chains."""
         return verification.summary(self.methods, samples, self.config.answer_room)
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hyperscale.kv.trace import dense_reads
-from hyperscale.run.observer import Load, Sample
+from hyperscale.results.samples import Sample
+from hyperscale.run.observer import Load
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,13 @@ class Tally:
     def add(self, sample: Sample, *, fresh: bool = True) -> None:
         """Count a chain; ``fresh`` ones were generated in this process and tell the speed."""
         self.done += 1
-        self._right += bool(sample["correct"][-1])
-        self._reads += sample["kv_reads"][-1]
-        self._dense += dense_reads(sample["prompt_tokens"], sample["tokens"])
+        self._right += bool(sample.whole.correct)
+        self._reads += sample.whole.kv_reads
+        self._dense += dense_reads(sample.prompt_tokens, sample.tokens)
         if fresh:
             self._fresh += 1
-            self._tokens += sample["tokens"]
-            self._seconds += sample["seconds"]
+            self._tokens += sample.tokens
+            self._seconds += sample.seconds
 
     def figures(self) -> Figures:
         """How far the arm is now."""

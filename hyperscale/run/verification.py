@@ -5,18 +5,17 @@ chain beyond it by more than `SLACK` ends the run: its results would be those of
 Rules that name no number, as those of trained gates, are compared with their nominal ratio.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hyperscale.errors import VerificationError
 from hyperscale.kv.trace import dense_peak, dense_reads
-from hyperscale.planning.arms import Arm
+from hyperscale.methods.arm import Arm
+from hyperscale.results.samples import Ending, Sample
 
 if TYPE_CHECKING:
     from hyperscale.methods.core.base import Method
-
-Sample = Mapping[str, Any]
 
 SLACK = 0.05
 """How far beyond its rule's number a chain may be."""
@@ -76,7 +75,7 @@ def check(arm: Arm, method: "Method", sample: Sample, room: int) -> None:
     Args:
         arm: The method at its ratio.
         method: The method.
-        sample: The chain, a line of ``samples.jsonl``.
+        sample: The chain.
         room: Tokens that a forced answer adds to L at most.
 
     Raises:
@@ -87,7 +86,7 @@ def check(arm: Arm, method: "Method", sample: Sample, room: int) -> None:
         return
     verb = "held" if most.what == "held" else "read in a step"
     raise VerificationError(
-        f"{arm} did not compress as asked: on {sample['task']}/{sample['problem']}, chain {sample['chain']}, it {verb} "
+        f"{arm} did not compress as asked: on {sample.task}/{sample.problem}, chain {sample.chain}, it {verb} "
         f"{most.entries:,.1f} entries within {most.tokens:,} tokens where its rule allows {most.allowed:,} "
         f"({most.share:.0%}); finished chains are kept, but theirs are not the costs of {arm}: mend the method, or "
         "leave it out with --method"
@@ -96,52 +95,64 @@ def check(arm: Arm, method: "Method", sample: Sample, room: int) -> None:
 
 def uses(method: "Method", sample: Sample, room: int) -> Iterator[Use]:
     """What a chain, and each of its forced answers, held and read against the rule, at every checkpoint."""
-    prompt, limit = int(sample["prompt_tokens"]), int(sample["max_new_tokens"]) + room
-
-    def between(start: int, read: float, end: int, reads: float, peak: float) -> Iterator[Use]:
-        allowed = method.allowance(prompt, end, limit)
-        if allowed is None:
-            return
-        if method.kind != "selector":
-            yield Use("held", end, peak, allowed)
-        if end > start:
-            yield Use("read", end, (reads - read) / (end - start), allowed)
-
-    marks = {
-        int(n): (r, p) for n, r, p in zip(*(sample[name] for name in ("lengths", "kv_reads", "peak_kv")), strict=True)
-    }
-    start, read = 1, 0.0  # the first token comes from the prefill, whose reads do not count
-    for end, (reads, peak) in marks.items():
-        yield from between(start, read, end, reads, peak)
-        start, read = end, reads
-    for branch in sample.get("branches") or ():
-        at = int(branch["at"])
-        yield from between(at, marks[at][0], int(branch["tokens"]), branch["kv_reads"], branch["peak_kv"])
+    before = 1, 0.0  # the first token comes from the prefill, whose reads do not count
+    for cut in sample.cuts:
+        yield from _use(method, sample, before, cut, room)
+        before = cut.tokens, cut.kv_reads
+        if cut.forced is not None:
+            yield from _use(method, sample, before, cut.forced, room)
 
 
-def summary(methods: "Mapping[Arm, Method]", samples: Sequence[Sample], room: int) -> list[Compression]:
+def _use(method: "Method", sample: Sample, before: tuple[int, float], ending: Ending, room: int) -> Iterator[Use]:
+    """What a chain held up to an ending, and read since ``before``, tokens and reads of an earlier one."""
+    allowed = method.allowance(sample.prompt_tokens, ending.tokens, sample.L + room)
+    if allowed is None:
+        return
+    if method.kind != "selector":
+        yield Use("held", ending.tokens, ending.peak_kv, allowed)
+    tokens, reads = before
+    if ending.tokens > tokens:
+        yield Use("read", ending.tokens, (ending.kv_reads - reads) / (ending.tokens - tokens), allowed)
+
+
+def summary(methods: "Mapping[Arm, Method]", samples: Iterable[Sample], room: int) -> list[Compression]:
     """The realised compression of each arm that has chains.
 
     Args:
         methods: Each arm's method.
-        samples: All chains.
+        samples: All chains; they are looked at one at a time.
         room: As for `check`.
     """
-    found = []
-    for arm, method in methods.items():
-        mine = [s for s in samples if (s["method"], float(s["CR"])) == (arm.method, arm.CR)]
-        if not mine:
-            continue
-        reads, peaks = (sum(s[name][-1] for s in mine) for name in ("kv_reads", "peak_kv"))
-        sizes = [(int(s["prompt_tokens"]), int(s["tokens"])) for s in mine]
-        shares = [use.share for s in mine for use in uses(method, s, room)]
-        found.append(
-            Compression(
-                arm,
-                len(mine),
-                sum(dense_reads(*size) for size in sizes) / reads if reads else float("nan"),
-                sum(dense_peak(*size) for size in sizes) / peaks if peaks else float("nan"),
-                max(shares, default=None),
-            )
-        )
-    return found
+    totals: dict[Arm, _Totals] = {}
+    for sample in samples:
+        if (method := methods.get(sample.arm)) is not None:
+            totals.setdefault(sample.arm, _Totals()).add(sample, uses(method, sample, room))
+    return [totals[arm].compression(arm) for arm in methods if arm in totals]
+
+
+@dataclass
+class _Totals:
+    """Sums over an arm's chains."""
+
+    chains: int = 0
+    reads: float = 0.0
+    peaks: float = 0.0
+    dense_reads: int = 0
+    dense_peaks: int = 0
+    used: float | None = None
+
+    def add(self, sample: Sample, uses: Iterable[Use]) -> None:
+        """Count one chain."""
+        self.chains += 1
+        self.reads += sample.whole.kv_reads
+        self.peaks += sample.whole.peak_kv
+        self.dense_reads += dense_reads(sample.prompt_tokens, sample.tokens)
+        self.dense_peaks += dense_peak(sample.prompt_tokens, sample.tokens)
+        shares = [use.share for use in uses] + ([] if self.used is None else [self.used])
+        self.used = max(shares, default=None)
+
+    def compression(self, arm: Arm) -> Compression:
+        """What the sums come to."""
+        realised = self.dense_reads / self.reads if self.reads else float("nan")
+        peak = self.dense_peaks / self.peaks if self.peaks else float("nan")
+        return Compression(arm, self.chains, realised, peak, self.used)

@@ -1,6 +1,7 @@
 """Writes files that survive kills, full disks and power cuts."""
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,25 +9,28 @@ from pathlib import Path
 _CHUNK = 2**16
 
 
-def write_atomic(path: Path, contents: str | bytes) -> None:
+def write_atomic(path: Path, contents: str | bytes | Iterable[bytes]) -> None:
     """Replace a file's contents so that a reader or a crash sees the old ones or the new ones, never a part.
 
     Args:
-        path: The file; its folder exists.
-        contents: Text, written as UTF-8 with its line ends as they are, or bytes.
+        path: The file.
+        contents: Text, which is written in UTF-8, bytes, or the bytes in parts. The parts may be made of the old
+            contents, which stay until the last one is written.
 
     Raises:
-        OSError: The disk is full or fails; the old contents stay.
+        OSError: The disk is full or fails; the old contents stay, as they do if making a part raises anything.
     """
+    if isinstance(contents, str):
+        contents = contents.encode()
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(contents.encode() if isinstance(contents, str) else contents)
+            file.writelines([contents] if isinstance(contents, bytes) else contents)
             file.flush()
             # The contents reach the disk before the name points at them: a rename may be written first otherwise.
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError:
+    except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)  # a full disk needs the room
         raise

@@ -18,6 +18,7 @@ M = TypeVar("M", bound=BaseModel)
 _WORDS = {
     "missing": "is missing",
     "extra_forbidden": "is unknown",
+    "unexpected_keyword_argument": "is unknown",
     "int_type": "must be a whole number",
     "int_parsing": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -99,7 +100,7 @@ def first_fault(error: ValidationError, schema: type[BaseModel] | None = None) -
         fault = _WORDS[kind].format(**{name: _plain(limit) for name, limit in first.get("ctx", {}).items()})
     else:
         fault = first["msg"].replace("Input should be", "must be", 1)
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         around = _model_at(schema, location[:-1])
         return location, fault + (suggestion(str(location[-1]), around.model_fields) if around else "")
     # Of a model that does not agree with itself, the fault names the values; the whole mapping would say nothing more.

@@ -5,13 +5,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from synthetic_samples import chains, sample
+from synthetic_samples import chains, points, points_table, sample
 
 from hyperscale.analysis.bootstrap import Bootstrap, make_bootstraps
 from hyperscale.analysis.frontier import area, drop_sparse_points, evaluate, find_frontiers, frontier_points
 from hyperscale.analysis.margins import compute_margins, parse_pairs
 from hyperscale.errors import ResultsError
-from hyperscale.results.points import cells, points
 
 POINT = st.tuples(st.floats(1, 1000), st.floats(0, 100))
 POINTS = st.lists(POINT, min_size=1, max_size=12)
@@ -96,9 +95,9 @@ def test_frontier_lists_improving_points_by_cost_and_unites_compression_ratios()
         sample(method="dms", CR=4.0, answer="2", tokens=100),
         sample(method="dms", CR=2.0, answer="2", tokens=400),
     ]
-    longest = [point for point in cells(lines) if point.L == 2048]
+    longest = [point for point in points(lines) if point.L == 2048]
     best = frontier_points(longest, "kv_reads")
-    assert [(point.arm.method, point.arm.CR) for point in best] == [("vanilla", 1), ("dms", 4), ("dms", 8)]
+    assert [(point.series.method, point.series.CR) for point in best] == [("vanilla", 1), ("dms", 4), ("dms", 8)]
     assert frontier_points([], "tokens") == []
     with pytest.raises(ResultsError, match="known axes: kv_reads"):
         frontier_points(longest, "euros")
@@ -107,23 +106,23 @@ def test_frontier_lists_improving_points_by_cost_and_unites_compression_ratios()
 def test_points_of_an_interrupted_run_make_no_frontier():
     lines = [sample(f"p{p}", 0, answer="2", task="mini_lcb") for p in range(20)]
     lines += [sample(f"p{p}", 1, task="mini_lcb") for p in range(17)]
-    assert {point.W for point in cells(lines)} == {1, 2}
-    assert {point.W for point in frontier_points(cells(lines), "kv_reads")} == {1}
+    assert {point.W for point in points(lines)} == {1, 2}
+    assert {point.W for point in frontier_points(points(lines), "kv_reads")} == {1}
     lines += [sample(f"p{p}", 1, task="mini_lcb") for p in range(17, 19)]
-    assert {point.W for point in frontier_points(cells(lines), "kv_reads")} == {1, 2}
+    assert {point.W for point in frontier_points(points(lines), "kv_reads")} == {1, 2}
 
 
 def test_points_of_few_problems_join_no_frontier_of_many():
     """Neither those of a CR that an interruption left with a few quick chains, nor those of a short run beside it."""
     full = [sample(f"p{p}", answer="2", method="dms", CR=2.0, tokens=400) for p in range(20)]
     lucky = [sample(f"p{p}", method="dms", CR=8.0, tokens=100) for p in range(3)]
-    brief = [sample(f"p{p}", method="dms", CR=2.0, tokens=100, run="brief") for p in range(3)]
+    brief = [sample(f"p{p}", method="dms", CR=2.0, tokens=100) for p in range(3)]
     vanilla = [sample(f"p{p}", answer="2") for p in range(20)]
-    lines = full + lucky + brief + vanilla
-    best = frontier_points(cells(lines), "kv_reads")
+    measured = points(full + lucky + vanilla) + points(brief, run="brief")
+    best = frontier_points(measured, "kv_reads")
     assert {len(point.problems) for point in best} == {20}
-    assert margin(cells(lines), "dms", "vanilla", "kv_reads", n_boot=10).n_problems == 20
-    assert {len(point.problems) for point in drop_sparse_points(cells(lines))} == {20}
+    assert margin(measured, "dms", "vanilla", "kv_reads", n_boot=10).n_problems == 20
+    assert {len(point.problems) for point in drop_sparse_points(measured)} == {20}
 
 
 def two_methods(**more):
@@ -132,8 +131,8 @@ def two_methods(**more):
 
 def test_the_margin_is_the_area_between_two_frontiers_over_the_common_interval():
     lines = two_methods()
-    table = points(lines)
-    m = margin(cells(lines), "dms", "vanilla", "kv_reads", n_boot=50)
+    table = points_table(lines)
+    m = margin(points(lines), "dms", "vanilla", "kv_reads", n_boot=50)
     of = {name: list(zip(t.kv_reads, t.accuracy, strict=True)) for name, t in table.groupby("method")}
     low = max(min(x for x, _ in pairs) for pairs in of.values())
     high = min(max(x for x, _ in pairs) for pairs in of.values())
@@ -148,7 +147,7 @@ def test_the_margin_is_the_area_between_two_frontiers_over_the_common_interval()
 
 
 def test_a_margin_reversed_is_its_negative_and_over_itself_is_zero():
-    lines = cells(two_methods())
+    lines = points(two_methods())
     m, r = (margin(lines, *pair, "peak_kv", n_boot=50) for pair in (("dms", "vanilla"), ("vanilla", "dms")))
     assert (r.linear, r.log2) == pytest.approx((-m.linear, -m.log2))
     assert r.log2_ci == pytest.approx((-m.log2_ci[1], -m.log2_ci[0]))
@@ -159,16 +158,14 @@ def test_a_margin_reversed_is_its_negative_and_over_itself_is_zero():
 def test_the_bootstrap_recomputes_points_and_frontiers():
     """Row by row, a resample is the margin of a data set in which each problem stands as often as it was drawn."""
     lines = two_methods(problems=10, width=4)
-    m = margin(cells(lines), "dms", "vanilla", "kv_reads", n_boot=7, seed=3)
+    m = margin(points(lines), "dms", "vanilla", "kv_reads", n_boot=7, seed=3)
     drawn = np.random.default_rng(3).multinomial(10, np.full(10, 1 / 10), size=7)
     values = []
     for counts in drawn:
         copies = [
-            {**line, "problem": f"{line['problem']}/{i}"}
-            for line in lines
-            for i in range(counts[int(line["problem"][1:])])
+            replace(line, problem=f"{line.problem}/{i}") for line in lines for i in range(counts[int(line.problem[1:])])
         ]
-        values.append(margin(cells(copies), "dms", "vanilla", "kv_reads", n_boot=2).log2)
+        values.append(margin(points(copies), "dms", "vanilla", "kv_reads", n_boot=2).log2)
     low, high = np.percentile(values, [2.5, 97.5])
     bias = np.mean(values) - m.log2  # the interval is extended on the side to which it points
     assert abs(bias) > 1
@@ -177,7 +174,7 @@ def test_the_bootstrap_recomputes_points_and_frontiers():
 
 def test_intervals_cover_and_narrow_with_more_problems():
     few, many = (
-        margin(cells(two_methods(problems=n)), "dms", "vanilla", "kv_reads", n_boot=300).log2_ci for n in (20, 160)
+        margin(points(two_methods(problems=n)), "dms", "vanilla", "kv_reads", n_boot=300).log2_ci for n in (20, 160)
     )
     assert few[0] < many[1]
     assert many[0] < few[1]
@@ -185,7 +182,7 @@ def test_intervals_cover_and_narrow_with_more_problems():
 
 
 def test_margins_are_reproducible_by_seed():
-    lines = cells(two_methods(problems=20))
+    lines = points(two_methods(problems=20))
     a, b, c = (margin(lines, "dms", "vanilla", "kv_reads", n_boot=99, seed=s) for s in (0, 0, 1))
     assert a == b
     assert a.log2 == c.log2
@@ -194,29 +191,29 @@ def test_margins_are_reproducible_by_seed():
 
 def test_frontiers_that_do_not_meet_have_no_margin():
     lines = [sample(f"p{p}") for p in range(5)] + [sample(f"p{p}", method="dms", CR=100.0) for p in range(5)]
-    m = margin(cells(lines), "dms", "vanilla", "kv_reads", n_boot=20)
+    m = margin(points(lines), "dms", "vanilla", "kv_reads", n_boot=20)
     assert np.isnan([m.linear, *m.linear_ci, m.log2, *m.log2_ci, *m.interval]).all()
     apart = [sample("a"), sample("b", method="dms", CR=2.0)]
-    m = margin(cells(apart), "dms", "vanilla", "kv_reads", n_boot=20)
+    m = margin(points(apart), "dms", "vanilla", "kv_reads", n_boot=20)
     assert np.isnan(m.linear)
     assert m.n_problems == 0
 
 
 def test_only_problems_of_both_methods_count():
     lines = chains("vanilla", 1, problems=30) + [
-        line for line in chains("dms", 8, problems=30) if int(line["problem"][1:]) % 2
+        line for line in chains("dms", 8, problems=30) if int(line.problem[1:]) % 2
     ]
-    m = margin(cells(lines), "dms", "vanilla", "kv_reads", n_boot=20)
-    odd = [line for line in lines if int(line["problem"][1:]) % 2]
-    assert m == margin(cells(odd), "dms", "vanilla", "kv_reads", n_boot=20)
+    m = margin(points(lines), "dms", "vanilla", "kv_reads", n_boot=20)
+    odd = [line for line in lines if int(line.problem[1:]) % 2]
+    assert m == margin(points(odd), "dms", "vanilla", "kv_reads", n_boot=20)
     assert m.n_problems == 15
 
 
 def test_methods_that_share_no_task_or_no_model_have_no_margin():
     lines = two_methods(problems=4, width=1)
     for name, value in (("task", "mini_gpqa"), ("model", "big")):
-        apart = [{**line, name: value} if line["method"] == "dms" else line for line in lines]
-        bootstraps = list(make_bootstraps(cells(apart), n_boot=10).values())
+        apart = [replace(line, **{name: value}) if line.method == "dms" else line for line in lines]
+        bootstraps = list(make_bootstraps(points(apart), n_boot=10).values())
         assert len(bootstraps) == 2
         assert compute_margins(bootstraps) == []
         with pytest.raises(ResultsError, match=r"no margin dms:vanilla: no task has chains of both.*dms, vanilla"):
@@ -224,8 +221,8 @@ def test_methods_that_share_no_task_or_no_model_have_no_margin():
 
 
 def test_the_band_holds_the_frontier_where_it_exists():
-    part = cells(chains("dms", 8, problems=60))
-    table = points(chains("dms", 8, problems=60))
+    part = points(chains("dms", 8, problems=60))
+    table = points_table(chains("dms", 8, problems=60))
     low, high = np.log2(table.kv_reads.min()), np.log2(table.kv_reads.max())
     at = 2 ** np.linspace(low, high, 9)
     lower, upper = band(part, "kv_reads", at, n_boot=200)
@@ -236,7 +233,7 @@ def test_the_band_holds_the_frontier_where_it_exists():
 
 
 def test_the_band_never_falls_even_where_two_points_cost_nearly_the_same():
-    (one, *_) = cells(chains("dms", 8, problems=40))
+    (one, *_) = points(chains("dms", 8, problems=40))
     rng = np.random.default_rng(3)
     noise = rng.normal(0, 20, 40)
     noise -= noise.mean()
@@ -263,15 +260,15 @@ def test_a_thousand_resamples_of_forty_points_and_two_hundred_problems():
     lines = chains("vanilla", 1, problems=200, width=8) + [
         line for cr in (2, 4, 8) for line in chains("dms", cr, problems=200, width=8)
     ]
-    made = cells(lines)
-    assert sum(cell.arm.method == "dms" for cell in made) == 48
+    made = points(lines)
+    assert sum(cell.series.method == "dms" for cell in made) == 48
     m = margin(made, "dms", "vanilla", "kv_reads", n_boot=1000)
     assert m.log2_ci[0] < m.log2 < m.log2_ci[1]
 
 
 def test_frontiers_are_made_once_and_give_what_each_margin_and_band_alone_gives():
     lines = [*two_methods(problems=24, width=4), *chains("window", 4, problems=16, width=4, skill=-0.2)]
-    found = cells(lines)
+    found = points(lines)
     (made,) = make_bootstraps(found, n_boot=80).values()
     together = compute_margins([made], [("dms", "vanilla"), ("dms", "window"), ("window", "vanilla")])
     assert len(together) == 15
@@ -283,14 +280,14 @@ def test_frontiers_are_made_once_and_give_what_each_margin_and_band_alone_gives(
     for m in together:
         assert m == margin(found, m.a, m.b, m.axis, n_boot=80)
     at = np.geomspace(2e4, 1e6, 30)
-    alone = band([cell for cell in found if cell.arm.method == "dms"], "kv_reads", at, n_boot=80)
+    alone = band([cell for cell in found if cell.series.method == "dms"], "kv_reads", at, n_boot=80)
     np.testing.assert_array_equal(made.confidence_band("dms", "kv_reads", at), alone)
 
 
 def test_every_method_over_vanilla_unless_pairs_are_named():
     lines = [line for task in ("mini_aime", "mini_gpqa") for line in two_methods(problems=12, width=2, task=task)]
     lines += chains("window", 4, problems=12, width=2)
-    made = list(make_bootstraps(cells(lines), n_boot=10).values())
+    made = list(make_bootstraps(points(lines), n_boot=10).values())
     found = compute_margins(made, axes=["tokens"])
     assert [(m.task, m.a, m.b) for m in found] == [
         ("mini_aime", "dms", "vanilla"),
@@ -308,7 +305,7 @@ def test_every_method_over_vanilla_unless_pairs_are_named():
 
 def test_models_have_margins_of_their_own():
     lines = [line for name in ("small", "large") for line in two_methods(problems=12, width=2, model=name)]
-    found = compute_margins(make_bootstraps(cells(lines), n_boot=10).values(), axes=["tokens"])
+    found = compute_margins(make_bootstraps(points(lines), n_boot=10).values(), axes=["tokens"])
     assert [m.model for m in found] == ["small", "large"]
 
 
@@ -320,13 +317,13 @@ def test_fewer_than_ten_problems_have_a_margin_without_an_interval(problems):
         for method, cr in (("vanilla", 1.0), ("dms", 2.0))
         for tokens in (300,)
     ]
-    m = margin(cells(lines), "dms", "vanilla", "tokens", n_boot=200)
+    m = margin(points(lines), "dms", "vanilla", "tokens", n_boot=200)
     assert m.n_problems == problems
     assert m.enough == (problems == 10)
     assert np.isfinite([m.linear, m.log2]).all()
     assert np.isfinite([*m.linear_ci, *m.log2_ci]).all() == m.enough
     at = np.array([280.0])
-    assert np.isfinite(band(cells(lines)[:4], "tokens", at, n_boot=50)[0]).all() == m.enough
+    assert np.isfinite(band(points(lines)[:4], "tokens", at, n_boot=50)[0]).all() == m.enough
 
 
 @pytest.mark.parametrize("text", ["dms", "dms:", ":dms", "dms:dms", "dms:vanilla,", "a:b:c", ""])
@@ -351,6 +348,6 @@ def test_intervals_cover_the_true_margin():
                 for cr, start in ((4.0, 0.0), (1.0, 0.35)):
                     right = rng.random() < start + 0.3 * hard + gain
                     lines.append(sample(f"p{p}", 0, method, cr, "1" if right else "2", tokens=200))
-        m = margin(cells(lines), "dms", "vanilla", "kv_reads", n_boot=200, seed=trial)
+        m = margin(points(lines), "dms", "vanilla", "kv_reads", n_boot=200, seed=trial)
         inside += m.log2_ci[0] <= 20 <= m.log2_ci[1]
     assert inside >= 33

@@ -3,14 +3,13 @@ import math
 
 import pytest
 from rich.console import Console
-from synthetic_samples import chains, sample
+from synthetic_samples import chains, points, sample
 
 from hyperscale.analysis import margins
 from hyperscale.analysis import published as reference
 from hyperscale.analysis.curves import analyse
 from hyperscale.analysis.margins import Margin
 from hyperscale.cli.display import margin_tables
-from hyperscale.results.points import cells
 
 NAN = (math.nan, math.nan)
 
@@ -43,7 +42,7 @@ def test_values_and_intervals_as_text(value, interval, text):
 
 
 def test_both_axes_of_a_margin_are_printed_with_their_intervals():
-    found = analyse(lines(20), ["kv_reads"], n_boot=50).margins
+    found = analyse(points(lines(20)), ["kv_reads"], n_boot=50).margins
     text = shown(found)
     assert "Margins over vanilla (mini), points, 95 % interval" in text
     dms = next(line for line in text.splitlines() if " dms " in line)
@@ -55,14 +54,14 @@ def test_both_axes_of_a_margin_are_printed_with_their_intervals():
 
 
 def test_pairs_over_several_methods_are_named_in_full():
-    text = shown(analyse(lines(12), ["tokens"], [("dms", "vanilla"), ("dms", "window")], n_boot=20).margins)
+    text = shown(analyse(points(lines(12)), ["tokens"], [("dms", "vanilla"), ("dms", "window")], n_boot=20).margins)
     assert "dms − vanilla" in text
     assert "dms − window" in text
     assert "Margins (mini)" in text
 
 
 def test_few_problems_have_a_plain_message_instead_of_an_interval():
-    text = shown(analyse(lines(1), ["tokens"], n_boot=20).margins)
+    text = shown(analyse(points(lines(1)), ["tokens"], n_boot=20).margins)
     assert "No intervals with fewer than 10 problems (mini_aime has 1): such margins are mostly noise." in text
     assert "nan" not in text
     assert not any("[" in line for line in text.splitlines())
@@ -70,7 +69,7 @@ def test_few_problems_have_a_plain_message_instead_of_an_interval():
 
 def test_costs_without_a_common_interval_are_na():
     apart = [sample(f"p{p}") for p in range(12)] + [sample(f"p{p}", method="dms", CR=100.0) for p in range(12)]
-    made = analyse(apart, ["kv_reads"], n_boot=20)
+    made = analyse(points(apart), ["kv_reads"], n_boot=20)
     text = shown(made.margins)
     assert text.count("NA") == 3  # two values and what they mean
     assert "NA where every point of one method costs more than every point of the other." in text
@@ -86,7 +85,7 @@ def test_problems_in_common_and_frontiers_that_rarely_meet_are_explained():
 
 
 def test_the_frame_has_a_row_for_each_margin():
-    made = analyse(lines(12), n_boot=20)
+    made = analyse(points(lines(12)), n_boot=20)
     frame = margins.to_frame(made.margins)
     assert list(frame.columns) == list(margins.COLUMNS)
     assert len(frame) == 2 * 5
@@ -110,13 +109,15 @@ def test_a_reference_stands_beside_the_tasks_it_has():
     assert beside("qwen-r1-32b", b="tova", task="math500", axis="peak_kv") == "-0.1"
     assert beside("qwen-r1-7b", axis="tokens") == beside("mini", task="mini_aime") == "·"
     strategies = {"aime24": "majority"}
-    text = shown(analyse(lines(12, task="aime24"), ["kv_reads"], n_boot=20, strategies=strategies).margins, paper)
+    text = shown(
+        analyse(points(lines(12, task="aime24"), strategies=strategies), ["kv_reads"], n_boot=20).margins, paper
+    )
     assert "+10.6 / +15.0 / +12.0" in text
     assert "paper: published values, without intervals" in text
 
 
 def test_a_run_of_other_tasks_is_told_so_and_shown_the_reference_by_itself():
-    text = shown(analyse(lines(12), ["peak_kv"], n_boot=20).margins, reference.load("paper"))
+    text = shown(analyse(points(lines(12)), ["peak_kv"], n_boot=20).margins, reference.load("paper"))
     assert "No margin here is in paper, whose tasks are aime24, math500, gpqa_diamond, livecodebench. Its own:" in text
     assert "livecodebench, dms − vanilla, peak_kv: +7.4 (qwen-r1-1.5b), +8.5 (qwen-r1-7b), +16.7 (qwen-r1-32b)" in text
     assert "kv_reads" not in text
@@ -124,11 +125,11 @@ def test_a_run_of_other_tasks_is_told_so_and_shown_the_reference_by_itself():
 
 
 def test_without_a_margin_nothing_is_printed():
-    assert shown(analyse(chains("vanilla", 1, problems=3, width=1), ["tokens"], n_boot=5).margins) == ""
+    assert shown(analyse(points(chains("vanilla", 1, problems=3, width=1)), ["tokens"], n_boot=5).margins) == ""
 
 
 def test_the_end_of_a_run_has_reads_and_peak():
     console = Console(file=io.StringIO(), width=140, markup=False)
-    margin_tables.print_margins_over_vanilla(cells(lines(10)), console)
+    margin_tables.print_margins_over_vanilla(points(lines(10)), console)
     text = console.file.getvalue()
     assert text.count("kv_reads") == text.count("peak_kv") == 2

@@ -9,10 +9,11 @@ import checkpoints
 import numpy as np
 import pytest
 from commandline import caller
+from synthetic_samples import sample, with_whole
 
 from hyperscale import results
 from hyperscale.cli.display import json_events
-from hyperscale.planning.arms import Arm
+from hyperscale.methods.arm import Arm
 from hyperscale.run.observer import Load
 
 pytestmark = pytest.mark.e2e
@@ -124,10 +125,10 @@ def test_progress_comes_at_intervals(monkeypatch):
     monkeypatch.setattr("hyperscale.cli.display.json_events.time.monotonic", lambda: now[0])
     told, arm = json_events.Events(out), Arm("dms", 8.0)
     told.arm_started(arm, [], Load(chains=100, most_tokens=6400, batch_size=4))
-    sample = {"correct": [True], "tokens": 50, "kv_reads": [245.0], "prompt_tokens": 25, "seconds": 1.0}
+    chain = with_whole(sample(tokens=50, prompt_tokens=25), kv_reads=245.0)
     for _ in range(100):
         now[0] += 0.125
-        told.chain(arm, None, sample)
+        told.chain(arm, None, chain)
     told.arm_finished(arm)
     found = lines(out.getvalue())
     assert [each["done"] for each in found] == [0, 16, 32, 48, 64, 80, 96, 100]

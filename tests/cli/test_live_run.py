@@ -7,6 +7,7 @@ import re
 import checkpoints
 import pytest
 from rich.console import Console
+from synthetic_samples import sample, with_whole
 
 from hyperscale import models
 from hyperscale.cli.display import plan_tables, table_format
@@ -84,16 +85,16 @@ def test_a_terminal_shows_a_first_chain_as_it_is_decoded(run, tmp_path):
     console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None, legacy_windows=False)
     display = Display(console)
     with Store(tmp_path / "run", run.info()) as store:
-        execute.Line(run, store, "run", display, engine_cache.EngineCache()).demonstrate()
+        execute.ArmRunner(run, store, display, engine_cache.EngineCache()).demonstrate()
         display.close()
-        assert len(store.samples) == 2
-        chains = {sample["method"]: sample for sample in store.samples}
+        assert len(store) == 2
+        chains = {sample.method: sample for sample in store.samples()}
     text = console.file.getvalue()
     for method in ("vanilla", "dms 8×"):
         full = len(next(iter(run.problems.values()))[0].prompt_ids)
         assert f"{method} · 1 tokens · " in text
         assert f"KV entries live, a full cache would hold {full}" in text
-    assert chains["vanilla"]["text"].split()[0] in text
+    assert chains["vanilla"].text.split()[0] in text
     assert text.count("problem ") >= 1
     assert text.rindex("would hold") < text.rindex("KV reads · peak")
 
@@ -103,17 +104,18 @@ def test_running_figures(monkeypatch):
     monkeypatch.setattr("hyperscale.run.progress.time.monotonic", lambda: now[0])
     tally = Tally(Load(chains=4, most_tokens=400, batch_size=2))
     assert str(tally) == "2 chains under way"
-    sample = {"correct": [False, True], "tokens": 50, "kv_reads": [10.0, 245.0], "prompt_tokens": 0, "seconds": 5.0}
-    tally.add(sample | {"prompt_tokens": 25}, fresh=True)  # a full cache reads 49·25 + 49·50/2 = 2450
+    chain = with_whole(sample(tokens=50, prompt_tokens=25, seconds=5.0), kv_reads=245.0)
+    tally.add(chain, fresh=True)  # a full cache reads 49·25 + 49·50/2 = 2450
     now[0] += 5
     # Two chains in flight at 10 tokens/s each; three to go of 1/4·50 + 3/4·100 tokens.
     assert str(tally) == "100% right · realised CR 10.0 · 20 tokens/s · about 0:13 left"
+    short = with_whole(sample(tokens=50, prompt_tokens=0, seconds=5.0), kv_reads=245.0, correct=False)
     for _ in range(3):
-        tally.add(sample | {"correct": [False]}, fresh=True)
+        tally.add(short, fresh=True)
     now[0] += 75
     assert str(tally) == "25% right · realised CR 6.2 · 2 tokens/s in 1:20"
     old = Tally(Load(chains=1, most_tokens=100, batch_size=2))
-    old.add(sample, fresh=False)
+    old.add(chain, fresh=False)
     assert "tokens/s" not in str(old)
 
 

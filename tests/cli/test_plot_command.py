@@ -6,11 +6,11 @@ import time
 
 import pandas as pd
 import pytest
-from synthetic_samples import chains
+from synthetic_samples import chains, write_samples
 
 from hyperscale import results
-from hyperscale.analysis import curves
 from hyperscale.cli import main
+from hyperscale.results import points
 from hyperscale.results.points import COSTS
 
 
@@ -31,8 +31,8 @@ def run(monkeypatch, capsys, tmp_path):
 
 def write(folder, lines):
     folder.mkdir(parents=True)
-    (folder / results.RUN).write_text(json.dumps({"schema": 1, "config": {}}))
-    (folder / results.SAMPLES).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / results.RUN).write_text(json.dumps({"schema": 2, "config": {}}))
+    write_samples(folder / results.SAMPLES, lines)
     return folder
 
 
@@ -49,12 +49,12 @@ def folder(tmp_path):
 @pytest.mark.e2e
 def test_it_reads_and_computes_everything_once(run, folder, monkeypatch):
     calls = []
-    for module, name in ((results, "read"), (curves, "cells")):
+    for module, name in ((results, "read"), (points, "measure")):
         original = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, o=original, n=name, **k: (calls.append(n), o(*a, **k))[1])
     code, out, err = run("results", "--axis", "kv_reads,tokens", "--resamples", "100")
     assert (code, err) == (0, "")
-    assert calls == ["read", "cells"]
+    assert calls == ["read", "measure"]
     assert "72 chains of 1 run" in out
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == sorted(
         [

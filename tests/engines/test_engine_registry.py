@@ -15,7 +15,7 @@ from hyperscale.engines.base import Chain, Engine
 from hyperscale.engines.provider import EngineProvider
 from hyperscale.errors import ConfigError
 from hyperscale.kv.trace import KVTrace, dense_peak, dense_reads
-from hyperscale.planning.arms import Arm
+from hyperscale.methods.arm import Arm
 from hyperscale.run.config import load, resolve
 from hyperscale.run.engine_cache import EngineCache
 

@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gate_records import draw
-from synthetic_samples import chains, sample
+from synthetic_samples import chains
 
 from hyperscale import gate
 from hyperscale.analysis.bootstrap import make_bootstraps
 from hyperscale.analysis.margins import compute_margin
 from hyperscale.errors import ResultsError
 from hyperscale.results.folder import Run
-from hyperscale.results.points import cells
 
 ARMS = (("vanilla", 1.0, 0.0), ("dms", 4.0, 0.0), ("dms", 8.0, -0.1))
 
@@ -22,7 +21,7 @@ def run(folder="r", seed=0, problems=12, **more):
     lines = [
         line
         for method, CR, skill in ARMS
-        for line in chains(method, CR, problems=problems, width=4, skill=skill, seed=seed, run=folder, **more)
+        for line in chains(method, CR, problems=problems, width=4, skill=skill, seed=seed, **more)
     ]
     return Run(folder=_path(folder), info={"config": {"temperature": 0.8}}, samples=lines)
 
@@ -45,8 +44,8 @@ def test_a_record_holds_each_problem_s_values_of_every_point():
     problems = list(found.tasks["mini_aime"].problems)
     assert problems == sorted(problems)
     compared = 0
-    for cell in cells(run().samples):
-        arm = per_arm[cell.arm.method, cell.arm.CR]
+    for cell in run().points():
+        arm = per_arm[cell.series.method, cell.series.CR]
         (cut,) = [cut for cut in arm.cuts if cut.L == cell.L]
         order = [cell.problems.index(problem) for problem in problems]
         np.testing.assert_allclose(cut.accuracy[cell.W], cell.accuracy[order], atol=6e-5)
@@ -84,7 +83,7 @@ def test_margins_are_those_of_the_rest_of_hyperscale():
     for axis in ("kv_reads", "peak_kv"):
         for side, each in (("old", old), ("new", new)):
             margin = compute_margin(
-                make_bootstraps(cells(each.samples), n_boot=1)["mini", "mini_aime"], "dms", "vanilla", axis
+                make_bootstraps(each.points(), n_boot=1)["mini", "mini_aime"], "dms", "vanilla", axis
             )
             assert getattr(rows[f"margin, {axis}, linear"], side) == pytest.approx(margin.linear, abs=0.02)
             assert getattr(rows[f"margin, {axis}, log2"], side) == pytest.approx(margin.log2, abs=0.02)
@@ -93,7 +92,7 @@ def test_margins_are_those_of_the_rest_of_hyperscale():
 def test_accuracies_and_reads_are_those_of_the_points():
     old, new = run(seed=0), run(seed=1)
     found = gate.compare(gate.record_runs([old]), gate.record_runs([new]), confidence=95)
-    before, after = ({(c.arm.method, c.label): c.row() for c in cells(each.samples)} for each in (old, new))
+    before, after = ({(c.series.method, c.label): c.row() for c in each.points()} for each in (old, new))
     points = [row for row in found.rows if row.CR is not None]
     assert len(points) == len(before)
     for row in points:
@@ -222,8 +221,6 @@ def test_runs_that_cannot_be_united_are_refused():
         gate.record_runs([run("a"), run("b", 1, task_version="1.1")])
     with pytest.raises(ResultsError, match="differ in the method's parameters"):
         gate.record_runs([run("a"), run("b", 1, params={"window": 8})])
-    with pytest.raises(ResultsError, match="no prompt_hash"):
-        gate.record_runs([Run(_path("r"), {}, [{k: v for k, v in sample().items() if k != "prompt_hash"}])])
 
 
 def garble(*changes):

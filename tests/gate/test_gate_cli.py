@@ -13,7 +13,7 @@ import pytest
 import yaml
 from repository import ROOT
 from rich.console import Console
-from synthetic_samples import chains
+from synthetic_samples import chains, write_samples
 
 from hyperscale import gate, results
 from hyperscale.cli import main
@@ -29,12 +29,12 @@ ARMS = (("vanilla", 1.0), ("dms", 8.0))
 def write(folder, seed, skill=0.0, problems=40):
     """A run folder with synthetic chains."""
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"schema": 1, "config": {"temperature": 0.8}}))
-    with (folder / "samples.jsonl").open("w") as file:
-        for method, CR in ARMS:
-            shift = skill if method == "dms" else 0.0
-            for line in chains(method, CR, problems=problems, width=4, skill=shift, seed=seed):
-                file.write(json.dumps(line) + "\n")
+    (folder / "run.json").write_text(json.dumps({"schema": 2, "config": {"temperature": 0.8}}))
+    samples = []
+    for method, CR in ARMS:
+        shift = skill if method == "dms" else 0.0
+        samples += chains(method, CR, problems=problems, width=4, skill=shift, seed=seed)
+    write_samples(folder / "samples.jsonl", samples)
     return folder
 
 

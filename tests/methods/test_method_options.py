@@ -28,7 +28,7 @@ def options(weights, *more):
 
 def stored(folder):
     (found,) = results.read(folder)
-    return found.info["config"]["params"], {s["method"]: s["params"] for s in found.samples}
+    return found.info["config"]["params"], {s.method: s.params for s in found.samples}
 
 
 @pytest.mark.e2e
@@ -52,7 +52,7 @@ def test_pinning_is_for_every_method_that_has_it(run, weights, tmp_path):
         assert [used[name]["pin_prompt"] for name in ("window", "tova")] == [pinned, pinned]
         assert used["vanilla"] == {"cr": 1}
     one, other = (results.read(tmp_path / name)[0].samples for name in ("pin-prompt", "no-pin-prompt"))
-    reads = [[s["kv_reads"] for s in samples if s["method"] == "tova"] for samples in (one, other)]
+    reads = [[[cut.kv_reads for cut in s.cuts] for s in samples if s.method == "tova"] for samples in (one, other)]
     assert reads[0] != reads[1]
     commandline.fails(
         run(*options(weights, *more, "--pin-prompt", "--out", "no-pin-prompt")), "pin_prompt was false, now true"

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from hyperscale.errors import BudgetError
 from hyperscale.kv.trace import dense_peak, dense_reads
+from hyperscale.methods.arm import Arm
 from hyperscale.planning import grid
-from hyperscale.planning.arms import Arm
 from hyperscale.planning.budget import Budget
 from hyperscale.planning.costs import CLOSED_FORM_AXES, Costs, TaskShape
 from hyperscale.planning.grid import Grid, available

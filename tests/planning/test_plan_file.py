@@ -6,18 +6,21 @@ import math
 import pytest
 
 from hyperscale.errors import ResultsError
+from hyperscale.methods.arm import Arm
 from hyperscale.planning import plan_file
-from hyperscale.planning.arms import Arm
 from hyperscale.planning.budget import Budget
 from hyperscale.planning.costs import Costs
-from hyperscale.planning.planner import Plan, Point
+from hyperscale.planning.planner import Plan, PlannedPoint
 
 ARMS = [Arm("vanilla", 1.0), Arm("dms", 8.0)]
 BUDGET = Budget.parse("8x")
 PLAN = Plan(
     BUDGET,
     {"t": 100.5, "u": math.inf},
-    (Point("t", ARMS[0], 1, 256, Costs(1.5, 2, 3, 4)), Point("u", ARMS[1], 2, 512, Costs(1, 2, 3, 4, 5), "pilot")),
+    (
+        PlannedPoint("t", ARMS[0], 1, 256, Costs(1.5, 2, 3, 4)),
+        PlannedPoint("u", ARMS[1], 2, 512, Costs(1, 2, 3, 4, 5), "pilot"),
+    ),
     n_dominated=3,
 )
 

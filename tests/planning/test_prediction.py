@@ -5,18 +5,18 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 from rich.console import Console
-from synthetic_samples import sample
+from synthetic_samples import sample, write_samples
 
 from hyperscale.cli.display import plan_tables
 from hyperscale.errors import BudgetError
 from hyperscale.kv.trace import dense_peak, dense_reads
+from hyperscale.methods.arm import Arm
 from hyperscale.planning import measured_costs
-from hyperscale.planning.arms import Arm
 from hyperscale.planning.budget import Budget
 from hyperscale.planning.costs import Costs, TaskShape
 from hyperscale.planning.grid import Grid
 from hyperscale.planning.measured_costs import Evidence, Trail
-from hyperscale.planning.planner import Plan, Point, is_dominated, make_plan
+from hyperscale.planning.planner import Plan, PlannedPoint, is_dominated, make_plan
 from hyperscale.planning.prediction import CLOSED, Predictor
 
 TASK = TaskShape("mini_aime", 50, 1024, (256, 512, 1024, 2048))
@@ -40,13 +40,13 @@ def test_between_checkpoints_it_reads_at_an_even_compression():
         cut = Trail.of(sample(tokens=600)).at(length)
         assert cut[:3] == pytest.approx((dense_reads(50, length), dense_peak(50, length), length))
     # A chain that was looked at only at its end, as in a run of one L: its cheap beginning is not taken to be dear.
-    line = sample(method="dms", CR=4.0, tokens=2000) | {"lengths": [2000]}
-    line |= {"kv_reads": [dense_reads(50, 2000) / 4], "peak_kv": [dense_peak(50, 2000) / 4]}
-    assert Trail.of(line).at(256)[:2] == pytest.approx((dense_reads(50, 256) / 4, dense_peak(50, 256) / 4))
+    line = sample(method="dms", CR=4.0, tokens=2000)
+    blind = Trail.of(replace(line, cuts=(line.whole,)))
+    assert blind.at(256)[:2] == pytest.approx((dense_reads(50, 256) / 4, dense_peak(50, 256) / 4))
 
 
 def test_a_chain_cut_off_early_is_taken_to_run_on_at_its_own_compression():
-    trail = Trail.of(sample(method="dms", CR=4.0, tokens=4096, limit=1024))
+    trail = Trail.of(sample(method="dms", CR=4.0, tokens=4096, L=1024))
     assert trail.at(2048) == pytest.approx((dense_reads(50, 2048) / 4, dense_peak(50, 2048) / 4, 2048, 2.0))
 
 
@@ -57,7 +57,7 @@ def test_every_problem_counts_the_same():
 
 
 def test_where_the_rule_depends_on_the_length_only_that_length_tells():
-    lines = [sample(method="h2o", CR=4.0, tokens=100, limit=512, length_invariant=False)]
+    lines = [sample(method="h2o", CR=4.0, tokens=100, L=512, length_invariant=False)]
     arm = Arm("h2o", 4.0, length_invariant=False)
     predictor = Predictor(100, of(*lines))
     assert predictor.predict_chain(TASK, arm, 512)[1] == measured_costs.PILOT
@@ -106,7 +106,7 @@ def grown(trail, factor):
 
 def test_domination_needs_an_equal_arm_and_no_higher_cost():
     def point(W, L, cost):
-        return Point("t", VANILLA, W, L, Costs(cost, cost, cost, cost))
+        return PlannedPoint("t", VANILLA, W, L, Costs(cost, cost, cost, cost))
 
     assert is_dominated(point(2, 512, 10), [point(2, 1024, 10)], "kv_reads")
     assert is_dominated(point(2, 512, 10), [point(4, 512, 9)], "kv_reads")
@@ -143,7 +143,7 @@ INFO = {
 def store(folder, info, *lines, finished=True):
     folder.mkdir()
     (folder / "run.json").write_text(json.dumps(info))
-    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_samples(folder / "samples.jsonl", lines)
     if finished:
         (folder / "points.csv").touch()
 
@@ -157,11 +157,12 @@ def test_earlier_runs_tell_of_the_same_model_method_and_task(tmp_path):
     store(tmp_path / "version", {**INFO, "tasks": {"mini_aime": "2.0"}}, sample("x"))
     store(tmp_path / "weights", {**INFO, "checkpoints": {"vanilla": "xyz"}}, sample("x"))
     store(tmp_path / "unfinished", INFO, sample("x"), finished=False)
-    store(tmp_path / "broken", INFO, {"schema": 1})
+    store(tmp_path / "broken", INFO)
+    (tmp_path / "broken" / "samples.jsonl").write_text('{"schema": 1}\n')
     store(tmp_path / "own", INFO, sample("x"))
     found = measured_costs.earlier(tmp_path, tmp_path / "own", INFO)
-    assert set(found) == {("vanilla", 1.0, "mini_aime"), ("dms", 8.0, "mini_aime")}
-    vanilla, dms = found["vanilla", 1.0, "mini_aime"], found["dms", 8.0, "mini_aime"]
+    assert set(found) == {(VANILLA, "mini_aime"), (DMS, "mini_aime")}
+    vanilla, dms = found[VANILLA, "mini_aime"], found[DMS, "mini_aime"]
     assert {trail.problem for trail in vanilla.trails} == {"p", "q", "r"}
     assert (vanilla.source, vanilla.timed, dms.timed) == (measured_costs.EARLIER, False, True)
     assert (vanilla.pace, dms.pace) == (None, 1 / 300)
@@ -169,7 +170,7 @@ def test_earlier_runs_tell_of_the_same_model_method_and_task(tmp_path):
 
 
 def test_predicted_against_measured():
-    points = tuple(Point("t", VANILLA, W, 256, Costs(100.0 * W, 1, 1, 1), measured_costs.PILOT) for W in (1, 2))
+    points = tuple(PlannedPoint("t", VANILLA, W, 256, Costs(100.0 * W, 1, 1, 1), measured_costs.PILOT) for W in (1, 2))
     found = pd.DataFrame(
         [{"task": "t", "method": "vanilla", "CR": 1.0, "W": W, "L": 256, "kv_reads": 150.0 * W} for W in (1, 2)]
     )

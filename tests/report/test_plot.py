@@ -3,14 +3,14 @@ import struct
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_samples import chains, sample
+from synthetic_samples import chains, points, points_table, sample
 
 from hyperscale.analysis import published as reference
 from hyperscale.analysis.curves import analyse
 from hyperscale.errors import ResultsError
 from hyperscale.report.plots import figure, styles, write
 from hyperscale.report.plots.label_placement import Label, place_labels, short
-from hyperscale.results.points import COLUMNS, COSTS, points
+from hyperscale.results.points import COLUMNS, COSTS
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def lines():
 
 @pytest.fixture(scope="module")
 def made(lines):
-    return analyse(lines, n_boot=200)
+    return analyse(points(lines), n_boot=200)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_each_axis_gives_pictures_and_the_numbers_behind_them(drawn):
 def test_the_csv_holds_every_point_and_marks_the_frontier(drawn, lines):
     table = pd.read_csv(drawn[2])
     assert list(table.columns) == [*COLUMNS, "on_frontier"]
-    expected = points(lines)
+    expected = points_table(lines)
     assert sorted(table.accuracy) == pytest.approx(sorted(expected.accuracy))
     for _, group in table.groupby(["task", "method"]):
         best = group[group.on_frontier].sort_values("kv_reads")
@@ -75,7 +75,7 @@ def test_the_frontier_csv_holds_the_band(drawn, lines):
     assert len(inner) > 0.8 * len(table)
     assert (inner.accuracy_low <= inner.accuracy_high).all()
     dms = table[(table.task == "mini_aime") & (table.method == "dms")]
-    measured = points(lines).query("task == 'mini_aime' and method == 'dms'")
+    measured = points_table(lines).query("task == 'mini_aime' and method == 'dms'")
     assert dms.cost.iloc[[0, -1]].tolist() == pytest.approx([measured.kv_reads.min(), measured.kv_reads.max()])
     assert dms.accuracy.max() == pytest.approx(measured.accuracy.max())
 
@@ -108,13 +108,16 @@ def test_ticks_are_few_powers_of_two(made, axis):
 
 
 def test_pictures_are_reproducible(lines, drawn, tmp_path):
-    again = write.draw_analysis(analyse(lines, ["kv_reads"], n_boot=200), tmp_path)[:4]
+    again = write.draw_analysis(analyse(points(lines), ["kv_reads"], n_boot=200), tmp_path)[:4]
     assert [p.read_bytes() for p in again] == [p.read_bytes() for p in drawn[:4]]
 
 
 def test_curves_of_several_models_are_told_apart():
     lines = [sample(f"p{p}", model=model) for p in range(3) for model in ("small", "large")]
-    assert set(figure._names(analyse(lines).curves["kv_reads"]).values()) == {"vanilla (small)", "vanilla (large)"}
+    assert set(figure._names(analyse(points(lines)).curves["kv_reads"]).values()) == {
+        "vanilla (small)",
+        "vanilla (large)",
+    }
 
 
 @pytest.mark.parametrize("tasks", [["mini_aime"], ["mini_gpqa", "mini_aime", "mini_lcb"]])
@@ -127,7 +130,7 @@ def test_a_long_legend_stays_in_the_picture(tasks):
         for model in models
         for method in ("vanilla", "dms", "streaming")
     ]
-    drawn = picture(analyse(lines, ["kv_reads"]))
+    drawn = picture(analyse(points(lines), ["kv_reads"]))
     box = drawn.legends[0].get_window_extent()
     assert box.x0 >= 0
     assert box.x1 <= drawn.bbox.width
@@ -135,15 +138,15 @@ def test_a_long_legend_stays_in_the_picture(tasks):
 
 
 def test_a_single_chain_can_be_drawn_and_chains_without_reads_are_left_out(tmp_path):
-    single = analyse([sample(tokens=30)])
+    single = analyse(points([sample(tokens=30)]))
     assert len(write.draw_analysis(single, tmp_path / "one")) == 4 * len(COSTS)
-    nothing = analyse([sample(tokens=1)], ["kv_reads"])
+    nothing = analyse(points([sample(tokens=1)]), ["kv_reads"])
     assert nothing.curves == {"kv_reads": []}
     assert write.draw_analysis(nothing, tmp_path / "none") == []
 
 
 def test_few_problems_have_neither_bands_nor_bars_and_the_panel_says_so():
-    few, enough = (analyse(chains("vanilla", 1, problems=n, width=2), ["tokens"]) for n in (9, 10))
+    few, enough = (analyse(points(chains("vanilla", 1, problems=n, width=2)), ["tokens"]) for n in (9, 10))
     curve = few.curves["tokens"][0]
     assert not curve.enough
     assert np.isnan([curve.low, curve.high]).all()
@@ -161,14 +164,14 @@ def test_few_problems_have_neither_bands_nor_bars_and_the_panel_says_so():
 
 def test_seeds_are_named_in_the_panel():
     lines = [sample(f"p{p}", seed=seed) for p in range(12) for seed in (0, 1, 2)]
-    assert picture(analyse(lines)).axes[0].get_title() == "mini_aime (12 problems × 3 seeds, majority)"
+    assert picture(analyse(points(lines))).axes[0].get_title() == "mini_aime (12 problems × 3 seeds, majority)"
 
 
 def test_the_y_axis_is_whole_or_as_narrow_as_the_points():
-    wide = analyse(chains("vanilla", 1, problems=20, width=4), ["tokens"])
+    wide = analyse(points(chains("vanilla", 1, problems=20, width=4)), ["tokens"])
     assert picture(wide, "tokens").axes[0].get_ylim() == (-4, 109)
     flat = [sample(f"p{p}", answer="1" if p % 2 else "2", tokens=100) for p in range(30)]
-    low, high = picture(analyse(flat, ["tokens"]), "tokens").axes[0].get_ylim()
+    low, high = picture(analyse(points(flat), ["tokens"]), "tokens").axes[0].get_ylim()
     assert 20 < high - low < 70
     assert low < 50 < high
 
@@ -181,7 +184,7 @@ def test_published_accuracies_stand_right_of_the_panels_of_their_tasks():
         for method, cr in (("vanilla", 1), ("dms", 8), ("window", 4))
         for line in chains(method, cr, problems=12, width=2, task=task)
     ]
-    panels = picture(analyse(lines, ["kv_reads"], strategies={"aime24": "majority"}), published=paper).axes
+    panels = picture(analyse(points(lines, strategies={"aime24": "majority"}), ["kv_reads"]), published=paper).axes
     hollow = [[line for line in panel.lines if line.get_fillstyle() == "none"] for panel in panels]
     assert [float(line.get_ydata()[0]) for line in hollow[0]] == [53.3, 53.3, 50.0]  # vanilla, dms at CR 4 and 8
     assert all(line.get_xdata()[0] > 1 for line in hollow[0])
@@ -206,7 +209,7 @@ STRATEGIES = {
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_title_and_y_axis_name_the_strategy(strategy):
     lines = chains("vanilla", 1, problems=12, width=2)
-    panel = picture(analyse(lines, ["tokens"], n_boot=20, strategies={"mini_aime": strategy}), "tokens").axes[0]
+    panel = picture(analyse(points(lines, strategies={"mini_aime": strategy}), ["tokens"], n_boot=20), "tokens").axes[0]
     assert panel.get_title() == f"mini_aime (12 problems, {STRATEGIES[strategy]})"
     assert panel.get_ylabel() == f"accuracy, {STRATEGIES[strategy]} (%)"
 
@@ -214,13 +217,13 @@ def test_title_and_y_axis_name_the_strategy(strategy):
 def test_panels_of_unlike_strategies_share_the_plain_label_and_a_panel_names_all_of_its_own():
     tasks = {"mini_aime": "majority", "mini_lcb": "pass@k"}
     lines = [line for task in tasks for line in chains("vanilla", 1, problems=12, width=2, task=task)]
-    first, second = picture(analyse(lines, ["tokens"], n_boot=20, strategies=tasks), "tokens").axes
+    first, second = picture(analyse(points(lines, strategies=tasks), ["tokens"], n_boot=20), "tokens").axes
     assert first.get_ylabel() == "accuracy (%)"
     assert (first.get_title(), second.get_title()) == (
         "mini_aime (12 problems, majority)",
         "mini_lcb (12 problems, pass@W)",
     )
-    mixed = [{**line, "run": vote, "vote": vote} for vote in ("mean@k", "majority") for line in lines[:24]]
+    mixed = [point for vote in ("mean@k", "majority") for point in points(lines[:24], run=vote, vote=vote)]
     panel = picture(analyse(mixed, ["tokens"], n_boot=20), "tokens").axes[0]
     assert panel.get_title() == "mini_aime (12 problems, majority, mean@W)"
     assert panel.get_ylabel() == "accuracy (%)"

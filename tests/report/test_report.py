@@ -6,10 +6,11 @@ import json
 import re
 import zlib
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 from report_runs import HOSTILE, run
-from synthetic_samples import chains, sample
+from synthetic_samples import chains, forced_answer, points, points_table, sample, write_samples
 
 from hyperscale import report, results, tasks
 from hyperscale.analysis.bootstrap import make_bootstraps
@@ -18,7 +19,6 @@ from hyperscale.errors import ResultsError
 from hyperscale.report.html import chains as browser
 from hyperscale.report.html import questions, text_packing
 from hyperscale.report.plots import styles
-from hyperscale.results.points import cells, points
 from hyperscale.tasks.task import prompt_hash
 
 
@@ -57,8 +57,8 @@ class Page(HTMLParser):
 
 def write_run(folder, samples, **config):
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "run.json").write_text(json.dumps({"schema": 1, "config": {"model": "mini", **config}}))
-    (folder / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in samples))
+    (folder / "run.json").write_text(json.dumps({"schema": 2, "config": {"model": "mini", **config}}))
+    write_samples(folder / "samples.jsonl", samples)
     return folder
 
 
@@ -68,7 +68,8 @@ def lines():
     for task in ("mini_aime", "mini_lcb"):
         for method, cr in (("dms", 4), ("dms", 8), ("window", 8)):
             found += chains(method, cr, problems=12, width=4, task=task, skill=0.1)
-    return [{**line, "text": f"{i} thinks</think>says {line['answers'][-1]}"} for i, line in enumerate(found)]
+    texts = (f"{i} thinks</think>says {line.whole.answer}" for i, line in enumerate(found))
+    return [dataclasses.replace(line, text=text) for line, text in zip(found, texts, strict=True)]
 
 
 @pytest.fixture(scope="module")
@@ -79,10 +80,10 @@ def page(lines, tmp_path_factory):
 
 def test_the_numbers_are_those_of_points_and_margins(page, lines):
     data = page.data
-    expected = points(lines)
+    expected = points_table(lines)
     column = data["columns"].index("accuracy")
     assert sorted(row[column] for row in data["points"]) == pytest.approx(sorted(expected["accuracy"]), rel=1e-5)
-    bootstraps = make_bootstraps(cells(lines))
+    bootstraps = make_bootstraps(points(lines))
     for axis in ("kv_reads", "seconds"):
         for each in [m for m in data["margins"] if m["axis"] == axis]:
             direct = compute_margin(bootstraps["mini", each["task"]], each["a"], each["b"], axis)
@@ -116,7 +117,7 @@ def test_every_chain_is_there_with_its_text(page, lines):
         stored = unpacked(page.blocks[f"texts-{i}"])
         assert len(stored) == len(problem["chains"])
         found |= set(stored)
-    assert found == {line["text"] for line in lines}
+    assert found == {line.text for line in lines}
 
 
 def test_a_page_loads_nothing_and_runs_only_its_own_script(page):
@@ -133,7 +134,7 @@ def test_a_page_loads_nothing_and_runs_only_its_own_script(page):
 
 
 def test_what_models_and_files_say_never_becomes_markup(tmp_path):
-    line = sample(HOSTILE, answer=HOSTILE, right=False, method=HOSTILE, model=HOSTILE, text=HOSTILE, finish=HOSTILE)
+    line = sample(HOSTILE, answer=HOSTILE, right=False, method=HOSTILE, model=HOSTILE, text=HOSTILE)
     text = report.render([run(tmp_path / "x", [line, sample()], note=HOSTILE)], HOSTILE)
     plain = report.render([run(tmp_path / "x", [sample("p"), sample()])], "x")
     text.encode("utf-8")
@@ -154,7 +155,7 @@ def test_the_same_runs_give_the_same_page(lines, tmp_path):
     [
         ({"answer": "1"}, "right"),
         ({"answer": "2"}, "wrong"),
-        ({"answer": "1", "tokens": 300, "limit": 256}, "truncated"),
+        ({"answer": "1", "tokens": 300, "L": 256}, "truncated"),
         ({"answer": None}, "no answer"),
     ],
 )
@@ -167,20 +168,18 @@ def test_methods_disagree_where_the_vote_of_one_is_right_and_of_another_wrong():
     lines += [sample("p1", c, "dms", 4, answer=a) for c, a in enumerate("212")]
     lines += [sample("p10", c, m, answer="1") for c in range(2) for m in ("vanilla", "dms")]
     lines += [sample("p2", 0, "vanilla", answer=None)]
-    index, _ = browser.collect(lines, {}, {"vanilla": 0, "dms": 0}, 1000)
+    index, _ = browser.collect([run(Path("r"), lines)], {}, {"vanilla": 0, "dms": 0}, 1000)
     assert [(p["id"], p["disagree"]) for p in index["problems"]] == [("p1", True), ("p2", False), ("p10", False)]
     assert index["problems"][0]["arms"] == [[0, 2, 3, True], [2, 1, 3, False]]
     assert [arm["name"] for arm in index["arms"]] == ["vanilla", "dms", "dms 4×"]
 
 
 def test_a_forced_answer_counts_where_the_chain_was_cut():
-    forced = {"finish": "stop", "logprob": -1.0, "inserted": 1, "seconds": 0.1, "correct": True, "answer": "1"}
-    branches = [
-        {**forced, "at": at, "tokens": at + 9, "kv_reads": 10.0 * at, "peak_kv": 77.0, "text": f"</think>{at}"}
-        for at in (256, 512)
-    ]
-    line = sample(tokens=600, limit=512, answer=None, text="thinking", branches=branches)
-    index, blocks = browser.collect([line], {}, {"vanilla": 0}, 1000)
+    forced = {
+        L: forced_answer(L, "1", tokens=9, kv_reads=10.0 * L, peak_kv=77.0, text=f"</think>{L}") for L in (256, 512)
+    }
+    line = sample(tokens=600, L=512, answer=None, text="thinking", forced=forced)
+    index, blocks = browser.collect([run(Path("r"), [line])], {}, {"vanilla": 0}, 1000)
     (problem,) = index["problems"]
     (chain,) = problem["chains"]
     assert browser.VERDICTS[chain[4]] == "right"
@@ -190,20 +189,23 @@ def test_a_forced_answer_counts_where_the_chain_was_cut():
 
 
 def test_cuts_stand_only_where_they_hold():
-    (problem,) = browser.collect([sample(tokens=600, length_invariant=False)], {}, {"vanilla": 0}, 1000)[0]["problems"]
-    assert [stop[0] for stop in problem["chains"][0][-1]] == [600]
-    (problem,) = browser.collect([sample(tokens=600)], {}, {"vanilla": 0}, 1000)[0]["problems"]
-    assert [stop[0] for stop in problem["chains"][0][-1]] == [256, 512, 600]
+    for more, tokens in (({"length_invariant": False}, [600]), ({}, [256, 512, 600])):
+        index, _ = browser.collect([run(Path("r"), [sample(tokens=600, **more)])], {}, {"vanilla": 0}, 1000)
+        (problem,) = index["problems"]
+        assert [stop[0] for stop in problem["chains"][0][-1]] == tokens
 
 
 def test_what_chains_come_to_together_depends_on_the_runs_vote():
-    lines = [sample("p", c, answer=a, vote=v, method=v) for v in ("majority", "pass@k") for c, a in enumerate("221")]
-    index, _ = browser.collect(lines, {}, {"majority": 0, "pass@k": 0}, 1000)
+    runs = [
+        run(Path(vote), [sample("p", c, answer=a, method=vote) for c, a in enumerate("221")], vote=vote)
+        for vote in ("majority", "pass@k")
+    ]
+    index, _ = browser.collect(runs, {}, {"majority": 0, "pass@k": 0}, 1000)
     assert [arm[3] for arm in index["problems"][0]["arms"]] == [False, True]
 
 
 def test_runs_and_models_have_names_of_their_own(tmp_path):
-    runs = [run(tmp_path / name, [sample(f"p{i}", run=name, model=name) for i in range(2)]) for name in ("a", "b")]
+    runs = [run(tmp_path / name, [sample(f"p{i}", model=name) for i in range(2)]) for name in ("a", "b")]
     page = Page(report.render(runs, "x"))
     assert set(page.data["styles"]) == {"vanilla (a)", "vanilla (b)"}
     assert [arm["series"] for arm in page.index["arms"]] == ["vanilla (a)", "vanilla (b)"]
@@ -242,7 +244,7 @@ def test_without_room_for_texts_there_are_none(lines, tmp_path):
 def test_too_many_chains_leave_every_problem_its_first(lines, monkeypatch):
     monkeypatch.setattr(browser, "MOST", 100)
     made = styles.assign_styles(["vanilla", "dms", "window"])
-    index, blocks = browser.collect(lines, {}, made, 10**6)
+    index, blocks = browser.collect([run(Path("r"), lines)], {}, made, 10**6)
     assert sum(len(problem["chains"]) for problem in index["problems"]) == 100
     assert index["hidden"] == len(lines) - 100
     assert {chain[2] for problem in index["problems"] for chain in problem["chains"]} == {0, 1}
@@ -260,7 +262,7 @@ def test_questions_of_built_in_tasks_stand_beside_their_chains(asked, tmp_path):
     doc, line = asked
     (problem,) = Page(report.render([run(tmp_path, [line], limit=2)], "x")).index["problems"]
     assert (problem["question"], problem["target"]) == (doc.prompt, doc.target)
-    changed = {**line, "prompt_hash": "of another version"}
+    changed = dataclasses.replace(line, prompt_hash="of another version")
     (problem,) = Page(report.render([run(tmp_path, [changed], limit=2)], "x")).index["problems"]
     assert problem["question"] is None
 
@@ -268,7 +270,8 @@ def test_questions_of_built_in_tasks_stand_beside_their_chains(asked, tmp_path):
 def test_questions_of_gated_and_of_downloaded_sets_stand_nowhere(asked, tmp_path, monkeypatch):
     doc, line = asked
     load = tasks.load
-    assert questions.find([run(tmp_path, [{**line, "task": "gpqa_diamond"}, {**line, "task": "aime24"}])]) == {}
+    others = [dataclasses.replace(line, task=name) for name in ("gpqa_diamond", "aime24")]
+    assert questions.find([run(tmp_path, others)]) == {}
     monkeypatch.setattr(tasks, "load", lambda name: dataclasses.replace(load(name), gated=True))
     text = report.render([run(tmp_path, [line], limit=2)], "x")
     (problem,) = Page(text).index["problems"]

@@ -4,6 +4,7 @@ Needs the package playwright and a Chromium (``apt-get install chromium``, or ``
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,11 @@ WIDE = """[...document.querySelectorAll('body *')].filter(
 
 def texts(line, i):
     """A text with what breaks pages, and its cut positions; problem p3's chains hold the hostile one."""
-    thought = f"{i} {HOSTILE if line['problem'] == 'p3' else MULTILINE} "
-    text = f"{thought}{'so ' * 200}</think>The answer is {line['answers'][-1]}."
-    chars = [*(len(thought) + 30 * n for n in range(len(line["lengths"]) - 1)), len(text)]
-    return {**line, "text": text, "chars": chars}
+    thought = f"{i} {HOSTILE if line.problem == 'p3' else MULTILINE} "
+    text = f"{thought}{'so ' * 200}</think>The answer is {line.whole.answer}."
+    chars = [*(len(thought) + 30 * n for n in range(len(line.cuts) - 1)), len(text)]
+    cuts = tuple(replace(cut, chars=n) for cut, n in zip(line.cuts, chars, strict=True))
+    return replace(line, text=text, cuts=cuts)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def lines():
         found += chains("dms", cr, problems=PROBLEMS, width=4, skill=0.1)
     found += chains("window", 8, problems=PROBLEMS, width=4, task="mini_lcb", skill=-0.3)
     doc = tasks.load("mini_aime").docs(1)[0]
-    found += [{**line, "problem": doc.id, "prompt_hash": prompt_hash(doc.prompt)} for line in found[:2]]
+    found += [replace(line, problem=doc.id, prompt_hash=prompt_hash(doc.prompt)) for line in found[:2]]
     return [texts(line, i) for i, line in enumerate(found)]
 
 
@@ -167,17 +169,17 @@ def test_points_sort_and_filter(visit, lines):
 def test_a_chain_shows_its_answer_its_costs_and_its_text_to_the_letter(visit, lines):
     page = visit()
     page.locator(".problems button", has_text="p3 mini_aime").click()
-    mine = [line for line in lines if (line["task"], line["problem"], line["method"]) == ("mini_aime", "p3", "vanilla")]
+    mine = [line for line in lines if (line.task, line.problem, line.method) == ("mini_aime", "p3", "vanilla")]
     chain = page.locator(".chain").first
     assert f"{mine[0]['tokens']:,} of 2K tokens" in chain.inner_text()
     chain.locator("summary").press("Enter")
     page.wait_for_selector(".text .said")
     shown = chain.locator(".text").evaluate(TEXT)
-    assert shown == mine[0]["text"]
+    assert shown == mine[0].text
     assert chain.locator(".said").inner_text() == f"The answer is {mine[0]['answers'][-1]}."
     cuts = chain.locator(".cut").all_inner_texts()
-    assert cuts == [f"{n} tokens" for n in mine[0]["lengths"][:-1]]
-    assert chain.locator(".cuts tbody tr").count() == len(mine[0]["lengths"])
+    assert cuts == [f"{cut.tokens} tokens" for cut in mine[0].cuts[:-1]]
+    assert chain.locator(".cuts tbody tr").count() == len(mine[0].cuts)
 
 
 def test_chains_filter_by_verdict_method_and_disagreement(visit, lines):
@@ -191,14 +193,14 @@ def test_chains_filter_by_verdict_method_and_disagreement(visit, lines):
     verdict = page.get_by_label("Verdict")
     assert count.inner_text() == chosen(lambda _: True)
     verdict.select_option("truncated")
-    assert count.inner_text() == chosen(lambda s: s["finish"] == "length" and s["answers"][-1] is None)
+    assert count.inner_text() == chosen(lambda s: s.finish == "length" and s.whole.answer is None)
     verdict.select_option("wrong")
-    wrong = chosen(lambda s: s["answers"][-1] is not None and not s["correct"][-1])
+    wrong = chosen(lambda s: s.whole.answer is not None and not s.whole.correct)
     assert count.inner_text() == wrong
     assert {text.split()[1] for text in page.locator(".detail .verdict").all_inner_texts()} == {"wrong"}
     page.locator("#chains").get_by_label("Method", exact=True).select_option("window 8×")
     assert count.inner_text() == chosen(
-        lambda s: s["method"] == "window" and s["answers"][-1] is not None and not s["correct"][-1]
+        lambda s: s.method == "window" and s.whole.answer is not None and not s.whole.correct
     )
     page.locator("#chains").get_by_label("Method", exact=True).select_option("all methods")
     verdict.select_option("any verdict")
@@ -268,7 +270,7 @@ def test_the_smallest_runs_have_a_page(visit, tmp_path):
 def test_what_is_left_out_is_said(visit, lines, tmp_path):
     path = tmp_path / "small.html"
     noise = "".join(prompt_hash(str(i)) for i in range(200))  # which compresses to half at best
-    lines = [{**line, "text": noise} for line in lines[:3]]
+    lines = [replace(line, text=noise) for line in lines[:3]]
     path.write_text(report.html([run(tmp_path / "small", lines)], "small", text_mib=0.002), encoding="utf-8")
     page = visit(page_at=path.as_uri())
     note = page.locator("#omissions").inner_text()

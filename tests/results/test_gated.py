@@ -45,7 +45,7 @@ def test_no_question_is_written_and_the_run_can_be_graded_again(prepared, tmp_pa
         for i in range(len(words) - 5):
             assert " ".join(words[i : i + 6]) not in written
     (run,) = results.read(folder)
-    assert all(sample["text"].count("█") > 50 for sample in run.samples)
-    assert all(all(sample["correct"]) for sample in run.samples)
+    assert all(sample.text.count("█") > 50 for sample in run.samples)
+    assert all(cut.correct for sample in run.samples for cut in sample.cuts)
     done = regrade.regrade(folder)
     assert (done.answers, done.verdicts) == (0, 0)

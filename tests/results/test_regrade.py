@@ -3,6 +3,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import checkpoints
 import commandline
@@ -13,8 +14,9 @@ from synthetic_samples import sample
 
 from hyperscale import results, tasks
 from hyperscale.errors import ResultsError
-from hyperscale.results import regrade
+from hyperscale.results import grading, regrade
 from hyperscale.results.manifest import POINTS, RUN, SAMPLES, read_info
+from hyperscale.results.points import table
 from hyperscale.results.store import Store
 from hyperscale.run import execute, prepare
 from hyperscale.run.config import load
@@ -41,8 +43,9 @@ def write(folder, names=("mini_aime", "mini_lcb")):
                 for chain in range(2):
                     text = answer(name, doc, (i + chain) % 2)
                     line = sample(doc.id, chain, tokens=300, answer="?", right=False, task=name, text=text)
-                    line |= {"prompt_hash": tasks.prompt_hash(doc.prompt), "chars": [12, len(text)]}
-                    store.append(line)
+                    first, whole = line.cuts
+                    cuts = (replace(first, chars=12), replace(whole, chars=len(text)))
+                    store.append(replace(line, prompt_hash=tasks.prompt_hash(doc.prompt), cuts=cuts))
         store.write_points()
 
 
@@ -58,25 +61,27 @@ def test_answers_and_verdicts_come_from_the_text(graded):
     (run,) = results.read(folder)
     assert (done.chains, done.answers, done.verdicts) == (16, 16, 8)
     for line in run.samples:
-        doc = next(doc for doc in tasks.load(line["task"]).docs(4) if doc.id == line["problem"])
-        right = (int(tasks.load(line["task"]).docs(4).index(doc)) + line["chain"]) % 2 == 1
-        assert line["correct"] == [False, right]
-        assert line["answers"][0] is None  # the first 12 characters hold no answer
-        assert line["answers"][1] is not None
+        doc = next(doc for doc in tasks.load(line.task).docs(4) if doc.id == line.problem)
+        right = (int(tasks.load(line.task).docs(4).index(doc)) + line.chain) % 2 == 1
+        first, whole = line.cuts
+        assert (first.correct, whole.correct) == (False, right)
+        assert first.answer is None  # the first 12 characters hold no answer
+        assert whole.answer is not None
 
 
 def test_points_are_rebuilt(graded):
     folder, done = graded
-    table = pd.read_csv(folder / POINTS)
-    pd.testing.assert_frame_equal(table, done.points)
-    assert set(table[(table.W == 1) & (table.L == 2048)].accuracy) == {50}
+    rows = pd.read_csv(folder / POINTS)
+    pd.testing.assert_frame_equal(rows, table(done.points))
+    assert set(rows[(rows.W == 1) & (rows.L == 2048)].accuracy) == {50}
 
 
 def test_what_else_was_stored_stays(graded, tmp_path):
     folder, _ = graded
     write(tmp_path / "run")
     for before, after in zip(results.read(tmp_path / "run")[0].samples, results.read(folder)[0].samples, strict=True):
-        assert {k for k in before if before[k] != after[k]} <= {"answers", "correct", "run"}  # the folder is another
+        answers, verdicts = grading.answers(before), grading.verdicts(before)
+        assert grading.with_verdicts(after, answers, verdicts) == before
 
 
 def test_grading_twice_changes_nothing(graded):
@@ -94,7 +99,7 @@ def test_versions_become_those_of_the_graders_used(tmp_path, monkeypatch):
     (tmp_path / RUN).write_text(json.dumps(info))
     regrade.regrade(tmp_path)
     assert read_info(tmp_path)["tasks"] == INFO["tasks"]
-    assert {line["task_version"] for line in results.read(tmp_path)[0].samples} == {"1.0"}
+    assert {line.task_version for line in results.read(tmp_path)[0].samples} == {"1.0"}
     with Store(tmp_path, INFO) as store:  # a resume finds its own run, and can append to it
         store.append(sample("another"))
     assert len(results.read(tmp_path)[0].samples) == 9
@@ -117,7 +122,7 @@ def test_a_full_disk_keeps_the_old_verdicts(tmp_path, monkeypatch):
             "hyperscale.results.store.os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space"))
         )
         with pytest.raises(ResultsError, match="the old verdicts are kept"):
-            store.replace([dict(line) for line in store.samples])
+            store.replace(store.samples())
     assert (tmp_path / SAMPLES).read_bytes() == before
     assert not [path for path in tmp_path.iterdir() if path.suffix == ".tmp"]
 
@@ -188,7 +193,7 @@ def test_a_real_run_is_graded_as_it_was_and_goes_on(tmp_path):
 
 @pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_the_old_file_or_the_new_one(tmp_path):
-    old, new = tmp_path / "old" / "run", tmp_path / "new" / "run"  # a chain stores its folder's name
+    old, new = tmp_path / "old" / "run", tmp_path / "new" / "run"
     write(old, ["mini_aime"])
     shutil.copytree(old, new)
     regrade.regrade(new)
@@ -221,4 +226,4 @@ def test_data_that_have_moved_are_named(tmp_path, monkeypatch, capsys):
         assert text in err
     for given in (moved, f"mini_aime={moved}"):
         assert call("score", "run", "--data", given)[::2] == (0, "")
-    assert {line["correct"][1] for line in results.read(tmp_path / "run")[0].samples} == {True, False}
+    assert {line.whole.correct for line in results.read(tmp_path / "run")[0].samples} == {True, False}

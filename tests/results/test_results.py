@@ -1,40 +1,27 @@
 import json
+import os
 import resource
+import tracemalloc
+from dataclasses import replace
 
 import pytest
+import synthetic_samples
 
 from hyperscale import results
 from hyperscale.errors import ResultsError
+from hyperscale.results.sample_file import format_line
 from hyperscale.results.store import Store
 
 INFO = {"config": {"model": "mini", "limit": 3}, "tasks": {"mini_aime": "1"}, "checkpoints": {"vanilla": "ab"}}
 
 
 def sample(chain=0, **changes):
-    base = {
-        **{
-            "run": "r",
-            "model": "m",
-            "method": "vanilla",
-            "params": {},
-            "CR": 1.0,
-            "engine": "torch",
-            "task": "mini_aime",
-        },
-        **{
-            "problem": "p",
-            "seed": 0,
-            "chain": chain,
-            "max_new_tokens": 256,
-            "prompt_tokens": 3,
-            "tokens": 2,
-            "seconds": 1.0,
-            "finish": "stop",
-        },
-        **{"lengths": [2], "kv_reads": [4.0], "peak_kv": [4.0], "kv_entry_bytes": 8, "chars": [1]},
-        **{"answers": ["7"], "correct": [True], "text": "é7\u2028\n"},
-    }
-    return base | changes
+    fields = {"problem": "p", "tokens": 2, "L": 256, "answer": "7", "right": True, "text": "é7\u2028\n"}
+    return synthetic_samples.sample(**fields | {"chain": chain} | changes)
+
+
+def numbers(samples):
+    return [sample.chain for sample in samples]
 
 
 def write(folder, count=3):
@@ -43,21 +30,59 @@ def write(folder, count=3):
             store.append(sample(chain))
 
 
-@pytest.mark.parametrize("value", [None, "x", [], {}, -1, [None, None], float("nan")])
-@pytest.mark.parametrize("name", ["CR", "seed", "max_new_tokens", "tokens", "lengths", "kv_reads", "correct"])
-def test_a_line_with_a_field_of_another_kind_is_corrupt(tmp_path, name, value):
+def corrupt(line, path, value):
+    """A line with another value at a path of keys; a value of ``...`` takes the key away."""
+    fields = json.loads(line)
+    *parents, last = path
+    place = fields
+    for name in parents:
+        place = place[name]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return json.dumps(fields).encode() + b"\n"
+
+
+CUT = ("cuts", 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "fault"),
+    [
+        (("CR",), None, "CR must be a number, got None"),
+        (("CR",), "8", "CR must be a number, got '8'"),
+        (("CR",), float("nan"), "CR must be a finite number"),
+        (("seed",), -1, "seed must be at least 0, got -1"),
+        (("seed",), 0.5, "seed must be a whole number, got 0.5"),
+        (("seed",), ..., "seed is missing"),
+        (("prompt_hash",), ..., "prompt_hash is missing"),
+        (("finish",), "soon", "finish must be 'stop' or 'length', got 'soon'"),
+        (("run",), "r", "run is unknown"),
+        (("cuts",), [], "cuts has too few entries"),
+        (("cuts",), {}, "cuts must be a list"),
+        (("L",), 255, "has cuts at .256., which must ascend to the chain's own L, 255"),
+        ((*CUT, "kv_reads"), [None], "cuts.0.kv_reads must be a number"),
+        ((*CUT, "kv_reads"), -1, "cuts.0.kv_reads must be at least 0"),
+        ((*CUT, "correct"), "yes", "cuts.0.correct must be true or false"),
+        ((*CUT, "answer"), ..., "cuts.0.answer is missing"),
+        ((*CUT, "at"), 1, "cuts.0.at is unknown"),
+    ],
+)
+def test_a_line_with_a_field_of_another_kind_is_corrupt(tmp_path, path, value, fault):
     write(tmp_path)
-    with (tmp_path / results.SAMPLES).open("a") as file:
-        file.write(json.dumps({"schema": results.SCHEMA, **sample(3, **{name: value})}) + "\n")
-    with pytest.raises(ResultsError, match="line 4 is corrupt"):
+    with (tmp_path / results.SAMPLES).open("ab") as file:
+        file.write(corrupt(format_line(sample(3)), path, value))
+    with pytest.raises(ResultsError, match=rf"samples\.jsonl line 4 is corrupt \({fault}.*\): delete that line"):
         results.read(tmp_path)
 
 
 def test_what_is_written_is_read(tmp_path):
     write(tmp_path / "run")
     (run,) = results.read(tmp_path)
-    assert [s["chain"] for s in run.samples] == [0, 1, 2]
-    assert run.samples[0] == {"schema": results.SCHEMA, **sample(0, run="run")}
+    assert numbers(run.samples) == [0, 1, 2]
+    assert run.samples[0] == sample(0)
+    assert run.name == "run"
     assert run.info["config"] == INFO["config"]
     assert results.read(tmp_path / "run")[0].samples == run.samples
 
@@ -65,8 +90,8 @@ def test_what_is_written_is_read(tmp_path):
 def test_a_chain_is_stored_once(tmp_path):
     write(tmp_path)
     with Store(tmp_path, INFO) as store:
-        assert results.key(sample(1)) in store
-        assert results.key(sample(3)) not in store
+        assert sample(1).key in store
+        assert sample(3).key not in store
         store.append(sample(1, text="another"))
     assert len(results.read(tmp_path)[0].samples) == 3
 
@@ -78,14 +103,13 @@ def test_a_chain_is_stored_once(tmp_path):
 def test_chains_that_differ_in_the_key_are_kept_apart(tmp_path, change):
     with Store(tmp_path, INFO) as store:
         store.append(sample(0))
-        store.append(sample(0) | change)
-        assert len(store.samples) == 2
+        store.append(replace(sample(0), **change))
+        assert len(store) == len(list(store.samples())) == 2
 
 
 def test_the_length_is_part_of_the_key_only_where_the_rule_depends_on_it():
-    assert results.key(sample(0)) == results.key(sample(0, max_new_tokens=512))
-    fixed = {"length_invariant": False}
-    assert results.key(sample(0, **fixed)) != results.key(sample(0, max_new_tokens=512, **fixed))
+    assert sample(0).key == sample(0, L=512).key
+    assert sample(0, length_invariant=False).key != sample(0, L=512, length_invariant=False).key
 
 
 @pytest.mark.parametrize("keep", [1, 20, -1])
@@ -96,13 +120,13 @@ def test_an_unfinished_last_line_is_dropped_and_only_that_chain_is_missing(tmp_p
     path.write_bytes(b"".join(lines[:2]) + lines[2][:keep])
     assert len(results.read(tmp_path)[0].samples) == 2
     with Store(tmp_path, INFO) as store:
-        assert [s["chain"] for s in store.samples] == [0, 1]
+        assert numbers(store.samples()) == [0, 1]
         assert path.read_bytes() == b"".join(lines[:2])
         store.append(sample(2))
     assert path.read_bytes() == b"".join(lines)
 
 
-@pytest.mark.parametrize("bad", [b"{oops\n", b"\n", b"[]\n", b"\xff\xfe\n", b'{"schema": 1}\n', b"\x00\x00\n"])
+@pytest.mark.parametrize("bad", [b"{oops\n", b"\n", b"[]\n", b"\xff\xfe\n", b'{"schema":2,\n', b"\x00\x00\n"])
 def test_any_other_bad_line_is_an_error_that_names_it(tmp_path, bad):
     write(tmp_path)
     path = tmp_path / results.SAMPLES
@@ -110,19 +134,19 @@ def test_any_other_bad_line_is_an_error_that_names_it(tmp_path, bad):
     path.write_bytes(lines[0] + bad + lines[2])
     before = path.read_bytes()
     for use in (lambda: results.read(tmp_path), lambda: Store(tmp_path, INFO).__enter__()):
-        with pytest.raises(ResultsError, match=r"samples\.jsonl line 2 is corrupt: delete that line"):
+        with pytest.raises(ResultsError, match=r"samples\.jsonl line 2 is corrupt.*: delete that line"):
             use()
     assert path.read_bytes() == before
     write(tmp_path / "free")  # the failed attempts gave their lock back
     path.write_bytes(lines[0] + lines[2])
     with Store(tmp_path, INFO) as store:
-        assert [s["chain"] for s in store.samples] == [0, 2]
+        assert numbers(store.samples()) == [0, 2]
 
 
 def test_another_schema_is_refused(tmp_path):
     write(tmp_path)
     path = tmp_path / results.SAMPLES
-    path.write_text(path.read_text().replace('"schema":1', '"schema":99'))
+    path.write_text(path.read_text().replace('"schema":2', '"schema":99'))
     with pytest.raises(ResultsError, match="line 1 has schema 99"):
         results.read(tmp_path)
 
@@ -147,13 +171,60 @@ def test_another_configuration_is_refused_and_named(tmp_path):
     write(tmp_path, count=4)
 
 
-def test_a_renamed_folder_holds_one_run(tmp_path):
+def test_a_run_has_the_name_of_its_folder(tmp_path):
     write(tmp_path / "old", count=1)
     (tmp_path / "old").rename(tmp_path / "new")
     with Store(tmp_path / "new", INFO) as store:
-        store.append(sample(1, run="new"))
+        store.append(sample(1))
     (run,) = results.read(tmp_path)
-    assert [s["run"] for s in run.samples] == ["new", "new"]
+    assert (run.name, len(run.samples)) == ("new", 2)
+    assert {point.series.run for point in run.points()} == {"new"}
+
+
+def test_every_chain_is_on_the_disk_before_the_next(tmp_path, monkeypatch):
+    synced, fsync = [], os.fsync
+
+    def sync(descriptor):
+        synced.append(os.fstat(descriptor).st_size)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with Store(tmp_path, INFO) as store:
+        synced.clear()
+        for chain in range(3):
+            store.append(sample(chain))
+            assert len(synced) == chain + 1
+            assert synced[-1] == (tmp_path / results.SAMPLES).stat().st_size
+        store.append(sample(0))  # known: nothing is written
+        assert len(synced) == 3
+
+
+def test_texts_are_not_held_in_memory(tmp_path):
+    with Store(tmp_path, INFO) as store:
+        for chain in range(3):
+            store.append(sample(chain, text="x" * 10_000_000))
+        store.write_points()  # imports what it needs
+        tracemalloc.start()
+        assert sum(len(sample.text) for sample in store.samples()) == 30_000_000
+        store.write_points()
+        held, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 60_000_000  # a line, its bytes and the text of one chain or two at a time
+    assert held < 10_000_000
+
+
+def test_other_contents_take_the_place_of_the_same_chains(tmp_path):
+    write(tmp_path)
+    with Store(tmp_path, INFO) as store:
+        store.replace(replace(chain, text=f"text {chain.chain}") for chain in store.samples())
+        store.append(sample(3))
+        assert [chain.text for chain in store.samples()] == ["text 0", "text 1", "text 2", sample(3).text]
+        before = (tmp_path / results.SAMPLES).read_bytes()
+        for others in ([sample(0)], [sample(chain) for chain in range(5)], [sample(c) for c in (1, 0, 2, 3)]):
+            with pytest.raises(AssertionError):
+                store.replace(others)
+            assert (tmp_path / results.SAMPLES).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
 
 
 @pytest.mark.parametrize(
@@ -206,19 +277,19 @@ def test_a_full_disk_loses_nothing(tmp_path):
                 store.write_points()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert [s["chain"] for s in results.read(tmp_path)[0].samples] == [0, 1, 2]
+    assert numbers(results.read(tmp_path)[0].samples) == [0, 1, 2]
 
 
 def test_points_do_not_depend_on_the_order_of_the_samples(tmp_path):
-    chains = [sample(c, problem=p, correct=[c % 2 == 0]) for p in ("p", "q") for c in range(4)]
+    chains = [sample(c, problem=p, right=c % 2 == 0) for p in ("p", "q") for c in range(4)]
     for name, order in (("a", chains), ("b", chains[::-1])):
-        with Store(tmp_path / name, INFO) as store:
+        with Store(tmp_path / name / "run", INFO) as store:
             for chain in order:
                 store.append(chain)
             store.write_points()
-    points = [(tmp_path / name / results.POINTS).read_bytes() for name in "ab"]
+    points = [(tmp_path / name / "run" / results.POINTS).read_bytes() for name in "ab"]
     assert points[0] == points[1]
-    assert json.loads((tmp_path / "a" / results.RUN).read_text())["schema"] == results.SCHEMA
+    assert json.loads((tmp_path / "a" / "run" / results.RUN).read_text())["schema"] == results.SCHEMA
     assert points[0].startswith(
         b"run,model,method,engine,task,W,L,CR,realised_cr,n_problems,n_seeds,accuracy,accuracy_se,vote,"
     )

@@ -79,7 +79,7 @@ def test_a_retrofit_runs_with_dms_and_its_base_without(call, tmp_path, family, t
     code, _, err = call("run", "--model", "made", *run, "--length", "16", "--budget", "1x", "--grid", "mini")
     assert (code, err) == (0, "")
     (stored,) = results.read(tmp_path / "out")
-    assert {s["method"] for s in stored.samples} == {"vanilla", "dms"}
+    assert {s.method for s in stored.samples} == {"vanilla", "dms"}
     assert models.resolve("made", "vanilla", 1).path == str(base)
 
 

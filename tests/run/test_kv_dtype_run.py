@@ -43,9 +43,9 @@ def test_a_run_says_what_its_cache_was_kept_in(run, weights, tmp_path):
     (plain,), (packed,) = results.read(tmp_path / "plain"), results.read(tmp_path / "packed")
     assert "kv_dtype" not in plain.info["config"]  # the folders of earlier versions are still the same run's
     assert packed.info["config"]["kv_dtype"] == "int4"
-    assert {(s["kv_dtype"], s["kv_entry_bytes"]) for s in plain.samples} == {("float32", FULL)}
-    assert {(s["kv_dtype"], s["kv_entry_bytes"]) for s in packed.samples} == {("int4", INT4)}
-    assert any(a["logprob"] != b["logprob"] for a, b in zip(plain.samples, packed.samples, strict=True))
+    assert {(s.kv_dtype, s.kv_entry_bytes) for s in plain.samples} == {("float32", FULL)}
+    assert {(s.kv_dtype, s.kv_entry_bytes) for s in packed.samples} == {("int4", INT4)}
+    assert any(a.whole.logprob != b.whole.logprob for a, b in zip(plain.samples, packed.samples, strict=True))
     points = [results.read(tmp_path / name)[0].folder / results.POINTS for name in ("plain", "packed")]
     for path, size in zip(points, (FULL, INT4), strict=True):
         table = pd.read_csv(path)

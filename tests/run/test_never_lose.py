@@ -14,6 +14,7 @@ import pytest
 
 from hyperscale import results
 from hyperscale.planning.plan_file import FILE
+from hyperscale.results.sample_file import read_samples
 from hyperscale.run import pilot
 
 pytestmark = pytest.mark.e2e
@@ -72,7 +73,7 @@ def same(folder, whole):
         assert lines(part / results.SAMPLES) == lines(at / results.SAMPLES)
         assert timeless(json.loads((part / results.RUN).read_text())) == json.loads((at / results.RUN).read_text())
         assert sorted(path.name for path in part.iterdir()) == sorted(path.name for path in at.iterdir())
-    keys = [results.key(json.loads(line)) for line in (folder / results.SAMPLES).read_bytes().splitlines()]
+    keys = [sample.key for sample in read_samples(folder / results.SAMPLES)]
     assert len(set(keys)) == len(keys)
     assert timeless(json.loads((folder / FILE).read_text())) == timeless(json.loads((whole / FILE).read_text()))
     assert table(folder / results.POINTS) == table(whole / results.POINTS)

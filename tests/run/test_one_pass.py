@@ -9,7 +9,7 @@ import torch
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch.engine import TorchEngine
-from hyperscale.planning.arms import Arm
+from hyperscale.methods.arm import Arm
 from hyperscale.planning.budget import Budget
 from hyperscale.planning.costs import TaskShape
 from hyperscale.planning.grid import Grid

@@ -5,6 +5,7 @@ import sys
 
 import checkpoints
 import pytest
+from stored_chains import stored_chains
 
 from hyperscale import results
 from hyperscale.cli import main
@@ -38,15 +39,6 @@ def go(asked, folder, observer=None):
     run = pilot.settle(prepare_run(asked, folder), folder, watch)
     execute.execute(run, folder, watch)
     return run
-
-
-def chains(folder):
-    """Samples by key, without what may differ between two runs of the same configuration."""
-    (run,) = results.read(folder)
-    return {
-        results.key(s): {name: value for name, value in s.items() if name not in ("seconds", "run")}
-        for s in run.samples
-    }
 
 
 @pytest.fixture(scope="module")
@@ -94,18 +86,19 @@ def test_the_plan_is_made_from_the_pilot_and_kept(whole, weights):
 
 def test_chains_of_the_pilot_are_the_runs_own(whole):
     run, folder = whole
-    piloted, stored = chains(folder / pilot.FOLDER), chains(folder)
+    piloted, stored = stored_chains(folder / pilot.FOLDER), stored_chains(folder)
     assert len(piloted) == 2 * pilot.PROBLEMS
-    same = [key for key in piloted if {**piloted[key], "max_new_tokens": 0} == {**stored[key], "max_new_tokens": 0}]
+    same = [
+        key for key in piloted if (piloted[key].text, piloted[key].finish) == (stored[key].text, stored[key].finish)
+    ]
+    assert all(piloted[key].with_maximum(stored[key].L) == stored[key] for key in same)
     # Only those that another L cut off are generated again.
     assert set(piloted) - set(same) == {
-        key
-        for key, s in piloted.items()
-        if s["finish"] == "length" and s["max_new_tokens"] != stored[key]["max_new_tokens"]
+        key for key, s in piloted.items() if s.finish == "length" and s.L != stored[key].L
     }
     assert len(same) >= len(piloted) // 2
     wanted = {(arm.method, c): n for arm in run.methods for c, n in run.plan.chains(arm, "mini_aime")}
-    assert {key: s["max_new_tokens"] for key, s in stored.items()} == {key: wanted[key[2], key[5]] for key in stored}
+    assert {key: s.L for key, s in stored.items()} == {key: wanted[key[2], key[5]] for key in stored}
 
 
 def test_the_same_chains_as_without_a_pilot(whole, weights, tmp_path):
@@ -113,7 +106,7 @@ def test_the_same_chains_as_without_a_pilot(whole, weights, tmp_path):
     plain = prepare_run(make(weights)).replanned(run.predictor)
     execute.execute(plain, tmp_path / "run", Observer())
     assert not (tmp_path / "run" / pilot.FOLDER).exists()
-    assert chains(tmp_path / "run") == chains(folder)
+    assert stored_chains(tmp_path / "run") == stored_chains(folder)
 
 
 class Killed(BaseException):
@@ -136,7 +129,7 @@ def test_a_pilot_that_is_killed_resumes(whole, weights, tmp_path, monkeypatch):
             go(make(weights), folder)
         monkeypatch.setattr(Store, "append", append)
     run = go(make(weights), folder)
-    assert chains(folder) == chains(whole[1])
+    assert stored_chains(folder) == stored_chains(whole[1])
     assert [str(point) for point in run.plan.points] == [str(point) for point in whole[0].plan.points]
     assert {point.source for point in run.plan.points} == {measured_costs.PILOT}
     assert len((folder / pilot.FOLDER / results.SAMPLES).read_text().splitlines()) == 2 * pilot.PROBLEMS
@@ -147,9 +140,9 @@ def test_a_folders_plan_outlives_new_evidence(whole, weights, tmp_path):
     first = go(asked, tmp_path / "run")
     other = prepare_run(asked).replanned(whole[0].predictor)
     assert other.plan != first.plan
-    before = chains(tmp_path / "run")
+    before = stored_chains(tmp_path / "run")
     execute.execute(other, tmp_path / "run", Observer())
-    assert chains(tmp_path / "run") == before
+    assert stored_chains(tmp_path / "run") == before
     (tmp_path / "run" / FILE).write_text("{")
     with pytest.raises(ResultsError, match="is unreadable"):
         go(asked, tmp_path / "run")

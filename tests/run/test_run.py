@@ -10,6 +10,7 @@ import time
 import checkpoints
 import pandas as pd
 import pytest
+from stored_chains import stored_chains
 
 from hyperscale import results
 from hyperscale.errors import ResultsError
@@ -46,15 +47,6 @@ def execute_run(asked, folder, observer=None):
     return run, execute.execute(run, folder, observer or Observer())
 
 
-def chains(folder, *left_out):
-    """Samples by key, without what may differ between two runs of the same configuration."""
-    (run,) = results.read(folder)
-    return {
-        results.key(s): {name: value for name, value in s.items() if name not in ("seconds", "run", *left_out)}
-        for s in run.samples
-    }
-
-
 def points(folder):
     return pd.read_csv(folder / results.POINTS).drop(columns=["run", "seconds"])
 
@@ -81,8 +73,8 @@ def test_every_planned_chain_is_stored_once(whole):
         for problem in problems
         for chain, length in run.plan.chains(arm, task)
     }
-    stored = chains(folder)
-    assert {key: s["max_new_tokens"] for key, s in stored.items()} == planned
+    stored = stored_chains(folder)
+    assert {key: s.L for key, s in stored.items()} == planned
     assert {key[2] for key in planned} == {"vanilla", "dms"}
     assert len((folder / results.SAMPLES).read_text().splitlines()) == len(planned)
 
@@ -102,20 +94,21 @@ def test_samples_say_what_the_contract_promises(whole):
     run, folder = whole
     docs = {(name, p.doc.id): p for name, problems in run.problems.items() for p in problems}
     dense = compressed = 0.0
-    for s in chains(folder).values():
-        problem = docs[s["task"], s["problem"]]
+    for s in stored_chains(folder).values():
+        problem = docs[s.task, s.problem]
         grader = graders.get(problem.task.grader)
-        assert s["prompt_tokens"] == len(problem.prompt_ids)
-        assert s["lengths"][-1] == s["tokens"] <= s["max_new_tokens"]
-        assert s["answers"] == [grader.extract(s["text"][:end]) for end in s["chars"]]
-        assert s["correct"] == [a is not None and grader.correct(a, problem.doc.target) for a in s["answers"]]
-        assert s["kv_entry_bytes"] == 2 * 16 * 2 * 2 * 4
-        reads, peak = dense_reads(s["prompt_tokens"], s["tokens"]), dense_peak(s["prompt_tokens"], s["tokens"])
-        if s["method"] == "vanilla":
-            assert (s["kv_reads"][-1], s["peak_kv"][-1]) == (reads, peak)
+        assert s.prompt_tokens == len(problem.prompt_ids)
+        assert s.tokens <= s.L == s.whole.L
+        for cut in s.cuts:
+            assert cut.answer == grader.extract(s.text[: cut.chars])
+            assert cut.correct == (cut.answer is not None and grader.correct(cut.answer, problem.doc.target))
+        assert s.kv_entry_bytes == 2 * 16 * 2 * 2 * 4
+        reads, peak = dense_reads(s.prompt_tokens, s.tokens), dense_peak(s.prompt_tokens, s.tokens)
+        if s.method == "vanilla":
+            assert (s.whole.kv_reads, s.whole.peak_kv) == (reads, peak)
         else:
-            assert s["kv_reads"][-1] <= reads
-            dense, compressed = dense + reads, compressed + s["kv_reads"][-1]
+            assert s.whole.kv_reads <= reads
+            dense, compressed = dense + reads, compressed + s.whole.kv_reads
     assert compressed < dense / 1.2  # the gates of the checkpoint did evict
 
 
@@ -140,16 +133,16 @@ def test_run_json(whole):
 
 def test_another_batch_size_gives_the_same_chains(whole, weights, tmp_path):
     execute_run(make(weights, batch_size=5), tmp_path / "run")
-    assert chains(tmp_path / "run") == chains(whole[1])
+    assert stored_chains(tmp_path / "run") == stored_chains(whole[1])
 
 
 def test_seeds_and_a_limit(whole, weights, tmp_path):
     execute_run(make(weights, seeds=[0, 7], limit=2, methods=["vanilla"]), tmp_path)
-    both, before = chains(tmp_path), chains(whole[1])
+    both, before = stored_chains(tmp_path), stored_chains(whole[1])
     old = {key for key in both if key[4] == 0}
     assert {key[4] for key in both} == {0, 7}
     assert all(both[key] == before[key] for key in old)
-    assert any(both[key]["text"] != both[(*key[:4], 7, *key[5:])]["text"] for key in old)
+    assert any(both[key].text != both[key._replace(seed=7)].text for key in old)
     assert set(points(tmp_path)["n_seeds"]) == {2}
 
 
@@ -158,11 +151,11 @@ def test_methods_that_depend_on_the_length_run_once_per_length(weights, tmp_path
     run, found = execute_run(asked, tmp_path)
     (arm,) = run.methods
     assert not arm.length_invariant
-    stored = chains(tmp_path)
+    stored = stored_chains(tmp_path)
     wanted = run.plan.chains(arm, "mini_aime")
     assert len({length for _, length in wanted}) > 1
-    assert sorted((s["chain"], s["max_new_tokens"]) for s in stored.values()) == sorted(3 * wanted)
-    assert set(found["L"]) == {length for _, length in wanted}
+    assert sorted((s.chain, s.L) for s in stored.values()) == sorted(3 * wanted)
+    assert {point.L for point in found} == {length for _, length in wanted}
 
 
 class Killed(BaseException):
@@ -184,13 +177,13 @@ def test_a_broken_run_goes_on_where_it_stopped(whole, weights, tmp_path):
         with pytest.raises(Killed):
             execute_run(make(weights), tmp_path, Killer(after))
         with (tmp_path / results.SAMPLES).open("ab") as file:
-            file.write(b'{"schema": 1, "run": "to')  # as a kill within a write would leave it
+            file.write(b'{"schema": 2, "model": "to')  # as a kill within a write would leave it
     kept = (tmp_path / results.SAMPLES).read_bytes()
     kept = kept[: kept.rfind(b"\n") + 1]
     assert len(kept.splitlines()) == 1 + 4 + 9
     run, _ = execute_run(make(weights, batch_size=3), tmp_path)
     assert (tmp_path / results.SAMPLES).read_bytes().startswith(kept)
-    assert chains(tmp_path) == chains(whole[1])
+    assert stored_chains(tmp_path) == stored_chains(whole[1])
     pd.testing.assert_frame_equal(points(tmp_path), points(whole[1]), check_exact=True)
     assert len(run.methods) == 2
 
@@ -238,7 +231,7 @@ def test_killed_processes_lose_nothing(whole, weights, tmp_path):
                 2,
                 "interrupted: finished chains are kept; the same command resumes\n",
             )
-    assert 0 < count < len(chains(whole[1])), "the kills came too late to show anything"
+    assert 0 < count < len(stored_chains(whole[1])), "the kills came too late to show anything"
     kept = samples.read_bytes()[: samples.read_bytes().rfind(b"\n") + 1]
     done = subprocess.run(command(weights, tmp_path / "run"), capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -246,6 +239,6 @@ def test_killed_processes_lose_nothing(whole, weights, tmp_path):
     assert "W-L-CR" in done.stdout
     assert "Margins over vanilla" in done.stdout
     assert samples.read_bytes().startswith(kept)
-    assert chains(tmp_path / "run") == chains(whole[1])
+    assert stored_chains(tmp_path / "run") == stored_chains(whole[1])
     pd.testing.assert_frame_equal(points(tmp_path / "run"), points(whole[1]), check_exact=True)
     assert json.loads((tmp_path / "run" / results.RUN).read_text())["config"] == whole[0].config.compared()

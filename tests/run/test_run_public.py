@@ -41,11 +41,11 @@ def test_a_run_from_files(run, tmp_path, family):
     assert (code, err) == (0, "")
     assert "2 problems" in out
     (stored,) = results.read(tmp_path / "out")
-    assert {s["problem"] for s in stored.samples} == {"60", "61"}
-    assert {s["method"] for s in stored.samples} == {"vanilla", "dms"}
-    assert {s["task_version"] for s in stored.samples} == {"1.0"}
-    vanilla, dms = (sum(s["kv_reads"][-1] for s in stored.samples if s["method"] == m) for m in ("vanilla", "dms"))
-    assert 0 < dms / sum(s["tokens"] for s in stored.samples if s["method"] == "dms") < vanilla
+    assert {s.problem for s in stored.samples} == {"60", "61"}
+    assert {s.method for s in stored.samples} == {"vanilla", "dms"}
+    assert {s.task_version for s in stored.samples} == {"1.0"}
+    vanilla, dms = (sum(s.whole.kv_reads for s in stored.samples if s.method == m) for m in ("vanilla", "dms"))
+    assert 0 < dms / sum(s.tokens for s in stored.samples if s.method == "dms") < vanilla
     points = pd.read_csv(tmp_path / "out" / results.POINTS)
     assert set(points["L"]) == {16, 32}
     assert (points[points["method"] == "dms"]["realised_cr"] > 1.1).all()
@@ -83,7 +83,7 @@ def test_every_task_runs_and_no_gated_question_is_written(run, tmp_path):
     code, _, err = run("run", "--model", model, *options)
     assert code == 0, err
     (stored,) = results.read(tmp_path / "out")
-    assert {s["task"] for s in stored.samples} == set(public_data_rows.BY_TASK)
+    assert {s.task for s in stored.samples} == set(public_data_rows.BY_TASK)
     assert "photons" not in "".join(p.read_text() for p in (tmp_path / "out").iterdir() if p.is_file())
     done = regrade.regrade(tmp_path / "out", sandbox="none")
     assert (done.answers, done.verdicts) == (0, 0)

@@ -5,11 +5,13 @@ import json
 import checkpoints
 import pandas as pd
 import pytest
+from stored_chains import stored_chains
 
 from hyperscale import results
 from hyperscale.errors import ConfigError, EngineError
 from hyperscale.kv.trace import dense_peak, dense_reads
 from hyperscale.results import regrade
+from hyperscale.results.points import table
 from hyperscale.run import execute, observer, prepare
 from hyperscale.run.config import load, resolve
 from hyperscale.scoring import graders
@@ -35,14 +37,6 @@ def execute_run(asked, folder):
     return run, execute.execute(run, folder, observer.Observer())
 
 
-def read(folder):
-    (run,) = results.read(folder)
-    for line in run.samples:
-        for each in (line, *line.get("branches", [])):
-            each.pop("seconds")
-    return {results.key(line): {k: v for k, v in line.items() if k != "run"} for line in run.samples}
-
-
 @pytest.fixture(scope="module")
 def whole(weights, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "run"
@@ -50,24 +44,25 @@ def whole(weights, tmp_path_factory):
     return folder
 
 
-def test_samples_hold_every_branch_with_its_answer_and_costs(whole):
+def test_samples_hold_every_forced_answer_with_its_answer_and_costs(whole):
     grader, seen = graders.get("integer"), 0
-    for line in read(whole).values():
-        assert line["inserted"][-1] <= 2
-        assert len(line["logprobs"]) == len(line["inserted"]) == len(line["lengths"])
-        assert line["logprob"] == line["logprobs"][-1]
-        ended = line["tokens"] if line["finish"] == "stop" else 10**9
-        lengths = {n for n in (24, 48, 72) if n <= line["max_new_tokens"] and n < ended}
-        assert {branch["at"] for branch in line["branches"]} == lengths
-        for branch in line["branches"]:
-            text = line["text"][: line["chars"][line["lengths"].index(branch["at"])]] + branch["text"]
+    for sample in stored_chains(whole).values():
+        assert sample.whole.inserted <= 2
+        for cut in sample.cuts:
+            ended = cut is sample.whole and sample.finish == "stop"
+            assert (cut.forced is None) == ended
+            if ended:
+                continue
+            assert cut.tokens == cut.L
+            text = sample.text[: cut.chars] + cut.forced.text
             assert "</think>" in text
-            assert branch["answer"] == grader.extract(text)
-            assert branch["at"] < branch["tokens"] <= branch["at"] + 1 + 6
-            if line["method"] == "vanilla":
-                assert branch["kv_reads"] == dense_reads(line["prompt_tokens"], branch["tokens"])
-                assert branch["peak_kv"] == dense_peak(line["prompt_tokens"], branch["tokens"])
+            assert cut.forced.answer == grader.extract(text)
+            assert cut.L < cut.forced.tokens <= cut.L + 1 + 6
+            if sample.method == "vanilla":
+                assert cut.forced.kv_reads == dense_reads(sample.prompt_tokens, cut.forced.tokens)
+                assert cut.forced.peak_kv == dense_peak(sample.prompt_tokens, cut.forced.tokens)
             seen += 1
+        assert {cut.L for cut in sample.cuts[:-1]} == {n for n in (24, 48, 72) if n < min(sample.L, sample.tokens)}
     assert seen > 10
 
 
@@ -76,28 +71,29 @@ def test_each_length_costs_what_a_run_of_its_own_costs(weights, whole, tmp_path)
     for length in (24, 48):
         _, alone = execute_run(make(weights, lengths=[length]), tmp_path / str(length))
         columns = ["method", "W", "L", "CR", "accuracy", "kv_reads", "peak_kv", "tokens", "truncated", "no_answer"]
-        both = alone[columns].merge(together[columns], on=["method", "W", "L", "CR"], suffixes=("", "_together"))
+        both = table(alone)[columns].merge(together[columns], on=["method", "W", "L", "CR"], suffixes=("", "_together"))
         assert len(both) == len(alone) == 8
         for name in columns[4:]:
             assert both[name].tolist() == both[f"{name}_together"].tolist()
-        alone_lines, long_lines = read(tmp_path / str(length)), read(whole)
+        alone_lines, long_lines = stored_chains(tmp_path / str(length)), stored_chains(whole)
         assert alone_lines.keys() == long_lines.keys()
-        assert any(one["branches"] for one in alone_lines.values())
-        for key, one in alone_lines.items():
-            assert one["branches"] == [b for b in long_lines[key]["branches"] if b["at"] == length]
+        assert any(sample.forced_answers for sample in alone_lines.values())
+        for key, sample in alone_lines.items():
+            forced = [cut.forced for cut in long_lines[key].cuts if length == cut.L and cut.forced]
+            assert sample.forced_answers == forced
 
 
 def test_batches_interruptions_and_grading_again_change_nothing(weights, whole, tmp_path):
     execute_run(make(weights, batch_size=11), tmp_path / "run")
-    assert read(tmp_path / "run") == read(whole)
+    assert stored_chains(tmp_path / "run") == stored_chains(whole)
     path = tmp_path / "run" / results.SAMPLES
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:3]) + lines[3][:50])
     execute_run(make(weights, batch_size=7), tmp_path / "run")
-    assert read(tmp_path / "run") == read(whole)
+    assert stored_chains(tmp_path / "run") == stored_chains(whole)
     done = regrade.regrade(tmp_path / "run")
     assert (done.answers, done.verdicts) == (0, 0)
-    assert read(tmp_path / "run") == read(whole)
+    assert stored_chains(tmp_path / "run") == stored_chains(whole)
 
 
 def test_extending_makes_chains_longer(weights, tmp_path):
@@ -105,21 +101,21 @@ def test_extending_makes_chains_longer(weights, tmp_path):
     for extend in (0, 5):
         more = {"extend": extend, "force_answer": 0} | ({} if extend else {"extend_word": "Wait"})
         execute_run(make(weights, methods=["vanilla"], **more), tmp_path / str(extend))
-        lines = read(tmp_path / str(extend)).values()
-        lengths[extend] = sum(line["tokens"] for line in lines)
-        assert not any("branches" in line for line in lines)
-        assert any(line["inserted"][-1] for line in lines) == bool(extend)
+        lines = stored_chains(tmp_path / str(extend)).values()
+        lengths[extend] = sum(line.tokens for line in lines)
+        assert not any(line.forces_answers or line.forced_answers for line in lines)
+        assert any(line.whole.inserted for line in lines) == bool(extend)
     assert lengths[5] > lengths[0]
 
 
 def test_the_vote_is_kept_with_the_run_and_can_change(weights, whole, tmp_path):
     asked = make(weights, methods=["vanilla"], lengths=[24], vote="pass")
     _, points = execute_run(asked, tmp_path)
-    assert set(points.vote) == {"pass@k"}
+    assert {point.vote for point in points} == {"pass@k"}
     assert json.loads((tmp_path / results.RUN).read_text())["vote"] == "pass@k"
     for vote, wanted in ((None, "pass@k"), ("best-of-n", "best-of-n:logprob"), ("mean@k", "mean@k")):
         _, points = execute_run(asked.model_copy(update={"vote": vote}), tmp_path)
-        assert set(points.vote) == {wanted}
+        assert {point.vote for point in points} == {wanted}
 
 
 def test_settings_that_cannot_be_used_are_refused(weights, tmp_path):

@@ -48,12 +48,12 @@ def plot(
     pairs = parse_pairs(margins) if margins else None
     published = load(reference) if reference else None
     runs = results.read(folder)
-    samples = [sample for run in runs for sample in run.samples]
-    if not samples:
+    chains = sum(len(run.samples) for run in runs)
+    if not chains:
         raise ResultsError(f"{folder} holds no finished chain yet: nothing to draw")
     if not as_json:
-        console.print(f"{len(samples):,} chains of {len(runs)} run{'s' * (len(runs) > 1)}", highlight=False)
-    made = analyse(samples, axes, pairs, resamples)
+        console.print(f"{chains:,} chains of {len(runs)} run{'s' * (len(runs) > 1)}", highlight=False)
+    made = analyse([point for run in runs for point in run.points()], axes, pairs, resamples)
     files: list[str] = []
 
     def wrote(path: Path) -> None:
@@ -67,7 +67,7 @@ def plot(
 
         margin_rows = to_frame(made.margins).to_dict("records")
         found = {"points": [cell.row() for cell in made.points], "margins": margin_rows}
-        counts = {"runs": len(runs), "chains": len(samples)}
+        counts = {"runs": len(runs), "chains": chains}
         json_events.write(sys.stdout, {"schema": json_events.SCHEMA, **counts, "files": files, **found})
         return
     shown = axes if axis else margin_tables.AXES

@@ -8,15 +8,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from hyperscale.run.observer import Load, Observer, Sample
+from hyperscale.run.observer import Load, Observer
 from hyperscale.run.progress import Tally
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
-    from hyperscale.planning.arms import Arm
+    from hyperscale.methods.arm import Arm
+    from hyperscale.results.points import MeasuredPoint
+    from hyperscale.results.samples import Sample
     from hyperscale.run.planned_run import PlannedRun
     from hyperscale.run.prepare import PreparedRun, Problem
+    from hyperscale.run.verification import Compression
 
 SCHEMA = 1
 INTERVAL = 2.0  # seconds between two events of progress
@@ -71,12 +72,12 @@ class Events(Observer):
         """See `Observer`."""
         self._write("note", {"text": text})
 
-    def arm_started(self, arm: "Arm", samples: Sequence[Sample], load: Load) -> None:
+    def arm_started(self, arm: "Arm", samples: "Sequence[Sample]", load: Load) -> None:
         """See `Observer`."""
         self._tallies[arm] = Tally(load, samples)
         self._progress(arm)
 
-    def chain(self, arm: "Arm", problem: "Problem", sample: Sample) -> None:
+    def chain(self, arm: "Arm", problem: "Problem", sample: "Sample") -> None:
         """See `Observer`."""
         tally = self._tallies[arm]
         tally.add(sample)
@@ -87,16 +88,21 @@ class Events(Observer):
         """See `Observer`."""
         self._progress(arm)
 
-    def finished(self, run: "PreparedRun", folder: Path, points: "DataFrame", samples: Sequence[Sample]) -> None:
+    def finished(
+        self,
+        run: "PreparedRun",
+        folder: Path,
+        points: "Sequence[MeasuredPoint]",
+        compression: "Sequence[Compression]",
+    ) -> None:
         """See `Observer`."""
-        rows = [{str(name): value for name, value in row.items()} for row in points.to_dict("records")]
-        compression = [
+        rows = [
             {**_names(each.arm), "chains": each.chains, "realised_cr": each.realised}
             | {"peak_cr": each.peak, "budget_used": each.used}
-            for each in run.compression(samples)
+            for each in compression
         ]
-        about = {"folder": str(folder), "chains": len(samples)}
-        self._write("finished", about | {"compression": compression, "points": rows})
+        about = {"folder": str(folder), "chains": sum(each.chains for each in compression)}
+        self._write("finished", about | {"compression": rows, "points": [point.row() for point in points]})
 
     def failed(self, message: str) -> None:
         """The run ends here, with this error."""

@@ -9,18 +9,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from hyperscale import results
 from hyperscale.cli.display import margin_tables, plan_tables, result_tables
 from hyperscale.cli.display.live_chain import ChainView, printable
 from hyperscale.kv.trace import dense_reads
-from hyperscale.planning.arms import Arm
-from hyperscale.results.points import cells
-from hyperscale.run.observer import Load, Observer, Sample
+from hyperscale.methods.arm import Arm
+from hyperscale.results.points import MeasuredPoint, table
+from hyperscale.results.samples import Sample
+from hyperscale.run.observer import Load, Observer
 from hyperscale.run.prepare import PreparedRun, Problem
 from hyperscale.run.progress import Tally
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import ChainProgress
+    from hyperscale.run.verification import Compression
 
 INTERVAL = 10.0
 _EXCERPT = 150
@@ -87,16 +88,16 @@ class Display(Observer):
         out = self._console
         self._chain_view.close()
         self._introduce(problem)
-        answer, right = sample["answers"][-1], sample["correct"][-1]
+        answer, right = sample.whole.answer, sample.whole.correct
         verdict = Text(f"{arm}: ", style="bold cyan")
-        verdict.append(_excerpt(sample["text"], _EXCERPT), style="dim")
+        verdict.append(_excerpt(sample.text, _EXCERPT), style="dim")
         out.print(verdict)
         says = "no answer" if answer is None else f"answer {_excerpt(answer, 40)}"
-        reads, peak = sample["kv_reads"][-1], sample["peak_kv"][-1]
+        reads, peak = sample.whole.kv_reads, sample.whole.peak_kv
         line = Text(f"  {says} ", style="")
         line.append("✓ right" if right else "✗ wrong", style="bold green" if right else "bold red")
-        line.append(f" · {sample['tokens']:,} tokens · {reads:,.0f} KV reads · peak {peak:,.0f} entries")
-        dense = dense_reads(sample["prompt_tokens"], sample["tokens"])
+        line.append(f" · {sample.tokens:,} tokens · {reads:,.0f} KV reads · peak {peak:,.0f} entries")
+        dense = dense_reads(sample.prompt_tokens, sample.tokens)
         if reads and dense > 1.05 * reads:
             line.append(f" ({dense / reads:.1f}× fewer reads than a full cache)", style="green")
         out.print(line)
@@ -150,14 +151,15 @@ class Display(Observer):
         else:
             self._console.print(f"{arm}: {tally.done}/{tally.total} chains · {tally}", highlight=False)
 
-    def finished(self, run: PreparedRun, folder: Path, points: Any, samples: Sequence[Sample]) -> None:
+    def finished(
+        self, run: PreparedRun, folder: Path, points: Sequence[MeasuredPoint], compression: "Sequence[Compression]"
+    ) -> None:
         """See `Observer`."""
         self.close()
-        measured = cells(sorted(samples, key=lambda sample: results.key(dict(sample))))  # in the order of points.csv
-        result_tables.print_frontiers(measured, run.plan.budget.axis, self._console)
-        result_tables.print_compression(run.compression(samples), self._console)
-        margin_tables.print_margins_over_vanilla(measured, self._console)
-        plan_tables.print_predictions(run.plan, points, self._console)
+        result_tables.print_frontiers(points, run.plan.budget.axis, self._console)
+        result_tables.print_compression(compression, self._console)
+        margin_tables.print_margins_over_vanilla(points, self._console)
+        plan_tables.print_predictions(run.plan, table(points), self._console)
         text = f"results in {folder}; pictures: hyperscale plot {folder}"
         self._console.print(text, highlight=False, soft_wrap=True)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from hyperscale.planning.costs import Costs
-    from hyperscale.planning.planner import Plan, Point
+    from hyperscale.planning.planner import Plan, PlannedPoint
     from hyperscale.run.dry_run import DryRun
     from hyperscale.run.planned_run import PlannedRun, PlannedTask
 
@@ -146,7 +146,7 @@ def print_predictions(plan: "Plan", rows: "DataFrame", console: Console) -> None
         for row in rows.to_dict("records")
     }
 
-    def measured(point: "Point") -> float | None:
+    def measured(point: "PlannedPoint") -> float | None:
         return costs.get((point.task, point.arm.method, point.arm.CR, point.W, point.L))
 
     lengths = sorted({point.L for point in plan.points})
@@ -171,7 +171,7 @@ def print_predictions(plan: "Plan", rows: "DataFrame", console: Console) -> None
     console.print(_describe_excess(excesses, len(plan.points)), highlight=False, soft_wrap=True)
 
 
-def _describe_excess(excesses: "list[tuple[float, Point]]", count: int) -> str:
+def _describe_excess(excesses: "list[tuple[float, PlannedPoint]]", count: int) -> str:
     """How many points cost more than the budget, and which one most; cost / ceiling is given with each."""
     if not excesses:
         return f"all {count} points of the plan are within the budget"

@@ -8,11 +8,11 @@ from rich.console import Console
 from hyperscale.cli.display.table_format import format_accuracy, format_quantity, make_table
 
 if TYPE_CHECKING:
-    from hyperscale.results.points import Cell
+    from hyperscale.results.points import MeasuredPoint
     from hyperscale.run.verification import Compression
 
 
-def print_frontiers(points: "Sequence[Cell]", axis: str, console: Console) -> None:
+def print_frontiers(points: "Sequence[MeasuredPoint]", axis: str, console: Console) -> None:
     """Print the points on each method's frontier on one cost axis."""
     from hyperscale.analysis.frontier import frontier_points
 
@@ -23,14 +23,14 @@ def print_frontiers(points: "Sequence[Cell]", axis: str, console: Console) -> No
         ("realised CR", "accuracy %", *costs),
     )
     frontiers = frontier_points(points, axis)
-    for task in dict.fromkeys(point.arm.task for point in points):
+    for task in dict.fromkeys(point.series.task for point in points):
         for point in frontiers:
-            if point.arm.task != task:
+            if point.series.task != task:
                 continue
             row = point.row()
             accuracy = format_accuracy(row["accuracy"], row["accuracy_se"])
             cells = (f"{point.realised_cr:.2f}", accuracy, *(format_quantity(row[name]) for name in costs))
-            table.add_row(task, point.arm.method, point.label, *cells)
+            table.add_row(task, point.series.method, point.label, *cells)
         table.add_section()
     console.print(table)
 

@@ -10,16 +10,16 @@ from hyperscale.analysis.bootstrap import MIN_PROBLEMS
 from hyperscale.analysis.curves import Curve, analyse
 from hyperscale.analysis.margins import Margin
 from hyperscale.report.plots.styles import AXES, assign_styles, rank, series_name
-from hyperscale.results.points import COLUMNS, Cell
+from hyperscale.results.points import COLUMNS, MeasuredPoint
 
 ModelMethod = tuple[str, str]
 
 
-def collect(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def collect(points: Sequence[MeasuredPoint]) -> dict[str, Any]:
     """Everything the page shows besides the chains.
 
     Args:
-        samples: Lines of ``samples.jsonl``, of one run or several.
+        points: Points of finished chains, of one run or several.
 
     Returns:
         ``axes`` (key to title), ``styles`` (frontier's name to colour and marker, as plots have them), ``columns`` and
@@ -28,28 +28,28 @@ def collect(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         (problems that intervals need).
     """
     methods: dict[tuple[str, str], set[str]] = {}
-    for sample in samples:
-        methods.setdefault((str(sample["model"]), sample["task"]), set()).add(sample["method"])
+    for point in points:
+        methods.setdefault((point.series.model, point.series.task), set()).add(point.series.method)
     # Each pair once: the reverse has the opposite sign, and the interval's ends swapped.
     pairs = {pair for group in methods.values() for pair in combinations(sorted(group, key=rank, reverse=True), 2)}
-    analysis = analyse(samples, list(AXES), sorted(pairs, key=lambda pair: (rank(pair[1]), rank(pair[0]))))
-    points = sorted(analysis.points, key=lambda p: (p.arm.task, rank(p.arm.method), p.arm, p.L, p.W))
+    analysis = analyse(points, list(AXES), sorted(pairs, key=lambda pair: (rank(pair[1]), rank(pair[0]))))
+    points = sorted(analysis.points, key=lambda p: (p.series.task, rank(p.series.method), p.series, p.L, p.W))
     with_model = len({model for model, _ in methods}) > 1
-    names = {_key(point.arm): series_name(point.arm.method, point.arm.model, with_model) for point in points}
+    names = {_key(point.series): series_name(point.series.method, point.series.model, with_model) for point in points}
     return {
         "axes": AXES,
         "styles": assign_styles(names.values()),
         "columns": [*COLUMNS, "series"],
-        "points": [[*plain(list(point.row().values())), names[_key(point.arm)]] for point in points],
-        "panels": [_panel(task, points) for task in dict.fromkeys(point.arm.task for point in points)],
+        "points": [[*plain(list(point.row().values())), names[_key(point.series)]] for point in points],
+        "panels": [_panel(task, points) for task in dict.fromkeys(point.series.task for point in points)],
         "series": list(_series(points, analysis.curves, names)),
         "margins": [_margin(margin) for margin in analysis.margins],
         "enough": MIN_PROBLEMS,
     }
 
 
-def _panel(task: str, points: Iterable[Cell]) -> dict[str, Any]:
-    group = [point for point in points if point.arm.task == task]
+def _panel(task: str, points: Iterable[MeasuredPoint]) -> dict[str, Any]:
+    group = [point for point in points if point.series.task == task]
     votes = ", ".join(sorted({point.vote for point in group}))
     return {"task": task, "problems": max(len(point.problems) for point in group), "vote": votes}
 
@@ -59,14 +59,14 @@ def _key(arm_or_curve: Any) -> ModelMethod:
 
 
 def _series(
-    points: Sequence[Cell], curves: dict[str, list[Curve]], names: dict[ModelMethod, str]
+    points: Sequence[MeasuredPoint], curves: dict[str, list[Curve]], names: dict[ModelMethod, str]
 ) -> Iterable[dict[str, Any]]:
     """A task's points of one model and method, and their frontier on each axis; None where every cost is zero."""
     place = {id(point): i for i, point in enumerate(points)}
     curve_of = {(axis, curve.task, *_key(curve)): curve for axis in curves for curve in curves[axis]}
-    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    groups: dict[tuple[str, str, str], list[MeasuredPoint]] = {}
     for point in points:
-        groups.setdefault((point.arm.task, *_key(point.arm)), []).append(point)
+        groups.setdefault((point.series.task, *_key(point.series)), []).append(point)
     for (task, model, method), group in groups.items():
         of_axis = {axis: curve_of.get((axis, task, model, method)) for axis in AXES}
         yield {

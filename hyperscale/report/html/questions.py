@@ -28,7 +28,7 @@ def find(runs: Sequence[Run]) -> dict[Hashed, Question]:
     limits: dict[str, int] = {}  # of each task: how many of its problems may have been run
     for run in runs:
         for sample in run.samples:
-            limits.setdefault(sample["task"], 0)
+            limits.setdefault(sample.task, 0)
         limit = run.info["config"].get("limit")
         for name in limits:
             limits[name] = max(limits[name], limit) if isinstance(limit, int) else 10**9

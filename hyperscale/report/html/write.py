@@ -5,6 +5,7 @@ Chains are packed so that a large run makes a bounded file, which states what it
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hyperscale import results
@@ -70,12 +71,13 @@ def render(
     Raises:
         TaskError: A task is unknown.
     """
-    # An order that no interruption of the run changes.
-    samples = sorted((sample for run in runs for sample in run.samples), key=results.key)
+    # An order that no interruption of a run changes.
+    runs = [replace(run, samples=sorted(run.samples, key=lambda sample: sample.key)) for run in runs]
     step("computing frontiers and margins")
-    data = {"name": name, "runs": [_about(run) for run in runs], **frontiers.collect(samples)}
+    points = [point for run in runs for point in run.points()]
+    data = {"name": name, "runs": [_about(run) for run in runs], **frontiers.collect(points)}
     step("packing chains")
-    index, texts = chains.collect(samples, questions.find(runs), data["styles"], int(text_mib * 2**20))
+    index, texts = chains.collect(runs, questions.find(runs), data["styles"], int(text_mib * 2**20))
     return page.assemble(data, index, texts)
 
 

@@ -1,7 +1,7 @@
 """Makes one verdict of W chains by a strategy, chosen by name. Strategies read stored chains and generate nothing."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -39,9 +39,14 @@ class Strategy(ABC):
     name: str
     scorer: str | None = None
 
-    def widths(self, chains: int) -> list[int]:
-        """Values of W for which points are made, where a problem has at most so many chains."""
-        return [1 << k for k in range(chains.bit_length())]
+    def widths(self, chains: int, planned: Collection[int] = ()) -> list[int]:
+        """Values of W for which points are made, where a problem has at most so many chains.
+
+        Args:
+            chains: The number of chains.
+            planned: Values of W that the run was asked for; powers of two are always among the result.
+        """
+        return sorted({1 << k for k in range(chains.bit_length())} | {W for W in planned if chains >= W})
 
     @abstractmethod
     def accuracy(self, problems: Sequence[Sequence[Vote]], width: int) -> Floats:
@@ -87,7 +92,7 @@ class PassAtAll(PassAtK):
 
     name = "pass@all"
 
-    def widths(self, chains: int) -> list[int]:
+    def widths(self, chains: int, planned: Collection[int] = ()) -> list[int]:
         """All the chains, if there are any."""
         return [chains] if chains else []
 

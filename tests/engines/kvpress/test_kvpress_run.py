@@ -12,6 +12,7 @@ import pytest
 import tiny
 from safetensors.torch import load_file, save_file
 from steered_tokenizer import SIZE, WORD, Marks
+from stored_chains import stored_chains
 
 from hyperscale import methods, results
 from hyperscale.engines.base import Request, Sampling, Steering
@@ -47,11 +48,6 @@ def options(weights, *names):
     return ["run", *(part for pair in (wanted | {"--grid": "mini", "--limit": 2}).items() for part in pair)]
 
 
-def chains(folder):
-    (run,) = results.read(folder)
-    return {results.key(s): {name: s[name] for name in s if name not in ("seconds", "run")} for s in run.samples}
-
-
 @installed
 def test_a_run_prints_what_frees_nothing_and_resumes(weights, call, tmp_path):
     command = options(weights, "vanilla", FREES, MASKS)
@@ -64,16 +60,16 @@ def test_a_run_prints_what_frees_nothing_and_resumes(weights, call, tmp_path):
     info = json.loads((folder / results.RUN).read_text())
     assert info["versions"]["kvpress"] == version("kvpress")
     assert info["params"][f"{FREES} 4×"] == {"cr": 4, "compression_interval": 16}
-    found = chains(folder)
+    found = stored_chains(folder)
     saved = dict.fromkeys(("vanilla", FREES, MASKS), 0.0)
     for s in found.values():
-        reads, peak = dense_reads(s["prompt_tokens"], s["tokens"]), dense_peak(s["prompt_tokens"], s["tokens"])
-        assert s["engine"] == ("torch" if s["method"] == "vanilla" else "kvpress")
-        assert s["length_invariant"] == (s["method"] == "vanilla")
-        saved[s["method"]] += reads - s["kv_reads"][-1]
-        assert s["peak_kv"][-1] <= peak
-        if s["method"] != FREES:
-            assert s["peak_kv"][-1] == peak  # what is masked is held
+        reads, peak = dense_reads(s.prompt_tokens, s.tokens), dense_peak(s.prompt_tokens, s.tokens)
+        assert s.engine == ("torch" if s.method == "vanilla" else "kvpress")
+        assert s.length_invariant == (s.method == "vanilla")
+        saved[s.method] += reads - s.whole.kv_reads
+        assert s.whole.peak_kv <= peak
+        if s.method != FREES:
+            assert s.whole.peak_kv == peak  # what is masked is held
     assert saved["vanilla"] == 0
     assert min(saved[FREES], saved[MASKS]) > 0
     lines = (folder / results.SAMPLES).read_bytes().splitlines(keepends=True)
@@ -81,7 +77,7 @@ def test_a_run_prints_what_frees_nothing_and_resumes(weights, call, tmp_path):
     code, out, err = call(*command)
     assert (code, err) == (0, "")
     assert f"{len(lines) - 4} finished chains: resuming" in " ".join(out.split())
-    assert chains(folder) == found
+    assert stored_chains(folder) == found
     code, out, err = call("plot", folder, "--margins", f"{FREES}:{MASKS},{MASKS}:vanilla")
     assert (code, err) == (0, "")
     code, out, err = call("report", folder)
@@ -106,9 +102,9 @@ def test_parameters_come_from_a_file(weights, call, tmp_path):
     code, out, err = call(*options(weights, name), "--config", settings, "--out", "run")
     assert (code, err) == (0, "")
     assert f"{name} evicts by a threshold: its nominal compression ratio is only a label" in " ".join(out.split())
-    found = chains(tmp_path / "run").values()
-    assert all(s["params"] == {"cr": 4, "threshold": 0.75, "sliding_window_size": 8} for s in found)
-    assert all(s["length_invariant"] for s in found)
+    found = stored_chains(tmp_path / "run").values()
+    assert all(s.params == {"cr": 4, "threshold": 0.75, "sliding_window_size": 8} for s in found)
+    assert all(s.length_invariant for s in found)
 
 
 @installed
@@ -116,9 +112,9 @@ def test_the_built_in_model(call, tmp_path):
     command = ["run", "--method", FREES, "--cr", 8, "--task", "mini_aime", "--budget", "0.05x", "--limit", 1]
     code, _, err = call(*command, "--predict", "closed", "--out", "run")
     assert (code, err) == (0, "")
-    for s in chains(tmp_path / "run").values():
-        most = -(-(s["prompt_tokens"] + s["max_new_tokens"]) // 8)
-        assert s["peak_kv"][-1] <= max(most, s["prompt_tokens"] + 16)
+    for s in stored_chains(tmp_path / "run").values():
+        most = -(-(s.prompt_tokens + s.L) // 8)
+        assert s.whole.peak_kv <= max(most, s.prompt_tokens + 16)
 
 
 @installed

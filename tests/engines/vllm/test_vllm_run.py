@@ -38,7 +38,7 @@ def call(monkeypatch, capsys, tmp_path):
 
 def samples(folder):
     (run,) = results.read(folder)
-    return {results.key(s): s for s in run.samples}
+    return {s.key: s for s in run.samples}
 
 
 @needs_vllm
@@ -51,9 +51,11 @@ def test_a_run_gives_what_the_torch_engine_gives(call, tmp_path):
     ours, theirs = samples(tmp_path / "vllm"), samples(tmp_path / "torch")
     assert set(ours) == set(theirs)
     for key, sample in ours.items():
-        assert sample["engine"] == "vllm"
-        for field in ("tokens", "text", "finish", "lengths", "kv_reads", "peak_kv", "chars", "answers", "correct"):
-            assert sample[field] == theirs[key][field], field
+        assert sample.engine == "vllm"
+        assert (sample.text, sample.finish) == (theirs[key].text, theirs[key].finish)
+        for ours_cut, their_cut in zip(sample.cuts, theirs[key].cuts, strict=True):
+            for field in ("L", "tokens", "kv_reads", "peak_kv", "chars", "answer", "correct"):
+                assert getattr(ours_cut, field) == getattr(their_cut, field), field
     info = json.loads((tmp_path / "vllm" / "run.json").read_text())
     assert info["config"]["engine"] == "vllm"
     assert info["versions"]["vllm"] == versions.installed()

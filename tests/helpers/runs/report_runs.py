@@ -2,8 +2,8 @@
 
 from hyperscale.results.folder import Run
 
-HOSTILE = "</script><script>hacked = 1</script><img src=x onerror='hacked = 1'>&lt;<!-- --> \u2028 \ud800 '\"`${x}"
+HOSTILE = "</script><script>hacked = 1</script><img src=x onerror='hacked = 1'>&lt;<!-- --> \u2028 '\"`${x}"
 
 
-def run(folder, samples, **config):
-    return Run(folder, {"schema": 1, "config": {"model": "mini", **config}}, list(samples))
+def run(folder, samples, vote=None, **config):
+    return Run(folder, {"schema": 2, "config": {"model": "mini", **config}, "vote": vote}, list(samples))

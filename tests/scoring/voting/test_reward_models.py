@@ -3,11 +3,12 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
-from synthetic_samples import sample
+from synthetic_samples import forced_answer, sample
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -42,21 +43,33 @@ def text(number):
     return rf"so</think>The answer is \boxed{{{number}}}."
 
 
-def write(folder, branches=False):
+def write(folder, force_answers=False):
     """Three problems with four chains; chain c's answer is c more than the target."""
     with Store(folder, INFO) as store:
         for doc in tasks.load("mini_aime").docs(3):
             for chain in range(4):
-                answer = str(int(doc.target) + chain)
-                line = sample(doc.id, chain, tokens=300, answer=answer, right=chain == 0, text=text(answer))
-                line |= {"prompt_hash": tasks.prompt_hash(doc.prompt), "chars": [2, len(line["text"])]}
-                line |= {"logprobs": [-250.0, -300.0 + chain], "inserted": [0, 0]}
-                if branches:
-                    one = {"at": 256, "tokens": 260, "finish": "stop", "logprob": -260.0 + chain, "inserted": 1}
-                    one |= {"seconds": 0.1, "kv_reads": 9.0, "peak_kv": 9.0, "text": text(answer)[2:]}
-                    line["branches"] = [one | {"answer": answer, "correct": chain == 0}]
-                store.append(line)
+                store.append(chain_of(doc, chain, force_answers))
         store.write_points()
+
+
+def chain_of(doc, chain, force_answers):
+    answer, right = str(int(doc.target) + chain), chain == 0
+    said = text(answer)
+    costs = {"tokens": 260, "logprob": -260.0 + chain, "seconds": 0.1, "kv_reads": 9.0, "peak_kv": 9.0}
+    forced = {256: forced_answer(256, answer, correct=right, text=said[2:], **costs)} if force_answers else None
+    line = sample(
+        doc.id,
+        chain,
+        tokens=300,
+        answer=answer,
+        right=right,
+        text=said,
+        logprobs=[-250.0, -300.0 + chain],
+        forced=forced,
+        prompt_hash=tasks.prompt_hash(doc.prompt),
+    )
+    first, whole = line.cuts
+    return replace(line, cuts=(replace(first, chars=2), replace(whole, chars=len(said))))
 
 
 def accuracy(folder, W=4, L=2048):
@@ -86,14 +99,13 @@ def test_a_run_is_given_other_strategies_and_its_own_again(tmp_path):
         ("pass@all", (100, "pass@all")),
         ("best-of-n", (0, "best-of-n:logprob")),
     ):
-        table = revote.revote(tmp_path, vote)
+        points = revote.revote(tmp_path, vote)
         assert accuracy(tmp_path) == wanted
-        assert set(table.vote) == {wanted[1]}
+        assert {point.vote for point in points} == {wanted[1]}
         (run,) = results.read(tmp_path)
-        assert {line["vote"] for line in run.samples} == {wanted[1]}
-        assert run.info["vote"] == wanted[1]
+        assert run.vote == wanted[1]
         with Store(tmp_path, INFO) as store:  # a resumed run goes on with it
-            assert set(store.write_points().vote) == {wanted[1]}
+            assert {point.vote for point in store.write_points()} == {wanted[1]}
     revote.revote(tmp_path, "task")
     assert (tmp_path / POINTS).read_bytes() == first
     assert (tmp_path / SAMPLES).read_bytes() == chains
@@ -105,13 +117,12 @@ def test_a_chain_added_later_has_the_runs_vote(tmp_path):
     revote.revote(tmp_path, "mean@k")
     with Store(tmp_path, INFO) as store:
         store.append(sample("another"))
-        assert {line["vote"] for line in store.samples} == {"mean@k"}
-        assert set(store.write_points().vote) == {"mean@k"}
+        assert {point.vote for point in store.write_points()} == {"mean@k"}
     assert b'"vote"' not in (tmp_path / SAMPLES).read_bytes()
 
 
 def test_a_reward_model_scores_every_answer_and_chooses_by_it(tmp_path, judge):
-    write(tmp_path, branches=True)
+    write(tmp_path, force_answers=True)
     steps = []
     revote.revote(tmp_path, "best-of-n", str(judge), step=lambda *done: steps.append(done))
     assert steps[-1] == (12, 12)
@@ -119,12 +130,13 @@ def test_a_reward_model_scores_every_answer_and_chooses_by_it(tmp_path, judge):
     docs = {doc.id: doc for doc in tasks.load("mini_aime").docs(3)}
     best = dict.fromkeys(docs, (-1e9, None))
     for line in run.samples:
-        wanted = reference(judge, docs[line["problem"]].prompt, line["text"])
-        none, score = line["scores"]["judge"]
-        assert none is None  # the first cut has no answer
+        wanted = reference(judge, docs[line.problem].prompt, line.text)
+        first, whole = line.cuts
+        assert first.scores == {}  # the first cut has no answer
+        score = whole.scores["judge"]
         assert score == pytest.approx(wanted, abs=1e-5)
-        assert line["branches"][0]["scores"]["judge"] == score  # the same text
-        best[line["problem"]] = max(best[line["problem"]], (score, line["chain"]))
+        assert first.forced.scores["judge"] == score  # the same text
+        best[line.problem] = max(best[line.problem], (score, line.chain))
     wanted = 100 * sum(chain == 0 for _, chain in best.values()) / 3
     for L in (256, 2048):
         assert accuracy(tmp_path, L=L) == (pytest.approx(wanted), "best-of-n:judge")
@@ -150,29 +162,36 @@ def test_two_outputs_and_long_texts(tmp_path):
     assert reward_models.RewardModel(str(tmp_path / "two")).score("f(n)=", said) == pytest.approx(wanted, abs=1e-5)
 
 
-def test_regrading_grades_branches(tmp_path):
-    write(tmp_path, branches=True)
+def test_regrading_grades_forced_answers(tmp_path):
+    write(tmp_path, force_answers=True)
+
+    def nonsense(line):
+        first, whole = line.cuts
+        return replace(line, cuts=(replace(first, forced=replace(first.forced, answer="0", correct=True)), whole))
+
     with Store(tmp_path, INFO) as store:
-        for line in store.samples:
-            line["branches"][0] |= {"answer": "0", "correct": True}
-        store.replace(store.samples)
+        store.replace(map(nonsense, store.samples()))
     done = regrade.regrade(tmp_path)
     assert (done.answers, done.verdicts) == (12, 9)
     (run,) = results.read(tmp_path)
     for line in run.samples:
-        assert line["branches"][0]["answer"] == line["answers"][1]
-        assert line["branches"][0]["correct"] == (line["chain"] == 0)
+        (forced,) = line.forced_answers
+        assert forced.answer == line.whole.answer
+        assert forced.correct == (line.chain == 0)
 
 
-def test_corrupt_branches_are_refused(tmp_path):
-    write(tmp_path, branches=True)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("tokens", None), ("text", 3), ("answer", 3), ("correct", "yes"), ("kv_reads", -1), ("finish", "soon"), ("at", 1)],
+)
+def test_corrupt_forced_answers_are_refused(tmp_path, name, value):
+    write(tmp_path, force_answers=True)
     lines = (tmp_path / SAMPLES).read_text().splitlines(keepends=True)
-    for name, value in (("at", 17), ("tokens", None), ("text", 3), ("answer", 3), ("correct", "yes"), ("kv_reads", -1)):
-        line = json.loads(lines[0])
-        line["branches"][0][name] = value
-        (tmp_path / SAMPLES).write_text(json.dumps(line) + "\n" + "".join(lines[1:]))
-        with pytest.raises(ResultsError, match="line 1 is corrupt"):
-            results.read(tmp_path)
+    line = json.loads(lines[0])
+    line["cuts"][0]["forced"][name] = value
+    (tmp_path / SAMPLES).write_text(json.dumps(line) + "\n" + "".join(lines[1:]))
+    with pytest.raises(ResultsError, match=rf"line 1 is corrupt \(cuts\.0\.forced\.{name} "):
+        results.read(tmp_path)
 
 
 def test_what_cannot_be_used_is_refused_and_changes_nothing(tmp_path, judge):

@@ -1,15 +1,14 @@
 """Strategies as columns of points: what each makes of the same stored chains, and forced answers in their places."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
-import pandas as pd
 import pytest
-from synthetic_samples import sample
+from synthetic_samples import forced_answer, points, points_table, sample, with_whole
 
 from hyperscale.errors import ConfigError, ResultsError
 from hyperscale.kv.trace import dense_reads
-from hyperscale.results.points import points
 from hyperscale.scoring.voting import strategies
 
 ANSWERS = {"a": ["1", "2", "1", None, "1"], "b": ["3", "1", "2", "2", "1"]}
@@ -25,7 +24,7 @@ def lines(**more):
 
 
 def accuracies(vote, made=None, L=2048):
-    table = points(made or lines(), {"mini_aime": vote})
+    table = points_table(made or lines(), strategies={"mini_aime": vote})
     table = table[table.L == L]
     return dict(zip(table.W, table.accuracy / 100, strict=True)), set(table.vote)
 
@@ -59,43 +58,38 @@ def test_best_of_n_takes_the_chain_with_the_highest_mean_log_probability():
 
 
 def test_a_chain_cut_short_is_scored_by_what_it_had_drawn_until_then():
-    early = sample("a", 0, answer="1", tokens=600, limit=1024, logprobs=[-256.0, -300.0, -400.0], inserted=[128, 0, 0])
-    early |= {"answers": ["2", "2", "1"], "correct": [False, False, True]}
-    late = sample("a", 1, answer="1", tokens=500, limit=1024, logprobs=[-300.0, -650.0], inserted=[0, 0])
-    late |= {"answers": ["1", "1"], "correct": [True, True]}
+    early = sample(
+        "a", 0, tokens=600, L=1024, logprobs=[-256.0, -300.0, -400.0], inserted=[128, 0, 0], answers=["2", "2", "1"]
+    )
+    late = sample("a", 1, tokens=500, L=1024, logprobs=[-300.0, -650.0], inserted=[0, 0], answers=["1", "1"])
     # At 256 the means are -256/128 and -300/256; at 512, -300/512 and -650/500; at the end, -400/600.
     for L, accuracy in ((256, 1.0), (512, 0.0), (1024, 1.0)):
         assert accuracies("best-of-n", [early, late], L)[0][2] == accuracy
-    for line in (early, late):
-        del line["logprobs"], line["inserted"]  # as older versions stored it
-    with pytest.raises(ResultsError, match="no log-probability at L = 256"):
-        points([early, late], {"mini_aime": "best-of-n"})
-    early["answers"], late["answers"] = [None, None, "3"], [None, "1"]
-    early["correct"], late["correct"] = [False] * 3, [False, True]
-    assert accuracies("best-of-n", [early, late], 1024)[0][2] == 0.0  # -1 / 600 against -1 / 500, the stored totals
-    early["logprob"] = -2.0
-    assert accuracies("best-of-n", [early, late], 1024)[0][2] == 1.0
+
+
+def test_chains_of_the_first_versions_have_the_log_probability_of_the_whole_alone():
+    early = sample("a", 0, tokens=600, L=1024, answers=["2", "2", "1"])
+    late = sample("a", 1, tokens=500, L=1024, answers=["1", "1"])
+    with pytest.raises(ResultsError, match=r"chain 0 of mini_aime/a .* no log-probability at L = 256"):
+        points([early, late], strategies={"mini_aime": "best-of-n"})
+    early = sample("a", 0, tokens=600, L=1024, answer="3")
+    late = sample("a", 1, tokens=500, L=1024)
+    assert accuracies("best-of-n", [early, late], 1024)[0][2] == 0.0  # -1 / 600 against -1 / 500
+    assert accuracies("best-of-n", [with_whole(early, logprob=-2.0), late], 1024)[0][2] == 1.0
 
 
 def test_scores_of_a_reward_model_are_read_from_the_samples():
-    made = lines()
-    for line in made:
-        line["scores"] = {"judge": [float(line["chain"])]}
+    made = [with_whole(line, scores={"judge": float(line.chain)}) for line in lines()]
     found, vote = accuracies("best-of-n:judge", made)
     assert vote == {"best-of-n:judge"}
     assert found[4] == pytest.approx(subsets(lambda p, s: ANSWERS[p][max(c for c in s if ANSWERS[p][c])] == "1", 4))
     with pytest.raises(ResultsError, match="no score by other"):
-        points(made, {"mini_aime": "best-of-n:other"})
+        points(made, strategies={"mini_aime": "best-of-n:other"})
 
 
 def test_the_vote_of_a_run_stands_in_for_the_tasks_own():
-    assert set(points(lines(vote="mean@k")).vote) == {"mean@k"}
-    assert set(points(lines(vote=None)).vote) == {"majority"}
-    frame = pd.DataFrame([*lines(), *(line | {"run": "s", "vote": "pass@all"} for line in lines())])
-    assert set(points(frame)[["run", "vote"]].itertuples(index=False, name=None)) == {
-        ("r", "majority"),
-        ("s", "pass@all"),
-    }
+    assert set(points_table(lines(), vote="mean@k").vote) == {"mean@k"}
+    assert set(points_table(lines(), vote=None).vote) == {"majority"}
 
 
 def test_unknown_strategies_are_refused():
@@ -104,17 +98,15 @@ def test_unknown_strategies_are_refused():
             strategies.get(name)
 
 
-def branch(at, answer, tokens=6, **more):
-    reads = float(dense_reads(50, at + tokens))
-    line = {"at": at, "tokens": at + tokens, "text": "", "finish": "stop", "kv_reads": reads, "peak_kv": 55.0 + at}
-    return {**line, "logprob": -3.0, "inserted": 1, "seconds": 0.5, "answer": answer, "correct": answer == "1", **more}
-
-
-def test_a_branch_stands_where_a_chain_was_cut():
-    ended = sample("a", 0, answer="1", tokens=300, limit=1024, branches=[branch(256, "2")])
-    never = sample("a", 1, tokens=4096, limit=1024, branches=[branch(256, None, finish="length"), branch(512, "1")])
-    never["branches"].append(branch(1024, "3"))
-    table = points([ended, never], {"mini_aime": "mean@k"}).query("W == 1").set_index("L")
+def test_a_forced_answer_stands_where_a_chain_was_cut():
+    ended = sample("a", 0, tokens=300, L=1024, forced={256: forced_answer(256, "2")})
+    forced = {
+        256: forced_answer(256, None, finish="length"),
+        512: forced_answer(512, "1"),
+        1024: forced_answer(1024, "3"),
+    }
+    never = sample("a", 1, tokens=4096, L=1024, forced=forced)
+    table = points_table([ended, never], strategies={"mini_aime": "mean@k"}).query("W == 1").set_index("L")
     assert list(table.accuracy) == [0, 100, 50]
     assert list(table.tokens) == [262, (300 + 518) / 2, (300 + 1030) / 2]
     assert table.kv_reads[256] == dense_reads(50, 262)
@@ -125,21 +117,21 @@ def test_a_branch_stands_where_a_chain_was_cut():
     assert (table.realised_cr == 1).all()
 
 
-def test_a_cut_without_its_branch_makes_no_point():
-    made = [sample("a", 0, tokens=4096, limit=1024, branches=[branch(512, "1")])]
-    assert set(points(made, {"mini_aime": "mean@k"}).L) == {512}
-    ended_at_the_limit = sample("a", 0, answer="1", tokens=1024, limit=1024, branches=[])
-    assert list(points([ended_at_the_limit], {"mini_aime": "mean@k"}).L) == [1024]
+def test_a_cut_without_its_forced_answer_makes_no_point():
+    made = [sample("a", 0, tokens=4096, L=1024, forced={512: forced_answer(512, "1")})]
+    assert set(points_table(made, strategies={"mini_aime": "mean@k"}).L) == {512}
+    ended_at_the_limit = sample("a", 0, answer="1", tokens=1024, L=1024, forced={})
+    assert list(points_table([ended_at_the_limit], strategies={"mini_aime": "mean@k"}).L) == [1024]
 
 
-def test_branches_are_scored_by_what_was_drawn():
-    made = [
-        sample("a", 0, tokens=4096, limit=256, branches=[branch(256, "1", logprob=-26.0, inserted=2)]),
-        sample("a", 1, tokens=4096, limit=256, branches=[branch(256, "2", logprob=-25.9, inserted=10)]),
-    ]
-    assert accuracies("best-of-n", made, 256)[0][2] == 1.0  # -26 / 260 against -25.9 / 252
-    made[1]["branches"][0]["inserted"] = 0
-    assert accuracies("best-of-n", made, 256)[0][2] == 0.0
-    for line, score in zip(made, (1.0, 2.0), strict=True):
-        line["branches"][0]["scores"] = {"judge": score}
-    assert accuracies("best-of-n:judge", made, 256)[0][2] == 0.0
+def with_forced(line, **changes):
+    return with_whole(line, forced=replace(line.whole.forced, **changes))
+
+
+def test_forced_answers_are_scored_by_what_was_drawn():
+    first = sample("a", 0, tokens=4096, L=256, forced={256: forced_answer(256, "1", logprob=-26.0, inserted=2)})
+    other = sample("a", 1, tokens=4096, L=256, forced={256: forced_answer(256, "2", logprob=-25.9, inserted=10)})
+    assert accuracies("best-of-n", [first, other], 256)[0][2] == 1.0  # -26 / 260 against -25.9 / 252
+    assert accuracies("best-of-n", [first, with_forced(other, inserted=0)], 256)[0][2] == 0.0
+    judged = [with_forced(line, scores={"judge": score}) for line, score in ((first, 1.0), (other, 2.0))]
+    assert accuracies("best-of-n:judge", judged, 256)[0][2] == 0.0

@@ -1,11 +1,11 @@
-"""A method at a compression ratio."""
+"""A method at a compression ratio: what a run compares."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class Arm:
-    """A method at one nominal CR.
+    """A method at one nominal CR; two arms are the same if both agree.
 
     Attributes:
         method: The method's name.
@@ -15,7 +15,7 @@ class Arm:
 
     method: str
     CR: float
-    length_invariant: bool = True
+    length_invariant: bool = field(default=True, compare=False)
 
     def __str__(self) -> str:
         return self.method if self.CR == 1 else f"{self.method} {self.CR:g}×"

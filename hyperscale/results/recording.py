@@ -1,0 +1,90 @@
+"""Makes the stored record of a chain that an engine has just finished: graded, and without what must not be stored."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from hyperscale.results import grading
+from hyperscale.results.samples import Cut, ForcedAnswer, Sample
+
+if TYPE_CHECKING:
+    from hyperscale.engines.base import Branch, Chain
+    from hyperscale.scoring.graders.base import Grader
+
+
+def record(
+    chain: "Chain",
+    L: int,
+    grader: "Grader",
+    target: Any,
+    hide: Callable[[str], str] | None = None,
+    **identity: Any,
+) -> Sample:
+    """The sample of a finished chain.
+
+    Args:
+        chain: The chain.
+        L: The most new tokens that it was allowed.
+        grader: Grader of its task.
+        target: The problem's target.
+        hide: Blacks out what must not be stored, at the same length; answers are read before. None for nothing.
+        identity: The fields of `Sample` that the chain does not tell.
+    """
+    trace = chain.trace
+    forced = {branch.at: _forced_answer(branch) for branch in chain.branches}
+    last = len(trace.lengths) - 1
+    sample = Sample(
+        L=L,
+        chain=chain.chain,
+        prompt_tokens=chain.prompt_tokens,
+        finish=chain.finish,
+        seconds=round(chain.seconds, 4),
+        text=chain.text,
+        cuts=tuple(
+            Cut(
+                L=L if i == last else tokens,
+                tokens=tokens,
+                kv_reads=trace.kv_reads[i],
+                peak_kv=trace.peak_kv[i],
+                chars=trace.chars[i],
+                logprob=trace.logprobs[i],
+                inserted=trace.inserted[i],
+                answer=None,
+                correct=False,
+                forced=forced.get(tokens),
+            )
+            for i, tokens in enumerate(trace.lengths)
+        ),
+        **identity,
+    )
+    answers = [grader.extract(text) for text in grading.texts(sample)]
+    verdicts = [answer is not None and grader.correct(answer, target) for answer in answers]
+    sample = grading.with_verdicts(sample, answers, verdicts)
+    return sample if hide is None else _hidden(sample, hide)
+
+
+def _forced_answer(branch: "Branch") -> ForcedAnswer:
+    return ForcedAnswer(
+        tokens=branch.at + len(branch.token_ids),
+        kv_reads=branch.kv_reads,
+        peak_kv=branch.peak_kv,
+        logprob=branch.logprob,
+        inserted=branch.inserted,
+        answer=None,
+        correct=False,
+        text=branch.text,
+        finish=branch.finish,
+        seconds=round(branch.seconds, 4),
+    )
+
+
+def _hidden(sample: Sample, hide: Callable[[str], str]) -> Sample:
+    """The sample without what ``hide`` blacks out; a forced answer is looked at together with what it follows."""
+
+    def hidden_cut(cut: Cut) -> Cut:
+        if cut.forced is None:
+            return cut
+        text = hide(sample.text[: cut.chars] + cut.forced.text)[cut.chars :]
+        return replace(cut, forced=replace(cut.forced, text=text))
+
+    return replace(sample, text=hide(sample.text), cuts=tuple(hidden_cut(cut) for cut in sample.cuts))

@@ -1,0 +1,79 @@
+"""Reads and writes ``samples.jsonl``: one finished chain a line, each with the number of its schema.
+
+A line is read by its own schema: a run that an older version began and this one resumed holds lines of both.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from hyperscale.errors import ResultsError
+from hyperscale.results import schema1
+from hyperscale.results.manifest import SCHEMA
+from hyperscale.results.samples import ADAPTER, Sample
+from hyperscale.utils.validation import first_fault
+
+_START = f'{{"schema":{SCHEMA},'.encode()
+"""How a line begins that this version wrote; the rest is the JSON of a `Sample`."""
+
+
+def read_samples(path: Path) -> Iterator[Sample]:
+    """Yield the samples of a file, in its order; none if there is no file. An unfinished last line is left out.
+
+    Raises:
+        ResultsError: Any other line is corrupt or of an unknown schema; the message names line and field.
+    """
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield parse(line)
+            except ValueError as error:  # ValidationError is one
+                raise ResultsError(_message(path, number, error)) from None
+
+
+def parse(line: bytes) -> Sample:
+    """The sample of a line.
+
+    Raises:
+        UnknownSchemaError: The line has a schema that this version does not know.
+        ValueError: The line is corrupt; a `pydantic.ValidationError` if it is JSON with a schema.
+    """
+    if line.startswith(_START):
+        return ADAPTER.validate_json(b"{" + line[len(_START) :])
+    values = json.loads(line)  # of an older version, or edited by hand
+    if not isinstance(values, dict) or "schema" not in values:
+        raise ValueError("it is no JSON object with a schema")
+    schema = values.pop("schema")
+    if schema == schema1.SCHEMA:
+        return schema1.convert(values)
+    if schema != SCHEMA:
+        raise UnknownSchemaError(schema)
+    return ADAPTER.validate_json(json.dumps(values))
+
+
+def format_line(sample: Sample) -> bytes:
+    """The line of a sample, as compact as JSON allows: what is empty is left out."""
+    return _START + ADAPTER.dump_json(sample, exclude_defaults=True)[1:] + b"\n"
+
+
+class UnknownSchemaError(ValueError):
+    """A line of a version that is not known here."""
+
+
+def _message(path: Path, number: int, error: ValueError) -> str:
+    if isinstance(error, UnknownSchemaError):
+        return f"{path} line {number} has schema {error.args[0]!r}, this version reads {schema1.SCHEMA} and {SCHEMA}"
+    fault = ""
+    if isinstance(error, ValidationError):
+        location, reason = first_fault(error)
+        fault = f" ({'.'.join(map(str, location))} {reason})" if location else f" ({reason})"
+    return (
+        f"{path} line {number} is corrupt{fault}: delete that line (the same command generates its chain again) "
+        "or restore the file"
+    )
