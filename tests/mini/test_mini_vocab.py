@@ -66,12 +66,15 @@ def test_the_tokenizer_survives_saving(tokenizer, tmp_path):
     from transformers import AutoTokenizer
 
     vocab.save_tokenizer(tmp_path)
-    loaded = AutoTokenizer.from_pretrained(tmp_path)
-    assert len(loaded) == len(tokenizer)
-    assert loaded.chat_template == tokenizer.chat_template
-    assert (loaded.eos_token_id, loaded.pad_token_id) == (tokenizer.eos_token_id, tokenizer.pad_token_id)
+    tokenizer_again = AutoTokenizer.from_pretrained(tmp_path)
+    assert len(tokenizer_again) == len(tokenizer)
+    assert tokenizer_again.chat_template == tokenizer.chat_template
+    assert (tokenizer_again.eos_token_id, tokenizer_again.pad_token_id) == (
+        tokenizer.eos_token_id,
+        tokenizer.pad_token_id,
+    )
     for kind in KINDS:
         ids, _ = documents(kind, 1)[-1].ids()
-        whole = loaded.decode(ids)
-        assert loaded(whole, add_special_tokens=False)["input_ids"] == ids
-        assert loaded.decode(ids, skip_special_tokens=True) == decode(ids)
+        whole = tokenizer_again.decode(ids)
+        assert tokenizer_again(whole, add_special_tokens=False)["input_ids"] == ids
+        assert tokenizer_again.decode(ids, skip_special_tokens=True) == decode(ids)

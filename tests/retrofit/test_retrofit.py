@@ -57,13 +57,13 @@ def equal(a, b):
 @pytest.fixture(scope="module")
 def finished():
     """A whole quick retrofit: teacher before, retrofit, and each target's (finished, state, check)."""
-    made = retrofit(QUICK)
-    before = state(made.teacher)
+    trainer = retrofit(QUICK)
+    before = state(trainer.teacher)
     held_out = [batch(-1), batch(-2)]
     results = [
-        (copy, state(copy.model), check_gates(made, held_out)) for copy in made.run(map(batch, itertools.count()))
+        (copy, state(copy.model), check_gates(trainer, held_out)) for copy in trainer.run(map(batch, itertools.count()))
     ]
-    return before, made, results
+    return before, trainer, results
 
 
 def test_eviction_rises_with_the_schedule_to_its_target(finished):
@@ -93,9 +93,9 @@ def test_a_finished_checkpoint_decides_as_it_trained_and_counts_its_steps(finish
 
 
 def test_the_teacher_is_not_touched(finished):
-    before, made, results = finished
-    assert equal(before, state(made.teacher))
-    assert not any(p.requires_grad or p.grad is not None for p in made.teacher.parameters())
+    before, trainer, results = finished
+    assert equal(before, state(trainer.teacher))
+    assert not any(p.requires_grad or p.grad is not None for p in trainer.teacher.parameters())
     student = results[-1][1]
     assert all(not torch.equal(student[name], before[name]) for name in before if "layers" in name)
     assert student.keys() - before.keys() == {name for name in student if "dms_" in name}
@@ -104,14 +104,14 @@ def test_the_teacher_is_not_touched(finished):
 def trajectory(hard_steps):
     """(mode, student's weights) at each step, on one and the same batch; and the finished weights."""
     recipe = QUICK.changed(crs=(1.1, 1.2, 1.3), hard_steps=(hard_steps,), gate_lr=1e-3)
-    made, steps, one = retrofit(recipe), [], batch(0)
+    trainer, steps, first = retrofit(recipe), [], batch(0)
 
     def batches():
         while True:
-            steps.append((made.gated.mode, state(made.gated.model)))
-            yield one
+            steps.append((trainer.gated.mode, state(trainer.gated.model)))
+            yield first
 
-    return [state(result.model) for result in made.run(batches())], steps
+    return [state(result.model) for result in trainer.run(batches())], steps
 
 
 def test_the_hard_phase_is_a_branch_that_leaves_the_gates_alone():
@@ -125,23 +125,23 @@ def test_the_hard_phase_is_a_branch_that_leaves_the_gates_alone():
         start = steps[9 * i + 6][1]
         assert equal(start, plain_end)  # the branch starts where the trunk is
         assert not equal(start, end)
-        changed = {name for name in end if not torch.equal(start[name], end[name])}
-        assert changed
-        assert not any("dms_" in name for name in changed)
+        moving = {name for name in end if not torch.equal(start[name], end[name])}
+        assert moving
+        assert not any("dms_" in name for name in moving)
 
 
 def test_hard_phases_may_differ_in_length():
     recipe = QUICK.changed(crs=(1.1, 1.2, 1.3), hard_steps=(2, 0, 3))
-    made = retrofit(recipe)
+    trainer = retrofit(recipe)
     assert recipe.total_steps == 18 + 5
-    assert [result.steps for result in made.run(map(batch, itertools.count()))] == [6 + 2, 12, 18 + 3]
+    assert [result.steps for result in trainer.run(map(batch, itertools.count()))] == [6 + 2, 12, 18 + 3]
 
 
 def test_what_is_minimised_may_count_both_directions():
     kls = {}
     for symmetric in (False, True):
-        made = retrofit(QUICK.changed(crs=(1.5,), hard_steps=(0,), symmetric=symmetric))
-        (result,) = made.run(map(batch, itertools.count()))
+        trainer = retrofit(QUICK.changed(crs=(1.5,), hard_steps=(0,), symmetric=symmetric))
+        (result,) = trainer.run(map(batch, itertools.count()))
         kls[symmetric] = [entry["kl"] for entry in result.log]
     assert kls[True][0] > 1.3 * kls[False][0] > 0
 
@@ -150,8 +150,8 @@ def test_a_retrofit_is_a_function_of_its_seed():
     recipe = QUICK.changed(crs=(1.1,), hard_steps=(2,))
     ends = []
     for seed in (0, 0, 1):
-        made = retrofit(recipe.changed(seed=seed))
-        ends.append(next(state(result.model) for result in made.run(map(batch, itertools.count()))))
+        trainer = retrofit(recipe.changed(seed=seed))
+        ends.append(next(state(result.model) for result in trainer.run(map(batch, itertools.count()))))
     assert equal(ends[0], ends[1])
     assert not equal(ends[0], ends[2])
 
@@ -161,16 +161,16 @@ def test_by_the_ledger_the_window_is_made_up_for():
     # so half of all entries held asks for more than half of the others to be evicted.
     alphas = []
     for ledger in (False, True):
-        made = retrofit(QUICK.changed(crs=(2.0,), ledger=ledger))
-        alphas += [check_gates(made, [batch(-1)]).alpha for _ in made.run(map(batch, itertools.count()))]
+        trainer = retrofit(QUICK.changed(crs=(2.0,), ledger=ledger))
+        alphas += [check_gates(trainer, [batch(-1)]).alpha for _ in trainer.run(map(batch, itertools.count()))]
     assert alphas[0] == pytest.approx(0.5, abs=0.06)
     assert alphas[1] > alphas[0] + 0.06
 
 
 def test_reach_asks_for_a_share_of_the_ratio():
-    made = retrofit(QUICK.changed(crs=(3.0,), reach=0.5))
-    for _ in made.run(map(batch, itertools.count())):
-        assert check_gates(made, [batch(-1)]).alpha == pytest.approx(1 - 1 / 1.5, abs=0.06)
+    trainer = retrofit(QUICK.changed(crs=(3.0,), reach=0.5))
+    for _ in trainer.run(map(batch, itertools.count())):
+        assert check_gates(trainer, [batch(-1)]).alpha == pytest.approx(1 - 1 / 1.5, abs=0.06)
 
 
 VARIANTS = {
@@ -184,13 +184,15 @@ VARIANTS = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_other_gates_follow_the_schedule_too(variant):
     changes = {"crs": (2.0,), "lr": 3e-3, **VARIANTS[variant]}
-    made = retrofit(QUICK.changed(**changes, fade_steps=0 if variant == "layer" else 10))
-    (done,) = [(each, check_gates(made, [batch(-1), batch(-2)])) for each in made.run(map(batch, itertools.count()))]
-    finished, check = done
-    assert finished.steps == made.recipe.total_steps == (70 if variant == "layer" else 80)
+    trainer = retrofit(QUICK.changed(**changes, fade_steps=0 if variant == "layer" else 10))
+    ((student, check),) = [
+        (student, check_gates(trainer, [batch(-1), batch(-2)]))
+        for student in trainer.run(map(batch, itertools.count()))
+    ]
+    assert student.steps == trainer.recipe.total_steps == (70 if variant == "layer" else 80)
     assert check.alpha == pytest.approx(0.5, abs=0.12)
-    assert [entry["mode"] for entry in finished.log][:1] == ["noisy" if variant == "layer" else "off"]
-    keys = finished.config.to_hf()
+    assert [entry["mode"] for entry in student.log][:1] == ["noisy" if variant == "layer" else "off"]
+    keys = student.config.to_hf()
     if variant == "dmc":
         assert (keys["dmc_cr"], keys["dmc_alpha_scale"]) == (2.0, 100.0)
     else:
@@ -204,12 +206,12 @@ def test_other_gates_follow_the_schedule_too(variant):
 
 
 def test_gates_that_decide_otherwise_than_they_train_are_refused():
-    made = retrofit(QUICK)
+    trainer = retrofit(QUICK)
     # Logits slightly above 0 everywhere: with noise half is kept, without it all is evicted.
-    made.gated.config = dataclasses.replace(made.gated.config, initial_offset=-0.01)
-    made.gated.mode = "off"
-    check = check_gates(made, [batch(-1), batch(-2)])
-    assert made.gated.mode == "off"
+    trainer.gated.config = dataclasses.replace(trainer.gated.config, initial_offset=-0.01)
+    trainer.gated.mode = "off"
+    check = check_gates(trainer, [batch(-1), batch(-2)])
+    assert trainer.gated.mode == "off"
     assert check.alpha == 1.0
     assert check.ratio == check.hard / check.noisy > MAX_RATIO
     with pytest.raises(RetrofitError, match=r"ratio 3\.\d, at most 3\); train longer or with more hard_steps"):
@@ -288,8 +290,8 @@ def test_the_recipe_makes_dmc_checkpoints_beside_the_base(trained, tmp_path):
     (record,) = json.loads((tmp_path / "training.json").read_text())["dmc"]
     assert record["steps"] == 4 + 12
     assert record["log"][0]["mode"] == "off"
-    base, made = load_model(trained / "base")[0], load_model(tmp_path / "dmc2")[0]
-    assert base.state_dict().keys() == made.state_dict().keys()  # it adds no parameters
+    base, dmc = load_model(trained / "base")[0], load_model(tmp_path / "dmc2")[0]
+    assert base.state_dict().keys() == dmc.state_dict().keys()  # it adds no parameters
     prompt = tuple(encode(generate_problems("aime", 1)[0].prompt))
     engine = TorchEngine(*load_model(tmp_path / "dmc2"), methods.create("dmc", cr=2))
     (chain,) = engine.generate([Request("p", 0, prompt, 24)], Sampling())

@@ -47,11 +47,11 @@ def by_hand(q, k, v, document, window, key_bias):
         for h in range(heads):
             g = h // (heads // KV_HEADS)
             for i in range(length):
-                seen = [j for j in range(i + 1) if document[b, j] == document[b, i]]
+                visible = [j for j in range(i + 1) if document[b, j] == document[b, i]]
                 scores = [
-                    q[b, h, i] @ k[b, g, j] * SCALE + (key_bias[b, j, g] if i - j > window else 0.0) for j in seen
+                    q[b, h, i] @ k[b, g, j] * SCALE + (key_bias[b, j, g] if i - j > window else 0.0) for j in visible
                 ]
-                out[b, h, i] = torch.softmax(torch.stack(scores), 0) @ v[b, g, seen]
+                out[b, h, i] = torch.softmax(torch.stack(scores), 0) @ v[b, g, visible]
     return out
 
 
@@ -93,10 +93,10 @@ def blocked(document, window):
     rows, length = document.shape
 
     def mask(rule):
-        def seen(b, h, q, k):
+        def visible(b, h, q, k):
             return (document[b, q] == document[b, k]) & rule(q, k)
 
-        return create_block_mask(seen, rows, None, length, length, str(document.device))
+        return create_block_mask(visible, rows, None, length, length, str(document.device))
 
     return PackingMasks(
         document,
@@ -126,9 +126,9 @@ def differentiable_flex(q, k, v, *, block_mask, scale, enable_gqa, return_aux):
     k, v = (t.repeat_interleave(HEADS // KV_HEADS, 1) for t in (k, v))
     rows, _, length, _ = q.shape
     row, place = torch.arange(rows)[:, None, None, None], torch.arange(length)
-    seen = block_mask.mask_mod(row, 0, place[:, None], place)
-    empty = ~seen.any(-1, keepdim=True)
-    scores = (q @ k.transpose(2, 3) * scale).masked_fill(~seen & ~empty, float("-inf"))
+    visible = block_mask.mask_mod(row, 0, place[:, None], place)
+    empty = ~visible.any(-1, keepdim=True)
+    scores = (q @ k.transpose(2, 3) * scale).masked_fill(~visible & ~empty, float("-inf"))
     lse = scores.logsumexp(-1).masked_fill(empty[..., 0], float("-inf"))
     return (scores.softmax(-1) @ v).masked_fill(empty, 0.0), SimpleNamespace(lse=lse)
 

@@ -9,20 +9,20 @@ from hyperscale.retrofit.checkpoints import save_checkpoint
 
 
 def test_saving_leaves_the_positions_alone(tmp_path):
-    made = tiny.model("llama")
-    before = made.model.rotary_emb.inv_freq.clone()
-    save_checkpoint(made, tmp_path)
-    assert torch.equal(before, made.model.rotary_emb.inv_freq)
-    assert {p.dtype for p in made.parameters()} == {torch.float32}
+    model = tiny.model("llama")
+    before = model.model.rotary_emb.inv_freq.clone()
+    save_checkpoint(model, tmp_path)
+    assert torch.equal(before, model.model.rotary_emb.inv_freq)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
 def test_a_saved_model_computes_what_the_one_in_memory_computes(tmp_path):
     import architectures
 
-    made = tiny.with_gates(tiny.model("qwen3", vocab=len(architectures.tokenizer())))
+    model = tiny.with_gates(tiny.model("qwen3", vocab=len(architectures.tokenizer())))
     architectures.tokenizer().save_pretrained(tmp_path)
-    save_checkpoint(made, tmp_path, **GateConfig(window=4, cr=8).to_hf())
-    loaded, _ = load_model(tmp_path)
+    save_checkpoint(model, tmp_path, **GateConfig(window=4, cr=8).to_hf())
+    again, _ = load_model(tmp_path)
     ids = torch.arange(200)[None]
-    assert torch.equal(made(input_ids=ids).logits, loaded(input_ids=ids).logits)
-    assert loaded.config.dms_cr == 8
+    assert torch.equal(model(input_ids=ids).logits, again(input_ids=ids).logits)
+    assert again.config.dms_cr == 8

@@ -14,8 +14,8 @@ TEXTS = [f"{i:02d} " + "abc " * (3 + i) for i in range(20)]
 
 def build(tmp_path, entries, **changed):
     settings = {"length": 48, "window": 4, "training_tokens": 10**6, "seed": 0, "whole_chats": False} | changed
-    placed = [text_files.TextEntry("x", entry) for entry in entries]
-    return documents.build_corpus(text_files.TextSource(tmp_path, "x", placed), architectures.tokenizer(), **settings)
+    texts = [text_files.TextEntry("x", entry) for entry in entries]
+    return documents.build_corpus(text_files.TextSource(tmp_path, "x", texts), architectures.tokenizer(), **settings)
 
 
 def words(document):
@@ -23,28 +23,28 @@ def words(document):
 
 
 def test_every_document_is_packed_once_and_whole(tmp_path):
-    made = build(tmp_path, TEXTS, length=128)
-    assert len(made.train) + len(made.held_out) == 20
-    found = []
-    for batch in documents.Corpus([], made.train).held_out_batches(4, 128):
+    corpus = build(tmp_path, TEXTS, length=128)
+    assert len(corpus.train) + len(corpus.held_out) == 20
+    texts = []
+    for batch in documents.Corpus([], corpus.train).held_out_batches(4, 128):
         for row in range(4):
             for number in range(int(batch.document[row].max()) + 1):
                 inside = batch.document[row] == number
                 ids = batch.ids[row][inside]
-                found.append(architectures.tokenizer().decode(ids))
+                texts.append(architectures.tokenizer().decode(ids))
                 assert batch.position[row][inside].tolist() == list(range(len(ids)))
                 assert batch.weight[row][inside].tolist() == [1.0] * (len(ids) - 1) + [0.0]
                 assert batch.kind[row][inside].tolist() == [0] * (len(ids) - 1) + [-1]
         padding = batch.document < 0
         assert batch.weight[padding].sum() == 0
         assert (batch.kind[padding] == -1).all()
-    assert sorted(found) == sorted(words(each) for each in made.train)
+    assert sorted(texts) == sorted(words(document) for document in corpus.train)
 
 
 def test_a_long_text_is_split_and_nothing_of_it_is_lost(tmp_path):
     text = "".join(chr(97 + i % 26) for i in range(130))
-    made = build(tmp_path, [text, "short but not too short"])
-    parts = [words(each) for each in made.train + made.held_out]
+    corpus = build(tmp_path, [text, "short but not too short"])
+    parts = [words(document) for document in corpus.train + corpus.held_out]
     assert sorted(len(part.replace(architectures.END, "")) for part in parts) == [23, 34, 48, 48]
 
 
@@ -53,23 +53,23 @@ def test_only_the_last_reply_counts_and_thinking_is_kept_once(tmp_path):
         {"role": "user", "content": "one"},
         {"role": "assistant", "content": "<think>\nsecret</think>two"},
     ]
-    made = build(tmp_path, [chat, chat], length=400)
-    each = made.train[0]
-    text = words(each)
+    corpus = build(tmp_path, [chat, chat], length=400)
+    document = corpus.train[0]
+    text = words(document)
     assert text == f"<|user|>one<|model|><think>\nsecret</think>two{architectures.END}"
-    assert architectures.tokenizer().decode(each.ids[each.start :]) == f"secret</think>two{architectures.END}"
+    assert architectures.tokenizer().decode(document.ids[document.start :]) == f"secret</think>two{architectures.END}"
     whole = build(tmp_path, [chat, chat], length=400, whole_chats=True)
     assert whole.train[0].start == 1
 
 
 def test_no_more_is_tokenised_than_is_wanted(tmp_path):
-    made = build(tmp_path, TEXTS * 10, training_tokens=300)
-    assert 300 <= made.tokens + sum(len(each.ids) for each in made.held_out) < 420
+    corpus = build(tmp_path, TEXTS * 10, training_tokens=300)
+    assert 300 <= corpus.tokens + sum(len(document.ids) for document in corpus.held_out) < 420
 
 
 def test_the_same_seed_gives_the_same_batches(tmp_path):
-    made = build(tmp_path, TEXTS)
-    first, again, other = (next(made.training_batches(2, 48, seed)).ids for seed in (0, 0, 1))
+    corpus = build(tmp_path, TEXTS)
+    first, again, other = (next(corpus.training_batches(2, 48, seed)).ids for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -91,28 +91,28 @@ def test_the_loss_in_parts_is_the_loss(symmetric):
     student = torch.randn(2, 15, 8, requires_grad=True)
     teacher, weight = torch.randn(2, 15, 8), (torch.rand(2, 15) > 0.3).float()
     whole = losses.distillation_loss(head(student), other(teacher).detach(), weight, symmetric)
-    (wanted,) = torch.autograd.grad(whole, student)
+    (expected,) = torch.autograd.grad(whole, student)
     parts = losses.distillation_loss_in_parts(student, teacher, head, other, weight, symmetric, part=4)
-    (found,) = torch.autograd.grad(parts, student)
+    (gradient,) = torch.autograd.grad(parts, student)
     torch.testing.assert_close(parts, whole)
-    torch.testing.assert_close(found, wanted)
+    torch.testing.assert_close(gradient, expected)
     assert losses.distillation_loss_in_parts(student, teacher, head, other, 0 * weight).item() == 0
 
 
 def test_stochastic_rounding_keeps_the_mean_and_small_steps_add_up():
     torch.manual_seed(0)
     value = torch.full((20000,), 0.02 + 2e-6)
-    rounded = optimizer.round_stochastically(value)
-    assert len(rounded.unique()) == 2
-    assert rounded.float().mean().item() == pytest.approx(0.02 + 2e-6, rel=1e-4)
+    values = optimizer.round_stochastically(value)
+    assert len(values.unique()) == 2
+    assert values.float().mean().item() == pytest.approx(0.02 + 2e-6, rel=1e-4)
     weight = torch.nn.Parameter(torch.full((4000,), 0.02, dtype=torch.bfloat16))
     exact = torch.nn.Parameter(torch.full((4000,), 0.02))
     start = weight.float().mean().item()
-    made = optimizer.StochasticAdamW([{"params": [weight], "lr": 1e-5}])
+    stochastic = optimizer.StochasticAdamW([{"params": [weight], "lr": 1e-5}])
     reference = torch.optim.AdamW([exact], lr=1e-5, betas=(0.9, 0.95), weight_decay=0.0)
     for _ in range(50):
-        for each, by in ((weight, made), (exact, reference)):
-            each.grad = torch.ones_like(each)
-            by.step()
+        for parameter, adam in ((weight, stochastic), (exact, reference)):
+            parameter.grad = torch.ones_like(parameter)
+            adam.step()
     assert weight.float().mean().item() - start == pytest.approx(exact.mean().item() - 0.02, rel=0.05)
     assert np.isclose(exact.mean().item(), 0.0195, atol=1e-5)
