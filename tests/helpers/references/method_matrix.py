@@ -100,11 +100,11 @@ def compare(model, method, rule, batch_size, items):
             method, prompt, new, config.num_hidden_layers, config.num_key_value_heads, counter_rng.key(5, problem, 0)
         )
         with torch.inference_mode():
-            wanted, live, read = reference.run(model, [*ids, *chain.token_ids[:-1]], prompt)
+            reference_logits, live, read = reference.run(model, [*ids, *chain.token_ids[:-1]], prompt)
         if min(reference.margins, default=1.0) <= CLEAR:
             return False
         before = sum(len(row) for layer in reference.start for row in layer)
-        for step, expected in enumerate(wanted):
+        for step, expected in enumerate(reference_logits):
             same_logits(logits[problem][step], expected)
             for layer, heads in enumerate(live[step]):
                 for head, row in enumerate(heads):

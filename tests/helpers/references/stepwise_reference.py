@@ -1,7 +1,7 @@
 """The slow, obvious reference for rules that depend on what is attended to: one chain, one token, one head at a time.
 
-Every key and value ever made is kept; a row is a list of the positions that live, in the order of their slots. A `Rule`
-says, in plain Python, what happens to the list.
+Every key and value ever made is kept; a row is a list of the positions that live, in the order of their slots. A
+`ReferenceRule` says, in plain Python, what happens to the list.
 """
 
 import torch
@@ -9,15 +9,15 @@ from dense_reference import rotate
 from torch.nn.functional import linear
 
 
-class Rule:
+class ReferenceRule:
     """What a method does to one chain. Subclasses override what they need; they may keep what they like.
 
     ``rows[layer][head]`` is the list of live positions in slot order; ``self.keys[layer]`` and ``self.values[layer]``
     are (kv_heads, tokens so far, head_dim). ``start`` is a copy of the rows after prefill.
     """
 
-    def __init__(self, method, prompt, max_new, layers, kv_heads, key):
-        self.method, self.prompt, self.max_new, self.key = method, prompt, max_new, key
+    def __init__(self, method, prompt, L, layers, kv_heads, key):
+        self.method, self.prompt, self.L, self.key = method, prompt, L, key
         self.layers, self.kv_heads = layers, kv_heads
         self.margins = []  # how clear each decision was: |difference| of the numbers compared
         self.keys, self.values, self.rows = {}, {}, []
@@ -35,21 +35,21 @@ class Rule:
         """Most entries of a row while the n-th token of the sequence is processed."""
         m = self.method
         always = m.recent + (self.prompt if m.pin_prompt else 0)
-        share = (n if m.rule == "proportional" else self.prompt + self.max_new) / m.cr
+        share = (n if m.rule == "proportional" else self.prompt + self.L) / m.cr
         return max(always, int(-(-share // 1)))
 
     def first_room(self):
         """Entries that may stay of the prompt."""
         return self.budget(self.prompt + 1) - 1
 
-    def keep(self, layer, queries, weights):
+    def cut_prompt(self, layer, queries, weights):
         """Per KV head, the positions of the prompt that stay.
 
         Queries: (kv_heads, group, P, head_dim), weights: (kv_heads, group, P, P).
         """
         return [list(range(self.prompt)) for _ in range(self.kv_heads)]
 
-    def before(self, position):
+    def before_step(self, position):
         """Called before a step; may cut ``self.rows``."""
 
     def slot(self, layer, head, row, position, queries):
@@ -94,15 +94,15 @@ def run(model, ids, prompt, rule):
     def project(layer, hidden, at):
         attention = layer.self_attn
         x = layer.input_layernorm(hidden)
-        made = []
+        projections = []
         for name in ("q", "k", "v"):
             y = getattr(attention, name + "_proj")(x).view(len(x), -1, attention.head_dim)
             norm = getattr(attention, name + "_norm", None)
             y = (norm(y) if norm is not None else y).transpose(0, 1)
-            made.append(y if name == "v" else rotate(y, cos[at], sin[at]))
-        return made
+            projections.append(y if name == "v" else rotate(y, cos[at], sin[at]))
+        return projections
 
-    def onward(layer, hidden, out):
+    def finish_layer(layer, hidden, out):
         hidden = hidden + layer.self_attn.o_proj(out)
         return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
 
@@ -116,13 +116,13 @@ def run(model, ids, prompt, rule):
         out = weights @ v.repeat_interleave(group, 0)
         rule.keys[index], rule.values[index] = k, v
         grouped = q.view(len(k), group, *q.shape[1:]), weights.view(len(k), group, prompt, prompt)
-        rule.rows.append(rule.keep(index, *grouped))
-        hidden = onward(layer, hidden, out.transpose(0, 1).reshape(prompt, -1))
+        rule.rows.append(rule.cut_prompt(index, *grouped))
+        hidden = finish_layer(layer, hidden, out.transpose(0, 1).reshape(prompt, -1))
 
     rule.start = [[list(row) for row in rows] for rows in rule.rows]
     logits, held, read = [], [], []
     for position in range(prompt, len(ids)):
-        rule.before(position)
+        rule.before_step(position)
         hidden = inner.embed_tokens(torch.tensor([ids[position]]))
         count = 0
         for index, layer in enumerate(inner.layers):
@@ -131,24 +131,24 @@ def run(model, ids, prompt, rule):
             rule.values[index] = torch.cat([rule.values[index], v], 1)
             group = len(q) // len(k)
             out = torch.zeros(len(q), k.shape[2])
-            seen = []
+            weights_by_head = []
             for head, row in enumerate(rule.rows[index]):
-                mine = q[head * group : (head + 1) * group, 0]
-                slot = rule.slot(index, head, row, position, mine)
+                head_queries = q[head * group : (head + 1) * group, 0]
+                slot = rule.slot(index, head, row, position, head_queries)
                 row[slot : slot + 1] = [position]
                 rule.entry(index, head, position)
-                every = torch.zeros(group, len(row))
+                weights_by_slot = torch.zeros(group, len(row))
                 union = set()
-                for g, slots in enumerate(rule.read(index, head, row, mine)):
+                for g, slots in enumerate(rule.read(index, head, row, head_queries)):
                     at = [row[s] for s in slots]
                     union |= set(slots)
-                    w = (rule.keys[index][head][at] @ mine[g] * layer.self_attn.scaling).softmax(0)
+                    w = (rule.keys[index][head][at] @ head_queries[g] * layer.self_attn.scaling).softmax(0)
                     out[head * group + g] = w @ rule.values[index][head][at]
-                    every[g, slots] = w
+                    weights_by_slot[g, slots] = w
                 count += len(union)
-                seen.append(every)
-            rule.observe(index, seen, position)
-            hidden = onward(layer, hidden, out.reshape(1, -1))
+                weights_by_head.append(weights_by_slot)
+            rule.observe(index, weights_by_head, position)
+            hidden = finish_layer(layer, hidden, out.reshape(1, -1))
         logits.append(linear(inner.norm(hidden)[0], model.lm_head.weight))
         held.append([[list(row) for row in rows] for rows in rule.rows])
         read.append(count)

@@ -2,13 +2,13 @@
 
 import torch
 from dense_reference import rotate
-from stepwise_reference import Rule
+from stepwise_reference import ReferenceRule
 from torch.nn.functional import linear
 
 LEAST = 2.0**-23
 
 
-class DMC(Rule):
+class DMC(ReferenceRule):
     @staticmethod
     def prepare(model, seed):
         """Random neurons that merge a third, a half or two thirds of all tokens.

@@ -1,21 +1,21 @@
 """H2O as its definition reads; see `stepwise_reference`."""
 
-from stepwise_reference import Rule
+from stepwise_reference import ReferenceRule
 
 
-class H2O(Rule):
+class H2O(ReferenceRule):
     def safe(self, n):
         """How many of the newest entries stay while the n-th token is processed."""
         free = self.budget(n) - (self.prompt if self.method.pin_prompt else 0)
         return max(free - int(free * self.method.heavy), 1)
 
     def lightest(self, layer, head, positions):
-        return positions[self.smallest([self.got[layer][head][p] for p in positions])]
+        return positions[self.smallest([self.received[layer][head][p] for p in positions])]
 
-    def keep(self, layer, queries, weights):
-        self.got = getattr(self, "got", {})
-        self.got[layer] = [{p: float(mine[:, :, p].sum()) for p in range(self.prompt)} for mine in weights]
-        rows = super().keep(layer, queries, weights)
+    def cut_prompt(self, layer, queries, weights):
+        self.received = getattr(self, "received", {})
+        self.received[layer] = [{p: float(mine[:, :, p].sum()) for p in range(self.prompt)} for mine in weights]
+        rows = super().cut_prompt(layer, queries, weights)
         for head, row in enumerate(rows):
             while len(row) > self.first_room():
                 row.remove(self.lightest(layer, head, row[: len(row) - (self.safe(self.prompt + 1) - 1)]))
@@ -31,4 +31,4 @@ class H2O(Rule):
     def observe(self, layer, weights, position):
         for head, (row, mine) in enumerate(zip(self.rows[layer], weights, strict=True)):
             for slot, p in enumerate(row):
-                self.got[layer][head][p] = self.got[layer][head].get(p, 0.0) + float(mine[:, slot].sum())
+                self.received[layer][head][p] = self.received[layer][head].get(p, 0.0) + float(mine[:, slot].sum())

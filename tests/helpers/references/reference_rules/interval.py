@@ -1,29 +1,29 @@
 """Rules that fill a row and cut it, as `hyperscale.methods.core.interval` words them; see `stepwise_reference`."""
 
-from stepwise_reference import Rule
+from stepwise_reference import ReferenceRule
 
 
-class Interval(Rule):
+class Interval(ReferenceRule):
     """Subclasses say how much the entry of each position of a row is worth."""
 
     def score(self, layer, head, positions):
         """One float per position of the row, the higher the better."""
         raise NotImplementedError
 
-    def at_a_time(self, budget):
+    def cut_size(self, budget):
         return max(min(self.method.interval, budget // 8), 1)
 
     def budget(self, n):
         m = self.method
         safe = m.recent + (self.prompt if m.pin_prompt else 0)
-        always = max(b for b in range(safe, 2 * safe + 2) if b - self.at_a_time(b) == safe)
-        share = (n if m.rule == "proportional" else self.prompt + self.max_new) / m.cr
+        always = max(b for b in range(safe, 2 * safe + 2) if b - self.cut_size(b) == safe)
+        share = (n if m.rule == "proportional" else self.prompt + self.L) / m.cr
         return max(always, int(-(-share // 1)))
 
     def cut(self, layer, head, row, budget):
         m = self.method
         pinned = self.prompt if m.pin_prompt else 0
-        left = max(budget - self.at_a_time(budget), pinned + m.recent)
+        left = max(budget - self.cut_size(budget), pinned + m.recent)
         newest = row[len(row) - m.recent :]
         others = [p for p in row if p >= pinned and p not in newest]
         worth = dict(zip(row, self.score(layer, head, row), strict=True))
@@ -35,14 +35,14 @@ class Interval(Rule):
         others = sorted(ranked[leaving:])
         return [*range(pinned), *others, *newest]
 
-    def keep(self, layer, queries, weights):
-        rows = super().keep(layer, queries, weights)
+    def cut_prompt(self, layer, queries, weights):
+        rows = super().cut_prompt(layer, queries, weights)
         budget = self.budget(self.prompt + 1)
         if self.prompt < budget:
             return rows
         return [self.cut(layer, head, row, budget) for head, row in enumerate(rows)]
 
-    def before(self, position):
+    def before_step(self, position):
         budget = self.budget(position + 1)
         for layer, rows in enumerate(self.rows):
             for head, row in enumerate(rows):
@@ -53,10 +53,10 @@ class Interval(Rule):
 class Observed(Interval):
     """Remembers every query: ``self.queries[layer][head][position]`` is (group, head_dim)."""
 
-    def keep(self, layer, queries, weights):
+    def cut_prompt(self, layer, queries, weights):
         self.queries = getattr(self, "queries", {})
         self.queries[layer] = [list(mine.transpose(0, 1)) for mine in queries]
-        return super().keep(layer, queries, weights)
+        return super().cut_prompt(layer, queries, weights)
 
     def slot(self, layer, head, row, position, queries):
         self.queries[layer][head].append(queries)

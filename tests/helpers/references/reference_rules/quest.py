@@ -1,9 +1,9 @@
 """Quest as its definition reads; see `stepwise_reference`."""
 
-from stepwise_reference import Rule
+from stepwise_reference import ReferenceRule
 
 
-class Quest(Rule):
+class Quest(ReferenceRule):
     def read(self, layer, head, row, queries):
         page = self.method.page
         pages = [row[i : i + page] for i in range(0, len(row), page)]

@@ -1,13 +1,13 @@
 """Random eviction as its definition reads; see `stepwise_reference`."""
 
 import torch
-from stepwise_reference import Rule
+from stepwise_reference import ReferenceRule
 
 from hyperscale.utils import counter_rng
 
 
-class Random(Rule):
-    def keep(self, layer, queries, weights):
+class Random(ReferenceRule):
+    def cut_prompt(self, layer, queries, weights):
         return [self._some(layer * self.kv_heads + head) for head in range(self.kv_heads)]
 
     def _some(self, row):

@@ -1,14 +1,14 @@
 """Window and attention sinks as their definitions read; see `stepwise_reference`."""
 
-from stepwise_reference import Rule
+from stepwise_reference import ReferenceRule
 
 
-class Window(Rule):
+class Window(ReferenceRule):
     def fixed(self):
         """How many of the first positions are never evicted."""
         return self.prompt if self.method.pin_prompt else 0
 
-    def keep(self, layer, queries, weights):
+    def cut_prompt(self, layer, queries, weights):
         row = list(range(self.prompt))
         while len(row) > self.first_room():
             row.remove(min(p for p in row if p >= self.fixed()))

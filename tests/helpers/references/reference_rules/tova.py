@@ -1,10 +1,10 @@
 """TOVA as its definition reads; see `stepwise_reference`."""
 
-from stepwise_reference import Rule
+from stepwise_reference import ReferenceRule
 
 
-class TOVA(Rule):
-    def keep(self, layer, queries, weights):
+class TOVA(ReferenceRule):
+    def cut_prompt(self, layer, queries, weights):
         last = self._scores([w[:, -1] for w in weights])
         kept = [list(range(self.prompt)) for _ in last]
         pinned = self.prompt if self.method.pin_prompt else 0
