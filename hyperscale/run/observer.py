@@ -1,4 +1,4 @@
-"""What a run tells of itself while it goes on; whoever shows it, to people or to machines, is an `Observer`."""
+"""Callbacks for a run's progress; subclasses show it on a terminal or write it as JSON."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,67 +10,74 @@ if TYPE_CHECKING:
     from hyperscale.methods.arm import Arm
     from hyperscale.results.points import MeasuredPoint
     from hyperscale.results.samples import Sample
-    from hyperscale.run.prepare import PreparedRun, Problem
+    from hyperscale.run.planned_run import PlannedRun
+    from hyperscale.run.prepare import Problem
     from hyperscale.run.verification import Compression
 
 
 @dataclass(frozen=True)
-class Load:
-    """What an arm has to do in all: chains, the most tokens they can have, and how many chains decode together."""
+class ArmSize:
+    """What an arm has to generate in all.
+
+    Attributes:
+        chains: Number of chains.
+        max_tokens: The most tokens that they can have together.
+        batch_size: How many of them decode together.
+    """
 
     chains: int
-    most_tokens: int
+    max_tokens: int
     batch_size: int
 
 
-class Observer:
-    """Told what happens in a run; the base class keeps silent.
+class RunObserver:
+    """Called at each step of a run; the base class does nothing.
 
     Attributes:
-        watching: Whether it wants to see the chains that are generated before the run, the pilot's and those that are
-            shown, token by token.
+        watches_chains: Whether `on_chain_progress` is to be called, at every token of the chains that are generated
+            before the run: the pilot's, and those that are shown.
     """
 
-    watching = False
+    watches_chains = False
 
-    def stage(self, text: str) -> None:
+    def on_stage(self, text: str) -> None:
         """A step that takes a moment has begun."""
 
-    def pilot(self, arm: "Arm", done: int, total: int) -> None:
-        """So many chains of an arm's pilot are on the disk."""
+    def on_pilot(self, arm: "Arm", done: int, total: int) -> None:
+        """The pilot of an arm has ``done`` of its ``total`` chains on the disk."""
 
-    def chain_progress(self, arm: "Arm", problem: "Problem", progress: "ChainProgress") -> None:
-        """A chain that is generated before the run has one more token; only told if ``watching``."""
+    def on_chain_progress(self, arm: "Arm", problem: "Problem", progress: "ChainProgress") -> None:
+        """A chain that is generated before the run has one more token."""
 
-    def shown(self, arm: "Arm", problem: "Problem", sample: "Sample") -> None:
+    def on_demonstration(self, arm: "Arm", problem: "Problem", sample: "Sample") -> None:
         """A chain was generated to be shown before the run."""
 
-    def planned(self, run: "PreparedRun", folder: Path) -> None:
-        """The plan is made and kept."""
+    def on_plan(self, run: "PlannedRun", folder: Path) -> None:
+        """The plan is made, and in the folder."""
 
-    def opened(self, folder: Path, finished: int) -> None:
-        """The store is open and holds so many finished chains."""
+    def on_open(self, folder: Path, n_chains: int) -> None:
+        """The folder is open for writing and holds this many finished chains."""
 
-    def note(self, text: str) -> None:
-        """Something to know about the costs of a method."""
+    def on_note(self, text: str) -> None:
+        """A remark about the costs of a method."""
 
-    def arm_started(self, arm: "Arm", samples: "Sequence[Sample]", load: Load) -> None:
+    def on_arm_start(self, arm: "Arm", samples: "Sequence[Sample]", size: ArmSize) -> None:
         """An arm starts, with the chains it already has."""
 
-    def chain(self, arm: "Arm", problem: "Problem", sample: "Sample") -> None:
+    def on_chain(self, arm: "Arm", problem: "Problem", sample: "Sample") -> None:
         """A chain is on the disk."""
 
-    def arm_finished(self, arm: "Arm") -> None:
+    def on_arm_end(self, arm: "Arm") -> None:
         """Every chain of an arm is on the disk."""
 
-    def finished(
+    def on_finish(
         self,
-        run: "PreparedRun",
+        run: "PlannedRun",
         folder: Path,
         points: "Sequence[MeasuredPoint]",
         compression: "Sequence[Compression]",
     ) -> None:
-        """The points are written; ``compression`` is what became of each arm's ratio, of all the run's chains."""
+        """The points are written; ``compression`` compares each arm's realised CR with the nominal one."""
 
     def close(self) -> None:
-        """Nothing more will come, as all is done or something failed."""
+        """Nothing more will come, because the run has finished or failed."""

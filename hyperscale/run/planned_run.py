@@ -36,7 +36,8 @@ class PlannedRun:
 
     Attributes:
         config: The resolved configuration.
-        plan: The points and, from them, the chains; without points if a pilot has to measure first (`pilot.settle`).
+        plan: The points and, from them, the chains; without points if a pilot has to measure costs first
+            (`pilot.finalize_plan`).
         arms: The methods at their CRs, in the order they run.
         tasks: The tasks.
         predictor: Predicts what chains cost.

@@ -1,6 +1,5 @@
 """Prepares a run: from a configuration to its methods, checkpoints, problems and plan; no weights are loaded yet."""
 
-import dataclasses
 import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from hyperscale.kv.formats import AUTO
 from hyperscale.methods.arm import Arm
 from hyperscale.models.checkpoint import shape_of
 from hyperscale.planning import measured_costs
-from hyperscale.planning.plan_file import FILE, load
+from hyperscale.planning.plan_file import FILE
 from hyperscale.planning.planner import Plan
 from hyperscale.planning.prediction import Predictor
 from hyperscale.run import identity, verification
@@ -212,13 +211,3 @@ def _place(config: ResolvedConfig) -> ResolvedConfig:
         raise EngineError("--device cuda: torch sees no CUDA device here; leave --device out to run on the CPU")
     device: Literal["cpu", "cuda"] = "cuda" if cuda and config.device != "cpu" else "cpu"
     return config.placed(device=device, dtype="bfloat16" if device == "cuda" else "float32")
-
-
-def kept(run: PreparedRun, folder: Path) -> PreparedRun | None:
-    """A run with the plan of its folder, which was found to have the same configuration; None if it has none yet.
-
-    Raises:
-        ResultsError: The file is unreadable or of another version.
-    """
-    plan = load(folder, run.plan.budget, run.arms)
-    return None if plan is None else dataclasses.replace(run, plan=plan)

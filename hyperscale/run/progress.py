@@ -1,4 +1,4 @@
-"""Running figures of an arm: chains done, accuracy, realised CR, speed and time left."""
+"""Keeps the running figures of an arm: chains done, accuracy, realised CR, speed and time left."""
 
 import time
 from collections.abc import Sequence
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 from hyperscale.kv.trace import dense_reads
 from hyperscale.results.samples import Sample
-from hyperscale.run.observer import Load
+from hyperscale.run.observer import ArmSize
 
 
 @dataclass(frozen=True)
-class Figures:
+class ArmFigures:
     """How far an arm is.
 
     Attributes:
         done: Finished chains, those of earlier processes included.
         total: Chains in all.
-        right: Share of the finished chains whose answer is right; None before the first.
+        accuracy: Share of the finished chains whose answer is right; None before the first.
         realised_cr: Entries that an uncompressed cache would have read / entries read, of the finished chains; None
             before the first.
         tokens_per_second: Of this process; None until one of its chains has finished.
@@ -26,76 +26,82 @@ class Figures:
 
     done: int
     total: int
-    right: float | None
+    accuracy: float | None
     realised_cr: float | None
     tokens_per_second: float | None
     seconds: float
     seconds_left: float | None
 
 
-class Tally:
-    """Running figures of one arm.
+class ArmProgress:
+    """Counts the chains of one arm as they finish.
 
-    Speed and time left are told from the first finished chain on, long before the mean of finished chains means
-    anything: chains in flight move at about the pace of those that finished, and the rest is taken to lie between their
-    mean length and the longest allowed, nearer to the mean as more finish.
+    Speed and time left are estimated from the first finished chain on, long before the mean of the finished chains is
+    reliable: short chains finish first. The mean length of the remaining chains is therefore taken to lie between the
+    mean of the finished ones and the longest allowed, nearer to the former as more finish.
     """
 
-    def __init__(self, load: Load, samples: Sequence[Sample] = ()) -> None:
-        self.total, self._most, self._batch = load.chains, load.most_tokens, load.batch_size
-        self.done = self._right = self._fresh = self._tokens = 0
-        self._reads = self._dense = self._seconds = 0.0
-        self._started = time.monotonic()
+    def __init__(self, size: ArmSize, samples: Sequence[Sample] = ()) -> None:
+        self.total, self._max_tokens, self._batch_size = size.chains, size.max_tokens, size.batch_size
+        self.done = self._n_correct = 0
+        self._reads = self._dense_reads = 0.0
+        # Of the chains that this process has generated: those of an earlier one tell nothing about its speed.
+        self._n_new = self._new_tokens = 0
+        self._new_seconds = 0.0
+        self._start = time.monotonic()
         for sample in samples:
-            self.add(sample, fresh=False)
+            self.add(sample, new=False)
 
-    def add(self, sample: Sample, *, fresh: bool = True) -> None:
-        """Count a chain; ``fresh`` ones were generated in this process and tell the speed."""
+    def add(self, sample: Sample, *, new: bool = True) -> None:
+        """Count a chain; ``new`` ones were generated in this process."""
         self.done += 1
-        self._right += bool(sample.whole.correct)
+        self._n_correct += bool(sample.whole.correct)
         self._reads += sample.whole.kv_reads
-        self._dense += dense_reads(sample.prompt_tokens, sample.tokens)
-        if fresh:
-            self._fresh += 1
-            self._tokens += sample.tokens
-            self._seconds += sample.seconds
+        self._dense_reads += dense_reads(sample.prompt_tokens, sample.tokens)
+        if new:
+            self._n_new += 1
+            self._new_tokens += sample.tokens
+            self._new_seconds += sample.seconds
 
-    def figures(self) -> Figures:
+    def figures(self) -> ArmFigures:
         """How far the arm is now."""
-        passed = max(time.monotonic() - self._started, 1e-3)
-        speed, left = None, None
+        seconds = max(time.monotonic() - self._start, 1e-3)
+        speed, seconds_left = None, None
         if self.done == self.total:
-            speed, left = self._tokens / passed if self._fresh else None, 0.0
-        elif self._fresh:
-            speed = min(self._batch, self.total - self.done) * self._tokens / max(self._seconds, 1e-3)
+            speed, seconds_left = self._new_tokens / seconds if self._n_new else None, 0.0
+        elif self._n_new:
+            # A chain's seconds are its time in the batch, so tokens / seconds is the pace of one chain; as many chains
+            # as the batch holds run at that pace.
+            remaining = self.total - self.done
+            speed = min(self._batch_size, remaining) * self._new_tokens / max(self._new_seconds, 1e-3)
             share = self.done / self.total
-            expected = share * self._tokens / self._fresh + (1 - share) * self._most / self.total
-            left = (self.total - self.done) * expected / max(speed, 1e-3)
-        return Figures(
-            self.done,
-            self.total,
-            self._right / self.done if self.done else None,
-            self._dense / self._reads if self._reads else None,
-            speed,
-            passed,
-            left,
+            mean_tokens = share * self._new_tokens / self._n_new + (1 - share) * self._max_tokens / self.total
+            seconds_left = remaining * mean_tokens / max(speed, 1e-3)
+        return ArmFigures(
+            done=self.done,
+            total=self.total,
+            accuracy=self._n_correct / self.done if self.done else None,
+            realised_cr=self._dense_reads / self._reads if self._reads else None,
+            tokens_per_second=speed,
+            seconds=seconds,
+            seconds_left=seconds_left,
         )
 
     def __str__(self) -> str:
         now = self.figures()
-        if now.right is None:
-            return f"{min(self._batch, self.total)} chains under way"
-        parts = [f"{100 * now.right:.0f}% right"]
+        if now.accuracy is None:
+            return f"{min(self._batch_size, self.total)} chains running"
+        parts = [f"{100 * now.accuracy:.0f}% right"]
         if now.realised_cr is not None:
             parts.append(f"realised CR {now.realised_cr:.1f}")
         if now.tokens_per_second is not None:
-            over = "" if now.seconds_left else f" in {_clock(now.seconds)}"
-            parts.append(f"{now.tokens_per_second:,.0f} tokens/s{over}")
+            in_all = "" if now.seconds_left else f" in {_format_clock(now.seconds)}"
+            parts.append(f"{now.tokens_per_second:,.0f} tokens/s{in_all}")
         if now.seconds_left:
-            parts.append(f"about {_clock(now.seconds_left)} left")
+            parts.append(f"about {_format_clock(now.seconds_left)} left")
         return " · ".join(parts)
 
 
-def _clock(seconds: float) -> str:
+def _format_clock(seconds: float) -> str:
     whole = round(seconds)
     return f"{whole // 60}:{whole % 60:02d}"

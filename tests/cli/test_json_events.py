@@ -14,7 +14,7 @@ from synthetic_samples import sample, with_whole
 from hyperscale import results
 from hyperscale.cli.display import json_events
 from hyperscale.methods.arm import Arm
-from hyperscale.run.observer import Load
+from hyperscale.run.observer import ArmSize
 
 pytestmark = pytest.mark.e2e
 
@@ -123,13 +123,13 @@ def test_a_dry_run_tells_its_plan_only(weights, tmp_path, monkeypatch, capsys):
 def test_progress_comes_at_intervals(monkeypatch):
     now, out = [100.0], io.StringIO()
     monkeypatch.setattr("hyperscale.cli.display.json_events.time.monotonic", lambda: now[0])
-    told, arm = json_events.Events(out), Arm("dms", 8.0)
-    told.arm_started(arm, [], Load(chains=100, most_tokens=6400, batch_size=4))
+    told, arm = json_events.JsonObserver(out), Arm("dms", 8.0)
+    told.on_arm_start(arm, [], ArmSize(chains=100, max_tokens=6400, batch_size=4))
     chain = with_whole(sample(tokens=50, prompt_tokens=25), kv_reads=245.0)
     for _ in range(100):
         now[0] += 0.125
-        told.chain(arm, None, chain)
-    told.arm_finished(arm)
+        told.on_chain(arm, None, chain)
+    told.on_arm_end(arm)
     found = lines(out.getvalue())
     assert [each["done"] for each in found] == [0, 16, 32, 48, 64, 80, 96, 100]
     assert found[0]["right"] is None
@@ -139,7 +139,7 @@ def test_progress_comes_at_intervals(monkeypatch):
 
 def test_numbers_that_json_does_not_have():
     out = io.StringIO()
-    json_events.write(
+    json_events.write_json_line(
         out, {"a": math.nan, "b": [np.float64("inf"), np.int64(3), np.float64(0.5)], "c": {"d": True}, "e": "é"}
     )
     assert out.getvalue() == '{"a":null,"b":[null,3,0.5],"c":{"d":true},"e":"é"}\n'

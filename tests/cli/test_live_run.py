@@ -10,13 +10,13 @@ from rich.console import Console
 from synthetic_samples import sample, with_whole
 
 from hyperscale import models
-from hyperscale.cli.display import plan_tables, table_format
-from hyperscale.cli.display.live_run import Display
+from hyperscale.cli.display import table_format
+from hyperscale.cli.display.live_run import ConsoleObserver
 from hyperscale.results.store import Store
-from hyperscale.run import engine_cache, execute, prepare
+from hyperscale.run import arm_runner, engine_cache, execute, prepare
 from hyperscale.run.config import load
-from hyperscale.run.observer import Load
-from hyperscale.run.progress import Tally
+from hyperscale.run.observer import ArmSize
+from hyperscale.run.progress import ArmProgress
 
 pytestmark = pytest.mark.e2e
 
@@ -30,8 +30,7 @@ def run(tmp_path_factory):
 
 def show(run, folder, *, terminal):
     console = Console(file=io.StringIO(), force_terminal=terminal, width=120, color_system=None, legacy_windows=False)
-    display = Display(console)
-    plan_tables.print_plan(run, console)
+    display = ConsoleObserver(console)
     try:
         execute.execute(run, folder, display)
     finally:
@@ -83,9 +82,9 @@ def test_small_models_show_a_first_chain_of_each_method_and_keep_it(run, tmp_pat
 
 def test_a_terminal_shows_a_first_chain_as_it_is_decoded(run, tmp_path):
     console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None, legacy_windows=False)
-    display = Display(console)
+    display = ConsoleObserver(console)
     with Store(tmp_path / "run", run.info()) as store:
-        execute.ArmRunner(run, store, display, engine_cache.EngineCache()).demonstrate()
+        arm_runner.ArmRunner(run, store, display, engine_cache.EngineCache()).demonstrate()
         display.close()
         assert len(store) == 2
         chains = {sample.method: sample for sample in store.samples()}
@@ -102,20 +101,20 @@ def test_a_terminal_shows_a_first_chain_as_it_is_decoded(run, tmp_path):
 def test_running_figures(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("hyperscale.run.progress.time.monotonic", lambda: now[0])
-    tally = Tally(Load(chains=4, most_tokens=400, batch_size=2))
-    assert str(tally) == "2 chains under way"
+    tally = ArmProgress(ArmSize(chains=4, max_tokens=400, batch_size=2))
+    assert str(tally) == "2 chains running"
     chain = with_whole(sample(tokens=50, prompt_tokens=25, seconds=5.0), kv_reads=245.0)
-    tally.add(chain, fresh=True)  # a full cache reads 49·25 + 49·50/2 = 2450
+    tally.add(chain, new=True)  # a full cache reads 49·25 + 49·50/2 = 2450
     now[0] += 5
     # Two chains in flight at 10 tokens/s each; three to go of 1/4·50 + 3/4·100 tokens.
     assert str(tally) == "100% right · realised CR 10.0 · 20 tokens/s · about 0:13 left"
     short = with_whole(sample(tokens=50, prompt_tokens=0, seconds=5.0), kv_reads=245.0, correct=False)
     for _ in range(3):
-        tally.add(short, fresh=True)
+        tally.add(short, new=True)
     now[0] += 75
     assert str(tally) == "25% right · realised CR 6.2 · 2 tokens/s in 1:20"
-    old = Tally(Load(chains=1, most_tokens=100, batch_size=2))
-    old.add(chain, fresh=False)
+    old = ArmProgress(ArmSize(chains=1, max_tokens=100, batch_size=2))
+    old.add(chain, new=False)
     assert "tokens/s" not in str(old)
 
 

@@ -38,7 +38,7 @@ def prepared(tmp_path, monkeypatch):
 
 def test_no_question_is_written_and_the_run_can_be_graded_again(prepared, tmp_path):
     folder = tmp_path / "run"
-    execute.execute(prepared, folder, observer.Observer())
+    execute.execute(prepared, folder, observer.RunObserver())
     written = "".join(path.read_text(encoding="utf-8") for path in folder.iterdir() if path.is_file())
     for problem in prepared.problems[TASK]:
         words = [word for word in problem.doc.prompt.split() if len(word) > 1]

@@ -20,7 +20,7 @@ from hyperscale.results.points import table
 from hyperscale.results.store import Store
 from hyperscale.run import execute, prepare
 from hyperscale.run.config import load
-from hyperscale.run.observer import Observer
+from hyperscale.run.observer import RunObserver
 from hyperscale.scoring.graders.integer import IntegerGrader
 
 MAIN = "from hyperscale.cli.main import main; main()"
@@ -177,7 +177,7 @@ def test_a_real_run_is_graded_as_it_was_and_goes_on(tmp_path):
             {"model": str(weights), "methods": ["vanilla"], "tasks": ["mini_aime", "mini_gpqa"], "limit": limit}
             | {"budget": "0.2x", "grid": "mini"}
         )
-        return execute.execute(prepare.prepare(asked, lambda _: None), tmp_path / "run", Observer())
+        return execute.execute(prepare.prepare(asked, lambda _: None), tmp_path / "run", RunObserver())
 
     weights = checkpoints.write(tmp_path / "weights")
     run_again(2)

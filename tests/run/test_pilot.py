@@ -15,7 +15,7 @@ from hyperscale.planning.plan_file import FILE
 from hyperscale.results.store import Store
 from hyperscale.run import dry_run, execute, pilot, prepare
 from hyperscale.run.config import load
-from hyperscale.run.observer import Observer
+from hyperscale.run.observer import RunObserver
 
 pytestmark = pytest.mark.e2e
 
@@ -35,8 +35,8 @@ def prepare_run(asked, folder=None):
 
 
 def go(asked, folder, observer=None):
-    watch = observer or Observer()
-    run = pilot.settle(prepare_run(asked, folder), folder, watch)
+    watch = observer or RunObserver()
+    run = pilot.finalize_plan(prepare_run(asked, folder), folder, watch)
     execute.execute(run, folder, watch)
     return run
 
@@ -49,7 +49,7 @@ def whole(weights, tmp_path_factory):
 
 def test_few_chains_of_each_arm_spread_over_the_problems(weights):
     run = prepare_run(make(weights))
-    found = pilot.asked(run)
+    found = pilot.pilot_chains(run)
     assert list(found) == list(run.methods)
     for arm, wanted in found.items():
         assert [problem for problem, _ in wanted] == run.problems["mini_aime"][::3]
@@ -69,7 +69,7 @@ def test_few_chains_of_each_arm_spread_over_the_problems(weights):
     ],
 )
 def test_when_there_is_a_pilot(weights, changes, count):
-    found = pilot.asked(prepare_run(make(weights, **changes)))
+    found = pilot.pilot_chains(prepare_run(make(weights, **changes)))
     assert {len(wanted) for wanted in found.values()} == ({count} if count else set())
 
 
@@ -104,7 +104,7 @@ def test_chains_of_the_pilot_are_the_runs_own(whole):
 def test_the_same_chains_as_without_a_pilot(whole, weights, tmp_path):
     run, folder = whole
     plain = prepare_run(make(weights)).replanned(run.predictor)
-    execute.execute(plain, tmp_path / "run", Observer())
+    execute.execute(plain, tmp_path / "run", RunObserver())
     assert not (tmp_path / "run" / pilot.FOLDER).exists()
     assert stored_chains(tmp_path / "run") == stored_chains(folder)
 
@@ -141,7 +141,7 @@ def test_a_folders_plan_outlives_new_evidence(whole, weights, tmp_path):
     other = prepare_run(asked).replanned(whole[0].predictor)
     assert other.plan != first.plan
     before = stored_chains(tmp_path / "run")
-    execute.execute(other, tmp_path / "run", Observer())
+    execute.execute(other, tmp_path / "run", RunObserver())
     assert stored_chains(tmp_path / "run") == before
     (tmp_path / "run" / FILE).write_text("{")
     with pytest.raises(ResultsError, match="is unreadable"):
@@ -152,7 +152,7 @@ def test_earlier_runs_spare_the_pilot(whole, weights):
     _, folder = whole
     run = prepare_run(make(weights, budget="1x"), folder.parent / "next")
     assert {point.source for point in run.plan.points} == {measured_costs.EARLIER}
-    assert pilot.asked(run) == {}
+    assert pilot.pilot_chains(run) == {}
     expected = dry_run.plan_dry_run(make(weights, budget="1x"), folder=folder.parent / "next")
     assert expected.plan == run.plan
     assert {p.source for p in dry_run.plan_dry_run(make(weights, budget="1x"), folder=folder).plan.points} == {
@@ -167,8 +167,7 @@ def test_a_dry_run_generates_nothing(weights, tmp_path):
 
 def test_seconds_of_this_machine(weights, tmp_path):
     asked = make(weights, budget="seconds=1000", methods=["vanilla"], batch_size=8)
-    with pytest.raises(BudgetError, match="no plan yet"):
-        execute.execute(prepare_run(asked), tmp_path / "a", Observer())
+    assert prepare_run(asked).plan.points == ()  # nothing is known before a pilot
     with pytest.raises(BudgetError, match="cannot be planned"):
         prepare_run(make(weights, budget="seconds=1000", predict="closed"))
     run = go(asked, tmp_path / "b")

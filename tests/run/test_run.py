@@ -17,7 +17,7 @@ from hyperscale.errors import ResultsError
 from hyperscale.kv.trace import dense_peak, dense_reads
 from hyperscale.run import execute, prepare
 from hyperscale.run.config import load
-from hyperscale.run.observer import Observer
+from hyperscale.run.observer import RunObserver
 from hyperscale.scoring import graders
 
 pytestmark = pytest.mark.e2e
@@ -44,7 +44,7 @@ def make(weights, **changes):
 
 def execute_run(asked, folder, observer=None):
     run = prepare.prepare(asked, lambda text: None)
-    return run, execute.execute(run, folder, observer or Observer())
+    return run, execute.execute(run, folder, observer or RunObserver())
 
 
 def points(folder):
@@ -162,11 +162,11 @@ class Killed(BaseException):
     pass
 
 
-class Killer(Observer):
+class Killer(RunObserver):
     def __init__(self, after):
         self.left = after
 
-    def chain(self, arm, problem, sample):
+    def on_chain(self, arm, problem, sample):
         self.left -= 1
         if self.left < 0:
             raise Killed

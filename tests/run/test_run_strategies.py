@@ -34,7 +34,7 @@ def make(weights, **changes):
 
 def execute_run(asked, folder):
     run = prepare.prepare(asked, lambda _: None)
-    return run, execute.execute(run, folder, observer.Observer())
+    return run, execute.execute(run, folder, observer.RunObserver())
 
 
 @pytest.fixture(scope="module")

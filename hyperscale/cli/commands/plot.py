@@ -68,7 +68,7 @@ def plot(
         margin_rows = to_frame(made.margins).to_dict("records")
         found = {"points": [cell.row() for cell in made.points], "margins": margin_rows}
         counts = {"runs": len(runs), "chains": chains}
-        json_events.write(sys.stdout, {"schema": json_events.SCHEMA, **counts, "files": files, **found})
+        json_events.write_json_line(sys.stdout, {"schema": json_events.SCHEMA, **counts, "files": files, **found})
         return
     shown = axes if axis else margin_tables.AXES
     margin_tables.print_margins([each for each in made.margins if each.axis in shown], console, published)

@@ -13,8 +13,8 @@ from hyperscale.run.config.schema import RunConfig
 from hyperscale.utils.hub import silence_transformers
 
 if TYPE_CHECKING:
-    from hyperscale.cli.display.json_events import Events
-    from hyperscale.run.observer import Observer
+    from hyperscale.cli.display.json_events import JsonObserver
+    from hyperscale.run.observer import RunObserver
 
 
 @with_options(RunConfig)
@@ -33,11 +33,11 @@ def run(
     ] = False,
 ) -> None:
     """Generate, score and store chains within a budget; the same command resumes where it was stopped."""
-    from hyperscale.cli.display.json_events import Events
+    from hyperscale.cli.display.json_events import JsonObserver
 
-    events = Events(sys.stdout) if as_json else None
+    events = JsonObserver(sys.stdout) if as_json else None
     if events:
-        events.stage("planning")
+        events.on_stage("planning")
     else:
         make_console().print("hyperscale: planning …", style="dim")
     from hyperscale.run.config import load
@@ -54,17 +54,17 @@ def run(
             _run(run_config, folder, events)
     except HyperscaleError as error:
         if events:
-            events.failed(str(error))
+            events.on_failure(str(error))
         raise
 
 
-def _plan(run_config: RunConfig, gpu: str | None, folder: Path, events: "Events | None") -> None:
+def _plan(run_config: RunConfig, gpu: str | None, folder: Path, events: "JsonObserver | None") -> None:
     from hyperscale.cli.display import plan_tables
     from hyperscale.run import dry_run
 
     planned_run = dry_run.plan_dry_run(run_config, gpu, folder)
     if events:
-        events.planned(planned_run, folder)
+        events.on_plan(planned_run, folder)
         return
     console = make_console()
     plan_tables.print_plan(planned_run, console)
@@ -72,19 +72,16 @@ def _plan(run_config: RunConfig, gpu: str | None, folder: Path, events: "Events 
     plan_tables.print_roofline(planned_run, console)
 
 
-def _run(run_config: RunConfig, folder: Path, events: "Events | None") -> None:
-    from hyperscale.cli.display.live_run import Display
-    from hyperscale.results.store import Store
-    from hyperscale.run import engine_cache, execute, pilot, prepare
+def _run(run_config: RunConfig, folder: Path, events: "JsonObserver | None") -> None:
+    from hyperscale.cli.display.live_run import ConsoleObserver
+    from hyperscale.run import prepare
+    from hyperscale.run.engine_cache import EngineCache
+    from hyperscale.run.execute import execute
 
-    observer: Observer = events or Display(make_console())
-    engines = engine_cache.EngineCache()
+    observer: RunObserver = events or ConsoleObserver(make_console())
+    engines = EngineCache()
     try:
-        prepared_run = prepare.prepare(run_config, observer.stage, folder)
-        with Store(folder, prepared_run.info()) as store:  # one lock from the pilot to the points
-            prepared_run = pilot.settle(prepared_run, store, observer, engines)
-            observer.planned(prepared_run, folder)
-            execute.execute(prepared_run, store, observer, engines)
+        execute(prepare.prepare(run_config, observer.on_stage, folder), folder, observer, engines)
     finally:
         engines.close()
         observer.close()

@@ -93,7 +93,7 @@ def _grade(folder: Path, sandbox: str, data: dict[str, str], as_json: bool) -> N
 def _print_json(values: dict[str, Any]) -> None:
     from hyperscale.cli.display import json_events
 
-    json_events.write(sys.stdout, {"schema": json_events.SCHEMA, **values})
+    json_events.write_json_line(sys.stdout, {"schema": json_events.SCHEMA, **values})
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A run as JSON Lines for machines, one event a line; docs/machines.md is the schema."""
+"""Writes a run as JSON Lines for programs, one event a line; docs/machines.md is the schema."""
 
 import json
 import math
@@ -8,40 +8,40 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from hyperscale.run.observer import Load, Observer
-from hyperscale.run.progress import Tally
+from hyperscale.run.observer import ArmSize, RunObserver
+from hyperscale.run.progress import ArmProgress
 
 if TYPE_CHECKING:
     from hyperscale.methods.arm import Arm
     from hyperscale.results.points import MeasuredPoint
     from hyperscale.results.samples import Sample
     from hyperscale.run.planned_run import PlannedRun
-    from hyperscale.run.prepare import PreparedRun, Problem
+    from hyperscale.run.prepare import Problem
     from hyperscale.run.verification import Compression
 
 SCHEMA = 1
 INTERVAL = 2.0  # seconds between two events of progress
 
 
-class Events(Observer):
+class JsonObserver(RunObserver):
     """Writes every event to a file as it happens."""
 
     def __init__(self, out: IO[str]) -> None:
-        self._out, self._started = out, time.monotonic()
-        self._tallies: dict[Arm, Tally] = {}
-        self._told = -math.inf
+        self._out, self._start = out, time.monotonic()
+        self._arms: dict[Arm, ArmProgress] = {}
+        self._last_event = -math.inf
 
-    def stage(self, text: str) -> None:
-        """See `Observer`."""
+    def on_stage(self, text: str) -> None:
+        """See `RunObserver`."""
         self._write("stage", {"text": text})
 
-    def pilot(self, arm: "Arm", done: int, total: int) -> None:
-        """See `Observer`."""
-        if done in (0, total) or self._due():
+    def on_pilot(self, arm: "Arm", done: int, total: int) -> None:
+        """See `RunObserver`."""
+        if done in (0, total) or self._progress_is_due():
             self._write("pilot", {**_names(arm), "done": done, "total": total})
 
-    def planned(self, run: "PlannedRun", folder: Path) -> None:
-        """See `Observer`; dry runs too."""
+    def on_plan(self, run: "PlannedRun", folder: Path) -> None:
+        """See `RunObserver`; dry runs too."""
         plan, counts = run.plan, {name: n * len(run.config.seeds) for name, n in run.counts.items()}
         points = [
             {
@@ -64,77 +64,78 @@ class Events(Observer):
         bounds = {"axis": plan.budget.axis, "ceilings": plan.ceilings, "dominated": plan.n_dominated}
         self._write("planned", about | bounds | totals | {"points": points})
 
-    def opened(self, folder: Path, finished: int) -> None:
-        """See `Observer`."""
-        self._write("opened", {"folder": str(folder), "finished": finished})
+    def on_open(self, folder: Path, n_chains: int) -> None:
+        """See `RunObserver`."""
+        self._write("opened", {"folder": str(folder), "finished": n_chains})
 
-    def note(self, text: str) -> None:
-        """See `Observer`."""
+    def on_note(self, text: str) -> None:
+        """See `RunObserver`."""
         self._write("note", {"text": text})
 
-    def arm_started(self, arm: "Arm", samples: "Sequence[Sample]", load: Load) -> None:
-        """See `Observer`."""
-        self._tallies[arm] = Tally(load, samples)
-        self._progress(arm)
+    def on_arm_start(self, arm: "Arm", samples: "Sequence[Sample]", size: ArmSize) -> None:
+        """See `RunObserver`."""
+        self._arms[arm] = ArmProgress(size, samples)
+        self._write_progress(arm)
 
-    def chain(self, arm: "Arm", problem: "Problem", sample: "Sample") -> None:
-        """See `Observer`."""
-        tally = self._tallies[arm]
-        tally.add(sample)
-        if tally.done < tally.total and self._due():
-            self._progress(arm)
+    def on_chain(self, arm: "Arm", problem: "Problem", sample: "Sample") -> None:
+        """See `RunObserver`."""
+        progress = self._arms[arm]
+        progress.add(sample)
+        if progress.done < progress.total and self._progress_is_due():
+            self._write_progress(arm)
 
-    def arm_finished(self, arm: "Arm") -> None:
-        """See `Observer`."""
-        self._progress(arm)
+    def on_arm_end(self, arm: "Arm") -> None:
+        """See `RunObserver`."""
+        self._write_progress(arm)
 
-    def finished(
+    def on_finish(
         self,
-        run: "PreparedRun",
+        run: "PlannedRun",
         folder: Path,
         points: "Sequence[MeasuredPoint]",
         compression: "Sequence[Compression]",
     ) -> None:
-        """See `Observer`."""
+        """See `RunObserver`."""
         rows = [
-            {**_names(each.arm), "chains": each.chains, "realised_cr": each.realised}
-            | {"peak_cr": each.peak, "budget_used": each.used}
-            for each in compression
+            {**_names(result.arm), "chains": result.chains, "realised_cr": result.realised}
+            | {"peak_cr": result.peak, "budget_used": result.used}
+            for result in compression
         ]
-        about = {"folder": str(folder), "chains": sum(each.chains for each in compression)}
+        about = {"folder": str(folder), "chains": sum(result.chains for result in compression)}
         self._write("finished", about | {"compression": rows, "points": [point.row() for point in points]})
 
-    def failed(self, message: str) -> None:
-        """The run ends here, with this error."""
+    def on_failure(self, message: str) -> None:
+        """Write that an error ended the run."""
         self._write("failed", {"message": message})
 
-    def _progress(self, arm: "Arm") -> None:
-        self._told = time.monotonic()
-        self._write("progress", {**_names(arm), **asdict(self._tallies[arm].figures())})
+    def _write_progress(self, arm: "Arm") -> None:
+        figures = asdict(self._arms[arm].figures())
+        figures = {"right" if name == "accuracy" else name: value for name, value in figures.items()}
+        self._write("progress", {**_names(arm), **figures})
 
-    def _due(self) -> bool:
-        return time.monotonic() - self._told >= INTERVAL
+    def _progress_is_due(self) -> bool:
+        return time.monotonic() - self._last_event >= INTERVAL
 
     def _write(self, event: str, values: Mapping[str, Any]) -> None:
-        self._told = time.monotonic()
-        passed = round(time.monotonic() - self._started, 3)
-        write(self._out, {"event": event, "schema": SCHEMA, "elapsed": passed, **values})
+        self._last_event = time.monotonic()
+        elapsed = round(self._last_event - self._start, 3)
+        write_json_line(self._out, {"event": event, "schema": SCHEMA, "elapsed": elapsed, **values})
 
 
-def write(out: IO[str], value: Mapping[str, Any]) -> None:
+def write_json_line(out: IO[str], value: Mapping[str, Any]) -> None:
     """One line of JSON, at once; numbers that do not exist are null."""
-    out.write(json.dumps(_exact(value), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n")
+    out.write(json.dumps(_to_json(value), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n")
     out.flush()
 
 
-def _exact(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     """A value of JSON's own types: JSON has neither NaN nor infinity, and knows nothing of numpy's numbers."""
     if isinstance(value, Mapping):
-        return {str(name): _exact(each) for name, each in value.items()}
+        return {str(name): _to_json(entry) for name, entry in value.items()}
     if isinstance(value, str) or value is None:
         return value
     if isinstance(value, Iterable):
-        return [_exact(each) for each in value]
+        return [_to_json(entry) for entry in value]
     number = value.item() if hasattr(value, "item") else value
     return None if isinstance(number, float) and not math.isfinite(number) else number
 

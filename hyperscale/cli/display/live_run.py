@@ -1,12 +1,20 @@
-"""What a person sees of a run: live bars in a terminal, plain lines in a pipe."""
+"""Shows a run to people: live bars in a terminal, plain lines in a pipe."""
 
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.text import Text
 
 from hyperscale.cli.display import margin_tables, plan_tables, result_tables
@@ -15,146 +23,148 @@ from hyperscale.kv.trace import dense_reads
 from hyperscale.methods.arm import Arm
 from hyperscale.results.points import MeasuredPoint, table
 from hyperscale.results.samples import Sample
-from hyperscale.run.observer import Load, Observer
-from hyperscale.run.prepare import PreparedRun, Problem
-from hyperscale.run.progress import Tally
+from hyperscale.run.observer import ArmSize, RunObserver
+from hyperscale.run.planned_run import PlannedRun
+from hyperscale.run.prepare import Problem
+from hyperscale.run.progress import ArmProgress
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import ChainProgress
     from hyperscale.run.verification import Compression
 
-INTERVAL = 10.0
-_EXCERPT = 150
+INTERVAL = 10.0  # seconds between two lines of progress in a pipe
+_EXCERPT = 150  # characters of a text
+_NOTEWORTHY = 1.05  # a chain whose reads a full cache exceeds by this factor is said to have saved some
 
 
-class Display(Observer):
+class ConsoleObserver(RunObserver):
     """Shows a run on a console."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self.watching = self._live = console.is_terminal
+        self.watches_chains = self._is_terminal = console.is_terminal
         self._chain_view = ChainView(console)
-        self._note = ""
-        self._progress: Progress | None = None
-        self._tallies: dict[Arm, Tally] = {}
-        self._bars: dict[Arm, Any] = {}
-        self._spoke = 0.0
-        self._introduced = False
+        self._pilot_note = ""
+        self._bars: Progress | None = None
+        self._bar_ids: dict[Arm, TaskID] = {}
+        self._arms: dict[Arm, ArmProgress] = {}
+        self._last_line = 0.0  # when the last line of progress was printed
+        self._problem_printed = False
 
     def close(self) -> None:
         """Leave the terminal as it was."""
         self._chain_view.close()
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
 
-    def stage(self, text: str) -> None:
-        """See `Observer`."""
+    def on_stage(self, text: str) -> None:
+        """See `RunObserver`."""
         self._chain_view.close()
-        if self._progress is None:
+        if self._bars is None:
             self._console.print(Text(f"{text} …", style="dim"))
 
-    def pilot(self, arm: Arm, done: int, total: int) -> None:
-        """See `Observer`."""
-        self._note = f"{done}/{total} chains done" if done < total else ""
+    def on_pilot(self, arm: Arm, done: int, total: int) -> None:
+        """See `RunObserver`."""
+        self._pilot_note = f"{done}/{total} chains done" if done < total else ""
         if done == total:
             self._chain_view.close()
-        elif not self._live and time.monotonic() - self._spoke > INTERVAL:
-            self._spoke = time.monotonic()
+        elif not self._is_terminal and self._line_is_due():
+            self._last_line = time.monotonic()
             if done:
-                self._console.print(f"pilot of {arm}: {self._note}", highlight=False)
+                self._print_line(f"pilot of {arm}: {self._pilot_note}")
 
-    def chain_progress(self, arm: Arm, problem: Problem, progress: "ChainProgress") -> None:
-        """See `Observer`."""
-        if not self._note:  # a chain that will be shown; a pilot has many
-            self._introduce(problem)
-        self._chain_view.update(str(arm), progress, self._note)
+    def on_chain_progress(self, arm: Arm, problem: Problem, progress: "ChainProgress") -> None:
+        """See `RunObserver`."""
+        if not self._pilot_note:  # a single chain, to be shown; a pilot has many problems
+            self._print_problem(problem)
+        self._chain_view.update(str(arm), progress, self._pilot_note)
 
-    def planned(self, run: PreparedRun, folder: Path) -> None:
-        """See `Observer`."""
+    def on_plan(self, run: PlannedRun, folder: Path) -> None:
+        """See `RunObserver`."""
         plan_tables.print_plan(run, self._console)
 
-    def opened(self, folder: Path, finished: int) -> None:
-        """See `Observer`."""
-        kept = f", which has {finished:,} finished chains: resuming" if finished else ""
-        self._console.print(Text.assemble("writing to ", (str(folder), "bold"), kept))
+    def on_open(self, folder: Path, n_chains: int) -> None:
+        """See `RunObserver`."""
+        resuming = f", which has {n_chains:,} finished chains: resuming" if n_chains else ""
+        self._console.print(Text.assemble("writing to ", (str(folder), "bold"), resuming))
 
-    def note(self, text: str) -> None:
-        """See `Observer`."""
+    def on_note(self, text: str) -> None:
+        """See `RunObserver`."""
         self._console.print(Text(f"note: {text}"), soft_wrap=True)
 
-    def shown(self, arm: Arm, problem: Problem, sample: Sample) -> None:
-        """See `Observer`."""
-        out = self._console
+    def on_demonstration(self, arm: Arm, problem: Problem, sample: Sample) -> None:
+        """See `RunObserver`."""
         self._chain_view.close()
-        self._introduce(problem)
-        answer, right = sample.whole.answer, sample.whole.correct
-        verdict = Text(f"{arm}: ", style="bold cyan")
-        verdict.append(_excerpt(sample.text, _EXCERPT), style="dim")
-        out.print(verdict)
-        says = "no answer" if answer is None else f"answer {_excerpt(answer, 40)}"
-        reads, peak = sample.whole.kv_reads, sample.whole.peak_kv
-        line = Text(f"  {says} ", style="")
-        line.append("✓ right" if right else "✗ wrong", style="bold green" if right else "bold red")
-        line.append(f" · {sample.tokens:,} tokens · {reads:,.0f} KV reads · peak {peak:,.0f} entries")
-        dense = dense_reads(sample.prompt_tokens, sample.tokens)
-        if reads and dense > 1.05 * reads:
-            line.append(f" ({dense / reads:.1f}× fewer reads than a full cache)", style="green")
-        out.print(line)
+        self._print_problem(problem)
+        self._console.print(Text.assemble((f"{arm}: ", "bold cyan"), (_excerpt(sample.text, _EXCERPT), "dim")))
+        chain = sample.whole
+        answer = "no answer" if chain.answer is None else f"answer {_excerpt(chain.answer, 40)}"
+        line = Text(f"  {answer} ")
+        line.append("✓ right" if chain.correct else "✗ wrong", style="bold green" if chain.correct else "bold red")
+        line.append(f" · {sample.tokens:,} tokens · {chain.kv_reads:,.0f} KV reads · peak {chain.peak_kv:,.0f} entries")
+        full_cache = dense_reads(sample.prompt_tokens, sample.tokens)
+        if chain.kv_reads and full_cache > _NOTEWORTHY * chain.kv_reads:
+            line.append(f" ({full_cache / chain.kv_reads:.1f}× fewer reads than a full cache)", style="green")
+        self._console.print(line)
 
-    def _introduce(self, problem: Problem) -> None:
-        """Print the problem that first chains are shown of."""
-        if self._introduced:
+    def _print_problem(self, problem: Problem) -> None:
+        """Print the problem of the chains that are shown, once."""
+        if self._problem_printed:
             return
-        self._introduced = True
+        self._problem_printed = True
         level = "" if problem.doc.level is None else f", level {problem.doc.level}"
         self._console.print(Text.assemble("\n", (problem.task.name, "bold"), f", problem {problem.doc.id}{level}"))
         self._console.print(Text(_excerpt(problem.doc.prompt, 2 * _EXCERPT)))
 
-    def arm_started(self, arm: Arm, samples: Sequence[Sample], load: Load) -> None:
-        """See `Observer`."""
+    def on_arm_start(self, arm: Arm, samples: Sequence[Sample], size: ArmSize) -> None:
+        """See `RunObserver`."""
         self._chain_view.close()
-        tally = self._tallies[arm] = Tally(load, samples)
-        self._spoke = time.monotonic()
-        if not self._live:
-            self._console.print(f"{arm}: {tally.done}/{tally.total} chains", highlight=False)
+        progress = self._arms[arm] = ArmProgress(size, samples)
+        self._last_line = time.monotonic()
+        if not self._is_terminal:
+            self._print_line(f"{arm}: {progress.done}/{progress.total} chains")
             return
-        if self._progress is None:
-            self._progress = Progress(
+        if self._bars is None:
+            self._bars = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
-                TextColumn("{task.fields[tally]}", style="dim"),
+                TextColumn("{task.fields[figures]}", style="dim"),
                 console=self._console,
             )
-            self._progress.start()
-        self._bars[arm] = self._progress.add_task(str(arm), total=tally.total, completed=tally.done, tally=tally)
+            self._bars.start()
+        # The figures are written anew at every refresh, as they hold the time left: rich calls `str` on them.
+        self._bar_ids[arm] = self._bars.add_task(
+            str(arm), total=progress.total, completed=progress.done, figures=progress
+        )
 
-    def chain(self, arm: Arm, problem: Problem, sample: Sample) -> None:
-        """See `Observer`."""
-        tally = self._tallies[arm]
-        tally.add(sample)
-        if self._progress is not None:
-            self._progress.update(self._bars[arm], completed=tally.done)
-        elif time.monotonic() - self._spoke > INTERVAL and tally.done < tally.total:
-            self._spoke = time.monotonic()
-            self._console.print(f"{arm}: {tally.done}/{tally.total} chains · {tally}", highlight=False)
+    def on_chain(self, arm: Arm, problem: Problem, sample: Sample) -> None:
+        """See `RunObserver`."""
+        progress = self._arms[arm]
+        progress.add(sample)
+        if self._bars is not None:
+            self._bars.update(self._bar_ids[arm], completed=progress.done)
+        elif self._line_is_due() and progress.done < progress.total:
+            self._last_line = time.monotonic()
+            self._print_line(f"{arm}: {progress.done}/{progress.total} chains · {progress}")
 
-    def arm_finished(self, arm: Arm) -> None:
-        """See `Observer`."""
-        tally = self._tallies[arm]
-        if self._progress is not None:
-            self._progress.update(self._bars[arm], completed=tally.done, tally=str(tally))
-            self._progress.stop_task(self._bars[arm])
+    def on_arm_end(self, arm: Arm) -> None:
+        """See `RunObserver`."""
+        progress = self._arms[arm]
+        if self._bars is not None:
+            # As text, so that the clock stops.
+            self._bars.update(self._bar_ids[arm], completed=progress.done, figures=str(progress))
+            self._bars.stop_task(self._bar_ids[arm])
         else:
-            self._console.print(f"{arm}: {tally.done}/{tally.total} chains · {tally}", highlight=False)
+            self._print_line(f"{arm}: {progress.done}/{progress.total} chains · {progress}")
 
-    def finished(
-        self, run: PreparedRun, folder: Path, points: Sequence[MeasuredPoint], compression: "Sequence[Compression]"
+    def on_finish(
+        self, run: PlannedRun, folder: Path, points: Sequence[MeasuredPoint], compression: "Sequence[Compression]"
     ) -> None:
-        """See `Observer`."""
+        """See `RunObserver`."""
         self.close()
         result_tables.print_frontiers(points, run.plan.budget.axis, self._console)
         result_tables.print_compression(compression, self._console)
@@ -162,6 +172,12 @@ class Display(Observer):
         plan_tables.print_predictions(run.plan, table(points), self._console)
         text = f"results in {folder}; pictures: hyperscale plot {folder}"
         self._console.print(text, highlight=False, soft_wrap=True)
+
+    def _print_line(self, text: str) -> None:
+        self._console.print(text, highlight=False)
+
+    def _line_is_due(self) -> bool:
+        return time.monotonic() - self._last_line > INTERVAL
 
 
 def _excerpt(text: str, limit: int) -> str:

@@ -1,0 +1,165 @@
+"""Runs an arm: generates its chains, scores them, and stores each as soon as it has finished.
+
+One engine call serves all tasks of an arm (a method at a CR), so the batch stays full.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from hyperscale.engines import registry
+from hyperscale.errors import EngineError, HyperscaleError
+from hyperscale.methods.arm import Arm
+from hyperscale.results.recording import record
+from hyperscale.results.redaction import redact
+from hyperscale.results.samples import Key, Sample, chain_key
+from hyperscale.results.store import Store
+from hyperscale.run import verification
+from hyperscale.run.config.resolve import ResolvedConfig
+from hyperscale.run.engine_cache import EngineCache
+from hyperscale.run.observer import ArmSize, RunObserver
+from hyperscale.run.prepare import PreparedRun, Problem
+from hyperscale.scoring import graders
+from hyperscale.tasks.task import prompt_hash
+
+if TYPE_CHECKING:
+    from hyperscale.engines.base import Chain, ChainProgress, Request, Steering
+
+_SHOWN = 2  # arms of which a first chain is shown
+
+
+class ArmRunner:
+    """Generates, scores and stores the chains of one arm after the other, in an open store."""
+
+    def __init__(self, run: PreparedRun, store: Store, observer: RunObserver, engines: EngineCache) -> None:
+        self._run, self._store, self._observer = run, store, observer
+        self._graders = {task: graders.get(items[0].task.grader) for task, items in run.problems.items()}
+        self._engines = engines
+
+    def arms_to_show(self) -> list[Arm]:
+        """Arms of which a first chain is shown: the first methods at their highest CR.
+
+        Where each change of arms starts an engine, it is only the arm that runs first.
+        """
+        engine = self._run.config.engine
+        if any(registry.choose(engine, arm.method).shared_weights is None for arm in self._run.arms):
+            return list(self._run.arms)[:1]
+        highest = {arm.method: arm for arm in sorted(self._run.arms, key=lambda arm: arm.CR)}
+        return [arm for arm in self._run.arms if arm in highest.values()][:_SHOWN]
+
+    def demonstrate(self) -> None:
+        """Run one chain of the first problem with the first methods, at their highest CR, to have something to show."""
+        for arm in self.arms_to_show():
+            first = next(iter(self._run.requests(arm)), None)
+            if first is None or self._key(arm, *first, self._run.config.seeds[0]) in self._store:
+                continue
+            self._observer.on_stage(f"a first chain with {arm}")
+            for problem, sample in self.generate(arm, [first], self._run.config.seeds[0], watched=True):
+                self._observer.on_demonstration(arm, problem, sample)
+
+    def run_arm(self, arm: Arm) -> None:
+        """Generate every chain of an arm that the store lacks."""
+        seeds = self._run.config.seeds
+        requests = self._run.requests(arm)
+        stored = [sample.without_texts() for sample in self._store.samples() if sample.arm == arm]
+        max_tokens = sum(request.L for _, request in requests)
+        batches = registry.choose(self._run.config.engine, arm.method).batches
+        batch_size = self._run.config.batch_size if batches else 1
+        for sample in stored:
+            self._verify(arm, sample)
+        size = ArmSize(len(requests) * len(seeds), max_tokens * len(seeds), batch_size)
+        self._observer.on_arm_start(arm, stored, size)
+        for seed in seeds:
+            missing = self.missing(arm, requests, seed)
+            if missing:
+                for problem, sample in self.generate(arm, missing, seed):
+                    self._observer.on_chain(arm, problem, sample)
+        self._observer.on_arm_end(arm)
+
+    def _verify(self, arm: Arm, sample: Sample) -> None:
+        verification.check(arm, self._run.methods[arm], sample, self._run.config.answer_room)
+
+    def missing(
+        self, arm: Arm, requests: "Sequence[tuple[Problem, Request]]", seed: int
+    ) -> "list[tuple[Problem, Request]]":
+        """Those of the requests whose chains the store lacks."""
+        return [pair for pair in requests if self._key(arm, *pair, seed) not in self._store]
+
+    def _key(self, arm: Arm, problem: Problem, request: "Request", seed: int) -> Key:
+        names = {"task": problem.task.name, "problem": problem.doc.id}
+        return chain_key(arm, **names, seed=seed, chain=request.chain, L=request.L)
+
+    def generate(
+        self, arm: Arm, requests: "Sequence[tuple[Problem, Request]]", seed: int, *, watched: bool = False
+    ) -> Iterator[tuple[Problem, Sample]]:
+        """Generate, score and store chains, and yield each when it is on the disk.
+
+        An observer that watches chains is called at every token of chains that are ``watched``.
+        """
+        from hyperscale.engines.base import Sampling
+
+        config, engine = self._run.config, self._engines.engine(self._run, arm)
+        sampling = Sampling(config.temperature, config.top_p, seed=seed, steering=steering_of(config))
+        problems = {request.problem: problem for problem, request in requests}
+
+        def report(progress: "ChainProgress") -> None:
+            self._observer.on_chain_progress(arm, problems[progress.request.problem], progress)
+
+        watch = report if watched and self._observer.watches_chains else None
+        # Where the rule depends on L, a chain index runs once per L: one engine call for each L keeps them apart.
+        lengths = sorted({request.L for _, request in requests}, reverse=True)
+        for group in [lengths] if arm.length_invariant else [[L] for L in lengths]:
+            batch = [request for _, request in requests if request.L in group]
+            lengths_of_chains = {(request.problem, request.chain): request.L for request in batch}
+            for chain in _guarded(engine.generate(batch, sampling, watch)):
+                problem, L = problems[chain.problem], lengths_of_chains[chain.problem, chain.chain]
+                sample = self._sample(arm, engine.name, problem, chain, L, seed)
+                self._store.append(sample)
+                self._verify(arm, sample)
+                yield problem, sample
+
+    def _sample(self, arm: Arm, engine: str, problem: Problem, chain: "Chain", L: int, seed: int) -> Sample:
+        task, doc = problem.task, problem.doc
+        return record(
+            chain,
+            L,
+            grader=self._graders[task.name],
+            target=doc.target,
+            hide=(lambda text: redact(text, doc.prompt)) if task.gated else None,
+            model=self._run.config.model,
+            method=arm.method,
+            CR=arm.CR,
+            length_invariant=arm.length_invariant,
+            params=self._run.methods[arm].params(),
+            engine=engine,
+            dtype=self._run.config.dtype,
+            kv_dtype=self._run.kv_dtype,
+            task=task.name,
+            task_version=task.version,
+            problem=doc.id,
+            level=doc.level,
+            prompt_hash=prompt_hash(doc.prompt),
+            seed=seed,
+            kv_entry_bytes=self._run.entry_bytes,
+            forces_answers=bool(self._run.config.force_answer),
+        )
+
+
+def steering_of(config: ResolvedConfig) -> "Steering":
+    """How a run steers its chains."""
+    from hyperscale.engines.base import Steering
+
+    return Steering(config.extend, config.extend_word, config.force_answer)
+
+
+def _guarded(chains: "Iterator[Chain]") -> "Iterator[Chain]":
+    """Turn running out of memory into an error that says what to do."""
+    try:
+        yield from chains
+    except HyperscaleError:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
+            raise EngineError(
+                "out of memory: finished chains are kept; run the same command again with a smaller --batch-size"
+            ) from None
+        raise
