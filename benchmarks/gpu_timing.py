@@ -24,11 +24,11 @@ def milliseconds(
         before()
         work()  # compiles
         torch.cuda.synchronize()
-        captured = torch.cuda.CUDAGraph()
+        cuda_graph = torch.cuda.CUDAGraph()
         if graph:
-            with torch.cuda.graph(captured, stream=stream):
+            with torch.cuda.graph(cuda_graph, stream=stream):
                 work()
-        run, times = captured.replay if graph else work, []
+        run, times = cuda_graph.replay if graph else work, []
         for _ in range(7):
             before()
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -46,9 +46,9 @@ def launch_microseconds(work: Callable[[], None], before: Callable[[], None]) ->
     for _ in range(20):
         before()
         torch.cuda.synchronize()
-        started = time.perf_counter()
+        start = time.perf_counter()
         work()
-        times.append(1e6 * (time.perf_counter() - started))
+        times.append(1e6 * (time.perf_counter() - start))
         torch.cuda.synchronize()
     return statistics.median(times)
 

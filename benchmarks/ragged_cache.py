@@ -27,7 +27,7 @@ class Cache:
         """
         count = len(lens)
         pages = (lens + PAGE - 1) // PAGE
-        most = int((lens.max() + spare + PAGE - 1) // PAGE) + 1
+        max_pages = int((lens.max() + spare + PAGE - 1) // PAGE) + 1
         blocks_each = [int(-(-int(p.sum() + HEADS * (spare // PAGE + 1)) // HEADS)) for p in pages]
         blocks = 1 + sum(blocks_each)
         order = torch.randperm(blocks - 1) + 1
@@ -39,30 +39,30 @@ class Cache:
             superblocks=torch.zeros(count + 1, max(blocks_each), dtype=torch.int32),
             num_superblocks=torch.tensor([0, *blocks_each], dtype=torch.int32),
             pages_used=torch.tensor([0, *pages.sum(1).tolist()], dtype=torch.int32),
-            page_table=torch.zeros(count + 1, 1, HEADS, most, dtype=torch.int32),
+            page_table=torch.zeros(count + 1, 1, HEADS, max_pages, dtype=torch.int32),
             num_pages=torch.zeros(count + 1, 1, HEADS, dtype=torch.int32),
             lens=torch.zeros(count + 1, 1, HEADS, dtype=torch.int32),
             newest=torch.full((count + 1, 1, HEADS), -1, dtype=torch.int32),
             expiry=torch.full((blocks * HEADS, PAGE), NEVER, dtype=torch.int32),
         )
         tables.lens[1:, 0], tables.num_pages[1:, 0] = lens, pages
-        first, begin = [], 0
+        first_blocks, begin = [], 0
         for slot, number in enumerate(blocks_each, 1):
-            mine = order[begin : begin + number].to(torch.int32)
+            request_blocks = order[begin : begin + number].to(torch.int32)
             begin += number
-            tables.superblocks[slot, :number] = mine
-            tables.slot_of_block[int(mine[0])] = slot
-            first.append(int(mine[0]))
-            used = (mine[:, None] * HEADS + torch.arange(HEADS, dtype=torch.int32)).flatten()
-            used = used[: int(pages[slot - 1].sum())]
-            used = used[torch.randperm(len(used))]
-            for head, part in enumerate(used.split(pages[slot - 1].tolist())):
+            tables.superblocks[slot, :number] = request_blocks
+            tables.slot_of_block[int(request_blocks[0])] = slot
+            first_blocks.append(int(request_blocks[0]))
+            pages_in_use = (request_blocks[:, None] * HEADS + torch.arange(HEADS, dtype=torch.int32)).flatten()
+            pages_in_use = pages_in_use[: int(pages[slot - 1].sum())]
+            pages_in_use = pages_in_use[torch.randperm(len(pages_in_use))]
+            for head, part in enumerate(pages_in_use.split(pages[slot - 1].tolist())):
                 tables.page_table[slot, 0, head, : len(part)] = part
         for name, table in vars(tables).items():
             if isinstance(table, Tensor):
                 setattr(tables, name, table.to(device))
         self.tables = tables
-        self.first_blocks = torch.tensor(first, dtype=torch.int32, device=device)
+        self.first_blocks = torch.tensor(first_blocks, dtype=torch.int32, device=device)
         self._saved = {name: getattr(self.tables, name).clone() for name in STATE}
 
     def expire(self, window: int, query: int, share: float) -> None:
@@ -81,5 +81,5 @@ class Cache:
 
     def restore(self) -> None:
         """Undo what kernels did to the tables."""
-        for name, saved in self._saved.items():
-            getattr(self.tables, name).copy_(saved)
+        for name, tensor in self._saved.items():
+            getattr(self.tables, name).copy_(tensor)

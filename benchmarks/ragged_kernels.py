@@ -37,9 +37,9 @@ DECODE_SHAPES = [(512, 64, 4, 5), (512, 64, 4, 3), (512, 32, 2, 5), (256, 32, 4,
 PREFILL_SHAPES = [(128, 64, 8, 3), (128, 32, 8, 5), (64, 32, 4, 5), (64, 64, 4, 3)]
 
 
-def error(found: Tensor, expected: Tensor) -> float:
+def error(out: Tensor, reference: Tensor) -> float:
     """Relative error in the Frobenius norm; NaN stays NaN."""
-    return float((found.double() - expected).norm() / expected.norm())
+    return float((out.double() - reference).norm() / reference.norm())
 
 
 # -- decode ---------------------------------------------------------------------------------------------------------
@@ -88,8 +88,8 @@ def decode(name: str, lens: Tensor, context: int, copy: float, sweep: bool) -> N
         for step in range(steps):
             update(step)
 
-    spent = milliseconds(updates, steps, before=cache.restore)
-    grown = float((live.double().mean() - lens.double().mean()) / steps)
+    ms_per_update = milliseconds(updates, steps, before=cache.restore)
+    growth = float((live.double().mean() - lens.double().mean()) / steps)
 
     def attend() -> None:
         decode_attention.decode_attention(queries, cache.pool, live, table, out, SCALE, longest)
@@ -97,38 +97,40 @@ def decode(name: str, lens: Tensor, context: int, copy: float, sweep: bool) -> N
     out.fill_(float("nan"))
     attend()
     lists = [(int(i) // HEADS, int(i) % HEADS) for i in torch.randperm(requests * HEADS)[:24]]
-    expected = torch.stack([reference_list(cache, queries, *one) for one in lists])
-    wrong = error(torch.stack([out[one] for one in lists]), expected)
-    assert wrong < 1e-2, f"decode attention is wrong: {wrong}"
+    reference = torch.stack([reference_list(cache, queries, *index) for index in lists])
+    max_error = error(torch.stack([out[index] for index in lists]), reference)
+    assert max_error < 1e-2, f"decode attention is wrong: {max_error}"
     entries = int(live.sum())
 
-    def line(what: str, ms: float) -> None:
+    def line(label: str, ms: float) -> None:
         rate = entries * BYTES / ms / 1e6
-        print(f"  {what:<28} {ms:8.3f} ms {rate:7.0f} GB/s {rate / copy:6.1%} of copy", flush=True)
+        print(f"  {label:<28} {ms:8.3f} ms {rate:7.0f} GB/s {rate / copy:6.1%} of copy", flush=True)
 
-    print(f"decode, {name}: {entries / 1e6:.2f} M entries, {entries * BYTES / 1e9:.2f} GB; error {wrong:.1e}")
-    print(f"  update {1e3 * spent:.1f} us a step; lists grow by {grown:.2f} entries a step (without eviction 1)")
+    print(f"decode, {name}: {entries / 1e6:.2f} M entries, {entries * BYTES / 1e9:.2f} GB; error {max_error:.1e}")
+    print(
+        f"  update {1e3 * ms_per_update:.1f} us a step; lists grow by {growth:.2f} entries a step (without eviction 1)"
+    )
     line("attention, triton", milliseconds(attend))
     for shape in DECODE_SHAPES if sweep else []:
-        given = decode_attention.DecodeLaunch(*shape)
+        launch = decode_attention.DecodeLaunch(*shape)
         line(
             f"  {shape}",
             milliseconds(
-                lambda given=given: decode_attention.decode_attention(
-                    queries, cache.pool, live, table, out, SCALE, longest, given
+                lambda launch=launch: decode_attention.decode_attention(
+                    queries, cache.pool, live, table, out, SCALE, longest, launch
                 )
             ),
         )
     if decode_fa3.available():
         starts = torch.arange(requests * HEADS + 1, dtype=torch.int32, device="cuda")
-        theirs = torch.full_like(out, float("nan"))
+        fa3_out = torch.full_like(out, float("nan"))
 
         def flash() -> None:
-            decode_fa3.decode_attention(queries, cache.pool, live, table, theirs, starts, SCALE, longest)
+            decode_fa3.decode_attention(queries, cache.pool, live, table, fa3_out, starts, SCALE, longest)
 
         flash()
-        wrong = error(torch.stack([theirs[one] for one in lists]), expected)
-        assert wrong < 1e-2, f"FlashAttention 3 on folded lists is wrong: {wrong}"
+        max_error = error(torch.stack([fa3_out[index] for index in lists]), reference)
+        assert max_error < 1e-2, f"FlashAttention 3 on folded lists is wrong: {max_error}"
         line("attention, FlashAttention 3", milliseconds(flash))
 
     def both() -> None:
@@ -165,13 +167,13 @@ class Prompt:
 
     def chunks(self, size: int) -> list[tuple[slice, ChunkRequests]]:
         """The steps of a prefill."""
-        found = []
+        steps = []
         for start in range(0, self.tokens, size):
             count = min(size, self.tokens - start)
             offsets = torch.tensor([0, count], dtype=torch.int32, device="cuda")
             starts = torch.tensor([start], dtype=torch.int32, device="cuda")
-            found.append((slice(start, start + count), ChunkRequests(self.cache.first_blocks, offsets, starts, count)))
-        return found
+            steps.append((slice(start, start + count), ChunkRequests(self.cache.first_blocks, offsets, starts, count)))
+        return steps
 
     def plan(self, part: slice, chunks: ChunkRequests) -> chunk_plan.ChunkPlan:
         """Before the attention of a chunk."""
@@ -208,18 +210,18 @@ class Prompt:
     def check(self) -> float:
         """Error of some queries' outputs against masked attention in float64."""
         position = torch.arange(self.tokens, device="cuda")
-        told = torch.cat([self.verdicts[1:], torch.zeros_like(self.verdicts[:1])])
-        expiry = torch.where(told, (position + self.window + 1)[:, None], NEVER)
-        chosen = torch.cat([torch.randint(0, self.tokens, (24,)), torch.tensor([0, self.tokens - 1])]).cuda()
+        verdicts = torch.cat([self.verdicts[1:], torch.zeros_like(self.verdicts[:1])])
+        expiry = torch.where(verdicts, (position + self.window + 1)[:, None], NEVER)
+        sample = torch.cat([torch.randint(0, self.tokens, (24,)), torch.tensor([0, self.tokens - 1])]).cuda()
         k, v = self.keys.double(), self.values.double()
         errors = []
-        for query in chosen.tolist():
+        for query in sample.tolist():
             visible = (position[:, None] <= query) & (query < expiry)  # (tokens, heads)
             q = self.queries[query].double().view(HEADS, GROUP, DIM)
             scores = torch.einsum("hgd,khd->hgk", q, k) * SCALE
             weights = scores.masked_fill(~visible.T[:, None], float("-inf")).softmax(-1)
-            expected = torch.einsum("hgk,khd->hgd", weights, v)
-            errors.append(error(self.out[query].view(HEADS, GROUP, DIM), expected))
+            reference = torch.einsum("hgk,khd->hgd", weights, v)
+            errors.append(error(self.out[query].view(HEADS, GROUP, DIM), reference))
         return max(errors)
 
 
@@ -252,14 +254,15 @@ def prefill(tokens: int, sizes: list[int], sweep: bool) -> None:
             steps = prompt.chunks(size)
             prompt.out.fill_(float("nan"))
             ms = milliseconds(lambda p=prompt, s=steps: p.run(s), before=restore)
-            wrong = prompt.check()
-            assert wrong < 1e-2, f"prefill attention is wrong: {wrong}"
-            kept = float(prompt.cache.tables.lens[1].double().mean()) / tokens
-            what = f"{name}, chunks of {size}"
-            print(f"  {what:<32} {ms:8.3f} ms {dense / ms:5.2f}x dense; {kept:.1%} kept; error {wrong:.1e}", flush=True)
+            max_error = prompt.check()
+            assert max_error < 1e-2, f"prefill attention is wrong: {max_error}"
+            live_share = float(prompt.cache.tables.lens[1].double().mean()) / tokens
+            label = f"{name}, chunks of {size}"
+            ratio = f"{dense / ms:5.2f}x dense; {live_share:.1%} kept"
+            print(f"  {label:<32} {ms:8.3f} ms {ratio}; error {max_error:.1e}", flush=True)
         for shape in PREFILL_SHAPES if sweep else []:
-            given = chunk_attention.ChunkLaunch(*shape)
-            ms = milliseconds(lambda p=prompt, s=steps, g=given: p.run(s, g), before=restore)
+            launch = chunk_attention.ChunkLaunch(*shape)
+            ms = milliseconds(lambda p=prompt, s=steps, g=launch: p.run(s, g), before=restore)
             print(f"    {shape!s:<30} {ms:8.3f} ms {dense / ms:5.2f}x dense", flush=True)
         last_chunk(prompt, steps)
 
@@ -269,10 +272,10 @@ def last_chunk(prompt: Prompt, steps: list[tuple[slice, ChunkRequests]]) -> None
     tables = prompt.cache.tables
     prompt.cache.restore()
     prompt.run(steps[:-1])
-    saved = {name: getattr(tables, name).clone() for name in STATE}
+    tensors = {name: getattr(tables, name).clone() for name in STATE}
 
     def back() -> None:
-        for name, value in saved.items():
+        for name, value in tensors.items():
             getattr(tables, name).copy_(value)
 
     host = launch_microseconds(lambda: prompt.run(steps[-1:]), back)

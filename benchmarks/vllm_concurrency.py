@@ -24,37 +24,37 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=80)
     parser.add_argument("--chunk", type=int, default=256)
     parser.add_argument("--reserve", type=float, default=1.0, help="reserve_output_fraction")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     run = prepare.prepare(
-        load.make({"methods": ["vanilla"], "tasks": ["mini_gpqa"], "limit": asked.problems}), lambda stage: None
+        load.make({"methods": ["vanilla"], "tasks": ["mini_gpqa"], "limit": arguments.problems}), lambda stage: None
     )
-    requests = [Request(item.id, 0, item.prompt_ids, asked.length) for item in run.problems["mini_gpqa"]]
+    requests = [Request(item.id, 0, item.prompt_ids, arguments.length) for item in run.problems["mini_gpqa"]]
     prompts = [len(request.prompt_ids) for request in requests]
-    print(
-        f"{len(requests)} chains, prompts of {min(prompts)} to {max(prompts)} tokens, at most {asked.length} new ones"
-    )
-    print(f"{asked.blocks} blocks of 32 tokens, chunks of {asked.chunk} tokens; float32, CPU")
+    print(f"{len(requests)} chains, at most {arguments.length} new tokens")
+    print(f"prompts of {min(prompts)} to {max(prompts)} tokens")
+    print(f"{arguments.blocks} blocks of 32 tokens, chunks of {arguments.chunk} tokens; float32, CPU")
     print("method      tokens  steps  most running  mean if some wait  preemptions  peak blocks  reads a token")
     for name, cr, folder in (("vanilla", 1, "base"), ("dms", 4, "dms4"), ("dms", 8, "dms8")):
         weights = str(files("hyperscale") / "mini" / "weights" / folder)
-        space = (asked.blocks + 1) * 32 * shape_of("mini", weights).entry_bytes("float32")
+        space = (arguments.blocks + 1) * 32 * shape_of("mini", weights).entry_bytes("float32")
         engine = VllmEngine(
             weights,
             methods.create(name, cr=cr),
             batch_size=len(requests),
             kv_cache_memory_bytes=space,
-            max_model_len=max(prompts) + asked.length,
-            max_num_batched_tokens=asked.chunk,
-            options={"reserve_output_fraction": asked.reserve},
+            max_model_len=max(prompts) + arguments.length,
+            max_num_batched_tokens=arguments.chunk,
+            options={"reserve_output_fraction": arguments.reserve},
         )
-        seen = watch_scheduler(engine._engine)
+        occupancy = watch_scheduler(engine._engine)
         chains = list(engine.generate(requests, Sampling(temperature=0.8)))
         engine.close()
         tokens = sum(len(chain.token_ids) for chain in chains)
         reads = sum(chain.trace.kv_reads[-1] for chain in chains) / tokens
         print(
-            f"{name:7s}{cr:2d}x {tokens:7d} {seen.steps:6d} {max(seen.running):13d} {seen.crowded:17.1f} "
-            f"{seen.preemptions:12d} {max(seen.blocks):7d}/{seen.total} {reads:17.1f}",
+            f"{name:7s}{cr:2d}x {tokens:7d} {occupancy.steps:6d} {max(occupancy.running):13d} "
+            f"{occupancy.crowded:17.1f} "
+            f"{occupancy.preemptions:12d} {max(occupancy.blocks):7d}/{occupancy.total} {reads:17.1f}",
             flush=True,
         )
 

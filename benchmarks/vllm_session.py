@@ -62,50 +62,50 @@ class Session:
     def prefill(self, length: int) -> float:
         """Seconds from a request's arrival to its first token."""
         self.add(length, 1)
-        began = time.perf_counter()
+        start = time.perf_counter()
         list(self.steps())
-        return time.perf_counter() - began
+        return time.perf_counter() - start
 
     def decoding(self) -> bool:
         """Whether every request that runs has its first token."""
         running = self.scheduler.running
-        return bool(running) and all(each.num_computed_tokens > each.num_prompt_tokens for each in running)
+        return bool(running) and all(request.num_computed_tokens > request.num_prompt_tokens for request in running)
 
     def decode(self, requests: int, length: int, steps: int, spare: int, profiled: int) -> dict[str, Any]:
         """Bring requests to a length, wait until those that run only decode, and time ``steps`` steps of them."""
         names = [self.add(length, spare + steps + profiled) for _ in range(requests)]
-        began, calm, running, passing = time.perf_counter(), 0, 0, self.steps()
-        while calm < 5:  # nobody else is let in, and no prompt is left
-            next(passing)
-            calm = calm + 1 if self.decoding() and len(self.scheduler.running) == running else 0
+        start, calm_steps, running, step_tokens = time.perf_counter(), 0, 0, self.steps()
+        while calm_steps < 5:  # nobody else is let in, and no prompt is left
+            next(step_tokens)
+            calm_steps = calm_steps + 1 if self.decoding() and len(self.scheduler.running) == running else 0
             running = len(self.scheduler.running)
-        filled = time.perf_counter() - began
-        preempted = self.preemptions()
+        fill_seconds = time.perf_counter() - start
+        preemptions_before = self.preemptions()
         times, tokens = [], 0
         for _ in range(steps):
             before = time.perf_counter()
-            tokens += next(passing)
+            tokens += next(step_tokens)
             times.append(time.perf_counter() - before)
         entries, mean = self.entries(), 1e3 * sum(times) / steps
         waiting = len(self.scheduler.waiting)
-        where = self.where(passing, profiled, profiled)
+        where = self.where(step_tokens, profiled, profiled)
         attending = where.get("attention", 0.0)
-        found = {
+        measurements = {
             "requests": running,
             "waiting": waiting,
-            "fill_s": filled,
+            "fill_s": fill_seconds,
             "ms_per_step": mean,
             "median_ms": 1e3 * statistics.median(times),
             "tokens_per_s": tokens / sum(times),
             "kv_gib": entries * self.entry_bytes() / 2**30,
             "attention_gb_per_s": entries * self.entry_bytes() / attending / 1e6 if attending else 0.0,
-            "preemptions": self.preemptions() - preempted,
+            "preemptions": self.preemptions() - preemptions_before,
             "where": {**where, "idle": max(mean - sum(where.values()), 0.0)} if where else {},
         }
         self.engine.abort_request(names)
         while self.engine.has_unfinished_requests():
             self.engine.step()
-        return found
+        return measurements
 
     def preemptions(self) -> int:
         """Of all requests so far that are still there."""
@@ -126,7 +126,7 @@ class Session:
         """Bytes of a key and its value."""
         return 2 * self.engine.model_config.get_head_size() * self.engine.model_config.dtype.itemsize
 
-    def where(self, passing: Iterator[int], steps: int, share: int) -> dict[str, float]:
+    def where(self, step_tokens: Iterator[int], steps: int, share: int) -> dict[str, float]:
         """Milliseconds in each kind of kernel over some steps, divided by ``share``; empty without a GPU."""
         import torch
         from torch.profiler import ProfilerActivity, profile
@@ -135,9 +135,9 @@ class Session:
             return {}
         with profile(activities=[ProfilerActivity.CUDA]) as profiler:
             for _ in range(steps):
-                next(passing, 0)
+                next(step_tokens, 0)
             torch.cuda.synchronize()
-        spent = dict.fromkeys(["attention", "update", "gemm", "other"], 0.0)
+        milliseconds = dict.fromkeys(["attention", "update", "gemm", "other"], 0.0)
         for event in profiler.key_averages():
-            spent[kind(event.key)] += event.self_device_time_total / 1e3 / share
-        return spent
+            milliseconds[kind(event.key)] += event.self_device_time_total / 1e3 / share
+        return milliseconds

@@ -8,7 +8,7 @@ and for the last two how fast attention reads the KV cache, against the bandwidt
 which kernels take the time (torch's profiler over a few steps).
 
 The eviction is that of `method: hashed`: verdicts by a hash, of which 1 / CR keep an entry. It costs what DMS costs,
-and says nothing about accuracy. Requests are brought to their length by prefilling them; that time is told apart.
+and says nothing about accuracy. Requests are brought to their length by prefilling them; that time has its own column.
 
 python benchmarks/vllm_throughput.py --out throughput.json
 python benchmarks/vllm_throughput.py --toy                                  # the same code, a tiny model, on the CPU
@@ -35,20 +35,21 @@ ENGINES = {
     "ours-triton": {"method": "hashed", "decode": "triton"},
     "ours-full": {"method": "hashed", "full_graphs": True},
 }
-"""What each engine's plugin is told; None for vLLM's own model class."""
+"""The plugin's options for each engine; None for vLLM's own model class."""
 
 
-def shape(asked: argparse.Namespace) -> dict[str, Any]:
+def shape(arguments: argparse.Namespace) -> dict[str, Any]:
     """The arguments of ``Qwen2Config``."""
-    if asked.toy:
+    if arguments.toy:
         sizes = {"hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 256}
-        return {**sizes, "num_hidden_layers": asked.layers or 2, "vocab_size": 512, "max_position_embeddings": 4096}
+        return {**sizes, "num_hidden_layers": arguments.layers or 2, "vocab_size": 512, "max_position_embeddings": 4096}
     sizes = {"hidden_size": 5120, "num_attention_heads": 40, "num_key_value_heads": 8, "intermediate_size": 27648}
-    more = {"vocab_size": 152064, "max_position_embeddings": 131072, "rope_theta": 1e6, "tie_word_embeddings": False}
-    return {**sizes, **more, "num_hidden_layers": asked.layers or 64}
+    embeddings = {"vocab_size": 152064, "tie_word_embeddings": False}
+    positions = {"max_position_embeddings": 131072, "rope_theta": 1e6}
+    return {**sizes, **embeddings, **positions, "num_hidden_layers": arguments.layers or 64}
 
 
-def start(asked: argparse.Namespace, folder: str, longest: int) -> Any:
+def start(arguments: argparse.Namespace, folder: str, longest: int) -> Any:
     """The engine, in this process."""
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
@@ -59,53 +60,54 @@ def start(asked: argparse.Namespace, folder: str, longest: int) -> Any:
         "model": folder,
         "skip_tokenizer_init": True,
         "load_format": "dummy",
-        "dtype": "float32" if asked.toy else "bfloat16",
+        "dtype": "float32" if arguments.toy else "bfloat16",
         "max_model_len": longest,
-        "max_num_seqs": asked.most,
-        "max_num_batched_tokens": asked.chunk,
+        "max_num_seqs": arguments.most,
+        "max_num_batched_tokens": arguments.chunk,
         "enable_prefix_caching": False,
-        "gpu_memory_utilization": asked.memory,
+        "gpu_memory_utilization": arguments.memory,
         "disable_log_stats": True,
     }
-    options = ENGINES[asked.worker]
+    options = ENGINES[arguments.worker]
     if options is not None:
         from hyperscale.engines.vllm.families import architecture
         from hyperscale.engines.vllm.plugin.register import register
 
         register()  # also where the package is on the path only, and vLLM finds no entry point
-        chosen = options | {"cr": asked.cr, "window": asked.window} if options["method"] == "hashed" else options
+        if options["method"] == "hashed":
+            options = options | {"cr": arguments.cr, "window": arguments.window}
         args |= {"hf_overrides": {"architectures": [architecture("qwen2")]}}
-        args |= {"additional_config": {"hyperscale": chosen}}
-    if asked.toy:
+        args |= {"additional_config": {"hyperscale": options}}
+    if arguments.toy:
         args |= {"block_size": 32, "enforce_eager": True, "kv_cache_memory_bytes": 2 << 20}
     return LLMEngine.from_engine_args(EngineArgs(**args))
 
 
-def work(asked: argparse.Namespace, folder: str) -> dict[str, Any]:
+def measure_engine(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
     """All measurements of one engine."""
     # Tokens that the first requests draw until the last one has its first.
-    spare = asked.most * asked.context // asked.chunk + 64
-    longest = asked.context + spare + 16
-    session = Session(start(asked, folder, longest))
-    session.prefill(asked.context // 4)  # compiles what is compiled at first use
-    times = [session.prefill(asked.context) for _ in range(3)]
-    length, profiled = asked.context - asked.steps, 0 if asked.toy else 10
-    found: dict[str, Any] = {"prefill_s": statistics.median(times)}
-    found["prefill_tokens_per_s"] = asked.context / found["prefill_s"]
-    session.add(asked.context, 1)
-    passing = session.steps()
-    found["prefill_where"] = session.where(passing, asked.context // asked.chunk + 3, 1)
-    list(passing)
-    tell(found)
-    found["chains"] = session.decode(asked.chains, length, asked.steps, spare, profiled)
-    tell(found)
-    found["best"] = session.decode(asked.most, length, asked.steps, spare, profiled)
-    return found
+    spare = arguments.most * arguments.context // arguments.chunk + 64
+    longest = arguments.context + spare + 16
+    session = Session(start(arguments, folder, longest))
+    session.prefill(arguments.context // 4)  # compiles what is compiled at first use
+    times = [session.prefill(arguments.context) for _ in range(3)]
+    length, profiled_steps = arguments.context - arguments.steps, 0 if arguments.toy else 10
+    measurements: dict[str, Any] = {"prefill_s": statistics.median(times)}
+    measurements["prefill_tokens_per_s"] = arguments.context / measurements["prefill_s"]
+    session.add(arguments.context, 1)
+    step_tokens = session.steps()
+    measurements["prefill_where"] = session.where(step_tokens, arguments.context // arguments.chunk + 3, 1)
+    list(step_tokens)
+    print_result(measurements)
+    measurements["chains"] = session.decode(arguments.chains, length, arguments.steps, spare, profiled_steps)
+    print_result(measurements)
+    measurements["best"] = session.decode(arguments.most, length, arguments.steps, spare, profiled_steps)
+    return measurements
 
 
-def tell(found: dict[str, Any]) -> None:
+def print_result(measurements: dict[str, Any]) -> None:
     """Print what an engine has measured so far, for the process that reads it."""
-    print("RESULT " + json.dumps(found), flush=True)
+    print("RESULT " + json.dumps(measurements), flush=True)
 
 
 def table(results: dict[str, Any]) -> str:
@@ -123,31 +125,31 @@ def table(results: dict[str, Any]) -> str:
         "prefill tok/s",
     ]
     lines = [[*head, "where the time goes, ms a step"]]
-    for name, found in results["engines"].items():
+    for name, measurements in results["engines"].items():
         for case in ("chains", "best"):
-            if case not in found:
+            if case not in measurements:
                 continue
-            one = found[case]
-            where = ", ".join(f"{kind} {spent:.2f}" for kind, spent in one["where"].items())
+            case_measurements = measurements[case]
+            where = ", ".join(f"{kind} {milliseconds:.2f}" for kind, milliseconds in case_measurements["where"].items())
             numbers = (
-                one["ms_per_step"],
-                one["median_ms"],
-                one["tokens_per_s"],
-                one["kv_gib"],
-                one["attention_gb_per_s"],
+                case_measurements["ms_per_step"],
+                case_measurements["median_ms"],
+                case_measurements["tokens_per_s"],
+                case_measurements["kv_gib"],
+                case_measurements["attention_gb_per_s"],
             )
             # Where nobody waits the offer was the limit, not memory.
             lines.append(
                 [
                     name,
-                    f"{one['requests']}{'' if one['waiting'] else ' (all)'}",
+                    f"{case_measurements['requests']}{'' if case_measurements['waiting'] else ' (all)'}",
                     *(f"{number:.2f}" for number in numbers),
                 ]
             )
             lines[-1] += [
-                str(one["preemptions"]),
-                f"{one['fill_s']:.1f}",
-                f"{found['prefill_tokens_per_s']:.0f}",
+                str(case_measurements["preemptions"]),
+                f"{case_measurements['fill_s']:.1f}",
+                f"{measurements['prefill_tokens_per_s']:.0f}",
                 where,
             ]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
@@ -171,44 +173,44 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     usual = {"context": (16384, 192), "most": (64, 24), "steps": (200, 12), "chunk": (8192, 64), "window": (256, 16)}
     for name, (real, toy) in usual.items():
-        setattr(asked, name, getattr(asked, name) or (toy if asked.toy else real))
-    if asked.worker:
-        tell(work(asked, asked.folder))
+        setattr(arguments, name, getattr(arguments, name) or (toy if arguments.toy else real))
+    if arguments.worker:
+        print_result(measure_engine(arguments, arguments.folder))
         return
-    if unknown := set(asked.engines.split(",")) - set(ENGINES):
+    if unknown := set(arguments.engines.split(",")) - set(ENGINES):
         parser.error(f"no engine {sorted(unknown)[0]}")
-    run(asked)
+    run(arguments)
 
 
-def run(asked: argparse.Namespace) -> None:
+def run(arguments: argparse.Namespace) -> None:
     """Start the processes and gather what they print; what is known is written at once."""
     import torch
     from gpu_timing import copy_bandwidth
     from transformers import Qwen2Config
 
-    there = torch.cuda.is_available()
+    has_gpu = torch.cuda.is_available()
     results: dict[str, Any] = {
-        "card": torch.cuda.get_device_name() if there else "cpu",
-        "copy_gb_per_s": copy_bandwidth() if there else 0.0,
-        "asked": {key: value for key, value in vars(asked).items() if key not in ("out", "worker", "folder")},
+        "card": torch.cuda.get_device_name() if has_gpu else "cpu",
+        "copy_gb_per_s": copy_bandwidth() if has_gpu else 0.0,
+        "asked": {key: value for key, value in vars(arguments).items() if key not in ("out", "worker", "folder")},
         "engines": {},
     }
     torch.cuda.empty_cache()
     with tempfile.TemporaryDirectory() as folder:
-        Qwen2Config(architectures=["Qwen2ForCausalLM"], **shape(asked)).save_pretrained(folder)
-        for name in asked.engines.split(","):
+        Qwen2Config(architectures=["Qwen2ForCausalLM"], **shape(arguments)).save_pretrained(folder)
+        for name in arguments.engines.split(","):
             command = [sys.executable, __file__, *sys.argv[1:], "--worker", name, "--folder", folder]
-            began = time.perf_counter()
+            start_time = time.perf_counter()
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
                 for line in process.stdout or ():
                     if line.startswith("RESULT "):
-                        found = json.loads(line.removeprefix("RESULT "))
-                        results["engines"][name] = {**found, "process_s": time.perf_counter() - began}
-                        if asked.out:
-                            asked.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+                        measurements = json.loads(line.removeprefix("RESULT "))
+                        results["engines"][name] = {**measurements, "process_s": time.perf_counter() - start_time}
+                        if arguments.out:
+                            arguments.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
                     else:
                         print(line, end="", file=sys.stderr)
             if process.returncode:
