@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 from hyperscale.errors import ResultsError
 from hyperscale.kv.trace import dense_peak, dense_reads
 from hyperscale.methods.arm import Arm
-from hyperscale.results.manifest import POINTS, RUN, SAMPLES, read_info
+from hyperscale.results.manifest import POINTS, RUN, SAMPLES, complete_config, read_info
 from hyperscale.results.sample_file import read_samples
 from hyperscale.results.samples import Sample
 
@@ -188,6 +188,7 @@ def earlier(root: Path, own: Path | None, info: Mapping[str, Any]) -> dict[Key, 
 
 
 def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    old, new = complete_config(old), complete_config(new)
     return all(old.get(name) == new.get(name) for name in (old.keys() | new.keys()) - _FREE)
 
 

@@ -11,6 +11,17 @@ SCHEMA = 2
 _READABLE = (1, SCHEMA)  # schema 1 differs in samples.jsonl alone
 RUN, SAMPLES, POINTS, LOCK = "run.json", "samples.jsonl", "points.csv", ".lock"
 _PARTS = ("config", "tasks", "checkpoints", "params")  # of run.json
+# Settings that the first versions did not have or did not write, with the values that their runs had.
+_ADDED_SETTINGS: dict[str, Any] = {
+    "task_params": {},
+    "lengths": [],
+    "predict": "auto",
+    "extend": 0,
+    "extend_word": "Wait",
+    "force_answer": 0,
+    "kv_dtype": "auto",
+    "engine": "torch",
+}
 
 
 def read_info(folder: Path) -> dict[str, Any]:
@@ -40,15 +51,19 @@ def read_info(folder: Path) -> dict[str, Any]:
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """In what two runs' descriptions differ, of all that decides their chains: a line with name and both values each.
 
-    ``documents``, fingerprints of the problems, are left out of a description that lacks them, as the first versions'
-    do.
+    A description of an earlier version is the same run's if it lacks what that version did not have: settings that are
+    not used, and ``documents``, fingerprints of the problems.
     """
-    return [
-        line
-        for part in ("config", "tasks", "documents", "checkpoints", "params")
-        if part in old or part != "documents"
-        for line in differences(old.get(part) or {}, new.get(part) or {}, "" if part == "config" else f"{part}.")
-    ]
+    lines = differences(complete_config(old.get("config") or {}), complete_config(new.get("config") or {}))
+    for part in ("tasks", "documents", "checkpoints", "params"):
+        if part in old or part != "documents":
+            lines += differences(old.get(part) or {}, new.get(part) or {}, f"{part}.")
+    return lines
+
+
+def complete_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a description, of any version, with every setting that decides chains."""
+    return _ADDED_SETTINGS | dict(config)
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:

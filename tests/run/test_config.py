@@ -7,6 +7,7 @@ from hyperscale import models
 from hyperscale.errors import BudgetError, ConfigError, ModelError
 from hyperscale.models.checkpoint import shape_of
 from hyperscale.planning.budget import Budget
+from hyperscale.results import manifest
 from hyperscale.run.config import load, resolve, schema
 
 
@@ -127,9 +128,20 @@ def test_what_decides_results_is_compared_and_the_batch_size_is_not():
     json.dumps(one.compared())
 
 
-def test_what_predicts_costs_is_compared_only_where_it_was_chosen():
-    assert "predict" not in resolved().compared()  # as in folders from before it existed
-    assert resolved(predict="closed").compared()["predict"] == "closed"
+@pytest.mark.parametrize("name", ["plain", "forced"])
+def test_a_run_of_an_earlier_version_is_still_the_same_run(name):
+    """Folders that the first version wrote, which knew fewer settings."""
+    folder = Path(__file__).parents[1] / "results" / "schema1" / name
+    info = json.loads((folder / "run.json").read_text())
+    old = info["config"]
+    names = ("methods", "budget", "tasks", "lengths", "crs", "limit", "params", "device", "dtype")
+    values = {each: old[each] for each in names} | {"force_answer": old.get("force_answer", 0)}
+    config = resolve.resolve(load.make(values))
+    assert not {"engine", "kv_dtype", "predict", "extend_word"} & old.keys()
+    assert manifest.changes(info, {**info, "config": config.compared()}) == []
+    for change in ({"predict": "closed"}, {"kv_dtype": "int8"}, {"limit": 3}, {"force_answer": 9}):
+        other = resolve.resolve(load.make(values | change)).compared()
+        assert len(manifest.changes(info, {**info, "config": other})) == 1
 
 
 def test_folder_names_differ_where_results_do():

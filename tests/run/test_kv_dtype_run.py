@@ -41,7 +41,7 @@ def test_a_run_says_what_its_cache_was_kept_in(run, weights, tmp_path):
     code, _, err = run(*options(weights, "--kv-dtype", "int4", "--out", "packed"))
     assert (code, err) == (0, "")
     (plain,), (packed,) = results.read(tmp_path / "plain"), results.read(tmp_path / "packed")
-    assert "kv_dtype" not in plain.info["config"]  # the folders of earlier versions are still the same run's
+    assert plain.info["config"]["kv_dtype"] == "auto"
     assert packed.info["config"]["kv_dtype"] == "int4"
     assert {(s.kv_dtype, s.kv_entry_bytes) for s in plain.samples} == {("float32", FULL)}
     assert {(s.kv_dtype, s.kv_entry_bytes) for s in packed.samples} == {("int4", INT4)}

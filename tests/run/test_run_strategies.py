@@ -10,7 +10,7 @@ from stored_chains import stored_chains
 from hyperscale import results
 from hyperscale.errors import ConfigError, EngineError
 from hyperscale.kv.trace import dense_peak, dense_reads
-from hyperscale.results import regrade
+from hyperscale.results import manifest, regrade
 from hyperscale.results.points import table
 from hyperscale.run import execute, observer, prepare
 from hyperscale.run.config import load, resolve
@@ -132,8 +132,11 @@ def test_settings_that_cannot_be_used_are_refused(weights, tmp_path):
         assert not (tmp_path / "run").exists()
 
 
-def test_folders_from_before_are_still_the_same_runs(weights):
-    asked = make(weights, extend=0, extend_word="Wait", force_answer=0)
-    assert not {"extend", "extend_word", "force_answer", "vote"} & set(resolve.resolve(asked).compared())
+def test_steering_tells_runs_and_folders_apart(weights):
+    plain = make(weights, extend=0, extend_word="Wait", force_answer=0)
+    before, after = ({"config": resolve.resolve(asked).compared()} for asked in (plain, make(weights)))
+    without = {name: value for name, value in before["config"].items() if name not in ("extend", "force_answer")}
+    assert manifest.changes({"config": without}, before) == []  # as in folders from before there was steering
+    changed = {line.split()[0] for line in manifest.changes(before, after)}
+    assert changed == {"extend", "extend_word", "force_answer"}
     assert "extend2" in make(weights).folder_name()
-    assert {"extend", "extend_word", "force_answer"} <= set(resolve.resolve(make(weights)).compared())

@@ -5,7 +5,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from hyperscale import models
-from hyperscale.engines import registry
 from hyperscale.errors import ConfigError
 from hyperscale.methods.names import VANILLA
 from hyperscale.planning import grid as grids
@@ -78,20 +77,7 @@ class ResolvedConfig(BaseModel):
     def compared(self) -> dict[str, Any]:
         """The part of run.json that decides the chains; a folder holds runs that agree in it."""
         values = self.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
-        values |= {"budget": self.budget.text, "axis": self.budget.axis, "grid": self.grid.name}
-        # Where these are not used, a folder from before they existed is still the same run's.
-        unused = {
-            "task_params": {},
-            "lengths": [],
-            "predict": "auto",
-            "extend": 0,
-            "force_answer": 0,
-            "kv_dtype": "auto",
-            "engine": registry.DEFAULT,
-        }
-        if not self.extend:
-            unused["extend_word"] = self.extend_word
-        return {name: value for name, value in values.items() if name not in unused or value != unused[name]}
+        return values | {"budget": self.budget.text, "axis": self.budget.axis, "grid": self.grid.name}
 
 
 def resolve(config: RunConfig) -> ResolvedConfig:
