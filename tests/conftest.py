@@ -23,4 +23,4 @@ if os.environ.get("TRITON_INTERPRET") == "1" and os.environ.get("VLLM_USE_V2_MOD
         backends.setdefault("cpu", SimpleNamespace(driver=None))
 
 # Asserts in the helpers explain themselves as those in tests do.
-pytest.register_assert_rewrite(*(path.stem for path in (Path(__file__).parent / "helpers").rglob("*.py")))
+pytest.register_assert_rewrite(*(path.stem for path in (Path(__file__).parent / "helpers").glob("*/*.py")))

@@ -1,0 +1,59 @@
+"""The faces of the packages: a purpose each, public names that exist, are typed and cost nothing to import."""
+
+import ast
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from repository import ROOT
+
+PACKAGES = sorted(
+    ".".join(path.parent.relative_to(ROOT).parts)
+    for path in (ROOT / "hyperscale").rglob("__init__.py")
+    if "child" not in path.parts  # which runs in sandboxes, without hyperscale
+)
+HEAVY = ("torch", "transformers", "pandas", "numpy", "matplotlib", "datasets", "vllm", "ray", "lm_eval", "pyarrow")
+#: Not a list of alternatives, so not longer than what a reader takes in at a glance.
+MOST_MODULES = 15
+#: Folders whose modules are alternatives to each other, one a method, a command or a rule.
+ALTERNATIVES = ("hyperscale/methods", "hyperscale/cli/commands", "tests/helpers/references/reference_rules")
+
+
+def face(package):
+    """Names that a package declares for type checkers, by the module that defines them."""
+    tree = ast.parse(Path(import_module(package).__file__).read_text(encoding="utf-8"))
+    blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: node.module for node in imports for alias in node.names}
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_says_what_it_is_for_and_offers_what_it_declares(package):
+    module = import_module(package)
+    assert module.__doc__
+    declared = face(package)
+    if package != "hyperscale":
+        assert sorted(getattr(module, "__all__", [])) == sorted(declared)
+    submodules = {path.stem for path in Path(module.__file__).parent.iterdir()}
+    assert not submodules & set(declared), "a name that is a submodule's too depends on what was imported first"
+    for name, origin in declared.items():
+        assert getattr(module, name) is getattr(import_module(origin), name)
+
+
+def test_no_face_imports_anything_heavy():
+    program = f"import sys, {', '.join(PACKAGES)}; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_folder_can_be_taken_in_at_a_glance():
+    folders = {path.parent for top in ("hyperscale", "tests") for path in (ROOT / top).rglob("*.py")}
+    wide = {
+        str(folder.relative_to(ROOT)): count
+        for folder in folders
+        if (count := sum(path.name not in ("__init__.py", "__main__.py") for path in folder.glob("*.py"))) > MOST_MODULES
+    }
+    assert not set(wide) - set(ALTERNATIVES), wide
+    assert sum(path.suffix == ".py" for path in (ROOT / "hyperscale").iterdir()) <= 6
