@@ -104,7 +104,7 @@ def build_corpus(
         for document in _tokenize(source.entries[index], tokenizer, length, whole_chats):
             documents.append(document)
             tokens += len(document.ids)
-        # Twice the held-out share, since few long documents may make up more of the tokens than of the documents.
+        # With a margin of twice the held-out share: held-out documents may be longer than the mean.
         if tokens > training_tokens * (1 + 2 * HELD_OUT) and len(documents) > 1:
             break
     longest = max((len(document.ids) for document in documents), default=0)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_block_mask, flex_attention
 
+from hyperscale.engines.attention_arguments import check_attention_arguments
 from hyperscale.retrofit.inline_gates import InlineGates
 
 #: Name under which the function is registered with transformers.
@@ -130,7 +131,7 @@ def packed_attention(
     scaling: float | None = None,
     masks: PackingMasks | None = None,
     inline_gates: InlineGates | None = None,
-    **_: Any,
+    **arguments: Any,
 ) -> tuple[Tensor, None]:
     """The attention function transformers calls.
 
@@ -144,10 +145,15 @@ def packed_attention(
         scaling: Factor on the scores.
         masks: The masks of this batch.
         inline_gates: Gates that decide here; their decisions are left in ``module.alpha``.
+        arguments: Whatever else transformers passes; none of it may change what attention computes.
 
     Returns:
         (batch, sequence, heads, dim) and no weights.
+
+    Raises:
+        ModelError: The model's attention needs more than this computes.
     """
+    check_attention_arguments(module, arguments)
     assert masks is not None
     key_bias: Tensor | None = getattr(module, "key_bias", None)
     if inline_gates is not None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
+from hyperscale.errors import ModelError
 from hyperscale.retrofit import packed_attention as attention
 from hyperscale.retrofit.packed_attention import PackingMasks, packed_attention
 
@@ -151,3 +152,12 @@ def test_both_forms_have_the_same_gradients(monkeypatch, device):
     for sparse_one, dense_one in zip(*found, strict=True):
         assert dense_one.abs().max() > 0.1
         close(sparse_one, dense_one, 2e-2 if device == "cuda" else 1e-4)  # TF32 products on CUDA
+
+
+def test_what_it_does_not_compute_is_refused():
+    q, k, v = tensors(8, rows=1)
+    masks = PackingMasks.build(documents([(0, 8)]))
+    packed_attention(torch.nn.Module(), q, k, v, None, masks=masks, dropout=0.0, sliding_window=None)
+    for arguments in ({"softcap": 30.0}, {"sliding_window": 4}, {"s_aux": torch.zeros(HEADS)}, {"dropout": 0.1}):
+        with pytest.raises(ModelError, match=next(iter(arguments))):
+            packed_attention(torch.nn.Module(), q, k, v, None, masks=masks, **arguments)
