@@ -25,8 +25,9 @@ def main() -> None:
     parser.add_argument("--chunk", type=int, default=256)
     parser.add_argument("--reserve", type=float, default=1.0, help="reserve_output_fraction")
     arguments = parser.parse_args()
-    run = prepare.prepare(
-        load.make({"methods": ["vanilla"], "tasks": ["mini_gpqa"], "limit": arguments.problems}), lambda stage: None
+    run = prepare.prepare_run(
+        load.make_config({"methods": ["vanilla"], "tasks": ["mini_gpqa"], "limit": arguments.problems}),
+        lambda stage: None,
     )
     requests = [Request(item.id, 0, item.prompt_ids, arguments.length) for item in run.problems["mini_gpqa"]]
     prompts = [len(request.prompt_ids) for request in requests]

@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line: `main` starts it, ``commands/`` has one file a command, ``display/`` what a run looks like."""

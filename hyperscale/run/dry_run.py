@@ -81,7 +81,7 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
     Raises:
         HyperscaleError: Anything named does not exist or fit together, or no point fits the budget.
     """
-    config = resolve.resolve(settings)
+    config = resolve.resolve_config(settings)
     tasks = [load_task(config, name) for name in config.tasks]
     model = models.find(config.model)
     target = find_gpu(gpu) if gpu else None

@@ -17,7 +17,7 @@ from hyperscale.scoring.voting import strategies
 from hyperscale.utils.hub import load_tokenizer
 
 
-def execute(
+def execute_run(
     run: PreparedRun, folder: Path | Store, observer: RunObserver, engines: EngineCache | None = None
 ) -> list[MeasuredPoint]:
     """Generate what is missing in a folder, score and store it, and derive the points.

@@ -128,7 +128,7 @@ def request(problem: Problem, arm: Arm, chain: int, L: int) -> "Request":
     return Request(problem.id, chain, problem.prompt_ids, L, (*shorter, L))
 
 
-def prepare(settings: RunConfig, stage: Callable[[str], None], folder: Path | None = None) -> PreparedRun:
+def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path | None = None) -> PreparedRun:
     """Resolve a configuration and plan it; loads a tokenizer and problems, no weights.
 
     Args:
@@ -140,7 +140,7 @@ def prepare(settings: RunConfig, stage: Callable[[str], None], folder: Path | No
     Raises:
         HyperscaleError: Anything named does not exist, does not fit together, or no point fits the budget.
     """
-    config = resolve.resolve(settings)
+    config = resolve.resolve_config(settings)
     stage("reading tasks")
     tasks = [load_task(config, name) for name in config.tasks]
     checkpoints_by_name = {(name, cr): models.resolve(config.model, name, cr) for name, cr in config.arms}

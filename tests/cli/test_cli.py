@@ -175,7 +175,7 @@ def test_errors_of_ours_are_not_hidden(run, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "module", "kept"),
     [
-        ("run", "hyperscale.run.prepare.prepare", "finished chains are kept; the same command resumes"),
+        ("run", "hyperscale.run.prepare.prepare_run", "finished chains are kept; the same command resumes"),
         ("score", "hyperscale.results.folders", "a run is graded again whole or not at all"),
         ("plot", "hyperscale.results.read", "run the command again"),
     ],

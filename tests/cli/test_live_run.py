@@ -25,14 +25,14 @@ pytestmark = pytest.mark.e2e
 def run(tmp_path_factory):
     weights = checkpoints.write(tmp_path_factory.mktemp("weights"), crs=(8,))
     values = {"model": str(weights), "methods": ["vanilla", "dms"], "tasks": ["mini_aime", "mini_lcb"], "grid": "mini"}
-    return prepare.prepare(load.make({**values, "budget": "0.2x", "limit": 2}), lambda text: None)
+    return prepare.prepare_run(load.make_config({**values, "budget": "0.2x", "limit": 2}), lambda text: None)
 
 
 def show(run, folder, *, terminal):
     console = Console(file=io.StringIO(), force_terminal=terminal, width=120, color_system=None, legacy_windows=False)
     display = ConsoleObserver(console)
     try:
-        execute.execute(run, folder, display)
+        execute.execute_run(run, folder, display)
     finally:
         display.close()
     return console.file.getvalue()

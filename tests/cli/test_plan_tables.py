@@ -17,7 +17,7 @@ def no_gpu(monkeypatch):
 
 
 def shown(gpu=None, **values):
-    asked = load.make({"model": "qwen3-8b", "methods": ["vanilla", "dms"], "tasks": ["aime24"], **values})
+    asked = load.make_config({"model": "qwen3-8b", "methods": ["vanilla", "dms"], "tasks": ["aime24"], **values})
     expected = dry_run.plan_dry_run(asked, gpu)
     console = Console(file=io.StringIO(), width=140)
     plan_tables.print_plan(expected, console)

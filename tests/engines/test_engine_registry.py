@@ -125,7 +125,7 @@ def test_a_run_with_a_new_engine(call, tmp_path):
 )
 def test_what_an_engine_cannot_do_is_refused_before_anything_is_loaded(settings, reason):
     with pytest.raises(ConfigError, match=reason):
-        resolve.resolve(load.make({"engine": "toy", **settings}))
+        resolve.resolve_config(load.make_config({"engine": "toy", **settings}))
     assert EVENTS == []
 
 
@@ -168,7 +168,7 @@ def run_of(engine, paths):
     """As much of a prepared run as the cache of engines looks at."""
     arms = {Arm(name, cr, True): path for (name, cr), path in paths.items()}
     return SimpleNamespace(
-        config=load.make({"engine": engine}).model_copy(update={"device": "cpu", "dtype": "float32"}),
+        config=load.make_config({"engine": engine}).model_copy(update={"device": "cpu", "dtype": "float32"}),
         checkpoints={arm: SimpleNamespace(path=path) for arm, path in arms.items()},
         methods={arm: methods.create(arm.method, cr=arm.CR) for arm in arms},
         longest=100,

@@ -63,7 +63,7 @@ def test_options_go_over_the_file_parameter_by_parameter(run, weights, tmp_path)
     (tmp_path / "run.yaml").write_text("params: {window: {recent: 5, rule: fixed}, random: {recent: 7}}\n")
     more = ("--method", "window,random", "--config", "run.yaml", "--method-param", "window.recent=2", "--dry-run")
     assert run(*options(weights, *more))[0] == 0
-    found = load.load({"params": {"window": {"recent": 2}}, "limit": 3, "budget": None}, tmp_path / "run.yaml")
+    found = load.load_config({"params": {"window": {"recent": 2}}, "limit": 3, "budget": None}, tmp_path / "run.yaml")
     assert found.params == {"window": {"recent": 2, "rule": "fixed"}, "random": {"recent": 7}}
     assert (found.limit, found.budget) == (3, "8x")
 
@@ -111,10 +111,10 @@ def test_texts_are_numbers_and_truths_where_they_can_be():
 
 def test_the_same_setting_by_either_way_is_the_same_run():
     values = {"model": "mini", "methods": ["window"], "crs": [4], "budget": "1x"}
-    one = resolve.resolve(load.make({**values, "pin_prompt": False}))
-    other = resolve.resolve(load.make({**values, "params": {"window": {"pin_prompt": False}}}))
+    one = resolve.resolve_config(load.make_config({**values, "pin_prompt": False}))
+    other = resolve.resolve_config(load.make_config({**values, "params": {"window": {"pin_prompt": False}}}))
     assert one.compared() == other.compared()
-    assert load.make({**values, "pin_prompt": False}).folder_name() == "mini-window-1x-cr4-unpinned"
+    assert load.make_config({**values, "pin_prompt": False}).folder_name() == "mini-window-1x-cr4-unpinned"
 
 
 def test_the_list_says_what_each_method_is(run):

@@ -33,12 +33,12 @@ def prepared(tmp_path, monkeypatch):
     monkeypatch.setattr(TorchEngine, "generate", repeat)
     weights = checkpoints.write(tmp_path / "weights")
     asked = {"model": str(weights), "methods": ["vanilla"], "tasks": [TASK], "limit": 2, "budget": "0.2x"}
-    return prepare.prepare(config.make({**asked, "grid": "mini"}), lambda _: None)
+    return prepare.prepare_run(config.make_config({**asked, "grid": "mini"}), lambda _: None)
 
 
 def test_no_question_is_written_and_the_run_can_be_graded_again(prepared, tmp_path):
     folder = tmp_path / "run"
-    execute.execute(prepared, folder, observer.RunObserver())
+    execute.execute_run(prepared, folder, observer.RunObserver())
     written = "".join(path.read_text(encoding="utf-8") for path in folder.iterdir() if path.is_file())
     for problem in prepared.problems[TASK]:
         words = [word for word in problem.doc.prompt.split() if len(word) > 1]

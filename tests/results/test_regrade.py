@@ -173,11 +173,11 @@ def test_the_command(tmp_path):
 @pytest.mark.e2e
 def test_a_real_run_is_graded_as_it_was_and_goes_on(tmp_path):
     def run_again(limit):
-        asked = load.make(
+        asked = load.make_config(
             {"model": str(weights), "methods": ["vanilla"], "tasks": ["mini_aime", "mini_gpqa"], "limit": limit}
             | {"budget": "0.2x", "grid": "mini"}
         )
-        return execute.execute(prepare.prepare(asked, lambda _: None), tmp_path / "run", RunObserver())
+        return execute.execute_run(prepare.prepare_run(asked, lambda _: None), tmp_path / "run", RunObserver())
 
     weights = checkpoints.write(tmp_path / "weights")
     run_again(2)

@@ -12,7 +12,7 @@ from hyperscale.run.config import load, resolve, schema
 
 
 def resolved(**values):
-    return resolve.resolve(load.make(values))
+    return resolve.resolve_config(load.make_config(values))
 
 
 def test_defaults_of_the_built_in_model():
@@ -72,10 +72,10 @@ def test_refused(values, kind, text):
 def test_yaml(tmp_path, text):
     path = tmp_path / "run.yaml"
     path.write_text(text)
-    assert load.load({}, path) == load.make(
+    assert load.load_config({}, path) == load.make_config(
         {"model": "mini", "methods": ["dms"], "crs": [8], "seeds": [0, 1], "limit": 2}
     )
-    assert load.load({"limit": 5}, path).limit == 5
+    assert load.load_config({"limit": 5}, path).limit == 5
 
 
 @pytest.mark.parametrize(
@@ -97,26 +97,26 @@ def test_yaml_that_is_refused(tmp_path, text, message):
     path = tmp_path / "run.yaml"
     path.write_text(text)
     with pytest.raises(ConfigError) as error:
-        load.load({}, path)
+        load.load_config({}, path)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     with pytest.raises(ConfigError, match="cannot read"):
-        load.load({}, tmp_path / "none.yaml")
+        load.load_config({}, tmp_path / "none.yaml")
 
 
 def test_a_fault_is_told_where_it_was_written(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text("limit: 3\ncr: [4, 8]\n")
     with pytest.raises(ConfigError, match=r"^--limit must be at least 1, got 0$"):
-        load.load({"limit": 0}, path)
+        load.load_config({"limit": 0}, path)
     path.write_text("limit: 0\n")
     with pytest.raises(ConfigError, match=r"run.yaml, line 1: limit must be at least 1, got 0$"):
-        load.load({"crs": [4]}, path)
+        load.load_config({"crs": [4]}, path)
 
 
 def test_the_example_is_a_run():
     example = Path(__file__).parents[2] / "docs" / "run.yaml"
-    found = resolve.resolve(load.load({}, example))
+    found = resolve.resolve_config(load.load_config({}, example))
     assert (found.methods, found.crs, found.seeds) == (("vanilla", "dms", "window"), (4.0, 8.0), (0, 1))
     assert found.params == {"window": {"recent": 32}}
 
@@ -136,11 +136,11 @@ def test_a_run_of_an_earlier_version_is_still_the_same_run(name):
     old = info["config"]
     names = ("methods", "budget", "tasks", "lengths", "crs", "limit", "params", "device", "dtype")
     values = {each: old[each] for each in names} | {"force_answer": old.get("force_answer", 0)}
-    config = resolve.resolve(load.make(values))
+    config = resolve.resolve_config(load.make_config(values))
     assert not {"engine", "kv_dtype", "predict", "extend_word"} & old.keys()
     assert manifest.changes(info, {**info, "config": config.compared()}) == []
     for change in ({"predict": "closed"}, {"kv_dtype": "int8"}, {"limit": 3}, {"force_answer": 9}):
-        other = resolve.resolve(load.make(values | change)).compared()
+        other = resolve.resolve_config(load.make_config(values | change)).compared()
         assert len(manifest.changes(info, {**info, "config": other})) == 1
 
 
@@ -165,7 +165,7 @@ def test_folder_names_differ_where_results_do():
         *({"grid": "paper"}, {"model": "Qwen/Qwen3-8B"}, {"dtype": "bfloat16"}, {"params": {"vanilla": {"a": 1}}}),
         {"predict": "closed"},
     ]
-    names = [load.make(change).folder_name() for change in changes]
+    names = [load.make_config(change).folder_name() for change in changes]
     assert len(set(names)) == len(names)
     assert names[0] == "mini-vanilla-8x"
     assert all("/" not in name and " " not in name for name in names)
@@ -237,7 +237,7 @@ def test_retrofits_of_several_kinds_in_one_folder(folder):
         models.resolve("mini", "dmc", 8.0)
 
     def crs(*methods):
-        return resolve.resolve(schema.RunConfig(model=str(folder), methods=methods, tasks=("mini_aime",))).crs
+        return resolve.resolve_config(schema.RunConfig(model=str(folder), methods=methods, tasks=("mini_aime",))).crs
 
     assert crs("vanilla") == crs("dms") == (4.0, 8.0)
     assert crs("dmc", "window") == (2.0, 8.0)

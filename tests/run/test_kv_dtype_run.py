@@ -76,8 +76,8 @@ def test_a_budget_of_bytes_holds_more_entries_of_fewer_bits(weights):
         asked = RunConfig(
             model=str(weights), tasks=("mini_aime",), grid="mini", budget=budget, axis="peak_bytes", limit=1
         )
-        asked = load.make(asked.model_dump() | {"kv_dtype": kv_dtype})
-        return prepare.prepare(asked, lambda text: None).plan
+        asked = load.make_config(asked.model_dump() | {"kv_dtype": kv_dtype})
+        return prepare.prepare_run(asked, lambda text: None).plan
 
     full, packed = plan("auto", "1x"), plan("int4", "1x")
     assert packed.ceilings == full.ceilings  # the base point is a full cache, whatever this run's is kept in
@@ -96,13 +96,17 @@ def test_forecasts_and_the_roofline_count_the_bytes_of_the_cache():
     assert chain.peak_bytes == 1099 * 2 * 130 * 256
     values = {"model": "qwen-r1-7b", "tasks": ("mini_aime",), "budget": "all", "grid": "mini", "limit": 2}
     one, other = (
-        dry_run.plan_dry_run(load.make({**values, "kv_dtype": kind}), "h100").needs[0] for kind in ("auto", "int8")
+        dry_run.plan_dry_run(load.make_config({**values, "kv_dtype": kind}), "h100").needs[0]
+        for kind in ("auto", "int8")
     )
     assert other.chain / one.chain == pytest.approx(130 / 256)
 
 
 def test_a_folder_is_named_after_it(weights):
-    asked = load.make({"model": str(weights), "kv_dtype": "int8"})
+    asked = load.make_config({"model": str(weights), "kv_dtype": "int8"})
     assert asked.folder_name().endswith("-kvint8")
-    assert "kv" not in load.make({"model": "x"}).folder_name()
-    assert json.loads(json.dumps(resolve.resolve(load.make({"kv_dtype": "int8"})).compared()))["kv_dtype"] == "int8"
+    assert "kv" not in load.make_config({"model": "x"}).folder_name()
+    assert (
+        json.loads(json.dumps(resolve.resolve_config(load.make_config({"kv_dtype": "int8"})).compared()))["kv_dtype"]
+        == "int8"
+    )

@@ -27,13 +27,13 @@ def run(tmp_path_factory):
     weights = checkpoints.write(tmp_path_factory.mktemp("weights"), crs=(8,))
     values = {"model": str(weights), "methods": ["vanilla", "dms", "window", "random"], "crs": [8], "grid": "mini"}
     more = {"tasks": ["mini_aime"], "budget": "all", "lengths": LENGTHS, "limit": 2, "params": {}}
-    return prepare.prepare(load.make({**values, **more}), lambda text: None)
+    return prepare.prepare_run(load.make_config({**values, **more}), lambda text: None)
 
 
 def fixed(run, arm):
     """The same run with the arm's rule made to depend on the maximum length."""
     asked = run.config.model_copy(update={"methods": (arm,), "crs": (2.0,), "params": {arm: {"rule": "fixed"}}})
-    return prepare.prepare(asked, lambda text: None)
+    return prepare.prepare_run(asked, lambda text: None)
 
 
 @functools.cache

@@ -27,17 +27,17 @@ def weights(tmp_path_factory):
 
 def make(weights, **changes):
     values = {"model": str(weights), "methods": ["vanilla", "dms"], "crs": [8], "tasks": ["mini_aime"], "grid": "ci"}
-    return load.make({**values, "lengths": [32, 64, 128], "budget": "7.5x", "limit": 24, **changes})
+    return load.make_config({**values, "lengths": [32, 64, 128], "budget": "7.5x", "limit": 24, **changes})
 
 
 def prepare_run(asked, folder=None):
-    return prepare.prepare(asked, lambda text: None, folder)
+    return prepare.prepare_run(asked, lambda text: None, folder)
 
 
 def go(asked, folder, observer=None):
     watch = observer or RunObserver()
     run = pilot.finalize_plan(prepare_run(asked, folder), folder, watch)
-    execute.execute(run, folder, watch)
+    execute.execute_run(run, folder, watch)
     return run
 
 
@@ -104,7 +104,7 @@ def test_chains_of_the_pilot_are_the_runs_own(whole):
 def test_the_same_chains_as_without_a_pilot(whole, weights, tmp_path):
     run, folder = whole
     plain = prepare_run(make(weights)).replanned(run.predictor)
-    execute.execute(plain, tmp_path / "run", RunObserver())
+    execute.execute_run(plain, tmp_path / "run", RunObserver())
     assert not (tmp_path / "run" / pilot.FOLDER).exists()
     assert stored_chains(tmp_path / "run") == stored_chains(folder)
 
@@ -141,7 +141,7 @@ def test_a_folders_plan_outlives_new_evidence(whole, weights, tmp_path):
     other = prepare_run(asked).replanned(whole[0].predictor)
     assert other.plan != first.plan
     before = stored_chains(tmp_path / "run")
-    execute.execute(other, tmp_path / "run", RunObserver())
+    execute.execute_run(other, tmp_path / "run", RunObserver())
     assert stored_chains(tmp_path / "run") == before
     (tmp_path / "run" / FILE).write_text("{")
     with pytest.raises(ResultsError, match="is unreadable"):

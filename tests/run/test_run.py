@@ -39,12 +39,12 @@ def make(weights, **changes):
         "budget": "0.2x",
         "grid": "mini",
     }
-    return load.make({**values, "limit": 3, **changes})
+    return load.make_config({**values, "limit": 3, **changes})
 
 
 def execute_run(asked, folder, observer=None):
-    run = prepare.prepare(asked, lambda text: None)
-    return run, execute.execute(run, folder, observer or RunObserver())
+    run = prepare.prepare_run(asked, lambda text: None)
+    return run, execute.execute_run(run, folder, observer or RunObserver())
 
 
 def points(folder):
@@ -52,7 +52,7 @@ def points(folder):
 
 
 def test_the_longest_sequence_is_known_before_there_is_a_plan(weights):
-    run = prepare.prepare(make(weights, lengths=[64, 16]), lambda text: None)
+    run = prepare.prepare_run(make(weights, lengths=[64, 16]), lambda text: None)
     assert run.longest == 64 + max(len(item.prompt_ids) for items in run.problems.values() for item in items)
 
 

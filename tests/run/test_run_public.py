@@ -131,7 +131,7 @@ def test_the_plan_of_a_large_model():
     """64 layers, 8 KV heads of 128, bfloat16: 256 KiB a token, so 16,554 tokens of one chain take 4.04 GiB."""
     from hyperscale.run.config import load
 
-    asked = load.make({"model": "qwen-r1-32b", "methods": ["vanilla", "dms"], "crs": [8], "tasks": ["aime24"]})
+    asked = load.make_config({"model": "qwen-r1-32b", "methods": ["vanilla", "dms"], "crs": [8], "tasks": ["aime24"]})
     expected = dry_run.plan_dry_run(asked, "H100")
     vanilla, dms = expected.needs
     assert vanilla.length == 16384

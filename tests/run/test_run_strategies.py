@@ -29,12 +29,12 @@ def weights(tmp_path_factory):
 def make(weights, **changes):
     values = {"model": str(weights), "methods": ["vanilla", "dms"], "crs": [8], "tasks": ["mini_aime"], "limit": 2}
     more = {"budget": "all", "grid": "mini", "extend": 2, "extend_word": WORD, "force_answer": 6}
-    return load.make({**values, **more, "lengths": [24, 48, 72], **changes})
+    return load.make_config({**values, **more, "lengths": [24, 48, 72], **changes})
 
 
 def execute_run(asked, folder):
-    run = prepare.prepare(asked, lambda _: None)
-    return run, execute.execute(run, folder, observer.RunObserver())
+    run = prepare.prepare_run(asked, lambda _: None)
+    return run, execute.execute_run(run, folder, observer.RunObserver())
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def test_settings_that_cannot_be_used_are_refused(weights, tmp_path):
 
 def test_steering_tells_runs_and_folders_apart(weights):
     plain = make(weights, extend=0, extend_word="Wait", force_answer=0)
-    before, after = ({"config": resolve.resolve(asked).compared()} for asked in (plain, make(weights)))
+    before, after = ({"config": resolve.resolve_config(asked).compared()} for asked in (plain, make(weights)))
     without = {name: value for name, value in before["config"].items() if name not in ("extend", "force_answer")}
     assert manifest.changes({"config": without}, before) == []  # as in folders from before there was steering
     changed = {line.split()[0] for line in manifest.changes(before, after)}

@@ -43,7 +43,7 @@ def run(
     from hyperscale.run.config import load
 
     try:
-        run_config = load.load(settings, config)
+        run_config = load.load_config(settings, config)
         silence_transformers()
         folder = out or Path("results") / run_config.folder_name()
         if dry_run:
@@ -76,12 +76,12 @@ def _run(run_config: RunConfig, folder: Path, events: "JsonObserver | None") -> 
     from hyperscale.cli.display.live_run import ConsoleObserver
     from hyperscale.run import prepare
     from hyperscale.run.engine_cache import EngineCache
-    from hyperscale.run.execute import execute
+    from hyperscale.run.execute import execute_run
 
     observer: RunObserver = events or ConsoleObserver(make_console())
     engines = EngineCache()
     try:
-        execute(prepare.prepare(run_config, observer.on_stage, folder), folder, observer, engines)
+        execute_run(prepare.prepare_run(run_config, observer.on_stage, folder), folder, observer, engines)
     finally:
         engines.close()
         observer.close()

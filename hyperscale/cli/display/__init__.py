@@ -1,1 +1,1 @@
-"""What a terminal or a program sees of a run: tables, the live view, JSON events."""
+"""Shows runs: tables on the console, the live view of a run and of a chain, JSON events for programs."""

@@ -15,7 +15,7 @@ from hyperscale.utils.yaml_files import YamlFile, read_yaml
 _SETTINGS = {setting.field: setting for setting in settings_of(RunConfig)}
 
 
-def load(options: Mapping[str, Any], path: Path | None = None) -> RunConfig:
+def load_config(options: Mapping[str, Any], path: Path | None = None) -> RunConfig:
     """The configuration of a run.
 
     Args:
@@ -43,13 +43,13 @@ def load(options: Mapping[str, Any], path: Path | None = None) -> RunConfig:
         raise ConfigError(f"{file.place((key, *inner))}: {key}{entry} {fault}") from None
 
 
-def make(values: Mapping[str, Any]) -> RunConfig:
+def make_config(values: Mapping[str, Any]) -> RunConfig:
     """The configuration that values by the names of the fields make.
 
     Raises:
         ConfigError: A value has the wrong type or range, or an unknown name.
     """
-    return load({find_field(RunConfig, name): value for name, value in values.items()})
+    return load_config({find_field(RunConfig, name): value for name, value in values.items()})
 
 
 def _keys_by_field(file: YamlFile) -> dict[str, str]:

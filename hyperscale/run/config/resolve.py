@@ -80,7 +80,7 @@ class ResolvedConfig(BaseModel):
         return values | {"budget": self.budget.text, "axis": self.budget.axis, "grid": self.grid.name}
 
 
-def resolve(config: RunConfig) -> ResolvedConfig:
+def resolve_config(config: RunConfig) -> ResolvedConfig:
     """Fill in every default that needs no weights.
 
     Raises:

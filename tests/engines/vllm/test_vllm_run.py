@@ -100,7 +100,7 @@ def test_a_crash_is_one_line_and_the_run_resumes(call, tmp_path, monkeypatch, er
 @pytest.mark.parametrize("more", [{"extend": 1}, {"force_answer": 8}])
 def test_steering_is_refused(more):
     with pytest.raises(ConfigError, match="steer chains"):
-        resolve.resolve(load.make({"engine": "vllm", **more}))
+        resolve.resolve_config(load.make_config({"engine": "vllm", **more}))
 
 
 def test_a_vllm_that_nobody_has_tried_is_refused(monkeypatch):
@@ -108,10 +108,10 @@ def test_a_vllm_that_nobody_has_tried_is_refused(monkeypatch):
     with pytest.raises(
         EngineError, match=r"0\.29\.1 is installed, and the hyperscale plugin knows 0\.26\.0 and 0\.32\.0"
     ):
-        resolve.resolve(load.make({"engine": "vllm"}))
+        resolve.resolve_config(load.make_config({"engine": "vllm"}))
     monkeypatch.setattr(versions, "installed", lambda: None)
     with pytest.raises(EngineError, match="not installed"):
-        resolve.resolve(load.make({"engine": "vllm"}))
+        resolve.resolve_config(load.make_config({"engine": "vllm"}))
 
 
 @needs_vllm
@@ -120,7 +120,7 @@ def test_methods_without_a_rule_here_are_refused():
     from hyperscale.engines.vllm.harness.engine_args import check_method
 
     with pytest.raises(ConfigError, match="tova does not run in vLLM"):
-        resolve.resolve(load.make({"engine": "vllm", "methods": ["vanilla", "tova"]}))
+        resolve.resolve_config(load.make_config({"engine": "vllm", "methods": ["vanilla", "tova"]}))
     with pytest.raises(MethodError, match="keeps the whole prompt"):
         check_method(methods.create("window", cr=4, pin_prompt=False))
 
@@ -141,7 +141,7 @@ def test_settings_without_a_rule_here_are_refused_before_anything_runs(call, tmp
 
 
 def test_the_engine_tells_folders_apart():
-    torch, vllm = load.make({}), load.make({"engine": "vllm"})
+    torch, vllm = load.make_config({}), load.make_config({"engine": "vllm"})
     assert torch.folder_name() != vllm.folder_name()
-    resolved = resolve.resolve(torch)
+    resolved = resolve.resolve_config(torch)
     assert resolved.compared() != resolved.model_copy(update={"engine": "vllm"}).compared()

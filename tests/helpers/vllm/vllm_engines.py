@@ -34,7 +34,7 @@ def path(name):
 @cache
 def requests(count=2, length=LENGTH):
     """Problems of all built-in benchmarks, of very different prompt lengths."""
-    run = prepare.prepare(load.make({"methods": ["vanilla"], "limit": count}), lambda stage: None)
+    run = prepare.prepare_run(load.make_config({"methods": ["vanilla"], "limit": count}), lambda stage: None)
     items = [item for problems in run.problems.values() for item in problems]
     return [Request(item.id, 0, item.prompt_ids, length, (1, 50, 100)) for item in items]
 
