@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from hyperscale.analysis.bootstrap import Bootstrap, confidence_intervals
 from hyperscale.analysis.frontier import find_frontiers, mean_gap
-from hyperscale.results.points import Arm, Cell
+from hyperscale.results.points import MeasuredPoint, Series
 from hyperscale.scoring.voting.subsets import pass_at_k
 
 Floats = NDArray[np.float64]
@@ -78,7 +78,7 @@ def reads(length: Floats, limit: int, cr: int) -> Floats:
 
 def simulate_points(
     rng: np.random.Generator, problems: Problems, method: Method, chains: int, widths: tuple[int, ...], flat: bool
-) -> list[Cell]:
+) -> list[MeasuredPoint]:
     """A method's points as a run would give them."""
     names = tuple(f"p{i:03}" for i in range(len(problems.chance)))
     points = []
@@ -91,8 +91,10 @@ def simulate_points(
                     successes / chains if flat else np.array([pass_at_k(chains, int(c), width) for c in successes])
                 )
                 costs = {"kv_reads": width * reads(length, limit, cr).mean(axis=1)}
-                arm = Arm("r", "m", method.name, "torch", "t", float(cr))
-                points.append(Cell(arm, width, limit, "pass@k", names, accuracy, costs, float(cr), 1, 0.0, 0.0))
+                series = Series("r", "m", method.name, "torch", "t", float(cr))
+                points.append(
+                    MeasuredPoint(series, width, limit, "pass@k", names, accuracy, costs, float(cr), 1, 0.0, 0.0)
+                )
     return points
 
 
@@ -121,7 +123,7 @@ GRID = np.linspace(-12, 12, 4801)
 NORMAL_CDF = np.array([NORMAL.cdf(z) for z in GRID])
 
 
-def log2_margins(points: list[Cell], methods: tuple[Method, Method], seed: int) -> tuple[Floats, Floats]:
+def log2_margins(points: list[MeasuredPoint], methods: tuple[Method, Method], seed: int) -> tuple[Floats, Floats]:
     """The margin of the sample and of each resample, and the margins that leave out one problem each."""
     bootstrap = Bootstrap(points, seed=seed)
     problems = bootstrap.common_problems(*(method.name for method in methods))

@@ -9,7 +9,7 @@ import hyperscale
 from hyperscale.errors import ResultsError
 from hyperscale.gate.baseline import AXES, FORMAT, ArmRecord, CutRecord, GateRecord, TaskRecord
 from hyperscale.methods.arm import Arm
-from hyperscale.results.folder import Run
+from hyperscale.results.folder import Run, RunChain
 from hyperscale.results.points import MeasuredPoint, measure
 from hyperscale.results.samples import Key, Sample
 from hyperscale.results.truncation import is_eligible
@@ -18,7 +18,7 @@ _DECIMALS = 4  # of an accuracy in [0, 1]: 0.01 points
 _DIGITS = 5  # of a cost
 
 
-class _Series(NamedTuple):
+class _ArmOnTask(NamedTuple):
     """An arm on a task, whichever runs and engines its chains are of."""
 
     model: str
@@ -27,13 +27,6 @@ class _Series(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.arm.method} {self.arm.CR:g}× on {self.task}"
-
-
-class _Chain(NamedTuple):
-    """A chain and the run that it is of."""
-
-    sample: Sample
-    run: Run
 
 
 def record_runs(runs: Sequence[Run]) -> GateRecord:
@@ -47,9 +40,9 @@ def record_runs(runs: Sequence[Run]) -> GateRecord:
             prompts, task version or parameters.
         TaskError: A task is not known.
     """
-    chains: dict[_Series, list[_Chain]] = {}
+    chains: dict[_ArmOnTask, list[RunChain]] = {}
     for chain in _check_chains(runs):
-        series = _Series(chain.sample.model, chain.sample.task, chain.sample.arm)
+        series = _ArmOnTask(chain.sample.model, chain.sample.task, chain.sample.arm)
         chains.setdefault(series, []).append(chain)
     if not chains:
         raise ResultsError("the results hold no finished chain: run the command that made their folder again")
@@ -85,7 +78,7 @@ def record_runs(runs: Sequence[Run]) -> GateRecord:
     )
 
 
-def _check_chains(runs: Sequence[Run]) -> list[_Chain]:
+def _check_chains(runs: Sequence[Run]) -> list[RunChain]:
     """Every chain of the runs; refuses one that two runs hold."""
     folders: dict[tuple[str, Key], str] = {}
     chains = []
@@ -99,18 +92,18 @@ def _check_chains(runs: Sequence[Run]) -> list[_Chain]:
                     f"seed {sample.seed}) is in {where}: pass the folder of one run"
                 )
             folders[key] = str(run.folder)
-            chains.append(_Chain(sample, run))
+            chains.append(RunChain(sample, run))
     return chains
 
 
-def _points(chains: Sequence[_Chain]) -> list[MeasuredPoint]:
+def _points(chains: Sequence[RunChain]) -> list[MeasuredPoint]:
     """The points of one series; its runs and engines, which would stay apart, are united."""
     vote = next((chain.run.vote for chain in chains if chain.run.vote), None)
     widths = {width for chain in chains for width in chain.run.widths}
     return measure([replace(chain.sample, engine="") for chain in chains], vote=vote, widths=widths)
 
 
-def _problems(task: str, chains: Mapping[_Series, Sequence[_Chain]]) -> dict[str, str]:
+def _problems(task: str, chains: Mapping[_ArmOnTask, Sequence[RunChain]]) -> dict[str, str]:
     """A task's problems and the hashes of their prompts."""
     prompts: dict[str, str] = {}
     for sample, _ in (chain for series, part in chains.items() if series.task == task for chain in part):
@@ -119,7 +112,7 @@ def _problems(task: str, chains: Mapping[_Series, Sequence[_Chain]]) -> dict[str
     return dict(sorted(prompts.items()))
 
 
-def _check_complete(series: _Series, chains: Sequence[_Chain], problems: Mapping[str, str]) -> None:
+def _check_complete(series: _ArmOnTask, chains: Sequence[RunChain], problems: Mapping[str, str]) -> None:
     """Refuse an arm in which some problem lacks a chain that another one has."""
     present: dict[str, set[tuple[int, int, int]]] = {problem: set() for problem in problems}
     for sample, _ in chains:
@@ -142,7 +135,7 @@ def _common_version(task: str, samples: Sequence[Sample]) -> str:
     return versions[0]
 
 
-def _about(series: _Series, chains: Sequence[_Chain]) -> dict[str, Any]:
+def _about(series: _ArmOnTask, chains: Sequence[RunChain]) -> dict[str, Any]:
     """What may differ from other results of this arm without making them incomparable."""
     samples = [chain.sample for chain in chains]
     if any(sample.params != samples[0].params for sample in samples):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hyperscale.errors import ResultsError
 from hyperscale.results.manifest import RUN, SAMPLES, read_info
@@ -49,6 +49,13 @@ class Run:
         from hyperscale.results.points import measure
 
         return measure(self.samples, run=self.name, vote=self.vote, widths=self.widths, strategies=strategies)
+
+
+class RunChain(NamedTuple):
+    """A chain and the run that it is of."""
+
+    sample: Sample
+    run: Run
 
 
 def read(folder: Path | str) -> list[Run]:

@@ -75,7 +75,7 @@ def lines():
 @pytest.fixture(scope="module")
 def page(lines, tmp_path_factory):
     folder = write_run(tmp_path_factory.mktemp("r") / "demo", lines)
-    return Page(report.write(folder).read_text(encoding="utf-8"))
+    return Page(report.write_report(folder).read_text(encoding="utf-8"))
 
 
 def test_the_numbers_are_those_of_points_and_margins(page, lines):
@@ -135,8 +135,8 @@ def test_a_page_loads_nothing_and_runs_only_its_own_script(page):
 
 def test_what_models_and_files_say_never_becomes_markup(tmp_path):
     line = sample(HOSTILE, answer=HOSTILE, right=False, method=HOSTILE, model=HOSTILE, text=HOSTILE)
-    text = report.render([run(tmp_path / "x", [line, sample()], note=HOSTILE)], HOSTILE)
-    plain = report.render([run(tmp_path / "x", [sample("p"), sample()])], "x")
+    text = report.render_report([run(tmp_path / "x", [line, sample()], note=HOSTILE)], HOSTILE)
+    plain = report.render_report([run(tmp_path / "x", [sample("p"), sample()])], "x")
     text.encode("utf-8")
     shapes = [[tag for tag, a in Page(t).elements if not a.get("id", "").startswith("texts")] for t in (text, plain)]
     assert shapes[0] == shapes[1]
@@ -146,7 +146,7 @@ def test_what_models_and_files_say_never_becomes_markup(tmp_path):
 
 
 def test_the_same_runs_give_the_same_page(lines, tmp_path):
-    there, back = (report.render([run(tmp_path, part)], "x") for part in (lines, lines[::-1]))
+    there, back = (report.render_report([run(tmp_path, part)], "x") for part in (lines, lines[::-1]))
     assert there == back
 
 
@@ -160,7 +160,7 @@ def test_the_same_runs_give_the_same_page(lines, tmp_path):
     ],
 )
 def test_verdicts(fields, verdict):
-    assert browser.VERDICTS[browser.verdict(sample(**fields))] == verdict
+    assert browser.VERDICTS[browser.verdict_index(sample(**fields))] == verdict
 
 
 def test_methods_disagree_where_the_vote_of_one_is_right_and_of_another_wrong():
@@ -168,7 +168,7 @@ def test_methods_disagree_where_the_vote_of_one_is_right_and_of_another_wrong():
     lines += [sample("p1", c, "dms", 4, answer=a) for c, a in enumerate("212")]
     lines += [sample("p10", c, m, answer="1") for c in range(2) for m in ("vanilla", "dms")]
     lines += [sample("p2", 0, "vanilla", answer=None)]
-    index, _ = browser.collect([run(Path("r"), lines)], {}, {"vanilla": 0, "dms": 0}, 1000)
+    index, _ = browser.collect_chains([run(Path("r"), lines)], {}, {"vanilla": 0, "dms": 0}, 1000)
     assert [(p["id"], p["disagree"]) for p in index["problems"]] == [("p1", True), ("p2", False), ("p10", False)]
     assert index["problems"][0]["arms"] == [[0, 2, 3, True], [2, 1, 3, False]]
     assert [arm["name"] for arm in index["arms"]] == ["vanilla", "dms", "dms 4×"]
@@ -179,7 +179,7 @@ def test_a_forced_answer_counts_where_the_chain_was_cut():
         L: forced_answer(L, "1", tokens=9, kv_reads=10.0 * L, peak_kv=77.0, text=f"</think>{L}") for L in (256, 512)
     }
     line = sample(tokens=600, L=512, answer=None, text="thinking", forced=forced)
-    index, blocks = browser.collect([run(Path("r"), [line])], {}, {"vanilla": 0}, 1000)
+    index, blocks = browser.collect_chains([run(Path("r"), [line])], {}, {"vanilla": 0}, 1000)
     (problem,) = index["problems"]
     (chain,) = problem["chains"]
     assert browser.VERDICTS[chain[4]] == "right"
@@ -190,7 +190,7 @@ def test_a_forced_answer_counts_where_the_chain_was_cut():
 
 def test_cuts_stand_only_where_they_hold():
     for more, tokens in (({"length_invariant": False}, [600]), ({}, [256, 512, 600])):
-        index, _ = browser.collect([run(Path("r"), [sample(tokens=600, **more)])], {}, {"vanilla": 0}, 1000)
+        index, _ = browser.collect_chains([run(Path("r"), [sample(tokens=600, **more)])], {}, {"vanilla": 0}, 1000)
         (problem,) = index["problems"]
         assert [stop[0] for stop in problem["chains"][0][-1]] == tokens
 
@@ -200,13 +200,13 @@ def test_what_chains_come_to_together_depends_on_the_runs_vote():
         run(Path(vote), [sample("p", c, answer=a, method=vote) for c, a in enumerate("221")], vote=vote)
         for vote in ("majority", "pass@k")
     ]
-    index, _ = browser.collect(runs, {}, {"majority": 0, "pass@k": 0}, 1000)
+    index, _ = browser.collect_chains(runs, {}, {"majority": 0, "pass@k": 0}, 1000)
     assert [arm[3] for arm in index["problems"][0]["arms"]] == [False, True]
 
 
 def test_runs_and_models_have_names_of_their_own(tmp_path):
     runs = [run(tmp_path / name, [sample(f"p{i}", model=name) for i in range(2)]) for name in ("a", "b")]
-    page = Page(report.render(runs, "x"))
+    page = Page(report.render_report(runs, "x"))
     assert set(page.data["styles"]) == {"vanilla (a)", "vanilla (b)"}
     assert [arm["series"] for arm in page.index["arms"]] == ["vanilla (a)", "vanilla (b)"]
     assert page.data["margins"] == []
@@ -214,7 +214,7 @@ def test_runs_and_models_have_names_of_their_own(tmp_path):
 
 def test_texts_come_back_whole_where_there_is_room():
     groups = [["one", "two \ud800 \u2028 😀"], [], ["x" * 10_000]]
-    packed = text_packing.pack(groups, 10_000)
+    packed = text_packing.pack_texts(groups, 10_000)
     assert [unpacked(block) for block in packed.blocks] == groups
     assert (packed.limit, packed.n_shortened) == (None, 0)
 
@@ -223,7 +223,7 @@ def test_texts_come_back_whole_where_there_is_room():
 def test_texts_are_shortened_evenly_until_they_fit(room):
     noise = base64.b64encode(b"".join(prompt_hash(str(i)).encode() for i in range(4000))).decode()
     groups = [["short", noise[:1000]], [noise[:50_000], noise[20_000:60_000]]]
-    packed = text_packing.pack(groups, room)
+    packed = text_packing.pack_texts(groups, room)
     assert 0.5 * room < sum(map(len, packed.blocks)) <= room
     short, *rest = [text for block in packed.blocks for text in unpacked(block)]
     assert short == "short"
@@ -236,15 +236,15 @@ def test_texts_are_shortened_evenly_until_they_fit(room):
 
 
 def test_without_room_for_texts_there_are_none(lines, tmp_path):
-    page = Page(report.render([run(tmp_path, lines)], "x", text_mib=0))
+    page = Page(report.render_report([run(tmp_path, lines)], "x", text_mib=0))
     assert page.index["limit"] == 0
     assert not [name for name in page.blocks if name.startswith("texts")]
 
 
 def test_too_many_chains_leave_every_problem_its_first(lines, monkeypatch):
-    monkeypatch.setattr(browser, "MOST", 100)
+    monkeypatch.setattr(browser, "MAX_CHAINS", 100)
     made = styles.assign_styles(["vanilla", "dms", "window"])
-    index, blocks = browser.collect([run(Path("r"), lines)], {}, made, 10**6)
+    index, blocks = browser.collect_chains([run(Path("r"), lines)], {}, made, 10**6)
     assert sum(len(problem["chains"]) for problem in index["problems"]) == 100
     assert index["hidden"] == len(lines) - 100
     assert {chain[2] for problem in index["problems"] for chain in problem["chains"]} == {0, 1}
@@ -260,10 +260,10 @@ def asked():
 
 def test_questions_of_built_in_tasks_stand_beside_their_chains(asked, tmp_path):
     doc, line = asked
-    (problem,) = Page(report.render([run(tmp_path, [line], limit=2)], "x")).index["problems"]
+    (problem,) = Page(report.render_report([run(tmp_path, [line], limit=2)], "x")).index["problems"]
     assert (problem["question"], problem["target"]) == (doc.prompt, doc.target)
     changed = dataclasses.replace(line, prompt_hash="of another version")
-    (problem,) = Page(report.render([run(tmp_path, [changed], limit=2)], "x")).index["problems"]
+    (problem,) = Page(report.render_report([run(tmp_path, [changed], limit=2)], "x")).index["problems"]
     assert problem["question"] is None
 
 
@@ -271,9 +271,9 @@ def test_questions_of_gated_and_of_downloaded_sets_stand_nowhere(asked, tmp_path
     doc, line = asked
     load = tasks.load
     others = [dataclasses.replace(line, task=name) for name in ("gpqa_diamond", "aime24")]
-    assert questions.find([run(tmp_path, others)]) == {}
+    assert questions.find_questions([run(tmp_path, others)]) == {}
     monkeypatch.setattr(tasks, "load", lambda name: dataclasses.replace(load(name), gated=True))
-    text = report.render([run(tmp_path, [line], limit=2)], "x")
+    text = report.render_report([run(tmp_path, [line], limit=2)], "x")
     (problem,) = Page(text).index["problems"]
     assert (problem["question"], problem["target"]) == (None, None)
     everything = text + "".join(json.dumps(unpacked(b)) for n, b in Page(text).blocks.items() if n == "index")
@@ -282,15 +282,15 @@ def test_questions_of_gated_and_of_downloaded_sets_stand_nowhere(asked, tmp_path
 
 def test_errors_say_what_to_do(lines, tmp_path):
     with pytest.raises(ResultsError, match="no folder"):
-        report.write(tmp_path / "nowhere")
+        report.write_report(tmp_path / "nowhere")
     with pytest.raises(ResultsError, match="no finished chain"):
-        report.write(write_run(tmp_path / "empty", []))
+        report.write_report(write_run(tmp_path / "empty", []))
     folder = write_run(tmp_path / "full", lines[:4])
     with pytest.raises(ResultsError, match=r"is a folder: pass a file"):
-        report.write(folder, tmp_path)
+        report.write_report(folder, tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(ResultsError, match="cannot write"):
-        report.write(folder, tmp_path / "file" / "report.html")
+        report.write_report(folder, tmp_path / "file" / "report.html")
 
 
 def test_the_command_writes_beside_the_run_and_leaves_it_readable(lines, tmp_path, capsys, monkeypatch):

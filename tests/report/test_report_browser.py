@@ -52,7 +52,7 @@ def lines():
 def address(lines, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     path = folder / "report.html"
-    path.write_text(report.html([run(folder / "demo", lines, limit=1)], f"demo {HOSTILE}"), encoding="utf-8")
+    path.write_text(report.render_report([run(folder / "demo", lines, limit=1)], f"demo {HOSTILE}"), encoding="utf-8")
     return path.as_uri()
 
 
@@ -171,12 +171,12 @@ def test_a_chain_shows_its_answer_its_costs_and_its_text_to_the_letter(visit, li
     page.locator(".problems button", has_text="p3 mini_aime").click()
     mine = [line for line in lines if (line.task, line.problem, line.method) == ("mini_aime", "p3", "vanilla")]
     chain = page.locator(".chain").first
-    assert f"{mine[0]['tokens']:,} of 2K tokens" in chain.inner_text()
+    assert f"{mine[0].tokens:,} of 2K tokens" in chain.inner_text()
     chain.locator("summary").press("Enter")
     page.wait_for_selector(".text .said")
     shown = chain.locator(".text").evaluate(TEXT)
     assert shown == mine[0].text
-    assert chain.locator(".said").inner_text() == f"The answer is {mine[0]['answers'][-1]}."
+    assert chain.locator(".said").inner_text() == f"The answer is {mine[0].whole.answer}."
     cuts = chain.locator(".cut").all_inner_texts()
     assert cuts == [f"{cut.tokens} tokens" for cut in mine[0].cuts[:-1]]
     assert chain.locator(".cuts tbody tr").count() == len(mine[0].cuts)
@@ -188,7 +188,7 @@ def test_chains_filter_by_verdict_method_and_disagreement(visit, lines):
 
     def chosen(keep):
         part = [line for line in lines if keep(line)]
-        return f"{len({(s['task'], s['problem']) for s in part})} problems, {len(part)} chains"
+        return f"{len({(s.task, s.problem) for s in part})} problems, {len(part)} chains"
 
     verdict = page.get_by_label("Verdict")
     assert count.inner_text() == chosen(lambda _: True)
@@ -260,7 +260,7 @@ def test_the_smallest_runs_have_a_page(visit, tmp_path):
         "nothing answered": [sample(answer=None)],
     }.items():
         path = tmp_path / f"{name}.html"
-        path.write_text(report.html([run(tmp_path / name, lines)], name), encoding="utf-8")
+        path.write_text(report.render_report([run(tmp_path / name, lines)], name), encoding="utf-8")
         page = visit(page_at=path.as_uri())
         assert page.locator(".problems button").count() == 1
         assert page.locator("#points tbody tr").count() >= 1
@@ -271,13 +271,13 @@ def test_what_is_left_out_is_said(visit, lines, tmp_path):
     path = tmp_path / "small.html"
     noise = "".join(prompt_hash(str(i)) for i in range(200))  # which compresses to half at best
     lines = [replace(line, text=noise) for line in lines[:3]]
-    path.write_text(report.html([run(tmp_path / "small", lines)], "small", text_mib=0.002), encoding="utf-8")
+    path.write_text(report.render_report([run(tmp_path / "small", lines)], "small", text_mib=0.002), encoding="utf-8")
     page = visit(page_at=path.as_uri())
     note = page.locator("#omissions").inner_text()
     assert "only the beginning and the end are here" in note
     page.locator(".chain summary").first.click()
     assert "characters left out" in page.locator(".text .cut").first.inner_text()
-    path.write_text(report.html([run(tmp_path / "small", lines)], "small", text_mib=0), encoding="utf-8")
+    path.write_text(report.render_report([run(tmp_path / "small", lines)], "small", text_mib=0), encoding="utf-8")
     page = visit(page_at=path.as_uri())
     assert "Texts are left out" in page.locator("#omissions").inner_text()
     page.locator(".chain summary").first.click()

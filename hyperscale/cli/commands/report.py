@@ -19,5 +19,7 @@ def report(
     from hyperscale import report as reports
 
     console = make_console()
-    path = reports.write(folder, out, text_mib, lambda step: console.print(f"{step} …", style="dim", highlight=False))
+    path = reports.write_report(
+        folder, out, text_mib, lambda step: console.print(f"{step} …", style="dim", highlight=False)
+    )
     console.print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)", highlight=False, soft_wrap=True)

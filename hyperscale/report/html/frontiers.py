@@ -15,7 +15,7 @@ from hyperscale.results.points import COLUMNS, MeasuredPoint
 ModelMethod = tuple[str, str]
 
 
-def collect(points: Sequence[MeasuredPoint]) -> dict[str, Any]:
+def collect_numbers(points: Sequence[MeasuredPoint]) -> dict[str, Any]:
     """Everything the page shows besides the chains.
 
     Args:
@@ -54,8 +54,8 @@ def _panel(task: str, points: Iterable[MeasuredPoint]) -> dict[str, Any]:
     return {"task": task, "problems": max(len(point.problems) for point in group), "vote": votes}
 
 
-def _key(arm_or_curve: Any) -> ModelMethod:
-    return arm_or_curve.model, arm_or_curve.method
+def _key(series_or_curve: Any) -> ModelMethod:
+    return series_or_curve.model, series_or_curve.method
 
 
 def _series(

@@ -12,7 +12,7 @@ from hyperscale.report.html.text_packing import compress
 SCRIPTS = ("base.js", "readout.js", "panel.js", "frontiers.js", "tables.js", "chain.js", "chains.js", "main.js")
 
 
-def assemble(data: dict[str, Any], index: dict[str, Any], texts: Sequence[str]) -> str:
+def assemble_page(data: dict[str, Any], index: dict[str, Any], texts: Sequence[str]) -> str:
     """Put the page together.
 
     Nothing of the data becomes markup: numbers and names are JSON without ``<``, chains are base64, and the script

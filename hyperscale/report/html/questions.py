@@ -14,16 +14,16 @@ from hyperscale.tasks.datasets import GeneratedProblems
 
 
 class Question(NamedTuple):
-    """What was asked, and the right answer where it is a text."""
+    """A problem's prompt, and the right answer where it is a text."""
 
     prompt: str
     target: str | None
 
 
-Hashed = tuple[str, str, str]  # task, problem, hash of its prompt
+ProblemKey = tuple[str, str, str]  # task, problem, hash of its prompt
 
 
-def find(runs: Sequence[Run]) -> dict[Hashed, Question]:
+def find_questions(runs: Sequence[Run]) -> dict[ProblemKey, Question]:
     """The questions of the runs' problems that may be shown, by task, problem and hash of the prompt."""
     limits: dict[str, int] = {}  # of each task: how many of its problems may have been run
     for run in runs:
@@ -32,7 +32,7 @@ def find(runs: Sequence[Run]) -> dict[Hashed, Question]:
         limit = run.info["config"].get("limit")
         for name in limits:
             limits[name] = max(limits[name], limit) if isinstance(limit, int) else 10**9
-    questions: dict[Hashed, Question] = {}
+    questions: dict[ProblemKey, Question] = {}
     for name, limit in limits.items():
         for doc in _docs(name, limit):
             target = doc.target if isinstance(doc.target, str) else None

@@ -28,7 +28,7 @@ class PackedTexts(NamedTuple):
     n_shortened: int
 
 
-def pack(groups: Sequence[Sequence[str]], room: int) -> PackedTexts:
+def pack_texts(groups: Sequence[Sequence[str]], room: int) -> PackedTexts:
     """Pack groups of texts into at most ``room`` bytes.
 
     Every text gets the same limit of characters, so that short ones stay whole.

@@ -18,7 +18,7 @@ FILE = "report.html"
 TEXT_MIB = 16.0  # room for the chains' texts in the file
 
 
-def write(
+def write_report(
     folder: Path | str,
     out: Path | str | None = None,
     text_mib: float = TEXT_MIB,
@@ -47,7 +47,7 @@ def write(
     path = Path(out) if out is not None else folder / FILE
     if path.is_dir():
         raise ResultsError(f"{path} is a folder: pass a file to write, e.g. --out {path / FILE}")
-    text = render(runs, folder.resolve().name, text_mib, step)
+    text = render_report(runs, folder.resolve().name, text_mib, step)
     step(f"writing {path}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,16 +57,16 @@ def write(
     return path
 
 
-def render(
+def render_report(
     runs: Sequence[Run], name: str, text_mib: float = TEXT_MIB, step: Callable[[str], None] = lambda _: None
 ) -> str:
     """The page of some runs; the same runs always give the same page.
 
     Args:
         runs: Runs with at least one chain among them.
-        name: What to call them.
-        text_mib: As for `write`.
-        step: As for `write`.
+        name: Of all of them together, in the page's head.
+        text_mib: As for `write_report`.
+        step: As for `write_report`.
 
     Raises:
         TaskError: A task is unknown.
@@ -75,10 +75,10 @@ def render(
     runs = [replace(run, samples=sorted(run.samples, key=lambda sample: sample.key)) for run in runs]
     step("computing frontiers and margins")
     points = [point for run in runs for point in run.points()]
-    data = {"name": name, "runs": [_about(run) for run in runs], **frontiers.collect(points)}
+    data = {"name": name, "runs": [_about(run) for run in runs], **frontiers.collect_numbers(points)}
     step("packing chains")
-    index, texts = chains.collect(runs, questions.find(runs), data["styles"], int(text_mib * 2**20))
-    return page.assemble(data, index, texts)
+    index, texts = chains.collect_chains(runs, questions.find_questions(runs), data["styles"], int(text_mib * 2**20))
+    return page.assemble_page(data, index, texts)
 
 
 def _about(run: Run) -> dict[str, object]:
