@@ -30,3 +30,15 @@ The life of a request, and the files that it passes through:
 Imports run one way: options and protocol, kernels, scheduler and worker (which do not know each other), backends,
 model, plugin, harness.
 """
+
+from typing import TYPE_CHECKING
+
+import lazy_loader
+
+if TYPE_CHECKING:
+    from hyperscale.engines.vllm.harness.engine import VllmEngine as VllmEngine
+    from hyperscale.engines.vllm.options import Options as Options
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={"harness.engine": ["VllmEngine"], "options": ["Options"]}
+)

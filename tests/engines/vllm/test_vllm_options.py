@@ -64,9 +64,9 @@ def test_former_names_of_options_work():
 def test_vllm_is_given_room_for_the_longest_request_and_a_part_of_the_gpu(device):
     path = str(files("hyperscale") / "mini" / "weights" / "base")
     given = {"batch_size": 2, "device": device, "dtype": "float32", "vocabulary": 239}
-    args = engine_args(path, methods.create("vanilla", cr=1), **given, longest=100, gpu_memory=0.5)
+    args = engine_args(path, methods.create("vanilla", cr=1), **given, max_tokens=100, gpu_memory=0.5)
     assert args["max_model_len"] == 100
     assert args.get("gpu_memory_utilization") == {"cpu": None, "cuda": 0.5}[device]
     assert ("kv_cache_memory_bytes" in args) == (device == "cpu")
-    longer = engine_args(path, methods.create("vanilla", cr=1), **given, longest=10**6)
+    longer = engine_args(path, methods.create("vanilla", cr=1), **given, max_tokens=10**6)
     assert longer["max_model_len"] == 2560  # the model's own

@@ -1,4 +1,4 @@
-"""What the attention backends of all devices share."""
+"""Base classes of the attention backends of all devices."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar

@@ -78,7 +78,7 @@ class VllmEngine(Engine):
         name: str = "vllm",
         own_process: bool | None = None,
         gpu_memory: float = 0.9,
-        longest: int | None = None,
+        max_tokens: int | None = None,
         **more: Any,
     ) -> None:
         """Start vLLM.
@@ -92,7 +92,7 @@ class VllmEngine(Engine):
             name: Recorded with results.
             own_process: Whether vLLM's engine runs in a process of its own; None: on CUDA only.
             gpu_memory: Part of a GPU's memory that vLLM takes.
-            longest: Most tokens of a request, its prompt included: vLLM does not start unless its cache has room for
+            max_tokens: Most tokens of a request, its prompt included: vLLM does not start unless its cache has room for
                 one such. The model's own limit, if less or None.
             more: Further arguments of vLLM's ``EngineArgs``, which override ours.
 
@@ -117,7 +117,7 @@ class VllmEngine(Engine):
             device=device,
             dtype=dtype,
             vocabulary=len(self.tokenizer),
-            longest=longest,
+            max_tokens=max_tokens,
             gpu_memory=gpu_memory,
         )
         args["additional_config"]["hyperscale"] |= more.pop("options", {})
@@ -152,7 +152,9 @@ class VllmEngine(Engine):
         try:
             while True:
                 while len(running) < self.batch_size and (request := next(waiting, None)) is not None:
-                    running[self._add(request, sampling, watch is not None)] = _RunningChain(request, perf_counter())
+                    running[self._add_request(request, sampling, watch is not None)] = _RunningChain(
+                        request, perf_counter()
+                    )
                 if not running:
                     return
                 for output in self._engine.step():
@@ -170,7 +172,8 @@ class VllmEngine(Engine):
                 with suppress(Exception):
                     self._engine.abort_request(list(running))
 
-    def _add(self, request: Request, sampling: Sampling, watched: bool) -> str:
+    def _add_request(self, request: Request, sampling: Sampling, is_watched: bool) -> str:
+        """Give vLLM a request; returns the id by which its outputs come back."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -200,7 +203,7 @@ class VllmEngine(Engine):
             seed=key % _SEEDS,
             max_tokens=request.L,
             logprobs=0,
-            output_kind=RequestOutputKind.CUMULATIVE if watched else RequestOutputKind.FINAL_ONLY,
+            output_kind=RequestOutputKind.CUMULATIVE if is_watched else RequestOutputKind.FINAL_ONLY,
             extra_args=extra or None,
         )
         self._num_requests += 1

@@ -41,7 +41,7 @@ def engine_args(
     device: str,
     dtype: str,
     vocabulary: int,
-    longest: int | None = None,
+    max_tokens: int | None = None,
     gpu_memory: float = 0.9,
 ) -> dict[str, Any]:
     """Arguments of vLLM's ``EngineArgs`` for a checkpoint and a method.
@@ -53,7 +53,7 @@ def engine_args(
         device: "cpu" or "cuda".
         dtype: Of weights and cache.
         vocabulary: Rows of the output layer that are tokens.
-        longest: Most tokens of a request, its prompt included; the model's limit if less or None.
+        max_tokens: Most tokens of a request, its prompt included; the model's limit if less or None.
         gpu_memory: Part of a GPU's memory that vLLM takes.
 
     Raises:
@@ -74,7 +74,7 @@ def engine_args(
         options |= {"method": method.name, "cr": method.cr}
         if method.name != "dms":
             options |= {"recent": params["recent"], "budget_rule": params["rule"]}
-    length = min(longest or config.max_position_embeddings, config.max_position_embeddings)
+    length = min(max_tokens or config.max_position_embeddings, config.max_position_embeddings)
     args: dict[str, Any] = {
         "model": path,
         "tokenizer": path,

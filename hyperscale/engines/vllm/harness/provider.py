@@ -1,4 +1,4 @@
-"""What the vLLM engine can run, and how it is built."""
+"""States what the vLLM engine can run, and builds it."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -54,5 +54,5 @@ class VllmProvider(EngineProvider):
             device=spec.device,
             dtype=spec.dtype,
             gpu_memory=spec.gpu_memory,
-            longest=spec.max_tokens,
+            max_tokens=spec.max_tokens,
         )

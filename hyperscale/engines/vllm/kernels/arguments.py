@@ -1,4 +1,4 @@
-"""What the GPU kernels are given: the tables, the cache as pages, the requests of a step."""
+"""Types of the kernels' arguments: the tables, the cache as pages, the requests of a step."""
 
 from dataclasses import dataclass
 from typing import Protocol

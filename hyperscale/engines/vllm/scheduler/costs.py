@@ -92,6 +92,7 @@ class RequestCosts:
         tokens = min(tokens, len(self.reads))
         if not tokens:
             return {}
+        # A chain that ended before a cut has no costs there; its end is always one.
         cuts = sorted({cut for cut in self.cost_request.cuts if 0 < cut < tokens} | {tokens})
         complaint = {"ignored": list(self.cost_request.ignored_names)} if self.cost_request.ignored_names else {}
         return {

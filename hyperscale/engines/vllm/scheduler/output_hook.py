@@ -40,5 +40,6 @@ def wrap_update_from_output() -> None:
                     output.kv_transfer_params = channel.costs_so_far(output.request_id, request.num_output_tokens)
         return result
 
+    # vLLM registers plugins several times in a process; the mark keeps the method from being wrapped twice.
     setattr(update_from_output, _MARK, True)
     Scheduler.update_from_output = update_from_output

@@ -127,6 +127,7 @@ class SuperblockAllocator:
             generation = self._generations[request] = self._generations.get(request, 0) + 1
             params = self._params[request]
             holding = self.running[request] = RequestSuperblocks(params, generation, self._reservation(params))
+        # vLLM has asked `count_missing` before, and preempted others if the pool had too few.
         blocks = self.pool.get_new_blocks(max(self.upper_bound(holding, tokens) - len(holding.blocks), 0))
         holding.blocks += blocks
         holding.scheduled_tokens = max(holding.scheduled_tokens, tokens)
@@ -164,6 +165,7 @@ class SuperblockAllocator:
         updates = []
         for request in self._changed:
             holding = self.running[request]
+            # Of superblocks that the workers know of, only the number that remains is sent.
             blocks = tuple(block.block_id for block in holding.blocks[holding.num_sent :])
             updates.append(SuperblockUpdate(request, holding.generation, holding.num_sent, blocks, holding.params))
             holding.num_sent = len(holding.blocks)

@@ -1,4 +1,4 @@
-"""What the workers of all devices share: they know which request is in which slot, and report each step."""
+"""Base of the workers of all devices: keeps which request is in which slot, and reports each step."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence

@@ -111,6 +111,7 @@ class CudaCacheWorker(CacheWorker):
         if not (self._in_step or step.capturing):
             # vLLM warms up, and may name superblocks of running requests: block 0 is nobody's.
             blocks.zero_()
+        # A request's only token is the last of its computed ones; its position is one less.
         step.decodes = DecodeRequests(blocks[:n], step.computed_tokens[:n] - 1)
         if n < len(blocks):
             offsets = step.offsets[n:].clone()
@@ -162,6 +163,7 @@ class CudaCacheWorker(CacheWorker):
         tables, device = self.tables, self.tables.expiry.device
 
         # Gather all numbers of the report in one int64 tensor on the device.
+        # The lengths are read before the next step's kernels change them: all of it runs in one stream.
         slots = upload([request.slot for request in requests], device)
         parts = [tables.pages_used[slots], tables.num_superblocks[slots], tables.lens[slots].flatten(1).sum(1)]
         # A prompt that ended with a single token was handled as a decode step: some of what that saw is gone for the
@@ -217,6 +219,7 @@ def _read_report(
     pages_used, num_superblocks, live, *more_parts = (part.tolist() for part in torch.split(numbers, sizes))
     has_reads = step is not None and step.query_reads is not None
     live_after_prompt = {request.request: count for request, (count,) in zip(ends, more_parts, strict=False)}
+    # Slots tell which request of the batch is which: the batch is in vLLM's order, the report in the scheduler's.
     slots, query_reads = more_parts[len(ends) :] if has_reads else ([], [])
     order = {slot: index for index, slot in enumerate(slots)}
     reports = {}

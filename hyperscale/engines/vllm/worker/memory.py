@@ -26,6 +26,7 @@ def wrap_available_memory() -> None:
 
     @wraps(original)
     def determine_available_memory(self: Any) -> int:
+        # All layers share one cache, so the first spec is the only one.
         memory = int(original(self))  # after vLLM's trial run of the model
         return memory - table_bytes(self.vllm_config, next(iter(self.get_kv_cache_spec().values())), memory)
 

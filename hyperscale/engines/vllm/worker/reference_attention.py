@@ -96,6 +96,7 @@ class ReferenceAttention:
 
     def _expired(self, batch: DecodeBatch) -> Tensor:
         """(requests, heads, places) bool: entries that the queries no longer see."""
+        # Lists are ragged; they are looked at as wide as the longest one, and masked by their lengths.
         tables = self.tables
         width = -(-max(int(batch.lens.max()), 1) // tables.page_tokens)
         table = tables.page_table[batch.slots, batch.layer, :, :width].long()
@@ -145,6 +146,7 @@ class ReferenceAttention:
         position = torch.arange(chunk.start, chunk.stop, device=expiry.device)
 
         # A query sees what has not expired at its position; of the chunk, only tokens up to its own.
+        # Reads are counted here as they cannot be known from lengths: entries expire while the chunk is processed.
         out, reads = torch.empty_like(queries), torch.empty_like(position)
         for begin in range(0, len(position), _QUERY_BLOCK):
             block = slice(begin, begin + _QUERY_BLOCK)

@@ -75,6 +75,7 @@ class StagedTables(EntryTables):
         if any(parts):
             numbers = upload([value for part in parts for value in part], self.expiry.device)
             opened_slots, rows, *pairs = torch.split(numbers, [len(part) for part in parts])
+            # A reopened slot is emptied on the device, in the order of the stream: its former request's steps are done.
             if self._new_params:
                 for table in (self.pages_used, self.num_pages, self.lens, self.newest):
                     table.index_fill_(0, opened_slots, 0)

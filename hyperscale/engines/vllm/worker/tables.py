@@ -118,6 +118,7 @@ class EntryTables:
         slot = self._free_slots.pop()
         for table in (self.num_superblocks, self.pages_used, self.num_pages, self.lens, self.newest):
             table[slot] = 0
+        # Page numbers and expiries of the slot's former request may stay: nothing is read beyond lengths and counts.
         self.request_params[slot] = torch.tensor(request_params)
         self.slot_of_block[first_block] = slot
         self._recycled_pages[slot] = []
@@ -132,6 +133,7 @@ class EntryTables:
     def set_superblocks(self, slot: int, num_kept: int, new_blocks: Sequence[int]) -> None:
         """Change a slot's superblocks to the first ``num_kept`` that it has and the new ones."""
         assert self.pages_used[slot] <= num_kept * self.num_lists, "superblocks in use were taken away"
+        # Superblocks past the count may stay in the table: nothing reads them.
         count = num_kept + len(new_blocks)
         self.superblocks[slot, num_kept:count] = torch.tensor(new_blocks, dtype=torch.int32)
         self.num_superblocks[slot] = count

@@ -29,6 +29,7 @@ class WorkerWindow(WorkerMethod):
         if self.options.budget_rule == "proportional" and cr > 1:
             # n - ceil(n / CR) = floor(n (1 - 1 / CR)) has to reach age + 1; rounding may be off by one either way.
             guess = torch.ceil((age + 1).double() * cr / (cr - 1)).long()
+            # Of the five candidates around the guess, the smallest n that is enough: (…, 5) int64.
             near = guess[..., None] + torch.arange(-2, 3, device=guess.device)
             enough = near - torch.ceil(near.double() / cr).long() > age[..., None]
             length = torch.maximum(length, torch.where(enough, near, NEVER).amin(-1))
