@@ -29,7 +29,7 @@ def main() -> None:
         load.make_config({"methods": ["vanilla"], "tasks": ["mini_gpqa"], "limit": arguments.problems}),
         lambda stage: None,
     )
-    requests = [Request(item.id, 0, item.prompt_ids, arguments.length) for item in run.problems["mini_gpqa"]]
+    requests = [Request(item.request_id, 0, item.prompt_ids, arguments.length) for item in run.problems["mini_gpqa"]]
     prompts = [len(request.prompt_ids) for request in requests]
     print(f"{len(requests)} chains, at most {arguments.length} new tokens")
     print(f"prompts of {min(prompts)} to {max(prompts)} tokens")

@@ -1,4 +1,4 @@
-"""What finished chains tell of chains to come: costs by length, from a pilot or from earlier runs."""
+"""Costs of finished chains at every L, of a pilot or of earlier runs, by which the costs of a plan are predicted."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from hyperscale.results.sample_file import read_samples
 from hyperscale.results.samples import Sample
 
 PILOT, EARLIER = "pilot", "earlier runs"
-# Of a configuration: what may differ between a run and one that tells of it. Method, CR and task are compared by chain.
+# Settings in which a planned run and one that it is predicted from may differ. Method, CR and task are compared chain
+# by chain.
 _FREE = {"methods", "budget", "axis", "tasks", "task_params", "lengths", "crs", "grid", "limit", "seeds", "params"}
 _FREE |= {"device", "dtype", "predict"}
 
@@ -21,8 +22,8 @@ Key = tuple[Arm, str]
 """An arm, and the name of a task."""
 
 
-class Cut(NamedTuple):
-    """Costs of one chain with at most so many tokens; means over layers and KV heads."""
+class ChainCosts(NamedTuple):
+    """Costs of one chain with at most so many tokens; reads and peak are means over layers and KV heads."""
 
     kv_reads: float
     peak_kv: float
@@ -31,24 +32,24 @@ class Cut(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Trail:
-    """The costs of one finished chain, by length.
+class MeasuredChain:
+    """The costs of one finished chain at its cuts.
 
     Attributes:
         problem: Its problem.
-        limit: L it ran with.
-        cut: Whether L cut it off.
-        prompt: Prompt tokens.
-        lengths: Numbers of generated tokens, ascending; the last is its own length.
-        kv_reads: Reads at each.
-        peak_kv: Peak at each.
+        L: The most new tokens that it was allowed.
+        cut_off: Whether L cut it off.
+        prompt_tokens: Tokens of the prompt.
+        lengths: Generated tokens at each cut, ascending; the last is the chain's own length.
+        kv_reads: Reads up to each.
+        peak_kv: Peak up to each.
         seconds: Time in the batch.
     """
 
     problem: str
-    limit: int
-    cut: bool
-    prompt: int
+    L: int
+    cut_off: bool
+    prompt_tokens: int
     lengths: tuple[int, ...]
     kv_reads: tuple[float, ...]
     peak_kv: tuple[float, ...]
@@ -59,99 +60,108 @@ class Trail:
         """The costs of a stored chain."""
         return cls(
             problem=sample.problem,
-            limit=sample.L,
-            cut=sample.finish == "length",
-            prompt=sample.prompt_tokens,
+            L=sample.L,
+            cut_off=sample.finish == "length",
+            prompt_tokens=sample.prompt_tokens,
             lengths=tuple(cut.tokens for cut in sample.cuts),
             kv_reads=tuple(cut.kv_reads for cut in sample.cuts),
             peak_kv=tuple(cut.peak_kv for cut in sample.cuts),
             seconds=sample.seconds,
         )
 
-    def at(self, length: int, room: int = 0) -> Cut:
-        """The chain with at most ``length`` tokens, and ``room`` more if they cut it off: a forced answer's.
+    def costs_at(self, L: int, room: int = 0) -> ChainCosts:
+        """Costs of the chain with at most L tokens, and of a forced answer of ``room`` tokens if L cuts it off.
 
-        Between checkpoints it is taken to have read at an even compression, and to have peaked in proportion to what a
-        full cache would hold: exact for vanilla, near for methods that keep a share of what they see. A chain that was
-        cut off earlier is taken to run on to ``length`` at the compression it had, the most it can cost by what is
-        known of it; forced answers likewise.
+        Between two cuts the chain is assumed to read at a constant compression, and to peak in proportion to what a
+        full cache would hold: exact for vanilla, close for methods that keep a share of what they see. A chain that was
+        cut off before L is assumed to go on to L at the compression it had, the most it can cost by what is known of
+        it; so is a forced answer.
         """
         own = self.lengths[-1]
-        if length < own:
-            return self._grown(self._between(length), length, length + room)
-        whole = Cut(self.kv_reads[-1], self.peak_kv[-1], own, self.seconds)
-        return self._grown(whole, own, length + room) if self.cut else whole
+        if own > L:
+            return self._extend(self._interpolate(L), L, L + room)
+        whole = ChainCosts(self.kv_reads[-1], self.peak_kv[-1], own, self.seconds)
+        return self._extend(whole, own, L + room) if self.cut_off else whole
 
-    def _grown(self, cut: Cut, own: int, length: int) -> Cut:
-        """A chain of ``own`` tokens that goes on to ``length`` at the compression it had."""
-        if length == own:
-            return cut
-        dense = dense_reads(self.prompt, own)
-        kept = cut.kv_reads / dense if dense else 1.0
-        reads = cut.kv_reads + kept * (dense_reads(self.prompt, length) - dense)
-        peak = cut.peak_kv * dense_peak(self.prompt, length) / max(dense_peak(self.prompt, own), 1)
-        return Cut(reads, peak, length, cut.seconds * length / own)
+    def _extend(self, costs: ChainCosts, tokens: int, L: int) -> ChainCosts:
+        """Costs of a chain of so many tokens, if it goes on to L at the compression it had."""
+        if tokens == L:
+            return costs
+        dense = dense_reads(self.prompt_tokens, tokens)
+        share = costs.kv_reads / dense if dense else 1.0
+        reads = costs.kv_reads + share * (dense_reads(self.prompt_tokens, L) - dense)
+        peak = costs.peak_kv * dense_peak(self.prompt_tokens, L) / max(dense_peak(self.prompt_tokens, tokens), 1)
+        return ChainCosts(reads, peak, L, costs.seconds * L / tokens)
 
-    def _between(self, length: int) -> Cut:
-        after = next(i for i, n in enumerate(self.lengths) if n >= length)
+    def _interpolate(self, L: int) -> ChainCosts:
+        """Costs of the first L tokens, fewer than the chain has; exact at a cut."""
+        # L lies in (start, end], where the chain has the reads and the peak of the cut before, or none yet.
+        after = next(i for i, n in enumerate(self.lengths) if n >= L)
         start, reads, peak = 0, 0.0, 0.0
         if after:
             start, reads, peak = self.lengths[after - 1], self.kv_reads[after - 1], self.peak_kv[after - 1]
         end = self.lengths[after]
-        before = dense_reads(self.prompt, start) if start else 0
-        whole = dense_reads(self.prompt, end) - before
-        share = (dense_reads(self.prompt, length) - before) / whole if whole else 1.0
-        peak = max(peak, self.peak_kv[after] * dense_peak(self.prompt, length) / max(dense_peak(self.prompt, end), 1))
-        return Cut(
-            reads + share * (self.kv_reads[after] - reads), peak, length, self.seconds * length / self.lengths[-1]
+        # A full cache's reads from start to L, as a share of those from start to end.
+        before = dense_reads(self.prompt_tokens, start) if start else 0
+        whole = dense_reads(self.prompt_tokens, end) - before
+        share = (dense_reads(self.prompt_tokens, L) - before) / whole if whole else 1.0
+        growth = dense_peak(self.prompt_tokens, L) / max(dense_peak(self.prompt_tokens, end), 1)
+        return ChainCosts(
+            kv_reads=reads + share * (self.kv_reads[after] - reads),
+            peak_kv=max(peak, self.peak_kv[after] * growth),
+            tokens=L,
+            seconds=self.seconds * L / self.lengths[-1],
         )
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """Finished chains of one method, CR and task.
+class MeasuredCosts:
+    """Costs of finished chains of one arm on one task.
 
     Attributes:
         source: `PILOT` or `EARLIER`.
-        trails: The chains.
+        chains: The chains.
         timed: Whether their seconds are those of this machine.
     """
 
     source: str
-    trails: tuple[Trail, ...]
+    chains: tuple[MeasuredChain, ...]
     timed: bool = True
 
-    def mean(self, length: int, *, invariant: bool, room: int = 0) -> Cut | None:
-        """The mean chain with at most ``length`` tokens, ``room`` more if cut off; every problem counts the same.
+    def mean(self, L: int, *, invariant: bool, room: int = 0) -> ChainCosts | None:
+        """Costs of the mean chain with at most L tokens, every problem counting the same; None if none is known.
 
-        Only chains that ran with this very L tell of a method whose rule depends on L; None if there are none.
+        Args:
+            L: The most new tokens.
+            invariant: Whether the method's rule is the same for every L; else only chains that ran with this L count.
+            room: Tokens of the answer that is forced upon a chain that L cuts off.
         """
-        by_problem: dict[str, list[Cut]] = {}
-        for trail in self.trails:
-            if invariant or trail.limit == length:
-                by_problem.setdefault(trail.problem, []).append(trail.at(length, room))
+        by_problem: dict[str, list[ChainCosts]] = {}
+        for chain in self.chains:
+            if invariant or chain.L == L:
+                by_problem.setdefault(chain.problem, []).append(chain.costs_at(L, room))
         if not by_problem:
             return None
-        means = [[sum(column) / len(cuts) for column in zip(*cuts, strict=True)] for cuts in by_problem.values()]
-        return Cut(*(sum(column) / len(means) for column in zip(*means, strict=True)))
+        means = [[sum(column) / len(chains) for column in zip(*chains, strict=True)] for chains in by_problem.values()]
+        return ChainCosts(*(sum(column) / len(means) for column in zip(*means, strict=True)))
 
     @property
     def pace(self) -> float | None:
         """Seconds that a chain takes per token; None if they are another machine's."""
-        tokens = sum(trail.lengths[-1] for trail in self.trails)
-        return sum(trail.seconds for trail in self.trails) / tokens if self.timed and tokens else None
+        tokens = sum(chain.lengths[-1] for chain in self.chains)
+        return sum(chain.seconds for chain in self.chains) / tokens if self.timed and tokens else None
 
 
-def of_samples(samples: Iterable[Sample], source: str, *, timed: bool = True) -> dict[Key, Evidence]:
-    """Sort chains by arm and task."""
-    found: dict[Key, list[Trail]] = {}
+def of_samples(samples: Iterable[Sample], source: str, *, timed: bool = True) -> dict[Key, MeasuredCosts]:
+    """The costs of stored chains, by arm and task."""
+    chains: dict[Key, list[MeasuredChain]] = {}
     for sample in samples:
-        found.setdefault((sample.arm, sample.task), []).append(Trail.of(sample))
-    return {key: Evidence(source, tuple(trails), timed) for key, trails in found.items()}
+        chains.setdefault((sample.arm, sample.task), []).append(MeasuredChain.of(sample))
+    return {key: MeasuredCosts(source, tuple(group), timed) for key, group in chains.items()}
 
 
-def earlier(root: Path, own: Path | None, info: Mapping[str, Any]) -> dict[Key, Evidence]:
-    """What finished runs in a folder tell of a run that is planned.
+def of_earlier_runs(root: Path, own: Path | None, info: Mapping[str, Any]) -> dict[Key, MeasuredCosts]:
+    """The costs of those chains of finished runs that a planned run's chains will resemble.
 
     A run counts if its model and sampling are the same, and of it the chains whose method (with parameters and
     checkpoint), CR and task (with version) are. Runs that were not finished are left out: quick chains finish first, so
@@ -162,35 +172,34 @@ def earlier(root: Path, own: Path | None, info: Mapping[str, Any]) -> dict[Key, 
         own: The planned run's folder, left out.
         info: ``run.json`` of the planned run: config, tasks, checkpoints, params, hardware.
     """
-    found: dict[Key, Evidence] = {}
+    measured: dict[Key, MeasuredCosts] = {}
     for path in sorted(root.glob(f"*/{RUN}")) if root.is_dir() else []:
         folder = path.parent
         if (own and folder.resolve() == own.resolve()) or not (folder / POINTS).is_file():
             continue
         try:
-            old = read_info(folder)
-            if _same(old["config"], info["config"]):
-                arms = {arm for arm in info["params"] if _agree(old, info, arm)}
-                tasks = {name for name, version in info["tasks"].items() if old["tasks"].get(name) == version}
-                samples = [
-                    sample
-                    for sample in read_samples(folder / SAMPLES)
-                    if sample.task in tasks and str(sample.arm) in arms
-                ]
-                timed = old.get("hardware") == info.get("hardware")
-                for key, new in of_samples(samples, EARLIER, timed=timed).items():
-                    before = found.get(key)
-                    trails = (before.trails if before else ()) + new.trails
-                    found[key] = Evidence(EARLIER, trails, timed and (before is None or before.timed))
+            earlier = read_info(folder)
+            samples = _similar_samples(folder, earlier, info)
+            timed = earlier.get("hardware") == info.get("hardware")
+            for key, costs in of_samples(samples, EARLIER, timed=timed).items():
+                known = measured.get(key)
+                chains = (known.chains if known else ()) + costs.chains
+                measured[key] = MeasuredCosts(EARLIER, chains, timed and (known is None or known.timed))
         except (ResultsError, OSError, KeyError, TypeError, AttributeError):
             continue
-    return found
+    return measured
 
 
-def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    old, new = complete_config(old), complete_config(new)
-    return all(old.get(name) == new.get(name) for name in (old.keys() | new.keys()) - _FREE)
-
-
-def _agree(old: Mapping[str, Any], new: Mapping[str, Any], arm: str) -> bool:
-    return all(arm in old[part] and old[part][arm] == new[part].get(arm) for part in ("params", "checkpoints"))
+def _similar_samples(folder: Path, earlier: Mapping[str, Any], info: Mapping[str, Any]) -> list[Sample]:
+    """The chains of an earlier run whose model, sampling, method, CR and task are those of a planned one."""
+    old, new = complete_config(earlier["config"]), complete_config(info["config"])
+    if any(old.get(name) != new.get(name) for name in (old.keys() | new.keys()) - _FREE):
+        return []
+    arms = {
+        arm
+        for arm in info["params"]
+        if all(arm in earlier[part] and earlier[part][arm] == info[part].get(arm) for part in ("params", "checkpoints"))
+    }
+    tasks = {name for name, version in info["tasks"].items() if earlier["tasks"].get(name) == version}
+    # All of them before any counts: a broken line leaves the whole folder out.
+    return [sample for sample in read_samples(folder / SAMPLES) if sample.task in tasks and str(sample.arm) in arms]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from hyperscale.methods.arm import Arm
 from hyperscale.methods.names import VANILLA
 from hyperscale.planning.costs import Costs, TaskShape
-from hyperscale.planning.measured_costs import Evidence, Key
+from hyperscale.planning.measured_costs import Key, MeasuredCosts
 
 CLOSED = "closed form"
 
@@ -17,35 +17,35 @@ class Predictor:
 
     Attributes:
         entry_bytes: Bytes of one (key, value) pair summed over layers and KV heads.
-        evidence: Finished chains by method, CR and task.
+        measured: Finished chains by method, CR and task.
         speed: Seconds that a chain of known other costs spends in the batch, if a GPU is planned for.
     """
 
     entry_bytes: int
-    evidence: Mapping[Key, Evidence] = field(default_factory=dict)
+    measured: Mapping[Key, MeasuredCosts] = field(default_factory=dict)
     speed: Callable[[Costs], float] | None = None
 
-    def predict_chain(self, task: TaskShape, arm: "Arm", L: int) -> tuple[Costs, str]:
+    def predict_chain(self, task: TaskShape, arm: Arm, L: int) -> tuple[Costs, str]:
         """Costs of the mean chain with at most L tokens, and the source they were predicted from."""
-        evidence = self.evidence.get((arm, task.name))
-        mean = evidence.mean(L, invariant=arm.length_invariant, room=task.answer) if evidence else None
+        known = self.measured.get((arm, task.name))
+        mean = known.mean(L, invariant=arm.length_invariant, room=task.answer) if known else None
         # Chains of another L say nothing about a method whose rule depends on L: `mean` is None then.
-        if evidence is None or mean is None:
+        if known is None or mean is None:
             costs = Costs.predict(task, 1, L + task.answer, arm.CR, self.entry_bytes)
-            return self._with_seconds(costs, evidence, None), CLOSED
+            return self._with_seconds(costs, known, None), CLOSED
         costs = Costs(mean.kv_reads, mean.peak_kv, mean.peak_kv * self.entry_bytes, mean.tokens)
-        return self._with_seconds(costs, evidence, mean.seconds if evidence.timed else None), evidence.source
+        return self._with_seconds(costs, known, mean.seconds if known.timed else None), known.source
 
     def base_seconds(self, task: TaskShape) -> float | None:
         """Seconds of the base point, a vanilla chain of exactly the base length; None if no speed is known."""
         costs = Costs.predict(task, 1, task.base_length, 1.0, self.entry_bytes)
-        return self._with_seconds(costs, self.evidence.get((Arm(VANILLA, 1.0), task.name)), None).seconds
+        return self._with_seconds(costs, self.measured.get((Arm(VANILLA, 1.0), task.name)), None).seconds
 
-    def _with_seconds(self, costs: Costs, evidence: Evidence | None, measured: float | None) -> Costs:
+    def _with_seconds(self, costs: Costs, known: MeasuredCosts | None, mean_seconds: float | None) -> Costs:
         """The costs with their seconds: measured, else by the GPU planned for, else by the pace of other chains."""
-        seconds = measured
+        seconds = mean_seconds
         if self.speed is not None:  # a plan for another GPU than the one that measured
             seconds = self.speed(costs)
-        elif seconds is None and evidence is not None and evidence.pace is not None:
-            seconds = costs.tokens * evidence.pace
+        elif seconds is None and known is not None and known.pace is not None:
+            seconds = costs.tokens * known.pace
         return Costs(costs.kv_reads, costs.peak_kv, costs.peak_bytes, costs.tokens, seconds)

@@ -104,9 +104,9 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
     tokenizer = load_tokenizer(model.base) if Path(model.base).is_absolute() else None
     planned_tasks = tuple(_planned_task(task, config, tokenizer) for task in tasks)
     roofline = Roofline.of(target, shape, config.dtype, config.kv_dtype)
-    evidence = _earlier_costs(config, folder, tasks, arms, unavailable)
+    measured = _earlier_costs(config, folder, tasks, arms, unavailable)
     speed = (lambda chain: roofline.chain_seconds(chain, config.batch_size)) if roofline else None
-    predictor = Predictor(shape.entry_bytes(config.dtype, config.kv_dtype), evidence, speed)
+    predictor = Predictor(shape.entry_bytes(config.dtype, config.kv_dtype), measured, speed)
     shapes, base_bytes = [task.shape for task in planned_tasks], shape.entry_bytes(config.dtype)
     plan = make_plan(config.budget, config.grid, shapes, tuple(arms), base_bytes, predictor)
     weights = shape.weight_bytes(config.dtype)
@@ -165,13 +165,15 @@ def _earlier_costs(
     tasks: "list[Task]",
     arms: "Mapping[Arm, Method]",
     unavailable: list[str],
-) -> dict[measured_costs.Key, measured_costs.Evidence]:
+) -> dict[measured_costs.Key, measured_costs.MeasuredCosts]:
     """Costs of finished runs beside the folder; a plan generates nothing, so there is no pilot."""
     if folder is None or config.predict == "closed":
         return {}
     runnable = {arm: method for arm, method in arms.items() if arm.method not in unavailable}
     checkpoints = {arm: models.resolve(config.model, arm.method, arm.CR) for arm in runnable}
-    return measured_costs.earlier(folder.parent, folder, identity.identify_run(config, tasks, runnable, checkpoints))
+    return measured_costs.of_earlier_runs(
+        folder.parent, folder, identity.identify_run(config, tasks, runnable, checkpoints)
+    )
 
 
 def _memory_need(

@@ -69,8 +69,8 @@ def pilot_chains(run: PreparedRun) -> dict[Arm, list[tuple[Problem, int]]]:
     for arm in run.arms:
         for shape in run.shapes:
             problems = run.problems[shape.name]
-            evidence = run.predictor.evidence.get((arm, shape.name))
-            if evidence and (evidence.pace is not None or not in_seconds):
+            known = run.predictor.measured.get((arm, shape.name))
+            if known and (known.pace is not None or not in_seconds):
                 continue
             if len(problems) < SMALLEST and not always:
                 continue
@@ -114,7 +114,7 @@ def _run_pilot(run: PreparedRun, folder: Path, observer: RunObserver, engines: E
         # In an order that no interruption changes, as sums of floats depend on it.
         ordered = sorted((sample.without_texts() for sample in store.samples()), key=lambda sample: sample.key)
         measured = measured_costs.of_samples(ordered, measured_costs.PILOT)
-    return run.replanned(Predictor(run.entry_bytes, {**run.predictor.evidence, **measured}))
+    return run.replanned(Predictor(run.entry_bytes, {**run.predictor.measured, **measured}))
 
 
 def _adopt_chains(run: PreparedRun, store: Store) -> None:

@@ -42,8 +42,8 @@ class Problem:
     prompt_ids: tuple[int, ...]
 
     @property
-    def id(self) -> str:
-        """Unique over tasks."""
+    def request_id(self) -> str:
+        """Its name in requests: unique over tasks, and a part of the sampling noise's key, so it must never change."""
         return f"{self.task.name}/{self.doc.id}"
 
 
@@ -125,7 +125,7 @@ def request(problem: Problem, arm: Arm, chain: int, L: int) -> "Request":
     from hyperscale.engines.base import Request
 
     shorter = tuple(cut for cut in problem.task.lengths if cut < L) if arm.length_invariant else ()
-    return Request(problem.id, chain, problem.prompt_ids, L, (*shorter, L))
+    return Request(problem.request_id, chain, problem.prompt_ids, L, (*shorter, L))
 
 
 def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path | None = None) -> PreparedRun:
@@ -170,12 +170,12 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
     }
     has_plan = folder is not None and (folder / FILE).exists()
     # A folder that has a plan keeps it, so nothing needs to be predicted there.
-    evidence: dict[measured_costs.Key, measured_costs.Evidence] = {}
+    measured: dict[measured_costs.Key, measured_costs.MeasuredCosts] = {}
     if folder is not None and not has_plan and config.predict in ("auto", "earlier"):
         own = identity.identify_run(config, tasks, arms, checkpoints)
-        evidence = measured_costs.earlier(folder.parent, folder, own)
+        measured = measured_costs.of_earlier_runs(folder.parent, folder, own)
     shape = shape_of(config.model, first)
-    predictor = Predictor(shape.entry_bytes(config.dtype, config.kv_dtype), evidence)
+    predictor = Predictor(shape.entry_bytes(config.dtype, config.kv_dtype), measured)
     run = PreparedRun(
         config=config,
         plan=Plan(config.budget, {}, ()),

@@ -15,7 +15,7 @@ from hyperscale.planning import measured_costs
 from hyperscale.planning.budget import Budget
 from hyperscale.planning.costs import Costs, TaskShape
 from hyperscale.planning.grid import Grid
-from hyperscale.planning.measured_costs import Evidence, Trail
+from hyperscale.planning.measured_costs import MeasuredChain, MeasuredCosts
 from hyperscale.planning.planner import Plan, PlannedPoint, is_dominated, make_plan
 from hyperscale.planning.prediction import CLOSED, Predictor
 
@@ -29,25 +29,25 @@ def of(*lines, **more):
 
 
 def test_a_finished_chain_costs_the_same_at_every_length_it_fits_in():
-    trail = Trail.of(sample(tokens=600))
+    chain = MeasuredChain.of(sample(tokens=600))
     for length in (600, 1024, 2048, 9999):
-        assert trail.at(length) == (dense_reads(50, 600), dense_peak(50, 600), 600, 1.0)
-    assert trail.at(512) == (dense_reads(50, 512), dense_peak(50, 512), 512, 512 / 600)
+        assert chain.costs_at(length) == (dense_reads(50, 600), dense_peak(50, 600), 600, 1.0)
+    assert chain.costs_at(512) == (dense_reads(50, 512), dense_peak(50, 512), 512, 512 / 600)
 
 
 def test_between_checkpoints_it_reads_at_an_even_compression():
     for length in (2, 100, 400):
-        cut = Trail.of(sample(tokens=600)).at(length)
+        cut = MeasuredChain.of(sample(tokens=600)).costs_at(length)
         assert cut[:3] == pytest.approx((dense_reads(50, length), dense_peak(50, length), length))
     # A chain that was looked at only at its end, as in a run of one L: its cheap beginning is not taken to be dear.
     line = sample(method="dms", CR=4.0, tokens=2000)
-    blind = Trail.of(replace(line, cuts=(line.whole,)))
-    assert blind.at(256)[:2] == pytest.approx((dense_reads(50, 256) / 4, dense_peak(50, 256) / 4))
+    blind = MeasuredChain.of(replace(line, cuts=(line.whole,)))
+    assert blind.costs_at(256)[:2] == pytest.approx((dense_reads(50, 256) / 4, dense_peak(50, 256) / 4))
 
 
 def test_a_chain_cut_off_early_is_taken_to_run_on_at_its_own_compression():
-    trail = Trail.of(sample(method="dms", CR=4.0, tokens=4096, L=1024))
-    assert trail.at(2048) == pytest.approx((dense_reads(50, 2048) / 4, dense_peak(50, 2048) / 4, 2048, 2.0))
+    chain = MeasuredChain.of(sample(method="dms", CR=4.0, tokens=4096, L=1024))
+    assert chain.costs_at(2048) == pytest.approx((dense_reads(50, 2048) / 4, dense_peak(50, 2048) / 4, 2048, 2.0))
 
 
 def test_every_problem_counts_the_same():
@@ -91,17 +91,16 @@ def test_short_chains_let_more_points_fit_and_longer_ones_dominate():
 
 def test_compression_that_failed_lets_fewer_points_fit():
     known = of(*(sample(f"p{i}", method="dms", CR=8.0, tokens=4096) for i in range(4)))
-    lines = {key: Evidence(e.source, tuple(grown(t, 4) for t in e.trails)) for key, e in known.items()}
+    lines = {key: MeasuredCosts(e.source, tuple(grown(chain, 4) for chain in e.chains)) for key, e in known.items()}
     closed = make_plan(Budget.parse("1x"), GRID, [TASK], [DMS], 100)
     plan = make_plan(Budget.parse("1x"), GRID, [TASK], [DMS], 100, Predictor(100, lines))
     assert {p.L: p.W for p in closed.points} == {256: 8, 512: 8, 1024: 8, 2048: 2}
     assert {p.L: p.W for p in plan.points} == {256: 8, 512: 4, 1024: 2}
 
 
-def grown(trail, factor):
-    """The trail of a chain that read more by a factor."""
-    more = tuple(factor * reads for reads in trail.kv_reads)
-    return Trail(trail.problem, trail.limit, trail.cut, trail.prompt, trail.lengths, more, trail.peak_kv, trail.seconds)
+def grown(chain, factor):
+    """The chain, if it had read more by a factor."""
+    return replace(chain, kv_reads=tuple(factor * reads for reads in chain.kv_reads))
 
 
 def test_domination_needs_an_equal_arm_and_no_higher_cost():
@@ -160,13 +159,13 @@ def test_earlier_runs_tell_of_the_same_model_method_and_task(tmp_path):
     store(tmp_path / "broken", INFO)
     (tmp_path / "broken" / "samples.jsonl").write_text('{"schema": 1}\n')
     store(tmp_path / "own", INFO, sample("x"))
-    found = measured_costs.earlier(tmp_path, tmp_path / "own", INFO)
+    found = measured_costs.of_earlier_runs(tmp_path, tmp_path / "own", INFO)
     assert set(found) == {(VANILLA, "mini_aime"), (DMS, "mini_aime")}
     vanilla, dms = found[VANILLA, "mini_aime"], found[DMS, "mini_aime"]
-    assert {trail.problem for trail in vanilla.trails} == {"p", "q", "r"}
+    assert {chain.problem for chain in vanilla.chains} == {"p", "q", "r"}
     assert (vanilla.source, vanilla.timed, dms.timed) == (measured_costs.EARLIER, False, True)
     assert (vanilla.pace, dms.pace) == (None, 1 / 300)
-    assert measured_costs.earlier(tmp_path / "nowhere", None, INFO) == {}
+    assert measured_costs.of_earlier_runs(tmp_path / "nowhere", None, INFO) == {}
 
 
 def test_predicted_against_measured():

@@ -56,7 +56,7 @@ def grid(run, arm):
             for chain in generate(
                 run,
                 arm,
-                [Request(q.id, c, q.prompt_ids, p.L, (p.L,)) for q in run.problems[task] for c in range(p.W)],
+                [Request(q.request_id, c, q.prompt_ids, p.L, (p.L,)) for q in run.problems[task] for c in range(p.W)],
                 batch_size=3 * p.W,
             )
         }

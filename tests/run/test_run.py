@@ -15,6 +15,8 @@ from stored_chains import stored_chains
 from hyperscale import results
 from hyperscale.errors import ResultsError
 from hyperscale.kv.trace import dense_peak, dense_reads
+from hyperscale.planning import grid
+from hyperscale.results import regrade
 from hyperscale.run import execute, prepare
 from hyperscale.run.config import load
 from hyperscale.run.observer import RunObserver
@@ -242,3 +244,19 @@ def test_killed_processes_lose_nothing(whole, weights, tmp_path):
     assert stored_chains(tmp_path / "run") == stored_chains(whole[1])
     pd.testing.assert_frame_equal(points(tmp_path / "run"), points(whole[1]), check_exact=True)
     assert json.loads((tmp_path / "run" / results.RUN).read_text())["config"] == whole[0].config.compared()
+
+
+def test_points_are_made_at_the_widths_of_the_grid(weights, tmp_path, monkeypatch):
+    (tmp_path / "own.yaml").write_text("description: odd\nbudget: all\nwidths: [1, 3]\ncrs: [8]\n")
+    monkeypatch.setattr(grid, "data_dir", lambda kind: tmp_path)
+    asked = make(weights, grid="own", budget="all", methods=["vanilla"], tasks=["mini_aime"], lengths=[16, 32], limit=2)
+    execute_run(asked, tmp_path / "run")
+    (run,) = results.read(tmp_path / "run")
+    assert {sample.chain for sample in run.samples} == {0, 1, 2}
+    assert set(points(tmp_path / "run")["W"]) == {1, 2, 3}
+    # The folder alone says so, whatever has become of the grid.
+    (tmp_path / "own.yaml").unlink()
+    before = (tmp_path / "run" / results.POINTS).read_bytes()
+    regrade.regrade(tmp_path / "run")
+    assert (tmp_path / "run" / results.POINTS).read_bytes() == before
+    assert {point.W for point in run.points()} == {1, 2, 3}
