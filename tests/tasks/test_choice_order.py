@@ -16,23 +16,23 @@ WRONG = ("w1", "w2", "w3")
 
 
 def test_keys_and_orders_are_spread_evenly():
-    found = [arrange(f"rec{i:05}", "right", WRONG) for i in range(4800)]
-    letters = Counter(each.letter for each in found)
+    arrangements = [arrange(f"rec{i:05}", "right", WRONG) for i in range(4800)]
+    letters = Counter(arrangement.letter for arrangement in arrangements)
     assert all(abs(letters[letter] - 1200) < 4 * 30 for letter in "ABCD")  # 4 standard deviations
-    orders = Counter(each.options for each in found)
+    orders = Counter(arrangement.options for arrangement in arrangements)
     assert set(orders) == set(permutations(("right", *WRONG)))
     assert all(abs(count - 200) < 4.5 * 14 for count in orders.values())
 
 
 def test_the_order_depends_on_the_id_alone_and_survives_a_restart():
-    one, other = arrange("rec1", "right", WRONG), arrange("rec1", "Right answer", ("x", "y", "z"))
-    assert one.letter == other.letter
-    assert "ABCD"[one.options.index("right")] == one.letter
+    first, other = arrange("rec1", "right", WRONG), arrange("rec1", "Right answer", ("x", "y", "z"))
+    assert first.letter == other.letter
+    assert "ABCD"[first.options.index("right")] == first.letter
     code = (
         "from hyperscale.tasks.choice_order import arrange; print(arrange('rec1', 'right', ('w1', 'w2', 'w3')).options)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(one.options) == "('w1', 'w3', 'w2', 'right')"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert process.stdout.strip() == str(first.options) == "('w1', 'w3', 'w2', 'right')"
 
 
 def test_whitespace_is_no_part_of_an_option():
@@ -56,15 +56,15 @@ def test_what_a_chain_quotes_is_blacked_out_in_place():
         "They ask: which of the following particles, sent\nthrough a thin foil at rest, decays first. "
         "It is a muon.</think>Answer: A) The heavy muon of the second family with charge one"
     )
-    found = redact(text, QUESTION)
-    assert len(found) == len(text)
+    redaction = redact(text, QUESTION)
+    assert len(redaction) == len(text)
     assert (
         "They ask: █████ ██ ███ █████████ █████████, ████\n███████ a ████ ████ ██ ████, ██████ █████. It is a muon."
-        in found
+        in redaction
     )
-    assert "heavy" not in found
+    assert "heavy" not in redaction
     choice = graders.get("choice")
-    assert choice.extract(found) == choice.extract(text) == "A"
+    assert choice.extract(redaction) == choice.extract(text) == "A"
 
 
 def test_what_is_not_from_the_question_stays():
@@ -78,7 +78,7 @@ def test_what_is_not_from_the_question_stays():
 
 @given(st.text(alphabet="ab AnswerB:\n.", max_size=200), st.text(alphabet="ab Answer:\n.", max_size=200))
 def test_redacting_moves_nothing_and_keeps_every_answer(text, question):
-    found = redact(text, question)
-    assert [(a, b) for a, b in zip(found, text, strict=True) if a != b and a != "█"] == []
+    redaction = redact(text, question)
+    assert [(a, b) for a, b in zip(redaction, text, strict=True) if a != b and a != "█"] == []
     choice = graders.get("choice")
-    assert choice.extract("</think>" + found) == choice.extract("</think>" + text)
+    assert choice.extract("</think>" + redaction) == choice.extract("</think>" + text)

@@ -42,12 +42,12 @@ def test_drawing_never_hangs(kind):
 
 def solve_recurrence(prompt):
     m, lag, k = map(int, re.match(r"f\(n\)=(\d)\*f\(n-1\)\+(\d)\*f\(n//(\d)\) mod 1000 with", prompt).groups())
-    given = {int(n): int(value) for n, value in re.findall(r" f\( n(\d+)\)=(\d{3})", prompt)}
+    overrides = {int(n): int(value) for n, value in re.findall(r" f\( n(\d+)\)=(\d{3})", prompt)}
     last = int(re.search(r"Find f\( n(\d+)\)\.$", prompt)[1])
     f = {}
     for n in range(last + 1):
-        f[n] = given[n] if n in given else (m * f[n - 1] + lag * f[n // k]) % 1000
-    return f, given, (m, lag, k), last
+        f[n] = overrides[n] if n in overrides else (m * f[n - 1] + lag * f[n // k]) % 1000
+    return f, overrides, (m, lag, k), last
 
 
 def chain_values(chain):
@@ -66,25 +66,25 @@ def test_aime_without_slips_computes_the_answer(monkeypatch):
 
 
 def test_aime_slips_change_one_digit_and_never_the_answer():
-    slipped = lines = wrong = 0
+    slips = lines = wrong = 0
     for problem in problems("aime", 200):
-        f, given, (m, lag, k), last = solve_recurrence(decode(problem.prompt))
+        f, overrides, (m, lag, k), last = solve_recurrence(decode(problem.prompt))
         assert problem.answer == str(f[last])
-        values = chain_values(decode(problem.chain)) | {0: given[0]}
+        values = chain_values(decode(problem.chain)) | {0: overrides[0]}
         assert sorted(values) == list(range(last + 1))
         for n in range(1, last + 1):
-            if n in given:
-                assert values[n] == given[n]
+            if n in overrides:
+                assert values[n] == overrides[n]
                 continue
             lines += 1
             expected = (m * values[n - 1] + lag * values[n // k]) % 1000
             differing = sum(a != b for a, b in zip(f"{expected:03}", f"{values[n]:03}", strict=True))
             assert differing <= 1
-            slipped += differing
-        stated = re.search(r"boxed\{(\d+)\}", decode(problem.reply))[1]
-        assert int(stated) == values[last]  # the reply says what the chain found
-        wrong += int(stated) != f[last]
-    assert 0.7 * aime.SLIPS < slipped / lines < 1.3 * aime.SLIPS
+            slips += differing
+        reply = re.search(r"boxed\{(\d+)\}", decode(problem.reply))[1]
+        assert int(reply) == values[last]  # the reply says what the chain found
+        wrong += int(reply) != f[last]
+    assert 0.7 * aime.SLIPS < slips / lines < 1.3 * aime.SLIPS
     assert (wrong > 0) == (aime.SLIPS > 0)
 
 
@@ -102,10 +102,10 @@ def parse_graph(prompt):
 
 
 def reachable(edges, start):
-    found, frontier = {start}, [start]
+    nodes, frontier = {start}, [start]
     while frontier:
-        frontier = [n for node in frontier for n in edges.get(node, ()) if n not in found and not found.add(n)]
-    return found
+        frontier = [n for node in frontier for n in edges.get(node, ()) if n not in nodes and not nodes.add(n)]
+    return nodes
 
 
 def test_gpqa_has_exactly_one_reachable_option():
@@ -114,10 +114,10 @@ def test_gpqa_has_exactly_one_reachable_option():
         assert sorted(options) == list("ABCD")
         assert len(set(options.values())) == 4
         assert start not in options.values()
-        found = reachable(edges, start)
-        assert [letter for letter, node in options.items() if node in found] == [problem.answer]
+        nodes = reachable(edges, start)
+        assert [letter for letter, node in options.items() if node in nodes] == [problem.answer]
         sizes = gpqa.LEVELS[problem.level - 1]
-        assert sizes[0] <= len(found) <= sizes[1]
+        assert sizes[0] <= len(nodes) <= sizes[1]
         assert graders.get("choice").extract(decode(problem.ids()[0])) == problem.answer
 
 
@@ -133,21 +133,21 @@ def test_gpqa_chain_is_a_correct_search():
         met, open_nodes = {start}, [start]
         lines = decode(problem.chain).strip("\n").split("\n")
         for i, line in enumerate(lines):
-            node, rest = re.match(r" (n\d+):(.*)", line).groups()
+            node, text = re.match(r" (n\d+):(.*)", line).groups()
             assert node in open_nodes[: gpqa.BREADTH]  # breadth first, loosely
             open_nodes.remove(node)
-            listed = re.findall(r" (n\d+)(!?)", re.split(r"[|=]", rest)[0])
+            successors = re.findall(r" (n\d+)(!?)", re.split(r"[|=]", text)[0])
             children = edges.get(node, [])
-            assert [child for child, _ in listed] == children[: len(listed)]
-            for child, mark in listed:
+            assert [child for child, _ in successors] == children[: len(successors)]
+            for child, mark in successors:
                 assert (mark == "!") == (child in met)
                 if not mark:
                     met.add(child)
                     open_nodes.append(child)
             if i + 1 < len(lines):
                 assert goal not in met
-                assert len(listed) == len(children)
-                assert re.findall(r"n\d+", rest.split("|")[1]) == open_nodes
+                assert len(successors) == len(children)
+                assert re.findall(r"n\d+", text.split("|")[1]) == open_nodes
         assert goal in met
 
 
@@ -185,37 +185,39 @@ def test_lcb_has_exactly_one_pair_of_steps():
 def test_lcb_chain_tries_each_pair_once_and_ends_at_the_right_one():
     for problem in problems("lcb", 25):
         names, examples = parse_examples(decode(problem.prompt))
-        (x, y), *others = examples
+        (x, y), *further = examples
         lines = [re.match(r"((?: [a-z]{3})+)=(\d+)(.*)", ln).groups() for ln in decode(problem.chain).split("\n")[1:-1]]
         table, tries = lines[: len(names)], lines[len(names) :]
         assert sorted(name.strip() for name, *_ in table) == sorted(names)
         for name, result, _ in table:
             assert list(map(int, result)) == EXPRESSIONS[name.strip()](x)
-        seen = [tuple(steps.split()) for steps, *_ in tries]
-        assert len(set(seen)) == len(seen)
-        assert " ".join(seen[-1]) == problem.answer
-        for (a, b), (_, result, rest) in zip(seen, tries, strict=True):
-            found = EXPRESSIONS[b](EXPRESSIONS[a](x))
-            count, *checks = rest.split(">")
-            assert list(map(int, result)) == found
-            assert int(count) == sum(p == q for p, q in zip(found, y, strict=True))
-            assert bool(checks) == (found == y)  # further examples are looked at only after full agreement
-            for check, (other, wanted) in zip(checks, others, strict=False):
+        pairs = [tuple(steps.split()) for steps, *_ in tries]
+        assert len(set(pairs)) == len(pairs)
+        assert " ".join(pairs[-1]) == problem.answer
+        for (a, b), (_, result, end) in zip(pairs, tries, strict=True):
+            output = EXPRESSIONS[b](EXPRESSIONS[a](x))
+            count, *checks = end.split(">")
+            assert list(map(int, result)) == output
+            assert int(count) == sum(p == q for p, q in zip(output, y, strict=True))
+            assert bool(checks) == (output == y)  # further examples are looked at only after full agreement
+            for check, (other, target) in zip(checks, further, strict=False):
                 first, last, agreeing = re.match(r"(\d+)=(\d+) (\d)$", check).groups()
                 assert list(map(int, first)) == EXPRESSIONS[a](other)
                 assert list(map(int, last)) == EXPRESSIONS[b](EXPRESSIONS[a](other))
-                assert int(agreeing) == sum(p == q for p, q in zip(map(int, last), wanted, strict=True))
+                assert int(agreeing) == sum(p == q for p, q in zip(map(int, last), target, strict=True))
 
 
 def test_lcb_replies_pass_the_hidden_tests_and_wrong_ones_fail():
     grader = graders.get("code")
-    made = problems("lcb", 8)
-    programs = [grader.extract(decode(d.ids()[0])) for d in made]
+    examples = problems("lcb", 8)
+    programs = [grader.extract(decode(d.ids()[0])) for d in examples]
     assert None not in programs
-    assert grader.correct_many([(program, d.tests) for program, d in zip(programs, made, strict=True)]) == [True] * 40
-    shifted = grader.correct_many(
-        [(program, d.tests) for program, d in zip(programs, made[1:] + made[:1], strict=True)]
+    assert (
+        grader.correct_many([(program, d.tests) for program, d in zip(programs, examples, strict=True)]) == [True] * 40
     )
-    assert sum(shifted) < 8
-    lengths = {len(test["input"]) for d in made for test in d.tests}
+    verdicts = grader.correct_many(
+        [(program, d.tests) for program, d in zip(programs, examples[1:] + examples[:1], strict=True)]
+    )
+    assert sum(verdicts) < 8
+    lengths = {len(test["input"]) for d in examples for test in d.tests}
     assert len(lengths) > 3  # other lengths than the examples'

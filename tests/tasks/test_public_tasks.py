@@ -51,15 +51,15 @@ RIGHT = {
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
 @pytest.mark.parametrize("name", NAMES)
 def test_documents_can_be_graded(name, suffix, tmp_path):
-    task, found = tasks.load(name), docs(name, tmp_path, suffix=suffix)
+    task, problems = tasks.load(name), docs(name, tmp_path, suffix=suffix)
     grader = graders.get(task.grader)
-    right = RIGHT.get(name, f"Answer: {found[0].target}")
+    right = RIGHT.get(name, f"Answer: {problems[0].target}")
     for text, verdict in ((right, True), (right.replace("243", "244").replace("0.75", "3").replace("+", "-"), False)):
         if name == "gpqa_diamond" and not verdict:
-            text = "Answer: " + ("A" if found[0].target != "A" else "B")
+            text = "Answer: " + ("A" if problems[0].target != "A" else "B")
         answer = grader.extract(f"Hm.</think>{text}")
-        assert grader.correct(answer, found[0].target) is verdict
-    json.dumps([doc.target for doc in found])
+        assert grader.correct(answer, problems[0].target) is verdict
+    json.dumps([doc.target for doc in problems])
 
 
 def test_prompts_hold_the_problem_and_say_how_to_answer(tmp_path):
@@ -77,10 +77,10 @@ def test_prompts_hold_the_problem_and_say_how_to_answer(tmp_path):
 
 
 def test_options_are_spread_and_stay(tmp_path):
-    found = docs("gpqa_diamond", tmp_path)
-    assert found == docs("gpqa_diamond", tmp_path)
-    assert set(Counter(doc.target for doc in found)) == set("ABCD")
-    for doc in found:
+    problems = docs("gpqa_diamond", tmp_path)
+    assert problems == docs("gpqa_diamond", tmp_path)
+    assert set(Counter(doc.target for doc in problems)) == set("ABCD")
+    for doc in problems:
         (right,) = [line for line in doc.prompt.splitlines() if "The law of slit" in line]
         assert right.startswith(f"{doc.target}) ")
 
@@ -188,8 +188,8 @@ def test_a_file_may_stand_in_for_a_generated_task(tmp_path):
 
 def test_another_prompt_target_or_id_has_another_fingerprint():
     doc = tasks.Doc("a", "p", "1")
-    others = [tasks.Doc("b", "p", "1"), tasks.Doc("a", "q", "1"), tasks.Doc("a", "p", "2")]
-    assert len({tasks.fingerprint([each]) for each in (doc, *others)}) == 4
+    variants = [tasks.Doc("b", "p", "1"), tasks.Doc("a", "q", "1"), tasks.Doc("a", "p", "2")]
+    assert len({tasks.fingerprint([variant]) for variant in (doc, *variants)}) == 4
     assert tasks.fingerprint([doc]) == tasks.fingerprint([tasks.Doc("a", "p", "1")])
 
 
@@ -225,10 +225,10 @@ def test_the_real_problems(name, first):
     path = SHARED / f"{name}.jsonl"
     if not path.exists():
         pytest.skip("the problems are not here")
-    found = tasks.load(name).docs(data=str(path))
-    assert len(found) == tasks.load(name).size == 30
-    assert found[0].target == first
-    assert all(0 <= int(doc.target) <= 999 for doc in found)
+    problems = tasks.load(name).docs(data=str(path))
+    assert len(problems) == tasks.load(name).size == 30
+    assert problems[0].target == first
+    assert all(0 <= int(doc.target) <= 999 for doc in problems)
 
 
 def test_windows():
@@ -266,7 +266,7 @@ right = "</think>" + chr(92) + "boxed{243}"
 assert loaded["aime24"].process_results(list(loaded["aime24"].eval_docs)[0], [right]) == {"accuracy": 1.0}
 """
     folder = data_dir("tasks")
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code, str(folder), json.dumps(paths)], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr

@@ -190,5 +190,5 @@ right = "</think>" + chr(92) + "boxed{" + json.loads(doc["target"]) + "}"
 assert task.process_results(doc, [right]) == {"accuracy": 1.0}
 """
     folder = Path(data_dir("tasks"))
-    done = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
