@@ -60,14 +60,16 @@ class ArmRunner:
         """Generate every chain of an arm that the store lacks."""
         seeds = self._run.config.seeds
         requests = self._run.requests(arm)
-        stored = [sample.without_texts() for sample in self._store.samples() if sample.arm == arm]
+        samples = [sample.without_texts() for sample in self._store.samples() if sample.arm == arm]
         max_tokens = sum(request.L for _, request in requests)
+        # Some engines run one chain after the other, whatever the batch size.
         batches = registry.choose(self._run.config.engine, arm.method).batches
         batch_size = self._run.config.batch_size if batches else 1
-        for sample in stored:
+        # Chains of an earlier process are held to the rule too: a file may have been changed.
+        for sample in samples:
             self._verify(arm, sample)
         size = ArmSize(len(requests) * len(seeds), max_tokens * len(seeds), batch_size)
-        self._observer.on_arm_start(arm, stored, size)
+        self._observer.on_arm_start(arm, samples, size)
         for seed in seeds:
             missing = self.missing(arm, requests, seed)
             if missing:
@@ -113,6 +115,7 @@ class ArmRunner:
             for chain in _guarded(engine.generate(batch, sampling, watch)):
                 problem, L = problems[chain.problem], lengths_of_chains[chain.problem, chain.chain]
                 sample = self._sample(arm, engine.name, problem, chain, L, seed)
+                # On the disk first: a chain that broke its rule is kept, to be looked at.
                 self._store.append(sample)
                 self._verify(arm, sample)
                 yield problem, sample

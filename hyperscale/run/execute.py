@@ -47,6 +47,7 @@ def execute_run(
         observer.on_open(store.folder, len(store))
         for note in methods.notes(run.methods.values()):
             observer.on_note(note)
+        # A built-in model shows a first chain of some arms before the long run starts.
         runner = ArmRunner(run, store, observer, engines)
         if models.find(run.config.model).demonstrate:
             runner.demonstrate()

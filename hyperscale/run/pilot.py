@@ -69,9 +69,11 @@ def pilot_chains(run: PreparedRun) -> dict[Arm, list[tuple[Problem, int]]]:
     for arm in run.arms:
         for shape in run.shapes:
             problems = run.problems[shape.name]
-            known = run.predictor.measured.get((arm, shape.name))
-            if known and (known.pace is not None or not in_seconds):
+            measured = run.predictor.measured.get((arm, shape.name))
+            # Chains that were timed on another machine say nothing about seconds.
+            if measured and (measured.pace is not None or not in_seconds):
                 continue
+            # Of a small run a pilot would be a large part.
             if len(problems) < SMALLEST and not always:
                 continue
             lengths = sorted({L for chain, L in run.plan.chains(arm, shape.name) if chain == 0})
@@ -104,17 +106,17 @@ def _run_pilot(run: PreparedRun, folder: Path, observer: RunObserver, engines: E
             observer.on_stage(f"pilot of {arm}: {len(pairs)} chains of the run, to predict its costs")
             requests = [(problem, request(problem, arm, 0, L)) for problem, L in pairs]
             missing = runner.missing(arm, requests, seed)
-            first, done = None, len(requests) - len(missing)
-            observer.on_pilot(arm, done, len(requests))
+            first, n_stored = None, len(requests) - len(missing)
+            observer.on_pilot(arm, n_stored, len(requests))
             for pair in runner.generate(arm, missing, seed, watched=True) if missing else ():
-                first, done = first or pair, done + 1
-                observer.on_pilot(arm, done, len(requests))
+                first, n_stored = first or pair, n_stored + 1
+                observer.on_pilot(arm, n_stored, len(requests))
             if first and models.find(run.config.model).demonstrate and arm in runner.arms_to_show():
                 observer.on_demonstration(arm, *first)
         # In an order that no interruption changes, as sums of floats depend on it.
-        ordered = sorted((sample.without_texts() for sample in store.samples()), key=lambda sample: sample.key)
-        measured = measured_costs.of_samples(ordered, measured_costs.PILOT)
-    return run.replanned(Predictor(run.entry_bytes, {**run.predictor.measured, **measured}))
+        samples = sorted((sample.without_texts() for sample in store.samples()), key=lambda sample: sample.key)
+        evidence = measured_costs.of_samples(samples, measured_costs.PILOT)
+    return run.replanned(Predictor(run.entry_bytes, {**run.predictor.measured, **evidence}))
 
 
 def _adopt_chains(run: PreparedRun, store: Store) -> None:
@@ -122,14 +124,15 @@ def _adopt_chains(run: PreparedRun, store: Store) -> None:
     folder = store.folder
     if not (folder / FOLDER).is_dir():
         return
-    planned = {
+    lengths_of_chain_0 = {
         (arm, task): [L for chain, L in run.plan.chains(arm, task) if chain == 0]
         for arm in run.arms
         for task in run.problems
     }
+    # The store leaves alone what it has, so an interrupted move is simply done again.
     with Store(folder / FOLDER, run.info()) as pilot:
         for sample in pilot.samples():
-            for L in planned.get((sample.arm, sample.task), []):
+            for L in lengths_of_chain_0.get((sample.arm, sample.task), []):
                 if _serves(sample, L):
                     store.append(sample.with_maximum(L))
 

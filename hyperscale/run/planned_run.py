@@ -91,6 +91,7 @@ def load_task(config: "ResolvedConfig", name: str) -> "Task":
     task = tasks.load(name).with_parameters(**config.task_params.get(name, {}))
     lengths = config.lengths or task.lengths
     candidates = (models.find(config.model).base_length, task.base_length, lengths[0])
+    # The first that the task has; with --length none may be but the shortest.
     base = next(L for L in candidates if L in lengths)
     return dataclasses.replace(task, lengths=lengths, base_length=base)
 

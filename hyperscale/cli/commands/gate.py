@@ -1,4 +1,4 @@
-"""``hyperscale gate``."""
+"""``hyperscale gate``: holds results against a baseline, or writes one."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""``hyperscale plot``."""
+"""``hyperscale plot``: draws accuracy against cost, and prints margins."""
 
 import sys
 from pathlib import Path
@@ -46,29 +46,36 @@ def plot(
     for name in axes:
         check_axis(name)
     pairs = parse_pairs(margins) if margins else None
-    published = load(reference) if reference else None
+    published_results = load(reference) if reference else None
     runs = results.read(folder)
     chains = sum(len(run.samples) for run in runs)
     if not chains:
         raise ResultsError(f"{folder} holds no finished chain yet: nothing to draw")
     if not as_json:
         console.print(f"{chains:,} chains of {len(runs)} run{'s' * (len(runs) > 1)}", highlight=False)
-    made = analyse([point for run in runs for point in run.points()], axes, pairs, resamples)
+    analysis = analyse([point for run in runs for point in run.points()], axes, pairs, resamples)
     files: list[str] = []
 
-    def wrote(path: Path) -> None:
+    def report_file(path: Path) -> None:
         files.append(str(path))
         if not as_json:
             console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
-    draw_analysis(made, out or folder, published, wrote)
+    draw_analysis(analysis, out or folder, published_results, report_file)
     if as_json:
         from hyperscale.cli.display import json_events
 
-        margin_rows = to_frame(made.margins).to_dict("records")
-        found = {"points": [cell.row() for cell in made.points], "margins": margin_rows}
-        counts = {"runs": len(runs), "chains": chains}
-        json_events.write_json_line(sys.stdout, {"schema": json_events.SCHEMA, **counts, "files": files, **found})
+        values = {
+            "schema": json_events.SCHEMA,
+            "runs": len(runs),
+            "chains": chains,
+            "files": files,
+            "points": [point.row() for point in analysis.points],
+            "margins": to_frame(analysis.margins).to_dict("records"),
+        }
+        json_events.write_json_line(sys.stdout, values)
         return
-    shown = axes if axis else margin_tables.AXES
-    margin_tables.print_margins([each for each in made.margins if each.axis in shown], console, published)
+    # All axes are drawn, but a table of all of them would be long: it has the two that compression changes.
+    table_axes = axes if axis else margin_tables.AXES
+    rows = [margin for margin in analysis.margins if margin.axis in table_axes]
+    margin_tables.print_margins(rows, console, published_results)

@@ -1,4 +1,4 @@
-"""``hyperscale report``."""
+"""``hyperscale report``: writes results as one HTML file."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""``hyperscale retrofit``."""
+"""``hyperscale retrofit``: teaches a model DMS."""
 
 from typing import Any
 

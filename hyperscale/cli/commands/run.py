@@ -1,4 +1,4 @@
-"""``hyperscale run``."""
+"""``hyperscale run``: generates, scores and stores chains within a budget, or plans it."""
 
 import sys
 from pathlib import Path

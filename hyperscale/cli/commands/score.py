@@ -1,4 +1,4 @@
-"""``hyperscale score``."""
+"""``hyperscale score``: grades finished chains again, or takes another strategy."""
 
 import sys
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""What commands print to."""
+"""Makes the console that commands print to."""
 
 from typing import TYPE_CHECKING
 
