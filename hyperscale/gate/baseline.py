@@ -165,7 +165,7 @@ def write_baseline(record: GateRecord, path: Path) -> None:
 
 
 def _short(cut: dict[str, Any]) -> dict[str, Any]:
-    """Whole numbers without ``.0``."""
+    """A cut with whole numbers without ``.0``: most accuracies are 0 or 1, and a baseline lies in git."""
     numbers = {name: [_whole(value) for value in cut[name]] for name in AXES}
     accuracy = {width: [_whole(value) for value in values] for width, values in cut["accuracy"].items()}
     return {**cut, **numbers, "accuracy": accuracy}

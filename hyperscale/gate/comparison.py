@@ -102,7 +102,8 @@ def compare(
     if not 50 <= confidence < 100:
         raise ResultsError(f"a confidence of {confidence:g} is not in the range from 50 to below 100 percent")
     matched = match(baseline, results)
-    # Below this number even a fall by 100 points on every problem would be no rarer than chance allows.
+    # Of the 2^n ways to swap n problems, two show the full change: none swapped, and all. Unless that is rarer than
+    # chance allows, even a fall by 100 points on every problem proves nothing.
     min_problems = math.ceil(1 - math.log2(1 - confidence / 100))
     for name, task in matched.tasks.items():
         if len(task.problems) < min_problems:
@@ -163,6 +164,7 @@ def _changes(
         name = f"{point.W}-{point.L}-{point.CR:g}"
         before, after = float(old.accuracy[:, k].mean()), float(new.accuracy[:, k].mean())
         quantities.append(_Quantity(model, task, point.method, point.CR, name, before, after, float(reads)))
+    # Column by column as the quantities: first all points, then each method's margins.
     columns = [2 * (sign @ half) / len(problems)]
     for method, name, values in _margins(points, old, new, sign):
         quantities.append(_Quantity(model, task, method, None, name, float(values[1, 0]), float(values[0, 0]), None))

@@ -117,6 +117,7 @@ def _check_complete(series: _ArmOnTask, chains: Sequence[RunChain], problems: Ma
     present: dict[str, set[tuple[int, int, int]]] = {problem: set() for problem in problems}
     for sample, _ in chains:
         present[sample.problem].add((sample.seed, sample.chain, sample.L))
+    # Short chains finish first, so what an interrupted run has is no random sample: all or nothing.
     everything = set().union(*present.values())
     n_complete = sum(keys == everything for keys in present.values())
     if n_complete < len(present):
@@ -136,25 +137,26 @@ def _common_version(task: str, samples: Sequence[Sample]) -> str:
 
 
 def _about(series: _ArmOnTask, chains: Sequence[RunChain]) -> dict[str, Any]:
-    """What may differ from other results of this arm without making them incomparable."""
+    """Settings that may differ from other results of this arm: a difference is noted, not refused."""
     samples = [chain.sample for chain in chains]
     if any(sample.params != samples[0].params for sample in samples):
         raise ResultsError(f"the chains of {series} differ in the method's parameters: pass the folder of one run")
     infos = {chain.run.name: chain.run.info for chain in chains}
-    of = [infos[name] for name in sorted(infos)]
+    run_infos = [infos[name] for name in sorted(infos)]
     return {
         "seeds": sorted({sample.seed for sample in samples}),
         "params": samples[0].params,
         "engine": _unique(sample.engine for sample in samples),
         "dtype": _unique(sample.dtype for sample in samples),
-        "temperature": _unique((info.get("config") or {}).get("temperature") for info in of),
-        "top_p": _unique((info.get("config") or {}).get("top_p") for info in of),
-        "weights": _unique((info.get("checkpoints") or {}).get(str(series.arm)) for info in of),
+        "temperature": _unique((info.get("config") or {}).get("temperature") for info in run_infos),
+        "top_p": _unique((info.get("config") or {}).get("top_p") for info in run_infos),
+        "weights": _unique((info.get("checkpoints") or {}).get(str(series.arm)) for info in run_infos),
     }
 
 
 def _unique(values: Any) -> Any:
     """The one value there is, or all of them."""
+    # By repr, as values read from JSON may be lists, which do not hash.
     distinct = list({repr(value): value for value in values}.values())
     return distinct[0] if len(distinct) == 1 else sorted(distinct, key=repr)
 
@@ -165,6 +167,7 @@ def _cuts(points: Sequence[MeasuredPoint], problems: Sequence[str], samples: Seq
         by_length.setdefault(point.L, []).append(point)
     cuts = []
     for length, group in by_length.items():
+        # Costs are stored once, of one chain: every W at this L rests on the same chains, and costs W times as much.
         first = group[0]
         order = _places(first, problems)
         costs = {

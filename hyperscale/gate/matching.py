@@ -63,6 +63,7 @@ def match(baseline: GateRecord, results: GateRecord) -> MatchedRecords:
     # The cut that holds a point stands for it: accuracies by W, costs of a chain, both by problem.
     old, new = dict(_points(baseline)), dict(_points(results, names))
     _refuse_missing([point for point in old if point not in new], len(old))
+    # An accuracy of more chains is less noisy and less skewed, and the swap test takes both sides for alike.
     for point, cut in old.items():
         if cut.chains != new[point].chains:
             raise ResultsError(

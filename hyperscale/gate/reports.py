@@ -37,7 +37,7 @@ def selection(comparison: Comparison) -> list[ComparisonRow]:
     worst: dict[tuple[str, str, str, float], ComparisonRow] = {}
     for row in comparison.rows:
         if row.CR is not None:
-            arm = (row.model, row.task, row.method, row.CR)
+            arm = (row.model, row.task, row.method, row.CR)  # a margin has no CR: it unites all
             worst[arm] = min(worst.get(arm, row), row, key=lambda row: row.change)
     worst_rows = {id(row) for row in worst.values()}
     rows = [row for row in comparison.rows if row.verdict == "fell" or row.CR is None or id(row) in worst_rows]

@@ -84,13 +84,14 @@ def _by_task(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
 
 
 def _names(curves: Sequence[Curve]) -> dict[int, str]:
-    """What the legend calls each curve."""
+    """The legend's name of each curve, by the curve's id: curves hold arrays and do not hash."""
     with_model = len({curve.model for curve in curves}) > 1
     return {id(curve): series_name(curve.method, curve.model, with_model) for curve in curves}
 
 
 def _legend_columns(names: Iterable[str], width: float) -> int:
     """How many entries of a legend fit side by side in so many inches."""
+    # A handle takes about half an inch, a character of the legend's font 0.058.
     count, longest = len(names := list(names)), max(map(len, names))
     return max(1, min(count, int(width / (0.5 + 0.058 * longest))))
 
@@ -108,6 +109,7 @@ def _draw_panel(panel: Any, curves: Sequence[Curve], axis: str, styles: Mapping[
     strategies = ", ".join(sorted({strategy_label(point.vote) for curve in curves for point in curve.points}))
     few = "" if problems >= MIN_PROBLEMS else "\ntoo few problems for error bars"
     panel.set_title(f"{curves[0].task} ({size}, {strategies}){few}", fontsize=7)
+    # From back to front: the band, all points with their errors (faint), the frontier, its points.
     for curve in curves:
         colour, marker = styles[id(curve)]
         x, y = np.array([cost_and_accuracy(point, axis) for point in curve.points]).T
@@ -118,8 +120,10 @@ def _draw_panel(panel: Any, curves: Sequence[Curve], axis: str, styles: Mapping[
         panel.fill_between(curve.cost, curve.low, curve.high, color=colour, alpha=0.13, linewidth=0, zorder=1)
         panel.plot(curve.cost, curve.middle, color=colour, linewidth=1.2, zorder=4)
         x, y = np.array([cost_and_accuracy(point, axis) for point in curve.frontier]).T
-        large = 4.4 if marker in "PX" else 3.2
-        panel.plot(x, y, marker, color=colour, markersize=large, markeredgecolor="white", markeredgewidth=0.3, zorder=5)
+        markersize = 4.4 if marker in "PX" else 3.2  # these two look smaller than the others at the same size
+        panel.plot(
+            x, y, marker, color=colour, markersize=markersize, markeredgecolor="white", markeredgewidth=0.3, zorder=5
+        )
     _set_costs(panel, curves)
     panel.grid(alpha=0.25, linewidth=0.4)
     panel.tick_params(width=0.6, length=2.5)
