@@ -20,6 +20,13 @@ def test_every_method_describes_itself():
         assert methods.create(name, cr=1) is not method
 
 
+def test_methods_are_equal_if_all_their_parameters_are():
+    assert methods.create("window", cr=4) == methods.create("window", cr=4)
+    assert methods.create("window", cr=4) != methods.create("window", cr=2)
+    assert methods.create("window", cr=4) != methods.create("window", cr=4, recent=3)
+    assert methods.create("window", cr=4) != methods.create("random", cr=4)
+
+
 def test_length_invariance_follows_the_rule():
     for name in ("window", "random"):
         assert methods.create(name, cr=4).length_invariant

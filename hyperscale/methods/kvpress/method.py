@@ -1,6 +1,7 @@
 """Methods named ``kvpress:NAME``: presses of the installed kvpress, which run in an engine of their own."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
@@ -14,8 +15,9 @@ INTERVAL = 16
 """Decode steps between two evictions unless params say otherwise; kvpress's 512 is longer than many chains."""
 
 
+@dataclass
 class KVPress(Method):
-    """A press that works while decoding, at a nominal CR. Its parameters are those that kvpress knows, not fields.
+    """A press that works while decoding, at a nominal CR.
 
     With P prompt tokens and at most L new ones, the CR sets
       DecodingPress and its kin: target_size = max(1, ceil((P + L) / CR) - compression_interval). It evicts to that
@@ -26,22 +28,28 @@ class KVPress(Method):
       DMSPress: nothing; entries go by their scores, and the CR is only a label.
     Everything else that the presses are made with is a parameter, and goes to each press that has it. A value may be a
     mapping from CRs to values.
+
+    Attributes:
+        press: Names of the presses, as after ``kvpress:``.
+        settings: The parameters, which kvpress knows and this class does not, by name.
     """
 
     name = "kvpress"
     summary = "a press of the installed kvpress that works while decoding"
     source = "github.com/NVIDIA/kvpress"
 
-    def __init__(self, press: str, cr: float, params: Mapping[str, Any]) -> None:
+    press: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
         """Check name and parameters against the installed kvpress.
 
         Raises:
             MethodError: kvpress is missing, has no such press or parameter, or does not accept a value.
         """
-        super().__init__(cr)
-        self.press = press
-        self._root = press_tree.parse(press)
-        self._params = {name: self._at_ratio(name, value) for name, value in params.items()}
+        super().__post_init__()
+        self._root = press_tree.parse(self.press)
+        self._params = {name: self._at_ratio(name, value) for name, value in self.settings.items()}
         nodes = list(self._root.walk())
         settings = dict.fromkeys(name for node in nodes for name in node.settings())
         for name in self._params:
@@ -144,4 +152,4 @@ def create(press: str, cr: float, params: Mapping[str, Any]) -> KVPress:
     Raises:
         MethodError: See `KVPress`.
     """
-    return (Masking if press_tree.masks(press_tree.parse(press)) else KVPress)(press, cr, params)
+    return (Masking if press_tree.masks(press_tree.parse(press)) else KVPress)(cr, press, params)

@@ -80,3 +80,10 @@ def test_presses_say_what_they_are():
 def test_errors(name, params, message):
     with pytest.raises(MethodError, match=message):
         methods.create(f"kvpress:{name}", cr=4, **params)
+
+
+def test_methods_of_different_presses_or_settings_differ():
+    one = methods.create("kvpress:DecodingPress:KnormPress", cr=4)
+    assert one == methods.create("kvpress:DecodingPress:KnormPress", cr=4)
+    assert one != methods.create("kvpress:DecodingPress:KeyDiffPress", cr=4)
+    assert one != methods.create("kvpress:DecodingPress:KnormPress", cr=4, compression_interval=5)
