@@ -11,7 +11,7 @@ from repository import ROOT
 
 PAGES = sorted(
     path.relative_to(ROOT).as_posix()
-    for pattern in ("*.md", "docs/*.md", "results/*.md", "results/measurements/*.md", "hyperscale/mini/weights/*.md")
+    for pattern in ("*.md", "docs/*.md", "results/*.md", "results/*/*.md", "hyperscale/mini/weights/*.md")
     for path in ROOT.glob(pattern)
 )
 # Code blocks are between fences; a span is between single back-ticks.
