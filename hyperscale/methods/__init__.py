@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import lazy_loader
 
 if TYPE_CHECKING:
+    from hyperscale.methods.arm import Arm as Arm
     from hyperscale.methods.registry import available as available
     from hyperscale.methods.registry import checkpoint as checkpoint
     from hyperscale.methods.registry import create as create
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "arm": ["Arm"],
         "registry": ["available", "checkpoint", "create", "describe", "notes", "parameters"],
     },
 )

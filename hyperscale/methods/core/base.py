@@ -249,8 +249,6 @@ class Method(ABC):
         checkpoint: Kind of retrofit that the model must be: "dms", "dmc"; None if any model will do.
         length_invariant: Whether the rule is independent of the maximum length, so that a long chain's beginning is the
             same as a shorter chain and may stand for it.
-        alone: Whether its chains decode one at a time, whatever the batch size.
-        packages: Optional packages that it runs on; their versions are kept with a run.
 
     Parameters:
         cr: Nominal compression ratio, at least 1.
