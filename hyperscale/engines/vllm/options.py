@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 from math import ceil
 from typing import Any, Literal
 
+from hyperscale.engines.vllm.method_names import OPTION_VALUES
 from hyperscale.errors import EngineError
 from hyperscale.methods.core.row_budget import budget_floor, row_budget
 
@@ -13,8 +14,6 @@ KEY = "hyperscale"
 
 PAGE_TOKENS = 32
 """N, unless the user chooses: coarser superblocks cost short requests more than they save the scheduler."""
-
-METHODS = ("none", "dms", "window", "random", "hashed")
 
 DECODES = ("auto", "fa3", "triton")
 
@@ -49,7 +48,7 @@ class Options:
         full_graphs: On CUDA, whether whole decode steps are CUDA graphs, not only what lies between attention layers.
     """
 
-    method: Literal["none", "dms", "window", "random", "hashed"] = "dms"
+    method: str = "dms"
     cr: float = 0.0
     window: int = -1
     recent: int = 16
@@ -70,7 +69,7 @@ class Options:
                 raise EngineError(f"additional_config.{KEY}.{field.name} must be {_KINDS[kind]}, not {value!r}")
         budget_rules = ("proportional", "fixed")
         checks = {
-            f"method must be one of {', '.join(METHODS)}, not {self.method!r}": self.method in METHODS,
+            f"method must be one of {', '.join(OPTION_VALUES)}, not {self.method!r}": self.method in OPTION_VALUES,
             f"decode must be one of {', '.join(DECODES)}, not {self.decode!r}": self.decode in DECODES,
             f"budget_rule must be 'proportional' or 'fixed', not {self.budget_rule!r}": (
                 self.budget_rule in budget_rules

@@ -1,11 +1,8 @@
-"""Names the versions of vLLM that the plugin works with, and the methods that run in it."""
+"""Names the versions of vLLM that the plugin works with."""
 
 from importlib.metadata import PackageNotFoundError, version
 
 from hyperscale.errors import EngineError
-
-METHODS = ("vanilla", "dms", "window", "random")
-"""Methods that the engine runs."""
 
 KNOWN = ("0.26.0", "0.32.0")
 """Tried. What the plugin builds on drifts between minor versions, so no other is accepted."""

@@ -7,8 +7,8 @@ from typing import Any
 
 from hyperscale.engines.families import FAMILIES
 from hyperscale.engines.vllm.families import architecture
+from hyperscale.engines.vllm.method_names import RUNNABLE
 from hyperscale.engines.vllm.options import KEY, PAGE_TOKENS
-from hyperscale.engines.vllm.versions import METHODS
 from hyperscale.errors import MethodError, ModelError
 from hyperscale.methods.core.base import Method
 
@@ -23,9 +23,9 @@ def check_method(method: Method, device: str = "cpu") -> None:
     Raises:
         MethodError: It does not run, or not with these parameters or on this device.
     """
-    if method.name not in METHODS:
+    if method.name not in RUNNABLE:
         raise MethodError(
-            f"{method.name} does not run in vLLM, which runs {', '.join(METHODS)}: leave --engine vllm out"
+            f"{method.name} does not run in vLLM, which runs {', '.join(RUNNABLE)}: leave --engine vllm out"
         )
     if not getattr(method, "pin_prompt", True):
         raise MethodError(f"{method.name} keeps the whole prompt in vLLM: leave pin_prompt or --engine vllm out")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyperscale.engines.provider import EngineProvider, EngineSpec
 from hyperscale.engines.vllm import versions
+from hyperscale.engines.vllm.method_names import RUNNABLE
 
 if TYPE_CHECKING:
     from hyperscale.engines.vllm.harness.engine import VllmEngine
@@ -31,9 +32,9 @@ class VllmProvider(EngineProvider):
 
     def explain_method(self, method: str) -> str | None:
         """See `EngineProvider.explain_method`."""
-        if method in versions.METHODS:
+        if method in RUNNABLE:
             return None
-        return f"{method} does not run in vLLM, which runs {', '.join(versions.METHODS)}: leave --engine vllm out"
+        return f"{method} does not run in vLLM, which runs {', '.join(RUNNABLE)}: leave --engine vllm out"
 
     def explain_kv_dtype(self, kv_dtype: str, methods: Sequence[str]) -> str:
         """See `EngineProvider.explain_kv_dtype`."""

@@ -5,7 +5,9 @@
 import triton
 import triton.language as tl
 
-NEVER = tl.constexpr(2**31 - 1)
+from hyperscale.engines.vllm import protocol
+
+NEVER = tl.constexpr(protocol.NEVER)  # kernels may use globals only if they are constants of Triton's
 
 
 @triton.jit
