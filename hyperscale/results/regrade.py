@@ -72,7 +72,7 @@ def regrade(
         names = dict.fromkeys(sample.task for sample in store.samples())
         files = {**(info.get("data") or {}), **data_by_task(data or {}, tuple(names))}
         loaded = {name: problems(name, info, files.get(name)) for name in names}
-        pool.choose_shared_level(graders.running_programs({task.grader for task, _ in loaded.values()}), sandbox)
+        pool.choose_shared_level(graders.select_program_graders({task.grader for task, _ in loaded.values()}), sandbox)
         counts = {"chains": 0, "answers": 0, "verdicts": 0}
 
         def graded() -> Iterator[Sample]:

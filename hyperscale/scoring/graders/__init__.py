@@ -22,12 +22,12 @@ import lazy_loader
 if TYPE_CHECKING:
     from hyperscale.scoring.graders.base import Grader as Grader
     from hyperscale.scoring.graders.registry import get as get
-    from hyperscale.scoring.graders.registry import running_programs as running_programs
+    from hyperscale.scoring.graders.registry import select_program_graders as select_program_graders
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "base": ["Grader"],
-        "registry": ["get", "running_programs"],
+        "registry": ["get", "select_program_graders"],
     },
 )

@@ -24,8 +24,8 @@ def names() -> list[str]:
     return list(_FACTORIES)
 
 
-def running_programs(graders: Iterable[str]) -> set[str]:
-    """Those of the graders that run programs."""
+def select_program_graders(graders: Iterable[str]) -> set[str]:
+    """The names of those graders that run programs."""
     factories = {name: _FACTORIES[name] for name in graders}
     return {name for name, kind in factories.items() if isinstance(kind, type) and issubclass(kind, CodeGrader)}
 

@@ -173,8 +173,8 @@ def test_only_the_built_in_tasks_are_trusted(monkeypatch):
     monkeypatch.setattr(choose, "choose_level", lambda *arguments: asked.append(arguments) or choose.Sandbox("guard"))
     monkeypatch.setattr(pool, "_policy", ("auto", False))
     monkeypatch.setattr(pool, "_runners", {})
-    running = graders.running_programs(["integer", "code", "choice"])
+    running = graders.select_program_graders(["integer", "code", "choice"])
     assert pool.choose_shared_level(running) == "guard"
-    assert pool.choose_shared_level(graders.running_programs(["code", "livecodebench"]), "bwrap") == "guard"
-    assert pool.choose_shared_level(graders.running_programs(["integer"])) is None
+    assert pool.choose_shared_level(graders.select_program_graders(["code", "livecodebench"]), "bwrap") == "guard"
+    assert pool.choose_shared_level(graders.select_program_graders(["integer"])) is None
     assert asked == [("auto", True), ("bwrap", False)]
