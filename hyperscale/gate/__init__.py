@@ -1,4 +1,4 @@
-"""The gate: has a change made accuracies or margins fall, beyond tolerance and beyond noise?
+"""The gate: fails if a change made accuracies or margins fall, beyond tolerance and beyond noise.
 
 Read in the order of the work:
 

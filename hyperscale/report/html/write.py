@@ -1,4 +1,4 @@
-"""Writes the report: one HTML file of a run or several, which opens without a network and shows every chain.
+"""Writes the report: one HTML file of a run or several, which opens without a network and shows its chains.
 
 Frontiers, margins and points are computed here, with the functions that plots and tables use; the page only shows them.
 Chains are packed so that a large run makes a bounded file, which states what it leaves out.

@@ -1,4 +1,4 @@
-"""One warm worker process, from outside: starts it, sends it programs, reads answers, kills it with all it started.
+"""Drives one warm worker process: starts it, sends it programs, reads answers, kills it with all that it started.
 
 Both directions are pipes with one line of JSON a message. A worker may be stopped, killed or hang at any time, so no
 read and no write waits without a deadline.

@@ -1,4 +1,4 @@
-"""Scorers of best-of-n: what a chain is worth, from its text, without knowing the answer.
+"""Scores chains for best-of-n, from their texts, without knowing the answer.
 
 Mean log-probability needs no scorer here: the samples hold it. A reward model is a path.
 """
