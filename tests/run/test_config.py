@@ -66,7 +66,7 @@ def test_refused(values, kind, text):
     [
         "model: mini\nmethods: dms\ncrs: 8\nseeds: [0, 1]\nlimit: 2\n",  # the fields' names
         "model: mini\nmethod: dms\ncr: 8\nseed: 0,1\nlimit: 2\n",  # the options'
-        "model: mini\nmethod: [dms]\ncr: [8.0]\nseed: [0, 1]\nlimit: 2\n",
+        "model: mini\nmethod: [dms]\ncr: [8.0]\nseed: [0, 1]\nlimit: 2\nlength:\ntemperature:\n",
     ],
 )
 def test_yaml(tmp_path, text):

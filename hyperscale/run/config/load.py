@@ -55,8 +55,11 @@ def make_config(values: Mapping[str, Any]) -> RunConfig:
 def _keys_by_field(file: YamlFile) -> dict[str, str]:
     """Each field that a file sets, with the key it uses for it."""
     keys: dict[str, str] = {}
-    for key in map(str, file.values):
+    for name, value in file.values.items():
+        key = str(name)
         field = find_field(RunConfig, key, file.place((key,)))
+        if value is None:  # a key without a value leaves the default
+            continue
         if field in keys:
             raise ConfigError(f"{file.place((key,))}: {key!r} is {keys[field]!r} under another name: leave one out")
         keys[field] = key
