@@ -18,6 +18,7 @@ from hyperscale.errors import EngineError, HyperscaleError
 from hyperscale.kv.trace import KVTrace, dense_peak, dense_reads
 from hyperscale.methods.core.base import Method
 from hyperscale.utils import counter_rng
+from hyperscale.utils.hub import load_config, load_tokenizer
 
 _SEEDS = 1 << 63
 
@@ -45,10 +46,10 @@ class _CheckpointConfigs:
     """A checkpoint's configurations without its weights, for `end_ids`."""
 
     def __init__(self, path: str) -> None:
-        from transformers import AutoConfig, GenerationConfig
+        from transformers import GenerationConfig
 
-        self.config = AutoConfig.from_pretrained(path)
-        with suppress(OSError):
+        self.config = load_config(path)
+        with suppress(OSError):  # not every checkpoint has one
             self.generation_config = GenerationConfig.from_pretrained(path)
 
 
@@ -101,14 +102,12 @@ class VllmEngine(Engine):
             MethodError: The method does not run in vLLM.
             ModelError: The model does not.
         """
-        from transformers import AutoTokenizer
-
         versions.check()
         check_method(method, device)
         if batch_size < 1:
             raise EngineError(f"batch size must be at least 1, not {batch_size}")
         self.method, self.batch_size, self.name = method, batch_size, name
-        self.tokenizer = AutoTokenizer.from_pretrained(path)
+        self.tokenizer = load_tokenizer(path)
         self._end_ids = sorted(end_ids(_CheckpointConfigs(path), self.tokenizer))
         args = engine_args(
             path,

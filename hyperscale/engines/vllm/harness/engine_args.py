@@ -11,6 +11,7 @@ from hyperscale.engines.vllm.method_names import RUNNABLE
 from hyperscale.engines.vllm.options import KEY, PAGE_TOKENS
 from hyperscale.errors import MethodError, ModelError
 from hyperscale.methods.core.base import Method
+from hyperscale.utils.hub import load_config
 
 
 def check_method(method: Method, device: str = "cpu") -> None:
@@ -60,10 +61,8 @@ def engine_args(
         MethodError: The method does not run here.
         ModelError: Nor does the model.
     """
-    from transformers import AutoConfig
-
     check_method(method, device)
-    config = AutoConfig.from_pretrained(path)
+    config = load_config(path)
     family = getattr(config, "model_type", "")
     if family not in FAMILIES:
         raise ModelError(f"models of type {family!r} do not run in vLLM here; those that do: {', '.join(FAMILIES)}")
