@@ -107,7 +107,7 @@ def test_a_run_with_a_new_engine(call, tmp_path):
     assert EVENTS == [("start", "vanilla"), ("close", "vanilla")]
     (run,) = results.read(tmp_path / "run")
     assert run.samples
-    assert {(sample["engine"], sample["tokens"]) for sample in run.samples} == {("toy", TOKENS)}
+    assert {(sample.engine, sample.tokens) for sample in run.samples} == {("toy", TOKENS)}
     info = json.loads((tmp_path / "run" / "run.json").read_text())
     assert info["config"]["engine"] == "toy"
     assert info["versions"]["toy"] == "7.1"
