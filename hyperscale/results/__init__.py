@@ -1,4 +1,7 @@
-"""What a run leaves on the disk: its description, its chains, and the points derived from them."""
+"""Owns the folder of a run: its description, its chains as typed records, and the points that are made of them.
+
+`read` gives the runs of a folder; a `Run` has samples and points. `Store` opens a folder for writing.
+"""
 
 from typing import TYPE_CHECKING
 

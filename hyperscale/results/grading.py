@@ -49,7 +49,7 @@ def with_verdicts(sample: Sample, answers: Sequence[str | None], verdicts: Seque
         answer, correct = next(pairs)
         return replace(ending, answer=answer, correct=correct)
 
-    return _edited(sample, grade, **changes)
+    return _edit_endings(sample, grade, **changes)
 
 
 def with_scores(sample: Sample, scorer: str, score: Callable[[str], float]) -> Sample:
@@ -60,24 +60,24 @@ def with_scores(sample: Sample, scorer: str, score: Callable[[str], float]) -> S
         scorer: The scorer's name.
         score: The score of a text; a text that occurs twice is scored once.
     """
-    known: dict[str, float] = {}
+    score_of: dict[str, float] = {}
 
     def add_score(ending: E, text: str) -> E:
         if ending.answer is None:
             return ending
-        if text not in known:
-            known[text] = score(text)
-        return replace(ending, scores={**ending.scores, scorer: known[text]})
+        if text not in score_of:
+            score_of[text] = score(text)
+        return replace(ending, scores={**ending.scores, scorer: score_of[text]})
 
-    return _edited(sample, add_score)
+    return _edit_endings(sample, add_score)
 
 
-def _edited(sample: Sample, edit: _Edit, **changes: Any) -> Sample:
+def _edit_endings(sample: Sample, edit: _Edit, **changes: Any) -> Sample:
     """The sample with every ending edited, in the order of `endings`."""
 
     def edit_cut(cut: Cut) -> Cut:
         text = sample.text[: cut.chars]
-        edited = edit(cut, text)  # before its forced answer, whose edit may depend on the order
-        return replace(edited, forced=cut.forced and edit(cut.forced, text + cut.forced.text))
+        whole = edit(cut, text)  # before its forced answer: the order of `endings`
+        return replace(whole, forced=cut.forced and edit(cut.forced, text + cut.forced.text))
 
     return replace(sample, cuts=tuple(edit_cut(cut) for cut in sample.cuts), **changes)

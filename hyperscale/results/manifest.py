@@ -5,12 +5,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 from hyperscale.errors import ResultsError
+from hyperscale.utils.validation import validate
 
 SCHEMA = 2
 _READABLE = (1, SCHEMA)  # schema 1 differs in samples.jsonl alone
 RUN, SAMPLES, POINTS, LOCK = "run.json", "samples.jsonl", "points.csv", ".lock"
-_PARTS = ("config", "tasks", "checkpoints", "params")  # of run.json
+_REMEDY = "restore it, or choose another folder with --out"
 # Settings that the first versions did not have or did not write, with the values that their runs had.
 _ADDED_SETTINGS: dict[str, Any] = {
     "task_params": {},
@@ -24,27 +27,42 @@ _ADDED_SETTINGS: dict[str, Any] = {
 }
 
 
+class _Info(BaseModel):
+    """The parts of ``run.json`` that are read; other parts are for people."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    config: dict[str, Any]
+    tasks: dict[str, str] | None = None
+    checkpoints: dict[str, Any] | None = None
+    params: dict[str, dict[str, Any]] | None = None
+    documents: dict[str, str] | None = None
+    data: dict[str, str] | None = None
+    hardware: dict[str, Any] | None = None
+    versions: dict[str, str] | None = None
+    vote: str | None = None
+    widths: list[int] | None = None
+
+
 def read_info(folder: Path) -> dict[str, Any]:
     """Read and check ``run.json``.
 
     Raises:
-        ResultsError: The file is missing, is not JSON, or has another schema version.
+        ResultsError: The file is missing, is not JSON, has another schema version, or a part of another kind.
     """
     path = folder / RUN
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ResultsError(f"{path} is unreadable ({error}): restore it, or choose another folder with --out") from None
-    if (
-        not isinstance(info, dict)
-        or not isinstance(info.get("config"), dict)
-        or not all(isinstance(info.get(part) or {}, dict) for part in _PARTS)
-    ):
-        raise ResultsError(f"{path} is not a run's description: restore it, or choose another folder with --out")
+        raise ResultsError(f"{path} is unreadable ({error}): {_REMEDY}") from None
+    if not isinstance(info, dict):
+        raise ResultsError(f"{path} is not a run's description: {_REMEDY}")
     if info.get("schema") not in _READABLE:
         raise ResultsError(
-            f"{path} has schema {info.get('schema')!r}, this version reads {SCHEMA}: choose another folder with --out"
+            f"{path} has schema {info.get('schema')!r}, this version reads {' and '.join(map(str, _READABLE))}: "
+            "choose another folder with --out"
         )
+    validate(_Info, info, ResultsError, str(path), _REMEDY)
     return info
 
 

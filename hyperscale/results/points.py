@@ -1,4 +1,4 @@
-"""From finished chains to points: accuracy and cost of every W-L-CR that the chains at hand allow.
+"""Makes points of finished chains: accuracy and cost of every W-L-CR that the chains allow.
 
 A chain generated up to some L also gives every shorter L, by cutting it there, for methods whose rule does not depend
 on the maximum length; several chains give every smaller W, in expectation over subsets. So all of a method's points
@@ -176,33 +176,34 @@ def _task(name: str, strategies: Mapping[str, str], vote: str | None) -> tuple[S
 def _points_of_series(
     series: Series, samples: Sequence[Sample], strategy: Strategy, lengths: Sequence[int], widths: Collection[int]
 ) -> list[MeasuredPoint]:
-    most = max(sample.L for sample in samples)
-    recorded = {cut.L for sample in samples for cut in sample.cuts}
+    max_length = max(sample.L for sample in samples)
+    cut_lengths = {cut.L for sample in samples for cut in sample.cuts}
     points = []
-    for L in sorted(recorded | {length for length in lengths if length <= most}):
-        truncated = [(sample, truncate(sample, L, strategy.scorer)) for sample in samples if is_eligible(sample, L)]
+    for L in sorted(cut_lengths | {length for length in lengths if length <= max_length}):
+        pairs = [(sample, truncate(sample, L, strategy.scorer)) for sample in samples if is_eligible(sample, L)]
+        if any(chain is None for _, chain in pairs):
+            continue  # not recorded at this L: only the chains that ended earlier are known, the easy ones
         # Keyed by chain, so that a chain generated for two different L counts once.
         groups: dict[tuple[str, int], dict[int, TruncatedChain]] = {}
-        for sample, chain in truncated:
+        for sample, chain in pairs:
             if chain is not None:
                 groups.setdefault((sample.problem, sample.seed), {})[sample.chain] = chain
-        if any(chain is None for _, chain in truncated):
-            continue  # not recorded at this L: only the chains that ended earlier are known, the easy ones
         rows = [_Row(*key, [group[i] for i in sorted(group)]) for key, group in groups.items()]
         means = np.array([np.mean([chain.costs for chain in row.chains], axis=0) for row in rows])
-        most_chains = max((len(row.chains) for row in rows), default=0)
-        points += [_point(series, W, L, strategy, rows, means) for W in strategy.widths(most_chains, widths)]
+        max_chains = max((len(row.chains) for row in rows), default=0)
+        points += [_point(series, W, L, strategy, rows, means) for W in strategy.widths(max_chains, widths)]
     return points
 
 
 def _point(series: Series, W: int, L: int, strategy: Strategy, rows: Sequence[_Row], means: Floats) -> MeasuredPoint:
     """One point from the rows that have enough chains; ``means`` holds each row's mean costs of a chain."""
     enough = [i for i, row in enumerate(rows) if len(row.chains) >= W]
-    costs = W * means[enough]
+    costs = W * means[enough]  # (rows, COSTS): of W chains, by the mean over all that there are
     rows = [rows[i] for i in enough]
     accuracy = strategy.accuracy([[chain.vote for chain in row.chains] for row in rows], W)
     places = {problem: i for i, problem in enumerate(dict.fromkeys(row.problem for row in rows))}
-    place = np.array([places[row.problem] for row in rows])  # seeds of a problem fall together
+    # Rows that differ in the seed alone are one problem: sums over its rows / their count are means over seeds.
+    place = np.array([places[row.problem] for row in rows])
     count = np.bincount(place)
     reads = sum(chain.costs[0] for row in rows for chain in row.chains)
     dense = sum(chain.dense for row in rows for chain in row.chains)

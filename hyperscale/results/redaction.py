@@ -21,13 +21,13 @@ def redact(text: str, question: str) -> str:
         text: What a model wrote.
         question: The prompt it was given: question and options.
     """
-    asked = [match.group().casefold() for match in _WORD.finditer(question)]
-    quotable = {tuple(asked[i : i + RUN]) for i in range(len(asked) - RUN + 1)}
+    question_words = [match.group().casefold() for match in _WORD.finditer(question)]
+    quotations = {tuple(question_words[i : i + RUN]) for i in range(len(question_words) - RUN + 1)}
     places = list(_WORD.finditer(text))
     words = [match.group().casefold() for match in places]
-    result, black = list(text), -1
+    result, black = list(text), -1  # the last word that is to be blacked out, so far
     for i, word in enumerate(words):
-        if tuple(words[i : i + RUN]) in quotable:
+        if tuple(words[i : i + RUN]) in quotations:
             black = i + RUN - 1
         if i <= black and len(word) > 1 and word != "answer":
             start, end = places[i].span()

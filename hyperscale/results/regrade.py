@@ -1,4 +1,4 @@
-"""Grades the chains of a run again, from their text: nothing is generated, no model is loaded."""
+"""Grades the chains of a run again, from their text: nothing is generated, no model is graded_tasks."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ from hyperscale.utils.files import write_atomic
 if TYPE_CHECKING:
     from hyperscale.results.points import MeasuredPoint
 
-_TOGETHER = 64  # chains graded at once, so that programs run side by side
+_BATCH = 64  # chains graded at once, so that programs run side by side
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,14 @@ def regrade(
     with Store(folder, info) as store:
         names = dict.fromkeys(sample.task for sample in store.samples())
         files = {**(info.get("data") or {}), **data_by_task(data or {}, tuple(names))}
-        loaded = {name: problems(name, info, files.get(name)) for name in names}
-        pool.choose_shared_level(graders.select_program_graders({task.grader for task, _ in loaded.values()}), sandbox)
+        graded_tasks = {name: problems(name, info, files.get(name)) for name in names}
+        pool.choose_shared_level(
+            graders.select_program_graders({task.grader for task, _ in graded_tasks.values()}), sandbox
+        )
         counts = {"chains": 0, "answers": 0, "verdicts": 0}
 
         def graded() -> Iterator[Sample]:
-            for old, new in _grade(store.samples(), loaded):
+            for old, new in _grade(store.samples(), graded_tasks):
                 counts["chains"] += 1
                 counts["answers"] += grading.answers(old) != grading.answers(new)
                 counts["verdicts"] += grading.verdicts(old) != grading.verdicts(new)
@@ -84,7 +86,7 @@ def regrade(
                 step(counts["chains"], len(store))
 
         store.replace(graded())
-        versions = {name: task.version for name, (task, _) in loaded.items()}
+        versions = {name: task.version for name, (task, _) in graded_tasks.items()}
         if versions.items() - (info.get("tasks") or {}).items():
             info["tasks"] = {**(info.get("tasks") or {}), **versions}
             write_atomic(folder / RUN, json.dumps(info, indent=1) + "\n")
@@ -100,13 +102,13 @@ def problems(name: str, info: dict[str, Any], data: str | None) -> tuple[Task, l
 
 
 def _grade(
-    samples: Iterable[Sample], loaded: Mapping[str, tuple[Task, Sequence[Doc]]]
+    samples: Iterable[Sample], graded_tasks: Mapping[str, tuple[Task, Sequence[Doc]]]
 ) -> Iterator[tuple[Sample, Sample]]:
     """Each sample as it was, and with new answers and verdicts; in their order."""
-    grader = {name: graders.get(task.grader) for name, (task, _) in loaded.items()}
-    docs = {name: {doc.id: doc for doc in docs} for name, (_, docs) in loaded.items()}
+    grader = {name: graders.get(task.grader) for name, (task, _) in graded_tasks.items()}
+    docs = {name: {doc.id: doc for doc in docs} for name, (_, docs) in graded_tasks.items()}
     samples = iter(samples)
-    while part := list(islice(samples, _TOGETHER)):
+    while part := list(islice(samples, _BATCH)):
         verdicts: dict[int, list[bool]] = {}
         answers = [[grader[sample.task].extract(text) for text in grading.texts(sample)] for sample in part]
         for name in dict.fromkeys(sample.task for sample in part):
@@ -117,7 +119,7 @@ def _grade(
             for i in places:
                 verdicts[i] = [answer is not None and next(results) for answer in answers[i]]
         for i, sample in enumerate(part):
-            version = loaded[sample.task][0].version
+            version = graded_tasks[sample.task][0].version
             yield sample, grading.with_verdicts(sample, answers[i], verdicts[i], task_version=version)
 
 

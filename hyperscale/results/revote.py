@@ -38,8 +38,8 @@ def choose(vote: str, scorer: str | None) -> str | None:
     if scorer is not None and (strategy is None or strategy.scorer is None or ":" in vote):
         raise ConfigError(f"--scorer goes with --vote best-of-n, not with {vote}")
     if strategy is not None and scorer is not None:
-        found = reward_models.get(scorer)
-        strategy = strategies.BestOfN(found.name if found else strategies.LOGPROB)
+        judge = reward_models.get(scorer)
+        strategy = strategies.BestOfN(judge.name if judge else strategies.LOGPROB)
     return None if strategy is None else strategy.name
 
 
@@ -54,15 +54,16 @@ def revote(
 ) -> "list[MeasuredPoint]":
     """Make the points of a run with another strategy, from the chains it has; the choice is kept in its run.json.
 
-    A reward model scores every text that has an answer, cut chains and branches too, and the scores are stored with the
-    chains. In runs on gated tasks it reads the stored text, in which quotations of the question are blacked out.
+    A reward model scores every text that has an answer, of cut chains and forced answers too, and the scores are stored
+    with the chains. In runs on gated tasks it reads the stored text, in which quotations of the question are blacked
+    out.
 
     Args:
         folder: The run's folder.
         vote: See `choose`.
         scorer: See `choose`.
         device: Where a reward model runs.
-        data: As for `regrading.regrade`.
+        data: As for `regrade.regrade`.
         step: Told how many chains of how many are scored.
 
     Raises:
@@ -70,7 +71,7 @@ def revote(
         ResultsError: The folder holds no run, is in use or corrupt, or its chains lack what the strategy needs.
         TaskError: The problems that a reward model has to see are missing.
     """
-    chosen = choose(vote, scorer)
+    strategy = choose(vote, scorer)
     info = read_info(folder)  # before the store, which would make a folder that is not there
     with Store(folder, info) as store:
         judge = reward_models.get(scorer, device) if scorer else None
@@ -87,7 +88,7 @@ def revote(
 
             store.replace(scored())
         before = store.vote
-        store.set_vote(chosen)
+        store.set_vote(strategy)
         try:
             return store.write_points()
         except BaseException:

@@ -90,14 +90,15 @@ class Store:
     def _open(self) -> None:
         if (self.folder / RUN).exists():
             self._check()
-        elif others := sorted(p.name for p in self.folder.iterdir() if not p.name.startswith(".")):
+        elif names := sorted(path.name for path in self.folder.iterdir() if not path.name.startswith(".")):
             (self.folder / LOCK).unlink()  # leave no trace in a folder that is not ours
             raise ResultsError(
-                f"{self.folder} holds other files ({others[0]}, …) and no run: choose another folder with --out"
+                f"{self.folder} holds other files ({names[0]}, …) and no run: choose another folder with --out"
             )
         else:
             write_atomic(self.folder / RUN, json.dumps(self._info, indent=1) + "\n")
         path = self.folder / SAMPLES
+        # A last line without a newline is what a kill left of a write: it is not read, and cut off here.
         self._keys = dict.fromkeys(sample.key for sample in self.samples())
         self._file = path.open("ab", buffering=0)
         self._file.truncate(complete_length(path))
@@ -106,9 +107,9 @@ class Store:
     def _check(self) -> None:
         """Refuse a folder whose run was another one; `run.json` keeps what the first process wrote."""
         old = read_info(self.folder)
-        if changed := manifest.changes(old, self._info):
+        if changes := manifest.changes(old, self._info):
             raise ResultsError(
-                f"{self.folder} holds a run with another configuration ({'; '.join(changed)}): "
+                f"{self.folder} holds a run with another configuration ({'; '.join(changes)}): "
                 "run the old command again, or choose another folder with --out"
             )
 
@@ -121,7 +122,7 @@ class Store:
         assert self._file is not None, "the store is not open"
         if sample.key in self._keys:
             return
-        rest = format_line(sample)
+        rest = format_line(sample)  # of the line, as a write may take only a part
         size = os.fstat(self._file.fileno()).st_size
         try:
             while rest:

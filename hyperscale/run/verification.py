@@ -1,13 +1,13 @@
-"""Whether the compression that a run asked for took place, judged by what its chains cost.
+"""Verifies that chains were compressed as their method's rule says, by the entries that they held and read.
 
-The ledger counts what every chain held and read; a method's rule says how much that may be (`Method.allowance`). A
-chain beyond it by more than `SLACK` ends the run: its results would be those of another compression than the one named.
-Rules that name no number, as those of trained gates, are compared with their nominal ratio.
+The ledger counts what every chain held and read; a method's rule gives the most that may be (`Method.allowance`). A
+chain that exceeds it by more than `SLACK` ends the run, whose costs would not be those of the method it names. Rules
+that give no number, as those of trained gates, are compared with their nominal ratio instead.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from hyperscale.errors import VerificationError
 from hyperscale.kv.trace import dense_peak, dense_reads
@@ -18,55 +18,55 @@ if TYPE_CHECKING:
     from hyperscale.methods.core.base import Method
 
 SLACK = 0.05
-"""How far beyond its rule's number a chain may be."""
+"""Share by which a chain may exceed the entries that its rule allows."""
 WEAK = 0.8
-"""Share of the nominal ratio below which a rule without a number is remarked on."""
+"""Share of the nominal ratio below which the realised one is pointed out, where a rule gives no number."""
 
 
 @dataclass(frozen=True)
-class Use:
-    """Entries against what the rule allows; both are means over layers and KV heads.
+class Usage:
+    """Entries that a chain held or read, beside those that its rule allows; means over layers and KV heads.
 
     Attributes:
-        what: "held" at most up to so many tokens, or "read" in a step, mean over the steps since the checkpoint before.
-        tokens: Generated tokens.
-        entries: Entries.
-        allowed: Entries by the rule.
+        kind: "held": the peak up to the cut. "read": in a step, mean over the steps since the cut before.
+        tokens: Generated tokens at the cut.
+        entries: Entries held or read.
+        allowance: Entries that the rule allows.
     """
 
-    what: str
+    kind: Literal["held", "read"]
     tokens: int
     entries: float
-    allowed: int
+    allowance: int
 
     @property
     def share(self) -> float:
-        """Entries / allowed."""
-        return self.entries / self.allowed
+        """Entries / allowance."""
+        return self.entries / self.allowance
 
 
 @dataclass(frozen=True)
 class Compression:
-    """What became of an arm's compression ratio.
+    """The compression that an arm realised.
 
     Attributes:
         arm: The method and its nominal ratio.
         chains: Number of chains.
         realised: Reads of a full cache / reads, over all chains; NaN if nothing was read.
         peak: Peaks of a full cache / peaks, over all chains.
-        used: Largest `Use.share` of any chain; None if the rule names no number.
+        budget_used: Largest `Usage.share` of any chain; None if the rule gives no number.
     """
 
     arm: Arm
     chains: int
     realised: float
     peak: float
-    used: float | None
+    budget_used: float | None
 
     @property
     def weak(self) -> bool:
-        """Whether a rule without a number fell short of its ratio."""
-        return self.used is None and self.realised < WEAK * self.arm.CR
+        """Whether the ratio realised falls short of the nominal one, where the rule gives no number."""
+        return self.budget_used is None and self.realised < WEAK * self.arm.CR
 
 
 def check(arm: Arm, method: "Method", sample: Sample, room: int) -> None:
@@ -81,38 +81,46 @@ def check(arm: Arm, method: "Method", sample: Sample, room: int) -> None:
     Raises:
         VerificationError: The chain held or read more than the rule allows, by more than `SLACK`.
     """
-    most = max(uses(method, sample, room), key=lambda use: use.share, default=None)
-    if most is None or most.share <= 1 + SLACK:
+    worst = max(usages(method, sample, room), key=lambda usage: usage.share, default=None)
+    if worst is None or worst.share <= 1 + SLACK:
         return
-    verb = "held" if most.what == "held" else "read in a step"
+    verb = "held" if worst.kind == "held" else "read in a step"
     raise VerificationError(
         f"{arm} did not compress as asked: on {sample.task}/{sample.problem}, chain {sample.chain}, it {verb} "
-        f"{most.entries:,.1f} entries within {most.tokens:,} tokens where its rule allows {most.allowed:,} "
-        f"({most.share:.0%}); finished chains are kept, but theirs are not the costs of {arm}: mend the method, or "
+        f"{worst.entries:,.1f} entries within {worst.tokens:,} tokens where its rule allows {worst.allowance:,} "
+        f"({worst.share:.0%}); finished chains are kept, but theirs are not the costs of {arm}: mend the method, or "
         "leave it out with --method"
     )
 
 
-def uses(method: "Method", sample: Sample, room: int) -> Iterator[Use]:
-    """What a chain, and each of its forced answers, held and read against the rule, at every checkpoint."""
+def usages(method: "Method", sample: Sample, room: int) -> Iterator[Usage]:
+    """Entries that a chain, and each answer forced upon it, held and read, at every cut; none if the rule says nothing.
+
+    Args:
+        method: The chain's method.
+        sample: The chain.
+        room: As for `check`.
+    """
     before = 1, 0.0  # the first token comes from the prefill, whose reads do not count
     for cut in sample.cuts:
-        yield from _use(method, sample, before, cut, room)
+        yield from _usages_at(method, sample, before, cut, room)
         before = cut.tokens, cut.kv_reads
         if cut.forced is not None:
-            yield from _use(method, sample, before, cut.forced, room)
+            yield from _usages_at(method, sample, before, cut.forced, room)
 
 
-def _use(method: "Method", sample: Sample, before: tuple[int, float], ending: Ending, room: int) -> Iterator[Use]:
-    """What a chain held up to an ending, and read since ``before``, tokens and reads of an earlier one."""
-    allowed = method.allowance(sample.prompt_tokens, ending.tokens, sample.L + room)
-    if allowed is None:
+def _usages_at(
+    method: "Method", sample: Sample, before: tuple[int, float], ending: Ending, room: int
+) -> Iterator[Usage]:
+    """What a chain held up to an ending, and read in a step since ``before``: tokens and reads of an earlier one."""
+    allowance = method.allowance(sample.prompt_tokens, ending.tokens, sample.L + room)
+    if allowance is None:
         return
-    if method.kind != "selector":
-        yield Use("held", ending.tokens, ending.peak_kv, allowed)
+    if method.kind != "selector":  # which holds all and reads some
+        yield Usage("held", ending.tokens, ending.peak_kv, allowance)
     tokens, reads = before
     if ending.tokens > tokens:
-        yield Use("read", ending.tokens, (ending.kv_reads - reads) / (ending.tokens - tokens), allowed)
+        yield Usage("read", ending.tokens, (ending.kv_reads - reads) / (ending.tokens - tokens), allowance)
 
 
 def summary(methods: "Mapping[Arm, Method]", samples: Iterable[Sample], room: int) -> list[Compression]:
@@ -126,7 +134,7 @@ def summary(methods: "Mapping[Arm, Method]", samples: Iterable[Sample], room: in
     totals: dict[Arm, _Totals] = {}
     for sample in samples:
         if (method := methods.get(sample.arm)) is not None:
-            totals.setdefault(sample.arm, _Totals()).add(sample, uses(method, sample, room))
+            totals.setdefault(sample.arm, _Totals()).add(sample, usages(method, sample, room))
     return [totals[arm].compression(arm) for arm in methods if arm in totals]
 
 
@@ -139,20 +147,20 @@ class _Totals:
     peaks: float = 0.0
     dense_reads: int = 0
     dense_peaks: int = 0
-    used: float | None = None
+    budget_used: float | None = None
 
-    def add(self, sample: Sample, uses: Iterable[Use]) -> None:
+    def add(self, sample: Sample, usages: Iterable[Usage]) -> None:
         """Count one chain."""
         self.chains += 1
         self.reads += sample.whole.kv_reads
         self.peaks += sample.whole.peak_kv
         self.dense_reads += dense_reads(sample.prompt_tokens, sample.tokens)
         self.dense_peaks += dense_peak(sample.prompt_tokens, sample.tokens)
-        shares = [use.share for use in uses] + ([] if self.used is None else [self.used])
-        self.used = max(shares, default=None)
+        shares = [usage.share for usage in usages] + ([] if self.budget_used is None else [self.budget_used])
+        self.budget_used = max(shares, default=None)
 
     def compression(self, arm: Arm) -> Compression:
         """What the sums come to."""
         realised = self.dense_reads / self.reads if self.reads else float("nan")
         peak = self.dense_peaks / self.peaks if self.peaks else float("nan")
-        return Compression(arm, self.chains, realised, peak, self.used)
+        return Compression(arm, self.chains, realised, peak, self.budget_used)

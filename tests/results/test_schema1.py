@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from hyperscale import results
+from hyperscale import report, results
 from hyperscale.errors import ResultsError
 from hyperscale.gate.from_runs import record_runs
 from hyperscale.kv.trace import dense_reads
-from hyperscale.report.html import write as report
 from hyperscale.results import regrade, revote
 from hyperscale.results.sample_file import format_line, parse, read_samples
 from hyperscale.results.store import Store
@@ -96,7 +95,7 @@ def test_a_folder_resumed_today_holds_lines_of_both(folder):
 
 
 def test_reports_gates_and_scores_take_them(folder):
-    report.write(folder)
+    report.write_report(folder)
     record = record_runs(results.read(folder))
     assert sum(len(cut.accuracy) for arm in record.arms for cut in arm.cuts) == len(
         (folder / results.POINTS).read_text().splitlines()[1:]

@@ -133,7 +133,7 @@ def test_peaks_and_reads_are_checked_at_every_checkpoint():
     window = methods.create("window", cr=4, recent=4)  # 104 entries until there are 416 tokens, then a quarter
     fine = chain([200, 1000], [100.0 * 199, 100.0 * 199 + 274 * 800], [104, 274])
     verification.check(ARM, window, fine, 0)
-    shares = [use.share for use in verification.uses(window, fine, 0)]
+    shares = [usage.share for usage in verification.usages(window, fine, 0)]
     assert shares == pytest.approx([104 / 104, 100 / 104, 274 / 275, 274 / 275])
     with pytest.raises(VerificationError, match=r"held 110\.0 entries within 200 tokens .* allows 104 \(106%\)"):
         verification.check(ARM, window, chain([200, 1000], [1.0, 2.0], [110, 274]), 0)
@@ -173,11 +173,11 @@ def test_a_rule_without_a_number_is_remarked_on():
         (found,) = verification.summary({Arm("dms", 4.0): dms}, [made], 0)
         assert found.realised == pytest.approx(ratio)
         assert found.peak == pytest.approx(ratio)
-        assert (found.used, found.weak) == (None, weak)
+        assert (found.budget_used, found.weak) == (None, weak)
     assert verification.summary({Arm("dms", 8.0): dms}, [made], 0) == []
 
 
 def test_a_chain_of_one_token_read_nothing():
     (found,) = verification.summary({ARM: methods.create("window", cr=4)}, [chain([1], [0.0], [100])], 0)
     assert found.realised != found.realised
-    assert found.used == pytest.approx(100 / 116)
+    assert found.budget_used == pytest.approx(100 / 116)

@@ -98,7 +98,7 @@ class JsonObserver(RunObserver):
         """See `RunObserver`."""
         rows = [
             {**_names(result.arm), "chains": result.chains, "realised_cr": result.realised}
-            | {"peak_cr": result.peak, "budget_used": result.used}
+            | {"peak_cr": result.peak, "budget_used": result.budget_used}
             for result in compression
         ]
         about = {"folder": str(folder), "chains": sum(result.chains for result in compression)}

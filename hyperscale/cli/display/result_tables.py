@@ -39,7 +39,7 @@ def print_compression(compression: "Sequence[Compression]", console: Console) ->
     """Print each arm's nominal and realised CR, and the largest share of its rule's budget that a chain used."""
     table = make_table("Compression", ("method",), ("nominal CR", "CR (reads)", "CR (peak)", "max. budget used"))
     for result in compression:
-        share = "n/a" if result.used is None else f"{result.used:.0%}"
+        share = "n/a" if result.budget_used is None else f"{result.budget_used:.0%}"
         table.add_row(str(result.arm), f"{result.arm.CR:g}", f"{result.realised:.2f}", f"{result.peak:.2f}", share)
     console.print(table)
     for result in compression:
