@@ -22,18 +22,20 @@ pytestmark = pytest.mark.e2e
 LENGTHS = (24, 48, 120)
 
 
+def prepare_run(model, **values):
+    same = {"grid": "mini", "tasks": ["mini_aime"], "budget": "all", "lengths": LENGTHS, "limit": 2}
+    return prepare.prepare_run(load.make_config({"model": model, **same, **values}), lambda text: None)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     weights = checkpoints.write(tmp_path_factory.mktemp("weights"), crs=(8,))
-    values = {"model": str(weights), "methods": ["vanilla", "dms", "window", "random"], "crs": [8], "grid": "mini"}
-    more = {"tasks": ["mini_aime"], "budget": "all", "lengths": LENGTHS, "limit": 2, "params": {}}
-    return prepare.prepare_run(load.make_config({**values, **more}), lambda text: None)
+    return prepare_run(str(weights), methods=["vanilla", "dms", "window", "random"], crs=[8])
 
 
-def fixed(run, arm):
-    """The same run with the arm's rule made to depend on the maximum length."""
-    asked = run.config.model_copy(update={"methods": (arm,), "crs": (2.0,), "params": {arm: {"rule": "fixed"}}})
-    return prepare.prepare_run(asked, lambda text: None)
+def fixed(run, method):
+    """The same run with the method's rule made to depend on the maximum length."""
+    return prepare_run(run.config.model, methods=[method], crs=[2.0], params={method: {"rule": "fixed"}})
 
 
 @functools.cache
