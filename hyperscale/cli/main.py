@@ -79,6 +79,7 @@ def _interrupt(number: int, _: object) -> NoReturn:
 
 def main() -> None:
     """Entry point: every user error is one line on stderr and exit code 2."""
+    # A scheduler ends jobs with SIGTERM: it has to leave the folder as Ctrl-C does.
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, _interrupt)
     # Threads that spin while they wait make decoding many times slower as soon as anything else runs on the machine.

@@ -57,6 +57,7 @@ class Costs:
 
         ``entry_bytes`` is the size of one (key, value) pair summed over layers and KV heads.
         """
+        # Compression is taken to divide reads and peak alike, at every length.
         reads = W * dense_reads(task.prompt_tokens, L) / CR
         peak = W * dense_peak(task.prompt_tokens, L) / CR
         return cls(reads, peak, peak * entry_bytes, float(W * L))

@@ -100,6 +100,7 @@ def identify_gpu(device: str, memory: float) -> Gpu:
 
     Of the known names that occur in ``device`` the one with the nearest memory counts: an A100 of 40 GB is an A100-40.
     """
+    # "NVIDIA H100 80GB HBM3", "NVIDIA GeForce RTX 4090", "Tesla_A100-PCIE-40GB": any word may be the name.
     words = re.split(r"[\s_-]+", device.upper())
     words += [first + second for first, second in pairwise(words)]  # "RTX 4090" is RTX4090
     family = [gpu for name, gpu in known_gpus().items() if name.upper().split("-")[0] in words]
@@ -170,6 +171,7 @@ class Roofline:
         If fewer chains fit than requested, they run in turns and the waiting time is included; otherwise a cache too
         large for the GPU would look fast, because a step of few chains is short.
         """
+        # Of `batch` chains `fitting` run at a time, in batch / fitting turns.
         fitting = min(batch, self.max_batch(chain))
         if not fitting:
             return float("inf")

@@ -22,6 +22,7 @@ def identify_run(
     checkpoints: "Mapping[Arm, models.Checkpoint]",
 ) -> dict[str, Any]:
     """The configuration, versions of tasks, weights and parameters of methods, and the machine."""
+    # The hardware does not tell runs apart: it says whose seconds they are.
     return {
         "config": config.compared(),
         "tasks": {task.name: task.version for task in tasks},

@@ -170,6 +170,7 @@ def _form(field: FieldInfo) -> tuple[Form, type, tuple[str, ...]]:
     """How a field is written, the type of its value or entries, and its choices."""
     annotation = _bare(field.annotation)
     origin, arguments = get_origin(annotation), get_args(annotation)
+    # The annotation tells the form: choices, a list, pairs, parameters, a flag, or one value.
     if origin is Literal:
         return "value", str, tuple(map(str, arguments))
     if origin in (tuple, list):
@@ -184,6 +185,7 @@ def _form(field: FieldInfo) -> tuple[Form, type, tuple[str, ...]]:
 
 def _bare(annotation: Any) -> Any:
     """A type without ``None`` beside it and without annotations."""
+    # Annotated and optional types may be nested in any order.
     while True:
         if get_origin(annotation) is Annotated:
             annotation = get_args(annotation)[0]

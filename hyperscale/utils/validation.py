@@ -92,8 +92,10 @@ def first_fault(error: ValidationError, schema: type[BaseModel] | None = None) -
         error: The error of a validation.
         schema: The model that was validated; an unknown key is then compared with the fields where it stands.
     """
+    # Only the first: what follows is often a consequence of it.
     first = error.errors()[0]
     location, kind, value = first["loc"], first["type"], first["input"]
+    # A validator of ours speaks in our words; pydantic's own faults are translated.
     if kind in ("value_error", "assertion_error"):
         fault = str(first["ctx"]["error"])
     elif kind in _WORDS:

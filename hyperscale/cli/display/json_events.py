@@ -42,6 +42,7 @@ class JsonObserver(RunObserver):
 
     def on_plan(self, run: "PlannedRun", folder: Path) -> None:
         """See `RunObserver`; dry runs too."""
+        # Every seed generates all chains of the plan.
         plan, counts = run.plan, {name: n * len(run.config.seeds) for name, n in run.counts.items()}
         points = [
             {
@@ -109,6 +110,7 @@ class JsonObserver(RunObserver):
         self._write("failed", {"message": message})
 
     def _write_progress(self, arm: "Arm") -> None:
+        # The schema of events calls the accuracy so far "right".
         figures = asdict(self._arms[arm].figures())
         figures = {"right" if name == "accuracy" else name: value for name, value in figures.items()}
         self._write("progress", {**_names(arm), **figures})

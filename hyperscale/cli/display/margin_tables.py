@@ -102,6 +102,7 @@ def _reference_notes(reference: "Reference", margins: Sequence[Margin], has_refe
 
 def _published_margins(reference: "Reference", margins: Sequence[Margin]) -> list[str]:
     """A reference's own margins between the methods at hand, a line each."""
+    # Of the same methods on the same axis, whatever the task and the model.
     pairs = {(margin.a, margin.b, margin.axis) for margin in margins}
     lines: dict[str, list[str]] = {}
     for entry in reference.margins:

@@ -22,13 +22,14 @@ def check_engine(config: "RunConfig") -> None:
 
 
 def check_strategy(config: "RunConfig") -> None:
-    """Refuse a vote, or a word to think on with, that the run would not use.
+    """Refuse a strategy of voting, or an extension word, that the run could not use.
 
     Raises:
-        ConfigError: It would not.
+        ConfigError: The word is given without --extend, or the strategy needs finished chains.
     """
     if config.extend_word != type(config).model_fields["extend_word"].default and not config.extend:
         raise ConfigError(f"--extend-word {config.extend_word!r} goes with --extend N, which says how often it is used")
+    # A reward model scores finished chains: such a vote is taken afterwards.
     if config.vote is None:
         return
     from hyperscale.scoring.voting import strategies
