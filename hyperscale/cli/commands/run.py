@@ -29,7 +29,7 @@ def run(
         str | None, typer.Option(help="With --dry-run: GPU to plan for, e.g. h100, b200 or 48GiB. [the one found]")
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Tell what happens in JSON Lines on stdout, for machines (docs/machines.md).")
+        bool, typer.Option("--json", help="Write events as JSON Lines on stdout, for programs (docs/machines.md).")
     ] = False,
 ) -> None:
     """Generate, score and store chains within a budget; the same command resumes where it was stopped."""
