@@ -8,8 +8,8 @@ loss.
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -215,17 +215,3 @@ class Store:
             if file is not None:
                 file.close()
         self._file = self._lock = None
-
-
-@contextmanager
-def opened(place: "Path | Store", info: Callable[[], dict[str, Any]]) -> Iterator[Store]:
-    """A run's store: the given one, which is open and stays so, or that of a folder, opened for the time being.
-
-    Raises:
-        ResultsError: As for `Store`.
-    """
-    if isinstance(place, Store):
-        yield place
-    else:
-        with Store(place, info()) as store:
-            yield store

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hyperscale import models
 from hyperscale.results.points import MeasuredPoint
-from hyperscale.results.store import Store, opened
+from hyperscale.results.store import Store
 from hyperscale.run.arm_runner import ArmRunner, steering_of
 from hyperscale.run.engine_cache import EngineCache
 from hyperscale.run.observer import RunObserver
@@ -18,7 +18,7 @@ from hyperscale.utils.hub import load_tokenizer
 
 
 def execute_run(
-    run: PreparedRun, folder: Path | Store, observer: RunObserver, engines: EngineCache | None = None
+    run: PreparedRun, folder: Path, observer: RunObserver, engines: EngineCache | None = None
 ) -> list[MeasuredPoint]:
     """Generate what is missing in a folder, score and store it, and derive the points.
 
@@ -26,7 +26,7 @@ def execute_run(
 
     Args:
         run: The run.
-        folder: Its folder, or the store that is open on it.
+        folder: Its folder, made if need be.
         observer: Called at every step.
         engines: Keeps engines and weights in memory; the caller closes it.
 
@@ -39,7 +39,7 @@ def execute_run(
 
     _check_words(run)
     engines = engines or EngineCache()
-    with opened(folder, run.info) as store:  # one lock from the pilot to the points
+    with Store(folder, run.info()) as store:  # one lock from the pilot to the points
         run = finalize_plan(run, store, observer, engines)
         observer.on_plan(run, store.folder)
         if run.config.vote is not None:

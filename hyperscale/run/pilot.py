@@ -1,8 +1,8 @@
-"""The pilot: a few of a run's own chains, generated first to learn what the others will cost.
+"""Fixes the plan of a run, after a pilot where one is worth it: a few of the run's own chains show what others cost.
 
-They wait in a folder of their own, ``pilot/``, which resumes like any run. Once the plan is made, those that it asks
-for move into the run: a chain that ended by itself is the same for every L it fits in. Only chains cut off at an L that
-the plan then left for another one are generated again.
+The pilot's chains are stored in a folder of their own, ``pilot/``, which resumes like any run. Once the plan is made,
+those that it asks for are copied into the run: a chain that ended by itself is the same for every L it fits in. Only
+chains that were cut off at one L, and that the plan then wants at another, are generated again.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ from hyperscale.methods.arm import Arm
 from hyperscale.planning import measured_costs, plan_file
 from hyperscale.planning.prediction import Predictor
 from hyperscale.results.samples import Sample
-from hyperscale.results.store import Store, opened
+from hyperscale.results.store import Store
 from hyperscale.run.arm_runner import ArmRunner
 from hyperscale.run.engine_cache import EngineCache
 from hyperscale.run.observer import RunObserver
@@ -22,36 +22,34 @@ from hyperscale.run.prepare import PreparedRun, Problem, request
 
 FOLDER = "pilot"
 PROBLEMS = 8  # of each task
-SMALLEST = 3 * PROBLEMS  # problems of a task from which on a pilot is a small part of the run
+MIN_PROBLEMS = 3 * PROBLEMS  # problems of a task from which on a pilot is a small part of the run
 
 
-def finalize_plan(
-    run: PreparedRun, folder: Path | Store, observer: RunObserver, engines: EngineCache | None = None
-) -> PreparedRun:
+def finalize_plan(run: PreparedRun, store: Store, observer: RunObserver, engines: EngineCache) -> PreparedRun:
     """A run with the plan that its folder is finished with, which the folder holds afterwards.
 
     That is the plan which the folder has; else one made after a pilot where that is worth it; else the run's own.
 
     Args:
         run: The run, with what was predicted without generating anything.
-        folder: Its folder, made if need be, or the store that is open on it.
+        store: Its folder, opened.
         observer: Called as the pilot goes on.
         engines: Keeps what the pilot loads for the run itself.
 
     Raises:
-        HyperscaleError: The folder cannot be used, the model cannot be run, or no point fits the budget.
+        HyperscaleError: The folder cannot be written, the model cannot be run, or no point fits the budget.
     """
-    with opened(folder, run.info) as store:
-        plan = plan_file.load(store.folder, run.plan.budget, run.arms)
-        if plan is not None:
-            run = dataclasses.replace(run, plan=plan)
+    plan = plan_file.load(store.folder, run.plan.budget, run.arms)
+    if plan is not None:
+        run = dataclasses.replace(run, plan=plan)
+    else:
+        if len(store):  # begun by a version that saved no plan and predicted in closed form
+            run = run.replanned(Predictor(run.entry_bytes))
         else:
-            if len(store):  # begun before plans were kept: by the closed form
-                run = run.replanned(Predictor(run.entry_bytes))
-            else:
-                run = _run_pilot(run, store.folder, observer, engines or EngineCache())
-            plan_file.save(run.plan, store.folder)
-        _adopt_chains(run, store)
+            run = _run_pilot(run, store.folder, observer, engines)
+        plan_file.save(run.plan, store.folder)
+    # At every start: a kill may have come between the plan and the last of the pilot's chains.
+    _adopt_chains(run, store)
     return run
 
 
@@ -74,7 +72,7 @@ def pilot_chains(run: PreparedRun) -> dict[Arm, list[tuple[Problem, int]]]:
             if measured and (measured.pace is not None or not in_seconds):
                 continue
             # Of a small run a pilot would be a large part.
-            if len(problems) < SMALLEST and not always:
+            if len(problems) < MIN_PROBLEMS and not always:
                 continue
             lengths = sorted({L for chain, L in run.plan.chains(arm, shape.name) if chain == 0})
             if not lengths and always:
@@ -120,7 +118,7 @@ def _run_pilot(run: PreparedRun, folder: Path, observer: RunObserver, engines: E
 
 
 def _adopt_chains(run: PreparedRun, store: Store) -> None:
-    """Move what the plan asks for from the pilot into the run."""
+    """Copy the chains that the plan asks for from the pilot's folder into the run."""
     folder = store.folder
     if not (folder / FOLDER).is_dir():
         return
@@ -129,14 +127,14 @@ def _adopt_chains(run: PreparedRun, store: Store) -> None:
         for arm in run.arms
         for task in run.problems
     }
-    # The store leaves alone what it has, so an interrupted move is simply done again.
+    # The store leaves alone what it has, so an interrupted copy is simply done again.
     with Store(folder / FOLDER, run.info()) as pilot:
         for sample in pilot.samples():
             for L in lengths_of_chain_0.get((sample.arm, sample.task), []):
-                if _serves(sample, L):
+                if _is_chain_at(sample, L):
                     store.append(sample.with_maximum(L))
 
 
-def _serves(sample: Sample, L: int) -> bool:
+def _is_chain_at(sample: Sample, L: int) -> bool:
     """Whether a run with maximum L would have given this very chain."""
     return sample.L == L or (sample.length_invariant and sample.finish == "stop" and sample.tokens <= L)

@@ -35,10 +35,11 @@ def prepare_run(asked, folder=None):
 
 
 def go(asked, folder, observer=None):
-    watch = observer or RunObserver()
-    run = pilot.finalize_plan(prepare_run(asked, folder), folder, watch)
-    execute.execute_run(run, folder, watch)
-    return run
+    """Run to the end; returns the run with its final plan."""
+    watch, plans = observer or RunObserver(), []
+    watch.on_plan = lambda run, folder: plans.append(run)
+    execute.execute_run(prepare_run(asked, folder), folder, watch)
+    return plans[0]
 
 
 @pytest.fixture(scope="module")
