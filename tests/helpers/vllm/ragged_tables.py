@@ -68,17 +68,17 @@ def anything(tables, options, expiry):
 
 def check_pages(tables, slots):
     """No page is in two places, every page belongs to its request, and every list has pages for its entries."""
-    seen = set()
+    pages_of_earlier_slots = set()
     for slot in slots:
         superblocks = set(tables.superblocks[slot, : int(tables.num_superblocks[slot])].tolist())
-        owned = list(tables._recycled_pages[slot])
+        pages = list(tables._recycled_pages[slot])
         for layer in range(tables.layers):
             for head in range(tables.heads):
                 have = int(tables.num_pages[slot, layer, head])
-                owned += tables.page_table[slot, layer, head, :have].tolist()
+                pages += tables.page_table[slot, layer, head, :have].tolist()
                 assert int(tables.lens[slot, layer, head]) <= have * tables.page_tokens
-        assert len(owned) == int(tables.pages_used[slot]) <= len(superblocks) * tables.num_lists
-        assert {page // tables.num_lists for page in owned} <= superblocks
-        assert len(set(owned)) == len(owned)
-        assert not seen & set(owned)
-        seen |= set(owned)
+        assert len(pages) == int(tables.pages_used[slot]) <= len(superblocks) * tables.num_lists
+        assert {page // tables.num_lists for page in pages} <= superblocks
+        assert len(set(pages)) == len(pages)
+        assert not pages_of_earlier_slots & set(pages)
+        pages_of_earlier_slots |= set(pages)

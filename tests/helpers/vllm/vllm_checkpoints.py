@@ -16,20 +16,20 @@ def write(folder, family, *, source="projection", window=4, offset=0.0, head_dim
     Returns the model, gates attached.
     """
     logging.disable_progress_bar()
-    words = architectures.tokenizer()
-    made = tiny.model(
-        family, heads=HEADS, kv_heads=KV_HEADS, head_dim=head_dim, vocab=len(words), eos=words.eos_token_id
+    tokenizer = architectures.tokenizer()
+    model = tiny.model(
+        family, heads=HEADS, kv_heads=KV_HEADS, head_dim=head_dim, vocab=len(tokenizer), eos=tokenizer.eos_token_id
     )
     if source:
         for name, value in GateConfig(window=window, cr=8, initial_offset=offset).to_hf().items():
-            setattr(made.config, name, value)
+            setattr(model.config, name, value)
     if source == "projection":
         generator = torch.Generator().manual_seed(0)
-        for attention in attach_gates(made):
+        for attention in attach_gates(model):
             weight = attention.dms_proj_alpha.requires_grad_(False).weight
             weight.copy_(torch.randn(weight.shape, generator=generator) * 0.1)
     elif source == "neuron":
-        made.config.dms_separate_alpha = False
-    made.save_pretrained(folder)
-    words.save_pretrained(folder)
-    return made
+        model.config.dms_separate_alpha = False
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return model

@@ -35,8 +35,8 @@ def path(name):
 def requests(count=2, length=LENGTH):
     """Problems of all built-in benchmarks, of very different prompt lengths."""
     run = prepare.prepare_run(load.make_config({"methods": ["vanilla"], "limit": count}), lambda stage: None)
-    items = [item for problems in run.problems.values() for item in problems]
-    return [Request(item.id, 0, item.prompt_ids, length, (1, 50, 100)) for item in items]
+    problems = [problem for of_task in run.problems.values() for problem in of_task]
+    return [Request(problem.request_id, 0, problem.prompt_ids, length, (1, 50, 100)) for problem in problems]
 
 
 @cache
@@ -48,8 +48,8 @@ def loaded(name):
 def torch_chains(name, method, cr, params=(), sampling=GREEDY, count=2, length=LENGTH):
     """What the torch engine makes of the requests, by problem."""
     model, tokenizer = loaded(name)
-    made = methods.create(method, cr=cr, **dict(params))
-    engine = TorchEngine(model, tokenizer, made, batch_size=8)
+    kv_method = methods.create(method, cr=cr, **dict(params))
+    engine = TorchEngine(model, tokenizer, kv_method, batch_size=8)
     return {chain.problem: chain for chain in engine.generate(requests(count, length), sampling)}
 
 
@@ -57,13 +57,13 @@ def vllm_chains(name, method, cr, params=(), sampling=GREEDY, count=2, length=LE
     """What the vLLM engine makes of them; ``query_reads`` is called with the engine before and after."""
     from hyperscale.engines.vllm.harness.engine import VllmEngine
 
-    made = methods.create(method, cr=cr, **dict(params))
-    engine = VllmEngine(path(name), made, batch_size=more.pop("batch_size", 8), **more)
+    kv_method = methods.create(method, cr=cr, **dict(params))
+    engine = VllmEngine(path(name), kv_method, batch_size=more.pop("batch_size", 8), **more)
     try:
-        after = seen(engine) if seen else None
+        check_after = seen(engine) if seen else None
         chains = {chain.problem: chain for chain in engine.generate(requests(count, length), sampling)}
-        if after:
-            after()
+        if check_after:
+            check_after()
     finally:
         engine.close()
     return chains
@@ -79,23 +79,23 @@ def steady(name, method, chain, prompt):
     return min([*margins, float((best[:, 0] - best[:, 1]).min())]) > 1e-3
 
 
-def same(wanted, found, *, name=None, method=None):
+def same(expected, actual, *, name=None, method=None):
     """Hold vLLM's chains against the torch engine's: tokens, text, ends and costs exactly, log-probabilities nearly."""
-    assert set(found) == set(wanted)
+    assert set(actual) == set(expected)
     prompts = {request.problem: request.prompt_ids for request in requests()}
-    compared = 0
-    for problem, one in wanted.items():
-        other = found[problem]
-        alike = one.token_ids == other.token_ids and one.trace.kv_reads == other.trace.kv_reads
-        if not alike and name and not steady(name, method, one, prompts[problem]):
+    num_compared = 0
+    for problem, want in expected.items():
+        got = actual[problem]
+        is_equal = want.token_ids == got.token_ids and want.trace.kv_reads == got.trace.kv_reads
+        if not is_equal and name and not steady(name, method, want, prompts[problem]):
             continue
-        compared += 1
-        assert (one.token_ids, one.text, one.finish) == (other.token_ids, other.text, other.finish)
-        assert one.logprob == pytest.approx(other.logprob, abs=1e-2)
+        num_compared += 1
+        assert (want.token_ids, want.text, want.finish) == (got.token_ids, got.text, got.finish)
+        assert want.logprob == pytest.approx(got.logprob, abs=1e-2)
         for field in ("lengths", "kv_reads", "peak_kv", "chars", "inserted"):
-            assert getattr(one.trace, field) == getattr(other.trace, field), field
-        assert other.trace.logprobs == pytest.approx(one.trace.logprobs, abs=1e-2)
-    assert compared >= len(wanted) / 2, "too few chains without near ties"
+            assert getattr(want.trace, field) == getattr(got.trace, field), field
+        assert got.trace.logprobs == pytest.approx(want.trace.logprobs, abs=1e-2)
+    assert num_compared >= len(expected) / 2, "too few chains without near ties"
 
 
 def entry_bytes(name):

@@ -30,7 +30,7 @@ def prompts(vocabulary):
 
 def agree(model, outputs, rule):
     """Hold greedy outputs of vLLM against full attention under a mask: tokens, log-probabilities, reads and peaks."""
-    compared = 0
+    num_compared = 0
     for output in outputs:
         margins, prompt = [], len(output.prompt_token_ids)
         expiry = rule(model, margins)
@@ -40,13 +40,13 @@ def agree(model, outputs, rule):
         best = logits[prompt - 1 : -1].topk(2).values
         if min(*margins, float((best[:, 0] - best[:, 1]).min())) < 1e-3:
             continue
-        compared += 1
+        num_compared += 1
         assert logits[prompt - 1 : -1].argmax(-1).tolist() == list(output.outputs[0].token_ids)
-        wanted = logits.log_softmax(-1)[range(prompt - 1, len(ids) - 1), ids[prompt:]]
-        found = [row[token].logprob for row, token in zip(output.outputs[0].logprobs, ids[prompt:], strict=True)]
-        assert found == pytest.approx(wanted.tolist(), abs=1e-3)
+        expected = logits.log_softmax(-1)[range(prompt - 1, len(ids) - 1), ids[prompt:]]
+        actual = [row[token].logprob for row, token in zip(output.outputs[0].logprobs, ids[prompt:], strict=True)]
+        assert actual == pytest.approx(expected.tolist(), abs=1e-3)
         rows = model.config.num_hidden_layers * model.config.num_key_value_heads
         reads, peak = dense_reference.reads_and_peak(expiries, prompt, new)
         costs = output.kv_transfer_params
         assert (costs["tokens"], costs["kv_reads"], costs["peak_kv"]) == (new, reads / rows, peak / rows)
-    assert compared >= 2
+    assert num_compared >= 2
