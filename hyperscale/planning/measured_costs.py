@@ -87,6 +87,7 @@ class MeasuredChain:
         """Costs of a chain of so many tokens, if it goes on to L at the compression it had."""
         if tokens == L:
             return costs
+        # Reads grow by a share of a full cache's, the share that the chain had so far; the peak likewise.
         dense = dense_reads(self.prompt_tokens, tokens)
         share = costs.kv_reads / dense if dense else 1.0
         reads = costs.kv_reads + share * (dense_reads(self.prompt_tokens, L) - dense)
@@ -142,6 +143,7 @@ class MeasuredCosts:
                 by_problem.setdefault(chain.problem, []).append(chain.costs_at(L, room))
         if not by_problem:
             return None
+        # First the mean of each problem's chains, then of the problems: some have more chains than others.
         means = [[sum(column) / len(chains) for column in zip(*chains, strict=True)] for chains in by_problem.values()]
         return ChainCosts(*(sum(column) / len(means) for column in zip(*means, strict=True)))
 
@@ -178,6 +180,7 @@ def of_earlier_runs(root: Path, own: Path | None, info: Mapping[str, Any]) -> di
         if (own and folder.resolve() == own.resolve()) or not (folder / POINTS).is_file():
             continue
         try:
+            # Whatever is wrong with a folder, it is not this run's concern.
             earlier = read_info(folder)
             samples = _similar_samples(folder, earlier, info)
             timed = earlier.get("hardware") == info.get("hardware")

@@ -43,7 +43,7 @@ def verdicts(sample: Sample) -> list[bool]:
 
 def with_verdicts(sample: Sample, answers: Sequence[str | None], verdicts: Sequence[bool], **changes: Any) -> Sample:
     """The sample with other answers and verdicts, one for each of its `endings`, and other changes of its fields."""
-    pairs = iter(zip(answers, verdicts, strict=True))
+    pairs = iter(zip(answers, verdicts, strict=True))  # consumed as `_edit_endings` comes to each ending
 
     def grade(ending: E, text: str) -> E:
         answer, correct = next(pairs)

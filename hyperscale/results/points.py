@@ -183,6 +183,7 @@ def _points_of_series(
         pairs = [(sample, truncate(sample, L, strategy.scorer)) for sample in samples if is_eligible(sample, L)]
         if any(chain is None for _, chain in pairs):
             continue  # not recorded at this L: only the chains that ended earlier are known, the easy ones
+        # Chains of a problem and seed vote together; their order is that of the chains, whatever finished first.
         # Keyed by chain, so that a chain generated for two different L counts once.
         groups: dict[tuple[str, int], dict[int, TruncatedChain]] = {}
         for sample, chain in pairs:
@@ -205,6 +206,7 @@ def _point(series: Series, W: int, L: int, strategy: Strategy, rows: Sequence[_R
     # Rows that differ in the seed alone are one problem: sums over its rows / their count are means over seeds.
     place = np.array([places[row.problem] for row in rows])
     count = np.bincount(place)
+    # Realised compression is a ratio of sums over all chains, not a mean of ratios: long chains count more.
     reads = sum(chain.costs[0] for row in rows for chain in row.chains)
     dense = sum(chain.dense for row in rows for chain in row.chains)
     silent = [

@@ -33,6 +33,7 @@ def record(
     trace = chain.trace
     forced = {branch.at: _forced_answer(branch) for branch in chain.branches}
     last = len(trace.lengths) - 1
+    # First without answers: the grader reads the texts that the sample's cuts delimit.
     sample = Sample(
         L=L,
         chain=chain.chain,
@@ -57,6 +58,7 @@ def record(
         ),
         **identity,
     )
+    # Answers are read from the text as the model wrote it, before anything is blacked out.
     answers = [grader.extract(text) for text in grading.texts(sample)]
     verdicts = [answer is not None and grader.correct(answer, target) for answer in answers]
     sample = grading.with_verdicts(sample, answers, verdicts)

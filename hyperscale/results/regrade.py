@@ -77,6 +77,7 @@ def regrade(
         )
         counts = {"chains": 0, "answers": 0, "verdicts": 0}
 
+        # Streamed from the old file into the new one: neither is held in memory.
         def graded() -> Iterator[Sample]:
             for old, new in _grade(store.samples(), graded_tasks):
                 counts["chains"] += 1
@@ -109,6 +110,7 @@ def _grade(
     docs = {name: {doc.id: doc for doc in docs} for name, (_, docs) in graded_tasks.items()}
     samples = iter(samples)
     while part := list(islice(samples, _BATCH)):
+        # Verdicts of a task's chains are asked for together, as programs run side by side; then all are put in order.
         verdicts: dict[int, list[bool]] = {}
         answers = [[grader[sample.task].extract(text) for text in grading.texts(sample)] for sample in part]
         for name in dict.fromkeys(sample.task for sample in part):

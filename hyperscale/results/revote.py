@@ -87,6 +87,7 @@ def revote(
                     step(count, len(store))
 
             store.replace(scored())
+        # The choice is kept only if its points can be made: the strategy may need scores that the chains lack.
         before = store.vote
         store.set_vote(strategy)
         try:

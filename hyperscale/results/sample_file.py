@@ -29,7 +29,7 @@ def read_samples(path: Path) -> Iterator[Sample]:
         return
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n"):
+            if not line.endswith(b"\n"):  # a kill within a write; `Store` drops it
                 return
             try:
                 yield parse(line)
@@ -44,6 +44,7 @@ def parse(line: bytes) -> Sample:
         UnknownSchemaError: The line has a schema that this version does not know.
         ValueError: The line is corrupt; a `pydantic.ValidationError` if it is JSON with a schema.
     """
+    # The usual case, in which the bytes go to the validator as they are, in less than half the time.
     if line.startswith(_START):
         return ADAPTER.validate_json(b"{" + line[len(_START) :])
     values = json.loads(line)  # of an older version, or edited by hand

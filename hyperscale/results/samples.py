@@ -151,6 +151,7 @@ class Sample:
     forces_answers: bool = False
 
     def __post_init__(self) -> None:
+        # Called by pydantic after the fields are checked; it turns the ValueError into one of its own.
         lengths = [cut.L for cut in self.cuts]
         if lengths != sorted(set(lengths)) or lengths[-1] != self.L:
             raise ValueError(f"has cuts at {lengths}, which must ascend to the chain's own L, {self.L}")
@@ -182,6 +183,7 @@ class Sample:
 
     def cut_at(self, L: int) -> Cut | None:
         """The recorded cut at some L up to the chain's own; None if it was not recorded there."""
+        # A chain that ended before L is whole there, although its last cut is recorded at its own L.
         if self.tokens <= L:
             return self.whole
         return next((cut for cut in self.cuts if cut.L == L), None)
@@ -189,6 +191,7 @@ class Sample:
     def with_maximum(self, L: int) -> Self:
         """The same chain as a run with maximum L would have stored it: one that ended by itself within L tokens."""
         assert self.L == L or (self.finish == "stop" and self.tokens <= L), "L would have cut this chain off"
+        # Only the last cut says the chain's own L; the others lie below its length, and stay.
         return replace(self, L=L, cuts=(*self.cuts[:-1], replace(self.whole, L=L)))
 
     def without_texts(self) -> Self:

@@ -98,6 +98,7 @@ def convert(line: dict[str, Any]) -> Sample:
         pydantic.ValidationError: The line is corrupt.
     """
     old = Line.model_validate(line)
+    # The last length is the chain's own: where it ended by itself, its cut stands for every L up to the maximum.
     forced = {branch.at: _forced(branch) for branch in old.branches or ()}
     last = len(old.lengths) - 1
     cuts = tuple(
@@ -107,6 +108,7 @@ def convert(line: dict[str, Any]) -> Sample:
             kv_reads=old.kv_reads[i],
             peak_kv=old.peak_kv[i],
             chars=old.chars[i],
+            # The first versions had the log-probability of the whole chain alone, and no way to insert tokens.
             logprob=old.logprobs[i] if old.logprobs is not None else old.logprob if i == last else None,
             inserted=old.inserted[i] if old.inserted is not None else 0,
             answer=old.answers[i],
@@ -120,6 +122,7 @@ def convert(line: dict[str, Any]) -> Sample:
         **{name: getattr(old, name) for name in _SAME},
         L=old.max_new_tokens,
         cuts=cuts,
+        # A run that forces answers wrote the field for every chain, if only as an empty list.
         forces_answers=old.branches is not None,
     )
 

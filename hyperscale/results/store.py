@@ -79,6 +79,7 @@ class Store:
     def _take_lock(self) -> None:
         import fcntl
 
+        # The kernel gives this lock up with the process that holds it: a kill leaves no lock behind.
         self._lock = (self.folder / LOCK).open("wb")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -125,6 +126,7 @@ class Store:
         rest = format_line(sample)  # of the line, as a write may take only a part
         size = os.fstat(self._file.fileno()).st_size
         try:
+            # On the disk before the caller goes on: what is shown as finished survives a power cut.
             while rest:
                 rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
@@ -186,6 +188,7 @@ class Store:
                 f"cannot write {path} ({error.strerror}): the old verdicts are kept; "
                 "make room and run the same command again"
             ) from None
+        # The open file is the one that was replaced: appends have to go to the new one.
         self._file.close()
         self._file = path.open("ab", buffering=0)
 

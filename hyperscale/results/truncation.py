@@ -47,6 +47,8 @@ def truncate(sample: Sample, L: int, scorer: str | None = None) -> TruncatedChai
     Raises:
         ResultsError: The sample lacks the scores.
     """
+    # Three cases: the chain had ended by L; L cuts it off, and it stands as it is; L cuts it off, and it was made to
+    # answer there. In the last, a cut without its answer was not recorded as a run with that maximum would have it.
     cut = sample.cut_at(L) if is_eligible(sample, L) else None
     if cut is None:
         return None

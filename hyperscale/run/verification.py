@@ -101,6 +101,7 @@ def usages(method: "Method", sample: Sample, room: int) -> Iterator[Usage]:
         sample: The chain.
         room: As for `check`.
     """
+    # Forced answers start from the cut that they follow, the next cut goes on from there as if there were none.
     before = 1, 0.0  # the first token comes from the prefill, whose reads do not count
     for cut in sample.cuts:
         yield from _usages_at(method, sample, before, cut, room)
@@ -131,7 +132,7 @@ def summary(methods: "Mapping[Arm, Method]", samples: Iterable[Sample], room: in
         samples: All chains; they are looked at one at a time.
         room: As for `check`.
     """
-    totals: dict[Arm, _Totals] = {}
+    totals: dict[Arm, _Totals] = {}  # sums only: the chains pass by once
     for sample in samples:
         if (method := methods.get(sample.arm)) is not None:
             totals.setdefault(sample.arm, _Totals()).add(sample, usages(method, sample, room))
