@@ -140,6 +140,23 @@ def test_names_exist(page):
     assert [name for name in OURS.findall(text) if not name.endswith(".py") and not exists(name)] == []
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_names_stand_in_their_files(page):
+    """Of `file.py`, `name` and `name` (`file.py`) the file has the name."""
+    text = FENCED.sub("", read(page))
+    pairs = re.findall(r"`([\w./]+\.py)`(?:,|, and)\s+`([\w.]+)`", text)
+    pairs += [(file, name) for name, file in re.findall(r"`([\w.]+)`\s+\(`([\w./]+\.py)`", text)]
+    wrong = []
+    for file, name in pairs:
+        files = [path for path in source_files() if path == file or path.endswith("/" + file)]
+        word = re.compile(rf"\b{re.escape(name.rpartition('.')[2])}\b")
+        if not FILE.fullmatch(name) and not any(
+            word.search((ROOT / path).read_text(encoding="utf-8")) for path in files
+        ):
+            wrong.append(f"{name} in {file}")
+    assert wrong == []
+
+
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
 def test_classes_and_functions_exist(page):
     known, unknown = definitions(), []
