@@ -1,4 +1,4 @@
-"""What a method with a fixed budget is worth where it has to evict: right chains that fit in the budget, and beyond.
+"""Counts right chains that fit in a method's fixed budget, and right chains beyond it, where it has to evict.
 
 Usage: python benchmarks/beyond_budget.py RUN [RUN …]
 A chain fits if its whole sequence does; its method has then evicted nothing. Prints Markdown, a row a method and

@@ -1,4 +1,4 @@
-"""How easy it is to find one's way in the code: wide folders, circles, upward imports, comments, names that say little.
+"""Measures the code's structure: wide folders, circles, upward imports, comments, names that say little.
 
     python benchmarks/code_structure.py                 # this checkout
     python benchmarks/code_structure.py OTHER/CHECKOUT  # another one, by the same rules

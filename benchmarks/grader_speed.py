@@ -1,4 +1,4 @@
-"""How fast the graders are: answers a second on one core each, and the worst case of finding a box.
+"""Times the graders: answers a second on one core each, and the worst case of finding a box.
 
     python benchmarks/grader_speed.py [--programs 200]
 

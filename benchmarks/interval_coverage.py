@@ -1,4 +1,4 @@
-"""How often the 95 % intervals of margins cover the truth, on simulated runs whose margins are known.
+"""Measures the coverage of the 95 % intervals of margins, on simulated runs whose margins are known.
 
     python benchmarks/interval_coverage.py                             # every setting, 200 trials each: 5 minutes
     python benchmarks/interval_coverage.py --trials 40 --problems 30   # a quick look

@@ -1,4 +1,4 @@
-"""How much less accurate runs are than a base run on the same problems, at one chain: a line a run and method.
+"""Compares runs with a base run on the same problems, at one chain: accuracy lost, a line a run and method.
 
 Usage: python benchmarks/paired.py BASE_RUN RUN [RUN …] [--length 2048]
 Differences in points of accuracy, ± the standard error of their mean over the problems that both runs have, by task and

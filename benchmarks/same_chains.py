@@ -1,4 +1,4 @@
-"""How many chains two runs share word by word, as on two devices: a row a method, all nominal ratios together.
+"""Counts the chains that two runs share word by word, as on two devices: a row a method, all nominal ratios together.
 
 Usage: python benchmarks/same_chains.py ONE OTHER
 Chains are compared where both runs have them. Prints Markdown: how many there are, how many have the same text, the

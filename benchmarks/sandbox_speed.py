@@ -1,4 +1,4 @@
-"""How many short tests a second the sandbox runs, at every level that works here.
+"""Times the sandbox: short tests a second, at every level that works here.
 
     python benchmarks/sandbox_speed.py [--tests 1000] [--workers N]
 

@@ -1,4 +1,4 @@
-"""How many chains run at once in the same KV space: stock vLLM against DMS, on the built-in model and the CPU.
+"""Counts the chains that run at once in the same KV space: stock vLLM against DMS, built-in model, on the CPU.
 
 python benchmarks/vllm_concurrency.py --problems 24 --length 384 --blocks 80
 """

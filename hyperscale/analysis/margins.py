@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hyperscale.analysis.bootstrap import MIN_PROBLEMS, Bootstrap, confidence_intervals
 from hyperscale.analysis.frontier import mean_gap
 from hyperscale.errors import ResultsError
-from hyperscale.methods.names import PREFIX, VANILLA
+from hyperscale.methods.names import KVPRESS, VANILLA
 from hyperscale.results.points import COSTS, check_axis
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _join_presses(words: list[str]) -> list[str]:
     """
     methods: list[str] = []
     for word in words:
-        if word.endswith("Press") and methods and f"{methods[-1]}:".startswith(PREFIX):
+        if word.endswith("Press") and methods and f"{methods[-1]}:".startswith(KVPRESS):
             methods[-1] += f":{word}"
         else:
             methods.append(word)

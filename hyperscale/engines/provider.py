@@ -1,4 +1,4 @@
-"""What an engine states about itself before anything is loaded, and how it is built.
+"""The contract by which an engine states what it can run before anything is loaded, and is built.
 
 An engine is a package with two parts: an `Engine` (`hyperscale.engines.base`), which generates, and an
 `EngineProvider`, which says what the engine can run and builds it. A provider is imported whenever a run is configured,

@@ -1,4 +1,4 @@
-"""What the engines on transformers' models have in common: their weights, which arms of a run share."""
+"""Shared by the engines that run transformers' models: weights, loaded once for all arms of a run that use them."""
 
 from typing import Any
 

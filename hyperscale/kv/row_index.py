@@ -1,4 +1,4 @@
-"""Where each cache row lives: host-side bookkeeping of one layer, without the cache's own tensors."""
+"""Keeps track of the place of each cache row: host-side bookkeeping of one layer, without the cache's own tensors."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -2,7 +2,7 @@
 
 VANILLA = "vanilla"
 """The method that evicts nothing: the full cache, at a ratio of 1."""
-PREFIX = "kvpress:"
+KVPRESS = "kvpress:"
 """Stands in front of a press's name."""
 KVPRESS_ENGINE = "kvpress"
 """The engine that presses need."""
@@ -10,4 +10,4 @@ KVPRESS_ENGINE = "kvpress"
 
 def needed_engine(method: str) -> str | None:
     """The only engine that a method runs in; None if it runs in every engine that knows it."""
-    return KVPRESS_ENGINE if method.startswith(PREFIX) else None
+    return KVPRESS_ENGINE if method.startswith(KVPRESS) else None

@@ -13,7 +13,7 @@ from typing import Any
 
 from hyperscale.errors import MethodError
 from hyperscale.methods.core.base import Method
-from hyperscale.methods.names import PREFIX
+from hyperscale.methods.names import KVPRESS
 
 _CLASSES = {
     "vanilla": "hyperscale.methods.vanilla:Vanilla",
@@ -43,7 +43,7 @@ _NUMBERS: dict[Any, tuple[str, tuple[type, ...]]] = {
 
 def _load(name: str) -> type[Method]:
     if name not in _CLASSES:
-        raise MethodError(f"unknown method {name!r}; known methods: {', '.join(_CLASSES)}, {PREFIX}NAME")
+        raise MethodError(f"unknown method {name!r}; known methods: {', '.join(_CLASSES)}, {KVPRESS}NAME")
     module, _, attribute = _CLASSES[name].partition(":")
     method: type[Method] = getattr(import_module(module), attribute)
     return method
@@ -61,10 +61,10 @@ def create(name: str, *, cr: float, **params: Any) -> Method:
         MethodError: The name is unknown, or a parameter is unknown or out of range.
     """
     try:
-        if name.startswith(PREFIX):
+        if name.startswith(KVPRESS):
             from hyperscale.methods.kvpress.method import create as create_press
 
-            return create_press(name.removeprefix(PREFIX), cr, params)
+            return create_press(name.removeprefix(KVPRESS), cr, params)
         method = _load(name)
         _check_types(name, method, {"cr": cr, **params})
         return method(cr=cr, **params)
@@ -94,7 +94,7 @@ def parameters(name: str) -> list[str]:
     Raises:
         MethodError: The name is unknown.
     """
-    if name.startswith(PREFIX):
+    if name.startswith(KVPRESS):
         return []
     return [field.name for field in _load(name).parameters()]
 
@@ -105,7 +105,7 @@ def checkpoint(name: str) -> str | None:
     Raises:
         MethodError: The name is unknown.
     """
-    return None if name.startswith(PREFIX) else _load(name).checkpoint
+    return None if name.startswith(KVPRESS) else _load(name).checkpoint
 
 
 def notes(methods: Iterable[Method]) -> list[str]:
@@ -144,7 +144,7 @@ def describe(name: str) -> Description:
     Raises:
         MethodError: The name is unknown, or a press's.
     """
-    if name.startswith(PREFIX):
+    if name.startswith(KVPRESS):
         raise MethodError(f"{name} is kvpress's: see its documentation; docs/kvpress.md says how it is run here")
     method = _load(name)()
     retrofit = None if method.checkpoint is None else f"a {method.checkpoint} checkpoint"

@@ -16,7 +16,7 @@ _SAME = (  # fields of a line that are a sample's under the same name
 Count = Annotated[int, Field(ge=0)]
 
 
-class Branch(BaseModel):
+class ForcedBranch(BaseModel):
     """A forced answer; ``at`` is the L that it belongs to."""
 
     model_config = _STRICT
@@ -76,7 +76,7 @@ class Line(BaseModel):
     logprobs: list[LogProbability] | None = None
     inserted: list[Count] | None = None
     scores: dict[str, list[float | None]] = {}
-    branches: list[Branch] | None = None
+    branches: list[ForcedBranch] | None = None
 
     @model_validator(mode="after")
     def _parallel(self) -> "Line":
@@ -127,7 +127,7 @@ def convert(line: dict[str, Any]) -> Sample:
     )
 
 
-def _forced(branch: Branch) -> ForcedAnswer:
+def _forced(branch: ForcedBranch) -> ForcedAnswer:
     fields = branch.model_dump(exclude={"at", "scores"})
     return ForcedAnswer(**fields, scores=_scores(branch.scores))
 

@@ -3,6 +3,7 @@
 A chain is scored and on disk as soon as it finishes. Everything a person sees goes through a `RunObserver`.
 """
 
+from contextlib import closing
 from pathlib import Path
 
 from hyperscale import models
@@ -17,9 +18,7 @@ from hyperscale.scoring.voting import strategies
 from hyperscale.utils.hub import load_tokenizer
 
 
-def execute_run(
-    run: PreparedRun, folder: Path, observer: RunObserver, engines: EngineCache | None = None
-) -> list[MeasuredPoint]:
+def execute_run(run: PreparedRun, folder: Path, observer: RunObserver) -> list[MeasuredPoint]:
     """Generate what is missing in a folder, score and store it, and derive the points.
 
     A folder's plan is the one it was started with, whatever ``run`` would plan now (`pilot.finalize_plan`).
@@ -28,7 +27,6 @@ def execute_run(
         run: The run.
         folder: Its folder, made if need be.
         observer: Called at every step.
-        engines: Keeps engines and weights in memory; the caller closes it.
 
     Raises:
         BudgetError: No point fits the budget.
@@ -38,8 +36,8 @@ def execute_run(
     from hyperscale import methods
 
     _check_words(run)
-    engines = engines or EngineCache()
-    with Store(folder, run.info()) as store:  # one lock from the pilot to the points
+    # One lock and one set of weights from the pilot to the points.
+    with Store(folder, run.info()) as store, closing(EngineCache()) as engines:
         run = finalize_plan(run, store, observer, engines)
         observer.on_plan(run, store.folder)
         if run.config.vote is not None:

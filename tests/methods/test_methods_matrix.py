@@ -4,6 +4,8 @@ Each example is a random model, prompts of different lengths batched together, a
 the logits of every step, what lives in every row entry for entry, and the ledger's reads and peak, exactly.
 """
 
+import os
+
 import pytest
 import tiny
 from engine_probe import prompts
@@ -28,6 +30,8 @@ MODELS = {
     "head_dim": st.sampled_from([4, 8, 16]),
     "seed": st.integers(0, 1000),
 }
+#: A fifth of the examples is enough while one works; CI draws them all.
+SHARE = 1 if os.environ.get("CI") else 5
 LENGTHS = st.lists(st.tuples(st.integers(1, 70), st.integers(1, 45)), min_size=1, max_size=4)
 
 
@@ -35,7 +39,7 @@ LENGTHS = st.lists(st.tuples(st.integers(1, 70), st.integers(1, 45)), min_size=1
 def test_agrees_with_its_reference(name):
     row = ROWS[name]
 
-    @settings(max_examples=row.examples, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
+    @settings(max_examples=row.examples // SHARE, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
     @given(st.fixed_dictionaries(MODELS), LENGTHS, st.integers(1, 5), st.fixed_dictionaries(row.params))
     def check(shape, lengths, batch_size, params):
         shape = dict(shape)

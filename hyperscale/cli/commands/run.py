@@ -75,13 +75,10 @@ def _plan(run_config: RunConfig, gpu: str | None, folder: Path, events: "JsonObs
 def _run(run_config: RunConfig, folder: Path, events: "JsonObserver | None") -> None:
     from hyperscale.cli.display.live_run import ConsoleObserver
     from hyperscale.run import prepare
-    from hyperscale.run.engine_cache import EngineCache
     from hyperscale.run.execute import execute_run
 
     observer: RunObserver = events or ConsoleObserver(make_console())
-    engines = EngineCache()
     try:
-        execute_run(prepare.prepare_run(run_config, observer.on_stage, folder), folder, observer, engines)
+        execute_run(prepare.prepare_run(run_config, observer.on_stage, folder), folder, observer)
     finally:
-        engines.close()
         observer.close()

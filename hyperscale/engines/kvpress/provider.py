@@ -1,4 +1,4 @@
-"""What the engine of presses can run, and how it is built."""
+"""States what the engine of presses can run, and builds it."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any

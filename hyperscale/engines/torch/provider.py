@@ -1,4 +1,4 @@
-"""What the torch engine can run, and how it is built."""
+"""States what the torch engine can run, and builds it."""
 
 from typing import TYPE_CHECKING, Any
 

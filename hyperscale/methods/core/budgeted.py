@@ -1,4 +1,4 @@
-"""What the methods with a budget of live entries share: the budget rule, the pinned prompt, the recent entries."""
+"""Bases of the methods with a budget of live entries: the budget rule, the pinned prompt, the recent entries."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

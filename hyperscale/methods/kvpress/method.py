@@ -9,7 +9,7 @@ from hyperscale.errors import MethodError, first_line
 from hyperscale.methods.core.base import Host, Method, State
 from hyperscale.methods.kvpress import press_tree
 from hyperscale.methods.kvpress.press_tree import Node
-from hyperscale.methods.names import PREFIX
+from hyperscale.methods.names import KVPRESS
 
 INTERVAL = 16
 """Decode steps between two evictions unless params say otherwise; kvpress's 512 is longer than many chains."""
@@ -67,7 +67,7 @@ class KVPress(Method):
         self.make_press(1, 1)  # refuses values here that kvpress would refuse in the middle of a run
 
     def __str__(self) -> str:
-        return PREFIX + self.press
+        return KVPRESS + self.press
 
     @property
     def length_invariant(self) -> bool:

@@ -10,7 +10,7 @@ from inspect import getsource, signature
 from typing import Any
 
 from hyperscale.errors import MethodError, first_line
-from hyperscale.methods.names import PREFIX
+from hyperscale.methods.names import KVPRESS
 
 INSTALL = "pip install 'hyperscale-kv[kvpress]', see docs/kvpress.md"
 BY_RATIO = ("compression_ratio", "target_compression_ratio", "target_size")
@@ -70,7 +70,7 @@ def package() -> Any:
     except ImportError as error:
         missing = error.name == "kvpress"
         why = "is not installed" if missing else f"cannot be imported ({first_line(error)})"
-        raise MethodError(f"methods named {PREFIX}NAME need the package kvpress, which {why}: {INSTALL}") from None
+        raise MethodError(f"methods named {KVPRESS}NAME need the package kvpress, which {why}: {INSTALL}") from None
     for name, function in functions.items():
         ALL_ATTENTION_FUNCTIONS[name] = function
     return kvpress
@@ -85,10 +85,10 @@ def parse(name: str) -> Node:
     parts = name.split(":")
     root = _find(parts.pop(0))
     if not _decodes(root):
-        raise MethodError(f"{PREFIX}{name}: {_prompt_only(root)}")
+        raise MethodError(f"{KVPRESS}{name}: {_prompt_only(root)}")
     node = _take(root, parts, name)
     if parts:
-        raise MethodError(f"{PREFIX}{name}: {parts[0]} has no place in it, as nothing before wraps one more press")
+        raise MethodError(f"{KVPRESS}{name}: {parts[0]} has no place in it, as nothing before wraps one more press")
     return node
 
 
@@ -119,7 +119,7 @@ def _decoding() -> list[str]:
 def _prompt_only(kind: type[Any]) -> str:
     name = kind.__name__
     if issubclass(kind, package().ScorerPress):
-        return f"{name} only scores the prompt by itself; to evict by its scores write {PREFIX}DecodingPress:{name}"
+        return f"{name} only scores the prompt by itself; to evict by its scores write {KVPRESS}DecodingPress:{name}"
     return f"{name} compresses only the prompt; those that work while decoding: {', '.join(_decoding())}"
 
 
@@ -129,14 +129,14 @@ def _take(kind: type[Any], parts: list[str], name: str) -> Node:
     for field in wrapped(kind):
         if not parts:
             raise MethodError(
-                f"{PREFIX}{name}: {kind.__name__} wraps one more press ({field}), whose name follows it, "
-                f"e.g. {PREFIX}DecodingPress:KnormPress"
+                f"{KVPRESS}{name}: {kind.__name__} wraps one more press ({field}), whose name follows it, "
+                f"e.g. {KVPRESS}DecodingPress:KnormPress"
             )
         wrapped_kind = _find(parts.pop(0))
         # Nothing but a decoding press may do more, when it is called on a model, than hook the model's layers.
         if not _decodes(wrapped_kind) and wrapped_kind.__call__ is not package().BasePress.__call__:
             raise MethodError(
-                f"{PREFIX}{name}: {wrapped_kind.__name__} needs passes over the prompt of its own, so nothing can "
+                f"{KVPRESS}{name}: {wrapped_kind.__name__} needs passes over the prompt of its own, so nothing can "
                 "wrap it"
             )
         inner.append(_take(wrapped_kind, parts, name))

@@ -19,6 +19,8 @@ from hyperscale.scoring.graders.code import CodeGrader
 from hyperscale.scoring.graders.livecodebench import LiveCodeBenchGrader
 from hyperscale.scoring.sandbox.program import Limits, Outcome, Program
 
+pytestmark = pytest.mark.e2e
+
 LIMITS = Limits(seconds=0.3, wall=0.6, memory=256 << 20, output=1 << 20)
 # Filling memory takes a while on a busy machine; these must be stopped by the memory limit, not by the clock.
 PATIENT = replace(LIMITS, seconds=3.0, wall=6.0)
