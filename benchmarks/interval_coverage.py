@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from hyperscale.analysis.bootstrap import Bootstrap, confidence_intervals
 from hyperscale.analysis.frontier import find_frontiers, mean_gap
-from hyperscale.results.points import MeasuredPoint, Series
+from hyperscale.results.points import MeasuredPoint, SeriesKey
 from hyperscale.scoring.voting.subsets import pass_at_k
 
 Floats = NDArray[np.float64]
@@ -91,7 +91,7 @@ def simulate_points(
                     successes / chains if flat else np.array([pass_at_k(chains, int(c), width) for c in successes])
                 )
                 costs = {"kv_reads": width * reads(length, limit, cr).mean(axis=1)}
-                series = Series("r", "m", method.name, "torch", "t", float(cr))
+                series = SeriesKey("r", "m", method.name, "torch", "t", float(cr))
                 points.append(
                     MeasuredPoint(series, width, limit, "pass@k", names, accuracy, costs, float(cr), 1, 0.0, 0.0)
                 )

@@ -45,7 +45,7 @@ class Margin:
             fewer than half of the resamples have a margin.
         log2: Margin on the log2 axis, in percentage points.
         log2_ci: Its 95 % bootstrap interval over problems, NaN as the linear one.
-        interval: The common interval of costs, in the axis's unit.
+        common_costs: The common interval of costs, in the axis's unit.
         n_problems: Problems that both methods were run on; only they count.
         model: Model.
     """
@@ -58,12 +58,12 @@ class Margin:
     linear_ci: Interval
     log2: float
     log2_ci: Interval
-    interval: Interval
+    common_costs: Interval
     n_problems: int
     model: str = ""
 
     @property
-    def enough(self) -> bool:
+    def has_enough_problems(self) -> bool:
         """Whether there are enough problems for intervals."""
         return self.n_problems >= MIN_PROBLEMS
 
@@ -84,11 +84,11 @@ def compute_margin(bootstrap: Bootstrap, a: str, b: str, axis: str) -> Margin:
         for log2 in (False, True)
     )
     n = len(problems)
-    interval = NO_INTERVAL if np.isnan(linear[0]) else (float(low[0]), float(high[0]))
+    common_costs = NO_INTERVAL if np.isnan(linear[0]) else (float(low[0]), float(high[0]))
     return Margin(
         *(a, b, series.task, axis),
         *(float(linear[0]), _confidence_interval(linear, n), float(log2[0]), _confidence_interval(log2, n)),
-        *(interval, n, series.model),
+        *(common_costs, n, series.model),
     )
 
 
@@ -176,7 +176,7 @@ def to_frame(margins: Sequence[Margin]) -> "DataFrame":
 
     rows = [
         (
-            *(m.model, m.task, m.a, m.b, m.axis, m.n_problems, *m.interval),
+            *(m.model, m.task, m.a, m.b, m.axis, m.n_problems, *m.common_costs),
             *(m.linear, *m.linear_ci, m.log2, *m.log2_ci),
         )
         for m in margins

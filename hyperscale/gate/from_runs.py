@@ -10,7 +10,7 @@ from hyperscale.errors import ResultsError
 from hyperscale.gate.baseline import AXES, FORMAT, ArmRecord, CutRecord, GateRecord, TaskRecord
 from hyperscale.methods.arm import Arm
 from hyperscale.results.folder import Run, RunChain
-from hyperscale.results.points import MeasuredPoint, measure
+from hyperscale.results.points import MeasuredPoint, make_points
 from hyperscale.results.samples import Key, Sample
 from hyperscale.results.truncation import is_eligible
 
@@ -42,20 +42,21 @@ def record_runs(runs: Sequence[Run]) -> GateRecord:
     """
     chains: dict[_ArmOnTask, list[RunChain]] = {}
     for chain in _check_chains(runs):
-        series = _ArmOnTask(chain.sample.model, chain.sample.task, chain.sample.arm)
-        chains.setdefault(series, []).append(chain)
+        arm_on_task = _ArmOnTask(chain.sample.model, chain.sample.task, chain.sample.arm)
+        chains.setdefault(arm_on_task, []).append(chain)
     if not chains:
         raise ResultsError("the results hold no finished chain: run the command that made their folder again")
-    problems = {task: _problems(task, chains) for task in dict.fromkeys(series.task for series in chains)}
-    for series, part in chains.items():
-        _check_complete(series, part, problems[series.task])
-    points = {series: _points(part) for series, part in chains.items()}
+    problems = {task: _problems(task, chains) for task in dict.fromkeys(arm_on_task.task for arm_on_task in chains)}
+    for arm_on_task, part in chains.items():
+        _check_complete(arm_on_task, part, problems[arm_on_task.task])
+    points = {arm_on_task: _points(part) for arm_on_task, part in chains.items()}
     tasks = {
         task: TaskRecord(
             version=_common_version(
-                task, [chain.sample for series, part in chains.items() if series.task == task for chain in part]
+                task,
+                [chain.sample for arm_on_task, part in chains.items() if arm_on_task.task == task for chain in part],
             ),
-            vote=next(part[0].vote for series, part in points.items() if series.task == task),
+            vote=next(part[0].vote for arm_on_task, part in points.items() if arm_on_task.task == task),
             problems=prompts,
         )
         for task, prompts in sorted(problems.items())
@@ -66,14 +67,18 @@ def record_runs(runs: Sequence[Run]) -> GateRecord:
         tasks=tasks,
         arms=tuple(
             ArmRecord(
-                model=series.model,
-                task=series.task,
-                method=series.arm.method,
-                CR=series.arm.CR,
-                about=_about(series, chains[series]),
-                cuts=_cuts(points[series], list(problems[series.task]), [chain.sample for chain in chains[series]]),
+                model=arm_on_task.model,
+                task=arm_on_task.task,
+                method=arm_on_task.arm.method,
+                CR=arm_on_task.arm.CR,
+                about=_about(arm_on_task, chains[arm_on_task]),
+                cuts=_cuts(
+                    points[arm_on_task],
+                    list(problems[arm_on_task.task]),
+                    [chain.sample for chain in chains[arm_on_task]],
+                ),
             )
-            for series in sorted(chains)
+            for arm_on_task in sorted(chains)
         ),
     )
 
@@ -97,22 +102,22 @@ def _check_chains(runs: Sequence[Run]) -> list[RunChain]:
 
 
 def _points(chains: Sequence[RunChain]) -> list[MeasuredPoint]:
-    """The points of one series; its runs and engines, which would stay apart, are united."""
+    """The points of one arm on a task; its runs and engines, which would stay apart, are united."""
     vote = next((chain.run.vote for chain in chains if chain.run.vote), None)
     widths = {width for chain in chains for width in chain.run.widths}
-    return measure([replace(chain.sample, engine="") for chain in chains], vote=vote, widths=widths)
+    return make_points([replace(chain.sample, engine="") for chain in chains], vote=vote, widths=widths)
 
 
 def _problems(task: str, chains: Mapping[_ArmOnTask, Sequence[RunChain]]) -> dict[str, str]:
     """A task's problems and the hashes of their prompts."""
     prompts: dict[str, str] = {}
-    for sample, _ in (chain for series, part in chains.items() if series.task == task for chain in part):
+    for sample, _ in (chain for arm_on_task, part in chains.items() if arm_on_task.task == task for chain in part):
         if prompts.setdefault(sample.problem, sample.prompt_hash) != sample.prompt_hash:
             raise ResultsError(f"{task}/{sample.problem} was asked with two prompts: pass the folder of one run")
     return dict(sorted(prompts.items()))
 
 
-def _check_complete(series: _ArmOnTask, chains: Sequence[RunChain], problems: Mapping[str, str]) -> None:
+def _check_complete(arm_on_task: _ArmOnTask, chains: Sequence[RunChain], problems: Mapping[str, str]) -> None:
     """Refuse an arm in which some problem lacks a chain that another one has."""
     present: dict[str, set[tuple[int, int, int]]] = {problem: set() for problem in problems}
     for sample, _ in chains:
@@ -122,7 +127,7 @@ def _check_complete(series: _ArmOnTask, chains: Sequence[RunChain], problems: Ma
     n_complete = sum(keys == everything for keys in present.values())
     if n_complete < len(present):
         raise ResultsError(
-            f"{n_complete} of {len(present)} problems have every chain of {series}: "
+            f"{n_complete} of {len(present)} problems have every chain of {arm_on_task}: "
             "finish the run with the command that began it, or pass the folder of one run"
         )
 
@@ -136,11 +141,11 @@ def _common_version(task: str, samples: Sequence[Sample]) -> str:
     return versions[0]
 
 
-def _about(series: _ArmOnTask, chains: Sequence[RunChain]) -> dict[str, Any]:
+def _about(arm_on_task: _ArmOnTask, chains: Sequence[RunChain]) -> dict[str, Any]:
     """Settings that may differ from other results of this arm: a difference is noted, not refused."""
     samples = [chain.sample for chain in chains]
     if any(sample.params != samples[0].params for sample in samples):
-        raise ResultsError(f"the chains of {series} differ in the method's parameters: pass the folder of one run")
+        raise ResultsError(f"the chains of {arm_on_task} differ in the method's parameters: pass the folder of one run")
     infos = {chain.run.name: chain.run.info for chain in chains}
     run_infos = [infos[name] for name in sorted(infos)]
     return {
@@ -150,7 +155,7 @@ def _about(series: _ArmOnTask, chains: Sequence[RunChain]) -> dict[str, Any]:
         "dtype": _unique(sample.dtype for sample in samples),
         "temperature": _unique((info.get("config") or {}).get("temperature") for info in run_infos),
         "top_p": _unique((info.get("config") or {}).get("top_p") for info in run_infos),
-        "weights": _unique((info.get("checkpoints") or {}).get(str(series.arm)) for info in run_infos),
+        "weights": _unique((info.get("checkpoints") or {}).get(str(arm_on_task.arm)) for info in run_infos),
     }
 
 

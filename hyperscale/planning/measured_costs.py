@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Self
 from hyperscale.errors import ResultsError
 from hyperscale.kv.trace import dense_peak, dense_reads
 from hyperscale.methods.arm import Arm
-from hyperscale.results.manifest import POINTS, RUN, SAMPLES, complete_config, read_info
+from hyperscale.results.manifest import POINTS, RUN_FILE, SAMPLES, complete_config, read_info
 from hyperscale.results.sample_file import read_samples
 from hyperscale.results.samples import Sample
 
@@ -175,7 +175,7 @@ def of_earlier_runs(root: Path, own: Path | None, info: Mapping[str, Any]) -> di
         info: ``run.json`` of the planned run: config, tasks, checkpoints, params, hardware.
     """
     measured: dict[Key, MeasuredCosts] = {}
-    for path in sorted(root.glob(f"*/{RUN}")) if root.is_dir() else []:
+    for path in sorted(root.glob(f"*/{RUN_FILE}")) if root.is_dir() else []:
         folder = path.parent
         if (own and folder.resolve() == own.resolve()) or not (folder / POINTS).is_file():
             continue

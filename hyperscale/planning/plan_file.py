@@ -19,7 +19,7 @@ from hyperscale.planning.planner import Plan, PlannedPoint
 from hyperscale.utils.files import write_atomic
 from hyperscale.utils.validation import validate
 
-FILE = "plan.json"
+PLAN_FILE = "plan.json"
 _REMEDY = "restore it, or choose another folder with --out"
 
 
@@ -72,10 +72,10 @@ def save(plan: Plan, folder: Path) -> None:
         ],
     }
     try:
-        write_atomic(folder / FILE, json.dumps(contents, indent=1) + "\n")
+        write_atomic(folder / PLAN_FILE, json.dumps(contents, indent=1) + "\n")
     except OSError as error:
         raise ResultsError(
-            f"cannot write {folder / FILE} ({error.strerror}): make room and run the same command again"
+            f"cannot write {folder / PLAN_FILE} ({error.strerror}): make room and run the same command again"
         ) from None
 
 
@@ -90,7 +90,7 @@ def load(folder: Path, budget: Budget, arms: Iterable[Arm]) -> Plan | None:
     Raises:
         ResultsError: The file is unreadable or of another version or run.
     """
-    path = folder / FILE
+    path = folder / PLAN_FILE
     if not path.exists():  # a run that has not been planned yet
         return None
     try:

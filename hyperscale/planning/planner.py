@@ -26,7 +26,7 @@ class PlannedPoint:
     source: str = CLOSED
 
     @property
-    def chain(self) -> Costs:
+    def chain_costs(self) -> Costs:
         """Predicted costs of one of its chains."""
         return self.costs.times(1 / self.W)
 
@@ -82,7 +82,7 @@ class Plan:
         """Tokens that an arm is predicted to generate."""
         total = 0.0
         for task, count in problems.items():
-            mean = {L: point.chain.tokens for L, point in self.widest_points(arm, task).items()}
+            mean = {L: point.chain_costs.tokens for L, point in self.widest_points(arm, task).items()}
             total += count * sum(mean[L] for _, L in self.chains(arm, task))
         return total
 

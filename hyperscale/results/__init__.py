@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hyperscale.results.folder import read as read
     from hyperscale.results.manifest import LOCK as LOCK
     from hyperscale.results.manifest import POINTS as POINTS
-    from hyperscale.results.manifest import RUN as RUN
+    from hyperscale.results.manifest import RUN_FILE as RUN_FILE
     from hyperscale.results.manifest import SAMPLES as SAMPLES
     from hyperscale.results.manifest import SCHEMA as SCHEMA
     from hyperscale.results.samples import Sample as Sample
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "manifest": ["LOCK", "POINTS", "RUN", "SAMPLES", "SCHEMA"],
+        "manifest": ["LOCK", "POINTS", "RUN_FILE", "SAMPLES", "SCHEMA"],
         "samples": ["Sample"],
         "folder": ["Run", "folders", "read"],
         "store": ["Store"],

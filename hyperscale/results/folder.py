@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hyperscale.errors import ResultsError
-from hyperscale.results.manifest import RUN, SAMPLES, read_info
+from hyperscale.results.manifest import RUN_FILE, SAMPLES, read_info
 from hyperscale.results.sample_file import read_samples
 from hyperscale.results.samples import Sample
 
@@ -44,11 +44,13 @@ class Run:
         """The values of W that the run was asked for; none in folders of older versions."""
         return tuple(self.info.get("widths") or ())
 
-    def points(self, strategies: Mapping[str, str] | None = None) -> "list[MeasuredPoint]":
-        """The run's points; ``strategies`` and errors as in `hyperscale.results.points.measure`."""
-        from hyperscale.results.points import measure
+    def points(self, strategy_of_task: Mapping[str, str] | None = None) -> "list[MeasuredPoint]":
+        """The run's points; ``strategy_of_task`` and errors as in `hyperscale.results.points.make_points`."""
+        from hyperscale.results.points import make_points
 
-        return measure(self.samples, run=self.name, vote=self.vote, widths=self.widths, strategies=strategies)
+        return make_points(
+            self.samples, run=self.name, vote=self.vote, widths=self.widths, strategy_of_task=strategy_of_task
+        )
 
 
 class RunChain(NamedTuple):
@@ -80,7 +82,9 @@ def folders(folder: Path | str) -> list[Path]:
     folder = Path(folder)
     if not folder.is_dir():
         raise ResultsError(f"no folder {folder}: pass the folder of a run, or one that holds runs")
-    paths = [folder] if (folder / RUN).is_file() else sorted(path.parent for path in folder.glob(f"*/{RUN}"))
+    paths = [folder] if (folder / RUN_FILE).is_file() else sorted(path.parent for path in folder.glob(f"*/{RUN_FILE}"))
     if not paths:
-        raise ResultsError(f"{folder} holds no run (no {RUN} in it or one folder down): make one with `hyperscale run`")
+        raise ResultsError(
+            f"{folder} holds no run (no {RUN_FILE} in it or one folder down): make one with `hyperscale run`"
+        )
     return paths

@@ -12,7 +12,7 @@ from hyperscale.utils.validation import validate
 
 SCHEMA = 2
 _READABLE = (1, SCHEMA)  # schema 1 differs in samples.jsonl alone
-RUN, SAMPLES, POINTS, LOCK = "run.json", "samples.jsonl", "points.csv", ".lock"
+RUN_FILE, SAMPLES, POINTS, LOCK = "run.json", "samples.jsonl", "points.csv", ".lock"
 _REMEDY = "restore it, or choose another folder with --out"
 # Settings that the first versions did not have or did not write, with the values that their runs had.
 _ADDED_SETTINGS: dict[str, Any] = {
@@ -50,7 +50,7 @@ def read_info(folder: Path) -> dict[str, Any]:
     Raises:
         ResultsError: The file is missing, is not JSON, has another schema version, or a part of another kind.
     """
-    path = folder / RUN
+    path = folder / RUN_FILE
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

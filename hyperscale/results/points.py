@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperscale.errors import ResultsError
-from hyperscale.methods.arm import Arm
 from hyperscale.results.samples import Sample
 from hyperscale.results.truncation import TruncatedChain, is_eligible, truncate
-from hyperscale.scoring.voting import strategies as registry
+from hyperscale.scoring.voting import strategies
 from hyperscale.scoring.voting.strategies import Strategy
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ COLUMNS = (
 )
 
 
-class Series(NamedTuple):
+class SeriesKey(NamedTuple):
     """What is held fixed while W and L vary: an arm on a task, as a run measured it."""
 
     run: str
@@ -40,11 +39,6 @@ class Series(NamedTuple):
     engine: str
     task: str
     CR: float
-
-    @property
-    def arm(self) -> Arm:
-        """The method at its CR."""
-        return Arm(self.method, self.CR)
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ class MeasuredPoint:
         no_answer: Share of chains that ended by themselves without an answer, mean over problems.
     """
 
-    series: Series
+    series: SeriesKey
     W: int
     L: int
     vote: str
@@ -103,13 +97,13 @@ class MeasuredPoint:
         return {column: row[column] for column in COLUMNS}
 
 
-def measure(
+def make_points(
     samples: Iterable[Sample],
     *,
     run: str = "",
     vote: str | None = None,
     widths: Collection[int] = (),
-    strategies: Mapping[str, str] | None = None,
+    strategy_of_task: Mapping[str, str] | None = None,
 ) -> list[MeasuredPoint]:
     """Every point that the samples of a run allow.
 
@@ -126,20 +120,20 @@ def measure(
         run: The run's name.
         vote: Name of the strategy chosen for the run; None for each task's own.
         widths: The values of W that the run was asked for; powers of two are always there.
-        strategies: Task to the name of a strategy, for those that are not to have the run's.
+        strategy_of_task: Task to the name of a strategy, for those that are not to have the run's.
 
     Raises:
         ConfigError: There is no such strategy.
         ResultsError: A sample lacks the scores that the strategy needs.
-        TaskError: A task is neither in ``strategies`` nor known.
+        TaskError: A task is neither in ``strategy_of_task`` nor known.
     """
-    groups: dict[Series, list[Sample]] = {}
+    groups: dict[SeriesKey, list[Sample]] = {}
     for sample in samples:
-        series = Series(run, sample.model, sample.method, sample.engine, sample.task, sample.CR)
+        series = SeriesKey(run, sample.model, sample.method, sample.engine, sample.task, sample.CR)
         groups.setdefault(series, []).append(sample)
     points = []
     for series, chains in groups.items():
-        strategy, lengths = _task(series.task, strategies or {}, vote)
+        strategy, lengths = _task(series.task, strategy_of_task or {}, vote)
         points += _points_of_series(series, chains, strategy, lengths, widths)
     return points
 
@@ -163,18 +157,18 @@ class _Row(NamedTuple):
     chains: list[TruncatedChain]
 
 
-def _task(name: str, strategies: Mapping[str, str], vote: str | None) -> tuple[Strategy, tuple[int, ...]]:
+def _task(name: str, strategy_of_task: Mapping[str, str], vote: str | None) -> tuple[Strategy, tuple[int, ...]]:
     """A task's strategy, and its lengths; none where it need not be known, as the chains have cuts of their own."""
-    if name in strategies:
-        return registry.get(strategies[name]), ()
+    if name in strategy_of_task:
+        return strategies.get(strategy_of_task[name]), ()
     from hyperscale import tasks
 
     task = tasks.load(name)
-    return registry.get(vote or task.strategy), task.lengths
+    return strategies.get(vote or task.strategy), task.lengths
 
 
 def _points_of_series(
-    series: Series, samples: Sequence[Sample], strategy: Strategy, lengths: Sequence[int], widths: Collection[int]
+    series: SeriesKey, samples: Sequence[Sample], strategy: Strategy, lengths: Sequence[int], widths: Collection[int]
 ) -> list[MeasuredPoint]:
     max_length = max(sample.L for sample in samples)
     cut_lengths = {cut.L for sample in samples for cut in sample.cuts}
@@ -196,7 +190,7 @@ def _points_of_series(
     return points
 
 
-def _point(series: Series, W: int, L: int, strategy: Strategy, rows: Sequence[_Row], means: Floats) -> MeasuredPoint:
+def _point(series: SeriesKey, W: int, L: int, strategy: Strategy, rows: Sequence[_Row], means: Floats) -> MeasuredPoint:
     """One point from the rows that have enough chains; ``means`` holds each row's mean costs of a chain."""
     enough = [i for i, row in enumerate(rows) if len(row.chains) >= W]
     costs = W * means[enough]  # (rows, COSTS): of W chains, by the mean over all that there are
@@ -208,7 +202,7 @@ def _point(series: Series, W: int, L: int, strategy: Strategy, rows: Sequence[_R
     count = np.bincount(place)
     # Realised compression is a ratio of sums over all chains, not a mean of ratios: long chains count more.
     reads = sum(chain.costs[0] for row in rows for chain in row.chains)
-    dense = sum(chain.dense for row in rows for chain in row.chains)
+    dense = sum(chain.dense_reads for row in rows for chain in row.chains)
     silent = [
         [chain.complete for chain in row.chains if chain.vote.answer is None] for row in rows
     ]  # chains without an answer

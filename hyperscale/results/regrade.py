@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hyperscale import tasks
 from hyperscale.errors import ResultsError
 from hyperscale.results import grading
-from hyperscale.results.manifest import RUN, read_info
+from hyperscale.results.manifest import RUN_FILE, read_info
 from hyperscale.results.samples import Sample
 from hyperscale.results.store import Store
 from hyperscale.scoring import graders
@@ -90,7 +90,7 @@ def regrade(
         versions = {name: task.version for name, (task, _) in graded_tasks.items()}
         if versions.items() - (info.get("tasks") or {}).items():
             info["tasks"] = {**(info.get("tasks") or {}), **versions}
-            write_atomic(folder / RUN, json.dumps(info, indent=1) + "\n")
+            write_atomic(folder / RUN_FILE, json.dumps(info, indent=1) + "\n")
         points = store.write_points()
     return Regraded(folder, **counts, points=points)
 

@@ -18,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 from hyperscale.errors import ResultsError
 from hyperscale.results import manifest
 from hyperscale.results.folder import Run
-from hyperscale.results.manifest import LOCK, POINTS, RUN, SAMPLES, SCHEMA, read_info
+from hyperscale.results.manifest import LOCK, POINTS, RUN_FILE, SAMPLES, SCHEMA, read_info
 from hyperscale.results.sample_file import format_line, read_samples
 from hyperscale.results.samples import Key, Sample
 from hyperscale.utils.files import complete_length, sync_folder, write_atomic
@@ -89,7 +89,7 @@ class Store:
             ) from None
 
     def _open(self) -> None:
-        if (self.folder / RUN).exists():
+        if (self.folder / RUN_FILE).exists():
             self._check()
         elif names := sorted(path.name for path in self.folder.iterdir() if not path.name.startswith(".")):
             (self.folder / LOCK).unlink()  # leave no trace in a folder that is not ours
@@ -97,7 +97,7 @@ class Store:
                 f"{self.folder} holds other files ({names[0]}, …) and no run: choose another folder with --out"
             )
         else:
-            write_atomic(self.folder / RUN, json.dumps(self._info, indent=1) + "\n")
+            write_atomic(self.folder / RUN_FILE, json.dumps(self._info, indent=1) + "\n")
         path = self.folder / SAMPLES
         # A last line without a newline is what a kill left of a write: it is not read, and cut off here.
         self._keys = dict.fromkeys(sample.key for sample in self.samples())
@@ -157,10 +157,10 @@ class Store:
         if strategy:
             info["vote"] = strategy
         try:
-            write_atomic(self.folder / RUN, json.dumps(info, indent=1) + "\n")
+            write_atomic(self.folder / RUN_FILE, json.dumps(info, indent=1) + "\n")
         except OSError as error:
             raise ResultsError(
-                f"cannot write {self.folder / RUN} ({error.strerror}): make room and run the same command again"
+                f"cannot write {self.folder / RUN_FILE} ({error.strerror}): make room and run the same command again"
             ) from None
 
     def replace(self, samples: Iterable[Sample]) -> None:

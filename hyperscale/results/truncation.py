@@ -15,13 +15,13 @@ class TruncatedChain(NamedTuple):
         vote: Its answer, verdict and score.
         complete: Whether the chain, or the answer forced upon it, ended by itself.
         costs: kv_reads, peak_kv, peak_bytes, tokens, seconds.
-        dense: Reads that an uncompressed cache would have needed.
+        dense_reads: Reads that an uncompressed cache would have needed.
     """
 
     vote: Vote
     complete: bool
     costs: tuple[float, ...]
-    dense: float
+    dense_reads: float
 
 
 def is_eligible(sample: Sample, L: int) -> bool:

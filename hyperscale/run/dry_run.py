@@ -38,15 +38,15 @@ class MemoryNeed:
 
     Attributes:
         arm: The method at its CR.
-        length: The largest L of its points.
-        chain: Cache of one chain at that L.
+        L: The largest L of its points.
+        chain_bytes: Cache of one chain at that L.
         widest: Cache of the W chains of the point that takes most.
         fitting: Chains of that L that the GPU holds at a time, beside the weights; 0 without a GPU.
     """
 
     arm: Arm
-    length: int
-    chain: float
+    L: int
+    chain_bytes: float
     widest: float
     fitting: int
 
@@ -90,13 +90,13 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
     # A method whose retrofit nobody has made can be planned, with a note; a CR that is not offered is refused.
     retrofits = {name: methods.checkpoint(name) for name in config.methods}
     unavailable = [name for name, kind in retrofits.items() if kind and kind not in model.retrofits]
-    for name, cr in config.arms:
+    for name, cr in config.method_cr_pairs:
         if retrofits[name] and name not in unavailable:
             models.resolve(config.model, name, cr)
-    arms: dict[Arm, Method] = {}
-    for name, cr in config.arms:
+    method_of_arm: dict[Arm, Method] = {}
+    for name, cr in config.method_cr_pairs:
         method = methods.create(name, cr=cr, **config.params.get(name, {}))
-        arms[Arm(name, cr, method.length_invariant)] = method
+        method_of_arm[Arm(name, cr, method.length_invariant)] = method
     # The model's base stands for all its checkpoints: they share tokenizer and shapes.
     target = target or _local_gpu()
     config = _place(config, target, model.base)
@@ -104,24 +104,26 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
     tokenizer = load_tokenizer(model.base) if Path(model.base).is_absolute() else None
     planned_tasks = tuple(_planned_task(task, config, tokenizer) for task in tasks)
     roofline = Roofline.of(target, shape, config.dtype, config.kv_dtype)
-    measured = _earlier_costs(config, folder, tasks, arms, unavailable)
+    measured = _earlier_costs(config, folder, tasks, method_of_arm, unavailable)
     speed = (lambda chain: roofline.chain_seconds(chain, config.batch_size)) if roofline else None
     predictor = Predictor(shape.entry_bytes(config.dtype, config.kv_dtype), measured, speed)
     shapes, base_bytes = [task.shape for task in planned_tasks], shape.entry_bytes(config.dtype)
-    plan = make_plan(config.budget, config.grid, shapes, tuple(arms), base_bytes, predictor)
+    plan = make_plan(config.budget, config.grid, shapes, tuple(method_of_arm), base_bytes, predictor)
     weights = shape.weight_bytes(config.dtype)
     return DryRun(
         config=config,
         plan=plan,
-        arms=tuple(arms),
+        arms=tuple(method_of_arm),
         tasks=planned_tasks,
         predictor=predictor,
         base_bytes=base_bytes,
         weights=weights,
-        needs=tuple(_memory_need(arm, plan, predictor.entry_bytes, shapes, weights or 0, target) for arm in arms),
+        needs=tuple(
+            _memory_need(arm, plan, predictor.entry_bytes, shapes, weights or 0, target) for arm in method_of_arm
+        ),
         gpu=target,
         roofline=roofline,
-        notes=(*_notes(config, unavailable, target, weights), *methods.notes(arms.values())),
+        notes=(*_notes(config, unavailable, target, weights), *methods.notes(method_of_arm.values())),
     )
 
 
@@ -163,13 +165,13 @@ def _earlier_costs(
     config: ResolvedConfig,
     folder: Path | None,
     tasks: "list[Task]",
-    arms: "Mapping[Arm, Method]",
+    method_of_arm: "Mapping[Arm, Method]",
     unavailable: list[str],
 ) -> dict[measured_costs.Key, measured_costs.MeasuredCosts]:
     """Costs of finished runs beside the folder; a plan generates nothing, so there is no pilot."""
     if folder is None or config.predict == "closed":
         return {}
-    runnable = {arm: method for arm, method in arms.items() if arm.method not in unavailable}
+    runnable = {arm: method for arm, method in method_of_arm.items() if arm.method not in unavailable}
     checkpoints = {arm: models.resolve(config.model, arm.method, arm.CR) for arm in runnable}
     return measured_costs.of_earlier_runs(
         folder.parent, folder, identity.identify_run(config, tasks, runnable, checkpoints)

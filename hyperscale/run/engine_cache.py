@@ -36,7 +36,7 @@ class EngineCache:
             dtype=run.config.dtype,
             kv_dtype=run.config.kv_dtype,
             gpu_memory=run.config.gpu_memory,
-            max_tokens=run.longest,
+            max_tokens=run.max_sequence_tokens,
         )
         if self._engine is None or self._spec != spec:
             self._close_engine()  # before the next one starts: two may not fit in memory

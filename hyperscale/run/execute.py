@@ -9,7 +9,7 @@ from pathlib import Path
 from hyperscale import models
 from hyperscale.results.points import MeasuredPoint
 from hyperscale.results.store import Store
-from hyperscale.run.arm_runner import ArmRunner, steering_of
+from hyperscale.run.chain_runner import ChainRunner, steering_of
 from hyperscale.run.engine_cache import EngineCache
 from hyperscale.run.observer import RunObserver
 from hyperscale.run.pilot import finalize_plan
@@ -35,7 +35,7 @@ def execute_run(run: PreparedRun, folder: Path, observer: RunObserver) -> list[M
     """
     from hyperscale import methods
 
-    _check_words(run)
+    _check_extension_word(run)
     # One lock and one set of weights from the pilot to the points.
     with Store(folder, run.info()) as store, closing(EngineCache()) as engines:
         run = finalize_plan(run, store, observer, engines)
@@ -46,7 +46,7 @@ def execute_run(run: PreparedRun, folder: Path, observer: RunObserver) -> list[M
         for note in methods.notes(run.methods.values()):
             observer.on_note(note)
         # A built-in model shows a first chain of some arms before the long run starts.
-        runner = ArmRunner(run, store, observer, engines)
+        runner = ChainRunner(run, store, observer, engines)
         if models.find(run.config.model).demonstrate:
             runner.demonstrate()
         for arm in run.arms:
@@ -57,7 +57,7 @@ def execute_run(run: PreparedRun, folder: Path, observer: RunObserver) -> list[M
     return points
 
 
-def _check_words(run: PreparedRun) -> None:
+def _check_extension_word(run: PreparedRun) -> None:
     """Refuse words that the tokenizer cannot write before any weights are loaded."""
     from hyperscale.engines.steering import TokenSteering
 

@@ -15,10 +15,10 @@ from hyperscale.planning import measured_costs, plan_file
 from hyperscale.planning.prediction import Predictor
 from hyperscale.results.samples import Sample
 from hyperscale.results.store import Store
-from hyperscale.run.arm_runner import ArmRunner
+from hyperscale.run.chain_runner import ChainRunner
 from hyperscale.run.engine_cache import EngineCache
 from hyperscale.run.observer import RunObserver
-from hyperscale.run.prepare import PreparedRun, Problem, request
+from hyperscale.run.prepare import PreparedRun, Problem, make_request
 
 FOLDER = "pilot"
 PROBLEMS = 8  # of each task
@@ -99,10 +99,10 @@ def _run_pilot(run: PreparedRun, folder: Path, observer: RunObserver, engines: E
         return run
     seed = run.config.seeds[0]
     with Store(folder / FOLDER, run.info()) as store:
-        runner = ArmRunner(run, store, observer, engines)
+        runner = ChainRunner(run, store, observer, engines)
         for arm, pairs in chains.items():
             observer.on_stage(f"pilot of {arm}: {len(pairs)} chains of the run, to predict its costs")
-            requests = [(problem, request(problem, arm, 0, L)) for problem, L in pairs]
+            requests = [(problem, make_request(problem, arm, 0, L)) for problem, L in pairs]
             missing = runner.missing(arm, requests, seed)
             first, n_stored = None, len(requests) - len(missing)
             observer.on_pilot(arm, n_stored, len(requests))

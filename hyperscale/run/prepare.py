@@ -15,7 +15,7 @@ from hyperscale.kv.formats import AUTO
 from hyperscale.methods.arm import Arm
 from hyperscale.models.checkpoint import shape_of
 from hyperscale.planning import measured_costs
-from hyperscale.planning.plan_file import FILE
+from hyperscale.planning.plan_file import PLAN_FILE
 from hyperscale.planning.planner import Plan
 from hyperscale.planning.prediction import Predictor
 from hyperscale.run import identity, verification
@@ -67,10 +67,10 @@ class PreparedRun(PlannedRun):
         return self.config.dtype if self.config.kv_dtype == AUTO else self.config.kv_dtype
 
     @property
-    def longest(self) -> int:
+    def max_sequence_tokens(self) -> int:
         """Most tokens that a sequence of the run can have, with its prompt, whichever lengths the plan chooses."""
-        longest = {shape.name: max(shape.lengths) for shape in self.shapes}
-        return max(len(item.prompt_ids) + longest[name] for name, items in self.problems.items() for item in items)
+        max_lengths = {shape.name: max(shape.lengths) for shape in self.shapes}
+        return max(len(item.prompt_ids) + max_lengths[name] for name, items in self.problems.items() for item in items)
 
     def info(self) -> dict[str, Any]:
         """The contents of run.json.
@@ -95,7 +95,7 @@ class PreparedRun(PlannedRun):
 
     def compression(self, samples: "Iterable[Sample]") -> list[verification.Compression]:
         """The realised compression of each arm, of all the run's chains."""
-        return verification.summary(self.methods, samples, self.config.answer_room)
+        return verification.summarize_compression(self.methods, samples, self.config.answer_room)
 
     def _sandbox(self) -> str | None:
         """The level at which the model's programs run in this process; None if no task asks for programs."""
@@ -116,11 +116,11 @@ class PreparedRun(PlannedRun):
         for row in zip_longest(*self.problems.values()):
             for problem in filter(None, row):
                 for chain, L in chains[problem.task.name]:
-                    requests.append((problem, request(problem, arm, chain, L)))
+                    requests.append((problem, make_request(problem, arm, chain, L)))
         return sorted(requests, key=lambda pair: -pair[1].L)
 
 
-def request(problem: Problem, arm: Arm, chain: int, L: int) -> "Request":
+def make_request(problem: Problem, arm: Arm, chain: int, L: int) -> "Request":
     """A chain of at most L tokens, with the costs of every shorter L that it may be cut to."""
     from hyperscale.engines.base import Request
 
@@ -143,14 +143,14 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
     config = resolve.resolve_config(settings)
     stage("reading tasks")
     tasks = [load_task(config, name) for name in config.tasks]
-    checkpoints_by_name = {(name, cr): models.resolve(config.model, name, cr) for name, cr in config.arms}
+    checkpoints_by_name = {(name, cr): models.resolve(config.model, name, cr) for name, cr in config.method_cr_pairs}
     from hyperscale import methods  # the first to import torch, so that other mistakes are reported at once
 
     methods_by_name = {
-        (name, cr): methods.create(name, cr=cr, **config.params.get(name, {})) for name, cr in config.arms
+        (name, cr): methods.create(name, cr=cr, **config.params.get(name, {})) for name, cr in config.method_cr_pairs
     }
-    arms = {Arm(name, cr, method.length_invariant): method for (name, cr), method in methods_by_name.items()}
-    checkpoints = {arm: checkpoints_by_name[arm.method, arm.CR] for arm in arms}
+    method_of_arm = {Arm(name, cr, method.length_invariant): method for (name, cr), method in methods_by_name.items()}
+    checkpoints = {arm: checkpoints_by_name[arm.method, arm.CR] for arm in method_of_arm}
     for path in dict.fromkeys(checkpoint.path for checkpoint in checkpoints.values()):
         models.require(path, config.model)
     # Problems are loaded before the device is touched, and tokenised once the tokenizer is there.
@@ -168,22 +168,22 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
         task.name: [Problem(task, doc, task.prompt_ids(doc, tokenizer)) for doc in task_docs]
         for task, task_docs in zip(tasks, docs, strict=True)
     }
-    has_plan = folder is not None and (folder / FILE).exists()
+    has_plan = folder is not None and (folder / PLAN_FILE).exists()
     # A folder that has a plan keeps it, so nothing needs to be predicted there.
     measured: dict[measured_costs.Key, measured_costs.MeasuredCosts] = {}
     if folder is not None and not has_plan and config.predict in ("auto", "earlier"):
-        own = identity.identify_run(config, tasks, arms, checkpoints)
+        own = identity.identify_run(config, tasks, method_of_arm, checkpoints)
         measured = measured_costs.of_earlier_runs(folder.parent, folder, own)
     shape = shape_of(config.model, first)
     predictor = Predictor(shape.entry_bytes(config.dtype, config.kv_dtype), measured)
     run = PreparedRun(
         config=config,
         plan=Plan(config.budget, {}, ()),
-        arms=tuple(arms),
+        arms=tuple(method_of_arm),
         tasks=tuple(_planned_task(task, problems[task.name], config) for task in tasks),
         predictor=predictor,
         base_bytes=shape.entry_bytes(config.dtype),
-        methods=arms,
+        methods=method_of_arm,
         checkpoints=checkpoints,
         problems=problems,
     )

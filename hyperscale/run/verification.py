@@ -52,21 +52,21 @@ class Compression:
     Attributes:
         arm: The method and its nominal ratio.
         chains: Number of chains.
-        realised: Reads of a full cache / reads, over all chains; NaN if nothing was read.
-        peak: Peaks of a full cache / peaks, over all chains.
+        realised_cr: Reads of a full cache / reads, over all chains; NaN if nothing was read.
+        peak_cr: Peaks of a full cache / peaks, over all chains.
         budget_used: Largest `Usage.share` of any chain; None if the rule gives no number.
     """
 
     arm: Arm
     chains: int
-    realised: float
-    peak: float
+    realised_cr: float
+    peak_cr: float
     budget_used: float | None
 
     @property
     def weak(self) -> bool:
         """Whether the ratio realised falls short of the nominal one, where the rule gives no number."""
-        return self.budget_used is None and self.realised < WEAK * self.arm.CR
+        return self.budget_used is None and self.realised_cr < WEAK * self.arm.CR
 
 
 def check(arm: Arm, method: "Method", sample: Sample, room: int) -> None:
@@ -124,7 +124,7 @@ def _usages_at(
         yield Usage("read", ending.tokens, (ending.kv_reads - reads) / (ending.tokens - tokens), allowance)
 
 
-def summary(methods: "Mapping[Arm, Method]", samples: Iterable[Sample], room: int) -> list[Compression]:
+def summarize_compression(methods: "Mapping[Arm, Method]", samples: Iterable[Sample], room: int) -> list[Compression]:
     """The realised compression of each arm that has chains.
 
     Args:
@@ -162,6 +162,6 @@ class _Totals:
 
     def compression(self, arm: Arm) -> Compression:
         """What the sums come to."""
-        realised = self.dense_reads / self.reads if self.reads else float("nan")
-        peak = self.dense_peaks / self.peaks if self.peaks else float("nan")
-        return Compression(arm, self.chains, realised, peak, self.budget_used)
+        realised_cr = self.dense_reads / self.reads if self.reads else float("nan")
+        peak_cr = self.dense_peaks / self.peaks if self.peaks else float("nan")
+        return Compression(arm, self.chains, realised_cr, peak_cr, self.budget_used)

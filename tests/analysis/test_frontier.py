@@ -136,7 +136,7 @@ def test_the_margin_is_the_area_between_two_frontiers_over_the_common_interval()
     of = {name: list(zip(t.kv_reads, t.accuracy, strict=True)) for name, t in table.groupby("method")}
     low = max(min(x for x, _ in pairs) for pairs in of.values())
     high = min(max(x for x, _ in pairs) for pairs in of.values())
-    assert m.interval == pytest.approx((low, high))
+    assert m.common_costs == pytest.approx((low, high))
     grid = np.linspace(low, high, 4001)
     assert m.linear == pytest.approx(np.mean([reach(of["dms"], c) - reach(of["vanilla"], c) for c in grid]), abs=0.1)
     of = {name: [(np.log2(x), y) for x, y in pairs] for name, pairs in of.items()}
@@ -192,7 +192,7 @@ def test_margins_are_reproducible_by_seed():
 def test_frontiers_that_do_not_meet_have_no_margin():
     lines = [sample(f"p{p}") for p in range(5)] + [sample(f"p{p}", method="dms", CR=100.0) for p in range(5)]
     m = margin(points(lines), "dms", "vanilla", "kv_reads", n_boot=20)
-    assert np.isnan([m.linear, *m.linear_ci, m.log2, *m.log2_ci, *m.interval]).all()
+    assert np.isnan([m.linear, *m.linear_ci, m.log2, *m.log2_ci, *m.common_costs]).all()
     apart = [sample("a"), sample("b", method="dms", CR=2.0)]
     m = margin(points(apart), "dms", "vanilla", "kv_reads", n_boot=20)
     assert np.isnan(m.linear)
@@ -319,11 +319,11 @@ def test_fewer_than_ten_problems_have_a_margin_without_an_interval(problems):
     ]
     m = margin(points(lines), "dms", "vanilla", "tokens", n_boot=200)
     assert m.n_problems == problems
-    assert m.enough == (problems == 10)
+    assert m.has_enough_problems == (problems == 10)
     assert np.isfinite([m.linear, m.log2]).all()
-    assert np.isfinite([*m.linear_ci, *m.log2_ci]).all() == m.enough
+    assert np.isfinite([*m.linear_ci, *m.log2_ci]).all() == m.has_enough_problems
     at = np.array([280.0])
-    assert np.isfinite(band(points(lines)[:4], "tokens", at, n_boot=50)[0]).all() == m.enough
+    assert np.isfinite(band(points(lines)[:4], "tokens", at, n_boot=50)[0]).all() == m.has_enough_problems
 
 
 @pytest.mark.parametrize("text", ["dms", "dms:", ":dms", "dms:dms", "dms:vanilla,", "a:b:c", ""])

@@ -94,7 +94,7 @@ def test_the_frame_has_a_row_for_each_margin():
     assert (row["a"], row["b"], row["axis"], row["n_problems"]) == (m.a, m.b, m.axis, 12)
     assert (row["linear"], row["linear_low"], row["linear_high"]) == (m.linear, *m.linear_ci)
     assert (row["log2"], row["log2_low"], row["log2_high"]) == (m.log2, *m.log2_ci)
-    assert (row["common_low"], row["common_high"]) == m.interval
+    assert (row["common_low"], row["common_high"]) == m.common_costs
 
 
 def test_a_reference_stands_beside_the_tasks_it_has():
@@ -110,7 +110,7 @@ def test_a_reference_stands_beside_the_tasks_it_has():
     assert beside("qwen-r1-7b", axis="tokens") == beside("mini", task="mini_aime") == "·"
     strategies = {"aime24": "majority"}
     text = shown(
-        analyse(points(lines(12, task="aime24"), strategies=strategies), ["kv_reads"], n_boot=20).margins, paper
+        analyse(points(lines(12, task="aime24"), strategy_of_task=strategies), ["kv_reads"], n_boot=20).margins, paper
     )
     assert "+10.6 / +15.0 / +12.0" in text
     assert "paper: published values, without intervals" in text

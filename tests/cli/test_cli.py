@@ -124,7 +124,7 @@ def test_a_run_then_other_settings_then_broken_files(run, weights, tmp_path):
     commandline.fails(run(*options(weights, "--out", "run")), "run/samples.jsonl line 1 is corrupt")
     commandline.fails(run("plot", "run"), "run/samples.jsonl line 1 is corrupt")
     samples.write_bytes(whole)
-    (tmp_path / "run" / results.RUN).write_text("{")
+    (tmp_path / "run" / results.RUN_FILE).write_text("{")
     commandline.fails(run(*options(weights, "--out", "run")), "run.json is unreadable")
     commandline.fails(run(*options(weights, "--out", "run/points.csv")), "cannot write in run/points.csv")
 

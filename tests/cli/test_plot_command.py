@@ -31,7 +31,7 @@ def run(monkeypatch, capsys, tmp_path):
 
 def write(folder, lines):
     folder.mkdir(parents=True)
-    (folder / results.RUN).write_text(json.dumps({"schema": 2, "config": {}}))
+    (folder / results.RUN_FILE).write_text(json.dumps({"schema": 2, "config": {}}))
     write_samples(folder / results.SAMPLES, lines)
     return folder
 
@@ -49,12 +49,12 @@ def folder(tmp_path):
 @pytest.mark.e2e
 def test_it_reads_and_computes_everything_once(run, folder, monkeypatch):
     calls = []
-    for module, name in ((results, "read"), (points, "measure")):
+    for module, name in ((results, "read"), (points, "make_points")):
         original = getattr(module, name)
         monkeypatch.setattr(module, name, lambda *a, o=original, n=name, **k: (calls.append(n), o(*a, **k))[1])
     code, out, err = run("results", "--axis", "kv_reads,tokens", "--resamples", "100")
     assert (code, err) == (0, "")
-    assert calls == ["read", "measure"]
+    assert calls == ["read", "make_points"]
     assert "72 chains of 1 run" in out
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == sorted(
         [

@@ -171,7 +171,7 @@ def run_of(engine, paths):
         config=load.make_config({"engine": engine}).model_copy(update={"device": "cpu", "dtype": "float32"}),
         checkpoints={arm: SimpleNamespace(path=path) for arm, path in arms.items()},
         methods={arm: methods.create(arm.method, cr=arm.CR) for arm in arms},
-        longest=100,
+        max_sequence_tokens=100,
     )
 
 

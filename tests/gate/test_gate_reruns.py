@@ -37,9 +37,9 @@ def hyperscale(*arguments):
 def one_seed(folder, seed, out):
     """The part of a run that is the run of one seed."""
     out.mkdir()
-    info = json.loads((folder / results.RUN).read_text())
+    info = json.loads((folder / results.RUN_FILE).read_text())
     info["config"]["seeds"] = info["seeds"] = [seed]
-    (out / results.RUN).write_text(json.dumps(info))
+    (out / results.RUN_FILE).write_text(json.dumps(info))
     with (folder / results.SAMPLES).open() as lines, (out / results.SAMPLES).open("w") as part:
         part.writelines(line for line in lines if json.loads(line)["seed"] == seed)
     return out

@@ -43,16 +43,16 @@ def test_what_is_written_is_read(tmp_path):
 )
 def test_a_file_that_is_no_plan(tmp_path, path, value, message):
     plan_file.save(PLAN, tmp_path)
-    contents = place = json.loads((tmp_path / plan_file.FILE).read_text())
+    contents = place = json.loads((tmp_path / plan_file.PLAN_FILE).read_text())
     for part in path[:-1]:
         place = place[part]
     place[path[-1]] = value
-    (tmp_path / plan_file.FILE).write_text(json.dumps(contents))
+    (tmp_path / plan_file.PLAN_FILE).write_text(json.dumps(contents))
     with pytest.raises(ResultsError) as error:
         plan_file.load(tmp_path, BUDGET, ARMS)
     assert message in str(error.value)
     assert str(error.value).endswith("restore it, or choose another folder with --out")
     for text in ("{", "[]", "null"):
-        (tmp_path / plan_file.FILE).write_text(text)
+        (tmp_path / plan_file.PLAN_FILE).write_text(text)
         with pytest.raises(ResultsError, match="is unreadable"):
             plan_file.load(tmp_path, BUDGET, ARMS)

@@ -184,7 +184,9 @@ def test_published_accuracies_stand_right_of_the_panels_of_their_tasks():
         for method, cr in (("vanilla", 1), ("dms", 8), ("window", 4))
         for line in chains(method, cr, problems=12, width=2, task=task)
     ]
-    panels = picture(analyse(points(lines, strategies={"aime24": "majority"}), ["kv_reads"]), published=paper).axes
+    panels = picture(
+        analyse(points(lines, strategy_of_task={"aime24": "majority"}), ["kv_reads"]), published=paper
+    ).axes
     hollow = [[line for line in panel.lines if line.get_fillstyle() == "none"] for panel in panels]
     assert [float(line.get_ydata()[0]) for line in hollow[0]] == [53.3, 53.3, 50.0]  # vanilla, dms at CR 4 and 8
     assert all(line.get_xdata()[0] > 1 for line in hollow[0])
@@ -209,7 +211,9 @@ STRATEGIES = {
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_title_and_y_axis_name_the_strategy(strategy):
     lines = chains("vanilla", 1, problems=12, width=2)
-    panel = picture(analyse(points(lines, strategies={"mini_aime": strategy}), ["tokens"], n_boot=20), "tokens").axes[0]
+    panel = picture(
+        analyse(points(lines, strategy_of_task={"mini_aime": strategy}), ["tokens"], n_boot=20), "tokens"
+    ).axes[0]
     assert panel.get_title() == f"mini_aime (12 problems, {STRATEGIES[strategy]})"
     assert panel.get_ylabel() == f"accuracy, {STRATEGIES[strategy]} (%)"
 
@@ -217,7 +221,7 @@ def test_title_and_y_axis_name_the_strategy(strategy):
 def test_panels_of_unlike_strategies_share_the_plain_label_and_a_panel_names_all_of_its_own():
     tasks = {"mini_aime": "majority", "mini_lcb": "pass@k"}
     lines = [line for task in tasks for line in chains("vanilla", 1, problems=12, width=2, task=task)]
-    first, second = picture(analyse(points(lines, strategies=tasks), ["tokens"], n_boot=20), "tokens").axes
+    first, second = picture(analyse(points(lines, strategy_of_task=tasks), ["tokens"], n_boot=20), "tokens").axes
     assert first.get_ylabel() == "accuracy (%)"
     assert (first.get_title(), second.get_title()) == (
         "mini_aime (12 problems, majority)",

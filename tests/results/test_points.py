@@ -138,15 +138,15 @@ def test_widths_of_the_run_stand_beside_the_powers_of_two():
     for widths, shown in (((), [1, 2, 4]), ((1, 3), [1, 2, 3, 4]), ((6, 7), [1, 2, 4, 6])):
         rows = points_table(lines, widths=widths)
         assert list(rows[rows.L == 2048].W) == shown
-    rows = points_table(lines, widths=(3,), strategies={"mini_aime": "pass"})
+    rows = points_table(lines, widths=(3,), strategy_of_task={"mini_aime": "pass"})
     assert point(rows, 3, 2048).accuracy == pytest.approx(50)  # half of the triples hold the right one
-    assert set(points_table(lines, widths=(3,), strategies={"mini_aime": "pass@all"}).W) == {6}
+    assert set(points_table(lines, widths=(3,), strategy_of_task={"mini_aime": "pass@all"}).W) == {6}
 
 
 def test_unknown_tasks_are_typed_errors():
     with pytest.raises(TaskError, match="unknown task"):
         points_table([sample(task="elsewhere")])
-    assert set(points_table([sample(task="elsewhere", tokens=600)], strategies={"elsewhere": "pass"}).L) == {
+    assert set(points_table([sample(task="elsewhere", tokens=600)], strategy_of_task={"elsewhere": "pass"}).L) == {
         256,
         512,
         2048,

@@ -15,7 +15,7 @@ from synthetic_samples import sample
 from hyperscale import results, tasks
 from hyperscale.errors import ResultsError
 from hyperscale.results import grading, regrade
-from hyperscale.results.manifest import POINTS, RUN, SAMPLES, read_info
+from hyperscale.results.manifest import POINTS, RUN_FILE, SAMPLES, read_info
 from hyperscale.results.points import table
 from hyperscale.results.store import Store
 from hyperscale.run import execute, prepare
@@ -86,17 +86,17 @@ def test_what_else_was_stored_stays(graded, tmp_path):
 
 def test_grading_twice_changes_nothing(graded):
     folder, _ = graded
-    before = (folder / SAMPLES).read_bytes(), (folder / POINTS).read_bytes(), (folder / RUN).read_bytes()
+    before = (folder / SAMPLES).read_bytes(), (folder / POINTS).read_bytes(), (folder / RUN_FILE).read_bytes()
     done = regrade.regrade(folder)
     assert (done.answers, done.verdicts) == (0, 0)
-    assert before == ((folder / SAMPLES).read_bytes(), (folder / POINTS).read_bytes(), (folder / RUN).read_bytes())
+    assert before == ((folder / SAMPLES).read_bytes(), (folder / POINTS).read_bytes(), (folder / RUN_FILE).read_bytes())
 
 
 def test_versions_become_those_of_the_graders_used(tmp_path, monkeypatch):
     write(tmp_path, ["mini_aime"])
-    info = json.loads((tmp_path / RUN).read_text())
+    info = json.loads((tmp_path / RUN_FILE).read_text())
     info["tasks"]["mini_aime"] = "0.9"
-    (tmp_path / RUN).write_text(json.dumps(info))
+    (tmp_path / RUN_FILE).write_text(json.dumps(info))
     regrade.regrade(tmp_path)
     assert read_info(tmp_path)["tasks"] == INFO["tasks"]
     assert {line.task_version for line in results.read(tmp_path)[0].samples} == {"1.0"}
@@ -181,7 +181,7 @@ def test_a_real_run_is_graded_as_it_was_and_goes_on(tmp_path):
 
     weights = checkpoints.write(tmp_path / "weights")
     run_again(2)
-    files = [tmp_path / "run" / name for name in (RUN, SAMPLES, POINTS)]
+    files = [tmp_path / "run" / name for name in (RUN_FILE, SAMPLES, POINTS)]
     before = [file.read_bytes() for file in files]
     done = regrade.regrade(tmp_path / "run")
     assert done.chains > 4
@@ -215,8 +215,8 @@ def test_data_that_have_moved_are_named(tmp_path, monkeypatch, capsys):
     docs = [{"id": doc.id, "prompt": doc.prompt, "target": doc.target} for doc in tasks.load("mini_aime").docs(4)]
     data = public_data_rows.write(tmp_path / "aime.jsonl", docs)
     write(tmp_path / "run", ["mini_aime"])
-    info = json.loads((tmp_path / "run" / RUN).read_text())
-    (tmp_path / "run" / RUN).write_text(json.dumps(info | {"data": {"mini_aime": str(data)}}))
+    info = json.loads((tmp_path / "run" / RUN_FILE).read_text())
+    (tmp_path / "run" / RUN_FILE).write_text(json.dumps(info | {"data": {"mini_aime": str(data)}}))
     moved = data.rename(tmp_path / "moved.jsonl")
 
     call = commandline.caller(monkeypatch, capsys, tmp_path)

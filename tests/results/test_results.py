@@ -236,7 +236,7 @@ def test_other_contents_take_the_place_of_the_same_chains(tmp_path):
 )
 def test_a_broken_description_is_refused(tmp_path, text):
     write(tmp_path)
-    (tmp_path / results.RUN).write_text(text)
+    (tmp_path / results.RUN_FILE).write_text(text)
     with pytest.raises(ResultsError, match=r"run\.json"):
         results.read(tmp_path)
     with pytest.raises(ResultsError, match=r"run\.json"):
@@ -289,7 +289,7 @@ def test_points_do_not_depend_on_the_order_of_the_samples(tmp_path):
             store.write_points()
     points = [(tmp_path / name / "run" / results.POINTS).read_bytes() for name in "ab"]
     assert points[0] == points[1]
-    assert json.loads((tmp_path / "a" / "run" / results.RUN).read_text())["schema"] == results.SCHEMA
+    assert json.loads((tmp_path / "a" / "run" / results.RUN_FILE).read_text())["schema"] == results.SCHEMA
     assert points[0].startswith(
         b"run,model,method,engine,task,W,L,CR,realised_cr,n_problems,n_seeds,accuracy,accuracy_se,vote,"
     )

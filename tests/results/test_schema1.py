@@ -24,7 +24,7 @@ def folder(request, tmp_path):
 
 
 def info(folder):
-    return json.loads((folder / results.RUN).read_text())
+    return json.loads((folder / results.RUN_FILE).read_text())
 
 
 def lines(folder):

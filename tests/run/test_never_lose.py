@@ -13,7 +13,7 @@ import killed_runs
 import pytest
 
 from hyperscale import results
-from hyperscale.planning.plan_file import FILE
+from hyperscale.planning.plan_file import PLAN_FILE
 from hyperscale.results.sample_file import read_samples
 from hyperscale.run import pilot
 
@@ -71,11 +71,15 @@ def same(folder, whole):
         at = whole / part.relative_to(folder)
         assert (part / results.SAMPLES).read_bytes().endswith(b"\n")
         assert lines(part / results.SAMPLES) == lines(at / results.SAMPLES)
-        assert timeless(json.loads((part / results.RUN).read_text())) == json.loads((at / results.RUN).read_text())
+        assert timeless(json.loads((part / results.RUN_FILE).read_text())) == json.loads(
+            (at / results.RUN_FILE).read_text()
+        )
         assert sorted(path.name for path in part.iterdir()) == sorted(path.name for path in at.iterdir())
     keys = [sample.key for sample in read_samples(folder / results.SAMPLES)]
     assert len(set(keys)) == len(keys)
-    assert timeless(json.loads((folder / FILE).read_text())) == timeless(json.loads((whole / FILE).read_text()))
+    assert timeless(json.loads((folder / PLAN_FILE).read_text())) == timeless(
+        json.loads((whole / PLAN_FILE).read_text())
+    )
     assert table(folder / results.POINTS) == table(whole / results.POINTS)
 
 
@@ -141,7 +145,7 @@ def test_killed_at_random_moments(weights, whole, tmp_path):
 
 def stage(folder):
     """The last thing of a run that was begun."""
-    for name in (results.POINTS, results.SAMPLES, FILE, pilot.FOLDER, results.RUN):
+    for name in (results.POINTS, results.SAMPLES, PLAN_FILE, pilot.FOLDER, results.RUN_FILE):
         path = folder / name
         if path.exists() and (path.is_dir() or path.stat().st_size):
             return name

@@ -11,7 +11,7 @@ from hyperscale import results
 from hyperscale.cli import main
 from hyperscale.errors import BudgetError, ResultsError
 from hyperscale.planning import measured_costs
-from hyperscale.planning.plan_file import FILE
+from hyperscale.planning.plan_file import PLAN_FILE
 from hyperscale.results.store import Store
 from hyperscale.run import dry_run, execute, pilot, prepare
 from hyperscale.run.config import load
@@ -77,7 +77,7 @@ def test_when_there_is_a_pilot(weights, changes, count):
 def test_the_plan_is_made_from_the_pilot_and_kept(whole, weights):
     run, folder = whole
     assert {point.source for point in run.plan.points} == {measured_costs.PILOT}
-    raw = json.loads((folder / FILE).read_text())
+    raw = json.loads((folder / PLAN_FILE).read_text())
     assert len(raw["points"]) == len(run.plan.points)
     # Many chains end early, so that longer ones fit than the closed form allows.
     closed = prepare_run(make(weights, predict="closed")).plan
@@ -144,7 +144,7 @@ def test_a_folders_plan_outlives_new_evidence(whole, weights, tmp_path):
     before = stored_chains(tmp_path / "run")
     execute.execute_run(other, tmp_path / "run", RunObserver())
     assert stored_chains(tmp_path / "run") == before
-    (tmp_path / "run" / FILE).write_text("{")
+    (tmp_path / "run" / PLAN_FILE).write_text("{")
     with pytest.raises(ResultsError, match="is unreadable"):
         go(asked, tmp_path / "run")
 

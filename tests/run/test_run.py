@@ -55,7 +55,9 @@ def points(folder):
 
 def test_the_longest_sequence_is_known_before_there_is_a_plan(weights):
     run = prepare.prepare_run(make(weights, lengths=[64, 16]), lambda text: None)
-    assert run.longest == 64 + max(len(item.prompt_ids) for items in run.problems.values() for item in items)
+    assert run.max_sequence_tokens == 64 + max(
+        len(item.prompt_ids) for items in run.problems.values() for item in items
+    )
 
 
 @pytest.fixture(scope="session")
@@ -243,7 +245,7 @@ def test_killed_processes_lose_nothing(whole, weights, tmp_path):
     assert samples.read_bytes().startswith(kept)
     assert stored_chains(tmp_path / "run") == stored_chains(whole[1])
     pd.testing.assert_frame_equal(points(tmp_path / "run"), points(whole[1]), check_exact=True)
-    assert json.loads((tmp_path / "run" / results.RUN).read_text())["config"] == whole[0].config.compared()
+    assert json.loads((tmp_path / "run" / results.RUN_FILE).read_text())["config"] == whole[0].config.compared()
 
 
 def test_points_are_made_at_the_widths_of_the_grid(weights, tmp_path, monkeypatch):

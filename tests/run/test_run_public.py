@@ -134,12 +134,12 @@ def test_the_plan_of_a_large_model():
     asked = load.make_config({"model": "qwen-r1-32b", "methods": ["vanilla", "dms"], "crs": [8], "tasks": ["aime24"]})
     expected = dry_run.plan_dry_run(asked, "H100")
     vanilla, dms = expected.needs
-    assert vanilla.length == 16384
-    assert vanilla.chain == pytest.approx((170 + 16384) * 2**18, rel=1e-3)
-    assert dms.length == 32768
-    assert dms.chain == pytest.approx((170 + 32768) * 2**15, rel=1e-3)
+    assert vanilla.L == 16384
+    assert vanilla.chain_bytes == pytest.approx((170 + 16384) * 2**18, rel=1e-3)
+    assert dms.L == 32768
+    assert dms.chain_bytes == pytest.approx((170 + 32768) * 2**15, rel=1e-3)
     assert expected.weights == pytest.approx(61 * 2**30, rel=0.01)
-    assert vanilla.fitting == (0.9 * 80 * 2**30 - expected.weights) // vanilla.chain == 2
+    assert vanilla.fitting == (0.9 * 80 * 2**30 - expected.weights) // vanilla.chain_bytes == 2
     assert any("dms cannot run yet" in note for note in expected.notes)
     assert dry_run.plan_dry_run(asked, "48GiB").needs[0].fitting == 0
     with pytest.raises(ConfigError, match="unknown GPU 'abacus'"):

@@ -112,7 +112,7 @@ def test_the_vote_is_kept_with_the_run_and_can_change(weights, whole, tmp_path):
     asked = make(weights, methods=["vanilla"], lengths=[24], vote="pass")
     _, points = execute_run(asked, tmp_path)
     assert {point.vote for point in points} == {"pass@k"}
-    assert json.loads((tmp_path / results.RUN).read_text())["vote"] == "pass@k"
+    assert json.loads((tmp_path / results.RUN_FILE).read_text())["vote"] == "pass@k"
     for vote, wanted in ((None, "pass@k"), ("best-of-n", "best-of-n:logprob"), ("mean@k", "mean@k")):
         _, points = execute_run(asked.model_copy(update={"vote": vote}), tmp_path)
         assert {point.vote for point in points} == {wanted}

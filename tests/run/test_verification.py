@@ -170,14 +170,14 @@ def test_a_rule_without_a_number_is_remarked_on():
     for ratio, weak in ((3.1, True), (3.3, False)):
         made = chain([300], [reads / ratio], [peak / ratio], method="dms")
         verification.check(Arm("dms", 4.0), dms, made, 0)
-        (found,) = verification.summary({Arm("dms", 4.0): dms}, [made], 0)
-        assert found.realised == pytest.approx(ratio)
-        assert found.peak == pytest.approx(ratio)
+        (found,) = verification.summarize_compression({Arm("dms", 4.0): dms}, [made], 0)
+        assert found.realised_cr == pytest.approx(ratio)
+        assert found.peak_cr == pytest.approx(ratio)
         assert (found.budget_used, found.weak) == (None, weak)
-    assert verification.summary({Arm("dms", 8.0): dms}, [made], 0) == []
+    assert verification.summarize_compression({Arm("dms", 8.0): dms}, [made], 0) == []
 
 
 def test_a_chain_of_one_token_read_nothing():
-    (found,) = verification.summary({ARM: methods.create("window", cr=4)}, [chain([1], [0.0], [100])], 0)
-    assert found.realised != found.realised
+    (found,) = verification.summarize_compression({ARM: methods.create("window", cr=4)}, [chain([1], [0.0], [100])], 0)
+    assert found.realised_cr != found.realised_cr
     assert found.budget_used == pytest.approx(100 / 116)

@@ -98,8 +98,8 @@ class JsonObserver(RunObserver):
     ) -> None:
         """See `RunObserver`."""
         rows = [
-            {**_names(result.arm), "chains": result.chains, "realised_cr": result.realised}
-            | {"peak_cr": result.peak, "budget_used": result.budget_used}
+            {**_names(result.arm), "chains": result.chains, "realised_cr": result.realised_cr}
+            | {"peak_cr": result.peak_cr, "budget_used": result.budget_used}
             for result in compression
         ]
         about = {"folder": str(folder), "chains": sum(result.chains for result in compression)}

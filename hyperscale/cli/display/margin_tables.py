@@ -82,7 +82,10 @@ def _notes(margins: Sequence[Margin]) -> list[str]:
         notes.append("NA where two methods have no problem in common.")
     if any(margin.n_problems and math.isnan(margin.linear) for margin in margins):
         notes.append("NA where every point of one method costs more than every point of the other.")
-    if any(margin.enough and not math.isnan(margin.linear) and math.isnan(margin.linear_ci[0]) for margin in margins):
+    if any(
+        margin.has_enough_problems and not math.isnan(margin.linear) and math.isnan(margin.linear_ci[0])
+        for margin in margins
+    ):
         notes.append("No interval where the two frontiers meet in fewer than half of the resamples.")
     return notes
 

@@ -91,7 +91,7 @@ def print_memory(run: "DryRun", console: Console) -> None:
     table = make_table(f"Peak memory in GiB, {types}, weights and cache", ("method",), numbers)
     for need in run.needs:
         total = "?" if run.weights is None else f"{(run.weights + need.widest) / GIB:.2f}"
-        cells = [f"{need.length}", f"{need.chain / GIB:.2f}", f"{need.widest / GIB:.2f}", total]
+        cells = [f"{need.L}", f"{need.chain_bytes / GIB:.2f}", f"{need.widest / GIB:.2f}", total]
         if gpu:
             cells.append(f"{need.fitting} chains at a time" if need.fitting else "does not fit")
         table.add_row(str(need.arm), *cells)
@@ -115,12 +115,12 @@ def print_roofline(run: "DryRun", console: Console) -> None:
         for arm in run.arms:
             widest = run.plan.widest_points(arm, shape.name)
             for L, point in widest.items():
-                cells = _format_speed(roofline, point.chain, point.W, batch_size)
+                cells = _format_speed(roofline, point.chain_costs, point.W, batch_size)
                 table.add_row(shape.name, str(arm), f"{L}", f"{point.W}", *cells)
             count = run.counts[shape.name] * len(run.config.seeds)
             chains = [L for _, L in run.plan.chains(arm, shape.name)]
             # A batch of chains takes as long as one of them: the time of a chain counts once for the whole batch.
-            total += count * sum(roofline.chain_seconds(widest[L].chain, batch_size) / batch_size for L in chains)
+            total += count * sum(roofline.chain_seconds(widest[L].chain_costs, batch_size) / batch_size for L in chains)
         table.add_section()
     console.print(table)
     time = f"about {_format_duration(total)} for the whole run" if math.isfinite(total) else "a chain does not fit"
@@ -158,7 +158,7 @@ def print_predictions(plan: "Plan", rows: "DataFrame", console: Console) -> None
         cells = []
         for L in lengths:
             cost = measured(widest[L]) if L in widest else None
-            cells.append(NOTHING if cost is None else _format_pair(widest[L].chain.on(axis), cost / widest[L].W))
+            cells.append(NOTHING if cost is None else _format_pair(widest[L].chain_costs.on(axis), cost / widest[L].W))
         table.add_row(task, str(arm), "/".join(dict.fromkeys(point.source for point in widest.values())), *cells)
     console.print(table)
     if plan.budget.unlimited:

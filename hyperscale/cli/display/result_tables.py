@@ -40,12 +40,14 @@ def print_compression(compression: "Sequence[Compression]", console: Console) ->
     table = make_table("Compression", ("method",), ("nominal CR", "CR (reads)", "CR (peak)", "max. budget used"))
     for result in compression:
         share = "n/a" if result.budget_used is None else f"{result.budget_used:.0%}"
-        table.add_row(str(result.arm), f"{result.arm.CR:g}", f"{result.realised:.2f}", f"{result.peak:.2f}", share)
+        table.add_row(
+            str(result.arm), f"{result.arm.CR:g}", f"{result.realised_cr:.2f}", f"{result.peak_cr:.2f}", share
+        )
     console.print(table)
     for result in compression:
         if result.weak:
             console.print(
-                f"{result.arm}: the realised CR is only {result.realised:.2f}; compare methods at equal cost, not at "
-                "equal nominal CR",
+                f"{result.arm}: the realised CR is only {result.realised_cr:.2f}; compare methods at equal cost, not "
+                "at equal nominal CR",
                 soft_wrap=True,
             )

@@ -88,7 +88,7 @@ def _frontier(curve: Curve, place: dict[int, int]) -> dict[str, Any]:
 
 
 def _margin(margin: Margin) -> dict[str, Any]:
-    names = ("model", "task", "axis", "a", "b", "n_problems", "linear", "linear_ci", "log2", "log2_ci", "interval")
+    names = ("model", "task", "axis", "a", "b", "n_problems", "linear", "linear_ci", "log2", "log2_ci", "common_costs")
     return {name: plain(getattr(margin, name)) for name in names}
 
 

@@ -56,7 +56,7 @@ class ResolvedConfig(BaseModel):
     predict: Literal["auto", "earlier", "pilot", "closed"]
 
     @property
-    def arms(self) -> list[tuple[str, float]]:
+    def method_cr_pairs(self) -> list[tuple[str, float]]:
         """(method, nominal CR) of each arm, in the order they run."""
         return [(method, cr) for method in self.methods for cr in ((1.0,) if method == VANILLA else self.crs)]
 

@@ -57,7 +57,7 @@ def test_a_run_prints_what_frees_nothing_and_resumes(weights, call, tmp_path):
     (folder,) = (tmp_path / "results").iterdir()
     assert ":" not in folder.name
     assert "kvpress_DecodingPress_KeyDiffPress" in folder.name
-    info = json.loads((folder / results.RUN).read_text())
+    info = json.loads((folder / results.RUN_FILE).read_text())
     assert info["versions"]["kvpress"] == version("kvpress")
     assert info["params"][f"{FREES} 4×"] == {"cr": 4, "compression_interval": 16}
     found = stored_chains(folder)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from hyperscale.kv.trace import dense_peak, dense_reads
-from hyperscale.results.points import measure, table
+from hyperscale.results.points import make_points, table
 from hyperscale.results.sample_file import format_line
 from hyperscale.results.samples import Cut, ForcedAnswer, Sample
 
@@ -131,7 +131,7 @@ def chains(method, CR, *, problems=40, width=8, task="mini_aime", skill=0.0, see
 
 def points(samples, run="r", **more):
     """The points of a run with these samples."""
-    return measure(samples, run=run, **more)
+    return make_points(samples, run=run, **more)
 
 
 def points_table(samples, **more):

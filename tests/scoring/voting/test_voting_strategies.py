@@ -24,7 +24,7 @@ def lines(**more):
 
 
 def accuracies(vote, made=None, L=2048):
-    table = points_table(made or lines(), strategies={"mini_aime": vote})
+    table = points_table(made or lines(), strategy_of_task={"mini_aime": vote})
     table = table[table.L == L]
     return dict(zip(table.W, table.accuracy / 100, strict=True)), set(table.vote)
 
@@ -71,7 +71,7 @@ def test_chains_of_the_first_versions_have_the_log_probability_of_the_whole_alon
     early = sample("a", 0, tokens=600, L=1024, answers=["2", "2", "1"])
     late = sample("a", 1, tokens=500, L=1024, answers=["1", "1"])
     with pytest.raises(ResultsError, match=r"chain 0 of mini_aime/a .* no log-probability at L = 256"):
-        points([early, late], strategies={"mini_aime": "best-of-n"})
+        points([early, late], strategy_of_task={"mini_aime": "best-of-n"})
     early = sample("a", 0, tokens=600, L=1024, answer="3")
     late = sample("a", 1, tokens=500, L=1024)
     assert accuracies("best-of-n", [early, late], 1024)[0][2] == 0.0  # -1 / 600 against -1 / 500
@@ -84,7 +84,7 @@ def test_scores_of_a_reward_model_are_read_from_the_samples():
     assert vote == {"best-of-n:judge"}
     assert found[4] == pytest.approx(subsets(lambda p, s: ANSWERS[p][max(c for c in s if ANSWERS[p][c])] == "1", 4))
     with pytest.raises(ResultsError, match="no score by other"):
-        points(made, strategies={"mini_aime": "best-of-n:other"})
+        points(made, strategy_of_task={"mini_aime": "best-of-n:other"})
 
 
 def test_the_vote_of_a_run_stands_in_for_the_tasks_own():
@@ -106,7 +106,7 @@ def test_a_forced_answer_stands_where_a_chain_was_cut():
         1024: forced_answer(1024, "3"),
     }
     never = sample("a", 1, tokens=4096, L=1024, forced=forced)
-    table = points_table([ended, never], strategies={"mini_aime": "mean@k"}).query("W == 1").set_index("L")
+    table = points_table([ended, never], strategy_of_task={"mini_aime": "mean@k"}).query("W == 1").set_index("L")
     assert list(table.accuracy) == [0, 100, 50]
     assert list(table.tokens) == [262, (300 + 518) / 2, (300 + 1030) / 2]
     assert table.kv_reads[256] == dense_reads(50, 262)
@@ -119,9 +119,9 @@ def test_a_forced_answer_stands_where_a_chain_was_cut():
 
 def test_a_cut_without_its_forced_answer_makes_no_point():
     made = [sample("a", 0, tokens=4096, L=1024, forced={512: forced_answer(512, "1")})]
-    assert set(points_table(made, strategies={"mini_aime": "mean@k"}).L) == {512}
+    assert set(points_table(made, strategy_of_task={"mini_aime": "mean@k"}).L) == {512}
     ended_at_the_limit = sample("a", 0, answer="1", tokens=1024, L=1024, forced={})
-    assert list(points_table([ended_at_the_limit], strategies={"mini_aime": "mean@k"}).L) == [1024]
+    assert list(points_table([ended_at_the_limit], strategy_of_task={"mini_aime": "mean@k"}).L) == [1024]
 
 
 def with_forced(line, **changes):

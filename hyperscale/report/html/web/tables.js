@@ -181,8 +181,8 @@ function drawMargins(section) {
     scaled("linear", "the same over the cost itself"),
     {
       title: "common costs",
-      value: (m) => m.interval[0],
-      show: (m) => (m.log2 == null ? "none" : m.interval.map((n) => cost(m.axis, n)).join(" to ")),
+      value: (m) => m.common_costs[0],
+      show: (m) => (m.log2 == null ? "none" : m.common_costs.map((n) => cost(m.axis, n)).join(" to ")),
     },
     { title: "problems", number: true, value: (m) => m.n_problems, show: (m) => String(m.n_problems) },
   ]);

@@ -1,4 +1,4 @@
-"""Runs an arm: generates its chains, scores them, and stores each as soon as it has finished.
+"""Generates the chains of a run's arms, scores them, and stores each as soon as it has finished.
 
 One engine call serves all tasks of an arm (a method at a CR), so the batch stays full.
 """
@@ -24,10 +24,10 @@ from hyperscale.tasks.task import prompt_hash
 if TYPE_CHECKING:
     from hyperscale.engines.base import Chain, ChainProgress, Request, Steering
 
-_SHOWN = 2  # arms of which a first chain is shown
+_MAX_DEMONSTRATED_ARMS = 2  # arms of which a first chain is shown
 
 
-class ArmRunner:
+class ChainRunner:
     """Generates, scores and stores the chains of one arm after the other, in an open store."""
 
     def __init__(self, run: PreparedRun, store: Store, observer: RunObserver, engines: EngineCache) -> None:
@@ -44,7 +44,7 @@ class ArmRunner:
         if any(registry.choose(engine, arm.method).shared_weights is None for arm in self._run.arms):
             return list(self._run.arms)[:1]
         highest = {arm.method: arm for arm in sorted(self._run.arms, key=lambda arm: arm.CR)}
-        return [arm for arm in self._run.arms if arm in highest.values()][:_SHOWN]
+        return [arm for arm in self._run.arms if arm in highest.values()][:_MAX_DEMONSTRATED_ARMS]
 
     def demonstrate(self) -> None:
         """Run one chain of the first problem with the first methods, at their highest CR, to have something to show."""
@@ -112,7 +112,7 @@ class ArmRunner:
         for group in [lengths] if arm.length_invariant else [[L] for L in lengths]:
             batch = [request for _, request in requests if request.L in group]
             lengths_of_chains = {(request.problem, request.chain): request.L for request in batch}
-            for chain in _guarded(engine.generate(batch, sampling, watch)):
+            for chain in _explain_out_of_memory(engine.generate(batch, sampling, watch)):
                 problem, L = problems[chain.problem], lengths_of_chains[chain.problem, chain.chain]
                 sample = self._sample(arm, engine.name, problem, chain, L, seed)
                 # On the disk first: a chain that broke its rule is kept, to be looked at.
@@ -154,7 +154,7 @@ def steering_of(config: ResolvedConfig) -> "Steering":
     return Steering(config.extend, config.extend_word, config.force_answer)
 
 
-def _guarded(chains: "Iterator[Chain]") -> "Iterator[Chain]":
+def _explain_out_of_memory(chains: "Iterator[Chain]") -> "Iterator[Chain]":
     """Turn running out of memory into an error that says what to do."""
     try:
         yield from chains
