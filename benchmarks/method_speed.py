@@ -64,7 +64,7 @@ class Runner:
             kv_dtype=kv_dtype,
         )
         forced = ids[PROMPT:]
-        requests = [Request("speed", chain, ids[:PROMPT], len(forced), forced=forced) for chain in range(size)]
+        requests = [Request("speed", chain, ids[:PROMPT], len(forced), forced_ids=forced) for chain in range(size)]
         return cls(name, model, engine.start_batch(SAMPLING), iter(requests), [], [])
 
     def step(self) -> float:
@@ -92,7 +92,7 @@ def runners(
     for name in ("vanilla", *(name for name in wanted if name != "vanilla")):
         try:
             method = methods.create(name, cr=1 if name == "vanilla" else cr)
-            model = models.get(methods.checkpoint(name))
+            model = models.get(methods.retrofit_kind(name))
             if model is None:
                 print(f"{name} is left out: it needs --retrofits")
                 continue

@@ -156,7 +156,7 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
                 )
             # The last token is scored and never processed, so one more token of context has room.
             prompt = tuple(context[-(self.max_length + 1 - len(continuation)) :])
-            chains.append(Request(str(index), 0, prompt, len(continuation), forced=tuple(continuation)))
+            chains.append(Request(str(index), 0, prompt, len(continuation), forced_ids=tuple(continuation)))
         scores = [(0.0, True)] * len(requests)
         for chain in self._run(chains, Sampling(0.0), "scoring", disable_tqdm):
             scores[int(chain.problem)] = (chain.logprob, chain.greedy)

@@ -99,7 +99,7 @@ def test_what_is_greedy_is_what_greedy_decoding_gives(checkpoints):
         prompt = tuple(words.encode("Light"))
         (free,) = engine.generate([Request("p", 0, prompt, 12)], Sampling(0.0))
         other = (*free.token_ids[:-1], (free.token_ids[-1] + 1) % len(words))
-        forced = [Request("p", i, prompt, len(t), forced=t) for i, t in enumerate((free.token_ids, other))]
+        forced = [Request("p", i, prompt, len(t), forced_ids=t) for i, t in enumerate((free.token_ids, other))]
         drawn = Request("q", 0, prompt, 12)
         chains = {(c.problem, c.chain): c for c in engine.generate([*forced, drawn], Sampling(0.0))}
         assert chains["p", 0].greedy
@@ -114,10 +114,10 @@ def test_forced_tokens_go_past_an_end_of_sequence(checkpoints):
     model, words = load_model(checkpoints["qwen2"])
     engine = TorchEngine(model, words, create("vanilla", cr=1), batch_size=1)
     tokens = (5, words.eos_token_id, 7)
-    (chain,) = engine.generate([Request("p", 0, (1, 2), 3, forced=tokens)], Sampling(0.0, stop=("a",)))
+    (chain,) = engine.generate([Request("p", 0, (1, 2), 3, forced_ids=tokens)], Sampling(0.0, stop=("a",)))
     assert (chain.token_ids, chain.finish) == (tokens, "length")
     with pytest.raises(EngineError, match=r"forces 3 tokens and has L = 4: both must be the same"):
-        list(engine.generate([Request("p", 0, (1, 2), 4, forced=tokens)], Sampling(0.0)))
+        list(engine.generate([Request("p", 0, (1, 2), 4, forced_ids=tokens)], Sampling(0.0)))
 
 
 @pytest.mark.parametrize("method", ["vanilla", "dms"])

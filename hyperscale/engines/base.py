@@ -73,8 +73,8 @@ class Request:
         L: The most tokens to generate.
         cuts: Lengths in tokens at which the trace records costs, ascending, and at which `Steering.answer` branches; it
             does at L too.
-        forced: Token ids to feed in place of drawn ones, L of them: the chain is these tokens, scored through the same
-            cache; nothing ends it early. Empty: tokens are drawn.
+        forced_ids: Token ids to feed in place of drawn ones, L of them: the chain is these tokens, scored through the
+            same cache; nothing ends it early. Empty: tokens are drawn.
     """
 
     problem: str
@@ -82,7 +82,7 @@ class Request:
     prompt_ids: tuple[int, ...]
     L: int
     cuts: tuple[int, ...] = ()
-    forced: tuple[int, ...] = ()
+    forced_ids: tuple[int, ...] = ()
 
     def check(self) -> None:
         """Refuse a request without a meaning.
@@ -94,10 +94,10 @@ class Request:
             raise EngineError(
                 f"request {self.problem}/{self.chain} needs a prompt and at least one new token to generate"
             )
-        if self.forced and len(self.forced) != self.L:
+        if self.forced_ids and len(self.forced_ids) != self.L:
             raise EngineError(
-                f"request {self.problem}/{self.chain} forces {len(self.forced)} tokens and has L = {self.L}: both must "
-                "be the same"
+                f"request {self.problem}/{self.chain} forces {len(self.forced_ids)} tokens and has L = {self.L}: both "
+                "must be the same"
             )
 
 

@@ -57,8 +57,8 @@ class LiveChain:
     @property
     def forced_id(self) -> int:
         """The next token if it is not to be drawn, else -1."""
-        if self.request.forced:
-            return self.request.forced[len(self.ids)]
+        if self.request.forced_ids:
+            return self.request.forced_ids[len(self.ids)]
         return self.pending_ids[0] if self.pending_ids else -1
 
     def add_token(self, token: int, read: int, held: int, logprob: float, end_ids: frozenset[int]) -> int:
@@ -91,7 +91,7 @@ class LiveChain:
     def finish_reason(self, end_ids: frozenset[int], decoder: Decoder) -> Finish | None:
         """Why the chain or branch ends with its last token, if it does."""
         # Forced tokens are all scored, whatever they are.
-        if not self.request.forced and (self.ids[-1] in end_ids or decoder.hits_stop(self.ids)):
+        if not self.request.forced_ids and (self.ids[-1] in end_ids or decoder.hits_stop(self.ids)):
             return "stop"
         return "length" if len(self.ids) == self.limit else None
 

@@ -59,7 +59,7 @@ class RaggedCache:
     Attributes:
         codec: How keys and values are stored.
         chains: Number of chains held.
-        lens: (layers, chain slots, kv_heads) int64, live entries of each row; valid for the first ``chains`` slots.
+        lens: (layers, max_chains, kv_heads) int64, live entries of each row; valid for the first ``chains`` of them.
         read: As lens: entries that the last step read, where a selector chose them.
     """
 
@@ -68,7 +68,7 @@ class RaggedCache:
         layers: int,
         kv_heads: int,
         head_dim: int,
-        slots: int,
+        max_chains: int,
         *,
         dtype: torch.dtype,
         device: torch.device,
@@ -80,7 +80,7 @@ class RaggedCache:
             layers: Number of layers.
             kv_heads: KV heads of a layer.
             head_dim: Size of a key or value.
-            slots: The most chains.
+            max_chains: The most chains.
             dtype: The model's own type.
             device: Where entries live.
             kv_dtype: What keys and values are stored in, see `hyperscale.kv.formats`.
@@ -92,9 +92,9 @@ class RaggedCache:
         self.dtype, self.device = dtype, device
         self.codec = make_codec(kv_dtype, head_dim, dtype)
         self.chains = 0
-        self.lens = torch.zeros(layers, slots, kv_heads, dtype=torch.int64, device=device)
+        self.lens = torch.zeros(layers, max_chains, kv_heads, dtype=torch.int64, device=device)
         self.read = torch.zeros_like(self.lens)
-        self._row_index = [RowIndex(slots * kv_heads) for _ in range(layers)]
+        self._row_index = [RowIndex(max_chains * kv_heads) for _ in range(layers)]
         self._slabs: list[dict[int, Slab]] = [{} for _ in range(layers)]  # by capacity
         # What `attend` uses, made by `reindex`: the slabs in use, and the translation between the two orders of rows.
         self._slabs_in_use: list[list[Slab]] = []

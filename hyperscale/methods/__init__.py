@@ -10,16 +10,16 @@ import lazy_loader
 if TYPE_CHECKING:
     from hyperscale.methods.arm import Arm as Arm
     from hyperscale.methods.registry import available as available
-    from hyperscale.methods.registry import checkpoint as checkpoint
     from hyperscale.methods.registry import create as create
     from hyperscale.methods.registry import describe as describe
     from hyperscale.methods.registry import notes as notes
     from hyperscale.methods.registry import parameters as parameters
+    from hyperscale.methods.registry import retrofit_kind as retrofit_kind
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "arm": ["Arm"],
-        "registry": ["available", "checkpoint", "create", "describe", "notes", "parameters"],
+        "registry": ["available", "create", "describe", "notes", "parameters", "retrofit_kind"],
     },
 )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hyperscale.errors import MethodError
 from hyperscale.kv.prefilled import NEVER, PrefilledPrompt
-from hyperscale.methods.core.base import DecodeStep, Entrant, Host, Method, State, Token
+from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, LayerInput, Method, State
 from hyperscale.methods.core.dmc_merge import MergeConfig, merge_decisions, rotate_means, running_sums, weighted_terms
 from hyperscale.methods.core.rotary import Projected
 
@@ -16,18 +16,18 @@ from hyperscale.methods.core.rotary import Projected
 class _Merging(State):
     """Of each row's newest entry the sums of weighted keys (before RoPE), of weighted values, and of weights.
 
-    ``tensors[0]`` is (layers, slots, kv_heads, 2 head_dim + 1).
+    ``tensors[0]`` is (layers, max_chains, kv_heads, 2 head_dim + 1).
     """
 
     rotates = True
 
-    def __init__(self, method: "DMC", host: Host) -> None:
+    def __init__(self, method: "DMC", host: HostModel) -> None:
         super().__init__(method, host)
         if getattr(host.config, "dmc_cr", None) is None:
             raise MethodError("dmc needs a checkpoint retrofitted with DMC, and this model is none")
         self._config = MergeConfig.from_hf(host.config)
         size = 2 * int(host.attentions[0].head_dim) + 1  # type: ignore[arg-type]
-        self._sums = torch.zeros(host.layers, host.slots, host.kv_heads, size, device=host.device)
+        self._sums = torch.zeros(host.layers, host.max_chains, host.kv_heads, size, device=host.device)
         self._end = torch.zeros(host.layers, host.kv_heads, size, device=host.device)  # of the prompt prefilled last
         self.tensors = (self._sums,)
 
@@ -61,7 +61,7 @@ class _Merging(State):
     def begin(self, step: DecodeStep) -> None:
         self._lens = step.lens
 
-    def slots(self, layer: int, token: Token) -> Tensor:
+    def write_slots(self, layer: int, layer_input: LayerInput) -> Tensor:
         # A merge overwrites the newest entry with the mean that now includes the token.
         # A row's newest entry is its last: a prompt leaves its entries in order, and later ones are appended.
         return self._lens[layer] - self._merges.to(torch.int64)
@@ -92,7 +92,7 @@ class DMC(Method):
     summary = "Dynamic Memory Compression: learned, per head, appends a token or merges it into the one before"
     source = "Nawrot et al. 2024, arXiv 2403.09636; NVIDIA Megatron-LM, branch DMC, megatron/contrib/dmc"
     kind = "merger"
-    checkpoint = "dmc"
+    retrofit_kind = "dmc"
     state = _Merging
 
     cr: float = 8.0

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hyperscale.errors import MethodError
 from hyperscale.kv.prefilled import NEVER, PrefilledPrompt
-from hyperscale.methods.core.base import DecodeStep, Entrant, Host, Method, State, Token
+from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, LayerInput, Method, State
 from hyperscale.methods.core.dms_gate import GateConfig, alpha_logits, borrowed_logits, rotate_borrowed
 from hyperscale.methods.core.rotary import Projected
 
@@ -18,11 +18,11 @@ class _Delayed(State):
 
     The verdict on position k is known at query k + 1 and takes effect at query k + w + 1, when the entry leaves the
     window. Until then a ring keeps, at index k mod (w + 1), the slot in which position k was stored (``tensors[0]``)
-    and whether it is to be evicted (``tensors[1]``): (layers, slots, kv_heads, w + 1) each. At query q the entry of
-    position q - w - 1 has the index of q itself; if it is evicted, the new entry takes its slot.
+    and whether it is to be evicted (``tensors[1]``): (layers, max_chains, kv_heads, w + 1) each. At query q the entry
+    of position q - w - 1 has the index of q itself; if it is evicted, the new entry takes its slot.
     """
 
-    def __init__(self, method: "DMS", host: Host) -> None:
+    def __init__(self, method: "DMS", host: HostModel) -> None:
         super().__init__(method, host)
         # A configuration without the keys of DMS, or with them but without the tensors that they speak of.
         has_keys = getattr(host.config, "dms_window_size", None) is not None
@@ -32,7 +32,7 @@ class _Delayed(State):
         self._host, self._gate = host, gate
         self.rotates = not gate.separate
         self._ring = gate.window + 1
-        shape = (host.layers, host.slots, host.kv_heads, self._ring)
+        shape = (host.layers, host.max_chains, host.kv_heads, self._ring)
         self._slot = torch.zeros(shape, dtype=torch.int32, device=host.device)
         self._evict = torch.zeros(shape, dtype=torch.bool, device=host.device)
         self.tensors = (self._slot, self._evict)
@@ -75,10 +75,10 @@ class _Delayed(State):
         self._now = (step.positions % self._ring)[:, None, None].expand(chains, heads, 1)
         self._previous = ((step.positions - 1) % self._ring)[:, None, None].expand(chains, heads, 1)
 
-    def slots(self, layer: int, token: Token) -> Tensor:
+    def write_slots(self, layer: int, layer_input: LayerInput) -> Tensor:
         lens = self._lens[layer]
         chains = len(lens)
-        verdict = self._logits(layer, token.hidden)[:chains, 0, :, None] > 0
+        verdict = self._logits(layer, layer_input.hidden)[:chains, 0, :, None] > 0
         slot, evict = self._slot[layer, :chains], self._evict[layer, :chains]
         # This token's hidden state says what becomes of the previous entry. With a window of 0 that is the entry which
         # leaves now, so the verdict must be stored before it is looked up.
@@ -106,7 +106,7 @@ class DMS(Method):
     name = "dms"
     summary = "Dynamic Memory Sparsification: learned, per head, delayed by a window"
     source = "arXiv 2506.05345, section 3; NVIDIA Model-Optimizer, experimental/dms"
-    checkpoint = "dms"
+    retrofit_kind = "dms"
     state = _Delayed
 
     cr: float = 8.0

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.methods.core.base import DecodeStep, Host
+from hyperscale.methods.core.base import DecodeStep, HostModel
 from hyperscale.methods.core.budgeted import BudgetedMethod
 from hyperscale.methods.core.prefill_view import PrefillView, top_entries
 from hyperscale.methods.core.row_budget import BudgetRule
@@ -18,10 +18,10 @@ class _HeavyHitters(VictimState):
 
     method: "H2O"
 
-    def __init__(self, method: "H2O", host: Host) -> None:
+    def __init__(self, method: "H2O", host: HostModel) -> None:
         super().__init__(method, host, scored=True)
 
-    def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+    def prune_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
         scores = view.received()
         room = self.method.room(view.length, view.L)
         if view.length <= room:

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from hyperscale.errors import MethodError
 from hyperscale.kv.prefilled import PrefilledPrompt
-from hyperscale.methods.core.base import DecodeStep, Entrant, Host, Token
+from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, LayerInput
 from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
 from hyperscale.methods.core.row_budget import BudgetRule
 
@@ -19,17 +19,17 @@ from hyperscale.methods.core.row_budget import BudgetRule
 class _Pages(BudgetedState):
     """Elementwise bounds of the keys of each page; slot s holds position s and belongs to page s // ``page``.
 
-    ``tensors[1]`` and ``tensors[2]``, the least and the greatest, are (sparse layers, slots, kv_heads, pages,
+    ``tensors[1]`` and ``tensors[2]``, the least and the greatest, are (sparse layers, max_chains, kv_heads, pages,
     head_dim) in the model's type; 0 for pages not begun.
     """
 
     method: "Quest"
 
-    def __init__(self, method: "Quest", host: Host) -> None:
+    def __init__(self, method: "Quest", host: HostModel) -> None:
         super().__init__(method, host)
         self._page_size = method.recent
         attention: Any = host.attentions[0]
-        shape = (max(0, host.layers - method.dense_layers), host.slots, host.kv_heads, 0, attention.head_dim)
+        shape = (max(0, host.layers - method.dense_layers), host.max_chains, host.kv_heads, 0, attention.head_dim)
         self._least = torch.zeros(shape, dtype=attention.k_proj.weight.dtype, device=host.device)
         self._greatest = self._least.clone()
 
@@ -54,17 +54,17 @@ class _Pages(BudgetedState):
         self._begins = (step.positions % self._page_size == 0)[:, None, None, None]  # whether the token begins a page
         self._reads = (self.budget(step) // self._page_size)[:, None, None, None]  # pages that a query reads
 
-    def slots(self, layer: int, token: Token) -> Tensor:
+    def write_slots(self, layer: int, layer_input: LayerInput) -> Tensor:
         return self._lens[layer]
 
-    def select(self, layer: int, token: Token) -> Tensor | None:
-        chains, heads, dim = token.keys.shape
-        queries = token.queries.view(chains, heads, -1, dim)
+    def select(self, layer: int, layer_input: LayerInput) -> Tensor | None:
+        chains, heads, dim = layer_input.keys.shape
+        queries = layer_input.queries.view(chains, heads, -1, dim)
         layer -= self.method.dense_layers
         if layer < 0:
-            return torch.ones((), dtype=torch.bool, device=queries.device).expand(*queries.shape[:3], token.width)
-        self._widen(-(-token.width // self._page_size))
-        self._update_bounds(layer, token.keys)
+            return torch.ones((), dtype=torch.bool, device=queries.device).expand(*queries.shape[:3], layer_input.width)
+        self._widen(-(-layer_input.width // self._page_size))
+        self._update_bounds(layer, layer_input.keys)
         least, greatest = self._least[layer, :chains, :, None], self._greatest[layer, :chains, :, None]
         # The greatest product that a key within a page's bounds could have, (chains, kv_heads, group, pages): each
         # dimension takes the bound of the query's sign. Elementwise, not as a matrix product, which may round a page's
@@ -78,7 +78,7 @@ class _Pages(BudgetedState):
         order = bound.argsort(dim=-1, descending=True, stable=True)
         # From a choice of pages to one of slots; the last page may reach beyond the row's room.
         read = torch.zeros_like(order, dtype=torch.bool).scatter_(-1, order, (page < self._reads).expand_as(order))
-        return read.repeat_interleave(self._page_size, dim=-1)[..., : token.width]
+        return read.repeat_interleave(self._page_size, dim=-1)[..., : layer_input.width]
 
     def _update_bounds(self, layer: int, keys: Tensor) -> None:
         """Take a new key, (chains, kv_heads, head_dim), into the bounds of the page being filled."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hyperscale.kv.prefilled import PrefilledPrompt
-from hyperscale.methods.core.base import DecodeStep, Entrant, Host, Token
+from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, LayerInput
 from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
 from hyperscale.methods.core.prefill_view import PrefillView, top_entries
 from hyperscale.utils import counter_rng
@@ -18,19 +18,20 @@ _PROMPT = counter_rng.key("random", "prompt")
 class _RandomVictim(BudgetedState):
     """The slots of each row's newest ``recent - 1`` entries: with the new entry they are the recent ones, and safe.
 
-    ``tensors[1]`` is (layers, slots, kv_heads, recent - 1); the entry of generated token t is at index t mod that size.
+    ``tensors[1]`` is (layers, max_chains, kv_heads, recent - 1); the entry of generated token t is at index t mod that
+    size.
     """
 
-    def __init__(self, method: BudgetedMethod, host: Host) -> None:
+    def __init__(self, method: BudgetedMethod, host: HostModel) -> None:
         super().__init__(method, host)
         self._safe = method.recent - 1
-        shape = (host.layers, host.slots, host.kv_heads, self._safe)
+        shape = (host.layers, host.max_chains, host.kv_heads, self._safe)
         self._ring = torch.zeros(shape, dtype=torch.int64, device=host.device)
         self.tensors = (self._facts, self._ring)
         rows = torch.arange(host.layers * host.kv_heads, device=host.device)
         self._rows = rows.view(host.layers, 1, host.kv_heads)
 
-    def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+    def prune_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
         room = self.method.room(view.length, view.L)
         if view.length <= room:  # a pinned prompt always has room
             return None, None
@@ -67,7 +68,7 @@ class _RandomVictim(BudgetedState):
             index = (token % self._safe)[None, :, None, None].expand(layers, chains, heads, 1)
             ring.scatter_(3, index, self._slot[..., None])
 
-    def slots(self, layer: int, token: Token) -> Tensor:
+    def write_slots(self, layer: int, layer_input: LayerInput) -> Tensor:
         return self._slot[layer]
 
 

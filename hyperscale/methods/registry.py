@@ -99,13 +99,13 @@ def parameters(name: str) -> list[str]:
     return [field.name for field in _load(name).parameters()]
 
 
-def checkpoint(name: str) -> str | None:
+def retrofit_kind(name: str) -> str | None:
     """The kind of retrofit that a method runs on, or None if it runs any model.
 
     Raises:
         MethodError: The name is unknown.
     """
-    return None if name.startswith(KVPRESS) else _load(name).checkpoint
+    return None if name.startswith(KVPRESS) else _load(name).retrofit_kind
 
 
 def notes(methods: Iterable[Method]) -> list[str]:
@@ -147,7 +147,7 @@ def describe(name: str) -> Description:
     if name.startswith(KVPRESS):
         raise MethodError(f"{name} is kvpress's: see its documentation; docs/kvpress.md says how it is run here")
     method = _load(name)()
-    retrofit = None if method.checkpoint is None else f"a {method.checkpoint} checkpoint"
+    retrofit = None if method.retrofit_kind is None else f"a {method.retrofit_kind} checkpoint"
     return Description(
         name=name,
         kind=method.kind,

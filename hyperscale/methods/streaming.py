@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 
 from hyperscale.errors import MethodError
-from hyperscale.methods.core.base import Host
+from hyperscale.methods.core.base import HostModel
 from hyperscale.methods.core.budgeted import BudgetedMethod
 from hyperscale.methods.core.row_budget import BudgetRule
 from hyperscale.methods.window import RecentState
 
 
 class _SinksAndRecent(RecentState):
-    def __init__(self, method: "Streaming", host: Host) -> None:
+    def __init__(self, method: "Streaming", host: HostModel) -> None:
         super().__init__(method, host, method.sinks)
 
 

@@ -17,7 +17,7 @@ class _LeastAttended(VictimState):
 
     method: "TOVA"
 
-    def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+    def prune_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
         room = self.method.room(view.length, view.L)
         if view.length <= room:
             return None, None

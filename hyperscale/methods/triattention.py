@@ -10,7 +10,7 @@ from torch import Tensor
 from hyperscale.errors import MethodError
 from hyperscale.kv.cache import RowEntries
 from hyperscale.kv.prefilled import PrefilledPrompt
-from hyperscale.methods.core.base import DecodeStep, Entrant, Host, Token
+from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, LayerInput
 from hyperscale.methods.core.interval import IntervalMethod, IntervalState
 from hyperscale.methods.core.prefill_view import PrefillView
 from hyperscale.methods.core.row_budget import BudgetRule
@@ -19,30 +19,30 @@ from hyperscale.methods.core.row_budget import BudgetRule
 class _QuerySums(IntervalState):
     """Sums over the queries of a chain so far, before RoPE, one complex number per frequency.
 
-    ``tensors[1]`` is (layers, slots, query_heads, head_dim / 2) complex64, the sum of the queries; ``tensors[2]`` the
-    same in float32, the sum of their absolute values.
+    ``tensors[1]`` is (layers, max_chains, query_heads, head_dim / 2) complex64, the sum of the queries; ``tensors[2]``
+    the same in float32, the sum of their absolute values.
     """
 
     method: "TriAttention"
 
-    def __init__(self, method: "TriAttention", host: Host) -> None:
+    def __init__(self, method: "TriAttention", host: HostModel) -> None:
         super().__init__(method, host)
         self._omega = _frequencies(host)
         # Scores are linear in the query's rotation, so the mean over future offsets is one mean rotation.
         offsets = 2.0 ** torch.arange(method.horizon.bit_length(), device=host.device)
         self._mean_ahead = self._rotation(offsets).mean(0)
-        shape = (host.layers, host.slots, host.config.num_attention_heads, len(self._omega))
+        shape = (host.layers, host.max_chains, host.config.num_attention_heads, len(self._omega))
         self._sum = torch.zeros(shape, dtype=torch.complex64, device=host.device)
         self._size = torch.zeros(shape, dtype=torch.float32, device=host.device)
         self.tensors = (self._facts, self._sum, self._size)
         self._prompt: dict[int, tuple[Tensor, Tensor]] = {}  # the same of the prompt prefilled last, by layer
 
-    def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+    def prune_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
         # The conjugate of the rotation takes RoPE back.
         rotation = self._rotation(torch.arange(view.length, device=view.queries.device))
         queries = _complex_pairs(view.queries) * rotation.conj()
         self._prompt[layer] = queries.sum(1), queries.abs().sum(1)
-        return super().cut_prompt(layer, view)
+        return super().prune_prompt(layer, view)
 
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         super().admit(first, entrants, prompt)
@@ -54,12 +54,12 @@ class _QuerySums(IntervalState):
         super().begin(step)
         self._unrotation = self._rotation(step.positions).conj()[:, None]
 
-    def slots(self, layer: int, token: Token) -> Tensor:
+    def write_slots(self, layer: int, layer_input: LayerInput) -> Tensor:
         # At the next cut, the sums then hold as many queries as the chain has processed tokens.
-        queries = _complex_pairs(token.queries) * self._unrotation
+        queries = _complex_pairs(layer_input.queries) * self._unrotation
         self._sum[layer, : len(queries)] += queries
         self._size[layer, : len(queries)] += queries.abs()
-        return super().slots(layer, token)
+        return super().write_slots(layer, layer_input)
 
     def score_rows(self, layer: int, rows: RowEntries, chains: Tensor | None) -> Tensor:
         """See `IntervalState.score_rows`."""
@@ -93,7 +93,7 @@ def _products(queries: Tensor, keys: Tensor) -> Tensor:
     return torch.bmm(queries.reshape(len(keys), -1, keys.shape[2]), keys.transpose(1, 2))
 
 
-def _frequencies(host: Host) -> Tensor:
+def _frequencies(host: HostModel) -> Tensor:
     """Radians a position of each pair, (head_dim / 2,) float64.
 
     Raises:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.methods.core.base import DecodeStep, Method, State, Token
+from hyperscale.methods.core.base import DecodeStep, LayerInput, Method, State
 
 
 class _Append(State):
     def begin(self, step: DecodeStep) -> None:
         self._lens = step.lens
 
-    def slots(self, layer: int, token: Token) -> Tensor:
+    def write_slots(self, layer: int, layer_input: LayerInput) -> Tensor:
         return self._lens[layer]
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hyperscale.kv.prefilled import PrefilledPrompt
-from hyperscale.methods.core.base import DecodeStep, Entrant, Host, Token
+from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, LayerInput
 from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
 from hyperscale.methods.core.prefill_view import PrefillView
 
@@ -19,19 +19,19 @@ class RecentState(BudgetedState):
     Entries are *numbered* in the order in which they were stored, so those of a prompt have the numbers of their slots.
     The live entries that may leave are always the newest ones. So the number of the one that leaves follows from the
     number of the next entry and from how many live. All heads of a chain do the same. ``tensors[1]`` is
-    (1, slots, numbers), the slot of each entry; ``tensors[2]`` is (1, slots), how many tokens of the prompt were not
-    stored.
+    (1, max_chains, numbers), the slot of each entry; ``tensors[2]`` is (1, max_chains), how many tokens of the prompt
+    were not stored.
     """
 
-    def __init__(self, method: BudgetedMethod, host: Host, sinks: int = 0) -> None:
+    def __init__(self, method: BudgetedMethod, host: HostModel, sinks: int = 0) -> None:
         super().__init__(method, host)
         self._sinks, self._heads = sinks, host.kv_heads
-        self._slot_of = torch.zeros(1, host.slots, 0, dtype=torch.int32, device=host.device)
-        self._dropped = torch.zeros(1, host.slots, dtype=torch.int64, device=host.device)
+        self._slot_of = torch.zeros(1, host.max_chains, 0, dtype=torch.int32, device=host.device)
+        self._dropped = torch.zeros(1, host.max_chains, dtype=torch.int64, device=host.device)
         self.tensors = (self._facts, self._slot_of, self._dropped)
 
-    def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
-        """See `State.cut_prompt`."""
+    def prune_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+        """See `State.prune_prompt`."""
         room = self.method.room(view.length, view.L)
         if view.length <= room:  # a pinned prompt always has room
             return None, None
@@ -64,8 +64,8 @@ class RecentState(BudgetedState):
         slot_of.scatter_(1, number, slot[:, None].to(torch.int32))
         self._slot = slot[:, None].expand(-1, self._heads)
 
-    def slots(self, layer: int, token: Token) -> Tensor:
-        """See `State.slots`."""
+    def write_slots(self, layer: int, layer_input: LayerInput) -> Tensor:
+        """See `State.write_slots`."""
         return self._slot
 
 

@@ -40,7 +40,7 @@ def resolve(model: str, method: str, cr: float) -> Checkpoint:
 
     entry = find(model)
     path = entry.base
-    kind = methods.checkpoint(method)
+    kind = methods.retrofit_kind(method)
     if kind:
         paths = entry.retrofits.get(kind, {})
         if cr not in paths:

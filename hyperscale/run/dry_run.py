@@ -88,7 +88,7 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
     from hyperscale import methods  # the first to import torch, so that other mistakes are reported at once
 
     # A method whose retrofit nobody has made can be planned, with a note; a CR that is not offered is refused.
-    retrofits = {name: methods.checkpoint(name) for name in config.methods}
+    retrofits = {name: methods.retrofit_kind(name) for name in config.methods}
     unavailable = [name for name, kind in retrofits.items() if kind and kind not in model.retrofits]
     for name, cr in config.method_cr_pairs:
         if retrofits[name] and name not in unavailable:

@@ -230,7 +230,7 @@ def test_a_rule_that_knows_the_maximum_answers_at_the_maximum():
 def test_forced_tokens_are_not_steered():
     model, _ = make("vanilla")
     ids = (1, END, 2, EOS, 3)
-    request = Request("p", 0, (4, 5), len(ids), forced=ids)
+    request = Request("p", 0, (4, 5), len(ids), forced_ids=ids)
     (steered,) = engine(model, "vanilla").generate([request], Sampling(0, steering=CASES["both"]))
     (plain,) = engine(model, "vanilla").generate([request], Sampling(0))
     assert steered.token_ids == ids

@@ -32,14 +32,14 @@ def prompt_of(lens, length, dim, tag):
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_rows_keep_their_contents(data):
-    layers, heads, dim, slots = 2, 3, 4, 5
+    layers, heads, dim, max_chains = 2, 3, 4, 5
     torch.manual_seed(data.draw(st.integers(0, 99)))
-    cache = RaggedCache(layers, heads, dim, slots, dtype=torch.float32, device=torch.device("cpu"))
+    cache = RaggedCache(layers, heads, dim, max_chains, dtype=torch.float32, device=torch.device("cpu"))
     mirror = []  # per chain [layer][head] list of the first component of each entry, in slot order
     tag = 0
     for _ in range(data.draw(st.integers(3, 25))):
         action = data.draw(st.sampled_from(["admit", "remove", "prune", "step", "step", "step"]))
-        if action == "admit" and len(mirror) < slots:
+        if action == "admit" and len(mirror) < max_chains:
             tag += 1
             length = data.draw(st.integers(1, 140))
             shape = (layers, heads)
@@ -47,7 +47,7 @@ def test_rows_keep_their_contents(data):
             lens = np.random.default_rng(seed).integers(1, length + 1, size=shape)
             if data.draw(st.booleans()):
                 lens[:] = length
-            copies = data.draw(st.integers(1, slots - len(mirror)))
+            copies = data.draw(st.integers(1, max_chains - len(mirror)))
             prompt = prompt_of(lens, length, dim, tag)
             cache.admit(prompt, lens, copies)
             for _ in range(copies):

@@ -156,7 +156,7 @@ def peak_bytes(model, kind, name):
     method = methods.create(name, **settings_of(name))
     state = TorchEngine(model, tiny.Characters(64), method, batch_size=8, kv_dtype=kind).start_batch(Sampling())
     forced = tuple(i % 60 for i in range(300))
-    waiting = iter([Request("p", chain, tuple(range(40)), 300, forced=forced) for chain in range(8)])
+    waiting = iter([Request("p", chain, tuple(range(40)), 300, forced_ids=forced) for chain in range(8)])
     most = entries = 0
     while True:
         with torch.inference_mode(), use_own_attention(model):

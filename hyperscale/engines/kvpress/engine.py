@@ -79,7 +79,7 @@ class _Generation:
     def run_chain(self, request: Request) -> Chain:
         """Generate one chain, with a press and a cache of its own."""
         start_time = perf_counter()
-        steering = None if request.forced else self._steering
+        steering = None if request.forced_ids else self._steering
         # A branch may run beyond L: a press whose size follows from the length has to know.
         branch_tokens = self._steering.branch_tokens if self._steering else 0
         press = self._method.make_press(len(request.prompt_ids), request.L + branch_tokens)

@@ -2,13 +2,13 @@
 
 The life of a chain in a `Batch`:
 
-1. *Admission.* A free slot takes the next request. Its prompt is prefilled alone; the chains of a problem that follow
+1. *Admission.* A free place takes the next request. Its prompt is prefilled alone; the chains of a problem that follow
    each other share that prefill, and each gets a copy of what the method left of the prompt. The logits of the prompt's
    last token give a chain its first token.
 2. *Decode steps.* Each step processes the last token of every chain: the method says where its entry goes and what is
    evicted, attention reads the cache, and the logits give every chain one more token. Then the host waits for the
    device, once, and counts what the step read and held.
-3. *Branches.* Where steering asks for an answer, the chain is copied aside, a branch takes its slot until it has
+3. *Branches.* Where steering asks for an answer, the chain is copied aside, a branch takes its place until it has
    answered, and the chain goes on from the copy.
 4. *Leaving.* A chain that ends gives its entries back to the cache; the last chains take over the free numbers.
 """
@@ -36,7 +36,7 @@ from hyperscale.kv.ledger import Ledger
 from hyperscale.kv.prefilled import PrefilledPrompt
 from hyperscale.kv.row_index import Ints
 from hyperscale.kv.snapshot import Snapshot
-from hyperscale.methods.core.base import DecodeStep, Entrant, Host, Method
+from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, Method
 from hyperscale.utils import counter_rng
 
 _MULTIPLE = 16  # Rows of a decode batch: CPU matrix products round a row alike in every multiple of 8, not in others.
@@ -102,7 +102,7 @@ class Batch:
         method: Method,
         sampling: Sampling,
         *,
-        slots: int,
+        max_chains: int,
         device: torch.device,
         kv_dtype: str = AUTO,
         watch: Callable[[ChainProgress], None] | None = None,
@@ -114,7 +114,7 @@ class Batch:
             tokenizer: Its tokenizer.
             method: The method whose state the batch keeps.
             sampling: How tokens are drawn.
-            slots: Most chains in flight.
+            max_chains: Most chains in flight.
             device: Where the model is.
             kv_dtype: What the cache keeps keys and values in, as `TorchEngine` takes it.
             watch: Called after every token of every chain.
@@ -123,14 +123,15 @@ class Batch:
             EngineError: The cache cannot be kept in this type, or the tokenizer cannot steer as the sampling asks.
             MethodError: The method cannot run on this model.
         """
-        self._model, self._method, self._sampling, self._slots, self._device = model, method, sampling, slots, device
+        self._model, self._method, self._sampling = model, method, sampling
+        self._max_chains, self._device = max_chains, device
         config = model.config
         heads = config.num_key_value_heads
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         attentions = [layer.self_attn for layer in model.model.layers]
-        sizes = (len(attentions), heads, head_dim, slots)
+        sizes = (len(attentions), heads, head_dim, max_chains)
         self.cache = RaggedCache(*sizes, dtype=model.dtype, device=device, kv_dtype=kv_dtype)
-        self._state = method.start(Host(attentions, config, heads, slots, device, model.model.rotary_emb))
+        self._state = method.start(HostModel(attentions, config, heads, max_chains, device, model.model.rotary_emb))
         self._decoder = Decoder(tokenizer, sampling.stop)
         self._end_ids = end_ids(model, tokenizer)
         self._steering = TokenSteering(tokenizer, sampling.steering) if sampling.steering else None
@@ -141,14 +142,14 @@ class Batch:
         self._returning: list[tuple[LiveChain, Snapshot]] = []
         self._next_request: Request | None = None  # taken from the requests to see whether it shares a prefill
         self._prefill: _SharedPrefill | None = None
-        # (4, slots): last token, its position, noise key, tokens generated. Columns past the chains are padding.
-        self._table = torch.zeros(4, _round_up(slots), dtype=torch.int64, device=device)
+        # (4, max_chains): last token, its position, noise key, tokens generated. Columns past the chains are padding.
+        self._table = torch.zeros(4, _round_up(max_chains), dtype=torch.int64, device=device)
 
     def advance(self, requests: Iterator[Request]) -> list[Chain] | None:
         """One decode step for the chains in flight, then admission, then one token for all.
 
         Args:
-            requests: Requests that wait for a free slot.
+            requests: Requests that wait for a free place.
 
         Returns:
             The chains that finished; None when nothing is left to do.
@@ -229,20 +230,20 @@ class Batch:
         )
 
     def _admit(self, requests: Iterator[Request]) -> list[Tensor]:
-        """Fill free slots; returns the logits after each admitted chain's prompt, (chains, vocabulary) per prompt."""
+        """Fill free places; returns the logits after each admitted chain's prompt, (chains, vocabulary) per prompt."""
         logits = []
-        while len(self._chains) < self._slots:
+        while len(self._chains) < self._max_chains:
             request = self._next_request or next(requests, None)
             if request is None:
                 self._prefill = None
                 break
             # All that follow with the same prompt enter together, as far as there is room.
             group = [request]
-            free_slots = self._slots - len(self._chains)
+            free_places = self._max_chains - len(self._chains)
             self._next_request = next(requests, None)
             while (
                 self._next_request is not None
-                and len(group) < free_slots
+                and len(group) < free_places
                 and self._share_prefill(self._next_request, request)
             ):
                 group.append(self._next_request)
@@ -275,10 +276,10 @@ class Batch:
         self.cache.admit(prompt, lens, len(group))
         self._state.admit(first, entrants, prompt)
         # The last token is drawn in this step, and the position moves on with it: it starts at the prompt's last.
-        columns = [[0, prompt.length - 1, entrant.key, 0] for entrant in entrants]
+        columns = [[0, prompt.length - 1, entrant.noise_key, 0] for entrant in entrants]
         self._table[:, first : first + len(group)] = torch.tensor(columns, dtype=torch.int64).T.to(self._device)
         for request in group:
-            steering = None if request.forced else self._steering
+            steering = None if request.forced_ids else self._steering
             self._chains.append(LiveChain(request, Ledger(lens.size, request.cuts), start_time, request.L, steering))
         return self._prefill.logits.expand(len(group), -1)
 
@@ -360,7 +361,7 @@ class Batch:
 
     @property
     def _chain_tables(self) -> tuple[Tensor, ...]:
-        """All tensors with a column for each chain, (any, slots, …)."""
+        """All tensors with a column for each chain, (any, max_chains, …)."""
         return self._table, *self._state.tensors
 
     def _rows_of(self, chains: list[int]) -> Ints:

@@ -86,7 +86,7 @@ class TorchEngine(Engine):
             self.tokenizer,
             self.method,
             sampling,
-            slots=self.batch_size,
+            max_chains=self.batch_size,
             device=self.device,
             kv_dtype=self.kv_dtype,
             watch=watch,

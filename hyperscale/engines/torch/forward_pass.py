@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hyperscale.engines.attention_arguments import check_attention_arguments
 from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.prefilled import PrefilledPrompt, compact
-from hyperscale.methods.core.base import State, Token
+from hyperscale.methods.core.base import LayerInput, State
 from hyperscale.methods.core.prefill_view import PrefillView
 from hyperscale.methods.core.rotary import Projected, take_rope
 
@@ -78,7 +78,7 @@ class PrefillPass:
         expiry = self.state.expiry(layer, self.hidden)
         if expiry is None:
             view = PrefillView(queries[0], keys[0], values[0], scale, self._length)
-            live, scores = self.state.cut_prompt(layer, view)
+            live, scores = self.state.prune_prompt(layer, view)
         else:
             self._expiry.append(expiry)
             live, scores = expiry > keys.shape[2], None
@@ -116,13 +116,13 @@ class DecodePass:
         """See `ForwardPass.attend`; tokens is 1."""
         n = self._cache.chains  # rows from n on are padding
         width = self._cache.width(layer)
-        token = Token(self.hidden, queries[:n, :, 0], keys[:n, :, 0], values[:n, :, 0], scale, width)
-        # The order of calls is part of the contract of `State`: slots, merge, select, then observe.
-        slots = self.state.slots(layer, token)
-        entry = self.state.merge(layer, token)
-        selected = self.state.select(layer, token)
+        layer_input = LayerInput(self.hidden, queries[:n, :, 0], keys[:n, :, 0], values[:n, :, 0], scale, width)
+        # The order of calls is part of the contract of `State`: write_slots, merge, select, then observe.
+        slots = self.state.write_slots(layer, layer_input)
+        entry = self.state.merge(layer, layer_input)
+        selected = self.state.select(layer, layer_input)
         out, weights = self._cache.attend(
-            layer, token.queries, *entry, slots, scale, selected=selected, with_weights=self._observed
+            layer, layer_input.queries, *entry, slots, scale, selected=selected, with_weights=self._observed
         )
         if weights is not None:
             self.state.observe(layer, weights)

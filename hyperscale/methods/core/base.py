@@ -7,20 +7,21 @@ What an engine calls, in this order:
 
 1. Prefill, one prompt at a time and layer by layer. A rule that is a function of hidden states gives each entry an
    *expiry*, the first query position that no longer sees it (`State.expiry`). A rule that looks at the whole prompt is
-   prefilled densely and says afterwards what stays (`State.cut_prompt`).
+   prefilled densely and says afterwards what stays (`State.prune_prompt`).
 2. `State.admit`, when chains that start from the prompt enter the batch.
 3. Decode steps. In each, `State.begin` is called once, and then, layer by layer:
 
    - `State.rotate`, only if the state ``rotates``: queries, keys and values before RoPE go in;
-   - `State.slots` names, for every row (one KV head of one chain), the slot that its new entry is written to. That is
-     the row's length to append, or a live entry's slot to evict that entry. So a row grows by one entry or by none;
+   - `State.write_slots` names, for every row (one KV head of one chain), the slot that its new entry is written to.
+     That is the row's length to append, or a live entry's slot to evict that entry. So a row grows by one entry or by
+     none;
    - `State.merge` gives the entry that is written, if it is not simply the token's own;
    - `State.select` names the entries that are read, if they are not all;
    - `State.observe` gets the attention weights, if the method ``needs_attention``.
 4. Between two steps, `State.chains_to_prune` says which chains are too long, and `State.prune` what stays of them.
 
-An *evictor* works through expiry, cut_prompt, slots and prune; a *merger* also through merge or rotate; a *selector*
-evicts nothing and works through select.
+An *evictor* works through expiry, prune_prompt, write_slots and prune; a *merger* also through merge or rotate; a
+*selector* evicts nothing and works through select.
 """
 
 from abc import ABC, abstractmethod
@@ -39,14 +40,14 @@ from hyperscale.methods.core.rotary import Projected
 
 
 @dataclass(frozen=True)
-class Host:
+class HostModel:
     """The model that a method is started on.
 
     Attributes:
         attentions: The attention module of each layer.
         config: The model's transformers configuration.
         kv_heads: KV heads of a layer.
-        slots: The most chains in flight at once.
+        max_chains: The most chains in flight at once.
         device: Where state tensors live.
         rotary: The model's rotary embedding, of one frequency per two entries of a head's dimension.
     """
@@ -54,7 +55,7 @@ class Host:
     attentions: Sequence[nn.Module]
     config: Any
     kv_heads: int
-    slots: int
+    max_chains: int
     device: torch.device
     rotary: nn.Module | None = None
 
@@ -69,11 +70,11 @@ class Entrant:
     """One chain that enters the batch.
 
     Attributes:
-        key: Noise key of (seed, problem, chain).
+        noise_key: Noise key of (seed, problem, chain).
         L: The most new tokens.
     """
 
-    key: int
+    noise_key: int
     L: int
 
 
@@ -92,8 +93,8 @@ class DecodeStep:
 
 
 @dataclass(frozen=True)
-class Token:
-    """The token that one layer processes in a decode step, of every chain.
+class LayerInput:
+    """What one layer processes in a decode step: the newest token of every chain.
 
     Attributes:
         hidden: (chains or more, 1, hidden), the layer's input, before its norm. Rows past the chains are padding that
@@ -120,7 +121,7 @@ class State(ABC):
 
     Attributes:
         method: The method that started it.
-        tensors: All per-chain tensors, each (any, slots, …): the engine moves rows along dimension 1. A state that
+        tensors: All per-chain tensors, each (any, max_chains, …): the engine moves rows along dimension 1. A state that
             replaces a tensor by a wider one must put it here.
         rotates: Whether RoPE is left to `rotate`.
     """
@@ -129,7 +130,7 @@ class State(ABC):
     tensors: Sequence[Tensor] = ()
     rotates: bool = False
 
-    def __init__(self, method: "Method", host: Host) -> None:
+    def __init__(self, method: "Method", host: HostModel) -> None:
         """An empty state.
 
         Raises:
@@ -159,7 +160,7 @@ class State(ABC):
         """
         return None
 
-    def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+    def prune_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
         """What of a densely prefilled prompt stays; called layer by layer, so that only one layer is ever held whole.
 
         Returns:
@@ -177,22 +178,23 @@ class State(ABC):
         """Called once before each decode step."""
 
     @abstractmethod
-    def slots(self, layer: int, token: Token) -> Tensor:
+    def write_slots(self, layer: int, layer_input: LayerInput) -> Tensor:
         """Where each row of a layer writes its new entry in this step.
 
         Returns:
             (chains, kv_heads) int64.
         """
 
-    def merge(self, layer: int, token: Token) -> tuple[Tensor, Tensor]:
-        """Key and value that are written, after `slots`: each (chains, kv_heads, head_dim)."""
-        return token.keys, token.values
+    def merge(self, layer: int, layer_input: LayerInput) -> tuple[Tensor, Tensor]:
+        """Key and value that are written, after `write_slots`: each (chains, kv_heads, head_dim)."""
+        return layer_input.keys, layer_input.values
 
-    def select(self, layer: int, token: Token) -> Tensor | None:
+    def select(self, layer: int, layer_input: LayerInput) -> Tensor | None:
         """What is read in this step, after `merge`.
 
         Returns:
-            (chains, kv_heads, group, token.width) bool by slot, slots without an entry being ignored; None for all.
+            (chains, kv_heads, group, `LayerInput.width`) bool by slot, slots without an entry being ignored; None for
+            all.
         """
         return None
 
@@ -246,7 +248,7 @@ class Method(ABC):
         kind: "evictor": memory and reads fall; "selector": only reads fall; "merger": entries are combined.
         state: The class of its state.
         needs_attention: Whether the rule looks at attention weights.
-        checkpoint: Kind of retrofit that the model must be: "dms", "dmc"; None if any model will do.
+        retrofit_kind: Kind of retrofit that the model must be: "dms", "dmc"; None if any model will do.
         length_invariant: Whether the rule is independent of the maximum length, so that a long chain's beginning is the
             same as a shorter chain and may stand for it.
 
@@ -260,7 +262,7 @@ class Method(ABC):
     kind: ClassVar[Literal["evictor", "selector", "merger"]] = "evictor"
     state: ClassVar[type[State]]
     needs_attention: ClassVar[bool] = False
-    checkpoint: ClassVar[str | None] = None
+    retrofit_kind: ClassVar[str | None] = None
 
     cr: float = 1.0
 
@@ -300,7 +302,7 @@ class Method(ABC):
         """
         return None
 
-    def start(self, host: Host) -> State:
+    def start(self, host: HostModel) -> State:
         """State for one run on a model.
 
         Raises:

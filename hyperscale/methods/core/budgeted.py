@@ -8,24 +8,24 @@ from torch import Tensor
 
 from hyperscale.errors import MethodError
 from hyperscale.kv.prefilled import PrefilledPrompt
-from hyperscale.methods.core.base import DecodeStep, Entrant, Host, Method, State
+from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, Method, State
 from hyperscale.methods.core.row_budget import BudgetRule, budget_floor, row_budget
 
 
 class BudgetedState(State):
-    """Per-chain budgets. ``tensors[0]`` is (3, slots): prompt length, floor of the budget, noise key."""
+    """Per-chain budgets. ``tensors[0]`` is (3, max_chains): prompt length, floor of the budget, noise key."""
 
     method: "BudgetedMethod"
 
-    def __init__(self, method: "BudgetedMethod", host: Host) -> None:
+    def __init__(self, method: "BudgetedMethod", host: HostModel) -> None:
         super().__init__(method, host)
-        self._facts = torch.zeros(3, host.slots, dtype=torch.int64, device=host.device)
+        self._facts = torch.zeros(3, host.max_chains, dtype=torch.int64, device=host.device)
         self.tensors: Sequence[Tensor] = (self._facts,)
 
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         """See `State.admit`."""
         floors = [self.method.floor(prompt.length, entrant.L) for entrant in entrants]
-        facts = [[prompt.length] * len(entrants), floors, [entrant.key for entrant in entrants]]
+        facts = [[prompt.length] * len(entrants), floors, [entrant.noise_key for entrant in entrants]]
         self._facts[:, first : first + len(entrants)] = torch.tensor(facts).to(self._facts.device)
 
     def budget(self, step: DecodeStep) -> Tensor:

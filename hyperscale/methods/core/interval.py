@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hyperscale.errors import MethodError
 from hyperscale.kv.cache import RowEntries
-from hyperscale.methods.core.base import DecodeStep, Token
+from hyperscale.methods.core.base import DecodeStep, LayerInput
 from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
 from hyperscale.methods.core.prefill_view import PrefillView
 
@@ -37,8 +37,8 @@ class IntervalState(BudgetedState):
             (batch, kv_heads, slots) float32; of no meaning where nothing lives.
         """
 
-    def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
-        """See `State.cut_prompt`: a prompt with no room for the first generated token is cut like any full row."""
+    def prune_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+        """See `State.prune_prompt`: a prompt with no room for the first generated token is cut like any full row."""
         budget = self.method.room(view.length, view.L) + 1
         if view.length < budget:
             return None, None
@@ -52,8 +52,8 @@ class IntervalState(BudgetedState):
         """See `State.begin`."""
         self.step = step
 
-    def slots(self, layer: int, token: Token) -> Tensor:
-        """See `State.slots`: rows with no room have been cut before, so every row appends."""
+    def write_slots(self, layer: int, layer_input: LayerInput) -> Tensor:
+        """See `State.write_slots`: rows with no room have been cut before, so every row appends."""
         return self.step.lens[layer]
 
     def chains_to_prune(self, step: DecodeStep) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from hyperscale.errors import MethodError
 from hyperscale.kv.cache import RowEntries
 from hyperscale.kv.prefilled import PrefilledPrompt
-from hyperscale.methods.core.base import Entrant, Host, Token
+from hyperscale.methods.core.base import Entrant, HostModel, LayerInput
 from hyperscale.methods.core.interval import IntervalMethod, IntervalState
 from hyperscale.methods.core.prefill_view import PrefillView
 
@@ -49,7 +49,7 @@ class RecentQueries:
 
 
 class ObservedState(IntervalState):
-    """The queries of the last w tokens. ``tensors[1]`` is (layers, slots, w, query_heads, head_dim).
+    """The queries of the last w tokens. ``tensors[1]`` is (layers, max_chains, w, query_heads, head_dim).
 
     A row is cut when it holds more than w entries, so w queries have been seen by then; the query of position p is at
     index p mod w. Their tokens' entries are the newest w, which no cut takes.
@@ -57,20 +57,20 @@ class ObservedState(IntervalState):
 
     method: "ObservedMethod"
 
-    def __init__(self, method: "ObservedMethod", host: Host) -> None:
+    def __init__(self, method: "ObservedMethod", host: HostModel) -> None:
         super().__init__(method, host)
         self._window = method.window
-        self._shape = host.layers, host.slots, method.window
+        self._shape = host.layers, host.max_chains, method.window
         # Of the prompt prefilled last, by layer: its last queries, (w or fewer, query_heads, head_dim).
         self._prompt_queries: dict[int, Tensor] = {}
         self._ring = torch.zeros(*self._shape, 0, 0, device=host.device)  # gets its heads' sizes with the first prompt
         self.tensors = (self._facts, self._ring)
 
-    def cut_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
-        """See `State.cut_prompt`."""
+    def prune_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+        """See `State.prune_prompt`."""
         self._scale = view.scale
         self._prompt_queries[layer] = view.queries[:, -self._window :].transpose(0, 1).contiguous()
-        return super().cut_prompt(layer, view)
+        return super().prune_prompt(layer, view)
 
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         """See `State.admit`: the prompt's last queries are taken over."""
@@ -83,12 +83,12 @@ class ObservedState(IntervalState):
         for layer, queries in self._prompt_queries.items():
             self._ring[layer, first : first + len(entrants), index] = queries
 
-    def slots(self, layer: int, token: Token) -> Tensor:
-        """See `State.slots`; the token's query takes the place of the oldest."""
+    def write_slots(self, layer: int, layer_input: LayerInput) -> Tensor:
+        """See `State.write_slots`; the token's query takes the place of the oldest."""
         positions = self.step.positions
         chains = torch.arange(len(positions), device=positions.device)
-        self._ring[layer].index_put_((chains, positions % self._window), token.queries)
-        return super().slots(layer, token)
+        self._ring[layer].index_put_((chains, positions % self._window), layer_input.queries)
+        return super().write_slots(layer, layer_input)
 
     def score_rows(self, layer: int, rows: RowEntries, chains: Tensor | None) -> Tensor:
         """See `IntervalState.score_rows`."""

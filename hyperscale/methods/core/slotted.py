@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hyperscale.kv.prefilled import PrefilledPrompt
-from hyperscale.methods.core.base import DecodeStep, Entrant, Host
+from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel
 from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
 
 
@@ -15,17 +15,17 @@ class SlottedState(BudgetedState):
     """Position, and on request a score, of the entry in each slot of each row.
 
     Attributes:
-        position: (layers, chain slots, kv_heads, capacity) int32; meaningless where nothing lives.
+        position: (layers, max_chains, kv_heads, capacity) int32; meaningless where nothing lives.
         entry_score: As position, float32; of no size unless ``scored``.
         recent: How many of the newest entries are safe when the next token comes, the token's own among them; a number
             or (chains,) int64.
     """
 
-    def __init__(self, method: BudgetedMethod, host: Host, *, scored: bool = False) -> None:
+    def __init__(self, method: BudgetedMethod, host: HostModel, *, scored: bool = False) -> None:
         super().__init__(method, host)
         self._scored = scored
         self.recent: int | Tensor = method.recent
-        shape = (host.layers, host.slots, host.kv_heads, 0)
+        shape = (host.layers, host.max_chains, host.kv_heads, 0)
         self.position = torch.zeros(shape, dtype=torch.int32, device=host.device)
         self.entry_score = torch.zeros(shape, dtype=torch.float32, device=host.device)
         self.tensors = (self._facts, self.position, self.entry_score)
@@ -66,10 +66,10 @@ class SlottedState(BudgetedState):
         Args:
             layer: Layer index.
             victim: (chains, kv_heads) int64, slot that a full row gives up.
-            width: `Token.width`.
+            width: `LayerInput.width`.
 
         Returns:
-            (chains, kv_heads) int64, as `State.slots`.
+            (chains, kv_heads) int64, as `State.write_slots`.
         """
         self.widen(width)
         lens = self.step.lens[layer]  # not counting the new entry yet

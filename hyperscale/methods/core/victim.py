@@ -4,17 +4,17 @@ from abc import abstractmethod
 
 from torch import Tensor, int64, zeros
 
-from hyperscale.methods.core.base import Host, Token
+from hyperscale.methods.core.base import HostModel, LayerInput
 from hyperscale.methods.core.budgeted import BudgetedMethod
 from hyperscale.methods.core.slotted import SlottedState
 
 
 class VictimState(SlottedState):
-    """The slot that each row would give up. ``tensors[3]`` is (layers, slots, kv_heads)."""
+    """The slot that each row would give up. ``tensors[3]`` is (layers, max_chains, kv_heads)."""
 
-    def __init__(self, method: BudgetedMethod, host: Host, *, scored: bool = False) -> None:
+    def __init__(self, method: BudgetedMethod, host: HostModel, *, scored: bool = False) -> None:
         super().__init__(method, host, scored=scored)
-        self._victim = zeros(host.layers, host.slots, host.kv_heads, dtype=int64, device=host.device)
+        self._victim = zeros(host.layers, host.max_chains, host.kv_heads, dtype=int64, device=host.device)
         self.tensors = (*self.tensors, self._victim)
 
     @abstractmethod
@@ -41,6 +41,6 @@ class VictimState(SlottedState):
         super().widen(width)  # makes ``tensors`` anew, without the victims
         self.tensors = (*self.tensors[:3], self._victim)
 
-    def slots(self, layer: int, token: Token) -> Tensor:
-        """See `State.slots`."""
-        return self.write(layer, self._victim[layer, : len(token.keys)], token.width)
+    def write_slots(self, layer: int, layer_input: LayerInput) -> Tensor:
+        """See `State.write_slots`."""
+        return self.write(layer, self._victim[layer, : len(layer_input.keys)], layer_input.width)

@@ -6,7 +6,7 @@ from math import ceil
 from typing import Any
 
 from hyperscale.errors import MethodError, first_line
-from hyperscale.methods.core.base import Host, Method, State
+from hyperscale.methods.core.base import HostModel, Method, State
 from hyperscale.methods.kvpress import press_tree
 from hyperscale.methods.kvpress.press_tree import Node
 from hyperscale.methods.names import KVPRESS
@@ -125,7 +125,7 @@ class KVPress(Method):
             ) from None
         return press
 
-    def start(self, host: Host) -> State:
+    def start(self, host: HostModel) -> State:
         """Presses work through hooks on transformers' attention, not in the slots of our cache."""
         raise MethodError(f"{self} runs by `hyperscale run` only")
 

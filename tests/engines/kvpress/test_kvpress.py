@@ -85,7 +85,7 @@ def test_chains_and_counts_are_those_of_masked_full_attention(model, press, inte
     tokens, logits, expiries = clear(reference)
     request = requests(cuts=(1, 2, 9, 30), forced=tokens)[0]
     (chain,) = engine(model, f"{press}:{scorer}", cr, compression_interval=interval).generate([request], Sampling())
-    assert chain.logprob == pytest.approx(logprob(logits, PROMPT, request.forced), rel=1e-4)
+    assert chain.logprob == pytest.approx(logprob(logits, PROMPT, request.forced_ids), rel=1e-4)
     rows = sum(len(e) for e in expiries)
     assert chain.trace.lengths == (1, 2, 9, 30, NEW)
     for length, reads, peak in zip(chain.trace.lengths, chain.trace.kv_reads, chain.trace.peak_kv, strict=True):

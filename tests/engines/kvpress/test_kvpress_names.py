@@ -45,7 +45,7 @@ def test_presses_say_what_they_are():
         "those that are attended to"
     ]
     assert len(methods.notes([threshold])) == 2
-    assert methods.checkpoint("kvpress:DecodingPress:KnormPress") is None
+    assert methods.retrofit_kind("kvpress:DecodingPress:KnormPress") is None
 
 
 @pytest.mark.parametrize(

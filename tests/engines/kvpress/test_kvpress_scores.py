@@ -7,7 +7,7 @@ import torch
 from hyperscale import methods
 from hyperscale.engines.torch import forward_pass
 from hyperscale.kv.cache import RowEntries
-from hyperscale.methods.core.base import Host, State
+from hyperscale.methods.core.base import HostModel, State
 
 pytestmark = pytest.mark.e2e
 
@@ -22,11 +22,11 @@ class _Looks(State):
     def __init__(self):
         self.found = []
 
-    def cut_prompt(self, layer, look):
+    def prune_prompt(self, layer, look):
         self.found.append(look)
         return None, None
 
-    def slots(self, layer, token):
+    def write_slots(self, layer, layer_input):
         raise AssertionError
 
 
@@ -67,7 +67,7 @@ def started(model, name, **params):
     cr = LENGTH / (BUDGET + 0.5)  # nothing is generated after the prompt
     method = methods.create(name, cr=cr, rule="fixed", pin_prompt=False, **params)
     attentions = [layer.self_attn for layer in model.model.layers]
-    return method.start(Host(attentions, model.config, model.config.num_key_value_heads, 1, torch.device("cpu")))
+    return method.start(HostModel(attentions, model.config, model.config.num_key_value_heads, 1, torch.device("cpu")))
 
 
 def same_keys(look, kept, theirs):
@@ -84,11 +84,11 @@ def test_snapkv_scores_and_keeps_what_kvpress_does(case):
     theirs, keys = pressed(model, ids, kvpress.SnapKVPress, window_size=8, kernel_size=5)
     state = started(model, "snapkv", window=8, interval=1)
     for layer, look in enumerate(found):
-        state.cut_prompt(layer, look)
+        state.prune_prompt(layer, look)
         live = torch.ones(1, *look.keys.shape[:2], dtype=torch.bool)
         scores = state.score_rows(layer, RowEntries(look.keys[None], look.values[None], live), None)[0]
         torch.testing.assert_close(scores[:, :-8], theirs[layer][:, :-8], rtol=1e-4, atol=1e-6)
-        kept, _ = state.cut_prompt(layer, look)
+        kept, _ = state.prune_prompt(layer, look)
         same_keys(look, kept, keys[layer])
 
 
@@ -98,7 +98,7 @@ def test_h2o_sums_what_observed_attention_averages(case):
     state = started(model, "h2o")
     seen_by = torch.arange(LENGTH, 0, -1)
     for layer, look in enumerate(found):
-        _, scores = state.cut_prompt(layer, look)
+        _, scores = state.prune_prompt(layer, look)
         group = len(look.queries) // len(look.keys)
         torch.testing.assert_close(scores / seen_by / group, theirs[layer], rtol=1e-4, atol=1e-6)
 
@@ -108,7 +108,7 @@ def test_tova_keeps_what_kvpress_does(case):
     _, keys = pressed(model, ids, kvpress.TOVAPress)
     state = started(model, "tova", recent=2)  # kvpress never evicts the last token
     for layer, look in enumerate(found):
-        kept, _ = state.cut_prompt(layer, look)
+        kept, _ = state.prune_prompt(layer, look)
         same_keys(look, kept, keys[layer])
 
 

@@ -42,7 +42,7 @@ class ReferenceRule:
         """Entries that may stay of the prompt."""
         return self.budget(self.prompt + 1) - 1
 
-    def cut_prompt(self, layer, queries, weights):
+    def prune_prompt(self, layer, queries, weights):
         """Per KV head, the positions of the prompt that stay.
 
         Queries: (kv_heads, group, P, head_dim), weights: (kv_heads, group, P, P).
@@ -116,7 +116,7 @@ def run(model, ids, prompt, rule):
         out = weights @ v.repeat_interleave(group, 0)
         rule.keys[index], rule.values[index] = k, v
         grouped = q.view(len(k), group, *q.shape[1:]), weights.view(len(k), group, prompt, prompt)
-        rule.rows.append(rule.cut_prompt(index, *grouped))
+        rule.rows.append(rule.prune_prompt(index, *grouped))
         hidden = finish_layer(layer, hidden, out.transpose(0, 1).reshape(prompt, -1))
 
     rule.start = [[list(row) for row in rows] for rows in rule.rows]

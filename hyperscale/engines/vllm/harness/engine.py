@@ -179,7 +179,7 @@ class VllmEngine(Engine):
         name = f"{request.problem}/{request.chain}"
         if not request.prompt_ids or request.L < 1:
             raise EngineError(f"request {name} needs a prompt and at least one new token to generate")
-        if request.forced:
+        if request.forced_ids:
             raise EngineError(f"request {name} forces tokens, which does not run in vLLM")
         total = len(request.prompt_ids) + request.L
         if total > self._max_request_tokens:

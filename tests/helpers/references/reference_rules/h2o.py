@@ -12,10 +12,10 @@ class H2O(ReferenceRule):
     def lightest(self, layer, head, positions):
         return positions[self.smallest([self.received[layer][head][p] for p in positions])]
 
-    def cut_prompt(self, layer, queries, weights):
+    def prune_prompt(self, layer, queries, weights):
         self.received = getattr(self, "received", {})
         self.received[layer] = [{p: float(mine[:, :, p].sum()) for p in range(self.prompt)} for mine in weights]
-        rows = super().cut_prompt(layer, queries, weights)
+        rows = super().prune_prompt(layer, queries, weights)
         for head, row in enumerate(rows):
             while len(row) > self.first_room():
                 row.remove(self.lightest(layer, head, row[: len(row) - (self.safe(self.prompt + 1) - 1)]))

@@ -35,8 +35,8 @@ class Interval(ReferenceRule):
         others = sorted(ranked[leaving:])
         return [*range(pinned), *others, *newest]
 
-    def cut_prompt(self, layer, queries, weights):
-        rows = super().cut_prompt(layer, queries, weights)
+    def prune_prompt(self, layer, queries, weights):
+        rows = super().prune_prompt(layer, queries, weights)
         budget = self.budget(self.prompt + 1)
         if self.prompt < budget:
             return rows
@@ -53,10 +53,10 @@ class Interval(ReferenceRule):
 class Observed(Interval):
     """Remembers every query: ``self.queries[layer][head][position]`` is (group, head_dim)."""
 
-    def cut_prompt(self, layer, queries, weights):
+    def prune_prompt(self, layer, queries, weights):
         self.queries = getattr(self, "queries", {})
         self.queries[layer] = [list(mine.transpose(0, 1)) for mine in queries]
-        return super().cut_prompt(layer, queries, weights)
+        return super().prune_prompt(layer, queries, weights)
 
     def slot(self, layer, head, row, position, queries):
         self.queries[layer][head].append(queries)

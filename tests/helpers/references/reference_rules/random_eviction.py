@@ -7,7 +7,7 @@ from hyperscale.utils import counter_rng
 
 
 class Random(ReferenceRule):
-    def cut_prompt(self, layer, queries, weights):
+    def prune_prompt(self, layer, queries, weights):
         return [self._some(layer * self.kv_heads + head) for head in range(self.kv_heads)]
 
     def _some(self, row):

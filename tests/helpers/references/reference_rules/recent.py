@@ -8,7 +8,7 @@ class Window(ReferenceRule):
         """How many of the first positions are never evicted."""
         return self.prompt if self.method.pin_prompt else 0
 
-    def cut_prompt(self, layer, queries, weights):
+    def prune_prompt(self, layer, queries, weights):
         row = list(range(self.prompt))
         while len(row) > self.first_room():
             row.remove(min(p for p in row if p >= self.fixed()))

@@ -4,7 +4,7 @@ from stepwise_reference import ReferenceRule
 
 
 class TOVA(ReferenceRule):
-    def cut_prompt(self, layer, queries, weights):
+    def prune_prompt(self, layer, queries, weights):
         last = self._scores([w[:, -1] for w in weights])
         kept = [list(range(self.prompt)) for _ in last]
         pinned = self.prompt if self.method.pin_prompt else 0
