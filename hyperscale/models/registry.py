@@ -18,7 +18,7 @@ def available() -> dict[str, str]:
 
 def _list_retrofits(model: Model) -> str:
     offers = [f"{kind} at {', '.join(f'{cr:g}×' for cr in paths)}" for kind, paths in model.retrofits.items()]
-    return "; ".join(offers) or "no checkpoint for dms"
+    return "; ".join(offers) or "dms: no checkpoint yet, see `hyperscale retrofit`"
 
 
 def find(model: str) -> Model:

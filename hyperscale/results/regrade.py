@@ -1,4 +1,4 @@
-"""Grades the chains of a run again, from their text: nothing is generated, no model is graded_tasks."""
+"""Grades the chains of a run again, from their text: nothing is generated, no model is loaded."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,9 +1,9 @@
-"""A run's folder opened for writing: a lock, a check whose it is, and appends that survive kills and full disks.
+"""A run's folder opened for writing: a lock, a check that it belongs to this configuration, and safe appends.
 
-A run's folder holds ``run.json`` (resolved configuration, versions, hardware, seeds), ``samples.jsonl`` (append-only,
-one finished chain a line, on the disk before the next) and ``points.csv`` (derived, can always be rebuilt). A chain is
-known by its key; a store that is opened again knows every chain that was ever finished, so a killed run resumes without
-loss.
+Appends survive kills and full disks. A run's folder holds ``run.json`` (resolved configuration, versions, hardware,
+seeds), ``samples.jsonl`` (append-only, one finished chain a line, on the disk before the next) and ``points.csv``
+(derived, can always be rebuilt). A chain is known by its key; a store that is opened again knows every chain that was
+ever finished, so a killed run resumes without loss.
 """
 
 import json

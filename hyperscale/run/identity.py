@@ -1,4 +1,4 @@
-"""Describes what decides a run's chains, for run.json: two runs that agree in it are the same run; and the machine."""
+"""Builds the part of run.json by which runs are compared, and a description of the machine, which is not compared."""
 
 import os
 import platform

@@ -1,4 +1,7 @@
-"""Fixes the plan of a run, after a pilot where one is worth it: a few of the run's own chains show what others cost.
+"""Makes a run's plan final: the folder's, else one from a pilot's measured costs.
+
+A pilot is run where one is worth it: a few of the run's own chains show what the others cost. Else the plan stays as
+predicted.
 
 The pilot's chains are stored in a folder of their own, ``pilot/``, which resumes like any run. Once the plan is made,
 those that it asks for are copied into the run: a chain that ended by itself is the same for every L it fits in. Only

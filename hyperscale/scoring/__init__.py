@@ -7,5 +7,6 @@ Three packages, to be read in this order:
 - `sandbox`: runs the programs that the code graders find, apart from the user's files, network and processes.
 - `voting`: turns the answers and verdicts of W chains into one verdict a problem (majority, pass@k, best of N).
 
-Scoring loads no model and no engine, so stored chains can be graded and voted on again anywhere.
+Scoring needs no engine and not the model that generated the chains, so stored chains can be graded and voted on again
+anywhere. A single strategy loads a model: best of N with a reward model (`voting.reward_models`).
 """

@@ -29,10 +29,35 @@ def test_the_papers_grid_says_what_one_pass_saves():
     expected, text = shown(budget="paper")
     assert len(expected.plan.points) == 2 * 12
     assert (
-        "Running each by itself would generate 3.3× the tokens if every chain runs to L, 5.6× if all end early" in text
+        "One pass serves all points. Generating every point separately would take 3.3 to 5.6 times the tokens" in text
     )
     assert text.count("closed form") == 2
     assert "roofline" not in text  # no GPU here that is known
+
+
+@pytest.mark.parametrize(
+    ("methods", "sentence"),
+    [
+        (["vanilla", "dms"], "One pass serves all points."),
+        (["tova"], "tova runs once per L."),
+        (["tova", "h2o"], "tova, h2o run once per L."),
+        (["vanilla", "tova"], "tova runs once per L; one pass serves all points of the other methods."),
+    ],
+)
+def test_methods_that_run_once_per_length_are_named(methods, sentence):
+    _, text = shown(budget="paper", methods=methods, crs=[8])
+    assert f"\n{sentence} Generating every point separately" in text
+
+
+def test_one_factor_is_said_where_both_are_the_same():
+    _, text = shown(methods=["vanilla"], grid="paper", lengths=[8192], budget="1x")
+    assert "would take 1.0 times the tokens" in text
+
+
+def test_a_budget_is_given_with_the_base_point_that_it_counts():
+    assert "budget 4x = " in (text := shown(budget="4x")[1])
+    assert "(base point: 1 vanilla chain of 8,192 tokens)" in text
+    assert "; budget 268M kv_reads\n" in shown(budget="kv_reads=2^28")[1]
 
 
 @pytest.mark.parametrize("gpu", ["h100", "H200", "a100", "b200"])

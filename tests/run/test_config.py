@@ -167,10 +167,13 @@ def test_folder_names_differ_where_results_do():
         ),
         *({"grid": "paper"}, {"model": "Qwen/Qwen3-8B"}, {"dtype": "bfloat16"}, {"params": {"vanilla": {"a": 1}}}),
         {"predict": "closed"},
+        {"extend": 1},
+        *({"extend": 1, "extend_word": word} for word in ("Hmm", "Hmm,", "Hmm.", "\n", "\n\n")),
     ]
     names = [load.make_config(change).folder_name() for change in changes]
     assert len(set(names)) == len(names)
     assert names[0] == "mini-vanilla-8x"
+    assert {"mini-vanilla-8x-extend1", "mini-vanilla-8x-extend1-wordHmm"} <= set(names)
     assert all("/" not in name and " " not in name for name in names)
 
 

@@ -16,7 +16,7 @@ def gate(
     baseline: Annotated[Path | None, typer.Option(help="Baseline to hold the results against.")] = None,
     write_baseline: Annotated[Path | None, typer.Option(help="Make a baseline of the results and stop.")] = None,
     tolerance: Annotated[float, typer.Option(help="Accepted fall of an accuracy or margin, in points.")] = 2.0,
-    confidence: Annotated[float, typer.Option(help="Of all intervals together, in percent.")] = 99.0,
+    confidence: Annotated[float, typer.Option(help="Confidence that all intervals hold at once, in percent.")] = 99.0,
     junit: Annotated[Path | None, typer.Option(help="JUnit XML to write.")] = None,
     summary: Annotated[Path | None, typer.Option(help="Markdown to append to, e.g. $GITHUB_STEP_SUMMARY.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Print every row, not only those worth a look.")] = False,

@@ -32,7 +32,10 @@ def run(
         bool, typer.Option("--json", help="Write events as JSON Lines on stdout, for programs (docs/machines.md).")
     ] = False,
 ) -> None:
-    """Generate, score and store chains within a budget; the same command resumes where it was stopped."""
+    """Generate, score and store chains within a budget; the same command resumes where it was stopped.
+
+    W chains a problem, at most L new tokens each, CR compression ratio.
+    """
     from hyperscale.cli.display.json_events import JsonObserver
 
     events = JsonObserver(sys.stdout) if as_json else None

@@ -52,21 +52,32 @@ def print_plan(run: "PlannedRun", console: Console) -> None:
     console.print(table)
     lines = [_describe_task(run, task) for task in run.tasks]
     if plan.n_dominated:
-        lines.append(
-            f"{plan.n_dominated} points left out: a longer L is predicted to cost no more, and its chains, cut, give "
-            "these points too"
-        )
+        lines.append(f"{plan.n_dominated} points left out: a run to a longer L costs no more and gives them too")
     lines.append(
         f"{chains_in_all:,} chains to generate: at most {format_quantity(most_tokens)} tokens, about "
         f"{format_quantity(expected_tokens)} as predicted"
     )
-    if_long, if_short = plan.saving(run.counts)
-    lines.append(
-        f"One pass serves all points. Running each by itself would generate {if_long:.1f}× the tokens if every chain "
-        f"runs to L, {if_short:.1f}× if all end early"
-    )
+    lines.append(f"{_describe_passes(run)} {_describe_saving(run)}")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _describe_passes(run: "PlannedRun") -> str:
+    """How often a method generates: once for all its points, or once for each L where its rule depends on L."""
+    per_length = list(dict.fromkeys(arm.method for arm in run.arms if not arm.length_invariant))
+    if not per_length:
+        return "One pass serves all points."
+    verb = "runs" if len(per_length) == 1 else "run"
+    names = f"{', '.join(per_length)} {verb} once per L"
+    has_others = any(arm.length_invariant for arm in run.arms)
+    return f"{names}; one pass serves all points of the other methods." if has_others else f"{names}."
+
+
+def _describe_saving(run: "PlannedRun") -> str:
+    """How many times the tokens it would take to generate every point by itself."""
+    low, high = (f"{factor:.1f}" for factor in sorted(run.plan.saving(run.counts)))
+    factors = low if low == high else f"{low} to {high}"
+    return f"Generating every point separately would take {factors} times the tokens"
 
 
 def _format_widths(widest: int) -> str:
@@ -77,8 +88,14 @@ def _describe_task(run: "PlannedRun", task: "PlannedTask") -> str:
     """A task's problems, prompts and ceiling in a line."""
     shape, budget = task.shape, run.plan.budget
     ceiling = run.plan.ceilings[shape.name]
-    name = f"{budget.text} the base point 1-{shape.base_length}-1" if budget.relative else "the budget"
-    limit = "no ceiling" if math.isinf(ceiling) else f"{name} is {format_quantity(ceiling)} {budget.axis}"
+    limit = "no ceiling"
+    if not math.isinf(ceiling):
+        limit = f"{format_quantity(ceiling)} {budget.axis}"
+        if budget.relative:
+            base_point = f"base point: 1 vanilla chain of {shape.base_length:,} tokens"
+            limit = f"budget {budget.text} = {limit} ({base_point})"
+        else:
+            limit = f"budget {limit}"
     about = "about " if task.is_estimate else ""
     return f"{shape.name}: {task.count} problems, prompts of {about}{shape.prompt_tokens} tokens; {limit}"
 

@@ -36,8 +36,8 @@ def print_frontiers(points: "Sequence[MeasuredPoint]", axis: str, console: Conso
 
 
 def print_compression(compression: "Sequence[Compression]", console: Console) -> None:
-    """Print each arm's nominal and realised CR, and the largest share of its rule's budget that a chain used."""
-    table = make_table("Compression", ("method",), ("nominal CR", "CR (reads)", "CR (peak)", "max. budget used"))
+    """Print each arm's nominal and realised CR, and the largest share of its rule's allowance that a chain used."""
+    table = make_table("Compression", ("method",), ("nominal CR", "CR (reads)", "CR (peak)", "max. share of allowance"))
     for result in compression:
         share = "n/a" if result.budget_used is None else f"{result.budget_used:.0%}"
         table.add_row(

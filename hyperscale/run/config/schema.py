@@ -22,10 +22,10 @@ class RunConfig(BaseModel):
     model: str = setting("mini", "Name (`hyperscale models`), local folder or hub id.")
     methods: tuple[str, ...] = setting(
         (VANILLA,),
-        "Methods, e.g. vanilla,dms: one folder for all.",
+        "Methods to run; all into the same results folder.",
         option="method",
         min_length=1,
-        details="They run in this order.",
+        details="Written vanilla,dms; they run in this order.",
     )
     budget: str = setting(
         "8x",
@@ -59,9 +59,9 @@ class RunConfig(BaseModel):
     )
     pin_prompt: bool | None = setting(
         None,
-        "Never evict the prompt, or let it go like the rest, for all methods that have the choice.",
+        "Never evict the prompt (--no-pin-prompt: it may be evicted). For methods with this parameter.",
         unset="each method's own",
-        details="It sets the parameter `pin_prompt` of those methods.",
+        details="It sets `pin_prompt` of each of them.",
     )
     # The candidates W-L-CR of the plan.
     lengths: tuple[Annotated[int, Field(ge=1)], ...] = setting(
@@ -90,7 +90,7 @@ class RunConfig(BaseModel):
     # Where and in which types it runs.
     engine: str = setting(
         registry.DEFAULT,
-        "What generates (docs/vllm.md).",
+        "Engine that generates the chains (docs/vllm.md).",
         choices=registry.available(),
         details="vLLM has to be installed.",
     )
@@ -114,7 +114,9 @@ class RunConfig(BaseModel):
     )
     # Steering of chains, and how they vote.
     extend: int = setting(0, "Replace a chain's end of thinking up to N times and let it go on, up to L.", ge=0)
-    extend_word: str = setting("Wait", "What stands there instead; the tokenizer must have it.")
+    extend_word: str = setting(
+        "Wait", "Word put in place of an end of thinking that --extend replaces; the tokenizer must have it."
+    )
     force_answer: int = setting(
         0,
         "At L, close the thinking and let the chain answer in at most K tokens.",
@@ -164,6 +166,7 @@ class RunConfig(BaseModel):
             ("grid", self.grid),
             ("n", self.limit),
             ("extend", self.extend),
+            ("word", self._extension_word_label()),
             ("answer", self.force_answer),
         ):
             if value:
@@ -182,12 +185,20 @@ class RunConfig(BaseModel):
         ]
         parts += [f"kv{self.kv_dtype}"] if self.kv_dtype != "auto" else []
         # Parameters are too long for a name; their hash tells folders apart.
-        parts += [
-            hashlib.sha256(json.dumps(params, sort_keys=True).encode()).hexdigest()[:6]
-            for params in (self.params, self.task_params)
-            if params
-        ]
+        parts += [_hash(params) for params in (self.params, self.task_params) if params]
         return re.sub(r"[^\w.+,=^-]", "_", "-".join(parts))
+
+    def _extension_word_label(self) -> str:
+        """The extension word in a folder's name: empty for the default; its hash where a name cannot hold it."""
+        word = self.extend_word
+        if word == type(self).model_fields["extend_word"].default:
+            return ""
+        # Every other character would become an underscore, and two words the same one.
+        return word if re.fullmatch(r"\w+", word) else _hash(word)
+
+
+def _hash(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:6]
 
 
 def _short(value: object) -> str:
