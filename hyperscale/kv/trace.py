@@ -15,8 +15,9 @@ class KVTrace:
     Attributes:
         lengths: Numbers of generated tokens, ascending; the last is the chain's own length T.
         kv_reads: Cumulative decode reads of the chain cut to each length, in entries.
-        peak_kv: Largest number of live entries up to each length, in entries. The end of prefill counts, after what the
-            method evicts from the prompt is gone; that happens layer by layer, so that only one layer is ever whole.
+        peak_kv: Largest number of live entries up to each length, in entries. The state after prefill counts,
+            with what was evicted from the prompt already gone. Prompts are evicted from layer by layer, so that only
+            one layer is ever whole.
         chars: Characters of the chain's text made by the first ``lengths[i]`` tokens.
         logprobs: Sum of the log-probabilities (temperature 1) of the tokens drawn up to each length.
         inserted: Tokens up to each length that were not drawn: continuation words, see `engines.base.Steering`.

@@ -54,7 +54,7 @@ class H2O(BudgetedMethod):
     pinned prompt's budget, half of what lies beyond the prompt). The prompt is prefilled densely; if it is longer than
     B, its newest entries and the heaviest of the others stay.
 
-    The reference code knows no groups of query heads. It cuts the cache back to B after the new entry was read, so it
+    The reference code knows no groups of query heads. It prunes the cache to B after the new entry was read, so it
     reads B + 1; here no step reads more than B. Its two halves are shares of the *prompt*, a ratio each; here they are
     shares of B.
 

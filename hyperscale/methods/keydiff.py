@@ -12,15 +12,15 @@ from hyperscale.methods.core.scored import ScoredMethod
 
 @dataclass
 class KeyDiff(ScoredMethod):
-    """Keeps, at every cut, the entries whose keys are least similar to the mean direction of the row's keys.
+    """Keeps, at every pruning, the entries whose keys are least similar to the mean direction of the row's keys.
 
     With k_i the keys after RoPE, the anchor is the mean over the row's live entries of k_i / |k_i|, and
       score(i) = -cos(k_i, anchor).
-    No attention and no query is looked at. Prompts are cut by the same rule.
+    No attention and no query is looked at. Prompts are pruned by the same rule.
 
-    The paper prefills in blocks and cuts after each; here the prompt is prefilled densely and cut once, as for all
-    methods. When the cache is full it cuts back to its budget after each block or token, here from B to below it. It
-    protects no recent entries, so by default ``recent`` is 1: only the newest is safe from the cut.
+    The paper prefills in blocks and prunes after each; here the prompt is prefilled densely and pruned once, as for all
+    methods. When the cache is full it prunes to its budget after each block or token, here from B to below it. It
+    protects no recent entries, so by default ``recent`` is 1: only the newest is safe from pruning.
     """
 
     name = "keydiff"

@@ -12,10 +12,10 @@ from hyperscale.methods.core.scored import ScoredMethod
 
 @dataclass
 class Knorm(ScoredMethod):
-    """Keeps, at every cut, the entries whose keys have the smallest L2 norm: score(i) = -|k_i|.
+    """Keeps, at every pruning, the entries whose keys have the smallest L2 norm: score(i) = -|k_i|.
 
-    Keys of a small norm tend to be attended to most. RoPE changes no norm. Prompts are cut by the same rule. The
-    reference code leaves the first two layers whole by default; here, as in kvpress, every layer is cut.
+    Keys of a small norm tend to be attended to most. RoPE changes no norm. Prompts are pruned by the same rule. The
+    reference code leaves the first two layers whole by default; here, as in kvpress, every layer is pruned.
     """
 
     name = "knorm"

@@ -77,11 +77,11 @@ class Random(BudgetedMethod):
     """Evicts an entry, uniformly at random per head, whenever the budget is full.
 
     The ``recent`` newest entries are safe and, with ``pin_prompt``, the prompt. The choice is a function of (seed,
-    problem, chain, step, layer, head). A prompt that is not pinned and longer than the budget is cut after its dense
-    prefill, which all chains that start from it share: that cut depends on (layer, head, position) alone.
+    problem, chain, step, layer, head). A prompt that is not pinned and longer than the budget is pruned after its dense
+    prefill, which all chains that start from it share: that pruning depends on (layer, head, position) alone.
     """
 
     name = "random"
     summary = "null baseline: entries evicted uniformly at random, prompt pinned"
-    source = "uniform random eviction, a control that no paper proposes and every paper needs"
+    source = "control; no paper"
     state = _RandomVictim

@@ -61,13 +61,13 @@ def _similarities(unit: Tensor, live: Tensor, threshold: float, retain: int) -> 
 
 @dataclass
 class RKV(ObservedMethod):
-    """Keeps, at every cut, the newest w entries and the best others by score = lambda * I - (1 - lambda) * R.
+    """Keeps, at every pruning, the newest w entries and the best others by score = lambda * I - (1 - lambda) * R.
 
     I(i) is the weight that the last w queries give to entry i: their scores on the entries older than the window are
     maximised over the group of query heads, put through a softmax, averaged over the queries, and replaced by their
     maximum over ``kernel`` neighbouring slots. R is a softmax over the row of the mean cosine similarity of key i to
     the row's keys (0 to itself), in which every entry leaves out the ``retain`` most recent of the entries that are
-    more similar to it than ``threshold``. Prompts are cut by the same rule.
+    more similar to it than ``threshold``. Prompts are pruned by the same rule.
 
     Where paper and reference code differ this is the code: the softmax leaves the window out; averaging precedes
     pooling; and of very similar entries the *recent* one is spared (eq. 6 read literally would credit the old one).

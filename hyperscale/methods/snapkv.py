@@ -1,4 +1,4 @@
-"""SnapKV at decode time: keeps, cut after cut, what the latest queries attend to most."""
+"""SnapKV at decode time: keeps, at every pruning, what the latest queries attend to most."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,16 +14,17 @@ from hyperscale.methods.core.observed import ObservedMethod, RecentQueries
 
 @dataclass
 class SnapKV(ObservedMethod):
-    """Keeps, at every cut, the newest w entries and those to which their queries attend most.
+    """Keeps, at every pruning, the newest w entries and those to which their queries attend most.
 
     With A(j, i) the weight that query j gives to entry i among all live entries, and i older than the window,
       score(i) = mean over the group of query heads of pool_i(mean over the last w queries j of A(j, i));
-    pool is an average (or maximum) over ``kernel`` neighbouring slots. Prompts are cut by the same rule.
+    pool is an average (or maximum) over ``kernel`` neighbouring slots. Prompts are pruned by the same rule.
 
     The paper compresses the prompt once and keeps all that is generated; the repeated form is the baseline that R-KV
     (arXiv 2505.24133) compares with. The reference code has no groups and lets every query head choose; averaging over
-    the group is kvpress's way. Once rows have been cut, pooling neighbours are neighbours among the survivors. Defaults
-    are kernel 5 and averages, the reference code's; its window, 32 to 64, would fill small budgets: ours is 16.
+    the group is kvpress's way. Once rows have been pruned, pooling neighbours are neighbours among the survivors.
+    Defaults are kernel 5 and averages, the reference code's; its window, 32 to 64, would fill small budgets: ours is
+    16.
 
     Parameters:
         pooling: "avg" or "max".

@@ -19,7 +19,7 @@ class Streaming(BudgetedMethod):
     """Keeps the first ``sinks`` entries of the sequence and the newest B - ``sinks``.
 
     A token at position q sees {k < sinks} and {k > q - (B - sinks)}. The sinks count into F, so B holds at least them
-    and the ``recent`` newest entries. The prompt is prefilled densely and cut after it.
+    and the ``recent`` newest entries. The prompt is prefilled densely and pruned after it.
 
     Differs from the reference code in the positions: there keys are cached before RoPE and rotated by their place in
     the cache at every step, so that distances stay below B and the model can run past the length it was trained on.

@@ -39,7 +39,7 @@ class TOVA(BudgetedMethod):
     prefilled densely; if it is longer than B, the entries to which its last query attends most stay.
 
     The reference code sums over all heads of a layer (``per="layer"``); ``per="head"`` gives each KV head its own
-    verdict. There the cache is cut back to B after the new entry was read, so it reads B + 1; here no step reads more
+    verdict. There the cache is pruned to B after the new entry was read, so it reads B + 1; here no step reads more
     than B.
 
     Parameters:

@@ -55,7 +55,7 @@ class _QuerySums(IntervalState):
         self._unrotation = self._rotation(step.positions).conj()[:, None]
 
     def write_slots(self, layer: int, layer_input: LayerInput) -> Tensor:
-        # At the next cut, the sums then hold as many queries as the chain has processed tokens.
+        # At the next pruning, the sums then hold as many queries as the chain has processed tokens.
         queries = _complex_pairs(layer_input.queries) * self._unrotation
         self._sum[layer, : len(queries)] += queries
         self._size[layer, : len(queries)] += queries.abs()
@@ -65,7 +65,7 @@ class _QuerySums(IntervalState):
         """See `IntervalState.score_rows`."""
         slots = rows.live.shape[2]
         slot = torch.arange(slots, device=rows.keys.device)
-        if chains is None:  # the queries so far are those of the prompt, none of which is pinned if it is cut
+        if chains is None:  # the queries so far are those of the prompt, none of which is pinned if it is pruned
             count, rivals = torch.full((1,), slots, device=slot.device), rows.live
             total, size = (sums[None] for sums in self._prompt[layer])
         else:
@@ -114,7 +114,7 @@ def _frequencies(host: HostModel) -> Tensor:
 
 @dataclass
 class TriAttention(IntervalMethod):
-    """Keeps, at every cut, the entries that queries of the future are likely to look for.
+    """Keeps, at every pruning, the entries that queries of the future are likely to look for.
 
     Queries before RoPE lie around a centre, so with E over the chain's queries so far, omega_f the frequencies of RoPE
     and every pair of entries as a complex number, a key k at position p is scored, for a query head, as

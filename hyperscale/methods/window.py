@@ -74,7 +74,8 @@ class Window(BudgetedMethod):
     """Evicts the oldest entry that may leave whenever the budget B is full.
 
     A token at position q sees {k > q - B}. With ``pin_prompt`` it sees the prompt, P entries, and {k > q - (B - P)}.
-    Without, the prompt is prefilled densely all the same and cut after it, so what it leaves behind has seen all of it.
+    Without, the prompt is prefilled densely all the same and pruned after it, so what it leaves behind has seen all
+    of it.
     """
 
     name = "window"

@@ -70,7 +70,7 @@ def test_chains_that_share_a_prefill_are_those_that_prefill_alone(name, pin_prom
 
 @pytest.mark.parametrize("name", WINDOWED)
 def test_rows_fill_to_the_budget_and_are_cut_at_intervals(name):
-    # (20 + 60) / 2 = 40 entries; a cut leaves 36, and the new entry makes 37.
+    # (20 + 60) / 2 = 40 entries; a pruning leaves 36, and the new entry makes 37.
     assert held(name, prompt(20), 60, cr=2, rule="fixed", pin_prompt=False, interval=4)[:27] == [
         *range(21, 41),
         *(37, 38, 39, 40),
@@ -78,9 +78,9 @@ def test_rows_fill_to_the_budget_and_are_cut_at_intervals(name):
     ]
     # No more than an eighth of the budget at a time.
     assert held(name, prompt(20), 60, cr=2, rule="fixed", pin_prompt=False)[19:27] == [40, 36, 37, 38, 39, 40, 36, 37]
-    # A long prompt is cut once, like any row that is full.
+    # A long prompt is pruned once, like any row that is full.
     assert held(name, prompt(80), 20, cr=2, rule="fixed", pin_prompt=False)[:8] == [*range(45, 51), 45, 46]
-    # Above pinned entries and the window, 35, there is room for what a cut takes, 5.
+    # Above pinned entries and the window, 35, there is room for what a pruning takes, 5.
     assert held(name, prompt(30), 40, cr=8, window=5)[:14] == [*range(31, 41), 36, 37, 38, 39]
 
 

@@ -1,4 +1,4 @@
-"""TriAttention where generated examples seldom come: a pinned prompt, many heads a group, many cuts."""
+"""TriAttention where generated examples seldom come: a pinned prompt, many heads a group, many prunings."""
 
 import pytest
 import tiny

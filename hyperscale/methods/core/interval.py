@@ -1,4 +1,4 @@
-"""For rules that let rows fill up to their budget and then cut them, instead of giving up one entry a step."""
+"""Base of methods that prune full rows at intervals, instead of evicting one entry a step."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from hyperscale.methods.core.base import DecodeStep, LayerInput
 from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
 from hyperscale.methods.core.prefill_view import PrefillView
 
-_LARGEST_CUT = 8  # A cut takes at most one entry in so many of the budget.
+_LARGEST_PRUNE = 8  # The denominator of a fraction: a pruning takes at most 1/8 of the budget.
 
 
 class IntervalState(BudgetedState):
-    """Rows that only grow between two cuts.
+    """Rows that only grow between two prunings.
 
     So slots are in order of position at all times, the newest entries lie in a row's last live slots, and all rows of a
     chain hold equally many. A subclass ranks the entries (`score_rows`), of a prompt as of a full row.
@@ -38,7 +38,7 @@ class IntervalState(BudgetedState):
         """
 
     def prune_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
-        """See `State.prune_prompt`: a prompt with no room for the first generated token is cut like any full row."""
+        """See `State.prune_prompt`: a prompt with no room for the first generated token is pruned like any full row."""
         budget = self.method.room(view.length, view.L) + 1
         if view.length < budget:
             return None, None
@@ -53,7 +53,7 @@ class IntervalState(BudgetedState):
         self.step = step
 
     def write_slots(self, layer: int, layer_input: LayerInput) -> Tensor:
-        """See `State.write_slots`: rows with no room have been cut before, so every row appends."""
+        """See `State.write_slots`: rows with no room have been pruned before, so every row appends."""
         return self.step.lens[layer]
 
     def chains_to_prune(self, step: DecodeStep) -> Tensor:
@@ -75,23 +75,23 @@ class IntervalState(BudgetedState):
         safe = (slot < pinned[:, None, None]) | (slot >= live.sum(-1, keepdim=True) - recent)
         ranking = scores.masked_fill(safe, float("inf")).masked_fill(~live, float("-inf"))
         ranking = ranking.argsort(dim=-1, descending=True, stable=True)
-        size = (budget // _LARGEST_CUT).clamp(1, self.method.interval)  # of the cut
+        size = (budget // _LARGEST_PRUNE).clamp(1, self.method.interval)  # of the pruning
         count = torch.maximum(budget - size, pinned + recent)[:, None, None]
         return torch.zeros_like(live).scatter_(-1, ranking, (slot < count).expand_as(ranking))
 
 
 @dataclass
 class IntervalMethod(BudgetedMethod):
-    """Cuts a row that is about to outgrow its budget B down to B - min(interval, B // 8), at least by 1.
+    """Prunes a row that is about to outgrow its budget B down to B - min(interval, B // 8), at least by 1.
 
-    The newest ``recent`` entries and, with ``pin_prompt``, the prompt survive every cut; F counts them and what a cut
-    takes on top of them, so that rows in which nearly all is safe are not cut at every step. A prompt with no room for
-    the first generated token is cut once after its dense prefill. Papers that cut every so many tokens call B what is
-    left by a cut; here B is the ceiling, so that no row ever exceeds it, and the cut is at most an eighth of it (128 of
-    1024, say), so that rows of small budgets do not stand half empty.
+    The newest ``recent`` entries and, with ``pin_prompt``, the prompt survive every pruning; F counts them and what a
+    pruning takes on top of them, so that rows in which nearly all is safe are not pruned at every step. A prompt with
+    no room for the first generated token is pruned once after its dense prefill. Papers that prune every so many tokens
+    call B what is left by a pruning; here B is the ceiling, so that no row ever exceeds it, and a pruning takes at most
+    an eighth of it (128 of 1024, say), so that rows of small budgets do not stand half empty.
 
     Parameters:
-        interval: The most entries that a cut takes. A row that is about to outgrow its budget B is cut to
+        interval: The most entries that a pruning takes. A row that is about to outgrow its budget B is pruned to
             B - min(interval, B // 8).
     """
 
@@ -105,5 +105,5 @@ class IntervalMethod(BudgetedMethod):
     def always(self, prompt: int) -> int:
         """See `BudgetedMethod.always`."""
         safe = super().always(prompt)
-        # With s safe entries and F = s + c, a cut takes min(interval, F // 8) of F, which is c for c = s // 7.
-        return safe + min(max(safe // (_LARGEST_CUT - 1), 1), self.interval)
+        # With s safe entries and F = s + c, a pruning takes min(interval, F // 8) of F, which is c for c = s // 7.
+        return safe + min(max(safe // (_LARGEST_PRUNE - 1), 1), self.interval)

@@ -1,4 +1,4 @@
-"""For rules that rank the entries of a row by the queries of the latest tokens."""
+"""Base of methods that rank the entries of a row by the queries of the latest tokens."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -51,8 +51,8 @@ class RecentQueries:
 class ObservedState(IntervalState):
     """The queries of the last w tokens. ``tensors[1]`` is (layers, max_chains, w, query_heads, head_dim).
 
-    A row is cut when it holds more than w entries, so w queries have been seen by then; the query of position p is at
-    index p mod w. Their tokens' entries are the newest w, which no cut takes.
+    A row is pruned when it holds more than w entries, so w queries have been seen by then; the query of position p is
+    at index p mod w. Their tokens' entries are the newest w, which no pruning takes.
     """
 
     method: "ObservedMethod"
@@ -104,10 +104,10 @@ class ObservedState(IntervalState):
 
 @dataclass
 class ObservedMethod(IntervalMethod):
-    """Keeps, at every cut, the newest ``window`` entries and those with the highest `score` by their queries.
+    """Keeps, at every pruning, the newest ``window`` entries and those with the highest `score` by their queries.
 
     Parameters:
-        window: w, the number of latest queries; their own entries survive every cut.
+        window: w, the number of latest queries; their own entries survive every pruning.
         kernel: Neighbouring entries that are pooled, an odd number.
     """
 

@@ -1,4 +1,4 @@
-"""For rules that rank the entries of a row by their keys and values alone."""
+"""Base of methods that rank the entries of a row by their keys and values alone."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class ScoredState(IntervalState):
 
 @dataclass
 class ScoredMethod(IntervalMethod):
-    """Keeps, at every cut, the entries with the highest `score`; see `IntervalMethod` for when and how much is cut."""
+    """Keeps, at every pruning, the entries with the highest `score`; `IntervalMethod` says when and how much."""
 
     state = ScoredState
 

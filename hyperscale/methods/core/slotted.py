@@ -1,4 +1,4 @@
-"""For rules that choose among a row's entries: tables of what is known of the entry in each slot."""
+"""Tables of what is known of the entry in each slot, base of methods that choose one entry of a row to evict."""
 
 from collections.abc import Sequence
 

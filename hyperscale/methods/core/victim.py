@@ -1,4 +1,4 @@
-"""For rules that know, before the next token comes, which entry of each row would have to make room for it."""
+"""Base of methods that choose the entry to evict from each row before the next token comes."""
 
 from abc import abstractmethod
 

@@ -106,7 +106,7 @@ class KVPress(Method):
         def arguments(node: Node) -> dict[str, Any]:
             values = {name: value for name, value in self._params.items() if node.has(name)}
             if node.has("target_size"):
-                # A row grows by an interval before it is cut again, and must stay within the budget then.
+                # A row grows by an interval before it is pruned again, and must stay within the budget then.
                 interval = 0 if self.cr == 1 else int(values["compression_interval"])
                 values["target_size"] = max(1, budget - interval)
             if node.has("target_compression_ratio"):

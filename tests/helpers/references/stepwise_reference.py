@@ -50,7 +50,7 @@ class ReferenceRule:
         return [list(range(self.prompt)) for _ in range(self.kv_heads)]
 
     def before_step(self, position):
-        """Called before a step; may cut ``self.rows``."""
+        """Called before a step; may prune ``self.rows``."""
 
     def slot(self, layer, head, row, position, queries):
         """Slot that the new entry takes: len(row) to append. Queries: (group, head_dim), after RoPE."""

@@ -1,4 +1,4 @@
-"""Rules that fill a row and cut it, as `hyperscale.methods.core.interval` words them; see `stepwise_reference`."""
+"""Rules that fill a row and prune it, as `hyperscale.methods.core.interval` words them; see `stepwise_reference`."""
 
 from stepwise_reference import ReferenceRule
 
@@ -10,20 +10,20 @@ class Interval(ReferenceRule):
         """One float per position of the row, the higher the better."""
         raise NotImplementedError
 
-    def cut_size(self, budget):
+    def prune_size(self, budget):
         return max(min(self.method.interval, budget // 8), 1)
 
     def budget(self, n):
         m = self.method
         safe = m.recent + (self.prompt if m.pin_prompt else 0)
-        always = max(b for b in range(safe, 2 * safe + 2) if b - self.cut_size(b) == safe)
+        always = max(b for b in range(safe, 2 * safe + 2) if b - self.prune_size(b) == safe)
         share = (n if m.rule == "proportional" else self.prompt + self.L) / m.cr
         return max(always, int(-(-share // 1)))
 
-    def cut(self, layer, head, row, budget):
+    def prune(self, layer, head, row, budget):
         m = self.method
         pinned = self.prompt if m.pin_prompt else 0
-        left = max(budget - self.cut_size(budget), pinned + m.recent)
+        left = max(budget - self.prune_size(budget), pinned + m.recent)
         newest = row[len(row) - m.recent :]
         others = [p for p in row if p >= pinned and p not in newest]
         worth = dict(zip(row, self.score(layer, head, row), strict=True))
@@ -40,14 +40,14 @@ class Interval(ReferenceRule):
         budget = self.budget(self.prompt + 1)
         if self.prompt < budget:
             return rows
-        return [self.cut(layer, head, row, budget) for head, row in enumerate(rows)]
+        return [self.prune(layer, head, row, budget) for head, row in enumerate(rows)]
 
     def before_step(self, position):
         budget = self.budget(position + 1)
         for layer, rows in enumerate(self.rows):
             for head, row in enumerate(rows):
                 if len(row) >= budget:
-                    row[:] = self.cut(layer, head, row, budget)
+                    row[:] = self.prune(layer, head, row, budget)
 
 
 class Observed(Interval):
