@@ -143,7 +143,7 @@ class LiveChain:
         self.parent.start_time += seconds  # the branch's time is not the chain's
         return self.parent
 
-    def finish(self, finish: Finish, decoder: Decoder) -> Chain:
+    def finish(self, reason: Finish, decoder: Decoder) -> Chain:
         """The chain as it leaves the engine."""
         text = decoder.text(self.ids)
         return Chain(
@@ -152,7 +152,7 @@ class LiveChain:
             prompt_tokens=len(self.request.prompt_ids),
             token_ids=tuple(self.ids),
             text=text,
-            finish=finish,
+            finish=reason,
             logprob=self.ledger.logprob,
             trace=self.ledger.trace(lambda tokens: decoder.count_chars(self.ids[:tokens], text)),
             seconds=perf_counter() - self.start_time,

@@ -88,8 +88,8 @@ class _Generation:
         chain = LiveChain(request, Ledger(self._rows, request.cuts), start_time, request.L, steering)
         with session.open():
             logits = session.forward(list(request.prompt_ids))
-            finish = self._decode(chain, session, logits, key)
-        return chain.finish(finish, self._decoder)
+            reason = self._decode(chain, session, logits, key)
+        return chain.finish(reason, self._decoder)
 
     def _decode(self, chain: LiveChain, session: PressSession, logits: Tensor, key: int) -> Finish:
         """Generate until a chain or a branch ends, from the logits that its next token is drawn from."""

@@ -88,12 +88,12 @@ class Options:
                 raise EngineError(f"additional_config.{KEY}.{message}")
 
     @classmethod
-    def read(cls, additional: Any, checkpoint: Any) -> "Options":
+    def read(cls, additional: Any, model_config: Any) -> "Options":
         """The options of an engine, with what the checkpoint says filled in.
 
         Args:
             additional: vLLM's ``additional_config``.
-            checkpoint: The transformers configuration.
+            model_config: The transformers configuration of the checkpoint.
 
         Raises:
             EngineError: An option is unknown, out of range or missing.
@@ -113,8 +113,8 @@ class Options:
         options = cls(**values)
         if options.method in ("window", "random") and not options.cr:
             raise EngineError(f"additional_config.{KEY}.method {options.method!r} needs a cr, e.g. 4")
-        trained_cr = float(getattr(checkpoint, "dms_cr", 1.0)) if options.method == "dms" else 1.0
-        window = options.window if options.window >= 0 else int(getattr(checkpoint, "dms_window_size", 0) or 0)
+        trained_cr = float(getattr(model_config, "dms_cr", 1.0)) if options.method == "dms" else 1.0
+        window = options.window if options.window >= 0 else int(getattr(model_config, "dms_window_size", 0) or 0)
         return cls(**{**values, "cr": options.cr or trained_cr, "window": window})
 
     def expected_entries(self, prompt_tokens: int, L: int) -> float:

@@ -86,23 +86,23 @@ class SuperblockAllocator:
 
     # -- arrivals and departures ------------------------------------------------------------------------------------
 
-    def add_request(self, request: str, params: RequestParams) -> None:
+    def add_request(self, request_id: str, params: RequestParams) -> None:
         """A request has arrived and waits; it holds nothing yet."""
-        self._params[request] = params
+        self._params[request_id] = params
 
-    def remove_request(self, request: str) -> None:
+    def remove_request(self, request_id: str) -> None:
         """A request has finished and will not come back, as a preempted one would."""
-        self._params.pop(request, None)
-        self._generations.pop(request, None)
+        self._params.pop(request_id, None)
+        self._generations.pop(request_id, None)
 
-    def release(self, request: str) -> list[Any]:
+    def release(self, request_id: str) -> list[Any]:
         """Take all superblocks from a request that finished or is preempted; the caller returns them to the pool."""
-        holding = self.running.pop(request, None)
+        holding = self.running.pop(request_id, None)
         if holding is None:
             return []
         # Workers must hear of it before the superblocks are used again: `take_updates` comes before the next step.
-        self._changed.pop(request, None)
-        self._released_requests.append(request)
+        self._changed.pop(request_id, None)
+        self._released_requests.append(request_id)
         return holding.blocks
 
     # -- before a step ----------------------------------------------------------------------------------------------
@@ -115,27 +115,27 @@ class SuperblockAllocator:
         # At least one: the id of the first superblock is the request's name on the workers.
         return max(ceil_div(pages + self.num_lists * growth, self.num_lists), 1)
 
-    def count_missing(self, request: str, tokens: int) -> int:
+    def count_missing(self, request_id: str, tokens: int) -> int:
         """Superblocks to add before a request can go on to ``tokens`` tokens."""
-        holding = self.running.get(request)
+        holding = self.running.get(request_id)
         return max(self.upper_bound(holding, tokens) - (len(holding.blocks) if holding else 0), 0)
 
-    def allocate(self, request: str, tokens: int) -> list[Any]:
+    def allocate(self, request_id: str, tokens: int) -> list[Any]:
         """Add the missing superblocks; returns the new ones."""
-        holding = self.running.get(request)
+        holding = self.running.get(request_id)
         if holding is None:  # it starts, or starts again after a preemption
-            generation = self._generations[request] = self._generations.get(request, 0) + 1
-            params = self._params[request]
-            holding = self.running[request] = RequestSuperblocks(params, generation, self._reservation(params))
+            generation = self._generations[request_id] = self._generations.get(request_id, 0) + 1
+            params = self._params[request_id]
+            holding = self.running[request_id] = RequestSuperblocks(params, generation, self._reservation(params))
         # vLLM has asked `count_missing` before, and preempted others if the pool had too few.
-        blocks = self.pool.get_new_blocks(max(self.upper_bound(holding, tokens) - len(holding.blocks), 0))
+        blocks = self.pool.get_new_blocks(self.count_missing(request_id, tokens))
         holding.blocks += blocks
         holding.scheduled_tokens = max(holding.scheduled_tokens, tokens)
         if blocks:
-            self._changed[request] = None
+            self._changed[request_id] = None
         return blocks
 
-    def count_to_admit(self, request: str) -> int:
+    def count_to_admit(self, request_id: str) -> int:
         """Superblocks that should be free before a request starts.
 
         This is a guess, not a bound: where it is too low, vLLM preempts a request, and nothing else goes wrong. It is
@@ -143,7 +143,7 @@ class SuperblockAllocator:
         room for the chunks of prompts that are still to be processed. Such a chunk is dense until the step that
         processes it has been reported.
         """
-        params = self._params[request]
+        params = self._params[request_id]
         own = self._reservation(params)
         if not self.running:  # a request alone must start, whatever it is expected to need
             return min(own, self.pool.get_num_free_blocks())
@@ -163,11 +163,11 @@ class SuperblockAllocator:
     def take_updates(self) -> tuple[list[SuperblockUpdate], list[str]]:
         """Changes since the last call, for the workers: updates, and ids of requests that hold nothing any more."""
         updates = []
-        for request in self._changed:
-            holding = self.running[request]
+        for request_id in self._changed:
+            holding = self.running[request_id]
             # Of superblocks that the workers know of, only the number that remains is sent.
             blocks = tuple(block.block_id for block in holding.blocks[holding.num_sent :])
-            updates.append(SuperblockUpdate(request, holding.generation, holding.num_sent, blocks, holding.params))
+            updates.append(SuperblockUpdate(request_id, holding.generation, holding.num_sent, blocks, holding.params))
             holding.num_sent = len(holding.blocks)
         released_requests = self._released_requests
         self._changed, self._released_requests = {}, []
@@ -175,16 +175,16 @@ class SuperblockAllocator:
 
     # -- after a step -----------------------------------------------------------------------------------------------
 
-    def record_usage(self, request: str, generation: int, pages: int, computed_tokens: int) -> None:
+    def record_usage(self, request_id: str, generation: int, pages: int, computed_tokens: int) -> None:
         """Learn what a request uses; superblocks that no step in flight can need go back to the pool.
 
         Args:
-            request: Its id; one that holds nothing, or a generation that is over, is ignored.
+            request_id: A request that holds nothing, or a generation that is over, is ignored.
             generation: See `SuperblockUpdate`.
             pages: The request's pages in use, the largest number of all workers.
             computed_tokens: Tokens processed so far. A report that is older than the last one is ignored.
         """
-        holding = self.running.get(request)
+        holding = self.running.get(request_id)
         # With asynchronous scheduling a report may come after its request was released or admitted anew.
         if holding is None or holding.generation != generation or computed_tokens < holding.computed_tokens:
             return
@@ -197,5 +197,5 @@ class SuperblockAllocator:
             # Workers may know of some of the surplus. The next update says how many remain (`num_kept`), and reaches
             # them before any step in which another request could have been given those superblocks.
             holding.num_sent = min(holding.num_sent, bound)
-            self._changed[request] = None
+            self._changed[request_id] = None
             self.pool.free_blocks(reversed(surplus))
