@@ -29,7 +29,7 @@ class Snapshot:
         Args:
             cache: The cache.
             chain: The chain's number in it.
-            tables: Per-chain tensors, (any, slots, ...).
+            tables: Per-chain tensors, (any, max_chains, ...).
         """
         lens = cache.lens[:, chain].clone()  # (layers, kv_heads)
         longest = int(lens.max())
