@@ -20,6 +20,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 FAILED = 2
+_PARSER_PHRASES = {
+    "Input should be a valid integer, unable to parse string as an integer": "must be a whole number",
+    "Input should be a valid number, unable to parse string as a number": "must be a number",
+    "Input should be": "must be",
+}
 _HELP_WIDTH = 120  # columns that a command's help takes at most
 # What an interrupted command leaves behind; the commands that are not here only read.
 _AFTER_INTERRUPT = {
@@ -63,6 +68,13 @@ for command in (
     app.command(context_settings={"max_content_width": _HELP_WIDTH})(command)
 
 
+def _in_our_words(message: str) -> str:
+    """What the parser of options says of a value, without its validator's phrases."""
+    for phrase, words in _PARSER_PHRASES.items():
+        message = message.replace(phrase, words)
+    return message
+
+
 def _fail(message: str) -> NoReturn:
     print(" ".join(message.split()), file=sys.stderr, flush=True)  # noqa: T201
     sys.exit(FAILED)
@@ -97,5 +109,5 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):  # only what the parser of options raises has it
             raise
-        _fail(f"error: {error.format_message()} (see --help)")
+        _fail(f"error: {_in_our_words(error.format_message())} (see --help)")
     sys.exit(code or 0)

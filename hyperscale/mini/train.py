@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from hyperscale.errors import ModelError
 from hyperscale.mini.model import CONTEXT, build_model, save_model
 from hyperscale.mini.training.data import KINDS, make_batch, stream
 from hyperscale.mini.training.pretrain import train
@@ -21,6 +22,7 @@ from hyperscale.retrofit.checkpoints import CheckpointRecord, train_checkpoints
 from hyperscale.retrofit.settings import Recipe, describe_fault
 from hyperscale.retrofit.trainer import Retrofit, TrainedStudent
 from hyperscale.utils.files import write_atomic
+from hyperscale.utils.hub import model_errors
 from hyperscale.utils.settings import settings_of
 
 #: The recipe of the shipped retrofits; its departures from the paper are explained in docs/mini.md.
@@ -95,7 +97,11 @@ def main(argv: list[str] | None = None) -> None:
     if args.base:
         from transformers import AutoModelForCausalLM
 
-        base = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32).to(args.device)
+        try:
+            with model_errors(f"cannot load the base model {args.base}"):
+                base = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32).to(args.device)
+        except ModelError as error:
+            options.error(str(error))
     else:
         start = time.monotonic()
         base = build_model(args.seed, **overrides).to(args.device)

@@ -155,6 +155,9 @@ class Sample:
         lengths = [cut.L for cut in self.cuts]
         if lengths != sorted(set(lengths)) or lengths[-1] != self.L:
             raise ValueError(f"has cuts at {lengths}, which must ascend to the chain's own L, {self.L}")
+        tokens = [cut.tokens for cut in self.cuts]
+        if tokens != sorted(tokens) or any(cut.tokens > cut.L for cut in self.cuts):
+            raise ValueError(f"has cuts of {tokens} tokens at {lengths}: they must ascend, none beyond its L")
 
     @property
     def arm(self) -> Arm:

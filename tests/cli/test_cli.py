@@ -190,3 +190,19 @@ def test_only_what_resumes_says_so_when_interrupted(run, monkeypatch, command, m
     assert err.startswith("interrupted: ")
     assert kept in err
     assert ("resumes" in err) is (command == "run")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "--limit", "x"),
+        ("run", "--temperature", "hot"),
+        ("plot", "--resamples", "5"),
+        ("gate", "x", "--tolerance", "x"),
+    ],
+)
+def test_a_value_that_is_no_number_is_told_in_plain_words(run, arguments):
+    code, _, err = run(*arguments)
+    assert code == 2
+    assert f"'{arguments[-2]}': must be" in err
+    assert "Input" not in err

@@ -125,7 +125,7 @@ def print_roofline(run: "DryRun", console: Console) -> None:
     table = make_table(
         f"At best on {roofline.gpu.name}, {run.config.dtype}: roofline of decoding",
         ("task", "method"),
-        ("L", "W", "chains that fit", "tokens/s", "s per chain", "s per point", "limited by"),
+        ("L", "W", "fit", "tokens/s", "s/chain", "s/point", "bound"),
     )
     total = 0.0
     for shape in run.shapes:

@@ -215,7 +215,7 @@ def test_room_for_the_longest_request_is_enough():
     more = {"kv_cache_memory_bytes": blocks * 32 * entry_bytes("dms8")}
     with pytest.raises(EngineError, match="does not start"):
         vllm_chains("dms8", "dms", 8, **more)
-    assert set(vllm_chains("dms8", "dms", 8, **more, longest=most)) == {request.problem for request in requests()}
+    assert set(vllm_chains("dms8", "dms", 8, **more, max_tokens=most)) == {request.problem for request in requests()}
 
 
 def test_tensor_parallelism():
