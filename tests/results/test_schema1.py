@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,13 @@ def test_corrupt_lines_are_named(tmp_path, change, fault):
     (folder / results.SAMPLES).write_text(json.dumps(line) + "\n" + "".join(rest))
     with pytest.raises(ResultsError, match=rf"line 1 is corrupt \(.*{fault}.*\): delete that line"):
         results.read(folder)
+
+
+def test_cuts_ascend_in_tokens_and_keep_to_their_L():
+    (run,) = results.read(OLD / "forced")
+    sample = next(sample for sample in run.samples if len(sample.cuts) > 2)
+    first, second, *others = sample.cuts
+    for tokens in (first.L + 1, 0):
+        cuts = (replace(first, tokens=tokens), second) if tokens else (first, replace(second, tokens=tokens))
+        with pytest.raises(ValueError, match="they must ascend, none beyond its L"):
+            replace(sample, cuts=(*cuts, *others))
