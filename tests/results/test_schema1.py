@@ -137,7 +137,7 @@ def test_corrupt_lines_are_named(tmp_path, change, fault):
         results.read(folder)
 
 
-def test_cuts_ascend_in_tokens_and_keep_to_their_L():
+def test_cuts_ascend_and_none_goes_beyond_its_maximum():
     (run,) = results.read(OLD / "forced")
     sample = next(sample for sample in run.samples if len(sample.cuts) > 2)
     first, second, *others = sample.cuts
