@@ -19,7 +19,7 @@ from hyperscale import results, tasks
 from hyperscale.errors import ConfigError, ModelError, ResultsError
 from hyperscale.mini.vocab import PADDED_SIZE, build_tokenizer
 from hyperscale.results import regrade, revote
-from hyperscale.results.manifest import POINTS, RUN, SAMPLES
+from hyperscale.results.manifest import POINTS, RUN_FILE, SAMPLES
 from hyperscale.results.store import Store
 from hyperscale.scoring.voting import reward_models
 
@@ -109,7 +109,7 @@ def test_a_run_is_given_other_strategies_and_its_own_again(tmp_path):
     revote.revote(tmp_path, "task")
     assert (tmp_path / POINTS).read_bytes() == first
     assert (tmp_path / SAMPLES).read_bytes() == chains
-    assert "vote" not in json.loads((tmp_path / RUN).read_text())
+    assert "vote" not in json.loads((tmp_path / RUN_FILE).read_text())
 
 
 def test_a_chain_added_later_has_the_runs_vote(tmp_path):
@@ -196,7 +196,7 @@ def test_corrupt_forced_answers_are_refused(tmp_path, name, value):
 
 def test_what_cannot_be_used_is_refused_and_changes_nothing(tmp_path, judge):
     write(tmp_path / "run")
-    before = [(tmp_path / "run" / name).read_bytes() for name in (RUN, SAMPLES, POINTS)]
+    before = [(tmp_path / "run" / name).read_bytes() for name in (RUN_FILE, SAMPLES, POINTS)]
     torch.manual_seed(0)
     LlamaForCausalLM(LlamaConfig(**SIZES)).save_pretrained(tmp_path / "writer")
     LlamaForSequenceClassification(LlamaConfig(**SIZES, num_labels=5)).save_pretrained(tmp_path / "five")
@@ -215,7 +215,7 @@ def test_what_cannot_be_used_is_refused_and_changes_nothing(tmp_path, judge):
     ):
         with pytest.raises(error, match=said):
             revote.revote(tmp_path / "run", vote, scorer)
-        assert [json.loads((tmp_path / "run" / RUN).read_bytes())] == [json.loads(before[0])]
+        assert [json.loads((tmp_path / "run" / RUN_FILE).read_bytes())] == [json.loads(before[0])]
         assert [(tmp_path / "run" / name).read_bytes() for name in (SAMPLES, POINTS)] == before[1:]
 
 
