@@ -52,7 +52,8 @@ def print_plan(run: "PlannedRun", console: Console) -> None:
     console.print(table)
     lines = [_describe_task(run, task) for task in run.tasks]
     if plan.n_dominated:
-        lines.append(f"{plan.n_dominated} points left out: a run to a longer L costs no more and gives them too")
+        noun = "point" if plan.n_dominated == 1 else "points"
+        lines.append(f"{plan.n_dominated} {noun} left out: a run to a longer L costs no more and gives them too")
     lines.append(
         f"{chains_in_all:,} chains to generate: at most {format_quantity(most_tokens)} tokens, about "
         f"{format_quantity(expected_tokens)} as predicted"
