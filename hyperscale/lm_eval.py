@@ -211,7 +211,7 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         stop = tuple(text for text in ([until] if isinstance(until, str) else until) if text)
         temperature = float(settings.get("temperature") or 0.0) if settings.get("do_sample") else 0.0
         top_p = float(settings.get("top_p") or 1.0)
-        return Sampling(temperature, top_p, stop, self._seed), int(settings["max_gen_toks"])
+        return Sampling(temperature, top_p, stop=stop, seed=self._seed), int(settings["max_gen_toks"])
 
     def _run(self, requests: Sequence[Request], sampling: Sampling, label: str, silent: bool) -> Iterator[Chain]:
         """Generate under a progress bar, as lm-eval's own models do."""

@@ -50,6 +50,10 @@ class Sampling:
     Attributes:
         temperature: Softmax temperature; 0 is greedy.
         top_p: Nucleus mass in (0, 1]; 1 keeps the whole vocabulary.
+        top_k: How many of the most probable tokens are kept; 0 keeps all.
+        min_p: Least probability of a token, as a part of the most probable one's; 0 keeps all.
+        repetition_penalty: Divides the positive logits of tokens that the prompt or the chain has, and multiplies their
+            negative ones (Keskar et al. 2019, arXiv 1909.05858, section 4.1); 1 leaves all as they are.
         stop: Strings that end a chain; the text is cut before them.
         seed: Together with (problem, chain, step) the only source of sampling noise.
         steering: Forced ends of thinking; not applied to requests with forced tokens.
@@ -57,6 +61,9 @@ class Sampling:
 
     temperature: float = 0.8
     top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int = 0
     steering: Steering = Steering()

@@ -1,4 +1,6 @@
-"""Draws tokens: temperature, top-p, and noise that depends on the chain and the step alone."""
+"""Draws tokens: what shapes their distribution, and noise that depends on the chain and the step alone."""
+
+from math import inf
 
 import torch
 from torch import Tensor
@@ -7,47 +9,61 @@ from hyperscale.engines.base import Sampling
 from hyperscale.errors import EngineError
 from hyperscale.utils import counter_rng
 
+GREEDY_BELOW = 1e-5
+"""Temperatures below this are greedy, as in vLLM: logits divided by less may leave the range of float32."""
+
 
 def check_sampling(sampling: Sampling) -> None:
     """Refuse settings without a meaning.
 
     Raises:
-        EngineError: Temperature is negative, or top-p outside (0, 1], or a stop string is empty, or steering asks for
-            a negative number.
+        EngineError: A number is out of its range, or a stop string is empty, or steering asks for a negative number.
     """
-    if not sampling.temperature >= 0:
-        raise EngineError(f"temperature must be at least 0, not {sampling.temperature}")
-    if not 0 < sampling.top_p <= 1:
-        raise EngineError(f"top_p must be above 0 and at most 1, not {sampling.top_p}")
+    for name, holds, range_ in (
+        ("temperature", 0 <= sampling.temperature < inf, "at least 0"),
+        ("top_p", 0 < sampling.top_p <= 1, "above 0 and at most 1"),
+        ("top_k", sampling.top_k >= 0, "at least 0, which keeps all tokens"),
+        ("min_p", 0 <= sampling.min_p <= 1, "between 0 and 1"),
+        ("repetition_penalty", 0 < sampling.repetition_penalty < inf, "above 0"),
+    ):
+        if not holds:
+            raise EngineError(f"{name} must be {range_}, not {getattr(sampling, name)}")
     if "" in sampling.stop:
         raise EngineError("a stop string must not be empty")
     if min(sampling.steering.extend, sampling.steering.answer) < 0:
         raise EngineError("steering cannot extend thinking, or force answers, a negative number of times or tokens")
 
 
-def draw_tokens(logits: Tensor, keys: Tensor, steps: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def draw_tokens(
+    logits: Tensor, keys: Tensor, steps: Tensor, sampling: Sampling, present: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Draw one token per chain by inverting its cumulative distribution in vocabulary order.
+
+    The distribution is made as transformers makes it, in this order: repetition penalty, temperature, top-k, top-p,
+    min-p. vLLM's own sampler applies min-p before top-p, so there the two together keep fewer tokens.
 
     Args:
         logits: (chains, vocabulary), the vocabulary's unused rows already left out.
         keys: (chains,) int64, noise key of each chain.
         steps: (chains,) int64, number of tokens the chain already has.
-        sampling: Temperature and top-p.
+        sampling: How tokens are drawn.
+        present: (chains, vocabulary) bool, which tokens the prompt or the chain has; needed for a repetition penalty.
 
     Returns:
-        Tokens (chains,) int64 and their log-probabilities at temperature 1 (chains,) float64.
+        Tokens (chains,) int64 and their log-probabilities, at temperature 1 and without penalty, (chains,) float64.
     """
     logits = logits.to(torch.float32)
-    if sampling.temperature == 0:
-        tokens = logits.argmax(-1)
+    scores = logits
+    if sampling.repetition_penalty != 1:
+        assert present is not None, "a penalty on repetition needs to know what there is to repeat"
+        scores = _penalize(logits, present, sampling.repetition_penalty)
+    if sampling.temperature < GREEDY_BELOW:
+        tokens = scores.argmax(-1)
     else:
         # The token on which a uniform number of the chain and step falls, in the order of the vocabulary. Each chain's
         # draw is a function of its own row, so batches do not matter.
-        probabilities = torch.softmax(logits / sampling.temperature, dim=-1)
-        if sampling.top_p < 1:
-            probabilities = _nucleus(probabilities, sampling.top_p)
         # float64: in float32 a large vocabulary's cumulative sum would lose the tail.
-        mass = probabilities.to(torch.float64).cumsum(-1)
+        mass = token_probabilities(scores, sampling).to(torch.float64).cumsum(-1)
         total = mass[:, -1:]
         target = counter_rng.uniform(counter_rng.mix(keys, steps))[:, None] * total
         # uniform < 1, but times the total it may round up to the total: it must still fall on a token with mass.
@@ -55,6 +71,44 @@ def draw_tokens(logits: Tensor, keys: Tensor, steps: Tensor, sampling: Sampling)
         tokens = torch.searchsorted(mass, target, right=True)[:, 0]
     logprobs = torch.log_softmax(logits, dim=-1).gather(1, tokens[:, None])[:, 0]
     return tokens, logprobs.to(torch.float64)
+
+
+def token_probabilities(scores: Tensor, sampling: Sampling) -> Tensor:
+    """What tokens are drawn by, up to a constant factor: softmax at the temperature, cut by top-k, top-p and min-p.
+
+    Args:
+        scores: (chains, vocabulary) float32, after the repetition penalty.
+        sampling: How tokens are drawn, at a temperature above 0.
+
+    Returns:
+        (chains, vocabulary); tokens that are never drawn have 0.
+    """
+    scores = scores / sampling.temperature
+    if 0 < sampling.top_k < scores.shape[-1]:
+        least = scores.topk(sampling.top_k).values[:, -1:]
+        scores = scores.masked_fill(scores < least, float("-inf"))  # tokens as probable as the k-th stay, too
+    probabilities = torch.softmax(scores, dim=-1)
+    if sampling.top_p < 1:
+        probabilities = _nucleus(probabilities, sampling.top_p)
+    if sampling.min_p > 0:
+        most = probabilities.amax(-1, keepdim=True)
+        probabilities = probabilities.masked_fill(probabilities < sampling.min_p * most, 0.0)
+    return probabilities
+
+
+def mark_tokens(present: Tensor, tokens: Tensor) -> None:
+    """Note, in place, that chains have tokens.
+
+    Args:
+        present: (chains, vocabulary + 1) bool; the last column takes ids beyond the vocabulary, which are never drawn.
+        tokens: (chains, any) int64.
+    """
+    present.scatter_(1, tokens.clamp(max=present.shape[-1] - 1), value=True)
+
+
+def _penalize(logits: Tensor, present: Tensor, penalty: float) -> Tensor:
+    """Logits with those of the tokens that are there already made less."""
+    return torch.where(present, torch.where(logits < 0, logits * penalty, logits / penalty), logits)
 
 
 def _nucleus(probabilities: Tensor, top_p: float) -> Tensor:

@@ -5,9 +5,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers.generation import logits_process
 
 from hyperscale.engines.base import Sampling
-from hyperscale.engines.sampling import draw_tokens
+from hyperscale.engines.sampling import check_sampling, draw_tokens, mark_tokens, token_probabilities
+from hyperscale.errors import EngineError
 from hyperscale.utils import counter_rng
 
 
@@ -61,6 +63,112 @@ def test_never_a_token_without_mass(logits, key):
     rows = torch.tensor([logits]).expand(64, -1)
     tokens, _ = draw_tokens(rows, torch.full((64,), key), torch.arange(64), Sampling(temperature=1.0))
     assert all(logits[token] > -100 for token in tokens.tolist()) or max(logits) == -100.0
+
+
+def random_rows(seed, rows=8, vocabulary=50):
+    """Logits, and the ids of prompts and chains, some of which no row stands for."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(rows, vocabulary, generator=generator) * 3
+    return logits, torch.randint(0, vocabulary, (rows, 30), generator=generator)
+
+
+def present_in(ids, vocabulary):
+    present = torch.zeros(len(ids), vocabulary + 1, dtype=torch.bool)
+    mark_tokens(present, ids)
+    return present[:, :vocabulary]
+
+
+def by_transformers(logits, ids, sampling):
+    """The distribution by transformers' own processors, in the order in which ``generate`` has them."""
+    processors = logits_process.LogitsProcessorList()
+    if sampling.repetition_penalty != 1:
+        processors.append(logits_process.RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
+    processors.append(logits_process.TemperatureLogitsWarper(sampling.temperature))
+    if sampling.top_k:
+        processors.append(logits_process.TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        processors.append(logits_process.TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p:
+        processors.append(logits_process.MinPLogitsWarper(sampling.min_p))
+    return torch.softmax(processors(ids, logits), dim=-1)
+
+
+SHAPES = [
+    {"top_k": 1},
+    {"top_k": 7},
+    {"top_k": 1000},
+    {"min_p": 0.02},
+    {"min_p": 1.0},
+    {"repetition_penalty": 1.3},
+    {"repetition_penalty": 0.7},
+    {"top_k": 5, "top_p": 0.8},
+    {"top_p": 0.9, "min_p": 0.1},
+    {"top_k": 20, "top_p": 0.95, "min_p": 0.03, "repetition_penalty": 1.05},
+]
+
+
+@pytest.mark.parametrize("temperature", [0.6, 1.0, 1.7])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_distribution_is_that_of_transformers(shape, temperature):
+    sampling = Sampling(temperature=temperature, **shape)
+    for seed in range(20):
+        logits, ids = random_rows(seed)
+        present = present_in(ids, logits.shape[1])
+        scores = logits
+        if sampling.repetition_penalty != 1:
+            drawn = torch.where(logits > 0, logits / sampling.repetition_penalty, logits * sampling.repetition_penalty)
+            scores = torch.where(present, drawn, logits)
+        found = token_probabilities(scores, sampling)
+        wanted = by_transformers(logits, ids, sampling)
+        torch.testing.assert_close(found / found.sum(-1, keepdim=True), wanted, rtol=1e-4, atol=1e-6)
+        # Draws fall on what is left, and greedy ones on the best of it.
+        keys = torch.arange(len(logits))
+        tokens, logprobs = draw_tokens(logits, keys, keys, sampling, present)
+        assert (wanted.gather(1, tokens[:, None]) > 0).all()
+        torch.testing.assert_close(logprobs, logits.log_softmax(-1).gather(1, tokens[:, None])[:, 0].double())
+        greedy, _ = draw_tokens(logits, keys, keys, Sampling(temperature=0, **shape), present)
+        assert torch.equal(greedy, by_transformers(logits, ids, Sampling(1.0, **shape)).argmax(-1))
+
+
+def test_draws_have_that_distribution():
+    sampling = Sampling(temperature=0.9, top_k=6, min_p=0.1, repetition_penalty=1.5)
+    logits, ids = random_rows(3, rows=1, vocabulary=12)
+    count = 100_000
+    keys = torch.full((count,), 17)
+    present = present_in(ids[:, :4], 12).expand(count, -1)
+    tokens, _ = draw_tokens(logits.expand(count, -1), keys, torch.arange(count), sampling, present)
+    wanted = by_transformers(logits, ids[:, :4], sampling)[0].double().numpy()
+    seen = np.bincount(tokens.numpy(), minlength=12) / count
+    assert 1 < (wanted > 0).sum() < 6
+    assert (np.abs(seen - wanted) < 5 * np.sqrt(wanted * (1 - wanted) / count) + 1e-9).all()
+
+
+def test_tokens_beyond_the_vocabulary_are_noted_nowhere():
+    present = torch.zeros(2, 6, dtype=torch.bool)
+    mark_tokens(present, torch.tensor([[0, 4, 5, 900], [2, 2, 900, 2]]))
+    assert present[:, :5].tolist() == [[True, False, False, False, True], [False, False, True, False, False]]
+
+
+@pytest.mark.parametrize("temperature", [1e-6, 1e-30, 5e-324])
+def test_a_tiny_temperature_is_greedy(temperature):
+    logits, _ = random_rows(0)
+    tokens, _ = draw_tokens(logits, torch.arange(8), torch.arange(8), Sampling(temperature=temperature))
+    assert torch.equal(tokens, logits.argmax(-1))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        *(("temperature", value) for value in (-0.1, float("nan"), float("inf"))),
+        *(("top_p", value) for value in (0, 1.1, float("nan"))),
+        ("top_k", -1),
+        *(("min_p", value) for value in (-0.1, 1.5, float("nan"))),
+        *(("repetition_penalty", value) for value in (0, -1, float("nan"), float("inf"))),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(setting, value):
+    with pytest.raises(EngineError, match=f"^{setting} must be .*, not {value}"):
+        check_sampling(Sampling(**{setting: value}))
 
 
 def test_splitmix64():

@@ -11,7 +11,7 @@ from steered_tokenizer import END, EOS, SIZE, WORD, Marks
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling, Steering
-from hyperscale.engines.sampling import draw_tokens
+from hyperscale.engines.sampling import draw_tokens, mark_tokens
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import EngineError
 from hyperscale.mini.vocab import build_tokenizer
@@ -42,7 +42,9 @@ def reference(model, expiry, request, limit, sampling):
 
     def drawn():
         logits, _, _ = dense_reference.forward(model, prompt + ids, expiry)
-        token, score = draw_tokens(logits[-1:], key, torch.tensor([len(ids)]), sampling)
+        present = torch.zeros(1, SIZE + 1, dtype=torch.bool)
+        mark_tokens(present, torch.tensor([prompt + ids]))
+        token, score = draw_tokens(logits[-1:], key, torch.tensor([len(ids)]), sampling, present[:, :SIZE])
         return int(token), float(score)
 
     def costs():
@@ -155,6 +157,35 @@ def test_one_run_gives_what_the_reference_gives_for_every_length(name, case):
     assert most == {"free": 0, "extend": 6, "one token": 1, "answer": 1, "both": 4}[case]
     if steering.answer:  # branches from open thinking, branches from begun answers, and chains that need none
         assert {("closed", False, True), ("closed", True, True), ("closed", True, False)} <= seen
+
+
+SHAPED = Sampling(temperature=1.0, seed=5, top_k=15, min_p=0.01, repetition_penalty=1.5, steering=CASES["both"])
+
+
+@pytest.mark.parametrize("name", ["vanilla", "dms"])
+def test_a_penalty_counts_the_prompt_the_chain_and_what_steering_inserted(name):
+    model, expiry = make(name)
+    asked = {(r.problem, r.chain): r for r in requests()}
+    kinds = set()
+    for chain in engine(model, name).generate(asked.values(), SHAPED):
+        for length in LENGTHS:
+            wanted = reference(model, expiry, asked[chain.problem, chain.chain], length, SHAPED)
+            got = at(chain, length)
+            assert got[:3] == wanted[:3]
+            assert got[3] == pytest.approx(wanted[3], abs=1e-3)
+            kinds |= {("inserted", wanted[4]), ("branch", bool(wanted[1])), ("long", len(wanted[0]) > LENGTHS[1])}
+    assert {("inserted", 3), ("inserted", 1), ("branch", True), ("branch", False), ("long", True)} <= kinds
+
+
+@pytest.mark.parametrize("name", ["vanilla", "dms"])
+def test_penalised_chains_are_bitwise_the_same_in_any_batch_and_order(name):
+    model, _ = make(name)
+    count = len(requests())
+    alone = chains(model, name, 1, range(count), SHAPED)
+    for batch_size in (3, 7, 16):
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(batch_size)).tolist()
+        assert chains(model, name, batch_size, order, SHAPED) == alone
+    assert alone != chains(model, name, 1, range(count), replace(SHAPED, repetition_penalty=1.0))
 
 
 def chains(model, name, batch_size, order, sampling):

@@ -17,7 +17,7 @@ from hyperscale.engines.detokenize import Decoder, end_ids
 from hyperscale.engines.kvpress.session import PressSession
 from hyperscale.engines.live_chain import Finish, LiveChain
 from hyperscale.engines.loading import check_config
-from hyperscale.engines.sampling import check_sampling, draw_tokens, score_tokens
+from hyperscale.engines.sampling import check_sampling, draw_tokens, mark_tokens, score_tokens
 from hyperscale.engines.steering import TokenSteering
 from hyperscale.kv.ledger import Ledger
 from hyperscale.methods.kvpress.method import KVPress
@@ -124,5 +124,11 @@ class _Generation:
             logprobs, greedy = score_tokens(logits, torch.tensor([chain.forced_id], device=logits.device))
             return chain.forced_id, float(logprobs), bool(greedy)
         keys, steps = torch.tensor([[key], [len(chain.ids)]], device=logits.device)
-        tokens, logprobs = draw_tokens(logits[:, : self._vocabulary], keys, steps, self._sampling)
+        present = None
+        if self._sampling.repetition_penalty != 1:
+            present = torch.zeros(1, self._vocabulary + 1, dtype=torch.bool, device=logits.device)
+            ids = [*chain.request.prompt_ids, *chain.ids]
+            mark_tokens(present, torch.tensor([ids], device=logits.device))
+            present = present[:, : self._vocabulary]
+        tokens, logprobs = draw_tokens(logits[:, : self._vocabulary], keys, steps, self._sampling, present)
         return int(tokens), float(logprobs), False

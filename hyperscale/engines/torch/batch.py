@@ -27,7 +27,7 @@ from torch import Tensor
 from hyperscale.engines.base import Chain, ChainProgress, Request, Sampling
 from hyperscale.engines.detokenize import Decoder, end_ids
 from hyperscale.engines.live_chain import LiveChain
-from hyperscale.engines.sampling import draw_tokens, score_tokens
+from hyperscale.engines.sampling import draw_tokens, mark_tokens, score_tokens
 from hyperscale.engines.steering import TokenSteering
 from hyperscale.engines.torch import forward_pass
 from hyperscale.kv.cache import RaggedCache
@@ -144,6 +144,10 @@ class Batch:
         self._prefill: _SharedPrefill | None = None
         # (4, max_chains): last token, its position, noise key, tokens generated. Columns past the chains are padding.
         self._table = torch.zeros(4, _round_up(max_chains), dtype=torch.int64, device=device)
+        # (1, max_chains, vocabulary + 1), see `mark_tokens`: which tokens each chain has, its prompt's included.
+        self._present: Tensor | None = None
+        if sampling.repetition_penalty != 1:
+            self._present = torch.zeros(1, max_chains, self._vocabulary + 1, dtype=torch.bool, device=device)
 
     def advance(self, requests: Iterator[Request]) -> list[Chain] | None:
         """One decode step for the chains in flight, then admission, then one token for all.
@@ -216,7 +220,15 @@ class Batch:
 
     def _next_tokens(self, logits: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Next token of every chain, its log-probability, and whether it is the most probable one (if forced)."""
-        tokens, logprobs = draw_tokens(logits[:, : self._vocabulary], table[_NOISE_KEY], table[_TOKENS], self._sampling)
+        present = None
+        if self._present is not None:
+            rows = self._present[0, : len(self._chains)]
+            # The chain's own tokens one by one; of one that has just entered it is the prompt's last once more.
+            mark_tokens(rows, table[_LAST_TOKEN, :, None])
+            present = rows[:, : self._vocabulary]
+        tokens, logprobs = draw_tokens(
+            logits[:, : self._vocabulary], table[_NOISE_KEY], table[_TOKENS], self._sampling, present
+        )
         ids = [chain.forced_id for chain in self._chains]
         if max(ids) < 0:
             return tokens, logprobs, torch.zeros_like(tokens)
@@ -275,9 +287,15 @@ class Batch:
         ]
         self.cache.admit(prompt, lens, len(group))
         self._state.admit(first, entrants, prompt)
-        # The last token is drawn in this step, and the position moves on with it: it starts at the prompt's last.
-        columns = [[0, prompt.length - 1, entrant.noise_key, 0] for entrant in entrants]
+        # The first token is drawn in this step, and the position moves on with it: both start at the prompt's last.
+        last_token = group[0].prompt_ids[-1]
+        columns = [[last_token, prompt.length - 1, entrant.noise_key, 0] for entrant in entrants]
         self._table[:, first : first + len(group)] = torch.tensor(columns, dtype=torch.int64).T.to(self._device)
+        if self._present is not None:
+            rows = self._present[0, first : first + len(group)]
+            rows.fill_(False)  # of the chain that had this number before
+            prompt_ids = torch.tensor(group[0].prompt_ids, device=self._device)
+            mark_tokens(rows, prompt_ids.expand(len(group), -1))
         for request in group:
             steering = None if request.forced_ids else self._steering
             self._chains.append(LiveChain(request, Ledger(lens.size, request.cuts), start_time, request.L, steering))
@@ -362,7 +380,8 @@ class Batch:
     @property
     def _chain_tables(self) -> tuple[Tensor, ...]:
         """All tensors with a column for each chain, (any, max_chains, …)."""
-        return self._table, *self._state.tensors
+        present = () if self._present is None else (self._present,)
+        return self._table, *present, *self._state.tensors
 
     def _rows_of(self, chains: list[int]) -> Ints:
         """Numbers of the rows of some chains."""

@@ -212,8 +212,9 @@ def test_a_press_over_all_heads_masks_as_many_as_it_says(model, scorer):
         torch.testing.assert_close(press.forward([9]), before, rtol=0, atol=1e-5)
 
 
-def test_a_ratio_of_one_evicts_nothing(model):
-    sampling = Sampling(seed=2)
+@pytest.mark.parametrize("shape", [{}, {"top_k": 9, "min_p": 0.01, "repetition_penalty": 1.4}], ids=["plain", "shaped"])
+def test_a_ratio_of_one_evicts_nothing(model, shape):
+    sampling = Sampling(seed=2, **shape)
     vanilla = TorchEngine(model, tiny.Characters(), methods.create("vanilla", cr=1), batch_size=1)
     for name in ("DecodingPress:KeyDiffPress", "CompressionRatioDecodingPress:TOVAPress", "CAMPress:KnormPress"):
         found = list(engine(model, name, cr=1).generate(requests(2), sampling))

@@ -81,10 +81,15 @@ def test_pinned_rules_equal_torch(method, rule, how):
     same(wanted, vllm_chains("base", method, 3, params, **more), name="base", method="vanilla")
 
 
+@pytest.mark.parametrize(
+    "shape",
+    [{"top_p": 0.95}, {"top_k": 5, "top_p": 0.97, "min_p": 0.02, "repetition_penalty": 1.2}],
+    ids=["plain", "shaped"],
+)
 @pytest.mark.parametrize("name", ["base", "dms8"])
-def test_drawn_chains_equal_torch(name):
+def test_drawn_chains_equal_torch(name, shape):
     method, cr = ("vanilla", 1) if name == "base" else ("dms", 8)
-    sampling = Sampling(temperature=0.8, top_p=0.95, seed=3)
+    sampling = Sampling(temperature=0.8, seed=3, **shape)
     wanted = torch_chains(name, method, cr, sampling=sampling)
     found = vllm_chains(name, method, cr, sampling=sampling, **CHUNKED)
     # A draw may fall on the other side of a boundary by rounding; that one of all chains does is unlikely.

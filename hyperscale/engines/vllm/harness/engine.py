@@ -21,6 +21,8 @@ from hyperscale.utils import counter_rng
 from hyperscale.utils.hub import load_config, load_tokenizer
 
 _SEEDS = 1 << 63
+# What shapes the distribution that tokens are drawn from, in `Sampling` as in vLLM's ``SamplingParams``.
+_SHAPING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
 @dataclass
@@ -191,9 +193,9 @@ class VllmEngine(Engine):
         extra: dict[str, Any] = {}
         if self.method.name != "vanilla":
             extra["kv_transfer_params"] = {"cuts": list(request.cuts), "key": key, "follow": True}
-        sampling_args: dict[str, Any] = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+        sampling_args: dict[str, Any] = {name: getattr(sampling, name) for name in _SHAPING}
         if self._draws_itself:
-            extra[SAMPLING_ARGS] = {"key": key, **sampling_args, "vocabulary": len(self.tokenizer)}
+            extra[SAMPLING_ARGS] = {"key": key, "sampling": sampling_args, "vocabulary": len(self.tokenizer)}
             sampling_args = {"temperature": 0.0}  # greedy to vLLM; the logits processor draws
         params = SamplingParams(
             **sampling_args,

@@ -5,7 +5,7 @@ logits processor leaves it one token to choose: the one that `hyperscale.engines
 (seed, problem, chain, step), whatever the batch, and also where a preempted request goes on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 
 from hyperscale.engines.base import Sampling
-from hyperscale.engines.sampling import draw_tokens
+from hyperscale.engines.sampling import draw_tokens, mark_tokens
 from hyperscale.engines.vllm.options import SAMPLING_ARGS
 
 
@@ -25,28 +25,39 @@ class HarnessSampler(AdapterLogitsProcessor):
         """It decides what the most probable token is."""
         return False
 
-    def new_req_logits_processor(self, params: Any) -> Callable[[Sequence[int], Tensor], Tensor] | None:
+    def new_req_logits_processor(self, params: Any) -> Callable[[Sequence[int], Sequence[int], Tensor], Tensor] | None:
         """The processor of a request; None for one that brings no settings."""
-        settings = (params.extra_args or {}).get(SAMPLING_ARGS)
+        settings: Mapping[str, Any] | None = (params.extra_args or {}).get(SAMPLING_ARGS)
         if settings is None:
             return None
-        sampling = Sampling(settings["temperature"], settings["top_p"])
+        sampling = Sampling(**settings["sampling"])
         return partial(_mask_all_but_drawn, sampling, torch.tensor([settings["key"]]), settings["vocabulary"])
 
 
 def _mask_all_but_drawn(
-    sampling: Sampling, key: Tensor, vocabulary: int, token_ids: Sequence[int], logits: Tensor
+    sampling: Sampling,
+    key: Tensor,
+    vocabulary: int,
+    prompt_ids: Sequence[int],
+    token_ids: Sequence[int],
+    logits: Tensor,
 ) -> Tensor:
     """Logits with the drawn token alone above minus infinity.
 
     Args:
-        sampling: Temperature and top-p.
+        sampling: What shapes the distribution.
         key: (1,) int64, the chain's noise key.
         vocabulary: Rows that are tokens.
+        prompt_ids: The prompt.
         token_ids: The tokens so far.
         logits: (rows of the output layer,).
     """
-    token, _ = draw_tokens(logits[None, :vocabulary], key, torch.tensor([len(token_ids)]), sampling)
+    present = None
+    if sampling.repetition_penalty != 1:
+        present = torch.zeros(1, vocabulary + 1, dtype=torch.bool)
+        mark_tokens(present, torch.tensor([[*prompt_ids, *token_ids]]))
+        present = present[:, :vocabulary]
+    token, _ = draw_tokens(logits[None, :vocabulary], key, torch.tensor([len(token_ids)]), sampling, present)
     one_token_logits = torch.full_like(logits, float("-inf"))
     one_token_logits[token] = 0.0
     return one_token_logits
