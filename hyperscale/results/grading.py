@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from hyperscale.results.samples import Cut, Ending, Sample
+from hyperscale.results.samples import Cut, Ending, ForcedAnswer, Sample
+
+if TYPE_CHECKING:
+    from hyperscale.scoring.graders.base import Grader
 
 E = TypeVar("E", bound=Ending)
 
@@ -26,9 +29,15 @@ def endings(sample: Sample) -> list[tuple[Ending, str]]:
     return pairs
 
 
-def texts(sample: Sample) -> list[str]:
-    """The texts that may hold an answer, in the order of `endings`."""
-    return [text for _, text in endings(sample)]
+def extract_answers(grader: "Grader", sample: Sample) -> list[str | None]:
+    """What a grader finds in the texts that may hold an answer, in the order of `endings`."""
+    return [grader.extract(text, finished=_finished(sample, ending)) for ending, text in endings(sample)]
+
+
+def _finished(sample: Sample, ending: Ending) -> bool:
+    """Whether the model itself ended the text there."""
+    finish = ending.finish if isinstance(ending, ForcedAnswer) else sample.finish
+    return finish == "stop" and (isinstance(ending, ForcedAnswer) or ending is sample.whole)
 
 
 def answers(sample: Sample) -> list[str | None]:

@@ -59,7 +59,7 @@ def record(
         **identity,
     )
     # Answers are read from the text as the model wrote it, before anything is blacked out.
-    answers = [grader.extract(text) for text in grading.texts(sample)]
+    answers = grading.extract_answers(grader, sample)
     verdicts = [answer is not None and grader.correct(answer, target) for answer in answers]
     sample = grading.with_verdicts(sample, answers, verdicts)
     return sample if hide is None else _hidden(sample, hide)

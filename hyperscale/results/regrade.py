@@ -112,7 +112,7 @@ def _grade(
     while part := list(islice(samples, _BATCH)):
         # Verdicts of a task's chains are asked for together, as programs run side by side; then all are put in order.
         verdicts: dict[int, list[bool]] = {}
-        answers = [[grader[sample.task].extract(text) for text in grading.texts(sample)] for sample in part]
+        answers = [grading.extract_answers(grader[sample.task], sample) for sample in part]
         for name in dict.fromkeys(sample.task for sample in part):
             places = [i for i, sample in enumerate(part) if sample.task == name]
             targets = {i: doc_of(part[i], docs[name]).target for i in places}

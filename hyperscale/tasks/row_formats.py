@@ -94,7 +94,7 @@ def read_problem(row: PlacedRow) -> ProblemRow:
 
     Without an answer, the last box of ``solution`` is taken.
     """
-    from hyperscale.scoring.graders.integer import last_box
+    from hyperscale.scoring.graders.boxes import last_box
 
     fields = _FieldReader(row)
     text = fields.text(*_PROBLEM)

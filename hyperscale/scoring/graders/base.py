@@ -26,11 +26,13 @@ class Grader(ABC):
     name: str
 
     @abstractmethod
-    def extract(self, text: str) -> str | None:
-        """The answer a chain's text states, in the form that is voted on; None if it states none.
+    def extract(self, text: str, *, finished: bool | None = None) -> str | None:
+        """The answer a chain's text states, in the form that is stored; None if it states none.
 
         Args:
             text: Thinking, ``</think>`` and answer, as generated; it may be cut anywhere.
+            finished: Whether the model ended the text itself, None if that is not known. What a cut-off text had only
+                begun to state is no answer.
         """
 
     @abstractmethod
@@ -45,3 +47,10 @@ class Grader(ABC):
     def correct_many(self, pairs: Sequence[tuple[str, Any]]) -> list[bool]:
         """`correct` for many (answer, target) pairs, in order."""
         return [self.correct(answer, target) for answer, target in pairs]
+
+    def equal_many(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """Whether each two extracted answers are one and the same: then they are one candidate of a vote.
+
+        Graders whose answers have several forms say more than this, which compares the texts.
+        """
+        return [first == second for first, second in pairs]

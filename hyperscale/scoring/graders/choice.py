@@ -19,7 +19,7 @@ class ChoiceGrader(Grader):
 
     name = "choice"
 
-    def extract(self, text: str) -> str | None:
+    def extract(self, text: str, *, finished: bool | None = None) -> str | None:
         """The letter, upper case as written, or None."""
         answer = after_thinking(text)
         letters = [] if answer is None else _ANSWER.findall(answer)

@@ -55,7 +55,7 @@ class CodeGrader(Grader):
         self._runner = runner
         self._verdicts: dict[Hashable, bool] = {}
 
-    def extract(self, text: str) -> str | None:
+    def extract(self, text: str, *, finished: bool | None = None) -> str | None:
         """The program's text, or None."""
         answer = after_thinking(text) or ""
         program, start = None, None

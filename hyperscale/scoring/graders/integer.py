@@ -4,9 +4,9 @@ import re
 from typing import Any
 
 from hyperscale.scoring.graders.base import Grader, after_thinking
+from hyperscale.scoring.graders.boxes import last_box
 
 MAX_CHARS = 1_000  # of what stands in a box and is no integer
-_BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
 _FONT = r"(?:bf|it|rm|sf|tt|normal)"
 _WRAPPER = re.compile(
     rf"\\(?:boxed|text{_FONT}?|math{_FONT}|boldsymbol|bm|mbox|hbox)\s*\{{([^{{}}]*)\}}(\s*\^\s*(?:\{{[0-9]\}}|[0-9]))?"
@@ -17,23 +17,6 @@ _SPACE = re.compile(r"\\[,;: ]|~|\\q?quad\b|[\u00a0\u2009\u202f]")
 _DEGREES = re.compile(r"(?:\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degree|\u00b0)$")
 _SEPARATED = re.compile(r"[0-9]{1,3}(?:([, ])[0-9]{3})(?:\1[0-9]{3})*")
 _INTEGER = re.compile(r"([+-]?)([0-9]+)")
-
-
-def last_box(text: str) -> str | None:
-    r"""Content of the balanced ``\boxed{...}`` that ends last, or None. One pass, whatever the nesting."""
-    starts: list[int | None] = []  # of each open brace: where a box's content starts, or None if it is no box's
-    content: str | None = None
-    for match in _BRACES.finditer(text):
-        token = match.group()
-        if token.startswith("\\boxed"):
-            starts.append(match.end())
-        elif token == "{":
-            starts.append(None)
-        elif token == "}" and starts:
-            start = starts.pop()
-            if start is not None:
-                content = text[start : match.start()]
-    return content
 
 
 def canonical_integer(text: str) -> str | None:
@@ -74,10 +57,10 @@ class IntegerGrader(Grader):
 
     name = "integer"
 
-    def extract(self, text: str) -> str | None:
+    def extract(self, text: str, *, finished: bool | None = None) -> str | None:
         r"""The canonical integer of the last balanced box, or the box's text if that is no integer."""
         answer = after_thinking(text)
-        content = None if answer is None else last_box(answer)
+        content = None if answer is None else last_box(answer, finished=finished)
         if content is None or not content.strip():
             return None
         number = canonical_integer(content)

@@ -34,9 +34,9 @@ class LiveCodeBenchGrader(CodeGrader):
     name = "livecodebench"
     limits = Limits(seconds=6.0, memory=1 << 30)  # 6 s a test are LiveCodeBench's own
 
-    def extract(self, text: str) -> str | None:
+    def extract(self, text: str, *, finished: bool | None = None) -> str | None:
         """The program's text, or None."""
-        program = super().extract(text)
+        program = super().extract(text, finished=finished)
         answer = after_thinking(text)
         return program if program is not None or answer is None else _last_bare_block(answer)
 

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from hyperscale.scoring.graders.base import Grader, after_thinking
-from hyperscale.scoring.graders.integer import canonical_integer, last_box
+from hyperscale.scoring.graders.boxes import last_box
+from hyperscale.scoring.graders.integer import canonical_integer
 from hyperscale.scoring.graders.math_process import MathVerifier, get_shared_verifier
 
 MAX_CHARS = 1_000
@@ -49,10 +50,10 @@ class MathGrader(Grader):
         self._verifier = verifier
         self._verdicts: dict[tuple[str, str], bool] = {}
 
-    def extract(self, text: str) -> str | None:
+    def extract(self, text: str, *, finished: bool | None = None) -> str | None:
         """The box's content in `strip_typography` form; cut to `MAX_CHARS` characters and one; None if empty."""
         answer = after_thinking(text)
-        content = None if answer is None else last_box(answer)
+        content = None if answer is None else last_box(answer, finished=finished)
         if content is None or not content.strip():
             return None
         content = content.strip()
@@ -86,6 +87,12 @@ class MathGrader(Grader):
             verifier = self._verifier or get_shared_verifier()
             self._verdicts.update(zip(undecided, verifier.compare(undecided), strict=True))
         return [self._verdicts[key] for key in keys]
+
+    def equal_many(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """Whether each two answers are one: the earlier is the later's target, or the other way round."""
+        forth = self.correct_many(pairs)
+        back = iter(self.correct_many([(b, a) for (a, b), equal in zip(pairs, forth, strict=True) if not equal]))
+        return [equal or next(back) for equal in forth]
 
 
 def _equal_as_text(gold: str, answer: str) -> bool:
