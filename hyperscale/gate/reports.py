@@ -11,6 +11,7 @@ from rich.table import Table
 from hyperscale.errors import ResultsError
 from hyperscale.gate.baseline import GateRecord
 from hyperscale.gate.comparison import Comparison, ComparisonRow
+from hyperscale.utils.files import append_whole, write_atomic
 
 TITLE = "hyperscale gate"
 _HEAD = ("model", "task", "method", "W-L-CR or margin", "baseline", "now", "change", "interval", "reads", "verdict")
@@ -136,8 +137,7 @@ def save(path: Path, data: bytes, append: bool = False) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab" if append else "wb") as file:
-            file.write(data)
+        (append_whole if append else write_atomic)(path, data)
     except OSError as error:
         raise ResultsError(f"cannot write the report {path} ({error.strerror}): choose another path") from None
 

@@ -21,7 +21,7 @@ from hyperscale.mini.training.pretrain import train
 from hyperscale.retrofit.checkpoints import CheckpointRecord, train_checkpoints
 from hyperscale.retrofit.settings import Recipe, describe_fault
 from hyperscale.retrofit.trainer import Retrofit, TrainedStudent
-from hyperscale.utils.files import write_atomic
+from hyperscale.utils.files import write_atomic, write_folder
 from hyperscale.utils.hub import model_errors
 from hyperscale.utils.settings import settings_of
 
@@ -124,7 +124,8 @@ def _retrofit(base: Any, recipe: Recipe, args: argparse.Namespace, length: int) 
     batches = stream(f"dms-{args.seed}", args.dms_rows, length, args.workers)
 
     def write(student: TrainedStudent, name: str) -> None:
-        save_model(student.model, args.out / name, **student.config.to_hf())
+        with write_folder(args.out / name) as folder:
+            save_model(student.model, folder, **student.config.to_hf())
 
     return train_checkpoints(retrofit, batches, held_out, write)
 

@@ -11,6 +11,7 @@ from hyperscale.methods.arm import Arm
 from hyperscale.results.manifest import POINTS, RUN_FILE, SAMPLES, complete_config, read_info
 from hyperscale.results.sample_file import read_samples
 from hyperscale.results.samples import Sample
+from hyperscale.utils.files import hash_file
 
 PILOT, EARLIER = "pilot", "earlier runs"
 # Settings in which a planned run and one that it is predicted from may differ. Method, CR and task are compared chain
@@ -115,6 +116,22 @@ class MeasuredChain:
         )
 
 
+class EarlierRun(NamedTuple):
+    """An earlier run that costs were predicted from, as ``plan.json`` names it.
+
+    Attributes:
+        folder: Name of its folder, beside the planned run's.
+        run: Sixteen hexadecimal digits of the SHA-256 of its ``run.json``.
+        samples: The same of its ``samples.jsonl``.
+        chains: How many of its chains count.
+    """
+
+    folder: str
+    run: str
+    samples: str
+    chains: int
+
+
 @dataclass(frozen=True)
 class MeasuredCosts:
     """Costs of finished chains of one arm on one task.
@@ -123,11 +140,13 @@ class MeasuredCosts:
         source: `PILOT` or `EARLIER`.
         chains: The chains.
         timed: Whether their seconds are those of this machine.
+        runs: The earlier runs that the chains are of.
     """
 
     source: str
     chains: tuple[MeasuredChain, ...]
     timed: bool = True
+    runs: tuple[EarlierRun, ...] = ()
 
     def mean(self, L: int, *, invariant: bool, room: int = 0) -> ChainCosts | None:
         """Costs of the mean chain with at most L tokens, every problem counting the same; None if none is known.
@@ -183,11 +202,15 @@ def of_earlier_runs(root: Path, own: Path | None, info: Mapping[str, Any]) -> di
             # Whatever is wrong with a folder, it is not this run's concern.
             earlier = read_info(folder)
             samples = _similar_samples(folder, earlier, info)
+            if not samples:
+                continue
             timed = earlier.get("hardware") == info.get("hardware")
+            run, lines = (hash_file(folder / name) for name in (RUN_FILE, SAMPLES))
             for key, costs in of_samples(samples, EARLIER, timed=timed).items():
                 known = measured.get(key)
                 chains = (known.chains if known else ()) + costs.chains
-                measured[key] = MeasuredCosts(EARLIER, chains, timed and (known is None or known.timed))
+                runs = (*(known.runs if known else ()), EarlierRun(folder.name, run, lines, len(costs.chains)))
+                measured[key] = MeasuredCosts(EARLIER, chains, timed and (known is None or known.timed), runs)
         except (ResultsError, OSError, KeyError, TypeError, AttributeError):
             continue
     return measured
@@ -206,3 +229,12 @@ def _similar_samples(folder: Path, earlier: Mapping[str, Any], info: Mapping[str
     tasks = {name for name, version in info["tasks"].items() if earlier["tasks"].get(name) == version}
     # All of them before any counts: a broken line leaves the whole folder out.
     return [sample for sample in read_samples(folder / SAMPLES) if sample.task in tasks and str(sample.arm) in arms]
+
+
+def earlier_runs(measured: Mapping[Key, MeasuredCosts], keys: Iterable[Key]) -> list[EarlierRun]:
+    """The earlier runs whose chains the costs of these arms and tasks rest on, by folder; chains are added up."""
+    runs: dict[tuple[str, str, str], int] = {}
+    for key in dict.fromkeys(keys):
+        for run in measured[key].runs if key in measured else ():
+            runs[run[:3]] = runs.get(run[:3], 0) + run.chains
+    return [EarlierRun(*run, chains) for run, chains in sorted(runs.items())]

@@ -5,7 +5,7 @@ Predictions change as more runs finish; a run that is resumed must not. Nothing 
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ from hyperscale.errors import ResultsError
 from hyperscale.methods.arm import Arm
 from hyperscale.planning.budget import Budget
 from hyperscale.planning.costs import AXES, Costs
+from hyperscale.planning.measured_costs import EarlierRun
 from hyperscale.planning.planner import Plan, PlannedPoint
 from hyperscale.utils.files import write_atomic
 from hyperscale.utils.validation import validate
@@ -41,8 +42,19 @@ class _Point(BaseModel):
     seconds: float | None
 
 
+class _EarlierRun(BaseModel):
+    """A run that the plan's costs were predicted from, as `measured_costs.EarlierRun`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    folder: str
+    run: str
+    samples: str
+    chains: int
+
+
 class _PlanFile(BaseModel):
-    """The contents of the file; a ceiling is null where there is none."""
+    """The contents of the file; a ceiling is null where there is none, and older files name no earlier runs."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -50,11 +62,17 @@ class _PlanFile(BaseModel):
     axis: str
     ceilings: dict[str, float | None]
     dominated: int
+    earlier_runs: list[_EarlierRun] = []
     points: list[_Point]
 
 
-def save(plan: Plan, folder: Path) -> None:
+def save(plan: Plan, folder: Path, earlier_runs: Sequence[EarlierRun] = ()) -> None:
     """Write a plan into a run's folder.
+
+    Args:
+        plan: The plan.
+        folder: The folder.
+        earlier_runs: What the costs of its points were predicted from: another plan is made as soon as these change.
 
     Raises:
         ResultsError: The disk is full or fails.
@@ -64,6 +82,7 @@ def save(plan: Plan, folder: Path) -> None:
         "axis": plan.budget.axis,
         "ceilings": {task: None if math.isinf(value) else value for task, value in plan.ceilings.items()},
         "dominated": plan.n_dominated,
+        "earlier_runs": [run._asdict() for run in earlier_runs],
         "points": [
             {"task": point.task, "method": point.arm.method, "CR": point.arm.CR, "W": point.W, "L": point.L}
             | {"source": point.source}
@@ -95,7 +114,7 @@ def load(folder: Path, budget: Budget, arms: Iterable[Arm]) -> Plan | None:
         return None
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ResultsError(f"{path} is unreadable ({error}): {_REMEDY}") from None
     if isinstance(values, dict):
         values["schema_version"] = values.pop("schema", None)  # pydantic's models have a `schema` of their own

@@ -22,11 +22,13 @@ class Run:
         folder: The run folder.
         info: Contents of ``run.json``.
         samples: Every finished chain, in the order they finished.
+        notes: What was left out of them, a sentence each.
     """
 
     folder: Path
     info: Mapping[str, Any]
     samples: Sequence[Sample]
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -68,9 +70,15 @@ def read(folder: Path | str) -> list[Run]:
     """
     paths = folders(folder)
     try:
-        return [Run(path, read_info(path), list(read_samples(path / SAMPLES))) for path in paths]
+        return [_read_run(path) for path in paths]
     except OSError as error:
         raise ResultsError(f"cannot read {error.filename} ({error.strerror}): mend its permissions") from None
+
+
+def _read_run(path: Path) -> Run:
+    notes: list[str] = []
+    samples = list(read_samples(path / SAMPLES, notes.append))
+    return Run(path, read_info(path), samples, tuple(notes))
 
 
 def folders(folder: Path | str) -> list[Path]:

@@ -53,7 +53,7 @@ def read_info(folder: Path) -> dict[str, Any]:
     path = folder / RUN_FILE
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ResultsError(f"{path} is unreadable ({error}): {_REMEDY}") from None
     if not isinstance(info, dict):
         raise ResultsError(f"{path} is not a run's description: {_REMEDY}")

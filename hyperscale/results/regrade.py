@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from hyperscale import tasks
 from hyperscale.errors import ResultsError
 from hyperscale.results import grading
-from hyperscale.results.manifest import RUN_FILE, read_info
+from hyperscale.results.manifest import RUN_FILE, SAMPLES, read_info
 from hyperscale.results.samples import Sample
 from hyperscale.results.store import Store
 from hyperscale.scoring import graders
 from hyperscale.scoring.sandbox import pool
 from hyperscale.tasks.datasets import data_by_task
 from hyperscale.tasks.task import Doc, Task, prompt_hash
-from hyperscale.utils.files import write_atomic
+from hyperscale.utils.files import complete_length, write_atomic
 
 if TYPE_CHECKING:
     from hyperscale.results.points import MeasuredPoint
@@ -35,6 +35,7 @@ class Regraded:
         answers: Chains with another answer at some L than before.
         verdicts: Chains with another verdict at some L than before.
         points: The points, rebuilt.
+        notes: What was left out of the chains, a sentence each.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class Regraded:
     answers: int
     verdicts: int
     points: "list[MeasuredPoint]"
+    notes: tuple[str, ...] = ()
 
 
 def regrade(
@@ -68,6 +70,7 @@ def regrade(
         TaskError, SandboxError: A task's problems are missing, or programs cannot be run here.
     """
     info = read_info(folder)  # before the store, which would make a folder that is not there
+    require_chains(folder)
     with Store(folder, info) as store:
         names = dict.fromkeys(sample.task for sample in store.samples())
         files = {**(info.get("data") or {}), **data_by_task(data or {}, tuple(names))}
@@ -92,7 +95,21 @@ def regrade(
             info["tasks"] = {**(info.get("tasks") or {}), **versions}
             write_atomic(folder / RUN_FILE, json.dumps(info, indent=1) + "\n")
         points = store.write_points()
-    return Regraded(folder, **counts, points=points)
+        notes = tuple(store.notes)
+    return Regraded(folder, **counts, points=points, notes=notes)
+
+
+def require_chains(folder: Path) -> None:
+    """Refuse a folder without chains: its points would be overwritten by none.
+
+    Raises:
+        ResultsError: ``samples.jsonl`` is missing, or holds no finished chain.
+    """
+    path = folder / SAMPLES
+    if not path.is_file():
+        raise ResultsError(f"{folder} has no {SAMPLES}, so there is nothing to score: restore the file")
+    if not complete_length(path):
+        raise ResultsError(f"{path} holds no finished chain, so there is nothing to score: run its command again")
 
 
 def problems(name: str, info: dict[str, Any], data: str | None) -> tuple[Task, list[Doc]]:

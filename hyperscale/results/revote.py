@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hyperscale.errors import ConfigError
 from hyperscale.results import grading
 from hyperscale.results.manifest import read_info
-from hyperscale.results.regrade import doc_of, problems
+from hyperscale.results.regrade import doc_of, problems, require_chains
 from hyperscale.results.samples import Sample
 from hyperscale.results.store import Store
 from hyperscale.scoring.voting import reward_models, strategies
@@ -73,6 +73,7 @@ def revote(
     """
     strategy = choose(vote, scorer)
     info = read_info(folder)  # before the store, which would make a folder that is not there
+    require_chains(folder)
     with Store(folder, info) as store:
         judge = reward_models.get(scorer, device) if scorer else None
         if judge is not None:

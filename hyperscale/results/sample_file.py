@@ -4,7 +4,7 @@ A line is read by its own schema: a run that an older version began and this one
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -12,29 +12,59 @@ from pydantic import ValidationError
 from hyperscale.errors import ResultsError
 from hyperscale.results import schema1
 from hyperscale.results.manifest import SCHEMA
-from hyperscale.results.samples import ADAPTER, Sample
+from hyperscale.results.samples import ADAPTER, Key, Sample
 from hyperscale.utils.validation import first_fault
 
 _START = f'{{"schema":{SCHEMA},'.encode()
 """How a line begins that this version wrote; the rest is the JSON of a `Sample`."""
 
 
-def read_samples(path: Path) -> Iterator[Sample]:
+def read_samples(path: Path, note: Callable[[str], None] = lambda _: None) -> Iterator[Sample]:
     """Yield the samples of a file, in its order; none if there is no file. An unfinished last line is left out.
 
+    A chain counts once: a line that repeats an earlier one is left out, whenever it was generated.
+
+    Args:
+        path: The file.
+        note: Told of lines that were left out, once, when the file has been read to its end.
+
     Raises:
-        ResultsError: Any other line is corrupt or of an unknown schema; the message names line and field.
+        ResultsError: A line is corrupt or of an unknown schema, the message names line and field; or two lines say
+            different things of the same chain.
     """
     if not path.exists():
         return
+    known: dict[tuple[str, Key], tuple[int, int]] = {}  # a chain's line, and a hash of what it says
+    repeated: list[tuple[int, int]] = []
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             if not line.endswith(b"\n"):  # a kill within a write; `Store` drops it
-                return
+                break
             try:
-                yield parse(line)
-            except ValueError as error:  # ValidationError is one
+                sample = parse(line)
+            except (ValueError, RecursionError) as error:  # ValidationError is a ValueError
                 raise ResultsError(_message(path, number, error)) from None
+            first, contents = known.setdefault((sample.model, sample.key), (number, _contents(sample)))
+            if first == number:
+                yield sample
+            elif contents == _contents(sample):
+                repeated.append((number, first))
+            else:
+                raise ResultsError(
+                    f"{path} line {number} is the chain of line {first} again ({sample.task}/{sample.problem}, "
+                    f"{sample.arm}, seed {sample.seed}, chain {sample.chain}), with other contents: delete the line "
+                    "that is not this run's"
+                )
+    if repeated:
+        some = f"line {repeated[0][0]} repeats line {repeated[0][1]}"
+        more = f", and {len(repeated) - 1} more do" if len(repeated) > 1 else ""
+        note(f"{path} {some}{more}: each chain counts once")
+
+
+def _contents(sample: Sample) -> int:
+    """A hash of what a line says of its chain, without the seconds that it took."""
+    cuts = [(cut.L, cut.tokens, cut.kv_reads, cut.peak_kv, cut.answer, cut.correct) for cut in sample.cuts]
+    return hash((sample.text, sample.finish, sample.prompt_hash, *cuts))
 
 
 def parse(line: bytes) -> Sample:
@@ -67,7 +97,7 @@ class UnknownSchemaError(ValueError):
     """A line of a version that is not known here."""
 
 
-def _message(path: Path, number: int, error: ValueError) -> str:
+def _message(path: Path, number: int, error: Exception) -> str:
     if isinstance(error, UnknownSchemaError):
         return f"{path} line {number} has schema {error.args[0]!r}, this version reads {schema1.SCHEMA} and {SCHEMA}"
     fault = ""

@@ -44,6 +44,7 @@ class Store:
         self._lock: IO[bytes] | None = None
         self._file: FileIO | None = None
         self._keys: dict[Key, None] = {}  # of the samples, in the file's order
+        self.notes: list[str] = []  # what was left out of the samples, a sentence each
 
     def __enter__(self) -> Self:
         try:
@@ -100,7 +101,7 @@ class Store:
             write_atomic(self.folder / RUN_FILE, json.dumps(self._info, indent=1) + "\n")
         path = self.folder / SAMPLES
         # A last line without a newline is what a kill left of a write: it is not read, and cut off here.
-        self._keys = dict.fromkeys(sample.key for sample in self.samples())
+        self._keys = dict.fromkeys(sample.key for sample in read_samples(path, self.notes.append))
         self._file = path.open("ab", buffering=0)
         self._file.truncate(complete_length(path))
         sync_folder(self.folder)

@@ -12,7 +12,7 @@ from hyperscale.errors import ModelError, RetrofitError
 from hyperscale.retrofit import memory_estimate
 from hyperscale.retrofit.checkpoints import CheckpointRecord, save_checkpoint, train_checkpoints
 from hyperscale.retrofit.settings import Recipe, RetrofitSettings
-from hyperscale.utils.files import write_atomic
+from hyperscale.utils.files import write_atomic, write_folder
 from hyperscale.utils.hub import load_config
 
 if TYPE_CHECKING:
@@ -144,8 +144,9 @@ def _train(
     record = _begin_record(settings, base, device, length, source, corpus, recipe, estimate)
 
     def save(student: "TrainedStudent", name: str) -> None:
-        save_checkpoint(student.model, settings.out / name, **student.config.to_hf())
-        tokenizer.save_pretrained(settings.out / name)
+        with write_folder(settings.out / name) as folder:
+            save_checkpoint(student.model, folder, **student.config.to_hf())
+            tokenizer.save_pretrained(folder)
         report(f"wrote {settings.out / name}")
 
     def write_record(checkpoints: list[CheckpointRecord]) -> None:

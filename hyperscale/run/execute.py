@@ -43,6 +43,8 @@ def execute_run(run: PreparedRun, folder: Path, observer: RunObserver) -> list[M
         if run.config.vote is not None:
             store.set_vote(strategies.get(run.config.vote).name)
         observer.on_open(store.folder, len(store))
+        for note in store.notes:
+            observer.on_note(note)
         for note in methods.notes(run.methods.values()):
             observer.on_note(note)
         # A built-in model shows a first chain of some arms before the long run starts.

@@ -50,7 +50,12 @@ def finalize_plan(run: PreparedRun, store: Store, observer: RunObserver, engines
             run = run.replanned(Predictor(run.entry_bytes))
         else:
             run = _run_pilot(run, store.folder, observer, engines)
-        plan_file.save(run.plan, store.folder)
+        keys = ((point.arm, point.task) for point in run.plan.points if point.source == measured_costs.EARLIER)
+        earlier = measured_costs.earlier_runs(run.predictor.measured, keys)
+        plan_file.save(run.plan, store.folder, earlier)
+        if earlier:
+            names, chains = ", ".join(run.folder for run in earlier), sum(run.chains for run in earlier)
+            observer.on_note(f"costs are predicted from {chains} chains of {names}, as {plan_file.PLAN_FILE} records")
     # At every start: a kill may have come between the plan and the last of the pilot's chains.
     _adopt_chains(run, store)
     return run

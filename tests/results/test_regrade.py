@@ -227,3 +227,17 @@ def test_data_that_have_moved_are_named(tmp_path, monkeypatch, capsys):
     for given in (moved, f"mini_aime={moved}"):
         assert call("score", "run", "--data", given)[::2] == (0, "")
     assert {line.whole.correct for line in results.read(tmp_path / "run")[0].samples} == {True, False}
+
+
+@pytest.mark.parametrize("contents", [None, b"", b'{"schema":2,"mod'])
+@pytest.mark.parametrize("options", [(), ("--vote", "mean@k")])
+def test_a_run_without_chains_keeps_its_points(graded, tmp_path, monkeypatch, capsys, contents, options):
+    folder = tmp_path / "run"
+    shutil.copytree(graded[0], folder)
+    (folder / SAMPLES).unlink()
+    if contents is not None:
+        (folder / SAMPLES).write_bytes(contents)
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+    call = commandline.caller(monkeypatch, capsys, tmp_path)
+    commandline.fails(call("score", folder, *options), SAMPLES, "nothing to score")
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"} == before

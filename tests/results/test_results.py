@@ -293,3 +293,41 @@ def test_points_do_not_depend_on_the_order_of_the_samples(tmp_path):
     assert points[0].startswith(
         b"run,model,method,engine,task,W,L,CR,realised_cr,n_problems,n_seeds,accuracy,accuracy_se,vote,"
     )
+
+
+def test_a_repeated_line_is_one_chain_and_said_to_be(tmp_path):
+    write(tmp_path)
+    path = tmp_path / results.SAMPLES
+    lines = path.read_bytes().splitlines(keepends=True)
+    slower = format_line(replace(sample(1), seconds=99.0))  # generated twice: only the time differs
+    path.write_bytes(b"".join([*lines, lines[0], slower]))
+    (run,) = results.read(tmp_path)
+    assert numbers(run.samples) == [0, 1, 2]
+    assert run.notes == (f"{path} line 4 repeats line 1, and 1 more do: each chain counts once",)
+    with Store(tmp_path, INFO) as store:
+        assert (len(store), store.notes) == (3, list(run.notes))
+        store.append(sample(3))
+        store.replace(store.samples())
+    assert numbers(results.read(tmp_path)[0].samples) == [0, 1, 2, 3]
+    assert results.read(tmp_path)[0].notes == ()
+
+
+@pytest.mark.parametrize("changes", [{"text": "another"}, {"answer": "8", "right": False}, {"tokens": 3}])
+def test_two_lines_that_differ_on_a_chain_are_refused(tmp_path, changes):
+    write(tmp_path)
+    with (tmp_path / results.SAMPLES).open("ab") as file:
+        file.write(format_line(sample(1, **changes)))
+    with pytest.raises(ResultsError, match=r"line 4 is the chain of line 2 again .*mini_aime/p, vanilla.*chain 1"):
+        results.read(tmp_path)
+    with pytest.raises(ResultsError, match="line 4 is the chain of line 2 again"), Store(tmp_path, INFO):
+        pass
+
+
+def test_nesting_without_end_is_corrupt(tmp_path):
+    write(tmp_path)
+    for name in (results.SAMPLES, results.RUN_FILE):
+        before = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(b"[" * 100_000 + b"\n")
+        with pytest.raises(ResultsError, match=r"corrupt|unreadable"):
+            results.read(tmp_path)
+        (tmp_path / name).write_bytes(before)

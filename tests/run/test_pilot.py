@@ -1,6 +1,8 @@
 """The pilot on tiny checkpoints: its chains are the run's own, the plan that it makes stays, and a dry run has none."""
 
+import hashlib
 import json
+import shutil
 import sys
 
 import checkpoints
@@ -159,6 +161,31 @@ def test_earlier_runs_spare_the_pilot(whole, weights):
     assert {p.source for p in dry_run.plan_dry_run(make(weights, budget="1x"), folder=folder).plan.points} == {
         "closed form"
     }
+
+
+def test_the_plan_names_the_runs_that_it_was_made_from(whole, weights, tmp_path):
+    """The same command plans otherwise once more runs lie beside it: what it was made from must be on record."""
+    notes = []
+
+    class Notes(RunObserver):
+        def on_note(self, text):
+            notes.append(text)
+
+    _, folder = whole
+    shutil.copytree(folder, tmp_path / "first")
+    asked = make(weights, budget="1x")
+    execute.execute_run(prepare_run(asked, tmp_path / "next"), tmp_path / "next", Notes())
+    plan = json.loads((tmp_path / "next" / PLAN_FILE).read_text())
+    (entry,) = plan["earlier_runs"]
+    assert entry["folder"] == "first"
+    assert entry["chains"] <= len(results.read(folder)[0].samples)
+    for part, name in (("run", results.RUN_FILE), ("samples", results.SAMPLES)):
+        assert hashlib.sha256((tmp_path / "first" / name).read_bytes()).hexdigest().startswith(entry[part])
+    assert any(f"{entry['chains']} chains of first" in note for note in notes)
+    shutil.copytree(folder, tmp_path / "second")
+    more = prepare_run(asked, tmp_path / "third")
+    names = [run.folder for run in measured_costs.earlier_runs(more.predictor.measured, more.predictor.measured)]
+    assert names == ["first", "next", "second"]
 
 
 def test_a_dry_run_generates_nothing(weights, tmp_path):

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hyperscale.cli import arguments
-from hyperscale.cli.display.console import make_console
+from hyperscale.cli.display.console import make_console, print_notes
 from hyperscale.errors import ResultsError
 
 
@@ -53,6 +53,7 @@ def plot(
         raise ResultsError(f"{folder} holds no finished chain yet: nothing to draw")
     if not as_json:
         console.print(f"{chains:,} chains of {len(runs)} run{'s' * (len(runs) > 1)}", highlight=False)
+        print_notes(console, (note for run in runs for note in run.notes))
     analysis = analyse([point for run in runs for point in run.points()], axes, pairs, resamples)
     files: list[str] = []
 

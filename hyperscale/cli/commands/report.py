@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hyperscale.cli.display.console import make_console
+from hyperscale.cli.display.console import make_console, print_notes
 
 
 def report(
@@ -20,6 +20,10 @@ def report(
 
     console = make_console()
     path = reports.write_report(
-        folder, out, text_mib, lambda step: console.print(f"{step} …", style="dim", highlight=False)
+        folder,
+        out,
+        text_mib,
+        lambda step: console.print(f"{step} …", style="dim", highlight=False),
+        lambda note: print_notes(console, [note]),
     )
     console.print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)", highlight=False, soft_wrap=True)

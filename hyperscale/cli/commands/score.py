@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hyperscale.cli import arguments
-from hyperscale.cli.display.console import make_console
+from hyperscale.cli.display.console import make_console, print_notes
 from hyperscale.errors import ConfigError
 from hyperscale.utils.hub import silence_transformers
 
@@ -79,6 +79,7 @@ def _grade(folder: Path, sandbox: str, data: dict[str, str], as_json: bool) -> N
     for path in results.folders(folder):
         with _progress(console, f"grading {path}") as step:
             result = regrade.regrade(path, step, sandbox, data)
+        print_notes(console, result.notes)
         console.print(
             f"{path}: graded {result.chains:,} chains; {result.answers:,} have another answer than before, "
             f"{result.verdicts:,} another verdict; rebuilt {results.POINTS}",

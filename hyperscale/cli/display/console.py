@@ -1,5 +1,6 @@
 """Makes the console that commands print to."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,3 +16,9 @@ def make_console(*, quiet: bool = False) -> "Console":
 
     console = Console(markup=False, quiet=quiet)
     return console if console.is_terminal else Console(width=PIPE_WIDTH, markup=False, quiet=quiet)
+
+
+def print_notes(console: "Console", notes: Iterable[str]) -> None:
+    """Print remarks on what was read, a line each."""
+    for note in notes:
+        console.print(f"note: {note}", highlight=False, soft_wrap=True)

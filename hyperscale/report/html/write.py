@@ -23,6 +23,7 @@ def write_report(
     out: Path | str | None = None,
     text_mib: float = TEXT_MIB,
     step: Callable[[str], None] = lambda _: None,
+    note: Callable[[str], None] = lambda _: None,
 ) -> Path:
     """Write the report of a run folder, or of every run directly inside a folder.
 
@@ -31,6 +32,7 @@ def write_report(
         out: The HTML file; ``report.html`` in the folder if None.
         text_mib: Room for the chains' texts in MiB of the file; longer texts are shortened until all fit.
         step: Called with what is being done.
+        note: Called with what was left out of the chains.
 
     Returns:
         The file written.
@@ -44,6 +46,9 @@ def write_report(
     runs = results.read(folder)
     if not any(run.samples for run in runs):
         raise ResultsError(f"{folder} holds no finished chain yet: nothing to report")
+    for run in runs:
+        for text in run.notes:
+            note(text)
     path = Path(out) if out is not None else folder / FILE
     if path.is_dir():
         raise ResultsError(f"{path} is a folder: pass a file to write, e.g. --out {path / FILE}")

@@ -1,12 +1,14 @@
 """Writes pictures and the numbers behind them: a figure for each cost axis, and the margins."""
 
 from collections.abc import Callable, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hyperscale.analysis.curves import Analysis, Curve
 from hyperscale.errors import ResultsError
 from hyperscale.report.plots.figure import RC, draw_figure
+from hyperscale.utils.files import write_atomic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,14 +58,17 @@ def draw_analysis(
                 picture = draw_figure(curves, axis, reference)
                 for suffix in (".png", ".svg"):
                     path = out / f"accuracy-{axis}{suffix}"
-                    picture.savefig(path, metadata={"Date": None} if suffix == ".svg" else None)
+                    metadata = {"Date": None} if suffix == ".svg" else None
+                    image = BytesIO()
+                    picture.savefig(image, format=suffix[1:], metadata=metadata)
+                    write_atomic(path, image.getvalue())
                     add(path)
             for kind, table in (("", _tabulate_points(curves)), ("-frontier", _tabulate_lines(curves))):
                 path = out / f"accuracy-{axis}{kind}.csv"
-                table.to_csv(path, index=False)
+                write_atomic(path, table.to_csv(index=False))
                 add(path)
         if analysis.margins:
-            to_frame(analysis.margins).to_csv(out / "margins.csv", index=False)
+            write_atomic(out / "margins.csv", to_frame(analysis.margins).to_csv(index=False))
             add(out / "margins.csv")
     except OSError as error:
         raise ResultsError(f"cannot write pictures in {out} ({error.strerror}): choose another folder") from None
