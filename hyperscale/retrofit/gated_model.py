@@ -18,8 +18,8 @@ class GatedModel:
     """A transformers causal LM whose layers evict, or merge, by learned gates.
 
     Before each layer runs, its gate reads the incoming hidden states, or hands the layer what it needs to decide
-    inside its attention (`InlineGates`). The verdict on the key of token i comes from token i + 1 (the published code's
-    convention), so that training and decoding see the same thing.
+    inside its attention (`InlineGates`). The verdict on the key of token i comes from token i + d, d being the format's
+    (`hyperscale.methods.core.dms_config`), so that training and decoding see the same thing.
 
     Attributes:
         model: The causal LM, gates attached.
@@ -28,7 +28,7 @@ class GatedModel:
         mode: "off" evicts nothing; "noisy" adds logistic noise (the difference of two Gumbels) and keeps
             ``alpha = sigmoid((logit + noise) / tau)``; "hard" evicts iff the logit is above 0, without gradient.
         alphas: After a forward pass, one (batch, sequence, kv_heads) tensor per layer; entry i is the verdict on
-            token i, the last one of a row being meaningless.
+            token i, the last d of a row being meaningless.
     """
 
     def __init__(self, model: Any, config: GateConfig | MergeConfig, *, attach: bool = True) -> None:
@@ -95,8 +95,9 @@ class GatedModel:
             attention.key_bias = None
             return None
         assert isinstance(self.config, GateConfig)
-        # Shifted by one: the logit from hidden state i + 1 decides on token i, and nothing decides on the last token.
-        logits = pad(alpha_logits(attention, hidden, self.config)[:, 1:], (0, 0, 0, 1))
+        # Shifted: the logit from hidden state i + d decides on token i, and nothing decides on the last d tokens.
+        later = self.config.decision_offset
+        logits = pad(alpha_logits(attention, hidden, self.config)[:, later:], (0, 0, 0, later))
         if self.mode == "hard":
             alpha = (logits > 0).float()
             # A leaf that asks for a gradient nobody reads: both modes then share one compiled graph.

@@ -35,7 +35,7 @@ class InlineGates:
         cos: (batch, sequence, head_dim), of RoPE.
         sin: As cos.
         noise: (batch, kv_heads, sequence), of the decisions.
-        first: (batch, sequence) bool, the first token of each document, which is merged into nothing.
+        first: (batch, sequence) bool, the first token of each document, which has no token before it.
         mode: Scalar, one of `CODES`.
         visible: Scalar, the part of the borrowed neurons that attention still sees.
     """
@@ -64,11 +64,17 @@ class InlineGates:
             query, key, value = rotate_means(projections, sums, self.visible)
         else:
             alpha, bias = self._decide(borrowed_logits(query, key.shape[1], self.config).transpose(1, 2))
-            query, key, value = rotate_borrowed(projections, self.visible)
-        # The decision on a token's entry is made by the next token: shift by one, and leave the last entry alone.
-        # (batch, kv_heads, sequence) → (batch, sequence, kv_heads)
-        alpha, bias = (pad(decision[..., 1:], (0, 1)).transpose(1, 2) for decision in (alpha, bias))
+            query, key, value = rotate_borrowed(projections, self.config, self.visible)
+        # The decision on a token's entry is made by the token `_later` after it: shift, and leave the last entries
+        # alone. (batch, kv_heads, sequence) → (batch, sequence, kv_heads)
+        later = self._later
+        alpha, bias = (pad(decision[..., later:], (0, later)).transpose(1, 2) for decision in (alpha, bias))
         return query.to(value.dtype), key.to(value.dtype), value, alpha, bias
+
+    @property
+    def _later(self) -> int:
+        """Tokens after which the decision on a token is made: 1 under DMC, whose next token may be merged into it."""
+        return self.config.decision_offset if isinstance(self.config, GateConfig) else 1
 
     def _decide(self, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Alpha and log(1 - alpha), (batch, kv_heads, sequence), from logits of that shape."""
@@ -78,5 +84,7 @@ class InlineGates:
         hard = self.mode == CODES["hard"]
         alpha = torch.where(hard, verdict, torch.sigmoid(z))
         bias = torch.where(hard, verdict * GONE, logsigmoid(-z).clamp_min(GONE))
-        in_force = (self.mode != CODES["off"]) & ~self.first[:, None]
+        in_force = self.mode != CODES["off"]
+        if self._later:  # what a document's first token decides on is in another document
+            in_force = in_force & ~self.first[:, None]
         return alpha * in_force, bias * in_force

@@ -23,7 +23,7 @@ SHAPES = {
 }
 
 
-def compare(model, method, batch_size, items, reference):
+def compare(model, method, batch_size, items, reference, pending=1):
     """Run the engine and hold every step of every chain against ``reference(problem, ids, prompt, new, chain)``."""
     engine = TorchEngine(model, tiny.Characters(64), method, batch_size=batch_size)
     requests = [Request(problem, 0, ids, new, tuple(range(1, new + 1, 7))) for problem, ids, new in items]
@@ -43,7 +43,7 @@ def compare(model, method, batch_size, items, reference):
                     same_entries(held[problem][step][layer][head], k[head][visible])
         trace = chain.trace
         for length, reads, peak in zip(trace.lengths, trace.kv_reads, trace.peak_kv, strict=True):
-            assert (reads, peak) == tuple(count / rows for count in reads_and_peak(expiries, prompt, length))
+            assert (reads, peak) == tuple(count / rows for count in reads_and_peak(expiries, prompt, length, pending))
         assert set(range(1, len(chain.token_ids), 7)) < set(trace.lengths)
 
 
@@ -54,20 +54,25 @@ def compare(model, method, batch_size, items, reference):
     offset=st.sampled_from([-60.0, 0.0, 60.0]),
     separate=st.booleans(),
     per=st.sampled_from(["head", "layer"]),
+    later=st.sampled_from([0, 1]),
+    zeroing=st.sampled_from(["before_and_after_rope", "before_rope", "never"]),
 )
-def test_dms(family, layers, kv_heads, group, head_dim, lengths, batch_size, seed, window, offset, separate, per):
+def test_dms(
+    family, layers, kv_heads, group, head_dim, lengths, batch_size, seed, window, offset, separate, per, later, zeroing
+):
     model = tiny.model(
         family, layers=layers, heads=kv_heads * group, kv_heads=kv_heads, head_dim=head_dim, seed=seed, width=32, ff=48
     )
-    tiny.with_gates(model, window=window, seed=seed, offset=offset, separate=separate, per=per)
+    settings = {"separate": separate, "per": per, "decision_offset": later, "zeroing": zeroing}
+    tiny.with_gates(model, window=window, seed=seed, offset=offset, **settings)
 
     def reference(problem, ids, prompt, new):
         margins = []
-        result = forward(model, ids, dms(model, margins), borrowed=not separate)
+        result = forward(model, ids, dms(model, margins), borrowed=not separate, zeroing=zeroing)
         assume(min(margins) > 1e-3)  # a logit this close to 0 may fall on either side by rounding alone
         return result
 
-    compare(model, methods.create("dms", cr=8), batch_size, prompts(lengths, 63, seed), reference)
+    compare(model, methods.create("dms", cr=8), batch_size, prompts(lengths, 63, seed), reference, later)
 
 
 @settings(max_examples=15, deadline=None)

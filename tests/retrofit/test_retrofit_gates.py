@@ -256,9 +256,10 @@ def test_configurations_without_gates_or_of_no_sense_are_refused():
     with pytest.raises(ModelError, match="not retrofitted with DMS"):
         GateConfig.from_hf(config)
     config.dms_window_size = 16
-    assert GateConfig.from_hf(config) == GateConfig(window=16)
+    # What is missing is as in NVIDIA's code: a neuron is borrowed, the ratio is 8.
+    assert GateConfig.from_hf(config) == GateConfig(window=16, cr=8, separate=False)
     config.dms_separate_alpha, config.dms_alpha_per = False, "layer"
-    assert GateConfig.from_hf(config) == GateConfig(window=16, separate=False, per="layer")
+    assert GateConfig.from_hf(config) == GateConfig(window=16, cr=8, separate=False, per="layer")
     config.dms_alpha_per = "token"
-    with pytest.raises(ModelError, match="'token'; it must be 'head' or 'layer'"):
+    with pytest.raises(ModelError, match='"token": it must be "head" or "layer"'):
         GateConfig.from_hf(config)

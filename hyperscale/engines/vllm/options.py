@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from hyperscale.engines.vllm.method_names import OPTION_VALUES
 from hyperscale.errors import EngineError
+from hyperscale.methods.core.dms_config import GateConfig, has_gates
 from hyperscale.methods.core.row_budget import budget_floor, row_budget
 
 KEY = "hyperscale"
@@ -37,6 +38,7 @@ class Options:
             methods of these names.
         cr: Nominal compression ratio; 0 for the checkpoint's own (``dms_cr``), which is 1 where it has none.
         window: w of DMS, in tokens; -1 for the checkpoint's own.
+        decision_offset: d of DMS: hidden state i + d decides on token i; the checkpoint's own if it is not given.
         recent: Of window and random, as in `hyperscale.methods.core.budgeted`.
         budget_rule: How their budget grows, likewise.
         slack: Added to 1 / CR where admission guesses which part of a request's tokens stays live.
@@ -51,6 +53,7 @@ class Options:
     method: str = "dms"
     cr: float = 0.0
     window: int = -1
+    decision_offset: int = 1
     recent: int = 16
     budget_rule: Literal["proportional", "fixed"] = "proportional"
     slack: float = 0.05
@@ -76,6 +79,7 @@ class Options:
             ),
             f"cr must be at least 1, or 0 for the checkpoint's, not {self.cr}": self.cr == 0 or self.cr >= 1,
             f"window must be at least 0, or -1 for the checkpoint's, not {self.window}": self.window >= -1,
+            f"decision_offset must be 0 or 1, not {self.decision_offset}": self.decision_offset in (0, 1),
             f"recent must be at least 1, not {self.recent}": self.recent >= 1,
             f"vocabulary must be at least 0, not {self.vocabulary}": self.vocabulary >= 0,
             f"slack must be at least 0, not {self.slack}": self.slack >= 0,
@@ -113,9 +117,13 @@ class Options:
         options = cls(**values)
         if options.method in ("window", "random") and not options.cr:
             raise EngineError(f"additional_config.{KEY}.method {options.method!r} needs a cr, e.g. 4")
-        trained_cr = float(getattr(model_config, "dms_cr", 1.0)) if options.method == "dms" else 1.0
-        window = options.window if options.window >= 0 else int(getattr(model_config, "dms_window_size", 0) or 0)
-        return cls(**{**values, "cr": options.cr or trained_cr, "window": window})
+        gate = GateConfig.from_hf(model_config) if has_gates(model_config) else GateConfig(window=0)
+        trained_cr = gate.cr if options.method == "dms" else 1.0
+        window = options.window if options.window >= 0 else gate.window
+        # Verdicts by a hash are on the token before, whatever the checkpoint's gates are.
+        own_offset = gate.decision_offset if options.method == "dms" else 1
+        offset = values.get("decision_offset", own_offset)
+        return cls(**{**values, "cr": options.cr or trained_cr, "window": window, "decision_offset": offset})
 
     def expected_entries(self, prompt_tokens: int, L: int) -> float:
         """Live entries of a list that admission expects at a request's end.

@@ -1,78 +1,21 @@
-"""The learned eviction gate of DMS: its configuration, its tensors and its logit.
+"""The learned eviction gate of DMS: its tensors, its logit, and what attention sees of a borrowed neuron.
 
 Source: DMS, arXiv 2506.05345, section 3, and NVIDIA Model-Optimizer, experimental/dms. The logit comes from a
 projection of the layer's input, or from a neuron borrowed from attention: the last dimension of the first query head of
-each group, before RoPE (after the query's norm, where there is one), which attention then sees as 0, before RoPE and
-after it. (The paper says "one dimension"; that it is the last is the code's choice.) Tensor and configuration names are
-those of the published checkpoints (``self_attn.dms_proj_alpha``, ``self_attn.dms_proj_alpha_norm``, ``dms_*``).
+each group, before RoPE (after the query's norm, where there is one), which attention then sees as 0: before RoPE and
+after it, or before it alone (`hyperscale.methods.core.dms_config`, which reads what a checkpoint asks for). (The paper
+says "one dimension"; that it is the last is the code's choice.) Tensor names are those of the published checkpoints
+(``self_attn.dms_proj_alpha``, ``self_attn.dms_proj_alpha_norm``).
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hyperscale.errors import ModelError
+from hyperscale.methods.core.dms_config import GateConfig as GateConfig
 from hyperscale.methods.core.rotary import Projected, scale_neurons
-
-
-@dataclass(frozen=True)
-class GateConfig:
-    """Settings of the gate, as kept in a checkpoint's ``config.json``.
-
-    Attributes:
-        window: w, the number of younger keys after which a verdict takes effect: key k is visible to query q while
-            q - k <= w; a flagged key is gone from q = k + w + 1 on.
-        alpha_scale: Factor on the projection's output, or on the neuron.
-        initial_offset: Subtracted from the scaled output, so that an untrained gate evicts nothing.
-        tau: Temperature of the Gumbel-sigmoid in training.
-        cr: Nominal compression ratio the checkpoint was trained to.
-        separate: Whether the gate has a projection of its own; otherwise it borrows a neuron.
-        per: Whether each KV head has its own verdict, or all of a layer share that of its first ("layer").
-    """
-
-    window: int = 256
-    alpha_scale: float = 100.0
-    initial_offset: float = 5.0
-    tau: float = 0.1
-    cr: float = 1.0
-    separate: bool = True
-    per: Literal["head", "layer"] = "head"
-
-    @classmethod
-    def from_hf(cls, config: Any) -> "GateConfig":
-        """Read the ``dms_*`` keys of a transformers configuration.
-
-        Raises:
-            ModelError: The configuration has no DMS keys, or one that makes no sense.
-        """
-        if getattr(config, "dms_window_size", None) is None:
-            raise ModelError("the checkpoint has no dms_* keys in config.json: it was not retrofitted with DMS")
-        per = getattr(config, "dms_alpha_per", cls.per)
-        if per not in ("head", "layer"):
-            raise ModelError(f"dms_alpha_per in config.json is {per!r}; it must be 'head' or 'layer'")
-        return cls(
-            window=int(config.dms_window_size),
-            alpha_scale=float(getattr(config, "dms_alpha_scale", cls.alpha_scale)),
-            initial_offset=float(getattr(config, "dms_initial_alpha_offset", cls.initial_offset)),
-            tau=float(getattr(config, "dms_tau", cls.tau)),
-            cr=float(getattr(config, "dms_cr", cls.cr)),
-            separate=bool(getattr(config, "dms_separate_alpha", cls.separate)),
-            per=per,
-        )
-
-    def to_hf(self) -> dict[str, Any]:
-        """The ``dms_*`` keys to write into a checkpoint's configuration."""
-        return {
-            "dms_window_size": self.window,
-            "dms_alpha_scale": self.alpha_scale,
-            "dms_initial_alpha_offset": self.initial_offset,
-            "dms_tau": self.tau,
-            "dms_cr": self.cr,
-            "dms_separate_alpha": self.separate,
-            "dms_alpha_per": self.per,
-        }
 
 
 def attach_gates(model: Any, *, separate: bool = True) -> list[nn.Module]:
@@ -103,7 +46,8 @@ def attach_gates(model: Any, *, separate: bool = True) -> list[nn.Module]:
 def alpha_logits(attention: nn.Module, hidden: Tensor, config: GateConfig) -> Tensor:
     """Eviction logits of a separate projection, computed from one layer's incoming hidden states.
 
-    The logit computed from hidden state i + 1 is the verdict on the key of token i: evict iff it is above 0.
+    The logit computed from hidden state i + d, d being ``config.decision_offset``, is the verdict on the key of token
+    i: evict iff it is above 0.
 
     Args:
         attention: An attention module with gates attached.
@@ -113,7 +57,7 @@ def alpha_logits(attention: nn.Module, hidden: Tensor, config: GateConfig) -> Te
     Returns:
         (batch, sequence, kv_heads), float32.
     """
-    return _logits(attention.dms_proj_alpha(attention.dms_proj_alpha_norm(hidden)), config)  # type: ignore[operator]
+    return gate_logits(attention.dms_proj_alpha(attention.dms_proj_alpha_norm(hidden)), config)  # type: ignore[operator]
 
 
 def borrowed_logits(queries: Tensor, kv_heads: int, config: GateConfig) -> Tensor:
@@ -125,24 +69,33 @@ def borrowed_logits(queries: Tensor, kv_heads: int, config: GateConfig) -> Tenso
         config: The gate's settings.
     """
     # Query heads that share a KV head are neighbours: the first of each group lends its last dimension.
-    return _logits(queries[:, :: queries.shape[1] // kv_heads, :, -1].transpose(1, 2), config)
+    return gate_logits(queries[:, :: queries.shape[1] // kv_heads, :, -1].transpose(1, 2), config)
 
 
-def _logits(raw: Tensor, config: GateConfig) -> Tensor:
+def gate_logits(raw: Tensor, config: GateConfig) -> Tensor:
     """Logits (batch, tokens, kv_heads) from the projection's output or the neuron, of the same shape."""
+    if config.disabled:  # such a checkpoint runs with a full cache
+        return torch.full(raw.shape, -math.inf, dtype=torch.float32, device=raw.device)
     logits = raw.to(torch.float32) * config.alpha_scale - config.initial_offset
     # One verdict a layer is that of its first KV head.
     return logits[..., :1].expand_as(logits) if config.per == "layer" else logits
 
 
-def rotate_borrowed(projected: Projected, visible: Tensor | float = 0.0) -> tuple[Tensor, Tensor, Tensor]:
+def rotate_borrowed(
+    projected: Projected, config: GateConfig, visible: Tensor | float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values after RoPE, without the borrowed neurons.
 
     Args:
         projected: The same before RoPE.
+        config: The gate's settings.
         visible: The part of the neurons that attention still sees: 0, or more while a retrofit fades them out.
     """
     group = projected.queries.shape[1] // projected.keys.shape[1]
-    # RoPE turns part of the neuron's partner into its place, hence the second time.
-    queries = scale_neurons(projected.rope(scale_neurons(projected.queries, visible, group)), visible, group)
+    queries = projected.queries
+    if config.zeroing != "never":
+        queries = scale_neurons(queries, visible, group)
+    queries = projected.rope(queries)
+    if config.zeroing == "before_and_after_rope":  # RoPE turns part of the neuron's partner into its place
+        queries = scale_neurons(queries, visible, group)
     return queries, projected.rope(projected.keys), projected.values

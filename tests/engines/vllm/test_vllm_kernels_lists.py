@@ -1,5 +1,6 @@
 """The GPU kernels on the engine's own tables, step by step beside the CPU: the same lists, pages and outputs."""
 
+import pytest
 import torch
 from interpreted import DEVICE, MARKS
 
@@ -57,7 +58,7 @@ def worker(device):
     return tables, torch.zeros(20, LAYERS * HEADS, PAGE, 2 * DIM, device=device)
 
 
-def kernels(tables, cache, layer, at, count, q, k, v, verdicts, window):
+def kernels(tables, cache, layer, at, count, q, k, v, verdicts, window, later):
     """One layer's step of both requests; outputs, and how many entries each token saw in all heads."""
     q, k, v, verdicts, first = (x.to(DEVICE) for x in (q, k, v, verdicts, BLOCKS))
     pool, starts, out = PagedCache.of(cache), torch.full((2,), at, device=DEVICE), torch.empty_like(q)
@@ -65,12 +66,13 @@ def kernels(tables, cache, layer, at, count, q, k, v, verdicts, window):
     if count == 1:
         live, table = torch.zeros(2, HEADS, **of), torch.zeros(2, HEADS, tables.page_table.shape[-1], **of)
         rows = DecodeRequests(first, starts)
-        decode_update.decode_update(tables, pool, layer, rows, k, v, live, table, verdicts=verdicts, window=window)
+        method = {"verdicts": verdicts, "window": window, "on_new": not later}
+        decode_update.decode_update(tables, pool, layer, rows, k, v, live, table, **method)
         shape = (2, HEADS, GROUP, DIM)
         decode_attention.decode_attention(q.view(shape), pool, live, table, out.view(shape), SCALE, 100)
         return out.cpu(), live.sum(1).cpu()
     chunks = ChunkRequests(first, torch.tensor([0, count, 2 * count], **of), starts, count)
-    expiry = chunk_dms_expiry.dms_expiries(tables, layer, chunks, verdicts, window)
+    expiry = chunk_dms_expiry.dms_expiries(tables, layer, chunks, verdicts, window, later)
     plan = chunk_plan.plan_chunks(tables, layer, chunks, expiry)
     seen = chunk_reads.count_reads(tables, layer, chunks, plan, starts.int())
     chunk_attention.chunk_attention(tables, pool, layer, chunks, plan, q, k, v, out, SCALE)
@@ -95,20 +97,20 @@ def mechanism(attention, layer, at, count, q, k, v, verdicts):
     return torch.cat(outs), torch.cat(counts)
 
 
-def test_the_same_as_on_the_cpu():
-    window, draw = 5, torch.Generator().manual_seed(4)
+@pytest.mark.parametrize("window", [5, 0])
+@pytest.mark.parametrize("later", [1, 0], ids=["on the token before", "on the token itself"])
+def test_the_same_as_on_the_cpu(window, later):
+    draw = torch.Generator().manual_seed(4)
     mine, cache = worker(DEVICE)
     theirs, other = worker("cpu")
-    attention, at = (
-        ReferenceAttention(theirs, WorkerDMS(theirs, Options(method="dms", cr=4.0, window=window)), Plain(other)),
-        0,
-    )
+    options = Options(method="dms", cr=4.0, window=window, decision_offset=later)
+    attention, at = ReferenceAttention(theirs, WorkerDMS(theirs, options), Plain(other)), 0
     for count in (20, 1, 1, 1, 13, *[1] * 8):
         for layer in range(LAYERS):
             q = torch.randn(2 * count, HEADS * GROUP, DIM, generator=draw)
             k, v = torch.randn(2, 2 * count, HEADS, DIM, generator=draw)
             verdicts = torch.rand(2 * count, HEADS, generator=draw) < 0.7
-            out, seen = kernels(mine, cache, layer, at, count, q, k, v, verdicts, window)
+            out, seen = kernels(mine, cache, layer, at, count, q, k, v, verdicts, window, later)
             expected, counts = mechanism(attention, layer, at, count, q, k, v, verdicts)
             torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
             assert torch.equal(seen.long(), counts.long())

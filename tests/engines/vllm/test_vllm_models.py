@@ -24,8 +24,9 @@ def borrowed(model, margins):
         logits = q[:, ::group, -1] * config.dms_alpha_scale - config.dms_initial_alpha_offset
         margins.append(float(logits.abs().min()))
         gone = torch.full(logits.T.shape, dense_reference.NEVER)
-        for i in range(tokens - 1):
-            gone[logits[i + 1] > 0, i] = i + config.dms_window_size + 1
+        later = config.dms_decision_offset
+        for i in range(tokens - later):
+            gone[logits[i + later] > 0, i] = i + config.dms_window_size + 1
         return gone
 
     return expiry
@@ -33,10 +34,12 @@ def borrowed(model, margins):
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
 @pytest.mark.parametrize("source", ["projection", "neuron"])
-def test_greedy_equals_masked_attention(family, source, tmp_path, monkeypatch):
+@pytest.mark.parametrize("format", ["nvidia", "fastdms"])
+def test_greedy_equals_masked_attention(family, source, format, tmp_path, monkeypatch):
     from vllm import SamplingParams
 
-    model = vllm_checkpoints.write(tmp_path, family, source=source)
+    settings = {"decision_offset": 0, "zeroing": "before_rope"} if format == "fastdms" else {}
+    model = vllm_checkpoints.write(tmp_path, family, source=source, **settings)
     llm = start(tmp_path, max_num_batched_tokens=40)
     try:
         settings = SamplingParams(temperature=0, max_tokens=NEW, logprobs=0, ignore_eos=True)
@@ -46,18 +49,19 @@ def test_greedy_equals_masked_attention(family, source, tmp_path, monkeypatch):
         stop(llm)
     group = vllm_checkpoints.HEADS // vllm_checkpoints.KV_HEADS
     if source == "neuron":
-        monkeypatch.setattr(dense_reference, "rotate", without_neuron(dense_reference.rotate, group))
+        monkeypatch.setattr(dense_reference, "rotate", without_neuron(dense_reference.rotate, group, format))
     agree(model, outputs, dense_reference.dms if source == "projection" else borrowed)
 
 
-def without_neuron(rotate, group):
+def without_neuron(rotate, group, format):
     def rotated(x, cos, sin):
         if x.shape[0] != vllm_checkpoints.HEADS:
             return rotate(x, cos, sin)
         x = x.clone()
         x[::group, :, -1] = 0
         x = rotate(x, cos, sin)
-        x[::group, :, -1] = 0
+        if format == "nvidia":
+            x[::group, :, -1] = 0
         return x
 
     return rotated
@@ -202,7 +206,7 @@ def test_gates_are_needed(tmp_path):
     from hyperscale.engines.vllm.families import architecture
 
     vllm_checkpoints.write(tmp_path, "qwen3", source="")
-    with pytest.raises(Exception, match="no dms_window_size"):
+    with pytest.raises(Exception, match=r"no dms_\* keys"):
         start(tmp_path, hf_overrides={"architectures": [architecture("qwen3")]})
 
 

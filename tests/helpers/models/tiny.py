@@ -44,7 +44,7 @@ def model(family="qwen3", *, layers=2, heads=4, kv_heads=2, head_dim=16, vocab=6
     return made
 
 
-def with_gates(made, *, window=4, seed=0, offset=0.0, separate=True, per="head"):
+def with_gates(made, *, window=4, seed=0, offset=0.0, separate=True, per="head", **settings):
     """Random gates that evict about half of all entries (offset 0), more or fewer with another offset."""
     attentions = attach_gates(made, separate=separate)
     generator = torch.Generator().manual_seed(seed)
@@ -52,6 +52,7 @@ def with_gates(made, *, window=4, seed=0, offset=0.0, separate=True, per="head")
         weight = attention.dms_proj_alpha.requires_grad_(False).weight
         weight.copy_(torch.randn(weight.shape, generator=generator) * 0.1)
         attention.requires_grad_(False)
-    for name, value in GateConfig(window=window, initial_offset=offset, separate=separate, per=per).to_hf().items():
+    gate = GateConfig(window=window, initial_offset=offset, separate=separate, per=per, **settings)
+    for name, value in gate.to_hf().items():
         setattr(made.config, name, value)
     return made

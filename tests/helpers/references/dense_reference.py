@@ -12,10 +12,10 @@ def rotate(x, cos, sin):
     return x * cos + torch.cat([-x[..., half:], x[..., :half]], -1) * sin
 
 
-def forward(model, ids, expiry, borrowed=False):
+def forward(model, ids, expiry, borrowed=False, zeroing="before_and_after_rope"):
     """Full attention over ``ids``: key k of a head is visible to query q iff k <= q < expiry(layer, hidden)[head, k].
 
-    With ``borrowed``, the last dimension of each group's first query is 0 before RoPE and after it.
+    With ``borrowed``, the last dimension of each group's first query is 0 when ``zeroing`` says so.
 
     Returns: logits (tokens, vocabulary), keys per layer (kv_heads, tokens, head_dim), expiry per layer.
     """
@@ -38,10 +38,10 @@ def forward(model, ids, expiry, borrowed=False):
         q, k, v = heads("q"), rotate(heads("k"), cos[0], sin[0]), heads("v")
         group = len(q) // len(k)
         lent = range(0, len(q), group) if borrowed else ()
-        for head in lent:
+        for head in lent if zeroing != "never" else ():
             q[head, :, -1] = 0
         q = rotate(q, cos[0], sin[0])
-        for head in lent:
+        for head in lent if zeroing == "before_and_after_rope" else ():
             q[head, :, -1] = 0
         visible = (positions[None, :] <= positions[:, None])[None] & (positions[None, :, None] < gone[:, None, :])
         out = torch.zeros_like(q)
@@ -60,11 +60,14 @@ def live(expiry, query):
     return (torch.arange(expiry.shape[1]) <= query) & (query < expiry)
 
 
-def reads_and_peak(expiries, prompt, tokens):
-    """Brute-force count over the full masks: (reads, peak), summed over layers and heads, after ``tokens`` tokens."""
+def reads_and_peak(expiries, prompt, tokens, pending=1):
+    """Brute-force count over the full masks: (reads, peak), summed over layers and heads, after ``tokens`` tokens.
+
+    ``pending`` is the number of last tokens on which no verdict has come.
+    """
     counts = [sum(int(live(e, q).sum()) for e in expiries) for q in range(prompt, prompt + tokens - 1)]
     # The end of prefill holds what the next query may still see; the verdict on the last token is yet to come.
-    first = sum(int((e[:, : prompt - 1] > prompt).sum()) + len(e) for e in expiries)
+    first = sum(int((e[:, : prompt - pending] > prompt).sum()) + pending * len(e) for e in expiries)
     return sum(counts), max([first, *counts])
 
 
@@ -73,7 +76,7 @@ def keep_all(kv_heads):
 
 
 def dms(model, margins=None):
-    """Verdict on token i from hidden state i + 1; a flagged key is gone from query i + w + 1 on."""
+    """Verdict on token i from hidden state i + d; a flagged key is gone from query i + w + 1 on."""
     config = model.config
 
     def neurons(layer, hidden):
@@ -83,6 +86,8 @@ def dms(model, margins=None):
             queries = attention.q_norm(queries)
         group = config.num_attention_heads // config.num_key_value_heads
         return torch.stack([queries[:, head * group, -1] for head in range(config.num_key_value_heads)], 1)
+
+    later = getattr(config, "dms_decision_offset", 1)
 
     def expiry(layer, hidden):
         layer = model.model.layers[layer]
@@ -98,8 +103,8 @@ def dms(model, margins=None):
             margins.append(float(logits.abs().min()))
         gone = torch.full(logits.T.shape, NEVER)
         for head in range(logits.shape[1]):
-            for i in range(len(logits) - 1):
-                if logits[i + 1, head] > 0:
+            for i in range(len(logits) - later):
+                if logits[i + later, head] > 0:
                     gone[head, i] = i + config.dms_window_size + 1
         return gone
 

@@ -10,7 +10,7 @@ from hyperscale.methods.core.dms_gate import GateConfig, attach_gates
 HEADS, KV_HEADS = 4, 2
 
 
-def write(folder, family, *, source="projection", window=4, offset=0.0, head_dim=32):
+def write(folder, family, *, source="projection", window=4, offset=0.0, head_dim=32, **settings):
     """A checkpoint of a family, with random DMS gates ("projection"), or a neuron to borrow ("neuron"), or neither.
 
     Returns the model, gates attached.
@@ -21,7 +21,7 @@ def write(folder, family, *, source="projection", window=4, offset=0.0, head_dim
         family, heads=HEADS, kv_heads=KV_HEADS, head_dim=head_dim, vocab=len(tokenizer), eos=tokenizer.eos_token_id
     )
     if source:
-        for name, value in GateConfig(window=window, cr=8, initial_offset=offset).to_hf().items():
+        for name, value in GateConfig(window=window, cr=8, initial_offset=offset, **settings).to_hf().items():
             setattr(model.config, name, value)
     if source == "projection":
         generator = torch.Generator().manual_seed(0)

@@ -29,7 +29,8 @@ class RaggedImpl(AttentionImpl):
             queries: (tokens, query heads, head_dim), after RoPE; tokens past the batch are padding.
             keys: (tokens, heads, head_dim), after RoPE.
             values: As keys.
-            logits: (tokens, heads), DMS's; above 0 evicts the token before. None if there are none.
+            logits: (tokens, heads), DMS's; above 0 evicts the token before, or the token itself, as the checkpoint's
+                format says. None if there are none.
             out: (tokens, query heads, head_dim), written for the tokens of the batch.
         """
 

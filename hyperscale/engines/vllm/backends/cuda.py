@@ -123,6 +123,7 @@ class CudaRaggedImpl(RaggedImpl):
             pages,
             verdicts=verdicts,
             window=worker.method.options.window,
+            on_new=worker.method.options.decision_offset == 0,
             new_expiry=step.decode_expiry,
         )
         shape = (n, heads, self.num_heads // heads, self.head_size)
@@ -140,7 +141,8 @@ class CudaRaggedImpl(RaggedImpl):
         tables, cache, chunks, heads = worker.tables, worker.cache, step.chunks, keys.shape[1]
         assert chunks is not None
         if verdicts is not None:
-            expiry = dms_expiries(tables, layer, chunks, verdicts, worker.method.options.window)
+            options = worker.method.options
+            expiry = dms_expiries(tables, layer, chunks, verdicts, options.window, options.decision_offset)
         elif step.chunk_expiry is not None:
             expiry = step.chunk_expiry.expand(heads, -1).contiguous()
         else:

@@ -35,6 +35,7 @@ def _chunk_dms_expiry_kernel(
     tokens,
     N: tl.constexpr,
     TILE: tl.constexpr,
+    LATER: tl.constexpr,
 ):
     # Grid (tiles of tokens, requests, heads).
     tile, request, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -43,13 +44,15 @@ def _chunk_dms_expiry_kernel(
     if tile * TILE >= count:
         return
     start = tl.load(starts + request).to(tl.int32)
-    # The verdict on a token stands at the next one; the chunk's last token has none yet.
+    # The verdict on a token stands LATER tokens after it; the chunk's last LATER tokens have none yet.
     index = tile * TILE + tl.arange(0, TILE)
-    has_verdict = index + 1 < count
-    at = (base + index + 1).to(tl.int64) * verdict_stride + head
+    has_verdict = index + LATER < count
+    at = (base + index + LATER).to(tl.int64) * verdict_stride + head
     verdict = tl.load(verdicts + at, mask=has_verdict, other=0)
     expires = tl.where(has_verdict & (verdict != 0), start + index + window + 1, NEVER)
     tl.store(out + head.to(tl.int64) * tokens + base + index, expires, mask=index < count)
+    if LATER == 0:
+        return
     # The first tile also applies the chunk's first verdict, on the token before the chunk, which is stored already.
     slot = tl.load(slot_of_block + tl.load(first_blocks + request * first_stride))
     if (tile == 0) & (start > 0) & (slot > 0):
@@ -61,18 +64,21 @@ def _chunk_dms_expiry_kernel(
         tl.store(expiry + page * N + newest % N, start + window, mask=evict)
 
 
-def dms_expiries(tables: KernelTables, layer: int, chunks: ChunkRequests, verdicts: Tensor, window: int) -> Tensor:
-    """DMS's rule: token k is gone from query k + w + 1 on if hidden state k + 1 says so (arXiv 2506.05345, section 3).
+def dms_expiries(
+    tables: KernelTables, layer: int, chunks: ChunkRequests, verdicts: Tensor, window: int, decision_offset: int = 1
+) -> Tensor:
+    """DMS's rule: token k is gone from query k + w + 1 on if hidden state k + d says so (arXiv 2506.05345, section 3).
 
-    The verdict on a chunk's last token comes with the next chunk; that on the token before the chunk is written to
-    ``tables.expiry`` here.
+    With d = 1 the verdict on a chunk's last token comes with the next chunk; that on the token before the chunk is
+    written to ``tables.expiry`` here.
 
     Args:
         tables: The worker's tables; expiries are lowered.
         layer: The layer.
         chunks: The requests.
-        verdicts: (tokens, heads) bool, on the token *before* each.
+        verdicts: (tokens, heads) bool, of each hidden state: on the token d before it.
         window: w.
+        decision_offset: d, 0 or 1.
 
     Returns:
         (heads, tokens) int32; what lies outside of all chunks is undefined.
@@ -100,6 +106,7 @@ def dms_expiries(tables: KernelTables, layer: int, chunks: ChunkRequests, verdic
         tokens,
         N=tables.page_tokens,
         TILE=tile,
+        LATER=decision_offset,
         num_warps=4,
     )
     return out

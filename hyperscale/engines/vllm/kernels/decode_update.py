@@ -58,6 +58,7 @@ def _decode_update_kernel(
     SCAN: tl.constexpr,
     HAS_VERDICTS: tl.constexpr,
     HAS_NEW_EXPIRY: tl.constexpr,
+    ON_NEW: tl.constexpr,
 ):
     # Grid (requests, heads): a program owns one list, so all but the bump of ``pages_used`` needs no atomics.
     request, head = tl.program_id(0), tl.program_id(1)
@@ -72,7 +73,7 @@ def _decode_update_kernel(
     num_stored = tl.load(lens + list_)
     newest = tl.load(newest_places + list_)
     verdict_expiry = query * 0 + NEVER
-    if HAS_VERDICTS:  # the verdict on the token before; it stays while the query is at most ``window`` past it
+    if HAS_VERDICTS and not ON_NEW:  # on the token before; it stays while the query is at most ``window`` past it
         evict = (tl.load(verdicts + request * verdict_stride + head) != 0) & (num_stored > 0)
         verdict_expiry = tl.where(evict, query + window, verdict_expiry)
 
@@ -104,7 +105,7 @@ def _decode_update_kernel(
             SCAN,
         )
     # Write the verdict to memory, unless its entry is the one that is overwritten below.
-    if HAS_VERDICTS:
+    if HAS_VERDICTS and not ON_NEW:
         stays = evict & (newest >= 0) & (newest != target)
         newest_page = tl.load(pages + newest // N, mask=stays, other=0).to(tl.int64)
         tl.store(expiry + newest_page * N + newest % N, verdict_expiry, mask=stays)
@@ -129,6 +130,9 @@ def _decode_update_kernel(
     tl.store(values + target_at, tl.load(new_values + source_at))
     if HAS_NEW_EXPIRY:
         expires = tl.load(new_expiry + request).to(tl.int32)
+    elif HAS_VERDICTS and ON_NEW:  # the verdict on this very token, which no query up to here has passed
+        evict_new = tl.load(verdicts + request * verdict_stride + head) != 0
+        expires = tl.where(evict_new, query + window + 1, NEVER)
     else:
         expires = verdict_expiry * 0 + NEVER
     tl.store(expiry + page.to(tl.int64) * N + target % N, expires)
@@ -158,6 +162,7 @@ def decode_update(
     *,
     verdicts: Tensor | None = None,
     window: int = 0,
+    on_new: bool = False,
     new_expiry: Tensor | None = None,
 ) -> None:
     """Store one token in every list of a layer: in place of an entry that expired, else at the end.
@@ -176,6 +181,7 @@ def decode_update(
         block_table: (requests, heads, pages) int32, contiguous; written as far as a list has entries: its pages.
         verdicts: (requests, heads) bool: whether the token *before* is to go (DMS); None if there are no gates.
         window: w of DMS: what a verdict at query q is on, the token of position q - 1, is gone from query q + w on.
+        on_new: Verdicts are on the tokens that are stored instead: gone from query q + w + 1 on.
         new_expiry: (requests,) expiry of the new entries; None if they have none.
     """
     count, heads, dim = keys.shape
@@ -219,5 +225,6 @@ def decode_update(
         SCAN=SCAN,
         HAS_VERDICTS=verdicts is not None,
         HAS_NEW_EXPIRY=new_expiry is not None,
+        ON_NEW=on_new,
         num_warps=8,
     )

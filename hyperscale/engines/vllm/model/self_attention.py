@@ -11,16 +11,17 @@ from vllm.model_executor.layers.linear import ColumnParallelLinear
 
 from hyperscale.engines.vllm.model.layer import RaggedAttention
 from hyperscale.engines.vllm.options import Options
-from hyperscale.methods.core.dms_gate import GateConfig
+from hyperscale.methods.core.dms_config import GateConfig, has_gates
+from hyperscale.methods.core.dms_gate import gate_logits
 from hyperscale.utils import counter_rng
 
 
 class RaggedSelfAttention(nn.Module):
     """A stock self-attention module with lists of their own lengths, and with gates where the checkpoint has them.
 
-    The verdict on token i comes from hidden state i + 1: from a projection of the hidden states before the layer's
-    input norm, or from a borrowed neuron, the last one of each KV head's first query head, which attention then does
-    not see (arXiv 2506.05345, section 3; ``dms_separate_alpha``).
+    The verdict on token i comes from hidden state i + d, as the checkpoint's format says: from a projection of the
+    hidden states before the layer's input norm, or from a borrowed neuron, the last one of each KV head's first query
+    head, which attention then does not see (`hyperscale.methods.core.dms_config`).
     """
 
     list_numbers: Tensor
@@ -45,20 +46,19 @@ class RaggedSelfAttention(nn.Module):
         self.attn = RaggedAttention(stock.attn, f"{prefix}.attn")
         self.heads: int = stock.num_kv_heads
         options = Options.read(get_current_vllm_config().additional_config, config)
-        has_gates = getattr(config, "dms_window_size", None) is not None
-        gate = GateConfig.from_hf(config) if has_gates else GateConfig()
+        gated = has_gates(config)
+        self.gate = GateConfig.from_hf(config) if gated else GateConfig()
         # Where verdicts come from: "projection", "neuron", "hashed", or "" for a method without verdicts.
         self.verdict_source = ""
         if options.method == "dms":
-            self.verdict_source = "projection" if gate.separate else "neuron"
+            self.verdict_source = "projection" if self.gate.separate else "neuron"
         if options.method == "hashed":
             self.verdict_source, self.evicted_share = "hashed", 1 - 1 / options.cr
             # Numbers of this layer's lists among those of the whole model: the hash must not depend on the ranks.
             first = self.attn.layer * stock.total_num_kv_heads + get_tensor_model_parallel_rank() * self.heads
             self.register_buffer("list_numbers", torch.arange(first, first + self.heads), persistent=False)
-        self.scale, self.offset = gate.alpha_scale, gate.initial_offset
         # Weights of the gates exist even if the method leaves them unused: the checkpoint has them to be loaded.
-        if has_gates and gate.separate:
+        if gated and self.gate.separate:
             self.dms_proj_alpha: Any = ColumnParallelLinear(
                 config.hidden_size,
                 stock.total_num_kv_heads,
@@ -84,20 +84,21 @@ class RaggedSelfAttention(nn.Module):
         if hasattr(self, "q_norm"):
             q = self.q_norm(q.reshape(*q.shape[:-1], -1, self.head_dim)).view(q.shape)
             k = self.k_norm(k.reshape(*k.shape[:-1], -1, self.head_dim)).view(k.shape)
-        # Verdicts on the token before each, as logits: above 0 evicts.
+        # Verdicts on each token, or on the one before it, as logits: above 0 evicts.
         logits: Tensor | None = None
         if self.verdict_source == "projection":
             alpha, _ = self.dms_proj_alpha(self.dms_proj_alpha_norm(before_norm))
-            logits = alpha.to(torch.float32) * self.scale - self.offset
+            logits = gate_logits(alpha, self.gate)
         elif self.verdict_source == "neuron":
-            logits = self._borrowed_neuron(q).to(torch.float32) * self.scale - self.offset
-            q = self._without_neuron(q)
+            logits = gate_logits(self._borrowed_neuron(q), self.gate)
+            if self.gate.zeroing != "never":
+                q = self._without_neuron(q)
         elif self.verdict_source == "hashed":
             uniform = counter_rng.uniform(counter_rng.mix(self.list_numbers, positions[:, None].long()))
             logits = torch.where(uniform < self.evicted_share, 1.0, -1.0).to(torch.float32)
         q, k = self.rotary_emb(positions, q, k)
-        if self.verdict_source == "neuron":  # the rotation has mixed another neuron into the one set to zero
-            q = self._without_neuron(q)
+        if self.verdict_source == "neuron" and self.gate.zeroing == "before_and_after_rope":
+            q = self._without_neuron(q)  # the rotation has mixed another neuron into the one set to zero
         output: Tensor = self.o_proj(self.attn(q.contiguous(), k.contiguous(), v.contiguous(), logits))[0]
         return output
 

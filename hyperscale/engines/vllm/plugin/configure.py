@@ -10,6 +10,7 @@ from hyperscale.engines.vllm.families import architecture
 from hyperscale.engines.vllm.options import PAGE_TOKENS, Options
 from hyperscale.engines.vllm.plugin.refusals import CONNECTOR, list_refusals
 from hyperscale.errors import EngineError
+from hyperscale.methods.core.dms_config import has_gates
 
 CONNECTOR_MODULE = "hyperscale.engines.vllm.plugin.connector"
 OPERATOR = "vllm::hyperscale_attention"
@@ -54,7 +55,7 @@ class RedirectGated(VerifyAndUpdateConfig):
         """Send a retrofitted checkpoint to the class that knows its gates; leave any other alone."""
         config = vllm_config.model_config.hf_config
         family = getattr(config, "model_type", "")
-        if getattr(config, "dms_window_size", None) is None or family not in FAMILIES:
+        if not has_gates(config) or family not in FAMILIES:
             return
         config.architectures = [architecture(family)]
         ConfigureRagged.verify_and_update_config(vllm_config)

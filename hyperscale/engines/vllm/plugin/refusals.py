@@ -6,6 +6,7 @@ from typing import Any
 
 from hyperscale.engines.vllm import devices
 from hyperscale.engines.vllm.options import Options
+from hyperscale.methods.core.dms_config import has_gates
 
 CONNECTOR = "RaggedConnector"
 
@@ -17,12 +18,15 @@ def list_refusals(vllm_config: Any, options: Options) -> list[str]:
     device = devices.current_device()
     kv_heads, ranks = model.get_total_num_kv_heads(), parallel.tensor_parallel_size
     transfer = vllm_config.kv_transfer_config
-    has_gates = getattr(config, "dms_window_size", None) is not None
+    gated = has_gates(config)
     layers = set(getattr(config, "layer_types", None) or ())
     checks = {
-        "the method dms needs a checkpoint retrofitted with DMS, and config.json has no dms_window_size: run "
-        "`hyperscale retrofit`, or choose another method": options.method == "dms" and not has_gates,
-        "dms_alpha_per must be 'head'": has_gates and getattr(config, "dms_alpha_per", "head") != "head",
+        "the method dms needs a checkpoint retrofitted with DMS, and config.json has no dms_* keys: run "
+        "`hyperscale retrofit`, or choose another method": options.method == "dms" and not gated,
+        "one verdict for all KV heads of a layer (dms_alpha_per 'layer') would have to be sent between ranks: leave "
+        "--tensor-parallel-size out": (
+            ranks > 1 and options.method == "dms" and gated and getattr(config, "dms_alpha_per", "head") != "head"
+        ),
         f"tensor parallelism over {ranks} ranks replicates {kv_heads} KV heads, whose entries would count twice: use "
         f"at most {kv_heads} ranks": kv_heads < ranks,
         "pipeline parallelism splits the layers that share one cache: use tensor parallelism": (

@@ -81,7 +81,9 @@ class ReferenceAttention:
         dim = keys.shape[-1]
         self.pages.write(entries.flatten(), keys.reshape(-1, dim), values.reshape(-1, dim))
         expiry = self.method.decode_expiry(batch)
-        tables.expiry.view(-1)[entries] = expiry[:, None].expand_as(entries) if isinstance(expiry, Tensor) else expiry
+        if isinstance(expiry, Tensor):
+            expiry = (expiry if expiry.ndim == entries.ndim else expiry[:, None]).expand_as(entries)
+        tables.expiry.view(-1)[entries] = expiry
         tables.newest[slots, layer] = places.to(torch.int32)
         lens = torch.maximum(batch.lens, places + 1).to(torch.int32)
         tables.lens[slots, layer] = lens

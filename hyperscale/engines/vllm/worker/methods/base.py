@@ -27,7 +27,8 @@ class DecodeBatch:
         slots: (requests,) int64.
         positions: (requests,) int64, of the tokens being processed.
         lens: (requests, heads) int64, entries before anything is written.
-        verdicts: (requests, heads) bool, DMS's verdict on the token before; None if the model has no gates.
+        verdicts: (requests, heads) bool, DMS's verdict on the token before, or on the token itself
+            (`Options.decision_offset`); None if the model has no gates.
     """
 
     layer: int
@@ -46,7 +47,7 @@ class RequestChunk:
         slot: The request's slot.
         start: Position of its first token.
         stop: Position after its last token.
-        verdicts: (tokens, heads) bool, on the token before each; None if the model has no gates.
+        verdicts: (tokens, heads) bool, on the token before each, or on each; None if the model has no gates.
     """
 
     layer: int
@@ -80,7 +81,7 @@ class WorkerMethod:
         """Lower expiries of stored entries before a decode step looks for expired ones."""
 
     def decode_expiry(self, batch: DecodeBatch) -> Tensor | int:
-        """Expiry of the entries that a decode step writes, (requests,) or one for all."""
+        """Expiry of the entries that a decode step writes, (requests,) or (requests, heads), or one for all."""
         return NEVER
 
     def record_places(self, batch: DecodeBatch, places: Tensor) -> None:
