@@ -5,9 +5,11 @@ from typing import Any
 
 import torch
 
-from hyperscale.engines.families import FAMILIES
+from hyperscale.engines.config_check import load_supported_config
+from hyperscale.engines.weights_check import check_weights
 from hyperscale.errors import ModelError
 from hyperscale.methods.core.dms_gate import GateConfig, attach_gates
+from hyperscale.models.weight_files import find_weight_files, load_file_tensors, load_tensors
 from hyperscale.utils import hub
 
 
@@ -24,20 +26,51 @@ def load_model(path: Path | str, *, device: str = "cpu", dtype: torch.dtype | st
     Raises:
         ModelError: The checkpoint is missing, not of a supported family, incomplete, or the device is not there.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     if isinstance(dtype, str):
         dtype = _parse_dtype(dtype)
     check_device(device)
     _check_path(path)
     name = str(path)
+    config = load_supported_config(name)
+    if Path(path).is_dir():
+        check_weights(Path(path), config)
     with hub.model_errors(f"cannot load {name}"):
-        config = AutoConfig.from_pretrained(name)
-        check_config(config)
-        model = _load_with_gates(AutoModelForCausalLM, name, config, dtype)
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        model, info = AutoModelForCausalLM.from_pretrained(
+            name,
+            config=config,
+            dtype=dtype,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # `check_weights` has a better message than transformers
+            trust_remote_code=False,
+        )
+    if not Path(path).is_dir():  # only now all files are here
+        check_weights(hub.cached_folder(name), config)
+    missing = set(info["missing_keys"])  # transformers would give these random values and a warning
+    if getattr(config, "dms_window_size", None) is not None:
+        # The gates are not part of the transformers class, so its loader leaves their tensors over.
+        attach_gates(model, separate=GateConfig.from_hf(config).separate)
+        missing |= _load_gates(model, Path(path) if Path(path).is_dir() else hub.cached_folder(name))
+    if missing:
+        raise ModelError(f"the checkpoint {name} lacks tensors: {', '.join(sorted(missing)[:3])}")
+    tokenizer = hub.load_tokenizer(name)
     model.to(device).eval().requires_grad_(False)
     return model, tokenizer
+
+
+def check_checkpoint(path: str) -> None:
+    """Refuse a checkpoint that would not load, by its configuration and, in a local folder, the headers of its files.
+
+    Args:
+        path: A folder or a hub id.
+
+    Raises:
+        ModelError: It is of a kind that does not run here, or is broken.
+    """
+    config = load_supported_config(path)
+    if Path(path).is_dir():
+        check_weights(Path(path), config)
 
 
 def _check_path(path: Path | str) -> None:
@@ -50,51 +83,18 @@ def _check_path(path: Path | str) -> None:
         raise ModelError(f"there is no checkpoint at {name}")
 
 
-def check_config(config: Any) -> None:
-    """Refuse architectures that the engines on transformers do not run.
+def _load_gates(model: Any, folder: Path) -> set[str]:
+    """Fill the gates' tensors from the files, as transformers drops what its class does not have.
 
-    Raises:
-        ModelError: Unknown family, or layers with sliding-window attention.
+    Returns:
+        The names that were not found.
     """
-    family = getattr(config, "model_type", None)
-    if family not in FAMILIES:
-        raise ModelError(f"models of type {family!r} are not supported; supported: {', '.join(FAMILIES)}")
-    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
-        raise ModelError("models with sliding-window attention layers are not supported")
-
-
-def _load_with_gates(auto_class: Any, name: str, config: Any, dtype: torch.dtype) -> Any:
-    model, info = auto_class.from_pretrained(name, config=config, dtype=dtype, output_loading_info=True)
-    missing = set(info["missing_keys"])  # transformers would give these random values and a warning
-    if getattr(config, "dms_window_size", None) is not None:
-        # The gates are not part of the transformers class, so its loader leaves their tensors over.
-        attach_gates(model, separate=GateConfig.from_hf(config).separate)
-        missing |= _load_gates(model, name)
-    if missing:
-        raise ModelError(f"the checkpoint {name} lacks tensors: {', '.join(sorted(missing)[:3])}")
-    return model
-
-
-def _load_gates(model: Any, checkpoint: str) -> set[str]:
-    """Fill the gates' tensors from the safetensors files; returns the names that were not found."""
-    from safetensors import safe_open
-
-    # transformers drops tensors that its class does not have, so the files are read once more.
-    gate_names = {name for name in model.state_dict() if ".dms_" in name}
-    folder = Path(checkpoint) if Path(checkpoint).is_dir() else _download_tensors(checkpoint)
-    tensors = {}
-    for path in sorted(folder.glob("*.safetensors")):
-        with safe_open(str(path), framework="pt") as file:
-            tensors.update({name: file.get_tensor(name) for name in file.keys() if name in gate_names})  # noqa: SIM118
+    names = {name for name in model.state_dict() if ".dms_" in name}
+    tensors = load_tensors(folder, names)
+    for file in sorted(set(folder.glob("*.safetensors")) - set(find_weight_files(folder))):
+        tensors |= load_file_tensors(file, names)
     model.load_state_dict(tensors, strict=False)
-    return gate_names - set(tensors)
-
-
-def _download_tensors(name: str) -> Path:
-    """The folder with a hub repository's tensors; it is there already once transformers has loaded the model."""
-    from huggingface_hub import snapshot_download
-
-    return Path(snapshot_download(name, allow_patterns=["*.safetensors"]))
+    return names - set(tensors)
 
 
 def _parse_dtype(name: str) -> torch.dtype:

@@ -10,7 +10,7 @@ from hyperscale.models.folders import read_config
 from hyperscale.models.model_file import known_models
 from hyperscale.models.registry import find
 from hyperscale.models.shape import Shape, count_parameters, shape_from_config
-from hyperscale.utils.hub import load_config, reachable
+from hyperscale.utils.hub import cached_config, download_file, reachable
 
 
 @dataclass(frozen=True)
@@ -84,24 +84,27 @@ def no_retrofit(model: str, cr: float = 8.0, kind: str = "dms") -> str:
     )
 
 
-def require(path: str, model: str) -> None:
+def require(path: str, model: str, *, weights: bool = True) -> None:
     """Make sure that a checkpoint is here or can be downloaded.
+
+    Args:
+        path: The checkpoint: an absolute folder or a hub id.
+        model: What the user called the model.
+        weights: Whether its weights are needed too, or ``config.json`` alone.
 
     Raises:
         ModelError: It is neither; the message names what is missing and how to get it.
     """
-    if Path(path).is_absolute():
-        return  # `resolve` has seen its files
-    from huggingface_hub import try_to_load_from_cache
-
-    if not isinstance(try_to_load_from_cache(path, "config.json"), str) and not reachable():
-        gate = f"accept the terms at https://huggingface.co/{path}, `hf auth login`, then "
-        first = gate if any(entry.gated and entry.base == path for entry in known_models().values()) else ""
-        raise ModelError(
-            f"the weights of {model} ({path}) are not on this machine and the hub cannot be reached: {first}run "
-            f"`hf download {path}` where there is a network, or pass a local folder with --model; "
-            "--dry-run plans without weights"
-        )
+    if Path(path).is_absolute() or cached_config(path) or reachable():
+        return  # of a folder `resolve` has seen the files
+    gate = f"accept the terms at https://huggingface.co/{path}, `hf auth login`, then "
+    first = gate if any(entry.gated and entry.base == path for entry in known_models().values()) else ""
+    what, file = ("weights", "") if weights else ("sizes", " config.json")
+    raise ModelError(
+        f"the {what} of {model} ({path}) are not on this machine and the hub cannot be reached: {first}run "
+        f"`hf download {path}{file}` where there is a network, or pass a local folder with --model"
+        + ("; --dry-run plans without weights" if weights and find(model).shape else "")
+    )
 
 
 def fingerprint(path: str) -> str:
@@ -123,6 +126,19 @@ def fingerprint(path: str) -> str:
     return digest.hexdigest()[:16]
 
 
+def read_checkpoint_config(path: str) -> dict[str, Any]:
+    """The contents of a checkpoint's ``config.json``.
+
+    Args:
+        path: A folder or a hub id.
+
+    Raises:
+        ModelError: It cannot be read or downloaded.
+    """
+    folder = Path(path)
+    return read_config(folder if folder.is_dir() else download_file(path, "config.json").parent)
+
+
 def shape_of(model: str, path: str) -> Shape:
     """The shape of a model's checkpoint: as its files say, else as the registry knows it, else as the hub says.
 
@@ -137,5 +153,5 @@ def shape_of(model: str, path: str) -> Shape:
         return shape_from_config(read_config(Path(path)), path, count_parameters(Path(path)))
     if shape := find(model).shape:
         return shape
-    require(path, model)
-    return shape_from_config(load_config(path).to_dict(), path)
+    require(path, model, weights=False)
+    return shape_from_config(read_checkpoint_config(path), path)

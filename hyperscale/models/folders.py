@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from hyperscale.errors import ModelError, first_line
 from hyperscale.models.model import RETROFIT_KINDS, Model
 from hyperscale.models.model_file import known_models
+from hyperscale.models.weight_files import ADAPTER, explain_gguf
 from hyperscale.utils.validation import validate
 
 _RETROFIT_FOLDER = re.compile(rf"({'|'.join(RETROFIT_KINDS)})(\d+(?:\.\d+)?)")
@@ -50,6 +51,13 @@ def model_in_folder(name: str, folder: Path) -> Model:
         some_path = next(path for paths in retrofits.values() for path in paths.values())
         family = str(read_config(Path(some_path)).get("model_type", ""))
         return replace(original, name=name, base=record.base, retrofits=retrofits, family=family)
+    if gguf := sorted(folder.glob("*.gguf")):
+        raise ModelError(explain_gguf(gguf[0]))
+    if (folder / ADAPTER).is_file():
+        raise ModelError(
+            f"{folder} holds an adapter ({ADAPTER}) and no model: merge it into its base with peft (merge_and_unload, "
+            "then save_pretrained) and pass that folder"
+        )
     raise ModelError(f"{folder} is not a checkpoint: it has no config.json, no base/config.json and no dms<CR>/")
 
 
@@ -94,8 +102,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder / 'config.json'} is missing or unreadable ({error})") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{folder / 'config.json'} is missing or unreadable ({first_line(error)})") from None
     if not isinstance(config, dict):
         raise ModelError(f"{folder / 'config.json'} is not a model configuration")
     return config

@@ -7,6 +7,7 @@ from hyperscale.errors import ModelError
 from hyperscale.models.folders import model_in_folder
 from hyperscale.models.model import Model
 from hyperscale.models.model_file import known_models
+from hyperscale.models.weight_files import explain_gguf
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
@@ -32,6 +33,10 @@ def find(model: str) -> Model:
     folder = Path(model).expanduser()
     if folder.is_dir():
         return model_in_folder(model, folder.resolve())
+    if folder.is_file():
+        if folder.suffix.lower() == ".gguf":
+            raise ModelError(explain_gguf(folder))
+        raise ModelError(f"{model} is a file: pass the folder that it is in, which holds config.json and the weights")
     if _HUB_ID.fullmatch(model) and not model.startswith((".", "/", "~")):
         return Model(name=model, base=model)
     raise ModelError(

@@ -61,8 +61,11 @@ def shape_from_config(config: dict[str, Any], path: str, parameters: int | None 
         is_tied = config.get("tie_word_embeddings", True)
         embedding = 0 if is_tied else int(config.get("vocab_size") or 0) * int(config.get("hidden_size") or 0)
         kv_heads = int(config.get("num_key_value_heads") or heads)
-        return Shape(int(config["num_hidden_layers"]), kv_heads, width, parameters, int(heads), embedding)
-    except (KeyError, TypeError, ValueError) as error:
+        layers = int(config["num_hidden_layers"])
+        if min(layers, kv_heads, width) < 1 or heads % kv_heads:
+            raise ValueError(f"sizes that fit ({layers} layers, {heads} query and {kv_heads} KV heads of {width})")
+        return Shape(layers, kv_heads, width, parameters, int(heads), embedding)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise ModelError(
             f"the configuration of {path} lacks {error}: it is not a decoder this project can run"
         ) from None

@@ -13,7 +13,6 @@ from hyperscale.retrofit import memory_estimate
 from hyperscale.retrofit.checkpoints import CheckpointRecord, save_checkpoint, train_checkpoints
 from hyperscale.retrofit.settings import Recipe, RetrofitSettings
 from hyperscale.utils.files import write_atomic, write_folder
-from hyperscale.utils.hub import load_config
 
 if TYPE_CHECKING:
     from hyperscale.retrofit.documents import Corpus
@@ -213,10 +212,9 @@ def _memory_of(device: str) -> tuple[str, int]:
 
 def _read_config(base: str) -> Any:
     """The transformers configuration of a model that can be retrofitted."""
-    from hyperscale.engines.loading import check_config
+    from hyperscale.engines.config_check import load_supported_config
 
-    config = load_config(base)
-    check_config(config)
+    config = load_supported_config(base)
     for key, kind in (("dms_window_size", "DMS"), ("dmc_cr", "DMC")):
         if getattr(config, key, None) is not None:
             raise ModelError(f"{base} is a {kind} checkpoint already: pass the original model")

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hyperscale import models
+from hyperscale.engines.config_check import check_config
 from hyperscale.methods.arm import Arm
-from hyperscale.models.checkpoint import shape_of
+from hyperscale.models.checkpoint import read_checkpoint_config, shape_of
 from hyperscale.planning import measured_costs
 from hyperscale.planning.costs import Costs, TaskShape
 from hyperscale.planning.planner import Plan, PlannedPoint, make_plan
@@ -23,7 +24,7 @@ from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.run.planned_run import PlannedRun, PlannedTask, load_task, task_shape
 from hyperscale.tasks.datasets import GeneratedProblems
-from hyperscale.utils.hub import load_tokenizer
+from hyperscale.utils.hub import cached_config, load_tokenizer
 
 if TYPE_CHECKING:
     from hyperscale.methods.core.base import Method
@@ -90,9 +91,13 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
     # A method whose retrofit nobody has made can be planned, with a note; a CR that is not offered is refused.
     retrofits = {name: methods.retrofit_kind(name) for name in config.methods}
     unavailable = [name for name, kind in retrofits.items() if kind and kind not in model.retrofits]
+    paths = [model.base]
     for name, cr in config.method_cr_pairs:
-        if retrofits[name] and name not in unavailable:
-            models.resolve(config.model, name, cr)
+        if name not in unavailable:
+            paths.append(models.resolve(config.model, name, cr).path)
+    for path in dict.fromkeys(paths):
+        if Path(path).is_absolute() or cached_config(path):
+            check_config(read_checkpoint_config(path))
     method_of_arm: dict[Arm, Method] = {}
     for name, cr in config.method_cr_pairs:
         method = methods.create(name, cr=cr, **config.params.get(name, {}))

@@ -145,6 +145,7 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
     tasks = [load_task(config, name) for name in config.tasks]
     checkpoints_by_name = {(name, cr): models.resolve(config.model, name, cr) for name, cr in config.method_cr_pairs}
     from hyperscale import methods  # the first to import torch, so that other mistakes are reported at once
+    from hyperscale.engines.loading import check_checkpoint
 
     methods_by_name = {
         (name, cr): methods.create(name, cr=cr, **config.params.get(name, {})) for name, cr in config.method_cr_pairs
@@ -153,6 +154,7 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
     checkpoints = {arm: checkpoints_by_name[arm.method, arm.CR] for arm in method_of_arm}
     for path in dict.fromkeys(checkpoint.path for checkpoint in checkpoints.values()):
         models.require(path, config.model)
+        check_checkpoint(path)
     # Problems are loaded before the device is touched, and tokenised once the tokenizer is there.
     docs = [task.docs(config.limit, config.data.get(task.name)) for task in tasks]
     config = _place(config)

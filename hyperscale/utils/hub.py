@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hyperscale.errors import HyperscaleError, ModelError, first_line
@@ -42,7 +43,44 @@ def load_config(path: str) -> Any:
     from transformers import AutoConfig
 
     with model_errors(f"cannot load the configuration of {path}"):
-        return AutoConfig.from_pretrained(path)
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)  # without it transformers asks on stdout
+
+
+def download_file(name: str, file: str) -> Path:
+    """A file of a repository on the hub, in the hub's cache; its folder is named by the commit.
+
+    Args:
+        name: The hub id.
+        file: Path of the file in the repository.
+
+    Raises:
+        ModelError: It is neither cached nor to be had.
+    """
+    from huggingface_hub import hf_hub_download
+
+    with model_errors(f"cannot load {file} of {name}"):
+        return Path(hf_hub_download(name, file))
+
+
+def cached_config(name: str) -> Path | None:
+    """The ``config.json`` of a repository as the hub's cache has it; None if it does not."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        path = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        return None
+    return Path(path) if isinstance(path, str) else None
+
+
+def cached_folder(name: str) -> Path:
+    """The folder of the hub's cache that holds the version in use of a repository, once its ``config.json`` is loaded.
+
+    Raises:
+        ModelError: It is not there.
+    """
+    return download_file(name, "config.json").parent
 
 
 def load_tokenizer(path: str) -> Any:
@@ -57,7 +95,7 @@ def load_tokenizer(path: str) -> Any:
     from transformers import AutoTokenizer
 
     with model_errors(f"cannot load the tokenizer of {path}"):
-        return AutoTokenizer.from_pretrained(path)
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
 
 
 def reachable() -> bool:

@@ -158,8 +158,11 @@ def test_settings_from_a_file(run, weights, tmp_path):
 
 def test_broken_weights(run, weights, tmp_path):
     copy = checkpoints.write(tmp_path / "weights", crs=())
-    (copy / "base" / "model.safetensors").write_bytes(b"not weights")
-    commandline.fails(run(*options(copy, "--out", "run")), "cannot load")
+    file = copy / "base" / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(b"not weights")
+    commandline.fails(run(*options(copy, "--out", "run")), "model.safetensors is no safetensors file")
+    file.write_bytes(whole)
     (copy / "base" / "tokenizer.json").write_text("{")
     commandline.fails(run(*options(copy, "--out", "run")), "cannot load the tokenizer")
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from hyperscale.engines.base import Chain, ChainProgress, Engine, Request, Sampling
+from hyperscale.engines.config_check import check_config
 from hyperscale.engines.detokenize import Decoder, end_ids
 from hyperscale.engines.kvpress.session import PressSession
 from hyperscale.engines.live_chain import Finish, LiveChain
-from hyperscale.engines.loading import check_config
 from hyperscale.engines.sampling import check_sampling, draw_tokens, mark_tokens, score_tokens
 from hyperscale.engines.steering import TokenSteering
 from hyperscale.kv.ledger import Ledger
@@ -44,7 +44,7 @@ class KVPressEngine(Engine):
         Raises:
             ModelError: The architecture is not supported.
         """
-        check_config(model.config)
+        check_config(model.config.to_dict())
         self.model, self.tokenizer, self.method = model, tokenizer, method
 
     def generate(self, requests: Iterable[Request], sampling: Sampling, watch: Watch | None = None) -> Iterator[Chain]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from hyperscale.engines.base import Chain, ChainProgress, Engine, Request, Sampling
-from hyperscale.engines.loading import check_config
+from hyperscale.engines.config_check import check_config
 from hyperscale.engines.sampling import check_sampling
 from hyperscale.engines.torch import forward_pass
 from hyperscale.engines.torch.batch import Batch
@@ -52,7 +52,7 @@ class TorchEngine(Engine):
         """
         if batch_size < 1:
             raise EngineError(f"batch size must be at least 1, not {batch_size}")
-        check_config(model.config)
+        check_config(model.config.to_dict())
         self.model, self.tokenizer, self.method = model, tokenizer, method
         self.batch_size, self.device, self.name, self.kv_dtype = batch_size, torch.device(device), name, kv_dtype
         forward_pass.install_hooks(model)

@@ -91,13 +91,20 @@ def _load(path: str, device: str) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
     with model_errors(f"cannot load the reward model {path}"):
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         outputs = int(config.num_labels)
-        model, info = AutoModelForSequenceClassification.from_pretrained(path, output_loading_info=True)
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        model, info = AutoModelForSequenceClassification.from_pretrained(
+            path, output_loading_info=True, trust_remote_code=False
+        )
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     if info["missing_keys"]:  # a language model without a head would be given a random one
         missing = ", ".join(sorted(info["missing_keys"])[:3])
         raise ModelError(f"{path} is no reward model, it lacks {missing}: pass one for sequence classification")
+    surplus = sorted(name for name in info["unexpected_keys"] if not name.endswith(("lm_head.weight", ".inv_freq")))
+    if surplus:  # scales of quantised weights, biases, adapters: without them the scores are others
+        raise ModelError(
+            f"the reward model {path} has tensors that its class has no place for: {', '.join(surplus[:3])}"
+        )
     if outputs not in (1, 2):
         raise ModelError(f"the reward model {path} has {outputs} outputs: pass one with a single output, or with two")
     return model.to(device).eval().requires_grad_(False), tokenizer

@@ -5,13 +5,12 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from hyperscale.engines.families import FAMILIES
+from hyperscale.engines.config_check import load_supported_config
 from hyperscale.engines.vllm.families import architecture
 from hyperscale.engines.vllm.method_names import RUNNABLE
 from hyperscale.engines.vllm.options import KEY, PAGE_TOKENS
-from hyperscale.errors import MethodError, ModelError
+from hyperscale.errors import MethodError
 from hyperscale.methods.core.base import Method
-from hyperscale.utils.hub import load_config
 
 
 def check_method(method: Method, device: str = "cpu") -> None:
@@ -62,10 +61,8 @@ def engine_args(
         ModelError: Nor does the model.
     """
     check_method(method, device)
-    config = load_config(path)
-    family = getattr(config, "model_type", "")
-    if family not in FAMILIES:
-        raise ModelError(f"models of type {family!r} do not run in vLLM here; those that do: {', '.join(FAMILIES)}")
+    config = load_supported_config(path)
+    family = config.model_type
     uses_plugin = method.name != "vanilla"
     options: dict[str, Any] = {"vocabulary": vocabulary if vocabulary < config.vocab_size else 0, "method": "none"}
     if uses_plugin:

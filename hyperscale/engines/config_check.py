@@ -1,0 +1,164 @@
+"""Refuses checkpoints whose configuration asks for what the engines do not compute, before any weights are read.
+
+The engines replace a model's attention and trust its class for the rest. So a key of ``config.json`` that this class
+does not read, or that one engine reads and another does not, would change tokens without a word.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hyperscale.engines.families import FAMILIES
+from hyperscale.errors import ModelError
+from hyperscale.models.checkpoint import read_checkpoint_config
+from hyperscale.models.context import rope_settings
+from hyperscale.utils.hub import load_config
+
+_ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+"""Kinds of RoPE whose angles depend on a token's position alone, and that all engines compute alike."""
+_LENGTH_DEPENDENT = ("dynamic", "longrope", "su")
+"""Kinds whose angles depend on the longest sequence of a batch."""
+_ROPE_KEYS = (
+    "mrope_section",
+    "xdrope_section",
+    "mrope_interleaved",
+    "rope_dim",
+    "use_fope",
+    "short_factor",
+    "long_factor",
+)
+"""Keys of RoPE that belong to other kinds; vLLM goes by some of them, transformers by none."""
+_QUANTISATION = ("quantization_config", "compression_config")
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "qk_norm": (False,),
+    "use_qk_norm": (False,),
+    "is_causal": (True,),
+    "dual_chunk_attention_config": (),
+    "logit_scale": (1, 1.0),
+    "attn_logit_softcapping": (),
+    "final_logit_softcapping": (),
+    "attention_chunk_size": (),
+    "bias": (False,),
+    "clip_qkv": (),
+}
+"""Keys that the classes of `_PLAIN` families in transformers do not read though they change what a model computes (vLLM
+reads some); with these values, or null, they change nothing."""
+_PLAIN = ("llama", "qwen2", "qwen3")
+
+
+def load_supported_config(path: str) -> Any:
+    """The transformers configuration of a checkpoint that the engines run.
+
+    Args:
+        path: A folder or a hub id.
+
+    Raises:
+        ModelError: It cannot be loaded, or is of a kind that does not run here.
+    """
+    # Before transformers sees it: what it does not know it would ask to run code for, or fail at in its own words.
+    check_config(read_checkpoint_config(path))
+    return load_config(path)
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Refuse what the engines do not compute.
+
+    Args:
+        config: The contents of a ``config.json``.
+
+    Raises:
+        ModelError: An unknown family, quantised weights, layers without full attention, a RoPE that depends on the
+            batch, or a key that the families' classes do not read though it changes what a model computes.
+    """
+    family = config.get("model_type")
+    if family not in FAMILIES:
+        raise ModelError(
+            f"models of type {family!r} are not supported; supported: {', '.join(FAMILIES)}"
+            + ("; code that comes with a checkpoint (auto_map) is never run" if config.get("auto_map") else "")
+        )
+    for key in _QUANTISATION:
+        if config.get(key):
+            raise ModelError(
+                f"quantised weights ({_quantisation(config[key])}) do not run here: pass the original ones"
+            )
+    _check_layers(config)
+    _check_rope(config)
+    for key, neutral in _NEUTRAL.items() if family in _PLAIN else ():
+        value = config.get(key)
+        if value is not None and value not in neutral:
+            raise ModelError(
+                f"{key} = {value!r} in config.json does not run here: models of type {family!r} have no such part"
+            )
+    if config.get("qkv_bias") not in (None, bool(config.get("attention_bias", False))):
+        raise ModelError(
+            "qkv_bias in config.json does not run here: biases of queries, keys and values go with attention_bias"
+        )
+
+
+def _quantisation(settings: Any) -> str:
+    """The kind of quantisation, as a configuration names it."""
+    keys = ("quant_method", "quant_algo", "format")
+    names = [str(settings[key]) for key in keys if settings.get(key)] if isinstance(settings, Mapping) else []
+    return names[0] if names else "of an unknown kind"
+
+
+def _check_layers(config: Mapping[str, Any]) -> None:
+    """Refuse layers that do not attend to all earlier tokens."""
+    if "sliding_attention" in _layer_types(config):
+        raise ModelError("models with sliding-window attention layers are not supported")
+    others = sorted(set(map(str, _layer_types(config))) - {"full_attention"})
+    if others:
+        raise ModelError(
+            f"models with layers of type {', '.join(others)} (layer_types in config.json) are not supported"
+        )
+
+
+def _layer_types(config: Mapping[str, Any]) -> list[Any]:
+    """The kinds of a model's layers, as transformers derives them; only those that differ matter."""
+    types = config.get("layer_types")
+    if isinstance(types, list):
+        return types
+    if types is not None:
+        raise ModelError(f"layer_types in config.json must be a list, not {types!r}")
+    # Llama's class has no window, so transformers would leave it out; vLLM would not.
+    if config.get("model_type") == "llama":
+        return ["sliding_attention"] if config.get("sliding_window") is not None else []
+    is_windowed = bool(config.get("use_sliding_window")) and config.get("sliding_window", 0) is not None
+    first = _number(config, "max_window_layers", 28)  # from this layer on
+    return ["sliding_attention"] if is_windowed and first < _number(config, "num_hidden_layers", 32) else []
+
+
+def _number(config: Mapping[str, Any], key: str, default: int) -> int:
+    value = config.get(key, default)
+    return value if isinstance(value, int) else default
+
+
+def _check_rope(config: Mapping[str, Any]) -> None:
+    """Refuse kinds of RoPE that depend on the batch, or that engines compute differently."""
+    rope = rope_settings(config)
+    if nested := [key for key in rope if key.endswith("_attention")]:
+        raise ModelError(f"RoPE of its own for layers of one type ({nested[0]} in config.json) is not supported")
+    kind = rope.get("rope_type", "default")
+    if kind in _LENGTH_DEPENDENT:
+        raise ModelError(
+            f"RoPE of type {kind!r} in config.json does not run here: its angles depend on the longest sequence of the "
+            "batch, and so would every chain; yarn, linear and llama3 run"
+        )
+    if kind == "mrope" or any(rope.get(key) for key in ("mrope_section", "xdrope_section")):
+        raise ModelError("multimodal RoPE (mrope in config.json) does not run here: positions are those of text alone")
+    if kind not in _ROPE_TYPES:
+        raise ModelError(f"RoPE of type {kind!r} in config.json is not supported; supported: {', '.join(_ROPE_TYPES)}")
+    for key in _ROPE_KEYS:
+        if rope.get(key):
+            raise ModelError(f"{key} of RoPE in config.json is not supported with type {kind!r}")
+    for source in (rope, config):
+        if source.get("partial_rotary_factor") not in (None, 1):
+            raise ModelError(
+                f"partial_rotary_factor = {source['partial_rotary_factor']} in config.json does not run here: RoPE "
+                "turns all of a head in the supported families"
+            )
+    if kind in ("linear", "llama3", "yarn") and not (
+        isinstance(rope.get("factor"), int | float) and rope["factor"] >= 1
+    ):
+        raise ModelError(
+            f"RoPE of type {kind!r} in config.json needs a factor of at least 1, not {rope.get('factor')!r}"
+        )
