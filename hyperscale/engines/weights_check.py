@@ -53,7 +53,7 @@ def check_weights(folder: Path, config: Any) -> None:
                 f"{_format_shape(expected[name])}"
             )
     if tied and _OUTPUT in kept:
-        _check_tied(folder, kept)
+        _check_tied(folder)
 
 
 def expected_shapes(config: Any) -> dict[str, tuple[int, ...]]:
@@ -129,13 +129,14 @@ def _format_shape(shape: tuple[int, ...]) -> str:
     return "(" + ", ".join(map(str, shape)) + ")"
 
 
-def _check_tied(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
+def _check_tied(folder: Path) -> None:
     """Refuse an output layer that is said to be the embedding and is not: engines differ in which they use."""
     import torch
 
-    stored = load_tensors(folder, {_EMBEDDING, _OUTPUT, _EMBEDDING.removeprefix("model.")})
-    embedding = stored.get(_EMBEDDING, stored.get(_EMBEDDING.removeprefix("model.")))
-    if not torch.equal(embedding, stored[_OUTPUT]):
+    stored = load_tensors(folder, {_EMBEDDING, _EMBEDDING.removeprefix("model."), _OUTPUT})
+    output = stored.pop(_OUTPUT)
+    (embedding,) = stored.values()
+    if not torch.equal(embedding, output):
         raise ModelError(
             f"config.json of {folder} ties the output layer to the embedding (tie_word_embeddings), and the file has "
             f"another {_OUTPUT}: set it to false if that one is meant, or leave the tensor out"
