@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +41,10 @@ class MathVerifier:
         Args:
             pairs: (gold, answer), LaTeX without delimiters.
 
+        Warns:
+            UserWarning: A guard of the worker refused something that a comparison asked for, so that its verdict may
+                be the guard's and not math-verify's.
+
         Raises:
             TaskError: math-verify cannot be loaded.
         """
@@ -53,9 +58,16 @@ class MathVerifier:
         if line is None:
             line = self._ask(request)
         self._served += 1
-        if self._served >= _REQUESTS or line == b"null\n":
+        reply = json.loads(line) if line else {"equal": None, "refused": []}
+        if reply["refused"]:
+            warnings.warn(
+                f"the math grader did not grade {answer!r} against {gold!r} and counts it as wrong: its guard refused "
+                f"{', '.join(reply['refused'][:3])}. Use the versions of math-verify and sympy in constraints.txt",
+                stacklevel=2,
+            )
+        if self._served >= _REQUESTS or reply["equal"] is None:
             self.close()  # what ran out of time or memory may have left the libraries in any state
-        return line == b"true\n"
+        return reply["equal"] is True
 
     def _ask(self, request: bytes) -> bytes | None:
         """The worker's line; empty if it hung, None if it died. Either way the next request starts a new one."""

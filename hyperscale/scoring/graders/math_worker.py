@@ -2,14 +2,22 @@
 
 Started by path; imports nothing from the rest of hyperscale.
 
-Protocol: one JSON line in, ``{"gold", "answer", "seconds"}``; one JSON line out: true, false, or null where the limit
-on CPU time or memory was reached. Model text is only ever parsed. math-verify's plain extractor, and SymPy wherever it
-is given a string, a number for instance, go through Python's ``eval``: the extractor is left out, SymPy's parser is
-replaced by one that reads numbers, and from the first request on this process refuses to compile or run any code that
-does not come from an installed file.
+Protocol: one JSON line in, ``{"gold", "answer", "seconds"}``; one JSON line out, ``{"equal", "refused"}``. ``equal`` is
+true, false, or null where the limit on CPU time or memory was reached; ``refused`` names what a guard refused.
+
+Model text is only ever parsed. math-verify's plain extractor, and SymPy wherever it is given a string, a number for
+instance, go through Python's ``eval``: the extractor is left out, SymPy's parser is replaced by one that reads numbers,
+and from the first request on this process refuses to compile or run any code that does not come from an installed file.
+
+The libraries must never meet these guards themselves, since they swallow what is raised and then find answers
+unequal. So what SymPy writes and runs as code at first use is loaded before (`_load_lazy_parts`), generators of code
+from nothing but a number are let through (`_GENERATORS`), and a refusal is always reported.
 """
 
+import collections
 import contextlib
+import dataclasses
+import importlib
 import json
 import os
 import re
@@ -21,6 +29,13 @@ from typing import Any, NoReturn
 
 MEMORY = 2 << 30  # bytes of address space; math-verify and SymPy take about 0.3 GiB of it
 _REFUSED = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "subprocess.", "socket.", "ctypes.")
+
+
+_refusals: list[str] = []  # since the request began
+_GENERATORS: set[CodeType] = {  # functions of libraries that run code which they write themselves, without any input's
+    collections.namedtuple.__code__,
+    dataclasses._create_fn.__code__,  # type: ignore[attr-defined]
+}
 
 
 class _OutOfTimeError(BaseException):
@@ -38,11 +53,14 @@ def _no_evaluation(event: str, arguments: tuple[Any, ...]) -> None:
     elif event == "exec":
         name = arguments[0].co_filename if isinstance(arguments[0], CodeType) else "<?>"
     elif event.startswith(_REFUSED):
+        _refusals.append(event)
         raise PermissionError(f"{event} is not available to the math grader")
     else:
         return
-    if not name.endswith((".py", ".pyc")) and not name.startswith("<frozen "):
-        raise PermissionError("the math grader evaluates no text")
+    if name.endswith((".py", ".pyc")) or name.startswith("<frozen ") or sys._getframe(1).f_code in _GENERATORS:
+        return
+    _refusals.append(f"{event} {name}")
+    raise PermissionError("the math grader evaluates no text")
 
 
 def _read_numbers_only() -> None:
@@ -55,23 +73,61 @@ def _read_numbers_only() -> None:
             return Integer(int(text))
         if re.fullmatch(r"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?", text):
             return Float(text)
+        _refusals.append(f"sympify {text[:40]}")
         raise ValueError("not a decimal number")
 
     sympy_parser.parse_expr = number
 
 
-def main() -> None:
-    """Answer requests until standard input ends."""
+# Pairs that lead through the parts of the libraries that are loaded at first use.
+_WARM_UP = (
+    (r"(\frac{1}{2}, x^2+1, 10\%)", "(0.5, 1+x^2, 10)"),
+    ("(x+1)^2", "x^2+2x+1"),
+    (r"\sin 2x", r"2\sin x\cos x"),
+    (r"[3,\infty)", r"x\ge 3"),
+    ("x^2+y^2+z^2=1", "2z^2+2y^2+2x^2=2"),
+    (r"\frac{x^2-1}{x-1}", "x+1"),
+    (r"\sqrt{3+2\sqrt{2}}", r"1+\sqrt{2}"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&2\\3&5\end{pmatrix}"),
+    (r"\log_2 x+\log_2 3", r"\log_2 3x"),
+    (r"\sum_{k=1}^n k", r"\frac{n(n+1)}{2}"),
+    (r"\binom{n}{2}", r"\frac{n!}{2(n-2)!}"),
+    (r"e^{i\pi}", "-1"),
+)
+
+
+_LAZY = (
+    "sympy.physics.units",  # its prefixes go through `sympify("yotta")`
+    "sympy.sets.handlers.intersection",
+    "sympy.solvers.inequalities",
+    "sympy.solvers.solveset",
+)
+
+
+def _load_lazy_parts() -> None:
+    """Load what SymPy loads at first use by running code that it writes, which the guards would refuse later."""
+    for module in _LAZY:
+        importlib.import_module(module)
+    from sympy.polys.monomials import MonomialOps  # type: ignore[import-untyped]
+
+    _GENERATORS.add(MonomialOps._build.__code__)  # writes a function for a number of variables
+
+
+def compare(gold: str, answer: str) -> bool:
+    """Whether math-verify finds two LaTeX answers equal."""
     from math_verify import LatexExtractionConfig, parse, verify
 
+    target = (LatexExtractionConfig(),)
+    trees = [parse(f"\\boxed{{{text}}}", target, parsing_timeout=0) for text in (gold, answer)]
+    return bool(verify(*trees, timeout_seconds=0))
+
+
+def main() -> None:
+    """Answer requests until standard input ends."""
+    _load_lazy_parts()
+    for pair in _WARM_UP:
+        compare(*pair)
     _read_numbers_only()
-
-    def compare(gold: str, answer: str) -> bool:
-        target = (LatexExtractionConfig(),)
-        trees = [parse(f"\\boxed{{{text}}}", target, parsing_timeout=0) for text in (gold, answer)]
-        return bool(verify(*trees, timeout_seconds=0))
-
-    compare("(\\frac{1}{2}, x^2+1, 10\\%)", "(0.5, 1+x^2, 10)")  # loads what is loaded at first use
     out = os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 1)  # nothing a library prints can pass for a verdict
@@ -83,6 +139,7 @@ def main() -> None:
     for line in sys.stdin.buffer:
         request = json.loads(line)
         verdict: bool | None = None
+        _refusals.clear()
         try:
             signal.setitimer(signal.ITIMER_PROF, request["seconds"])
             try:
@@ -93,7 +150,7 @@ def main() -> None:
             verdict = None
         except Exception:  # whatever a library makes of odd text, odd text is not the right answer
             verdict = False
-        os.write(out, json.dumps(verdict).encode() + b"\n")
+        os.write(out, json.dumps({"equal": verdict, "refused": _refusals}).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -174,6 +176,82 @@ def test_a_dead_or_stopped_worker_is_replaced():
         assert verifier._process is None
     finally:
         verifier.close()
+
+
+UNGUARDED = """
+import json, sys
+from math_verify import LatexExtractionConfig, parse, verify
+config = (LatexExtractionConfig(),)
+for line in sys.stdin:
+    trees = [parse("\\\\boxed{" + text + "}", config, parsing_timeout=None) for text in json.loads(line)]
+    print(json.dumps(verify(*trees, timeout_seconds=None)), flush=True)
+"""
+FORMS = [  # of each row, the answers are equal
+    ("(x+1)^2", "x^2+2x+1"),
+    (r"\sin 2x", r"2\sin x\cos x"),
+    ("12000", r"1.2\times10^4", "12000.0"),
+    (r"[3,\infty)", r"x\ge 3", r"3\le x"),
+    (r"\frac{n(n+1)}{2}", r"\frac{n^2+n}{2}", r"\sum_{k=1}^n k"),
+    ("x^2+y^2=1", "2x^2+2y^2=2"),
+    (r"\frac{x^2-1}{x-1}", "x+1"),
+    (r"\sqrt{3+2\sqrt{2}}", r"1+\sqrt{2}"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{bmatrix}1&2\\3&2+2\end{bmatrix}"),
+    (r"\binom{n}{2}", r"\frac{n(n-1)}{2}"),
+    ("a+b+c+d+e+f+g", "g+f+e+d+c+b+a"),
+    (r"(a+b)(c+d)(f+g)", "acf+acg+adf+adg+bcf+bcg+bdf+bdg"),
+    (r"\tan^2 x+1", r"\sec^2 x"),
+    (r"10\%", "0.1"),
+    ("1<x<2", "(1,2)"),
+    (r"\{1,2,3\}", r"\{3,2,1\}"),
+    (r"(-1,1)\setminus\{0\}", r"(-1,0)\cup(0,1)"),
+    (r"\log_2 6", r"1+\log_2 3"),
+]
+
+
+def test_the_guards_decide_no_verdict():
+    """The worker agrees with math-verify as it is installed, without any guard: forms of one row and of others."""
+    forms = [form for row in FORMS for form in row]
+    pairs = [(gold, answer) for row in FORMS for gold in row for answer in row]
+    pairs += [(forms[i], forms[i - shift]) for shift in (3, 7, 11, 17) for i in range(len(forms))]
+    done = subprocess.run(
+        [sys.executable, "-c", UNGUARDED],
+        input="".join(json.dumps(pair) + "\n" for pair in pairs),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    expected = [line == "true" for line in done.stdout.split()]
+    verifier = MathVerifier()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert verifier.compare(pairs) == expected
+    finally:
+        verifier.close()
+    assert len(pairs) > 200
+    assert sum(expected) > len(forms)
+
+
+def test_a_refusal_of_the_guards_is_seen(tmp_path, monkeypatch):
+    """A library that asks for what the guards refuse leads to a warning, not to a silent verdict."""
+    source = Path(math_process.__file__).with_name("math_worker.py").read_text()
+    worker = tmp_path / "math_worker.py"
+    worker.write_text(
+        source.replace("    target = (Latex", "    __import__('sympy').sympify('yotta')\n    target = (Latex")
+    )
+    assert worker.read_text() != source
+    monkeypatch.setattr(math_process, "_WORKER", worker)
+    verifier = MathVerifier()
+    try:
+        with pytest.warns(UserWarning, match=r"did not grade 'x'.*sympify yotta"):
+            assert verifier.compare([("2", "x")]) == [False]
+    finally:
+        verifier.close()
+
+
+def test_equal_answers_are_equal_in_either_order(grader):
+    pairs = [(r"\frac14", "0.25"), ("0.25", r"\frac{1}{4}"), ("x+1", "1+x"), ("5", "x=5"), ("x", "y")]
+    assert grader.equal_many(pairs) == [True, True, True, True, False]
 
 
 def test_a_missing_math_verify_is_one_clear_error(monkeypatch):
