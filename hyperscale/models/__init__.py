@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     from hyperscale.models.model import Model as Model
     from hyperscale.models.registry import available as available
     from hyperscale.models.registry import find as find
+    from hyperscale.models.registry import is_built_in as is_built_in
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "checkpoint": ["Checkpoint", "fingerprint", "no_retrofit", "require", "resolve", "shape_of"],
         "model": ["Model"],
-        "registry": ["available", "find"],
+        "registry": ["available", "find", "is_built_in"],
     },
 )

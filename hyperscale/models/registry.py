@@ -22,6 +22,11 @@ def _list_retrofits(model: Model) -> str:
     return "; ".join(offers) or "dms: no checkpoint yet, see `hyperscale retrofit`"
 
 
+def is_built_in(model: str) -> bool:
+    """Whether a name is that of a model whose weights come with this package."""
+    return model in known_models() and Path(known_models()[model].base).is_absolute()
+
+
 def find(model: str) -> Model:
     """Look a model up by name, folder or hub id.
 

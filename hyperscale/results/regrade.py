@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperscale import tasks
+from hyperscale import models, tasks
 from hyperscale.errors import ResultsError
 from hyperscale.results import grading
 from hyperscale.results.manifest import RUN_FILE, SAMPLES, read_info
@@ -72,11 +72,17 @@ def regrade(
     info = read_info(folder)  # before the store, which would make a folder that is not there
     require_chains(folder)
     with Store(folder, info) as store:
-        names = dict.fromkeys(sample.task for sample in store.samples())
+        names: dict[str, None] = {}
+        writers: set[str] = set()  # models
+        for sample in store.samples():
+            names[sample.task] = None
+            writers.add(sample.model)
         files = {**(info.get("data") or {}), **data_by_task(data or {}, tuple(names))}
         graded_tasks = {name: problems(name, info, files.get(name)) for name in names}
         pool.choose_shared_level(
-            graders.select_program_graders({task.grader for task, _ in graded_tasks.values()}), sandbox
+            graders.select_program_graders({task.grader for task, _ in graded_tasks.values()}),
+            sandbox,
+            built_in_model=all(map(models.is_built_in, writers)),
         )
         counts = {"chains": 0, "answers": 0, "verdicts": 0}
 

@@ -103,7 +103,9 @@ class PreparedRun(PlannedRun):
         from hyperscale.scoring.sandbox import pool
 
         names = {items[0].task.grader for items in self.problems.values()}
-        return pool.choose_shared_level(graders.select_program_graders(names), self.config.sandbox)
+        return pool.choose_shared_level(
+            graders.select_program_graders(names), self.config.sandbox, models.is_built_in(self.config.model)
+        )
 
     def requests(self, arm: Arm) -> "list[tuple[Problem, Request]]":
         """Every chain of an arm, those with the largest L first, so that none of them is left alone at the end.

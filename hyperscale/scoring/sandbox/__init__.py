@@ -2,26 +2,32 @@
 
 How a program runs::
 
-    grader ── Program ──► CodeRunner ──► SandboxWorker ──► worker process ──► one fork per test
-    grader ◄─ Outcomes ── (pool.py)      (worker.py)       (child/main.py)    (child/solve.py)
+    grader ── Program ──► CodeRunner ──► SandboxWorker ──limits──► origin ── one fork per test
+    grader ◄─ Outcomes ── (pool.py)      (worker.py)  ◄──status──  (child/main.py)      │
+                                            │  ▲                                        ▼
+                                            │  └──────── output, through a pipe ──── the test
+                                            └─ program and input, as open files ───► (child/solve.py)
 
 A grader gives `CodeRunner` a `Program`: source and test inputs. The runner hands it to an idle worker of its pool. A
-worker is a warm Python process inside a sandbox; it forks once for every test, so no test sees another's state and a
-test costs about a millisecond. The fork runs the program under limits and writes its output to a pipe. Expected outputs
-never enter a worker: graders compare them outside.
+worker is a warm Python process inside a sandbox, the origin; it forks once for every test, so no test sees another's
+state and a test costs a few milliseconds. The origin never reads a program, an input or an output: they pass it by as
+open descriptors, so whatever a program finds in its memory was given to it, or is the interpreter. Expected outputs
+never leave the process of the grader, which compares there.
 
 Levels, from the strongest to none:
 
 - ``bwrap``: Linux namespaces made by bubblewrap. Hidden are all files but the interpreter and its libraries, the
   network, other processes, IPC and the host's name.
 - ``unshare``: the same view, made by util-linux's ``unshare`` and a root directory of our own.
-- ``guard``: no namespaces; a hook in the interpreter refuses files, imports and processes. Only for the built-in tasks.
-- ``none``: limits on time, memory and output only; programs see what the user sees.
+- ``guard``: no namespaces; a system call filter leaves computing and nothing else: no file can be opened. For the
+  built-in model alone.
+- ``none``: limits on time, memory and output; programs see the files that the user sees.
 
-At every level, a seccomp filter (Linux) refuses new processes, sockets and the like.
+At every level, a seccomp filter (Linux) allows a list of system calls: no new processes, no sockets, no signals; and
+Landlock, where the kernel has it, keeps programs from other processes.
 
-Read in this order: `program` (the interface), `pool`, `worker`, `child.main`, `child.solve`, `child.collect`; then how
-a level is chosen and built: `choose`, `levels`, `view`, `child.root`, `child.process`, `child.syscalls`, `child.guard`.
+Read in this order: `program` (the interface), `pool`, `worker`, `child.main`, `child.solve`; then how a level is chosen
+and built: `choose`, `levels`, `view`, `folders`, `child.root`, `child.process`, `child.syscalls`, `child.landlock`.
 """
 
 from typing import TYPE_CHECKING

@@ -9,11 +9,11 @@ from typing import Literal, get_args
 from hyperscale.errors import ConfigError, SandboxError
 from hyperscale.scoring.sandbox import levels
 from hyperscale.scoring.sandbox.program import Program
-from hyperscale.scoring.sandbox.worker import SandboxWorker, WorkerDiedError
+from hyperscale.scoring.sandbox.worker import OpenProgram, SandboxWorker, WorkerDiedError
 
 Choice = Literal["auto", "bwrap", "unshare", "none"]
 STRONG = ("bwrap", "unshare")
-# Tries a level from inside: none of these paths may exist in a sandbox with namespaces.
+# Tries a level from inside: but for ``none``, no program may find these paths.
 _PROBE = Program("import os\ndef f(): return [os.path.exists(p) for p in ('/etc/passwd', '/proc/1', '/home')]", ((),))
 
 
@@ -35,8 +35,8 @@ def choose_level(requested: str = "auto", trusted: bool = False) -> Sandbox:
 
     Args:
         requested: ``auto``, ``bwrap``, ``unshare``, ``none``, or ``guard``, which only code may request, not a user.
-        trusted: Whether the programs answer the built-in tasks alone, for which ``guard`` is enough where there is no
-            sandbox.
+        trusted: Whether the programs are the built-in model's, for its own tasks: for them ``guard`` is enough where
+            there are no namespaces.
 
     Raises:
         SandboxError: The level requested does not work here, or none does; the message has the reasons and the cure.
@@ -60,7 +60,7 @@ def choose_level(requested: str = "auto", trusted: bool = False) -> Sandbox:
     if trusted and find_fault("guard") is None:
         return Sandbox(
             "guard",
-            f"programs of the built-in tasks run under resource limits and refusals only (no sandbox: {reasons})",
+            f"the built-in model's programs run under resource limits and refusals only (no sandbox: {reasons})",
         )
     raise SandboxError(f"no sandbox for programs written by the model ({reasons}): {levels.advice()}")
 
@@ -81,13 +81,14 @@ def find_fault(level: str) -> str | None:
         worker = SandboxWorker(level)
     except (SandboxError, OSError) as error:
         return " ".join(str(error).split())
-    with contextlib.closing(worker):
+    with contextlib.closing(worker), contextlib.closing(OpenProgram(_PROBE)) as opened:
         try:
-            worker.send(_PROBE)
-            status, text = worker.answer(_PROBE.limits.wall_seconds)
+            status, text = worker.run_test(opened, 0)
         except WorkerDiedError:
             return "its worker does not answer"
-    if level in STRONG and text != "[false, false, false]":
+    if level == "guard" and status != "ok":
+        return "the system takes no filter of system calls"
+    if level != "none" and (status, text) != ("ok", b"[false, false, false]"):
         return f"it does not hide the system's files ({status})"
     return None
 

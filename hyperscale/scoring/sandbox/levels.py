@@ -36,6 +36,8 @@ class WorkerCommand:
 def missing_requirement(level: str) -> str | None:
     """Why a level cannot even be tried here, or None."""
     if level in ("guard", "none"):
+        if level == "guard" and sys.platform != "linux":
+            return "guard needs Linux"
         return None if hasattr(os, "fork") else "this system cannot fork processes"
     if sys.platform != "linux":
         return f"{level} needs Linux"

@@ -2,23 +2,23 @@
 
 `hyperscale.scoring.sandbox.choose` decides at which level the workers run. A worker forks once per test; the fork has
 limits on CPU time, wall time, memory, processes, output and disk. Expected outputs never enter a worker: graders
-compare them out here.
+compare them out here, and outputs are all that comes back.
 """
 
 import atexit
+import contextlib
 import json
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import cast
+from collections.abc import Callable, Sequence
 
 from hyperscale.scoring.sandbox import choose
 from hyperscale.scoring.sandbox.program import Limits, Outcome, Program, Status
-from hyperscale.scoring.sandbox.worker import SandboxWorker, WorkerDiedError
+from hyperscale.scoring.sandbox.worker import OpenProgram, SandboxWorker, WorkerDiedError
 
 _MAX_WORKERS = 8
+_MAX_DIGITS = 50_001  # of an integer that a function returns, sign included; longer ones take too long to read
 _BUILT_IN = {"code"}  # the graders of the built-in tasks
 
 
@@ -29,7 +29,7 @@ class CodeRunner:
         seconds: CPU time of one test, where a grader has no limits of its own.
         memory: Address space of one test in bytes, likewise.
         sandbox: Level, as `choose.choose_level` takes it.
-        trusted: Whether the programs answer the built-in tasks alone.
+        trusted: Whether the programs are the built-in model's, for its own tasks.
         workers: Programs that run at the same time; by default one for each core, at most 8.
 
     Raises:
@@ -136,30 +136,24 @@ class _WorkerLease:
         new worker. If that one dies too, the outcome is "killed", and the tests after it still run.
         """
         outcomes: list[Outcome] = []
-        deaths = 0  # of workers, on the test at hand
-        while len(outcomes) < len(program.tests):
-            remaining = replace(program, tests=program.tests[len(outcomes) :])
+        with contextlib.closing(OpenProgram(program)) as opened:
+            for index in range(len(program.tests)):
+                outcome = self._run_test(opened, index)
+                outcomes.append(outcome)
+                if program.stop_at_failure and outcome.status != "ok":
+                    break
+        return outcomes + [Outcome("skipped")] * (len(program.tests) - len(outcomes))
+
+    def _run_test(self, opened: OpenProgram, index: int) -> Outcome:
+        for _ in range(2):
+            if self._worker is None or not self._worker.alive():
+                self._drop_worker()
+                self._worker = self._runner.take_worker(self._level)
             try:
-                for outcome in self._ask_worker(remaining):
-                    outcomes.append(outcome)
-                    deaths = 0
+                return _read_outcome(opened.program, *self._worker.run_test(opened, index))
             except WorkerDiedError:
                 self._drop_worker()
-                deaths += 1
-                if deaths > 1:
-                    outcomes.append(Outcome("killed"))
-                    deaths = 0
-            # The worker skips tests after a failure by itself; this covers a test that killed two workers.
-            if program.stop_at_failure and any(outcome.status != "ok" for outcome in outcomes):
-                outcomes += [Outcome("skipped")] * (len(program.tests) - len(outcomes))
-        return outcomes
-
-    def _ask_worker(self, program: Program) -> Iterator[Outcome]:
-        if self._worker is None:
-            self._worker = self._runner.take_worker(self._level)
-        self._worker.send(program)
-        for _ in program.tests:
-            yield _read_outcome(program, *self._worker.answer(program.limits.wall_seconds))
+        return Outcome("killed")
 
     def end(self) -> None:
         """Return the worker to the pool."""
@@ -172,15 +166,30 @@ class _WorkerLease:
             self._worker = None
 
 
-def _read_outcome(program: Program, status: str, text: str) -> Outcome:
+def _read_outcome(program: Program, status: Status, data: bytes) -> Outcome:
     if status != "ok":
-        return Outcome(cast("Status", status))
+        return Outcome(status)
+    text = data.decode("utf-8", "surrogateescape")
     if program.kind == "stdin":
         return Outcome("ok", text)
     try:
-        return Outcome("ok", json.loads(text))  # the text is the program's own and may be anything
+        return Outcome("ok", json.loads(text, parse_int=_read_integer))  # the program's own: it may be anything
     except (ValueError, RecursionError):
         return Outcome("error")
+
+
+def _read_integer(text: str) -> int:
+    """An integer of any length: how long one may be is the program's limit, not that of this process."""
+    limit = 4000  # digits that Python reads at once, whatever its own limit is set to
+    if len(text) <= limit:
+        return int(text)
+    if len(text) > _MAX_DIGITS:
+        raise ValueError("an integer too long to be an answer")
+    sign, digits, value = (-1, text[1:], 0) if text[0] == "-" else (1, text, 0)
+    for start in range(0, len(digits), limit):
+        part = digits[start : start + limit]
+        value = value * 10 ** len(part) + int(part)
+    return sign * value
 
 
 def _run_in_threads(function: Callable[[], None], count: int) -> None:
@@ -199,12 +208,13 @@ _runners: dict[tuple[str, bool], CodeRunner] = {}
 _policy = ("auto", False)
 
 
-def choose_shared_level(graders: set[str], sandbox: str = "auto") -> str | None:
+def choose_shared_level(graders: set[str], sandbox: str = "auto", built_in_model: bool = False) -> str | None:
     """Choose the level at which the programs of `get_shared_runner` run, before anything is generated.
 
     Args:
         graders: The graders of a run that run programs.
         sandbox: The level the user requested, as `choose.choose_level` takes it.
+        built_in_model: Whether the built-in model wrote the programs; no other's run at ``guard``.
 
     Returns:
         The level; None if no grader runs programs.
@@ -215,7 +225,7 @@ def choose_shared_level(graders: set[str], sandbox: str = "auto") -> str | None:
     global _policy
     if not graders:
         return None
-    _policy = (sandbox, graders <= _BUILT_IN)
+    _policy = (sandbox, built_in_model and graders <= _BUILT_IN)
     return get_shared_runner().choose_level()
 
 

@@ -19,7 +19,7 @@ class Limits:
         seconds: CPU time.
         wall: Wall time in seconds; ``2 * seconds + 1`` if None, so that a busy machine turns no right program wrong.
         memory: Address space in bytes.
-        output: Bytes of standard output, or of the returned value as JSON.
+        output: Bytes of standard output, or of the returned value as JSON. `Program.outputs` allows some tests more.
     """
 
     seconds: float = 2.0
@@ -44,6 +44,7 @@ class Program:
         function: Name of the function, or of the method of a class ``Solution`` if the source defines one that has it.
         limits: Of each test.
         stop_at_failure: Whether tests after the first that is not ``ok`` are skipped.
+        outputs: Bytes that each test may write, where that is more than ``limits.output``; empty for none.
     """
 
     source: str
@@ -52,6 +53,11 @@ class Program:
     function: str = "f"
     limits: Limits = field(default_factory=Limits)
     stop_at_failure: bool = False
+    outputs: tuple[int, ...] = ()
+
+    def output_limit(self, index: int) -> int:
+        """Bytes that a test may write."""
+        return max([self.limits.output, *self.outputs[index : index + 1]])
 
 
 @dataclass(frozen=True)

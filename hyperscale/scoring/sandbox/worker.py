@@ -1,14 +1,17 @@
-"""Drives one warm worker process: starts it, sends it programs, reads answers, kills it with all that it started.
+"""Drives one worker: starts its origin in a sandbox, hands it tests, reads outputs, kills it with all it started.
 
-Both directions are pipes with one line of JSON a message. A worker may be stopped, killed or hang at any time, so no
-read and no write waits without a deadline.
+The origin (`child.main`) forks for each test. Program and input go to the fork as open files, and its output comes back
+through a pipe that only the fork and we hold; the origin sees none of them. What is said to the origin, limits one way
+and wait statuses the other, goes over a socket. A worker may be stopped, killed or hang at any time, so nothing here
+waits without a deadline.
 """
 
 import contextlib
 import json
 import os
-import selectors
+import select
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -17,7 +20,10 @@ from typing import Any
 
 from hyperscale.errors import SandboxError
 from hyperscale.scoring.sandbox import levels
-from hyperscale.scoring.sandbox.program import Program
+from hyperscale.scoring.sandbox.child import solve
+from hyperscale.scoring.sandbox.files import open_data
+from hyperscale.scoring.sandbox.folders import WorkerFolder
+from hyperscale.scoring.sandbox.program import Program, Status
 
 _GRACE = 5.0  # seconds a worker may be late before it is taken for dead
 _START = 20.0  # seconds it may take to start
@@ -26,6 +32,23 @@ _CHUNK = 1 << 16
 
 class WorkerDiedError(Exception):
     """The worker is gone or does not answer. No verdict on the program: the system may have killed it."""
+
+
+class OpenProgram:
+    """A program as its tests get it: source and name of the function, in an open file that all of them read.
+
+    Args:
+        program: The program.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        function = None if program.kind == "stdin" else program.function
+        self.descriptor = open_data(json.dumps({"source": program.source, "function": function}).encode())
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self.descriptor)
 
 
 class SandboxWorker:
@@ -40,120 +63,168 @@ class SandboxWorker:
     """
 
     def __init__(self, level: str, number: int = 0) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="hyperscale-code-", ignore_cleanup_errors=True)
+        self._folder = WorkerFolder()
         self._owner = os.getpid()
         self._unread = b""  # what was read behind the last line
-        start = levels.worker_command(level, self._folder.name, number)
-        errors = tempfile.TemporaryFile()  # noqa: SIM115
-        self._process = subprocess.Popen(
-            start.command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            cwd=self._folder.name,
-            env=levels.environment(),
-            start_new_session=True,  # a process group of its own, to be killed as a whole
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._in, self._out = self._process.stdin.fileno(), self._process.stdout.fileno()
-        # A worker that reads or writes nothing must not hang us: `_wait` has the deadline, the calls never block.
-        os.set_blocking(self._in, False)
-        os.set_blocking(self._out, False)
-        try:
-            deadline = time.monotonic() + _START
-            self._send(start.setup, deadline)
-            self._read_line(deadline)
-        except WorkerDiedError:
-            self.close()
-            errors.seek(0)
-            lines = errors.read().decode("utf-8", "replace").strip().splitlines()
-            raise SandboxError(lines[-1] if lines else "it does not start") from None
-        finally:
-            errors.close()
+        self._spent = False
+        start = levels.worker_command(level, str(self._folder.path), number)
+        self._control, theirs = socket.socketpair()
+        # A worker that reads nothing must not hang us: polls have the deadline, calls never block.
+        self._control.setblocking(False)
+        with tempfile.TemporaryFile() as errors:
+            try:
+                with theirs:
+                    self._process = subprocess.Popen(
+                        start.command,
+                        stdin=theirs.fileno(),
+                        stdout=subprocess.DEVNULL,
+                        stderr=errors,
+                        cwd=self._folder.path,
+                        env=levels.environment(),
+                        start_new_session=True,  # a process group of its own, to be killed as a whole
+                    )
+            except OSError:
+                self._control.close()
+                self._folder.remove()
+                raise
+            try:
+                deadline = time.monotonic() + _START
+                self._send(json.dumps(start.setup).encode() + b"\n", [], deadline)
+                self._read_reply(deadline)
+            except WorkerDiedError:
+                self.close()
+                errors.seek(0)
+                lines = errors.read().decode("utf-8", "replace").strip().splitlines()
+                raise SandboxError(lines[-1] if lines else "it does not start") from None
 
     @property
     def pid(self) -> int:
-        """The process that was started; the worker itself may be a child of it."""
-        return self._process.pid
+        """The process that was started; the origin itself may be a child of it."""
+        return int(self._process.pid)
 
     @property
     def folder(self) -> Path:
         """Its working directory, outside."""
-        return Path(self._folder.name)
+        return self._folder.path
 
     def alive(self) -> bool:
-        """Whether it runs and belongs to this process; after a fork the parent's workers are not the child's."""
-        return self._owner == os.getpid() and self._process.poll() is None
+        """Whether it can take another test: it runs, is clean, and belongs to this process.
 
-    def send(self, program: Program) -> None:
-        """Send a program; `answer` then gives its tests' answers, one by one.
+        After a fork the parent's workers are not the child's.
+        """
+        return self._owner == os.getpid() and not self._spent and self._process.poll() is None
+
+    def run_test(self, opened: OpenProgram, index: int) -> tuple[Status, bytes]:
+        """Run one test of a program.
+
+        Returns:
+            Its status as in `program.Outcome`, and what it wrote or returned.
 
         Raises:
-            WorkerDiedError: It is gone.
+            WorkerDiedError: The worker is gone, or does not answer within the test's time.
         """
-        limits = program.limits
-        task = {
-            "source": program.source,
-            "kind": program.kind,
-            "function": program.function,
-            "tests": [test if program.kind == "stdin" else json.dumps(list(test)) for test in program.tests],
-            "stop": program.stop_at_failure,
-            "seconds": limits.seconds,
-            "wall": limits.wall_seconds,
-            "memory": limits.memory,
-            "output": limits.output,
-        }
-        self._send(task, time.monotonic() + _GRACE)
-
-    def answer(self, seconds: float) -> tuple[str, str]:
-        """The next test's status and text.
-
-        Args:
-            seconds: Wall time the test may take.
-
-        Raises:
-            WorkerDiedError: There is none within the time.
-        """
-        status, text = json.loads(self._read_line(time.monotonic() + seconds + _GRACE))
-        return str(status), str(text)
-
-    def _send(self, task: dict[str, Any], deadline: float) -> None:
-        data = memoryview(json.dumps(task).encode() + b"\n")
-        while data:
-            self._wait(self._in, selectors.EVENT_WRITE, deadline)
+        program, limits = opened.program, opened.program.limits
+        test = program.tests[index]
+        text = test if program.kind == "stdin" else json.dumps(list(test))
+        given = open_data(text.encode("utf-8", "surrogateescape"))
+        read, write = os.pipe()
+        deadline = time.monotonic() + limits.wall_seconds
+        try:
+            message = json.dumps({"seconds": limits.seconds, "memory": limits.memory}).encode() + b"\n"
             try:
-                data = data[os.write(self._in, data) :]
+                self._send(message, [opened.descriptor, given, write], deadline + _GRACE)
+            finally:
+                os.close(given)
+                os.close(write)
+            return self._watch(read, deadline, program.output_limit(index), limits.seconds)
+        finally:
+            os.close(read)
+
+    def _watch(self, output: int, deadline: float, most: int, seconds: float) -> tuple[Status, bytes]:
+        """Read a test's output until it ends or passes a limit; then it is killed."""
+        os.set_blocking(output, False)
+        poll = select.poll()
+        poll.register(output, select.POLLIN)
+        poll.register(self._control, select.POLLIN)
+        data = bytearray()
+        stop: Status | None = None  # the limit that was reached
+        while stop is None and not self._unread:
+            left = deadline - time.monotonic()
+            ready = dict(poll.poll(max(0.0, left) * 1000))
+            if not ready and left <= 0:
+                stop = "timeout"
+            if output in ready:
+                if not _read_some(output, data):
+                    poll.unregister(output)  # every copy of the writing end is closed; the test has not ended yet
+                stop = "output" if len(data) > most else None
+            elif self._control.fileno() in ready:
+                break
+        if stop is not None:
+            self._send(b"\n", [], time.monotonic() + _GRACE)
+        # The origin answers when the test has ended and its folder is empty.
+        code, cpu_time, clean = self._read_reply(time.monotonic() + _GRACE)
+        self._spent = not clean
+        while stop is None and _read_some(output, data):  # what it left in the pipe
+            stop = "output" if len(data) > most else None
+        # The system limits whole seconds only (RLIMIT_CPU), so the CPU time used is compared with the limit here.
+        return stop or _read_status(code, cpu_time > seconds), bytes(data)
+
+    def _send(self, message: bytes, descriptors: list[int], deadline: float) -> None:
+        while message:
+            self._wait(select.POLLOUT, deadline)
+            try:
+                message = message[socket.send_fds(self._control, [message], descriptors) :]
+                descriptors = []
             except BlockingIOError:
                 continue
             except OSError:
                 raise WorkerDiedError from None
 
-    def _read_line(self, deadline: float) -> bytes:
-        parts = [self._unread]
-        while b"\n" not in parts[-1]:
-            self._wait(self._out, selectors.EVENT_READ, deadline)
-            chunk = os.read(self._out, _CHUNK)
+    def _read_reply(self, deadline: float) -> Any:
+        line = self._unread
+        while b"\n" not in line:
+            self._wait(select.POLLIN, deadline)
+            try:
+                chunk = self._control.recv(_CHUNK)
+            except OSError:
+                chunk = b""
             if not chunk:  # the other end is closed
                 raise WorkerDiedError
-            parts.append(chunk)
-        line, _, self._unread = b"".join(parts).partition(b"\n")
-        return line
+            line += chunk
+        line, _, self._unread = line.partition(b"\n")
+        return json.loads(line)
 
-    def _wait(self, number: int, event: int, deadline: float) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(number, event)
-            if not selector.select(max(0.0, deadline - time.monotonic())):
-                raise WorkerDiedError
+    def _wait(self, event: int, deadline: float) -> None:
+        poll = select.poll()
+        poll.register(self._control, event)
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise WorkerDiedError
 
     def close(self) -> None:
         """Kill it with all it started, and remove its folder."""
         if self._owner == os.getpid():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            for stream in (self._process.stdin, self._process.stdout):
-                if stream is not None:
-                    with contextlib.suppress(OSError):
-                        stream.close()
+            self._control.close()
             self._process.wait()
-            self._folder.cleanup()
+            self._folder.remove()
+
+
+def _read_some(output: int, data: bytearray) -> bool:
+    """Read what a pipe holds, up to one chunk; returns whether more may come."""
+    try:
+        chunk = os.read(output, _CHUNK)
+    except BlockingIOError:
+        return False
+    data += chunk
+    return bool(chunk)
+
+
+def _read_status(code: int, late: bool) -> Status:
+    """What a wait status says; ``late`` is whether too much CPU time was used."""
+    if os.WIFSIGNALED(code):
+        return "timeout" if late or os.WTERMSIG(code) == signal.SIGXCPU else "killed"
+    if late:
+        return "timeout"
+    exit_code = os.WEXITSTATUS(code)
+    return "ok" if exit_code == solve.DONE else "memory" if exit_code == solve.OUT_OF_MEMORY else "error"

@@ -6,6 +6,7 @@ import textwrap
 import pytest
 from sandboxes import SHORT, one, runner_at
 
+from hyperscale import models
 from hyperscale.errors import ConfigError, SandboxError
 from hyperscale.scoring import graders
 from hyperscale.scoring.sandbox import choose, levels, pool
@@ -168,13 +169,20 @@ def test_a_level_that_the_system_refuses_says_why(monkeypatch):
     assert choose.find_fault.__wrapped__("unshare") == "setting up uid map: Permission denied"
 
 
-def test_only_the_built_in_tasks_are_trusted(monkeypatch):
+def test_only_the_built_in_model_is_trusted_and_on_its_own_tasks(monkeypatch):
     asked = []
     monkeypatch.setattr(choose, "choose_level", lambda *arguments: asked.append(arguments) or choose.Sandbox("guard"))
     monkeypatch.setattr(pool, "_policy", ("auto", False))
     monkeypatch.setattr(pool, "_runners", {})
-    running = graders.select_program_graders(["integer", "code", "choice"])
-    assert pool.choose_shared_level(running) == "guard"
-    assert pool.choose_shared_level(graders.select_program_graders(["code", "livecodebench"]), "bwrap") == "guard"
+    own = graders.select_program_graders(["integer", "code", "choice"])
+    public = graders.select_program_graders(["code", "livecodebench"])
+    assert pool.choose_shared_level(own, built_in_model=True) == "guard"
+    assert pool.choose_shared_level(own) == "guard"  # as the stand-in says; what counts is what was asked for
+    assert pool.choose_shared_level(public, "bwrap", built_in_model=True) == "guard"
     assert pool.choose_shared_level(graders.select_program_graders(["integer"])) is None
-    assert asked == [("auto", True), ("bwrap", False)]
+    assert asked == [("auto", True), ("auto", False), ("bwrap", False)]
+
+
+def test_the_built_in_model_is_known_by_its_weights():
+    assert models.is_built_in("mini")
+    assert not any(map(models.is_built_in, ["qwen-r1-1.5b", "owner/mini", "./mini", "unknown"]))

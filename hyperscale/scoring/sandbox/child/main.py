@@ -1,129 +1,172 @@
-"""Serves programs: one line of JSON in for each program, one line out for each of its tests, until the input ends.
+"""The origin: the process that tests are forked from. It never reads a program, an input or an output.
 
-It loads what it needs once and forks for every test, so no test meets another's state and a test costs a millisecond.
+For each test it is sent one line with limits, and three descriptors: the program, the test's input, and a pipe for the
+output. It forks; only the fork reads the first two and writes to the third, whose other end is the grader's. So a
+program that searches its memory finds what the origin had, which is an interpreter and its modules, and what it was
+given itself: no other program, no other input, no output.
+
+The origin waits for the fork and reports how it ended: wait status, CPU seconds, and whether the programs' folder is
+empty again.
 """
 
 import contextlib
 import gc
 import json
 import os
+import select
 import shutil
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
-from . import collect, guard, process, solve, syscalls
+from . import landlock, modules, process, solve, syscalls
+
+_LINE = 1 << 12  # bytes of a message at most, but for the first
 
 
 def main() -> None:
-    """Read the set-up line, enter the sandbox that it describes, answer with a line, then serve programs."""
-    # Descriptors 0 to 2 are about to be closed to programs; the two pipes to the parent move out of their way.
-    control = os.dup(0)
-    answers = os.dup(1)
-    lines = os.fdopen(control, "rb")
-    setup = json.loads(lines.readline())
+    """Read the set-up line, enter the sandbox that it describes, answer with a line, then fork for each test."""
+    # Descriptors 0 to 2 are about to be closed to programs; the socket to the parent moves out of their way.
+    control = socket.socket(fileno=os.dup(0))
+    setup = json.loads(_read_line(control))
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if setup["root"] is not None:
         from . import root
 
         root.enter_root(**setup["root"])
-    # From here on the worker only gives up: first root, then what root could still get back.
-    if setup["level"] in ("bwrap", "unshare"):
+    # From here on it only gives up: first root, then what root could still get back.
+    if setup["level"] == "guard":
+        modules.load_modules()  # the user it becomes may not be able to read them
+    else:
+        os.chdir(setup["folder"])
+    if setup["level"] != "none":
         process.become_user(setup["user"])
-        process.drop_capabilities()
-    os.chdir(setup["folder"])
-    os.environ.clear()
+    process.drop_capabilities()
     process.forbid_tracing()
+    os.environ.clear()
     solve.complete_builtins()
-    guard.load_modules()  # where files are refused programs need it, elsewhere it saves each test the loading
+    modules.load_modules()
     sys.path[:] = [entry for entry in sys.path if entry not in setup["ours"]]
-    gc.collect()
-    gc.freeze()  # forks share these objects' pages: a collection there would write to, and so copy, all of them
     null = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(null, number)
-    _write(answers, json.dumps({"pid": os.getpid()}))  # ready
-    for line in lines:
-        _run_program(json.loads(line), setup, control, answers)
+    os.close(null)
+    ended = _watch_children()
+    gc.collect()
+    gc.freeze()  # forks share these objects' pages: a collection there would write to, and so copy, all of them
+    _send(control, {"pid": os.getpid()})  # ready
+    while True:
+        line, descriptors, _, _ = socket.recv_fds(control, _LINE, 3)
+        if not line:
+            return  # the grader is gone
+        if len(descriptors) == 3:  # else it asks to end a test that has ended by itself
+            _send(control, _run_test(json.loads(line), descriptors, setup, control, ended))
 
 
-def _run_program(task: dict[str, Any], setup: dict[str, Any], control: int, answers: int) -> None:
-    """Run a program's tests, each in a fork, and answer each with a line: [status, text]."""
-    failure = False
-    for test in task["tests"]:
-        if failure and task["stop"]:
-            result = collect.ProcessResult("skipped", b"")
-        else:
-            result = _run_test(task, test, setup, control)
-        failure |= result.status != "ok"
-        text = result.data.decode("utf-8", "surrogateescape") if result.status == "ok" else ""
-        _write(answers, json.dumps([result.status, text]))
-        _empty_folder(setup["folder"])
-
-
-def _run_test(task: dict[str, Any], test: str, setup: dict[str, Any], control: int) -> collect.ProcessResult:
-    whole = task["kind"] == "stdin"
-    stdin = _open_text(test) if whole else None
-    read, write = os.pipe()
+def _run_test(limits: dict[str, Any], descriptors: list[int], setup: dict[str, Any], control: Any, ended: int) -> Any:
+    """Fork for a test and wait for its end: [wait status, CPU seconds, whether the folder is empty]."""
+    limits["parent"] = os.getpid()
     exit_now = os._exit  # the program may replace the module's
     pid = os.fork()
     if pid == 0:
-        # The fork. It must never return into the worker's loop, whatever the program does: hence the finally.
+        # The fork. It must never return into the loop above, whatever the program does: hence the finally.
         code = solve.FAILED
         try:
-            out = solve.arrange_descriptors(stdin, write, whole)
-            _confine(task, setup)
-            code = (
-                solve.run_whole(task["source"])
-                if whole
-                else solve.call_function(task["source"], task["function"], test, out)
-            )
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            code = _solve(limits, descriptors, setup)
         finally:
             exit_now(code)
-    # The worker. With its copy of the writing end closed, the pipe ends when the fork's copies do.
-    os.close(write)
-    if stdin is not None:
-        os.close(stdin)
-    return collect.watch_process(pid, read, control, task["seconds"], task["wall"], task["output"])
+    for number in descriptors:
+        os.close(number)
+    status, usage = _wait(pid, control, ended)
+    _kill_rest(pid)
+    return [status, usage.ru_utime + usage.ru_stime, setup["level"] == "guard" or _empty_folder(setup["folder"])]
 
 
-def _confine(task: dict[str, Any], setup: dict[str, Any]) -> None:
-    """Limit this process before it runs the program: first limits, then the filters, which forbid to change them."""
+def _solve(limits: dict[str, Any], descriptors: list[int], setup: dict[str, Any]) -> int:
+    """Run one test in this process, which was forked for it; returns the exit code."""
+    program, given, out = descriptors
+    task = json.loads(solve.read_all(program))
+    whole = task["function"] is None
+    arguments = "" if whole else solve.read_all(given).decode()
+    out = solve.arrange_descriptors(given if whole else None, out, whole)
+    if not _confine(limits, setup):
+        return solve.UNCONFINED
+    if whole:
+        return solve.run_whole(task["source"])
+    return solve.call_function(task["source"], task["function"], arguments, out)
+
+
+def _confine(limits: dict[str, Any], setup: dict[str, Any]) -> bool:
+    """Limit this process before it runs the program: first limits, then what forbids to change them.
+
+    Returns:
+        Whether all that the level consists of is in force.
+    """
     level = setup["level"]
-    if level == "guard":
-        process.become_user(setup["user"])
     # Without a user of its own, a worker's processes are counted together with all the others of the user.
     processes = {"guard": 0, "none": None}.get(level, process.THREADS)
-    process.set_limits(task["seconds"], task["memory"], 0 if level == "guard" else setup["disk"], processes)
-    process.die_with_parent()
-    syscalls.refuse_system_calls()
-    if level == "guard":
-        guard.refuse_events()
+    process.set_limits(limits["seconds"], limits["memory"], 0 if level == "guard" else setup["disk"], processes)
+    process.die_with_parent(limits["parent"])
+    files = level != "guard"
+    landlock.leave_the_others(files)
+    return syscalls.refuse_system_calls(files) or files
 
 
-def _open_text(text: str) -> int:
-    """An open file that holds a text, has no name, and cannot be changed where the system can forbid it."""
-    data = text.encode("utf-8", "surrogateescape")
-    if hasattr(os, "memfd_create"):
-        import fcntl
-
-        number = os.memfd_create("input", os.MFD_ALLOW_SEALING)
-    else:
-        import tempfile
-
-        with tempfile.TemporaryFile() as file:
-            number = os.dup(file.fileno())
-    while data:
-        data = data[os.write(number, data) :]
-    os.lseek(number, 0, os.SEEK_SET)
-    if hasattr(os, "memfd_create"):
-        fcntl.fcntl(number, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
-    return number
+def _watch_children() -> int:
+    """A descriptor that can be read from whenever a child has ended."""
+    read, write = os.pipe()
+    os.set_blocking(read, False)
+    os.set_blocking(write, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, without which there is no wake-up
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    return read
 
 
-def _empty_folder(folder: str) -> None:
-    """Empty the programs' folder; end the worker if that cannot be done, the next one has a new folder."""
+def _wait(pid: int, control: socket.socket, ended: int) -> tuple[int, Any]:
+    """Wait for a fork; anything that arrives meanwhile asks to kill it."""
+    poll = select.poll()
+    poll.register(control, select.POLLIN)
+    poll.register(ended, select.POLLIN)
+    while True:
+        waited, status, usage = os.wait4(pid, os.WNOHANG)
+        if waited:
+            return status, usage
+        ready = dict(poll.poll())
+        if ended in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(ended, _LINE)
+        if control.fileno() in ready:
+            gone = not control.recv(_LINE)
+            _kill(pid)
+            if gone:
+                os._exit(0)  # nobody waits for an answer
+
+
+def _kill(pid: int) -> None:
+    """Kill a process and all that it may have started: in a process namespace of our own, everything but us."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if os.getpid() == 1 and sys.platform == "linux":  # -1 is every process of the namespace but number 1
+            os.kill(-1, signal.SIGKILL)
+        else:
+            os.kill(pid, signal.SIGKILL)
+
+
+def _kill_rest(pid: int) -> None:
+    """Kill what a test's process left behind, where there is a namespace to know it by, and leave no zombie."""
+    if os.getpid() == 1:
+        _kill(pid)
+    with contextlib.suppress(ChildProcessError):
+        while os.getpid() == 1 or os.waitpid(-1, os.WNOHANG)[0]:
+            if os.getpid() == 1:
+                os.waitpid(-1, 0)
+
+
+def _empty_folder(folder: str) -> bool:
+    """Empty the programs' folder and make it look new; returns whether that could be done."""
     try:
         for entry in os.scandir(folder):
             if entry.is_dir(follow_symlinks=False):
@@ -131,12 +174,24 @@ def _empty_folder(folder: str) -> None:
                 shutil.rmtree(entry.path)
             else:
                 Path(entry.path).unlink()
+        # A program may be the folder's owner, and could leave a number in its times for the next one.
+        with contextlib.suppress(PermissionError):
+            os.utime(folder, (0, 0))
     except (OSError, RecursionError):
-        os._exit(3)
+        return False
+    return True
 
 
-def _write(number: int, text: str) -> None:
-    data = text.encode() + b"\n"
-    with contextlib.suppress(BrokenPipeError):
-        while data:
-            data = data[os.write(number, data) :]
+def _read_line(control: socket.socket) -> bytes:
+    line = b""
+    while not line.endswith(b"\n"):
+        chunk = control.recv(1 << 16)
+        if not chunk:
+            sys.exit(0)
+        line += chunk
+    return line
+
+
+def _send(control: socket.socket, message: Any) -> None:
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        control.sendall(json.dumps(message).encode() + b"\n")

@@ -27,9 +27,11 @@ def forbid_tracing() -> None:
     prctl(_DUMPABLE, 0)
 
 
-def die_with_parent() -> None:
-    """Be killed when the process that forked this one ends."""
+def die_with_parent(parent: int) -> None:
+    """Be killed when the process that forked this one ends; ends at once if it already has."""
     prctl(_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def drop_capabilities() -> None:
@@ -64,7 +66,7 @@ def set_limits(seconds: float, memory: int, disk: int, processes: int | None) ->
         disk: Size in bytes of the largest file.
         processes: Of this user; None leaves it as it is.
     """
-    # Whole seconds only: a signal at the first number, the kill at the second. `collect` compares the exact time.
+    # Whole seconds only: a signal at the first number, the kill at the second. The grader compares the exact time.
     cpu = max(1, math.ceil(seconds))
     _limit("RLIMIT_CPU", cpu, cpu + 1)
     _limit("RLIMIT_AS", memory)

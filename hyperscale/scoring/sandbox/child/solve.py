@@ -12,7 +12,9 @@ import threading
 import types
 from typing import Any
 
-DONE, FAILED, OUT_OF_MEMORY = 0, 1, 97  # exit codes
+DONE, FAILED, OUT_OF_MEMORY, UNCONFINED = 0, 1, 97, 98  # exit codes
+_CHUNK = 1 << 20
+_DESCRIPTORS = 4096  # none above can be open: the origin is started with three
 
 
 def call_function(source: str, function: str, arguments: str, out: int) -> int:
@@ -59,9 +61,14 @@ def run_whole(source: str) -> int:
     code = _exit_code_of(lambda: exec(compile(source, "<solution>", "exec"), module.__dict__))
     shutdown = getattr(threading, "_shutdown", None)  # waits for the program's threads
     finish = [shutdown] if shutdown else []
-    for step in (*finish, atexit._run_exitfuncs, lambda: sys.stdout.flush()):
+    for step in (*finish, atexit._run_exitfuncs, _flush_output):
         code = max(code, _exit_code_of(step))
     return code
+
+
+def _flush_output() -> None:
+    if not getattr(sys.stdout, "closed", False):  # the program may have closed it, which wrote what was left
+        sys.stdout.flush()
 
 
 def _exit_code_of(step: Any) -> int:
@@ -74,6 +81,16 @@ def _exit_code_of(step: Any) -> int:
     except BaseException:
         return FAILED
     return DONE
+
+
+def read_all(number: int) -> bytes:
+    """All of an open file, wherever others that have it open stand in it."""
+    parts: list[bytes] = []
+    place = 0
+    while part := os.pread(number, _CHUNK, place):
+        parts.append(part)
+        place += len(part)
+    return b"".join(parts)
 
 
 def arrange_descriptors(stdin: int | None, out: int, stdout: bool) -> int:
@@ -97,5 +114,5 @@ def arrange_descriptors(stdin: int | None, out: int, stdout: bool) -> int:
     target = 1 if stdout else 3
     os.dup2(moved_out, target)
     with contextlib.suppress(ValueError):
-        os.closerange(2 + (target == 3) + 1, 256)
+        os.closerange(2 + (target == 3) + 1, _DESCRIPTORS)
     return target
