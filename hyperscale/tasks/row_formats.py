@@ -108,7 +108,7 @@ def read_problem(row: PlacedRow) -> ProblemRow:
 
 def read_integer_problem(row: PlacedRow) -> ProblemRow:
     """As `read_problem`; the answer must be an integer."""
-    from hyperscale.scoring.graders.integer import canonical_integer
+    from hyperscale.scoring.graders.integer_forms import canonical_integer
 
     problem = read_problem(row)
     # Some copies of the data hold the answers as floats, 336.0.

@@ -49,7 +49,8 @@ def last_box(text: str, *, finished: bool | None = False) -> str | None:
         and len(text) - unclosed <= _MAX_UNCLOSED
     ):
         rest = text[unclosed:].rstrip()
-        # A paragraph behind it is prose, which no box holds.
-        if rest and "\n\n" not in rest:
-            return rest + "}" * (len(starts) - 1 - starts.index(unclosed))
+        # A paragraph behind it is prose, which no box holds; an argument that was never written makes no answer.
+        if rest and "\n\n" not in rest and not rest.endswith("{}"):
+            inner = len(starts) - 1 - starts.index(unclosed)  # braces that are open within it
+            return content if inner and not finished else rest + "}" * inner
     return content

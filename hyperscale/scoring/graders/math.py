@@ -6,7 +6,7 @@ from typing import Any
 
 from hyperscale.scoring.graders.base import Grader, after_thinking
 from hyperscale.scoring.graders.boxes import last_box
-from hyperscale.scoring.graders.integer import canonical_integer
+from hyperscale.scoring.graders.integer_forms import canonical_integer
 from hyperscale.scoring.graders.math_process import MathVerifier, get_shared_verifier
 
 MAX_CHARS = 1_000

@@ -37,7 +37,8 @@ CASES = [
     (r"so \boxed{73", (True, None), "73"),
     (r"so \boxed{73", (False,), None),
     (r"$$\boxed{73$$", (True, None), "73$$"),
-    (r"so \boxed{\frac{146}{2", (True, None), r"\frac{146}{2}"),
+    (r"so \boxed{\frac{146}{2", (True,), r"\frac{146}{2}"),
+    (r"so \boxed{\frac{146}{2", (None, False), None),  # if that is not known, it looks cut off
     (r"so \boxed{\boxed{73", (True, None), "73"),
     (r"so \boxed{\boxed{73}", ANY, "73"),
     (r"\boxed{1}, then \boxed{2", (True,), "2"),

@@ -10,7 +10,7 @@ from repository import ROOT
 from hyperscale.errors import TaskError
 from hyperscale.scoring import graders
 from hyperscale.scoring.graders.boxes import last_box
-from hyperscale.scoring.graders.integer import canonical_integer
+from hyperscale.scoring.graders.integer_forms import canonical_integer
 
 ROW = re.compile(r"^\| `(.+)` \| (-?[0-9]+(?:\^\\circ)?) \| (right|wrong|none) \| .+ \|$", re.MULTILINE)
 DOCUMENTED = ROW.findall((ROOT / "docs/graders.md").read_text(encoding="utf-8"))
@@ -19,7 +19,7 @@ DOCUMENTED = ROW.findall((ROOT / "docs/graders.md").read_text(encoding="utf-8"))
 def test_the_documented_cases_are_all_read():
     text = (ROOT / "docs/graders.md").read_text(encoding="utf-8")
     section = text[text.index("## Integers") : text.index("## MATH")]
-    assert len(DOCUMENTED) == section.count("\n| `") == 59
+    assert len(DOCUMENTED) == section.count("\n| `") == 81
 
 
 @pytest.mark.parametrize(("text", "target", "verdict"), DOCUMENTED)
