@@ -10,12 +10,14 @@ from hyperscale.errors import ResultsError
 from hyperscale.gate.baseline import AXES, FORMAT, ArmRecord, CutRecord, GateRecord, TaskRecord
 from hyperscale.methods.arm import Arm
 from hyperscale.results.folder import Run, RunChain
+from hyperscale.results.manifest import complete_config
 from hyperscale.results.points import MeasuredPoint, make_points
 from hyperscale.results.samples import Key, Sample
 from hyperscale.results.truncation import is_eligible
 
 _DECIMALS = 4  # of an accuracy in [0, 1]: 0.01 points
 _DIGITS = 5  # of a cost
+_UNUSED = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}  # values of settings of sampling that change nothing
 
 
 class _ArmOnTask(NamedTuple):
@@ -155,8 +157,16 @@ def _about(arm_on_task: _ArmOnTask, chains: Sequence[RunChain]) -> dict[str, Any
         "dtype": _unique(sample.dtype for sample in samples),
         "temperature": _unique((info.get("config") or {}).get("temperature") for info in run_infos),
         "top_p": _unique((info.get("config") or {}).get("top_p") for info in run_infos),
+        **_used_settings(run_infos),
         "weights": _unique((info.get("checkpoints") or {}).get(str(arm_on_task.arm)) for info in run_infos),
     }
+
+
+def _used_settings(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Settings of sampling that not every run has used; left out where no run has, as in baselines from before them."""
+    configs = [complete_config(info.get("config") or {}) for info in infos]
+    values = {name: _unique(config[name] for config in configs) for name in _UNUSED}
+    return {name: value for name, value in values.items() if value != _UNUSED[name]}
 
 
 def _unique(values: Any) -> Any:

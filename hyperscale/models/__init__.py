@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from hyperscale.models.checkpoint import require as require
     from hyperscale.models.checkpoint import resolve as resolve
     from hyperscale.models.checkpoint import shape_of as shape_of
+    from hyperscale.models.default_sampling import find_default_sampling as find_default_sampling
     from hyperscale.models.model import Model as Model
     from hyperscale.models.registry import available as available
     from hyperscale.models.registry import find as find
@@ -20,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "checkpoint": ["Checkpoint", "fingerprint", "no_retrofit", "require", "resolve", "shape_of"],
+        "default_sampling": ["find_default_sampling"],
         "model": ["Model"],
         "registry": ["available", "find", "is_built_in"],
     },

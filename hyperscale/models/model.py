@@ -21,6 +21,11 @@ class Model:
         note: One line.
         temperature: Default softmax temperature.
         top_p: Default nucleus mass.
+        top_k: Default number of tokens kept; 0 keeps all.
+        min_p: Default least probability, as a part of the most probable token's.
+        repetition_penalty: Default penalty on tokens that are there already; 1 is none.
+        sampling_source: Where these five are from, in words for the user; empty if nothing states them, so that the
+            checkpoint's own file may (`hyperscale.models.default_sampling`).
         tasks: Default tasks.
         grid: Default grid of candidates.
         batch_size: Default number of chains that decode together.
@@ -38,6 +43,10 @@ class Model:
     note: str = ""
     temperature: float = 0.6
     top_p: float = 0.95
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    sampling_source: str = ""
     tasks: tuple[str, ...] = ()
     grid: str = "paper"
     batch_size: int = 64

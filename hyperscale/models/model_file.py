@@ -41,6 +41,9 @@ class _ModelEntry(BaseModel):
     note: str = ""
     temperature: float = Field(0.6, ge=0)
     top_p: float = Field(0.95, gt=0, le=1)
+    top_k: int = Field(0, ge=0)
+    min_p: float = Field(0.0, ge=0, le=1)
+    repetition_penalty: float = Field(1.0, gt=0)
     tasks: tuple[str, ...] = ()
     grid: str = "paper"
     batch_size: int = Field(64, ge=1)
@@ -83,7 +86,9 @@ def _make_model(name: str, entry: _ModelEntry) -> Model:
         if (paths := getattr(entry, kind))
     }
     shape = None if entry.shape is None else Shape(**entry.shape.model_dump())
-    return Model(name=name, base=_locate(entry.base), retrofits=retrofits, shape=shape, **fields)
+    return Model(
+        name=name, base=_locate(entry.base), retrofits=retrofits, shape=shape, sampling_source=_FILE.name, **fields
+    )
 
 
 def _locate(path: str) -> str:

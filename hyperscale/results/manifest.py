@@ -23,6 +23,9 @@ _ADDED_SETTINGS: dict[str, Any] = {
     "extend_word": "Wait",
     "force_answer": 0,
     "kv_dtype": "auto",
+    "top_k": 0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
     "engine": "torch",
 }
 

@@ -100,7 +100,15 @@ class ChainRunner:
         from hyperscale.engines.base import Sampling
 
         config, engine = self._run.config, self._engines.engine(self._run, arm)
-        sampling = Sampling(config.temperature, config.top_p, seed=seed, steering=steering_of(config))
+        sampling = Sampling(
+            config.temperature,
+            config.top_p,
+            config.top_k,
+            config.min_p,
+            config.repetition_penalty,
+            seed=seed,
+            steering=steering_of(config),
+        )
         problems = {request.problem: problem for problem, request in requests}
 
         def report(progress: "ChainProgress") -> None:

@@ -88,6 +88,7 @@ class PreparedRun(PlannedRun):
             "data": self.config.data,
             "documents": {name: fingerprint([item.doc for item in items]) for name, items in self.problems.items()},
             "seeds": list(self.config.seeds),
+            "sampling_sources": self.config.sampling_sources,
             "versions": versions,
             "widths": list(self.config.grid.widths),  # points are made at these, whatever becomes of the grid
             "sandbox": self._sandbox(),

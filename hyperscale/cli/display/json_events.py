@@ -62,8 +62,12 @@ class JsonObserver(RunObserver):
             "tokens_expected": sum(plan.expected_tokens(arm, counts) for arm in arms),
         }
         about = {"folder": str(folder), "model": run.config.model, "budget": run.config.budget.text}
+        config = run.config
+        sampling = {
+            name: {"value": getattr(config, name), "from": source} for name, source in config.sampling_sources.items()
+        }
         bounds = {"axis": plan.budget.axis, "ceilings": plan.ceilings, "dominated": plan.n_dominated}
-        self._write("planned", about | bounds | totals | {"points": points})
+        self._write("planned", about | bounds | totals | {"sampling": sampling, "points": points})
 
     def on_open(self, folder: Path, n_chains: int) -> None:
         """See `RunObserver`."""

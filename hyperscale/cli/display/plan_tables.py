@@ -7,7 +7,9 @@ from rich.console import Console
 
 from hyperscale.cli.display.table_format import NOTHING, format_quantity, make_table
 from hyperscale.kv.formats import AUTO
+from hyperscale.models.default_sampling import NEUTRAL
 from hyperscale.planning.roofline import GIB, Roofline, mean_entries
+from hyperscale.run.config.resolve import SET_FOR_RUN
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -59,8 +61,20 @@ def print_plan(run: "PlannedRun", console: Console) -> None:
         f"{format_quantity(expected_tokens)} as predicted"
     )
     lines.append(f"{_describe_passes(run)} {_describe_saving(run)}")
+    lines.append(_describe_sampling(run))
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
+
+
+def _describe_sampling(run: "PlannedRun") -> str:
+    """How tokens are drawn, and where each setting is from; what changes nothing is said only where somebody set it."""
+    config = run.config
+    by_source: dict[str, list[str]] = {}
+    for name, source in config.sampling_sources.items():
+        value = getattr(config, name)
+        if name in ("temperature", "top_p") or value != NEUTRAL[name] or source == SET_FOR_RUN:
+            by_source.setdefault(source, []).append(f"{name} {value:g}")
+    return "Sampling: " + "; ".join(f"{', '.join(settings)} ({source})" for source, settings in by_source.items())
 
 
 def _describe_passes(run: "PlannedRun") -> str:

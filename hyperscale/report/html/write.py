@@ -99,6 +99,9 @@ def _about(run: Run) -> dict[str, object]:
         "seeds",
         "temperature",
         "top_p",
+        "top_k",
+        "min_p",
+        "repetition_penalty",
         "device",
         "dtype",
     )

@@ -15,7 +15,11 @@ from hyperscale.run.config.schema import RunConfig
 from hyperscale.tasks.datasets import data_by_task
 
 # What decides no chain: two runs that differ in these alone are the same run.
-_WITHOUT_EFFECT = {"batch_size", "gpu_memory", "sandbox", "data", "vote"}
+_WITHOUT_EFFECT = {"batch_size", "gpu_memory", "sandbox", "data", "vote", "sampling_sources"}
+
+
+SET_FOR_RUN = "set for this run"
+"""Where a setting of sampling is from that the user gave."""
 
 
 class ResolvedConfig(BaseModel):
@@ -23,7 +27,8 @@ class ResolvedConfig(BaseModel):
 
     ``limit`` is None for all problems, ``vote`` for each task's own strategy; ``device`` and ``dtype`` are "auto" until
     `placed` has been told of the machine. `RunConfig.pin_prompt` is part of ``params`` here, as a parameter of each
-    method that has it, and `RunConfig.axis` part of the budget.
+    method that has it, and `RunConfig.axis` part of the budget. ``sampling_sources`` says where temperature, top_p,
+    top_k, min_p and repetition_penalty are from, each in words for the user.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +47,10 @@ class ResolvedConfig(BaseModel):
     seeds: tuple[int, ...]
     temperature: float
     top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float
+    sampling_sources: dict[str, str]
     engine: str
     device: Literal["auto", "cpu", "cuda"]
     dtype: Literal["auto", "float32", "bfloat16"]
@@ -86,7 +95,7 @@ def resolve_config(config: RunConfig) -> ResolvedConfig:
     Raises:
         ConfigError: The model has no default tasks and none were named, settings do not go together, or parameters
             belong to no method or task of the run.
-        ModelError: The model is unknown.
+        ModelError: The model is unknown, or its own sampling settings cannot be read.
         BudgetError: The grid is unknown, or the budget cannot be read.
     """
     model = models.find(config.model)
@@ -109,12 +118,19 @@ def resolve_config(config: RunConfig) -> ResolvedConfig:
         "lengths": tuple(sorted(config.lengths)),
         "crs": config.crs or _retrofitted_crs(model, config.methods) or grid.crs,
         "grid": grid,
-        "temperature": model.temperature if config.temperature is None else config.temperature,
-        "top_p": model.top_p if config.top_p is None else config.top_p,
         "batch_size": config.batch_size or model.batch_size,
+        **_sampling(config, model),
     }
     same = {name: getattr(config, name) for name in ResolvedConfig.model_fields if name not in defaults}
     return ResolvedConfig(**same, **defaults)
+
+
+def _sampling(config: RunConfig, model: models.Model) -> dict[str, Any]:
+    """What shapes the draws: as the user set it, else as the model has it; and where each value is from."""
+    default = models.find_default_sampling(model)
+    given = {name: value for name in default.values if (value := getattr(config, name)) is not None}
+    sources = {name: SET_FOR_RUN if name in given else source for name, source in default.sources.items()}
+    return {**default.values, **given, "sampling_sources": sources}
 
 
 def _budget_and_grid(config: RunConfig, default_grid: str) -> tuple[Budget, Grid]:

@@ -87,6 +87,23 @@ class RunConfig(BaseModel):
     )
     temperature: float | None = setting(None, "Softmax temperature.", unset="the model's", ge=0, le=10)
     top_p: float | None = setting(None, "Nucleus mass.", unset="the model's", gt=0, le=1)
+    top_k: int | None = setting(
+        None, "How many of the most probable tokens are kept; 0 keeps all.", unset="the model's", ge=0
+    )
+    min_p: float | None = setting(
+        None,
+        "Least probability of a token, as a part of the most probable one's; 0 keeps all.",
+        unset="the model's",
+        ge=0,
+        le=1,
+    )
+    repetition_penalty: float | None = setting(
+        None,
+        "Makes tokens that the prompt or the chain has already less likely, above 1; 1 is none.",
+        unset="the model's",
+        gt=0,
+        le=100,
+    )
     # Where and in which types it runs.
     engine: str = setting(
         registry.DEFAULT,
@@ -175,7 +192,13 @@ class RunConfig(BaseModel):
             parts.append("pinned" if self.pin_prompt else "unpinned")
         if self.seeds != (0,):
             parts.append("seed" + ",".join(map(str, self.seeds)))
-        for label, number in (("t", self.temperature), ("p", self.top_p)):
+        for label, number in (
+            ("t", self.temperature),
+            ("p", self.top_p),
+            ("k", self.top_k),
+            ("minp", self.min_p),
+            ("rep", self.repetition_penalty),
+        ):
             if number is not None:
                 parts.append(f"{label}{number:g}")
         parts += [
