@@ -38,9 +38,15 @@ class Decoder:
 
 
 def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Ids that end a sequence: from the generation configuration, else the model's, else the tokenizer's."""
-    for source in (getattr(model, "generation_config", None), model.config, tokenizer):
+    """Ids that end a sequence: those of the generation configuration, else of the model's, and the tokenizer's.
+
+    The tokenizer's is one of them in any case, as in vLLM: a fine-tuned model often has its new end there alone.
+    """
+    found: set[int] = set()
+    for source in (getattr(model, "generation_config", None), model.config):
         ids = getattr(source, "eos_token_id", None)
         if ids is not None:
-            return frozenset([ids] if isinstance(ids, int) else ids)
-    return frozenset()
+            found |= {ids} if isinstance(ids, int) else set(ids)
+            break
+    own = getattr(tokenizer, "eos_token_id", None)
+    return frozenset(found if own is None else found | {own})

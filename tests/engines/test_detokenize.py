@@ -39,7 +39,10 @@ def test_special_tokens_leave_no_text():
 def test_end_ids():
     none = SimpleNamespace(eos_token_id=None)
     some = SimpleNamespace(eos_token_id=[3, 5])
-    assert end_ids(SimpleNamespace(generation_config=some, config=none), Bytes()) == {3, 5}
-    assert end_ids(SimpleNamespace(generation_config=none, config=SimpleNamespace(eos_token_id=7)), Bytes()) == {7}
+    assert end_ids(SimpleNamespace(generation_config=some, config=none), none) == {3, 5}
+    assert end_ids(SimpleNamespace(generation_config=some, config=SimpleNamespace(eos_token_id=7)), none) == {3, 5}
+    assert end_ids(SimpleNamespace(generation_config=none, config=SimpleNamespace(eos_token_id=7)), none) == {7}
     assert end_ids(SimpleNamespace(config=none), Bytes()) == {256}
+    # As in vLLM, the tokenizer's own end is one whatever the model names.
+    assert end_ids(SimpleNamespace(generation_config=some, config=none), Bytes()) == {3, 5, 256}
     assert end_ids(SimpleNamespace(config=none), none) == frozenset()

@@ -19,6 +19,7 @@ from hyperscale.engines.kvpress.session import PressSession
 from hyperscale.engines.live_chain import Finish, LiveChain
 from hyperscale.engines.sampling import check_sampling, draw_tokens, mark_tokens, score_tokens
 from hyperscale.engines.steering import TokenSteering
+from hyperscale.engines.vocabulary import Vocabulary
 from hyperscale.kv.ledger import Ledger
 from hyperscale.methods.kvpress.method import KVPress
 from hyperscale.utils import counter_rng
@@ -71,9 +72,9 @@ class _Generation:
         self._model, self._method, self._sampling, self._watch = engine.model, engine.method, sampling, watch
         config = self._model.config
         self._rows = config.num_hidden_layers * config.num_key_value_heads
-        self._vocabulary = min(len(engine.tokenizer), config.vocab_size)
         self._decoder = Decoder(engine.tokenizer, sampling.stop)
         self._end_ids = end_ids(engine.model, engine.tokenizer)
+        self._vocabulary = Vocabulary(engine.tokenizer, config.vocab_size, self._end_ids)
         self._steering = TokenSteering(engine.tokenizer, sampling.steering) if sampling.steering else None
 
     def run_chain(self, request: Request) -> Chain:
@@ -126,9 +127,9 @@ class _Generation:
         keys, steps = torch.tensor([[key], [len(chain.ids)]], device=logits.device)
         present = None
         if self._sampling.repetition_penalty != 1:
-            present = torch.zeros(1, self._vocabulary + 1, dtype=torch.bool, device=logits.device)
+            present = torch.zeros(1, self._vocabulary.rows + 1, dtype=torch.bool, device=logits.device)
             ids = [*chain.request.prompt_ids, *chain.ids]
             mark_tokens(present, torch.tensor([ids], device=logits.device))
-            present = present[:, : self._vocabulary]
-        tokens, logprobs = draw_tokens(logits[:, : self._vocabulary], keys, steps, self._sampling, present)
+            present = present[:, : self._vocabulary.rows]
+        tokens, logprobs = draw_tokens(self._vocabulary.drawable(logits), keys, steps, self._sampling, present)
         return int(tokens), float(logprobs), False

@@ -30,6 +30,7 @@ from hyperscale.engines.live_chain import LiveChain
 from hyperscale.engines.sampling import draw_tokens, mark_tokens, score_tokens
 from hyperscale.engines.steering import TokenSteering
 from hyperscale.engines.torch import forward_pass
+from hyperscale.engines.vocabulary import Vocabulary
 from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.formats import AUTO
 from hyperscale.kv.ledger import Ledger
@@ -135,7 +136,7 @@ class Batch:
         self._decoder = Decoder(tokenizer, sampling.stop)
         self._end_ids = end_ids(model, tokenizer)
         self._steering = TokenSteering(tokenizer, sampling.steering) if sampling.steering else None
-        self._vocabulary = min(len(tokenizer), config.vocab_size)
+        self._vocabulary = Vocabulary(tokenizer, config.vocab_size, self._end_ids)
         self._watch, self._rows = watch, len(attentions) * heads
         self._chains: list[LiveChain] = []
         # Chains whose branch has just ended, with the copies that they go on from.
@@ -147,7 +148,7 @@ class Batch:
         # (1, max_chains, vocabulary + 1), see `mark_tokens`: which tokens each chain has, its prompt's included.
         self._present: Tensor | None = None
         if sampling.repetition_penalty != 1:
-            self._present = torch.zeros(1, max_chains, self._vocabulary + 1, dtype=torch.bool, device=device)
+            self._present = torch.zeros(1, max_chains, self._vocabulary.rows + 1, dtype=torch.bool, device=device)
 
     def advance(self, requests: Iterator[Request]) -> list[Chain] | None:
         """One decode step for the chains in flight, then admission, then one token for all.
@@ -225,9 +226,9 @@ class Batch:
             rows = self._present[0, : len(self._chains)]
             # The chain's own tokens one by one; of one that has just entered it is the prompt's last once more.
             mark_tokens(rows, table[_LAST_TOKEN, :, None])
-            present = rows[:, : self._vocabulary]
+            present = rows[:, : self._vocabulary.rows]
         tokens, logprobs = draw_tokens(
-            logits[:, : self._vocabulary], table[_NOISE_KEY], table[_TOKENS], self._sampling, present
+            self._vocabulary.drawable(logits), table[_NOISE_KEY], table[_TOKENS], self._sampling, present
         )
         ids = [chain.forced_id for chain in self._chains]
         if max(ids) < 0:

@@ -44,7 +44,7 @@ class Options:
         slack: Added to 1 / CR where admission guesses which part of a request's tokens stays live.
         reserve_output_fraction: Part of ``max_tokens`` that admission expects a request to generate. Less admits more
             requests at once; where it is too little, vLLM preempts.
-        vocabulary: Rows of the output layer that are tokens; the others are never drawn. 0 for all.
+        vocabulary: Rows of the output layer up to the last token; those after them are never drawn. 0 for all.
         decode: On CUDA, what attends for decode steps: FlashAttention 3, the plugin's own kernel, or the former where
             it is there.
         full_graphs: On CUDA, whether whole decode steps are CUDA graphs, not only what lies between attention layers.

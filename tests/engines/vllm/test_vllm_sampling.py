@@ -2,10 +2,14 @@
 
 import pytest
 import torch
+import vllm_checkpoints
 from vllm_engines import needs_vllm
 
-from hyperscale.engines.base import Sampling
+from hyperscale import methods
+from hyperscale.engines.base import Request, Sampling
+from hyperscale.engines.loading import load_model
 from hyperscale.engines.sampling import mark_tokens, token_probabilities
+from hyperscale.engines.torch.engine import TorchEngine
 
 pytestmark = needs_vllm
 ROWS, VOCABULARY = 8, 60
@@ -53,3 +57,29 @@ def test_the_distribution_is_vllms(shape):
         scores = torch.where(present[:, :-1], torch.where(logits > 0, logits / penalty, logits * penalty), logits)
         found = token_probabilities(scores, sampling)
         torch.testing.assert_close(found / found.sum(-1, keepdim=True), wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize("method", ["vanilla", "dms"])
+def test_an_end_beyond_a_gap_is_drawn_as_in_the_torch_engine(tmp_path, method):
+    """The tokenizer's last ids lie beyond its length, and some rows below them are nobody's."""
+    from hyperscale.engines.vllm.harness.engine import VllmEngine
+
+    end_id = 300
+    source = "projection" if method == "dms" else ""
+    vllm_checkpoints.write(tmp_path, "qwen3", source=source, end_id=end_id, offset=1.0)
+    model, words = load_model(tmp_path)
+    compression = methods.create(method, cr=8 if method == "dms" else 1)
+    requests = [Request(f"p{n}", 0, (70, 71 + n), 100) for n in range(8)]
+    sampling = Sampling(temperature=3.0, repetition_penalty=1.05, seed=1)
+    wanted = {c.problem: c for c in TorchEngine(model, words, compression, batch_size=8).generate(requests, sampling)}
+    engine = VllmEngine(str(tmp_path), compression, batch_size=8)
+    try:
+        found = {chain.problem: chain for chain in engine.generate(requests, sampling)}
+    finally:
+        engine.close()
+    same = sum(found[problem].token_ids == chain.token_ids for problem, chain in wanted.items())
+    assert same >= len(requests) - 1  # a draw may fall on the other side of a boundary by rounding
+    drawn = {token for chain in found.values() for token in chain.token_ids}
+    assert end_id in drawn
+    assert drawn <= set(words.get_vocab().values())

@@ -15,9 +15,11 @@ TEMPLATE = (
 )
 
 
-def tokenizer():
+def tokenizer(end_id=None):
+    """Bytes and three special tokens; with an ``end_id``, ids between them and it are nobody's."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    core = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
+    ids = {c: i for i, c in enumerate(alphabet)} | ({END: end_id} if end_id else {})
+    core = Tokenizer(models.BPE(vocab=ids, merges=[]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     made = PreTrainedTokenizerFast(

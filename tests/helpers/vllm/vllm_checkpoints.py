@@ -10,15 +10,20 @@ from hyperscale.methods.core.dms_gate import GateConfig, attach_gates
 HEADS, KV_HEADS = 4, 2
 
 
-def write(folder, family, *, source="projection", window=4, offset=0.0, head_dim=32, **settings):
+def write(folder, family, *, source="projection", window=4, offset=0.0, head_dim=32, end_id=None, **settings):
     """A checkpoint of a family, with random DMS gates ("projection"), or a neuron to borrow ("neuron"), or neither.
 
     Returns the model, gates attached.
     """
     logging.disable_progress_bar()
-    tokenizer = architectures.tokenizer()
+    tokenizer = architectures.tokenizer(end_id)
     model = tiny.model(
-        family, heads=HEADS, kv_heads=KV_HEADS, head_dim=head_dim, vocab=len(tokenizer), eos=tokenizer.eos_token_id
+        family,
+        heads=HEADS,
+        kv_heads=KV_HEADS,
+        head_dim=head_dim,
+        vocab=(end_id or len(tokenizer) - 1) + 1,
+        eos=tokenizer.eos_token_id,
     )
     if source:
         for name, value in GateConfig(window=window, cr=8, initial_offset=offset, **settings).to_hf().items():

@@ -14,6 +14,7 @@ from hyperscale.engines.vllm.harness.engine_args import check_method, engine_arg
 from hyperscale.engines.vllm.harness.process_end import explain_error
 from hyperscale.engines.vllm.harness.start import start_engine
 from hyperscale.engines.vllm.options import SAMPLING_ARGS
+from hyperscale.engines.vocabulary import Vocabulary
 from hyperscale.errors import EngineError, HyperscaleError
 from hyperscale.kv.trace import KVTrace, dense_peak, dense_reads
 from hyperscale.methods.core.base import Method
@@ -21,6 +22,7 @@ from hyperscale.utils import counter_rng
 from hyperscale.utils.hub import load_config, load_tokenizer
 
 _SEEDS = 1 << 63
+_NEVER = -100.0  # the least bias that vLLM takes
 # What shapes the distribution that tokens are drawn from, in `Sampling` as in vLLM's ``SamplingParams``.
 _SHAPING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
@@ -110,14 +112,16 @@ class VllmEngine(Engine):
             raise EngineError(f"batch size must be at least 1, not {batch_size}")
         self.method, self.batch_size, self.name = method, batch_size, name
         self.tokenizer = load_tokenizer(path)
-        self._end_ids = sorted(end_ids(_CheckpointConfigs(path), self.tokenizer))
+        configs = _CheckpointConfigs(path)
+        self._end_ids = sorted(end_ids(configs, self.tokenizer))
+        self._vocabulary = Vocabulary(self.tokenizer, configs.config.vocab_size, self._end_ids)
         args = engine_args(
             path,
             method,
             batch_size=batch_size,
             device=device,
             dtype=dtype,
-            vocabulary=len(self.tokenizer),
+            vocabulary=self._vocabulary.rows,
             max_tokens=max_tokens,
             gpu_memory=gpu_memory,
         )
@@ -195,8 +199,15 @@ class VllmEngine(Engine):
             extra["kv_transfer_params"] = {"cuts": list(request.cuts), "key": key, "follow": True}
         sampling_args: dict[str, Any] = {name: getattr(sampling, name) for name in _SHAPING}
         if self._draws_itself:
-            extra[SAMPLING_ARGS] = {"key": key, "sampling": sampling_args, "vocabulary": len(self.tokenizer)}
+            extra[SAMPLING_ARGS] = {
+                "key": key,
+                "sampling": sampling_args,
+                "vocabulary": self._vocabulary.rows,
+                "unused": self._vocabulary.unused,
+            }
             sampling_args = {"temperature": 0.0}  # greedy to vLLM; the logits processor draws
+        elif self._vocabulary.unused:  # rows beyond the last token are never drawn anyway (`Options.vocabulary`)
+            sampling_args["logit_bias"] = dict.fromkeys(self._vocabulary.unused, _NEVER)
         params = SamplingParams(
             **sampling_args,
             stop=list(sampling.stop),

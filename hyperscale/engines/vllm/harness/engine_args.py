@@ -52,7 +52,7 @@ def engine_args(
         batch_size: Most requests at once.
         device: "cpu" or "cuda".
         dtype: Of weights and cache.
-        vocabulary: Rows of the output layer that are tokens.
+        vocabulary: Rows of the output layer up to the last token.
         max_tokens: Most tokens of a request, its prompt included; the model's limit if less or None.
         gpu_memory: Part of a GPU's memory that vLLM takes.
 

@@ -31,13 +31,15 @@ class HarnessSampler(AdapterLogitsProcessor):
         if settings is None:
             return None
         sampling = Sampling(**settings["sampling"])
-        return partial(_mask_all_but_drawn, sampling, torch.tensor([settings["key"]]), settings["vocabulary"])
+        key, unused = torch.tensor([settings["key"]]), torch.tensor(settings["unused"], dtype=torch.int64)
+        return partial(_mask_all_but_drawn, sampling, key, settings["vocabulary"], unused)
 
 
 def _mask_all_but_drawn(
     sampling: Sampling,
     key: Tensor,
     vocabulary: int,
+    unused: Tensor,
     prompt_ids: Sequence[int],
     token_ids: Sequence[int],
     logits: Tensor,
@@ -47,7 +49,8 @@ def _mask_all_but_drawn(
     Args:
         sampling: What shapes the distribution.
         key: (1,) int64, the chain's noise key.
-        vocabulary: Rows that are tokens.
+        vocabulary: Rows up to the last token.
+        unused: (any,) int64, those of them that are no tokens.
         prompt_ids: The prompt.
         token_ids: The tokens so far.
         logits: (rows of the output layer,).
@@ -57,7 +60,8 @@ def _mask_all_but_drawn(
         present = torch.zeros(1, vocabulary + 1, dtype=torch.bool)
         mark_tokens(present, torch.tensor([[*prompt_ids, *token_ids]]))
         present = present[:, :vocabulary]
-    token, _ = draw_tokens(logits[None, :vocabulary], key, torch.tensor([len(token_ids)]), sampling, present)
+    drawable = logits[None, :vocabulary].index_fill(1, unused, float("-inf"))
+    token, _ = draw_tokens(drawable, key, torch.tensor([len(token_ids)]), sampling, present)
     one_token_logits = torch.full_like(logits, float("-inf"))
     one_token_logits[token] = 0.0
     return one_token_logits
