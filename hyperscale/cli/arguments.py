@@ -40,6 +40,19 @@ def pairs(option: str, texts: list[str] | None) -> dict[str, str] | None:
     return values
 
 
+def typed_pairs(option: str, texts: list[str] | None, example: str) -> dict[str, Any] | None:
+    """``name=value`` texts by name; values of JSON become what they are, other ones stay text."""
+    values: dict[str, Any] = {}
+    for text in texts or ():
+        name, sign, value = text.partition("=")
+        if not (sign and name.isidentifier()):
+            raise ConfigError(f"{option} {text!r}: write name=value, e.g. {example}")
+        if name in values:
+            raise ConfigError(f"{option} gives {name} twice: {values[name]} and {value}")
+        values[name] = _parse_json(value)
+    return values or None
+
+
 def nested(option: str, texts: list[str] | None, example: str) -> dict[str, dict[str, str]] | None:
     """``name.parameter=value`` texts by name and parameter; ``example`` is one, for the message."""
     values: dict[str, dict[str, str]] = {}
@@ -65,8 +78,16 @@ def typed(option: str, texts: list[str] | None, example: str) -> dict[str, dict[
 
 def _parse(text: str) -> Any:
     """A number or a truth value, if the text is one."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return text
+    value = _parse_json(text)
     return value if isinstance(value, bool | int | float) else text
+
+
+def _parse_json(text: str) -> Any:
+    """A JSON value, if the text is one; Python's spelling of true, false and null is understood as well."""
+    words = {"True": True, "False": False, "None": None}
+    if text in words:
+        return words[text]
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text

@@ -59,6 +59,8 @@ def parse(setting: Setting, value: Any) -> Any:
         return arguments.names(setting.option, value) if kind is str else arguments.numbers(setting.option, value, kind)
     if setting.form == "pairs":
         return arguments.pairs(setting.option, value)
+    if setting.form == "typed pairs":
+        return arguments.typed_pairs(setting.option, value, setting.example)
     if setting.form == "nested":
         read: Callable[..., Mapping[str, Any] | None] = arguments.nested if setting.plain_text else arguments.typed
         return read(setting.option, value, setting.example)
@@ -71,7 +73,9 @@ def _parameter(setting: Setting) -> inspect.Parameter:
     if setting.form == "switch":
         names = [f"{setting.option}/--no-{setting.option.removeprefix('--')}"]
     # Lists are one text with commas; pairs are an option that is given again and again.
-    kind: Any = {"list": str, "pairs": list[str], "nested": list[str]}.get(setting.form, setting.type)
+    kind: Any = {"list": str, "pairs": list[str], "typed pairs": list[str], "nested": list[str]}.get(
+        setting.form, setting.type
+    )
     if setting.form == "flag":
         default: Any = False
     else:
@@ -87,4 +91,4 @@ def _metavar(setting: Setting) -> str | None:
     """What the help shows for the value; None for what Typer shows itself."""
     if setting.form == "list":
         return f"<{setting.type.__name__},…>"
-    return {"pairs": "<name=value>", "nested": "<name.key=value>"}.get(setting.form)
+    return {"pairs": "<name=value>", "typed pairs": "<name=value>", "nested": "<name.key=value>"}.get(setting.form)

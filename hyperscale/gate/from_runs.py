@@ -114,7 +114,7 @@ def _problems(task: str, chains: Mapping[_ArmOnTask, Sequence[RunChain]]) -> dic
     """A task's problems and the hashes of their prompts."""
     prompts: dict[str, str] = {}
     for sample, _ in (chain for arm_on_task, part in chains.items() if arm_on_task.task == task for chain in part):
-        if prompts.setdefault(sample.problem, sample.prompt_hash) != sample.prompt_hash:
+        if prompts.setdefault(sample.problem, sample.question_hash) != sample.question_hash:
             raise ResultsError(f"{task}/{sample.problem} was asked with two prompts: pass the folder of one run")
     return dict(sorted(prompts.items()))
 

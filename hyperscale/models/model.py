@@ -32,6 +32,7 @@ class Model:
         demonstrate: Whether it is small enough for single chains to be shown before the run.
         base_length: L of the base point, in tokens, on tasks that have it; the task's if 0.
         chat: What is special about its chat template.
+        thinking: Opening and closing of its thinking, if `hyperscale.models.thinking` lacks these marks.
         gated: Whether the terms of ``base`` must be accepted before it can be downloaded.
         shape: Layers, KV heads, head dimension and parameters, for plans made without the weights.
     """
@@ -53,6 +54,7 @@ class Model:
     demonstrate: bool = False
     base_length: int = 0
     chat: str = ""
+    thinking: tuple[str, str] | None = None
     gated: bool = False
     shape: Shape | None = None
 

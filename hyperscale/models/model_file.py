@@ -50,6 +50,7 @@ class _ModelEntry(BaseModel):
     demonstrate: bool = False
     base_length: int = Field(0, ge=0)
     chat: str = ""
+    thinking: tuple[str, str] | None = None
     gated: bool = False
     shape: _ShapeEntry | None = None
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from hyperscale.models import thinking
 from hyperscale.results.samples import Cut, Ending, ForcedAnswer, Sample
 
 if TYPE_CHECKING:
@@ -30,8 +31,14 @@ def endings(sample: Sample) -> list[tuple[Ending, str]]:
 
 
 def extract_answers(grader: "Grader", sample: Sample) -> list[str | None]:
-    """What a grader finds in the texts that may hold an answer, in the order of `endings`."""
-    return [grader.extract(text, finished=_finished(sample, ending)) for ending, text in endings(sample)]
+    """What a grader finds in the texts that may hold an answer, in the order of `endings`.
+
+    It reads what the prompt opened, and what was written.
+    """
+    return [
+        grader.extract(sample.opened + thinking.in_table_marks(text, sample.marks), finished=_finished(sample, ending))
+        for ending, text in endings(sample)
+    ]
 
 
 def _finished(sample: Sample, ending: Ending) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ _ADDED_SETTINGS: dict[str, Any] = {
     "min_p": 0.0,
     "repetition_penalty": 1.0,
     "engine": "torch",
+    "system_prompt": None,
+    "template_args": {},
+    "chat_template": None,
 }
 
 
@@ -40,6 +44,8 @@ class _Info(BaseModel):
     checkpoints: dict[str, Any] | None = None
     params: dict[str, dict[str, Any]] | None = None
     documents: dict[str, str] | None = None
+    prompts: dict[str, str] | None = None
+    date: str | None = None
     data: dict[str, str] | None = None
     hardware: dict[str, Any] | None = None
     versions: dict[str, str] | None = None
@@ -69,15 +75,33 @@ def read_info(folder: Path) -> dict[str, Any]:
     return info
 
 
+def read_date(folder: Path) -> datetime | None:
+    """What the prompts of a folder's run take for the present; None if there is no run.
+
+    Runs of earlier versions took the day on which they were rendered: that on which their description was written.
+
+    Raises:
+        ResultsError: The description cannot be read.
+    """
+    path = folder / RUN_FILE
+    if not path.exists():
+        return None
+    date = read_info(folder).get("date")
+    try:
+        return datetime.fromisoformat(date) if date else datetime.fromtimestamp(int(path.stat().st_mtime))
+    except ValueError:
+        raise ResultsError(f"{path}: date {date!r} is none: {_REMEDY}") from None
+
+
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """In what two runs' descriptions differ, of all that decides their chains: a line with name and both values each.
 
     A description of an earlier version is the same run's if it lacks what that version did not have: settings that are
-    not used, and ``documents``, fingerprints of the problems.
+    not used, and ``documents`` and ``prompts``, fingerprints of the problems and of what the model reads of them.
     """
     lines = differences(complete_config(old.get("config") or {}), complete_config(new.get("config") or {}))
-    for part in ("tasks", "documents", "checkpoints", "params"):
-        if part in old or part != "documents":
+    for part in ("tasks", "documents", "prompts", "checkpoints", "params"):
+        if part in old or part not in ("documents", "prompts"):
             lines += differences(old.get(part) or {}, new.get(part) or {}, f"{part}.")
     return lines
 

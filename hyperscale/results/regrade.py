@@ -156,7 +156,7 @@ def doc_of(sample: Sample, docs: dict[str, Doc]) -> Doc:
         raise ResultsError(
             f"the run has chains of {name}, which the task lacks today: pass the data it was run with, --data PATH"
         )
-    if sample.prompt_hash != prompt_hash(doc.prompt):
+    if sample.question_hash != prompt_hash(doc.prompt):
         raise ResultsError(
             f"the prompt of {name} has changed since its chains were made: "
             "grade them with the version of hyperscale, and with --data the data, that made them"

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from hyperscale.methods.arm import Arm
+from hyperscale.models.thinking import THINKING
 
 # Dataclasses with slots and not BaseModel: a chain at eight cuts takes 6 KB instead of 15 and loads twice as fast.
 STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
@@ -113,7 +114,8 @@ class Sample:
         task_version: Its version.
         problem: The problem's id within the task.
         level: The problem's difficulty, if the task has levels.
-        prompt_hash: Hash of the prompt.
+        prompt_hash: Hash of the prompt as the model read it; in older files of the user message alone.
+        message_hash: Hash of the user message; None in older files.
         seed: Seed of the sampling noise.
         chain: Index of the chain among the problem's.
         L: The most new tokens that it was allowed.
@@ -124,6 +126,9 @@ class Sample:
         text: The whole text, in which questions of gated tasks are blacked out.
         cuts: The chain cut at every L that was recorded, ascending; the last is the whole chain.
         forces_answers: Whether the run forces an answer wherever L cuts a chain off.
+        opened: The mark of the thinking that the prompt opened; empty if it opened none. Older files do not say: their
+            chains have to close one.
+        marks: Opening and closing of a thinking, if the model has marks of its own (`models.thinking`).
     """
 
     model: str
@@ -149,6 +154,9 @@ class Sample:
     text: str
     cuts: Annotated[tuple[Cut, ...], Field(min_length=1)]
     forces_answers: bool = False
+    message_hash: str | None = None
+    opened: str = THINKING
+    marks: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
         # Called by pydantic after the fields are checked; it turns the ValueError into one of its own.
@@ -168,6 +176,11 @@ class Sample:
     def key(self) -> Key:
         """What makes this chain itself."""
         return chain_key(self.arm, task=self.task, problem=self.problem, seed=self.seed, chain=self.chain, L=self.L)
+
+    @property
+    def question_hash(self) -> str:
+        """Hash of the user message, which is the same whatever a template puts around it."""
+        return self.message_hash or self.prompt_hash
 
     @property
     def whole(self) -> Cut:

@@ -148,10 +148,13 @@ class ChainRunner:
             task_version=task.version,
             problem=doc.id,
             level=doc.level,
-            prompt_hash=prompt_hash(doc.prompt),
+            prompt_hash=prompt_hash(problem.prompt.text),
+            message_hash=prompt_hash(doc.prompt),
             seed=seed,
             kv_entry_bytes=self._run.entry_bytes,
             forces_answers=bool(self._run.config.force_answer),
+            opened=problem.prompt.opened,
+            marks=self._run.prompt_format.marks,
         )
 
 

@@ -6,8 +6,9 @@ folder. Other sizes come from the task files and models.yaml, and are said to be
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from hyperscale import models
 from hyperscale.engines.config_check import check_config
@@ -18,16 +19,19 @@ from hyperscale.planning.costs import Costs, TaskShape
 from hyperscale.planning.planner import Plan, PlannedPoint, make_plan
 from hyperscale.planning.prediction import Predictor
 from hyperscale.planning.roofline import GIB, USABLE, Gpu, Roofline, chains_that_fit, find_gpu, identify_gpu
+from hyperscale.results.manifest import read_date
 from hyperscale.run import identity
 from hyperscale.run.config import resolve
 from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.run.planned_run import PlannedRun, PlannedTask, load_task, task_shape
+from hyperscale.run.prompting import make_prompt_format, prompt_notes
 from hyperscale.tasks.datasets import GeneratedProblems
 from hyperscale.utils.hub import cached_config, load_tokenizer
 
 if TYPE_CHECKING:
     from hyperscale.methods.core.base import Method
+    from hyperscale.models.prompts import PromptFormat
     from hyperscale.tasks.task import Doc, Task
 
 _CHARS_PER_TOKEN = 3.0  # of mathematics and code, in the vocabularies of the models that are known
@@ -106,8 +110,11 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
     target = target or _local_gpu()
     config = _place(config, target, model.base)
     shape = shape_of(config.model, model.base)
-    tokenizer = load_tokenizer(model.base) if Path(model.base).is_absolute() else None
-    planned_tasks = tuple(_planned_task(task, config, tokenizer) for task in tasks)
+    prompt_format = None
+    if Path(model.base).is_absolute():
+        date = (folder and read_date(folder)) or datetime.now()
+        prompt_format = make_prompt_format(config, load_tokenizer(model.base), date)
+    planned_tasks = tuple(_planned_task(task, config, prompt_format) for task in tasks)
     roofline = Roofline.of(target, shape, config.dtype, config.kv_dtype)
     measured = _earlier_costs(config, folder, tasks, method_of_arm, unavailable)
     speed = (lambda chain: roofline.chain_seconds(chain, config.batch_size)) if roofline else None
@@ -128,7 +135,11 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
         ),
         gpu=target,
         roofline=roofline,
-        notes=(*_notes(config, unavailable, target, weights), *methods.notes(method_of_arm.values())),
+        notes=(
+            *_notes(config, unavailable, target, weights),
+            *(prompt_notes(prompt_format, config) if prompt_format else ()),
+            *methods.notes(method_of_arm.values()),
+        ),
     )
 
 
@@ -151,19 +162,19 @@ def _place(config: ResolvedConfig, gpu: Gpu | None, path: str) -> ResolvedConfig
     return config.placed(device=device, dtype="float32" if on_cpu else "bfloat16")
 
 
-def _planned_task(task: "Task", config: ResolvedConfig, tokenizer: Any) -> PlannedTask:
+def _planned_task(task: "Task", config: ResolvedConfig, prompt_format: "PromptFormat | None") -> PlannedTask:
     """A task with its prompts measured, or of typical length if they are not at hand."""
     data = config.data.get(task.name)
     if data is None and not isinstance(task.origin, GeneratedProblems):
         count = task.size if config.limit is None else min(task.size, config.limit)
         return PlannedTask(task_shape(task, task.prompt_tokens, config), count, is_estimate=True)
     docs = task.docs(config.limit, data)
-    tokens = sum(_prompt_tokens(task, doc, tokenizer) for doc in docs) / len(docs)
-    return PlannedTask(task_shape(task, tokens, config), len(docs), is_estimate=tokenizer is None)
+    tokens = sum(_prompt_tokens(doc, prompt_format) for doc in docs) / len(docs)
+    return PlannedTask(task_shape(task, tokens, config), len(docs), is_estimate=prompt_format is None)
 
 
-def _prompt_tokens(task: "Task", doc: "Doc", tokenizer: Any) -> float:
-    return len(task.prompt_ids(doc, tokenizer)) if tokenizer else len(doc.prompt) / _CHARS_PER_TOKEN
+def _prompt_tokens(doc: "Doc", prompt_format: "PromptFormat | None") -> float:
+    return len(prompt_format.prompt(doc.prompt).ids) if prompt_format else len(doc.prompt) / _CHARS_PER_TOKEN
 
 
 def _earlier_costs(

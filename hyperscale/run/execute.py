@@ -33,8 +33,6 @@ def execute_run(run: PreparedRun, folder: Path, observer: RunObserver) -> list[M
         VerificationError: A chain did not keep to its method's rule.
         HyperscaleError: The folder cannot be used, or the model cannot be loaded or run. Finished chains are kept.
     """
-    from hyperscale import methods
-
     _check_extension_word(run)
     # One lock and one set of weights from the pilot to the points.
     with Store(folder, run.info()) as store, closing(EngineCache()) as engines:
@@ -43,9 +41,7 @@ def execute_run(run: PreparedRun, folder: Path, observer: RunObserver) -> list[M
         if run.config.vote is not None:
             store.set_vote(strategies.get(run.config.vote).name)
         observer.on_open(store.folder, len(store))
-        for note in store.notes:
-            observer.on_note(note)
-        for note in methods.notes(run.methods.values()):
+        for note in (*store.notes, *run.notes):
             observer.on_note(note)
         # A built-in model shows a first chain of some arms before the long run starts.
         runner = ChainRunner(run, store, observer, engines)

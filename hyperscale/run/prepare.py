@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,17 +19,20 @@ from hyperscale.planning import measured_costs
 from hyperscale.planning.plan_file import PLAN_FILE
 from hyperscale.planning.planner import Plan
 from hyperscale.planning.prediction import Predictor
+from hyperscale.results.manifest import read_date
 from hyperscale.run import identity, verification
 from hyperscale.run.config import resolve
 from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.run.planned_run import PlannedRun, PlannedTask, load_task, task_shape
-from hyperscale.tasks.task import fingerprint
+from hyperscale.run.prompting import make_prompt_format, prompt_notes
+from hyperscale.tasks.task import fingerprint, prompt_hash
 from hyperscale.utils.hub import load_tokenizer
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import Request
     from hyperscale.methods.core.base import Method
+    from hyperscale.models.prompts import Prompt, PromptFormat
     from hyperscale.results.samples import Sample
     from hyperscale.tasks.task import Doc, Task
 
@@ -39,7 +43,12 @@ class Problem:
 
     task: "Task"
     doc: "Doc"
-    prompt_ids: tuple[int, ...]
+    prompt: "Prompt"
+
+    @property
+    def prompt_ids(self) -> tuple[int, ...]:
+        """Token ids of its prompt."""
+        return self.prompt.ids
 
     @property
     def request_id(self) -> str:
@@ -55,11 +64,22 @@ class PreparedRun(PlannedRun):
         methods: Each arm's method.
         checkpoints: Each arm's weights.
         problems: The problems, task by task.
+        prompt_format: How their prompts were made.
+        date: What their prompts take for the present; a folder keeps it, so that a resumed run asks the same.
     """
 
     methods: "dict[Arm, Method]"
     checkpoints: dict[Arm, models.Checkpoint]
     problems: dict[str, list[Problem]]
+    prompt_format: "PromptFormat"
+    date: datetime
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said about the run before it starts."""
+        from hyperscale import methods
+
+        return [*prompt_notes(self.prompt_format, self.config), *methods.notes(self.methods.values())]
 
     @property
     def kv_dtype(self) -> str:
@@ -87,6 +107,12 @@ class PreparedRun(PlannedRun):
             ),
             "data": self.config.data,
             "documents": {name: fingerprint([item.doc for item in items]) for name, items in self.problems.items()},
+            "prompts": {
+                name: prompt_hash("\0".join(item.prompt.text for item in items))
+                for name, items in self.problems.items()
+            },
+            "prompt_format": "plain" if self.prompt_format.is_plain else "chat template",
+            "date": self.date.isoformat(),
             "seeds": list(self.config.seeds),
             "sampling_sources": self.config.sampling_sources,
             "versions": versions,
@@ -169,8 +195,10 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
     stage(f"reading the tokenizer of {config.model}")
     first = next(iter(checkpoints.values())).path  # a model's checkpoints share tokenizer and shapes
     tokenizer = load_tokenizer(first)
+    date = (folder and read_date(folder)) or datetime.now().replace(microsecond=0)
+    prompt_format = make_prompt_format(config, tokenizer, date)
     problems = {
-        task.name: [Problem(task, doc, task.prompt_ids(doc, tokenizer)) for doc in task_docs]
+        task.name: [Problem(task, doc, prompt_format.prompt(doc.prompt)) for doc in task_docs]
         for task, task_docs in zip(tasks, docs, strict=True)
     }
     has_plan = folder is not None and (folder / PLAN_FILE).exists()
@@ -191,6 +219,8 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
         methods=method_of_arm,
         checkpoints=checkpoints,
         problems=problems,
+        prompt_format=prompt_format,
+        date=date,
     )
     # A pilot may find that more fits, and only it knows what a second is; without one the plan is made now.
     pilot = config.predict == "pilot" or (config.predict == "auto" and config.budget.axis == "seconds")

@@ -106,25 +106,22 @@ class Task:
         return dataclasses.replace(self, origin=self.origin.with_parameters(values, self.name))
 
     def prompt_ids(self, doc: Doc, tokenizer: Any) -> tuple[int, ...]:
-        """Token ids of the problem in the model's chat template, opened for the model's turn.
+        """Token ids of the problem in the form that the model reads, without anything that a run may add.
 
         Args:
             doc: A problem of this task.
             tokenizer: A transformers tokenizer.
 
         Raises:
-            TaskError: The tokenizer has no chat template.
+            ModelError: The tokenizer's chat template fails.
         """
-        if not getattr(tokenizer, "chat_template", None):
-            raise TaskError(f"the model's tokenizer has no chat template, which {self.name} needs: use a chat model")
-        ids = tokenizer.apply_chat_template(
-            [{"role": "user", "content": doc.prompt}], add_generation_prompt=True, tokenize=True, return_dict=False
-        )
-        return tuple(int(i) for i in ids)
+        from hyperscale.models.prompts import PromptFormat
+
+        return PromptFormat(tokenizer).prompt(doc.prompt).ids
 
 
 def prompt_hash(prompt: str) -> str:
-    """Sixteen hexadecimal digits of the SHA-256 of a user message, stored with every sample."""
+    """Sixteen hexadecimal digits of the SHA-256 of a prompt or a user message, stored with every sample."""
     return hashlib.sha256(prompt.encode()).hexdigest()[:16]
 
 

@@ -16,9 +16,9 @@ from pydantic.fields import FieldInfo
 from hyperscale.errors import ConfigError
 from hyperscale.utils.validation import suggestion
 
-Form = Literal["value", "flag", "switch", "list", "pairs", "nested"]
-"""How a setting is written: one value, ``--name``, ``--name/--no-name``, ``a,b``, ``name=value`` or
-``name.key=value``; the last two again and again."""
+Form = Literal["value", "flag", "switch", "list", "pairs", "typed pairs", "nested"]
+"""How a setting is written: one value, ``--name``, ``--name/--no-name``, ``a,b``, ``name=value`` (whose values are
+text, or any JSON value) or ``name.key=value``; the last three again and again."""
 
 
 def setting(
@@ -40,7 +40,7 @@ def setting(
         description: What it is, the help of its option.
         option: Name of the option, without the dashes; the field's name if empty.
         unset: What holds if it is not given, where the default alone does not tell: "the model's".
-        example: A value, for the messages of settings of the form ``name.key=value``.
+        example: A value, for the messages of settings of the forms ``name=value`` and ``name.key=value``.
         plain_text: Whether the values of such a setting stay text; else numbers, true and false become what they are.
         details: What the page of documentation says besides.
         choices: The values it can have, where its type does not tell.
@@ -99,7 +99,7 @@ class Setting:
         if self.choices:
             *first, last = self.choices
             text = f"{text.removesuffix('.')}: {', '.join(first)} or {last}."
-        if self.form in ("pairs", "nested"):
+        if self.form in ("pairs", "typed pairs", "nested"):
             text = f"{text.removesuffix('.')}; repeatable."
         return f"{text} [{self.default}]" if self.default else text
 
@@ -155,7 +155,7 @@ def _setting(name: str, field: FieldInfo) -> Setting:
 def _shown(field: FieldInfo, form: Form) -> str:
     """A default as a user would write it."""
     value = field.get_default(call_default_factory=True) if not field.is_required() else None
-    if value is None or form in ("flag", "switch", "pairs", "nested"):
+    if value is None or form in ("flag", "switch", "pairs", "typed pairs", "nested"):
         return ""
     if isinstance(value, tuple | list):
         return ",".join(map(_text, value))
@@ -176,6 +176,8 @@ def _form(field: FieldInfo) -> tuple[Form, type, tuple[str, ...]]:
     if origin in (tuple, list):
         return "list", _bare(arguments[0]), ()
     if origin is dict:
+        if arguments[1] is Any:
+            return "typed pairs", str, ()
         return "nested" if get_origin(_bare(arguments[1])) is dict else "pairs", str, ()
     if annotation is bool:
         return "switch" if field.default is None else "flag", bool, ()

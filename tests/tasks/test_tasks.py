@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import architectures
 import pytest
 import yaml
 
@@ -141,25 +142,12 @@ def test_prompt_hash_is_the_head_of_sha256():
     assert tasks.prompt_hash("a prompt") == hashlib.sha256(b"a prompt").hexdigest()[:16]
 
 
-class _Tokenizer:
-    chat_template = "yes"
-
-    def apply_chat_template(self, messages, *, add_generation_prompt, tokenize, return_dict):
-        assert add_generation_prompt
-        assert tokenize
-        assert not return_dict
-        assert [m["role"] for m in messages] == ["user"]
-        return [ord(c) for c in messages[0]["content"]]
-
-
 def test_prompt_ids_go_through_the_chat_template():
-    task = tasks.load("mini_aime")
+    task, words = tasks.load("mini_aime"), architectures.tokenizer()
     doc = task.docs(1)[0]
-    assert task.prompt_ids(doc, _Tokenizer()) == tuple(map(ord, doc.prompt))
-    bare = _Tokenizer()
-    bare.chat_template = None
-    with pytest.raises(TaskError, match="chat template"):
-        task.prompt_ids(doc, bare)
+    assert words.decode(task.prompt_ids(doc, words)) == f"<|user|>{doc.prompt}<|model|><think>\n"
+    words.chat_template = None  # a base model is asked in plain text
+    assert words.decode(task.prompt_ids(doc, words)) == f"{doc.prompt}\n"
 
 
 @pytest.mark.e2e

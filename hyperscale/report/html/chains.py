@@ -41,7 +41,7 @@ def collect_chains(
     arms = _arms(chains)
     groups: dict[ProblemKey, list[RunChain]] = defaultdict(list)
     for chain in chains:
-        groups[chain.sample.task, chain.sample.problem, chain.sample.prompt_hash].append(chain)
+        groups[chain.sample.task, chain.sample.problem, chain.sample.question_hash].append(chain)
     in_order = sorted(groups.items(), key=lambda item: [natural_order(part) for part in item[0]])
     listed = {id(chain.sample) for chain in _select_first(chains)} if len(chains) > MAX_CHAINS else None
     votes = {name: tasks.load(name).strategy for name in {chain.sample.task for chain in chains}}

@@ -44,6 +44,9 @@ class ResolvedConfig(BaseModel):
     crs: tuple[float, ...]
     grid: Grid
     limit: int | None
+    system_prompt: str | None
+    template_args: dict[str, Any]
+    chat_template: str | None
     seeds: tuple[int, ...]
     temperature: float
     top_p: float

@@ -77,6 +77,22 @@ class RunConfig(BaseModel):
     )
     grid: str | None = setting(None, "Grid of candidates (`hyperscale budgets`).", unset="the model's")
     limit: int | None = setting(None, "Only the first N problems of each task.", ge=1)
+    # How problems are put to the model.
+    system_prompt: str | None = setting(
+        None, "Text that stands before each problem as the system's message.", details="The template must take one."
+    )
+    template_args: dict[str, Any] = setting(
+        {},
+        "Argument of the model's chat template, e.g. enable_thinking=false",
+        option="template-arg",
+        example="enable_thinking=false",
+        details="Numbers, true, false and other JSON values are what they are; anything else is text.",
+    )
+    chat_template: str | None = setting(
+        None,
+        "Name of one of the model's chat templates, or a file with one; none for plain prompts.",
+        unset="the model's; plain prompts if it has none",
+    )
     # Sampling.
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = setting(
         (0,),
@@ -209,6 +225,8 @@ class RunConfig(BaseModel):
         parts += [f"kv{self.kv_dtype}"] if self.kv_dtype != "auto" else []
         # Parameters are too long for a name; their hash tells folders apart.
         parts += [_hash(params) for params in (self.params, self.task_params) if params]
+        if any((self.system_prompt, self.template_args, self.chat_template)):
+            parts.append("prompt" + _hash([self.system_prompt, self.template_args, self.chat_template]))
         return re.sub(r"[^\w.+,=^-]", "_", "-".join(parts))
 
     def _extension_word_label(self) -> str:

@@ -4,16 +4,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from hyperscale.models.thinking import END_OF_THINKING
+from hyperscale.models import thinking
 
 
 def after_thinking(text: str) -> str | None:
-    """The text after the last ``</think>``, or None if the thinking never ended.
+    """The part of a text that may hold its answer: what follows the thinking (`hyperscale.models.thinking`).
 
-    Thinking that was cut off has no answer, whatever stands in it.
+    None if a thinking was opened, by the prompt or in the text, and never ended: it has no answer, whatever stands in
+    it. A text without any thinking counts whole.
     """
-    _, mark, answer = text.rpartition(END_OF_THINKING)
-    return answer if mark else None
+    return thinking.answer_text(text)
 
 
 class Grader(ABC):
@@ -21,16 +21,20 @@ class Grader(ABC):
 
     Attributes:
         name: As task files write it.
+        cue: How an answer begins in the form that the grader reads: what is put behind a chain that does not think when
+            it has to answer.
     """
 
     name: str
+    cue: str = ""
 
     @abstractmethod
     def extract(self, text: str, *, finished: bool | None = None) -> str | None:
         """The answer a chain's text states, in the form that is stored; None if it states none.
 
         Args:
-            text: Thinking, ``</think>`` and answer, as generated; it may be cut anywhere.
+            text: Thinking, its end, and answer, as generated, behind the mark that the prompt opened, if it did; it may
+                be cut anywhere.
             finished: Whether the model ended the text itself, None if that is not known. What a cut-off text had only
                 begun to state is no answer.
         """
