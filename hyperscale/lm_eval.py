@@ -24,6 +24,7 @@ from hyperscale.engines.base import Chain, Request, Sampling
 from hyperscale.engines.provider import EngineSpec
 from hyperscale.errors import ConfigError, HyperscaleError
 from hyperscale.kv.formats import AUTO
+from hyperscale.models.context import context_limit
 from hyperscale.utils.hub import silence_transformers
 
 MAX_NEW_TOKENS = 256  # where a task does not say, as in lm-eval's own models
@@ -95,7 +96,12 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         self._engine = provider.build(spec, (network, self.tokenizer))
         self._device = torch.device(str(device))
         self._seed = seed
-        self.max_length = int(max_length or getattr(network.config, "max_position_embeddings", 0) or 2048)
+        context = context_limit(network.config.to_dict()) or 2048
+        if int(max_length or 0) > context:
+            raise ConfigError(
+                f"max_length={max_length} in --model_args is beyond the model's context of {context:,} tokens"
+            )
+        self.max_length = int(max_length or context)
         self._info: dict[str, Any] = {
             "model": model,
             "method": method,

@@ -215,3 +215,16 @@ def test_a_mistake_on_the_command_line_is_one_line(monkeypatch, capsys):
         main()
     assert stop.value.code == 2
     assert capsys.readouterr().err.startswith("error: mini has DMS checkpoints at CR 2, 4, 8, not 3")
+
+
+def test_the_context_is_the_models(tmp_path):
+    """``max_length`` may be less than the model's context, which scaled RoPE extends, and never more."""
+    folder = architectures.write(tmp_path, "qwen2")
+    path = folder / "config.json"
+    rope = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 4096, "rope_theta": 1e4}
+    assert lm(folder).max_length == 4096
+    assert lm(folder, max_length=100).max_length == 100
+    with pytest.raises(ConfigError, match=r"max_length=4097 .* context of 4,096"):
+        lm(folder, max_length=4097)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"rope_parameters": rope}))
+    assert lm(folder).max_length == 8192

@@ -91,11 +91,17 @@ class Request:
     cuts: tuple[int, ...] = ()
     forced_ids: tuple[int, ...] = ()
 
-    def check(self) -> None:
-        """Refuse a request without a meaning.
+    def check(self, *, context: int | None = None, vocabulary: int | None = None, branch_tokens: int = 0) -> None:
+        """Refuse a request without a meaning, or that the model has no room for.
+
+        Args:
+            context: Most tokens of a sequence; None if unknown.
+            vocabulary: Rows of the embedding; None if unknown.
+            branch_tokens: Most tokens that a branch adds to the chain.
 
         Raises:
-            EngineError: There is no prompt, nothing to generate, or not one forced token for each new one.
+            EngineError: There is no prompt, nothing to generate, or not one forced token for each new one; the sequence
+                is longer than the context, or the prompt has an id that the embedding has no row for.
         """
         if not self.prompt_ids or self.L < 1:
             raise EngineError(
@@ -105,6 +111,19 @@ class Request:
             raise EngineError(
                 f"request {self.problem}/{self.chain} forces {len(self.forced_ids)} tokens and has L = {self.L}: both "
                 "must be the same"
+            )
+        # The last forced token is scored, not processed.
+        total = len(self.prompt_ids) + self.L + branch_tokens - bool(self.forced_ids)
+        if context is not None and total > context:
+            raise EngineError(
+                f"request {self.problem}/{self.chain} may need {total:,} tokens; the model's context has {context:,}: "
+                "choose a smaller --length"
+            )
+        if vocabulary is not None and not 0 <= min(self.prompt_ids) <= max(self.prompt_ids) < vocabulary:
+            strange = next(token for token in self.prompt_ids if not 0 <= token < vocabulary)
+            raise EngineError(
+                f"the prompt of request {self.problem}/{self.chain} has token {strange}, and the model's embedding has "
+                f"{vocabulary:,} rows: the tokenizer is another model's"
             )
 
 

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from hyperscale.models.checkpoint import Checkpoint as Checkpoint
     from hyperscale.models.checkpoint import fingerprint as fingerprint
     from hyperscale.models.checkpoint import no_retrofit as no_retrofit
+    from hyperscale.models.checkpoint import read_checkpoint_config as read_checkpoint_config
     from hyperscale.models.checkpoint import require as require
     from hyperscale.models.checkpoint import resolve as resolve
     from hyperscale.models.checkpoint import shape_of as shape_of
@@ -20,7 +21,15 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "checkpoint": ["Checkpoint", "fingerprint", "no_retrofit", "require", "resolve", "shape_of"],
+        "checkpoint": [
+            "Checkpoint",
+            "fingerprint",
+            "no_retrofit",
+            "read_checkpoint_config",
+            "require",
+            "resolve",
+            "shape_of",
+        ],
         "default_sampling": ["find_default_sampling"],
         "model": ["Model"],
         "registry": ["available", "find", "is_built_in"],

@@ -34,6 +34,7 @@ class Model:
         chat: What is special about its chat template.
         thinking: Opening and closing of its thinking, if `hyperscale.models.thinking` lacks these marks.
         gated: Whether the terms of ``base`` must be accepted before it can be downloaded.
+        context: Most tokens of a sequence, for plans made without the weights; unknown if 0.
         shape: Layers, KV heads, head dimension and parameters, for plans made without the weights.
     """
 
@@ -56,6 +57,7 @@ class Model:
     chat: str = ""
     thinking: tuple[str, str] | None = None
     gated: bool = False
+    context: int = 0
     shape: Shape | None = None
 
     @property

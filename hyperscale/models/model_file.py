@@ -52,6 +52,7 @@ class _ModelEntry(BaseModel):
     chat: str = ""
     thinking: tuple[str, str] | None = None
     gated: bool = False
+    context: int = Field(0, ge=0)
     shape: _ShapeEntry | None = None
 
 

@@ -24,6 +24,7 @@ from hyperscale.run import identity
 from hyperscale.run.config import resolve
 from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.config.schema import RunConfig
+from hyperscale.run.context import fit_lengths, smallest_context
 from hyperscale.run.planned_run import PlannedRun, PlannedTask, load_task, task_shape
 from hyperscale.run.prompting import make_prompt_format, prompt_notes
 from hyperscale.tasks.datasets import GeneratedProblems
@@ -99,9 +100,9 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
     for name, cr in config.method_cr_pairs:
         if name not in unavailable:
             paths.append(models.resolve(config.model, name, cr).path)
-    for path in dict.fromkeys(paths):
-        if Path(path).is_absolute() or cached_config(path):
-            check_config(read_checkpoint_config(path))
+    known = [path for path in dict.fromkeys(paths) if Path(path).is_absolute() or cached_config(path)]
+    for path in known:
+        check_config(read_checkpoint_config(path))
     method_of_arm: dict[Arm, Method] = {}
     for name, cr in config.method_cr_pairs:
         method = methods.create(name, cr=cr, **config.params.get(name, {}))
@@ -114,7 +115,8 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
     if Path(model.base).is_absolute():
         date = (folder and read_date(folder)) or datetime.now()
         prompt_format = make_prompt_format(config, load_tokenizer(model.base), date)
-    planned_tasks = tuple(_planned_task(task, config, prompt_format) for task in tasks)
+    context = smallest_context(known) or model.context or None
+    planned_tasks = tuple(_planned_task(task, config, prompt_format, context) for task in tasks)
     roofline = Roofline.of(target, shape, config.dtype, config.kv_dtype)
     measured = _earlier_costs(config, folder, tasks, method_of_arm, unavailable)
     speed = (lambda chain: roofline.chain_seconds(chain, config.batch_size)) if roofline else None
@@ -136,6 +138,8 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
         gpu=target,
         roofline=roofline,
         notes=(
+            *filter(None, (task.note for task in planned_tasks)),
+            *([] if context else ["the model's context is not known here: lengths were not held against it"]),
             *_notes(config, unavailable, target, weights),
             *(prompt_notes(prompt_format, config) if prompt_format else ()),
             *methods.notes(method_of_arm.values()),
@@ -162,15 +166,20 @@ def _place(config: ResolvedConfig, gpu: Gpu | None, path: str) -> ResolvedConfig
     return config.placed(device=device, dtype="float32" if on_cpu else "bfloat16")
 
 
-def _planned_task(task: "Task", config: ResolvedConfig, prompt_format: "PromptFormat | None") -> PlannedTask:
-    """A task with its prompts measured, or of typical length if they are not at hand."""
+def _planned_task(
+    task: "Task", config: ResolvedConfig, prompt_format: "PromptFormat | None", context: int | None
+) -> PlannedTask:
+    """A task with its prompts measured, or of typical length if they are not at hand, and the lengths that fit."""
     data = config.data.get(task.name)
     if data is None and not isinstance(task.origin, GeneratedProblems):
         count = task.size if config.limit is None else min(task.size, config.limit)
-        return PlannedTask(task_shape(task, task.prompt_tokens, config), count, is_estimate=True)
+        task, note = fit_lengths(task, task.prompt_tokens, context, config)
+        return PlannedTask(task_shape(task, task.prompt_tokens, config), count, is_estimate=True, note=note)
     docs = task.docs(config.limit, data)
-    tokens = sum(_prompt_tokens(doc, prompt_format) for doc in docs) / len(docs)
-    return PlannedTask(task_shape(task, tokens, config), len(docs), is_estimate=prompt_format is None)
+    tokens = [_prompt_tokens(doc, prompt_format) for doc in docs]
+    task, note = fit_lengths(task, round(max(tokens)), context, config)
+    shape = task_shape(task, sum(tokens) / len(tokens), config)
+    return PlannedTask(shape, len(docs), is_estimate=prompt_format is None, note=note)
 
 
 def _prompt_tokens(doc: "Doc", prompt_format: "PromptFormat | None") -> float:

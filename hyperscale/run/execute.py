@@ -10,6 +10,7 @@ from hyperscale import models
 from hyperscale.results.points import MeasuredPoint
 from hyperscale.results.store import Store
 from hyperscale.run.chain_runner import ChainRunner, steering_of
+from hyperscale.run.context import check_plan
 from hyperscale.run.engine_cache import EngineCache
 from hyperscale.run.observer import RunObserver
 from hyperscale.run.pilot import finalize_plan
@@ -37,6 +38,7 @@ def execute_run(run: PreparedRun, folder: Path, observer: RunObserver) -> list[M
     # One lock and one set of weights from the pilot to the points.
     with Store(folder, run.info()) as store, closing(EngineCache()) as engines:
         run = finalize_plan(run, store, observer, engines)
+        check_plan(run.plan, {shape.name: shape.lengths for shape in run.shapes})
         observer.on_plan(run, store.folder)
         if run.config.vote is not None:
             store.set_vote(strategies.get(run.config.vote).name)

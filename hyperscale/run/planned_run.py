@@ -23,11 +23,13 @@ class PlannedTask:
         shape: Its lengths and the mean length of its prompts.
         count: Number of its problems that run.
         is_estimate: Whether the length of the prompts is a typical one, as they were not tokenised.
+        note: What was left out of its lengths, and why.
     """
 
     shape: TaskShape
     count: int
     is_estimate: bool = False
+    note: str | None = None
 
 
 @dataclass(frozen=True)

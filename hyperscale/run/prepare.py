@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import hyperscale
 from hyperscale import models
 from hyperscale.engines import registry
-from hyperscale.errors import EngineError
+from hyperscale.errors import EngineError, ModelError
 from hyperscale.kv.formats import AUTO
 from hyperscale.methods.arm import Arm
 from hyperscale.models.checkpoint import shape_of
@@ -24,6 +24,7 @@ from hyperscale.run import identity, verification
 from hyperscale.run.config import resolve
 from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.config.schema import RunConfig
+from hyperscale.run.context import fit_lengths, smallest_context
 from hyperscale.run.planned_run import PlannedRun, PlannedTask, load_task, task_shape
 from hyperscale.run.prompting import make_prompt_format, prompt_notes
 from hyperscale.tasks.task import fingerprint, prompt_hash
@@ -79,7 +80,8 @@ class PreparedRun(PlannedRun):
         """What is to be said about the run before it starts."""
         from hyperscale import methods
 
-        return [*prompt_notes(self.prompt_format, self.config), *methods.notes(self.methods.values())]
+        lengths = [task.note for task in self.tasks if task.note]
+        return [*lengths, *prompt_notes(self.prompt_format, self.config), *methods.notes(self.methods.values())]
 
     @property
     def kv_dtype(self) -> str:
@@ -197,10 +199,14 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
     tokenizer = load_tokenizer(first)
     date = (folder and read_date(folder)) or datetime.now().replace(microsecond=0)
     prompt_format = make_prompt_format(config, tokenizer, date)
-    problems = {
-        task.name: [Problem(task, doc, prompt_format.prompt(doc.prompt)) for doc in task_docs]
-        for task, task_docs in zip(tasks, docs, strict=True)
-    }
+    context = smallest_context(checkpoint.path for checkpoint in checkpoints.values())
+    problems, notes = {}, {}
+    for task, task_docs in zip(tasks, docs, strict=True):
+        prompts = [prompt_format.prompt(doc.prompt) for doc in task_docs]
+        longest = max((len(prompt.ids) for prompt in prompts), default=0)
+        fitted, notes[task.name] = fit_lengths(task, longest, context, config)
+        _check_vocabulary([prompt.ids for prompt in prompts], first)
+        problems[task.name] = [Problem(fitted, doc, prompt) for doc, prompt in zip(task_docs, prompts, strict=True)]
     has_plan = folder is not None and (folder / PLAN_FILE).exists()
     # A folder that has a plan keeps it, so nothing needs to be predicted there.
     measured: dict[measured_costs.Key, measured_costs.MeasuredCosts] = {}
@@ -213,7 +219,7 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
         config=config,
         plan=Plan(config.budget, {}, ()),
         arms=tuple(method_of_arm),
-        tasks=tuple(_planned_task(task, problems[task.name], config) for task in tasks),
+        tasks=tuple(_planned_task(task, problems[task.name], config, notes[task.name]) for task in tasks),
         predictor=predictor,
         base_bytes=shape.entry_bytes(config.dtype),
         methods=method_of_arm,
@@ -227,10 +233,26 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
     return run if pilot or has_plan else run.replanned(predictor)
 
 
-def _planned_task(task: "Task", problems: Sequence[Problem], config: ResolvedConfig) -> PlannedTask:
-    """A task with the mean length of the prompts that run."""
+def _check_vocabulary(prompts: Sequence[Sequence[int]], path: str) -> None:
+    """Refuse prompts with tokens that the model has no embedding for.
+
+    Raises:
+        ModelError: There are some.
+    """
+    rows = models.read_checkpoint_config(path).get("vocab_size")
+    highest = max((max(prompt, default=0) for prompt in prompts), default=0)
+    if isinstance(rows, int) and highest >= rows:
+        raise ModelError(
+            f"the tokenizer of {path} writes token {highest}, and config.json gives the model {rows:,} (vocab_size): "
+            "the tokenizer is another model's, or the embedding was not enlarged"
+        )
+
+
+def _planned_task(task: "Task", problems: Sequence[Problem], config: ResolvedConfig, note: str | None) -> PlannedTask:
+    """A task with the lengths that fit and the mean length of the prompts that run."""
+    task = problems[0].task if problems else task
     tokens = sum(len(problem.prompt_ids) for problem in problems) / max(len(problems), 1)
-    return PlannedTask(task_shape(task, tokens, config), len(problems))
+    return PlannedTask(task_shape(task, tokens, config), len(problems), note=note)
 
 
 def _place(config: ResolvedConfig) -> ResolvedConfig:

@@ -22,6 +22,7 @@ from hyperscale.engines.steering import TokenSteering
 from hyperscale.engines.vocabulary import Vocabulary
 from hyperscale.kv.ledger import Ledger
 from hyperscale.methods.kvpress.method import KVPress
+from hyperscale.models.context import context_limit
 from hyperscale.utils import counter_rng
 
 Watch = Callable[[ChainProgress], None]
@@ -58,7 +59,11 @@ class KVPressEngine(Engine):
         check_sampling(sampling)
         generation = _Generation(self, sampling, watch)
         for request in requests:
-            request.check()
+            request.check(
+                context=context_limit(self.model.config.to_dict()),
+                vocabulary=self.model.config.vocab_size,
+                branch_tokens=generation.branch_tokens,
+            )
             # The mode must not leak into the caller's code between two chains.
             with torch.inference_mode():
                 chain = generation.run_chain(request)
@@ -77,13 +82,17 @@ class _Generation:
         self._vocabulary = Vocabulary(engine.tokenizer, config.vocab_size, self._end_ids)
         self._steering = TokenSteering(engine.tokenizer, sampling.steering) if sampling.steering else None
 
+    @property
+    def branch_tokens(self) -> int:
+        """Most tokens that a branch adds to a chain."""
+        return self._steering.branch_tokens if self._steering else 0
+
     def run_chain(self, request: Request) -> Chain:
         """Generate one chain, with a press and a cache of its own."""
         start_time = perf_counter()
         steering = None if request.forced_ids else self._steering
         # A branch may run beyond L: a press whose size follows from the length has to know.
-        branch_tokens = self._steering.branch_tokens if self._steering else 0
-        press = self._method.make_press(len(request.prompt_ids), request.L + branch_tokens)
+        press = self._method.make_press(len(request.prompt_ids), request.L + self.branch_tokens)
         key = counter_rng.key(self._sampling.seed, request.problem, request.chain)
         session = PressSession(self._model, press, key, str(self._method))
         chain = LiveChain(request, Ledger(self._rows, request.cuts), start_time, request.L, steering)

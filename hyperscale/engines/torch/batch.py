@@ -38,6 +38,7 @@ from hyperscale.kv.prefilled import PrefilledPrompt
 from hyperscale.kv.row_index import Ints
 from hyperscale.kv.snapshot import Snapshot
 from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, Method
+from hyperscale.models.context import context_limit
 from hyperscale.utils import counter_rng
 
 _MULTIPLE = 16  # Rows of a decode batch: CPU matrix products round a row alike in every multiple of 8, not in others.
@@ -137,6 +138,7 @@ class Batch:
         self._end_ids = end_ids(model, tokenizer)
         self._steering = TokenSteering(tokenizer, sampling.steering) if sampling.steering else None
         self._vocabulary = Vocabulary(tokenizer, config.vocab_size, self._end_ids)
+        self._context = context_limit(config.to_dict())
         self._watch, self._rows = watch, len(attentions) * heads
         self._chains: list[LiveChain] = []
         # Chains whose branch has just ended, with the copies that they go on from.
@@ -273,11 +275,11 @@ class Batch:
 
     def _enter(self, group: list[Request]) -> Tensor:
         """Let chains with one prompt enter; returns their logits, (chains, vocabulary)."""
-        for request in group:
-            request.check()
-        start_time = perf_counter()
         # A branch may run beyond L: rules that depend on the length have to know.
         branch_tokens = self._steering.branch_tokens if self._steering else 0
+        for request in group:
+            request.check(context=self._context, vocabulary=self._model.config.vocab_size, branch_tokens=branch_tokens)
+        start_time = perf_counter()
         if self._prefill is None or not self._share_prefill(self._prefill.request, group[0]):
             self._prefill = self._run_prefill(group[0], group[0].L + branch_tokens)
         prompt, lens = self._prefill.prompt, self._prefill.lens

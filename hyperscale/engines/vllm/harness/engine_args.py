@@ -11,6 +11,7 @@ from hyperscale.engines.vllm.method_names import RUNNABLE
 from hyperscale.engines.vllm.options import KEY, PAGE_TOKENS
 from hyperscale.errors import MethodError
 from hyperscale.methods.core.base import Method
+from hyperscale.models.context import context_limit
 
 
 def check_method(method: Method, device: str = "cpu") -> None:
@@ -70,12 +71,16 @@ def engine_args(
         options |= {"method": method.name, "cr": method.cr}
         if method.name != "dms":
             options |= {"recent": params["recent"], "budget_rule": params["rule"]}
-    length = min(max_tokens or config.max_position_embeddings, config.max_position_embeddings)
+    context = context_limit(config.to_dict()) or config.max_position_embeddings
+    length = min(max_tokens or context, context)
+    overrides: dict[str, Any] = {"architectures": [architecture(family, ragged=uses_plugin)]}
+    if config.rope_parameters.get("rope_type") == "yarn" and length > config.max_position_embeddings:
+        overrides["max_position_embeddings"] = context  # vLLM takes the file's for the extended one
     args: dict[str, Any] = {
         "model": path,
         "tokenizer": path,
         "dtype": dtype,
-        "hf_overrides": {"architectures": [architecture(family, ragged=uses_plugin)]},
+        "hf_overrides": overrides,
         "additional_config": {KEY: options},
         "max_num_seqs": batch_size,
         "max_model_len": length,
