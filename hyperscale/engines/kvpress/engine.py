@@ -46,7 +46,7 @@ class KVPressEngine(Engine):
         Raises:
             ModelError: The architecture is not supported.
         """
-        check_config(model.config.to_dict())
+        check_config({**model.config.to_dict(), "model_type": model.config.model_type})
         self.model, self.tokenizer, self.method = model, tokenizer, method
 
     def generate(self, requests: Iterable[Request], sampling: Sampling, watch: Watch | None = None) -> Iterator[Chain]:

@@ -52,7 +52,7 @@ class TorchEngine(Engine):
         """
         if batch_size < 1:
             raise EngineError(f"batch size must be at least 1, not {batch_size}")
-        check_config(model.config.to_dict())
+        check_config({**model.config.to_dict(), "model_type": model.config.model_type})
         self.model, self.tokenizer, self.method = model, tokenizer, method
         self.batch_size, self.device, self.name, self.kv_dtype = batch_size, torch.device(device), name, kv_dtype
         forward_pass.install_hooks(model)
