@@ -11,6 +11,7 @@ from hyperscale.engines.families import FAMILIES
 from hyperscale.errors import ModelError
 from hyperscale.models.checkpoint import read_checkpoint_config
 from hyperscale.models.context import rope_settings
+from hyperscale.models.gate_files import complete_config
 from hyperscale.utils.hub import load_config
 
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn")
@@ -46,7 +47,7 @@ _PLAIN = ("llama", "qwen2", "qwen3")
 
 
 def load_supported_config(path: str) -> Any:
-    """The transformers configuration of a checkpoint that the engines run.
+    """The transformers configuration of a checkpoint that the engines run, with every key of its gates if it has any.
 
     Args:
         path: A folder or a hub id.
@@ -56,7 +57,9 @@ def load_supported_config(path: str) -> Any:
     """
     # Before transformers sees it: what it does not know it would ask to run code for, or fail at in its own words.
     check_config(read_checkpoint_config(path))
-    return load_config(path)
+    config = load_config(path)
+    complete_config(config, path)
+    return config
 
 
 def check_config(config: Mapping[str, Any]) -> None:

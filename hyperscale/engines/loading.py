@@ -8,7 +8,8 @@ import torch
 from hyperscale.engines.config_check import load_supported_config
 from hyperscale.engines.weights_check import check_weights
 from hyperscale.errors import ModelError
-from hyperscale.methods.core.dms_gate import GateConfig, attach_gates
+from hyperscale.methods.core.dms_config import GateConfig, has_gates
+from hyperscale.methods.core.dms_gate import attach_gates
 from hyperscale.models.weight_files import find_weight_files, load_file_tensors, load_tensors
 from hyperscale.utils import hub
 
@@ -16,10 +17,10 @@ from hyperscale.utils import hub
 def load_model(path: Path | str, *, device: str = "cpu", dtype: torch.dtype | str = torch.float32) -> tuple[Any, Any]:
     """Load a causal LM and its tokenizer for inference.
 
-    If ``config.json`` has ``dms_window_size``, gates are attached and their tensors loaded.
+    If it was retrofitted with DMS, gates are attached and their tensors loaded.
 
     Args:
-        path: A folder, or the name of a repository on the Hugging Face hub.
+        path: A folder, or a hub id with or without a revision: ``owner/name@revision``.
         device: Where to put the weights, as torch names it.
         dtype: A torch dtype or its name.
 
@@ -36,9 +37,11 @@ def load_model(path: Path | str, *, device: str = "cpu", dtype: torch.dtype | st
     config = load_supported_config(name)
     if Path(path).is_dir():
         check_weights(Path(path), config)
+    repository, revision = hub.split_revision(name)
     with hub.model_errors(f"cannot load {name}"):
         model, info = AutoModelForCausalLM.from_pretrained(
-            name,
+            repository,
+            revision=revision,
             config=config,
             dtype=dtype,
             output_loading_info=True,
@@ -48,7 +51,7 @@ def load_model(path: Path | str, *, device: str = "cpu", dtype: torch.dtype | st
     if not Path(path).is_dir():  # only now all files are here
         check_weights(hub.cached_folder(name), config)
     missing = set(info["missing_keys"])  # transformers would give these random values and a warning
-    if getattr(config, "dms_window_size", None) is not None:
+    if has_gates(config):
         # The gates are not part of the transformers class, so its loader leaves their tensors over.
         attach_gates(model, separate=GateConfig.from_hf(config).separate)
         missing |= _load_gates(model, Path(path) if Path(path).is_dir() else hub.cached_folder(name))
@@ -78,7 +81,9 @@ def _check_path(path: Path | str) -> None:
     name, folder = str(path), Path(path)
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise ModelError(f"{name} holds no config.json: it is not a transformers checkpoint")
-    is_hub_id = isinstance(path, str) and name.count("/") == 1 and not name.startswith((".", "~", "/"))
+    is_hub_id = (
+        isinstance(path, str) and name.partition("@")[0].count("/") == 1 and not name.startswith((".", "~", "/"))
+    )
     if not folder.exists() and not is_hub_id:
         raise ModelError(f"there is no checkpoint at {name}")
 

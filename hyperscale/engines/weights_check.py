@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hyperscale.errors import ModelError
-from hyperscale.methods.core.dms_gate import GateConfig, attach_gates
+from hyperscale.methods.core.dms_config import GateConfig, has_gates
+from hyperscale.methods.core.dms_gate import attach_gates
 from hyperscale.models.weight_files import StoredTensor, find_weight_files, load_tensors, read_header, read_tensors
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
@@ -63,7 +64,7 @@ def expected_shapes(config: Any) -> dict[str, tuple[int, ...]]:
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        if getattr(config, "dms_window_size", None) is not None:
+        if has_gates(config):
             attach_gates(model, separate=GateConfig.from_hf(config).separate)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
@@ -110,6 +111,8 @@ def _explain(surplus: Iterable[str], config: Any) -> str:
     names = list(surplus)
     if any("scale" in name or "qweight" in name or "qzeros" in name or "zero_point" in name for name in names):
         return " (quantised weights do not run here: pass the original ones)"
+    if any(".dms_" in name for name in names):
+        return " (gates with a projection of their own need dms_separate_alpha = true in config.json)"
     if any("lora_" in name for name in names):
         return " (merge the adapter into the weights first)"
     if any(name.endswith(".bias") for name in names):

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from hyperscale.errors import ModelError
-from hyperscale.models.folders import read_config
+from hyperscale.models.config_file import read_config
+from hyperscale.models.gate_files import read_available_config, read_gate_of
 from hyperscale.models.model_file import known_models
 from hyperscale.models.registry import find
 from hyperscale.models.shape import Shape, count_parameters, shape_from_config
-from hyperscale.utils.hub import cached_config, download_file, reachable
+from hyperscale.utils.hub import cached_config, download_command, download_file, reachable
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ def resolve(model: str, method: str, cr: float) -> Checkpoint:
     kind = methods.retrofit_kind(method)
     if kind:
         paths = entry.retrofits.get(kind, {})
+        if not paths and model not in known_models() and read_available_config(path) is None:
+            require(path, model, weights=False)  # which says what to do
         if cr not in paths:
             offer = ", ".join(f"{ratio:g}" for ratio in paths)
             raise ModelError(
@@ -53,17 +56,23 @@ def resolve(model: str, method: str, cr: float) -> Checkpoint:
         path = paths[cr]
     if Path(path).is_absolute() and not (Path(path) / "config.json").is_file():
         raise ModelError(f"the checkpoint {path} of {model} is missing: {_advise_restoring(model)}")
-    if not kind and Path(path).is_absolute() and _needs_own_method(read_config(Path(path))):
+    # What models.yaml lists as a base is one, unless it is said to be a retrofit as well.
+    is_listed = entry is known_models().get(model) and path not in entry.dms.values()
+    if not kind and not is_listed and _needs_own_method(path):
         raise ModelError(
             f"{model} is a retrofit that uses neurons of its attention for its decisions, and {method} would take them "
-            "for attention: pass a folder with its base in base/ and the retrofit beside it"
+            "for attention: pass the original model, or a folder with it in base/ and the retrofit beside it"
         )
     return Checkpoint(path, entry.name, entry.family)
 
 
-def _needs_own_method(config: dict[str, Any]) -> bool:
-    """Whether a checkpoint gives sense only under the method that it was retrofitted with."""
-    return config.get("dmc_cr") is not None or not config.get("dms_separate_alpha", True)
+def _needs_own_method(path: str) -> bool:
+    """Whether a checkpoint gives sense only under the method that it was retrofitted with, as far as can be told."""
+    config = read_available_config(path)
+    if config is None:
+        return False
+    gate = read_gate_of(path, config)
+    return config.get("dmc_cr") is not None or (gate is not None and not gate.separate)
 
 
 def _advise_restoring(model: str) -> str:
@@ -102,7 +111,7 @@ def require(path: str, model: str, *, weights: bool = True) -> None:
     what, file = ("weights", "") if weights else ("sizes", " config.json")
     raise ModelError(
         f"the {what} of {model} ({path}) are not on this machine and the hub cannot be reached: {first}run "
-        f"`hf download {path}{file}` where there is a network, or pass a local folder with --model"
+        f"`{download_command(path)}{file}` where there is a network, or pass a local folder with --model"
         + ("; --dry-run plans without weights" if weights and find(model).shape else "")
     )
 

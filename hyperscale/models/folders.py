@@ -7,6 +7,7 @@ base.
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 from pydantic import BaseModel
 
 from hyperscale.errors import ModelError, first_line
+from hyperscale.models.config_file import read_config
+from hyperscale.models.gate_files import read_gate_of
 from hyperscale.models.model import RETROFIT_KINDS, Model
 from hyperscale.models.model_file import known_models
 from hyperscale.models.weight_files import ADAPTER, explain_gguf
@@ -33,13 +36,7 @@ def model_in_folder(name: str, folder: Path) -> Model:
         ModelError: It holds no checkpoint, or retrofits whose base cannot be told.
     """
     if (folder / "config.json").is_file():
-        config = read_config(folder)
-        own = {
-            kind: {float(config.get(f"{kind}_cr", 1.0)): str(folder)}
-            for kind, key in (("dms", "dms_window_size"), ("dmc", "dmc_cr"))
-            if config.get(key) is not None
-        }
-        return Model(name=name, base=str(folder), retrofits=own, family=str(config.get("model_type", "")))
+        return model_of_checkpoint(name, str(folder), read_config(folder))
     retrofits = _find_retrofits(folder)
     if (folder / "base" / "config.json").is_file():
         family = str(read_config(folder / "base").get("model_type", ""))
@@ -59,6 +56,25 @@ def model_in_folder(name: str, folder: Path) -> Model:
             "then save_pretrained) and pass that folder"
         )
     raise ModelError(f"{folder} is not a checkpoint: it has no config.json, no base/config.json and no dms<CR>/")
+
+
+def model_of_checkpoint(name: str, path: str, config: Mapping[str, Any]) -> Model:
+    """The model that one checkpoint is: its own base and, if it was retrofitted, its own retrofit.
+
+    Args:
+        name: What the user called it.
+        path: The checkpoint: an absolute folder or a hub id.
+        config: The contents of its ``config.json``.
+
+    Raises:
+        ModelError: A key of its gates makes no sense.
+    """
+    retrofits: dict[str, dict[float, str]] = {}
+    if (gate := read_gate_of(path, config)) is not None:
+        retrofits["dms"] = {gate.cr: path}
+    if config.get("dmc_cr") is not None:
+        retrofits["dmc"] = {float(config["dmc_cr"]): path}
+    return Model(name=name, base=path, retrofits=retrofits, family=str(config.get("model_type", "")))
 
 
 def _find_retrofits(folder: Path) -> dict[str, dict[float, str]]:
@@ -92,18 +108,3 @@ def _read_record(folder: Path) -> RetrofitRecord:
     except (OSError, ValueError) as error:
         raise ModelError(f"cannot read {file} ({first_line(error)}): {remedy}") from None
     return validate(RetrofitRecord, contents, ModelError, str(file), remedy)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """A local checkpoint's ``config.json``.
-
-    Raises:
-        ModelError: It is missing or unreadable.
-    """
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{folder / 'config.json'} is missing or unreadable ({first_line(error)})") from None
-    if not isinstance(config, dict):
-        raise ModelError(f"{folder / 'config.json'} is not a model configuration")
-    return config

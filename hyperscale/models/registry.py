@@ -1,15 +1,16 @@
-"""Looks models up: a name in ``models.yaml``, a local folder, or a hub id ``owner/name``."""
+"""Looks models up: a name in ``models.yaml``, a local folder, or a hub id ``owner/name`` or ``owner/name@revision``."""
 
 import re
 from pathlib import Path
 
 from hyperscale.errors import ModelError
-from hyperscale.models.folders import model_in_folder
+from hyperscale.models.folders import model_in_folder, model_of_checkpoint
+from hyperscale.models.gate_files import read_available_config
 from hyperscale.models.model import Model
 from hyperscale.models.model_file import known_models
 from hyperscale.models.weight_files import explain_gguf
 
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[\w.-][\w./-]*)?")
 
 
 def available() -> dict[str, str]:
@@ -43,7 +44,9 @@ def find(model: str) -> Model:
             raise ModelError(explain_gguf(folder))
         raise ModelError(f"{model} is a file: pass the folder that it is in, which holds config.json and the weights")
     if _HUB_ID.fullmatch(model) and not model.startswith((".", "/", "~")):
-        return Model(name=model, base=model)
+        config = read_available_config(model)
+        return Model(name=model, base=model) if config is None else model_of_checkpoint(model, model, config)
     raise ModelError(
-        f"unknown model {model!r}: choose one of {', '.join(known_models())}, or pass a folder or a hub id owner/name"
+        f"unknown model {model!r}: choose one of {', '.join(known_models())}, or pass a folder or a hub id, owner/name "
+        "or owner/name@revision"
     )

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hyperscale import models
 from hyperscale.errors import ModelError, RetrofitError
+from hyperscale.methods.core.dms_config import has_gates
 from hyperscale.retrofit import memory_estimate
 from hyperscale.retrofit.checkpoints import CheckpointRecord, save_checkpoint, train_checkpoints
 from hyperscale.retrofit.settings import Recipe, RetrofitSettings
@@ -215,8 +216,8 @@ def _read_config(base: str) -> Any:
     from hyperscale.engines.config_check import load_supported_config
 
     config = load_supported_config(base)
-    for key, kind in (("dms_window_size", "DMS"), ("dmc_cr", "DMC")):
-        if getattr(config, key, None) is not None:
+    for is_one, kind in ((has_gates(config), "DMS"), (getattr(config, "dmc_cr", None) is not None, "DMC")):
+        if is_one:
             raise ModelError(f"{base} is a {kind} checkpoint already: pass the original model")
     return config
 

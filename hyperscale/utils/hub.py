@@ -1,13 +1,31 @@
 """Loads from folders and the Hugging Face hub: typed errors, no chatter, and whether the hub can be reached at all."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hyperscale.errors import HyperscaleError, ModelError, first_line
 
 _PROBE_SECONDS = 3.0
+
+
+def split_revision(path: str) -> tuple[str, str | None]:
+    """The repository and the revision of a hub id ``owner/name@revision``; None for the branch that is its default.
+
+    A folder is returned as it is.
+    """
+    if Path(path).is_absolute() or Path(path).is_dir():
+        return path, None
+    name, _, revision = path.partition("@")
+    return name, revision or None
+
+
+def download_command(path: str) -> str:
+    """The command that downloads a repository, given its hub id with or without a revision."""
+    name, revision = split_revision(path)
+    return f"hf download {name}" + (f" --revision {revision}" if revision else "")
 
 
 @contextmanager
@@ -35,15 +53,17 @@ def load_config(path: str) -> Any:
     """The transformers configuration of a checkpoint.
 
     Args:
-        path: A folder or a hub id.
+        path: A folder, or a hub id with or without a revision: ``owner/name@revision``.
 
     Raises:
         ModelError: It cannot be loaded.
     """
     from transformers import AutoConfig
 
+    name, revision = split_revision(path)
     with model_errors(f"cannot load the configuration of {path}"):
-        return AutoConfig.from_pretrained(path, trust_remote_code=False)  # without it transformers asks on stdout
+        # Without `trust_remote_code` transformers asks on stdout.
+        return AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
 
 
 def download_file(name: str, file: str) -> Path:
@@ -58,20 +78,48 @@ def download_file(name: str, file: str) -> Path:
     """
     from huggingface_hub import hf_hub_download
 
+    repository, revision = split_revision(name)
     with model_errors(f"cannot load {file} of {name}"):
-        return Path(hf_hub_download(name, file))
+        return Path(hf_hub_download(repository, file, revision=revision))
 
 
 def cached_config(name: str) -> Path | None:
     """The ``config.json`` of a repository as the hub's cache has it; None if it does not."""
+    found = _look_into_cache(name, "config.json")
+    return found if isinstance(found, Path) else None
+
+
+def available_file(name: str, file: str) -> Path | None:
+    """A file of a repository from the hub's cache, else from the hub; None if it is in neither or cannot be had now."""
+    found = _look_into_cache(name, file)
+    if isinstance(found, Path):
+        return found
+    # The cache knows of files that a repository does not have, once they were asked for.
+    if found is not None or not _ask_once(reachable):
+        return None
+    try:
+        return download_file(name, file)
+    except ModelError:
+        return None
+
+
+@cache
+def _ask_once(question: Callable[[], bool]) -> bool:
+    """The answer to a question that takes seconds where there is no network, and is asked many times at a start."""
+    return question()
+
+
+def _look_into_cache(name: str, file: str) -> Path | object | None:
+    """Where the cache has a file; some object if it knows that there is none; None if it knows nothing of it."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
+    repository, revision = split_revision(name)
     try:
-        path = try_to_load_from_cache(name, "config.json")
+        found = try_to_load_from_cache(repository, file, revision=revision)
     except HFValidationError:
         return None
-    return Path(path) if isinstance(path, str) else None
+    return Path(found) if isinstance(found, str) else found
 
 
 def cached_folder(name: str) -> Path:
@@ -87,15 +135,16 @@ def load_tokenizer(path: str) -> Any:
     """The tokenizer of a checkpoint.
 
     Args:
-        path: A folder or a hub id.
+        path: A folder, or a hub id with or without a revision: ``owner/name@revision``.
 
     Raises:
         ModelError: It cannot be loaded.
     """
     from transformers import AutoTokenizer
 
+    name, revision = split_revision(path)
     with model_errors(f"cannot load the tokenizer of {path}"):
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
 
 
 def find_file(name: str, file: str) -> Path | None:

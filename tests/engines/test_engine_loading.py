@@ -59,7 +59,7 @@ def edit(folder, **changes):
 
 def test_missing_gates(tmp_path):
     folder = save(tmp_path, tiny.model())
-    edit(folder, dms_window_size=16)
+    edit(folder, dms_window_size=16, dms_separate_alpha=True)
     with pytest.raises(ModelError, match=r"lacks tensors.*dms_proj_alpha"):
         load_model(folder)
 

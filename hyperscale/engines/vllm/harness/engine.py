@@ -19,7 +19,7 @@ from hyperscale.errors import EngineError, HyperscaleError
 from hyperscale.kv.trace import KVTrace, dense_peak, dense_reads
 from hyperscale.methods.core.base import Method
 from hyperscale.utils import counter_rng
-from hyperscale.utils.hub import load_config, load_tokenizer
+from hyperscale.utils.hub import load_config, load_tokenizer, split_revision
 
 _SEEDS = 1 << 63
 _NEVER = -100.0  # the least bias that vLLM takes
@@ -54,7 +54,8 @@ class _CheckpointConfigs:
 
         self.config = load_config(path)
         with suppress(OSError):  # not every checkpoint has one
-            self.generation_config = GenerationConfig.from_pretrained(path)
+            name, revision = split_revision(path)
+            self.generation_config = GenerationConfig.from_pretrained(name, revision=revision)
 
 
 class VllmEngine(Engine):

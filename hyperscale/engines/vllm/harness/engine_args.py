@@ -11,7 +11,9 @@ from hyperscale.engines.vllm.method_names import RUNNABLE
 from hyperscale.engines.vllm.options import KEY, PAGE_TOKENS
 from hyperscale.errors import MethodError
 from hyperscale.methods.core.base import Method
+from hyperscale.methods.dms import DMS
 from hyperscale.models.context import context_limit
+from hyperscale.utils.hub import split_revision
 
 
 def check_method(method: Method, device: str = "cpu") -> None:
@@ -73,12 +75,18 @@ def engine_args(
             options |= {"recent": params["recent"], "budget_rule": params["rule"]}
     context = context_limit(config.to_dict()) or config.max_position_embeddings
     length = min(max_tokens or context, context)
-    overrides: dict[str, Any] = {"architectures": [architecture(family, ragged=uses_plugin)]}
+    overrides: dict[str, Any] = {
+        "architectures": [architecture(family, ragged=uses_plugin)],
+        **_gate_keys(config, method),
+    }
     if config.rope_parameters.get("rope_type") == "yarn" and length > config.max_position_embeddings:
         overrides["max_position_embeddings"] = context  # vLLM takes the file's for the extended one
+    name, revision = split_revision(path)
     args: dict[str, Any] = {
-        "model": path,
-        "tokenizer": path,
+        "model": name,
+        "tokenizer": name,
+        "revision": revision,
+        "tokenizer_revision": revision,
         "dtype": dtype,
         "hf_overrides": overrides,
         "additional_config": {KEY: options},
@@ -96,6 +104,14 @@ def engine_args(
     else:
         args["gpu_memory_utilization"] = gpu_memory
     return args
+
+
+def _gate_keys(config: Any, method: Method) -> dict[str, Any]:
+    """Keys of the configuration by which a checkpoint's gates decide as the run asks, for DMS."""
+    if not isinstance(method, DMS):
+        return {}
+    gate = method.gate(config)
+    return {key: value for key, value in gate.to_hf().items() if key in ("dms_decision_offset", "dms_neuron_zeroing")}
 
 
 def _cache_bytes(config: Any, batch_size: int, dtype: str, length: int) -> dict[str, int]:

@@ -11,6 +11,7 @@ from hyperscale.engines.vllm.options import PAGE_TOKENS, Options
 from hyperscale.engines.vllm.plugin.refusals import CONNECTOR, list_refusals
 from hyperscale.errors import EngineError
 from hyperscale.methods.core.dms_config import has_gates
+from hyperscale.models.gate_files import complete_config
 
 CONNECTOR_MODULE = "hyperscale.engines.vllm.plugin.connector"
 OPERATOR = "vllm::hyperscale_attention"
@@ -26,6 +27,7 @@ class ConfigureRagged(VerifyAndUpdateConfig):
         Raises:
             EngineError: Something was asked for that the plugin cannot do.
         """
+        _complete(vllm_config.model_config)
         options = Options.read(vllm_config.additional_config, vllm_config.model_config.hf_config)
         cache = vllm_config.cache_config
         cache.enable_prefix_caching = False
@@ -47,6 +49,12 @@ class ConfigureRagged(VerifyAndUpdateConfig):
                 ops.append(OPERATOR)
 
 
+def _complete(model_config: Any) -> None:
+    """Read what the checkpoint's files say of its gates, beside its ``config.json`` too, into its configuration."""
+    revision = getattr(model_config, "revision", None)
+    complete_config(model_config.hf_config, model_config.model + (f"@{revision}" if revision else ""))
+
+
 class RedirectGated(VerifyAndUpdateConfig):
     """For stock model classes: a checkpoint with DMS gates is given to the plugin's class instead."""
 
@@ -54,6 +62,7 @@ class RedirectGated(VerifyAndUpdateConfig):
     def verify_and_update_config(vllm_config: Any) -> None:
         """Send a retrofitted checkpoint to the class that knows its gates; leave any other alone."""
         config = vllm_config.model_config.hf_config
+        _complete(vllm_config.model_config)
         family = getattr(config, "model_type", "")
         if not has_gates(config) or family not in FAMILIES:
             return
