@@ -216,7 +216,11 @@ def test_a_local_set_of_checkpoints(folder):
 
 @pytest.mark.parametrize(
     ("keys", "own"),
-    [({"dmc_cr": 4.0}, "dmc"), ({"dms_window_size": 16, "dms_cr": 4, "dms_separate_alpha": False}, "dms")],
+    [
+        ({"dmc_cr": 4.0}, "dmc"),
+        ({"dms_window_size": 16, "dms_cr": 4, "dms_separate_alpha": False}, "dms"),
+        ({"dms_window_size": 16, "dms_cr": 4}, "dms"),  # a key that is missing means the same
+    ],
 )
 def test_a_retrofit_with_borrowed_neurons_is_no_base(tmp_path, keys, own):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3", **keys}))
@@ -224,7 +228,8 @@ def test_a_retrofit_with_borrowed_neurons_is_no_base(tmp_path, keys, own):
     for method in ("vanilla", "tova"):
         with pytest.raises(ModelError, match=f"{method} would take them for attention"):
             models.resolve(str(tmp_path), method, 4)
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3", "dms_window_size": 16, "dms_cr": 4}))
+    keys = {"dms_window_size": 16, "dms_cr": 4, "dms_separate_alpha": True}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3", **keys}))
     assert models.resolve(str(tmp_path), "vanilla", 1).path == str(tmp_path.resolve())
 
 
