@@ -57,6 +57,7 @@ class Sampling:
         stop: Strings that end a chain; the text is cut before them.
         seed: Together with (problem, chain, step) the only source of sampling noise.
         steering: Forced ends of thinking; not applied to requests with forced tokens.
+        marks: Opening and closing of the model's thinking, if `models.thinking` lacks them.
     """
 
     temperature: float = 0.8
@@ -67,6 +68,7 @@ class Sampling:
     stop: tuple[str, ...] = ()
     seed: int = 0
     steering: Steering = Steering()
+    marks: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,28 @@
 from collections.abc import Sequence
 from typing import Any
 
+from hyperscale.models import thinking
+
 
 class Decoder:
-    """Decodes the way `Chain.text` is defined: without special tokens, cut before a stop string."""
+    """Decodes the way `Chain.text` is defined: without special tokens but marks of thinking, cut before a stop string.
 
-    def __init__(self, tokenizer: Any, stop: tuple[str, ...] = ()) -> None:
+    Whether a tokenizer lists its marks of thinking as special tokens is an accident of its making.
+    """
+
+    def __init__(self, tokenizer: Any, stop: tuple[str, ...] = (), marks: tuple[str, str] | None = None) -> None:
+        """Look for special tokens that are text.
+
+        Args:
+            tokenizer: A transformers tokenizer.
+            stop: Stop strings. Special tokens in them are text as well, so that they can be found.
+            marks: As in `Sampling`.
+        """
         self._tokenizer, self._stop = tokenizer, stop
+        specials = _special_tokens(tokenizer)
+        known = thinking.tokens_of_marks(marks or thinking.marks_of_tokens(specials.values()))
+        texts = {i for i, text in specials.items() if text in known or any(text in s for s in stop)}
+        self._hidden_ids = frozenset(specials) - texts if texts else None
         # A stop string that the last token completes lies within so many tokens: no character takes more than four.
         self._tail = max((len(s) for s in stop), default=0) * 4 + 8
 
@@ -33,8 +49,20 @@ class Decoder:
         return min(len(self._decode(ids).rstrip("\ufffd")), len(text))
 
     def _decode(self, ids: Sequence[int]) -> str:
-        text: str = self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        if self._hidden_ids is None:
+            skipping, shown = True, list(ids)
+        else:
+            skipping, shown = False, [i for i in ids if i not in self._hidden_ids]
+        text: str = self._tokenizer.decode(shown, skip_special_tokens=skipping, clean_up_tokenization_spaces=False)
         return text
+
+
+def _special_tokens(tokenizer: Any) -> dict[int, str]:
+    """Ids and texts of the tokens that a tokenizer leaves out if it skips special ones."""
+    found = {i: str(token) for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if token.special}
+    for i in getattr(tokenizer, "all_special_ids", ()):
+        found.setdefault(i, str(tokenizer.convert_ids_to_tokens(i)))
+    return found
 
 
 def end_ids(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -115,6 +115,7 @@ TABLE = (
 
 _FENCE = "```"
 _QUOTES = "`\"'"
+_TAG = re.compile(r"<[^<>\s]+>")
 _WORD = re.compile(r"think|thought|reason", re.IGNORECASE)
 # Of a token's name: what says on which side of the thinking it stands.
 _OPENS = re.compile(r"begin(?:_?of)?|start(?:_?of)?|bo|open|prefix", re.IGNORECASE)
@@ -163,6 +164,12 @@ def in_table_marks(text: str, marks: tuple[str, str] | None) -> str:
 def find(opening: str) -> Marks | None:
     """The marks of the table with this opening."""
     return next((marks for marks in TABLE if marks.opening == opening), None)
+
+
+def tokens_of_marks(own: tuple[str, str] | None = None) -> frozenset[str]:
+    """Texts of the tokens that the table's marks, and a model's own, are made of: whole marks and tags in them."""
+    texts = [text for marks in TABLE for text in (marks.opening, marks.closing)] + list(own or ())
+    return frozenset(texts).union(*(_TAG.findall(text) for text in texts))
 
 
 def marks_of_tokens(tokens: Iterable[str]) -> tuple[str, str] | None:

@@ -108,6 +108,7 @@ class ChainRunner:
             config.repetition_penalty,
             seed=seed,
             steering=steering_of(config),
+            marks=self._run.prompt_format.marks,
         )
         problems = {request.problem: problem for problem, request in requests}
 

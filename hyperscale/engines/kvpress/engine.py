@@ -77,7 +77,7 @@ class _Generation:
         self._model, self._method, self._sampling, self._watch = engine.model, engine.method, sampling, watch
         config = self._model.config
         self._rows = config.num_hidden_layers * config.num_key_value_heads
-        self._decoder = Decoder(engine.tokenizer, sampling.stop)
+        self._decoder = Decoder(engine.tokenizer, sampling.stop, sampling.marks)
         self._end_ids = end_ids(engine.model, engine.tokenizer)
         self._vocabulary = Vocabulary(engine.tokenizer, config.vocab_size, self._end_ids)
         self._steering = TokenSteering(engine.tokenizer, sampling.steering) if sampling.steering else None

@@ -134,7 +134,7 @@ class Batch:
         sizes = (len(attentions), heads, head_dim, max_chains)
         self.cache = RaggedCache(*sizes, dtype=model.dtype, device=device, kv_dtype=kv_dtype)
         self._state = method.start(HostModel(attentions, config, heads, max_chains, device, model.model.rotary_emb))
-        self._decoder = Decoder(tokenizer, sampling.stop)
+        self._decoder = Decoder(tokenizer, sampling.stop, sampling.marks)
         self._end_ids = end_ids(model, tokenizer)
         self._steering = TokenSteering(tokenizer, sampling.steering) if sampling.steering else None
         self._vocabulary = Vocabulary(tokenizer, config.vocab_size, self._end_ids)

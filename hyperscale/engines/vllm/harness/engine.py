@@ -153,7 +153,7 @@ class VllmEngine(Engine):
         check_sampling(sampling)
         if sampling.steering:
             raise EngineError("longer chains and forced answers do not run in vLLM: leave --engine vllm out")
-        decoder = Decoder(self.tokenizer, sampling.stop)
+        decoder = Decoder(self.tokenizer, sampling.stop, sampling.marks)
         waiting, running = iter(requests), dict[str, _RunningChain]()
         try:
             while True:
