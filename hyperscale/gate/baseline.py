@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hyperscale.errors import ResultsError
+from hyperscale.methods.arm import Arm
 from hyperscale.utils.files import write_atomic
 from hyperscale.utils.validation import validate
 
@@ -65,10 +66,11 @@ class ArmRecord(_Frozen):
         model: Model.
         task: Task, one of the record's.
         method: Method.
-        CR: Nominal compression ratio.
+        CR: See `Arm`.
         about: Settings that may differ from those of other results, which is then said: seeds, parameters of the
             method, sampling, engine, fingerprint of the weights.
         cuts: By ascending L.
+        kv_budget: See `Arm`.
     """
 
     model: str
@@ -77,6 +79,12 @@ class ArmRecord(_Frozen):
     CR: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     about: dict[str, Any]
     cuts: Annotated[tuple[CutRecord, ...], Field(min_length=1)]
+    kv_budget: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def arm(self) -> Arm:
+        """The method at its compression."""
+        return Arm(self.method, self.CR, kv_budget=self.kv_budget)
 
 
 class GateRecord(_Frozen):
@@ -105,12 +113,12 @@ class GateRecord(_Frozen):
                 raise ValueError(f"the task {arm.task} is not described")
             n = len(self.tasks[arm.task].problems)
             for cut in arm.cuts:
-                key = (arm.model, arm.task, arm.method, arm.CR, cut.L)
+                key = (arm.model, arm.task, arm.arm, cut.L)
                 if key in keys:
-                    raise ValueError(f"{arm.method} {arm.CR:g}× on {arm.task} at L={cut.L} occurs twice")
+                    raise ValueError(f"{arm.arm} on {arm.task} at L={cut.L} occurs twice")
                 keys.add(key)
                 if any(len(values) != n for values in (cut.kv_reads, cut.peak_kv, *cut.accuracy.values())):
-                    place = f"{arm.method} {arm.CR:g}× on {arm.task} at L={cut.L}"
+                    place = f"{arm.arm} on {arm.task} at L={cut.L}"
                     raise ValueError(f"{place} does not have a value for each of {n} problems")
         return self
 

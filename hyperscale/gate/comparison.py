@@ -161,7 +161,7 @@ def _changes(
     quantities = []
     for k, point in enumerate(points):
         reads = new.costs["kv_reads"][:, k].mean() / max(old.costs["kv_reads"][:, k].mean(), 1e-12)
-        name = f"{point.W}-{point.L}-{point.CR:g}"
+        name = point.label
         before, after = float(old.accuracy[:, k].mean()), float(new.accuracy[:, k].mean())
         quantities.append(_Quantity(model, task, point.method, point.CR, name, before, after, float(reads)))
     # Column by column as the quantities: first all points, then each method's margins.

@@ -28,7 +28,7 @@ class _ArmOnTask(NamedTuple):
     arm: Arm
 
     def __str__(self) -> str:
-        return f"{self.arm.method} {self.arm.CR:g}× on {self.task}"
+        return f"{self.arm} on {self.task}"
 
 
 def record_runs(runs: Sequence[Run]) -> GateRecord:
@@ -73,6 +73,7 @@ def record_runs(runs: Sequence[Run]) -> GateRecord:
                 task=arm_on_task.task,
                 method=arm_on_task.arm.method,
                 CR=arm_on_task.arm.CR,
+                kv_budget=arm_on_task.arm.kv_budget,
                 about=_about(arm_on_task, chains[arm_on_task]),
                 cuts=_cuts(
                     points[arm_on_task],
@@ -95,7 +96,7 @@ def _check_chains(runs: Sequence[Run]) -> list[RunChain]:
             if key in folders:
                 where = f"{folders[key]} and {run.folder}" if folders[key] != str(run.folder) else f"{run.folder} twice"
                 raise ResultsError(
-                    f"the same chain ({sample.task}/{sample.problem}, {sample.method} {sample.CR:g}×, "
+                    f"the same chain ({sample.task}/{sample.problem}, {sample.arm}, "
                     f"seed {sample.seed}) is in {where}: pass the folder of one run"
                 )
             folders[key] = str(run.folder)

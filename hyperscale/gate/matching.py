@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from hyperscale.errors import ResultsError
 from hyperscale.gate.baseline import CutRecord, GateRecord, TaskRecord
+from hyperscale.methods.arm import compression_label
 from hyperscale.results.manifest import differences
 
 _SHOWN = 3  # missing points that an error names
@@ -20,9 +21,15 @@ class PointKey(NamedTuple):
     CR: float
     L: int
     W: int
+    kv_budget: int = 0
+
+    @property
+    def label(self) -> str:
+        """The point written W-L-CR, as `MeasuredPoint.label`."""
+        return f"{self.W}-{self.L}-{compression_label(self.CR, self.kv_budget)}"
 
     def __str__(self) -> str:
-        return f"{self.W}-{self.L}-{self.CR:g} of {self.method} on {self.task}"
+        return f"{self.label} of {self.method} on {self.task}"
 
 
 @dataclass(frozen=True)
@@ -79,12 +86,12 @@ def match(baseline: GateRecord, results: GateRecord) -> MatchedRecords:
 
 def _differences(old: GateRecord, new: GateRecord, names: Mapping[str, str]) -> list[str]:
     """Settings that differ, each once, with the arms in which they do."""
-    arms = {(arm.model, arm.task, arm.method, arm.CR): arm for arm in old.arms}
+    arms = {(arm.model, arm.task, arm.arm): arm for arm in old.arms}
     labels: dict[str, list[str]] = {}  # of each difference: the arms that have it
     for arm in new.arms:
-        before = arms.get((names[arm.model], arm.task, arm.method, arm.CR))
+        before = arms.get((names[arm.model], arm.task, arm.arm))
         for line in differences(before.about, arm.about) if before else ():
-            labels.setdefault(line, []).append(arm.method if arm.CR == 1 else f"{arm.method} {arm.CR:g}×")
+            labels.setdefault(line, []).append(str(arm.arm))
     return [f"{', '.join(dict.fromkeys(arms_with))}: {line}" for line, arms_with in labels.items()]
 
 
@@ -93,7 +100,7 @@ def _points(record: GateRecord, names: dict[str, str] | None = None) -> Iterator
         model = names[arm.model] if names else arm.model
         for cut in arm.cuts:
             for width in cut.accuracy:
-                yield PointKey(model, arm.task, arm.method, arm.CR, cut.L, width), cut
+                yield PointKey(model, arm.task, arm.method, arm.CR, cut.L, width, arm.kv_budget), cut
 
 
 def _format_chains(cut: CutRecord) -> str:

@@ -35,10 +35,10 @@ def headline(comparison: Comparison) -> str:
 
 def selection(comparison: Comparison) -> list[ComparisonRow]:
     """The rows to show: those that fell, every margin, and of each arm the point that changed for the worst."""
-    worst: dict[tuple[str, str, str, float], ComparisonRow] = {}
+    worst: dict[tuple[str, str, str, str], ComparisonRow] = {}
     for row in comparison.rows:
         if row.CR is not None:
-            arm = (row.model, row.task, row.method, row.CR)  # a margin has no CR: it unites all
+            arm = (row.model, row.task, row.method, row.name.rpartition("-")[2])  # a margin has no CR: it unites all
             worst[arm] = min(worst.get(arm, row), row, key=lambda row: row.change)
     worst_rows = {id(row) for row in worst.values()}
     rows = [row for row in comparison.rows if row.verdict == "fell" or row.CR is None or id(row) in worst_rows]

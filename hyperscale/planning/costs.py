@@ -52,14 +52,19 @@ class Costs:
     seconds: float | None = None
 
     @classmethod
-    def predict(cls, task: TaskShape, W: int, L: int, CR: float, entry_bytes: int) -> Self:
-        """Closed form: chains that all run to L, cache entries divided by the CR.
+    def predict(cls, task: TaskShape, W: int, L: int, CR: float, entry_bytes: int, kv_budget: int = 0) -> Self:
+        """Closed form: chains that all run to L, cache entries divided by the CR, or at most a budget in tokens.
 
         ``entry_bytes`` is the size of one (key, value) pair summed over layers and KV heads.
         """
-        # Compression is taken to divide reads and peak alike, at every length.
-        reads = W * dense_reads(task.prompt_tokens, L) / CR
-        peak = W * dense_peak(task.prompt_tokens, L) / CR
+        reads, peak = float(dense_reads(task.prompt_tokens, L)), float(dense_peak(task.prompt_tokens, L))
+        if kv_budget:
+            # A full cache up to the step at which the sequence has as many tokens as the budget; the budget from then.
+            full = min(max(int(kv_budget - task.prompt_tokens), 1), L)
+            reads = min(reads, dense_reads(task.prompt_tokens, full) + (L - full) * kv_budget)
+            peak = min(peak, kv_budget)
+        # A ratio is taken to divide reads and peak alike, at every length.
+        reads, peak = W * reads / CR, W * peak / CR
         return cls(reads, peak, peak * entry_bytes, float(W * L))
 
     def on(self, axis: str) -> float:

@@ -35,6 +35,7 @@ class _Point(BaseModel):
     W: int
     L: int
     source: str
+    kv_budget: int = 0
     kv_reads: float
     peak_kv: float
     peak_bytes: float
@@ -85,6 +86,7 @@ def save(plan: Plan, folder: Path, earlier_runs: Sequence[EarlierRun] = ()) -> N
         "earlier_runs": [run._asdict() for run in earlier_runs],
         "points": [
             {"task": point.task, "method": point.arm.method, "CR": point.arm.CR, "W": point.W, "L": point.L}
+            | ({"kv_budget": point.arm.kv_budget} if point.arm.kv_budget else {})
             | {"source": point.source}
             | {axis: getattr(point.costs, axis) for axis in AXES}
             for point in plan.points
@@ -120,14 +122,13 @@ def load(folder: Path, budget: Budget, arms: Iterable[Arm]) -> Plan | None:
         values["schema_version"] = values.pop("schema", None)  # pydantic's models have a `schema` of their own
     file = validate(_PlanFile, values, ResultsError, f"{path} is unreadable", _REMEDY)
     # The file names arms; whether a method is length-invariant is for the run to know.
-    arms_by_name = {(arm.method, arm.CR): arm for arm in arms}
+    arms_by_name = {(arm.method, arm.CR, arm.kv_budget): arm for arm in arms}
     points = []
     for line in file.points:
-        arm = arms_by_name.get((line.method, line.CR))
+        arm = arms_by_name.get((line.method, line.CR, line.kv_budget))
         if arm is None:
-            raise ResultsError(
-                f"{path} is of another run: it plans {line.method} at CR {line.CR:g}, which this one lacks: {_REMEDY}"
-            )
+            other = Arm(line.method, line.CR, kv_budget=line.kv_budget)
+            raise ResultsError(f"{path} is of another run: it plans {other}, which this one lacks: {_REMEDY}")
         costs = Costs(line.kv_reads, line.peak_kv, line.peak_bytes, line.tokens, line.seconds)
         points.append(PlannedPoint(line.task, arm, line.W, line.L, costs, line.source))
     ceilings = {task: math.inf if value is None else value for task, value in file.ceilings.items()}

@@ -31,7 +31,7 @@ class Predictor:
         mean = known.mean(L, invariant=arm.length_invariant, room=task.answer) if known else None
         # Chains of another L say nothing about a method whose rule depends on L: `mean` is None then.
         if known is None or mean is None:
-            costs = Costs.predict(task, 1, L + task.answer, arm.CR, self.entry_bytes)
+            costs = Costs.predict(task, 1, L + task.answer, arm.CR, self.entry_bytes, arm.kv_budget)
             return self._with_seconds(costs, known, None), CLOSED
         costs = Costs(mean.kv_reads, mean.peak_kv, mean.peak_kv * self.entry_bytes, mean.tokens)
         return self._with_seconds(costs, known, mean.seconds if known.timed else None), known.source

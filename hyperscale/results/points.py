@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperscale.errors import ResultsError
+from hyperscale.methods.arm import compression_label
 from hyperscale.results.samples import Sample
 from hyperscale.results.truncation import TruncatedChain, is_eligible, truncate
 from hyperscale.scoring.voting import strategies
@@ -27,6 +28,7 @@ COSTS = ("kv_reads", "peak_kv", "peak_bytes", "tokens", "seconds")
 COLUMNS = (
     *("run", "model", "method", "engine", "task", "W", "L", "CR", "realised_cr", "n_problems", "n_seeds"),
     *("accuracy", "accuracy_se", "vote", *COSTS, "truncated", "no_answer"),
+    "kv_budget",
 )
 
 
@@ -39,6 +41,7 @@ class SeriesKey(NamedTuple):
     engine: str
     task: str
     CR: float
+    kv_budget: int = 0
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class MeasuredPoint:
     """One W-L-CR point, with its accuracy and costs on every problem.
 
     Attributes:
-        series: Run, model, method, engine, task and CR.
+        series: Run, model, method, engine, task and compression (see `Arm`).
         W: Chains per problem.
         L: Most new tokens per chain.
         vote: Name of the strategy, see `hyperscale.scoring.voting.strategies`.
@@ -73,8 +76,8 @@ class MeasuredPoint:
 
     @property
     def label(self) -> str:
-        """The point written W-L-CR."""
-        return f"{self.W}-{self.L}-{self.series.CR:g}"
+        """The point written W-L-CR; a budget in tokens takes the place of the CR."""
+        return f"{self.W}-{self.L}-{compression_label(self.series.CR, self.series.kv_budget)}"
 
     def row(self) -> dict[str, Any]:
         """The point averaged over its problems: a row of ``points.csv``."""
@@ -82,6 +85,8 @@ class MeasuredPoint:
         se = self.accuracy.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
         row = {
             **self.series._asdict(),
+            # A budget in tokens is no ratio: which one it comes to differs from prompt to prompt.
+            "CR": np.nan if self.series.kv_budget else self.series.CR,
             "W": self.W,
             "L": self.L,
             "realised_cr": self.realised_cr,
@@ -129,7 +134,7 @@ def make_points(
     """
     groups: dict[SeriesKey, list[Sample]] = {}
     for sample in samples:
-        series = SeriesKey(run, sample.model, sample.method, sample.engine, sample.task, sample.CR)
+        series = SeriesKey(run, sample.model, sample.method, sample.engine, sample.task, sample.CR, sample.kv_budget)
         groups.setdefault(series, []).append(sample)
     points = []
     for series, chains in groups.items():

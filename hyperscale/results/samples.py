@@ -32,11 +32,12 @@ class Key(NamedTuple):
     seed: int
     chain: int
     L: int
+    kv_budget: int = 0
 
 
 def chain_key(arm: Arm, *, task: str, problem: str, seed: int, chain: int, L: int) -> Key:
     """The key of a chain of an arm, finished or still to be generated."""
-    return Key(task, problem, arm.method, arm.CR, seed, chain, 0 if arm.length_invariant else L)
+    return Key(task, problem, arm.method, arm.CR, seed, chain, 0 if arm.length_invariant else L, arm.kv_budget)
 
 
 @dataclass(config=STRICT, frozen=True, slots=True, kw_only=True)
@@ -104,7 +105,7 @@ class Sample:
     Attributes:
         model: The run's model.
         method: The method's name.
-        CR: Nominal compression ratio.
+        CR: See `Arm`.
         length_invariant: See `Arm`.
         params: The method's parameters.
         engine: Name of the engine.
@@ -129,6 +130,7 @@ class Sample:
         opened: The mark of the thinking that the prompt opened; empty if it opened none. Older files do not say: their
             chains have to close one.
         marks: Opening and closing of a thinking, if the model has marks of its own (`models.thinking`).
+        kv_budget: See `Arm`.
     """
 
     model: str
@@ -157,6 +159,7 @@ class Sample:
     message_hash: str | None = None
     opened: str = THINKING
     marks: tuple[str, str] | None = None
+    kv_budget: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
         # Called by pydantic after the fields are checked; it turns the ValueError into one of its own.
@@ -169,8 +172,8 @@ class Sample:
 
     @property
     def arm(self) -> Arm:
-        """The method at its CR."""
-        return Arm(self.method, self.CR, self.length_invariant)
+        """The method at its compression."""
+        return Arm(self.method, self.CR, self.length_invariant, kv_budget=self.kv_budget)
 
     @property
     def key(self) -> Key:

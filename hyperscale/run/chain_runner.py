@@ -43,7 +43,7 @@ class ChainRunner:
         engine = self._run.config.engine
         if any(registry.choose(engine, arm.method).shared_weights is None for arm in self._run.arms):
             return list(self._run.arms)[:1]
-        highest = {arm.method: arm for arm in sorted(self._run.arms, key=lambda arm: arm.CR)}
+        highest = {arm.method: arm for arm in sorted(self._run.arms, key=lambda arm: (arm.CR, -arm.kv_budget))}
         return [arm for arm in self._run.arms if arm in highest.values()][:_MAX_DEMONSTRATED_ARMS]
 
     def demonstrate(self) -> None:
@@ -140,6 +140,7 @@ class ChainRunner:
             model=self._run.config.model,
             method=arm.method,
             CR=arm.CR,
+            kv_budget=arm.kv_budget,
             length_invariant=arm.length_invariant,
             params=self._run.methods[arm].params(),
             engine=engine,

@@ -5,7 +5,7 @@ folder. Other sizes come from the task files and models.yaml, and are said to be
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -25,7 +25,7 @@ from hyperscale.run.config import resolve
 from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.run.context import fit_lengths, smallest_context
-from hyperscale.run.planned_run import PlannedRun, PlannedTask, load_task, task_shape
+from hyperscale.run.planned_run import PlannedRun, PlannedTask, check_lengths, load_task, task_shape
 from hyperscale.run.prompting import make_prompt_format, prompt_notes
 from hyperscale.tasks.datasets import GeneratedProblems
 from hyperscale.utils.hub import cached_config, load_tokenizer
@@ -97,16 +97,16 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
     retrofits = {name: methods.retrofit_kind(name) for name in config.methods}
     unavailable = [name for name, kind in retrofits.items() if kind and kind not in model.retrofits]
     paths = [model.base]
-    for name, cr in config.method_cr_pairs:
-        if name not in unavailable:
-            paths.append(models.resolve(config.model, name, cr).path)
+    for arm in config.arms:
+        if arm.method not in unavailable:
+            paths.append(models.resolve(config.model, arm.method, arm.CR).path)
     known = [path for path in dict.fromkeys(paths) if Path(path).is_absolute() or cached_config(path)]
     for path in known:
         check_config(read_checkpoint_config(path))
     method_of_arm: dict[Arm, Method] = {}
-    for name, cr in config.method_cr_pairs:
-        method = methods.create(name, cr=cr, **config.params.get(name, {}))
-        method_of_arm[Arm(name, cr, method.length_invariant)] = method
+    for arm in config.arms:
+        method = methods.create(arm.method, cr=arm.CR, **config.params_of(arm))
+        method_of_arm[replace(arm, length_invariant=method.length_invariant)] = method
     # The model's base stands for all its checkpoints: they share tokenizer and shapes.
     target = target or _local_gpu()
     config = _place(config, target, model.base)
@@ -122,6 +122,7 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
     speed = (lambda chain: roofline.chain_seconds(chain, config.batch_size)) if roofline else None
     predictor = Predictor(shape.entry_bytes(config.dtype, config.kv_dtype), measured, speed)
     shapes, base_bytes = [task.shape for task in planned_tasks], shape.entry_bytes(config.dtype)
+    check_lengths(method_of_arm.values(), config.grid, shapes)
     plan = make_plan(config.budget, config.grid, shapes, tuple(method_of_arm), base_bytes, predictor)
     weights = shape.weight_bytes(config.dtype)
     return DryRun(
@@ -214,7 +215,7 @@ def _memory_need(
     shape_of_task = {shape.name: shape for shape in shapes}
 
     def peak(point: PlannedPoint) -> float:
-        return Costs.predict(shape_of_task[point.task], 1, point.L, arm.CR, entry_bytes).peak_bytes
+        return Costs.predict(shape_of_task[point.task], 1, point.L, arm.CR, entry_bytes, arm.kv_budget).peak_bytes
 
     chain = max(peak(point) for point in points if longest == point.L)
     widest = max(point.W * peak(point) for point in points)

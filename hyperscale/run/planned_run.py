@@ -1,6 +1,7 @@
 """A run with its plan, and the tasks as the planner sees them: the part that a real run and a dry run share."""
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -10,6 +11,8 @@ from hyperscale.planning.planner import Plan, make_plan
 
 if TYPE_CHECKING:
     from hyperscale.methods.arm import Arm
+    from hyperscale.methods.core.base import Method
+    from hyperscale.planning.grid import Grid
     from hyperscale.planning.prediction import Predictor
     from hyperscale.run.config.resolve import ResolvedConfig
     from hyperscale.tasks.task import Task
@@ -78,6 +81,18 @@ class PlannedRun:
         config = self.config
         plan = make_plan(config.budget, config.grid, self.shapes, self.arms, self.base_bytes, predictor)
         return dataclasses.replace(self, plan=plan, predictor=predictor)
+
+
+def check_lengths(methods: "Iterable[Method]", grid: "Grid", shapes: Iterable[TaskShape]) -> None:
+    """Refuse methods whose parameters make no sense for the lengths of a run's candidates, before anything runs.
+
+    Raises:
+        MethodError: See `Method.check_lengths`.
+    """
+    lengths = [(int(shape.prompt_tokens), L) for shape in shapes for L in grid.lengths_of(shape.name, shape.lengths)]
+    for method in methods:
+        for prompt, L in lengths:
+            method.check_lengths(prompt, L)
 
 
 def load_task(config: "ResolvedConfig", name: str) -> "Task":

@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import zip_longest
 from pathlib import Path
@@ -25,7 +25,7 @@ from hyperscale.run.config import resolve
 from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.run.context import fit_lengths, smallest_context
-from hyperscale.run.planned_run import PlannedRun, PlannedTask, load_task, task_shape
+from hyperscale.run.planned_run import PlannedRun, PlannedTask, check_lengths, load_task, task_shape
 from hyperscale.run.prompting import make_prompt_format, prompt_notes
 from hyperscale.tasks.task import fingerprint, prompt_hash
 from hyperscale.utils.hub import load_tokenizer
@@ -174,15 +174,13 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
     config = resolve.resolve_config(settings)
     stage("reading tasks")
     tasks = [load_task(config, name) for name in config.tasks]
-    checkpoints_by_name = {(name, cr): models.resolve(config.model, name, cr) for name, cr in config.method_cr_pairs}
+    checkpoint_of_arm = {arm: models.resolve(config.model, arm.method, arm.CR) for arm in config.arms}
     from hyperscale import methods  # the first to import torch, so that other mistakes are reported at once
     from hyperscale.engines.loading import check_checkpoint
 
-    methods_by_name = {
-        (name, cr): methods.create(name, cr=cr, **config.params.get(name, {})) for name, cr in config.method_cr_pairs
-    }
-    method_of_arm = {Arm(name, cr, method.length_invariant): method for (name, cr), method in methods_by_name.items()}
-    checkpoints = {arm: checkpoints_by_name[arm.method, arm.CR] for arm in method_of_arm}
+    made = {arm: methods.create(arm.method, cr=arm.CR, **config.params_of(arm)) for arm in config.arms}
+    method_of_arm = {replace(arm, length_invariant=method.length_invariant): method for arm, method in made.items()}
+    checkpoints = {arm: checkpoint_of_arm[arm] for arm in method_of_arm}
     for path in dict.fromkeys(checkpoint.path for checkpoint in checkpoints.values()):
         models.require(path, config.model)
         check_checkpoint(path)
@@ -191,9 +189,7 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
     config = _place(config)
     # Before the first arm has run for hours, not when its turn comes.
     for provider, names in registry.assign(config.engine, config.methods).items():
-        provider.check_methods(
-            [method for (name, _), method in methods_by_name.items() if name in names], config.device
-        )
+        provider.check_methods([method for arm, method in method_of_arm.items() if arm.method in names], config.device)
     stage(f"reading the tokenizer of {config.model}")
     first = next(iter(checkpoints.values())).path  # a model's checkpoints share tokenizer and shapes
     tokenizer = load_tokenizer(first)
@@ -228,6 +224,7 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
         prompt_format=prompt_format,
         date=date,
     )
+    check_lengths(method_of_arm.values(), config.grid, run.shapes)
     # A pilot may find that more fits, and only it knows what a second is; without one the plan is made now.
     pilot = config.predict == "pilot" or (config.predict == "auto" and config.budget.axis == "seconds")
     return run if pilot or has_plan else run.replanned(predictor)

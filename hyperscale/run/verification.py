@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 SLACK = 0.05
 """Share by which a chain may exceed the entries that its rule allows."""
 WEAK = 0.8
-"""Share of the nominal ratio below which the realised one is pointed out, where a rule gives no number."""
+"""Share of the nominal ratio below which the realised one is pointed out."""
+STRONG = 1.5
+"""Multiple of the nominal ratio above which the realised one is pointed out."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,17 @@ class Compression:
 
     @property
     def weak(self) -> bool:
-        """Whether the ratio realised falls short of the nominal one, where the rule gives no number."""
-        return self.budget_used is None and self.realised_cr < WEAK * self.arm.CR
+        """Whether the ratio realised falls short of the nominal one, if there is one.
+
+        A rule whose budget follows from L falls short where chains end early, one that pins the prompt where prompts
+        are long: the chains kept to the rule (`budget_used`), and yet cost more than the nominal ratio says.
+        """
+        return not self.arm.kv_budget and self.realised_cr < WEAK * self.arm.CR
+
+    @property
+    def strong(self) -> bool:
+        """Whether the ratio realised goes far beyond the nominal one, if there is one."""
+        return not self.arm.kv_budget and self.realised_cr > STRONG * self.arm.CR
 
 
 def check(arm: Arm, method: "Method", sample: Sample, room: int) -> None:

@@ -51,7 +51,8 @@ def test_length_invariance_follows_the_rule():
         ("quest", {"cr": 4, "page": 16.5}, "page of quest must be a whole number, not 16.5"),
         ("h2o", {"cr": 4, "heavy": True}, "heavy of h2o must be a number, not True"),
         ("dms", {"cr": "8"}, "cr of dms must be a number, not '8'"),
-        ("random", {"cr": 4, "budget": 3}, "no parameter 'budget'; it has: cr, rule, recent"),
+        ("random", {"cr": 4, "size": 3}, "no parameter 'size'; it has: cr, rule, recent"),
+        ("dms", {"cr": 4, "budget": 3}, "no parameter 'budget'; it has: cr"),
     ],
 )
 def test_errors(name, params, message):

@@ -38,7 +38,7 @@ def test_what_is_written_is_read(tmp_path):
         (("points", 0, "W"), "many", "points.0.W must be a whole number, got 'many'"),
         (("points", 1, "kv_reads"), None, "points.1.kv_reads must be a number, got None"),
         (("ceilings",), [1], "ceilings must be a mapping"),
-        (("points", 1, "CR"), 4.0, "it plans dms at CR 4, which this one lacks"),
+        (("points", 1, "CR"), 4.0, "it plans dms 4×, which this one lacks"),
     ],
 )
 def test_a_file_that_is_no_plan(tmp_path, path, value, message):

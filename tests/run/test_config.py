@@ -5,6 +5,7 @@ import pytest
 
 from hyperscale import models
 from hyperscale.errors import BudgetError, ConfigError, ModelError
+from hyperscale.methods.arm import Arm
 from hyperscale.models.checkpoint import shape_of
 from hyperscale.planning.budget import Budget
 from hyperscale.results import manifest
@@ -25,9 +26,9 @@ def test_defaults_of_the_built_in_model():
 def test_methods_meet_at_the_crs_of_the_dms_checkpoints():
     found = resolved(methods=["vanilla", "dms", "window"])
     assert found.crs == (2.0, 4.0, 8.0)
-    assert found.method_cr_pairs == [
-        ("vanilla", 1.0),
-        *((name, cr) for name in ("dms", "window") for cr in (2.0, 4.0, 8.0)),
+    assert found.arms == [
+        Arm("vanilla", 1.0),
+        *(Arm(name, cr) for name in ("dms", "window") for cr in (2.0, 4.0, 8.0)),
     ]
     assert resolved(methods=["dms"], crs=[8]).crs == (8.0,)
     assert resolved(model="qwen-r1-7b", methods=["random"], tasks=["t"]).crs == (4.0, 8.0)  # none: the grid's

@@ -147,4 +147,4 @@ def _to_json(value: Any) -> Any:
 
 
 def _names(arm: "Arm") -> dict[str, Any]:
-    return {"method": arm.method, "CR": arm.CR}
+    return {"method": arm.method, "CR": arm.CR} | ({"kv_budget": arm.kv_budget} if arm.kv_budget else {})

@@ -1,12 +1,14 @@
 """Tables about a plan: its points, its memory, its time on a GPU, and its predictions beside what was measured."""
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from hyperscale.cli.display.table_format import NOTHING, format_quantity, make_table
 from hyperscale.kv.formats import AUTO
+from hyperscale.methods.arm import compression_label
 from hyperscale.models.default_sampling import NEUTRAL
 from hyperscale.planning.roofline import GIB, Roofline, mean_entries
 from hyperscale.run.config.resolve import SET_FOR_RUN
@@ -164,6 +166,12 @@ def print_roofline(run: "DryRun", console: Console) -> None:
     )
 
 
+def _compression(row: Mapping[Any, Any]) -> str:
+    """The compression of a row of ``points.csv``, as in a point's label."""
+    kv_budget = int(row.get("kv_budget") or 0)
+    return compression_label(float(row["CR"]), kv_budget)
+
+
 def print_predictions(plan: "Plan", rows: "DataFrame", console: Console) -> None:
     """Print predicted against measured cost of one chain at each L, on the budget's axis, and what broke the budget.
 
@@ -174,12 +182,13 @@ def print_predictions(plan: "Plan", rows: "DataFrame", console: Console) -> None
     """
     axis = plan.budget.axis
     costs = {
-        (str(row["task"]), str(row["method"]), float(row["CR"]), int(row["W"]), int(row["L"])): float(row[axis])
+        (str(row["task"]), str(row["method"]), _compression(row), int(row["W"]), int(row["L"])): float(row[axis])
         for row in rows.to_dict("records")
     }
 
     def measured(point: "PlannedPoint") -> float | None:
-        return costs.get((point.task, point.arm.method, point.arm.CR, point.W, point.L))
+        compression = compression_label(point.arm.CR, point.arm.kv_budget)
+        return costs.get((point.task, point.arm.method, compression, point.W, point.L))
 
     lengths = sorted({point.L for point in plan.points})
     # One chain of the widest point stands for an L: of the same arm, every W predicts the same chain.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from hyperscale.cli.display.table_format import format_accuracy, format_quantity, make_table
+from hyperscale.methods.arm import compression_label
 
 if TYPE_CHECKING:
     from hyperscale.results.points import MeasuredPoint
@@ -41,7 +42,11 @@ def print_compression(compression: "Sequence[Compression]", console: Console) ->
     for result in compression:
         share = "n/a" if result.budget_used is None else f"{result.budget_used:.0%}"
         table.add_row(
-            str(result.arm), f"{result.arm.CR:g}", f"{result.realised_cr:.2f}", f"{result.peak_cr:.2f}", share
+            str(result.arm),
+            compression_label(result.arm.CR, result.arm.kv_budget),
+            f"{result.realised_cr:.2f}",
+            f"{result.peak_cr:.2f}",
+            share,
         )
     console.print(table)
     for result in compression:
@@ -49,5 +54,11 @@ def print_compression(compression: "Sequence[Compression]", console: Console) ->
             console.print(
                 f"{result.arm}: the realised CR is only {result.realised_cr:.2f}; compare methods at equal cost, not "
                 "at equal nominal CR",
+                soft_wrap=True,
+            )
+        if result.strong:
+            console.print(
+                f"{result.arm}: the realised CR is {result.realised_cr:.2f}, far beyond the nominal one: accuracies "
+                "are those of this stronger compression",
                 soft_wrap=True,
             )

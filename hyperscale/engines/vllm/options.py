@@ -8,7 +8,7 @@ from typing import Any, Literal
 from hyperscale.engines.vllm.method_names import OPTION_VALUES
 from hyperscale.errors import EngineError
 from hyperscale.methods.core.dms_config import GateConfig, has_gates
-from hyperscale.methods.core.row_budget import budget_floor, row_budget
+from hyperscale.methods.core.row_budget import Count, budget_floor, row_budget
 
 KEY = "hyperscale"
 """Where the options stand in vLLM's ``additional_config``."""
@@ -41,6 +41,7 @@ class Options:
         decision_offset: d of DMS: hidden state i + d decides on token i; the checkpoint's own if it is not given.
         recent: Of window and random, as in `hyperscale.methods.core.budgeted`.
         budget_rule: How their budget grows, likewise.
+        kv_budget: Their budget in tokens, instead of by cr and budget_rule; 0 for none.
         slack: Added to 1 / CR where admission guesses which part of a request's tokens stays live.
         reserve_output_fraction: Part of ``max_tokens`` that admission expects a request to generate. Less admits more
             requests at once; where it is too little, vLLM preempts.
@@ -56,6 +57,7 @@ class Options:
     decision_offset: int = 1
     recent: int = 16
     budget_rule: Literal["proportional", "fixed"] = "proportional"
+    kv_budget: int = 0
     slack: float = 0.05
     reserve_output_fraction: float = 1.0
     vocabulary: int = 0
@@ -81,6 +83,7 @@ class Options:
             f"window must be at least 0, or -1 for the checkpoint's, not {self.window}": self.window >= -1,
             f"decision_offset must be 0 or 1, not {self.decision_offset}": self.decision_offset in (0, 1),
             f"recent must be at least 1, not {self.recent}": self.recent >= 1,
+            f"kv_budget must be at least 0, not {self.kv_budget}": self.kv_budget >= 0,
             f"vocabulary must be at least 0, not {self.vocabulary}": self.vocabulary >= 0,
             f"slack must be at least 0, not {self.slack}": self.slack >= 0,
             f"reserve_output_fraction must lie in [0, 1], not {self.reserve_output_fraction}": (
@@ -115,8 +118,8 @@ class Options:
                 )
         values = {_FORMER_NAMES.get(name, name): value for name, value in values.items()}
         options = cls(**values)
-        if options.method in ("window", "random") and not options.cr:
-            raise EngineError(f"additional_config.{KEY}.method {options.method!r} needs a cr, e.g. 4")
+        if options.method in ("window", "random") and not options.cr and not options.kv_budget:
+            raise EngineError(f"additional_config.{KEY}.method {options.method!r} needs a cr, e.g. 4, or a kv_budget")
         gate = GateConfig.from_hf(model_config) if has_gates(model_config) else GateConfig(window=0)
         trained_cr = gate.cr if options.method == "dms" else 1.0
         window = options.window if options.window >= 0 else gate.window
@@ -139,5 +142,20 @@ class Options:
             # The newest w tokens stay whatever their verdicts; of the older ones 1 / CR, and some slack.
             young = min(self.window, total)
             return min(total, (total - young) * min(1.0, 1 / self.cr + self.slack) + young)
-        floor = budget_floor(self.budget_rule, self.cr, prompt_tokens + self.recent, prompt_tokens + L)
-        return min(total, row_budget(self.budget_rule, self.cr, floor, total))
+        return min(total, self.row_budget(self.floor(prompt_tokens, prompt_tokens + L), total))
+
+    def floor(self, prompt_tokens: Count, total: Count) -> Count:
+        """The part of a row's budget that does not depend on the sequence so far; prompts are pinned.
+
+        Args:
+            prompt_tokens: P.
+            total: P + L.
+        """
+        always = prompt_tokens + self.recent
+        if not self.kv_budget:
+            return budget_floor(self.budget_rule, self.cr, always, total)
+        return max(always, self.kv_budget) if isinstance(always, int) else always.clamp(min=self.kv_budget)
+
+    def row_budget(self, floor: Count, tokens: Count) -> Count:
+        """Most live entries of a list when the sequence has so many tokens; ``floor`` is what `floor` gives."""
+        return floor if self.kv_budget else row_budget(self.budget_rule, self.cr, floor, tokens)

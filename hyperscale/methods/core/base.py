@@ -302,6 +302,17 @@ class Method(ABC):
         """
         return None
 
+    def check_lengths(self, prompt: int, L: int) -> None:  # noqa: B027  # optional
+        """Refuse chains for which the parameters make no sense, before any is generated.
+
+        Args:
+            prompt: P, number of prompt tokens.
+            L: The most new tokens.
+
+        Raises:
+            MethodError: They do not; the message says which would.
+        """
+
     def start(self, host: HostModel) -> State:
         """State for one run on a model.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +10,7 @@ from torch import Tensor
 from hyperscale.errors import MethodError
 from hyperscale.kv.prefilled import PrefilledPrompt
 from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, Method, State
-from hyperscale.methods.core.row_budget import BudgetRule, budget_floor, row_budget
+from hyperscale.methods.core.row_budget import BudgetRule, Count, budget_floor, row_budget
 
 
 class BudgetedState(State):
@@ -33,7 +34,7 @@ class BudgetedState(State):
         # The floor was computed with each chain's own P and L when it was admitted.
         floor = self._facts[1, : len(step.positions)]
         # The sequence is q + 1 tokens long, the one being processed included.
-        return row_budget(self.method.rule, self.method.cr, floor, step.positions + 1)
+        return self.method.row_budget(floor, step.positions + 1)
 
     def pinned(self, step: DecodeStep) -> Tensor:
         """(chains,) int64: how many entries of the prompt, its first, are never evicted."""
@@ -46,22 +47,26 @@ class BudgetedMethod(Method):
     """Holds every row at the same budget of live entries, in which the newest ``recent`` entries are safe.
 
     The budget is that of `hyperscale.methods.core.row_budget`, with F = ``recent`` and, with ``pin_prompt``, the
-    prompt.
+    prompt. With ``budget`` it is max(F, ``budget``) whatever the sequence's length, and CR and rule have no effect.
 
     Parameters:
         rule: The budget B of a row. "proportional": max(F, ceil(n / CR)), of the n tokens so far; "fixed":
             max(F, ceil((P + L) / CR)), of the prompt and the most new tokens. F is what is never evicted.
         recent: Newest entries that are never evicted, the token being processed among them.
         pin_prompt: Whether no entry of the prompt is ever evicted.
+        budget: The budget B in tokens, instead of by CR and rule; of several, like 512,1024, each is run.
     """
 
     cr: float = 8.0
     rule: BudgetRule = "proportional"
     recent: int = 16
     pin_prompt: bool = True
+    budget: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.budget is not None and self.budget < 1:
+            raise MethodError(f"budget of {self.name} must be at least 1 token, not {self.budget}")
         if self.rule not in ("proportional", "fixed"):
             raise MethodError(f"rule of {self.name} must be 'proportional' or 'fixed', not {self.rule!r}")
         if self.recent < 1:
@@ -72,7 +77,11 @@ class BudgetedMethod(Method):
     @property
     def length_invariant(self) -> bool:
         """See `Method.length_invariant`."""
-        return self.rule == "proportional"
+        return self.budget is not None or self.rule == "proportional"
+
+    def params(self) -> dict[str, Any]:
+        """See `Method.params`; ``budget`` is left out where there is none, as in results of versions without it."""
+        return {name: value for name, value in super().params().items() if name != "budget" or value is not None}
 
     def always(self, prompt: int) -> int:
         """F, the entries that are always kept, the newest among them."""
@@ -80,7 +89,13 @@ class BudgetedMethod(Method):
 
     def floor(self, prompt: int, L: int) -> int:
         """The part of the budget that does not depend on the sequence so far."""
+        if self.budget is not None:
+            return max(self.always(prompt), self.budget)
         return budget_floor(self.rule, self.cr, self.always(prompt), prompt + L)
+
+    def row_budget(self, floor: Count, tokens: Count) -> Count:
+        """The budget of a row when the sequence has so many tokens; ``floor`` is what `floor` gives."""
+        return floor if self.budget is not None else row_budget(self.rule, self.cr, floor, tokens)
 
     def allowance(self, prompt: int, tokens: int, L: int) -> int | None:
         """See `Method.allowance`."""
@@ -88,7 +103,7 @@ class BudgetedMethod(Method):
 
     def budget_after(self, prompt: int, tokens: int, L: int) -> int:
         """The budget of a row after ``tokens`` generated tokens, of which the last is never processed."""
-        return row_budget(self.rule, self.cr, self.floor(prompt, L), prompt + tokens - 1)
+        return self.row_budget(self.floor(prompt, L), prompt + tokens - 1)
 
     def room(self, prompt: int, L: int) -> int:
         """How many entries of a prompt may stay, so that the first generated token has room."""

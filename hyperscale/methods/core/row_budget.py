@@ -4,6 +4,7 @@ With n the tokens of the sequence so far, P those of the prompt, L the most new 
 kept, the budget is
   proportional: max(F, ceil(n / CR)), a rule that knows no maximum length;
   fixed:        max(F, ceil((P + L) / CR)), as budgets are set in arXiv 2506.05345.
+A budget in tokens, B, is max(F, B) at every length, and no ratio has a part in it.
 
 The module imports no torch, because a scheduler computes budgets in a process that has no use for tensors.
 """

@@ -26,12 +26,14 @@ class KVPress(Method):
       CompressionRatioDecodingPress: target_compression_ratio = 1 - 1 / CR, of all tokens so far;
       what works on the prompt in a PrefillDecodingPress: compression_ratio = 1 - 1 / CR;
       DMSPress: nothing; entries go by their scores, and the CR is only a label.
+    A ``budget`` in tokens stands for ceil((P + L) / CR) in the first of these; the others have none.
     Everything else that the presses are made with is a parameter, and goes to each press that has it. A value may be a
     mapping from CRs to values.
 
     Attributes:
         press: Names of the presses, as after ``kvpress:``.
         settings: The parameters, which kvpress knows and this class does not, by name.
+        budget: The most entries of a row, in tokens, instead of by the CR.
     """
 
     name = "kvpress"
@@ -40,6 +42,7 @@ class KVPress(Method):
 
     press: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    budget: int | None = None
 
     def __post_init__(self) -> None:
         """Check name and parameters against the installed kvpress.
@@ -64,6 +67,10 @@ class KVPress(Method):
             )
         if any(node.has("compression_interval") for node in nodes):
             self._params.setdefault("compression_interval", INTERVAL)
+        if self.budget is not None and not any(node.has("target_size") for node in nodes):
+            raise MethodError(f"{self} has no budget in tokens: set its compression ratio (--cr)")
+        if self.budget is not None:
+            self.check_lengths(1, 1)
         self.make_press(1, 1)  # refuses values here that kvpress would refuse in the middle of a run
 
     def __str__(self) -> str:
@@ -72,11 +79,12 @@ class KVPress(Method):
     @property
     def length_invariant(self) -> bool:
         """See `Method.length_invariant`; a size that follows from L is not."""
-        return not any(node.has("target_size") for node in self._root.walk())
+        return self.budget is not None or not any(node.has("target_size") for node in self._root.walk())
 
     def params(self) -> dict[str, Any]:
         """See `Method.params`; what is not named has the default of kvpress, whose version is kept with the run."""
-        return {"cr": self.cr, **self._params}
+        budget = {} if self.budget is None else {"budget": self.budget}
+        return {"cr": self.cr, **budget, **self._params}
 
     def notes(self) -> Sequence[str]:
         """See `Method.notes`."""
@@ -91,6 +99,26 @@ class KVPress(Method):
             )
         return notes
 
+    @property
+    def _compresses(self) -> bool:
+        return self.budget is not None or self.cr > 1
+
+    def _budget(self, prompt: int, L: int) -> int:
+        return self.budget or ceil((prompt + L) / self.cr)
+
+    def check_lengths(self, prompt: int, L: int) -> None:
+        """See `Method.check_lengths`: a row must not be evicted more of between two steps than it may hold."""
+        budget = self._budget(prompt, L)
+        if not self._compresses or not any(node.has("target_size") for node in self._root.walk()):
+            return
+        interval = int(self._params["compression_interval"])
+        if interval >= budget:
+            raise MethodError(
+                f"{self} evicts every {interval} steps, and a row may hold {budget} entries (prompt of {prompt} "
+                f"tokens, L = {L:,}): its cache would collapse. Set --method-param {self}.compression_interval below "
+                f"{budget}, or compress less"
+            )
+
     def make_press(self, prompt: int, L: int) -> Any:
         """A fresh press for one chain.
 
@@ -101,13 +129,13 @@ class KVPress(Method):
         Raises:
             MethodError: kvpress does not accept a value.
         """
-        budget = ceil((prompt + L) / self.cr)
+        budget = self._budget(prompt, L)
 
         def arguments(node: Node) -> dict[str, Any]:
             values = {name: value for name, value in self._params.items() if node.has(name)}
             if node.has("target_size"):
                 # A row grows by an interval before it is pruned again, and must stay within the budget then.
-                interval = 0 if self.cr == 1 else int(values["compression_interval"])
+                interval = int(values["compression_interval"]) if self._compresses else 0
                 values["target_size"] = max(1, budget - interval)
             if node.has("target_compression_ratio"):
                 values["target_compression_ratio"] = 1 - 1 / self.cr
@@ -152,4 +180,8 @@ def create(press: str, cr: float, params: Mapping[str, Any]) -> KVPress:
     Raises:
         MethodError: See `KVPress`.
     """
-    return (Masking if press_tree.masks(press_tree.parse(press)) else KVPress)(cr, press, params)
+    settings = {name: value for name, value in params.items() if name != "budget"}
+    budget = params.get("budget")
+    if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 1):
+        raise MethodError(f"budget of {KVPRESS}{press} must be a whole number of tokens from 1 on, not {budget!r}")
+    return (Masking if press_tree.masks(press_tree.parse(press)) else KVPress)(cr, press, settings, budget)

@@ -87,7 +87,7 @@ def _arm(chain: RunChain) -> RunArm:
 
 def _arms(chains: Iterable[RunChain]) -> dict[RunArm, int]:
     """The arms' places in the order of the page."""
-    arms = sorted({_arm(chain) for chain in chains}, key=lambda arm: (arm[0], rank(arm[1].method), arm[1].CR, arm[2]))
+    arms = sorted({_arm(chain) for chain in chains}, key=lambda arm: (arm[0], rank(arm[1].method), arm[1], arm[2]))
     return {arm: i for i, arm in enumerate(arms)}
 
 

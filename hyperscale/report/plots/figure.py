@@ -7,6 +7,7 @@ import numpy as np
 
 from hyperscale.analysis.bootstrap import MIN_PROBLEMS
 from hyperscale.analysis.curves import Curve, cost_and_accuracy
+from hyperscale.methods.arm import compression_label
 from hyperscale.report.plots.label_placement import Label, place_labels, short
 from hyperscale.report.plots.styles import AXES, STYLES, Style, assign_styles, series_name
 from hyperscale.results.points import MeasuredPoint
@@ -214,7 +215,7 @@ def _write_labels(panel: Any, curves: Sequence[Curve], axis: str, styles: Mappin
         gains = np.diff([cost_and_accuracy(point, axis)[1] for point in curve.frontier], prepend=0.0)
         for i, point in enumerate(curve.frontier):
             weight = 200.0 if i == len(curve.frontier) - 1 else 100.0 if i == 0 else float(gains[i])
-            text = f"{point.W}-{short(point.L)}-{point.series.CR:g}"
+            text = f"{point.W}-{short(point.L)}-{compression_label(point.series.CR, point.series.kv_budget)}"
             labels.append((weight, Label(*cost_and_accuracy(point, axis), text, _ink(styles[id(curve)][0]))))
     labels.sort(key=lambda pair: -pair[0])
     paths = [np.column_stack([curve.cost, curve.middle]) for curve in curves]

@@ -1,4 +1,4 @@
-"""Merges the setting ``pin_prompt`` into the parameters of the methods that have it."""
+"""Completes the parameters of methods: the setting ``pin_prompt``, and budgets in tokens."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +8,40 @@ if TYPE_CHECKING:
     from hyperscale.run.config.schema import RunConfig
 
 PIN = "pin_prompt"
+BUDGET = "budget"
+_MOST_TOKENS = 2**31
+
+
+def complete_params(config: "RunConfig") -> dict[str, dict[str, Any]]:
+    """Each method's parameters, with the prompt's pin, and with budgets in tokens as ascending tuples.
+
+    Raises:
+        ConfigError: Parameters belong to no method of the run or are set elsewhere, no method pins its prompt, or a
+            budget is no whole number of tokens.
+        MethodError: A method is unknown.
+    """
+    merged = merge_pin_prompt(config)
+    return {
+        name: {**params, BUDGET: _budgets(name, params[BUDGET])} if BUDGET in params else params
+        for name, params in merged.items()
+    }
+
+
+def _budgets(name: str, value: Any) -> tuple[int, ...]:
+    """Budgets in tokens: one number, a list of them, or several with commas between."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
+    budgets = []
+    for part in parts:
+        text = str(part).strip()
+        if isinstance(part, bool) or not text.isascii() or not text.isdecimal() or not 0 < int(text) < _MOST_TOKENS:
+            raise ConfigError(
+                f"--method-param {name}.{BUDGET} must be whole numbers of tokens from 1 on, like 1024 or 512,1024, "
+                f"not {value!r}"
+            )
+        budgets.append(int(text))
+    if not budgets or len(set(budgets)) < len(budgets):
+        raise ConfigError(f"--method-param {name}.{BUDGET} must name budgets, each once, not {value!r}")
+    return tuple(sorted(budgets))
 
 
 def merge_pin_prompt(config: "RunConfig") -> dict[str, dict[str, Any]]:

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 from hyperscale import models
 from hyperscale.errors import ConfigError
+from hyperscale.methods.arm import Arm
 from hyperscale.methods.names import VANILLA
 from hyperscale.planning import grid as grids
 from hyperscale.planning.budget import Budget
@@ -68,9 +69,25 @@ class ResolvedConfig(BaseModel):
     predict: Literal["auto", "earlier", "pilot", "closed"]
 
     @property
-    def method_cr_pairs(self) -> list[tuple[str, float]]:
-        """(method, nominal CR) of each arm, in the order they run."""
-        return [(method, cr) for method in self.methods for cr in ((1.0,) if method == VANILLA else self.crs)]
+    def arms(self) -> list[Arm]:
+        """The arms in the order they run; whether a method depends on L is not known here."""
+        return [arm for method in self.methods for arm in self._arms_of(method)]
+
+    def _arms_of(self, method: str) -> list[Arm]:
+        if method == VANILLA:
+            return [Arm(method, 1.0)]
+        # A method with budgets in tokens runs at these instead of the ratios.
+        budgets = self.params.get(method, {}).get(method_params.BUDGET)
+        return (
+            [Arm(method, 1.0, kv_budget=tokens) for tokens in budgets]
+            if budgets
+            else [Arm(method, cr) for cr in self.crs]
+        )
+
+    def params_of(self, arm: Arm) -> dict[str, Any]:
+        """The parameters of an arm's method, without the CR."""
+        params = dict(self.params.get(arm.method, {}))
+        return params | {method_params.BUDGET: arm.kv_budget} if arm.kv_budget else params
 
     @property
     def answer_room(self) -> int:
@@ -105,7 +122,7 @@ def resolve_config(config: RunConfig) -> ResolvedConfig:
     tasks = config.tasks or model.tasks
     if not tasks:
         raise ConfigError(f"{config.model} has no default tasks: name some with --task (see `hyperscale tasks`)")
-    params = method_params.merge_pin_prompt(config)
+    params = method_params.complete_params(config)
     if foreign := sorted(set(config.task_params) - set(tasks)):
         raise ConfigError(f"--task-param {foreign[0]}: {foreign[0]!r} is no task of this run ({', '.join(tasks)})")
     # Cheap checks first: a mistake should show before a tokenizer or a model is loaded.

@@ -55,7 +55,8 @@ class RunConfig(BaseModel):
         "Parameter of a method (`hyperscale methods`), e.g. window.recent=32",
         option="method-param",
         example="window.recent=32",
-        details="The compression ratio is no such parameter: `cr` sets it for all methods.",
+        details="The compression ratio is no such parameter: `cr` sets it for all methods. A `budget` in tokens, or "
+        "several like `512,1024`, takes its place for one method.",
     )
     pin_prompt: bool | None = setting(
         None,

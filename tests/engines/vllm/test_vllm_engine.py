@@ -72,10 +72,10 @@ def test_dms_equals_torch(cr, how):
 
 
 @pytest.mark.parametrize("method", ["window", "random"])
-@pytest.mark.parametrize("rule", ["proportional", "fixed"])
+@pytest.mark.parametrize("budget", [("rule", "proportional"), ("rule", "fixed"), ("budget", 70)])
 @pytest.mark.parametrize("how", ["whole prompts", "preempted"])
-def test_pinned_rules_equal_torch(method, rule, how):
-    params = (("recent", 3), ("rule", rule))
+def test_pinned_rules_equal_torch(method, budget, how):
+    params = (("recent", 3), budget)
     more = {"whole prompts": {}, "preempted": {**tight("base", 22), **CHUNKED, "seen": preempting}}[how]
     wanted = torch_chains("base", method, 3, params)
     same(wanted, vllm_chains("base", method, 3, params, **more), name="base", method="vanilla")

@@ -30,6 +30,7 @@ BUDGET = {
     "cr": st.sampled_from([1.0, 1.5, 2.0, 4.0, 8.0]),
     "rule": st.sampled_from(["proportional", "fixed"]),
     "pin_prompt": st.booleans(),
+    "budget": st.sampled_from([None, None, 1, 12, 40]),  # half of the time by ratio
 }
 
 
@@ -62,6 +63,7 @@ ROWS = {
         {
             "cr": BUDGETED["cr"],
             "rule": BUDGETED["rule"],
+            "budget": BUDGETED["budget"],
             "page": st.integers(1, 12),
             "dense_layers": st.integers(0, 2),
         },

@@ -35,7 +35,7 @@ class ReferenceRule:
         """Most entries of a row while the n-th token of the sequence is processed."""
         m = self.method
         always = m.recent + (self.prompt if m.pin_prompt else 0)
-        share = (n if m.rule == "proportional" else self.prompt + self.L) / m.cr
+        share = getattr(m, "budget", None) or (n if m.rule == "proportional" else self.prompt + self.L) / m.cr
         return max(always, int(-(-share // 1)))
 
     def first_room(self):

@@ -73,6 +73,7 @@ def engine_args(
         options |= {"method": method.name, "cr": method.cr}
         if method.name != "dms":
             options |= {"recent": params["recent"], "budget_rule": params["rule"]}
+            options |= {"kv_budget": params["budget"]} if "budget" in params else {}
     context = context_limit(config.to_dict()) or config.max_position_embeddings
     length = min(max_tokens or context, context)
     overrides: dict[str, Any] = {

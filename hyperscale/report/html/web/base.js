@@ -62,7 +62,7 @@ const plural = (n, word) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "
 
 const points = data.points.map((row) => Object.fromEntries(data.columns.map((name, i) => [name, row[i]])));
 for (const point of points) {
-  point.label = `${point.W}-${short(point.L)}-${point.CR}`;
+  point.label = `${point.W}-${short(point.L)}-${point.kv_budget ? `${point.kv_budget}t` : point.CR}`;
   point.on = new Set(); // axes on whose frontier it lies
 }
 for (const series of data.series)

@@ -73,7 +73,7 @@ function drawPoints(section) {
       {
         title: "W-L-CR",
         help: "chains – most tokens each – compression ratio",
-        value: (p) => p.L * 1e6 + p.W * 1e3 + p.CR,
+        value: (p) => p.L * 1e6 + p.W * 1e3 + (p.CR ?? 0) - (p.kv_budget ? 1 / p.kv_budget : 0),
         show: (p) => p.label,
       },
       ...runs,
@@ -103,7 +103,7 @@ function drawPoints(section) {
         !state.hidden.has(p.series) &&
         (!method.value || p.series === method.value) &&
         (!best.checked || p.on.has(state.axis)) &&
-        `${p.task} ${p.series} ${p.label} ${p.W}-${p.L}-${p.CR} ${p.run}`
+        `${p.task} ${p.series} ${p.label} ${p.W}-${p.L}-${p.kv_budget ? `${p.kv_budget}t` : p.CR} ${p.run}`
           .toLowerCase()
           .includes(words.value.trim().toLowerCase()),
     );

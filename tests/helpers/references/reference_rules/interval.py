@@ -17,7 +17,7 @@ class Interval(ReferenceRule):
         m = self.method
         safe = m.recent + (self.prompt if m.pin_prompt else 0)
         always = max(b for b in range(safe, 2 * safe + 2) if b - self.prune_size(b) == safe)
-        share = (n if m.rule == "proportional" else self.prompt + self.L) / m.cr
+        share = m.budget or (n if m.rule == "proportional" else self.prompt + self.L) / m.cr
         return max(always, int(-(-share // 1)))
 
     def prune(self, layer, head, row, budget):

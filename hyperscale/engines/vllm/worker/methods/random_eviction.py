@@ -14,7 +14,6 @@ from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.protocol import NEVER
 from hyperscale.engines.vllm.worker.methods.base import DecodeBatch, EntryOrder, RequestChunk, WorkerMethod
 from hyperscale.engines.vllm.worker.tables import EntryTables
-from hyperscale.methods.core.row_budget import budget_floor, row_budget
 from hyperscale.utils import counter_rng
 
 
@@ -120,8 +119,7 @@ class WorkerRandom(WorkerMethod):
 
     def _budget(self, prompt: Tensor, L: Tensor, length: Tensor) -> Tensor:
         """Most live entries of a list when the sequence has ``length`` tokens."""
-        rule, cr = self.options.budget_rule, self.options.cr
-        return row_budget(rule, cr, budget_floor(rule, cr, prompt + self.options.recent, prompt + L), length)
+        return self.options.row_budget(self.options.floor(prompt, prompt + L), length)
 
     def _draw_rank(self, keys: Tensor, steps: Tensor, list_numbers: Tensor, generated: Tensor) -> Tensor:
         """Number of the victim among the places that are not safe: (requests, heads) int64."""

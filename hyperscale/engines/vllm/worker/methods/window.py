@@ -5,7 +5,6 @@ from torch import Tensor
 
 from hyperscale.engines.vllm.protocol import NEVER
 from hyperscale.engines.vllm.worker.methods.base import DecodeBatch, RequestChunk, WorkerMethod
-from hyperscale.methods.core.row_budget import budget_floor
 
 
 class WorkerWindow(WorkerMethod):
@@ -24,16 +23,17 @@ class WorkerWindow(WorkerMethod):
         """
         prompt, L = self.tables.request_params[slots, 0], self.tables.request_params[slots, 1]
         cr, age = self.options.cr, positions - prompt
-        floor = budget_floor(self.options.budget_rule, cr, prompt + self.options.recent, prompt + L)
+        floor = self.options.floor(prompt, prompt + L)
         length = floor + age + 1
-        if self.options.budget_rule == "proportional" and cr > 1:
+        grows = self.options.budget_rule == "proportional" and not self.options.kv_budget
+        if grows and cr > 1:
             # n - ceil(n / CR) = floor(n (1 - 1 / CR)) has to reach age + 1; rounding may be off by one either way.
             guess = torch.ceil((age + 1).double() * cr / (cr - 1)).long()
             # Of the five candidates around the guess, the smallest n that is enough: (…, 5) int64.
             near = guess[..., None] + torch.arange(-2, 3, device=guess.device)
             enough = near - torch.ceil(near.double() / cr).long() > age[..., None]
             length = torch.maximum(length, torch.where(enough, near, NEVER).amin(-1))
-        elif self.options.budget_rule == "proportional":
+        elif grows:
             length = torch.full_like(length, NEVER)
         return torch.where(age >= 0, (length - 1).clamp(max=NEVER), NEVER).to(torch.int32)
 
