@@ -25,7 +25,14 @@ def dataset(name: str, data: str | dict[str, str] | None = None, **metadata: Any
         )
     path = data.get(name) if isinstance(data, dict) else data
     rows = [
-        {**row.fields, "id": row.id, "target": json.dumps(row.target), "grader": task.grader, "level": row.level}
+        {
+            **row.fields,
+            "id": row.id,
+            "target": json.dumps(row.target),
+            "grader": task.grader,
+            "options": task.options,
+            "level": row.level,
+        }
         for row in task.origin.rows(None, path, name)
     ]
     return {task.origin.dataset.split: Dataset.from_list(rows)}
@@ -33,6 +40,6 @@ def dataset(name: str, data: str | dict[str, str] | None = None, **metadata: Any
 
 def process_results(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Grade the generated text as hyperscale does: 1 if right, else 0."""
-    grader = graders.get(doc["grader"])
+    grader = graders.get(doc["grader"], doc.get("options"))
     answer = grader.extract(results[0])
     return {"accuracy": float(answer is not None and grader.correct(answer, json.loads(doc["target"])))}

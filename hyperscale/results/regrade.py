@@ -129,7 +129,7 @@ def _grade(
     samples: Iterable[Sample], graded_tasks: Mapping[str, tuple[Task, Sequence[Doc]]]
 ) -> Iterator[tuple[Sample, Sample]]:
     """Each sample as it was, and with new answers and verdicts; in their order."""
-    grader = {name: graders.get(task.grader) for name, (task, _) in graded_tasks.items()}
+    grader = {name: task.new_grader() for name, (task, _) in graded_tasks.items()}
     docs = {name: {doc.id: doc for doc in docs} for name, (_, docs) in graded_tasks.items()}
     samples = iter(samples)
     while part := list(islice(samples, _BATCH)):

@@ -18,7 +18,6 @@ from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.engine_cache import EngineCache
 from hyperscale.run.observer import ArmSize, RunObserver
 from hyperscale.run.prepare import PreparedRun, Problem
-from hyperscale.scoring import graders
 from hyperscale.tasks.task import prompt_hash
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ class ChainRunner:
 
     def __init__(self, run: PreparedRun, store: Store, observer: RunObserver, engines: EngineCache) -> None:
         self._run, self._store, self._observer = run, store, observer
-        self._graders = {task: graders.get(items[0].task.grader) for task, items in run.problems.items()}
+        self._graders = {task: items[0].task.new_grader() for task, items in run.problems.items()}
         self._engines = engines
 
     def arms_to_show(self) -> list[Arm]:

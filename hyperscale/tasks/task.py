@@ -6,10 +6,14 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from hyperscale.errors import TaskError
+from hyperscale.scoring import graders
 from hyperscale.tasks.datasets import DatasetProblems, GeneratedProblems
+
+if TYPE_CHECKING:
+    from hyperscale.scoring.graders.base import Grader
 
 Strategy = Literal["majority", "pass"]
 
@@ -48,6 +52,7 @@ class Task:
         template: Jinja template of the user message, over the fields of a problem.
         origin: Where the problems come from.
         gated: Whether the problems must not appear in plain text: results then hold no question.
+        options: How many options each question has, where one is to be chosen; None for four.
     """
 
     name: str
@@ -62,6 +67,11 @@ class Task:
     template: str
     origin: GeneratedProblems | DatasetProblems
     gated: bool = False
+    options: int | None = None
+
+    def new_grader(self) -> "Grader":
+        """A grader of the task's answers."""
+        return graders.get(self.grader, self.options)
 
     def docs(self, limit: int | None = None, data: str | None = None) -> list[Doc]:
         """The first ``limit`` problems, or all of them; always the same ones in the same order.

@@ -47,6 +47,7 @@ class TaskMetadata(BaseModel):
         lengths: Values of L the task is evaluated at, ascending, in tokens.
         size: Number of problems.
         prompt_tokens: Typical length of a prompt in tokens.
+        options: How many options each question has (grader ``choice``); four if None.
         gated: Whether the problems must not appear in plain text.
         kind: Benchmark of the built-in generator, or None.
         form: Form of the data set's rows, or None.
@@ -67,6 +68,7 @@ class TaskMetadata(BaseModel):
     lengths: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
     size: int = Field(ge=1)
     prompt_tokens: int = Field(ge=1)
+    options: int | None = Field(None, ge=2, le=26)
     gated: bool = False
     kind: str | None = None
     form: str | None = None
@@ -150,6 +152,7 @@ class TaskFile(BaseModel):
             lengths=metadata.lengths,
             size=metadata.size,
             prompt_tokens=metadata.prompt_tokens,
+            options=metadata.options,
             template=self.doc_to_text,
             origin=self._origin(),
             gated=metadata.gated,

@@ -35,11 +35,7 @@ class IntegerGrader(Grader):
 
     def correct(self, answer: str, target: Any) -> bool:
         """Whether the answer is equal to the target integer (an int or its text)."""
-        return self.correct_many([(answer, target)])[0]
-
-    def correct_many(self, pairs: Sequence[tuple[str, Any]]) -> list[bool]:
-        """Verdicts in order; the maths grader is asked about all at once."""
-        return self.equal_many([(answer, canonical_integer(str(target)) or str(target)) for answer, target in pairs])
+        return self.equal_many([(answer, canonical_integer(str(target)) or str(target))])[0]
 
     def equal_many(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         """Whether each two answers are the same integer, or the same expression."""

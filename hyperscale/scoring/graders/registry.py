@@ -30,12 +30,16 @@ def select_program_graders(graders: Iterable[str]) -> set[str]:
     return {name for name, kind in factories.items() if isinstance(kind, type) and issubclass(kind, CodeGrader)}
 
 
-def get(name: str) -> Grader:
+def get(name: str, options: int | None = None) -> Grader:
     """A new grader.
+
+    Args:
+        name: Its name.
+        options: How many options the questions have, for the choice grader; None for four.
 
     Raises:
         TaskError: No grader has that name.
     """
     if name not in _FACTORIES:
         raise TaskError(f"unknown grader {name!r}; known graders: {', '.join(names())}")
-    return _FACTORIES[name]()
+    return ChoiceGrader(options) if name == ChoiceGrader.name and options else _FACTORIES[name]()

@@ -97,7 +97,8 @@ CHOICE_CASES = [
     ("a</think>Answer: b", None),
     ("a</think>B", None),
     ("Answer: B</think>", None),
-    ("Answer: B", None),
+    ("Answer: B", "B"),  # no thinking was opened, so the whole text counts
+    ("<think>Answer: B", None),
 ]
 
 

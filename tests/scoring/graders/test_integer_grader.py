@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from repository import ROOT
+from repository import SHARED
 
 from hyperscale.scoring import graders
 from hyperscale.scoring.graders.integer import IntegerGrader
@@ -26,7 +26,7 @@ def test_what_is_equal_to_the_integer_is_right(case):
 
 
 def test_answers_of_other_peoples_reports():
-    path = ROOT.parent / "shared" / "data" / "awkward_answers.jsonl"
+    path = SHARED / "awkward_answers.jsonl"
     if not path.is_file():
         pytest.skip("the file of awkward answers is not here")
     cases = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
