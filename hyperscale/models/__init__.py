@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hyperscale.models.registry import available as available
     from hyperscale.models.registry import find as find
     from hyperscale.models.registry import is_built_in as is_built_in
+    from hyperscale.models.weights_identity import identify_weights as identify_weights
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
@@ -33,5 +34,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "default_sampling": ["find_default_sampling"],
         "model": ["Model"],
         "registry": ["available", "find", "is_built_in"],
+        "weights_identity": ["identify_weights"],
     },
 )

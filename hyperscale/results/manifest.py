@@ -42,6 +42,7 @@ class _Info(BaseModel):
     config: dict[str, Any]
     tasks: dict[str, str] | None = None
     checkpoints: dict[str, Any] | None = None
+    weights: dict[str, str] | None = None
     params: dict[str, dict[str, Any]] | None = None
     documents: dict[str, str] | None = None
     prompts: dict[str, str] | None = None
@@ -97,11 +98,12 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """In what two runs' descriptions differ, of all that decides their chains: a line with name and both values each.
 
     A description of an earlier version is the same run's if it lacks what that version did not have: settings that are
-    not used, and ``documents`` and ``prompts``, fingerprints of the problems and of what the model reads of them.
+    not used, and ``documents``, ``prompts`` and ``weights``, fingerprints of the problems, of what the model reads of
+    them, and of all weights.
     """
     lines = differences(complete_config(old.get("config") or {}), complete_config(new.get("config") or {}))
-    for part in ("tasks", "documents", "prompts", "checkpoints", "params"):
-        if part in old or part not in ("documents", "prompts"):
+    for part in ("tasks", "documents", "prompts", "checkpoints", "weights", "params"):
+        if part in old or part not in ("documents", "prompts", "weights"):
             lines += differences(old.get(part) or {}, new.get(part) or {}, f"{part}.")
     return lines
 

@@ -107,12 +107,22 @@ class Store:
         sync_folder(self.folder)
 
     def _check(self) -> None:
-        """Refuse a folder whose run was another one; `run.json` keeps what the first process wrote."""
+        """Refuse a folder whose run was another one.
+
+        `run.json` keeps what the first process wrote; an identity of the weights that it lacks is added.
+        """
         old = read_info(self.folder)
         if changes := manifest.changes(old, self._info):
             raise ResultsError(
                 f"{self.folder} holds a run with another configuration ({'; '.join(changes)}): "
                 "run the old command again, or choose another folder with --out"
+            )
+        if "weights" in self._info and "weights" not in old:
+            complete = old | {"weights": self._info["weights"]}
+            write_atomic(self.folder / RUN_FILE, json.dumps(complete, indent=1) + "\n")
+            self.notes.append(
+                f"{self.folder} was begun by a version that did not look at all of the weights: those that are there "
+                "now are taken for the run's"
             )
 
     def append(self, sample: Sample) -> None:

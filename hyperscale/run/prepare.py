@@ -28,7 +28,7 @@ from hyperscale.run.context import fit_lengths, smallest_context
 from hyperscale.run.planned_run import PlannedRun, PlannedTask, check_lengths, load_task, task_shape
 from hyperscale.run.prompting import make_prompt_format, prompt_notes
 from hyperscale.tasks.task import fingerprint, prompt_hash
-from hyperscale.utils.hub import load_tokenizer
+from hyperscale.utils.hub import load_tokenizer, pin_revision
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import Request
@@ -107,6 +107,7 @@ class PreparedRun(PlannedRun):
             **identity.identify_run(
                 self.config, [items[0].task for items in self.problems.values()], self.methods, self.checkpoints
             ),
+            "weights": {str(arm): models.identify_weights(item.path) for arm, item in self.checkpoints.items()},
             "data": self.config.data,
             "documents": {name: fingerprint([item.doc for item in items]) for name, items in self.problems.items()},
             "prompts": {
@@ -183,6 +184,7 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
     checkpoints = {arm: checkpoint_of_arm[arm] for arm in method_of_arm}
     for path in dict.fromkeys(checkpoint.path for checkpoint in checkpoints.values()):
         models.require(path, config.model)
+        pin_revision(path)  # later arms load what the first one loads
         check_checkpoint(path)
     # Problems are loaded before the device is touched, and tokenised once the tokenizer is there.
     docs = [task.docs(config.limit, config.data.get(task.name)) for task in tasks]

@@ -9,22 +9,43 @@ from typing import Any
 from hyperscale.errors import HyperscaleError, ModelError, first_line
 
 _PROBE_SECONDS = 3.0
+_pinned: dict[tuple[str, str], str] = {}  # (hub's cache, hub id as the user wrote it) to commit
 
 
 def split_revision(path: str) -> tuple[str, str | None]:
     """The repository and the revision of a hub id ``owner/name@revision``; None for the branch that is its default.
 
-    A folder is returned as it is.
+    A folder is returned as it is. Of a hub id that was pinned the revision is a commit.
     """
+    from huggingface_hub import constants
+
     if Path(path).is_absolute() or Path(path).is_dir():
         return path, None
     name, _, revision = path.partition("@")
-    return name, revision or None
+    return name, _pinned.get((constants.HF_HUB_CACHE, path)) or revision or None
+
+
+def pin_revision(path: str) -> None:
+    """Take the version that a hub id means now for all that this process loads of it, whatever moves meanwhile.
+
+    Args:
+        path: A hub id, with or without a revision; of a folder nothing is pinned.
+
+    Raises:
+        ModelError: Its ``config.json`` is neither cached nor to be had.
+    """
+    from huggingface_hub import constants
+
+    if Path(path).is_absolute() or Path(path).is_dir():
+        return
+    key = (constants.HF_HUB_CACHE, path)
+    _pinned.pop(key, None)
+    _pinned[key] = cached_folder(path).name
 
 
 def download_command(path: str) -> str:
     """The command that downloads a repository, given its hub id with or without a revision."""
-    name, revision = split_revision(path)
+    name, _, revision = path.partition("@")
     return f"hf download {name}" + (f" --revision {revision}" if revision else "")
 
 
@@ -157,13 +178,14 @@ def find_file(name: str, file: str) -> Path | None:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    cached = try_to_load_from_cache(name, file)
+    name, revision = split_revision(name)
+    cached = try_to_load_from_cache(name, file, revision=revision)
     if isinstance(cached, str):
         return Path(cached)
     if cached is not None or not reachable():  # something else than a path: the hub has said that there is none
         return None
     try:
-        return Path(hf_hub_download(name, file))
+        return Path(hf_hub_download(name, file, revision=revision))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError):
         return None
 
