@@ -20,6 +20,7 @@ from typing import Literal
 
 from hyperscale.errors import EngineError
 from hyperscale.kv.trace import KVTrace
+from hyperscale.models.thinking import THINKING
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,12 @@ class Steering:
 
     Attributes:
         extend: How often an end of thinking that the model draws is replaced by ``word``. An end of the sequence drawn
-            while the thinking is open is an end of thinking too.
+            while the thinking is open, or before there was any, is an end of thinking too. An end of several tokens
+            stays, and the thinking is opened again behind it.
         word: The text that takes its place.
-        answer: K. A chain that has not ended at a cut gets a branch of at most K drawn tokens, in front of which the
-            thinking is closed where it is open. The chain itself goes on from there as if there were no branch. 0: no
-            branches.
+        answer: K. A chain that has not ended at a cut gets a branch of at most K drawn tokens. In front of them the
+            thinking is closed where it is open, and the request's cue stands where there was none. The chain itself
+            goes on from there as if there were no branch. 0: no branches.
     """
 
     extend: int = 0
@@ -84,6 +86,8 @@ class Request:
             does at L too.
         forced_ids: Token ids to feed in place of drawn ones, L of them: the chain is these tokens, scored through the
             same cache; nothing ends it early. Empty: tokens are drawn.
+        opened: The mark of the thinking that the prompt opened, as in `models.thinking.TABLE`; empty if it opened none.
+        cue: How an answer begins, for a chain that has to answer and does not think.
     """
 
     problem: str
@@ -92,6 +96,8 @@ class Request:
     L: int
     cuts: tuple[int, ...] = ()
     forced_ids: tuple[int, ...] = ()
+    opened: str = THINKING
+    cue: str = ""
 
     def check(self, *, context: int | None = None, vocabulary: int | None = None, branch_tokens: int = 0) -> None:
         """Refuse a request without a meaning, or that the model has no room for.

@@ -15,6 +15,8 @@ from hyperscale.engines.detokenize import Decoder
 from hyperscale.engines.steering import TokenSteering
 from hyperscale.kv.ledger import Ledger
 from hyperscale.kv.snapshot import Snapshot
+from hyperscale.models import thinking
+from hyperscale.models.thinking import Marks
 
 Finish = Literal["stop", "length"]
 
@@ -33,7 +35,8 @@ class LiveChain:
         greedy: Whether every forced token was the most probable one.
         pending_ids: Ids to insert before any more are drawn.
         extensions: How many ends of thinking have been replaced.
-        thinking: Whether the thinking is open.
+        marks: Marks of the thinking that is open, or None.
+        has_thought: Whether there was a thinking, open or not.
         branches: Finished branches.
         parent: The chain that this is a branch of.
         parent_snapshot: Cache and state of the parent, which goes on from there after this branch; None if the parent
@@ -49,10 +52,16 @@ class LiveChain:
     greedy: bool = True
     pending_ids: tuple[int, ...] = ()
     extensions: int = 0
-    thinking: bool = True
+    marks: Marks | None = None
+    has_thought: bool = False
     branches: list[Branch] = field(default_factory=list)
     parent: LiveChain | None = None
     parent_snapshot: Snapshot | None = None
+
+    def __post_init__(self) -> None:
+        if not self.ids:
+            self.marks = thinking.find(self.request.opened)
+            self.has_thought = self.marks is not None
 
     @property
     def forced_id(self) -> int:
@@ -77,14 +86,14 @@ class LiveChain:
         is_inserted = bool(self.pending_ids)
         if is_inserted:
             self.pending_ids = self.pending_ids[1:]
-        elif self.steering and self._extends() and (token == self.steering.end_id or token in end_ids):
+        elif self.steering and self._extends() and (token == self.steering.end_id(self.marks) or token in end_ids):
             # The continuation word stands where the thinking, or the whole sequence, would have ended.
             self.extensions += 1
             token, *word_tail = self.steering.word_ids
             self.pending_ids, is_inserted = tuple(word_tail), True
-        if self.steering and token == self.steering.end_id:
-            self.thinking = False
         self.ids.append(token)
+        if self.steering and self.steering.extend and self.steering.may_have_turned(self.ids):
+            self._turn(self.steering)
         self.ledger.count_token(read, held, None if is_inserted else logprob)
         return token
 
@@ -97,7 +106,18 @@ class LiveChain:
 
     def _extends(self) -> bool:
         """Whether an end of thinking would be replaced now."""
-        return self.steering is not None and self.thinking and self.extensions < self.steering.extend
+        is_over = self.marks is None and self.has_thought
+        return self.steering is not None and not is_over and self.extensions < self.steering.extend
+
+    def _turn(self, steering: TokenSteering) -> None:
+        """Look whether the thinking has been opened or closed, and open it again if it was to go on."""
+        before = self.marks
+        self.marks, self.has_thought = steering.open_marks(self.request, self.ids)
+        # A mark of several tokens cannot be replaced by its last one: it stays.
+        may_extend = not self.pending_ids and self.extensions < steering.extend
+        if before is not None and self.marks is None and may_extend:
+            self.extensions += 1
+            self.pending_ids = steering.reopening_ids(before)
 
     def must_branch(self) -> bool:
         """Whether a branch has to start here: at each cut, L included, unless this is a branch itself."""
@@ -108,12 +128,13 @@ class LiveChain:
     def start_branch(self, parent_snapshot: Snapshot | None) -> LiveChain:
         """The branch that answers here: it shares the past and goes on by itself."""
         assert self.steering is not None, "no steering, no branch"
-        close = (self.steering.end_id,) if self.thinking else ()  # in front of the answer
+        close = self.steering.answer_ids(self.request, self.ids)  # in front of the answer
+        room = self.steering.branch_tokens(self.request)
         return replace(
             self,
             ledger=self.ledger.fork(),
             start_time=perf_counter(),
-            limit=len(self.ids) + len(close) + self.steering.answer,
+            limit=len(self.ids) + min(len(close) + self.steering.answer, room),
             ids=list(self.ids),
             pending_ids=close,
             extensions=self.steering.extend,  # the thinking is over: nothing is replaced any more

@@ -29,7 +29,7 @@ class Marks:
         opening: How a thinking is opened.
         closing: How it is closed; also what is inserted to close it.
         users: Models that write them.
-        to_answer: What is inserted behind ``closing`` to begin an answer, for models that mark answers as well.
+        forced: What is inserted to close it and begin an answer, if that is more than ``closing``.
         opening_pattern: Regular expression of the opening, where it has several forms; else its text.
         closing_pattern: The same of the closing.
         end_token: The token by which the model itself ends its thinking, if that is not ``closing``.
@@ -39,7 +39,7 @@ class Marks:
     opening: str
     closing: str
     users: str = ""
-    to_answer: str = ""
+    forced: str = ""
     opening_pattern: str = ""
     closing_pattern: str = ""
     end_token: str = ""
@@ -49,6 +49,11 @@ class Marks:
     def patterns(self) -> tuple[str, str]:
         """Regular expressions of opening and closing."""
         return self.opening_pattern or re.escape(self.opening), self.closing_pattern or re.escape(self.closing)
+
+    @property
+    def insertion(self) -> str:
+        """What is inserted to close a thinking, so that an answer follows."""
+        return self.forced or self.closing
 
 
 TABLE = (
@@ -66,13 +71,14 @@ TABLE = (
         "gpt-oss",
         opening_pattern=r"<\|channel\|>\s*(?:analysis|commentary)[^<]*<\|message\|>",
         closing_pattern=r"<\|channel\|>\s*final[^<]*<\|message\|>",
+        forced="<|end|><|start|>assistant<|channel|>final<|message|>",
         end_token="<|end|>",
     ),
     Marks(
         "<|begin_of_thought|>",
         "<|end_of_thought|>",
         "Sky-T1, OpenThinker",
-        to_answer="\n\n<|begin_of_solution|>",
+        forced="<|end_of_thought|>\n\n<|begin_of_solution|>",
     ),
     Marks(
         "<reasoning>",
@@ -98,7 +104,7 @@ TABLE = (
     Marks("◁think▷", "◁/think▷", "Kimi-VL"),
     Marks("<seed:think>", "</seed:think>", "Seed-OSS"),
     Marks("<longcat_think>", "</longcat_think>", "LongCat"),
-    Marks("<|START_THINKING|>", "<|END_THINKING|>", "Command A Reasoning", to_answer="<|START_RESPONSE|>"),
+    Marks("<|START_THINKING|>", "<|END_THINKING|>", "Command A Reasoning", forced="<|END_THINKING|><|START_RESPONSE|>"),
     Marks("<|inner_prefix|>", "<|inner_suffix|>", "Apertus"),
     Marks("<|channel>thought\n", "<channel|>", "Gemma 4", opening_pattern=r"<\|channel>thought\b"),
     Marks("<unused94>thought\n", "<unused95>", "MedGemma", opening_pattern=r"<unused94>(?:thought\b)?"),
@@ -108,6 +114,7 @@ TABLE = (
         "Granite 3.2",
         opening_pattern=r"Here(?:'s| is) (?:my )?thought process:",
         closing_pattern=r"Here(?:'s| is) (?:my )?response:",
+        forced="\n\nHere is my response:",
         is_prose=True,
     ),
 )
@@ -152,6 +159,11 @@ def state(text: str) -> State:
     for _, marks in _turns(text):  # noqa: B007
         seen = True
     return "none" if not seen else "closed" if marks is None else "open"
+
+
+def ends_in_mark(text: str) -> bool:
+    """Whether a text ends in a mark, of whatever kind."""
+    return any(match.end() == len(text) for match in _pattern().finditer(text))
 
 
 def in_table_marks(text: str, marks: tuple[str, str] | None) -> str:

@@ -14,14 +14,14 @@ from hyperscale.results.redaction import redact
 from hyperscale.results.samples import Key, Sample, chain_key
 from hyperscale.results.store import Store
 from hyperscale.run import verification
-from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.engine_cache import EngineCache
 from hyperscale.run.observer import ArmSize, RunObserver
 from hyperscale.run.prepare import PreparedRun, Problem
+from hyperscale.run.prompting import steering_of
 from hyperscale.tasks.task import prompt_hash
 
 if TYPE_CHECKING:
-    from hyperscale.engines.base import Chain, ChainProgress, Request, Steering
+    from hyperscale.engines.base import Chain, ChainProgress, Request
 
 _MAX_DEMONSTRATED_ARMS = 2  # arms of which a first chain is shown
 
@@ -157,13 +157,6 @@ class ChainRunner:
             opened=problem.prompt.opened,
             marks=self._run.prompt_format.marks,
         )
-
-
-def steering_of(config: ResolvedConfig) -> "Steering":
-    """How a run steers its chains."""
-    from hyperscale.engines.base import Steering
-
-    return Steering(config.extend, config.extend_word, config.force_answer)
 
 
 def _explain_out_of_memory(chains: "Iterator[Chain]") -> "Iterator[Chain]":

@@ -26,7 +26,7 @@ from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.run.context import fit_lengths, smallest_context
 from hyperscale.run.planned_run import PlannedRun, PlannedTask, check_lengths, load_task, task_shape
-from hyperscale.run.prompting import make_prompt_format, prompt_notes
+from hyperscale.run.prompting import make_prompt_format, prompt_notes, with_insertions
 from hyperscale.tasks.datasets import GeneratedProblems
 from hyperscale.utils.hub import cached_config, load_tokenizer
 
@@ -114,7 +114,10 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
     prompt_format = None
     if Path(model.base).is_absolute():
         date = (folder and read_date(folder)) or datetime.now()
-        prompt_format = make_prompt_format(config, load_tokenizer(model.base), date)
+        tokenizer = load_tokenizer(model.base)
+        prompt_format = make_prompt_format(config, tokenizer, date)
+        opened = prompt_format.prompt("What is 1 + 1?").opened
+        config = with_insertions(config, tokenizer, prompt_format, [(task, opened) for task in tasks])
     context = smallest_context(known) or model.context or None
     planned_tasks = tuple(_planned_task(task, config, prompt_format, context) for task in tasks)
     roofline = Roofline.of(target, shape, config.dtype, config.kv_dtype)

@@ -9,14 +9,13 @@ from pathlib import Path
 from hyperscale import models
 from hyperscale.results.points import MeasuredPoint
 from hyperscale.results.store import Store
-from hyperscale.run.chain_runner import ChainRunner, steering_of
+from hyperscale.run.chain_runner import ChainRunner
 from hyperscale.run.context import check_plan
 from hyperscale.run.engine_cache import EngineCache
 from hyperscale.run.observer import RunObserver
 from hyperscale.run.pilot import finalize_plan
 from hyperscale.run.prepare import PreparedRun
 from hyperscale.scoring.voting import strategies
-from hyperscale.utils.hub import load_tokenizer
 
 
 def execute_run(run: PreparedRun, folder: Path, observer: RunObserver) -> list[MeasuredPoint]:
@@ -34,7 +33,6 @@ def execute_run(run: PreparedRun, folder: Path, observer: RunObserver) -> list[M
         VerificationError: A chain did not keep to its method's rule.
         HyperscaleError: The folder cannot be used, or the model cannot be loaded or run. Finished chains are kept.
     """
-    _check_extension_word(run)
     # One lock and one set of weights from the pilot to the points.
     with Store(folder, run.info()) as store, closing(EngineCache()) as engines:
         run = finalize_plan(run, store, observer, engines)
@@ -55,11 +53,3 @@ def execute_run(run: PreparedRun, folder: Path, observer: RunObserver) -> list[M
         points = store.write_points()
         observer.on_finish(run, store.folder, points, run.compression(store.samples()))
     return points
-
-
-def _check_extension_word(run: PreparedRun) -> None:
-    """Refuse words that the tokenizer cannot write before any weights are loaded."""
-    from hyperscale.engines.steering import TokenSteering
-
-    if steering := steering_of(run.config):
-        TokenSteering(load_tokenizer(next(iter(run.checkpoints.values())).path), steering)

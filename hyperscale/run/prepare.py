@@ -26,7 +26,7 @@ from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.run.context import fit_lengths, smallest_context
 from hyperscale.run.planned_run import PlannedRun, PlannedTask, check_lengths, load_task, task_shape
-from hyperscale.run.prompting import make_prompt_format, prompt_notes
+from hyperscale.run.prompting import cue_of, make_prompt_format, prompt_notes, with_insertions
 from hyperscale.tasks.task import fingerprint, prompt_hash
 from hyperscale.utils.hub import load_tokenizer, pin_revision
 
@@ -157,7 +157,15 @@ def make_request(problem: Problem, arm: Arm, chain: int, L: int) -> "Request":
     from hyperscale.engines.base import Request
 
     shorter = tuple(cut for cut in problem.task.lengths if cut < L) if arm.length_invariant else ()
-    return Request(problem.request_id, chain, problem.prompt_ids, L, (*shorter, L))
+    return Request(
+        problem.request_id,
+        chain,
+        problem.prompt_ids,
+        L,
+        (*shorter, L),
+        opened=problem.prompt.opened,
+        cue=cue_of(problem.task),
+    )
 
 
 def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path | None = None) -> PreparedRun:
@@ -198,9 +206,15 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
     date = (folder and read_date(folder)) or datetime.now().replace(microsecond=0)
     prompt_format = make_prompt_format(config, tokenizer, date)
     context = smallest_context(checkpoint.path for checkpoint in checkpoints.values())
+    all_prompts = [[prompt_format.prompt(doc.prompt) for doc in task_docs] for task_docs in docs]
+    openings = [
+        (task, opened)
+        for task, prompts in zip(tasks, all_prompts, strict=True)
+        for opened in {prompt.opened for prompt in prompts}
+    ]
+    config = with_insertions(config, tokenizer, prompt_format, openings)
     problems, notes = {}, {}
-    for task, task_docs in zip(tasks, docs, strict=True):
-        prompts = [prompt_format.prompt(doc.prompt) for doc in task_docs]
+    for task, task_docs, prompts in zip(tasks, docs, all_prompts, strict=True):
         longest = max((len(prompt.ids) for prompt in prompts), default=0)
         fitted, notes[task.name] = fit_lengths(task, longest, context, config)
         _check_vocabulary([prompt.ids for prompt in prompts], first)

@@ -1,13 +1,16 @@
-"""Makes a run's prompts as its settings ask for."""
+"""Makes a run's prompts as its settings ask for, and works out what is inserted where its chains are steered."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from hyperscale import models
 
 if TYPE_CHECKING:
+    from hyperscale.engines.base import Steering
     from hyperscale.models.prompts import PromptFormat
     from hyperscale.run.config.resolve import ResolvedConfig
+    from hyperscale.tasks.task import Task
 
 
 def make_prompt_format(config: "ResolvedConfig", tokenizer: Any, date: datetime) -> "PromptFormat":
@@ -27,6 +30,47 @@ def make_prompt_format(config: "ResolvedConfig", tokenizer: Any, date: datetime)
         date=date,
         marks=models.find(config.model).thinking,
     )
+
+
+def steering_of(config: "ResolvedConfig") -> "Steering":
+    """How a run steers its chains."""
+    from hyperscale.engines.base import Steering
+
+    return Steering(config.extend, config.extend_word, config.force_answer)
+
+
+def with_insertions(
+    config: "ResolvedConfig", tokenizer: Any, prompt_format: "PromptFormat", openings: "Iterable[tuple[Task, str]]"
+) -> "ResolvedConfig":
+    """The configuration with the number of tokens that are inserted in front of forced answers.
+
+    Args:
+        config: The run's configuration.
+        tokenizer: Its model's tokenizer.
+        prompt_format: How prompts are made.
+        openings: Each task, with the marks of thinking that its prompts open.
+
+    Raises:
+        EngineError: The tokenizer cannot write what is to be inserted: the word of --extend, or what stands in front of
+            an answer.
+    """
+    steering = steering_of(config)
+    if not steering:
+        return config
+    from hyperscale.engines.base import Request, Sampling
+    from hyperscale.engines.steering import TokenSteering
+
+    steered = TokenSteering(tokenizer, Sampling(steering=steering, marks=prompt_format.marks))
+    requests = {Request("", 0, (0,), 1, opened=opened, cue=cue_of(task)) for task, opened in openings}
+    most = max((steered.branch_tokens(request) for request in requests), default=0)
+    return config.model_copy(update={"inserted_tokens": most - steering.answer}) if steering.answer else config
+
+
+def cue_of(task: "Task") -> str:
+    """How an answer begins in a task's form."""
+    from hyperscale.scoring import graders
+
+    return graders.get(task.grader).cue
 
 
 def prompt_notes(prompt_format: "PromptFormat", config: "ResolvedConfig") -> list[str]:

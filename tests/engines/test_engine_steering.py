@@ -284,5 +284,5 @@ def test_words_that_the_tokenizer_cannot_write_are_refused():
         list(mini.generate(requests(), Sampling(steering=Steering(extend=1))))
     markless = TorchEngine(model, Marks(), methods.create("vanilla", cr=1))
     markless.tokenizer.encode = lambda text, add_special_tokens: [1, 2]
-    with pytest.raises(EngineError, match="no token </think>"):
+    with pytest.raises(EngineError, match="cannot write '</think>', behind which a forced answer stands"):
         list(markless.generate(requests(), Sampling(steering=Steering(answer=1))))

@@ -60,7 +60,10 @@ def test_every_pair_of_the_table_opens_and_closes(marks):
     assert thinking.open_marks(f"{marks.opening} a") is marks
     assert thinking.answer_text(f"{marks.opening} a {marks.closing}b") == "b"
     assert thinking.state(f"{marks.opening}{marks.closing}") == "closed"
-    assert thinking.answer_text(f"{marks.opening} a {marks.closing}{marks.to_answer}") == marks.to_answer
+    # What is inserted to close it does so.
+    assert thinking.state(f"{marks.opening} a{marks.insertion}") == "closed"
+    assert thinking.ends_in_mark(f"{marks.opening} a{marks.closing}")
+    assert not thinking.ends_in_mark(f"{marks.opening} a{marks.closing}.")
 
 
 def test_only_its_own_mark_closes_a_thinking():

@@ -58,3 +58,98 @@ def test_a_right_answer_is_right_whatever_the_model_writes_around_it(tmp_path, n
     (again, *_) = read_samples(tmp_path / "run" / SAMPLES)
     assert [cut.answer for cut in again.cuts] == answers
     assert again.opened == ("<think>" if name == "the prompt opens it" else "")
+
+
+RAMBLING = ["Let ", "me ", "see ", "what ", "there ", "is ", "to ", "be ", "done."]
+
+
+def forced(folder, model, **settings):
+    """The text and verdict of the answer that is forced after four tokens, and the text of the chain up to there."""
+    (sample, *_), _ = run(folder, model, force_answer=4, **settings)
+    cut = sample.cut_at(4)
+    assert cut.forced.answer == str(TARGET)
+    assert cut.forced.correct
+    return sample.text[: cut.chars], cut.forced
+
+
+@pytest.mark.parametrize("template", [scripted.TEMPLATE, None, scripted.TEMPLATE + "<think></think>"])
+def test_a_model_that_does_not_think_answers_behind_the_tasks_cue(tmp_path, template):
+    after = [scripted.TURN, "\n", "<think>", "</think>"]
+    model = scripted.write(
+        tmp_path / "model", RAMBLING, after=after, template=template, jumps={"{": f"{TARGET}}}", f"{TARGET}}}": "."}
+    )
+    before, answer = forced(tmp_path / "run", model)
+    assert before == "Let me see what "
+    assert answer.text.startswith(f"\n\n\\boxed{{{TARGET}}}.")
+    assert (answer.inserted, answer.tokens) == (len("\n\n\\boxed{"), 4 + len("\n\n\\boxed{") + 4)
+
+
+TAGS = ["<|channel|>", "<|message|>", "<|start|>", "<|end|>"]
+#: Marks that are tokens, what the prompt and the model open, what is inserted and in how many tokens, the last of them.
+CLOSINGS = {
+    "of several tokens": ([], "<think> ", [], "</think>", len("</think>"), ">"),
+    "of one": (["<think>", "</think>"], "<think> ", [], "</think>", 1, "</think>"),
+    "Magistral": (["[/THINK]"], "", ["[THINK]"], "[/THINK]", 1, "[/THINK]"),
+    "of the tokenizer's own": (["<|think_end|>"], "", ["<|think_start|>"], "<|think_end|>", 1, "<|think_end|>"),
+    "gpt-oss": (
+        TAGS,
+        "<|channel|>analysis<|message|> ",
+        [],
+        "assistant<|channel|>final<|message|>",
+        len(TAGS) + len("assistantfinal"),
+        "<|message|>",
+    ),
+    "Sky-T1": (
+        ["<|end_of_thought|>", "<|begin_of_solution|>"],
+        "",
+        ["<|begin_of_thought|>"],
+        "<|end_of_thought|>\n\n",
+        len("..\n\n"),
+        "<|begin_of_solution|>",
+    ),
+}
+
+
+@pytest.mark.parametrize("special", [True, False], ids=["special tokens", "plain tokens"])
+@pytest.mark.parametrize("name", CLOSINGS)
+def test_an_open_thinking_is_closed_by_its_own_mark(tmp_path, name, special):
+    tokens, tail, opening, inserted, count, last = CLOSINGS[name]
+    model = scripted.write(
+        tmp_path / "model",
+        [*opening, *RAMBLING],
+        after=[scripted.TURN, " "],
+        template=scripted.TEMPLATE + f"{{{{ '{tail}' }}}}",
+        special=[*tokens, *opening] if special else (),
+        jumps=dict.fromkeys(tokens, "?") | {last: RIGHT, RIGHT: scripted.END},
+    )
+    before, answer = forced(tmp_path / "run", model)
+    assert before == "".join([*opening, *RAMBLING][:4])
+    if special:  # the others leave no text
+        assert answer.text == inserted + RIGHT
+    assert (answer.finish, answer.inserted, answer.tokens) == ("stop", count, 4 + count + 2)
+
+
+def test_the_end_of_a_text_without_thinking_is_put_off(tmp_path):
+    model = scripted.write(tmp_path / "model", [WRONG], jumps={"t": RIGHT, RIGHT: scripted.END})
+    (sample, *_), _ = run(tmp_path / "run", model, extend=1)
+    assert sample.text == f"{WRONG}Wait{RIGHT}"
+    assert sample.whole.correct
+    assert sample.whole.inserted == len("Wait")
+
+
+def test_a_thinking_that_ends_in_several_tokens_is_opened_again(tmp_path):
+    closing = "</think>"
+    spelled = dict(zip(closing, [*closing[1:], RIGHT], strict=True))
+    model = scripted.write(
+        tmp_path / "model",
+        ["Hm. "],
+        after=[scripted.TURN, "\n"],
+        template=scripted.TEMPLATE + "{{ '<think>\n' }}",
+        jumps=spelled | {"Hm. ": "<", "!": "So ", "So ": "<", RIGHT: scripted.END},
+    )
+    (sample, *_), _ = run(tmp_path / "run", model, extend=1, extend_word="Oh!")
+    assert sample.text == f"Hm. </think><think>Oh!So </think>{RIGHT}"
+    assert sample.whole.correct
+    assert sample.whole.inserted == len("<think>Oh!")
+    (plain, *_), _ = run(tmp_path / "plain", model)
+    assert plain.text == f"Hm. </think>{RIGHT}"

@@ -62,7 +62,7 @@ class KVPressEngine(Engine):
             request.check(
                 context=context_limit(self.model.config.to_dict()),
                 vocabulary=self.model.config.vocab_size,
-                branch_tokens=generation.branch_tokens,
+                branch_tokens=generation.branch_tokens(request),
             )
             # The mode must not leak into the caller's code between two chains.
             with torch.inference_mode():
@@ -80,19 +80,18 @@ class _Generation:
         self._decoder = Decoder(engine.tokenizer, sampling.stop, sampling.marks)
         self._end_ids = end_ids(engine.model, engine.tokenizer)
         self._vocabulary = Vocabulary(engine.tokenizer, config.vocab_size, self._end_ids)
-        self._steering = TokenSteering(engine.tokenizer, sampling.steering) if sampling.steering else None
+        self._steering = TokenSteering(engine.tokenizer, sampling) if sampling.steering else None
 
-    @property
-    def branch_tokens(self) -> int:
-        """Most tokens that a branch adds to a chain."""
-        return self._steering.branch_tokens if self._steering else 0
+    def branch_tokens(self, request: Request) -> int:
+        """Most tokens that a branch adds to a chain of a request."""
+        return self._steering.branch_tokens(request) if self._steering and not request.forced_ids else 0
 
     def run_chain(self, request: Request) -> Chain:
         """Generate one chain, with a press and a cache of its own."""
         start_time = perf_counter()
         steering = None if request.forced_ids else self._steering
         # A branch may run beyond L: a press whose size follows from the length has to know.
-        press = self._method.make_press(len(request.prompt_ids), request.L + self.branch_tokens)
+        press = self._method.make_press(len(request.prompt_ids), request.L + self.branch_tokens(request))
         key = counter_rng.key(self._sampling.seed, request.problem, request.chain)
         session = PressSession(self._model, press, key, str(self._method))
         chain = LiveChain(request, Ledger(self._rows, request.cuts), start_time, request.L, steering)

@@ -136,7 +136,7 @@ class Batch:
         self._state = method.start(HostModel(attentions, config, heads, max_chains, device, model.model.rotary_emb))
         self._decoder = Decoder(tokenizer, sampling.stop, sampling.marks)
         self._end_ids = end_ids(model, tokenizer)
-        self._steering = TokenSteering(tokenizer, sampling.steering) if sampling.steering else None
+        self._steering = TokenSteering(tokenizer, sampling) if sampling.steering else None
         self._vocabulary = Vocabulary(tokenizer, config.vocab_size, self._end_ids)
         self._context = context_limit(config.to_dict())
         self._watch, self._rows = watch, len(attentions) * heads
@@ -276,7 +276,7 @@ class Batch:
     def _enter(self, group: list[Request]) -> Tensor:
         """Let chains with one prompt enter; returns their logits, (chains, vocabulary)."""
         # A branch may run beyond L: rules that depend on the length have to know.
-        branch_tokens = self._steering.branch_tokens if self._steering else 0
+        branch_tokens = max(self._branch_tokens(request) for request in group)
         for request in group:
             request.check(context=self._context, vocabulary=self._model.config.vocab_size, branch_tokens=branch_tokens)
         start_time = perf_counter()
@@ -303,6 +303,10 @@ class Batch:
             steering = None if request.forced_ids else self._steering
             self._chains.append(LiveChain(request, Ledger(lens.size, request.cuts), start_time, request.L, steering))
         return self._prefill.logits.expand(len(group), -1)
+
+    def _branch_tokens(self, request: Request) -> int:
+        """Most tokens that a branch adds to a chain of a request."""
+        return self._steering.branch_tokens(request) if self._steering and not request.forced_ids else 0
 
     def _run_prefill(self, request: Request, length: int) -> _SharedPrefill:
         """Prefill a request's prompt, for chains of at most ``length`` tokens."""

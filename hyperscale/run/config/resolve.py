@@ -16,7 +16,7 @@ from hyperscale.run.config.schema import RunConfig
 from hyperscale.tasks.datasets import data_by_task
 
 # What decides no chain: two runs that differ in these alone are the same run.
-_WITHOUT_EFFECT = {"batch_size", "gpu_memory", "sandbox", "data", "vote", "sampling_sources"}
+_WITHOUT_EFFECT = {"batch_size", "gpu_memory", "sandbox", "data", "vote", "sampling_sources", "inserted_tokens"}
 
 
 SET_FOR_RUN = "set for this run"
@@ -29,7 +29,8 @@ class ResolvedConfig(BaseModel):
     ``limit`` is None for all problems, ``vote`` for each task's own strategy; ``device`` and ``dtype`` are "auto" until
     `placed` has been told of the machine. `RunConfig.pin_prompt` is part of ``params`` here, as a parameter of each
     method that has it, and `RunConfig.axis` part of the budget. ``sampling_sources`` says where temperature, top_p,
-    top_k, min_p and repetition_penalty are from, each in words for the user.
+    top_k, min_p and repetition_penalty are from, each in words for the user. ``inserted_tokens`` is the most that is
+    inserted in front of a forced answer, 1 until a tokenizer has told.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -89,10 +90,12 @@ class ResolvedConfig(BaseModel):
         params = dict(self.params.get(arm.method, {}))
         return params | {method_params.BUDGET: arm.kv_budget} if arm.kv_budget else params
 
+    inserted_tokens: int = 1
+
     @property
     def answer_room(self) -> int:
-        """Tokens that a forced answer adds at most: the end of thinking and K more."""
-        return self.force_answer + 1 if self.force_answer else 0
+        """Tokens that a forced answer adds at most: what is inserted in front of it and K more."""
+        return self.force_answer + self.inserted_tokens if self.force_answer else 0
 
     def placed(self, *, device: Literal["cpu", "cuda"], dtype: Literal["float32", "bfloat16"]) -> "ResolvedConfig":
         """The configuration on a machine: ``auto`` becomes this device and this dtype."""
@@ -141,7 +144,8 @@ def resolve_config(config: RunConfig) -> ResolvedConfig:
         "batch_size": config.batch_size or model.batch_size,
         **_sampling(config, model),
     }
-    same = {name: getattr(config, name) for name in ResolvedConfig.model_fields if name not in defaults}
+    names = (RunConfig.model_fields.keys() & ResolvedConfig.model_fields.keys()) - defaults.keys()
+    same = {name: getattr(config, name) for name in names}
     return ResolvedConfig(**same, **defaults)
 
 

@@ -71,6 +71,7 @@ class ChoiceGrader(Grader):
     """
 
     name = "choice"
+    cue = "\n\nAnswer:"
 
     def __init__(self, options: int = 4) -> None:
         self._letters = string.ascii_uppercase[:options]

@@ -48,6 +48,7 @@ class CodeGrader(Grader):
     """
 
     name = "code"
+    cue = "\n\n```python\n"
     limits: Limits | None = None  # of each test; None for the runner's own
 
     def __init__(self, runner: CodeRunner | None = None) -> None:

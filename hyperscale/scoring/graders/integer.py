@@ -16,6 +16,7 @@ class IntegerGrader(Grader):
     """
 
     name = "integer"
+    cue = "\n\n\\boxed{"
 
     def __init__(self, math: MathGrader | None = None) -> None:
         """Use the given maths grader for what no form explains, or one of its own."""
