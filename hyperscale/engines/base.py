@@ -4,7 +4,8 @@ Read this first to write an engine. An `Engine` is a loaded model with one metho
 `Request`s from an iterable as it has room for them, and yields a `Chain` for each. What it must promise:
 
 - *Noise.* A drawn token depends on (seed, problem, chain, step) and the logits alone, never on which chains run beside
-  it. So a run that is resumed, repeated or given another batch size has the same chains.
+  it. So a run that is resumed, repeated or given another batch size has the same chains. Logits are that exact on the
+  CPU in float32 and float16; in bfloat16, and on a GPU, a batch of another size may round them differently.
 - *Costs.* They are those of `hyperscale.kv.trace`: an engine takes them from the ledger (`hyperscale.kv.ledger`), or
   counts by itself what the ledger would count.
 - *Cuts.* A chain's `KVTrace` has the costs at each of the request's cuts, so that it can later be cut to a smaller L.
@@ -133,6 +134,15 @@ class Request:
                 f"the prompt of request {self.problem}/{self.chain} has token {strange}, and the model's embedding has "
                 f"{vocabulary:,} rows: the tokenizer is another model's"
             )
+
+
+def not_a_number(request: Request, tokens: int) -> EngineError:
+    """The error for a model whose output is not a number after so many tokens of a chain."""
+    return EngineError(
+        f"the model's output for {request.problem}/{request.chain} is not a number after {tokens} tokens: its "
+        "arithmetic left the range of its type, as it may in float16, so use --dtype bfloat16 or float32; or its "
+        "weights are broken"
+    )
 
 
 @dataclass(frozen=True)

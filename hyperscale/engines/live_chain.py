@@ -7,10 +7,11 @@ steering forbids, closes the thinking of a branch, and knows which token comes n
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import isnan
 from time import perf_counter
 from typing import Literal
 
-from hyperscale.engines.base import Branch, Chain, Request
+from hyperscale.engines.base import Branch, Chain, Request, not_a_number
 from hyperscale.engines.detokenize import Decoder
 from hyperscale.engines.steering import TokenSteering
 from hyperscale.kv.ledger import Ledger
@@ -82,7 +83,12 @@ class LiveChain:
 
         Returns:
             The token that the chain has got: another one if an end of thinking was replaced.
+
+        Raises:
+            EngineError: The log-probability is not a number.
         """
+        if isnan(logprob):
+            raise not_a_number(self.request, len(self.ids))
         is_inserted = bool(self.pending_ids)
         if is_inserted:
             self.pending_ids = self.pending_ids[1:]

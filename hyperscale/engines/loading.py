@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from hyperscale.engines.config_check import load_supported_config
+from hyperscale.engines.devices import check_device
 from hyperscale.engines.weights_check import check_weights
 from hyperscale.errors import ModelError
 from hyperscale.methods.core.dms_config import GateConfig, has_gates
@@ -107,17 +108,3 @@ def _parse_dtype(name: str) -> torch.dtype:
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ModelError(f"unknown dtype {name!r}; use float32, bfloat16 or float16")
     return dtype
-
-
-def check_device(device: str) -> None:
-    """Refuse devices that torch does not know or that are not here.
-
-    Raises:
-        ModelError: It is one.
-    """
-    try:
-        kind = torch.device(device).type
-    except RuntimeError:
-        raise ModelError(f"unknown device {device!r}; use cpu or cuda") from None
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ModelError("no CUDA device is available; use --device cpu")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hyperscale.engines.devices import device_kind
 from hyperscale.errors import ConfigError
 from hyperscale.kv.formats import AUTO
 from hyperscale.methods.names import needed_engine
@@ -29,7 +30,7 @@ class EngineSpec:
         method: The method in force.
         batch_size: Most chains that decode together.
         device: Where the model runs, as torch names it.
-        dtype: Type of the weights: "float32" or "bfloat16".
+        dtype: Type of the weights: "float32", "bfloat16" or "float16".
         kv_dtype: What the cache keeps keys and values in: "auto" for ``dtype``, or a name of `kv.formats`.
         gpu_memory: Part of a GPU's memory that an engine takes which reserves its memory in advance.
         max_tokens: Most tokens of a sequence, its prompt included; the model's own limit if None.
@@ -102,7 +103,7 @@ class EngineProvider(ABC):
             ConfigError: It does not run on this device.
             MethodError: It does not run a method with these parameters, or not on this device.
         """
-        kind = device.partition(":")[0]
+        kind = device_kind(device)
         if kind not in self.devices:
             raise ConfigError(
                 f"the {self.name} engine runs on {' and '.join(self.devices)}, not on {kind}: pass --device "

@@ -68,7 +68,8 @@ def draw_tokens(
         target = counter_rng.uniform(counter_rng.mix(keys, steps))[:, None] * total
         # uniform < 1, but times the total it may round up to the total: it must still fall on a token with mass.
         target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
-        tokens = torch.searchsorted(mass, target, right=True)[:, 0]
+        # Of logits that are no numbers nothing can be drawn: the chain is refused by its log-probability (`LiveChain`).
+        tokens = torch.searchsorted(mass, target, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
     logprobs = torch.log_softmax(logits, dim=-1).gather(1, tokens[:, None])[:, 0]
     return tokens, logprobs.to(torch.float64)
 

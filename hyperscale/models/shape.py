@@ -8,7 +8,7 @@ from typing import Any
 from hyperscale.errors import ModelError
 from hyperscale.kv.formats import AUTO, vector_bytes
 
-ITEM_BYTES = {"float32": 4, "bfloat16": 2}
+ITEM_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,10 @@ def known_gpus() -> dict[str, Gpu]:
     gpus = {}
     for name, values in file.values.items():
         figures = validate(GpuFigures, values, ConfigError, file.place((name,)), _REMEDY)
-        flops = tuple((dtype, peak * 1e12) for dtype, peak in figures.tflops.items())
+        peaks = dict(figures.tflops)
+        if "bfloat16" in peaks:
+            peaks.setdefault("float16", peaks["bfloat16"])  # matrix units are as fast in both
+        flops = tuple((dtype, peak * 1e12) for dtype, peak in peaks.items())
         gpus[name] = Gpu(name, figures.memory * GIB, figures.bandwidth * 1e12, flops)
     return gpus
 

@@ -205,7 +205,7 @@ def _default_device() -> str:
 
 def _memory_of(device: str) -> tuple[str, int]:
     """Name and bytes of the device's memory."""
-    from hyperscale.engines.loading import check_device
+    from hyperscale.engines.devices import check_device
 
     check_device(device)
     return memory_estimate.device_memory(device)

@@ -170,7 +170,7 @@ class RetrofitSettings(TrainingSettings, Sources):
         allow_inf_nan=False,
     )
     weights: Literal["float32", "bfloat16"] = setting("float32", "Type of the trained weights.")
-    device: str | None = setting(None, "Where to train: cpu or cuda.", unset="cuda if there is one")
+    device: str | None = setting(None, "Where to train: cpu, cuda or cuda:N.", unset="cuda if there is one")
 
     @classmethod
     def from_options(cls, values: Mapping[str, Any]) -> Self:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hyperscale import models
 from hyperscale.engines.config_check import check_config
+from hyperscale.engines.devices import device_index
 from hyperscale.methods.arm import Arm
 from hyperscale.models.checkpoint import read_checkpoint_config, shape_of
 from hyperscale.planning import measured_costs
@@ -108,7 +109,7 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
         method = methods.create(arm.method, cr=arm.CR, **config.params_of(arm))
         method_of_arm[replace(arm, length_invariant=method.length_invariant)] = method
     # The model's base stands for all its checkpoints: they share tokenizer and shapes.
-    target = target or _local_gpu()
+    target = target or _local_gpu(config.device)
     config = _place(config, target, model.base)
     shape = shape_of(config.model, model.base)
     prompt_format = None
@@ -151,13 +152,15 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
     )
 
 
-def _local_gpu() -> Gpu | None:
-    """This machine's GPU."""
+def _local_gpu(device: str) -> Gpu | None:
+    """This machine's GPU: the one of that name, else the first."""
     import torch
 
     if not torch.cuda.is_available():
         return None
-    return identify_gpu(torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).total_memory)
+    index = device_index(device) or 0
+    index = index if index < torch.cuda.device_count() else 0
+    return identify_gpu(torch.cuda.get_device_name(index), torch.cuda.get_device_properties(index).total_memory)
 
 
 def _place(config: ResolvedConfig, gpu: Gpu | None, path: str) -> ResolvedConfig:

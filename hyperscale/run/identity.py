@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hyperscale import models
+from hyperscale.engines.devices import device_index, device_kind
 from hyperscale.run.config.resolve import ResolvedConfig
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def describe_hardware(device: str) -> dict[str, Any]:
     """The parts of the machine that a run's speed depends on."""
     import torch
 
-    accelerator = torch.cuda.get_device_name() if device != "cpu" and torch.cuda.is_available() else None
+    has_gpu = device_kind(device) == "cuda" and torch.cuda.is_available()
+    accelerator = torch.cuda.get_device_name(device_index(device)) if has_gpu else None
     return {
         "platform": sys.platform,
         "machine": platform.machine(),

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import hyperscale
 from hyperscale import models
 from hyperscale.engines import registry
-from hyperscale.errors import EngineError, ModelError
+from hyperscale.engines.devices import check_device
+from hyperscale.errors import ModelError
 from hyperscale.kv.formats import AUTO
 from hyperscale.methods.arm import Arm
 from hyperscale.models.checkpoint import shape_of
@@ -81,7 +82,12 @@ class PreparedRun(PlannedRun):
         from hyperscale import methods
 
         lengths = [task.note for task in self.tasks if task.note]
-        return [*lengths, *prompt_notes(self.prompt_format, self.config), *methods.notes(self.methods.values())]
+        return [
+            *lengths,
+            *prompt_notes(self.prompt_format, self.config),
+            *_rounding_notes(self.config),
+            *methods.notes(self.methods.values()),
+        ]
 
     @property
     def kv_dtype(self) -> str:
@@ -268,16 +274,26 @@ def _planned_task(task: "Task", problems: Sequence[Problem], config: ResolvedCon
     return PlannedTask(task_shape(task, tokens, config), len(problems), note=note)
 
 
+def _rounding_notes(config: ResolvedConfig) -> list[str]:
+    """What a run's type does to the promise that batches change no chain."""
+    if (config.device, config.dtype) != ("cpu", "bfloat16"):
+        return []
+    return [
+        "bfloat16 on the CPU: a chain may depend on --batch-size, as sums round differently; in float32 and float16 it "
+        "does not"
+    ]
+
+
 def _place(config: ResolvedConfig) -> ResolvedConfig:
     """The configuration with this machine's device and its dtype.
 
     Raises:
-        EngineError: The device is not there.
+        ModelError: The device is not there.
     """
     import torch
 
     cuda = torch.cuda.is_available()
-    if config.device == "cuda" and not cuda:
-        raise EngineError("--device cuda: torch sees no CUDA device here; leave --device out to run on the CPU")
+    if config.device != "auto":
+        check_device(config.device)
     device: Literal["cpu", "cuda"] = "cuda" if cuda and config.device != "cpu" else "cpu"
     return config.placed(device=device, dtype="bfloat16" if device == "cuda" else "float32")

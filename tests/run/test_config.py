@@ -47,7 +47,7 @@ def test_a_named_budget_brings_its_grid():
         ({"crs": [0.5]}, ConfigError, "--cr must be at least 1, got 0.5"),
         ({"methods": []}, ConfigError, "--method has too few entries (at least 1)"),
         ({"methods": ["dms", "dms"]}, ConfigError, "--method has the same entry twice, got ['dms', 'dms']"),
-        ({"device": "tpu"}, ConfigError, "--device must be 'auto', 'cpu' or 'cuda', got 'tpu'"),
+        ({"device": "tpu"}, ConfigError, "--device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got 'tpu'"),
         ({"batch_size": "many"}, ConfigError, "--batch-size must be a whole number, got 'many'"),
         ({"crz": 8}, ConfigError, "unknown setting 'crz': did you mean 'cr'?"),
         ({"params": {"vanilla": {"cr": 3}}}, ConfigError, "set by --cr for all methods"),
@@ -146,6 +146,19 @@ def test_a_run_of_an_earlier_version_is_still_the_same_run(name):
     for change in ({"predict": "closed"}, {"kv_dtype": "int8"}, {"limit": 3}, {"force_answer": 9}):
         other = resolve.resolve_config(load.make_config(values | change)).compared()
         assert len(manifest.changes(info, {**info, "config": other})) == 1
+
+
+def test_which_of_several_gpus_decides_nothing():
+    """So a run that one GPU began, another one goes on with."""
+    one, other = resolved(device="cuda"), resolved(device="cuda:3")
+    assert other.device == "cuda:3"
+    assert one.compared() == other.compared()
+    assert one.compared() != resolved(device="cpu").compared()
+    names = {load.make_config({"device": device}).folder_name() for device in ("cuda", "cuda:0", "cuda:3")}
+    assert names == {"mini-vanilla-8x-cuda"}
+    for name in ("cuda:", "cuda:-1", "cuda:01", "cuda:x", "cuda:1 ", "cpu:0", "mps", "cuda1", ""):
+        with pytest.raises(ConfigError, match="--device must be"):
+            resolved(device=name)
 
 
 def test_folder_names_differ_where_results_do():

@@ -1,10 +1,13 @@
 """Settings of sampling reach the engine, the folder's description and its name."""
 
 import json
+import re
+import shutil
 
 import checkpoints
 import commandline
 import pytest
+from safetensors.torch import load_file, save_file
 from stored_chains import stored_chains
 
 from hyperscale.run.config import load
@@ -66,6 +69,45 @@ def test_values_without_a_meaning_are_refused(weights, call, option, value, mess
     code, _, err = call(*command(weights, "none", option, value))
     assert code == 2
     assert message in err
+
+
+def test_float16_is_a_type_of_its_own_and_no_batch_changes_it(weights, call, tmp_path):
+    for name, batch_size in (("one", "1"), ("many", "7")):
+        code, out, err = call(*command(weights, name, "--dtype", "float16", "--batch-size", batch_size))
+        assert (code, err) == (0, "")
+        assert "may depend on --batch-size" not in out
+    one, many = (
+        {
+            key: (sample.text, sample.whole.logprob, sample.dtype)
+            for key, sample in stored_chains(tmp_path / name).items()
+        }
+        for name in ("one", "many")
+    )
+    assert one == many
+    assert {dtype for *_, dtype in one.values()} == {"float16"}
+    code, out, err = call(*command(weights, "brain", "--dtype", "bfloat16", "--limit", "1"))
+    assert (code, err) == (0, "")
+    assert "note: bfloat16 on the CPU: a chain may depend on --batch-size" in out
+    code, out, _ = call(*command(weights, "plan", "--dtype", "float16", "--dry-run", "--gpu", "h100"))
+    assert code == 0
+    assert "Peak memory in GiB, float16" in out
+    assert "At best on H100, float16" in out
+
+
+@pytest.mark.parametrize("method", ["vanilla", "kvpress:DecodingPress:KeyDiffPress"])
+def test_numbers_out_of_range_are_an_error_and_no_text(weights, call, tmp_path, method):
+    """In float16 an activation beyond 65,504 is infinite, and what follows is no number."""
+    folder = shutil.copytree(weights, tmp_path / "huge")
+    file = folder / "base" / "model.safetensors"
+    tensors = load_file(file)
+    for name in tensors:
+        if name.endswith(("up_proj.weight", "down_proj.weight")):
+            tensors[name].mul_(3000)
+    save_file(tensors, file, {"format": "pt"})
+    code, _, err = call(*command(folder, "out", "--dtype", "float16", "--method", method, "--cr", "4"))
+    assert code == 2
+    assert re.search(r"the model's output for mini_aime/\S+ is not a number after \d+ tokens", err)
+    assert "--dtype bfloat16 or float32" in " ".join(err.split())
 
 
 def test_folders_of_other_settings_have_other_names():

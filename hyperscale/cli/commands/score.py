@@ -37,7 +37,7 @@ def score(
         str | None,
         typer.Option(help="With --vote best-of-n: logprob, or folder or hub id of a reward model. [logprob]"),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="With a reward model: cpu or cuda. [cpu]")] = None,
+    device: Annotated[str | None, typer.Option(help="With a reward model: cpu, cuda or cuda:N. [cpu]")] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a line of JSON for each run (docs/machines.md).")
     ] = False,

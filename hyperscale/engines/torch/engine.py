@@ -18,9 +18,9 @@ from hyperscale.methods.core.base import Method
 class TorchEngine(Engine):
     """Runs a transformers causal LM with one method in force.
 
-    On the CPU a chain is the same, bit for bit, for any batch size and any order of requests: every row's arithmetic
-    depends on that row alone. On CUDA the noise is the same as well, but matrix products may round
-    differently from batch to batch.
+    On the CPU, in float32 and float16, a chain is the same, bit for bit, for any batch size and any order of requests:
+    every row's arithmetic depends on that row alone. In bfloat16 and on CUDA the noise is the same as well, but matrix
+    products may round differently from batch to batch.
 
     Attributes:
         name: Recorded with results.

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from hyperscale import models
+from hyperscale.engines.devices import device_kind
 from hyperscale.errors import ConfigError
 from hyperscale.methods.arm import Arm
 from hyperscale.methods.names import VANILLA
@@ -57,8 +58,8 @@ class ResolvedConfig(BaseModel):
     repetition_penalty: float
     sampling_sources: dict[str, str]
     engine: str
-    device: Literal["auto", "cpu", "cuda"]
-    dtype: Literal["auto", "float32", "bfloat16"]
+    device: str
+    dtype: Literal["auto", "float32", "bfloat16", "float16"]
     kv_dtype: str
     batch_size: int
     gpu_memory: float
@@ -109,6 +110,7 @@ class ResolvedConfig(BaseModel):
     def compared(self) -> dict[str, Any]:
         """The part of run.json that decides the chains; a folder holds runs that agree in it."""
         values = self.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+        values["device"] = device_kind(self.device)  # which of several GPUs decides nothing
         return values | {"budget": self.budget.text, "axis": self.budget.axis, "grid": self.grid.name}
 
 

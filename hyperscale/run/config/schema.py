@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hyperscale.engines import registry
+from hyperscale.engines.devices import device_kind, is_device_name
 from hyperscale.methods.names import VANILLA
 from hyperscale.utils.settings import setting
 
@@ -128,11 +129,17 @@ class RunConfig(BaseModel):
         choices=registry.available(),
         details="vLLM has to be installed.",
     )
-    device: Literal["auto", "cpu", "cuda"] = setting(
-        "auto", "Where the model runs.", details="`auto` is CUDA where there is one."
+    device: str = setting(
+        "auto",
+        "Where the model runs.",
+        choices=("auto", "cpu", "cuda", "cuda:N"),
+        details="`auto` is CUDA where there is one; `cuda:1` is the second GPU.",
     )
-    dtype: Literal["auto", "float32", "bfloat16"] = setting(
-        "auto", "Type of the weights.", details="`auto` is float32 on the CPU and bfloat16 on CUDA."
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting(
+        "auto",
+        "Type of the weights.",
+        details="`auto` is float32 on the CPU and bfloat16 on CUDA. In bfloat16 on the CPU a chain may depend on the "
+        "batch size.",
     )
     kv_dtype: Literal["auto", "fp8", "int8", "int4"] = setting(
         "auto", "Type that the cache keeps keys and values in.", details="`auto` is that of `dtype`."
@@ -188,6 +195,13 @@ class RunConfig(BaseModel):
             raise ValueError(f"must be {' or '.join(map(repr, names))}")
         return name
 
+    @field_validator("device")
+    @classmethod
+    def _known_device(cls, name: str) -> str:
+        if name != "auto" and not is_device_name(name):
+            raise ValueError("must be 'auto', 'cpu', 'cuda' or 'cuda:N'")
+        return name
+
     def folder_name(self) -> str:
         """Default name of the run's folder: the model, the methods, the budget and what departs from the defaults."""
         # Only what the user set stands in the name: a default is filled in later and may depend on the model.
@@ -220,7 +234,7 @@ class RunConfig(BaseModel):
                 parts.append(f"{label}{number:g}")
         parts += [
             value
-            for value in (self.engine, self.device, self.dtype, self.predict)
+            for value in (self.engine, device_kind(self.device), self.dtype, self.predict)
             if value not in ("auto", registry.DEFAULT)
         ]
         parts += [f"kv{self.kv_dtype}"] if self.kv_dtype != "auto" else []

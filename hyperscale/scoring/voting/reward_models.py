@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+from hyperscale.engines.devices import check_device
 from hyperscale.errors import ModelError, ResultsError
 from hyperscale.scoring.voting.strategies import LOGPROB
 from hyperscale.utils.hub import model_errors
@@ -90,6 +91,7 @@ def get(name: str, device: str = "cpu") -> Scorer | None:
 def _load(path: str, device: str) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
+    check_device(device)
     with model_errors(f"cannot load the reward model {path}"):
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         outputs = int(config.num_labels)

@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import isnan
 from time import perf_counter
 from typing import Any, Literal
 
-from hyperscale.engines.base import Chain, ChainProgress, Engine, Request, Sampling
+from hyperscale.engines.base import Chain, ChainProgress, Engine, Request, Sampling, not_a_number
 from hyperscale.engines.detokenize import Decoder, end_ids
+from hyperscale.engines.devices import device_index, device_kind
 from hyperscale.engines.sampling import check_sampling
 from hyperscale.engines.vllm import versions
 from hyperscale.engines.vllm.harness.engine_args import check_method, engine_args
@@ -93,7 +95,7 @@ class VllmEngine(Engine):
             path: A folder or a hub id.
             method: The method.
             batch_size: Most chains in chain.
-            device: "cpu" or "cuda".
+            device: "cpu", "cuda" or "cuda:N".
             dtype: Of weights and cache.
             name: Recorded with results.
             own_process: Whether vLLM's engine runs in a process of its own; None: on CUDA only.
@@ -127,9 +129,10 @@ class VllmEngine(Engine):
             gpu_memory=gpu_memory,
         )
         args["additional_config"]["hyperscale"] |= more.pop("options", {})
-        self._draws_itself = device == "cpu"
+        is_cpu = device_kind(device) == "cpu"
+        self._draws_itself = is_cpu
         self._engine = start_engine(
-            args | more, device == "cuda" if own_process is None else own_process, device == "cpu"
+            args | more, not is_cpu if own_process is None else own_process, is_cpu, gpu=device_index(device)
         )
         self._max_request_tokens: int = self._engine.model_config.max_model_len
         self._num_requests = 0
@@ -235,6 +238,8 @@ class VllmEngine(Engine):
             )
         chain.ids = list(completion.token_ids)
         chain.logprobs = [row[token].logprob for row, token in zip(completion.logprobs, chain.ids, strict=False)]
+        if any(map(isnan, chain.logprobs)):
+            raise not_a_number(chain.request, next(n for n, value in enumerate(chain.logprobs) if isnan(value)))
         if watch is None:
             return
         n = len(chain.ids)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperscale.engines.config_check import load_supported_config
+from hyperscale.engines.devices import device_kind
 from hyperscale.engines.vllm.families import architecture
 from hyperscale.engines.vllm.method_names import RUNNABLE
 from hyperscale.engines.vllm.options import KEY, PAGE_TOKENS
@@ -21,7 +22,7 @@ def check_method(method: Method, device: str = "cpu") -> None:
 
     Args:
         method: The method.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or "cuda:N".
 
     Raises:
         MethodError: It does not run, or not with these parameters or on this device.
@@ -32,7 +33,7 @@ def check_method(method: Method, device: str = "cpu") -> None:
         )
     if not getattr(method, "pin_prompt", True):
         raise MethodError(f"{method.name} keeps the whole prompt in vLLM: leave pin_prompt or --engine vllm out")
-    if method.name == "random" and device == "cuda":
+    if method.name == "random" and device_kind(device) == "cuda":
         raise MethodError("random draws its victims on the host, which would stop a GPU at every layer: --device cpu")
 
 
@@ -53,7 +54,7 @@ def engine_args(
         path: A folder or a hub id.
         method: The method; vanilla runs vLLM's own model and cache.
         batch_size: Most requests at once.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or "cuda:N".
         dtype: Of weights and cache.
         vocabulary: Rows of the output layer up to the last token.
         max_tokens: Most tokens of a request, its prompt included; the model's limit if less or None.

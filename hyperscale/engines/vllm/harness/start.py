@@ -3,6 +3,8 @@
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from hyperscale.engines.vllm.harness.process_end import end_waiting_with_process
@@ -10,13 +12,14 @@ from hyperscale.engines.vllm.plugin.parent_watch import END_WITH_PARENT
 from hyperscale.errors import EngineError, HyperscaleError, first_line
 
 
-def start_engine(args: dict[str, Any], own_process: bool, cpu: bool) -> Any:
+def start_engine(args: dict[str, Any], own_process: bool, cpu: bool, gpu: int | None = None) -> Any:
     """Start vLLM's engine.
 
     Args:
         args: Of ``EngineArgs``.
         own_process: Whether its core runs in a process of its own.
         cpu: Whether it runs on the CPU.
+        gpu: Which of the GPUs that this process sees, if it matters; only for an engine in a process of its own.
 
     Returns:
         vLLM's ``LLMEngine``.
@@ -24,6 +27,8 @@ def start_engine(args: dict[str, Any], own_process: bool, cpu: bool) -> Any:
     Raises:
         EngineError: It does not start.
     """
+    if gpu and not own_process:
+        raise EngineError(f"vLLM runs on cuda:{gpu} only in a process of its own")
     # Read by vLLM while it is imported or started. Binding threads to cores would bind the harness's too.
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if own_process else "0"
     os.environ[END_WITH_PARENT] = "1"
@@ -41,7 +46,8 @@ def start_engine(args: dict[str, Any], own_process: bool, cpu: bool) -> Any:
     try:
         from vllm import EngineArgs, LLMEngine
 
-        engine = LLMEngine.from_engine_args(EngineArgs(**args))
+        with _show_gpu(gpu):
+            engine = LLMEngine.from_engine_args(EngineArgs(**args))
     except HyperscaleError:
         raise
     except Exception as error:
@@ -55,3 +61,26 @@ def start_engine(args: dict[str, Any], own_process: bool, cpu: bool) -> Any:
     if own_process:
         end_waiting_with_process(engine.engine_core.output_queue_thread, engine.engine_core.outputs_queue)
     return engine
+
+
+@contextmanager
+def _show_gpu(gpu: int | None) -> Iterator[None]:
+    """Let processes that start in the block see one GPU alone; vLLM takes the first that it sees.
+
+    Args:
+        gpu: Its index among those that this process sees; None to show them all.
+    """
+    if gpu is None:
+        yield
+        return
+    name = "CUDA_VISIBLE_DEVICES"
+    before = os.environ.get(name)
+    visible = before.split(",") if before else None
+    os.environ[name] = visible[gpu].strip() if visible and gpu < len(visible) else str(gpu)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
