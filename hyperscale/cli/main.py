@@ -1,31 +1,36 @@
-"""The command line ``hyperscale``: its commands, and one line on stderr for every error that a user can cause.
+"""The command line ``hyperscale``: one line on stderr and exit code 2 for everything that stops a command.
 
-Heavy packages are imported inside the commands, so that ``--help`` answers at once.
+Exit code 1 belongs to ``hyperscale gate`` alone: an accuracy or a cost got worse. Whatever else ends a command is 2: a
+mistake, a signal, a full disk, an output that nobody reads, a defect.
+
+Only the standard library's small modules are imported here: from the first moment on, signals end a command in a line.
 """
 
 import os
 import signal
 import sys
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-import typer
+if TYPE_CHECKING:
+    from types import TracebackType
 
-from hyperscale.cli.commands import gate, lists, methods, plot, report, retrofit, run, score
-from hyperscale.errors import HyperscaleError
+    import typer
 
-app = typer.Typer(
-    help="How accurate can a reasoning model be at a given budget of KV-cache reads or memory?",
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-FAILED = 2
+FAILED, REGRESSION = 2, 1
+#: Set to anything, an unforeseen error shows its traceback.
+TRACEBACK = "HYPERSCALE_TRACEBACK"
+_LEAST_MEMORY = 2 << 30  # bytes of address space in which numpy and torch can be loaded
+_LONGEST_NAME = 100  # characters of a path in a message
+_BROKEN_PIPE = "error: nobody reads the output any more (broken pipe): finished work is kept"
+_OUT_OF_MEMORY = "error: out of memory: free some, or raise the limit on this process (ulimit -v)"
+# How libraries say it, when they are loaded or later.
+_MEMORY_PHRASES = ("failed to map segment", "annot allocate memory", "can't allocate memory", "bad_alloc")
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _PARSER_PHRASES = {
     "Input should be a valid integer, unable to parse string as an integer": "must be a whole number",
     "Input should be a valid number, unable to parse string as a number": "must be a number",
     "Input should be": "must be",
 }
-_HELP_WIDTH = 120  # columns that a command's help takes at most
 # What an interrupted command leaves behind; the commands that are not here only read.
 _AFTER_INTERRUPT = {
     "run": "finished chains are kept; the same command resumes",
@@ -34,38 +39,136 @@ _AFTER_INTERRUPT = {
 }
 
 
-def _print_version(requested: bool) -> None:
-    if requested:
-        from hyperscale import __version__
+def __getattr__(name: str) -> "typer.Typer":
+    """``app``, the commands, which are imported when they are asked for."""
+    if name != "app":
+        raise AttributeError(name)
+    from hyperscale.cli.app import app
 
-        typer.echo(f"hyperscale {__version__}")
-        raise typer.Exit
-
-
-@app.callback(invoke_without_command=True)
-def _root(
-    context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+    return app
 
 
-for command in (
-    run.run,
-    plot.plot,
-    report.report,
-    score.score,
-    gate.gate,
-    retrofit.retrofit,
-    lists.models,
-    methods.methods,
-    lists.tasks,
-    lists.budgets,
-):
-    app.command(context_settings={"max_content_width": _HELP_WIDTH})(command)
+class _InterruptedError(BaseException):
+    """Ctrl-C, SIGTERM or SIGHUP. Some libraries catch KeyboardInterrupt on its way up; none knows this one."""
+
+
+def _interrupt(number: int, _: object) -> NoReturn:
+    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    raise _InterruptedError
+
+
+def main() -> None:
+    """Entry point: everything that stops a command is one line on stderr and exit code 2."""
+    try:
+        _take_signals()
+        code = _run()
+    except (_InterruptedError, KeyboardInterrupt):
+        command = sys.argv[1] if len(sys.argv) > 1 else ""
+        _fail(f"interrupted: {_AFTER_INTERRUPT.get(command, 'run the command again')}")
+    finally:
+        _release_signals()
+    sys.exit(code)
+
+
+def _run() -> int:
+    """The exit code of the command that was asked for; ends the process where it fails."""
+    from hyperscale.errors import HyperscaleError
+
+    try:
+        from hyperscale.cli.streams import flush_output, prepare_streams
+
+        prepare_streams()
+        _check_arguments(sys.argv[1:])
+        _check_process()
+        # Threads that spin while they wait make decoding many times slower as soon as anything else runs on the
+        # machine.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        from hyperscale.cli.app import app
+
+        code = app(standalone_mode=False)
+        flush_output()  # what cannot be written shows now at the latest
+    except HyperscaleError as error:
+        _fail(f"error: {error}")
+    except BrokenPipeError:
+        _fail(_BROKEN_PIPE)
+    except SystemExit as stop:  # of a library: ours ends in `main`
+        if stop.code in (0, None):
+            return 0
+        if isinstance(stop.__context__, BrokenPipeError):  # the parser of options ends so
+            _fail(_BROKEN_PIPE)
+        _fail(f"error: a library ended the command ({stop.code}): {_how_to_see()}")
+    except MemoryError:
+        _fail(_OUT_OF_MEMORY)
+    except RecursionError:
+        _fail(f"error: something is nested too deeply to be read: {_how_to_see()}")
+    except OSError as error:
+        _fail(f"error: {_describe(error)}")
+    except Exception as error:
+        if any(phrase in str(error) for phrase in _MEMORY_PHRASES):
+            _fail(_OUT_OF_MEMORY)
+        if not hasattr(error, "format_message"):  # only what the parser of options raises has it
+            sys.excepthook = _end_unforeseen
+            raise
+        _fail(f"error: {_in_our_words(error.format_message())} (see --help)")
+    # A code of 1 is the gate's verdict and nothing else; click returns what a command returns.
+    return code if code in (FAILED, REGRESSION) else 0
+
+
+def _take_signals() -> None:
+    # A scheduler ends jobs with SIGTERM, a closed terminal with SIGHUP: both have to leave the folder as Ctrl-C does.
+    for name in _SIGNALS:
+        number = getattr(signal, name, None)
+        # Under nohup a SIGHUP is ignored, as it was asked for.
+        if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
+            signal.signal(number, _interrupt)
+
+
+def _release_signals() -> None:
+    """While the process ends, a signal ends it at once, without a traceback of what was being closed."""
+    for name in _SIGNALS:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == _interrupt:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    """Refuse what no option takes: an empty value, as of an unset variable, and names that are not UTF-8."""
+    from hyperscale.errors import ConfigError
+
+    option = "an argument"
+    for argument in arguments:
+        name, sign, value = argument.partition("=")
+        is_option = argument.startswith("--")
+        if not argument.strip() or (is_option and sign and not value.strip()):
+            raise ConfigError(f"{name if is_option else option} is empty: give it a value, or leave it out")
+        try:
+            os.fsencode(argument).decode("utf-8")
+        except UnicodeError:
+            shown = os.fsencode(argument).decode("utf-8", "replace")
+            raise ConfigError(f"{shown} is not UTF-8, which results are written in: rename it") from None
+        option = argument if is_option else "an argument"
+
+
+def _check_process() -> None:
+    """Refuse a working directory that is gone, and a limit on memory under which libraries end the process."""
+    from hyperscale.errors import ConfigError
+
+    try:
+        import resource
+    except ImportError:
+        pass
+    else:
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        # OpenBLAS calls exit(1), which is the gate's verdict, and others abort: no exception tells of it.
+        if limit != resource.RLIM_INFINITY and limit < _LEAST_MEMORY:
+            raise ConfigError(
+                f"this process may take {limit / 2**20:,.0f} MiB of address space (ulimit -v), which numpy and torch "
+                f"cannot be loaded in: raise the limit to {_LEAST_MEMORY >> 20:,} MiB or more"
+            )
+    try:
+        os.getcwd()  # noqa: PTH109  # pathlib raises the same
+    except OSError as error:
+        raise ConfigError(f"the current folder cannot be used ({error.strerror}): change to another one") from None
 
 
 def _in_our_words(message: str) -> str:
@@ -75,39 +178,32 @@ def _in_our_words(message: str) -> str:
     return message
 
 
+def _describe(error: OSError) -> str:
+    """What the system says, and of which file; without one it is the output that cannot be written."""
+    reason = error.strerror or str(error)
+    if error.filename is None:
+        return f"cannot write the output, or read the input ({reason}): make room, or send it elsewhere"
+    name = os.fsdecode(error.filename)
+    name = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+    return f"cannot use {name} ({reason}): mend that, or choose another path"
+
+
+def _how_to_see() -> str:
+    return f"set {TRACEBACK}=1 to see where, and report it"
+
+
+def _end_unforeseen(kind: type[BaseException], error: BaseException, trace: "TracebackType | None") -> NoReturn:
+    """What Python calls with an error that nobody caught: it would end with exit code 1, the gate's verdict."""
+    from hyperscale.errors import first_line
+
+    if os.environ.get(TRACEBACK):
+        sys.__excepthook__(kind, error, trace)
+    _fail(f"error: unforeseen {kind.__name__} ({first_line(error)}): {_how_to_see()}")
+
+
 def _fail(message: str) -> NoReturn:
-    print(" ".join(message.split()), file=sys.stderr, flush=True)  # noqa: T201
+    from hyperscale.cli.streams import abandon_output, write_error
+
+    abandon_output()
+    write_error(" ".join(message.split()))
     sys.exit(FAILED)
-
-
-class _InterruptedError(BaseException):
-    """Ctrl-C or SIGTERM. Some libraries catch KeyboardInterrupt on its way up; none knows this one."""
-
-
-def _interrupt(number: int, _: object) -> NoReturn:
-    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-    raise _InterruptedError
-
-
-def main() -> None:
-    """Entry point: every user error is one line on stderr and exit code 2."""
-    # A scheduler ends jobs with SIGTERM: it has to leave the folder as Ctrl-C does.
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGINT, _interrupt)
-    # Threads that spin while they wait make decoding many times slower as soon as anything else runs on the machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    try:
-        code = app(standalone_mode=False)
-    except HyperscaleError as error:
-        _fail(f"error: {error}")
-    except (_InterruptedError, KeyboardInterrupt):
-        command = sys.argv[1] if len(sys.argv) > 1 else ""
-        _fail(f"interrupted: {_AFTER_INTERRUPT.get(command, 'run the command again')}")
-    except BrokenPipeError:
-        sys.stderr.close()
-        sys.exit(FAILED)
-    except Exception as error:
-        if not hasattr(error, "format_message"):  # only what the parser of options raises has it
-            raise
-        _fail(f"error: {_in_our_words(error.format_message())} (see --help)")
-    sys.exit(code or 0)

@@ -9,6 +9,7 @@ from hyperscale.models.gate_files import read_available_config
 from hyperscale.models.model import Model
 from hyperscale.models.model_file import known_models
 from hyperscale.models.weight_files import explain_gguf
+from hyperscale.utils.paths import expand_home
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[\w.-][\w./-]*)?")
 
@@ -36,7 +37,7 @@ def find(model: str) -> Model:
     """
     if model in known_models():
         return known_models()[model]
-    folder = Path(model).expanduser()
+    folder = expand_home(model)
     if folder.is_dir():
         return model_in_folder(model, folder.resolve())
     if folder.is_file():

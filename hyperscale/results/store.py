@@ -53,8 +53,10 @@ class Store:
             self._open()
         except OSError as error:
             self.close()
+            is_file = isinstance(error, FileExistsError | NotADirectoryError)
+            cure = "there is a file in its place: choose" if is_file else "make room, or choose"
             raise ResultsError(
-                f"cannot write in {self.folder} ({error.strerror}): make room, or choose another folder with --out"
+                f"cannot write in {self.folder} ({error.strerror}): {cure} another folder with --out"
             ) from None
         except BaseException:
             self.close()

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hyperscale.errors import RetrofitError, first_line
+from hyperscale.utils.paths import expand_home
 from hyperscale.utils.row_files import PlacedRow, list_data_files, read_rows
 
 SUFFIXES = (".jsonl", ".parquet", ".txt")
@@ -49,7 +50,7 @@ def read_texts(path: Path, column: str | None = None) -> TextSource:
     Raises:
         RetrofitError: There is no such file, it is of another kind, malformed or empty, or it lacks the column.
     """
-    path = path.expanduser()
+    path = expand_home(path)
     entries: list[TextEntry] = []
     for file in list_data_files(path, SUFFIXES, RetrofitError):
         if file.suffix == ".txt":

@@ -9,6 +9,7 @@ from hyperscale.errors import ConfigError, TaskError
 from hyperscale.tasks import loading, row_formats
 from hyperscale.tasks.loading import HubDataset
 from hyperscale.tasks.row_formats import DateRange, ProblemRow
+from hyperscale.utils.paths import expand_home
 from hyperscale.utils.row_files import PlacedRow
 
 
@@ -149,4 +150,4 @@ def data_by_task(data: Mapping[str, str], tasks: tuple[str, ...]) -> dict[str, s
         )
     if strangers := sorted(set(data) - {"", *tasks}):
         raise ConfigError(f"--data names {strangers[0]!r}, which is no task of this run ({', '.join(tasks)})")
-    return {name or tasks[0]: str(Path(path).expanduser().absolute()) for name, path in data.items()}
+    return {name or tasks[0]: str(expand_home(path).absolute()) for name, path in data.items()}

@@ -1,4 +1,4 @@
-"""Finds the data files that ship with the package."""
+"""Finds the data files that ship with the package, and the paths that users write."""
 
 from pathlib import Path
 
@@ -8,3 +8,11 @@ def data_dir(kind: str) -> Path:
     package = Path(__file__).resolve().parents[1]
     inside_package = package / "_data" / kind
     return inside_package if inside_package.is_dir() else package.parent / kind
+
+
+def expand_home(path: Path | str) -> Path:
+    """A path with its leading ``~`` expanded; as it is where there is no such user, so that it is simply not found."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hyperscale.errors import HyperscaleError, first_line
+from hyperscale.utils.paths import expand_home
 
 Row = dict[str, Any]
 #: Rows of a Parquet file that are decoded at a time.
@@ -30,7 +31,7 @@ def list_data_files(path: Path, suffixes: tuple[str, ...], error: type[Hyperscal
     Raises:
         HyperscaleError: There is no such path, the file is of another kind, or the folder has no file of these kinds.
     """
-    path = path.expanduser()
+    path = expand_home(path)
     kinds = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix in suffixes)

@@ -5,12 +5,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hyperscale.errors import HyperscaleError
+from hyperscale.errors import HyperscaleError, first_line
 from hyperscale.utils.validation import Location
 
 if TYPE_CHECKING:
     from yaml import SafeLoader
     from yaml.nodes import Node
+
+
+_MAX_ENTRIES = 20_000
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,11 @@ def read_yaml(
     """
     import yaml
 
+    lines: dict[Location, int] = {}
     try:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        _note_lines(node, (), lines, path, failure)  # before the values, which hide what stands twice
         values = yaml.load(text, Loader=loader or _text_dates_loader())
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
@@ -63,10 +68,12 @@ def read_yaml(
         line = f", line {mark.line + 1}" if mark else ""
         reason = getattr(error, "problem", None) or "not YAML"
         raise failure(f"cannot read {path}{line} ({reason}): {remedy}") from None
+    except RecursionError:
+        raise failure(f"cannot read {path} (nested too deeply, or a part of itself): {remedy}") from None
+    except (ValueError, TypeError) as error:  # what YAML's own types refuse: a date like 2024-13-45, a list as a key
+        raise failure(f"cannot read {path} ({first_line(error)}): {remedy}") from None
     if not isinstance(values, dict):
         raise failure(f"{path} is not a mapping: {remedy}")
-    lines: dict[Location, int] = {}
-    _note_lines(node, (), lines, path, failure)
     return YamlFile(path, values, lines)
 
 
@@ -90,6 +97,10 @@ def _note_lines(
 ) -> None:
     """Fill in the lines of all that lies below a node."""
     from yaml.nodes import MappingNode, SequenceNode
+
+    # An alias is its anchor's node again: a few lines of aliases of aliases unfold to more than a memory holds.
+    if len(lines) > _MAX_ENTRIES:
+        raise failure(f"{path} unfolds to more than {_MAX_ENTRIES:,} entries: write them without aliases")
 
     if isinstance(node, MappingNode):
         for key, value in node.value:

@@ -168,7 +168,7 @@ def test_broken_weights(run, weights, tmp_path):
 
 
 def test_errors_of_ours_are_not_hidden(run, monkeypatch):
-    """Only user errors become one line: a bug keeps its traceback."""
+    """Only user errors are caught: a defect goes through, to the hook that ends the process with exit code 2."""
     monkeypatch.setattr(arguments, "names", lambda *_: 1 / 0)
     monkeypatch.setattr(sys, "argv", ["hyperscale", "run"])
     with pytest.raises(ZeroDivisionError):

@@ -14,8 +14,13 @@ def make_console(*, quiet: bool = False) -> "Console":
     """The standard output, or nowhere if ``quiet``; markup is off, since a path may hold what looks like markup."""
     from rich.console import Console
 
-    console = Console(markup=False, quiet=quiet)
-    return console if console.is_terminal else Console(width=PIPE_WIDTH, markup=False, quiet=quiet)
+    class PlainConsole(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave it to the command line, which ends with a line; rich would end the process with exit code 1."""
+            raise BrokenPipeError
+
+    console = PlainConsole(markup=False, quiet=quiet)
+    return console if console.is_terminal else PlainConsole(width=PIPE_WIDTH, markup=False, quiet=quiet)
 
 
 def print_notes(console: "Console", notes: Iterable[str]) -> None:

@@ -130,7 +130,9 @@ class JsonObserver(RunObserver):
 
 def write_json_line(out: IO[str], value: Mapping[str, Any]) -> None:
     """One line of JSON, at once; numbers that do not exist are null."""
-    out.write(json.dumps(_to_json(value), ensure_ascii=False, allow_nan=False, separators=(",", ":")) + "\n")
+    # Where the output is not UTF-8, as JSON has to be, every other character than ASCII is escaped.
+    is_utf8 = (getattr(out, "encoding", None) or "utf-8").lower().replace("-", "") == "utf8"
+    out.write(json.dumps(_to_json(value), ensure_ascii=not is_utf8, allow_nan=False, separators=(",", ":")) + "\n")
     out.flush()
 
 

@@ -1,9 +1,10 @@
 """Writes pictures and the numbers behind them: a figure for each cost axis, and the margins."""
 
+import os
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hyperscale.analysis.curves import Analysis, Curve
 from hyperscale.errors import ResultsError
@@ -39,8 +40,7 @@ def draw_analysis(
     Raises:
         ResultsError: ``out`` cannot be written.
     """
-    import matplotlib as mpl
-
+    mpl = _import_matplotlib()
     from hyperscale.analysis.margins import to_frame
 
     files: list[Path] = []
@@ -73,6 +73,17 @@ def draw_analysis(
     except OSError as error:
         raise ResultsError(f"cannot write pictures in {out} ({error.strerror}): choose another folder") from None
     return files
+
+
+def _import_matplotlib() -> Any:
+    """Import matplotlib whatever MPLBACKEND says: Agg draws here, and a name that is unknown stops the import."""
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib as mpl
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    return mpl
 
 
 def _tabulate_points(curves: Sequence[Curve]) -> "pd.DataFrame":

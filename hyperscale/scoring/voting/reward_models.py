@@ -11,6 +11,7 @@ from hyperscale.engines.devices import check_device
 from hyperscale.errors import ModelError, ResultsError
 from hyperscale.scoring.voting.strategies import LOGPROB
 from hyperscale.utils.hub import model_errors
+from hyperscale.utils.paths import expand_home
 
 
 class Scorer(ABC):
@@ -78,7 +79,7 @@ def get(name: str, device: str = "cpu") -> Scorer | None:
     """
     if name == LOGPROB:
         return None
-    folder = Path(name).expanduser()
+    folder = expand_home(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(f"{name} holds no config.json: pass a transformers model for sequence classification")
