@@ -184,6 +184,12 @@ def tokens_of_marks(own: tuple[str, str] | None = None) -> frozenset[str]:
     return frozenset(texts).union(*(_TAG.findall(text) for text in texts))
 
 
+def mark_spans(text: str, own: tuple[str, str] | None = None) -> list[tuple[int, int]]:
+    """Where the marks of the table, and a model's own, stand in a text: beginning and end of each."""
+    patterns = [_pattern(), *(re.compile(re.escape(mark)) for mark in own or ())]
+    return [match.span() for pattern in patterns for match in pattern.finditer(text)]
+
+
 def marks_of_tokens(tokens: Iterable[str]) -> tuple[str, str] | None:
     """Opening and closing among a tokenizer's added tokens that no table knows, e.g. ``<|think_start|>``.
 

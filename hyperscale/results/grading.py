@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from hyperscale.models import thinking
+from hyperscale.results.redaction import as_words
 from hyperscale.results.samples import Cut, Ending, ForcedAnswer, Sample
 
 if TYPE_CHECKING:
@@ -33,10 +34,12 @@ def endings(sample: Sample) -> list[tuple[Ending, str]]:
 def extract_answers(grader: "Grader", sample: Sample) -> list[str | None]:
     """What a grader finds in the texts that may hold an answer, in the order of `endings`.
 
-    It reads what the prompt opened, and what was written.
+    It reads what the prompt opened, and what was written; what is blacked out there counts as words.
     """
     return [
-        grader.extract(sample.opened + thinking.in_table_marks(text, sample.marks), finished=_finished(sample, ending))
+        grader.extract(
+            sample.opened + thinking.in_table_marks(as_words(text), sample.marks), finished=_finished(sample, ending)
+        )
         for ending, text in endings(sample)
     ]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hyperscale.results import grading
@@ -17,7 +18,7 @@ def record(
     L: int,
     grader: "Grader",
     target: Any,
-    hide: Callable[[str], str] | None = None,
+    hide: Callable[..., str] | None = None,
     **identity: Any,
 ) -> Sample:
     """The sample of a finished chain.
@@ -27,7 +28,7 @@ def record(
         L: The most new tokens that it was allowed.
         grader: Grader of its task.
         target: The problem's target.
-        hide: Blacks out what must not be stored, at the same length; answers are read before. None for nothing.
+        hide: Redacts what must not be stored, as `redaction.redact`; answers are read before. None for nothing.
         identity: The fields of `Sample` that the chain does not tell.
     """
     trace = chain.trace
@@ -62,7 +63,13 @@ def record(
     answers = grading.extract_answers(grader, sample)
     verdicts = [answer is not None and grader.correct(answer, target) for answer in answers]
     sample = grading.with_verdicts(sample, answers, verdicts)
-    return sample if hide is None else _hidden(sample, hide)
+    if hide is None:
+        return sample
+    hidden = _hidden(sample, hide)
+    # What is left must say the same: then the stored chain can be graded again.
+    if grading.extract_answers(grader, hidden) == answers:
+        return hidden
+    return _hidden(sample, partial(hide, keep_small=True))
 
 
 def _forced_answer(branch: "Branch") -> ForcedAnswer:
@@ -80,7 +87,7 @@ def _forced_answer(branch: "Branch") -> ForcedAnswer:
     )
 
 
-def _hidden(sample: Sample, hide: Callable[[str], str]) -> Sample:
+def _hidden(sample: Sample, hide: Callable[..., str]) -> Sample:
     """The sample without what ``hide`` blacks out; a forced answer is looked at together with what it follows."""
 
     def hidden_cut(cut: Cut) -> Cut:

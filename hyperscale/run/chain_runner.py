@@ -4,6 +4,7 @@ One engine call serves all tasks of an arm (a method at a CR), so the batch stay
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hyperscale.engines import registry
@@ -135,7 +136,7 @@ class ChainRunner:
             L,
             grader=self._graders[task.name],
             target=doc.target,
-            hide=(lambda text: redact(text, doc.prompt)) if task.gated else None,
+            hide=partial(redact, question=doc.prompt, marks=self._run.prompt_format.marks) if task.gated else None,
             model=self._run.config.model,
             method=arm.method,
             CR=arm.CR,
