@@ -4,12 +4,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import isnan
+from pathlib import Path
 from time import perf_counter
 from typing import Any, Literal
 
 from hyperscale.engines.base import Chain, ChainProgress, Engine, Request, Sampling, not_a_number
+from hyperscale.engines.config_check import load_supported_config
 from hyperscale.engines.detokenize import Decoder, end_ids
 from hyperscale.engines.devices import device_index, device_kind
+from hyperscale.engines.loading import check_checkpoint
 from hyperscale.engines.sampling import check_sampling
 from hyperscale.engines.vllm import versions
 from hyperscale.engines.vllm.harness.engine_args import check_method, engine_args
@@ -17,11 +20,12 @@ from hyperscale.engines.vllm.harness.process_end import explain_error
 from hyperscale.engines.vllm.harness.start import start_engine
 from hyperscale.engines.vllm.options import SAMPLING_ARGS
 from hyperscale.engines.vocabulary import Vocabulary
+from hyperscale.engines.weights_check import check_weights
 from hyperscale.errors import EngineError, HyperscaleError
 from hyperscale.kv.trace import KVTrace, dense_peak, dense_reads
 from hyperscale.methods.core.base import Method
 from hyperscale.utils import counter_rng
-from hyperscale.utils.hub import load_config, load_tokenizer, split_revision
+from hyperscale.utils.hub import cached_folder, load_config, load_tokenizer, split_revision
 
 _SEEDS = 1 << 63
 _NEVER = -100.0  # the least bias that vLLM takes
@@ -113,6 +117,8 @@ class VllmEngine(Engine):
         check_method(method, device)
         if batch_size < 1:
             raise EngineError(f"batch size must be at least 1, not {batch_size}")
+        if more.get("load_format") != "dummy":
+            check_checkpoint(path)  # vLLM, too, drops tensors that its class has no place for
         self.method, self.batch_size, self.name = method, batch_size, name
         self.tokenizer = load_tokenizer(path)
         configs = _CheckpointConfigs(path)
@@ -134,8 +140,18 @@ class VllmEngine(Engine):
         self._engine = start_engine(
             args | more, not is_cpu if own_process is None else own_process, is_cpu, gpu=device_index(device)
         )
+        if not Path(path).is_dir():
+            self._check_downloaded(path)
         self._max_request_tokens: int = self._engine.model_config.max_model_len
         self._num_requests = 0
+
+    def _check_downloaded(self, path: str) -> None:
+        """Hold the weights of a hub repository against the model: only now all of its files are here."""
+        try:
+            check_weights(cached_folder(path), load_supported_config(path))
+        except HyperscaleError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Stop vLLM and give back its memory."""

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from vllm.compilation.decorators import support_torch_compile
 from vllm.config import CacheConfig, VllmConfig
+from vllm.model_executor.layers.linear import RowParallelLinear
 from vllm.model_executor.layers.logits_processor import LogitsProcessor
 from vllm.model_executor.layers.quantization import QuantizationConfig
 from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
@@ -23,6 +24,17 @@ from hyperscale.engines.vllm.options import Options
 
 # Which dimension of each argument of the inner model's forward varies from step to step, for torch.compile.
 _DIMS = {"input_ids": 0, "positions": -1, "intermediate_tensors": 0, "inputs_embeds": 0}
+
+
+def _complete_biases(layer: Any, config: Any) -> None:
+    """Give a layer of Qwen3's the bias of the output projection, which vLLM's class leaves out and transformers has."""
+    attention = getattr(layer, "self_attn", None)  # another rank's layers have none
+    if config.model_type != "qwen3" or not getattr(config, "attention_bias", False) or attention is None:
+        return
+    stock = attention.o_proj
+    attention.o_proj = RowParallelLinear(
+        stock.input_size, stock.output_size, bias=True, quant_config=None, prefix=getattr(stock, "prefix", "")
+    )
 
 
 def _layer_forward(
@@ -58,6 +70,7 @@ def _qwen_layer(stock_layer: Any) -> Any:
             prefix: str = "",
         ) -> None:
             super().__init__(config, cache_config, quant_config, prefix)
+            _complete_biases(self, config)
             self.self_attn = RaggedSelfAttention(self.self_attn, config, f"{prefix}.self_attn")
 
     return RaggedQwenLayer
@@ -150,6 +163,8 @@ def _trimmed(stock_model: Any) -> Any:
         def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
             super().__init__(vllm_config=vllm_config, prefix=prefix)
             self.vllm_config = vllm_config
+            for layer in self.model.layers:
+                _complete_biases(layer, vllm_config.model_config.hf_config)
 
     return TrimmedForCausalLM
 
