@@ -11,10 +11,9 @@ import functools
 import os
 import shutil
 import stat
+import subprocess
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 PREFIX = "hyperscale-code-"
 _TRIES = 5
@@ -74,17 +73,18 @@ def _lock(path: Path) -> int | None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder; programs may have taken the right to look into folders of theirs."""
-
-    def open_up(function: Callable[..., Any], name: str, _: Any) -> None:
+    """Remove a folder of ours; programs may have closed folders in it, or nested them deeper than Python goes."""
+    if path.is_symlink():  # a program that sees this folder has put a link in its place
         with contextlib.suppress(OSError):
-            Path(name).parent.chmod(0o700)
-            if Path(name).is_dir() and not Path(name).is_symlink():
-                Path(name).chmod(0o700)
-                shutil.rmtree(name, ignore_errors=True)
-            else:
-                function(name)
-
+            path.unlink()
+        return
+    with contextlib.suppress(OSError, RecursionError):
+        path.chmod(0o700)
+        for folder, names, _ in os.walk(path):
+            for name in names:
+                if not (inner := Path(folder, name)).is_symlink():
+                    inner.chmod(0o700)  # before the walk enters it
     with contextlib.suppress(RecursionError):
-        shutil.rmtree(path, onerror=open_up)
-    shutil.rmtree(path, ignore_errors=True)
+        shutil.rmtree(path, ignore_errors=True)
+    if path.exists() and (rm := shutil.which("rm")) is not None:
+        subprocess.run([rm, "-rf", "--", path], check=False, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

@@ -1,15 +1,21 @@
 """The sandbox from the graders' side: what goes in and comes out, how levels are chosen, how workers come and go."""
 
+import platform
+import re
 import sys
 import textwrap
+from pathlib import Path
 
+import hostile
 import pytest
+from repository import ROOT
 from sandboxes import SHORT, one, runner_at
 
 from hyperscale import models
 from hyperscale.errors import ConfigError, SandboxError
 from hyperscale.scoring import graders
 from hyperscale.scoring.sandbox import choose, levels, pool
+from hyperscale.scoring.sandbox.child import syscall_numbers
 from hyperscale.scoring.sandbox.levels import LEVELS
 from hyperscale.scoring.sandbox.pool import CodeRunner
 from hyperscale.scoring.sandbox.program import Limits, Outcome, Program
@@ -85,6 +91,45 @@ def test_a_program_has_a_folder_that_the_next_finds_empty(runner):
         pytest.skip("the guard allows no files")
     source = "import os\ndef f(x):\n    before = os.listdir('.')\n    open('note', 'w').write('n')\n    return before"
     assert one(runner, source, ((1,), (2,))) == [Outcome("ok", []), Outcome("ok", [])]
+
+
+def test_a_folder_tells_nothing_of_the_test_before(runner):
+    """Neither by its times nor by its attributes; its number in the file system is its own."""
+    if runner.choose_level() in ("guard", "none"):
+        pytest.skip("the guard allows no files; at none a program can leave what it likes")
+    source = """
+    import os
+    def f(x):
+        seen = os.stat(".")
+        try: names = os.listxattr(".")
+        except OSError: names = []
+        times, mark = lambda: os.utime(".", (x, x)), lambda: os.setxattr(".", "user.x", b"x")
+        for attempt in (times, mark, lambda: os.chmod(".", 0o700)):
+            try: attempt()
+            except OSError: pass
+        return [seen.st_atime, seen.st_mtime, oct(seen.st_mode), names]
+    """
+    outcomes = one(runner, textwrap.dedent(source), ((0,), (1000,), (2000,), (3000,)))
+    assert [outcome.status for outcome in outcomes] == ["ok"] * 4
+    assert outcomes[1] == outcomes[2] == outcomes[3]
+
+
+def test_a_test_may_write_more_where_more_is_expected(runner):
+    source = "def f(x): return 'x' * x"
+    program = Program(source, ((90,), (900,), (900,)), limits=Limits(output=100), outputs=(0, 1000, 100))
+    assert [outcome.status for outcome in runner.run_many([program])[0]] == ["ok", "ok", "output"]
+
+
+def test_integers_of_any_length_that_a_program_may_write_are_read(runner):
+    source = "import sys\nsys.set_int_max_str_digits(0)\ndef f(n): return [-10 ** n - 1, 10 ** n]"
+    (outcome,) = one(runner, source, ((30_000,),))
+    assert outcome == Outcome("ok", [-(10**30_000) - 1, 10**30_000])
+    assert one(runner, source, ((60_000,),)) == [Outcome("error")]
+
+
+def test_a_whole_program_may_close_its_output(runner):
+    source = "import sys\nprint(input())\nsys.stdout.close()"
+    assert one(runner, source, ("hi\n",), kind="stdin") == [Outcome("ok", "hi\n")]
 
 
 def test_every_test_has_its_own_status_and_the_rest_may_be_skipped(runner):
@@ -186,3 +231,20 @@ def test_only_the_built_in_model_is_trusted_and_on_its_own_tasks(monkeypatch):
 def test_the_built_in_model_is_known_by_its_weights():
     assert models.is_built_in("mini")
     assert not any(map(models.is_built_in, ["qwen-r1-1.5b", "owner/mini", "./mini", "unknown"]))
+
+
+def test_the_docs_say_how_many_hostile_programs_are_tried():
+    lines = (ROOT / "docs/sandbox.md").read_text().splitlines()
+    for row in hostile.count_cases():
+        assert f"| {' | '.join(map(str, row))} |" in lines
+
+
+def test_a_filter_allows_the_calls_that_it_names():
+    """Their numbers against this machine's own headers, where it has them."""
+    header = next(iter(Path("/usr/include").glob("*/asm/unistd_64.h")), None)
+    if header is None or platform.machine() != "x86_64":
+        pytest.skip("no headers of x86-64 here")
+    found = {name: int(number) for name, number in re.findall(r"#define __NR_(\w+) (\d+)", header.read_text())}
+    tables = (syscall_numbers.PLAIN, syscall_numbers.FILES, syscall_numbers.CHECKED)
+    for name, (number, _) in [item for table in tables for item in table.items()]:
+        assert found[name] == number, name

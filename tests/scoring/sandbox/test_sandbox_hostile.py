@@ -17,6 +17,9 @@ from hostile import CASES, World
 from hyperscale.scoring.graders import livecodebench_tests
 from hyperscale.scoring.graders.code import CodeGrader
 from hyperscale.scoring.graders.livecodebench import LiveCodeBenchGrader
+from hyperscale.scoring.sandbox import choose
+from hyperscale.scoring.sandbox.child import landlock
+from hyperscale.scoring.sandbox.levels import LEVELS
 from hyperscale.scoring.sandbox.program import Limits, Outcome, Program
 
 pytestmark = pytest.mark.e2e
@@ -27,7 +30,7 @@ PATIENT = replace(LIMITS, seconds=3.0, wall=6.0)
 RIGHT = Program("def f(x): return x + 1", ((1,), (2,)))
 
 
-@pytest.fixture(scope="module", params=["bwrap", "unshare", "guard"])
+@pytest.fixture(scope="module", params=LEVELS)
 def runner(request):
     with sandboxes.runner_at(request.param, workers=1) as runner:
         yield runner
@@ -37,7 +40,7 @@ def runner(request):
 def world(tmp_path_factory):
     with contextlib.ExitStack() as stack:
         folder = tmp_path_factory.mktemp("user")
-        secret, expected, abstract = (secrets.token_hex(16) for _ in range(3))
+        secret, expected, abstract, earlier, later = (secrets.token_hex(16) for _ in range(5))
         (folder / "secret").write_text(secret)
         (folder / "expected.json").write_text(json.dumps(expected))
         tcp = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -48,11 +51,14 @@ def world(tmp_path_factory):
         named.bind(str(folder / "socket"))
         unix.listen()
         named.listen()
-        victim = stack.enter_context(subprocess.Popen(["sleep", "600"]))
+        datagrams = [stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)) for _ in range(2)]
+        datagrams[0].bind(f"\0{abstract}-d")
+        datagrams[1].bind(str(folder / "datagrams"))
+        victim = stack.enter_context(subprocess.Popen(["sleep", "600"], start_new_session=True))
         stack.callback(victim.kill)
         os.environ["HYPERSCALE_SECRET"] = secret
         stack.callback(os.environ.pop, "HYPERSCALE_SECRET")
-        listening = [tcp, udp, unix, named]
+        listening = [tcp, udp, unix, named, *datagrams]
         yield World(
             folder,
             secret,
@@ -62,21 +68,49 @@ def world(tmp_path_factory):
             abstract,
             victim.pid,
             "",
+            f"EARLIER-{earlier}",
+            f"EARLIER-{later}",
             lambda: len(select.select(listening, [], [], 0)[0]),
+            lambda: victim.poll() is None,
         )
+
+
+def inputs(case, world):
+    """A hostile program's input; where it is about memory, also that of a second test."""
+    if case.about != "memory":
+        return ("7\n",) if case.kind == "stdin" else ((7,),)
+    return ("7\n", world.later) if case.kind == "stdin" else ((7,), (world.later,))
+
+
+def skip_where_nothing_holds(case, level):
+    """At ``none`` some programs are held by nothing, and would do to this machine what they try."""
+    if level == "none" and not case.none:
+        pytest.skip("files: the level none promises nothing about them")
+    if level == "none" and (why := choose.find_fault("guard")):
+        pytest.skip(f"there is nothing between it and this machine: {why}")
+    if level == "none" and case.landlock and not landlock.VERSION:
+        pytest.skip("this kernel has no Landlock")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_hostile_program(case, runner, world):
     world.level = runner.choose_level()
-    test = "7\n" if case.kind == "stdin" else (7,)
+    skip_where_nothing_holds(case, world.level)
     limits = PATIENT if "memory" in case.name else LIMITS
     start = time.monotonic()
-    (outcomes, after) = runner.run_many(
-        [Program(world.fill(case.source), (test,), kind=case.kind, limits=limits), RIGHT]
+    (before, outcomes, after) = runner.run_many(
+        [
+            # Its source, its input and its output are what the next one must not find.
+            Program(f"def f(x): return x + '{world.earlier}'", ((world.earlier,),)),
+            Program(world.fill(case.source), inputs(case, world), kind=case.kind, limits=limits),
+            RIGHT,
+        ]
     )
-    assert time.monotonic() - start < 10
-    (outcome,) = outcomes
+    assert time.monotonic() - start < 20
+    assert before == [Outcome("ok", world.earlier * 2)]
+    outcome = outcomes[0]
+    assert world.earlier not in str(outcomes), "it has found an earlier program"
+    assert world.later not in str(outcome), "it has found another test's input"
     assert world.expected not in str(outcome.output), "it has seen what only the grader may see"
     assert world.secret not in str(outcome.output), "it has read the user's file"
     assert (world.folder / "secret").read_text() == world.secret
@@ -103,6 +137,7 @@ def targets(kind, expected):
 def test_a_hostile_program_passes_no_test(case, runner, world, monkeypatch):
     """With the real graders, whose comparison is out here: no verdict is earned but by the expected output."""
     world.level = runner.choose_level()
+    skip_where_nothing_holds(case, world.level)
     for kind, target in targets(case.kind, world.expected):
         monkeypatch.setattr(kind, "limits", LIMITS)
         grader = kind(runner)

@@ -30,7 +30,7 @@ def _version() -> int:
     return max(0, int(_libc.syscall(_CREATE, None, ctypes.c_size_t(0), _ASK_VERSION)))
 
 
-_VERSION = _version()
+VERSION = _version()  # 0 where the kernel has none
 
 
 def leave_the_others(files: bool) -> bool:
@@ -39,11 +39,11 @@ def leave_the_others(files: bool) -> bool:
     Args:
         files: Whether it may still use files.
     """
-    if not _VERSION:
+    if not VERSION:
         return False
-    every = (1 << _FILE_RIGHTS.get(_VERSION, 16)) - 1
-    rules = _Rules(_MAKE_BLOCK if files else every, 0b11 if _VERSION >= 4 else 0, _SCOPED if _VERSION >= 6 else 0)
-    size = 8 if _VERSION < 4 else 16 if _VERSION < 6 else 24
+    every = (1 << _FILE_RIGHTS.get(VERSION, 16)) - 1
+    rules = _Rules(_MAKE_BLOCK if files else every, 0b11 if VERSION >= 4 else 0, _SCOPED if VERSION >= 6 else 0)
+    size = 8 if VERSION < 4 else 16 if VERSION < 6 else 24
     made = _libc.syscall(_CREATE, ctypes.byref(rules), ctypes.c_size_t(size), 0)
     if made < 0:
         return False

@@ -168,6 +168,8 @@ def _kill_rest(pid: int) -> None:
 def _empty_folder(folder: str) -> bool:
     """Empty the programs' folder and make it look new; returns whether that could be done."""
     try:
+        if Path(folder).is_symlink():  # to somebody's folder, which is not ours to empty
+            return False
         for entry in os.scandir(folder):
             if entry.is_dir(follow_symlinks=False):
                 Path(entry.path).chmod(0o700)

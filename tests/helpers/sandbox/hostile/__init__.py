@@ -4,7 +4,20 @@ Every bomb has a bound of its own, far above the sandbox's and harmless to the m
 @ signs are filled in with the paths, ports and process ids of the `World` that a program attacks.
 """
 
-from hostile import cheating, files, limits, network, proc, processes
-from hostile.base import CASES, World
+from hostile import cheating, files, limits, memory, network, proc, processes, signals, walls
+from hostile.base import CASES, World, count_cases
 
-__all__ = ["CASES", "World", "cheating", "files", "limits", "network", "proc", "processes"]
+__all__ = [
+    "CASES",
+    "World",
+    "cheating",
+    "count_cases",
+    "files",
+    "limits",
+    "memory",
+    "network",
+    "proc",
+    "processes",
+    "signals",
+    "walls",
+]

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from repository import ROOT
+
 from hyperscale.scoring.sandbox.program import Outcome
 
 TRY = """
@@ -24,7 +26,10 @@ def tried(*attempts):
 
 @dataclass
 class World:
-    """What is outside: a folder with a secret, listeners that count their visitors, a process that may be hurt."""
+    """What is outside: a folder with a secret, listeners that count their visitors, a process that may be hurt.
+
+    ``earlier`` stands in the program before, in its input and in its output; ``later`` in the input of the second test.
+    """
 
     folder: Path
     secret: str
@@ -34,7 +39,10 @@ class World:
     abstract: str
     victim: int
     level: str
+    earlier: str
+    later: str
     visitors: Callable[[], int]
+    victim_runs: Callable[[], bool]
 
     def fill(self, source: str) -> str:
         words = {
@@ -45,6 +53,7 @@ class World:
             "@ABSTRACT@": self.abstract,
             "@VICTIM@": str(self.victim),
             "@TEST@": str(os.getpid()),
+            "@REPOSITORY@": str(ROOT),
         }
         for word, value in words.items():
             source = source.replace(word, value)
@@ -60,14 +69,18 @@ class Case:
     source: str
     check: Callable[[Outcome, World], None]
     kind: str = "functional"
+    none: bool = True  # whether the level ``none`` must hold it too: it promises nothing about files
+    landlock: bool = False  # whether it is Landlock that holds it at ``none``
 
 
 CASES: list[Case] = []
 
 
-def case(name: str, source: str, kind: str = "functional") -> Callable[[Any], Any]:
+def case(
+    name: str, source: str, kind: str = "functional", none: bool = True, landlock: bool = False
+) -> Callable[[Any], Any]:
     def keep(check: Callable[[Outcome, World], None]) -> Callable[[Outcome, World], None]:
-        CASES.append(Case(name, about, TRY + source, check, kind))
+        CASES.append(Case(name, about, TRY + source, check, kind, none and about != "files", landlock))
         return check
 
     about = sys._getframe(1).f_globals["__name__"].rpartition(".")[2]  # the file the program stands in
@@ -88,3 +101,10 @@ def stopped(*statuses: str) -> Callable[[Outcome, World], None]:
         assert outcome.status in statuses, outcome
 
     return check
+
+
+def count_cases() -> list[tuple[str | int, ...]]:
+    """Hostile programs by kind and level: rows of (kind, bwrap, unshare, guard, none), the sum last."""
+    kinds = sorted({item.about for item in CASES})
+    rows = [(kind, [item for item in CASES if item.about == kind]) for kind in kinds] + [("all", CASES)]
+    return [(kind, *[len(items)] * 3, sum(item.none for item in items)) for kind, items in rows]

@@ -9,7 +9,7 @@ from hostile.base import case, refused, stopped
 
 @case("reads the expected outputs", """
 def f(x): return tried(lambda: open("@FOLDER@/expected.json").read(), lambda: open("expected.json").read())
-""")  # fmt: skip
+""", none=False)  # fmt: skip
 def _(outcome, world):
     refused(outcome, world)
 
@@ -176,6 +176,10 @@ def _(outcome, world):
     assert outcome.output in (None, 7)
 
 
-@case("leaves a file for the next program", "def f(x): return tried(lambda: open('/tmp/note', 'x').write('n'))")
+@case(
+    "leaves a file for the next program",
+    "def f(x): return tried(lambda: open('/tmp/note', 'x').write('n'))",
+    none=False,
+)
 def _(outcome, world):
     assert not Path("/tmp/note").exists()

@@ -129,3 +129,50 @@ def f(x):
 """)  # fmt: skip
 def _(outcome, world):
     refused(outcome, world)
+
+
+@case("puts links where files were, and renames over them", """
+def f(x):
+    def link():
+        os.symlink("@FOLDER@/secret", "note")
+        with open("note", "w") as file: file.write("gone")
+        return "written"
+    def over():
+        open("mine", "w").write("gone")
+        os.replace("mine", "@FOLDER@/secret")
+        return "replaced"
+    def inside():
+        os.symlink("@FOLDER@", "place")
+        os.rename("place/secret", "stolen")
+        return open("stolen").read()
+    def exchange():
+        os.mkdir("new"); os.symlink("@FOLDER@", "new/up")
+        os.unlink("new/up/secret")
+        return "unlinked"
+    return tried(link, over, inside, exchange)
+""")  # fmt: skip
+def _(outcome, world):
+    refused(outcome, world)
+
+
+@case("leaves links to the user's folders to be emptied", """
+def f(x):
+    for name in ("@FOLDER@", "/", "@HOME@"):
+        try: os.symlink(name, "link" + name.replace("/", "_"))
+        except OSError: pass
+    return x
+""")  # fmt: skip
+def _(outcome, world):
+    assert outcome.output in (None, 7)
+
+
+@case("puts a link in its folder's place", """
+def f(x):
+    here = os.getcwd()
+    def go():
+        os.rmdir(here)
+        os.symlink("@FOLDER@", here)
+    return tried(go, lambda: os.rename(here, here + "x"), lambda: os.chmod(here, 0) or os.listdir(here) and 1)
+""")  # fmt: skip
+def _(outcome, world):
+    assert sorted(path.name for path in world.folder.iterdir()) == ["datagrams", "expected.json", "secret", "socket"]

@@ -56,6 +56,46 @@ def f(x):
 """)(stopped("error"))  # fmt: skip
 case("endless output", "while True: print('x' * 65536)", "stdin")(stopped("output"))
 case("a returned value without end", "def f(x): return 'x' * (8 << 20)")(stopped("output"))
+case("endless output where a returned value goes", "def f(x):\n    while True: os.write(3, b'x' * 65536)")(
+    stopped("output")
+)
+case("a returned value, then endless output", "def f(x):\n    os.write(3, b'7' + b' ' * (4 << 20))\n    return x")(
+    stopped("output")
+)
+case("output from many threads", """
+import threading
+def flood():
+    while True: os.write(1, b"x" * 4096)
+try:
+    for _ in range(8): threading.Thread(target=flood).start()
+except RuntimeError: pass
+flood()
+""", "stdin")(stopped("output"))  # fmt: skip
+case("stops itself", "import signal\ndef f(x): os.kill(os.getpid(), signal.SIGSTOP)")(stopped("timeout"))
+case("kills itself", "import signal\ndef f(x): os.kill(os.getpid(), signal.SIGKILL)")(stopped("killed"))
+case("wakes itself without end", """
+import signal
+def f(x):
+    signal.signal(signal.SIGALRM, lambda *a: None)
+    signal.setitimer(signal.ITIMER_REAL, 0.0001, 0.0001)
+    while True: signal.pause()
+""")(stopped("timeout"))  # fmt: skip
+
+
+@case("makes files without end", """
+def f(x):
+    import time
+    start, made = time.monotonic(), 0
+    try:
+        while time.monotonic() - start < 0.2:
+            os.close(os.open(f"file{made}", os.O_CREAT | os.O_WRONLY)); made += 1
+    except OSError: pass
+    return "done"
+""")  # fmt: skip
+def _(outcome, world):
+    assert outcome.status in ("ok", "timeout")
+
+
 case("endless errors", """
 import sys
 while True: sys.stderr.write("x" * 65536)
@@ -93,7 +133,7 @@ def f(x):
             total += 4
     except (OSError, MemoryError): pass
     return total
-""")  # fmt: skip
+""", none=False)  # fmt: skip
 def _(outcome, world):
     assert outcome.status != "ok" or outcome.output <= 16, outcome
 
@@ -107,6 +147,6 @@ def f(x):
             total += 1
         except OSError: pass
     return total
-""")  # fmt: skip
+""", none=False)  # fmt: skip
 def _(outcome, world):
     assert outcome.status != "ok" or outcome.output == 0, outcome

@@ -10,7 +10,7 @@ def f(x):
     return tried(lambda: open("/proc/1/environ").read(), lambda: open("/proc/1/root/etc/passwd").read(),
         lambda: os.listdir("/proc/1/fd"), lambda: open("/proc/@TEST@/cmdline").read(), lambda: os.listdir("/proc/self/fd"),
         lambda: open("/proc/self/root/@FOLDER@/secret").read())
-""")  # fmt: skip
+""", none=False)  # fmt: skip
 def _(outcome, world):
     refused(outcome, world)
 
@@ -18,7 +18,7 @@ def _(outcome, world):
 @case("writes its parent's memory", """
 def f(x):
     return tried(*[lambda p=p: open(f"/proc/{p}/mem", "r+b").write(b"x") for p in (1, os.getppid(), @TEST@)])
-""")  # fmt: skip
+""", landlock=True)  # fmt: skip
 def _(outcome, world):
     refused(outcome, world)
 
@@ -29,7 +29,7 @@ def f(x):
     kinds = (resource.RLIMIT_CPU, resource.RLIMIT_AS, resource.RLIMIT_FSIZE)
     return tried(*[lambda k=k: resource.setrlimit(k, (-1, -1)) for k in kinds], lambda: open("/proc/self/oom_score_adj", "w"),
         lambda: resource.prlimit(os.getppid(), resource.RLIMIT_CPU, (1, 1)))
-""")  # fmt: skip
+""", none=False)  # fmt: skip
 def _(outcome, world):
     refused(outcome, world)
 
@@ -38,7 +38,7 @@ def _(outcome, world):
 def f(x):
     return tried(lambda: open("/proc/sys/kernel/hostname", "w").write("x"), lambda: open("/proc/sysrq-trigger", "w"),
         lambda: os.listdir("/sys"), lambda: __import__("socket").sethostname("x"))
-""")  # fmt: skip
+""", none=False)  # fmt: skip
 def _(outcome, world):
     refused(outcome, world)
 
@@ -55,7 +55,7 @@ def _(outcome, world):
     assert outcome.output == []
 
 
-@case("reads the environment", "def f(x): return [dict(os.environ), repr(sys.argv), repr(sys.orig_argv)]")
+@case("reads the environment", "def f(x): return [dict(os.environ), repr(sys.argv), repr(sys.orig_argv)]", none=False)
 def _(outcome, world):
     assert world.secret not in str(outcome.output)
     assert "HYPERSCALE" not in str(outcome.output)

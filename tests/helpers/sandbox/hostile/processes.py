@@ -38,6 +38,26 @@ def _(outcome, world):
     assert not (outcome.status == "ok" and outcome.output == 0)
 
 
+@case("makes processes by system calls", """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+def f(x):
+    arm = os.uname().machine == "aarch64"
+    def go(*arguments):
+        made = libc.syscall(*arguments)
+        if made == 0: os._exit(0)
+        if made < 0: raise OSError(ctypes.get_errno())
+        return made
+    how = (ctypes.c_uint64 * 11)(0, 0, 0, 0, 17)
+    arguments = (ctypes.c_char_p * 2)(b"true", None)
+    return tried(lambda: go(220 if arm else 56, 17, 0, 0, 0, 0), lambda: go(435, how, 88), lambda: go(220 if arm else 57, 17, 0, 0, 0, 0),
+        lambda: go(221 if arm else 59, b"/bin/true", arguments, None), lambda: go(281 if arm else 322, -100, b"/bin/true", arguments, None, 0),
+        lambda: go(97 if arm else 272, 0x10000000), lambda: go(268 if arm else 308, 0, 0))
+""")  # fmt: skip
+def _(outcome, world):
+    refused(outcome, world)
+
+
 @case("thread bomb", """
 def f(x):
     import threading, time
@@ -62,7 +82,9 @@ def _(outcome, world):
 
 
 @case(
-    "kills everybody", "def f(x): return tried(lambda: os.kill(-1, 9), lambda: os.kill(0, 9), lambda: os.killpg(0, 9))"
+    "kills everybody",
+    "def f(x): return tried(lambda: os.kill(-1, 9), lambda: os.kill(0, 9), lambda: os.killpg(0, 9))",
+    none=False,
 )
 def _(outcome, world):
     refused(outcome, world)
@@ -126,7 +148,7 @@ def _(outcome, world):
 def f(x):
     return tried(lambda: os.setuid(0) or 1 / (os.getuid() - os.geteuid() + (os.getuid() == 0 and open("/etc/shadow").read() != "")),
         lambda: os.setgroups([0]), lambda: os.setresuid(1, 1, 1))
-""")  # fmt: skip
+""", none=False)  # fmt: skip
 def _(outcome, world):
     refused(outcome, world)
 
