@@ -94,7 +94,7 @@ def read_problem(row: PlacedRow) -> ProblemRow:
 
     Without an answer, the last box of ``solution`` is taken.
     """
-    from hyperscale.scoring.graders.boxes import last_box
+    from hyperscale.scoring.graders.forms.boxes import last_box
 
     fields = _FieldReader(row)
     text = fields.text(*_PROBLEM)
@@ -108,7 +108,7 @@ def read_problem(row: PlacedRow) -> ProblemRow:
 
 def read_integer_problem(row: PlacedRow) -> ProblemRow:
     """As `read_problem`; the answer must be an integer."""
-    from hyperscale.scoring.graders.integer_forms import canonical_integer
+    from hyperscale.scoring.graders.forms.integers import canonical_integer
 
     problem = read_problem(row)
     # Some copies of the data hold the answers as floats, 336.0.

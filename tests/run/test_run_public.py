@@ -43,7 +43,7 @@ def test_a_run_from_files(run, tmp_path, family):
     (stored,) = results.read(tmp_path / "out")
     assert {s.problem for s in stored.samples} == {"60", "61"}
     assert {s.method for s in stored.samples} == {"vanilla", "dms"}
-    assert {s.task_version for s in stored.samples} == {"1.0"}
+    assert {s.task_version for s in stored.samples} == {"1.1"}
     vanilla, dms = (sum(s.whole.kv_reads for s in stored.samples if s.method == m) for m in ("vanilla", "dms"))
     assert 0 < dms / sum(s.tokens for s in stored.samples if s.method == "dms") < vanilla
     points = pd.read_csv(tmp_path / "out" / results.POINTS)

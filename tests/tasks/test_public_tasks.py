@@ -19,13 +19,13 @@ from hyperscale.utils.paths import data_dir
 
 NAMES = sorted(public_data_rows.BY_TASK)
 
-# A changed prompt is another task: change the version in the task's file, and both entries here.
+# A changed prompt, or changed grading, is another task: change the version in the task's file, and both entries here.
 PINNED = {
-    "aime24": ("1.0", "bdef4175fda3fe62"),
-    "aime25": ("1.0", "bdef4175fda3fe62"),
-    "gpqa_diamond": ("1.0", "16c923d83a17a714"),
-    "livecodebench": ("1.0", "bd069a65c860cf3f"),
-    "math500": ("1.0", "9978eb504795cd02"),
+    "aime24": ("1.1", "bdef4175fda3fe62"),
+    "aime25": ("1.1", "bdef4175fda3fe62"),
+    "gpqa_diamond": ("1.1", "16c923d83a17a714"),
+    "livecodebench": ("1.1", "bd069a65c860cf3f"),
+    "math500": ("1.1", "9978eb504795cd02"),
 }
 
 

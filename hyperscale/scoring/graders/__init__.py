@@ -10,8 +10,8 @@ Each grader understands one form of answer; task files name it. All of them look
 - ``livecodebench``: the program of the last ``python`` block, else of the last bare one, run on LiveCodeBench's tests.
 
 `base` is the contract: ``extract`` gives the text that is voted on, ``correct`` compares it with the target; awkward
-text is a wrong answer, never an error. `registry` maps names to graders. Then one file a grader, and helpers: `boxes`
-(finds the box an answer stands in), `integer_forms` and `number_words` (ways of writing an integer),
+text is a wrong answer, never an error. `registry` maps names to graders. Then one file a grader, and
+helpers: `forms` (where answers stand in a text, and how they are written),
 `math_process` and `math_worker` (math-verify in a process of its own), `output_match` (compares a program's output),
 `livecodebench_tests` and `restricted_pickle` (LiveCodeBench's data). docs/graders.md lists the awkward cases.
 """

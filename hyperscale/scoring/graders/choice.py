@@ -6,7 +6,7 @@ import unicodedata
 from typing import Any, NamedTuple
 
 from hyperscale.scoring.graders.base import Grader, after_thinking
-from hyperscale.scoring.graders.boxes import last_box
+from hyperscale.scoring.graders.forms.boxes import last_box
 
 _WINDOW = 300  # characters behind a cue in which its letter stands
 

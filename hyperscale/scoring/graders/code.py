@@ -1,13 +1,13 @@
 """Grades programs: Python in a fenced block, run in the sandbox on hidden tests whose outputs stay outside."""
 
 import json
-import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from hyperscale.errors import TaskError
 from hyperscale.scoring.graders.base import Grader, after_thinking
+from hyperscale.scoring.graders.forms.fenced_blocks import find_blocks
 from hyperscale.scoring.graders.output_match import identical_value
 from hyperscale.scoring.sandbox.pool import CodeRunner, get_shared_runner
 from hyperscale.scoring.sandbox.program import Kind, Limits, Outcome, Program, Status
@@ -15,9 +15,9 @@ from hyperscale.scoring.sandbox.program import Kind, Limits, Outcome, Program, S
 # Of a test: why the sandbox gives no output; or, with an output, whether it is the expected one.
 Verdict = Status | Literal["pass", "wrong"]
 
-_FENCE = re.compile(r"^[ \t]*```[ \t]*(python3?|py)?[ \t]*$", re.MULTILINE | re.IGNORECASE)
 _MAX_VERDICTS = 20_000  # that are remembered
 _BATCH = 32  # programs that go to the runner at once: bounds the memory of their unpacked tests
+_ROOM = 4  # times the size of the expected output may a program write, where that is more than its limit
 _FIRST_TESTS = 4  # that a program must pass before it is run on the others
 
 
@@ -58,14 +58,8 @@ class CodeGrader(Grader):
 
     def extract(self, text: str, *, finished: bool | None = None) -> str | None:
         """The program's text, or None."""
-        answer = after_thinking(text) or ""
-        program, start = None, None
-        for fence in _FENCE.finditer(answer):  # one pass, however many blocks are opened and never closed
-            if start is None:
-                start = fence.end() + 1 if fence.group(1) else None
-            elif not fence.group(1):
-                program, start = answer[start : fence.start()], None
-        return program
+        blocks = [block for block in find_blocks(after_thinking(text) or "") if block.is_python]
+        return blocks[-1].content if blocks else None
 
     def correct(self, answer: str, target: Any) -> bool:
         """Whether the program passes every test of the target.
@@ -137,7 +131,13 @@ class CodeGrader(Grader):
         limits = self.limits or runner.limits
         programs = [
             Program(
-                self.program_source(answer), suite.inputs[tests], suite.kind, suite.function, limits, stop_at_failure
+                self.program_source(answer),
+                suite.inputs[tests],
+                suite.kind,
+                suite.function,
+                limits,
+                stop_at_failure,
+                tuple(_room(output, suite.kind) for output in suite.outputs[tests]),
             )
             for answer, suite in jobs
         ]
@@ -145,6 +145,11 @@ class CodeGrader(Grader):
             [_verdict(outcome, output, suite) for outcome, output in zip(outcomes, suite.outputs[tests], strict=True)]
             for outcomes, (_, suite) in zip(runner.run_many(programs), jobs, strict=True)
         ]
+
+
+def _room(expected: Any, kind: Kind) -> int:
+    """Bytes that a program may write where this is expected: the same numbers and lines may be written at length."""
+    return _ROOM * len(expected.encode() if kind == "stdin" else json.dumps(expected))
 
 
 def _verdict(outcome: Outcome, expected: Any, suite: Suite) -> Verdict:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from hyperscale.scoring.graders.base import Grader, after_thinking
-from hyperscale.scoring.graders.boxes import last_box
-from hyperscale.scoring.graders.integer_forms import MAX_CHARS, IntegerAnswer, canonical_integer
+from hyperscale.scoring.graders.forms.boxes import last_box
+from hyperscale.scoring.graders.forms.integers import MAX_CHARS, IntegerAnswer, canonical_integer
 from hyperscale.scoring.graders.math import MathGrader
 
 

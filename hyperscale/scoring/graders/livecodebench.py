@@ -1,17 +1,18 @@
 """Grades programs for LiveCodeBench: whole programs on standard input, or methods of a class ``Solution``."""
 
-import re
+import sys
 from collections.abc import Hashable
 from typing import Any
 
 from hyperscale.scoring.graders import livecodebench_tests
 from hyperscale.scoring.graders.base import after_thinking
 from hyperscale.scoring.graders.code import CodeGrader, Suite
+from hyperscale.scoring.graders.forms.fenced_blocks import find_blocks
 from hyperscale.scoring.graders.output_match import same_text, same_value
+from hyperscale.scoring.sandbox.pool import CodeRunner
 from hyperscale.scoring.sandbox.program import Limits
 
-_LINE = re.compile(r"^[ \t]*```[ \t]*([^\s`]*)[^`\n]*$", re.MULTILINE)
-_FUTURE = re.compile(r"^from __future__ import .*$", re.MULTILINE)
+_MAX_DIGITS = 50_000  # of integers that are read and written
 # LiveCodeBench gives every program these names: problems are posed as if they were there (`List`, `inf`, `gcd`).
 _STARRED = (
     *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics"),
@@ -34,11 +35,17 @@ class LiveCodeBenchGrader(CodeGrader):
     name = "livecodebench"
     limits = Limits(seconds=6.0, memory=1 << 30)  # 6 s a test are LiveCodeBench's own
 
+    def __init__(self, runner: CodeRunner | None = None) -> None:
+        """See `CodeGrader`. Tests may hold integers of 50,000 digits, as the original lets its process read them."""
+        super().__init__(runner)
+        if 0 < sys.get_int_max_str_digits() < _MAX_DIGITS:
+            sys.set_int_max_str_digits(_MAX_DIGITS)
+
     def extract(self, text: str, *, finished: bool | None = None) -> str | None:
         """The program's text, or None."""
-        program = super().extract(text, finished=finished)
-        answer = after_thinking(text)
-        return program if program is not None or answer is None else _last_bare_block(answer)
+        blocks = list(find_blocks(after_thinking(text) or ""))
+        chosen = [block for block in blocks if block.is_python] or [block for block in blocks if block.is_bare]
+        return chosen[-1].content if chosen else None
 
     def suite(self, target: Any) -> Suite:
         """A target's tests; raises TaskError if they cannot be read."""
@@ -51,19 +58,9 @@ class LiveCodeBenchGrader(CodeGrader):
         return livecodebench_tests.read_texts(target)
 
     def program_source(self, answer: str) -> str:
-        """The program after the imports that LiveCodeBench gives it; ``from __future__`` must stay on top."""
-        future = _FUTURE.findall(answer)
-        return "\n".join([*future, _PRELUDE, _FUTURE.sub("", answer)])
+        """The program after the imports that LiveCodeBench gives it.
 
-
-def _last_bare_block(text: str) -> str | None:
-    """Content of the last closed fenced block that names no language."""
-    block, opening = None, None
-    for fence in _LINE.finditer(text):
-        if opening is None:
-            opening = fence
-        elif not fence.group(1):  # inside a block only a bare fence ends it
-            if not opening.group(1):
-                block = text[opening.end() + 1 : fence.start()]
-            opening = None
-    return block
+        It is compiled by itself, as its ``from __future__`` has to stand at its top.
+        """
+        program = answer.removeprefix("\ufeff")  # a byte order mark
+        return f"{_PRELUDE}exec(compile({program!r}, '<solution>', 'exec', dont_inherit=True), globals())\n"

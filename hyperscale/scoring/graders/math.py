@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from hyperscale.scoring.graders.base import Grader, after_thinking
-from hyperscale.scoring.graders.boxes import last_box
-from hyperscale.scoring.graders.integer_forms import canonical_integer
+from hyperscale.scoring.graders.forms.boxes import last_box
+from hyperscale.scoring.graders.forms.integers import canonical_integer
 from hyperscale.scoring.graders.math_process import MathVerifier, get_shared_verifier
 
 MAX_CHARS = 1_000

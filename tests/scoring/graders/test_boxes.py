@@ -1,6 +1,6 @@
 import pytest
 
-from hyperscale.scoring.graders.boxes import last_box
+from hyperscale.scoring.graders.forms.boxes import last_box
 
 ANY = (True, False, None)
 CASES = [

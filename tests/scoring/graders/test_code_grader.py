@@ -27,7 +27,8 @@ def test_the_last_fenced_block_after_the_thinking_is_the_program(grader):
     assert grader.extract(text) == SORT_DOWN
     assert grader.extract(f"</think>```python\n{SORT_DOWN}```") == SORT_DOWN
     assert grader.extract(f"</think>```python\n{SORT_DOWN}") is None
-    assert grader.extract(f"```python\n{SORT_DOWN}```") is None
+    assert grader.extract(f"<think>```python\n{SORT_DOWN}```") is None
+    assert grader.extract(f"```python\n{SORT_DOWN}```") == SORT_DOWN  # no thinking was opened
     assert grader.extract(f"</think>```\n{SORT_DOWN}```") is None
 
 

@@ -9,8 +9,8 @@ from repository import ROOT
 
 from hyperscale.errors import TaskError
 from hyperscale.scoring import graders
-from hyperscale.scoring.graders.boxes import last_box
-from hyperscale.scoring.graders.integer_forms import canonical_integer
+from hyperscale.scoring.graders.forms.boxes import last_box
+from hyperscale.scoring.graders.forms.integers import canonical_integer
 
 ROW = re.compile(r"^\| `(.+)` \| (-?[0-9]+(?:\^\\circ)?) \| (right|wrong|none) \| .+ \|$", re.MULTILINE)
 DOCUMENTED = ROW.findall((ROOT / "docs/graders.md").read_text(encoding="utf-8"))

@@ -13,6 +13,7 @@ _HEADER = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, t
 _libc = ctypes.CDLL(None)
 _NOBODY = 65534
 DESCRIPTORS = 32
+STACK = 1 << 28  # bytes of a stack
 THREADS = 64  # processes and threads of one worker, where the system counts them for it alone
 
 
@@ -70,6 +71,10 @@ def set_limits(seconds: float, memory: int, disk: int, processes: int | None) ->
     cpu = max(1, math.ceil(seconds))
     _limit("RLIMIT_CPU", cpu, cpu + 1)
     _limit("RLIMIT_AS", memory)
+    # Recursion through C code, as under lru_cache, needs more than the usual 8 MiB. The system leaves at least 128 MiB.
+    with contextlib.suppress(ValueError, OSError):
+        most = resource.getrlimit(resource.RLIMIT_STACK)[1]
+        resource.setrlimit(resource.RLIMIT_STACK, (STACK if most == resource.RLIM_INFINITY else most, most))
     _limit("RLIMIT_FSIZE", disk)
     _limit("RLIMIT_CORE", 0)
     _limit("RLIMIT_NOFILE", DESCRIPTORS)

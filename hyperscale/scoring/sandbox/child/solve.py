@@ -1,6 +1,7 @@
 """Runs one test of a program in this process, which was forked for it, and ends the process."""
 
 import _sitebuiltins
+import _thread
 import atexit
 import builtins
 import contextlib
@@ -12,8 +13,16 @@ import threading
 import types
 from typing import Any
 
+from . import process
+
 DONE, FAILED, OUT_OF_MEMORY, UNCONFINED = 0, 1, 97, 98  # exit codes
 _CHUNK = 1 << 20
+_MAX_DIGITS = 50_000  # of integers read and written, as LiveCodeBench sets it
+_STANDARD = {
+    **dict.fromkeys(("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"), 0),
+    **dict.fromkeys(("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"), 1),
+}
+_open = io.open
 _DESCRIPTORS = 4096  # none above can be open: the origin is started with three
 
 
@@ -42,33 +51,58 @@ def _find(module: types.ModuleType, function: str) -> Any:
 
 
 def complete_builtins() -> None:
-    """Give programs ``exit`` and ``quit``, which the interpreter leaves out without its site module."""
+    """Make the interpreter what programs for contests expect.
+
+    They get ``exit`` and ``quit``, which it leaves out without its site module, and integers of as many digits as in
+    LiveCodeBench. Many ask for a stack of a GiB, which the limit on memory would refuse: they get one that suffices.
+    """
     builtins.exit, builtins.quit = (_sitebuiltins.Quitter(name, "") for name in ("exit", "quit"))
+    if hasattr(sys, "set_int_max_str_digits"):
+        sys.set_int_max_str_digits(_MAX_DIGITS)
+    stack_size = threading.stack_size
+
+    def limited_stack_size(size: int = 0) -> int:
+        return stack_size(min(size, process.STACK))
+
+    threading.stack_size = _thread.stack_size = limited_stack_size
 
 
 def _opened(file: Any, *arguments: Any, **named: Any) -> Any:
-    """`open`, where standard input has a path too; there is no such file in the sandbox."""
-    return io.open(0 if file == "/dev/stdin" else file, *arguments, **named)  # noqa: UP020  # builtins.open is this one
+    """`open`, where standard input and output have paths too; there are no such files in the sandbox."""
+    path = os.fspath(file) if isinstance(file, os.PathLike) else file
+    if isinstance(path, str) and path in _STANDARD:
+        file, named = os.dup(_STANDARD[path]), {**named, "closefd": True}
+    return _open(file, *arguments, **named)
 
 
 def run_whole(source: str) -> int:
     """Run the program as ``__main__`` on standard input and output, as the interpreter would; returns the exit code."""
     sys.argv = ["solution.py"]
-    builtins.open = _opened
+    builtins.open = io.open = _opened
     module = types.ModuleType("__main__")
+    streams = [sys.stdout]
     sys.modules["__main__"] = module
     # As the interpreter ends: the program, its threads, its exit handlers, then what is left in the output's buffer.
     code = _exit_code_of(lambda: exec(compile(source, "<solution>", "exec"), module.__dict__))
     shutdown = getattr(threading, "_shutdown", None)  # waits for the program's threads
     finish = [shutdown] if shutdown else []
-    for step in (*finish, atexit._run_exitfuncs, _flush_output):
+    for step in (*finish, atexit._run_exitfuncs):
         code = max(code, _exit_code_of(step))
+    # Then its files: the one that is standard output now, those that it opened itself, the one it was given.
+    streams[:0] = [
+        getattr(sys, "stdout", None),
+        *(value for value in vars(module).values() if isinstance(value, io.IOBase)),
+    ]
+    for stream in streams:
+        code = max(code, _exit_code_of(lambda stream=stream: _flush(stream)))
     return code
 
 
-def _flush_output() -> None:
-    if not getattr(sys.stdout, "closed", False):  # the program may have closed it, which wrote what was left
-        sys.stdout.flush()
+def _flush(stream: Any) -> None:
+    """Write what is left in a stream, unless it is none, or was closed or taken apart, which wrote it."""
+    with contextlib.suppress(ValueError):  # detached from its buffer
+        if stream is not None and not getattr(stream, "closed", False):
+            stream.flush()
 
 
 def _exit_code_of(step: Any) -> int:

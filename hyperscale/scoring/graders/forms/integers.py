@@ -3,7 +3,7 @@ r"""Reads the forms in which an integer is written as the answer to a question, 
 import re
 import unicodedata
 
-from hyperscale.scoring.graders.number_words import BARE_UNITS, effect_of, is_unit_letter
+from hyperscale.scoring.graders.forms.number_words import BARE_UNITS, effect_of, is_unit_letter
 
 MAX_CHARS = 1_000  # of what stands in a box and is no integer
 _MAX_NESTING = 8  # commands within commands: deeper ones are no honest answer
