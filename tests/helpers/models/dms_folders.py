@@ -9,10 +9,10 @@ import tiny
 WINDOW, SCALE, OFFSET, CR = 5, 100.0, 5.0, 8
 
 
-def write(folder, family="llama", *, keys=None, metadata=None, log=None, seed=0):
+def write(folder, family="llama", *, keys=None, metadata=None, log=None, seed=0, **sizes):
     """A checkpoint of a family, with keys in ``config.json`` and FastDMS's files as given; returns the plain model."""
     words = architectures.tokenizer()
-    model = tiny.model(family, vocab=len(words), eos=words.eos_token_id, seed=seed)
+    model = tiny.model(family, vocab=len(words), eos=words.eos_token_id, seed=seed, **sizes)
     model.save_pretrained(folder)
     words.save_pretrained(folder)
     edit(folder, **(keys or {}))
