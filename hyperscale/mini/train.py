@@ -87,6 +87,7 @@ def main(argv: list[str] | None = None) -> None:
         overrides, length = TOY_MODEL, 512
         args.steps, args.rows, args.dms_rows, args.workers = 20, 2, 2, 0
         changes |= {"crs": (2.0,), "steps_per_unit": 8, "hard_steps": (4,), "fade_steps": 4, "warmup": 4}
+        changes |= {"gate_lr": 1e-2, "lr": 3e-3}  # in a dozen steps the gates must learn to evict
     try:
         recipe = SHIPPED.changed(**changes)
     except ValidationError as error:

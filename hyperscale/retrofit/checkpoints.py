@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict
 
 from hyperscale.errors import RetrofitError
+from hyperscale.retrofit.other_readers import complete_saved_config
 
 if TYPE_CHECKING:
     from hyperscale.retrofit.packing import TrainingBatch
@@ -25,6 +26,7 @@ class CheckpointRecord(BaseModel):
         kl_hard: KL(student || teacher) on held-out text under the gates of inference, in nats per token.
         kl_noisy: The same under the gates of training.
         alpha: Mean eviction under the gates of inference.
+        reached_cr: The compression ratio that they reach on held-out text, by the recipe's own count.
         log: The trainer's log up to here.
     """
 
@@ -37,6 +39,7 @@ class CheckpointRecord(BaseModel):
     kl_hard: float
     kl_noisy: float
     alpha: float
+    reached_cr: float
     log: list[dict[str, Any]]
 
 
@@ -61,6 +64,7 @@ def save_checkpoint(model: Any, folder: Path, **settings: Any) -> None:
     model.save_pretrained(folder)
     for parameter, dtype in dtypes:
         parameter.data = parameter.data.to(dtype)
+    complete_saved_config(folder)
 
 
 def train_checkpoints(
@@ -91,11 +95,11 @@ def train_checkpoints(
         check = check_gates(retrofit, held_out)
         retrofit.report(
             f"{method.upper()} {student.cr:g}x after {student.steps} steps: KL {check.hard:.5f} with inference gates,"
-            f" {check.noisy:.5f} with training gates, mean alpha {check.alpha:.3f}"
+            f" {check.noisy:.5f} with training gates, mean alpha {check.alpha:.3f}, ratio reached {check.reached:.2f}"
         )
         name = f"{method}{student.cr:g}"
         try:
-            check.require()
+            check.require(student.cr * retrofit.recipe.reach)
         except RetrofitError as error:
             # The training goes on: a larger ratio, after more steps, may pass.
             refusals.append(f"CR {student.cr:g} (kept as refused-{name}): {error}")
@@ -110,6 +114,7 @@ def train_checkpoints(
                 kl_hard=check.hard,
                 kl_noisy=check.noisy,
                 alpha=check.alpha,
+                reached_cr=check.reached,
                 log=student.log,
             )
         )

@@ -1,9 +1,12 @@
-"""Checks that a retrofit decides at inference as it did in training.
+"""Checks that a retrofit decides at inference as it did in training, and saves what it was trained to save.
 
 Gates learn with noise and decide without. A gate that sees little more than the token itself (layer 0) can learn to
 keep a *random share* of a kind of token; rounding its logit at inference turns the share into all or nothing. The
 training loss does not show it, generation collapses. Comparing the teacher-forced divergence under training gates and
 under inference gates does show it.
+
+The compression loss only asks: where it asked for too little time, or of gates that barely learn, nothing is evicted,
+and both divergences are 0. So the ratio reached is held against the ratio asked for.
 """
 
 import math
@@ -11,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from hyperscale.errors import RetrofitError
 from hyperscale.retrofit.gated_model import Mode
@@ -19,6 +23,8 @@ from hyperscale.retrofit.trainer import Retrofit
 
 #: Inference gates may diverge from the teacher this many times as much as training gates.
 MAX_RATIO = 3.0
+#: Least ratio that inference gates must reach on held-out text, as a share of the one aimed at.
+MIN_REACHED = 0.8
 #: Below this many nats per token a divergence does no harm, whatever its ratio.
 NEGLIGIBLE = 1e-5
 
@@ -31,28 +37,46 @@ class GateCheck:
         noisy: Under the gates of training.
         hard: Under the gates of inference (evict iff logit > 0).
         alpha: Mean eviction under the gates of inference.
+        saved: Share that they save by the recipe's own count: of entries, or, by the ledger, of reads or of entries
+            held, whichever is less.
     """
 
     noisy: float
     hard: float
     alpha: float
+    saved: float
 
     @property
     def ratio(self) -> float:
         """How much worse inference is than training."""
         return self.hard / max(self.noisy, 1e-12)
 
-    def require(self) -> None:
-        """Refuse a checkpoint that would generate worse than it trained.
+    @property
+    def reached(self) -> float:
+        """The compression ratio that the share saved stands for."""
+        return 1 / max(1 - self.saved, 1e-12)
+
+    def require(self, cr: float) -> None:
+        """Refuse a checkpoint that would generate worse than it trained, or that saves less than it was trained for.
+
+        Args:
+            cr: The compression ratio that the training aimed at.
 
         Raises:
-            RetrofitError: The ratio exceeds `MAX_RATIO`.
+            RetrofitError: The ratio of divergences exceeds `MAX_RATIO`, or that of compression is below `MIN_REACHED`
+                of the one aimed at.
         """
         if not math.isfinite(self.hard) or (self.ratio > MAX_RATIO and self.hard > NEGLIGIBLE):
             raise RetrofitError(
                 f"the retrofit decides differently at inference than in training: KL {self.hard:.4f} with inference "
                 f"gates, {self.noisy:.4f} with training gates (ratio {self.ratio:.1f}, at most {MAX_RATIO:g}); "
                 "train longer or with more hard_steps"
+            )
+        if self.reached < MIN_REACHED * cr:
+            raise RetrofitError(
+                f"the retrofit saves less than asked: {self.saved:.1%} with inference gates on held-out text, a ratio "
+                f"of {self.reached:.2f} where {cr:g} was aimed at (at least {MIN_REACHED * cr:.2f}): train longer "
+                "(steps_per_unit), with a higher gate_lr, or on more text"
             )
 
 
@@ -67,6 +91,7 @@ def check_gates(retrofit: Retrofit, batches: Iterable[TrainingBatch]) -> GateChe
     modes: tuple[Mode, ...] = ("noisy", "hard")
     sums = dict.fromkeys(modes, 0.0)
     alpha, count = 0.0, 0
+    shares: list[Tensor] = []
     with torch.no_grad():
         for batch in batches:
             count += 1
@@ -77,7 +102,9 @@ def check_gates(retrofit: Retrofit, batches: Iterable[TrainingBatch]) -> GateChe
             # The alphas of the last mode, which is that of inference.
             counting = (batch.kind >= 0).to(alphas[0].device)
             alpha += torch.stack([a[counting].mean() for a in alphas]).mean().item()
+            shares.append(retrofit.saved_share(batch, alphas))
     student.mode = training_mode
     if not count:
         raise RetrofitError("the gate check needs at least one held-out batch")
-    return GateCheck(sums["noisy"] / count, sums["hard"] / count, alpha / count)
+    saved = torch.stack(shares).mean(0).min().item()
+    return GateCheck(sums["noisy"] / count, sums["hard"] / count, alpha / count, saved)

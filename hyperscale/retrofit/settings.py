@@ -44,6 +44,12 @@ class TrainingSettings(BaseModel):
     per: Literal["head", "layer"] = setting(
         "head", "What has a decision of its own.", details="Each KV head, or all KV heads of a layer together."
     )
+    format: Literal["nvidia", "fastdms"] = setting(
+        "nvidia",
+        "Code that the checkpoints are written for.",
+        details="It says which token decides and what attention sees of a borrowed neuron; fastdms needs "
+        "`gate: borrowed` and `per: head`.",
+    )
     fade_steps: int = setting(
         2000,
         "Steps before all others in which borrowed neurons are faded out of attention.",
@@ -76,6 +82,12 @@ class TrainingSettings(BaseModel):
     def _finish_each_ratio(self) -> Self:
         if len(self.hard_steps) not in (1, len(self.crs)):
             raise ValueError(f"{len(self.hard_steps)} numbers of hard steps for {len(self.crs)} ratios")
+        return self
+
+    @model_validator(mode="after")
+    def _fit_the_format(self) -> Self:
+        if self.format == "fastdms" and (self.gate, self.per) != ("borrowed", "head"):
+            raise ValueError("--format fastdms needs --gate borrowed and --per head, which are all that FastDMS knows")
         return self
 
     def changed(self, **changes: Any) -> Self:
@@ -128,7 +140,8 @@ class Recipe(TrainingSettings):
             # The reference code has no scale. But a norm of queries and keys divides what a neuron learns (by 10 in the
             # built-in model) and bounds what it can be.
             return MergeConfig(alpha_scale=GateConfig.alpha_scale, cr=self.crs[-1])
-        return GateConfig(window=self.window, cr=self.crs[-1], separate=self.separate, per=self.per)
+        gate = GateConfig(window=self.window, cr=self.crs[-1], separate=self.separate, per=self.per)
+        return gate.in_format(self.format)
 
     def hard_steps_at(self, cr: float) -> int:
         """Steps of the hard phase that finishes the checkpoint at a ratio."""

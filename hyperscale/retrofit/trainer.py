@@ -205,13 +205,32 @@ class Retrofit:
         kind = batch.kind.to(self.device)
         group = kind if r.groups > 1 else torch.where(kind >= 0, 0, -1)
         target = max(0.0, 1.0 - 1.0 / (r.reach * cr))
-        # By default each token costs and saves 1, the paper's loss; by the ledger, what runs are measured in.
-        costs: tuple[Tensor, ...] = ()
-        if r.ledger:
-            costs = ledger_costs(batch.document.to(self.device), batch.weight.to(self.device), r.delay)
-        shortfall, share = compression_loss(alphas, target, group, r.groups, *costs)
+        shortfall, share = compression_loss(alphas, target, group, r.groups, *self._costs(batch))
         self.tokens += batch.ids.numel()
         return kl + shortfall if self.gated.mode == "noisy" else kl, kl, share
+
+    def saved_share(self, batch: TrainingBatch, alphas: list[Tensor]) -> Tensor:
+        """What a batch's evictions save, of all kinds of data together.
+
+        Args:
+            batch: The batch.
+            alphas: Its evictions, one (batch, sequence, kv_heads) tensor a layer.
+
+        Returns:
+            (axes,) share of entries; by the ledger, of reads and of entries held.
+        """
+        group = torch.where(batch.kind.to(self.device) >= 0, 0, -1)
+        return compression_loss(alphas, 0.0, group, 1, *self._costs(batch))[1][0]
+
+    def _costs(self, batch: TrainingBatch) -> tuple[Tensor, ...]:
+        """Costs and savings of a batch's entries, for `compression_loss`.
+
+        By default each token costs and saves 1, the paper's loss; by the ledger, what runs are measured in.
+        """
+        r = self.recipe
+        if not r.ledger:
+            return ()
+        return ledger_costs(batch.document.to(self.device), batch.weight.to(self.device), r.delay)
 
     def divergence(self, batch: TrainingBatch, symmetric: bool = False) -> tuple[Tensor, list[Tensor]]:
         """Divergence of the student from the teacher on one batch, and the student's evictions.

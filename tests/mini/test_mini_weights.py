@@ -12,6 +12,7 @@ from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.kv.trace import dense_reads
 from hyperscale.mini.benchmarks import LEVEL_COUNT
 from hyperscale.mini.model import WEIGHTS
+from hyperscale.mini.train import SHIPPED
 from hyperscale.mini.training.data import make_batch
 from hyperscale.mini.vocab import TOKENS
 from hyperscale.retrofit.gate_check import check_gates
@@ -63,7 +64,7 @@ def test_the_gates_decide_as_they_were_trained(cr):
     retrofit.gated.model.load_state_dict(load_model(WEIGHTS / f"dms{cr}")[0].state_dict())
     torch.manual_seed(0)
     check = check_gates(retrofit, [make_batch("shipped", 1, 1024)])
-    check.require()
+    check.require(cr * SHIPPED.reach)
     assert check.hard < 0.015
     assert check.alpha == pytest.approx(1 - 1 / cr, abs=0.12)
 

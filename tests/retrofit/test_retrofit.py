@@ -87,7 +87,7 @@ def test_a_finished_checkpoint_decides_as_it_trained_and_counts_its_steps(finish
     *_, results = finished
     for result, _, check in results:
         assert check.ratio < 2
-        check.require()
+        check.require(result.cr)
         assert result.steps == (result.cr - 1) * 60 + 10
         assert result.tokens == result.steps * 4 * 64
 
@@ -215,7 +215,7 @@ def test_gates_that_decide_otherwise_than_they_train_are_refused():
     assert check.alpha == 1.0
     assert check.ratio == check.hard / check.noisy > MAX_RATIO
     with pytest.raises(RetrofitError, match=r"ratio 3\.\d, at most 3\); train longer or with more hard_steps"):
-        check.require()
+        check.require(2.0)
 
 
 @pytest.mark.parametrize(
@@ -223,12 +223,45 @@ def test_gates_that_decide_otherwise_than_they_train_are_refused():
     [(0.01, 0.029, False), (0.01, 0.031, True), (1e-7, 9e-6, False), (0.0, 0.1, True), (0.01, float("nan"), True)],
 )
 def test_the_check_allows_a_ratio_of_three_and_divergences_that_do_no_harm(noisy, hard, refused):
-    check = GateCheck(noisy, hard, 0.5)
+    check = GateCheck(noisy, hard, 0.5, 0.5)
     if refused:
         with pytest.raises(RetrofitError, match="hard_steps"):
-            check.require()
+            check.require(2.0)
     else:
-        check.require()
+        check.require(2.0)
+
+
+@pytest.mark.parametrize(
+    ("saved", "cr", "refused"),
+    [(0.0, 2.0, True), (0.01, 2.0, True), (0.37, 2.0, True), (0.38, 2.0, False), (0.84, 8.0, True), (0.85, 8.0, False)],
+)
+def test_the_check_asks_for_most_of_the_ratio(saved, cr, refused):
+    check = GateCheck(0.0, 0.0, saved, saved)
+    if refused:
+        with pytest.raises(RetrofitError, match=rf"saves less than asked: {saved:.1%} .* where {cr:g} was aimed at"):
+            check.require(cr)
+    else:
+        check.require(cr)
+
+
+def test_gates_that_evict_nothing_reach_a_ratio_of_one():
+    trainer = retrofit(QUICK)
+    trainer.gated.config = dataclasses.replace(trainer.gated.config, initial_offset=50.0)
+    check = check_gates(trainer, [batch(-1)])
+    assert (check.alpha, check.saved, check.reached) == (0, 0, 1)
+    with pytest.raises(RetrofitError, match=r"0\.0% with inference gates .* a ratio of 1\.00 where 3 was aimed at"):
+        check.require(3.0)
+
+
+def test_by_the_ledger_what_the_window_holds_is_not_saved():
+    saved = {}
+    for ledger in (False, True):
+        trainer = retrofit(QUICK.changed(ledger=ledger))
+        trainer.gated.config = dataclasses.replace(trainer.gated.config, initial_offset=-50.0)
+        saved[ledger] = check_gates(trainer, [batch(-1)]).saved
+    # The last entry of a row has no verdict. Of 32 entries of a document, 5 lie in the window at its end.
+    assert 0.95 < saved[False] <= 1
+    assert saved[True] < 1 - 4 / 32
 
 
 def test_a_check_on_no_batch_is_refused():

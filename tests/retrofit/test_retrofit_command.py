@@ -19,6 +19,7 @@ pytestmark = pytest.mark.e2e
 
 TEXT = "The search goes on from here, and each step names what it found before it turns back. "
 QUICK = ("--steps-per-unit", 4, "--hard-steps", 2, "--window", 4, "--length", 64, "--rows", 2, "--accumulate", 2)
+EVICTING = ("--steps-per-unit", 48, "--gate-lr", "3", *QUICK[2:])  # long enough to reach its ratios
 
 
 @pytest.fixture
@@ -58,15 +59,16 @@ def model(folder, family, *, tied):
 )
 def test_a_retrofit_runs_with_dms_and_its_base_without(call, tmp_path, family, tied, weights):
     base = model(tmp_path / "base-model", family, tied=tied)
-    options = ("--cr", "2,3", "--lr", "1e-3", "--gate-lr", "1e-2", "--weights", weights, "--device", "cpu", *QUICK)
+    options = ("--cr", "2,3", "--lr", "1e-3", "--weights", weights, "--device", "cpu", *EVICTING)
     code, out, err = call("retrofit", "--model", base, "--data", texts(tmp_path), "--out", "made", *options)
     assert (code, err) == (0, ""), err
     for part in ("GiB", "documents", "step     1", "wrote made/dms3", "run --model made --method dms --cr 2,3"):
         assert part in out
     record = json.loads((tmp_path / "made" / "training.json").read_text())
     assert [entry["cr"] for entry in record["dms"]] == [2, 3]
-    assert [entry["steps"] for entry in record["dms"]] == [6, 10]
-    assert record["dms"][1]["tokens"] == 10 * 2 * 2 * 64
+    assert [entry["steps"] for entry in record["dms"]] == [50, 98]
+    assert [entry["reached_cr"] >= 0.8 * entry["cr"] for entry in record["dms"]] == [True, True]
+    assert record["dms"][1]["tokens"] == 98 * 2 * 2 * 64
     assert record["base"] == str(base)
     made, _ = load_model(tmp_path / "made" / "dms3")
     assert made.config.tie_word_embeddings is tied
@@ -85,17 +87,17 @@ def test_a_retrofit_runs_with_dms_and_its_base_without(call, tmp_path, family, t
 
 def test_a_borrowed_neuron_is_faded_out_first_and_runs(call, tmp_path):
     base = architectures.write(tmp_path / "model", "qwen2")
-    options = ("--cr", "2", "--gate", "borrowed", "--per", "layer", "--fade-steps", 3, "--lr", "1e-2", *QUICK)
+    options = ("--cr", "2", "--gate", "borrowed", "--per", "layer", "--fade-steps", 3, "--lr", "1e-2", *EVICTING)
     code, out, err = call("retrofit", "--model", base, "--data", texts(tmp_path), "--out", "made", *options)
     assert (code, err) == (0, "")
-    assert "9 steps of 256 tokens" in out
+    assert "53 steps of 256 tokens" in out
     record = json.loads((tmp_path / "made" / "training.json").read_text())
-    assert record["dms"][0]["steps"] == 3 + 4 + 2
+    assert record["dms"][0]["steps"] == 3 + 48 + 2
     made, _ = load_model(tmp_path / "made" / "dms2")
     assert (made.config.dms_separate_alpha, made.config.dms_alpha_per) == (False, "layer")
     # The neuron was faded to nothing, and has learned since.
-    row = made.model.layers[0].self_attn.q_proj.weight[15]
-    assert 0 < row.abs().max() < 0.1
+    rows = made.model.layers[0].self_attn.q_proj.weight.abs()
+    assert 0 < rows[15].max() < rows.max() / 2
     data = public_data_rows.write(tmp_path / "aime.jsonl", public_data_rows.AIME)
     run = ("--method", "dms", "--cr", "2", "--task", "aime24", "--data", data, "--out", "out")
     code, _, err = call("run", "--model", "made", *run, "--length", "16", "--budget", "1x", "--grid", "mini")
@@ -108,7 +110,7 @@ def test_chats_of_several_files_train_too(call, tmp_path):
     (tmp_path / "data").mkdir()
     for name in "ab":
         write(tmp_path / "data" / f"{name}.jsonl", [chat] * 3, "messages")
-    options = ("--cr", "2", *QUICK)
+    options = ("--cr", "2", *EVICTING)
     code, _, err = call("retrofit", "--model", base, "--data", "data", "--out", "made", *options)
     assert (code, err) == (0, "")
     record = json.loads((tmp_path / "made" / "training.json").read_text())
@@ -154,6 +156,8 @@ def test_mistakes_are_one_line_each(call, tmp_path):
         ({"--weights": "int8"}, "--weights must be 'float32' or 'bfloat16', got 'int8'"),
         ({"--gate": "shared"}, "--gate must be 'separate' or 'borrowed', got 'shared'"),
         ({"--per": "token"}, "--per must be 'head' or 'layer', got 'token'"),
+        ({"--format": "vllm"}, "--format must be 'nvidia' or 'fastdms', got 'vllm'"),
+        ({"--format": "fastdms"}, "--format fastdms needs --gate borrowed and --per head"),
         ({"--fade-steps": "-1"}, "--fade-steps must be at least 0, got -1"),
         ({"--model": "nothing"}, "unknown model 'nothing'"),
         ({"--model": done}, "is a DMS checkpoint already"),
@@ -194,6 +198,35 @@ def test_a_checkpoint_that_fails_the_check_is_set_aside(call, tmp_path, monkeypa
     assert (code, err.count("\n")) == (2, 1)
     assert "CR 2 (kept as refused-dms2): the retrofit decides differently at inference" in err
     assert {path.name for path in (tmp_path / "made").iterdir()} == {"refused-dms2", "training.json"}
+
+
+def test_a_checkpoint_that_evicts_too_little_is_set_aside(call, tmp_path):
+    """Its gates have hardly moved: it would be a "2x" checkpoint that runs like the base."""
+    base = architectures.write(tmp_path / "model", "qwen3")
+    code, out, err = call("retrofit", "--model", base, "--data", texts(tmp_path), "--out", "made", "--cr", "2", *QUICK)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "CR 2 (kept as refused-dms2): the retrofit saves less than asked: 0.0%" in err
+    assert "a ratio of 1.00 where 2 was aimed at (at least 1.60)" in err
+    assert "ratio reached 1.00" in out
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {"refused-dms2", "training.json"}
+    assert json.loads((tmp_path / "made" / "training.json").read_text())["dms"][0]["reached_cr"] == 1
+    code, _, err = call("run", "--model", "made", "--method", "dms", "--cr", "2", "--task", "aime24", "--dry-run")
+    assert code == 2
+    assert "no dms<CR>/" in err
+
+
+def test_fastdms_checkpoints_train_and_run(call, tmp_path):
+    base = architectures.write(tmp_path / "model", "llama")
+    options = ("--cr", "2", "--gate", "borrowed", "--format", "fastdms", "--fade-steps", 3, "--lr", "1e-2", *EVICTING)
+    code, _, err = call("retrofit", "--model", base, "--data", texts(tmp_path), "--out", "made", *options)
+    assert (code, err) == (0, "")
+    assert (tmp_path / "made" / "dms2" / "dms_metadata.json").is_file()
+    made, _ = load_model(tmp_path / "made" / "dms2")
+    assert (made.config.dms_decision_offset, made.config.dms_neuron_zeroing) == (0, "before_rope")
+    data = public_data_rows.write(tmp_path / "aime.jsonl", public_data_rows.AIME)
+    run = ("--method", "dms", "--cr", "2", "--task", "aime24", "--data", data, "--out", "out")
+    code, _, err = call("run", "--model", "made", *run, "--length", "16", "--budget", "1x", "--grid", "mini")
+    assert (code, err) == (0, "")
 
 
 def test_a_model_too_large_for_any_gpu_is_refused_before_its_weights_are_asked_for(call, tmp_path, monkeypatch):
