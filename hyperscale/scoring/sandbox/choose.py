@@ -16,6 +16,10 @@ STRONG = ("bwrap", "unshare")
 # Tries a level from inside: but for ``none``, no program may find these paths.
 _PROBE = Program("import os\ndef f(): return [os.path.exists(p) for p in ('/etc/passwd', '/proc/1', '/home')]", ((),))
 
+_UNPROTECTED = (
+    "no sandbox: programs written by the model can read your files, the benchmark's answers among them, and change them"
+)
+
 
 @dataclass(frozen=True)
 class Sandbox:
@@ -46,7 +50,8 @@ def choose_level(requested: str = "auto", trusted: bool = False) -> Sandbox:
         raise ConfigError(f"unknown sandbox {requested!r}; known: {', '.join(get_args(Choice))}")
     if requested == "none":
         _require_level(requested)
-        return Sandbox(requested, "no sandbox: programs written by the model can read your files and use your network")
+        network = "; they can use your network too" if find_fault("guard") else ""  # the filter of calls refuses it
+        return Sandbox(requested, _UNPROTECTED + network)
     if requested != "auto":
         _require_level(requested)
         return Sandbox(requested)

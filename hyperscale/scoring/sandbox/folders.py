@@ -78,12 +78,13 @@ def _remove(path: Path) -> None:
         with contextlib.suppress(OSError):
             path.unlink()
         return
-    with contextlib.suppress(OSError, RecursionError):
-        path.chmod(0o700)
-        for folder, names, _ in os.walk(path):
-            for name in names:
-                if not (inner := Path(folder, name)).is_symlink():
-                    inner.chmod(0o700)  # before the walk enters it
+    folders = [path]
+    while folders:
+        folder = folders.pop()
+        with contextlib.suppress(OSError):  # a path may be too long
+            folder.chmod(0o700)
+            with os.scandir(folder) as entries:
+                folders += [Path(entry.path) for entry in entries if entry.is_dir(follow_symlinks=False)]
     with contextlib.suppress(RecursionError):
         shutil.rmtree(path, ignore_errors=True)
     if path.exists() and (rm := shutil.which("rm")) is not None:

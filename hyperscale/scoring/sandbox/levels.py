@@ -115,9 +115,10 @@ def environment() -> dict[str, str]:
 def _bwrap(view: View) -> list[str]:
     # The worker is process 1 of its namespace: when it ends, the system kills every process in it.
     command = ["bwrap", "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
-    command += ["--as-pid-1", "--cap-drop", "ALL"]
+    # Capabilities until the worker gives them up: one to bound its folder, the others to leave root.
+    command += ["--as-pid-1", "--cap-drop", "ALL", "--cap-add", "CAP_SYS_ADMIN"]
     if os.getuid() == 0:
-        command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]  # until the worker has left root
+        command += ["--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
         command += ["--unshare-user"]
     # Left to itself, bubblewrap lets only root into the folders that it makes on the way to a file.

@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from . import landlock, modules, process, solve, syscalls
+from . import landlock, modules, process, root, solve, syscalls
 
 _LINE = 1 << 12  # bytes of a message at most, but for the first
 
@@ -33,9 +33,10 @@ def main() -> None:
     setup = json.loads(_read_line(control))
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if setup["root"] is not None:
-        from . import root
-
         root.enter_root(**setup["root"])
+    elif setup["level"] == "bwrap":  # whose own folder is bounded in bytes, but not in files
+        with contextlib.suppress(OSError):
+            root.bound_folder(setup["folder"], setup["disk"])
     # From here on it only gives up: first root, then what root could still get back.
     if setup["level"] == "guard":
         modules.load_modules()  # the user it becomes may not be able to read them

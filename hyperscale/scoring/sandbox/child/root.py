@@ -11,6 +11,7 @@ from pathlib import Path
 
 _RDONLY, _NOSUID, _NODEV, _NOEXEC, _REMOUNT, _BIND, _REC, _PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 _DETACH = 2
+_FILES = 2048  # files and folders that a program may have at the same time
 _KEPT = {
     "nosuid": _NOSUID,
     "nodev": _NODEV,
@@ -80,7 +81,7 @@ def enter_root(shown: Sequence[str], hidden: Sequence[str], links: dict[str, str
         Path(new + path).parent.mkdir(parents=True, exist_ok=True)
         Path(new + path).symlink_to(to)
     Path(new + folder).mkdir(parents=True, exist_ok=True)
-    _mount("tmpfs", new + folder, "tmpfs", _NOSUID | _NODEV | _NOEXEC, f"size={disk},nr_inodes=2048,mode=1777")
+    bound_folder(new + folder, disk)
     _mount("none", new, None, _REMOUNT | _RDONLY | _NOSUID | _NODEV | _BIND)
     # Away with the old root, then the new one becomes /, and the scratch root below it goes as well.
     _check(_libc.umount2(b"/old", _DETACH), "umount2")
@@ -88,6 +89,19 @@ def enter_root(shown: Sequence[str], hidden: Sequence[str], links: dict[str, str
     _pivot(".", ".")  # both here: the scratch root now lies on top of the new one, until it is unmounted
     _check(_libc.umount2(b".", _DETACH), "umount2")
     os.chdir("/")
+
+
+def bound_folder(folder: str, disk: int) -> None:
+    """Mount a small writable folder: empty files count too, as each of them costs the system memory.
+
+    Args:
+        folder: An empty folder.
+        disk: Bytes that it can hold.
+
+    Raises:
+        OSError: The system does not allow it.
+    """
+    _mount("tmpfs", folder, "tmpfs", _NOSUID | _NODEV | _NOEXEC, f"size={disk},nr_inodes={_FILES},mode=1777")
 
 
 def _pivot(new: str, old: str) -> None:
