@@ -17,6 +17,7 @@ from hyperscale.utils.validation import validate
 
 FORMAT: Literal[1] = 1
 AXES = ("kv_reads", "peak_kv")
+DIGITS = 8  # of a problem in `ArmRecord.chains`
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -71,6 +72,8 @@ class ArmRecord(_Frozen):
             method, sampling, engine, fingerprint of the weights.
         cuts: By ascending L.
         kv_budget: See `Arm`.
+        chains: Eight hexadecimal digits for each problem, of what its chains say whatever their seed: the same chains
+            again are noted. Empty in older files.
     """
 
     model: str
@@ -80,6 +83,7 @@ class ArmRecord(_Frozen):
     about: dict[str, Any]
     cuts: Annotated[tuple[CutRecord, ...], Field(min_length=1)]
     kv_budget: Annotated[int, Field(ge=0)] = 0
+    chains: str = ""
 
     @property
     def arm(self) -> Arm:

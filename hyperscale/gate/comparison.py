@@ -1,22 +1,55 @@
-"""Judges which accuracies and margins fell from a baseline to results, beyond tolerance and beyond noise."""
+"""Judges which accuracies and margins fell and which costs rose from a baseline to results, beyond tolerance and noise.
+
+Costs are judged by themselves, as a margin cannot show them where the frontiers have no common costs any more: a method
+that reads three times as much may then have no margin at all.
+"""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hyperscale.analysis.bootstrap import MIN_PROBLEMS
 from hyperscale.analysis.frontier import find_frontiers, mean_gap
 from hyperscale.errors import ResultsError
 from hyperscale.gate.baseline import AXES, CutRecord, GateRecord
 from hyperscale.gate.matching import MatchedRecords, PointKey, match
-from hyperscale.gate.swap_test import SWAPS, Changes, draw_signs, simultaneous_intervals
+from hyperscale.gate.swap_test import SWAPS, ChangeInterval, Changes, draw_signs, simultaneous_intervals
 from hyperscale.methods.names import VANILLA
 
 Floats = NDArray[np.float64]
-Verdict = Literal["ok", "fell", "NA"]
+Verdict = Literal["ok", "fell", "reads rose", "peak rose", "NA"]
+BAD: tuple[Verdict, ...] = ("fell", "reads rose", "peak rose")
+COST_TOLERANCE = 10.0  # percent
+_ROSE: dict[str, Verdict] = {"kv_reads": "reads rose", "peak_kv": "peak rose"}
+
+
+@dataclass(frozen=True)
+class CostChange:
+    """How the cost of a point changed; the same for every W, as W chains cost W times as much.
+
+    Attributes:
+        axis: Cost axis.
+        ratio: New cost / old one.
+        low: Lower end of the simultaneous interval of the change, in percent of the old cost; NaN with fewer than
+            `MIN_PROBLEMS` problems.
+        high: Upper end.
+        rose: Whether the change is above the tolerance and the interval excludes 0.
+    """
+
+    axis: str
+    ratio: float
+    low: float
+    high: float
+    rose: bool
+
+    @property
+    def percent(self) -> float:
+        """The change in percent of the old cost."""
+        return 100 * (self.ratio - 1)
 
 
 @dataclass(frozen=True)
@@ -32,11 +65,11 @@ class ComparisonRow:
         old: In the baseline.
         new: In the results.
         change: new - old; NaN if it does not exist on either side.
-        low: Lower end of the simultaneous interval of the change.
+        low: Lower end of the simultaneous interval of the change; NaN with fewer than `MIN_PROBLEMS` problems.
         high: Upper end.
-        reads: New KV reads / old ones of a point; None for a margin.
-        verdict: "fell" if the change is below -tolerance and the interval excludes 0; "NA" if there is no change to
-            judge, as the frontiers have no common costs.
+        costs: How reads and peak of a point changed; none for a margin.
+        verdict: "fell" if the change is below -tolerance and the interval excludes 0; else "reads rose" or "peak rose"
+            if such a cost did; "NA" if there is no change to judge, as the frontiers have no common costs.
     """
 
     model: str
@@ -49,8 +82,18 @@ class ComparisonRow:
     change: float
     low: float
     high: float
-    reads: float | None
+    costs: tuple[CostChange, ...]
     verdict: Verdict
+
+    @property
+    def reads(self) -> float | None:
+        """New KV reads of a point / old ones; None for a margin."""
+        return next((cost.ratio for cost in self.costs if cost.axis == "kv_reads"), None)
+
+    @property
+    def peak(self) -> float | None:
+        """New peak of a point / old one; None for a margin."""
+        return next((cost.ratio for cost in self.costs if cost.axis == "peak_kv"), None)
 
 
 @dataclass(frozen=True)
@@ -62,17 +105,24 @@ class Comparison:
         notes: What differs between baseline and results though they can be compared, one line each.
         tolerance: In percentage points.
         confidence: Of all intervals together, in percent.
+        cost_tolerances: By axis, in percent.
     """
 
     rows: tuple[ComparisonRow, ...]
     notes: tuple[str, ...]
     tolerance: float
     confidence: float
+    cost_tolerances: Mapping[str, float]
 
     @property
     def falls(self) -> tuple[ComparisonRow, ...]:
-        """The rows that make the gate fail."""
+        """The rows whose accuracy or margin fell."""
         return tuple(row for row in self.rows if row.verdict == "fell")
+
+    @property
+    def failures(self) -> tuple[ComparisonRow, ...]:
+        """The rows that make the gate fail."""
+        return tuple(row for row in self.rows if row.verdict in BAD)
 
 
 class _PointTable(NamedTuple):
@@ -83,7 +133,14 @@ class _PointTable(NamedTuple):
 
 
 def compare(
-    baseline: GateRecord, results: GateRecord, tolerance: float = 2.0, confidence: float = 99.0, swaps: int = SWAPS
+    baseline: GateRecord,
+    results: GateRecord,
+    tolerance: float = 2.0,
+    confidence: float = 99.0,
+    swaps: int = SWAPS,
+    *,
+    reads_tolerance: float = COST_TOLERANCE,
+    peak_tolerance: float = COST_TOLERANCE,
 ) -> Comparison:
     """Hold results against a baseline.
 
@@ -93,12 +150,18 @@ def compare(
         tolerance: Falls up to so many percentage points are accepted, whatever the noise.
         confidence: Percent of comparisons of like with like in which no interval at all excludes no change.
         swaps: Repetitions of the swap test.
+        reads_tolerance: Rises of a point's KV reads up to so many percent are accepted, whatever the noise.
+        peak_tolerance: Likewise of its peak.
 
     Raises:
         ResultsError: The two cannot be compared, there are too few problems, or an argument is out of range.
     """
     if not (tolerance >= 0 and math.isfinite(tolerance)):
         raise ResultsError(f"a tolerance of {tolerance:g} is no number of percentage points, 0 or more")
+    cost_tolerances = {"kv_reads": reads_tolerance, "peak_kv": peak_tolerance}
+    for value in cost_tolerances.values():
+        if not (value >= 0 and math.isfinite(value)):
+            raise ResultsError(f"a tolerance of {value:g} is no rise in percent, 0 or more")
     if not 50 <= confidence < 100:
         raise ResultsError(f"a confidence of {confidence:g} is not in the range from 50 to below 100 percent")
     matched = match(baseline, results)
@@ -117,16 +180,36 @@ def compare(
     # Swaps are seeded by task: models that share a task share its problems, and so the swaps.
     order = sorted(matched.tasks)
     families = [_changes(matched, points, [swaps, order.index(task)]) for (task, _), points in sorted(groups.items())]
-    rows = []
-    # One call for all of them: the intervals hold together, over every task and model.
-    simultaneous = simultaneous_intervals([changes for _, changes in families], confidence / 100)
-    for (quantities, _), group_intervals in zip(families, simultaneous, strict=True):
-        for quantity, interval in zip(quantities, group_intervals, strict=True):
-            fall = interval.significant and interval.change < -tolerance
-            verdict: Verdict = "NA" if math.isnan(interval.change) else "fell" if fall else "ok"
-            ends = (interval.change, interval.low, interval.high)
-            rows.append(ComparisonRow(*quantity[:-1], *ends, quantity.reads, verdict))
-    return Comparison(tuple(rows), matched.notes, tolerance, confidence)
+    rows: list[ComparisonRow] = []
+    # One call for all of them: the intervals hold together, over every task and model, and costs are among them.
+    groups_of_changes = [changes for family in families for changes in (family.changes, family.cost_changes)]
+    simultaneous = iter(simultaneous_intervals(groups_of_changes, confidence / 100))
+    for family in families:
+        intervals, cost_intervals = next(simultaneous), next(simultaneous)
+        costs: dict[_ChainKind, list[CostChange]] = {}
+        for cost, interval in zip(family.costs, cost_intervals, strict=True):
+            rose = interval.significant and interval.change > cost_tolerances[cost.axis]
+            change = CostChange(cost.axis, cost.ratio, *_shown(interval, family.changes.n), rose)
+            costs.setdefault(cost.kind, []).append(change)
+        for quantity, interval in zip(family.quantities, intervals, strict=True):
+            of_point = () if quantity.kind is None else tuple(costs[quantity.kind])
+            verdict = _judge(interval, of_point, tolerance)
+            ends = (interval.change, *_shown(interval, family.changes.n))
+            rows.append(ComparisonRow(*quantity[:-1], *ends, of_point, verdict))
+    return Comparison(tuple(rows), matched.notes, tolerance, confidence, cost_tolerances)
+
+
+def _judge(interval: ChangeInterval, costs: Sequence[CostChange], tolerance: float) -> Verdict:
+    if math.isnan(interval.change):
+        return "NA"
+    if interval.significant and interval.change < -tolerance:
+        return "fell"
+    return next((_ROSE[cost.axis] for cost in costs if cost.rose), "ok")
+
+
+def _shown(interval: ChangeInterval, problems: int) -> tuple[float, float]:
+    """An interval's ends; none where there are too few problems for one."""
+    return (interval.low, interval.high) if problems >= MIN_PROBLEMS else (math.nan, math.nan)
 
 
 class _Quantity(NamedTuple):
@@ -139,12 +222,36 @@ class _Quantity(NamedTuple):
     name: str
     old: float
     new: float
-    reads: float | None
+    kind: "_ChainKind | None"  # of the chains of a point, whose costs are compared
 
 
-def _changes(
-    matched: MatchedRecords, points: Sequence[PointKey], seed: Sequence[int]
-) -> tuple[list[_Quantity], Changes]:
+class _ChainKind(NamedTuple):
+    """An arm and L: what the cost of a chain depends on."""
+
+    method: str
+    CR: float
+    kv_budget: int
+    L: int
+
+
+class _CostQuantity(NamedTuple):
+    """The cost of an arm's chain at one L before it is judged."""
+
+    kind: "_ChainKind"
+    axis: str
+    ratio: float
+
+
+class _Family(NamedTuple):
+    """All that is compared of one (model, task), with the changes of each; those of costs in percent."""
+
+    quantities: list[_Quantity]
+    changes: Changes
+    costs: list[_CostQuantity]
+    cost_changes: Changes
+
+
+def _changes(matched: MatchedRecords, points: Sequence[PointKey], seed: Sequence[int]) -> _Family:
     """Every quantity of one (model, task), measured and after swaps.
 
     Args:
@@ -160,16 +267,45 @@ def _changes(
     half = (new.accuracy - old.accuracy) / 2
     quantities = []
     for k, point in enumerate(points):
-        reads = new.costs["kv_reads"][:, k].mean() / max(old.costs["kv_reads"][:, k].mean(), 1e-12)
         name = point.label
         before, after = float(old.accuracy[:, k].mean()), float(new.accuracy[:, k].mean())
-        quantities.append(_Quantity(model, task, point.method, point.CR, name, before, after, float(reads)))
+        quantities.append(_Quantity(model, task, point.method, point.CR, name, before, after, _kind(point)))
     # Column by column as the quantities: first all points, then each method's margins.
     columns = [2 * (sign @ half) / len(problems)]
     for method, name, values in _margins(points, old, new, sign):
         quantities.append(_Quantity(model, task, method, None, name, float(values[1, 0]), float(values[0, 0]), None))
         columns.append((values[0] - values[1])[:, None])
-    return quantities, Changes(np.hstack(columns), len(problems))
+    costs, cost_columns = _cost_changes(points, old, new, sign)
+    # Equal to the last entry read, they are the same chains again, which have no noise between them.
+    full = 100.0 if any(column[0] for column in cost_columns) else 0.0
+    return _Family(
+        quantities,
+        Changes(np.hstack(columns), len(problems), full),
+        costs,
+        Changes(np.column_stack(cost_columns), len(problems)),
+    )
+
+
+def _kind(point: PointKey) -> _ChainKind:
+    return _ChainKind(point.method, point.CR, point.kv_budget, point.L)
+
+
+def _cost_changes(
+    points: Sequence[PointKey], old: _PointTable, new: _PointTable, sign: Floats
+) -> tuple[list[_CostQuantity], list[Floats]]:
+    """Each cost of an arm at one L, once for all W, and its change in percent after every swap."""
+    first: dict[_ChainKind, int] = {}
+    for k, point in enumerate(points):
+        first.setdefault(_kind(point), k)
+    quantities, columns = [], []
+    for kind, k in first.items():
+        for axis in AXES:
+            before, after = old.costs[axis][:, k], new.costs[axis][:, k]
+            base = float(before.mean()) or float(after.mean()) or 1.0  # a chain of one token reads nothing
+            columns.append(100 * (sign @ (after - before)) / len(before) / base)
+            ratio = 1 + float((after - before).mean()) / base
+            quantities.append(_CostQuantity(kind, axis, ratio))
+    return quantities, columns
 
 
 def _tabulate(points: Sequence[PointKey], cuts: dict[PointKey, CutRecord]) -> _PointTable:

@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import hyperscale
 from hyperscale.errors import ResultsError
-from hyperscale.gate.baseline import AXES, FORMAT, ArmRecord, CutRecord, GateRecord, TaskRecord
+from hyperscale.gate.baseline import AXES, DIGITS, FORMAT, ArmRecord, CutRecord, GateRecord, TaskRecord
 from hyperscale.methods.arm import Arm
 from hyperscale.results.folder import Run, RunChain
 from hyperscale.results.manifest import complete_config
@@ -17,6 +18,7 @@ from hyperscale.results.truncation import is_eligible
 
 _DECIMALS = 4  # of an accuracy in [0, 1]: 0.01 points
 _DIGITS = 5  # of a cost
+_COPIED = 0.1  # share of an arm's chains from which on repetitions are noted: short ones repeat by chance
 _UNUSED = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}  # values of settings of sampling that change nothing
 
 
@@ -75,6 +77,7 @@ def record_runs(runs: Sequence[Run]) -> GateRecord:
                 CR=arm_on_task.arm.CR,
                 kv_budget=arm_on_task.arm.kv_budget,
                 about=_about(arm_on_task, chains[arm_on_task]),
+                chains=_fingerprints(list(problems[arm_on_task.task]), chains[arm_on_task]),
                 cuts=_cuts(
                     points[arm_on_task],
                     list(problems[arm_on_task.task]),
@@ -83,6 +86,45 @@ def record_runs(runs: Sequence[Run]) -> GateRecord:
             )
             for arm_on_task in sorted(chains)
         ),
+    )
+
+
+def find_copies(runs: Sequence[Run]) -> list[str]:
+    """A sentence for each arm of which chains repeat others of their problem: they count as noise that is not there.
+
+    Args:
+        runs: Of one set of results.
+    """
+    arms: dict[_ArmOnTask, Counter[tuple[str, int, int]]] = {}
+    for sample in (sample for run in runs for sample in run.samples):
+        arm_on_task = _ArmOnTask(sample.model, sample.task, sample.arm)
+        # A method that runs once per L has its chains once for each.
+        arms.setdefault(arm_on_task, Counter())[sample.problem, sample.key.L, hash(_contents(sample))] += 1
+    notes = []
+    for arm_on_task, counts in arms.items():
+        total, repeated = counts.total(), counts.total() - len(counts)
+        if repeated and repeated >= _COPIED * total:
+            notes.append(
+                f"{repeated} of {total} chains of {arm_on_task} repeat another chain of their problem word for word, "
+                "as copies do, and greedy sampling: they are no further evidence"
+            )
+    return notes
+
+
+def _contents(sample: Sample) -> tuple[object, ...]:
+    """What a chain says, and at what cost, whatever its seed and number are."""
+    whole = sample.whole
+    return (sample.L, sample.text, whole.tokens, whole.logprob, whole.kv_reads, whole.peak_kv, whole.answer)
+
+
+def _fingerprints(problems: Sequence[str], chains: Sequence[RunChain]) -> str:
+    """Eight hexadecimal digits for each problem, of all its chains in an order that no seed changes."""
+    of_problem: dict[str, list[str]] = {problem: [] for problem in problems}
+    for sample, _ in chains:
+        of_problem[sample.problem].append(repr(_contents(sample)))
+    return "".join(
+        blake2b("\n".join(sorted(contents)).encode("utf-8", "surrogatepass"), digest_size=DIGITS // 2).hexdigest()
+        for contents in of_problem.values()
     )
 
 

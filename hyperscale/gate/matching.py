@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from hyperscale.errors import ResultsError
-from hyperscale.gate.baseline import CutRecord, GateRecord, TaskRecord
+from hyperscale.gate.baseline import DIGITS, CutRecord, GateRecord, TaskRecord
 from hyperscale.methods.arm import compression_label
 from hyperscale.results.manifest import differences
 
@@ -80,6 +80,7 @@ def match(baseline: GateRecord, results: GateRecord) -> MatchedRecords:
             )
     if extra := len(new.keys() - old.keys()):
         notes.append(f"{extra} points of the results are not in the baseline and are not judged")
+    notes += _copies(baseline, results, names)
     notes += _differences(baseline, results, names)
     return MatchedRecords(baseline.tasks, old, {point: new[point] for point in old}, tuple(notes))
 
@@ -93,6 +94,26 @@ def _differences(old: GateRecord, new: GateRecord, names: Mapping[str, str]) -> 
         for line in differences(before.about, arm.about) if before else ():
             labels.setdefault(line, []).append(str(arm.arm))
     return [f"{', '.join(dict.fromkeys(arms_with))}: {line}" for line, arms_with in labels.items()]
+
+
+def _copies(old: GateRecord, new: GateRecord, names: Mapping[str, str]) -> list[str]:
+    """Arms whose chains are the baseline's own, on some problems or on all of them."""
+    arms = {(arm.model, arm.task, arm.arm): arm for arm in old.arms}
+    labels: dict[str, list[str]] = {}
+    for arm in new.arms:
+        before = arms.get((names[arm.model], arm.task, arm.arm))
+        if before is None or not before.chains or len(before.chains) != len(arm.chains):
+            continue
+        starts = range(0, len(arm.chains), DIGITS)
+        same = sum(before.chains[i : i + DIGITS] == arm.chains[i : i + DIGITS] for i in starts)
+        if same:
+            how_many = "all" if same == len(starts) else f"{same} of {len(starts)}"
+            labels.setdefault(how_many, []).append(f"{arm.arm} on {arm.task}")
+    return [
+        f"{', '.join(arms_with)}: on {how_many} problems the chains are the baseline's own, word for word (the same "
+        "run, a copy of it, or the same seed again): they say nothing of noise"
+        for how_many, arms_with in labels.items()
+    ]
 
 
 def _points(record: GateRecord, names: dict[str, str] | None = None) -> Iterator[tuple[PointKey, CutRecord]]:

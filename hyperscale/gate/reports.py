@@ -1,5 +1,6 @@
 """Shows a comparison: as a table for the console, as Markdown and as JUnit XML."""
 
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,16 +10,19 @@ from rich.console import Console
 from rich.table import Table
 
 from hyperscale.errors import ResultsError
-from hyperscale.gate.baseline import GateRecord
-from hyperscale.gate.comparison import Comparison, ComparisonRow
+from hyperscale.gate.baseline import AXES, GateRecord
+from hyperscale.gate.comparison import BAD, Comparison, ComparisonRow
 from hyperscale.utils.files import append_whole, write_atomic
 
 TITLE = "hyperscale gate"
-_HEAD = ("model", "task", "method", "W-L-CR or margin", "baseline", "now", "change", "interval", "reads", "verdict")
+_HEAD = (
+    *("model", "task", "method", "W-L-CR or margin", "baseline", "now", "change", "interval", "reads", "peak"),
+    "verdict",
+)
 _LEFT = 4  # columns that are aligned left
 _NOTES = 12  # that are listed
 _FULL_WIDTH = 100  # of a console; below it the columns in `_WIDE` are left out
-_WIDE = ("baseline", "now", "reads")
+_WIDE = ("baseline", "now", "reads", "peak")
 
 
 def headline(comparison: Comparison) -> str:
@@ -28,9 +32,13 @@ def headline(comparison: Comparison) -> str:
     rule = (
         f"tolerance {comparison.tolerance:g} points, simultaneous {comparison.confidence:g} % intervals over problems"
     )
-    if comparison.falls:
-        return f"FAILED: {len(comparison.falls)} of {counts} fell ({rule})"
-    return f"passed: none of {counts} fell ({rule})"
+    reads, peak = (f"{comparison.cost_tolerances[axis]:g} %" for axis in AXES)
+    rule += f"; costs: {reads} of reads, {peak} of peak"
+    if comparison.failures:
+        rose = len(comparison.failures) - len(comparison.falls)
+        costs = f", and {rose} points cost more" if rose else ""
+        return f"FAILED: {len(comparison.falls)} of {counts} fell{costs} ({rule})"
+    return f"passed: none of {counts} fell, and no point costs more ({rule})"
 
 
 def selection(comparison: Comparison) -> list[ComparisonRow]:
@@ -41,8 +49,8 @@ def selection(comparison: Comparison) -> list[ComparisonRow]:
             arm = (row.model, row.task, row.method, row.name.rpartition("-")[2])  # a margin has no CR: it unites all
             worst[arm] = min(worst.get(arm, row), row, key=lambda row: row.change)
     worst_rows = {id(row) for row in worst.values()}
-    rows = [row for row in comparison.rows if row.verdict == "fell" or row.CR is None or id(row) in worst_rows]
-    return sorted(rows, key=lambda row: row.verdict != "fell")
+    rows = [row for row in comparison.rows if row.verdict in BAD or row.CR is None or id(row) in worst_rows]
+    return sorted(rows, key=lambda row: BAD.index(row.verdict) if row.verdict in BAD else len(BAD))
 
 
 def print_comparison(comparison: Comparison, out: Console, every: bool = False) -> None:
@@ -57,7 +65,7 @@ def print_comparison(comparison: Comparison, out: Console, every: bool = False) 
         if i not in omitted:
             table.add_column(name, no_wrap=True, justify="left" if i < _LEFT else "right")
     for row in rows:
-        style = "bold red" if row.verdict == "fell" else None
+        style = "bold red" if row.verdict in BAD else None
         table.add_row(*(text for i, text in enumerate(_texts(row)) if i not in omitted), style=style)
     out.print(table)
     if len(rows) < len(comparison.rows):
@@ -86,12 +94,12 @@ def markdown(comparison: Comparison) -> str:
     """The comparison as Markdown, for a pull request or a job's summary."""
     omitted = _constant_columns(comparison)
     columns = [i for i in range(len(_HEAD)) if i not in omitted]
-    lines = [f"### {TITLE}: {'❌' if comparison.falls else '✅'} {_escape(headline(comparison))}", ""]
+    lines = [f"### {TITLE}: {'❌' if comparison.failures else '✅'} {_escape(headline(comparison))}", ""]
     lines.append("| " + " | ".join(_HEAD[i] for i in columns) + " |")
     lines.append("|" + "|".join("---" if i < _LEFT else "--:" for i in columns) + "|")
     for row in selection(comparison):
         texts = [_escape(text) for text in _texts(row)]
-        mark = "**" if row.verdict == "fell" else ""
+        mark = "**" if row.verdict in BAD else ""
         lines.append("| " + " | ".join(f"{mark}{texts[i]}{mark}" if texts[i] else "" for i in columns) + " |")
     lines += ["", *(f"- {_escape(line)}" for line in _notes(comparison)), ""]
     return "\n".join(lines) + "\n"
@@ -111,7 +119,7 @@ def junit(comparison: Comparison) -> bytes:
             "testcase", classname=_drop_controls(f"{row.model}.{row.task}.{row.method}"), name=kind
         )
         line = _line(row)
-        if row.verdict == "fell":
+        if row.verdict in BAD:
             failure = ElementTree.SubElement(case, "failure", message=_drop_controls(line), type="regression")
             failure.text = _drop_controls(f"{line}; {headline(comparison)}")
         elif row.verdict == "NA":
@@ -119,7 +127,7 @@ def junit(comparison: Comparison) -> bytes:
         else:
             ElementTree.SubElement(case, "system-out").text = _drop_controls(line)
         cases.append(case)
-    return _suite(cases, failures=len(comparison.falls), skipped=sum(row.verdict == "NA" for row in comparison.rows))
+    return _suite(cases, failures=len(comparison.failures), skipped=sum(row.verdict == "NA" for row in comparison.rows))
 
 
 def junit_error(message: str) -> bytes:
@@ -167,8 +175,8 @@ def _texts(row: ComparisonRow) -> tuple[str, ...]:
         _number(row.old),
         _number(row.new),
         f"{row.change:+.1f}" if exists else "NA",
-        f"[{row.low:+.1f}, {row.high:+.1f}]" if exists else "",
-        "" if row.reads is None else f"×{row.reads:.2f}",
+        _interval(row),
+        *("" if ratio is None else f"×{ratio:.2f}" for ratio in (row.reads, row.peak)),
         row.verdict,
     )
 
@@ -176,8 +184,17 @@ def _texts(row: ComparisonRow) -> tuple[str, ...]:
 def _line(row: ComparisonRow) -> str:
     if row.verdict == "NA":
         return "NA"
-    ends = f"{row.change:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
-    return f"{_number(row.old)} in the baseline, now {_number(row.new)}: {ends} points of accuracy"
+    ends = " ".join(filter(None, (f"{row.change:+.1f}", _interval(row))))
+    line = f"{_number(row.old)} in the baseline, now {_number(row.new)}: {ends} points of accuracy"
+    for cost in row.costs:
+        if cost.rose:
+            line += f"; {cost.axis} ×{cost.ratio:.2f} ({cost.percent:+.0f} %"
+            line += ")" if math.isnan(cost.low) else f", [{cost.low:+.0f}, {cost.high:+.0f}])"
+    return line
+
+
+def _interval(row: ComparisonRow) -> str:
+    return "" if math.isnan(row.low) else f"[{row.low:+.1f}, {row.high:+.1f}]"
 
 
 def _number(value: float) -> str:

@@ -29,10 +29,12 @@ class Changes(NamedTuple):
     Attributes:
         values: (swaps, quantities); row 0 is what was measured. NaN where a quantity does not exist.
         n: Number of problems.
+        full: The largest change that a problem can have, 100 points of accuracy; 0 if there is no such bound.
     """
 
     values: Floats
     n: int
+    full: float = 0.0
 
 
 class ChangeInterval(NamedTuple):
@@ -65,12 +67,16 @@ def simultaneous_intervals(groups: Sequence[Changes], confidence: float) -> list
     sqrt(n)), with c' such that it excludes 0 exactly if |u| exceeds the critical value c; for a mean that is
     c' = c sqrt((n - 1) / (n - c²)).
 
+    Where no problem differs, as where all are right before and after, that would be an interval without width, which no
+    sample of problems can give. There one problem each way is added (Bonett and Price 2012, for paired proportions):
+    change ± c full sqrt(2) / (n + 2).
+
     Args:
         groups: Independent groups (tasks), each with equally many swaps.
         confidence: Of the whole family, in (0, 1).
     """
     standard = []
-    for values, _ in groups:
+    for values, *_ in groups:
         sigma = spread(values)
         # A quantity that no swap changes (sigma 0), or that does not exist (NaN), counts as unchanged.
         u = np.divide(values, sigma, out=np.zeros_like(values), where=sigma > 0)
@@ -79,8 +85,11 @@ def simultaneous_intervals(groups: Sequence[Changes], confidence: float) -> list
     largest = np.max([np.abs(u).max(axis=1, initial=0.0) for u in standard], axis=0)
     critical = float(np.sort(largest)[int(np.ceil(confidence * len(largest))) - 1]) + _EQUAL
     return [
-        [_interval(float(values[0, k]), float(s), float(u[0, k]), critical, n) for k, s in enumerate(spread(values))]
-        for (values, n), u in zip(groups, standard, strict=True)
+        [
+            _interval(float(group.values[0, k]), float(s), float(u[0, k]), critical, group)
+            for k, s in enumerate(spread(group.values))
+        ]
+        for group, u in zip(groups, standard, strict=True)
     ]
 
 
@@ -96,12 +105,15 @@ def spread(values: Floats) -> Floats:
     return np.where(2 * count >= len(values), sigma, np.nan)
 
 
-def _interval(change: float, sigma: float, u: float, critical: float, n: int) -> ChangeInterval:
+def _interval(change: float, sigma: float, u: float, critical: float, group: Changes) -> ChangeInterval:
+    n = group.n
     if not np.isfinite(change) or not np.isfinite(sigma):
         return ChangeInterval(float("nan"), float("nan"), float("nan"), False)
     # With so few problems that even n equal falls reach only |u| = sqrt(n), nothing can be told: an endless interval.
     if critical**2 >= n:
         half = float("inf") if sigma else 0.0
+    elif not sigma:
+        half = critical * group.full * float(np.sqrt(2)) / (n + 2)
     else:
         # sigma² holds the change itself: for a mean, n sigma² - change² is (n - 1) times its squared standard error.
         half = critical * float(np.sqrt(max(n * sigma**2 - change**2, 0.0) / (n - critical**2)))

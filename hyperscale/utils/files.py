@@ -31,12 +31,12 @@ def write_atomic(path: Path, contents: str | bytes | Iterable[bytes]) -> None:
         # Bytes of a name that the locale could not read are written as they were.
         contents = contents.encode("utf-8", "surrogateescape")
     parts = [contents] if isinstance(contents, bytes) else contents
-    path = Path(os.path.realpath(path))
     old = _status(path)
     if old is not None and not stat.S_ISREG(old.st_mode):
         with path.open("wb", buffering=0) as file:
             _write_parts(file.fileno(), parts)
         return
+    path = Path(os.path.realpath(path))
     temporary = _name_beside(path)
     descriptor = _open_locked(temporary)
     try:
