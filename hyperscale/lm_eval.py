@@ -6,11 +6,15 @@ In Python, ``import hyperscale.lm_eval`` before ``lm_eval.simple_evaluate(model=
 
 The compression is in force in both kinds of request. A generated token and a scored one go through the same cache: the
 context is prefilled under the method, then the continuation is fed token by token.
+
+What a task or ``--gen_kwargs`` asks for is applied or refused, by name. Stop strings of a task apply to the answer, not
+to a thinking in front of it.
 """
 
+import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lm_eval import utils
@@ -21,14 +25,57 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from hyperscale import methods, models
 from hyperscale.engines import registry
 from hyperscale.engines.base import Chain, Request, Sampling
+from hyperscale.engines.devices import check_device, device_kind
 from hyperscale.engines.provider import EngineSpec
-from hyperscale.errors import ConfigError, HyperscaleError
+from hyperscale.engines.sampling import check_sampling
+from hyperscale.errors import ConfigError, EngineError, HyperscaleError
 from hyperscale.kv.formats import AUTO
+from hyperscale.models import thinking
 from hyperscale.models.context import context_limit
+from hyperscale.models.prompts import apply_template
 from hyperscale.utils.hub import silence_transformers
 
 MAX_NEW_TOKENS = 256  # where a task does not say, as in lm-eval's own models
 AUTO_BATCH = 64
+
+_logger = logging.getLogger("lm_eval.models.hyperscale")  # what lm-eval shows, this shows
+_MARK_CHARS = 100  # of a prompt's end: any mark of thinking is shorter
+# Settings of generation that are applied, by the names that tasks and --gen_kwargs have for them.
+_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+_SHAPES: dict[str, type] = {
+    "temperature": float,
+    "top_p": float,
+    "top_k": int,
+    "min_p": float,
+    "repetition_penalty": float,
+}
+_APPLIED = ("until", *_LENGTHS, "do_sample", *_SHAPES, "seed")
+# Those of other models of lm-eval's that may stand in a task at a value that changes nothing.
+_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
+    "num_beams": (1,),
+    "num_beam_groups": (1,),
+    "num_return_sequences": (1,),
+    "n": (1,),
+    "best_of": (1,),
+    "early_stopping": (False,),
+    "length_penalty": (1,),
+    "diversity_penalty": (0,),
+    "no_repeat_ngram_size": (0,),
+    "encoder_repetition_penalty": (1,),
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "typical_p": (1,),
+    "epsilon_cutoff": (0,),
+    "eta_cutoff": (0,),
+    "min_length": (0,),
+    "min_new_tokens": (0,),
+    "min_tokens": (0,),
+    "ignore_eos": (False,),
+    "use_cache": (True, False),
+    "skip_special_tokens": (True,),
+    "return_dict_in_generate": (False,),
+    "output_scores": (False,),
+}
 
 
 @register_model("hyperscale")
@@ -48,6 +95,8 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         kv_dtype: str = AUTO,
         max_length: int | None = None,
         seed: int = 0,
+        enable_thinking: bool | None = None,
+        think_end_token: str | None = None,
         **params: Any,
     ) -> None:
         """Load a model; the arguments are ``--model_args`` and lm-eval's own.
@@ -58,11 +107,14 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
             cr: Nominal compression ratio; the only one that the model's checkpoints offer if None.
             batch_size: Chains that decode together; "auto" is 64. It changes no result.
             max_batch_size: Most that "auto" may be.
-            device: As torch names it; CUDA where there is one if None.
-            dtype: float32 or bfloat16; float32 on the CPU and bfloat16 on CUDA if "auto".
+            device: cpu, cuda or cuda:N; CUDA where there is one if None.
+            dtype: float32, bfloat16 or float16; float32 on the CPU and bfloat16 on CUDA if "auto".
             kv_dtype: What the cache is kept in: the model's type if "auto", fp8, int8 or int4.
             max_length: Most tokens of context and continuation together; the model's own if None.
             seed: Seed of the sampling noise.
+            enable_thinking: Given to the chat template, if not None.
+            think_end_token: Texts are given to lm-eval without what stands up to the last of it, as by lm-eval's own
+                models; the whole text if None.
             **params: The method's own parameters.
 
         Raises:
@@ -73,10 +125,12 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
 
         silence_transformers()  # its loader reports our gates as tensors that it does not expect
 
-        if device is None or (str(device).startswith("cuda") and not torch.cuda.is_available()):
-            device = "cuda" if torch.cuda.is_available() else "cpu"  # lm-eval asks for cuda:0 by default
+        # lm-eval asks for cuda:0 by default.
+        if device is None or (str(device) in ("cuda", "cuda:0") and not torch.cuda.is_available()):
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        check_device(str(device))
         if dtype == "auto":
-            dtype = "float32" if str(device) == "cpu" else "bfloat16"
+            dtype = "float32" if device_kind(str(device)) == "cpu" else "bfloat16"
         ratio = _choose_ratio(model, method, cr)
         compression = methods.create(method, cr=ratio, **params)
         checkpoint = models.resolve(model, method, ratio)
@@ -96,6 +150,11 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         self._engine = provider.build(spec, (network, self.tokenizer))
         self._device = torch.device(str(device))
         self._seed = seed
+        self._model_name = model
+        self._template_args: dict[str, Any] = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
+        self._think_end_token = think_end_token
+        self._marks = models.find(model).thinking or thinking.marks_of_tokens(self.tokenizer.get_added_vocab())
+        self._has_told_of_cuts = False
         context = context_limit(network.config.to_dict()) or 2048
         if int(max_length or 0) > context:
             raise ConfigError(
@@ -132,13 +191,13 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         """A conversation in the model's chat template (``--apply_chat_template``)."""
-        text = self.tokenizer.apply_chat_template(
+        return apply_template(
+            self.tokenizer,
             chat_history,
-            tokenize=False,
             add_generation_prompt=add_generation_prompt,
             continue_final_message=not add_generation_prompt,
+            **self._template_args,
         )
-        return str(text)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """Token ids; a beginning-of-sequence token that the text already has is not added again."""
@@ -147,11 +206,33 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
             add_special_tokens = not (start and string.startswith(start))
         return list(self.tokenizer.encode(string, add_special_tokens=add_special_tokens))
 
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Log-probability of continuations, and whether greedy decoding would give them.
+
+        A context without a token, as a blank one, is the token that stands for the beginning of a text.
+        """
+        pairs = []
+        for request in requests:
+            context, continuation = request.args
+            if context:
+                context_ids, ids = self._encode_pair(context, continuation)
+            else:
+                context_ids, ids = [], self.tok_encode(continuation, add_special_tokens=False)
+            if not context_ids:
+                context_ids, ids = self._begin(ids)
+            pairs.append(((context, continuation), context_ids, ids))
+        return self._loglikelihood_tokens(pairs, disable_tqdm)
+
+    def _begin(self, ids: list[int]) -> tuple[list[int], list[int]]:
+        """The token that a text begins with, and those that follow; a text that has it already has it once."""
+        prefix = self.prefix_token_id
+        return ([prefix], ids) if ids[:1] != [prefix] else (ids[:1], ids[1:])
+
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
     ) -> list[tuple[float, bool]]:
         """Summed log-probability of each continuation, and whether greedy decoding would give it."""
-        chains = []
+        chains, n_cut = [], 0
         for index, (_pair, context, continuation) in enumerate(requests):
             if not continuation:  # nothing to score: probability 1
                 continue
@@ -161,21 +242,27 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
                     "raise max_length in --model_args"
                 )
             # The last token is scored and never processed, so one more token of context has room.
-            prompt = tuple(context[-(self.max_length + 1 - len(continuation)) :])
+            room = self.max_length + 1 - len(continuation)
+            n_cut += len(context) > room
+            prompt = tuple(context[-room:])
             chains.append(Request(str(index), 0, prompt, len(continuation), forced_ids=tuple(continuation)))
+        self._tell_of_cuts(n_cut, len(chains))
         scores = [(0.0, True)] * len(requests)
         for chain in self._run(chains, Sampling(0.0), "scoring", disable_tqdm):
             scores[int(chain.problem)] = (chain.logprob, chain.greedy)
         return scores
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """Log-probability of whole texts, in windows of the model's length."""
+        """Log-probability of whole texts, in windows of the model's length.
+
+        What a text begins with is given, not scored, and there once: the tokenizer adds no such token of its own here.
+        """
         windows: list[tuple[None, list[int], list[int]]] = []
         owners: list[int] = []  # the request of each window
         for index, request in enumerate(requests):
-            tokens = self.tok_encode(request.args[0])
+            (prefix,), tokens = self._begin(self.tok_encode(request.args[0], add_special_tokens=False))
             for window in utils.get_rolling_token_windows(
-                token_list=tokens, prefix_token=self.prefix_token_id, max_seq_len=self.max_length, context_len=1
+                token_list=tokens, prefix_token=prefix, max_seq_len=self.max_length, context_len=1
             ):
                 windows.append((None, *utils.make_disjoint_window(window)))
                 owners.append(index)
@@ -185,15 +272,19 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         return totals
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """The text generated for each request, cut before its stop strings."""
+        """The text generated for each request, cut before the stop strings of its answer."""
         groups: dict[str, list[int]] = {}
         # Requests with the same settings generate together.
         for index, request in enumerate(requests):
             groups.setdefault(repr(sorted(request.args[1].items())), []).append(index)
+        # Of all groups, before the first of them has run for hours.
+        settings = {key: self._read_settings(requests[indices[0]].args[1]) for key, indices in groups.items()}
         repeats: Counter[str] = Counter()
         texts = [""] * len(requests)
-        for indices in groups.values():
-            sampling, L = self._read_settings(requests[indices[0]].args[1])
+        n_cut = 0
+        batches: list[tuple[Sampling, dict[tuple[str, int], int], list[Request]]] = []
+        for key, indices in groups.items():
+            sampling, L = settings[key]
             index_of_chain: dict[tuple[str, int], int] = {}
             chains = []
             for index in indices:
@@ -202,22 +293,94 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
                 instance = requests[index]
                 name = f"{getattr(instance, 'task_name', None)}/{getattr(instance, 'doc_id', None)}"
                 index_of_chain[name, repeats[name]] = index
-                prompt_tokens = max(self.max_length - L, 1)
-                prompt = tuple(self.tok_encode(instance.args[0])[-prompt_tokens:])
-                chains.append(Request(name, repeats[name], prompt or (self.prefix_token_id,), L))
+                ids = self.tok_encode(instance.args[0]) or [self.prefix_token_id]
+                n_cut += len(ids) > self.max_length - L
+                prompt = tuple(ids[-(self.max_length - L) :])
+                chains.append(Request(name, repeats[name], prompt, L, opened=self._opened(instance.args[0])))
                 repeats[name] += 1
+            batches.append((sampling, index_of_chain, chains))
+        self._tell_of_cuts(n_cut, len(requests))
+        for sampling, index_of_chain, chains in batches:
+            opened = {(chain.problem, chain.chain): chain.opened for chain in chains}
             for chain in self._run(chains, sampling, "generating", disable_tqdm):
-                texts[index_of_chain[chain.problem, chain.chain]] = chain.text
+                number = chain.problem, chain.chain
+                texts[index_of_chain[number]] = self._shown(chain.text, opened[number])
         return texts
 
-    def _read_settings(self, gen_kwargs: dict[str, Any]) -> tuple[Sampling, int]:
-        """Sampling and L of a request for text; without ``do_sample`` lm-eval means greedy decoding."""
-        settings: dict[str, Any] = dict(normalize_gen_kwargs(dict(gen_kwargs), MAX_NEW_TOKENS))
-        until = settings.get("until") or ()
-        stop = tuple(text for text in ([until] if isinstance(until, str) else until) if text)
-        temperature = float(settings.get("temperature") or 0.0) if settings.get("do_sample") else 0.0
-        top_p = float(settings.get("top_p") or 1.0)
-        return Sampling(temperature, top_p, stop=stop, seed=self._seed), int(settings["max_gen_toks"])
+    def _opened(self, prompt: str) -> str:
+        """The mark of the thinking that a prompt opened, which is then the last thing in it; empty if there is none."""
+        end = thinking.in_table_marks(prompt[-_MARK_CHARS:], self._marks).rstrip()
+        marks = thinking.open_marks(end) if thinking.ends_in_mark(end) else None
+        return marks.opening if marks else ""
+
+    def _shown(self, text: str, opened: str) -> str:
+        """A chain's text as lm-eval gets it."""
+        if self._think_end_token is not None:
+            return text.rpartition(self._think_end_token)[2].lstrip() if self._think_end_token in text else text
+        # A thinking that was cut off has no answer; without its beginning nobody could tell.
+        is_open = thinking.open_marks(opened + thinking.in_table_marks(text, self._marks)) is not None
+        return opened + text if opened and is_open else text
+
+    def _tell_of_cuts(self, n_cut: int, n_all: int) -> None:
+        """Say, once, that prompts lose their beginnings."""
+        if n_cut and not self._has_told_of_cuts:
+            self._has_told_of_cuts = True
+            _logger.warning(
+                "%d of %d prompts do not fit into max_length=%d beside what is to be generated or scored: they are cut "
+                "from the left, as by lm-eval's own models",
+                n_cut,
+                n_all,
+                self.max_length,
+            )
+
+    def _read_settings(self, gen_kwargs: Mapping[str, Any]) -> tuple[Sampling, int]:
+        """Sampling and L of a request for text.
+
+        As in lm-eval, tokens are drawn if ``do_sample`` or a temperature above 0 asks for it; a task that asks for it
+        without a temperature gets the model's own sampling.
+
+        Raises:
+            ConfigError: A setting is unknown or not supported, or has a value without a meaning.
+        """
+        given = {name: value for name, value in gen_kwargs.items() if value is not None}
+        for name, value in given.items():
+            if name not in _APPLIED and value not in _WITHOUT_EFFECT.get(name, ()):
+                raise ConfigError(_explain_unsupported(name, value))
+        shape = {name: _number(name, given[name], kind) for name, kind in _SHAPES.items() if name in given}
+        if shape.get("top_k") == -1:  # another way of saying that all are kept
+            shape["top_k"] = 0
+        try:
+            check_sampling(Sampling(**shape))
+        except EngineError as error:
+            raise ConfigError(f"{error}, in a task or --gen_kwargs") from None
+        lengths = {name: _number(name, given[name], int) for name in _LENGTHS if name in given}
+        draws = given.get("do_sample", shape.get("temperature", 0) > 0)
+        if not isinstance(draws, bool):
+            raise ConfigError(f"do_sample={draws!r} of a task or --gen_kwargs must be true or false")
+        if draws and "temperature" not in shape:
+            own = models.find_default_sampling(models.find(self._model_name))
+            shape = {**own.values, **shape}
+        # What lm-eval makes of several names for a length, and of contradictions, with what it says of them.
+        normal: dict[str, Any] = dict(
+            normalize_gen_kwargs({**given, **shape, **lengths, "do_sample": draws}, MAX_NEW_TOKENS)
+        )
+        L = int(normal["max_gen_toks"])
+        if L < 1:
+            raise ConfigError(f"max_gen_toks={L} of a task or --gen_kwargs must be at least 1")
+        if self.max_length <= L:
+            raise ConfigError(
+                f"max_gen_toks={L} leaves no room for a prompt in max_length={self.max_length}: choose fewer with "
+                "--gen_kwargs max_gen_toks=N, or another max_length in --model_args if the model's context allows it"
+            )
+        shape["temperature"] = shape["temperature"] if draws else 0.0
+        sampling = Sampling(
+            **shape,
+            stop=_stop_strings(given.get("until")),
+            stop_in_answer=True,
+            seed=_number("seed", given.get("seed", self._seed), int),
+            marks=self._marks,
+        )
+        return sampling, L
 
     def _run(self, requests: Sequence[Request], sampling: Sampling, label: str, silent: bool) -> Iterator[Chain]:
         """Generate under a progress bar, as lm-eval's own models do."""
@@ -225,6 +388,48 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
 
         chains = self._engine.generate(requests, sampling)
         yield from tqdm(chains, total=len(requests), desc=label, disable=silent)
+
+
+def _explain_unsupported(name: str, value: Any) -> str:
+    """Why a setting of generation is refused."""
+    if name == "max_length":
+        return (
+            f"max_length={value!r} of a task or --gen_kwargs counts the prompt as well: say with max_gen_toks how much "
+            "to generate"
+        )
+    reason = "is not supported" if name in _WITHOUT_EFFECT else "is unknown"
+    return (
+        f"{name}={value!r} of a task or --gen_kwargs {reason}: hyperscale draws token by token and takes "
+        f"{', '.join(_APPLIED)}"
+    )
+
+
+def _number(name: str, value: Any, kind: type) -> Any:
+    """A setting's number.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        number = float(value)
+        if isinstance(value, bool) or (kind is int and number != int(number)):
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        what = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"{name}={value!r} of a task or --gen_kwargs must be {what}") from None
+    return kind(number)
+
+
+def _stop_strings(until: Any) -> tuple[str, ...]:
+    """Stop strings as a task gives them: a text or several; empty ones stop nothing.
+
+    Raises:
+        ConfigError: They are something else.
+    """
+    texts = [until] if isinstance(until, str) else until or ()
+    if not isinstance(texts, Sequence) or not all(isinstance(text, str | None) for text in texts):
+        raise ConfigError(f"until={until!r} of a task or --gen_kwargs must be a text or a list of texts")
+    return tuple(dict.fromkeys(text for text in texts if text))
 
 
 def _choose_ratio(model: str, method: str, cr: float | None) -> float:

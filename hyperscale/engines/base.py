@@ -58,6 +58,8 @@ class Sampling:
         repetition_penalty: Divides the positive logits of tokens that the prompt or the chain has, and multiplies their
             negative ones (Keskar et al. 2019, arXiv 1909.05858, section 4.1); 1 leaves all as they are.
         stop: Strings that end a chain; the text is cut before them.
+        stop_in_answer: Whether they apply to the answer alone, not to a thinking; one that has a mark of thinking in it
+            applies everywhere.
         seed: Together with (problem, chain, step) the only source of sampling noise.
         steering: Forced ends of thinking; not applied to requests with forced tokens.
         marks: Opening and closing of the model's thinking, if `models.thinking` lacks them.
@@ -69,6 +71,7 @@ class Sampling:
     min_p: float = 0.0
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
+    stop_in_answer: bool = False
     seed: int = 0
     steering: Steering = Steering()
     marks: tuple[str, str] | None = None

@@ -12,34 +12,82 @@ class Decoder:
     Whether a tokenizer lists its marks of thinking as special tokens is an accident of its making.
     """
 
-    def __init__(self, tokenizer: Any, stop: tuple[str, ...] = (), marks: tuple[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        stop: tuple[str, ...] = (),
+        marks: tuple[str, str] | None = None,
+        *,
+        stop_in_answer: bool = False,
+    ) -> None:
         """Look for special tokens that are text.
 
         Args:
             tokenizer: A transformers tokenizer.
             stop: Stop strings. Special tokens in them are text as well, so that they can be found.
             marks: As in `Sampling`.
+            stop_in_answer: As in `Sampling`.
         """
         self._tokenizer, self._stop = tokenizer, stop
         specials = _special_tokens(tokenizer)
-        known = thinking.tokens_of_marks(marks or thinking.marks_of_tokens(specials.values()))
+        self._marks = marks or thinking.marks_of_tokens(specials.values())
+        known = thinking.tokens_of_marks(self._marks)
+        # Those that apply wherever they stand, and those that apply to the answer.
+        in_answer = {s for s in stop if stop_in_answer and thinking.state(self._in_table_marks(s)) == "none"}
+        self._stop_anywhere, self._stop_in_answer = [s for s in stop if s not in in_answer], sorted(in_answer)
         texts = {i for i, text in specials.items() if text in known or any(text in s for s in stop)}
         self._hidden_ids = frozenset(specials) - texts if texts else None
         # A stop string that the last token completes lies within so many tokens: no character takes more than four.
         self._tail = max((len(s) for s in stop), default=0) * 4 + 8
 
-    def text(self, ids: Sequence[int]) -> str:
-        """Text of the ids, cut before the first stop string."""
-        text = self._decode(ids)
-        places = [place for place in (text.find(s) for s in self._stop) if place >= 0]
-        return text[: min(places)] if places else text
+    def text(self, ids: Sequence[int], opened: str = "") -> str:
+        """Text of the ids, cut before the first stop string.
 
-    def hits_stop(self, ids: Sequence[int]) -> bool:
-        """Whether the last token completed a stop string."""
+        Args:
+            ids: All of a chain's ids.
+            opened: As in `Request`.
+        """
+        text = self._decode(ids)
+        place = self._find_stop(text, opened)
+        return text if place is None else text[:place]
+
+    def hits_stop(self, ids: Sequence[int], opened: str = "") -> bool:
+        """Whether the last token completed a stop string.
+
+        Args:
+            ids: All of a chain's ids.
+            opened: As in `Request`.
+        """
         if not self._stop:
             return False
         tail = self._decode(ids[-self._tail :])
-        return any(s in tail for s in self._stop)
+        if not any(s in tail for s in self._stop):
+            return False
+        if any(s in tail for s in self._stop_anywhere):
+            return True
+        # One that an earlier token completed has been looked at. That spares most looks at the whole text.
+        known = len(self._decode(ids[-self._tail : -1]).rstrip("\ufffd"))
+        is_new = any(s in tail[max(known - len(s) + 1, 0) :] for s in self._stop_in_answer)
+        return is_new and self._find_stop(self._decode(ids), opened) is not None
+
+    def _find_stop(self, text: str, opened: str) -> int | None:
+        """Where the first stop string that applies begins."""
+        places = [text.find(s) for s in self._stop_anywhere]
+        if self._stop_in_answer and (start := self._answer_start(text, opened)) is not None:
+            places += [text.find(s, start) for s in self._stop_in_answer]
+        return min((place for place in places if place >= 0), default=None)
+
+    def _answer_start(self, text: str, opened: str) -> int | None:
+        """Where the answer begins in a text, behind the thinking and what space follows it; None before that."""
+        whole = opened + self._in_table_marks(text)
+        answer = thinking.answer_text(whole)
+        if answer is None:
+            return None
+        # The mark's own line break is no part of the answer, and "\n\n" a common stop string.
+        return len(text) - len(answer if len(answer) == len(whole) else answer.lstrip())
+
+    def _in_table_marks(self, text: str) -> str:
+        return thinking.in_table_marks(text, self._marks)
 
     def count_chars(self, ids: Sequence[int], text: str) -> int:
         """Length of the beginning of ``text`` that is made by ``ids``, the first of its tokens.

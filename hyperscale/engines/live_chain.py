@@ -106,7 +106,9 @@ class LiveChain:
     def finish_reason(self, end_ids: frozenset[int], decoder: Decoder) -> Finish | None:
         """Why the chain or branch ends with its last token, if it does."""
         # Forced tokens are all scored, whatever they are.
-        if not self.request.forced_ids and (self.ids[-1] in end_ids or decoder.hits_stop(self.ids)):
+        if not self.request.forced_ids and (
+            self.ids[-1] in end_ids or decoder.hits_stop(self.ids, self.request.opened)
+        ):
             return "stop"
         return "length" if len(self.ids) == self.limit else None
 
@@ -154,7 +156,7 @@ class LiveChain:
         assert self.parent is not None, "not a branch"
         seconds = perf_counter() - self.start_time
         # The parent has waited: the first `at` tokens are still all of its own.
-        text, at = decoder.text(self.ids), len(self.parent.ids)
+        text, at = decoder.text(self.ids, self.request.opened), len(self.parent.ids)
         branch = Branch(
             at=at,
             token_ids=tuple(self.ids[at:]),
@@ -172,7 +174,7 @@ class LiveChain:
 
     def finish(self, reason: Finish, decoder: Decoder) -> Chain:
         """The chain as it leaves the engine."""
-        text = decoder.text(self.ids)
+        text = decoder.text(self.ids, self.request.opened)
         return Chain(
             problem=self.request.problem,
             chain=self.request.chain,

@@ -77,7 +77,7 @@ class _Generation:
         self._model, self._method, self._sampling, self._watch = engine.model, engine.method, sampling, watch
         config = self._model.config
         self._rows = config.num_hidden_layers * config.num_key_value_heads
-        self._decoder = Decoder(engine.tokenizer, sampling.stop, sampling.marks)
+        self._decoder = Decoder(engine.tokenizer, sampling.stop, sampling.marks, stop_in_answer=sampling.stop_in_answer)
         self._end_ids = end_ids(engine.model, engine.tokenizer)
         self._vocabulary = Vocabulary(engine.tokenizer, config.vocab_size, self._end_ids)
         self._steering = TokenSteering(engine.tokenizer, sampling) if sampling.steering else None
@@ -107,7 +107,7 @@ class _Generation:
             chain.greedy &= is_greedy
             chain.add_token(token, session.entries_read, session.entries_held, logprob, self._end_ids)
             if self._watch is not None:
-                text = partial(self._decoder.text, chain.ids)
+                text = partial(self._decoder.text, chain.ids, chain.request.opened)
                 entries = session.entries_held / self._rows
                 self._watch(ChainProgress(chain.request, len(chain.ids), entries, text))
             reason = chain.finish_reason(self._end_ids, self._decoder)

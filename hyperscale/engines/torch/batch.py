@@ -134,7 +134,7 @@ class Batch:
         sizes = (len(attentions), heads, head_dim, max_chains)
         self.cache = RaggedCache(*sizes, dtype=model.dtype, device=device, kv_dtype=kv_dtype)
         self._state = method.start(HostModel(attentions, config, heads, max_chains, device, model.model.rotary_emb))
-        self._decoder = Decoder(tokenizer, sampling.stop, sampling.marks)
+        self._decoder = Decoder(tokenizer, sampling.stop, sampling.marks, stop_in_answer=sampling.stop_in_answer)
         self._end_ids = end_ids(model, tokenizer)
         self._steering = TokenSteering(tokenizer, sampling) if sampling.steering else None
         self._vocabulary = Vocabulary(tokenizer, config.vocab_size, self._end_ids)
@@ -327,7 +327,7 @@ class Batch:
             if final_token != token:
                 substitutes[number] = final_token
             if self._watch is not None:
-                text = partial(self._decoder.text, chain.ids)
+                text = partial(self._decoder.text, chain.ids, chain.request.opened)
                 self._watch(ChainProgress(chain.request, len(chain.ids), held / self._rows, text))
         if substitutes:  # the next step has to process what the chains have got
             numbers, ids = torch.tensor([list(substitutes), list(substitutes.values())], device=self._device)

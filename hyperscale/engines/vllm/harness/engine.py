@@ -172,6 +172,8 @@ class VllmEngine(Engine):
         check_sampling(sampling)
         if sampling.steering:
             raise EngineError("longer chains and forced answers do not run in vLLM: leave --engine vllm out")
+        if sampling.stop and sampling.stop_in_answer:
+            raise EngineError("stop strings for the answer alone do not run in vLLM: leave --engine vllm out")
         decoder = Decoder(self.tokenizer, sampling.stop, sampling.marks)
         waiting, running = iter(requests), dict[str, _RunningChain]()
         try:
@@ -231,6 +233,7 @@ class VllmEngine(Engine):
         params = SamplingParams(
             **sampling_args,
             stop=list(sampling.stop),
+            skip_special_tokens=not sampling.stop,  # they may be stop strings; the text is decoded here
             stop_token_ids=self._end_ids,
             seed=key % _SEEDS,
             max_tokens=request.L,
