@@ -79,6 +79,11 @@ class PromptFormat:
         """Whether prompts are plain text, without a template."""
         return self.template is None
 
+    @property
+    def kind(self) -> str:
+        """What prompts are, in a word or two."""
+        return "plain" if self.is_plain else "chat template"
+
     def prompt(self, message: str) -> Prompt:
         """The prompt of a user's message, opened for the model's turn.
 

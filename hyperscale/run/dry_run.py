@@ -136,6 +136,7 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
         tasks=planned_tasks,
         predictor=predictor,
         base_bytes=base_bytes,
+        prompts=prompt_format.kind if prompt_format else "",
         weights=weights,
         needs=tuple(
             _memory_need(arm, plan, predictor.entry_bytes, shapes, weights or 0, target) for arm in method_of_arm

@@ -48,6 +48,7 @@ class PlannedRun:
         predictor: Predicts what chains cost.
         base_bytes: Bytes of one (key, value) pair, summed over layers and KV heads, of a cache in the model's type: a
             budget in base points counts these, so that it means the same whatever the cache is kept in.
+        prompts: What the prompts are: "chat template" or "plain"; empty if that is not known here.
     """
 
     config: "ResolvedConfig"
@@ -56,6 +57,7 @@ class PlannedRun:
     tasks: tuple[PlannedTask, ...]
     predictor: "Predictor"
     base_bytes: int
+    prompts: str
 
     @property
     def shapes(self) -> list[TaskShape]:

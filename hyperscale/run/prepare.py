@@ -120,7 +120,7 @@ class PreparedRun(PlannedRun):
                 name: prompt_hash("\0".join(item.prompt.text for item in items))
                 for name, items in self.problems.items()
             },
-            "prompt_format": "plain" if self.prompt_format.is_plain else "chat template",
+            "prompt_format": self.prompts,
             "date": self.date.isoformat(),
             "seeds": list(self.config.seeds),
             "sampling_sources": self.config.sampling_sources,
@@ -240,6 +240,7 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
         tasks=tuple(_planned_task(task, problems[task.name], config, notes[task.name]) for task in tasks),
         predictor=predictor,
         base_bytes=shape.entry_bytes(config.dtype),
+        prompts=prompt_format.kind,
         methods=method_of_arm,
         checkpoints=checkpoints,
         problems=problems,

@@ -1,5 +1,8 @@
 """Whole runs of checkpoints that write what models of each family write: answers, verdicts, cuts and scores."""
 
+import json
+
+import commandline
 import pytest
 import scripted
 
@@ -11,6 +14,12 @@ from hyperscale.run import prepare
 from hyperscale.run.config.load import make_config
 from hyperscale.run.execute import execute_run
 from hyperscale.run.observer import RunObserver
+
+
+@pytest.fixture
+def run_command(monkeypatch, capsys, tmp_path):
+    return commandline.caller(monkeypatch, capsys, tmp_path)
+
 
 TARGET = tasks.load("mini_aime").docs(1)[0].target
 RIGHT = f"The answer is \\boxed{{{TARGET}}}."
@@ -153,3 +162,37 @@ def test_a_thinking_that_ends_in_several_tokens_is_opened_again(tmp_path):
     assert sample.whole.inserted == len("<think>Oh!")
     (plain, *_), _ = run(tmp_path / "plain", model)
     assert plain.text == f"Hm. </think>{RIGHT}"
+
+
+CHATTER = ["I ", "think ", "about ", "something ", "else."]
+
+
+@pytest.mark.parametrize(
+    ("script", "shares", "said"),
+    [
+        (CHATTER, (0, 100), "at L = 64, 0% of the chains were cut off before an answer and 100% ended without one"),
+        (["<think>", *CHATTER], (0, 100), "100% ended without one"),
+        (["round ", "and "], (100, 0), "100% of the chains were cut off before an answer and 0% ended without one"),
+        ([*CHATTER, RIGHT], (0, 0), None),
+    ],
+)
+def test_a_run_says_that_most_chains_have_no_answer(tmp_path, run_command, script, shares, said):
+    jumps = {"and ": "round "} if "and " in script else {}
+    model = scripted.write(tmp_path / "model", script, jumps=jumps)
+    asked = ["--model", str(model), "--task", "mini_aime", "--limit", "2", "--budget", "all", "--grid", "mini"]
+    asked += ["--length", "64", "--temperature", "0", "--predict", "closed", "--out", str(tmp_path / "run")]
+    code, out, _ = run_command("run", *asked)
+    assert code == 0
+    row = next(line for line in out.splitlines() if "vanilla  1-64-1" in line or "vanilla  1-4-1" in line)
+    assert said is None or row.split()[-5:-3] == [str(share) for share in shares]
+    notes = [line for line in out.splitlines() if line.startswith("note: mini_aime, vanilla: ")]
+    assert len(notes) == bool(said)
+    assert said is None or said in notes[0]
+    points = (tmp_path / "run" / "points.csv").read_text().splitlines()
+    assert ",truncated,no_answer" in points[0]
+    code, out, _ = run_command("score", str(tmp_path / "run"))
+    assert (said is None) or said in out
+    asked[-1] = str(tmp_path / "events")
+    code, out, _ = run_command("run", *asked, "--json")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [note for note in events[-1]["notes"] if said is None or said in note] == events[-1]["notes"][: bool(said)]

@@ -68,8 +68,6 @@ def _plan(run_config: RunConfig, gpu: str | None, folder: Path, events: "JsonObs
     planned_run = dry_run.plan_dry_run(run_config, gpu, folder)
     if events:
         events.on_plan(planned_run, folder)
-        for note in planned_run.notes:
-            events.on_note(note)
         return
     console = make_console()
     plan_tables.print_plan(planned_run, console)

@@ -74,12 +74,13 @@ def score(
 def _grade(folder: Path, sandbox: str, data: dict[str, str], as_json: bool) -> None:
     from hyperscale import results
     from hyperscale.results import regrade
+    from hyperscale.results.answer_shares import answer_notes
 
     console = make_console(quiet=as_json)
     for path in results.folders(folder):
         with _progress(console, f"grading {path}") as step:
             result = regrade.regrade(path, step, sandbox, data)
-        print_notes(console, result.notes)
+        print_notes(console, [*result.notes, *answer_notes(result.points)])
         console.print(
             f"{path}: graded {result.chains:,} chains; {result.answers:,} have another answer than before, "
             f"{result.verdicts:,} another verdict; rebuilt {results.POINTS}",

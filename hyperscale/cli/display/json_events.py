@@ -62,6 +62,7 @@ class JsonObserver(RunObserver):
             "tokens_expected": sum(plan.expected_tokens(arm, counts) for arm in arms),
         }
         about = {"folder": str(folder), "model": run.config.model, "budget": run.config.budget.text}
+        about["prompts"] = run.prompts
         config = run.config
         sampling = {
             name: {"value": getattr(config, name), "from": source} for name, source in config.sampling_sources.items()
@@ -101,13 +102,18 @@ class JsonObserver(RunObserver):
         compression: "Sequence[Compression]",
     ) -> None:
         """See `RunObserver`."""
+        from hyperscale.results.answer_shares import answer_notes
+
         rows = [
             {**_names(result.arm), "chains": result.chains, "realised_cr": result.realised_cr}
             | {"peak_cr": result.peak_cr, "budget_used": result.budget_used}
             for result in compression
         ]
         about = {"folder": str(folder), "chains": sum(result.chains for result in compression)}
-        self._write("finished", about | {"compression": rows, "points": [point.row() for point in points]})
+        self._write(
+            "finished",
+            about | {"compression": rows, "points": [point.row() for point in points], "notes": answer_notes(points)},
+        )
 
     def on_failure(self, message: str) -> None:
         """Write that an error ended the run."""

@@ -21,6 +21,7 @@ from hyperscale.cli.display import margin_tables, plan_tables, result_tables
 from hyperscale.cli.display.live_chain import ChainView, printable
 from hyperscale.kv.trace import dense_reads
 from hyperscale.methods.arm import Arm
+from hyperscale.results.answer_shares import answer_notes
 from hyperscale.results.points import MeasuredPoint, table
 from hyperscale.results.samples import Sample
 from hyperscale.run.observer import ArmSize, RunObserver
@@ -170,6 +171,8 @@ class ConsoleObserver(RunObserver):
         result_tables.print_compression(compression, self._console)
         margin_tables.print_margins_over_vanilla(points, self._console)
         plan_tables.print_predictions(run.plan, table(points), self._console)
+        for note in answer_notes(points):
+            self.on_note(note)
         text = f"results in {folder}; pictures: hyperscale plot {folder}"
         self._console.print(text, highlight=False, soft_wrap=True)
 

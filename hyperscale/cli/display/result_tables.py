@@ -14,14 +14,17 @@ if TYPE_CHECKING:
 
 
 def print_frontiers(points: "Sequence[MeasuredPoint]", axis: str, console: Console) -> None:
-    """Print the points on each method's frontier on one cost axis."""
+    """Print the points on each method's frontier on one cost axis.
+
+    "cut off" are chains that L cut off before an answer, "no answer" those that ended without one.
+    """
     from hyperscale.analysis.frontier import frontier_points
 
     costs = ("kv_reads", "peak_kv", "tokens")
     table = make_table(
         f"Frontiers by {axis} (every point is in points.csv)",
         ("task", "method", "W-L-CR"),
-        ("realised CR", "accuracy %", *costs),
+        ("realised CR", "accuracy %", "cut off %", "no answer %", *costs),
     )
     frontiers = frontier_points(points, axis)
     for task in dict.fromkeys(point.series.task for point in points):
@@ -30,7 +33,8 @@ def print_frontiers(points: "Sequence[MeasuredPoint]", axis: str, console: Conso
                 continue
             row = point.row()
             accuracy = format_accuracy(row["accuracy"], row["accuracy_se"])
-            cells = (f"{point.realised_cr:.2f}", accuracy, *(format_quantity(row[name]) for name in costs))
+            shares = (f"{row[name]:.0f}" for name in ("truncated", "no_answer"))
+            cells = (f"{point.realised_cr:.2f}", accuracy, *shares, *(format_quantity(row[name]) for name in costs))
             table.add_row(task, point.series.method, point.label, *cells)
         table.add_section()
     console.print(table)
