@@ -7,17 +7,19 @@ come from one pass of generation.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperscale.errors import ResultsError
+from hyperscale.errors import ResultsError, TaskError
 from hyperscale.methods.arm import compression_label
 from hyperscale.results.samples import Sample
 from hyperscale.results.truncation import TruncatedChain, is_eligible, truncate
 from hyperscale.scoring.voting import strategies
-from hyperscale.scoring.voting.strategies import Strategy
+from hyperscale.scoring.voting.candidates import Candidates
+from hyperscale.scoring.voting.strategies import Strategy, Vote
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -160,6 +162,7 @@ class _Row(NamedTuple):
     problem: str
     seed: int
     chains: list[TruncatedChain]
+    votes: list[Vote]
 
 
 def _task(name: str, strategy_of_task: Mapping[str, str], vote: str | None) -> tuple[Strategy, tuple[int, ...]]:
@@ -170,6 +173,17 @@ def _task(name: str, strategy_of_task: Mapping[str, str], vote: str | None) -> t
 
     task = tasks.load(name)
     return strategies.get(vote or task.strategy), task.lengths
+
+
+@lru_cache(maxsize=64)
+def candidates_of(task: str) -> Candidates:
+    """What unites the equal answers of a task; of a task that is not known here, equal texts."""
+    from hyperscale import tasks
+
+    try:
+        return Candidates(tasks.load(task).new_grader())
+    except TaskError:
+        return Candidates(None)
 
 
 def _points_of_series(
@@ -188,7 +202,11 @@ def _points_of_series(
         for sample, chain in pairs:
             if chain is not None:
                 groups.setdefault((sample.problem, sample.seed), {})[sample.chain] = chain
-        rows = [_Row(*key, [group[i] for i in sorted(group)]) for key, group in groups.items()]
+        candidates = candidates_of(series.task) if strategy.compares_answers else Candidates(None)
+        rows = []
+        for key, group in groups.items():
+            chains = [group[i] for i in sorted(group)]
+            rows.append(_Row(*key, chains, candidates.unite([chain.vote for chain in chains])))
         means = np.array([np.mean([chain.costs for chain in row.chains], axis=0) for row in rows])
         max_chains = max((len(row.chains) for row in rows), default=0)
         points += [_point(series, W, L, strategy, rows, means) for W in strategy.widths(max_chains, widths)]
@@ -200,7 +218,7 @@ def _point(series: SeriesKey, W: int, L: int, strategy: Strategy, rows: Sequence
     enough = [i for i, row in enumerate(rows) if len(row.chains) >= W]
     costs = W * means[enough]  # (rows, COSTS): of W chains, by the mean over all that there are
     rows = [rows[i] for i in enough]
-    accuracy = strategy.accuracy([[chain.vote for chain in row.chains] for row in rows], W)
+    accuracy = strategy.accuracy([row.votes for row in rows], W)
     places = {problem: i for i, problem in enumerate(dict.fromkeys(row.problem for row in rows))}
     # Rows that differ in the seed alone are one problem: sums over its rows / their count are means over seeds.
     place = np.array([places[row.problem] for row in rows])

@@ -12,6 +12,7 @@ from hyperscale.report.html import text_packing
 from hyperscale.report.html.questions import ProblemKey, Question
 from hyperscale.report.plots.styles import rank, series_name
 from hyperscale.results.folder import Run, RunChain
+from hyperscale.results.points import candidates_of
 from hyperscale.results.samples import Sample
 from hyperscale.results.truncation import TruncatedChain, truncate
 from hyperscale.scoring.voting import strategies
@@ -184,6 +185,8 @@ def _vote_is_right(part: Sequence[RunChain], vote: str) -> bool:
     strategy = strategies.get(part[0].run.vote or vote)
     seeds = _split(part, lambda chain: chain.sample.seed).values()
     votes = [[_final(chain.sample, strategy.scorer).vote for chain in group] for group in seeds]
+    if strategy.compares_answers:
+        votes = [candidates_of(part[0].sample.task).unite(group) for group in votes]
     wins = [strategy.accuracy([group], len(group))[0] for group in votes]
     return bool(sum(wins) > len(wins) / 2)
 

@@ -21,12 +21,14 @@ class Grader(ABC):
 
     Attributes:
         name: As task files write it.
+        compares_values: Whether answers that are equal to the same target are one and the same. Programs are not.
         cue: How an answer begins in the form that the grader reads: what is put behind a chain that does not think when
             it has to answer.
     """
 
     name: str
     cue: str = ""
+    compares_values: bool = True
 
     @abstractmethod
     def extract(self, text: str, *, finished: bool | None = None) -> str | None:

@@ -48,6 +48,7 @@ class CodeGrader(Grader):
     """
 
     name = "code"
+    compares_values = False
     cue = "\n\n```python\n"
     limits: Limits | None = None  # of each test; None for the runner's own
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from hyperscale.scoring.graders.base import Grader, after_thinking
 from hyperscale.scoring.graders.forms.boxes import last_box
-from hyperscale.scoring.graders.forms.integers import MAX_CHARS, IntegerAnswer, canonical_integer
+from hyperscale.scoring.graders.forms.integers import MAX_CHARS, canonical_integer, read_answer
 from hyperscale.scoring.graders.math import MathGrader
 
 
@@ -29,7 +29,7 @@ class IntegerGrader(Grader):
         if content is None or not content.strip():
             return None
         if len(content) <= MAX_CHARS:
-            return IntegerAnswer(content).number or content.strip()
+            return read_answer(content).number or content.strip()
         number = canonical_integer(content)
         # What is no integer is stored, so it must not be long.
         return f"{content.strip()[:MAX_CHARS]}…" if number is None else number
@@ -43,7 +43,7 @@ class IntegerGrader(Grader):
         verdicts: dict[int, bool] = {}
         expressions: dict[int, tuple[str, str]] = {}
         for place, (first, second) in enumerate(pairs):
-            one, other = IntegerAnswer(first), IntegerAnswer(second)
+            one, other = read_answer(first), read_answer(second)
             if one.number is not None and other.number is not None:
                 verdicts[place] = one.number == other.number
             elif first == second and one.number is None:

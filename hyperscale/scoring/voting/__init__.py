@@ -5,6 +5,7 @@ run gives every smaller W, and another strategy needs no new generation.
 
 - `strategies`: what a vote is (`Vote`), what a strategy is (`Strategy`), and the registry: majority, pass@k, pass@all,
   mean@k, best-of-n.
+- `candidates`: what is voted on: equal answers, in whatever form they are written, are one candidate.
 - `subsets`: the numbers behind them, expectations over subsets of W of n chains.
 - `reward_models`: scores for best-of-n from a reward model.
 """

@@ -34,10 +34,12 @@ class Strategy(ABC):
     Attributes:
         name: As written in the column ``vote`` of points.csv.
         scorer: Name of the scorer it needs, or None.
+        compares_answers: Whether it matters which answers are equal: then `candidates.Candidates` unites them first.
     """
 
     name: str
     scorer: str | None = None
+    compares_answers: bool = False
 
     def widths(self, chains: int, planned: Collection[int] = ()) -> list[int]:
         """Values of W for which points are made, where a problem has at most so many chains.
@@ -65,6 +67,7 @@ class Majority(Strategy):
     """The most frequent answer of W chains, ties to the first occurring: `subsets.majority_accuracy`."""
 
     name = "majority"
+    compares_answers = True
 
     def accuracy(self, problems: Sequence[Sequence[Vote]], width: int) -> Floats:
         """See `Strategy.accuracy`; problems with equally many chains are computed together."""

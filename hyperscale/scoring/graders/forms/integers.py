@@ -2,6 +2,7 @@ r"""Reads the forms in which an integer is written as the answer to a question, 
 
 import re
 import unicodedata
+from functools import lru_cache
 
 from hyperscale.scoring.graders.forms.number_words import BARE_UNITS, effect_of, is_unit_letter
 
@@ -160,6 +161,12 @@ class IntegerAnswer:
         self.number = _number(plain)
         if self.number is None and not _OVER_ONE.fullmatch(plain):
             self.expression = _bare(plain)
+
+
+@lru_cache(maxsize=1 << 14)  # a vote compares each answer with several
+def read_answer(text: str) -> IntegerAnswer:
+    """An answer, read once."""
+    return IntegerAnswer(text)
 
 
 def _unwrap_all(text: str) -> str:
