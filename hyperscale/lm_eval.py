@@ -97,6 +97,7 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         seed: int = 0,
         enable_thinking: bool | None = None,
         think_end_token: str | None = None,
+        revision: str | None = None,
         **params: Any,
     ) -> None:
         """Load a model; the arguments are ``--model_args`` and lm-eval's own.
@@ -115,6 +116,7 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
             enable_thinking: Given to the chat template, if not None.
             think_end_token: Texts are given to lm-eval without what stands up to the last of it, as by lm-eval's own
                 models; the whole text if None.
+            revision: Branch, tag or commit of a hub id.
             **params: The method's own parameters.
 
         Raises:
@@ -131,6 +133,7 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         check_device(str(device))
         if dtype == "auto":
             dtype = "float32" if device_kind(str(device)) == "cpu" else "bfloat16"
+        model = models.add_revision(model, revision)
         ratio = _choose_ratio(model, method, cr)
         compression = methods.create(method, cr=ratio, **params)
         checkpoint = models.resolve(model, method, ratio)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hyperscale.models.checkpoint import shape_of as shape_of
     from hyperscale.models.default_sampling import find_default_sampling as find_default_sampling
     from hyperscale.models.model import Model as Model
+    from hyperscale.models.registry import add_revision as add_revision
     from hyperscale.models.registry import available as available
     from hyperscale.models.registry import find as find
     from hyperscale.models.registry import is_built_in as is_built_in
@@ -33,7 +34,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "default_sampling": ["find_default_sampling"],
         "model": ["Model"],
-        "registry": ["available", "find", "is_built_in"],
+        "registry": ["add_revision", "available", "find", "is_built_in"],
         "weights_identity": ["identify_weights"],
     },
 )

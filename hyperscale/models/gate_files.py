@@ -1,6 +1,6 @@
 """Reads the DMS gates that a checkpoint has by its files, wherever it is, and completes its configuration with them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,8 +65,19 @@ def complete_config(config: Any, path: str) -> None:
         setattr(config, key, value)
 
 
-def notes_on_gates(path: str) -> list[str]:
-    """What users should know about a checkpoint's gates, a line each."""
+def gate_notes(paths: Iterable[str]) -> list[str]:
+    """What users should know about the gates of some checkpoints, a line each; nothing of those that are not at hand.
+
+    Args:
+        paths: Folders and hub ids.
+
+    Raises:
+        ModelError: A key makes no sense.
+    """
+    return [note for path in dict.fromkeys(paths) for note in _notes_on(path)]
+
+
+def _notes_on(path: str) -> list[str]:
     config = read_available_config(path)
     metadata = _find_metadata(path)
     gate = None if config is None else read_gate(config, metadata, _place(path))
@@ -75,8 +86,9 @@ def notes_on_gates(path: str) -> list[str]:
     notes = []
     if unknown := unknown_keys(config):
         notes.append(f"{_place(path)} has keys that mean nothing here and change nothing: {', '.join(unknown)}")
-    if metadata is None and config.get("dms_window_size") is None:
-        notes.append(f"{_place(path)} has no dms_window_size: the window is {gate.window}, as in the format's own code")
+    stated = metadata is not None and "dms_window_size" in metadata.values
+    if not stated and config.get("dms_window_size") is None:
+        notes.append(f"{_place(path)} has no dms_window_size: the window is {gate.window}, as in its format's own code")
     if gate.disabled:
         notes.append(f"{_place(path)} has dms_disable_eviction: dms evicts nothing on it")
     return notes

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from hyperscale.errors import ModelError
+from hyperscale.errors import ConfigError, ModelError
 from hyperscale.models.folders import model_in_folder, model_of_checkpoint
 from hyperscale.models.gate_files import read_available_config
 from hyperscale.models.model import Model
@@ -51,3 +51,21 @@ def find(model: str) -> Model:
         f"unknown model {model!r}: choose one of {', '.join(known_models())}, or pass a folder or a hub id, owner/name "
         "or owner/name@revision"
     )
+
+
+def add_revision(model: str, revision: str | None) -> str:
+    """A hub id with its revision, ``owner/name@revision``; the model as it is if no revision is asked for.
+
+    Raises:
+        ConfigError: The model has no revisions, or names another one already.
+    """
+    if revision is None:
+        return model
+    if model in known_models() or Path(model).expanduser().exists() or not _HUB_ID.fullmatch(model):
+        raise ConfigError(f"--revision goes with a hub id owner/name, which {model!r} is not: leave it out")
+    name, _, own = model.partition("@")
+    if own not in ("", revision):
+        raise ConfigError(f"--revision {revision} and --model {model} name two revisions: leave one of them out")
+    if not _HUB_ID.fullmatch(f"{name}@{revision}"):
+        raise ConfigError(f"--revision must be a branch, a tag or a commit, not {revision!r}")
+    return f"{name}@{revision}"

@@ -15,6 +15,7 @@ from hyperscale.engines.config_check import check_config
 from hyperscale.engines.devices import device_index
 from hyperscale.methods.arm import Arm
 from hyperscale.models.checkpoint import read_checkpoint_config, shape_of
+from hyperscale.models.gate_files import gate_notes
 from hyperscale.planning import measured_costs
 from hyperscale.planning.costs import Costs, TaskShape
 from hyperscale.planning.planner import Plan, PlannedPoint, make_plan
@@ -149,6 +150,7 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
             *_notes(config, unavailable, target, weights),
             *(prompt_notes(prompt_format, config) if prompt_format else ()),
             *methods.notes(method_of_arm.values()),
+            *gate_notes(known),
         ),
     )
 

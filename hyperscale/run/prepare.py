@@ -16,6 +16,7 @@ from hyperscale.errors import ModelError
 from hyperscale.kv.formats import AUTO
 from hyperscale.methods.arm import Arm
 from hyperscale.models.checkpoint import shape_of
+from hyperscale.models.gate_files import gate_notes
 from hyperscale.planning import measured_costs
 from hyperscale.planning.plan_file import PLAN_FILE
 from hyperscale.planning.planner import Plan
@@ -87,6 +88,7 @@ class PreparedRun(PlannedRun):
             *prompt_notes(self.prompt_format, self.config),
             *_rounding_notes(self.config),
             *methods.notes(self.methods.values()),
+            *gate_notes(checkpoint.path for checkpoint in self.checkpoints.values()),
         ]
 
     @property

@@ -9,9 +9,9 @@ from dms_folders import FASTDMS_KEYS, FASTDMS_METADATA, NVIDIA_KEYS, edit, publi
 
 from hyperscale import models
 from hyperscale.engines.loading import load_model
-from hyperscale.errors import ModelError
+from hyperscale.errors import ConfigError, ModelError
 from hyperscale.methods.core.dms_config import GateConfig
-from hyperscale.models.gate_files import notes_on_gates, read_gate_of
+from hyperscale.models.gate_files import gate_notes, read_gate_of
 
 NVIDIA = GateConfig(window=5, cr=8, separate=False)
 FASTDMS = GateConfig(window=5, cr=8, separate=False, decision_offset=0, zeroing="before_rope")
@@ -140,9 +140,9 @@ def test_a_log_of_other_training_is_none_of_ours(folder):
 
 def test_what_users_are_told(folder):
     edit(folder, **NVIDIA_KEYS)
-    assert notes_on_gates(str(folder)) == []
+    assert gate_notes([str(folder), str(folder)]) == []
     edit(folder, dms_thresholds=[1], dms_colour="red", dms_disable_eviction=True, dms_window_size=...)
-    unknown, window, disabled = notes_on_gates(str(folder))
+    unknown, window, disabled = gate_notes([str(folder)])
     assert "mean nothing here and change nothing: dms_colour, dms_thresholds" in unknown
     assert "no dms_window_size: the window is 512" in window
     assert "dms_disable_eviction: dms evicts nothing" in disabled
@@ -227,3 +227,59 @@ def test_a_hub_id_that_cannot_be_had_says_so(tmp_path, monkeypatch):
 def test_revisions_of_what_has_none(model):
     with pytest.raises(ModelError, match="unknown model"):
         models.find(model)
+
+
+# --- runs ---
+
+
+def prepared(**settings):
+    from hyperscale.run import prepare
+    from hyperscale.run.config import load
+
+    config = {"methods": ["dms"], "tasks": ["mini_aime"], "limit": 1, "lengths": [16], "budget": "all", **settings}
+    return prepare.prepare_run(load.make_config(config), lambda stage: None)
+
+
+def test_a_run_by_hub_id_and_revision(tmp_path, monkeypatch):
+    folder, hub = tmp_path / "folder", tmp_path / "hub"
+    dms_folders.write(folder, keys=FASTDMS_KEYS | {"dms_colour": 1})
+    use_hub(monkeypatch, hub)
+    publish(hub, "someone/dms", folder, revision="v1", commit="1" * 40)
+    by_option = prepared(model="someone/dms", revision="v1")
+    by_name = prepared(model="someone/dms@v1")
+    assert by_option.config == by_name.config
+    assert by_option.config.model == "someone/dms@v1"
+    assert by_option.config.crs == (8,)
+    assert {checkpoint.path for checkpoint in by_option.checkpoints.values()} == {"someone/dms@v1"}
+    assert any("config.json of someone/dms@v1 has keys that mean nothing here" in note for note in by_option.notes)
+    with pytest.raises(ModelError, match="would take them for attention"):
+        prepared(model="someone/dms", revision="v1", methods=["vanilla"])
+    with pytest.raises(ModelError, match="v2"):
+        prepared(model="someone/dms", revision="v2")
+
+
+@pytest.mark.parametrize(
+    ("model", "revision", "message"),
+    [
+        ("mini", "v1", "--revision goes with a hub id owner/name, which 'mini' is not"),
+        ("someone/dms@v1", "v2", "--revision v2 and --model someone/dms@v1 name two revisions"),
+        ("someone/dms", "a b", "--revision must be a branch, a tag or a commit, not 'a b'"),
+        ("someone/dms", "", "--revision must be a branch, a tag or a commit, not ''"),
+    ],
+)
+def test_revisions_that_name_nothing(model, revision, message):
+    with pytest.raises(ConfigError, match=message):
+        models.add_revision(model, revision)
+    assert models.add_revision(model, None) == model
+
+
+def test_the_dry_run_refuses_and_tells_as_well(folder):
+    from hyperscale.run import dry_run
+    from hyperscale.run.config import load
+
+    edit(folder, **NVIDIA_KEYS | {"dms_colour": 1})
+    settings = {"model": str(folder), "methods": ["dms"], "tasks": ["mini_aime"], "lengths": [16], "budget": "all"}
+    plan = dry_run.plan_dry_run(load.make_config(settings))
+    assert any("mean nothing here and change nothing: dms_colour" in note for note in plan.notes)
+    with pytest.raises(ModelError, match="would take them for attention"):
+        dry_run.plan_dry_run(load.make_config(settings | {"methods": ["dms", "window"]}))

@@ -127,11 +127,14 @@ VARIANTS = {
     "layer": {"per": "layer"},
     "borrowed": {"separate": False},
     "borrowed, layer": {"separate": False, "per": "layer"},
+    "fastdms": {"separate": False, "decision_offset": 0, "zeroing": "before_rope"},
+    "on the token itself": {"decision_offset": 0},
+    "never zeroed": {"separate": False, "zeroing": "never"},
 }
 
 
 @pytest.mark.parametrize("family", ["qwen3", "qwen2", "llama"])
-@pytest.mark.parametrize("variant", ["layer", "borrowed", "borrowed, layer", "dmc"])
+@pytest.mark.parametrize("variant", [*list(VARIANTS)[1:], "dmc"])
 def test_other_gates_decode_as_they_train(family, variant):
     model = tiny.model(family, heads=4, kv_heads=2, layers=3, seed=7)
     model = DMC.prepare(tiny.with_gates(model, window=4, **VARIANTS.get(variant, {})), 1)

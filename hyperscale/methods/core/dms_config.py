@@ -195,7 +195,7 @@ def read_gate(
     for key, value in values.items():
         _check(key, value, _RULES[key], place)
     if metadata is not None:
-        values |= metadata.keys
+        values |= metadata.values
     is_fastdms = metadata is not None or "dms_alpha_offset" in values or "dms_target_cr" in values
     form: Format = "fastdms" if is_fastdms else "nvidia"
     default = GateConfig()
@@ -220,11 +220,11 @@ class Metadata:
     """What one of FastDMS's files says, under the keys of ``config.json``.
 
     Attributes:
-        keys: Its values, checked.
+        values: Its values, checked.
         path: The file.
     """
 
-    keys: Mapping[str, Any]
+    values: Mapping[str, Any]
     path: str
 
 

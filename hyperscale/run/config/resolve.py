@@ -118,11 +118,14 @@ def resolve_config(config: RunConfig) -> ResolvedConfig:
     """Fill in every default that needs no weights.
 
     Raises:
-        ConfigError: The model has no default tasks and none were named, settings do not go together, or parameters
-            belong to no method or task of the run.
+        ConfigError: The model has no default tasks and none were named, or has no revisions and one was; settings do
+            not go together, or parameters belong to no method or task of the run.
         ModelError: The model is unknown, or its own sampling settings cannot be read.
         BudgetError: The grid is unknown, or the budget cannot be read.
     """
+    # One name from here on; it is what samples are stored under.
+    name = models.add_revision(config.model, config.revision)
+    config = config.model_copy(update={"model": name, "revision": None})
     model = models.find(config.model)
     tasks = config.tasks or model.tasks
     if not tasks:

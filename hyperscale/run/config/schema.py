@@ -20,7 +20,10 @@ class RunConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     # What is measured: a model, its methods, and the budget that they share.
-    model: str = setting("mini", "Name (`hyperscale models`), local folder or hub id.")
+    model: str = setting(
+        "mini", "Name (`hyperscale models`), local folder or hub id.", details="A hub id may be `owner/name@revision`."
+    )
+    revision: str | None = setting(None, "Branch, tag or commit of a hub id.", unset="the hub's main branch")
     methods: tuple[str, ...] = setting(
         (VANILLA,),
         "Methods to run; all into the same results folder.",
