@@ -12,7 +12,8 @@ _WINDOW = 300  # characters behind a cue in which its letter stands
 
 # "Answer:", "**The correct answer** is:", "final answer - ", "The correct option is"; not "answers:".
 _CUE = re.compile(
-    r"(?<![A-Za-z0-9])(?:answer|(?:correct|right|best|final|chosen)[ \t]+(?:option|choice|letter))(?![A-Za-z0-9])"
+    r"(?<![A-Za-z0-9])(?:answer(?:[ \t]+(?:choice|option|letter))?"
+    r"|(?:option|choice)(?=\s*:)|(?:correct|right|best|final|chosen)[ \t]+(?:option|choice|letter))(?![A-Za-z0-9])"
     r"[ \t*_`\"'\u201d)\]}$|]{0,8}"
     r"(?:(?P<verb>is|should\s+be|must\s+be|would\s+be)(?![A-Za-z])[ \t*_]{0,4})?"
     r"(?P<mark>[:=]|[-\u2013\u2014](?=[\s*])|\n)?",
@@ -21,25 +22,25 @@ _CUE = re.compile(
 _TAG = re.compile(r"</?(?:b|i|em|strong|u|p|span|div|code|mark|answer|br|s)\s*/?>|<\|[^|\n<>]{1,30}\|>", re.IGNORECASE)
 # Commands that change how a letter looks; any other one makes a formula of it.
 _COMMAND = re.compile(
-    r"\\(?:(?:boxed|fbox|framebox|text[a-z]*|math(?:rm|bf|it|sf|tt|bb|cal|normal|scr|frak)|boldsymbol|bm|mbox|hbox|emph"
+    r"\\(?:(?:boxed|fbox|framebox|text[a-z]*|math(?:rm|bf|it|sf|tt|bb|cal|normal|scr|frak)|boldsymbol|bm|mbox|hbox|emph|ensuremath"
     r"|underline|operatorname\*?|color\{[a-z]+\}|[lL]arge|LARGE|[hH]uge|displaystyle|bf|rm|it|left|right|q?quad)"
     r"(?![A-Za-z])|[()\[\],;:!]|(?=\s|$))"
 )
 _QUOTATION = re.compile('[*_`"$\u2018\u201c\u201d\u00ab\u00bb\u300c\u300d\u3010\u3011{}<>|]')
 # In front of the letter: brackets, symbols such as a tick, and words that announce it.
 _OPENING = re.compile(
-    r"(?:[\s(\[:='\u2018\u2019]|[^\w\s\x00-\x7f\u00ac\u00b0\u00b1\u2212\u2260])*"
+    r"(?:[\s(\[:=~'\u2018\u2019]|[^\w\s\x00-\x7f\u00ac\u00b0\u00b1\u2212\u2260])*"
     r"(?:(?:the\s+)?(?:(?:correct|right|best|final)\s+)?(?:option|choice|letter|answer)(?![A-Za-z])[\s:(\[]*(?:is\s[\s:(\[]*)?)?",
     re.IGNORECASE,
 )
 _LETTER = re.compile(r"[A-Z](?![A-Za-z0-9^]|['\u2019]\w)['\u2019]?")
 _ANOTHER = re.compile(
-    r"[\s)\].]*(?:,|/|&|\+|;|(?:,\s*)?(?:and/or|and|or|vs\.?|versus)(?![A-Za-z]))[\s(\[]*"
+    r"[\s)\].(]*(?:,|/|&|\+|;|(?:,\s*)?(?:and/or|and|or|vs\.?|versus)(?![A-Za-z]))[\s(\[]*"
     r"(?:(?:also|maybe|possibly|perhaps|else)\s+)?(?:(?:option|choice)\s+)?[(\[]?[A-Z](?![A-Za-z0-9'\u2019])"
 )
 # What may follow the letter; in "A reaction", "C = 3" or "D-glucose" it is no option's letter.
 _FOLLOWING = re.compile(
-    r"\s*(?:$|[)\](]|[.!?](?:\s|$|[^\w\s]|[A-Z][a-z])|[:;,](?:\s|$|[^\w\s])|\\+$)|\s+[-\u2013\u2014]+\s"
+    r"\s*(?:$|[)\](]|[.!?](?:\s|$|[^\w\s]|[A-Z][a-z])|[:;,](?:\s|$|[^\w\s]|[a-z])|\\+$)|\s+[-\u2013\u2014]+\s"
     r"|\s+(?:is|was)\s+(?:the\s+)?(?:only\s+|most\s+)?(?:correct|right|best|true|answer|accurate|appropriate)"
     r"|\s+(?:because|since|as\s+(?:it|the)|due\s+to)(?![A-Za-z])"
 )
