@@ -49,25 +49,44 @@ class MathVerifier:
             TaskError: math-verify cannot be loaded.
         """
         with self._lock:
-            return [self._compare(*pair) for pair in pairs]
+            requests = [{"gold": gold, "answer": answer} for gold, answer in pairs]
+            return [self._request(request) is True for request in requests]
 
-    def _compare(self, gold: str, answer: str) -> bool:
-        request = json.dumps({"gold": gold, "answer": answer, "seconds": self.seconds}).encode() + b"\n"
+    def evaluate(self, text: str) -> str | None:
+        """The value of a real constant in 40 digits, or None.
+
+        Args:
+            text: LaTeX without delimiters.
+
+        Warns:
+            UserWarning: As `compare`.
+
+        Raises:
+            TaskError: math-verify cannot be loaded.
+        """
+        with self._lock:
+            value = self._request({"value": text})
+        return value if isinstance(value, str) else None
+
+    def _request(self, request: dict[str, str]) -> bool | str | None:
+        line_in = json.dumps(request | {"seconds": self.seconds}).encode() + b"\n"
         # A worker killed from outside is no verdict on the answer: it gets a second chance.
-        line = self._ask(request)
+        line = self._ask(line_in)
         if line is None:
-            line = self._ask(request)
+            line = self._ask(line_in)
         self._served += 1
-        reply = json.loads(line) if line else {"equal": None, "refused": []}
+        reply = json.loads(line) if line else {"result": None, "spent": True, "refused": []}
         if reply["refused"]:
             warnings.warn(
-                f"the math grader did not grade {answer!r} against {gold!r} and counts it as wrong: its guard refused "
-                f"{', '.join(reply['refused'][:3])}. Use the versions of math-verify and sympy in constraints.txt",
-                stacklevel=2,
+                f"the math grader could not grade {' against '.join(map(repr, request.values()))} and counts it as "
+                f"wrong: its guard refused {', '.join(reply['refused'][:3])}. Use the versions of math-verify and "
+                "sympy in constraints.txt",
+                stacklevel=3,
             )
-        if self._served >= _REQUESTS or reply["equal"] is None:
+        if self._served >= _REQUESTS or reply["spent"]:
             self.close()  # what ran out of time or memory may have left the libraries in any state
-        return reply["equal"] is True
+        result: bool | str | None = None if reply["refused"] else reply["result"]
+        return result
 
     def _ask(self, request: bytes) -> bytes | None:
         """The worker's line; empty if it hung, None if it died. Either way the next request starts a new one."""

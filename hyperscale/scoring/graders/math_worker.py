@@ -2,8 +2,9 @@
 
 Started by path; imports nothing from the rest of hyperscale.
 
-Protocol: one JSON line in, ``{"gold", "answer", "seconds"}``; one JSON line out, ``{"equal", "refused"}``. ``equal`` is
-true, false, or null where the limit on CPU time or memory was reached; ``refused`` names what a guard refused.
+Protocol: one JSON line in, ``{"gold", "answer", "seconds"}`` for a comparison or ``{"value", "seconds"}`` for the value
+of a constant; one JSON line out, ``{"result", "spent", "refused"}``: true or false, or the value as text or null;
+whether the limit on CPU time or memory was reached; what a guard refused.
 
 Model text is only ever parsed. math-verify's plain extractor, and SymPy wherever it is given a string, a number for
 instance, go through Python's ``eval``: the extractor is left out, SymPy's parser is replaced by one that reads numbers,
@@ -113,20 +114,119 @@ def _load_lazy_parts() -> None:
     _GENERATORS.add(MonomialOps._build.__code__)  # writes a function for a number of variables
 
 
-def compare(gold: str, answer: str) -> bool:
-    """Whether math-verify finds two LaTeX answers equal."""
-    from math_verify import LatexExtractionConfig, parse, verify
+def parse_latex(text: str) -> list[Any]:
+    """What math-verify reads in LaTeX: SymPy's tree and its text, or nothing. Units have been dropped before."""
+    from latex2sympy2_extended import NormalizationConfig  # type: ignore[import-untyped]
+    from math_verify import LatexExtractionConfig, parse
 
-    target = (LatexExtractionConfig(),)
-    trees = [parse(f"\\boxed{{{text}}}", target, parsing_timeout=0) for text in (gold, answer)]
-    return bool(verify(*trees, timeout_seconds=0))
+    normalization = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="all", units=False)
+    config = LatexExtractionConfig(normalization_config=normalization)
+    trees: list[Any] = parse(f"\\boxed{{{text}}}", (config,), parsing_timeout=0)
+    return [_with_imaginary_unit(tree) for tree in trees]
+
+
+def _with_imaginary_unit(tree: Any) -> Any:
+    """The tree with the imaginary unit in place of the letter i."""
+    from sympy import I
+
+    if isinstance(tree, str):
+        return tree
+    letters = [symbol for symbol in tree.free_symbols if symbol.name == "i"]
+    try:
+        return tree.subs(dict.fromkeys(letters, I)) if letters else tree
+    except (TypeError, ValueError):  # no order among complex numbers
+        return tree
+
+
+def compare(gold: str, answer: str) -> bool:
+    """Whether two LaTeX answers are equal.
+
+    Expressions are compared at points first: that is quicker than simplification, and exact where math-verify takes all
+    numbers below 10^-15 for zero. Everything else, and what has no value at the points, math-verify decides.
+    """
+    from math_verify import verify
+
+    trees = parse_latex(gold), parse_latex(answer)
+    if all(trees):
+        same = same_values(trees[0][0], trees[1][0])
+        if same is not None:
+            return same
+        if has_no_solution(trees[0][0]) and has_no_solution(trees[1][0]):
+            return bool(trees[0][0] == trees[1][0])  # math-verify finds all equations without solutions equal
+    return bool(verify(*trees, allow_set_relation_comp=True, timeout_seconds=0))
+
+
+def same_values(first: Any, second: Any) -> bool | None:
+    """Whether two expressions have the same value wherever it is tried; None if they are no expressions or have none.
+
+    Values agree if they do in 20 digits. Variables are real; points are of both signs. Where one of two real
+    expressions is not real, they are not compared.
+    """
+    from sympy import Expr, Float, I, Integral, Limit, Number, Product, Rational, Sum, UnevaluatedExpr
+
+    if not isinstance(first, Expr) or not isinstance(second, Expr):
+        return None
+    # A sum has a value between the integers too, but not the one that is meant; floats are not exact.
+    if any(tree.has(Sum, Product, Integral, Limit, Float) for tree in (first, second)):
+        return None
+    first, second = (tree.replace(UnevaluatedExpr, lambda inner: inner) for tree in (first, second))
+    complex_numbers = first.has(I) or second.has(I)
+    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
+    agreed = 0
+    for point in range(1 if not symbols else 5):
+        values = {
+            symbol: Rational(37 + 22 * i + 31 * point, 29 + 7 * i) * (-1) ** (point + i * (point // 2))
+            for i, symbol in enumerate(symbols)
+        }
+        numbers = []
+        for expression in (first, second):
+            number = expression.subs(values).doit().evalf(30, maxn=300)
+            real, imaginary = number.as_real_imag()
+            if not (real.is_finite and imaginary.is_finite and isinstance(real, Number)):
+                break
+            if symbols and imaginary and not complex_numbers:
+                break  # outside the domain
+            numbers.append(real + I * imaginary)
+        if len(numbers) < 2:
+            continue
+        size = max(abs(complex_size) for complex_size in map(_size, numbers))
+        if size > 1e-250 and _size(numbers[0] - numbers[1]) > size * Rational(1, 10**20):
+            return False
+        agreed += 1
+    return True if agreed >= (1 if not symbols else 3) else None
+
+
+def _size(number: Any) -> Any:
+    real, imaginary = number.as_real_imag()
+    return abs(real) + abs(imaginary)
+
+
+def has_no_solution(tree: Any) -> bool:
+    """Whether the tree is an equation that no real number solves, as far as SymPy can tell."""
+    from sympy import Eq, solve
+
+    return isinstance(tree, Eq) and bool(tree.free_symbols) and not solve(tree, tree.free_symbols)
+
+
+def evaluate(text: str) -> str | None:
+    """The value of a real constant in 40 digits, or None."""
+    from sympy import Expr, Float
+
+    trees = parse_latex(text)
+    if not trees or not isinstance(trees[0], Expr) or trees[0].free_symbols:
+        return None
+    value = trees[0].doit().evalf(40, maxn=300)
+    return str(value) if isinstance(value, Float) or value.is_Integer else None
 
 
 def main() -> None:
     """Answer requests until standard input ends."""
     _load_lazy_parts()
+    from math_verify import verify
+
     for pair in _WARM_UP:
         compare(*pair)
+        verify(*map(parse_latex, pair), timeout_seconds=0)
     _read_numbers_only()
     out = os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)
@@ -138,19 +238,23 @@ def main() -> None:
     os.write(out, b"ready\n")
     for line in sys.stdin.buffer:
         request = json.loads(line)
-        verdict: bool | None = None
+        result: bool | str | None = None
+        spent = False
         _refusals.clear()
         try:
             signal.setitimer(signal.ITIMER_PROF, request["seconds"])
             try:
-                verdict = compare(request["gold"], request["answer"])
+                if "value" in request:
+                    result = evaluate(request["value"])
+                else:
+                    result = compare(request["gold"], request["answer"])
             finally:
                 signal.setitimer(signal.ITIMER_PROF, 0)
         except (_OutOfTimeError, MemoryError):
-            verdict = None
+            spent = True
         except Exception:  # whatever a library makes of odd text, odd text is not the right answer
-            verdict = False
-        os.write(out, json.dumps({"equal": verdict, "refused": _refusals}).encode() + b"\n")
+            result = None
+        os.write(out, json.dumps({"result": result, "spent": spent, "refused": _refusals}).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,653 @@
+r"""Writes an answer in plain LaTeX: what only looks different becomes the same text.
+
+Plain LaTeX, as the other parts of the maths grader read it:
+
+- No styles, sizes, fonts of letters and digits, delimiters of mathematics, or braces that are no argument. Every
+  argument has its braces: ``\frac12`` is ``\frac{1}{2}``, ``x^2`` is ``x^{2}``.
+- Words stand in ``\text{...}``; digits, signs and single letters never do. Letters stay, whatever their font.
+- No spaces, except between two numbers, inside words, and where a space ends a command.
+- Single signs stand for what LaTeX writes with several: ``%``, ``°``, `OPEN` and `CLOSE` for the braces of a set,
+  `ROW` for the end of a matrix row.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from hyperscale.scoring.graders.math_unicode import write_as_latex
+
+OPEN, CLOSE, ROW = "⦃", "⦄", "¶"
+FUNCTIONS = frozenset(
+    [
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "sinh",
+        "cosh",
+        "tanh",
+        "coth",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "arccot",
+        "log",
+        "ln",
+        "lg",
+        "exp",
+        "gcd",
+        "lcm",
+        "max",
+        "min",
+        "det",
+        "deg",
+        "dim",
+        "ker",
+        "arg",
+        "sup",
+        "inf",
+        "lim",
+        "sqrt",
+        "Re",
+        "Im",
+        "sgn",
+        "tr",
+    ]
+)
+_COMMANDS = frozenset(
+    [
+        "sin",
+        "cos",
+        "tan",
+        "cot",
+        "sec",
+        "csc",
+        "sinh",
+        "cosh",
+        "tanh",
+        "coth",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "log",
+        "ln",
+        "exp",
+        "gcd",
+        "max",
+        "min",
+    ]
+)
+
+_Node: TypeAlias = "str | list[_Node]"
+
+_TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|\s+|[^\\\s]|\\", re.DOTALL)
+_ROW = re.compile(r"\\\\\*?[ \t]*(?:\[\s*-?[0-9.]+\s*(?:pt|em|ex|mm|cm|in|mu|bp|pc|\\baselineskip)\s*\])?")
+_SPACES = frozenset(
+    {r"\,", r"\;", r"\:", r"\>", "\\ ", "~", r"\quad", r"\qquad", r"\enspace", r"\thinspace", r"\space"}
+)
+_SPACES |= {"\\\n", "\\\t", r"\medspace", r"\thickspace", r"\nobreakspace"}
+_NOTHING = frozenset(
+    {
+        r"\!",
+        r"\(",
+        r"\)",
+        r"\[",
+        r"\]",
+        "$",
+        r"\left",
+        r"\right",
+        r"\middle",
+        r"\limits",
+        r"\nolimits",
+        r"\negthinspace",
+    }
+    | {rf"\{size}{side}" for size in ("big", "Big", "bigg", "Bigg") for side in ("", "l", "r", "m")}
+    | {
+        rf"\{name}"
+        for name in ["displaystyle", "textstyle", "scriptstyle", "scriptscriptstyle", "strut", "mathstrut", "hfill"]
+    }
+    | {rf"\{name}" for name in ["allowbreak", "nonumber", "notag", "hline", "centering", "noindent", "relax", "null"]}
+    | {
+        rf"\{name}"
+        for name in [
+            "tiny",
+            "scriptsize",
+            "footnotesize",
+            "small",
+            "normalsize",
+            "large",
+            "Large",
+            "LARGE",
+            "huge",
+            "Huge",
+        ]
+    }
+)
+_BRACKET_SIZES = frozenset({r"\left", r"\right", r"\middle"})
+_DROPPED_ARGUMENT = frozenset({r"\hspace", r"\vspace", r"\hspace*", r"\phantom", r"\hphantom", r"\vphantom", r"\label"})
+_TRANSPARENT = frozenset(
+    {
+        rf"\{name}"
+        for name in ["boxed", "fbox", "mathop", "mathbin", "mathrel", "mathord", "mathopen", "mathclose", "mathpunct"]
+    }
+    | {rf"\{name}" for name in ["mathinner", "underline", "ensuremath", "smash", "mathstrut", "framebox", "bbox"]}
+)
+_LETTER_FONTS = frozenset(
+    {
+        rf"\{name}"
+        for name in ["mathbf", "boldsymbol", "bm", "pmb", "mathit", "mathcal", "mathscr", "mathfrak", "mathnormal"]
+    }
+    | {rf"\{name}" for name in ["symbf", "symbfit", "mathbfit", "bold"]}
+)
+_WORD_FONTS = frozenset(
+    {
+        rf"\{name}"
+        for name in [
+            "text",
+            "textrm",
+            "textup",
+            "textnormal",
+            "textbf",
+            "textit",
+            "textsf",
+            "texttt",
+            "textsl",
+            "textsc",
+            "emph",
+            "mbox",
+        ]
+    }
+    | {
+        rf"\{name}"
+        for name in [
+            "hbox",
+            "mathrm",
+            "mathsf",
+            "mathtt",
+            "operatorname",
+            "operatorname*",
+            "textmd",
+            "rm",
+            "bf",
+            "it",
+            "sf",
+            "tt",
+        ]
+    }
+)
+_DECLARATIONS = frozenset({r"\rm", r"\bf", r"\it", r"\sf", r"\tt", r"\sl", r"\bfseries", r"\itshape", r"\mit"})
+_FRACTIONS = frozenset({r"\frac", r"\dfrac", r"\tfrac", r"\cfrac", r"\sfrac", r"\nicefrac", r"\ffrac"})
+_BINOMIALS = frozenset({r"\binom", r"\dbinom", r"\tbinom"})
+_ACCENTS = {
+    rf"\{name}": rf"\{name}"
+    for name in ["overline", "dot", "vec", "hat", "tilde", "widehat", "overrightarrow", "ddot", "mathbb"]
+}
+_ACCENTS |= {r"\bar": r"\overline", r"\Bbb": r"\mathbb"}
+_WITH_ARGUMENT = _WORD_FONTS | _LETTER_FONTS | _DROPPED_ARGUMENT | _TRANSPARENT | frozenset(_ACCENTS) | {r"\pmod"}
+_SAME = {
+    "leq": "le", "leqslant": "le", "leqq": "le", "geq": "ge", "geqslant": "ge", "geqq": "ge", "neq": "ne",
+    "times": "cdot", "ast": "cdot", "star": "cdot", "dots": "ldots", "cdots": "ldots", "dotsc": "ldots",
+    "dotsb": "ldots", "dotso": "ldots", "varnothing": "emptyset", "empty": "emptyset", "infin": "infty",
+    "lnot": "neg", "wedge": "land", "vee": "lor", "imath": "i", "tfrac": "frac", "backslash": "setminus",
+    "smallsetminus": "setminus", "bigcup": "cup", "bigcap": "cap", "varphi": "phi", "varepsilon": "epsilon",
+    "vartheta": "theta", "rightarrow": "to", "mid": "|", "colon": ":", "isin": "in", "thickapprox": "approx",
+    "arccosh": "operatorname{arccosh}", "pounds": "£",
+}  # fmt: skip
+_SIGNS = {
+    r"\{": OPEN, r"\}": CLOSE, r"\lbrace": OPEN, r"\rbrace": CLOSE, r"\lbrack": "[", r"\rbrack": "]",
+    r"\lparen": "(", r"\rparen": ")", r"\vert": "|", r"\lvert": "|", r"\rvert": "|", r"\|": "|", r"\Vert": "|",
+    r"\lVert": "|", r"\rVert": "|", r"\mid": "|", r"\colon": ":", r"\lt": "<", r"\gt": ">", r"\%": "%", r"\degree": "°",
+    r"\prime": "'", r"\&": r"\text{and}", r"\_": "_", r"\#": "#", r"\/": "", r"\-": "", r"\slash": "/",
+    r"\textdegree": "°", r"\imath": "i", r"\jmath": "j", "*": r"\cdot ", r"\euro": "€", r"\pounds": "£",
+    r"\texteuro": "€", r"\textdollar": r"\$", r"\R": r"\mathbb{R}", r"\Z": r"\mathbb{Z}", r"\N": r"\mathbb{N}",
+    r"\Q": r"\mathbb{Q}", r"\C": r"\mathbb{C}", r"\reals": r"\mathbb{R}", r"\I": "i", r"\cr": ROW,
+    r"\tabularnewline": ROW, r"\newline": ROW, r"\lg": r"\log_{10}", r"\mathellipsis": r"\ldots ",
+}  # fmt: skip
+_PLAIN_WORDS = {"infinity": r"\infty ", "inf": r"\infty ", "pi": r"\pi ", "and": r"\text{and}", "or": r"\text{or}"}
+_MATRICES = frozenset({"matrix", "pmatrix", "bmatrix", "smallmatrix", "array", "Bmatrix", "psmallmatrix"})
+_ALIGNED = frozenset({"aligned", "align", "align*", "gathered", "gather", "gather*", "split", "equation", "equation*"})
+_NAMED_BASES = {
+    rf"\text{{{name}}}": str(base)
+    for name, base in {
+        "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
+        "eleven": 11, "twelve": 12, "sixteen": 16,
+    }.items()
+}  # fmt: skip
+_TEXT_PART = re.compile(r"[A-Za-z][A-Za-z'’\-.]*(?:[ ,]+[A-Za-z][A-Za-z'’\-.]*)*|[^A-Za-z]+")
+
+
+# Letters that are no units: in text, without a space in front, they are variables or constants.
+_VARIABLES = frozenset(["i", "e", "x", "y", "z", "n", "k", "a", "b", "j", "t", "r", "p", "q"])
+
+
+class UnbalancedError(ValueError):
+    """Braces do not match."""
+
+
+def write_plain(text: str) -> str:
+    """The answer in plain LaTeX (see the module); text whose braces do not match comes back as it is."""
+    text = write_as_latex(text)
+    if r"\begin" not in text:
+        text = re.sub(r"\\\\(?=[A-Za-z{}%$])", r"\\", text)  # every backslash doubled, as in a string of a program
+    text = _ROW.sub(ROW, text)
+    text = _join_marked_thousands(text)
+    text = re.sub(r"<=|=<", r"\\le ", text)
+    text = re.sub(r">=", r"\\ge ", text)
+    text = re.sub(r"!=(?!=)", r"\\ne ", text)
+    text = text.replace("**", "^").replace("+-", r"\pm ").replace("+/-", r"\pm ").replace("==", "=")
+    text = re.sub(r"\.\.\.+", r"\\ldots ", text)
+    try:
+        tree, _ = _parse(_TOKEN.findall(text), 0, "")
+        text = _write(tree)
+    except UnbalancedError:
+        return text.strip()
+    return _drop_spaces(text)
+
+
+def write_readable(text: str) -> str:
+    """Plain LaTeX with LaTeX's own commands in place of its single signs; `write_plain` gives the same back."""
+    text = text.replace(OPEN, r"\{").replace(CLOSE, r"\}").replace(ROW, r"\\").replace("%", r"\%")
+    return text.replace("°", r"^\circ ").strip()
+
+
+def _join_marked_thousands(text: str) -> str:
+    r"""``1{,}234`` and ``1,\!234`` say that the comma is no separator of a list."""
+    text = re.sub(r"(?<=[0-9])\s*(?:\{\s*,\s*\}|,\s*\\!|\\!\s*,)\s*(?:\\!)*\s*(?=[0-9]{3}(?![0-9]))", "", text)
+    # A comma and a space separate items, whatever follows.
+    text = re.sub(r"(?<=[0-9]),(?:\s|\\[ ,;:]|~)+(?=[0-9]{3}(?![0-9]))", ";", text)
+    return re.sub(r"(?<![0-9.])([0-9]{1,3})((?:(?:\\,|\\ |~|\\:|\\;| )[0-9]{3})+)(?![0-9]|\s*[0-9])", _join, text)
+
+
+def _join(match: re.Match[str]) -> str:
+    return match.group(1) + re.sub("[^0-9]", "", match.group(2))
+
+
+def _parse(tokens: Sequence[str], start: int, end: str) -> tuple[list[_Node], int]:
+    """Groups in braces as nested lists; explicit stack, so that no depth of nesting is too much."""
+    stack: list[list[_Node]] = [[]]
+    for token in tokens[start:]:
+        if token == "{":
+            stack.append([])
+            if len(stack) > 60:
+                raise UnbalancedError
+        elif token == "}":
+            if len(stack) == 1:
+                raise UnbalancedError
+            group = stack.pop()
+            stack[-1].append(group)
+        else:
+            stack[-1].append(token)
+    if len(stack) != 1:
+        raise UnbalancedError
+    return stack[0], len(tokens)
+
+
+def _write(nodes: list[_Node]) -> str:
+    for command, template in ((r"\over", r"\frac{%s}{%s}"), (r"\choose", r"\binom{%s}{%s}")):
+        if command in nodes:
+            i = nodes.index(command)
+            return template % (_write(nodes[:i]), _write(nodes[i + 1 :]))
+    out: list[str] = []
+    i = 0
+    while i < len(nodes):
+        piece, i = _write_one(nodes, i)
+        out.append(piece)
+    return "".join(out)
+
+
+def _skip_spaces(nodes: list[_Node], i: int) -> int:
+    while i < len(nodes) and isinstance(node := nodes[i], str) and (node.isspace() or node in _SPACES):
+        i += 1
+    return i
+
+
+def _argument(nodes: list[_Node], i: int) -> tuple[list[_Node], int]:
+    """The nodes of one argument from node i on, and the place behind it."""
+    i = _skip_spaces(nodes, i)
+    if i >= len(nodes):
+        raise UnbalancedError
+    node = nodes[i]
+    if isinstance(node, list):
+        return node, i + 1
+    _, after = _write_one(nodes, i)
+    return nodes[i:after], after
+
+
+def _script(nodes: list[_Node], i: int) -> tuple[str, int]:
+    """What is raised or lowered: a group, a bracket, or a number with its sign, though LaTeX takes one digit only."""
+    i = _skip_spaces(nodes, i)
+    start = i
+    if i < len(nodes) and nodes[i] == "(":
+        depth = 0
+        for j in range(i, len(nodes)):
+            depth += {"(": 1, ")": -1}.get(nodes[j], 0) if isinstance(nodes[j], str) else 0  # type: ignore[arg-type]
+            if depth == 0:
+                return _write(nodes[i + 1 : j]), j + 1
+    if i < len(nodes) and nodes[i] in ("-", "+"):
+        i = _skip_spaces(nodes, i + 1)
+    j = i
+    while j < len(nodes) and isinstance(nodes[j], str) and nodes[j].isdigit():  # type: ignore[union-attr]
+        j += 1
+    if j > i:
+        return "".join(str(node) for node in nodes[start:j] if str(node).strip()), j
+    sign = str(nodes[start]) if i > start else ""
+    content, after = _argument(nodes, i)
+    return sign + _write(content), after
+
+
+def _option(nodes: list[_Node], i: int) -> tuple[str | None, int]:
+    """What stands in square brackets from node i on, or None."""
+    j = _skip_spaces(nodes, i)
+    if j < len(nodes) and nodes[j] == "[" and "]" in nodes[j:]:
+        end = nodes.index("]", j)
+        return _write(nodes[j + 1 : end]), end + 1
+    return None, i
+
+
+def _plain_letters(nodes: list[_Node]) -> str:
+    return "".join(_plain_letters(node) if isinstance(node, list) else node for node in nodes)
+
+
+def _write_one(nodes: list[_Node], i: int) -> tuple[str, int]:
+    """One node with its arguments in plain LaTeX, and the place behind them."""
+    node = nodes[i]
+    if isinstance(node, list):
+        return _write(node), i + 1
+    if node.isspace() or node in _SPACES:
+        return " ", i + 1
+    if node.isalpha():
+        return _write_letters(nodes, i)
+    if node in _NOTHING:
+        if node in _BRACKET_SIZES and nodes[i + 1 : i + 2] == ["."]:
+            return "", i + 2
+        if node in _BRACKET_SIZES and nodes[i + 1 : i + 2] in (["<"], [">"]):
+            return {"<": r"\langle ", ">": r"\rangle "}[str(nodes[i + 1])], i + 2
+        return "", i + 1
+    if node in ("^", "_"):
+        content, after = _script(nodes, i + 1)
+        if node == "^" and content.strip() in (r"\circ", "°"):
+            return "°", after
+        if node == "^" and re.fullmatch(r"\\text\{(?:th|st|nd|rd)\}", content.strip()):
+            return "", after
+        if node == "_" and content.strip() in _NAMED_BASES:
+            content = _NAMED_BASES[content.strip()]
+        if node == "^" and content.strip("'") == "" and content:
+            return content, after
+        return f"{node}{{{content.strip()}}}", after
+    if node in _SIGNS:
+        return _SIGNS[node], i + 1
+    if node in _FRACTIONS or node in _BINOMIALS:
+        first, after = _argument(nodes, i + 1)
+        second, after = _argument(nodes, after)
+        name = r"\frac" if node in _FRACTIONS else r"\binom"
+        return f"{name}{{{_write(first).strip()}}}{{{_write(second).strip()}}}", after
+    if node == r"\sqrt":
+        degree, after = _option(nodes, i + 1)
+        radicand, after = _argument(nodes, after)
+        option = "" if degree is None or degree.strip() == "2" else f"[{degree.strip()}]"
+        return f"\\sqrt{option}{{{_write(radicand).strip()}}}", after
+    if node in _DECLARATIONS:
+        return _write_words(nodes[_skip_spaces(nodes, i + 1) :]), len(nodes)
+    if node in _WITH_ARGUMENT:
+        argument, after = _argument(nodes, i + 1)
+        return _write_with_argument(node, argument), after
+    if node in (r"\color", r"\textcolor"):
+        _, after = _option(nodes, i + 1)
+        _, after = _argument(nodes, after)
+        return "", after
+    if node in (r"\mod", r"\bmod"):
+        return r"\text{mod}", i + 1
+    if node == r"\begin":
+        return _write_environment(nodes, i)
+    if node.startswith("\\") and len(node) > 1 and node[1].isalpha():
+        return f"\\{_SAME.get(node[1:], node[1:])} ", i + 1
+    return node, i + 1
+
+
+def _write_with_argument(command: str, argument: list[_Node]) -> str:
+    """A command of one argument: most only say how it looks."""
+    if command in _WORD_FONTS:
+        return _write_words(argument)
+    if command in _LETTER_FONTS:
+        return _write_bold(argument)
+    if command in _DROPPED_ARGUMENT:
+        return " "
+    content = _write(argument).strip()
+    if command in _ACCENTS:
+        return f"{_ACCENTS[command]}{{{content}}}"
+    return rf"\text{{mod}}{content}" if command == r"\pmod" else content
+
+
+def _write_letters(nodes: list[_Node], i: int) -> tuple[str, int]:
+    """A run of bare letters: a known word, or variables side by side."""
+    j = i
+    while j < len(nodes) and isinstance(nodes[j], str) and nodes[j].isalpha() and nodes[j].isascii():  # type: ignore[union-attr]
+        j += 1
+    if j == i:
+        return str(nodes[i]), i + 1
+    run = "".join(str(node) for node in nodes[i:j])
+    if run == "sqrt":
+        content, after = _script(nodes, j)
+        return f"\\sqrt{{{content}}}", after
+    if run in _PLAIN_WORDS:
+        return _PLAIN_WORDS[run], j
+    if run in _COMMANDS:
+        return f"\\{run} ", j
+    behind = "".join(str(node) for node in nodes[max(0, i - 2) : i] if isinstance(node, str)).strip()[-1:]
+    if (len(run) > 1 and run.lower() in PROSE) or (run == "in" and behind.isdigit()):
+        return f"\\text{{{run}}}", j
+    return run, j
+
+
+def _write_bold(content: list[_Node]) -> str:
+    """Letters in a font of mathematics are letters; only long words in it are words."""
+    letters = _plain_letters(content)
+    if re.fullmatch(r"[A-Za-z]{3,}(?:[\s~]+[A-Za-z]+)*[.]?", letters) or re.search(r"[A-Za-z]{2,}\s+[A-Za-z]", letters):
+        return _write_words(content)
+    return _write(content)
+
+
+def _write_words(content: list[_Node]) -> str:
+    """Text: its words stay text; numbers, signs and single letters without a space in front are mathematics."""
+    out, run, i = [], "", 0
+    while i < len(content):
+        node = content[i]
+        if isinstance(node, str) and node in ("^", "_") and i + 1 < len(content):
+            out.append(_write_prose(run))
+            piece, i = _write_one(content, i)
+            out.append(piece)
+            run = ""
+            continue
+        if isinstance(node, list) or (node.startswith("\\") and node not in _SPACES | _NOTHING and node not in _SIGNS):
+            out.append(_write_prose(run))
+            run = ""
+            piece, i = (_write_words(node), i + 1) if isinstance(node, list) else _write_one(content, i)
+            out.append(piece)
+            continue
+        if node in _SPACES or node.isspace():
+            run += " "
+        elif node not in _NOTHING:
+            run += _SIGNS.get(node, node)
+        i += 1
+    out.append(_write_prose(run))
+    return "".join(out)
+
+
+def _write_prose(text: str) -> str:
+    """A run of characters in text."""
+    if text.strip() in _COMMANDS:
+        return f"\\{text.strip()} "
+    if text.strip() in FUNCTIONS:
+        return f"\\operatorname{{{text.strip()}}}"
+    if text in _VARIABLES:
+        return text
+    if text.strip() in ("pi", "infinity", "inf"):
+        return _PLAIN_WORDS[text.strip()]
+    return "".join(f"\\text{{{part.strip()}}}" if part[0].isalpha() else part for part in _TEXT_PART.findall(text))
+
+
+def _write_environment(nodes: list[_Node], i: int) -> tuple[str, int]:
+    name_nodes, start = _argument(nodes, i + 1)
+    name = _plain_letters(name_nodes)
+    depth, j = 1, start
+    while j < len(nodes):
+        if nodes[j] == r"\begin":
+            depth += 1
+        elif nodes[j] == r"\end":
+            depth -= 1
+            if depth == 0:
+                break
+        j += 1
+    if j >= len(nodes):
+        raise UnbalancedError
+    body = nodes[start:j]
+    _, after = _argument(nodes, j + 1)
+    columns = _skip_spaces(body, 0)
+    if name == "array" and columns < len(body) and isinstance(body[columns], list):
+        body = body[columns + 1 :]
+    inside = _drop_spaces(_write(body)).strip(ROW)
+    if name in _MATRICES:
+        name = "matrix" if name in ("array", "smallmatrix", "matrix") else "pmatrix"
+        return f"\\begin{{{name}}}{inside}\\end{{{name}}}", after
+    if name in _ALIGNED or (name == "cases" and "&" not in inside):
+        return inside.replace("&", "").replace(ROW, ","), after
+    return f"\\begin{{{name}}}{inside}\\end{{{name}}}", after
+
+
+def _drop_spaces(text: str) -> str:
+    """Without spaces, except in words, between numbers, and where one ends a command."""
+    parts = re.split(r"(\\text\{[^{}]*\})", text)
+    for k in range(0, len(parts), 2):
+        part = re.sub(r"\s+", " ", parts[k])
+        part = re.sub(r"(?<=[0-9.]) (?=[0-9.])", "\0", part)
+        part = re.sub(r"(\\[A-Za-z]+) +(?=[A-Za-z])", "\\1\1", part)
+        parts[k] = part.replace(" ", "").replace("\0", " ").replace("\1", " ")
+    text = "".join(parts).strip()
+    text = re.sub(r"(?<![0-9./ ])([0-9]+) ([0-9]+)/([0-9]+)(?![0-9/])", r"\1\\frac{\2}{\3}", text)
+    text = re.sub(r"(?<=[^0-9])\.$|(?<=[0-9])\.$", "", text)
+    return text.strip(",;").strip()
+
+
+# Words that are prose where they stand without \text. Longer lists of units are in `math_words`.
+PROSE = frozenset(
+    [
+        "cm",
+        "mm",
+        "km",
+        "kg",
+        "mg",
+        "ml",
+        "ft",
+        "yd",
+        "lb",
+        "lbs",
+        "oz",
+        "mph",
+        "kph",
+        "hr",
+        "hrs",
+        "min",
+        "mins",
+        "sec",
+        "secs",
+        "inch",
+        "inches",
+        "foot",
+        "feet",
+        "yard",
+        "yards",
+        "mile",
+        "miles",
+        "meter",
+        "meters",
+        "metre",
+        "metres",
+        "centimeter",
+        "centimeters",
+        "centimetre",
+        "centimetres",
+        "kilometer",
+        "kilometers",
+        "gram",
+        "grams",
+        "kilogram",
+        "kilograms",
+        "liter",
+        "liters",
+        "litre",
+        "litres",
+        "second",
+        "seconds",
+        "minute",
+        "minutes",
+        "hour",
+        "hours",
+        "day",
+        "days",
+        "week",
+        "weeks",
+        "month",
+        "months",
+        "year",
+        "years",
+        "dollar",
+        "dollars",
+        "cent",
+        "cents",
+        "euro",
+        "euros",
+        "pound",
+        "pounds",
+        "degree",
+        "degrees",
+        "radian",
+        "radians",
+        "percent",
+        "unit",
+        "units",
+        "square",
+        "sq",
+        "cubic",
+        "cu",
+        "per",
+        "am",
+        "pm",
+        "million",
+        "billion",
+        "trillion",
+        "thousand",
+        "hundred",
+        "dozen",
+        "not",
+        "minus",
+        "negative",
+        "plus",
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
+        "monday",
+        "tuesday",
+        "wednesday",
+        "thursday",
+        "friday",
+        "saturday",
+        "sunday",
+        "people",
+        "students",
+        "apples",
+        "ways",
+        "times",
+        "points",
+    ]
+)
