@@ -4,16 +4,16 @@ Each grader understands one form of answer; task files name it. All of them look
 ``</think>``:
 
 - ``integer``: what is equal to an integer, in the last ``\boxed{}`` (AIME).
-- ``math``: an expression in the last ``\boxed{}``, compared by math-verify (MATH-500).
+- ``math``: any answer in the last ``\boxed{}``, compared by what it says (MATH-500).
 - ``choice``: the letter of the last ``Answer: X`` (GPQA).
 - ``code``: function ``f`` of the last ``python`` block, run on hidden tests (the built-in tasks).
 - ``livecodebench``: the program of the last ``python`` block, else of the last bare one, run on LiveCodeBench's tests.
 
 `base` is the contract: ``extract`` gives the text that is voted on, ``correct`` compares it with the target; awkward
-text is a wrong answer, never an error. `registry` maps names to graders. Then one file a grader, and
-helpers: `forms` (where answers stand in a text, and how they are written),
-`math_process` and `math_worker` (math-verify in a process of its own), `output_match` (compares a program's output),
-`livecodebench_tests` and `restricted_pickle` (LiveCodeBench's data). docs/graders.md lists the awkward cases.
+text is a wrong answer, never an error. `registry` maps names to graders. Then one file a grader, and helpers:
+`forms` (where answers stand in a text, and how they are written), `maths` (whether two mathematical answers are one),
+`output_match` (compares a program's output), `livecodebench_tests` and `restricted_pickle` (LiveCodeBench's data).
+docs/graders.md lists the awkward cases.
 """
 
 from typing import TYPE_CHECKING

@@ -24,6 +24,7 @@ class MathGrader(Grader):
     """
 
     name = "math"
+    cue = "\n\n\\boxed{"
 
     def __init__(self, verifier: MathVerifier | None = None) -> None:
         """Use the given verifier, or the process's shared one."""
