@@ -5,6 +5,7 @@ single expressions by whoever is asked, which is math-verify. docs/graders.md st
 """
 
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -86,7 +87,9 @@ class Comparison:
             and (_is_inequality(first[0]) or _is_inequality(second[0]) or r"\cup" in target or r"\cup" in answer)
         ):
             return self._same_regions(region[0], region[1], depth)
-        pair = _tuple(target), _tuple(answer)
+        if r"\text{and}" in (target + answer).lower() and any(map(_is_inequality, (*first, *second))):
+            return self._same_joined(target, answer, depth)
+        pair = _tuple(_value(target)), _tuple(_value(answer))
         if len(first) == 1 and pair[0] and OPEN not in answer:  # a pair written without brackets, or with names
             values = _values_by_name(second)
             return len(values) == len(pair[0][1]) and all(map(self._equal, pair[0][1], values, [depth] * len(values)))
@@ -101,6 +104,11 @@ class Comparison:
         if len(first) != len(second):
             return False
         return self._match(first, second, depth)
+
+    def _same_joined(self, target: str, answer: str, depth: int) -> bool:
+        """Inequalities of which all must hold."""
+        pieces = [_split(text, r"(?i:\\text\{and\})") for text in (target, answer)]
+        return len(pieces[0]) == len(pieces[1]) > 1 and self._match(pieces[0], pieces[1], depth)
 
     def _match(self, first: Sequence[str], second: Sequence[str], depth: int) -> bool:
         """Whether the items are the same in some order."""
@@ -152,7 +160,7 @@ class Comparison:
 
     def _same_equations(self, first: _Relation, second: _Relation, target: str, answer: str, depth: int) -> bool:
         name, other = first.parts[0], second.parts[0]
-        if _is_name(name) and (name == other or {_kind(name), _kind(other)} == {"f(x)", "y"}):
+        if _is_name(name) and (name == other or {_kind(name), _kind(other)} <= {"f(x)", "y"}):
             return self._equal(first.parts[-1], second.parts[-1], depth)
         if _is_name(name) and _is_name(second.parts[-1]) and name == second.parts[-1]:
             return self._equal(first.parts[-1], second.parts[0], depth)
@@ -528,6 +536,12 @@ def _values_by_name(items: list[str]) -> list[str]:
     return items
 
 
+def _value(text: str) -> str:
+    """What stands behind the last equals sign, if one does."""
+    relation = _relation(text)
+    return relation.parts[-1] if relation is not None and _is_equation(relation) else text
+
+
 def _region(text: str) -> list[str] | None:
     r"""Intervals that an answer describes (``x<1 or x\ge 3``, ``\{x|x>2\}``, ``[3,\infty)``), or None."""
     if text.startswith(OPEN) and text.endswith(CLOSE):
@@ -544,7 +558,10 @@ def _region(text: str) -> list[str] | None:
     pieces, marks = _split_with_marks(text, _SEPARATOR)
     pieces = [piece for piece in pieces if piece and not re.fullmatch(r"[a-z]\\in ?\\mathbb\{R\}", piece)]
     if len(pieces) > 1:
-        if any(_AND in mark or r"\land" in mark for mark in marks):
+        if any(_AND in mark.lower() or r"\land" in mark for mark in marks):
+            regions = [_region(piece) for piece in pieces]
+            if all(region and len(region) == 1 for region in regions):
+                return [r"\cap ".join(region[0] for region in regions if region)]
             return None
         intervals = all(_tuple(piece) for piece in pieces) and all(_OR in mark.lower() for mark in marks)
         regions = [_region(piece) if intervals or _is_inequality(piece) else None for piece in pieces]
@@ -602,8 +619,23 @@ def _with_letters(text: str) -> str:
     return re.sub(r"\\text\{([A-Za-z])\}", r"\1", text)
 
 
+_CAPITAL = re.compile(
+    r"\\(?:mathbb|begin|end|text|operatorname)\{[^{}]*\}|(?P<name>\\[A-Z][a-z]+ ?|[A-Z](?!\())"
+    r"(?:_\{(?P<index>[^{}]*)\})?|\\[A-Za-z]+"
+)
+
+
+def _small_name(match: re.Match[str]) -> str:
+    """A name of small letters for a capital one, which math-verify's grammar takes for the same variable."""
+    if not match.group("name"):
+        return match.group()
+    index = "" if match.group("index") is None else f"0{zlib.crc32(match.group('index').encode())}"
+    return f"x_{{9{zlib.crc32(match.group('name').strip().encode()) % 10_000}{index}}}"
+
+
 def write_for_sympy(text: str) -> str:
     """Plain LaTeX as math-verify's grammar reads it."""
+    text = _CAPITAL.sub(_small_name, text.replace("'", r"^{\prime }"))
     text = text.replace(OPEN, r"\{").replace(CLOSE, r"\}").replace("%", r"\%").replace(ROW, r"\\")
     if _TRIG.search(text):
         text = re.sub(r"([0-9.]+|\\frac\{[^{}]*\}\{[^{}]*\}|\([^()]*\)|[a-z])°", r"(\1\\cdot \\frac{\\pi}{180})", text)

@@ -190,7 +190,7 @@ _SAME = {
     "leq": "le", "leqslant": "le", "leqq": "le", "geq": "ge", "geqslant": "ge", "geqq": "ge", "neq": "ne",
     "times": "cdot", "ast": "cdot", "star": "cdot", "dots": "ldots", "cdots": "ldots", "dotsc": "ldots",
     "dotsb": "ldots", "dotso": "ldots", "varnothing": "emptyset", "empty": "emptyset", "infin": "infty",
-    "lnot": "neg", "wedge": "land", "vee": "lor", "imath": "i", "tfrac": "frac", "backslash": "setminus",
+    "wedge": "land", "vee": "lor", "imath": "i", "tfrac": "frac", "backslash": "setminus",
     "smallsetminus": "setminus", "bigcup": "cup", "bigcap": "cap", "varphi": "phi", "varepsilon": "epsilon",
     "vartheta": "theta", "rightarrow": "to", "mid": "|", "colon": ":", "isin": "in", "thickapprox": "approx",
     "arccosh": "operatorname{arccosh}", "pounds": "£",
@@ -203,6 +203,7 @@ _SIGNS = {
     r"\textdegree": "°", r"\imath": "i", r"\jmath": "j", "*": r"\cdot ", r"\euro": "€", r"\pounds": "£",
     r"\texteuro": "€", r"\textdollar": r"\$", r"\R": r"\mathbb{R}", r"\Z": r"\mathbb{Z}", r"\N": r"\mathbb{N}",
     r"\Q": r"\mathbb{Q}", r"\C": r"\mathbb{C}", r"\reals": r"\mathbb{R}", r"\I": "i", r"\cr": ROW,
+    r"\neg": r"\text{not}", r"\lnot": r"\text{not}",
     r"\tabularnewline": ROW, r"\newline": ROW, r"\lg": r"\log_{10}", r"\mathellipsis": r"\ldots ",
 }  # fmt: skip
 _PLAIN_WORDS = {"infinity": r"\infty ", "inf": r"\infty ", "pi": r"\pi ", "and": r"\text{and}", "or": r"\text{or}"}
@@ -215,7 +216,9 @@ _NAMED_BASES = {
         "eleven": 11, "twelve": 12, "sixteen": 16,
     }.items()
 }  # fmt: skip
-_TEXT_PART = re.compile(r"[A-Za-z][A-Za-z'’\-.]*(?:[ ,]+[A-Za-z][A-Za-z'’\-.]*)*|[^A-Za-z]+")
+_AND_OR = re.compile(r"(?<![A-Za-z])(and|or)(?![A-Za-z])", re.IGNORECASE)
+_DATE = re.compile(r"(\\text\{[A-Z][a-z]{2,8}\.?\}[0-9]{1,2}),(?=[0-9]{4}(?![0-9]))")
+_TEXT_PART = re.compile(r"[A-Za-z][A-Za-z'’\-.]*(?:[ ]+[A-Za-z][A-Za-z'’\-.]*)*|[^A-Za-z]+")
 
 
 # Letters that are no units: in text, without a space in front, they are variables or constants.
@@ -228,7 +231,7 @@ class UnbalancedError(ValueError):
 
 def write_plain(text: str) -> str:
     """The answer in plain LaTeX (see the module); text whose braces do not match comes back as it is."""
-    text = write_as_latex(text)
+    text = re.sub(r"(?<!\\)((?:\\\\)*)\\$", r"\1", write_as_latex(text).strip())
     if r"\begin" not in text:
         text = re.sub(r"\\\\(?=[A-Za-z{}%$])", r"\\", text)  # every backslash doubled, as in a string of a program
     text = _ROW.sub(ROW, text)
@@ -240,7 +243,7 @@ def write_plain(text: str) -> str:
     text = re.sub(r"\.\.\.+", r"\\ldots ", text)
     try:
         tree, _ = _parse(_TOKEN.findall(text), 0, "")
-        text = _write(tree)
+        text = _write(tree).strip().strip(ROW)
     except UnbalancedError:
         return text.strip()
     return _drop_spaces(text)
@@ -309,8 +312,8 @@ def _argument(nodes: list[_Node], i: int) -> tuple[list[_Node], int]:
     if i >= len(nodes):
         raise UnbalancedError
     node = nodes[i]
-    if isinstance(node, list):
-        return node, i + 1
+    if isinstance(node, list) or node.isalpha():
+        return node if isinstance(node, list) else [node], i + 1
     _, after = _write_one(nodes, i)
     return nodes[i:after], after
 
@@ -485,7 +488,13 @@ def _write_prose(text: str) -> str:
         return text
     if text.strip() in ("pi", "infinity", "inf"):
         return _PLAIN_WORDS[text.strip()]
-    return "".join(f"\\text{{{part.strip()}}}" if part[0].isalpha() else part for part in _TEXT_PART.findall(text))
+    out = []
+    for part in _TEXT_PART.findall(text):
+        if part[0].isalpha():
+            out += [f"\\text{{{words.strip()}}}" for words in _AND_OR.split(part) if words.strip()]
+        else:
+            out.append(part)
+    return "".join(out)
 
 
 def _write_environment(nodes: list[_Node], i: int) -> tuple[str, int]:
@@ -526,6 +535,7 @@ def _drop_spaces(text: str) -> str:
         parts[k] = part.replace(" ", "").replace("\0", " ").replace("\1", " ")
     text = "".join(parts).strip()
     text = re.sub(r"(?<![0-9./ ])([0-9]+) ([0-9]+)/([0-9]+)(?![0-9/])", r"\1\\frac{\2}{\3}", text)
+    text = _DATE.sub(r"\1 ", text)
     text = re.sub(r"(?<=[^0-9])\.$|(?<=[0-9])\.$", "", text)
     return text.strip(",;").strip()
 

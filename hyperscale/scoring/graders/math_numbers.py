@@ -77,7 +77,12 @@ def rounds_to(decimal: Number, value: Fraction) -> bool:
     digits = len(str(abs(decimal.value.numerator * 10**places // decimal.value.denominator))) if decimal.value else 0
     if places < PLACES or digits < _DIGITS:
         return False
-    return abs(decimal.value - value) < max(Fraction(1, 10**places), abs(value) / 10**12)
+    scaled = abs(value) * 10**places
+    written = abs(decimal.value) * 10**places
+    # The last digits of floats are noise.
+    return (decimal.value < 0) == (value < 0) and (
+        written in (math.floor(scaled), math.floor(scaled + Fraction(1, 2))) or abs(written - scaled) < scaled / 10**12
+    )
 
 
 def is_long_decimal(number: Number) -> bool:

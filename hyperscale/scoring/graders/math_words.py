@@ -268,7 +268,7 @@ def _singular(word: str) -> str:
 
 def has_words(text: str) -> bool:
     """Whether a plain answer holds words, or numbers side by side, so that it is compared by its words."""
-    return re.search(r"\\text\{|[0-9.] [0-9.]|[0-9)]_\{|\\\$", text) is not None
+    return re.search(r"\\text\{|[0-9.] [0-9.]|[0-9)]_\{|\\\$|\\ldots", text) is not None
 
 
 def phrase(text: str) -> str:

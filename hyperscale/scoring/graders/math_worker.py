@@ -114,23 +114,38 @@ def _load_lazy_parts() -> None:
     _GENERATORS.add(MonomialOps._build.__code__)  # writes a function for a number of variables
 
 
-def parse_latex(text: str) -> list[Any]:
-    """What math-verify reads in LaTeX: SymPy's tree and its text, or nothing. Units have been dropped before."""
-    from latex2sympy2_extended import NormalizationConfig  # type: ignore[import-untyped]
-    from math_verify import LatexExtractionConfig, parse
+def parse_latex(*texts: str) -> list[Any]:
+    """SymPy's tree of each LaTeX text, whole: units have been dropped before.
 
-    normalization = NormalizationConfig(basic_latex=True, malformed_operators=True, nits=True, boxed="all", units=False)
-    config = LatexExtractionConfig(normalization_config=normalization)
-    trees: list[Any] = parse(f"\\boxed{{{text}}}", (config,), parsing_timeout=0)
-    return [_with_imaginary_unit(tree) for tree in trees]
+    Variables are real unless one of the texts speaks of complex numbers.
+
+    Raises:
+        Exception: A text is not in the grammar.
+    """
+    from latex2sympy2_extended import NormalizationConfig, latex2sympy  # type: ignore[import-untyped]
+    from math_verify.grader import should_treat_as_complex
+
+    real = not any(map(should_treat_as_complex, texts))
+    normalization = NormalizationConfig(
+        basic_latex=True, malformed_operators=True, nits=True, boxed="none", units=False
+    )
+    trees = [
+        latex2sympy(text, is_real=real, convert_degrees=False, normalization_config=normalization) for text in texts
+    ]
+    return [_evaluated_set(_with_imaginary_unit(tree)) for tree in trees]
+
+
+def _evaluated_set(tree: Any) -> Any:
+    """The tree with intersections and differences of sets carried out."""
+    from sympy import Complement, Intersection, Union
+
+    return tree.doit() if isinstance(tree, Complement | Intersection | Union) else tree
 
 
 def _with_imaginary_unit(tree: Any) -> Any:
     """The tree with the imaginary unit in place of the letter i."""
     from sympy import I
 
-    if isinstance(tree, str):
-        return tree
     letters = [symbol for symbol in tree.free_symbols if symbol.name == "i"]
     try:
         return tree.subs(dict.fromkeys(letters, I)) if letters else tree
@@ -146,20 +161,19 @@ def compare(gold: str, answer: str) -> bool:
     """
     from math_verify import verify
 
-    trees = parse_latex(gold), parse_latex(answer)
-    if all(trees):
-        same = same_values(trees[0][0], trees[1][0])
-        if same is not None:
-            return same
-        if has_no_solution(trees[0][0]) and has_no_solution(trees[1][0]):
-            return bool(trees[0][0] == trees[1][0])  # math-verify finds all equations without solutions equal
-    return bool(verify(*trees, allow_set_relation_comp=True, timeout_seconds=0))
+    first, second = parse_latex(gold, answer)
+    same = same_values(first, second)
+    if same is not None:
+        return same
+    if has_no_solution(first) and has_no_solution(second):
+        return bool(first == second)  # math-verify finds all equations without solutions equal
+    return bool(verify(first, second, allow_set_relation_comp=True, timeout_seconds=0))
 
 
 def same_values(first: Any, second: Any) -> bool | None:
     """Whether two expressions have the same value wherever it is tried; None if they are no expressions or have none.
 
-    Values agree if they do in 20 digits. Variables are real; points are of both signs. Where one of two real
+    Values agree if they do in 40 digits. Variables are real; points are of both signs. Where one of two real
     expressions is not real, they are not compared.
     """
     from sympy import Expr, Float, I, Integral, Limit, Number, Product, Rational, Sum, UnevaluatedExpr
@@ -180,7 +194,7 @@ def same_values(first: Any, second: Any) -> bool | None:
         }
         numbers = []
         for expression in (first, second):
-            number = expression.subs(values).doit().evalf(30, maxn=300)
+            number = expression.subs(values).doit().evalf(50, maxn=400)
             real, imaginary = number.as_real_imag()
             if not (real.is_finite and imaginary.is_finite and isinstance(real, Number)):
                 break
@@ -190,7 +204,7 @@ def same_values(first: Any, second: Any) -> bool | None:
         if len(numbers) < 2:
             continue
         size = max(abs(complex_size) for complex_size in map(_size, numbers))
-        if size > 1e-250 and _size(numbers[0] - numbers[1]) > size * Rational(1, 10**20):
+        if size > 1e-250 and _size(numbers[0] - numbers[1]) > size * Rational(1, 10**40):
             return False
         agreed += 1
     return True if agreed >= (1 if not symbols else 3) else None
@@ -212,10 +226,10 @@ def evaluate(text: str) -> str | None:
     """The value of a real constant in 40 digits, or None."""
     from sympy import Expr, Float
 
-    trees = parse_latex(text)
-    if not trees or not isinstance(trees[0], Expr) or trees[0].free_symbols:
+    (tree,) = parse_latex(text)
+    if not isinstance(tree, Expr) or tree.free_symbols:
         return None
-    value = trees[0].doit().evalf(40, maxn=300)
+    value = tree.doit().evalf(40, maxn=300)
     return str(value) if isinstance(value, Float) or value.is_Integer else None
 
 
@@ -226,7 +240,7 @@ def main() -> None:
 
     for pair in _WARM_UP:
         compare(*pair)
-        verify(*map(parse_latex, pair), timeout_seconds=0)
+        verify(*parse_latex(*pair), timeout_seconds=0)
     _read_numbers_only()
     out = os.dup(1)
     null = os.open(os.devnull, os.O_RDWR)

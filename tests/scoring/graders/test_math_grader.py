@@ -63,7 +63,7 @@ CASES = [
     (r"\text{(C)}", "C", True),
     (r"\text{even}", r"\text{odd}", False),
     ("3", "three", False),
-    ("3", r"\frac{3}{", False),
+    ("3", r"\frac{3}{", None),
     ("3", "}{", None),
     ("1", "", None),
 ]
@@ -78,7 +78,7 @@ def test_answers_are_compared_as_mathematics(grader, gold, answer, verdict):
 
 def test_only_a_box_after_the_thinking_counts(grader):
     assert grader.extract(r"\boxed{1}</think>1") is None
-    assert grader.extract(r"\boxed{1}") is None
+    assert grader.extract(r"<think>\boxed{1}") is None
     assert grader.extract(r"x</think>\boxed{1} or \boxed{\frac{1}{2}}") == r"\frac{1}{2}"
 
 
@@ -292,7 +292,7 @@ def test_a_refusal_of_the_guards_is_seen(tmp_path, monkeypatch):
     source = Path(math_process.__file__).with_name("math_worker.py").read_text()
     worker = tmp_path / "math_worker.py"
     worker.write_text(
-        source.replace("    trees = parse_latex", "    __import__('sympy').sympify('yotta')\n    trees = parse_latex")
+        source.replace("    same = same_values", "    __import__('sympy').sympify('yotta')\n    same = same_values")
     )
     assert worker.read_text() != source
     monkeypatch.setattr(math_process, "_WORKER", worker)
