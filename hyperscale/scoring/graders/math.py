@@ -6,10 +6,10 @@ from typing import Any
 
 from hyperscale.scoring.graders.base import Grader, after_thinking
 from hyperscale.scoring.graders.forms.boxes import last_box
-from hyperscale.scoring.graders.math_equality import Comparison, write_for_sympy
-from hyperscale.scoring.graders.math_latex import write_plain, write_readable
-from hyperscale.scoring.graders.math_numbers import is_long_decimal, read_number, rounds_to
-from hyperscale.scoring.graders.math_process import MathVerifier, get_shared_verifier
+from hyperscale.scoring.graders.maths.equality import Comparison, write_for_sympy
+from hyperscale.scoring.graders.maths.latex import write_plain, write_readable
+from hyperscale.scoring.graders.maths.process import MathVerifier, get_shared_verifier
+from hyperscale.scoring.graders.maths.rationals import is_long_decimal, read_number, rounds_to
 
 MAX_CHARS = 1_000
 _MAX_VERDICTS = 20_000  # that are remembered

@@ -11,10 +11,10 @@ import pytest
 from repository import SHARED
 
 from hyperscale.errors import TaskError
-from hyperscale.scoring.graders import math_process
 from hyperscale.scoring.graders.math import MAX_CHARS, MathGrader
-from hyperscale.scoring.graders.math_latex import write_plain, write_readable
-from hyperscale.scoring.graders.math_process import MathVerifier
+from hyperscale.scoring.graders.maths import process as math_process
+from hyperscale.scoring.graders.maths.latex import write_plain, write_readable
+from hyperscale.scoring.graders.maths.process import MathVerifier
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +185,7 @@ def test_text_is_never_evaluated(verifier, tmp_path, text):
 
 def test_the_worker_refuses_to_evaluate_whoever_asks():
     """SymPy's own way from text to numbers is ``eval``: in the worker it reads decimal numbers and nothing else."""
-    worker = Path(math_process.__file__).with_name("math_worker.py")
+    worker = Path(math_process.__file__).with_name("worker.py")
     code = f"""
 import runpy, sys
 worker = runpy.run_path({str(worker)!r})
@@ -289,8 +289,8 @@ def test_the_guards_decide_no_verdict():
 
 def test_a_refusal_of_the_guards_is_seen(tmp_path, monkeypatch):
     """A library that asks for what the guards refuse leads to a warning, not to a silent verdict."""
-    source = Path(math_process.__file__).with_name("math_worker.py").read_text()
-    worker = tmp_path / "math_worker.py"
+    source = Path(math_process.__file__).with_name("worker.py").read_text()
+    worker = tmp_path / "worker.py"
     worker.write_text(
         source.replace("    same = same_values", "    __import__('sympy').sympify('yotta')\n    same = same_values")
     )

@@ -1,6 +1,6 @@
 r"""Reads numbers exactly: fractions, mixed numbers, repeating decimals, bases, and arithmetic on them.
 
-The input is plain LaTeX (see `math_latex`). ``0.\overline{3}`` is 1/3, ``2\frac{3}{4}`` is 11/4, ``1.2\cdot10^{4}`` is
+The input is plain LaTeX (see `latex`). ``0.\overline{3}`` is 1/3, ``2\frac{3}{4}`` is 11/4, ``1.2\cdot10^{4}`` is
 12000, ``1011_{2}`` is 11. What is no rational number, or too large to write out, is none here.
 """
 

@@ -1,6 +1,6 @@
 r"""Splits an answer into a value and its unit, and compares words: ``864\text{inches}^{2}`` is 864, square inches.
 
-The input is plain LaTeX (see `math_latex`). A unit is what may be left out without changing the value. Words that
+The input is plain LaTeX (see `latex`). A unit is what may be left out without changing the value. Words that
 change it are none: ``5\text{million}`` is 5,000,000, and ``5\text{squared}``, ``\text{not}5`` and ``\text{July}20`` are
 phrases, which equal only the same words.
 """

@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from hyperscale.scoring.graders.math_unicode import write_as_latex
+from hyperscale.scoring.graders.maths.unicode_signs import write_as_latex
 
 OPEN, CLOSE, ROW = "⦃", "⦄", "¶"
 FUNCTIONS = frozenset(
@@ -221,7 +221,7 @@ _DATE = re.compile(r"(\\text\{[A-Z][a-z]{2,8}\.?\}[0-9]{1,2}),(?=[0-9]{4}(?![0-9
 _TEXT_PART = re.compile(r"[A-Za-z][A-Za-z'’\-.]*(?:[ ]+[A-Za-z][A-Za-z'’\-.]*)*|[^A-Za-z]+")
 
 
-# Letters that are no units: in text, without a space in front, they are variables or constants.
+# Letters that are no units: in text, too, they are variables or constants.
 _VARIABLES = frozenset(["i", "e", "x", "y", "z", "n", "k", "a", "b", "j", "t", "r", "p", "q"])
 
 
@@ -453,7 +453,7 @@ def _write_bold(content: list[_Node]) -> str:
 
 
 def _write_words(content: list[_Node]) -> str:
-    """Text: its words stay text; numbers, signs and single letters without a space in front are mathematics."""
+    """Text: its words stay text; numbers, signs and letters that name no unit are mathematics."""
     out, run, i = [], "", 0
     while i < len(content):
         node = content[i]
@@ -484,14 +484,16 @@ def _write_prose(text: str) -> str:
         return f"\\{text.strip()} "
     if text.strip() in FUNCTIONS:
         return f"\\operatorname{{{text.strip()}}}"
-    if text in _VARIABLES:
-        return text
+    if text.strip() in _VARIABLES:
+        return text.strip()
     if text.strip() in ("pi", "infinity", "inf"):
         return _PLAIN_WORDS[text.strip()]
     out = []
     for part in _TEXT_PART.findall(text):
         if part[0].isalpha():
-            out += [f"\\text{{{words.strip()}}}" for words in _AND_OR.split(part) if words.strip()]
+            for words in _AND_OR.split(part):
+                word = words.strip()
+                out.append(word if word in _VARIABLES or not word else f"\\text{{{word}}}")
         else:
             out.append(part)
     return "".join(out)
@@ -540,7 +542,7 @@ def _drop_spaces(text: str) -> str:
     return text.strip(",;").strip()
 
 
-# Words that are prose where they stand without \text. Longer lists of units are in `math_words`.
+# Words that are prose where they stand without \text. Longer lists of units are in `units`.
 PROSE = frozenset(
     [
         "cm",

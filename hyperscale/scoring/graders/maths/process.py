@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hyperscale.errors import TaskError
 
-_WORKER = Path(__file__).with_name("math_worker.py")
+_WORKER = Path(__file__).with_name("worker.py")
 _START = 120.0  # seconds the worker may take to load math-verify
 _REQUESTS = 5_000  # after so many the worker is replaced, before SymPy's caches fill its memory
 

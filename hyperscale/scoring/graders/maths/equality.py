@@ -9,9 +9,9 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from hyperscale.scoring.graders.math_latex import CLOSE, OPEN, ROW, write_plain
-from hyperscale.scoring.graders.math_numbers import Number, read_number, same_number, write_decimals_as_fractions
-from hyperscale.scoring.graders.math_words import Quantity, drop_label, has_words, phrase, split_unit
+from hyperscale.scoring.graders.maths.latex import CLOSE, OPEN, ROW, write_plain
+from hyperscale.scoring.graders.maths.rationals import Number, read_number, same_number, write_decimals_as_fractions
+from hyperscale.scoring.graders.maths.units import Quantity, drop_label, has_words, phrase, split_unit
 
 _MAX_DEPTH = 12
 _MAX_ITEMS = 64
