@@ -73,7 +73,7 @@ def check_config(config: Mapping[str, Any]) -> None:
             batch, or a key that the families' classes do not read though it changes what a model computes.
     """
     family = config.get("model_type")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise ModelError(
             f"models of type {family!r} are not supported; supported: {', '.join(FAMILIES)}"
             + ("; code that comes with a checkpoint (auto_map) is never run" if config.get("auto_map") else "")

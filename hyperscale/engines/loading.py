@@ -11,7 +11,7 @@ from hyperscale.engines.weights_check import check_weights
 from hyperscale.errors import ModelError
 from hyperscale.methods.core.dms_config import GateConfig, has_gates
 from hyperscale.methods.core.dms_gate import attach_gates
-from hyperscale.models.weight_files import find_weight_files, load_file_tensors, load_tensors
+from hyperscale.models.weight_files import ADAPTER, explain_adapter, find_weight_files, load_file_tensors, load_tensors
 from hyperscale.utils import hub
 
 
@@ -75,6 +75,8 @@ def check_checkpoint(path: str) -> None:
     config = load_supported_config(path)
     if Path(path).is_dir():
         check_weights(Path(path), config)
+    elif hub.available_file(path, ADAPTER[0]):
+        raise ModelError(explain_adapter(path, ADAPTER[0]))
 
 
 def _check_path(path: Path | str) -> None:

@@ -12,6 +12,7 @@ from hyperscale.errors import ModelError
 from hyperscale.methods.core.dms_config import GateConfig, has_gates
 from hyperscale.methods.core.dms_gate import attach_gates
 from hyperscale.models.weight_files import StoredTensor, find_weight_files, load_tensors, read_header, read_tensors
+from hyperscale.utils.hub import model_errors
 
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
@@ -58,11 +59,15 @@ def check_weights(folder: Path, config: Any) -> None:
 
 
 def expected_shapes(config: Any) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that a model has, gates of DMS included, by its configuration."""
+    """Names and shapes of the tensors that a model has, gates of DMS included, by its configuration.
+
+    Raises:
+        ModelError: The configuration makes no model.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
-    with torch.device("meta"):
+    with model_errors("config.json makes no model"), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
         if has_gates(config):
             attach_gates(model, separate=GateConfig.from_hf(config).separate)

@@ -100,7 +100,9 @@ def main(argv: list[str] | None = None) -> None:
 
         try:
             with model_errors(f"cannot load the base model {args.base}"):
-                base = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32).to(args.device)
+                base = AutoModelForCausalLM.from_pretrained(args.base, dtype=torch.float32, trust_remote_code=False).to(
+                    args.device
+                )
         except ModelError as error:
             options.error(str(error))
     else:

@@ -50,10 +50,10 @@ def model_in_folder(name: str, folder: Path) -> Model:
         return replace(original, name=name, base=record.base, retrofits=retrofits, family=family)
     if gguf := sorted(folder.glob("*.gguf")):
         raise ModelError(explain_gguf(gguf[0]))
-    if (folder / ADAPTER).is_file():
+    if adapter := [name for name in ADAPTER if (folder / name).is_file()]:
         raise ModelError(
-            f"{folder} holds an adapter ({ADAPTER}) and no model: merge it into its base with peft (merge_and_unload, "
-            "then save_pretrained) and pass that folder"
+            f"{folder} holds an adapter ({adapter[0]}) and no model: merge it into its base with peft "
+            "(merge_and_unload, then save_pretrained) and pass that folder"
         )
     raise ModelError(f"{folder} is not a checkpoint: it has no config.json, no base/config.json and no dms<CR>/")
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hyperscale.errors import ModelError, first_line
+from hyperscale.utils.hub import check_pointer
 
 SINGLE = ("model.safetensors", "pytorch_model.bin")
 INDEX = tuple(f"{name}.index.json" for name in SINGLE)
-ADAPTER = "adapter_config.json"
+ADAPTER = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 _HEADER_LIMIT = 100_000_000  # bytes; that of the safetensors library
 _AGAIN = "download or copy it again"
 
@@ -42,23 +43,39 @@ def find_weight_files(folder: Path) -> list[Path]:
         ModelError: There are none, the index of shards is broken or names files that are not there, the folder has an
             adapter, or its weights have another format.
     """
-    if (folder / ADAPTER).is_file():
-        raise ModelError(
-            f"{folder} holds an adapter ({ADAPTER}), which would not be applied: merge it into the weights with peft "
-            "(merge_and_unload, then save_pretrained), or move the adapter's files elsewhere"
-        )
+    check_formats(folder)
     for single, index in zip(SINGLE, INDEX, strict=True):
         if (folder / single).is_file():
             return [folder / single]
         if (folder / index).is_file():
             return _read_index(folder / index)
     names = sorted(path.name for path in folder.iterdir())
-    if gguf := [name for name in names if name.lower().endswith(".gguf")]:
-        raise ModelError(explain_gguf(folder / gguf[0]))
     others = [name for name in names if name.endswith((".safetensors", ".bin", ".pt", ".pth"))]
     raise ModelError(
         f"{folder} has no weights: neither {SINGLE[0]} nor {SINGLE[1]} nor an index of their shards"
         + (f" (but {', '.join(others[:3])})" if others else "")
+    )
+
+
+def check_formats(folder: Path) -> None:
+    """Refuse a folder with an adapter, or whose only weights are in llama.cpp's format; other weights may be missing.
+
+    Raises:
+        ModelError: It is one.
+    """
+    if adapter := [name for name in ADAPTER if (folder / name).is_file()]:
+        raise ModelError(explain_adapter(str(folder), adapter[0]))
+    if any((folder / name).is_file() for name in (*SINGLE, *INDEX)):
+        return
+    if gguf := sorted(path for path in folder.iterdir() if path.suffix.lower() == ".gguf"):
+        raise ModelError(explain_gguf(gguf[0]))
+
+
+def explain_adapter(path: str, file: str) -> str:
+    """What to do about a checkpoint with an adapter beside its weights."""
+    return (
+        f"{path} holds an adapter ({file}), which would not be applied: merge it into the weights with peft "
+        "(merge_and_unload, then save_pretrained), or move the adapter's files elsewhere"
     )
 
 
@@ -129,16 +146,8 @@ def _safetensors(file: Path) -> dict[str, dict[str, Any]]:
             header: dict[str, Any] = json.loads(data.read(length))
         header.pop("__metadata__", None)
         end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except (
-        OSError,
-        ValueError,
-        struct.error,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        RecursionError,
-    ) as error:
+    except (OSError, ValueError, struct.error, LookupError, TypeError, AttributeError, RecursionError) as error:
+        check_pointer(file)
         raise ModelError(f"{file} is no safetensors file ({first_line(error)}): {_AGAIN}") from None
     if end != size:
         raise ModelError(f"{file} has {size:,} bytes instead of {end:,}: {_AGAIN}")
@@ -157,6 +166,7 @@ def _pickled(file: Path) -> list[StoredTensor]:
             for name, tensor in state.items()
         ]
     except Exception as error:  # torch raises whatever the bytes make it do
+        check_pointer(file)
         raise ModelError(f"{file} is no file of tensors ({first_line(error)}): {_AGAIN}") from None
 
 

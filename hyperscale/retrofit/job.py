@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from hyperscale import models
 from hyperscale.errors import ModelError, RetrofitError
 from hyperscale.methods.core.dms_config import has_gates
+from hyperscale.models.context import context_limit
 from hyperscale.retrofit import memory_estimate
 from hyperscale.retrofit.checkpoints import CheckpointRecord, save_checkpoint, train_checkpoints
 from hyperscale.retrofit.settings import Recipe, RetrofitSettings
@@ -224,7 +225,7 @@ def _read_config(base: str) -> Any:
 
 def _choose_length(settings: RetrofitSettings, config: Any, device: str) -> int:
     """Tokens of a row: long enough that something is evicted, and no longer than the model's context."""
-    context = int(getattr(config, "max_position_embeddings", 0) or DEFAULT_LENGTH)
+    context = context_limit(config.to_dict()) or DEFAULT_LENGTH
     length = settings.length or min(DEFAULT_LENGTH, context)
     # The decision on a token comes from the next one and takes effect after the window: nothing is evicted below w + 3.
     if not settings.window + 2 < length <= context:

@@ -16,6 +16,7 @@ from hyperscale.engines.devices import device_index
 from hyperscale.methods.arm import Arm
 from hyperscale.models.checkpoint import read_checkpoint_config, shape_of
 from hyperscale.models.gate_files import gate_notes
+from hyperscale.models.weight_files import check_formats
 from hyperscale.planning import measured_costs
 from hyperscale.planning.costs import Costs, TaskShape
 from hyperscale.planning.planner import Plan, PlannedPoint, make_plan
@@ -105,6 +106,8 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
     known = [path for path in dict.fromkeys(paths) if Path(path).is_absolute() or cached_config(path)]
     for path in known:
         check_config(read_checkpoint_config(path))
+        if Path(path).is_absolute():
+            check_formats(Path(path))
     method_of_arm: dict[Arm, Method] = {}
     for arm in config.arms:
         method = methods.create(arm.method, cr=arm.CR, **config.params_of(arm))

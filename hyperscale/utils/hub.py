@@ -1,5 +1,6 @@
 """Loads from folders and the Hugging Face hub: typed errors, no chatter, and whether the hub can be reached at all."""
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -9,6 +10,7 @@ from typing import Any
 from hyperscale.errors import HyperscaleError, ModelError, first_line
 
 _PROBE_SECONDS = 3.0
+_POINTER = b"version https://git-lfs"
 _pinned: dict[tuple[str, str], str] = {}  # (hub's cache, hub id as the user wrote it) to commit
 
 
@@ -163,9 +165,67 @@ def load_tokenizer(path: str) -> Any:
     """
     from transformers import AutoTokenizer
 
+    folder = Path(path) if Path(path).is_dir() else None
+    config = _check_tokenizer_files(folder) if folder else {}
     name, revision = split_revision(path)
     with model_errors(f"cannot load the tokenizer of {path}"):
-        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+        try:
+            return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=False)
+        except ValueError as error:
+            if "custom code" not in str(error) and not config.get("auto_map"):
+                raise
+            raise ModelError(
+                f"the tokenizer of {path} is code that comes with the checkpoint (auto_map), which is never run"
+            ) from None
+
+
+_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "tekken.json", "spiece.model")
+
+
+def _check_tokenizer_files(folder: Path) -> dict[str, Any]:
+    """Refuse a folder whose tokenizer transformers would fail at in words for programmers.
+
+    Returns:
+        The contents of its ``tokenizer_config.json``.
+
+    Raises:
+        ModelError: It has none, or a file is no JSON object.
+    """
+    if not any((folder / name).is_file() for name in _VOCABULARIES) and not any(folder.glob("*.tiktoken")):
+        raise ModelError(
+            f"{folder} has no tokenizer (such as {_VOCABULARIES[0]}): copy its files from the model that this one was "
+            "made from"
+        )
+    contents: dict[str, Any] = {}
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        file = folder / name
+        if not file.is_file():
+            continue
+        try:
+            contents = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            check_pointer(file)
+            raise ModelError(
+                f"cannot load the tokenizer of {folder}: {name} is no JSON ({first_line(error)})"
+            ) from None
+        if not isinstance(contents, dict):
+            raise ModelError(f"cannot load the tokenizer of {folder}: {name} is not a mapping")
+    return contents if (folder / "tokenizer_config.json").is_file() else {}
+
+
+def check_pointer(file: Path) -> None:
+    """Refuse a file that stands for another one in Git LFS.
+
+    Raises:
+        ModelError: It is one.
+    """
+    try:
+        with file.open("rb") as data:
+            start = data.read(len(_POINTER))
+    except OSError:
+        return
+    if start == _POINTER:
+        raise ModelError(f"{file} is a pointer of Git LFS, not the file itself: run `git lfs pull` in its repository")
 
 
 def find_file(name: str, file: str) -> Path | None:

@@ -242,3 +242,20 @@ def test_dms_without_a_retrofit_prints_the_command_that_makes_it(call):
     assert (code, err.count("\n")) == (2, 1)
     assert "`hyperscale retrofit --model qwen-r1-32b --data FILE --cr 4 --out DIR`" in err
     assert "`hyperscale run --model DIR --method dms --cr 4`" in err
+
+
+@pytest.mark.parametrize("kind", ["codes", "bias"])
+def test_nothing_is_trained_on_tensors_that_the_model_does_not_have(call, tmp_path, kind):
+    from safetensors.torch import load_file, save_file
+
+    base = model(tmp_path / "base-model", "llama", tied=False)
+    tensors = load_file(base / "model.safetensors")
+    name = "model.layers.0.self_attn.v_proj"
+    if kind == "codes":
+        tensors[f"{name}.weight"] = tensors[f"{name}.weight"].to(torch.float8_e4m3fn)
+    else:
+        tensors[f"{name}.bias"] = torch.ones(32)
+    save_file(tensors, base / "model.safetensors", {"format": "pt"})
+    result = call("retrofit", "--model", base, "--data", texts(tmp_path), "--out", "made", "--cr", 2, *QUICK)
+    commandline.fails(result, name, "quantised" if kind == "codes" else "no place for")
+    assert not (tmp_path / "made").exists()

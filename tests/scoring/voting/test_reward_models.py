@@ -1,6 +1,7 @@
 """Choosing a strategy for finished runs, and reward models: tiny random ones, and one whose scores are known."""
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -240,3 +241,15 @@ def test_the_command(tmp_path, judge):
         assert (done.returncode, done.stdout) == (2, "")
         assert said in done.stderr
         assert done.stderr.count("\n") == 1
+
+
+def test_a_reward_model_with_tensors_that_its_class_does_not_have(tmp_path, judge):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(judge, tmp_path / "scaled")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.layers.0.self_attn.q_proj.weight_scale"] = torch.ones(1)
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    write(tmp_path / "run")
+    with pytest.raises(ModelError, match=r"no place for: model.layers.0.self_attn.q_proj.weight_scale"):
+        revote.revote(tmp_path / "run", "best-of-n", str(folder))
