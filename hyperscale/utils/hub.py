@@ -193,8 +193,8 @@ def _check_tokenizer_files(folder: Path) -> dict[str, Any]:
     """
     if not any((folder / name).is_file() for name in _VOCABULARIES) and not any(folder.glob("*.tiktoken")):
         raise ModelError(
-            f"{folder} has no tokenizer (such as {_VOCABULARIES[0]}): copy its files from the model that this one was "
-            "made from"
+            f"cannot load the tokenizer of {folder}: it has none (such as {_VOCABULARIES[0]}); copy its files from the "
+            "model that this one was made from"
         )
     contents: dict[str, Any] = {}
     for name in ("tokenizer.json", "tokenizer_config.json"):

@@ -39,7 +39,11 @@ def rewrite(name, text):
 CODE = json.dumps({"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["mine.Mine", None]}})
 # What is done to the files, what the message says, and whether a dry run, which needs no weights, sees it as well.
 BROKEN = {
-    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), ("has no tokenizer", "tokenizer.json"), True),
+    "no tokenizer": (
+        lambda f: (f / "tokenizer.json").unlink(),
+        ("the tokenizer of", "has none", "tokenizer.json"),
+        True,
+    ),
     "broken tokenizer": (rewrite("tokenizer.json", "{"), ("tokenizer.json is no JSON",), True),
     "listed tokenizer": (rewrite("tokenizer.json", "[]"), ("tokenizer.json is not a mapping",), True),
     "broken tokenizer_config": (rewrite("tokenizer_config.json", "{"), ("tokenizer_config.json is no JSON",), True),
