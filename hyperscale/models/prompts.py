@@ -97,6 +97,22 @@ class PromptFormat:
         opened = thinking.open_marks(turn)
         return Prompt(text, self._encode(text, add_special_tokens=False), opened.opening if opened else "")
 
+    def find_unwritable(self, message: str) -> str:
+        """The first part of a message that the tokenizer has no token for; empty if it can write all of it.
+
+        Tokenizers without bytes to fall back on put one token in place of whatever they lack.
+        """
+        unknown = getattr(self._tokenizer, "unk_token_id", None)
+        if unknown is None or str(self._tokenizer.unk_token) in message:
+            return ""
+        if unknown not in self._encode(message, add_special_tokens=False):
+            return ""
+        if not getattr(self._tokenizer, "is_fast", False):  # which alone know what a token stands for
+            return message
+        encoded = self._tokenizer(message, add_special_tokens=False, return_offsets_mapping=True)
+        pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        return next(message[start:end] for token, (start, end) in pairs if token == unknown)
+
     def _plain_prompt(self, message: str) -> Prompt:
         parts = [self._system, message] if self._system else [message]
         text = "\n\n".join(part.rstrip("\n") for part in parts) + "\n"

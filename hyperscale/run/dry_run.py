@@ -29,7 +29,7 @@ from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.run.context import fit_lengths, smallest_context
 from hyperscale.run.planned_run import PlannedRun, PlannedTask, check_lengths, load_task, task_shape
-from hyperscale.run.prompting import make_prompt_format, prompt_notes, with_insertions
+from hyperscale.run.prompting import check_prompts, make_prompt_format, prompt_notes, with_insertions
 from hyperscale.tasks.datasets import GeneratedProblems
 from hyperscale.utils.hub import cached_config, load_tokenizer
 
@@ -189,6 +189,8 @@ def _planned_task(
         task, note = fit_lengths(task, task.prompt_tokens, context, config)
         return PlannedTask(task_shape(task, task.prompt_tokens, config), count, is_estimate=True, note=note)
     docs = task.docs(config.limit, data)
+    if prompt_format is not None:
+        check_prompts(docs, prompt_format)
     tokens = [_prompt_tokens(doc, prompt_format) for doc in docs]
     task, note = fit_lengths(task, round(max(tokens)), context, config)
     shape = task_shape(task, sum(tokens) / len(tokens), config)

@@ -28,7 +28,7 @@ from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.run.context import fit_lengths, smallest_context
 from hyperscale.run.planned_run import PlannedRun, PlannedTask, check_lengths, load_task, task_shape
-from hyperscale.run.prompting import cue_of, make_prompt_format, prompt_notes, with_insertions
+from hyperscale.run.prompting import check_prompts, cue_of, make_prompt_format, prompt_notes, with_insertions
 from hyperscale.tasks.task import fingerprint, prompt_hash
 from hyperscale.utils.hub import load_tokenizer, pin_revision
 
@@ -214,6 +214,8 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
     date = (folder and read_date(folder)) or datetime.now().replace(microsecond=0)
     prompt_format = make_prompt_format(config, tokenizer, date)
     context = smallest_context(checkpoint.path for checkpoint in checkpoints.values())
+    for task_docs in docs:
+        check_prompts(task_docs, prompt_format)
     all_prompts = [[prompt_format.prompt(doc.prompt) for doc in task_docs] for task_docs in docs]
     openings = [
         (task, opened)

@@ -5,12 +5,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from hyperscale import models
+from hyperscale.errors import TaskError
+from hyperscale.utils.validation import shorten
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import Steering
     from hyperscale.models.prompts import PromptFormat
     from hyperscale.run.config.resolve import ResolvedConfig
-    from hyperscale.tasks.task import Task
+    from hyperscale.tasks.task import Doc, Task
 
 
 def make_prompt_format(config: "ResolvedConfig", tokenizer: Any, date: datetime) -> "PromptFormat":
@@ -71,6 +73,20 @@ def cue_of(task: "Task") -> str:
     from hyperscale.scoring import graders
 
     return graders.get(task.grader).cue
+
+
+def check_prompts(docs: "Iterable[Doc]", prompt_format: "PromptFormat") -> None:
+    """Refuse problems that the model could not read as they are.
+
+    Raises:
+        TaskError: The tokenizer cannot write one; the message names its place in the data.
+    """
+    for doc in docs:
+        if doc.place and (part := prompt_format.find_unwritable(doc.prompt)):
+            raise TaskError(
+                f"{doc.place}: the model's tokenizer cannot write {shorten(part.strip() or part)} of its prompt, and "
+                "would leave it out: write it otherwise, or leave the problem out"
+            )
 
 
 def prompt_notes(prompt_format: "PromptFormat", config: "ResolvedConfig") -> list[str]:

@@ -129,7 +129,7 @@ def _parse_truth(value: Any, task: str) -> bool:
 
 def _read(rows: list[PlacedRow], form: str) -> list[ProblemRow]:
     """The rows' problems, whose ids must differ."""
-    problems = [row_formats.FORMS[form](row) for row in rows]
+    problems = [replace(row_formats.FORMS[form](row), place=row.place) for row in rows]
     places: dict[str, str] = {}  # of each id, for the message about a second one
     for row, problem in zip(rows, problems, strict=True):
         if problem.id in places:

@@ -5,13 +5,16 @@ error says which ones are understood.
 """
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
 from hyperscale.errors import TaskError
+from hyperscale.tasks.target_checks import check_integer
 from hyperscale.utils.row_files import PlacedRow
+from hyperscale.utils.validation import shorten
 
 
 @dataclass(frozen=True)
@@ -23,12 +26,14 @@ class ProblemRow:
         fields: What the prompt's template may name.
         target: What the task's grader compares with; JSON-able.
         level: Difficulty from 1 up, or None.
+        place: Where the row stands, for messages.
     """
 
     id: str
     fields: dict[str, str]
     target: Any
     level: int | None = None
+    place: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,25 +72,43 @@ class _FieldReader:
         return value
 
     def text(self, *names: str) -> str:
-        """As `require`, as text without whitespace around it."""
-        return str(self.require(*names)).strip()
+        """As `require`, as text without whitespace around it; anything but text and numbers is an error."""
+        return self._as_text(self.require(*names), names)
+
+    def long_text(self, *names: str) -> str:
+        """As `text`; a number is an error too."""
+        value = self.require(*names)
+        if not isinstance(value, str):
+            raise TaskError(f"{self._place}: {' or '.join(names)} is {shorten(value)}, which is no text")
+        return self._as_text(value, names)
+
+    def _as_text(self, value: Any, names: tuple[str, ...]) -> str:
+        name = " or ".join(names)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not isinstance(value, str) and not is_number:
+            raise TaskError(f"{self._place}: {name} is {shorten(value)}, which is no text and no number")
+        if not (text := str(value).strip()):
+            raise TaskError(f"{self._place}: {name} is empty")
+        return text
 
 
 _ID = ("id", "unique_id", "record_id", "question_id", "problem_idx", "problem_id")
 _PROBLEM = ("problem", "question", "prompt", "input")
+_MOST_OF_AIME = 999
 _ANSWER = ("answer", "expected_answer", "final_answer", "target")
 
 
 def _identify(fields: _FieldReader, problem: str) -> str:
     """The row's id, or a short hash of its problem."""
-    value = fields.find(*_ID)
-    return hashlib.sha256(problem.encode()).hexdigest()[:12] if value is None else str(value).strip()
+    if fields.find(*_ID) is not None:
+        return fields.text(*_ID)
+    return hashlib.sha256(problem.encode("utf-8", "surrogatepass")).hexdigest()[:12]
 
 
 def _level(fields: _FieldReader) -> int | None:
     """A level's number, also out of "Level 4"."""
     # Data sets write 4, "4" or "Level 4".
-    digits = "".join(c for c in str(fields.find("level") or "") if c.isdigit())
+    digits = "".join(c for c in str(fields.find("level") or "") if c.isdecimal())
     return int(digits) if digits else None
 
 
@@ -97,9 +120,10 @@ def read_problem(row: PlacedRow) -> ProblemRow:
     from hyperscale.scoring.graders.forms.boxes import last_box
 
     fields = _FieldReader(row)
-    text = fields.text(*_PROBLEM)
-    answer = fields.find(*_ANSWER)
-    if answer is None:
+    text = fields.long_text(*_PROBLEM)
+    if fields.find(*_ANSWER) is not None:
+        answer: str | None = fields.text(*_ANSWER)
+    else:
         answer = last_box(str(fields.find("solution") or ""))
     if answer is None:
         fields.require(*_ANSWER, "solution with a box")
@@ -107,15 +131,15 @@ def read_problem(row: PlacedRow) -> ProblemRow:
 
 
 def read_integer_problem(row: PlacedRow) -> ProblemRow:
-    """As `read_problem`; the answer must be an integer."""
-    from hyperscale.scoring.graders.forms.integers import canonical_integer
-
+    """As `read_problem`; the answer must be an integer from 0 to 999, as AIME's are."""
     problem = read_problem(row)
-    # Some copies of the data hold the answers as floats, 336.0.
-    number = canonical_integer(str(problem.target).removesuffix(".0"))
-    if number is None:
-        raise TaskError(f"{row.place} has the answer {problem.target!r}, which is not an integer")
-    return ProblemRow(problem.id, problem.fields, number, problem.level)
+    try:
+        number = check_integer(problem.target)
+    except TaskError as error:
+        raise TaskError(f"{row.place}: {error}") from None
+    if not 0 <= number <= _MOST_OF_AIME:
+        raise TaskError(f"{row.place}: its answer is {number}, and AIME's are 0 to {_MOST_OF_AIME}")
+    return ProblemRow(problem.id, problem.fields, str(number), problem.level)
 
 
 def read_choice_question(row: PlacedRow) -> ProblemRow:
@@ -126,7 +150,7 @@ def read_choice_question(row: PlacedRow) -> ProblemRow:
     from hyperscale.tasks.choice_order import arrange
 
     fields = _FieldReader(row)
-    text = fields.text("Question", "problem")
+    text = fields.long_text("Question", "problem")
     right = fields.text("Correct Answer")
     wrong = [fields.text(f"Incorrect Answer {n}") for n in (1, 2, 3)]
     name = _identify(fields, text)
@@ -142,9 +166,13 @@ def read_program_problem(row: PlacedRow) -> ProblemRow:
     from hyperscale.scoring.graders import livecodebench_tests
 
     fields = _FieldReader(row)
-    text, name = fields.text("question_content"), fields.text("question_id")
+    text, name = fields.long_text("question_content"), fields.text("question_id")
     starter = str(fields.find("starter_code") or "").rstrip()
-    target = livecodebench_tests.make_target({column: fields.require(column) for column in livecodebench_tests.FIELDS})
+    try:
+        columns = {column: fields.require(column) for column in livecodebench_tests.FIELDS}
+        target = livecodebench_tests.make_target(columns)
+    except TaskError as error:
+        raise TaskError(error if row.place in str(error) else f"{row.place}: {error}") from None
     level = _DIFFICULTY.get(str(fields.find("difficulty")).lower())
     return ProblemRow(name, {"problem": text, "starter": starter}, target, level)
 
@@ -152,7 +180,7 @@ def read_program_problem(row: PlacedRow) -> ProblemRow:
 def read_prompt(row: PlacedRow) -> ProblemRow:
     """A finished prompt: ``prompt`` and ``target``, perhaps ``id`` and ``level``; stands in for a generated task."""
     fields = _FieldReader(row)
-    prompt = fields.text("prompt")
+    prompt = fields.long_text("prompt")
     # Not stripped or made text: the hidden tests of a program are a list.
     target = fields.require("target", "answer", "tests")
     return ProblemRow(_identify(fields, prompt), {"prompt": prompt}, target, _level(fields))

@@ -4,13 +4,15 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from hyperscale.errors import TaskError
 from hyperscale.scoring import graders
 from hyperscale.tasks.datasets import DatasetProblems, GeneratedProblems
+from hyperscale.tasks.row_formats import ProblemRow
+from hyperscale.tasks.target_checks import check_target, check_text
 
 if TYPE_CHECKING:
     from hyperscale.scoring.graders.base import Grader
@@ -27,12 +29,14 @@ class Doc:
         prompt: The user message.
         target: What the task's grader compares with; JSON-able.
         level: Difficulty from 1 up, or None if the task has no levels.
+        place: Where it stands in the data, for messages; empty for generated problems.
     """
 
     id: str
     prompt: str
     target: Any
     level: int | None = None
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -85,10 +89,19 @@ class Task:
         """
         if limit is not None and limit < 1:
             raise TaskError(f"a limit of {limit} leaves no problem of {self.name}: ask for at least 1")
-        return [
-            Doc(row.id, self.prompt(row.fields), row.target, row.level)
-            for row in self.origin.rows(limit, data, self.name)
-        ]
+        return [self._doc(row) for row in self.origin.rows(limit, data, self.name)]
+
+    def _doc(self, row: ProblemRow) -> Doc:
+        """The problem of a row, whose prompt can be written and whose target can be met."""
+        prompt = self.prompt(row.fields)
+        if row.place:  # what is generated needs no check
+            try:
+                check_text(prompt, "prompt")
+                check_text(row.id, "id")
+                check_target(self.grader, row.target, self.options)
+            except TaskError as error:
+                raise TaskError(f"{row.place}: {error}") from None
+        return Doc(row.id, prompt, row.target, row.level, row.place)
 
     def prompt(self, fields: Mapping[str, str]) -> str:
         """The user message of a problem, as lm-eval would render it.

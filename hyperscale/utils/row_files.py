@@ -84,7 +84,7 @@ def _read_jsonl(file: Path, error: type[HyperscaleError]) -> Iterator[PlacedRow]
                 place = f"{file} line {number}"
                 if not line.strip():
                     continue
-                row = json.loads(line)
+                row = json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=_object)
                 if not isinstance(row, dict):
                     raise error(f"{place} is not a JSON object: write one object a line")
                 yield PlacedRow(place, row)
@@ -92,3 +92,17 @@ def _read_jsonl(file: Path, error: type[HyperscaleError]) -> Iterator[PlacedRow]
         raise error(f"{file} cannot be read: {first_line(cause)}") from None
     except (ValueError, RecursionError) as cause:  # nesting without end is a recursion error of the parser
         raise error(f"{place} is not JSON ({first_line(cause)})") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    """JSON has no NaN and no infinities, which Python's reader takes all the same."""
+    raise ValueError(f"{name} is no value of JSON")
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Row:
+    """An object in which no key stands twice: Python's reader would take the last in silence."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice")
+    return row

@@ -1,0 +1,77 @@
+"""Checks what problems are graded by before anything is generated: a key that no answer can meet costs a whole run."""
+
+import string
+from typing import Any
+
+from hyperscale.errors import TaskError
+from hyperscale.utils.validation import shorten
+
+_NOTHING = {"", "nan", "none", "null", "n/a", "na", "?", "-"}  # what tables hold where an answer is missing
+
+
+def check_target(grader: str, target: Any, options: int | None = None) -> None:
+    """Refuse a target that no answer can meet.
+
+    Args:
+        grader: Name of the task's grader.
+        target: What it compares answers with.
+        options: How many options the task's questions have; None for four.
+
+    Raises:
+        TaskError: The target is of another kind than the grader's; the message says what it should be.
+    """
+    if grader == "livecodebench":
+        from hyperscale.scoring.graders.livecodebench_tests import read_tests
+
+        read_tests(target)
+        if not target["public_test_cases"].lstrip().startswith("["):
+            raise TaskError("its public_test_cases are no list of tests: the data are corrupt")
+    elif grader == "code":
+        _check_tests(target)
+    elif isinstance(target, bool) or not isinstance(target, str | int | float):
+        raise TaskError(f"its target is {shorten(target)}, which is no answer: write a text or a number")
+    elif grader == "integer":
+        check_integer(target)
+    elif grader == "choice":
+        letters = string.ascii_uppercase[: options or 4]
+        if str(target).strip().upper() not in set(letters):
+            raise TaskError(f"its key is {shorten(target)}, which is none of the letters {letters[0]} to {letters[-1]}")
+    elif str(target).strip().lower() in _NOTHING:
+        raise TaskError(f"its answer is {shorten(target)}, which is none: leave the problem out, or write its answer")
+
+
+def check_integer(target: Any) -> int:
+    """The integer that a target is.
+
+    Raises:
+        TaskError: It is none.
+    """
+    from hyperscale.scoring.graders.forms.integers import canonical_integer
+
+    # Some copies of data sets hold integers as floats, 336.0.
+    number = canonical_integer(str(target).strip().removesuffix(".0"))
+    if number is None:
+        raise TaskError(f"its answer is {shorten(target)}, which is not an integer")
+    return int(number)
+
+
+def check_text(text: str, what: str) -> None:
+    """Refuse a text that cannot be written in UTF-8.
+
+    Raises:
+        TaskError: It holds half of a pair of UTF-16, as text does that was cut in the middle of a character.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TaskError(
+            f"its {what} has {text[error.start]!r} at character {error.start + 1}, which is no character: mend the text"
+        ) from None
+
+
+def _check_tests(target: Any) -> None:
+    if not isinstance(target, list) or not target:
+        raise TaskError(f"its target is {shorten(target)}: it must be a list of tests, each with input and output")
+    for number, test in enumerate(target, start=1):
+        if not isinstance(test, dict) or not {"input", "output"} <= test.keys():
+            raise TaskError(f"test {number} of its target is {shorten(test)}: a test has input and output")

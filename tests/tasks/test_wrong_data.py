@@ -1,0 +1,125 @@
+"""Problems that a user brings are checked before anything is generated: the message has file, row and fault."""
+
+import json
+
+import checkpoints
+import commandline
+import pandas as pd
+import public_data_rows
+import pytest
+
+from hyperscale import tasks
+from hyperscale.errors import TaskError
+from hyperscale.tasks.target_checks import check_target
+
+AIME, MATH, GPQA = public_data_rows.AIME[0], public_data_rows.MATH[0], public_data_rows.GPQA[0]
+LCB = {**public_data_rows.BY_TASK["livecodebench"][0], "contest_date": "2024-09-01"}
+GIVEN = {"id": "x", "prompt": "2+2=?", "target": "4"}
+CODE = {"id": "x", "prompt": "f", "target": [{"input": 1, "output": 2}]}
+MISSING = object()
+
+
+def cases(task, row, **wrong):
+    return [(task, row, column, value) for column, values in wrong.items() for value in values]
+
+
+NO_TEXT = [None, "", "   ", MISSING, ["x"], {"x": 1}, True, 7]
+NO_ANSWER = [None, "", "  ", MISSING, "nan", ["3"], {"a": 1}, True, "\ud800"]
+WRONG = [
+    *cases("aime24", {**AIME, "solution": ""}, problem=NO_TEXT, answer=[*NO_ANSWER, 1.5, "1.5", -3, "-3", 1000, "x"]),
+    *cases("aime25", {**AIME, "solution": ""}, answer=["1/2", "10^3", "12 apples", 1e300]),
+    *cases("aime24", AIME, id=[["x"], {"a": 1}, "\udfff"]),
+    *cases("math500", {**MATH, "solution": ""}, problem=NO_TEXT, answer=[v for v in NO_ANSWER if v != "\ud800"]),
+    *cases("math500", MATH, problem=["half \ud83d", "\udc00"], answer=["None", "n/a", "null", "NaN"]),
+    *cases("gpqa_diamond", GPQA, Question=NO_TEXT),
+    *cases("gpqa_diamond", GPQA, **{"Correct Answer": [None, "", " ", MISSING, ["A"], True]}),
+    *cases("gpqa_diamond", GPQA, **{"Incorrect Answer 2": [None, "", MISSING, {"x": 1}]}),
+    *cases("mini_gpqa", GIVEN | {"target": "A"}, target=["Z", "E", "AB", "1", 3, None, "", ["A"], True, MISSING]),
+    *cases("mini_aime", GIVEN, target=["1.5", 1.5, "x", "", None, [4], True, {"a": 1}, MISSING], prompt=NO_TEXT),
+    *cases("mini_lcb", CODE, target=["4", [], {}, [1], [{"input": 1}], [{"output": 1}], [None], MISSING, 3]),
+    *cases("livecodebench", LCB, question_content=NO_TEXT, question_id=[None, "", MISSING, ["x"]]),
+    *cases(
+        "livecodebench",
+        LCB,
+        public_test_cases=[None, "", MISSING, "[", "{}", "5", [], '[{"input": "1"}]', "[[" * 9000],
+        private_test_cases=[None, "", MISSING, "!", "AAAA", "[1]", '[{"input": 1}]', 5],
+        metadata=[MISSING, "{", "[]", 5],
+    ),
+]
+
+
+def write(path, *rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.mark.parametrize(("task", "row", "column", "value"), WRONG)
+def test_a_row_that_cannot_be_asked_or_graded_is_refused(tmp_path, task, row, column, value):
+    wrong = {**row, column: value} if value is not MISSING else {k: v for k, v in row.items() if k != column}
+    other = {**row, **({"question_id": "other"} if task == "livecodebench" else {"id": "other", "Record ID": "other"})}
+    assert len(tasks.load(task).docs(data=write(tmp_path / "right.jsonl", other))) == 1
+    path = write(tmp_path / "data.jsonl", other, wrong)
+    with pytest.raises(TaskError) as error:
+        tasks.load(task).docs(data=path)
+    assert f"{path} line 2" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "fault"),
+    [
+        ('{"problem": "p", "answer": NaN}', "line 1 is not JSON (NaN is no value of JSON)"),
+        ('{"problem": "p", "answer": -Infinity}', "-Infinity is no value of JSON"),
+        ('{"problem": "p", "answer": 1, "answer": 2}', "the key 'answer' stands twice"),
+        ('{"problem": "p", "answer": 1', "line 1 is not JSON"),
+        ("[" * 100_000, "line 1 is not JSON"),
+        ('"text"', "is not a JSON object"),
+        ("", "holds no rows"),
+    ],
+)
+def test_lines_that_are_no_rows(tmp_path, lines, fault):
+    (tmp_path / "data.jsonl").write_text(lines)
+    with pytest.raises(TaskError) as error:
+        tasks.load("aime24").docs(data=str(tmp_path / "data.jsonl"))
+    assert fault in str(error.value)
+
+
+def test_the_same_id_twice_is_refused(tmp_path):
+    path = write(tmp_path / "data.jsonl", AIME, {**AIME, "problem": "another"})
+    with pytest.raises(TaskError, match="have the same id '60'"):
+        tasks.load("aime24").docs(data=path)
+
+
+def test_what_tables_hold_where_nothing_is_is_no_answer(tmp_path):
+    for column, value in (("answer", float("nan")), ("problem", None), ("answer", 2.5)):
+        table = pd.DataFrame([{"problem": "p", "answer": 3.0}, {"problem": "q", "answer": 3.0, column: value}])
+        table.to_parquet(tmp_path / "data.parquet")
+        with pytest.raises(TaskError, match="row 2"):
+            tasks.load("aime24").docs(data=str(tmp_path / "data.parquet"))
+    pd.DataFrame([{"problem": "p", "answer": 3.0}]).to_parquet(tmp_path / "data.parquet")
+    assert tasks.load("aime24").docs(data=str(tmp_path / "data.parquet"))[0].target == "3"
+
+
+def test_a_level_in_strange_digits_is_no_level(tmp_path):
+    path = write(tmp_path / "data.jsonl", {**MATH, "level": "²"}, {**MATH, "level": "Level 4", "unique_id": "b"})
+    assert [doc.level for doc in tasks.load("math500").docs(data=path)] == [None, 4]
+
+
+def test_keys_may_be_written_as_people_do():
+    for grader, target in (("choice", " b "), ("integer", 73.0), ("integer", "073"), ("math", 3), ("math", "x")):
+        check_target(grader, target)
+    check_target("choice", "E", options=5)
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_a_prompt_that_the_tokenizer_cannot_write_stops_the_run(monkeypatch, capsys, tmp_path, options):
+    """The built-in vocabulary has no emoji: it would stand as padding, and the model would be asked something else."""
+    weights = checkpoints.write(tmp_path / "weights", crs=())
+    right = tasks.load("mini_aime").docs(1)[0]
+    rows = [{"id": "a", "prompt": right.prompt, "target": right.target}]
+    path = write(tmp_path / "data.jsonl", *rows, {"id": "b", "prompt": right.prompt + " 🙂", "target": "4"})
+    capsys.readouterr()
+    call = commandline.caller(monkeypatch, capsys, tmp_path)
+    result = call("run", "--model", weights, "--task", "mini_aime", "--data", path, "--budget", "0.1x", *options)
+    commandline.fails(result, f"{path} line 2", "cannot write '🙂' of its prompt")
+    assert not (tmp_path / "results").exists()
