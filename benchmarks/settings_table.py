@@ -44,7 +44,12 @@ def _row(setting: Setting) -> str:
 def _value(setting: Setting) -> str:
     words = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
     one = words[setting.type]
-    forms = {"list": f"list: {one}", "pairs": "text by name", "nested": "values by name and parameter"}
+    forms = {
+        "list": f"list: {one}",
+        "pairs": "text by name",
+        "typed pairs": "values by name",
+        "nested": "values by name and parameter",
+    }
     return forms.get(setting.form, one)
 
 

@@ -47,7 +47,7 @@ def write(folder, script, *, after=(TURN,), template=TEMPLATE, special=(), jumps
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
-        head_dim=16,
+        head_dim=32,
         intermediate_size=8,
         vocab_size=size,
         max_position_embeddings=4096,
