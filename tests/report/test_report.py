@@ -188,6 +188,22 @@ def test_a_forced_answer_counts_where_the_chain_was_cut():
     assert problem["arms"] == [[0, 1, 1, True]]
 
 
+@pytest.mark.parametrize(
+    ("opened", "text", "thought"),
+    [
+        ("<think>", "Hm.</think>1", len("Hm.</think>")),
+        ("<think>", "Hm.", len("Hm.")),
+        ("", "It is 1", 0),  # of a model that does not think
+        ("", "[THINK]Hm.[/THINK]1", len("[THINK]Hm.[/THINK]")),
+    ],
+)
+def test_the_thinking_is_told_apart(opened, text, thought):
+    line = sample(tokens=600, L=512, answer=None, text=text, opened=opened, forced={512: forced_answer(512, "1")})
+    line = dataclasses.replace(line, cuts=tuple(dataclasses.replace(cut, chars=len(text)) for cut in line.cuts))
+    index, _ = browser.collect_chains([run(Path("r"), [line])], {}, {"vanilla": 0}, 1000)
+    assert index["problems"][0]["chains"][0][-2] == [thought, 0]
+
+
 def test_cuts_stand_only_where_they_hold():
     for more, tokens in (({"length_invariant": False}, [600]), ({}, [256, 512, 600])):
         index, _ = browser.collect_chains([run(Path("r"), [sample(tokens=600, **more)])], {}, {"vanilla": 0}, 1000)

@@ -8,6 +8,7 @@ from typing import Any
 
 from hyperscale import tasks
 from hyperscale.methods.arm import Arm
+from hyperscale.models import thinking
 from hyperscale.report.html import text_packing
 from hyperscale.report.html.questions import ProblemKey, Question
 from hyperscale.report.plots.styles import rank, series_name
@@ -150,13 +151,13 @@ def _problem(
 
 
 def _chain(sample: Sample, arm: int, answers: dict[str, int], texts: list[str]) -> list[Any]:
-    """[arm, seed, chain, L, verdict, why it ended, prompt tokens, cuts], as the page's script reads it.
+    """[arm, seed, chain, L, verdict, why it ended, prompt tokens, thought, cuts], as the page's script reads it.
 
     A cut is what the chain gives when it is cut there: [tokens of the chain, tokens, KV reads and peak KV with those of
     a forced answer, characters of the text, place of the answer, whether it is right, place of the forced answer's
-    text].
+    text]. Thought is how many of the first characters are thinking: of the chain's text, then of each forced answer's.
     """
-    cuts = []
+    cuts, thought = [], [_thought(sample, "", sample.text)]
     for cut in sample.cuts:
         chain = _final(sample) if cut is sample.whole else truncate(sample, cut.L)
         if chain is None:  # no answer was forced there, or the method's rule depends on L
@@ -167,10 +168,17 @@ def _chain(sample: Sample, arm: int, answers: dict[str, int], texts: list[str]) 
         if cut.forced is not None and tokens > cut.tokens:
             forced = len(texts)
             texts.append(cut.forced.text)
+            thought.append(_thought(sample, sample.text[: cut.chars], cut.forced.text))
         right = int(chain.vote.correct)
         cuts.append([cut.tokens, tokens, round(reads, 1), round(peak, 1), cut.chars, place, right, forced])
     fields = (sample.seed, sample.chain, sample.L, verdict_index(sample))
-    return [arm, *fields, sample.finish, sample.prompt_tokens, cuts]
+    return [arm, *fields, sample.finish, sample.prompt_tokens, thought, cuts]
+
+
+def _thought(sample: Sample, before: str, text: str) -> int:
+    """How many of a text's first characters are thinking, given what stands before it."""
+    answer = thinking.answer_text(sample.opened + thinking.in_table_marks(before + text, sample.marks))
+    return len(text) if answer is None else max(0, len(text) - len(answer))
 
 
 def _final(sample: Sample, scorer: str | None = None) -> TruncatedChain:

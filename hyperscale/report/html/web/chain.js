@@ -2,7 +2,7 @@
 
 const VERDICT = { right: "✓", wrong: "✗", truncated: "✂", "no answer": "∅" };
 const PAGE = 100; // problems or chains that are listed before somebody asks for more
-const [ARM, SEED, CHAIN, LIMIT, OUTCOME, FINISH, PROMPT, CUTS] = [0, 1, 2, 3, 4, 5, 6, 7];
+const [ARM, SEED, CHAIN, LIMIT, OUTCOME, FINISH, PROMPT, THOUGHT, CUTS] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
 const [AT, TOKENS, READS, PEAK, CHARS, ANSWER, CORRECT, FORCED] = [0, 1, 2, 3, 4, 5, 6, 7];
 
 function full(problem, index, wanted) {
@@ -121,7 +121,10 @@ function body(problem, index, chain, i) {
   if (index.limit === 0) text.textContent = "left out";
   else
     unpack(place).then(
-      (texts) => text.replaceChildren(...marked(texts[i], chain), ...forced(texts, chain)),
+      (texts) => {
+        const cuts = chain[CUTS].slice(0, -1);
+        text.replaceChildren(...marked(texts[i], chain[THOUGHT][0], cuts), ...forced(texts, chain));
+      },
       (error) => {
         text.textContent = `cannot be unpacked (${error.message})`;
       },
@@ -139,34 +142,37 @@ function body(problem, index, chain, i) {
   );
 }
 
-// The text with its thinking set apart, and a mark where each shorter L would cut it. Positions count code points.
-function marked(text, chain) {
-  if (Array.isArray(text))
+// The text with its thinking set apart, which is its first characters, and a mark where each shorter L would cut it.
+// Positions count code points.
+function marked(text, thought, cuts) {
+  if (Array.isArray(text)) {
+    const head = Array.from(text[0]).length;
     return [
-      el("span", { class: "thinking" }, text[0]),
+      ...parts(text[0], thought, []),
       el("span", { class: "cut" }, `${text[1].toLocaleString("en")} characters left out`),
-      ...parts(text[2], 0, []),
+      ...parts(text[2], Math.max(0, thought - head - text[1]), []),
     ];
+  }
   return parts(
     text,
-    0,
-    (chain ? chain[CUTS].slice(0, -1) : []).map((cut) => [cut[CHARS], `${cut[AT]} tokens`]),
+    thought,
+    cuts.map((cut) => [cut[CHARS], `${cut[AT]} tokens`]),
   );
 }
 
 // The answers that were forced where the chain was cut.
 const forced = (texts, chain) =>
-  chain[CUTS].filter((cut) => cut[FORCED] != null).flatMap((cut) => [
+  chain[CUTS].filter((cut) => cut[FORCED] != null).flatMap((cut, n) => [
     el("span", { class: "cut" }, `forced answer after ${cut[AT]} tokens`),
-    ...marked(texts[cut[FORCED]], null),
+    ...marked(texts[cut[FORCED]], chain[THOUGHT][n + 1], []),
   ]);
 
-function parts(text, start, marks) {
+function parts(text, thinking, marks) {
   const letters = Array.from(text),
-    end = text.lastIndexOf("</think>");
-  const thought = end < 0 ? letters.length : Array.from(text.slice(0, end + 8)).length;
+    thought = Math.min(thinking, letters.length);
   const stops = [...marks, [thought, ""], [letters.length, ""]].sort((a, b) => a[0] - b[0]);
   const nodes = [];
+  let start = 0;
   for (const [stop, label] of stops) {
     if (stop > start)
       nodes.push(el("span", { class: start < thought ? "thinking" : "said" }, letters.slice(start, stop).join("")));
