@@ -34,7 +34,7 @@ _LABEL_LETTER = re.compile(r"(?<![^\W_])\(?[A-Z][):.]")
 # What words become: a unit or a label, and a word that changes the number.
 _UNIT, _CHANGE = "\ue000", "\ue001"
 _PER_CENT = re.compile(r"per[\s-]+(?:cent|mille?)|parts?\s+per", re.IGNORECASE)
-_UNITS_BEHIND = re.compile(rf"(?:\s*(?:[/\u00b7*]|\\cdot|\\times)?\s*{_UNIT}{_POWER})+\s*$")
+_UNITS_BEHIND = re.compile(rf"(?:\s*(?:[/\u00b7*.]|\\cdot|\\times)?\s*{_UNIT}{_POWER})+\s*$")
 _LABEL_BEFORE = re.compile(rf"^(?:\s*{_UNIT}\s*)+[:.]?|^\s*:|^\s*\\(?:therefore|implies|Rightarrow)(?![A-Za-z])")
 _ENDING = re.compile(r"(?<![.,;\s])\s*[.,;]\s*$")  # one punctuation mark: three dots are digits that go on
 _DEGREES = re.compile(r"(?:\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degrees?(?![A-Za-z])|\u00b0)\s*(?=$|\ue000)")
@@ -43,11 +43,11 @@ _IN_BRACKETS = re.compile(r"[({]([^(){}]*)[)}]")
 _NUMBER = re.compile(r"([+-]?)\s*([0-9]+|[0-9]{1,3}(?:([, ])[0-9]{3})(?:\3[0-9]{3})*)(?:\.0*)?")
 
 # What is no integer, whatever a calculation would make of it: a share, digits that go on, a relation other than
-# equality, two numbers, another base. Likewise a number over 1 in a line: it is the m/n of an answer m + n.
+# equality, two numbers, a ratio, another base. Likewise a number over 1 in a line: it is the m/n of an answer m + n.
 _REFUSED = re.compile(
     r"%|\u2030|\.\.|\u2026|\\(?:[lcd]?dots[a-z]?|textellipsis|n(?:eq?|ot)|not|[lg](?:eq?|t|eqslant)|approx|sim(?:eq)?|cong|"
     r"equiv|doteq|propto|pm|mp)(?![A-Za-z])|[<>\u2260\u2248\u2261\u2264\u2265\u00b1]|!="
-    r"|[0-9]\s+[0-9]|[0-9A-Z}]\s*_\s*(?!\{?\s*10\s*(?:\}|$))"
+    r"|[0-9]\s+[0-9]|[0-9]\s*:\s*[0-9]|[0-9A-Z}]\s*_\s*(?!\{?\s*10\s*(?:\}|$))"
 )
 _OVER_ONE = re.compile(r"[+-]?\(?[0-9]+\)?\s*/\s*\(?1\)?")
 _EQUALITY = re.compile(r"(?<![<>!~:=])[:=]?=(?!=)")
