@@ -14,6 +14,10 @@ from hyperscale.models import thinking
 
 PLAIN = "none"
 """What ``--chat-template`` takes for a prompt without a template."""
+_REMEDY = (
+    "pass what it needs with --template-arg or --system-prompt, another one with --chat-template FILE, or "
+    f"--chat-template {PLAIN} for a plain prompt"
+)
 _END_OF_MESSAGE = "[end of the message]"
 # What a template may ask the present date for: what C's strftime knows, padded and not.
 _DIRECTIVES = [f"%-{letter}" for letter in "dmHIMSj"] + [f"%{letter}" for letter in "aAbBcdDeFGHIjmMpRSTuUVwWxXyYzZfh"]
@@ -214,13 +218,16 @@ def choose_template(tokenizer: Any, choice: str | None = None) -> str | None:
     )
 
 
-def apply_template(tokenizer: Any, messages: list[dict[str, Any]], template: str | None = None, **more: Any) -> str:
+def apply_template(
+    tokenizer: Any, messages: list[dict[str, Any]], template: str | None = None, remedy: str = _REMEDY, **more: Any
+) -> str:
     """A conversation in a chat template, opened for the model's turn unless ``more`` says otherwise.
 
     Args:
         tokenizer: A transformers tokenizer.
         messages: The conversation.
         template: The template; the tokenizer's own if None.
+        remedy: What to do if it fails, for the message.
         more: What the template is given besides.
 
     Raises:
@@ -232,10 +239,7 @@ def apply_template(tokenizer: Any, messages: list[dict[str, Any]], template: str
     except Exception as error:  # a template raises what its author chose, and jinja whatever stops it
         line = getattr(error, "lineno", None)
         place = f" in line {line}" if line else ""
-        raise ModelError(
-            f"the model's chat template fails{place}: {first_line(error)} (pass what it needs with --template-arg or "
-            f"--system-prompt, another one with --chat-template FILE, or --chat-template {PLAIN} for a plain prompt)"
-        ) from None
+        raise ModelError(f"the model's chat template fails{place}: {first_line(error)} ({remedy})") from None
 
 
 def with_date(template: str, date: datetime) -> str:

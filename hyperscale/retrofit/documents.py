@@ -1,5 +1,6 @@
 """Tokenises texts and chats into the documents that a retrofit trains on, and holds some out for the gate check."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -9,7 +10,9 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from hyperscale.errors import RetrofitError, first_line
+from hyperscale.errors import ModelError, RetrofitError
+from hyperscale.models import thinking
+from hyperscale.models.prompts import apply_template, choose_template
 from hyperscale.retrofit.packing import RowPacker, TokenizedDocument, TrainingBatch
 from hyperscale.retrofit.text_files import TextEntry, TextSource
 from hyperscale.utils.validation import first_fault
@@ -21,7 +24,7 @@ SHORTEST = 2
 #: Share of the documents that is held out for the gate check.
 HELD_OUT = 0.02
 HELD_OUT_BATCHES = 4
-_THINK = "<think>"
+_TURN = 60  # characters in which a template opens the model's turn
 _CHAT = "a chat is a list of messages {role, content}, the last of the role assistant"
 
 
@@ -157,12 +160,13 @@ def _tokenize_chat(entry: TextEntry, tokenizer: Any) -> tuple[list[int], list[in
         raise RetrofitError("the model's tokenizer has no chat template: pass data with a text column (--column text)")
     messages = [message.model_dump() for message in chat]
     try:
-        opening = tokenizer.apply_chat_template(messages[:-1], add_generation_prompt=True, tokenize=False)
-    except Exception as error:  # a template raises what its author chose
-        raise RetrofitError(f"the model's chat template refuses {place}: {first_line(error)}") from None
+        opening = apply_template(tokenizer, messages[:-1], choose_template(tokenizer), remedy="mend or drop this chat")
+    except ModelError as error:
+        raise RetrofitError(f"{place}: {error}") from None
     reply = messages[-1]["content"]
     # Many templates open the thinking themselves: a mark in the reply would be the second.
-    if opening.rstrip().endswith(_THINK) and reply.lstrip().startswith(_THINK):
-        reply = reply.lstrip().removeprefix(_THINK).lstrip("\n")
+    marks = thinking.open_marks(opening.rstrip()[-_TURN:])
+    if marks is not None and thinking.ends_in_mark(opening.rstrip()):
+        reply = re.sub(rf"^\s*(?:{marks.patterns[0]})\n*", "", reply)
     prompt, ids = (list(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in (opening, reply))
     return prompt, [*ids, *([] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id])]

@@ -7,15 +7,18 @@ import pytest
 import torch
 from pyarrow import parquet
 
+from hyperscale.errors import RetrofitError
 from hyperscale.retrofit import documents, losses, optimizer, text_files
 
 TEXTS = [f"{i:02d} " + "abc " * (3 + i) for i in range(20)]
 
 
-def build(tmp_path, entries, **changed):
+def build(tmp_path, entries, template=architectures.TEMPLATE, **changed):
     settings = {"length": 48, "window": 4, "training_tokens": 10**6, "seed": 0, "whole_chats": False} | changed
     texts = [text_files.TextEntry("x", entry) for entry in entries]
-    return documents.build_corpus(text_files.TextSource(tmp_path, "x", texts), architectures.tokenizer(), **settings)
+    tokenizer = architectures.tokenizer()
+    tokenizer.chat_template = template
+    return documents.build_corpus(text_files.TextSource(tmp_path, "x", texts), tokenizer, **settings)
 
 
 def words(document):
@@ -60,6 +63,24 @@ def test_only_the_last_reply_counts_and_thinking_is_kept_once(tmp_path):
     assert architectures.tokenizer().decode(document.ids[document.start :]) == f"secret</think>two{architectures.END}"
     whole = build(tmp_path, [chat, chat], length=400, whole_chats=True)
     assert whole.train[0].start == 1
+
+
+@pytest.mark.parametrize(
+    ("mark", "end"), [("[THINK]", "[/THINK]"), ("<thought>", "</thought>"), ("<think>", "</think>")]
+)
+def test_a_mark_that_the_template_opens_is_not_repeated(tmp_path, mark, end):
+    chat = [{"role": "user", "content": "one"}, {"role": "assistant", "content": f"{mark}\nsecret{end}two"}]
+    template = "{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}<|model|>"
+    opening = build(tmp_path, [chat, chat], template=template + mark, length=400)
+    assert words(opening.train[0]) == f"<|user|>one<|model|>{mark}secret{end}two{architectures.END}"
+    other = build(tmp_path, [chat, chat], template=template, length=400)
+    assert words(other.train[0]) == f"<|user|>one<|model|>{mark}\nsecret{end}two{architectures.END}"
+
+
+def test_a_template_that_fails_names_the_chat(tmp_path):
+    chat = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
+    with pytest.raises(RetrofitError, match=r"^x: the model's chat template fails: no!"):
+        build(tmp_path, [chat, chat], template="{{ raise_exception('no!') }}")
 
 
 def test_no_more_is_tokenised_than_is_wanted(tmp_path):

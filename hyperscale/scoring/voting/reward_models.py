@@ -9,6 +9,7 @@ from typing import Any
 
 from hyperscale.engines.devices import check_device
 from hyperscale.errors import ModelError, ResultsError
+from hyperscale.models.prompts import apply_template, choose_template
 from hyperscale.scoring.voting.strategies import LOGPROB
 from hyperscale.utils.hub import model_errors
 from hyperscale.utils.paths import expand_home
@@ -116,7 +117,11 @@ def _load(path: str, device: str) -> tuple[Any, Any]:
 def _ids(tokenizer: Any, prompt: str, text: str) -> list[int]:
     if getattr(tokenizer, "chat_template", None):
         messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": text}]
-        ids = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+        remedy = "choose another model with --scorer"
+        whole = apply_template(
+            tokenizer, messages, choose_template(tokenizer), remedy=remedy, add_generation_prompt=False
+        )
+        ids = tokenizer.encode(whole, add_special_tokens=False)
     else:
         ids = tokenizer.encode(f"{prompt}\n\n{text}")
     if not ids:

@@ -122,6 +122,13 @@ def test_a_chain_added_later_has_the_runs_vote(tmp_path):
     assert b'"vote"' not in (tmp_path / SAMPLES).read_bytes()
 
 
+def test_a_reward_models_template_that_fails_is_one_line(tmp_path, judge):
+    broken = shutil.copytree(judge, tmp_path / "broken")
+    (broken / "chat_template.jinja").write_text("{{ raise_exception('no!') }}")
+    with pytest.raises(ModelError, match=r"chat template fails: no! \(choose another model with --scorer\)"):
+        reward_models.RewardModel(str(broken)).score("a", "b")
+
+
 def test_a_reward_model_scores_every_answer_and_chooses_by_it(tmp_path, judge):
     write(tmp_path, force_answers=True)
     steps = []
