@@ -22,6 +22,7 @@ _FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", "=": "=", r"\ne"
 _OR, _AND = r"\text{or}", r"\text{and}"
 _SEPARATOR = re.compile(r"[,;]*(?:\\text\{(?:or|and)\}|\\(?:lor|land)(?![A-Za-z]) ?)|[,;]", re.IGNORECASE)
 _THOUSANDS = re.compile(r"(?<![0-9.,])[0-9]{1,3}(?:,[0-9]{3})+(?![0-9]|,[0-9])")
+_SCIENTIFIC = re.compile(r"(?<![0-9.A-Za-z}])([0-9]+(?:\.[0-9]+)?)[eE]([+-]?[0-9]{1,3})(?![0-9.])")
 # What names a value: x, x_1, f(x), f^{-1}(x), AB, \angle ABC, |z|, words.
 _NAME = re.compile(
     r"(?:\\(?:angle|triangle|overline|vec|hat|tilde|dot) ?)*"
@@ -96,11 +97,11 @@ class Comparison:
         if len(second) == 1 and pair[1] and OPEN not in target:
             values = _values_by_name(first)
             return len(values) == len(pair[1][1]) and all(map(self._equal, values, pair[1][1], [depth] * len(values)))
+        if not any("_{" in name for name in _names(second)):
+            first = _without_indices(first)
         names = _names(first), _names(second)
         if not (len(set(names[0])) > 1 and len(set(names[1])) > 1):
             first, second = _without_name(first), _without_name(second)
-            if first == _items(target) and second != _items(answer) and any("=" in item for item in first):
-                second = _items(answer)
         if len(first) != len(second):
             return False
         return self._match(first, second, depth)
@@ -299,15 +300,17 @@ class Comparison:
 
 
 def _readings(text: str) -> Iterator[str]:
-    """What a plain answer may mean: in ``4,200`` the comma may separate thousands or two numbers."""
+    """What a plain answer may mean: the comma in ``4,200`` may separate thousands or two numbers, ``2e3`` be 2000."""
     yield text
-    marked = _mark_brackets(text)
     joined = "".join(
-        re.sub(_THOUSANDS, lambda match: match.group().replace(",", ""), part) if k % 2 == 0 else part
-        for k, part in enumerate(marked)
+        _THOUSANDS.sub(lambda match: match.group().replace(",", ""), part) if k % 2 == 0 or ";" in part else part
+        for k, part in enumerate(_mark_brackets(text))
     )
     if joined != text:
         yield joined
+    scientific = _SCIENTIFIC.sub(r"\1\\cdot 10^{\2}", text)
+    if scientific != text:
+        yield scientific
 
 
 def _without_membership(text: str) -> str:
@@ -485,6 +488,9 @@ def _is_inequality(text: str) -> bool:
 
 
 def _is_name(text: str) -> bool:
+    ratio = re.fullmatch(r"\\frac\{([A-Z]{1,3})\}\{([A-Z]{1,3})\}|([^:]+):([^:]+)", text)
+    if ratio:
+        return all(_is_name(part) for part in ratio.groups() if part)
     return _NAME.fullmatch(text) is not None and not re.fullmatch(r"\\(?:pi|infty) ?|[ei]", text)
 
 
@@ -525,6 +531,14 @@ def _without_name(items: list[str]) -> list[str]:
         relation = _relation(item)
         out.append(relation.parts[-1] if relation is not None and _is_equation(relation) else item)
     return out
+
+
+def _without_indices(items: list[str]) -> list[str]:
+    """``x_1=1`` and ``x_2=2`` as two values of x."""
+    names = _names(items)
+    if len(names) == len(items) > 1 and len({re.sub(r"_\{[0-9]\}$", "", name) for name in names}) == 1:
+        return [re.sub(r"^([^=]*)_\{[0-9]\}(?==)", r"\1", item) for item in items]
+    return items
 
 
 def _values_by_name(items: list[str]) -> list[str]:
@@ -635,6 +649,7 @@ def _small_name(match: re.Match[str]) -> str:
 
 def write_for_sympy(text: str) -> str:
     """Plain LaTeX as math-verify's grammar reads it."""
+    text = re.sub(r"\\sqrt\[([3579])\]\{-([^-+{}]+)\}", r"(-\\sqrt[\1]{\2})", text)  # the real root
     text = _CAPITAL.sub(_small_name, text.replace("'", r"^{\prime }"))
     text = text.replace(OPEN, r"\{").replace(CLOSE, r"\}").replace("%", r"\%").replace(ROW, r"\\")
     if _TRIG.search(text):

@@ -17,68 +17,13 @@ from typing import TypeAlias
 from hyperscale.scoring.graders.maths.unicode_signs import write_as_latex
 
 OPEN, CLOSE, ROW = "⦃", "⦄", "¶"
-FUNCTIONS = frozenset(
-    [
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "sinh",
-        "cosh",
-        "tanh",
-        "coth",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "arccot",
-        "log",
-        "ln",
-        "lg",
-        "exp",
-        "gcd",
-        "lcm",
-        "max",
-        "min",
-        "det",
-        "deg",
-        "dim",
-        "ker",
-        "arg",
-        "sup",
-        "inf",
-        "lim",
-        "sqrt",
-        "Re",
-        "Im",
-        "sgn",
-        "tr",
-    ]
+_FUNCTION_NAMES = (
+    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot log ln lg exp gcd lcm max "
+    "min det deg dim ker arg sup inf lim sqrt Re Im sgn tr"
 )
-_COMMANDS = frozenset(
-    [
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "sinh",
-        "cosh",
-        "tanh",
-        "coth",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "log",
-        "ln",
-        "exp",
-        "gcd",
-        "max",
-        "min",
-    ]
-)
+FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
+_COMMAND_NAMES = "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan log ln exp gcd max min"
+_COMMANDS = frozenset(_COMMAND_NAMES.split())
 
 _Node: TypeAlias = "str | list[_Node]"
 
@@ -126,7 +71,9 @@ _NOTHING = frozenset(
     }
 )
 _BRACKET_SIZES = frozenset({r"\left", r"\right", r"\middle"})
-_DROPPED_ARGUMENT = frozenset({r"\hspace", r"\vspace", r"\hspace*", r"\phantom", r"\hphantom", r"\vphantom", r"\label"})
+_DROPPED_ARGUMENT = frozenset(
+    {r"\tag", r"\hspace", r"\vspace", r"\hspace*", r"\phantom", r"\hphantom", r"\vphantom", r"\label"}
+)
 _TRANSPARENT = frozenset(
     {
         rf"\{name}"
@@ -141,24 +88,9 @@ _LETTER_FONTS = frozenset(
     }
     | {rf"\{name}" for name in ["symbf", "symbfit", "mathbfit", "bold"]}
 )
+_WORD_FONT_NAMES = "text textrm textup textnormal textbf textit textsf texttt textsl textsc emph mbox"
 _WORD_FONTS = frozenset(
-    {
-        rf"\{name}"
-        for name in [
-            "text",
-            "textrm",
-            "textup",
-            "textnormal",
-            "textbf",
-            "textit",
-            "textsf",
-            "texttt",
-            "textsl",
-            "textsc",
-            "emph",
-            "mbox",
-        ]
-    }
+    {rf"\{name}" for name in _WORD_FONT_NAMES.split()}
     | {
         rf"\{name}"
         for name in [
@@ -218,6 +150,19 @@ _NAMED_BASES = {
 }  # fmt: skip
 _AND_OR = re.compile(r"(?<![A-Za-z])(and|or)(?![A-Za-z])", re.IGNORECASE)
 _DATE = re.compile(r"(\\text\{[A-Z][a-z]{2,8}\.?\}[0-9]{1,2}),(?=[0-9]{4}(?![0-9]))")
+_REWRITTEN = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (_DATE.pattern, r"\1 "),
+        (OPEN + CLOSE, r"\\emptyset"),
+        (rf"(\\(?:max|min|gcd)){OPEN}([^{OPEN}{CLOSE}]*){CLOSE}", r"\1(\2)"),
+        (r"\\frac\{(\\text\{[^{}]*\})\}\{(\\text\{[^{}]*\})\}", r"\1/\2"),  # km over h
+        (r"(?<=[0-9}])[(\[](\\text\{[^{}]*\}(?:\^\{[0-9]\})?)[)\]]$", r"\1"),  # a unit in brackets
+        (r"\(\\text\{mod\}([^()]*)\)", r"\\text{mod}\1"),
+        (r"^([0-9]+)\\text\{to\}([0-9]+)$", r"\1:\2"),
+        (r"(?<=[0-9])\^\{th\}|(?<=1)\^\{st\}|(?<=3)\^\{rd\}", ""),
+    )
+)
 _TEXT_PART = re.compile(r"[A-Za-z][A-Za-z'’\-.]*(?:[ ]+[A-Za-z][A-Za-z'’\-.]*)*|[^A-Za-z]+")
 
 
@@ -259,7 +204,8 @@ def _join_marked_thousands(text: str) -> str:
     r"""``1{,}234`` and ``1,\!234`` say that the comma is no separator of a list."""
     text = re.sub(r"(?<=[0-9])\s*(?:\{\s*,\s*\}|,\s*\\!|\\!\s*,)\s*(?:\\!)*\s*(?=[0-9]{3}(?![0-9]))", "", text)
     # A comma and a space separate items, whatever follows.
-    text = re.sub(r"(?<=[0-9]),(?:\s|\\[ ,;:]|~)+(?=[0-9]{3}(?![0-9]))", ";", text)
+    if re.search(r"[0-9],\s*[0-9]{3}(?![0-9])", text):
+        text = re.sub(r",(?:\s|\\[ ,;:]|~)+", ";", text)
     return re.sub(r"(?<![0-9.])([0-9]{1,3})((?:(?:\\,|\\ |~|\\:|\\;| )[0-9]{3})+)(?![0-9]|\s*[0-9])", _join, text)
 
 
@@ -396,7 +342,7 @@ def _write_one(nodes: list[_Node], i: int) -> tuple[str, int]:
     if node in _WITH_ARGUMENT:
         argument, after = _argument(nodes, i + 1)
         return _write_with_argument(node, argument), after
-    if node in (r"\color", r"\textcolor"):
+    if node in (r"\color", r"\textcolor", r"\colorbox"):
         _, after = _option(nodes, i + 1)
         _, after = _argument(nodes, after)
         return "", after
@@ -537,129 +483,21 @@ def _drop_spaces(text: str) -> str:
         parts[k] = part.replace(" ", "").replace("\0", " ").replace("\1", " ")
     text = "".join(parts).strip()
     text = re.sub(r"(?<![0-9./ ])([0-9]+) ([0-9]+)/([0-9]+)(?![0-9/])", r"\1\\frac{\2}{\3}", text)
-    text = _DATE.sub(r"\1 ", text)
+    for pattern, replacement in _REWRITTEN:
+        text = pattern.sub(replacement, text)
     text = re.sub(r"(?<=[^0-9])\.$|(?<=[0-9])\.$", "", text)
     return text.strip(",;").strip()
 
 
 # Words that are prose where they stand without \text. Longer lists of units are in `units`.
-PROSE = frozenset(
-    [
-        "cm",
-        "mm",
-        "km",
-        "kg",
-        "mg",
-        "ml",
-        "ft",
-        "yd",
-        "lb",
-        "lbs",
-        "oz",
-        "mph",
-        "kph",
-        "hr",
-        "hrs",
-        "min",
-        "mins",
-        "sec",
-        "secs",
-        "inch",
-        "inches",
-        "foot",
-        "feet",
-        "yard",
-        "yards",
-        "mile",
-        "miles",
-        "meter",
-        "meters",
-        "metre",
-        "metres",
-        "centimeter",
-        "centimeters",
-        "centimetre",
-        "centimetres",
-        "kilometer",
-        "kilometers",
-        "gram",
-        "grams",
-        "kilogram",
-        "kilograms",
-        "liter",
-        "liters",
-        "litre",
-        "litres",
-        "second",
-        "seconds",
-        "minute",
-        "minutes",
-        "hour",
-        "hours",
-        "day",
-        "days",
-        "week",
-        "weeks",
-        "month",
-        "months",
-        "year",
-        "years",
-        "dollar",
-        "dollars",
-        "cent",
-        "cents",
-        "euro",
-        "euros",
-        "pound",
-        "pounds",
-        "degree",
-        "degrees",
-        "radian",
-        "radians",
-        "percent",
-        "unit",
-        "units",
-        "square",
-        "sq",
-        "cubic",
-        "cu",
-        "per",
-        "am",
-        "pm",
-        "million",
-        "billion",
-        "trillion",
-        "thousand",
-        "hundred",
-        "dozen",
-        "not",
-        "minus",
-        "negative",
-        "plus",
-        "january",
-        "february",
-        "march",
-        "april",
-        "may",
-        "june",
-        "july",
-        "august",
-        "september",
-        "october",
-        "november",
-        "december",
-        "monday",
-        "tuesday",
-        "wednesday",
-        "thursday",
-        "friday",
-        "saturday",
-        "sunday",
-        "people",
-        "students",
-        "apples",
-        "ways",
-        "times",
-        "points",
-    ]
+_PROSE_WORDS = (
+    "cm mm km kg mg ml ft yd lb lbs oz mph kph hr hrs min mins sec secs inch inches foot feet yard yards "
+    "mile miles meter meters metre metres centimeter centimeters centimetre centimetres kilometer "
+    "kilometers gram grams kilogram kilograms liter liters litre litres second seconds minute minutes "
+    "hour hours day days week weeks month months year years dollar dollars cent cents euro euros pound "
+    "pounds degree degrees radian radians percent pct percentage answer unit units square sq cubic cu per am pm "
+    "million billion trillion thousand hundred dozen not minus negative plus january february march april may june "
+    "july august september october november december monday tuesday wednesday thursday friday saturday sunday "
+    "people students apples ways times points"
 )
+PROSE = frozenset(_PROSE_WORDS.split())

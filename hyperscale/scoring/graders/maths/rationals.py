@@ -38,6 +38,7 @@ class _NoNumberError(Exception):
 _REPEATING = r"(?:\\overline\{[0-9]+\}|\\dot\{[0-9]\}(?:[0-9]*\\dot\{[0-9]\})?|\([0-9]+\))"
 _DECIMAL = re.compile(rf"(?P<whole>[0-9]*)(?:\.(?P<part>[0-9]*)(?P<cycle>{_REPEATING})?(?P<more>\\ldots ?)?)?")
 _BASE = re.compile(r"\(?(?:\\text\{)?([0-9A-Za-z]+)\}?\)?_\{(?:\\text\{)?\(?([0-9]+|[a-z]+)\)?\}?\}")
+_ROOT = re.compile(r"\\sqrt(?:\[([0-9]{1,2})\])?\{")
 _PROPER = re.compile(r" ?\\frac\{([0-9]+)\}\{([0-9]+)\}| ([0-9]+)/([0-9]+)(?![0-9])")
 
 
@@ -194,6 +195,11 @@ class _Reader:
             if n.denominator != 1 or k.denominator != 1 or not 0 <= k <= n <= _MAX_FACTORIAL:
                 raise _NoNumberError
             return Fraction(math.comb(int(n), int(k)))
+        if root := _ROOT.match(self.text, self.place):
+            self.place = root.end()
+            value = self.sum()
+            self._expect("}")
+            return _root(value, int(root.group(1) or 2))
         return self.literal()
 
     def literal(self) -> Fraction:
@@ -258,6 +264,28 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
     if bits * abs(exponent) > _MAX_BITS and abs(base) != 1:
         raise _NoNumberError
     return base ** int(exponent)
+
+
+def _root(value: Fraction, degree: int) -> Fraction:
+    """The root, where it is rational; the real one of a negative number."""
+    if not 2 <= degree <= 64 or (value < 0 and degree % 2 == 0):
+        raise _NoNumberError
+    root = Fraction(_whole_root(abs(value.numerator), degree), _whole_root(value.denominator, degree))
+    if root**degree != abs(value):
+        raise _NoNumberError
+    return root if value >= 0 else -root
+
+
+def _whole_root(number: int, degree: int) -> int:
+    """The root, rounded down (Newton)."""
+    if number < 2:
+        return number
+    root = 1 << -(-number.bit_length() // degree)
+    while True:
+        closer = ((degree - 1) * root + number // root ** (degree - 1)) // degree
+        if closer >= root:
+            return root
+        root = closer
 
 
 def _limited(value: Fraction) -> Fraction:

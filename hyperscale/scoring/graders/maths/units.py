@@ -98,20 +98,8 @@ _TAIL = re.compile(
 )
 
 _TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
-_MONTHS = [
-    "january",
-    "february",
-    "march",
-    "april",
-    "may",
-    "june",
-    "july",
-    "august",
-    "september",
-    "october",
-    "november",
-    "december",
-]
+_MONTH_NAMES = "january february march april may june july august september october november december"
+_MONTHS = _MONTH_NAMES.split()
 _PHRASES = {  # said in many ways
     "nosolution": "none", "nosolutions": "none", "norealsolution": "none", "norealsolutions": "none",
     "nosolutionexists": "none", "nosuchnumber": "none", "emptyset": "none", "theemptyset": "none", "none": "none",
@@ -139,6 +127,7 @@ class Quantity(NamedTuple):
 
 def drop_label(text: str) -> str:
     """An answer without the words or the choice's letter that announce it, and with signs in place of their words."""
+    text = re.sub(r"^\\(?:therefore|Rightarrow|implies|Longrightarrow|iff|to)(?![A-Za-z]) ?", "", text)
     text = _SIGN.sub("-", text, count=1) if _SIGN.match(text) else text
     for pattern in (_LABEL, _CHOICE):
         match = pattern.match(text)
@@ -225,6 +214,8 @@ def _unit_words(tail: str) -> list[str] | None:
 
 def _is_unit(words: list[str]) -> bool:
     """Whether words behind a value leave it as it is."""
+    if words[:1] == ["degrees"] and words[1:] in (["c"], ["f"], ["k"], ["celsius"], ["fahrenheit"]):
+        return True
     if words == ["%"] or words in (["th"], ["st"], ["nd"], ["rd"]):
         return True
     for word in words:
