@@ -1,5 +1,6 @@
 r"""Grades expressions in ``\boxed{}``, as in MATH-500."""
 
+import re
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -13,6 +14,7 @@ from hyperscale.scoring.graders.maths.rationals import is_long_decimal, read_num
 
 MAX_CHARS = 1_000
 _MAX_VERDICTS = 20_000  # that are remembered
+_WHOLE_NUMBER = re.compile("0|-?[1-9][0-9]{0,30}")
 
 
 class MathGrader(Grader):
@@ -31,6 +33,8 @@ class MathGrader(Grader):
         self._verifier = verifier
         self._verdicts: dict[tuple[str, str], bool] = {}
         self._comparison = Comparison(self._same_expression)
+        self._equal_expressions: dict[tuple[str, str], bool] = {}
+        self._comparison_of_votes = Comparison(self._same_either_way)
 
     def extract(self, text: str, *, finished: bool | None = None) -> str | None:
         """The box's content in plain LaTeX; cut to `MAX_CHARS` characters and one; None if empty."""
@@ -62,9 +66,24 @@ class MathGrader(Grader):
 
     def equal_many(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
         """Whether each two answers are one: the earlier is the later's target, or the other way round."""
-        forth = self.correct_many(pairs)
-        back = iter(self.correct_many([(b, a) for (a, b), equal in zip(pairs, forth, strict=True) if not equal]))
-        return [equal or next(back) for equal in forth]
+        return [self._equal(*pair) for pair in pairs]
+
+    def _equal(self, first: str, second: str) -> bool:
+        # A vote compares each answer with several, and most of them are whole numbers.
+        if first == second or (_WHOLE_NUMBER.fullmatch(first) and _WHOLE_NUMBER.fullmatch(second)):
+            return first == second
+        if max(len(first), len(second)) > MAX_CHARS:
+            return False
+        return self._comparison_of_votes.equal(first, second) or self._comparison_of_votes.equal(second, first)
+
+    def _same_either_way(self, first: str, second: str) -> bool:
+        """As `_same_expression`, in one order of the two, so that a pair is not computed again the other way round."""
+        key = (min(first, second), max(first, second))
+        if len(self._equal_expressions) > _MAX_VERDICTS:
+            self._equal_expressions.clear()
+        if key not in self._equal_expressions:
+            self._equal_expressions[key] = self._same_expression(*key)
+        return self._equal_expressions[key]
 
     def _same_expression(self, target: str, answer: str) -> bool:
         verifier = self._verifier or get_shared_verifier()

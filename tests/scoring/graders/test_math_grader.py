@@ -313,3 +313,14 @@ def test_a_missing_math_verify_is_one_clear_error(monkeypatch):
     monkeypatch.setattr(math_process, "_WORKER", Path("/nowhere.py"))
     with pytest.raises(TaskError, match="pip install"):
         MathVerifier().compare([("1", "2")])
+
+
+def test_votes_compare_in_either_order_and_no_expressions_twice(grader, monkeypatch):
+    pairs = [("m+n=5", "5"), (r"\frac14", "0.25"), ("(x+1)^2", "x^2+2x+1"), ("12", "012"), ("5", "7"), ("x", "y")]
+    expected = [True, True, True, True, False, False]
+    assert grader.equal_many(pairs) == expected
+    assert grader.equal_many([(second, first) for first, second in pairs]) == expected
+    asked = []
+    monkeypatch.setattr(MathVerifier, "compare", lambda _, pairs: asked.extend(pairs) or [False] * len(pairs))
+    assert grader.equal_many([("x+2", "y+3"), ("y+3", "x+2"), ("x+2", "y+3")]) == [False] * 3
+    assert len(asked) == 1
