@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +15,7 @@ from hyperscale.utils.yaml_files import read_yaml
 
 _FILE = Path(__file__).resolve().parent / "models.yaml"
 _PACKAGE = Path(__file__).resolve().parent.parent
+_Mark = Annotated[str, Field(min_length=1)]
 
 
 class _ShapeEntry(BaseModel):
@@ -50,7 +52,7 @@ class _ModelEntry(BaseModel):
     demonstrate: bool = False
     base_length: int = Field(0, ge=0)
     chat: str = ""
-    thinking: tuple[str, str] | None = None
+    thinking: tuple[_Mark, _Mark] | None = None
     gated: bool = False
     context: int = Field(0, ge=0)
     shape: _ShapeEntry | None = None

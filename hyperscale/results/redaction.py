@@ -59,5 +59,10 @@ def redact(text: str, question: str, *, marks: tuple[str, str] | None = None, ke
 
 
 def as_words(text: str) -> str:
-    """A redacted text in which what is blacked out is words again, as graders have to take it."""
+    """A redacted text in which what is blacked out is words again, as graders have to take it.
+
+    Earlier versions blacked out marks of thinking as well, which are known by their shape.
+    """
+    for mark in (thinking.THINKING, thinking.END_OF_THINKING):
+        text = text.replace(mark.replace("think", _BLACK * len("think")), mark)
     return text.replace(_BLACK, "x")

@@ -10,7 +10,8 @@ from hyperscale.utils.validation import shorten
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import Steering
-    from hyperscale.models.prompts import PromptFormat
+    from hyperscale.models.prompts import Prompt, PromptFormat
+    from hyperscale.results.samples import Sample
     from hyperscale.run.config.resolve import ResolvedConfig
     from hyperscale.tasks.task import Doc, Task
 
@@ -87,6 +88,18 @@ def check_prompts(docs: "Iterable[Doc]", prompt_format: "PromptFormat") -> None:
                 f"{doc.place}: the model's tokenizer cannot write {shorten(part.strip() or part)} of its prompt, and "
                 "would leave it out: write it otherwise, or leave the problem out"
             )
+
+
+def old_chain_notes(prompts: "Iterable[Prompt]", samples: "Iterable[Sample]") -> list[str]:
+    """What is to be said about chains of earlier versions, which had to close a thinking whatever they were asked."""
+    # Only they have no hash of the question.
+    if all(prompt.opened for prompt in prompts) or all(sample.message_hash for sample in samples):
+        return []
+    return [
+        "chains of an earlier version in this folder count as without an answer unless they close a thinking; the new "
+        "ones are graded by what prompt and text opened: choose another folder with --out for a model that does not "
+        "think"
+    ]
 
 
 def prompt_notes(prompt_format: "PromptFormat", config: "ResolvedConfig") -> list[str]:

@@ -30,6 +30,13 @@ def test_an_entry_is_read(tmp_path):
     assert "dmc" not in model.retrofits
 
 
+def test_marks_of_a_models_own(tmp_path):
+    file = tmp_path / "models.yaml"
+    file.write_text(GOOD + '  thinking: ["<plan>", "</plan>"]\n')
+    (model,) = read_models(file).values()
+    assert model.thinking == ("<plan>", "</plan>")
+
+
 @pytest.mark.parametrize(
     ("line", "changed", "message"),
     [
@@ -42,6 +49,9 @@ def test_an_entry_is_read(tmp_path):
         (3, "  demonstrate: maybe", "demonstrate must be true or false"),
         (5, "  shape: {layers: 2, kv_heads: 1}", "shape.head_dim is missing"),
         (5, "  shape: {layers: 2, kv_heads: 1, head_dim: 16, width: 3}", "shape.width is unknown"),
+        (3, "  thinking: <plan>", "thinking must be"),
+        (3, "  thinking: [<plan>]", "thinking"),
+        (3, "  thinking: ['', '']", "thinking"),
         (2, "  family: qwen3", "base is missing"),
     ],
 )

@@ -81,6 +81,11 @@ def test_any_mixture_answers_the_same_in_the_stored_sample(words):
     assert answers in [grading.extract_answers(choice, hidden) for hidden in tried]
 
 
+def test_marks_that_earlier_versions_blacked_out_are_known():
+    assert extract("<█████>Answer: B █████ </█████>█████ Answer: C") == "C"
+    assert extract("<█████>Answer: B █████") is None
+
+
 def test_nothing_of_a_question_is_left():
     """But for single characters, six words in a row of it stand nowhere, whatever is kept."""
     words = [word.casefold() for word in re.findall(r"\w+", QUESTION) if len(word) > 1]

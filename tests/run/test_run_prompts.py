@@ -92,6 +92,19 @@ def test_folders_of_before_are_resumed_and_graded(model, call, tmp_path):
     assert "0 have another answer" in out
 
 
+def test_old_chains_of_a_model_that_does_not_think_are_pointed_out(model, call, tmp_path):
+    weights = model(scripted.TEMPLATE)
+    assert "earlier version" not in call(*options(weights))[1]
+    assert "earlier version" not in call(*options(weights))[1]
+    path = tmp_path / "made" / SAMPLES
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        line["prompt_hash"] = line.pop("message_hash")
+        del line["opened"]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "note: chains of an earlier version" in call(*options(weights))[1]
+
+
 def test_a_system_prompt_and_template_arguments(model, call, tmp_path):
     weights = model(SWITCH, after=["<think>", "</think>"])
     assert call(*options(weights))[0] == 0
