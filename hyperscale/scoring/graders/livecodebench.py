@@ -1,6 +1,5 @@
 """Grades programs for LiveCodeBench: whole programs on standard input, or methods of a class ``Solution``."""
 
-import sys
 from collections.abc import Hashable
 from typing import Any
 
@@ -9,10 +8,8 @@ from hyperscale.scoring.graders.base import after_thinking
 from hyperscale.scoring.graders.code import CodeGrader, Suite
 from hyperscale.scoring.graders.forms.fenced_blocks import find_blocks
 from hyperscale.scoring.graders.output_match import same_text, same_value
-from hyperscale.scoring.sandbox.pool import CodeRunner
 from hyperscale.scoring.sandbox.program import Limits
 
-_MAX_DIGITS = 50_000  # of integers that are read and written
 # LiveCodeBench gives every program these names: problems are posed as if they were there (`List`, `inf`, `gcd`).
 _STARRED = (
     *("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics"),
@@ -34,12 +31,6 @@ class LiveCodeBenchGrader(CodeGrader):
 
     name = "livecodebench"
     limits = Limits(seconds=6.0, memory=1 << 30)  # 6 s a test are LiveCodeBench's own
-
-    def __init__(self, runner: CodeRunner | None = None) -> None:
-        """See `CodeGrader`. Tests may hold integers of 50,000 digits, as the original lets its process read them."""
-        super().__init__(runner)
-        if 0 < sys.get_int_max_str_digits() < _MAX_DIGITS:
-            sys.set_int_max_str_digits(_MAX_DIGITS)
 
     def extract(self, text: str, *, finished: bool | None = None) -> str | None:
         """The program's text, or None."""

@@ -9,6 +9,7 @@ the three texts as they are, so that a run holds hidden tests in memory in compr
 import base64
 import binascii
 import json
+import sys
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from hyperscale.scoring.graders import restricted_pickle
 
 FIELDS = ("public_test_cases", "private_test_cases", "metadata")
 MAX_BYTES = 1 << 29  # of one problem's tests, unpacked
+_MAX_DIGITS = 50_000  # of an integer in them
 
 # Known broken problems, as LiveCodeBench's ERRATA.md lists them (of July 2025).
 _MANY_ANSWERS = "several outputs are right, the tests accept one"
@@ -96,6 +98,9 @@ def read_tests(target: Any) -> Tests:
 
 @lru_cache(maxsize=8)  # the chains of a problem come one after another
 def _decode_tests(public: str, private: str, metadata: str) -> Tests:
+    # As in the original, for this whole process: tests with such integers are also written for the sandbox, later.
+    if 0 < sys.get_int_max_str_digits() < _MAX_DIGITS:
+        sys.set_int_max_str_digits(_MAX_DIGITS)
     try:
         cases = [*json.loads(public), *_decode_private(private)]
         meta = json.loads(metadata) if metadata.strip() else {}

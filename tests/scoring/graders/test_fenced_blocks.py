@@ -37,6 +37,12 @@ CASES = [
     ("text behind3", f"{BT}python\nP\n{BT}.", "P\n"),
     ("text behind word", f"{BT}python\nP\n{BT} Done", "P\n"),
     ("text behind **", f"{BT}python\nP\n{BT}**Explanation**: x", "P\n"),
+    ("text behind that names a language", f"{BT}python\nP\n{BT} Output: 6\n\nPython is fine.", "P\n"),
+    ("text behind that begins with python", f"{BT}python\nP\n{BT} Python runs this.", "P\n"),
+    ("unclosed, then with attributes", f"{BT}python\nA\n{BT}python title=x\nP\n{BT}", "P\n"),
+    ("unclosed, then a file's name", f"{BT}python\nA\n{BT}python:sol.py\nP\n{BT}", "P\n"),
+    ("unclosed cpp", f"{BT}cpp\nA\n\n{BT}python\nP\n{BT}", "P\n"),
+    ("a comment with a fence", f"{BT}python\n# {BT}\nP\n{BT}", f"# {BT}\nP\n"),
     ("end of line", f"{BT}python\nA\nP{BT}", "A\nP\n"),
     ("unclosed first", f"{BT}python\nA\n\nBetter:\n{BT}python\nP\n{BT}", "P\n"),
     ("unclosed first py", f"{BT}\nA\n\nBetter:\n{BT}python\nP\n{BT}", "P\n"),
@@ -84,10 +90,13 @@ def test_no_text_is_an_error(text):
         assert "\r\n" not in block.content
 
 
+PIECES = ["```", "```python", "~~~", "> ", "- ", "1. ", "a```", "   ", "```\n", "```py\n", "x ```py\n"]
+PIECES += ["a=b ", "a=b,", "a=b:", "a=", "{", ",,"]
+
+
 @pytest.mark.timeout(60)  # quadratic time would be hours
-@pytest.mark.parametrize(
-    "piece", ["```", "```python", "~~~", "> ", "- ", "1. ", "a```", "   ", "```\n", "```py\n", "x ```py\n"]
-)
+@pytest.mark.parametrize("piece", PIECES)
 def test_text_that_repeats_itself_takes_linear_time(piece):
     list(find_blocks(piece * (400_000 // len(piece))))
+    list(find_blocks("```\n```python " + piece * (400_000 // len(piece)) + " !"))
     list(find_blocks("```\n" + piece * (400_000 // len(piece)) + "```"))

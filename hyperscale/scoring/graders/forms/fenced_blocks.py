@@ -12,12 +12,14 @@ _FENCE = re.compile(
 # One that opens a block behind other words: "Here it is: ```python".
 _FENCE_BEHIND = re.compile(r"[^`]+(?P<fence>`{3,})[ \t]*(?P<info>(?:python|py|pypy)[^`]*)$", re.IGNORECASE)
 _PYTHON = re.compile(r"[\[{(.]*(?:python|py|pypy)[0-9.]*(?![A-Za-z0-9-])", re.IGNORECASE)
-# Words that name a language, so that a fence before them opens a block even inside one that was never closed.
+# A language, perhaps with attributes, and nothing else: a fence before it opens a block even inside one that was never
+# closed. "``` Output: 6" is a closing fence with text behind it.
+_ATTRIBUTE = r"(?:[\w.-]+=(?:\"[^\"]*\"|[^\s,\"]*)|\{[^{}]*\}|[\w-]+\.py)"
 _LANGUAGE = re.compile(
     r"[\[{(.]*(?:i?python|py|pypy|text|txt|plain(?:text)?|console|bash|sh|shell|zsh|cmd|powershell|c|cpp|c\+\+|cc|cs"
     r"|csharp|c#|java|javascript|js|ts|typescript|go|golang|rust|rs|ruby|rb|kotlin|scala|swift|php|perl|haskell|hs|r|sql"
     r"|html|css|json|ya?ml|toml|xml|markdown|md|latex|tex|output|input|example|code|diff|mermaid|pseudo(?:code)?)"
-    r"[0-9.]*(?=$|[\s:,{}\])])",
+    rf"[0-9.]*[\]}})]*(?:[\s,:]+{_ATTRIBUTE}(?:[\s,]+{_ATTRIBUTE})*)?\s*$",
     re.IGNORECASE,
 )
 
@@ -78,7 +80,11 @@ def find_blocks(text: str) -> Iterator[Block]:
             else:
                 yield _block(opening, lines[opening.first : index])
                 opening = None
-        elif line.rstrip().endswith(opening.fence) and line.count(opening.fence[0]) == len(opening.fence):
+        elif (
+            line.lstrip()[:1] != "#"
+            and line.rstrip().endswith(opening.fence)
+            and line.count(opening.fence[0]) == len(opening.fence)
+        ):
             last = line.rstrip().removesuffix(opening.fence)
             yield _block(opening, [*lines[opening.first : index], last])
             opening = None
