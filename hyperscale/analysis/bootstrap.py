@@ -37,13 +37,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hyperscale.analysis.frontier import Frontiers, drop_sparse_points, evaluate, find_frontiers
+from hyperscale.results.intervals import MIN_PROBLEMS, score_interval
 from hyperscale.results.points import MeasuredPoint
 
 Floats = NDArray[np.float64]
 N_BOOT = 1000
-# Below this, percentile intervals of a mean are far too narrow (a single problem's has no width at all), and a
-# resample holds so few distinct problems that its frontier is that of one or two of them: no interval is given.
-MIN_PROBLEMS = 10
 
 
 class Bootstrap:
@@ -111,6 +109,9 @@ class Bootstrap:
             return np.full(len(at), np.nan), np.full(len(at), np.nan)
         values = evaluate(self.resample_frontiers(method, axis, problems, log2=True), np.log2(at))
         low, high = (np.clip(end, 0, 100) for end in confidence_intervals(values))
+        # Where every resample has the same accuracy, as where all is right, the resamples tell nothing.
+        for i in np.flatnonzero(low == high):
+            low[i], high[i] = (100 * end for end in score_interval(low[i] / 100, len(problems)))
         # A frontier never falls, so neither end need be looser than what holds at other costs. It matters where two
         # points cost nearly the same: which of them comes first changes from resample to resample, and with it the
         # line to them.

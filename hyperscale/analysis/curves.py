@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperscale.analysis.bootstrap import MIN_PROBLEMS, N_BOOT, Bootstrap, make_bootstraps
+from hyperscale.analysis.bootstrap import N_BOOT, Bootstrap, make_bootstraps
 from hyperscale.analysis.frontier import evaluate, first_frontier
 from hyperscale.analysis.margins import Margin, MethodPair, compute_margins
+from hyperscale.results.intervals import MIN_PROBLEMS
 from hyperscale.results.points import COSTS, MeasuredPoint, check_axis
 
 Floats = NDArray[np.float64]

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperscale.analysis.bootstrap import MIN_PROBLEMS, Bootstrap, confidence_intervals
+from hyperscale.analysis.bootstrap import Bootstrap, confidence_intervals
 from hyperscale.analysis.frontier import mean_gap
 from hyperscale.errors import ResultsError
 from hyperscale.methods.names import KVPRESS, VANILLA
+from hyperscale.results.intervals import MIN_PROBLEMS, equal_interval
 from hyperscale.results.points import COSTS, check_axis
 
 if TYPE_CHECKING:
@@ -87,8 +88,13 @@ def compute_margin(bootstrap: Bootstrap, a: str, b: str, axis: str) -> Margin:
     common_costs = NO_INTERVAL if np.isnan(linear[0]) else (float(low[0]), float(high[0]))
     return Margin(
         *(a, b, series.task, axis),
-        *(float(linear[0]), _confidence_interval(linear, n), float(log2[0]), _confidence_interval(log2, n)),
-        *(common_costs, n, series.model),
+        linear=float(linear[0]),
+        linear_ci=_confidence_interval(linear, n, same=a == b),
+        log2=float(log2[0]),
+        log2_ci=_confidence_interval(log2, n, same=a == b),
+        common_costs=common_costs,
+        n_problems=n,
+        model=series.model,
     )
 
 
@@ -156,12 +162,18 @@ def _join_presses(words: list[str]) -> list[str]:
     return methods
 
 
-def _confidence_interval(values: Floats, problems: int) -> Interval:
-    """Interval of a margin, row 0 the sample's own; NaN with few problems, or if most resamples have no margin."""
+def _confidence_interval(values: Floats, problems: int, *, same: bool) -> Interval:
+    """Interval of a margin, row 0 the sample's own; NaN with few problems, or if most resamples have no margin.
+
+    ``same``: of a method over itself, which is 0 for certain.
+    """
     if problems < MIN_PROBLEMS or np.isnan(values[0]):
         return NO_INTERVAL
-    low, high = confidence_intervals(values[:, None])
-    return float(low[0]), float(high[0])
+    low, high = (float(end[0]) for end in confidence_intervals(values[:, None]))
+    if low == high and not same:  # no resample differs: that no problem does is no proof that none would
+        half = 100 * equal_interval(problems)
+        return low - half, high + half
+    return low, high
 
 
 COLUMNS = (

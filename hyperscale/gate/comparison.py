@@ -12,13 +12,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hyperscale.analysis.bootstrap import MIN_PROBLEMS
 from hyperscale.analysis.frontier import find_frontiers, mean_gap
 from hyperscale.errors import ResultsError
 from hyperscale.gate.baseline import AXES, CutRecord, GateRecord
 from hyperscale.gate.matching import MatchedRecords, PointKey, match
 from hyperscale.gate.swap_test import SWAPS, ChangeInterval, Changes, draw_signs, simultaneous_intervals
 from hyperscale.methods.names import VANILLA
+from hyperscale.results.intervals import MIN_PROBLEMS
 
 Floats = NDArray[np.float64]
 Verdict = Literal["ok", "fell", "reads rose", "peak rose", "NA"]

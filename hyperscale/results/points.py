@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hyperscale.errors import ResultsError, TaskError
 from hyperscale.methods.arm import compression_label
+from hyperscale.results.intervals import AccuracyInterval, wilson_interval
 from hyperscale.results.samples import Sample
 from hyperscale.results.truncation import TruncatedChain, is_eligible, truncate
 from hyperscale.scoring.voting import strategies
@@ -30,7 +31,7 @@ COSTS = ("kv_reads", "peak_kv", "peak_bytes", "tokens", "seconds")
 COLUMNS = (
     *("run", "model", "method", "engine", "task", "W", "L", "CR", "realised_cr", "n_problems", "n_seeds"),
     *("accuracy", "accuracy_se", "vote", *COSTS, "truncated", "no_answer"),
-    "kv_budget",
+    *("kv_budget", "accuracy_low", "accuracy_high"),
 )
 
 
@@ -81,10 +82,17 @@ class MeasuredPoint:
         """The point written W-L-CR; a budget in tokens takes the place of the CR."""
         return f"{self.W}-{self.L}-{compression_label(self.series.CR, self.series.kv_budget)}"
 
+    @property
+    def interval(self) -> AccuracyInterval:
+        """The 95 % interval of the accuracy over problems; NaN where these are too few."""
+        return wilson_interval(self.accuracy)
+
     def row(self) -> dict[str, Any]:
         """The point averaged over its problems: a row of ``points.csv``."""
         n = len(self.problems)
-        se = self.accuracy.std(ddof=1) / np.sqrt(n) if n > 1 else np.nan
+        # Without any spread, as at 0 % and 100 %, a standard error of 0 would say that the accuracy is known.
+        se = self.accuracy.std(ddof=1) / np.sqrt(n) if n > 1 and np.ptp(self.accuracy) else np.nan
+        low, high = self.interval
         row = {
             **self.series._asdict(),
             # A budget in tokens is no ratio: which one it comes to differs from prompt to prompt.
@@ -100,6 +108,8 @@ class MeasuredPoint:
             **{axis: float(values.mean()) for axis, values in self.costs.items()},
             "truncated": 100 * self.truncated,
             "no_answer": 100 * self.no_answer,
+            "accuracy_low": 100 * low,
+            "accuracy_high": 100 * high,
         }
         return {column: row[column] for column in COLUMNS}
 
@@ -148,8 +158,9 @@ def make_points(
 def table(points: Iterable[MeasuredPoint]) -> "pd.DataFrame":
     """Points, one a row, with the columns of ``points.csv`` in their order.
 
-    Accuracy and its standard error, which is clustered by problem, are in percent; so are ``truncated`` and
-    ``no_answer``, the shares of chains that L cut off before an answer, and that ended without one.
+    Accuracy, its standard error, which is clustered by problem, and the ends of its 95 % interval (`intervals`) are in
+    percent; so are ``truncated`` and ``no_answer``, the shares of chains that L cut off before an answer, and that
+    ended without one.
     """
     import pandas as pd
 

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from hyperscale.analysis.bootstrap import MIN_PROBLEMS, make_bootstraps
+from hyperscale.analysis.bootstrap import make_bootstraps
 from hyperscale.analysis.margins import Interval, Margin, compute_margins
 from hyperscale.cli.display.table_format import NOTHING, make_table
+from hyperscale.results.intervals import MIN_PROBLEMS
 from hyperscale.results.points import MeasuredPoint
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from hyperscale.cli.display.table_format import format_accuracy, format_quantity, make_table
+from hyperscale.cli.display.table_format import format_interval, format_quantity, make_table
 from hyperscale.methods.arm import compression_label
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def print_frontiers(points: "Sequence[MeasuredPoint]", axis: str, console: Conso
             if point.series.task != task:
                 continue
             row = point.row()
-            accuracy = format_accuracy(row["accuracy"], row["accuracy_se"])
+            accuracy = format_interval(row["accuracy"], row["accuracy_low"], row["accuracy_high"])
             shares = (f"{row[name]:.0f}" for name in ("truncated", "no_answer"))
             cells = (f"{point.realised_cr:.2f}", accuracy, *shares, *(format_quantity(row[name]) for name in costs))
             table.add_row(task, point.series.method, point.label, *cells)

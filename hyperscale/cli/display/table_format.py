@@ -36,6 +36,11 @@ def format_quantity(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def format_interval(value: float, low: float, high: float) -> str:
+    """An accuracy with its interval: ``96.9 [84, 99]``; alone where there is none, as for few problems."""
+    return f"{value:.1f}" if math.isnan(low) else f"{value:.1f} [{low:.0f}, {high:.0f}]"
+
+
 def format_accuracy(value: float, error: float) -> str:
     """An accuracy with its standard error; alone where there is none, as for a single problem."""
     return f"{value:.1f}" if math.isnan(error) else f"{value:.1f} ± {error:.1f}"

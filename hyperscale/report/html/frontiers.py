@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from hyperscale.analysis.bootstrap import MIN_PROBLEMS
 from hyperscale.analysis.curves import Curve, analyse
 from hyperscale.analysis.margins import Margin
 from hyperscale.report.plots.styles import AXES, assign_styles, rank, series_name
+from hyperscale.results.intervals import MIN_PROBLEMS
 from hyperscale.results.points import COLUMNS, MeasuredPoint
 
 ModelMethod = tuple[str, str]

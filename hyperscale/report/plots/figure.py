@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hyperscale.analysis.bootstrap import MIN_PROBLEMS
 from hyperscale.analysis.curves import Curve, cost_and_accuracy
 from hyperscale.methods.arm import compression_label
 from hyperscale.report.plots.label_placement import Label, place_labels, short
 from hyperscale.report.plots.styles import AXES, STYLES, Style, assign_styles, series_name
+from hyperscale.results.intervals import MIN_PROBLEMS
 from hyperscale.results.points import MeasuredPoint
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 RC = {"font.size": 7.5, "axes.linewidth": 0.6, "svg.hashsalt": "hyperscale"}  # the salt makes SVGs reproducible
 WIDTH = 7.0  # inches: the text width of a page
 DPI = 200
-KEY = ("labels: W-L-CR", "lines: frontiers", "bands: 95 % bootstrap over problems", "bars: ± 1 standard error")
+KEY = ("labels: W-L-CR", "lines: frontiers", "bands: 95 % bootstrap over problems", "bars: 95 % Wilson intervals")
 
 
 def draw_figure(curves: Sequence[Curve], axis: str, reference: "Reference | None" = None) -> Any:
@@ -114,7 +114,7 @@ def _draw_panel(panel: Any, curves: Sequence[Curve], axis: str, styles: Mapping[
     for curve in curves:
         colour, marker = styles[id(curve)]
         x, y = np.array([cost_and_accuracy(point, axis) for point in curve.points]).T
-        error = [_error(point) for point in curve.points]
+        error = np.array([_error(point) for point in curve.points]).T
         panel.errorbar(
             x, y, error, fmt=marker, color=colour, markersize=2, elinewidth=0.5, alpha=0.22, markeredgewidth=0, zorder=2
         )
@@ -131,9 +131,11 @@ def _draw_panel(panel: Any, curves: Sequence[Curve], axis: str, styles: Mapping[
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def _error(point: MeasuredPoint) -> float:
-    """A point's standard error, where there are enough problems for one."""
-    return float(point.row()["accuracy_se"]) if len(point.problems) >= MIN_PROBLEMS else 0.0
+def _error(point: MeasuredPoint) -> tuple[float, float]:
+    """How far a point's interval reaches below and above it, in percent, where there are enough problems for one."""
+    low, high = point.interval
+    accuracy = float(point.accuracy.mean())
+    return (100 * (accuracy - low), 100 * (high - accuracy)) if len(point.problems) >= MIN_PROBLEMS else (0.0, 0.0)
 
 
 def _set_costs(panel: Any, curves: Sequence[Curve]) -> None:

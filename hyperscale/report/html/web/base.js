@@ -55,6 +55,9 @@ const cost = (axis, n) =>
   axis === "peak_bytes" ? bytes(n) : axis === "seconds" && n != null ? `${tidy(n)} s` : amount(n);
 const tick = (axis, n) => (axis === "peak_bytes" ? bytes(n) : short(n));
 const fixed = (n, digits = 1) => (n == null ? "–" : n.toFixed(digits));
+// An accuracy with its interval, which points of few problems have not.
+const withInterval = (p) =>
+  fixed(p.accuracy) + (p.accuracy_low == null ? "" : ` [${fixed(p.accuracy_low)}, ${fixed(p.accuracy_high)}]`);
 const signed = (n) => (n == null ? "NA" : (n < 0 ? "−" : "+") + Math.abs(n).toFixed(1));
 const plural = (n, word) => `${n.toLocaleString("en")} ${word}${n === 1 ? "" : "s"}`;
 

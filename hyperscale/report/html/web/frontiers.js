@@ -53,7 +53,7 @@ function drawFrontiers(section) {
       "p",
       { class: "help" },
       "The best accuracy reachable at or under each cost. Bands are 95 % bootstrap bands over problems, ",
-      "bars are standard errors; points are written W-L-CR (chains, most tokens each, compression ratio). ",
+      "bars are 95 % intervals (Wilson); points are written W-L-CR (chains, most tokens each, compression ratio). ",
       "Point at a panel, or focus it and press ← →.",
     ),
     el("div", { class: "toolbar" }, axes, legend),

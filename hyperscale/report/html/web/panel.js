@@ -116,11 +116,11 @@ class Panel {
 
   mark({ point, name, x, y }) {
     if (point.on.has(state.axis)) return svg("g", { colour: colour(name) }, marker(name, x, y, 4.2, { class: "kept" }));
-    const bar = (point.n_problems < data.enough ? 0 : point.accuracy_se || 0) * (this.y(0) - this.y(1));
+    const [low, high] = [point.accuracy_low ?? point.accuracy, point.accuracy_high ?? point.accuracy].map(this.y);
     return svg(
       "g",
       { colour: colour(name), class: "faint" },
-      svg("path", { d: `M${x},${y - bar}V${y + bar}`, stroke: "currentColor" }),
+      svg("path", { d: `M${x},${high}V${low}`, stroke: "currentColor" }),
       marker(name, x, y, 2.6),
     );
   }

@@ -10,7 +10,7 @@ function describe({ point, name }) {
       el("strong", {}, ` ${name} ${point.label}`),
       point.on.has(state.axis) ? ", on the frontier" : "",
     ),
-    line(`${fixed(point.accuracy)} ± ${fixed(point.accuracy_se)} % of ${plural(point.n_problems, "problem")}`),
+    line(`${withInterval(point)} % of ${plural(point.n_problems, "problem")}`),
     line(`${state.axis}: ${cost(state.axis, point[state.axis])}; realised CR ${fixed(point.realised_cr, 2)}`),
     line(`${fixed(point.truncated, 0)} % truncated, ${fixed(point.no_answer, 0)} % without an answer`),
   );

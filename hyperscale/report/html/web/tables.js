@@ -80,8 +80,8 @@ function drawPoints(section) {
       column(
         "accuracy %",
         "accuracy",
-        (p) => `${fixed(p.accuracy)} ± ${fixed(p.accuracy_se)}`,
-        "with its standard error, clustered by problem",
+        withInterval,
+        "with its 95 % interval (Wilson's, problems are clusters)",
       ),
       ...Object.keys(data.axes).map((axis) => column(axis, axis, (p) => cost(axis, p[axis]), data.axes[axis])),
       column(
