@@ -49,6 +49,27 @@ def test_the_same_chains_as_the_torch_engine(case, tmp_path):
             assert getattr(found[problem].trace, field) == getattr(wanted[problem].trace, field), field
 
 
+def test_by_hub_id_and_revision(tmp_path, monkeypatch):
+    from hyperscale.engines.vllm.harness.engine import VllmEngine
+
+    folder = tmp_path / "folder"
+    dms_folders.write(folder, "llama", head_dim=32, metadata=FASTDMS_METADATA)
+    dms_folders.publish(tmp_path / "hub", "someone/dms", folder, revision="v1", commit="1" * 40)
+    dms_folders.use_hub(monkeypatch, tmp_path / "hub")
+    requests = [Request("p", 0, tuple(range(40)), 30, (30,))]
+    method = methods.create("dms", cr=8)
+    reads = []
+    for path in (str(folder), "someone/dms@v1"):
+        engine = VllmEngine(path, method, batch_size=2, max_tokens=256)
+        try:
+            (chain,) = engine.generate(requests, Sampling(temperature=0))
+        finally:
+            engine.close()
+        reads.append((chain.token_ids, chain.trace.kv_reads))
+    assert reads[0] == reads[1]
+    assert reads[0][1][-1] < sum(range(40, 69))  # something is evicted
+
+
 @pytest.mark.parametrize(("files", "convention"), [({"metadata": FASTDMS_METADATA}, FASTDMS), ({}, NVIDIA)])
 def test_plain_vllm_reads_the_files_too(files, convention, tmp_path):
     from vllm import SamplingParams

@@ -109,11 +109,8 @@ def engine_args(
 
 
 def _gate_keys(config: Any, method: Method) -> dict[str, Any]:
-    """Keys of the configuration by which a checkpoint's gates decide as the run asks, for DMS."""
-    if not isinstance(method, DMS):
-        return {}
-    gate = method.gate(config)
-    return {key: value for key, value in gate.to_hf().items() if key in ("dms_decision_offset", "dms_neuron_zeroing")}
+    """Every key of a checkpoint's gates, wherever its files state it, and deciding as the run asks."""
+    return method.gate(config).to_hf() if isinstance(method, DMS) else {}
 
 
 def _cache_bytes(config: Any, batch_size: int, dtype: str, length: int) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """Changes vLLM's configuration before anything is loaded: sets what the plugin needs, refuses what it cannot do."""
 
+from pathlib import Path
 from typing import Any
 
 from vllm.config import CompilationConfig
@@ -51,8 +52,9 @@ class ConfigureRagged(VerifyAndUpdateConfig):
 
 def _complete(model_config: Any) -> None:
     """Read what the checkpoint's files say of its gates, beside its ``config.json`` too, into its configuration."""
-    revision = getattr(model_config, "revision", None)
-    complete_config(model_config.hf_config, model_config.model + (f"@{revision}" if revision else ""))
+    # Offline, vLLM puts the hub's cached folder in the place of the id, and leaves the revision as it was.
+    path, revision = model_config.model, getattr(model_config, "revision", None)
+    complete_config(model_config.hf_config, f"{path}@{revision}" if revision and not Path(path).is_dir() else path)
 
 
 class RedirectGated(VerifyAndUpdateConfig):
