@@ -60,8 +60,9 @@ def resolve(model: str, method: str, cr: float) -> Checkpoint:
     is_listed = entry is known_models().get(model) and path not in entry.dms.values()
     if not kind and not is_listed and _needs_own_method(path):
         raise ModelError(
-            f"{model} is a retrofit that uses neurons of its attention for its decisions, and {method} would take them "
-            "for attention: pass the original model, or a folder with it in base/ and the retrofit beside it"
+            f"{model} is a retrofit that uses neurons of its attention for its decisions{_why_borrowed(path)}, and "
+            f"{method} would take them for attention: pass the original model, or a folder with it in base/ and the "
+            "retrofit beside it"
         )
     return Checkpoint(path, entry.name, entry.family)
 
@@ -73,6 +74,14 @@ def _needs_own_method(path: str) -> bool:
         return False
     gate = read_gate_of(path, config)
     return config.get("dmc_cr") is not None or (gate is not None and not gate.separate)
+
+
+def _why_borrowed(path: str) -> str:
+    """Where it stands that DMS borrows neurons; nothing of a retrofit of another kind."""
+    config = read_available_config(path) or {}
+    if read_gate_of(path, config) is None:
+        return ""
+    return f" (dms_separate_alpha is {'missing' if config.get('dms_separate_alpha') is None else 'false'})"
 
 
 def _advise_restoring(model: str) -> str:

@@ -172,7 +172,9 @@ def test_other_methods_do_not_run_what_borrows_neurons(case, by_hub_id, folder, 
         publish(hub, name := "someone/borrows", folder)
     assert models.resolve(name, "dms", 8).path == name
     for method in ("vanilla", "window", "tova", "quest"):
-        with pytest.raises(ModelError, match="would take them for attention"):
+        stated = "false" if case == "key false" else "missing"
+        message = rf"\(dms_separate_alpha is {stated}\), and {method} would take them for attention"
+        with pytest.raises(ModelError, match=message):
             models.resolve(name, method, 8)
 
 

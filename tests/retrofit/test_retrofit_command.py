@@ -4,6 +4,7 @@ import json
 
 import architectures
 import commandline
+import dms_folders
 import public_data_rows
 import pytest
 import tiny
@@ -121,6 +122,7 @@ def test_chats_of_several_files_train_too(call, tmp_path):
 def test_mistakes_are_one_line_each(call, tmp_path):
     base = architectures.write(tmp_path / "model", "qwen2")
     done = architectures.write(tmp_path / "done", "qwen2", gates=True)
+    dms_folders.write(tmp_path / "done-fastdms", metadata=dms_folders.FASTDMS_METADATA)
     data = texts(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
@@ -161,6 +163,8 @@ def test_mistakes_are_one_line_each(call, tmp_path):
         ({"--fade-steps": "-1"}, "--fade-steps must be at least 0, got -1"),
         ({"--model": "nothing"}, "unknown model 'nothing'"),
         ({"--model": done}, "is a DMS checkpoint already"),
+        ({"--model": tmp_path / "done-fastdms"}, "is a DMS checkpoint already"),
+        ({"--model": "owner/name@v1"}, "`hf download owner/name --revision v1`"),
         ({"--rows": "100000000"}, "pass fewer --rows"),
     ):
         options = dict(zip(QUICK[::2], QUICK[1::2], strict=True))
