@@ -7,7 +7,7 @@ from typing import Any
 
 from hyperscale.scoring.graders.base import Grader, after_thinking
 from hyperscale.scoring.graders.forms.boxes import last_box
-from hyperscale.scoring.graders.maths.equality import Comparison, write_for_sympy
+from hyperscale.scoring.graders.maths.equality import Comparison, OutOfLimitsError, write_for_sympy
 from hyperscale.scoring.graders.maths.latex import write_plain, write_readable
 from hyperscale.scoring.graders.maths.process import MathVerifier, get_shared_verifier
 from hyperscale.scoring.graders.maths.rationals import is_long_decimal, read_number, rounds_to
@@ -91,5 +91,10 @@ class MathGrader(Grader):
             number = read_number(text)
             if number is not None and is_long_decimal(number) and read_number(other) is None:
                 value = verifier.evaluate(write_for_sympy(other))
+                if verifier.spent:
+                    raise OutOfLimitsError
                 return value is not None and rounds_to(number, Fraction(value))
-        return verifier.compare([(write_for_sympy(target), write_for_sympy(answer))])[0]
+        (same,) = verifier.compare([(write_for_sympy(target), write_for_sympy(answer))])
+        if verifier.spent:  # the same part in the next pairing would take as long again
+            raise OutOfLimitsError
+        return same

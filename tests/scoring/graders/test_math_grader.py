@@ -158,6 +158,26 @@ def test_an_answer_without_end_is_wrong_within_the_limit(verifier, monkeypatch, 
     assert verifier.compare([("0.5", r"\frac{1}{2}")]) == [True]
 
 
+def test_a_list_of_answers_without_end_is_given_up_at_the_first(verifier, monkeypatch):
+    """Not each pair of items has the limit on time, but the answer has."""
+    monkeypatch.setattr(verifier, "seconds", 0.4)
+    bombs = ",".join(f"x+9^{{9^{{9^{{{i}}}}}}}" for i in range(9, 29))
+    asked = []
+    compare = verifier.compare
+    monkeypatch.setattr(verifier, "compare", lambda pairs: asked.append(pairs) or compare(pairs))
+    assert not MathGrader(verifier).correct(bombs, bombs.replace("x", "y"))
+    assert len(asked) == 1
+
+
+def test_lists_that_pair_in_too_many_ways_are_given_up(monkeypatch):
+    asked = []
+    monkeypatch.setattr(MathVerifier, "compare", lambda _, pairs: asked.extend(pairs) or [False] * len(pairs))
+    letters = "abcdefghjklmnopqrstuvwxyz"
+    first = ",".join(f"{a}+{b}" for a in letters for b in "uv")
+    assert not MathGrader().correct(first, first.replace("+", "-"))
+    assert len(asked) <= 200
+
+
 def test_long_answers_are_wrong_unread(grader, monkeypatch):
     monkeypatch.setattr(MathVerifier, "compare", lambda *_: pytest.fail("a long answer was sent to math-verify"))
     answer = grader.extract(r"x</think>\boxed{" + "1+" * MAX_CHARS + "1}")

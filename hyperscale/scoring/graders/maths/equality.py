@@ -15,6 +15,7 @@ from hyperscale.scoring.graders.maths.units import Quantity, drop_label, has_wor
 
 _MAX_DEPTH = 12
 _MAX_ITEMS = 64
+_MAX_QUESTIONS = 200  # to the judge of expressions, about two answers: long lists compare many pairs
 
 _OPENING, _CLOSING = "([{" + OPEN, ")]}" + CLOSE
 _RELATION = re.compile(r"\\(?:le|ge|ne|in|approx|equiv|notin|subset|subseteq|to|cong|sim|propto)(?![A-Za-z]) ?|[<>=]")
@@ -35,6 +36,10 @@ _TRIG = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")
 _MATRIX = re.compile(r"\\begin\{p?matrix\}(.*)\\end\{p?matrix\}", re.DOTALL)
 
 
+class OutOfLimitsError(Exception):
+    """A comparison takes more than it may; the answers count as different."""
+
+
 @dataclass(frozen=True)
 class _Relation:
     parts: tuple[str, ...]
@@ -46,11 +51,12 @@ class Comparison:
 
     Args:
         same_expression: Whether two expressions of LaTeX, without structure, units or words, are equal; the first is
-            the target's.
+            the target's. It may raise `OutOfLimitsError`.
     """
 
     def __init__(self, same_expression: Callable[[str, str], bool]) -> None:
         self._same_expression = same_expression
+        self._questions = 0
 
     def equal(self, target: str, answer: str) -> bool:
         """Whether an answer says what the target says, both as a model or a data set writes them."""
@@ -59,7 +65,13 @@ class Comparison:
             return False
         if first == second:
             return True
-        return any(self._equal(drop_label(a), drop_label(b), 0) for a in _readings(first) for b in _readings(second))
+        self._questions = 0
+        try:
+            return any(
+                self._equal(drop_label(a), drop_label(b), 0) for a in _readings(first) for b in _readings(second)
+            )
+        except OutOfLimitsError:
+            return False
 
     def _equal(self, target: str, answer: str, depth: int) -> bool:
         if target == answer:
@@ -296,6 +308,9 @@ class Comparison:
         """The verdict of math-verify; text that it would misread is compared by the letter."""
         if has_words(target) or has_words(answer):
             return bool(phrase(target)) and phrase(target) == phrase(answer)
+        self._questions += 1
+        if self._questions > _MAX_QUESTIONS:
+            raise OutOfLimitsError
         return self._same_expression(target, answer)
 
 

@@ -196,8 +196,8 @@ def write_plain(text: str) -> str:
 
 def write_readable(text: str) -> str:
     """Plain LaTeX with LaTeX's own commands in place of its single signs; `write_plain` gives the same back."""
-    text = text.replace(OPEN, r"\{").replace(CLOSE, r"\}").replace(ROW, r"\\").replace("%", r"\%")
-    return text.replace("°", r"^\circ ").strip()
+    text = text.replace(OPEN, r"\{").replace(CLOSE, r"\}").replace(ROW, r"\\")
+    return re.sub(r"(?<!\\)%", r"\\%", text).replace("°", r"^\circ ").strip()
 
 
 def _join_marked_thousands(text: str) -> str:
@@ -417,8 +417,11 @@ def _write_words(content: list[_Node]) -> str:
             continue
         if node in _SPACES or node.isspace():
             run += " "
+        elif _SIGNS.get(node, "").startswith("\\") and node != "*":
+            out += [_write_prose(run), _SIGNS[node]]
+            run = ""
         elif node not in _NOTHING:
-            run += _SIGNS.get(node, node)
+            run += node if node == "*" else _SIGNS.get(node, node)
         i += 1
     out.append(_write_prose(run))
     return "".join(out)

@@ -26,10 +26,14 @@ class MathVerifier:
     Args:
         seconds: CPU time of one comparison; a comparison that needs more is no match. Wall time is limited to twice
             that and a second, so that a busy machine turns no right answer wrong.
+
+    Attributes:
+        spent: Whether the last comparison reached a limit.
     """
 
     def __init__(self, seconds: float = 5.0) -> None:
         self.seconds = seconds
+        self.spent = False
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
@@ -83,7 +87,8 @@ class MathVerifier:
                 "sympy in constraints.txt",
                 stacklevel=3,
             )
-        if self._served >= _REQUESTS or reply["spent"]:
+        self.spent = reply["spent"]
+        if self._served >= _REQUESTS or self.spent:
             self.close()  # what ran out of time or memory may have left the libraries in any state
         result: bool | str | None = None if reply["refused"] else reply["result"]
         return result
