@@ -311,9 +311,7 @@ def test_a_refusal_of_the_guards_is_seen(tmp_path, monkeypatch):
     """A library that asks for what the guards refuse leads to a warning, not to a silent verdict."""
     source = Path(math_process.__file__).with_name("worker.py").read_text()
     worker = tmp_path / "worker.py"
-    worker.write_text(
-        source.replace("    same = same_values", "    __import__('sympy').sympify('yotta')\n    same = same_values")
-    )
+    worker.write_text(source.replace("result = compare(", "__import__('sympy').sympify('yotta'); result = compare("))
     assert worker.read_text() != source
     monkeypatch.setattr(math_process, "_WORKER", worker)
     verifier = MathVerifier()

@@ -103,10 +103,12 @@ class Comparison:
         if r"\text{and}" in (target + answer).lower() and any(map(_is_inequality, (*first, *second))):
             return self._same_joined(target, answer, depth)
         pair = _tuple(_value(target)), _tuple(_value(answer))
-        if len(first) == 1 and pair[0] and OPEN not in answer:  # a pair written without brackets, or with names
+        if (
+            len(first) == 1 and pair[0] and pair[0][0] == "()" and OPEN not in answer
+        ):  # a pair written without brackets, or with names
             values = _values_by_name(second)
             return len(values) == len(pair[0][1]) and all(map(self._equal, pair[0][1], values, [depth] * len(values)))
-        if len(second) == 1 and pair[1] and OPEN not in target:
+        if len(second) == 1 and pair[1] and pair[1][0] == "()" and OPEN not in target:
             values = _values_by_name(first)
             return len(values) == len(pair[1][1]) and all(map(self._equal, values, pair[1][1], [depth] * len(values)))
         if not any("_{" in name for name in _names(second)):
@@ -182,7 +184,8 @@ class Comparison:
             if both:
                 return True
         if _is_name(name) and _is_name(other) and _constant(first.parts[-1]) and _constant(second.parts[-1]):
-            return False  # the same value of something else
+            # The same value of something else; AB and BA are one.
+            return sorted(name) == sorted(other) and self._equal(first.parts[-1], second.parts[-1], depth)
         return self._ask(target, answer)
 
     def _as_regions(self, target: str, answer: str, depth: int) -> bool | None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from hyperscale.errors import TaskError
 
 _WORKER = Path(__file__).with_name("worker.py")
+_ROOT = str(Path(__file__).parents[4])  # where the worker finds hyperscale, however this process found it
 _START = 120.0  # seconds the worker may take to load math-verify
 _REQUESTS = 5_000  # after so many the worker is replaced, before SymPy's caches fill its memory
 
@@ -124,6 +125,7 @@ class MathVerifier:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (_ROOT, os.environ.get("PYTHONPATH"))))},
             start_new_session=True,
         )
         self._process, self._owner, self._served = process, os.getpid(), 0

@@ -1,6 +1,6 @@
 """Compares mathematical answers by math-verify, in a process of its own.
 
-Started by path; imports nothing from the rest of hyperscale.
+Started by path; of hyperscale it imports `expressions` alone.
 
 Protocol: one JSON line in, ``{"gold", "answer", "seconds"}`` for a comparison or ``{"value", "seconds"}`` for the value
 of a constant; one JSON line out, ``{"result", "spent", "refused"}``: true or false, or the value as text or null;
@@ -114,127 +114,10 @@ def _load_lazy_parts() -> None:
     _GENERATORS.add(MonomialOps._build.__code__)  # writes a function for a number of variables
 
 
-def parse_latex(*texts: str) -> list[Any]:
-    """SymPy's tree of each LaTeX text, whole: units have been dropped before.
-
-    Variables are real unless one of the texts speaks of complex numbers.
-
-    Raises:
-        Exception: A text is not in the grammar.
-    """
-    from latex2sympy2_extended import NormalizationConfig, latex2sympy  # type: ignore[import-untyped]
-    from math_verify.grader import should_treat_as_complex
-
-    real = not any(map(should_treat_as_complex, texts))
-    normalization = NormalizationConfig(
-        basic_latex=True, malformed_operators=True, nits=True, boxed="none", units=False
-    )
-    trees = [
-        latex2sympy(text, is_real=real, convert_degrees=False, normalization_config=normalization) for text in texts
-    ]
-    return [_evaluated_set(_with_imaginary_unit(tree)) for tree in trees]
-
-
-def _evaluated_set(tree: Any) -> Any:
-    """The tree with intersections and differences of sets carried out."""
-    from sympy import Complement, Intersection, Union
-
-    return tree.doit() if isinstance(tree, Complement | Intersection | Union) else tree
-
-
-def _with_imaginary_unit(tree: Any) -> Any:
-    """The tree with the imaginary unit in place of the letter i."""
-    from sympy import I
-
-    letters = [symbol for symbol in tree.free_symbols if symbol.name == "i"]
-    try:
-        return tree.subs(dict.fromkeys(letters, I)) if letters else tree
-    except (TypeError, ValueError):  # no order among complex numbers
-        return tree
-
-
-def compare(gold: str, answer: str) -> bool:
-    """Whether two LaTeX answers are equal.
-
-    Expressions are compared at points first: that is quicker than simplification, and exact where math-verify takes all
-    numbers below 10^-15 for zero. Everything else, and what has no value at the points, math-verify decides.
-    """
-    from math_verify import verify
-
-    first, second = parse_latex(gold, answer)
-    same = same_values(first, second)
-    if same is not None:
-        return same
-    if has_no_solution(first) and has_no_solution(second):
-        return bool(first == second)  # math-verify finds all equations without solutions equal
-    return bool(verify(first, second, allow_set_relation_comp=True, timeout_seconds=0))
-
-
-def same_values(first: Any, second: Any) -> bool | None:
-    """Whether two expressions have the same value wherever it is tried; None if they are no expressions or have none.
-
-    Values agree if they do in 40 digits. Variables are real; points are of both signs. Where one of two real
-    expressions is not real, they are not compared.
-    """
-    from sympy import Expr, Float, I, Integral, Limit, Number, Product, Rational, Sum, UnevaluatedExpr
-
-    if not isinstance(first, Expr) or not isinstance(second, Expr):
-        return None
-    # A sum has a value between the integers too, but not the one that is meant; floats are not exact.
-    if any(tree.has(Sum, Product, Integral, Limit, Float) for tree in (first, second)):
-        return None
-    first, second = (tree.replace(UnevaluatedExpr, lambda inner: inner) for tree in (first, second))
-    complex_numbers = first.has(I) or second.has(I)
-    symbols = sorted(first.free_symbols | second.free_symbols, key=str)
-    agreed = 0
-    for point in range(1 if not symbols else 5):
-        values = {
-            symbol: Rational(37 + 22 * i + 31 * point, 29 + 7 * i) * (-1) ** (point + i * (point // 2))
-            for i, symbol in enumerate(symbols)
-        }
-        numbers = []
-        for expression in (first, second):
-            number = expression.subs(values).doit().evalf(50, maxn=400)
-            real, imaginary = number.as_real_imag()
-            if not (real.is_finite and imaginary.is_finite and isinstance(real, Number)):
-                break
-            if symbols and imaginary and not complex_numbers:
-                break  # outside the domain
-            numbers.append(real + I * imaginary)
-        if len(numbers) < 2:
-            continue
-        size = max(abs(complex_size) for complex_size in map(_size, numbers))
-        if size > 1e-250 and _size(numbers[0] - numbers[1]) > size * Rational(1, 10**40):
-            return False
-        agreed += 1
-    return True if agreed >= (1 if not symbols else 3) else None
-
-
-def _size(number: Any) -> Any:
-    real, imaginary = number.as_real_imag()
-    return abs(real) + abs(imaginary)
-
-
-def has_no_solution(tree: Any) -> bool:
-    """Whether the tree is an equation that no real number solves, as far as SymPy can tell."""
-    from sympy import Eq, solve
-
-    return isinstance(tree, Eq) and bool(tree.free_symbols) and not solve(tree, tree.free_symbols)
-
-
-def evaluate(text: str) -> str | None:
-    """The value of a real constant in 40 digits, or None."""
-    from sympy import Expr, Float
-
-    (tree,) = parse_latex(text)
-    if not isinstance(tree, Expr) or tree.free_symbols:
-        return None
-    value = tree.doit().evalf(40, maxn=300)
-    return str(value) if isinstance(value, Float) or value.is_Integer else None
-
-
 def main() -> None:
     """Answer requests until standard input ends."""
+    from hyperscale.scoring.graders.maths.expressions import compare, evaluate, parse_latex
+
     _load_lazy_parts()
     from math_verify import verify
 
