@@ -13,7 +13,7 @@ import pytest
 from synthetic_samples import sample
 
 from hyperscale import results, tasks
-from hyperscale.errors import ResultsError
+from hyperscale.errors import ResultsError, SandboxError
 from hyperscale.results import grading, regrade
 from hyperscale.results.manifest import POINTS, RUN_FILE, SAMPLES, read_info
 from hyperscale.results.points import table
@@ -22,6 +22,7 @@ from hyperscale.run import execute, prepare
 from hyperscale.run.config import load
 from hyperscale.run.observer import RunObserver
 from hyperscale.scoring.graders.integer import IntegerGrader
+from hyperscale.scoring.sandbox import choose, pool
 
 MAIN = "from hyperscale.cli.main import main; main()"
 INFO = {"config": {"model": "mini", "limit": 4}, "tasks": {"mini_aime": "1.0", "mini_lcb": "1.0"}}
@@ -241,3 +242,19 @@ def test_a_run_without_chains_keeps_its_points(graded, tmp_path, monkeypatch, ca
     call = commandline.caller(monkeypatch, capsys, tmp_path)
     commandline.fails(call("score", folder, *options), SAMPLES, "nothing to score")
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"} == before
+
+
+@pytest.mark.parametrize(("models", "trusted"), [(["mini"], True), (["mini", "owner/other"], False), (["else"], False)])
+def test_programs_of_other_models_do_not_run_guarded(tmp_path, monkeypatch, models, trusted):
+    """Whose they are stands in the samples; a machine without namespaces then grades none but the built-in model's."""
+    write(tmp_path / "run", ["mini_lcb"])
+    with Store(tmp_path / "run", INFO) as store:
+        lines = [replace(line, model=models[i % len(models)]) for i, line in enumerate(store.samples())]
+        store.replace(iter(lines))
+    monkeypatch.setattr(pool, "_policy", ("auto", False))
+    monkeypatch.setattr(choose, "find_fault", lambda level: "not installed" if level in choose.STRONG else None)
+    if trusted:
+        assert regrade.regrade(tmp_path / "run").chains == len(lines)
+    else:
+        with pytest.raises(SandboxError, match="bwrap: not installed"):
+            regrade.regrade(tmp_path / "run")

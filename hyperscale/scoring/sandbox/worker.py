@@ -43,8 +43,11 @@ class OpenProgram:
 
     def __init__(self, program: Program) -> None:
         self.program = program
-        function = None if program.kind == "stdin" else program.function
-        self.descriptor = open_data(json.dumps({"source": program.source, "function": function}).encode())
+        limits = program.limits
+        self.limits = json.dumps({"seconds": limits.seconds, "memory": limits.memory}).encode() + b"\n"
+        # The first line is the function's name, and empty for a whole program.
+        text = f"{'' if program.kind == 'stdin' else program.function}\n{program.source}"
+        self.descriptor = open_data(text.encode("utf-8", "surrogatepass"))
 
     def close(self) -> None:
         """Close the file."""
@@ -130,9 +133,8 @@ class SandboxWorker:
         read, write = os.pipe()
         deadline = time.monotonic() + limits.wall_seconds
         try:
-            message = json.dumps({"seconds": limits.seconds, "memory": limits.memory}).encode() + b"\n"
             try:
-                self._send(message, [opened.descriptor, given, write], deadline + _GRACE)
+                self._send(opened.limits, [opened.descriptor, given, write], deadline + _GRACE)
             finally:
                 os.close(given)
                 os.close(write)
@@ -171,21 +173,22 @@ class SandboxWorker:
 
     def _send(self, message: bytes, descriptors: list[int], deadline: float) -> None:
         while message:
-            self._wait(select.POLLOUT, deadline)
             try:
                 message = message[socket.send_fds(self._control, [message], descriptors) :]
                 descriptors = []
             except BlockingIOError:
-                continue
+                self._wait(select.POLLOUT, deadline)
             except OSError:
                 raise WorkerDiedError from None
 
     def _read_reply(self, deadline: float) -> Any:
         line = self._unread
         while b"\n" not in line:
-            self._wait(select.POLLIN, deadline)
             try:
                 chunk = self._control.recv(_CHUNK)
+            except BlockingIOError:
+                self._wait(select.POLLIN, deadline)
+                continue
             except OSError:
                 chunk = b""
             if not chunk:  # the other end is closed

@@ -24,6 +24,7 @@ from typing import Any
 from . import landlock, modules, process, root, solve, syscalls
 
 _LINE = 1 << 12  # bytes of a message at most, but for the first
+_GLANCE = 0.002  # seconds between looks at whether a test has ended, where the system does not tell
 
 
 def main() -> None:
@@ -54,7 +55,8 @@ def main() -> None:
     for number in (0, 1, 2):
         os.dup2(null, number)
     os.close(null)
-    ended = _watch_children()
+    process.set_common_limits()
+    landlock.leave_the_others(files=setup["level"] != "guard")  # forks stay in the same domain
     gc.collect()
     gc.freeze()  # forks share these objects' pages: a collection there would write to, and so copy, all of them
     _send(control, {"pid": os.getpid()})  # ready
@@ -63,10 +65,10 @@ def main() -> None:
         if not line:
             return  # the grader is gone
         if len(descriptors) == 3:  # else it asks to end a test that has ended by itself
-            _send(control, _run_test(json.loads(line), descriptors, setup, control, ended))
+            _send(control, _run_test(json.loads(line), descriptors, setup, control))
 
 
-def _run_test(limits: dict[str, Any], descriptors: list[int], setup: dict[str, Any], control: Any, ended: int) -> Any:
+def _run_test(limits: dict[str, Any], descriptors: list[int], setup: dict[str, Any], control: socket.socket) -> Any:
     """Fork for a test and wait for its end: [wait status, CPU seconds, whether the folder is empty]."""
     limits["parent"] = os.getpid()
     exit_now = os._exit  # the program may replace the module's
@@ -75,14 +77,12 @@ def _run_test(limits: dict[str, Any], descriptors: list[int], setup: dict[str, A
         # The fork. It must never return into the loop above, whatever the program does: hence the finally.
         code = solve.FAILED
         try:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             code = _solve(limits, descriptors, setup)
         finally:
             exit_now(code)
     for number in descriptors:
         os.close(number)
-    status, usage = _wait(pid, control, ended)
+    status, usage = _wait(pid, control)
     _kill_rest(pid)
     return [status, usage.ru_utime + usage.ru_stime, setup["level"] == "guard" or _empty_folder(setup["folder"])]
 
@@ -90,15 +90,15 @@ def _run_test(limits: dict[str, Any], descriptors: list[int], setup: dict[str, A
 def _solve(limits: dict[str, Any], descriptors: list[int], setup: dict[str, Any]) -> int:
     """Run one test in this process, which was forked for it; returns the exit code."""
     program, given, out = descriptors
-    task = json.loads(solve.read_all(program))
-    whole = task["function"] is None
+    function, _, source = solve.read_all(program).decode("utf-8", "surrogatepass").partition("\n")
+    whole = not function
     arguments = "" if whole else solve.read_all(given).decode()
     out = solve.arrange_descriptors(given if whole else None, out, whole)
     if not _confine(limits, setup):
         return solve.UNCONFINED
     if whole:
-        return solve.run_whole(task["source"])
-    return solve.call_function(task["source"], task["function"], arguments, out)
+        return solve.run_whole(source)
+    return solve.call_function(source, function, arguments, out)
 
 
 def _confine(limits: dict[str, Any], setup: dict[str, Any]) -> bool:
@@ -113,38 +113,38 @@ def _confine(limits: dict[str, Any], setup: dict[str, Any]) -> bool:
     process.set_limits(limits["seconds"], limits["memory"], 0 if level == "guard" else setup["disk"], processes)
     process.die_with_parent(limits["parent"])
     files = level != "guard"
-    landlock.leave_the_others(files)
     return syscalls.refuse_system_calls(files) or files
 
 
-def _watch_children() -> int:
-    """A descriptor that can be read from whenever a child has ended."""
-    read, write = os.pipe()
-    os.set_blocking(read, False)
-    os.set_blocking(write, False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)  # a handler, without which there is no wake-up
-    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
-    return read
-
-
-def _wait(pid: int, control: socket.socket, ended: int) -> tuple[int, Any]:
+def _wait(pid: int, control: socket.socket) -> tuple[int, Any]:
     """Wait for a fork; anything that arrives meanwhile asks to kill it."""
     poll = select.poll()
     poll.register(control, select.POLLIN)
-    poll.register(ended, select.POLLIN)
-    while True:
-        waited, status, usage = os.wait4(pid, os.WNOHANG)
-        if waited:
-            return status, usage
-        ready = dict(poll.poll())
-        if ended in ready:
-            with contextlib.suppress(BlockingIOError):
-                os.read(ended, _LINE)
-        if control.fileno() in ready:
-            gone = not control.recv(_LINE)
-            _kill(pid)
-            if gone:
-                os._exit(0)  # nobody waits for an answer
+    ended = _open_process(pid)
+    if ended is not None:
+        poll.register(ended, select.POLLIN)
+    try:
+        while True:
+            ready = dict(poll.poll(None if ended is not None else _GLANCE * 1000))
+            if control.fileno() in ready:
+                gone = not control.recv(_LINE)
+                _kill(pid)
+                if gone:
+                    os._exit(0)  # nobody waits for an answer
+            waited, status, usage = os.wait4(pid, os.WNOHANG)
+            if waited:
+                return status, usage
+    finally:
+        if ended is not None:
+            os.close(ended)
+
+
+def _open_process(pid: int) -> int | None:
+    """A descriptor that can be read from when a process has ended; None where the system has none."""
+    try:
+        return os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        return None
 
 
 def _kill(pid: int) -> None:

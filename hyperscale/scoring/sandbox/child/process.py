@@ -58,6 +58,14 @@ def become_user(user: int) -> None:
             return
 
 
+def set_common_limits() -> None:
+    """Set the limits that are the same for all tests, in the process that they are forked from."""
+    _limit("RLIMIT_CORE", 0)
+    _limit("RLIMIT_MEMLOCK", 0)
+    _limit("RLIMIT_SIGPENDING", 64)
+    _limit("RLIMIT_MSGQUEUE", 0)
+
+
 def set_limits(seconds: float, memory: int, disk: int, processes: int | None) -> None:
     """Set the resource limits of this process.
 
@@ -76,11 +84,7 @@ def set_limits(seconds: float, memory: int, disk: int, processes: int | None) ->
         most = resource.getrlimit(resource.RLIMIT_STACK)[1]
         resource.setrlimit(resource.RLIMIT_STACK, (STACK if most == resource.RLIM_INFINITY else most, most))
     _limit("RLIMIT_FSIZE", disk)
-    _limit("RLIMIT_CORE", 0)
     _limit("RLIMIT_NOFILE", DESCRIPTORS)
-    _limit("RLIMIT_MEMLOCK", 0)
-    _limit("RLIMIT_SIGPENDING", 64)
-    _limit("RLIMIT_MSGQUEUE", 0)
     if processes is not None:
         _limit("RLIMIT_NPROC", processes)
 

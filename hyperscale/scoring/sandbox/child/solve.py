@@ -16,7 +16,6 @@ from typing import Any
 from . import process
 
 DONE, FAILED, OUT_OF_MEMORY, UNCONFINED = 0, 1, 97, 98  # exit codes
-_CHUNK = 1 << 20
 _MAX_DIGITS = 50_000  # of integers read and written, as LiveCodeBench sets it
 _STANDARD = {
     **dict.fromkeys(("/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"), 0),
@@ -119,11 +118,12 @@ def _exit_code_of(step: Any) -> int:
 
 def read_all(number: int) -> bytes:
     """All of an open file, wherever others that have it open stand in it."""
+    size = os.fstat(number).st_size
     parts: list[bytes] = []
     place = 0
-    while part := os.pread(number, _CHUNK, place):
-        parts.append(part)
-        place += len(part)
+    while place < size:  # one call gives 2 GiB at most
+        parts.append(os.pread(number, size - place, place))
+        place += len(parts[-1])
     return b"".join(parts)
 
 
@@ -138,7 +138,7 @@ def arrange_descriptors(stdin: int | None, out: int, stdout: bool) -> int:
     Returns:
         The pipe's descriptor.
     """
-    null = os.open(os.devnull, os.O_RDWR)
+    null = os.dup(2)  # as the origin left it; it may have no file to open any more
     highest = max(null, out, stdin or 0)
     # Any of them may have a number that is about to be overwritten, so the pipe first moves above them all.
     moved_out = os.dup2(out, highest + 1)

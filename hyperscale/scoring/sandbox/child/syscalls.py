@@ -40,8 +40,8 @@ _PRCTL = (
 _THREAD = 0x10000  # CLONE_THREAD
 _NAMESPACES = 0x7E020000  # CLONE_NEW*
 _STREAM, _TYPE = 1, 0xF  # SOCK_STREAM, and the bits of a socket's type; a pair of datagram sockets could send anywhere
-# Codes of BPF instructions (linux/bpf_common.h): ld abs, and k, jeq, jge, jset, ret.
-_LOAD, _AND, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x54, 0x15, 0x35, 0x45, 0x06
+# Codes of BPF instructions (linux/bpf_common.h): ld abs, and k, ja, jeq, jge, jset, ret.
+_LOAD, _AND, _JUMP, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x54, 0x05, 0x15, 0x35, 0x45, 0x06
 # What a filter returns (linux/seccomp.h): SECCOMP_RET_ALLOW, and SECCOMP_RET_ERRNO with the error's number.
 _ALLOW, _EPERM, _ENOSYS = 0x7FFF0000, 0x00050001, 0x00050026
 _NUMBER, _ARCH, _ARGUMENTS = 0, 4, 16  # offsets in struct seccomp_data
@@ -104,17 +104,39 @@ def _filter_code(own: int, files: bool) -> bytes | None:
         return None
     column, arch = _MACHINES[platform.machine()]
     bodies = _bodies(own)
-    rules = [(numbers[column], _PASS) for numbers in ({**PLAIN, **FILES} if files else PLAIN).values()]
     wanted = CHECKED if files else {name: CHECKED[name] for name in ("ioctl", "fcntl", "kill", "tgkill", "prlimit64")}
-    rules += [(numbers[column], bodies[name]) for name, numbers in wanted.items()]
+    rules = {numbers[column]: _PASS for numbers in ({**PLAIN, **FILES} if files else PLAIN).values()}
+    rules |= {numbers[column]: bodies[name] for name, numbers in wanted.items()}
     # A call of another architecture's numbering would slip past the numbers below, so it is refused first.
     code = _step(_LOAD, _ARCH) + _step(_EQUAL, arch, 1, 0) + _REFUSE + _step(_LOAD, _NUMBER)
-    code += _step(_AT_LEAST, _X32, 0, 1) + _REFUSE
-    # Then one rule after the other: where the number is not the rule's, its body is skipped.
-    for number, body in rules:
-        if number is not None:
-            code += _step(_EQUAL, number, 0, len(body) // 8) + body
-    return code + _step(_AT_LEAST, _FIRST_NEW, 0, 1) + _step(_RETURN, _ENOSYS) + _REFUSE
+    return code + _choose(_ranges({number: body for number, body in rules.items() if number is not None}))
+
+
+def _ranges(rules: dict[int, bytes]) -> list[tuple[int, bytes]]:
+    """First numbers of ranges of calls, from 0 up without gaps, with what is done in each."""
+    last = max(rules) + 1
+    ends = {last, _FIRST_NEW, _X32}
+    ranges: list[tuple[int, bytes]] = []
+    for number in sorted({*range(last), *ends}):
+        otherwise = _step(_RETURN, _ENOSYS) if _FIRST_NEW <= number < _X32 else _REFUSE
+        body = rules.get(number, otherwise)
+        if not ranges or ranges[-1][1] != body:
+            ranges.append((number, body))
+    return ranges
+
+
+def _choose(ranges: list[tuple[int, bytes]]) -> bytes:
+    """A search for the range that the call's number is in, by halves.
+
+    The kernel runs the filter for every number when it is put in force, which each test does: a list would cost it half
+    a millisecond.
+    """
+    if len(ranges) == 1:
+        return ranges[0][1]
+    half = len(ranges) // 2
+    low, high = _choose(ranges[:half]), _choose(ranges[half:])
+    # From the half on, the next instruction jumps over the lower half; below, it is skipped.
+    return _step(_AT_LEAST, ranges[half][0], 0, 1) + _step(_JUMP, len(low) // 8) + low + high
 
 
 class _Filter(ctypes.Structure):
