@@ -139,7 +139,7 @@ def _check_arguments(arguments: list[str]) -> None:
     for argument in arguments:
         name, sign, value = argument.partition("=")
         is_option = argument.startswith("--")
-        if not argument.strip() or (is_option and sign and not value.strip()):
+        if not argument or (is_option and sign and not value):
             raise ConfigError(f"{name if is_option else option} is empty: give it a value, or leave it out")
         try:
             os.fsencode(argument).decode("utf-8")

@@ -27,17 +27,19 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    crs: tuple[Annotated[float, Field(gt=1, allow_inf_nan=False)], ...] = setting(
+    crs: tuple[Annotated[float, Field(gt=1, le=1024, allow_inf_nan=False)], ...] = setting(
         (8.0,), "Compression ratios to leave a checkpoint at, ascending, e.g. 2,4,8.", option="cr", min_length=1
     )
-    steps_per_unit: float = setting(100.0, "Steps in which the ratio rises by one.", gt=0, allow_inf_nan=False)
+    steps_per_unit: float = setting(
+        100.0, "Steps in which the ratio rises by one.", gt=0, le=10**9, allow_inf_nan=False
+    )
     hard_steps: tuple[Annotated[int, Field(ge=0)], ...] = setting(
         (150,),
         "Steps with inference's gates that finish each checkpoint: one number for all ratios, or one for each.",
         min_length=1,
         details="Only the weights train in them. 0 is the paper's recipe.",
     )
-    window: int = setting(256, "Tokens after which an eviction takes effect.", ge=1)
+    window: int = setting(256, "Tokens after which an eviction takes effect.", ge=1, le=2**24)
     gate: Literal["separate", "borrowed"] = setting(
         "separate", "Where gates read their logits.", details="A projection of their own, or a neuron of the query."
     )
@@ -56,7 +58,7 @@ class TrainingSettings(BaseModel):
         ge=0,
         details="Their factor falls as 1 − t / n_t. Separate gates need none.",
     )
-    accumulate: int = setting(16, "Batches of an optimiser step.", ge=1, details="Their losses are averaged.")
+    accumulate: int = setting(16, "Batches of an optimiser step.", ge=1, le=10**6, details="Their losses are averaged.")
     gate_lr: float = setting(
         3e-5,
         "Learning rate of the gates' projections.",
@@ -69,7 +71,7 @@ class TrainingSettings(BaseModel):
         "Count the ratio in reads and held entries, as runs do, not in evicted tokens.",
         details="The window counts too. The paper counts evicted tokens.",
     )
-    seed: int = setting(0, "Seed of the data's order and of the gates' noise.")
+    seed: int = setting(0, "Seed of the data's order and of the gates' noise.", ge=0, lt=2**63)
 
     @field_validator("crs")
     @classmethod
@@ -173,8 +175,10 @@ class Sources(BaseModel):
 class RetrofitSettings(TrainingSettings, Sources):
     """What ``hyperscale retrofit`` takes; the fields of `Sources` come first."""
 
-    rows: int = setting(1, "Rows of a batch, held in memory at once.", ge=1)
-    length: int = setting(0, "Tokens of a row.", ge=0, unset="8192, or the model's context if that is shorter")
+    rows: int = setting(1, "Rows of a batch, held in memory at once.", ge=1, le=65536)
+    length: int = setting(
+        0, "Tokens of a row.", ge=0, le=2**24, unset="8192, or the model's context if that is shorter"
+    )
     lr: float | None = setting(
         None,
         "Learning rate of the weights.",

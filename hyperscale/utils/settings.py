@@ -195,3 +195,22 @@ def _bare(annotation: Any) -> Any:
             (annotation,) = (option for option in get_args(annotation) if option is not type(None))
         else:
             return annotation
+
+
+def check_characters(value: Any) -> None:
+    """Refuse texts inside a value that neither a file's name nor UTF-8 can hold.
+
+    Raises:
+        ValueError: A text has the character NUL, or half of a pair of UTF-16.
+    """
+    if isinstance(value, str):
+        # Bytes of a name that the locale could not read come as other halves, and are written as they were.
+        if "\0" in value or any("\ud800" <= character <= "\udc7f" for character in value):
+            raise ValueError(f"has a character that no file can hold, got {value!r}")
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            check_characters(key)
+            check_characters(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            check_characters(inner)

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import reprlib
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -49,8 +50,11 @@ _WORDS = {
     "string_pattern_mismatch": "must match {pattern}",
     "json_invalid": "is no JSON",
 }
+_UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
 _WITHOUT_VALUE = {"missing", "json_invalid"}  # nothing that was written could be shown
 _LONGEST = 60  # characters of a value in a message
+_REPR = reprlib.Repr()  # of what holds other values: it may be nested and huge
+_REPR.maxdict, _REPR.maxlist, _REPR.maxtuple, _REPR.maxstring, _REPR.maxother = 8, 16, 16, 2 * _LONGEST, 2 * _LONGEST
 
 
 def validate(
@@ -92,8 +96,13 @@ def first_fault(error: ValidationError, schema: type[BaseModel] | None = None) -
         error: The error of a validation.
         schema: The model that was validated; an unknown key is then compared with the fields where it stands.
     """
-    # Only the first: what follows is often a consequence of it.
-    first = error.errors()[0]
+    # Only the first: what follows is often a consequence of it. A key that is missing may stand there misspelt.
+    errors = error.errors()
+    first = errors[0]
+    if first["type"] == "missing":
+        unknown = [e for e in errors if e["type"] in _UNKNOWN and e["loc"][:-1] == first["loc"][:-1]]
+        name = str(first["loc"][-1])
+        first = next((e for e in unknown if difflib.get_close_matches(str(e["loc"][-1]), [name], n=1)), first)
     location, kind, value = first["loc"], first["type"], first["input"]
     # A validator of ours speaks in our words; pydantic's own faults are translated.
     if kind in ("value_error", "assertion_error"):
@@ -102,7 +111,7 @@ def first_fault(error: ValidationError, schema: type[BaseModel] | None = None) -
         fault = _WORDS[kind].format(**{name: _plain(limit) for name, limit in first.get("ctx", {}).items()})
     else:
         fault = first["msg"].replace("Input should be", "must be", 1)
-    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+    if kind in _UNKNOWN:
         around = _model_at(schema, location[:-1])
         return location, fault + (suggestion(str(location[-1]), around.model_fields) if around else "")
     # Of a model that does not agree with itself, the fault names the values; the whole mapping would say nothing more.
@@ -128,7 +137,7 @@ def suggestion(name: str, names: Iterable[str]) -> str:
 
 def shorten(value: Any) -> str:
     """A value as Python writes it, on one line and cut to a length that a message bears."""
-    text = " ".join(repr(value).split())
+    text = " ".join((_REPR.repr(value) if isinstance(value, dict | list | tuple) else repr(value)).split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 

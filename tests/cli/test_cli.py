@@ -209,3 +209,48 @@ def test_a_value_that_is_no_number_is_told_in_plain_words(run, arguments):
     assert code == 2
     assert f"'{arguments[-2]}': must be" in err
     assert "Input" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        *(
+            (("run", option, ""), f"{option} is empty")
+            for option in ("--out", "--config", "--model", "--data", "--gpu")
+        ),
+        (("run", "--out="), "--out is empty"),
+        (("plot", ""), "an argument is empty"),
+        (("gate", "x", "--baseline", ""), "--baseline is empty"),
+        (("run", "--out", "a\udcff"), "is not UTF-8"),
+        (("plot", "--resamples", "1000000000"), "--resamples"),
+        (("plot", "--resamples", "-1"), "--resamples"),
+        (("report", "--text-mib", "1e9"), "--text-mib"),
+        (("run", "--limit", "9" * 30), "--limit must be at most"),
+        (("run", "--seed", "9" * 30), "--seed must be less than"),
+        (("run", "--length", "9" * 12), "--length must be at most"),
+        (("run", "--extend", "9" * 12), "--extend must be at most"),
+        (("run", "--force-answer", "9" * 12), "--force-answer must be at most"),
+        (("run", "--batch-size", "9" * 12), "--batch-size must be at most"),
+        (("run", "--temperature", "nan"), "--temperature must be"),
+        (("run", "--cr", "nan"), "--cr must be"),
+        (("run", "--budget", "9" * 400 + "x"), "must be a positive, finite number"),
+        (("run", "--task", "mini_aime", "--data", "~nobody_at_all/x", "--limit", "1"), "no file or folder"),
+        (("run", "--model", "~nobody_at_all/x"), "unknown model"),
+        (("plot", "x" * 300), "File name too long"),
+        (("run", "--config", "x" * 300), "File name too long"),
+    ],
+)
+def test_values_that_nobody_means(run, arguments, text):
+    commandline.fails(run(*arguments), text)
+
+
+@pytest.mark.parametrize("command", ["plot", "report", "gate", "score", "run"])
+def test_paths_that_lead_nowhere(run, tmp_path, command):
+    """A link to itself, a file where a folder is meant, a file inside a file."""
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "file").write_text("x")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for name in ("loop", "file", "file/inside"):
+        arguments = (command, name) if command != "run" else ("run", "--limit", "1", "--budget", "1x", "--out", name)
+        commandline.fails(run(*arguments, *(("--baseline", "b") if command == "gate" else ())))
+    assert sorted(path.name for path in tmp_path.iterdir()) == before

@@ -4,12 +4,18 @@ from pathlib import Path
 import pytest
 
 from hyperscale import models
-from hyperscale.errors import BudgetError, ConfigError, ModelError
+from hyperscale.errors import BudgetError, ConfigError, MethodError, ModelError, TaskError
 from hyperscale.methods.arm import Arm
 from hyperscale.models.checkpoint import shape_of
 from hyperscale.planning.budget import Budget
+from hyperscale.planning.grid import Grid
 from hyperscale.results import manifest
 from hyperscale.run.config import load, resolve, schema
+from hyperscale.utils.validation import validate
+from hyperscale.utils.yaml_files import read_yaml
+
+#: Each line holds the one before it twenty times.
+BOMB = "".join(f"k{i}: &k{i} [{', '.join([f'*k{i - 1}' if i else '1'] * 20)}]\n" for i in range(6))
 
 
 def resolved(**values):
@@ -95,17 +101,77 @@ def test_yaml(tmp_path, text):
         ("cr:\n  - 4\n  - 0.5\n", "run.yaml, line 3: cr.1 must be at least 1, got 0.5"),
         ("cr: 4,big\n", "run.yaml, line 1: cr.1 must be a number, got 'big'"),
         ("method_param:\n  window: 3\n", "run.yaml, line 2: method_param.window must be a mapping, got 3"),
+        ("model: mini\nlimit: 3\nmodel: mini\n", "run.yaml, line 3: 'model' stands in line 1 too"),
+        ("method_param:\n  tova: {recent: 3, recent: 4}\n", "'recent' stands in line 2 too"),
+        ("data: {mini_aime: a, mini_aime: b}\n", "'mini_aime' stands in line 1 too"),
+        ("model: ''\n", "run.yaml, line 1: model is empty"),
+        ("limit: 1\ntask: [mini_aime, '']\n", "run.yaml, line 2: task is empty"),
+        ('model: "a\\0b"\n', "run.yaml, line 1: model has a character that no file can hold"),
+        ('data: {mini_aime: "x\\ud800"}\n', "run.yaml, line 1: data has a character that no file can hold"),
+        ("seed: 99999999999999999999\n", "run.yaml, line 1: seed.0 must be less than 9223372036854775808"),
+        ("length: 1000000000\n", "run.yaml, line 1: length.0 must be at most 16777216"),
+        ("limit: 1000000000000\n", "run.yaml, line 1: limit must be at most"),
+        ("extend: 1000000000\n", "run.yaml, line 1: extend must be at most"),
+        ("force_answer: 1000000000\n", "run.yaml, line 1: force_answer must be at most"),
+        ("cr: .nan\n", "run.yaml, line 1: cr.0 must be"),
+        ("cr: .inf\n", "run.yaml, line 1: cr.0 must be at most 1024"),
+        ("temperature: .nan\n", "run.yaml, line 1: temperature must be"),
+        ("limit: true\n", "run.yaml, line 1: limit must be"),
+        ("[" * 5000, "nested too deeply"),
+        ("a: &a [*a]\n", "nested too deeply, or a part of itself"),
+        (BOMB, "unfolds to more than 20,000 entries"),
+        ("method: \ud800".encode("utf-8", "surrogatepass"), "it is not UTF-8"),
+        ("length: 2024-13-45\n", "length.0 must be a whole number"),
+        ("? [a, b]\n: 3\n", "run.yaml"),
     ],
 )
 def test_yaml_that_is_refused(tmp_path, text, message):
     path = tmp_path / "run.yaml"
-    path.write_text(text)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError) as error:
         load.load_config({}, path)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
     with pytest.raises(ConfigError, match="cannot read"):
         load.load_config({}, tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "message"),
+    [
+        ("limit: 3\nbudget: 8y\n", BudgetError, "run.yaml, line 2: cannot read the budget '8y'"),
+        ("budget: 8x\naxis: joules\n", BudgetError, "run.yaml, line 2: unknown axis 'joules'"),
+        ("method:\n  - vanilla\n  - zip\n", MethodError, "run.yaml, line 3: unknown method 'zip'"),
+        ("task: mini_aime,mini_chess\n", TaskError, "run.yaml, line 1: unknown task 'mini_chess'"),
+        ("grid: huge\n", BudgetError, "run.yaml, line 1: unknown grid 'huge'"),
+        ("model: gpt-9\n", ModelError, "run.yaml, line 1: unknown model 'gpt-9'"),
+        ("vote: best\n", ConfigError, "run.yaml, line 1:"),
+        ("method_param:\n  window:\n    recnt: 3\n", MethodError, "run.yaml, line 3: method window has no parameter"),
+        ("task_param:\n  livecodebench:\n    start_date: may\n", TaskError, "run.yaml, line 3:"),
+        ("task_param:\n  livecodebench:\n    begin: 3\n", TaskError, "run.yaml, line 3: livecodebench has no"),
+    ],
+)
+def test_names_and_budgets_of_a_file_are_told_with_file_and_line(tmp_path, text, kind, message):
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(kind) as error:
+        load.load_config({}, path)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+    key = text.split(":")[0]
+    if (
+        key in ("budget", "method", "task", "grid", "model") and "axis" not in text
+    ):  # what an option overrides is not looked at
+        right = {"budget": "8x", "methods": ["vanilla"], "tasks": ["mini_aime"], "grid": "mini", "model": "mini"}
+        load.load_config({key if key in right else f"{key}s": right[key if key in right else f"{key}s"]}, path)
+
+
+def test_a_required_key_that_is_misspelt_is_called_so(tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text("description: d\nbudget: 8x\nwidhts: [1]\ncrs: [4]\n")
+    file = read_yaml(path, BudgetError, "")
+    with pytest.raises(BudgetError, match=r"line 3: widhts is unknown: did you mean 'widths'\?"):
+        validate(Grid, {"name": "g", **file.values}, BudgetError, file.place)
 
 
 def test_a_fault_is_told_where_it_was_written(tmp_path):

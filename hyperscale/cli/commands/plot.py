@@ -27,7 +27,9 @@ def plot(
     reference: Annotated[
         str | None, typer.Option(help="Published results to show beside the run's: paper, or a folder.")
     ] = None,
-    resamples: Annotated[int, typer.Option(min=100, help="Resamples of the problems for bands and intervals.")] = 1000,
+    resamples: Annotated[
+        int, typer.Option(min=100, max=100_000, help="Resamples of the problems for bands and intervals.")
+    ] = 1000,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print points and margins as one line of JSON (docs/machines.md).")
     ] = False,

@@ -12,7 +12,7 @@ def report(
     folder: Annotated[Path, typer.Argument(help="Folder of a run, or of several runs.")] = Path("results"),
     out: Annotated[Path | None, typer.Option(help="The HTML file. [report.html in the folder]")] = None,
     text_mib: Annotated[
-        float, typer.Option("--text-mib", min=0, help="Room for the chains' texts in the file, in MiB.")
+        float, typer.Option("--text-mib", min=0, max=4096, help="Room for the chains' texts in the file, in MiB.")
     ] = 16,
 ) -> None:
     """Write one HTML file, to be opened offline: frontiers, margins, points, and every chain with its text."""

@@ -7,9 +7,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from hyperscale.errors import ConfigError
+from hyperscale.run.config.file_checks import check_names
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.utils.settings import Setting, find_field, settings_of
-from hyperscale.utils.validation import first_fault
+from hyperscale.utils.validation import Location, first_fault
 from hyperscale.utils.yaml_files import YamlFile, read_yaml
 
 _SETTINGS = {setting.field: setting for setting in settings_of(RunConfig)}
@@ -26,12 +27,14 @@ def load_config(options: Mapping[str, Any], path: Path | None = None) -> RunConf
     Raises:
         ConfigError: The file cannot be read, or a setting is unknown, twice there or has a wrong value. The message
             names the option, or the file, the line and the key.
+        HyperscaleError: The file names a model, method, task, grid or strategy that there is not, or a budget that
+            cannot be read; the message names file and line.
     """
     file = read_yaml(path, ConfigError, "pass a YAML file with settings like `model: mini`") if path else None
     keys = _keys_by_field(file) if file else {}
     values = {field: _read(_SETTINGS[field], file.values[key]) for field, key in keys.items()} if file else {}
     try:
-        return RunConfig.model_validate(_merge(values, options))
+        config = RunConfig.model_validate(_merge(values, options))
     except ValidationError as error:
         # The message names what the user wrote: the option if it came from there, else the key of the file.
         (field, *inner), fault = first_fault(error, RunConfig)
@@ -41,6 +44,18 @@ def load_config(options: Mapping[str, Any], path: Path | None = None) -> RunConf
             names = "".join(f".{part}" for part in inner if isinstance(part, str))  # an option's list has no places
             raise ConfigError(f"{_SETTINGS[str(field)].option}{names} {fault}") from None
         raise ConfigError(f"{file.place((key, *inner))}: {key}{entry} {fault}") from None
+    if file is not None:
+        check_names(config, lambda location: _place(file, keys, options, location))
+    return config
+
+
+def _place(file: YamlFile, keys: Mapping[str, str], options: Mapping[str, Any], location: Location) -> str | None:
+    """Where a file gives a value; None where an option does, or nothing."""
+    field, *inner = location
+    key = keys.get(str(field))
+    if key is None or (options.get(str(field)) is not None and _reach(options, location)):
+        return None
+    return file.place((key, *inner))
 
 
 def make_config(values: Mapping[str, Any]) -> RunConfig:

@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from hyperscale.engines import registry
 from hyperscale.engines.devices import device_kind, is_device_name
 from hyperscale.methods.names import VANILLA
-from hyperscale.utils.settings import setting
+from hyperscale.utils.settings import check_characters, setting
 
 
 class RunConfig(BaseModel):
@@ -69,7 +69,7 @@ class RunConfig(BaseModel):
         details="It sets `pin_prompt` of each of them.",
     )
     # The candidates W-L-CR of the plan.
-    lengths: tuple[Annotated[int, Field(ge=1)], ...] = setting(
+    lengths: tuple[Annotated[int, Field(ge=1, le=2**24)], ...] = setting(
         (), "Values of L in tokens, e.g. 8192,16384.", option="length", unset="the task's"
     )
     crs: tuple[Annotated[float, Field(ge=1, le=1024)], ...] = setting(
@@ -81,7 +81,7 @@ class RunConfig(BaseModel):
         "retrofits of every requested kind (DMS if none is requested), else at the grid's ratios.",
     )
     grid: str | None = setting(None, "Grid of candidates (`hyperscale budgets`).", unset="the model's")
-    limit: int | None = setting(None, "Only the first N problems of each task.", ge=1)
+    limit: int | None = setting(None, "Only the first N problems of each task.", ge=1, le=10**9)
     # How problems are put to the model.
     system_prompt: str | None = setting(
         None, "Text that stands before each problem as the system's message.", details="The template must take one."
@@ -99,7 +99,7 @@ class RunConfig(BaseModel):
         unset="the model's; plain prompts if it has none",
     )
     # Sampling.
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = setting(
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = setting(
         (0,),
         "Seeds of the sampling noise, e.g. 0,1,2.",
         option="seed",
@@ -109,7 +109,7 @@ class RunConfig(BaseModel):
     temperature: float | None = setting(None, "Softmax temperature.", unset="the model's", ge=0, le=10)
     top_p: float | None = setting(None, "Nucleus mass.", unset="the model's", gt=0, le=1)
     top_k: int | None = setting(
-        None, "How many of the most probable tokens are kept; 0 keeps all.", unset="the model's", ge=0
+        None, "How many of the most probable tokens are kept; 0 keeps all.", unset="the model's", ge=0, le=10**9
     )
     min_p: float | None = setting(
         None,
@@ -157,7 +157,9 @@ class RunConfig(BaseModel):
         "auto", "Where programs that the model writes run.", details="`auto` is the strongest sandbox that works here."
     )
     # Steering of chains, and how they vote.
-    extend: int = setting(0, "Replace a chain's end of thinking up to N times and let it go on, up to L.", ge=0)
+    extend: int = setting(
+        0, "Replace a chain's end of thinking up to N times and let it go on, up to L.", ge=0, le=10**6
+    )
     extend_word: str = setting(
         "Wait", "Word put in place of an end of thinking that --extend replaces; the tokenizer must have it."
     )
@@ -166,6 +168,7 @@ class RunConfig(BaseModel):
         "At L, close the thinking and let the chain answer in at most K tokens.",
         unset="0: no",
         ge=0,
+        le=10**6,
         details="Only chains that have not ended at L.",
     )
     vote: str | None = setting(
@@ -182,6 +185,19 @@ class RunConfig(BaseModel):
         "own chains, generated first. `closed`: the closed form. `auto`: earlier runs, else a pilot where the run is "
         "large enough for one, else the closed form.",
     )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _legible(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse texts that are empty, as of an unset variable, or that no file can hold, and truths for numbers."""
+        name = str(info.field_name)
+        texts = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else ()
+        if "" in texts and name not in ("engine", "device"):  # these say what they take
+            raise ValueError("is empty: give it a value, or leave it out")
+        if isinstance(value, bool) and "bool" not in str(cls.model_fields[name].annotation):
+            raise ValueError("must be no truth value")
+        check_characters(value)
+        return value
 
     @field_validator("methods", "tasks", "lengths", "crs", "seeds")
     @classmethod
