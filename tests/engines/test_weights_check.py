@@ -241,3 +241,51 @@ def test_the_inner_model_alone(tmp_path):
     loaded, _ = load_model(tmp_path)
     assert torch.equal(loaded.model.norm.weight, tiny_model.model.norm.weight)
     assert load_supported_config(str(tmp_path)).tie_word_embeddings
+
+
+def test_a_file_of_torchs_old_format(written, tmp_path):
+    folder = shutil.copytree(written["llama"], tmp_path / "old")
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    loaded, _ = load_model(folder)
+    assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in tensors.items())
+
+
+class Opens:
+    """What a pickle must not do."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (self.path, "w"))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_file_of_tensors_does_not_run(written, tmp_path, zipped):
+    folder = shutil.copytree(written["llama"], tmp_path / "hostile")
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(
+        {**tensors, "x": Opens(str(tmp_path / "ran"))},
+        folder / "pytorch_model.bin",
+        _use_new_zipfile_serialization=zipped,
+    )
+    refuse(folder, "pytorch_model.bin", "no file of tensors")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_index_that_names_another_shard_for_a_tensor(written, tmp_path):
+    """The files say where a tensor is."""
+    model, _ = load_model(written["llama"])
+    folder = shutil.copytree(written["llama"], tmp_path / "shards")
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="60KB")
+    path = folder / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    files = sorted(set(index["weight_map"].values()))
+    gone = [name for name, file in index["weight_map"].items() if file == files[0]]
+    index["weight_map"] |= dict.fromkeys(gone, files[1])
+    path.write_text(json.dumps(index))
+    refuse(folder, files[0])

@@ -301,3 +301,12 @@ def test_what_a_press_cannot_do_is_an_error_of_one_line(model):
         list(engine(model, "DecodingPress:KnormPress").generate([replace(requests()[0], prompt_ids=())], Sampling()))
     with pytest.raises(MethodError, match="hyperscale run"):
         TorchEngine(model, tiny.Characters(), methods.create("kvpress:DecodingPress:KnormPress", cr=4))
+
+
+def test_a_request_beyond_the_context_is_refused(model):
+    """As in the torch engine, and a prompt of another vocabulary likewise."""
+    made = engine(model, "DecodingPress:KnormPress")
+    with pytest.raises(EngineError, match=r"may need 4,097 tokens; the model's context has 4,096"):
+        next(made.generate(requests(new=4097 - PROMPT), Sampling(temperature=0)))
+    with pytest.raises(EngineError, match="token 99, and the model's embedding has 64 rows"):
+        next(made.generate([Request("p", 0, (1, 99), 4)], Sampling(temperature=0)))

@@ -1,10 +1,12 @@
 """Variants of the families in vLLM, against the torch engine: biases, head sizes, tied embeddings, scaled RoPE."""
 
 import architectures
+import commandline
 import pytest
 import tiny
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.utils import logging
 from vllm_engines import needs_vllm
 
 from hyperscale import methods
@@ -44,6 +46,7 @@ VARIANTS = {
 
 def write(folder, family, **keys):
     """A checkpoint of a family with other keys, every parameter at random: biases would be zero, and norms one."""
+    logging.disable_progress_bar()
     words = architectures.tokenizer()
     shape = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     if family != "qwen2":
@@ -108,3 +111,14 @@ def test_what_vllm_would_drop_is_refused(tmp_path):
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ModelError, match=r"no place for: model.layers.0.self_attn.o_proj.bias"):
         VllmEngine(str(folder), methods.create("vanilla", cr=1))
+
+
+def test_a_run_is_kept_within_the_context(tmp_path, monkeypatch, capsys):
+    """Named lengths are refused and others left out before vLLM starts, in dry runs too."""
+    folder = write(tmp_path / "model", "llama")
+    run = commandline.caller(monkeypatch, capsys, tmp_path)
+    options = ("run", "--engine", "vllm", "--model", folder, "--task", "mini_aime", "--limit", 1, "--out", "out")
+    for mode in ((), ("--dry-run",)):
+        commandline.fails(run(*options, "--length", 300, *mode), "--length 300", "256 tokens", "choose at most")
+        commandline.fails(run(*options, *mode), "no length of mini_aime", "256 tokens")
+    assert not (tmp_path / "out").exists()
