@@ -25,6 +25,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from hyperscale import methods, models
 from hyperscale.engines import registry
 from hyperscale.engines.base import Chain, Request, Sampling
+from hyperscale.engines.detokenize import end_ids
 from hyperscale.engines.devices import check_device, device_kind
 from hyperscale.engines.provider import EngineSpec
 from hyperscale.engines.sampling import check_sampling
@@ -39,6 +40,7 @@ MAX_NEW_TOKENS = 256  # where a task does not say, as in lm-eval's own models
 AUTO_BATCH = 64
 
 _logger = logging.getLogger("lm_eval.models.hyperscale")  # what lm-eval shows, this shows
+_MODEL_ARGS = "in --model_args"
 _MARK_CHARS = 100  # of a prompt's end: any mark of thinking is shorter
 # Settings of generation that are applied, by the names that tasks and --gen_kwargs have for them.
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
@@ -138,8 +140,7 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         compression = methods.create(method, cr=ratio, **params)
         checkpoint = models.resolve(model, method, ratio)
         models.require(checkpoint.path, model)
-        is_auto = str(batch_size).startswith("auto")
-        self.batch_size = min(AUTO_BATCH, max_batch_size or AUTO_BATCH) if is_auto else int(batch_size)
+        self.batch_size = _read_batch_size(batch_size, max_batch_size)
         spec = EngineSpec(
             checkpoint.path,
             compression,
@@ -152,18 +153,20 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         network, self.tokenizer = provider.load_weights(spec)
         self._engine = provider.build(spec, (network, self.tokenizer))
         self._device = torch.device(str(device))
-        self._seed = seed
-        self._model_name = model
+        self._seed = _number("seed", seed, int, _MODEL_ARGS)
+        self._model_name, self._network = model, network
         self._template_args: dict[str, Any] = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
         self._think_end_token = think_end_token
         self._marks = models.find(model).thinking or thinking.marks_of_tokens(self.tokenizer.get_added_vocab())
         self._has_told_of_cuts = False
         context = context_limit(network.config.to_dict()) or 2048
-        if int(max_length or 0) > context:
+        self.max_length = context if max_length is None else _number("max_length", max_length, int, _MODEL_ARGS)
+        if not 0 < self.max_length <= context:
             raise ConfigError(
                 f"max_length={max_length} in --model_args is beyond the model's context of {context:,} tokens"
+                if self.max_length > 0
+                else f"max_length={max_length} in --model_args must be at least 1"
             )
-        self.max_length = int(max_length or context)
         self._info: dict[str, Any] = {
             "model": model,
             "method": method,
@@ -175,7 +178,11 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
     @property
     def eot_token_id(self) -> int:
         """The token that ends a sequence."""
-        return int(self.tokenizer.eos_token_id)
+        ends = end_ids(self._network, self.tokenizer)
+        if not ends:
+            raise ConfigError(f"neither tokenizer nor configuration of {self._model_name} names an end of a sequence")
+        own = self.tokenizer.eos_token_id
+        return min(ends) if own is None else int(own)
 
     @property
     def prefix_token_id(self) -> int:
@@ -407,8 +414,14 @@ def _explain_unsupported(name: str, value: Any) -> str:
     )
 
 
-def _number(name: str, value: Any, kind: type) -> Any:
+def _number(name: str, value: Any, kind: type, place: str = "of a task or --gen_kwargs") -> Any:
     """A setting's number.
+
+    Args:
+        name: The setting.
+        value: What was given.
+        kind: int or float.
+        place: Where it was given, for the message.
 
     Raises:
         ConfigError: It is none.
@@ -419,8 +432,15 @@ def _number(name: str, value: Any, kind: type) -> Any:
             raise ValueError
     except (TypeError, ValueError, OverflowError):
         what = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"{name}={value!r} of a task or --gen_kwargs must be {what}") from None
+        raise ConfigError(f"{name}={value!r} {place} must be {what}") from None
     return kind(number)
+
+
+def _read_batch_size(batch_size: int | str, most: int | None) -> int:
+    """How many chains decode together, as lm-eval writes it: a number, "auto" or "auto:N"."""
+    if str(batch_size).partition(":")[0] == "auto":
+        return min(AUTO_BATCH, _number("max_batch_size", most, int, _MODEL_ARGS) if most else AUTO_BATCH)
+    return int(_number("batch_size", batch_size, int, "(--batch_size)"))
 
 
 def _stop_strings(until: Any) -> tuple[str, ...]:
@@ -442,7 +462,7 @@ def _choose_ratio(model: str, method: str, cr: float | None) -> float:
         ConfigError: There are several, or none.
     """
     if cr is not None:
-        return float(cr)
+        return float(_number("cr", cr, float, _MODEL_ARGS))
     if method == "vanilla":
         return 1.0
     entry = models.find(model)

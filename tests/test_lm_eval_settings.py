@@ -349,6 +349,13 @@ def test_thinking_can_be_turned_off(tmp_path):
         ({"device": "tpu"}, "unknown device 'tpu'"),
         ({"dtype": "int3"}, "unknown dtype 'int3'"),
         ({"num_beams": 4}, "num_beams"),
+        ({"batch_size": "x"}, r"batch_size='x' \(--batch_size\) must be a whole number"),
+        ({"batch_size": 0}, "batch size must be at least 1"),
+        ({"max_length": "x"}, "max_length='x' in --model_args must be a whole number"),
+        ({"max_length": -4}, "max_length=-4 in --model_args must be at least 1"),
+        ({"max_length": 5000}, "beyond the model's context of 4,096"),
+        ({"seed": "x"}, "seed='x' in --model_args must be a whole number"),
+        ({"method": "window", "cr": "x"}, "cr='x' in --model_args must be a number"),
     ],
 )
 def test_model_arguments_that_make_no_sense(plain, arguments, message):

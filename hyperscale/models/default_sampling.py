@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hyperscale.errors import ModelError, first_line
 from hyperscale.models.model import Model
-from hyperscale.utils.hub import find_file
+from hyperscale.utils.hub import available_file
 from hyperscale.utils.validation import validate
 
 FILE = "generation_config.json"
@@ -61,7 +61,7 @@ def find_default_sampling(model: Model) -> DefaultSampling:
     if model.sampling_source:
         return DefaultSampling(own, dict.fromkeys(NEUTRAL, model.sampling_source))
     folder = Path(model.base)
-    path = folder / FILE if folder.is_absolute() else find_file(model.base, FILE)
+    path = folder / FILE if folder.is_absolute() else available_file(model.base, FILE)
     stated = _read(path) if path is not None and path.is_file() else {}
     if not stated:
         return DefaultSampling(own, dict.fromkeys(NEUTRAL, _NOWHERE))

@@ -228,28 +228,6 @@ def check_pointer(file: Path) -> None:
         raise ModelError(f"{file} is a pointer of Git LFS, not the file itself: run `git lfs pull` in its repository")
 
 
-def find_file(name: str, file: str) -> Path | None:
-    """A small file of a hub repository, downloaded if it is not here; None if there is none or the hub is away.
-
-    Args:
-        name: The repository.
-        file: The file's name.
-    """
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    name, revision = split_revision(name)
-    cached = try_to_load_from_cache(name, file, revision=revision)
-    if isinstance(cached, str):
-        return Path(cached)
-    if cached is not None or not reachable():  # something else than a path: the hub has said that there is none
-        return None
-    try:
-        return Path(hf_hub_download(name, file, revision=revision))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError):
-        return None
-
-
 def reachable() -> bool:
     """Whether the hub answers, whatever it answers; takes a few seconds at most."""
     from urllib.error import HTTPError

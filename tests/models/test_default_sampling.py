@@ -117,7 +117,7 @@ def test_the_file_of_a_hub_repository(tmp_path, monkeypatch):
     (repository / "refs" / "main").write_text("abc")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    assert hub.find_file("owner/name", STATED) is None
+    assert hub.available_file("owner/name", STATED) is None
     (snapshot / STATED).write_text('{"temperature": 0.9}')
     found = models.find_default_sampling(Model("owner/name", "owner/name"))
     assert (found.values["temperature"], found.values["top_p"]) == (0.9, 1.0)
