@@ -155,8 +155,8 @@ class PromptFormat:
                 "out"
             )
         raise ModelError(
-            "the model's chat template leaves the prompt out of what the model reads: choose another with "
-            "--chat-template"
+            "the model's chat template leaves the prompt out of what the model reads, or changes it: choose another "
+            "with --chat-template"
         )
 
     def _apply(self, message: str, as_parts: bool, **more: Any) -> str:

@@ -26,6 +26,11 @@ OPENS = {
         MESSAGES + "{% if add_generation_prompt %}<|assistant|><think>{% endif %}",
         "<think>",
     ),
+    "GLM: adds to the message": (
+        MESSAGES + "{{ '/nothink' }}{% if add_generation_prompt %}<|assistant|>\n<think></think>{% endif %}",
+        "",
+    ),
+    "prefills the thinking": (TURNS + "<think>\nOkay, so", "<think>"),
     "EXAONE Deep": (TURNS + "<thought>\n", "<thought>"),
 }
 
@@ -83,6 +88,8 @@ def test_templates_that_fail_are_one_typed_line(template, fault):
 def test_what_a_template_leaves_out_is_an_error():
     with pytest.raises(ModelError, match="leaves the prompt out"):
         PromptFormat(tokenizer("<|user|>hi")).prompt("What is 2 + 2?")
+    with pytest.raises(ModelError, match="or changes it"):
+        PromptFormat(tokenizer("{% for m in messages %}{{ m['content'] | e }}{% endfor %}")).prompt("Is 2 < 3?")
     drops = "{% for m in messages if m['role'] == 'user' %}{{ m['content'] }}{% endfor %}"
     with pytest.raises(ModelError, match=r"leaves the system prompt out.*--system-prompt"):
         PromptFormat(tokenizer(drops), system="Be brief.").prompt("hello")
