@@ -250,4 +250,7 @@ def _is_quoted(text: str, match: re.Match[str]) -> bool:
 
 @cache
 def _pattern() -> re.Pattern[str]:
-    return re.compile("|".join(f"({opening})|({closing})" for opening, closing in (m.patterns for m in TABLE)))
+    marks = "|".join(f"({opening})|({closing})" for opening, closing in (m.patterns for m in TABLE))
+    # Looking at the first character alone first is many times faster: chains are long, and read at every cut.
+    first = "".join({text[0] for m in TABLE for text in (m.opening, m.closing)})
+    return re.compile(f"(?=[{re.escape(first)}])(?:{marks})")
