@@ -46,6 +46,13 @@ CASES = [
     ("\\boxed{73\n\nThis follows from the lemma.", ANY, None),
     (r"\boxed{" + "7" * 1000, ANY, None),
     (r"so \boxed{", ANY, None),
+    (r"so \boxed{73)", (True, None), "73"),
+    (r"so \(\boxed{73\)", (True, None), r"73\)"),
+    (r"so **\boxed{73**", (True, None), "73"),
+    (r"so \boxed{73<|im_end|>", (True, None), "73"),
+    (r"so \boxed{73</s>", (True, None), "73"),
+    ("\\boxed{n15 n86 cum sub n76 n111 n03", (True,), "n15 n86 cum sub n76 n111 n03"),
+    ("\\boxed{n15 n86 cum sub n76 n111 n03", (None, False), None),
     ("{{{ \\boxed{42}", ANY, "42"),
 ]
 

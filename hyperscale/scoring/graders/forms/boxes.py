@@ -10,7 +10,10 @@ _BARE = re.compile(
     r"\$?\(?(?:[+\u2212-]?\s*[0-9](?:[0-9.,]*[0-9])?(?![A-Za-z0-9^_{\\]|[.,][0-9])|[A-Za-z](?! ?[A-Za-z])"
     r"|[+\u2212-]?\\[A-Za-z]+(?:\s*\{[^{}]{0,200}\}){1,2})\)?"
 )
-_MAX_UNCLOSED = 500  # characters that may follow a box that is never closed
+_MAX_UNCLOSED = 500  # characters of a box that is never closed, in a finished text
+_SHORT, _FEW_WORDS = 40, 6  # characters and words of one in a text that may have been cut off
+# What may stand behind the content of a box that is never closed: emphasis, marks of the end.
+_BEHIND = re.compile(r"(?:\s|\*\*|</s>|<\|[^|<>]{1,30}\|>)+$")
 
 
 def last_box(text: str, *, finished: bool | None = False) -> str | None:
@@ -43,14 +46,21 @@ def last_box(text: str, *, finished: bool | None = False) -> str | None:
             if start is not None:
                 content, end = text[start : match.start()], match.start()
     unclosed = max((start for start in starts if start is not None), default=-1)
-    if (
-        (finished or (finished is None and content is None))
-        and unclosed > end
-        and len(text) - unclosed <= _MAX_UNCLOSED
-    ):
-        rest = text[unclosed:].rstrip()
-        # A paragraph behind it is prose, which no box holds; an argument that was never written makes no answer.
-        if rest and "\n\n" not in rest and not rest.endswith("{}"):
-            inner = len(starts) - 1 - starts.index(unclosed)  # braces that are open within it
-            return content if inner and not finished else rest + "}" * inner
-    return content
+    if unclosed <= end or finished is False or (finished is None and content is not None):
+        return content
+    inner = len(starts) - 1 - starts.index(unclosed)  # braces that are open within it
+    rest = _read_unclosed(text[unclosed : unclosed + _MAX_UNCLOSED + 1], inner, _MAX_UNCLOSED if finished else _SHORT)
+    return content if rest is None else rest
+
+
+def _read_unclosed(rest: str, inner: int, most: int) -> str | None:
+    """The content of a box that is never closed, with so many braces open within it; None if it looks cut off."""
+    rest = _BEHIND.sub("", rest)
+    if rest.endswith((")", "]")) and rest.count("(") + rest.count("[") < rest.count(")") + rest.count("]"):
+        rest = rest[:-1] if rest[-2:-1] != "\\" else rest  # the wrong bracket closes it
+    # A paragraph behind it is prose, which no box holds; an argument that was never written makes no answer.
+    if not rest or len(rest) > most or "\n\n" in rest or rest.endswith("{}"):
+        return None
+    if most == _SHORT and (inner or len(rest.split()) > _FEW_WORDS):
+        return None
+    return rest + "}" * inner
