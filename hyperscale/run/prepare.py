@@ -111,11 +111,13 @@ class PreparedRun(PlannedRun):
         versions = {"hyperscale": hyperscale.__version__, "python": platform.python_version()}
         for provider in registry.assign(self.config.engine, self.config.methods):
             versions |= provider.versions()
+        paths = {checkpoint.path for checkpoint in self.checkpoints.values()}  # arms may share one
+        identities = {path: models.identify_weights(path) for path in paths}
         return {
             **identity.identify_run(
                 self.config, [items[0].task for items in self.problems.values()], self.methods, self.checkpoints
             ),
-            "weights": {str(arm): models.identify_weights(item.path) for arm, item in self.checkpoints.items()},
+            "weights": {str(arm): identities[checkpoint.path] for arm, checkpoint in self.checkpoints.items()},
             "data": self.config.data,
             "documents": {name: fingerprint([item.doc for item in items]) for name, items in self.problems.items()},
             "prompts": {
