@@ -56,6 +56,19 @@ def test_a_record_holds_each_problem_s_values_of_every_point():
     assert compared == sum(len(cut.accuracy) for arm in found.arms for cut in arm.cuts) == 36
 
 
+def test_settings_of_sampling_are_kept_where_they_are_used():
+    """So that a baseline from before them differs in nothing from results that do not use them."""
+
+    def about(**config):
+        made = run()
+        made.info["config"].update(config)
+        return gate.record_runs([made]).arms[0].about
+
+    before = about()
+    assert before == about(top_k=0, min_p=0.0, repetition_penalty=1.0)
+    assert about(top_k=20, repetition_penalty=1.05) == before | {"top_k": 20, "repetition_penalty": 1.05}
+
+
 def test_a_file_gives_back_what_was_written_and_is_small(tmp_path):
     found = gate.record_runs([run(problems=200)])
     path = tmp_path / "new" / "baseline.json"
