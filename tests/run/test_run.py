@@ -71,7 +71,7 @@ def whole(weights, tmp_path_factory):
 def test_every_planned_chain_is_stored_once(whole):
     run, folder = whole
     planned = {
-        (task, problem.doc.id, arm.method, arm.CR, 0, chain, 0): length
+        (task, problem.doc.id, arm.method, arm.CR, 0, chain, 0, arm.kv_budget): length
         for arm in run.methods
         for task, problems in run.problems.items()
         for problem in problems
