@@ -280,6 +280,25 @@ FORMS = [  # of each row, the answers are equal
     (r"\{1,2,3\}", r"\{3,2,1\}"),
     (r"(-1,1)\setminus\{0\}", r"(-1,0)\cup(0,1)"),
     (r"\log_2 6", r"1+\log_2 3"),
+    (r"\sum_{k=1}^{\infty}\frac{1}{k^2}", r"\frac{\pi^2}{6}"),
+    (r"\lim_{x\to 0}\frac{\sin x}{x}", "1"),
+    (r"\int_0^1 x^2 dx", r"\frac{1}{3}"),
+]
+
+# What leads SymPy to its own generated code and tables: series, roots without radicals, special functions.
+ROUNDABOUT = [
+    (r"\sum_{n=0}^{\infty}\frac{2}{2n+1}x^{2n+1}", r"\sum_{n=2}^{\infty}\frac{2}{2n+1}x^{2n+1}"),
+    (r"\sum_{n=1}^{\infty}\frac{1}{n^3}", r"\sum_{n=1}^{\infty}\frac{1}{n^5}"),
+    (r"\sum_{k=0}^{\infty}\frac{x^{2k}}{(2k)!}", r"\cosh x"),
+    (r"\sum_{n=1}^{\infty}\frac{1}{n 2^n}", r"\ln 2"),
+    (r"\sum_{k=0}^{n}\binom{n}{k}", "2^n"),
+    (r"\prod_{k=1}^n k", "n!"),
+    ("x^5-x+1=0", "x^5-x+2=0"),
+    ("x^5-x+1=0", "2x^5-2x+2=0"),
+    ("e^x+x=0", "e^x-x=0"),
+    (r"\int e^{-x^2}dx", "1"),
+    (r"\int\frac{1}{1+x^2}dx", r"\arctan x"),
+    (r"x^3+x+1<0", r"x^3+x+2<0"),
 ]
 
 
@@ -305,6 +324,19 @@ def test_the_guards_decide_no_verdict():
         verifier.close()
     assert len(pairs) > 200
     assert sum(expected) > len(forms)
+
+
+def test_no_roundabout_way_meets_a_guard(verifier, monkeypatch):
+    monkeypatch.setattr(verifier, "seconds", 5.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        verifier.compare(ROUNDABOUT)
+        assert verifier.compare([ROUNDABOUT[7], ROUNDABOUT[3], ROUNDABOUT[1], ROUNDABOUT[6]]) == [
+            True,
+            True,
+            False,
+            False,
+        ]
 
 
 def test_a_refusal_of_the_guards_is_seen(tmp_path, monkeypatch):

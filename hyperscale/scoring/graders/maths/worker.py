@@ -66,7 +66,7 @@ def _no_evaluation(event: str, arguments: tuple[Any, ...]) -> None:
 
 def _read_numbers_only() -> None:
     """Put a reader of decimal numbers in the place of SymPy's parser, which evaluates what it reads as Python."""
-    from sympy import Expr, Float, Integer  # type: ignore[import-untyped]
+    from sympy import Expr, Float, Integer, Rational  # type: ignore[import-untyped]
     from sympy.parsing import sympy_parser  # type: ignore[import-untyped]
 
     def number(text: str, *_: Any, **__: Any) -> Expr:
@@ -74,10 +74,41 @@ def _read_numbers_only() -> None:
             return Integer(int(text))
         if re.fullmatch(r"[+-]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,4})?", text):
             return Float(text)
+        if fraction := re.fullmatch(r"([+-]?[0-9]+)/([1-9][0-9]*)", text):  # in SymPy's own tables
+            return Rational(int(fraction.group(1)), int(fraction.group(2)))
         _refusals.append(f"sympify {text[:40]}")
         raise ValueError("not a decimal number")
 
     sympy_parser.parse_expr = number
+
+
+def _polynomials_only() -> None:
+    """Put polynomials in the place of the functions that SymPy writes as code to sum series and to refine roots."""
+    import mpmath  # type: ignore[import-untyped]
+    from sympy import Poly
+
+    evalf = importlib.import_module("sympy.core.evalf")
+    rootoftools = importlib.import_module("sympy.polys.rootoftools")
+
+    def number(coefficient: Any) -> Any:
+        if coefficient.is_Integer:
+            return int(coefficient)
+        real, imaginary = coefficient.as_real_imag()
+        return mpmath.mpc(mpmath.mpf(real.p) / real.q, mpmath.mpf(imaginary.p) / imaginary.q)
+
+    def function(variable: Any, expression: Any, *_: Any, **__: Any) -> Any:
+        coefficients = [number(coefficient) for coefficient in Poly(expression, variable).all_coeffs()]
+
+        def value(argument: Any) -> Any:
+            total = 0
+            for coefficient in coefficients:
+                total = total * argument + coefficient
+            return total
+
+        return value
+
+    for module in (evalf, rootoftools):
+        vars(module)["lambdify"] = function
 
 
 # Pairs that lead through the parts of the libraries that are loaded at first use.
@@ -94,6 +125,8 @@ _WARM_UP = (
     (r"\sum_{k=1}^n k", r"\frac{n(n+1)}{2}"),
     (r"\binom{n}{2}", r"\frac{n!}{2(n-2)!}"),
     (r"e^{i\pi}", "-1"),
+    (r"\int_0^1 x^2 dx", r"\frac{1}{3}"),
+    (r"\sum_{n=1}^{\infty}\frac{1}{n^3}", "1"),
 )
 
 
@@ -119,6 +152,7 @@ def main() -> None:
     from hyperscale.scoring.graders.maths.expressions import compare, evaluate, parse_latex
 
     _load_lazy_parts()
+    _polynomials_only()
     from math_verify import verify
 
     for pair in _WARM_UP:
