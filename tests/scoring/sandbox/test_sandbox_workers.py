@@ -1,6 +1,7 @@
 """How workers come and go, and how fast they are."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -86,6 +87,22 @@ def test_programs_do_not_outlive_the_process_that_asked_for_them(runner, tmp_pat
     while members(group) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not members(group)
+
+
+def test_what_programs_are_forked_from_has_no_capabilities(runner):
+    if not Path("/proc/self/status").exists():
+        pytest.skip("no /proc here")
+    one(runner, "def f(x): return x", ((1,),))
+    worker = runner.take_worker(runner.choose_level())
+    try:
+        origin = worker.pid
+        while below := subprocess.run(["pgrep", "-P", str(origin)], capture_output=True, text=True, check=False).stdout:
+            origin = int(below.split()[0])
+        status = dict(re.findall(r"^(\w+):\s+(\S+)", Path(f"/proc/{origin}/status").read_text(), re.MULTILINE))
+    finally:
+        runner.return_worker(worker)
+    assert [int(status[name], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")] == [0, 0, 0, 0]
+    assert status["NoNewPrivs"] == "1"
 
 
 def members(group):
