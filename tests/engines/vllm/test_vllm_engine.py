@@ -71,6 +71,16 @@ def test_dms_equals_torch(cr, how):
     same(torch_chains(name, "dms", cr), vllm_chains(name, "dms", cr, **more), name=name, method="dms")
 
 
+@pytest.mark.parametrize("how", ["chunks", "preempted"])
+def test_dms_in_the_other_format_equals_torch(how):
+    """Verdicts on the token itself, as in FastDMS's format: across chunks, and where a request starts anew."""
+    params = (("format", "fastdms"),)
+    more = {"chunks": CHUNKED, "preempted": {**tight("dms8"), "seen": preempting}}[how]
+    wanted = torch_chains("dms8", "dms", 8, params)
+    assert any(torch_chains("dms8", "dms", 8)[p].trace.kv_reads != c.trace.kv_reads for p, c in wanted.items())
+    same(wanted, vllm_chains("dms8", "dms", 8, params, **more))
+
+
 @pytest.mark.parametrize("method", ["window", "random"])
 @pytest.mark.parametrize("budget", [("rule", "proportional"), ("rule", "fixed"), ("budget", 70)])
 @pytest.mark.parametrize("how", ["whole prompts", "preempted"])

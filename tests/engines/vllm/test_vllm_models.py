@@ -154,12 +154,15 @@ def _tupled(completion):
     return completion
 
 
-def test_compiled(tmp_path, monkeypatch):
+@pytest.mark.parametrize("format", ["nvidia", "fastdms"])
+@pytest.mark.parametrize("source", ["projection", "neuron"])
+def test_compiled(source, format, tmp_path, monkeypatch):
     """Under torch.compile, as vLLM runs models on the CPU unless told otherwise."""
     from vllm import SamplingParams
 
     monkeypatch.setenv("VLLM_CPU_CI_ENV", "1")  # traced by dynamo, without the compiler behind it
-    vllm_checkpoints.write(tmp_path, "qwen3")
+    rule = {"decision_offset": 0, "zeroing": "before_rope"} if format == "fastdms" else {}
+    vllm_checkpoints.write(tmp_path, "qwen3", source=source, **rule)
     found = []
     for eager in (True, False):
         llm = start(tmp_path, enforce_eager=eager)
