@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import scripted
 from vllm_engines import (
     GREEDY,
     LENGTH,
@@ -20,7 +21,9 @@ from vllm_engines import (
 from vllm_occupancy import watch_scheduler
 
 from hyperscale import methods
-from hyperscale.engines.base import Sampling
+from hyperscale.engines.base import Request, Sampling
+from hyperscale.engines.loading import load_model
+from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import EngineError
 
 pytestmark = [pytest.mark.e2e, needs_vllm]
@@ -253,3 +256,23 @@ def loaded_window(name):
 def test_a_request_that_is_too_long_is_refused():
     with pytest.raises(EngineError, match="may need"):
         vllm_chains("dms8", "dms", 8, max_model_len=128)
+
+
+def test_marks_of_thinking_are_text_where_they_are_special_tokens_and_other_ones_are_not(tmp_path):
+    from hyperscale.engines.vllm.harness.engine import VllmEngine
+
+    script = ["<think>", "Hm. ", "</think>", "<|tool|>", "\\boxed{7}"]
+    folder = scripted.write(tmp_path / "model", script, special=["<think>", "</think>", "<|tool|>"])
+    model, tokenizer = load_model(folder)
+    ids = tuple(tokenizer.encode(f"<|user|>7?{scripted.TURN}"))
+    asked = [Request("p", 0, ids, 20, (2, 3, 20))]
+    seen = []
+    engine = VllmEngine(str(folder), methods.create("vanilla", cr=1), batch_size=1)
+    try:
+        (chain,) = list(engine.generate(asked, GREEDY, lambda progress: seen.append(progress.text())))
+    finally:
+        engine.close()
+    (reference,) = TorchEngine(model, tokenizer, methods.create("vanilla", cr=1)).generate(asked, GREEDY)
+    assert chain.text == reference.text == "<think>Hm. </think>\\boxed{7}"
+    assert chain.trace.chars == reference.trace.chars
+    assert seen[1] == "<think>Hm. "
