@@ -4,9 +4,9 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from hyperscale.errors import ResultsError
 from hyperscale.utils.validation import validate
@@ -51,7 +51,7 @@ class _Info(BaseModel):
     hardware: dict[str, Any] | None = None
     versions: dict[str, str] | None = None
     vote: str | None = None
-    widths: list[int] | None = None
+    widths: list[Annotated[int, Field(ge=1)]] | None = None
 
 
 def read_info(folder: Path) -> dict[str, Any]:

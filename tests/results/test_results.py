@@ -231,6 +231,7 @@ def test_other_contents_take_the_place_of_the_same_chains(tmp_path):
     "text",
     [
         *("", "{", "[]", "{}", '{"config": 3}', '{"schema": 99, "config": {}}'),
+        '{"schema": 2, "config": {}, "widths": [-3]}',
         '{"schema": 1, "config": {"model": "mini"}, "tasks": "x"}',
     ],
 )
