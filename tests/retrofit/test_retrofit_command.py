@@ -165,7 +165,8 @@ def test_mistakes_are_one_line_each(call, tmp_path):
         ({"--model": done}, "is a DMS checkpoint already"),
         ({"--model": tmp_path / "done-fastdms"}, "is a DMS checkpoint already"),
         ({"--model": "owner/name@v1"}, "`hf download owner/name --revision v1`"),
-        ({"--rows": "100000000"}, "pass fewer --rows"),
+        ({"--rows": "100000000"}, "--rows must be at most 65536, got 100000000"),
+        ({"--rows": "65536", "--length": "4096"}, "pass fewer --rows"),
     ):
         options = dict(zip(QUICK[::2], QUICK[1::2], strict=True))
         options |= {"--model": base, "--data": data, "--out": "made", "--device": "cpu", **changed}
