@@ -1,6 +1,9 @@
 """Timing of a vLLM engine in this process: prefill, and decode steps of requests that have a given length."""
 
+import cProfile
+import pstats
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +22,8 @@ OURS = {
     **dict.fromkeys(("_decode_parts_kernel", "_decode_combine_kernel", "_chunk_attention_kernel"), "attention"),
 }
 """The plugin's kernels."""
+
+_HOST_STEPS = 50  # whose Python is profiled
 
 THEIRS = {
     "update": ("reshape_and_cache",),
@@ -71,9 +76,15 @@ class Session:
         running = self.scheduler.running
         return bool(running) and all(request.num_computed_tokens > request.num_prompt_tokens for request in running)
 
-    def decode(self, requests: int, length: int, steps: int, spare: int, profiled: int) -> dict[str, Any]:
-        """Bring requests to a length, wait until those that run only decode, and time ``steps`` steps of them."""
-        names = [self.add(length, spare + steps + profiled) for _ in range(requests)]
+    def decode(
+        self, requests: int, length: int, steps: int, spare: int, profiled: int, *, host: bool = False
+    ) -> dict[str, Any]:
+        """Bring requests to a length, wait until those that run only decode, and time ``steps`` steps of them.
+
+        With ``host``, steps follow in which Python's profiler says where the host's time goes.
+        """
+        host_steps = _HOST_STEPS if host else 0
+        names = [self.add(length, spare + steps + profiled + host_steps) for _ in range(requests)]
         start, calm_steps, running, step_tokens = time.perf_counter(), 0, 0, self.steps()
         while calm_steps < 5:  # nobody else is let in, and no prompt is left
             next(step_tokens)
@@ -102,6 +113,13 @@ class Session:
             "preemptions": self.preemptions() - preemptions_before,
             "where": {**where, "idle": max(mean - sum(where.values()), 0.0)} if where else {},
         }
+        if host:
+            profiler = cProfile.Profile()
+            profiler.enable()
+            for _ in range(host_steps):
+                next(step_tokens)
+            profiler.disable()
+            pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(45)
         self.engine.abort_request(names)
         while self.engine.has_unfinished_requests():
             self.engine.step()

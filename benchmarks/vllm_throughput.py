@@ -1,4 +1,4 @@
-"""Stock vLLM against the plugin at long context on a model shaped like Qwen2.5-32B, with random weights.
+"""Stock vLLM against the plugin and its methods at long context on models of real shapes, with random weights.
 
 Every engine runs in a process of its own, one after another, and measures
 1. prefill: one prompt of the context's length, until its first token;
@@ -13,6 +13,9 @@ and says nothing about accuracy. Requests are brought to their length by prefill
 python benchmarks/vllm_throughput.py --out throughput.json
 python benchmarks/vllm_throughput.py --toy                                  # the same code, a tiny model, on the CPU
 python benchmarks/vllm_throughput.py --engines ours-full --out more.json    # engines one by one, if time is short
+python benchmarks/vllm_throughput.py --shape qwen2.5-1.5b --context 4096 --chains 32 --most 0 --engines stock,tova
+
+An engine named after a method runs its rule at --cr, with prompts that are not pinned, as requests are mostly prompt.
 """
 
 import argparse
@@ -28,6 +31,9 @@ from typing import Any
 
 from vllm_session import Session
 
+from hyperscale.engines.vllm.method_names import HOSTED
+from hyperscale.methods import parameters
+
 ENGINES = {
     "stock": None,
     "off": {"method": "none"},
@@ -36,17 +42,35 @@ ENGINES = {
     "ours-full": {"method": "hashed", "full_graphs": True},
 }
 """The plugin's options for each engine; None for vLLM's own model class."""
+for _name in (*HOSTED, "random", "window"):
+    _pinned = {"pin_prompt": False} if "pin_prompt" in parameters(_name) else {}
+    for _suffix, _full in (("", True), ("-piecewise", False)):
+        ENGINES[_name + _suffix] = {"method": _name, "parameters": _pinned, "full_graphs": _full}
+
+SHAPES = {
+    "qwen2.5-1.5b": ("qwen2", (1536, 12, 2, 8960, 28), {"vocab_size": 151936, "tie_word_embeddings": True}),
+    "qwen2.5-7b": ("qwen2", (3584, 28, 4, 18944, 28), {"vocab_size": 152064, "tie_word_embeddings": False}),
+    "qwen2.5-32b": ("qwen2", (5120, 40, 8, 27648, 64), {"vocab_size": 152064, "tie_word_embeddings": False}),
+    "qwen3-8b": (
+        "qwen3",
+        (4096, 32, 8, 12288, 36),
+        {"vocab_size": 151936, "tie_word_embeddings": False, "head_dim": 128},
+    ),
+}
+"""Model type, (hidden size, query heads, KV heads, size of the MLP, layers), and more of the configuration."""
+_SIZES = ("hidden_size", "num_attention_heads", "num_key_value_heads", "intermediate_size", "num_hidden_layers")
 
 
 def shape(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The arguments of ``Qwen2Config``."""
+    """The arguments of the model's configuration."""
     if arguments.toy:
         sizes = {"hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 256}
         return {**sizes, "num_hidden_layers": arguments.layers or 2, "vocab_size": 512, "max_position_embeddings": 4096}
-    sizes = {"hidden_size": 5120, "num_attention_heads": 40, "num_key_value_heads": 8, "intermediate_size": 27648}
-    embeddings = {"vocab_size": 152064, "tie_word_embeddings": False}
-    positions = {"max_position_embeddings": 131072, "rope_theta": 1e6}
-    return {**sizes, **embeddings, **positions, "num_hidden_layers": arguments.layers or 64}
+    _, numbers, more = SHAPES[arguments.shape]
+    sizes = dict(zip(_SIZES, numbers, strict=True)) | more
+    if arguments.layers:
+        sizes["num_hidden_layers"] = arguments.layers
+    return {**sizes, "max_position_embeddings": 131072, "rope_theta": 1e6}
 
 
 def start(arguments: argparse.Namespace, folder: str, longest: int) -> Any:
@@ -62,7 +86,7 @@ def start(arguments: argparse.Namespace, folder: str, longest: int) -> Any:
         "load_format": "dummy",
         "dtype": "float32" if arguments.toy else "bfloat16",
         "max_model_len": longest,
-        "max_num_seqs": arguments.most,
+        "max_num_seqs": max(arguments.most, arguments.chains),
         "max_num_batched_tokens": arguments.chunk,
         "enable_prefix_caching": False,
         "gpu_memory_utilization": arguments.memory,
@@ -74,9 +98,11 @@ def start(arguments: argparse.Namespace, folder: str, longest: int) -> Any:
         from hyperscale.engines.vllm.plugin.register import register
 
         register()  # also where the package is on the path only, and vLLM finds no entry point
+        if options["method"] != "none":
+            options = options | {"cr": arguments.cr}
         if options["method"] == "hashed":
-            options = options | {"cr": arguments.cr, "window": arguments.window}
-        args |= {"hf_overrides": {"architectures": [architecture("qwen2")]}}
+            options = options | {"window": arguments.window}
+        args |= {"hf_overrides": {"architectures": [architecture(SHAPES[arguments.shape][0])]}}
         args |= {"additional_config": {"hyperscale": options}}
     if arguments.toy:
         args |= {"block_size": 32, "enforce_eager": True, "kv_cache_memory_bytes": 2 << 20}
@@ -86,7 +112,7 @@ def start(arguments: argparse.Namespace, folder: str, longest: int) -> Any:
 def measure_engine(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
     """All measurements of one engine."""
     # Tokens that the first requests draw until the last one has its first.
-    spare = arguments.most * arguments.context // arguments.chunk + 64
+    spare = max(arguments.most, arguments.chains) * arguments.context // arguments.chunk + 64
     longest = arguments.context + spare + 16
     session = Session(start(arguments, folder, longest))
     session.prefill(arguments.context // 4)  # compiles what is compiled at first use
@@ -99,9 +125,12 @@ def measure_engine(arguments: argparse.Namespace, folder: str) -> dict[str, Any]
     measurements["prefill_where"] = session.where(step_tokens, arguments.context // arguments.chunk + 3, 1)
     list(step_tokens)
     print_result(measurements)
-    measurements["chains"] = session.decode(arguments.chains, length, arguments.steps, spare, profiled_steps)
+    measurements["chains"] = session.decode(
+        arguments.chains, length, arguments.steps, spare, profiled_steps, host=arguments.host
+    )
     print_result(measurements)
-    measurements["best"] = session.decode(arguments.most, length, arguments.steps, spare, profiled_steps)
+    if arguments.most:
+        measurements["best"] = session.decode(arguments.most, length, arguments.steps, spare, profiled_steps)
     return measurements
 
 
@@ -160,15 +189,17 @@ def main() -> None:
     """Run every engine in a process of its own; in such a process, measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engines", default="stock,ours", help=f"of {', '.join(ENGINES)}")
-    parser.add_argument("--layers", type=int, default=0, help="64 as in the real model, fewer for a smaller card")
+    parser.add_argument("--shape", choices=SHAPES, default="qwen2.5-32b")
+    parser.add_argument("--layers", type=int, default=0, help="all of the real model's, or fewer for a smaller card")
     parser.add_argument("--context", type=int, default=0, help="tokens of a request while it is timed (16384)")
     parser.add_argument("--chains", type=int, default=8)
-    parser.add_argument("--most", type=int, default=0, help="requests that are offered for the best concurrency (64)")
+    parser.add_argument("--most", type=int, help="requests that are offered for the best concurrency (64), 0 for none")
     parser.add_argument("--steps", type=int, default=0, help="decode steps that are timed (200)")
     parser.add_argument("--chunk", type=int, default=0, help="most tokens of a step (8192)")
     parser.add_argument("--cr", type=float, default=8)
     parser.add_argument("--window", type=int, default=0, help="w of DMS (256)")
     parser.add_argument("--memory", type=float, default=0.92, help="part of the GPU's memory for vLLM")
+    parser.add_argument("--host", action="store_true", help="also print where the host's time goes in decode steps")
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -176,7 +207,8 @@ def main() -> None:
     arguments = parser.parse_args()
     usual = {"context": (16384, 192), "most": (64, 24), "steps": (200, 12), "chunk": (8192, 64), "window": (256, 16)}
     for name, (real, toy) in usual.items():
-        setattr(arguments, name, getattr(arguments, name) or (toy if arguments.toy else real))
+        if getattr(arguments, name) in (None, 0) and not (name == "most" and arguments.most == 0):
+            setattr(arguments, name, toy if arguments.toy else real)
     if arguments.worker:
         print_result(measure_engine(arguments, arguments.folder))
         return
@@ -189,8 +221,9 @@ def run(arguments: argparse.Namespace) -> None:
     """Start the processes and gather what they print; what is known is written at once."""
     import torch
     from gpu_timing import copy_bandwidth
-    from transformers import Qwen2Config
+    from transformers import Qwen2Config, Qwen3Config
 
+    family = SHAPES[arguments.shape][0]
     has_gpu = torch.cuda.is_available()
     results: dict[str, Any] = {
         "card": torch.cuda.get_device_name() if has_gpu else "cpu",
@@ -200,7 +233,8 @@ def run(arguments: argparse.Namespace) -> None:
     }
     torch.cuda.empty_cache()
     with tempfile.TemporaryDirectory() as folder:
-        Qwen2Config(architectures=["Qwen2ForCausalLM"], **shape(arguments)).save_pretrained(folder)
+        kind = Qwen3Config if family == "qwen3" else Qwen2Config
+        kind(architectures=[f"{family.capitalize()}ForCausalLM"], **shape(arguments)).save_pretrained(folder)
         for name in arguments.engines.split(","):
             command = [sys.executable, __file__, *sys.argv[1:], "--worker", name, "--folder", folder]
             start_time = time.perf_counter()

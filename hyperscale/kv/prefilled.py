@@ -20,8 +20,9 @@ class PrefilledPrompt:
         lens: (layers, kv_heads) int64, live entries of each head.
         expiry: (layers, kv_heads, P) int64, by position: first query position that no longer sees the key; None if
             none expires.
-        positions: (layers, kv_heads, P) int64, position of the entry in each slot; None if slot s holds position s.
-        scores: (layers, kv_heads, P) float32, what the method knows of the entry in each slot; None if nothing.
+        positions: (layers, kv_heads, P) int64, position of the entry in each slot; None if slot s holds position s. The
+            last dimension may end with the last live entry.
+        scores: As positions, float32, what the method knows of the entry in each slot; None if nothing.
     """
 
     length: int

@@ -78,6 +78,10 @@ class H2O(BudgetedMethod):
         if not 0 <= self.heavy <= 1:
             raise MethodError(f"heavy of {self.name} must be a share between 0 and 1, not {self.heavy}")
 
+    def prompt_queries(self, prompt: int) -> int:
+        """See `Method.prompt_queries`: all queries count."""
+        return prompt
+
     def window(self, budget: Tensor, pinned: Tensor) -> Tensor:
         """How many of the newest entries are safe, of a budget and the pinned entries in it, int64 each."""
         free = budget - pinned

@@ -48,6 +48,9 @@ class _Pages(BudgetedState):
                 table[layer, chains] = 0
                 table[layer, chains, :, :count] = bounds
 
+    def reserve(self, slots: int, tokens: int) -> None:
+        self._widen(-(-slots // self._page_size))
+
     def begin(self, step: DecodeStep) -> None:
         self._lens = step.lens
         self._page = (step.positions // self._page_size)[:, None]

@@ -62,6 +62,10 @@ class TOVA(BudgetedMethod):
         if self.per not in ("layer", "head"):
             raise MethodError(f"per of tova must be 'layer' or 'head', not {self.per!r}")
 
+    def prompt_queries(self, prompt: int) -> int:
+        """See `Method.prompt_queries`: the latest query alone decides."""
+        return 1
+
     def score(self, weights: Tensor) -> Tensor:
         """How much each entry is worth keeping: the attention that it got.
 

@@ -145,6 +145,10 @@ class TriAttention(IntervalMethod):
         if self.horizon < 1:
             raise MethodError(f"horizon of triattention must be at least 1 position, not {self.horizon}")
 
+    def prompt_queries(self, prompt: int) -> int:
+        """See `Method.prompt_queries`: their mean counts."""
+        return prompt
+
     def score(self, rows: RowEntries, future: Tensor, spread: Tensor, rivals: Tensor) -> Tensor:
         """How much each entry is worth keeping, as `ScoredMethod.score`, by what is known of the chain's queries.
 

@@ -39,6 +39,11 @@ class RecentState(BudgetedState):
         stays = (position < self._sinks) | (position >= view.length - (room - self._sinks))
         return stays.expand(self._heads, -1), None
 
+    def reserve(self, slots: int, tokens: int) -> None:
+        """See `State.reserve`."""
+        self._slot_of = pad(self._slot_of, (0, max(tokens - self._slot_of.shape[2], 0)))
+        self.tensors = (self._facts, self._slot_of, self._dropped)
+
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         """See `State.admit`."""
         super().admit(first, entrants, prompt)

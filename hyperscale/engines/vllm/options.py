@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from math import ceil
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from hyperscale.engines.vllm.method_names import OPTION_VALUES
+from hyperscale.engines.vllm.method_names import HOSTED, OPTION_VALUES
 from hyperscale.errors import EngineError
 from hyperscale.methods.core.dms_config import GateConfig, has_gates
 from hyperscale.methods.core.row_budget import Count, budget_floor, row_budget
+
+if TYPE_CHECKING:
+    from hyperscale.methods.core.base import Method
 
 KEY = "hyperscale"
 """Where the options stand in vLLM's ``additional_config``."""
@@ -25,7 +28,7 @@ SAMPLING_ARGS = "hyperscale_draw"
 _FORMER_NAMES = {"rule": "method", "share": "budget_rule"}
 """Options by the names that they had first, which configurations may still use."""
 
-_KINDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
+_KINDS = {tuple: "a mapping", str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class Options:
         recent: Of window and random, as in `hyperscale.methods.core.budgeted`.
         budget_rule: How their budget grows, likewise.
         kv_budget: Their budget in tokens, instead of by cr and budget_rule; 0 for none.
+        parameters: Parameters of the method by their own names, without cr, as (name, value) pairs. Window and random
+            run by their own state if there are any.
         slack: Added to 1 / CR where admission guesses which part of a request's tokens stays live.
         reserve_output_fraction: Part of ``max_tokens`` that admission expects a request to generate. Less admits more
             requests at once; where it is too little, vLLM preempts.
@@ -58,6 +63,7 @@ class Options:
     recent: int = 16
     budget_rule: Literal["proportional", "fixed"] = "proportional"
     kv_budget: int = 0
+    parameters: tuple[tuple[str, Any], ...] = ()
     slack: float = 0.05
     reserve_output_fraction: float = 1.0
     vocabulary: int = 0
@@ -117,8 +123,10 @@ class Options:
                     f"additional_config.{KEY}.{former} is the former name of {name}: leave one of them out"
                 )
         values = {_FORMER_NAMES.get(name, name): value for name, value in values.items()}
+        if isinstance(parameters := values.get("parameters"), Mapping):
+            values["parameters"] = tuple(sorted(parameters.items()))
         options = cls(**values)
-        if options.method in ("window", "random") and not options.cr and not options.kv_budget:
+        if options.method in ("window", "random", *HOSTED) and not options.cr and not options.kv_budget:
             raise EngineError(f"additional_config.{KEY}.method {options.method!r} needs a cr, e.g. 4, or a kv_budget")
         gate = GateConfig.from_hf(model_config) if has_gates(model_config) else GateConfig(window=0)
         trained_cr = gate.cr if options.method == "dms" else 1.0
@@ -128,6 +136,21 @@ class Options:
         offset = values.get("decision_offset", own_offset)
         return cls(**{**values, "cr": options.cr or trained_cr, "window": window, "decision_offset": offset})
 
+    @property
+    def hosted(self) -> bool:
+        """Whether the method runs by its own state (`hyperscale.engines.vllm.worker.methods.hosted`)."""
+        return self.method in HOSTED or (self.method in ("window", "random") and bool(self.parameters))
+
+    def make_method(self) -> "Method":
+        """The method of `hyperscale.methods`, of hosted ones.
+
+        Raises:
+            MethodError: A parameter is unknown or out of range.
+        """
+        from hyperscale import methods
+
+        return methods.create(self.method, cr=self.cr, **dict(self.parameters))
+
     def expected_entries(self, prompt_tokens: int, L: int) -> float:
         """Live entries of a list that admission expects at a request's end.
 
@@ -135,6 +158,11 @@ class Options:
             prompt_tokens: Tokens of the prompt.
             L: Most tokens that it may generate.
         """
+        if self.hosted:
+            # All that it can ever hold: a hosted method's request is never preempted.
+            method = self.make_method()
+            allowance = None if method.kind == "selector" else method.allowance(prompt_tokens, L, L)
+            return max(prompt_tokens, min(prompt_tokens + L, prompt_tokens + L if allowance is None else allowance))
         total = prompt_tokens + ceil(L * self.reserve_output_fraction)
         if self.method == "none":
             return total

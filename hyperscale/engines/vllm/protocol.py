@@ -61,9 +61,11 @@ class RequestReport:
         pages: Single-head pages that the request uses on this worker.
         live_entries: Live entries, summed over this worker's layers and KV heads, at each of the last positions before
             ``computed_tokens``; none for positions in front of the prompt's last.
+        read_entries: Entries read at each of the same positions, likewise; None if all that lived.
     """
 
     generation: int
     computed_tokens: int
     pages: int
     live_entries: tuple[int, ...]
+    read_entries: tuple[int, ...] | None = None

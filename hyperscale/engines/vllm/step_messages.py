@@ -53,5 +53,10 @@ class StepReport(KVConnectorWorkerMetadata):
             b = other.requests[request]
             assert (a.generation, a.computed_tokens) == (b.generation, b.computed_tokens), "ranks out of step"
             live_entries = tuple(x + y for x, y in zip(a.live_entries, b.live_entries, strict=True))
-            reports[request] = RequestReport(a.generation, a.computed_tokens, max(a.pages, b.pages), live_entries)
+            read_entries = None
+            if a.read_entries is not None and b.read_entries is not None:
+                read_entries = tuple(x + y for x, y in zip(a.read_entries, b.read_entries, strict=True))
+            reports[request] = RequestReport(
+                a.generation, a.computed_tokens, max(a.pages, b.pages), live_entries, read_entries
+            )
         return StepReport(reports)

@@ -138,6 +138,14 @@ class State(ABC):
         """
         self.method = method
 
+    def reserve(self, slots: int, tokens: int) -> None:  # noqa: B027  # optional
+        """Make all tensors so large that none is replaced later, as under a CUDA graph, which knows their addresses.
+
+        Args:
+            slots: The most slots of a row.
+            tokens: The most tokens of a chain, its prompt included.
+        """
+
     # -- prefill ----------------------------------------------------------------------------------------------------
 
     def rotate(self, layer: int, projected: Projected) -> tuple[Tensor, Tensor, Tensor]:
@@ -312,6 +320,14 @@ class Method(ABC):
         Raises:
             MethodError: They do not; the message says which would.
         """
+
+    def prompt_queries(self, prompt: int) -> int:
+        """How many of a prompt's last queries `State.prune_prompt` looks at; the others may be anything.
+
+        Args:
+            prompt: P, number of prompt tokens.
+        """
+        return 0
 
     def start(self, host: HostModel) -> State:
         """State for one run on a model.

@@ -102,6 +102,10 @@ class IntervalMethod(BudgetedMethod):
         if self.interval < 1:
             raise MethodError(f"interval of {self.name} must be at least 1, not {self.interval}")
 
+    def length_after_pruning(self, budget: int, pinned: int) -> int:
+        """Entries that a pruning leaves of a full row of this budget, of which so many are pinned."""
+        return max(budget - min(max(budget // _LARGEST_PRUNE, 1), self.interval), pinned + self.recent)
+
     def always(self, prompt: int) -> int:
         """See `BudgetedMethod.always`."""
         safe = super().always(prompt)

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,9 +62,17 @@ class ObservedState(IntervalState):
         super().__init__(method, host)
         self._window = method.window
         self._shape = host.layers, host.max_chains, method.window
+        attention: Any = host.attentions[0]
+        self._query_shape = host.config.num_attention_heads, attention.head_dim
+        self._dtype = attention.k_proj.weight.dtype
         # Of the prompt prefilled last, by layer: its last queries, (w or fewer, query_heads, head_dim).
         self._prompt_queries: dict[int, Tensor] = {}
         self._ring = torch.zeros(*self._shape, 0, 0, device=host.device)  # gets its heads' sizes with the first prompt
+        self.tensors = (self._facts, self._ring)
+
+    def reserve(self, slots: int, tokens: int) -> None:
+        """See `State.reserve`."""
+        self._ring = torch.zeros(*self._shape, *self._query_shape, dtype=self._dtype, device=self._ring.device)
         self.tensors = (self._facts, self._ring)
 
     def prune_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
@@ -124,6 +133,10 @@ class ObservedMethod(IntervalMethod):
         super().__post_init__()
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise MethodError(f"kernel of {self.name} must be odd and at least 1, not {self.kernel}")
+
+    def prompt_queries(self, prompt: int) -> int:
+        """See `Method.prompt_queries`: the window's."""
+        return self.window
 
     @abstractmethod
     def score(self, rows: RowEntries, queries: RecentQueries) -> Tensor:

@@ -33,16 +33,21 @@ class SlottedState(BudgetedState):
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         """See `State.admit`; the prompt's scores are taken over."""
         super().admit(first, entrants, prompt)
-        self.widen(prompt.length)
         chains = slice(first, first + len(entrants))
         positions = prompt.positions
         if positions is None:  # nothing has left: slot s holds position s
             positions = torch.arange(prompt.length, device=self.position.device).expand(*prompt.lens.shape, -1)
-        self.position[:, chains, :, : prompt.length] = positions[:, None].to(torch.int32)
+        count = positions.shape[2]
+        self.widen(count)
+        self.position[:, chains, :, :count] = positions[:, None].to(torch.int32)
         if self._scored:
             self.entry_score[:, chains] = 0
             if prompt.scores is not None:
-                self.entry_score[:, chains, :, : prompt.length] = prompt.scores[:, None]
+                self.entry_score[:, chains, :, :count] = prompt.scores[:, None]
+
+    def reserve(self, slots: int, tokens: int) -> None:
+        """See `State.reserve`."""
+        self.widen(slots)
 
     def begin(self, step: DecodeStep) -> None:
         """See `State.begin`."""

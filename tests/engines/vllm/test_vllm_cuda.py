@@ -105,6 +105,43 @@ def test_window_equals_torch(how, tmp_path):
         assert (costs["kv_reads"], costs["peak_kv"]) == (chain.trace.kv_reads[-1], chain.trace.peak_kv[-1])
 
 
+HOSTED = {
+    "streaming": ("streaming", 3, {"sinks": 2}),
+    "window, not pinned": ("window", 3, {"pin_prompt": False}),
+    "tova": ("tova", 3, {}),
+    "h2o": ("h2o", 3, {"pin_prompt": True}),
+    "snapkv": ("snapkv", 3, {"window": 4, "pin_prompt": False}),
+    "rkv": ("rkv", 3, {"window": 3}),
+    "keydiff": ("keydiff", 3, {}),
+    "keydiff in tokens": ("keydiff", 1, {"budget": 20}),
+    "triattention": ("triattention", 3, {"pin_prompt": False}),
+    "quest": ("quest", 3, {"page": 4, "dense_layers": 1}),
+}
+
+
+@pytest.mark.parametrize("how", ["whole", "chunks"])
+@pytest.mark.parametrize(
+    "case", [name if name in ("tova", "snapkv", "quest") else pytest.param(name, marks=slow) for name in HOSTED]
+)
+def test_methods_with_states_of_their_own_equal_torch(case, how, tmp_path):
+    from hyperscale.engines.vllm.families import architecture
+
+    name, cr, params = HOSTED[case]
+    model = vllm_checkpoints.write(tmp_path, "qwen3", source="")
+    mine = {"architectures": [architecture("qwen3")]}
+    options = {"hyperscale": {"method": name, "cr": cr, "parameters": params}}
+    outputs, preemptions = generate(tmp_path, hf_overrides=mine, additional_config=options, **HOW[how])
+    assert not preemptions
+    model.generation_config.eos_token_id = model.config.eos_token_id = None
+    engine = TorchEngine(model, tiny.Characters(model.config.vocab_size + 1), methods.create(name, cr=cr, **params))
+    requests = [Request(str(i), 0, tuple(output.prompt_token_ids), NEW) for i, output in enumerate(outputs)]
+    for chain in engine.generate(requests, GREEDY):
+        output = outputs[int(chain.problem)]
+        assert tuple(output.outputs[0].token_ids) == chain.token_ids
+        costs = output.kv_transfer_params
+        assert (costs["kv_reads"], costs["peak_kv"]) == (chain.trace.kv_reads[-1], chain.trace.peak_kv[-1])
+
+
 @slow
 def test_nothing_evicted_and_hashed_verdicts(tmp_path):
     """Without eviction costs are a dense cache's; with verdicts by hash a given part of old entries stays."""

@@ -119,25 +119,10 @@ def test_methods_without_a_rule_here_are_refused():
     from hyperscale import methods
     from hyperscale.engines.vllm.harness.engine_args import check_method
 
-    with pytest.raises(ConfigError, match="tova does not run in vLLM"):
-        resolve.resolve_config(load.make_config({"engine": "vllm", "methods": ["vanilla", "tova"]}))
-    with pytest.raises(MethodError, match="keeps the whole prompt"):
-        check_method(methods.create("window", cr=4, pin_prompt=False))
-
-
-@needs_vllm
-def test_settings_without_a_rule_here_are_refused_before_anything_runs(call, tmp_path):
-    from hyperscale import methods
-    from hyperscale.engines.vllm.harness.engine_args import check_method
-
-    arguments = (*RUN, "--method", "vanilla,window", "--no-pin-prompt", "--engine", "vllm", "--out", tmp_path / "run")
-    code, _, err = call(*arguments)
-    assert code == 2
-    assert "window keeps the whole prompt in vLLM" in err
-    assert not (tmp_path / "run").exists()
-    check_method(methods.create("random", cr=4))
-    with pytest.raises(MethodError, match="random draws its victims on the host"):
-        check_method(methods.create("random", cr=4), "cuda")
+    with pytest.raises(ConfigError, match="dmc does not run in vLLM"):
+        resolve.resolve_config(load.make_config({"engine": "vllm", "methods": ["vanilla", "dmc"]}))
+    with pytest.raises(MethodError, match="dmc does not run in vLLM"):
+        check_method(methods.create("dmc", cr=4))
 
 
 def test_the_engine_tells_folders_apart():

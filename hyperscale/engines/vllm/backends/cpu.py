@@ -156,4 +156,5 @@ class CpuRaggedBackend(RaggedBackendMixin, CPUAttentionBackend):
     def create_worker(vllm_config: Any, spec: Any, cache: Tensor) -> CpuCacheWorker:
         """The worker around the cache tensor that vLLM has allocated, (blocks, lists, N, 2 * head_dim)."""
         tables = EntryTables.for_engine(vllm_config, spec, len(cache), cache.device)
-        return CpuCacheWorker(ReferenceAttention(tables, registry.create_for_worker(tables, spec), CpuPages(cache)))
+        method = registry.create_for_worker(tables, spec, vllm_config)
+        return CpuCacheWorker(ReferenceAttention(tables, method, CpuPages(cache)))

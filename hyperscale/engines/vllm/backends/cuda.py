@@ -1,5 +1,6 @@
 """The CUDA backend: a step's attention through the kernels, which evict, write and allocate on the device."""
 
+import math
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from hyperscale.engines.vllm.protocol import NEVER
 from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
 from hyperscale.engines.vllm.worker.cuda import CudaCacheWorker, CudaStep
 from hyperscale.engines.vllm.worker.methods import registry
+from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
 from hyperscale.engines.vllm.worker.staged_tables import StagedTables
 from hyperscale.errors import EngineError
 
@@ -109,8 +111,11 @@ class CudaRaggedImpl(RaggedImpl):
     def _decode(self, worker: CudaCacheWorker, step: CudaStep, layer: int, tokens: _LayerTokens) -> None:
         """Decode steps: one kernel updates the layer's lists, another attends to all that is in them."""
         assert step.decodes is not None
+        if isinstance(worker.method, WorkerHosted):
+            self._decode_hosted(worker, worker.method, step, layer, tokens)
+            return
         queries, keys, values, verdicts, out = tokens
-        tables, n, heads = worker.tables, step.num_decodes, keys.shape[1]
+        tables, n = worker.tables, step.num_decodes
         lens, pages = tables.step_lens[:n], tables.step_pages[:n]
         decode_update(
             tables,
@@ -126,20 +131,76 @@ class CudaRaggedImpl(RaggedImpl):
             on_new=worker.method.options.decision_offset == 0,
             new_expiry=step.decode_expiry,
         )
+        self._attend_lists(worker, step, queries, lens, pages, out, step.longest)
+
+    def _attend_lists(
+        self,
+        worker: CudaCacheWorker,
+        step: CudaStep,
+        queries: Tensor,
+        lens: Tensor,
+        pages: Tensor,
+        out: Tensor,
+        longest: int,
+    ) -> None:
+        """Attend to all that is in the lists."""
+        n, heads = lens.shape
         shape = (n, heads, self.num_heads // heads, self.head_size)
         arguments = (queries.view(shape), worker.cache, lens, pages, out.view(shape))
         if worker.fa3:
             # A graph needs a fixed number. With very many sequences FA3 may take it for more than a bound.
             splits = 0 if not step.capturing else _GRAPH_SPLITS if n * heads <= _MAX_SPLIT_SEQUENCES else 1
-            decode_fa3.decode_attention(*arguments, tables.query_starts, self.scale, step.longest, splits)
+            decode_fa3.decode_attention(*arguments, worker.tables.query_starts, self.scale, longest, splits)
         else:
-            decode_attention(*arguments, self.scale, step.longest)
+            decode_attention(*arguments, self.scale, longest)
+
+    def _decode_hosted(
+        self, worker: CudaCacheWorker, method: WorkerHosted, step: CudaStep, layer: int, tokens: _LayerTokens
+    ) -> None:
+        """Decode steps of a method that names the places itself, and may look at scores or choose what is read."""
+        assert step.decodes is not None
+        queries, keys, values, _, out = tokens
+        tables, n, heads = worker.tables, step.num_decodes, keys.shape[1]
+        lens, pages = tables.step_lens[:n], tables.step_pages[:n]
+        # A graph is recorded once for all lengths.
+        width = method.capacity if step.capturing else method.widest
+        places, selected = method.choose_places(layer, queries, keys, values, self.scale, width)
+        decode_update(tables, worker.cache, layer, step.decodes, keys, values, lens, pages, targets=places.contiguous())
+        if selected is None and not method.needs_weights:
+            self._attend_lists(worker, step, queries, lens, pages, out, width)
+        else:
+            shape = (n, heads, self.num_heads // heads, self.head_size)
+            scores = None
+            if method.needs_weights:
+                scores = torch.full((*shape[:3], width), float("-inf"), dtype=torch.float32, device=queries.device)
+            mask = None if selected is None else selected.contiguous()
+            decode_attention(
+                queries.view(shape),
+                worker.cache,
+                lens,
+                pages,
+                out.view(shape),
+                self.scale,
+                width,
+                scores=scores,
+                selected=mask,
+            )
+            if scores is not None:
+                weights = torch.softmax(scores * math.log(2), dim=-1)
+                # A row that pads the batch has no entries, and no weights.
+                method.observe(layer, weights.nan_to_num_(0.0))
+        if layer == tables.layers - 1:
+            method.end()
 
     def _attend_chunks(self, worker: CudaCacheWorker, step: CudaStep, layer: int, tokens: _LayerTokens) -> None:
         """Chunks: expiries of their tokens, a plan of what stays and where, reads, attention, and the storing."""
         queries, keys, values, verdicts, out = tokens
         tables, cache, chunks, heads = worker.tables, worker.cache, step.chunks, keys.shape[1]
         assert chunks is not None
+        if isinstance(worker.method, WorkerHosted):
+            for slot, first, last, position in step.prompts:
+                if first >= step.num_decodes:
+                    worker.method.keep_queries(slot, layer, queries[first:last], position, self.scale)
         if verdicts is not None:
             options = worker.method.options
             expiry = dms_expiries(tables, layer, chunks, verdicts, options.window, options.decision_offset)
@@ -189,5 +250,5 @@ class CudaRaggedBackend(RaggedBackendMixin, AttentionBackend):
             raise EngineError(
                 "additional_config.hyperscale.decode is 'fa3', which needs Hopper and half precision: leave it out"
             )
-        method = registry.create_for_worker(tables, spec)
+        method = registry.create_for_worker(tables, spec, vllm_config)
         return CudaCacheWorker(tables, method, PagedCache.of(cache), has_fa3 and decode != "triton")

@@ -114,7 +114,7 @@ class VllmEngine(Engine):
             ModelError: The model does not.
         """
         versions.check()
-        check_method(method, device)
+        check_method(method)
         if batch_size < 1:
             raise EngineError(f"batch size must be at least 1, not {batch_size}")
         if more.get("load_format") != "dummy":

@@ -8,7 +8,7 @@ from typing import Any
 from hyperscale.engines.config_check import load_supported_config
 from hyperscale.engines.devices import device_kind
 from hyperscale.engines.vllm.families import architecture
-from hyperscale.engines.vllm.method_names import RUNNABLE
+from hyperscale.engines.vllm.method_names import HOSTED, RUNNABLE
 from hyperscale.engines.vllm.options import KEY, PAGE_TOKENS
 from hyperscale.errors import MethodError
 from hyperscale.methods.core.base import Method
@@ -17,24 +17,16 @@ from hyperscale.models.context import context_limit
 from hyperscale.utils.hub import split_revision
 
 
-def check_method(method: Method, device: str = "cpu") -> None:
-    """Refuse methods that do not run in vLLM, and parameters that they do not have here.
-
-    Args:
-        method: The method.
-        device: "cpu", "cuda" or "cuda:N".
+def check_method(method: Method) -> None:
+    """Refuse methods that do not run in vLLM.
 
     Raises:
-        MethodError: It does not run, or not with these parameters or on this device.
+        MethodError: It does not run.
     """
     if method.name not in RUNNABLE:
         raise MethodError(
             f"{method.name} does not run in vLLM, which runs {', '.join(RUNNABLE)}: leave --engine vllm out"
         )
-    if not getattr(method, "pin_prompt", True):
-        raise MethodError(f"{method.name} keeps the whole prompt in vLLM: leave pin_prompt or --engine vllm out")
-    if method.name == "random" and device_kind(device) == "cuda":
-        raise MethodError("random draws its victims on the host, which would stop a GPU at every layer: --device cpu")
 
 
 def engine_args(
@@ -64,7 +56,7 @@ def engine_args(
         MethodError: The method does not run here.
         ModelError: Nor does the model.
     """
-    check_method(method, device)
+    check_method(method)
     config = load_supported_config(path)
     family = config.model_type
     uses_plugin = method.name != "vanilla"
@@ -72,7 +64,13 @@ def engine_args(
     if uses_plugin:
         params = method.params()
         options |= {"method": method.name, "cr": method.cr}
-        if method.name != "dms":
+        if (
+            method.name in HOSTED
+            or not params.get("pin_prompt", True)
+            or (method.name, device_kind(device)) == ("random", "cuda")
+        ):
+            options["parameters"] = {name: value for name, value in params.items() if name != "cr"}
+        elif method.name != "dms":
             options |= {"recent": params["recent"], "budget_rule": params["rule"]}
             options |= {"kv_budget": params["budget"]} if "budget" in params else {}
     context = context_limit(config.to_dict()) or config.max_position_embeddings

@@ -28,7 +28,7 @@ class VllmProvider(EngineProvider):
 
         super().check_methods(methods, device)
         for method in methods:
-            check_method(method, device)
+            check_method(method)
 
     def explain_method(self, method: str) -> str | None:
         """See `EngineProvider.explain_method`."""

@@ -118,6 +118,12 @@ def softmax_block(q, k, v, visible, high, total, acc, scale, PRECISION: tl.const
         PRECISION: Of products of float32.
     """
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+    return softmax_scores(scores, v, visible, high, total, acc, PRECISION)
+
+
+@triton.jit
+def softmax_scores(scores, v, visible, high, total, acc, PRECISION: tl.constexpr):
+    """As `softmax_block`, from the scores of the block, (M, B), times log2(e)."""
     scores = tl.where(visible, scores, float("-inf"))
     above = tl.maximum(high, tl.max(scores, 1))
     base = tl.where(above == float("-inf"), 0.0, above)  # a row that has seen nothing yet: -inf minus -inf is NaN

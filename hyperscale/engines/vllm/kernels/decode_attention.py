@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import PagedCache
-from hyperscale.engines.vllm.kernels.common import softmax_block
+from hyperscale.engines.vllm.kernels.common import softmax_scores
 
 MAX_PARTS = 32  # of a list
 
@@ -62,6 +62,9 @@ def _decode_parts_kernel(
     part_acc,
     part_high,
     part_total,
+    scores_out,
+    selected,
+    width,
     scale,
     heads,
     N: tl.constexpr,
@@ -72,6 +75,8 @@ def _decode_parts_kernel(
     SPLITS: tl.constexpr,
     PART: tl.constexpr,
     PRECISION: tl.constexpr,
+    KEEPS_SCORES: tl.constexpr,
+    SELECTS: tl.constexpr,
 ):
     # Grid (parts, lists): a program attends with a list's G queries to one part of it.
     split, list_ = tl.program_id(0), tl.program_id(1)
@@ -95,9 +100,20 @@ def _decode_parts_kernel(
         inside = index < end
         page = tl.load(pages + index // N, mask=inside, other=0).to(tl.int64)
         entry = page * page_stride + (index % N) * D
+        # (ROWS, BLOCK) of a list's (G, width) numbers by place, in those tensors that have them.
+        by_place = (list_.to(tl.int64) * G + g)[:, None] * width + index[None, :]
+        has_place = real[:, None] & inside[None, :] & (index < width)[None, :]
+        if SELECTS:
+            visible = tl.load(selected + by_place, mask=has_place, other=0) != 0
+            inside = tl.max(visible.to(tl.int32), 0) != 0  # what no query head reads is not loaded
+        else:
+            visible = inside[None, :]
         k = tl.load(keys + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
         v = tl.load(values + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
-        high, total, acc = softmax_block(q, k, v, inside[None, :], high, total, acc, scale, PRECISION)
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
+        if KEEPS_SCORES:
+            tl.store(scores_out + by_place, scores, mask=has_place)
+        high, total, acc = softmax_scores(scores, v, visible, high, total, acc, PRECISION)
     # Not normalised yet: that takes the maxima and sums of all parts.
     part = (list_.to(tl.int64) * SPLITS + split) * G + g
     tl.store(part_high + part, high, mask=real)
@@ -133,8 +149,9 @@ def _decode_combine_kernel(
         part = (list_ * SPLITS + split) * G + g
         next_high = tl.load(part_high + part, mask=real, other=0.0)
         above = tl.maximum(high, next_high)
-        # Bring both to the larger maximum before they are added.
-        shrink, next_shrink = tl.exp2(high - above), tl.exp2(next_high - above)
+        # Bring both to the larger maximum before they are added. There is none yet where nothing was selected so far.
+        base = tl.where(above == float("-inf"), 0.0, above)
+        shrink, next_shrink = tl.exp2(high - base), tl.exp2(next_high - base)
         total = total * shrink + tl.load(part_total + part, mask=real, other=1.0) * next_shrink
         next_acc = tl.load(part_acc + part[:, None] * D + d[None, :], mask=real[:, None], other=0.0)
         acc = acc * shrink[:, None] + next_acc * next_shrink[:, None]
@@ -153,6 +170,9 @@ def decode_attention(
     scale: float,
     longest: int,
     launch: DecodeLaunch | None = None,
+    *,
+    scores: Tensor | None = None,
+    selected: Tensor | None = None,
 ) -> None:
     """Attention of one token a request to its lists.
 
@@ -167,6 +187,9 @@ def decode_attention(
         longest: At least the entries of the longest list; sets the size of the launch, so under a CUDA graph it is the
             largest that can come.
         launch: How the launch is cut; None for the usual one.
+        scores: (requests, heads, group, width) float32, contiguous, written as far as a list has entries: attention
+            scores by place, times log2(e); those beyond the width are not written. None if nobody asks.
+        selected: (requests, heads, group, width) bool, contiguous: what each query head reads. None for all.
     """
     requests, heads, group, dim = queries.shape
     count = requests * heads
@@ -179,6 +202,8 @@ def decode_attention(
     rows = max(triton.next_power_of_2(group), 16)  # the least that tl.dot takes
     # What each part leaves for the second kernel: weighted values, largest scores (base 2) and sums of weights.
     options = {"dtype": torch.float32, "device": queries.device}
+    by_place = [tensor for tensor in (scores, selected) if tensor is not None]
+    assert all(tensor.is_contiguous() for tensor in by_place)
     acc = torch.empty(count, splits, group, dim, **options)  # type: ignore[call-overload]
     high = torch.empty(count, splits, group, **options)  # type: ignore[call-overload]
     total = torch.empty_like(high)
@@ -194,6 +219,9 @@ def decode_attention(
         acc,
         high,
         total,
+        acc if scores is None else scores,
+        acc if selected is None else selected,
+        by_place[0].shape[-1] if by_place else 0,
         scale * math.log2(math.e),
         heads,
         N=cache.keys.shape[1],
@@ -204,6 +232,8 @@ def decode_attention(
         SPLITS=splits,
         PART=launch.part,
         PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
+        KEEPS_SCORES=scores is not None,
+        SELECTS=selected is not None,
         num_warps=launch.warps,
         num_stages=launch.stages,
     )

@@ -23,6 +23,7 @@ def _decode_update_kernel(
     verdicts,
     verdict_stride,
     new_expiry,
+    targets,
     # the requests
     first_blocks,
     first_stride,
@@ -59,6 +60,7 @@ def _decode_update_kernel(
     HAS_VERDICTS: tl.constexpr,
     HAS_NEW_EXPIRY: tl.constexpr,
     ON_NEW: tl.constexpr,
+    HAS_TARGETS: tl.constexpr,
 ):
     # Grid (requests, heads): a program owns one list, so all but the bump of ``pages_used`` needs no atomics.
     request, head = tl.program_id(0), tl.program_id(1)
@@ -77,15 +79,20 @@ def _decode_update_kernel(
         evict = (tl.load(verdicts + request * verdict_stride + head) != 0) & (num_stored > 0)
         verdict_expiry = tl.where(evict, query + window, verdict_expiry)
 
-    # Evict: count what has expired; the new entry goes to the first such place, or else to the end.
+    # Evict: count what has expired; the new entry goes to the first such place, or else to the end. A method that names
+    # the place itself evicts what lies there, and nothing expires.
     num_expired = num_stored * 0
     target = num_stored
-    for begin in range(0, num_stored, SCAN):
-        index = begin + tl.arange(0, SCAN)
-        expires = load_expiries(index, num_stored, pages, expiry, newest, verdict_expiry, N)
-        is_expired = (index < num_stored) & (expires <= query)
-        num_expired += tl.sum(is_expired.to(tl.int32), 0)
-        target = tl.minimum(target, tl.min(tl.where(is_expired, index, num_stored), 0))
+    if HAS_TARGETS:
+        target = tl.load(targets + request * heads + head).to(tl.int32)
+        num_expired += (target < num_stored).to(tl.int32)
+    else:
+        for begin in range(0, num_stored, SCAN):
+            index = begin + tl.arange(0, SCAN)
+            expires = load_expiries(index, num_stored, pages, expiry, newest, verdict_expiry, N)
+            is_expired = (index < num_stored) & (expires <= query)
+            num_expired += tl.sum(is_expired.to(tl.int32), 0)
+            target = tl.minimum(target, tl.min(tl.where(is_expired, index, num_stored), 0))
     length = num_stored - num_expired + 1
     if num_expired > 1:  # more has gone than comes: the other gaps are filled from the end
         close_gaps(
@@ -164,6 +171,7 @@ def decode_update(
     window: int = 0,
     on_new: bool = False,
     new_expiry: Tensor | None = None,
+    targets: Tensor | None = None,
 ) -> None:
     """Store one token in every list of a layer: in place of an entry that expired, else at the end.
 
@@ -183,6 +191,8 @@ def decode_update(
         window: w of DMS: what a verdict at query q is on, the token of position q - 1, is gone from query q + w on.
         on_new: Verdicts are on the tokens that are stored instead: gone from query q + w + 1 on.
         new_expiry: (requests,) expiry of the new entries; None if they have none.
+        targets: (requests, heads), contiguous: the place that each list writes to, its length to append; None to write
+            over what has expired.
     """
     count, heads, dim = keys.shape
     if not count:
@@ -195,6 +205,7 @@ def decode_update(
         keys if verdicts is None else verdicts,
         0 if verdicts is None else verdicts.stride(0),
         keys if new_expiry is None else new_expiry,
+        keys if targets is None else targets,
         requests.first_blocks,
         requests.first_blocks.stride(0),
         requests.positions,
@@ -225,6 +236,7 @@ def decode_update(
         SCAN=SCAN,
         HAS_VERDICTS=verdicts is not None,
         HAS_NEW_EXPIRY=new_expiry is not None,
+        HAS_TARGETS=targets is not None,
         ON_NEW=on_new,
         num_warps=8,
     )

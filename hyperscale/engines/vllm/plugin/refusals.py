@@ -65,6 +65,11 @@ def list_refusals(vllm_config: Any, options: Options) -> list[str]:
         "there is no backend for this device: CUDA and x86 have one, or leave the plugin out with VLLM_PLUGINS=''": (
             not device
         ),
+        f"the method {options.method} looks at all heads of a layer or counts them, and has not been tried with tensor "
+        "parallelism: use one rank": options.hosted and ranks > 1,
+        "reserve_output_fraction must be 1 for a method whose requests are never preempted": (
+            options.hosted and options.reserve_output_fraction < 1
+        ),
         "the method hashed needs a cr": options.method == "hashed" and options.cr <= 1,
         **(_refusals_on_cuda(vllm_config, options) if device == "cuda" else {}),
         "models with multi-head latent attention have no KV heads": bool(getattr(model, "use_mla", False)),
@@ -92,9 +97,8 @@ def _refusals_on_cuda(vllm_config: Any, options: Options) -> dict[str, bool]:
         "with full_graphs, vLLM's idle steps of data parallelism write where a request may be: leave one of them out": (
             options.full_graphs and vllm_config.parallel_config.data_parallel_size > 1
         ),
-        "the method random draws its victims on the host, which would stop a GPU at every layer: run it on the CPU": (
-            options.method == "random"
-        ),
+        "the method random draws its victims on the host, which would stop a GPU at every layer: give its parameters, "
+        'like {"recent": 16}, to run it by its own state': options.method == "random" and not options.hosted,
     }
 
 

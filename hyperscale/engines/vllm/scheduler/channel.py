@@ -56,7 +56,7 @@ class SchedulerChannel:
         """Book a step's report. A second time changes nothing, as positions and generations are known by number."""
         for request, usage in report.requests.items():
             if request in self.costs:  # else it has finished already
-                self.costs[request].record(usage.computed_tokens, usage.live_entries)
+                self.costs[request].record(usage.computed_tokens, usage.live_entries, usage.read_entries)
             self._allocator.record_usage(request, usage.generation, usage.pages, usage.computed_tokens)
 
     def costs_so_far(self, request: str, tokens: int) -> dict[str, Any] | None:

@@ -68,15 +68,18 @@ class RequestCosts:
     reads: list[int] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
 
-    def record(self, computed_tokens: int, live_entries: Sequence[int]) -> None:
+    def record(
+        self, computed_tokens: int, live_entries: Sequence[int], read_entries: Sequence[int] | None = None
+    ) -> None:
         """Book the positions of a report: the last ``len(live_entries)`` before ``computed_tokens``.
 
         Args:
             computed_tokens: See `RequestReport`.
             live_entries: Entries live at each position, summed over all lists.
+            read_entries: Entries read at each position, likewise; None if all that lived.
         """
         first = computed_tokens - len(live_entries)
-        for position, live in enumerate(live_entries, first):
+        for position, (live, read) in enumerate(zip(live_entries, read_entries or live_entries, strict=True), first):
             # Position P - 1 draws the first generated token, number 0.
             token = position - (self.prompt_tokens - 1)
             if token != len(self.reads):
@@ -84,7 +87,7 @@ class RequestCosts:
                 assert token < len(self.reads), f"position {position} was never reported"
                 continue
             # The first token is drawn at the end of prefill, whose reads do not count.
-            self.reads.append(self.reads[-1] + live if self.reads else 0)
+            self.reads.append(self.reads[-1] + read if self.reads else 0)
             self.peaks.append(max(self.peaks[-1], live) if self.peaks else live)
 
     def summarize(self, tokens: int) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hyperscale.engines.vllm.protocol import RequestReport, SuperblockUpdate
+from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
+from hyperscale.engines.vllm.worker.methods.hosted import Rows, WorkerHosted
 from hyperscale.engines.vllm.worker.tables import EntryTables
 
 
@@ -34,13 +36,14 @@ class CacheWorker(ABC):
     Attributes:
         current: The worker of this process: attention layers have no other way to it.
         tables: The tables.
+        method: The method.
         requests: The running requests by id.
     """
 
     current: "CacheWorker | None" = None
 
-    def __init__(self, tables: EntryTables) -> None:
-        self.tables = tables
+    def __init__(self, tables: EntryTables, method: WorkerMethod) -> None:
+        self.tables, self.method = tables, method
         self.requests: dict[str, RunningRequest] = {}
         self._scheduled_tokens: dict[str, tuple[int, int]] = {}
 
@@ -60,21 +63,45 @@ class CacheWorker(ABC):
         # Releases first: an update may need the slot, and a preempted request may be in both.
         for request in released_requests:
             if running := self.requests.pop(request, None):
-                self.tables.close_slot(running.slot)
+                self._close(running)
         for update in updates:
             running = self.requests.get(update.request)
             if running is None or running.generation != update.generation:
                 if running is not None:
-                    self.tables.close_slot(running.slot)
-                params = update.params
-                slot = self.tables.open_slot(update.new_blocks[0], (params.prompt_tokens, params.L, params.noise_key))
-                running = RunningRequest(slot, update.generation, params.prompt_tokens)
+                    self._close(running)
+                params = update.params.prompt_tokens, update.params.L, update.params.noise_key
+                slot = self.tables.open_slot(update.new_blocks[0], params)
+                self.method.open_request(slot, *params)
+                running = RunningRequest(slot, update.generation, params[0])
                 self.requests[update.request] = running
             self.tables.set_superblocks(running.slot, update.num_kept, update.new_blocks)
         # The host counts along, so that nothing has to be asked of the device.
         for request, (_, tokens) in scheduled_tokens.items():
             self.requests[request].computed_tokens += tokens
         self._scheduled_tokens = dict(scheduled_tokens)
+
+    def _close(self, running: RunningRequest) -> None:
+        self.method.close_request(running.slot)
+        self.tables.close_slot(running.slot)
+
+    def _finish_prompts(self, rows: Rows) -> None:
+        """Let a hosted method evict from the prompts that end with this step, before the step is reported."""
+        if isinstance(self.method, WorkerHosted):
+            for request, (_, tokens) in self._scheduled_tokens.items():
+                running = self.requests[request]
+                if running.computed_tokens == running.prompt_tokens:
+                    self.method.finish_prompt(running.slot, tokens == 1, rows)
+
+    def _prune_rows(self, rows: Rows) -> None:
+        """Let a hosted method prune rows that are full, once the step's report has been read."""
+        if isinstance(self.method, WorkerHosted):
+            decoded = [run for run in self._scheduled_requests() if run.computed_tokens > run.prompt_tokens]
+            for running in decoded:
+                self.method.count_step(running.slot, running.computed_tokens)
+            self.method.prune_full_rows({running.slot: running.computed_tokens for running in decoded}, rows)
+
+    def _scheduled_requests(self) -> list[RunningRequest]:
+        return [self.requests[request] for request in self._scheduled_tokens]
 
     @abstractmethod
     def report_step(self) -> dict[str, RequestReport] | Callable[[], dict[str, RequestReport]]:

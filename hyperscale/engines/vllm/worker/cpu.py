@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hyperscale.engines.vllm.protocol import RequestReport, SuperblockUpdate
 from hyperscale.engines.vllm.worker.cache_worker import CacheWorker, RunningRequest
+from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
 from hyperscale.engines.vllm.worker.reference_attention import ReferenceAttention
 
 
@@ -39,7 +40,7 @@ class CpuCacheWorker(CacheWorker):
     """
 
     def __init__(self, attention: ReferenceAttention) -> None:
-        super().__init__(attention.tables)
+        super().__init__(attention.tables, attention.method)
         self.attention = attention
         self._step: CpuStep | None = None
 
@@ -66,6 +67,7 @@ class CpuCacheWorker(CacheWorker):
         step = self._step
         if step is None:
             return {}
+        self._finish_prompts(self.attention.rows)
         reports = {}
         # The batch is in vLLM's order, the scheduled requests in the scheduler's: they meet by slot.
         order = {slot: index for index, slot in enumerate(step.slots)}
@@ -77,11 +79,20 @@ class CpuCacheWorker(CacheWorker):
             computed_tokens = step.computed_tokens[index]
             assert computed_tokens == running.computed_tokens, "tokens were scheduled that the worker has not seen"
             pages = int(self.tables.pages_used[running.slot])
+            live_entries = self._live_entries(step, index, running)
             reports[request] = RequestReport(
-                generation, computed_tokens, pages, self._live_entries(step, index, running)
+                generation, computed_tokens, pages, live_entries, self._read_entries(running)
             )
+        self._prune_rows(self.attention.rows)
         self._step = None
         return reports
+
+    def _read_entries(self, running: RunningRequest) -> tuple[int, ...] | None:
+        """Entries that a decode step of a selector read; None for other methods, which read all that live."""
+        method = self.method
+        if isinstance(method, WorkerHosted) and method.selects and running.computed_tokens > running.prompt_tokens:
+            return (int(method.reads[running.slot]),)
+        return None
 
     def _live_entries(self, step: CpuStep, index: int, running: RunningRequest) -> tuple[int, ...]:
         """Live entries at each of the step's positions from the prompt's last on."""

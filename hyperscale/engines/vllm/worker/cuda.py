@@ -6,15 +6,16 @@ would wait for all kernels in the queue, in every layer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
-from hyperscale.engines.vllm.protocol import RequestReport, SuperblockUpdate
+from hyperscale.engines.vllm.protocol import RequestReport, SuperblockUpdate, ceil_div
 from hyperscale.engines.vllm.worker.cache_worker import CacheWorker, RunningRequest
 from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
+from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
 from hyperscale.engines.vllm.worker.methods.window import WorkerWindow
 from hyperscale.engines.vllm.worker.staged_tables import StagedTables, upload
 
@@ -39,6 +40,8 @@ class CudaStep:
         slots: (requests,) int64.
         count_from: (chunks,) int32, the first position whose reads are wanted; None if no chunk has one.
         query_reads: (tokens,) int64, entries that each query read so far, over layers and heads, where wanted.
+        prompts: Of the requests that process a prompt, for hosted methods: slot, first and last index (exclusive) of
+            its tokens in the batch, and position of the first.
     """
 
     first_blocks: Tensor
@@ -55,6 +58,7 @@ class CudaStep:
     slots: Tensor | None = None
     count_from: Tensor | None = None
     query_reads: Tensor | None = None
+    prompts: list[tuple[int, int, int, int]] = field(default_factory=list)
 
     @property
     def tokens(self) -> int:
@@ -86,8 +90,9 @@ class CudaCacheWorker(CacheWorker):
     tables: StagedTables
 
     def __init__(self, tables: StagedTables, method: WorkerMethod, cache: PagedCache, fa3: bool) -> None:
-        super().__init__(tables)
-        self.cache, self.method, self.fa3 = cache, method, fa3
+        super().__init__(tables, method)
+        self.cache, self.fa3 = cache, fa3
+        self.rows = _CacheRows(tables, cache)
         self._step: CudaStep | None = None
         self._in_step = False
 
@@ -124,11 +129,37 @@ class CudaCacheWorker(CacheWorker):
             step.decode_expiry = self.method.expiries(step.slots[:n], step.decodes.positions.long())
             if step.chunks is not None:
                 step.chunk_expiry = self._chunk_expiry(self.method, step, step.slots)
+        if isinstance(self.method, WorkerHosted):
+            self._resolve_hosted(self.method, step)
         if step.chunks is not None and self._chunks_decode(n):
             step.count_from = self.tables.request_params[step.slots[n:], 0].to(torch.int32)
             step.query_reads = torch.zeros(step.tokens, dtype=torch.int64, device=blocks.device)
         self._step = step
         return step
+
+    def _resolve_hosted(self, method: WorkerHosted, step: CudaStep) -> None:
+        """Begin the step of a hosted method, and find the slots of prompts, of which the rule may look at queries.
+
+        Where there are prompts the host has to ask the device for their slots, once in such a step.
+        """
+        assert step.decodes is not None and step.slots is not None  # noqa: PT018
+        n = step.num_decodes
+        if n:
+            method.begin(step.slots[:n], step.decodes.positions.long())
+        sizes = {request: tokens for request, (_, tokens) in self._scheduled_tokens.items()}
+        prompts = [run for run in self._scheduled_requests() if run.computed_tokens <= run.prompt_tokens]
+        if not prompts or not self._in_step:
+            return
+        assert all(
+            self.requests[request].computed_tokens <= self.requests[request].prompt_tokens
+            for request, tokens in sizes.items()
+            if tokens > 1
+        ), "a hosted method's request was preempted"
+        stops = {run.slot: run.computed_tokens for run in prompts}
+        for row, slot in enumerate(step.slots.tolist()):
+            if slot in stops:
+                size = step.starts[row + 1] - step.starts[row]
+                step.prompts.append((slot, step.starts[row], step.starts[row + 1], stops[slot] - size))
 
     def _chunk_expiry(self, method: WorkerWindow, step: CudaStep, slots: Tensor) -> Tensor:
         """Expiries of all tokens of the batch, (tokens,) int32."""
@@ -160,6 +191,8 @@ class CudaCacheWorker(CacheWorker):
             _describe(name, generation, tokens, self.requests[name])
             for name, (generation, tokens) in scheduled_tokens.items()
         ]
+        self._scheduled_tokens = scheduled_tokens
+        self._finish_prompts(self.rows)
         tables, device = self.tables, self.tables.expiry.device
 
         # Gather all numbers of the report in one int64 tensor on the device.
@@ -169,7 +202,10 @@ class CudaCacheWorker(CacheWorker):
         # A prompt that ended with a single token was handled as a decode step: some of what that saw is gone for the
         # first generated token, whose reads and peak count.
         ends = [request for request in requests if request.computed_tokens == request.prompt_tokens]
-        ends = [request for request in ends if request.tokens == 1]
+        ends = [request for request in ends if request.tokens == 1 and not isinstance(self.method, WorkerHosted)]
+        selects = isinstance(self.method, WorkerHosted) and self.method.selects
+        if isinstance(self.method, WorkerHosted) and selects:
+            parts.append(self.method.reads[slots])
         parts += [
             tables.count_live_tensor(request.slot, request.prompt_tokens, request.computed_tokens)[None]
             for request in ends
@@ -179,18 +215,68 @@ class CudaCacheWorker(CacheWorker):
         numbers = torch.cat([part.to(torch.int64) for part in parts])
         sizes = [len(part) for part in parts]
         if device.type != "cuda":  # tests run the kernels on CPU tensors
-            return _read_report(requests, ends, step, numbers, sizes, tables.num_lists)
+            self._prune_rows(self.rows)
+            self._scheduled_tokens = {}
+            return _read_report(requests, ends, step, numbers, sizes, tables.num_lists, selects)
 
         # One copy that nobody waits for now; the event tells when it is complete. The tables may change meanwhile: the
         # kernels of the next step are behind the copy in the same stream.
         host_numbers, event = numbers.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
+        self._prune_rows(self.rows)
+        self._scheduled_tokens = {}
 
         def wait() -> dict[str, RequestReport]:
             event.synchronize()
-            return _read_report(requests, ends, step, host_numbers, sizes, tables.num_lists)
+            return _read_report(requests, ends, step, host_numbers, sizes, tables.num_lists, selects)
 
         return wait
+
+
+class _CacheRows:
+    """See `hyperscale.engines.vllm.worker.methods.hosted.Rows`; nothing waits for the device."""
+
+    def __init__(self, tables: StagedTables, cache: PagedCache) -> None:
+        self._tables, self._cache = tables, cache
+
+    def read(self, slots: Tensor, layer: int, count: int) -> tuple[Tensor, Tensor]:
+        """See `Rows.read`."""
+        pages = self._pages(slots, layer, count)
+        # Behind a list's end lies what somebody else has left, which need not be finite.
+        place = torch.arange(count, device=pages.device)
+        empty = (place >= self._tables.lens[slots, layer][..., None])[..., None]
+        keys, values = (
+            part[pages].flatten(2, 3)[:, :, :count].masked_fill(empty, 0)
+            for part in (self._cache.keys, self._cache.values)
+        )
+        return keys, values
+
+    def write(self, slots: Tensor, layer: int, keys: Tensor, values: Tensor) -> None:
+        """See `Rows.write`."""
+        count, size = keys.shape[2], self._tables.page_tokens
+        place = torch.arange(count, device=keys.device)
+        pages = self._pages(slots, layer, count)[:, :, place // size]
+        self._cache.keys[pages, place % size] = keys
+        self._cache.values[pages, place % size] = values
+
+    def _pages(self, slots: Tensor, layer: int, count: int) -> Tensor:
+        table = self._tables.page_table[slots, layer, :, : ceil_div(count, self._tables.page_tokens)]
+        pages: Tensor = table.long()
+        return pages
+
+    def shrink(self, slot: int, entries: int) -> None:
+        """See `Rows.shrink`: the pages that stay become the first of the request's virtual pages."""
+        tables, kept = self._tables, ceil_div(entries, self._tables.page_tokens)
+        pages = tables.page_table[slot, :, :, :kept].flatten().long()
+        virtual = torch.arange(len(pages), device=pages.device)
+        blocks = tables.superblocks[slot, virtual // tables.num_lists].long()
+        targets = blocks * tables.num_lists + virtual % tables.num_lists
+        # Copies first: a page that stays may be the target of another.
+        for part in (self._cache.keys, self._cache.values, tables.expiry):
+            part[targets] = part[pages].clone()
+        tables.page_table[slot, :, :, :kept] = targets.view(tables.layers, tables.heads, kept).to(torch.int32)
+        tables.num_pages[slot] = kept
+        tables.pages_used[slot] = len(pages)
 
 
 def _describe(name: str, generation: int, tokens: int, running: RunningRequest) -> _ScheduledRequest:
@@ -205,6 +291,7 @@ def _read_report(
     numbers: Tensor,
     sizes: list[int],
     num_lists: int,
+    selects: bool,
 ) -> dict[str, RequestReport]:
     """Reports from the numbers that `CudaCacheWorker.report_step` has gathered.
 
@@ -215,8 +302,10 @@ def _read_report(
         numbers: (sum of ``sizes``,) int64 on the host.
         sizes: Of the parts of ``numbers``.
         num_lists: Lists of a request.
+        selects: Whether what decode steps read stands behind their lengths.
     """
     pages_used, num_superblocks, live, *more_parts = (part.tolist() for part in torch.split(numbers, sizes))
+    step_reads = more_parts.pop(0) if selects else None
     has_reads = step is not None and step.query_reads is not None
     live_after_prompt = {request.request: count for request, (count,) in zip(ends, more_parts, strict=False)}
     # Slots tell which request of the batch is which: the batch is in vLLM's order, the report in the scheduler's.
@@ -236,7 +325,12 @@ def _read_report(
                 live_entries = tuple(query_reads[end - num_decoded : end])
             else:  # a decode step reads all that there is
                 live_entries = (live[index],)
+        is_decode = request.computed_tokens > request.prompt_tokens
         reports[request.request] = RequestReport(
-            request.generation, request.computed_tokens, pages_used[index], live_entries
+            request.generation,
+            request.computed_tokens,
+            pages_used[index],
+            live_entries,
+            (step_reads[index],) if step_reads is not None and is_decode else None,
         )
     return reports

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from hyperscale.engines.vllm.protocol import NEVER
 from hyperscale.engines.vllm.worker.methods.base import DecodeBatch, EntryOrder, RequestChunk, WorkerMethod
+from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
 from hyperscale.engines.vllm.worker.tables import EntryTables
 
 _QUERY_BLOCK = 512  # queries of a chunk that attend at once: bounds the memory of the mask and the scores
@@ -42,11 +44,43 @@ class Pages(Protocol):
         """
 
 
+class _PageRows:
+    """See `Rows`."""
+
+    def __init__(self, tables: EntryTables, pages: Pages) -> None:
+        self._tables, self._pages = tables, pages
+
+    def read(self, slots: Tensor, layer: int, count: int) -> tuple[Tensor, Tensor]:
+        """See `Rows.read`."""
+        tables = self._tables
+        table = tables.page_table[slots, layer, :, : -(-count // tables.page_tokens)].long()
+        keys, values = self._pages.read(table.flatten())
+        shape = (*table.shape[:2], table.shape[2] * tables.page_tokens, keys.shape[-1])
+        # Behind a list's end lies what somebody else has left, which need not be finite.
+        empty = (torch.arange(count, device=slots.device) >= tables.lens[slots, layer][..., None])[..., None]
+        keys, values = (part.reshape(shape)[:, :, :count].masked_fill(empty, 0) for part in (keys, values))
+        return keys, values
+
+    def write(self, slots: Tensor, layer: int, keys: Tensor, values: Tensor) -> None:
+        """See `Rows.write`."""
+        tables, (_, heads, count, dim) = self._tables, keys.shape
+        place, head = torch.arange(count, device=slots.device), torch.arange(heads, device=slots.device)
+        page = tables.page_table[slots[:, None, None], layer, head[:, None], place // tables.page_tokens].long()
+        entries = page * tables.page_tokens + place % tables.page_tokens
+        self._pages.write(entries.flatten(), keys.reshape(-1, dim), values.reshape(-1, dim))
+
+    def shrink(self, slot: int, entries: int) -> None:
+        """See `Rows.shrink`; the lengths say how many entries there are."""
+        for layer in range(self._tables.layers):
+            self._tables.recycle_empty_pages(slot, layer)
+
+
 class ReferenceAttention:
     """One worker's cache: its tables, its method and its pages."""
 
     def __init__(self, tables: EntryTables, method: WorkerMethod, pages: Pages) -> None:
         self.tables, self.method, self.pages = tables, method, pages
+        self.rows = _PageRows(tables, pages)
 
     def decode(self, batch: DecodeBatch, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         """Write one entry into every list of a layer, in place of an expired one if there is any, and attend.
@@ -61,6 +95,8 @@ class ReferenceAttention:
         Returns:
             (requests, heads, group, head_dim).
         """
+        if isinstance(self.method, WorkerHosted):
+            return self._decode_hosted(self.method, batch, queries, keys, values, scale)
         tables, slots, layer = self.tables, batch.slots, batch.layer
 
         # Evict. Attention knows no mask, so whatever has expired must be out of the list: at most one entry may stay,
@@ -95,6 +131,39 @@ class ReferenceAttention:
         out = self.pages.attend(queries.flatten(0, 1), lens.flatten(), table.contiguous(), scale)
         grouped_out: Tensor = out.view(queries.shape)
         return grouped_out
+
+    def _decode_hosted(
+        self, method: WorkerHosted, batch: DecodeBatch, queries: Tensor, keys: Tensor, values: Tensor, scale: float
+    ) -> Tensor:
+        """As `decode`, for a method that names the places itself."""
+        tables, slots, layer = self.tables, batch.slots, batch.layer
+        if layer == 0:
+            method.begin(slots, batch.positions)
+        flat_queries = queries.flatten(1, 2)
+        width = int(batch.lens.max()) + 1
+        places, selected = method.choose_places(layer, flat_queries, keys, values, scale, width)
+        tables.append_pages(slots, layer, (places >= tables.num_pages[slots, layer] * tables.page_tokens).long())
+        entries, dim = tables.entry_numbers(slots, layer, places), keys.shape[-1]
+        self.pages.write(entries.flatten(), keys.reshape(-1, dim), values.reshape(-1, dim))
+        tables.expiry.view(-1)[entries] = NEVER
+        lens = torch.maximum(batch.lens, places + 1).to(torch.int32)
+        tables.lens[slots, layer] = lens
+        if selected is None and not method.needs_weights:
+            columns = -(-int(lens.max()) // tables.page_tokens)
+            table = tables.page_table[slots, layer, :, :columns].flatten(0, 1).contiguous()
+            out = self.pages.attend(queries.flatten(0, 1), lens.flatten(), table, scale).view(queries.shape)
+        else:
+            row_keys, row_values = self.rows.read(slots, layer, width)
+            visible = (torch.arange(width, device=lens.device) < lens[..., None])[:, :, None]
+            scores = queries @ row_keys.transpose(2, 3) * scale  # (requests, heads, group, width)
+            scores = scores.masked_fill(~(visible if selected is None else visible & selected), float("-inf"))
+            weights = torch.softmax(scores, dim=-1, dtype=torch.float32)
+            out = weights.to(row_values.dtype) @ row_values
+            if method.needs_weights:
+                method.observe(layer, weights)
+        if layer == tables.layers - 1:
+            method.end()
+        return out
 
     def _expired(self, batch: DecodeBatch) -> Tensor:
         """(requests, heads, places) bool: entries that the queries no longer see."""
@@ -137,6 +206,8 @@ class ReferenceAttention:
             (tokens, heads, group, head_dim), and (tokens,) int64: the entries, of all heads, that each query read.
         """
         self.method.lower_expiries_before(chunk)
+        if isinstance(self.method, WorkerHosted):
+            self.method.keep_queries(chunk.slot, chunk.layer, queries.flatten(1, 2), chunk.start, scale)
 
         # Candidates: the stored entries, padded to the longest list, then the chunk's tokens.
         stored_keys, stored_values, stored_expiry = self._read_lists(chunk.slot, chunk.layer)

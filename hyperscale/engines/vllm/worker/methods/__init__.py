@@ -2,16 +2,17 @@
 
 `base` is the contract, `registry` finds a method by its name. Their definitions are those of `hyperscale.methods`.
 
-To add a method:
+There are two kinds. Methods that decide by expiries (dms, window, random) are written here once more, for speed and
+for preemption. All others are `hosted`: their own `State` of `hyperscale.methods` runs on the lists.
 
-1. its name in `hyperscale.engines.vllm.method_names`, and its class in `registry`;
-2. a file here, with the hooks of `WorkerMethod` that it needs: they set expiries, `reference_attention` does the rest;
-3. `Options.expected_entries`: how many entries of a list admission expects to be live at a request's end;
-4. a test against the torch engine, as in tests/engines/vllm/test_vllm_engine.py. It runs on the CPU then;
-5. on CUDA: DMS's expiries come from verdicts (`decode_update`, `chunk_dms_expiry`), window's from positions alone
-   (`CudaCacheWorker.resolve_step`). A method that is neither needs a kernel that sets expiries before `decode_update`;
-   until it has one, refuse it in `plugin.refusals` and `harness.engine_args.check_method`, as random is. No kernel
-   keeps scores of attention yet.
+To add a method of `hyperscale.methods`:
+
+1. its name in `hyperscale.engines.vllm.method_names` (HOSTED);
+2. `Method.prompt_queries`, if its state looks at a prompt's queries, and `State.reserve`, if it widens tensors;
+3. a test against the torch engine, in tests/engines/vllm/test_vllm_hosted.py and test_vllm_cuda.py.
+
+A method that follows from positions or verdicts alone may have a file here instead: the hooks of `WorkerMethod` that
+it needs, its class in `registry`, its entries in `Options.expected_entries`, and on CUDA a kernel that sets expiries.
 """
 
 from typing import TYPE_CHECKING

@@ -77,6 +77,12 @@ class WorkerMethod:
     def __init__(self, tables: EntryTables, options: Options) -> None:
         self.tables, self.options = tables, options
 
+    def open_request(self, slot: int, prompt: int, L: int, noise_key: int) -> None:
+        """A request has got a slot, and nothing of it has been processed."""
+
+    def close_request(self, slot: int) -> None:
+        """A request has lost its slot."""
+
     def lower_expiries(self, batch: DecodeBatch) -> None:
         """Lower expiries of stored entries before a decode step looks for expired ones."""
 

@@ -5,11 +5,19 @@ from typing import Any
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
 from hyperscale.engines.vllm.worker.methods.dms import WorkerDMS
+from hyperscale.engines.vllm.worker.methods.hosted import ModelShape, WorkerHosted
 from hyperscale.engines.vllm.worker.methods.window import WorkerWindow
 from hyperscale.engines.vllm.worker.tables import EntryTables
 
 
-def create(tables: EntryTables, options: Options, first_head: int, all_heads: int) -> WorkerMethod:
+def create(
+    tables: EntryTables,
+    options: Options,
+    first_head: int,
+    all_heads: int,
+    shape: ModelShape | None = None,
+    max_tokens: int = 0,
+) -> WorkerMethod:
     """The method that the options name.
 
     Args:
@@ -17,7 +25,15 @@ def create(tables: EntryTables, options: Options, first_head: int, all_heads: in
         options: The engine's options.
         first_head: This worker's first KV head among all.
         all_heads: KV heads of a layer of the whole model.
+        shape: What hosted methods are told of the model.
+        max_tokens: Most tokens of a request, likewise.
+
+    Raises:
+        MethodError: A hosted method cannot run on this model, or not with these parameters.
     """
+    if options.hosted:
+        assert shape is not None, "hosted methods are told of the model"
+        return WorkerHosted(tables, options, options.make_method(), shape, max_tokens)
     if options.method == "random":
         from hyperscale.engines.vllm.worker.methods.random_eviction import WorkerRandom
 
@@ -32,14 +48,18 @@ def create(tables: EntryTables, options: Options, first_head: int, all_heads: in
     return classes[options.method](tables, options)
 
 
-def create_for_worker(tables: EntryTables, spec: Any) -> WorkerMethod:
+def create_for_worker(tables: EntryTables, spec: Any, vllm_config: Any) -> WorkerMethod:
     """The method of this process, which knows the worker's place among the tensor-parallel ranks.
 
     Args:
         tables: The worker's tables.
         spec: The cache's `RaggedSpec`.
+        vllm_config: vLLM's configuration.
     """
     from vllm.distributed import get_tensor_model_parallel_rank
 
     first_head = get_tensor_model_parallel_rank() * tables.heads
-    return create(tables, spec.options, first_head, spec.total_lists // tables.layers)
+    model = vllm_config.model_config
+    heads = model.get_num_attention_heads(vllm_config.parallel_config)
+    shape = ModelShape(heads, model.get_head_size(), model.dtype, model.hf_config)
+    return create(tables, spec.options, first_head, spec.total_lists // tables.layers, shape, model.max_model_len)

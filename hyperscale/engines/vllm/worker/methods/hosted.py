@@ -1,0 +1,396 @@
+"""Runs a method of `hyperscale.methods` by its own `State`, on a worker's lists: a place in a list is a slot of a row.
+
+The state is the torch engine's, called in the same order, so its decisions are the torch engine's too. What it keeps of
+a request lies by slot of the worker's tables; in a decode step the rows of the batch are copied to the front of the
+state's own tensors, where it finds its chains, and back afterwards.
+
+Prompts are prefilled densely, in chunks or at once. When the last of a prompt's tokens has been processed, the state
+says what stays (`finish_prompt`). Rules that prune rows at intervals do so between two steps (`prune_full_rows`); when
+that is the case the host knows by counting, so nothing waits for the device.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+
+from hyperscale.engines.vllm.options import Options
+from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
+from hyperscale.engines.vllm.worker.tables import EntryTables
+from hyperscale.kv.cache import RowEntries
+from hyperscale.kv.prefilled import PrefilledPrompt, compact, live_first_order
+from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, LayerInput, Method
+from hyperscale.methods.core.interval import IntervalMethod
+from hyperscale.methods.core.prefill_view import PrefillView
+
+
+class Rows(Protocol):
+    """The entries of a worker's lists, by place."""
+
+    def read(self, slots: Tensor, layer: int, count: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the first ``count`` places, (requests, heads, count, head_dim) each.
+
+        Args:
+            slots: (requests,) int64.
+            layer: The layer.
+            count: Places; what lies behind a list's end is anything finite.
+        """
+
+    def write(self, slots: Tensor, layer: int, keys: Tensor, values: Tensor) -> None:
+        """Store entries in the first places of lists that have pages for them; shapes as `read` returns."""
+
+    def shrink(self, slot: int, entries: int) -> None:
+        """Give up the pages that a request's lists do not need for so many entries each."""
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What states ask of the model that they run on.
+
+    Attributes:
+        query_heads: Query heads of a layer.
+        head_dim: Size of a key.
+        dtype: Of the model.
+        config: Its transformers configuration.
+    """
+
+    query_heads: int
+    head_dim: int
+    dtype: torch.dtype
+    config: Any
+
+
+@dataclass
+class _Running:
+    """A request as the host knows it.
+
+    Attributes:
+        prompt: P.
+        L: Most new tokens.
+        noise_key: Key of its noise.
+        entries: Entries of each of its rows, which all rows have alike; 0 until its prompt is finished.
+        alone: Whether the prompt's last token was processed alone, in a decode step.
+        queries: By layer, the prompt's last queries so far, (query heads, tokens, head_dim).
+        scale: Factor on the scores.
+    """
+
+    prompt: int
+    L: int
+    noise_key: int
+    entries: int = 0
+    alone: bool = False
+    queries: dict[int, Tensor] = field(default_factory=dict)
+    scale: float = 1.0
+
+
+class WorkerHosted(WorkerMethod):
+    """See the module.
+
+    Attributes:
+        method: The method.
+        reads: (slots,) int64, entries that each slot's last decode step read, over layers and heads; of selectors only.
+    """
+
+    def __init__(
+        self, tables: EntryTables, options: Options, method: Method, shape: ModelShape, max_tokens: int
+    ) -> None:
+        """An empty state.
+
+        Args:
+            tables: The worker's tables.
+            options: The engine's options.
+            method: The method.
+            shape: What the state asks of the model.
+            max_tokens: Most tokens of a request.
+
+        Raises:
+            MethodError: The method cannot run on this model.
+        """
+        super().__init__(tables, options)
+        self.method = method
+        device, count = tables.expiry.device, len(tables.lens)
+        self._state = method.start(_host_model(tables, shape, device))
+        self._stored: list[Tensor] = []
+        self._running: dict[int, _Running] = {}
+        self._count, self._no_hidden = count, torch.empty(0, device=device)
+        self.selects = method.kind == "selector"
+        self.reads = torch.zeros(count, dtype=torch.int64, device=device)
+        self._capacity = _most_entries(method, max_tokens)
+        if options.full_graphs or method.kind != "selector":  # whose bounds would take much memory
+            self._state.reserve(self._capacity, max_tokens)
+        # (slots, layers, query heads, head_dim), the query of each one's last decode step: a graph keeps no others.
+        self._last_queries = torch.zeros(
+            count if method.prompt_queries(1) else 0,
+            tables.layers,
+            shape.query_heads,
+            shape.head_dim,
+            dtype=shape.dtype,
+            device=device,
+        )
+        # Of the decode step that runs: slots, lengths (layers, requests, heads), and which tokens are still a prompt's.
+        self._slots = self._in_prompt = torch.zeros(0, dtype=torch.int64, device=device)
+        self._lens = torch.zeros(tables.layers, 0, tables.heads, dtype=torch.int64, device=device)
+
+    @property
+    def needs_weights(self) -> bool:
+        """Whether `observe` is to be called."""
+        return self.method.needs_attention
+
+    # -- requests ---------------------------------------------------------------------------------------------------
+
+    def open_request(self, slot: int, prompt: int, L: int, noise_key: int) -> None:
+        """A request has got a slot, and nothing of it has been processed."""
+        self._running[slot] = _Running(prompt, L, noise_key)
+
+    def close_request(self, slot: int) -> None:
+        """A request has lost its slot."""
+        self._running.pop(slot, None)
+
+    def keep_queries(self, slot: int, layer: int, queries: Tensor, first: int, scale: float) -> None:
+        """Keep what the rule looks at of a prompt's queries.
+
+        Args:
+            slot: The request's slot.
+            layer: The layer.
+            queries: (tokens, query heads, head_dim), after RoPE.
+            first: Position of the first of them.
+            scale: Factor on the scores.
+        """
+        running = self._running[slot]
+        needed = self.method.prompt_queries(running.prompt)
+        part = queries[max(running.prompt - needed - first, 0) : max(running.prompt - first, 0)]
+        running.scale = scale
+        if len(part):
+            part = part.transpose(0, 1).clone()
+            before = running.queries.get(layer)
+            running.queries[layer] = part if before is None else torch.cat([before, part], 1)
+
+    def finish_prompt(self, slot: int, alone: bool, rows: Rows) -> None:
+        """All of a prompt has been processed: evict what the rule does not keep, and admit the request.
+
+        Args:
+            slot: The request's slot.
+            alone: Whether the step that ended it processed one token of it.
+            rows: The lists.
+        """
+        running, tables = self._running[slot], self.tables
+        running.alone = alone
+        P, slots = running.prompt, torch.tensor([slot], device=tables.expiry.device)
+        all_keys: list[Tensor] = []
+        all_values: list[Tensor] = []
+        all_lens: list[Tensor] = []
+        all_orders: list[Tensor] = []
+        all_scores: list[Tensor] = []
+        for layer in range(tables.layers):
+            keys, values = (part[0] for part in rows.read(slots, layer, P))
+            view = PrefillView(self._prompt_queries(slot, running, layer, keys), keys, values, running.scale, running.L)
+            live, scores = self._state.prune_prompt(layer, view)
+            keys, values, lens, order = compact(keys, values, live)
+            if order is not None:
+                rows.write(slots, layer, keys[None], values[None])
+                tables.lens[slot, layer] = lens.to(torch.int32)
+                all_orders.append(order)
+            if scores is not None:
+                all_scores.append(scores if order is None else scores.gather(1, order))
+            for parts, part in ((all_keys, keys), (all_values, values), (all_lens, lens)):
+                parts.append(part)
+        running.queries.clear()
+        count = running.entries = self._entries_of_prompt(running)
+        if all_orders:
+            rows.shrink(slot, running.entries)
+        prompt = PrefilledPrompt(
+            P,
+            all_keys,
+            all_values,
+            torch.stack(all_lens),
+            None,
+            torch.stack(all_orders)[..., :count] if all_orders else None,
+            torch.stack(all_scores)[..., :count] if all_scores else None,
+        )
+        self._state.admit(0, [Entrant(running.noise_key, running.L)], prompt)
+        self._save(slots)
+
+    def _prompt_queries(self, slot: int, running: _Running, layer: int, keys: Tensor) -> Tensor:
+        """(query heads, P, head_dim), of which the last that the rule looks at are there; the others are zeros."""
+        last = running.queries.get(layer)
+        if running.alone and len(self._last_queries):
+            # The prompt's last token came alone, in a decode step.
+            alone = self._last_queries[slot, layer][:, None]
+            last = alone if last is None else torch.cat([last, alone], 1)
+            last = last[:, -self.method.prompt_queries(running.prompt) :]
+        if last is None:
+            return keys.new_zeros(1, 1, 1).expand(len(keys), running.prompt, keys.shape[-1])
+        missing = running.prompt - last.shape[1]
+        return last if not missing else torch.cat([last.new_zeros(len(last), missing, last.shape[2]), last], 1)
+
+    def _entries_of_prompt(self, running: _Running) -> int:
+        """Entries of each row after the prompt, which all rows have alike."""
+        allowance = self.method.allowance(running.prompt, 2, running.L)
+        if self.method.kind == "selector" or allowance is None:
+            return running.prompt
+        if not isinstance(self.method, IntervalMethod):
+            return min(running.prompt, allowance - 1)
+        return running.prompt if running.prompt < allowance else self.method.length_after_pruning(allowance, 0)
+
+    # -- decode steps -----------------------------------------------------------------------------------------------
+
+    def begin(self, slots: Tensor, positions: Tensor) -> None:
+        """A decode step begins.
+
+        Args:
+            slots: (requests,) int64; slot 0 is padding.
+            positions: (requests,) int64, of the tokens being processed.
+        """
+        self._slots = slots
+        # Rows that pad a batch have any position, and states index by them.
+        positions = torch.where(slots == 0, 0, positions)
+        self._load(slots)
+        self._in_prompt = positions < self.tables.request_params[slots, 0]
+        self._lens = self.tables.lens[slots].transpose(0, 1).to(torch.int64, memory_format=torch.contiguous_format)
+        if self.selects:
+            self.reads.index_fill_(0, slots, 0)
+        self._state.begin(DecodeStep(positions, self._lens))
+
+    def choose_places(
+        self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float, width: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """Where each list writes its new entry, and what is read.
+
+        Args:
+            layer: The layer.
+            queries: (requests, query heads, head_dim), after RoPE.
+            keys: (requests, heads, head_dim), after RoPE.
+            values: As keys.
+            scale: Factor on the scores.
+            width: At least the entries of the longest list once the new one is there.
+
+        Returns:
+            (requests, heads) int64, a list's length to append; and (requests, heads, group, width) bool, or None for
+            all.
+        """
+        if len(self._last_queries):
+            self._last_queries[self._slots, layer] = queries
+        layer_input = LayerInput(self._no_hidden, queries, keys, values, scale, width)
+        slots = self._state.write_slots(layer, layer_input)
+        selected = self._state.select(layer, layer_input)
+        # A prompt's last token may come alone: it is a prompt's all the same, which is dense.
+        lens, alone = self._lens[layer], self._in_prompt[:, None]
+        places = torch.where(alone, lens, slots)
+        torch.maximum(lens, places + 1, out=lens)
+        if selected is not None:
+            place = torch.arange(width, device=lens.device)
+            selected = (selected | alone[..., None, None]) & (place < lens[..., None, None])
+            read = selected.any(2).sum((1, 2))
+            self.reads.index_add_(0, self._slots, read)
+        return places, selected
+
+    def observe(self, layer: int, weights: Tensor) -> None:
+        """The step's attention in a layer, (requests, heads, group, width) float32 by place; 0 behind a list's end."""
+        self._state.observe(layer, weights)
+
+    def end(self) -> None:
+        """A decode step has ended."""
+        self._save(self._slots)
+
+    # -- between two steps ------------------------------------------------------------------------------------------
+
+    def count_step(self, slot: int, computed_tokens: int) -> None:
+        """A decode step of a request has ended, after so many tokens of its sequence."""
+        running = self._running[slot]
+        running.entries += 1
+        allowance = self.method.allowance(running.prompt, computed_tokens + 1 - running.prompt, running.L)
+        if allowance is not None and not self.selects:
+            running.entries = min(running.entries, allowance)
+
+    @property
+    def widest(self) -> int:
+        """At least the entries of the longest list after the next step."""
+        longest = max((run.entries or run.prompt for run in self._running.values()), default=0) + 1
+        return min(longest, self._capacity)
+
+    @property
+    def capacity(self) -> int:
+        """The most entries of any list that a state looks at: all but a prompt's before it is finished."""
+        return self._capacity
+
+    def prune_full_rows(self, positions: dict[int, int], rows: Rows) -> None:
+        """Prune the rows that have no room for the next token, of rules that prune at intervals.
+
+        Args:
+            positions: Slot to the position of its next token, of requests that have decoded.
+            rows: The lists.
+        """
+        if not isinstance(self.method, IntervalMethod):
+            return
+        full = {}
+        for slot, position in positions.items():
+            running = self._running[slot]
+            budget = self.method.budget_after(running.prompt, position + 2 - running.prompt, running.L)
+            if running.entries >= budget:
+                full[slot] = running.entries
+                pinned = running.prompt if self.method.pin_prompt else 0
+                running.entries = self.method.length_after_pruning(budget, pinned)
+        if not full:
+            return
+        device, width = self.tables.expiry.device, max(full.values())
+        slots = torch.tensor(list(full), device=device)
+        next_positions = torch.tensor([positions[slot] for slot in full], device=device)
+        self._load(slots)
+        lens = self.tables.lens[slots].transpose(0, 1).long()
+        self._state.chains_to_prune(DecodeStep(next_positions, lens))
+        chains, place = torch.arange(len(slots), device=device), torch.arange(width, device=device)
+        for layer in range(self.tables.layers):
+            keys, values = rows.read(slots, layer, width)
+            live = place < lens[layer][..., None]
+            stays = self._state.prune(layer, chains, RowEntries(keys, values, live))
+            index = live_first_order(stays)[..., None].expand_as(keys)
+            rows.write(slots, layer, keys.gather(2, index), values.gather(2, index))
+            self.tables.lens[slots, layer] = stays.sum(-1).to(torch.int32)
+
+    # -- the state's tensors ----------------------------------------------------------------------------------------
+
+    def _load(self, slots: Tensor) -> None:
+        """Bring what is kept of some slots to the rows in front."""
+        self._fit()
+        for rows, stored in zip(self._state.tensors, self._stored, strict=True):
+            rows[:, : len(slots)] = stored[:, slots]
+
+    def _save(self, slots: Tensor) -> None:
+        """Take the rows in front back to their slots."""
+        self._fit()
+        for rows, stored in zip(self._state.tensors, self._stored, strict=True):
+            stored[:, slots] = rows[:, : len(slots)]
+
+    def _fit(self) -> None:
+        """Widen what is kept to what the state has widened its tensors to."""
+        for index, rows in enumerate(self._state.tensors):
+            shape = (rows.shape[0], self._count, *rows.shape[2:])
+            if index == len(self._stored):
+                self._stored.append(rows.new_zeros(shape))
+            old = self._stored[index]
+            if old.shape != shape:
+                self._stored[index] = rows.new_zeros(shape)
+                self._stored[index][tuple(slice(size) for size in old.shape)] = old
+
+
+def _most_entries(method: Method, max_tokens: int) -> int:
+    """The most entries of a row that is no longer a prompt's, of requests of so many tokens at most."""
+    allowances = [method.allowance(P, max_tokens - P, max_tokens - P) for P in (1, max_tokens - 1)]
+    if method.kind == "selector":
+        return max_tokens
+    return min(max(max_tokens if entries is None else entries for entries in allowances), max_tokens)
+
+
+def _host_model(tables: EntryTables, shape: ModelShape, device: torch.device) -> HostModel:
+    """The model as states ask for it; vLLM's own modules have other attributes."""
+    weight = SimpleNamespace(dtype=shape.dtype)
+    attention = SimpleNamespace(head_dim=shape.head_dim, k_proj=SimpleNamespace(weight=weight))
+    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+    rotary = LlamaRotaryEmbedding(shape.config).to(device)
+    attentions = cast("Sequence[torch.nn.Module]", [attention] * tables.layers)
+    config = SimpleNamespace(num_attention_heads=shape.query_heads)
+    return HostModel(attentions, config, tables.heads, len(tables.lens), device, rotary)
