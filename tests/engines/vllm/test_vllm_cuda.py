@@ -119,10 +119,14 @@ HOSTED = {
 }
 
 
-@pytest.mark.parametrize("how", ["whole", "chunks"])
-@pytest.mark.parametrize(
-    "case", [name if name in ("tova", "snapkv", "quest") else pytest.param(name, marks=slow) for name in HOSTED]
-)
+HOSTED_RUNS = [
+    pytest.param(case, how, marks=() if how == "chunks" and case in ("tova", "quest") else slow)
+    for how in ("whole", "chunks")
+    for case in HOSTED
+]
+
+
+@pytest.mark.parametrize(("case", "how"), HOSTED_RUNS)
 def test_methods_with_states_of_their_own_equal_torch(case, how, tmp_path):
     from hyperscale.engines.vllm.families import architecture
 

@@ -27,8 +27,15 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("how", ["whole prompts", "chunks"])
-@pytest.mark.parametrize("case", CASES)
+IN_CHUNKS = ("tova", "snapkv, not pinned", "quest, proportional")  # of the quick tests
+RUNS = [
+    pytest.param(case, how, marks=() if how == "whole prompts" or case in IN_CHUNKS else pytest.mark.slow)
+    for how in ("whole prompts", "chunks")
+    for case in CASES
+]
+
+
+@pytest.mark.parametrize(("case", "how"), RUNS)
 def test_hosted_methods_equal_torch(case, how):
     method, cr, params = CASES[case]
     if method == "knorm" and how == "chunks":
