@@ -150,7 +150,7 @@ class CodeGrader(Grader):
 
 def _room(expected: Any, kind: Kind) -> int:
     """Bytes that a program may write where this is expected: the same numbers and lines may be written at length."""
-    return _ROOM * len(expected.encode() if kind == "stdin" else json.dumps(expected))
+    return _ROOM * len(expected.encode("utf-8", "surrogatepass") if kind == "stdin" else json.dumps(expected))
 
 
 def _verdict(outcome: Outcome, expected: Any, suite: Suite) -> Verdict:

@@ -129,7 +129,7 @@ class SandboxWorker:
         program, limits = opened.program, opened.program.limits
         test = program.tests[index]
         text = test if program.kind == "stdin" else json.dumps(list(test))
-        given = open_data(text.encode("utf-8", "surrogateescape"))
+        given = open_data(text.encode("utf-8", "surrogatepass"))
         read, write = os.pipe()
         deadline = time.monotonic() + limits.wall_seconds
         try:

@@ -252,6 +252,11 @@ def test_whole_programs(grader, program):
     assert grader.correct(program, livecodebench_tests.make_target(SUM)) is STDIN[program]
 
 
+def test_half_of_a_character_in_the_data_is_no_fault(grader):
+    target = livecodebench_tests.make_target(row([("\ud83d\n", "6"), ("1\n", "\ud83d")], []))
+    assert verdicts_of(grader, "print(6)", target) == ["pass", "wrong"]
+
+
 FUNCTIONS = {
     "class Solution:\n    def pairs(self, a: List[int], b: int) -> List[List[int]]:\n"
     "        return [[x, b] for x in a]": True,

@@ -128,6 +128,26 @@ def test_a_whole_program_may_close_its_output(runner):
     assert one(runner, source, ("hi\n",), kind="stdin") == [Outcome("ok", "hi\n")]
 
 
+_OUTPUTS = {
+    "sys.stdout = io.TextIOWrapper(sys.stdout.buffer, encoding='utf-8')\nprint(input())": "é\n",
+    "sys.stdin = io.TextIOWrapper(sys.stdin.buffer, encoding='utf-8')\nprint(input())": "é\n",
+    "sys.stdout = io.TextIOWrapper(sys.stdout.detach(), write_through=True)\nprint(input())": "é\n",
+    "class A: pass\nA.out = open(1, 'w')\nA.out.write(input())": "é",
+    "out = [os.fdopen(1, 'wb', 1 << 20)]\nout[0].write(input().encode())": "é",
+    "out = [open('/dev/stdout', 'w')]\nout[0].write(input())": "é",
+    "print(input())\nsys.stdout = None": "é\n",
+    "print(sys.stdin.readline(), end='')\nsys.stdin.seek(0)\nprint(sys.stdin.read(), end='')": "é\né\n",
+    "print(sys.stdin.name, sys.stdout.name, sys.stdout.seekable())": "<stdin> <stdout> False\n",
+    "print = __builtins__.print\nprint(input())": "é\n",
+}
+
+
+@pytest.mark.parametrize("source", _OUTPUTS)
+def test_a_whole_program_may_use_its_input_and_output_in_any_way(runner, source):
+    source_with_imports = f"import io, os, sys\n{source}"
+    assert one(runner, source_with_imports, ("é\n",), kind="stdin") == [Outcome("ok", _OUTPUTS[source])]
+
+
 def test_every_test_has_its_own_status_and_the_rest_may_be_skipped(runner):
     source = "import os\ndef f(x):\n    while x == 2: pass\n    return 1 / x"
     tests = ((1,), (0,), (2,), (4,))

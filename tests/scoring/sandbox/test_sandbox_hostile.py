@@ -7,6 +7,7 @@ import secrets
 import select
 import socket
 import subprocess
+import textwrap
 import time
 from dataclasses import replace
 
@@ -118,6 +119,22 @@ def test_a_hostile_program(case, runner, world):
     os.kill(world.victim, 0)
     case.check(outcome, world)
     assert after == [Outcome("ok", 2), Outcome("ok", 3)], "it has done harm to the next program"
+
+
+def test_no_flag_or_lock_stays_with_what_the_next_test_is_given(runner):
+    if runner.choose_level() == "guard":
+        pytest.skip("the guard has no fcntl")
+    source = """
+    import fcntl, os
+    def f(number):
+        flags = fcntl.fcntl(number, fcntl.F_GETFL)
+        fcntl.fcntl(number, fcntl.F_SETFL, flags ^ os.O_NONBLOCK ^ os.O_APPEND)
+        return flags
+    """
+    for number in (0, 1, 2):
+        (outcomes,) = runner.run_many([Program(textwrap.dedent(source), ((number,), (number,)))])
+        assert [outcome.status for outcome in outcomes] == ["ok", "ok"]
+        assert outcomes[0] == outcomes[1]
 
 
 CHEATS = [case for case in CASES if case.about == "cheating" or "nesting" in case.name]

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import types
+import weakref
 from typing import Any
 
 from . import process
@@ -22,6 +23,7 @@ _STANDARD = {
     **dict.fromkeys(("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"), 1),
 }
 _open = io.open
+_streams: list[weakref.ref[Any]] = []  # files that a whole program opened on descriptors, oldest first
 _DESCRIPTORS = 4096  # none above can be open: the origin is started with three
 
 
@@ -71,14 +73,34 @@ def _opened(file: Any, *arguments: Any, **named: Any) -> Any:
     path = os.fspath(file) if isinstance(file, os.PathLike) else file
     if isinstance(path, str) and path in _STANDARD:
         file, named = os.dup(_STANDARD[path]), {**named, "closefd": True}
-    return _open(file, *arguments, **named)
+    opened = _open(file, *arguments, **named)
+    if isinstance(file, int):
+        _streams.append(weakref.ref(opened))
+    return opened
+
+
+def _renew_standard_files() -> None:
+    """Make `sys.stdin` and the others anew, as the interpreter makes them.
+
+    Those it has were made for what the origin was started with, and keep what they found out then: a wrapper that a
+    program puts round the output would ask a pipe for its position.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        errors = "backslashreplace" if name == "stderr" else "surrogateescape"
+        mode = "w" if number else "r"
+        file: Any = _open(number, mode, encoding="utf-8", errors=errors, newline="\n", closefd=False)
+        file.buffer.raw.name = f"<{name}>"
+        setattr(sys, name, file)
+        setattr(sys, f"__{name}__", file)
 
 
 def run_whole(source: str) -> int:
     """Run the program as ``__main__`` on standard input and output, as the interpreter would; returns the exit code."""
     sys.argv = ["solution.py"]
+    _renew_standard_files()
     builtins.open = io.open = _opened
     module = types.ModuleType("__main__")
+    vars(module)["__builtins__"] = builtins  # a module in ``__main__``, where others have its dictionary
     streams = [sys.stdout]
     sys.modules["__main__"] = module
     # As the interpreter ends: the program, its threads, its exit handlers, then what is left in the output's buffer.
@@ -91,6 +113,7 @@ def run_whole(source: str) -> int:
     streams[:0] = [
         getattr(sys, "stdout", None),
         *(value for value in vars(module).values() if isinstance(value, io.IOBase)),
+        *(stream() for stream in _streams),
     ]
     for stream in streams:
         code = max(code, _exit_code_of(lambda stream=stream: _flush(stream)))
@@ -138,7 +161,10 @@ def arrange_descriptors(stdin: int | None, out: int, stdout: bool) -> int:
     Returns:
         The pipe's descriptor.
     """
-    null = os.dup(2)  # as the origin left it; it may have no file to open any more
+    try:
+        null = os.open(os.devnull, os.O_RDWR)  # of its own: flags and locks would stay with one that all tests share
+    except OSError:
+        null = os.dup(2)  # as the origin left it, which at the level ``guard`` has no file to open any more
     highest = max(null, out, stdin or 0)
     # Any of them may have a number that is about to be overwritten, so the pipe first moves above them all.
     moved_out = os.dup2(out, highest + 1)
