@@ -13,7 +13,7 @@ from hyperscale.run.config import load
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch):
-    monkeypatch.setattr(dry_run, "_local_gpu", lambda: None)
+    monkeypatch.setattr(dry_run, "_local_gpu", lambda device: None)
 
 
 def shown(gpu=None, **values):
