@@ -42,6 +42,7 @@ def test_parameters_reach_the_method_with_their_types(run, weights, tmp_path):
     assert (used["tova"]["per"], used["tova"]["pin_prompt"]) == ("head", True)
 
 
+@pytest.mark.e2e
 def test_pinning_is_for_every_method_that_has_it(run, weights, tmp_path):
     more = ("--method", "vanilla,window,tova")
     for option, pinned in (("--pin-prompt", True), ("--no-pin-prompt", False)):

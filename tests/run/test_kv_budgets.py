@@ -110,6 +110,7 @@ def test_realised_ratios_far_from_the_nominal_one_are_pointed_out():
     assert not any((c.weak, c.strong) != (False, False) for c in [compression(Arm("tova", 1.0, kv_budget=64), 9.0)])
 
 
+@pytest.mark.e2e
 def test_a_run_at_budgets_from_the_command_to_the_gate(run, weights, tmp_path):
     options = ("--model", weights, "--task", "mini_aime", "--grid", "mini", "--budget", "all", "--limit", "8")
     options = ("run", *options, "--length", "256", "--method", "vanilla,tova", "--method-param", "tova.budget=48,96")

@@ -302,6 +302,7 @@ ROUNDABOUT = [
 ]
 
 
+@pytest.mark.e2e
 def test_the_guards_decide_no_verdict():
     """The worker agrees with math-verify as it is installed, without any guard: forms of one row and of others."""
     forms = [form for row in FORMS for form in row]
