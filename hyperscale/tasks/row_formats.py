@@ -12,7 +12,7 @@ from datetime import date
 from typing import Any
 
 from hyperscale.errors import TaskError
-from hyperscale.tasks.target_checks import check_integer
+from hyperscale.tasks.target_checks import check_integer, check_text
 from hyperscale.utils.row_files import PlacedRow
 from hyperscale.utils.validation import shorten
 
@@ -56,7 +56,15 @@ class _FieldReader:
 
     def __init__(self, row: PlacedRow) -> None:
         self._place = row.place
-        self._values = {_normalize(str(name)): value for name, value in row.row.items()}
+        self._values: dict[str, Any] = {}
+        for name, value in row.row.items():
+            key = _normalize(str(name))
+            if self._values.get(key, value) != value and None not in (value, self._values[key]):
+                raise TaskError(f"{row.place} has two fields with the name {key}, which differ: leave one out")
+            if value is not None:
+                self._values[key] = value
+            else:
+                self._values.setdefault(key, None)
 
     def find(self, *names: str) -> Any:
         """The value of the first name that has one, or None."""
@@ -84,10 +92,15 @@ class _FieldReader:
 
     def _as_text(self, value: Any, names: tuple[str, ...]) -> str:
         name = " or ".join(names)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        is_integer = isinstance(value, int) and not isinstance(value, bool)
+        is_number = is_integer or (isinstance(value, float) and math.isfinite(value))
         if not isinstance(value, str) and not is_number:
             raise TaskError(f"{self._place}: {name} is {shorten(value)}, which is no text and no number")
-        if not (text := str(value).strip()):
+        try:
+            text = str(value).strip()
+        except ValueError:  # Python's limit on the digits of an integer
+            raise TaskError(f"{self._place}: {name} is an integer too long to be read") from None
+        if not text:
             raise TaskError(f"{self._place}: {name} is empty")
         return text
 
@@ -95,6 +108,7 @@ class _FieldReader:
 _ID = ("id", "unique_id", "record_id", "question_id", "problem_idx", "problem_id")
 _PROBLEM = ("problem", "question", "prompt", "input")
 _MOST_OF_AIME = 999
+_DIGITS_OF_LEVEL = 6
 _ANSWER = ("answer", "expected_answer", "final_answer", "target")
 
 
@@ -109,7 +123,7 @@ def _level(fields: _FieldReader) -> int | None:
     """A level's number, also out of "Level 4"."""
     # Data sets write 4, "4" or "Level 4".
     digits = "".join(c for c in str(fields.find("level") or "") if c.isdecimal())
-    return int(digits) if digits else None
+    return int(digits) if 0 < len(digits) <= _DIGITS_OF_LEVEL else None
 
 
 def read_problem(row: PlacedRow) -> ProblemRow:
@@ -154,7 +168,11 @@ def read_choice_question(row: PlacedRow) -> ProblemRow:
     right = fields.text("Correct Answer")
     wrong = [fields.text(f"Incorrect Answer {n}") for n in (1, 2, 3)]
     name = _identify(fields, text)
-    options, letter = arrange(name, right, wrong)
+    try:
+        check_text(name, "id")
+        options, letter = arrange(name, right, wrong)
+    except TaskError as error:
+        raise TaskError(f"{row.place}: {error}") from None
     return ProblemRow(name, {"question": text, **dict(zip("ABCD", options, strict=True))}, letter)
 
 

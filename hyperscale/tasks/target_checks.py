@@ -1,11 +1,17 @@
 """Checks what problems are graded by before anything is generated: a key that no answer can meet costs a whole run."""
 
+import re
 import string
 from typing import Any
 
 from hyperscale.errors import TaskError
 from hyperscale.utils.validation import shorten
 
+_LONGEST_INTEGER = 4000  # digits
+# LaTeX that says how something looks, not what it is; and the answers that have neither letters nor digits.
+_LAYOUT = re.compile(r"\\(?:boxed|fbox|text\w*|math[a-z]+|operatorname|left|right|q?quad|displaystyle)(?![A-Za-z])")
+_SIGNS = "∞∅√°%"
+_BRACE = re.compile(r"(?<!\\)(?:\\\\)*([{}])")  # but for those that are printed, ``\{``
 _NOTHING = {"", "nan", "none", "null", "n/a", "na", "?", "-"}  # what tables hold where an answer is missing
 
 
@@ -36,8 +42,18 @@ def check_target(grader: str, target: Any, options: int | None = None) -> None:
         letters = string.ascii_uppercase[: options or 4]
         if str(target).strip().upper() not in set(letters):
             raise TaskError(f"its key is {shorten(target)}, which is none of the letters {letters[0]} to {letters[-1]}")
-    elif str(target).strip().lower() in _NOTHING:
-        raise TaskError(f"its answer is {shorten(target)}, which is none: leave the problem out, or write its answer")
+    else:
+        _check_maths(str(target))
+
+
+def _check_maths(answer: str) -> None:
+    check_text(answer, "answer")
+    words = _LAYOUT.sub("", answer)
+    if answer.strip().lower() in _NOTHING or not any(sign.isalnum() or sign in _SIGNS for sign in words):
+        raise TaskError(f"its answer is {shorten(answer)}, which is none: leave the problem out, or write its answer")
+    braces = _BRACE.findall(answer)
+    if braces.count("{") != braces.count("}"):
+        raise TaskError(f"its answer is {shorten(answer)}, with a brace that has no partner: write all of it")
 
 
 def check_integer(target: Any) -> int:
@@ -52,6 +68,8 @@ def check_integer(target: Any) -> int:
     number = canonical_integer(str(target).strip().removesuffix(".0"))
     if number is None:
         raise TaskError(f"its answer is {shorten(target)}, which is not an integer")
+    if len(number) > _LONGEST_INTEGER:
+        raise TaskError(f"its answer has {len(number):,} digits: {_LONGEST_INTEGER:,} are the most")
     return int(number)
 
 

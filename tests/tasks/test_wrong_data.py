@@ -31,7 +31,14 @@ WRONG = [
     *cases("aime24", AIME, id=[["x"], {"a": 1}, "\udfff"]),
     *cases("math500", {**MATH, "solution": ""}, problem=NO_TEXT, answer=[v for v in NO_ANSWER if v != "\ud800"]),
     *cases("math500", MATH, problem=["half \ud83d", "\udc00"], answer=["None", "n/a", "null", "NaN"]),
-    *cases("gpqa_diamond", GPQA, Question=NO_TEXT),
+    *cases("aime24", {**AIME, "solution": ""}, answer=["1" * 5000, 10**600]),
+    *cases(
+        "math500", {**MATH, "solution": ""}, answer=["$", "$$", "{}", ".", "\\", "~", "\0", r"\boxed{}", r"\text{ }"]
+    ),
+    *cases("math500", {**MATH, "solution": ""}, answer=["\ud83d", r"\( \)", r"\frac{1}{", r"\sqrt{2", "3}"]),
+    *cases("aime24", AIME, Problem=["another"]),
+    *cases("gpqa_diamond", GPQA, Question=NO_TEXT, **{"Record ID": ["\ud800"], "correct_answer": ["another"]}),
+    *cases("gpqa_diamond", GPQA, **{"Incorrect Answer 1": [GPQA["Correct Answer"]]}),
     *cases("gpqa_diamond", GPQA, **{"Correct Answer": [None, "", " ", MISSING, ["A"], True]}),
     *cases("gpqa_diamond", GPQA, **{"Incorrect Answer 2": [None, "", MISSING, {"x": 1}]}),
     *cases("mini_gpqa", GIVEN | {"target": "A"}, target=["Z", "E", "AB", "1", 3, None, "", ["A"], True, MISSING]),
@@ -41,9 +48,20 @@ WRONG = [
     *cases(
         "livecodebench",
         LCB,
-        public_test_cases=[None, "", MISSING, "[", "{}", "5", [], '[{"input": "1"}]', "[[" * 9000],
+        public_test_cases=[
+            '[{"input": null, "output": null}]',
+            None,
+            "",
+            MISSING,
+            "[",
+            "{}",
+            "5",
+            [],
+            '[{"input": "1"}]',
+            "[[" * 9000,
+        ],
         private_test_cases=[None, "", MISSING, "!", "AAAA", "[1]", '[{"input": 1}]', 5],
-        metadata=[MISSING, "{", "[]", 5],
+        metadata=[MISSING, "{", "[]", 5, *(json.dumps({"func_name": name}) for name in ("", "f g", "f\ng", 5, ["f"]))],
     ),
 ]
 
@@ -108,6 +126,9 @@ def test_a_level_in_strange_digits_is_no_level(tmp_path):
 def test_keys_may_be_written_as_people_do():
     for grader, target in (("choice", " b "), ("integer", 73.0), ("integer", "073"), ("math", 3), ("math", "x")):
         check_target(grader, target)
+    answers = (r"\{1, 2\}", r"\left\{1\right.", r"\infty", "∅", "°", r"\text{(C)}", r"50\%", r"\boxed{5}", r"a \\ {b}")
+    for answer in answers:
+        check_target("math", answer)
     check_target("choice", "E", options=5)
 
 

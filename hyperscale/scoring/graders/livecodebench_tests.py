@@ -105,10 +105,11 @@ def _decode_tests(public: str, private: str, metadata: str) -> Tests:
         cases = [*json.loads(public), *_decode_private(private)]
         meta = json.loads(metadata) if metadata.strip() else {}
         function = meta.get("func_name")
-        inputs = [str(case["input"]) for case in cases]
-        outputs = [str(case["output"]) for case in cases]
+        inputs, outputs = ([_read_text(case[name]) for case in cases] for name in ("input", "output"))
         if not cases:
             raise ValueError("no tests")
+        if function is not None and not (isinstance(function, str) and function.isidentifier()):
+            raise ValueError(f"no name of a function: {function!r}")
         if function is None:
             return Tests("stdin", None, tuple(inputs), tuple(outputs))
         arguments = tuple([json.loads(line) for line in text.split("\n") if line.strip()] for text in inputs)
@@ -116,6 +117,12 @@ def _decode_tests(public: str, private: str, metadata: str) -> Tests:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise TaskError(f"a LiveCodeBench problem's tests cannot be read ({reason}): the data are corrupt") from None
+
+
+def _read_text(value: Any) -> str:
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise ValueError(f"a test has {value!r} where a text belongs")
 
 
 def _decode_private(text: str) -> Any:
