@@ -17,6 +17,7 @@ from hyperscale.utils.validation import validate
 
 FORMAT: Literal[1] = 1
 AXES = ("kv_reads", "peak_kv")
+ALL_WEIGHTS = "all_weights"  # in `ArmRecord.about`; older baselines lack it
 DIGITS = 8  # of a problem in `ArmRecord.chains`
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -69,7 +70,7 @@ class ArmRecord(_Frozen):
         method: Method.
         CR: See `Arm`.
         about: Settings that may differ from those of other results, which is then said: seeds, parameters of the
-            method, sampling, engine, fingerprint of the weights.
+            method, sampling, engine, fingerprints of the weights.
         cuts: By ascending L.
         kv_budget: See `Arm`.
         chains: Eight hexadecimal digits for each problem, of what its chains say whatever their seed: the same chains

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import hyperscale
 from hyperscale.errors import ResultsError
-from hyperscale.gate.baseline import AXES, DIGITS, FORMAT, ArmRecord, CutRecord, GateRecord, TaskRecord
+from hyperscale.gate.baseline import ALL_WEIGHTS, AXES, DIGITS, FORMAT, ArmRecord, CutRecord, GateRecord, TaskRecord
 from hyperscale.methods.arm import Arm
 from hyperscale.results.folder import Run, RunChain
 from hyperscale.results.manifest import complete_config
@@ -201,8 +201,16 @@ def _about(arm_on_task: _ArmOnTask, chains: Sequence[RunChain]) -> dict[str, Any
         "temperature": _unique((info.get("config") or {}).get("temperature") for info in run_infos),
         "top_p": _unique((info.get("config") or {}).get("top_p") for info in run_infos),
         **_used_settings(run_infos),
+        # The first of runs that know no better, and for baselines of such runs: the ends of large files alone.
         "weights": _unique((info.get("checkpoints") or {}).get(str(arm_on_task.arm)) for info in run_infos),
+        **_all_weights(arm_on_task.arm, run_infos),
     }
+
+
+def _all_weights(arm: Arm, infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What identifies all of an arm's weights; nothing if a run is from before there was such an identity."""
+    identities = [(info.get("weights") or {}).get(str(arm)) for info in infos]
+    return {} if None in identities else {ALL_WEIGHTS: _unique(identities)}
 
 
 def _used_settings(infos: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hyperscale.errors import ResultsError
-from hyperscale.gate.baseline import DIGITS, CutRecord, GateRecord, TaskRecord
+from hyperscale.gate.baseline import ALL_WEIGHTS, DIGITS, CutRecord, GateRecord, TaskRecord
 from hyperscale.methods.arm import compression_label
 from hyperscale.results.manifest import differences
 
@@ -91,9 +91,18 @@ def _differences(old: GateRecord, new: GateRecord, names: Mapping[str, str]) -> 
     labels: dict[str, list[str]] = {}  # of each difference: the arms that have it
     for arm in new.arms:
         before = arms.get((names[arm.model], arm.task, arm.arm))
-        for line in differences(before.about, arm.about) if before else ():
+        for line in differences(*_comparable(before.about, arm.about)) if before else ():
             labels.setdefault(line, []).append(str(arm.arm))
     return [f"{', '.join(dict.fromkeys(arms_with))}: {line}" for line, arms_with in labels.items()]
+
+
+def _comparable(old: Mapping[str, Any], new: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Two arms' settings without what only one of them can know, as only newer runs know all weights."""
+    both = ALL_WEIGHTS in old and ALL_WEIGHTS in new
+    # Where both know all weights, what knows their ends alone says nothing more.
+    skipped = "weights" if both else ALL_WEIGHTS
+    first, second = ({name: value for name, value in about.items() if name != skipped} for about in (old, new))
+    return first, second
 
 
 def _copies(old: GateRecord, new: GateRecord, names: Mapping[str, str]) -> list[str]:

@@ -41,3 +41,10 @@ def dense_reads(prompt: int, tokens: int) -> int:
 def dense_peak(prompt: int, tokens: int) -> int:
     """Peak entries of a chain with an uncompressed cache."""
     return prompt + max(tokens - 1, 0)
+
+
+def budgeted_reads(prompt: int, tokens: int, budget: int) -> int:
+    """Decode reads of a chain whose cache is full until it holds ``budget`` entries, and has as many from then on."""
+    # The first full tokens of the chain find room; later steps read the budget.
+    full = min(max(budget - prompt, 1), tokens)
+    return min(dense_reads(prompt, tokens), dense_reads(prompt, full) + (tokens - full) * budget)

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
-from hyperscale.kv.trace import dense_peak, dense_reads
+from hyperscale.kv.trace import budgeted_reads, dense_peak, dense_reads
 
 AXES = ("kv_reads", "peak_kv", "peak_bytes", "tokens", "seconds")
 CLOSED_FORM_AXES = AXES[:4]  # seconds have no closed form: they depend on the machine
@@ -59,9 +59,7 @@ class Costs:
         """
         reads, peak = float(dense_reads(task.prompt_tokens, L)), float(dense_peak(task.prompt_tokens, L))
         if kv_budget:
-            # A full cache up to the step at which the sequence has as many tokens as the budget; the budget from then.
-            full = min(max(int(kv_budget - task.prompt_tokens), 1), L)
-            reads = min(reads, dense_reads(task.prompt_tokens, full) + (L - full) * kv_budget)
+            reads = float(budgeted_reads(task.prompt_tokens, L, kv_budget))
             peak = min(peak, kv_budget)
         # A ratio is taken to divide reads and peak alike, at every length.
         reads, peak = W * reads / CR, W * peak / CR

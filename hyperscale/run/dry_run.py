@@ -150,6 +150,7 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
         notes=(
             *filter(None, (task.note for task in planned_tasks)),
             *([] if context else ["the model's context is not known here: lengths were not held against it"]),
+            *config.notes,
             *_notes(config, unavailable, target, weights),
             *(prompt_notes(prompt_format, config) if prompt_format else ()),
             *methods.notes(method_of_arm.values()),
@@ -237,7 +238,14 @@ def _memory_need(
 
 
 def _notes(config: ResolvedConfig, unavailable: list[str], gpu: Gpu | None, weights: int | None) -> list[str]:
-    notes = ["the cache of a compressed chain is estimated as that of a vanilla chain divided by the nominal CR"]
+    notes = []
+    if any(not arm.kv_budget for arm in config.arms):
+        notes.append("the cache of a compressed chain is estimated as that of a vanilla chain divided by the nominal CR")
+    if any(arm.kv_budget for arm in config.arms):
+        notes.append(
+            "of a budget in tokens a chain is taken to hold no more than it: a pinned prompt and recent entries may be "
+            "more"
+        )
     if weights is not None:
         notes.append(f"weights take {weights / GIB:.2f} GiB")
     if gpu:

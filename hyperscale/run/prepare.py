@@ -85,6 +85,7 @@ class PreparedRun(PlannedRun):
         lengths = [task.note for task in self.tasks if task.note]
         return [
             *lengths,
+            *self.config.notes,
             *prompt_notes(self.prompt_format, self.config),
             *_rounding_notes(self.config),
             *methods.notes(self.methods.values()),

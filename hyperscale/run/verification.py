@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from hyperscale.errors import VerificationError
-from hyperscale.kv.trace import dense_peak, dense_reads
+from hyperscale.kv.trace import budgeted_reads, dense_peak, dense_reads
 from hyperscale.methods.arm import Arm
 from hyperscale.results.samples import Ending, Sample
 
@@ -23,6 +23,8 @@ WEAK = 0.8
 """Share of the nominal ratio below which the realised one is pointed out."""
 STRONG = 1.5
 """Multiple of the nominal ratio above which the realised one is pointed out."""
+_SAVED = 0.5
+"""Share of the reads to be saved below which those saved are pointed out: it decides for ratios near 1."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Compression:
         realised_cr: Reads of a full cache / reads, over all chains; NaN if nothing was read.
         peak_cr: Peaks of a full cache / peaks, over all chains.
         budget_used: Largest `Usage.share` of any chain; None if the rule gives no number.
+        nominal_cr: The ratio asked for. Of a budget in tokens: that of the same chains if no row ever held more.
     """
 
     arm: Arm
@@ -64,20 +67,27 @@ class Compression:
     realised_cr: float
     peak_cr: float
     budget_used: float | None
+    nominal_cr: float
 
     @property
     def weak(self) -> bool:
-        """Whether the ratio realised falls short of the nominal one, if there is one.
+        """Whether the ratio realised falls short of the nominal one.
 
         A rule whose budget follows from L falls short where chains end early, one that pins the prompt where prompts
         are long: the chains kept to the rule (`budget_used`), and yet cost more than the nominal ratio says.
         """
-        return not self.arm.kv_budget and self.realised_cr < WEAK * self.arm.CR
+        saved, asked = 1 - 1 / self.realised_cr, 1 - 1 / self.nominal_cr
+        return self.realised_cr < WEAK * self.nominal_cr or saved < _SAVED * asked
 
     @property
     def strong(self) -> bool:
-        """Whether the ratio realised goes far beyond the nominal one, if there is one."""
-        return not self.arm.kv_budget and self.realised_cr > STRONG * self.arm.CR
+        """Whether the ratio realised goes far beyond the nominal one."""
+        return self.realised_cr > STRONG * self.nominal_cr
+
+    @property
+    def unused(self) -> bool:
+        """Whether a budget in tokens is more than any chain needed, so that nothing had to be evicted."""
+        return self.arm.kv_budget > 0 and self.nominal_cr == 1
 
 
 def check(arm: Arm, method: "Method", sample: Sample, room: int) -> None:
@@ -159,6 +169,7 @@ class _Totals:
     peaks: float = 0.0
     dense_reads: int = 0
     dense_peaks: int = 0
+    budgeted_reads: int = 0
     budget_used: float | None = None
 
     def add(self, sample: Sample, usages: Iterable[Usage]) -> None:
@@ -168,6 +179,7 @@ class _Totals:
         self.peaks += sample.whole.peak_kv
         self.dense_reads += dense_reads(sample.prompt_tokens, sample.tokens)
         self.dense_peaks += dense_peak(sample.prompt_tokens, sample.tokens)
+        self.budgeted_reads += budgeted_reads(sample.prompt_tokens, sample.tokens, sample.kv_budget)
         shares = [usage.share for usage in usages] + ([] if self.budget_used is None else [self.budget_used])
         self.budget_used = max(shares, default=None)
 
@@ -175,4 +187,7 @@ class _Totals:
         """What the sums come to."""
         realised_cr = self.dense_reads / self.reads if self.reads else float("nan")
         peak_cr = self.dense_peaks / self.peaks if self.peaks else float("nan")
-        return Compression(arm, self.chains, realised_cr, peak_cr, self.budget_used)
+        nominal_cr = arm.CR
+        if arm.kv_budget:
+            nominal_cr = self.dense_reads / self.budgeted_reads if self.budgeted_reads else float("nan")
+        return Compression(arm, self.chains, realised_cr, peak_cr, self.budget_used, nominal_cr)

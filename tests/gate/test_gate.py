@@ -165,6 +165,25 @@ def test_other_settings_are_noted():
     assert "dms 8×, vanilla: seeds was [0], now [1]" in found.notes
 
 
+def test_other_weights_are_noted_by_all_of_them_where_both_sides_know_them():
+    def record(ends, whole):
+        made = run()
+        arms = ("vanilla", "dms 4×", "dms 8×")
+        made.info["checkpoints"] = dict.fromkeys(arms, ends)
+        if whole:
+            made.info["weights"] = dict.fromkeys(arms, whole)
+        return gate.record_runs([made])
+
+    def notes(old, new):
+        return [note for note in gate.compare(record(*old), record(*new)).notes if "weights" in note]
+
+    assert notes(("a", "b"), ("a", "b")) == []
+    # A layer in the middle of a large file changes what all of it says, and not what its ends say.
+    assert notes(("a", "b"), ("a", "c")) == ['dms 4×, dms 8×, vanilla: all_weights was "b", now "c"']
+    assert notes(("a", None), ("a", "c")) == notes(("a", "b"), ("a", None)) == []
+    assert notes(("a", None), ("x", "c")) == ['dms 4×, dms 8×, vanilla: weights was "a", now "x"']
+
+
 def test_points_beyond_the_baseline_are_noted_and_change_nothing():
     def fewer(data):
         for arm in data["arms"]:

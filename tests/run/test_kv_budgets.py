@@ -64,7 +64,7 @@ def test_arms_are_budgets_where_a_method_has_them():
         assert resolved(params={"tova": {"budget": value}}).params["tova"]["budget"] == (7,)
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.5, True, "", "12,", "many", "1e3", [], [True], "512,512", 2**31, None])
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "", "12,", "many", "1e3", "1,024", "1Ki", "64;128", "9" * 5000, -0.0, [], [True], "512,512", 2**31, None])
 def test_budgets_that_are_none(value):
     with pytest.raises(ConfigError, match=r"--method-param tova\.budget"):
         resolved(params={"tova": {"budget": value}})
@@ -74,6 +74,32 @@ def test_budgets_that_are_none(value):
 def test_methods_without_a_budget_refuse_one(name):
     with pytest.raises(MethodError, match="no parameter 'budget'"):
         methods.create(name, cr=1, budget=64)
+    with pytest.raises(ConfigError, match=f"{name} has no budget in tokens"):
+        resolved(methods=[name], crs=[4], params={name: {"budget": 64}})
+
+
+def test_what_has_no_effect_beside_a_budget_is_said(run, weights):
+    with pytest.raises(ConfigError, match="tova.rule has no effect beside tova.budget"):
+        resolved(params={"tova": {"budget": 64, "rule": "fixed"}})
+    assert resolved(params={"tova": {"budget": 64}}).notes == []
+    (note,) = resolved(params={"tova": {"budget": 64}}, crs=[4]).notes
+    assert note.startswith("--cr has no effect")
+    assert resolved(methods=["tova", "window"], params={"tova": {"budget": 64}}, crs=[4]).notes == []
+    options = ("--model", weights, "--task", "mini_aime", "--limit", "2", "--length", "256", "--method", "tova")
+    code, out, _ = run("run", *options, "--cr", "4", "--method-param", "tova.budget=64", "--dry-run")
+    assert code == 0
+    assert "--cr has no effect" in out
+
+
+@pytest.mark.parametrize(
+    ("method", "budget", "remark"),
+    [("window", 8, "never evicts"), ("quest", 48, "never evicts"), ("tova", 9000, "nothing was compressed")],
+)
+def test_budgets_that_a_run_does_not_keep_or_does_not_need_are_pointed_out(run, weights, method, budget, remark):
+    options = ("--model", weights, "--task", "mini_aime", "--limit", "2", "--length", "128", "--budget", "all")
+    code, out, _ = run("run", *options, "--method", method, "--method-param", f"{method}.budget={budget}")
+    assert code == 0
+    assert remark in out
 
 
 def test_the_closed_form_is_exact_for_rows_that_fill_their_budget():
@@ -99,15 +125,24 @@ def test_a_sample_keeps_its_budget_and_is_another_chain():
 
 
 def test_realised_ratios_far_from_the_nominal_one_are_pointed_out():
-    def compression(arm, realised):
-        return verification.Compression(arm, 1, realised, realised, 1.0)
+    def compression(arm, realised, nominal=None):
+        return verification.Compression(arm, 1, realised, realised, 1.0, nominal or arm.CR)
 
     cases = {1.0: (True, False), 3.3: (False, False), 4.0: (False, False), 5.9: (False, False), 17.2: (False, True)}
     for realised, flags in cases.items():
         found = compression(Arm("snapkv", 4.0), realised)
         assert (found.weak, found.strong) == flags
-    # A budget in tokens promises no ratio.
-    assert not any((c.weak, c.strong) != (False, False) for c in [compression(Arm("tova", 1.0, kv_budget=64), 9.0)])
+    # Near 1 the share of the reads that were saved decides.
+    for ratio, realised, weak in ((2.0, 1.01, True), (1.2, 1.02, True), (1.2, 1.15, False), (1.05, 1.04, False)):
+        assert compression(Arm("snapkv", ratio), realised).weak is weak
+    assert not compression(Arm("vanilla", 1.0), 1.0).weak
+    # A budget in tokens is held against what its rows would give.
+    arm = Arm("tova", 1.0, kv_budget=64)
+    for realised, flags in {9.0: (False, False), 3.0: (True, False), 19.0: (False, True)}.items():
+        found = compression(arm, realised, 9.0)
+        assert (found.weak, found.strong, found.unused) == (*flags, False)
+    assert compression(arm, 1.0, 1.0).unused
+    assert not compression(Arm("vanilla", 1.0), 1.0).unused
 
 
 @pytest.mark.e2e

@@ -42,6 +42,7 @@ def _print_table(methods: "list[Description]") -> None:
     console.print(
         "one pass: a chain serves every shorter L, as the rule does not depend on L; else a run generates each L by "
         "itself. Set parameters with --method-param NAME.KEY=VALUE and --pin-prompt; cr with --cr. "
+        "A budget in tokens, like tova.budget=1024, takes the place of the CR for a method that has a rule. "
         "`hyperscale methods NAME` shows a rule.\n"
         "Or kvpress:NAME, a press of an installed kvpress that works while decoding (docs/kvpress.md)."
     )

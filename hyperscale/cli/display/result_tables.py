@@ -54,15 +54,24 @@ def print_compression(compression: "Sequence[Compression]", console: Console) ->
         )
     console.print(table)
     for result in compression:
-        if result.weak:
-            console.print(
-                f"{result.arm}: the realised CR is only {result.realised_cr:.2f}; compare methods at equal cost, not "
-                "at equal nominal CR",
-                soft_wrap=True,
-            )
-        if result.strong:
-            console.print(
-                f"{result.arm}: the realised CR is {result.realised_cr:.2f}, far beyond the nominal one: accuracies "
-                "are those of this stronger compression",
-                soft_wrap=True,
-            )
+        if remark := _remark(result):
+            console.print(f"{result.arm}: {remark}", soft_wrap=True)
+
+
+def _remark(result: "Compression") -> str:
+    """What is to be said of an arm whose realised ratio is far from the nominal one; empty if it is not."""
+    realised = f"the realised CR is {'only ' * result.weak}{result.realised_cr:.2f}"
+    budget = f"where rows of at most {result.arm.kv_budget:,} entries would give {result.nominal_cr:.2f}"
+    if result.unused:
+        return "no chain was longer than the budget, so nothing was compressed"
+    if result.weak and result.arm.kv_budget:
+        return (
+            f"{realised} {budget}: what the method never evicts (recent entries, a pinned prompt) or reads in full "
+            "is more than the budget"
+        )
+    if result.weak:
+        return f"{realised}; compare methods at equal cost, not at equal nominal CR"
+    if result.strong:
+        beyond = budget if result.arm.kv_budget else "far beyond the nominal one"
+        return f"{realised}, {beyond}: accuracies are those of this stronger compression"
+    return ""

@@ -239,9 +239,11 @@ def read_metadata(path: Path) -> Metadata | None:
     """
     try:
         contents = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"cannot read {path}, which says how DMS decides: {first_line(error)}") from None
     if not isinstance(contents, dict):
+        if path.name == METADATA:
+            raise ModelError(f"{path}, which says how DMS decides, is not a mapping of names to values")
         contents = {}
     inner = contents.get("config", contents)
     settings = inner if isinstance(inner, dict) else {}

@@ -9,7 +9,9 @@ if TYPE_CHECKING:
 
 PIN = "pin_prompt"
 BUDGET = "budget"
+RULE = "rule"
 _MOST_TOKENS = 2**31
+_MOST_DIGITS = 12
 
 
 def complete_params(config: "RunConfig") -> dict[str, dict[str, Any]]:
@@ -21,10 +23,30 @@ def complete_params(config: "RunConfig") -> dict[str, dict[str, Any]]:
         MethodError: A method is unknown.
     """
     merged = merge_pin_prompt(config)
+    for name, params in merged.items():
+        if BUDGET in params:
+            _check_budgeted(name, params)
     return {
         name: {**params, BUDGET: _budgets(name, params[BUDGET])} if BUDGET in params else params
         for name, params in merged.items()
     }
+
+
+def _check_budgeted(name: str, params: dict[str, Any]) -> None:
+    """Refuse a budget in tokens of a method that has none, and beside a rule of budgets that grow."""
+    from hyperscale.methods import parameters  # imports torch
+
+    known = parameters(name)
+    if known and BUDGET not in known:  # of a press kvpress says what it takes
+        raise ConfigError(
+            f"--method-param {name}.{BUDGET}: {name} has no budget in tokens; `hyperscale methods NAME` shows which "
+            "methods have one, --cr sets compression ratios"
+        )
+    if RULE in params:
+        raise ConfigError(
+            f"--method-param {name}.{RULE} has no effect beside {name}.{BUDGET}, which is the same at every length: "
+            "give one of them"
+        )
 
 
 def _budgets(name: str, value: Any) -> tuple[int, ...]:
@@ -33,7 +55,9 @@ def _budgets(name: str, value: Any) -> tuple[int, ...]:
     budgets = []
     for part in parts:
         text = str(part).strip()
-        if isinstance(part, bool) or not text.isascii() or not text.isdecimal() or not 0 < int(text) < _MOST_TOKENS:
+        # Without zeros in front: 1,024 would be budgets of 1 and of 24 tokens.
+        is_whole = text.isascii() and text.isdecimal() and not text.startswith("0") and len(text) < _MOST_DIGITS
+        if isinstance(part, bool) or not is_whole or int(text) >= _MOST_TOKENS:
             raise ConfigError(
                 f"--method-param {name}.{BUDGET} must be whole numbers of tokens from 1 on, like 1024 or 512,1024, "
                 f"not {value!r}"

@@ -17,7 +17,7 @@ from hyperscale.run.config.schema import RunConfig
 from hyperscale.tasks.datasets import data_by_task
 
 # What decides no chain: two runs that differ in these alone are the same run.
-_WITHOUT_EFFECT = {"batch_size", "gpu_memory", "sandbox", "data", "vote", "sampling_sources", "inserted_tokens"}
+_WITHOUT_EFFECT = {"batch_size", "gpu_memory", "sandbox", "data", "vote", "sampling_sources", "inserted_tokens", "names_crs"}
 
 
 SET_FOR_RUN = "set for this run"
@@ -31,7 +31,7 @@ class ResolvedConfig(BaseModel):
     `placed` has been told of the machine. `RunConfig.pin_prompt` is part of ``params`` here, as a parameter of each
     method that has it, and `RunConfig.axis` part of the budget. ``sampling_sources`` says where temperature, top_p,
     top_k, min_p and repetition_penalty are from, each in words for the user. ``inserted_tokens`` is the most that is
-    inserted in front of a forced answer, 1 until a tokenizer has told.
+    inserted in front of a forced answer, 1 until a tokenizer has told. ``names_crs`` is whether the user gave ``crs``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,6 +45,7 @@ class ResolvedConfig(BaseModel):
     params: dict[str, dict[str, Any]]
     lengths: tuple[int, ...]
     crs: tuple[float, ...]
+    names_crs: bool = False
     grid: Grid
     limit: int | None
     system_prompt: str | None
@@ -85,6 +86,14 @@ class ResolvedConfig(BaseModel):
             if budgets
             else [Arm(method, cr) for cr in self.crs]
         )
+
+    @property
+    def notes(self) -> list[str]:
+        """What is to be said of settings that have no effect."""
+        compressing = [arm for arm in self.arms if arm.method != VANILLA]
+        if self.names_crs and compressing and all(arm.kv_budget for arm in compressing):
+            return ["--cr has no effect: every method of this run has a budget in tokens"]
+        return []
 
     def params_of(self, arm: Arm) -> dict[str, Any]:
         """The parameters of an arm's method, without the CR."""
@@ -144,6 +153,7 @@ def resolve_config(config: RunConfig) -> ResolvedConfig:
         "data": data_by_task(config.data, tasks),
         "params": params,
         "lengths": tuple(sorted(config.lengths)),
+        "names_crs": bool(config.crs),
         "crs": config.crs or _retrofitted_crs(model, config.methods) or grid.crs,
         "grid": grid,
         "batch_size": config.batch_size or model.batch_size,
