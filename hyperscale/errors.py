@@ -46,5 +46,10 @@ class RetrofitError(HyperscaleError):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text that is not empty, for messages of one line; its type if it has no text."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    """The first line of an error's text that is not empty, for messages of one line; its type if it has no text.
+
+    A line that ends in a colon says nothing without the next one, as those of transformers' checks of a configuration.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    count = next((i for i, line in enumerate(lines, 1) if not line.endswith(":")), len(lines))
+    return " ".join(lines[:count])

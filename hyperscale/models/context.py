@@ -27,7 +27,9 @@ def context_limit(config: Mapping[str, Any]) -> int | None:
     times the original context, as Qwen's instructions leave the latter in the file. In files with Llama 3's scaling it
     is the extended context already.
     """
-    tokens = config.get("max_position_embeddings") or _DEFAULTS.get(str(config.get("model_type")))
+    tokens = config.get("max_position_embeddings")
+    if tokens is None:
+        tokens = _DEFAULTS.get(str(config.get("model_type")))
     if not isinstance(tokens, int):
         return None
     rope = rope_settings(config)

@@ -6,6 +6,7 @@ base.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -72,8 +73,10 @@ def model_of_checkpoint(name: str, path: str, config: Mapping[str, Any]) -> Mode
     retrofits: dict[str, dict[float, str]] = {}
     if (gate := read_gate_of(path, config)) is not None:
         retrofits["dms"] = {gate.cr: path}
-    if config.get("dmc_cr") is not None:
-        retrofits["dmc"] = {float(config["dmc_cr"]): path}
+    if (ratio := config.get("dmc_cr")) is not None:
+        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 1 <= ratio < math.inf:
+            raise ModelError(f"dmc_cr in config.json of {path} is {ratio!r}: it must be a number of at least 1")
+        retrofits["dmc"] = {float(ratio): path}
     return Model(name=name, base=path, retrofits=retrofits, family=str(config.get("model_type", "")))
 
 

@@ -240,7 +240,9 @@ def _memory_need(
 def _notes(config: ResolvedConfig, unavailable: list[str], gpu: Gpu | None, weights: int | None) -> list[str]:
     notes = []
     if any(not arm.kv_budget for arm in config.arms):
-        notes.append("the cache of a compressed chain is estimated as that of a vanilla chain divided by the nominal CR")
+        notes.append(
+            "the cache of a compressed chain is estimated as that of a vanilla chain divided by the nominal CR"
+        )
     if any(arm.kv_budget for arm in config.arms):
         notes.append(
             "of a budget in tokens a chain is taken to hold no more than it: a pinned prompt and recent entries may be "

@@ -86,6 +86,11 @@ def test_a_broken_folder(run, folder, tmp_path, case, mode):
         ("num_key_value_heads", 3),
         ("hidden_size", -1),
         ("hidden_act", "x"),
+        ("max_position_embeddings", 0),
+        ("max_position_embeddings", -1),
+        ("dmc_cr", "abc"),
+        ("dmc_cr", [4]),
+        ("dmc_cr", 0),
         ("vocab_size", -1),
         ("vocab_size", "many"),
         ("pad_token_id", 10**12),
@@ -100,6 +105,16 @@ def test_a_configuration_that_makes_no_model(run, folder, tmp_path, key, value):
     dms_folders.edit(folder, **{key: value})
     commandline.fails(run("run", "--model", folder, *OPTIONS))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [({"max_position_embeddings": "4096"}, "expected int, got str"), ({"layer_types": ["full_attention"]}, "(1)")],
+)
+def test_what_transformers_finds_is_told_in_full(run, folder, keys, text):
+    """Its first line only names the field, or its check."""
+    dms_folders.edit(folder, **keys)
+    commandline.fails(run("run", "--model", folder, *OPTIONS), text)
 
 
 @pytest.mark.parametrize("name", ["model.gguf", "sub/model.gguf", "sub/MODEL.GGUF"])

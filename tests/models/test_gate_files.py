@@ -81,6 +81,7 @@ NONSENSE = {
     "window as bool": ({"dms_window_size": True}, "dms_window_size .* is true: it must be a whole number"),
     "window as list": ({"dms_window_size": [16]}, r"dms_window_size .* is \[16\]: it must be a whole number"),
     "windows of layers": ({"dms_window_size": {"0": 16}}, "dms_window_size .* must be a whole number"),
+    "window beyond any sequence": ({"dms_window_size": 10**30}, "dms_window_size .* below 2\^31"),
     "infinite window": ({"dms_window_size": float("inf")}, "dms_window_size .* must be a whole number"),
     "no scale": ({"dms_alpha_scale": 0}, "dms_alpha_scale .* is 0: it must be a number other than 0"),
     "scale as text": ({"dms_alpha_scale": "100"}, 'dms_alpha_scale .* is "100": it must be a number'),
@@ -120,6 +121,8 @@ FILES = {
     "scale": (FASTDMS_METADATA | {"alpha_scale": 0}, "alpha_scale in .* is 0: it must be a number other than 0"),
     "offset": ({"alpha_offset": "5"}, 'alpha_offset in .* is "5": it must be a number'),
     "ratio": ({"target_cr": 0}, "target_cr in .* is 0: it must be a number of at least 1"),
+    "a list": ("[1]", "dms_metadata.json, which says how DMS decides, is not a mapping"),
+    "nested": ("[" * 100_000, "cannot read .*dms_metadata.json"),
     "cut off": ('{"window_size": 5', "cannot read .*dms_metadata.json, which says how DMS decides"),
 }
 

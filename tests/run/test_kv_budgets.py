@@ -64,7 +64,29 @@ def test_arms_are_budgets_where_a_method_has_them():
         assert resolved(params={"tova": {"budget": value}}).params["tova"]["budget"] == (7,)
 
 
-@pytest.mark.parametrize("value", [0, -1, 1.5, True, "", "12,", "many", "1e3", "1,024", "1Ki", "64;128", "9" * 5000, -0.0, [], [True], "512,512", 2**31, None])
+@pytest.mark.parametrize(
+    "value",
+    [
+        0,
+        -1,
+        1.5,
+        True,
+        "",
+        "12,",
+        "many",
+        "1e3",
+        "1,024",
+        "1Ki",
+        "64;128",
+        "9" * 5000,
+        -0.0,
+        [],
+        [True],
+        "512,512",
+        2**31,
+        None,
+    ],
+)
 def test_budgets_that_are_none(value):
     with pytest.raises(ConfigError, match=r"--method-param tova\.budget"):
         resolved(params={"tova": {"budget": value}})

@@ -44,10 +44,13 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+_MOST_TOKENS = 2**31
+
+
 def _whole(least: int) -> Rule:
     return (
-        lambda value: _is_number(value) and value == int(value) and value >= least,
-        f"a whole number of at least {least}",
+        lambda value: _is_number(value) and value == int(value) and least <= value < _MOST_TOKENS,
+        f"a whole number of at least {least}, below 2^31",
     )
 
 

@@ -17,7 +17,16 @@ from hyperscale.run.config.schema import RunConfig
 from hyperscale.tasks.datasets import data_by_task
 
 # What decides no chain: two runs that differ in these alone are the same run.
-_WITHOUT_EFFECT = {"batch_size", "gpu_memory", "sandbox", "data", "vote", "sampling_sources", "inserted_tokens", "names_crs"}
+_WITHOUT_EFFECT = {
+    "batch_size",
+    "gpu_memory",
+    "sandbox",
+    "data",
+    "vote",
+    "sampling_sources",
+    "inserted_tokens",
+    "names_crs",
+}
 
 
 SET_FOR_RUN = "set for this run"
