@@ -81,7 +81,7 @@ NONSENSE = {
     "window as bool": ({"dms_window_size": True}, "dms_window_size .* is true: it must be a whole number"),
     "window as list": ({"dms_window_size": [16]}, r"dms_window_size .* is \[16\]: it must be a whole number"),
     "windows of layers": ({"dms_window_size": {"0": 16}}, "dms_window_size .* must be a whole number"),
-    "window beyond any sequence": ({"dms_window_size": 10**30}, "dms_window_size .* below 2\^31"),
+    "window beyond any sequence": ({"dms_window_size": 10**30}, r"dms_window_size .* below 2\^31"),
     "infinite window": ({"dms_window_size": float("inf")}, "dms_window_size .* must be a whole number"),
     "no scale": ({"dms_alpha_scale": 0}, "dms_alpha_scale .* is 0: it must be a number other than 0"),
     "scale as text": ({"dms_alpha_scale": "100"}, 'dms_alpha_scale .* is "100": it must be a number'),

@@ -101,7 +101,7 @@ def test_methods_without_a_budget_refuse_one(name):
 
 
 def test_what_has_no_effect_beside_a_budget_is_said(run, weights):
-    with pytest.raises(ConfigError, match="tova.rule has no effect beside tova.budget"):
+    with pytest.raises(ConfigError, match=r"tova\.rule has no effect beside tova\.budget"):
         resolved(params={"tova": {"budget": 64, "rule": "fixed"}})
     assert resolved(params={"tova": {"budget": 64}}).notes == []
     (note,) = resolved(params={"tova": {"budget": 64}}, crs=[4]).notes
