@@ -1,10 +1,25 @@
-"""Reads lists and pairs from the text of one option. Every function raises ConfigError for text of another form."""
+"""Reads lists and pairs from the text of one option, and checks paths of output.
+
+Every function raises ConfigError for what it does not take.
+"""
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hyperscale.errors import ConfigError
+
+#: Files of a run's folder: no command writes anything else under their names.
+_FILES_OF_RUNS = ("samples.jsonl", "run.json", "plan.json", "points.csv")
+
+
+def check_output(option: str, path: Path | None, *read: Path) -> None:
+    """Refuse a file of output that would replace a file of a run, or one of those that the command reads."""
+    if path is None or not path.is_file():
+        return
+    if path.resolve().name in _FILES_OF_RUNS or any(other.exists() and path.samefile(other) for other in read):
+        raise ConfigError(f"{option} {path} would replace what results are read from: choose another path")
 
 
 def names(option: str, text: str | None) -> list[str] | None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from hyperscale.errors import ResultsError
 from hyperscale.methods.arm import Arm
 from hyperscale.utils.files import write_atomic
+from hyperscale.utils.row_files import make_object
 from hyperscale.utils.validation import validate
 
 FORMAT: Literal[1] = 1
@@ -21,7 +22,7 @@ ALL_WEIGHTS = "all_weights"  # in `ArmRecord.about`; older baselines lack it
 DIGITS = 8  # of a problem in `ArmRecord.chains`
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Cost = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]  # no overflow in what is computed of it
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -142,7 +143,7 @@ def read_baseline(path: Path) -> GateRecord:
     except UnicodeDecodeError:
         raise ResultsError(f"{path} is not a baseline (not UTF-8 text): restore it, or {cure}") from None
     try:
-        data = json.loads(text)
+        data = json.loads(text, object_pairs_hook=make_object)
         if isinstance(data, dict) and "format" in data and data["format"] != FORMAT:
             raise ResultsError(
                 f"the baseline {path} has format {data['format']!r}, this version reads {FORMAT}: {cure} again"

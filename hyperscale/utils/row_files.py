@@ -84,7 +84,7 @@ def _read_jsonl(file: Path, error: type[HyperscaleError]) -> Iterator[PlacedRow]
                 place = f"{file} line {number}"
                 if not line.strip():
                     continue
-                row = json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=_object)
+                row = json.loads(line, parse_constant=_refuse_constant, object_pairs_hook=make_object)
                 if not isinstance(row, dict):
                     raise error(f"{place} is not a JSON object: write one object a line")
                 yield PlacedRow(place, row)
@@ -99,7 +99,7 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is no value of JSON")
 
 
-def _object(pairs: list[tuple[str, Any]]) -> Row:
+def make_object(pairs: list[tuple[str, Any]]) -> Row:
     """An object in which no key stands twice: Python's reader would take the last in silence."""
     row = dict(pairs)
     if len(row) < len(pairs):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from io import StringIO
@@ -107,6 +108,38 @@ def test_broken_input_exits_with_2_and_one_line(call, folders, tmp_path):
     commandline.fails(call(other, *good), "finish the run")
     (other / "samples.jsonl").write_text("nonsense\n")
     commandline.fails(call(other, *good), "line 1 is corrupt")
+
+
+def test_no_output_replaces_what_is_read(call, folders, tmp_path):
+    folder = write(tmp_path / "run", 0)
+    old = {path: path.read_bytes() for path in (*folder.iterdir(), folders["baseline"])}
+    link = tmp_path / "link"
+    link.symlink_to(folder / "samples.jsonl")
+    for path in (folder / "samples.jsonl", folder / "run.json", link, folders["baseline"]):
+        for option in ("--junit", "--summary"):
+            code, _, err = call(folder, "--baseline", folders["baseline"], option, path)
+            assert (code, err.count("\n")) == (2, 1)
+            assert f"{option} {path} would replace" in err
+        if path != folders["baseline"]:
+            code, _, err = call(folder, "--write-baseline", path)
+            assert (code, err.count("\n")) == (2, 1)
+    assert {path: path.read_bytes() for path in old} == old
+    assert call(folder, "--write-baseline", tmp_path / "b.json")[0] == 0
+    assert call(folder, "--write-baseline", tmp_path / "b.json")[0] == 0, "a baseline is replaced by a newer one"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "new", "fault"),
+    [
+        ('"format":1', '"format":1,"format":1', "the key 'format' stands twice"),
+        (r'"kv_reads":\[[0-9.]+', '"kv_reads":[1e300', "kv_reads.0 must be at most"),
+    ],
+)
+def test_a_baseline_with_a_key_twice_or_absurd_numbers_is_refused(call, folders, tmp_path, pattern, new, fault):
+    (tmp_path / "b.json").write_text(re.sub(pattern, new, folders["baseline"].read_text(), count=1))
+    code, _, err = call(folders["rerun"], "--baseline", tmp_path / "b.json")
+    assert (code, err.count("\n")) == (2, 1)
+    assert fault in err
 
 
 def test_junit_has_a_case_for_each_quantity(call, folders, tmp_path):

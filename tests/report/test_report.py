@@ -320,3 +320,17 @@ def test_the_command_writes_beside_the_run_and_leaves_it_readable(lines, tmp_pat
     assert stop.value.code == 0
     assert f"wrote {folder / 'report.html'}" in capsys.readouterr().out
     assert len(results.read(folder)[0].samples) == 4
+
+
+def test_the_command_replaces_no_file_of_a_run(lines, tmp_path, capsys, monkeypatch):
+    from hyperscale.cli import main
+
+    folder = write_run(tmp_path / "r", lines[:4])
+    old = (folder / "samples.jsonl").read_bytes()
+    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
+    monkeypatch.setattr("sys.argv", ["hyperscale", "report", str(folder), "--out", str(folder / "samples.jsonl")])
+    with pytest.raises(SystemExit) as stop:
+        main.main()
+    assert stop.value.code == 2
+    assert "would replace what results are read from" in capsys.readouterr().err
+    assert (folder / "samples.jsonl").read_bytes() == old

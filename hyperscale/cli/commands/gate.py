@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hyperscale.cli.arguments import check_output
 from hyperscale.cli.display.console import make_console, print_notes
 from hyperscale.errors import ConfigError, HyperscaleError
 
@@ -35,6 +36,9 @@ def gate(
     """
     if (baseline is None) == (write_baseline is None):
         raise ConfigError("pass --baseline FILE to compare with, or --write-baseline FILE to make one")
+    read = [baseline] if baseline is not None else []
+    for option, path in (("--write-baseline", write_baseline), ("--junit", junit), ("--summary", summary)):
+        check_output(option, path, *read)
     from hyperscale import gate as gates
     from hyperscale import results
     from hyperscale.gate import reports

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from hyperscale.cli.arguments import check_output
 from hyperscale.cli.display.console import make_console, print_notes
 
 
@@ -16,6 +17,7 @@ def report(
     ] = 16,
 ) -> None:
     """Write one HTML file, to be opened offline: frontiers, margins, points, and every chain with its text."""
+    check_output("--out", out)
     from hyperscale import report as reports
 
     console = make_console()
