@@ -18,6 +18,7 @@ _REMEDY = (
     "pass what it needs with --template-arg or --system-prompt, another one with --chat-template FILE, or "
     f"--chat-template {PLAIN} for a plain prompt"
 )
+_TRUTH_VALUES = ("true", "false", "yes", "no", "on", "off", "null", "none")  # as text; real ones are no text
 _END_OF_MESSAGE = "[end of the message]"
 # What a template may ask the present date for: what C's strftime knows, padded and not.
 _DIRECTIVES = [f"%-{letter}" for letter in "dmHIMSj"] + [f"%{letter}" for letter in "aAbBcdDeFGHIjmMpRSTuUVwWxXyYzZfh"]
@@ -171,13 +172,16 @@ class PromptFormat:
     def _check_arguments(self) -> None:
         function = getattr(self._tokenizer, "apply_chat_template", None)
         taken = {"messages", "strftime_now", *(signature(function).parameters if function else ())}
-        for name in self._arguments:
+        for name, value in self._arguments.items():
             if name in taken:
                 raise ConfigError(f"--template-arg {name}: {name} is set by hyperscale: leave it out")
             if self.template is None:
                 raise ConfigError(f"--template-arg {name}: prompts of this model are plain, without a chat template")
             if not re.search(rf"\b{re.escape(name)}\b", self.template):
                 raise ConfigError(f"--template-arg {name}: the model's chat template has no argument {name!r}")
+            # A template takes any text as true: "no" would switch on what it is meant to switch off.
+            if isinstance(value, str) and (name == "enable_thinking" or value.lower() in _TRUTH_VALUES):
+                raise ConfigError(f"--template-arg {name}={value}: write {name}=true or {name}=false")
 
 
 def choose_template(tokenizer: Any, choice: str | None = None) -> str | None:

@@ -76,6 +76,11 @@ def test_what_a_file_leaves_out_is_neutral(weights, state):
         ("[" * 100_000, "cannot read .*generation_config.json"),
         ("[1]", "generation_config.json: must be a mapping"),
         ('{"temperature": "hot"}', "generation_config.json: temperature must be a number, got 'hot': mend the file"),
+        ('{"temperature": true}', "temperature must be a number, got True"),
+        ('{"temperature": "0.7"}', "temperature must be a number, got '0.7'"),
+        ('{"eos_token_id": "3"}', "eos_token_id"),
+        ('{"eos_token_id": [3, "x"]}', "eos_token_id"),
+        ('{"eos_token_id": true}', "eos_token_id"),
         ('{"temperature": -1}', "temperature must be at least 0"),
         ('{"temperature": NaN}', "temperature must be at least 0|temperature must be a finite number"),
         ('{"top_p": 1.5}', "top_p must be at most 1"),
@@ -90,6 +95,25 @@ def test_a_broken_file_is_a_line_that_names_it(weights, state, text, message):
     with pytest.raises(ModelError, match=message) as error:
         resolved(weights)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("stated", "told"),
+    [
+        ({"presence_penalty": 1.5, "top_k": 20}, ["presence_penalty = 1.5"]),
+        ({"typical_p": 0.9}, ["typical_p = 0.9"]),
+        ({"no_repeat_ngram_size": 3, "num_beams": 4}, ["num_beams = 4", "no_repeat_ngram_size = 3"]),
+        ({"suppress_tokens": [5], "bad_words_ids": [[7]]}, ["bad_words_ids = [[7]]", "suppress_tokens = [5]"]),
+        ({"sequence_bias": {"[5]": 1.0}}, ["sequence_bias"]),
+        ({"typical_p": 1.0, "num_beams": 1, "no_repeat_ngram_size": 0, "suppress_tokens": None, "min_length": 0}, []),
+        ({"max_new_tokens": 2048, "do_sample": True, "use_cache": False, "temperature": 0.7}, []),
+    ],
+)
+def test_what_a_file_asks_for_and_no_engine_applies_is_told(weights, state, stated, told):
+    state(stated)
+    notes = resolved(weights).notes
+    assert len(notes) == bool(told)
+    assert all(text in notes[0] for text in told)
 
 
 def test_models_that_are_listed_keep_their_values(weights, state):

@@ -147,6 +147,10 @@ def test_a_base_model_is_asked_in_plain_text_and_the_run_says_so(model, call, tm
     assert "as --chat-template asks for" in out
 
 
+# What stands here for a switch; templates take any text as true.
+THINKING = "{% for m in messages %}{{ m.content }}{% endfor %}{% if enable_thinking %}<think>{% endif %}"
+
+
 @pytest.mark.parametrize(
     ("template", "more", "texts"),
     [
@@ -155,6 +159,9 @@ def test_a_base_model_is_asked_in_plain_text_and_the_run_says_so(model, call, tm
         ({"rag": "a", "tool_use": "b"}, (), ("several chat templates (rag, tool_use)", "--chat-template")),
         (scripted.TEMPLATE, ("--chat-template", "rag"), ("'rag' is neither a template of this model (default)",)),
         (scripted.TEMPLATE, ("--template-arg", "enable_thinking=false"), ("no argument 'enable_thinking'",)),
+        (THINKING, ("--template-arg", "enable_thinking=no"), ("write enable_thinking=true or enable_thinking=false",)),
+        (THINKING, ("--template-arg", "enable_thinking=FALSE"), ("write enable_thinking=true",)),
+        (THINKING, ("--template-arg", "enable_thinking="), ("write enable_thinking=true",)),
         (scripted.TEMPLATE, ("--template-arg", "tokenize=false"), ("tokenize is set by hyperscale",)),
         ("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}", ("--system-prompt", "Be brief."),
          ("leaves the system prompt out",)),

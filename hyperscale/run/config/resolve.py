@@ -26,6 +26,7 @@ _WITHOUT_EFFECT = {
     "sampling_sources",
     "inserted_tokens",
     "names_crs",
+    "sampling_notes",
 }
 
 
@@ -40,7 +41,8 @@ class ResolvedConfig(BaseModel):
     `placed` has been told of the machine. `RunConfig.pin_prompt` is part of ``params`` here, as a parameter of each
     method that has it, and `RunConfig.axis` part of the budget. ``sampling_sources`` says where temperature, top_p,
     top_k, min_p and repetition_penalty are from, each in words for the user. ``inserted_tokens`` is the most that is
-    inserted in front of a forced answer, 1 until a tokenizer has told. ``names_crs`` is whether the user gave ``crs``.
+    inserted in front of a forced answer, 1 until a tokenizer has told. ``names_crs`` is whether the user gave ``crs``,
+    ``sampling_notes`` what the model's own sampling asks for and does not get.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,6 +69,7 @@ class ResolvedConfig(BaseModel):
     min_p: float
     repetition_penalty: float
     sampling_sources: dict[str, str]
+    sampling_notes: tuple[str, ...] = ()
     engine: str
     device: str
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
@@ -98,11 +101,11 @@ class ResolvedConfig(BaseModel):
 
     @property
     def notes(self) -> list[str]:
-        """What is to be said of settings that have no effect."""
+        """What is to be said of settings, the user's and the model's, that have no effect."""
         compressing = [arm for arm in self.arms if arm.method != VANILLA]
         if self.names_crs and compressing and all(arm.kv_budget for arm in compressing):
-            return ["--cr has no effect: every method of this run has a budget in tokens"]
-        return []
+            return [*self.sampling_notes, "--cr has no effect: every method of this run has a budget in tokens"]
+        return list(self.sampling_notes)
 
     def params_of(self, arm: Arm) -> dict[str, Any]:
         """The parameters of an arm's method, without the CR."""
@@ -178,7 +181,7 @@ def _sampling(config: RunConfig, model: models.Model) -> dict[str, Any]:
     default = models.find_default_sampling(model)
     given = {name: value for name in default.values if (value := getattr(config, name)) is not None}
     sources = {name: SET_FOR_RUN if name in given else source for name, source in default.sources.items()}
-    return {**default.values, **given, "sampling_sources": sources}
+    return {**default.values, **given, "sampling_sources": sources, "sampling_notes": tuple(default.notes)}
 
 
 def _budget_and_grid(config: RunConfig, default_grid: str) -> tuple[Budget, Grid]:
