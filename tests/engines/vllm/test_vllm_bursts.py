@@ -33,7 +33,7 @@ def test_superblocks_return_in_mid_decode(tmp_path, monkeypatch):
     from hyperscale.engines.vllm.families import architecture
     from hyperscale.engines.vllm.worker.methods import registry
 
-    def create(tables, options, first_head, all_heads):
+    def create(tables, options, *of_the_model):
         return anything(tables, options, lambda key, layer, head, position: expiry(layer, head, position))
 
     monkeypatch.setattr(registry, "create", create)
