@@ -107,7 +107,8 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         Args:
             model: Name (`hyperscale models`), local folder or hub id.
             method: KV-compression method.
-            cr: Nominal compression ratio; the only one that the model's checkpoints offer if None.
+            cr: Nominal compression ratio; the only one that the model's checkpoints offer if None. A
+                ``budget`` in tokens among the parameters takes its place.
             batch_size: Chains that decode together; "auto" is 64. It changes no result.
             max_batch_size: Most that "auto" may be.
             device: cpu, cuda or cuda:N; CUDA where there is one if None.
@@ -136,7 +137,7 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         if dtype == "auto":
             dtype = "float32" if device_kind(str(device)) == "cpu" else "bfloat16"
         model = models.add_revision(model, revision)
-        ratio = _choose_ratio(model, method, cr)
+        ratio = _choose_ratio(model, method, cr, params)
         compression = methods.create(method, cr=ratio, **params)
         checkpoint = models.resolve(model, method, ratio)
         models.require(checkpoint.path, model)
@@ -155,6 +156,8 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         self._device = torch.device(str(device))
         self._seed = _number("seed", seed, int, _MODEL_ARGS)
         self._model_name, self._network = model, network
+        if enable_thinking not in (None, True, False):  # templates take any text as true
+            raise ConfigError(f"enable_thinking={enable_thinking!r} in --model_args must be true or false")
         self._template_args: dict[str, Any] = {} if enable_thinking is None else {"enable_thinking": enable_thinking}
         self._think_end_token = think_end_token
         self._marks = models.find(model).thinking or thinking.marks_of_tokens(self.tokenizer.get_added_vocab())
@@ -455,12 +458,17 @@ def _stop_strings(until: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text for text in texts if text))
 
 
-def _choose_ratio(model: str, method: str, cr: float | None) -> float:
-    """The compression ratio asked for, else the only one that the model's retrofits offer.
+def _choose_ratio(model: str, method: str, cr: float | None, params: Mapping[str, Any]) -> float:
+    """The compression ratio asked for, else the only one that the model's retrofits offer; 1 beside a budget in tokens.
 
     Raises:
-        ConfigError: There are several, or none.
+        ConfigError: There are several, or none, or a budget in tokens leaves it without effect.
     """
+    if "budget" in params:
+        beside = ["cr"] * (cr is not None) + ["rule"] * ("rule" in params)
+        if beside:
+            raise ConfigError(f"{beside[0]} in --model_args has no effect beside budget: give one of them")
+        return 1.0
     if cr is not None:
         return float(_number("cr", cr, float, _MODEL_ARGS))
     if method == "vanilla":

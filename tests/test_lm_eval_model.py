@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch.engine import TorchEngine
-from hyperscale.errors import ConfigError, EngineError, ModelError
+from hyperscale.errors import ConfigError, EngineError, MethodError, ModelError
 from hyperscale.kv.prefilled import NEVER
 from hyperscale.lm_eval import HyperscaleLM, main
 from hyperscale.methods.registry import create
@@ -162,7 +162,25 @@ def test_rolling_scores_are_sums_over_windows(checkpoints):
         ours.loglikelihood(requests(("a", "b" * 20)), disable_tqdm=True)
 
 
+def test_a_budget_in_tokens_takes_the_place_of_the_ratio(checkpoints):
+    compressed = lm(checkpoints["qwen3"], "tova", budget=24)
+    assert compressed.get_model_info()["params"]["budget"] == 24
+    assert compressed.get_model_info()["params"]["cr"] == 1
+    asked = requests(("a word " * 40, {"until": [], "max_gen_toks": 20, "do_sample": False}))
+    assert compressed.generate_until(asked, True) != lm(checkpoints["qwen3"]).generate_until(asked, True)
+    for name, beside in (("cr", {"cr": 4}), ("rule", {"rule": "fixed"})):
+        with pytest.raises(ConfigError, match=f"{name} in --model_args has no effect beside budget"):
+            lm(checkpoints["qwen3"], "tova", budget=24, **beside)
+    for wrong in (0, True, "24,48", 2.5):
+        with pytest.raises(MethodError, match="budget of tova must be"):
+            lm(checkpoints["qwen3"], "tova", budget=wrong)
+    with pytest.raises(MethodError, match="no parameter 'budget'"):
+        lm(checkpoints["qwen3"], "dms", budget=24)
+
+
 def test_mistakes(checkpoints):
+    with pytest.raises(ConfigError, match="enable_thinking='no' in --model_args must be true or false"):
+        lm(checkpoints["qwen3"], enable_thinking="no")
     with pytest.raises(ConfigError, match="say the compression ratio of window"):
         HyperscaleLM(model="mini", method="window")
     with pytest.raises(ModelError, match="no DMS checkpoint"):
