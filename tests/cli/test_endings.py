@@ -13,9 +13,10 @@ from repository import ROOT
 
 pytestmark = pytest.mark.e2e
 
-# Says when signals are taken: until then they are Python's own.
+# Says when signals are taken: until then they are Python's own. Under nohup the tests would hand an ignored SIGHUP on.
 SIGNALLED = """
-import sys
+import signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from hyperscale.cli import main
 take = main._take_signals
 def taken():
@@ -40,13 +41,16 @@ def test_a_signal_at_any_moment_is_one_line(tmp_path, number, moment):
     assert process.stdout.readline() == "ready\n"
     time.sleep(moment)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    try:
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert (process.returncode, err) == (2, "interrupted: finished chains are kept; the same command resumes\n")
 
 
 def test_nohup_stays(tmp_path):
     """A hangup that was to be ignored is."""
-    program = SIGNALLED.replace("import sys", "import sys, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)", 1)
+    program = SIGNALLED.replace("SIG_DFL", "SIG_IGN")
     process = subprocess.Popen(
         [sys.executable, "-c", program, "models"],
         stdout=subprocess.PIPE,
