@@ -33,7 +33,7 @@ from hyperscale.errors import ConfigError, EngineError, HyperscaleError
 from hyperscale.kv.formats import AUTO
 from hyperscale.models import thinking
 from hyperscale.models.context import context_limit
-from hyperscale.models.prompts import apply_template
+from hyperscale.models.prompts import apply_template, choose_template
 from hyperscale.utils.hub import silence_transformers
 
 MAX_NEW_TOKENS = 256  # where a task does not say, as in lm-eval's own models
@@ -136,6 +136,13 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         check_device(str(device))
         if dtype == "auto":
             dtype = "float32" if device_kind(str(device)) == "cpu" else "bfloat16"
+        if "pretrained" in params:
+            raise ConfigError("say the model with model=NAME in --model_args, not with pretrained=NAME")
+        if think_end_token is not None and not isinstance(think_end_token, str):
+            raise ConfigError(f"think_end_token={think_end_token!r} in --model_args must be a text, e.g. </think>")
+        if enable_thinking is not None and not isinstance(enable_thinking, bool):
+            raise ConfigError(f"enable_thinking={enable_thinking!r} in --model_args must be true or false")
+        methods.parameters(method)  # before its ratio is asked for: there may be no such method
         model = models.add_revision(model, revision)
         ratio = _choose_ratio(model, method, cr, params)
         compression = methods.create(method, cr=ratio, **params)
@@ -152,6 +159,10 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         )
         provider = registry.get(registry.DEFAULT)  # it scores forced tokens, which likelihoods need
         network, self.tokenizer = provider.load_weights(spec)
+        if enable_thinking is not None and "enable_thinking" not in (choose_template(self.tokenizer) or ""):
+            raise ConfigError(
+                f"the chat template of {model} has no argument enable_thinking: leave it out of --model_args"
+            )
         self._engine = provider.build(spec, (network, self.tokenizer))
         self._device = torch.device(str(device))
         self._seed = _number("seed", seed, int, _MODEL_ARGS)

@@ -368,3 +368,18 @@ def test_float16(plain):
     wanted, _ = lm(plain).loglikelihood(requests(("Light", " is")), disable_tqdm=True)[0]
     assert score != wanted
     assert score == pytest.approx(wanted, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"pretrained": "x"}, "model=NAME"),
+        ({"method": "nope"}, "unknown method 'nope'"),
+        ({"enable_thinking": "maybe"}, "must be true or false"),
+        ({"enable_thinking": False}, "no argument enable_thinking"),
+        ({"think_end_token": 151668}, "must be a text"),
+    ],
+)
+def test_arguments_of_the_model_are_refused_before_anything_is_generated(plain, arguments, message):
+    with pytest.raises(HyperscaleError, match=message):
+        lm(plain, **arguments)

@@ -27,7 +27,7 @@ def _sentence(point: MeasuredPoint) -> str:
     series = point.series
     arm = Arm(series.method, series.CR, kv_budget=series.kv_budget)
     if point.truncated >= point.no_answer:
-        advice = "choose a larger --length, or let chains answer at L with --force-answer K"
+        advice = "choose a larger --length, or let chains answer at L with --force-answer K (a larger K if they do)"
     else:
         advice = "see in `hyperscale report` what they write instead, and in docs/graders.md what an answer is"
     return (

@@ -14,15 +14,16 @@ _BLACK = "█"
 # What graders look for: commands of LaTeX, fences of code, tags and words that announce an answer.
 _CUE = re.compile(
     r"\\[A-Za-z]+|```[ \t]*\w*|</?answer>|<\|[^|\n<>]{1,40}\|>"
-    r"|\b(?:(?:correct|right|best|final|chosen)\s+)?(?:answer|option|choice|letter)\b"
-    r"(?:[\s*_`]{1,4}(?:is|should\s+be|must\s+be|would\s+be)\b)?",
+    r"|(?<![A-Za-z0-9])(?:(?:correct|right|best|final|chosen)\s+)?(?:answer|option|choice|letter)(?![A-Za-z0-9])"
+    r"(?:[\s*_`]{1,4}(?:is|should\s+be|must\s+be|would\s+be)(?![A-Za-z0-9]))?",
     re.IGNORECASE,
 )
 _SMALL = frozenset({
-    "the", "is", "are", "was", "be", "should", "must", "would", "and", "or", "nor", "not", "no", "none", "neither",
+    "the", "is", "are", "was", "be", "should", "must", "and", "or", "nor", "not", "no", "none", "neither",
     "either", "both", "all", "any", "only", "most", "correct", "right", "best", "final", "chosen", "true", "because",
     "since", "as", "it", "due", "to", "also", "maybe", "possibly", "perhaps", "else", "there", "depends", "may",
     "could", "cannot", "can", "don", "do", "am", "unknown", "unsure", "unclear", "undetermined", "vs", "versus",
+    "so", "thus", "hence", "therefore", "choose", "pick", "select", "would", "go", "with", "well", "along", "together",
 })  # fmt: skip
 """Words that tell nothing of a question, and decide what a sentence says of its answer."""
 
@@ -53,7 +54,12 @@ def redact(text: str, question: str, *, marks: tuple[str, str] | None = None, ke
         if tuple(words[i : i + RUN]) in quotations:
             black = i + RUN - 1
         start, end = places[i].span()
-        if i <= black and len(word) > 1 and not is_kept[start] and not (keep_small and word in _SMALL):
+        if (
+            i <= black
+            and len(word.strip("_")) > 1
+            and not any(is_kept[start:end])
+            and not (keep_small and word in _SMALL)
+        ):
             result[start:end] = _BLACK * (end - start)
     return "".join(result)
 

@@ -95,3 +95,15 @@ def test_nothing_of_a_question_is_left():
         runs = {tuple(words[i : i + 6]) for i in range(len(words) - 5)}
         assert not runs & {tuple(left[i : i + 6]) for i in range(len(left) - 5)}
         assert hidden.count("█") > 150
+
+
+@pytest.mark.parametrize(
+    "line", ["_Answer: C_", "__Answer:__ _C_", "_The correct answer is_ _C_", "_Answer_: A, as well as C"]
+)
+def test_answers_in_emphasis_are_kept_in_a_quotation(line):
+    question = f"{LINES[0]}\n{line}"
+    text = f"<think>{question}</think>\n{question}"
+    hidden = redact(text, question, keep_small=True)
+    grader = graders.get("choice")
+    assert "█" in hidden
+    assert grader.extract(as_words(hidden)) == grader.extract(text)

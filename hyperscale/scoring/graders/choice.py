@@ -16,10 +16,12 @@ _CUE = re.compile(
     r"|(?:option|choice)(?=\s*:)|(?:correct|right|best|final|chosen)[ \t]+(?:option|choice|letter))(?![A-Za-z0-9])"
     r"[ \t*_`\"'\u201d)\]}$|]{0,8}"
     r"(?:(?P<verb>is|should\s+be|must\s+be|would\s+be)(?![A-Za-z])[ \t*_]{0,4})?"
-    r"(?P<mark>[:=]|[-\u2013\u2014](?=[\s*])|\n)?",
+    r"(?P<mark>[:=]>?|[-\u2013\u2014](?=[\s*])|->|\u2192|\n)?",
     re.IGNORECASE,
 )
-_TAG = re.compile(r"</?(?:b|i|em|strong|u|p|span|div|code|mark|answer|br|s)\s*/?>|<\|[^|\n<>]{1,30}\|>", re.IGNORECASE)
+_TAG = re.compile(r"</?(?:b|i|em|strong|u|p|span|div|code|mark|br|s)\s*/?>|<\|[^|\n<>]{1,30}\|>", re.IGNORECASE)
+_ANSWER_TAG = re.compile(r"<answer\s*>[ \t\n]*([^\s<])", re.IGNORECASE)
+_ANSWER_END = re.compile(r"</?answer\s*>", re.IGNORECASE)
 # Commands that change how a letter looks; any other one makes a formula of it.
 _COMMAND = re.compile(
     r"\\(?:(?:boxed|fbox|framebox|text[a-z]*|math(?:rm|bf|it|sf|tt|bb|cal|normal|scr|frak)|boldsymbol|bm|mbox|hbox|emph|ensuremath"
@@ -35,12 +37,12 @@ _OPENING = re.compile(
 )
 _LETTER = re.compile(r"[A-Z](?![A-Za-z0-9^]|['\u2019]\w)['\u2019]?")
 _ANOTHER = re.compile(
-    r"[\s)\].(]*(?:,|/|&|\+|;|(?:,\s*)?(?:and/or|and|or|vs\.?|versus)(?![A-Za-z]))[\s(\[]*"
+    r"[\s)\].(]*(?:,|/|&|\+|;|(?:,\s*)?(?:and/or|and|or|vs\.?|versus|as\s+well\s+as|along\s+with|together\s+with)(?![A-Za-z]))[\s(\[]*"
     r"(?:(?:also|maybe|possibly|perhaps|else)\s+)?(?:(?:option|choice)\s+)?[(\[]?[A-Z](?![A-Za-z0-9'\u2019])"
 )
 # What may follow the letter; in "A reaction", "C = 3" or "D-glucose" it is no option's letter.
 _FOLLOWING = re.compile(
-    r"\s*(?:$|[)\](]|[.!?](?:\s|$|[^\w\s]|[A-Z][a-z])|[:;,](?:\s|$|[^\w\s]|[a-z])|\\+$)|\s+[-\u2013\u2014]+\s"
+    r"[\s=~]*(?:$|[)\](]|[^\w\s\x00-\x7f\u00ac\u00b0\u00b1\u2212\u2260\u2190-\u22ff\u2013\u2014]+\s*$|[.!?](?:\s|$|[^\w\s]|[A-Z][a-z])|[:;,](?:\s|$|[^\w\s]|[a-z])|\\+$)|\s+[-\u2013\u2014]+\s"
     r"|\s+(?:is|was)\s+(?:the\s+)?(?:only\s+|most\s+)?(?:correct|right|best|true|answer|accurate|appropriate)"
     r"|\s+(?:because|since|as\s+(?:it|the)|due\s+to)(?![A-Za-z])"
 )
@@ -50,8 +52,10 @@ _HEDGE = re.compile(
     re.IGNORECASE,
 )
 _ALONE = re.compile(
-    r"(?:the\s+)?(?:option|choice)\s+[(\[]?([A-Z])[)\]]?"
-    r"(?:\s+is\s+(?:the\s+)?(?:correct|right|best)(?:\s+(?:answer|option|choice))?)?[.!]?",
+    r"(?:(?:so|thus|hence|therefore|i\s+(?:choose|pick|select|would\s+go\s+with)),?\s+)?"
+    r"(?:(?:the\s+)?(?:option|choice)\s+[(\[]?(?P<option>[A-Z])[)\]]?(?:\s+is\s+(?:the\s+)?(?:(?:correct|right|best)"
+    r"(?:\s+(?:answer|option|choice))?|answer))?|[(\[]?(?P<letter>[A-Z])[)\]]?\s+is\s+(?:the\s+)?"
+    r"(?:(?:correct|right|best)(?:\s+(?:answer|option|choice))?|answer))[.!]?",
     re.IGNORECASE,
 )
 
@@ -82,7 +86,8 @@ class ChoiceGrader(Grader):
         answer = after_thinking(text)
         if answer is None:
             return None
-        answer = _TAG.sub(" ", unicodedata.normalize("NFKC", answer))
+        answer = _ANSWER_TAG.sub(r"\nAnswer: \1", unicodedata.normalize("NFKC", answer))
+        answer = _TAG.sub(" ", _ANSWER_END.sub("\n", answer))
         marked: list[_Statement] = []  # with a colon or in a box; the others count only where there is none
         others: list[_Statement] = []
         for cue in _CUE.finditer(answer):
@@ -133,7 +138,8 @@ def _read_last_line(text: str) -> str | None:
     """The letter of a last line that says nothing but ``Option C``."""
     lines = text.strip().rsplit("\n", 1)
     match = _ALONE.fullmatch(_plain(lines[-1][:_WINDOW]))
-    return match.group(1) if match and match.group(1).isupper() else None
+    letter = match and (match["option"] or match["letter"])
+    return letter if letter and letter.isupper() else None
 
 
 def _plain(line: str) -> str:

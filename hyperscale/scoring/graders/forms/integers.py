@@ -28,6 +28,8 @@ _SPACE = re.compile(r"\\[,;:> ]|\\(?:thinspace|medspace|thickspace|quad|qquad|en
 _POWER = r"(?:\s*\^\s*(?:\{\s*-?[0-9]\s*\}|-?[0-9]))?"
 _TEXT = r"text(?:bf|it|rm|sf|tt|normal|up|md|sl|sc)?|mbox|hbox|emph|textcolor\{[a-zA-Z]+\}|underline|operatorname\*?"
 _FONT = r"math(?:bf|it|rm|sf|tt|normal|cal|bb)|boldsymbol|bm|pmb|ensuremath|num|boxed|fbox|framebox"
+_FONT += r"|underbrace|overbrace"
+_BRACE = re.compile(r"(\\(?:under|over)brace\s*\{[^{}]*\})\s*[_^]\s*\{(?:[^{}]|\{[^{}]*\})*\}")  # with a remark
 _WRAPPER = re.compile(rf"\\({_TEXT}|{_FONT}|(?:[lL]arge|LARGE|[hH]uge|small|color\{{[a-zA-Z]+\}}))\s*\{{([^{{}}]*)\}}")
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
 _LABEL_LETTER = re.compile(r"(?<![^\W_])\(?[A-Z][):.]")
@@ -88,7 +90,7 @@ def _bare(plain: str) -> str:
 def _plain(text: str) -> str:
     """A text without typography, words replaced by marks for what they do to a number."""
     text = "".join(str(unicodedata.decimal(c, c)) for c in text.translate(_CHARACTERS)).replace("{,}", ",")
-    text = _SPACE.sub(" ", _NOTHING.sub("", text))
+    text = _SPACE.sub(" ", _NOTHING.sub("", _BRACE.sub(r"\1", text)))
     for _ in range(_MAX_NESTING):
         text, count = _WRAPPER.subn(_unwrapped, text)
         if not count:
@@ -149,6 +151,8 @@ class IntegerAnswer:
     """
 
     def __init__(self, text: str) -> None:
+        if "mod" not in text:
+            text = re.sub(r"\\equiv(?![A-Za-z])|\u2261", "=", text)
         plain = _plain(text)
         self.number = _number(plain)
         self.expression: str | None = None

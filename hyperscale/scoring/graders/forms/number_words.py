@@ -39,7 +39,9 @@ _UNIT_LETTERS = set("msghLlNJWVCF")
 BARE_UNITS = re.compile(
     r"(?:square|sq|cubic|cu)?\s*(?:degrees?|deg|radians?|rad|[cdkmn]m|inch(?:es)?|feet|foot|ft|yards?|miles?|"
     r"(?:centi|milli|kilo)?met(?:er|re)s?|[km]g|(?:kilo)?grams?|lbs?|pounds?|hours?|hrs?|minutes?|mins?|seconds?|secs?|"
-    r"days?|weeks?|months?|years?|dollars?|euros?|cents?|units?|ways?|people|students?|points?|square)"
+    r"days?|weeks?|months?|years?|dollars?|euros?|cents?|units?|ways?|people|students?|points?|square|solutions?|integers?"
+    r"|numbers|triangles?|values|digits|primes|factors|divisors|zeros|roots|terms|sides|vertices|edges|faces|steps|coins"
+    r"|(?:ordered )?(?:pairs|triples|tuples)|arrangements|permutations|combinations|subsets|paths|sequences|functions)"
 )
 
 

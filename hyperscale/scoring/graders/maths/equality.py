@@ -157,7 +157,8 @@ class Comparison:
                 return True
         if second is not None and first is None and r"\approx" in second.operators:
             return self._equal(target, _exact_side(second), depth)
-        if second is not None and first is None and set(second.operators) <= {"=", r"\in"}:
+        said = {"=", r"\in"} if r"\text{mod" in answer else {"=", r"\in", r"\equiv"}
+        if second is not None and first is None and set(second.operators) <= said:
             last = second.parts[-1]
             if set(second.operators) == {"="} and _is_name(last) and not _is_name(second.parts[0]):
                 last = second.parts[0]
@@ -267,7 +268,7 @@ class Comparison:
             return times[0] == times[1]
         ratio = target.split(":"), answer.split(":")
         if len(ratio[0]) > 1 and len(ratio[0]) == len(ratio[1]) and not has_words(target + answer):
-            return all(map(self._equal, *ratio, [depth] * len(ratio[0])))
+            return _same_ratio(*ratio) or all(map(self._equal, *ratio, [depth] * len(ratio[0])))
         first, second = split_unit(target), split_unit(answer)
         if (first.value, second.value) != (target, answer):
             first_value, second_value = _without_brackets(first.value), _without_brackets(second.value)
@@ -315,6 +316,17 @@ class Comparison:
         if self._questions > _MAX_QUESTIONS:
             raise OutOfLimitsError
         return self._same_expression(target, answer)
+
+
+def _same_ratio(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether the parts are numbers above 0 in the same proportion: ``2:4`` is ``1:2``, but ``4:20`` may be a time."""
+    if all(re.fullmatch("(?:1?[0-9]|2[0-4]):[0-5][0-9]", ":".join(parts)) for parts in (first, second)):
+        return False  # times of day
+    numbers = [[read_number(part) for part in parts] for parts in (first, second)]
+    values = [[number.value for number in row if number is not None and number.value > 0] for row in numbers]
+    if not len(values[0]) == len(values[1]) == len(first):
+        return False
+    return len({one / other for one, other in zip(*values, strict=True)}) == 1
 
 
 def _readings(text: str) -> Iterator[str]:

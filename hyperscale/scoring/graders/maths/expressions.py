@@ -6,6 +6,8 @@ Runs in the worker's process only (`worker`), which sets the limits and guards: 
 from typing import Any
 
 _POINTS = 8  # at which expressions with variables are compared
+_DIGITS = 150  # in which two values must agree: 2^{200} π and 2^{200} π + 1 differ in the 61st
+_MOST_DIGITS = 500  # that are computed where most of them cancel out
 
 
 def parse_latex(*texts: str) -> list[Any]:
@@ -69,7 +71,7 @@ def compare(gold: str, answer: str) -> bool:
 def same_values(first: Any, second: Any) -> bool | None:
     """Whether two expressions have the same value wherever it is tried; None if they are no expressions or have none.
 
-    Values agree if they do in 40 digits. Variables are real; points are of both signs. Where one of two real
+    Values agree if they do in `_DIGITS` digits. Variables are real; points are of both signs. Where one of two real
     expressions is not real, they are not compared.
     """
     from sympy import Expr, Float, I, Integral, Limit, Number, Product, Rational, Sum, UnevaluatedExpr
@@ -87,7 +89,7 @@ def same_values(first: Any, second: Any) -> bool | None:
         values = {symbol: _coordinate(place, point) for place, symbol in enumerate(symbols)}
         numbers = []
         for expression in (first, second):
-            number = expression.subs(values).doit().evalf(50, maxn=400)
+            number = expression.subs(values).doit().evalf(_DIGITS + 10, maxn=_MOST_DIGITS)
             real, imaginary = number.as_real_imag()
             if not (real.is_finite and imaginary.is_finite and isinstance(real, Number)):
                 break
@@ -97,7 +99,7 @@ def same_values(first: Any, second: Any) -> bool | None:
         if len(numbers) < 2:
             continue
         size = max(map(_size, numbers))
-        if size > 1e-250 and _size(numbers[0] - numbers[1]) > size * Rational(1, 10**40):
+        if size > 1e-250 and _size(numbers[0] - numbers[1]) > size * Rational(1, 10**_DIGITS):
             return False
         agreed += 1
     return True if agreed >= (1 if not symbols else 3) else None

@@ -79,7 +79,20 @@ _TRANSPARENT = frozenset(
         rf"\{name}"
         for name in ["boxed", "fbox", "mathop", "mathbin", "mathrel", "mathord", "mathopen", "mathclose", "mathpunct"]
     }
-    | {rf"\{name}" for name in ["mathinner", "underline", "ensuremath", "smash", "mathstrut", "framebox", "bbox"]}
+    | {
+        rf"\{name}"
+        for name in [
+            "mathinner",
+            "underline",
+            "ensuremath",
+            "smash",
+            "mathstrut",
+            "underbrace",
+            "overbrace",
+            "framebox",
+            "bbox",
+        ]
+    }
 )
 _LETTER_FONTS = frozenset(
     {
@@ -125,7 +138,7 @@ _SAME = {
     "wedge": "land", "vee": "lor", "imath": "i", "tfrac": "frac", "backslash": "setminus",
     "smallsetminus": "setminus", "bigcup": "cup", "bigcap": "cap", "varphi": "phi", "varepsilon": "epsilon",
     "vartheta": "theta", "rightarrow": "to", "mid": "|", "colon": ":", "isin": "in", "thickapprox": "approx",
-    "arccosh": "operatorname{arccosh}", "pounds": "£",
+    "arccosh": "operatorname{arccosh}", "pounds": "£", "tg": "tan", "ctg": "cot", "arctg": "arctan",
 }  # fmt: skip
 _SIGNS = {
     r"\{": OPEN, r"\}": CLOSE, r"\lbrace": OPEN, r"\rbrace": CLOSE, r"\lbrack": "[", r"\rbrack": "]",
@@ -160,8 +173,14 @@ _REWRITTEN = tuple(
         (r"(?<=[0-9}])[(\[](\\text\{[^{}]*\}(?:\^\{[0-9]\})?)[)\]]$", r"\1"),  # a unit in brackets
         (r"\(\\text\{mod\}([^()]*)\)", r"\\text{mod}\1"),
         (r"^([0-9]+)\\text\{to\}([0-9]+)$", r"\1:\2"),
+        (r"(?<![0-9A-Z])([0-9A-Z]+)\(?\\text\{(?:in )?base\}([0-9]{1,2})\)?$", r"\1_{\2}"),
+        (r"(?<![0-9.])([0-9]+)°([0-9.]+)'", r"(\1+\\frac{\2}{60})°"),  # minutes of an angle
         (r"(?<=[0-9])\^\{th\}|(?<=1)\^\{st\}|(?<=3)\^\{rd\}", ""),
     )
+)
+_CIS = re.compile(
+    r"(?:\\(?:text|operatorname)\{cis\}|\\?(?<![A-Za-z])cis(?![A-Za-z])) ?(?:\((?P<bracket>[^()]*)\)°?"
+    r"|(?P<angle>-?(?:\\frac\{[^{}]*\}\{[^{}]*\}|\\(?:pi|theta|alpha|phi)(?![a-z]) ?|[0-9.]+|[a-z]|/)+°?))"
 )
 _TEXT_PART = re.compile(r"[A-Za-z][A-Za-z'’\-.]*(?:[ ]+[A-Za-z][A-Za-z'’\-.]*)*|[^A-Za-z]+")
 
@@ -179,6 +198,7 @@ def write_plain(text: str) -> str:
     text = re.sub(r"(?<!\\)((?:\\\\)*)\\$", r"\1", write_as_latex(text).strip())
     if r"\begin" not in text:
         text = re.sub(r"\\\\(?=[A-Za-z{}%$])", r"\\", text)  # every backslash doubled, as in a string of a program
+    text = re.sub(r"(?<=[^\s,(])\s*\\(?:square|blacksquare|Box|checkmark|qed|qedsymbol)\s*$", "", text)
     text = _ROW.sub(ROW, text)
     text = _join_marked_thousands(text)
     text = re.sub(r"<=|=<", r"\\le ", text)
@@ -429,6 +449,8 @@ def _write_words(content: list[_Node]) -> str:
 
 def _write_prose(text: str) -> str:
     """A run of characters in text."""
+    if text.strip() in ("tg", "ctg", "arctg"):
+        return f"\\{_SAME[text.strip()]} "
     if text.strip() in _COMMANDS:
         return f"\\{text.strip()} "
     if text.strip() in FUNCTIONS:
@@ -488,8 +510,15 @@ def _drop_spaces(text: str) -> str:
     text = re.sub(r"(?<![0-9./ ])([0-9]+) ([0-9]+)/([0-9]+)(?![0-9/])", r"\1\\frac{\2}{\3}", text)
     for pattern, replacement in _REWRITTEN:
         text = pattern.sub(replacement, text)
+    text = _CIS.sub(_write_cis, text)
     text = re.sub(r"(?<=[^0-9])\.$|(?<=[0-9])\.$", "", text)
     return text.strip(",;").strip()
+
+
+def _write_cis(match: re.Match[str]) -> str:
+    """``cis x`` is cos x + i sin x."""
+    angle = match["bracket"] or match["angle"]
+    return rf"e^{{i\cdot({angle.removesuffix('°').strip()})" + (r"\cdot\frac{\pi}{180}}" if "°" in match[0] else "}")
 
 
 # Words that are prose where they stand without \text. Longer lists of units are in `units`.
@@ -501,6 +530,9 @@ _PROSE_WORDS = (
     "pounds degree degrees radian radians percent pct percentage answer unit units square sq cubic cu per am pm "
     "million billion trillion thousand hundred dozen not minus negative plus january february march april may june "
     "july august september october november december monday tuesday wednesday thursday friday saturday sunday "
-    "people students apples ways times points"
+    "people students apples ways times points solution solutions integer integers numbers triangle triangles values "
+    "digits primes factors divisors zeros roots terms sides vertices edges faces steps coins marbles balls cards books "
+    "boys girls men women children committees arrangements permutations combinations subsets triples tuples paths "
+    "routes games teams words letters lines circles sequences functions polynomials rectangles"
 )
 PROSE = frozenset(_PROSE_WORDS.split())

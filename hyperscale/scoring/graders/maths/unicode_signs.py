@@ -23,7 +23,7 @@ _SYMBOLS = {
     "⟨": "langle", "⟩": "rangle", "〈": "langle", "〉": "rangle", "⌊": "lfloor", "⌋": "rfloor", "⌈": "lceil",
     "⌉": "rceil", "∑": "sum", "∏": "prod", "∫": "int", "∂": "partial", "∧": "land", "∨": "lor", "⊂": "subset",
     "⊆": "subseteq", "∣": "mid", "∥": "parallel", "⊥": "perp", "…": "ldots", "⋯": "cdots", "ϕ": "phi", "ϵ": "epsilon",
-    "ϑ": "theta", "∝": "propto",
+    "‖": "Vert", "ϑ": "theta", "∝": "propto",
 }  # fmt: skip
 _PLAIN = {
     "−": "-", "–": "-", "—": "-", "‐": "-", "‑": "-", "‒": "-", "―": "-", "﹣": "-", "－": "-",

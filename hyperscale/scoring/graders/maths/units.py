@@ -57,6 +57,7 @@ _SCALES = {
     "halves": Fraction(1, 2), "third": Fraction(1, 3), "thirds": Fraction(1, 3), "fourths": Fraction(1, 4),
     "fifths": Fraction(1, 5), "sixths": Fraction(1, 6), "eighths": Fraction(1, 8), "ninths": Fraction(1, 9),
     "sevenths": Fraction(1, 7), "millionths": Fraction(1, 10**6), "lakh": Fraction(10**5), "crore": Fraction(10**7),
+    "bn": Fraction(10**9), "mln": Fraction(10**6), "mio": Fraction(10**6),
     "hundreds": Fraction(100), "thousands": Fraction(1000), "millions": Fraction(10**6), "billions": Fraction(10**9),
 }  # fmt: skip
 
@@ -85,6 +86,12 @@ _LABEL = re.compile(
     r"|option|choice|number|product|difference|ratio|slope|radius|diameter|rs|rs\.|inr|usd|us|ans|ans\.)"
     r"(?: is| are| equals| of)?(?: option| choice)?\}[:=]?",
     re.IGNORECASE,
+)
+# Words behind it that a letter stands for any integer.
+_DOMAIN = re.compile(
+    r"(?<=.)(?:[,;]\(?|\(|[,;]?\(?\\text\{(?:for|where|with)(?: any| all| some| every| each| an)?\})(?:\\forall ?)?"
+    r"[a-z](?:\\in ?\\mathbb\{Z\}|\\text\{(?:is|being) an(?:y)? integer\})\)?$"
+    r"|(?<=.)[,;]?\(?\\text\{(?:for|where) (?:(?:any|all|some|every|each|an) )?integers?\}[a-z]\)?$"
 )
 _CHOICE = re.compile(r"\(\\text\{[A-J]\}\)(?=[^,;\s)])|\\text\{[A-J]\.\}(?=.)")
 _SIGN = re.compile(r"\\text\{(minus|negative)\}", re.IGNORECASE)
@@ -126,14 +133,14 @@ class Quantity(NamedTuple):
 
 
 def drop_label(text: str) -> str:
-    """An answer without the words or the choice's letter that announce it, and with signs in place of their words."""
+    """An answer without the words or the letter of a choice around it, and with signs in place of their words."""
     text = re.sub(r"^\\(?:therefore|Rightarrow|implies|Longrightarrow|iff|to)(?![A-Za-z]) ?", "", text)
     text = _SIGN.sub("-", text, count=1) if _SIGN.match(text) else text
     for pattern in (_LABEL, _CHOICE):
         match = pattern.match(text)
         if match and match.end() < len(text):
             text = text[match.end() :].strip()
-    return text
+    return _DOMAIN.sub("", text)
 
 
 def split_unit(text: str) -> Quantity:
@@ -217,6 +224,8 @@ def _is_unit(words: list[str]) -> bool:
     if words[:1] == ["degrees"] and words[1:] in (["c"], ["f"], ["k"], ["celsius"], ["fahrenheit"]):
         return True
     if words == ["%"] or words in (["th"], ["st"], ["nd"], ["rd"]):
+        return True
+    if len(words) == 2 and words[0] in ("ordered", "unordered", "distinct") and words[1] in ("pair", "pairs"):
         return True
     for word in words:
         bare = re.sub(r"\^-?[1-9]$", "", word)
