@@ -24,7 +24,7 @@ from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch.engine import TorchEngine
-from hyperscale.errors import EngineError
+from hyperscale.errors import EngineError, ModelError
 
 pytestmark = [pytest.mark.e2e, needs_vllm]
 CHUNKED = {"max_num_batched_tokens": 24}
@@ -160,7 +160,8 @@ def test_weights_that_are_not_there(tmp_path):
     shutil.copytree(path("dms8"), tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
     from hyperscale.engines.vllm.harness.engine import VllmEngine
 
-    with pytest.raises(EngineError, match="vLLM does not start: Cannot find any model weights"):
+    # Before vLLM starts, as for the torch engine.
+    with pytest.raises(ModelError, match="has no weights"):
         VllmEngine(str(tmp_path / "model"), methods.create("dms", cr=8), batch_size=2)
 
 
