@@ -26,7 +26,7 @@ _ANSWER_END = re.compile(r"</?answer\s*>", re.IGNORECASE)
 _COMMAND = re.compile(
     r"\\(?:(?:boxed|fbox|framebox|text[a-z]*|math(?:rm|bf|it|sf|tt|bb|cal|normal|scr|frak)|boldsymbol|bm|mbox|hbox|emph|ensuremath"
     r"|underline|operatorname\*?|color\{[a-z]+\}|[lL]arge|LARGE|[hH]uge|displaystyle|bf|rm|it|left|right|q?quad)"
-    r"(?![A-Za-z])|[()\[\],;:!]|(?=\s|$))"
+    r"(?![A-Za-z])|[(){}\[\],;:!]|(?=\s|$))"
 )
 _QUOTATION = re.compile('[*_`"$\u2018\u201c\u201d\u00ab\u00bb\u300c\u300d\u3010\u3011{}<>|]')
 # In front of the letter: brackets, symbols such as a tick, and words that announce it.
@@ -42,7 +42,7 @@ _ANOTHER = re.compile(
 )
 # What may follow the letter; in "A reaction", "C = 3" or "D-glucose" it is no option's letter.
 _FOLLOWING = re.compile(
-    r"[\s=~]*(?:$|[)\](]|[^\w\s\x00-\x7f\u00ac\u00b0\u00b1\u2212\u2260\u2190-\u22ff\u2013\u2014]+\s*$|[.!?](?:\s|$|[^\w\s]|[A-Z][a-z])|[:;,](?:\s|$|[^\w\s]|[a-z])|\\+$)|\s+[-\u2013\u2014]+\s"
+    r"[\s=~]*(?:$|[)\]]|(?<=\s)\(|[^\w\s\x00-\x7f\u00ac\u00b0\u00b1\u2212\u2260\u2190-\u22ff\u2013\u2014]+\s*$|[.!?](?:\s|$|[^\w\s]|[A-Z][a-z])|[:;,](?:\s|$|[^\w\s]|[a-z])|\\+$)|\s+[-\u2013\u2014]+\s"
     r"|\s+(?:is|was)\s+(?:the\s+)?(?:only\s+|most\s+)?(?:correct|right|best|true|answer|accurate|appropriate)"
     r"|\s+(?:because|since|as\s+(?:it|the)|due\s+to)(?![A-Za-z])"
 )

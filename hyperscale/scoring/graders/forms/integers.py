@@ -32,6 +32,7 @@ _FONT += r"|underbrace|overbrace"
 _BRACE = re.compile(r"(\\(?:under|over)brace\s*\{[^{}]*\})\s*[_^]\s*\{(?:[^{}]|\{[^{}]*\})*\}")  # with a remark
 _WRAPPER = re.compile(rf"\\({_TEXT}|{_FONT}|(?:[lL]arge|LARGE|[hH]uge|small|color\{{[a-zA-Z]+\}}))\s*\{{([^{{}}]*)\}}")
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*")
+_LABEL_IN_FONT = re.compile(r"^\s*\\(?:mathbf|mathrm|boldsymbol|bm)\s*\{\s*\(?[A-J][).]\s*\}")
 _LABEL_LETTER = re.compile(r"(?<![^\W_])\(?[A-Z][):.]")
 # What words become: a unit or a label, and a word that changes the number.
 _UNIT, _CHANGE = "\ue000", "\ue001"
@@ -40,6 +41,8 @@ _UNITS_BEHIND = re.compile(rf"(?:\s*(?:[/\u00b7*.]|\\cdot|\\times)?\s*{_UNIT}{_P
 _LABEL_BEFORE = re.compile(rf"^(?:\s*{_UNIT}\s*)+[:.]?|^\s*:|^\s*\\(?:therefore|implies|Rightarrow)(?![A-Za-z])")
 _ENDING = re.compile(r"(?<![.,;\s])\s*[.,;]\s*$")  # one punctuation mark: three dots are digits that go on
 _DEGREES = re.compile(r"(?:\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\\degrees?(?![A-Za-z])|\u00b0)\s*(?=$|\ue000)")
+_TRIGONOMETRIC = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![A-Za-z])")  # of angles in degrees
+_LOGARITHM = re.compile(r"(\\log\s*_)\s*([0-9])\s+")
 _CURRENCY = re.compile(r"^\s*[\u20ac\u00a3\u00a5]|[\u20ac\u00a3\u00a5]\s*$|\\(?:pounds|euro|texteuro)(?![A-Za-z])")
 _IN_BRACKETS = re.compile(r"[({]([^(){}]*)[)}]")
 _NUMBER = re.compile(r"([+-]?)\s*([0-9]+|[0-9]{1,3}(?:([, ])[0-9]{3})(?:\3[0-9]{3})*)(?:\.0*)?")
@@ -80,7 +83,8 @@ def _bare(plain: str) -> str:
     plain = re.sub(rf"\(\s*{_UNIT}[\s{_UNIT}]*\)", _UNIT, _CURRENCY.sub("", plain))
     text = _ENDING.sub("", _LABEL_BEFORE.sub("", plain).strip())
     for _ in range(2):  # degrees Celsius: a sign and a unit
-        text = _DEGREES.sub("", _UNITS_BEHIND.sub("", text)).strip()
+        text = _UNITS_BEHIND.sub("", text)
+        text = text if _TRIGONOMETRIC.search(text) else _DEGREES.sub("", text).strip()
     text = re.sub(r"_\s*(?:\{\s*10\s*\}|10)$", "", _ENDING.sub("", text)).strip()
     while (match := _IN_BRACKETS.fullmatch(text)) is not None:
         text = match.group(1).strip()
@@ -90,6 +94,7 @@ def _bare(plain: str) -> str:
 def _plain(text: str) -> str:
     """A text without typography, words replaced by marks for what they do to a number."""
     text = "".join(str(unicodedata.decimal(c, c)) for c in text.translate(_CHARACTERS)).replace("{,}", ",")
+    text = _LABEL_IN_FONT.sub("", text)
     text = _SPACE.sub(" ", _NOTHING.sub("", _BRACE.sub(r"\1", text)))
     for _ in range(_MAX_NESTING):
         text, count = _WRAPPER.subn(_unwrapped, text)
@@ -111,7 +116,7 @@ def _unwrapped(wrapper: re.Match[str]) -> str:
         effect = effect_of(word)
         return "-" if effect == "sign" else _UNIT if effect == "none" else _CHANGE
 
-    if words or re.fullmatch(rf"[\s{_UNIT}{_CHANGE}]*{_WORD.pattern}(?:\s+{_WORD.pattern})*\s*", content):
+    if words or re.fullmatch(rf"[\s{_UNIT}{_CHANGE}]*{_WORD.pattern}(?:[\s/]+{_WORD.pattern})*\s*", content):
         content = _PER_CENT.sub("%", content)
         content = _LABEL_LETTER.sub(_UNIT, content) if words else content
         # A command within this one, as in \text{\(42\)}, is none of its words.
@@ -158,7 +163,11 @@ class IntegerAnswer:
         self.expression: str | None = None
         if self.number is not None or len(text) > MAX_CHARS:
             return
-        if _REFUSED.search(plain) or _CHANGE in plain or re.search(rf"[0-9]\s*{_UNIT}[\s{_UNIT}]*[0-9]", plain):
+        if (
+            _REFUSED.search(_LOGARITHM.sub(r"\1{\2}", plain))
+            or _CHANGE in plain
+            or re.search(rf"[0-9]\s*{_UNIT}[\s{_UNIT}]*[0-9]", plain)
+        ):
             return
         member = _last_member(_unwrap_all(text))
         plain = _plain(member)
