@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from hyperscale.methods.core.dms_config import find_metadata
 from hyperscale.models.weight_files import data_regions
 from hyperscale.utils.hub import cached_folder, split_revision
 
@@ -34,11 +35,15 @@ def identify_weights(path: str) -> str:
         Of a folder a hash of its files. Of a hub id that, with the commit in use: what the hub calls ``main`` moves.
 
     Raises:
-        ModelError: The hub id is neither cached nor to be had.
+        ModelError: The hub id is neither cached nor to be had, or FastDMS's files make no sense.
     """
     if not Path(path).is_dir():
         return f"{split_revision(path)[0]}@{cached_folder(path).name}"
     digest = hashlib.sha256()
+    # What FastDMS's trainer leaves in the folder above decides as much as what is in this one.
+    metadata = find_metadata(Path(path))
+    if metadata is not None and Path(metadata.path).parent != Path(path):
+        digest.update(Path(metadata.path).read_bytes())
     for file in sorted(Path(path).iterdir()):
         is_part = file.suffix in _SUFFIXES or file.name in _NAMES
         if is_part and file.name not in _OF_TRAINING and file.is_file():

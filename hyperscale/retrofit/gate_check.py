@@ -25,6 +25,8 @@ from hyperscale.retrofit.trainer import Retrofit
 MAX_RATIO = 3.0
 #: Least ratio that inference gates must reach on held-out text, as a share of the one aimed at.
 MIN_REACHED = 0.8
+#: Least share of the entries or reads to be saved that they must save: it decides for ratios near 1.
+MIN_SAVED = 0.5
 #: Below this many nats per token a divergence does no harm, whatever its ratio.
 NEGLIGIBLE = 1e-5
 
@@ -64,7 +66,7 @@ class GateCheck:
 
         Raises:
             RetrofitError: The ratio of divergences exceeds `MAX_RATIO`, or that of compression is below `MIN_REACHED`
-                of the one aimed at.
+                of the one aimed at, or what is saved below `MIN_SAVED`.
         """
         if not math.isfinite(self.hard) or (self.ratio > MAX_RATIO and self.hard > NEGLIGIBLE):
             raise RetrofitError(
@@ -72,10 +74,11 @@ class GateCheck:
                 f"gates, {self.noisy:.4f} with training gates (ratio {self.ratio:.1f}, at most {MAX_RATIO:g}); "
                 "train longer or with more hard_steps"
             )
-        if self.reached < MIN_REACHED * cr:
+        least = max(MIN_REACHED * cr, 1 / (1 - MIN_SAVED * (1 - 1 / cr)))
+        if self.reached < least:
             raise RetrofitError(
                 f"the retrofit saves less than asked: {self.saved:.1%} with inference gates on held-out text, a ratio "
-                f"of {self.reached:.2f} where {cr:g} was aimed at (at least {MIN_REACHED * cr:.2f}): train longer "
+                f"of {self.reached:.2f} where {cr:g} was aimed at (at least {least:.2f}): train longer "
                 "(steps_per_unit), with a higher gate_lr, or on more text"
             )
 

@@ -1,5 +1,6 @@
 """The identity of weights sees a change of any file that decides what a model generates, at any place of it."""
 
+import json
 import shutil
 
 import architectures
@@ -42,6 +43,20 @@ def test_a_file_more_counts(folder, name):
     before = identify_weights(str(folder))
     (folder / name).write_bytes(b"x")
     assert identify_weights(str(folder)) != before
+
+
+def test_a_trainer_s_log_in_the_folder_above_counts_where_it_decides(folder, tmp_path):
+    """As FastDMS's trainer leaves it; logs of something else do not."""
+    final = folder.rename(tmp_path / "final")
+    log = tmp_path / "training_log.json"
+    seen = [identify_weights(str(final))]
+    for contents in ({"loss": [1.0]}, {"config": {"window_size": 4, "alpha_scale": 100, "alpha_offset": 5}}):
+        log.write_text(json.dumps(contents))
+        seen.append(identify_weights(str(final)))
+    log.write_text(log.read_text().replace("4", "40"))
+    seen.append(identify_weights(str(final)))
+    assert seen[0] == seen[1]
+    assert len(set(seen)) == 3
 
 
 @pytest.mark.parametrize("whole", [weights_identity._WHOLE, 0])

@@ -233,7 +233,17 @@ def test_the_check_allows_a_ratio_of_three_and_divergences_that_do_no_harm(noisy
 
 @pytest.mark.parametrize(
     ("saved", "cr", "refused"),
-    [(0.0, 2.0, True), (0.01, 2.0, True), (0.37, 2.0, True), (0.38, 2.0, False), (0.84, 8.0, True), (0.85, 8.0, False)],
+    [
+        (0.0, 2.0, True),
+        (0.01, 2.0, True),
+        (0.37, 2.0, True),
+        (0.38, 2.0, False),
+        (0.84, 8.0, True),
+        (0.85, 8.0, False),
+        (0.0, 1.2, True),
+        (0.08, 1.2, True),
+        (0.09, 1.2, False),
+    ],
 )
 def test_the_check_asks_for_most_of_the_ratio(saved, cr, refused):
     check = GateCheck(0.0, 0.0, saved, saved)
