@@ -107,6 +107,7 @@ class Session:
             "fill_s": fill_seconds,
             "ms_per_step": mean,
             "median_ms": 1e3 * statistics.median(times),
+            "slowest_ms": [1e3 * seconds for seconds in sorted(times)[-5:]],
             "tokens_per_s": tokens / sum(times),
             "kv_gib": entries * self.entry_bytes() / 2**30,
             "attention_gb_per_s": entries * self.entry_bytes() / attending / 1e6 if attending else 0.0,

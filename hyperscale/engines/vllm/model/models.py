@@ -5,6 +5,7 @@ its causal model that inner model. A new family takes these three, and a line in
 """
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
@@ -125,13 +126,17 @@ def _build(self: Any, vllm_config: VllmConfig, prefix: str, inner: Callable[...,
 class VocabularyMask:
     """Never draws a row of the output layer that is no token (`Options.vocabulary`)."""
 
+    @cached_property
+    def _rows(self) -> int:
+        # Read once: options are checked whenever they are read, and this is asked in every step.
+        config = self.vllm_config  # type: ignore[attr-defined]
+        return Options.read(config.additional_config, config.model_config.hf_config).vocabulary
+
     def compute_logits(self, hidden_states: Tensor) -> Tensor | None:
         """Logits with those rows at minus infinity."""
         logits: Tensor | None = super().compute_logits(hidden_states)  # type: ignore[misc]
-        config = self.vllm_config  # type: ignore[attr-defined]
-        rows = Options.read(config.additional_config, config.model_config.hf_config).vocabulary
-        if logits is not None and rows:
-            logits[:, rows:] = float("-inf")
+        if logits is not None and self._rows:
+            logits[:, self._rows :] = float("-inf")
         return logits
 
 

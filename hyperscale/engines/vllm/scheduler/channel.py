@@ -20,6 +20,7 @@ class SchedulerChannel:
     def __init__(self, spec: RaggedSpec) -> None:
         self._spec = spec
         self.costs: dict[str, RequestCosts] = {}
+        self._last_report: StepReport | None = None
         self._followed: set[str] = set()  # requests whose costs go with every output
 
     @property
@@ -54,6 +55,9 @@ class SchedulerChannel:
 
     def book_report(self, report: StepReport) -> None:
         """Book a step's report. A second time changes nothing, as positions and generations are known by number."""
+        if report is self._last_report:  # vLLM hands over each twice
+            return
+        self._last_report = report
         for request, usage in report.requests.items():
             if request in self.costs:  # else it has finished already
                 self.costs[request].record(usage.computed_tokens, usage.live_entries, usage.read_entries)

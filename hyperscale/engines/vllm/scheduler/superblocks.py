@@ -118,7 +118,9 @@ class SuperblockAllocator:
     def count_missing(self, request_id: str, tokens: int) -> int:
         """Superblocks to add before a request can go on to ``tokens`` tokens."""
         holding = self.running.get(request_id)
-        return max(self.upper_bound(holding, tokens) - (len(holding.blocks) if holding else 0), 0)
+        if holding is None:
+            return self.upper_bound(None, tokens)
+        return max(self.upper_bound(holding, tokens) - len(holding.blocks), 0)
 
     def allocate(self, request_id: str, tokens: int) -> list[Any]:
         """Add the missing superblocks; returns the new ones."""
@@ -128,11 +130,13 @@ class SuperblockAllocator:
             params = self._params[request_id]
             holding = self.running[request_id] = RequestSuperblocks(params, generation, self._reservation(params))
         # vLLM has asked `count_missing` before, and preempted others if the pool had too few.
-        blocks = self.pool.get_new_blocks(self.count_missing(request_id, tokens))
-        holding.blocks += blocks
+        missing = max(self.upper_bound(holding, tokens) - len(holding.blocks), 0)
         holding.scheduled_tokens = max(holding.scheduled_tokens, tokens)
-        if blocks:
-            self._changed[request_id] = None
+        if not missing:
+            return []
+        blocks = self.pool.get_new_blocks(missing)
+        holding.blocks += blocks
+        self._changed[request_id] = None
         return blocks
 
     def count_to_admit(self, request_id: str) -> int:
