@@ -9,7 +9,7 @@ Only the standard library's small modules are imported here: from the first mome
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -25,6 +25,7 @@ _BROKEN_PIPE = "error: nobody reads the output any more (broken pipe): finished 
 _OUT_OF_MEMORY = "error: out of memory: free some, or raise the limit on this process (ulimit -v)"
 # How libraries say it, when they are loaded or later.
 _MEMORY_PHRASES = ("failed to map segment", "annot allocate memory", "can't allocate memory", "bad_alloc")
+_MOMENT = 0.1  # seconds between looks at whether an interruption is on its way
 _SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")
 _PARSER_PHRASES = {
     "Input should be a valid integer, unable to parse string as an integer": "must be a whole number",
@@ -54,6 +55,9 @@ class _InterruptedError(BaseException):
 
 def _interrupt(number: int, _: object) -> NoReturn:
     signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, _interrupt_again)
+        signal.setitimer(signal.ITIMER_REAL, _MOMENT, _MOMENT)
     raise _InterruptedError
 
 
@@ -115,6 +119,7 @@ def _run() -> int:
 
 
 def _take_signals() -> None:
+    sys.unraisablehook = _report_dropped
     # A scheduler ends jobs with SIGTERM, a closed terminal with SIGHUP: both have to leave the folder as Ctrl-C does.
     for name in _SIGNALS:
         number = getattr(signal, name, None)
@@ -123,11 +128,30 @@ def _take_signals() -> None:
             signal.signal(number, _interrupt)
 
 
+def _interrupt_again(*_: object) -> None:
+    """Raise once more what nobody raised to the end: libraries clear it, or catch everything while they are loaded."""
+    error = sys.exc_info()[1]
+    while error is not None:
+        if isinstance(error, _InterruptedError):
+            return  # on its way, through somebody's finally
+        error = error.__context__
+    raise _InterruptedError
+
+
+def _report_dropped(dropped: Any) -> None:
+    """Say what Python drops in finalisers and callbacks of weak references, but for an interruption: it comes again."""
+    if not isinstance(dropped.exc_value, _InterruptedError):
+        sys.__unraisablehook__(dropped)
+
+
 def _release_signals() -> None:
     """While the process ends, a signal ends it at once, without a traceback of what was being closed."""
-    for name in _SIGNALS:
+    sys.unraisablehook = sys.__unraisablehook__
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    for name in (*_SIGNALS, "SIGALRM"):
         number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) == _interrupt:
+        if number is not None and signal.getsignal(number) in (_interrupt, _interrupt_again):
             signal.signal(number, signal.SIG_DFL)
 
 

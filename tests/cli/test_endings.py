@@ -48,6 +48,57 @@ def test_a_signal_at_any_moment_is_one_line(tmp_path, number, moment):
     assert (process.returncode, err) == (2, "interrupted: finished chains are kept; the same command resumes\n")
 
 
+CALLBACK = """
+class Thing: pass
+def go():
+    thing = Thing()
+    reference = weakref.ref(thing, lambda _: hit())
+    del thing
+"""
+CAUGHT = """
+def go():
+    try: hit()
+    except BaseException: time.sleep(0.3)
+"""
+CLEANED = """
+def go():
+    try: hit()
+    finally:
+        time.sleep(0.5)
+        print("cleaned up", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(("program", "out"), [(CALLBACK, ""), (CAUGHT, ""), (CLEANED, "cleaned up\n")])
+def test_a_signal_that_somebody_drops_is_not_lost(number, program, out):
+    """Python drops what is raised in the callback of a weak reference, and modules catch everything while they load."""
+    program = f"""
+import os, signal, time, weakref
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+from hyperscale.cli import main
+def hit(): os.kill(os.getpid(), {int(number)})
+{program}
+def run():
+    go()
+    time.sleep(20)
+    return 0
+main._run = run
+main.main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, "score"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, out)
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("interrupted: ")
+
+
 def test_nohup_stays(tmp_path):
     """A hangup that was to be ignored is."""
     program = SIGNALLED.replace("SIG_DFL", "SIG_IGN")
