@@ -138,7 +138,7 @@ _SAME = {
     "wedge": "land", "vee": "lor", "imath": "i", "tfrac": "frac", "backslash": "setminus",
     "smallsetminus": "setminus", "bigcup": "cup", "bigcap": "cap", "varphi": "phi", "varepsilon": "epsilon",
     "vartheta": "theta", "rightarrow": "to", "mid": "|", "colon": ":", "isin": "in", "thickapprox": "approx",
-    "arccosh": "operatorname{arccosh}", "pounds": "£", "tg": "tan", "ctg": "cot", "arctg": "arctan",
+    "arccosh": "operatorname{arccosh}", "pounds": "£", "tg": "tan", "ctg": "cot", "arctg": "arctan", "cosec": "csc",
 }  # fmt: skip
 _SIGNS = {
     r"\{": OPEN, r"\}": CLOSE, r"\lbrace": OPEN, r"\rbrace": CLOSE, r"\lbrack": "[", r"\rbrack": "]",
@@ -449,7 +449,7 @@ def _write_words(content: list[_Node]) -> str:
 
 def _write_prose(text: str) -> str:
     """A run of characters in text."""
-    if text.strip() in ("tg", "ctg", "arctg"):
+    if text.strip() in ("tg", "ctg", "arctg", "cosec"):
         return f"\\{_SAME[text.strip()]} "
     if text.strip() in _COMMANDS:
         return f"\\{text.strip()} "
@@ -473,6 +473,9 @@ def _write_prose(text: str) -> str:
 def _write_environment(nodes: list[_Node], i: int) -> tuple[str, int]:
     name_nodes, start = _argument(nodes, i + 1)
     name = _plain_letters(name_nodes)
+    if name.removesuffix("*") in _MATRICES:
+        name = name.removesuffix("*")
+        _, start = _option(nodes, start)  # how columns are aligned
     depth, j = 1, start
     while j < len(nodes):
         if nodes[j] == r"\begin":
