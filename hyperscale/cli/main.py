@@ -113,7 +113,15 @@ def _run() -> int:
         if not hasattr(error, "format_message"):  # only what the parser of options raises has it
             sys.excepthook = _end_unforeseen
             raise
-        _fail(f"error: {_in_our_words(error.format_message())} (see --help)")
+        message = f"{_in_our_words(error.format_message())} (see --help)"
+        if sys.argv[1:2] == ["run"] and "--json" in sys.argv:
+            from contextlib import suppress
+
+            from hyperscale.cli.display.json_events import JsonObserver
+
+            with suppress(OSError):  # the line on stderr says it too
+                JsonObserver(sys.stdout).on_failure(" ".join(message.split()))
+        _fail(f"error: {message}")
     # A code of 1 is the gate's verdict and nothing else; click returns what a command returns.
     return code if code in (FAILED, REGRESSION) else 0
 

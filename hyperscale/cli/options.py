@@ -1,6 +1,7 @@
 """Builds the options of a command from a pydantic model of its settings."""
 
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ import typer
 from pydantic import BaseModel
 
 from hyperscale.cli import arguments
+from hyperscale.errors import ConfigError
 from hyperscale.utils.settings import Setting, settings_of
 
 
@@ -31,7 +33,14 @@ def with_options(schema: type[BaseModel]) -> Callable[[Callable[..., None]], Cal
 
         @wraps(command)
         def call(**values: Any) -> None:
-            parsed_values = {setting.field: parse(setting, values.pop(setting.field)) for setting in settings}
+            try:
+                parsed_values = {setting.field: parse(setting, values.pop(setting.field)) for setting in settings}
+            except ConfigError as error:
+                if values.get("as_json"):  # whoever reads the events learns of it too
+                    from hyperscale.cli.display.json_events import JsonObserver
+
+                    JsonObserver(sys.stdout).on_failure(str(error))
+                raise
             command({field: value for field, value in parsed_values.items() if value is not None}, **values)
 
         parameters = [*map(_parameter, settings), *own]
