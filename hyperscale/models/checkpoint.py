@@ -1,6 +1,7 @@
 """Finds the checkpoint that a method runs at a CR, makes sure that it can be had, and tells its shape."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from hyperscale.models.model_file import known_models
 from hyperscale.models.registry import find
 from hyperscale.models.shape import Shape, count_parameters, shape_from_config
 from hyperscale.utils.hub import cached_config, download_command, download_file, reachable
+
+_GGUF = re.compile(r"(?i)\bgguf\b")
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,11 @@ def require(path: str, model: str, *, weights: bool = True) -> None:
     Raises:
         ModelError: It is neither; the message names what is missing and how to get it.
     """
+    if not Path(path).is_absolute() and not cached_config(path) and _GGUF.search(path):
+        raise ModelError(
+            f"{path} is by its name a repository of GGUF files, which do not run here: pass the hub id of the original "
+            "model, whose weights are safetensors"
+        )
     if Path(path).is_absolute() or cached_config(path) or reachable():
         return  # of a folder `resolve` has seen the files
     gate = f"accept the terms at https://huggingface.co/{path}, `hf auth login`, then "

@@ -191,7 +191,9 @@ def _nothing_fits(budget: Budget, candidates: Sequence[PlannedPoint], ceilings: 
         return BudgetError("nothing fits: the memory of the GPU holds no chain of any point; plan for a larger one")
     multiple = f", {cost / ceiling * budget.amount:.3g}x" if budget.relative else ""
     remedy = "raise the budget"
-    if cheapest.arm.method != "vanilla":
+    if cheapest.arm.kv_budget:
+        remedy += f", or choose fewer tokens for {cheapest.arm.method}.budget"
+    elif cheapest.arm.method != "vanilla":
         remedy += ", or raise --cr"
     if cheapest.source == CLOSED:  # which takes every chain to run to L
         remedy += ", or see with --predict pilot whether chains end early enough to cost less"

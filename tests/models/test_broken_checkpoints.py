@@ -140,6 +140,15 @@ def test_a_hub_id_that_is_not_here(run, monkeypatch, tmp_path, mode):
     assert ("--dry-run plans without weights" in listed[2]) == (not mode)
 
 
+@pytest.mark.parametrize("mode", [(), ("--dry-run",)], ids=["run", "dry"])
+@pytest.mark.parametrize("name", ["someone/model-GGUF", "someone/model.gguf@main", "someone/gguf_model-gguf"])
+def test_a_hub_id_of_gguf_files(run, monkeypatch, tmp_path, name, mode):
+    """It has no config.json to download."""
+    dms_folders.use_hub(monkeypatch, tmp_path / "hub")
+    result = run("run", "--model", name, *OPTIONS, *mode)
+    commandline.fails(result, "GGUF", "pass the hub id of the original model")
+
+
 def test_an_adapter_in_a_repository_of_the_hub(run, folder, monkeypatch, tmp_path):
     (folder / "adapter_config.json").write_text("{}")
     dms_folders.use_hub(monkeypatch, tmp_path / "hub")

@@ -113,6 +113,12 @@ def test_what_has_no_effect_beside_a_budget_is_said(run, weights):
     assert "--cr has no effect" in out
 
 
+def test_a_ceiling_below_a_budget_says_what_to_change(run, weights):
+    options = ("--model", weights, "--task", "mini_aime", "--limit", "2", "--length", "128", "--budget", "peak_kv=30")
+    result = run("run", *options, "--method", "tova", "--method-param", "tova.budget=48", "--dry-run")
+    commandline.fails(result, "nothing fits", "choose fewer tokens for tova.budget")
+
+
 @pytest.mark.parametrize(
     ("method", "budget", "remark"),
     [("window", 8, "never evicts"), ("quest", 48, "never evicts"), ("tova", 9000, "nothing was compressed")],
