@@ -53,7 +53,7 @@ def read_number(text: str) -> Number | None:
         return None
     if reader.place != len(text):
         return None
-    decimal = re.fullmatch(r"[+-]?[0-9]*\.([0-9]+)", text)
+    decimal = re.fullmatch(r"[+-]?[0-9]*\.([0-9]+)(?:\\ldots ?)?", text)
     return Number(value, len(decimal.group(1)) if decimal else None)
 
 
