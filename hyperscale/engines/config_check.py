@@ -159,6 +159,10 @@ def _check_rope(config: Mapping[str, Any]) -> None:
                 f"partial_rotary_factor = {source['partial_rotary_factor']} in config.json does not run here: RoPE "
                 "turns all of a head in the supported families"
             )
+    for source in (rope, config):
+        theta = source.get("rope_theta")
+        if theta is not None and (isinstance(theta, bool) or not isinstance(theta, int | float) or not theta > 0):
+            raise ModelError(f"rope_theta in config.json must be a number above 0, not {theta!r}")
     if kind in ("linear", "llama3", "yarn") and not (
         isinstance(rope.get("factor"), int | float) and rope["factor"] >= 1
     ):
