@@ -85,6 +85,11 @@ class PromptFormat:
         return self.template is None
 
     @property
+    def system(self) -> str | None:
+        """What the system's message says; None if there is none."""
+        return self._system
+
+    @property
     def kind(self) -> str:
         """What prompts are, in a word or two."""
         return "plain" if self.is_plain else "chat template"

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from hyperscale import models
-from hyperscale.errors import TaskError
+from hyperscale.errors import ConfigError, TaskError
 from hyperscale.utils.validation import shorten
 
 if TYPE_CHECKING:
@@ -81,7 +81,13 @@ def check_prompts(docs: "Iterable[Doc]", prompt_format: "PromptFormat") -> None:
 
     Raises:
         TaskError: The tokenizer cannot write one; the message names its place in the data.
+        ConfigError: It cannot write the system prompt.
     """
+    if part := prompt_format.find_unwritable(prompt_format.system or ""):
+        raise ConfigError(
+            f"--system-prompt: the model's tokenizer cannot write {shorten(part.strip() or part)}, and would leave it "
+            "out: write it otherwise"
+        )
     for doc in docs:
         if doc.place and (part := prompt_format.find_unwritable(doc.prompt)):
             raise TaskError(

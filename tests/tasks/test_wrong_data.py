@@ -143,4 +143,8 @@ def test_a_prompt_that_the_tokenizer_cannot_write_stops_the_run(monkeypatch, cap
     call = commandline.caller(monkeypatch, capsys, tmp_path)
     result = call("run", "--model", weights, "--task", "mini_aime", "--data", path, "--budget", "0.1x", *options)
     commandline.fails(result, f"{path} line 2", "cannot write '🙂' of its prompt")
+    result = call(
+        "run", "--model", weights, "--task", "mini_aime", "--system-prompt", "🙂", "--budget", "0.1x", *options
+    )
+    commandline.fails(result, "--system-prompt", "cannot write '🙂'")
     assert not (tmp_path / "results").exists()
