@@ -43,6 +43,13 @@ def test_hosted_methods_equal_torch(case, how):
     method, cr, params = CASES[case]
     wanted = torch_chains("base", method, cr, params, count=1, length=120)
     found = vllm_chains("base", method, cr, params, count=1, length=120, **HOW[how])
+    if method == "knorm":  # which of two equal tokens' entries leaves changes no cost
+        for problem, chain in wanted.items():
+            tokens = min(len(chain.token_ids), len(found[problem].token_ids))
+            cuts = sum(length < tokens for length in chain.trace.lengths)
+            assert found[problem].trace.kv_reads[:cuts] == chain.trace.kv_reads[:cuts]
+            assert found[problem].trace.peak_kv[:cuts] == chain.trace.peak_kv[:cuts]
+        return
     # Requests that share a product, and prompts in chunks, round their sums otherwise than a prompt alone, and a
     # decision between two scores that nearly tie may fall the other way: in one chain, but not in most.
     alike = {problem: chain for problem, chain in wanted.items() if found[problem].token_ids == chain.token_ids}
