@@ -81,8 +81,8 @@ def test_a_broken_grader_turns_it_red(runs, tmp_path, monkeypatch):
     """One that loses the programs whose length is odd."""
     extract = CodeGrader.extract
 
-    def broken(self, text):
-        program = extract(self, text)
+    def broken(self, text, **more):
+        program = extract(self, text, **more)
         return program if program is None or len(program) % 2 == 0 else None
 
     monkeypatch.setattr(CodeGrader, "extract", broken)
