@@ -54,6 +54,8 @@ class Options:
         decode: On CUDA, what attends for decode steps: FlashAttention 3, the plugin's own kernel, or the former where
             it is there.
         full_graphs: On CUDA, whether whole decode steps are CUDA graphs, not only what lies between attention layers.
+            Where data parallelism forbids them they are left out, unless they were asked for
+            (`hyperscale.engines.vllm.plugin.configure`).
     """
 
     method: str = "dms"
@@ -68,7 +70,7 @@ class Options:
     reserve_output_fraction: float = 1.0
     vocabulary: int = 0
     decode: Literal["auto", "fa3", "triton"] = "auto"
-    full_graphs: bool = False
+    full_graphs: bool = True
 
     def __post_init__(self) -> None:
         for field in fields(self):

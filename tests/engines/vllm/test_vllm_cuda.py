@@ -222,8 +222,31 @@ def test_attention_splits_graphs(tmp_path):
     chosen.set_splitting_ops_for_v1("naive")
     assert OPERATOR in chosen.splitting_ops
     assert chosen.splitting_ops_contain_attention()
-    for full in (False, True):
-        spec = type("Spec", (), {"options": Options(full_graphs=full)})
-        assert CudaRaggedBuilder.get_cudagraph_support(None, spec).name == (
-            "UNIFORM_SINGLE_TOKEN_DECODE" if full else "NEVER"
-        )
+    for options, support in (
+        (Options(), "UNIFORM_SINGLE_TOKEN_DECODE"),
+        (Options(full_graphs=False), "NEVER"),
+    ):
+        spec = type("Spec", (), {"options": options})
+        assert CudaRaggedBuilder.get_cudagraph_support(None, spec).name == support
+
+
+@pytest.mark.parametrize(
+    ("given", "full"), [({}, False), ({"full_graphs": False}, False), ({"full_graphs": True}, None)]
+)
+def test_data_parallelism_leaves_attention_out_of_graphs_unless_they_were_asked_for(given, full, tmp_path):
+    from vllm import EngineArgs
+
+    from hyperscale.engines.vllm.options import Options
+    from hyperscale.engines.vllm.plugin import register
+    from hyperscale.errors import EngineError
+
+    register.register()
+    vllm_checkpoints.write(tmp_path, "qwen3")
+    sizes = {"max_model_len": 256, "data_parallel_size": 2, "skip_tokenizer_init": True}
+    args = EngineArgs(str(tmp_path), dtype="float32", additional_config={"hyperscale": given}, **sizes)
+    if full is None:
+        with pytest.raises(EngineError, match="full_graphs do not go with data parallelism"):
+            args.create_engine_config()
+        return
+    config = args.create_engine_config()
+    assert Options.read(config.additional_config, config.model_config.hf_config).full_graphs is full

@@ -1,5 +1,7 @@
 """Changes vLLM's configuration before anything is loaded: sets what the plugin needs, refuses what it cannot do."""
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +10,8 @@ from vllm.model_executor.models.config import VerifyAndUpdateConfig
 
 from hyperscale.engines.families import FAMILIES
 from hyperscale.engines.vllm.families import architecture
-from hyperscale.engines.vllm.options import PAGE_TOKENS, Options
-from hyperscale.engines.vllm.plugin.refusals import CONNECTOR, list_refusals
+from hyperscale.engines.vllm.options import KEY, PAGE_TOKENS, Options
+from hyperscale.engines.vllm.plugin.refusals import CONNECTOR, FULL_GRAPHS_REASON, list_refusals
 from hyperscale.errors import EngineError
 from hyperscale.methods.core.dms_config import has_gates
 from hyperscale.models.gate_files import complete_config
@@ -29,6 +31,7 @@ class ConfigureRagged(VerifyAndUpdateConfig):
             EngineError: Something was asked for that the plugin cannot do.
         """
         _complete(vllm_config.model_config)
+        _leave_out_full_graphs(vllm_config)
         options = Options.read(vllm_config.additional_config, vllm_config.model_config.hf_config)
         cache = vllm_config.cache_config
         cache.enable_prefix_caching = False
@@ -48,6 +51,18 @@ class ConfigureRagged(VerifyAndUpdateConfig):
         for ops in (CompilationConfig._attention_ops, vllm_config.compilation_config.splitting_ops):
             if ops is not None and OPERATOR not in ops:
                 ops.append(OPERATOR)
+
+
+def _leave_out_full_graphs(vllm_config: Any) -> None:
+    """With data parallelism, put ``full_graphs: false`` where all processes read it, unless the user has said."""
+    ranks, additional = vllm_config.parallel_config.data_parallel_size, vllm_config.additional_config
+    given = additional.get(KEY, {}) if isinstance(additional, Mapping) else {}
+    if ranks == 1 or not isinstance(given, Mapping) or "full_graphs" in given:
+        return
+    vllm_config.additional_config = {**(additional or {}), KEY: {**given, "full_graphs": False}}
+    logging.getLogger("vllm.hyperscale").info(
+        "hyperscale: with data parallelism, %s, attention is left out of CUDA graphs", FULL_GRAPHS_REASON
+    )
 
 
 def _complete(model_config: Any) -> None:

@@ -9,6 +9,7 @@ from hyperscale.engines.vllm.options import Options
 from hyperscale.methods.core.dms_config import has_gates
 
 CONNECTOR = "RaggedConnector"
+FULL_GRAPHS_REASON = "whose idle steps replay a graph that would write where a request may be"
 
 
 def list_refusals(vllm_config: Any, options: Options) -> list[str]:
@@ -94,7 +95,8 @@ def _refusals_on_cuda(vllm_config: Any, options: Options) -> dict[str, bool]:
         f"the kernels for CUDA know float32, float16 and bfloat16, not {dtype}: choose one with --dtype": (
             dtype not in ("float32", "float16", "bfloat16")
         ),
-        "with full_graphs, vLLM's idle steps of data parallelism write where a request may be: leave one of them out": (
+        # By default `configure` has switched them off there: what is left was asked for.
+        f"full_graphs do not go with data parallelism, {FULL_GRAPHS_REASON}: leave one of them out": (
             options.full_graphs and vllm_config.parallel_config.data_parallel_size > 1
         ),
         "the method random draws its victims on the host, which would stop a GPU at every layer: give its parameters, "

@@ -119,7 +119,8 @@ class WorkerHosted(WorkerMethod):
         self.selects = method.kind == "selector"
         self.reads = torch.zeros(count, dtype=torch.int64, device=device)
         self._capacity = _most_entries(method, max_tokens)
-        if options.full_graphs or method.kind != "selector":  # whose bounds would take much memory
+        records = options.full_graphs and device.type == "cuda"  # what a graph has written to may not grow
+        if records or method.kind != "selector":  # whose bounds would take much memory
             self._state.reserve(self._capacity, max_tokens)
         # (slots, layers, query heads, head_dim), the query of each one's last decode step: a graph keeps no others.
         self._last_queries = torch.zeros(
