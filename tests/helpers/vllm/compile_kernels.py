@@ -45,12 +45,13 @@ def compile_only(run):
     return compiled
 
 
-def every_kernel(dtype, heads, group, dim, page):
+def every_kernel(dtype, heads, group, dim, page, fp8=False):
     def ints(*shape):
         return torch.zeros(shape, dtype=torch.int32)
 
     blocks, layers, slots, most, requests, tokens = 20, 4, 6, 40, 4, 256
-    pool = PagedCache.of(torch.zeros(blocks, layers * heads, page, 2 * dim, dtype=dtype))
+    width, stored = (dim + 2, torch.uint8) if fp8 else (dim, dtype)
+    pool = PagedCache.of(torch.zeros(blocks, layers * heads, page, 2 * width, dtype=stored))
     tables = SimpleNamespace(
         page_tokens=page,
         slot_of_block=ints(blocks),
@@ -88,3 +89,5 @@ if __name__ == "__main__":
     every_kernel(torch.bfloat16, 8, 5, 128, 32)
     every_kernel(torch.float16, 2, 2, 64, 16)
     every_kernel(torch.float32, 4, 2, 32, 16)
+    every_kernel(torch.bfloat16, 8, 5, 128, 32, fp8=True)
+    every_kernel(torch.float32, 4, 2, 32, 16, fp8=True)

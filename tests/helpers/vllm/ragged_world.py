@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import torch
 
+from hyperscale.kv.quantization import Fp8
+
 NEVER = 2**31 - 1  # written out: the reference shares nothing with the code under test
 POISON = float("nan")
 
@@ -25,7 +27,7 @@ class World:
 
     def __init__(
         self, *, requests, layers=2, heads=2, group=2, dim=32, page=16, tokens=96, dtype=torch.float32, device="cpu",
-        window=None, rate=0.6, seed=0,
+        window=None, rate=0.6, seed=0, fp8=False,
     ):  # fmt: skip
         draw = torch.Generator().manual_seed(seed)
         self.layers, self.heads, self.group, self.dim, self.page = layers, heads, group, dim, page
@@ -58,7 +60,14 @@ class World:
         order = (torch.randperm(blocks - 1, generator=draw) + 1).tolist()
         self.blocks_of = [order[r * (most + 1) : (r + 1) * (most + 1)] for r in range(requests)]
         self.slots = (torch.randperm(slots - 1, generator=draw)[:requests] + 1).tolist()
-        self.cache = torch.full((blocks, size, page, 2 * dim), POISON, dtype=dtype, device=device)
+        # A cache of bytes is one of fp8: 255 is not a number as a code, nor are two of them as a scale.
+        self.codec = Fp8("fp8", dim, dtype) if fp8 else None
+        self.cache = torch.full(
+            (blocks, size, page, 2 * (self.codec.width if fp8 else dim)),
+            255 if fp8 else POISON,
+            dtype=torch.uint8 if fp8 else dtype,
+            device=device,
+        )
         self.tables = SimpleNamespace(
             page_tokens=page,
             slot_of_block=torch.zeros(blocks, **of),
@@ -100,10 +109,18 @@ class World:
 
     # -- what must be -----------------------------------------------------------------------------------------------
 
-    def attention(self, r, a, b, layer, scale):
-        """Masked attention of queries [a, b) to all tokens, (b - a, heads * group, dim) float64."""
+    def stored_as(self, tensor):
+        """Keys or values as they are read from the cache."""
+        return tensor if self.codec is None else self.codec.decode(self.codec.encode(tensor))
+
+    def attention(self, r, a, b, layer, scale, exact=0):
+        """Masked attention of queries [a, b) to all tokens, (b - a, heads * group, dim) float64.
+
+        The last ``exact`` tokens are read as they are, the others as they are stored.
+        """
         q = self.queries[r][a:b, layer].double().cpu().unflatten(1, (self.heads, self.group))
-        k, v = self.keys[r][:b, layer].double().cpu(), self.values[r][:b, layer].double().cpu()
+        parts = (self.keys[r][:b, layer], self.values[r][:b, layer])
+        k, v = (torch.cat([self.stored_as(x[: b - exact]), x[b - exact :]]).double().cpu() for x in parts)
         scores = torch.einsum("qhgd,khd->hgqk", q, k) * scale
         visible = self.visible(r, a, b, layer)
         weights = scores.masked_fill(~visible[:, None], float("-inf")).softmax(-1)
@@ -125,9 +142,19 @@ class World:
                 found[position] = expiry
         return found
 
+    def read_pages(self):
+        """Keys and values of all pages, (pages, 2, page, dim): the layout written out."""
+        if self.codec is None:
+            return self.cache.view(-1, 2, self.page, self.dim)
+        pages = self.cache.view(-1, self.page * 2 * self.codec.width)
+        codes, scales = pages.split([2 * self.page * self.dim, 4 * self.page], dim=1)
+        scales = scales.view(len(pages), self.page, 2, 2).transpose(1, 2)  # of keys, then of values; of 2 bytes each
+        stored = torch.cat([scales, codes.view(len(pages), 2, self.page, self.dim)], -1)
+        return self.codec.decode(stored)
+
     def check_lists(self):
         """Every list holds exactly what it has to, and nothing was written outside of the pages that lists have."""
-        tables, pages = self.tables, self.cache.view(-1, 2, self.page, self.dim).cpu()
+        tables, pages = self.tables, self.read_pages().cpu()
         table, num_pages, lens = tables.page_table.cpu(), tables.num_pages.cpu(), tables.lens.cpu()
         expiry, last = tables.expiry.cpu(), tables.newest.cpu()
         used = {}
@@ -149,9 +176,9 @@ class World:
                     entries[tuple(pages[page, 0, at].tolist())] = (pages[page, 1, at], int(expiry[page, at]), place)
                 assert len(entries) == count
                 for position, expires in want.items():
-                    key = tuple(self.keys[r][position, layer, head].cpu().tolist())
+                    key = tuple(self.stored_as(self.keys[r][position, layer, head]).cpu().tolist())
                     value, found, place = entries[key]
-                    assert torch.equal(value, self.values[r][position, layer, head].cpu())
+                    assert torch.equal(value, self.stored_as(self.values[r][position, layer, head]).cpu())
                     assert found == expires
                     if position == done - 1:
                         assert int(last[slot, layer, head]) == place
@@ -162,7 +189,9 @@ class World:
             superblocks = self.blocks_of[r]
             assert sorted(mine) == sorted(superblocks[v // size] * size + v % size for v in range(len(mine)))
         others = torch.tensor([page not in used for page in range(len(pages))])
-        assert bool(pages[others].isnan().all()), "written outside of one's pages"
+        untouched = self.cache.view(len(pages), -1).cpu()[others]
+        is_poison = untouched.isnan() if self.codec is None else untouched == 255
+        assert bool(is_poison.all()), "written outside of one's pages"
         assert bool((expiry[others] == -5).all())
         assert bool((table[0] == -7).all())
         assert not bool(lens[0].any() | num_pages[0].any() | tables.pages_used[0].any())

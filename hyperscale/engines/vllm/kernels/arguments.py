@@ -3,7 +3,11 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
+
+from hyperscale.kv.formats import SCALE_BYTES
+from hyperscale.kv.quantization import make_codec
 
 
 class KernelTables(Protocol):
@@ -43,19 +47,60 @@ class PagedCache:
     """The cache as single-head pages, one view of it for keys and one for values.
 
     Attributes:
-        keys: (pages, N, head_dim), after RoPE; entries are contiguous, pages may be strided.
+        keys: (pages, N, head_dim), after RoPE; entries are contiguous, pages may be strided. Codes of e4m3 in uint8
+            where the cache is quantised.
         values: As keys, with the same strides.
+        scales: (pages, N) int32, of a quantised cache: bits of the key's and of the value's scale, float16 each, the
+            former in the lower half. None if it is not quantised.
     """
 
     keys: Tensor
     values: Tensor
+    scales: Tensor | None = None
 
     @classmethod
     def of(cls, cache: Tensor) -> "PagedCache":
-        """Wrap vLLM's cache tensor (blocks, lists, N, 2 * head_dim); a page's keys come before its values."""
+        """Wrap vLLM's cache tensor, (blocks, lists, N, 2 * width).
+
+        A page's keys come before its values. A cache of bytes is quantised: its width is that of
+        `hyperscale.kv.formats`, head_dim and the scale, and the scales of a page lie behind its values.
+        """
         blocks, num_lists, tokens, double = cache.shape
-        keys, values = cache.view(blocks * num_lists, 2 * tokens, double // 2).chunk(2, dim=1)
-        return cls(keys, values)
+        if cache.dtype != torch.uint8:
+            keys, values = cache.view(blocks * num_lists, 2 * tokens, double // 2).chunk(2, dim=1)
+            return cls(keys, values)
+        dim = double // 2 - SCALE_BYTES
+        pages = cache.view(blocks * num_lists, tokens * double)
+        codes = pages[:, : 2 * tokens * dim].view(len(pages), 2 * tokens, dim)
+        keys, values = codes.chunk(2, dim=1)
+        return cls(keys, values, pages[:, 2 * tokens * dim :].view(torch.int32))
+
+    @property
+    def parts(self) -> tuple[Tensor, ...]:
+        """All tensors of the cache: index each by page, and by place, to move entries as they are stored."""
+        return (self.keys, self.values) if self.scales is None else (self.keys, self.values, self.scales)
+
+    def read(self, pages: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Keys and values (…, N, head_dim) of pages (…) int64, dequantised; in plain torch."""
+        if self.scales is None:
+            return self.keys[pages], self.values[pages]
+        scales = self.scales[pages].view(torch.float16).to(torch.float32)  # (…, 2 N): key's, value's, key's, …
+        keys, values = (
+            (codes[pages].view(torch.float8_e4m3fn).to(torch.float32) * scales[..., first::2, None]).to(dtype)
+            for codes, first in ((self.keys, 0), (self.values, 1))
+        )
+        return keys, values
+
+    def write(self, pages: Tensor, places: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Store keys and values (…, head_dim) at places of pages, which broadcast to (…); in plain torch."""
+        if self.scales is not None:
+            codec = make_codec("fp8", keys.shape[-1], keys.dtype)
+            stored = [codec.encode(part) for part in (keys, values)]
+            scales = torch.cat([part[..., :SCALE_BYTES] for part in stored], -1)
+            self.scales[pages, places] = scales.view(torch.int32)[..., 0]
+            keys, values = (part[..., SCALE_BYTES:] for part in stored)
+        self.keys[pages, places] = keys
+        self.values[pages, places] = values
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch import Tensor
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, KernelTables, PagedCache
 from hyperscale.engines.vllm.kernels.chunk_plan import LATEST, ChunkPlan
 from hyperscale.engines.vllm.kernels.common import softmax_block
+from hyperscale.engines.vllm.kernels.fp8 import load_entries
 
 
 class ChunkLaunch(NamedTuple):
@@ -91,6 +92,8 @@ def _chunk_attention_kernel(
     BLOCK: tl.constexpr,
     LATEST: tl.constexpr,
     PRECISION: tl.constexpr,
+    scales,
+    FP8: tl.constexpr,
 ):
     TILE: tl.constexpr = ROWS // G  # tokens
     # Grid (tiles of tokens, heads, requests): a program attends with TILE tokens' G queries each.
@@ -125,9 +128,7 @@ def _chunk_attention_kernel(
         inside = index < num_stored
         page = tl.load(pages + index // N, mask=inside, other=0).to(tl.int64)
         expires = tl.load(expiry + page * N + index % N, mask=inside, other=0)
-        entry = page * page_stride + (index % N) * D
-        k = tl.load(keys + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
-        v = tl.load(values + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
+        k, v = load_entries(keys, values, scales, page, index % N, inside, page_stride, D, q.dtype, FP8)
         visible = position < expires[None, :]
         high, total, acc = softmax_block(q, k, v, visible, high, total, acc, scale, PRECISION)
 
@@ -247,6 +248,8 @@ def chunk_attention(
         BLOCK=launch.block,
         LATEST=LATEST,
         PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
+        scales=cache.keys if cache.scales is None else cache.scales,
+        FP8=cache.scales is not None,
         num_warps=launch.warps,
         num_stages=launch.stages,
     )

@@ -9,6 +9,7 @@ from torch import Tensor
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, KernelTables, PagedCache
 from hyperscale.engines.vllm.kernels.chunk_plan import ChunkPlan
 from hyperscale.engines.vllm.kernels.common import close_gaps
+from hyperscale.engines.vllm.kernels.fp8 import store_entries
 
 
 @triton.jit(do_not_specialize=["layer", "tokens"])
@@ -49,6 +50,8 @@ def _chunk_write_kernel(
     D: tl.constexpr,
     TILE: tl.constexpr,
     SCAN: tl.constexpr,
+    scales,
+    FP8: tl.constexpr,
 ):
     # Grid (tiles of lasting tokens, requests, heads). Tile 0 runs even if nothing lasts, for the bookkeeping below.
     tile, request, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -69,9 +72,9 @@ def _chunk_write_kernel(
     place = tl.load(places + chunk + rank, mask=inside, other=0)
     page = tl.load(pages + place // N, mask=inside, other=0).to(tl.int64)
     source_at = ((base + source).to(tl.int64) * token_stride + head * head_stride)[:, None] + d[None, :]
-    target_at = (page * page_stride + (place % N) * D)[:, None] + d[None, :]
-    tl.store(keys + target_at, tl.load(new_keys + source_at, mask=inside[:, None]), mask=inside[:, None])
-    tl.store(values + target_at, tl.load(new_values + source_at, mask=inside[:, None]), mask=inside[:, None])
+    k = tl.load(new_keys + source_at, mask=inside[:, None], other=0.0)
+    v = tl.load(new_values + source_at, mask=inside[:, None], other=0.0)
+    store_entries(k, v, keys, values, scales, page, place % N, inside, page_stride, D, FP8)
     expires = tl.load(chunk_expiry + chunk + source, mask=inside, other=0)
     tl.store(expiry + page * N + place % N, expires, mask=inside)
 
@@ -97,10 +100,12 @@ def _chunk_write_kernel(
                     0,
                     keys,
                     values,
+                    scales,
                     page_stride,
                     N,
                     D,
                     SCAN,
+                    FP8,
                 )
 
 
@@ -159,5 +164,7 @@ def store_survivors(
         D=keys.shape[-1],
         TILE=tile,
         SCAN=256,
+        scales=cache.keys if cache.scales is None else cache.scales,
+        FP8=cache.scales is not None,
         num_warps=4,
     )

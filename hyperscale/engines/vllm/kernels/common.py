@@ -71,10 +71,12 @@ def close_gaps(
     verdict_expiry,
     keys,
     values,
+    scales,
     page_stride,
     N: tl.constexpr,
     D: tl.constexpr,
     SCAN: tl.constexpr,
+    FP8: tl.constexpr,
 ):
     """Move the last live entries of a list into its gaps, until its first ``length`` places have none.
 
@@ -94,6 +96,10 @@ def close_gaps(
         gap_at = gap_page * page_stride + (gap % N) * D + d
         tl.store(keys + gap_at, tl.load(keys + source_at))
         tl.store(values + gap_at, tl.load(values + source_at))
+        if FP8:  # as they are stored: nothing is rounded a second time
+            stride = page_stride // 4
+            scale = tl.load(scales + source_page * stride + source % N)
+            tl.store(scales + gap_page * stride + gap % N, scale)
         # The expiry moves with its entry, lowered if the verdict is on this one.
         expires = tl.load(expiry + source_page * N + source % N)
         tl.store(

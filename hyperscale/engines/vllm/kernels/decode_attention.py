@@ -16,6 +16,7 @@ from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import PagedCache
 from hyperscale.engines.vllm.kernels.common import softmax_scores
+from hyperscale.engines.vllm.kernels.fp8 import load_entries
 
 MAX_PARTS = 32  # of a list
 
@@ -36,10 +37,12 @@ class DecodeLaunch(NamedTuple):
     stages: int
 
     @classmethod
-    def of(cls, dtype: torch.dtype, dim: int) -> "DecodeLaunch":
-        """The usual one."""
+    def of(cls, dtype: torch.dtype, dim: int, fp8: bool = False) -> "DecodeLaunch":
+        """The usual one: a step of the loop loads as many bytes of a quantised cache as of another."""
         if dtype == torch.float32:
             return cls(512, 32, 4, 3)
+        if fp8:
+            return cls(512, 128 if dim <= 64 else 64, 4, 5)
         return cls(512, 64 if dim <= 64 else 32, 4, 5)
 
 
@@ -77,6 +80,8 @@ def _decode_parts_kernel(
     PRECISION: tl.constexpr,
     KEEPS_SCORES: tl.constexpr,
     SELECTS: tl.constexpr,
+    scales,
+    FP8: tl.constexpr,
 ):
     # Grid (parts, lists): a program attends with a list's G queries to one part of it.
     split, list_ = tl.program_id(0), tl.program_id(1)
@@ -99,7 +104,6 @@ def _decode_parts_kernel(
         index = block_begin + tl.arange(0, BLOCK)
         inside = index < end
         page = tl.load(pages + index // N, mask=inside, other=0).to(tl.int64)
-        entry = page * page_stride + (index % N) * D
         # (ROWS, BLOCK) of a list's (G, width) numbers by place, in those tensors that have them.
         by_place = (list_.to(tl.int64) * G + g)[:, None] * width + index[None, :]
         has_place = real[:, None] & inside[None, :] & (index < width)[None, :]
@@ -108,8 +112,7 @@ def _decode_parts_kernel(
             inside = tl.max(visible.to(tl.int32), 0) != 0  # what no query head reads is not loaded
         else:
             visible = inside[None, :]
-        k = tl.load(keys + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
-        v = tl.load(values + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
+        k, v = load_entries(keys, values, scales, page, index % N, inside, page_stride, D, q.dtype, FP8)
         scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
         if KEEPS_SCORES:
             tl.store(scores_out + by_place, scores, mask=has_place)
@@ -196,7 +199,7 @@ def decode_attention(
     assert lens.is_contiguous() and block_table.is_contiguous()  # noqa: PT018
     if not count:
         return
-    launch = launch or DecodeLaunch.of(queries.dtype, dim)
+    launch = launch or DecodeLaunch.of(queries.dtype, dim, cache.scales is not None)
     # The grid is sized by the longest list that can be; programs of parts that a list does not have return at once.
     splits = min(triton.cdiv(max(longest, 1), launch.part), MAX_PARTS)
     rows = max(triton.next_power_of_2(group), 16)  # the least that tl.dot takes
@@ -234,6 +237,8 @@ def decode_attention(
         PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
         KEEPS_SCORES=scores is not None,
         SELECTS=selected is not None,
+        scales=cache.keys if cache.scales is None else cache.scales,
+        FP8=cache.scales is not None,
         num_warps=launch.warps,
         num_stages=launch.stages,
     )

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import DecodeRequests, KernelTables, PagedCache
 from hyperscale.engines.vllm.kernels.common import NEVER, close_gaps, load_expiries, page_of
+from hyperscale.engines.vllm.kernels.fp8 import quantise
 
 SCAN = 2048  # entries whose expiries a program loads at once
 
@@ -61,6 +62,8 @@ def _decode_update_kernel(
     HAS_NEW_EXPIRY: tl.constexpr,
     ON_NEW: tl.constexpr,
     HAS_TARGETS: tl.constexpr,
+    scales,
+    FP8: tl.constexpr,
 ):
     # Grid (requests, heads): a program owns one list, so all but the bump of ``pages_used`` needs no atomics.
     request, head = tl.program_id(0), tl.program_id(1)
@@ -106,10 +109,12 @@ def _decode_update_kernel(
             verdict_expiry,
             keys,
             values,
+            scales,
             page_stride,
             N,
             D,
             SCAN,
+            FP8,
         )
     # Write the verdict to memory, unless its entry is the one that is overwritten below.
     if HAS_VERDICTS and not ON_NEW:
@@ -132,9 +137,18 @@ def _decode_update_kernel(
     # Write the entry, its expiry, and the list's new length.
     d = tl.arange(0, D)
     source_at = request.to(tl.int64) * token_stride + head * head_stride + d
-    target_at = page.to(tl.int64) * page_stride + (target % N) * D + d
-    tl.store(keys + target_at, tl.load(new_keys + source_at))
-    tl.store(values + target_at, tl.load(new_values + source_at))
+    if FP8:
+        k, key_scale = quantise(tl.load(new_keys + source_at)[None, :])
+        v, value_scale = quantise(tl.load(new_values + source_at)[None, :])
+        target_at = page.to(tl.int64) * page_stride + (target % N) * D + d[None, :]
+        tl.store(keys + target_at, k)
+        tl.store(values + target_at, v)
+        scale_at = page.to(tl.int64) * (page_stride // 4) + target % N + tl.arange(0, 1)
+        tl.store(scales + scale_at, key_scale | (value_scale << 16))
+    else:
+        target_at = page.to(tl.int64) * page_stride + (target % N) * D + d
+        tl.store(keys + target_at, tl.load(new_keys + source_at))
+        tl.store(values + target_at, tl.load(new_values + source_at))
     if HAS_NEW_EXPIRY:
         expires = tl.load(new_expiry + request).to(tl.int32)
     elif HAS_VERDICTS and ON_NEW:  # the verdict on this very token, which no query up to here has passed
@@ -238,5 +252,7 @@ def decode_update(
         HAS_NEW_EXPIRY=new_expiry is not None,
         HAS_TARGETS=targets is not None,
         ON_NEW=on_new,
+        scales=cache.keys if cache.scales is None else cache.scales,
+        FP8=cache.scales is not None,
         num_warps=8,
     )

@@ -89,10 +89,26 @@ class CudaCacheWorker(CacheWorker):
 
     tables: StagedTables
 
-    def __init__(self, tables: StagedTables, method: WorkerMethod, cache: PagedCache, fa3: bool) -> None:
+    def __init__(
+        self,
+        tables: StagedTables,
+        method: WorkerMethod,
+        cache: PagedCache,
+        fa3: bool,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """The worker around a cache.
+
+        Args:
+            tables: The tables.
+            method: The method.
+            cache: The cache.
+            fa3: See the class.
+            dtype: Of the model; None if the cache is in it.
+        """
         super().__init__(tables, method)
         self.cache, self.fa3 = cache, fa3
-        self.rows = _CacheRows(tables, cache)
+        self.rows = _CacheRows(tables, cache, cache.keys.dtype if dtype is None else dtype)
         self._step: CudaStep | None = None
         self._in_step = False
 
@@ -236,8 +252,8 @@ class CudaCacheWorker(CacheWorker):
 class _CacheRows:
     """See `hyperscale.engines.vllm.worker.methods.hosted.Rows`; nothing waits for the device."""
 
-    def __init__(self, tables: StagedTables, cache: PagedCache) -> None:
-        self._tables, self._cache = tables, cache
+    def __init__(self, tables: StagedTables, cache: PagedCache, dtype: torch.dtype) -> None:
+        self._tables, self._cache, self._dtype = tables, cache, dtype
 
     def read(self, slots: Tensor, layer: int, count: int) -> tuple[Tensor, Tensor]:
         """See `Rows.read`."""
@@ -246,8 +262,7 @@ class _CacheRows:
         place = torch.arange(count, device=pages.device)
         empty = (place >= self._tables.lens[slots, layer][..., None])[..., None]
         keys, values = (
-            part[pages].flatten(2, 3)[:, :, :count].masked_fill(empty, 0)
-            for part in (self._cache.keys, self._cache.values)
+            part.flatten(2, 3)[:, :, :count].masked_fill(empty, 0) for part in self._cache.read(pages, self._dtype)
         )
         return keys, values
 
@@ -256,8 +271,7 @@ class _CacheRows:
         count, size = keys.shape[2], self._tables.page_tokens
         place = torch.arange(count, device=keys.device)
         pages = self._pages(slots, layer, count)[:, :, place // size]
-        self._cache.keys[pages, place % size] = keys
-        self._cache.values[pages, place % size] = values
+        self._cache.write(pages, place % size, keys, values)
 
     def _pages(self, slots: Tensor, layer: int, count: int) -> Tensor:
         table = self._tables.page_table[slots, layer, :, : ceil_div(count, self._tables.page_tokens)]
@@ -272,7 +286,7 @@ class _CacheRows:
         blocks = tables.superblocks[slot, virtual // tables.num_lists].long()
         targets = blocks * tables.num_lists + virtual % tables.num_lists
         # Copies first: a page that stays may be the target of another.
-        for part in (self._cache.keys, self._cache.values, tables.expiry):
+        for part in (*self._cache.parts, tables.expiry):
             part[targets] = part[pages].clone()
         tables.page_table[slot, :, :, :kept] = targets.view(tables.layers, tables.heads, kept).to(torch.int32)
         tables.num_pages[slot] = kept
