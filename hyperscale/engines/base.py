@@ -17,11 +17,14 @@ What an engine can run at all, and how it is built, is said by its provider (`hy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from hyperscale.errors import EngineError
 from hyperscale.kv.trace import KVTrace
 from hyperscale.models.thinking import THINKING
+
+if TYPE_CHECKING:
+    from hyperscale.methods.core.base import Method
 
 
 @dataclass(frozen=True)
@@ -248,6 +251,19 @@ class Engine(ABC):
         Raises:
             EngineError: A request or the sampling settings have no meaning, or the engine failed.
         """
+
+    def switch(self, method: "Method") -> None:
+        """Put another method in force, between two calls of `generate`; chains are those of an engine of its own.
+
+        Only for engines whose provider says which of them take each other's methods (`EngineProvider.process_key`).
+
+        Args:
+            method: One of those that the engine was built for (`EngineSpec.methods`).
+
+        Raises:
+            EngineError: The engine failed.
+        """
+        raise AssertionError(f"an engine of {self.name} is built for each method")
 
     def close(self) -> None:  # noqa: B027  # optional
         """Give back what the engine holds besides memory: processes, connections. It generates nothing afterwards."""

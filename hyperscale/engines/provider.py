@@ -6,7 +6,7 @@ so its module imports no torch and none of the engine's packages at the top. `hy
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -34,6 +34,8 @@ class EngineSpec:
         kv_dtype: What the cache keeps keys and values in: "auto" for ``dtype``, or a name of `kv.formats`.
         gpu_memory: Part of a GPU's memory that an engine takes which reserves its memory in advance.
         max_tokens: Most tokens of a sequence, its prompt included; the model's own limit if None.
+        methods: All methods that the engine is to run in turn (`Engine.switch`), ``method`` among them; empty for that
+            one alone.
     """
 
     checkpoint: str
@@ -44,6 +46,7 @@ class EngineSpec:
     kv_dtype: str = AUTO
     gpu_memory: float = 0.9
     max_tokens: int | None = None
+    methods: "tuple[Method, ...]" = ()
 
 
 class EngineProvider(ABC):
@@ -142,6 +145,16 @@ class EngineProvider(ABC):
             ModelError: The checkpoint cannot be loaded.
         """
         raise AssertionError(f"engines of {self.name} share no weights")
+
+    def process_key(self, spec: EngineSpec) -> Hashable:
+        """Name for the process that an engine runs in: one engine of a key runs the methods of all (`Engine.switch`).
+
+        None if an engine is built for each method, which is cheap where weights are shared.
+
+        Args:
+            spec: What one of them runs; ``methods`` is not looked at.
+        """
+        return None
 
     @abstractmethod
     def build(self, spec: EngineSpec, weights: Any) -> "Engine":

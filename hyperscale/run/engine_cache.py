@@ -1,6 +1,7 @@
 """Keeps the engine of an arm, and the weights that arms share, in memory from the pilot to the end of a run."""
 
 from collections.abc import Hashable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hyperscale.engines import registry
@@ -18,6 +19,7 @@ class EngineCache:
     def __init__(self) -> None:
         self._spec: EngineSpec | None = None
         self._engine: Engine | None = None
+        self._process_key: Hashable = None
         self._weights_key: Hashable = None
         self._weights: Any = None
 
@@ -27,22 +29,28 @@ class EngineCache:
         Raises:
             HyperscaleError: The model cannot be loaded, or the engine does not start.
         """
-        provider = registry.choose(run.config.engine, arm.method)
-        spec = EngineSpec(
-            checkpoint=run.checkpoints[arm].path,
-            method=run.methods[arm],
-            batch_size=run.config.batch_size,
-            device=run.config.device,
-            dtype=run.config.dtype,
-            kv_dtype=run.config.kv_dtype,
-            gpu_memory=run.config.gpu_memory,
-            max_tokens=run.max_sequence_tokens,
-        )
-        if self._engine is None or self._spec != spec:
+        provider, spec = _spec_of(run, arm)
+        if self._engine is not None and self._spec == spec:
+            return self._engine
+        key = provider.process_key(spec)
+        if self._engine is not None and key is not None and key == self._process_key:
+            self._engine.switch(spec.method)
+        else:
             self._close_engine()  # before the next one starts: two may not fit in memory
-            self._engine = provider.build(spec, self._shared_weights(provider, spec))
-            self._spec = spec
+            methods = () if key is None else tuple(run.methods[other] for other in _arms_of_process(run, key))
+            self._engine = provider.build(replace(spec, methods=methods), self._shared_weights(provider, spec))
+            self._process_key = key
+        self._spec = spec
         return self._engine
+
+    def order(self, run: PreparedRun) -> list[Arm]:
+        """The arms of a run in an order in which no process is started twice: those of the engine in memory first."""
+        groups: dict[Hashable, list[Arm]] = {}
+        for arm in run.arms:
+            key = _process_key(run, arm)
+            groups.setdefault(arm if key is None else key, []).append(arm)
+        first = groups.pop(self._process_key, []) if self._process_key is not None else []
+        return [*first, *(arm for group in groups.values() for arm in group)]
 
     def _shared_weights(self, provider: EngineProvider, spec: EngineSpec) -> Any:
         """The weights that an engine shares with those before it; None if it loads its own."""
@@ -61,9 +69,32 @@ class EngineCache:
         self._drop_weights()
 
     def _close_engine(self) -> None:
-        engine, self._engine, self._spec = self._engine, None, None
+        engine, self._engine, self._spec, self._process_key = self._engine, None, None, None
         if engine is not None:
             engine.close()
 
     def _drop_weights(self) -> None:
         self._weights_key = self._weights = None
+
+
+def _spec_of(run: PreparedRun, arm: Arm) -> tuple[EngineProvider, EngineSpec]:
+    spec = EngineSpec(
+        checkpoint=run.checkpoints[arm].path,
+        method=run.methods[arm],
+        batch_size=run.config.batch_size,
+        device=run.config.device,
+        dtype=run.config.dtype,
+        kv_dtype=run.config.kv_dtype,
+        gpu_memory=run.config.gpu_memory,
+        max_tokens=run.max_sequence_tokens,
+    )
+    return registry.choose(run.config.engine, arm.method), spec
+
+
+def _process_key(run: PreparedRun, arm: Arm) -> Hashable:
+    provider, spec = _spec_of(run, arm)
+    return provider.process_key(spec)
+
+
+def _arms_of_process(run: PreparedRun, key: Hashable) -> list[Arm]:
+    return [arm for arm in run.arms if _process_key(run, arm) == key]

@@ -49,7 +49,7 @@ def execute_run(run: PreparedRun, folder: Path, observer: RunObserver) -> list[M
         runner = ChainRunner(run, store, observer, engines)
         if models.find(run.config.model).demonstrate:
             runner.demonstrate()
-        for arm in run.arms:
+        for arm in engines.order(run):
             runner.run_arm(arm)
         observer.on_stage("computing the points")
         points = store.write_points()

@@ -108,7 +108,10 @@ def _run_pilot(run: PreparedRun, folder: Path, observer: RunObserver, engines: E
     seed = run.config.seeds[0]
     with Store(folder / FOLDER, run.info()) as store:
         runner = ChainRunner(run, store, observer, engines)
-        for arm, pairs in chains.items():
+        for arm in engines.order(run):
+            pairs = chains.get(arm, [])
+            if not pairs:
+                continue
             observer.on_stage(f"pilot of {arm}: {len(pairs)} chains of the run, to predict its costs")
             requests = [(problem, make_request(problem, arm, 0, L)) for problem, L in pairs]
             missing = runner.missing(arm, requests, seed)

@@ -14,14 +14,21 @@ class RaggedSpec(FullAttentionSpec):
     """The cache of all layers as that of one layer with ``num_kv_heads`` = lists, so that a block is a superblock.
 
     Attributes:
-        options: The engine's options.
+        options: The engine's options; of several arms, the first one's.
         step_tokens: Most tokens of a step.
         total_lists: Layers times KV heads of the whole model, of all workers together.
+        arms: The options of all methods that the engine runs in turn; empty if there is only one.
     """
 
     options: Options
     step_tokens: int
     total_lists: int
+    arms: tuple[Options, ...] = ()
+
+    @property
+    def all_arms(self) -> tuple[Options, ...]:
+        """The options of every arm, by its number."""
+        return self.arms or (self.options,)
 
     def max_memory_usage_bytes(self, vllm_config: VllmConfig) -> int:
         """Bytes of the longest request: as dense in the worst case, and the superblock it has in advance."""

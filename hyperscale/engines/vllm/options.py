@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 KEY = "hyperscale"
 """Where the options stand in vLLM's ``additional_config``."""
 
+ARMS = "arms"
+"""Where, among them, the options of all methods stand that the engine runs in turn (`hyperscale.engines.vllm.arms`)."""
+
 PAGE_TOKENS = 32
 """N, unless the user chooses: coarser superblocks cost short requests more than they save the scheduler."""
 
@@ -116,6 +119,7 @@ class Options:
         values = additional.get(KEY, {}) if isinstance(additional, Mapping) else {}
         if not isinstance(values, Mapping):
             raise EngineError(f'additional_config.{KEY} must be a mapping like {{"cr": 4}}, not {values!r}')
+        values = {name: value for name, value in values.items() if name != ARMS}
         names = [field.name for field in fields(cls)]
         if unknown := sorted(set(values) - set(names) - set(_FORMER_NAMES)):
             raise EngineError(f"additional_config.{KEY} has no option {unknown[0]!r}; it has: {', '.join(names)}")

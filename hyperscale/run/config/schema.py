@@ -29,7 +29,7 @@ class RunConfig(BaseModel):
         "Methods to run; all into the same results folder.",
         option="method",
         min_length=1,
-        details="Written vanilla,dms; they run in this order.",
+        details="Written vanilla,dms; they run in this order, but those after each other that share a process of vLLM.",
     )
     budget: str = setting(
         "8x",

@@ -16,7 +16,7 @@ from hyperscale.engines.loading import check_checkpoint
 from hyperscale.engines.sampling import check_sampling
 from hyperscale.engines.vllm import versions
 from hyperscale.engines.vllm.harness.engine_args import check_method, engine_args
-from hyperscale.engines.vllm.harness.process_end import explain_error
+from hyperscale.engines.vllm.harness.process_end import call_workers, explain_error
 from hyperscale.engines.vllm.harness.start import start_engine
 from hyperscale.engines.vllm.options import SAMPLING_ARGS
 from hyperscale.engines.vocabulary import Vocabulary
@@ -65,7 +65,7 @@ class _CheckpointConfigs:
 
 
 class VllmEngine(Engine):
-    """Runs a checkpoint in vLLM with one method in force.
+    """Runs a checkpoint in vLLM with one method in force; `switch` puts another in force that it was started with.
 
     On the CPU the tokens are drawn as the torch engine draws them
     (`hyperscale.engines.vllm.harness.logits_processor`). On CUDA vLLM's own generators draw, seeded by (seed, problem,
@@ -91,6 +91,7 @@ class VllmEngine(Engine):
         own_process: bool | None = None,
         gpu_memory: float = 0.9,
         max_tokens: int | None = None,
+        methods: Sequence[Method] = (),
         **more: Any,
     ) -> None:
         """Start vLLM.
@@ -106,6 +107,8 @@ class VllmEngine(Engine):
             gpu_memory: Part of a GPU's memory that vLLM takes.
             max_tokens: Most tokens of a request, its prompt included: vLLM does not start unless its cache has room for
                 one such. The model's own limit, if less or None.
+            methods: All methods that are put in force in turn, this one among them; memory is shared out for the one
+                that needs most beside the cache. Only this one if empty.
             more: Further arguments of vLLM's ``EngineArgs``, which override ours.
 
         Raises:
@@ -120,6 +123,9 @@ class VllmEngine(Engine):
         if more.get("load_format") != "dummy":
             check_checkpoint(path)  # vLLM, too, drops tensors that its class has no place for
         self.method, self.batch_size, self.name = method, batch_size, name
+        self._methods, self._arm = tuple(methods or (method,)), 0
+        if self._methods[0] != method:  # what vLLM starts with
+            self._methods = (method, *(each for each in self._methods if each != method))
         self.tokenizer = load_tokenizer(path)
         configs = _CheckpointConfigs(path)
         self._end_ids = sorted(end_ids(configs, self.tokenizer))
@@ -133,8 +139,9 @@ class VllmEngine(Engine):
             vocabulary=self._vocabulary.rows,
             max_tokens=max_tokens,
             gpu_memory=gpu_memory,
+            methods=self._methods,
+            options=more.pop("options", None),
         )
-        args["additional_config"]["hyperscale"] |= more.pop("options", {})
         is_cpu = device_kind(device) == "cpu"
         self._draws_itself = is_cpu
         self._engine = start_engine(
@@ -152,6 +159,21 @@ class VllmEngine(Engine):
         except HyperscaleError:
             self.close()
             raise
+
+    def switch(self, method: Method) -> None:
+        """See `Engine.switch`.
+
+        Raises:
+            EngineError: The method cannot be put in force, or vLLM stopped.
+        """
+        assert method in self._methods, "the engine was started for other methods"
+        arm = self._methods.index(method)
+        if arm != self._arm:
+            try:
+                call_workers(self._engine, "hyperscale_use_arm", arm)
+            except Exception as error:
+                raise explain_error(error) from error
+        self.method, self._arm = method, arm
 
     def close(self) -> None:
         """Stop vLLM and give back its memory."""
@@ -218,7 +240,12 @@ class VllmEngine(Engine):
         key = counter_rng.key(sampling.seed, request.problem, request.chain)
         extra: dict[str, Any] = {}
         if self.method.name != "vanilla":
-            extra["kv_transfer_params"] = {"cuts": list(request.cuts), "key": key, "follow": True}
+            extra["kv_transfer_params"] = {
+                "cuts": list(request.cuts),
+                "key": key,
+                "follow": True,
+                "arm": self._arm,
+            }
         sampling_args: dict[str, Any] = {name: getattr(sampling, name) for name in _SHAPING}
         if self._draws_itself:
             extra[SAMPLING_ARGS] = {

@@ -1,15 +1,17 @@
 """Works out what vLLM is started with: the model class, the method's options, and memory."""
 
 import os
+from collections.abc import Mapping, Sequence
 from math import ceil
 from pathlib import Path
 from typing import Any
 
 from hyperscale.engines.config_check import load_supported_config
 from hyperscale.engines.devices import device_kind
+from hyperscale.engines.vllm.arms import ArmsConfig
 from hyperscale.engines.vllm.families import architecture
 from hyperscale.engines.vllm.method_names import HOSTED, RUNNABLE
-from hyperscale.engines.vllm.options import KEY, PAGE_TOKENS
+from hyperscale.engines.vllm.options import ARMS, KEY, PAGE_TOKENS
 from hyperscale.errors import MethodError
 from hyperscale.methods.core.base import Method
 from hyperscale.methods.dms import DMS
@@ -39,6 +41,8 @@ def engine_args(
     vocabulary: int,
     max_tokens: int | None = None,
     gpu_memory: float = 0.9,
+    methods: Sequence[Method] = (),
+    options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Arguments of vLLM's ``EngineArgs`` for a checkpoint and a method.
 
@@ -51,28 +55,23 @@ def engine_args(
         vocabulary: Rows of the output layer up to the last token.
         max_tokens: Most tokens of a request, its prompt included; the model's limit if less or None.
         gpu_memory: Part of a GPU's memory that vLLM takes.
+        methods: All methods that the engine runs in turn, by the number of their arm; only ``method`` if empty.
+        options: Options of the plugin for all of them, over what follows from the methods.
 
     Raises:
-        MethodError: The method does not run here.
+        MethodError: A method does not run here.
         ModelError: Nor does the model.
     """
-    check_method(method)
+    methods = methods or (method,)
+    for each in methods:
+        check_method(each)
     config = load_supported_config(path)
     family = config.model_type
     uses_plugin = method.name != "vanilla"
-    options: dict[str, Any] = {"vocabulary": vocabulary if vocabulary < config.vocab_size else 0, "method": "none"}
-    if uses_plugin:
-        params = method.params()
-        options |= {"method": method.name, "cr": method.cr}
-        if (
-            method.name in HOSTED
-            or not params.get("pin_prompt", True)
-            or (method.name, device_kind(device)) == ("random", "cuda")
-        ):
-            options["parameters"] = {name: value for name, value in params.items() if name != "cr"}
-        elif method.name != "dms":
-            options |= {"recent": params["recent"], "budget_rule": params["rule"]}
-            options |= {"kv_budget": params["budget"]} if "budget" in params else {}
+    common = {"vocabulary": vocabulary if vocabulary < config.vocab_size else 0}
+    arms = [common | _method_options(each, device) | dict(options or {}) for each in methods]
+    # The options of the first arm are the engine's own; the others stand beside them.
+    additional: dict[str, Any] = {**arms[0], **({ARMS: arms} if len(arms) > 1 else {})}
     context = context_limit(config.to_dict()) or config.max_position_embeddings
     length = min(max_tokens or context, context)
     overrides: dict[str, Any] = {
@@ -89,7 +88,7 @@ def engine_args(
         "tokenizer_revision": revision,
         "dtype": dtype,
         "hf_overrides": overrides,
-        "additional_config": {KEY: options},
+        "additional_config": ArmsConfig({KEY: additional}),
         "max_num_seqs": batch_size,
         "max_model_len": length,
         "block_size": PAGE_TOKENS,
@@ -98,12 +97,34 @@ def engine_args(
         "use_tqdm_on_load": False,
         "seed": 0,
     }
+    if uses_plugin:
+        args["worker_extension_cls"] = "hyperscale.engines.vllm.plugin.arm_switch.ArmSwitch"
     if device == "cpu":
         args |= {"logits_processors": ["hyperscale.engines.vllm.harness.logits_processor:HarnessSampler"]}
         args |= {"enforce_eager": True, **_cache_bytes(config, batch_size, dtype, length)}
     else:
         args["gpu_memory_utilization"] = gpu_memory
     return args
+
+
+def _method_options(method: Method, device: str) -> dict[str, Any]:
+    """The plugin's options for a method; vanilla runs without the plugin."""
+    if method.name == "vanilla":
+        return {"method": "none"}
+    params = method.params()
+    options: dict[str, Any] = {"method": method.name, "cr": method.cr}
+    if isinstance(method, DMS):
+        return options  # its window is the checkpoint's
+    if (
+        method.name in HOSTED
+        or not params.get("pin_prompt", True)
+        or (method.name, device_kind(device)) == ("random", "cuda")
+    ):
+        options["parameters"] = {name: value for name, value in params.items() if name != "cr"}
+    else:
+        options |= {"recent": params["recent"], "budget_rule": params["rule"]}
+        options |= {"kv_budget": params["budget"]} if "budget" in params else {}
+    return options
 
 
 def _gate_keys(config: Any, method: Method) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """States what the vLLM engine can run, and builds it."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from hyperscale.engines.provider import EngineProvider, EngineSpec
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class VllmProvider(EngineProvider):
-    """Provider of vLLM with the plugin's ragged cache; each engine loads its own weights."""
+    """Provider of vLLM with the plugin's ragged cache; an engine loads its own weights and runs all their methods."""
 
     name = "vllm"
     steering = False
@@ -44,6 +45,19 @@ class VllmProvider(EngineProvider):
         """See `EngineProvider.versions`; vLLM has another name where it is built for the CPU."""
         return super().versions() | {"vllm": str(versions.installed())}
 
+    def process_key(self, spec: EngineSpec) -> Hashable:
+        """See `EngineProvider.process_key`.
+
+        Vanilla has a process of its own: it is vLLM's own model, attention and cache, which the others are measured
+        against. DMS has one too where others run on the same weights, as its gates are part of the compiled model.
+        """
+        method = spec.method
+        gates: Hashable = None
+        if method.name in ("vanilla", "dms"):
+            gates = method.name, *sorted(item for item in method.params().items() if item[0] != "cr")
+        others = [getattr(spec, field.name) for field in fields(spec) if field.name not in ("method", "methods")]
+        return self.name, gates, *others
+
     def build(self, spec: EngineSpec, weights: Any) -> "VllmEngine":
         """See `EngineProvider.build`."""
         from hyperscale.engines.vllm.harness.engine import VllmEngine
@@ -56,4 +70,5 @@ class VllmProvider(EngineProvider):
             dtype=spec.dtype,
             gpu_memory=spec.gpu_memory,
             max_tokens=spec.max_tokens,
+            methods=spec.methods,
         )

@@ -11,9 +11,9 @@ from vllm.model_executor.layers.attention import Attention
 from vllm.model_executor.models.utils import extract_layer_index
 from vllm.utils.torch_utils import direct_register_custom_op
 
+from hyperscale.engines.vllm.arms import read_arms
 from hyperscale.engines.vllm.backends.select import backend_class
 from hyperscale.engines.vllm.cache_spec import RaggedSpec
-from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.worker import memory
 from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
 
@@ -54,14 +54,16 @@ class RaggedAttention(Attention):
     def get_kv_cache_spec(self, vllm_config: Any) -> RaggedSpec:
         """The cache of all layers."""
         parallel = vllm_config.parallel_config
+        arms = read_arms(vllm_config.additional_config, vllm_config.model_config.hf_config)
         return RaggedSpec(
             block_size=vllm_config.cache_config.block_size,
             num_kv_heads=self._layers * self.num_kv_heads,
             head_size=self.head_size,
             dtype=self.kv_cache_torch_dtype,
-            options=Options.read(vllm_config.additional_config, vllm_config.model_config.hf_config),
+            options=arms[0],
             step_tokens=vllm_config.scheduler_config.max_num_batched_tokens,
             total_lists=self._layers * self.num_kv_heads * parallel.tensor_parallel_size,
+            arms=arms,
         )
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, logits: Tensor | None) -> Tensor:

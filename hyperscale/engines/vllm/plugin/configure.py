@@ -9,8 +9,9 @@ from vllm.config import CompilationConfig
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 
 from hyperscale.engines.families import FAMILIES
+from hyperscale.engines.vllm.arms import read_arms
 from hyperscale.engines.vllm.families import architecture
-from hyperscale.engines.vllm.options import KEY, PAGE_TOKENS, Options
+from hyperscale.engines.vllm.options import KEY, PAGE_TOKENS
 from hyperscale.engines.vllm.plugin.refusals import CONNECTOR, FULL_GRAPHS_REASON, list_refusals
 from hyperscale.errors import EngineError
 from hyperscale.methods.core.dms_config import has_gates
@@ -32,13 +33,13 @@ class ConfigureRagged(VerifyAndUpdateConfig):
         """
         _complete(vllm_config.model_config)
         _leave_out_full_graphs(vllm_config)
-        options = Options.read(vllm_config.additional_config, vllm_config.model_config.hf_config)
+        arms = read_arms(vllm_config.additional_config, vllm_config.model_config.hf_config)
         cache = vllm_config.cache_config
         cache.enable_prefix_caching = False
         if not getattr(cache, "user_specified_block_size", False):
             # vLLM's default on the CPU is four times that, too coarse for superblocks of every layer and head.
             cache.block_size, cache.user_specified_block_size = PAGE_TOKENS, True
-        for reason in list_refusals(vllm_config, options):
+        for reason in (reason for options in arms for reason in list_refusals(vllm_config, options)):
             raise EngineError(f"the hyperscale plugin refuses to start: {reason}")
         if vllm_config.kv_transfer_config is None:
             from vllm.config import KVTransferConfig

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 class RaggedConnector(KVConnectorBase_V1, SupportsHMA):
     """One of these lives in the scheduler and one in each worker.
 
-    A request may carry ``kv_transfer_params`` of its own: ``cuts``, numbers of tokens at which its costs are wanted;
-    ``key``, the noise key for methods that draw; ``follow``, to have its costs with every token, not only with the
-    last. Requests with stop strings are followed anyway, as it is vLLM's front end that ends them. The costs are the
+    A request may carry ``kv_transfer_params`` of its own: ``cuts``, numbers of tokens at which its costs are
+    wanted; ``key``, the noise key for methods that draw; ``arm``, the number of the method that it is for, of an
+    engine that runs several in turn; ``follow``, to have its costs with every token, not only with the last.
+    Requests with stop strings are followed anyway, as it is vLLM's front end that ends them. The costs are the
     response's ``kv_transfer_params``; what made no sense is named in their ``ignored``.
     """
 
@@ -86,6 +87,14 @@ class RaggedConnector(KVConnectorBase_V1, SupportsHMA):
 
         cache = next(iter(kv_caches.values()))  # the one tensor that all layers share
         self.worker = CacheWorker.current = backend_class().create_worker(self._config, self._spec, cache)
+
+    def use_arm(self, arm: int) -> None:
+        """Run by the method of this number from now on; see `hyperscale.engines.vllm.plugin.arm_switch`."""
+        from hyperscale.engines.vllm.worker.methods.registry import create_for_worker
+
+        worker, options = self.worker, self._spec.all_arms[arm]
+        assert worker is not None, "the cache is set up before the first arm runs"
+        worker.change_method(lambda: create_for_worker(worker.tables, self._spec, self._config, options))
 
     def shutdown(self) -> None:
         """The engine ends: let go of the cache and the tables."""

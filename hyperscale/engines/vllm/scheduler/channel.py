@@ -31,7 +31,11 @@ class SchedulerChannel:
 
     def add_request(self, request: Any) -> None:
         """A request of vLLM's has arrived."""
-        cost_request, sampling = CostRequest.read(request.kv_transfer_params), request.sampling_params
+        cost_request, sampling = (
+            CostRequest.read(request.kv_transfer_params, len(self._spec.all_arms)),
+            request.sampling_params,
+        )
+        self._allocator.use_options(self._spec.all_arms[cost_request.arm])
         key = cost_request.noise_key
         if key is None:
             seed = sampling.seed if sampling else None

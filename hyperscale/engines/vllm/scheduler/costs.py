@@ -14,6 +14,7 @@ class CostRequest:
         noise_key: Noise key for methods that draw, a signed 64-bit number; None for the request's seed. Clients call
             it ``key``.
         follow: Whether costs are wanted with every token.
+        arm: Number of the method that the request runs by (`hyperscale.engines.vllm.arms`).
         ignored_names: Names of those above that came as something else. A request cannot be refused where they are
             read, and an error there would end the engine for all.
     """
@@ -21,23 +22,30 @@ class CostRequest:
     cuts: tuple[int, ...] = ()
     noise_key: int | None = None
     follow: bool = False
+    arm: int = 0
     ignored_names: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, params: Any) -> "CostRequest":
-        """Take what makes sense of what a client sent; ``checkpoints`` is an older name of ``cuts``."""
+    def read(cls, params: Any, arms: int = 1) -> "CostRequest":
+        """Take what makes sense of what a client sent to an engine with so many arms.
+
+        ``checkpoints`` is an older name of ``cuts``.
+        """
         params = params if isinstance(params, Mapping) else {}
         cuts_name = "cuts" if "cuts" in params else "checkpoints"
         cuts, key, follow = params.get(cuts_name) or (), params.get("key"), params.get("follow") or False
+        arm = params.get("arm", 0)
         valid = {
             cuts_name: isinstance(cuts, (list, tuple)) and all(map(_is_whole, cuts)),
             "key": key is None or (_is_whole(key) and -(1 << 63) <= key < 1 << 63),
             "follow": isinstance(follow, bool),
+            "arm": _is_whole(arm) and 0 <= arm < arms,
         }
         return cls(
             cuts=tuple(cuts) if valid[cuts_name] else (),
             noise_key=key if valid["key"] else None,
             follow=follow if valid["follow"] else False,
+            arm=arm if valid["arm"] else 0,
             ignored_names=tuple(name for name, holds in valid.items() if not holds),
         )
 

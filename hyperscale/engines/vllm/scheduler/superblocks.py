@@ -84,6 +84,12 @@ class SuperblockAllocator:
         self._changed: dict[str, None] = {}
         self._released_requests: list[str] = []
 
+    def use_options(self, options: Options) -> None:
+        """Admit requests by these options from now on: those of the method that the next requests are for."""
+        if options != self._options:
+            assert not self.running, "arms change only when no request is running"
+            self._options = options
+
     # -- arrivals and departures ------------------------------------------------------------------------------------
 
     def add_request(self, request_id: str, params: RequestParams) -> None:

@@ -80,6 +80,24 @@ class CacheWorker(ABC):
             self.requests[request].computed_tokens += tokens
         self._scheduled_tokens = dict(scheduled_tokens)
 
+    def change_method(self, make: Callable[[], WorkerMethod]) -> None:
+        """Run by another method from now on, when no request is left but those whose end is still to be told.
+
+        Args:
+            make: Makes the method; called when the tables of the former one have been given back.
+        """
+        for running in self.requests.values():
+            self._close(running)
+        self.requests.clear()
+        self._forget_method()
+        self._take_method(make())
+
+    def _forget_method(self) -> None:
+        del self.method
+
+    def _take_method(self, method: WorkerMethod) -> None:
+        self.method = method
+
     def _close(self, running: RunningRequest) -> None:
         self.method.close_request(running.slot)
         self.tables.close_slot(running.slot)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hyperscale.engines.vllm.protocol import RequestReport, SuperblockUpdate
 from hyperscale.engines.vllm.worker.cache_worker import CacheWorker, RunningRequest
+from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
 from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
 from hyperscale.engines.vllm.worker.reference_attention import ReferenceAttention
 
@@ -43,6 +44,14 @@ class CpuCacheWorker(CacheWorker):
         super().__init__(attention.tables, attention.method)
         self.attention = attention
         self._step: CpuStep | None = None
+
+    def _forget_method(self) -> None:
+        super()._forget_method()
+        del self.attention.method
+
+    def _take_method(self, method: WorkerMethod) -> None:
+        super()._take_method(method)
+        self.attention.method = method
 
     def begin_step(
         self,

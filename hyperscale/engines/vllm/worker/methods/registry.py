@@ -48,13 +48,14 @@ def create(
     return classes[options.method](tables, options)
 
 
-def create_for_worker(tables: EntryTables, spec: Any, vllm_config: Any) -> WorkerMethod:
+def create_for_worker(tables: EntryTables, spec: Any, vllm_config: Any, options: Options | None = None) -> WorkerMethod:
     """The method of this process, which knows the worker's place among the tensor-parallel ranks.
 
     Args:
         tables: The worker's tables.
         spec: The cache's `RaggedSpec`.
         vllm_config: vLLM's configuration.
+        options: The arm's; those that the engine starts with if None.
     """
     from vllm.distributed import get_tensor_model_parallel_rank
 
@@ -62,4 +63,6 @@ def create_for_worker(tables: EntryTables, spec: Any, vllm_config: Any) -> Worke
     model = vllm_config.model_config
     heads = model.get_num_attention_heads(vllm_config.parallel_config)
     shape = ModelShape(heads, model.get_head_size(), model.dtype, model.hf_config)
-    return create(tables, spec.options, first_head, spec.total_lists // tables.layers, shape, model.max_model_len)
+    return create(
+        tables, options or spec.options, first_head, spec.total_lists // tables.layers, shape, model.max_model_len
+    )
