@@ -10,8 +10,8 @@ from torch import Tensor
 from hyperscale.errors import MethodError
 from hyperscale.kv.cache import RowEntries
 from hyperscale.kv.prefilled import PrefilledPrompt
-from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, LayerInput
-from hyperscale.methods.core.interval import IntervalMethod, IntervalState
+from hyperscale.methods.core.base import Entrant, HostModel
+from hyperscale.methods.core.interval import IntervalMethod, IntervalState, QueryTokens
 from hyperscale.methods.core.prefill_view import PrefillView
 from hyperscale.methods.core.row_budget import BudgetRule
 
@@ -50,22 +50,28 @@ class _QuerySums(IntervalState):
             self._sum[layer, first : first + len(entrants)] = total
             self._size[layer, first : first + len(entrants)] = size
 
-    def begin(self, step: DecodeStep) -> None:
-        super().begin(step)
-        self._unrotation = self._rotation(step.positions).conj()[:, None]
+    def open_chains(self, chains: Tensor, facts: Tensor) -> None:
+        super().open_chains(chains, facts)
+        for sums in (self._sum, self._size):
+            sums.index_fill_(1, chains, 0)
 
-    def write_slots(self, layer: int, layer_input: LayerInput) -> Tensor:
+    def place_queries(self, chains: Tensor, positions: Tensor) -> QueryTokens:
+        # The conjugate of the rotation takes RoPE back.
+        return QueryTokens(chains, positions, self._rotation(positions).conj()[:, None])
+
+    def record_queries(self, layer: int, queries: Tensor, tokens: QueryTokens, scale: float) -> None:
         # At the next pruning, the sums then hold as many queries as the chain has processed tokens.
-        queries = _complex_pairs(layer_input.queries) * self._unrotation
-        self._sum[layer, : len(queries)] += queries
-        self._size[layer, : len(queries)] += queries.abs()
-        return super().write_slots(layer, layer_input)
+        vectors = _complex_pairs(queries) * tokens.places
+        # As real numbers, which a GPU adds up by index.
+        torch.view_as_real(self._sum[layer]).index_add_(0, tokens.chains, torch.view_as_real(vectors))
+        self._size[layer].index_add_(0, tokens.chains, vectors.abs())
 
-    def score_rows(self, layer: int, rows: RowEntries, chains: Tensor | None) -> Tensor:
+    def score_rows(self, layer: int | Tensor, rows: RowEntries, chains: Tensor | None) -> Tensor:
         """See `IntervalState.score_rows`."""
         slots = rows.live.shape[2]
         slot = torch.arange(slots, device=rows.keys.device)
         if chains is None:  # the queries so far are those of the prompt, none of which is pinned if it is pruned
+            assert isinstance(layer, int)
             count, rivals = torch.full((1,), slots, device=slot.device), rows.live
             total, size = (sums[None] for sums in self._prompt[layer])
         else:

@@ -29,6 +29,15 @@ class BudgetedState(State):
         facts = [[prompt.length] * len(entrants), floors, [entrant.noise_key for entrant in entrants]]
         self._facts[:, first : first + len(entrants)] = torch.tensor(facts).to(self._facts.device)
 
+    def open_chains(self, chains: Tensor, facts: Tensor) -> None:
+        """Set the state of chains of which nothing has been processed, where no prompt is prefilled by itself.
+
+        Args:
+            chains: (any,) int64, their numbers, all different.
+            facts: (3, any) int64: prompt length, floor of the budget, noise key of each.
+        """
+        self._facts[:, chains] = facts
+
     def budget(self, step: DecodeStep) -> Tensor:
         """(chains,) int64: the most live entries a row may have after this step."""
         # The floor was computed with each chain's own P and L when it was admitted.

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,21 @@ from hyperscale.methods.core.prefill_view import PrefillView
 _LARGEST_PRUNE = 8  # The denominator of a fraction: a pruning takes at most 1/8 of the budget.
 
 
+@dataclass(frozen=True)
+class QueryTokens:
+    """Tokens whose queries a state is to learn, the same in all layers.
+
+    Attributes:
+        chains: (tokens,) int64, the number of each one's chain.
+        positions: (tokens,) int64.
+        places: What the state has made of them, once for all layers; of its own kind.
+    """
+
+    chains: Tensor
+    positions: Tensor
+    places: Tensor
+
+
 class IntervalState(BudgetedState):
     """Rows that only grow between two prunings.
 
@@ -25,16 +41,35 @@ class IntervalState(BudgetedState):
     method: "IntervalMethod"
 
     @abstractmethod
-    def score_rows(self, layer: int, rows: RowEntries, chains: Tensor | None) -> Tensor:
+    def score_rows(self, layer: int | Tensor, rows: RowEntries, chains: Tensor | None) -> Tensor:
         """How much each entry is worth keeping, the more the better; among equals the older stays.
 
         Args:
-            layer: Layer index.
+            layer: Layer index; or that of each of ``chains``, (batch,) int64, so that one call serves all layers.
             rows: Entries of some chains, in order of position.
             chains: (batch,) int64, their numbers; None if the only one is a prompt that has just been prefilled.
 
         Returns:
             (batch, kv_heads, slots) float32; of no meaning where nothing lives.
+        """
+
+    def place_queries(self, chains: Tensor, positions: Tensor) -> QueryTokens:
+        """Prepare `record_queries` for some tokens.
+
+        Args:
+            chains: (tokens,) int64, each one's chain.
+            positions: (tokens,) int64. Of one chain at most `Method.prompt_queries` tokens are named, the latest.
+        """
+        return QueryTokens(chains, positions, chains)
+
+    def record_queries(self, layer: int, queries: Tensor, tokens: QueryTokens, scale: float) -> None:
+        """Learn queries, if the rule looks at any.
+
+        Args:
+            layer: Layer index.
+            queries: (tokens, query_heads, head_dim), after RoPE.
+            tokens: Whose they are.
+            scale: Factor on the attention scores.
         """
 
     def prune_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
@@ -51,9 +86,12 @@ class IntervalState(BudgetedState):
     def begin(self, step: DecodeStep) -> None:
         """See `State.begin`."""
         self.step = step
+        chains = torch.arange(len(step.positions), device=step.positions.device)
+        self._tokens = self.place_queries(chains, step.positions)
 
     def write_slots(self, layer: int, layer_input: LayerInput) -> Tensor:
         """See `State.write_slots`: rows with no room have been pruned before, so every row appends."""
+        self.record_queries(layer, layer_input.queries, self._tokens, layer_input.scale)
         return self.step.lens[layer]
 
     def chains_to_prune(self, step: DecodeStep) -> Tensor:
@@ -62,8 +100,12 @@ class IntervalState(BudgetedState):
         self._limit = self.budget(step)
         return step.lens[0, :, 0] >= self._limit
 
-    def prune(self, layer: int, chains: Tensor, rows: RowEntries) -> Tensor:
-        """See `State.prune`."""
+    def prune(self, layer: int | Tensor, chains: Tensor, rows: RowEntries) -> Tensor:
+        """See `State.prune`; ``layer`` may name one for each of ``chains``, as in `score_rows`.
+
+        A prompt that has been processed, and whose queries are recorded, is pruned in the same way, as a chain whose
+        next position is P.
+        """
         scores = self.score_rows(layer, rows, chains)
         return self._survivors(scores, rows.live, self._limit[chains], self.pinned(self.step)[chains])
 
@@ -94,6 +136,8 @@ class IntervalMethod(BudgetedMethod):
         interval: The most entries that a pruning takes. A row that is about to outgrow its budget B is pruned to
             B - min(interval, B // 8).
     """
+
+    looks_at_values: ClassVar[bool] = False  # whether the rule reads `RowEntries.values`
 
     interval: int = 128
 

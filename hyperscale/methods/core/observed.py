@@ -11,8 +11,8 @@ from torch import Tensor
 from hyperscale.errors import MethodError
 from hyperscale.kv.cache import RowEntries
 from hyperscale.kv.prefilled import PrefilledPrompt
-from hyperscale.methods.core.base import Entrant, HostModel, LayerInput
-from hyperscale.methods.core.interval import IntervalMethod, IntervalState
+from hyperscale.methods.core.base import Entrant, HostModel
+from hyperscale.methods.core.interval import IntervalMethod, IntervalState, QueryTokens
 from hyperscale.methods.core.prefill_view import PrefillView
 
 
@@ -92,17 +92,20 @@ class ObservedState(IntervalState):
         for layer, queries in self._prompt_queries.items():
             self._ring[layer, first : first + len(entrants), index] = queries
 
-    def write_slots(self, layer: int, layer_input: LayerInput) -> Tensor:
-        """See `State.write_slots`; the token's query takes the place of the oldest."""
-        positions = self.step.positions
-        chains = torch.arange(len(positions), device=positions.device)
-        self._ring[layer].index_put_((chains, positions % self._window), layer_input.queries)
-        return super().write_slots(layer, layer_input)
+    def place_queries(self, chains: Tensor, positions: Tensor) -> QueryTokens:
+        """See `IntervalState.place_queries`: places in the rings of all chains, counted through."""
+        return QueryTokens(chains, positions, chains * self._window + positions % self._window)
 
-    def score_rows(self, layer: int, rows: RowEntries, chains: Tensor | None) -> Tensor:
+    def record_queries(self, layer: int, queries: Tensor, tokens: QueryTokens, scale: float) -> None:
+        """See `IntervalState.record_queries`; each query takes the place of the oldest."""
+        self._scale = scale
+        self._ring[layer].flatten(0, 1).index_copy_(0, tokens.places, queries)
+
+    def score_rows(self, layer: int | Tensor, rows: RowEntries, chains: Tensor | None) -> Tensor:
         """See `IntervalState.score_rows`."""
         index = torch.arange(self._window, device=self._ring.device)
         if chains is None:  # a prompt, whose last w queries are in order
+            assert isinstance(layer, int)
             queries = RecentQueries(self._prompt_queries[layer][None], self._window - 1 - index[None], self._scale)
         else:
             # The row's newest entry has position q - 1, as the step of position q has not begun.

@@ -14,7 +14,7 @@ class ScoredState(IntervalState):
 
     method: "ScoredMethod"
 
-    def score_rows(self, layer: int, rows: RowEntries, chains: Tensor | None) -> Tensor:
+    def score_rows(self, layer: int | Tensor, rows: RowEntries, chains: Tensor | None) -> Tensor:
         """See `IntervalState.score_rows`."""
         return self.method.score(rows)
 

@@ -23,6 +23,7 @@ from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
 from hyperscale.engines.vllm.worker.cuda import CudaCacheWorker, CudaStep
 from hyperscale.engines.vllm.worker.methods import registry
 from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
+from hyperscale.engines.vllm.worker.methods.interval import WorkerInterval
 from hyperscale.engines.vllm.worker.staged_tables import StagedTables
 from hyperscale.errors import EngineError
 
@@ -197,7 +198,9 @@ class CudaRaggedImpl(RaggedImpl):
         queries, keys, values, verdicts, out = tokens
         tables, cache, chunks, heads = worker.tables, worker.cache, step.chunks, keys.shape[1]
         assert chunks is not None
-        if isinstance(worker.method, WorkerHosted):
+        if isinstance(worker.method, WorkerInterval):
+            worker.method.record_chunks(layer, queries, self.scale)
+        elif isinstance(worker.method, WorkerHosted):
             for slot, first, last, position in step.prompts:
                 if first >= step.num_decodes:
                     worker.method.keep_queries(slot, layer, queries[first:last], position, self.scale)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from hyperscale.kv.formats import SCALE_BYTES
-from hyperscale.kv.quantization import make_codec
 
 
 class KernelTables(Protocol):
@@ -80,27 +79,19 @@ class PagedCache:
         """All tensors of the cache: index each by page, and by place, to move entries as they are stored."""
         return (self.keys, self.values) if self.scales is None else (self.keys, self.values, self.scales)
 
-    def read(self, pages: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Keys and values (…, N, head_dim) of pages (…) int64, dequantised; in plain torch."""
-        if self.scales is None:
-            return self.keys[pages], self.values[pages]
-        scales = self.scales[pages].view(torch.float16).to(torch.float32)  # (…, 2 N): key's, value's, key's, …
-        keys, values = (
-            (codes[pages].view(torch.float8_e4m3fn).to(torch.float32) * scales[..., first::2, None]).to(dtype)
-            for codes, first in ((self.keys, 0), (self.values, 1))
-        )
-        return keys, values
+    def read_keys(self, pages: Tensor, dtype: torch.dtype) -> Tensor:
+        """Keys (…, N, head_dim) of pages (…) int64, dequantised; in plain torch."""
+        return self._read(self.keys, 0, pages, dtype)
 
-    def write(self, pages: Tensor, places: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Store keys and values (…, head_dim) at places of pages, which broadcast to (…); in plain torch."""
-        if self.scales is not None:
-            codec = make_codec("fp8", keys.shape[-1], keys.dtype)
-            stored = [codec.encode(part) for part in (keys, values)]
-            scales = torch.cat([part[..., :SCALE_BYTES] for part in stored], -1)
-            self.scales[pages, places] = scales.view(torch.int32)[..., 0]
-            keys, values = (part[..., SCALE_BYTES:] for part in stored)
-        self.keys[pages, places] = keys
-        self.values[pages, places] = values
+    def read_values(self, pages: Tensor, dtype: torch.dtype) -> Tensor:
+        """Values, as `read_keys`."""
+        return self._read(self.values, 1, pages, dtype)
+
+    def _read(self, part: Tensor, first: int, pages: Tensor, dtype: torch.dtype) -> Tensor:
+        if self.scales is None:
+            return part[pages]
+        scales = self.scales[pages].view(torch.float16).to(torch.float32)  # (…, 2 N): key's, value's, key's, …
+        return (part[pages].view(torch.float8_e4m3fn).to(torch.float32) * scales[..., first::2, None]).to(dtype)
 
 
 @dataclass(frozen=True)

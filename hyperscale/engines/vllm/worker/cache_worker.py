@@ -75,6 +75,7 @@ class CacheWorker(ABC):
                 running = RunningRequest(slot, update.generation, params[0])
                 self.requests[update.request] = running
             self.tables.set_superblocks(running.slot, update.num_kept, update.new_blocks)
+        self.method.flush()
         # The host counts along, so that nothing has to be asked of the device.
         for request, (_, tokens) in scheduled_tokens.items():
             self.requests[request].computed_tokens += tokens
@@ -105,10 +106,10 @@ class CacheWorker(ABC):
     def _finish_prompts(self, rows: Rows) -> None:
         """Let a hosted method evict from the prompts that end with this step, before the step is reported."""
         if isinstance(self.method, WorkerHosted):
-            for request, (_, tokens) in self._scheduled_tokens.items():
-                running = self.requests[request]
-                if running.computed_tokens == running.prompt_tokens:
-                    self.method.finish_prompt(running.slot, tokens == 1, rows)
+            scheduled = [(self.requests[request], tokens) for request, (_, tokens) in self._scheduled_tokens.items()]
+            ended = [(run.slot, tokens == 1) for run, tokens in scheduled if run.computed_tokens == run.prompt_tokens]
+            if ended:
+                self.method.finish_prompts(ended, rows)
 
     def _prune_rows(self, rows: Rows) -> None:
         """Let a hosted method prune rows that are full, once the step's report has been read."""

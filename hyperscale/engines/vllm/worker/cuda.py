@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
-from hyperscale.engines.vllm.protocol import RequestReport, SuperblockUpdate, ceil_div
+from hyperscale.engines.vllm.protocol import RequestReport, SuperblockUpdate
+from hyperscale.engines.vllm.worker.cache_rows import CacheRows
 from hyperscale.engines.vllm.worker.cache_worker import CacheWorker, RunningRequest
 from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
 from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
+from hyperscale.engines.vllm.worker.methods.interval import WorkerInterval
 from hyperscale.engines.vllm.worker.methods.window import WorkerWindow
 from hyperscale.engines.vllm.worker.staged_tables import StagedTables, upload
 
@@ -108,7 +110,7 @@ class CudaCacheWorker(CacheWorker):
         """
         super().__init__(tables, method)
         self.cache, self.fa3 = cache, fa3
-        self.rows = _CacheRows(tables, cache, cache.keys.dtype if dtype is None else dtype)
+        self.rows = CacheRows(tables, cache, cache.keys.dtype if dtype is None else dtype)
         self._step: CudaStep | None = None
         self._in_step = False
 
@@ -162,6 +164,10 @@ class CudaCacheWorker(CacheWorker):
         n = step.num_decodes
         if n:
             method.begin(step.slots[:n], step.decodes.positions.long())
+        if isinstance(method, WorkerInterval):
+            if step.chunks is not None:
+                method.begin_chunks(step.slots[n:], step.chunks.starts, step.starts[n:])
+            return
         sizes = {request: tokens for request, (_, tokens) in self._scheduled_tokens.items()}
         prompts = [run for run in self._scheduled_requests() if run.computed_tokens <= run.prompt_tokens]
         if not prompts or not self._in_step:
@@ -247,50 +253,6 @@ class CudaCacheWorker(CacheWorker):
             return _read_report(requests, ends, step, host_numbers, sizes, tables.num_lists, selects)
 
         return wait
-
-
-class _CacheRows:
-    """See `hyperscale.engines.vllm.worker.methods.hosted.Rows`; nothing waits for the device."""
-
-    def __init__(self, tables: StagedTables, cache: PagedCache, dtype: torch.dtype) -> None:
-        self._tables, self._cache, self._dtype = tables, cache, dtype
-
-    def read(self, slots: Tensor, layer: int, count: int) -> tuple[Tensor, Tensor]:
-        """See `Rows.read`."""
-        pages = self._pages(slots, layer, count)
-        # Behind a list's end lies what somebody else has left, which need not be finite.
-        place = torch.arange(count, device=pages.device)
-        empty = (place >= self._tables.lens[slots, layer][..., None])[..., None]
-        keys, values = (
-            part.flatten(2, 3)[:, :, :count].masked_fill(empty, 0) for part in self._cache.read(pages, self._dtype)
-        )
-        return keys, values
-
-    def write(self, slots: Tensor, layer: int, keys: Tensor, values: Tensor) -> None:
-        """See `Rows.write`."""
-        count, size = keys.shape[2], self._tables.page_tokens
-        place = torch.arange(count, device=keys.device)
-        pages = self._pages(slots, layer, count)[:, :, place // size]
-        self._cache.write(pages, place % size, keys, values)
-
-    def _pages(self, slots: Tensor, layer: int, count: int) -> Tensor:
-        table = self._tables.page_table[slots, layer, :, : ceil_div(count, self._tables.page_tokens)]
-        pages: Tensor = table.long()
-        return pages
-
-    def shrink(self, slot: int, entries: int) -> None:
-        """See `Rows.shrink`: the pages that stay become the first of the request's virtual pages."""
-        tables, kept = self._tables, ceil_div(entries, self._tables.page_tokens)
-        pages = tables.page_table[slot, :, :, :kept].flatten().long()
-        virtual = torch.arange(len(pages), device=pages.device)
-        blocks = tables.superblocks[slot, virtual // tables.num_lists].long()
-        targets = blocks * tables.num_lists + virtual % tables.num_lists
-        # Copies first: a page that stays may be the target of another.
-        for part in (*self._cache.parts, tables.expiry):
-            part[targets] = part[pages].clone()
-        tables.page_table[slot, :, :, :kept] = targets.view(tables.layers, tables.heads, kept).to(torch.int32)
-        tables.num_pages[slot] = kept
-        tables.pages_used[slot] = len(pages)
 
 
 def _describe(name: str, generation: int, tokens: int, running: RunningRequest) -> _ScheduledRequest:

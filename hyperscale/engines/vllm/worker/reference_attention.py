@@ -4,6 +4,7 @@ This is the mechanism that all methods share, as the CPU runs it; CUDA's kernels
 operations of the cache (`Pages`); everything else is arithmetic on the tables of `EntryTables`.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -51,7 +52,7 @@ class _PageRows:
         self._tables, self._pages = tables, pages
 
     def read(self, slots: Tensor, layer: int, count: int) -> tuple[Tensor, Tensor]:
-        """See `Rows.read`."""
+        """Keys and values of the first places of one layer, (requests, heads, count, head_dim) each; 0 past an end."""
         tables = self._tables
         table = tables.page_table[slots, layer, :, : -(-count // tables.page_tokens)].long()
         keys, values = self._pages.read(table.flatten())
@@ -61,18 +62,34 @@ class _PageRows:
         keys, values = (part.reshape(shape)[:, :, :count].masked_fill(empty, 0) for part in (keys, values))
         return keys, values
 
-    def write(self, slots: Tensor, layer: int, keys: Tensor, values: Tensor) -> None:
-        """See `Rows.write`."""
-        tables, (_, heads, count, dim) = self._tables, keys.shape
-        place, head = torch.arange(count, device=slots.device), torch.arange(heads, device=slots.device)
-        page = tables.page_table[slots[:, None, None], layer, head[:, None], place // tables.page_tokens].long()
-        entries = page * tables.page_tokens + place % tables.page_tokens
-        self._pages.write(entries.flatten(), keys.reshape(-1, dim), values.reshape(-1, dim))
+    def read_keys(self, slots: Tensor, layers: slice, count: int) -> Tensor:
+        """See `Rows.read_keys`."""
+        return torch.stack([self.read(slots, layer, count)[0] for layer in range(layers.start, layers.stop)], 1)
 
-    def shrink(self, slot: int, entries: int) -> None:
+    def read_values(self, slots: Tensor, layers: slice, count: int) -> Tensor:
+        """See `Rows.read_values`."""
+        return torch.stack([self.read(slots, layer, count)[1] for layer in range(layers.start, layers.stop)], 1)
+
+    def move(self, slots: Tensor, layers: slice, source: Tensor, counts: Tensor) -> None:
+        """See `Rows.move`."""
+        tables, count = self._tables, source.shape[3]
+        place, head = torch.arange(count, device=slots.device), torch.arange(tables.heads, device=slots.device)
+        stored = (place < counts[:, None, None]).expand(-1, tables.heads, -1)  # the others may have no page
+        for number, layer in enumerate(range(layers.start, layers.stop)):
+            width = int(source[:, number].max()) + 1
+            index = source[:, number, :, :, None]
+            keys, values = (
+                part.gather(2, index.expand(-1, -1, -1, part.shape[3])) for part in self.read(slots, layer, width)
+            )
+            page = tables.page_table[slots[:, None, None], layer, head[:, None], place // tables.page_tokens].long()
+            entries = page * tables.page_tokens + place % tables.page_tokens
+            self._pages.write(entries[stored], keys[stored], values[stored])
+
+    def shrink(self, kept: Sequence[tuple[int, int]]) -> None:
         """See `Rows.shrink`; the lengths say how many entries there are."""
-        for layer in range(self._tables.layers):
-            self._tables.recycle_empty_pages(slot, layer)
+        for slot, _ in kept:
+            for layer in range(self._tables.layers):
+                self._tables.recycle_empty_pages(slot, layer)
 
 
 class ReferenceAttention:

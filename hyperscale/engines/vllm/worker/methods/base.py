@@ -83,6 +83,9 @@ class WorkerMethod:
     def close_request(self, slot: int) -> None:
         """A request has lost its slot."""
 
+    def flush(self) -> None:
+        """All requests that open or close before the next step have done so."""
+
     def lower_expiries(self, batch: DecodeBatch) -> None:
         """Lower expiries of stored entries before a decode step looks for expired ones."""
 

@@ -5,8 +5,9 @@ a request lies by slot of the worker's tables; in a decode step the rows of the 
 state's own tensors, where it finds its chains, and back afterwards.
 
 Prompts are prefilled densely, in chunks or at once. When the last of a prompt's tokens has been processed, the state
-says what stays (`finish_prompt`). Rules that prune rows at intervals do so between two steps (`prune_full_rows`); when
-that is the case the host knows by counting, so nothing waits for the device.
+says what stays (`finish_prompts`). Rules that prune rows at intervals do so between two steps (`prune_full_rows`); when
+that is the case the host knows by counting, so nothing waits for the device. They run by a subclass,
+`hyperscale.engines.vllm.worker.methods.interval`.
 """
 
 from collections.abc import Sequence
@@ -19,31 +20,44 @@ from torch import Tensor
 
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
+from hyperscale.engines.vllm.worker.staged_tables import upload
 from hyperscale.engines.vllm.worker.tables import EntryTables
-from hyperscale.kv.cache import RowEntries
-from hyperscale.kv.prefilled import PrefilledPrompt, compact, live_first_order
+from hyperscale.kv.prefilled import PrefilledPrompt, live_first_order
 from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, LayerInput, Method
 from hyperscale.methods.core.interval import IntervalMethod
 from hyperscale.methods.core.prefill_view import PrefillView
+
+PASS_BYTES = 64 << 20
+"""Keys that are copied at once where lists are evicted from; scores take a few times as much again."""
 
 
 class Rows(Protocol):
     """The entries of a worker's lists, by place."""
 
-    def read(self, slots: Tensor, layer: int, count: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of the first ``count`` places, (requests, heads, count, head_dim) each.
+    def read_keys(self, slots: Tensor, layers: slice, count: int) -> Tensor:
+        """Keys of the first ``count`` places, (requests, layers, heads, count, head_dim); 0 behind a list's end.
 
         Args:
             slots: (requests,) int64.
-            layer: The layer.
-            count: Places; what lies behind a list's end is anything finite.
+            layers: The layers, without a step.
+            count: Places.
         """
 
-    def write(self, slots: Tensor, layer: int, keys: Tensor, values: Tensor) -> None:
-        """Store entries in the first places of lists that have pages for them; shapes as `read` returns."""
+    def read_values(self, slots: Tensor, layers: slice, count: int) -> Tensor:
+        """Values, as `read_keys`."""
 
-    def shrink(self, slot: int, entries: int) -> None:
-        """Give up the pages that a request's lists do not need for so many entries each."""
+    def move(self, slots: Tensor, layers: slice, source: Tensor, counts: Tensor) -> None:
+        """Bring entries to the first places of their lists; lengths stay as they are.
+
+        Args:
+            slots: (requests,) int64, all different.
+            layers: The layers, without a step.
+            source: (requests, layers, heads, places) int64, the place from which each place gets its entry.
+            counts: (requests,) int64, places of each request that get one; the others in ``source`` name any place.
+        """
+
+    def shrink(self, kept: Sequence[tuple[int, int]]) -> None:
+        """Give up the pages that requests' lists do not need: slots, and entries that each of their lists keeps."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +126,7 @@ class WorkerHosted(WorkerMethod):
         super().__init__(tables, options)
         self.method = method
         device, count = tables.expiry.device, len(tables.lens)
+        self._key_bytes = shape.head_dim * shape.dtype.itemsize
         self._state = method.start(_host_model(tables, shape, device))
         self._stored: list[Tensor] = []
         self._running: dict[int, _Running] = {}
@@ -124,7 +139,7 @@ class WorkerHosted(WorkerMethod):
             self._state.reserve(self._capacity, max_tokens)
         # (slots, layers, query heads, head_dim), the query of each one's last decode step: a graph keeps no others.
         self._last_queries = torch.zeros(
-            count if method.prompt_queries(1) else 0,
+            count if self.keeps_last_queries else 0,
             tables.layers,
             shape.query_heads,
             shape.head_dim,
@@ -134,6 +149,11 @@ class WorkerHosted(WorkerMethod):
         # Of the decode step that runs: slots, lengths (layers, requests, heads), and which tokens are still a prompt's.
         self._slots = self._in_prompt = torch.zeros(0, dtype=torch.int64, device=device)
         self._lens = torch.zeros(tables.layers, 0, tables.heads, dtype=torch.int64, device=device)
+
+    @property
+    def keeps_last_queries(self) -> bool:
+        """Whether the query of each slot's last decode step is kept, as it may end a prompt."""
+        return self.method.prompt_queries(1) > 0
 
     @property
     def needs_weights(self) -> bool:
@@ -169,50 +189,64 @@ class WorkerHosted(WorkerMethod):
             before = running.queries.get(layer)
             running.queries[layer] = part if before is None else torch.cat([before, part], 1)
 
-    def finish_prompt(self, slot: int, alone: bool, rows: Rows) -> None:
-        """All of a prompt has been processed: evict what the rule does not keep, and admit the request.
+    def finish_prompts(self, ended: Sequence[tuple[int, bool]], rows: Rows) -> None:
+        """All of some prompts has been processed: evict what the rule does not keep, and admit the requests.
 
         Args:
-            slot: The request's slot.
-            alone: Whether the step that ended it processed one token of it.
+            ended: The requests' slots, and whether the step that ended each prompt processed one token of it.
             rows: The lists.
         """
-        running, tables = self._running[slot], self.tables
-        running.alone = alone
-        P, slots = running.prompt, torch.tensor([slot], device=tables.expiry.device)
+        pruned = []
+        for slot, alone in ended:
+            running = self._running[slot]
+            running.alone = alone
+            if self._finish_prompt(slot, running, rows):
+                pruned.append((slot, running.entries))
+        if pruned:
+            rows.shrink(pruned)
+
+    def _finish_prompt(self, slot: int, running: _Running, rows: Rows) -> bool:
+        """Evict from one prompt and admit its request; returns whether anything was evicted."""
+        tables, P = self.tables, running.prompt
+        slots = upload([slot], tables.expiry.device)
+        count = running.entries = self._entries_of_prompt(running)
+        counts = torch.full_like(slots, count)
         all_keys: list[Tensor] = []
-        all_values: list[Tensor] = []
-        all_lens: list[Tensor] = []
         all_orders: list[Tensor] = []
         all_scores: list[Tensor] = []
-        for layer in range(tables.layers):
-            keys, values = (part[0] for part in rows.read(slots, layer, P))
-            view = PrefillView(self._prompt_queries(slot, running, layer, keys), keys, values, running.scale, running.L)
-            live, scores = self._state.prune_prompt(layer, view)
-            keys, values, lens, order = compact(keys, values, live)
-            if order is not None:
-                rows.write(slots, layer, keys[None], values[None])
-                tables.lens[slot, layer] = lens.to(torch.int32)
-                all_orders.append(order)
-            if scores is not None:
-                all_scores.append(scores if order is None else scores.gather(1, order))
-            for parts, part in ((all_keys, keys), (all_values, values), (all_lens, lens)):
-                parts.append(part)
+        # All layers are read at once and moved at once, as far as memory allows.
+        layers = max(PASS_BYTES // (tables.heads * P * self._key_bytes), 1)
+        for first in range(0, tables.layers, layers):
+            part = slice(first, min(first + layers, tables.layers))
+            orders = []
+            for layer, keys in enumerate(rows.read_keys(slots, part, P)[0], first):
+                queries = self._prompt_queries(slot, running, layer, keys)
+                view = PrefillView(queries, keys, keys[:, :0], running.scale, running.L)
+                live, scores = self._state.prune_prompt(layer, view)
+                order = None if live is None else live_first_order(live)[:, :count]
+                if order is not None:
+                    orders.append(order)
+                if scores is not None:
+                    all_scores.append(scores if order is None else scores.gather(1, order))
+                all_keys.append(keys if self.selects else keys[:, :0])
+            if orders:
+                rows.move(slots, part, torch.stack(orders)[None], counts)
+                all_orders += orders
         running.queries.clear()
-        count = running.entries = self._entries_of_prompt(running)
         if all_orders:
-            rows.shrink(slot, running.entries)
+            tables.lens.index_fill_(0, slots, count)
         prompt = PrefilledPrompt(
             P,
             all_keys,
-            all_values,
-            torch.stack(all_lens),
+            all_keys,
+            torch.full((tables.layers, tables.heads), count, device=slots.device),
             None,
-            torch.stack(all_orders)[..., :count] if all_orders else None,
-            torch.stack(all_scores)[..., :count] if all_scores else None,
+            torch.stack(all_orders) if all_orders else None,
+            torch.stack(all_scores) if all_scores else None,
         )
         self._state.admit(0, [Entrant(running.noise_key, running.L)], prompt)
         self._save(slots)
+        return bool(all_orders)
 
     def _prompt_queries(self, slot: int, running: _Running, layer: int, keys: Tensor) -> Tensor:
         """(query heads, P, head_dim), of which the last that the rule looks at are there; the others are zeros."""
@@ -324,32 +358,6 @@ class WorkerHosted(WorkerMethod):
             positions: Slot to the position of its next token, of requests that have decoded.
             rows: The lists.
         """
-        if not isinstance(self.method, IntervalMethod):
-            return
-        full = {}
-        for slot, position in positions.items():
-            running = self._running[slot]
-            budget = self.method.budget_after(running.prompt, position + 2 - running.prompt, running.L)
-            if running.entries >= budget:
-                full[slot] = running.entries
-                pinned = running.prompt if self.method.pin_prompt else 0
-                running.entries = self.method.length_after_pruning(budget, pinned)
-        if not full:
-            return
-        device, width = self.tables.expiry.device, max(full.values())
-        slots = torch.tensor(list(full), device=device)
-        next_positions = torch.tensor([positions[slot] for slot in full], device=device)
-        self._load(slots)
-        lens = self.tables.lens[slots].transpose(0, 1).long()
-        self._state.chains_to_prune(DecodeStep(next_positions, lens))
-        chains, place = torch.arange(len(slots), device=device), torch.arange(width, device=device)
-        for layer in range(self.tables.layers):
-            keys, values = rows.read(slots, layer, width)
-            live = place < lens[layer][..., None]
-            stays = self._state.prune(layer, chains, RowEntries(keys, values, live))
-            index = live_first_order(stays)[..., None].expand_as(keys)
-            rows.write(slots, layer, keys.gather(2, index), values.gather(2, index))
-            self.tables.lens[slots, layer] = stays.sum(-1).to(torch.int32)
 
     # -- the state's tensors ----------------------------------------------------------------------------------------
 

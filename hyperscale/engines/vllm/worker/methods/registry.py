@@ -6,8 +6,10 @@ from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
 from hyperscale.engines.vllm.worker.methods.dms import WorkerDMS
 from hyperscale.engines.vllm.worker.methods.hosted import ModelShape, WorkerHosted
+from hyperscale.engines.vllm.worker.methods.interval import WorkerInterval
 from hyperscale.engines.vllm.worker.methods.window import WorkerWindow
 from hyperscale.engines.vllm.worker.tables import EntryTables
+from hyperscale.methods.core.interval import IntervalMethod
 
 
 def create(
@@ -33,7 +35,10 @@ def create(
     """
     if options.hosted:
         assert shape is not None, "hosted methods are told of the model"
-        return WorkerHosted(tables, options, options.make_method(), shape, max_tokens)
+        method = options.make_method()
+        if isinstance(method, IntervalMethod):
+            return WorkerInterval(tables, options, method, shape, max_tokens)
+        return WorkerHosted(tables, options, method, shape, max_tokens)
     if options.method == "random":
         from hyperscale.engines.vllm.worker.methods.random_eviction import WorkerRandom
 

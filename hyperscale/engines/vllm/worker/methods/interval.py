@@ -1,0 +1,242 @@
+"""Runs a method that prunes full rows at intervals: its state lies by slot, and all layers are pruned at once.
+
+Between two prunings rows only grow, so a step has nothing to ask of the state: a list's length is the place of its new
+entry. What the rule knows of a request's queries is written to the request's slot as they come. A slot is a chain to
+the state, so nothing is copied to and fro.
+
+A prompt that has been processed is a full row like any other: it is pruned by the same call, as a request whose next
+position is P. All layers of all requests that are full are pruned together, in as many passes as the copy of their keys
+takes of `PASS_BYTES`.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from hyperscale.engines.vllm.options import Options
+from hyperscale.engines.vllm.worker.methods.hosted import PASS_BYTES, ModelShape, Rows, WorkerHosted
+from hyperscale.engines.vllm.worker.staged_tables import upload
+from hyperscale.engines.vllm.worker.tables import EntryTables
+from hyperscale.kv.cache import RowEntries
+from hyperscale.methods.core.base import DecodeStep
+from hyperscale.methods.core.interval import IntervalMethod, IntervalState, QueryTokens
+
+
+@dataclass(frozen=True)
+class _FullRows:
+    """A request whose rows are full.
+
+    Attributes:
+        slot: Its slot.
+        position: Position of its next token.
+        before: Entries of each of its rows.
+        after: Entries that stay.
+    """
+
+    slot: int
+    position: int
+    before: int
+    after: int
+
+
+class WorkerInterval(WorkerHosted):
+    """See the module."""
+
+    method: IntervalMethod
+
+    def __init__(
+        self, tables: EntryTables, options: Options, method: IntervalMethod, shape: ModelShape, max_tokens: int
+    ) -> None:
+        """An empty state; see `WorkerHosted`."""
+        super().__init__(tables, options, method, shape, max_tokens)
+        self._interval_state = cast("IntervalState", self._state)
+        self._positions = torch.zeros(self._count, dtype=torch.int64, device=tables.expiry.device)
+        self._opened: dict[int, tuple[int, int, int]] = {}  # slot to facts, since the last `flush`
+        # The budget of each slot's rows when it was last asked for: budgets only grow.
+        self._budgets: dict[int, int] = {}
+        self._targets = torch.zeros(tables.layers, 0, tables.heads, dtype=torch.int64, device=tables.expiry.device)
+        self._step_tokens = self._chunk_tokens = self._no_tokens()
+        self._chunk_index: Tensor | None = None
+        self._looks_at_queries = method.prompt_queries(1) > 0
+
+    @property
+    def keeps_last_queries(self) -> bool:
+        """See `WorkerHosted.keeps_last_queries`: they are where the others are."""
+        return False
+
+    def _no_tokens(self) -> QueryTokens:
+        none = torch.zeros(0, dtype=torch.int64, device=self._positions.device)
+        return QueryTokens(none, none, none)
+
+    # -- requests ---------------------------------------------------------------------------------------------------
+
+    def open_request(self, slot: int, prompt: int, L: int, noise_key: int) -> None:
+        """See `WorkerMethod.open_request`."""
+        super().open_request(slot, prompt, L, noise_key)
+        self._opened[slot] = prompt, self.method.floor(prompt, L), noise_key
+        self._budgets[slot] = 0
+
+    def flush(self) -> None:
+        """See `WorkerMethod.flush`."""
+        if self._opened:
+            facts = [list(column) for column in zip(*self._opened.values(), strict=True)]
+            numbers = upload([number for row in ([*self._opened], *facts) for number in row], self._positions.device)
+            slots, *_ = rows = numbers.view(4, -1)
+            self._interval_state.open_chains(slots, rows[1:])
+            self._opened.clear()
+
+    # -- queries ----------------------------------------------------------------------------------------------------
+
+    def begin(self, slots: Tensor, positions: Tensor) -> None:
+        """See `WorkerHosted.begin`."""
+        # Rows only grow: where a layer's lists end is where its new entries go.
+        self._targets = self.tables.lens[slots].transpose(0, 1).to(torch.int64, memory_format=torch.contiguous_format)
+        if self._looks_at_queries:
+            # Rows that pad a batch are slot 0, which is nobody's.
+            self._step_tokens = self._interval_state.place_queries(slots, torch.where(slots == 0, 0, positions))
+
+    def choose_places(
+        self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float, width: int
+    ) -> tuple[Tensor, Tensor | None]:
+        """See `WorkerHosted.choose_places`."""
+        if self._looks_at_queries:
+            self._interval_state.record_queries(layer, queries, self._step_tokens, scale)
+        return self._targets[layer], None
+
+    def end(self) -> None:
+        """See `WorkerHosted.end`."""
+
+    def begin_chunks(self, slots: Tensor, starts: Tensor, offsets: Sequence[int]) -> None:
+        """Chunks of prompts are about to be processed: see which of their queries the rule looks at.
+
+        Args:
+            slots: (requests,) int64.
+            starts: (requests,) int, position of each one's first token.
+            offsets: Where each one's tokens begin in the batch, and where the last one's end.
+        """
+        self._chunk_index = None
+        if not self._looks_at_queries:
+            return
+        # Of each chunk the last tokens, by their number in the batch and in the chunk, and the number of the request.
+        index: list[int] = []
+        number: list[int] = []
+        row: list[int] = []
+        for request, (begin, end) in enumerate(itertools.pairwise(offsets)):
+            count = min(end - begin, self.method.prompt_queries(end - begin))
+            index += range(end - count, end)
+            number += range(end - begin - count, end - begin)
+            row += [request] * count
+        self._chunk_index, numbers, rows = upload([*index, *number, *row], slots.device).view(3, -1)
+        self._chunk_tokens = self._interval_state.place_queries(slots[rows], starts.long()[rows] + numbers)
+
+    def record_chunks(self, layer: int, queries: Tensor, scale: float) -> None:
+        """Learn what the rule looks at of the chunks' queries.
+
+        Args:
+            layer: The layer.
+            queries: (tokens, query heads, head_dim) of the whole batch, after RoPE.
+            scale: Factor on the scores.
+        """
+        if self._chunk_index is not None:
+            recorded = queries.index_select(0, self._chunk_index)
+            self._interval_state.record_queries(layer, recorded, self._chunk_tokens, scale)
+
+    def keep_queries(self, slot: int, layer: int, queries: Tensor, first: int, scale: float) -> None:
+        """See `WorkerHosted.keep_queries`."""
+        count = min(len(queries), self.method.prompt_queries(len(queries)))
+        if count:
+            positions = torch.arange(first + len(queries) - count, first + len(queries), device=queries.device)
+            tokens = self._interval_state.place_queries(torch.full_like(positions, slot), positions)
+            self._interval_state.record_queries(layer, queries[-count:], tokens, scale)
+
+    # -- prunings ---------------------------------------------------------------------------------------------------
+
+    def finish_prompts(self, ended: Sequence[tuple[int, bool]], rows: Rows) -> None:
+        """See `WorkerHosted.finish_prompts`."""
+        full = []
+        for slot, _ in ended:
+            running = self._running[slot]
+            running.entries = self._entries_of_prompt(running)
+            if running.entries < running.prompt:
+                full.append(_FullRows(slot, running.prompt, running.prompt, running.entries))
+        self._prune(full, rows)
+        if full:
+            rows.shrink([(row.slot, row.after) for row in full])
+
+    def count_step(self, slot: int, computed_tokens: int) -> None:
+        """See `WorkerHosted.count_step`."""
+        self._running[slot].entries += 1
+
+    def prune_full_rows(self, positions: dict[int, int], rows: Rows) -> None:
+        """See `WorkerHosted.prune_full_rows`."""
+        full = []
+        for slot, position in positions.items():
+            running = self._running[slot]
+            if running.entries < self._budgets[slot]:
+                continue
+            budget = self.method.budget_after(running.prompt, position + 2 - running.prompt, running.L)
+            self._budgets[slot] = budget
+            if running.entries >= budget:
+                pinned = running.prompt if self.method.pin_prompt else 0
+                after = self.method.length_after_pruning(budget, pinned)
+                full.append(_FullRows(slot, position, running.entries, after))
+                running.entries = after
+        self._prune(full, rows)
+
+    def _prune(self, full: Sequence[_FullRows], rows: Rows) -> None:
+        """Prune rows, and set their lengths."""
+        if not full:
+            return
+        tables = self.tables
+        # Requests of about equal length together, as a pass is as wide as its longest row.
+        full = sorted(full, key=lambda row: row.before)
+        columns = ([row.slot for row in full], [row.position for row in full], [row.after for row in full])
+        numbers = upload([number for column in columns for number in column], tables.expiry.device)
+        slots, positions, after = numbers.view(3, -1)
+        self._positions[slots] = positions
+        self._interval_state.chains_to_prune(DecodeStep(self._positions, tables.lens.transpose(0, 1)))
+        layer_bytes = tables.heads * self._key_bytes  # of an entry
+        begin = 0
+        while begin < len(full):
+            # As many requests as fit in a pass with one layer each, then as many layers as fit with these requests.
+            end = begin + 1
+            while end < len(full) and (end + 1 - begin) * full[end].before * layer_bytes <= PASS_BYTES:
+                end += 1
+            width, kept = full[end - 1].before, max(row.after for row in full[begin:end])
+            layers = max(PASS_BYTES // ((end - begin) * width * layer_bytes), 1)
+            for first in range(0, tables.layers, layers):
+                part = slice(first, min(first + layers, tables.layers))
+                self._prune_pass(slots[begin:end], after[begin:end], part, width, kept, rows)
+            begin = end
+        tables.lens[slots] = after.to(torch.int32)[:, None, None]
+
+    def _prune_pass(self, slots: Tensor, after: Tensor, layers: slice, width: int, kept: int, rows: Rows) -> None:
+        """Prune some layers of some requests.
+
+        Args:
+            slots: (requests,) int64.
+            after: (requests,) int64, entries that stay in each row.
+            layers: The layers.
+            width: Entries of the longest row.
+            kept: The most entries that stay in a row.
+            rows: The lists.
+        """
+        keys = rows.read_keys(slots, layers, width)  # (requests, layers, heads, width, head_dim)
+        requests, count, heads = keys.shape[:3]
+        place = torch.arange(width, device=keys.device)
+        live = place < self.tables.lens[slots, layers][..., None]
+        # A row of the state's batch is a layer of a request.
+        layer = torch.arange(layers.start, layers.stop, device=keys.device).repeat(requests)
+        chains = slots[:, None].expand(-1, count).reshape(-1)
+        values = rows.read_values(slots, layers, width).flatten(0, 1) if self.method.looks_at_values else keys[:0, 0]
+        entries = RowEntries(keys.flatten(0, 1), values, live.flatten(0, 1))
+        stays = self._interval_state.prune(layer, chains, entries).view(requests, count, heads, width)
+        # The places of what stays, in order; what does not stay is written behind the last of them.
+        target = torch.where(stays, stays.cumsum(-1) - 1, kept)
+        source = place.new_zeros(requests, count, heads, kept + 1)
+        source = source.scatter_(-1, target, place.expand_as(target))[..., :kept]
+        rows.move(slots, layers, source, after)
