@@ -13,6 +13,7 @@ import pandas as pd
 from hyperscale import results
 from hyperscale.cli.display import table_format
 from hyperscale.results.points import table
+from hyperscale.utils.quantities import format_quantity
 
 
 def shown(found: pd.DataFrame, length: int | None) -> pd.DataFrame:
@@ -43,7 +44,7 @@ def markdown(found: pd.DataFrame) -> str:
 
 def cells(row: dict[Any, Any]) -> list[str]:
     """Accuracy, realised CR and costs of a point."""
-    costs = [table_format.format_quantity(row[axis]) for axis in ("kv_reads", "peak_kv")]
+    costs = [format_quantity(row[axis]) for axis in ("kv_reads", "peak_kv")]
     return [table_format.format_accuracy(row["accuracy"], row["accuracy_se"]), f"{row['realised_cr']:.1f}", *costs]
 
 

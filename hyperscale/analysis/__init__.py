@@ -10,7 +10,9 @@ The way of the numbers:
    and how far to trust it; ``python benchmarks/interval_coverage.py`` measures that.
 4. `margins` is the area between two frontiers over their common costs, with the bootstrap's interval; its docstring
    has the definition.
-5. `curves` computes all of that once for plots and reports: points, frontiers with bands, margins.
+5. `differences` compares two points problem by problem; with it, `answers` finds what a budget buys and what equals the
+   full cache for less, which `sentences` says in words.
+6. `curves` computes all of that once for plots and reports: answers, points, frontiers with bands, margins.
 
 `published` reads published margins and accuracies to show beside a run's.
 """

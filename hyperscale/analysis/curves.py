@@ -1,11 +1,12 @@
-"""Computes what plots and reports show, once: points, frontiers with their bands, and margins."""
+"""Computes what plots and reports show, once: the answers, points, frontiers with their bands, and margins."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hyperscale.analysis.answers import Answer, find_answers
 from hyperscale.analysis.bootstrap import N_BOOT, Bootstrap, make_bootstraps
 from hyperscale.analysis.frontier import evaluate, first_frontier
 from hyperscale.analysis.margins import Margin, MethodPair, compute_margins
@@ -58,11 +59,13 @@ class Analysis:
         points: Every point, before averaging over problems.
         curves: Of each axis, one a task, model and method.
         margins: By model and task, then pair, then axis.
+        answers: On the first axis, one a model and task.
     """
 
     points: list[MeasuredPoint]
     curves: dict[str, list[Curve]]
     margins: list[Margin]
+    answers: list[Answer]
 
 
 def analyse(
@@ -71,8 +74,9 @@ def analyse(
     pairs: Sequence[MethodPair] | None = None,
     n_boot: int = N_BOOT,
     seed: int = 0,
+    ceilings: Mapping[str, float] | None = None,
 ) -> Analysis:
-    """Points, frontiers with bands, and margins of finished chains; every resampled frontier is made once.
+    """The answers, points, frontiers with bands, and margins of finished chains; every resampled frontier is made once.
 
     Args:
         points: Points of finished chains, of one run or several.
@@ -80,6 +84,7 @@ def analyse(
         pairs: Methods (a, b) to give the margin of a over b for; by default every method over vanilla.
         n_boot: Number of resamples.
         seed: Of the resampling.
+        ceilings: Task to the budget on the first axis; without one where it is missing.
 
     Raises:
         ResultsError: Unknown axis, or a pair of which no task has both methods.
@@ -93,7 +98,7 @@ def analyse(
         axis: [curve for key, bootstrap in bootstraps.items() for curve in _curves(points, *key, bootstrap, axis)]
         for axis in axes
     }
-    return Analysis(points, curves, margins)
+    return Analysis(points, curves, margins, find_answers(bootstraps.values(), axes[0], ceilings))
 
 
 def cost_and_accuracy(point: MeasuredPoint, axis: str) -> tuple[float, float]:

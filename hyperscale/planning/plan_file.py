@@ -133,3 +133,25 @@ def load(folder: Path, budget: Budget, arms: Iterable[Arm]) -> Plan | None:
         points.append(PlannedPoint(line.task, arm, line.W, line.L, costs, line.source))
     ceilings = {task: math.inf if value is None else value for task, value in file.ceilings.items()}
     return Plan(budget, ceilings, tuple(points), file.dominated)
+
+
+def common_ceilings(folders: Iterable[Path]) -> tuple[str, dict[str, float]] | None:
+    """The budget that runs have in common: its axis, and the ceiling of each task; None where budgets differ.
+
+    Folders without a plan that can be read, of older versions, say nothing. A task without a ceiling is left out.
+    """
+    axes: set[str] = set()
+    ceilings: dict[str, float | None] = {}
+    for folder in folders:
+        try:
+            values = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
+            axis, of_folder = str(values["axis"]), dict(values["ceilings"])
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+            continue
+        axes.add(axis)
+        if any(ceilings.get(task, ceiling) != ceiling for task, ceiling in of_folder.items()):
+            return None
+        ceilings |= of_folder
+    if len(axes) != 1:
+        return None
+    return axes.pop(), {task: float(ceiling) for task, ceiling in ceilings.items() if ceiling is not None}

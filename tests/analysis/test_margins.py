@@ -7,8 +7,9 @@ from synthetic_samples import chains, points, sample
 
 from hyperscale.analysis import margins
 from hyperscale.analysis import published as reference
+from hyperscale.analysis.bootstrap import make_bootstraps
 from hyperscale.analysis.curves import analyse
-from hyperscale.analysis.margins import Margin
+from hyperscale.analysis.margins import Margin, compute_margins
 from hyperscale.cli.display import margin_tables
 
 NAN = (math.nan, math.nan)
@@ -130,6 +131,7 @@ def test_without_a_margin_nothing_is_printed():
 
 def test_the_end_of_a_run_has_reads_and_peak():
     console = Console(file=io.StringIO(), width=140, markup=False)
-    margin_tables.print_margins_over_vanilla(points(lines(10)), console)
+    margins = compute_margins(make_bootstraps(points(lines(10))).values(), axes=margin_tables.AXES)
+    margin_tables.print_margins(margins, console)
     text = console.file.getvalue()
     assert text.count("kv_reads") == text.count("peak_kv") == 2

@@ -17,6 +17,7 @@ from hyperscale.run import chain_runner, engine_cache, execute, prepare
 from hyperscale.run.config import load
 from hyperscale.run.observer import ArmSize
 from hyperscale.run.progress import ArmProgress
+from hyperscale.utils import quantities
 
 pytestmark = pytest.mark.e2e
 
@@ -128,4 +129,4 @@ def test_an_accuracy_without_an_error():
     [(0, "0"), (950.4, "950"), (9999, "9,999"), (12345, "12.3K"), (4.561e6, "4.56M"), (2**33, "8.59G"), (3e12, "3T")],
 )
 def test_quantities(value, text):
-    assert table_format.format_quantity(value) == text
+    assert quantities.format_quantity(value) == text

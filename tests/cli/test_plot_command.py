@@ -10,6 +10,7 @@ from synthetic_samples import chains, write_samples
 
 from hyperscale import results
 from hyperscale.cli import main
+from hyperscale.planning.plan_file import common_ceilings
 from hyperscale.results import points
 from hyperscale.results.points import COSTS
 
@@ -88,7 +89,37 @@ def test_the_paper_beside_a_run(run, tmp_path):
     write(tmp_path / "one", lines)
     code, out, _ = run("one", "--reference", "paper", "--axis", "peak_kv", "--resamples", "100")
     assert code == 0
-    assert next(line for line in out.splitlines() if line.startswith("math500")).rstrip().endswith("+1.6")
+    margins = out[out.index("Margins") :]
+    assert next(line for line in margins.splitlines() if line.startswith("math500")).rstrip().endswith("+1.6")
+
+
+def test_the_answer_stands_first_and_knows_the_budget_of_the_plan(run, folder):
+    ceilings = {"mini_aime": 60_000.0}
+    (folder / "r" / "plan.json").write_text(json.dumps({"axis": "tokens", "ceilings": {"mini_aime": 900.0}}))
+    _, out, _ = run("results", "--resamples", "100")
+    lines = out.splitlines()
+    assert lines[1:3] == ["Answer", "mini_aime, 12 problems, at most 900 tokens each"]
+    assert lines[3].startswith("  The budget buys: vanilla (the full cache) ")
+    (folder / "r" / "plan.json").write_text(json.dumps({"axis": "kv_reads", "ceilings": ceilings}))
+    _, out, _ = run("results", "--resamples", "100", "--axis", "tokens")
+    assert out.splitlines()[2:4][0] == "mini_aime, 12 problems"  # a budget of reads says nothing of tokens
+    _, out, _ = run("results", "--resamples", "100", "--json")
+    (answer,) = json.loads(out)["answers"]
+    assert (answer["axis"], answer["ceiling"]) == ("kv_reads", 60_000)
+    assert {match["method"] for match in answer["matches"]} == {"dms", "window"}
+    assert answer["sentences"][0].startswith("The budget buys")
+
+
+def test_budgets_that_differ_are_no_budget_of_all(tmp_path):
+    def plan(name, **ceilings):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "plan.json").write_text(json.dumps({"axis": "kv_reads", "ceilings": ceilings}))
+        return tmp_path / name
+
+    first, same = plan("a", mini_aime=10.0, mini_lcb=None), plan("b", mini_aime=10.0)
+    assert common_ceilings([first, same, tmp_path / "none"]) == ("kv_reads", {"mini_aime": 10.0})
+    assert common_ceilings([first, plan("c", mini_aime=20.0)]) is None
+    assert common_ceilings([tmp_path / "none"]) is None
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ from report_runs import HOSTILE, run
 from synthetic_samples import chains, forced_answer, points, points_table, sample, write_samples
 
 from hyperscale import report, results, tasks
+from hyperscale.analysis.answers import find_answers
 from hyperscale.analysis.bootstrap import make_bootstraps
 from hyperscale.analysis.margins import compute_margin
+from hyperscale.analysis.sentences import write_paragraphs
 from hyperscale.errors import ResultsError
 from hyperscale.report.html import chains as browser
 from hyperscale.report.html import questions, text_packing
@@ -92,6 +94,15 @@ def test_the_numbers_are_those_of_points_and_margins(page, lines):
     pairs = {(m["task"], m["a"], m["b"]) for m in data["margins"]}
     aime = {("mini_aime", a, b) for a, b in (("dms", "vanilla"), ("window", "vanilla"), ("window", "dms"))}
     assert pairs == aime | {("mini_lcb", "window", "dms")}
+
+
+def test_the_answer_in_words_is_that_of_a_run_and_stands_first(page, lines):
+    answers = find_answers(make_bootstraps(points(lines)).values(), "kv_reads")
+    assert page.data["answers"] == [
+        {"heading": heading, "sentences": sentences} for heading, sentences in write_paragraphs(answers)
+    ]
+    sections = [attributes["id"] for tag, attributes in page.elements if tag == "section"]
+    assert sections[:2] == ["answer", "frontiers"]
 
 
 def test_frontiers_rise_and_their_bands_hold_them(page):

@@ -34,12 +34,13 @@ def plot(
         bool, typer.Option("--json", help="Print points and margins as one line of JSON (docs/machines.md).")
     ] = False,
 ) -> None:
-    """Draw accuracy against every cost (PNG, SVG, CSV) and print margins between methods with their intervals."""
+    """Say in words what results show, draw accuracy against cost, and print margins with their intervals."""
     from hyperscale import results
     from hyperscale.analysis.curves import analyse
     from hyperscale.analysis.margins import parse_pairs, to_frame
     from hyperscale.analysis.published import load
-    from hyperscale.cli.display import margin_tables
+    from hyperscale.cli.display import answer_text, margin_tables
+    from hyperscale.planning.plan_file import common_ceilings
     from hyperscale.report.plots.write import draw_analysis
     from hyperscale.results.points import COSTS, check_axis
 
@@ -56,7 +57,13 @@ def plot(
     if not as_json:
         console.print(f"{chains:,} chains of {len(runs)} run{'s' * (len(runs) > 1)}", highlight=False)
         print_notes(console, (note for run in runs for note in run.notes))
-    analysis = analyse([point for run in runs for point in run.points()], axes, pairs, resamples)
+    budget = common_ceilings(run.folder for run in runs)
+    if budget and not axis:  # the answer is on the budget's axis, which comes first
+        axes = [budget[0], *(name for name in axes if name != budget[0])]
+    ceilings = budget[1] if budget and axes[0] == budget[0] else {}
+    analysis = analyse([point for run in runs for point in run.points()], axes, pairs, resamples, ceilings=ceilings)
+    if not as_json:
+        answer_text.print_answers(analysis.answers, console)
     files: list[str] = []
 
     def report_file(path: Path) -> None:
@@ -74,6 +81,7 @@ def plot(
             "chains": chains,
             "files": files,
             "points": [point.row() for point in analysis.points],
+            "answers": json_events.answers_as_values(analysis.answers),
             "margins": to_frame(analysis.margins).to_dict("records"),
         }
         json_events.write_json_line(sys.stdout, values)

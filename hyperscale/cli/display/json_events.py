@@ -12,6 +12,7 @@ from hyperscale.run.observer import ArmSize, RunObserver
 from hyperscale.run.progress import ArmProgress
 
 if TYPE_CHECKING:
+    from hyperscale.analysis.answers import Answer
     from hyperscale.methods.arm import Arm
     from hyperscale.results.points import MeasuredPoint
     from hyperscale.results.samples import Sample
@@ -102,8 +103,11 @@ class JsonObserver(RunObserver):
         compression: "Sequence[Compression]",
     ) -> None:
         """See `RunObserver`."""
+        from hyperscale.analysis.answers import find_answers
+        from hyperscale.analysis.bootstrap import make_bootstraps
         from hyperscale.results.answer_shares import answer_notes
 
+        answers = find_answers(make_bootstraps(points).values(), run.plan.budget.axis, run.plan.ceilings)
         rows = [
             {**_names(result.arm), "chains": result.chains, "realised_cr": result.realised_cr}
             | {"peak_cr": result.peak_cr, "budget_used": result.budget_used}
@@ -112,7 +116,9 @@ class JsonObserver(RunObserver):
         about = {"folder": str(folder), "chains": sum(result.chains for result in compression)}
         self._write(
             "finished",
-            about | {"compression": rows, "points": [point.row() for point in points], "notes": answer_notes(points)},
+            about
+            | {"answers": answers_as_values(answers), "compression": rows}
+            | {"points": [point.row() for point in points], "notes": answer_notes(points)},
         )
 
     def on_failure(self, message: str) -> None:
@@ -140,6 +146,43 @@ def write_json_line(out: IO[str], value: Mapping[str, Any]) -> None:
     is_utf8 = (getattr(out, "encoding", None) or "utf-8").lower().replace("-", "") == "utf8"
     out.write(json.dumps(_to_json(value), ensure_ascii=not is_utf8, allow_nan=False, separators=(",", ":")) + "\n")
     out.flush()
+
+
+def answers_as_values(answers: "Sequence[Answer]") -> list[dict[str, Any]]:
+    """Answers for programs, with their sentences for people; accuracies and differences in percentage points."""
+    from hyperscale.analysis.sentences import write_sentences
+
+    return [
+        {
+            **{name: getattr(answer, name) for name in ("model", "task", "axis", "ceiling")},
+            "best": [
+                {
+                    **{"method": best.method, "cost": best.cost, **_point(best.point)},
+                    **{f"accuracy_{end}": 100 * value for end, value in best.interval._asdict().items()},
+                }
+                for best in answer.bests
+            ],
+            "matches": [
+                {
+                    **{"method": match.method, "verdict": str(match.verdict), "cost": match.cost},
+                    **{"base_cost": match.base_cost, **_point(match.point)},
+                    **{"difference": match.difference.value, "difference_low": match.difference.low},
+                    **{"difference_high": match.difference.high, "n_problems": match.difference.n_problems},
+                }
+                for match in answer.matches
+            ],
+            "sentences": write_sentences(answer),
+        }
+        for answer in answers
+    ]
+
+
+def _point(point: "MeasuredPoint | None") -> dict[str, Any]:
+    """A point's W, L and CR, and its accuracy in percent; nothing where there is none."""
+    if point is None:
+        return dict.fromkeys(("W", "L", "CR", "kv_budget", "accuracy"))
+    row = point.row()
+    return {name: row[name] for name in ("W", "L", "CR", "kv_budget", "accuracy")}
 
 
 def _to_json(value: Any) -> Any:

@@ -17,7 +17,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from hyperscale.cli.display import margin_tables, plan_tables, result_tables
+from hyperscale.analysis.answers import find_answers
+from hyperscale.analysis.bootstrap import make_bootstraps
+from hyperscale.analysis.margins import compute_margins
+from hyperscale.cli.display import answer_text, margin_tables, plan_tables, result_tables
 from hyperscale.cli.display.live_chain import ChainView, printable
 from hyperscale.kv.trace import dense_reads
 from hyperscale.methods.arm import Arm
@@ -167,9 +170,11 @@ class ConsoleObserver(RunObserver):
     ) -> None:
         """See `RunObserver`."""
         self.close()
-        result_tables.print_frontiers(points, run.plan.budget.axis, self._console)
+        axis, bootstraps = run.plan.budget.axis, list(make_bootstraps(points).values())
+        answer_text.print_answers(find_answers(bootstraps, axis, run.plan.ceilings), self._console)
+        result_tables.print_frontiers(points, axis, self._console)
         result_tables.print_compression(compression, self._console)
-        margin_tables.print_margins_over_vanilla(points, self._console)
+        margin_tables.print_margins(compute_margins(bootstraps, axes=margin_tables.AXES), self._console)
         plan_tables.print_predictions(run.plan, table(points), self._console)
         for note in answer_notes(points):
             self.on_note(note)

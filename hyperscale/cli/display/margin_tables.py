@@ -6,22 +6,15 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from hyperscale.analysis.bootstrap import make_bootstraps
-from hyperscale.analysis.margins import Interval, Margin, compute_margins
+from hyperscale.analysis.margins import Interval, Margin
 from hyperscale.cli.display.table_format import NOTHING, make_table
 from hyperscale.results.intervals import MIN_PROBLEMS
-from hyperscale.results.points import MeasuredPoint
 
 if TYPE_CHECKING:
     from hyperscale.analysis.published import Reference
 
 AXES = ("kv_reads", "peak_kv")
 """Axes of the table at a run's end."""
-
-
-def print_margins_over_vanilla(points: Sequence[MeasuredPoint], console: Console) -> None:
-    """Print each method's margin over vanilla per model and task, on reads and on peak; nothing without vanilla."""
-    print_margins(compute_margins(make_bootstraps(points).values(), axes=AXES), console)
 
 
 def print_margins(margins: Sequence[Margin], console: Console, reference: "Reference | None" = None) -> None:

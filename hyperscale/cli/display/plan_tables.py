@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from hyperscale.cli.display.table_format import NOTHING, format_quantity, make_table
+from hyperscale.cli.display.table_format import NOTHING, make_table
 from hyperscale.kv.formats import AUTO
 from hyperscale.methods.arm import compression_label
 from hyperscale.models.default_sampling import NEUTRAL
 from hyperscale.planning.roofline import GIB, Roofline, mean_entries
 from hyperscale.run.config.resolve import SET_FOR_RUN
+from hyperscale.utils.quantities import format_quantity
 
 if TYPE_CHECKING:
     from pandas import DataFrame

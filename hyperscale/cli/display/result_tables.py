@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from hyperscale.cli.display.table_format import format_interval, format_quantity, make_table
+from hyperscale.cli.display.table_format import format_interval, make_table
 from hyperscale.methods.arm import compression_label
+from hyperscale.utils.quantities import format_quantity
 
 if TYPE_CHECKING:
     from hyperscale.results.points import MeasuredPoint

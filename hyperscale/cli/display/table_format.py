@@ -28,14 +28,6 @@ def make_table(title: str | None, words: Sequence[str], numbers: Sequence[str] =
     return table
 
 
-def format_quantity(value: float) -> str:
-    """A cost with a decimal unit: 950, 12.3K, 4.56M."""
-    for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "K")):
-        if value >= limit:
-            return f"{value / (1e3 if unit == 'K' else limit):.3g}{unit}"
-    return f"{value:,.0f}"
-
-
 def format_interval(value: float, low: float, high: float) -> str:
     """An accuracy with its interval: ``96.9 [84, 99]``; alone where there is none, as for few problems."""
     return f"{value:.1f}" if math.isnan(low) else f"{value:.1f} [{low:.0f}, {high:.0f}]"

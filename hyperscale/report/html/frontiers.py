@@ -1,6 +1,6 @@
 """Computes the report's numbers, points, frontiers with their bands and margins, as JSON-able data."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from hyperscale.analysis.curves import Curve, analyse
 from hyperscale.analysis.margins import Margin
+from hyperscale.analysis.sentences import write_paragraphs
 from hyperscale.report.plots.styles import AXES, assign_styles, rank, series_name
 from hyperscale.results.intervals import MIN_PROBLEMS
 from hyperscale.results.points import COLUMNS, MeasuredPoint
@@ -15,13 +16,17 @@ from hyperscale.results.points import COLUMNS, MeasuredPoint
 ModelMethod = tuple[str, str]
 
 
-def collect_numbers(points: Sequence[MeasuredPoint]) -> dict[str, Any]:
+def collect_numbers(
+    points: Sequence[MeasuredPoint], budget: tuple[str, Mapping[str, float]] | None = None
+) -> dict[str, Any]:
     """Everything the page shows besides the chains.
 
     Args:
         points: Points of finished chains, of one run or several.
+        budget: The budget that they have in common: its axis, and the ceiling of each task.
 
     Returns:
+        ``answers`` (a heading and sentences for each model and task),
         ``axes`` (key to title), ``styles`` (frontier's name to colour and marker, as plots have them), ``columns`` and
         ``points`` (a row a point), ``panels`` (task, its problems, how W chains vote), ``series`` (a frontier on every
         axis for each task, model and method), ``margins`` (every pair of methods on every task and axis), ``enough``
@@ -32,11 +37,16 @@ def collect_numbers(points: Sequence[MeasuredPoint]) -> dict[str, Any]:
         methods.setdefault((point.series.model, point.series.task), set()).add(point.series.method)
     # Each pair once: the reverse has the opposite sign, and the interval's ends swapped.
     pairs = {pair for group in methods.values() for pair in combinations(sorted(group, key=rank, reverse=True), 2)}
-    analysis = analyse(points, list(AXES), sorted(pairs, key=lambda pair: (rank(pair[1]), rank(pair[0]))))
+    ordered = sorted(pairs, key=lambda pair: (rank(pair[1]), rank(pair[0])))
+    axis, ceilings = budget or ("kv_reads", {})
+    # The answer is on the budget's axis, the first one.
+    axes = [axis, *(name for name in AXES if name != axis)]
+    analysis = analyse(points, axes, ordered, ceilings=ceilings)
     points = sorted(analysis.points, key=lambda p: (p.series.task, rank(p.series.method), p.series, p.L, p.W))
     with_model = len({model for model, _ in methods}) > 1
     names = {_key(point.series): series_name(point.series.method, point.series.model, with_model) for point in points}
     return {
+        "answers": [{"heading": heading, "sentences": lines} for heading, lines in write_paragraphs(analysis.answers)],
         "axes": AXES,
         "styles": assign_styles(names.values()),
         "columns": [*COLUMNS, "series"],

@@ -33,12 +33,23 @@ function drawSummary(node) {
   );
 }
 
+// What the numbers say, in words, before any of them.
+function drawAnswer(section) {
+  section.append(
+    el("p", { class: "help" }, "From the numbers below and their 95 % intervals; costs are means per problem."),
+    data.answers.map(({ heading, sentences }) =>
+      el("div", {}, el("h3", {}, heading), sentences.map((sentence) => el("p", {}, sentence))),
+    ),
+  );
+}
+
 const failed = (error) => {
   byId("failure").hidden = false;
   byId("failure").append(`A part of this page could not be shown (${error.message}). `);
 };
 for (const [id, draw] of [
   ["summary", drawSummary],
+  ["answer", drawAnswer],
   ["frontiers", drawFrontiers],
   ["margins", drawMargins],
   ["points", drawPoints],

@@ -1,0 +1,35 @@
+"""Prints the answers of a run in words, above its tables."""
+
+import textwrap
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from hyperscale.analysis.answers import Answer
+from hyperscale.analysis.sentences import write_paragraphs
+
+
+def print_answers(answers: Sequence[Answer], console: Console, notes: Sequence[str] = ()) -> None:
+    """Print answers, a paragraph for each model and task.
+
+    Args:
+        answers: The answers; nothing is printed without any.
+        console: Where to.
+        notes: What is to be known before them, as that a run is unfinished.
+    """
+    if not answers:
+        return
+    console.print(Text("Answer", style="bold"))
+    for note in notes:
+        console.print(Text(note))
+    for heading, sentences in write_paragraphs(answers):
+        console.print(Text(heading, style="bold"))
+        for sentence in sentences:
+            console.print(Text(_wrap(sentence, console.width)))
+
+
+def _wrap(sentence: str, width: int) -> str:
+    """A sentence on lines of at most so many columns, indented; a number and its % stay together."""
+    held = sentence.replace(" %", "\0%")
+    return textwrap.fill(held, max(width, 20), initial_indent="  ", subsequent_indent="  ").replace("\0", " ")
