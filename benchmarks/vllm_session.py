@@ -24,6 +24,8 @@ OURS = {
 """The plugin's kernels."""
 
 _HOST_STEPS = 50  # whose Python is profiled
+CORE_STEPS = 100  # of the engine's core alone
+_GAP_US = 8.0  # between two kernels of one graph there is less; more is a wait for the host
 
 THEIRS = {
     "update": ("reshape_and_cache",),
@@ -64,6 +66,12 @@ class Session:
         while self.engine.has_unfinished_requests():
             yield sum(len(output.outputs[0].token_ids) for output in self.engine.step())
 
+    def core_steps(self) -> Iterator[int]:
+        """Run the engine's core alone, as it does in a process of its own; yields the new tokens of each step."""
+        while True:
+            outputs = self.engine.engine_core.get_output().outputs
+            yield sum(len(output.new_token_ids) for output in outputs)
+
     def prefill(self, length: int) -> float:
         """Seconds from a request's arrival to its first token."""
         self.add(length, 1)
@@ -84,7 +92,8 @@ class Session:
         With ``host``, steps follow in which Python's profiler says where the host's time goes.
         """
         host_steps = _HOST_STEPS if host else 0
-        names = [self.add(length, spare + steps + profiled + host_steps) for _ in range(requests)]
+        most = spare + steps + profiled + CORE_STEPS + host_steps
+        names = [self.add(length, most) for _ in range(requests)]
         start, calm_steps, running, step_tokens = time.perf_counter(), 0, 0, self.steps()
         while calm_steps < 5:  # nobody else is let in, and no prompt is left
             next(step_tokens)
@@ -100,6 +109,8 @@ class Session:
         entries, mean = self.entries(), 1e3 * sum(times) / steps
         waiting = len(self.scheduler.waiting)
         where = self.where(step_tokens, profiled, profiled)
+        gaps = where.pop("gaps", 0.0)
+        core_ms, core_tokens = self.core(CORE_STEPS)
         attending = where.get("attention", 0.0)
         measurements = {
             "requests": running,
@@ -111,6 +122,10 @@ class Session:
             "tokens_per_s": tokens / sum(times),
             "kv_gib": entries * self.entry_bytes() / 2**30,
             "attention_gb_per_s": entries * self.entry_bytes() / attending / 1e6 if attending else 0.0,
+            "core_ms_per_step": core_ms,
+            "core_tokens_per_s": 1e3 * core_tokens / core_ms,
+            "gaps_ms": gaps,
+            "core_idle_ms": max(core_ms - sum(where.values()), 0.0) if where else 0.0,
             "preemptions": self.preemptions() - preemptions_before,
             "where": {**where, "idle": max(mean - sum(where.values()), 0.0)} if where else {},
         }
@@ -125,6 +140,14 @@ class Session:
         while self.engine.has_unfinished_requests():
             self.engine.step()
         return measurements
+
+    def core(self, steps: int) -> tuple[float, float]:
+        """Milliseconds and new tokens of a step of the engine's core alone, means over steps."""
+        step_tokens = self.core_steps()
+        next(step_tokens)
+        start = time.perf_counter()
+        tokens = sum(next(step_tokens) for _ in range(steps))
+        return 1e3 * (time.perf_counter() - start) / steps, tokens / steps
 
     def preemptions(self) -> int:
         """Of all requests so far that are still there."""
@@ -146,8 +169,12 @@ class Session:
         return 2 * self.engine.model_config.get_head_size() * self.engine.model_config.dtype.itemsize
 
     def where(self, step_tokens: Iterator[int], steps: int, share: int) -> dict[str, float]:
-        """Milliseconds in each kind of kernel over some steps, divided by ``share``; empty without a GPU."""
+        """Milliseconds in each kind of kernel over some steps, divided by ``share``; empty without a GPU.
+
+        "gaps" are the short ones between kernels that follow each other, as in a graph.
+        """
         import torch
+        from torch.autograd import DeviceType
         from torch.profiler import ProfilerActivity, profile
 
         if not torch.cuda.is_available():
@@ -159,4 +186,14 @@ class Session:
         milliseconds = dict.fromkeys(["attention", "update", "gemm", "other"], 0.0)
         for event in profiler.key_averages():
             milliseconds[kind(event.key)] += event.self_device_time_total / 1e3 / share
+        spans = sorted(
+            (event.time_range.start, event.time_range.end)
+            for event in profiler.events() or ()
+            if event.device_type == DeviceType.CUDA and not getattr(event, "is_user_annotation", False)
+        )
+        gaps, end = 0.0, float("inf")
+        for begin, stop in spans:
+            gaps += begin - end if 0 < begin - end < _GAP_US else 0.0
+            end = stop if end == float("inf") else max(end, stop)
+        milliseconds["gaps"] = gaps / 1e3 / share
         return milliseconds

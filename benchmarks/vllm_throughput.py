@@ -5,7 +5,9 @@ Every engine runs in a process of its own, one after another, and measures
 2. decode with --chains requests at that length;
 3. decode with as many as the engine lets run at once, its own best concurrency;
 and for the last two how fast attention reads the KV cache, against the bandwidth of a large copy on the same card, and
-which kernels take the time (torch's profiler over a few steps).
+which kernels take the time (torch's profiler over a few steps). "core" are the milliseconds of a step without the front
+end, which `hyperscale run` and `vllm serve` have in another process; "core idle" is what no kernel accounts for in
+these, "gaps" the part of it between kernels of a graph.
 
 The eviction is that of `method: hashed`: verdicts by a hash, of which 1 / CR keep an entry. It costs what DMS costs,
 and says nothing about accuracy. Requests are brought to their length by prefilling them; that time has its own column.
@@ -29,7 +31,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from vllm_session import Session
+from vllm_session import CORE_STEPS, Session
 
 from hyperscale.engines.vllm.method_names import HOSTED
 from hyperscale.methods import parameters
@@ -114,7 +116,7 @@ def measure_engine(arguments: argparse.Namespace, folder: str) -> dict[str, Any]
     """All measurements of one engine."""
     # Tokens that the first requests draw until the last one has its first.
     spare = max(arguments.most, arguments.chains) * arguments.context // arguments.chunk + 64
-    longest = arguments.context + spare + 16
+    longest = arguments.context + spare + CORE_STEPS + 16
     session = Session(start(arguments, folder, longest))
     session.prefill(arguments.context // 4)  # compiles what is compiled at first use
     times = [session.prefill(arguments.context) for _ in range(3)]
@@ -147,6 +149,9 @@ def table(results: dict[str, Any]) -> str:
         "requests",
         "ms/step",
         "median",
+        "core",
+        "core idle",
+        "gaps",
         "tokens/s",
         "KV GiB",
         "attention GB/s",
@@ -164,6 +169,9 @@ def table(results: dict[str, Any]) -> str:
             numbers = (
                 case_measurements["ms_per_step"],
                 case_measurements["median_ms"],
+                case_measurements["core_ms_per_step"],
+                case_measurements["core_idle_ms"],
+                case_measurements["gaps_ms"],
                 case_measurements["tokens_per_s"],
                 case_measurements["kv_gib"],
                 case_measurements["attention_gb_per_s"],

@@ -3,6 +3,7 @@
 Nothing here needs vLLM. `hyperscale.engines.vllm.step_messages` wraps it in vLLM's own message classes.
 """
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 NEVER = 2**31 - 1
@@ -69,3 +70,81 @@ class RequestReport:
     pages: int
     live_entries: tuple[int, ...]
     read_entries: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class DecodeColumns:
+    """What the requests of a step used that each decoded one token: see `RequestReport`, a number a request.
+
+    Attributes:
+        pages: Pages of each.
+        live_entries: Entries live at each one's position.
+        read_entries: Entries read there; None if all that lived.
+    """
+
+    pages: tuple[int, ...]
+    live_entries: tuple[int, ...]
+    read_entries: tuple[int, ...] | None
+
+
+class DecodeReports(Mapping[str, RequestReport]):
+    """The reports of a step in which every request decoded one token, in columns: cheap to make and to add up.
+
+    Attributes:
+        requests: Ids of the requests.
+        generations: Of each, see `SuperblockUpdate`.
+        computed_tokens: Of each, see `RequestReport`.
+    """
+
+    def __init__(
+        self,
+        requests: tuple[str, ...],
+        generations: tuple[int, ...],
+        computed_tokens: tuple[int, ...],
+        columns: DecodeColumns | Callable[[], DecodeColumns],
+    ) -> None:
+        """Take the columns, or the function that waits for them."""
+        self.requests, self.generations, self.computed_tokens = requests, generations, computed_tokens
+        self._columns = columns
+
+    @property
+    def columns(self) -> DecodeColumns:
+        """What each request used."""
+        if callable(self._columns):
+            self._columns = self._columns()
+        return self._columns
+
+    def precedes(self, other: "DecodeReports") -> bool:
+        """Whether the other one is of the same requests' next tokens."""
+        return (
+            self.requests == other.requests
+            and self.generations == other.generations
+            and all(a + 1 == b for a, b in zip(self.computed_tokens, other.computed_tokens, strict=True))
+        )
+
+    def __getitem__(self, request: str) -> RequestReport:
+        """One request's report."""
+        try:
+            index = self.requests.index(request)
+        except ValueError:
+            raise KeyError(request) from None
+        columns = self.columns
+        return RequestReport(
+            self.generations[index],
+            self.computed_tokens[index],
+            columns.pages[index],
+            (columns.live_entries[index],),
+            None if columns.read_entries is None else (columns.read_entries[index],),
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        """Ids of the requests."""
+        return iter(self.requests)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self.requests)
+
+    def __reduce__(self) -> tuple[type["DecodeReports"], tuple[object, ...]]:
+        """Pickle the columns, never the function that waits for them: it holds a CUDA event of this process."""
+        return DecodeReports, (self.requests, self.generations, self.computed_tokens, self.columns)

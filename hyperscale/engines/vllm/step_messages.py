@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from vllm.distributed.kv_transfer.kv_connector.v1.base import KVConnectorMetadata, KVConnectorWorkerMetadata
 
-from hyperscale.engines.vllm.protocol import RequestReport, SuperblockUpdate
+from hyperscale.engines.vllm.protocol import DecodeColumns, DecodeReports, RequestReport, SuperblockUpdate
 
 
 @dataclass
@@ -41,13 +41,20 @@ class StepReport(KVConnectorWorkerMetadata):
             self._requests = self._requests()
         return self._requests
 
-    def __reduce__(self) -> tuple[type["StepReport"], tuple[dict[str, RequestReport]]]:
+    @property
+    def may_wait(self) -> bool:
+        """Whether it can be booked later, together with others: nobody stops or shrinks in such a step."""
+        return isinstance(self._requests, DecodeReports)
+
+    def __reduce__(self) -> tuple[type["StepReport"], tuple[Mapping[str, RequestReport]]]:
         """Pickle the reports, never the function that waits for them: it holds a CUDA event of this process."""
-        return StepReport, (dict(self.requests),)
+        return StepReport, (self.requests,)
 
     def aggregate(self, other: KVConnectorWorkerMetadata) -> "StepReport":
         """One report of two tensor-parallel ranks: the larger number of pages, and the entries of both."""
         assert isinstance(other, StepReport)
+        if isinstance(mine := self.requests, DecodeReports) and isinstance(theirs := other.requests, DecodeReports):
+            return StepReport(_aggregate_decodes(mine, theirs))
         reports = {}
         for request, a in self.requests.items():
             b = other.requests[request]
@@ -60,3 +67,19 @@ class StepReport(KVConnectorWorkerMetadata):
                 a.generation, a.computed_tokens, max(a.pages, b.pages), live_entries, read_entries
             )
         return StepReport(reports)
+
+
+def _aggregate_decodes(a: DecodeReports, b: DecodeReports) -> DecodeReports:
+    assert (a.requests, a.generations, a.computed_tokens) == (b.requests, b.generations, b.computed_tokens), (
+        "ranks out of step"
+    )
+    mine, theirs = a.columns, b.columns
+    reads = None
+    if mine.read_entries is not None and theirs.read_entries is not None:
+        reads = tuple(map(sum, zip(mine.read_entries, theirs.read_entries, strict=True)))
+    columns = DecodeColumns(
+        tuple(map(max, zip(mine.pages, theirs.pages, strict=True))),
+        tuple(map(sum, zip(mine.live_entries, theirs.live_entries, strict=True))),
+        reads,
+    )
+    return DecodeReports(a.requests, a.generations, a.computed_tokens, columns)

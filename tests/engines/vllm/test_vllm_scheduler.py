@@ -10,7 +10,7 @@ from ragged_tables import TensorPages, anything, check_pages
 from vllm_engines import needs_vllm
 
 from hyperscale.engines.vllm.options import Options
-from hyperscale.engines.vllm.protocol import NEVER
+from hyperscale.engines.vllm.protocol import NEVER, DecodeColumns, DecodeReports
 from hyperscale.engines.vllm.worker.cpu import CpuCacheWorker, CpuStep
 from hyperscale.engines.vllm.worker.methods.base import DecodeBatch, RequestChunk
 from hyperscale.engines.vllm.worker.reference_attention import ReferenceAttention
@@ -72,8 +72,8 @@ def make_scheduler(config, blocks, options, asynchronous):
 class Runner:
     """What a model runner does with a step, with random numbers for a model."""
 
-    def __init__(self, blocks, seed):
-        self.random = random.Random(seed)
+    def __init__(self, blocks, columns):
+        self.columns, self.read = columns, 0
         self.tables = EntryTables(layers=LAYERS, heads=HEADS, page_tokens=N, blocks=blocks, slots=16, max_tokens=LENGTH)
         method = anything(self.tables, Options(), self.expiry)
         self.worker = CpuCacheWorker(
@@ -114,9 +114,24 @@ class Runner:
             sampled.append([7] if whole else [])
         report = self.worker.report_step()
         check_pages(self.tables, [place.slot for place in self.worker.requests.values()])
+        if self.columns and names and self.worker._only_decodes:
+            report = self.as_columns(report)
         meta = KVConnectorOutput(kv_connector_worker_meta=StepReport(report))
         order = {name: index for index, name in enumerate(names)}
         return ModelRunnerOutput(names, order, sampled, kv_connector_output=meta)
+
+    def as_columns(self, reports):
+        """The reports as CUDA's worker sends them, read when they are booked."""
+
+        def read():
+            self.read += 1
+            live = tuple(each.live_entries[0] for each in reports.values())
+            return DecodeColumns(tuple(each.pages for each in reports.values()), live, None)
+
+        generations = tuple(each.generation for each in reports.values())
+        return DecodeReports(
+            tuple(reports), generations, tuple(each.computed_tokens for each in reports.values()), read
+        )
 
     def attend(self, names, sizes, done):
         firsts = torch.tensor([self.first[name] for name in names], dtype=torch.int32)
@@ -149,13 +164,10 @@ def requests(count, seed):
         yield Request(f"r{index}", [5] * prompt, params, None)
 
 
-@pytest.mark.parametrize("asynchronous", [False, True])
-@pytest.mark.parametrize(("blocks", "batched", "admission"), [(60, 64, True), (24, 64, False), (40, 512, True)])
-def test_all_tokens_come_and_all_blocks_go_back(asynchronous, blocks, batched, admission, tmp_path):
-    vllm_checkpoints.write(tmp_path, "qwen3")
-    config = make_config(tmp_path, batched, admission)
+def serve(config, blocks, asynchronous, columns, seen=lambda scheduler: None):
+    """Run 30 requests; returns new tokens and costs of each, and how many ran at most, were preempted and read late."""
     scheduler = make_scheduler(config, blocks, Options(method="dms", cr=4.0, window=8), asynchronous)
-    runner, wanted, found, costs = Runner(blocks, 1), {}, {}, {}
+    runner, wanted, found, costs = Runner(blocks, columns), {}, {}, {}
     for request in requests(30, seed=blocks):
         scheduler.add_request(request)
         wanted[request.request_id] = request.max_tokens
@@ -163,6 +175,7 @@ def test_all_tokens_come_and_all_blocks_go_back(asynchronous, blocks, batched, a
     while scheduler.has_unfinished_requests():
         step = scheduler.schedule()
         flying.append((step, runner.run(step)))
+        seen(scheduler)
         most = max(most, len(scheduler.running))
         preempted += len(step.preempted_req_ids or ())
         if len(flying) > asynchronous:  # one step behind, as the asynchronous scheduler runs
@@ -175,8 +188,30 @@ def test_all_tokens_come_and_all_blocks_go_back(asynchronous, blocks, batched, a
     assert found == wanted
     assert scheduler.kv_cache_manager.block_pool.get_num_free_blocks() == blocks - 1
     assert {name: cost["tokens"] for name, cost in costs.items()} == wanted
+    return costs, most, preempted, runner.read
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize(("blocks", "batched", "admission"), [(60, 64, True), (24, 64, False), (40, 512, True)])
+def test_all_tokens_come_and_all_blocks_go_back(asynchronous, blocks, batched, admission, tmp_path):
+    """Also where reports of decode steps are booked together, later: at the same costs."""
+    vllm_checkpoints.write(tmp_path, "qwen3")
+    config, waiting = make_config(tmp_path, batched, admission), []
+    costs, most, preempted, _ = serve(config, blocks, asynchronous, columns=False)
     assert most > 1
     assert preempted > 0 or admission
+    late, most, preempted, read = serve(
+        config,
+        blocks,
+        asynchronous,
+        columns=True,
+        seen=lambda scheduler: waiting.append(len(scheduler.connector.channel._waiting_reports)),
+    )
+    assert late == costs
+    assert most > 1
+    assert preempted > 0 or admission
+    assert read > 0
+    assert max(waiting) > 3
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])

@@ -18,6 +18,7 @@ from hyperscale.engines.vllm.kernels import (
     chunk_write,
     decode_attention,
     decode_update,
+    step_report,
 )
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
 
@@ -72,6 +73,9 @@ def every_kernel(dtype, heads, group, dim, page, fp8=False):
     decode_update.decode_update(tables, pool, 2, rows, *new, verdicts=verdicts[:requests], window=16)
     decode_update.decode_update(tables, pool, 2, rows, *new, verdicts=verdicts[:requests], window=16, on_new=True)
     decode_update.decode_update(tables, pool, 2, rows, *new, new_expiry=positions)
+    numbers = ints(step_report.ROWS, slots)
+    step_report.gather_step_report(tables, None, numbers)
+    step_report.gather_step_report(tables, torch.zeros(slots, dtype=torch.int64), numbers)
     folded = q[:requests].unflatten(1, (heads, group))
     decode_attention.decode_attention(folded, pool, live, table, torch.empty_like(folded), 0.1, 2048)
     chunks = ChunkRequests(first, ints(requests + 1), positions, 64)

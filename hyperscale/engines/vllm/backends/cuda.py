@@ -108,6 +108,8 @@ class CudaRaggedImpl(RaggedImpl):
             self._decode(worker, step, layer, tokens.first(step.num_decodes))
         if step.chunks is not None:
             self._attend_chunks(worker, step, layer, tokens.first(step.tokens))
+        elif layer == worker.tables.layers - 1:
+            worker.gather_report()
 
     def _decode(self, worker: CudaCacheWorker, step: CudaStep, layer: int, tokens: _LayerTokens) -> None:
         """Decode steps: one kernel updates the layer's lists, another attends to all that is in them."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 
@@ -86,17 +87,20 @@ class RequestCosts:
             live_entries: Entries live at each position, summed over all lists.
             read_entries: Entries read at each position, likewise; None if all that lived.
         """
-        first = computed_tokens - len(live_entries)
-        for position, (live, read) in enumerate(zip(live_entries, read_entries or live_entries, strict=True), first):
-            # Position P - 1 draws the first generated token, number 0.
-            token = position - (self.prompt_tokens - 1)
-            if token != len(self.reads):
-                # Booked already: a report that is read twice, or a decode step recomputed after a preemption.
-                assert token < len(self.reads), f"position {position} was never reported"
-                continue
+        # Position P - 1 draws the first generated token, number 0.
+        token = computed_tokens - len(live_entries) - (self.prompt_tokens - 1)
+        known = len(self.reads) - token
+        assert known >= 0, f"position {computed_tokens - len(live_entries)} was never reported"
+        # What is known was booked already: a report that is read twice, or steps recomputed after a preemption.
+        live, read = live_entries[known:], (read_entries or live_entries)[known:]
+        if live and not self.reads:
             # The first token is drawn at the end of prefill, whose reads do not count.
-            self.reads.append(self.reads[-1] + read if self.reads else 0)
-            self.peaks.append(max(self.peaks[-1], live) if self.peaks else live)
+            self.reads.append(0)
+            self.peaks.append(live[0])
+            live, read = live[1:], read[1:]
+        if live:
+            self.reads += list(accumulate(read, initial=self.reads[-1]))[1:]
+            self.peaks += list(accumulate(live, max, initial=self.peaks[-1]))[1:]
 
     def summarize(self, tokens: int) -> dict[str, Any]:
         """Costs of the first ``tokens`` tokens, means over lists, JSON-able; empty if there are none."""

@@ -32,6 +32,8 @@ def wrap_update_from_output() -> None:
         if output is not None and isinstance(report := output.kv_connector_worker_meta, StepReport):
             channel.book_report(report)
         result = original(self, scheduler_output, model_runner_output)
+        if not channel.follows:
+            return result
         for client_outputs in result.values():
             for output in client_outputs.outputs:
                 # A finished request is gone by now, and has its costs from `request_finished`.

@@ -4,6 +4,7 @@ A superblock is one of vLLM's blocks: a page of N tokens for each list of a work
 layer keeps of one request). The scheduler counts superblocks; which list uses which page only the workers know.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -37,6 +38,7 @@ class RequestSuperblocks:
         computed_tokens: Tokens that the last report covers.
         scheduled_tokens: Tokens that have been handed to the workers, steps in flight included.
         num_sent: Superblocks that the workers have been told of.
+        covered_tokens: As many tokens at least as its superblocks suffice for, or 0.
     """
 
     params: RequestParams
@@ -47,6 +49,7 @@ class RequestSuperblocks:
     computed_tokens: int = 0
     scheduled_tokens: int = 0
     num_sent: int = 0
+    covered_tokens: int = 0
 
 
 class SuperblockAllocator:
@@ -62,6 +65,7 @@ class SuperblockAllocator:
         page_tokens: N.
         pool: Where superblocks come from.
         running: Request id to its superblocks.
+        catch_up: Called before more superblocks are taken, so that reports that have come are known.
     """
 
     def __init__(self, num_lists: int, page_tokens: int, pool: BlockPool, options: Options, step_tokens: int) -> None:
@@ -77,6 +81,7 @@ class SuperblockAllocator:
         self.num_lists, self.page_tokens, self.pool = num_lists, page_tokens, pool
         self._options, self._step_tokens = options, step_tokens
         self.running: dict[str, RequestSuperblocks] = {}
+        self.catch_up: Callable[[], None] = lambda: None
         self._params: dict[str, RequestParams] = {}
         # Outlives `release`: a preempted request comes back with a higher generation.
         self._generations: dict[str, int] = {}
@@ -126,7 +131,21 @@ class SuperblockAllocator:
         holding = self.running.get(request_id)
         if holding is None:
             return self.upper_bound(None, tokens)
-        return max(self.upper_bound(holding, tokens) - len(holding.blocks), 0)
+        if tokens <= holding.covered_tokens:  # as in nearly every step
+            return 0
+        if missing := self._count_missing(holding, tokens):
+            # What it used and others gave back since may be known already.
+            self.catch_up()
+            missing = self._count_missing(holding, tokens)
+        return missing
+
+    def _count_missing(self, holding: RequestSuperblocks, tokens: int) -> int:
+        missing = self.upper_bound(holding, tokens) - len(holding.blocks)
+        if missing <= 0:
+            # The bound is the same up to the last token for which lists are charged as many pages.
+            growth = ceil_div(max(tokens - holding.computed_tokens, 0), self.page_tokens)
+            holding.covered_tokens = holding.computed_tokens + growth * self.page_tokens
+        return max(missing, 0)
 
     def allocate(self, request_id: str, tokens: int) -> list[Any]:
         """Add the missing superblocks; returns the new ones."""
@@ -135,9 +154,11 @@ class SuperblockAllocator:
             generation = self._generations[request_id] = self._generations.get(request_id, 0) + 1
             params = self._params[request_id]
             holding = self.running[request_id] = RequestSuperblocks(params, generation, self._reservation(params))
-        # vLLM has asked `count_missing` before, and preempted others if the pool had too few.
-        missing = max(self.upper_bound(holding, tokens) - len(holding.blocks), 0)
         holding.scheduled_tokens = max(holding.scheduled_tokens, tokens)
+        if tokens <= holding.covered_tokens:
+            return []
+        # vLLM has asked `count_missing` before, and preempted others if the pool had too few.
+        missing = self._count_missing(holding, tokens)
         if not missing:
             return []
         blocks = self.pool.get_new_blocks(missing)
@@ -198,7 +219,7 @@ class SuperblockAllocator:
         # With asynchronous scheduling a report may come after its request was released or admitted anew.
         if holding is None or holding.generation != generation or computed_tokens < holding.computed_tokens:
             return
-        holding.pages, holding.computed_tokens = pages, computed_tokens
+        holding.pages, holding.computed_tokens, holding.covered_tokens = pages, computed_tokens, 0
         # One token more than is scheduled: the next step would take that superblock at once.
         bound = self.upper_bound(holding, max(holding.scheduled_tokens, computed_tokens) + 1)
         if bound < len(holding.blocks):

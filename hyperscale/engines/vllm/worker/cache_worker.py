@@ -46,6 +46,7 @@ class CacheWorker(ABC):
         self.tables, self.method = tables, method
         self.requests: dict[str, RunningRequest] = {}
         self._scheduled_tokens: dict[str, tuple[int, int]] = {}
+        self._only_decodes = False  # whether every request of the step has one token, none of its prompt
 
     def begin_step(
         self,
@@ -77,8 +78,12 @@ class CacheWorker(ABC):
             self.tables.set_superblocks(running.slot, update.num_kept, update.new_blocks)
         self.method.flush()
         # The host counts along, so that nothing has to be asked of the device.
+        self._only_decodes = True
         for request, (_, tokens) in scheduled_tokens.items():
-            self.requests[request].computed_tokens += tokens
+            running = self.requests[request]
+            running.computed_tokens += tokens
+            if tokens != 1 or running.computed_tokens <= running.prompt_tokens:
+                self._only_decodes = False
         self._scheduled_tokens = dict(scheduled_tokens)
 
     def change_method(self, make: Callable[[], WorkerMethod]) -> None:
@@ -123,5 +128,5 @@ class CacheWorker(ABC):
         return [self.requests[request] for request in self._scheduled_tokens]
 
     @abstractmethod
-    def report_step(self) -> dict[str, RequestReport] | Callable[[], dict[str, RequestReport]]:
+    def report_step(self) -> Mapping[str, RequestReport] | Callable[[], Mapping[str, RequestReport]]:
         """What each request used in the step; or a function that waits for the device and then returns it."""

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
-from hyperscale.engines.vllm.protocol import RequestReport, SuperblockUpdate
+from hyperscale.engines.vllm.protocol import DecodeReports, RequestReport, SuperblockUpdate
 from hyperscale.engines.vllm.worker.cache_rows import CacheRows
 from hyperscale.engines.vllm.worker.cache_worker import CacheWorker, RunningRequest
+from hyperscale.engines.vllm.worker.decode_report import DecodeReporter
 from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
 from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
 from hyperscale.engines.vllm.worker.methods.interval import WorkerInterval
@@ -111,6 +112,7 @@ class CudaCacheWorker(CacheWorker):
         super().__init__(tables, method)
         self.cache, self.fa3 = cache, fa3
         self.rows = CacheRows(tables, cache, cache.keys.dtype if dtype is None else dtype)
+        self._decode_reporter = DecodeReporter(tables)
         self._step: CudaStep | None = None
         self._in_step = False
 
@@ -203,17 +205,18 @@ class CudaCacheWorker(CacheWorker):
         # A batch in an order of its own has single tokens behind a chunk, which are run as chunks of one token.
         return past_prompt or sum(tokens == 1 for tokens in sizes.values()) > num_decodes
 
-    def report_step(self) -> dict[str, RequestReport] | Callable[[], dict[str, RequestReport]]:
+    def report_step(self) -> Mapping[str, RequestReport] | Callable[[], Mapping[str, RequestReport]]:
         """See `CacheWorker.report_step`: the numbers are on their way to the host when this returns."""
         step, scheduled_tokens = self._step, self._scheduled_tokens
-        self._step, self._scheduled_tokens, self._in_step = None, {}, False
+        self._step, self._in_step = None, False
         if not scheduled_tokens:
             return {}
+        if self._only_decodes:
+            return self._report_decodes(scheduled_tokens)
         requests = [
             _describe(name, generation, tokens, self.requests[name])
             for name, (generation, tokens) in scheduled_tokens.items()
         ]
-        self._scheduled_tokens = scheduled_tokens
         self._finish_prompts(self.rows)
         tables, device = self.tables, self.tables.expiry.device
 
@@ -253,6 +256,28 @@ class CudaCacheWorker(CacheWorker):
             return _read_report(requests, ends, step, host_numbers, sizes, tables.num_lists, selects)
 
         return wait
+
+    def _report_decodes(self, scheduled_tokens: Mapping[str, tuple[int, int]]) -> DecodeReports:
+        """The report of a step of decode steps alone, whose numbers the last layer has gathered (`gather_report`)."""
+        running = self._scheduled_requests()
+        reports = DecodeReports(
+            tuple(scheduled_tokens),
+            tuple(generation for generation, _ in scheduled_tokens.values()),
+            tuple(run.computed_tokens for run in running),
+            self._decode_reporter.start_copy([run.slot for run in running], self._step_reads is not None),
+        )
+        self._prune_rows(self.rows)
+        self._scheduled_tokens = {}
+        return reports
+
+    def gather_report(self) -> None:
+        """Gather what decode steps are reported with, once the last layer is done; part of the graph of a step."""
+        self._decode_reporter.gather(self._step_reads)
+
+    @property
+    def _step_reads(self) -> Tensor | None:
+        method = self.method
+        return method.reads if isinstance(method, WorkerHosted) and method.selects else None
 
 
 def _describe(name: str, generation: int, tokens: int, running: RunningRequest) -> _ScheduledRequest:
