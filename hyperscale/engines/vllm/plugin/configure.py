@@ -1,5 +1,6 @@
 """Changes vLLM's configuration before anything is loaded: sets what the plugin needs, refuses what it cannot do."""
 
+import copy
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from vllm.model_executor.models.config import VerifyAndUpdateConfig
 from hyperscale.engines.families import FAMILIES
 from hyperscale.engines.vllm.arms import read_arms
 from hyperscale.engines.vllm.families import architecture
-from hyperscale.engines.vllm.options import KEY, PAGE_TOKENS
+from hyperscale.engines.vllm.options import ARMS, KEY, PAGE_TOKENS
 from hyperscale.engines.vllm.plugin.refusals import CONNECTOR, FULL_GRAPHS_REASON, list_refusals
 from hyperscale.errors import EngineError
 from hyperscale.methods.core.dms_config import has_gates
@@ -56,11 +57,16 @@ class ConfigureRagged(VerifyAndUpdateConfig):
 
 def _leave_out_full_graphs(vllm_config: Any) -> None:
     """With data parallelism, put ``full_graphs: false`` where all processes read it, unless the user has said."""
-    ranks, additional = vllm_config.parallel_config.data_parallel_size, vllm_config.additional_config
-    given = additional.get(KEY, {}) if isinstance(additional, Mapping) else {}
-    if ranks == 1 or not isinstance(given, Mapping) or "full_graphs" in given:
+    additional = {} if vllm_config.additional_config is None else vllm_config.additional_config
+    given = additional.get(KEY, {}) if isinstance(additional, Mapping) else None
+    if vllm_config.parallel_config.data_parallel_size == 1 or not isinstance(given, Mapping):
         return
-    vllm_config.additional_config = {**(additional or {}), KEY: {**given, "full_graphs": False}}
+    defaults = {"full_graphs": False}
+    values = {**defaults, **given}
+    if isinstance(arms := given.get(ARMS), list | tuple):
+        values[ARMS] = [{**defaults, **arm} if isinstance(arm, Mapping) else arm for arm in arms]
+    vllm_config.additional_config = copy.copy(additional)  # of whatever kind it is
+    vllm_config.additional_config[KEY] = values
     logging.getLogger("vllm.hyperscale").info(
         "hyperscale: with data parallelism, %s, attention is left out of CUDA graphs", FULL_GRAPHS_REASON
     )

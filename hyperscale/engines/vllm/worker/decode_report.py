@@ -13,31 +13,31 @@ from hyperscale.engines.vllm.worker.staged_tables import StagedTables
 class DecodeReporter:
     """Keeps the numbers of all slots where a CUDA graph finds them."""
 
-    def __init__(self, tables: StagedTables, reads: Tensor | None) -> None:
-        """Make the buffer.
-
-        Args:
-            tables: The worker's tables.
-            reads: See `gather_step_report`.
-        """
-        self._tables, self._reads = tables, reads
+    def __init__(self, tables: StagedTables) -> None:
+        """Make the buffer beside a worker's tables."""
+        self._tables = tables
         # Made once: under a CUDA graph every step has to find it at the same address.
         self._numbers = torch.zeros(ROWS, len(tables.lens), dtype=torch.int32, device=tables.lens.device)
 
-    def gather(self) -> None:
-        """Gather the numbers on the device, behind the last layer's kernels; part of the graph of a step."""
-        gather_step_report(self._tables, self._reads, self._numbers)
+    def gather(self, reads: Tensor | None) -> None:
+        """Gather the numbers on the device, behind the last layer's kernels; part of the graph of a step.
 
-    def start_copy(self, slots: Sequence[int]) -> Callable[[], DecodeColumns]:
+        Args:
+            reads: See `gather_step_report`.
+        """
+        gather_step_report(self._tables, reads, self._numbers)
+
+    def start_copy(self, slots: Sequence[int], has_reads: bool) -> Callable[[], DecodeColumns]:
         """Send the numbers to the host.
 
         Args:
             slots: Of the step's requests, in their order.
+            has_reads: Whether reads were gathered.
 
         Returns:
             A function that waits for the copy and reads it.
         """
-        num_lists, has_reads = self._tables.num_lists, self._reads is not None
+        num_lists = self._tables.num_lists
         if self._numbers.device.type != "cuda":  # tests run the kernels on CPU tensors
             return _reader(self._numbers.clone(), None, slots, num_lists, has_reads)
         # Into memory of its own, as several steps may be read at once, later. The next step's kernels are behind the
