@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from hyperscale.engines.devices import device_kind
 from hyperscale.errors import ConfigError
@@ -36,6 +36,8 @@ class EngineSpec:
         max_tokens: Most tokens of a sequence, its prompt included; the model's own limit if None.
         methods: All methods that the engine is to run in turn (`Engine.switch`), ``method`` among them; empty for that
             one alone.
+        compilation: What an engine prepares that compiles: "none", "graphs", "full", or "auto" for what is worth it.
+        planned_steps: Decode steps that it is planned to make at most, with all methods; None if that is not known.
     """
 
     checkpoint: str
@@ -47,6 +49,8 @@ class EngineSpec:
     gpu_memory: float = 0.9
     max_tokens: int | None = None
     methods: "tuple[Method, ...]" = ()
+    compilation: Literal["auto", "none", "graphs", "full"] = "auto"
+    planned_steps: int | None = None
 
 
 class EngineProvider(ABC):
@@ -154,6 +158,10 @@ class EngineProvider(ABC):
         Args:
             spec: What one of them runs; ``methods`` is not looked at.
         """
+        return None
+
+    def start_note(self, spec: EngineSpec) -> str | None:
+        """What is to be said in a plan of how an engine is started, in a line for the user; None if nothing is."""
         return None
 
     @abstractmethod

@@ -1,13 +1,12 @@
 """Keeps the engine of an arm, and the weights that arms share, in memory from the pilot to the end of a run."""
 
 from collections.abc import Hashable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from hyperscale.engines import registry
 from hyperscale.engines.provider import EngineProvider, EngineSpec
 from hyperscale.methods.arm import Arm
 from hyperscale.run.prepare import PreparedRun
+from hyperscale.run.processes import group_arms, process_key, spec_of, with_methods
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import Engine
@@ -29,7 +28,7 @@ class EngineCache:
         Raises:
             HyperscaleError: The model cannot be loaded, or the engine does not start.
         """
-        provider, spec = _spec_of(run, arm)
+        provider, spec = spec_of(run, arm)
         if self._engine is not None and self._spec == spec:
             return self._engine
         key = provider.process_key(spec)
@@ -37,20 +36,20 @@ class EngineCache:
             self._engine.switch(spec.method)
         else:
             self._close_engine()  # before the next one starts: two may not fit in memory
-            methods = () if key is None else tuple(run.methods[other] for other in _arms_of_process(run, key))
-            self._engine = provider.build(replace(spec, methods=methods), self._shared_weights(provider, spec))
+            whole = spec
+            if key is not None:  # others of the run's arms are to run in it too
+                whole = with_methods(run, next(group for group in group_arms(run) if arm in group), spec)
+            self._engine = provider.build(whole, self._shared_weights(provider, spec))
             self._process_key = key
         self._spec = spec
         return self._engine
 
     def order(self, run: PreparedRun) -> list[Arm]:
         """The arms of a run in an order in which no process is started twice: those of the engine in memory first."""
-        groups: dict[Hashable, list[Arm]] = {}
-        for arm in run.arms:
-            key = _process_key(run, arm)
-            groups.setdefault(arm if key is None else key, []).append(arm)
-        first = groups.pop(self._process_key, []) if self._process_key is not None else []
-        return [*first, *(arm for group in groups.values() for arm in group)]
+        groups = group_arms(run)
+        if self._process_key is not None:
+            groups.sort(key=lambda group: process_key(run, group[0]) != self._process_key)
+        return [arm for group in groups for arm in group]
 
     def _shared_weights(self, provider: EngineProvider, spec: EngineSpec) -> Any:
         """The weights that an engine shares with those before it; None if it loads its own."""
@@ -75,26 +74,3 @@ class EngineCache:
 
     def _drop_weights(self) -> None:
         self._weights_key = self._weights = None
-
-
-def _spec_of(run: PreparedRun, arm: Arm) -> tuple[EngineProvider, EngineSpec]:
-    spec = EngineSpec(
-        checkpoint=run.checkpoints[arm].path,
-        method=run.methods[arm],
-        batch_size=run.config.batch_size,
-        device=run.config.device,
-        dtype=run.config.dtype,
-        kv_dtype=run.config.kv_dtype,
-        gpu_memory=run.config.gpu_memory,
-        max_tokens=run.max_sequence_tokens,
-    )
-    return registry.choose(run.config.engine, arm.method), spec
-
-
-def _process_key(run: PreparedRun, arm: Arm) -> Hashable:
-    provider, spec = _spec_of(run, arm)
-    return provider.process_key(spec)
-
-
-def _arms_of_process(run: PreparedRun, key: Hashable) -> list[Arm]:
-    return [arm for arm in run.arms if _process_key(run, arm) == key]

@@ -15,6 +15,7 @@ from hyperscale.run.engine_cache import EngineCache
 from hyperscale.run.observer import RunObserver
 from hyperscale.run.pilot import finalize_plan
 from hyperscale.run.prepare import PreparedRun
+from hyperscale.run.processes import start_notes
 from hyperscale.run.prompting import old_chain_notes
 from hyperscale.scoring.voting import strategies
 
@@ -43,7 +44,7 @@ def execute_run(run: PreparedRun, folder: Path, observer: RunObserver) -> list[M
             store.set_vote(strategies.get(run.config.vote).name)
         observer.on_open(store.folder, len(store))
         prompts = [problem.prompt for problems in run.problems.values() for problem in problems]
-        for note in (*store.notes, *old_chain_notes(prompts, store.samples()), *run.notes):
+        for note in (*store.notes, *old_chain_notes(prompts, store.samples()), *run.notes, *start_notes(run)):
             observer.on_note(note)
         # A built-in model shows a first chain of some arms before the long run starts.
         runner = ChainRunner(run, store, observer, engines)

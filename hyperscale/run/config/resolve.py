@@ -20,6 +20,7 @@ from hyperscale.tasks.datasets import data_by_task
 _WITHOUT_EFFECT = {
     "batch_size",
     "gpu_memory",
+    "compilation",
     "sandbox",
     "data",
     "vote",
@@ -76,6 +77,7 @@ class ResolvedConfig(BaseModel):
     kv_dtype: str
     batch_size: int
     gpu_memory: float
+    compilation: Literal["auto", "none", "graphs", "full"] = "auto"
     sandbox: str
     extend: int
     extend_word: str

@@ -153,6 +153,11 @@ class RunConfig(BaseModel):
     gpu_memory: float = setting(
         0.9, "Part of the GPU's memory that vLLM takes; changes no result.", gt=0, le=1, details="Weights and cache."
     )
+    compilation: Literal["auto", "none", "graphs", "full"] = setting(
+        "auto",
+        "What vLLM prepares on a GPU: nothing, CUDA graphs, or compiled code too; changes no result but by rounding.",
+        details="`auto`: more, the more steps are planned; the plan says which.",
+    )
     sandbox: Literal["auto", "bwrap", "unshare", "none"] = setting(
         "auto", "Where programs that the model writes run.", details="`auto` is the strongest sandbox that works here."
     )

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,10 +13,14 @@ from vllm_engines import GREEDY, needs_vllm, path, requests, same, torch_chains
 
 from hyperscale import methods, results
 from hyperscale.engines.provider import EngineSpec
+from hyperscale.engines.vllm import versions
 from hyperscale.engines.vllm.arms import ArmsConfig, read_arms
 from hyperscale.engines.vllm.harness.provider import VllmProvider
 from hyperscale.engines.vllm.scheduler.costs import CostRequest
 from hyperscale.errors import EngineError
+from hyperscale.run import prepare
+from hyperscale.run.config import load
+from hyperscale.run.processes import start_notes
 
 BASE = SimpleNamespace()  # the configuration of a checkpoint without gates
 ARMS = {
@@ -119,6 +124,28 @@ def test_methods_on_the_same_weights_share_a_process():
     assert key("dms", 4) == key("dms", 8)
     assert key("dms", 4) != key("dms", 4, format="fastdms")  # other arithmetic in the compiled model
     assert len({key("dms", 4), key("window", 4), key("vanilla", 1)}) == 3
+
+
+def test_the_plan_says_what_vllm_prepares(monkeypatch):
+    """By the steps of all arms that share a process; only on a GPU, where there is something to prepare."""
+    monkeypatch.setattr(versions, "installed", lambda: versions.KNOWN[0])
+    settings = {"engine": "vllm", "methods": ["window", "tova", "vanilla"], "crs": [4, 8], "tasks": ["mini_aime"]}
+    settings |= {"limit": 3, "lengths": [256], "budget": "tokens=10K", "batch_size": 4}
+    run = prepare.prepare_run(load.make_config(settings), lambda stage: None)
+    assert start_notes(run) == []
+
+    def notes(**update):
+        return start_notes(replace(run, config=run.config.model_copy(update={"device": "cuda", **update})))
+
+    widths = {len(run.plan.chains(arm, "mini_aime")) for arm in run.arms}
+    assert widths == {8}  # 3 problems, 8 chains: 6 batches of 4 for each arm
+    names = ["window 4×, window 8×, tova 4×, tova 8×", "vanilla"]
+    assert notes() == [
+        f"{names[0]}: vLLM records and compiles nothing for at most {4 * 6 * 256:,} steps (--compilation auto)",
+        f"{names[1]}: vLLM records and compiles nothing for at most {6 * 256:,} steps (--compilation auto)",
+    ]
+    assert all("records CUDA graphs and compiles for" in note for note in notes(seeds=tuple(range(99))))
+    assert all("CUDA graphs and compiles nothing" in note for note in notes(compilation="graphs"))
 
 
 def test_compiled_code_is_found_by_what_is_compiled():

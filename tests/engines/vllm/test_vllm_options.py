@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from hyperscale import methods
+from hyperscale.engines.vllm.harness.compilation import LEVELS, choose_compilation
 from hyperscale.engines.vllm.harness.engine_args import engine_args
 from hyperscale.engines.vllm.options import Options
 from hyperscale.errors import EngineError
@@ -70,3 +71,30 @@ def test_vllm_is_given_room_for_the_longest_request_and_a_part_of_the_gpu(device
     assert ("kv_cache_memory_bytes" in args) == (device == "cpu")
     longer = engine_args(path, methods.create("vanilla", cr=1), **given, max_tokens=10**6)
     assert longer["max_model_len"] == 2560  # the model's own
+
+
+def test_a_short_run_prepares_less():
+    layers, steps = 28, (100, 1_000, 1_500, 99_999, 100_000, None)
+    assert [choose_compilation(n, layers) for n in steps] == ["none", "none", "graphs", "graphs", "full", "full"]
+    assert choose_compilation(5_000, 6) == "none"
+
+
+def test_what_is_prepared_reaches_vllm():
+    method = methods.create("dms", cr=8)
+    found = {
+        level: engine_args(
+            str(files("hyperscale") / "mini" / "weights" / "dms8"),
+            method,
+            batch_size=5,
+            device="cuda",
+            dtype="bfloat16",
+            vocabulary=9,
+            max_tokens=64,
+            compilation=level,
+        )
+        for level in LEVELS
+    }
+    assert found["none"]["enforce_eager"]
+    assert found["graphs"]["compilation_config"]["cudagraph_capture_sizes"] == [1, 2, 4, 5]
+    names = ("enforce_eager", "compilation_config", "optimization_level")
+    assert not any(name in found["full"] for name in names)  # as vLLM does it

@@ -15,6 +15,7 @@ from hyperscale.engines.devices import device_index, device_kind
 from hyperscale.engines.loading import check_checkpoint
 from hyperscale.engines.sampling import check_sampling
 from hyperscale.engines.vllm import versions
+from hyperscale.engines.vllm.harness.compilation import Compilation
 from hyperscale.engines.vllm.harness.engine_args import check_method, engine_args
 from hyperscale.engines.vllm.harness.process_end import call_workers, explain_error
 from hyperscale.engines.vllm.harness.start import start_engine
@@ -91,6 +92,7 @@ class VllmEngine(Engine):
         own_process: bool | None = None,
         gpu_memory: float = 0.9,
         max_tokens: int | None = None,
+        compilation: Compilation = "full",
         methods: Sequence[Method] = (),
         **more: Any,
     ) -> None:
@@ -103,10 +105,12 @@ class VllmEngine(Engine):
             device: "cpu", "cuda" or "cuda:N".
             dtype: Of weights and cache.
             name: Recorded with results.
-            own_process: Whether vLLM's engine runs in a process of its own; None: on CUDA only.
+            own_process: Whether vLLM's engine runs in a process of its own; None: on CUDA only, and not there if
+                nothing is recorded or compiled, as starting the process takes longest then.
             gpu_memory: Part of a GPU's memory that vLLM takes.
             max_tokens: Most tokens of a request, its prompt included: vLLM does not start unless its cache has room for
                 one such. The model's own limit, if less or None.
+            compilation: What vLLM prepares on a GPU.
             methods: All methods that are put in force in turn, this one among them; memory is shared out for the one
                 that needs most beside the cache. Only this one if empty.
             more: Further arguments of vLLM's ``EngineArgs``, which override ours.
@@ -139,14 +143,16 @@ class VllmEngine(Engine):
             vocabulary=self._vocabulary.rows,
             max_tokens=max_tokens,
             gpu_memory=gpu_memory,
+            compilation=compilation,
             methods=self._methods,
             options=more.pop("options", None),
         )
         is_cpu = device_kind(device) == "cpu"
         self._draws_itself = is_cpu
-        self._engine = start_engine(
-            args | more, not is_cpu if own_process is None else own_process, is_cpu, gpu=device_index(device)
-        )
+        gpu = device_index(device)
+        if own_process is None:
+            own_process = not is_cpu and (compilation != "none" or bool(gpu))
+        self._engine = start_engine(args | more, own_process, is_cpu, gpu=gpu)
         if not Path(path).is_dir():
             self._check_downloaded(path)
         self._max_request_tokens: int = self._engine.model_config.max_model_len

@@ -10,6 +10,7 @@ from hyperscale.engines.config_check import load_supported_config
 from hyperscale.engines.devices import device_kind
 from hyperscale.engines.vllm.arms import ArmsConfig
 from hyperscale.engines.vllm.families import architecture
+from hyperscale.engines.vllm.harness.compilation import Compilation, compilation_args
 from hyperscale.engines.vllm.method_names import HOSTED, RUNNABLE
 from hyperscale.engines.vllm.options import ARMS, KEY, PAGE_TOKENS
 from hyperscale.errors import MethodError
@@ -41,6 +42,7 @@ def engine_args(
     vocabulary: int,
     max_tokens: int | None = None,
     gpu_memory: float = 0.9,
+    compilation: Compilation = "full",
     methods: Sequence[Method] = (),
     options: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -55,6 +57,7 @@ def engine_args(
         vocabulary: Rows of the output layer up to the last token.
         max_tokens: Most tokens of a request, its prompt included; the model's limit if less or None.
         gpu_memory: Part of a GPU's memory that vLLM takes.
+        compilation: What vLLM prepares on a GPU.
         methods: All methods that the engine runs in turn, by the number of their arm; only ``method`` if empty.
         options: Options of the plugin for all of them, over what follows from the methods.
 
@@ -103,7 +106,7 @@ def engine_args(
         args |= {"logits_processors": ["hyperscale.engines.vllm.harness.logits_processor:HarnessSampler"]}
         args |= {"enforce_eager": True, **_cache_bytes(config, batch_size, dtype, length)}
     else:
-        args["gpu_memory_utilization"] = gpu_memory
+        args |= {"gpu_memory_utilization": gpu_memory, **compilation_args(compilation, batch_size)}
     return args
 
 

@@ -4,9 +4,12 @@ from collections.abc import Hashable, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from hyperscale.engines.devices import device_kind
 from hyperscale.engines.provider import EngineProvider, EngineSpec
 from hyperscale.engines.vllm import versions
+from hyperscale.engines.vllm.harness.compilation import Compilation, choose_compilation, describe_compilation
 from hyperscale.engines.vllm.method_names import RUNNABLE
+from hyperscale.utils.hub import load_config
 
 if TYPE_CHECKING:
     from hyperscale.engines.vllm.harness.engine import VllmEngine
@@ -55,8 +58,21 @@ class VllmProvider(EngineProvider):
         gates: Hashable = None
         if method.name in ("vanilla", "dms"):
             gates = method.name, *sorted(item for item in method.params().items() if item[0] != "cr")
-        others = [getattr(spec, field.name) for field in fields(spec) if field.name not in ("method", "methods")]
+        own = ("method", "methods", "planned_steps")
+        others = [getattr(spec, field.name) for field in fields(spec) if field.name not in own]
         return self.name, gates, *others
+
+    def start_note(self, spec: EngineSpec) -> str | None:
+        """See `EngineProvider.start_note`."""
+        if device_kind(spec.device) == "cpu":
+            return None
+        note = describe_compilation(self._compilation(spec), spec.planned_steps)
+        return f"{note} (--compilation {spec.compilation})"
+
+    def _compilation(self, spec: EngineSpec) -> Compilation:
+        if spec.compilation != "auto":
+            return spec.compilation
+        return choose_compilation(spec.planned_steps, load_config(spec.checkpoint).num_hidden_layers)
 
     def build(self, spec: EngineSpec, weights: Any) -> "VllmEngine":
         """See `EngineProvider.build`."""
@@ -70,5 +86,6 @@ class VllmProvider(EngineProvider):
             dtype=spec.dtype,
             gpu_memory=spec.gpu_memory,
             max_tokens=spec.max_tokens,
+            compilation=self._compilation(spec),
             methods=spec.methods,
         )

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from hyperscale.engines.families import FAMILIES
+from hyperscale.engines.vllm.families import architecture
 from hyperscale.engines.vllm.harness.process_end import end_waiting_with_process
 from hyperscale.engines.vllm.plugin.parent_watch import END_WITH_PARENT
 from hyperscale.errors import EngineError, HyperscaleError, first_line
@@ -39,6 +41,8 @@ def start_engine(args: dict[str, Any], own_process: bool, cpu: bool, gpu: int | 
     # What stops it is told in one line of ours. From a process of its own, the reason comes only through its log.
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR" if own_process else "CRITICAL")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    # It compiles a sampler of its own, and then draws by another one, as each request has its own generator.
+    os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
     if cpu and "triton" not in sys.modules:
         # Useless on the CPU, and it ends the process with a hundred lines about its own leaks.
         sys.modules["triton"] = None  # type: ignore[assignment]
@@ -46,6 +50,7 @@ def start_engine(args: dict[str, Any], own_process: bool, cpu: bool, gpu: int | 
     try:
         from vllm import EngineArgs, LLMEngine
 
+        _register_classes()
         with _show_gpu(gpu):
             engine = LLMEngine.from_engine_args(EngineArgs(**args))
     except HyperscaleError:
@@ -61,6 +66,22 @@ def start_engine(args: dict[str, Any], own_process: bool, cpu: bool, gpu: int | 
     if own_process:
         end_waiting_with_process(engine.engine_core.output_queue_thread, engine.engine_core.outputs_queue)
     return engine
+
+
+def _register_classes() -> None:
+    """Show vLLM the plugin's model classes themselves.
+
+    Of those that it knows by name only, it asks a process that imports vLLM once more.
+    """
+    from vllm.model_executor.models import ModelRegistry
+    from vllm.plugins import load_general_plugins
+
+    from hyperscale.engines.vllm.model import models
+
+    load_general_plugins()
+    for family in FAMILIES:
+        for name in (architecture(family), architecture(family, ragged=False)):
+            ModelRegistry.register_model(name, getattr(models, name))
 
 
 @contextmanager
