@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hyperscale.engines.vllm.method_names import HOSTED, OPTION_VALUES
 from hyperscale.errors import EngineError
+from hyperscale.kv.formats import AUTO
 from hyperscale.methods.core.dms_config import GateConfig, has_gates
 from hyperscale.methods.core.row_budget import Count, budget_floor, row_budget
 
@@ -21,6 +22,9 @@ ARMS = "arms"
 
 PAGE_TOKENS = 32
 """N, unless the user chooses: coarser superblocks cost short requests more than they save the scheduler."""
+
+KV_DTYPES = (AUTO, "fp8")
+"""What lists can keep keys and values in; the kernels know no other."""
 
 DECODES = ("auto", "fa3", "triton")
 
@@ -57,6 +61,8 @@ class Options:
         decode: On CUDA, what attends for decode steps: FlashAttention 3, the plugin's own kernel, or the former where
             it is there.
         full_graphs: On CUDA, whether whole decode steps are CUDA graphs, not only what lies between attention layers.
+        kv_dtype: What the lists keep keys and values in: "auto" for the model's own type, or "fp8", each key and value
+            with a scale of its own (`hyperscale.kv.quantization`). ``--kv-cache-dtype fp8`` of vLLM sets it.
             Where data parallelism forbids them they are left out, unless they were asked for
             (`hyperscale.engines.vllm.plugin.configure`).
     """
@@ -74,6 +80,7 @@ class Options:
     vocabulary: int = 0
     decode: Literal["auto", "fa3", "triton"] = "auto"
     full_graphs: bool = True
+    kv_dtype: str = AUTO
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -86,6 +93,7 @@ class Options:
         budget_rules = ("proportional", "fixed")
         checks = {
             f"method must be one of {', '.join(OPTION_VALUES)}, not {self.method!r}": self.method in OPTION_VALUES,
+            f"kv_dtype must be one of {', '.join(KV_DTYPES)}, not {self.kv_dtype!r}": self.kv_dtype in KV_DTYPES,
             f"decode must be one of {', '.join(DECODES)}, not {self.decode!r}": self.decode in DECODES,
             f"budget_rule must be 'proportional' or 'fixed', not {self.budget_rule!r}": (
                 self.budget_rule in budget_rules

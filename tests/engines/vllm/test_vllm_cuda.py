@@ -105,6 +105,43 @@ def test_window_equals_torch(how, tmp_path):
         assert (costs["kv_reads"], costs["peak_kv"]) == (chain.trace.kv_reads[-1], chain.trace.peak_kv[-1])
 
 
+FP8 = {
+    "dms": ("dms", 8, {}, {}),
+    "window": ("window", 3, {"recent": 3}, {"recent": 3}),
+    "tova": ("tova", 3, {}, {"parameters": {}}),
+}
+
+
+@pytest.mark.parametrize("case", ["dms", pytest.param("window", marks=slow), pytest.param("tova", marks=slow)])
+def test_pages_in_fp8_equal_torch(case, tmp_path):
+    """Whole prompts attend to what is not rounded yet, as in the torch engine; later steps read all of it rounded."""
+    from hyperscale.engines.vllm.families import architecture
+
+    name, cr, params, options = FP8[case]
+    model = vllm_checkpoints.write(tmp_path, "qwen3", **({} if name == "dms" else {"source": ""}))
+    outputs, _ = generate(
+        tmp_path,
+        hf_overrides={"architectures": [architecture("qwen3")]},
+        additional_config={"hyperscale": {"method": name, "cr": cr, **options}},
+        kv_cache_dtype="fp8",
+    )
+    model.generation_config.eos_token_id = model.config.eos_token_id = None
+    tokenizer, method = tiny.Characters(model.config.vocab_size + 1), methods.create(name, cr=cr, **params)
+    asked = [tuple(output.prompt_token_ids) for output in outputs]
+    # A prompt of one token is a decode step to vLLM, and reads that token rounded.
+    requests = [Request(str(i), 0, ids, NEW) for i, ids in enumerate(asked) if len(ids) > 1]
+    engines = {kv_dtype: TorchEngine(model, tokenizer, method, kv_dtype=kv_dtype) for kv_dtype in ("fp8", "auto")}
+    chains = {kv_dtype: list(engine.generate(requests, GREEDY)) for kv_dtype, engine in engines.items()}
+    for chain in chains["fp8"]:
+        output = outputs[int(chain.problem)]
+        assert tuple(output.outputs[0].token_ids) == chain.token_ids
+        costs = output.kv_transfer_params
+        assert (costs["kv_reads"], costs["peak_kv"]) == (chain.trace.kv_reads[-1], chain.trace.peak_kv[-1])
+        actual = sum(row[token].logprob for row, token in zip(output.outputs[0].logprobs, chain.token_ids, strict=True))
+        assert actual == pytest.approx(chain.logprob, abs=1e-3)
+    assert any(a.logprob != pytest.approx(b.logprob, abs=1e-2) for a, b in zip(*chains.values(), strict=True))
+
+
 HOSTED = {
     "streaming": ("streaming", 3, {"sinks": 2}),
     "window, not pinned": ("window", 3, {"pin_prompt": False}),

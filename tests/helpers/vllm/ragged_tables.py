@@ -18,6 +18,13 @@ class TensorPages:
         self.keys.view(-1, keys.shape[-1])[entries] = keys
         self.values.view(-1, keys.shape[-1])[entries] = values
 
+    def move(self, source, target, keys, values):
+        """By the places alone, as a cache that stores something else than it reads has to."""
+        stored = [part.flatten(0, 1)[source] for part in (self.keys, self.values)]
+        assert torch.equal(stored[0], keys)
+        assert torch.equal(stored[1], values)
+        self.write(target, *stored)
+
     def read(self, pages):
         return self.keys[pages], self.values[pages]
 

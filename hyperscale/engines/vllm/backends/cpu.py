@@ -14,8 +14,10 @@ from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
 from hyperscale.engines.vllm.worker.cpu import CpuCacheWorker, CpuStep
 from hyperscale.engines.vllm.worker.methods import registry
 from hyperscale.engines.vllm.worker.methods.base import DecodeBatch, RequestChunk
+from hyperscale.engines.vllm.worker.quantised_pages import QuantisedPages
 from hyperscale.engines.vllm.worker.reference_attention import ReferenceAttention
 from hyperscale.engines.vllm.worker.tables import EntryTables
+from hyperscale.kv.formats import AUTO
 
 _ISA = "vec"  # the one layout that `CpuPages.read` knows: keys of a page transposed, values as they are
 
@@ -35,6 +37,10 @@ class CpuPages:
         # The kernel wants (tokens, KV heads, head_dim); a page has one KV head.
         new_entries = (keys[:, None].contiguous(), values[:, None].contiguous())
         ops.cpu_attn_reshape_and_cache(*new_entries, self._keys, self._values, entries, _ISA)
+
+    def move(self, source: Tensor, target: Tensor, keys: Tensor, values: Tensor) -> None:
+        """See `Pages.move`."""
+        self.write(target, keys, values)
 
     def read(self, pages: Tensor) -> tuple[Tensor, Tensor]:
         """See `Pages.read`."""
@@ -154,7 +160,11 @@ class CpuRaggedBackend(RaggedBackendMixin, CPUAttentionBackend):
 
     @staticmethod
     def create_worker(vllm_config: Any, spec: Any, cache: Tensor) -> CpuCacheWorker:
-        """The worker around the cache tensor that vLLM has allocated, (blocks, lists, N, 2 * head_dim)."""
+        """The worker around the cache tensor that vLLM has allocated, (blocks, lists, N, 2 * width)."""
         tables = EntryTables.for_engine(vllm_config, spec, len(cache), cache.device)
         method = registry.create_for_worker(tables, spec, vllm_config)
-        return CpuCacheWorker(ReferenceAttention(tables, method, CpuPages(cache)))
+        model, kv_dtype = vllm_config.model_config, spec.options.kv_dtype
+        pages = (
+            CpuPages(cache) if kv_dtype == AUTO else QuantisedPages(cache, kv_dtype, model.get_head_size(), model.dtype)
+        )
+        return CpuCacheWorker(ReferenceAttention(tables, method, pages))

@@ -26,6 +26,7 @@ from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
 from hyperscale.engines.vllm.worker.methods.interval import WorkerInterval
 from hyperscale.engines.vllm.worker.staged_tables import StagedTables
 from hyperscale.errors import EngineError
+from hyperscale.kv.formats import AUTO
 
 _GRAPH_SPLITS = 32  # parts of a list under a CUDA graph, vLLM's own number
 _MAX_SPLIT_SEQUENCES = 992  # sequences up to which FA3 takes a number of parts as a bound
@@ -243,17 +244,24 @@ class CudaRaggedBackend(RaggedBackendMixin, AttentionBackend):
 
     @staticmethod
     def create_worker(vllm_config: Any, spec: Any, cache: Tensor) -> CudaCacheWorker:
-        """The worker around the cache tensor that vLLM has allocated, (blocks, lists, N, 2 * head_dim).
+        """The worker around the cache tensor that vLLM has allocated, (blocks, lists, N, 2 * width).
 
         Raises:
-            EngineError: FlashAttention 3 was asked for and is not there.
+            EngineError: FlashAttention 3 was asked for and is not there, or cannot read the cache.
         """
         tables = StagedTables.for_engine(vllm_config, spec, len(cache), cache.device)
         decode = spec.options.decode
-        has_fa3 = decode_fa3.available() and cache.dtype != torch.float32
+        if decode == "fa3" and spec.options.kv_dtype != AUTO:
+            # It takes one scale a sequence, and queries in fp8 too.
+            raise EngineError(
+                "additional_config.hyperscale.decode is 'fa3', which cannot read a cache whose entries have scales of "
+                f"their own ({spec.options.kv_dtype}): leave it out"
+            )
+        has_fa3 = decode_fa3.available() and cache.dtype not in (torch.float32, torch.uint8)
         if decode == "fa3" and not has_fa3:
             raise EngineError(
                 "additional_config.hyperscale.decode is 'fa3', which needs Hopper and half precision: leave it out"
             )
         method = registry.create_for_worker(tables, spec, vllm_config)
-        return CudaCacheWorker(tables, method, PagedCache.of(cache), has_fa3 and decode != "triton")
+        fa3, dtype = has_fa3 and decode != "triton", vllm_config.model_config.dtype
+        return CudaCacheWorker(tables, method, PagedCache.of(cache), fa3, dtype)

@@ -23,6 +23,7 @@ from hyperscale.engines.vllm.options import SAMPLING_ARGS
 from hyperscale.engines.vocabulary import Vocabulary
 from hyperscale.engines.weights_check import check_weights
 from hyperscale.errors import EngineError, HyperscaleError
+from hyperscale.kv.formats import AUTO
 from hyperscale.kv.trace import KVTrace, dense_peak, dense_reads
 from hyperscale.methods.core.base import Method
 from hyperscale.utils import counter_rng
@@ -94,6 +95,7 @@ class VllmEngine(Engine):
         max_tokens: int | None = None,
         compilation: Compilation = "full",
         methods: Sequence[Method] = (),
+        kv_dtype: str = AUTO,
         **more: Any,
     ) -> None:
         """Start vLLM.
@@ -113,6 +115,7 @@ class VllmEngine(Engine):
             compilation: What vLLM prepares on a GPU.
             methods: All methods that are put in force in turn, this one among them; memory is shared out for the one
                 that needs most beside the cache. Only this one if empty.
+            kv_dtype: What the cache keeps keys and values in, see `engine_args`.
             more: Further arguments of vLLM's ``EngineArgs``, which override ours.
 
         Raises:
@@ -146,6 +149,7 @@ class VllmEngine(Engine):
             compilation=compilation,
             methods=self._methods,
             options=more.pop("options", None),
+            kv_dtype=kv_dtype,
         )
         is_cpu = device_kind(device) == "cpu"
         self._draws_itself = is_cpu

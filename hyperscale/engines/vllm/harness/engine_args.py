@@ -14,6 +14,7 @@ from hyperscale.engines.vllm.harness.compilation import Compilation, compilation
 from hyperscale.engines.vllm.method_names import HOSTED, RUNNABLE
 from hyperscale.engines.vllm.options import ARMS, KEY, PAGE_TOKENS
 from hyperscale.errors import MethodError
+from hyperscale.kv.formats import AUTO
 from hyperscale.methods.core.base import Method
 from hyperscale.methods.dms import DMS
 from hyperscale.models.context import context_limit
@@ -45,6 +46,7 @@ def engine_args(
     compilation: Compilation = "full",
     methods: Sequence[Method] = (),
     options: Mapping[str, Any] | None = None,
+    kv_dtype: str = AUTO,
 ) -> dict[str, Any]:
     """Arguments of vLLM's ``EngineArgs`` for a checkpoint and a method.
 
@@ -60,6 +62,8 @@ def engine_args(
         compilation: What vLLM prepares on a GPU.
         methods: All methods that the engine runs in turn, by the number of their arm; only ``method`` if empty.
         options: Options of the plugin for all of them, over what follows from the methods.
+        kv_dtype: What the cache keeps keys and values in: "auto" for ``dtype``, or a name that vLLM knows. The plugin's
+            lists know fp8 only, in a format of their own (`Options.kv_dtype`).
 
     Raises:
         MethodError: A method does not run here.
@@ -90,6 +94,7 @@ def engine_args(
         "revision": revision,
         "tokenizer_revision": revision,
         "dtype": dtype,
+        "kv_cache_dtype": kv_dtype,
         "hf_overrides": overrides,
         "additional_config": ArmsConfig({KEY: additional}),
         "max_num_seqs": batch_size,
@@ -104,6 +109,7 @@ def engine_args(
         args["worker_extension_cls"] = "hyperscale.engines.vllm.plugin.arm_switch.ArmSwitch"
     if device == "cpu":
         args |= {"logits_processors": ["hyperscale.engines.vllm.harness.logits_processor:HarnessSampler"]}
+        # Of a quantised cache this is more than a full batch needs.
         args |= {"enforce_eager": True, **_cache_bytes(config, batch_size, dtype, length)}
     else:
         args |= {"gpu_memory_utilization": gpu_memory, **compilation_args(compilation, batch_size)}

@@ -88,4 +88,5 @@ class VllmProvider(EngineProvider):
             max_tokens=spec.max_tokens,
             compilation=self._compilation(spec),
             methods=spec.methods,
+            kv_dtype=spec.kv_dtype,
         )

@@ -16,6 +16,7 @@ from hyperscale.engines.vllm.backends.select import backend_class
 from hyperscale.engines.vllm.cache_spec import RaggedSpec
 from hyperscale.engines.vllm.worker import memory
 from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
+from hyperscale.kv.formats import AUTO, vector_bytes
 
 
 class RaggedAttention(Attention):
@@ -55,12 +56,15 @@ class RaggedAttention(Attention):
         """The cache of all layers."""
         parallel = vllm_config.parallel_config
         arms = read_arms(vllm_config.additional_config, vllm_config.model_config.hf_config)
+        dtype, width, options = self.kv_cache_torch_dtype, self.head_size, arms[0]
+        if options.kv_dtype != AUTO:  # to vLLM, keys and values are vectors of bytes, their scales included
+            dtype, width = torch.uint8, vector_bytes(options.kv_dtype, width, dtype.itemsize)
         return RaggedSpec(
             block_size=vllm_config.cache_config.block_size,
             num_kv_heads=self._layers * self.num_kv_heads,
-            head_size=self.head_size,
-            dtype=self.kv_cache_torch_dtype,
-            options=arms[0],
+            head_size=width,
+            dtype=dtype,
+            options=options,
             step_tokens=vllm_config.scheduler_config.max_num_batched_tokens,
             total_lists=self._layers * self.num_kv_heads * parallel.tensor_parallel_size,
             arms=arms,

@@ -2,7 +2,7 @@
 
 import copy
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class ConfigureRagged(VerifyAndUpdateConfig):
         """
         _complete(vllm_config.model_config)
         _leave_out_full_graphs(vllm_config)
+        _take_over_fp8(vllm_config)
         arms = read_arms(vllm_config.additional_config, vllm_config.model_config.hf_config)
         cache = vllm_config.cache_config
         cache.enable_prefix_caching = False
@@ -53,6 +54,24 @@ class ConfigureRagged(VerifyAndUpdateConfig):
         for ops in (CompilationConfig._attention_ops, vllm_config.compilation_config.splitting_ops):
             if ops is not None and OPERATOR not in ops:
                 ops.append(OPERATOR)
+
+
+def _take_over_fp8(vllm_config: Any) -> None:
+    """Make vLLM's ``--kv-cache-dtype fp8`` the plugin's option: its pages are quantised by its own kernels.
+
+    To vLLM's layers the cache is then an ordinary one; they would look for one scale a layer, and quantise queries.
+    """
+    if vllm_config.cache_config.cache_dtype not in ("fp8", "fp8_e4m3"):
+        return
+    additional = vllm_config.additional_config
+    additional = (
+        copy.copy(additional) if isinstance(additional, MutableMapping) else {}
+    )  # whose class may have its own hash
+    given = additional.get(KEY, {})
+    if isinstance(given, Mapping):  # it is refused otherwise
+        additional[KEY] = {**given, "kv_dtype": "fp8"}
+    vllm_config.additional_config = additional
+    vllm_config.cache_config.cache_dtype = "auto"
 
 
 def _leave_out_full_graphs(vllm_config: Any) -> None:

@@ -40,7 +40,8 @@ def list_refusals(vllm_config: Any, options: Options) -> list[str]:
         "speculative decoding writes drafts over evicted entries, which a rejection cannot bring back": (
             vllm_config.speculative_config is not None
         ),
-        f"the cache's dtype must be the model's, not {cache.cache_dtype}: leave --kv-cache-dtype out": (
+        f"lists keep keys and values in the model's own type or in fp8, not in {cache.cache_dtype}: leave "
+        "--kv-cache-dtype out or pass fp8": (
             cache.cache_dtype not in ("auto", str(model.dtype).removeprefix("torch."))
         ),
         "another KV connector would move pages, which have no positions here: leave --kv-transfer-config out": (

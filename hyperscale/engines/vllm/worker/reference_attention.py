@@ -25,6 +25,16 @@ class Pages(Protocol):
     def write(self, entries: Tensor, keys: Tensor, values: Tensor) -> None:
         """Store entries: (n,) int64 as `EntryTables.entry_numbers` names them, keys and values (n, head_dim)."""
 
+    def move(self, source: Tensor, target: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Store entries in other places, any of which may be the source of another.
+
+        Args:
+            source: (n,) int64, where they are.
+            target: (n,) int64, where they go, each place once.
+            keys: (n, head_dim), as `read` gave them: a cache that stores what it reads may write these.
+            values: As keys.
+        """
+
     def read(self, pages: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (n, N, head_dim) of pages (n,) int64."""
 
@@ -81,9 +91,13 @@ class _PageRows:
             keys, values = (
                 part.gather(2, index.expand(-1, -1, -1, part.shape[3])) for part in self.read(slots, layer, width)
             )
-            page = tables.page_table[slots[:, None, None], layer, head[:, None], place // tables.page_tokens].long()
-            entries = page * tables.page_tokens + place % tables.page_tokens
-            self._pages.write(entries[stored], keys[stored], values[stored])
+            origin, target = (
+                tables.page_table[slots[:, None, None], layer, head[:, None], places // tables.page_tokens].long()
+                * tables.page_tokens
+                + places % tables.page_tokens
+                for places in (source[:, number], place)
+            )
+            self._pages.move(origin[stored], target[stored], keys[stored], values[stored])
 
     def shrink(self, kept: Sequence[tuple[int, int]]) -> None:
         """See `Rows.shrink`; the lengths say how many entries there are."""
@@ -203,7 +217,8 @@ class ReferenceAttention:
             in_list = torch.arange(is_removed.shape[-1], device=is_removed.device) < batch.lens[row][:, None]
             survives = (in_list & ~is_removed)[:, : candidates[2].shape[1]]
             newest = self.tables.newest[slot, batch.layer].long()
-            self._rewrite(slot, batch.layer, candidates, survives, newest, None)
+            num_stored = candidates[2].shape[1]
+            self._rewrite(slot, batch.layer, candidates, survives, newest, None, num_stored)
         lens = self.tables.lens[batch.slots, batch.layer].long()
         return DecodeBatch(batch.layer, batch.slots, batch.positions, lens, batch.verdicts)
 
@@ -259,7 +274,8 @@ class ReferenceAttention:
         survives = torch.cat([in_list, in_chunk], 1) & (expiry > chunk.stop)
         order = self.method.order_after(chunk, num_stored)
         newest = torch.full((len(expiry),), expiry.shape[1] - 1, device=expiry.device)
-        self._rewrite(chunk.slot, chunk.layer, (all_keys, all_values, expiry), survives, newest, order)
+        candidates = (all_keys, all_values, expiry)
+        self._rewrite(chunk.slot, chunk.layer, candidates, survives, newest, order, num_stored)
         return out, reads
 
     def _read_lists(self, slot: int, layer: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -285,6 +301,7 @@ class ReferenceAttention:
         survives: Tensor,
         newest: Tensor,
         order: EntryOrder | None,
+        num_stored: int,
     ) -> None:
         """Make the survivors a request's lists of a layer, closed up, or in the order that the method asks for.
 
@@ -295,6 +312,7 @@ class ReferenceAttention:
             survives: (heads, candidates) bool; not looked at if there is an order.
             newest: (heads,) int64, which candidate is the newest token's.
             order: Where entries are to lie; None if any order will do.
+            num_stored: How many of the candidates, all in front and by their places, the lists have already.
         """
         tables, (keys, values, expiry) = self.tables, candidates
         if order is None:
@@ -311,7 +329,14 @@ class ReferenceAttention:
         origin = source[head, place]
         page = tables.page_table[slot, layer, head, place // tables.page_tokens].long()
         entries = page * tables.page_tokens + place % tables.page_tokens
-        self.pages.write(entries, keys[head, origin], values[head, origin])
+        # Entries that the lists have had move first: what is new may lie where they were.
+        moves = origin < num_stored
+        moved_place = origin.clamp(max=max(num_stored - 1, 0))
+        moved_page = tables.page_table[slot, layer, head, moved_place // tables.page_tokens].long()
+        moved = moved_page * tables.page_tokens + moved_place % tables.page_tokens
+        new_keys, new_values = keys[head, origin], values[head, origin]
+        self.pages.move(moved[moves], entries[moves], new_keys[moves], new_values[moves])
+        self.pages.write(entries[~moves], new_keys[~moves], new_values[~moves])
         tables.expiry.view(-1)[entries] = expiry[head, origin].to(torch.int32)
         tables.lens[slot, layer] = lens.to(torch.int32)
         tables.newest[slot, layer] = (in_list & (source == newest[:, None])).to(torch.uint8).argmax(1).to(torch.int32)

@@ -17,6 +17,7 @@ from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeReque
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.worker.methods.base import DecodeBatch, RequestChunk
 from hyperscale.engines.vllm.worker.methods.dms import WorkerDMS
+from hyperscale.engines.vllm.worker.quantised_pages import QuantisedPages
 from hyperscale.engines.vllm.worker.reference_attention import ReferenceAttention
 from hyperscale.engines.vllm.worker.tables import EntryTables
 
@@ -35,6 +36,9 @@ class Plain:
         self.pool.keys[entries // PAGE, entries % PAGE] = keys
         self.pool.values[entries // PAGE, entries % PAGE] = values
 
+    def move(self, source, target, keys, values):
+        self.write(target, keys, values)
+
     def read(self, pages):
         return self.pool.keys[pages], self.pool.values[pages]
 
@@ -49,13 +53,14 @@ class Plain:
         return out
 
 
-def worker(device):
+def worker(device, fp8):
     tables = EntryTables(
         layers=LAYERS, heads=HEADS, page_tokens=PAGE, blocks=20, slots=3, max_tokens=100, device=device
     )
     for block in BLOCKS.tolist():
         tables.set_superblocks(tables.open_slot(block, (50, 50, 0)), 0, range(block, block + 5))
-    return tables, torch.zeros(20, LAYERS * HEADS, PAGE, 2 * DIM, device=device)
+    width, dtype = (DIM + 2, torch.uint8) if fp8 else (DIM, torch.float32)
+    return tables, torch.zeros(20, LAYERS * HEADS, PAGE, 2 * width, dtype=dtype, device=device)
 
 
 def kernels(tables, cache, layer, at, count, q, k, v, verdicts, window, later):
@@ -97,14 +102,15 @@ def mechanism(attention, layer, at, count, q, k, v, verdicts):
     return torch.cat(outs), torch.cat(counts)
 
 
-@pytest.mark.parametrize("window", [5, 0])
+@pytest.mark.parametrize(("window", "fp8"), [(5, False), (0, False), (5, True)])
 @pytest.mark.parametrize("later", [1, 0], ids=["on the token before", "on the token itself"])
-def test_the_same_as_on_the_cpu(window, later):
+def test_the_same_as_on_the_cpu(window, fp8, later):
     draw = torch.Generator().manual_seed(4)
-    mine, cache = worker(DEVICE)
-    theirs, other = worker("cpu")
+    mine, cache = worker(DEVICE, fp8)
+    theirs, other = worker("cpu", fp8)
+    pages = QuantisedPages(other, "fp8", DIM, torch.float32) if fp8 else Plain(other)
     options = Options(method="dms", cr=4.0, window=window, decision_offset=later)
-    attention, at = ReferenceAttention(theirs, WorkerDMS(theirs, options), Plain(other)), 0
+    attention, at = ReferenceAttention(theirs, WorkerDMS(theirs, options), pages), 0
     for count in (20, 1, 1, 1, 13, *[1] * 8):
         for layer in range(LAYERS):
             q = torch.randn(2 * count, HEADS * GROUP, DIM, generator=draw)
