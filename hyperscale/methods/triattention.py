@@ -16,11 +16,12 @@ from hyperscale.methods.core.prefill_view import PrefillView
 from hyperscale.methods.core.row_budget import BudgetRule
 
 
-class _QuerySums(IntervalState):
+class QuerySums(IntervalState):
     """Sums over the queries of a chain so far, before RoPE, one complex number per frequency.
 
-    ``tensors[1]`` is (layers, max_chains, query_heads, head_dim / 2) complex64, the sum of the queries; ``tensors[2]``
-    the same in float32, the sum of their absolute values.
+    Attributes:
+        sums: (layers, max_chains, query_heads, head_dim / 2) complex64, of the queries; it is ``tensors[1]``.
+        sizes: The same in float32, of their absolute values; it is ``tensors[2]``.
     """
 
     method: "TriAttention"
@@ -32,39 +33,41 @@ class _QuerySums(IntervalState):
         offsets = 2.0 ** torch.arange(method.horizon.bit_length(), device=host.device)
         self._mean_ahead = self._rotation(offsets).mean(0)
         shape = (host.layers, host.max_chains, host.config.num_attention_heads, len(self._omega))
-        self._sum = torch.zeros(shape, dtype=torch.complex64, device=host.device)
-        self._size = torch.zeros(shape, dtype=torch.float32, device=host.device)
-        self.tensors = (self._facts, self._sum, self._size)
+        self.sums = torch.zeros(shape, dtype=torch.complex64, device=host.device)
+        self.sizes = torch.zeros(shape, dtype=torch.float32, device=host.device)
+        self.tensors = (self._facts, self.sums, self.sizes)
         self._prompt: dict[int, tuple[Tensor, Tensor]] = {}  # the same of the prompt prefilled last, by layer
 
     def prune_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
-        # The conjugate of the rotation takes RoPE back.
-        rotation = self._rotation(torch.arange(view.length, device=view.queries.device))
-        queries = _complex_pairs(view.queries) * rotation.conj()
+        """See `State.prune_prompt`."""
+        queries = _complex_pairs(view.queries) * self.unrotation(torch.arange(view.length, device=view.queries.device))
         self._prompt[layer] = queries.sum(1), queries.abs().sum(1)
         return super().prune_prompt(layer, view)
 
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
+        """See `State.admit`."""
         super().admit(first, entrants, prompt)
         for layer, (total, size) in self._prompt.items():
-            self._sum[layer, first : first + len(entrants)] = total
-            self._size[layer, first : first + len(entrants)] = size
+            self.sums[layer, first : first + len(entrants)] = total
+            self.sizes[layer, first : first + len(entrants)] = size
 
     def open_chains(self, chains: Tensor, facts: Tensor) -> None:
+        """See `BudgetedState.open_chains`: nothing has been added up yet."""
         super().open_chains(chains, facts)
-        for sums in (self._sum, self._size):
+        for sums in (self.sums, self.sizes):
             sums.index_fill_(1, chains, 0)
 
     def place_queries(self, chains: Tensor, positions: Tensor) -> QueryTokens:
-        # The conjugate of the rotation takes RoPE back.
-        return QueryTokens(chains, positions, self._rotation(positions).conj()[:, None])
+        """See `IntervalState.place_queries`: how to take RoPE back."""
+        return QueryTokens(chains, positions, self.unrotation(positions)[:, None])
 
     def record_queries(self, layer: int, queries: Tensor, tokens: QueryTokens, scale: float) -> None:
+        """See `IntervalState.record_queries`."""
         # At the next pruning, the sums then hold as many queries as the chain has processed tokens.
         vectors = _complex_pairs(queries) * tokens.places
         # As real numbers, which a GPU adds up by index.
-        torch.view_as_real(self._sum[layer]).index_add_(0, tokens.chains, torch.view_as_real(vectors))
-        self._size[layer].index_add_(0, tokens.chains, vectors.abs())
+        torch.view_as_real(self.sums[layer]).index_add_(0, tokens.chains, torch.view_as_real(vectors))
+        self.sizes[layer].index_add_(0, tokens.chains, vectors.abs())
 
     def score_rows(self, layer: int | Tensor, rows: RowEntries, chains: Tensor | None) -> Tensor:
         """See `IntervalState.score_rows`."""
@@ -76,11 +79,15 @@ class _QuerySums(IntervalState):
             total, size = (sums[None] for sums in self._prompt[layer])
         else:
             count, rivals = self.step.positions[chains], slot >= self.pinned(self.step)[chains, None, None]
-            total, size, rivals = self._sum[layer, chains], self._size[layer, chains], rivals & rows.live
+            total, size, rivals = self.sums[layer, chains], self.sizes[layer, chains], rivals & rows.live
         # Means over the queries so far; `future` is the mean query seen from the positions that are still to come.
         centre, size = total / count[:, None, None], size / count[:, None, None]
         future = centre * (self._rotation(count) * self._mean_ahead)[:, None]
         return self.method.score(rows, future, size - centre.abs(), rivals)
+
+    def unrotation(self, positions: Tensor) -> Tensor:
+        """The factor that takes RoPE back, (positions, head_dim / 2) complex64, contiguous."""
+        return self._rotation(positions).conj().resolve_conj()
 
     def _rotation(self, positions: Tensor) -> Tensor:
         """The rotation by RoPE at some positions: (positions, head_dim / 2) complex64."""
@@ -140,7 +147,7 @@ class TriAttention(IntervalMethod):
     name = "triattention"
     summary = "evicts, at intervals, what the mean query, rotated to future positions, fits least"
     source = "Mao et al. 2026, arXiv 2604.04921, and its code; budget (P + L) / CR of arXiv 2506.05345"
-    state = _QuerySums
+    state = QuerySums
 
     rule: BudgetRule = "fixed"
     recent: int = 1

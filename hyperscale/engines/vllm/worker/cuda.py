@@ -115,6 +115,8 @@ class CudaCacheWorker(CacheWorker):
         self._decode_reporter = DecodeReporter(tables)
         self._step: CudaStep | None = None
         self._in_step = False
+        if isinstance(method, WorkerInterval):
+            method.use_kernels()
 
     def begin_step(
         self,

@@ -9,7 +9,6 @@ position is P. All layers of all requests that are full are pruned together, in 
 takes of `PASS_BYTES`.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -19,11 +18,13 @@ from torch import Tensor
 
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.worker.methods.hosted import PASS_BYTES, ModelShape, Rows, WorkerHosted
+from hyperscale.engines.vllm.worker.methods.recorded_queries import RecordedQueries, StateQueries
 from hyperscale.engines.vllm.worker.staged_tables import upload
 from hyperscale.engines.vllm.worker.tables import EntryTables
 from hyperscale.kv.cache import RowEntries
 from hyperscale.methods.core.base import DecodeStep
-from hyperscale.methods.core.interval import IntervalMethod, IntervalState, QueryTokens
+from hyperscale.methods.core.interval import IntervalMethod, IntervalState
+from hyperscale.methods.triattention import QuerySums
 
 
 @dataclass(frozen=True)
@@ -59,18 +60,21 @@ class WorkerInterval(WorkerHosted):
         # The budget of each slot's rows when it was last asked for: budgets only grow.
         self._budgets: dict[int, int] = {}
         self._targets = torch.zeros(tables.layers, 0, tables.heads, dtype=torch.int64, device=tables.expiry.device)
-        self._step_tokens = self._chunk_tokens = self._no_tokens()
-        self._chunk_index: Tensor | None = None
-        self._looks_at_queries = method.prompt_queries(1) > 0
+        self._queries: RecordedQueries | None = None  # None: the rule looks at none
+        if method.prompt_queries(1):
+            self._queries = StateQueries(self._interval_state, method.prompt_queries(max_tokens))
+
+    def use_kernels(self) -> None:
+        """Record queries by kernels, where there are any for the rule."""
+        if isinstance(self._state, QuerySums):
+            from hyperscale.engines.vllm.worker.methods.summed_queries import SummedQueries
+
+            self._queries = SummedQueries(self._state)
 
     @property
     def keeps_last_queries(self) -> bool:
         """See `WorkerHosted.keeps_last_queries`: they are where the others are."""
         return False
-
-    def _no_tokens(self) -> QueryTokens:
-        none = torch.zeros(0, dtype=torch.int64, device=self._positions.device)
-        return QueryTokens(none, none, none)
 
     # -- requests ---------------------------------------------------------------------------------------------------
 
@@ -95,63 +99,36 @@ class WorkerInterval(WorkerHosted):
         """See `WorkerHosted.begin`."""
         # Rows only grow: where a layer's lists end is where its new entries go.
         self._targets = self.tables.lens[slots].transpose(0, 1).to(torch.int64, memory_format=torch.contiguous_format)
-        if self._looks_at_queries:
+        if self._queries is not None:
             # Rows that pad a batch are slot 0, which is nobody's.
-            self._step_tokens = self._interval_state.place_queries(slots, torch.where(slots == 0, 0, positions))
+            self._queries.begin_decode(slots, torch.where(slots == 0, 0, positions))
 
     def choose_places(
         self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float, width: int
     ) -> tuple[Tensor, Tensor | None]:
         """See `WorkerHosted.choose_places`."""
-        if self._looks_at_queries:
-            self._interval_state.record_queries(layer, queries, self._step_tokens, scale)
+        if self._queries is not None:
+            self._queries.add_decode(layer, queries, scale)
         return self._targets[layer], None
 
     def end(self) -> None:
         """See `WorkerHosted.end`."""
 
     def begin_chunks(self, slots: Tensor, starts: Tensor, offsets: Sequence[int]) -> None:
-        """Chunks of prompts are about to be processed: see which of their queries the rule looks at.
-
-        Args:
-            slots: (requests,) int64.
-            starts: (requests,) int, position of each one's first token.
-            offsets: Where each one's tokens begin in the batch, and where the last one's end.
-        """
-        self._chunk_index = None
-        if not self._looks_at_queries:
-            return
-        # Of each chunk the last tokens, by their number in the batch and in the chunk, and the number of the request.
-        index: list[int] = []
-        number: list[int] = []
-        row: list[int] = []
-        for request, (begin, end) in enumerate(itertools.pairwise(offsets)):
-            count = min(end - begin, self.method.prompt_queries(end - begin))
-            index += range(end - count, end)
-            number += range(end - begin - count, end - begin)
-            row += [request] * count
-        self._chunk_index, numbers, rows = upload([*index, *number, *row], slots.device).view(3, -1)
-        self._chunk_tokens = self._interval_state.place_queries(slots[rows], starts.long()[rows] + numbers)
+        """See `RecordedQueries.begin_chunks`."""
+        if self._queries is not None:
+            self._queries.begin_chunks(slots, starts, offsets)
 
     def record_chunks(self, layer: int, queries: Tensor, scale: float) -> None:
-        """Learn what the rule looks at of the chunks' queries.
-
-        Args:
-            layer: The layer.
-            queries: (tokens, query heads, head_dim) of the whole batch, after RoPE.
-            scale: Factor on the scores.
-        """
-        if self._chunk_index is not None:
-            recorded = queries.index_select(0, self._chunk_index)
-            self._interval_state.record_queries(layer, recorded, self._chunk_tokens, scale)
+        """See `RecordedQueries.add_chunks`."""
+        if self._queries is not None:
+            self._queries.add_chunks(layer, queries, scale)
 
     def keep_queries(self, slot: int, layer: int, queries: Tensor, first: int, scale: float) -> None:
         """See `WorkerHosted.keep_queries`."""
-        count = min(len(queries), self.method.prompt_queries(len(queries)))
-        if count:
-            positions = torch.arange(first + len(queries) - count, first + len(queries), device=queries.device)
-            tokens = self._interval_state.place_queries(torch.full_like(positions, slot), positions)
-            self._interval_state.record_queries(layer, queries[-count:], tokens, scale)
+        numbers = torch.tensor([[slot], [first]], device=queries.device)
+        self.begin_chunks(numbers[0], numbers[1], [0, len(queries)])
+        self.record_chunks(layer, queries, scale)
 
     # -- prunings ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,179 @@
+"""Prunings in the vLLM engine without vLLM: all layers of many requests at once, against the torch engine's own calls.
+
+What the rules decide of a prompt is asked of a state layer by layer, as the torch engine does.
+"""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from interpreted import DEVICE, MARKS
+from ragged_tables import TensorPages
+
+from hyperscale.engines.vllm.options import Options
+from hyperscale.engines.vllm.protocol import NEVER, ceil_div
+from hyperscale.engines.vllm.worker.methods import hosted, interval, registry
+from hyperscale.engines.vllm.worker.methods.hosted import ModelShape
+from hyperscale.engines.vllm.worker.reference_attention import ReferenceAttention
+from hyperscale.engines.vllm.worker.tables import EntryTables
+from hyperscale.methods.core.base import HostModel
+from hyperscale.methods.core.prefill_view import PrefillView
+
+LAYERS, HEADS, GROUP, DIM, N, MOST = 3, 2, 2, 32, 16, 160
+SCALE = 0.4
+# Of prompts of very different lengths one is not pruned, and the others to different lengths.
+PROMPTS, L = (30, 150, 7, 88), 24
+RULES = {
+    "snapkv": {"window": 4, "kernel": 3, "rule": "fixed", "pin_prompt": False},
+    "rkv": {"window": 3, "rule": "fixed", "pin_prompt": False},
+    "keydiff": {},
+    "knorm": {},
+    "triattention": {"pin_prompt": False},
+}
+
+
+def config():
+    from transformers import LlamaConfig
+
+    sizes = {"hidden_size": HEADS * GROUP * DIM, "num_hidden_layers": LAYERS, "num_key_value_heads": HEADS}
+    return LlamaConfig(num_attention_heads=HEADS * GROUP, head_dim=DIM, max_position_embeddings=512, **sizes)
+
+
+class World:
+    """Requests whose prompts lie in lists as chunks would leave them, among pages that belong to somebody else.
+
+    Behind the pages of each list its table still names pages of other requests, as a slot's former request leaves it.
+    """
+
+    def __init__(self, rule, *, on_cuda):
+        tables = EntryTables
+        if on_cuda:
+            from hyperscale.engines.vllm.worker.staged_tables import StagedTables as tables  # noqa: N813
+        blocks = 1 + len(PROMPTS) * (MOST // N + 3)
+        self.device = DEVICE if on_cuda else "cpu"
+        self.tables = tables(
+            layers=LAYERS, heads=HEADS, page_tokens=N, blocks=blocks, slots=6, max_tokens=MOST, device=self.device
+        )
+        self.shape = ModelShape(HEADS * GROUP, DIM, torch.float32, config())
+        options = Options(method=rule, cr=3.0, parameters=tuple(RULES[rule].items()))
+        self.method = registry.create(self.tables, options, 0, HEADS, self.shape, MOST)
+        draw = torch.Generator().manual_seed(5)
+        self.tokens = [
+            [torch.randn(LAYERS, heads, P, DIM, generator=draw) for heads in (HEADS * GROUP, HEADS, HEADS)]
+            for P in PROMPTS
+        ]
+        self.slots = {}
+        for number, P in enumerate(PROMPTS):
+            slot = self.tables.open_slot(1 + number * (MOST // N + 3), (P, L, number))
+            first = 1 + number * (MOST // N + 3)
+            self.tables.set_superblocks(slot, 0, range(first, first + MOST // N + 3))
+            self.method.open_request(slot, P, L, number)
+            self.slots[slot] = number
+        if on_cuda:
+            self.tables.flush()
+        self.method.flush()
+        self._fill(on_cuda)
+
+    def _fill(self, on_cuda):
+        pages = len(self.tables.expiry)
+        if on_cuda:
+            from hyperscale.engines.vllm.kernels.arguments import PagedCache
+            from hyperscale.engines.vllm.worker.cache_rows import CacheRows
+
+            cache = torch.full((pages // LAYERS // HEADS, LAYERS * HEADS, N, 2 * DIM), float("nan"), device=self.device)
+            self.cache = PagedCache.of(cache)
+            self.rows = CacheRows(self.tables, self.cache, torch.float32)
+            self.method.use_kernels()
+        else:
+            self.cache = TensorPages(pages, N, DIM)
+            self.rows = ReferenceAttention(self.tables, self.method, self.cache).rows
+        stolen = [int(self.tables.superblocks[slot, 0]) * LAYERS * HEADS for slot in self.slots]
+        for order, (slot, number) in enumerate(self.slots.items()):
+            queries, keys, values = (part.to(self.device) for part in self.tokens[number])
+            P = PROMPTS[number]
+            count = ceil_div(P, N)
+            virtual = torch.arange(LAYERS * HEADS * count, device=self.device)
+            size = LAYERS * HEADS
+            page = self.tables.superblocks[slot, virtual // size] * size + virtual % size
+            self.tables.page_table[slot] = stolen[order - 1]
+            self.tables.page_table[slot, :, :, :count] = page.view(LAYERS, HEADS, count).to(torch.int32)
+            self.tables.num_pages[slot], self.tables.lens[slot] = count, P
+            self.tables.pages_used[slot] = len(virtual)
+            table = self.tables.page_table[slot].long()
+            place = torch.arange(P, device=self.device)
+            for part, stored in ((keys, self.cache.keys), (values, self.cache.values)):
+                stored[table[:, :, place // N], place % N] = part
+            self.tables.expiry[table[:, :, :count].flatten()] = NEVER
+            self._learn(slot, queries.transpose(1, 2).contiguous(), P)
+
+    def _learn(self, slot, queries, P):
+        """Queries come in two chunks, the second of which is the last token alone."""
+        slots = torch.tensor([slot], device=self.device)
+        for layer in range(LAYERS):
+            self.method.begin_chunks(slots, torch.zeros_like(slots), [2, 2 + P - 1])
+            padding = queries.new_full((2, HEADS * GROUP, DIM), float("nan"))
+            self.method.record_chunks(layer, torch.cat([padding, queries[layer, : P - 1]]), SCALE)
+            self.method.begin(slots, torch.full_like(slots, P - 1))
+            self.method.choose_places(layer, queries[layer, P - 1 :], None, None, SCALE, MOST)
+
+    def entries(self, slot):
+        """Keys and values of all lists of a request, (layers, heads, entries, head_dim) each."""
+        count = int(self.tables.lens[slot, 0, 0])
+        assert bool((self.tables.lens[slot] == count).all())
+        assert int(self.tables.num_pages[slot].max()) * N >= count
+        place = torch.arange(count, device=self.device)
+        table = self.tables.page_table[slot].long()[:, :, place // N]
+        return [part[table, place % N].cpu() for part in (self.cache.keys, self.cache.values)]
+
+    def wanted(self, number):
+        """The same by the torch engine's calls, one prompt and one layer at a time."""
+        host_config = SimpleNamespace(num_attention_heads=HEADS * GROUP)
+        from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
+
+        attention = SimpleNamespace(head_dim=DIM, k_proj=SimpleNamespace(weight=torch.zeros(0)))
+        rotary = LlamaRotaryEmbedding(config())
+        state = self.method.method.start(
+            HostModel([attention] * LAYERS, host_config, HEADS, 1, torch.device("cpu"), rotary)
+        )
+        found = []
+        for layer in range(LAYERS):
+            queries, keys, values = (part[layer] for part in self.tokens[number])
+            live, _ = state.prune_prompt(layer, PrefillView(queries, keys, values, SCALE, L))
+            live = torch.ones(keys.shape[:2], dtype=torch.bool) if live is None else live
+            found.append([torch.stack([x[head][live[head]] for head in range(HEADS)]) for x in (keys, values)])
+        return [torch.stack(parts) for parts in zip(*found, strict=True)]
+
+
+def check(rule, *, on_cuda):
+    world = World(rule, on_cuda=on_cuda)
+    world.method.finish_prompts([(slot, True) for slot in world.slots], world.rows)
+    lengths = set()
+    for slot, number in world.slots.items():
+        for found, wanted in zip(world.entries(slot), world.wanted(number), strict=True):
+            assert torch.equal(found, wanted)
+        lengths.add(int(world.tables.lens[slot, 0, 0]))
+        size, superblocks = LAYERS * HEADS, set(world.tables.superblocks[slot].tolist())
+        count = int(world.tables.num_pages[slot, 0, 0])
+        own = world.tables.page_table[slot, :, :, :count].flatten().tolist()
+        assert len(set(own)) == len(own)
+        assert {page // size for page in own} <= superblocks
+        if on_cuda:
+            assert int(world.tables.pages_used[slot]) == len(own)
+    assert len(lengths) == len(PROMPTS)
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("pass_bytes", [hosted.PASS_BYTES, 40000, 1])
+def test_layers_and_requests_are_pruned_together_as_one_by_one(rule, pass_bytes, monkeypatch):
+    monkeypatch.setattr(interval, "PASS_BYTES", pass_bytes)
+    check(rule, on_cuda=False)
+
+
+@pytest.mark.parametrize("pass_bytes", [hosted.PASS_BYTES, 40000])
+@pytest.mark.parametrize("rule", RULES)
+class TestOnCuda:
+    pytestmark = MARKS
+
+    def test_layers_and_requests_are_pruned_together_as_one_by_one(self, rule, pass_bytes, monkeypatch):
+        monkeypatch.setattr(interval, "PASS_BYTES", pass_bytes)
+        check(rule, on_cuda=True)
