@@ -42,7 +42,7 @@ def config():
 class World:
     """Requests whose prompts lie in lists as chunks would leave them, among pages that belong to somebody else.
 
-    Behind the pages of each list its table still names pages of other requests, as a slot's former request leaves it.
+    Behind the pages of each list its table still names a page of another request, as a slot's former request leaves it.
     """
 
     def __init__(self, rule, *, on_cuda):
@@ -87,15 +87,15 @@ class World:
         else:
             self.cache = TensorPages(pages, N, DIM)
             self.rows = ReferenceAttention(self.tables, self.method, self.cache).rows
-        stolen = [int(self.tables.superblocks[slot, 0]) * LAYERS * HEADS for slot in self.slots]
-        for order, (slot, number) in enumerate(self.slots.items()):
+        stays = next(slot for slot, number in self.slots.items() if PROMPTS[number] == min(PROMPTS))
+        for slot, number in self.slots.items():
             queries, keys, values = (part.to(self.device) for part in self.tokens[number])
             P = PROMPTS[number]
             count = ceil_div(P, N)
-            virtual = torch.arange(LAYERS * HEADS * count, device=self.device)
             size = LAYERS * HEADS
+            virtual = torch.arange(size * count, device=self.device)
             page = self.tables.superblocks[slot, virtual // size] * size + virtual % size
-            self.tables.page_table[slot] = stolen[order - 1]
+            self.tables.page_table[slot] = int(self.tables.superblocks[stays, 0]) * size
             self.tables.page_table[slot, :, :, :count] = page.view(LAYERS, HEADS, count).to(torch.int32)
             self.tables.num_pages[slot], self.tables.lens[slot] = count, P
             self.tables.pages_used[slot] = len(virtual)

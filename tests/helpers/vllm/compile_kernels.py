@@ -18,6 +18,7 @@ from hyperscale.engines.vllm.kernels import (
     chunk_write,
     decode_attention,
     decode_update,
+    query_sums,
     step_report,
 )
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
@@ -85,6 +86,13 @@ def every_kernel(dtype, heads, group, dim, page, fp8=False):
     chunk_reads.count_reads(tables, 2, chunks, plan, positions)
     chunk_attention.chunk_attention(tables, pool, 2, chunks, plan, q, k, k, torch.empty_like(q), 0.1)
     chunk_write.store_survivors(tables, pool, 2, chunks, plan, k, k)
+    sums = torch.zeros(slots, heads * group, dim // 2, dtype=torch.complex64)
+    ids, factors = torch.zeros(requests, dtype=torch.int64), torch.zeros(tokens, dim // 2, dtype=torch.complex64)
+    query_sums.add_decode_queries(sums, sums.real.contiguous(), q[:requests], ids, factors)
+    pieces, spans = (torch.tensor(part) for part in query_sums.cut_chunks([0, 64, 128, 192, 256]))
+    query_sums.add_chunk_queries(
+        sums, sums.real.contiguous(), q, query_sums.ChunkPieces(ids, factors, 0, pieces, spans)
+    )
 
 
 if __name__ == "__main__":
