@@ -157,7 +157,7 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
             dtype=dtype,
             kv_dtype=kv_dtype,
         )
-        provider = registry.get(registry.DEFAULT)  # it scores forced tokens, which likelihoods need
+        provider = registry.get(registry.REFERENCE)  # it scores forced tokens, which likelihoods need
         network, self.tokenizer = provider.load_weights(spec)
         if enable_thinking is not None and "enable_thinking" not in (choose_template(self.tokenizer) or ""):
             raise ConfigError(

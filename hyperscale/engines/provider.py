@@ -6,7 +6,7 @@ so its module imports no torch and none of the engine's packages at the top. `hy
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -116,6 +116,19 @@ class EngineProvider(ABC):
                 f"the {self.name} engine runs on {' and '.join(self.devices)}, not on {kind}: pass --device "
                 f"{self.devices[0]}"
             )
+
+    def check_model(self, path: str, config: Mapping[str, Any], methods: Sequence[str], device: str) -> None:  # noqa: B027  # optional
+        """Refuse a model that these methods cannot run on in this engine, though they can in others.
+
+        Args:
+            path: The checkpoint.
+            config: The contents of its ``config.json``.
+            methods: Names of the methods.
+            device: Where it is to run.
+
+        Raises:
+            ModelError: They cannot.
+        """
 
     def check_installed(self) -> None:  # noqa: B027  # optional
         """Refuse a machine that lacks what the engine runs on.

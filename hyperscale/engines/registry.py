@@ -17,8 +17,10 @@ PROVIDERS = {
     "vllm": "hyperscale.engines.vllm.harness.provider:VllmProvider",
 }
 """Where each engine's provider is; imported when it is asked for."""
-DEFAULT = "torch"
-"""The engine of a run that names none."""
+REFERENCE = "torch"
+"""The engine that the others are held against; it runs every method."""
+AUTO = "auto"
+"""In place of an engine's name: a run chooses (`hyperscale.run.engine_choice`)."""
 
 
 def get(name: str) -> EngineProvider:

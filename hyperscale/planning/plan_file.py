@@ -55,7 +55,7 @@ class _EarlierRun(BaseModel):
 
 
 class _PlanFile(BaseModel):
-    """The contents of the file; a ceiling is null where there is none, and older files name no earlier runs."""
+    """The contents of the file; a ceiling is null where there is none. Older files lack earlier runs and engine."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -64,16 +64,18 @@ class _PlanFile(BaseModel):
     ceilings: dict[str, float | None]
     dominated: int
     earlier_runs: list[_EarlierRun] = []
+    engine: str = ""
     points: list[_Point]
 
 
-def save(plan: Plan, folder: Path, earlier_runs: Sequence[EarlierRun] = ()) -> None:
+def save(plan: Plan, folder: Path, earlier_runs: Sequence[EarlierRun] = (), engine: str = "") -> None:
     """Write a plan into a run's folder.
 
     Args:
         plan: The plan.
         folder: The folder.
         earlier_runs: What the costs of its points were predicted from: another plan is made as soon as these change.
+        engine: The engine that was chosen, and why; for people.
 
     Raises:
         ResultsError: The disk is full or fails.
@@ -84,6 +86,7 @@ def save(plan: Plan, folder: Path, earlier_runs: Sequence[EarlierRun] = ()) -> N
         "ceilings": {task: None if math.isinf(value) else value for task, value in plan.ceilings.items()},
         "dominated": plan.n_dominated,
         "earlier_runs": [run._asdict() for run in earlier_runs],
+        "engine": engine,
         "points": [
             {"task": point.task, "method": point.arm.method, "CR": point.arm.CR, "W": point.W, "L": point.L}
             | ({"kv_budget": point.arm.kv_budget} if point.arm.kv_budget else {})

@@ -28,6 +28,7 @@ from hyperscale.run.config import resolve
 from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.run.context import fit_lengths, smallest_context
+from hyperscale.run.engine_choice import with_engine
 from hyperscale.run.planned_run import PlannedRun, PlannedTask, check_lengths, load_task, task_shape
 from hyperscale.run.prompting import check_prompts, make_prompt_format, prompt_notes, with_insertions
 from hyperscale.tasks.datasets import GeneratedProblems
@@ -114,7 +115,7 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
         method_of_arm[replace(arm, length_invariant=method.length_invariant)] = method
     # The model's base stands for all its checkpoints: they share tokenizer and shapes.
     target = target or _local_gpu(config.device)
-    config = _place(config, target, model.base)
+    config = with_engine(_place(config, target, model.base), method_of_arm, known, folder)
     shape = shape_of(config.model, model.base)
     prompt_format = None
     if Path(model.base).is_absolute():

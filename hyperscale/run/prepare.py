@@ -27,6 +27,7 @@ from hyperscale.run.config import resolve
 from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.run.context import fit_lengths, smallest_context
+from hyperscale.run.engine_choice import with_engine
 from hyperscale.run.planned_run import PlannedRun, PlannedTask, check_lengths, load_task, task_shape
 from hyperscale.run.prompting import check_prompts, cue_of, make_prompt_format, prompt_notes, with_insertions
 from hyperscale.tasks.task import fingerprint, prompt_hash
@@ -207,10 +208,8 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
         check_checkpoint(path)
     # Problems are loaded before the device is touched, and tokenised once the tokenizer is there.
     docs = [task.docs(config.limit, config.data.get(task.name)) for task in tasks]
-    config = _place(config)
-    # Before the first arm has run for hours, not when its turn comes.
-    for provider, names in registry.assign(config.engine, config.methods).items():
-        provider.check_methods([method for arm, method in method_of_arm.items() if arm.method in names], config.device)
+    paths = [checkpoint.path for checkpoint in checkpoints.values()]
+    config = with_engine(_place(config), method_of_arm, paths, folder)
     stage(f"reading the tokenizer of {config.model}")
     first = next(iter(checkpoints.values())).path  # a model's checkpoints share tokenizer and shapes
     tokenizer = load_tokenizer(first)

@@ -11,6 +11,7 @@ from hyperscale.planning.budget import Budget
 from hyperscale.planning.grid import Grid
 from hyperscale.results import manifest
 from hyperscale.run.config import load, resolve, schema
+from hyperscale.run.engine_choice import with_engine
 from hyperscale.utils.validation import validate
 from hyperscale.utils.yaml_files import read_yaml
 
@@ -206,12 +207,12 @@ def test_a_run_of_an_earlier_version_is_still_the_same_run(name):
     old = info["config"]
     names = ("methods", "budget", "tasks", "lengths", "crs", "limit", "params", "device", "dtype")
     values = {each: old[each] for each in names} | {"force_answer": old.get("force_answer", 0)}
-    config = resolve.resolve_config(load.make_config(values))
+    config = with_engine(resolve.resolve_config(load.make_config(values)), {}, (), folder)
     assert not {"engine", "kv_dtype", "predict", "extend_word"} & old.keys()
     assert manifest.changes(info, {**info, "config": config.compared()}) == []
     for change in ({"predict": "closed"}, {"kv_dtype": "int8"}, {"limit": 3}, {"force_answer": 9}):
-        other = resolve.resolve_config(load.make_config(values | change)).compared()
-        assert len(manifest.changes(info, {**info, "config": other})) == 1
+        other = with_engine(resolve.resolve_config(load.make_config(values | change)), {}, (), folder)
+        assert len(manifest.changes(info, {**info, "config": other.compared()})) == 1
 
 
 def test_which_of_several_gpus_decides_nothing():

@@ -63,7 +63,7 @@ class JsonObserver(RunObserver):
             "tokens_expected": sum(plan.expected_tokens(arm, counts) for arm in arms),
         }
         about = {"folder": str(folder), "model": run.config.model, "budget": run.config.budget.text}
-        about["prompts"] = run.prompts
+        about |= {"prompts": run.prompts, "engine": run.config.engine, "engine_choice": run.config.engine_choice}
         config = run.config
         sampling = {
             name: {"value": getattr(config, name), "from": source} for name, source in config.sampling_sources.items()

@@ -65,6 +65,7 @@ def print_plan(run: "PlannedRun", console: Console) -> None:
     )
     lines.append(f"{_describe_passes(run)} {_describe_saving(run)}")
     lines.append(_describe_sampling(run))
+    lines.append(f"Engine: {run.config.engine_choice}")
     for line in lines:
         console.print(line, highlight=False, soft_wrap=True)
 

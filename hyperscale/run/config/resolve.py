@@ -28,6 +28,7 @@ _WITHOUT_EFFECT = {
     "inserted_tokens",
     "names_crs",
     "sampling_notes",
+    "engine_choice",
 }
 
 
@@ -39,7 +40,8 @@ class ResolvedConfig(BaseModel):
     """A run with all defaults made explicit; `RunConfig` says what each setting is.
 
     ``limit`` is None for all problems, ``vote`` for each task's own strategy; ``device`` and ``dtype`` are "auto" until
-    `placed` has been told of the machine. `RunConfig.pin_prompt` is part of ``params`` here, as a parameter of each
+    `placed` has been told of the machine, ``engine`` may be until `hyperscale.run.engine_choice` has chosen, which says
+    in ``engine_choice`` what and why. `RunConfig.pin_prompt` is part of ``params`` here, as a parameter of each
     method that has it, and `RunConfig.axis` part of the budget. ``sampling_sources`` says where temperature, top_p,
     top_k, min_p and repetition_penalty are from, each in words for the user. ``inserted_tokens`` is the most that is
     inserted in front of a forced answer, 1 until a tokenizer has told. ``names_crs`` is whether the user gave ``crs``,
@@ -72,6 +74,7 @@ class ResolvedConfig(BaseModel):
     sampling_sources: dict[str, str]
     sampling_notes: tuple[str, ...] = ()
     engine: str
+    engine_choice: str = ""
     device: str
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     kv_dtype: str

@@ -127,10 +127,11 @@ class RunConfig(BaseModel):
     )
     # Where and in which types it runs.
     engine: str = setting(
-        registry.DEFAULT,
+        registry.AUTO,
         "Engine that generates the chains (docs/vllm.md).",
-        choices=registry.available(),
-        details="vLLM has to be installed.",
+        choices=(registry.AUTO, *registry.available()),
+        details="`auto` is vLLM on CUDA where it is installed and runs every method and setting of the run, else "
+        "torch; the plan says which and why. A results folder keeps the engine that it was made with.",
     )
     device: str = setting(
         "auto",
@@ -214,7 +215,7 @@ class RunConfig(BaseModel):
     @field_validator("engine")
     @classmethod
     def _known_engine(cls, name: str) -> str:
-        names = registry.available()
+        names = (registry.AUTO, *registry.available())
         if name not in names:
             raise ValueError(f"must be {' or '.join(map(repr, names))}")
         return name
@@ -259,7 +260,7 @@ class RunConfig(BaseModel):
         parts += [
             value
             for value in (self.engine, device_kind(self.device), self.dtype, self.predict)
-            if value not in ("auto", registry.DEFAULT)
+            if value not in ("auto", registry.REFERENCE)
         ]
         parts += [f"kv{self.kv_dtype}"] if self.kv_dtype != "auto" else []
         # Parameters are too long for a name; their hash tells folders apart.

@@ -1,6 +1,6 @@
 """States what the vLLM engine can run, and builds it."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +9,8 @@ from hyperscale.engines.provider import EngineProvider, EngineSpec
 from hyperscale.engines.vllm import versions
 from hyperscale.engines.vllm.harness.compilation import Compilation, choose_compilation, describe_compilation
 from hyperscale.engines.vllm.method_names import RUNNABLE
+from hyperscale.errors import ConfigError, ModelError
+from hyperscale.methods.names import VANILLA
 from hyperscale.utils.hub import load_config
 
 if TYPE_CHECKING:
@@ -31,14 +33,25 @@ class VllmProvider(EngineProvider):
         from hyperscale.engines.vllm.harness.engine_args import check_method
 
         super().check_methods(methods, device)
+        if device_kind(device) == "cuda" and versions.is_for_cpu():
+            raise ConfigError("vLLM is installed here for the CPU alone: pass --device cpu, or leave --engine vllm out")
         for method in methods:
             check_method(method)
+
+    def check_model(self, path: str, config: Mapping[str, Any], methods: Sequence[str], device: str) -> None:
+        """See `EngineProvider.check_model`."""
+        dim = config.get("head_dim") or config.get("hidden_size", 0) // (config.get("num_attention_heads") or 1)
+        is_cpu = device_kind(device) == "cpu"
+        fits = dim % 32 == 0 if is_cpu else 16 <= dim <= 256 and not dim & (dim - 1)
+        if set(methods) != {VANILLA} and not fits:
+            sizes = "a multiple of 32 on a CPU" if is_cpu else "a power of two from 16 to 256 on CUDA"
+            raise ModelError(f"heads in vLLM have {sizes}, and those of {path} have {dim}: leave --engine vllm out")
 
     def explain_method(self, method: str) -> str | None:
         """See `EngineProvider.explain_method`."""
         if method in RUNNABLE:
             return None
-        return f"{method} does not run in vLLM, which runs {', '.join(RUNNABLE)}: leave --engine vllm out"
+        return f"{method} does not run in vLLM: leave --engine vllm out, or choose among {', '.join(RUNNABLE)}"
 
     def explain_kv_dtype(self, kv_dtype: str, methods: Sequence[str]) -> str:
         """See `EngineProvider.explain_kv_dtype`."""

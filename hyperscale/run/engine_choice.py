@@ -1,0 +1,101 @@
+"""Chooses the engine of a run that names none: the folder's, else vLLM on a GPU if it can run all of it, else torch."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hyperscale.engines import registry
+from hyperscale.engines.devices import device_index, device_kind
+from hyperscale.errors import HyperscaleError
+from hyperscale.models.checkpoint import read_checkpoint_config
+from hyperscale.results.manifest import RUN_FILE, complete_config, read_info
+from hyperscale.run.config.resolve import SET_FOR_RUN, ResolvedConfig
+
+if TYPE_CHECKING:
+    from hyperscale.methods.arm import Arm
+    from hyperscale.methods.core.base import Method
+
+_GIB = 1 << 30
+_LEAST_CAPABILITY = (8, 0)  # bfloat16, and what vLLM's kernels are built for
+
+
+def with_engine(
+    config: ResolvedConfig, methods: "Mapping[Arm, Method]", paths: Iterable[str], folder: Path | None
+) -> ResolvedConfig:
+    """The configuration with an engine in the place of ``auto``, and with the reason for it; all of it is checked.
+
+    A folder keeps the engine that it was made with.
+
+    Args:
+        config: The configuration, on its device.
+        methods: Each arm's method.
+        paths: The checkpoints of all arms that are at hand.
+        folder: Where the run is or will be stored, if that is known.
+
+    Raises:
+        HyperscaleError: The engine that was named, or that the folder has, cannot run it, or none can.
+    """
+    paths = list(paths)
+    if config.engine != registry.AUTO:
+        engine, reason = config.engine, f"{config.engine} ({SET_FOR_RUN})"
+    elif folder is not None and (folder / RUN_FILE).exists():
+        engine = str(complete_config(read_info(folder)["config"])["engine"])
+        reason = f"{engine}: this folder's"
+    else:
+        engine, reason = _choose(config, methods, paths)
+    config = config.model_copy(update={"engine": engine, "engine_choice": reason})
+    check_engine(config, methods, paths)
+    return config
+
+
+def check_engine(config: ResolvedConfig, methods: "Mapping[Arm, Method]", paths: Iterable[str]) -> None:
+    """Refuse what the engine of a run cannot do, before the first arm has run for hours.
+
+    Raises:
+        HyperscaleError: It cannot run a method with its parameters, a setting, a checkpoint, or on the device.
+    """
+    configs = [(path, read_checkpoint_config(path)) for path in dict.fromkeys(paths)]
+    for provider, names in registry.assign(config.engine, config.methods).items():
+        steering = bool(config.extend or config.force_answer)
+        provider.check(names, steering=steering, kv_dtype=config.kv_dtype)
+        provider.check_methods([method for arm, method in methods.items() if arm.method in names], config.device)
+        for path, values in configs:
+            provider.check_model(path, values, names, config.device)
+
+
+def _choose(config: ResolvedConfig, methods: "Mapping[Arm, Method]", paths: Sequence[str]) -> tuple[str, str]:
+    """An engine that can run it, and which and why in words for the plan."""
+    reason: str | None = "on a CPU vLLM is no faster, and an installation of its own"
+    if device_kind(config.device) == "cuda":
+        reason = _refusal("vllm", config, methods, paths) or _gpu_refusal(config)
+        if reason is None:
+            return "vllm", "vllm (auto)"
+    elif _refusal("torch", config, methods, paths) and _refusal("vllm", config, methods, paths) is None:
+        return "vllm", "vllm (auto)"
+    return "torch", f"torch: {reason}"
+
+
+def _refusal(engine: str, config: ResolvedConfig, methods: "Mapping[Arm, Method]", paths: Sequence[str]) -> str | None:
+    """Why an engine cannot run it, without the advice; None if it can."""
+    try:
+        check_engine(config.model_copy(update={"engine": engine}), methods, paths)
+    except HyperscaleError as error:
+        return str(error).partition(": ")[0]
+    return None
+
+
+def _gpu_refusal(config: ResolvedConfig) -> str | None:
+    """Why vLLM would not start on this machine's GPU; None if it would, or if there is none, as when it is planned."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    index = device_index(config.device) or 0
+    capability = torch.cuda.get_device_capability(index)
+    if capability < _LEAST_CAPABILITY:
+        return f"vLLM wants a GPU of compute capability 8.0, and this one has {'.'.join(map(str, capability))}"
+    free, total = torch.cuda.mem_get_info(index)
+    if free < config.gpu_memory * total:
+        used = f"{(total - free) / _GIB:.1f} of {total / _GIB:.1f} GiB of the GPU are in use"
+        return f"{used}, and vLLM would take {config.gpu_memory:.0%} of it (--gpu-memory)"
+    return None
