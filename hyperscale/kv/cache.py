@@ -21,6 +21,7 @@ from torch import Tensor
 from hyperscale.kv.formats import AUTO
 from hyperscale.kv.prefilled import PrefilledPrompt, live_first_order
 from hyperscale.kv.quantization import make_codec
+from hyperscale.kv.row_addresses import RowAddresses
 from hyperscale.kv.row_index import Ints, RowIndex
 from hyperscale.kv.slab import Slab, capacity
 
@@ -61,6 +62,7 @@ class RaggedCache:
         chains: Number of chains held.
         lens: (layers, max_chains, kv_heads) int64, live entries of each row; valid for the first ``chains`` of them.
         read: As lens: entries that the last step read, where a selector chose them.
+        addresses: Where rows lie, if `follow_addresses` has been called: for kernels that read rows by themselves.
     """
 
     def __init__(
@@ -96,9 +98,13 @@ class RaggedCache:
         self.read = torch.zeros_like(self.lens)
         self._row_index = [RowIndex(max_chains * kv_heads) for _ in range(layers)]
         self._slabs: list[dict[int, Slab]] = [{} for _ in range(layers)]  # by capacity
+        self._changed: set[int] = set()  # layers whose structure has changed since the last `reindex`
         # What `attend` uses, made by `reindex`: the slabs in use, and the translation between the two orders of rows.
-        self._slabs_in_use: list[list[Slab]] = []
-        self._read_index = torch.zeros(layers, 4, 0, dtype=torch.int64, device=device)
+        self._slabs_in_use: list[list[Slab]] = [[] for _ in range(layers)]
+        self._read_tables: list[Ints] = [np.zeros((4, 0), dtype=np.int64)] * layers  # of each layer, on the host
+        self._stale: set[int] = set()  # layers whose table is out of date
+        self._read_index_now = torch.zeros(layers, 4, 0, dtype=torch.int64, device=device)
+        self.addresses: RowAddresses | None = None
         self._decode_buffer = torch.empty(0, dtype=torch.float32, device=device)
 
     @property
@@ -131,7 +137,14 @@ class RaggedCache:
     def full_rows(self, chains: int) -> Tensor:
         """(layers, chains * kv_heads) bool on the device: which rows of the first chains have no free slot."""
         rows = chains * self.kv_heads
-        return self.lens[:, :chains].reshape(self.layers, rows) >= self._read_index[:, 3, :rows]
+        slots = self._read_index()[:, 3] if self.addresses is None else self.addresses.slots
+        return self.lens[:, :chains].reshape(self.layers, rows) >= slots[:, :rows]
+
+    def follow_addresses(self) -> RowAddresses:
+        """Keep `addresses` up to date from now on, while there are no chains yet."""
+        assert not self.chains, "addresses are followed from the beginning"
+        self.addresses = RowAddresses(self.layers, self.lens[0].numel(), self.device)
+        return self.addresses
 
     # -- attention --------------------------------------------------------------------------------------------------
 
@@ -165,7 +178,7 @@ class RaggedCache:
             (chains, query_heads, head_dim), and the attention weights (chains, kv_heads, group, `width`) float32.
         """
         # ``order`` and ``position`` translate from callers' rows to rows as they lie in the slabs, and back.
-        order, position, base, _ = self._read_index[layer].unbind(0)
+        order, position, base, _ = self._read_index()[layer].unbind(0)
         rows = order.shape[0]
         q = queries.reshape(rows, -1, self.head_dim).index_select(0, order)
         k = self.codec.encode(keys.reshape(rows, self.head_dim)).index_select(0, order)
@@ -227,6 +240,7 @@ class RaggedCache:
         """
         first = self.chains
         self.chains += copies
+        self._changed.update(range(self.layers))
         self.lens[:, first : self.chains] = prompt.lens[:, None]
         first_rows = np.arange(first, self.chains)[:, None] * self.kv_heads
         for layer in range(self.layers):
@@ -254,6 +268,7 @@ class RaggedCache:
             full: (layers, rows), which of the first rows of each layer to move.
         """
         for layer in np.flatnonzero(full.any(axis=1)).tolist():
+            self._changed.add(layer)
             rows = np.flatnonzero(full[layer])
             sizes = self._row_index[layer].size[rows]
             for size in np.unique(sizes):
@@ -274,6 +289,7 @@ class RaggedCache:
             chains: Their numbers.
             choose: Says what stays.
         """
+        self._changed.update(range(self.layers))
         heads = np.arange(self.kv_heads)
         rows = np.asarray(chains)[:, None] * self.kv_heads + heads
         for layer, index in enumerate(self._row_index):
@@ -296,6 +312,7 @@ class RaggedCache:
             return (np.asarray(chains, dtype=np.int64)[:, None] * self.kv_heads + heads).ravel()
 
         self.chains -= len(finished)
+        self._changed.update(range(self.layers))
         leaving = set(finished)
         # Numbers below the new count that became free, and chains beyond it that stay: there are equally many.
         dst = [chain for chain in sorted(finished) if chain < self.chains]
@@ -313,13 +330,27 @@ class RaggedCache:
 
     def reindex(self) -> None:
         """Rebuild what `attend` reads from the structure; call once after any change."""
+        for layer in self._changed:
+            slabs = self._slabs[layer]
+            self._slabs_in_use[layer] = [slabs[size] for size in sorted(slabs) if slabs[size].count]
+            if self.addresses is not None:
+                self.addresses.note(layer, self._row_index[layer], slabs)
+        self._stale |= self._changed
+        self._changed.clear()
+        if self.addresses is not None:
+            self.addresses.upload()
+
+    def _read_index(self) -> Tensor:
+        """(layers, 4, rows) int64 on the device, what `RowIndex.read_table` says; made when it is asked for."""
         rows = self.chains * self.kv_heads
-        self._slabs_in_use = [[slabs[size] for size in sorted(slabs) if slabs[size].count] for slabs in self._slabs]
-        tables = [
-            index.read_table(rows, [slab.size for slab in slabs], [slab.count for slab in slabs])
-            for index, slabs in zip(self._row_index, self._slabs_in_use, strict=True)
-        ]
-        self._read_index = self._upload(np.stack(tables))
+        for layer in self._stale:
+            slabs = self._slabs_in_use[layer]
+            sizes, counts = [slab.size for slab in slabs], [slab.count for slab in slabs]
+            self._read_tables[layer] = self._row_index[layer].read_table(rows, sizes, counts)
+        if self._stale:
+            self._read_index_now = self._upload(np.stack(self._read_tables))
+            self._stale.clear()
+        return self._read_index_now
 
     def _prune_slab(self, layer: int, chains: Tensor, rows: Ints, size: int, choose: Choice) -> None:
         """`prune` for one layer and the chains whose rows, (chains, kv_heads), live in one slab."""

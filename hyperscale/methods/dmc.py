@@ -19,6 +19,7 @@ class _Merging(State):
     ``tensors[0]`` is (layers, max_chains, kv_heads, 2 head_dim + 1).
     """
 
+    capturable = True
     rotates = True
 
     def __init__(self, method: "DMC", host: HostModel) -> None:

@@ -25,6 +25,8 @@ class _Delayed(State):
     new entry takes its slot.
     """
 
+    capturable = True
+
     def __init__(self, method: "DMS", host: HostModel) -> None:
         super().__init__(method, host)
         # A configuration without the keys of DMS, or with them but without the tensors that they speak of.

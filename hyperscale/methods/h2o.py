@@ -16,6 +16,7 @@ from hyperscale.methods.core.victim import VictimState
 class _HeavyHitters(VictimState):
     """The score of a slot is the attention that its entry has received in all."""
 
+    capturable = True
     method: "H2O"
 
     def __init__(self, method: "H2O", host: HostModel) -> None:

@@ -23,6 +23,7 @@ class _Pages(BudgetedState):
     head_dim) in the model's type; 0 for pages not begun.
     """
 
+    capturable = True
     method: "Quest"
 
     def __init__(self, method: "Quest", host: HostModel) -> None:

@@ -22,6 +22,8 @@ class _RandomVictim(BudgetedState):
     size.
     """
 
+    capturable = True
+
     def __init__(self, method: BudgetedMethod, host: HostModel) -> None:
         super().__init__(method, host)
         self._safe = method.recent - 1

@@ -15,6 +15,7 @@ from hyperscale.methods.core.victim import VictimState
 class _LeastAttended(VictimState):
     """The latest query's attention alone decides."""
 
+    capturable = True
     method: "TOVA"
 
     def prune_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:

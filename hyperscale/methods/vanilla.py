@@ -9,6 +9,8 @@ from hyperscale.methods.core.base import DecodeStep, LayerInput, Method, State
 
 
 class _Append(State):
+    capturable = True
+
     def begin(self, step: DecodeStep) -> None:
         self._lens = step.lens
 

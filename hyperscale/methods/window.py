@@ -23,6 +23,8 @@ class RecentState(BudgetedState):
     were not stored.
     """
 
+    capturable = True
+
     def __init__(self, method: BudgetedMethod, host: HostModel, sinks: int = 0) -> None:
         super().__init__(method, host)
         self._sinks, self._heads = sinks, host.kv_heads

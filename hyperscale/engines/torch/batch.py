@@ -14,6 +14,7 @@ The life of a chain in a `Batch`:
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -30,6 +31,7 @@ from hyperscale.engines.live_chain import LiveChain
 from hyperscale.engines.sampling import draw_tokens, mark_tokens, score_tokens
 from hyperscale.engines.steering import TokenSteering
 from hyperscale.engines.torch import forward_pass
+from hyperscale.engines.torch.static_step import StaticMode, StaticStep, head_size, padded_size, round_up
 from hyperscale.engines.vocabulary import Vocabulary
 from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.formats import AUTO
@@ -40,8 +42,6 @@ from hyperscale.kv.snapshot import Snapshot
 from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, Method
 from hyperscale.models.context import context_limit
 from hyperscale.utils import counter_rng
-
-_MULTIPLE = 16  # Rows of a decode batch: CPU matrix products round a row alike in every multiple of 8, not in others.
 
 # Rows of `Batch._table`, which has a column for each chain.
 _LAST_TOKEN, _POSITION, _NOISE_KEY, _TOKENS = range(4)
@@ -108,6 +108,7 @@ class Batch:
         device: torch.device,
         kv_dtype: str = AUTO,
         watch: Callable[[ChainProgress], None] | None = None,
+        static: StaticMode | None = None,
     ) -> None:
         """Allocate an empty batch.
 
@@ -120,6 +121,7 @@ class Batch:
             device: Where the model is.
             kv_dtype: What the cache keeps keys and values in, as `TorchEngine` takes it.
             watch: Called after every token of every chain.
+            static: How decode steps run on tensors that never move; None if they need not.
 
         Raises:
             EngineError: The cache cannot be kept in this type, or the tokenizer cannot steer as the sampling asks.
@@ -129,11 +131,12 @@ class Batch:
         self._max_chains, self._device = max_chains, device
         config = model.config
         heads = config.num_key_value_heads
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         attentions = [layer.self_attn for layer in model.model.layers]
-        sizes = (len(attentions), heads, head_dim, max_chains)
+        # Chains that there are tables for: padding of a static step has rows in all of them.
+        rows = max_chains if static is None else padded_size(max_chains)
+        sizes = (len(attentions), heads, head_size(config), rows)
         self.cache = RaggedCache(*sizes, dtype=model.dtype, device=device, kv_dtype=kv_dtype)
-        self._state = method.start(HostModel(attentions, config, heads, max_chains, device, model.model.rotary_emb))
+        self._state = method.start(HostModel(attentions, config, heads, rows, device, model.model.rotary_emb))
         self._decoder = Decoder(tokenizer, sampling.stop, sampling.marks, stop_in_answer=sampling.stop_in_answer)
         self._end_ids = end_ids(model, tokenizer)
         self._steering = TokenSteering(tokenizer, sampling) if sampling.steering else None
@@ -146,11 +149,16 @@ class Batch:
         self._next_request: Request | None = None  # taken from the requests to see whether it shares a prefill
         self._prefill: _SharedPrefill | None = None
         # (4, max_chains): last token, its position, noise key, tokens generated. Columns past the chains are padding.
-        self._table = torch.zeros(4, _round_up(max_chains), dtype=torch.int64, device=device)
+        self._table = torch.zeros(4, round_up(rows), dtype=torch.int64, device=device)
         # (1, max_chains, vocabulary + 1), see `mark_tokens`: which tokens each chain has, its prompt's included.
         self._present: Tensor | None = None
         if sampling.repetition_penalty != 1:
-            self._present = torch.zeros(1, max_chains, self._vocabulary.rows + 1, dtype=torch.bool, device=device)
+            self._present = torch.zeros(1, rows, self._vocabulary.rows + 1, dtype=torch.bool, device=device)
+        self._static: StaticStep | None = None
+        if static is not None:
+            ids, positions = self._table[_LAST_TOKEN], self._table[_POSITION]
+            self._static = StaticStep(static, model, method, self._state, self.cache, ids, positions)
+            self._forced_ids = torch.zeros(rows, dtype=torch.int64, device=device)
 
     def advance(self, requests: Iterator[Request]) -> list[Chain] | None:
         """One decode step for the chains in flight, then admission, then one token for all.
@@ -161,6 +169,11 @@ class Batch:
         Returns:
             The chains that finished; None when nothing is left to do.
         """
+        # Kernels of a static step are launched on the current device.
+        with torch.cuda.device(self._device) if self._device.type == "cuda" else nullcontext():
+            return self._advance(requests)
+
+    def _advance(self, requests: Iterator[Request]) -> list[Chain] | None:
         decoding = len(self._chains)
         logits = [self._decode()] if decoding else []
         # Chains that enter now get their first token, from their prompt, together with the others' next.
@@ -168,10 +181,12 @@ class Batch:
         if not logits:
             return None
         count = len(self._chains)
-        step = self._draw(torch.cat(logits), decoding)
+        step = self._draw(logits, decoding)
         self._record(step)
         full = step.full
         if step.prunable:  # before a branch takes a copy of the chain
+            if self._static is not None:  # the graph replayed last need not be the one that the state knows of
+                self._chains_to_prune(count)
             self.cache.prune(step.prunable, self._state.prune)
             # Rows that were full have room again.
             full[:, self._rows_of([chain for chain in step.prunable if chain < decoding])] = False
@@ -182,60 +197,99 @@ class Batch:
     def _decode(self) -> Tensor:
         """Process the last token of every chain; returns the logits that follow, (chains, vocabulary)."""
         count = len(self._chains)
+        if self._static is not None:
+            self._static.decode()
+            return self._static.logits[:count]
         self._state.begin(DecodeStep(self._table[_POSITION, :count], self.cache.lens[:, :count]))
-        columns = self._table[:, : _round_up(count), None]
-        current = forward_pass.DecodePass(self._state, self.cache, observed=self._method.needs_attention)
+        columns = self._table[:, : round_up(count), None]
+        current = forward_pass.DecodePass(self._state, self.cache, count, observed=self._method.needs_attention)
         return forward_pass.run(self._model, current, columns[_LAST_TOKEN], columns[_POSITION])[:count]
 
-    def _draw(self, logits: Tensor, decoding: int) -> _StepResult:
+    def _draw(self, logits: list[Tensor], decoding: int) -> _StepResult:
         """Give every chain its next token, and fetch from the device all that the host has to know of the step.
 
         Args:
-            logits: (chains, vocabulary).
+            logits: (chains, vocabulary), of those that have decoded and then of each prompt that has just entered.
             decoding: How many of the chains have decoded; the others have just entered.
         """
         count = len(self._chains)
-        table = self._table[:, :count]
-        tokens, logprobs, greedy = self._next_tokens(logits, table)
-        table[_LAST_TOKEN] = tokens
-        table[_POSITION] += 1
-        table[_TOKENS] += 1
-        lens = self.cache.lens[:, :count]
-        held = lens.sum((0, 2))
-        read = self.cache.read[:, :count].sum((0, 2)) if self._method.kind == "selector" else held
-        prunable = self._state.chains_to_prune(DecodeStep(table[_POSITION], lens))
-        full = self.cache.full_rows(decoding)
-        # The one time in a step that the host waits for the device: all in one tensor of int64, floats as their bits.
-        parts = [tokens, read, held, logprobs.view(torch.int64), greedy.to(torch.int64), full.view(-1).to(torch.int64)]
-        if prunable is not None:
-            parts.append(prunable.to(torch.int64))
-        packet = torch.cat(parts).cpu().numpy()
-        by_chain, flags = packet[: 5 * count].reshape(5, count), packet[5 * count :]
+        ids = [chain.forced_id for chain in self._chains]
+        forced = max(ids) >= 0
+        if self._static is None:
+            size, with_rooms = count, decoding
+            forced_ids = torch.tensor(ids, device=self._device) if forced else None
+            packet = self._draw_packet(torch.cat(logits), with_rooms, forced_ids)
+        else:
+            size = with_rooms = padded_size(count)
+            if count > decoding:
+                self._static.logits[decoding:count] = torch.cat(logits[1:] if decoding else logits)
+            if forced:
+                self._forced_ids[:count] = torch.tensor(ids).to(self._device, non_blocking=True)
+            forced_ids, all_logits = self._forced_ids[:size] if forced else None, self._static.logits[:size]
+            packet = self._static.run(
+                ("draw", size, forced), lambda: self._draw_packet(all_logits, with_rooms, forced_ids)
+            )
+        # The one time in a step that the host waits for the device.
+        numbers = packet.cpu().numpy()
+        by_chain, flags = numbers[: 5 * size].reshape(5, size)[:, :count], numbers[5 * size :]
+        layers, rooms = self.cache.layers, with_rooms * self.cache.kv_heads
+        full = flags[: layers * rooms].astype(bool).reshape(layers, rooms)
         return _StepResult(
             tokens=by_chain[0].tolist(),
             read=by_chain[1].tolist(),
             held=by_chain[2].tolist(),
             logprobs=by_chain[3].view(np.float64).tolist(),
             greedy=by_chain[4].astype(bool).tolist(),
-            full=flags[: full.numel()].astype(bool).reshape(tuple(full.shape)),
-            prunable=np.flatnonzero(flags[full.numel() :]).tolist(),
+            full=full[:, : decoding * self.cache.kv_heads],
+            prunable=np.flatnonzero(flags[layers * rooms :][:count]).tolist(),
         )
 
-    def _next_tokens(self, logits: Tensor, table: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _draw_packet(self, logits: Tensor, with_rooms: int, forced_ids: Tensor | None) -> Tensor:
+        """Draw a token for as many chains as there are logits, and gather what the host has to know in one tensor.
+
+        Args:
+            logits: (chains, vocabulary).
+            with_rooms: How many of the chains have rows that may be full.
+            forced_ids: (chains,) int64, tokens that take the place of drawn ones, -1 for none; None if no chain has.
+
+        Returns:
+            (any,) int64: five numbers a chain, by number; flags of the rows that are full; flags of chains to prune.
+        """
+        count = len(logits)
+        table = self._table[:, :count]
+        tokens, logprobs, greedy = self._next_tokens(logits, table, forced_ids)
+        table[_LAST_TOKEN] = tokens
+        table[_POSITION] += 1
+        table[_TOKENS] += 1
+        held = self.cache.lens[:, :count].sum((0, 2))
+        read = self.cache.read[:, :count].sum((0, 2)) if self._method.kind == "selector" else held
+        prunable = self._chains_to_prune(count)
+        full = self.cache.full_rows(with_rooms)
+        # All in one tensor of int64, floats as their bits.
+        parts = [tokens, read, held, logprobs.view(torch.int64), greedy.to(torch.int64), full.view(-1).to(torch.int64)]
+        if prunable is not None:
+            parts.append(prunable.to(torch.int64))
+        return torch.cat(parts)
+
+    def _chains_to_prune(self, count: int) -> Tensor | None:
+        """(chains,) bool, which of the first ``count`` chains are to be pruned before the step that comes next."""
+        return self._state.chains_to_prune(DecodeStep(self._table[_POSITION, :count], self.cache.lens[:, :count]))
+
+    def _next_tokens(
+        self, logits: Tensor, table: Tensor, forced_ids: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Next token of every chain, its log-probability, and whether it is the most probable one (if forced)."""
         present = None
         if self._present is not None:
-            rows = self._present[0, : len(self._chains)]
+            rows = self._present[0, : len(logits)]
             # The chain's own tokens one by one; of one that has just entered it is the prompt's last once more.
             mark_tokens(rows, table[_LAST_TOKEN, :, None])
             present = rows[:, : self._vocabulary.rows]
         tokens, logprobs = draw_tokens(
             self._vocabulary.drawable(logits), table[_NOISE_KEY], table[_TOKENS], self._sampling, present
         )
-        ids = [chain.forced_id for chain in self._chains]
-        if max(ids) < 0:
+        if forced_ids is None:
             return tokens, logprobs, torch.zeros_like(tokens)
-        forced_ids = torch.tensor(ids, device=self._device)
         is_forced = forced_ids >= 0
         scores, greedy = score_tokens(logits, forced_ids.clamp(min=0))
         return (
@@ -395,6 +449,3 @@ class Batch:
         heads = self.cache.kv_heads
         return (np.asarray(chains, dtype=np.int64)[:, None] * heads + np.arange(heads)).ravel()
 
-
-def _round_up(count: int) -> int:
-    return -(-count // _MULTIPLE) * _MULTIPLE

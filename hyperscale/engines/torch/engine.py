@@ -10,6 +10,7 @@ from hyperscale.engines.config_check import check_config
 from hyperscale.engines.sampling import check_sampling
 from hyperscale.engines.torch import forward_pass
 from hyperscale.engines.torch.batch import Batch
+from hyperscale.engines.torch.static_step import choose_mode
 from hyperscale.errors import EngineError
 from hyperscale.kv.formats import AUTO
 from hyperscale.methods.core.base import Method
@@ -30,6 +31,7 @@ class TorchEngine(Engine):
         batch_size: Most chains in flight.
         kv_dtype: What the cache stores keys and values in: "auto" for the model's own type, or one of
             `hyperscale.kv.formats.QUANTISED`.
+        static: How decode steps are captured, see `hyperscale.engines.torch.static_step`; None if they are not.
     """
 
     def __init__(
@@ -42,8 +44,19 @@ class TorchEngine(Engine):
         device: str = "cpu",
         name: str = "torch",
         kv_dtype: str = AUTO,
+        cuda_graphs: bool = True,
     ) -> None:
         """Prepare a model for generation.
+
+        Args:
+            model: A transformers causal LM.
+            tokenizer: Its tokenizer.
+            method: The method.
+            batch_size: Most chains in flight.
+            device: Where the model is.
+            name: Recorded with results.
+            kv_dtype: See the class.
+            cuda_graphs: Whether decode steps on CUDA are captured in CUDA graphs, where the method allows it.
 
         Raises:
             EngineError: The batch size is not positive, or the cache cannot be kept in this type.
@@ -56,6 +69,7 @@ class TorchEngine(Engine):
         self.model, self.tokenizer, self.method = model, tokenizer, method
         self.batch_size, self.device, self.name, self.kv_dtype = batch_size, torch.device(device), name, kv_dtype
         forward_pass.install_hooks(model)
+        self.static = choose_mode(method, model, self.device, kv_dtype) if cuda_graphs else None
         self.start_batch(Sampling())  # refuses a method that cannot run on this model before any work is done
 
     def generate(
@@ -90,4 +104,5 @@ class TorchEngine(Engine):
             device=self.device,
             kv_dtype=self.kv_dtype,
             watch=watch,
+            static=self.static,
         )

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from hyperscale.engines.attention_arguments import check_attention_arguments
-from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.prefilled import PrefilledPrompt, compact
 from hyperscale.methods.core.base import LayerInput, State
 from hyperscale.methods.core.prefill_view import PrefillView
@@ -102,26 +101,60 @@ class PrefillPass:
         return PrefilledPrompt(length, self._keys, self._values, torch.stack(self._lens), expiry, positions, scores)
 
 
+class DecodeAttention(Protocol):
+    """Writes a step's entries and attends to what lives: a `RaggedCache`, or kernels that read one."""
+
+    def width(self, layer: int) -> int:
+        """The most slots that any row of a layer has room for."""
+
+    def attend(
+        self,
+        layer: int,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        slots: Tensor,
+        scale: float,
+        *,
+        selected: Tensor | None = None,
+        with_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """See `RaggedCache.attend`."""
+
+
+class StaticAttention(DecodeAttention, Protocol):
+    """Attention whose launches depend on what `begin` was told, and on nothing else that the host knows."""
+
+    def begin(self, chains: int, width: int) -> None:
+        """A step begins.
+
+        Args:
+            chains: Its chains, padding included.
+            width: What `width` is to say of every layer.
+        """
+
+
 class DecodePass:
-    """One token of every chain in the cache; further rows of the batch are padding and attend to nothing."""
+    """One token of every chain; further rows of the batch are padding and attend to nothing."""
 
     hidden: Tensor
     rope: Callable[[Tensor], Tensor]
     prefill = False
 
-    def __init__(self, state: State, cache: RaggedCache, *, observed: bool = False) -> None:
-        self.state, self._cache, self._observed = state, cache, observed
+    def __init__(self, state: State, attention: DecodeAttention, chains: int, *, observed: bool = False) -> None:
+        """Prepare a pass for so many chains; ``observed`` is whether the state is shown attention weights."""
+        self.state, self._attention, self._chains, self._observed = state, attention, chains, observed
 
     def attend(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
         """See `ForwardPass.attend`; tokens is 1."""
-        n = self._cache.chains  # rows from n on are padding
-        width = self._cache.width(layer)
+        n = self._chains  # rows from n on are padding
+        width = self._attention.width(layer)
         layer_input = LayerInput(self.hidden, queries[:n, :, 0], keys[:n, :, 0], values[:n, :, 0], scale, width)
         # The order of calls is part of the contract of `State`: write_slots, merge, select, then observe.
         slots = self.state.write_slots(layer, layer_input)
         entry = self.state.merge(layer, layer_input)
         selected = self.state.select(layer, layer_input)
-        out, weights = self._cache.attend(
+        out, weights = self._attention.attend(
             layer, layer_input.queries, *entry, slots, scale, selected=selected, with_weights=self._observed
         )
         if weights is not None:

@@ -124,8 +124,12 @@ class State(ABC):
         tensors: All per-chain tensors, each (any, max_chains, …): the engine moves rows along dimension 1. A state that
             replaces a tensor by a wider one must put it here.
         rotates: Whether RoPE is left to `rotate`.
+        capturable: Whether the hooks of a decode step, and `chains_to_prune`, can be recorded in a CUDA graph: they
+            wait for nothing, their shapes follow from those of their arguments alone, and once `admit` or `reserve` has
+            been called for a width they replace no tensor. Chains of which all tensors and lengths are 0 are padding.
     """
 
+    capturable: ClassVar[bool] = False
     method: "Method"
     tensors: Sequence[Tensor] = ()
     rotates: bool = False

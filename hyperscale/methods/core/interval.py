@@ -38,6 +38,7 @@ class IntervalState(BudgetedState):
     chain hold equally many. A subclass ranks the entries (`score_rows`), of a prompt as of a full row.
     """
 
+    capturable = True
     method: "IntervalMethod"
 
     @abstractmethod

@@ -1,0 +1,85 @@
+"""Calls the functions of a decode step as CUDA graphs, which launch all their kernels at once."""
+
+import gc
+import warnings
+from collections.abc import Callable, Hashable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hyperscale.errors import first_line
+
+
+class StepCalls(Protocol):
+    """Calls functions that read and write tensors which never move, and wait for nothing."""
+
+    def run(self, key: Hashable, function: Callable[[], Tensor]) -> Tensor:
+        """Call a function, or repeat what it did when it was called under this key before.
+
+        Args:
+            key: What the function's launches depend on: shapes, and which function it is.
+            function: The function.
+
+        Returns:
+            What it returns; valid until the next call under any key.
+        """
+
+    def forget(self) -> None:
+        """Tensors that the functions use have been replaced: nothing that was recorded may be repeated."""
+
+
+class CudaGraphs:
+    """Captures a function when it is called a second time under the same key, and replays it from then on.
+
+    The first call is direct: kernels are compiled and libraries get their workspaces, which cannot happen in a capture.
+    So what is called only once costs no capture. A function that cannot be captured is called directly ever after, and
+    a warning says why.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._called: set[Hashable] = set()
+        self._graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._stream = torch.cuda.Stream(device)
+        self._pool = torch.cuda.graph_pool_handle()  # one for all: only one of them runs at a time
+        self._fails = False
+
+    def run(self, key: Hashable, function: Callable[[], Tensor]) -> Tensor:
+        """See `StepCalls.run`."""
+        if key not in self._graphs and key in self._called and not self._fails:
+            self._capture(key, function)
+        if key not in self._graphs:
+            self._called.add(key)
+            return function()
+        graph, result = self._graphs[key]
+        graph.replay()
+        return result
+
+    def forget(self) -> None:
+        """See `StepCalls.forget`."""
+        self._graphs.clear()
+        self._called.clear()
+
+    def _capture(self, key: Hashable, function: Callable[[], Tensor]) -> None:
+        """Record a function, which runs nothing on the device."""
+        graph = torch.cuda.CUDAGraph()
+        collects = gc.isenabled()
+        gc.disable()  # a tensor of somebody else's that is freed now could end the capture
+        try:
+            # Other threads may go on using the device meanwhile.
+            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+                result = function()
+        except Exception as error:
+            self._fails = True
+            torch.cuda.synchronize(self._device)
+            warnings.warn(
+                "decode steps are not captured in CUDA graphs and run more slowly: "
+                f"{first_line(error)} (--no-cuda-graphs silences this)",
+                stacklevel=2,
+            )
+        else:
+            self._graphs[key] = graph, result
+        finally:
+            if collects:
+                gc.enable()
