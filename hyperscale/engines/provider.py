@@ -32,6 +32,7 @@ class EngineSpec:
         device: Where the model runs, as torch names it.
         dtype: Type of the weights: "float32", "bfloat16" or "float16".
         kv_dtype: What the cache keeps keys and values in: "auto" for ``dtype``, or a name of `kv.formats`.
+        cuda_graphs: Whether decode steps may be captured in CUDA graphs, by an engine that leaves the choice.
         gpu_memory: Part of a GPU's memory that an engine takes which reserves its memory in advance.
         max_tokens: Most tokens of a sequence, its prompt included; the model's own limit if None.
         methods: All methods that the engine is to run in turn (`Engine.switch`), ``method`` among them; empty for that
@@ -46,6 +47,7 @@ class EngineSpec:
     device: str = "cpu"
     dtype: str = "float32"
     kv_dtype: str = AUTO
+    cuda_graphs: bool = True
     gpu_memory: float = 0.9
     max_tokens: int | None = None
     methods: "tuple[Method, ...]" = ()

@@ -102,8 +102,8 @@ class RaggedCache:
         # What `attend` uses, made by `reindex`: the slabs in use, and the translation between the two orders of rows.
         self._slabs_in_use: list[list[Slab]] = [[] for _ in range(layers)]
         self._read_tables: list[Ints] = [np.zeros((4, 0), dtype=np.int64)] * layers  # of each layer, on the host
-        self._stale: set[int] = set()  # layers whose table is out of date
-        self._read_index_now = torch.zeros(layers, 4, 0, dtype=torch.int64, device=device)
+        self._read_index = torch.zeros(layers, 4, 0, dtype=torch.int64, device=device)
+        self._indexed = True
         self.addresses: RowAddresses | None = None
         self._decode_buffer = torch.empty(0, dtype=torch.float32, device=device)
 
@@ -137,12 +137,17 @@ class RaggedCache:
     def full_rows(self, chains: int) -> Tensor:
         """(layers, chains * kv_heads) bool on the device: which rows of the first chains have no free slot."""
         rows = chains * self.kv_heads
-        slots = self._read_index()[:, 3] if self.addresses is None else self.addresses.slots
+        slots = self._read_index[:, 3] if self.addresses is None else self.addresses.slots
         return self.lens[:, :chains].reshape(self.layers, rows) >= slots[:, :rows]
 
-    def follow_addresses(self) -> RowAddresses:
-        """Keep `addresses` up to date from now on, while there are no chains yet."""
+    def follow_addresses(self, *, alone: bool) -> RowAddresses:
+        """Keep `addresses` up to date from now on, while there are no chains yet.
+
+        Args:
+            alone: Whether `attend` is not called any more, so that its index need not be kept.
+        """
         assert not self.chains, "addresses are followed from the beginning"
+        self._indexed = not alone
         self.addresses = RowAddresses(self.layers, self.lens[0].numel(), self.device)
         return self.addresses
 
@@ -178,7 +183,7 @@ class RaggedCache:
             (chains, query_heads, head_dim), and the attention weights (chains, kv_heads, group, `width`) float32.
         """
         # ``order`` and ``position`` translate from callers' rows to rows as they lie in the slabs, and back.
-        order, position, base, _ = self._read_index()[layer].unbind(0)
+        order, position, base, _ = self._read_index[layer].unbind(0)
         rows = order.shape[0]
         q = queries.reshape(rows, -1, self.head_dim).index_select(0, order)
         k = self.codec.encode(keys.reshape(rows, self.head_dim)).index_select(0, order)
@@ -330,27 +335,20 @@ class RaggedCache:
 
     def reindex(self) -> None:
         """Rebuild what `attend` reads from the structure; call once after any change."""
+        rows = self.chains * self.kv_heads
         for layer in self._changed:
-            slabs = self._slabs[layer]
-            self._slabs_in_use[layer] = [slabs[size] for size in sorted(slabs) if slabs[size].count]
+            index, slabs = self._row_index[layer], self._slabs[layer]
+            self._slabs_in_use[layer] = in_use = [slabs[size] for size in sorted(slabs) if slabs[size].count]
+            if self._indexed:
+                sizes, counts = [slab.size for slab in in_use], [slab.count for slab in in_use]
+                self._read_tables[layer] = index.read_table(rows, sizes, counts)
             if self.addresses is not None:
-                self.addresses.note(layer, self._row_index[layer], slabs)
-        self._stale |= self._changed
+                self.addresses.note(layer, index, slabs)
         self._changed.clear()
+        if self._indexed:
+            self._read_index = self._upload(np.stack(self._read_tables))
         if self.addresses is not None:
             self.addresses.upload()
-
-    def _read_index(self) -> Tensor:
-        """(layers, 4, rows) int64 on the device, what `RowIndex.read_table` says; made when it is asked for."""
-        rows = self.chains * self.kv_heads
-        for layer in self._stale:
-            slabs = self._slabs_in_use[layer]
-            sizes, counts = [slab.size for slab in slabs], [slab.count for slab in slabs]
-            self._read_tables[layer] = self._row_index[layer].read_table(rows, sizes, counts)
-        if self._stale:
-            self._read_index_now = self._upload(np.stack(self._read_tables))
-            self._stale.clear()
-        return self._read_index_now
 
     def _prune_slab(self, layer: int, chains: Tensor, rows: Ints, size: int, choose: Choice) -> None:
         """`prune` for one layer and the chains whose rows, (chains, kv_heads), live in one slab."""

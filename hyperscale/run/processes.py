@@ -20,6 +20,7 @@ def spec_of(run: PreparedRun, arm: Arm) -> tuple[EngineProvider, EngineSpec]:
         device=config.device,
         dtype=config.dtype,
         kv_dtype=config.kv_dtype,
+        cuda_graphs=config.cuda_graphs,
         gpu_memory=config.gpu_memory,
         max_tokens=run.max_sequence_tokens,
         compilation=config.compilation,

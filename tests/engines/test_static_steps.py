@@ -2,43 +2,16 @@
 
 import pytest
 import tiny
-import torch
-from recorded_steps import RECORDED, RecordedCalls
+from recorded_steps import METHODS, RECORDED, Counting, RecordedCalls, Waiting, WaitingError, requests
 from reference_rules.dmc import DMC
-from steered_tokenizer import WORD, Marks
+from steered_tokenizer import END, SIZE, WORD, Marks
 
 from hyperscale import methods
-from hyperscale.engines.base import Request, Sampling, Steering
+from hyperscale.engines.base import Sampling, Steering
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.engines.torch.static_step import padded_size
 
-METHODS = {
-    "vanilla": {"cr": 1},
-    "dms": {"cr": 8},
-    "window": {"cr": 4},
-    "random": {"cr": 4, "recent": 3, "pin_prompt": False, "rule": "fixed"},
-    "streaming": {"cr": 4},
-    "quest": {"cr": 4, "dense_layers": 1},
-    "keydiff": {"cr": 4},
-    "knorm": {"cr": 4},
-    "triattention": {"cr": 4},
-    "tova": {"cr": 4},
-    "h2o": {"cr": 4},
-    "snapkv": {"cr": 4},
-    "rkv": {"cr": 4, "rule": "fixed", "pin_prompt": False},
-    "dmc": {"cr": 2},
-}
-
-
-def requests():
-    """Prompts of several lengths, chains that share them, and lengths that let the batch shrink and grow."""
-    generator = torch.Generator().manual_seed(0)
-    made = []
-    for problem in range(5):
-        length = (3, 90, 40, 17, 61)[problem]
-        ids = tuple(torch.randint(0, 64, (length,), generator=generator).tolist())
-        made += [Request(f"p{problem}", chain, ids, 12 + 29 * chain + 11 * problem, (16, 64)) for chain in range(4)]
-    return made
+pytestmark = pytest.mark.e2e
 
 
 def run(model, method, batch_size, sampling, tokenizer, *, static, made=None):
@@ -66,3 +39,38 @@ def test_recorded_steps_give_the_same_chains_and_costs(name):
     # With 18 places the padded batch is 32 chains, then 16.
     assert run(model, method, 18, sampling, tiny.Characters(65), static=RECORDED) == expected
     assert RecordedCalls.latest.sizes == {16, 32}
+
+
+def test_steps_that_are_steered():
+    """Forced answers branch off copies of chains, and inserted tokens take the place of drawn ones."""
+    model = tiny.with_gates(tiny.model(heads=8, kv_heads=2, seed=3, vocab=SIZE), window=8)
+    steering = Steering(extend=1, word=WORD, answer=5)
+    sampling = Sampling(temperature=1.0, seed=3, steering=steering)
+    for name in ("dms", "tova", "snapkv"):
+        method = methods.create(name, **METHODS[name])
+        made = requests(END)
+        found = [run(model, method, 6, sampling, Marks(), static=static, made=made) for static in (None, RECORDED)]
+        assert found[0] == found[1]
+        assert RecordedCalls.latest.replays > 100
+        assert any(branches for *_, branches in found[0].values())
+        assert {key[2] for key in RecordedCalls.latest.records if key[0] == "draw"} == {False, True}
+
+
+def test_a_step_that_waits_is_refused():
+    with pytest.raises(WaitingError, match="item"):
+        run(tiny.model(), Waiting(), 4, Sampling(temperature=0.0), tiny.Characters(65), static=RECORDED)
+
+
+def test_a_step_that_depends_on_python_goes_wrong():
+    """The control of these tests: what Python computed while a step was recorded is repeated."""
+    found = [
+        run(tiny.model(), Counting(), 4, Sampling(temperature=0.0), tiny.Characters(65), static=static)
+        for static in (None, RECORDED)
+    ]
+    assert found[0] != found[1]
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 16), (16, 16), (17, 32), (64, 64), (65, 96), (97, 128), (129, 192)])
+def test_sizes_of_batches(count, size):
+    assert padded_size(count) == size
+    assert padded_size(size) == size

@@ -275,9 +275,7 @@ class Batch:
         """(chains,) bool, which of the first ``count`` chains are to be pruned before the step that comes next."""
         return self._state.chains_to_prune(DecodeStep(self._table[_POSITION, :count], self.cache.lens[:, :count]))
 
-    def _next_tokens(
-        self, logits: Tensor, table: Tensor, forced_ids: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _next_tokens(self, logits: Tensor, table: Tensor, forced_ids: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Next token of every chain, its log-probability, and whether it is the most probable one (if forced)."""
         present = None
         if self._present is not None:
@@ -448,4 +446,3 @@ class Batch:
         """Numbers of the rows of some chains."""
         heads = self.cache.kv_heads
         return (np.asarray(chains, dtype=np.int64)[:, None] * heads + np.arange(heads)).ravel()
-

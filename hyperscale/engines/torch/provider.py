@@ -28,4 +28,5 @@ class TorchProvider(TransformersProvider):
             batch_size=spec.batch_size,
             device=spec.device,
             kv_dtype=spec.kv_dtype,
+            cuda_graphs=spec.cuda_graphs,
         )

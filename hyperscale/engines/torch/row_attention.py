@@ -14,7 +14,7 @@ class RowAttention:
     """Attends by Triton's kernels, whose launches depend on nothing but the padded numbers of chains and slots."""
 
     def __init__(self, cache: RaggedCache) -> None:
-        self._cache, self._addresses = cache, cache.follow_addresses()
+        self._cache, self._addresses = cache, cache.follow_addresses(alone=True)
         self._chains = self._width = 0
 
     @staticmethod
@@ -76,4 +76,3 @@ class RowAttention:
         if weights is not None:
             weights = weights.view(self._chains, cache.kv_heads, -1, self._width)
         return out.view(queries.shape), weights
-

@@ -175,7 +175,7 @@ def _combine_kernel(
         high = above
     total = tl.where(total == 0.0, 1.0, total)  # padding gives zeros
     tl.store(out + (row * G + g)[:, None] * D + d[None, :], acc / total[:, None], mask=real[:, None])
-    tl.store(log_sum + row * G + g, high + tl.log2(total), mask=real)
+    tl.store(log_sum + row * G + g, tl.where(high == float("-inf"), 0.0, high) + tl.log2(total), mask=real)
 
 
 @triton.jit

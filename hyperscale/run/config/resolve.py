@@ -19,6 +19,7 @@ from hyperscale.tasks.datasets import data_by_task
 # What decides no chain: two runs that differ in these alone are the same run.
 _WITHOUT_EFFECT = {
     "batch_size",
+    "cuda_graphs",
     "gpu_memory",
     "compilation",
     "sandbox",
@@ -79,6 +80,7 @@ class ResolvedConfig(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     kv_dtype: str
     batch_size: int
+    cuda_graphs: bool
     gpu_memory: float
     compilation: Literal["auto", "none", "graphs", "full"] = "auto"
     sandbox: str
@@ -174,6 +176,7 @@ def resolve_config(config: RunConfig) -> ResolvedConfig:
         "crs": config.crs or _retrofitted_crs(model, config.methods) or grid.crs,
         "grid": grid,
         "batch_size": config.batch_size or model.batch_size,
+        "cuda_graphs": config.cuda_graphs is not False,
         **_sampling(config, model),
     }
     names = (RunConfig.model_fields.keys() & ResolvedConfig.model_fields.keys()) - defaults.keys()

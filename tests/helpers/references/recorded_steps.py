@@ -5,18 +5,23 @@ depends on anything but the contents of its tensors goes wrong here as it would 
 the device is refused.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch.nn.functional import pad
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
+from hyperscale.engines.base import Request
 from hyperscale.engines.torch.static_step import StaticMode
+from hyperscale.methods.core.base import State
+from hyperscale.methods.vanilla import Vanilla
 
 #: What waits for the device, or makes shapes of its numbers.
 WAITING = ("_local_scalar_dense", "item", "nonzero", "masked_select", "is_nonzero", "equal", "unique", "allclose")
 
 
-class Waits(Exception):
+class WaitingError(Exception):
     """An operation of a step would wait for the device."""
 
 
@@ -33,7 +38,7 @@ class Recorder(TorchDispatchMode):
         name = func.overloadpacket.__name__
         indices = args[1] if name in ("index", "index_put", "index_put_") else ()
         if name in WAITING or any(index is not None and index.dtype == torch.bool for index in indices):
-            raise Waits(str(func))
+            raise WaitingError(str(func))
         return self.keep(func, args, kwargs, tensors)
 
     def keep(self, func, args, kwargs, tensors):
@@ -52,6 +57,16 @@ class Recorder(TorchDispatchMode):
             for tensor, value, is_own in zip(made, again, own, strict=True):
                 if is_own:
                     tensor.copy_(value)
+
+
+class DirectCalls:
+    """Every call is direct."""
+
+    def run(self, key, function):
+        return function()
+
+    def forget(self):
+        pass
 
 
 class RecordedCalls:
@@ -104,7 +119,7 @@ class SlabAttention:
 
     def __init__(self, cache):
         self.cache = cache
-        cache.follow_addresses()
+        cache.follow_addresses(alone=False)
 
     def begin(self, chains, width):
         self.chains, self.widest = chains, width
@@ -138,3 +153,70 @@ class SlabAttention:
 
 
 RECORDED = StaticMode(RecordedCalls, SlabAttention)
+
+METHODS = {
+    "vanilla": {"cr": 1},
+    "dms": {"cr": 8},
+    "window": {"cr": 4},
+    "random": {"cr": 4, "recent": 3, "pin_prompt": False, "rule": "fixed"},
+    "streaming": {"cr": 4},
+    "quest": {"cr": 4, "dense_layers": 1},
+    "keydiff": {"cr": 4},
+    "knorm": {"cr": 4},
+    "triattention": {"cr": 4},
+    "tova": {"cr": 4},
+    "h2o": {"cr": 4},
+    "snapkv": {"cr": 4},
+    "rkv": {"cr": 4, "rule": "fixed", "pin_prompt": False},
+    "dmc": {"cr": 2},
+}
+
+
+def requests(vocab=64):
+    """Prompts of several lengths, chains that share them, and lengths that let the batch shrink and grow."""
+    generator = torch.Generator().manual_seed(0)
+    made = []
+    for problem in range(5):
+        length = (3, 90, 40, 17, 61)[problem]
+        ids = tuple(torch.randint(0, vocab, (length,), generator=generator).tolist())
+        made += [Request(f"p{problem}", chain, ids, 12 + 29 * chain + 11 * problem, (16, 64)) for chain in range(4)]
+    return made
+
+
+class _Waiting(State):
+    capturable = True
+
+    def begin(self, step):
+        self._lens, self._longest = step.lens, int(step.lens.max())
+
+    def write_slots(self, layer, layer_input):
+        assert self._lens[layer].shape[0] <= layer_input.keys.shape[0]
+        return self._lens[layer]
+
+
+@dataclass
+class Waiting(Vanilla):
+    """Vanilla, but each step waits for the device."""
+
+    name = "waiting"
+    state = _Waiting
+
+
+class _Counting(State):
+    capturable = True
+    steps = 0
+
+    def begin(self, step):
+        self._lens, self.steps = step.lens, self.steps + 1
+
+    def write_slots(self, layer, layer_input):
+        # Every third step overwrites each row's first entry.
+        return self._lens[layer] * (self.steps % 3 > 0)
+
+
+@dataclass
+class Counting(Vanilla):
+    """What a step does depends on a number of Python's."""
+
+    name = "counting"
+    state = _Counting

@@ -1,4 +1,4 @@
-"""Compile every kernel of the vLLM engine for Hopper, without a GPU: what triton's interpreter accepts, it may refuse.
+"""Compile every kernel for Hopper, without a GPU: what triton's interpreter accepts, it may refuse.
 
 Run as a program, without TRITON_INTERPRET; prints a line per kernel: name, bytes of shared memory.
 """
@@ -10,6 +10,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
+from hyperscale.engines.torch import row_kernels
 from hyperscale.engines.vllm.kernels import (
     chunk_attention,
     chunk_dms_expiry,
@@ -93,6 +94,17 @@ def every_kernel(dtype, heads, group, dim, page, fp8=False):
     query_sums.add_chunk_queries(
         sums, sums.real.contiguous(), q, query_sums.ChunkPieces(ids, factors, 0, pieces, spans)
     )
+    every_row_kernel(dtype, group, dim)
+
+
+def every_row_kernel(dtype, group, dim):
+    rows, width = 64, 512
+    long = torch.zeros(4, rows, dtype=torch.int64)
+    queries, selected = torch.zeros(rows, group, dim, dtype=dtype), torch.zeros(rows, group, width, dtype=torch.bool)
+    row_kernels.write(queries[:, 0].contiguous(), queries[:, 0].contiguous(), long[0], long[0], long[1:])
+    row_kernels.attend(queries, long[0], long[1:], 0.1)
+    row_kernels.attend(queries, long[0], long[1:], 0.1, width=width, with_weights=True)
+    row_kernels.attend(queries, long[0], long[1:], 0.1, width=width, selected=selected)
 
 
 if __name__ == "__main__":
