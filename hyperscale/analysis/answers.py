@@ -68,8 +68,8 @@ class Match:
     Attributes:
         method: Method.
         verdict: What is known of it.
-        point: If equal, the cheapest configuration that is. If below, the method's best. If not decided, the cheapest
-            that was measured at least as accurate as the full cache's best, else the method's best.
+        point: If equal, the cheapest configuration that is known to be. If not decided, the cheapest that was measured
+            at least as accurate as the full cache's best, else the method's best. If below, the method's best.
         accuracy: Its accuracy on the problems of both, as a share.
         interval: 95 % interval of that; NaN with few problems.
         cost: Its cost on the problems of both.
@@ -101,7 +101,8 @@ class Answer:
         n_problems: Problems, by method.
         bests: Of each method.
         base: The full cache's best, at any cost; None without the full cache.
-        matches: Of each other method that has problems in common with the full cache.
+        matches: Of each other method that has problems in common with the full cache, one or two: where a
+            configuration is known to be equal, a cheaper one may have been measured to be.
     """
 
     model: str
@@ -122,14 +123,15 @@ class Answer:
 def find_answers(
     bootstraps: Iterable[Bootstrap], axis: str, ceilings: Mapping[str, float] | None = None
 ) -> list[Answer]:
-    """The answers of points, one a model and task.
+    """The answers of points, one a model and task, by task.
 
     Args:
         bootstraps: One for each model and task.
         axis: Cost axis.
         ceilings: Task to its budget; without one where it is missing.
     """
-    return [_answer(bootstrap, axis, ceilings or {}) for bootstrap in bootstraps if bootstrap.points]
+    answers = [_answer(bootstrap, axis, ceilings or {}) for bootstrap in bootstraps if bootstrap.points]
+    return sorted(answers, key=lambda answer: answer.task)
 
 
 def _answer(bootstrap: Bootstrap, axis: str, ceilings: Mapping[str, float]) -> Answer:
@@ -146,7 +148,7 @@ def _answer(bootstrap: Bootstrap, axis: str, ceilings: Mapping[str, float]) -> A
         n_problems={method: len(bootstrap.common_problems(method)) for method in methods},
         bests=tuple(_best(bootstrap, method, axis, ceiling) for method in methods),
         base=_base(bootstrap, axis) if has_base else None,
-        matches=tuple(_match(bootstrap, method, axis) for method in others) if has_base else (),
+        matches=tuple(match for method in others for match in _matches(bootstrap, method, axis)) if has_base else (),
     )
 
 
@@ -185,7 +187,7 @@ def _base(bootstrap: Bootstrap, axis: str) -> MeasuredPoint:
     return bootstrap.points[VANILLA][_most_accurate(costs, accuracies)]
 
 
-def _match(bootstrap: Bootstrap, method: str, axis: str) -> Match:
+def _matches(bootstrap: Bootstrap, method: str, axis: str) -> list[Match]:
     """The method beside the full cache, on the problems of both."""
     problems = bootstrap.common_problems(method, VANILLA)
     chosen = set(problems)
@@ -205,15 +207,17 @@ def _match(bootstrap: Bootstrap, method: str, axis: str) -> Match:
         return Match(method, verdict, point, float(shares.mean()), interval, cost, difference, base_cost, more)
 
     differences = {i: paired_difference(bootstrap.points[method][i], base, problems) for i in candidates}
-    for i, difference in differences.items():
-        if difference.low >= -TOLERANCE:
-            return match(i, difference, Verdict.EQUAL)
-    # The method's best is the last one.
+    # The cheapest that is known to be equal, and the cheapest that was measured to be.
+    known = next((i for i, difference in differences.items() if difference.low >= -TOLERANCE), None)
+    measured = next((i for i, difference in differences.items() if difference.value >= 0), None)
+    matches = [] if known is None else [match(known, differences[known], Verdict.EQUAL)]
+    if measured is not None and (known is None or costs[measured] < costs[known]):
+        matches.append(match(measured, differences[measured], Verdict.OPEN))
+    if matches:
+        return matches
     best = candidates[-1]
-    if differences[best].high < 0:
-        return match(best, differences[best], Verdict.BELOW)
-    reaching = next((i for i, difference in differences.items() if difference.value >= 0), best)
-    return match(reaching, differences[reaching], Verdict.OPEN)
+    verdict = Verdict.BELOW if differences[best].high < 0 else Verdict.OPEN
+    return [match(best, differences[best], verdict)]
 
 
 def _most_accurate(costs: NDArray[np.float64], accuracies: NDArray[np.float64]) -> int:

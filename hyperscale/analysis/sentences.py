@@ -104,10 +104,10 @@ def _sentence_of_match(answer: Answer, match: Match) -> str:
     base = f"the full cache's best ({answer.base.label}, {format_share(float(answer.base.accuracy.mean()))})"
     difference = f"{format_difference(match.difference)} points{_describe_overlap(answer, match)}"
     if match.verdict is Verdict.EQUAL:
-        return (
-            f"{configuration(match.point)} equals {base} within {TOLERANCE:g} points ({difference}): "
-            f"{_describe_cost(answer, match)}."
-        )
+        name = configuration(match.point)
+        equals = f"{name} equals {base} within {TOLERANCE:g} points ({difference})"
+        exceeds = f"{name} is more accurate than {base}, by {difference}"
+        return f"{exceeds if match.difference.low > 0 else equals}: {_describe_cost(answer, match)}."
     if match.verdict is Verdict.BELOW:
         return f"{match.method} stays below {base}: {difference} at its own best, {match.point.label}."
     return (

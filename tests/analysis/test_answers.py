@@ -81,6 +81,21 @@ def test_what_the_problems_cannot_tell_is_not_decided_and_how_many_would_is_esti
     assert more.matches[0].verdict is Verdict.EQUAL
 
 
+def test_what_is_known_and_what_was_only_measured_are_both_told():
+    """A cheap configuration was measured as accurate, with other problems right; a dearer one is known to exceed."""
+    right = set(range(0, 40, 2))
+    other = set(range(1, 41, 2))
+    lines = arm("vanilla", 1.0, right, 40) + arm("dms", 8.0, other, 40) + arm("dms", 4.0, set(range(40)), 40)
+    known, measured = answer(lines).matches
+    assert (known.verdict, known.point.series.CR) == (Verdict.EQUAL, 4)
+    assert (measured.verdict, measured.point.series.CR, measured.difference.value) == (Verdict.OPEN, 8, 0)
+    sentences = write_sentences(answer(lines))
+    assert sentences[1].startswith(
+        "dms 1-256-4 is more accurate than the full cache's best (1-256-1, 50.0 %), by +50.0 ["
+    )
+    assert sentences[2].startswith("Not decided: whether dms 1-256-8 equals")
+
+
 def test_few_problems_decide_nothing():
     found = answer(arm("vanilla", 1.0, {0, 1}, 6) + arm("dms", 8.0, {0, 1, 2}, 6))
     first, second, last = write_sentences(found)

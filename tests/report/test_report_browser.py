@@ -98,6 +98,12 @@ def column(page, section, number):
     return page.locator(f"{section} tbody tr td:nth-child({number})").all_inner_texts()
 
 
+def test_the_answer_stands_above_the_frontiers(visit):
+    page = visit()
+    assert page.locator("#answer h3").all_inner_texts()[0] == "mini_aime, vanilla on 13 problems, dms on 12 problems"
+    assert page.locator("#answer p").nth(1).inner_text().startswith("Measured at best: vanilla (the full cache) ")
+
+
 def test_hovering_tells_the_point_and_the_frontiers(visit):
     page = visit()
     assert page.locator("figure").count() == 2

@@ -37,7 +37,7 @@ function drawSummary(node) {
 function drawAnswer(section) {
   section.append(
     el("p", { class: "help" }, "From the numbers below and their 95 % intervals; costs are means per problem."),
-    data.answers.map(({ heading, sentences }) =>
+    ...data.answers.map(({ heading, sentences }) =>
       el("div", {}, el("h3", {}, heading), sentences.map((sentence) => el("p", {}, sentence))),
     ),
   );
