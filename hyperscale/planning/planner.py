@@ -74,6 +74,14 @@ class Plan:
         count = max(widths.values(), default=0)
         return [(chain, next(L for L in longest_first if widths[L] > chain)) for chain in range(count)]
 
+    def chains_at_lengths(self, arm: Arm, task: str) -> dict[int, int]:
+        """How many chains of a problem tell of each L of one arm's points, ascending: those of that L, or cut to it."""
+        lengths = [L for _, L in self.chains(arm, task)]
+        return {
+            L: sum(length == L or (length > L and arm.length_invariant) for length in lengths)
+            for L in self.widest_points(arm, task)
+        }
+
     def max_tokens(self, arm: Arm, problems: dict[str, int]) -> int:
         """Most tokens that an arm can generate, given the number of problems of each task."""
         return sum(count * sum(L for _, L in self.chains(arm, task)) for task, count in problems.items())

@@ -68,7 +68,9 @@ class ChainRunner:
         # Chains of an earlier process are held to the rule too: a file may have been changed.
         for sample in samples:
             self._verify(arm, sample)
-        size = ArmSize(len(requests) * len(seeds), max_tokens * len(seeds), batch_size)
+        plan = self._run.plan
+        chains_at = {(task, L): n for task in self._run.problems for L, n in plan.chains_at_lengths(arm, task).items()}
+        size = ArmSize(len(requests) * len(seeds), max_tokens * len(seeds), batch_size, chains_at)
         self._observer.on_arm_start(arm, samples, size)
         for seed in seeds:
             missing = self.missing(arm, requests, seed)

@@ -1,7 +1,7 @@
 """Callbacks for a run's progress; subclasses show it on a terminal or write it as JSON."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +23,13 @@ class ArmSize:
         chains: Number of chains.
         max_tokens: The most tokens that they can have together.
         batch_size: How many of them decode together.
+        chains_at: How many chains of a problem tell of an L, by task and L of the plan's points.
     """
 
     chains: int
     max_tokens: int
     batch_size: int
+    chains_at: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
 
 class RunObserver:

@@ -1,4 +1,4 @@
-"""Keeps the running figures of an arm: chains done, accuracy, realised CR, speed and time left."""
+"""Keeps the running figures of an arm: chains done, right answers at each L, realised CR, speed and time left."""
 
 import time
 from collections.abc import Sequence
@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from hyperscale.kv.trace import dense_reads
 from hyperscale.results.samples import Sample
+from hyperscale.run.finished_problems import FinishedProblems, RightAt
 from hyperscale.run.observer import ArmSize
+
+NOTHING = "·"  # where an arm has no value
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,9 @@ class ArmFigures:
     Attributes:
         done: Finished chains, those of earlier processes included.
         total: Chains in all.
-        accuracy: Share of the finished chains whose answer is right; None before the first.
+        accuracy: Share of the finished chains whose answer is right; None before the first. Quick chains finish first,
+            so it falls as the arm goes on: ``right_at`` is what arms can be compared by.
+        right_at: Right answers at each L, over the problems that are finished there.
         realised_cr: Entries that an uncompressed cache would have read / entries read, of the finished chains; None
             before the first.
         tokens_per_second: Of this process; None until one of its chains has finished.
@@ -27,6 +32,7 @@ class ArmFigures:
     done: int
     total: int
     accuracy: float | None
+    right_at: tuple[RightAt, ...]
     realised_cr: float | None
     tokens_per_second: float | None
     seconds: float
@@ -39,9 +45,18 @@ class ArmProgress:
     Speed and time left are estimated from the first finished chain on, long before the mean of the finished chains is
     reliable: short chains finish first. The mean length of the remaining chains is therefore taken to lie between the
     mean of the finished ones and the longest allowed, nearer to the former as more finish.
+
+    Args:
+        size: What the arm generates in all.
+        samples: Chains of it that earlier processes have generated.
+        reference: An arm that right answers are compared with, and its name.
     """
 
-    def __init__(self, size: ArmSize, samples: Sequence[Sample] = ()) -> None:
+    def __init__(
+        self, size: ArmSize, samples: Sequence[Sample] = (), reference: "tuple[str, ArmProgress] | None" = None
+    ) -> None:
+        self._reference_name, self._reference = reference or ("", None)
+        self._finished = FinishedProblems(size.chains_at)
         self.total, self._max_tokens, self._batch_size = size.chains, size.max_tokens, size.batch_size
         self.done = self._n_correct = 0
         self._reads = self._dense_reads = 0.0
@@ -55,6 +70,7 @@ class ArmProgress:
     def add(self, sample: Sample, *, new: bool = True) -> None:
         """Count a chain; ``new`` ones were generated in this process."""
         self.done += 1
+        self._finished.add(sample)
         self._n_correct += bool(sample.whole.correct)
         self._reads += sample.whole.kv_reads
         self._dense_reads += dense_reads(sample.prompt_tokens, sample.tokens)
@@ -81,6 +97,7 @@ class ArmProgress:
             done=self.done,
             total=self.total,
             accuracy=self._n_correct / self.done if self.done else None,
+            right_at=self._finished.right_at(self._reference and self._reference._finished),
             realised_cr=self._dense_reads / self._reads if self._reads else None,
             tokens_per_second=speed,
             seconds=seconds,
@@ -88,20 +105,52 @@ class ArmProgress:
         )
 
     def __str__(self) -> str:
+        return self.describe()
+
+    def describe(self, width: int | None = None) -> str:
+        """The figures in a line, of at most so many columns: what matters least is left out."""
         now = self.figures()
         if now.accuracy is None:
             return f"{min(self._batch_size, self.total)} chains running"
-        parts = [f"{100 * now.accuracy:.0f}% right"]
-        if now.realised_cr is not None:
-            parts.append(f"realised CR {now.realised_cr:.1f}")
-        if now.tokens_per_second is not None:
-            in_all = "" if now.seconds_left else f" in {_format_clock(now.seconds)}"
-            parts.append(f"{now.tokens_per_second:,.0f} tokens/s{in_all}")
-        if now.seconds_left:
-            parts.append(f"about {_format_clock(now.seconds_left)} left")
-        return " · ".join(parts)
+        left = f"about {_format_clock(now.seconds_left)} left" if now.seconds_left else ""
+        speed = f"{_format_speed(now.tokens_per_second)} tokens/s" if now.tokens_per_second else ""
+        if speed and not now.seconds_left:
+            speed += f" in {_format_clock(now.seconds)}"
+        ratio = "" if now.realised_cr is None else f"realised CR {now.realised_cr:.1f}"
+        # In the order of the line; of those that do not fit, the last named goes first.
+        parts = [_describe_right(now.right_at, self._reference_name), ratio, speed, left]
+        for dropped in ("", ratio, speed):
+            parts = [part for part in parts if part and part != dropped]
+            line = " · ".join(parts)
+            if width is None or len(line) <= width:
+                return line
+        last = _describe_right(now.right_at[-1:], "")
+        both = " · ".join(filter(None, [last, left]))
+        return next((line for line in (both, last, left) if line and len(line) <= width), "") if width else both
+
+
+def _describe_right(shares: Sequence[RightAt], reference: str) -> str:
+    """Right answers at each L: ``right at L 256/1024: 12/58 % of 18 problems (vanilla 10/55)``."""
+    if not shares:
+        return ""
+    lengths = "/".join(str(share.L) for share in shares)
+    right = "/".join(f"{100 * share.right:.0f}" for share in shares)
+    counts = "/".join(dict.fromkeys(str(share.problems) for share in shares))
+    if "/" in counts:  # unlike numbers: each beside its L
+        counts = "/".join(str(share.problems) for share in shares)
+    text = f"right at L {lengths}: {right} % of {counts} problem{'s' * (counts != '1')}"
+    if reference and any(share.reference is not None for share in shares):
+        others = (NOTHING if share.reference is None else f"{100 * share.reference:.0f}" for share in shares)
+        text += f" ({reference} {'/'.join(others)})"
+    return text
+
+
+def _format_speed(speed: float) -> str:
+    return f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
 
 
 def _format_clock(seconds: float) -> str:
     whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600}:{whole % 3600 // 60:02d}:{whole % 60:02d}"
     return f"{whole // 60}:{whole % 60:02d}"

@@ -124,7 +124,7 @@ def test_progress_comes_at_intervals(monkeypatch):
     now, out = [100.0], io.StringIO()
     monkeypatch.setattr("hyperscale.cli.display.json_events.time.monotonic", lambda: now[0])
     told, arm = json_events.JsonObserver(out), Arm("dms", 8.0)
-    told.on_arm_start(arm, [], ArmSize(chains=100, max_tokens=6400, batch_size=4))
+    told.on_arm_start(arm, [], ArmSize(chains=100, max_tokens=6400, batch_size=4, chains_at={("mini_aime", 256): 1}))
     chain = with_whole(sample(tokens=50, prompt_tokens=25), kv_reads=245.0)
     for _ in range(100):
         now[0] += 0.125
@@ -135,6 +135,8 @@ def test_progress_comes_at_intervals(monkeypatch):
     assert found[0]["right"] is None
     assert (found[1]["right"], found[1]["realised_cr"], found[1]["tokens_per_second"]) == (1, 10, 200)
     assert (found[1]["elapsed"], found[-1]["seconds_left"]) == (2, 0)
+    assert found[0]["right_at"] == []
+    assert found[1]["right_at"] == [{"L": 256, "problems": 1, "right": 1, "reference": None}]
 
 
 def test_numbers_that_json_does_not_have():

@@ -108,15 +108,67 @@ def test_running_figures(monkeypatch):
     tally.add(chain, new=True)  # a full cache reads 49·25 + 49·50/2 = 2450
     now[0] += 5
     # Two chains in flight at 10 tokens/s each; three to go of 1/4·50 + 3/4·100 tokens.
-    assert str(tally) == "100% right · realised CR 10.0 · 20 tokens/s · about 0:13 left"
+    assert str(tally) == "realised CR 10.0 · 20 tokens/s · about 0:13 left"
+    assert tally.describe(40) == "20 tokens/s · about 0:13 left"
+    assert tally.describe(16) == "about 0:13 left"
+    assert tally.describe(5) == ""
     short = with_whole(sample(tokens=50, prompt_tokens=0, seconds=5.0), kv_reads=245.0, correct=False)
     for _ in range(3):
         tally.add(short, new=True)
     now[0] += 75
-    assert str(tally) == "25% right · realised CR 6.2 · 2 tokens/s in 1:20"
+    assert str(tally) == "realised CR 6.2 · 2.5 tokens/s in 1:20"
+    now[0] += 4000
+    assert str(tally) == "realised CR 6.2 · 0.049 tokens/s in 1:08:00"  # slow, but not 0
     old = ArmProgress(ArmSize(chains=1, max_tokens=100, batch_size=2))
     old.add(chain, new=False)
     assert "tokens/s" not in str(old)
+    empty = ArmProgress(ArmSize(chains=2, max_tokens=100, batch_size=2))
+    empty.add(with_whole(sample(tokens=1), tokens=0, kv_reads=0.0))
+    assert "tokens/s" not in str(empty)
+
+
+def chains_of(problem, right_at, **more):
+    """A chain for each entry: at which of 256, 512 and 1024 its answer is right, if it is cut there."""
+    return [
+        sample(
+            problem, chain, tokens=2000, L=1024, answers=["1" if L in right else None for L in (256, 512, 1024)], **more
+        )
+        for chain, right in enumerate(right_at)
+    ]
+
+
+def test_right_answers_are_counted_at_each_l_over_finished_problems():
+    at = {("mini_aime", L): 2 for L in (256, 512, 1024)}
+    size = ArmSize(chains=4, max_tokens=4096, batch_size=4, chains_at=at)
+    vanilla = ArmProgress(size)
+    first, second = (chains_of(f"p{p}", right) for p, right in enumerate([({512, 1024}, {1024}), ((), ())]))
+    vanilla.add(first[0])
+    assert "right at" not in str(vanilla)  # one of its two chains: not finished
+    vanilla.add(first[1])
+    assert str(vanilla).startswith("right at L 256/512/1024: 0/50/100 % of 1 problem · ")
+    for chain in second:
+        vanilla.add(chain)
+    assert str(vanilla).startswith("right at L 256/512/1024: 0/25/50 % of 2 problems · ")
+    # Another arm that has only the first problem is held against vanilla on that one, not on both.
+    dms = ArmProgress(ArmSize(4, 4096, 4, at | {("mini_aime", 2048): 9}), reference=("vanilla", vanilla))
+    for chain in chains_of("p0", ({256, 512, 1024}, {1024}), method="dms", CR=8.0):
+        dms.add(chain)
+    assert str(dms).startswith("right at L 256/512/1024: 50/50/100 % of 1 problem (vanilla 0/50/100) · ")
+    assert dms.figures().right_at[1] == (512, 1, 0.5, 0.5)
+    assert dms.describe(45).startswith("right at L 1024: 100 % of 1 problem")
+    # A problem that vanilla has not finished: nothing to compare with.
+    for chain in chains_of("p2", ((), ()), method="dms", CR=8.0):
+        dms.add(chain)
+    assert "(vanilla" not in str(dms)
+
+
+def test_chains_of_a_rule_that_depends_on_l_count_at_their_own_l():
+    at = {("mini_aime", L): 1 for L in (512, 1024)}
+    tova = ArmProgress(ArmSize(2, 1536, 2, at))
+    tova.add(sample(method="tova", CR=8.0, tokens=300, L=1024, length_invariant=False))
+    assert str(tova).startswith("right at L 1024: 100 % of 1 problem · ")
+    tova.add(sample(method="tova", CR=8.0, tokens=300, L=512, answer="2", length_invariant=False))
+    assert str(tova).startswith("right at L 512/1024: 0/100 % of 1 problem · ")
 
 
 def test_an_accuracy_without_an_error():

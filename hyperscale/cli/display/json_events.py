@@ -81,7 +81,8 @@ class JsonObserver(RunObserver):
 
     def on_arm_start(self, arm: "Arm", samples: "Sequence[Sample]", size: ArmSize) -> None:
         """See `RunObserver`."""
-        self._arms[arm] = ArmProgress(size, samples)
+        first = next(iter(self._arms), arm)
+        self._arms[arm] = ArmProgress(size, samples, (str(first), self._arms[first]) if first != arm else None)
         self._write_progress(arm)
 
     def on_chain(self, arm: "Arm", problem: "Problem", sample: "Sample") -> None:
@@ -129,6 +130,7 @@ class JsonObserver(RunObserver):
         # The schema of events calls the accuracy so far "right".
         figures = asdict(self._arms[arm].figures())
         figures = {"right" if name == "accuracy" else name: value for name, value in figures.items()}
+        figures["right_at"] = [share._asdict() for share in figures["right_at"]]
         self._write("progress", {**_names(arm), **figures})
 
     def _progress_is_due(self) -> bool:

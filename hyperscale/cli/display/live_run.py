@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from hyperscale.run.verification import Compression
 
 INTERVAL = 10.0  # seconds between two lines of progress in a pipe
+_WIDE = 110  # columns from which on bars are long and have a clock
+_BAR, _SHORT_BAR = 24, 8
 _EXCERPT = 150  # characters of a text
 _NOTEWORTHY = 1.05  # a chain whose reads a full cache exceeds by this factor is said to have saved some
 
@@ -124,25 +127,33 @@ class ConsoleObserver(RunObserver):
     def on_arm_start(self, arm: Arm, samples: Sequence[Sample], size: ArmSize) -> None:
         """See `RunObserver`."""
         self._chain_view.close()
-        progress = self._arms[arm] = ArmProgress(size, samples)
+        first = next(iter(self._arms), arm)  # what the others are compared with
+        reference = (str(first), self._arms[first]) if first != arm else None
+        progress = self._arms[arm] = ArmProgress(size, samples, reference)
         self._last_line = time.monotonic()
         if not self._is_terminal:
-            self._print_line(f"{arm}: {progress.done}/{progress.total} chains")
+            if progress.done < progress.total:
+                self._print_line(f"{arm}: {progress.done}/{progress.total} chains")
             return
+        wide = self._console.width >= _WIDE
         if self._bars is None:
             self._bars = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=_BAR if wide else _SHORT_BAR),
                 MofNCompleteColumn(),
-                TimeElapsedColumn(),
+                *((TimeElapsedColumn(),) if wide else ()),
                 TextColumn("{task.fields[figures]}", style="dim"),
                 console=self._console,
             )
             self._bars.start()
+        # What the other columns leave: of the widest description there can be so far, and a space between columns.
+        taken = 2 + max(len(str(other)) for other in self._arms) + 2 * len(str(progress.total)) + 5
+        taken += _BAR + 8 if wide else _SHORT_BAR
         # The figures are written anew at every refresh, as they hold the time left: rich calls `str` on them.
+        figures = _Figures(progress, max(self._console.width - taken, 0))
         self._bar_ids[arm] = self._bars.add_task(
-            str(arm), total=progress.total, completed=progress.done, figures=progress
+            str(arm), total=progress.total, completed=progress.done, figures=figures
         )
 
     def on_chain(self, arm: Arm, problem: Problem, sample: Sample) -> None:
@@ -153,17 +164,19 @@ class ConsoleObserver(RunObserver):
             self._bars.update(self._bar_ids[arm], completed=progress.done)
         elif self._line_is_due() and progress.done < progress.total:
             self._last_line = time.monotonic()
-            self._print_line(f"{arm}: {progress.done}/{progress.total} chains · {progress}")
+            self._print_figures(arm)
 
     def on_arm_end(self, arm: Arm) -> None:
         """See `RunObserver`."""
         progress = self._arms[arm]
         if self._bars is not None:
             # As text, so that the clock stops.
-            self._bars.update(self._bar_ids[arm], completed=progress.done, figures=str(progress))
+            bar = self._bar_ids[arm]
+            figures = str(self._bars.tasks[self._bars.task_ids.index(bar)].fields["figures"])
+            self._bars.update(bar, completed=progress.done, figures=figures)
             self._bars.stop_task(self._bar_ids[arm])
         else:
-            self._print_line(f"{arm}: {progress.done}/{progress.total} chains · {progress}")
+            self._print_figures(arm)
 
     def on_finish(
         self, run: PlannedRun, folder: Path, points: Sequence[MeasuredPoint], compression: "Sequence[Compression]"
@@ -181,11 +194,28 @@ class ConsoleObserver(RunObserver):
         text = f"results in {folder}; pictures: hyperscale plot {folder}"
         self._console.print(text, highlight=False, soft_wrap=True)
 
+    def _print_figures(self, arm: Arm) -> None:
+        """Print how far an arm is, in one line of the console's width."""
+        progress = self._arms[arm]
+        beginning = f"{arm}: {progress.done}/{progress.total} chains · "
+        self._print_line(beginning + progress.describe(self._console.width - len(beginning)))
+
     def _print_line(self, text: str) -> None:
         self._console.print(text, highlight=False)
 
     def _line_is_due(self) -> bool:
         return time.monotonic() - self._last_line > INTERVAL
+
+
+@dataclass(frozen=True)
+class _Figures:
+    """An arm's figures as they are now, in so many columns."""
+
+    progress: ArmProgress
+    width: int
+
+    def __str__(self) -> str:
+        return self.progress.describe(self.width)
 
 
 def _excerpt(text: str, limit: int) -> str:
