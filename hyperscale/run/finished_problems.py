@@ -63,7 +63,7 @@ class FinishedProblems:
             if right:
                 other = reference._right.get(L, {}) if reference else {}
                 same = [other[problem] for problem in right] if right.keys() <= other.keys() else None
-                shares.append(RightAt(L, len(right), _mean(list(right.values())), same and _mean(same)))
+                shares.append(RightAt(L, len(right), _mean(list(right.values())), _mean(same) if same else None))
         return tuple(shares)
 
 

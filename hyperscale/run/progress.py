@@ -55,8 +55,9 @@ class ArmProgress:
     def __init__(
         self, size: ArmSize, samples: Sequence[Sample] = (), reference: "tuple[str, ArmProgress] | None" = None
     ) -> None:
-        self._reference_name, self._reference = reference or ("", None)
-        self._finished = FinishedProblems(size.chains_at)
+        self._reference_name = reference[0] if reference else ""
+        self._finished: FinishedProblems = FinishedProblems(size.chains_at)
+        self._reference = reference[1]._finished if reference else None
         self.total, self._max_tokens, self._batch_size = size.chains, size.max_tokens, size.batch_size
         self.done = self._n_correct = 0
         self._reads = self._dense_reads = 0.0
@@ -97,7 +98,7 @@ class ArmProgress:
             done=self.done,
             total=self.total,
             accuracy=self._n_correct / self.done if self.done else None,
-            right_at=self._finished.right_at(self._reference and self._reference._finished),
+            right_at=self._finished.right_at(self._reference),
             realised_cr=self._dense_reads / self._reads if self._reads else None,
             tokens_per_second=speed,
             seconds=seconds,
