@@ -119,6 +119,28 @@ def test_methods_with_states_of_their_own_equal_torch(method, how):
     same(alike, {problem: found[problem] for problem in alike})
 
 
+@pytest.mark.parametrize("how", ["whole", "chunks"])
+@pytest.mark.parametrize("method", ["snapkv", "triattention"])
+def test_prompts_by_flash_attention(method, how):
+    """Prompts prefilled by FlashAttention 3 are those of the plugin's kernel, and cost what the rule says."""
+    params = (("pin_prompt", False),)
+    wanted = torch_chains("base", method, 4, params, length=120)
+    found = {
+        decode: vllm_chains(
+            "base", method, 4, params, length=120, dtype="bfloat16", options={"decode": decode}, **HOW[how]
+        )
+        for decode in ("fa3", "triton")
+    }
+    for problem, chain in found["fa3"].items():
+        other = found["triton"][problem]
+        # The first token is drawn from what the prompt's own attention says.
+        assert chain.trace.logprobs[0] == pytest.approx(other.trace.logprobs[0], abs=0.05)
+        # What a step reads is a matter of counting, whichever entries stay.
+        for length, reads in zip(chain.trace.lengths, chain.trace.kv_reads, strict=True):
+            if length in wanted[problem].trace.lengths:
+                assert reads == wanted[problem].trace.kv_reads[wanted[problem].trace.lengths.index(length)]
+
+
 def graphs(full):
     """Make sure that graphs of the wanted kind are in use."""
 
@@ -142,12 +164,23 @@ def test_the_default_engine():
     )
 
 
-def test_nothing_waits_for_the_device():
+WITHOUT_WAITS = {
+    "dms": ("dms8", methods.create("dms", cr=8)),
+    "snapkv": ("base", methods.create("snapkv", cr=4, window=4, pin_prompt=False)),
+    "rkv": ("base", methods.create("rkv", cr=4)),
+    "keydiff": ("base", methods.create("keydiff", cr=4)),
+    "triattention": ("base", methods.create("triattention", cr=4, pin_prompt=False)),
+}
+
+
+@pytest.mark.parametrize("method", WITHOUT_WAITS)
+def test_nothing_waits_for_the_device(method):
     """Steps of prefill and decode, and reading their reports late, never make the host wait inside attention."""
     from hyperscale.engines.vllm.harness.engine import VllmEngine
     from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
 
-    engine = VllmEngine(path("dms8"), methods.create("dms", cr=8), batch_size=8, **EAGER)
+    checkpoint, rule = WITHOUT_WAITS[method]
+    engine = VllmEngine(path(checkpoint), rule, batch_size=8, **EAGER)
     try:
         list(engine.generate(requests(), GREEDY))  # compile everything first
         worker, impl = CacheWorker.current, type(_layer(engine).impl)

@@ -9,7 +9,7 @@ from torch import Tensor
 from vllm.v1.attention.backend import AttentionBackend, AttentionCGSupport, AttentionMetadataBuilder
 
 from hyperscale.engines.vllm.backends.base import RaggedBackendMixin, RaggedImpl
-from hyperscale.engines.vllm.kernels import decode_fa3
+from hyperscale.engines.vllm.kernels import chunk_fa3, decode_fa3
 from hyperscale.engines.vllm.kernels.arguments import PagedCache
 from hyperscale.engines.vllm.kernels.chunk_attention import chunk_attention
 from hyperscale.engines.vllm.kernels.chunk_dms_expiry import dms_expiries
@@ -218,8 +218,12 @@ class CudaRaggedImpl(RaggedImpl):
         # The order matters: what the chunk's queries read is overwritten by what the chunk stores.
         if step.count_from is not None and step.query_reads is not None:
             step.query_reads += count_reads(tables, layer, chunks, plan, step.count_from).sum(0)
-        chunk_attention(tables, cache, layer, chunks, plan, queries, keys, values, out, self.scale)
+        if step.sequences is None:
+            chunk_attention(tables, cache, layer, chunks, plan, queries, keys, values, out, self.scale)
         store_survivors(tables, cache, layer, chunks, plan, keys, values)
+        if step.sequences is not None:
+            tokens_of = (queries, keys, values, out)
+            chunk_fa3.chunk_attention(step.sequences, cache, tables.page_table[:, layer], *tokens_of, self.scale)
 
 
 class CudaRaggedBackend(RaggedBackendMixin, AttentionBackend):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
+from hyperscale.engines.vllm.kernels.chunk_fa3 import ChunkSequences, make_sequences
 from hyperscale.engines.vllm.protocol import DecodeReports, RequestReport, SuperblockUpdate
 from hyperscale.engines.vllm.worker.cache_rows import CacheRows
 from hyperscale.engines.vllm.worker.cache_worker import CacheWorker, RunningRequest
@@ -43,6 +44,7 @@ class CudaStep:
         slots: (requests,) int64.
         count_from: (chunks,) int32, the first position whose reads are wanted; None if no chunk has one.
         query_reads: (tokens,) int64, entries that each query read so far, over layers and heads, where wanted.
+        sequences: The chunks for FlashAttention 3, where it can attend; None if the plugin's own kernel does.
         prompts: Of the requests that process a prompt, for hosted methods: slot, first and last index (exclusive) of
             its tokens in the batch, and position of the first.
     """
@@ -61,6 +63,7 @@ class CudaStep:
     slots: Tensor | None = None
     count_from: Tensor | None = None
     query_reads: Tensor | None = None
+    sequences: ChunkSequences | None = None
     prompts: list[tuple[int, int, int, int]] = field(default_factory=list)
 
     @property
@@ -147,6 +150,10 @@ class CudaCacheWorker(CacheWorker):
             starts = step.computed_tokens[n:] - offsets.diff()
             step.chunks = ChunkRequests(blocks[n:].clone(), offsets, starts, longest)
         step.slots = self.tables.slot_of_block[blocks.long()].long()
+        if step.chunks is not None and self.fa3 and self.method.keeps_chunks:
+            lens, begins = step.computed_tokens[n:], self._chunks_begin(n)
+            arguments = (step.chunks.offsets, step.starts[n:], step.slots[n:], lens, self.tables.heads, step.longest)
+            step.sequences = make_sequences(*arguments, begins=begins)
         if isinstance(self.method, WorkerWindow):  # expiries depend on positions alone: the same in all layers
             step.decode_expiry = self.method.expiries(step.slots[:n], step.decodes.positions.long())
             if step.chunks is not None:
@@ -194,6 +201,12 @@ class CudaCacheWorker(CacheWorker):
         row = torch.arange(len(sizes), device=slots.device).repeat_interleave(sizes, output_size=step.tokens)
         shift = (step.computed_tokens - step.offsets[1:])[row]  # from a token's index in the batch to its position
         return method.expiries(slots[row], (torch.arange(step.tokens, device=slots.device) + shift).long())
+
+    def _chunks_begin(self, num_decodes: int) -> bool:
+        """Whether all requests with chunks begin with them."""
+        scheduled = [(self.requests[request], tokens) for request, (_, tokens) in self._scheduled_tokens.items()]
+        begin = all(running.computed_tokens == tokens for running, tokens in scheduled if tokens > 1)
+        return begin and sum(tokens == 1 for _, tokens in scheduled) <= num_decodes
 
     def _chunks_decode(self, num_decodes: int) -> bool:
         """Whether a chunk has decode steps in it, as after a preemption: then its queries' reads count."""

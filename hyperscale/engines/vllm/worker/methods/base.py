@@ -77,6 +77,11 @@ class WorkerMethod:
     def __init__(self, tables: EntryTables, options: Options) -> None:
         self.tables, self.options = tables, options
 
+    @property
+    def keeps_chunks(self) -> bool:
+        """Whether nothing expires while a chunk is processed, so that lists are in order of position until it ends."""
+        return type(self) is WorkerMethod
+
     def open_request(self, slot: int, prompt: int, L: int, noise_key: int) -> None:
         """A request has got a slot, and nothing of it has been processed."""
 

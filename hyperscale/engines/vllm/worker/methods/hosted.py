@@ -151,6 +151,11 @@ class WorkerHosted(WorkerMethod):
         self._lens = torch.zeros(tables.layers, 0, tables.heads, dtype=torch.int64, device=device)
 
     @property
+    def keeps_chunks(self) -> bool:
+        """See `WorkerMethod.keeps_chunks`: chunks are of prompts, which are evicted from when they have ended."""
+        return True
+
+    @property
     def keeps_last_queries(self) -> bool:
         """Whether the query of each slot's last decode step is kept, as it may end a prompt."""
         return self.method.prompt_queries(1) > 0

@@ -1,0 +1,98 @@
+"""Dense chunks through FlashAttention 3: on Hopper as it is, elsewhere what it is handed, read as it documents."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from interpreted import CUDA, DEVICE, MARKS
+from ragged_world import World
+
+from hyperscale.engines.vllm.kernels import chunk_fa3, chunk_plan, chunk_write, decode_fa3
+from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, PagedCache
+from hyperscale.engines.vllm.protocol import NEVER
+
+pytestmark = MARKS
+SCALE = 0.2
+
+
+def ints(values):
+    return torch.tensor(values, dtype=torch.int32, device=DEVICE)
+
+
+def attend_as_documented(
+    *, q, k, v, out, cu_seqlens_q, max_seqlen_q, max_seqlen_k, softmax_scale, causal,
+    cu_seqlens_k=None, seqused_k=None, block_table=None,
+):  # fmt: skip
+    """``flash_attn_varlen_func`` by its documentation; causal masks are aligned to the last key."""
+    assert causal
+    starts = cu_seqlens_q.tolist()
+    assert starts[-1] == len(q)
+    for sequence, (begin, end) in enumerate(pairwise(starts)):
+        assert end - begin <= max_seqlen_q
+        if block_table is None:
+            first, last = cu_seqlens_k[sequence : sequence + 2].tolist()
+            keys, values = k[first:last], v[first:last]
+        else:
+            length, size = int(seqused_k[sequence]), k.shape[1]
+            pages = block_table[sequence, : -(-length // size)].long()
+            keys, values = (part[pages].flatten(0, 1)[:length] for part in (k, v))
+        assert end - begin <= len(keys) <= max_seqlen_k
+        group = q.shape[1] // keys.shape[1]
+        keys, values = (part.double().repeat_interleave(group, dim=1) for part in (keys, values))
+        scores = torch.einsum("qhd,khd->hqk", q[begin:end].double(), keys) * softmax_scale
+        future = torch.ones(scores.shape[1:], dtype=torch.bool).triu(len(keys) - (end - begin) + 1)
+        weights = scores.masked_fill(future.to(scores.device), float("-inf")).softmax(-1)
+        out[begin:end] = torch.einsum("hqk,khd->qhd", weights, values).to(out.dtype)
+
+
+def process(world, members, sizes, layer, base):
+    """Chunks of some requests behind ``base`` decode steps; checks what they attend to."""
+    spans = [(world.done[r, layer], world.done[r, layer] + n) for r, n in zip(members, sizes, strict=True)]
+    starts = [base]
+    for n in sizes:
+        starts.append(starts[-1] + n)
+    queries, keys, values = (world.gather(x, members, spans, layer) for x in (world.queries, world.keys, world.values))
+    chunks = ChunkRequests(
+        world.first_blocks(members), ints(starts), torch.tensor([a for a, _ in spans], device=DEVICE), max(sizes)
+    )
+    padded = [
+        torch.cat([part.new_full((base, *part.shape[1:]), float("nan")), part]) for part in (queries, keys, values)
+    ]
+    cache, heads = PagedCache.of(world.cache), world.heads
+    expiry = torch.full((heads, starts[-1]), NEVER, dtype=torch.int32, device=DEVICE)
+    plan = chunk_plan.plan_chunks(world.tables, layer, chunks, expiry)
+    chunk_write.store_survivors(world.tables, cache, layer, chunks, plan, *padded[1:])
+    slots = torch.tensor([world.slots[r] for r in members], device=DEVICE)
+    lens = ints([b for _, b in spans])
+    begins = all(a == 0 for a, _ in spans)
+    sequences = chunk_fa3.make_sequences(
+        chunks.offsets, starts, slots, lens, heads, max(b for _, b in spans), begins=begins
+    )
+    assert (sequences.lists is None) == begins
+    out = torch.zeros(starts[-1], heads * world.group, world.dim, dtype=world.dtype, device=DEVICE)
+    inputs = (sequences, cache, world.tables.page_table[:, layer], *padded, out, SCALE)
+    if CUDA:
+        chunk_fa3.chunk_attention(*inputs)
+    else:
+        kwargs = chunk_fa3.arguments(*inputs)
+        attend_as_documented(**kwargs)
+        if not begins:
+            chunk_fa3.store_by_token(kwargs["out"], out[base:], heads)
+    assert not bool(out[:base].any())
+    for r, (a, b), part in zip(members, spans, out[base:].split(sizes), strict=True):
+        wanted = world.attention(r, a, b, layer, SCALE)
+        error = (part.double().cpu() - wanted).norm() / wanted.norm()
+        assert error < (2e-2 if CUDA else 1e-5)
+        world.done[r, layer] = b
+
+
+@pytest.mark.skipif(CUDA and not decode_fa3.available(), reason="needs FlashAttention 3")
+def test_chunks_of_dense_prompts():
+    dtype = torch.bfloat16 if CUDA else torch.float32
+    shape = {"layers": 2, "heads": 2, "group": 3, "dim": 64, "page": 32, "tokens": 200}
+    world = World(requests=3, rate=0.0, dtype=dtype, device=DEVICE, **shape)
+    for layer in range(2):
+        process(world, [0, 2], [40, 1], layer, base=0)
+        process(world, [1], [33], layer, base=2)
+        process(world, [2, 0, 1], [64, 7, 90], layer, base=1)  # all go on
+        process(world, [0, 2], [3, 70], layer, base=0)
