@@ -186,6 +186,40 @@ def test_methods_with_states_of_their_own_equal_torch(case, how, tmp_path):
     assert num_alike >= len(outputs) - 1
 
 
+def test_arms_in_turn_equal_torch(tmp_path):
+    """A rule by expiries, one with a state and the first again, in one engine."""
+    from vllm import SamplingParams
+
+    from hyperscale.engines.vllm.families import architecture
+
+    model = vllm_checkpoints.write(tmp_path, "qwen3", source="")
+    model.generation_config.eos_token_id = model.config.eos_token_id = None
+    arms = [{"method": "window", "cr": 3, "recent": 3}, {"method": "tova", "cr": 3, "parameters": {"per": "layer"}}]
+    llm = start(
+        tmp_path,
+        hf_overrides={"architectures": [architecture("qwen3")]},
+        additional_config={"hyperscale": {**arms[0], "arms": arms}},
+        worker_extension_cls="hyperscale.engines.vllm.plugin.arm_switch.ArmSwitch",
+        **GPU,
+    )
+    try:
+        for number in (0, 1, 0):
+            llm.collective_rpc("hyperscale_use_arm", args=(number,))
+            extra = {"kv_transfer_params": {"arm": number}}
+            settings = SamplingParams(temperature=0, max_tokens=NEW, ignore_eos=True, extra_args=extra)
+            outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts(200)], settings, use_tqdm=False)
+            kv_method = (methods.create("window", cr=3, recent=3), methods.create("tova", cr=3, per="layer"))[number]
+            engine = TorchEngine(model, tiny.Characters(model.config.vocab_size + 1), kv_method)
+            requests = [Request(str(i), 0, tuple(output.prompt_token_ids), NEW) for i, output in enumerate(outputs)]
+            for chain in engine.generate(requests, GREEDY):
+                output = outputs[int(chain.problem)]
+                assert tuple(output.outputs[0].token_ids) == chain.token_ids
+                costs = output.kv_transfer_params
+                assert (costs["kv_reads"], costs["peak_kv"]) == (chain.trace.kv_reads[-1], chain.trace.peak_kv[-1])
+    finally:
+        stop(llm)
+
+
 @slow
 def test_nothing_evicted_and_hashed_verdicts(tmp_path):
     """Without eviction costs are a dense cache's; with verdicts by hash a given part of old entries stays."""
