@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.methods.core.base import DecodeStep, HostModel
+from hyperscale.methods.core.base import HostModel
 from hyperscale.methods.core.budgeted import BudgetedMethod
 from hyperscale.methods.core.prefill_view import PrefillView, top_entries
 from hyperscale.methods.core.row_budget import BudgetRule
@@ -31,17 +31,8 @@ class _HeavyHitters(VictimState):
         recent = self.method.window(torch.tensor(room + 1), torch.tensor(0))
         return top_entries(scores, room, newest=int(recent) - 1), scores
 
-    def begin(self, step: DecodeStep) -> None:
-        super().begin(step)
-        # What may leave for the next token is decided in this step, by the next step's budget.
-        self.recent = self.method.window(self.budget(DecodeStep(step.positions + 1, step.lens)), self.first)
-
-    def score(self, layer: int, weights: Tensor) -> Tensor:
-        chains, _, _, width = weights.shape
-        # A slot's sum started at 0 when its entry was written (`SlottedState.write`).
-        total = self.entry_score[layer, :chains, :, :width]
-        total += weights.sum(2)
-        return total
+    def recent_at(self, floor: Tensor, position: Tensor, first: Tensor) -> Tensor:
+        return self.method.window(self.method.row_budget(floor, position + 1), first)
 
 
 @dataclass

@@ -16,11 +16,13 @@ from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
 from hyperscale.methods.core.row_budget import BudgetRule
 
 
-class _Pages(BudgetedState):
+class PagesState(BudgetedState):
     """Elementwise bounds of the keys of each page; slot s holds position s and belongs to page s // ``page``.
 
-    ``tensors[1]`` and ``tensors[2]``, the least and the greatest, are (sparse layers, max_chains, kv_heads, pages,
-    head_dim) in the model's type; 0 for pages not begun.
+    Attributes:
+        least: (sparse layers, max_chains, kv_heads, pages, head_dim) in the model's type; 0 for pages not begun. It is
+            ``tensors[1]``.
+        greatest: Likewise; ``tensors[2]``.
     """
 
     capturable = True
@@ -31,37 +33,42 @@ class _Pages(BudgetedState):
         self._page_size = method.recent
         attention: Any = host.attentions[0]
         shape = (max(0, host.layers - method.dense_layers), host.max_chains, host.kv_heads, 0, attention.head_dim)
-        self._least = torch.zeros(shape, dtype=attention.k_proj.weight.dtype, device=host.device)
-        self._greatest = self._least.clone()
+        self.least = torch.zeros(shape, dtype=attention.k_proj.weight.dtype, device=host.device)
+        self.greatest = self.least.clone()
 
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
+        """See `State.admit`."""
         super().admit(first, entrants, prompt)
         size, chains = self._page_size, slice(first, first + len(entrants))
         count = -(-prompt.length // size)
         self._widen(count)
-        for layer in range(len(self._least)):
+        for layer in range(len(self.least)):
             keys = prompt.keys[layer + self.method.dense_layers]
             # The last page may not be full: what fills it up changes no minimum and no maximum.
             fill, shape = (0, 0, 0, count * size - prompt.length), (len(keys), count, size, -1)
             least = pad(keys, fill, value=float("inf")).view(shape).amin(2)
             greatest = pad(keys, fill, value=float("-inf")).view(shape).amax(2)
-            for table, bounds in ((self._least, least), (self._greatest, greatest)):
+            for table, bounds in ((self.least, least), (self.greatest, greatest)):
                 table[layer, chains] = 0
                 table[layer, chains, :, :count] = bounds
 
     def reserve(self, slots: int, tokens: int) -> None:
+        """See `State.reserve`."""
         self._widen(-(-slots // self._page_size))
 
     def begin(self, step: DecodeStep) -> None:
+        """See `State.begin`."""
         self._lens = step.lens
         self._page = (step.positions // self._page_size)[:, None]
         self._begins = (step.positions % self._page_size == 0)[:, None, None, None]  # whether the token begins a page
         self._reads = (self.budget(step) // self._page_size)[:, None, None, None]  # pages that a query reads
 
     def write_slots(self, layer: int, layer_input: LayerInput) -> Tensor:
+        """See `State.write_slots`."""
         return self._lens[layer]
 
     def select(self, layer: int, layer_input: LayerInput) -> Tensor | None:
+        """See `State.select`."""
         chains, heads, dim = layer_input.keys.shape
         queries = layer_input.queries.view(chains, heads, -1, dim)
         layer -= self.method.dense_layers
@@ -69,7 +76,7 @@ class _Pages(BudgetedState):
             return torch.ones((), dtype=torch.bool, device=queries.device).expand(*queries.shape[:3], layer_input.width)
         self._widen(-(-layer_input.width // self._page_size))
         self._update_bounds(layer, layer_input.keys)
-        least, greatest = self._least[layer, :chains, :, None], self._greatest[layer, :chains, :, None]
+        least, greatest = self.least[layer, :chains, :, None], self.greatest[layer, :chains, :, None]
         # The greatest product that a key within a page's bounds could have, (chains, kv_heads, group, pages): each
         # dimension takes the bound of the query's sign. Elementwise, not as a matrix product, which may round a page's
         # bound by how many pages others have.
@@ -88,17 +95,17 @@ class _Pages(BudgetedState):
         """Take a new key, (chains, kv_heads, head_dim), into the bounds of the page being filled."""
         chains, heads, dim = keys.shape
         index = self._page[:, :, None, None].expand(chains, heads, 1, dim)
-        for table, wider in ((self._least, torch.minimum), (self._greatest, torch.maximum)):
+        for table, wider in ((self.least, torch.minimum), (self.greatest, torch.maximum)):
             # A page that begins now has no bounds yet: what the table holds for it does not count.
             bounds, new = table[layer, :chains], keys[:, :, None]
             bounds.scatter_(2, index, torch.where(self._begins, new, wider(bounds.gather(2, index), new)))
 
     def _widen(self, pages: int) -> None:
-        missing = pages - self._least.shape[3]
+        missing = pages - self.least.shape[3]
         if missing > 0:
-            fill = (0, 0, 0, max(missing, self._least.shape[3] // 2))
-            self._least, self._greatest = pad(self._least, fill), pad(self._greatest, fill)
-        self.tensors = (self._facts, self._least, self._greatest)
+            fill = (0, 0, 0, max(missing, self.least.shape[3] // 2))
+            self.least, self.greatest = pad(self.least, fill), pad(self.greatest, fill)
+        self.tensors = (self._facts, self.least, self.greatest)
 
 
 @dataclass
@@ -114,9 +121,9 @@ class Quest(BudgetedMethod):
     As in the reference code the first 2 layers are dense by default, and as in its kernels the page being filled is
     always read; its code for evaluation lets that page compete and reads at least 3 pages.
 
-    What is not chosen is masked in attention, so time does not fall with reads: the pages differ between the heads of a
-    group, and gathering them with PyTorch copies each before it is read, which at usual ratios moves more memory than
-    reading the row once. It takes a kernel that follows the page table to gain time.
+    In the torch engine what is not chosen is masked in attention, so time does not fall with reads: the pages differ
+    between the heads of a group, and gathering them with PyTorch copies each before it is read, which at usual ratios
+    moves more memory than reading the row once. In vLLM on CUDA a kernel follows the page table, and does gain time.
 
     Parameters:
         page: Entries of a page; by default max(16, 2 CR).
@@ -127,7 +134,7 @@ class Quest(BudgetedMethod):
     summary = "keeps everything, reads the pages with the highest bound on q·k"
     source = "Tang et al. 2024, arXiv 2406.10774; page and budget of arXiv 2506.05345"
     kind = "selector"
-    state = _Pages
+    state = PagesState
 
     rule: BudgetRule = "fixed"
     # No parameters: the page being filled is always read, and there is nothing to pin, as nothing leaves.

@@ -73,6 +73,9 @@ class _RandomVictim(BudgetedState):
     def write_slots(self, layer: int, layer_input: LayerInput) -> Tensor:
         return self._slot[layer]
 
+    def planned_slots(self) -> Tensor:
+        return self._slot
+
 
 @dataclass
 class Random(BudgetedMethod):

@@ -6,6 +6,7 @@ from typing import Literal
 from torch import Tensor
 
 from hyperscale.errors import MethodError
+from hyperscale.methods.core.base import HostModel
 from hyperscale.methods.core.budgeted import BudgetedMethod
 from hyperscale.methods.core.prefill_view import PrefillView, top_entries
 from hyperscale.methods.core.row_budget import BudgetRule
@@ -18,6 +19,9 @@ class _LeastAttended(VictimState):
     capturable = True
     method: "TOVA"
 
+    def __init__(self, method: "TOVA", host: HostModel) -> None:
+        super().__init__(method, host, shared=method.per == "layer")
+
     def prune_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
         room = self.method.room(view.length, view.L)
         if view.length <= room:
@@ -25,10 +29,7 @@ class _LeastAttended(VictimState):
         # As in decoding, the latest query alone decides: (1, kv_heads, group, P).
         last_query = view.weights(view.length - 1)[None, :, :, 0]
         # The first generated token is one of the recent entries, so the prompt keeps one less.
-        return top_entries(self.method.score(last_query)[0], room, newest=self.method.recent - 1), None
-
-    def score(self, layer: int, weights: Tensor) -> Tensor:
-        return self.method.score(weights)
+        return top_entries(self.attention(last_query)[0], room, newest=self.method.recent - 1), None
 
 
 @dataclass
@@ -66,15 +67,3 @@ class TOVA(BudgetedMethod):
     def prompt_queries(self, prompt: int) -> int:
         """See `Method.prompt_queries`: the latest query alone decides."""
         return 1
-
-    def score(self, weights: Tensor) -> Tensor:
-        """How much each entry is worth keeping: the attention that it got.
-
-        Args:
-            weights: (batch, kv_heads, group, entries).
-
-        Returns:
-            (batch, kv_heads, entries), equal in all heads if they share a verdict.
-        """
-        scores = weights.sum(2)
-        return scores.sum(1, keepdim=True).expand_as(scores) if self.per == "layer" else scores

@@ -27,7 +27,7 @@ class RecentState(BudgetedState):
 
     def __init__(self, method: BudgetedMethod, host: HostModel, sinks: int = 0) -> None:
         super().__init__(method, host)
-        self._sinks, self._heads = sinks, host.kv_heads
+        self._sinks, self._layers, self._heads = sinks, host.layers, host.kv_heads
         self._slot_of = torch.zeros(1, host.max_chains, 0, dtype=torch.int32, device=host.device)
         self._dropped = torch.zeros(1, host.max_chains, dtype=torch.int64, device=host.device)
         self.tensors = (self._facts, self._slot_of, self._dropped)
@@ -74,6 +74,10 @@ class RecentState(BudgetedState):
     def write_slots(self, layer: int, layer_input: LayerInput) -> Tensor:
         """See `State.write_slots`."""
         return self._slot
+
+    def planned_slots(self) -> Tensor:
+        """See `State.planned_slots`."""
+        return self._slot.expand(self._layers, -1, -1)
 
 
 @dataclass

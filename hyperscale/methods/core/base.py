@@ -197,6 +197,16 @@ class State(ABC):
             (chains, kv_heads) int64.
         """
 
+    def planned_slots(self) -> Tensor | None:
+        """What `write_slots` returns in all layers of the step that has begun, if their inputs have no part in it.
+
+        An engine may ask for these instead, before the first layer has run.
+
+        Returns:
+            (layers, chains, kv_heads) int64, any strides; None if `write_slots` is to be called.
+        """
+        return None
+
     def merge(self, layer: int, layer_input: LayerInput) -> tuple[Tensor, Tensor]:
         """Key and value that are written, after `write_slots`: each (chains, kv_heads, head_dim)."""
         return layer_input.keys, layer_input.values

@@ -19,10 +19,12 @@ from hyperscale.engines.vllm.kernels import (
     chunk_write,
     decode_attention,
     decode_update,
+    page_choice,
     query_sums,
     step_report,
+    victim_choice,
 )
-from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
+from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache, Victims
 
 
 class Hopper:
@@ -80,6 +82,7 @@ def every_kernel(dtype, heads, group, dim, page, fp8=False):
     step_report.gather_step_report(tables, torch.zeros(slots, dtype=torch.int64), numbers)
     folded = q[:requests].unflatten(1, (heads, group))
     decode_attention.decode_attention(folded, pool, live, table, torch.empty_like(folded), 0.1, 2048)
+    states(tables, pool, rows, new, folded)
     chunks = ChunkRequests(first, ints(requests + 1), positions, 64)
     chunk_dms_expiry.dms_expiries(tables, 2, chunks, verdicts, 16, 0)
     expiry = chunk_dms_expiry.dms_expiries(tables, 2, chunks, verdicts, 16, 1)
@@ -105,6 +108,33 @@ def every_row_kernel(dtype, group, dim):
     row_kernels.attend(queries, long[0], long[1:], 0.1)
     row_kernels.attend(queries, long[0], long[1:], 0.1, width=width, with_weights=True)
     row_kernels.attend(queries, long[0], long[1:], 0.1, width=width, selected=selected)
+
+
+def states(tables, pool, rows, new, queries):
+    """What decode steps of methods with a state add: places by slot, victims, chosen pages."""
+    requests, heads, group, dim = queries.shape
+    (slots, layers), capacity, pages = tables.lens.shape[:2], 520, 40
+
+    def longs(*shape):
+        return torch.zeros(shape, dtype=torch.int64)
+
+    victims = longs(layers, slots, heads)
+    decode_update.decode_update(tables, pool, 2, rows, *new, targets=longs(requests, heads))
+    decode_update.decode_update(tables, pool, 2, rows, *new, victims=Victims(victims, longs(requests)))
+    decode_update.decode_update(tables, pool, 2, rows, *new, appends=True)
+    scores, sums = torch.zeros(requests, heads, group, capacity), torch.zeros(requests, heads, group)
+    attention = (queries, pool, *new[2:], torch.empty_like(queries), 0.1, capacity)
+    decode_attention.decode_attention(*attention, scores=scores, log_sums=sums)
+    position = torch.zeros(layers, slots, heads, capacity, dtype=torch.int32)
+    last_queries = queries.new_zeros(slots, layers, heads * group, dim)
+    of_requests = victim_choice.VictimStep(*longs(4, requests))
+    for score, share in ((None, True), (position.float(), False)):
+        kept = victim_choice.VictimTables(victims, position, score, last_queries)
+        victim_choice.choose_victims(tables, 2, rows, of_requests, kept, queries, scores, sums, share)
+    bounds = page_choice.KeyBounds(16, *queries.new_zeros(2, slots, heads, pages, dim))
+    of_requests = page_choice.PageStep(*longs(2, requests))
+    chosen = page_choice.choose_pages(tables, rows, of_requests, bounds, queries, new[0], longs(slots))
+    decode_attention.decode_attention(*attention, chosen=chosen)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from hyperscale.engines.vllm.protocol import NEVER
 from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
 from hyperscale.engines.vllm.worker.cuda import CudaCacheWorker, CudaStep
 from hyperscale.engines.vllm.worker.methods import registry
+from hyperscale.engines.vllm.worker.methods.fused import DecodeLayer
 from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
 from hyperscale.engines.vllm.worker.methods.interval import WorkerInterval
 from hyperscale.engines.vllm.worker.staged_tables import StagedTables
@@ -168,8 +169,27 @@ class CudaRaggedImpl(RaggedImpl):
         lens, pages = tables.step_lens[:n], tables.step_pages[:n]
         # A graph is recorded once for all lengths.
         width = method.capacity if step.capturing else method.widest
+        if method.fused is not None:
+            grouped = (n, heads, self.num_heads // heads, self.head_size)
+            call = DecodeLayer(
+                worker.cache,
+                layer,
+                step.decodes,
+                queries.view(grouped),
+                keys,
+                values,
+                lens,
+                pages,
+                out.view(grouped),
+                self.scale,
+                width,
+            )
+            method.fused.store(call)
+            if not method.fused.attend(call):
+                self._attend_lists(worker, step, queries, lens, pages, out, width)
+            return
         places, selected = method.choose_places(layer, queries, keys, values, self.scale, width)
-        decode_update(tables, worker.cache, layer, step.decodes, keys, values, lens, pages, targets=places.contiguous())
+        decode_update(tables, worker.cache, layer, step.decodes, keys, values, lens, pages, targets=places)
         if selected is None and not method.needs_weights:
             self._attend_lists(worker, step, queries, lens, pages, out, width)
         else:

@@ -108,6 +108,36 @@ class DecodeRequests:
 
 
 @dataclass(frozen=True)
+class Victims:
+    """The entry that each list gives up when it is full, of a method that has chosen it in the step before.
+
+    Attributes:
+        places: (layers, slots, heads) int64, contiguous: its place in the list.
+        limits: (requests,) int64, in the order of the batch: a list with so many entries is full.
+    """
+
+    places: Tensor
+    limits: Tensor
+
+
+@dataclass(frozen=True)
+class ChosenPages:
+    """What decode attention reads of lists that are cut in pages of a method's own: some of the pages.
+
+    Attributes:
+        size: Entries of such a page; the last one of a list may have fewer.
+        numbers: (requests, heads, pages) int32, contiguous: the pages that any query head reads, in ascending order.
+        readers: As numbers: bit g is set if query head g of the group reads the page.
+        lens: (requests, heads) int32, contiguous: entries of all these pages.
+    """
+
+    size: int
+    numbers: Tensor
+    readers: Tensor
+    lens: Tensor
+
+
+@dataclass(frozen=True)
 class ChunkRequests:
     """The requests of a step that process several tokens each.
 

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hyperscale.engines.vllm.kernels.arguments import PagedCache
+from hyperscale.engines.vllm.kernels.arguments import ChosenPages, PagedCache
 from hyperscale.engines.vllm.kernels.common import softmax_scores
 from hyperscale.engines.vllm.kernels.fp8 import load_entries
 
@@ -68,6 +68,9 @@ def _decode_parts_kernel(
     scores_out,
     selected,
     width,
+    chosen,
+    readers,
+    chosen_stride,
     scale,
     heads,
     N: tl.constexpr,
@@ -82,6 +85,7 @@ def _decode_parts_kernel(
     SELECTS: tl.constexpr,
     scales,
     FP8: tl.constexpr,
+    CHOSEN: tl.constexpr,
 ):
     # Grid (parts, lists): a program attends with a list's G queries to one part of it.
     split, list_ = tl.program_id(0), tl.program_id(1)
@@ -103,6 +107,10 @@ def _decode_parts_kernel(
     for block_begin in range(begin, end, BLOCK):
         index = block_begin + tl.arange(0, BLOCK)
         inside = index < end
+        if CHOSEN > 0:  # ``index`` counts the entries of chosen pages, of CHOSEN entries each
+            rank = list_.to(tl.int64) * chosen_stride + index // CHOSEN
+            bits = tl.load(readers + rank, mask=inside, other=0)
+            index = tl.load(chosen + rank, mask=inside, other=0) * CHOSEN + index % CHOSEN
         page = tl.load(pages + index // N, mask=inside, other=0).to(tl.int64)
         # (ROWS, BLOCK) of a list's (G, width) numbers by place, in those tensors that have them.
         by_place = (list_.to(tl.int64) * G + g)[:, None] * width + index[None, :]
@@ -110,6 +118,8 @@ def _decode_parts_kernel(
         if SELECTS:
             visible = tl.load(selected + by_place, mask=has_place, other=0) != 0
             inside = tl.max(visible.to(tl.int32), 0) != 0  # what no query head reads is not loaded
+        elif CHOSEN > 0:
+            visible = ((bits[None, :] >> g[:, None]) & 1) != 0
         else:
             visible = inside[None, :]
         k, v = load_entries(keys, values, scales, page, index % N, inside, page_stride, D, q.dtype, FP8)
@@ -132,12 +142,14 @@ def _decode_combine_kernel(
     lens,
     out,
     token_stride,
+    log_sums,
     heads,
     D: tl.constexpr,
     G: tl.constexpr,
     ROWS: tl.constexpr,
     SPLITS: tl.constexpr,
     PART: tl.constexpr,
+    KEEPS_SUMS: tl.constexpr,
 ):
     # Grid (lists,): a program adds up the parts of one list and normalises.
     list_ = tl.program_id(0).to(tl.int64)
@@ -159,7 +171,10 @@ def _decode_combine_kernel(
         next_acc = tl.load(part_acc + part[:, None] * D + d[None, :], mask=real[:, None], other=0.0)
         acc = acc * shrink[:, None] + next_acc * next_shrink[:, None]
         high = above
-    acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]  # an empty list gives zeros
+    total = tl.where(total == 0.0, 1.0, total)  # an empty list gives zeros
+    if KEEPS_SUMS:
+        tl.store(log_sums + list_ * G + g, high + tl.log2(total), mask=real)
+    acc = acc / total[:, None]
     head_out = out + (list_ // heads) * token_stride + (list_ % heads) * G * D
     tl.store(head_out + g[:, None] * D + d[None, :], acc.to(out.dtype.element_ty), mask=real[:, None])
 
@@ -175,7 +190,9 @@ def decode_attention(
     launch: DecodeLaunch | None = None,
     *,
     scores: Tensor | None = None,
+    log_sums: Tensor | None = None,
     selected: Tensor | None = None,
+    chosen: ChosenPages | None = None,
 ) -> None:
     """Attention of one token a request to its lists.
 
@@ -192,7 +209,10 @@ def decode_attention(
         launch: How the launch is cut; None for the usual one.
         scores: (requests, heads, group, width) float32, contiguous, written as far as a list has entries: attention
             scores by place, times log2(e); those beyond the width are not written. None if nobody asks.
+        log_sums: (requests, heads, group) float32, contiguous, written: log2 of the sum of 2^score of what a query head
+            reads, so that 2^(score - log_sum) is the attention weight; of no meaning for lists without entries.
         selected: (requests, heads, group, width) bool, contiguous: what each query head reads. None for all.
+        chosen: The same by pages, so that no other page is looked at; ``scores`` and ``selected`` do not go with it.
     """
     requests, heads, group, dim = queries.shape
     count = requests * heads
@@ -207,6 +227,11 @@ def decode_attention(
     options = {"dtype": torch.float32, "device": queries.device}
     by_place = [tensor for tensor in (scores, selected) if tensor is not None]
     assert all(tensor.is_contiguous() for tensor in by_place)
+    if chosen is not None:
+        assert group < 32, "a bit of an int32 for each query head"
+        lens = chosen.lens  # what follows counts the entries of the chosen pages
+        # An address takes one more look-up, which the pipeline of the loop has to cover as well.
+        launch = launch._replace(stages=launch.stages + 2)
     acc = torch.empty(count, splits, group, dim, **options)  # type: ignore[call-overload]
     high = torch.empty(count, splits, group, **options)  # type: ignore[call-overload]
     total = torch.empty_like(high)
@@ -225,6 +250,9 @@ def decode_attention(
         acc if scores is None else scores,
         acc if selected is None else selected,
         by_place[0].shape[-1] if by_place else 0,
+        lens if chosen is None else chosen.numbers,
+        lens if chosen is None else chosen.readers,
+        0 if chosen is None else chosen.numbers.shape[-1],
         scale * math.log2(math.e),
         heads,
         N=cache.keys.shape[1],
@@ -239,6 +267,7 @@ def decode_attention(
         SELECTS=selected is not None,
         scales=cache.keys if cache.scales is None else cache.scales,
         FP8=cache.scales is not None,
+        CHOSEN=0 if chosen is None else chosen.size,
         num_warps=launch.warps,
         num_stages=launch.stages,
     )
@@ -249,11 +278,13 @@ def decode_attention(
         lens,
         out,
         out.stride(0),
+        acc if log_sums is None else log_sums,
         heads,
         D=dim,
         G=group,
         ROWS=triton.next_power_of_2(group),
         SPLITS=splits,
         PART=launch.part,
+        KEEPS_SUMS=log_sums is not None,
         num_warps=4,
     )

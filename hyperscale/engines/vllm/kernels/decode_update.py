@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hyperscale.engines.vllm.kernels.arguments import DecodeRequests, KernelTables, PagedCache
+from hyperscale.engines.vllm.kernels.arguments import DecodeRequests, KernelTables, PagedCache, Victims
 from hyperscale.engines.vllm.kernels.common import NEVER, close_gaps, load_expiries, page_of
 from hyperscale.engines.vllm.kernels.fp8 import quantise
 
@@ -25,6 +25,10 @@ def _decode_update_kernel(
     verdict_stride,
     new_expiry,
     targets,
+    target_stride,
+    target_head_stride,
+    victims,
+    limits,
     # the requests
     first_blocks,
     first_stride,
@@ -54,6 +58,7 @@ def _decode_update_kernel(
     layer,
     layers,
     heads,
+    slots,
     window,
     N: tl.constexpr,
     D: tl.constexpr,
@@ -61,9 +66,9 @@ def _decode_update_kernel(
     HAS_VERDICTS: tl.constexpr,
     HAS_NEW_EXPIRY: tl.constexpr,
     ON_NEW: tl.constexpr,
-    HAS_TARGETS: tl.constexpr,
     scales,
     FP8: tl.constexpr,
+    PLACES: tl.constexpr,
 ):
     # Grid (requests, heads): a program owns one list, so all but the bump of ``pages_used`` needs no atomics.
     request, head = tl.program_id(0), tl.program_id(1)
@@ -86,10 +91,16 @@ def _decode_update_kernel(
     # the place itself evicts what lies there, and nothing expires.
     num_expired = num_stored * 0
     target = num_stored
-    if HAS_TARGETS:
-        target = tl.load(targets + request * heads + head).to(tl.int32)
+    if PLACES == "targets":
+        named = tl.load(targets + request.to(tl.int64) * target_stride + head * target_head_stride)
+        target = tl.minimum(named, num_stored).to(tl.int32)
         num_expired += (target < num_stored).to(tl.int32)
-    else:
+    elif PLACES == "victims":
+        victim = tl.load(victims + (layer * slots + slot).to(tl.int64) * heads + head).to(tl.int32)
+        is_full = num_stored >= tl.load(limits + request)
+        target = tl.where(is_full, tl.minimum(victim, num_stored), num_stored)
+        num_expired += (target < num_stored).to(tl.int32)
+    elif PLACES == "expired":
         for begin in range(0, num_stored, SCAN):
             index = begin + tl.arange(0, SCAN)
             expires = load_expiries(index, num_stored, pages, expiry, newest, verdict_expiry, N)
@@ -186,6 +197,8 @@ def decode_update(
     on_new: bool = False,
     new_expiry: Tensor | None = None,
     targets: Tensor | None = None,
+    victims: Victims | None = None,
+    appends: bool = False,
 ) -> None:
     """Store one token in every list of a layer: in place of an entry that expired, else at the end.
 
@@ -205,12 +218,15 @@ def decode_update(
         window: w of DMS: what a verdict at query q is on, the token of position q - 1, is gone from query q + w on.
         on_new: Verdicts are on the tokens that are stored instead: gone from query q + w + 1 on.
         new_expiry: (requests,) expiry of the new entries; None if they have none.
-        targets: (requests, heads), contiguous: the place that each list writes to, its length to append; None to write
-            over what has expired.
+        targets: (requests, heads) integers, any strides: the place that each list writes to, its length or more to
+            append; None to write over what has expired.
+        victims: The place instead, by slot, of lists that are full; the others append.
+        appends: Whether all lists append instead.
     """
     count, heads, dim = keys.shape
     if not count:
         return
+    places = "targets" if targets is not None else "victims" if victims is not None else "expired"
     _decode_update_kernel[(count, heads)](
         keys,
         values,
@@ -220,6 +236,10 @@ def decode_update(
         0 if verdicts is None else verdicts.stride(0),
         keys if new_expiry is None else new_expiry,
         keys if targets is None else targets,
+        0 if targets is None else targets.stride(0),
+        0 if targets is None else targets.stride(1),
+        keys if victims is None else victims.places,
+        keys if victims is None else victims.limits,
         requests.first_blocks,
         requests.first_blocks.stride(0),
         requests.positions,
@@ -244,13 +264,14 @@ def decode_update(
         layer,
         tables.page_table.shape[1],
         heads,
+        tables.page_table.shape[0],
         window,
         N=tables.page_tokens,
         D=dim,
         SCAN=SCAN,
         HAS_VERDICTS=verdicts is not None,
         HAS_NEW_EXPIRY=new_expiry is not None,
-        HAS_TARGETS=targets is not None,
+        PLACES="end" if appends else places,
         ON_NEW=on_new,
         scales=cache.keys if cache.scales is None else cache.scales,
         FP8=cache.scales is not None,

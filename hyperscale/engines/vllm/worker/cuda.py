@@ -20,6 +20,7 @@ from hyperscale.engines.vllm.worker.decode_report import DecodeReporter
 from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
 from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
 from hyperscale.engines.vllm.worker.methods.interval import WorkerInterval
+from hyperscale.engines.vllm.worker.methods.registry import use_kernels
 from hyperscale.engines.vllm.worker.methods.window import WorkerWindow
 from hyperscale.engines.vllm.worker.staged_tables import StagedTables, upload
 
@@ -118,8 +119,16 @@ class CudaCacheWorker(CacheWorker):
         self._decode_reporter = DecodeReporter(tables)
         self._step: CudaStep | None = None
         self._in_step = False
-        if isinstance(method, WorkerInterval):
-            method.use_kernels()
+        use_kernels(method)
+
+    def _forget_method(self) -> None:
+        if isinstance(self.method, WorkerHosted):
+            self.method.fused = None  # which refers to the method: its memory is to be free at once
+        super()._forget_method()
+
+    def _take_method(self, method: WorkerMethod) -> None:
+        super()._take_method(method)
+        use_kernels(method)
 
     def begin_step(
         self,

@@ -2,7 +2,8 @@
 
 The state is the torch engine's, called in the same order, so its decisions are the torch engine's too. What it keeps of
 a request lies by slot of the worker's tables; in a decode step the rows of the batch are copied to the front of the
-state's own tensors, where it finds its chains, and back afterwards.
+state's own tensors, where it finds its chains, and back afterwards. On CUDA kernels take the decode steps of most
+methods (`hyperscale.engines.vllm.worker.methods.fused`), and find there what the state keeps.
 
 Prompts are prefilled densely, in chunks or at once. When the last of a prompt's tokens has been processed, the state
 says what stays (`finish_prompts`). Rules that prune rows at intervals do so between two steps (`prune_full_rows`); when
@@ -13,7 +14,7 @@ that is the case the host knows by counting, so nothing waits for the device. Th
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -26,6 +27,9 @@ from hyperscale.kv.prefilled import PrefilledPrompt, live_first_order
 from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, LayerInput, Method
 from hyperscale.methods.core.interval import IntervalMethod
 from hyperscale.methods.core.prefill_view import PrefillView
+
+if TYPE_CHECKING:
+    from hyperscale.engines.vllm.worker.methods.fused import FusedDecode
 
 PASS_BYTES = 64 << 20
 """Keys that are copied at once where lists are evicted from; scores take a few times as much again."""
@@ -105,7 +109,14 @@ class WorkerHosted(WorkerMethod):
 
     Attributes:
         method: The method.
+        shape: What its state was told of the model.
+        state: Its state.
+        stored: What the state keeps, as its tensors are, by slot; if its own are not (`FusedDecode.by_slot`).
+        reserved: Whether the state's tensors have all the room that they will ever need.
+        fused: Kernels that take the decode steps; None if the state takes them itself.
         reads: (slots,) int64, entries that each slot's last decode step read, over layers and heads; of selectors only.
+        last_queries: (slots, layers, query heads, head_dim), the query of each one's last decode step, if the rule
+            looks at a prompt's: a graph keeps no others.
     """
 
     def __init__(
@@ -124,21 +135,22 @@ class WorkerHosted(WorkerMethod):
             MethodError: The method cannot run on this model.
         """
         super().__init__(tables, options)
-        self.method = method
+        self.method, self.shape = method, shape
+        self.fused: FusedDecode | None = None
         device, count = tables.expiry.device, len(tables.lens)
         self._key_bytes = shape.head_dim * shape.dtype.itemsize
-        self._state = method.start(_host_model(tables, shape, device))
-        self._stored: list[Tensor] = []
+        self.state = method.start(_host_model(tables, shape, device))
+        self.stored: list[Tensor] = []
         self._running: dict[int, _Running] = {}
         self._count, self._no_hidden = count, torch.empty(0, device=device)
         self.selects = method.kind == "selector"
         self.reads = torch.zeros(count, dtype=torch.int64, device=device)
         self._capacity = _most_entries(method, max_tokens)
         records = options.full_graphs and device.type == "cuda"  # what a graph has written to may not grow
-        if records or method.kind != "selector":  # whose bounds would take much memory
-            self._state.reserve(self._capacity, max_tokens)
-        # (slots, layers, query heads, head_dim), the query of each one's last decode step: a graph keeps no others.
-        self._last_queries = torch.zeros(
+        self.reserved = records or method.kind != "selector"  # whose bounds would take much memory
+        if self.reserved:
+            self.state.reserve(self._capacity, max_tokens)
+        self.last_queries = torch.zeros(
             count if self.keeps_last_queries else 0,
             tables.layers,
             shape.query_heads,
@@ -227,7 +239,7 @@ class WorkerHosted(WorkerMethod):
             for layer, keys in enumerate(rows.read_keys(slots, part, P)[0], first):
                 queries = self._prompt_queries(slot, running, layer, keys)
                 view = PrefillView(queries, keys, keys[:, :0], running.scale, running.L)
-                live, scores = self._state.prune_prompt(layer, view)
+                live, scores = self.state.prune_prompt(layer, view)
                 order = None if live is None else live_first_order(live)[:, :count]
                 if order is not None:
                     orders.append(order)
@@ -249,16 +261,18 @@ class WorkerHosted(WorkerMethod):
             torch.stack(all_orders) if all_orders else None,
             torch.stack(all_scores) if all_scores else None,
         )
-        self._state.admit(0, [Entrant(running.noise_key, running.L)], prompt)
-        self._save(slots)
+        by_slot = self.fused is not None and self.fused.by_slot
+        self.state.admit(slot if by_slot else 0, [Entrant(running.noise_key, running.L)], prompt)
+        if not by_slot:
+            self.save(slots)
         return bool(all_orders)
 
     def _prompt_queries(self, slot: int, running: _Running, layer: int, keys: Tensor) -> Tensor:
         """(query heads, P, head_dim), of which the last that the rule looks at are there; the others are zeros."""
         last = running.queries.get(layer)
-        if running.alone and len(self._last_queries):
+        if running.alone and len(self.last_queries):
             # The prompt's last token came alone, in a decode step.
-            alone = self._last_queries[slot, layer][:, None]
+            alone = self.last_queries[slot, layer][:, None]
             last = alone if last is None else torch.cat([last, alone], 1)
             last = last[:, -self.method.prompt_queries(running.prompt) :]
         if last is None:
@@ -284,15 +298,18 @@ class WorkerHosted(WorkerMethod):
             slots: (requests,) int64; slot 0 is padding.
             positions: (requests,) int64, of the tokens being processed.
         """
-        self._slots = slots
         # Rows that pad a batch have any position, and states index by them.
         positions = torch.where(slots == 0, 0, positions)
-        self._load(slots)
+        if self.fused is not None:
+            self.fused.begin(slots, positions)
+            return
+        self._slots = slots
+        self.load(slots)
         self._in_prompt = positions < self.tables.request_params[slots, 0]
         self._lens = self.tables.lens[slots].transpose(0, 1).to(torch.int64, memory_format=torch.contiguous_format)
         if self.selects:
             self.reads.index_fill_(0, slots, 0)
-        self._state.begin(DecodeStep(positions, self._lens))
+        self.state.begin(DecodeStep(positions, self._lens))
 
     def choose_places(
         self, layer: int, queries: Tensor, keys: Tensor, values: Tensor, scale: float, width: int
@@ -311,11 +328,11 @@ class WorkerHosted(WorkerMethod):
             (requests, heads) int64, a list's length to append; and (requests, heads, group, width) bool, or None for
             all.
         """
-        if len(self._last_queries):
-            self._last_queries[self._slots, layer] = queries
+        if len(self.last_queries):
+            self.last_queries[self._slots, layer] = queries
         layer_input = LayerInput(self._no_hidden, queries, keys, values, scale, width)
-        slots = self._state.write_slots(layer, layer_input)
-        selected = self._state.select(layer, layer_input)
+        slots = self.state.write_slots(layer, layer_input)
+        selected = self.state.select(layer, layer_input)
         # A prompt's last token may come alone: it is a prompt's all the same, which is dense.
         lens, alone = self._lens[layer], self._in_prompt[:, None]
         places = torch.where(alone, lens, slots)
@@ -329,11 +346,11 @@ class WorkerHosted(WorkerMethod):
 
     def observe(self, layer: int, weights: Tensor) -> None:
         """The step's attention in a layer, (requests, heads, group, width) float32 by place; 0 behind a list's end."""
-        self._state.observe(layer, weights)
+        self.state.observe(layer, weights)
 
     def end(self) -> None:
         """A decode step has ended."""
-        self._save(self._slots)
+        self.save(self._slots)
 
     # -- between two steps ------------------------------------------------------------------------------------------
 
@@ -366,28 +383,28 @@ class WorkerHosted(WorkerMethod):
 
     # -- the state's tensors ----------------------------------------------------------------------------------------
 
-    def _load(self, slots: Tensor) -> None:
+    def load(self, slots: Tensor) -> None:
         """Bring what is kept of some slots to the rows in front."""
         self._fit()
-        for rows, stored in zip(self._state.tensors, self._stored, strict=True):
+        for rows, stored in zip(self.state.tensors, self.stored, strict=True):
             rows[:, : len(slots)] = stored[:, slots]
 
-    def _save(self, slots: Tensor) -> None:
+    def save(self, slots: Tensor) -> None:
         """Take the rows in front back to their slots."""
         self._fit()
-        for rows, stored in zip(self._state.tensors, self._stored, strict=True):
+        for rows, stored in zip(self.state.tensors, self.stored, strict=True):
             stored[:, slots] = rows[:, : len(slots)]
 
     def _fit(self) -> None:
         """Widen what is kept to what the state has widened its tensors to."""
-        for index, rows in enumerate(self._state.tensors):
+        for index, rows in enumerate(self.state.tensors):
             shape = (rows.shape[0], self._count, *rows.shape[2:])
-            if index == len(self._stored):
-                self._stored.append(rows.new_zeros(shape))
-            old = self._stored[index]
+            if index == len(self.stored):
+                self.stored.append(rows.new_zeros(shape))
+            old = self.stored[index]
             if old.shape != shape:
-                self._stored[index] = rows.new_zeros(shape)
-                self._stored[index][tuple(slice(size) for size in old.shape)] = old
+                self.stored[index] = rows.new_zeros(shape)
+                self.stored[index][tuple(slice(size) for size in old.shape)] = old
 
 
 def _most_entries(method: Method, max_tokens: int) -> int:

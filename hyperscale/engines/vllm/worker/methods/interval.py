@@ -54,7 +54,7 @@ class WorkerInterval(WorkerHosted):
     ) -> None:
         """An empty state; see `WorkerHosted`."""
         super().__init__(tables, options, method, shape, max_tokens)
-        self._interval_state = cast("IntervalState", self._state)
+        self._interval_state = cast("IntervalState", self.state)
         self._positions = torch.zeros(self._count, dtype=torch.int64, device=tables.expiry.device)
         self._opened: dict[int, tuple[int, int, int]] = {}  # slot to facts, since the last `flush`
         # The budget of each slot's rows when it was last asked for: budgets only grow.
@@ -66,10 +66,10 @@ class WorkerInterval(WorkerHosted):
 
     def use_kernels(self) -> None:
         """Record queries by kernels, where there are any for the rule."""
-        if isinstance(self._state, QuerySums):
+        if isinstance(self.state, QuerySums):
             from hyperscale.engines.vllm.worker.methods.summed_queries import SummedQueries
 
-            self._queries = SummedQueries(self._state)
+            self._queries = SummedQueries(self.state)
 
     @property
     def keeps_last_queries(self) -> bool:

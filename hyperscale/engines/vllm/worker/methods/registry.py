@@ -71,3 +71,16 @@ def create_for_worker(tables: EntryTables, spec: Any, vllm_config: Any, options:
     return create(
         tables, options or spec.options, first_head, spec.total_lists // tables.layers, shape, model.max_model_len
     )
+
+
+def use_kernels(method: WorkerMethod) -> None:
+    """Let kernels take what they can of a method's work, before there is any request; on CUDA."""
+    if isinstance(method, WorkerInterval):
+        method.use_kernels()
+    elif isinstance(method, WorkerHosted):
+        from hyperscale.engines.vllm.worker.methods.fused_pages import FusedPages
+        from hyperscale.engines.vllm.worker.methods.fused_plan import FusedPlan
+        from hyperscale.engines.vllm.worker.methods.fused_victims import FusedVictims
+
+        kinds: tuple[type[FusedPlan | FusedVictims | FusedPages], ...] = FusedPlan, FusedVictims, FusedPages
+        method.fused = next((kind(method) for kind in kinds if kind.serves(method)), None)

@@ -1,0 +1,260 @@
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+# ruff: noqa: ANN001, ANN202
+"""Chooses the pages of each list that a decode step reads, by bounds on the keys of each page: Quest's rule.
+
+It is what the state of `hyperscale.methods.quest` does, on what is kept by slot, in two kernels. The first gives every
+page its bound on q·k, and takes the new key into the bounds of the page being filled. The second finds, for each query
+head, the pages of the greatest bounds, and lists the pages that any head of a group reads. Nothing is sorted: the
+least bound that is good enough is found by bisection, on the bounds as integers of the same order.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from hyperscale.engines.vllm.kernels.arguments import ChosenPages, DecodeRequests, KernelTables
+
+BLOCK = 64  # pages whose bounds a program looks at
+
+
+@dataclass(frozen=True)
+class KeyBounds:
+    """Bounds of the keys of the pages of one layer, by slot; changed.
+
+    Attributes:
+        size: Entries of a page.
+        least: (slots, heads, pages, head_dim), contiguous, the least number that the page's keys have in a dimension.
+        greatest: Likewise.
+    """
+
+    size: int
+    least: Tensor
+    greatest: Tensor
+
+
+@dataclass(frozen=True)
+class PageStep:
+    """What is the same in all layers of a step; (requests,) int64 each.
+
+    Attributes:
+        budgets: How many pages a query head reads.
+        in_prompt: 1 where the token is still the prompt's, which reads everything; 0 elsewhere.
+    """
+
+    budgets: Tensor
+    in_prompt: Tensor
+
+
+@triton.jit
+def _page_bounds_kernel(
+    queries,
+    query_stride,
+    new_keys,
+    token_stride,
+    head_stride,
+    first_blocks,
+    first_stride,
+    positions,
+    in_prompt,
+    slot_of_block,
+    least,
+    greatest,
+    pages,
+    bounds,
+    heads,
+    D: tl.constexpr,
+    G: tl.constexpr,
+    ROWS: tl.constexpr,
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    # Grid (blocks of pages, lists): a program works on BLOCK pages of a list.
+    begin, list_ = tl.program_id(0) * BLOCK, tl.program_id(1)
+    request, head = list_ // heads, list_ % heads
+    slot = tl.load(slot_of_block + tl.load(first_blocks + request * first_stride)).to(tl.int64)
+    position = tl.load(positions + request).to(tl.int32)
+    current = position // SIZE  # the page being filled
+    if (slot == 0) | (begin > current) | (tl.load(in_prompt + request) != 0):
+        return
+    g, d = tl.arange(0, ROWS), tl.arange(0, D)
+    page = begin + tl.arange(0, BLOCK)
+    is_full = page < current
+    query_at = request.to(tl.int64) * query_stride + (head * G + g[:, None]) * D + d[None, :]
+    q = tl.load(queries + query_at, mask=(g < G)[:, None], other=0.0)
+    table = (slot * heads + head) * pages
+    at = (table + page[:, None]) * D + d[None, :]
+    low = tl.load(least + at, mask=is_full[:, None], other=0.0)
+    high = tl.load(greatest + at, mask=is_full[:, None], other=0.0)
+    # The greatest product that a key within the bounds could have: each dimension takes the bound of the query's sign.
+    zero = tl.zeros_like(q)
+    bound = tl.dot(tl.where(q > 0, q, zero), tl.trans(high), input_precision=PRECISION)
+    bound = tl.dot(tl.where(q > 0, zero, q), tl.trans(low), bound, input_precision=PRECISION)
+    out = (list_.to(tl.int64) * G + g)[:, None] * pages + page[None, :]
+    tl.store(bounds + out, bound, mask=(g < G)[:, None] & is_full[None, :])
+
+    # The new key; no query looks at the bounds of the page that it goes to.
+    if begin + BLOCK > current:
+        key = tl.load(new_keys + request.to(tl.int64) * token_stride + head * head_stride + d)
+        own = (table + current) * D + d
+        if position % SIZE != 0:  # else the page begins, and what the tables hold for it does not count
+            tl.store(least + own, tl.minimum(tl.load(least + own), key))
+            tl.store(greatest + own, tl.maximum(tl.load(greatest + own), key))
+        else:
+            tl.store(least + own, key)
+            tl.store(greatest + own, key)
+
+
+@triton.jit
+def _choose_pages_kernel(
+    bounds,
+    first_blocks,
+    first_stride,
+    positions,
+    budgets,
+    in_prompt,
+    slot_of_block,
+    pages,
+    numbers,
+    readers,
+    lens_out,
+    reads,
+    heads,
+    G: tl.constexpr,
+    ROWS: tl.constexpr,
+    PAGES: tl.constexpr,
+    SIZE: tl.constexpr,
+):
+    # Grid (lists,): a program chooses for all query heads of a list.
+    list_ = tl.program_id(0)
+    request = list_ // heads
+    slot = tl.load(slot_of_block + tl.load(first_blocks + request * first_stride)).to(tl.int64)
+    if slot == 0:  # padding reads nothing
+        tl.store(lens_out + list_, 0)
+        return
+    position = tl.load(positions + request).to(tl.int32)
+    current = position // SIZE
+    # The page being filled is always read, so the others have one less to give; of fewer, all are read.
+    wanted = tl.minimum(tl.load(budgets + request).to(tl.int32) - 1, current)
+    wanted = tl.where(tl.load(in_prompt + request) != 0, current, wanted)
+    g, page = tl.arange(0, ROWS), tl.arange(0, PAGES)
+    is_full = page < current
+    real = (g < G)[:, None] & is_full[None, :]
+    # Integers in the order of the bounds; 0 and -0 are equal. Those of other pages are below all of them.
+    LEAST: tl.constexpr = -2147483648
+    if wanted < current:
+        at = (list_.to(tl.int64) * G + g)[:, None] * pages + page[None, :]
+        bits = (tl.load(bounds + at, mask=real, other=0.0) + 0.0).to(tl.int32, bitcast=True)
+        rank = tl.where(real, tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits), LEAST)
+        # At least ``wanted`` pages have the rank ``enough`` or more, fewer have ``few``: the two close in.
+        enough = tl.min(tl.where(is_full[None, :], rank, 0x7FFFFFFF), 1)
+        few = tl.max(rank, 1) + 1
+        open_rows = (g < G) & (wanted > 0) & (enough + 1 < few)
+        while tl.max(open_rows.to(tl.int32), 0) > 0:
+            middle = (enough & few) + ((enough ^ few) >> 1)  # rounded down, without an overflow
+            count = tl.sum((rank >= middle[:, None]).to(tl.int32), 1)
+            is_enough = open_rows & (count >= wanted)
+            enough = tl.where(is_enough, middle, enough)
+            few = tl.where(open_rows & (count < wanted), middle, few)
+            # Done where the least rank that is enough is known, or where just as many pages as wanted have it.
+            open_rows = open_rows & (enough + 1 < few) & (count != wanted)
+        above = rank > enough[:, None]
+        equal = rank == enough[:, None]
+        left = wanted - tl.sum(above.to(tl.int32), 1)  # for pages of equal bounds: the first of them
+        is_read = above | (equal & (tl.cumsum(equal.to(tl.int32), 1) <= left[:, None]))
+        is_read = is_read & real & (wanted > 0)
+    else:
+        is_read = real
+    is_read = is_read | ((g < G)[:, None] & (page == current)[None, :])
+    reader_bits = tl.sum(is_read.to(tl.int32) << g[:, None], 0)
+    is_any = reader_bits != 0
+    rank_of_page = tl.cumsum(is_any.to(tl.int32), 0) - 1
+    count = tl.sum(is_any.to(tl.int32), 0)
+    out = list_.to(tl.int64) * pages + rank_of_page
+    tl.store(numbers + out, page, mask=is_any)
+    tl.store(readers + out, reader_bits, mask=is_any)
+    entries = (count - 1) * SIZE + position % SIZE + 1  # the page being filled holds the new entry too
+    tl.store(lens_out + list_, entries)
+    tl.atomic_add(reads + slot, entries.to(tl.int64))
+
+
+def choose_pages(
+    tables: KernelTables,
+    requests: DecodeRequests,
+    step: PageStep,
+    kept: KeyBounds,
+    queries: Tensor,
+    keys: Tensor,
+    reads: Tensor,
+) -> ChosenPages:
+    """The pages that a step reads of a layer's lists, in which nothing is ever evicted: place p holds position p.
+
+    Args:
+        tables: The worker's tables.
+        requests: The requests; those of block 0 read nothing.
+        step: What the step says of them.
+        kept: Bounds of the layer's pages; the new keys are taken in.
+        queries: (requests, heads, group, head_dim), after RoPE; requests may be strided, the rest is contiguous.
+        keys: (requests, heads, head_dim), after RoPE; head_dim contiguous.
+        reads: (slots,) int64: the entries that are read are added to each request's.
+    """
+    count, heads, group, dim = queries.shape
+    pages = kept.least.shape[2]
+    options = {"dtype": torch.int32, "device": queries.device}
+    numbers = torch.empty(count, heads, pages, **options)  # type: ignore[call-overload]
+    chosen = ChosenPages(
+        kept.size,
+        numbers,
+        torch.empty_like(numbers),
+        torch.empty(count, heads, **options),  # type: ignore[call-overload]
+    )
+    if not count:
+        return chosen
+    bounds = torch.empty(count, heads, group, pages, dtype=torch.float32, device=queries.device)
+    of_requests = (requests.first_blocks, requests.first_blocks.stride(0), requests.positions)
+    _page_bounds_kernel[(triton.cdiv(pages, BLOCK), count * heads)](
+        queries,
+        queries.stride(0),
+        keys,
+        keys.stride(0),
+        keys.stride(1),
+        *of_requests,
+        step.in_prompt,
+        tables.slot_of_block,
+        kept.least,
+        kept.greatest,
+        pages,
+        bounds,
+        heads,
+        D=dim,
+        G=group,
+        ROWS=max(triton.next_power_of_2(group), 16),  # the least that tl.dot takes
+        SIZE=kept.size,
+        BLOCK=BLOCK,
+        PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
+        num_warps=4,
+    )
+    rows, width = triton.next_power_of_2(group), max(triton.next_power_of_2(pages), 16)
+    _choose_pages_kernel[(count * heads,)](
+        bounds,
+        *of_requests,
+        step.budgets,
+        step.in_prompt,
+        tables.slot_of_block,
+        pages,
+        chosen.numbers,
+        chosen.readers,
+        chosen.lens,
+        reads,
+        heads,
+        G=group,
+        ROWS=rows,
+        PAGES=width,
+        SIZE=kept.size,
+        # 16 numbers a thread: the rows of bounds stay in registers while they are counted.
+        num_warps=min(max(rows * width // 512, 4), 32),
+    )
+    return chosen
