@@ -180,11 +180,20 @@ class Options:
         total = prompt_tokens + ceil(L * self.reserve_output_fraction)
         if self.method == "none":
             return total
-        if self.method in ("dms", "hashed"):
-            # The newest w tokens stay whatever their verdicts; of the older ones 1 / CR, and some slack.
-            young = min(self.window, total)
-            return min(total, (total - young) * min(1.0, 1 / self.cr + self.slack) + young)
+        if self.gated:
+            return self.gated_entries(total)
         return min(total, self.row_budget(self.floor(prompt_tokens, prompt_tokens + L), total))
+
+    @property
+    def gated(self) -> bool:
+        """Whether verdicts decide how many entries stay, so that the number is a guess."""
+        return self.method in ("dms", "hashed")
+
+    def gated_entries(self, tokens: int) -> float:
+        """Live entries of a list that are expected after so many tokens, where verdicts decide."""
+        # The newest w tokens stay whatever their verdicts; of the older ones 1 / CR, and some slack.
+        young = min(self.window, tokens)
+        return min(tokens, (tokens - young) * min(1.0, 1 / self.cr + self.slack) + young)
 
     def floor(self, prompt_tokens: Count, total: Count) -> Count:
         """The part of a row's budget that does not depend on the sequence so far; prompts are pinned.

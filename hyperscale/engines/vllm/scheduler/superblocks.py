@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.protocol import RequestParams, SuperblockUpdate, ceil_div
+from hyperscale.engines.vllm.scheduler.holdings import HeldShares
 
 
 class BlockPool(Protocol):
@@ -32,24 +33,26 @@ class RequestSuperblocks:
     Attributes:
         params: See `RequestParams`.
         generation: See `SuperblockUpdate`.
-        reservation: Superblocks that admission expects the request to hold at its end.
+        expected: Superblocks that the options let expect at the request's end.
         blocks: In the order in which workers use them. The id of the first one names the request on the workers.
         pages: Single-head pages in use after ``computed_tokens`` tokens, by the last report.
         computed_tokens: Tokens that the last report covers.
         scheduled_tokens: Tokens that have been handed to the workers, steps in flight included.
         num_sent: Superblocks that the workers have been told of.
         covered_tokens: As many tokens at least as its superblocks suffice for, or 0.
+        share: What it held by the last report, as a share of what was to be expected then; None if that is not known.
     """
 
     params: RequestParams
     generation: int
-    reservation: int
+    expected: float
     blocks: list[Any] = field(default_factory=list)
     pages: int = 0
     computed_tokens: int = 0
     scheduled_tokens: int = 0
     num_sent: int = 0
     covered_tokens: int = 0
+    share: float | None = None
 
 
 class SuperblockAllocator:
@@ -88,12 +91,15 @@ class SuperblockAllocator:
         # What the workers have not been told yet. A dict without values is a set that keeps its order.
         self._changed: dict[str, None] = {}
         self._released_requests: list[str] = []
+        self._shares = HeldShares()
+        self._share_before: dict[str, float | None] = {}  # of requests that were preempted
+        self._steps_overlap = False  # whether a step was handed out before the report of the one before came
 
     def use_options(self, options: Options) -> None:
         """Admit requests by these options from now on: those of the method that the next requests are for."""
         if options != self._options:
             assert not self.running, "arms change only when no request is running"
-            self._options = options
+            self._options, self._shares = options, HeldShares()
 
     # -- arrivals and departures ------------------------------------------------------------------------------------
 
@@ -105,6 +111,7 @@ class SuperblockAllocator:
         """A request has finished and will not come back, as a preempted one would."""
         self._params.pop(request_id, None)
         self._generations.pop(request_id, None)
+        self._share_before.pop(request_id, None)
 
     def release(self, request_id: str) -> list[Any]:
         """Take all superblocks from a request that finished or is preempted; the caller returns them to the pool."""
@@ -114,6 +121,11 @@ class SuperblockAllocator:
         # Workers must hear of it before the superblocks are used again: `take_updates` comes before the next step.
         self._changed.pop(request_id, None)
         self._released_requests.append(request_id)
+        if request_id in self._params:  # it will come back
+            self._shares.record_preemption()
+            self._share_before[request_id] = holding.share
+        else:
+            self._shares.record_finish(holding.share)
         return holding.blocks
 
     # -- before a step ----------------------------------------------------------------------------------------------
@@ -153,7 +165,10 @@ class SuperblockAllocator:
         if holding is None:  # it starts, or starts again after a preemption
             generation = self._generations[request_id] = self._generations.get(request_id, 0) + 1
             params = self._params[request_id]
-            holding = self.running[request_id] = RequestSuperblocks(params, generation, self._reservation(params))
+            holding = self.running[request_id] = RequestSuperblocks(params, generation, self._expect(params))
+            holding.share = self._share_before.get(request_id)
+        if holding.computed_tokens < holding.scheduled_tokens:
+            self._steps_overlap = True
         holding.scheduled_tokens = max(holding.scheduled_tokens, tokens)
         if tokens <= holding.covered_tokens:
             return []
@@ -170,26 +185,39 @@ class SuperblockAllocator:
         """Superblocks that should be free before a request starts.
 
         This is a guess, not a bound: where it is too low, vLLM preempts a request, and nothing else goes wrong. It is
-        the sum of the request's own reservation, of what the running requests have reserved and not taken yet, and of
-        room for the chunks of prompts that are still to be processed. Such a chunk is dense until the step that
-        processes it has been reported.
+        the sum of what the request is expected to hold at its end, of what the running requests are expected to take
+        until theirs, and of room for the chunks of prompts that are still to be processed. Such a chunk is dense until
+        the step that processes it has been reported. Where verdicts decide what stays, what is expected is learned
+        from the requests that run and have finished (`HeldShares`).
         """
-        params = self._params[request_id]
-        own = self._reservation(params)
+        params, running = self._params[request_id], self.running.values()
+        share, room = 1.0, 1.0
+        if self._options.gated:
+            share, room = self._shares.estimate(held.share for held in running if held.share is not None)
+        known = self._share_before.get(request_id) or share
+        own, free = self._reserve(self._expect(params), params, known * room), self.pool.get_num_free_blocks()
         if not self.running:  # a request alone must start, whatever it is expected to need
-            return min(own, self.pool.get_num_free_blocks())
-        outstanding = sum(max(holding.reservation - len(holding.blocks), 0) for holding in self.running.values())
-        prompt_tokens = sum(
-            max(holding.params.prompt_tokens - holding.scheduled_tokens, 0) for holding in self.running.values()
-        )
-        chunk = min(prompt_tokens + params.prompt_tokens, self._step_tokens)
+            return min(own, free)
+        if own > free:  # whatever the others need
+            return own
+        outstanding, prompt_tokens = 0, params.prompt_tokens
+        for held in running:
+            factor = room * (share if held.share is None else held.share)
+            outstanding += max(self._reserve(held.expected, held.params, factor) - len(held.blocks), 0)
+            prompt_tokens += max(held.params.prompt_tokens - held.scheduled_tokens, 0)
+        # Where steps overlap, two are dense before the first has been reported.
+        chunk = min(prompt_tokens, self._step_tokens * (2 if self._steps_overlap else 1))
         return own + outstanding + ceil_div(chunk, self.page_tokens)
 
-    def _reservation(self, params: RequestParams) -> int:
-        """Superblocks that a request is expected to hold at its end."""
-        entries = self._options.expected_entries(params.prompt_tokens, params.L)
-        # Half of a list's last page is empty on average; one superblock is the head start that every step gets.
-        return int((entries + self.page_tokens / 2) // self.page_tokens) + 2
+    def _expect(self, params: RequestParams) -> float:
+        """Superblocks that the options let expect at a request's end."""
+        # Half of a list's last page is empty on average.
+        return self._options.expected_entries(params.prompt_tokens, params.L) / self.page_tokens + 0.5
+
+    def _reserve(self, expected: float, params: RequestParams, factor: float) -> int:
+        """Superblocks to keep for a request that is expected to hold so many at its end, times a factor."""
+        dense = (params.prompt_tokens + params.L) / self.page_tokens + 0.5
+        return int(min(expected * factor, dense)) + 2  # one is the head start that every step gets
 
     def take_updates(self) -> tuple[list[SuperblockUpdate], list[str]]:
         """Changes since the last call, for the workers: updates, and ids of requests that hold nothing any more."""
@@ -220,6 +248,9 @@ class SuperblockAllocator:
         if holding is None or holding.generation != generation or computed_tokens < holding.computed_tokens:
             return
         holding.pages, holding.computed_tokens, holding.covered_tokens = pages, computed_tokens, 0
+        if self._options.gated and computed_tokens >= holding.params.prompt_tokens:
+            expected = self._options.gated_entries(computed_tokens) / self.page_tokens + 0.5
+            holding.share = pages / self.num_lists / expected
         # One token more than is scheduled: the next step would take that superblock at once.
         bound = self.upper_bound(holding, max(holding.scheduled_tokens, computed_tokens) + 1)
         if bound < len(holding.blocks):
