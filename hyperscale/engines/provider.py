@@ -19,6 +19,7 @@ from hyperscale.methods.names import needed_engine
 if TYPE_CHECKING:
     from hyperscale.engines.base import Engine
     from hyperscale.methods.core.base import Method
+    from hyperscale.models.shape import Shape
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class EngineProvider(ABC):
         stands_in_for: Name of the engine in whose runs this one runs the methods that need it; such an engine is not
             chosen by name. None for all others.
         steering: Whether the engine can replace ends of thinking and force answers (``--extend``, ``--force-answer``).
-        kv_dtypes: What its cache can keep keys and values in.
+        kv_dtypes: What its cache can keep keys and values in, of at least one method.
         devices: Kinds of devices that it runs on.
         batches: Whether chains decode together; if not, the batch size is 1 whatever a run asks for.
         packages: Packages that decide what it generates; their versions are kept with a run.
@@ -98,18 +99,23 @@ class EngineProvider(ABC):
                 f"--extend and --force-answer steer chains token by token, which the {self.name} engine cannot: leave "
                 "--engine out"
             )
-        if kv_dtype not in self.kv_dtypes:
-            raise ConfigError(self.explain_kv_dtype(kv_dtype, methods))
+        if reason := self.explain_kv_dtype(kv_dtype, methods):
+            raise ConfigError(reason)
         self.check_installed()
         for method in methods:
             if reason := self.explain_method(method):
                 raise ConfigError(reason)
 
-    def check_methods(self, methods: "Sequence[Method]", device: str) -> None:
+    def check_methods(self, methods: "Sequence[Method]", device: str, kv_dtype: str = AUTO) -> None:
         """Refuse what the engine cannot do, when parameters of methods and the device are known.
 
+        Args:
+            methods: What it is to run.
+            device: Where.
+            kv_dtype: What the cache is to keep keys and values in.
+
         Raises:
-            ConfigError: It does not run on this device.
+            ConfigError: It does not run on this device, or not with such a cache there.
             MethodError: It does not run a method with these parameters, or not on this device.
         """
         kind = device_kind(device)
@@ -146,12 +152,18 @@ class EngineProvider(ABC):
             return None
         return f"{method} runs in the {engine} engine, not in {self.name}: leave --engine {self.name} out"
 
-    def explain_kv_dtype(self, kv_dtype: str, methods: Sequence[str]) -> str:
-        """Why the cache cannot keep keys and values so, in words for the user."""
+    def explain_kv_dtype(self, kv_dtype: str, methods: Sequence[str]) -> str | None:
+        """Why the cache of these methods cannot keep keys and values so, in words for the user; None if it can."""
+        if kv_dtype in self.kv_dtypes:
+            return None
         return (
             f"the {self.name} engine keeps its cache as {', '.join(self.kv_dtypes)}, not as {kv_dtype}: leave "
             f"--engine {self.name} or --kv-dtype out"
         )
+
+    def entry_bytes(self, shape: "Shape", method: str, dtype: str, kv_dtype: str) -> int:
+        """Bytes of one (key, value) pair, summed over layers and KV heads, as the engine keeps it for a method."""
+        return shape.entry_bytes(dtype, kv_dtype)
 
     def versions(self) -> dict[str, str]:
         """Installed versions of the packages that decide what the engine generates."""

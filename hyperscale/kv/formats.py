@@ -26,4 +26,5 @@ def vector_bytes(kv_dtype: str, head_dim: int, item: int) -> int:
         return head_dim * item
     if kv_dtype == "int4":
         return head_dim // 2 + 2 * SCALE_BYTES * groups(head_dim)
+    assert kv_dtype in QUANTISED, f"{kv_dtype} is another engine's, see `EngineProvider.entry_bytes`"
     return head_dim + SCALE_BYTES

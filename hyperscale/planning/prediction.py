@@ -16,14 +16,20 @@ class Predictor:
     """Predicts costs of chains.
 
     Attributes:
-        entry_bytes: Bytes of one (key, value) pair summed over layers and KV heads.
+        entry_bytes: Bytes of one (key, value) pair summed over layers and KV heads, the most of any method.
         measured: Finished chains by method, CR and task.
         speed: Seconds that a chain of known other costs spends in the batch, if a GPU is planned for.
+        bytes_of_method: ``entry_bytes`` by method, where an engine does not keep the entries of all of them alike.
     """
 
     entry_bytes: int
     measured: Mapping[Key, MeasuredCosts] = field(default_factory=dict)
     speed: Callable[[Costs], float] | None = None
+    bytes_of_method: Mapping[str, int] = field(default_factory=dict)
+
+    def entry_bytes_of(self, arm: Arm) -> int:
+        """Bytes of one (key, value) pair of an arm."""
+        return self.bytes_of_method.get(arm.method, self.entry_bytes)
 
     def predict_chain(self, task: TaskShape, arm: Arm, L: int) -> tuple[Costs, str]:
         """Costs of the mean chain with at most L tokens, and the source they were predicted from."""
@@ -31,9 +37,9 @@ class Predictor:
         mean = known.mean(L, invariant=arm.length_invariant, room=task.answer) if known else None
         # Chains of another L say nothing about a method whose rule depends on L: `mean` is None then.
         if known is None or mean is None:
-            costs = Costs.predict(task, 1, L + task.answer, arm.CR, self.entry_bytes, arm.kv_budget)
+            costs = Costs.predict(task, 1, L + task.answer, arm.CR, self.entry_bytes_of(arm), arm.kv_budget)
             return self._with_seconds(costs, known, None), CLOSED
-        costs = Costs(mean.kv_reads, mean.peak_kv, mean.peak_kv * self.entry_bytes, mean.tokens)
+        costs = Costs(mean.kv_reads, mean.peak_kv, mean.peak_kv * self.entry_bytes_of(arm), mean.tokens)
         return self._with_seconds(costs, known, mean.seconds if known.timed else None), known.source
 
     def base_seconds(self, task: TaskShape) -> float | None:

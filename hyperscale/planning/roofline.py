@@ -128,19 +128,24 @@ class Roofline:
         shape: The model; its number of weights is known.
         dtype: Of weights and arithmetic, and of the cache if ``kv_dtype`` is "auto".
         kv_dtype: Type of the cache; dequantising it is taken to cost no time.
+        entry_bytes: Bytes of one (key, value) pair summed over layers and KV heads, where that is not the shape's for
+            this type of the cache; else 0.
     """
 
     gpu: Gpu
     shape: Shape
     dtype: str
     kv_dtype: str = AUTO
+    entry_bytes: int = 0
 
     @classmethod
-    def of(cls, gpu: Gpu | None, shape: Shape, dtype: str, kv_dtype: str = AUTO) -> "Roofline | None":
+    def of(
+        cls, gpu: Gpu | None, shape: Shape, dtype: str, kv_dtype: str = AUTO, entry_bytes: int = 0
+    ) -> "Roofline | None":
         """The roofline, or None where a figure it needs is unknown."""
         if gpu is None or gpu.bandwidth is None or dtype not in dict(gpu.flops) or shape.parameters is None:
             return None
-        return cls(gpu, shape, dtype, kv_dtype)
+        return cls(gpu, shape, dtype, kv_dtype, entry_bytes)
 
     def step_flops(self, batch: float, entries: float) -> float:
         """FLOPs of a decode step of ``batch`` chains with so many live ``entries`` each."""
@@ -153,7 +158,8 @@ class Roofline:
     def step_bytes(self, batch: float, entries: float) -> float:
         """Bytes that a decode step reads: the weights once for the whole batch, the cache of each chain."""
         weights = (self.shape.weight_bytes(self.dtype) or 0) - self.shape.embedding * self._weight_size
-        return weights + self.shape.entry_bytes(self.dtype, self.kv_dtype) * entries * batch
+        entry_bytes = self.entry_bytes or self.shape.entry_bytes(self.dtype, self.kv_dtype)
+        return weights + entry_bytes * entries * batch
 
     def step_seconds(self, batch: float, entries: float) -> float:
         """Seconds of a decode step."""

@@ -155,7 +155,7 @@ class ChainRunner:
             prompt_hash=prompt_hash(problem.prompt.text),
             message_hash=prompt_hash(doc.prompt),
             seed=seed,
-            kv_entry_bytes=self._run.entry_bytes,
+            kv_entry_bytes=self._run.predictor.entry_bytes_of(arm),
             forces_answers=bool(self._run.config.force_answer),
             opened=problem.prompt.opened,
             marks=self._run.prompt_format.marks,

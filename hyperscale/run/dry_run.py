@@ -29,7 +29,14 @@ from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.run.context import fit_lengths, smallest_context
 from hyperscale.run.engine_choice import with_engine
-from hyperscale.run.planned_run import PlannedRun, PlannedTask, check_lengths, load_task, task_shape
+from hyperscale.run.planned_run import (
+    PlannedRun,
+    PlannedTask,
+    check_lengths,
+    entry_bytes_by_method,
+    load_task,
+    task_shape,
+)
 from hyperscale.run.prompting import check_prompts, make_prompt_format, prompt_notes, with_insertions
 from hyperscale.tasks.datasets import GeneratedProblems
 from hyperscale.utils.hub import cached_config, load_tokenizer
@@ -126,10 +133,12 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
         config = with_insertions(config, tokenizer, prompt_format, [(task, opened) for task in tasks])
     context = smallest_context(known) or model.context or None
     planned_tasks = tuple(_planned_task(task, config, prompt_format, context) for task in tasks)
-    roofline = Roofline.of(target, shape, config.dtype, config.kv_dtype)
+    entry_bytes = entry_bytes_by_method(config, shape)
+    most_bytes = max(entry_bytes.values())
+    roofline = Roofline.of(target, shape, config.dtype, config.kv_dtype, most_bytes)
     measured = _earlier_costs(config, folder, tasks, method_of_arm, unavailable)
     speed = (lambda chain: roofline.chain_seconds(chain, config.batch_size)) if roofline else None
-    predictor = Predictor(shape.entry_bytes(config.dtype, config.kv_dtype), measured, speed)
+    predictor = Predictor(most_bytes, measured, speed, entry_bytes)
     shapes, base_bytes = [task.shape for task in planned_tasks], shape.entry_bytes(config.dtype)
     check_lengths(method_of_arm.values(), config.grid, shapes)
     plan = make_plan(config.budget, config.grid, shapes, tuple(method_of_arm), base_bytes, predictor)
@@ -144,7 +153,8 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
         prompts=prompt_format.kind if prompt_format else "",
         weights=weights,
         needs=tuple(
-            _memory_need(arm, plan, predictor.entry_bytes, shapes, weights or 0, target) for arm in method_of_arm
+            _memory_need(arm, plan, predictor.entry_bytes_of(arm), shapes, weights or 0, target)
+            for arm in method_of_arm
         ),
         gpu=target,
         roofline=roofline,

@@ -58,7 +58,8 @@ def check_engine(config: ResolvedConfig, methods: "Mapping[Arm, Method]", paths:
     for provider, names in registry.assign(config.engine, config.methods).items():
         steering = bool(config.extend or config.force_answer)
         provider.check(names, steering=steering, kv_dtype=config.kv_dtype)
-        provider.check_methods([method for arm, method in methods.items() if arm.method in names], config.device)
+        chosen = [method for arm, method in methods.items() if arm.method in names]
+        provider.check_methods(chosen, config.device, config.kv_dtype)
         for path, values in configs:
             provider.check_model(path, values, names, config.device)
 

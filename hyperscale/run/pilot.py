@@ -15,7 +15,6 @@ from pathlib import Path
 from hyperscale import models
 from hyperscale.methods.arm import Arm
 from hyperscale.planning import measured_costs, plan_file
-from hyperscale.planning.prediction import Predictor
 from hyperscale.results.samples import Sample
 from hyperscale.results.store import Store
 from hyperscale.run.chain_runner import ChainRunner
@@ -47,7 +46,7 @@ def finalize_plan(run: PreparedRun, store: Store, observer: RunObserver, engines
         run = dataclasses.replace(run, plan=plan)
     else:
         if len(store):  # begun by a version that saved no plan and predicted in closed form
-            run = run.replanned(Predictor(run.entry_bytes))
+            run = run.replanned(dataclasses.replace(run.predictor, measured={}))
         else:
             run = _run_pilot(run, store.folder, observer, engines)
         keys = ((point.arm, point.task) for point in run.plan.points if point.source == measured_costs.EARLIER)
@@ -125,7 +124,8 @@ def _run_pilot(run: PreparedRun, folder: Path, observer: RunObserver, engines: E
         # In an order that no interruption changes, as sums of floats depend on it.
         samples = sorted((sample.without_texts() for sample in store.samples()), key=lambda sample: sample.key)
         evidence = measured_costs.of_samples(samples, measured_costs.PILOT)
-    return run.replanned(Predictor(run.entry_bytes, {**run.predictor.measured, **evidence}))
+    predictor = dataclasses.replace(run.predictor, measured={**run.predictor.measured, **evidence})
+    return run.replanned(predictor)
 
 
 def _adopt_chains(run: PreparedRun, store: Store) -> None:

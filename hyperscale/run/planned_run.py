@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from hyperscale import models
+from hyperscale.engines import registry
 from hyperscale.planning.costs import TaskShape
 from hyperscale.planning.planner import Plan, make_plan
 
 if TYPE_CHECKING:
     from hyperscale.methods.arm import Arm
     from hyperscale.methods.core.base import Method
+    from hyperscale.models.shape import Shape
     from hyperscale.planning.grid import Grid
     from hyperscale.planning.prediction import Predictor
     from hyperscale.run.config.resolve import ResolvedConfig
@@ -69,11 +71,6 @@ class PlannedRun:
         """Number of problems of each task."""
         return {task.shape.name: task.count for task in self.tasks}
 
-    @property
-    def entry_bytes(self) -> int:
-        """Bytes of one (key, value) pair summed over layers and KV heads."""
-        return self.predictor.entry_bytes
-
     def replanned(self, predictor: "Predictor") -> Self:
         """The run with the plan that other predictions make.
 
@@ -83,6 +80,14 @@ class PlannedRun:
         config = self.config
         plan = make_plan(config.budget, config.grid, self.shapes, self.arms, self.base_bytes, predictor)
         return dataclasses.replace(self, plan=plan, predictor=predictor)
+
+
+def entry_bytes_by_method(config: "ResolvedConfig", shape: "Shape") -> dict[str, int]:
+    """Bytes of one (key, value) pair summed over layers and KV heads, as the engines of a run keep it, by method."""
+    return {
+        method: registry.choose(config.engine, method).entry_bytes(shape, method, config.dtype, config.kv_dtype)
+        for method in config.methods
+    }
 
 
 def check_lengths(methods: "Iterable[Method]", grid: "Grid", shapes: Iterable[TaskShape]) -> None:

@@ -28,7 +28,14 @@ from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.run.context import fit_lengths, smallest_context
 from hyperscale.run.engine_choice import with_engine
-from hyperscale.run.planned_run import PlannedRun, PlannedTask, check_lengths, load_task, task_shape
+from hyperscale.run.planned_run import (
+    PlannedRun,
+    PlannedTask,
+    check_lengths,
+    entry_bytes_by_method,
+    load_task,
+    task_shape,
+)
 from hyperscale.run.prompting import check_prompts, cue_of, make_prompt_format, prompt_notes, with_insertions
 from hyperscale.tasks.task import fingerprint, prompt_hash
 from hyperscale.utils.hub import load_tokenizer, pin_revision
@@ -238,7 +245,8 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
         own = identity.identify_run(config, tasks, method_of_arm, checkpoints)
         measured = measured_costs.of_earlier_runs(folder.parent, folder, own)
     shape = shape_of(config.model, first)
-    predictor = Predictor(shape.entry_bytes(config.dtype, config.kv_dtype), measured)
+    entry_bytes = entry_bytes_by_method(config, shape)
+    predictor = Predictor(max(entry_bytes.values()), measured, bytes_of_method=entry_bytes)
     run = PreparedRun(
         config=config,
         plan=Plan(config.budget, {}, ()),

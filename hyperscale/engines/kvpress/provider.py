@@ -19,8 +19,10 @@ class KVPressProvider(TransformersProvider):
     batches = False
     packages = (*TransformersProvider.packages, "kvpress")
 
-    def explain_kv_dtype(self, kv_dtype: str, methods: Sequence[str]) -> str:
+    def explain_kv_dtype(self, kv_dtype: str, methods: Sequence[str]) -> str | None:
         """See `EngineProvider.explain_kv_dtype`."""
+        if kv_dtype in self.kv_dtypes:
+            return None
         return f"{methods[0]} runs on transformers' cache, which is not quantised: leave it or --kv-dtype out"
 
     def build(self, spec: EngineSpec, weights: Any) -> "KVPressEngine":

@@ -23,7 +23,7 @@ ARMS = "arms"
 PAGE_TOKENS = 32
 """N, unless the user chooses: coarser superblocks cost short requests more than they save the scheduler."""
 
-KV_DTYPES = (AUTO, "fp8")
+LIST_TYPES = (AUTO, "fp8")
 """What lists can keep keys and values in; the kernels know no other."""
 
 DECODES = ("auto", "fa3", "triton")
@@ -36,6 +36,17 @@ _FORMER_NAMES = {"rule": "method", "share": "budget_rule"}
 """Options by the names that they had first, which configurations may still use."""
 
 _KINDS = {tuple: "a mapping", str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def with_own_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the method random with what they say of its budget as its own parameters too; others as they are."""
+    names = {"recent": "recent", "budget_rule": "rule", "share": "rule"}
+    if values.get("method", values.get("rule")) != "random" or values.get("parameters"):
+        return dict(values)
+    own: dict[str, Any] = {"recent": Options.recent, "rule": Options.budget_rule, "pin_prompt": True}
+    own |= {names[name]: value for name, value in values.items() if name in names}
+    own |= {"budget": values["kv_budget"]} if values.get("kv_budget") else {}
+    return {**values, "parameters": own}
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,7 @@ class Options:
         budget_rules = ("proportional", "fixed")
         checks = {
             f"method must be one of {', '.join(OPTION_VALUES)}, not {self.method!r}": self.method in OPTION_VALUES,
-            f"kv_dtype must be one of {', '.join(KV_DTYPES)}, not {self.kv_dtype!r}": self.kv_dtype in KV_DTYPES,
+            f"kv_dtype must be one of {', '.join(LIST_TYPES)}, not {self.kv_dtype!r}": self.kv_dtype in LIST_TYPES,
             f"decode must be one of {', '.join(DECODES)}, not {self.decode!r}": self.decode in DECODES,
             f"budget_rule must be 'proportional' or 'fixed', not {self.budget_rule!r}": (
                 self.budget_rule in budget_rules

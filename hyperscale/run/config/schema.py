@@ -145,8 +145,25 @@ class RunConfig(BaseModel):
         details="`auto` is float32 on the CPU and bfloat16 on CUDA. In bfloat16 on the CPU a chain may depend on the "
         "batch size.",
     )
-    kv_dtype: Literal["auto", "fp8", "int8", "int4"] = setting(
-        "auto", "Type that the cache keeps keys and values in.", details="`auto` is that of `dtype`."
+    kv_dtype: Literal[
+        "auto",
+        "fp8",
+        "int8",
+        "int4",
+        "fp8_e4m3",
+        "fp8_e5m2",
+        "fp8_per_token_head",
+        "int8_per_token_head",
+        "int4_per_token_head",
+        "turboquant_k8v4",
+        "turboquant_4bit_nc",
+        "turboquant_k3v4_nc",
+        "turboquant_3bit_nc",
+    ] = setting(
+        "auto",
+        "Type that the cache keeps keys and values in.",
+        details="`auto` is that of `dtype`. int8 and int4 are the torch engine's; the last nine are vLLM's own, for "
+        "vanilla ([docs/vllm.md](vllm.md#quantised-caches)).",
     )
     batch_size: int | None = setting(
         None, "Chains that decode together; changes no result.", unset="the model's", ge=1, le=65536

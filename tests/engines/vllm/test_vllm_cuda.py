@@ -220,6 +220,22 @@ def test_arms_in_turn_equal_torch(tmp_path):
         stop(llm)
 
 
+def test_random_needs_no_parameters_of_its_own(tmp_path):
+    """It runs by its own state with the options that it has on the CPU; which entries go depends on the noise key."""
+    from hyperscale.engines.vllm.families import architecture
+
+    model = vllm_checkpoints.write(tmp_path, "qwen3", source="")
+    mine = {"architectures": [architecture("qwen3")]}
+    options = {"hyperscale": {"method": "random", "cr": 3, "recent": 4}}
+    outputs, _ = generate(tmp_path, hf_overrides=mine, additional_config=options)
+    model.generation_config.eos_token_id = model.config.eos_token_id = None
+    engine = TorchEngine(model, tiny.Characters(model.config.vocab_size + 1), methods.create("random", cr=3, recent=4))
+    requests = [Request(str(i), 0, tuple(output.prompt_token_ids), NEW) for i, output in enumerate(outputs)]
+    for chain in engine.generate(requests, GREEDY):
+        costs = outputs[int(chain.problem)].kv_transfer_params
+        assert (costs["kv_reads"], costs["peak_kv"]) == (chain.trace.kv_reads[-1], chain.trace.peak_kv[-1])
+
+
 @slow
 def test_nothing_evicted_and_hashed_verdicts(tmp_path):
     """Without eviction costs are a dense cache's; with verdicts by hash a given part of old entries stays."""
@@ -252,7 +268,6 @@ def test_with_the_runner_and_the_scheduler_of_gpus():
 REFUSED = {
     "head size": ({}, {"head_dim": 96}, "powers of two from 16 to 256 on CUDA, not 96"),
     "block size": ({"block_size": 48}, {}, "powers of two from 16 to 256 on CUDA, not 48"),
-    "random": ({"additional_config": {"hyperscale": {"method": "random", "cr": 4}}}, {}, "method random"),
     "kernel": ({"additional_config": {"hyperscale": {"decode": "flash"}}}, {}, "decode must be one of"),
     "hashed": ({"additional_config": {"hyperscale": {"method": "hashed"}}}, {}, "needs a cr"),
 }

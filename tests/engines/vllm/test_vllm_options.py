@@ -9,7 +9,7 @@ import pytest
 from hyperscale import methods
 from hyperscale.engines.vllm.harness.compilation import LEVELS, choose_compilation
 from hyperscale.engines.vllm.harness.engine_args import engine_args
-from hyperscale.engines.vllm.options import Options
+from hyperscale.engines.vllm.options import Options, with_own_parameters
 from hyperscale.errors import EngineError
 
 CHECKPOINT = SimpleNamespace(dms_window_size=16, dms_cr=4)
@@ -22,6 +22,17 @@ def test_the_checkpoint_fills_in():
     assert Options.read({"hyperscale": chosen}, SimpleNamespace()) == Options(
         method="window", cr=8, recent=4, window=0, reserve_output_fraction=1
     )
+
+
+def test_options_of_random_are_its_parameters_too():
+    own = with_own_parameters({"method": "random", "cr": 4, "recent": 3, "kv_budget": 64})
+    method = Options.read({"hyperscale": own}, SimpleNamespace()).make_method()
+    assert method == methods.create("random", cr=4, recent=3, budget=64, rule="proportional", pin_prompt=True)
+    fixed = with_own_parameters({"rule": "random", "cr": 4, "share": "fixed"})
+    method = Options.read({"hyperscale": fixed}, SimpleNamespace()).make_method()
+    assert method == methods.create("random", cr=4, recent=16, rule="fixed", pin_prompt=True)
+    for values in ({"method": "tova", "cr": 4}, {"method": "random", "cr": 4, "parameters": {"recent": 3}}, {}):
+        assert with_own_parameters(values) == values
 
 
 @pytest.mark.parametrize(

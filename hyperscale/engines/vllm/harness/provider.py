@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Any
 from hyperscale.engines.devices import device_kind
 from hyperscale.engines.provider import EngineProvider, EngineSpec
 from hyperscale.engines.vllm import versions
+from hyperscale.engines.vllm.cache_types import CACHE_TYPES, CPU_CACHE_TYPES, entry_bytes, installed_cache_types
 from hyperscale.engines.vllm.harness.compilation import Compilation, choose_compilation, describe_compilation
 from hyperscale.engines.vllm.method_names import RUNNABLE
+from hyperscale.engines.vllm.options import LIST_TYPES
 from hyperscale.errors import ConfigError, ModelError
+from hyperscale.kv.formats import AUTO
 from hyperscale.methods.names import VANILLA
 from hyperscale.utils.hub import load_config
 
 if TYPE_CHECKING:
     from hyperscale.engines.vllm.harness.engine import VllmEngine
     from hyperscale.methods.core.base import Method
+    from hyperscale.models.shape import Shape
 
 
 class VllmProvider(EngineProvider):
@@ -23,16 +27,22 @@ class VllmProvider(EngineProvider):
 
     name = "vllm"
     steering = False
+    kv_dtypes = (AUTO, *CACHE_TYPES)
 
     def check_installed(self) -> None:
         """See `EngineProvider.check_installed`."""
         versions.check()
 
-    def check_methods(self, methods: "Sequence[Method]", device: str) -> None:
+    def check_methods(self, methods: "Sequence[Method]", device: str, kv_dtype: str = AUTO) -> None:
         """See `EngineProvider.check_methods`."""
         from hyperscale.engines.vllm.harness.engine_args import check_method
 
-        super().check_methods(methods, device)
+        super().check_methods(methods, device, kv_dtype)
+        if device_kind(device) == "cpu" and kv_dtype not in (AUTO, *CPU_CACHE_TYPES):
+            raise ConfigError(
+                f"vLLM keeps no cache of the type {kv_dtype} on the CPU: pass --device cuda, or choose one of "
+                f"{', '.join(CPU_CACHE_TYPES)}"
+            )
         if device_kind(device) == "cuda" and versions.is_for_cpu():
             raise ConfigError("vLLM is installed here for the CPU alone: pass --device cpu, or leave --engine vllm out")
         for method in methods:
@@ -53,9 +63,34 @@ class VllmProvider(EngineProvider):
             return None
         return f"{method} does not run in vLLM: leave --engine vllm out, or choose among {', '.join(RUNNABLE)}"
 
-    def explain_kv_dtype(self, kv_dtype: str, methods: Sequence[str]) -> str:
+    def explain_kv_dtype(self, kv_dtype: str, methods: Sequence[str]) -> str | None:
         """See `EngineProvider.explain_kv_dtype`."""
-        return "--kv-dtype is the torch engine's: leave --engine vllm or --kv-dtype out"
+        if kv_dtype == AUTO:
+            return None
+        if kv_dtype not in self.kv_dtypes:
+            return (
+                f"--kv-dtype {kv_dtype} is the torch engine's: leave --engine vllm out, or choose one of vLLM's own, "
+                f"{', '.join(CACHE_TYPES)}"
+            )
+        compressing = [method for method in methods if method != VANILLA]
+        if compressing and kv_dtype not in LIST_TYPES:
+            return (
+                f"--kv-dtype {kv_dtype} is a cache of vLLM's own, which only vanilla runs on: run vanilla alone with "
+                f"it, or {compressing[0]} with --kv-dtype {LIST_TYPES[1]}"
+            )
+        known = installed_cache_types()
+        if versions.installed() is not None and VANILLA in methods and kv_dtype not in known:
+            return (
+                f"vLLM {versions.installed()} has no cache of the type {kv_dtype}: choose one of {', '.join(known)}, "
+                "or leave --kv-dtype out"
+            )
+        return None
+
+    def entry_bytes(self, shape: "Shape", method: str, dtype: str, kv_dtype: str) -> int:
+        """See `EngineProvider.entry_bytes`; vanilla has vLLM's own cache, the others the plugin's lists."""
+        if method == VANILLA and kv_dtype in CACHE_TYPES:
+            return entry_bytes(shape, dtype, kv_dtype)
+        return super().entry_bytes(shape, method, dtype, kv_dtype)
 
     def versions(self) -> dict[str, str]:
         """See `EngineProvider.versions`; vLLM has another name where it is built for the CPU."""

@@ -10,9 +10,10 @@ from vllm.config import CompilationConfig
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 
 from hyperscale.engines.families import FAMILIES
+from hyperscale.engines.vllm import devices
 from hyperscale.engines.vllm.arms import read_arms
 from hyperscale.engines.vllm.families import architecture
-from hyperscale.engines.vllm.options import ARMS, KEY, PAGE_TOKENS
+from hyperscale.engines.vllm.options import ARMS, KEY, PAGE_TOKENS, with_own_parameters
 from hyperscale.engines.vllm.plugin.refusals import CONNECTOR, FULL_GRAPHS_REASON, list_refusals
 from hyperscale.errors import EngineError
 from hyperscale.methods.core.dms_config import has_gates
@@ -35,6 +36,8 @@ class ConfigureRagged(VerifyAndUpdateConfig):
         _complete(vllm_config.model_config)
         _leave_out_full_graphs(vllm_config)
         _take_over_fp8(vllm_config)
+        if devices.current_device() == "cuda":
+            _host_random(vllm_config)
         arms = read_arms(vllm_config.additional_config, vllm_config.model_config.hf_config)
         cache = vllm_config.cache_config
         cache.enable_prefix_caching = False
@@ -72,6 +75,19 @@ def _take_over_fp8(vllm_config: Any) -> None:
         additional[KEY] = {**given, "kv_dtype": "fp8"}
     vllm_config.additional_config = additional
     vllm_config.cache_config.cache_dtype = "auto"
+
+
+def _host_random(vllm_config: Any) -> None:
+    """Run random by its own state, with the same settings: its expiries are drawn on the host, for the CPU."""
+    additional = vllm_config.additional_config
+    given = additional.get(KEY) if isinstance(additional, Mapping) else None
+    if not isinstance(given, Mapping):
+        return
+    values = with_own_parameters(given)
+    if isinstance(arms := given.get(ARMS), list | tuple):
+        values[ARMS] = [with_own_parameters(arm) if isinstance(arm, Mapping) else arm for arm in arms]
+    vllm_config.additional_config = copy.copy(additional)  # of whatever kind it is
+    vllm_config.additional_config[KEY] = values
 
 
 def _leave_out_full_graphs(vllm_config: Any) -> None:

@@ -100,8 +100,6 @@ def _refusals_on_cuda(vllm_config: Any, options: Options) -> dict[str, bool]:
         f"full_graphs do not go with data parallelism, {FULL_GRAPHS_REASON}: leave one of them out": (
             options.full_graphs and vllm_config.parallel_config.data_parallel_size > 1
         ),
-        "the method random draws its victims on the host, which would stop a GPU at every layer: give its parameters, "
-        'like {"recent": 16}, to run it by its own state': options.method == "random" and not options.hosted,
     }
 
 
