@@ -1,5 +1,6 @@
 """The plugin's settings: what a user can write, and what is refused instead of meaning something else."""
 
+import json
 import re
 from importlib.resources import files
 from types import SimpleNamespace
@@ -106,6 +107,10 @@ def test_what_is_prepared_reaches_vllm():
         for level in LEVELS
     }
     assert found["none"]["enforce_eager"]
+    # Room for a full batch: five requests of two blocks and one in advance, and the null block.
+    config = json.loads((files("hyperscale") / "mini" / "weights" / "dms8" / "config.json").read_text())
+    entry = config["num_hidden_layers"] * config["num_key_value_heads"] * 2 * config["head_dim"] * 2
+    assert found["none"]["kv_cache_memory_bytes"] == (5 * 3 + 1) * 32 * entry
     assert found["graphs"]["compilation_config"]["cudagraph_capture_sizes"] == [1, 2, 4, 5]
-    names = ("enforce_eager", "compilation_config", "optimization_level")
+    names = ("enforce_eager", "compilation_config", "optimization_level", "kv_cache_memory_bytes")
     assert not any(name in found["full"] for name in names)  # as vLLM does it

@@ -20,6 +20,8 @@ from hyperscale.methods.dms import DMS
 from hyperscale.models.context import context_limit
 from hyperscale.utils.hub import split_revision
 
+_SMALL_CACHE = 8 << 30  # bytes of a cache that is small beside a GPU's memory
+
 
 def check_method(method: Method) -> None:
     """Refuse methods that do not run in vLLM.
@@ -113,6 +115,10 @@ def engine_args(
         args |= {"enforce_eager": True, **_cache_bytes(config, batch_size, dtype, length)}
     else:
         args |= {"gpu_memory_utilization": gpu_memory, **compilation_args(compilation, batch_size)}
+        full_batch = _full_batch_bytes(config, batch_size, dtype, length)
+        if compilation == "none" and full_batch <= _SMALL_CACHE:
+            # No more than a run can use, so that vLLM need not try how much there is, and the next engine has room.
+            args |= {"gpu_memory_utilization": min(gpu_memory, 0.5), "kv_cache_memory_bytes": full_batch}
     return args
 
 
@@ -142,19 +148,23 @@ def _gate_keys(config: Any, method: Method) -> dict[str, Any]:
 
 
 def _cache_bytes(config: Any, batch_size: int, dtype: str, length: int) -> dict[str, int]:
-    """Room in the cache for a full batch of the longest requests, but at most half of the memory that is free.
+    """Room in the cache for a full batch of the longest requests, but at most half of the memory that is free."""
+    if os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
+        return {}
+    return {"kv_cache_memory_bytes": min(_full_batch_bytes(config, batch_size, dtype, length), _free_memory() // 2)}
+
+
+def _full_batch_bytes(config: Any, batch_size: int, dtype: str, length: int) -> int:
+    """Bytes of a full batch of the longest requests.
 
     Each request has a block in advance (`hyperscale.engines.vllm.scheduler.superblocks`); vLLM keeps one as its null
     block.
     """
-    if os.environ.get("VLLM_CPU_KVCACHE_SPACE"):
-        return {}
     heads = config.num_key_value_heads
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     width = 4 if dtype == "float32" else 2
     blocks = batch_size * (ceil(length / PAGE_TOKENS) + 1) + 1
-    full_batch = blocks * PAGE_TOKENS * config.num_hidden_layers * heads * 2 * dim * width
-    return {"kv_cache_memory_bytes": min(full_batch, _free_memory() // 2)}
+    return int(blocks * PAGE_TOKENS * config.num_hidden_layers * heads * 2 * dim * width)
 
 
 def _free_memory() -> int:
