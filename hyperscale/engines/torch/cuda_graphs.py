@@ -14,11 +14,11 @@ from hyperscale.errors import first_line
 class StepCalls(Protocol):
     """Calls functions that read and write tensors which never move, and wait for nothing."""
 
-    def run(self, key: Hashable, function: Callable[[], Tensor]) -> Tensor:
+    def run(self, key: tuple[Hashable, ...], function: Callable[[], Tensor]) -> Tensor:
         """Call a function, or repeat what it did when it was called under this key before.
 
         Args:
-            key: What the function's launches depend on: shapes, and which function it is.
+            key: What the function's launches depend on: which function it is, by name, and shapes.
             function: The function.
 
         Returns:
@@ -39,15 +39,15 @@ class CudaGraphs:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._called: set[Hashable] = set()
-        self._graphs: dict[Hashable, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
+        self._called: set[tuple[Hashable, ...]] = set()
+        self._graphs: dict[tuple[Hashable, ...], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()  # one for all: only one of them runs at a time
-        self._fails = False
+        self._failed: set[Hashable] = set()  # names of functions that cannot be captured
 
-    def run(self, key: Hashable, function: Callable[[], Tensor]) -> Tensor:
+    def run(self, key: tuple[Hashable, ...], function: Callable[[], Tensor]) -> Tensor:
         """See `StepCalls.run`."""
-        if key not in self._graphs and key in self._called and not self._fails:
+        if key not in self._graphs and key in self._called and key[0] not in self._failed:
             self._capture(key, function)
         if key not in self._graphs:
             self._called.add(key)
@@ -61,7 +61,7 @@ class CudaGraphs:
         self._graphs.clear()
         self._called.clear()
 
-    def _capture(self, key: Hashable, function: Callable[[], Tensor]) -> None:
+    def _capture(self, key: tuple[Hashable, ...], function: Callable[[], Tensor]) -> None:
         """Record a function, which runs nothing on the device."""
         graph = torch.cuda.CUDAGraph()
         collects = gc.isenabled()
@@ -71,11 +71,15 @@ class CudaGraphs:
             with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
                 result = function()
         except Exception as error:
-            self._fails = True
+            reason: BaseException = error
+            while reason.__context__ is not None:  # the end of a broken capture raises once more
+                reason = reason.__context__
+            self._failed.add(key[0])
             torch.cuda.synchronize(self._device)
+            self._pool = torch.cuda.graph_pool_handle()  # what a capture leaves that has been broken off is unknown
             warnings.warn(
-                "decode steps are not captured in CUDA graphs and run more slowly: "
-                f"{first_line(error)} (--no-cuda-graphs silences this)",
+                f"the {key[0]} part of decode steps is not captured in CUDA graphs and runs more slowly: "
+                f"{first_line(reason)} (--no-cuda-graphs silences this)",
                 stacklevel=2,
             )
         else:

@@ -148,34 +148,30 @@ def _combine_kernel(
     log_sum,
     D: tl.constexpr,
     G: tl.constexpr,
-    GROUP: tl.constexpr,
     SPLITS: tl.constexpr,
+    SPLITS_BLOCK: tl.constexpr,
     PART: tl.constexpr,
 ):
-    # Grid (rows,): a program adds up the parts of one row and normalises.
-    row = tl.program_id(0).to(tl.int64)
+    # Grid (rows * G,): a program adds up the parts of one query head, all at once, and normalises.
+    head = tl.program_id(0).to(tl.int64)
+    row, g = head // G, head % G
     length = tl.load(lens + row).to(tl.int32)
     length = tl.where(tl.load(keys_at + row) == 0, 0, length)
     size = _part_size(length, SPLITS, PART)
-    g, d = tl.arange(0, GROUP), tl.arange(0, D)
-    real = g < G
-    high = tl.full((GROUP,), float("-inf"), tl.float32)
-    total = tl.zeros((GROUP,), tl.float32)
-    acc = tl.zeros((GROUP, D), tl.float32)
-    for split in range(0, (length + size - 1) // size):
-        part = (row * SPLITS + split) * G + g
-        next_high = tl.load(part_high + part, mask=real, other=0.0)
-        above = tl.maximum(high, next_high)
-        # Bring both to the larger maximum before they are added. There is none where nothing was selected so far.
-        base = tl.where(above == float("-inf"), 0.0, above)
-        shrink, next_shrink = tl.exp2(high - base), tl.exp2(next_high - base)
-        total = total * shrink + tl.load(part_total + part, mask=real, other=1.0) * next_shrink
-        next_acc = tl.load(part_acc + part[:, None] * D + d[None, :], mask=real[:, None], other=0.0)
-        acc = acc * shrink[:, None] + next_acc * next_shrink[:, None]
-        high = above
+    split, d = tl.arange(0, SPLITS_BLOCK), tl.arange(0, D)
+    real = split < (length + size - 1) // size
+    part = (row * SPLITS + split) * G + g
+    highs = tl.load(part_high + part, mask=real, other=float("-inf"))
+    totals = tl.load(part_total + part, mask=real, other=0.0)
+    accs = tl.load(part_acc + part[:, None] * D + d[None, :], mask=real[:, None], other=0.0)
+    # All are brought to the largest maximum before they are added. Padding, and parts without a choice, have none.
+    high = tl.max(highs, 0)
+    high = tl.where(high == float("-inf"), 0.0, high)
+    shares = tl.exp2(highs - high)
+    total = tl.sum(totals * shares, 0)
     total = tl.where(total == 0.0, 1.0, total)  # padding gives zeros
-    tl.store(out + (row * G + g)[:, None] * D + d[None, :], acc / total[:, None], mask=real[:, None])
-    tl.store(log_sum + row * G + g, tl.where(high == float("-inf"), 0.0, high) + tl.log2(total), mask=real)
+    tl.store(out + head * D + d, tl.sum(accs * shares[:, None], 0) / total)
+    tl.store(log_sum + head, high + tl.log2(total))
 
 
 @triton.jit
@@ -270,8 +266,8 @@ def attend(
         num_stages=3,
         **cut,
     )
-    group_size = triton.next_power_of_2(group)
-    _combine_kernel[(rows,)](acc, high, total, lens, keys_at, out, log_sum, GROUP=group_size, num_warps=4, **cut)
+    parts = (acc, high, total, lens, keys_at, out, log_sum)
+    _combine_kernel[(rows * group,)](*parts, SPLITS_BLOCK=triton.next_power_of_2(splits), num_warps=4, **cut)
     if scores is not None:
         grid = (triton.cdiv(width, _WEIGHTS_BLOCK), rows * group)
         _weights_kernel[grid](scores, log_sum, lens, keys_at, width, G=group, BLOCK=_WEIGHTS_BLOCK)

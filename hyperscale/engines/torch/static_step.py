@@ -6,7 +6,7 @@ begins, no row of the cache is theirs, and what comes of them is dropped.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,7 +128,7 @@ class StaticStep:
         self._clear_padding(count, size)
         self.run(("decode", size, width), lambda: self._decode(size, width))
 
-    def run(self, key: tuple[Any, ...], function: Callable[[], Tensor]) -> Tensor:
+    def run(self, key: tuple[Hashable, ...], function: Callable[[], Tensor]) -> Tensor:
         """Call a function of static tensors; see `StepCalls.run`."""
         seen = tuple(tensor.data_ptr() for tensor in self._state.tensors)
         if seen != self._seen:  # the state has replaced some
