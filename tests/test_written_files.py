@@ -10,7 +10,7 @@ from repository import ROOT
 from synthetic_samples import chains, points
 
 from hyperscale.analysis.curves import analyse
-from hyperscale.report.plots.write import draw_analysis
+from hyperscale.report.plots.write import FORMATS, draw_analysis
 
 # Where files are opened for writing: the helper itself, the appended samples and the lock, and what programs of a model
 # find in their own temporary folders.
@@ -111,12 +111,12 @@ def analyses():
 def test_a_kill_leaves_every_picture_old_or_new(analyses, tmp_path):
     whole = []
     for number, analysis in enumerate(analyses):
-        draw_analysis(analysis, tmp_path / str(number))
+        draw_analysis(analysis, tmp_path / str(number), formats=FORMATS)
         whole.append({path.name: path.read_bytes() for path in (tmp_path / str(number)).iterdir()})
     old, new = whole
     out, statuses = tmp_path / "0", []
     for count in (1, 2, 3, 6, 9, 13, 18, 100):
-        statuses.append(killed_at(count, lambda: draw_analysis(analyses[1], out)))
+        statuses.append(killed_at(count, lambda: draw_analysis(analyses[1], out, formats=FORMATS)))
         for path in out.iterdir():
             if not path.name.startswith("."):
                 assert path.read_bytes() in (old.get(path.name), new[path.name]), path

@@ -93,7 +93,7 @@ class Bootstrap:
         return self._frontiers[key]
 
     def confidence_band(self, method: str, axis: str, at: Floats) -> tuple[Floats, Floats]:
-        """95 % bootstrap band of a method's frontier, interpolated in log2 of cost.
+        """95 % bootstrap band of a method's frontier in steps: of the best accuracy at or under each cost.
 
         Args:
             method: One of the methods.
@@ -107,14 +107,13 @@ class Bootstrap:
         problems = self.common_problems(method)
         if len(problems) < MIN_PROBLEMS:
             return np.full(len(at), np.nan), np.full(len(at), np.nan)
-        values = evaluate(self.resample_frontiers(method, axis, problems, log2=True), np.log2(at))
+        values = evaluate(self.resample_frontiers(method, axis, problems, log2=True), np.log2(at), steps=True)
         low, high = (np.clip(end, 0, 100) for end in confidence_intervals(values))
         # Where every resample has the same accuracy, as where all is right, the resamples tell nothing.
         for i in np.flatnonzero(low == high):
             low[i], high[i] = (100 * end for end in score_interval(low[i] / 100, len(problems)))
         # A frontier never falls, so neither end need be looser than what holds at other costs. It matters where two
-        # points cost nearly the same: which of them comes first changes from resample to resample, and with it the
-        # line to them.
+        # points cost nearly the same: which of them comes first changes from resample to resample.
         order = np.argsort(at)
         low[order] = np.fmax.accumulate(low[order]) + 0 * low[order]  # NaN stays
         high[order] = np.fmin.accumulate(high[order][::-1])[::-1] + 0 * high[order]

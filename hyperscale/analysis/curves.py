@@ -14,7 +14,7 @@ from hyperscale.results.intervals import MIN_PROBLEMS
 from hyperscale.results.points import COSTS, MeasuredPoint, check_axis
 
 Floats = NDArray[np.float64]
-STEPS = 100  # places along a frontier's line and band
+PLACES = 100  # along a frontier and its band
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Curve:
         method: Method.
         points: Every point, those of too few problems included.
         frontier: The points on the frontier, by ascending cost.
-        cost: (`STEPS`,), evenly spaced in log2 from the cheapest to the most expensive point.
-        middle: (`STEPS`,), the frontier there, in percent, interpolated in log2 of cost.
-        low: (`STEPS`,), lower end of its 95 % bootstrap band; NaN where there is none.
-        high: (`STEPS`,), upper end.
+        cost: (`PLACES`,), evenly spaced in log2 from the cheapest to the most expensive point.
+        middle: (`PLACES`,), the frontier there, in percent: the best at or under each cost.
+        low: (`PLACES`,), lower end of its 95 % bootstrap band; NaN where there is none.
+        high: (`PLACES`,), upper end.
         n_problems: Problems that the band resamples.
     """
 
@@ -115,7 +115,7 @@ def _curves(points: Sequence[MeasuredPoint], model: str, task: str, bootstrap: B
         if not np.isfinite(frontier.max_cost):
             continue
         # Evenly spaced in log2, as the pictures' cost axes are.
-        log2_cost = np.linspace(frontier.cost[0], frontier.max_cost, STEPS)
+        log2_cost = np.linspace(frontier.cost[0], frontier.max_cost, PLACES)
         log2_cost[-1] = frontier.max_cost  # rounding must not leave the interval
         cost = 2**log2_cost
         low, high = bootstrap.confidence_band(method, axis, cost)
@@ -131,7 +131,7 @@ def _curves(points: Sequence[MeasuredPoint], model: str, task: str, bootstrap: B
                 ],
                 frontier=[reliable[i] for i in frontier.order[frontier.on_frontier]],
                 cost=cost,
-                middle=evaluate(frontier, log2_cost),
+                middle=evaluate(frontier, log2_cost, steps=True),
                 low=low,
                 high=high,
                 n_problems=len(problems),

@@ -1,9 +1,12 @@
 """Finds frontiers, the best accuracy reachable at or under each cost, and the mean gap between two of them.
 
 Definitions. Points are sorted by cost; a point is on the frontier if its accuracy exceeds that of every cheaper one.
-Between consecutive frontier points the frontier is interpolated linearly: in cost, or in log2 of cost, as the reader
-of the axis chooses. It begins at the cheapest point. Right of its last point it is constant, up to the most expensive
-point that was measured. A method's frontier unites all its CRs.
+The frontier begins at the cheapest point. Right of its last point it is constant, up to the most expensive point that
+was measured. A method's frontier unites all its CRs.
+
+Between its points it has two heights. Pictures, their bands and the report draw steps: the best accuracy that was
+measured at or under a cost. Margins are areas between lines: linear in cost, or in log2 of cost, as the reader of the
+axis chooses, which favours no method for having its points at more costs.
 
 Points that rest on fewer than 90 % of the problems that the method's other points have (an interrupted run, or a run
 of a few problems beside a full one) are left out: they would compare few and easy problems with all of them.
@@ -99,12 +102,13 @@ def find_frontiers(cost: Floats, accuracy: Floats) -> Frontiers:
     return Frontiers(np.take_along_axis(cost, last, -1), best, order, on_frontier, max_cost)
 
 
-def evaluate(frontiers: Frontiers, at: Floats) -> Floats:
-    """Heights of frontiers at the given costs, interpolated linearly in the frontiers' own costs.
+def evaluate(frontiers: Frontiers, at: Floats, *, steps: bool = False) -> Floats:
+    """Heights of frontiers at the given costs, interpolated linearly in the frontiers' own costs, or as steps.
 
     Args:
         frontiers: Of shape (..., n).
         at: (m,) costs.
+        steps: The best at or under each cost, in place of the line to the next point.
 
     Returns:
         (..., m); NaN left of the cheapest and right of the most expensive point.
@@ -115,7 +119,7 @@ def evaluate(frontiers: Frontiers, at: Floats) -> Floats:
     start = np.maximum(_count_reached(x, at[order])[..., np.argsort(order)] - 1, 0)
     end = np.minimum(start + 1, x.shape[-1] - 1)
     x0, x1, y0, y1 = (np.take_along_axis(v, i, -1) for v, i in ((x, start), (x, end), (y, start), (y, end)))
-    value = y0 + _slope(x0, x1, y0, y1) * (at - x0)
+    value = y0 if steps else y0 + _slope(x0, x1, y0, y1) * (at - x0)
     return np.where((at >= x[..., :1]) & (at <= frontiers.max_cost[..., None]), value, np.nan)
 
 

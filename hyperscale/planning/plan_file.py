@@ -5,9 +5,9 @@ Predictions change as more runs finish; a run that is resumed must not. Nothing 
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -55,7 +55,7 @@ class _EarlierRun(BaseModel):
 
 
 class _PlanFile(BaseModel):
-    """The contents of the file; a ceiling is null where there is none. Older files lack earlier runs and engine."""
+    """The contents of the file; a ceiling is null where there is none. Older files lack what has a default."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -65,10 +65,17 @@ class _PlanFile(BaseModel):
     dominated: int
     earlier_runs: list[_EarlierRun] = []
     engine: str = ""
+    chains: dict[str, int] = {}
     points: list[_Point]
 
 
-def save(plan: Plan, folder: Path, earlier_runs: Sequence[EarlierRun] = (), engine: str = "") -> None:
+def save(
+    plan: Plan,
+    folder: Path,
+    earlier_runs: Sequence[EarlierRun] = (),
+    engine: str = "",
+    chains: Mapping[str, int] | None = None,
+) -> None:
     """Write a plan into a run's folder.
 
     Args:
@@ -76,6 +83,7 @@ def save(plan: Plan, folder: Path, earlier_runs: Sequence[EarlierRun] = (), engi
         folder: The folder.
         earlier_runs: What the costs of its points were predicted from: another plan is made as soon as these change.
         engine: The engine that was chosen, and why; for people.
+        chains: How many chains the run generates, by the name of the arm.
 
     Raises:
         ResultsError: The disk is full or fails.
@@ -87,6 +95,7 @@ def save(plan: Plan, folder: Path, earlier_runs: Sequence[EarlierRun] = (), engi
         "dominated": plan.n_dominated,
         "earlier_runs": [run._asdict() for run in earlier_runs],
         "engine": engine,
+        "chains": dict(chains or {}),
         "points": [
             {"task": point.task, "method": point.arm.method, "CR": point.arm.CR, "W": point.W, "L": point.L}
             | ({"kv_budget": point.arm.kv_budget} if point.arm.kv_budget else {})
@@ -138,6 +147,12 @@ def load(folder: Path, budget: Budget, arms: Iterable[Arm]) -> Plan | None:
     return Plan(budget, ceilings, tuple(points), file.dominated)
 
 
+def planned_chains(folder: Path) -> dict[str, int] | None:
+    """How many chains a folder's plan asks for, by the name of the arm; None where it does not say."""
+    chains = _read_leniently(folder).get("chains")
+    return chains if isinstance(chains, dict) and chains else None
+
+
 def common_ceilings(folders: Iterable[Path]) -> tuple[str, dict[str, float]] | None:
     """The budget that runs have in common: its axis, and the ceiling of each task; None where budgets differ.
 
@@ -145,11 +160,9 @@ def common_ceilings(folders: Iterable[Path]) -> tuple[str, dict[str, float]] | N
     """
     axes: set[str] = set()
     ceilings: dict[str, float | None] = {}
-    for folder in folders:
-        try:
-            values = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
-            axis, of_folder = str(values["axis"]), dict(values["ceilings"])
-        except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    for values in map(_read_leniently, folders):
+        axis, of_folder = values.get("axis"), values.get("ceilings")
+        if not isinstance(axis, str) or not isinstance(of_folder, dict):
             continue
         axes.add(axis)
         if any(ceilings.get(task, ceiling) != ceiling for task, ceiling in of_folder.items()):
@@ -158,3 +171,12 @@ def common_ceilings(folders: Iterable[Path]) -> tuple[str, dict[str, float]] | N
     if len(axes) != 1:
         return None
     return axes.pop(), {task: float(ceiling) for task, ceiling in ceilings.items() if ceiling is not None}
+
+
+def _read_leniently(folder: Path) -> dict[str, Any]:
+    """What a folder's plan holds; nothing if it cannot be read: that is not the reader's concern."""
+    try:
+        values = json.loads((folder / PLAN_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return values if isinstance(values, dict) else {}

@@ -51,7 +51,7 @@ def finalize_plan(run: PreparedRun, store: Store, observer: RunObserver, engines
             run = _run_pilot(run, store.folder, observer, engines)
         keys = ((point.arm, point.task) for point in run.plan.points if point.source == measured_costs.EARLIER)
         earlier = measured_costs.earlier_runs(run.predictor.measured, keys)
-        plan_file.save(run.plan, store.folder, earlier, run.config.engine_choice)
+        plan_file.save(run.plan, store.folder, earlier, run.config.engine_choice, run.chains_by_arm)
         if earlier:
             names, chains = ", ".join(run.folder for run in earlier), sum(run.chains for run in earlier)
             observer.on_note(f"costs are predicted from {chains} chains of {names}, as {plan_file.PLAN_FILE} records")

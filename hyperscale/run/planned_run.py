@@ -71,6 +71,15 @@ class PlannedRun:
         """Number of problems of each task."""
         return {task.shape.name: task.count for task in self.tasks}
 
+    @property
+    def chains_by_arm(self) -> dict[str, int]:
+        """How many chains the plan asks for, of all problems and seeds, by the name of the arm."""
+        seeds = len(self.config.seeds)
+        return {
+            str(arm): sum(n * seeds * len(self.plan.chains(arm, task)) for task, n in self.counts.items())
+            for arm in self.arms
+        }
+
     def replanned(self, predictor: "Predictor") -> Self:
         """The run with the plan that other predictions make.
 

@@ -57,18 +57,17 @@ def test_it_reads_and_computes_everything_once(run, folder, monkeypatch):
     assert (code, err) == (0, "")
     assert calls == ["read", "make_points"]
     assert "72 chains of 1 run" in out
-    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == sorted(
-        [
-            f"accuracy-{axis}{end}"
-            for axis in ("kv_reads", "tokens")
-            for end in (".png", ".svg", ".csv", "-frontier.csv")
-        ]
-        + ["margins.csv"]
-    )
+    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [
+        "accuracy-kv_reads.png",
+        "accuracy-tokens.png",
+    ]
+
+
+EVERYTHING = ("--axis", "all", "--format", "csv", "--resamples", "100")
 
 
 def test_margins_of_any_pair_on_every_axis(run, folder, tmp_path):
-    code, out, _ = run("results", "--margins", "dms:vanilla,dms:window", "--out", "pictures", "--resamples", "100")
+    code, out, _ = run("results", "--margins", "dms:vanilla,dms:window", "--out", "pictures", *EVERYTHING)
     assert code == 0
     table = pd.read_csv(tmp_path / "pictures" / "margins.csv")
     assert set(zip(table.a, table.b, strict=True)) == {("dms", "vanilla"), ("dms", "window")}
@@ -95,15 +94,20 @@ def test_the_paper_beside_a_run(run, tmp_path):
 
 def test_the_answer_stands_first_and_knows_the_budget_of_the_plan(run, folder):
     ceilings = {"mini_aime": 60_000.0}
+    (folder / "r" / "points.csv").write_text("")
     (folder / "r" / "plan.json").write_text(json.dumps({"axis": "tokens", "ceilings": {"mini_aime": 900.0}}))
-    _, out, _ = run("results", "--resamples", "100")
+    _, out, _ = run("results", "--resamples", "100", "--format", "csv")
+    assert {path.name for path in folder.glob("accuracy-*-frontier.csv")} == {  # the budget's axis, and kv_reads
+        "accuracy-tokens-frontier.csv",
+        "accuracy-kv_reads-frontier.csv",
+    }
     lines = out.splitlines()
     assert lines[1:3] == ["Answer", "mini_aime, 12 problems, at most 900 tokens each"]
     assert lines[3].startswith("  The budget buys: vanilla (the full cache) ")
     (folder / "r" / "plan.json").write_text(json.dumps({"axis": "kv_reads", "ceilings": ceilings}))
-    _, out, _ = run("results", "--resamples", "100", "--axis", "tokens")
+    _, out, _ = run("results", "--resamples", "100", "--axis", "tokens", "--format", "csv")
     assert out.splitlines()[2:4][0] == "mini_aime, 12 problems"  # a budget of reads says nothing of tokens
-    _, out, _ = run("results", "--resamples", "100", "--json")
+    _, out, _ = run("results", "--resamples", "100", "--json", "--format", "csv")
     (answer,) = json.loads(out)["answers"]
     assert (answer["axis"], answer["ceiling"]) == ("kv_reads", 60_000)
     assert {match["method"] for match in answer["matches"]} == {"dms", "window"}
@@ -131,6 +135,7 @@ def test_budgets_that_differ_are_no_budget_of_all(tmp_path):
         (("--margins", "dms:quest"), "no margin dms:quest: no task has chains of both"),
         (("--reference", "papers"), "no reference 'papers': known ones: paper"),
         (("--resamples", "3"), "--resamples"),
+        (("--format", "png,pdf"), "--format 'pdf': choose of png, svg, csv"),
     ],
 )
 def test_mistakes_are_one_line_and_write_nothing(run, folder, options, text):
@@ -156,6 +161,6 @@ def test_a_large_run_is_drawn_in_reasonable_time(run, tmp_path):
     assert len(lines) == 48_000
     write(tmp_path / "large", lines)
     start = time.process_time()
-    assert run("large")[0] == 0
+    assert run("large", "--axis", "all", "--format", "png,svg,csv")[0] == 0
     assert time.process_time() - start < 60
     assert len(pd.read_csv(tmp_path / "large" / "margins.csv")) == 3 * 3 * 5

@@ -30,14 +30,14 @@ def made(lines):
 
 @pytest.fixture(scope="module")
 def drawn(made, tmp_path_factory):
-    return write.draw_analysis(made, tmp_path_factory.mktemp("pictures") / "new")
+    return write.draw_analysis(made, tmp_path_factory.mktemp("pictures") / "new", formats=write.FORMATS)
 
 
-def picture(made, axis="kv_reads", published=None):
+def picture(made, axis="kv_reads", published=None, notes=()):
     import matplotlib as mpl
 
     with mpl.rc_context(figure.RC):
-        return figure.draw_figure(made.curves[axis], axis, published)
+        return figure.draw_figure(made.curves[axis], axis, published, notes)
 
 
 def test_each_axis_gives_pictures_and_the_numbers_behind_them(drawn):
@@ -108,7 +108,7 @@ def test_ticks_are_few_powers_of_two(made, axis):
 
 
 def test_pictures_are_reproducible(lines, drawn, tmp_path):
-    again = write.draw_analysis(analyse(points(lines), ["kv_reads"], n_boot=200), tmp_path)[:4]
+    again = write.draw_analysis(analyse(points(lines), ["kv_reads"], n_boot=200), tmp_path, formats=write.FORMATS)[:4]
     assert [p.read_bytes() for p in again] == [p.read_bytes() for p in drawn[:4]]
 
 
@@ -139,7 +139,10 @@ def test_a_long_legend_stays_in_the_picture(tasks):
 
 def test_a_single_chain_can_be_drawn_and_chains_without_reads_are_left_out(tmp_path):
     single = analyse(points([sample(tokens=30)]))
-    assert len(write.draw_analysis(single, tmp_path / "one")) == 4 * len(COSTS)
+    assert len(write.draw_analysis(single, tmp_path / "one", formats=write.FORMATS)) == 4 * len(COSTS)
+    assert [path.name for path in write.draw_analysis(single, tmp_path / "png")] == [
+        f"accuracy-{axis}.png" for axis in COSTS
+    ]
     nothing = analyse(points([sample(tokens=1)]), ["kv_reads"])
     assert nothing.curves == {"kv_reads": []}
     assert write.draw_analysis(nothing, tmp_path / "none") == []
@@ -157,9 +160,49 @@ def test_few_problems_have_neither_bands_nor_bars_and_the_panel_says_so():
     bars = [
         [c for c in picture(each, "tokens").axes[0].collections if hasattr(c, "get_segments")] for each in (few, enough)
     ]
-    heights = [max(np.ptp(s[:, 1]) for c in found for s in c.get_segments() if len(s)) for found in bars]
-    assert heights[0] == 0
-    assert heights[1] > 1
+    assert bars[0] == []
+    assert max(np.ptp(s[:, 1]) for c in bars[1] for s in c.get_segments() if len(s)) > 1
+
+
+def test_the_frontier_is_drawn_in_steps():
+    """Flat from every point to the cost of the next: what no point reaches is never drawn."""
+    made = analyse(points(chains("dms", 8, problems=20, width=4)), ["tokens"], n_boot=50)
+    (curve,) = made.curves["tokens"]
+    x, y = figure._steps(curve, "tokens").T
+    assert (np.diff(x) >= 0).all()
+    for cost in np.linspace(x[0], x[-1], 50):
+        best = max(100 * point.accuracy.mean() for point in curve.points if point.costs["tokens"].mean() <= cost + 1e-9)
+        assert y[x <= cost + 1e-9].max() == pytest.approx(best)
+        assert curve.middle[np.searchsorted(curve.cost, cost + 1e-9) - 1] <= best + 1e-9
+    assert set(np.round(curve.middle, 6)) <= set(np.round(y, 6))
+
+
+def test_a_panel_of_unlike_problems_and_of_sparse_points_says_so():
+    lines = chains("vanilla", 1, problems=20, width=2) + chains("dms", 8, problems=12, width=2)
+    drawn = picture(analyse(points(lines), ["tokens"], n_boot=20), "tokens")
+    assert drawn.axes[0].get_title() == "mini_aime (unlike problems, majority)\nvanilla 20, dms 12 problems"
+    assert "hollow" not in drawn.texts[-1].get_text()
+    # The same number, but not the same ones.
+    other = [sample(f"p{p}", method=method, tokens=100) for m, method in enumerate("ab") for p in range(m, 12 + m)]
+    title = picture(analyse(points(other), ["tokens"], n_boot=20), "tokens").axes[0].get_title()
+    assert title == "mini_aime (unlike problems, majority)\na 12, b 12 problems"
+    # A run of few problems beside a full one: its points are hollow, and the key says what that is.
+    brief = points(chains("vanilla", 1, problems=3, width=2), run="brief")
+    drawn = picture(
+        analyse(points(chains("vanilla", 1, problems=20, width=2)) + brief, ["tokens"], n_boot=20), "tokens"
+    )
+    assert any("hollow: fewer problems, on no frontier" in text.get_text() for text in drawn.texts)
+    assert any(line.get_markerfacecolor() == "none" for line in drawn.axes[0].lines)
+
+
+def test_the_legend_names_model_runs_and_what_is_to_be_known_of_them():
+    made = analyse(points(chains("vanilla", 1, problems=12, width=2), run="first"), ["tokens"], n_boot=20)
+    drawn = picture(made, "tokens", notes=["first is unfinished"])
+    assert drawn.legends[0].get_title().get_text() == "mini: first\nfirst is unfinished"
+    renderer = drawn.canvas.get_renderer()
+    box = drawn.legends[0].get_window_extent(renderer)
+    assert not box.overlaps(drawn.axes[0].title.get_window_extent(renderer))
+    assert figure.shorten("a-long-name-of-a-run", 9) == "a-lo…-run"
 
 
 def test_seeds_are_named_in_the_panel():
@@ -201,10 +244,10 @@ def test_a_folder_that_cannot_be_written_is_refused(made, tmp_path):
 
 STRATEGIES = {
     "majority": "majority",
-    "pass@k": "pass@W",
+    "pass@k": "pass@k",
     "pass@all": "pass@all",
-    "mean@k": "mean@W",
-    "best-of-n": "best of W by logprob",
+    "mean@k": "mean@k",
+    "best-of-n": "best-of-n by logprob",
 }
 
 
@@ -225,11 +268,11 @@ def test_panels_of_unlike_strategies_share_the_plain_label_and_a_panel_names_all
     assert first.get_ylabel() == "accuracy (%)"
     assert (first.get_title(), second.get_title()) == (
         "mini_aime (12 problems, majority)",
-        "mini_lcb (12 problems, pass@W)",
+        "mini_lcb (12 problems, pass@k)",
     )
     mixed = [point for vote in ("mean@k", "majority") for point in points(lines[:24], run=vote, vote=vote)]
     panel = picture(analyse(mixed, ["tokens"], n_boot=20), "tokens").axes[0]
-    assert panel.get_title() == "mini_aime (12 problems, majority, mean@W)"
+    assert panel.get_title() == "mini_aime (12 problems, majority, mean@k)"
     assert panel.get_ylabel() == "accuracy (%)"
 
 

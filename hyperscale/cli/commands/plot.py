@@ -8,7 +8,7 @@ import typer
 
 from hyperscale.cli import arguments
 from hyperscale.cli.display.console import make_console, print_notes
-from hyperscale.errors import ResultsError
+from hyperscale.errors import ConfigError, ResultsError
 
 
 def plot(
@@ -17,10 +17,13 @@ def plot(
     axis: Annotated[
         str | None,
         typer.Option(
-            help="Cost axes with commas between them: kv_reads, peak_kv, peak_bytes, tokens, seconds. [all; the table "
-            "of margins shows kv_reads and peak_kv]"
+            help="Cost axes with commas between them: kv_reads, peak_kv, peak_bytes, tokens, seconds; or all. [the "
+            "budget's, and kv_reads or peak_kv]"
         ),
     ] = None,
+    formats: Annotated[
+        str, typer.Option("--format", help="Files to write: png, svg, and csv for the numbers behind the pictures.")
+    ] = "png",
     margins: Annotated[
         str | None, typer.Option(help="Margins to give: dms:vanilla,dms:window. [every method over vanilla]")
     ] = None,
@@ -34,20 +37,24 @@ def plot(
         bool, typer.Option("--json", help="Print points and margins as one line of JSON (docs/machines.md).")
     ] = False,
 ) -> None:
-    """Say in words what results show, draw accuracy against cost, and print margins with their intervals."""
+    """Say in words what results show, draw accuracy against two costs, and print margins with their intervals."""
     from hyperscale import results
     from hyperscale.analysis.curves import analyse
     from hyperscale.analysis.margins import parse_pairs, to_frame
     from hyperscale.analysis.published import load
     from hyperscale.cli.display import answer_text, margin_tables
     from hyperscale.planning.plan_file import common_ceilings
-    from hyperscale.report.plots.write import draw_analysis
+    from hyperscale.planning.run_state import unfinished_notes
+    from hyperscale.report.plots.write import FORMATS, draw_analysis
     from hyperscale.results.points import COSTS, check_axis
 
     console = make_console()
-    axes = arguments.names("--axis", axis) or list(COSTS)
-    for name in axes:
+    axes = list(COSTS) if axis == "all" else arguments.names("--axis", axis)
+    for name in axes or ():
         check_axis(name)
+    kinds = arguments.names("--format", formats) or []
+    if unknown := [kind for kind in kinds if kind not in FORMATS]:
+        raise ConfigError(f"--format {unknown[0]!r}: choose of {', '.join(FORMATS)}, with commas between them")
     pairs = parse_pairs(margins) if margins else None
     published_results = load(reference) if reference else None
     runs = results.read(folder)
@@ -58,12 +65,14 @@ def plot(
         console.print(f"{chains:,} chains of {len(runs)} run{'s' * (len(runs) > 1)}", highlight=False)
         print_notes(console, (note for run in runs for note in run.notes))
     budget = common_ceilings(run.folder for run in runs)
-    if budget and not axis:  # the answer is on the budget's axis, which comes first
-        axes = [budget[0], *(name for name in axes if name != budget[0])]
+    if axes is None:  # the answer is on the budget's axis, which comes first
+        first = budget[0] if budget else "kv_reads"
+        axes = [first, next(name for name in ("kv_reads", "peak_kv") if name != first)]
     ceilings = budget[1] if budget and axes[0] == budget[0] else {}
     analysis = analyse([point for run in runs for point in run.points()], axes, pairs, resamples, ceilings=ceilings)
+    unfinished = unfinished_notes(runs)
     if not as_json:
-        answer_text.print_answers(analysis.answers, console)
+        answer_text.print_answers(analysis.answers, console, unfinished)
     files: list[str] = []
 
     def report_file(path: Path) -> None:
@@ -71,7 +80,7 @@ def plot(
         if not as_json:
             console.print(f"wrote {path}", highlight=False, soft_wrap=True)
 
-    draw_analysis(analysis, out or folder, published_results, report_file)
+    draw_analysis(analysis, out or folder, published_results, report_file, formats=kinds, notes=unfinished)
     if as_json:
         from hyperscale.cli.display import json_events
 
@@ -86,7 +95,7 @@ def plot(
         }
         json_events.write_json_line(sys.stdout, values)
         return
-    # All axes are drawn, but a table of all of them would be long: it has the two that compression changes.
-    table_axes = axes if axis else margin_tables.AXES
+    # A table of all axes would be long: it has two, unless axes were named.
+    table_axes = axes[:2] if axis in (None, "all") else axes
     rows = [margin for margin in analysis.margins if margin.axis in table_axes]
     margin_tables.print_margins(rows, console, published_results)

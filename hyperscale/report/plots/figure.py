@@ -1,32 +1,45 @@
 """Draws accuracy against one cost: a panel for each task, a frontier for each method."""
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hyperscale.analysis.curves import Curve, cost_and_accuracy
+from hyperscale.analysis.frontier import COVERAGE
 from hyperscale.methods.arm import compression_label
 from hyperscale.report.plots.label_placement import Label, place_labels, short
-from hyperscale.report.plots.styles import AXES, STYLES, Style, assign_styles, series_name
+from hyperscale.report.plots.styles import AXES, STYLES, Style, assign_styles, rank, series_name
 from hyperscale.results.intervals import MIN_PROBLEMS
 from hyperscale.results.points import MeasuredPoint
 
 if TYPE_CHECKING:
     from hyperscale.analysis.published import PublishedAccuracy, Reference
 
+Floats = NDArray[np.float64]
 RC = {"font.size": 7.5, "axes.linewidth": 0.6, "svg.hashsalt": "hyperscale"}  # the salt makes SVGs reproducible
 WIDTH = 7.0  # inches: the text width of a page
 DPI = 200
-KEY = ("labels: W-L-CR", "lines: frontiers", "bands: 95 % bootstrap over problems", "bars: 95 % Wilson intervals")
+_TITLE_WIDTH = 40  # characters of a panel's title in a line
+KEY = (
+    "labels: W-L-CR",
+    "steps: best measured at or under a cost",
+    "bands: 95 % bootstrap over problems",
+    "bars: 95 % Wilson intervals",
+)
 
 
-def draw_figure(curves: Sequence[Curve], axis: str, reference: "Reference | None" = None) -> Any:
+def draw_figure(
+    curves: Sequence[Curve], axis: str, reference: "Reference | None" = None, notes: Sequence[str] = ()
+) -> Any:
     """A matplotlib figure of the curves of one cost axis; make it and save it under `RC`.
 
     Args:
         curves: At least one.
         axis: Their cost axis, for its name.
+        notes: What is to be known of the runs, as that one is unfinished; a line each at the top.
         reference: Published accuracies, drawn as hollow markers at the right of the panels of their tasks: their costs
             are not known.
     """
@@ -37,7 +50,8 @@ def draw_figure(curves: Sequence[Curve], axis: str, reference: "Reference | None
     columns = {1: 1, 2: 2, 4: 2}.get(len(by_task), 3)
     rows = -(-len(by_task) // columns)
     styles = assign_styles((names := _names(curves)).values())
-    size = (WIDTH if columns > 1 else WIDTH * 0.65, 0.65 + 2.55 * rows)
+    heading = [_describe_runs(curves), *notes]
+    size = (WIDTH if columns > 1 else WIDTH * 0.65, 0.65 + 2.55 * rows + 0.13 * len(heading))
     # Labels are placed by the widths of their texts, which differ a little at another resolution: it is set here.
     picture = Figure(figsize=size, dpi=DPI, layout="constrained")
     FigureCanvasAgg(picture)
@@ -54,11 +68,20 @@ def draw_figure(curves: Sequence[Curve], axis: str, reference: "Reference | None
         panels[row * columns].set_ylabel(accuracy_label([curve for part in in_row for curve in part]))
     blank = "\n" * (1 + len(_reference_notes(curves, reference)))  # room for the notes
     picture.supxlabel(f"{AXES[axis]}, log2 scale{blank}", fontsize=7.5)
-    key = KEY if any(curve.enough for curve in curves) else KEY[:2]
-    notes = ["    ".join(key), *_reference_notes(curves, reference)]
-    picture.text(0.5, 0.008, "\n".join(notes), ha="center", va="bottom", fontsize=5.5, color="#555555")
-    handles = [_handle(name, *style) for name, style in styles.items()]
-    picture.legend(handles=handles, loc="outside upper center", ncols=_legend_columns(styles, size[0]), frameon=False)
+    key = [*KEY] if any(curve.enough for curve in curves) else [*KEY[:2]]
+    if any(_is_sparse(point, curve) for curve in curves for point in curve.points):
+        key.append("hollow: fewer problems, on no frontier")
+    below = ["    ".join(key), *_reference_notes(curves, reference)]
+    picture.text(0.5, 0.008, "\n".join(below), ha="center", va="bottom", fontsize=5.5, color="#555555")
+    legend = picture.legend(
+        handles=[_handle(name, *style) for name, style in styles.items()],
+        loc="outside upper center",
+        ncols=_legend_columns(styles, size[0]),
+        frameon=False,
+        title="\n".join(shorten(line, int(size[0] * 19)) for line in heading),  # in characters of its font
+        title_fontsize=6.5,
+    )
+    legend.get_title().set_multialignment("center")
     picture.draw_without_rendering()  # fixes the layout, which the placement of labels needs
     for panel, part in zip(panels, by_task.values(), strict=False):
         _write_labels(panel, part, axis, {id(curve): styles[names[id(curve)]] for curve in part})
@@ -66,9 +89,25 @@ def draw_figure(curves: Sequence[Curve], axis: str, reference: "Reference | None
 
 
 def strategy_label(strategy: str) -> str:
-    """How W chains make one verdict, for titles: the strategy's name, with W for its k or n."""
+    """How W chains make one verdict, for titles: the strategy's name, and what scores chains where one does."""
     kind, _, scorer = strategy.partition(":")
-    return f"best of W by {scorer}" if kind == "best-of-n" else kind.replace("@k", "@W")
+    return f"{kind} by {scorer}" if scorer else kind
+
+
+def shorten(text: str, width: int) -> str:
+    """A text of at most so many characters; what is too much is left out of its middle."""
+    if len(text) <= width:
+        return text
+    half = (width - 1) // 2
+    return f"{text[: width - 1 - half]}…{text[-half:]}"
+
+
+def _describe_runs(curves: Sequence[Curve]) -> str:
+    """Models and runs of a picture's points."""
+    models = dict.fromkeys(curve.model for curve in curves)
+    runs = dict.fromkeys(point.series.run for curve in curves for point in curve.points)
+    named = ", ".join(filter(None, runs))
+    return f"{', '.join(models)}: {named if len(runs) == 1 else f'{len(runs)} runs, {named}'}"
 
 
 def accuracy_label(curves: Sequence[Curve]) -> str:
@@ -104,22 +143,15 @@ def _handle(name: str, colour: str, marker: str) -> Any:
 
 
 def _draw_panel(panel: Any, curves: Sequence[Curve], axis: str, styles: Mapping[int, Style]) -> None:
-    problems = max(curve.n_problems for curve in curves)
-    seeds = max(point.n_seeds for curve in curves for point in curve.points)
-    size = f"{problems} problem{'s' * (problems > 1)}" + (f" × {seeds} seeds" if seeds > 1 else "")
-    strategies = ", ".join(sorted({strategy_label(point.vote) for curve in curves for point in curve.points}))
-    few = "" if problems >= MIN_PROBLEMS else "\ntoo few problems for error bars"
-    panel.set_title(f"{curves[0].task} ({size}, {strategies}){few}", fontsize=7)
+    panel.set_title("\n".join(_title_lines(curves)), fontsize=7)
     # From back to front: the band, all points with their errors (faint), the frontier, its points.
     for curve in curves:
         colour, marker = styles[id(curve)]
-        x, y = np.array([cost_and_accuracy(point, axis) for point in curve.points]).T
-        error = np.array([_error(point) for point in curve.points]).T
-        panel.errorbar(
-            x, y, error, fmt=marker, color=colour, markersize=2, elinewidth=0.5, alpha=0.22, markeredgewidth=0, zorder=2
+        _draw_points(panel, curve, axis, colour, marker)
+        panel.fill_between(
+            curve.cost, curve.low, curve.high, step="post", color=colour, alpha=0.13, linewidth=0, zorder=1
         )
-        panel.fill_between(curve.cost, curve.low, curve.high, color=colour, alpha=0.13, linewidth=0, zorder=1)
-        panel.plot(curve.cost, curve.middle, color=colour, linewidth=1.2, zorder=4)
+        panel.plot(*_steps(curve, axis).T, color=colour, linewidth=1.2, zorder=4)
         x, y = np.array([cost_and_accuracy(point, axis) for point in curve.frontier]).T
         markersize = 4.4 if marker in "PX" else 3.2  # these two look smaller than the others at the same size
         panel.plot(
@@ -131,11 +163,65 @@ def _draw_panel(panel: Any, curves: Sequence[Curve], axis: str, styles: Mapping[
     panel.spines[["top", "right"]].set_visible(False)
 
 
+def _title_lines(curves: Sequence[Curve]) -> list[str]:
+    """The task, how many problems and seeds, how chains vote; and where methods were run on unlike problems."""
+    seeds = max(point.n_seeds for curve in curves for point in curve.points)
+    strategies = ", ".join(sorted({strategy_label(point.vote) for curve in curves for point in curve.points}))
+    sets = {id(curve): _problems(curve.frontier) for curve in curves}
+    largest = max(len(problems) for problems in sets.values())
+    unlike = len(set(sets.values())) > 1
+    size = "unlike problems" if unlike else f"{largest} problem{'s' * (largest > 1)}"
+    size += f" × {seeds} seeds" if seeds > 1 else ""
+    lines = [f"{curves[0].task} ({size}, {strategies})"]
+    if unlike:
+        several_models = len({curve.model for curve in curves}) > 1
+        by_name = {series_name(c.method, c.model, several_models): len(sets[id(c)]) for c in curves}
+        named = ", ".join(f"{name} {by_name[name]}" for name in sorted(by_name, key=rank))
+        lines += textwrap.wrap(f"{named} problems", _TITLE_WIDTH)
+    if largest < MIN_PROBLEMS:
+        lines.append("too few problems for error bars")
+    return lines
+
+
+def _problems(points: Sequence[MeasuredPoint]) -> frozenset[str]:
+    return frozenset(problem for point in points for problem in point.problems)
+
+
+def _is_sparse(point: MeasuredPoint, curve: Curve) -> bool:
+    """Whether a point rests on too few of its method's problems to count for the frontier."""
+    return len(point.problems) < COVERAGE * max(len(other.problems) for other in curve.points)
+
+
+def _draw_points(panel: Any, curve: Curve, axis: str, colour: str, marker: str) -> None:
+    """Every point, faintly, with its interval where there are enough problems for one; hollow if it is sparse."""
+    for sparse in (False, True):
+        points = [point for point in curve.points if _is_sparse(point, curve) == sparse]
+        if not points:
+            continue
+        x, y = np.array([cost_and_accuracy(point, axis) for point in points]).T
+        style = {"markerfacecolor": "none", "markeredgewidth": 0.5} if sparse else {"markeredgewidth": 0}
+        panel.plot(x, y, marker, color=colour, markersize=2, alpha=0.3, linestyle="none", zorder=2, **style)
+        barred = [point for point in points if len(point.problems) >= MIN_PROBLEMS]
+        if barred:
+            x, y = np.array([cost_and_accuracy(point, axis) for point in barred]).T
+            error = np.array([_error(point) for point in barred]).T
+            panel.errorbar(x, y, error, fmt="none", color=colour, elinewidth=0.5, alpha=0.22, zorder=2)
+
+
+def _steps(curve: Curve, axis: str) -> Floats:
+    """(n, 2) corners of the frontier: flat from each of its points to the cost of the next, and to the last cost."""
+    points = np.array([cost_and_accuracy(point, axis) for point in curve.frontier])
+    corners = np.repeat(points, 2, axis=0)
+    corners[1:-1:2, 0] = points[1:, 0]  # every point's height reaches to the next cost
+    corners[-1, 0] = max(curve.cost[-1], corners[-1, 0])  # equal but for rounding where the last point is the dearest
+    return corners
+
+
 def _error(point: MeasuredPoint) -> tuple[float, float]:
-    """How far a point's interval reaches below and above it, in percent, where there are enough problems for one."""
+    """How far a point's interval reaches below and above it, in percent."""
     low, high = point.interval
     accuracy = float(point.accuracy.mean())
-    return (100 * (accuracy - low), 100 * (high - accuracy)) if len(point.problems) >= MIN_PROBLEMS else (0.0, 0.0)
+    return 100 * (accuracy - low), 100 * (high - accuracy)
 
 
 def _set_costs(panel: Any, curves: Sequence[Curve]) -> None:
@@ -220,6 +306,6 @@ def _write_labels(panel: Any, curves: Sequence[Curve], axis: str, styles: Mappin
             text = f"{point.W}-{short(point.L)}-{compression_label(point.series.CR, point.series.kv_budget)}"
             labels.append((weight, Label(*cost_and_accuracy(point, axis), text, _ink(styles[id(curve)][0]))))
     labels.sort(key=lambda pair: -pair[0])
-    paths = [np.column_stack([curve.cost, curve.middle]) for curve in curves]
+    paths = [_steps(curve, axis) for curve in curves]
     points = np.array([cost_and_accuracy(point, axis) for curve in curves for point in curve.points])
     place_labels(panel, [label for _, label in labels[: 4 * len(curves)]], paths, points)

@@ -1,7 +1,7 @@
 """Writes pictures and the numbers behind them: a figure for each cost axis, and the margins."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,8 @@ from hyperscale.analysis.curves import Analysis, Curve
 from hyperscale.errors import ResultsError
 from hyperscale.report.plots.figure import RC, draw_figure
 from hyperscale.utils.files import write_atomic
+
+FORMATS = ("png", "svg", "csv")
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,17 +24,23 @@ def draw_analysis(
     out: Path,
     reference: "Reference | None" = None,
     on_file: Callable[[Path], None] = lambda _: None,
+    *,
+    formats: Collection[str] = ("png",),
+    notes: Sequence[str] = (),
 ) -> list[Path]:
-    """Write pictures of an analysis and the numbers behind them.
+    """Write pictures of an analysis, and the numbers behind them.
 
-    For each of its axes: ``accuracy-AXIS.png`` and ``.svg``; ``.csv`` holds the points (with those on the frontier
-    marked), ``-frontier.csv`` the frontiers with their bands. One ``margins.csv`` holds the margins on every axis.
+    For each of its axes: ``accuracy-AXIS.png`` and ``.svg``; of the format csv, ``.csv`` holds the points (with those
+    on the frontier marked), ``-frontier.csv`` the frontiers with their bands, and one ``margins.csv`` the margins on
+    every axis.
 
     Args:
         analysis: What to draw.
         out: Folder, made if it is missing.
         reference: Published accuracies to mark in the panels of their tasks.
         on_file: Called with each file written.
+        formats: Of `FORMATS`.
+        notes: What is to be known of the runs, a line each at the top of every picture.
 
     Returns:
         The files written.
@@ -45,7 +53,8 @@ def draw_analysis(
 
     files: list[Path] = []
 
-    def add(path: Path) -> None:
+    def add(path: Path, contents: bytes | str) -> None:
+        write_atomic(path, contents)
         files.append(path)
         on_file(path)
 
@@ -54,22 +63,21 @@ def draw_analysis(
         for axis, curves in analysis.curves.items():
             if not curves:
                 continue
+            images = [name for name in ("png", "svg") if name in formats]
             with mpl.rc_context(RC):
-                picture = draw_figure(curves, axis, reference)
-                for suffix in (".png", ".svg"):
-                    path = out / f"accuracy-{axis}{suffix}"
-                    metadata = {"Date": None} if suffix == ".svg" else None
+                picture: Any = draw_figure(curves, axis, reference, notes) if images else None
+                for name in images:
+                    metadata = {"Date": None} if name == "svg" else None
                     image = BytesIO()
-                    picture.savefig(image, format=suffix[1:], metadata=metadata)
-                    write_atomic(path, image.getvalue())
-                    add(path)
-            for kind, table in (("", _tabulate_points(curves)), ("-frontier", _tabulate_lines(curves))):
-                path = out / f"accuracy-{axis}{kind}.csv"
-                write_atomic(path, table.to_csv(index=False))
-                add(path)
-        if analysis.margins:
-            write_atomic(out / "margins.csv", to_frame(analysis.margins).to_csv(index=False))
-            add(out / "margins.csv")
+                    picture.savefig(image, format=name, metadata=metadata)
+                    add(out / f"accuracy-{axis}.{name}", image.getvalue())
+            if "csv" in formats:
+                add(out / f"accuracy-{axis}.csv", _tabulate_points(curves).to_csv(index=False))
+                add(out / f"accuracy-{axis}-frontier.csv", _tabulate_lines(curves).to_csv(index=False))
+        if analysis.margins and "csv" in formats:
+            add(out / "margins.csv", to_frame(analysis.margins).to_csv(index=False))
+    except BrokenPipeError:  # of whoever is told of files: nobody reads the output any more
+        raise
     except OSError as error:
         raise ResultsError(f"cannot write pictures in {out} ({error.strerror}): choose another folder") from None
     return files

@@ -106,11 +106,13 @@ class Panel {
         .reverse(),
     ];
     const kept = f.kept.map((i) => [this.x(Math.log2(points[i][state.axis])), this.y(points[i].accuracy)]);
+    // Steps: flat to the cost of the next point, the best at or under every cost.
+    const steps = kept.slice(1).map(([x, y]) => `H${x}V${y}`).join("");
     return svg(
       "g",
       { colour: colour(name) },
       band.length > 2 && svg("path", { class: "band", d: `M${band.join("L")}Z` }),
-      svg("path", { class: "line", d: `M${kept.join("L")}H${this.x(f.log2.at(-1))}` }),
+      svg("path", { class: "line", d: `M${kept[0]}${steps}H${this.x(f.log2.at(-1))}` }),
     );
   }
 

@@ -16,7 +16,7 @@ function describe({ point, name }) {
   );
 }
 
-// A frontier's height and band where the pointer is: straight lines between its points, flat to the most expensive point.
+// A frontier's height and band where the pointer is: the best at or under that cost.
 function reading({ name, frontiers }, log) {
   const f = frontiers[state.axis],
     end = f.log2.length - 1,
@@ -29,11 +29,8 @@ function reading({ name, frontiers }, log) {
       texts.map((text) => el("td", {}, text)),
     );
   if (log < f.log2[0] - slack || log > f.log2[end] + slack) return cells("–", "");
-  const value = between(
-    f.kept.map((i) => Math.log2(points[i][state.axis])),
-    f.kept.map((i) => points[i].accuracy),
-    log,
-  );
+  const reached = f.kept.filter((i) => Math.log2(points[i][state.axis]) <= log + slack);
+  const value = points[reached.at(-1) ?? f.kept[0]].accuracy;
   const place = Math.round(((log - f.log2[0]) / (f.log2[end] - f.log2[0] || 1)) * end);
   const low = f.low[place] == null ? null : between(f.log2, f.low, log),
     high = low == null ? null : between(f.log2, f.high, log);
