@@ -55,12 +55,14 @@ def build_model(arguments: argparse.Namespace) -> Any:
 class Stepper:
     """A batch of chains at a given context, to be stepped and timed."""
 
-    def __init__(self, model: Any, method: Any, prompt: tuple[int, ...], chains: int, graphs: bool) -> None:
+    def __init__(
+        self, model: Any, method: Any, prompt: tuple[int, ...], chains: int, tokens: int, graphs: bool
+    ) -> None:
         tokenizer = NoText(model.config.vocab_size)
         options = {"batch_size": chains, "device": model.device, "cuda_graphs": graphs}
         self.engine = TorchEngine(model, tokenizer, method, **options)
         self.model, self.batch = model, self.engine.start_batch(SAMPLING)
-        self.waiting = iter([Request("step", chain, prompt, 10_000) for chain in range(chains)])
+        self.waiting = iter([Request("step", chain, prompt, tokens) for chain in range(chains)])
 
     def step(self) -> float:
         """Milliseconds of one step; the engine itself waits for the device once in it."""
@@ -117,12 +119,13 @@ def main() -> None:
         print(f"copy bandwidth {bandwidth:.0f} GB/s")
     weights = sum(tensor.nbytes for tensor in model.parameters())
     print(f"{'method':<14}{'graphs':>8}{'ms a step':>11}{'tokens/s':>10}{'times':>7}{'GiB live':>10}{'floor ms':>10}")
+    tokens = arguments.steps * arguments.turns + 64
     for name in arguments.methods.split(","):
         given = {"cr": 1 if name == "vanilla" else arguments.cr}
         if "pin_prompt" in methods.parameters(name):
             given["pin_prompt"] = False
         method = methods.create(name, **given)
-        steppers = [Stepper(model, method, prompt, arguments.chains, graphs) for graphs in (False, True)]
+        steppers = [Stepper(model, method, prompt, arguments.chains, tokens, graphs) for graphs in (False, True)]
         for stepper in steppers:
             for _ in range(5):  # prefill, compilation, capture
                 stepper.step()

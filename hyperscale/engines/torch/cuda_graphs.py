@@ -3,6 +3,7 @@
 import gc
 import warnings
 from collections.abc import Callable, Hashable
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -29,6 +30,13 @@ class StepCalls(Protocol):
         """Tensors that the functions use have been replaced: nothing that was recorded may be repeated."""
 
 
+@cache
+def _capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all batches on a device: libraries keep a workspace for every stream that they have seen."""
+    stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return stream
+
+
 class CudaGraphs:
     """Captures a function when it is called a second time under the same key, and replays it from then on.
 
@@ -41,7 +49,7 @@ class CudaGraphs:
         self._device = device
         self._called: set[tuple[Hashable, ...]] = set()
         self._graphs: dict[tuple[Hashable, ...], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = _capture_stream(device)
         self._pool = torch.cuda.graph_pool_handle()  # one for all: only one of them runs at a time
         self._failed: set[Hashable] = set()  # names of functions that cannot be captured
 
