@@ -1,11 +1,13 @@
 """The CUDA backend without a model: orders of a batch, padding, warm-ups, staged tables and their share of memory."""
 
 import random
+from importlib.resources import files
 from types import SimpleNamespace
 
 import pytest
 import torch
 from interpreted import DEVICE, MARKS
+from transformers import AutoConfig
 from vllm_engines import needs_vllm
 
 from hyperscale.engines.vllm.kernels.arguments import PagedCache
@@ -238,3 +240,56 @@ def test_the_tables_leave_the_cache_what_fits():
         table_bytes(config, spec, 1 << 16)
     config.cache_config.kv_cache_memory_bytes = 1 << 20
     assert table_bytes(config, spec, 1 << 20) == 0
+
+
+def test_the_largest_state_of_all_arms_has_room(monkeypatch):
+    """Methods that run in turn: what the largest keeps is taken off the cache, whichever runs first."""
+    import vllm.distributed
+
+    from hyperscale.engines.vllm.cache_spec import RaggedSpec
+    from hyperscale.engines.vllm.worker.memory import table_bytes
+    from hyperscale.engines.vllm.worker.methods import registry
+
+    monkeypatch.setattr(vllm.distributed, "get_tensor_model_parallel_rank", lambda: 0)
+    shape = AutoConfig.from_pretrained(files("hyperscale") / "mini" / "weights" / "base")
+    model = SimpleNamespace(
+        get_num_layers=lambda parallel: shape.num_hidden_layers,
+        max_model_len=1024,
+        get_num_attention_heads=lambda parallel: shape.num_attention_heads,
+        get_head_size=lambda: shape.head_dim,
+        dtype=torch.float32,
+        hf_config=shape,
+    )
+    config = SimpleNamespace(
+        model_config=model,
+        parallel_config=None,
+        scheduler_config=SimpleNamespace(max_num_seqs=8),
+        cache_config=SimpleNamespace(kv_cache_memory_bytes=None),
+    )
+    arms = [Options(method=name, cr=4.0) for name in ("streaming", "tova", "snapkv", "keydiff", "triattention")]
+
+    def spec(*options):
+        lists = shape.num_hidden_layers * shape.num_key_value_heads
+        return RaggedSpec(
+            block_size=32,
+            num_kv_heads=lists,
+            head_size=shape.head_dim,
+            dtype=torch.float32,
+            options=options[0],
+            step_tokens=512,
+            total_lists=lists,
+            arms=options,
+        )
+
+    alone = []
+    for options in arms:
+        alone.append(registry.most_bytes(spec(options), config))
+        tables = StagedTables.for_engine(config, spec(options), 1, DEVICE)
+        method = registry.create_for_worker(tables, spec(options), config, options)
+        assert registry._bytes_of(method) == alone[-1]  # as on a device with memory
+    assert len(set(alone)) == len(arms)
+    assert registry.most_bytes(spec(*arms), config) == registry.most_bytes(spec(*arms[::-1]), config) == max(alone)
+    with_states, without = (
+        table_bytes(config, spec(*all_arms), 1 << 30) for all_arms in (arms, [Options(method="none")])
+    )
+    assert max(alone) * 0.9 < with_states - without <= max(alone)

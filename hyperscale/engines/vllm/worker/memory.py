@@ -35,7 +35,9 @@ def wrap_available_memory() -> None:
 
 
 def table_bytes(vllm_config: Any, spec: Any, memory: int) -> int:
-    """Bytes that the tables take out of the memory for the cache; none if the user has set the cache's size.
+    """Bytes that the tables and a method's state take out of the memory for the cache; of arms, the largest state.
+
+    None if the user has set the cache's size.
 
     Args:
         vllm_config: vLLM's configuration.
@@ -46,6 +48,7 @@ def table_bytes(vllm_config: Any, spec: Any, memory: int) -> int:
         EngineError: The tables alone do not fit.
     """
     from hyperscale.engines.vllm.cache_spec import RaggedSpec
+    from hyperscale.engines.vllm.worker.methods.registry import most_bytes
     from hyperscale.engines.vllm.worker.staged_tables import StagedTables
 
     if not isinstance(spec, RaggedSpec):
@@ -56,6 +59,7 @@ def table_bytes(vllm_config: Any, spec: Any, memory: int) -> int:
         StagedTables.for_engine(vllm_config, spec, blocks, "meta").nbytes for blocks in (0, 1)
     )
     block_bytes = with_one_block - slot_bytes
+    slot_bytes += most_bytes(spec, vllm_config)
     user_set = bool(vllm_config.cache_config.kv_cache_memory_bytes)
     if user_set:
         blocks = memory // spec.page_size_bytes

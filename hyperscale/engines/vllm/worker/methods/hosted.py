@@ -146,7 +146,7 @@ class WorkerHosted(WorkerMethod):
         self.selects = method.kind == "selector"
         self.reads = torch.zeros(count, dtype=torch.int64, device=device)
         self._capacity = _most_entries(method, max_tokens)
-        records = options.full_graphs and device.type == "cuda"  # what a graph has written to may not grow
+        records = options.full_graphs and device.type in ("cuda", "meta")  # what a graph has written to may not grow
         self.reserved = records or method.kind != "selector"  # whose bounds would take much memory
         if self.reserved:
             self.state.reserve(self._capacity, max_tokens)
@@ -385,17 +385,17 @@ class WorkerHosted(WorkerMethod):
 
     def load(self, slots: Tensor) -> None:
         """Bring what is kept of some slots to the rows in front."""
-        self._fit()
+        self.fit()
         for rows, stored in zip(self.state.tensors, self.stored, strict=True):
             rows[:, : len(slots)] = stored[:, slots]
 
     def save(self, slots: Tensor) -> None:
         """Take the rows in front back to their slots."""
-        self._fit()
+        self.fit()
         for rows, stored in zip(self.state.tensors, self.stored, strict=True):
             stored[:, slots] = rows[:, : len(slots)]
 
-    def _fit(self) -> None:
+    def fit(self) -> None:
         """Widen what is kept to what the state has widened its tensors to."""
         for index, rows in enumerate(self.state.tensors):
             shape = (rows.shape[0], self._count, *rows.shape[2:])

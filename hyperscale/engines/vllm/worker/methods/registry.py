@@ -2,12 +2,15 @@
 
 from typing import Any
 
+from torch import Tensor
+
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
 from hyperscale.engines.vllm.worker.methods.dms import WorkerDMS
 from hyperscale.engines.vllm.worker.methods.hosted import ModelShape, WorkerHosted
 from hyperscale.engines.vllm.worker.methods.interval import WorkerInterval
 from hyperscale.engines.vllm.worker.methods.window import WorkerWindow
+from hyperscale.engines.vllm.worker.staged_tables import StagedTables
 from hyperscale.engines.vllm.worker.tables import EntryTables
 from hyperscale.methods.core.interval import IntervalMethod
 
@@ -71,6 +74,41 @@ def create_for_worker(tables: EntryTables, spec: Any, vllm_config: Any, options:
     return create(
         tables, options or spec.options, first_head, spec.total_lists // tables.layers, shape, model.max_model_len
     )
+
+
+def most_bytes(spec: Any, vllm_config: Any) -> int:
+    """Bytes that the methods of an engine's arms keep beside the tables on CUDA, of the arm that keeps most.
+
+    They are made on the device "meta", where tensors take no memory.
+    """
+    hosted = [options for options in spec.all_arms if options.hosted]
+    if not hosted:  # the others keep nothing
+        return 0
+    tables = StagedTables.for_engine(vllm_config, spec, 1, "meta")
+    return max(_bytes_of(create_for_worker(tables, spec, vllm_config, options)) for options in hosted)
+
+
+def _bytes_of(method: WorkerMethod) -> int:
+    """Bytes of all tensors that a method refers to, but the tables."""
+    use_kernels(method)
+    if isinstance(method, WorkerHosted) and not (method.fused is not None and method.fused.by_slot):
+        method.fit()
+    seen, sizes, waiting = {id(method.tables)}, dict[int, int](), list[Any]([method])
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, Tensor):
+            storage = value.untyped_storage()  # which several tensors may share
+            sizes[storage._cdata] = storage.nbytes()
+        elif isinstance(value, list | tuple):
+            waiting += value
+        elif isinstance(value, dict):
+            waiting += value.values()
+        elif type(value).__module__.startswith("hyperscale."):
+            waiting += vars(value).values()
+    return sum(sizes.values())
 
 
 def use_kernels(method: WorkerMethod) -> None:
