@@ -16,12 +16,12 @@ import time
 from typing import Any
 
 import torch
-from decode_speed import SAMPLING, NoText, calibrate, endless
+from decode_speed import NoText, calibrate, endless
 from transformers import AutoModelForCausalLM, Qwen2Config
 from vllm_throughput import SHAPES
 
 from hyperscale import methods
-from hyperscale.engines.base import Request
+from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.torch import forward_pass
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.methods.core.dms_gate import GateConfig, attach_gates
@@ -55,14 +55,12 @@ def build_model(arguments: argparse.Namespace) -> Any:
 class Stepper:
     """A batch of chains at a given context, to be stepped and timed."""
 
-    def __init__(
-        self, model: Any, method: Any, prompt: tuple[int, ...], chains: int, tokens: int, graphs: bool
-    ) -> None:
+    def __init__(self, model: Any, method: Any, requests: list[Request], sampling: Sampling, graphs: bool) -> None:
         tokenizer = NoText(model.config.vocab_size)
-        options = {"batch_size": chains, "device": model.device, "cuda_graphs": graphs}
+        options = {"batch_size": len(requests), "device": model.device, "cuda_graphs": graphs}
         self.engine = TorchEngine(model, tokenizer, method, **options)
-        self.model, self.batch = model, self.engine.start_batch(SAMPLING)
-        self.waiting = iter([Request("step", chain, prompt, tokens) for chain in range(chains)])
+        self.model, self.batch = model, self.engine.start_batch(sampling)
+        self.waiting = iter(requests)
 
     def step(self) -> float:
         """Milliseconds of one step; the engine itself waits for the device once in it."""
@@ -100,6 +98,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30, help="timed steps of each turn")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--methods", default="vanilla,dms")
+    parser.add_argument("--top-p", type=float, default=1.0, help="below 1 every step sorts the vocabulary")
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--toy", action="store_true")
     arguments = parser.parse_args()
@@ -119,13 +118,15 @@ def main() -> None:
         print(f"copy bandwidth {bandwidth:.0f} GB/s")
     weights = sum(tensor.nbytes for tensor in model.parameters())
     print(f"{'method':<14}{'graphs':>8}{'ms a step':>11}{'tokens/s':>10}{'times':>7}{'GiB live':>10}{'floor ms':>10}")
+    sampling = Sampling(temperature=0.8, top_p=arguments.top_p)
     tokens = arguments.steps * arguments.turns + 64
+    requests = [Request("step", chain, prompt, tokens) for chain in range(arguments.chains)]
     for name in arguments.methods.split(","):
         given = {"cr": 1 if name == "vanilla" else arguments.cr}
         if "pin_prompt" in methods.parameters(name):
             given["pin_prompt"] = False
         method = methods.create(name, **given)
-        steppers = [Stepper(model, method, prompt, arguments.chains, tokens, graphs) for graphs in (False, True)]
+        steppers = [Stepper(model, method, requests, sampling, graphs) for graphs in (False, True)]
         for stepper in steppers:
             for _ in range(5):  # prefill, compilation, capture
                 stepper.step()
