@@ -62,7 +62,8 @@ class RecentState(BudgetedState):
         """See `State.begin`."""
         lens = step.lens[0, :, 0]
         slot_of = self._slot_of[0, : len(lens)]
-        number = (step.positions - self._dropped[0, : len(lens)])[:, None]
+        # Not below 0 either for a prompt's first token that comes alone, where a former chain's facts still stand.
+        number = (step.positions - self._dropped[0, : len(lens)]).clamp_(min=0)[:, None]
         # All but the pinned entries may leave; the oldest of them is that many numbers before the next entry.
         leaving = number - (lens - self.pinned(step).clamp(min=self._sinks))[:, None]
         # An appending row has nothing that leaves; clamping only keeps the index valid.

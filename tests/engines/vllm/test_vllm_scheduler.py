@@ -12,7 +12,9 @@ from vllm_engines import needs_vllm
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.protocol import NEVER, DecodeColumns, DecodeReports
 from hyperscale.engines.vllm.worker.cpu import CpuCacheWorker, CpuStep
+from hyperscale.engines.vllm.worker.methods import registry
 from hyperscale.engines.vllm.worker.methods.base import DecodeBatch, RequestChunk
+from hyperscale.engines.vllm.worker.methods.hosted import ModelShape
 from hyperscale.engines.vllm.worker.reference_attention import ReferenceAttention
 from hyperscale.engines.vllm.worker.tables import EntryTables
 
@@ -72,10 +74,19 @@ def make_scheduler(config, blocks, options, asynchronous):
 class Runner:
     """What a model runner does with a step, with random numbers for a model."""
 
-    def __init__(self, blocks, columns):
+    def __init__(self, blocks, columns, options):
         self.columns, self.read = columns, 0
         self.tables = EntryTables(layers=LAYERS, heads=HEADS, page_tokens=N, blocks=blocks, slots=16, max_tokens=LENGTH)
-        method = anything(self.tables, Options(), self.expiry)
+        if options.hosted:
+            from transformers import LlamaConfig
+
+            config = LlamaConfig(
+                num_attention_heads=HEADS, num_key_value_heads=HEADS, hidden_size=HEADS * 4, head_dim=4
+            )
+            shape = ModelShape(HEADS, 4, torch.float32, config)
+            method = registry.create(self.tables, options, 0, HEADS, shape, LENGTH)
+        else:
+            method = anything(self.tables, options, self.expiry)
         self.worker = CpuCacheWorker(
             ReferenceAttention(self.tables, method, TensorPages(blocks * LAYERS * HEADS, N, 4))
         )
@@ -137,16 +148,17 @@ class Runner:
         firsts = torch.tensor([self.first[name] for name in names], dtype=torch.int32)
         starts = [sum(sizes[name] for name in names[:i]) for i in range(len(names) + 1)]
         step = self.worker.resolve_slots(CpuStep(firsts, starts, [done[name] + sizes[name] for name in names]))
+        single = [index for index, name in enumerate(names) if sizes[name] == 1]
         for layer in range(LAYERS):
+            if single:
+                q, kv = torch.zeros(len(single), HEADS, 1, 4), torch.zeros(len(single), HEADS, 4)
+                slots, ends = (torch.tensor(part)[single] for part in (step.slots, step.computed_tokens))
+                rows = DecodeBatch(layer, slots, ends - 1, self.tables.lens[slots, layer].long(), None)
+                self.worker.attention.decode(rows, q, kv, kv, 1.0)
             for index, name in enumerate(names):
-                q, kv = torch.zeros(sizes[name], HEADS, 1, 4), torch.zeros(sizes[name], HEADS, 4)
-                slot, end = step.slots[index], step.computed_tokens[index]
-                if sizes[name] == 1:
-                    slots = torch.tensor([slot])
-                    lens = self.tables.lens[slots, layer].long()
-                    rows = DecodeBatch(layer, slots, torch.tensor([end - 1]), lens, None)
-                    self.worker.attention.decode(rows, q, kv, kv, 1.0)
-                else:
+                if sizes[name] > 1:
+                    q, kv = torch.zeros(sizes[name], HEADS, 1, 4), torch.zeros(sizes[name], HEADS, 4)
+                    slot, end = step.slots[index], step.computed_tokens[index]
                     span = RequestChunk(layer, slot, end - sizes[name], end, None)
                     _, seen = self.worker.attention.attend_chunk(span, q, kv, kv, 1.0)
                     step.query_reads[starts[index] : starts[index + 1]] += seen
@@ -164,10 +176,13 @@ def requests(count, seed):
         yield Request(f"r{index}", [5] * prompt, params, None)
 
 
-def serve(config, blocks, asynchronous, columns, seen=lambda scheduler: None):
+DMS = Options(method="dms", cr=4.0, window=8)
+
+
+def serve(config, blocks, asynchronous, columns, seen=lambda scheduler: None, options=DMS):
     """Run 30 requests; returns new tokens and costs of each, and how many ran at most, were preempted and read late."""
-    scheduler = make_scheduler(config, blocks, Options(method="dms", cr=4.0, window=8), asynchronous)
-    runner, wanted, found, costs = Runner(blocks, columns), {}, {}, {}
+    scheduler = make_scheduler(config, blocks, options, asynchronous)
+    runner, wanted, found, costs = Runner(blocks, columns, options), {}, {}, {}
     for request in requests(30, seed=blocks):
         scheduler.add_request(request)
         wanted[request.request_id] = request.max_tokens
@@ -224,3 +239,43 @@ def test_a_bound_that_is_too_low_is_noticed(asynchronous, tmp_path, monkeypatch)
     )
     with pytest.raises(AssertionError, match=r"over-commit|in use were taken away"):
         test_all_tokens_come_and_all_blocks_go_back(asynchronous, 60, 64, True, tmp_path)
+
+
+HOSTED = {
+    "snapkv": {"window": 4, "pin_prompt": False},
+    "keydiff": {},
+    "triattention": {},
+    "tova": {},
+    "streaming": {"rule": "proportional"},
+    "quest": {},
+}
+
+
+@pytest.mark.parametrize("rule", HOSTED)
+@pytest.mark.parametrize(("blocks", "batched", "admission"), [(30, 64, True), (20, 24, False)])
+def test_requests_of_methods_with_states_are_never_preempted(rule, blocks, batched, admission, tmp_path):
+    """They wait instead, also where vLLM is told to admit without looking; the worker would notice a page too few."""
+    vllm_checkpoints.write(tmp_path, "qwen3")
+    options = Options(method=rule, cr=4.0, parameters=tuple(HOSTED[rule].items()))
+    config, waited = make_config(tmp_path, batched, admission), []
+    for columns in (False, True):
+        _, most, preempted, _ = serve(
+            config,
+            blocks,
+            asynchronous=columns,
+            columns=columns and rule != "quest",
+            seen=lambda scheduler: waited.append(len(scheduler.waiting)),
+            options=options,
+        )
+        assert preempted == 0
+        assert 1 < most < 16
+        assert max(waited) > 10
+
+
+def test_a_reservation_that_is_too_low_preempts(tmp_path, monkeypatch):
+    from hyperscale.engines.vllm.scheduler.superblocks import SuperblockAllocator
+
+    whole = SuperblockAllocator._reservation
+    monkeypatch.setattr(SuperblockAllocator, "_reservation", lambda self, params: whole(self, params) // 2)
+    with pytest.raises(AssertionError):
+        test_requests_of_methods_with_states_are_never_preempted("keydiff", 30, 64, True, tmp_path)

@@ -29,8 +29,11 @@ class RaggedManager(SingleTypeKVCacheManager):
     def get_num_blocks_to_allocate(
         self, request_id: str, num_tokens: int, *args: Any, apply_admission_cap: bool = False, **kwargs: Any
     ) -> int:
-        """Superblocks that a request lacks; with ``apply_admission_cap`` those that should be free to admit it."""
-        if apply_admission_cap and request_id not in self.allocator.running:
+        """Superblocks that a request lacks; with ``apply_admission_cap`` those that should be free to admit it.
+
+        Requests that may not be preempted are admitted so in any case, also where vLLM is told to reserve nothing.
+        """
+        if (apply_admission_cap or self.allocator.reserves_all) and request_id not in self.allocator.running:
             return self.allocator.count_to_admit(request_id)
         return self.allocator.count_missing(request_id, num_tokens)
 

@@ -101,6 +101,11 @@ class SuperblockAllocator:
             assert not self.running, "arms change only when no request is running"
             self._options, self._shares = options, HeldShares()
 
+    @property
+    def reserves_all(self) -> bool:
+        """Whether requests reserve all that they can ever hold, because they may not be preempted."""
+        return self._options.hosted
+
     # -- arrivals and departures ------------------------------------------------------------------------------------
 
     def add_request(self, request_id: str, params: RequestParams) -> None:
@@ -184,11 +189,12 @@ class SuperblockAllocator:
     def count_to_admit(self, request_id: str) -> int:
         """Superblocks that should be free before a request starts.
 
-        This is a guess, not a bound: where it is too low, vLLM preempts a request, and nothing else goes wrong. It is
-        the sum of what the request is expected to hold at its end, of what the running requests are expected to take
-        until theirs, and of room for the chunks of prompts that are still to be processed. Such a chunk is dense until
-        the step that processes it has been reported. Where verdicts decide what stays, what is expected is learned
-        from the requests that run and have finished (`HeldShares`).
+        This is a guess, not a bound: where it is too low, vLLM preempts a request, and nothing else goes wrong. Only of
+        requests that may not be preempted it is a bound, see `Options.expected_entries`. It is the sum of what the
+        request is expected to hold at its end, of what the running requests are expected to take until theirs, and of
+        room for the chunks of prompts that are still to be processed. Such a chunk is dense until the step that
+        processes it has been reported. Where verdicts decide what stays, what is expected is learned from the requests
+        that run and have finished (`HeldShares`).
         """
         params, running = self._params[request_id], self.running.values()
         share, room = 1.0, 1.0
