@@ -21,10 +21,10 @@ from hyperscale.engines.vllm.kernels import (
     decode_update,
     page_choice,
     query_sums,
-    step_report,
     victim_choice,
 )
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache, Victims
+from hyperscale.engines.vllm.kernels.decode import balanced_attention, step_report
 
 
 class Hopper:
@@ -81,6 +81,7 @@ def every_kernel(dtype, heads, group, dim, page, fp8=False):
     step_report.gather_step_report(tables, None, numbers)
     step_report.gather_step_report(tables, torch.zeros(slots, dtype=torch.int64), numbers)
     folded = q[:requests].unflatten(1, (heads, group))
+    balanced_attention.balanced_attention(folded, pool, live, table, torch.empty_like(folded), 0.1)
     decode_attention.decode_attention(folded, pool, live, table, torch.empty_like(folded), 0.1, 2048)
     states(tables, pool, rows, new, folded)
     chunks = ChunkRequests(first, ints(requests + 1), positions, 64)

@@ -16,6 +16,7 @@ from hyperscale.engines.vllm.kernels.chunk_dms_expiry import dms_expiries
 from hyperscale.engines.vllm.kernels.chunk_plan import plan_chunks
 from hyperscale.engines.vllm.kernels.chunk_reads import count_reads
 from hyperscale.engines.vllm.kernels.chunk_write import store_survivors
+from hyperscale.engines.vllm.kernels.decode.balanced_attention import balanced_attention
 from hyperscale.engines.vllm.kernels.decode_attention import decode_attention
 from hyperscale.engines.vllm.kernels.decode_update import decode_update
 from hyperscale.engines.vllm.protocol import NEVER
@@ -31,6 +32,7 @@ from hyperscale.kv.formats import AUTO
 
 _GRAPH_SPLITS = 32  # parts of a list under a CUDA graph, vLLM's own number
 _MAX_SPLIT_SEQUENCES = 992  # sequences up to which FA3 takes a number of parts as a bound
+_FEW_LISTS = 256  # up to which lists are dealt out evenly, by a kernel of their own
 
 
 class _LayerTokens(NamedTuple):
@@ -152,7 +154,9 @@ class CudaRaggedImpl(RaggedImpl):
         n, heads = lens.shape
         shape = (n, heads, self.num_heads // heads, self.head_size)
         arguments = (queries.view(shape), worker.cache, lens, pages, out.view(shape))
-        if worker.fa3:
+        if n * heads <= _FEW_LISTS and worker.method.options.decode != "fa3":
+            balanced_attention(*arguments, self.scale)
+        elif worker.fa3:
             # A graph needs a fixed number. With very many sequences FA3 may take it for more than a bound.
             splits = 0 if not step.capturing else _GRAPH_SPLITS if n * heads <= _MAX_SPLIT_SEQUENCES else 1
             decode_fa3.decode_attention(*arguments, worker.tables.query_starts, self.scale, longest, splits)

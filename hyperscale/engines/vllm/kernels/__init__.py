@@ -1,6 +1,7 @@
 """Triton kernels for CUDA: ``decode_*`` for requests that process one token in a step, ``chunk_*`` for several tokens.
 
-A decode step runs `decode_update` (evict, write, allocate, count) and then `decode_attention`, or `decode_fa3`; with
+A decode step runs `decode_update` (evict, write, allocate, count) and then `decode_attention`, `decode_fa3`, or where
+lists are few `decode.balanced_attention`, and at its end `decode.step_report`; with
 methods that have a state, `page_choice` (what is read) before that or `victim_choice` (what leaves next) after it.
 Chunks run `chunk_dms_expiry` (for DMS), `chunk_plan`, `chunk_reads` (where reads are wanted), `chunk_attention` and
 `chunk_write`, in this order. `arguments` holds what they are given, `common` the parts that they share.

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from hyperscale.engines.vllm.kernels.step_report import ROWS, gather_step_report
+from hyperscale.engines.vllm.kernels.decode.step_report import ROWS, gather_step_report
 from hyperscale.engines.vllm.protocol import DecodeColumns
 from hyperscale.engines.vllm.worker.staged_tables import StagedTables
 
