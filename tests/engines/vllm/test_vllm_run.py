@@ -60,10 +60,13 @@ def test_a_run_gives_what_the_torch_engine_gives(call, tmp_path):
     assert info["config"]["engine"] == "vllm"
     assert info["versions"]["vllm"] == versions.installed()
     assert json.loads((tmp_path / "torch" / "run.json").read_text())["config"]["engine"] == "torch"
-    # The folder belongs to one engine.
-    code, _, err = call(*RUN, "--method", "vanilla,dms", "--out", tmp_path / "vllm")
+    # The folder belongs to one engine, which the same command without a name finds again.
+    code, _, err = call(*RUN, "--method", "vanilla,dms", "--engine", "torch", "--out", tmp_path / "vllm")
     assert code == 2
     assert "engine" in err
+    code, out, err = call(*RUN, "--method", "vanilla,dms", "--out", tmp_path / "vllm")
+    assert code == 0, err
+    assert "Engine: vllm: this folder's" in out
 
 
 @needs_vllm
