@@ -153,6 +153,23 @@ class Session:
         """Of all requests so far that are still there."""
         return sum(request.num_preemptions for request in self.scheduler.requests.values())
 
+    def entry_bytes(self) -> float:
+        """Bytes of a key and its value, scales included, mean over layers and heads."""
+        from hyperscale.engines.vllm.cache_types import CACHE_TYPES, entry_bytes
+        from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
+        from hyperscale.kv.formats import vector_bytes
+        from hyperscale.models.shape import Shape
+
+        model, config = self.engine.model_config, self.engine.model_config.hf_config
+        dim, dtype = model.get_head_size(), str(model.dtype).removeprefix("torch.")
+        if CacheWorker.current is not None:
+            additional = self.engine.vllm_config.additional_config
+            return 2 * vector_bytes(additional["hyperscale"].get("kv_dtype", "auto"), dim, model.dtype.itemsize)
+        shape = Shape(config.num_hidden_layers, config.num_key_value_heads, dim)
+        cache_type = self.engine.vllm_config.cache_config.cache_dtype
+        total = entry_bytes(shape, dtype, cache_type) if cache_type in CACHE_TYPES else shape.entry_bytes(dtype)
+        return total / (shape.layers * shape.kv_heads)
+
     def entries(self) -> int:
         """Entries that a decode step reads, over all layers and heads."""
         from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
@@ -163,10 +180,6 @@ class Session:
         config = self.engine.model_config.hf_config
         tokens = sum(request.num_computed_tokens for request in self.scheduler.running)
         return tokens * config.num_hidden_layers * config.num_key_value_heads
-
-    def entry_bytes(self) -> int:
-        """Bytes of a key and its value."""
-        return 2 * self.engine.model_config.get_head_size() * self.engine.model_config.dtype.itemsize
 
     def where(self, step_tokens: Iterator[int], steps: int, share: int) -> dict[str, float]:
         """Milliseconds in each kind of kernel over some steps, divided by ``share``; empty without a GPU.

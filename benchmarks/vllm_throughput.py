@@ -17,6 +17,7 @@ python benchmarks/vllm_throughput.py --toy                                  # th
 python benchmarks/vllm_throughput.py --engines ours-full --out more.json    # engines one by one, if time is short
 python benchmarks/vllm_throughput.py --shape qwen2.5-1.5b --context 4096 --chains 32 --most 0 --engines stock,tova
 
+A type of the cache may follow an engine's name: `ours:fp8`, and of vLLM's own `stock:fp8`, `stock:turboquant_4bit_nc`.
 An engine named after a method runs its rule at --cr, with prompts that are not pinned, as requests are mostly prompt.
 """
 
@@ -95,7 +96,9 @@ def start(arguments: argparse.Namespace, folder: str, longest: int) -> Any:
         "gpu_memory_utilization": arguments.memory,
         "disable_log_stats": True,
     }
-    options = ENGINES[arguments.worker]
+    engine, _, kv_dtype = arguments.worker.partition(":")
+    options = ENGINES[engine]
+    args |= {"kv_cache_dtype": kv_dtype} if kv_dtype else {}
     if options is not None:
         from hyperscale.engines.vllm.families import architecture
         from hyperscale.engines.vllm.plugin.register import register
@@ -221,7 +224,7 @@ def main() -> None:
     if arguments.worker:
         print_result(measure_engine(arguments, arguments.folder))
         return
-    if unknown := set(arguments.engines.split(",")) - set(ENGINES):
+    if unknown := {name.partition(":")[0] for name in arguments.engines.split(",")} - set(ENGINES):
         parser.error(f"no engine {sorted(unknown)[0]}")
     run(arguments)
 

@@ -83,6 +83,62 @@ def test_graphs_give_what_eager_steps_give(dtype, decode, full):
     assert alike >= (len(chains[True]) - 1 if dtype == "float32" else len(chains[True]) / 3)
 
 
+@pytest.mark.parametrize("how", ["whole", "full graphs"])
+def test_fp8_equals_torch(how):
+    """In float32: a number that rounds otherwise in its last bit may fall to the next code, which turns a near tie."""
+    wanted = torch_chains("dms8", "dms", 8, kv_dtype="fp8")
+    found = vllm_chains("dms8", "dms", 8, kv_dtype="fp8", **(EAGER if how == "whole" else HOSTED_HOW[how]))
+    alike = {problem: chain for problem, chain in wanted.items() if found[problem].token_ids == chain.token_ids}
+    assert len(alike) >= len(wanted) - 1
+    for problem, chain in alike.items():
+        assert found[problem].trace.kv_reads == chain.trace.kv_reads
+        assert found[problem].trace.peak_kv == chain.trace.peak_kv
+        assert found[problem].logprob == pytest.approx(chain.logprob, abs=0.1)
+
+
+@pytest.mark.parametrize("method", ["dms", "tova", "snapkv", "quest"])
+def test_fp8_in_bfloat16_gives_near_probabilities(method):
+    """First tokens as without fp8; entries are read and pruned as they are stored, under graphs too."""
+    name, cr = ("dms8", 8) if method == "dms" else ("base", 4)
+    params = tuple(HOSTED.get(method, {}).items())
+    found = {
+        kv_dtype: vllm_chains(
+            name, method, cr, params, dtype="bfloat16", kv_dtype=kv_dtype, **HOSTED_HOW["full graphs"]
+        )
+        for kv_dtype in ("auto", "fp8")
+    }
+    for problem, chain in found["auto"].items():
+        other = found["fp8"][problem]
+        assert other.trace.logprobs[0] == pytest.approx(chain.trace.logprobs[0], abs=0.1)
+        if 50 in chain.trace.lengths and 50 in other.trace.lengths:
+            reads = [trace.kv_reads[trace.lengths.index(50)] for trace in (chain.trace, other.trace)]
+            assert reads[1] == pytest.approx(reads[0], rel=0.1)
+        assert other.logprob / len(other.token_ids) > chain.logprob / len(chain.token_ids) - 0.5
+
+
+@pytest.mark.parametrize("kv_dtype", ["fp8", "int8_per_token_head", "turboquant_k8v4", "turboquant_4bit_nc"])
+def test_caches_of_vllms_own(kv_dtype):
+    """Vanilla runs on them; what an entry takes is counted as vLLM lays it out."""
+    from hyperscale.engines.vllm.cache_types import _pair_bytes
+
+    def check_blocks(engine):
+        def check():
+            groups = engine._engine.engine_core.engine_core.scheduler.kv_cache_config.kv_cache_groups
+            specs = []
+            for spec in (group.kv_cache_spec for group in groups):
+                specs += getattr(spec, "kv_cache_specs", {"": spec}).values()
+            sizes = {spec.unpadded_page_size_bytes / spec.block_size / spec.num_kv_heads for spec in specs}
+            assert _pair_bytes(kv_dtype, 32) in sizes
+
+        return check
+
+    full = vllm_chains("base", "vanilla", 1, dtype="bfloat16", **EAGER)
+    found = vllm_chains("base", "vanilla", 1, dtype="bfloat16", kv_dtype=kv_dtype, seen=check_blocks, **EAGER)
+    for problem, chain in found.items():
+        assert chain.trace.logprobs[0] == pytest.approx(full[problem].trace.logprobs[0], abs=0.5)
+        assert chain.logprob / len(chain.token_ids) > full[problem].logprob / len(full[problem].token_ids) - 1
+
+
 # Without knorm: equal tokens have keys of equal norm in the first layer, so the rounding of sums decides.
 HOSTED = {
     "streaming": {},

@@ -45,11 +45,11 @@ def loaded(name):
 
 
 @cache
-def torch_chains(name, method, cr, params=(), sampling=GREEDY, count=2, length=LENGTH):
+def torch_chains(name, method, cr, params=(), sampling=GREEDY, count=2, length=LENGTH, kv_dtype="auto"):
     """What the torch engine makes of the requests, by problem."""
     model, tokenizer = loaded(name)
     kv_method = methods.create(method, cr=cr, **dict(params))
-    engine = TorchEngine(model, tokenizer, kv_method, batch_size=8)
+    engine = TorchEngine(model, tokenizer, kv_method, batch_size=8, kv_dtype=kv_dtype)
     return {chain.problem: chain for chain in engine.generate(requests(count, length), sampling)}
 
 
