@@ -92,7 +92,7 @@ class LiveChain:
         is_inserted = bool(self.pending_ids)
         if is_inserted:
             self.pending_ids = self.pending_ids[1:]
-        elif self.steering and self._extends() and (token == self.steering.end_id(self.marks) or token in end_ids):
+        elif self.steering and self.may_extend() and (token == self.steering.end_id(self.marks) or token in end_ids):
             # The continuation word stands where the thinking, or the whole sequence, would have ended.
             self.extensions += 1
             token, *word_tail = self.steering.word_ids
@@ -103,6 +103,11 @@ class LiveChain:
         self.ledger.count_token(read, held, None if is_inserted else logprob)
         return token
 
+    def may_extend(self) -> bool:
+        """Whether an end of thinking would be replaced now."""
+        is_over = self.marks is None and self.has_thought
+        return self.steering is not None and not is_over and self.extensions < self.steering.extend
+
     def finish_reason(self, end_ids: frozenset[int], decoder: Decoder) -> Finish | None:
         """Why the chain or branch ends with its last token, if it does."""
         # Forced tokens are all scored, whatever they are.
@@ -111,11 +116,6 @@ class LiveChain:
         ):
             return "stop"
         return "length" if len(self.ids) == self.limit else None
-
-    def _extends(self) -> bool:
-        """Whether an end of thinking would be replaced now."""
-        is_over = self.marks is None and self.has_thought
-        return self.steering is not None and not is_over and self.extensions < self.steering.extend
 
     def _turn(self, steering: TokenSteering) -> None:
         """Look whether the thinking has been opened or closed, and open it again if it was to go on."""

@@ -63,6 +63,11 @@ class TokenSteering:
         ids = self._ids(marks.end_token or self._in_own_marks(marks.closing))
         return ids[0] if ids is not None and len(ids) == 1 else None
 
+    @property
+    def possible_end_ids(self) -> frozenset[int]:
+        """The tokens by which any thinking may end that ends with one token."""
+        return frozenset(token for token in map(self.end_id, thinking.TABLE) if token is not None)
+
     def reopening_ids(self, marks: Marks) -> tuple[int, ...]:
         """What is inserted where a thinking has ended that is to go on: its opening, and the word."""
         return (self._ids(self._in_own_marks(marks.opening)) or ()) + self.word_ids

@@ -107,8 +107,11 @@ class PreparedRun(PlannedRun):
 
     @property
     def max_sequence_tokens(self) -> int:
-        """Most tokens that a sequence of the run can have, with its prompt, whichever lengths the plan chooses."""
-        max_lengths = {shape.name: max(shape.lengths) for shape in self.shapes}
+        """Most tokens that a sequence of the run can have, with its prompt, whichever lengths the plan chooses.
+
+        Those of a forced answer are among them.
+        """
+        max_lengths = {shape.name: max(shape.lengths) + self.config.answer_room for shape in self.shapes}
         return max(len(item.prompt_ids) + max_lengths[name] for name, items in self.problems.items() for item in items)
 
     def info(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from hyperscale.engines.vllm.harness.compilation import Compilation
 from hyperscale.engines.vllm.harness.engine_args import check_method, engine_args
 from hyperscale.engines.vllm.harness.process_end import call_workers, explain_error
 from hyperscale.engines.vllm.harness.start import start_engine
+from hyperscale.engines.vllm.harness.steered_chains import Continuation, SteeredChains
 from hyperscale.engines.vllm.options import SAMPLING_ARGS
 from hyperscale.engines.vocabulary import Vocabulary
 from hyperscale.engines.weights_check import check_weights
@@ -137,6 +138,7 @@ class VllmEngine(Engine):
         configs = _CheckpointConfigs(path)
         self._end_ids = sorted(end_ids(configs, self.tokenizer))
         self._vocabulary = Vocabulary(self.tokenizer, configs.config.vocab_size, self._end_ids)
+        self._num_rows: int = configs.config.num_hidden_layers * configs.config.num_key_value_heads
         args = engine_args(
             path,
             method,
@@ -204,10 +206,9 @@ class VllmEngine(Engine):
             EngineError: A request or the sampling settings make no sense or cannot be had here, or vLLM stopped.
         """
         check_sampling(sampling)
-        if sampling.steering:
-            raise EngineError("longer chains and forced answers do not run in vLLM: leave --engine vllm out")
-        if sampling.stop and sampling.stop_in_answer:
-            raise EngineError("stop strings for the answer alone do not run in vLLM: leave --engine vllm out")
+        if sampling.steering or (sampling.stop and sampling.stop_in_answer):
+            yield from self._generate_steered(requests, sampling, watch)
+            return
         decoder = Decoder(self.tokenizer, sampling.stop, sampling.marks)
         waiting, running = iter(requests), dict[str, _RunningChain]()
         try:
@@ -233,35 +234,79 @@ class VllmEngine(Engine):
                 with suppress(Exception):
                     self._engine.abort_request(list(running))
 
-    def _add_request(self, request: Request, sampling: Sampling, is_watched: bool) -> str:
-        """Give vLLM a request; returns the id by which its outputs come back."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+    def _generate_steered(
+        self, requests: Iterable[Request], sampling: Sampling, watch: Callable[[ChainProgress], None] | None
+    ) -> Iterator[Chain]:
+        """Generate chains that the harness looks at token by token: `steered_chains`."""
+        steered = SteeredChains(
+            self.tokenizer,
+            sampling,
+            frozenset(self._end_ids),
+            batch_size=self.batch_size,
+            num_rows=self._num_rows if self.method.name != "vanilla" else 0,
+            watch=watch,
+            submit=self._submit,
+            step=self._engine.step,
+            abort=self._engine.abort_request,
+            check=self._check_request,
+        )
+        try:
+            yield from steered.run(requests)
+        except HyperscaleError:
+            raise
+        except Exception as error:
+            raise explain_error(error) from error
+        finally:
+            steered.stop()
 
+    def _add_request(self, request: Request, sampling: Sampling, is_watched: bool) -> str:
+        """Give vLLM a whole chain to generate; returns the id by which its outputs come back."""
+        self._check_request(request)
+        whole = Continuation((), request.L, request.L, frozenset(self._end_ids), is_watched)
+        return self._submit(request, sampling, whole, stop=sampling.stop)
+
+    def _check_request(self, request: Request, branch_tokens: int = 0) -> None:
+        """Refuse a request that makes no sense here; a branch may add so many tokens to it."""
         name = f"{request.problem}/{request.chain}"
         if not request.prompt_ids or request.L < 1:
             raise EngineError(f"request {name} needs a prompt and at least one new token to generate")
         if request.forced_ids:
             raise EngineError(f"request {name} forces tokens, which does not run in vLLM")
-        total = len(request.prompt_ids) + request.L
+        total = len(request.prompt_ids) + request.L + branch_tokens
         if total > self._max_request_tokens:
             raise EngineError(
                 f"request {name} may need {total} tokens, the model takes {self._max_request_tokens}: choose a smaller "
                 "--length"
             )
+
+    def _submit(
+        self, request: Request, sampling: Sampling, continuation: Continuation, stop: tuple[str, ...] | None = None
+    ) -> str:
+        """Give vLLM a chain to go on with; returns the id by which its outputs come back.
+
+        Args:
+            request: The chain's request.
+            sampling: How tokens are drawn.
+            continuation: What the chain has, and how it goes on.
+            stop: Strings that end it in vLLM; None if the harness looks at every token, with its costs.
+        """
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
         key = counter_rng.key(sampling.seed, request.problem, request.chain)
+        known = len(continuation.ids)
         extra: dict[str, Any] = {}
         if self.method.name != "vanilla":
-            extra["kv_transfer_params"] = {
-                "cuts": list(request.cuts),
-                "key": key,
-                "follow": True,
-                "arm": self._arm,
-            }
+            wanted: dict[str, Any] = {"cuts": list(request.cuts), "follow": True}
+            if stop is None:
+                wanted = {"steps": True, "follow": continuation.is_streamed}
+            chain = {"key": key, "arm": self._arm, "prompt": len(request.prompt_ids), "L": continuation.L}
+            extra["kv_transfer_params"] = chain | wanted
         sampling_args: dict[str, Any] = {name: getattr(sampling, name) for name in _SHAPING}
         if self._draws_itself:
             extra[SAMPLING_ARGS] = {
                 "key": key,
+                "first": known,
                 "sampling": sampling_args,
                 "vocabulary": self._vocabulary.rows,
                 "unused": self._vocabulary.unused,
@@ -269,20 +314,25 @@ class VllmEngine(Engine):
             sampling_args = {"temperature": 0.0}  # greedy to vLLM; the logits processor draws
         elif self._vocabulary.unused:  # rows beyond the last token are never drawn anyway (`Options.vocabulary`)
             sampling_args["logit_bias"] = dict.fromkeys(self._vocabulary.unused, _NEVER)
+        kind = RequestOutputKind.CUMULATIVE if continuation.is_streamed else RequestOutputKind.FINAL_ONLY
+        if stop is None and continuation.is_streamed:
+            kind = RequestOutputKind.DELTA
         params = SamplingParams(
             **sampling_args,
-            stop=list(sampling.stop),
-            skip_special_tokens=not sampling.stop,  # they may be stop strings; the text is decoded here
-            stop_token_ids=self._end_ids,
-            seed=key % _SEEDS,
-            max_tokens=request.L,
+            stop=list(stop or ()),
+            skip_special_tokens=not stop,  # they may be stop strings; the text is decoded here
+            stop_token_ids=sorted(continuation.end_ids),
+            # A generator that starts once more must not repeat the draws of the chain's first tokens.
+            seed=(counter_rng.key(key, known) if known else key) % _SEEDS,
+            max_tokens=continuation.tokens,
             logprobs=0,
-            output_kind=RequestOutputKind.CUMULATIVE if is_watched else RequestOutputKind.FINAL_ONLY,
+            output_kind=kind,
             extra_args=extra or None,
         )
         self._num_requests += 1
         number = str(self._num_requests)
-        self._engine.add_request(number, {"prompt_token_ids": list(request.prompt_ids)}, params)
+        prompt = {"prompt_token_ids": [*request.prompt_ids, *continuation.ids]}
+        self._engine.add_request(number, prompt, params)
         return number
 
     def _record_output(

@@ -32,12 +32,13 @@ class HarnessSampler(AdapterLogitsProcessor):
             return None
         sampling = Sampling(**settings["sampling"])
         key, unused = torch.tensor([settings["key"]]), torch.tensor(settings["unused"], dtype=torch.int64)
-        return partial(_mask_all_but_drawn, sampling, key, settings["vocabulary"], unused)
+        return partial(_mask_all_but_drawn, sampling, key, settings["first"], settings["vocabulary"], unused)
 
 
 def _mask_all_but_drawn(
     sampling: Sampling,
     key: Tensor,
+    first: int,
     vocabulary: int,
     unused: Tensor,
     prompt_ids: Sequence[int],
@@ -49,6 +50,7 @@ def _mask_all_but_drawn(
     Args:
         sampling: What shapes the distribution.
         key: (1,) int64, the chain's noise key.
+        first: Tokens that the chain had when the request began; they are the prompt's last.
         vocabulary: Rows up to the last token.
         unused: (any,) int64, those of them that are no tokens.
         prompt_ids: The prompt.
@@ -61,7 +63,7 @@ def _mask_all_but_drawn(
         mark_tokens(present, torch.tensor([[*prompt_ids, *token_ids]]))
         present = present[:, :vocabulary]
     drawable = logits[None, :vocabulary].index_fill(1, unused, float("-inf"))
-    token, _ = draw_tokens(drawable, key, torch.tensor([len(token_ids)]), sampling, present)
+    token, _ = draw_tokens(drawable, key, torch.tensor([first + len(token_ids)]), sampling, present)
     one_token_logits = torch.full_like(logits, float("-inf"))
     one_token_logits[token] = 0.0
     return one_token_logits

@@ -4,6 +4,7 @@ from typing import Any
 
 from hyperscale.engines.vllm.cache_spec import RaggedSpec
 from hyperscale.engines.vllm.protocol import DecodeReports, RequestParams
+from hyperscale.engines.vllm.scheduler.continued_requests import continue_behind
 from hyperscale.engines.vllm.scheduler.costs import CostRequest, RequestCosts
 from hyperscale.engines.vllm.scheduler.superblocks import SuperblockAllocator
 from hyperscale.engines.vllm.step_messages import StepInstructions, StepReport
@@ -44,7 +45,10 @@ class SchedulerChannel:
         if key is None:
             seed = sampling.seed if sampling else None
             key = counter_rng.key(seed if seed is not None else request.request_id)
-        params = RequestParams(request.num_prompt_tokens, int(request.max_tokens), key)
+        prompt_tokens = min(cost_request.prompt or request.num_prompt_tokens, request.num_prompt_tokens)
+        params = RequestParams(prompt_tokens, cost_request.L or int(request.max_tokens), key)
+        if prompt_tokens < request.num_prompt_tokens:
+            continue_behind(request, prompt_tokens, stepwise=self._spec.options.hosted)
         self._allocator.add_request(request.request_id, params)
         self._allocator.catch_up = self.book_waiting_reports
         self.costs[request.request_id] = RequestCosts(params.prompt_tokens, self._spec.total_lists, cost_request)
@@ -111,9 +115,12 @@ class SchedulerChannel:
         """Whether any request's costs are to go with every output."""
         return bool(self._followed)
 
-    def costs_so_far(self, request: str, tokens: int) -> dict[str, Any] | None:
-        """Costs of a running request's first ``tokens`` tokens, if they are to go with every output."""
-        return self.costs[request].summarize(tokens) if request in self._followed else None
+    def costs_so_far(self, request: Any) -> dict[str, Any] | None:
+        """Costs of a running request's tokens so far, if they are to go with every output."""
+        if request.request_id not in self._followed:
+            return None
+        costs = self.costs[request.request_id]
+        return costs.summarize(_count_generated(request, costs))
 
     def finish_request(self, request: Any) -> dict[str, Any] | None:
         """A request is over: forget it; returns what it cost."""
@@ -121,4 +128,9 @@ class SchedulerChannel:
         self._allocator.remove_request(request.request_id)
         self._followed.discard(request.request_id)
         costs = self.costs.pop(request.request_id, None)
-        return (costs.summarize(request.num_output_tokens) or None) if costs else None
+        return (costs.summarize(_count_generated(request, costs)) or None) if costs else None
+
+
+def _count_generated(request: Any, costs: RequestCosts) -> int:
+    """Tokens behind the prompt so far, those that the chain had from the start included."""
+    return int(request.num_prompt_tokens - costs.prompt_tokens + request.num_output_tokens)

@@ -16,6 +16,9 @@ class CostRequest:
             it ``key``.
         follow: Whether costs are wanted with every token.
         arm: Number of the method that the request runs by (`hyperscale.engines.vllm.arms`).
+        steps: Whether the costs of each token are wanted, as whole numbers over all lists.
+        prompt: P, where the request's tokens begin with those of a chain that goes on; None for all of them.
+        L: Most tokens of the chain, for rules that depend on it; None for the request's own.
         ignored_names: Names of those above that came as something else. A request cannot be refused where they are
             read, and an error there would end the engine for all.
     """
@@ -24,6 +27,9 @@ class CostRequest:
     noise_key: int | None = None
     follow: bool = False
     arm: int = 0
+    steps: bool = False
+    prompt: int | None = None
+    L: int | None = None
     ignored_names: tuple[str, ...] = ()
 
     @classmethod
@@ -36,17 +42,24 @@ class CostRequest:
         cuts_name = "cuts" if "cuts" in params else "checkpoints"
         cuts, key, follow = params.get(cuts_name) or (), params.get("key"), params.get("follow") or False
         arm = params.get("arm", 0)
+        steps, prompt, length = params.get("steps") or False, params.get("prompt"), params.get("L")
         valid = {
             cuts_name: isinstance(cuts, (list, tuple)) and all(map(_is_whole, cuts)),
             "key": key is None or (_is_whole(key) and -(1 << 63) <= key < 1 << 63),
             "follow": isinstance(follow, bool),
             "arm": _is_whole(arm) and 0 <= arm < arms,
+            "steps": isinstance(steps, bool),
+            "prompt": prompt is None or (_is_whole(prompt) and prompt > 0),
+            "L": length is None or (_is_whole(length) and length > 0),
         }
         return cls(
             cuts=tuple(cuts) if valid[cuts_name] else (),
             noise_key=key if valid["key"] else None,
             follow=follow if valid["follow"] else False,
             arm=arm if valid["arm"] else 0,
+            steps=steps if valid["steps"] else False,
+            prompt=prompt if valid["prompt"] else None,
+            L=length if valid["L"] else None,
             ignored_names=tuple(name for name, holds in valid.items() if not holds),
         )
 
@@ -69,6 +82,7 @@ class RequestCosts:
         cost_request: What the client asks for.
         reads: Decode reads up to each generated token, summed over lists.
         peaks: Largest number of live entries up to each token, likewise.
+        num_told: Tokens whose own costs the client has been told.
     """
 
     prompt_tokens: int
@@ -76,6 +90,7 @@ class RequestCosts:
     cost_request: CostRequest = field(default_factory=CostRequest)
     reads: list[int] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
+    num_told: int = 0
 
     def record(
         self, computed_tokens: int, live_entries: Sequence[int], read_entries: Sequence[int] | None = None
@@ -103,17 +118,25 @@ class RequestCosts:
             self.peaks += list(accumulate(live, max, initial=self.peaks[-1]))[1:]
 
     def summarize(self, tokens: int) -> dict[str, Any]:
-        """Costs of the first ``tokens`` tokens, means over lists, JSON-able; empty if there are none."""
+        """Costs of the first ``tokens`` tokens, means over lists, JSON-able; empty if there are none.
+
+        With ``steps``: also reads and peak, sums over lists, up to each token that was not in the summary before.
+        """
         tokens = min(tokens, len(self.reads))
         if not tokens:
             return {}
         # A chain that ended before a cut has no costs there; its end is always one.
         cuts = sorted({cut for cut in self.cost_request.cuts if 0 < cut < tokens} | {tokens})
-        complaint = {"ignored": list(self.cost_request.ignored_names)} if self.cost_request.ignored_names else {}
+        more: dict[str, Any] = {}
+        if self.cost_request.ignored_names:
+            more["ignored"] = list(self.cost_request.ignored_names)
+        if self.cost_request.steps:
+            told, self.num_told = self.num_told, tokens
+            more["steps"] = [list(pair) for pair in zip(self.reads[told:tokens], self.peaks[told:tokens], strict=True)]
         return {
             "tokens": tokens,
             "kv_reads": self.reads[tokens - 1] / self.num_lists,
             "peak_kv": self.peaks[tokens - 1] / self.num_lists,
             "cuts": [[cut, self.reads[cut - 1] / self.num_lists, self.peaks[cut - 1] / self.num_lists] for cut in cuts],
-            **complaint,
+            **more,
         }

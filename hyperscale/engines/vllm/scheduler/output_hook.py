@@ -39,7 +39,7 @@ def wrap_update_from_output() -> None:
                 # A finished request is gone by now, and has its costs from `request_finished`.
                 request = self.requests.get(output.request_id)
                 if request is not None and output.kv_transfer_params is None:
-                    output.kv_transfer_params = channel.costs_so_far(output.request_id, request.num_output_tokens)
+                    output.kv_transfer_params = channel.costs_so_far(request)
         return result
 
     # vLLM registers plugins several times in a process; the mark keeps the method from being wrapped twice.
