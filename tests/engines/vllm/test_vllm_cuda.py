@@ -186,6 +186,52 @@ def test_methods_with_states_of_their_own_equal_torch(case, how, tmp_path):
     assert num_alike >= len(outputs) - 1
 
 
+CONTINUED = {"dms": {}, "tova": {"method": "tova", "cr": 3, "parameters": {}}}
+
+
+@pytest.mark.parametrize("case", ["tova", pytest.param("dms", marks=slow)])
+def test_continuations_give_what_the_whole_gives(case, tmp_path):
+    """Behind the first tokens of a chain: the tokens that follow, and the costs of all, each told once."""
+    from vllm import SamplingParams
+
+    from hyperscale.engines.vllm.families import architecture
+
+    vllm_checkpoints.write(tmp_path, "qwen3", **({} if case == "dms" else {"source": ""}), offset=1.0)
+    mine = {} if case == "dms" else {"hf_overrides": {"architectures": [architecture("qwen3")]}}
+    llm = start(tmp_path, **GPU, **CHUNKS, **mine, additional_config={"hyperscale": CONTINUED[case]})
+
+    def outputs(prompts, asked):
+        settings = [
+            SamplingParams(temperature=0, max_tokens=new, ignore_eos=True, extra_args={"kv_transfer_params": params})
+            for new, params in asked
+        ]
+        return llm.generate([{"prompt_token_ids": ids} for ids in prompts], settings, use_tqdm=False)
+
+    try:
+        seen = watch_scheduler(llm.llm_engine)
+        whole = outputs(prompts(200), [(NEW, {"steps": True, "L": 20})] * 4)
+        known = (1, 9, 15, 4)
+        first = [list(output.outputs[0].token_ids)[:n] for output, n in zip(whole, known, strict=True)]
+        asked = [
+            (NEW - n, {"steps": True, "L": 20, "prompt": len(output.prompt_token_ids)})
+            for output, n in zip(whole, known, strict=True)
+        ]
+        continued = outputs([[*ids, *more] for ids, more in zip(prompts(200), first, strict=True)], asked)
+        assert seen.blocks[-1] == 0
+    finally:
+        stop(llm)
+    num_alike = 0
+    for one, other, n in zip(whole, continued, known, strict=True):
+        costs = one.kv_transfer_params
+        assert [costs["steps"][-1][k] / 4 for k in (0, 1)] == [costs["kv_reads"], costs["peak_kv"]]
+        assert len(costs["steps"]) == costs["tokens"] == NEW
+        alike = list(one.outputs[0].token_ids)[n:] == list(other.outputs[0].token_ids)
+        num_alike += alike
+        assert not alike or other.kv_transfer_params == costs
+    # Scores of random weights lie close together: in one chain a decision may fall the other way by rounding.
+    assert num_alike >= len(whole) - 1
+
+
 def test_arms_in_turn_equal_torch(tmp_path):
     """A rule by expiries, one with a state and the first again, in one engine."""
     from vllm import SamplingParams
@@ -260,7 +306,7 @@ def test_nothing_evicted_and_hashed_verdicts(tmp_path):
 @pytest.mark.skipif(CUDA or NEWER, reason="as on a GPU already")
 def test_with_the_runner_and_the_scheduler_of_gpus():
     environment = {**os.environ, "VLLM_USE_V2_MODEL_RUNNER": "1"}
-    tests = [__file__, "-m", "slow or not slow", "-k", "preempted", "-p", "no:cacheprovider"]
+    tests = [__file__, "-m", "slow or not slow", "-k", "preempted or continuations", "-p", "no:cacheprovider"]
     done = subprocess.run([sys.executable, "-m", "pytest", *tests], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 

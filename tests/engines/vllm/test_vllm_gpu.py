@@ -1,5 +1,7 @@
 """On a GPU only: the vLLM engine on the built-in model against the torch engine, graphs against eager steps."""
 
+from dataclasses import replace
+
 import dense_reference
 import pytest
 import torch
@@ -7,6 +9,7 @@ from vllm_engines import GREEDY, entry_bytes, loaded, needs_vllm, path, requests
 from vllm_occupancy import watch_scheduler
 
 from hyperscale import methods
+from hyperscale.engines.base import Sampling, Steering
 
 pytestmark = [
     needs_vllm,
@@ -255,6 +258,38 @@ def test_the_default_engine():
         name="dms8",
         method="dms",
     )
+
+
+STEERED = Sampling(temperature=0, steering=Steering(extend=2, word="\n n03:", answer=8), marks=(" D)", "!"))
+STEERED_HOW = {
+    "eager": HOW["chunks"],
+    "default": {"device": "cuda", "gpu_memory_utilization": 0.5},  # asynchronous scheduling, graphs
+}
+
+
+@pytest.mark.parametrize(("name", "method", "cr"), [("dms8", "dms", 8), ("base", "tova", 4), ("base", "vanilla", 1)])
+@pytest.mark.parametrize("how", STEERED_HOW)
+def test_steered_chains_equal_torch(name, method, cr, how):
+    """Words in place of ends of thinking, and a forced answer at every cut: tokens, costs and branches."""
+    wanted = torch_chains(name, method, cr, sampling=STEERED)
+    found = vllm_chains(name, method, cr, sampling=STEERED, **STEERED_HOW[how])
+
+    def told(chain):
+        fields = ("at", "token_ids", "text", "finish", "inserted", "kv_reads", "peak_kv")
+        return chain.token_ids, [[getattr(branch, field) for field in fields] for branch in chain.branches]
+
+    alike = {problem: chain for problem, chain in wanted.items() if told(found[problem]) == told(chain)}
+    assert len(alike) >= (len(wanted) - 1 if how == "eager" else len(wanted) / 2)
+    same(alike, {problem: found[problem] for problem in alike})
+    assert any(chain.trace.inserted[-1] for chain in alike.values())
+
+
+def test_drawn_steered_chains_are_reproducible():
+    """vLLM draws by itself: the same chains again, and none that repeats its own draws behind a continuation."""
+    sampling = replace(STEERED, temperature=1.0, seed=2)
+    runs = [vllm_chains("dms8", "dms", 8, sampling=sampling, length=60, **EAGER) for _ in range(2)]
+    told = [{p: (c.token_ids, [b.token_ids for b in c.branches]) for p, c in chains.items()} for chains in runs]
+    assert sum(told[0][problem] == told[1][problem] for problem in told[0]) >= len(told[0]) - 1
 
 
 WITHOUT_WAITS = {

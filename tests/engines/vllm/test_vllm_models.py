@@ -95,6 +95,9 @@ NONSENSE = (
     {"key": "abc"},
     {"key": 1 << 63},
     {"follow": "yes"},
+    {"steps": 1},
+    {"prompt": 0},
+    {"L": "abc"},
 )
 
 

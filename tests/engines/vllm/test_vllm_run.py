@@ -100,10 +100,21 @@ def test_a_crash_is_one_line_and_the_run_resumes(call, tmp_path, monkeypatch, er
 
 
 @needs_vllm
-@pytest.mark.parametrize("more", [{"extend": 1}, {"force_answer": 8}])
-def test_steering_is_refused(more):
-    with pytest.raises(ConfigError, match="steer chains"):
-        resolve.resolve_config(load.make_config({"engine": "vllm", **more}))
+def test_forced_answers_are_those_of_the_torch_engine(call, tmp_path):
+    arguments = (*RUN, "--method", "dms", "--limit", "1", "--force-answer", "6")
+    for engine in ("vllm", "torch"):
+        code, out, err = call(*arguments, "--engine", engine, "--out", tmp_path / engine)
+        assert code == 0, out + err
+    ours, theirs = samples(tmp_path / "vllm"), samples(tmp_path / "torch")
+    assert set(ours) == set(theirs)
+    for key, sample in ours.items():
+        assert any(cut.forced for cut in theirs[key].cuts)
+        for ours_cut, their_cut in zip(sample.cuts, theirs[key].cuts, strict=True):
+            for field in ("L", "tokens", "inserted", "kv_reads", "peak_kv", "answer", "correct"):
+                assert getattr(ours_cut, field) == getattr(their_cut, field), field
+            assert (ours_cut.forced is None) == (their_cut.forced is None)
+            if their_cut.forced is not None:
+                assert ours_cut.forced.text == their_cut.forced.text
 
 
 def test_a_vllm_that_nobody_has_tried_is_refused(monkeypatch):

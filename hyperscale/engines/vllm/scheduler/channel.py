@@ -48,7 +48,7 @@ class SchedulerChannel:
         prompt_tokens = min(cost_request.prompt or request.num_prompt_tokens, request.num_prompt_tokens)
         params = RequestParams(prompt_tokens, cost_request.L or int(request.max_tokens), key)
         if prompt_tokens < request.num_prompt_tokens:
-            continue_behind(request, prompt_tokens, stepwise=self._spec.options.hosted)
+            continue_behind(request, prompt_tokens, stepwise=self._spec.all_arms[cost_request.arm].hosted)
         self._allocator.add_request(request.request_id, params)
         self._allocator.catch_up = self.book_waiting_reports
         self.costs[request.request_id] = RequestCosts(params.prompt_tokens, self._spec.total_lists, cost_request)
