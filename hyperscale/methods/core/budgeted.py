@@ -11,6 +11,7 @@ from hyperscale.errors import MethodError
 from hyperscale.kv.prefilled import PrefilledPrompt
 from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, Method, State
 from hyperscale.methods.core.row_budget import BudgetRule, Count, budget_floor, row_budget
+from hyperscale.utils.device_copy import upload
 
 
 class BudgetedState(State):
@@ -26,8 +27,8 @@ class BudgetedState(State):
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:
         """See `State.admit`."""
         floors = [self.method.floor(prompt.length, entrant.L) for entrant in entrants]
-        facts = [[prompt.length] * len(entrants), floors, [entrant.noise_key for entrant in entrants]]
-        self._facts[:, first : first + len(entrants)] = torch.tensor(facts).to(self._facts.device)
+        facts = [prompt.length] * len(entrants) + floors + [entrant.noise_key for entrant in entrants]
+        self._facts[:, first : first + len(entrants)] = upload(facts, self._facts.device).view(3, -1)
 
     def open_chains(self, chains: Tensor, facts: Tensor) -> None:
         """Set the state of chains of which nothing has been processed, where no prompt is prefilled by itself.

@@ -294,6 +294,10 @@ def test_drawn_steered_chains_are_reproducible():
 
 WITHOUT_WAITS = {
     "dms": ("dms8", methods.create("dms", cr=8)),
+    "tova": ("base", methods.create("tova", cr=4)),
+    "random": ("base", methods.create("random", cr=4, pin_prompt=False)),
+    "streaming": ("base", methods.create("streaming", cr=4)),
+    "quest": ("base", methods.create("quest", cr=4)),
     "snapkv": ("base", methods.create("snapkv", cr=4, window=4, pin_prompt=False)),
     "rkv": ("base", methods.create("rkv", cr=4)),
     "keydiff": ("base", methods.create("keydiff", cr=4)),

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import PagedCache
 from hyperscale.engines.vllm.protocol import ceil_div
-from hyperscale.engines.vllm.worker.staged_tables import StagedTables, upload
+from hyperscale.engines.vllm.worker.staged_tables import StagedTables
+from hyperscale.utils.device_copy import upload
 
 
 class CacheRows:

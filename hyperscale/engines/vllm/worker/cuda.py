@@ -22,7 +22,8 @@ from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
 from hyperscale.engines.vllm.worker.methods.interval import WorkerInterval
 from hyperscale.engines.vllm.worker.methods.registry import use_kernels
 from hyperscale.engines.vllm.worker.methods.window import WorkerWindow
-from hyperscale.engines.vllm.worker.staged_tables import StagedTables, upload
+from hyperscale.engines.vllm.worker.staged_tables import StagedTables
+from hyperscale.utils.device_copy import upload
 
 
 @dataclass
@@ -48,6 +49,7 @@ class CudaStep:
         sequences: The chunks for FlashAttention 3, where it can attend; None if the plugin's own kernel does.
         prompts: Of the requests that process a prompt, for hosted methods: slot, first and last index (exclusive) of
             its tokens in the batch, and position of the first.
+        chunk_ends: (chunks,) int64, each one's last token in the batch, for hosted methods that look at no other query.
     """
 
     first_blocks: Tensor
@@ -66,6 +68,7 @@ class CudaStep:
     query_reads: Tensor | None = None
     sequences: ChunkSequences | None = None
     prompts: list[tuple[int, int, int, int]] = field(default_factory=list)
+    chunk_ends: Tensor | None = None
 
     @property
     def tokens(self) -> int:
@@ -176,9 +179,9 @@ class CudaCacheWorker(CacheWorker):
         return step
 
     def _resolve_hosted(self, method: WorkerHosted, step: CudaStep) -> None:
-        """Begin the step of a hosted method, and find the slots of prompts, of which the rule may look at queries.
+        """Begin the step of a hosted method, and find the slots of prompts, if the rule looks at their queries.
 
-        Where there are prompts the host has to ask the device for their slots, once in such a step.
+        Where there are prompts the host has to ask the device for their slots then, once in such a step.
         """
         assert step.decodes is not None and step.slots is not None  # noqa: PT018
         n = step.num_decodes
@@ -197,6 +200,10 @@ class CudaCacheWorker(CacheWorker):
             for request, tokens in sizes.items()
             if tokens > 1
         ), "a hosted method's request was preempted"
+        if not method.collects_queries:
+            if method.keeps_last_queries and step.chunks is not None:
+                step.chunk_ends = step.chunks.offsets[1:].long() - 1
+            return
         stops = {run.slot: run.computed_tokens for run in prompts}
         for row, slot in enumerate(step.slots.tolist()):
             if slot in stops:

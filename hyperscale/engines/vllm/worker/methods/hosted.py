@@ -21,12 +21,12 @@ from torch import Tensor
 
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
-from hyperscale.engines.vllm.worker.staged_tables import upload
 from hyperscale.engines.vllm.worker.tables import EntryTables
 from hyperscale.kv.prefilled import PrefilledPrompt, live_first_order
 from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, LayerInput, Method
 from hyperscale.methods.core.interval import IntervalMethod
 from hyperscale.methods.core.prefill_view import PrefillView
+from hyperscale.utils.device_copy import upload
 
 if TYPE_CHECKING:
     from hyperscale.engines.vllm.worker.methods.fused import FusedDecode
@@ -92,7 +92,6 @@ class _Running:
         entries: Entries of each of its rows, which all rows have alike; 0 until its prompt is finished.
         alone: Whether the prompt's last token was processed alone, in a decode step.
         queries: By layer, the prompt's last queries so far, (query heads, tokens, head_dim).
-        scale: Factor on the scores.
     """
 
     prompt: int
@@ -101,7 +100,6 @@ class _Running:
     entries: int = 0
     alone: bool = False
     queries: dict[int, Tensor] = field(default_factory=dict)
-    scale: float = 1.0
 
 
 class WorkerHosted(WorkerMethod):
@@ -116,7 +114,7 @@ class WorkerHosted(WorkerMethod):
         fused: Kernels that take the decode steps; None if the state takes them itself.
         reads: (slots,) int64, entries that each slot's last decode step read, over layers and heads; of selectors only.
         last_queries: (slots, layers, query heads, head_dim), the query of each one's last decode step, if the rule
-            looks at a prompt's: a graph keeps no others.
+            looks at a prompt's: a graph keeps no others. That of its prompt's last token, if the rule looks at no more.
     """
 
     def __init__(
@@ -142,10 +140,11 @@ class WorkerHosted(WorkerMethod):
         self.state = method.start(_host_model(tables, shape, device))
         self.stored: list[Tensor] = []
         self._running: dict[int, _Running] = {}
+        self._scale = 1.0  # on the scores, of the queries that are kept
         self._count, self._no_hidden = count, torch.empty(0, device=device)
         self.selects = method.kind == "selector"
         self.reads = torch.zeros(count, dtype=torch.int64, device=device)
-        self._capacity = _most_entries(method, max_tokens)
+        self._max_tokens, self._capacity = max_tokens, _most_entries(method, max_tokens)
         records = options.full_graphs and device.type in ("cuda", "meta")  # what a graph has written to may not grow
         self.reserved = records or method.kind != "selector"  # whose bounds would take much memory
         if self.reserved:
@@ -171,6 +170,11 @@ class WorkerHosted(WorkerMethod):
     def keeps_last_queries(self) -> bool:
         """Whether the query of each slot's last decode step is kept, as it may end a prompt."""
         return self.method.prompt_queries(1) > 0
+
+    @property
+    def collects_queries(self) -> bool:
+        """Whether the rule looks at more of a prompt than its last query."""
+        return self.method.prompt_queries(self._max_tokens) > 1
 
     @property
     def needs_weights(self) -> bool:
@@ -200,11 +204,25 @@ class WorkerHosted(WorkerMethod):
         running = self._running[slot]
         needed = self.method.prompt_queries(running.prompt)
         part = queries[max(running.prompt - needed - first, 0) : max(running.prompt - first, 0)]
-        running.scale = scale
-        if len(part):
+        self._scale = scale
+        if len(part) and not self.collects_queries:
+            self.last_queries[slot, layer] = part[-1]
+        elif len(part):
             part = part.transpose(0, 1).clone()
             before = running.queries.get(layer)
             running.queries[layer] = part if before is None else torch.cat([before, part], 1)
+
+    def keep_last_queries(self, layer: int, slots: Tensor, queries: Tensor, scale: float) -> None:
+        """The same of rules that look at a prompt's last query alone, of several requests at once.
+
+        Args:
+            layer: The layer.
+            slots: (requests,) int64.
+            queries: (requests, query heads, head_dim), of the last token of each one's chunk.
+            scale: Factor on the scores.
+        """
+        self._scale = scale
+        self.last_queries[:, layer].index_copy_(0, slots, queries)
 
     def finish_prompts(self, ended: Sequence[tuple[int, bool]], rows: Rows) -> None:
         """All of some prompts has been processed: evict what the rule does not keep, and admit the requests.
@@ -238,7 +256,7 @@ class WorkerHosted(WorkerMethod):
             orders = []
             for layer, keys in enumerate(rows.read_keys(slots, part, P)[0], first):
                 queries = self._prompt_queries(slot, running, layer, keys)
-                view = PrefillView(queries, keys, keys[:, :0], running.scale, running.L)
+                view = PrefillView(queries, keys, keys[:, :0], self._scale, running.L)
                 live, scores = self.state.prune_prompt(layer, view)
                 order = None if live is None else live_first_order(live)[:, :count]
                 if order is not None:
@@ -270,7 +288,9 @@ class WorkerHosted(WorkerMethod):
     def _prompt_queries(self, slot: int, running: _Running, layer: int, keys: Tensor) -> Tensor:
         """(query heads, P, head_dim), of which the last that the rule looks at are there; the others are zeros."""
         last = running.queries.get(layer)
-        if running.alone and len(self.last_queries):
+        if len(self.last_queries) and not self.collects_queries:
+            last = self.last_queries[slot, layer][:, None]
+        elif running.alone and len(self.last_queries):
             # The prompt's last token came alone, in a decode step.
             alone = self.last_queries[slot, layer][:, None]
             last = alone if last is None else torch.cat([last, alone], 1)

@@ -19,12 +19,12 @@ from torch import Tensor
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.worker.methods.hosted import PASS_BYTES, ModelShape, Rows, WorkerHosted
 from hyperscale.engines.vllm.worker.methods.recorded_queries import RecordedQueries, StateQueries
-from hyperscale.engines.vllm.worker.staged_tables import upload
 from hyperscale.engines.vllm.worker.tables import EntryTables
 from hyperscale.kv.cache import RowEntries
 from hyperscale.methods.core.base import DecodeStep
 from hyperscale.methods.core.interval import IntervalMethod, IntervalState
 from hyperscale.methods.triattention import QuerySums
+from hyperscale.utils.device_copy import upload
 
 
 @dataclass(frozen=True)

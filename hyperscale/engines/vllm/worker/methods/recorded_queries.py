@@ -7,8 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from hyperscale.engines.vllm.worker.staged_tables import upload
 from hyperscale.methods.core.interval import IntervalState, QueryTokens
+from hyperscale.utils.device_copy import upload
 
 
 class RecordedQueries(ABC):

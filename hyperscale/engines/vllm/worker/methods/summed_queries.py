@@ -8,8 +8,8 @@ from torch import Tensor
 
 from hyperscale.engines.vllm.kernels import query_sums
 from hyperscale.engines.vllm.worker.methods.recorded_queries import RecordedQueries
-from hyperscale.engines.vllm.worker.staged_tables import upload
 from hyperscale.methods.triattention import QuerySums
+from hyperscale.utils.device_copy import upload
 
 
 class SummedQueries(RecordedQueries):
