@@ -229,8 +229,8 @@ class CudaRaggedImpl(RaggedImpl):
             worker.method.record_chunks(layer, queries, self.scale)
         elif isinstance(worker.method, WorkerHosted):
             if step.chunk_ends is not None and step.slots is not None:
-                last = queries.index_select(0, step.chunk_ends)
-                worker.method.keep_last_queries(layer, step.slots[step.num_decodes :], last, self.scale)
+                last_queries = queries.index_select(0, step.chunk_ends)
+                worker.method.keep_last_queries(layer, step.slots[step.num_decodes :], last_queries, self.scale)
             for slot, first, last, position in step.prompts:
                 if first >= step.num_decodes:
                     worker.method.keep_queries(slot, layer, queries[first:last], position, self.scale)

@@ -19,6 +19,8 @@ from hyperscale.engines.vllm.kernels.common import softmax_scores
 from hyperscale.engines.vllm.kernels.fp8 import load_entries
 
 MAX_PARTS = 32  # of a list
+SHORTEST_PART = 128
+ENOUGH_PROGRAMS = 256  # about two for each multiprocessor of a Hopper
 
 
 class DecodeLaunch(NamedTuple):
@@ -44,6 +46,18 @@ class DecodeLaunch(NamedTuple):
         if fp8:
             return cls(512, 128 if dim <= 64 else 64, 4, 5)
         return cls(512, 64 if dim <= 64 else 32, 4, 5)
+
+    def with_parts_for(self, lists: int, longest: int) -> "DecodeLaunch":
+        """The same with shorter parts, where few lists or short ones would leave multiprocessors idle.
+
+        Args:
+            lists: How many there are.
+            longest: At least the entries of the longest of them.
+        """
+        part = self.part
+        while part > SHORTEST_PART and lists * triton.cdiv(longest, part) < ENOUGH_PROGRAMS:
+            part //= 2
+        return self._replace(part=part)
 
 
 @triton.jit
@@ -219,7 +233,8 @@ def decode_attention(
     assert lens.is_contiguous() and block_table.is_contiguous()  # noqa: PT018
     if not count:
         return
-    launch = launch or DecodeLaunch.of(queries.dtype, dim, cache.scales is not None)
+    if launch is None:
+        launch = DecodeLaunch.of(queries.dtype, dim, cache.scales is not None).with_parts_for(count, longest)
     # The grid is sized by the longest list that can be; programs of parts that a list does not have return at once.
     splits = min(triton.cdiv(max(longest, 1), launch.part), MAX_PARTS)
     rows = max(triton.next_power_of_2(group), 16)  # the least that tl.dot takes
