@@ -113,26 +113,24 @@ def save(
 
 
 def load(folder: Path, budget: Budget, arms: Iterable[Arm]) -> Plan | None:
-    """The plan of a run's folder, or None if it has none yet.
+    """The plan of a run's folder, or None if it has none yet; errors as for `load_file`."""
+    path = folder / PLAN_FILE
+    return load_file(path, budget, arms)[0] if path.exists() else None
+
+
+def load_file(path: Path, budget: Budget, arms: Iterable[Arm], remedy: str = _REMEDY) -> tuple[Plan, list[EarlierRun]]:
+    """The plan in a file, and the runs that its costs were predicted from.
 
     Args:
-        folder: A folder whose configuration has been found to be the same.
+        path: The file, of a folder whose configuration has been found to be the same, or one that is to be repeated.
         budget: The run's budget.
         arms: The run's methods at their CRs.
+        remedy: What to do about a plan of other methods, for the message.
 
     Raises:
         ResultsError: The file is unreadable or of another version or run.
     """
-    path = folder / PLAN_FILE
-    if not path.exists():  # a run that has not been planned yet
-        return None
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ResultsError(f"{path} is unreadable ({error}): {_REMEDY}") from None
-    if isinstance(values, dict):
-        values["schema_version"] = values.pop("schema", None)  # pydantic's models have a `schema` of their own
-    file = validate(_PlanFile, values, ResultsError, f"{path} is unreadable", _REMEDY)
+    file = _read_file(path)
     # The file names arms; whether a method is length-invariant is for the run to know.
     arms_by_name = {(arm.method, arm.CR, arm.kv_budget): arm for arm in arms}
     points = []
@@ -140,11 +138,53 @@ def load(folder: Path, budget: Budget, arms: Iterable[Arm]) -> Plan | None:
         arm = arms_by_name.get((line.method, line.CR, line.kv_budget))
         if arm is None:
             other = Arm(line.method, line.CR, kv_budget=line.kv_budget)
-            raise ResultsError(f"{path} is of another run: it plans {other}, which this one lacks: {_REMEDY}")
+            raise ResultsError(f"{path} is of another run: it plans {other}, which this one lacks: {remedy}")
         costs = Costs(line.kv_reads, line.peak_kv, line.peak_bytes, line.tokens, line.seconds)
         points.append(PlannedPoint(line.task, arm, line.W, line.L, costs, line.source))
     ceilings = {task: math.inf if value is None else value for task, value in file.ceilings.items()}
-    return Plan(budget, ceilings, tuple(points), file.dominated)
+    plan = Plan(budget, ceilings, tuple(points), file.dominated)
+    return plan, [EarlierRun(**run.model_dump()) for run in file.earlier_runs]
+
+
+def _read_file(path: Path) -> _PlanFile:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ResultsError(f"{path} is unreadable ({error}): {_REMEDY}") from None
+    if isinstance(values, dict):
+        values["schema_version"] = values.pop("schema", None)  # pydantic's models have a `schema` of their own
+    return validate(_PlanFile, values, ResultsError, f"{path} is unreadable", _REMEDY)
+
+
+def repeat(path: Path, budget: Budget, arms: Iterable[Arm], tasks: Iterable[str]) -> tuple[Plan, list[EarlierRun]]:
+    """The plan of another run, to be repeated exactly: the same points, predicted at the same costs.
+
+    Args:
+        path: The other run's plan.json, or its folder.
+        budget: This run's budget.
+        arms: This run's methods at their CRs.
+        tasks: This run's tasks.
+
+    Raises:
+        ResultsError: There is no such plan, or it is not of these methods, tasks and axis.
+    """
+    path = path / PLAN_FILE if path.is_dir() else path
+    if not path.is_file():
+        raise ResultsError(f"--plan {path}: there is no such file; pass the plan.json of a run, or its folder")
+    arms, tasks = tuple(arms), set(tasks)
+    plan, runs = load_file(path, budget, arms, "give --method, --cr and --method-param as that run had them")
+    axis = _read_file(path).axis
+    planned = {(point.arm, point.task) for point in plan.points}
+    unplanned = [str(arm) for arm in arms if not any(arm == other for other, _ in planned)]
+    for what, of_plan, of_run in (
+        ("the axis", axis, budget.axis),
+        ("the tasks", ", ".join(sorted(plan.ceilings)), ", ".join(sorted(tasks))),
+    ):
+        if of_plan != of_run:
+            raise ResultsError(f"--plan {path} was made for {what} {of_plan}, and this run has {of_run}: give the same")
+    if unplanned:
+        raise ResultsError(f"--plan {path} has no point of {', '.join(unplanned)}: leave these out, or plan anew")
+    return plan, runs
 
 
 def planned_chains(folder: Path) -> dict[str, int] | None:

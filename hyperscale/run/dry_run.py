@@ -12,18 +12,17 @@ from typing import TYPE_CHECKING, Literal
 
 from hyperscale import models
 from hyperscale.engines.config_check import check_config
-from hyperscale.engines.devices import device_index
 from hyperscale.methods.arm import Arm
 from hyperscale.models.checkpoint import read_checkpoint_config, shape_of
 from hyperscale.models.gate_files import gate_notes
 from hyperscale.models.weight_files import check_formats
-from hyperscale.planning import measured_costs
+from hyperscale.planning import measured_costs, plan_file
 from hyperscale.planning.costs import Costs, TaskShape
 from hyperscale.planning.planner import Plan, PlannedPoint, make_plan
 from hyperscale.planning.prediction import Predictor
-from hyperscale.planning.roofline import GIB, USABLE, Gpu, Roofline, chains_that_fit, find_gpu, identify_gpu
+from hyperscale.planning.roofline import GIB, USABLE, Gpu, Roofline, chains_that_fit, find_gpu
 from hyperscale.results.manifest import read_date
-from hyperscale.run import identity
+from hyperscale.run import identity, planned_run
 from hyperscale.run.config import resolve
 from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.config.schema import RunConfig
@@ -76,24 +75,25 @@ class DryRun(PlannedRun):
         weights: Bytes of the weights, or None if unknown.
         needs: Memory by arm.
         gpu: The GPU planned for, if any.
-        roofline: The model on that GPU, if its figures are known.
         notes: What the figures assume, and what is missing for a real run.
     """
 
     weights: int | None
     needs: tuple[MemoryNeed, ...]
     gpu: Gpu | None
-    roofline: Roofline | None
     notes: tuple[str, ...]
 
 
-def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | None = None) -> DryRun:
+def plan_dry_run(
+    settings: RunConfig, gpu: str | None = None, folder: Path | None = None, repeated: Path | None = None
+) -> DryRun:
     """Plan a run.
 
     Args:
         settings: As the user asked for them.
         gpu: Name of a GPU in ``gpus.yaml``, or a size like ``48GiB``; the one of this machine if None.
         folder: Where the run would be stored; finished runs beside it show what chains cost.
+        repeated: A plan.json to repeat, or the folder of its run.
 
     Raises:
         HyperscaleError: Anything named does not exist or fit together, or no point fits the budget.
@@ -121,7 +121,7 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
         method = methods.create(arm.method, cr=arm.CR, **config.params_of(arm))
         method_of_arm[replace(arm, length_invariant=method.length_invariant)] = method
     # The model's base stands for all its checkpoints: they share tokenizer and shapes.
-    target = target or _local_gpu(config.device)
+    target = target or planned_run.local_gpu(config.device)
     config = with_engine(_place(config, target, model.base), method_of_arm, known, folder)
     shape = shape_of(config.model, model.base)
     prompt_format = None
@@ -141,7 +141,11 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
     predictor = Predictor(most_bytes, measured, speed, entry_bytes)
     shapes, base_bytes = [task.shape for task in planned_tasks], shape.entry_bytes(config.dtype)
     check_lengths(method_of_arm.values(), config.grid, shapes)
-    plan = make_plan(config.budget, config.grid, shapes, tuple(method_of_arm), base_bytes, predictor)
+    arms = tuple(method_of_arm)
+    if repeated is None:
+        plan = make_plan(config.budget, config.grid, shapes, arms, base_bytes, predictor)
+    else:
+        plan, _ = plan_file.repeat(repeated, config.budget, arms, [shape.name for shape in shapes])
     weights = shape.weight_bytes(config.dtype)
     return DryRun(
         config=config,
@@ -168,17 +172,6 @@ def plan_dry_run(settings: RunConfig, gpu: str | None = None, folder: Path | Non
             *gate_notes(known),
         ),
     )
-
-
-def _local_gpu(device: str) -> Gpu | None:
-    """This machine's GPU: the one of that name, else the first."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return None
-    index = device_index(device) or 0
-    index = index if index < torch.cuda.device_count() else 0
-    return identify_gpu(torch.cuda.get_device_name(index), torch.cuda.get_device_properties(index).total_memory)
 
 
 def _place(config: ResolvedConfig, gpu: Gpu | None, path: str) -> ResolvedConfig:

@@ -41,20 +41,18 @@ def finalize_plan(run: PreparedRun, store: Store, observer: RunObserver, engines
     Raises:
         HyperscaleError: The folder cannot be written, the model cannot be run, or no point fits the budget.
     """
-    plan = plan_file.load(store.folder, run.plan.budget, run.arms)
-    if plan is not None:
-        run = dataclasses.replace(run, plan=plan)
+    path = store.folder / plan_file.PLAN_FILE
+    if path.exists():
+        plan, earlier = plan_file.load_file(path, run.plan.budget, run.arms)
+        run = dataclasses.replace(run, plan=plan, repeated=tuple(earlier))
     else:
-        if len(store):  # begun by a version that saved no plan and predicted in closed form
+        if run.repeated is not None:
+            pass  # the plan of another run, as it is
+        elif len(store):  # begun by a version that saved no plan and predicted in closed form
             run = run.replanned(dataclasses.replace(run.predictor, measured={}))
         else:
             run = _run_pilot(run, store.folder, observer, engines)
-        keys = ((point.arm, point.task) for point in run.plan.points if point.source == measured_costs.EARLIER)
-        earlier = measured_costs.earlier_runs(run.predictor.measured, keys)
-        plan_file.save(run.plan, store.folder, earlier, run.config.engine_choice, run.chains_by_arm)
-        if earlier:
-            names, chains = ", ".join(run.folder for run in earlier), sum(run.chains for run in earlier)
-            observer.on_note(f"costs are predicted from {chains} chains of {names}, as {plan_file.PLAN_FILE} records")
+        plan_file.save(run.plan, store.folder, run.earlier_runs, run.config.engine_choice, run.chains_by_arm)
     # At every start: a kill may have come between the plan and the last of the pilot's chains.
     _adopt_chains(run, store)
     return run

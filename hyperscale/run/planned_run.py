@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Self
 from hyperscale import models
 from hyperscale.engines import registry
 from hyperscale.planning.costs import TaskShape
+from hyperscale.planning.durations import Duration, duration_of, name_roofline
+from hyperscale.planning.measured_costs import EARLIER, earlier_runs
 from hyperscale.planning.planner import Plan, make_plan
 
 if TYPE_CHECKING:
@@ -15,7 +17,9 @@ if TYPE_CHECKING:
     from hyperscale.methods.core.base import Method
     from hyperscale.models.shape import Shape
     from hyperscale.planning.grid import Grid
+    from hyperscale.planning.measured_costs import EarlierRun
     from hyperscale.planning.prediction import Predictor
+    from hyperscale.planning.roofline import Gpu, Roofline
     from hyperscale.run.config.resolve import ResolvedConfig
     from hyperscale.tasks.task import Task
 
@@ -51,6 +55,7 @@ class PlannedRun:
         base_bytes: Bytes of one (key, value) pair, summed over layers and KV heads, of a cache in the model's type: a
             budget in base points counts these, so that it means the same whatever the cache is kept in.
         prompts: What the prompts are: "chat template" or "plain"; empty if that is not known here.
+        roofline: The model on the GPU that it runs on, or is planned for, if its figures are known.
     """
 
     config: "ResolvedConfig"
@@ -60,6 +65,7 @@ class PlannedRun:
     predictor: "Predictor"
     base_bytes: int
     prompts: str
+    roofline: "Roofline | None"
 
     @property
     def shapes(self) -> list[TaskShape]:
@@ -79,6 +85,33 @@ class PlannedRun:
             str(arm): sum(n * seeds * len(self.plan.chains(arm, task)) for task, n in self.counts.items())
             for arm in self.arms
         }
+
+    @property
+    def durations(self) -> "dict[Arm, Duration | None]":
+        """How long each arm takes; None where nothing is known of the speed."""
+        problems = {name: count * len(self.config.seeds) for name, count in self.counts.items()}
+        # A plan for a GPU has its seconds from the roofline, others from chains that were timed.
+        for_gpu = self.predictor.speed is not None and self.roofline
+        source = name_roofline(self.roofline) if for_gpu and self.roofline else "measured pace"
+        config = self.config
+        durations = {
+            arm: duration_of(self.plan, arm, problems, config.batch_size, self.roofline, planned_by=source)
+            for arm in self.arms
+        }
+        # An arm that was never timed is taken to be as fast as the slowest one that was.
+        tokens = {arm: self.plan.expected_tokens(arm, problems) for arm in self.arms}
+        paces = {arm: known.seconds / tokens[arm] for arm, known in durations.items() if known and tokens[arm]}
+        if paces:
+            slowest = max(paces, key=lambda arm: paces[arm])
+            for arm, known in durations.items():
+                durations[arm] = known or Duration(tokens[arm] * paces[slowest], f"pace of {slowest}")
+        return durations
+
+    @property
+    def earlier_runs(self) -> "list[EarlierRun]":
+        """The finished runs that costs of the plan's points are predicted from."""
+        keys = ((point.arm, point.task) for point in self.plan.points if point.source == EARLIER)
+        return earlier_runs(self.predictor.measured, keys)
 
     def replanned(self, predictor: "Predictor") -> Self:
         """The run with the plan that other predictions make.
@@ -133,3 +166,17 @@ def task_shape(task: "Task", prompt_tokens: float, config: "ResolvedConfig") -> 
     """A task with the mean length of its prompts, as the closed form of its costs needs it."""
     lengths = tuple(sorted(task.lengths))
     return TaskShape(task.name, round(prompt_tokens), task.base_length, lengths, config.answer_room)
+
+
+def local_gpu(device: str) -> "Gpu | None":
+    """This machine's GPU: the one of that name, else the first."""
+    import torch
+
+    from hyperscale.engines.devices import device_index
+    from hyperscale.planning.roofline import identify_gpu
+
+    if not torch.cuda.is_available():
+        return None
+    index = device_index(device) or 0
+    index = index if index < torch.cuda.device_count() else 0
+    return identify_gpu(torch.cuda.get_device_name(index), torch.cuda.get_device_properties(index).total_memory)

@@ -12,12 +12,12 @@ import hyperscale
 from hyperscale import models
 from hyperscale.engines import registry
 from hyperscale.engines.devices import check_device
-from hyperscale.errors import ModelError
+from hyperscale.errors import ConfigError, ModelError
 from hyperscale.kv.formats import AUTO
 from hyperscale.methods.arm import Arm
 from hyperscale.models.checkpoint import shape_of
 from hyperscale.models.gate_files import gate_notes
-from hyperscale.planning import measured_costs
+from hyperscale.planning import measured_costs, plan_file
 from hyperscale.planning.plan_file import PLAN_FILE
 from hyperscale.planning.planner import Plan
 from hyperscale.planning.prediction import Predictor
@@ -34,6 +34,7 @@ from hyperscale.run.planned_run import (
     check_lengths,
     entry_bytes_by_method,
     load_task,
+    local_gpu,
     task_shape,
 )
 from hyperscale.run.prompting import check_prompts, cue_of, make_prompt_format, prompt_notes, with_insertions
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from hyperscale.engines.base import Request
     from hyperscale.methods.core.base import Method
     from hyperscale.models.prompts import Prompt, PromptFormat
+    from hyperscale.models.shape import Shape
+    from hyperscale.planning.measured_costs import EarlierRun
+    from hyperscale.planning.roofline import Roofline
     from hyperscale.results.samples import Sample
     from hyperscale.tasks.task import Doc, Task
 
@@ -77,6 +81,7 @@ class PreparedRun(PlannedRun):
         problems: The problems, task by task.
         prompt_format: How their prompts were made.
         date: What their prompts take for the present; a folder keeps it, so that a resumed run asks the same.
+        repeated: The runs that the costs of a repeated plan were predicted from; None for a plan that is the run's own.
     """
 
     methods: "dict[Arm, Method]"
@@ -84,6 +89,7 @@ class PreparedRun(PlannedRun):
     problems: dict[str, list[Problem]]
     prompt_format: "PromptFormat"
     date: datetime
+    repeated: "tuple[EarlierRun, ...] | None" = None
 
     @property
     def notes(self) -> list[str]:
@@ -99,6 +105,11 @@ class PreparedRun(PlannedRun):
             *methods.notes(self.methods.values()),
             *gate_notes(checkpoint.path for checkpoint in self.checkpoints.values()),
         ]
+
+    @property
+    def earlier_runs(self) -> "list[EarlierRun]":
+        """See `PlannedRun`; of a plan that is repeated, those that it rested on."""
+        return super().earlier_runs if self.repeated is None else list(self.repeated)
 
     @property
     def kv_dtype(self) -> str:
@@ -190,7 +201,9 @@ def make_request(problem: Problem, arm: Arm, chain: int, L: int) -> "Request":
     )
 
 
-def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path | None = None) -> PreparedRun:
+def prepare_run(
+    settings: RunConfig, stage: Callable[[str], None], folder: Path | None = None, plan: Path | None = None
+) -> PreparedRun:
     """Resolve a configuration and plan it; loads a tokenizer and problems, no weights.
 
     Args:
@@ -198,6 +211,7 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
         stage: Called with a line of text before each step that takes a moment.
         folder: Where the run will be stored; finished runs beside it show what chains cost. If it has a plan, that is
             the run's, and none is made here.
+        plan: A plan.json to repeat, or the folder of its run; a folder that has another plan is refused.
 
     Raises:
         HyperscaleError: Anything named does not exist, does not fit together, or no point fits the budget.
@@ -244,7 +258,7 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
     has_plan = folder is not None and (folder / PLAN_FILE).exists()
     # A folder that has a plan keeps it, so nothing needs to be predicted there.
     measured: dict[measured_costs.Key, measured_costs.MeasuredCosts] = {}
-    if folder is not None and not has_plan and config.predict in ("auto", "earlier"):
+    if folder is not None and not has_plan and plan is None and config.predict in ("auto", "earlier"):
         own = identity.identify_run(config, tasks, method_of_arm, checkpoints)
         measured = measured_costs.of_earlier_runs(folder.parent, folder, own)
     shape = shape_of(config.model, first)
@@ -258,6 +272,7 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
         predictor=predictor,
         base_bytes=shape.entry_bytes(config.dtype),
         prompts=prompt_format.kind,
+        roofline=_roofline(config, shape, max(entry_bytes.values())),
         methods=method_of_arm,
         checkpoints=checkpoints,
         problems=problems,
@@ -265,9 +280,24 @@ def prepare_run(settings: RunConfig, stage: Callable[[str], None], folder: Path 
         date=date,
     )
     check_lengths(method_of_arm.values(), config.grid, run.shapes)
+    if plan is not None:
+        repeated, runs = plan_file.repeat(plan, config.budget, run.arms, problems)
+        kept = plan_file.load(folder, config.budget, run.arms) if folder is not None else None
+        if kept is not None and kept.points != repeated.points:
+            raise ConfigError(f"{folder} was started with another plan than {plan}: choose another folder with --out")
+        return replace(run, plan=repeated, repeated=tuple(runs))
     # A pilot may find that more fits, and only it knows what a second is; without one the plan is made now.
     pilot = config.predict == "pilot" or (config.predict == "auto" and config.budget.axis == "seconds")
     return run if pilot or has_plan else run.replanned(predictor)
+
+
+def _roofline(config: ResolvedConfig, shape: "Shape", entry_bytes: int) -> "Roofline | None":
+    """The model on this machine's GPU, by which the plan tells the time where nothing was timed yet."""
+    from hyperscale.planning.roofline import Roofline
+
+    if not config.device.startswith("cuda"):
+        return None
+    return Roofline.of(local_gpu(config.device), shape, config.dtype, config.kv_dtype, entry_bytes)
 
 
 def _check_vocabulary(prompts: Sequence[Sequence[int]], path: str) -> None:

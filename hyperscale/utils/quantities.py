@@ -7,3 +7,12 @@ def format_quantity(value: float) -> str:
         if value >= limit:
             return f"{value / (1e3 if unit == 'K' else limit):.3g}{unit}"
     return f"{value:,.0f}"
+
+
+def format_duration(seconds: float) -> str:
+    """A duration in its largest sensible unit: 40 seconds, 3.2 hours, 12 days."""
+    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * size:
+            amount = seconds / size
+            return f"{amount:,.1f} {unit}" if amount < 10 else f"{amount:,.0f} {unit}"
+    return f"{seconds:,.0f} seconds"

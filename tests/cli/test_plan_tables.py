@@ -1,19 +1,20 @@
 """What `hyperscale run --dry-run` says of a plan."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
 
 from hyperscale.cli.display import plan_tables
 from hyperscale.errors import BudgetError
-from hyperscale.run import dry_run
+from hyperscale.run import dry_run, planned_run
 from hyperscale.run.config import load
 
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch):
-    monkeypatch.setattr(dry_run, "_local_gpu", lambda device: None)
+    monkeypatch.setattr(planned_run, "local_gpu", lambda device: None)
 
 
 def shown(gpu=None, **values):
@@ -58,6 +59,32 @@ def test_a_budget_is_given_with_the_base_point_that_it_counts():
     assert "budget 4x = " in (text := shown(budget="4x")[1])
     assert "(base point: 1 vanilla chain of 8,192 tokens)" in text
     assert "; budget 268M kv_reads\n" in shown(budget="kv_reads=2^28")[1]
+
+
+def test_a_plan_of_more_than_a_day_says_so():
+    run, text = shown("h200", budget="paper", model="qwen-r1-32b", tasks=["math500"])
+    total = sum(duration.seconds for duration in run.durations.values())
+    assert total > 86_400
+    assert f"Warning: that is more than a day of one device, {total / 86_400:.1f} days." in text
+    assert "roofline of H200" in text
+    short = shown("h200", budget="paper", model="qwen-r1-32b", limit=2, lengths=[8192])[1]
+    assert "Warning" not in short
+    assert re.search("about [0-9.]+ (minutes|hours)", short)
+    assert "how long that takes is not known" in shown(budget="paper")[1]
+
+
+@pytest.mark.parametrize("width", [50, 64, 80, 100])
+def test_a_plan_is_whole_at_any_width(width):
+    """Columns are left out, never letters of a cell."""
+    run = dry_run.plan_dry_run(load.make_config({"model": "qwen3-8b", "tasks": ["livecodebench"]}), "h200")
+    console = Console(file=io.StringIO(), width=width)
+    plan_tables.print_plan(run, console)
+    plan_tables.print_memory(run, console)
+    plan_tables.print_roofline(run, console)
+    text = console.file.getvalue()
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    assert ("left out at" in text) == (width < 80)
 
 
 @pytest.mark.parametrize("gpu", ["h100", "H200", "a100", "b200"])

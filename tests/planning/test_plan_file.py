@@ -56,3 +56,12 @@ def test_a_file_that_is_no_plan(tmp_path, path, value, message):
         (tmp_path / plan_file.PLAN_FILE).write_text(text)
         with pytest.raises(ResultsError, match="is unreadable"):
             plan_file.load(tmp_path, BUDGET, ARMS)
+
+
+def test_chains_are_recorded_by_arm(tmp_path):
+    assert plan_file.planned_chains(tmp_path) is None
+    plan_file.save(PLAN, tmp_path)
+    assert plan_file.planned_chains(tmp_path) is None  # as in folders of older versions
+    plan_file.save(PLAN, tmp_path, chains={"vanilla": 3, "dms 8×": 4})
+    assert plan_file.planned_chains(tmp_path) == {"vanilla": 3, "dms 8×": 4}
+    assert plan_file.load(tmp_path, BUDGET, ARMS) == PLAN

@@ -1,17 +1,20 @@
 """The pilot on tiny checkpoints: its chains are the run's own, the plan that it makes stays, and a dry run has none."""
 
 import hashlib
+import io
 import json
 import shutil
 import sys
 
 import checkpoints
 import pytest
+from rich.console import Console
 from stored_chains import stored_chains
 
 from hyperscale import results
 from hyperscale.cli import main
-from hyperscale.errors import BudgetError, ResultsError
+from hyperscale.cli.display import plan_tables
+from hyperscale.errors import BudgetError, ConfigError, ResultsError
 from hyperscale.planning import measured_costs
 from hyperscale.planning.plan_file import PLAN_FILE
 from hyperscale.results.store import Store
@@ -165,27 +168,78 @@ def test_earlier_runs_spare_the_pilot(whole, weights):
 
 def test_the_plan_names_the_runs_that_it_was_made_from(whole, weights, tmp_path):
     """The same command plans otherwise once more runs lie beside it: what it was made from must be on record."""
-    notes = []
+    plans = []
 
-    class Notes(RunObserver):
-        def on_note(self, text):
-            notes.append(text)
+    class Plans(RunObserver):
+        def on_plan(self, run, folder):
+            plans.append(run)
 
     _, folder = whole
     shutil.copytree(folder, tmp_path / "first")
     asked = make(weights, budget="1x")
-    execute.execute_run(prepare_run(asked, tmp_path / "next"), tmp_path / "next", Notes())
+    execute.execute_run(prepare_run(asked, tmp_path / "next"), tmp_path / "next", Plans())
     plan = json.loads((tmp_path / "next" / PLAN_FILE).read_text())
     (entry,) = plan["earlier_runs"]
     assert entry["folder"] == "first"
     assert entry["chains"] <= len(results.read(folder)[0].samples)
     for part, name in (("run", results.RUN_FILE), ("samples", results.SAMPLES)):
         assert hashlib.sha256((tmp_path / "first" / name).read_bytes()).hexdigest().startswith(entry[part])
-    assert any(f"{entry['chains']} chains of first" in note for note in notes)
+    assert [run._asdict() for run in plans[0].earlier_runs] == [entry]
+    text = shown(plans[0])
+    assert f"Costs are predicted from {entry['chains']} chains of first, as plan.json records" in text
+    assert "measured pace" in text  # the chains were timed here
+    execute.execute_run(prepare_run(asked, tmp_path / "next"), tmp_path / "next", Plans())
+    assert plans[1].earlier_runs == plans[0].earlier_runs  # a resumed run names them too
     shutil.copytree(folder, tmp_path / "second")
     more = prepare_run(asked, tmp_path / "third")
     names = [run.folder for run in measured_costs.earlier_runs(more.predictor.measured, more.predictor.measured)]
     assert names == ["first", "next", "second"]
+
+
+def test_a_plan_is_repeated_exactly_whatever_lies_beside_the_run(whole, weights, tmp_path):
+    _, folder = whole
+    shutil.copytree(folder, tmp_path / "first")
+    asked = make(weights, budget="1x")
+    first = go(asked, tmp_path / "one")
+    shutil.rmtree(tmp_path / "first")
+    (tmp_path / "one").rename(tmp_path / "elsewhere")
+    other = go(asked, tmp_path / "alone" / "two")
+    assert other.plan.points != first.plan.points
+    for named in (tmp_path / "elsewhere", tmp_path / "elsewhere" / PLAN_FILE):
+        again = prepare.prepare_run(asked, lambda text: None, tmp_path / "again" / "three", named)
+        assert again.plan.points == first.plan.points
+        assert dry_run.plan_dry_run(asked, repeated=named).plan.points == first.plan.points
+    execute.execute_run(again, tmp_path / "again" / "three", RunObserver())
+    plans = [
+        json.loads((path / PLAN_FILE).read_text()) for path in (tmp_path / "elsewhere", tmp_path / "again" / "three")
+    ]
+    assert plans[0] == plans[1]
+    assert [run["folder"] for run in plans[1]["earlier_runs"]] == ["first"]
+    assert plans[1]["chains"] == again.chains_by_arm
+    (run,) = results.read(tmp_path / "again" / "three")
+    assert len(run.samples) == sum(plans[1]["chains"].values())
+    # It is not taken for a run that has another one, or for which it has no point.
+    with pytest.raises(ConfigError, match="was started with another plan"):
+        prepare.prepare_run(asked, lambda text: None, tmp_path / "alone" / "two", tmp_path / "elsewhere")
+    for changes, message in (
+        ({"methods": ["vanilla"]}, "it plans dms 8×, which this one lacks: give --method"),
+        ({"methods": ["vanilla", "dms", "window"]}, r"has no point of window 8×: leave these out"),
+        ({"tasks": ["mini_lcb"]}, "made for the tasks mini_aime, and this run has mini_lcb"),
+        ({"budget": "peak_kv=100"}, "made for the axis kv_reads, and this run has peak_kv"),
+    ):
+        with pytest.raises(ResultsError, match=message):
+            prepare.prepare_run(
+                make(weights, **{"budget": "1x", **changes}), lambda text: None, None, tmp_path / "elsewhere"
+            )
+    with pytest.raises(ResultsError, match="there is no such file; pass the plan"):
+        prepare.prepare_run(asked, lambda text: None, None, tmp_path / "nowhere")
+
+
+def shown(run):
+    """A plan as the console shows it."""
+    console = Console(file=io.StringIO(), width=140)
+    plan_tables.print_plan(run, console)
+    return console.file.getvalue()
 
 
 def test_a_dry_run_generates_nothing(weights, tmp_path):

@@ -28,6 +28,10 @@ def run(
     gpu: Annotated[
         str | None, typer.Option(help="With --dry-run: GPU to plan for, e.g. h100, b200 or 48GiB. [the one found]")
     ] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="Repeat the plan of another run exactly: its plan.json, or its folder. [planned anew]"),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Write events as JSON Lines on stdout, for programs (docs/machines.md).")
     ] = False,
@@ -50,22 +54,24 @@ def run(
         silence_transformers()
         folder = out or Path("results") / run_config.folder_name()
         if dry_run:
-            _plan(run_config, gpu, folder, events)
+            _plan(run_config, gpu, folder, plan, events)
         elif gpu:
             raise ConfigError("--gpu goes with --dry-run: a run uses the GPU that is there")
         else:
-            _run(run_config, folder, events)
+            _run(run_config, folder, plan, events)
     except HyperscaleError as error:
         if events:
             events.on_failure(str(error))
         raise
 
 
-def _plan(run_config: RunConfig, gpu: str | None, folder: Path, events: "JsonObserver | None") -> None:
+def _plan(
+    run_config: RunConfig, gpu: str | None, folder: Path, plan: Path | None, events: "JsonObserver | None"
+) -> None:
     from hyperscale.cli.display import plan_tables
     from hyperscale.run import dry_run
 
-    planned_run = dry_run.plan_dry_run(run_config, gpu, folder)
+    planned_run = dry_run.plan_dry_run(run_config, gpu, folder, plan)
     if events:
         events.on_plan(planned_run, folder)
         return
@@ -75,13 +81,13 @@ def _plan(run_config: RunConfig, gpu: str | None, folder: Path, events: "JsonObs
     plan_tables.print_roofline(planned_run, console)
 
 
-def _run(run_config: RunConfig, folder: Path, events: "JsonObserver | None") -> None:
+def _run(run_config: RunConfig, folder: Path, plan: Path | None, events: "JsonObserver | None") -> None:
     from hyperscale.cli.display.live_run import ConsoleObserver
     from hyperscale.run import prepare
     from hyperscale.run.execute import execute_run
 
     observer: RunObserver = events or ConsoleObserver(make_console())
     try:
-        execute_run(prepare.prepare_run(run_config, observer.on_stage, folder), folder, observer)
+        execute_run(prepare.prepare_run(run_config, observer.on_stage, folder, plan), folder, observer)
     finally:
         observer.close()

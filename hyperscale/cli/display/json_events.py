@@ -57,7 +57,7 @@ class JsonObserver(RunObserver):
             for point in plan.points
         ]
         arms = run.arms
-        totals = {
+        totals: dict[str, Any] = {
             "chains": sum(n * len(plan.chains(arm, task)) for arm in arms for task, n in counts.items()),
             "tokens_most": sum(plan.max_tokens(arm, counts) for arm in arms),
             "tokens_expected": sum(plan.expected_tokens(arm, counts) for arm in arms),

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from hyperscale.cli.display.table_format import NOTHING, make_table
+from hyperscale.cli.display.table_format import NOTHING, make_table, print_table
 from hyperscale.kv.formats import AUTO
 from hyperscale.methods.arm import compression_label
 from hyperscale.models.default_sampling import NEUTRAL
+from hyperscale.planning.durations import DAY
+from hyperscale.planning.plan_file import PLAN_FILE
 from hyperscale.planning.roofline import GIB, Roofline, mean_entries
 from hyperscale.run.config.resolve import SET_FOR_RUN
-from hyperscale.utils.quantities import format_quantity
+from hyperscale.utils.quantities import format_duration, format_quantity
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -24,50 +26,74 @@ if TYPE_CHECKING:
 
 
 def print_plan(run: "PlannedRun", console: Console) -> None:
-    """Print what is going to run: widths at each length, chains, tokens, costs and what they are predicted from."""
+    """Print what is going to run: widths at each length, costs and what they are predicted from, and the work."""
     plan, axis = run.plan, run.plan.budget.axis
     lengths = sorted({point.L for point in plan.points}) or [0]
-    numbers = (*(f"L={L}" for L in lengths), "chains", "max. tokens", "exp. tokens", f"max. {axis}")
+    numbers = (*(f"L={L}" for L in lengths), "chains", f"max. {axis}")
     table = make_table("Plan: widths W that fit at each maximum length L", ("task", "method"), numbers)
     table.add_column("predicted by", no_wrap=True)
-    # One row for each arm on each task; the sums stand below the table.
-    chains_in_all, most_tokens, expected_tokens = 0, 0, 0.0
+    # One row for each arm on each task; tokens and time of each arm stand in the table below.
     for task in run.tasks:
         name = task.shape.name
-        problems = {name: task.count * len(run.config.seeds)}
         for arm in run.arms:
             points = plan.points_of(arm, name)
             widths = {L: point.W for L, point in plan.widest_points(arm, name).items()}
-            chains = len(plan.chains(arm, name)) * problems[name]
-            max_tokens, mean_tokens = plan.max_tokens(arm, problems), plan.expected_tokens(arm, problems)
             cost = max((point.costs.on(axis) for point in points), default=math.nan)
             table.add_row(
                 name,
                 str(arm),
                 *(_format_widths(widths.get(L, 0)) for L in lengths),
-                f"{chains:,}",
-                format_quantity(max_tokens),
-                format_quantity(mean_tokens),
+                f"{len(plan.chains(arm, name)) * task.count * len(run.config.seeds):,}",
                 NOTHING if math.isnan(cost) else format_quantity(cost),
                 "/".join(dict.fromkeys(point.source for point in points)),
             )
-            chains_in_all, most_tokens = chains_in_all + chains, most_tokens + max_tokens
-            expected_tokens += mean_tokens
         table.add_section()
-    console.print(table)
+    print_table(table, console, ("chains", f"max. {axis}", "predicted by", *(f"L={L}" for L in lengths[:-1])))
+    _print_work(run, console)
     lines = [_describe_task(run, task) for task in run.tasks]
+    if runs := run.earlier_runs:
+        named, chains = ", ".join(each.folder for each in runs), sum(each.chains for each in runs)
+        lines.append(f"Costs are predicted from {chains:,} chains of {named}, as {PLAN_FILE} records")
     if plan.n_dominated:
         noun = "point" if plan.n_dominated == 1 else "points"
         lines.append(f"{plan.n_dominated} {noun} left out: a run to a longer L costs no more and gives them too")
-    lines.append(
-        f"{chains_in_all:,} chains to generate: at most {format_quantity(most_tokens)} tokens, about "
-        f"{format_quantity(expected_tokens)} as predicted"
-    )
     lines.append(f"{_describe_passes(run)} {_describe_saving(run)}")
     lines.append(_describe_sampling(run))
     lines.append(f"Engine: {run.config.engine_choice}")
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False)
+
+
+def _print_work(run: "PlannedRun", console: Console) -> None:
+    """Print chains, tokens and time of each arm, and how much that is in all."""
+    plan, durations = run.plan, run.durations
+    problems = {name: count * len(run.config.seeds) for name, count in run.counts.items()}
+    table = make_table("Work", ("method",), ("chains", "most tokens", "expected tokens", "time"))
+    table.add_column("time by", no_wrap=True)
+    most = {arm: plan.max_tokens(arm, problems) for arm in run.arms}
+    expected = {arm: plan.expected_tokens(arm, problems) for arm in run.arms}
+    for arm, duration in durations.items():
+        time, source = (format_duration(duration.seconds), duration.source) if duration else ("not known", NOTHING)
+        chains = f"{run.chains_by_arm[str(arm)]:,}"
+        table.add_row(str(arm), chains, format_quantity(most[arm]), format_quantity(expected[arm]), time, source)
+    print_table(table, console, ("time by", "most tokens", "chains"))
+    total = sum(duration.seconds for duration in durations.values() if duration)
+    known = all(durations.values())
+    time = f"; about {format_duration(total)}" if known else ""
+    if known and math.isinf(total):
+        time = "; a chain does not fit the GPU"
+    elif not known:
+        time = "; how long that takes is not known, as nothing was timed here yet"
+    tokens = f"at most {format_quantity(sum(most.values()))} tokens, about {format_quantity(sum(expected.values()))}"
+    chains = f"{sum(run.chains_by_arm.values()):,} chains to generate"
+    console.print(f"{chains}: {tokens} as predicted{time}", highlight=False)
+    if DAY < total < math.inf:
+        console.print(
+            f"Warning: that is more than a day of one device, {format_duration(total)}. A run can be stopped and "
+            "resumed at any time; --limit N takes fewer problems, --length shorter chains, a smaller --budget fewer.",
+            style="bold",
+            highlight=False,
+        )
 
 
 def _describe_sampling(run: "PlannedRun") -> str:
@@ -131,9 +157,9 @@ def print_memory(run: "DryRun", console: Console) -> None:
         if gpu:
             cells.append(f"{need.fitting} chains at a time" if need.fitting else "does not fit")
         table.add_row(str(need.arm), *cells)
-    console.print(table)
+    print_table(table, console, ("one chain", "longest L", "widest point"))
     for note in run.notes:
-        console.print(note, highlight=False, soft_wrap=True)
+        console.print(note, highlight=False)
 
 
 def print_roofline(run: "DryRun", console: Console) -> None:
@@ -146,25 +172,18 @@ def print_roofline(run: "DryRun", console: Console) -> None:
         ("task", "method"),
         ("L", "W", "fit", "tokens/s", "s/chain", "s/point", "bound"),
     )
-    total = 0.0
     for shape in run.shapes:
         for arm in run.arms:
             widest = run.plan.widest_points(arm, shape.name)
             for L, point in widest.items():
                 cells = _format_speed(roofline, point.chain_costs, point.W, batch_size)
                 table.add_row(shape.name, str(arm), f"{L}", f"{point.W}", *cells)
-            count = run.counts[shape.name] * len(run.config.seeds)
-            chains = [L for _, L in run.plan.chains(arm, shape.name)]
-            # A batch of chains takes as long as one of them: the time of a chain counts once for the whole batch.
-            total += count * sum(roofline.chain_seconds(widest[L].chain_costs, batch_size) / batch_size for L in chains)
         table.add_section()
-    console.print(table)
-    time = f"about {_format_duration(total)} for the whole run" if math.isfinite(total) else "a chain does not fit"
+    print_table(table, console, ("bound", "fit", "s/point", "W"))
     console.print(
-        f"{batch_size} chains share the GPU (--batch-size), in turns where fewer fit; {time}. "
-        "A bound from datasheet figures, without prefill, sampling and the host.",
+        f"{batch_size} chains share the GPU (--batch-size), in turns where fewer fit. A bound from datasheet figures, "
+        "without prefill, sampling and the host.",
         highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -243,10 +262,3 @@ def _format_pair(predicted: float, measured: float) -> str:
 
 def _format_cost(value: float) -> str:
     return "?" if math.isnan(value) else format_quantity(value) if value >= 10 else f"{value:.2g}"
-
-
-def _format_duration(seconds: float) -> str:
-    for unit, size in (("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:,.1f} {unit}"
-    return f"{seconds:,.0f} seconds"

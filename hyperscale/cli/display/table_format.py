@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 
+_ENDLESS = 10_000  # columns
 NOTHING = "·"  # in a cell without a value
 _STYLE: dict[str, Any] = {
     "title_justify": "left",
@@ -26,6 +28,30 @@ def make_table(title: str | None, words: Sequence[str], numbers: Sequence[str] =
     for name in numbers:
         table.add_column(name, justify="right", no_wrap=True)
     return table
+
+
+def print_table(table: Table, console: Console, least: Sequence[str] = ()) -> None:
+    """Print a table whole: where it is wider than the console, columns are left out, never letters, and it is said.
+
+    Args:
+        table: From `make_table`.
+        console: Where to.
+        least: Columns that may be left out, the least important one first; a name that the table lacks is passed over.
+    """
+    dropped = []
+    for name in least:
+        # What it takes with every cell whole; a title is wrapped and counts for nothing.
+        if console.measure(table, options=console.options.update(width=_ENDLESS)).maximum <= console.width:
+            break
+        column = next((column for column in table.columns if column.header == name), None)
+        if column is not None:
+            table.columns.remove(column)
+            dropped.append(name)
+    for i, column in enumerate(table.columns):
+        column._index = i  # rows find their cells by it
+    console.print(table)
+    if dropped:
+        console.print(f"(left out at {console.width} columns: {', '.join(dropped)})", style="dim", highlight=False)
 
 
 def format_interval(value: float, low: float, high: float) -> str:

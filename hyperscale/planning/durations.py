@@ -1,0 +1,67 @@
+"""Estimates how long the chains of a plan take: at the pace of finished chains, else by the roofline of a GPU.
+
+A chain's predicted seconds are its time in a batch; as many chains as decode together take that time at once. Chains
+end at unlike lengths and the last ones leave the batch half empty, so it is an estimate, good to a factor of two.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from hyperscale.methods.arm import Arm
+from hyperscale.planning.planner import Plan
+from hyperscale.planning.roofline import Roofline
+
+DAY = 86_400.0  # seconds
+
+
+class Duration(NamedTuple):
+    """How long something takes.
+
+    Attributes:
+        seconds: Estimated.
+        source: What by, for people.
+    """
+
+    seconds: float
+    source: str
+
+
+def duration_of(
+    plan: Plan,
+    arm: Arm,
+    problems: Mapping[str, int],
+    batch_size: int,
+    roofline: Roofline | None = None,
+    *,
+    planned_by: str = "measured pace",
+) -> Duration | None:
+    """How long an arm takes; None where nothing is known of the speed.
+
+    Args:
+        plan: The plan.
+        arm: A method at a CR.
+        problems: Number of problems of each task, counted once a seed.
+        batch_size: Most chains that decode together.
+        roofline: Of the GPU that it runs on; taken where the plan's points have no seconds.
+        planned_by: What the seconds of the plan's points are predicted by.
+    """
+    chains = {task: plan.chains(arm, task) for task in problems}
+    together = min(batch_size, sum(problems[task] * len(of_task) for task, of_task in chains.items()))
+    total, sources = 0.0, set()
+    for task, of_task in chains.items():
+        widest = plan.widest_points(arm, task)
+        for _, L in of_task:
+            costs, source = widest[L].chain_costs, planned_by
+            seconds = costs.seconds
+            if seconds is None and roofline is not None:
+                seconds, source = roofline.chain_seconds(costs, together), name_roofline(roofline)
+            if seconds is None:
+                return None
+            sources.add(source)
+            total += problems[task] * seconds / together
+    return Duration(total, ", ".join(sorted(sources))) if sources else None
+
+
+def name_roofline(roofline: Roofline) -> str:
+    """A roofline as the source of a time."""
+    return f"roofline of {roofline.gpu.name}"

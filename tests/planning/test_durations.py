@@ -1,0 +1,50 @@
+"""How long a plan takes, against what can be worked out by hand."""
+
+import pytest
+
+from hyperscale.methods.arm import Arm
+from hyperscale.models.shape import Shape
+from hyperscale.planning.budget import Budget
+from hyperscale.planning.costs import Costs
+from hyperscale.planning.durations import duration_of
+from hyperscale.planning.planner import Plan, PlannedPoint
+from hyperscale.planning.roofline import Roofline, find_gpu
+from hyperscale.utils.quantities import format_duration
+
+DMS = Arm("dms", 8.0)
+
+
+def plan(*points):
+    """Points (task, W, L, seconds of a chain)."""
+    planned = tuple(
+        PlannedPoint(task, DMS, W, L, Costs(1e3, 100, 1e5, L, seconds).times(W)) for task, W, L, seconds in points
+    )
+    return Plan(Budget.parse("all"), {}, planned)
+
+
+def test_chains_that_decode_together_take_their_time_at_once():
+    # Chains of a problem of t: two of 1,024 tokens and two more of 512; of u: one.
+    made = plan(("t", 2, 1024, 30.0), ("t", 4, 512, 20.0), ("u", 1, 512, 6.0))
+    problems = {"t": 10, "u": 5}
+    assert duration_of(made, DMS, problems, 5) == ((10 * (2 * 30 + 2 * 20) + 5 * 6) / 5, "measured pace")
+    # No more chains decode together than there are.
+    assert duration_of(made, DMS, {"t": 1, "u": 0}, 64).seconds == 100 / 4
+    assert duration_of(made, Arm("vanilla", 1.0), problems, 5) is None
+
+
+def test_without_measured_seconds_the_roofline_tells_if_there_is_one():
+    made, problems = plan(("t", 1, 1024, None)), {"t": 8}
+    assert duration_of(made, DMS, problems, 4) is None
+    shape = Shape(layers=28, kv_heads=8, head_dim=128, parameters=8 * 10**9)
+    roofline = Roofline.of(find_gpu("h100"), shape, "bfloat16")
+    found = duration_of(made, DMS, problems, 4, roofline)
+    assert found.seconds == pytest.approx(8 * roofline.chain_seconds(made.points[0].chain_costs, 4) / 4)
+    assert found.source == f"roofline of {roofline.gpu.name}"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(40, "40 seconds"), (119, "119 seconds"), (600, "10 minutes"), (9000, "2.5 hours"), (86_400 * 12.4, "12 days")],
+)
+def test_durations_in_words(seconds, text):
+    assert format_duration(seconds) == text
