@@ -58,6 +58,8 @@ class Grid(BaseModel):
         Raises:
             BudgetError: None is.
         """
+        if len(lengths) == 1:  # a task without a choice
+            return list(lengths)
         common = [L for L in lengths if self.lengths is None or L in self.lengths]
         if not common:
             raise BudgetError(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hyperscale import tasks
 from hyperscale.errors import ResultsError, TaskError
 from hyperscale.methods.arm import compression_label
 from hyperscale.results.intervals import AccuracyInterval, wilson_interval
@@ -31,7 +32,7 @@ COSTS = ("kv_reads", "peak_kv", "peak_bytes", "tokens", "seconds")
 COLUMNS = (
     *("run", "model", "method", "engine", "task", "W", "L", "CR", "realised_cr", "n_problems", "n_seeds"),
     *("accuracy", "accuracy_se", "vote", *COSTS, "truncated", "no_answer"),
-    *("kv_budget", "accuracy_low", "accuracy_high"),
+    *("kv_budget", "accuracy_low", "accuracy_high", "context"),
 )
 
 
@@ -110,6 +111,7 @@ class MeasuredPoint:
             "no_answer": 100 * self.no_answer,
             "accuracy_low": 100 * low,
             "accuracy_high": 100 * high,
+            "context": tasks.context_of(self.series.task) or 0,
         }
         return {column: row[column] for column in COLUMNS}
 
@@ -180,8 +182,6 @@ def _task(name: str, strategy_of_task: Mapping[str, str], vote: str | None) -> t
     """A task's strategy, and its lengths; none where it need not be known, as the chains have cuts of their own."""
     if name in strategy_of_task:
         return strategies.get(strategy_of_task[name]), ()
-    from hyperscale import tasks
-
     task = tasks.load(name)
     return strategies.get(vote or task.strategy), task.lengths
 
@@ -189,8 +189,6 @@ def _task(name: str, strategy_of_task: Mapping[str, str], vote: str | None) -> t
 @lru_cache(maxsize=64)
 def candidates_of(task: str) -> Candidates:
     """What unites the equal answers of a task; of a task that is not known here, equal texts."""
-    from hyperscale import tasks
-
     try:
         return Candidates(tasks.load(task).new_grader())
     except TaskError:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from hyperscale.tasks.task import Doc, Task, prompt_hash
 from hyperscale.utils.files import complete_length, write_atomic
 
 if TYPE_CHECKING:
+    from hyperscale.models.prompts import PromptFormat
     from hyperscale.results.points import MeasuredPoint
 
 _BATCH = 64  # chains graded at once, so that programs run side by side
@@ -122,7 +124,24 @@ def problems(name: str, info: dict[str, Any], data: str | None) -> tuple[Task, l
     """A task and the problems of a run with this description."""
     config = info["config"]
     task = tasks.load(name).with_parameters(**(config.get("task_params") or {}).get(name, {}))
-    return task, task.docs(config.get("limit"), data)
+    prompt_format = None if task.context is None else _prompt_format(info)
+    return task, task.docs(config.get("limit"), data, prompt_format)
+
+
+def _prompt_format(info: dict[str, Any]) -> "PromptFormat":
+    """How a run's prompts were made: a context task's are as long as its model's tokenizer says."""
+    from hyperscale.models.prompts import PromptFormat
+    from hyperscale.utils.hub import load_tokenizer
+
+    config = info["config"]
+    return PromptFormat(
+        load_tokenizer(models.resolve(config["model"], "vanilla", 1.0).path),
+        template=config.get("chat_template"),
+        system=config.get("system_prompt"),
+        arguments=config.get("template_args"),
+        date=datetime.fromisoformat(info["date"]),
+        marks=models.find(config["model"]).thinking,
+    )
 
 
 def _grade(

@@ -189,6 +189,12 @@ def _planned_task(
 ) -> PlannedTask:
     """A task with its prompts measured, or of typical length if they are not at hand, and the lengths that fit."""
     data = config.data.get(task.name)
+    if task.context is not None:  # as long as its prompts are to be, whatever they say
+        count = task.size if config.limit is None else min(task.size, config.limit)
+        if prompt_format is not None:
+            task.docs(1, data, prompt_format)  # there must be room for what is asked
+        task, note = fit_lengths(task, task.context, context, config)
+        return PlannedTask(task_shape(task, task.prompt_tokens, config), count, note=note)
     if data is None and not isinstance(task.origin, GeneratedProblems):
         count = task.size if config.limit is None else min(task.size, config.limit)
         task, note = fit_lengths(task, task.prompt_tokens, context, config)

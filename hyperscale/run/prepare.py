@@ -230,8 +230,9 @@ def prepare_run(
         models.require(path, config.model)
         pin_revision(path)  # later arms load what the first one loads
         check_checkpoint(path)
-    # Problems are loaded before the device is touched, and tokenised once the tokenizer is there.
-    docs = [task.docs(config.limit, config.data.get(task.name)) for task in tasks]
+    # Problems are loaded before the device is touched, and tokenised once the tokenizer is there; only those of context
+    # tasks are made by it.
+    docs = {task.name: task.docs(config.limit, config.data.get(task.name)) for task in tasks if task.context is None}
     paths = [checkpoint.path for checkpoint in checkpoints.values()]
     config = with_engine(_place(config), method_of_arm, paths, folder)
     stage(f"reading the tokenizer of {config.model}")
@@ -240,9 +241,13 @@ def prepare_run(
     date = (folder and read_date(folder)) or datetime.now().replace(microsecond=0)
     prompt_format = make_prompt_format(config, tokenizer, date)
     context = smallest_context(checkpoint.path for checkpoint in checkpoints.values())
-    for task_docs in docs:
+    if long := [task for task in tasks if task.context is not None]:
+        stage(f"filling the prompts of {', '.join(task.name for task in long)}")
+    for task in long:
+        docs[task.name] = task.docs(config.limit, config.data.get(task.name), prompt_format)
+    for task_docs in docs.values():
         check_prompts(task_docs, prompt_format)
-    all_prompts = [[prompt_format.prompt(doc.prompt) for doc in task_docs] for task_docs in docs]
+    all_prompts = [[prompt_format.prompt(doc.prompt) for doc in docs[task.name]] for task in tasks]
     openings = [
         (task, opened)
         for task, prompts in zip(tasks, all_prompts, strict=True)
@@ -250,11 +255,13 @@ def prepare_run(
     ]
     config = with_insertions(config, tokenizer, prompt_format, openings)
     problems, notes = {}, {}
-    for task, task_docs, prompts in zip(tasks, docs, all_prompts, strict=True):
+    for task, prompts in zip(tasks, all_prompts, strict=True):
         longest = max((len(prompt.ids) for prompt in prompts), default=0)
         fitted, notes[task.name] = fit_lengths(task, longest, context, config)
         _check_vocabulary([prompt.ids for prompt in prompts], first)
-        problems[task.name] = [Problem(fitted, doc, prompt) for doc, prompt in zip(task_docs, prompts, strict=True)]
+        problems[task.name] = [
+            Problem(fitted, doc, prompt) for doc, prompt in zip(docs[task.name], prompts, strict=True)
+        ]
     has_plan = folder is not None and (folder / PLAN_FILE).exists()
     # A folder that has a plan keeps it, so nothing needs to be predicted there.
     measured: dict[measured_costs.Key, measured_costs.MeasuredCosts] = {}

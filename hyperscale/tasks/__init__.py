@@ -7,6 +7,7 @@ import lazy_loader
 if TYPE_CHECKING:
     from hyperscale.tasks.task import Doc as Doc
     from hyperscale.tasks.task import Task as Task
+    from hyperscale.tasks.task import context_of as context_of
     from hyperscale.tasks.task import fingerprint as fingerprint
     from hyperscale.tasks.task import prompt_hash as prompt_hash
     from hyperscale.tasks.task_files import available as available
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "task": ["Doc", "Task", "fingerprint", "prompt_hash"],
+        "task": ["Doc", "Task", "context_of", "fingerprint", "prompt_hash"],
         "task_files": ["available", "load", "read"],
     },
 )

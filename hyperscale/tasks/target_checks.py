@@ -32,6 +32,8 @@ def check_target(grader: str, target: Any, options: int | None = None) -> None:
         read_tests(target)
         if not target["public_test_cases"].lstrip().startswith("["):
             raise TaskError("its public_test_cases are no list of tests: the data are corrupt")
+    elif grader == "contains":
+        _check_texts(target)
     elif grader == "code":
         _check_tests(target)
     elif isinstance(target, bool) or not isinstance(target, str | int | float):
@@ -85,6 +87,14 @@ def check_text(text: str, what: str) -> None:
         raise TaskError(
             f"its {what} has {text[error.start]!r} at character {error.start + 1}, which is no character: mend the text"
         ) from None
+
+
+def _check_texts(target: Any) -> None:
+    texts = [target] if isinstance(target, str) else target
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text.strip() for text in texts):
+        raise TaskError(
+            f"its target is {shorten(target)}: it must be a text, or a list of texts that an answer contains"
+        )
 
 
 def _check_tests(target: Any) -> None:

@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hyperscale.errors import TaskError
 from hyperscale.scoring import graders
+from hyperscale.tasks.context.problems import ContextProblems
 from hyperscale.tasks.datasets import DatasetProblems, GeneratedProblems
 from hyperscale.tasks.row_formats import ProblemRow
 from hyperscale.tasks.target_checks import check_target, check_text
 
 if TYPE_CHECKING:
+    from hyperscale.models.prompts import PromptFormat
     from hyperscale.scoring.graders.base import Grader
 
 Strategy = Literal["majority", "pass"]
+
+CONTEXT_MARK = "@"
+"""Stands between a context task's name and the tokens of its prompts: ``niah_single@4096``."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class Task:
     size: int
     prompt_tokens: int
     template: str
-    origin: GeneratedProblems | DatasetProblems
+    origin: GeneratedProblems | DatasetProblems | ContextProblems
     gated: bool = False
     options: int | None = None
 
@@ -77,19 +82,42 @@ class Task:
         """A grader of the task's answers."""
         return graders.get(self.grader, self.options)
 
-    def docs(self, limit: int | None = None, data: str | None = None) -> list[Doc]:
+    @property
+    def context(self) -> int | None:
+        """Tokens that its prompts fill; None where they are as long as the problems are."""
+        return self.origin.context if isinstance(self.origin, ContextProblems) else None
+
+    def docs(
+        self, limit: int | None = None, data: str | None = None, prompt_format: "PromptFormat | None" = None
+    ) -> list[Doc]:
         """The first ``limit`` problems, or all of them; always the same ones in the same order.
 
         Args:
             limit: Number of problems.
-            data: JSONL or Parquet file, or folder of them, that stands in for the task's data set.
+            data: JSONL or Parquet file, or folder of them, that stands in for the task's data set; text files for a
+                context task, whose haystack they are.
+            prompt_format: How the model's prompts are made; only a context task needs it.
 
         Raises:
-            TaskError: ``limit`` is not positive, or the data are missing, malformed or cannot be downloaded.
+            TaskError: ``limit`` is not positive, the data are missing, malformed or cannot be downloaded, or a context
+                task's prompts cannot be made.
         """
+        return [self._doc(row) for row in self.rows(limit, data, prompt_format)]
+
+    def rows(
+        self, limit: int | None = None, data: str | None = None, prompt_format: "PromptFormat | None" = None
+    ) -> list[ProblemRow]:
+        """The fields that the prompts of `docs` are rendered from; arguments and errors as there."""
         if limit is not None and limit < 1:
             raise TaskError(f"a limit of {limit} leaves no problem of {self.name}: ask for at least 1")
-        return [self._doc(row) for row in self.origin.rows(limit, data, self.name)]
+        if not isinstance(self.origin, ContextProblems):
+            return self.origin.rows(limit, data, self.name)
+
+        def measure(fields: Mapping[str, str]) -> int:
+            assert prompt_format is not None
+            return len(prompt_format.prompt(self.prompt(fields)).ids)
+
+        return self.origin.rows(limit, data, self.name, measure if prompt_format else None)
 
     def _doc(self, row: ProblemRow) -> Doc:
         """The problem of a row, whose prompt can be written and whose target can be met."""
@@ -126,7 +154,25 @@ class Task:
             return self
         if isinstance(self.origin, GeneratedProblems):
             raise TaskError(f"{self.name} has no parameter {next(iter(values))!r}; it has: none")
-        return dataclasses.replace(self, origin=self.origin.with_parameters(values, self.name))
+        origin = self.origin.with_parameters(values, self.name)
+        size = origin.size if isinstance(origin, ContextProblems) else self.size
+        return dataclasses.replace(self, origin=origin, size=size)
+
+    def at_context(self, tokens: str | int) -> "Task":
+        """A context task with prompts of so many tokens, which its name tells from then on.
+
+        Raises:
+            TaskError: The task has no context, or the tokens are no number from 1 up.
+        """
+        name = self.name.partition(CONTEXT_MARK)[0]
+        if not isinstance(self.origin, ContextProblems):
+            raise TaskError(f"{name} has prompts as long as its problems are: name it without {CONTEXT_MARK}{tokens}")
+        if not str(tokens).isdecimal() or int(tokens) < 1:
+            raise TaskError(f"{name}{CONTEXT_MARK}{tokens}: the context is a number of tokens, as {name}@4096")
+        origin = self.origin.at_context(int(tokens))
+        return dataclasses.replace(
+            self, name=f"{name}{CONTEXT_MARK}{int(tokens)}", origin=origin, prompt_tokens=origin.context
+        )
 
     def prompt_ids(self, doc: Doc, tokenizer: Any) -> tuple[int, ...]:
         """Token ids of the problem in the form that the model reads, without anything that a run may add.
@@ -141,6 +187,12 @@ class Task:
         from hyperscale.models.prompts import PromptFormat
 
         return PromptFormat(tokenizer).prompt(doc.prompt).ids
+
+
+def context_of(name: str) -> int | None:
+    """Tokens of the prompts of a context task, as its full name tells; None for any other task."""
+    tokens = name.partition(CONTEXT_MARK)[2]
+    return int(tokens) if tokens.isdecimal() else None
 
 
 def prompt_hash(prompt: str) -> str:

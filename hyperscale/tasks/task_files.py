@@ -12,10 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from hyperscale.errors import TaskError
 from hyperscale.scoring.graders import registry as graders
+from hyperscale.tasks.context.kinds import KINDS
+from hyperscale.tasks.context.problems import ContextProblems
 from hyperscale.tasks.datasets import DatasetProblems, GeneratedProblems
 from hyperscale.tasks.loading import HubDataset
 from hyperscale.tasks.row_formats import FORMS
-from hyperscale.tasks.task import Strategy, Task
+from hyperscale.tasks.task import CONTEXT_MARK, Strategy, Task
 from hyperscale.utils.paths import data_dir
 from hyperscale.utils.validation import suggestion, validate
 from hyperscale.utils.yaml_files import read_yaml
@@ -49,7 +51,8 @@ class TaskMetadata(BaseModel):
         prompt_tokens: Typical length of a prompt in tokens.
         options: How many options each question has (grader ``choice``); four if None.
         gated: Whether the problems must not appear in plain text.
-        kind: Benchmark of the built-in generator, or None.
+        kind: Benchmark of the built-in generator, or kind of a context task (`context.kinds.KINDS`), or None.
+        context: Tokens of a context task's prompts, unless a run names others.
         form: Form of the data set's rows, or None.
         release: Configuration of the data set instead of ``dataset_name`` (form ``program``).
         start_date: First day of the contests that count (form ``program``).
@@ -71,6 +74,7 @@ class TaskMetadata(BaseModel):
     options: int | None = Field(None, ge=2, le=26)
     gated: bool = False
     kind: str | None = None
+    context: int | None = Field(None, ge=1)
     form: str | None = None
     release: str | None = None
     start_date: str | date | None = None
@@ -105,6 +109,8 @@ class TaskMetadata(BaseModel):
             raise ValueError(f"has base_length {self.base_length}, which is not one of its lengths ({lengths})")
         if (self.kind is None) == (self.form is None):
             raise ValueError("must have kind, of the built-in generator, or form, of a data set's rows, and not both")
+        if (self.context is not None) != (self.kind in KINDS):
+            raise ValueError(f"has context, and only then, where kind is one of {', '.join(KINDS)}")
         return self
 
 
@@ -158,8 +164,11 @@ class TaskFile(BaseModel):
             gated=metadata.gated,
         )
 
-    def _origin(self) -> GeneratedProblems | DatasetProblems:
+    def _origin(self) -> GeneratedProblems | DatasetProblems | ContextProblems:
         metadata = self.metadata
+        if metadata.kind in KINDS:
+            assert metadata.context is not None
+            return ContextProblems.of_kind(metadata.kind, metadata.size, metadata.context)
         if metadata.kind is not None:
             return GeneratedProblems(metadata.kind, metadata.size, code=metadata.grader == "code")
         assert metadata.form is not None
@@ -177,12 +186,18 @@ def available() -> dict[str, str]:
 def load(name: str) -> Task:
     """Read a task file that ships with the package.
 
+    Args:
+        name: The task's name. A context task's may be followed by the tokens of its prompts: ``niah_single@4096``.
+
     Raises:
-        TaskError: No task has that name, or its file is malformed.
+        TaskError: No task has that name, or its file is malformed; the tokens are no number, or the task has no
+            context.
     """
-    if name not in _names():
+    file, at, context = name.partition(CONTEXT_MARK)
+    if file not in _names():
         raise TaskError(f"unknown task {name!r}; known tasks: {', '.join(_names())}")
-    return read(data_dir("tasks") / f"{name}.yaml")
+    task = read(data_dir("tasks") / f"{file}.yaml")
+    return task.at_context(context) if at else task
 
 
 def _names() -> list[str]:

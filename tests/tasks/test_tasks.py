@@ -75,7 +75,7 @@ def _edited(tmp_path, **changes):
     [
         (
             {"grader": "vibes"},
-            r"metadata\.grader must be one of integer, math, choice, code, livecodebench, got 'vibes'",
+            r"metadata\.grader must be one of integer, math, choice, code, livecodebench, contains, got 'vibes'",
         ),
         ({"grader": None}, r"metadata\.grader is missing"),
         ({"strategy": "luck"}, r"metadata\.strategy must be 'majority' or 'pass', got 'luck'"),

@@ -1,5 +1,6 @@
 """Makes every default of a configuration explicit, and reads its budget and its grid."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -13,6 +14,7 @@ from hyperscale.planning import grid as grids
 from hyperscale.planning.budget import Budget
 from hyperscale.planning.grid import Grid
 from hyperscale.run.config import compatibility, method_params
+from hyperscale.run.config.contexts import all_contexts, expand_contexts
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.tasks.datasets import data_by_task
 
@@ -32,6 +34,9 @@ _WITHOUT_EFFECT = {
     "engine_choice",
 }
 
+
+GREEDY = "greedy, as for all context tasks"
+"""Where the temperature is from if every task is a context task."""
 
 SET_FOR_RUN = "set for this run"
 """Where a setting of sampling is from that the user gave."""
@@ -158,6 +163,8 @@ def resolve_config(config: RunConfig) -> ResolvedConfig:
     tasks = config.tasks or model.tasks
     if not tasks:
         raise ConfigError(f"{config.model} has no default tasks: name some with --task (see `hyperscale tasks`)")
+    config = expand_contexts(config, tasks)
+    tasks = config.tasks
     params = method_params.complete_params(config)
     if foreign := sorted(set(config.task_params) - set(tasks)):
         raise ConfigError(f"--task-param {foreign[0]}: {foreign[0]!r} is no task of this run ({', '.join(tasks)})")
@@ -187,6 +194,10 @@ def resolve_config(config: RunConfig) -> ResolvedConfig:
 def _sampling(config: RunConfig, model: models.Model) -> dict[str, Any]:
     """What shapes the draws: as the user set it, else as the model has it; and where each value is from."""
     default = models.find_default_sampling(model)
+    if all_contexts(config.tasks):
+        # What is asked about a text has one right answer, and RULER's own settings are greedy.
+        values, sources = {**default.values, "temperature": 0.0}, {**default.sources, "temperature": GREEDY}
+        default = replace(default, values=values, sources=sources)
     given = {name: value for name in default.values if (value := getattr(config, name)) is not None}
     sources = {name: SET_FOR_RUN if name in given else source for name, source in default.sources.items()}
     return {**default.values, **given, "sampling_sources": sources, "sampling_notes": tuple(default.notes)}

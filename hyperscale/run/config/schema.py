@@ -41,10 +41,17 @@ class RunConfig(BaseModel):
     )
     # On which problems.
     tasks: tuple[str, ...] = setting((), "Tasks, e.g. mini_aime,mini_lcb.", option="task", unset="the model's")
+    context: tuple[Annotated[int, Field(ge=1, le=2**24)], ...] = setting(
+        (),
+        "Tokens of the prompts of context tasks, e.g. 4096,8192.",
+        unset="the task's",
+        details="Each length is a task of its own, niah_single@4096, which --task also takes.",
+    )
     data: dict[str, str] = setting(
         {},
         "JSONL or Parquet file, or a folder of them, for a task's data set: PATH, or task=PATH",
-        details="Without a task it is the only task's.",
+        details="Without a task it is the only task's. A context task takes text files, which its prompts are filled "
+        "with.",
     )
     task_params: dict[str, dict[str, Any]] = setting(
         {},
@@ -229,7 +236,7 @@ class RunConfig(BaseModel):
         check_characters(value)
         return value
 
-    @field_validator("methods", "tasks", "lengths", "crs", "seeds")
+    @field_validator("methods", "tasks", "context", "lengths", "crs", "seeds")
     @classmethod
     def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(set(values)) != len(values):
@@ -257,6 +264,7 @@ class RunConfig(BaseModel):
         parts = [Path(self.model).name, "+".join(self.methods), self.budget]
         for label, value in (
             ("", self.tasks),
+            ("context", self.context),
             ("L", self.lengths),
             ("cr", self.crs),
             ("", self.axis),

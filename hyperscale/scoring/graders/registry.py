@@ -6,6 +6,7 @@ from hyperscale.errors import TaskError
 from hyperscale.scoring.graders.base import Grader
 from hyperscale.scoring.graders.choice import ChoiceGrader
 from hyperscale.scoring.graders.code import CodeGrader
+from hyperscale.scoring.graders.contains import ContainsGrader
 from hyperscale.scoring.graders.integer import IntegerGrader
 from hyperscale.scoring.graders.livecodebench import LiveCodeBenchGrader
 from hyperscale.scoring.graders.math import MathGrader
@@ -16,6 +17,7 @@ _FACTORIES: dict[str, Callable[[], Grader]] = {
     "choice": ChoiceGrader,
     "code": CodeGrader,
     "livecodebench": LiveCodeBenchGrader,
+    "contains": ContainsGrader,
 }
 
 

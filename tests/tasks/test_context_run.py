@@ -1,0 +1,89 @@
+"""Context tasks in a run: lengths as tasks of their own, points, another grading, plans, mistakes."""
+
+import json
+
+import architectures
+import commandline
+import pandas as pd
+import pytest
+
+from hyperscale.errors import ConfigError
+from hyperscale.run.config import load, resolve
+
+
+def resolved(**values):
+    return resolve.resolve_config(load.make_config({"model": "mini", "methods": ["vanilla"], **values}))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return architectures.write(tmp_path_factory.mktemp("model") / "qwen3", "qwen3")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    return commandline.caller(monkeypatch, capsys, tmp_path)
+
+
+def test_each_length_is_a_task_of_its_own(tmp_path):
+    config = resolved(
+        tasks=["niah_single", "vt", "cwe@2000", "mini_aime"],
+        context=[1024, 512],
+        data={"niah_single": str(tmp_path)},
+        task_params={"vt": {"hops": "2"}, "vt@512": {"hops": "3"}},
+    )
+    full = ["niah_single@1024", "niah_single@512", "vt@1024", "vt@512", "cwe@2000", "mini_aime"]
+    assert list(config.tasks) == full
+    assert config.data == dict.fromkeys(full[:2], str(tmp_path))
+    assert config.task_params == {"vt@1024": {"hops": "2"}, "vt@512": {"hops": "3"}}
+    assert resolved(tasks=["vt"]).tasks == ("vt@4096",)
+    # One task's data are all its lengths' data.
+    assert list(resolved(tasks=["vt"], context=[512, 1024], data={"": "text.txt"}).data) == ["vt@512", "vt@1024"]
+
+
+def test_context_tasks_are_asked_greedily_unless_told_otherwise():
+    assert resolved(tasks=["vt"]).temperature == 0
+    assert "greedy" in resolved(tasks=["vt"]).sampling_sources["temperature"]
+    assert resolved(tasks=["vt"], temperature=0.5).temperature == 0.5
+    assert resolved(tasks=["vt", "mini_aime"]).temperature == resolved(tasks=["mini_aime"]).temperature > 0
+
+
+def test_lengths_of_prompts_need_a_task_that_has_them():
+    with pytest.raises(ConfigError, match=r"--context is for tasks .*niah_single.* mini_aime is none"):
+        resolved(tasks=["mini_aime"], context=[512])
+
+
+def test_a_run_at_two_lengths(run, checkpoint, tmp_path):
+    command = ["--model", checkpoint, "--task", "niah_single,vt", "--context", "600,900", "--length", "6", "--limit", 2]
+    command += ["--method", "vanilla,streaming", "--cr", 2, "--budget", "1x", "--no-pin-prompt"]
+    commandline.fails(run("run", *command[:5], "99", *command[6:], "--dry-run"), "needs prompts of at least")
+    code, out, _ = run("run", *command, "--dry-run")
+    assert code == 0
+    assert "vt@900" in out
+    assert not (tmp_path / "results").exists()
+    code, out, err = run("run", *command, "--out", "r")
+    assert code == 0, err
+    points = pd.read_csv("r/points.csv")
+    assert set(zip(points.task, points.context, strict=True)) == {
+        (f"{name}@{context}", context) for name in ("niah_single", "vt") for context in (600, 900)
+    }
+    samples = [json.loads(line) for line in (tmp_path / "r" / "samples.jsonl").read_text().splitlines()]
+    # A token is a byte here, so a prompt is as long as it was to be but for its last word.
+    for sample in samples:
+        assert 0 <= int(sample["task"].split("@")[1]) - sample["prompt_tokens"] < 30
+    # The prompts are made again, and are the same.
+    assert run("score", "r")[0] == 0
+    assert run("report", "r")[0] == 0
+    # What a length is kept at costs what it holds.
+    reads = points[points.W == 1].set_index(["method", "task"]).peak_kv
+    assert reads["vanilla", "vt@900"] > 1.3 * reads["vanilla", "vt@600"]
+    assert reads["streaming", "vt@900"] < 0.7 * reads["vanilla", "vt@900"]
+
+
+def test_mistakes_end_in_a_line(run, checkpoint):
+    command = ["--model", checkpoint, "--budget", "1x", "--length", "6", "--out", "r"]
+    commandline.fails(run("run", *command, "--task", "vt@99"), "vt@99 needs prompts of at least", "--context")
+    commandline.fails(run("run", *command, "--task", "vt@x"), "number of tokens")
+    commandline.fails(run("run", *command, "--task", "vt", "--context", "0"), "context")
+    commandline.fails(run("run", *command, "--task", "vt", "--task-param", "vt.hop=3"), "no parameter 'hop'", "hops")
+    commandline.fails(run("run", "--model", "mini", "--task", "vt", "--budget", "1x"), "mini")
