@@ -186,7 +186,7 @@ def test_a_fault_is_told_where_it_was_written(tmp_path):
 
 
 def test_the_example_is_a_run():
-    example = Path(__file__).parents[2] / "docs" / "run.yaml"
+    example = Path(__file__).parents[3] / "docs" / "run.yaml"
     found = resolve.resolve_config(load.load_config({}, example))
     assert (found.methods, found.crs, found.seeds) == (("vanilla", "dms", "window"), (4.0, 8.0), (0, 1))
     assert found.params == {"window": {"recent": 32}}
@@ -202,7 +202,7 @@ def test_what_decides_results_is_compared_and_the_batch_size_is_not():
 @pytest.mark.parametrize("name", ["plain", "forced"])
 def test_a_run_of_an_earlier_version_is_still_the_same_run(name):
     """Folders that the first version wrote, which knew fewer settings."""
-    folder = Path(__file__).parents[1] / "results" / "schema1" / name
+    folder = Path(__file__).parents[2] / "results" / "schema1" / name
     info = json.loads((folder / "run.json").read_text())
     old = info["config"]
     names = ("methods", "budget", "tasks", "lengths", "crs", "limit", "params", "device", "dtype")
