@@ -275,7 +275,7 @@ def test_requests_of_methods_with_states_are_never_preempted(rule, blocks, batch
 def test_a_reservation_that_is_too_low_preempts(tmp_path, monkeypatch):
     from hyperscale.engines.vllm.scheduler.superblocks import SuperblockAllocator
 
-    whole = SuperblockAllocator._reservation
-    monkeypatch.setattr(SuperblockAllocator, "_reservation", lambda self, params: whole(self, params) // 2)
+    whole = SuperblockAllocator._reserve
+    monkeypatch.setattr(SuperblockAllocator, "_reserve", lambda self, *arguments: whole(self, *arguments) // 2)
     with pytest.raises(AssertionError):
         test_requests_of_methods_with_states_are_never_preempted("keydiff", 30, 64, True, tmp_path)
