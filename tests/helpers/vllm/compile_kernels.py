@@ -12,6 +12,7 @@ from triton.runtime.jit import JITFunction
 
 from hyperscale.engines.torch import row_kernels
 from hyperscale.engines.vllm.kernels import (
+    chunk_append,
     chunk_attention,
     chunk_dms_expiry,
     chunk_plan,
@@ -90,6 +91,9 @@ def every_kernel(dtype, heads, group, dim, page, fp8=False):
     plan = chunk_plan.plan_chunks(tables, 2, chunks, expiry)
     chunk_reads.count_reads(tables, 2, chunks, plan, positions)
     chunk_attention.chunk_attention(tables, pool, 2, chunks, plan, q, k, k, torch.empty_like(q), 0.1)
+    chunk_append.make_room(tables, chunks, torch.zeros(requests, dtype=torch.int64))
+    if not fp8:
+        chunk_append.append_chunks(tables, pool, 2, chunks, k, k)
     chunk_write.store_survivors(tables, pool, 2, chunks, plan, k, k)
     sums = torch.zeros(slots, heads * group, dim // 2, dtype=torch.complex64)
     ids, factors = torch.zeros(requests, dtype=torch.int64), torch.zeros(tokens, dim // 2, dtype=torch.complex64)

@@ -11,6 +11,7 @@ from vllm.v1.attention.backend import AttentionBackend, AttentionCGSupport, Atte
 from hyperscale.engines.vllm.backends.base import RaggedBackendMixin, RaggedImpl
 from hyperscale.engines.vllm.kernels import chunk_fa3, decode_fa3
 from hyperscale.engines.vllm.kernels.arguments import PagedCache
+from hyperscale.engines.vllm.kernels.chunk_append import append_chunks
 from hyperscale.engines.vllm.kernels.chunk_attention import chunk_attention
 from hyperscale.engines.vllm.kernels.chunk_dms_expiry import dms_expiries
 from hyperscale.engines.vllm.kernels.chunk_plan import plan_chunks
@@ -234,6 +235,11 @@ class CudaRaggedImpl(RaggedImpl):
             for slot, first, last, position in step.prompts:
                 if first >= step.num_decodes:
                     worker.method.keep_queries(slot, layer, queries[first:last], position, self.scale)
+        if step.sequences is not None:  # nothing expires, and what a chunk attends to has been stored
+            append_chunks(tables, cache, layer, chunks, keys, values)
+            of_tokens = (queries, keys, values, out)
+            chunk_fa3.chunk_attention(step.sequences, cache, tables.page_table[:, layer], *of_tokens, self.scale)
+            return
         if verdicts is not None:
             options = worker.method.options
             expiry = dms_expiries(tables, layer, chunks, verdicts, options.window, options.decision_offset)
@@ -245,12 +251,8 @@ class CudaRaggedImpl(RaggedImpl):
         # The order matters: what the chunk's queries read is overwritten by what the chunk stores.
         if step.count_from is not None and step.query_reads is not None:
             step.query_reads += count_reads(tables, layer, chunks, plan, step.count_from).sum(0)
-        if step.sequences is None:
-            chunk_attention(tables, cache, layer, chunks, plan, queries, keys, values, out, self.scale)
+        chunk_attention(tables, cache, layer, chunks, plan, queries, keys, values, out, self.scale)
         store_survivors(tables, cache, layer, chunks, plan, keys, values)
-        if step.sequences is not None:
-            tokens_of = (queries, keys, values, out)
-            chunk_fa3.chunk_attention(step.sequences, cache, tables.page_table[:, layer], *tokens_of, self.scale)
 
 
 class CudaRaggedBackend(RaggedBackendMixin, AttentionBackend):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
+from hyperscale.engines.vllm.kernels.chunk_append import make_room
 from hyperscale.engines.vllm.kernels.chunk_fa3 import ChunkSequences, make_sequences
 from hyperscale.engines.vllm.protocol import DecodeReports, RequestReport, SuperblockUpdate
 from hyperscale.engines.vllm.worker.cache_rows import CacheRows
@@ -162,17 +163,19 @@ class CudaCacheWorker(CacheWorker):
             starts = step.computed_tokens[n:] - offsets.diff()
             step.chunks = ChunkRequests(blocks[n:].clone(), offsets, starts, longest)
         step.slots = self.tables.slot_of_block[blocks.long()].long()
-        if step.chunks is not None and self.fa3 and self.method.keeps_chunks:
+        chunks_decode = step.chunks is not None and self._chunks_decode(n)
+        if step.chunks is not None and self.fa3 and self.method.keeps_chunks and not chunks_decode:
             lens, begins = step.computed_tokens[n:], self._chunks_begin(n)
             arguments = (step.chunks.offsets, step.starts[n:], step.slots[n:], lens, self.tables.heads, step.longest)
             step.sequences = make_sequences(*arguments, begins=begins)
+            make_room(self.tables, step.chunks, step.slots[n:])
         if isinstance(self.method, WorkerWindow):  # expiries depend on positions alone: the same in all layers
             step.decode_expiry = self.method.expiries(step.slots[:n], step.decodes.positions.long())
             if step.chunks is not None:
                 step.chunk_expiry = self._chunk_expiry(self.method, step, step.slots)
         if isinstance(self.method, WorkerHosted):
             self._resolve_hosted(self.method, step)
-        if step.chunks is not None and self._chunks_decode(n):
+        if chunks_decode:
             step.count_from = self.tables.request_params[step.slots[n:], 0].to(torch.int32)
             step.query_reads = torch.zeros(step.tokens, dtype=torch.int64, device=blocks.device)
         self._step = step

@@ -7,9 +7,8 @@ import torch
 from interpreted import CUDA, DEVICE, MARKS
 from ragged_world import World
 
-from hyperscale.engines.vllm.kernels import chunk_fa3, chunk_plan, chunk_write, decode_fa3
+from hyperscale.engines.vllm.kernels import chunk_append, chunk_fa3, decode_fa3
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, PagedCache
-from hyperscale.engines.vllm.protocol import NEVER
 
 pytestmark = MARKS
 SCALE = 0.2
@@ -45,45 +44,49 @@ def attend_as_documented(
         out[begin:end] = torch.einsum("hqk,khd->qhd", weights, values).to(out.dtype)
 
 
-def process(world, members, sizes, layer, base):
-    """Chunks of some requests behind ``base`` decode steps; checks what they attend to."""
-    spans = [(world.done[r, layer], world.done[r, layer] + n) for r, n in zip(members, sizes, strict=True)]
+def process(world, members, sizes, base=0):
+    """A step with chunks of some requests (-1: padding) behind ``base`` decode steps; checks what they attend to."""
+    real = [max(r, 0) for r in members]
+    spans = [(world.done[r, 0], world.done[r, 0] + n) for r, n in zip(real, sizes, strict=True)]
     starts = [base]
     for n in sizes:
         starts.append(starts[-1] + n)
-    queries, keys, values = (world.gather(x, members, spans, layer) for x in (world.queries, world.keys, world.values))
     chunks = ChunkRequests(
         world.first_blocks(members), ints(starts), torch.tensor([a for a, _ in spans], device=DEVICE), max(sizes)
     )
-    padded = [
-        torch.cat([part.new_full((base, *part.shape[1:]), float("nan")), part]) for part in (queries, keys, values)
-    ]
-    cache, heads = PagedCache.of(world.cache), world.heads
-    expiry = torch.full((heads, starts[-1]), NEVER, dtype=torch.int32, device=DEVICE)
-    plan = chunk_plan.plan_chunks(world.tables, layer, chunks, expiry)
-    chunk_write.store_survivors(world.tables, cache, layer, chunks, plan, *padded[1:])
-    slots = torch.tensor([world.slots[r] for r in members], device=DEVICE)
-    lens = ints([b for _, b in spans])
-    begins = all(a == 0 for a, _ in spans)
-    sequences = chunk_fa3.make_sequences(
-        chunks.offsets, starts, slots, lens, heads, max(b for _, b in spans), begins=begins
-    )
+    slots = torch.tensor([world.slots[r] if r >= 0 else 0 for r in members], device=DEVICE)
+    ends, begins = [b for _, b in spans], all(a == 0 for a, _ in spans)
+    arguments = (chunks.offsets, starts, slots, ints(ends), world.heads, max(ends))
+    sequences = chunk_fa3.make_sequences(*arguments, begins=begins)
     assert (sequences.lists is None) == begins
-    out = torch.zeros(starts[-1], heads * world.group, world.dim, dtype=world.dtype, device=DEVICE)
-    inputs = (sequences, cache, world.tables.page_table[:, layer], *padded, out, SCALE)
+    chunk_append.make_room(world.tables, chunks, slots)
+    for layer in range(world.layers):
+        inputs = [world.gather(part, real, spans, layer) for part in (world.queries, world.keys, world.values)]
+        inputs = [torch.cat([part.new_full((base, *part.shape[1:]), float("nan")), part]) for part in inputs]
+        attend(world, members, sizes, spans, layer, base, chunks, sequences, *inputs)
+    for r, end in zip(members, ends, strict=True):
+        world.done |= {(r, layer): end for layer in range(world.layers) if r >= 0}
+    world.check_lists()
+
+
+def attend(world, members, sizes, spans, layer, base, chunks, sequences, queries, keys, values):
+    cache, heads = PagedCache.of(world.cache), world.heads
+    chunk_append.append_chunks(world.tables, cache, layer, chunks, keys, values)
+    out = torch.zeros_like(queries)
+    inputs = (sequences, cache, world.tables.page_table[:, layer], queries, keys, values, out, SCALE)
     if CUDA:
         chunk_fa3.chunk_attention(*inputs)
     else:
         kwargs = chunk_fa3.arguments(*inputs)
         attend_as_documented(**kwargs)
-        if not begins:
+        if sequences.lists is not None:
             chunk_fa3.store_by_token(kwargs["out"], out[base:], heads)
     assert not bool(out[:base].any())
     for r, (a, b), part in zip(members, spans, out[base:].split(sizes), strict=True):
-        wanted = world.attention(r, a, b, layer, SCALE)
-        error = (part.double().cpu() - wanted).norm() / wanted.norm()
-        assert error < (2e-2 if CUDA else 1e-5)
-        world.done[r, layer] = b
+        if r >= 0:
+            wanted = world.attention(r, a, b, layer, SCALE)
+            error = (part.double().cpu() - wanted).norm() / wanted.norm()
+            assert error < (2e-2 if CUDA else 1e-5)
 
 
 @pytest.mark.skipif(CUDA and not decode_fa3.available(), reason="needs FlashAttention 3")
@@ -91,8 +94,7 @@ def test_chunks_of_dense_prompts():
     dtype = torch.bfloat16 if CUDA else torch.float32
     shape = {"layers": 2, "heads": 2, "group": 3, "dim": 64, "page": 32, "tokens": 200}
     world = World(requests=3, rate=0.0, dtype=dtype, device=DEVICE, **shape)
-    for layer in range(2):
-        process(world, [0, 2], [40, 1], layer, base=0)
-        process(world, [1], [33], layer, base=2)
-        process(world, [2, 0, 1], [64, 7, 90], layer, base=1)  # all go on
-        process(world, [0, 2], [3, 70], layer, base=0)
+    process(world, [0, 2], [40, 1])
+    process(world, [1, -1], [33, 9], base=2)  # a row of a warm-up
+    process(world, [2, 0, 1], [63, 7, 90], base=1)  # all go on, one of them to the end of a page
+    process(world, [0, 2], [3, 70])
