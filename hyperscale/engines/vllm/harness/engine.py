@@ -297,9 +297,9 @@ class VllmEngine(Engine):
         known = len(continuation.ids)
         extra: dict[str, Any] = {}
         if self.method.name != "vanilla":
-            wanted: dict[str, Any] = {"cuts": list(request.cuts), "follow": True}
-            if stop is None:
-                wanted = {"steps": True, "follow": continuation.is_streamed}
+            # Requests with stop strings are followed anyway.
+            wanted: dict[str, Any] = {"follow": continuation.is_streamed}
+            wanted |= {"steps": True} if stop is None else {"cuts": list(request.cuts)}
             chain = {"key": key, "arm": self._arm, "prompt": len(request.prompt_ids), "L": continuation.L}
             extra["kv_transfer_params"] = chain | wanted
         sampling_args: dict[str, Any] = {name: getattr(sampling, name) for name in _SHAPING}
