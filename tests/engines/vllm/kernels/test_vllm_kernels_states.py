@@ -66,8 +66,8 @@ class Plain:
 class Side:
     """Requests under a method; its decode steps are taken by kernels if ``fused``, else by the state."""
 
-    def __init__(self, case, heads, group, *, fused):
-        name, cr, params = CASES[case]
+    def __init__(self, rule, heads, group, *, fused):
+        name, cr, params = rule
         self.shape = heads, group, DIM
         self.tables = EntryTables(
             layers=LAYERS, heads=heads, page_tokens=PAGE, blocks=40, slots=SLOTS, max_tokens=MOST, device=DEVICE
@@ -141,7 +141,7 @@ class Side:
             return [victim, position[..., :longest], score[..., :longest]]
         if isinstance(state, PagesState):
             pages = -(-longest // self.method.method.recent)
-            return [tensor[:, :, :pages] for tensor in tensors[1:]]
+            return [tensor[:, :, :pages] for tensor in tensors[1:] if len(tensor)]
         return tensors
 
 
@@ -169,14 +169,54 @@ RUNS = [(case, False) for case in CASES]
 RUNS += [(case, True) for case in ("tova", "tova by head, pinned", "h2o, pinned", "quest", "quest, proportional")]
 
 
-@pytest.mark.parametrize(("case", "tied"), RUNS, ids=[f"{case}{', ties' * tied}" for case, tied in RUNS])
-def test_kernels_decide_as_the_state_does(case, tied, monkeypatch):
+@pytest.fixture(autouse=True)
+def _small_tiles(monkeypatch):
     monkeypatch.setattr(victim_choice, "TILE", 32)  # so that lists take several blocks
     monkeypatch.setattr(page_choice, "BLOCK", 16)
+
+
+@pytest.mark.parametrize(("case", "tied"), RUNS, ids=[f"{case}{', ties' * tied}" for case, tied in RUNS])
+def test_kernels_decide_as_the_state_does(case, tied):
     seed = RUNS.index((case, tied))
+    heads, group = (2, 2) if tied else ((1, 5), (2, 3), (3, 1))[seed % 3]
+    story(CASES[case], heads, group, tied, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12))
+def test_more_rules_and_shapes(seed):
+    draw = random.Random(seed)
+    name = ("tova", "h2o", "quest", "random", "window", "streaming")[seed % 6]
+    params = {"rule": draw.choice(["proportional", "fixed"])}
+    if name == "quest":
+        params |= {"page": draw.choice([1, 3, 7, 16, 24]), "dense_layers": draw.choice([0, 1, 2, 3])}
+    else:
+        params["pin_prompt"] = draw.random() < 0.5
+    if name in ("tova", "random", "window"):
+        params["recent"] = draw.choice([1, 2, 5])
+    if name == "tova":
+        params["per"] = draw.choice(["layer", "head"])
+    if name == "h2o":
+        params["heavy"] = draw.choice([0.0, 0.3, 1.0])
+    heads, group = draw.choice([(1, 1), (1, 7), (2, 4), (3, 2), (5, 1)])
+    story((name, draw.choice([1.5, 2, 3, 6]), params), heads, group, False, seed)
+
+
+def test_another_victim_shows():
+    """The comparison notices a list that gives up another entry than the state chose."""
+
+    def tamper(side):
+        victim = side.method.state.victim
+        victim[:] = (victim + 1) % 20
+
+    with pytest.raises(AssertionError):
+        story(CASES["tova"], 1, 2, False, 0, tamper)
+
+
+def story(rule, heads, group, tied, seed, tamper=lambda side: None):
+    """Some prompts, then decode steps of changing batches, by kernels and by the state; all is compared after each."""
     draw, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-    heads, group = (2, 2) if tied else draw.choice([(1, 5), (2, 3), (3, 1)])
-    sides = [Side(case, heads, group, fused=fused) for fused in (True, False)]
+    sides = [Side(rule, heads, group, fused=fused) for fused in (True, False)]
     done = {}
     for request, prompt in enumerate(PROMPTS):
         size = prompt - 1 if request >= 2 else prompt
@@ -204,4 +244,5 @@ def test_kernels_decide_as_the_state_does(case, tied, monkeypatch):
                     side.method.finish_prompts([(side.slots[request], True)], side.plain.rows)
                 else:
                     side.method.count_step(side.slots[request], done[request])
+        tamper(sides[0])
         compare(*sides, [request for request in done if request in requests and done[request] > PROMPTS[request]])

@@ -264,9 +264,9 @@ class WorkerHosted(WorkerMethod):
                 if scores is not None:
                     all_scores.append(scores if order is None else scores.gather(1, order))
                 all_keys.append(keys if self.selects else keys[:, :0])
-            if orders:
+            if orders and count:  # a small budget may leave nothing of a short prompt
                 rows.move(slots, part, torch.stack(orders)[None], counts)
-                all_orders += orders
+            all_orders += orders
         running.queries.clear()
         if all_orders:
             tables.lens.index_fill_(0, slots, count)
