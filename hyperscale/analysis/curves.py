@@ -11,7 +11,7 @@ from hyperscale.analysis.bootstrap import N_BOOT, Bootstrap, make_bootstraps
 from hyperscale.analysis.frontier import evaluate, first_frontier
 from hyperscale.analysis.margins import Margin, MethodPair, compute_margins
 from hyperscale.results.intervals import MIN_PROBLEMS
-from hyperscale.results.points import COSTS, MeasuredPoint, check_axis
+from hyperscale.results.points import COSTS, MeasuredPoint, check_axis, name_caches
 
 Floats = NDArray[np.float64]
 PLACES = 100  # along a frontier and its band
@@ -91,7 +91,7 @@ def analyse(
     """
     for axis in axes:
         check_axis(axis)
-    points = list(points)
+    points = name_caches(points)
     bootstraps = make_bootstraps(points, n_boot, seed)
     margins = compute_margins(bootstraps.values(), pairs, axes)
     curves = {

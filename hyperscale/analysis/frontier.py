@@ -49,7 +49,7 @@ def frontier_points(points: Iterable[MeasuredPoint], axis: str) -> list[Measured
 
     Args:
         points: Of any tasks, models and methods; runs and CRs of a method are united.
-        axis: A cost axis: kv_reads, peak_kv, peak_bytes, tokens or seconds.
+        axis: A cost axis: kv_reads, peak_kv, peak_bytes, tokens, seconds or read_bytes.
 
     Raises:
         ResultsError: Unknown axis.

@@ -6,7 +6,7 @@ come from one pass of generation.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from hyperscale import tasks
 from hyperscale.errors import ResultsError, TaskError
+from hyperscale.kv.formats import AUTO
 from hyperscale.methods.arm import compression_label
 from hyperscale.results.intervals import AccuracyInterval, wilson_interval
 from hyperscale.results.samples import Sample
@@ -28,16 +29,19 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-COSTS = ("kv_reads", "peak_kv", "peak_bytes", "tokens", "seconds")
+COSTS = ("kv_reads", "peak_kv", "peak_bytes", "tokens", "seconds", "read_bytes")
 COLUMNS = (
     *("run", "model", "method", "engine", "task", "W", "L", "CR", "realised_cr", "n_problems", "n_seeds"),
-    *("accuracy", "accuracy_se", "vote", *COSTS, "truncated", "no_answer"),
-    *("kv_budget", "accuracy_low", "accuracy_high", "context"),
+    *("accuracy", "accuracy_se", "vote", "kv_reads", "peak_kv", "peak_bytes", "tokens", "seconds"),
+    *("truncated", "no_answer", "kv_budget", "accuracy_low", "accuracy_high", "context", "kv_dtype", "read_bytes"),
 )
 
 
 class SeriesKey(NamedTuple):
-    """What is held fixed while W and L vary: an arm on a task, as a run measured it."""
+    """What is held fixed while W and L vary: an arm on a task, as a run measured it.
+
+    ``kv_dtype`` is what a quantised cache keeps keys and values in; "auto" for the model's own type.
+    """
 
     run: str
     model: str
@@ -46,6 +50,7 @@ class SeriesKey(NamedTuple):
     task: str
     CR: float
     kv_budget: int = 0
+    kv_dtype: str = AUTO
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,8 @@ def make_points(
     """
     groups: dict[SeriesKey, list[Sample]] = {}
     for sample in samples:
-        series = SeriesKey(run, sample.model, sample.method, sample.engine, sample.task, sample.CR, sample.kv_budget)
+        arm = sample.model, sample.method, sample.engine, sample.task, sample.CR, sample.kv_budget
+        series = SeriesKey(run, *arm, _type_of_cache(sample))
         groups.setdefault(series, []).append(sample)
     points = []
     for series, chains in groups.items():
@@ -256,6 +262,25 @@ def _point(series: SeriesKey, W: int, L: int, strategy: Strategy, rows: Sequence
         truncated=truncated,
         no_answer=no_answer,
     )
+
+
+def name_caches(points: Sequence[MeasuredPoint]) -> list[MeasuredPoint]:
+    """The points, with the type of a quantised cache in the method's name if there are caches of several types.
+
+    So the curves of one method over caches of several types stay apart where runs are shown together.
+    """
+    if len({point.series.kv_dtype for point in points}) < 2:
+        return list(points)
+    return [point if point.series.kv_dtype == AUTO else _with_type(point) for point in points]
+
+
+def _with_type(point: MeasuredPoint) -> MeasuredPoint:
+    series = point.series
+    return replace(point, series=series._replace(method=f"{series.method} {series.kv_dtype}"))
+
+
+def _type_of_cache(sample: Sample) -> str:
+    return AUTO if sample.kv_dtype in (None, sample.dtype) else str(sample.kv_dtype)
 
 
 def check_axis(axis: str) -> None:

@@ -14,7 +14,7 @@ class TruncatedChain(NamedTuple):
     Attributes:
         vote: Its answer, verdict and score.
         complete: Whether the chain, or the answer forced upon it, ended by itself.
-        costs: kv_reads, peak_kv, peak_bytes, tokens, seconds.
+        costs: kv_reads, peak_kv, peak_bytes, tokens, seconds, read_bytes.
         dense_reads: Reads that an uncompressed cache would have needed.
     """
 
@@ -64,7 +64,9 @@ def truncate(sample: Sample, L: int, scorer: str | None = None) -> TruncatedChai
 def _truncated(sample: Sample, ending: Ending, complete: bool, seconds: float, scorer: str | None) -> TruncatedChain:
     score = None if ending.answer is None or scorer is None else _score(sample, ending, scorer)
     vote = Vote(ending.answer, ending.answer is not None and ending.correct, score)
-    costs = (ending.kv_reads, ending.peak_kv, ending.peak_kv * sample.kv_entry_bytes, ending.tokens, seconds)
+    size = sample.kv_entry_bytes
+    reads, peak = ending.kv_reads, ending.peak_kv
+    costs = (reads, peak, peak * size, ending.tokens, seconds, reads * size)
     return TruncatedChain(vote, complete, costs, dense_reads(sample.prompt_tokens, ending.tokens))
 
 

@@ -271,7 +271,7 @@ def test_frontiers_are_made_once_and_give_what_each_margin_and_band_alone_gives(
     found = points(lines)
     (made,) = make_bootstraps(found, n_boot=80).values()
     together = compute_margins([made], [("dms", "vanilla"), ("dms", "window"), ("window", "vanilla")])
-    assert len(together) == 15
+    assert len(together) == 18
     assert {(m.a, m.b, m.n_problems) for m in together} == {
         ("dms", "vanilla", 24),
         ("dms", "window", 16),  # each pair on the problems that both have

@@ -11,6 +11,7 @@ from hyperscale.analysis.bootstrap import make_bootstraps
 from hyperscale.analysis.curves import analyse
 from hyperscale.analysis.margins import Margin, compute_margins
 from hyperscale.cli.display import margin_tables
+from hyperscale.results.points import COSTS
 
 NAN = (math.nan, math.nan)
 
@@ -89,7 +90,7 @@ def test_the_frame_has_a_row_for_each_margin():
     made = analyse(points(lines(12)), n_boot=20)
     frame = margins.to_frame(made.margins)
     assert list(frame.columns) == list(margins.COLUMNS)
-    assert len(frame) == 2 * 5
+    assert len(frame) == 2 * len(COSTS)
     m = made.margins[3]
     row = frame.iloc[3].to_dict()
     assert (row["a"], row["b"], row["axis"], row["n_problems"]) == (m.a, m.b, m.axis, 12)
@@ -135,3 +136,19 @@ def test_the_end_of_a_run_has_reads_and_peak():
     margin_tables.print_margins(margins, console)
     text = console.file.getvalue()
     assert text.count("kv_reads") == text.count("peak_kv") == 2
+
+
+def test_caches_of_several_types_have_frontiers_of_their_own():
+    """Fewer entries, fewer bits, or both: curves of one method apart, each with its bytes."""
+    full = points(lines(12), run="full")
+    packed = points(lines(12, kv_dtype="fp8", kv_entry_bytes=26), run="packed")
+    made = analyse([*full, *packed], ["read_bytes", "peak_bytes", "kv_reads"], n_boot=20)
+    names = {"vanilla", "dms", "window", "vanilla fp8", "dms fp8", "window fp8"}
+    assert {curve.method for curve in made.curves["read_bytes"]} == names
+    assert {(m.a, m.b) for m in made.margins} == {(name, "vanilla") for name in names - {"vanilla"}}
+    cheapest = {axis: {curve.method: curve.cost[0] for curve in made.curves[axis]} for axis in made.curves}
+    for axis in ("read_bytes", "peak_bytes"):
+        assert cheapest[axis]["dms fp8"] == pytest.approx(cheapest[axis]["dms"] * 0.26)
+    assert cheapest["kv_reads"]["dms fp8"] == pytest.approx(cheapest["kv_reads"]["dms"])
+    # Of one type alone the names stay as they are.
+    assert {curve.method for curve in analyse(packed, n_boot=20).curves["kv_reads"]} == {"vanilla", "dms", "window"}

@@ -43,7 +43,9 @@ def picture(made, axis="kv_reads", published=None, notes=()):
 def test_each_axis_gives_pictures_and_the_numbers_behind_them(drawn):
     ends = (".png", ".svg", ".csv", "-frontier.csv")
     names = [
-        f"accuracy-{axis}{end}" for axis in ("kv_reads", "peak_kv", "peak_bytes", "tokens", "seconds") for end in ends
+        f"accuracy-{axis}{end}"
+        for axis in ("kv_reads", "peak_kv", "peak_bytes", "tokens", "seconds", "read_bytes")
+        for end in ends
     ]
     assert [path.name for path in drawn] == [*names, "margins.csv"]
     assert set(styles.AXES) == set(COSTS)

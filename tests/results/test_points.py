@@ -27,7 +27,7 @@ def test_columns_stand_in_the_order_of_the_contract():
     assert " ".join(table.columns) == (
         "run model method engine task W L CR realised_cr n_problems n_seeds accuracy accuracy_se "
         "vote kv_reads peak_kv peak_bytes tokens seconds truncated no_answer kv_budget accuracy_low accuracy_high "
-        "context"
+        "context kv_dtype read_bytes"
     )
     assert list(points_table([]).columns) == list(COLUMNS)
 
@@ -39,7 +39,7 @@ def test_a_chain_gives_every_shorter_length_by_cutting():
         row = point(table, 1, L)
         assert (row.tokens, row.accuracy, row.kv_reads) == (tokens, accuracy, dense_reads(10, tokens))
         assert row.peak_kv == 10 + tokens - 1
-        assert row.peak_bytes == 100 * row.peak_kv
+        assert (row.peak_bytes, row.read_bytes) == (100 * row.peak_kv, 100 * row.kv_reads)
         assert row.seconds == pytest.approx(tokens / 600)
 
 

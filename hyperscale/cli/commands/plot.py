@@ -17,8 +17,8 @@ def plot(
     axis: Annotated[
         str | None,
         typer.Option(
-            help="Cost axes with commas between them: kv_reads, peak_kv, peak_bytes, tokens, seconds; or all. [the "
-            "budget's, and kv_reads or peak_kv]"
+            help="Cost axes with commas between them: kv_reads, peak_kv, peak_bytes, tokens, seconds, read_bytes; or "
+            "all. [the budget's, and kv_reads or peak_kv]"
         ),
     ] = None,
     formats: Annotated[

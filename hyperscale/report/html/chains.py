@@ -162,7 +162,7 @@ def _chain(sample: Sample, arm: int, answers: dict[str, int], texts: list[str]) 
         chain = _final(sample) if cut is sample.whole else truncate(sample, cut.L)
         if chain is None:  # no answer was forced there, or the method's rule depends on L
             continue
-        answer, (reads, peak, _, tokens, _) = chain.vote.answer, chain.costs
+        answer, (reads, peak, _, tokens, *_) = chain.vote.answer, chain.costs
         place = None if answer is None else answers.setdefault(answer, len(answers))
         forced = None
         if cut.forced is not None and tokens > cut.tokens:

@@ -11,7 +11,7 @@ from hyperscale.analysis.margins import Margin
 from hyperscale.analysis.sentences import write_paragraphs
 from hyperscale.report.plots.styles import AXES, assign_styles, rank, series_name
 from hyperscale.results.intervals import MIN_PROBLEMS
-from hyperscale.results.points import COLUMNS, MeasuredPoint
+from hyperscale.results.points import COLUMNS, MeasuredPoint, name_caches
 
 ModelMethod = tuple[str, str]
 
@@ -33,7 +33,7 @@ def collect_numbers(
         (problems that intervals need).
     """
     methods: dict[tuple[str, str], set[str]] = {}
-    for point in points:
+    for point in name_caches(points):
         methods.setdefault((point.series.model, point.series.task), set()).add(point.series.method)
     # Each pair once: the reverse has the opposite sign, and the interval's ends swapped.
     pairs = {pair for group in methods.values() for pair in combinations(sorted(group, key=rank, reverse=True), 2)}

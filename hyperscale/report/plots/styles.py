@@ -35,7 +35,7 @@ def series_name(method: str, model: str, with_model: bool) -> str:
 def rank(name: str) -> tuple[int, str]:
     """Sorts names: the methods of `STYLES` first, vanilla foremost."""
     methods = list(STYLES)
-    method = name.split(" (")[0]
+    method = name.split(" ")[0]  # behind it a type of cache may stand, and a model
     return (methods.index(method) if method in methods else len(methods), name)
 
 
@@ -58,4 +58,5 @@ AXES = {
     "peak_bytes": "peak KV per problem (bytes)",
     "tokens": "generated tokens per problem",
     "seconds": "time in the batch per problem (seconds)",
+    "read_bytes": "KV reads per problem (bytes)",
 }

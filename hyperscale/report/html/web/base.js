@@ -51,9 +51,10 @@ function bytes(n) {
   return `${tidy(n / 2 ** (10 * power))} ${["B", "KiB", "MiB", "GiB", "TiB"][power]}`;
 }
 
+const inBytes = (axis) => axis.endsWith("_bytes");
 const cost = (axis, n) =>
-  axis === "peak_bytes" ? bytes(n) : axis === "seconds" && n != null ? `${tidy(n)} s` : amount(n);
-const tick = (axis, n) => (axis === "peak_bytes" ? bytes(n) : short(n));
+  inBytes(axis) ? bytes(n) : axis === "seconds" && n != null ? `${tidy(n)} s` : amount(n);
+const tick = (axis, n) => (inBytes(axis) ? bytes(n) : short(n));
 const fixed = (n, digits = 1) => (n == null ? "–" : n.toFixed(digits));
 // An accuracy with its interval, which points of few problems have not.
 const withInterval = (p) =>

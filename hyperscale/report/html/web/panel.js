@@ -80,7 +80,7 @@ class Panel {
     const least = this.low,
       most = this.high,
       none = Math.ceil(least) > most; // no power of two between: mark the middle
-    const step = Math.ceil((this.high - this.low) / (state.axis === "peak_bytes" ? 4 : 6));
+    const step = Math.ceil((this.high - this.low) / (inBytes(state.axis) ? 4 : 6));
     for (let power = none ? (least + most) / 2 : Math.ceil(least); power <= most; power++) {
       if (!none && ((power % step) + step) % step) continue;
       parts.push(
