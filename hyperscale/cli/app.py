@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from hyperscale.cli.commands import gate, lists, methods, plot, report, retrofit, run, score
+from hyperscale.cli.commands import compare, gate, lists, methods, plot, report, retrofit, run, score, show
 
 _HELP_WIDTH = 120  # columns that a command's help takes at most
 
@@ -37,6 +37,9 @@ def _root(
 
 for command in (
     run.run,
+    show.show,
+    show.runs,
+    compare.compare,
     plot.plot,
     report.report,
     score.score,

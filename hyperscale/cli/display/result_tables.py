@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from hyperscale.cli.display.table_format import format_interval, make_table
+from hyperscale.cli.display.table_format import format_interval, make_table, print_table
 from hyperscale.methods.arm import compression_label
 from hyperscale.utils.quantities import format_quantity
 
@@ -14,31 +14,45 @@ if TYPE_CHECKING:
     from hyperscale.run.verification import Compression
 
 
-def print_frontiers(points: "Sequence[MeasuredPoint]", axis: str, console: Console) -> None:
+_COSTS = ("kv_reads", "peak_kv", "tokens")
+_SHARES = ("cut off %", "no answer %")
+
+
+def print_frontiers(
+    points: "Sequence[MeasuredPoint]", axis: str, console: Console, hint: str = "every point is in points.csv"
+) -> None:
     """Print the points on each method's frontier on one cost axis.
 
     "cut off" are chains that L cut off before an answer, "no answer" those that ended without one.
     """
     from hyperscale.analysis.frontier import frontier_points
 
-    costs = ("kv_reads", "peak_kv", "tokens")
+    _print_rows(f"Frontiers by {axis} ({hint})", frontier_points(points, axis), console)
+
+
+def print_points(points: "Sequence[MeasuredPoint]", console: Console) -> None:
+    """Print every point, with the columns of `print_frontiers`."""
+    ordered = sorted(points, key=lambda point: (point.series, point.L, point.W))
+    _print_rows(f"All {len(points):,} points", ordered, console)
+
+
+def _print_rows(title: str, rows: "Sequence[MeasuredPoint]", console: Console) -> None:
+    """A table of points, by task."""
     table = make_table(
-        f"Frontiers by {axis} (every point is in points.csv)",
-        ("task", "method", "W-L-CR"),
-        ("realised CR", "accuracy %", "cut off %", "no answer %", *costs),
+        title, ("task", "method", "W-L-CR"), ("realised CR", "problems", "accuracy %", *_SHARES, *_COSTS)
     )
-    frontiers = frontier_points(points, axis)
-    for task in dict.fromkeys(point.series.task for point in points):
-        for point in frontiers:
+    for task in sorted({point.series.task for point in rows}):
+        for point in rows:
             if point.series.task != task:
                 continue
             row = point.row()
             accuracy = format_interval(row["accuracy"], row["accuracy_low"], row["accuracy_high"])
             shares = (f"{row[name]:.0f}" for name in ("truncated", "no_answer"))
-            cells = (f"{point.realised_cr:.2f}", accuracy, *shares, *(format_quantity(row[name]) for name in costs))
-            table.add_row(task, point.series.method, point.label, *cells)
+            costs = (format_quantity(row[name]) for name in _COSTS)
+            numbers = (f"{point.realised_cr:.2f}", f"{len(point.problems)}", accuracy)
+            table.add_row(task, point.series.method, point.label, *numbers, *shares, *costs)
         table.add_section()
-    console.print(table)
+    print_table(table, console, ("problems", *_SHARES[::-1], "tokens", "realised CR", "peak_kv", "kv_reads", "task"))
 
 
 def print_compression(compression: "Sequence[Compression]", console: Console) -> None:
@@ -53,7 +67,7 @@ def print_compression(compression: "Sequence[Compression]", console: Console) ->
             f"{result.peak_cr:.2f}",
             share,
         )
-    console.print(table)
+    print_table(table, console, ("CR (peak)", "max. share of allowance"))
     for result in compression:
         if remark := _remark(result):
             console.print(f"{result.arm}: {remark}", soft_wrap=True)

@@ -1,0 +1,148 @@
+"""``hyperscale show``, ``runs`` and ``compare`` as a user meets them: finished and unfinished runs, at 80 columns."""
+
+import json
+import os
+
+import pytest
+from commandline import caller
+from synthetic_samples import chains, write_samples
+
+from hyperscale import results
+from hyperscale.cli.display import console
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(console, "PIPE_WIDTH", 80)
+    return caller(monkeypatch, capsys, tmp_path)
+
+
+def write(folder, lines, *, planned=None, points=True, mtime=None, **config):
+    """A run's folder; ``planned``: chains by arm, as plan.json has them."""
+    folder.mkdir(parents=True)
+    values = {
+        "model": "mini",
+        "methods": ["vanilla", "dms"],
+        "crs": [8.0],
+        "tasks": ["mini_aime"],
+        "budget": "2x",
+        **config,
+    }
+    (folder / results.RUN_FILE).write_text(json.dumps({"schema": 2, "config": values}))
+    write_samples(folder / results.SAMPLES, lines)
+    if planned is not None:
+        plan = {"schema": 1, "axis": "kv_reads", "ceilings": {"mini_aime": 2e5}, "chains": planned, "points": []}
+        (folder / "plan.json").write_text(json.dumps(plan))
+    if points:
+        (run,) = results.read(folder)
+        from hyperscale.results.points import table
+
+        table(run.points()).to_csv(folder / results.POINTS, index=False)
+    if mtime:
+        os.utime(folder / results.RUN_FILE, (mtime, mtime))
+    return folder
+
+
+VANILLA = chains("vanilla", 1, problems=12, width=4)
+DMS = chains("dms", 8, problems=12, width=4, skill=0.15)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path / "results" / "whole", VANILLA + DMS, planned={"vanilla": 48, "dms 8×": 48}, mtime=1e9)
+    brief = DMS[:9]
+    write(
+        tmp_path / "results" / "begun", VANILLA + brief, planned={"vanilla": 48, "dms 8×": 48}, points=False, mtime=2e9
+    )
+    return tmp_path / "results"
+
+
+def test_show_of_a_finished_run(call, folder):
+    code, out, err = call("show", "results/whole")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[:2] == ["whole", "  mini · vanilla, dms at 8× · mini_aime · budget 2x · 96 chains"]
+    assert lines[2:4] == ["Answer", "mini_aime, 12 problems, at most 200K kv_reads each"]
+    assert "Frontiers by kv_reads (--all shows every point)" in out
+    assert "unfinished" not in out
+    (run,) = results.read(folder / "whole")
+    code, out, _ = call("show", "results/whole", "--all")
+    assert f"All {len(run.points())} points" in out
+    rows = [line for line in out.splitlines() if line.startswith("mini_aime  ")]
+    assert len(rows) == len(run.points())
+    assert max(len(line) for line in out.splitlines()) <= 80
+
+
+def test_show_of_an_unfinished_run_says_how_far_it_is(call, folder):
+    _, out, _ = call("show", "results/begun")
+    assert "unfinished, 57 of 96 chains" in out
+    assert [line.split() for line in out.splitlines() if line.startswith(("vanilla  ", "dms 8×  "))][:2] == [
+        ["vanilla", "48", "48"],
+        ["dms", "8×", "9", "48"],
+    ]
+    assert "The command that started it resumes it." in out
+    assert "begun is unfinished, 57 of 96 chains: quick chains finish first" in out
+    assert not (folder / "begun" / results.POINTS).exists()  # it only reads
+    values = json.loads(call("show", "results/begun", "--json")[1])
+    (run,) = values["runs"]
+    assert (run["finished"], run["chains"], run["planned"]) == (False, 57, 96)
+    assert run["arms"][1] == {"name": "dms 8×", "done": 9, "planned": 48}
+    assert values["answers"][0]["task"] == "mini_aime"
+    assert len(values["points"]) > 10
+
+
+def test_runs_lists_the_newest_first_with_the_best_accuracy(call, folder):
+    (folder / "broken").mkdir()
+    (folder / "broken" / results.RUN_FILE).write_text("{")
+    os.utime(folder / "broken" / results.RUN_FILE, (5e8, 5e8))
+    code, out, err = call("runs")
+    assert (code, err) == (0, "")
+    assert [line for line in out.splitlines() if not line.startswith(" ")] == ["begun", "whole", "broken"]
+    begun, whole, broken = (json.loads(line) for line in call("runs", "--json")[1].splitlines())
+    assert (begun["finished"], begun["best"]) == (False, [])
+    assert whole["finished"]
+    (run,) = results.read(folder / "whole")
+    best = max(run.points(), key=lambda point: (point.accuracy.mean(), -point.costs["kv_reads"].mean()))
+    assert whole["best"] == [
+        {"task": "mini_aime", "method": best.series.method, "accuracy": pytest.approx(100 * best.accuracy.mean())}
+        | {"point": best.label}
+    ]
+    assert "unreadable" in broken["problem"]
+    assert "unfinished, 57 of 96 chains · no points yet" in " ".join(out.split())
+    assert call("runs", "nowhere")[0] == 2
+
+
+def test_compare_two_methods_of_a_run_and_two_runs(call, folder, tmp_path):
+    code, out, err = call("compare", "results/whole", "results/whole")
+    assert (code, err) == (0, "")
+    assert out.startswith("A: whole\nB: whole\nAt equal W and L")
+    assert max(len(line) for line in out.splitlines()) <= 80
+    assert "…" not in out
+    assert "on the 12 problems of both" in out
+    narrow = out.count("dms 8×  vanilla")
+    assert call("compare", "results/whole", "results/whole", "--all")[1].count("dms 8×  vanilla") > narrow
+    # Another run of the same methods, of fewer problems: each method against itself.
+    write(tmp_path / "results" / "few", [line for line in VANILLA + DMS if int(line.problem[1:]) < 6])
+    _, out, _ = call("compare", "results/whole", "results/few")
+    assert "The runs have others besides" in out
+    assert "No interval with fewer than 10 problems" in out
+    values = json.loads(call("compare", "results/whole", "results/few", "--json", "--pair", "dms:vanilla")[1])
+    (comparison,) = values["comparisons"]
+    assert (comparison["b"]["method"], comparison["a"]["method"]) == ("dms", "vanilla")
+    assert comparison["at_equal_size"][0]["n_problems"] == 6
+    assert comparison["at_equal_size"][0]["difference_low"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("results", "results/whole"), "results holds 2 runs: pass the folder of one"),
+        (("results/whole", "results/whole", "--pair", "dms"), "e.g. dms:vanilla"),
+        (("results/whole", "results/whole", "--axis", "euros"), "unknown axis 'euros'"),
+        (("results/whole", "results/nowhere"), "no folder results/nowhere"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(call, folder, arguments, message):
+    code, _, err = call("compare", *arguments)
+    assert code == 2
+    assert message in err
