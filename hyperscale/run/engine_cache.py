@@ -13,9 +13,14 @@ if TYPE_CHECKING:
 
 
 class EngineCache:
-    """At most one engine and one set of shared weights at a time; `close` gives both back."""
+    """At most one engine and one set of shared weights at a time; `close` gives both back.
+
+    Attributes:
+        started: What the engine in memory was built from; None if there is none.
+    """
 
     def __init__(self) -> None:
+        self.started: EngineSpec | None = None
         self._spec: EngineSpec | None = None
         self._engine: Engine | None = None
         self._process_key: Hashable = None
@@ -40,7 +45,7 @@ class EngineCache:
             if key is not None:  # others of the run's arms are to run in it too
                 whole = with_methods(run, next(group for group in group_arms(run) if arm in group), spec)
             self._engine = provider.build(whole, self._shared_weights(provider, spec))
-            self._process_key = key
+            self._process_key, self.started = key, whole
         self._spec = spec
         return self._engine
 
@@ -69,6 +74,7 @@ class EngineCache:
 
     def _close_engine(self) -> None:
         engine, self._engine, self._spec, self._process_key = self._engine, None, None, None
+        self.started = None
         if engine is not None:
             engine.close()
 

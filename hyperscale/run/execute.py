@@ -44,7 +44,12 @@ def execute_run(run: PreparedRun, folder: Path, observer: RunObserver) -> list[M
             store.set_vote(strategies.get(run.config.vote).name)
         observer.on_open(store.folder, len(store))
         prompts = [problem.prompt for problems in run.problems.values() for problem in problems]
-        for note in (*store.notes, *old_chain_notes(prompts, store.samples()), *run.notes, *start_notes(run)):
+        for note in (
+            *store.notes,
+            *old_chain_notes(prompts, store.samples()),
+            *run.notes,
+            *start_notes(run, engines.started),
+        ):
             observer.on_note(note)
         # A built-in model shows a first chain of some arms before the long run starts.
         runner = ChainRunner(run, store, observer, engines)

@@ -59,11 +59,19 @@ def planned_steps(run: PreparedRun, arms: Sequence[Arm]) -> int | None:
     return total
 
 
-def start_notes(run: PreparedRun) -> list[str]:
-    """What is to be said of how the engines of a run are started."""
+def start_notes(run: PreparedRun, started: EngineSpec | None = None) -> list[str]:
+    """What is to be said of how the engines of a run are started.
+
+    Args:
+        run: The run.
+        started: What the engine in memory was built from, as by a pilot, when less was known; None if there is none.
+    """
     notes = []
     for arms in group_arms(run):
         provider, spec = spec_of(run, arms[0])
-        note = provider.start_note(with_methods(run, arms, spec))
+        if started is not None and provider.process_key(spec) == provider.process_key(started):
+            note = provider.start_note(started)
+        else:
+            note = provider.start_note(with_methods(run, arms, spec))
         notes += [f"{', '.join(map(str, arms))}: {note}"] if note else []
     return notes

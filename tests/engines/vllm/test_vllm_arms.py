@@ -20,7 +20,7 @@ from hyperscale.engines.vllm.scheduler.costs import CostRequest
 from hyperscale.errors import EngineError
 from hyperscale.run import prepare
 from hyperscale.run.config import load
-from hyperscale.run.processes import start_notes
+from hyperscale.run.processes import spec_of, start_notes
 
 BASE = SimpleNamespace()  # the configuration of a checkpoint without gates
 ARMS = {
@@ -146,6 +146,11 @@ def test_the_plan_says_what_vllm_prepares(monkeypatch):
     ]
     assert all("records CUDA graphs and compiles for" in note for note in notes(seeds=tuple(range(99))))
     assert all("CUDA graphs and compiles nothing" in note for note in notes(compilation="graphs"))
+    # A pilot started an engine when nothing was planned yet: that is the one that runs.
+    on_gpu = replace(run, config=run.config.model_copy(update={"device": "cuda"}))
+    _, started = spec_of(on_gpu, run.arms[0])
+    kept = start_notes(on_gpu, started)
+    assert kept == [f"{names[0]}: vLLM records CUDA graphs and compiles (--compilation auto)", notes()[1]]
 
 
 def test_compiled_code_is_found_by_what_is_compiled():
