@@ -75,6 +75,8 @@ def every_kernel(dtype, heads, group, dim, page, fp8=False):
     live, table = ints(requests, heads), ints(requests, heads, most)
     rows = DecodeRequests(first, positions)
     new = (k[:requests], k[:requests], live, table)
+    logits = torch.zeros(heads, tokens, dtype=dtype).T[:requests]
+    decode_update.decode_update(tables, pool, 2, rows, *new, verdicts=logits, window=16)
     decode_update.decode_update(tables, pool, 2, rows, *new, verdicts=verdicts[:requests], window=16)
     decode_update.decode_update(tables, pool, 2, rows, *new, verdicts=verdicts[:requests], window=16, on_new=True)
     decode_update.decode_update(tables, pool, 2, rows, *new, new_expiry=positions)

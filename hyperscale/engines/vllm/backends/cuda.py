@@ -42,7 +42,7 @@ class _LayerTokens(NamedTuple):
     queries: Tensor
     keys: Tensor
     values: Tensor
-    verdicts: Tensor | None
+    logits: Tensor | None
     out: Tensor
 
     def first(self, count: int) -> "_LayerTokens":
@@ -108,7 +108,7 @@ class CudaRaggedImpl(RaggedImpl):
             return
         assert isinstance(worker, CudaCacheWorker), "the cache was set up by another backend"
         step = worker.resolve_step(step)
-        tokens = _LayerTokens(queries, keys, values, None if logits is None else logits > 0, out)
+        tokens = _LayerTokens(queries, keys, values, logits, out)
         if step.num_decodes:
             self._decode(worker, step, layer, tokens.first(step.num_decodes))
         if step.chunks is not None:
@@ -122,7 +122,7 @@ class CudaRaggedImpl(RaggedImpl):
         if isinstance(worker.method, WorkerHosted):
             self._decode_hosted(worker, worker.method, step, layer, tokens)
             return
-        queries, keys, values, verdicts, out = tokens
+        queries, keys, values, logits, out = tokens
         tables, n = worker.tables, step.num_decodes
         lens, pages = tables.step_lens[:n], tables.step_pages[:n]
         decode_update(
@@ -134,7 +134,7 @@ class CudaRaggedImpl(RaggedImpl):
             values,
             lens,
             pages,
-            verdicts=verdicts,
+            verdicts=logits,
             window=worker.method.options.window,
             on_new=worker.method.options.decision_offset == 0,
             new_expiry=step.decode_expiry,
@@ -223,7 +223,7 @@ class CudaRaggedImpl(RaggedImpl):
 
     def _attend_chunks(self, worker: CudaCacheWorker, step: CudaStep, layer: int, tokens: _LayerTokens) -> None:
         """Chunks: expiries of their tokens, a plan of what stays and where, reads, attention, and the storing."""
-        queries, keys, values, verdicts, out = tokens
+        queries, keys, values, logits, out = tokens
         tables, cache, chunks, heads = worker.tables, worker.cache, step.chunks, keys.shape[1]
         assert chunks is not None
         if isinstance(worker.method, WorkerInterval):
@@ -240,9 +240,9 @@ class CudaRaggedImpl(RaggedImpl):
             of_tokens = (queries, keys, values, out)
             chunk_fa3.chunk_attention(step.sequences, cache, tables.page_table[:, layer], *of_tokens, self.scale)
             return
-        if verdicts is not None:
+        if logits is not None:
             options = worker.method.options
-            expiry = dms_expiries(tables, layer, chunks, verdicts, options.window, options.decision_offset)
+            expiry = dms_expiries(tables, layer, chunks, logits > 0, options.window, options.decision_offset)
         elif step.chunk_expiry is not None:
             expiry = step.chunk_expiry.expand(heads, -1).contiguous()
         else:

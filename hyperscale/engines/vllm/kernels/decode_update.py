@@ -2,6 +2,7 @@
 # ruff: noqa: ANN001, ANN202
 """Updates a layer's lists in a decode step before it attends, in one kernel: evict, write, allocate, count."""
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -23,6 +24,7 @@ def _decode_update_kernel(
     # what the method says
     verdicts,
     verdict_stride,
+    verdict_head_stride,
     new_expiry,
     targets,
     target_stride,
@@ -84,7 +86,7 @@ def _decode_update_kernel(
     newest = tl.load(newest_places + list_)
     verdict_expiry = query * 0 + NEVER
     if HAS_VERDICTS and not ON_NEW:  # on the token before; it stays while the query is at most ``window`` past it
-        evict = (tl.load(verdicts + request * verdict_stride + head) != 0) & (num_stored > 0)
+        evict = (tl.load(verdicts + request * verdict_stride + head * verdict_head_stride) > 0) & (num_stored > 0)
         verdict_expiry = tl.where(evict, query + window, verdict_expiry)
 
     # Evict: count what has expired; the new entry goes to the first such place, or else to the end. A method that names
@@ -163,7 +165,7 @@ def _decode_update_kernel(
     if HAS_NEW_EXPIRY:
         expires = tl.load(new_expiry + request).to(tl.int32)
     elif HAS_VERDICTS and ON_NEW:  # the verdict on this very token, which no query up to here has passed
-        evict_new = tl.load(verdicts + request * verdict_stride + head) != 0
+        evict_new = tl.load(verdicts + request * verdict_stride + head * verdict_head_stride) > 0
         expires = tl.where(evict_new, query + window + 1, NEVER)
     else:
         expires = verdict_expiry * 0 + NEVER
@@ -214,7 +216,8 @@ def decode_update(
         values: As keys, with the same strides.
         lens_out: (requests, heads) int32, rows may be strided; written: entries of each list, all read by the step.
         block_table: (requests, heads, pages) int32, contiguous; written as far as a list has entries: its pages.
-        verdicts: (requests, heads) bool: whether the token *before* is to go (DMS); None if there are no gates.
+        verdicts: (requests, heads), any strides: whether the token *before* is to go (DMS), as bool, or as logits,
+            which are above 0 then; None if there are no gates.
         window: w of DMS: what a verdict at query q is on, the token of position q - 1, is gone from query q + w on.
         on_new: Verdicts are on the tokens that are stored instead: gone from query q + w + 1 on.
         new_expiry: (requests,) expiry of the new entries; None if they have none.
@@ -232,8 +235,8 @@ def decode_update(
         values,
         keys.stride(0),
         keys.stride(1),
-        keys if verdicts is None else verdicts,
-        0 if verdicts is None else verdicts.stride(0),
+        keys if verdicts is None else verdicts.view(torch.uint8) if verdicts.dtype == torch.bool else verdicts,
+        *((0, 0) if verdicts is None else verdicts.stride()),
         keys if new_expiry is None else new_expiry,
         keys if targets is None else targets,
         0 if targets is None else targets.stride(0),
