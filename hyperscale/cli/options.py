@@ -90,7 +90,9 @@ def _parameter(setting: Setting) -> inspect.Parameter:
     else:
         default = inspect.Parameter.empty if setting.required else None
         kind = kind if setting.required else kind | None
-    option = typer.Option(*names, help=setting.help, show_default=False, metavar=_metavar(setting))
+    option = typer.Option(
+        *names, help=setting.help, show_default=False, metavar=_metavar(setting), rich_help_panel=setting.group or None
+    )
     return inspect.Parameter(
         setting.field, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
     )

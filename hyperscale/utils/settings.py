@@ -31,6 +31,7 @@ def setting(
     plain_text: bool = False,
     details: str = "",
     choices: Sequence[str] = (),
+    group: str = "",
     **constraints: Any,
 ) -> Any:
     """A field of a model of settings.
@@ -44,6 +45,7 @@ def setting(
         plain_text: Whether the values of such a setting stay text; else numbers, true and false become what they are.
         details: What the page of documentation says besides.
         choices: The values it can have, where its type does not tell.
+        group: Heading in the command's help, of this setting and of those after it up to the next that names one.
         constraints: Further arguments of `pydantic.Field`, e.g. ``ge=1``.
     """
     extra: dict[str, Any] = {
@@ -53,6 +55,7 @@ def setting(
         "plain_text": plain_text,
         "details": details,
         "choices": list(choices),
+        "group": group,
     }
     return Field(default, description=description, json_schema_extra={"setting": extra}, **constraints)
 
@@ -73,6 +76,7 @@ class Setting:
         details: What the documentation says besides.
         example: A value of the form ``name.key=value``.
         plain_text: Whether values of that form stay text.
+        group: Heading in the command's help; empty for the general one.
     """
 
     field: str
@@ -86,6 +90,7 @@ class Setting:
     details: str
     example: str
     plain_text: bool
+    group: str
 
     @property
     def option(self) -> str:
@@ -106,7 +111,11 @@ class Setting:
 
 def settings_of(schema: type[BaseModel]) -> list[Setting]:
     """The settings of a model, in the order of its fields."""
-    return [_setting(name, field) for name, field in schema.model_fields.items()]
+    settings, group = [], ""
+    for name, field in schema.model_fields.items():
+        group = _own(field).get("group") or group
+        settings.append(_setting(name, field, group))
+    return settings
 
 
 def field_names(schema: type[BaseModel]) -> dict[str, str]:
@@ -133,9 +142,15 @@ def find_field(schema: type[BaseModel], key: str, place: str = "") -> str:
     raise ConfigError(f"{place}{': ' if place else ''}unknown setting {key!r}{suggestion(key, keys)}")
 
 
-def _setting(name: str, field: FieldInfo) -> Setting:
+def _own(field: FieldInfo) -> dict[str, Any]:
+    """What `setting` was told of a field."""
     extra = field.json_schema_extra
     own: Any = extra.get("setting", {}) if isinstance(extra, dict) else {}
+    return dict(own)
+
+
+def _setting(name: str, field: FieldInfo, group: str) -> Setting:
+    own = _own(field)
     form, kind, choices = _form(field)
     return Setting(
         field=name,
@@ -149,6 +164,7 @@ def _setting(name: str, field: FieldInfo) -> Setting:
         details=own.get("details", ""),
         example=own.get("example", ""),
         plain_text=own.get("plain_text", False),
+        group=group,
     )
 
 

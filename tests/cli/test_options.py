@@ -128,3 +128,23 @@ def test_the_documentation_is_up_to_date(monkeypatch):
         text = (settings_table.DOCS / page).read_text()
         mended = settings_table.with_table(text, name, schema)
         assert text == mended, "docs differ from the settings: run `python benchmarks/settings_table.py`"
+
+
+def test_the_help_is_in_groups_and_the_list_of_commands_is_whole():
+    from hyperscale.cli.app import app
+
+    text = CliRunner().invoke(app, ["run", "--help"], env={"COLUMNS": "80"}).output
+    headings = [line for line in text.splitlines() if line.endswith(":") and not line.startswith((" ", "Usage"))]
+    assert headings[:2] == ["Model, methods and budget:", "Tasks:"]
+    assert headings[-3:] == ["Plan:", "Settings file and output:", "Options:"]
+    # An option of the command itself stands with the settings of its group.
+    plan = text[text.index("\nPlan:") : text.index("\nSettings file")]
+    assert [line.split()[0] for line in plan.splitlines() if line.startswith("  --")] == [
+        "--predict",
+        "--dry-run",
+        "--gpu",
+        "--plan",
+    ]
+    commands = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80"}).output
+    assert "..." not in commands.split("Commands:")[1]
+    assert max(map(len, commands.splitlines())) <= 80

@@ -146,3 +146,22 @@ def test_what_cannot_be_compared_is_refused(call, folder, arguments, message):
     code, _, err = call("compare", *arguments)
     assert code == 2
     assert message in err
+
+
+def test_another_vote_is_shown_before_and_after(call, folder):
+    (run,) = results.read(folder / "whole")
+    code, out, err = call("score", "results/whole", "--vote", "mean@k")
+    assert (code, err) == (0, "")
+    rows = {line.split()[1]: line for line in out.splitlines() if line.startswith("mini_aime")}
+    for method, cr in (("vanilla", 1), ("dms", 8)):
+        before, after = (
+            next(p for p in points if (p.series.method, p.W, p.L) == (method, 4, 2048))
+            for points in (run.points(), results.read(folder / "whole")[0].points())
+        )
+        assert after.accuracy.mean() < before.accuracy.mean()
+        assert f"4-2048-{cr} " in rows[method]
+        place = rows[method].index(f"{100 * before.accuracy.mean():.1f} [")
+        assert f"{100 * after.accuracy.mean():.1f} [" in rows[method][place + 5 :]
+    assert "before → after" in out
+    (line,) = call("score", "results/whole", "--vote", "task", "--json")[1].splitlines()
+    assert json.loads(line)["vote"] is None

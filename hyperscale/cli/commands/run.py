@@ -17,23 +17,43 @@ if TYPE_CHECKING:
     from hyperscale.run.observer import RunObserver
 
 
+_PLAN, _OUTPUT = "Plan", "Settings file and output"  # headings in the help
+
+
 @with_options(RunConfig)
 def run(
     settings: dict[str, Any],
-    config: Annotated[Path | None, typer.Option(help="YAML file with these settings; options override it.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the run. [results/<named after the settings>]")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with these settings; options override it.", rich_help_panel=_OUTPUT)
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the run. [results/<named after the settings>]", rich_help_panel=_OUTPUT),
+    ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and stop; needs no weights and no data.")
+        bool,
+        typer.Option("--dry-run", help="Print the plan and stop; needs no weights and no data.", rich_help_panel=_PLAN),
     ] = False,
     gpu: Annotated[
-        str | None, typer.Option(help="With --dry-run: GPU to plan for, e.g. h100, b200 or 48GiB. [the one found]")
+        str | None,
+        typer.Option(
+            help="With --dry-run: GPU to plan for, e.g. h100, b200 or 48GiB. [the one found]", rich_help_panel=_PLAN
+        ),
     ] = None,
     plan: Annotated[
         Path | None,
-        typer.Option(help="Repeat the plan of another run exactly: its plan.json, or its folder. [planned anew]"),
+        typer.Option(
+            help="Repeat the plan of another run exactly: its plan.json, or its folder. [planned anew]",
+            rich_help_panel=_PLAN,
+        ),
     ] = None,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Write events as JSON Lines on stdout, for programs (docs/machines.md).")
+        bool,
+        typer.Option(
+            "--json",
+            help="Write events as JSON Lines on stdout, for programs (docs/machines.md).",
+            rich_help_panel=_OUTPUT,
+        ),
     ] = False,
 ) -> None:
     """Generate, score and store chains within a budget; the same command resumes where it was stopped.

@@ -10,11 +10,13 @@ import typer
 
 from hyperscale.cli import arguments
 from hyperscale.cli.display.console import make_console, print_notes
-from hyperscale.errors import ConfigError
+from hyperscale.errors import ConfigError, HyperscaleError
 from hyperscale.utils.hub import silence_transformers
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from hyperscale.results.points import MeasuredPoint
 
 
 def score(
@@ -44,6 +46,7 @@ def score(
 ) -> None:
     """Grade a run's chains again with today's graders, or make its points with another strategy; generates nothing."""
     from hyperscale import results
+    from hyperscale.cli.display import result_tables
     from hyperscale.results import revote
 
     if vote is None and (scorer is not None or device is not None):
@@ -60,6 +63,7 @@ def score(
     strategy = revote.choose(vote, scorer)
     name = strategy or "each task's own"
     for path in results.folders(folder):
+        before = [] if as_json else _points_so_far(path)
         with _progress(console, f"scoring {path}") as step:
             points = revote.revote(path, vote, scorer, device=device or "cpu", data=files, step=step)
         console.print(
@@ -67,8 +71,21 @@ def score(
             highlight=False,
             soft_wrap=True,
         )
+        if not as_json:
+            result_tables.print_vote_change(before, points, console)
         if as_json:
             _print_json({"folder": str(path), "vote": strategy, "points": len(points)})
+
+
+def _points_so_far(folder: Path) -> "list[MeasuredPoint]":
+    """The points with the vote that a run has; none where they cannot be made, which is for the new vote to mend."""
+    from hyperscale import results
+
+    try:
+        (run,) = results.read(folder)
+        return run.points()
+    except HyperscaleError:
+        return []
 
 
 def _grade(folder: Path, sandbox: str, data: dict[str, str], as_json: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from hyperscale.analysis.margins import Interval, Margin
-from hyperscale.cli.display.table_format import NOTHING, make_table
+from hyperscale.cli.display.table_format import NOTHING, make_table, print_table
 from hyperscale.results.intervals import MIN_PROBLEMS
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ def print_margins(margins: Sequence[Margin], console: Console, reference: "Refer
             format_margin(margin.log2, margin.log2_ci),
             *((format_reference(margin, reference),) if reference and has_reference else ()),
         )
-    console.print(table)
+    print_table(table, console, ("linear axis", "model"))
     for note in (*_notes(margins), *(_reference_notes(reference, margins, has_reference) if reference else ())):
-        console.print(note, highlight=False, soft_wrap=True)
+        console.print(note, highlight=False)
 
 
 def format_margin(value: float, interval: Interval) -> str:

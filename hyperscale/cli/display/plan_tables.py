@@ -222,7 +222,7 @@ def print_predictions(plan: "Plan", rows: "DataFrame", console: Console) -> None
             cost = measured(widest[L]) if L in widest else None
             cells.append(NOTHING if cost is None else _format_pair(widest[L].chain_costs.on(axis), cost / widest[L].W))
         table.add_row(task, str(arm), "/".join(dict.fromkeys(point.source for point in widest.values())), *cells)
-    console.print(table)
+    print_table(table, console, ("predicted by", *(f"L={L}" for L in lengths[:-1])))
     if plan.budget.unlimited:
         return
     excesses = [

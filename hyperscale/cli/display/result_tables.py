@@ -10,12 +10,12 @@ from hyperscale.methods.arm import compression_label
 from hyperscale.utils.quantities import format_quantity
 
 if TYPE_CHECKING:
-    from hyperscale.results.points import MeasuredPoint
+    from hyperscale.results.points import MeasuredPoint, SeriesKey
     from hyperscale.run.verification import Compression
 
 
 _COSTS = ("kv_reads", "peak_kv", "tokens")
-_SHARES = ("cut off %", "no answer %")
+_SHARES = ("truncated %", "no answer %")
 
 
 def print_frontiers(
@@ -23,7 +23,7 @@ def print_frontiers(
 ) -> None:
     """Print the points on each method's frontier on one cost axis.
 
-    "cut off" are chains that L cut off before an answer, "no answer" those that ended without one.
+    "truncated" are chains that L cut off before an answer, "no answer" those that ended without one.
     """
     from hyperscale.analysis.frontier import frontier_points
 
@@ -46,13 +46,49 @@ def _print_rows(title: str, rows: "Sequence[MeasuredPoint]", console: Console) -
             if point.series.task != task:
                 continue
             row = point.row()
-            accuracy = format_interval(row["accuracy"], row["accuracy_low"], row["accuracy_high"])
             shares = (f"{row[name]:.0f}" for name in ("truncated", "no_answer"))
             costs = (format_quantity(row[name]) for name in _COSTS)
-            numbers = (f"{point.realised_cr:.2f}", f"{len(point.problems)}", accuracy)
+            numbers = (f"{point.realised_cr:.2f}", f"{len(point.problems)}", _format_accuracy(point))
             table.add_row(task, point.series.method, point.label, *numbers, *shares, *costs)
         table.add_section()
     print_table(table, console, ("problems", *_SHARES[::-1], "tokens", "realised CR", "peak_kv", "kv_reads", "task"))
+
+
+def print_vote_change(before: "Sequence[MeasuredPoint]", after: "Sequence[MeasuredPoint]", console: Console) -> None:
+    """Print what another vote makes of the same chains: of each arm and task, its widest point at its largest L.
+
+    Args:
+        before: Points of a run with the vote that it had.
+        after: Points of the same chains with another one.
+        console: Where to.
+    """
+    old = {_place(point): point for point in before}
+    widest: dict[SeriesKey, MeasuredPoint] = {}
+    for point in after:
+        other = widest.get(point.series)
+        if _place(point) in old and (other is None or (point.L, point.W) > (other.L, other.W)):
+            widest[point.series] = point
+    table = make_table(
+        "Accuracy % of the widest and longest point of each method, before → after",
+        ("task", "method", "W-L-CR", "vote"),
+        ("before", "after"),
+    )
+    for point in sorted(widest.values(), key=lambda point: (point.series.task, point.series)):
+        earlier = old[_place(point)]
+        votes = earlier.vote if earlier.vote == point.vote else f"{earlier.vote} → {point.vote}"
+        cells = (_format_accuracy(each) for each in (earlier, point))
+        table.add_row(point.series.task, point.series.method, point.label, votes, *cells)
+    if widest:
+        print_table(table, console, ("vote",))
+
+
+def _place(point: "MeasuredPoint") -> "tuple[SeriesKey, int, int]":
+    return point.series, point.L, point.W
+
+
+def _format_accuracy(point: "MeasuredPoint") -> str:
+    row = point.row()
+    return format_interval(row["accuracy"], row["accuracy_low"], row["accuracy_high"])
 
 
 def print_compression(compression: "Sequence[Compression]", console: Console) -> None:

@@ -21,7 +21,10 @@ class RunConfig(BaseModel):
 
     # What is measured: a model, its methods, and the budget that they share.
     model: str = setting(
-        "mini", "Name (`hyperscale models`), local folder or hub id.", details="A hub id may be `owner/name@revision`."
+        "mini",
+        "Name (`hyperscale models`), local folder or hub id.",
+        details="A hub id may be `owner/name@revision`.",
+        group="Model, methods and budget",
     )
     revision: str | None = setting(None, "Branch, tag or commit of a hub id.", unset="the hub's main branch")
     methods: tuple[str, ...] = setting(
@@ -40,7 +43,9 @@ class RunConfig(BaseModel):
         None, "Cost that 8x counts: kv_reads, peak_kv, peak_bytes, tokens or seconds.", unset="kv_reads"
     )
     # On which problems.
-    tasks: tuple[str, ...] = setting((), "Tasks, e.g. mini_aime,mini_lcb.", option="task", unset="the model's")
+    tasks: tuple[str, ...] = setting(
+        (), "Tasks, e.g. mini_aime,mini_lcb.", option="task", unset="the model's", group="Tasks"
+    )
     context: tuple[Annotated[int, Field(ge=1, le=2**24)], ...] = setting(
         (),
         "Tokens of the prompts of context tasks, e.g. 4096,8192.",
@@ -68,6 +73,7 @@ class RunConfig(BaseModel):
         example="window.recent=32",
         details="The compression ratio is no such parameter: `cr` sets it for all methods. A `budget` in tokens, or "
         "several like `512,1024`, takes its place for one method.",
+        group="Points: parameters, lengths, ratios",
     )
     pin_prompt: bool | None = setting(
         None,
@@ -91,7 +97,10 @@ class RunConfig(BaseModel):
     limit: int | None = setting(None, "Only the first N problems of each task.", ge=1, le=10**9)
     # How problems are put to the model.
     system_prompt: str | None = setting(
-        None, "Text that stands before each problem as the system's message.", details="The template must take one."
+        None,
+        "Text that stands before each problem as the system's message.",
+        details="The template must take one.",
+        group="Prompts",
     )
     template_args: dict[str, Any] = setting(
         {},
@@ -112,6 +121,7 @@ class RunConfig(BaseModel):
         option="seed",
         min_length=1,
         details="Each seed generates every chain of the plan.",
+        group="Sampling",
     )
     temperature: float | None = setting(None, "Softmax temperature.", unset="the model's", ge=0, le=10)
     top_p: float | None = setting(None, "Nucleus mass.", unset="the model's", gt=0, le=1)
@@ -139,6 +149,7 @@ class RunConfig(BaseModel):
         choices=(registry.AUTO, *registry.available()),
         details="`auto` is vLLM on CUDA where it is installed and runs every method and setting of the run, else "
         "torch; the plan says which and why. A results folder keeps the engine that it was made with.",
+        group="Engine",
     )
     device: str = setting(
         "auto",
@@ -195,7 +206,11 @@ class RunConfig(BaseModel):
     )
     # Steering of chains, and how they vote.
     extend: int = setting(
-        0, "Replace a chain's end of thinking up to N times and let it go on, up to L.", ge=0, le=10**6
+        0,
+        "Replace a chain's end of thinking up to N times and let it go on, up to L.",
+        ge=0,
+        le=10**6,
+        group="Reasoning and voting",
     )
     extend_word: str = setting(
         "Wait", "Word put in place of an end of thinking that --extend replaces; the tokenizer must have it."
@@ -221,6 +236,7 @@ class RunConfig(BaseModel):
         details="`earlier`: finished runs beside this one's folder, else the closed form. `pilot`: a few of the run's "
         "own chains, generated first. `closed`: the closed form. `auto`: earlier runs, else a pilot where the run is "
         "large enough for one, else the closed form.",
+        group="Plan",
     )
 
     @field_validator("*", mode="before")
