@@ -302,6 +302,8 @@ WITHOUT_WAITS = {
     "rkv": ("base", methods.create("rkv", cr=4)),
     "keydiff": ("base", methods.create("keydiff", cr=4)),
     "triattention": ("base", methods.create("triattention", cr=4, pin_prompt=False)),
+    "dms in fp8": ("dms8", methods.create("dms", cr=8), "fp8"),
+    "snapkv in fp8": ("base", methods.create("snapkv", cr=4, window=4, pin_prompt=False), "fp8"),
 }
 
 
@@ -311,8 +313,8 @@ def test_nothing_waits_for_the_device(method):
     from hyperscale.engines.vllm.harness.engine import VllmEngine
     from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
 
-    checkpoint, rule = WITHOUT_WAITS[method]
-    engine = VllmEngine(path(checkpoint), rule, batch_size=8, **EAGER)
+    checkpoint, rule, *kv_dtype = WITHOUT_WAITS[method]
+    engine = VllmEngine(path(checkpoint), rule, batch_size=8, kv_dtype=kv_dtype[0] if kv_dtype else "auto", **EAGER)
     try:
         list(engine.generate(requests(), GREEDY))  # compile everything first
         worker, impl = CacheWorker.current, type(_layer(engine).impl)
