@@ -59,6 +59,7 @@ class H2O(BudgetedMethod):
     source = "Zhang et al. 2023, arXiv 2306.14048; budget (P + L) / CR of arXiv 2506.05345"
     state = _HeavyHitters
     needs_attention = True
+    weighs_prompts = True
 
     rule: BudgetRule = "fixed"
     recent: int = field(init=False, default=1)  # no parameter: the recent entries are a share of the budget

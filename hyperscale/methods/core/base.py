@@ -270,6 +270,7 @@ class Method(ABC):
         kind: "evictor": memory and reads fall; "selector": only reads fall; "merger": entries are combined.
         state: The class of its state.
         needs_attention: Whether the rule looks at attention weights.
+        weighs_prompts: Whether all that `State.prune_prompt` looks at of a prompt's queries is `PrefillView.received`.
         retrofit_kind: Kind of retrofit that the model must be: "dms", "dmc"; None if any model will do.
         length_invariant: Whether the rule is independent of the maximum length, so that a long chain's beginning is the
             same as a shorter chain and may stand for it.
@@ -285,6 +286,7 @@ class Method(ABC):
     state: ClassVar[type[State]]
     needs_attention: ClassVar[bool] = False
     retrofit_kind: ClassVar[str | None] = None
+    weighs_prompts: ClassVar[bool] = False
 
     cr: float = 1.0
 

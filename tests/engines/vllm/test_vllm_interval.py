@@ -12,7 +12,8 @@ from ragged_tables import TensorPages
 
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.protocol import NEVER, ceil_div
-from hyperscale.engines.vllm.worker.methods import hosted, interval, registry
+from hyperscale.engines.vllm.worker import rows
+from hyperscale.engines.vllm.worker.methods import interval, registry
 from hyperscale.engines.vllm.worker.methods.hosted import ModelShape
 from hyperscale.engines.vllm.worker.reference_attention import ReferenceAttention
 from hyperscale.engines.vllm.worker.tables import EntryTables
@@ -163,13 +164,13 @@ def check(rule, *, on_cuda):
 
 
 @pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("pass_bytes", [hosted.PASS_BYTES, 40000, 1])
+@pytest.mark.parametrize("pass_bytes", [rows.PASS_BYTES, 40000, 1])
 def test_layers_and_requests_are_pruned_together_as_one_by_one(rule, pass_bytes, monkeypatch):
     monkeypatch.setattr(interval, "PASS_BYTES", pass_bytes)
     check(rule, on_cuda=False)
 
 
-@pytest.mark.parametrize("pass_bytes", [hosted.PASS_BYTES, 40000])
+@pytest.mark.parametrize("pass_bytes", [rows.PASS_BYTES, 40000])
 @pytest.mark.parametrize("rule", RULES)
 class TestOnCuda:
     pytestmark = MARKS

@@ -17,6 +17,7 @@ from hyperscale.engines.vllm.kernels import (
     chunk_dms_expiry,
     chunk_plan,
     chunk_reads,
+    chunk_received,
     chunk_write,
     decode_attention,
     decode_update,
@@ -95,6 +96,11 @@ def every_kernel(dtype, heads, group, dim, page, fp8=False):
     chunk_attention.chunk_attention(tables, pool, 2, chunks, plan, q, k, k, torch.empty_like(q), 0.1)
     chunk_append.make_room(tables, chunks, torch.zeros(requests, dtype=torch.int64))
     if not fp8:
+        log_sums = torch.zeros(tokens, heads * group)
+        launch = (tables, pool, 2, chunks, plan, q, k, k, torch.empty_like(q), 0.1)
+        chunk_attention.chunk_attention(*launch, log_sums=log_sums)
+        sums, ids = chunk_received.LogSums(log_sums, heads * group, group, 1), torch.zeros(slots, dtype=torch.int64)
+        chunk_received.add_received(tables, pool, 2, chunks, q, sums, ids, ids, 0, 500, 0.1)
         chunk_append.append_chunks(tables, pool, 2, chunks, k, k)
     chunk_write.store_survivors(tables, pool, 2, chunks, plan, k, k)
     sums = torch.zeros(slots, heads * group, dim // 2, dtype=torch.complex64)

@@ -16,6 +16,7 @@ from hyperscale.engines.vllm.kernels.chunk_attention import chunk_attention
 from hyperscale.engines.vllm.kernels.chunk_dms_expiry import dms_expiries
 from hyperscale.engines.vllm.kernels.chunk_plan import plan_chunks
 from hyperscale.engines.vllm.kernels.chunk_reads import count_reads
+from hyperscale.engines.vllm.kernels.chunk_received import LogSums
 from hyperscale.engines.vllm.kernels.chunk_write import store_survivors
 from hyperscale.engines.vllm.kernels.decode.balanced_attention import balanced_attention
 from hyperscale.engines.vllm.kernels.decode_attention import decode_attention
@@ -169,6 +170,7 @@ class CudaRaggedImpl(RaggedImpl):
     ) -> None:
         """Decode steps of a method that names the places itself, and may look at scores or choose what is read."""
         assert step.decodes is not None
+        method.scale = self.scale  # also where a prompt comes token by token
         queries, keys, values, _, out = tokens
         tables, n, heads = worker.tables, step.num_decodes, keys.shape[1]
         lens, pages = tables.step_lens[:n], tables.step_pages[:n]
@@ -238,7 +240,9 @@ class CudaRaggedImpl(RaggedImpl):
         if step.sequences is not None:  # nothing expires, and what a chunk attends to has been stored
             append_chunks(tables, cache, layer, chunks, keys, values)
             of_tokens = (queries, keys, values, out)
-            chunk_fa3.chunk_attention(step.sequences, cache, tables.page_table[:, layer], *of_tokens, self.scale)
+            table = tables.page_table[:, layer]
+            log_sums = chunk_fa3.chunk_attention(step.sequences, cache, table, *of_tokens, self.scale)
+            self._weigh_chunks(worker, step, layer, queries, log_sums)
             return
         if logits is not None:
             options = worker.method.options
@@ -251,8 +255,25 @@ class CudaRaggedImpl(RaggedImpl):
         # The order matters: what the chunk's queries read is overwritten by what the chunk stores.
         if step.count_from is not None and step.query_reads is not None:
             step.query_reads += count_reads(tables, layer, chunks, plan, step.count_from).sum(0)
-        chunk_attention(tables, cache, layer, chunks, plan, queries, keys, values, out, self.scale)
+        sums = None
+        if isinstance(worker.method, WorkerHosted) and worker.method.received is not None:
+            sums = torch.empty(queries.shape[:2], dtype=torch.float32, device=queries.device)
+        of_tokens = (queries, keys, values, out)
+        chunk_attention(tables, cache, layer, chunks, plan, *of_tokens, self.scale, log_sums=sums)
         store_survivors(tables, cache, layer, chunks, plan, keys, values)
+        if sums is not None:
+            base, group = step.starts[step.num_decodes], self.num_heads // heads
+            self._weigh_chunks(worker, step, layer, queries, LogSums(sums[base:], self.num_heads, group, 1))
+
+    def _weigh_chunks(
+        self, worker: CudaCacheWorker, step: CudaStep, layer: int, queries: Tensor, log_sums: LogSums
+    ) -> None:
+        """Add up what keys of prompts receive from the chunks, for a method that asks; they are stored by now."""
+        method = worker.method
+        if isinstance(method, WorkerHosted) and method.received is not None and step.chunks is not None:
+            base, longest = step.starts[step.num_decodes], step.longest
+            arguments = (layer, step.chunks, queries, log_sums, base, longest, self.scale)
+            method.received.add_chunks(worker.cache, *arguments)
 
 
 class CudaRaggedBackend(RaggedBackendMixin, AttentionBackend):

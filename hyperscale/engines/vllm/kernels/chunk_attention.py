@@ -94,6 +94,8 @@ def _chunk_attention_kernel(
     PRECISION: tl.constexpr,
     scales,
     FP8: tl.constexpr,
+    log_sums,
+    HAS_LOG_SUMS: tl.constexpr,
 ):
     TILE: tl.constexpr = ROWS // G  # tokens
     # Grid (tiles of tokens, heads, requests): a program attends with TILE tokens' G queries each.
@@ -170,6 +172,9 @@ def _chunk_attention_kernel(
         visible = (source[None, :] <= token[:, None]) & (position < expires[None, :])
         high, total, acc = softmax_block(q, k, v, visible, high, total, acc, scale, PRECISION)
 
+    if HAS_LOG_SUMS:
+        log_sum = (high + tl.log2(total)) * 0.6931471805599453  # from base 2 to base e
+        tl.store(log_sums + (base + token).to(tl.int64) * heads * G + query_head, log_sum, mask=real)
     acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]  # idle lanes have summed nothing
     out_at = ((base + token).to(tl.int64) * out_stride + query_head * D)[:, None] + d[None, :]
     tl.store(out + out_at, acc.to(out.dtype.element_ty), mask=real[:, None])
@@ -187,6 +192,7 @@ def chunk_attention(
     out: Tensor,
     scale: float,
     launch: ChunkLaunch | None = None,
+    log_sums: Tensor | None = None,
 ) -> None:
     """Attention of every chunk to its list, where q < expiry, and to itself, causal and where q < expiry.
 
@@ -203,6 +209,8 @@ def chunk_attention(
         out: As queries; written for the tokens of the chunks.
         scale: Factor on the scores.
         launch: How the launch is cut; None for the usual one.
+        log_sums: (tokens, query heads) float32, contiguous; written for the tokens of the chunks: the logarithm of each
+            query's sum of exponentials. None if nobody asks.
     """
     heads, tokens = plan.expiry.shape
     # A program handles all query heads of a KV head, so that each key is loaded once for them.
@@ -250,6 +258,8 @@ def chunk_attention(
         PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
         scales=cache.keys if cache.scales is None else cache.scales,
         FP8=cache.scales is not None,
+        log_sums=out if log_sums is None else log_sums,
+        HAS_LOG_SUMS=log_sums is not None,
         num_warps=launch.warps,
         num_stages=launch.stages,
     )

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import PagedCache
+from hyperscale.engines.vllm.kernels.chunk_received import LogSums
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def chunk_attention(
     values: Tensor,
     out: Tensor,
     scale: float,
-) -> None:
+) -> LogSums:
     """Causal attention of every chunk to its list, in which the chunk has been stored, in half precision on Hopper.
 
     Args:
@@ -127,13 +128,25 @@ def chunk_attention(
         values: As keys.
         out: As queries; written for the tokens of the chunks.
         scale: Factor on the scores.
+
+    Returns:
+        The logarithm of each query's sum of exponentials.
     """
     from vllm.vllm_flash_attn import flash_attn_varlen_func
 
     kwargs = arguments(sequences, cache, table, queries, keys, values, out, scale)
-    flash_attn_varlen_func(**kwargs, fa_version=3)
+    _, log_sums = flash_attn_varlen_func(**kwargs, fa_version=3, return_softmax_lse=True)
     if sequences.lists is not None:
         store_by_token(kwargs["out"], out[sequences.base :], keys.shape[1])
+    return strides_of(log_sums, sequences, keys.shape[1])
+
+
+def strides_of(log_sums: Tensor, sequences: ChunkSequences, heads: int) -> LogSums:
+    """From what FlashAttention gives, a row a query head and a column a query."""
+    row, column = log_sums.stride()
+    if sequences.lists is None:
+        return LogSums(log_sums, column, len(log_sums) // heads * row, row)
+    return LogSums(log_sums, column, log_sums.shape[1] // heads * column, row)
 
 
 def store_by_token(by_head: Tensor, out: Tensor, heads: int) -> None:

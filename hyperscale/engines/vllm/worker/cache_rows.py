@@ -15,7 +15,7 @@ from hyperscale.utils.device_copy import upload
 
 
 class CacheRows:
-    """See `hyperscale.engines.vllm.worker.methods.hosted.Rows`."""
+    """See `hyperscale.engines.vllm.worker.rows.Rows`."""
 
     def __init__(self, tables: StagedTables, cache: PagedCache, dtype: torch.dtype) -> None:
         """Rows of a worker's cache; keys and values are read in ``dtype``, the model's."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from hyperscale.engines.vllm.protocol import RequestReport, SuperblockUpdate
 from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
-from hyperscale.engines.vllm.worker.methods.hosted import Rows, WorkerHosted
+from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
+from hyperscale.engines.vllm.worker.rows import Rows
 from hyperscale.engines.vllm.worker.tables import EntryTables
 
 
@@ -112,6 +113,13 @@ class CacheWorker(ABC):
         """Let a hosted method evict from the prompts that end with this step, before the step is reported."""
         if isinstance(self.method, WorkerHosted):
             scheduled = [(self.requests[request], tokens) for request, (_, tokens) in self._scheduled_tokens.items()]
+            alone = [
+                (run.slot, run.computed_tokens)
+                for run, tokens in scheduled
+                if tokens == 1 and run.computed_tokens <= run.prompt_tokens
+            ]
+            if alone:
+                self.method.weigh_alone(alone, rows)
             ended = [(run.slot, tokens == 1) for run, tokens in scheduled if run.computed_tokens == run.prompt_tokens]
             if ended:
                 self.method.finish_prompts(ended, rows)

@@ -203,7 +203,7 @@ class CudaCacheWorker(CacheWorker):
             for request, tokens in sizes.items()
             if tokens > 1
         ), "a hosted method's request was preempted"
-        if not method.collects_queries:
+        if method.received is not None or not method.collects_queries:
             if method.keeps_last_queries and step.chunks is not None:
                 step.chunk_ends = step.chunks.offsets[1:].long() - 1
             return

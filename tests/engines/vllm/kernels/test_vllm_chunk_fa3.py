@@ -9,6 +9,7 @@ from ragged_world import World
 
 from hyperscale.engines.vllm.kernels import chunk_append, chunk_fa3, decode_fa3
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, PagedCache
+from hyperscale.engines.vllm.worker.methods.received_attention import ReceivedAttention
 
 pytestmark = MARKS
 SCALE = 0.2
@@ -22,8 +23,9 @@ def attend_as_documented(
     *, q, k, v, out, cu_seqlens_q, max_seqlen_q, max_seqlen_k, softmax_scale, causal,
     cu_seqlens_k=None, seqused_k=None, block_table=None,
 ):  # fmt: skip
-    """``flash_attn_varlen_func`` by its documentation; causal masks are aligned to the last key."""
+    """``flash_attn_varlen_func`` by its documentation; causal masks are aligned to the last key. Returns log sums."""
     assert causal
+    log_sums = torch.zeros(q.shape[1], len(q), device=q.device)
     starts = cu_seqlens_q.tolist()
     assert starts[-1] == len(q)
     for sequence, (begin, end) in enumerate(pairwise(starts)):
@@ -40,8 +42,11 @@ def attend_as_documented(
         keys, values = (part.double().repeat_interleave(group, dim=1) for part in (keys, values))
         scores = torch.einsum("qhd,khd->hqk", q[begin:end].double(), keys) * softmax_scale
         future = torch.ones(scores.shape[1:], dtype=torch.bool).triu(len(keys) - (end - begin) + 1)
-        weights = scores.masked_fill(future.to(scores.device), float("-inf")).softmax(-1)
+        scores = scores.masked_fill(future.to(scores.device), float("-inf"))
+        weights = scores.softmax(-1)
+        log_sums[:, begin:end] = scores.logsumexp(-1)
         out[begin:end] = torch.einsum("hqk,khd->qhd", weights, values).to(out.dtype)
+    return log_sums
 
 
 def process(world, members, sizes, base=0):
@@ -67,6 +72,7 @@ def process(world, members, sizes, base=0):
     for r, end in zip(members, ends, strict=True):
         world.done |= {(r, layer): end for layer in range(world.layers) if r >= 0}
     world.check_lists()
+    check_received(world, members, spans)
 
 
 def attend(world, members, sizes, spans, layer, base, chunks, sequences, queries, keys, values):
@@ -75,12 +81,13 @@ def attend(world, members, sizes, spans, layer, base, chunks, sequences, queries
     out = torch.zeros_like(queries)
     inputs = (sequences, cache, world.tables.page_table[:, layer], queries, keys, values, out, SCALE)
     if CUDA:
-        chunk_fa3.chunk_attention(*inputs)
+        log_sums = chunk_fa3.chunk_attention(*inputs)
     else:
         kwargs = chunk_fa3.arguments(*inputs)
-        attend_as_documented(**kwargs)
+        log_sums = chunk_fa3.strides_of(attend_as_documented(**kwargs), sequences, heads)
         if sequences.lists is not None:
             chunk_fa3.store_by_token(kwargs["out"], out[base:], heads)
+    world.received.add_chunks(cache, layer, chunks, queries, log_sums, base, 200, SCALE)
     assert not bool(out[:base].any())
     for r, (a, b), part in zip(members, spans, out[base:].split(sizes), strict=True):
         if r >= 0:
@@ -89,11 +96,35 @@ def attend(world, members, sizes, spans, layer, base, chunks, sequences, queries
             assert error < (2e-2 if CUDA else 1e-5)
 
 
+def check_received(world, members, spans):
+    """What each key of a prompt has received from all queries of chunks of more than one token."""
+    for r, (a, b) in zip(members, spans, strict=True):
+        for layer in range(world.layers if r >= 0 and b - a > 1 else 0):
+            q = world.queries[r][a:b, layer].double().cpu().unflatten(1, (world.heads, world.group))
+            scores = torch.einsum("qhgd,khd->hgqk", q, world.keys[r][:b, layer].double().cpu()) * SCALE
+            hidden = ~world.visible(r, a, b, layer)[:, None]
+            world.weighed[r, layer][:, :b] += scores.masked_fill(hidden, float("-inf")).softmax(-1).sum((1, 2))
+        for layer in range(world.layers if r >= 0 else 0):
+            found = world.received.view(world.slots[r], layer, world.keys[r][:, 0], SCALE, 1).received()
+            error = (found.double().cpu() - world.weighed[r, layer]).norm() / world.weighed[r, layer].norm().clamp(
+                min=1
+            )
+            assert error < (2e-2 if CUDA else 1e-5)
+
+
 @pytest.mark.skipif(CUDA and not decode_fa3.available(), reason="needs FlashAttention 3")
 def test_chunks_of_dense_prompts():
     dtype = torch.bfloat16 if CUDA else torch.float32
     shape = {"layers": 2, "heads": 2, "group": 3, "dim": 64, "page": 32, "tokens": 200}
     world = World(requests=3, rate=0.0, dtype=dtype, device=DEVICE, **shape)
+    tables = world.tables
+    tables.layers, tables.heads = world.layers, world.heads
+    tables.request_params = torch.full((len(tables.lens), 3), 200, dtype=torch.int64, device=DEVICE)
+    world.received = ReceivedAttention(tables)
+    for slot in world.slots:
+        world.received.open(slot, 200)
+    world.received.flush()
+    world.weighed = {(r, layer): torch.zeros(2, 200).double() for r in range(3) for layer in range(2)}
     process(world, [0, 2], [40, 1])
     process(world, [1, -1], [33, 9], base=2)  # a row of a warm-up
     process(world, [2, 0, 1], [63, 7, 90], base=1)  # all go on, one of them to the end of a page

@@ -14,13 +14,14 @@ that is the case the host knows by counting, so nothing waits for the device. Th
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
+from hyperscale.engines.vllm.worker.rows import PASS_BYTES, Rows
 from hyperscale.engines.vllm.worker.tables import EntryTables
 from hyperscale.kv.prefilled import PrefilledPrompt, live_first_order
 from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, LayerInput, Method
@@ -30,38 +31,7 @@ from hyperscale.utils.device_copy import upload
 
 if TYPE_CHECKING:
     from hyperscale.engines.vllm.worker.methods.fused import FusedDecode
-
-PASS_BYTES = 64 << 20
-"""Keys that are copied at once where lists are evicted from; scores take a few times as much again."""
-
-
-class Rows(Protocol):
-    """The entries of a worker's lists, by place."""
-
-    def read_keys(self, slots: Tensor, layers: slice, count: int) -> Tensor:
-        """Keys of the first ``count`` places, (requests, layers, heads, count, head_dim); 0 behind a list's end.
-
-        Args:
-            slots: (requests,) int64.
-            layers: The layers, without a step.
-            count: Places.
-        """
-
-    def read_values(self, slots: Tensor, layers: slice, count: int) -> Tensor:
-        """Values, as `read_keys`."""
-
-    def move(self, slots: Tensor, layers: slice, source: Tensor, counts: Tensor) -> None:
-        """Bring entries to the first places of their lists; lengths stay as they are.
-
-        Args:
-            slots: (requests,) int64, all different.
-            layers: The layers, without a step.
-            source: (requests, layers, heads, places) int64, the place from which each place gets its entry.
-            counts: (requests,) int64, places of each request that get one; the others in ``source`` name any place.
-        """
-
-    def shrink(self, kept: Sequence[tuple[int, int]]) -> None:
-        """Give up the pages that requests' lists do not need: slots, and entries that each of their lists keeps."""
+    from hyperscale.engines.vllm.worker.methods.received_attention import ReceivedAttention
 
 
 @dataclass(frozen=True)
@@ -112,7 +82,9 @@ class WorkerHosted(WorkerMethod):
         stored: What the state keeps, as its tensors are, by slot; if its own are not (`FusedDecode.by_slot`).
         reserved: Whether the state's tensors have all the room that they will ever need.
         fused: Kernels that take the decode steps; None if the state takes them itself.
+        received: Weighs a prompt's queries as they come; None if they are kept until the prompt ends, or not looked at.
         reads: (slots,) int64, entries that each slot's last decode step read, over layers and heads; of selectors only.
+        scale: Factor on the scores.
         last_queries: (slots, layers, query heads, head_dim), the query of each one's last decode step, if the rule
             looks at a prompt's: a graph keeps no others. That of its prompt's last token, if the rule looks at no more.
     """
@@ -135,12 +107,13 @@ class WorkerHosted(WorkerMethod):
         super().__init__(tables, options)
         self.method, self.shape = method, shape
         self.fused: FusedDecode | None = None
+        self.received: ReceivedAttention | None = None
         device, count = tables.expiry.device, len(tables.lens)
         self._key_bytes = shape.head_dim * shape.dtype.itemsize
         self.state = method.start(_host_model(tables, shape, device))
         self.stored: list[Tensor] = []
         self._running: dict[int, _Running] = {}
-        self._scale = 1.0  # on the scores, of the queries that are kept
+        self.scale = 1.0
         self._count, self._no_hidden = count, torch.empty(0, device=device)
         self.selects = method.kind == "selector"
         self.reads = torch.zeros(count, dtype=torch.int64, device=device)
@@ -186,10 +159,19 @@ class WorkerHosted(WorkerMethod):
     def open_request(self, slot: int, prompt: int, L: int, noise_key: int) -> None:
         """A request has got a slot, and nothing of it has been processed."""
         self._running[slot] = _Running(prompt, L, noise_key)
+        if self.received is not None:
+            self.received.open(slot, prompt)
 
     def close_request(self, slot: int) -> None:
         """A request has lost its slot."""
         self._running.pop(slot, None)
+        if self.received is not None:
+            self.received.close(slot)
+
+    def flush(self) -> None:
+        """See `WorkerMethod.flush`."""
+        if self.received is not None:
+            self.received.flush()
 
     def keep_queries(self, slot: int, layer: int, queries: Tensor, first: int, scale: float) -> None:
         """Keep what the rule looks at of a prompt's queries.
@@ -204,7 +186,7 @@ class WorkerHosted(WorkerMethod):
         running = self._running[slot]
         needed = self.method.prompt_queries(running.prompt)
         part = queries[max(running.prompt - needed - first, 0) : max(running.prompt - first, 0)]
-        self._scale = scale
+        self.scale = scale
         if len(part) and not self.collects_queries:
             self.last_queries[slot, layer] = part[-1]
         elif len(part):
@@ -221,8 +203,18 @@ class WorkerHosted(WorkerMethod):
             queries: (requests, query heads, head_dim), of the last token of each one's chunk.
             scale: Factor on the scores.
         """
-        self._scale = scale
+        self.scale = scale
         self.last_queries[:, layer].index_copy_(0, slots, queries)
+
+    def weigh_alone(self, alone: Sequence[tuple[int, int]], rows: Rows) -> None:
+        """Weigh tokens of prompts that came one by one in a step.
+
+        Args:
+            alone: Slots, and tokens of each sequence with this one.
+            rows: The lists.
+        """
+        if self.received is not None:
+            self.received.add_alone(alone, self.last_queries, rows, self._key_bytes, self.scale)
 
     def finish_prompts(self, ended: Sequence[tuple[int, bool]], rows: Rows) -> None:
         """All of some prompts has been processed: evict what the rule does not keep, and admit the requests.
@@ -255,9 +247,7 @@ class WorkerHosted(WorkerMethod):
             part = slice(first, min(first + layers, tables.layers))
             orders = []
             for layer, keys in enumerate(rows.read_keys(slots, part, P)[0], first):
-                queries = self._prompt_queries(slot, running, layer, keys)
-                view = PrefillView(queries, keys, keys[:, :0], self._scale, running.L)
-                live, scores = self.state.prune_prompt(layer, view)
+                live, scores = self.state.prune_prompt(layer, self._view(slot, running, layer, keys))
                 order = None if live is None else live_first_order(live)[:, :count]
                 if order is not None:
                     orders.append(order)
@@ -268,6 +258,8 @@ class WorkerHosted(WorkerMethod):
                 rows.move(slots, part, torch.stack(orders)[None], counts)
             all_orders += orders
         running.queries.clear()
+        if self.received is not None:
+            self.received.close(slot)
         if all_orders:
             tables.lens.index_fill_(0, slots, count)
         prompt = PrefilledPrompt(
@@ -284,6 +276,13 @@ class WorkerHosted(WorkerMethod):
         if not by_slot:
             self.save(slots)
         return bool(all_orders)
+
+    def _view(self, slot: int, running: _Running, layer: int, keys: Tensor) -> PrefillView:
+        """A layer of a prompt as the state looks at it; its values are left out."""
+        if self.received is not None:
+            return self.received.view(slot, layer, keys, self.scale, running.L)
+        queries = self._prompt_queries(slot, running, layer, keys)
+        return PrefillView(queries, keys, keys[:, :0], self.scale, running.L)
 
     def _prompt_queries(self, slot: int, running: _Running, layer: int, keys: Tensor) -> Tensor:
         """(query heads, P, head_dim), of which the last that the rule looks at are there; the others are zeros."""

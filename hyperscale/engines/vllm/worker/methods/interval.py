@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from hyperscale.engines.vllm.options import Options
-from hyperscale.engines.vllm.worker.methods.hosted import PASS_BYTES, ModelShape, Rows, WorkerHosted
+from hyperscale.engines.vllm.worker.methods.hosted import ModelShape, WorkerHosted
 from hyperscale.engines.vllm.worker.methods.recorded_queries import RecordedQueries, StateQueries
+from hyperscale.engines.vllm.worker.rows import PASS_BYTES, Rows
 from hyperscale.engines.vllm.worker.tables import EntryTables
 from hyperscale.kv.cache import RowEntries
 from hyperscale.methods.core.base import DecodeStep

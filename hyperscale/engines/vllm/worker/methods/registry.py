@@ -12,6 +12,7 @@ from hyperscale.engines.vllm.worker.methods.interval import WorkerInterval
 from hyperscale.engines.vllm.worker.methods.window import WorkerWindow
 from hyperscale.engines.vllm.worker.staged_tables import StagedTables
 from hyperscale.engines.vllm.worker.tables import EntryTables
+from hyperscale.kv.formats import AUTO
 from hyperscale.methods.core.interval import IntervalMethod
 
 
@@ -121,4 +122,8 @@ def use_kernels(method: WorkerMethod) -> None:
         from hyperscale.engines.vllm.worker.methods.fused_victims import FusedVictims
 
         kinds: tuple[type[FusedPlan | FusedVictims | FusedPages], ...] = FusedPlan, FusedVictims, FusedPages
+        if method.method.weighs_prompts and method.options.kv_dtype == AUTO:  # the kernel reads keys as they are
+            from hyperscale.engines.vllm.worker.methods.received_attention import ReceivedAttention
+
+            method.received = ReceivedAttention(method.tables)
         method.fused = next((kind(method) for kind in kinds if kind.serves(method)), None)
