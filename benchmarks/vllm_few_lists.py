@@ -12,6 +12,7 @@ python benchmarks/vllm_few_lists.py --cases 8x8x5x2280,32x2x6x740 --spread 0.5 -
 import argparse
 import statistics
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from gpu_timing import copy_bandwidth, milliseconds
@@ -72,7 +73,7 @@ def kernels(sweep: bool, most: int) -> dict[str, Callable[[Layers, int], None]]:
 
         return call
 
-    def balanced(launch: tuple[int, int, int, int] | None) -> Callable[[Layers, int], None]:
+    def balanced(launch: tuple[Any, ...] | None) -> Callable[[Layers, int], None]:
         def call(layers: Layers, layer: int) -> None:
             arguments = (layers.queries, layers.caches[layer], layers.lens, layers.tables[layer], layers.out)
             balanced_attention(*arguments, SCALE, None if launch is None else BalancedLaunch(*launch))
@@ -88,7 +89,8 @@ def kernels(sweep: bool, most: int) -> dict[str, Callable[[Layers, int], None]]:
         found[f"parts {shape}"] = parts(shape)
     if most <= MOST_LISTS:
         found["balanced"] = balanced(None)
-        found |= {f"balanced {launch}": balanced(launch) for launch in (LAUNCHES if sweep else LAUNCHES[1:4])}
+        for launch in LAUNCHES if sweep else LAUNCHES[:6]:
+            found |= {f"balanced {launch}": balanced(launch), f"balanced {launch}, fused": balanced((*launch, True))}
     return found
 
 

@@ -52,19 +52,21 @@ LISTS = {
 }
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize("case", LISTS)
-def test_balanced_attention(case):
-    from hyperscale.engines.vllm.kernels.decode.balanced_attention import balanced_attention
+def test_balanced_attention(case, fused):
+    from hyperscale.engines.vllm.kernels.decode.balanced_attention import BalancedLaunch, balanced_attention
 
     lens = LISTS[case]
     heads = 2 if len(lens) % 2 == 0 else 1
     made = lists(lens, heads, 3, 32, torch.float32, seed=len(lens))
-    out = torch.full(made[0].shape, float("nan"), device=DEVICE)
-    balanced_attention(*made, out, SCALE)
-    torch.testing.assert_close(out.double().cpu(), expected(*made), rtol=1e-4, atol=1e-5)
+    for _ in range(2):  # a launch leaves to the next what it found
+        out = torch.full(made[0].shape, float("nan"), device=DEVICE)
+        balanced_attention(*made, out, SCALE, BalancedLaunch.of(torch.float32, 32)._replace(fused=fused))
+        torch.testing.assert_close(out.double().cpu(), expected(*made), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("launch", [(1, 16, 4, 2), (3, 64, 4, 3)])
+@pytest.mark.parametrize("launch", [(1, 16, 4, 2), (3, 64, 4, 3), (3, 64, 4, 3, True)])
 @pytest.mark.parametrize("shape", [(5, 128), (1, 64), (8, 16)])
 def test_balanced_attention_of_other_shapes(shape, launch):
     from hyperscale.engines.vllm.kernels.decode.balanced_attention import BalancedLaunch, balanced_attention
@@ -109,15 +111,18 @@ def test_balanced_attention_of_a_quantised_cache_equals_the_other_kernel():
 
 
 @pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
-def test_balanced_attention_in_a_graph_follows_lengths_that_change():
-    from hyperscale.engines.vllm.kernels.decode.balanced_attention import balanced_attention
+@pytest.mark.parametrize("fused", [False, True])
+def test_balanced_attention_in_a_graph_follows_lengths_that_change(fused):
+    from hyperscale.engines.vllm.kernels.decode.balanced_attention import BalancedLaunch, balanced_attention
 
+    launch = BalancedLaunch.of(torch.bfloat16, 128)._replace(fused=fused)
     queries, cache, lens, table = lists([900, 1500, 40, 2000], 2, 5, 128, torch.bfloat16, seed=1)
     out = torch.zeros(queries.shape, dtype=torch.bfloat16, device=DEVICE)
-    balanced_attention(queries, cache, lens, table, out, SCALE)  # compiles
+    balanced_attention(queries, cache, lens, table, out, SCALE, launch)  # compiles
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        balanced_attention(queries, cache, lens, table, out, SCALE)
+        for _ in range(20):
+            balanced_attention(queries, cache, lens, table, out, SCALE, launch)
     for change in (0, 17, 800):
         lens.sub_(change).clamp_(min=0)
         graph.replay()

@@ -6,7 +6,8 @@ Where there are few lists, parts of equal length (`hyperscale.engines.vllm.kerne
 multiprocessors without work: a hundred programs more than fit take as long again as all that fit. Here the lists are
 laid end to end, cut in as many equal pieces as there are programs, and each program attends to its piece, which may
 begin in one list and end in another. How long the lists are only the device knows: every program adds up all lengths,
-which is why this is for few lists. A second kernel adds up the pieces of each list.
+which is why this is for few lists. The pieces of a list are added up by a second kernel, or by the last program of the
+first one that is done with the list.
 """
 
 import math
@@ -34,12 +35,14 @@ class BalancedLaunch(NamedTuple):
         block: Entries of a step of a piece's loop; pieces are whole numbers of these.
         warps: Of a program.
         stages: Of the loop's software pipeline, see `chunk_attention.ChunkLaunch`.
+        fused: Whether the last program that is done with a list adds up its pieces; else a second kernel does.
     """
 
     programs: int
     block: int
     warps: int
     stages: int
+    fused: bool = False
 
     @classmethod
     def of(cls, dtype: torch.dtype, dim: int, fp8: bool = False) -> "BalancedLaunch":
@@ -55,6 +58,31 @@ def _list_ends(lens, count, BLOCK: tl.constexpr, LISTS: tl.constexpr):
     index = tl.arange(0, LISTS)
     blocks = (tl.load(lens + index, mask=index < count, other=0) + BLOCK - 1) // BLOCK
     return blocks, tl.cumsum(blocks, 0)
+
+
+@triton.jit
+def _sum_pieces(
+    first, last, list_, part_acc, part_high, part_total, D: tl.constexpr, G: tl.constexpr, ROWS: tl.constexpr
+):
+    """Attention of a list from its pieces, those of programs from ``first`` to before ``last``, (ROWS, D)."""
+    g, d = tl.arange(0, ROWS), tl.arange(0, D)
+    real = g < G
+    high = tl.full((ROWS,), float("-inf"), tl.float32)
+    total = tl.zeros((ROWS,), tl.float32)
+    acc = tl.zeros((ROWS, D), tl.float32)
+    for program in range(first, last):
+        part = (list_ + program).to(tl.int64) * G + g
+        # Not from a multiprocessor's own cache, which does not see what other programs of the same kernel write.
+        next_high = tl.load(part_high + part, mask=real, other=0.0, cache_modifier=".cg")
+        next_total = tl.load(part_total + part, mask=real, other=1.0, cache_modifier=".cg")
+        at = part[:, None] * D + d[None, :]
+        next_acc = tl.load(part_acc + at, mask=real[:, None], other=0.0, cache_modifier=".cg")
+        above = tl.maximum(high, next_high)
+        shrink, next_shrink = tl.exp2(high - above), tl.exp2(next_high - above)
+        total = total * shrink + next_total * next_shrink
+        acc = acc * shrink[:, None] + next_acc * next_shrink[:, None]
+        high = above
+    return acc / tl.where(total == 0.0, 1.0, total)[:, None]
 
 
 @triton.jit
@@ -74,6 +102,9 @@ def _pieces_kernel(
     heads,
     count,
     scales,
+    out,
+    out_stride,
+    done,
     N: tl.constexpr,
     D: tl.constexpr,
     G: tl.constexpr,
@@ -82,6 +113,7 @@ def _pieces_kernel(
     LISTS: tl.constexpr,
     PRECISION: tl.constexpr,
     FP8: tl.constexpr,
+    FUSED: tl.constexpr,
 ):
     # Grid (programs,): a program attends to one piece of all lists laid end to end.
     program, programs = tl.program_id(0), tl.num_programs(0)
@@ -117,8 +149,26 @@ def _pieces_kernel(
         tl.store(part_high + part, high, mask=real)
         tl.store(part_total + part, total, mask=real)
         tl.store(part_acc + part[:, None] * D + d[None, :], acc, mask=real[:, None])
+        if FUSED:
+            first, last = list_begin // share, (list_end + share - 1) // share
+            tl.debug_barrier()  # all of the program's threads have stored
+            # A list without entries may be passed as well, and nothing of it is to be added up.
+            if list_end > list_begin:  # noqa: SIM102
+                if tl.atomic_add(done + list_, 1, sem="acq_rel", scope="gpu") == last - first - 1:
+                    tl.store(done + list_, 0)  # for the next launch
+                    result = _sum_pieces(first, last, list_, part_acc, part_high, part_total, D, G, ROWS)
+                    head_out = out + (list_ // heads).to(tl.int64) * out_stride + (list_ % heads) * G * D
+                    at = head_out + g[:, None] * D + d[None, :]
+                    tl.store(at, result.to(out.dtype.element_ty), mask=real[:, None])
         place = until
         list_ += 1
+    if FUSED:  # nobody comes to a list without entries, whose attention is zeros
+        for empty in range(program, count, programs):
+            if tl.load(lens + empty) == 0:
+                request = (tl.zeros((), tl.int64) + empty) // heads
+                head_out = out + request * out_stride + (empty % heads) * G * D
+                zeros = tl.zeros((ROWS, D), out.dtype.element_ty)
+                tl.store(head_out + g[:, None] * D + d[None, :], zeros, mask=real[:, None])
 
 
 @triton.jit
@@ -145,24 +195,12 @@ def _sum_pieces_kernel(
     mine = tl.arange(0, LISTS) == list_
     list_end = tl.sum(tl.where(mine, ends, 0), 0)
     list_begin = list_end - tl.sum(tl.where(mine, blocks, 0), 0)
-    g, d = tl.arange(0, ROWS), tl.arange(0, D)
-    real = g < G
-    high = tl.full((ROWS,), float("-inf"), tl.float32)
-    total = tl.zeros((ROWS,), tl.float32)
-    acc = tl.zeros((ROWS, D), tl.float32)
     # A list without entries has no pieces, and gives zeros.
-    for program in range(list_begin // share, (list_end + share - 1) // share * (list_end > list_begin)):
-        part = (list_ + program).to(tl.int64) * G + g
-        next_high = tl.load(part_high + part, mask=real, other=0.0)
-        above = tl.maximum(high, next_high)
-        shrink, next_shrink = tl.exp2(high - above), tl.exp2(next_high - above)
-        total = total * shrink + tl.load(part_total + part, mask=real, other=1.0) * next_shrink
-        next_acc = tl.load(part_acc + part[:, None] * D + d[None, :], mask=real[:, None], other=0.0)
-        acc = acc * shrink[:, None] + next_acc * next_shrink[:, None]
-        high = above
-    acc = acc / tl.where(total == 0.0, 1.0, total)[:, None]
+    last = (list_end + share - 1) // share * (list_end > list_begin)
+    result = _sum_pieces(list_begin // share, last, list_, part_acc, part_high, part_total, D, G, ROWS)
+    g, d = tl.arange(0, ROWS), tl.arange(0, D)
     head_out = out + (list_ // heads).to(tl.int64) * token_stride + (list_ % heads) * G * D
-    tl.store(head_out + g[:, None] * D + d[None, :], acc.to(out.dtype.element_ty), mask=real[:, None])
+    tl.store(head_out + g[:, None] * D + d[None, :], result.to(out.dtype.element_ty), mask=(g < G)[:, None])
 
 
 def balanced_attention(
@@ -215,6 +253,9 @@ def balanced_attention(
         heads,
         count,
         cache.keys if cache.scales is None else cache.scales,
+        out,
+        out.stride(0),
+        _done(queries.device),
         N=cache.keys.shape[1],
         D=dim,
         G=group,
@@ -223,9 +264,12 @@ def balanced_attention(
         LISTS=lists,
         PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
         FP8=cache.scales is not None,
+        FUSED=launch.fused,
         num_warps=launch.warps,
         num_stages=launch.stages,
     )
+    if launch.fused:
+        return
     _sum_pieces_kernel[(count,)](
         acc,
         high,
@@ -250,3 +294,9 @@ def _processors(device: torch.device) -> int:
     if device.type != "cuda":
         return _PROGRAMS_ON_CPU
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+@remember
+def _done(device: torch.device) -> Tensor:
+    """(`MOST_LISTS`,) int32, zeros between two launches: programs that are done with each list."""
+    return torch.zeros(MOST_LISTS, dtype=torch.int32, device=device)
