@@ -50,5 +50,8 @@ class ArmsConfig(UserDict[str, Any]):
         """
         values = self.data.get(KEY, {})
         method = values.get("method", "dms")
-        compiled = {"gates": method == "dms", "hashed": values.get("cr") if method == "hashed" else None}
+        compiled = {
+            "gates": method in ("dms", "dmc") and method,
+            "hashed": values.get("cr") if method == "hashed" else None,
+        }
         return hashlib.sha256(json.dumps(compiled, sort_keys=True).encode()).hexdigest()

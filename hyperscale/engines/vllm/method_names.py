@@ -2,7 +2,7 @@
 
 from hyperscale.methods.names import VANILLA
 
-EXPIRING = ("dms", "window", "random")
+EXPIRING = ("dms", "dmc", "window", "random")
 """Methods that the plugin runs by expiries of its own; window and random with pinned prompts."""
 
 HOSTED = ("streaming", "tova", "h2o", "snapkv", "rkv", "keydiff", "knorm", "triattention", "quest")

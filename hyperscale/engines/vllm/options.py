@@ -155,6 +155,10 @@ class Options:
             raise EngineError(f"additional_config.{KEY}.method {options.method!r} needs a cr, e.g. 4, or a kv_budget")
         gate = GateConfig.from_hf(model_config) if has_gates(model_config) else GateConfig(window=0)
         trained_cr = gate.cr if options.method == "dms" else 1.0
+        if options.method == "dmc":  # what is merged is gone for the very query that is merged with it
+            trained_cr = float(getattr(model_config, "dmc_cr", None) or 1.0)
+            values |= {"window": 0, "decision_offset": 1}
+            options = cls(**values)
         window = options.window if options.window >= 0 else gate.window
         # Verdicts by a hash are on the token before, whatever the checkpoint's gates are.
         own_offset = gate.decision_offset if options.method == "dms" else 1
@@ -198,7 +202,7 @@ class Options:
     @property
     def gated(self) -> bool:
         """Whether verdicts decide how many entries stay, so that the number is a guess."""
-        return self.method in ("dms", "hashed")
+        return self.method in ("dms", "dmc", "hashed")
 
     def gated_entries(self, tokens: int) -> float:
         """Live entries of a list that are expected after so many tokens, where verdicts decide."""

@@ -83,18 +83,19 @@ def weighted_terms(keys: Tensor, values: Tensor, weights: Tensor) -> Tensor:
     return terms * weights[..., None]
 
 
-def running_sums(terms: Tensor, merges: Tensor) -> Tensor:
+def running_sums(terms: Tensor, merges: Tensor, longest: int | None = None) -> Tensor:
     """Sums a_t = x_t + m_t a_{t-1} for all t, in log2(tokens) rounds.
 
     Args:
         terms: x, (batch, kv_heads, tokens, size).
         merges: m, (batch, kv_heads, tokens), 0 for the first token of a sequence.
+        longest: At least the tokens of the longest sequence, where several stand behind each other.
     """
     # A scan by doubling. Before each round, terms[t] holds what a_t gets from the last ``reach`` tokens, and
     # unbroken[t] the product of the last ``reach`` decisions: how much of the sum at t - reach goes on into t. In a
     # retrofit decisions are numbers between 0 and 1.
     reach, unbroken = 1, merges.to(terms.dtype)
-    while reach < terms.shape[2]:
+    while reach < min(terms.shape[2], longest or terms.shape[2]):
         terms = terms + unbroken[..., None] * pad(terms[:, :, :-reach], (0, 0, reach, 0))
         unbroken = unbroken * pad(unbroken[..., :-reach], (reach, 0))
         reach *= 2

@@ -34,6 +34,25 @@ class RaggedImpl(AttentionImpl):
             out: (tokens, query heads, head_dim), written for the tokens of the batch.
         """
 
+    @abstractmethod
+    def merge(
+        self, step: Any, layer: int, positions: Tensor, queries: Tensor, keys: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Before RoPE, the means that attention is to see in place of the tokens' keys and values (`WorkerDMC.merge`).
+
+        Args:
+            step: As in `attend`.
+            layer: The layer.
+            positions: (tokens,); tokens past the batch are padding.
+            queries: As in `attend`, before RoPE.
+            keys: Likewise.
+            values: Likewise.
+
+        Returns:
+            Means of keys and values, and (tokens, heads) bool, which tokens are merged into the entry before, all
+            without the padding; None if there is no cache yet.
+        """
+
 
 class RaggedBackendMixin:
     """The methods by which vLLM finds a backend's parts; to stand in front of vLLM's own backend class.

@@ -14,6 +14,7 @@ from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
 from hyperscale.engines.vllm.worker.cpu import CpuCacheWorker, CpuStep
 from hyperscale.engines.vllm.worker.methods import registry
 from hyperscale.engines.vllm.worker.methods.base import DecodeBatch, RequestChunk
+from hyperscale.engines.vllm.worker.methods.dmc import WorkerDMC
 from hyperscale.engines.vllm.worker.quantised_pages import QuantisedPages
 from hyperscale.engines.vllm.worker.reference_attention import ReferenceAttention
 from hyperscale.engines.vllm.worker.tables import EntryTables
@@ -150,6 +151,20 @@ class CpuRaggedImpl(RaggedImpl):
                     chunk, grouped_queries[part], keys[part], values[part], scale
                 )
                 step.query_reads[part] += reads
+
+    def merge(
+        self, step: CpuStep, layer: int, positions: Tensor, queries: Tensor, keys: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """See `RaggedImpl.merge`."""
+        worker = CacheWorker.current
+        assert isinstance(worker, CpuCacheWorker), "the cache is set up before the first step"
+        step, method = worker.resolve_slots(step), worker.method
+        assert isinstance(method, WorkerDMC), "only dmc merges"
+        count = step.starts[-1]
+        longest = max(b - a for a, b in pairwise(step.starts))
+        offsets, slots = torch.tensor(step.starts), torch.tensor(step.slots)
+        tokens = (part[:count] for part in (positions, queries, keys, values))
+        return method.merge(layer, slots, offsets, longest, *tokens)
 
 
 class CpuRaggedBackend(RaggedBackendMixin, CPUAttentionBackend):

@@ -25,6 +25,7 @@ from hyperscale.engines.vllm.protocol import NEVER
 from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
 from hyperscale.engines.vllm.worker.cuda import CudaCacheWorker, CudaStep
 from hyperscale.engines.vllm.worker.methods import registry
+from hyperscale.engines.vllm.worker.methods.dmc import WorkerDMC
 from hyperscale.engines.vllm.worker.methods.fused import DecodeLayer
 from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
 from hyperscale.engines.vllm.worker.methods.interval import WorkerInterval
@@ -116,6 +117,21 @@ class CudaRaggedImpl(RaggedImpl):
             self._attend_chunks(worker, step, layer, tokens.first(step.tokens))
         elif layer == worker.tables.layers - 1:
             worker.gather_report()
+
+    def merge(
+        self, step: CudaStep, layer: int, positions: Tensor, queries: Tensor, keys: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        """See `RaggedImpl.merge`."""
+        worker = CacheWorker.current
+        if worker is None:
+            return None
+        assert isinstance(worker, CudaCacheWorker), "the cache was set up by another backend"
+        step, method = worker.resolve_step(step), worker.method
+        assert isinstance(method, WorkerDMC), "only dmc merges"
+        assert step.slots is not None
+        longest = 1 if step.chunks is None else step.chunks.longest
+        tokens = (part[: step.tokens] for part in (positions, queries, keys, values))
+        return method.merge(layer, step.slots, step.offsets, longest, *tokens)
 
     def _decode(self, worker: CudaCacheWorker, step: CudaStep, layer: int, tokens: _LayerTokens) -> None:
         """Decode steps: one kernel updates the layer's lists, another attends to all that is in them."""

@@ -16,6 +16,7 @@ from hyperscale.engines.vllm.options import ARMS, KEY, PAGE_TOKENS
 from hyperscale.errors import MethodError
 from hyperscale.kv.formats import AUTO
 from hyperscale.methods.core.base import Method
+from hyperscale.methods.dmc import DMC
 from hyperscale.methods.dms import DMS
 from hyperscale.models.context import context_limit
 from hyperscale.utils.hub import split_revision
@@ -128,8 +129,8 @@ def _method_options(method: Method, device: str) -> dict[str, Any]:
         return {"method": "none"}
     params = method.params()
     options: dict[str, Any] = {"method": method.name, "cr": method.cr}
-    if isinstance(method, DMS):
-        return options  # its window is the checkpoint's
+    if isinstance(method, DMS | DMC):
+        return options  # the rest is the checkpoint's
     if (
         method.name in HOSTED
         or not params.get("pin_prompt", True)

@@ -103,7 +103,7 @@ class VllmProvider(EngineProvider):
         """
         method = spec.method
         gates: Hashable = None
-        if method.name in ("vanilla", "dms"):
+        if method.name in ("vanilla", "dms", "dmc"):
             gates = method.name, *sorted(item for item in method.params().items() if item[0] != "cr")
         own = ("method", "methods", "planned_steps")
         others = [getattr(spec, field.name) for field in fields(spec) if field.name not in own]

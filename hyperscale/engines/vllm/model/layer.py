@@ -94,6 +94,31 @@ class RaggedAttention(Attention):
         )
         return out
 
+    def merge(self, positions: Tensor, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Means in place of keys and values, before RoPE, of a method that merges (`RaggedImpl.merge`).
+
+        Args:
+            positions: (tokens,).
+            query: (tokens, query heads * head_dim), before RoPE.
+            key: (tokens, heads * head_dim), before RoPE.
+            value: As key.
+
+        Returns:
+            Keys and values, as they came, and (tokens, heads) float32, above 0 where a token is merged.
+        """
+        shape = (-1, self.num_kv_heads, self.head_size)
+        keys, values = (part.contiguous().clone() for part in (key, value))
+        logits = torch.full((len(key), self.num_kv_heads), -1.0, dtype=torch.float32, device=key.device)
+        torch.ops.vllm.hyperscale_merge(
+            positions,
+            query.view(-1, self.num_heads, self.head_size),
+            keys.view(shape),
+            values.view(shape),
+            logits,
+            self.layer_name,
+        )
+        return keys, values, logits
+
 
 def hyperscale_attention(
     query: Tensor, key: Tensor, value: Tensor, logits: Tensor | None, out: Tensor, layer_name: str
@@ -122,4 +147,37 @@ direct_register_custom_op(
     eager_break_during_capture(hyperscale_attention),
     mutates_args=["out"],
     fake_impl=_abstract_attention,
+)
+
+
+def hyperscale_merge(
+    positions: Tensor, query: Tensor, key: Tensor, value: Tensor, logits: Tensor, layer_name: str
+) -> None:
+    """The operator in front of RoPE, of a method that merges; see `RaggedAttention.merge`."""
+    context = get_forward_context()
+    metadata = context.attn_metadata
+    if metadata is None:
+        return
+    layer = context.no_compile_layers[layer_name]
+    step = metadata[layer_name] if isinstance(metadata, dict) else metadata
+    merged = layer.impl.merge(step, layer.layer, positions, query, key, value)
+    if merged is None:
+        return
+    keys, values, merges = merged
+    count = len(keys)
+    key[:count], value[:count] = keys, values
+    logits[:count] = torch.where(merges, 1.0, -1.0)
+
+
+def _abstract_merge(
+    positions: Tensor, query: Tensor, key: Tensor, value: Tensor, logits: Tensor, layer_name: str
+) -> None:
+    return
+
+
+direct_register_custom_op(
+    "hyperscale_merge",
+    eager_break_during_capture(hyperscale_merge),
+    mutates_args=["key", "value", "logits"],
+    fake_impl=_abstract_merge,
 )

@@ -48,10 +48,12 @@ class RaggedSelfAttention(nn.Module):
         options = Options.read(get_current_vllm_config().additional_config, config)
         gated = has_gates(config)
         self.gate = GateConfig.from_hf(config) if gated else GateConfig()
-        # Where verdicts come from: "projection", "neuron", "hashed", or "" for a method without verdicts.
+        # Where verdicts come from: "projection", "neuron", "hashed", "merges", or "" for a method without verdicts.
         self.verdict_source = ""
         if options.method == "dms":
             self.verdict_source = "projection" if self.gate.separate else "neuron"
+        if options.method == "dmc":
+            self.verdict_source = "merges"
         if options.method == "hashed":
             self.verdict_source, self.evicted_share = "hashed", 1 - 1 / options.cr
             # Numbers of this layer's lists among those of the whole model: the hash must not depend on the ranks.
@@ -96,11 +98,22 @@ class RaggedSelfAttention(nn.Module):
         elif self.verdict_source == "hashed":
             uniform = counter_rng.uniform(counter_rng.mix(self.list_numbers, positions[:, None].long()))
             logits = torch.where(uniform < self.evicted_share, 1.0, -1.0).to(torch.float32)
+        elif self.verdict_source == "merges":  # of keys as they are before RoPE
+            k, v, logits = self.attn.merge(positions, q, k, v)
+            q, k = self._without_last(q), self._without_last(k)
         q, k = self.rotary_emb(positions, q, k)
+        if self.verdict_source == "merges":
+            q, k = self._without_last(q), self._without_last(k)
         if self.verdict_source == "neuron" and self.gate.zeroing == "before_and_after_rope":
             q = self._without_neuron(q)  # the rotation has mixed another neuron into the one set to zero
         output: Tensor = self.o_proj(self.attn(q.contiguous(), k.contiguous(), v.contiguous(), logits))[0]
         return output
+
+    def _without_last(self, vectors: Tensor) -> Tensor:
+        """Vectors of all heads with their last neuron at zero, which decides on merges or weighs them."""
+        by_head = vectors.reshape(len(vectors), -1, self.head_dim).clone()
+        by_head[..., -1] = 0
+        return by_head.view(vectors.shape)
 
     def _borrowed_neuron(self, q: Tensor) -> Tensor:
         """The last neuron of each KV head's first query head, (tokens, heads)."""

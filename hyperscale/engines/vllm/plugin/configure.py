@@ -21,6 +21,7 @@ from hyperscale.models.gate_files import complete_config
 
 CONNECTOR_MODULE = "hyperscale.engines.vllm.plugin.connector"
 OPERATOR = "vllm::hyperscale_attention"
+MERGE_OPERATOR = "vllm::hyperscale_merge"
 
 
 class ConfigureRagged(VerifyAndUpdateConfig):
@@ -55,8 +56,8 @@ class ConfigureRagged(VerifyAndUpdateConfig):
         # Attention asks Python which requests there are, so CUDA graphs end before it and begin after it. The list that
         # vLLM splits at by default is copied from its class later on; one that the user gave is there already.
         for ops in (CompilationConfig._attention_ops, vllm_config.compilation_config.splitting_ops):
-            if ops is not None and OPERATOR not in ops:
-                ops.append(OPERATOR)
+            if ops is not None:
+                ops += [operator for operator in (OPERATOR, MERGE_OPERATOR) if operator not in ops]
 
 
 def _take_over_fp8(vllm_config: Any) -> None:

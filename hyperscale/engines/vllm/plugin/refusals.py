@@ -24,6 +24,10 @@ def list_refusals(vllm_config: Any, options: Options) -> list[str]:
     checks = {
         "the method dms needs a checkpoint retrofitted with DMS, and config.json has no dms_* keys: run "
         "`hyperscale retrofit`, or choose another method": options.method == "dms" and not gated,
+        "the method dmc needs a checkpoint retrofitted with DMC, and config.json has no dmc_* keys: run `hyperscale "
+        "retrofit --method dmc`, or choose another method": (
+            options.method == "dmc" and getattr(config, "dmc_cr", None) is None
+        ),
         "one verdict for all KV heads of a layer (dms_alpha_per 'layer') would have to be sent between ranks: leave "
         "--tensor-parallel-size out": (
             ranks > 1 and options.method == "dms" and gated and getattr(config, "dms_alpha_per", "head") != "head"

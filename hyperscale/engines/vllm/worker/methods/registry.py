@@ -6,6 +6,7 @@ from torch import Tensor
 
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
+from hyperscale.engines.vllm.worker.methods.dmc import WorkerDMC
 from hyperscale.engines.vllm.worker.methods.dms import WorkerDMS
 from hyperscale.engines.vllm.worker.methods.hosted import ModelShape, WorkerHosted
 from hyperscale.engines.vllm.worker.methods.interval import WorkerInterval
@@ -31,7 +32,7 @@ def create(
         options: The engine's options.
         first_head: This worker's first KV head among all.
         all_heads: KV heads of a layer of the whole model.
-        shape: What hosted methods are told of the model.
+        shape: What hosted methods and dmc are told of the model.
         max_tokens: Most tokens of a request, likewise.
 
     Raises:
@@ -43,6 +44,9 @@ def create(
         if isinstance(method, IntervalMethod):
             return WorkerInterval(tables, options, method, shape, max_tokens)
         return WorkerHosted(tables, options, method, shape, max_tokens)
+    if options.method == "dmc":
+        assert shape is not None, "dmc is told of the model"
+        return WorkerDMC(tables, options, shape)
     if options.method == "random":
         from hyperscale.engines.vllm.worker.methods.random_eviction import WorkerRandom
 
@@ -82,11 +86,11 @@ def most_bytes(spec: Any, vllm_config: Any) -> int:
 
     They are made on the device "meta", where tensors take no memory.
     """
-    hosted = [options for options in spec.all_arms if options.hosted]
-    if not hosted:  # the others keep nothing
+    keeping = [options for options in spec.all_arms if options.hosted or options.method == "dmc"]
+    if not keeping:  # the others keep nothing
         return 0
     tables = StagedTables.for_engine(vllm_config, spec, 1, "meta")
-    return max(_bytes_of(create_for_worker(tables, spec, vllm_config, options)) for options in hosted)
+    return max(_bytes_of(create_for_worker(tables, spec, vllm_config, options)) for options in keeping)
 
 
 def _bytes_of(method: WorkerMethod) -> int:
