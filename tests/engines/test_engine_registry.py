@@ -143,7 +143,7 @@ def test_a_press_runs_where_its_engine_stands_in_and_nowhere_else():
     groups = registry.assign("torch", ["vanilla", press, "dms"])
     assert groups == {registry.get("torch"): ["vanilla", "dms"], registry.get("kvpress"): [press]}
     assert registry.choose("vllm", press) is registry.get("vllm")
-    assert "vanilla, dms, window, random" in registry.get("vllm").explain_method(press)
+    assert "vanilla, dms, dmc, window, random" in registry.get("vllm").explain_method(press)
     assert "runs in the kvpress engine" in EngineProvider.explain_method(registry.get("toy"), press)
 
 

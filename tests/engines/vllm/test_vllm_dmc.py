@@ -3,11 +3,8 @@
 There is no built-in retrofit. The base's own neurons decide instead: they merge nearly two tokens of three.
 """
 
-import json
-import shutil
-
 import pytest
-from vllm_engines import GREEDY, entry_bytes, needs_vllm, path, requests, same
+from vllm_engines import GREEDY, entry_bytes, needs_vllm, path, requests, same, write_merging
 from vllm_occupancy import watch_scheduler
 
 from hyperscale import methods
@@ -28,13 +25,6 @@ HOW = {"whole prompts": {}, "chunks": CHUNKED, "preempted": {**TIGHT, **CHUNKED}
 DRAWN = Sampling(temperature=0.9, seed=3, steering=Steering(extend=2, word="\n n03:", answer=8), marks=(" D)", "|"))
 
 
-def write(folder, scale, offset):
-    shutil.copytree(path("base"), folder)
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"dmc_cr": 2.0, "dmc_alpha_scale": scale, "dmc_initial_alpha_offset": offset}
-    (folder / "config.json").write_text(json.dumps(config))
-
-
 def torch_chains(folder, sampling):
     model, tokenizer = load_model(folder)
     engine = TorchEngine(model, tokenizer, METHOD, batch_size=8)
@@ -52,11 +42,11 @@ SLOW = [("whole prompts", 1.0), ("whole prompts", 100.0), ("chunks", 1.0), ("pre
     ("how", "scale"), [("preempted", 1.0), *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
 )
 def test_dmc_equals_torch(how, scale, tmp_path):
-    """In batches of prompts of different lengths, greedy and drawn with steering; weights of like size or of 0 and 1."""
+    """Prompts of different lengths; greedy, and drawn with steering; weights of like size, or of 0 and 1."""
     from hyperscale.engines.vllm.harness.engine import VllmEngine
 
     folder = tmp_path / "model"
-    write(folder, scale, 0.0)
+    write_merging(folder, scale, 0.0)
     engine = VllmEngine(str(folder), METHOD, batch_size=8, **HOW[how])
     try:
         seen = watch_scheduler(engine._engine)
@@ -84,7 +74,7 @@ def test_controls(tmp_path):
     """Neurons that decide otherwise give other costs, so the comparison above bites."""
     chains = []
     for number, offset in enumerate((0.0, 0.5)):
-        write(tmp_path / str(number), 1.0, offset)
+        write_merging(tmp_path / str(number), 1.0, offset)
         chains.append(torch_chains(tmp_path / str(number), GREEDY))
     assert all(chains[0][problem].trace.kv_reads != chain.trace.kv_reads for problem, chain in chains[1].items())
 

@@ -5,11 +5,24 @@ from dataclasses import replace
 import dense_reference
 import pytest
 import torch
-from vllm_engines import GREEDY, entry_bytes, loaded, needs_vllm, path, requests, same, torch_chains, vllm_chains
+from vllm_engines import (
+    GREEDY,
+    entry_bytes,
+    loaded,
+    needs_vllm,
+    path,
+    requests,
+    same,
+    torch_chains,
+    vllm_chains,
+    write_merging,
+)
 from vllm_occupancy import watch_scheduler
 
 from hyperscale import methods
 from hyperscale.engines.base import Sampling, Steering
+from hyperscale.engines.loading import load_model
+from hyperscale.engines.torch.engine import TorchEngine
 
 pytestmark = [
     needs_vllm,
@@ -284,6 +297,25 @@ def test_steered_chains_equal_torch(name, method, cr, how):
     assert any(chain.trace.inserted[-1] for chain in alike.values())
 
 
+@pytest.mark.parametrize("how", STEERED_HOW)
+def test_dmc_equals_torch(how, tmp_path):
+    """Means made before RoPE, in chunks and decode steps; by default as part of graphs of whole steps."""
+    from hyperscale.engines.vllm.harness.engine import VllmEngine
+
+    folder, rule = tmp_path / "model", methods.create("dmc", cr=2)
+    write_merging(folder, 1.0, 0.0)
+    reference = TorchEngine(*load_model(folder), rule, batch_size=8)
+    wanted = {chain.problem: chain for chain in reference.generate(requests(), GREEDY)}
+    engine = VllmEngine(str(folder), rule, batch_size=8, **STEERED_HOW[how])
+    try:
+        found = {chain.problem: chain for chain in engine.generate(requests(), GREEDY)}
+    finally:
+        engine.close()
+    alike = {problem: chain for problem, chain in wanted.items() if found[problem].token_ids == chain.token_ids}
+    assert len(alike) >= (len(wanted) - 1 if how == "eager" else len(wanted) / 2)
+    same(alike, {problem: found[problem] for problem in alike})
+
+
 def test_drawn_steered_chains_are_reproducible():
     """vLLM draws by itself: the same chains again, and none that repeats its own draws behind a continuation."""
     sampling = replace(STEERED, temperature=1.0, seed=2)
@@ -307,18 +339,24 @@ WITHOUT_WAITS = {
 }
 
 
-@pytest.mark.parametrize("method", WITHOUT_WAITS)
-def test_nothing_waits_for_the_device(method):
+@pytest.mark.parametrize("method", [*WITHOUT_WAITS, "dmc"])
+def test_nothing_waits_for_the_device(method, tmp_path):
     """Steps of prefill and decode, and reading their reports late, never make the host wait inside attention."""
     from hyperscale.engines.vllm.harness.engine import VllmEngine
     from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
 
-    checkpoint, rule, *kv_dtype = WITHOUT_WAITS[method]
-    engine = VllmEngine(path(checkpoint), rule, batch_size=8, kv_dtype=kv_dtype[0] if kv_dtype else "auto", **EAGER)
+    if method == "dmc":
+        write_merging(tmp_path / "model", 1.0, 0.0)
+        folder, rule, kv_dtype = str(tmp_path / "model"), methods.create("dmc", cr=2), []
+    else:
+        checkpoint, rule, *kv_dtype = WITHOUT_WAITS[method]
+        folder = path(checkpoint)
+    engine = VllmEngine(folder, rule, batch_size=8, kv_dtype=kv_dtype[0] if kv_dtype else "auto", **EAGER)
     try:
         list(engine.generate(requests(), GREEDY))  # compile everything first
         worker, impl = CacheWorker.current, type(_layer(engine).impl)
         attend, begin, report = impl.attend, type(worker).begin_step, type(worker).report_step
+        merge = impl.merge
 
         def strict(function):
             def called(*args, **kwargs):
@@ -331,10 +369,12 @@ def test_nothing_waits_for_the_device(method):
             return called
 
         impl.attend, type(worker).begin_step, type(worker).report_step = strict(attend), strict(begin), strict(report)
+        impl.merge = strict(merge)
         try:
             chains = list(engine.generate(requests(), GREEDY))
         finally:
             impl.attend, type(worker).begin_step, type(worker).report_step = attend, begin, report
+            impl.merge = merge
     finally:
         engine.close()
     assert len(chains) == len(requests())

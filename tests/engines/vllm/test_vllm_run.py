@@ -133,10 +133,14 @@ def test_methods_without_a_rule_here_are_refused():
     from hyperscale import methods
     from hyperscale.engines.vllm.harness.engine_args import check_method
 
-    with pytest.raises(ConfigError, match="dmc does not run in vLLM"):
-        resolve.resolve_config(load.make_config({"engine": "vllm", "methods": ["vanilla", "dmc"]}))
-    with pytest.raises(MethodError, match="dmc does not run in vLLM"):
-        check_method(methods.create("dmc", cr=4))
+    with pytest.raises(ConfigError, match="knorm does not run in vLLM"):
+        resolve.resolve_config(load.make_config({"engine": "vllm", "methods": ["vanilla", "kvpress:knorm"]}))
+
+    class Unknown(type(methods.create("window", cr=4))):
+        name = "unknown"
+
+    with pytest.raises(MethodError, match="unknown does not run in vLLM"):
+        check_method(Unknown(cr=4))
 
 
 def test_the_engine_tells_folders_apart():

@@ -1,6 +1,8 @@
 """Requests, engines and comparisons for the tests that need vLLM."""
 
+import json
 import os
+import shutil
 from functools import cache
 from importlib.resources import files
 
@@ -37,6 +39,14 @@ def requests(count=2, length=LENGTH):
     run = prepare.prepare_run(load.make_config({"methods": ["vanilla"], "limit": count}), lambda stage: None)
     problems = [problem for of_task in run.problems.values() for problem in of_task]
     return [Request(problem.request_id, 0, problem.prompt_ids, length, (1, 50, 100)) for problem in problems]
+
+
+def write_merging(folder, scale, offset):
+    """The built-in base as a checkpoint of DMC: its own neurons decide, and merge nearly two tokens of three."""
+    shutil.copytree(path("base"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"dmc_cr": 2.0, "dmc_alpha_scale": scale, "dmc_initial_alpha_offset": offset}
+    (folder / "config.json").write_text(json.dumps(config))
 
 
 @cache

@@ -2,8 +2,8 @@
 
 A merge is an eviction with a change of the new entry: the entry of token t - 1 is gone from query t on, and the one of
 token t is the mean of both. So the lists work as for DMS with w = 0, in decode steps, in chunks and where a request
-starts anew. What is special is `merge`, which makes the means. It runs before RoPE, as means of keys are made there, and
-keeps, of each list's newest entry, the sums of weighted keys, of weighted values and of weights.
+starts anew. What is special is `merge`, which makes the means before RoPE, as means of keys are made there. It keeps,
+of each list's newest entry, the sums of weighted keys, of weighted values and of weights.
 """
 
 import torch
