@@ -110,10 +110,12 @@ FP8 = {
     "dms": ("dms", 8, {}, {}),
     "window": ("window", 3, {"recent": 3}, {"recent": 3}),
     "tova": ("tova", 3, {}, {"parameters": {}}),
+    "snapkv": ("snapkv", 3, {"window": 4}, {"parameters": {"window": 4}}),
+    "quest": ("quest", 3, {"page": 4}, {"parameters": {"page": 4}}),
 }
 
 
-@pytest.mark.parametrize("case", ["dms", pytest.param("window", marks=slow), pytest.param("tova", marks=slow)])
+@pytest.mark.parametrize("case", ["dms", *(pytest.param(case, marks=slow) for case in FP8 if case != "dms")])
 def test_pages_in_fp8_equal_torch(case, tmp_path):
     """Whole prompts attend to what is not rounded yet, as in the torch engine; later steps read all of it rounded."""
     from hyperscale.engines.vllm.families import architecture
