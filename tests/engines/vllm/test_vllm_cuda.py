@@ -110,6 +110,7 @@ FP8 = {
     "dms": ("dms", 8, {}, {}),
     "window": ("window", 3, {"recent": 3}, {"recent": 3}),
     "tova": ("tova", 3, {}, {"parameters": {}}),
+    "h2o": ("h2o", 3, {"pin_prompt": True}, {"parameters": {"pin_prompt": True}}),
     "snapkv": ("snapkv", 3, {"window": 4}, {"parameters": {"window": 4}}),
     "quest": ("quest", 3, {"page": 4}, {"parameters": {"page": 4}}),
 }

@@ -144,6 +144,7 @@ def append_chunks(
         keys: (tokens, heads, head_dim), after RoPE; only head_dim must be contiguous.
         values: As keys, with the same strides.
     """
+    assert cache.scales is None, "entries are stored as they are"
     _, heads, dim = keys.shape
     _chunk_append_kernel[(triton.cdiv(chunks.longest, _TILE), len(chunks.starts), heads)](
         keys,

@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor, float32
 
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, KernelTables, PagedCache
+from hyperscale.engines.vllm.kernels.fp8 import load_keys
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ def _chunk_received_kernel(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
     PRECISION: tl.constexpr,
+    scales,
+    FP8: tl.constexpr,
 ):
     TILE: tl.constexpr = ROWS // G  # tokens
     # Grid (tiles of keys, heads, requests): a program adds up what its BLOCK keys receive.
@@ -80,7 +83,7 @@ def _chunk_received_kernel(
     inside = key < start + count
     pages = page_table + ((slot.to(tl.int64) * layers + layer) * heads + head) * table_pages
     page = tl.load(pages + key // N, mask=inside, other=0).to(tl.int64)
-    k = tl.load(keys + (page * page_stride + (key % N) * D)[:, None] + d[None, :], mask=inside[:, None], other=0.0)
+    k = load_keys(keys, scales, page, key % N, inside, page_stride, D, queries.dtype.element_ty, FP8)
     lane = tl.arange(0, ROWS)
     received = tl.zeros((BLOCK,), tl.float32)
     # Queries before the first of the keys see none of them.
@@ -118,7 +121,7 @@ def add_received(
 
     Args:
         tables: The worker's tables.
-        cache: The cache, not quantised.
+        cache: The cache.
         layer: The layer.
         chunks: The requests; their lists are in order of position. Those of one token are left out.
         queries: (tokens, query heads, head_dim) of the whole batch, after RoPE; tokens may be strided.
@@ -163,6 +166,8 @@ def add_received(
         ROWS=rows,
         BLOCK=block,
         PRECISION="ieee" if exact else "tf32",
+        scales=cache.keys if cache.scales is None else cache.scales,
+        FP8=cache.scales is not None,
         num_warps=4 if exact else 8,
         num_stages=1 if exact else 3,
     )

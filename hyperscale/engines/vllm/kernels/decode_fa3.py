@@ -45,6 +45,7 @@ def arguments(
     requests, heads, group, dim = queries.shape
     sequences = (requests * heads, group, dim)  # a sequence per list, of one query token
     assert all(tensor.is_contiguous() for tensor in (lens, block_table, out))
+    assert cache.scales is None, "FlashAttention knows no scales of entries"
     return {
         "q": queries.reshape(sequences),
         "k": cache.keys[:, :, None],

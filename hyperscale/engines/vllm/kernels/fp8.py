@@ -58,6 +58,16 @@ def load_entries(
 
 
 @triton.jit
+def load_keys(keys, scales, page, place, inside, page_stride, D: tl.constexpr, DTYPE: tl.constexpr, FP8: tl.constexpr):
+    """As `load_entries`, of the keys alone."""
+    d = tl.arange(0, D)
+    k = tl.load(keys + (page * page_stride + place * D)[:, None] + d[None, :], mask=inside[:, None], other=0)
+    if FP8:
+        k = dequantise(k, tl.load(scales + page * (page_stride // 4) + place, mask=inside, other=0), DTYPE)
+    return k
+
+
+@triton.jit
 def store_entries(k, v, keys, values, scales, page, place, inside, page_stride, D: tl.constexpr, FP8: tl.constexpr):
     """The inverse of `load_entries`, where ``inside``."""
     d = tl.arange(0, D)
