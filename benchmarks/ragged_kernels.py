@@ -21,15 +21,12 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
-from hyperscale.engines.vllm.kernels import (
-    chunk_attention,
-    chunk_dms_expiry,
-    chunk_plan,
-    chunk_write,
-    decode_attention,
-    decode_fa3,
-)
+from hyperscale.engines.vllm.kernels import decode_attention, decode_fa3
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests
+from hyperscale.engines.vllm.kernels.chunk import attention as chunk_attention
+from hyperscale.engines.vllm.kernels.chunk import dms_expiry as chunk_dms_expiry
+from hyperscale.engines.vllm.kernels.chunk import plan as chunk_plan
+from hyperscale.engines.vllm.kernels.chunk import write as chunk_write
 from hyperscale.engines.vllm.kernels.decode_update import decode_update
 from hyperscale.engines.vllm.protocol import NEVER
 

@@ -21,7 +21,7 @@ The life of a request, and the files that it passes through:
 6. Attention. `model.self_attention` computes DMS's verdicts, `backends.cpu` or `backends.cuda` takes the batch apart
    into decode steps and chunks. On the CPU `worker.reference_attention` asks the method (`worker.methods`) what
    expires, writes and attends; on CUDA the kernels do (`kernels.decode_update`, `kernels.decode_attention`,
-   `kernels.chunk_plan` and their siblings).
+   `kernels.chunk.plan` and their siblings).
 7. Report. `worker.cpu` or `worker.cuda` reports pages and live entries; `scheduler.output_hook` has them booked before
    vLLM frees finished requests. Superblocks that are not needed go back to the pool (`record_usage`).
 8. Costs. `scheduler.costs` adds up reads and peaks; the response has them in ``kv_transfer_params``, where

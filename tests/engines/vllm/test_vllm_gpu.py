@@ -329,6 +329,7 @@ WITHOUT_WAITS = {
     "tova": ("base", methods.create("tova", cr=4)),
     "random": ("base", methods.create("random", cr=4, pin_prompt=False)),
     "streaming": ("base", methods.create("streaming", cr=4)),
+    "h2o": ("base", methods.create("h2o", cr=4)),
     "quest": ("base", methods.create("quest", cr=4)),
     "snapkv": ("base", methods.create("snapkv", cr=4, window=4, pin_prompt=False)),
     "rkv": ("base", methods.create("rkv", cr=4)),

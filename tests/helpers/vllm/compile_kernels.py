@@ -11,21 +11,15 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from hyperscale.engines.torch import row_kernels
-from hyperscale.engines.vllm.kernels import (
-    chunk_append,
-    chunk_attention,
-    chunk_dms_expiry,
-    chunk_plan,
-    chunk_reads,
-    chunk_received,
-    chunk_write,
-    decode_attention,
-    decode_update,
-    page_choice,
-    query_sums,
-    victim_choice,
-)
+from hyperscale.engines.vllm.kernels import decode_attention, decode_update, page_choice, query_sums, victim_choice
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache, Victims
+from hyperscale.engines.vllm.kernels.chunk import append as chunk_append
+from hyperscale.engines.vllm.kernels.chunk import attention as chunk_attention
+from hyperscale.engines.vllm.kernels.chunk import dms_expiry as chunk_dms_expiry
+from hyperscale.engines.vllm.kernels.chunk import plan as chunk_plan
+from hyperscale.engines.vllm.kernels.chunk import reads as chunk_reads
+from hyperscale.engines.vllm.kernels.chunk import received as chunk_received
+from hyperscale.engines.vllm.kernels.chunk import write as chunk_write
 from hyperscale.engines.vllm.kernels.decode import balanced_attention, step_report
 
 

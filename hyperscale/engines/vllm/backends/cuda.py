@@ -9,15 +9,16 @@ from torch import Tensor
 from vllm.v1.attention.backend import AttentionBackend, AttentionCGSupport, AttentionMetadataBuilder
 
 from hyperscale.engines.vllm.backends.base import RaggedBackendMixin, RaggedImpl
-from hyperscale.engines.vllm.kernels import chunk_fa3, decode_fa3
+from hyperscale.engines.vllm.kernels import decode_fa3
 from hyperscale.engines.vllm.kernels.arguments import PagedCache
-from hyperscale.engines.vllm.kernels.chunk_append import append_chunks
-from hyperscale.engines.vllm.kernels.chunk_attention import chunk_attention
-from hyperscale.engines.vllm.kernels.chunk_dms_expiry import dms_expiries
-from hyperscale.engines.vllm.kernels.chunk_plan import plan_chunks
-from hyperscale.engines.vllm.kernels.chunk_reads import count_reads
-from hyperscale.engines.vllm.kernels.chunk_received import LogSums
-from hyperscale.engines.vllm.kernels.chunk_write import store_survivors
+from hyperscale.engines.vllm.kernels.chunk import fa3 as chunk_fa3
+from hyperscale.engines.vllm.kernels.chunk.append import append_chunks
+from hyperscale.engines.vllm.kernels.chunk.attention import chunk_attention
+from hyperscale.engines.vllm.kernels.chunk.dms_expiry import dms_expiries
+from hyperscale.engines.vllm.kernels.chunk.plan import plan_chunks
+from hyperscale.engines.vllm.kernels.chunk.reads import count_reads
+from hyperscale.engines.vllm.kernels.chunk.received import LogSums
+from hyperscale.engines.vllm.kernels.chunk.write import store_survivors
 from hyperscale.engines.vllm.kernels.decode.balanced_attention import balanced_attention
 from hyperscale.engines.vllm.kernels.decode_attention import decode_attention
 from hyperscale.engines.vllm.kernels.decode_update import decode_update

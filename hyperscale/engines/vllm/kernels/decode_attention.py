@@ -30,7 +30,7 @@ class DecodeLaunch(NamedTuple):
         part: Least entries of a part.
         block: Entries of a step of a part's loop.
         warps: Of a program.
-        stages: Of the loop's software pipeline, see `chunk_attention.ChunkLaunch`.
+        stages: Of the loop's software pipeline, see `chunk.attention.ChunkLaunch`.
     """
 
     part: int

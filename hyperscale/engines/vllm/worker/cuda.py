@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
-from hyperscale.engines.vllm.kernels.chunk_append import make_room
-from hyperscale.engines.vllm.kernels.chunk_fa3 import ChunkSequences, make_sequences
+from hyperscale.engines.vllm.kernels.chunk.append import make_room
+from hyperscale.engines.vllm.kernels.chunk.fa3 import ChunkSequences, make_sequences
 from hyperscale.engines.vllm.protocol import DecodeReports, RequestReport, SuperblockUpdate
 from hyperscale.engines.vllm.worker.cache_rows import CacheRows
 from hyperscale.engines.vllm.worker.cache_worker import CacheWorker, RunningRequest

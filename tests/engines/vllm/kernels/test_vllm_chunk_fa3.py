@@ -7,8 +7,10 @@ import torch
 from interpreted import CUDA, DEVICE, MARKS
 from ragged_world import World
 
-from hyperscale.engines.vllm.kernels import chunk_append, chunk_fa3, decode_fa3
+from hyperscale.engines.vllm.kernels import decode_fa3
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, PagedCache
+from hyperscale.engines.vllm.kernels.chunk import append as chunk_append
+from hyperscale.engines.vllm.kernels.chunk import fa3 as chunk_fa3
 from hyperscale.engines.vllm.worker.methods.received_attention import ReceivedAttention
 
 pytestmark = MARKS

@@ -18,17 +18,13 @@ from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.torch import forward_pass
 from hyperscale.engines.torch.engine import TorchEngine
-from hyperscale.engines.vllm.kernels import (
-    chunk_attention,
-    chunk_dms_expiry,
-    chunk_plan,
-    chunk_reads,
-    chunk_write,
-    decode_attention,
-    decode_fa3,
-    decode_update,
-)
+from hyperscale.engines.vllm.kernels import decode_attention, decode_fa3, decode_update
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
+from hyperscale.engines.vllm.kernels.chunk import attention as chunk_attention
+from hyperscale.engines.vllm.kernels.chunk import dms_expiry as chunk_dms_expiry
+from hyperscale.engines.vllm.kernels.chunk import plan as chunk_plan
+from hyperscale.engines.vllm.kernels.chunk import reads as chunk_reads
+from hyperscale.engines.vllm.kernels.chunk import write as chunk_write
 from hyperscale.methods.core.dms_gate import GateConfig, alpha_logits
 
 pytestmark = MARKS

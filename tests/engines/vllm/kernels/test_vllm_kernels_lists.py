@@ -4,16 +4,13 @@ import pytest
 import torch
 from interpreted import DEVICE, MARKS
 
-from hyperscale.engines.vllm.kernels import (
-    chunk_attention,
-    chunk_dms_expiry,
-    chunk_plan,
-    chunk_reads,
-    chunk_write,
-    decode_attention,
-    decode_update,
-)
+from hyperscale.engines.vllm.kernels import decode_attention, decode_update
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
+from hyperscale.engines.vllm.kernels.chunk import attention as chunk_attention
+from hyperscale.engines.vllm.kernels.chunk import dms_expiry as chunk_dms_expiry
+from hyperscale.engines.vllm.kernels.chunk import plan as chunk_plan
+from hyperscale.engines.vllm.kernels.chunk import reads as chunk_reads
+from hyperscale.engines.vllm.kernels.chunk import write as chunk_write
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.worker.methods.base import DecodeBatch, RequestChunk
 from hyperscale.engines.vllm.worker.methods.dms import WorkerDMS

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, PagedCache
-from hyperscale.engines.vllm.kernels.chunk_received import LogSums, add_received
+from hyperscale.engines.vllm.kernels.chunk.received import LogSums, add_received
 from hyperscale.engines.vllm.worker.rows import PASS_BYTES, Rows
 from hyperscale.engines.vllm.worker.tables import EntryTables
 from hyperscale.methods.core.prefill_view import PrefillView

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import PagedCache
-from hyperscale.engines.vllm.kernels.chunk_received import LogSums
+from hyperscale.engines.vllm.kernels.chunk.received import LogSums
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, KernelTables
-from hyperscale.engines.vllm.kernels.chunk_plan import ChunkPlan
+from hyperscale.engines.vllm.kernels.chunk.plan import ChunkPlan
 from hyperscale.engines.vllm.kernels.common import load_expiries
 
 
