@@ -5,6 +5,7 @@ from dataclasses import replace
 import dense_reference
 import pytest
 import torch
+from commandline import caller
 from vllm_engines import (
     GREEDY,
     entry_bytes,
@@ -19,7 +20,7 @@ from vllm_engines import (
 )
 from vllm_occupancy import watch_scheduler
 
-from hyperscale import methods
+from hyperscale import methods, results
 from hyperscale.engines.base import Sampling, Steering
 from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch.engine import TorchEngine
@@ -248,6 +249,26 @@ def test_arms_in_turn_equal_torch(compilation):
         engine.close()
     for first, again in ((1, 4), (0, 5)):
         assert sum(found[first][problem] == found[again][problem] for problem in found[first]) >= len(found[first]) - 1
+
+
+def test_a_run_chooses_vllm(monkeypatch, capsys, tmp_path):
+    """By default, on a GPU with room: one engine for the arms of the base model, one for vanilla."""
+    from hyperscale.engines.vllm.harness import engine
+
+    starts, start = [], engine.start_engine
+    monkeypatch.setattr(
+        engine, "start_engine", lambda args, *rest, **more: starts.append(args) or start(args, *rest, **more)
+    )
+    call = caller(monkeypatch, capsys, tmp_path)
+    arms = ("--method", "vanilla,window,tova", "--cr", "4,8", "--gpu-memory", "0.3")
+    size = ("--task", "mini_aime", "--limit", "2", "--length", "64", "--budget", "all", "--out", tmp_path / "run")
+    code, out, err = call("run", "--model", "mini", *arms, *size)
+    assert code == 0, err
+    assert "Engine: vllm (auto)" in out
+    assert len(starts) == 2
+    (run,) = results.read(tmp_path / "run")
+    assert {sample.engine for sample in run.samples} == {"vllm"}
+    assert len({sample.arm for sample in run.samples}) == 5
 
 
 def graphs(full):

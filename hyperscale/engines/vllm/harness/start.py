@@ -62,7 +62,7 @@ def start_engine(args: dict[str, Any], own_process: bool, cpu: bool, gpu: int | 
                 "its process has printed why above; if it lacks memory, choose a smaller --gpu-memory where others use "
                 "the GPU too, a larger one where the cache does not fit"
             )
-        raise EngineError(f"vLLM does not start: {reason}") from error
+        raise EngineError(f"vLLM does not start: {reason}; --engine torch does without it") from error
     if own_process:
         end_waiting_with_process(engine.engine_core.output_queue_thread, engine.engine_core.outputs_queue)
     return engine
