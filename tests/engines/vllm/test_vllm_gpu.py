@@ -58,6 +58,18 @@ def test_float32_equals_torch(cr, how):
     same(torch_chains(name, "dms", cr), vllm_chains(name, "dms", cr, **more), name=name, method="dms")
 
 
+def test_full_graphs_equal_torch_where_requests_are_preempted():
+    """Decode steps as graphs, whose reports are booked several at once, in a cache that is too small for all."""
+    more = {
+        **HOW["preempted"],
+        "own_process": True,  # the pool of a process's graphs does not outlive its first engine
+        "enforce_eager": False,
+        "compilation_config": {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"},
+        "kv_cache_memory_bytes": 18 * 32 * entry_bytes("dms8"),
+    }
+    same(torch_chains("dms8", "dms", 8), vllm_chains("dms8", "dms", 8, **more), name="dms8", method="dms")
+
+
 def test_window_equals_torch():
     params = (("recent", 3),)
     wanted = torch_chains("base", "window", 3, params)
