@@ -80,6 +80,7 @@ class Side:
         self.cache, self.plain = PagedCache.of(cache), ReferenceAttention(self.tables, self.method, Plain(cache))
         if fused:
             use_kernels(self.method)
+            self.method.received = None  # prompts are processed in plain torch on either side
             assert self.method.fused is not None
         self.slots = []
         for request, prompt in enumerate(PROMPTS):

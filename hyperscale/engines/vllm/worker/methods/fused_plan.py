@@ -17,6 +17,7 @@ class FusedPlan(FusedDecode):
     def __init__(self, method: WorkerHosted) -> None:
         super().__init__(method.tables)
         self.method = method
+        method.fit()  # a graph has to find it where it was recorded
 
     @staticmethod
     def serves(method: WorkerHosted) -> bool:
