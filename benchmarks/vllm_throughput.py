@@ -19,6 +19,7 @@ python benchmarks/vllm_throughput.py --shape qwen2.5-1.5b --context 4096 --chain
 
 A type of the cache may follow an engine's name: `ours:fp8`, and of vLLM's own `stock:fp8`, `stock:turboquant_4bit_nc`.
 An engine named after a method runs its rule at --cr, with prompts that are not pinned, as requests are mostly prompt.
+Of dmc, neurons of dummy weights decide: about half of the heads merge everything, the others nothing, whatever --cr is.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from vllm_session import CORE_STEPS, Session
 
 from hyperscale.engines.vllm.method_names import HOSTED
 from hyperscale.methods import parameters
+from hyperscale.methods.core.dmc_merge import MergeConfig
 
 ENGINES = {
     "stock": None,
@@ -49,6 +51,7 @@ for _name in (*HOSTED, "random", "window"):
     _pinned = {"pin_prompt": False} if "pin_prompt" in parameters(_name) else {}
     for _suffix, _full in (("", True), ("-piecewise", False)):
         ENGINES[_name + _suffix] = {"method": _name, "parameters": _pinned, "full_graphs": _full}
+ENGINES["dmc"] = {"method": "dmc"}
 ENGINES["ours-full"] = ENGINES["ours"]  # its name while full graphs were not the default
 
 SHAPES = {
@@ -108,7 +111,10 @@ def start(arguments: argparse.Namespace, folder: str, longest: int) -> Any:
             options = options | {"cr": arguments.cr}
         if options["method"] == "hashed":
             options = options | {"window": arguments.window}
-        args |= {"hf_overrides": {"architectures": [architecture(SHAPES[arguments.shape][0])]}}
+        overrides: dict[str, Any] = {"architectures": [architecture(SHAPES[arguments.shape][0])]}
+        if options["method"] == "dmc":
+            overrides |= MergeConfig(initial_offset=0.0, cr=arguments.cr).to_hf()
+        args |= {"hf_overrides": overrides}
         args |= {"additional_config": {"hyperscale": options}}
     if arguments.toy:
         args |= {"block_size": 32, "enforce_eager": True, "kv_cache_memory_bytes": 2 << 20}

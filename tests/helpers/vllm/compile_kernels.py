@@ -20,7 +20,7 @@ from hyperscale.engines.vllm.kernels.chunk import plan as chunk_plan
 from hyperscale.engines.vllm.kernels.chunk import reads as chunk_reads
 from hyperscale.engines.vllm.kernels.chunk import received as chunk_received
 from hyperscale.engines.vllm.kernels.chunk import write as chunk_write
-from hyperscale.engines.vllm.kernels.decode import balanced_attention, step_report
+from hyperscale.engines.vllm.kernels.decode import balanced_attention, step_report, token_merge
 
 
 class Hopper:
@@ -75,6 +75,9 @@ def every_kernel(dtype, heads, group, dim, page, fp8=False):
     decode_update.decode_update(tables, pool, 2, rows, *new, verdicts=verdicts[:requests], window=16)
     decode_update.decode_update(tables, pool, 2, rows, *new, verdicts=verdicts[:requests], window=16, on_new=True)
     decode_update.decode_update(tables, pool, 2, rows, *new, new_expiry=positions)
+    sums, merged = torch.zeros(slots, heads, 2 * dim + 1), torch.zeros(requests, heads)
+    long = torch.zeros(requests, dtype=torch.int64)
+    token_merge.merge_tokens(q[:requests], k[:requests], k[:requests], merged, long, long, sums, 100.0, 5.0)
     numbers = ints(step_report.ROWS, slots)
     step_report.gather_step_report(tables, None, numbers)
     step_report.gather_step_report(tables, torch.zeros(slots, dtype=torch.int64), numbers)

@@ -36,21 +36,18 @@ class RaggedImpl(AttentionImpl):
 
     @abstractmethod
     def merge(
-        self, step: Any, layer: int, positions: Tensor, queries: Tensor, keys: Tensor, values: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor] | None:
-        """Before RoPE, the means that attention is to see in place of the tokens' keys and values (`WorkerDMC.merge`).
+        self, step: Any, layer: int, positions: Tensor, queries: Tensor, keys: Tensor, values: Tensor, logits: Tensor
+    ) -> None:
+        """Before RoPE, put means in place of keys and values, for a method that merges (`WorkerDMC.merge`).
 
         Args:
             step: As in `attend`.
             layer: The layer.
             positions: (tokens,); tokens past the batch are padding.
             queries: As in `attend`, before RoPE.
-            keys: Likewise.
+            keys: (tokens, heads, head_dim), contiguous, before RoPE; written for the tokens of the batch.
             values: Likewise.
-
-        Returns:
-            Means of keys and values, and (tokens, heads) bool, which tokens are merged into the entry before, all
-            without the padding; None if there is no cache yet.
+            logits: (tokens, heads) float32, contiguous; written likewise: above 0 where a token is merged.
         """
 
 

@@ -153,8 +153,15 @@ class CpuRaggedImpl(RaggedImpl):
                 step.query_reads[part] += reads
 
     def merge(
-        self, step: CpuStep, layer: int, positions: Tensor, queries: Tensor, keys: Tensor, values: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        self,
+        step: CpuStep,
+        layer: int,
+        positions: Tensor,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        logits: Tensor,
+    ) -> None:
         """See `RaggedImpl.merge`."""
         worker = CacheWorker.current
         assert isinstance(worker, CpuCacheWorker), "the cache is set up before the first step"
@@ -163,8 +170,8 @@ class CpuRaggedImpl(RaggedImpl):
         count = step.starts[-1]
         longest = max(b - a for a, b in pairwise(step.starts))
         offsets, slots = torch.tensor(step.starts), torch.tensor(step.slots)
-        tokens = (part[:count] for part in (positions, queries, keys, values))
-        return method.merge(layer, slots, offsets, longest, *tokens)
+        tokens = (part[:count] for part in (positions, queries, keys, values, logits))
+        method.merge(layer, slots, offsets, longest, *tokens)
 
 
 class CpuRaggedBackend(RaggedBackendMixin, CPUAttentionBackend):

@@ -20,6 +20,7 @@ from hyperscale.engines.vllm.kernels.chunk.reads import count_reads
 from hyperscale.engines.vllm.kernels.chunk.received import LogSums
 from hyperscale.engines.vllm.kernels.chunk.write import store_survivors
 from hyperscale.engines.vllm.kernels.decode.balanced_attention import balanced_attention
+from hyperscale.engines.vllm.kernels.decode.token_merge import merge_tokens
 from hyperscale.engines.vllm.kernels.decode_attention import decode_attention
 from hyperscale.engines.vllm.kernels.decode_update import decode_update
 from hyperscale.engines.vllm.protocol import NEVER
@@ -120,19 +121,31 @@ class CudaRaggedImpl(RaggedImpl):
             worker.gather_report()
 
     def merge(
-        self, step: CudaStep, layer: int, positions: Tensor, queries: Tensor, keys: Tensor, values: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor] | None:
+        self,
+        step: CudaStep,
+        layer: int,
+        positions: Tensor,
+        queries: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        logits: Tensor,
+    ) -> None:
         """See `RaggedImpl.merge`."""
         worker = CacheWorker.current
         if worker is None:
-            return None
+            return
         assert isinstance(worker, CudaCacheWorker), "the cache was set up by another backend"
         step, method = worker.resolve_step(step), worker.method
         assert isinstance(method, WorkerDMC), "only dmc merges"
         assert step.slots is not None
-        longest = 1 if step.chunks is None else step.chunks.longest
-        tokens = (part[: step.tokens] for part in (positions, queries, keys, values))
-        return method.merge(layer, step.slots, step.offsets, longest, *tokens)
+        tokens = [part[: step.tokens] for part in (positions, queries, keys, values, logits)]
+        if step.chunks is None:
+            positions, queries, keys, values, logits = tokens
+            config = method.config
+            arguments = (positions, step.slots, method.sums[layer], config.alpha_scale, config.initial_offset)
+            merge_tokens(queries, keys, values, logits, *arguments)
+        else:
+            method.merge(layer, step.slots, step.offsets, step.chunks.longest, *tokens)
 
     def _decode(self, worker: CudaCacheWorker, step: CudaStep, layer: int, tokens: _LayerTokens) -> None:
         """Decode steps: one kernel updates the layer's lists, another attends to all that is in them."""

@@ -160,13 +160,7 @@ def hyperscale_merge(
         return
     layer = context.no_compile_layers[layer_name]
     step = metadata[layer_name] if isinstance(metadata, dict) else metadata
-    merged = layer.impl.merge(step, layer.layer, positions, query, key, value)
-    if merged is None:
-        return
-    keys, values, merges = merged
-    count = len(keys)
-    key[:count], value[:count] = keys, values
-    logits[:count] = torch.where(merges, 1.0, -1.0)
+    layer.impl.merge(step, layer.layer, positions, query, key, value, logits)
 
 
 def _abstract_merge(

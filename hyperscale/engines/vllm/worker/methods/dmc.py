@@ -20,13 +20,14 @@ class WorkerDMC(WorkerDMS):
     """See the module.
 
     Attributes:
+        config: The checkpoint's settings.
         sums: (layers, slots, heads, 2 head_dim + 1) float32: of each list's newest entry.
     """
 
     def __init__(self, tables: EntryTables, options: Options, shape: ModelShape) -> None:
         """Nothing summed yet."""
         super().__init__(tables, options)
-        self._config = MergeConfig.from_hf(shape.config)
+        self.config = MergeConfig.from_hf(shape.config)
         sizes = (tables.layers, len(tables.lens), tables.heads, 2 * shape.head_dim + 1)
         self.sums = torch.zeros(sizes, device=tables.expiry.device)
 
@@ -40,7 +41,8 @@ class WorkerDMC(WorkerDMS):
         queries: Tensor,
         keys: Tensor,
         values: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+        logits: Tensor,
+    ) -> None:
         """Decide which tokens are merged, and make the means that attention sees in their place.
 
         Args:
@@ -50,15 +52,13 @@ class WorkerDMC(WorkerDMS):
             longest: The most tokens of a request in this step.
             positions: (tokens,) int64.
             queries: (tokens, query heads, head_dim), before RoPE, as all of these.
-            keys: (tokens, heads, head_dim).
-            values: As keys.
-
-        Returns:
-            Mean keys and mean values, as keys; and (tokens, heads) bool, which tokens are merged.
+            keys: (tokens, heads, head_dim); written: mean keys.
+            values: As keys; written: mean values.
+            logits: (tokens, heads) float32; written: above 0 where a token is merged.
         """
         by_head = [part.transpose(0, 1)[None] for part in (queries, keys, values)]
-        logits, weights = merge_decisions(by_head[0], by_head[1], self._config)
-        merges = (logits > 0) & (positions > 0)
+        decisions, weights = merge_decisions(by_head[0], by_head[1], self.config)
+        merges = (decisions > 0) & (positions > 0)
         terms = weighted_terms(by_head[1], by_head[2], weights)[0]  # (heads, tokens, size)
         # A request's first token in this step may go on with the entry that the last step left.
         before = self.sums[layer][slots].transpose(0, 1)
@@ -73,5 +73,6 @@ class WorkerDMC(WorkerDMS):
             terms = running_sums(terms[None], inner, longest)[0]
             self.sums[layer][slots] = terms[:, last].transpose(0, 1)
         means = (terms[..., :-1] / terms[..., -1:]).transpose(0, 1)
-        size = keys.shape[-1]
-        return means[..., :size].to(keys.dtype), means[..., size:].to(values.dtype), merges[0].T
+        keys.copy_(means[..., : keys.shape[-1]])
+        values.copy_(means[..., keys.shape[-1] :])
+        logits.copy_(torch.where(merges[0].T, 1.0, -1.0))
