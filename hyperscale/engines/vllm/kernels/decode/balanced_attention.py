@@ -255,7 +255,7 @@ def balanced_attention(
         cache.keys if cache.scales is None else cache.scales,
         out,
         out.stride(0),
-        _done(queries.device),
+        _done(queries.device) if launch.fused else lens,
         N=cache.keys.shape[1],
         D=dim,
         G=group,
