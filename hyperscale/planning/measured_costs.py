@@ -45,6 +45,7 @@ class MeasuredChain:
         kv_reads: Reads up to each.
         peak_kv: Peak up to each.
         seconds: Time in the batch.
+        timed: Whether that is the time of this machine.
     """
 
     problem: str
@@ -55,10 +56,11 @@ class MeasuredChain:
     kv_reads: tuple[float, ...]
     peak_kv: tuple[float, ...]
     seconds: float
+    timed: bool = True
 
     @classmethod
-    def of(cls, sample: Sample) -> Self:
-        """The costs of a stored chain."""
+    def of(cls, sample: Sample, *, timed: bool = True) -> Self:
+        """The costs of a stored chain; ``timed`` if it ran on this machine."""
         return cls(
             problem=sample.problem,
             L=sample.L,
@@ -68,6 +70,7 @@ class MeasuredChain:
             kv_reads=tuple(cut.kv_reads for cut in sample.cuts),
             peak_kv=tuple(cut.peak_kv for cut in sample.cuts),
             seconds=sample.seconds,
+            timed=timed,
         )
 
     def costs_at(self, L: int, room: int = 0) -> ChainCosts:
@@ -139,14 +142,17 @@ class MeasuredCosts:
     Attributes:
         source: `PILOT` or `EARLIER`.
         chains: The chains.
-        timed: Whether their seconds are those of this machine.
         runs: The earlier runs that the chains are of.
     """
 
     source: str
     chains: tuple[MeasuredChain, ...]
-    timed: bool = True
     runs: tuple[EarlierRun, ...] = ()
+
+    @property
+    def timed(self) -> bool:
+        """Whether the seconds of all chains are those of this machine."""
+        return all(chain.timed for chain in self.chains)
 
     def mean(self, L: int, *, invariant: bool, room: int = 0) -> ChainCosts | None:
         """Costs of the mean chain with at most L tokens, every problem counting the same; None if none is known.
@@ -168,17 +174,18 @@ class MeasuredCosts:
 
     @property
     def pace(self) -> float | None:
-        """Seconds that a chain takes per token; None if they are another machine's."""
-        tokens = sum(chain.lengths[-1] for chain in self.chains)
-        return sum(chain.seconds for chain in self.chains) / tokens if self.timed and tokens else None
+        """Seconds that a chain takes per token on this machine; None if none ran on it."""
+        timed = [chain for chain in self.chains if chain.timed]
+        tokens = sum(chain.lengths[-1] for chain in timed)
+        return sum(chain.seconds for chain in timed) / tokens if tokens else None
 
 
 def of_samples(samples: Iterable[Sample], source: str, *, timed: bool = True) -> dict[Key, MeasuredCosts]:
     """The costs of stored chains, by arm and task."""
     chains: dict[Key, list[MeasuredChain]] = {}
     for sample in samples:
-        chains.setdefault((sample.arm, sample.task), []).append(MeasuredChain.of(sample))
-    return {key: MeasuredCosts(source, tuple(group), timed) for key, group in chains.items()}
+        chains.setdefault((sample.arm, sample.task), []).append(MeasuredChain.of(sample, timed=timed))
+    return {key: MeasuredCosts(source, tuple(group)) for key, group in chains.items()}
 
 
 def of_earlier_runs(root: Path, own: Path | None, info: Mapping[str, Any]) -> dict[Key, MeasuredCosts]:
@@ -210,7 +217,7 @@ def of_earlier_runs(root: Path, own: Path | None, info: Mapping[str, Any]) -> di
                 known = measured.get(key)
                 chains = (known.chains if known else ()) + costs.chains
                 runs = (*(known.runs if known else ()), EarlierRun(folder.name, run, lines, len(costs.chains)))
-                measured[key] = MeasuredCosts(EARLIER, chains, timed and (known is None or known.timed), runs)
+                measured[key] = MeasuredCosts(EARLIER, chains, runs)
         except (ResultsError, OSError, KeyError, TypeError, AttributeError):
             continue
     return measured

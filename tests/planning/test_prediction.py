@@ -164,7 +164,7 @@ def test_earlier_runs_tell_of_the_same_model_method_and_task(tmp_path):
     vanilla, dms = found[VANILLA, "mini_aime"], found[DMS, "mini_aime"]
     assert {chain.problem for chain in vanilla.chains} == {"p", "q", "r"}
     assert (vanilla.source, vanilla.timed, dms.timed) == (measured_costs.EARLIER, False, True)
-    assert (vanilla.pace, dms.pace) == (None, 1 / 300)
+    assert (vanilla.pace, dms.pace) == (1 / 300, 1 / 300)  # by those of this machine alone
     assert measured_costs.of_earlier_runs(tmp_path / "nowhere", None, INFO) == {}
 
 
