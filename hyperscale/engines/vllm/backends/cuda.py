@@ -335,17 +335,19 @@ class CudaRaggedBackend(RaggedBackendMixin, AttentionBackend):
         """
         tables = StagedTables.for_engine(vllm_config, spec, len(cache), cache.device)
         decode = spec.options.decode
-        if decode == "fa3" and spec.options.kv_dtype != AUTO:
+        dtype, is_quantised = vllm_config.model_config.dtype, spec.options.kv_dtype != AUTO
+        if decode == "fa3" and is_quantised:
             # It takes one scale a sequence, and queries in fp8 too.
             raise EngineError(
                 "additional_config.hyperscale.decode is 'fa3', which cannot read a cache whose entries have scales of "
                 f"their own ({spec.options.kv_dtype}): leave it out"
             )
-        has_fa3 = decode_fa3.available() and cache.dtype not in (torch.float32, torch.uint8)
+        has_fa3 = decode_fa3.available() and dtype != torch.float32
         if decode == "fa3" and not has_fa3:
             raise EngineError(
                 "additional_config.hyperscale.decode is 'fa3', which needs Hopper and half precision: leave it out"
             )
         method = registry.create_for_worker(tables, spec, vllm_config)
-        fa3, dtype = has_fa3 and decode != "triton", vllm_config.model_config.dtype
-        return CudaCacheWorker(tables, method, PagedCache.of(cache), fa3, dtype)
+        fa3 = has_fa3 and decode != "triton"
+        pages = PagedCache.of(cache)
+        return CudaCacheWorker(tables, method, pages, fa3 and not is_quantised, dtype, fa3_prompts=fa3)

@@ -95,7 +95,8 @@ class CudaCacheWorker(CacheWorker):
     Attributes:
         cache: The cache.
         method: The method.
-        fa3: Whether FlashAttention 3 attends for decode steps.
+        fa3: Whether FlashAttention 3 attends for decode steps, and for chunks of which nothing expires.
+        fa3_prompts: Whether it attends for such chunks where requests begin, which read nothing of the cache.
     """
 
     tables: StagedTables
@@ -107,6 +108,8 @@ class CudaCacheWorker(CacheWorker):
         cache: PagedCache,
         fa3: bool,
         dtype: torch.dtype | None = None,
+        *,
+        fa3_prompts: bool = False,
     ) -> None:
         """The worker around a cache.
 
@@ -116,9 +119,10 @@ class CudaCacheWorker(CacheWorker):
             cache: The cache.
             fa3: See the class.
             dtype: Of the model; None if the cache is in it.
+            fa3_prompts: See the class.
         """
         super().__init__(tables, method)
-        self.cache, self.fa3 = cache, fa3
+        self.cache, self.fa3, self.fa3_prompts = cache, fa3, fa3 or fa3_prompts
         self.rows = CacheRows(tables, cache, cache.keys.dtype if dtype is None else dtype)
         self._decode_reporter = DecodeReporter(tables)
         self._step: CudaStep | None = None
@@ -164,8 +168,10 @@ class CudaCacheWorker(CacheWorker):
             step.chunks = ChunkRequests(blocks[n:].clone(), offsets, starts, longest)
         step.slots = self.tables.slot_of_block[blocks.long()].long()
         chunks_decode = step.chunks is not None and self._chunks_decode(n)
-        if step.chunks is not None and self.fa3 and self.method.keeps_chunks and not chunks_decode:
-            lens, begins = step.computed_tokens[n:], self._chunks_begin(n)
+        keeps = step.chunks is not None and self.method.keeps_chunks and not chunks_decode
+        begins = keeps and self.fa3_prompts and self._chunks_begin(n)
+        if step.chunks is not None and keeps and (self.fa3 or begins):
+            lens = step.computed_tokens[n:]
             arguments = (step.chunks.offsets, step.starts[n:], step.slots[n:], lens, self.tables.heads, step.longest)
             step.sequences = make_sequences(*arguments, begins=begins)
             make_room(self.tables, step.chunks, step.slots[n:])

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, KernelTables, PagedCache
 from hyperscale.engines.vllm.kernels.common import NEVER, page_of
+from hyperscale.engines.vllm.kernels.fp8 import store_entries
 
 _SCAN = 256  # pages that a program hands out at once
 _TILE = 32  # tokens that a program stores
@@ -80,6 +81,8 @@ def _chunk_append_kernel(
     N: tl.constexpr,
     D: tl.constexpr,
     TILE: tl.constexpr,
+    scales,
+    FP8: tl.constexpr,
 ):
     # Grid (tiles of tokens, requests, heads).
     tile, request, head = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -94,9 +97,9 @@ def _chunk_append_kernel(
     pages = page_table + ((slot.to(tl.int64) * layers + layer) * heads + head) * table_pages
     page = tl.load(pages + place // N, mask=inside, other=0).to(tl.int64)
     source_at = ((base + token).to(tl.int64) * token_stride + head * head_stride)[:, None] + d[None, :]
-    target_at = (page * page_stride + (place % N) * D)[:, None] + d[None, :]
-    tl.store(keys + target_at, tl.load(new_keys + source_at, mask=inside[:, None]), mask=inside[:, None])
-    tl.store(values + target_at, tl.load(new_values + source_at, mask=inside[:, None]), mask=inside[:, None])
+    k = tl.load(new_keys + source_at, mask=inside[:, None], other=0.0)
+    v = tl.load(new_values + source_at, mask=inside[:, None], other=0.0)
+    store_entries(k, v, keys, values, scales, page, place % N, inside, page_stride, D, FP8)
     tl.store(expiry + page * N + place % N, NEVER, mask=inside)
 
 
@@ -138,13 +141,12 @@ def append_chunks(
 
     Args:
         tables: The worker's tables; expiries change.
-        cache: The cache, not quantised; changed.
+        cache: The cache; changed.
         layer: The layer.
         chunks: The requests.
         keys: (tokens, heads, head_dim), after RoPE; only head_dim must be contiguous.
         values: As keys, with the same strides.
     """
-    assert cache.scales is None, "entries are stored as they are"
     _, heads, dim = keys.shape
     _chunk_append_kernel[(triton.cdiv(chunks.longest, _TILE), len(chunks.starts), heads)](
         keys,
@@ -168,5 +170,7 @@ def append_chunks(
         N=tables.page_tokens,
         D=dim,
         TILE=_TILE,
+        scales=cache.keys if cache.scales is None else cache.scales,
+        FP8=cache.scales is not None,
         num_warps=4,
     )
