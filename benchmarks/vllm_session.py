@@ -6,6 +6,8 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import wraps
 from typing import Any
 
 OURS = {
@@ -39,6 +41,29 @@ def kind(kernel: str) -> str:
     """What a kernel of this name does."""
     name = kernel.lower()
     return OURS.get(kernel) or next((kind for kind, parts in THEIRS.items() if any(p in name for p in parts)), "other")
+
+
+@contextmanager
+def timed(owner: Any, method: str, seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Add up the seconds that calls of a method take, until the end of the context."""
+    original, before = getattr(owner, method), vars(owner).get(method)
+
+    @wraps(original)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return original(*args, **kwargs)
+        finally:
+            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+
+    setattr(owner, method, call)
+    try:
+        yield
+    finally:
+        if before is None:
+            delattr(owner, method)
+        else:
+            setattr(owner, method, before)
 
 
 class Session:
@@ -110,7 +135,7 @@ class Session:
         waiting = len(self.scheduler.waiting)
         where = self.where(step_tokens, profiled, profiled)
         gaps = where.pop("gaps", 0.0)
-        core_ms, core_tokens = self.core(CORE_STEPS)
+        core_ms, core_tokens, core_parts = self.core(CORE_STEPS)
         attending = where.get("attention", 0.0)
         measurements = {
             "requests": running,
@@ -124,6 +149,7 @@ class Session:
             "attention_gb_per_s": entries * self.entry_bytes() / attending / 1e6 if attending else 0.0,
             "core_ms_per_step": core_ms,
             "core_tokens_per_s": 1e3 * core_tokens / core_ms,
+            "core_parts_ms": core_parts,
             "gaps_ms": gaps,
             "core_idle_ms": max(core_ms - sum(where.values()), 0.0) if where else 0.0,
             "preemptions": self.preemptions() - preemptions_before,
@@ -141,13 +167,27 @@ class Session:
             self.engine.step()
         return measurements
 
-    def core(self, steps: int) -> tuple[float, float]:
-        """Milliseconds and new tokens of a step of the engine's core alone, means over steps."""
+    def core(self, steps: int) -> tuple[float, float, dict[str, float]]:
+        """Milliseconds and new tokens of a step of the engine's core alone, and by part; means over steps.
+
+        The part "wait" is for the device: where it is nothing, the device waits for the host.
+        """
         step_tokens = self.core_steps()
         next(step_tokens)
-        start = time.perf_counter()
-        tokens = sum(next(step_tokens) for _ in range(steps))
-        return 1e3 * (time.perf_counter() - start) / steps, tokens / steps
+        core, seconds = self.engine.engine_core.engine_core, dict[str, float]()
+        with ExitStack() as stack:
+            parts = {"schedule": (core.scheduler, "schedule"), "update": (core.scheduler, "update_from_output")}
+            parts |= {name: (core.model_executor, name) for name in ("execute_model", "sample_tokens")}
+            with suppress(ImportError):
+                from vllm.v1.worker.gpu.async_utils import AsyncOutput
+
+                parts["wait"] = (AsyncOutput, "get_output")
+            for name, (owner, method) in parts.items():
+                stack.enter_context(timed(owner, method, seconds, name))
+            start = time.perf_counter()
+            tokens = sum(next(step_tokens) for _ in range(steps))
+            total = time.perf_counter() - start
+        return 1e3 * total / steps, tokens / steps, {name: 1e3 * spent / steps for name, spent in seconds.items()}
 
     def preemptions(self) -> int:
         """Of all requests so far that are still there."""

@@ -7,7 +7,8 @@ Every engine runs in a process of its own, one after another, and measures
 and for the last two how fast attention reads the KV cache, against the bandwidth of a large copy on the same card, and
 which kernels take the time (torch's profiler over a few steps). "core" are the milliseconds of a step without the front
 end, which `hyperscale run` and `vllm serve` have in another process; "core idle" is what no kernel accounts for in
-these, "gaps" the part of it between kernels of a graph.
+these, "gaps" the part of it between kernels of a graph. The core's parts say where the host is in a step: where its
+"wait" is nothing, the GPU waits for the host.
 
 The eviction is that of `method: hashed`: verdicts by a hash, of which 1 / CR keep an entry. It costs what DMS costs,
 and says nothing about accuracy. Requests are brought to their length by prefilling them; that time has its own column.
@@ -199,6 +200,8 @@ def table(results: dict[str, Any]) -> str:
                 f"{measurements['prefill_tokens_per_s']:.0f}",
                 where,
             ]
+            parts = case_measurements["core_parts_ms"].items()
+            lines[-1][-1] += "; core: " + ", ".join(f"{part} {milliseconds:.2f}" for part, milliseconds in parts)
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
 
