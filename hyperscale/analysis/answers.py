@@ -28,7 +28,7 @@ from hyperscale.analysis.bootstrap import Bootstrap
 from hyperscale.analysis.differences import Difference, paired_difference
 from hyperscale.analysis.frontier import find_frontiers
 from hyperscale.methods.names import VANILLA
-from hyperscale.results.intervals import CONFIDENCE, MIN_PROBLEMS, AccuracyInterval, Z, wilson_interval
+from hyperscale.results.intervals import CONFIDENCE, AccuracyInterval, Z, wilson_interval
 from hyperscale.results.points import MeasuredPoint
 
 TOLERANCE = 5.0
@@ -113,11 +113,6 @@ class Answer:
     bests: tuple[Best, ...]
     base: MeasuredPoint | None
     matches: tuple[Match, ...]
-
-    @property
-    def has_intervals(self) -> bool:
-        """Whether every method has enough problems for intervals."""
-        return min(self.n_problems.values()) >= MIN_PROBLEMS
 
 
 def find_answers(

@@ -29,15 +29,16 @@ def write_sentences(answer: Answer) -> list[str]:
     if answer.base is None:
         missing = "there are no chains of the full cache to compare with: add vanilla to --method"
         return [*sentences, missing[0].upper() + missing[1:] + "."]
-    if answer.has_intervals:
-        sentences += [_sentence_of_match(answer, match) for match in answer.matches]
-    else:
-        sentences += [_measured(answer, match) for match in answer.matches]
-        fewest = min(answer.n_problems.values())
-        sentences.append(
-            f"Nothing is decided: {fewest} problem{'s are' if fewest > 1 else ' is'} too few for intervals, which need "
-            f"{MIN_PROBLEMS}."
-        )
+    few = {match.method: match.difference.n_problems for match in answer.matches if not match.difference.has_interval}
+    sentences += [
+        _measured(answer, match) if match.method in few else _sentence_of_match(answer, match)
+        for match in answer.matches
+    ]
+    if few:
+        about = "" if len(few) == len({match.method for match in answer.matches}) else f" of {', '.join(few)}"
+        fewest = min(few.values())
+        problems = f"{fewest} problem{'s are' if fewest > 1 else ' is'}"
+        sentences.append(f"Nothing is decided{about}: {problems} too few for intervals, which need {MIN_PROBLEMS}.")
     return sentences
 
 

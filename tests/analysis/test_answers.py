@@ -107,6 +107,15 @@ def test_few_problems_decide_nothing():
     assert last == "Nothing is decided: 6 problems are too few for intervals, which need 10."
 
 
+def test_a_method_with_few_problems_leaves_the_others_decided():
+    right = set(range(0, 200, 2))
+    lines = arm("vanilla", 1.0, right) + arm("dms", 8.0, right) + arm("tova", 8.0, right, 6)
+    _, dms, tova, last = write_sentences(answer(lines))
+    assert dms.startswith("dms 1-256-8 equals the full cache's best")
+    assert tova.startswith("tova 1-256-8 measured no lower than the full cache's best on the 6 problems of both")
+    assert last == "Nothing is decided of tova: 6 problems are too few for intervals, which need 10."
+
+
 def test_a_budget_leaves_out_what_costs_more():
     lines = arm("vanilla", 1.0, set(range(100))) + arm("dms", 8.0, set(range(60))) + arm("dms", 2.0, set(range(120)))
     found = answer(lines, ceiling=reads(4))

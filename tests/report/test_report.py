@@ -101,8 +101,20 @@ def test_the_answer_in_words_is_that_of_a_run_and_stands_first(page, lines):
     assert page.data["answers"] == [
         {"heading": heading, "sentences": sentences} for heading, sentences in write_paragraphs(answers)
     ]
+    assert page.data["unfinished"] == []
+    assert {panel["unlike"] for panel in page.data["panels"]} == {""}
     sections = [attributes["id"] for tag, attributes in page.elements if tag == "section"]
     assert sections[:2] == ["answer", "frontiers"]
+
+
+def test_unlike_problems_and_unfinished_runs_are_said(tmp_path):
+    samples = chains("vanilla", 1, problems=14, width=2) + chains("dms", 8, problems=12, width=2)
+    folder = write_run(tmp_path / "begun", samples)
+    (folder / "plan.json").write_text(json.dumps({"chains": {"vanilla": 28, "dms 8×": 28}}))
+    data = Page(report.write_report(folder).read_text(encoding="utf-8")).data
+    assert [panel["unlike"] for panel in data["panels"]] == ["vanilla 14, dms 12"]
+    (note,) = data["unfinished"]
+    assert note.startswith("begun is unfinished, 52 of 56 chains")
 
 
 def test_frontiers_rise_and_their_bands_hold_them(page):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from hyperscale.analysis.curves import Curve, analyse
+from hyperscale.analysis.frontier import drop_sparse_points
 from hyperscale.analysis.margins import Margin
 from hyperscale.analysis.sentences import write_paragraphs
 from hyperscale.report.plots.styles import AXES, assign_styles, rank, series_name
@@ -28,7 +29,8 @@ def collect_numbers(
     Returns:
         ``answers`` (a heading and sentences for each model and task),
         ``axes`` (key to title), ``styles`` (frontier's name to colour and marker, as plots have them), ``columns`` and
-        ``points`` (a row a point), ``panels`` (task, its problems, how W chains vote), ``series`` (a frontier on every
+        ``points`` (a row a point), ``panels`` (task, its problems, whether these are unlike, how W
+        chains vote), ``series`` (a frontier on every
         axis for each task, model and method), ``margins`` (every pair of methods on every task and axis), ``enough``
         (problems that intervals need).
     """
@@ -51,17 +53,27 @@ def collect_numbers(
         "styles": assign_styles(names.values()),
         "columns": [*COLUMNS, "series"],
         "points": [[*plain(list(point.row().values())), names[_key(point.series)]] for point in points],
-        "panels": [_panel(task, points) for task in dict.fromkeys(point.series.task for point in points)],
+        "panels": [_panel(task, points, names) for task in dict.fromkeys(point.series.task for point in points)],
         "series": list(_series(points, analysis.curves, names)),
         "margins": [_margin(margin) for margin in analysis.margins],
         "enough": MIN_PROBLEMS,
     }
 
 
-def _panel(task: str, points: Iterable[MeasuredPoint]) -> dict[str, Any]:
+def _panel(task: str, points: Iterable[MeasuredPoint], names: dict[ModelMethod, str]) -> dict[str, Any]:
+    """A task, its problems and vote; where methods rest on unlike problems, how many each has."""
     group = [point for point in points if point.series.task == task]
     votes = ", ".join(sorted({point.vote for point in group}))
-    return {"task": task, "problems": max(len(point.problems) for point in group), "vote": votes}
+    problems: dict[str, set[str]] = {}
+    for point in drop_sparse_points(group):
+        problems.setdefault(names[_key(point.series)], set()).update(point.problems)
+    unlike = len({frozenset(of_one) for of_one in problems.values()}) > 1
+    return {
+        "task": task,
+        "problems": max(map(len, problems.values())),
+        "vote": votes,
+        "unlike": ", ".join(f"{name} {len(problems[name])}" for name in sorted(problems, key=rank)) if unlike else "",
+    }
 
 
 def _key(series_or_curve: Any) -> ModelMethod:

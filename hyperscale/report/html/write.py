@@ -11,6 +11,7 @@ from pathlib import Path
 from hyperscale import results
 from hyperscale.errors import ResultsError
 from hyperscale.planning.plan_file import common_ceilings
+from hyperscale.planning.run_state import unfinished_notes
 from hyperscale.report.html import chains, frontiers, page, questions
 from hyperscale.results.folder import Run
 from hyperscale.utils.files import write_atomic
@@ -82,7 +83,8 @@ def render_report(
     step("computing frontiers and margins")
     points = [point for run in runs for point in run.points()]
     budget = common_ceilings(run.folder for run in runs)
-    data = {"name": name, "runs": [_about(run) for run in runs], **frontiers.collect_numbers(points, budget)}
+    about = {"name": name, "runs": [_about(run) for run in runs], "unfinished": unfinished_notes(runs)}
+    data = about | frontiers.collect_numbers(points, budget)
     step("packing chains")
     index, texts = chains.collect_chains(runs, questions.find_questions(runs), data["styles"], int(text_mib * 2**20))
     return page.assemble_page(data, index, texts)

@@ -52,7 +52,7 @@ function drawFrontiers(section) {
     el(
       "p",
       { class: "help" },
-      "The best accuracy reachable at or under each cost. Bands are 95 % bootstrap bands over problems, ",
+      "Steps: the best accuracy measured at or under each cost. Bands are 95 % bootstrap bands over problems, ",
       "bars are 95 % intervals (Wilson); points are written W-L-CR (chains, most tokens each, compression ratio). ",
       "Point at a panel, or focus it and press ← →.",
     ),

@@ -37,6 +37,7 @@ function drawSummary(node) {
 function drawAnswer(section) {
   section.append(
     el("p", { class: "help" }, "From the numbers below and their 95 % intervals; costs are means per problem."),
+    ...data.unfinished.map((note) => el("p", { class: "notice" }, `${note}.`)),
     ...data.answers.map(({ heading, sentences }) =>
       el("div", {}, el("h3", {}, heading), sentences.map((sentence) => el("p", {}, sentence))),
     ),

@@ -3,7 +3,7 @@
 const ROOM = { left: 38, right: 14, top: 12, bottom: 26 };
 
 class Panel {
-  constructor({ task, problems, vote }) {
+  constructor({ task, problems, vote, unlike }) {
     this.task = task;
     this.at = -1;
     this.tip = el("div", { class: "tip", hidden: true, role: "status" });
@@ -20,7 +20,7 @@ class Panel {
     this.figure = el(
       "figure",
       {},
-      el("figcaption", {}, el("strong", {}, task), ` ${plural(problems, "problem")}, ${vote}`),
+      el("figcaption", {}, el("strong", {}, task), ` ${unlike ? `unlike problems (${unlike})` : plural(problems, "problem")}, ${vote}`),
       el("div", { class: "holder" }, this.stage, this.tip),
     );
   }
