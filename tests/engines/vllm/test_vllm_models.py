@@ -182,7 +182,7 @@ def test_compiled(source, format, tmp_path, monkeypatch):
 REFUSED = {
     "pipeline": ({"pipeline_parallel_size": 2}, "pipeline parallelism"),
     "ranks": ({"tensor_parallel_size": 4}, "replicates 2 KV heads"),
-    "cache dtype": ({"kv_cache_dtype": "fp8"}, "dtype must be the model's"),
+    "cache dtype": ({"kv_cache_dtype": "fp8_e5m2"}, "own type or in fp8, not in fp8_e5m2"),
     "rule": ({"additional_config": {"hyperscale": {"method": "oldest"}}}, "method must be one of"),
     "option": ({"additional_config": {"hyperscale": {"wndow": 3}}}, "no option 'wndow'"),
     "speculation": (
