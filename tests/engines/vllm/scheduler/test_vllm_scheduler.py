@@ -164,26 +164,30 @@ class Runner:
                     step.query_reads[starts[index] : starts[index + 1]] += seen
 
 
-def requests(count, seed):
+def requests(count, seed, continued=False):
+    """Requests of any lengths; ``continued``: the same behind any number of their tokens."""
     from vllm import SamplingParams
     from vllm.v1.request import Request
 
     dice = random.Random(seed)
     for index in range(count):
         prompt, new = dice.randrange(1, 200), dice.randrange(1, 120)
-        params = SamplingParams(max_tokens=new, temperature=0, ignore_eos=True)
-        params.extra_args = {"kv_transfer_params": {"key": index}}
-        yield Request(f"r{index}", [5] * prompt, params, None)
+        known = random.Random(index).randrange(new) if continued else 0
+        params = SamplingParams(max_tokens=new - known, temperature=0, ignore_eos=True)
+        chain = {"prompt": prompt, "L": new} if continued else {}
+        params.extra_args = {"kv_transfer_params": {"key": index, "cuts": [1, 30], "steps": True, **chain}}
+        yield Request(f"r{index}", [5] * (prompt + known), params, None)
 
 
 DMS = Options(method="dms", cr=4.0, window=8)
 
 
-def serve(config, blocks, asynchronous, columns, seen=lambda scheduler: None, options=DMS):
+def serve(config, blocks, asynchronous, columns, seen=lambda scheduler: None, options=DMS, continued=False):
     """Run 30 requests; returns new tokens and costs of each, and how many ran at most, were preempted and read late."""
     scheduler = make_scheduler(config, blocks, options, asynchronous)
     runner, wanted, found, costs = Runner(blocks, columns, options), {}, {}, {}
-    for request in requests(30, seed=blocks):
+    generated = {request.request_id: request.max_tokens for request in requests(30, seed=blocks)}
+    for request in requests(30, seed=blocks, continued=continued):
         scheduler.add_request(request)
         wanted[request.request_id] = request.max_tokens
     flying, most, preempted = deque(), 0, 0
@@ -202,7 +206,7 @@ def serve(config, blocks, asynchronous, columns, seen=lambda scheduler: None, op
         scheduler.update_from_output(*flying.popleft())
     assert found == wanted
     assert scheduler.kv_cache_manager.block_pool.get_num_free_blocks() == blocks - 1
-    assert {name: cost["tokens"] for name, cost in costs.items()} == wanted
+    assert {name: cost["tokens"] for name, cost in costs.items()} == generated
     return costs, most, preempted, runner.read
 
 
@@ -239,6 +243,36 @@ def test_a_bound_that_is_too_low_is_noticed(asynchronous, tmp_path, monkeypatch)
     )
     with pytest.raises(AssertionError, match=r"over-commit|in use were taken away"):
         test_all_tokens_come_and_all_blocks_go_back(asynchronous, 60, 64, True, tmp_path)
+
+
+CONTINUED = {
+    "dms": DMS,
+    "tova": Options(method="tova", cr=4.0),
+    "snapkv": Options(method="snapkv", cr=4.0, parameters=(("pin_prompt", False), ("rule", "fixed"), ("window", 4))),
+}
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("rule", CONTINUED)
+def test_continuations_cost_what_whole_requests_do(rule, asynchronous, tmp_path):
+    """Behind any number of their tokens, in chunks or a token a step, and where they are preempted meanwhile."""
+    vllm_checkpoints.write(tmp_path, "qwen3")
+    config = make_config(tmp_path, 64, admission=False)
+    more = {"columns": rule != "dms", "options": CONTINUED[rule]}
+    whole, *_ = serve(config, 24, asynchronous, **more)
+    costs, most, preempted, _ = serve(config, 24, asynchronous, continued=True, **more)
+    assert costs == whole
+    assert most > 1
+    assert (preempted > 0) == (rule == "dms")
+
+
+@pytest.mark.parametrize("rule", ["dms", "tova"])
+def test_a_continuation_in_the_wrong_portions_is_noticed(rule, tmp_path, monkeypatch):
+    from hyperscale.engines.vllm.scheduler import channel
+
+    monkeypatch.setattr(channel, "continue_behind", lambda request, prompt_tokens, stepwise: None)
+    with pytest.raises(AssertionError):
+        test_continuations_cost_what_whole_requests_do(rule, False, tmp_path)
 
 
 HOSTED = {
