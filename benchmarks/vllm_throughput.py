@@ -126,7 +126,7 @@ def measure_engine(arguments: argparse.Namespace, folder: str) -> dict[str, Any]
     """All measurements of one engine."""
     # Tokens that the first requests draw until the last one has its first.
     spare = max(arguments.most, arguments.chains) * arguments.context // arguments.chunk + 64
-    longest = arguments.context + spare + CORE_STEPS + 16
+    longest = arguments.context + spare + CORE_STEPS + 80
     session = Session(start(arguments, folder, longest))
     session.prefill(arguments.context // 4)  # compiles what is compiled at first use
     times = [session.prefill(arguments.context) for _ in range(3)]
