@@ -41,9 +41,18 @@ class RowEntries:
     live: Tensor
 
 
-Choice = Callable[[int, Tensor, RowEntries], Tensor]
-"""What of some chains stays: called with a layer, chains of equal capacity (int64, on the device) and their entries;
-returns (chains, kv_heads, slots) bool."""
+Choice = Callable[[Tensor, Tensor, RowEntries], Tensor]
+"""What of some layers of some chains stays: called with the number of a layer and of a chain for each row of the batch,
+(batch,) int64 on the device, and their entries, (batch, kv_heads, slots, …), all of one capacity; returns (batch,
+kv_heads, slots) bool."""
+
+
+def _pass_bytes(device: torch.device) -> int:
+    """Keys that a pass of a pruning copies; values are as much again, and scores a few times as much.
+
+    A GPU waits for launches, so it gets as many rows at once as memory allows. A CPU is fastest within its caches.
+    """
+    return 64 << 20 if device.type == "cuda" else 1 << 20
 
 
 class RaggedCache:
@@ -295,15 +304,18 @@ class RaggedCache:
             choose: Says what stays.
         """
         self._changed.update(range(self.layers))
-        heads = np.arange(self.kv_heads)
-        rows = np.asarray(chains)[:, None] * self.kv_heads + heads
-        for layer, index in enumerate(self._row_index):
-            sizes = index.size[rows]
-            assert (sizes == sizes[:, :1]).all(), "a chain to be pruned holds equally many entries in all heads"
-            for size in np.unique(sizes[:, 0]):
-                members = sizes[:, 0] == size
-                numbers = self._upload(np.asarray(chains)[members])
-                self._prune_slab(layer, numbers, rows[members], int(size), choose)
+        numbers = np.asarray(chains)
+        rows = numbers[:, None] * self.kv_heads + np.arange(self.kv_heads)
+        sizes = np.stack([index.size[rows] for index in self._row_index])  # (layers, chains, kv_heads)
+        assert (sizes == sizes[..., :1]).all(), "a chain to be pruned holds equally many entries in all heads"
+        # What has one capacity is pruned together, whatever its layer and chain, as far as memory allows.
+        for size in np.unique(sizes[..., 0]):
+            layers, members = np.nonzero(sizes[..., 0] == size)
+            row_bytes = int(size) * self.head_dim * self.kv_heads * self.dtype.itemsize
+            step = max(_pass_bytes(self.device) // row_bytes, 1)
+            for begin in range(0, len(layers), step):
+                part = slice(begin, begin + step)
+                self._prune_rows(layers[part], numbers[members[part]], rows[members[part]], int(size), choose)
 
     def remove(self, finished: list[int]) -> tuple[list[int], list[int]]:
         """Release chains; the last chains take over the free numbers.
@@ -350,39 +362,52 @@ class RaggedCache:
         if self.addresses is not None:
             self.addresses.upload()
 
-    def _prune_slab(self, layer: int, chains: Tensor, rows: Ints, size: int, choose: Choice) -> None:
-        """`prune` for one layer and the chains whose rows, (chains, kv_heads), live in one slab."""
-        slab, shape = self._slabs[layer][size], (*rows.shape, size)
-        places = self._upload(self._row_index[layer].place[rows.ravel()])
-        keys, values = slab.keys[places], slab.values[places]  # copies, so that places may be overwritten below
-        live = (slab.bias[places] == 0).view(shape)
+    def _prune_rows(self, layers: Ints, chains: Ints, rows: Ints, size: int, choose: Choice) -> None:
+        """`prune` for some layers of some chains, whose rows, (batch, kv_heads), have one capacity; layers ascend."""
+        shape = (*rows.shape, size)
+        firsts = np.searchsorted(layers, np.arange(self.layers + 1)) * self.kv_heads  # where each layer's rows begin
+        spans = {layer: slice(firsts[layer], firsts[layer + 1]) for layer in np.unique(layers).tolist()}
+        flat = rows.ravel()
+        places = self._upload(
+            np.concatenate([self._row_index[layer].place[flat[part]] for layer, part in spans.items()])
+        )
+        slabs = [(self._slabs[layer][size], places[part]) for layer, part in spans.items()]
+        # Copies, so that places may be overwritten below.
+        keys, values = (torch.cat([getattr(slab, name)[at] for slab, at in slabs]) for name in ("keys", "values"))
+        live = (torch.cat([slab.bias[at] for slab, at in slabs]) == 0).view(shape)
         read_keys, read_values = (self.codec.decode(vectors).view(*shape, -1) for vectors in (keys, values))
-        stays = choose(layer, chains, RowEntries(read_keys, read_values, live)).view(-1, size)
+        layer_numbers, chain_numbers = self._upload(layers), self._upload(chains)
+        stays = choose(layer_numbers, chain_numbers, RowEntries(read_keys, read_values, live)).view(-1, size)
 
         # What stays moves to the front as it is stored: nothing is rounded a second time.
         order = live_first_order(stays)[..., None].expand_as(keys)
         keys, values, lens = keys.gather(1, order), values.gather(1, order), stays.sum(1)
-        self.lens[layer, chains] = lens.view(rows.shape)
+        self.lens[layer_numbers, chain_numbers] = lens.view(rows.shape)
         bias = self._bias(size, lens)
+        new_sizes = np.array([capacity(length) for length in lens.tolist()])
+        for layer, part in spans.items():
+            self._put_back(layer, flat[part], new_sizes[part], size, keys[part], values[part], bias[part])
 
-        # Rows that still need this capacity are written back in place, the others move to a smaller slab.
-        new_sizes = np.array([capacity(int(length)) for length in lens.cpu()])
+    def _put_back(
+        self, layer: int, rows: Ints, new_sizes: Ints, size: int, keys: Tensor, values: Tensor, bias: Tensor
+    ) -> None:
+        """Store pruned rows of a layer; those that still need their capacity in place, the others in smaller slabs."""
         for new_size in np.unique(new_sizes):
             members = np.flatnonzero(new_sizes == new_size)
-            picked = self._upload(members)
-            moves = new_size != size
-            target = self._slab(layer, int(new_size)) if moves else slab
-            taken = target.extend(len(members)) if moves else None
-            into: slice | Tensor = places[picked] if taken is None else taken
+            moving = rows[members]
+            picked = slice(None) if len(members) == len(rows) else self._upload(members)
+            target = self._slab(layer, int(new_size))
+            if new_size == size:
+                into: slice | Tensor = self._upload(self._row_index[layer].place[moving])
+            else:
+                into = target.extend(len(members))
             target.keys[into] = keys[picked, : target.size]
             target.values[into] = values[picked, : target.size]
             target.bias[into] = bias[picked, :, : target.size]
-            if taken is not None:
-                moving = rows.ravel()[members]
+            if isinstance(into, slice):
+                # Releasing fills holes with the slab's last rows: rows of ours that stay may move.
                 self._release(layer, moving, size)
-                self._row_index[layer].assign(moving, int(new_size), taken.start)
-                # Releasing fills holes with the slab's last rows: rows of ours that stay may have moved.
-                places = self._upload(self._row_index[layer].place[rows.ravel()])
+                self._row_index[layer].assign(moving, int(new_size), into.start)
 
     def _slab(self, layer: int, size: int) -> Slab:
         slabs = self._slabs[layer]

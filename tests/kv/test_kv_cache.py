@@ -1,5 +1,7 @@
 """The ragged cache's storage: rows keep their contents whatever comes and goes, and evicted bytes are used again."""
 
+from unittest.mock import patch
+
 import numpy as np
 import tiny
 import torch
@@ -63,19 +65,24 @@ def test_rows_keep_their_contents(data):
         elif action == "prune" and mirror:
             even = [c for c, held in enumerate(mirror) if len({len(r) for layer in held for r in layer}) == 1]
             chosen = data.draw(st.lists(st.sampled_from(even), unique=True)) if even else []
-            masks = {}
+            masks, seed = {}, data.draw(st.integers(0, 99))
 
-            def keep(layer, chains, rows, masks=masks):
+            def keep(numbers, chains, rows, masks=masks, seed=seed):
                 length = int(rows.live.sum(-1).max())
-                left = torch.rand(rows.live.shape, generator=torch.Generator().manual_seed(layer)) < 0.4
+                left = torch.rand(rows.live.shape, generator=torch.Generator().manual_seed(seed)) < 0.4
                 left[..., 0] = True
-                for chain, mask in zip(chains.tolist(), left & rows.live, strict=True):
+                for layer, chain, mask in zip(numbers.tolist(), chains.tolist(), left & rows.live, strict=True):
+                    assert (layer, chain) not in masks
                     masks[layer, chain] = mask
                 assert rows.keys.shape[2] >= length
                 return left & rows.live
 
+            # One pass for all rows, a few rows a pass, or one.
+            pass_bytes = data.draw(st.sampled_from([1 << 26, 1 << 14, 1]))
             if chosen:
-                cache.prune(chosen, keep)
+                with patch("hyperscale.kv.cache._pass_bytes", return_value=pass_bytes):
+                    cache.prune(chosen, keep)
+                assert set(masks) == {(layer, chain) for layer in range(layers) for chain in chosen}
             for (layer, chain), mask in masks.items():
                 for head, row in enumerate(mirror[chain][layer]):
                     mirror[chain][layer][head] = [x for x, stays in zip(row, mask[head].tolist()) if stays]  # noqa: B905

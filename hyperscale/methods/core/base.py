@@ -238,14 +238,14 @@ class State(ABC):
         """
         return None
 
-    def prune(self, layer: int, chains: Tensor, rows: RowEntries) -> Tensor:
+    def prune(self, layers: Tensor, chains: Tensor, rows: RowEntries) -> Tensor:
         """What stays of some chains to prune.
 
         A state with tables by slot must reorder them as the cache does: by `hyperscale.kv.prefilled.live_first_order`.
 
         Args:
-            layer: Layer index.
-            chains: (batch,) int64, their numbers.
+            layers: (batch,) int64, the layer of each row of the batch; one call may serve several.
+            chains: (batch,) int64, the number of each one's chain.
             rows: Their entries.
 
         Returns:

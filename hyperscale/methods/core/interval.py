@@ -46,7 +46,7 @@ class IntervalState(BudgetedState):
         """How much each entry is worth keeping, the more the better; among equals the older stays.
 
         Args:
-            layer: Layer index; or that of each of ``chains``, (batch,) int64, so that one call serves all layers.
+            layer: That of each row of the batch, (batch,) int64; a layer's index if it is a prompt's.
             rows: Entries of some chains, in order of position.
             chains: (batch,) int64, their numbers; None if the only one is a prompt that has just been prefilled.
 
@@ -101,13 +101,13 @@ class IntervalState(BudgetedState):
         self._limit = self.budget(step)
         return step.lens[0, :, 0] >= self._limit
 
-    def prune(self, layer: int | Tensor, chains: Tensor, rows: RowEntries) -> Tensor:
-        """See `State.prune`; ``layer`` may name one for each of ``chains``, as in `score_rows`.
+    def prune(self, layers: Tensor, chains: Tensor, rows: RowEntries) -> Tensor:
+        """See `State.prune`.
 
         A prompt that has been processed, and whose queries are recorded, is pruned in the same way, as a chain whose
         next position is P.
         """
-        scores = self.score_rows(layer, rows, chains)
+        scores = self.score_rows(layers, rows, chains)
         return self._survivors(scores, rows.live, self._limit[chains], self.pinned(self.step)[chains])
 
     def _survivors(self, scores: Tensor, live: Tensor, budget: Tensor, pinned: Tensor) -> Tensor:
