@@ -4,7 +4,7 @@ import gc
 import warnings
 from collections.abc import Callable, Hashable
 from functools import cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -37,6 +37,10 @@ def _capture_stream(device: torch.device) -> torch.cuda.Stream:
     return stream
 
 
+# Graphs whose capture was broken off: torch's allocator goes on asking them which stream they were recorded on.
+_broken: list[torch.cuda.CUDAGraph] = []
+
+
 class CudaGraphs:
     """Captures a function when it is called a second time under the same key, and replays it from then on.
 
@@ -45,13 +49,22 @@ class CudaGraphs:
     a warning says why.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, failed: set[Hashable] | None = None) -> None:
+        """No graphs yet.
+
+        Args:
+            device: Where the functions run.
+            failed: Names of functions that could not be captured; is added to. Batches that run the same ones share it.
+        """
         self._device = device
         self._called: set[tuple[Hashable, ...]] = set()
         self._graphs: dict[tuple[Hashable, ...], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._stream = _capture_stream(device)
-        self._pool = torch.cuda.graph_pool_handle()  # one for all: only one of them runs at a time
-        self._failed: set[Hashable] = set()  # names of functions that cannot be captured
+        # The memory of all graphs, as only one of them runs at a time; None while there is no graph. A pool without
+        # graphs must not be captured into again: torch gives it up, even while tensors live in it, such as those that
+        # the method's state keeps of a step, or a library's workspace.
+        self._pool: Any = None
+        self._failed = set() if failed is None else failed
 
     def run(self, key: tuple[Hashable, ...], function: Callable[[], Tensor]) -> Tensor:
         """See `StepCalls.run`."""
@@ -68,30 +81,37 @@ class CudaGraphs:
         """See `StepCalls.forget`."""
         self._graphs.clear()
         self._called.clear()
+        self._pool = None
 
     def _capture(self, key: tuple[Hashable, ...], function: Callable[[], Tensor]) -> None:
         """Record a function, which runs nothing on the device."""
         graph = torch.cuda.CUDAGraph()
+        pool = self._pool or torch.cuda.graph_pool_handle()
+        stream = torch.cuda.current_stream(self._device)
         collects = gc.isenabled()
         gc.disable()  # a tensor of somebody else's that is freed now could end the capture
         try:
             # Other threads may go on using the device meanwhile.
-            with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=pool, stream=self._stream, capture_error_mode="thread_local"):
                 result = function()
         except Exception as error:
             reason: BaseException = error
             while reason.__context__ is not None:  # the end of a broken capture raises once more
                 reason = reason.__context__
-            self._failed.add(key[0])
+            torch.cuda.set_stream(stream)  # torch leaves the capture's in force
             torch.cuda.synchronize(self._device)
-            self._pool = torch.cuda.graph_pool_handle()  # what a capture leaves that has been broken off is unknown
+            self._failed.add(key[0])
+            _broken.append(graph)
+            # What a capture that has been broken off leaves in a pool is unknown: the graphs that are there may go on
+            # using it, further ones may not.
+            self._pool = None
             warnings.warn(
                 f"the {key[0]} part of decode steps is not captured in CUDA graphs and runs more slowly: "
                 f"{first_line(reason)} (--no-cuda-graphs silences this)",
                 stacklevel=2,
             )
         else:
-            self._graphs[key] = graph, result
+            self._graphs[key], self._pool = (graph, result), pool
         finally:
             if collects:
                 gc.enable()

@@ -79,7 +79,8 @@ def choose_mode(method: Method, model: Any, device: torch.device, kv_dtype: str)
             stacklevel=2,
         )
         return None
-    return StaticMode(lambda: CudaGraphs(device), RowAttention)
+    failed: set[Hashable] = set()  # what one batch could not capture, no other tries again
+    return StaticMode(lambda: CudaGraphs(device, failed), RowAttention)
 
 
 class StaticStep:
@@ -109,7 +110,7 @@ class StaticStep:
         self._ids, self._positions = ids, at
         self._width = 0
         self._shape = (0, 0)  # chains in flight, and what they are padded to, when padding was last cleared
-        self._seen: tuple[int, ...] = ()
+        self._seen: list[tuple[int, torch.Size]] = []
         device = ids.device
         self._number = torch.arange(len(ids), device=device)
         self._count = torch.zeros((), dtype=torch.int64, device=device)
@@ -130,14 +131,17 @@ class StaticStep:
 
     def run(self, key: tuple[Hashable, ...], function: Callable[[], Tensor]) -> Tensor:
         """Call a function of static tensors; see `StepCalls.run`."""
-        seen = tuple(tensor.data_ptr() for tensor in self._state.tensors)
+        seen = self._places()
         if seen != self._seen:  # the state has replaced some
             self._calls.forget()
             self._seen = seen
         result = self._calls.run(key, function)
-        now = tuple(tensor.data_ptr() for tensor in self._state.tensors)
-        assert now == seen, "a state whose steps can be captured must not replace its tensors within one"
+        assert self._places() == seen, "a state whose steps can be captured must not replace its tensors within one"
         return result
+
+    def _places(self) -> list[tuple[int, torch.Size]]:
+        """What tells the state's tensors from others: one that has grown twice may lie where it first lay."""
+        return [(tensor.data_ptr(), tensor.shape) for tensor in self._state.tensors]
 
     def _decode(self, size: int, width: int) -> Tensor:
         """One step of ``size`` chains, padding included."""
