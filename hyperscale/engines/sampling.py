@@ -4,6 +4,7 @@ from math import inf
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from hyperscale.engines.base import Sampling
 from hyperscale.errors import EngineError
@@ -11,6 +12,8 @@ from hyperscale.utils import counter_rng
 
 GREEDY_BELOW = 1e-5
 """Temperatures below this are greedy, as in vLLM: logits divided by less may leave the range of float32."""
+
+_BLOCK = 256  # tokens that are added up at once on a GPU
 
 
 def check_sampling(sampling: Sampling) -> None:
@@ -62,16 +65,52 @@ def draw_tokens(
     else:
         # The token on which a uniform number of the chain and step falls, in the order of the vocabulary. Each chain's
         # draw is a function of its own row, so batches do not matter.
-        # float64: in float32 a large vocabulary's cumulative sum would lose the tail.
-        mass = token_probabilities(scores, sampling).to(torch.float64).cumsum(-1)
-        total = mass[:, -1:]
-        target = counter_rng.uniform(counter_rng.mix(keys, steps))[:, None] * total
-        # uniform < 1, but times the total it may round up to the total: it must still fall on a token with mass.
-        target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
-        # Of logits that are no numbers nothing can be drawn: the chain is refused by its log-probability (`LiveChain`).
-        tokens = torch.searchsorted(mass, target, right=True)[:, 0].clamp(max=logits.shape[-1] - 1)
+        probabilities = token_probabilities(scores, sampling)
+        uniform = counter_rng.uniform(counter_rng.mix(keys, steps))
+        find = find_tokens_by_blocks if probabilities.is_cuda else find_tokens
+        tokens = find(probabilities, uniform)
     logprobs = torch.log_softmax(logits, dim=-1).gather(1, tokens[:, None])[:, 0]
     return tokens, logprobs.to(torch.float64)
+
+
+def find_tokens(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """The tokens on which uniform numbers fall.
+
+    Args:
+        probabilities: (chains, vocabulary), up to a factor for each chain.
+        uniform: (chains,) float64, at least 0 and below 1.
+
+    Returns:
+        (chains,) int64.
+    """
+    # float64: in float32 a large vocabulary's cumulative sum would lose the tail.
+    mass = probabilities.to(torch.float64).cumsum(-1)
+    return _find(mass, uniform[:, None] * mass[:, -1:])[:, 0]
+
+
+def find_tokens_by_blocks(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """The same but for rounding in float64; a GPU adds up a row of a large vocabulary one number after another.
+
+    So blocks are added up, all at once, and then the numbers of the one block that the uniform number falls on.
+    """
+    count, vocabulary = probabilities.shape
+    blocks = pad(probabilities, (0, -vocabulary % _BLOCK)).view(count, -1, _BLOCK)
+    mass = blocks.sum(-1, dtype=torch.float64).cumsum(-1)
+    target = uniform[:, None] * mass[:, -1:]
+    block = _find(mass, target)
+    rest = target - pad(mass, (1, 0)).gather(1, block)  # without the mass of the blocks before
+    within = blocks.gather(1, block[..., None].expand(-1, -1, _BLOCK))[:, 0].to(torch.float64).cumsum(-1)
+    tokens = (block * _BLOCK + _find(within, rest))[:, 0]
+    return tokens.clamp(max=vocabulary - 1)
+
+
+def _find(mass: Tensor, target: Tensor) -> Tensor:
+    """(chains, 1) int64, the first index whose cumulative ``mass`` is above ``target`` (chains, 1)."""
+    total = mass[:, -1:]
+    # A number below 1 times the total may round up to the total: it must still fall on something with mass.
+    target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
+    # Of logits that are no numbers nothing can be drawn: the chain is refused by its log-probability (`LiveChain`).
+    return torch.searchsorted(mass, target, right=True).clamp(max=mass.shape[-1] - 1)
 
 
 def token_probabilities(scores: Tensor, sampling: Sampling) -> Tensor:

@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from transformers.generation import logits_process
 
 from hyperscale.engines.base import Sampling
-from hyperscale.engines.sampling import check_sampling, draw_tokens, mark_tokens, token_probabilities
+from hyperscale.engines.sampling import (
+    check_sampling,
+    draw_tokens,
+    find_tokens,
+    find_tokens_by_blocks,
+    mark_tokens,
+    token_probabilities,
+)
 from hyperscale.errors import EngineError
 from hyperscale.utils import counter_rng
 
@@ -63,6 +70,26 @@ def test_never_a_token_without_mass(logits, key):
     rows = torch.tensor([logits]).expand(64, -1)
     tokens, _ = draw_tokens(rows, torch.full((64,), key), torch.arange(64), Sampling(temperature=1.0))
     assert all(logits[token] > -100 for token in tokens.tolist()) or max(logits) == -100.0
+
+
+@pytest.mark.parametrize("vocabulary", [1, 65, 256, 257, 5000, 151_665])
+def test_blocks_find_the_same_tokens(vocabulary):
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = torch.randn(64, vocabulary, generator=generator) * torch.arange(1.0, 65.0)[:, None]
+    logits[::3, : vocabulary // 2] = float("-inf")  # blocks without mass, before and after the others
+    logits[1::3, (vocabulary + 1) // 2 :] = float("-inf")
+    probabilities = logits.softmax(-1)
+    mass = probabilities.double().cumsum(-1)
+    drawn = torch.rand(64, dtype=torch.float64, generator=generator)
+    last = torch.full_like(drawn, 1 - 2**-53)
+    for uniform in (drawn, torch.zeros_like(drawn), last):
+        tokens, wanted = (find(probabilities, uniform) for find in (find_tokens_by_blocks, find_tokens))
+        # Next to 1, where tokens have less mass than float64 rounds away, it may be another of them.
+        near = mass.gather(1, torch.stack([tokens, wanted], 1)).diff().abs() < 1e-14
+        assert near.all() if uniform is last else torch.equal(tokens, wanted)
+        assert (probabilities.gather(1, tokens[:, None]) > 0).all()
+    # Of what is no number something is found all the same, for its log-probability to refuse it.
+    assert find_tokens_by_blocks(torch.full((1, vocabulary), float("nan")), drawn[:1]).tolist() == [vocabulary - 1]
 
 
 def random_rows(seed, rows=8, vocabulary=50):
