@@ -34,6 +34,7 @@ def duration_of(
     roofline: Roofline | None = None,
     *,
     planned_by: str = "measured pace",
+    measured_together: int | None = None,
 ) -> Duration | None:
     """How long an arm takes; None where nothing is known of the speed.
 
@@ -44,15 +45,19 @@ def duration_of(
         batch_size: Most chains that decode together.
         roofline: Of the GPU that it runs on; taken where the plan's points have no seconds.
         planned_by: What the seconds of the plan's points are predicted by.
+        measured_together: At most so many chains decoded together where their seconds were measured, and more would
+            not be faster together: on a CPU, where a step takes as long as its chains take in all. None where a chain
+            takes as long in any company, as on a GPU that waits for memory.
     """
     chains = {task: plan.chains(arm, task) for task in problems}
     together = min(batch_size, sum(problems[task] * len(of_task) for task, of_task in chains.items()))
+    company = together if measured_together is None else max(min(together, measured_together), 1)
     total, sources = 0.0, set()
     for task, of_task in chains.items():
         widest = plan.widest_points(arm, task)
         for _, L in of_task:
             costs, source = widest[L].chain_costs, planned_by
-            seconds = costs.seconds
+            seconds = None if costs.seconds is None else costs.seconds * together / company
             if seconds is None and roofline is not None:
                 seconds, source = roofline.chain_seconds(costs, together), name_roofline(roofline)
             if seconds is None:

@@ -94,8 +94,17 @@ class PlannedRun:
         for_gpu = self.predictor.speed is not None and self.roofline
         source = name_roofline(self.roofline) if for_gpu and self.roofline else "measured pace"
         config = self.config
+        # Of chains that were measured, those of an arm ran together, whatever their task.
+        measured: dict[Arm, int] = {}
+        if config.device == "cpu" and not for_gpu:
+            for (arm, _), costs in self.predictor.measured.items():
+                measured[arm] = measured.get(arm, 0) + len(costs.chains)
         durations = {
-            arm: duration_of(self.plan, arm, problems, config.batch_size, self.roofline, planned_by=source)
+            arm: duration_of(
+                *(self.plan, arm, problems, config.batch_size, self.roofline),
+                planned_by=source,
+                measured_together=measured.get(arm),
+            )
             for arm in self.arms
         }
         # An arm that was never timed is taken to be as fast as the slowest one that was.

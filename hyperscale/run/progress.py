@@ -8,6 +8,7 @@ from hyperscale.kv.trace import dense_reads
 from hyperscale.results.samples import Sample
 from hyperscale.run.finished_problems import FinishedProblems, RightAt
 from hyperscale.run.observer import ArmSize
+from hyperscale.utils.quantities import format_speed
 
 NOTHING = "·"  # where an arm has no value
 
@@ -114,7 +115,7 @@ class ArmProgress:
         if now.accuracy is None:
             return f"{min(self._batch_size, self.total)} chains running"
         left = f"about {_format_clock(now.seconds_left)} left" if now.seconds_left else ""
-        speed = f"{_format_speed(now.tokens_per_second)} tokens/s" if now.tokens_per_second else ""
+        speed = f"{format_speed(now.tokens_per_second)} tokens/s" if now.tokens_per_second else ""
         if speed and not now.seconds_left:
             speed += f" in {_format_clock(now.seconds)}"
         ratio = "" if now.realised_cr is None else f"realised CR {now.realised_cr:.1f}"
@@ -144,10 +145,6 @@ def _describe_right(shares: Sequence[RightAt], reference: str) -> str:
         others = (NOTHING if share.reference is None else f"{100 * share.reference:.0f}" for share in shares)
         text += f" ({reference} {'/'.join(others)})"
     return text
-
-
-def _format_speed(speed: float) -> str:
-    return f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
 
 
 def _format_clock(seconds: float) -> str:

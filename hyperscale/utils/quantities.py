@@ -16,3 +16,8 @@ def format_duration(seconds: float) -> str:
             amount = seconds / size
             return f"{amount:,.1f} {unit}" if amount < 10 else f"{amount:,.0f} {unit}"
     return f"{seconds:,.0f} seconds"
+
+
+def format_speed(speed: float) -> str:
+    """Tokens per second, with decimals where there are few: 1,234, 2.5, 0.049."""
+    return f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"

@@ -30,6 +30,10 @@ def test_chains_that_decode_together_take_their_time_at_once():
     # No more chains decode together than there are.
     assert duration_of(made, DMS, {"t": 1, "u": 0}, 64).seconds == 100 / 4
     assert duration_of(made, Arm("vanilla", 1.0), problems, 5) is None
+    # Where more chains together are not faster, those that were measured tell how many count.
+    alone = duration_of(made, DMS, problems, 5, measured_together=1).seconds
+    assert alone == pytest.approx(10 * (2 * 30 + 2 * 20) + 5 * 6)
+    assert duration_of(made, DMS, problems, 5, measured_together=50) == duration_of(made, DMS, problems, 5)
 
 
 def test_without_measured_seconds_the_roofline_tells_if_there_is_one():

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from hyperscale.kv.trace import dense_peak
+from hyperscale.utils.quantities import format_speed
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import ChainProgress
@@ -67,8 +68,9 @@ class ChainView:
         """The end of the chain's text, and a line of figures."""
         full_cache = dense_peak(len(progress.request.prompt_ids), progress.tokens)
         figures = Text.assemble((title, "bold cyan"), f" · {progress.tokens:,} tokens")
-        if (seconds := self._last_frame - self._start) > 1:
-            figures.append(f" · {(progress.tokens - self._first_tokens) / seconds:,.0f} tokens/s")
+        new_tokens = progress.tokens - self._first_tokens
+        if (seconds := self._last_frame - self._start) > 1 and new_tokens:
+            figures.append(f" · {format_speed(new_tokens / seconds)} tokens/s")
         figures.append(f" · {progress.entries:,.0f} KV entries live, a full cache would hold {full_cache:,}")
         if note:
             figures.append(f" · {note}", style="dim")
