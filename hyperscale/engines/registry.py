@@ -20,7 +20,7 @@ PROVIDERS = {
 REFERENCE = "torch"
 """The engine that the others are held against; it runs every method."""
 AUTO = "auto"
-"""In place of an engine's name: a run chooses (`hyperscale.run.engine_choice`)."""
+"""In place of an engine's name: a run chooses (`hyperscale.run.config.engine_choice`)."""
 
 
 def get(name: str) -> EngineProvider:

@@ -7,7 +7,7 @@ import lazy_loader
 if TYPE_CHECKING:
     from hyperscale.run.dry_run import DryRun as DryRun
     from hyperscale.run.dry_run import plan_dry_run as plan_dry_run
-    from hyperscale.run.engine_cache import EngineCache as EngineCache
+    from hyperscale.run.engines.cache import EngineCache as EngineCache
     from hyperscale.run.execute import execute_run as execute_run
     from hyperscale.run.observer import RunObserver as RunObserver
     from hyperscale.run.planned_run import PlannedRun as PlannedRun
@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "dry_run": ["DryRun", "plan_dry_run"],
-        "engine_cache": ["EngineCache"],
+        "engines.cache": ["EngineCache"],
         "execute": ["execute_run"],
         "observer": ["RunObserver"],
         "planned_run": ["PlannedRun"],

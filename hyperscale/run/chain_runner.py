@@ -15,7 +15,7 @@ from hyperscale.results.redaction import redact
 from hyperscale.results.samples import Key, Sample, chain_key
 from hyperscale.results.store import Store
 from hyperscale.run import verification
-from hyperscale.run.engine_cache import EngineCache
+from hyperscale.run.engines.cache import EngineCache
 from hyperscale.run.observer import ArmSize, RunObserver
 from hyperscale.run.prepare import PreparedRun, Problem
 from hyperscale.run.prompting import steering_of

@@ -24,10 +24,10 @@ from hyperscale.planning.roofline import GIB, USABLE, Gpu, Roofline, chains_that
 from hyperscale.results.manifest import read_date
 from hyperscale.run import identity, planned_run
 from hyperscale.run.config import resolve
+from hyperscale.run.config.engine_choice import with_engine
 from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.run.context import fit_lengths, smallest_context
-from hyperscale.run.engine_choice import with_engine
 from hyperscale.run.planned_run import (
     PlannedRun,
     PlannedTask,

@@ -11,11 +11,11 @@ from hyperscale.results.points import MeasuredPoint
 from hyperscale.results.store import Store
 from hyperscale.run.chain_runner import ChainRunner
 from hyperscale.run.context import check_plan
-from hyperscale.run.engine_cache import EngineCache
+from hyperscale.run.engines.cache import EngineCache
+from hyperscale.run.engines.processes import start_notes
 from hyperscale.run.observer import RunObserver
 from hyperscale.run.pilot import finalize_plan
 from hyperscale.run.prepare import PreparedRun
-from hyperscale.run.processes import start_notes
 from hyperscale.run.prompting import old_chain_notes
 from hyperscale.scoring.voting import strategies
 

@@ -18,7 +18,7 @@ from hyperscale.planning import measured_costs, plan_file
 from hyperscale.results.samples import Sample
 from hyperscale.results.store import Store
 from hyperscale.run.chain_runner import ChainRunner
-from hyperscale.run.engine_cache import EngineCache
+from hyperscale.run.engines.cache import EngineCache
 from hyperscale.run.observer import RunObserver
 from hyperscale.run.prepare import PreparedRun, Problem, make_request
 

@@ -13,8 +13,9 @@ from hyperscale import models
 from hyperscale.cli.display import table_format
 from hyperscale.cli.display.live_run import ConsoleObserver
 from hyperscale.results.store import Store
-from hyperscale.run import chain_runner, engine_cache, execute, prepare
+from hyperscale.run import chain_runner, execute, prepare
 from hyperscale.run.config import load
+from hyperscale.run.engines.cache import EngineCache
 from hyperscale.run.observer import ArmSize
 from hyperscale.run.progress import ArmProgress
 from hyperscale.utils import quantities
@@ -85,7 +86,7 @@ def test_a_terminal_shows_a_first_chain_as_it_is_decoded(run, tmp_path):
     console = Console(file=io.StringIO(), force_terminal=True, width=100, color_system=None, legacy_windows=False)
     display = ConsoleObserver(console)
     with Store(tmp_path / "run", run.info()) as store:
-        chain_runner.ChainRunner(run, store, display, engine_cache.EngineCache()).demonstrate()
+        chain_runner.ChainRunner(run, store, display, EngineCache()).demonstrate()
         display.close()
         assert len(store) == 2
         chains = {sample.method: sample for sample in store.samples()}

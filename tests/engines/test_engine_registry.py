@@ -17,7 +17,7 @@ from hyperscale.errors import ConfigError
 from hyperscale.kv.trace import KVTrace, dense_peak, dense_reads
 from hyperscale.methods.arm import Arm
 from hyperscale.run.config import load, resolve
-from hyperscale.run.engine_cache import EngineCache
+from hyperscale.run.engines.cache import EngineCache
 
 TOKENS = 3
 EVENTS: list[tuple[str, str]] = []

@@ -72,10 +72,10 @@ class Options:
         decode: On CUDA, what attends for decode steps: FlashAttention 3, the plugin's own kernel, or the former where
             it is there.
         full_graphs: On CUDA, whether whole decode steps are CUDA graphs, not only what lies between attention layers.
-        kv_dtype: What the lists keep keys and values in: "auto" for the model's own type, or "fp8", each key and value
-            with a scale of its own (`hyperscale.kv.quantization`). ``--kv-cache-dtype fp8`` of vLLM sets it.
             Where data parallelism forbids them they are left out, unless they were asked for
             (`hyperscale.engines.vllm.plugin.configure`).
+        kv_dtype: What the lists keep keys and values in: "auto" for the model's own type, or "fp8", each key and value
+            with a scale of its own (`hyperscale.kv.quantization`). ``--kv-cache-dtype fp8`` of vLLM sets it.
     """
 
     method: str = "dms"

@@ -46,12 +46,12 @@ class ResolvedConfig(BaseModel):
     """A run with all defaults made explicit; `RunConfig` says what each setting is.
 
     ``limit`` is None for all problems, ``vote`` for each task's own strategy; ``device`` and ``dtype`` are "auto" until
-    `placed` has been told of the machine, ``engine`` may be until `hyperscale.run.engine_choice` has chosen, which says
-    in ``engine_choice`` what and why. `RunConfig.pin_prompt` is part of ``params`` here, as a parameter of each
-    method that has it, and `RunConfig.axis` part of the budget. ``sampling_sources`` says where temperature, top_p,
-    top_k, min_p and repetition_penalty are from, each in words for the user. ``inserted_tokens`` is the most that is
-    inserted in front of a forced answer, 1 until a tokenizer has told. ``names_crs`` is whether the user gave ``crs``,
-    ``sampling_notes`` what the model's own sampling asks for and does not get.
+    `placed` has been told of the machine, ``engine`` may be until `hyperscale.run.config.engine_choice` has chosen,
+    which says in ``engine_choice`` what and why. `RunConfig.pin_prompt` is part of ``params`` here, as a parameter of
+    each method that has it, and `RunConfig.axis` part of the budget. ``sampling_sources`` says where temperature,
+    top_p, top_k, min_p and repetition_penalty are from, each in words for the user. ``inserted_tokens`` is the most
+    that is inserted in front of a forced answer, 1 until a tokenizer has told. ``names_crs`` is whether the user gave
+    ``crs``, ``sampling_notes`` what the model's own sampling asks for and does not get.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

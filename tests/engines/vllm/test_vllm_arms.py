@@ -20,7 +20,7 @@ from hyperscale.engines.vllm.scheduler.costs import CostRequest
 from hyperscale.errors import EngineError
 from hyperscale.run import prepare
 from hyperscale.run.config import load
-from hyperscale.run.processes import spec_of, start_notes
+from hyperscale.run.engines.processes import spec_of, start_notes
 
 BASE = SimpleNamespace()  # the configuration of a checkpoint without gates
 ARMS = {

@@ -11,7 +11,7 @@ from hyperscale.planning.budget import Budget
 from hyperscale.planning.grid import Grid
 from hyperscale.results import manifest
 from hyperscale.run.config import load, resolve, schema
-from hyperscale.run.engine_choice import with_engine
+from hyperscale.run.config.engine_choice import with_engine
 from hyperscale.utils.validation import validate
 from hyperscale.utils.yaml_files import read_yaml
 

@@ -13,7 +13,7 @@ from hyperscale.engines.vllm import versions
 from hyperscale.errors import ConfigError, EngineError, ModelError
 from hyperscale.methods import registry as registry_of_methods
 from hyperscale.run.config import load, resolve
-from hyperscale.run.engine_choice import with_engine
+from hyperscale.run.config.engine_choice import with_engine
 
 RUN = ("run", "--model", "mini", "--task", "mini_aime", "--limit", 1, "--length", 32, "--budget", "all")
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from hyperscale.engines.provider import EngineProvider, EngineSpec
 from hyperscale.methods.arm import Arm
+from hyperscale.run.engines.processes import group_arms, process_key, spec_of, with_methods
 from hyperscale.run.prepare import PreparedRun
-from hyperscale.run.processes import group_arms, process_key, spec_of, with_methods
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import Engine
