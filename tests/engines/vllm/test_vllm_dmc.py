@@ -70,6 +70,23 @@ def test_dmc_equals_torch(how, scale, tmp_path):
     assert any(chain.branches for chain in found[1].values())
 
 
+@pytest.mark.slow
+def test_tensor_parallelism(tmp_path):
+    """Each rank decides for its own heads."""
+    from hyperscale.engines.vllm.harness.engine import VllmEngine
+
+    write_merging(tmp_path / "model", 1.0, 0.0)
+    engine = VllmEngine(str(tmp_path / "model"), METHOD, batch_size=8, own_process=True, tensor_parallel_size=2)
+    try:
+        found = {chain.problem: chain for chain in engine.generate(requests(), GREEDY)}
+    finally:
+        engine.close()
+    wanted = torch_chains(tmp_path / "model", GREEDY)
+    alike = {problem: chain for problem, chain in wanted.items() if found[problem].token_ids == chain.token_ids}
+    assert len(alike) >= len(wanted) - 1
+    same(alike, {problem: found[problem] for problem in alike})
+
+
 def test_controls(tmp_path):
     """Neurons that decide otherwise give other costs, so the comparison above bites."""
     chains = []
