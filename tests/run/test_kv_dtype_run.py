@@ -55,6 +55,13 @@ def test_a_run_says_what_its_cache_was_kept_in(run, weights, tmp_path):
     assert 'kv_dtype was "int4", now "fp8"' in err
 
 
+def test_the_plan_says_what_the_cache_is_kept_in(run, weights):
+    code, out, _ = run(*options(weights, "--kv-dtype", "fp8", "--dry-run"))
+    assert code == 0
+    assert f"Cache: fp8; bytes of a (key, value) pair over all layers and heads: {FP8}, and {FULL} in float32" in out
+    assert "Cache: " not in run(*options(weights, "--dry-run"))[1]
+
+
 def test_wrong_types_are_refused(run, weights):
     code, _, err = run(*options(weights, "--kv-dtype", "int3"))
     assert (code, err.count("\n")) == (2, 1)

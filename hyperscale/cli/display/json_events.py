@@ -64,6 +64,7 @@ class JsonObserver(RunObserver):
         }
         about = {"folder": str(folder), "model": run.config.model, "budget": run.config.budget.text}
         about |= {"prompts": run.prompts, "engine": run.config.engine, "engine_choice": run.config.engine_choice}
+        about["kv_dtype"] = run.config.kv_dtype
         config = run.config
         sampling = {
             name: {"value": getattr(config, name), "from": source} for name, source in config.sampling_sources.items()

@@ -60,6 +60,8 @@ def print_plan(run: "PlannedRun", console: Console) -> None:
     lines.append(f"{_describe_passes(run)} {_describe_saving(run)}")
     lines.append(_describe_sampling(run))
     lines.append(f"Engine: {run.config.engine_choice}")
+    if run.config.kv_dtype != AUTO:
+        lines.append(_describe_cache(run))
     for line in lines:
         console.print(line, highlight=False)
 
@@ -94,6 +96,18 @@ def _print_work(run: "PlannedRun", console: Console) -> None:
             style="bold",
             highlight=False,
         )
+
+
+def _describe_cache(run: "PlannedRun") -> str:
+    """What a quantised cache is kept in, and the bytes of an entry beside those of a full one."""
+    sizes = {arm.method: run.predictor.entry_bytes_of(arm) for arm in run.arms}
+    own = ", ".join(f"{size:,} ({method})" for method, size in sizes.items())
+    if len(set(sizes.values())) == 1:
+        own = f"{run.predictor.entry_bytes_of(run.arms[0]):,}"
+    return (
+        f"Cache: {run.config.kv_dtype}; bytes of a (key, value) pair over all layers and heads: {own}, and "
+        f"{run.base_bytes:,} in {run.config.dtype}"
+    )
 
 
 def _describe_sampling(run: "PlannedRun") -> str:
