@@ -175,10 +175,10 @@ class TriAttention(IntervalMethod):
             (batch, kv_heads, entries) float32; of no meaning where nothing lives.
         """
         batch, heads, entries = rows.live.shape
-        keys = _complex_pairs(rows.keys).flatten(0, 1)
-        # Re(q conj(k)) is the real product of the vectors of real and imaginary parts.
-        scores = _products(torch.cat([future.real, future.imag], -1), torch.cat([keys.real, keys.imag], -1))
-        scores = (scores + _products(spread, keys.abs())).view(batch, heads, -1, entries)
+        keys = rows.keys.to(torch.float32).flatten(0, 1)
+        # Re(q conj(k)) is the real product of the vectors of real and imaginary parts, which a key is.
+        scores = _products(torch.cat([future.real, future.imag], -1), keys)
+        scores = (scores + _products(spread, torch.hypot(*keys.chunk(2, dim=-1)))).view(batch, heads, -1, entries)
         # Heads of a group are compared by how far an entry stands out among those that may leave.
         # Standardised per query head over the rivals: heads may differ in scale and in mean.
         mask, number = rivals[:, :, None], rivals.sum(-1)[:, :, None, None]
