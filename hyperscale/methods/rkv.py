@@ -33,25 +33,41 @@ def redundancy(rows: RowEntries, threshold: float, retain: int) -> Tensor:
     # All pairs of a row's entries are compared: in blocks of rows, to bound the memory.
     block = max(_PAIRS // live.shape[1] ** 2, 1)
     sums = [
-        _similarities(keys, alive, threshold, retain).sum(1)
+        _sum_similarities(keys, alive, threshold, retain)
         for keys, alive in zip(torch.split(unit, block), torch.split(live, block), strict=True)
     ]
     mean = torch.cat(sums) / live.sum(-1, keepdim=True)
     return torch.softmax(mean.masked_fill(~live, float("-inf")), dim=-1).view(rows.live.shape)
 
 
-def _similarities(unit: Tensor, live: Tensor, threshold: float, retain: int) -> Tensor:
-    """(rows, slots, slots) similarity of each entry to each other one, 0 to the most recent of those very similar.
+def _sum_similarities(unit: Tensor, live: Tensor, threshold: float, retain: int) -> Tensor:
+    """(rows, slots) sum of each entry's similarities, without those that are left out; arguments as `_similarities`."""
+    slots = live.shape[1]
+    # A long prompt's row alone has too many pairs: it is gone through in blocks of lines.
+    block = max(_PAIRS // slots, 1)
+    total, *more = (
+        _similarities(unit, live, threshold, retain, slice(first, first + block)).sum(1)
+        for first in range(0, slots, block)
+    )
+    for part in more:
+        total += part
+    return total
+
+
+def _similarities(unit: Tensor, live: Tensor, threshold: float, retain: int, lines: slice) -> Tensor:
+    """(rows, lines, slots) similarity of some entries to each other one, 0 to the most recent of those very similar.
 
     Args:
         unit: (rows, slots, head_dim), keys of length 1.
         live: (rows, slots) bool.
         threshold: Above this two keys are very similar.
         retain: How many of the most recent very similar entries are left out, of each entry.
+        lines: Those entries.
     """
-    itself = torch.eye(live.shape[1], dtype=torch.bool, device=live.device)
-    pairs = live[:, :, None] & live[:, None] & ~itself
-    similarity = torch.bmm(unit, unit.transpose(1, 2)).masked_fill_(~pairs, 0.0)
+    slot = torch.arange(live.shape[1], device=live.device)
+    itself = slot[lines, None] == slot
+    pairs = live[:, lines, None] & live[:, None] & ~itself
+    similarity = torch.bmm(unit[:, lines], unit.transpose(1, 2)).masked_fill_(~pairs, 0.0)
     near = similarity > threshold
     # Slots are in order of position, so the near entries still to come along a line are the more recent ones.
     count = near.cumsum(-1, dtype=torch.int32)

@@ -127,6 +127,8 @@ def test_redundancy_is_the_same_row_by_row(monkeypatch):
     together = redundancy(RowEntries(keys, keys, live), 0.3, 1)
     monkeypatch.setattr(rkv, "_PAIRS", 2 * 64 * 64)
     assert torch.equal(redundancy(RowEntries(keys, keys, live), 0.3, 1), together)
+    monkeypatch.setattr(rkv, "_PAIRS", 10 * 64)  # not even one row at once
+    torch.testing.assert_close(redundancy(RowEntries(keys, keys, live), 0.3, 1), together)
 
 
 @pytest.mark.parametrize(
