@@ -195,3 +195,15 @@ def test_commands_and_options_exist(page):
 def test_lines_of_prose_are_short(page):
     prose = FENCED.sub("", read(page)).splitlines()
     assert [line for line in prose if len(line) > PROSE_WIDTH and not line.lstrip().startswith(("|", "!["))] == []
+
+
+def test_the_matrix_says_what_the_tests_compare(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import equality_matrix
+
+    _, _, after = read("results/measurements/equality.md").partition(equality_matrix.START)
+    written, _, explained = after.partition(equality_matrix.END)
+    same = written == equality_matrix.table()
+    assert same, "results/measurements/equality.md is out of date; write it anew: python benchmarks/equality_matrix.py"
+    words = {each.word.rstrip("*") for column in equality_matrix.COLUMNS.values() for each in column}
+    assert {word for word in words if f"\n| {word} |" not in explained} == set()
