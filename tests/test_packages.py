@@ -1,6 +1,7 @@
 """The faces of the packages: a purpose each, public names that exist, are typed and cost nothing to import."""
 
 import ast
+import inspect
 import subprocess
 import sys
 from importlib import import_module
@@ -17,6 +18,8 @@ PACKAGES = sorted(
 HEAVY = ("torch", "transformers", "pandas", "numpy", "matplotlib", "datasets", "vllm", "ray", "lm_eval", "pyarrow")
 #: Packages that are not in every environment where tests run.
 OPTIONAL = ("vllm", "kvpress", "triton")
+#: Packages that can be called in place of a function of their name, by the package that they are in.
+CALLABLE = {"hyperscale": {"run"}}
 #: Not a list of alternatives, so not longer than what a reader takes in at a glance.
 MOST_MODULES = 15
 #: Folders whose modules are alternatives to each other, one a method, a command or a rule.
@@ -24,11 +27,11 @@ ALTERNATIVES = ("hyperscale/methods", "hyperscale/cli/commands", "tests/helpers/
 
 
 def face(package):
-    """Names that a package declares for type checkers, by the module that defines them."""
+    """Names that a package offers to type checkers (``import x as x``), by the module that defines them."""
     tree = ast.parse(Path(import_module(package).__file__).read_text(encoding="utf-8"))
     blocks = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
     imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
-    return {alias.name: node.module for node in imports for alias in node.names}
+    return {alias.name: node.module for node in imports for alias in node.names if alias.asname}
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -39,7 +42,12 @@ def test_a_package_says_what_it_is_for_and_offers_what_it_declares(package):
     if package != "hyperscale":
         assert sorted(getattr(module, "__all__", [])) == sorted(declared)
     submodules = {path.stem for path in Path(module.__file__).parent.iterdir()}
-    assert not submodules & set(declared), "a name that is a submodule's too depends on what was imported first"
+    shared = submodules & set(declared)
+    assert shared <= CALLABLE.get(package, set()), "a name that is a submodule's too depends on what was imported first"
+    for name in shared:  # the package stands for the function, and takes the same
+        function = getattr(import_module(declared.pop(name)), name)
+        ours, theirs = (inspect.signature(each).parameters.values() for each in (getattr(module, name), function))
+        assert [(p.name, p.kind, p.default) for p in ours] == [(p.name, p.kind, p.default) for p in theirs]
     for name, origin in declared.items():
         try:
             assert getattr(module, name) is getattr(import_module(origin), name)

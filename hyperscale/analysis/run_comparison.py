@@ -7,6 +7,7 @@ their accuracies, so the choice is a little lucky on both sides.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,19 @@ class ComparedPoints:
     accuracy_b: float
     cost_a: float
     cost_b: float
+
+    def row(self) -> dict[str, Any]:
+        """The pair as numbers: W and L of each side, accuracies, costs, the difference with its interval."""
+        return {
+            **{
+                f"{name}_{side}": getattr(point, name)
+                for side, point in (("a", self.a), ("b", self.b))
+                for name in "WL"
+            },
+            **{name: getattr(self, name) for name in ("accuracy_a", "accuracy_b", "cost_a", "cost_b")},
+            **{"difference": self.difference.value, "difference_low": self.difference.low},
+            **{"difference_high": self.difference.high, "n_problems": self.difference.n_problems},
+        }
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Says how far a run's folder is: chains done of those that its plan asks for, by method and CR."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hyperscale.planning.plan_file import PLAN_FILE, planned_chains
@@ -66,7 +67,7 @@ def state_of(run: Run) -> RunState:
     return RunState(arms, finished)
 
 
-def unfinished_notes(runs: "list[Run]") -> list[str]:
+def unfinished_notes(runs: Iterable[Run]) -> list[str]:
     """A sentence for each run that is not finished: its accuracies are of what finished first."""
     states = [(run, state_of(run)) for run in runs]
     return [

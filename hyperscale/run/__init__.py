@@ -1,10 +1,18 @@
-"""A run, from its settings to its points: config → prepare → pilot → execute; or a dry run, which stops at the plan."""
+"""A run, from its settings to its points: config → prepare → pilot → execute; or a dry run, which stops at the plan.
 
-from typing import TYPE_CHECKING
+The package can be called: ``hyperscale.run(model="mini")`` is `from_python.run`, which starts a run from Python.
+"""
+
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import lazy_loader
 
 if TYPE_CHECKING:
+    from hyperscale.frames import Results
+    from hyperscale.run.config.schema import RunConfig
     from hyperscale.run.dry_run import DryRun as DryRun
     from hyperscale.run.dry_run import plan_dry_run as plan_dry_run
     from hyperscale.run.engines.cache import EngineCache as EngineCache
@@ -25,3 +33,25 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "prepare": ["PreparedRun", "prepare_run"],
     },
 )
+
+
+class _CallablePackage(ModuleType):
+    """This package: the name ``hyperscale.run`` can be a package or a function, so the package takes the call."""
+
+    def __call__(
+        self,
+        config: "RunConfig | Path | str | None" = None,
+        *,
+        out: "Path | str | None" = None,
+        plan: "Path | str | None" = None,
+        observer: "RunObserver | None" = None,
+        progress: bool = True,
+        **settings: Any,
+    ) -> "Results":
+        """See `hyperscale.run.from_python.run`."""
+        from hyperscale.run.from_python import run
+
+        return run(config, out=out, plan=plan, observer=observer, progress=progress, **settings)
+
+
+sys.modules[__name__].__class__ = _CallablePackage

@@ -17,7 +17,7 @@ from hyperscale.run import chain_runner, execute, prepare
 from hyperscale.run.config import load
 from hyperscale.run.engines.cache import EngineCache
 from hyperscale.run.observer import ArmSize
-from hyperscale.run.progress import ArmProgress
+from hyperscale.run.progress.arm_progress import ArmProgress
 from hyperscale.utils import quantities
 
 pytestmark = pytest.mark.e2e
@@ -102,7 +102,7 @@ def test_a_terminal_shows_a_first_chain_as_it_is_decoded(run, tmp_path):
 
 def test_running_figures(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr("hyperscale.run.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("hyperscale.run.progress.arm_progress.time.monotonic", lambda: now[0])
     tally = ArmProgress(ArmSize(chains=4, max_tokens=400, batch_size=2))
     assert str(tally) == "2 chains running"
     chain = with_whole(sample(tokens=50, prompt_tokens=25, seconds=5.0), kv_reads=245.0)

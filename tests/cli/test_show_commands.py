@@ -5,7 +5,8 @@ import os
 
 import pytest
 from commandline import caller
-from synthetic_samples import chains, write_samples
+from run_folders import write_run as write
+from synthetic_samples import chains
 
 from hyperscale import results
 from hyperscale.cli.display import console
@@ -15,32 +16,6 @@ from hyperscale.cli.display import console
 def call(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(console, "PIPE_WIDTH", 80)
     return caller(monkeypatch, capsys, tmp_path)
-
-
-def write(folder, lines, *, planned=None, points=True, mtime=None, **config):
-    """A run's folder; ``planned``: chains by arm, as plan.json has them."""
-    folder.mkdir(parents=True)
-    values = {
-        "model": "mini",
-        "methods": ["vanilla", "dms"],
-        "crs": [8.0],
-        "tasks": ["mini_aime"],
-        "budget": "2x",
-        **config,
-    }
-    (folder / results.RUN_FILE).write_text(json.dumps({"schema": 2, "config": values}))
-    write_samples(folder / results.SAMPLES, lines)
-    if planned is not None:
-        plan = {"schema": 1, "axis": "kv_reads", "ceilings": {"mini_aime": 2e5}, "chains": planned, "points": []}
-        (folder / "plan.json").write_text(json.dumps(plan))
-    if points:
-        (run,) = results.read(folder)
-        from hyperscale.results.points import table
-
-        table(run.points()).to_csv(folder / results.POINTS, index=False)
-    if mtime:
-        os.utime(folder / results.RUN_FILE, (mtime, mtime))
-    return folder
 
 
 VANILLA = chains("vanilla", 1, problems=12, width=4)

@@ -11,7 +11,7 @@ from hyperscale.cli.display.console import make_console, print_notes
 from hyperscale.errors import ResultsError
 
 if TYPE_CHECKING:
-    from hyperscale.analysis.run_comparison import ComparedPoints, Comparison
+    from hyperscale.analysis.run_comparison import Comparison
     from hyperscale.results.folder import Run
 
 
@@ -64,19 +64,10 @@ def _values(comparison: "Comparison") -> dict[str, Any]:
     """A comparison for programs."""
     return {
         **{"task": comparison.task, "a": _arm(comparison.a), "b": _arm(comparison.b)},
-        "at_equal_size": [_pair(pair) for pair in comparison.at_equal_size],
-        "at_equal_cost": [_pair(pair) for pair in comparison.at_equal_cost],
+        "at_equal_size": [pair.row() for pair in comparison.at_equal_size],
+        "at_equal_cost": [pair.row() for pair in comparison.at_equal_cost],
     }
 
 
 def _arm(arm: Any) -> dict[str, Any]:
     return {name: value for name, value in asdict(arm).items() if name != "length_invariant"}
-
-
-def _pair(pair: "ComparedPoints") -> dict[str, Any]:
-    return {
-        **{f"{name}_{side}": getattr(point, name) for side, point in (("a", pair.a), ("b", pair.b)) for name in "WL"},
-        **{name: getattr(pair, name) for name in ("accuracy_a", "accuracy_b", "cost_a", "cost_b")},
-        **{"difference": pair.difference.value, "difference_low": pair.difference.low},
-        **{"difference_high": pair.difference.high, "n_problems": pair.difference.n_problems},
-    }

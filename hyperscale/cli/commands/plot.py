@@ -38,12 +38,10 @@ def plot(
     ] = False,
 ) -> None:
     """Say in words what results show, draw accuracy against two costs, and print margins with their intervals."""
-    from hyperscale import results
-    from hyperscale.analysis.curves import analyse
+    from hyperscale import frames
     from hyperscale.analysis.margins import parse_pairs, to_frame
     from hyperscale.analysis.published import load
     from hyperscale.cli.display import answer_text, margin_tables
-    from hyperscale.planning.plan_file import common_ceilings
     from hyperscale.planning.run_state import unfinished_notes
     from hyperscale.report.plots.write import FORMATS, draw_analysis
     from hyperscale.results.points import COSTS, check_axis
@@ -57,19 +55,16 @@ def plot(
         raise ConfigError(f"--format {unknown[0]!r}: choose of {', '.join(FORMATS)}, with commas between them")
     pairs = parse_pairs(margins) if margins else None
     published_results = load(reference) if reference else None
-    runs = results.read(folder)
-    chains = sum(len(run.samples) for run in runs)
+    loaded = frames.load(folder)
+    runs, chains = loaded.runs, loaded.n_chains
     if not chains:
         raise ResultsError(f"{folder} holds no finished chain yet: nothing to draw")
     if not as_json:
         console.print(f"{chains:,} chains of {len(runs)} run{'s' * (len(runs) > 1)}", highlight=False)
         print_notes(console, (note for run in runs for note in run.notes))
-    budget = common_ceilings(run.folder for run in runs)
     if axes is None:  # the answer is on the budget's axis, which comes first
-        first = budget[0] if budget else "kv_reads"
-        axes = [first, next(name for name in ("kv_reads", "peak_kv") if name != first)]
-    ceilings = budget[1] if budget and axes[0] == budget[0] else {}
-    analysis = analyse([point for run in runs for point in run.points()], axes, pairs, resamples, ceilings=ceilings)
+        axes = [loaded.axis, next(name for name in ("kv_reads", "peak_kv") if name != loaded.axis)]
+    analysis = loaded.analyse(axes, pairs, resamples)
     unfinished = unfinished_notes(runs)
     if not as_json:
         answer_text.print_answers(analysis.answers, console, unfinished)

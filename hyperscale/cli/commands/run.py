@@ -10,7 +10,6 @@ from hyperscale.cli.display.console import make_console
 from hyperscale.cli.options import with_options
 from hyperscale.errors import ConfigError, HyperscaleError
 from hyperscale.run.config.schema import RunConfig
-from hyperscale.utils.hub import silence_transformers
 
 if TYPE_CHECKING:
     from hyperscale.cli.display.json_events import JsonObserver
@@ -68,11 +67,11 @@ def run(
     else:
         make_console().print("hyperscale: planning …", style="dim")
     from hyperscale.run.config import load
+    from hyperscale.run.from_python import folder_of
 
     try:
         run_config = load.load_config(settings, config)
-        silence_transformers()
-        folder = out or Path("results") / run_config.folder_name()
+        folder = folder_of(run_config, out)
         if dry_run:
             _plan(run_config, gpu, folder, plan, events)
         elif gpu:
@@ -90,7 +89,9 @@ def _plan(
 ) -> None:
     from hyperscale.cli.display import plan_tables
     from hyperscale.run import dry_run
+    from hyperscale.utils.hub import silence_transformers
 
+    silence_transformers()
     planned_run = dry_run.plan_dry_run(run_config, gpu, folder, plan)
     if events:
         events.on_plan(planned_run, folder)
@@ -103,11 +104,7 @@ def _plan(
 
 def _run(run_config: RunConfig, folder: Path, plan: Path | None, events: "JsonObserver | None") -> None:
     from hyperscale.cli.display.live_run import ConsoleObserver
-    from hyperscale.run import prepare
-    from hyperscale.run.execute import execute_run
+    from hyperscale.run.from_python import start_run
 
     observer: RunObserver = events or ConsoleObserver(make_console())
-    try:
-        execute_run(prepare.prepare_run(run_config, observer.on_stage, folder, plan), folder, observer)
-    finally:
-        observer.close()
+    start_run(run_config, folder, observer, plan)

@@ -16,20 +16,13 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON (docs/machines.md).")] = False,
 ) -> None:
     """Show a run: how far it is, the answer in words, and its points. Reads only; an unfinished run may go on."""
-    from hyperscale import results
-    from hyperscale.analysis.answers import find_answers
-    from hyperscale.analysis.bootstrap import make_bootstraps
-    from hyperscale.planning.plan_file import common_ceilings
+    from hyperscale import frames
     from hyperscale.planning.run_state import state_of, unfinished_notes
-    from hyperscale.results.points import check_axis
 
-    runs = results.read(folder)
-    budget = common_ceilings(run.folder for run in runs)
-    axis = axis or (budget[0] if budget else "kv_reads")
-    check_axis(axis)
-    points = [point for run in runs for point in run.points()]
-    ceilings = budget[1] if budget and budget[0] == axis else None
-    answers = find_answers(make_bootstraps(points).values(), axis, ceilings)
+    loaded = frames.load(folder)
+    runs, axis = loaded.runs, axis or loaded.axis
+    answers = loaded.answers(axis)
+    points = loaded.measured_points
     states = [state_of(run) for run in runs]
     if as_json:
         from hyperscale.cli.display import json_events

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from hyperscale.run.observer import ArmSize, RunObserver
-from hyperscale.run.progress import ArmProgress
+from hyperscale.run.progress.arm_progress import ArmProgress
 
 if TYPE_CHECKING:
     from hyperscale.analysis.answers import Answer

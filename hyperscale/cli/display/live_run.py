@@ -31,7 +31,7 @@ from hyperscale.results.samples import Sample
 from hyperscale.run.observer import ArmSize, RunObserver
 from hyperscale.run.planned_run import PlannedRun
 from hyperscale.run.prepare import Problem
-from hyperscale.run.progress import ArmProgress
+from hyperscale.run.progress.arm_progress import ArmProgress
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import ChainProgress

@@ -58,13 +58,25 @@ def _place(file: YamlFile, keys: Mapping[str, str], options: Mapping[str, Any], 
     return file.place((key, *inner))
 
 
-def make_config(values: Mapping[str, Any]) -> RunConfig:
-    """The configuration that values by the names of the fields make.
+def make_config(values: Mapping[str, Any], base: RunConfig | Path | None = None) -> RunConfig:
+    """The configuration that values make by the names of the options or of the fields, as a program has them.
+
+    Args:
+        values: Lists may be single values or texts with commas; None leaves what the base or the default has.
+        base: A configuration or a YAML file; the values override it, parameter by parameter where they are nested.
 
     Raises:
-        ConfigError: A value has the wrong type or range, or an unknown name.
+        HyperscaleError: As for `load_config`; a setting may also be there under both of its names.
     """
-    return load_config({find_field(RunConfig, name): value for name, value in values.items()})
+    options: dict[str, Any] = {}
+    for name, value in values.items():
+        field = find_field(RunConfig, name)
+        if field in options:
+            raise ConfigError(f"{name!r} is set under another name, too: leave one out")
+        options[field] = None if value is None else _read(_SETTINGS[field], value)
+    if isinstance(base, RunConfig):
+        return load_config(_merge({name: getattr(base, name) for name in base.model_fields_set}, options))
+    return load_config(options, base)
 
 
 def _keys_by_field(file: YamlFile) -> dict[str, str]:
@@ -83,7 +95,9 @@ def _keys_by_field(file: YamlFile) -> dict[str, str]:
 
 def _read(setting: Setting, value: Any) -> Any:
     """A value of a file as the model takes it: a word stands for a list of one, and lists may be written ``a,b``."""
-    if setting.form == "list" and not isinstance(value, list):
+    if isinstance(value, Path):
+        value = str(value)
+    if setting.form == "list" and not isinstance(value, list | tuple):
         return [part.strip() for part in value.split(",")] if isinstance(value, str) else [value]
     if setting.form == "pairs" and isinstance(value, str):
         return {"": value}

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from hyperscale.kv.trace import dense_reads
 from hyperscale.results.samples import Sample
-from hyperscale.run.finished_problems import FinishedProblems, RightAt
 from hyperscale.run.observer import ArmSize
+from hyperscale.run.progress.finished_problems import FinishedProblems, RightAt
 from hyperscale.utils.quantities import format_speed
 
 NOTHING = "·"  # where an arm has no value
