@@ -23,6 +23,10 @@ class _HeavyHitters(VictimState):
         super().__init__(method, host, scored=True)
 
     def prune_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+        return self.prune_prompt_layers(range(layer, layer + 1), view)
+
+    def prune_prompt_layers(self, layers: range, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+        # The same rule in all layers, of which the view may be one or several.
         scores = view.received()
         room = self.method.room(view.length, view.L)
         if view.length <= room:

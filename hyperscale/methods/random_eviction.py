@@ -34,12 +34,17 @@ class _RandomVictim(BudgetedState):
         self._rows = rows.view(host.layers, 1, host.kv_heads)
 
     def prune_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+        live, _ = self.prune_prompt_layers(range(layer, layer + 1), view)
+        return None if live is None else live[0], None
+
+    def prune_prompt_layers(self, layers: range, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
         room = self.method.room(view.length, view.L)
         if view.length <= room:  # a pinned prompt always has room
             return None, None
         position = torch.arange(view.length, device=view.keys.device)
         start = torch.full((1,), _PROMPT, dtype=torch.int64, device=position.device)
-        draws = counter_rng.uniform(counter_rng.mix(counter_rng.mix(start, self._rows[layer])[0, :, None], position))
+        rows = counter_rng.mix(start, self._rows[layers.start : layers.stop, 0])  # (layers, kv_heads)
+        draws = counter_rng.uniform(counter_rng.mix(rows[..., None], position))
         return top_entries(draws, room, newest=self._safe), None
 
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:

@@ -23,13 +23,17 @@ class _LeastAttended(VictimState):
         super().__init__(method, host, shared=method.per == "layer")
 
     def prune_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+        return self.prune_prompt_layers(range(layer, layer + 1), view)
+
+    def prune_prompt_layers(self, layers: range, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+        # The same rule in all layers, of which the view may be one or several.
         room = self.method.room(view.length, view.L)
         if view.length <= room:
             return None, None
-        # As in decoding, the latest query alone decides: (1, kv_heads, group, P).
-        last_query = view.weights(view.length - 1)[None, :, :, 0]
+        # As in decoding, the latest query alone decides: (…, kv_heads, group, P).
+        last_query = view.weights(view.length - 1)[..., 0, :]
         # The first generated token is one of the recent entries, so the prompt keeps one less.
-        return top_entries(self.attention(last_query)[0], room, newest=self.method.recent - 1), None
+        return top_entries(self.attention(last_query), room, newest=self.method.recent - 1), None
 
 
 @dataclass

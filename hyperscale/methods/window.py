@@ -34,12 +34,17 @@ class RecentState(BudgetedState):
 
     def prune_prompt(self, layer: int, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
         """See `State.prune_prompt`."""
+        live, _ = self.prune_prompt_layers(range(layer, layer + 1), view)
+        return None if live is None else live[0], None
+
+    def prune_prompt_layers(self, layers: range, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+        """See `State.prune_prompt_layers`."""
         room = self.method.room(view.length, view.L)
         if view.length <= room:  # a pinned prompt always has room
             return None, None
         position = torch.arange(view.length, device=view.keys.device)
         stays = (position < self._sinks) | (position >= view.length - (room - self._sinks))
-        return stays.expand(self._heads, -1), None
+        return stays.expand(len(layers), self._heads, -1), None
 
     def reserve(self, slots: int, tokens: int) -> None:
         """See `State.reserve`."""

@@ -181,6 +181,20 @@ class State(ABC):
         """
         return None, None
 
+    def prune_prompt_layers(self, layers: range, view: PrefillView) -> tuple[Tensor | None, Tensor | None]:
+        """`prune_prompt` of several layers at once, for an engine that has them all.
+
+        Args:
+            layers: The layers.
+            view: All of them: its tensors have a row for each.
+
+        Returns:
+            As `prune_prompt`, with a row for each layer.
+        """
+        pruned = [self.prune_prompt(layer, view.row(index)) for index, layer in enumerate(layers)]
+        live, scores = ([part for part in parts if part is not None] for parts in zip(*pruned, strict=True))
+        return torch.stack(live) if live else None, torch.stack(scores) if scores else None
+
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:  # noqa: B027  # optional
         """Set the state of chains ``first``, ``first + 1``, … that start from ``prompt``, the one prefilled last."""
 

@@ -10,12 +10,12 @@ _BLOCK = 256  # queries whose weights are in memory at once
 
 @dataclass(frozen=True)
 class PrefillView:
-    """One layer of a prompt, prefilled with full causal attention.
+    """One layer of a prompt, prefilled with full causal attention; or several, of which all tensors have a row each.
 
     Attributes:
-        queries: (query_heads, P, head_dim), after RoPE.
-        keys: (kv_heads, P, head_dim), after RoPE.
-        values: (kv_heads, P, head_dim).
+        queries: (…, query_heads, P, head_dim), after RoPE; or the last of them, if the method looks at no others.
+        keys: (…, kv_heads, P, head_dim), after RoPE.
+        values: (…, kv_heads, P, head_dim).
         scale: Factor on the scores.
         L: The most new tokens of the chains that start from this prompt; of no meaning for length-invariant methods.
     """
@@ -29,29 +29,38 @@ class PrefillView:
     @property
     def length(self) -> int:
         """P."""
-        return self.keys.shape[1]
+        return self.keys.shape[-2]
+
+    def row(self, index: int) -> "PrefillView":
+        """One of several layers."""
+        return PrefillView(self.queries[index], self.keys[index], self.values[index], self.scale, self.L)
 
     def weights(self, first: int, last: int | None = None) -> Tensor:
         """Attention weights of the queries ``first`` … ``last - 1`` (to the end by default).
 
         Returns:
-            (kv_heads, group, queries, P) float32; 0 where a key is younger than the query.
+            (…, kv_heads, group, queries, P) float32; 0 where a key is younger than the query.
         """
-        length, dim = self.keys.shape[1:]
+        length = self.length
         stop = length if last is None else last
-        # Queries by the KV head that they share: (kv_heads, group, queries, head_dim).
-        by_head = self.queries.view(len(self.keys), -1, length, dim)[:, :, first:stop]
-        scores = by_head @ self.keys[:, None].transpose(2, 3) * self.scale
+        missing = length - self.queries.shape[-2]
+        assert first >= missing, "a query is looked at that the method has not asked for"
+        # Queries by the KV head that they share: (…, kv_heads, group, queries, head_dim).
+        by_head = self.queries.view(*self.keys.shape[:-2], -1, *self.queries.shape[-2:])
+        by_head = by_head[..., first - missing : stop - missing, :]
+        scores = by_head @ self.keys.unsqueeze(-3).transpose(-1, -2) * self.scale
         position = torch.arange(length, device=scores.device)
         future = position > position[first:stop, None]
         return torch.softmax(scores.masked_fill_(future, float("-inf")), dim=-1, dtype=torch.float32)
 
     def received(self) -> Tensor:
-        """Attention that each key received, summed over all queries of the prompt and over the group: (kv_heads, P)."""
+        """Attention that each key received, (…, kv_heads, P): of all queries of the prompt, and of the group."""
+        if self.keys.ndim > 3:  # a layer at a time, for the same reason as below
+            return torch.stack([self.row(index).received() for index in range(len(self.keys))])
         # In blocks of queries, because the weights of all of them would take P² numbers a head.
-        total = torch.zeros(self.keys.shape[:2], dtype=torch.float32, device=self.keys.device)
+        total = torch.zeros(self.keys.shape[:-1], dtype=torch.float32, device=self.keys.device)
         for start in range(0, self.length, _BLOCK):
-            total += self.weights(start, min(start + _BLOCK, self.length)).sum((1, 2))
+            total += self.weights(start, min(start + _BLOCK, self.length)).sum((-3, -2))
         return total
 
 

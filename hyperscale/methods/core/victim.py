@@ -41,13 +41,13 @@ class VictimState(SlottedState):
         """What each entry gets in a step.
 
         Args:
-            weights: (chains, kv_heads, group, width), as `State.observe` has them.
+            weights: (…, kv_heads, group, width), as `State.observe` has them.
 
         Returns:
-            (chains, kv_heads, width) float32, equal in all heads if they share a verdict.
+            (…, kv_heads, width) float32, equal in all heads if they share a verdict.
         """
-        scores = weights.sum(2)
-        return scores.sum(1, keepdim=True).expand_as(scores) if self.shared else scores
+        scores = weights.sum(-2)
+        return scores.sum(-2, keepdim=True).expand_as(scores) if self.shared else scores
 
     def widen(self, width: int) -> None:
         """See `SlottedState.widen`."""

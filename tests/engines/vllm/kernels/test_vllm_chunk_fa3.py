@@ -111,7 +111,9 @@ def check_received(world, members, spans):
             )
             world.weighed[r, layer][:, :b] += (stored - exact.logsumexp(-1, keepdim=True)).exp().sum((1, 2))
         for layer in range(world.layers if r >= 0 else 0):
-            found = world.received.view(world.slots[r], layer, world.keys[r][:, 0], SCALE, 1).received()
+            found = world.received.view(
+                world.slots[r], range(layer, layer + 1), world.keys[r][None, :, 0], SCALE, 1
+            ).received()[0]
             error = (found.double().cpu() - world.weighed[r, layer]).norm() / world.weighed[r, layer].norm().clamp(
                 min=1
             )

@@ -245,18 +245,16 @@ class WorkerHosted(WorkerMethod):
         layers = max(PASS_BYTES // (tables.heads * P * self._key_bytes), 1)
         for first in range(0, tables.layers, layers):
             part = slice(first, min(first + layers, tables.layers))
-            orders = []
-            for layer, keys in enumerate(rows.read_keys(slots, part, P)[0], first):
-                live, scores = self.state.prune_prompt(layer, self._view(slot, running, layer, keys))
-                order = None if live is None else live_first_order(live)[:, :count]
-                if order is not None:
-                    orders.append(order)
-                if scores is not None:
-                    all_scores.append(scores if order is None else scores.gather(1, order))
-                all_keys.append(keys if self.selects else keys[:, :0])
-            if orders and count:  # a small budget may leave nothing of a short prompt
-                rows.move(slots, part, torch.stack(orders)[None], counts)
-            all_orders += orders
+            keys, numbers = rows.read_keys(slots, part, P)[0], range(part.start, part.stop)
+            live, scores = self.state.prune_prompt_layers(numbers, self._view(slot, running, numbers, keys))
+            order = None if live is None else live_first_order(live)[..., :count]
+            if order is not None:
+                all_orders.append(order)
+                if count:  # a small budget may leave nothing of a short prompt
+                    rows.move(slots, part, order[None], counts)
+            if scores is not None:
+                all_scores.append(scores if order is None else scores.gather(-1, order))
+            all_keys += list(keys if self.selects else keys[:, :, :0])
         running.queries.clear()
         if self.received is not None:
             self.received.close(slot)
@@ -268,8 +266,8 @@ class WorkerHosted(WorkerMethod):
             all_keys,
             torch.full((tables.layers, tables.heads), count, device=slots.device),
             None,
-            torch.stack(all_orders) if all_orders else None,
-            torch.stack(all_scores) if all_scores else None,
+            torch.cat(all_orders) if all_orders else None,
+            torch.cat(all_scores) if all_scores else None,
         )
         by_slot = self.fused is not None and self.fused.by_slot
         self.state.admit(slot if by_slot else 0, [Entrant(running.noise_key, running.L)], prompt)
@@ -277,27 +275,25 @@ class WorkerHosted(WorkerMethod):
             self.save(slots)
         return bool(all_orders)
 
-    def _view(self, slot: int, running: _Running, layer: int, keys: Tensor) -> PrefillView:
-        """A layer of a prompt as the state looks at it; its values are left out."""
+    def _view(self, slot: int, running: _Running, layers: range, keys: Tensor) -> PrefillView:
+        """Some layers of a prompt as the state looks at them; keys are (layers, heads, P, head_dim)."""
         if self.received is not None:
-            return self.received.view(slot, layer, keys, self.scale, running.L)
-        queries = self._prompt_queries(slot, running, layer, keys)
-        return PrefillView(queries, keys, keys[:, :0], self.scale, running.L)
+            return self.received.view(slot, layers, keys, self.scale, running.L)
+        queries = self._prompt_queries(slot, running, layers, keys)
+        return PrefillView(queries, keys, keys[:, :, :0], self.scale, running.L)  # no rule looks at values
 
-    def _prompt_queries(self, slot: int, running: _Running, layer: int, keys: Tensor) -> Tensor:
-        """(query heads, P, head_dim), of which the last that the rule looks at are there; the others are zeros."""
-        last = running.queries.get(layer)
+    def _prompt_queries(self, slot: int, running: _Running, layers: range, keys: Tensor) -> Tensor:
+        """(layers, query heads, tokens, head_dim): of a prompt's queries the last, as many as the rule looks at."""
+        kept = [running.queries[layer] for layer in layers if layer in running.queries]
         if len(self.last_queries) and not self.collects_queries:
-            last = self.last_queries[slot, layer][:, None]
-        elif running.alone and len(self.last_queries):
+            return self.last_queries[slot, layers.start : layers.stop, :, None]
+        last = torch.stack(kept) if kept else None
+        if running.alone and len(self.last_queries):
             # The prompt's last token came alone, in a decode step.
-            alone = self.last_queries[slot, layer][:, None]
-            last = alone if last is None else torch.cat([last, alone], 1)
-            last = last[:, -self.method.prompt_queries(running.prompt) :]
-        if last is None:
-            return keys.new_zeros(1, 1, 1).expand(len(keys), running.prompt, keys.shape[-1])
-        missing = running.prompt - last.shape[1]
-        return last if not missing else torch.cat([last.new_zeros(len(last), missing, last.shape[2]), last], 1)
+            alone = self.last_queries[slot, layers.start : layers.stop, :, None]
+            last = alone if last is None else torch.cat([last, alone], 2)
+            last = last[:, :, -self.method.prompt_queries(running.prompt) :]
+        return keys[:, :, :0] if last is None else last
 
     def _entries_of_prompt(self, running: _Running) -> int:
         """Entries of each row after the prompt, which all rows have alike."""

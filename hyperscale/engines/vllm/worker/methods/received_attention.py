@@ -19,7 +19,7 @@ class WeighedPrompt(PrefillView):
     """A prompt whose queries have been weighed as they came.
 
     Attributes:
-        total: (kv_heads, P) float32, what `received` gives.
+        total: (layers, kv_heads, P) float32, what `received` gives.
     """
 
     total: Tensor
@@ -58,9 +58,18 @@ class ReceivedAttention:
         if slot in self._opened:
             self._opened.remove(slot)
 
-    def view(self, slot: int, layer: int, keys: Tensor, scale: float, L: int) -> WeighedPrompt:
-        """A layer of a prompt as `WeighedPrompt`, without its queries and values; keys are (heads, P, head_dim)."""
-        return WeighedPrompt(keys[:, :0], keys, keys[:, :0], scale, L, self._sums[slot][layer])
+    def view(self, slot: int, layers: range, keys: Tensor, scale: float, L: int) -> WeighedPrompt:
+        """Layers of a prompt, without its queries and values.
+
+        Args:
+            slot: The request's slot.
+            layers: The layers.
+            keys: (layers, heads, P, head_dim).
+            scale: See `PrefillView`.
+            L: Likewise.
+        """
+        total = self._sums[slot][layers.start : layers.stop]
+        return WeighedPrompt(keys[:, :, :0], keys, keys[:, :, :0], scale, L, total)
 
     def add_chunks(
         self,
