@@ -230,15 +230,25 @@ def test_prompts_by_flash_attention(method, how):
                 assert reads == wanted[problem].trace.kv_reads[wanted[problem].trace.lengths.index(length)]
 
 
-ARMS = (("window", 3, (("recent", 3),)), ("tova", 4, ()), ("window", 6, (("recent", 3),)), ("streaming", 4, ()))
+ARMS = {
+    "usual": (("window", 3, (("recent", 3),)), ("tova", 4, ()), ("window", 6, (("recent", 3),)), ("streaming", 4, ())),
+    "other rules": (
+        ("tova", 3, (("per", "head"), ("pin_prompt", True), ("rule", "proportional"))),
+        ("h2o", 3, (("pin_prompt", True),)),
+        ("quest", 4, (("rule", "proportional"), ("page", 5))),
+        ("random", 4, ()),
+    ),
+}
 
 
-@pytest.mark.parametrize("compilation", ["none", "graphs", "full"])
-def test_arms_in_turn_equal_torch(compilation):
+@pytest.mark.parametrize(
+    ("rules", "compilation"), [("usual", "none"), ("usual", "graphs"), ("usual", "full"), ("other rules", "full")]
+)
+def test_arms_in_turn_equal_torch(rules, compilation):
     """One engine for several methods: whole steps are recorded for each, in its own process unless all is eager."""
     from hyperscale.engines.vllm.harness.engine import VllmEngine
 
-    arms = [methods.create(name, cr=cr, **dict(params)) for name, cr, params in ARMS]
+    arms = [methods.create(name, cr=cr, **dict(params)) for name, cr, params in ARMS[rules]]
     engine = VllmEngine(
         path("base"),
         arms[0],
@@ -254,7 +264,7 @@ def test_arms_in_turn_equal_torch(compilation):
         for number in (0, 1, 2, 3, 1, 0):
             engine.switch(arms[number])
             chains = {chain.problem: chain for chain in engine.generate(requests(2, 120), GREEDY)}
-            name, cr, params = ARMS[number]
+            name, cr, params = ARMS[rules][number]
             wanted = torch_chains("base", name, cr, params, length=120)
             # A decision between two scores that nearly tie may fall the other way: sums are in another order.
             alike = {p: chain for p, chain in wanted.items() if chains[p].token_ids == chain.token_ids}
