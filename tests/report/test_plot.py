@@ -197,6 +197,23 @@ def test_a_panel_of_unlike_problems_and_of_sparse_points_says_so():
     assert any(line.get_markerfacecolor() == "none" for line in drawn.axes[0].lines)
 
 
+@pytest.mark.parametrize("tasks", [("mini_aime",), ("mini_aime", "mini_gpqa"), ("mini_aime", "mini_gpqa", "mini_lcb")])
+def test_head_and_key_stay_in_the_picture(tasks):
+    lines = [line for task in tasks for line in chains("vanilla", 1, problems=12, width=2, task=task)]
+    brief = points(chains("vanilla", 1, problems=3, width=2), run="brief")  # its points are hollow, which the key says
+    drawn = picture(analyse(points(lines, run="a-run-of-a-long-name-" * 9) + brief, ["tokens"], n_boot=20), "tokens")
+    renderer = drawn.canvas.get_renderer()
+    key = next(text for text in drawn.texts if "labels: W-L-CR" in text.get_text())
+    assert "hollow" in key.get_text()
+    for text in (key, drawn.legends[0].get_title()):
+        box = text.get_window_extent(renderer)
+        assert box.x0 >= 0
+        assert box.x1 <= drawn.bbox.width
+    label = next(text for text in drawn.texts if "log2 scale" in text.get_text())
+    written = label.get_window_extent(renderer).y1  # of its first line, above the room that it keeps free
+    assert key.get_window_extent(renderer).y1 < written
+
+
 def test_the_legend_names_model_runs_and_what_is_to_be_known_of_them():
     made = analyse(points(chains("vanilla", 1, problems=12, width=2), run="first"), ["tokens"], n_boot=20)
     drawn = picture(made, "tokens", notes=["first is unfinished"])

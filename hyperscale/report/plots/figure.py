@@ -51,7 +51,9 @@ def draw_figure(
     rows = -(-len(by_task) // columns)
     styles = assign_styles((names := _names(curves)).values())
     heading = [_describe_runs(curves), *notes]
-    size = (WIDTH if columns > 1 else WIDTH * 0.65, 0.65 + 2.55 * rows + 0.13 * len(heading))
+    width = WIDTH if columns > 1 else WIDTH * 0.65
+    lines = len(heading) + len(_key_lines(curves, width))
+    size = (width, 0.52 + 2.55 * rows + 0.13 * lines)
     # Labels are placed by the widths of their texts, which differ a little at another resolution: it is set here.
     picture = Figure(figsize=size, dpi=DPI, layout="constrained")
     FigureCanvasAgg(picture)
@@ -66,12 +68,9 @@ def draw_figure(
     for row in range(rows):  # one label a row, at its left
         in_row = list(by_task.values())[row * columns : (row + 1) * columns]
         panels[row * columns].set_ylabel(accuracy_label([curve for part in in_row for curve in part]))
-    blank = "\n" * (1 + len(_reference_notes(curves, reference)))  # room for the notes
+    below = [*_key_lines(curves, size[0]), *_reference_notes(curves, reference)]
+    blank = "\n" * len(below)  # room for the notes
     picture.supxlabel(f"{AXES[axis]}, log2 scale{blank}", fontsize=7.5)
-    key = [*KEY] if any(curve.enough for curve in curves) else [*KEY[:2]]
-    if any(_is_sparse(point, curve) for curve in curves for point in curve.points):
-        key.append("hollow: fewer problems, on no frontier")
-    below = ["    ".join(key), *_reference_notes(curves, reference)]
     picture.text(0.5, 0.008, "\n".join(below), ha="center", va="bottom", fontsize=5.5, color="#555555")
     legend = picture.legend(
         handles=[_handle(name, *style) for name, style in styles.items()],
@@ -86,6 +85,19 @@ def draw_figure(
     for panel, part in zip(panels, by_task.values(), strict=False):
         _write_labels(panel, part, axis, {id(curve): styles[names[id(curve)]] for curve in part})
     return picture
+
+
+def _key_lines(curves: Sequence[Curve], width: float) -> list[str]:
+    """What labels, steps, bands, bars and hollow points are, in lines that fit a picture of so many inches."""
+    key = [*KEY] if any(curve.enough for curve in curves) else [*KEY[:2]]
+    if any(_is_sparse(point, curve) for curve in curves for point in curve.points):
+        key.append("hollow: fewer problems, on no frontier")
+    lines = [key[0]]
+    for entry in key[1:]:
+        longer = f"{lines[-1]}    {entry}"
+        # A character of this font takes 0.042 inches.
+        lines = [*lines[:-1], longer] if 0.042 * len(longer) < width else [*lines, entry]
+    return lines
 
 
 def strategy_label(strategy: str) -> str:
