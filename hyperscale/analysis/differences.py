@@ -43,18 +43,23 @@ class Difference(NamedTuple):
         return self.low > 0 or self.high < 0
 
 
-def paired_difference(a: MeasuredPoint, b: MeasuredPoint, problems: Collection[str] | None = None) -> Difference:
-    """Accuracy of ``a`` less that of ``b`` on the problems of both, or on those among ``problems`` alone."""
+def paired_difference(
+    a: MeasuredPoint, b: MeasuredPoint, problems: Collection[str] | None = None, z: float = Z
+) -> Difference:
+    """Accuracy of ``a`` less that of ``b`` on the problems of both, or on those among ``problems`` alone.
+
+    ``z`` is how many standard errors the interval reaches: more than for 95 % where it has to hold for several at once.
+    """
     of_b = dict(zip(b.problems, b.accuracy, strict=True))
     pairs = zip(a.problems, a.accuracy, strict=True)
     chosen = None if problems is None else set(problems)
     return interval_of_differences(
-        np.array([x - of_b[name] for name, x in pairs if name in of_b and (chosen is None or name in chosen)])
+        np.array([x - of_b[name] for name, x in pairs if name in of_b and (chosen is None or name in chosen)]), z
     )
 
 
-def interval_of_differences(differences: NDArray[np.float64]) -> Difference:
-    """The mean of (n,) differences of shares, each in [-1, 1], with its 95 % interval, in percentage points."""
+def interval_of_differences(differences: NDArray[np.float64], z: float = Z) -> Difference:
+    """The mean of (n,) differences of shares, each in [-1, 1], with its interval, in percentage points."""
     n = len(differences)
     if not n:
         return Difference(float("nan"), float("nan"), float("nan"), 0)
@@ -64,6 +69,6 @@ def interval_of_differences(differences: NDArray[np.float64]) -> Difference:
     # One problem of +1 and one of -1 are added.
     middle = float(differences.sum()) / (n + 2)
     squares = float(((differences - middle) ** 2).sum()) + (1 - middle) ** 2 + (1 + middle) ** 2
-    half = Z * float(np.sqrt(squares)) / (n + 2)
+    half = z * float(np.sqrt(squares)) / (n + 2)
     low, high = max(min(middle - half, value), -1.0), min(max(middle + half, value), 1.0)
     return Difference(100 * value, 100 * low, 100 * high, n)

@@ -106,14 +106,14 @@ def _sentence_of_match(answer: Answer, match: Match) -> str:
     difference = f"{format_difference(match.difference)} points{_describe_overlap(answer, match)}"
     if match.verdict is Verdict.EQUAL:
         name = configuration(match.point)
-        equals = f"{name} equals {base} within {TOLERANCE:g} points ({difference})"
+        equals = f"{name} keeps up with {base}: {difference}, so at most {TOLERANCE:g} below"
         exceeds = f"{name} is more accurate than {base}, by {difference}"
-        return f"{exceeds if match.difference.low > 0 else equals}: {_describe_cost(answer, match)}."
+        return f"{exceeds if match.difference.low > 0 else equals}. It has {_describe_cost(answer, match)}."
     if match.verdict is Verdict.BELOW:
         return f"{match.method} stays below {base}: {difference} at its own best, {match.point.label}."
     return (
-        f"Not decided: whether {configuration(match.point)} equals {base}: {difference}{_remedy(match)}. "
-        f"Measured: {_describe_cost(answer, match)}."
+        f"Not decided: whether {configuration(match.point)} keeps up with {base}: {difference}{_remedy(match)}. "
+        f"It has {_describe_cost(answer, match)}."
     )
 
 
