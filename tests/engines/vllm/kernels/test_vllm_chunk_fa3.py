@@ -11,6 +11,7 @@ from hyperscale.engines.vllm.kernels import decode_fa3
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, PagedCache
 from hyperscale.engines.vllm.kernels.chunk import append as chunk_append
 from hyperscale.engines.vllm.kernels.chunk import fa3 as chunk_fa3
+from hyperscale.engines.vllm.worker.cache_rows import CacheRows
 from hyperscale.engines.vllm.worker.methods.received_attention import ReceivedAttention
 
 pytestmark = MARKS
@@ -74,6 +75,7 @@ def process(world, members, sizes, base=0):
     for r, end in zip(members, ends, strict=True):
         world.done |= {(r, layer): end for layer in range(world.layers) if r >= 0}
     world.check_lists()
+    weigh_alone(world, members, spans)
     check_received(world, members, spans)
 
 
@@ -98,18 +100,32 @@ def attend(world, members, sizes, spans, layer, base, chunks, sequences, queries
             assert error < (2e-2 if CUDA else 1e-5)
 
 
+def weigh_alone(world, members, spans):
+    """Tokens that came alone, which the kernel leaves out."""
+    alone = [(r, b) for r, (a, b) in zip(members, spans, strict=True) if r >= 0 and b - a == 1]
+    shape = (len(world.tables.lens), world.layers, world.heads * world.group, world.dim)
+    queries = torch.full(shape, float("nan"), dtype=world.dtype, device=DEVICE)
+    for r, end in alone:
+        queries[world.slots[r]] = world.queries[r][end - 1]
+    rows = CacheRows(world.tables, PagedCache.of(world.cache), world.dtype)
+    lists = [(world.slots[r], end) for r, end in alone]
+    world.received.add_alone(lists, queries, rows, world.dim * world.dtype.itemsize, SCALE)
+
+
 def check_received(world, members, spans):
-    """What each key of a prompt has received from all queries of chunks of more than one token."""
+    """What each key of a prompt has received from all queries."""
     for r, (a, b) in zip(members, spans, strict=True):
-        for layer in range(world.layers if r >= 0 and b - a > 1 else 0):
+        for layer in range(world.layers if r >= 0 else 0):
             q = world.queries[r][a:b, layer].double().cpu().unflatten(1, (world.heads, world.group))
             hidden = ~world.visible(r, a, b, layer)[:, None]
-            # The queries attended to the chunk's keys as they are; what keys receive is weighed as they are stored.
+            # The queries attended to the chunk's keys as they are; what keys receive is weighed as they are stored. A
+            # token that came alone attended to what was stored.
             exact, stored = (
                 (torch.einsum("qhgd,khd->hgqk", q, keys.double().cpu()) * SCALE).masked_fill(hidden, float("-inf"))
                 for keys in (world.keys[r][:b, layer], world.stored_as(world.keys[r][:b, layer]))
             )
-            world.weighed[r, layer][:, :b] += (stored - exact.logsumexp(-1, keepdim=True)).exp().sum((1, 2))
+            log_sum = (exact if b - a > 1 else stored).logsumexp(-1, keepdim=True)
+            world.weighed[r, layer][:, :b] += (stored - log_sum).exp().sum((1, 2))
         for layer in range(world.layers if r >= 0 else 0):
             found = world.received.view(
                 world.slots[r], range(layer, layer + 1), world.keys[r][None, :, 0], SCALE, 1
