@@ -170,6 +170,19 @@ def test_layers_and_requests_are_pruned_together_as_one_by_one(rule, pass_bytes,
     check(rule, on_cuda=False)
 
 
+@pytest.mark.parametrize("rule", ["snapkv", "triattention"])
+def test_states_are_counted_once(rule):
+    """What is taken off the cache's memory is the state itself, and little more."""
+    from hyperscale.engines.vllm.worker.staged_tables import StagedTables
+
+    tables = StagedTables(layers=LAYERS, heads=HEADS, page_tokens=N, blocks=9, slots=60, max_tokens=MOST, device="meta")
+    options = Options(method=rule, cr=3.0, parameters=tuple(RULES[rule].items()))
+    shape = ModelShape(HEADS * GROUP, DIM, torch.float32, config())
+    method = registry.create(tables, options, 0, HEADS, shape, MOST)
+    state = sum(tensor.nbytes for tensor in method.state.tensors)
+    assert state <= registry._bytes_of(method) < 1.05 * state
+
+
 @pytest.mark.parametrize("pass_bytes", [rows.PASS_BYTES, 40000])
 @pytest.mark.parametrize("rule", RULES)
 class TestOnCuda:

@@ -79,7 +79,7 @@ class WorkerHosted(WorkerMethod):
         method: The method.
         shape: What its state was told of the model.
         state: Its state.
-        stored: What the state keeps, as its tensors are, by slot; if its own are not (`FusedDecode.by_slot`).
+        stored: What the state keeps, as its tensors are, by slot; if its own are not (`by_slot`).
         reserved: Whether the state's tensors have all the room that they will ever need.
         fused: Kernels that take the decode steps; None if the state takes them itself.
         received: Weighs a prompt's queries as they come; None if they are kept until the prompt ends, or not looked at.
@@ -138,6 +138,11 @@ class WorkerHosted(WorkerMethod):
     def keeps_chunks(self) -> bool:
         """See `WorkerMethod.keeps_chunks`: chunks are of prompts, which are evicted from when they have ended."""
         return True
+
+    @property
+    def by_slot(self) -> bool:
+        """Whether the rows of the state's own tensors are slots."""
+        return self.fused is not None and self.fused.by_slot
 
     @property
     def keeps_last_queries(self) -> bool:
@@ -269,9 +274,8 @@ class WorkerHosted(WorkerMethod):
             torch.cat(all_orders) if all_orders else None,
             torch.cat(all_scores) if all_scores else None,
         )
-        by_slot = self.fused is not None and self.fused.by_slot
-        self.state.admit(slot if by_slot else 0, [Entrant(running.noise_key, running.L)], prompt)
-        if not by_slot:
+        self.state.admit(slot if self.by_slot else 0, [Entrant(running.noise_key, running.L)], prompt)
+        if not self.by_slot:
             self.save(slots)
         return bool(all_orders)
 

@@ -73,6 +73,11 @@ class WorkerInterval(WorkerHosted):
             self._queries = SummedQueries(self.state)
 
     @property
+    def by_slot(self) -> bool:
+        """See `WorkerHosted.by_slot`: always."""
+        return True
+
+    @property
     def keeps_last_queries(self) -> bool:
         """See `WorkerHosted.keeps_last_queries`: they are where the others are."""
         return False

@@ -96,7 +96,7 @@ def most_bytes(spec: Any, vllm_config: Any) -> int:
 def _bytes_of(method: WorkerMethod) -> int:
     """Bytes of all tensors that a method refers to, but the tables."""
     use_kernels(method)
-    if isinstance(method, WorkerHosted) and not (method.fused is not None and method.fused.by_slot):
+    if isinstance(method, WorkerHosted) and not method.by_slot:
         method.fit()
     seen, sizes, waiting = {id(method.tables)}, dict[int, int](), list[Any]([method])
     while waiting:
