@@ -6,7 +6,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, Literal
 
 from hyperscale.engines.vllm.method_names import HOSTED, OPTION_VALUES
-from hyperscale.errors import EngineError
+from hyperscale.errors import EngineError, MethodError
 from hyperscale.kv.formats import AUTO
 from hyperscale.methods.core.dms_config import GateConfig, has_gates
 from hyperscale.methods.core.row_budget import Count, budget_floor, row_budget
@@ -62,7 +62,7 @@ class Options:
         decision_offset: d of DMS: hidden state i + d decides on token i; the checkpoint's own if it is not given.
         recent: Of window and random, as in `hyperscale.methods.core.budgeted`.
         budget_rule: How their budget grows, likewise.
-        kv_budget: Their budget in tokens, instead of by cr and budget_rule; 0 for none.
+        kv_budget: The budget in tokens of them and of methods with a state, instead of by cr; 0 for none.
         parameters: Parameters of the method by their own names, without cr, as (name, value) pairs. Window and random
             run by their own state if there are any.
         slack: Added to 1 / CR where admission guesses which part of a request's tokens stays live.
@@ -159,6 +159,11 @@ class Options:
             trained_cr = float(getattr(model_config, "dmc_cr", None) or 1.0)
             values |= {"window": 0, "decision_offset": 1}
             options = cls(**values)
+        if options.hosted:
+            try:
+                options.make_method()
+            except MethodError as error:  # now, not when the weights are loaded
+                raise EngineError(f"additional_config.{KEY}: {error}") from error
         window = options.window if options.window >= 0 else gate.window
         # Verdicts by a hash are on the token before, whatever the checkpoint's gates are.
         own_offset = gate.decision_offset if options.method == "dms" else 1
@@ -178,7 +183,10 @@ class Options:
         """
         from hyperscale import methods
 
-        return methods.create(self.method, cr=self.cr, **dict(self.parameters))
+        params = dict(self.parameters)
+        if self.kv_budget:
+            params.setdefault("budget", self.kv_budget)
+        return methods.create(self.method, cr=self.cr or 1.0, **params)
 
     def expected_entries(self, prompt_tokens: int, L: int) -> float:
         """Live entries of a list that admission expects at a request's end.

@@ -36,6 +36,14 @@ def test_options_of_random_are_its_parameters_too():
         assert with_own_parameters(values) == values
 
 
+@pytest.mark.parametrize("method", ["tova", "quest", "keydiff"])
+def test_a_budget_in_tokens_is_the_methods_own(method):
+    options = Options.read({"hyperscale": {"method": method, "kv_budget": 64}}, SimpleNamespace())
+    assert options.make_method() == methods.create(method, cr=1, budget=64)
+    kept = 64 if method != "quest" else 900
+    assert options.expected_entries(100, 800) == max(100, kept)
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
@@ -57,6 +65,8 @@ def test_options_of_random_are_its_parameters_too():
         ({"method": ["dms"]}, "method must be a string"),
         ({"method": "window"}, "method 'window' needs a cr"),
         ({"method": "random", "recent": 3}, "method 'random' needs a cr"),
+        ({"method": "tova", "cr": 4, "parameters": {"pr": 1}}, "tova .*'pr'"),
+        ({"method": "tova", "cr": 4, "parameters": {"per": "token"}}, "per"),
         ({"rule": "dms", "method": "dms"}, "rule is the former name of method"),
         ({"share": "half"}, "budget_rule must be 'proportional' or 'fixed', not 'half'"),
     ],

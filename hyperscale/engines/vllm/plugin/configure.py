@@ -116,15 +116,16 @@ def _complete(model_config: Any) -> None:
 
 
 class RedirectGated(VerifyAndUpdateConfig):
-    """For stock model classes: a checkpoint with DMS gates is given to the plugin's class instead."""
+    """For stock model classes: with DMS gates, or with options of the plugin, its own class runs instead."""
 
     @staticmethod
     def verify_and_update_config(vllm_config: Any) -> None:
-        """Send a retrofitted checkpoint to the class that knows its gates; leave any other alone."""
+        """Send a checkpoint to the plugin's class that has gates or was given options; leave any other alone."""
         config = vllm_config.model_config.hf_config
         _complete(vllm_config.model_config)
-        family = getattr(config, "model_type", "")
-        if not has_gates(config) or family not in FAMILIES:
+        family, additional = getattr(config, "model_type", ""), vllm_config.additional_config
+        has_options = isinstance(additional, Mapping) and KEY in additional
+        if family not in FAMILIES or not (has_gates(config) or has_options):
             return
         config.architectures = [architecture(family)]
         ConfigureRagged.verify_and_update_config(vllm_config)

@@ -216,6 +216,25 @@ def test_gates_are_needed(tmp_path):
         start(tmp_path, hf_overrides={"architectures": [architecture("qwen3")]})
 
 
+def test_an_option_alone_chooses_a_method_on_any_checkpoint(tmp_path):
+    """Without an option vLLM's own model runs, and tells no costs."""
+    from vllm import SamplingParams
+
+    vllm_checkpoints.write(tmp_path, "qwen3", source="")
+    prompt, found = prompts(200)[-1], []
+    for more in ({}, {"additional_config": {"hyperscale": {"method": "tova", "kv_budget": 40}}}):
+        llm = start(tmp_path, **more)
+        try:
+            settings = SamplingParams(temperature=0, max_tokens=NEW, ignore_eos=True)
+            (output,) = llm.generate([{"prompt_token_ids": prompt}], settings, use_tqdm=False)
+            found.append(output.kv_transfer_params)
+        finally:
+            stop(llm)
+    assert found[0] is None
+    assert found[1]["peak_kv"] <= len(prompt)
+    assert found[1]["kv_reads"] <= 40 * (NEW - 1)
+
+
 def test_prefix_caching_is_switched_off(tmp_path):
     vllm_checkpoints.write(tmp_path, "qwen3")
     llm = start(tmp_path, enable_prefix_caching=True)
