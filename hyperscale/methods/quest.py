@@ -15,6 +15,8 @@ from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, LayerIn
 from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
 from hyperscale.methods.core.row_budget import BudgetRule
 
+_PASS_BYTES = 64 << 20  # of the keys of a prompt whose bounds are found at once
+
 
 class PagesState(BudgetedState):
     """Elementwise bounds of the keys of each page; slot s holds position s and belongs to page s // ``page``.
@@ -42,15 +44,20 @@ class PagesState(BudgetedState):
         size, chains = self._page_size, slice(first, first + len(entrants))
         count = -(-prompt.length // size)
         self._widen(count)
-        for layer in range(len(self.least)):
-            keys = prompt.keys[layer + self.method.dense_layers]
-            # The last page may not be full: what fills it up changes no minimum and no maximum.
-            fill, shape = (0, 0, 0, count * size - prompt.length), (len(keys), count, size, -1)
-            least = pad(keys, fill, value=float("inf")).view(shape).amin(2)
-            greatest = pad(keys, fill, value=float("-inf")).view(shape).amax(2)
-            for table, bounds in ((self.least, least), (self.greatest, greatest)):
-                table[layer, chains] = 0
-                table[layer, chains, :, :count] = bounds
+        sparse = prompt.keys[self.method.dense_layers :]
+        # Several layers at once, as many as are copied in little memory.
+        step = max(_PASS_BYTES // max(sparse[0].nbytes, 1), 1) if sparse else 1
+        full = prompt.length // size * size
+        for begin in range(0, len(sparse), step):
+            keys = torch.stack(list(sparse[begin : begin + step]))[:, None]  # (layers, 1, kv_heads, P, head_dim)
+            pages = keys[..., :full, :].view(*keys.shape[:3], full // size, size, keys.shape[4])
+            rest = keys[..., full:, :]
+            for table, bound in ((self.least, torch.amin), (self.greatest, torch.amax)):
+                rows = table[begin : begin + step, chains]
+                rows.zero_()
+                rows[..., : full // size, :] = bound(pages, 4)
+                if full < prompt.length:  # the last page, which is not full
+                    rows[..., count - 1, :] = bound(rest, 3)
 
     def reserve(self, slots: int, tokens: int) -> None:
         """See `State.reserve`."""
