@@ -52,7 +52,8 @@ def duration_of(
     chains = {task: plan.chains(arm, task) for task in problems}
     together = min(batch_size, sum(problems[task] * len(of_task) for task, of_task in chains.items()))
     company = together if measured_together is None else max(min(together, measured_together), 1)
-    total, sources = 0.0, set()
+    # Seconds, and tokens of chains whose seconds are known, and of those whose are not.
+    total, timed, untimed, sources = 0.0, 0.0, 0.0, set()
     for task, of_task in chains.items():
         widest = plan.widest_points(arm, task)
         for _, L in of_task:
@@ -61,10 +62,13 @@ def duration_of(
             if seconds is None and roofline is not None:
                 seconds, source = roofline.chain_seconds(costs, together), name_roofline(roofline)
             if seconds is None:
-                return None
+                untimed += problems[task] * costs.tokens
+                continue
             sources.add(source)
+            timed += problems[task] * costs.tokens
             total += problems[task] * seconds / together
-    return Duration(total, ", ".join(sorted(sources))) if sources else None
+    # On a task where the arm was never timed it is taken to be as fast as on the others.
+    return Duration(total * (1 + untimed / timed), ", ".join(sorted(sources))) if timed else None
 
 
 def name_roofline(roofline: Roofline) -> str:

@@ -112,6 +112,7 @@ def test_running_figures(monkeypatch):
     assert str(tally) == "realised CR 10.0 · 20 tokens/s · about 0:13 left"
     assert tally.describe(40) == "20 tokens/s · about 0:13 left"
     assert tally.describe(16) == "about 0:13 left"
+    assert tally.describe(10) == "0:13 left"
     assert tally.describe(5) == ""
     short = with_whole(sample(tokens=50, prompt_tokens=0, seconds=5.0), kv_reads=245.0, correct=False)
     for _ in range(3):
@@ -156,7 +157,7 @@ def test_right_answers_are_counted_at_each_l_over_finished_problems():
         dms.add(chain)
     assert str(dms).startswith("right at L 256/512/1024: 50/50/100 % of 1 problem (vanilla 0/50/100) · ")
     assert dms.figures().right_at[1] == (512, 1, 0.5, 0.5)
-    assert dms.describe(45).startswith("right at L 1024: 100 % of 1 problem")
+    assert re.fullmatch(r"100 % of 1 right at L 1024 · \d+:\d\d left", dms.describe(45))
     # A problem that vanilla has not finished: nothing to compare with.
     for chain in chains_of("p2", ((), ()), method="dms", CR=8.0):
         dms.add(chain)

@@ -36,6 +36,11 @@ def test_chains_that_decode_together_take_their_time_at_once():
     assert duration_of(made, DMS, problems, 5, measured_together=50) == duration_of(made, DMS, problems, 5)
 
 
+def test_a_task_that_was_never_timed_runs_at_the_pace_of_the_others():
+    made = plan(("t", 1, 1000, 30.0), ("u", 1, 500, None))
+    assert duration_of(made, DMS, {"t": 4, "u": 8}, 4).seconds == pytest.approx(2 * 4 * 30 / 4)
+
+
 def test_without_measured_seconds_the_roofline_tells_if_there_is_one():
     made, problems = plan(("t", 1, 1024, None)), {"t": 8}
     assert duration_of(made, DMS, problems, 4) is None

@@ -98,7 +98,7 @@ class ConsoleObserver(RunObserver):
 
     def on_note(self, text: str) -> None:
         """See `RunObserver`."""
-        self._console.print(Text(f"note: {text}"), soft_wrap=True)
+        self._console.print(Text(f"note: {text}"))
 
     def on_demonstration(self, arm: Arm, problem: Problem, sample: Sample) -> None:
         """See `RunObserver`."""

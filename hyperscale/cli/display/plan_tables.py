@@ -244,7 +244,7 @@ def print_predictions(plan: "Plan", rows: "DataFrame", console: Console) -> None
         for point in plan.points
         if (cost := measured(point)) is not None and plan.exceeds(point, cost)
     ]
-    console.print(_describe_excess(excesses, len(plan.points)), highlight=False, soft_wrap=True)
+    console.print(_describe_excess(excesses, len(plan.points)), highlight=False)
 
 
 def _describe_excess(excesses: "list[tuple[float, PlannedPoint]]", count: int) -> str:

@@ -106,7 +106,7 @@ def print_compression(compression: "Sequence[Compression]", console: Console) ->
     print_table(table, console, ("CR (peak)", "max. share of allowance"))
     for result in compression:
         if remark := _remark(result):
-            console.print(f"{result.arm}: {remark}", soft_wrap=True)
+            console.print(f"{result.arm}: {remark}", highlight=False)
 
 
 def _remark(result: "Compression") -> str:

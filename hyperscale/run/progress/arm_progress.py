@@ -1,5 +1,6 @@
 """Keeps the running figures of an arm: chains done, right answers at each L, realised CR, speed and time left."""
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -111,7 +112,7 @@ class ArmProgress:
 
     def describe(self, width: int | None = None) -> str:
         """The figures in a line, of at most so many columns: what matters least is left out."""
-        now = self.figures()
+        now, room = self.figures(), sys.maxsize if width is None else width
         if now.accuracy is None:
             return f"{min(self._batch_size, self.total)} chains running"
         left = f"about {_format_clock(now.seconds_left)} left" if now.seconds_left else ""
@@ -124,11 +125,13 @@ class ArmProgress:
         for dropped in ("", ratio, speed):
             parts = [part for part in parts if part and part != dropped]
             line = " · ".join(parts)
-            if width is None or len(line) <= width:
+            if len(line) <= room:
                 return line
-        last = _describe_right(now.right_at[-1:], "")
-        both = " · ".join(filter(None, [last, left]))
-        return next((line for line in (both, last, left) if line and len(line) <= width), "") if width else both
+        # Only one L is left, that with the most finished problems.
+        one = max(now.right_at, key=lambda share: (share.problems, share.L), default=None)
+        right = "" if one is None else f"{100 * one.right:.0f} % of {one.problems} right at L {one.L}"
+        left = left.removeprefix("about ")
+        return next((line for line in (" · ".join(filter(None, (right, left))), left, right) if len(line) <= room), "")
 
 
 def _describe_right(shares: Sequence[RightAt], reference: str) -> str:
