@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import json
 import re
+import shlex
 import zlib
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,11 +18,17 @@ from hyperscale.analysis.answers import find_answers
 from hyperscale.analysis.bootstrap import make_bootstraps
 from hyperscale.analysis.margins import compute_margin
 from hyperscale.analysis.sentences import write_paragraphs
+from hyperscale.cli.options import parse
 from hyperscale.errors import ResultsError
 from hyperscale.report.html import chains as browser
 from hyperscale.report.html import questions, text_packing
+from hyperscale.report.html.command import write_command
 from hyperscale.report.plots import styles
+from hyperscale.run.config.load import load_config
+from hyperscale.run.config.resolve import resolve_config
+from hyperscale.run.config.schema import RunConfig
 from hyperscale.tasks.task import prompt_hash
+from hyperscale.utils.settings import settings_of
 
 
 def unpacked(block):
@@ -115,6 +122,54 @@ def test_unlike_problems_and_unfinished_runs_are_said(tmp_path):
     assert [panel["unlike"] for panel in data["panels"]] == ["vanilla 14, dms 12"]
     (note,) = data["unfinished"]
     assert note.startswith("begun is unfinished, 52 of 56 chains")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"methods": ("dms", "window"), "crs": (4.0, 8.0), "limit": 3, "budget": "2x", "axis": "tokens"},
+        {"methods": ("window",), "params": {"window": {"recent": 32}}, "temperature": 0.5, "seeds": (1, 2)},
+        {"tasks": ("mini_aime",), "lengths": (256,), "extend": 2, "force_answer": 8, "kv_dtype": "int8"},
+        {"tasks": ("livecodebench",), "task_params": {"livecodebench": {"end_date": "2024-12-31"}}},
+        {"system_prompt": "Be brief; don't guess.", "template_args": {"enable_thinking": False}, "predict": "closed"},
+    ],
+)
+def test_the_command_of_a_run_makes_the_same_run(settings):
+    words = shlex.split(write_command({**run_info(RunConfig(**settings)), "vote": "mean@k"}))
+    assert words[:2] == ["hyperscale", "run"]
+    texts = {}
+    for option, text in zip(words[2::2], words[3::2], strict=True):
+        texts.setdefault(option, []).append(text)
+    options = {each.option: each for each in settings_of(RunConfig)}
+    many = ("pairs", "typed pairs", "nested")
+    values = {
+        options[name].field: parse(options[name], found if options[name].form in many else found[0])
+        for name, found in texts.items()
+    }
+    again = load_config({name: value for name, value in values.items() if value is not None})
+    assert again.vote == "mean@k"
+    assert run_info(again) == run_info(RunConfig(**settings))
+
+
+def run_info(config):
+    """The parts of ``run.json`` that its command is written from, as JSON has them."""
+    resolved = resolve_config(config).placed(device="cpu", dtype="float32")
+    return json.loads(json.dumps({"config": resolved.compared(), "sampling_sources": resolved.sampling_sources}))
+
+
+def test_every_point_knows_the_problems_it_is_right_on(page, lines):
+    by_row = {(p.series.task, p.series.method, p.series.CR, p.W, p.L): p for p in points(lines)}
+    columns = [page.data["columns"].index(name) for name in ("task", "method", "CR", "W", "L")]
+    assert len(page.index["points"]) == len(page.data["points"]) == len(by_row)
+    for row, (arm, shares) in zip(page.data["points"], page.index["points"], strict=True):
+        point = by_row[tuple(row[i] for i in columns)]
+        ids = [problem["id"] for problem in page.index["problems"] if problem["task"] == point.series.task]
+        found = {name: share for name, share in zip(ids, shares, strict=True) if share is not None}
+        assert found == {name: round(1000 * v) for name, v in zip(point.problems, point.accuracy, strict=True)}
+        name = page.index["arms"][arm]["name"]
+        assert name.split()[0] == point.series.method
+        assert name.endswith(f"{point.series.CR:g}×") or point.series.CR == 1
 
 
 def test_frontiers_rise_and_their_bands_hold_them(page):

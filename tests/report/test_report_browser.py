@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from report_runs import HOSTILE, run
-from synthetic_samples import chains, sample
+from synthetic_samples import chains, points, sample
 
 from hyperscale import report, tasks
 from hyperscale.tasks.task import prompt_hash
@@ -81,7 +81,7 @@ def visit(chromium, address):
         page.on("request", lambda request: problems.append(request.url) if request.url[:5] != "file:" else None)
         page.on("dialog", lambda dialog: problems.append(dialog.message))
         page.goto(page_at + at)
-        page.wait_for_selector(".problems button")
+        page.wait_for_selector("#chains .problems button")
         opened.append(page)
         return page
 
@@ -133,6 +133,111 @@ def test_arrow_keys_walk_along_the_points(visit):
     assert page.locator(".tip").first.is_hidden()
 
 
+def test_a_point_tells_what_it_is_and_the_command_that_made_it(visit):
+    page = visit()
+    command = "hyperscale run --model mini --limit 1"
+    spot = page.locator(".stage").first.locator(".kept").first
+    spot.hover(force=True)
+    tip = page.locator(".tip").first
+    assert command in tip.inner_text()
+    assert "1 × 256 tokens, CR" in tip.inner_text()
+    spot.click(force=True)
+    card = page.locator("#chosen")
+    by_mouse = card.inner_text()
+    assert tip.is_hidden()
+    assert card.locator(".command").inner_text() == command
+    card.get_by_role("button", name="Close").click()
+    assert card.is_hidden()
+    page.locator(".stage").first.focus()
+    for key in ("ArrowRight", "Enter"):
+        page.keyboard.press(key)
+    assert card.inner_text() == by_mouse
+    page.locator("#points tbody tr").nth(3).click()
+    assert card.locator("h3").inner_text().split()[1] == column(page, "#points", 3)[3]
+
+
+def test_two_points_show_the_problems_and_chains_on_which_they_part(visit, lines):
+    page = visit()
+    compare = page.locator("#compare")
+    shares = {}
+    for method, cr, L in (("vanilla", 1, 512), ("dms", 4, 2048)):
+        wanted = ("mini_aime", method, cr, 1, L)
+        (point,) = [p for p in points(lines) if (p.series.task, p.series.method, p.series.CR, p.W, p.L) == wanted]
+        shares[method] = dict(zip(point.problems, point.accuracy, strict=True))
+    right = {m: {p for p, share in of.items() if share > 0.5 and p in shares["dms"]} for m, of in shares.items()}
+    compare.get_by_label("A", exact=True).select_option(label="vanilla 1-512-1")
+    compare.get_by_label("B", exact=True).select_option(label="dms 1-2K-4")
+    for outcome, expected in {
+        "only A right": right["vanilla"] - right["dms"],
+        "only B right": right["dms"] - right["vanilla"],
+        "both right": right["dms"] & right["vanilla"],
+        "one right, the other wrong": right["dms"] ^ right["vanilla"],
+    }.items():
+        compare.get_by_label("Outcome").select_option(label=outcome)
+        assert set(compare.locator(".problems .id").all_inner_texts()) == expected
+    assert right["dms"] - right["vanilla"]
+    compare.locator(".problems button").first.press("Enter")
+    problem = compare.locator(".problems [aria-current] .id").inner_text()
+    for side, (method, cr, L) in enumerate((("vanilla", 1, 512), ("dms", 4, 2048))):
+        cuts = [
+            next((cut for cut in line.cuts if cut.L == L), line.whole)
+            for line in lines
+            if (line.task, line.problem, line.method, line.CR) == ("mini_aime", problem, method, cr)
+        ]
+        verdicts = ["truncated" if c.answer is None else "right" if c.correct else "wrong" for c in cuts]
+        told = compare.locator(".side").nth(side).locator(".verdict").all_inner_texts()
+        assert [text.split()[1] for text in told] == verdicts
+    compare.locator(".chain summary").last.press("Enter")
+    page.wait_for_selector("#compare .text .said")
+    compare.get_by_role("button", name="Swap").click()
+    compare.get_by_label("Outcome").select_option(label="only A right")
+    assert set(compare.locator(".problems .id").all_inner_texts()) == right["dms"] - right["vanilla"]
+
+
+def test_a_chosen_point_is_compared_from_its_card(visit):
+    page = visit()
+    page.locator("#points tbody tr", has_text="1-512-8").filter(has_text="dms").first.click()
+    page.get_by_role("button", name="as B").click()
+    b = page.locator("#compare").get_by_label("B", exact=True)
+    assert b.evaluate("e => e.selectedOptions[0].textContent") == "dms 1-512-8"
+    assert b.evaluate("e => e === document.activeElement")
+
+
+def test_a_link_shows_the_same_view(visit):
+    page = visit()
+    page.get_by_role("radio", name="tokens").check(force=True)
+    page.get_by_role("checkbox", name="window").uncheck()
+    page.locator("#points tbody tr").nth(2).click()
+    page.locator("#points select").nth(1).select_option("dms")
+    page.locator("#points input[type=search]").fill("2K")
+    page.locator("#points").get_by_role("button", name="accuracy %").click()
+    page.locator("#margins select").select_option("dms")
+    page.locator("#compare").get_by_label("A", exact=True).select_option(label="dms 2-1K-8")
+    page.locator("#compare").get_by_label("Outcome").select_option(label="all problems")
+    page.locator("#compare .problems button").nth(4).click()
+    page.locator("#chains").get_by_label("Verdict").select_option("wrong")
+    page.get_by_label("methods disagree").check()
+    page.locator("#chains .problems button").nth(1).click()
+    view = """() => [...document.querySelectorAll('#frontiers, #chosen, #margins, #points, #compare, #chains')]
+        .map(e => e.innerText).concat([...document.querySelectorAll('input, select')].map(e => [e.value, e.checked]))"""
+    page.wait_for_url(lambda url: "problem=" in url)
+    shown, fragment = page.evaluate(view), page.evaluate("location.hash")
+    again = visit(fragment)
+    assert again.evaluate(view) == shown
+    assert "axis=tokens" in fragment
+    plain = visit()
+    before = plain.evaluate(view)
+    assert before != shown
+    plain.evaluate("f => { location.hash = f }", fragment)
+    plain.wait_for_selector("#chosen h3")
+    assert plain.evaluate(view) == shown
+    plain.get_by_role("link", name="Points").click()  # a section's name is no view
+    assert plain.evaluate(view) == shown
+    plain.evaluate("f => { location.hash = f }", "axis=no-such-axis&method=nobody&point=nowhere")
+    plain.wait_for_selector("#chosen", state="hidden")
+    assert plain.evaluate(view) == before
+
+
 def test_the_cost_axis_holds_for_frontiers_and_margins_and_methods_can_be_hidden(visit):
     page = visit()
     ticks, costs = page.locator(".stage").first.inner_text(), column(page, "#margins", 6)
@@ -174,9 +279,9 @@ def test_points_sort_and_filter(visit, lines):
 
 def test_a_chain_shows_its_answer_its_costs_and_its_text_to_the_letter(visit, lines):
     page = visit()
-    page.locator(".problems button", has_text="p3 mini_aime").click()
+    page.locator("#chains .problems button", has_text="p3 mini_aime").click()
     mine = [line for line in lines if (line.task, line.problem, line.method) == ("mini_aime", "p3", "vanilla")]
-    chain = page.locator(".chain").first
+    chain = page.locator("#chains .chain").first
     assert f"{mine[0].tokens:,} of 2K tokens" in chain.inner_text()
     chain.locator("summary").press("Enter")
     page.wait_for_selector(".text .said")
@@ -203,7 +308,7 @@ def test_chains_filter_by_verdict_method_and_disagreement(visit, lines):
     verdict.select_option("wrong")
     wrong = chosen(lambda s: s.whole.answer is not None and not s.whole.correct)
     assert count.inner_text() == wrong
-    assert {text.split()[1] for text in page.locator(".detail .verdict").all_inner_texts()} == {"wrong"}
+    assert {text.split()[1] for text in page.locator("#chains .detail .verdict").all_inner_texts()} == {"wrong"}
     page.locator("#chains").get_by_label("Method", exact=True).select_option("window 8×")
     assert count.inner_text() == chosen(
         lambda s: s.method == "window" and s.whole.answer is not None and not s.whole.correct
@@ -211,29 +316,30 @@ def test_chains_filter_by_verdict_method_and_disagreement(visit, lines):
     page.locator("#chains").get_by_label("Method", exact=True).select_option("all methods")
     verdict.select_option("any verdict")
     page.get_by_label("methods disagree").check()
-    few = page.locator(".problems button")
+    few = page.locator("#chains .problems button")
     assert 0 < few.count() < PROBLEMS
-    assert few.count() == page.locator(".problems mark").count()
+    assert few.count() == page.locator("#chains .problems mark").count()
     page.locator("#chains input[type=search]").fill("no such problem")
-    assert page.locator(".detail").inner_text() == "No chain passes the filters."
+    assert page.locator("#chains .detail").inner_text() == "No chain passes the filters."
 
 
 def test_questions_and_links_to_a_problem(visit):
     doc = tasks.load("mini_aime").docs(1)[0]
     page = visit(f"#mini_aime%2F{doc.id}")
-    assert page.locator(".detail h3").inner_text() == f"mini_aime / {doc.id}"
-    assert page.locator(".question pre").text_content() == doc.prompt
-    assert doc.target in page.locator(".detail").inner_text()
-    page.locator(".problems button").nth(2).click()
+    assert page.locator("#chains .detail h3").inner_text() == f"mini_aime / {doc.id}"
+    assert page.locator("#chains .question pre").text_content() == doc.prompt
+    assert doc.target in page.locator("#chains .detail").inner_text()
+    page.locator("#chains .problems button").nth(2).click()
+    page.wait_for_url(lambda url: "#problem=" in url)
     again = visit(page.evaluate("location.hash"))
-    assert again.locator(".detail h3").inner_text() == page.locator(".detail h3").inner_text()
+    assert again.locator("#chains .detail h3").inner_text() == page.locator("#chains .detail h3").inner_text()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_all_of_it_without_scrolling_sideways(visit, scheme):
     page = visit(viewport=PHONE, color_scheme=scheme, has_touch=True, is_mobile=True)
-    page.locator(".problems button").nth(1).tap()
-    page.locator(".chain summary").first.tap()
+    page.locator("#chains .problems button").nth(1).tap()
+    page.locator("#chains .chain summary").first.tap()
     page.wait_for_selector(".text .said")
     page.locator(".stage").first.tap()
     assert page.locator(".tip").first.is_visible()
@@ -268,7 +374,7 @@ def test_the_smallest_runs_have_a_page(visit, tmp_path):
         path = tmp_path / f"{name}.html"
         path.write_text(report.render_report([run(tmp_path / name, lines)], name), encoding="utf-8")
         page = visit(page_at=path.as_uri())
-        assert page.locator(".problems button").count() == 1
+        assert page.locator("#chains .problems button").count() == 1
         assert page.locator("#points tbody tr").count() >= 1
         assert "only one here" in page.locator("#margins").inner_text()
 
@@ -281,10 +387,10 @@ def test_what_is_left_out_is_said(visit, lines, tmp_path):
     page = visit(page_at=path.as_uri())
     note = page.locator("#omissions").inner_text()
     assert "only the beginning and the end are here" in note
-    page.locator(".chain summary").first.click()
+    page.locator("#chains .chain summary").first.click()
     assert "characters left out" in page.locator(".text .cut").first.inner_text()
     path.write_text(report.render_report([run(tmp_path / "small", lines)], "small", text_mib=0), encoding="utf-8")
     page = visit(page_at=path.as_uri())
     assert "Texts are left out" in page.locator("#omissions").inner_text()
-    page.locator(".chain summary").first.click()
+    page.locator("#chains .chain summary").first.click()
     assert page.locator(".text").first.inner_text() == "left out"

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from hyperscale import tasks
-from hyperscale.methods.arm import Arm
 from hyperscale.models import thinking
 from hyperscale.report.html import text_packing
 from hyperscale.report.html.questions import ProblemKey, Question
+from hyperscale.report.html.shares import RunArm, collect_shares
 from hyperscale.report.plots.styles import rank, series_name
 from hyperscale.results.folder import Run, RunChain
-from hyperscale.results.points import candidates_of
+from hyperscale.results.points import MeasuredPoint, candidates_of
 from hyperscale.results.samples import Sample
 from hyperscale.results.truncation import TruncatedChain, truncate
 from hyperscale.scoring.voting import strategies
@@ -24,7 +24,11 @@ VERDICTS = ("right", "wrong", "truncated", "no answer")
 
 
 def collect_chains(
-    runs: Sequence[Run], questions: Mapping[ProblemKey, Question], styles: Mapping[str, Any], room: int
+    runs: Sequence[Run],
+    questions: Mapping[ProblemKey, Question],
+    styles: Mapping[str, Any],
+    room: int,
+    points: Sequence[MeasuredPoint] = (),
 ) -> tuple[dict[str, Any], list[str]]:
     """The data of the page's browser of problems and chains.
 
@@ -33,9 +37,11 @@ def collect_chains(
         questions: Questions that may be shown.
         styles: The frontiers' names.
         room: Bytes for the texts.
+        points: The runs' points, in the order of the page.
 
     Returns:
-        The index (verdicts, arms, problems with their chains, and what was left out), and the texts' blocks, one a
+        The index (verdicts, arms, problems with their chains, points with the problems that they are right on, and what
+        was left out), and the texts' blocks, one a
         problem, in the problems' order, or none.
     """
     chains = [RunChain(sample, run) for run in runs for sample in run.samples]
@@ -59,6 +65,7 @@ def collect_chains(
         "verdicts": VERDICTS,
         "arms": [_describe_arm(arm, arms, styles) for arm in arms],
         "problems": problems,
+        "points": collect_shares(points, arms, problems),
         "total": len(chains),
         "hidden": len(chains) - sum(len(problem["chains"]) for problem in problems),
         "shortened": blocks.n_shortened,
@@ -78,9 +85,6 @@ def verdict_index(sample: Sample) -> int:
 def natural_order(name: str) -> list[tuple[int, str]]:
     """A key that sorts p2 before p10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
-
-
-RunArm = tuple[str, Arm, str]  # model, arm, run
 
 
 def _arm(chain: RunChain) -> RunArm:

@@ -44,7 +44,7 @@ def collect_numbers(
     # The answer is on the budget's axis, the first one.
     axes = [axis, *(name for name in AXES if name != axis)]
     analysis = analyse(points, axes, ordered, ceilings=ceilings)
-    points = sorted(analysis.points, key=lambda p: (p.series.task, rank(p.series.method), p.series, p.L, p.W))
+    points = [analysis.points[i] for i in page_order(analysis.points)]
     with_model = len({model for model, _ in methods}) > 1
     names = {_key(point.series): series_name(point.series.method, point.series.model, with_model) for point in points}
     return {
@@ -58,6 +58,17 @@ def collect_numbers(
         "margins": [_margin(margin) for margin in analysis.margins],
         "enough": MIN_PROBLEMS,
     }
+
+
+def page_order(points: Sequence[MeasuredPoint]) -> list[int]:
+    """The places of the points in the order in which the page has them."""
+    named = name_caches(points)
+
+    def key(i: int) -> tuple[Any, ...]:
+        point = named[i]
+        return point.series.task, rank(point.series.method), point.series, point.L, point.W
+
+    return sorted(range(len(named)), key=key)
 
 
 def _panel(task: str, points: Iterable[MeasuredPoint], names: dict[ModelMethod, str]) -> dict[str, Any]:

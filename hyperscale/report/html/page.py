@@ -9,7 +9,10 @@ from typing import Any
 
 from hyperscale.report.html.text_packing import compress
 
-SCRIPTS = ("base.js", "readout.js", "panel.js", "frontiers.js", "tables.js", "chain.js", "chains.js", "main.js")
+SCRIPTS = (
+    *("base.js", "address.js", "chosen.js", "readout.js", "panel.js", "frontiers.js", "tables.js"),
+    *("chain.js", "compare.js", "chains.js", "main.js"),
+)
 
 
 def assemble_page(data: dict[str, Any], index: dict[str, Any], texts: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from hyperscale.errors import ResultsError
 from hyperscale.planning.plan_file import common_ceilings
 from hyperscale.planning.run_state import unfinished_notes
 from hyperscale.report.html import chains, frontiers, page, questions
+from hyperscale.report.html.command import write_command
 from hyperscale.results.folder import Run
 from hyperscale.utils.files import write_atomic
 
@@ -86,7 +87,9 @@ def render_report(
     about = {"name": name, "runs": [_about(run) for run in runs], "unfinished": unfinished_notes(runs)}
     data = about | frontiers.collect_numbers(points, budget)
     step("packing chains")
-    index, texts = chains.collect_chains(runs, questions.find_questions(runs), data["styles"], int(text_mib * 2**20))
+    ordered = [points[i] for i in frontiers.page_order(points)]
+    room = int(text_mib * 2**20)
+    index, texts = chains.collect_chains(runs, questions.find_questions(runs), data["styles"], room, ordered)
     return page.assemble_page(data, index, texts)
 
 
@@ -112,6 +115,7 @@ def _about(run: Run) -> dict[str, object]:
     about = {
         "name": run.folder.resolve().name,
         "chains": len(run.samples),
+        "command": write_command(run.info),
         "config": {name: config[name] for name in settings if config.get(name) is not None},
         "versions": run.info.get("versions") or {},
         "hardware": run.info.get("hardware") or {},

@@ -121,8 +121,8 @@ function tickbox(label, more = {}) {
 }
 
 // Blocks are base64 of zlib-compressed JSON.
-async function unpack(id) {
-  const packed = Uint8Array.from(atob(byId(id).textContent), (letter) => letter.charCodeAt(0));
+async function unpack(block) {
+  const packed = Uint8Array.from(atob(block), (letter) => letter.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Response(stream).json();
 }

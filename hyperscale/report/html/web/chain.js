@@ -5,12 +5,12 @@ const PAGE = 100; // problems or chains that are listed before somebody asks for
 const [ARM, SEED, CHAIN, LIMIT, OUTCOME, FINISH, PROMPT, THOUGHT, CUTS] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
 const [AT, TOKENS, READS, PEAK, CHARS, ANSWER, CORRECT, FORCED] = [0, 1, 2, 3, 4, 5, 6, 7];
 
-function full(problem, index, wanted) {
-  const chains = problem.chains.map((chain, i) => ({ chain, i })).filter(({ chain }) => wanted(chain));
+// The first of many, and a button for more.
+function listed(items, draw) {
   const rest = el("div", { class: "chains" });
   const more = (from) => {
-    rest.append(...chains.slice(from, from + PAGE).map(({ chain, i }) => row(problem, index, chain, i)));
-    if (from + PAGE < chains.length)
+    rest.append(...items.slice(from, from + PAGE).map(draw));
+    if (from + PAGE < items.length)
       rest.append(
         el(
           "button",
@@ -22,12 +22,17 @@ function full(problem, index, wanted) {
               more(from + PAGE);
             },
           },
-          `${chains.length - from - PAGE} more`,
+          `${items.length - from - PAGE} more`,
         ),
       );
   };
   more(0);
-  return [
+  return rest;
+}
+
+// What a problem asks.
+const posed = (problem) =>
+  [
     el("h3", {}, `${problem.task} / ${problem.id}`),
     problem.question &&
       el(
@@ -37,19 +42,35 @@ function full(problem, index, wanted) {
         el("pre", {}, problem.question),
       ),
     problem.target && el("p", {}, "Expected answer: ", el("code", {}, problem.target)),
+  ].filter(Boolean);
+
+// A chain at some L: what it gives when it is cut there, or null if that is not known.
+function cutAt(chain, L) {
+  const last = chain[CUTS].at(-1);
+  if (last[AT] <= L && chain[LIMIT] >= L) return last; // it ended before, or L is its own
+  return chain[CUTS].find((cut) => cut[AT] === L) ?? null;
+}
+
+function full(problem, index, wanted) {
+  const chains = problem.chains.map((chain, i) => ({ chain, i })).filter(({ chain }) => wanted(chain));
+  return [
+    ...posed(problem),
     el(
       "p",
       { class: "tallies" },
       problem.arms.map((arm) => tally(arm, index)),
     ),
     el("p", { class: "count" }, `${chains.length} of ${plural(problem.chains.length, "chain")} shown`),
-    rest,
-  ].filter(Boolean);
+    listed(chains, ({ chain, i }) => row(problem, index, chain, i)),
+  ];
 }
 
-function row(problem, index, chain, i) {
-  const last = chain[CUTS].at(-1),
-    verdict = index.verdicts[chain[OUTCOME]],
+// A chain, at its full length or as it is when cut somewhere.
+function row(problem, index, chain, i, last = chain[CUTS].at(-1)) {
+  const whole = last === chain[CUTS].at(-1),
+    cutOff = last[ANSWER] == null ? 2 : last[CORRECT] ? 0 : 1, // places in the verdicts
+    outcome = whole ? chain[OUTCOME] : cutOff,
+    verdict = index.verdicts[outcome],
     answer = last[ANSWER] == null ? "–" : problem.answers[last[ANSWER]];
   const several = new Set(problem.chains.map((each) => each[SEED])).size > 1;
   const box = el(
@@ -63,7 +84,7 @@ function row(problem, index, chain, i) {
     el(
       "summary",
       {},
-      el("span", { class: `verdict v${chain[OUTCOME]}` }, `${VERDICT[verdict]} ${verdict}`),
+      el("span", { class: `verdict v${outcome}` }, `${VERDICT[verdict]} ${verdict}`),
       el(
         "span",
         { class: "who" },
@@ -75,7 +96,7 @@ function row(problem, index, chain, i) {
       el(
         "span",
         { class: "costs" },
-        `${last[TOKENS].toLocaleString("en")} of ${short(chain[LIMIT])} tokens · ${amount(last[READS])} reads · peak ${amount(last[PEAK])}`,
+        `${last[TOKENS].toLocaleString("en")} of ${short(whole ? chain[LIMIT] : last[AT])} tokens · ${amount(last[READS])} reads · peak ${amount(last[PEAK])}`,
       ),
     ),
   );
@@ -117,10 +138,9 @@ function body(problem, index, chain, i) {
     ),
   );
   const text = el("pre", { class: "text", tabindex: 0, "aria-label": "Text of the chain" }, "unpacking …");
-  const place = `texts-${index.problems.indexOf(problem)}`;
   if (index.limit === 0) text.textContent = "left out";
   else
-    unpack(place).then(
+    textsOf(index, index.problems.indexOf(problem)).then(
       (texts) => {
         const cuts = chain[CUTS].slice(0, -1);
         text.replaceChildren(...marked(texts[i], chain[THOUGHT][0], cuts), ...forced(texts, chain));
@@ -141,6 +161,9 @@ function body(problem, index, chain, i) {
     text,
   );
 }
+
+// All texts of a problem's chains.
+const textsOf = (index, place) => unpack(byId(`texts-${place}`).textContent);
 
 // The text with its thinking set apart, which is its first characters, and a mark where each shorter L would cut it.
 // Positions count code points.

@@ -1,22 +1,20 @@
 // The list of problems and the filters of problems and chains.
 
-async function drawChains(section) {
-  if (!("DecompressionStream" in window)) {
-    section.append(
-      el(
-        "p",
-        { class: "notice" },
-        "This browser cannot unpack the chains (it lacks DecompressionStream): use one from 2023 or later.",
-      ),
-    );
-    return;
-  }
-  const index = await unpack("index");
+// On a phone the opened problem stands below the list: go there.
+function reveal(list, detail) {
+  detail.scrollTop = 0;
+  if (!getComputedStyle(list).getPropertyValue("--stacked").trim()) return;
+  detail.focus();
+  detail.scrollIntoView();
+}
+
+function drawChains(section, index) {
   const list = el("ul", { class: "problems", "aria-label": "Problems" });
   const detail = el("div", { class: "detail", tabindex: -1 });
   const count = el("output", { class: "count" });
   const all = (what, values) => [["", what], ...values.map((value, i) => [i, value])];
   let shown = PAGE,
+    picked = false, // whether somebody opened a problem
     current = null;
 
   const wanted = (chain) =>
@@ -85,13 +83,10 @@ async function drawChains(section) {
     current = problem;
     list.querySelectorAll("[aria-current]").forEach((other) => other.removeAttribute("aria-current"));
     button.setAttribute("aria-current", "true");
-    history.replaceState(null, "", `#${encodeURIComponent(`${problem.task}/${problem.id}`)}`);
+    picked = true;
+    save();
     show();
-    detail.scrollTop = 0;
-    if (getComputedStyle(list).getPropertyValue("--stacked").trim()) {
-      detail.focus();
-      detail.scrollIntoView();
-    }
+    reveal(list, detail);
   };
 
   const [taskField, task] = choice("Task", all("all tasks", tasks), { onchange: filter });
@@ -130,17 +125,23 @@ async function drawChains(section) {
     el("div", { class: "browser" }, list, detail),
   );
 
-  let asked = "";
-  try {
-    asked = decodeURIComponent(location.hash.slice(1));
-  } catch {
-    /* somebody's broken link: show the first problem */
-  }
-  current = index.problems.find((problem) => `${problem.task}/${problem.id}` === asked) ?? null;
-  const linked = current;
-  if (current) shown = Math.max(PAGE, index.problems.indexOf(current) + 1);
+  keepSelect("task", task);
+  keepSelect("method", arm);
+  keepSelect("verdict", verdict);
+  keepWords("search", words);
+  keepBox("disagree", disagree);
+  keep(
+    "problem",
+    () => (picked && current ? `${current.task}/${current.id}` : ""),
+    (name) => {
+      current = index.problems.find((problem) => `${problem.task}/${problem.id}` === name) ?? null;
+      picked = current != null;
+      shown = picked ? Math.max(PAGE, index.problems.indexOf(current) + 1) : PAGE;
+    },
+  );
+  REDRAWS.push(draw);
   draw();
-  if (linked) section.scrollIntoView();
+  if (picked && asked.has("problem")) section.scrollIntoView();
 }
 
 function omissions({ hidden, total, shortened, limit }) {

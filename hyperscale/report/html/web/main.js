@@ -27,6 +27,7 @@ function drawSummary(node) {
           {},
           data.runs.length > 1 && el("h3", {}, run.name),
           el("dl", {}, settings({ chains: run.chains, ...run.config, ...run.versions, ...run.hardware })),
+          el("pre", { class: "command" }, commandOf(run)),
         ),
       ),
     ),
@@ -52,8 +53,28 @@ for (const [id, draw] of [
   ["summary", drawSummary],
   ["answer", drawAnswer],
   ["frontiers", drawFrontiers],
+  ["chosen", drawChosen],
   ["margins", drawMargins],
   ["points", drawPoints],
-  ["chains", drawChains],
 ])
   Promise.resolve(byId(id)).then(draw).catch(failed);
+
+// Problems and chains are unpacked once, for the sections that show them.
+async function drawProblems() {
+  if (!("DecompressionStream" in window)) {
+    const text = "This browser cannot unpack the chains (it lacks DecompressionStream): use one from 2023 or later.";
+    byId("chains").append(el("p", { class: "notice" }, text));
+    return;
+  }
+  const index = await unpack(byId("index").textContent);
+  for (const [id, draw] of [
+    ["compare", drawCompare],
+    ["chains", drawChains],
+  ])
+    try {
+      draw(byId(id), index);
+    } catch (error) {
+      failed(error);
+    }
+}
+drawProblems().catch(failed);

@@ -13,6 +13,7 @@ class Panel {
       role: "group",
       onpointermove: (event) => this.point(event),
       onpointerdown: (event) => this.point(event),
+      onclick: (event) => this.choose(event),
       onpointerleave: (event) => event.pointerType === "mouse" && this.hide(), // a finger that lifts leaves it open
       onkeydown: (event) => this.key(event),
       onblur: () => this.hide(),
@@ -63,7 +64,7 @@ class Panel {
     this.stage.replaceChildren(picture);
     this.stage.setAttribute(
       "aria-label",
-      `${this.task}: accuracy against ${data.axes[axis]}; left and right arrow keys step through its points`,
+      `${this.task}: accuracy against ${data.axes[axis]}; left and right arrow keys step through its points, Enter tells all about one`,
     );
   }
 
@@ -162,19 +163,36 @@ class Panel {
     });
   }
 
-  point(event) {
-    if (!this.spots.length) return;
+  // The point at a pointer's place, and that place.
+  near(event) {
     const box = this.stage.getBoundingClientRect(),
       x = event.clientX - box.left,
       y = event.clientY - box.top;
     const far = (spot) => Math.hypot(spot.x - x, spot.y - y) - (spot.point.on.has(state.axis) ? 4 : 0);
     const near = this.spots.reduce((best, spot) => (far(spot) < far(best) ? spot : best));
-    this.show(far(near) < 14 ? near : null, x);
+    return { spot: far(near) < 14 ? near : null, x };
+  }
+
+  point(event) {
+    if (!this.spots.length) return;
+    const { spot, x } = this.near(event);
+    this.show(spot, x);
+  }
+
+  choose(event) {
+    const { spot } = this.spots.length ? this.near(event) : {};
+    if (!spot) return;
+    choose(spot.point);
+    if (event.pointerType === "mouse") this.tip.hidden = true; // it would cover what has just been shown
   }
 
   key(event) {
     const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     if (event.key === "Escape") this.hide();
+    if (event.key === "Enter" && this.at >= 0) {
+      choose(this.spots[this.at].point);
+      this.tip.hidden = true;
+    }
     if (!step || !this.spots.length) return;
     event.preventDefault();
     const at = this.at < 0 && step < 0 ? this.spots.length : this.at;

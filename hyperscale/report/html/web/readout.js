@@ -10,9 +10,14 @@ function describe({ point, name }) {
       el("strong", {}, ` ${name} ${point.label}`),
       point.on.has(state.axis) ? ", on the frontier" : "",
     ),
+    line(
+      `${point.W} × ${plural(point.L, "token")}, ${point.kv_budget ? `budget ${point.kv_budget} tokens` : `CR ${point.CR}`}; ` +
+        `${point.model}, ${point.engine}${several ? `, run ${point.run}` : ""}`,
+    ),
     line(`${withInterval(point)} % of ${plural(point.n_problems, "problem")}`),
     line(`${state.axis}: ${cost(state.axis, point[state.axis])}; realised CR ${fixed(point.realised_cr, 2)}`),
     line(`${fixed(point.truncated, 0)} % truncated, ${fixed(point.no_answer, 0)} % without an answer`),
+    line(commandOf(runOf(point))),
   );
 }
 

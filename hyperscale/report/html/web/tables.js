@@ -26,6 +26,21 @@ class Sortable {
     this.down = i === this.by ? !this.down : Boolean(this.columns[i].number);
     this.by = i;
     this.show(this.rows);
+    save();
+  }
+
+  // Keep its order in the address: a column's title, behind a minus where it descends.
+  keep(name) {
+    const usual = this.by;
+    keep(
+      name,
+      () => (this.by === usual && !this.down ? "" : (this.down ? "-" : "") + this.columns[this.by].title),
+      (text) => {
+        const place = this.columns.findIndex((column) => column.title === text.replace(/^-/, ""));
+        this.by = place < 0 ? usual : place;
+        this.down = place >= 0 && text.startsWith("-");
+      },
+    );
   }
 
   show(rows) {
@@ -46,7 +61,7 @@ class Sortable {
       ...[...rows].sort(order).map((row) =>
         el(
           "tr",
-          { class: row.class },
+          row.choose ? { class: "choosable", title: "Click: all about this point", onclick: row.choose } : {},
           this.columns.map((column) => el("td", { class: column.number ? "number" : "" }, column.show(row))),
         ),
       ),
@@ -109,7 +124,7 @@ function drawPoints(section) {
     );
     count.textContent = `${found.length} of ${plural(points.length, "point")}`;
     bestText.textContent = `on the ${state.axis} frontier`;
-    table.show(found);
+    table.show(found.map((point) => Object.assign(point, { choose: () => choose(point) })));
   };
   const [taskField, task] = choice("Task", [["", "all tasks"], ...tasks.map((name) => [name, name])], {
     onchange: draw,
@@ -133,6 +148,11 @@ function drawPoints(section) {
     ),
     table.node,
   );
+  keepSelect("of-task", task);
+  keepSelect("of-method", method);
+  keepWords("of-search", words);
+  keepBox("best", best);
+  table.keep("sort");
   state.listeners.push(draw);
   draw();
 }
@@ -212,6 +232,8 @@ function drawMargins(section) {
     title,
     table.node,
   );
+  keepSelect("over", over);
+  table.keep("margins-sort");
   state.listeners.push(draw);
   draw();
 }
