@@ -30,10 +30,11 @@ def write_sentences(answer: Answer) -> list[str]:
         missing = "there are no chains of the full cache to compare with: add vanilla to --method"
         return [*sentences, missing[0].upper() + missing[1:] + "."]
     few = {match.method: match.difference.n_problems for match in answer.matches if not match.difference.has_interval}
-    sentences += [
-        _measured(answer, match) if match.method in few else _sentence_of_match(answer, match)
-        for match in answer.matches
-    ]
+    # What the full cache's best is stands in the first sentence about it, and is not said again.
+    base = f"the full cache's best ({answer.base.label}, {format_share(float(answer.base.accuracy.mean()))})"
+    for match in answer.matches:
+        sentences.append((_measured if match.method in few else _sentence_of_match)(answer, match, base))
+        base = "the full cache's best"
     if few:
         about = "" if len(few) == len({match.method for match in answer.matches}) else f" of {', '.join(few)}"
         fewest = min(few.values())
@@ -99,10 +100,8 @@ def _describe_best(best: Best, answer: Answer) -> str:
     return f"{name} {accuracy} at {best.point.label} with {format_cost(best.cost, answer.axis)}"
 
 
-def _sentence_of_match(answer: Answer, match: Match) -> str:
-    """A method beside the full cache's best."""
-    assert answer.base is not None
-    base = f"the full cache's best ({answer.base.label}, {format_share(float(answer.base.accuracy.mean()))})"
+def _sentence_of_match(answer: Answer, match: Match, base: str) -> str:
+    """A method beside the full cache's best, which is called ``base``."""
     difference = f"{format_difference(match.difference)} points{_describe_overlap(answer, match)}"
     if match.verdict is Verdict.EQUAL:
         name = configuration(match.point)
@@ -117,11 +116,11 @@ def _sentence_of_match(answer: Answer, match: Match) -> str:
     )
 
 
-def _measured(answer: Answer, match: Match) -> str:
-    """A method beside the full cache, where nothing can be decided."""
+def _measured(answer: Answer, match: Match, base: str) -> str:
+    """A method beside the full cache's best, where nothing can be decided."""
     verb = "measured no lower than" if match.difference.value >= 0 else "measured lower than"
     overlap = _describe_overlap(answer, match)
-    return f"{configuration(match.point)} {verb} the full cache's best{overlap}: {_describe_cost(answer, match)}."
+    return f"{configuration(match.point)} {verb} {base}{overlap}: {_describe_cost(answer, match)}."
 
 
 def _describe_overlap(answer: Answer, match: Match) -> str:

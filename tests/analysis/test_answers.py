@@ -103,7 +103,9 @@ def test_few_problems_decide_nothing():
         "Measured at best: vanilla (the full cache) 33.3 % at 1-256-1 with 29.9K kv_reads; "
         "dms 50.0 % at 1-256-8 with 3,731 kv_reads."
     )
-    assert second.startswith("dms 1-256-8 measured no lower than the full cache's best: 50.0 % with 3,731 kv_reads;")
+    assert second.startswith(
+        "dms 1-256-8 measured no lower than the full cache's best (1-256-1, 33.3 %): 50.0 % with 3,731 kv_reads;"
+    )
     assert last == "Nothing is decided: 6 problems are too few for intervals, which need 10."
 
 

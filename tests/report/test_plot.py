@@ -187,7 +187,11 @@ def test_a_panel_of_unlike_problems_and_of_sparse_points_says_so():
     # The same number, but not the same ones.
     other = [sample(f"p{p}", method=method, tokens=100) for m, method in enumerate("ab") for p in range(m, 12 + m)]
     title = picture(analyse(points(other), ["tokens"], n_boot=20), "tokens").axes[0].get_title()
-    assert title == "mini_aime (unlike problems, majority)\na 12, b 12 problems"
+    assert title == "mini_aime (unlike problems, majority)\n12 problems each, not the same ones"
+    # Where most have as many, only the others are named.
+    assert (
+        figure._describe_counts({"vanilla": 20, "h2o": 14, "dms": 20, "tova": 9}) == "20 problems, but tova 9, h2o 14"
+    )
     # A run of few problems beside a full one: its points are hollow, and the key says what that is.
     brief = points(chains("vanilla", 1, problems=3, width=2), run="brief")
     drawn = picture(

@@ -1,6 +1,7 @@
 """Draws accuracy against one cost: a panel for each task, a frontier for each method."""
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +51,9 @@ def draw_figure(
     columns = {1: 1, 2: 2, 4: 2}.get(len(by_task), 3)
     rows = -(-len(by_task) // columns)
     styles = assign_styles((names := _names(curves)).values())
-    heading = [_describe_runs(curves), *notes]
     width = WIDTH if columns > 1 else WIDTH * 0.65
+    room = int(19 * width)  # characters of the heading's font
+    heading = [shorten(_describe_runs(curves), room), *(line for note in notes for line in textwrap.wrap(note, room))]
     lines = len(heading) + len(_key_lines(curves, width))
     size = (width, 0.52 + 2.55 * rows + 0.13 * lines)
     # Labels are placed by the widths of their texts, which differ a little at another resolution: it is set here.
@@ -77,7 +79,7 @@ def draw_figure(
         loc="outside upper center",
         ncols=_legend_columns(styles, size[0]),
         frameon=False,
-        title="\n".join(shorten(line, int(size[0] * 19)) for line in heading),  # in characters of its font
+        title="\n".join(heading),
         title_fontsize=6.5,
     )
     legend.get_title().set_multialignment("center")
@@ -188,11 +190,22 @@ def _title_lines(curves: Sequence[Curve]) -> list[str]:
     if unlike:
         several_models = len({curve.model for curve in curves}) > 1
         by_name = {series_name(c.method, c.model, several_models): len(sets[id(c)]) for c in curves}
-        named = ", ".join(f"{name} {by_name[name]}" for name in sorted(by_name, key=rank))
-        lines += textwrap.wrap(f"{named} problems", _TITLE_WIDTH)
+        lines += textwrap.wrap(_describe_counts(by_name), _TITLE_WIDTH)
     if largest < MIN_PROBLEMS:
         lines.append("too few problems for error bars")
     return lines
+
+
+def _describe_counts(problems: Mapping[str, int]) -> str:
+    """How many problems each of several frontiers has; where most have as many, the others alone are named."""
+    ((common, frontiers), *_) = Counter(problems.values()).most_common(1)
+    if frontiers == len(problems):
+        return f"{common} problems each, not the same ones"
+    named = [f"{name} {problems[name]}" for name in sorted(problems, key=rank)]
+    if frontiers > 1 and len(problems) > 2:
+        others = [f"{name} {problems[name]}" for name in sorted(problems, key=rank) if problems[name] != common]
+        return f"{common} problems, but {', '.join(others)}"
+    return f"{', '.join(named)} problems"
 
 
 def _problems(points: Sequence[MeasuredPoint]) -> frozenset[str]:
