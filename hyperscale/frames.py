@@ -3,7 +3,7 @@
 The commands that read results take them from here, too, so that a notebook and the terminal show the same numbers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -310,6 +310,31 @@ class Results:
             raise ResultsError(f"no chain of {self.folder} has read anything from its cache: nothing to draw")
         with mpl.rc_context(RC):
             return draw_figure(curves, axis, None, self.notes)
+
+    def export(
+        self,
+        to: Sequence[str] | str = "lm-eval",
+        out: Path | str | None = None,
+        on_file: Callable[[Path], None] = lambda _: None,
+    ) -> list[Path]:
+        """Write the runs in formats of other tools (docs/exports.md).
+
+        Args:
+            to: Of lm-eval, inspect, tensorboard and wandb, one or several.
+            out: Folder for the files; by default ``export/`` in `folder`.
+            on_file: Called with everything that was written.
+
+        Returns:
+            What was written: files, or the folder of a run of Weights & Biases.
+
+        Raises:
+            ConfigError: A format does not exist, or its package is not installed.
+            ResultsError: There is no finished chain, or ``out`` cannot be written.
+        """
+        from hyperscale.export.write import export_runs
+
+        names = [to] if isinstance(to, str) else to
+        return export_runs(self.runs, names, Path(out) if out is not None else self.folder / "export", on_file)
 
     def ceilings(self, axis: str) -> Mapping[str, float]:
         """Task to the budget per problem that the runs have in common, on its own axis; empty on others."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from hyperscale.cli.commands import compare, gate, lists, methods, plot, report, retrofit, run, score, show
+from hyperscale.cli.commands import compare, export, gate, lists, methods, plot, report, retrofit, run, score, show
 
 _HELP_WIDTH = 120  # columns that a command's help takes at most
 _OPTIONS, _ARGUMENTS = "Options", "Arguments"  # headings of what names none
@@ -64,6 +64,7 @@ _COMMANDS: dict[
     compare.compare: "Compare two runs problem by problem, with intervals.",
     plot.plot: "Say what results show, draw accuracy against cost.",
     report.report: "Write one HTML file, to be opened offline.",
+    export.export: "Write files for lm-eval, inspect_ai, TensorBoard, W&B.",
     score.score: "Grade finished chains again, or let them vote otherwise.",
     gate.gate: "Fail (exit 1) if an accuracy fell or a cost rose.",
     retrofit.retrofit: "Teach a model DMS.",

@@ -36,6 +36,7 @@ _PARSER_PHRASES = {
 _AFTER_INTERRUPT = {
     "run": "finished chains are kept; the same command resumes",
     "retrofit": "checkpoints already written are kept; a retrofit does not resume, start again with another --out",
+    "report": "a report that was written stays",
     "score": "a run is graded again whole or not at all; the same command starts again with the first one",
 }
 

@@ -7,6 +7,7 @@ import typer
 
 from hyperscale.cli.arguments import check_output
 from hyperscale.cli.display.console import make_console, print_notes
+from hyperscale.errors import ConfigError
 
 
 def report(
@@ -15,9 +16,21 @@ def report(
     text_mib: Annotated[
         float, typer.Option("--text-mib", min=0, max=4096, help="Room for the chains' texts in the file, in MiB.")
     ] = 16,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Show it to browsers on this machine until Ctrl-C, as over a tunnel of ssh.")
+    ] = False,
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="With --serve: the port; 0 for a free one. [8000]")
+    ] = None,
+    host: Annotated[
+        str | None,
+        typer.Option(help="With --serve: the address; another than this machine's own lets others read. [127.0.0.1]"),
+    ] = None,
 ) -> None:
     """Write one HTML file, to be opened offline: frontiers, margins, points, and every chain with its text."""
     check_output("--out", out)
+    if not serve and (port is not None or host is not None):
+        raise ConfigError("--port and --host go with --serve")
     from hyperscale import report as reports
 
     console = make_console()
@@ -29,3 +42,11 @@ def report(
         lambda note: print_notes(console, [note]),
     )
     console.print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)", highlight=False, soft_wrap=True)
+    if serve:
+        from hyperscale.report.html.serve import HOST, PORT, ReportServer
+
+        with ReportServer(path, host or HOST, PORT if port is None else port) as server:
+            console.print(f"serving it at {server.url} until Ctrl-C", highlight=False, soft_wrap=True)
+            if not server.is_local:
+                print_notes(console, ["everyone who reaches this address can read the report, chains included"])
+            server.serve_forever()
