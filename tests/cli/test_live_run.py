@@ -175,6 +175,7 @@ def test_chains_of_a_rule_that_depends_on_l_count_at_their_own_l():
 
 def test_an_accuracy_without_an_error():
     assert table_format.format_accuracy(50.0, 1.26) == "50.0 ± 1.3"
+    assert table_format.format_accuracy(50.0, 0.04) == "50.0 ± <0.1"
     assert table_format.format_accuracy(100.0, float("nan")) == "100.0"
 
 

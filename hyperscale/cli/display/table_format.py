@@ -60,5 +60,7 @@ def format_interval(value: float, low: float, high: float) -> str:
 
 
 def format_accuracy(value: float, error: float) -> str:
-    """An accuracy with its standard error; alone where there is none, as for a single problem."""
-    return f"{value:.1f}" if math.isnan(error) else f"{value:.1f} ± {error:.1f}"
+    """An accuracy with its standard error, never ``± 0.0``; alone where there is none, as for a single problem."""
+    if math.isnan(error):
+        return f"{value:.1f}"
+    return f"{value:.1f} ± {error:.1f}" if error >= 0.05 else f"{value:.1f} ± <0.1"
