@@ -323,6 +323,21 @@ def test_chains_filter_by_verdict_method_and_disagreement(visit, lines):
     assert page.locator("#chains .detail").inner_text() == "No chain passes the filters."
 
 
+def test_a_wrong_program_tells_the_test_that_it_fails(visit, tmp_path):
+    doc = tasks.load("mini_lcb").docs(1)[0]
+    wrong = f"def f(x):\n    return {HOSTILE!r}"
+    line = sample(doc.id, task="mini_lcb", prompt_hash=prompt_hash(doc.prompt), answer=wrong, text=wrong)
+    path = tmp_path / "programs.html"
+    path.write_text(report.render_report([run(tmp_path / "r", [line], limit=1)], "r"), encoding="utf-8")
+    page = visit(page_at=path.as_uri(), viewport=PHONE)
+    page.locator("#chains .chain summary").first.press("Enter")
+    failed = page.locator("#chains .failed")
+    assert failed.locator("b").inner_text() == f"Fails test 1 of {len(doc.target)}: another output"
+    assert failed.locator("dd").last.text_content() == HOSTILE
+    assert failed.locator("dt").all_inner_texts() == ["input", "expected", "got"]
+    assert page.evaluate(WIDE) == 0
+
+
 def test_questions_and_links_to_a_problem(visit):
     doc = tasks.load("mini_aime").docs(1)[0]
     page = visit(f"#mini_aime%2F{doc.id}")

@@ -9,6 +9,7 @@ from typing import Any
 from hyperscale import tasks
 from hyperscale.models import thinking
 from hyperscale.report.html import text_packing
+from hyperscale.report.html.failures import UNEXPLAINED, Explanation
 from hyperscale.report.html.questions import ProblemKey, Question
 from hyperscale.report.html.shares import RunArm, collect_shares
 from hyperscale.report.plots.styles import rank, series_name
@@ -29,6 +30,7 @@ def collect_chains(
     styles: Mapping[str, Any],
     room: int,
     points: Sequence[MeasuredPoint] = (),
+    explanation: Explanation = UNEXPLAINED,
 ) -> tuple[dict[str, Any], list[str]]:
     """The data of the page's browser of problems and chains.
 
@@ -38,6 +40,7 @@ def collect_chains(
         styles: The frontiers' names.
         room: Bytes for the texts.
         points: The runs' points, in the order of the page.
+        explanation: Why programs are wrong.
 
     Returns:
         The index (verdicts, arms, problems with their chains, points with the problems that they are right on, and what
@@ -53,6 +56,7 @@ def collect_chains(
     in_order = sorted(groups.items(), key=lambda item: [natural_order(part) for part in item[0]])
     listed = {id(chain.sample) for chain in _select_first(chains)} if len(chains) > MAX_CHAINS else None
     votes = {name: tasks.load(name).strategy for name in {chain.sample.task for chain in chains}}
+    failures = explanation.failures
     problems: list[dict[str, Any]] = []
     texts: list[list[str]] = []  # of each problem, read together when it is opened
     for problem, group in in_order:
@@ -60,11 +64,17 @@ def collect_chains(
         part = [chain for chain in group if listed is None or id(chain.sample) in listed]
         texts.append([])
         problems.append(_problem(problem, group, part, arms, questions.get(problem), votes[problem[0]], texts[-1]))
+        problems[-1]["failures"] = {
+            place: failures[problem, answer]
+            for answer, place in problems[-1].pop("programs").items()
+            if (problem, answer) in failures
+        }
     blocks = text_packing.pack_texts(texts, room)
     index = {
         "verdicts": VERDICTS,
         "arms": [_describe_arm(arm, arms, styles) for arm in arms],
         "problems": problems,
+        "unexplained": explanation.note,
         "points": collect_shares(points, arms, problems),
         "total": len(chains),
         "hidden": len(chains) - sum(len(problem["chains"]) for problem in problems),
@@ -149,6 +159,7 @@ def _problem(
         "target": question and question.target,
         "arms": counts,
         "disagree": len({right for *_, right in counts}) > 1,
+        "programs": answers,  # until their failures have been found
         "answers": [a if len(a) <= MAX_ANSWER else f"{a[:MAX_ANSWER]} …" for a in answers],
         "chains": chains,
     }

@@ -5,7 +5,7 @@ downloaded.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hyperscale import tasks
 from hyperscale.errors import TaskError
@@ -14,10 +14,11 @@ from hyperscale.tasks.datasets import GeneratedProblems
 
 
 class Question(NamedTuple):
-    """A problem's prompt, and the right answer where it is a text."""
+    """A problem's prompt, the right answer where it is a text, and what graders compare with."""
 
     prompt: str
     target: str | None
+    graded_by: Any = None
 
 
 ProblemKey = tuple[str, str, str]  # task, problem, hash of its prompt
@@ -36,7 +37,7 @@ def find_questions(runs: Sequence[Run]) -> dict[ProblemKey, Question]:
     for name, limit in limits.items():
         for doc in _docs(name, limit):
             target = doc.target if isinstance(doc.target, str) else None
-            questions[name, doc.id, tasks.prompt_hash(doc.prompt)] = Question(doc.prompt, target)
+            questions[name, doc.id, tasks.prompt_hash(doc.prompt)] = Question(doc.prompt, target, doc.target)
     return questions
 
 

@@ -12,7 +12,7 @@ from hyperscale import results
 from hyperscale.errors import ResultsError
 from hyperscale.planning.plan_file import common_ceilings
 from hyperscale.planning.run_state import unfinished_notes
-from hyperscale.report.html import chains, frontiers, page, questions
+from hyperscale.report.html import chains, failures, frontiers, page, questions
 from hyperscale.report.html.command import write_command
 from hyperscale.results.folder import Run
 from hyperscale.utils.files import write_atomic
@@ -86,10 +86,13 @@ def render_report(
     budget = common_ceilings(run.folder for run in runs)
     about = {"name": name, "runs": [_about(run) for run in runs], "unfinished": unfinished_notes(runs)}
     data = about | frontiers.collect_numbers(points, budget)
+    asked = questions.find_questions(runs)
+    step("asking why programs are wrong")
+    explanation = failures.explain_failures(runs, asked)
     step("packing chains")
     ordered = [points[i] for i in frontiers.page_order(points)]
     room = int(text_mib * 2**20)
-    index, texts = chains.collect_chains(runs, questions.find_questions(runs), data["styles"], room, ordered)
+    index, texts = chains.collect_chains(runs, asked, data["styles"], room, ordered, explanation)
     return page.assemble_page(data, index, texts)
 
 

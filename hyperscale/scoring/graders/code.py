@@ -40,6 +40,27 @@ class Suite:
     same: Callable[[Any, Any], bool]
 
 
+@dataclass(frozen=True)
+class FailedTest:
+    """The first test that a program failed.
+
+    Attributes:
+        number: Which test of its suite, from 1.
+        total: Tests of the suite.
+        input: What the program was given: the argument, a list of several, or the text on standard input.
+        expected: The output that the test expects.
+        output: What came of it; None where there is no output.
+        status: "wrong", or why there is no output.
+    """
+
+    number: int
+    total: int
+    input: Any
+    expected: Any
+    output: Any
+    status: Verdict
+
+
 class CodeGrader(Grader):
     """The last fenced ``python`` block after the thinking; correct iff ``f`` returns the expected output on every test.
 
@@ -92,6 +113,22 @@ class CodeGrader(Grader):
                 candidates = [key for key, success in zip(candidates, successes, strict=True) if success]
         return [self._verdicts[key] for key in keys]
 
+    def find_failures(self, pairs: Sequence[tuple[str, Any]]) -> list[FailedTest | None]:
+        """For each (answer, target), the first test that the program fails; None if it passes all of them.
+
+        Programs run anew: verdicts are remembered, outputs are not.
+
+        Raises:
+            TaskError: A target is malformed or has no tests.
+            SandboxError: Nothing here can keep a program in.
+        """
+        found: list[FailedTest | None] = []
+        for start in range(0, len(pairs), _BATCH):
+            jobs = [(answer, self.suite(target)) for answer, target in pairs[start : start + _BATCH]]
+            outcomes = self._outcomes(jobs, slice(None), stop_at_failure=True)
+            found += [_first_failure(tests, suite) for tests, (_, suite) in zip(outcomes, jobs, strict=True)]
+        return found
+
     def suite(self, target: Any) -> Suite:
         """A target's tests.
 
@@ -128,6 +165,17 @@ class CodeGrader(Grader):
         Raises:
             SandboxError: Nothing here can keep a program in.
         """
+        return [
+            [_verdict(outcome, output, suite) for outcome, output in zip(outcomes, suite.outputs[tests], strict=True)]
+            for outcomes, (_, suite) in zip(
+                self._outcomes(jobs, tests, stop_at_failure=stop_at_failure), jobs, strict=True
+            )
+        ]
+
+    def _outcomes(
+        self, jobs: Sequence[tuple[str, Suite]], tests: slice, *, stop_at_failure: bool
+    ) -> list[list[Outcome]]:
+        """The outcomes that `run_suites` gives the verdicts of."""
         runner = self._runner or get_shared_runner()
         limits = self.limits or runner.limits
         programs = [
@@ -142,10 +190,17 @@ class CodeGrader(Grader):
             )
             for answer, suite in jobs
         ]
-        return [
-            [_verdict(outcome, output, suite) for outcome, output in zip(outcomes, suite.outputs[tests], strict=True)]
-            for outcomes, (_, suite) in zip(runner.run_many(programs), jobs, strict=True)
-        ]
+        return runner.run_many(programs)
+
+
+def _first_failure(outcomes: Sequence[Outcome], suite: Suite) -> FailedTest | None:
+    for i, (outcome, expected) in enumerate(zip(outcomes, suite.outputs, strict=True)):
+        verdict = _verdict(outcome, expected, suite)
+        if verdict != "pass":
+            given = suite.inputs[i]
+            argument = given[0] if suite.kind == "functional" and len(given) == 1 else given
+            return FailedTest(i + 1, len(suite.outputs), argument, expected, outcome.output, verdict)
+    return None
 
 
 def _room(expected: Any, kind: Kind) -> int:

@@ -2,7 +2,7 @@ import pytest
 from sandboxes import one
 
 from hyperscale.errors import TaskError
-from hyperscale.scoring.graders.code import CodeGrader
+from hyperscale.scoring.graders.code import CodeGrader, FailedTest
 from hyperscale.scoring.sandbox.pool import CodeRunner
 from hyperscale.scoring.sandbox.program import Outcome
 
@@ -132,3 +132,16 @@ def test_equal_programs_run_once(runner, monkeypatch):
 def test_a_malformed_target_is_an_error(grader, target):
     with pytest.raises(TaskError, match="non-empty list"):
         grader.correct(SORT_DOWN, target)
+
+
+def test_the_first_failed_test_is_told_with_what_came_of_it(grader):
+    up = "def f(x):\n    return sorted(x)"
+    late = "def f(x):\n    return sorted(x, reverse=True) if len(x) > 2 else 'two\\n'"
+    broken = "def f(x):\n    raise ValueError"
+    target = [*TESTS, {"input": [1], "output": [1]}]
+    programs = (SORT_DOWN, up, late, broken, "def g(x): pass")
+    right, first, second, error, missing = grader.find_failures([(program, target) for program in programs])
+    assert right is None
+    assert first == FailedTest(1, 3, [3, 1, 2], [3, 2, 1], [1, 2, 3], "wrong")
+    assert second == FailedTest(2, 3, [5, 9], [9, 5], "two\n", "wrong")
+    assert error == missing == FailedTest(1, 3, [3, 1, 2], [3, 2, 1], None, "error")

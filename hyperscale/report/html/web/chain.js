@@ -78,7 +78,7 @@ function row(problem, index, chain, i, last = chain[CUTS].at(-1)) {
     {
       class: "chain",
       ontoggle: () => {
-        if (box.open && box.children.length === 1) box.append(body(problem, index, chain, i));
+        if (box.open && box.children.length === 1) box.append(body(problem, index, chain, i, last));
       },
     },
     el(
@@ -103,7 +103,7 @@ function row(problem, index, chain, i, last = chain[CUTS].at(-1)) {
   return box;
 }
 
-function body(problem, index, chain, i) {
+function body(problem, index, chain, i, last) {
   const long = problem.answers.some((answer) => answer.includes("\n"));
   const cell = (text) => el("td", { class: "number" }, text);
   const head = ["cut at", "KV reads", "peak KV", long ? "" : "answer", "verdict"].filter(Boolean);
@@ -158,7 +158,36 @@ function body(problem, index, chain, i) {
       `prompt of ${plural(chain[PROMPT], "token")}, then at most ${short(chain[LIMIT])}; ${{ stop: "ended by itself", length: "cut off there" }[chain[FINISH]] ?? chain[FINISH]}`,
     ),
     el("div", { class: "scroll" }, cuts),
+    failure(problem, last),
     text,
+  );
+}
+
+// Why a program is wrong: the first test that it fails.
+const STATUS = {
+  wrong: "another output",
+  error: "an exception, or no such function",
+  timeout: "no end within the time limit",
+  memory: "the memory limit was reached",
+  output: "the output limit was reached",
+  killed: "ended by a signal",
+};
+function failure(problem, { [ANSWER]: answer }) {
+  const found = answer == null ? null : problem.failures[answer];
+  if (!found) return null;
+  const [number, total, input, expected, got, status] = found;
+  const line = (name, value) => el("div", {}, el("dt", {}, name), el("dd", {}, value));
+  return el(
+    "div",
+    { class: "failed", role: "note" },
+    el("b", {}, `Fails test ${number} of ${total}: ${STATUS[status] ?? status}`),
+    el(
+      "dl",
+      {},
+      line("input", el("code", {}, input)),
+      line("expected", el("code", {}, expected)),
+      line("got", got == null ? STATUS[status] ?? status : el("code", {}, got)),
+    ),
   );
 }
 

@@ -144,7 +144,7 @@ function drawChains(section, index) {
   if (picked && asked.has("problem")) section.scrollIntoView();
 }
 
-function omissions({ hidden, total, shortened, limit }) {
+function omissions({ hidden, total, shortened, limit, unexplained }) {
   const notes = [];
   if (hidden)
     notes.push(
@@ -156,6 +156,7 @@ function omissions({ hidden, total, shortened, limit }) {
       `Of ${plural(shortened, "text")} longer than ${plural(limit, "character")} only the beginning and the end are here, to keep this file small.`,
     );
   if (notes.length) notes.push("Numbers rest on all chains; samples.jsonl has them whole.");
+  if (unexplained) notes.push(unexplained);
   return notes.length ? [el("p", { class: "notice", id: "omissions" }, notes.join(" "))] : [];
 }
 
