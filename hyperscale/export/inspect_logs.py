@@ -1,7 +1,7 @@
 """Writes logs of inspect_ai, by its own writer: one for each arm on each task, which its viewer shows.
 
 A chain is what inspect_ai calls an epoch of a sample. A point of the arm is a reducer, as inspect_ai names what makes
-one score of several epochs: ``majority W4-L1024``. Methods whose rule depends on L have a log for each L.
+one score of several epochs: ``W4-L1024``. Methods whose rule depends on L have a log for each L.
 """
 
 import math
@@ -160,7 +160,8 @@ def _score(grader: str, point: MeasuredPoint) -> "EvalScore":
     return EvalScore(
         name=grader,
         scorer=grader,
-        reducer=f"{point.vote} W{point.W}-L{point.L}",
+        reducer=f"W{point.W}-L{point.L}",
+        params={"vote": point.vote},
         scored_samples=len(point.problems),
         metrics={name: EvalMetric(name=name, value=value) for name, value in values.items() if math.isfinite(value)},
     )

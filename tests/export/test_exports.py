@@ -134,7 +134,7 @@ def test_inspect_logs_are_read_by_inspect(results, tmp_path):
     # As a frame, the way that inspect's users read logs.
     frame = evals_df(str(tmp_path / "inspect"), quiet=True)
     row = point_of(results, "vanilla", 4, 1024)
-    column = "score_integer_majority W4-L1024"
+    column = "score_integer_W4-L1024"
     values = frame[frame["log"].str.contains("vanilla")].iloc[0]
     assert values[f"{column}_accuracy"] == pytest.approx(row["accuracy"] / 100)
     assert values[f"{column}_kv_reads"] == pytest.approx(row["kv_reads"])
