@@ -335,6 +335,53 @@ def test_without_room_for_texts_there_are_none(lines, tmp_path):
     assert not [name for name in page.blocks if name.startswith("texts")]
 
 
+def test_texts_that_need_more_room_go_to_a_folder_beside(lines, tmp_path):
+    folder = write_run(tmp_path / "r", lines)
+    notes = []
+    path = report.write_report(folder, text_mib=0.001, note=notes.append)
+    page, beside = Page(path.read_text(encoding="utf-8")), folder / "report.texts"
+    assert page.index["beside"]["folder"] == beside.name
+    assert (page.index["shortened"], page.index["limit"]) == (0, None)
+    assert not [name for name in page.blocks if name.startswith("texts")]
+    (policy,) = (a["content"] for _, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert re.search(r"script-src 'sha256-[^']+' 'strict-dynamic';", policy)
+    assert "keep that folder beside the file" in notes[-1]
+    names = page.index["beside"]["files"]
+    assert len(names) == len(page.index["problems"])
+    found = set()
+    for name, problem in zip(names, page.index["problems"], strict=True):
+        script = (beside / f"{name}.js").read_text(encoding="ascii")
+        block = re.fullmatch(r'hyperscaleTexts\("([0-9a-f-]+)","([A-Za-z0-9+/=]+)"\)\n', script)
+        assert block[1] == name
+        assert len(unpacked(block[2])) == len(problem["chains"])
+        found |= set(unpacked(block[2]))
+    assert found == {line.text for line in lines}
+    assert results.read(tmp_path)[0].folder == folder  # the folder of texts is no run
+    before = {file.name: file.stat().st_mtime_ns for file in beside.iterdir()}
+    report.write_report(folder, text_mib=0.001)
+    assert {file.name: file.stat().st_mtime_ns for file in beside.iterdir()} == before  # the same page
+
+
+def test_texts_of_older_pages_go_and_other_files_stay(lines, tmp_path):
+    folder = write_run(tmp_path / "r", lines)
+    beside = folder / "report.texts"
+    report.write_report(folder, text_mib=0.001)
+    first = {file.name for file in beside.iterdir()}
+    write_run(folder, [dataclasses.replace(line, text=f"{line.text} more") for line in lines])
+    (beside / "mine.js").write_text("")
+    report.write_report(folder, text_mib=0.001)
+    second = {file.name for file in beside.iterdir()} - {"mine.js"}
+    assert len(second) == len(first)
+    assert not first & second
+    index = Page(report.write_report(folder, text_mib=0.001, one_file=True).read_text(encoding="utf-8")).index
+    assert index["beside"] is None
+    assert index["limit"] == 0
+    assert [file.name for file in beside.iterdir()] == ["mine.js"]
+    (beside / "mine.js").unlink()
+    assert Page(report.write_report(folder).read_text(encoding="utf-8")).index["limit"] is None
+    assert not beside.exists()
+
+
 def test_too_many_chains_leave_every_problem_its_first(lines, monkeypatch):
     monkeypatch.setattr(browser, "MAX_CHAINS", 100)
     made = styles.assign_styles(["vanilla", "dms", "window"])

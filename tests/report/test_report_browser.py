@@ -4,14 +4,16 @@ Needs the package playwright and a Chromium (``apt-get install chromium``, or ``
 """
 
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from report_runs import HOSTILE, run
-from synthetic_samples import chains, points, sample
+from synthetic_samples import chains, points, sample, write_samples
 
 from hyperscale import report, tasks
+from hyperscale.report.html.serve import ReportServer
 from hyperscale.tasks.task import prompt_hash
 
 pytestmark = pytest.mark.e2e
@@ -392,6 +394,58 @@ def test_the_smallest_runs_have_a_page(visit, tmp_path):
         assert page.locator("#chains .problems button").count() == 1
         assert page.locator("#points tbody tr").count() >= 1
         assert "only one here" in page.locator("#margins").inner_text()
+
+
+@pytest.fixture(scope="module")
+def with_folder(lines, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("several texts") / "runs & more #1"
+    folder.mkdir()
+    (folder / "run.json").write_text('{"schema": 2, "config": {"model": "mini"}}')
+    write_samples(folder / "samples.jsonl", lines)
+    return report.write_report(folder, folder / "a page.html", text_mib=0.001)
+
+
+def test_texts_in_a_folder_are_loaded_when_a_chain_is_opened(visit, lines, with_folder):
+    page = visit(page_at=with_folder.as_uri())
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    assert "Texts are in the folder a page.texts" in page.locator("#omissions").inner_text()
+    page.locator("#chains .problems button", has_text="p3 mini_aime").click()
+    mine = [line for line in lines if (line.task, line.problem, line.method) == ("mini_aime", "p3", "vanilla")]
+    page.evaluate(
+        "[...document.querySelectorAll('#chains .chain')].slice(0, 2).forEach(chain => { chain.open = true })"
+    )
+    for i in range(2):
+        text = page.locator("#chains .chain").nth(i).locator(".text")
+        text.locator(".said").wait_for()
+        assert text.evaluate(TEXT) == mine[i].text
+    assert len(asked) == 1  # both are in the problem's file, which is loaded once for both
+    page.locator("#chains .chain summary").nth(2).press("Enter")
+    page.locator("#chains .chain").nth(2).locator(".said").wait_for()
+    assert asked == [asked[0]] * 2
+    assert page.locator("head script").count() == 0
+
+
+def test_a_served_page_loads_its_texts(chromium, with_folder):
+    with ReportServer(with_folder, port=0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page = chromium.new_page()
+        page.goto(server.url)
+        page.locator("#chains .chain summary").first.click()
+        page.locator("#chains .text .said").first.wait_for()
+        page.close()
+        server.shutdown()
+
+
+def test_a_page_without_its_folder_says_what_it_needs(chromium, with_folder, tmp_path):
+    alone = tmp_path / "alone.html"
+    alone.write_bytes(with_folder.read_bytes())
+    page = chromium.new_page()
+    page.goto(alone.as_uri())
+    page.locator("#chains .chain summary").first.click()
+    text = page.locator("#chains .text").first
+    text.get_by_text("needs the folder a page.texts beside it").wait_for()
+    page.close()
 
 
 def test_what_is_left_out_is_said(visit, lines, tmp_path):

@@ -15,6 +15,7 @@ from synthetic_samples import chains
 
 from hyperscale.errors import ConfigError
 from hyperscale.report.html.serve import ReportServer
+from hyperscale.report.html.text_folder import TextFolder
 
 PAGE = "<!doctype html><title>ζ</title>"
 
@@ -64,6 +65,23 @@ def test_the_page_and_nothing_else_is_served(serve, tmp_path):
     assert ask()[1] == "newer"
     (tmp_path / "report.html").unlink()
     assert ask()[0] == 404
+
+
+def test_texts_beside_the_page_are_served_and_no_other_file_there(serve, tmp_path):
+    _, ask = serve()
+    folder = TextFolder(tmp_path / "report.html")
+    folder.write([["one"], ["two"]])
+    (folder.path / "other.js").write_text("secret")
+    for name in folder.files:
+        status, body, headers = ask(f"/report.texts/{name}.js")
+        assert (status, body) == (200, (folder.path / f"{name}.js").read_text())
+        assert headers["Content-Type"] == "text/javascript; charset=utf-8"
+        assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    missing = f"{folder.files[0][:-1]}{'0' if folder.files[0][-1] != '0' else '1'}.js"
+    for name in ("other.js", "", missing, "../samples.jsonl", "%2e%2e/samples.jsonl", f"../{missing}"):
+        status, body, _ = ask(f"/report.texts/{name}")
+        assert status == 404
+        assert "secret" not in body
 
 
 def test_requests_that_name_another_machine_are_refused_on_loopback(serve):

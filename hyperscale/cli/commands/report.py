@@ -16,6 +16,9 @@ def report(
     text_mib: Annotated[
         float, typer.Option("--text-mib", min=0, max=4096, help="Room for the chains' texts in the file, in MiB.")
     ] = 16,
+    one_file: Annotated[
+        bool, typer.Option("--one-file", help="Shorten texts that need more, and write no folder of texts beside it.")
+    ] = False,
     serve: Annotated[
         bool, typer.Option("--serve", help="Show it to browsers on this machine until Ctrl-C, as over a tunnel of ssh.")
     ] = False,
@@ -40,6 +43,7 @@ def report(
         text_mib,
         lambda step: console.print(f"{step} …", style="dim", highlight=False),
         lambda note: print_notes(console, [note]),
+        one_file,
     )
     console.print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)", highlight=False, soft_wrap=True)
     if serve:

@@ -12,6 +12,7 @@ from hyperscale.report.html import text_packing
 from hyperscale.report.html.failures import UNEXPLAINED, Explanation
 from hyperscale.report.html.questions import ProblemKey, Question
 from hyperscale.report.html.shares import RunArm, collect_shares
+from hyperscale.report.html.text_folder import TextFolder
 from hyperscale.report.plots.styles import rank, series_name
 from hyperscale.results.folder import Run, RunChain
 from hyperscale.results.points import MeasuredPoint, candidates_of
@@ -31,6 +32,7 @@ def collect_chains(
     room: int,
     points: Sequence[MeasuredPoint] = (),
     explanation: Explanation = UNEXPLAINED,
+    folder: TextFolder | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """The data of the page's browser of problems and chains.
 
@@ -41,6 +43,7 @@ def collect_chains(
         room: Bytes for the texts.
         points: The runs' points, in the order of the page.
         explanation: Why programs are wrong.
+        folder: Where texts are written that do not fit into the room; None to shorten them.
 
     Returns:
         The index (verdicts, arms, problems with their chains, points with the problems that they are right on, and what
@@ -69,7 +72,10 @@ def collect_chains(
             for answer, place in problems[-1].pop("programs").items()
             if (problem, answer) in failures
         }
-    blocks = text_packing.pack_texts(texts, room)
+    beside = folder is not None and room > 0 and not text_packing.fit_whole(texts, room)
+    if folder is not None and beside:
+        folder.write(texts)
+    blocks = text_packing.PackedTexts([], None, 0) if beside else text_packing.pack_texts(texts, room)
     index = {
         "verdicts": VERDICTS,
         "arms": [_describe_arm(arm, arms, styles) for arm in arms],
@@ -80,6 +86,7 @@ def collect_chains(
         "hidden": len(chains) - sum(len(problem["chains"]) for problem in problems),
         "shortened": blocks.n_shortened,
         "limit": blocks.limit,
+        "beside": {"folder": folder.path.name, "files": folder.files} if folder is not None and beside else None,
     }
     return index, blocks.blocks
 

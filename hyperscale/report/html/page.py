@@ -28,8 +28,10 @@ def assemble_page(data: dict[str, Any], index: dict[str, Any], texts: Sequence[s
         texts: Blocks of texts.
     """
     style = _read("page.css")
+    # Where texts lie beside the page, its script, and nothing else, may load them.
+    loading = " 'strict-dynamic'" if index["beside"] else ""
     script = '"use strict";\n(() => {\n' + "\n".join(_read(name) for name in SCRIPTS) + "})();\n"
-    hashes = f"style-src '{_hash(style)}'; script-src '{_hash(script)}'"
+    hashes = f"style-src '{_hash(style)}'; script-src '{_hash(script)}'{loading}"
     policy = f"default-src 'none'; {hashes}; base-uri 'none'; form-action 'none'"
     blocks = [_block("data", _safe_json(data), "application/json"), _block("index", compress(index))]
     blocks += [_block(f"texts-{i}", text) for i, text in enumerate(texts)]

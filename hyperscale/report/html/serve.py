@@ -1,7 +1,8 @@
 """Serves a report to a browser: ``hyperscale report --serve``, for runs on a machine without a screen.
 
-One page and nothing else of the folder. On a loopback address only requests that name this machine are answered: a
-page of another site, open in the same browser, could otherwise have its own name point here and read the report.
+One page, the texts that lie beside it, and nothing else of the folder. On a loopback address only requests that name
+this machine are answered: a page of another site, open in the same browser, could otherwise have its own name point
+here and read the report.
 """
 
 import ipaddress
@@ -10,9 +11,10 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socketserver import TCPServer
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from hyperscale.errors import ConfigError
+from hyperscale.report.html.text_folder import TEXT_FILE, TextFolder
 
 HOST, PORT = "127.0.0.1", 8000
 _NAMES = ("localhost", "127.0.0.1", "::1")  # of this machine, for itself
@@ -80,26 +82,38 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.is_local and not _names_this_machine(self.headers.get("Host")):
             self.send_error(HTTPStatus.FORBIDDEN, "this address is for this machine alone")
             return
-        if urlsplit(self.path).path not in ("/", f"/{self.server.page.name}"):
+        path, kind = self._find()
+        if path is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
         try:
-            body = self.server.page.read_bytes()
+            body = path.read_bytes()
         except OSError:
             self.send_error(HTTPStatus.NOT_FOUND, "the report is gone: write it again")
             return
         self.send_response(HTTPStatus.OK)
         for name, value in (
-            ("Content-Type", "text/html; charset=utf-8"),
+            ("Content-Type", f"{kind}; charset=utf-8"),
             ("Content-Length", str(len(body))),
             ("Cache-Control", "no-store"),
             ("X-Content-Type-Options", "nosniff"),
             ("Referrer-Policy", "no-referrer"),
+            ("Cross-Origin-Resource-Policy", "same-origin"),  # or another site's page could run a file of texts
         ):
             self.send_header(name, value)
         self.end_headers()
         if with_body:
             self.wfile.write(body)
+
+    def _find(self) -> tuple[Path | None, str]:
+        """The file that is asked for, the page or one of its texts, and its type; None for any other."""
+        place, page = unquote(urlsplit(self.path).path), self.server.page
+        if place in ("/", f"/{page.name}"):
+            return page, "text/html"
+        texts = TextFolder(page).path
+        name = place.removeprefix(f"/{texts.name}/")
+        is_text = name != place and TEXT_FILE.fullmatch(name) is not None
+        return (texts / name if is_text else None), "text/javascript"
 
 
 def is_loopback(host: str) -> bool:

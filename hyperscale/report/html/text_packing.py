@@ -55,6 +55,14 @@ def pack_texts(groups: Sequence[Sequence[str]], room: int) -> PackedTexts:
     return PackedTexts(blocks if limit else [], limit if limit < longest else None, sum(n > limit for n in lengths))
 
 
+def fit_whole(groups: Sequence[Sequence[str]], room: int) -> bool:
+    """Whether all texts fit into ``room`` bytes as they are, judged by a part of them where there are many."""
+    total = sum(len(text) for group in groups for text in group)
+    probe = groups[:: max(1, total // PROBE)]
+    share = sum(len(text) for group in probe for text in group) / max(total, 1)
+    return sum(len(compress(list(group))) for group in probe) <= share * room
+
+
 def _blocks(groups: Sequence[Sequence[str]], limit: int) -> list[str]:
     return [compress([shorten(text, limit) for text in group]) for group in groups]
 

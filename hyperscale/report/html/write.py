@@ -14,6 +14,7 @@ from hyperscale.planning.plan_file import common_ceilings
 from hyperscale.planning.run_state import unfinished_notes
 from hyperscale.report.html import chains, failures, frontiers, page, questions
 from hyperscale.report.html.command import write_command
+from hyperscale.report.html.text_folder import TextFolder
 from hyperscale.results.folder import Run
 from hyperscale.utils.files import write_atomic
 
@@ -27,15 +28,18 @@ def write_report(
     text_mib: float = TEXT_MIB,
     step: Callable[[str], None] = lambda _: None,
     note: Callable[[str], None] = lambda _: None,
+    one_file: bool = False,
 ) -> Path:
     """Write the report of a run folder, or of every run directly inside a folder.
 
     Args:
         folder: A run's folder, or one that holds runs.
         out: The HTML file; ``report.html`` in the folder if None.
-        text_mib: Room for the chains' texts in MiB of the file; longer texts are shortened until all fit.
+        text_mib: Room for the chains' texts in MiB of the file. If they need more, they are written into a folder
+            beside it (`text_folder.TextFolder`).
         step: Called with what is being done.
-        note: Called with what was left out of the chains.
+        note: Called with what was left out of the chains, and where texts are.
+        one_file: Shorten long texts until all fit into the file, and write no folder.
 
     Returns:
         The file written.
@@ -55,18 +59,27 @@ def write_report(
     path = Path(out) if out is not None else folder / FILE
     if path.is_dir():
         raise ResultsError(f"{path} is a folder: pass a file to write, e.g. --out {path / FILE}")
-    text = render_report(runs, folder.resolve().name, text_mib, step)
-    step(f"writing {path}")
+    texts = TextFolder(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        text = render_report(runs, folder.resolve().name, text_mib, step, None if one_file else texts)
+        step(f"writing {path}")
         write_atomic(path, text)
+        texts.remove_others()
     except OSError as error:
         raise ResultsError(f"cannot write {path} ({error.strerror}): choose another file with --out") from None
+    if texts.files:
+        size = texts.size / 2**20
+        note(f"the texts are in {texts.path} ({size:.1f} MiB): keep that folder beside the file, or pass --one-file")
     return path
 
 
 def render_report(
-    runs: Sequence[Run], name: str, text_mib: float = TEXT_MIB, step: Callable[[str], None] = lambda _: None
+    runs: Sequence[Run],
+    name: str,
+    text_mib: float = TEXT_MIB,
+    step: Callable[[str], None] = lambda _: None,
+    texts: TextFolder | None = None,
 ) -> str:
     """The page of some runs; the same runs always give the same page.
 
@@ -75,9 +88,11 @@ def render_report(
         name: Of all of them together, in the page's head.
         text_mib: As for `write_report`.
         step: As for `write_report`.
+        texts: Where texts are written that do not fit; None to shorten them.
 
     Raises:
         TaskError: A task is unknown.
+        OSError: Texts cannot be written.
     """
     # An order that no interruption of a run changes.
     runs = [replace(run, samples=sorted(run.samples, key=lambda sample: sample.key)) for run in runs]
@@ -92,8 +107,8 @@ def render_report(
     step("packing chains")
     ordered = [points[i] for i in frontiers.page_order(points)]
     room = int(text_mib * 2**20)
-    index, texts = chains.collect_chains(runs, asked, data["styles"], room, ordered, explanation)
-    return page.assemble_page(data, index, texts)
+    index, blocks = chains.collect_chains(runs, asked, data["styles"], room, ordered, explanation, texts)
+    return page.assemble_page(data, index, blocks)
 
 
 def _about(run: Run) -> dict[str, object]:

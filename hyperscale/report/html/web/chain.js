@@ -137,7 +137,7 @@ function body(problem, index, chain, i, last) {
       ),
     ),
   );
-  const text = el("pre", { class: "text", tabindex: 0, "aria-label": "Text of the chain" }, "unpacking …");
+  const text = el("pre", { class: "text", tabindex: 0, "aria-label": "Text of the chain" }, "loading …");
   if (index.limit === 0) text.textContent = "left out";
   else
     textsOf(index, index.problems.indexOf(problem)).then(
@@ -146,7 +146,7 @@ function body(problem, index, chain, i, last) {
         text.replaceChildren(...marked(texts[i], chain[THOUGHT][0], cuts), ...forced(texts, chain));
       },
       (error) => {
-        text.textContent = `cannot be unpacked (${error.message})`;
+        text.textContent = `cannot be shown (${error.message})`;
       },
     );
   return el(
@@ -191,8 +191,38 @@ function failure(problem, { [ANSWER]: answer }) {
   );
 }
 
-// All texts of a problem's chains.
-const textsOf = (index, place) => unpack(byId(`texts-${place}`).textContent);
+// All texts of a problem's chains, from the page or from the folder beside it.
+const textsOf = async (index, place) =>
+  unpack(index.beside ? await loadBlock(index.beside, place) : byId(`texts-${place}`).textContent);
+
+// A page on a disk may load scripts but read no files: a file of texts is a script that hands over its block.
+const handed = new Map(); // files under way
+function loadBlock({ folder, files }, place) {
+  const file = files[place];
+  if (!handed.has(file))
+    handed.set(
+      file,
+      new Promise((resolve, reject) => {
+        const script = document.createElement("script");
+        const end = (error) => {
+          script.remove();
+          handed.delete(file);
+          if (error) reject(new Error(`${folder}/${file}.js ${error}: this page needs the folder ${folder} beside it`));
+        };
+        window.hyperscaleTexts ??= (name, block) => waiting.get(name)?.(block);
+        waiting.set(file, (block) => {
+          waiting.delete(file);
+          resolve(block);
+        });
+        script.onload = () => end(waiting.has(file) && "holds other texts");
+        script.onerror = () => end("cannot be loaded");
+        script.src = `${encodeURIComponent(folder)}/${file}.js`;
+        document.head.append(script);
+      }),
+    );
+  return handed.get(file);
+}
+const waiting = new Map(); // file to the function that takes its block
 
 // The text with its thinking set apart, which is its first characters, and a mark where each shorter L would cut it.
 // Positions count code points.

@@ -144,7 +144,7 @@ function drawChains(section, index) {
   if (picked && asked.has("problem")) section.scrollIntoView();
 }
 
-function omissions({ hidden, total, shortened, limit, unexplained }) {
+function omissions({ hidden, total, shortened, limit, unexplained, beside }) {
   const notes = [];
   if (hidden)
     notes.push(
@@ -155,7 +155,8 @@ function omissions({ hidden, total, shortened, limit, unexplained }) {
     notes.push(
       `Of ${plural(shortened, "text")} longer than ${plural(limit, "character")} only the beginning and the end are here, to keep this file small.`,
     );
-  if (notes.length) notes.push("Numbers rest on all chains; samples.jsonl has them whole.");
+  if (beside) notes.push(`Texts are in the folder ${beside.folder} beside this file, and are loaded when a chain is opened.`);
+  if (hidden || limit === 0 || shortened) notes.push("Numbers rest on all chains; samples.jsonl has them whole.");
   if (unexplained) notes.push(unexplained);
   return notes.length ? [el("p", { class: "notice", id: "omissions" }, notes.join(" "))] : [];
 }

@@ -60,6 +60,7 @@ function drawChosen(node) {
         {},
         Object.entries(facts).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value)))),
       ),
+      el("p", { class: "count" }, "Which layers and heads keep its entries is not recorded: costs are means over all of them."),
       el("p", { class: "count" }, "The run that made it:"),
       el("pre", { class: "command" }, command),
       el(
