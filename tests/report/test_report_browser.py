@@ -360,6 +360,13 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(visit, scheme):
     page.wait_for_selector(".text .said")
     page.locator(".stage").first.tap()
     assert page.locator(".tip").first.is_visible()
+    page.locator(".stage").first.locator(".kept").first.tap(force=True)
+    assert page.locator("#chosen h3").is_visible()
+    page.locator("#compare").get_by_label("Outcome").select_option(label="all problems")
+    page.locator("#compare .problems button").nth(1).tap()
+    for side in range(2):
+        page.locator("#compare .side").nth(side).locator("summary").first.tap()
+        page.locator("#compare .side").nth(side).locator(".text .said").first.wait_for()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate(WIDE) == 0
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -379,6 +386,7 @@ def test_the_keyboard_alone_reaches_everything(visit):
             page.keyboard.press("Enter")
     above = {("frontiers", "stage"), ("frontiers", "INPUT"), ("margins", "SELECT"), ("points", "scroll")}
     assert above | {("points", "BUTTON")} <= reached
+    assert {("compare", kind) for kind in ("SELECT", "BUTTON", "act", "SUMMARY")} <= reached
     assert {("chains", kind) for kind in ("SELECT", "BUTTON", "SUMMARY", "text")} <= reached
 
 

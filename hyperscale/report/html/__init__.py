@@ -1,8 +1,10 @@
 """The report: one HTML file of a run or several, that opens without a network and shows what the numbers rest on.
 
 `write` reads the runs and writes the file. `frontiers` computes its numbers with the functions that plots use,
-`chains` the list of problems and chains (their texts packed by `text_packing`, questions found by `questions`), and
-`page` puts data, style and script together. The script in ``web/`` only shows what it is given.
+`chains` the list of problems and chains (their texts packed by `text_packing` or laid beside the page by `text_folder`,
+questions found by `questions`, wrong programs explained by `failures`), `shares` the problems that each point is right
+on, `command` the command of a run, and `page` puts data, style and script together. The script in ``web/`` only shows
+what it is given; `serve` hands the page to a browser on this machine.
 """
 
 from typing import TYPE_CHECKING

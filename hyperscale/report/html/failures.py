@@ -16,7 +16,7 @@ from hyperscale.results.samples import Sample
 from hyperscale.scoring.graders import registry
 from hyperscale.scoring.graders.code import CodeGrader, FailedTest
 
-MAX_PROGRAMS = 500  # that run once more; a loop without an end takes seconds each
+MAX_PROGRAMS = 200  # that run once more; a loop without an end takes seconds each
 MAX_SHOWN = 400  # characters of an input or output
 
 Failures = Mapping[tuple[ProblemKey, str], Sequence[Any]]  # by problem and program

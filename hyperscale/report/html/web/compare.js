@@ -127,8 +127,8 @@ function drawCompare(section, index) {
       .map((chain, i) => ({ chain, i, cut: cutAt(chain, point.L) }))
       .filter(({ chain, cut }) => chain[ARM] === arm && cut);
     return el(
-      "section",
-      { class: "side", "aria-label": `${side.toUpperCase()}: ${point.series} ${point.label}` },
+      "div",
+      { class: "side", role: "group", "aria-label": `${side.toUpperCase()}: ${point.series} ${point.label}` },
       el(
         "h4",
         {},
