@@ -29,12 +29,13 @@ def write(run: Run, out: Path) -> Iterator[Path]:
     import wandb
 
     points = run.points()
+    mode: Any = os.environ.get("WANDB_MODE", "offline")  # W&B refuses what is none
     record = wandb.init(
         project=os.environ.get("WANDB_PROJECT", "hyperscale"),
         name=run.name,
         dir=out,
         config=dict(run.info["config"]),
-        mode=os.environ.get("WANDB_MODE", "offline"),
+        mode=mode,
         settings=wandb.Settings(
             silent=True, console="off", disable_git=True, save_code=False, x_disable_stats=True, x_disable_meta=True
         ),
