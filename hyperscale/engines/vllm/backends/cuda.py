@@ -37,7 +37,7 @@ from hyperscale.kv.formats import AUTO
 
 _GRAPH_SPLITS = 32  # parts of a list under a CUDA graph, vLLM's own number
 _MAX_SPLIT_SEQUENCES = 992  # sequences up to which FA3 takes a number of parts as a bound
-_FEW_LISTS = 256  # up to which lists are dealt out evenly, by a kernel of their own
+_FEW_LISTS = 512  # up to which lists are dealt out evenly, by a kernel of their own
 
 
 class _LayerTokens(NamedTuple):

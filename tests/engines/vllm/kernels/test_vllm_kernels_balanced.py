@@ -62,7 +62,7 @@ def test_balanced_attention(case, fused):
     made = lists(lens, heads, 3, 32, torch.float32, seed=len(lens))
     for _ in range(2):  # a launch leaves to the next what it found
         out = torch.full(made[0].shape, float("nan"), device=DEVICE)
-        balanced_attention(*made, out, SCALE, BalancedLaunch.of(torch.float32, 32)._replace(fused=fused))
+        balanced_attention(*made, out, SCALE, BalancedLaunch.of(torch.float32, 32, len(lens))._replace(fused=fused))
         torch.testing.assert_close(out.double().cpu(), expected(*made), rtol=1e-4, atol=1e-5)
 
 
@@ -115,7 +115,7 @@ def test_balanced_attention_of_a_quantised_cache_equals_the_other_kernel():
 def test_balanced_attention_in_a_graph_follows_lengths_that_change(fused):
     from hyperscale.engines.vllm.kernels.decode.balanced_attention import BalancedLaunch, balanced_attention
 
-    launch = BalancedLaunch.of(torch.bfloat16, 128)._replace(fused=fused)
+    launch = BalancedLaunch.of(torch.bfloat16, 128, 8)._replace(fused=fused)
     queries, cache, lens, table = lists([900, 1500, 40, 2000], 2, 5, 128, torch.bfloat16, seed=1)
     out = torch.zeros(queries.shape, dtype=torch.bfloat16, device=DEVICE)
     balanced_attention(queries, cache, lens, table, out, SCALE, launch)  # compiles

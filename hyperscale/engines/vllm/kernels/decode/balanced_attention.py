@@ -27,6 +27,9 @@ MOST_LISTS = 1024  # whose lengths a program adds up at once
 _PROGRAMS_ON_CPU = 6  # where kernels are interpreted
 
 
+_SHORT_BLOCKS = 64  # lists up to which shorter blocks fill the card better
+
+
 class BalancedLaunch(NamedTuple):
     """How a launch is cut.
 
@@ -45,11 +48,11 @@ class BalancedLaunch(NamedTuple):
     fused: bool = False
 
     @classmethod
-    def of(cls, dtype: torch.dtype, dim: int, fp8: bool = False) -> "BalancedLaunch":
-        """The usual one."""
+    def of(cls, dtype: torch.dtype, dim: int, lists: int, fp8: bool = False) -> "BalancedLaunch":
+        """The usual one for so many lists; measured on an H200 (``results/measurements/vllm.md``)."""
         if dtype == torch.float32 or dim > 128:
-            return cls(1, 32, 4, 3)
-        return cls(2, 64 if dim <= 64 or fp8 else 32, 4, 5)
+            return cls(1, 32, 4, 3, fused=True)
+        return cls(2, 64 if dim <= 64 or fp8 or lists > _SHORT_BLOCKS else 32, 4, 5, fused=True)
 
 
 @triton.jit
@@ -229,7 +232,7 @@ def balanced_attention(
     assert lens.is_contiguous() and block_table.is_contiguous() and count <= MOST_LISTS  # noqa: PT018
     if not count:
         return
-    launch = launch or BalancedLaunch.of(queries.dtype, dim, cache.scales is not None)
+    launch = launch or BalancedLaunch.of(queries.dtype, dim, lens.numel(), cache.scales is not None)
     programs = launch.programs * _processors(queries.device)
     options = {"dtype": torch.float32, "device": queries.device}
     # What each piece leaves for the second kernel: weighted values, largest scores (base 2) and sums of weights.
