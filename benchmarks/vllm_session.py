@@ -21,7 +21,14 @@ OURS = {
         ),
         "update",
     ),
-    **dict.fromkeys(("_decode_parts_kernel", "_decode_combine_kernel", "_chunk_attention_kernel"), "attention"),
+    **dict.fromkeys(("_chunk_append_kernel", "_chunk_room_kernel", "_victims_kernel", "_token_merge_kernel"), "update"),
+    **dict.fromkeys(
+        (
+            *("_decode_parts_kernel", "_decode_combine_kernel", "_chunk_attention_kernel"),
+            *("_pieces_kernel", "_sum_pieces_kernel"),
+        ),
+        "attention",
+    ),
 }
 """The plugin's kernels."""
 
