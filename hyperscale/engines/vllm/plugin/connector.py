@@ -26,7 +26,8 @@ class RaggedConnector(KVConnectorBase_V1, SupportsHMA):
 
     A request may carry ``kv_transfer_params`` of its own: ``cuts``, numbers of tokens at which its costs are
     wanted; ``key``, the noise key for methods that draw; ``arm``, the number of the method that it is for, of an
-    engine that runs several in turn; ``follow``, to have its costs with every token, not only with the last.
+    engine that runs several in turn; ``follow``, to have its costs with every token, not only with the last; ``steps``,
+    to have those of each token; ``prompt`` and ``L``, of one that goes on with a chain.
     Requests with stop strings are followed anyway, as it is vLLM's front end that ends them. The costs are the
     response's ``kv_transfer_params``; what made no sense is named in their ``ignored``.
     """
@@ -35,7 +36,8 @@ class RaggedConnector(KVConnectorBase_V1, SupportsHMA):
         super().__init__(vllm_config, role, kv_cache_config)
         self._config = vllm_config
         self._spec: RaggedSpec = kv_cache_config.kv_cache_groups[0].kv_cache_spec
-        self.channel = SchedulerChannel(self._spec) if role == KVConnectorRole.SCHEDULER else None
+        max_tokens = vllm_config.model_config.max_model_len
+        self.channel = SchedulerChannel(self._spec, max_tokens) if role == KVConnectorRole.SCHEDULER else None
         self.worker: CacheWorker | None = None
 
     @property

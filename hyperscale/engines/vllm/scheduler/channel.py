@@ -21,8 +21,14 @@ class SchedulerChannel:
         costs: Request id to its costs, of all requests that vLLM has.
     """
 
-    def __init__(self, spec: RaggedSpec) -> None:
-        self._spec = spec
+    def __init__(self, spec: RaggedSpec, max_tokens: int) -> None:
+        """Nothing has arrived.
+
+        Args:
+            spec: The cache's.
+            max_tokens: Most tokens of a request, its prompt included.
+        """
+        self._spec, self._max_tokens = spec, max_tokens
         self.costs: dict[str, RequestCosts] = {}
         self._last_report: StepReport | None = None
         self._waiting_reports: list[StepReport] = []  # of decode steps, oldest first
@@ -46,7 +52,10 @@ class SchedulerChannel:
             seed = sampling.seed if sampling else None
             key = counter_rng.key(seed if seed is not None else request.request_id)
         prompt_tokens = min(cost_request.prompt or request.num_prompt_tokens, request.num_prompt_tokens)
-        params = RequestParams(prompt_tokens, cost_request.L or int(request.max_tokens), key)
+        own = request.num_prompt_tokens - prompt_tokens + int(request.max_tokens)
+        cost_request = cost_request.with_length(own, max(self._max_tokens - prompt_tokens, own))
+        assert cost_request.L is not None
+        params = RequestParams(prompt_tokens, cost_request.L, key)
         if prompt_tokens < request.num_prompt_tokens:
             continue_behind(request, prompt_tokens, stepwise=self._spec.all_arms[cost_request.arm].hosted)
         self._allocator.add_request(request.request_id, params)

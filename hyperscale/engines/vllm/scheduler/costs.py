@@ -1,7 +1,7 @@
 """Adds up what each request read and held, from the workers' reports, by the ledger's definition of cost."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any
 
@@ -62,6 +62,19 @@ class CostRequest:
             L=length if valid["L"] else None,
             ignored_names=tuple(name for name, holds in valid.items() if not holds),
         )
+
+    def with_length(self, least: int, most: int) -> "CostRequest":
+        """The same with an L that the request can have: the least one where the client's makes no sense, or is missing.
+
+        Methods with a state reserve by L what they will hold, and keep it in tables of that size.
+
+        Args:
+            least: Tokens that the request has behind its prompt, and those that it may still draw.
+            most: Tokens that the engine lets any request have behind this prompt.
+        """
+        if self.L is None or least <= self.L <= most:
+            return replace(self, L=self.L or least)
+        return replace(self, L=least, ignored_names=(*self.ignored_names, "L"))
 
 
 def _is_whole(value: Any) -> bool:

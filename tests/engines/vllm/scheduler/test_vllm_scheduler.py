@@ -164,7 +164,7 @@ class Runner:
                     step.query_reads[starts[index] : starts[index + 1]] += seen
 
 
-def requests(count, seed, continued=False):
+def requests(count, seed, continued=False, params=None):
     """Requests of any lengths; ``continued``: the same behind any number of their tokens."""
     from vllm import SamplingParams
     from vllm.v1.request import Request
@@ -173,21 +173,23 @@ def requests(count, seed, continued=False):
     for index in range(count):
         prompt, new = dice.randrange(1, 200), dice.randrange(1, 120)
         known = random.Random(index).randrange(new) if continued else 0
-        params = SamplingParams(max_tokens=new - known, temperature=0, ignore_eos=True)
-        chain = {"prompt": prompt, "L": new} if continued else {}
-        params.extra_args = {"kv_transfer_params": {"key": index, "cuts": [1, 30], "steps": True, **chain}}
-        yield Request(f"r{index}", [5] * (prompt + known), params, None)
+        sampling = SamplingParams(max_tokens=new - known, temperature=0, ignore_eos=True)
+        chain = ({"prompt": prompt, "L": new} if continued else {}) | (params or {})
+        sampling.extra_args = {"kv_transfer_params": {"key": index, "cuts": [1, 30], "steps": True, **chain}}
+        yield Request(f"r{index}", [5] * (prompt + known), sampling, None)
 
 
 DMS = Options(method="dms", cr=4.0, window=8)
 
 
-def serve(config, blocks, asynchronous, columns, seen=lambda scheduler: None, options=DMS, continued=False):
+def serve(
+    config, blocks, asynchronous, columns, seen=lambda scheduler: None, options=DMS, continued=False, params=None
+):
     """Run 30 requests; returns new tokens and costs of each, and how many ran at most, were preempted and read late."""
     scheduler = make_scheduler(config, blocks, options, asynchronous)
     runner, wanted, found, costs = Runner(blocks, columns, options), {}, {}, {}
     generated = {request.request_id: request.max_tokens for request in requests(30, seed=blocks)}
-    for request in requests(30, seed=blocks, continued=continued):
+    for request in requests(30, seed=blocks, continued=continued, params=params):
         scheduler.add_request(request)
         wanted[request.request_id] = request.max_tokens
     flying, most, preempted = deque(), 0, 0
@@ -304,6 +306,17 @@ def test_requests_of_methods_with_states_are_never_preempted(rule, blocks, batch
         assert preempted == 0
         assert 1 < most < 16
         assert max(waited) > 10
+
+
+@pytest.mark.parametrize("length", [1, LENGTH + 1, 1 << 70])
+@pytest.mark.parametrize("continued", [False, True])
+def test_a_length_that_a_request_cannot_have_is_ignored(length, continued, tmp_path):
+    """Less would reserve too little of a request that may not be preempted, and more overruns what methods keep."""
+    vllm_checkpoints.write(tmp_path, "qwen3")
+    options, config = Options(method="quest", cr=4.0), make_config(tmp_path, 64, True)
+    costs, _, preempted, _ = serve(config, 30, False, False, options=options, continued=continued, params={"L": length})
+    assert preempted == 0
+    assert sum(cost.get("ignored") == ["L"] for cost in costs.values()) >= 29  # one may generate a single token
 
 
 def test_a_reservation_that_is_too_low_preempts(tmp_path, monkeypatch):
