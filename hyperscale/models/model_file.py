@@ -31,6 +31,9 @@ class _ShapeEntry(BaseModel):
     embedding: int = Field(0, ge=0)
 
 
+_SAMPLING = {"temperature", "top_p", "top_k", "min_p", "repetition_penalty"}
+
+
 class _ModelEntry(BaseModel):
     """An entry of the file; `Model` says what its keys mean."""
 
@@ -90,8 +93,10 @@ def _make_model(name: str, entry: _ModelEntry) -> Model:
         if (paths := getattr(entry, kind))
     }
     shape = None if entry.shape is None else Shape(**entry.shape.model_dump())
+    # An entry that states nothing of its sampling leaves it to the model's own files.
+    source = _FILE.name if entry.model_fields_set & _SAMPLING else ""
     return Model(
-        name=name, base=_locate(entry.base), retrofits=retrofits, shape=shape, sampling_source=_FILE.name, **fields
+        name=name, base=_locate(entry.base), retrofits=retrofits, shape=shape, sampling_source=source, **fields
     )
 
 
