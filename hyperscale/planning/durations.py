@@ -20,10 +20,12 @@ class Duration(NamedTuple):
     Attributes:
         seconds: Estimated.
         source: What by, for people.
+        is_bound: Whether it takes that long at least: a part of it is a roofline's.
     """
 
     seconds: float
     source: str
+    is_bound: bool = False
 
 
 def duration_of(
@@ -68,7 +70,8 @@ def duration_of(
             timed += problems[task] * costs.tokens
             total += problems[task] * seconds / together
     # On a task where the arm was never timed it is taken to be as fast as on the others.
-    return Duration(total * (1 + untimed / timed), ", ".join(sorted(sources))) if timed else None
+    is_bound = roofline is not None and name_roofline(roofline) in sources
+    return Duration(total * (1 + untimed / timed), ", ".join(sorted(sources)), is_bound) if timed else None
 
 
 def name_roofline(roofline: Roofline) -> str:

@@ -142,10 +142,11 @@ def plan_dry_run(
     shapes, base_bytes = [task.shape for task in planned_tasks], shape.entry_bytes(config.dtype)
     check_lengths(method_of_arm.values(), config.grid, shapes)
     arms = tuple(method_of_arm)
+    runs = None
     if repeated is None:
         plan = make_plan(config.budget, config.grid, shapes, arms, base_bytes, predictor)
     else:
-        plan, _ = plan_file.repeat(repeated, config.budget, arms, [shape.name for shape in shapes])
+        plan, runs = plan_file.repeat(repeated, config.budget, arms, [shape.name for shape in shapes])
     weights = shape.weight_bytes(config.dtype)
     return DryRun(
         config=config,
@@ -162,6 +163,7 @@ def plan_dry_run(
         ),
         gpu=target,
         roofline=roofline,
+        repeated=None if runs is None else tuple(runs),
         notes=(
             *filter(None, (task.note for task in planned_tasks)),
             *([] if context else ["the model's context is not known here: lengths were not held against it"]),

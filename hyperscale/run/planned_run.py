@@ -56,6 +56,8 @@ class PlannedRun:
             budget in base points counts these, so that it means the same whatever the cache is kept in.
         prompts: What the prompts are: "chat template" or "plain"; empty if that is not known here.
         roofline: The model on the GPU that it runs on, or is planned for, if its figures are known.
+        repeated: The runs that the costs were predicted from, of a plan made before, the folder's or that of --plan;
+            None for a plan made now.
     """
 
     config: "ResolvedConfig"
@@ -66,6 +68,7 @@ class PlannedRun:
     base_bytes: int
     prompts: str
     roofline: "Roofline | None"
+    repeated: "tuple[EarlierRun, ...] | None" = dataclasses.field(default=None, kw_only=True)
 
     @property
     def shapes(self) -> list[TaskShape]:
@@ -118,7 +121,9 @@ class PlannedRun:
 
     @property
     def earlier_runs(self) -> "list[EarlierRun]":
-        """The finished runs that costs of the plan's points are predicted from."""
+        """The finished runs that costs of the plan's points are predicted from; of a repeated plan, as it says."""
+        if self.repeated is not None:
+            return list(self.repeated)
         keys = ((point.arm, point.task) for point in self.plan.points if point.source == EARLIER)
         return earlier_runs(self.predictor.measured, keys)
 

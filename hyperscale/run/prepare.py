@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from hyperscale.methods.core.base import Method
     from hyperscale.models.prompts import Prompt, PromptFormat
     from hyperscale.models.shape import Shape
-    from hyperscale.planning.measured_costs import EarlierRun
     from hyperscale.planning.roofline import Roofline
     from hyperscale.results.samples import Sample
     from hyperscale.tasks.task import Doc, Task
@@ -81,7 +80,6 @@ class PreparedRun(PlannedRun):
         problems: The problems, task by task.
         prompt_format: How their prompts were made.
         date: What their prompts take for the present; a folder keeps it, so that a resumed run asks the same.
-        repeated: The runs that the costs of a repeated plan were predicted from; None for a plan that is the run's own.
     """
 
     methods: "dict[Arm, Method]"
@@ -89,7 +87,6 @@ class PreparedRun(PlannedRun):
     problems: dict[str, list[Problem]]
     prompt_format: "PromptFormat"
     date: datetime
-    repeated: "tuple[EarlierRun, ...] | None" = None
 
     @property
     def notes(self) -> list[str]:
@@ -105,11 +102,6 @@ class PreparedRun(PlannedRun):
             *methods.notes(self.methods.values()),
             *gate_notes(checkpoint.path for checkpoint in self.checkpoints.values()),
         ]
-
-    @property
-    def earlier_runs(self) -> "list[EarlierRun]":
-        """See `PlannedRun`; of a plan that is repeated, those that it rested on."""
-        return super().earlier_runs if self.repeated is None else list(self.repeated)
 
     @property
     def kv_dtype(self) -> str:

@@ -7,7 +7,10 @@ import pytest
 from rich.console import Console
 
 from hyperscale.cli.display import plan_tables
+from hyperscale.cli.display.console import PIPE_WIDTH, make_console
 from hyperscale.errors import BudgetError
+from hyperscale.planning import plan_file
+from hyperscale.planning.measured_costs import EarlierRun
 from hyperscale.run import dry_run, planned_run
 from hyperscale.run.config import load
 
@@ -69,7 +72,7 @@ def test_a_plan_of_more_than_a_day_says_so():
     assert "roofline of H200" in text
     short = shown("h200", budget="paper", model="qwen-r1-32b", limit=2, lengths=[8192])[1]
     assert "Warning" not in short
-    assert re.search("about [0-9.]+ (minutes|hours)", short)
+    assert re.search("; at least [0-9.]+ (minutes|hours)", short)  # a roofline is a bound
     assert "how long that takes is not known" in shown(budget="paper")[1]
 
 
@@ -116,3 +119,27 @@ def test_seconds_without_a_gpu_are_refused():
         shown(budget="seconds=600")
     with pytest.raises(BudgetError, match="the memory of the GPU holds no chain"):
         shown("l4", model="qwen-r1-32b", methods=["vanilla"], budget="seconds=600")
+
+
+def test_a_repeated_plan_names_its_own_origin(tmp_path):
+    asked = load.make_config({"model": "qwen3-8b", "methods": ["vanilla"], "tasks": ["aime24"], "budget": "4x"})
+    own = dry_run.plan_dry_run(asked)
+    assert "a plan made before" not in shown(methods=["vanilla"], budget="4x")[1]
+    plan_file.save(own.plan, tmp_path, [EarlierRun("the-other-run", "0" * 16, "1" * 16, 7)])
+    again = dry_run.plan_dry_run(asked, repeated=tmp_path)
+    assert again.plan.points == own.plan.points
+    console = Console(file=io.StringIO(), width=140)
+    plan_tables.print_plan(again, console)
+    assert (
+        "Points and predictions are those of a plan made before: of this folder, or of --plan"
+        in console.file.getvalue()
+    )
+    assert "predicted from 7 chains of the-other-run" in console.file.getvalue()
+
+
+@pytest.mark.parametrize(("columns", "width"), [("80", 80), ("x", PIPE_WIDTH), (None, PIPE_WIDTH)])
+def test_a_pipe_is_as_wide_as_columns_says(monkeypatch, capsys, columns, width):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    assert make_console().width == width

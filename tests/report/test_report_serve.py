@@ -115,6 +115,14 @@ def test_ports_and_addresses_that_cannot_be_had(serve, tmp_path):
         ReportServer(tmp_path / "report.html", "203.0.113.9", 0)
 
 
+def test_a_port_in_use_is_said_before_the_report_is_made(serve, monkeypatch, capsys, tmp_path):
+    server, _ = serve()
+    write_run(tmp_path / "run", chains("vanilla", 1, problems=3, width=2))
+    call = caller(monkeypatch, capsys, tmp_path)
+    fails(call("report", tmp_path / "run", "--serve", "--port", server.server_address[1]), "Address already in use")
+    assert not (tmp_path / "run" / "report.html").exists()
+
+
 def test_options_of_serving_go_with_it(monkeypatch, capsys, tmp_path):
     call = caller(monkeypatch, capsys, tmp_path)
     fails(call("report", tmp_path, "--port", 80), "--port and --host go with --serve")

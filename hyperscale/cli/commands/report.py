@@ -1,5 +1,6 @@
 """``hyperscale report``: writes results as one HTML file."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -37,19 +38,24 @@ def report(
     from hyperscale import report as reports
 
     console = make_console()
-    path = reports.write_report(
-        folder,
-        out,
-        text_mib,
-        lambda step: console.print(f"{step} …", style="dim", highlight=False),
-        lambda note: print_notes(console, [note]),
-        one_file,
-    )
-    console.print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)", highlight=False, soft_wrap=True)
-    if serve:
-        from hyperscale.report.html.serve import HOST, PORT, ReportServer
+    with ExitStack() as stack:
+        server = None
+        if serve:
+            from hyperscale.report.html.serve import HOST, PORT, ReportServer
 
-        with ReportServer(path, host or HOST, PORT if port is None else port) as server:
+            # Before the work: a port in use is said at once. Whoever asks meanwhile waits.
+            server = stack.enter_context(ReportServer(folder, host or HOST, PORT if port is None else port))
+        path = reports.write_report(
+            folder,
+            out,
+            text_mib,
+            lambda step: console.print(f"{step} …", style="dim", highlight=False),
+            lambda note: print_notes(console, [note]),
+            one_file,
+        )
+        console.print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)", highlight=False, soft_wrap=True)
+        if server is not None:
+            server.page = path
             console.print(f"serving it at {server.url} until Ctrl-C", highlight=False, soft_wrap=True)
             if not server.is_local:
                 print_notes(console, ["everyone who reaches this address can read the report, chains included"])

@@ -23,7 +23,10 @@ def score(
     folder: Annotated[Path, typer.Argument(help="Folder of a run, or of several runs.")],
     data: Annotated[
         list[str] | None,
-        typer.Option(help="Data of a task, where they are no longer where the run had them: PATH or task=PATH."),
+        typer.Option(
+            metavar="name=value",
+            help="Data of a task, where they are no longer where the run had them: PATH or task=PATH; repeatable.",
+        ),
     ] = None,
     sandbox: Annotated[
         str | None, typer.Option(help="For programs the model wrote: auto, bwrap, unshare or none. [auto]")
@@ -64,7 +67,7 @@ def score(
     name = strategy or "each task's own"
     for path in results.folders(folder):
         before = [] if as_json else _points_so_far(path)
-        with _progress(console, f"scoring {path}") as step:
+        with _progress(console, "scoring") as step:
             points = revote.revote(path, vote, scorer, device=device or "cpu", data=files, step=step)
         console.print(
             f"{path}: {len(points):,} points with the strategy {name}; rebuilt {results.POINTS}",
@@ -95,7 +98,7 @@ def _grade(folder: Path, sandbox: str, data: dict[str, str], as_json: bool) -> N
 
     console = make_console(quiet=as_json)
     for path in results.folders(folder):
-        with _progress(console, f"grading {path}") as step:
+        with _progress(console, "grading") as step:
             result = regrade.regrade(path, step, sandbox, data)
         print_notes(console, [*result.notes, *answer_notes(result.points)])
         console.print(

@@ -1,12 +1,13 @@
 """Makes the console that commands print to."""
 
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-#: Columns where there is no terminal to ask.
+#: Columns where there is no terminal to ask, and COLUMNS is not set.
 PIPE_WIDTH = 140
 
 
@@ -20,7 +21,9 @@ def make_console(*, quiet: bool = False) -> "Console":
             raise BrokenPipeError
 
     console = PlainConsole(markup=False, quiet=quiet)
-    return console if console.is_terminal else PlainConsole(width=PIPE_WIDTH, markup=False, quiet=quiet)
+    if console.is_terminal or os.environ.get("COLUMNS", "").isdigit():  # which rich reads
+        return console
+    return PlainConsole(width=PIPE_WIDTH, markup=False, quiet=quiet)
 
 
 def print_notes(console: "Console", notes: Iterable[str]) -> None:

@@ -52,6 +52,8 @@ def print_plan(run: "PlannedRun", console: Console) -> None:
     print_table(table, console, ("chains", f"max. {axis}", "predicted by", *(f"L={L}" for L in lengths[:-1])))
     _print_work(run, console)
     lines = [_describe_task(run, task) for task in run.tasks]
+    if run.repeated is not None:
+        lines.append("Points and predictions are those of a plan made before: of this folder, or of --plan")
     if runs := run.earlier_runs:
         named, chains = ", ".join(each.folder for each in runs), sum(each.chains for each in runs)
         lines.append(f"Costs are predicted from {chains:,} chains of {named}, as {PLAN_FILE} records")
@@ -82,7 +84,8 @@ def _print_work(run: "PlannedRun", console: Console) -> None:
     print_table(table, console, ("time by", "most tokens", "chains"))
     total = sum(duration.seconds for duration in durations.values() if duration)
     known = all(durations.values())
-    time = f"; about {format_duration(total)}" if known else ""
+    is_bound = any(duration.is_bound for duration in durations.values() if duration)
+    time = f"; {'at least' if is_bound else 'about'} {format_duration(total)}" if known else ""
     if known and math.isinf(total):
         time = "; a chain does not fit the GPU"
     elif not known:
