@@ -16,9 +16,9 @@ _MOST_PROBLEMS = 100_000  # a larger number of problems that would decide is not
 def write_heading(answer: Answer, *, with_model: bool = False) -> str:
     """What an answer is about: task, problems, budget; ``with_model`` where several models are told of."""
     counts = sorted(set(answer.n_problems.values()))
-    problems = f"{counts[-1]} problem{'s' * (counts[-1] != 1)}"
+    problems = _problems(counts[-1])
     if len(counts) > 1:
-        problems = ", ".join(f"{method} on {n} problems" for method, n in answer.n_problems.items())
+        problems = ", ".join(f"{method} on {_problems(n)}" for method, n in answer.n_problems.items())
     limit = "" if math.isinf(answer.ceiling) else f", at most {format_cost(answer.ceiling, answer.axis)} each"
     return f"{answer.model + ' on ' if with_model else ''}{answer.task}, {problems}{limit}"
 
@@ -123,13 +123,18 @@ def _measured(answer: Answer, match: Match, base: str) -> str:
     return f"{configuration(match.point)} {verb} {base}{overlap}: {_describe_cost(answer, match)}."
 
 
+def _problems(count: int) -> str:
+    """So many problems, in words."""
+    return f"{count} problem{'s' * (count != 1)}"
+
+
 def _describe_overlap(answer: Answer, match: Match) -> str:
     """Which problems a comparison rests on, where the two were run on unlike ones."""
     shared = match.difference.n_problems
     return (
         ""
         if {answer.n_problems[match.method], answer.n_problems[VANILLA]} == {shared}
-        else f" on the {shared} problems of both"
+        else f" on the {_problems(shared)} of both"
     )
 
 

@@ -1,5 +1,6 @@
 """Answers of samples whose accuracies are known, and their words."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -166,6 +167,8 @@ def test_unlike_problems_are_compared_on_those_of_both_and_it_is_said():
     assert found.matches[0].accuracy == 1.0
     assert write_heading(found) == "mini_aime, vanilla on 40 problems, dms on 20 problems"
     assert "on the 20 problems of both" in write_sentences(found)[1]
+    begun = dataclasses.replace(found, n_problems={"vanilla": 2, "dms": 1})
+    assert write_heading(begun) == "mini_aime, vanilla on 2 problems, dms on 1 problem"
 
 
 def test_several_models_are_named():

@@ -61,6 +61,7 @@ def test_one_factor_is_said_where_both_are_the_same():
 def test_a_budget_is_given_with_the_base_point_that_it_counts():
     assert "budget 4x = " in (text := shown(budget="4x")[1])
     assert "(base point: 1 vanilla chain of 8,192 tokens)" in text
+    assert "aime24: 1 problem, prompts" in shown(budget="4x", limit=1)[1]
     assert "; budget 268M kv_reads\n" in shown(budget="kv_reads=2^28")[1]
 
 

@@ -76,7 +76,7 @@ def _notes(pairs: Sequence[ComparedPoints]) -> list[str]:
     """How many differences are decided, and which problems they rest on."""
     counts = sorted({pair.difference.n_problems for pair in pairs})
     problems = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-    notes = [f"Problem by problem, on the {problems} problems of both."]
+    notes = [f"Problem by problem, on the {problems} problem{'s' * (counts[-1] != 1)} of both."]
     if any({*pair.a.problems} != {*pair.b.problems} for pair in pairs):
         notes[0] += " The runs have others besides, which do not count here."
     decided = sum(pair.difference.decided for pair in pairs)

@@ -160,7 +160,8 @@ def _describe_task(run: "PlannedRun", task: "PlannedTask") -> str:
         else:
             limit = f"budget {limit}"
     about = "about " if task.is_estimate else ""
-    return f"{shape.name}: {task.count} problems, prompts of {about}{shape.prompt_tokens} tokens; {limit}"
+    problems = f"{task.count} problem{'s' * (task.count != 1)}"
+    return f"{shape.name}: {problems}, prompts of {about}{shape.prompt_tokens} tokens; {limit}"
 
 
 def print_memory(run: "DryRun", console: Console) -> None:
