@@ -8,3 +8,9 @@ def current_device() -> str:
     if current_platform.is_cpu():
         return "cpu"
     return "cuda" if current_platform.is_cuda() else ""
+
+
+def has_float8() -> bool:
+    """Whether kernels can convert float8 e4m3; true too where there is no GPU, and kernels are interpreted."""
+    capability = current_platform.get_device_capability()
+    return capability is None or capability >= (8, 9)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from hyperscale.engines import registry
 from hyperscale.engines.devices import device_index, device_kind
 from hyperscale.errors import HyperscaleError
+from hyperscale.kv.formats import AUTO
 from hyperscale.models.checkpoint import read_checkpoint_config
 from hyperscale.results.manifest import RUN_FILE, complete_config, read_info
 from hyperscale.run.config.resolve import SET_FOR_RUN, ResolvedConfig
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _GIB = 1 << 30
 _LEAST_CAPABILITY = (8, 0)  # bfloat16, and what vLLM's kernels are built for
+_FLOAT8_CAPABILITY = (8, 9)  # quantised caches
 
 
 def with_engine(
@@ -93,8 +95,10 @@ def _gpu_refusal(config: ResolvedConfig) -> str | None:
         return None
     index = device_index(config.device) or 0
     capability = torch.cuda.get_device_capability(index)
-    if capability < _LEAST_CAPABILITY:
-        return f"vLLM wants a GPU of compute capability 8.0, and this one has {'.'.join(map(str, capability))}"
+    wanted = _LEAST_CAPABILITY if config.kv_dtype == AUTO else _FLOAT8_CAPABILITY
+    if capability < wanted:
+        wanted_name, name = (".".join(map(str, version)) for version in (wanted, capability))
+        return f"vLLM wants a GPU of compute capability {wanted_name}, and this one has {name}"
     free, total = torch.cuda.mem_get_info(index)
     if free < config.gpu_memory * total:
         used = f"{(total - free) / _GIB:.1f} of {total / _GIB:.1f} GiB of the GPU are in use"

@@ -359,6 +359,16 @@ def test_what_the_kernels_cannot_do_is_refused_at_start(case, tmp_path):
         start(tmp_path, **more)
 
 
+def test_fp8_is_refused_on_a_gpu_that_cannot_convert_it(tmp_path, monkeypatch):
+    """On compute capability 8.0 triton compiles no conversion of float8 e4m3: a run would end at its first token."""
+    from hyperscale.engines.vllm import devices
+
+    vllm_checkpoints.write(tmp_path, "qwen3")
+    monkeypatch.setattr(devices, "has_float8", lambda: False)
+    with pytest.raises(Exception, match=r"compute capability 8\.9 or newer: leave kv_dtype"):
+        start(tmp_path, additional_config={"hyperscale": {"method": "none", "kv_dtype": "fp8"}})
+
+
 def test_a_report_waits_where_it_is_read():
     from hyperscale.engines.vllm.protocol import RequestReport
     from hyperscale.engines.vllm.step_messages import StepReport

@@ -110,19 +110,21 @@ def test_torch_where_vllm_is_not_here_or_another(monkeypatch, version, for_cpu, 
 
 @pytest.mark.usefixtures("vllm")
 @pytest.mark.parametrize(
-    ("capability", "free", "reason"),
+    ("capability", "free", "kv_dtype", "reason"),
     [
-        ((9, 0), 0.95, None),
-        ((7, 5), 0.95, "compute capability 8.0, and this one has 7.5"),
-        ((9, 0), 0.5, "40.0 of 80.0 GiB of the GPU are in use, and vLLM would take 90% of it (--gpu-memory)"),
+        ((9, 0), 0.95, "fp8", None),
+        ((8, 0), 0.95, "auto", None),
+        ((8, 0), 0.95, "fp8", "compute capability 8.9, and this one has 8.0"),
+        ((7, 5), 0.95, "auto", "compute capability 8.0, and this one has 7.5"),
+        ((9, 0), 0.5, "auto", "40.0 of 80.0 GiB of the GPU are in use, and vLLM would take 90% of it (--gpu-memory)"),
     ],
 )
-def test_torch_on_a_gpu_that_vllm_would_not_start_on(monkeypatch, capability, free, reason):
+def test_torch_on_a_gpu_that_vllm_would_not_start_on(monkeypatch, capability, free, kv_dtype, reason):
     total = 80 << 30
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (int(free * total), total))
-    config = chosen()
+    config = chosen(names=("window",), kv_dtype=kv_dtype)
     assert config.engine == ("torch" if reason else "vllm")
     assert (reason or "vllm (auto)") in config.engine_choice
 

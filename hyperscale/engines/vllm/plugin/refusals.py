@@ -6,6 +6,7 @@ from typing import Any
 
 from hyperscale.engines.vllm import devices
 from hyperscale.engines.vllm.options import Options
+from hyperscale.kv.formats import AUTO
 from hyperscale.methods.core.dms_config import has_gates
 
 CONNECTOR = "RaggedConnector"
@@ -100,6 +101,8 @@ def _refusals_on_cuda(vllm_config: Any, options: Options) -> dict[str, bool]:
         f"the kernels for CUDA know float32, float16 and bfloat16, not {dtype}: choose one with --dtype": (
             dtype not in ("float32", "float16", "bfloat16")
         ),
+        f"lists in {options.kv_dtype} need a GPU of compute capability 8.9 or newer: leave kv_dtype and "
+        "--kv-cache-dtype out": options.kv_dtype != AUTO and not devices.has_float8(),
         # By default `configure` has switched them off there: what is left was asked for.
         f"full_graphs do not go with data parallelism, {FULL_GRAPHS_REASON}: leave one of them out": (
             options.full_graphs and vllm_config.parallel_config.data_parallel_size > 1
