@@ -148,3 +148,14 @@ def test_the_help_is_in_groups_and_the_list_of_commands_is_whole():
     commands = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80"}).output
     assert "..." not in commands.split("Commands:")[1]
     assert max(map(len, commands.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", ["models", "tasks", "budgets"])
+def test_lists_keep_to_the_width_and_are_a_line_each_in_a_pipe(command, monkeypatch):
+    from hyperscale.cli.main import app
+
+    monkeypatch.delenv("COLUMNS", raising=False)
+    whole = CliRunner().invoke(app, [command]).output
+    narrow = CliRunner().invoke(app, [command], env={"COLUMNS": "80"}).output
+    assert max(map(len, whole.splitlines())) > 80 >= max(map(len, narrow.splitlines()))
+    assert narrow.split() == whole.split()  # the same words

@@ -1,6 +1,13 @@
 """``hyperscale models``, ``tasks`` and ``budgets``: lists with a line for each entry."""
 
+import os
+import shutil
+import sys
+import textwrap
+
 import typer
+
+_NARROWEST, _ENDLESS = 40, 10_000  # columns
 
 
 def models() -> None:
@@ -23,10 +30,21 @@ def budgets() -> None:
     from hyperscale.planning.budget import EXAMPLES
 
     _list(grid.available())
-    typer.echo(f"or a ceiling per problem, 8x being eight base points: {EXAMPLES}")
+    text = f"or a ceiling per problem, 8x being eight base points: {EXAMPLES}"
+    typer.echo(textwrap.fill(text, _columns(), break_long_words=False, break_on_hyphens=False))
 
 
 def _list(entries: dict[str, str]) -> None:
+    """Print names with their lines, which stay in their column on a terminal, or where COLUMNS says how wide to be."""
     width = max(map(len, entries), default=0)
+    columns = _columns()
     for name, line in entries.items():
-        typer.echo(f"{name:<{width}}  {line}")
+        lines = textwrap.wrap(line, columns - width - 2, break_long_words=False, break_on_hyphens=False)
+        typer.echo(f"{name:<{width}}  " + f"\n{'':<{width}}  ".join(lines))
+
+
+def _columns() -> int:
+    """Columns to write in; endless for a pipe, whose lines programs read."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
+        return max(shutil.get_terminal_size().columns, _NARROWEST)
+    return _ENDLESS
