@@ -169,6 +169,20 @@ def test_arms_are_a_list_of_options(arms):
         read_arms({"hyperscale": {"method": "none", "arms": arms}}, BASE)
 
 
+@needs_vllm
+def test_every_arm_has_the_cache_that_was_asked_for():
+    from hyperscale.engines.vllm.plugin.configure import _take_over_fp8
+
+    arms = [{"method": "window", "cr": 4}, {"method": "window", "cr": 8}]
+    cache = SimpleNamespace(cache_dtype="fp8")
+    config = SimpleNamespace(
+        cache_config=cache, additional_config=ArmsConfig({"hyperscale": {**arms[0], "arms": arms}})
+    )
+    _take_over_fp8(config)
+    read = read_arms(config.additional_config, BASE)
+    assert [(options.cr, options.kv_dtype) for options in read] == [(4, "fp8"), (8, "fp8")]
+
+
 def test_arms_are_read_like_options():
     arms = [{"method": "window", "cr": 4}, {"method": "window", "cr": 8}]
     read = read_arms({"hyperscale": {**arms[0], "arms": arms}}, BASE)

@@ -73,7 +73,10 @@ def _take_over_fp8(vllm_config: Any) -> None:
     )  # whose class may have its own hash
     given = additional.get(KEY, {})
     if isinstance(given, Mapping):  # it is refused otherwise
-        additional[KEY] = {**given, "kv_dtype": "fp8"}
+        values = {**given, "kv_dtype": "fp8"}
+        if isinstance(arms := given.get(ARMS), list | tuple):  # which share the cache
+            values[ARMS] = [{**arm, "kv_dtype": "fp8"} if isinstance(arm, Mapping) else arm for arm in arms]
+        additional[KEY] = values
     vllm_config.additional_config = additional
     vllm_config.cache_config.cache_dtype = "auto"
 
