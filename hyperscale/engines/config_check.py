@@ -33,6 +33,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "qk_norm": (False,),
     "use_qk_norm": (False,),
     "is_causal": (True,),
+    "use_bidirectional_attention": (False,),
     "dual_chunk_attention_config": (),
     "logit_scale": (1, 1.0),
     "attn_logit_softcapping": (),
@@ -41,9 +42,13 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "bias": (False,),
     "clip_qkv": (),
 }
-"""Keys that the classes of `_PLAIN` families in transformers do not read though they change what a model computes (vLLM
-reads some); with these values, or null, they change nothing."""
-_PLAIN = ("llama", "qwen2", "qwen3")
+"""Keys that change what a model computes, and that the classes of `_PLAIN` families in transformers do not read (vLLM
+reads some) or read for their masks alone; with these values, or null, they change nothing."""
+_PLAIN = ("llama", "qwen2", "qwen3", "mistral", "gemma", "granite", "smollm3", "phi3")
+_ONE_WINDOW = {"mistral": 4096, "phi3": None}
+"""Families whose layers all have the window ``sliding_window``, if it is not null, with what a missing key means."""
+_NO_WINDOW = ("llama", "gemma", "granite")
+"""Families whose classes in transformers have no window."""
 
 
 def load_supported_config(path: str) -> Any:
@@ -75,7 +80,7 @@ def check_config(config: Mapping[str, Any]) -> None:
     family = config.get("model_type")
     if not isinstance(family, str) or family not in FAMILIES:
         raise ModelError(
-            f"models of type {family!r} are not supported; supported: {', '.join(FAMILIES)}"
+            f"models of type {family!r} are not supported{_explain_unknown(config)}; supported: {', '.join(FAMILIES)}"
             + ("; code that comes with a checkpoint (auto_map) is never run" if config.get("auto_map") else "")
         )
     for key in _QUANTISATION:
@@ -104,8 +109,33 @@ def _quantisation(settings: Any) -> str:
     return names[0] if names else "of an unknown kind"
 
 
+def _explain_unknown(config: Mapping[str, Any]) -> str:
+    """What keeps a family out, where its configuration tells: something that engines' attention does not compute."""
+    text = config.get("text_config")
+    if not isinstance(text, Mapping):  # the language model of a multimodal one
+        text = config
+    types = text.get("layer_types")
+    reasons = [
+        "sliding-window attention layers"
+        if isinstance(text.get("sliding_window"), int) or (isinstance(types, list) and "sliding_attention" in types)
+        else "",
+        "soft-capped attention scores" if text.get("attn_logit_softcapping") is not None else "",
+    ]
+    found = " and ".join(filter(None, reasons))
+    return f": this one has {found}, which the engines do not compute" if found else ""
+
+
 def _check_layers(config: Mapping[str, Any]) -> None:
     """Refuse layers that do not attend to all earlier tokens."""
+    family = config.get("model_type")
+    if family in _ONE_WINDOW:
+        window = config.get("sliding_window", _ONE_WINDOW[str(family)])
+        if window is not None:
+            default = "" if "sliding_window" in config else f", which is what {family} takes where the key is missing"
+            raise ModelError(
+                f"models with sliding-window attention layers are not supported (sliding_window = {window!r} in "
+                f"config.json{default}); null is full attention"
+            )
     if "sliding_attention" in _layer_types(config):
         raise ModelError("models with sliding-window attention layers are not supported")
     others = sorted(set(map(str, _layer_types(config))) - {"full_attention"})
@@ -122,10 +152,16 @@ def _layer_types(config: Mapping[str, Any]) -> list[Any]:
         return types
     if types is not None:
         raise ModelError(f"layer_types in config.json must be a list, not {types!r}")
-    # Llama's class has no window, so transformers would leave it out; vLLM would not.
-    if config.get("model_type") == "llama":
+    family = config.get("model_type")
+    if family in _ONE_WINDOW:
+        return []  # checked by itself
+    # These classes have no window, so transformers would leave it out; vLLM would not.
+    if family in _NO_WINDOW:
         return ["sliding_attention"] if config.get("sliding_window") is not None else []
     is_windowed = bool(config.get("use_sliding_window")) and config.get("sliding_window", 0) is not None
+    if family == "smollm3":  # those without RoPE
+        is_windowed = is_windowed and config.get("sliding_window") is not None
+        return ["sliding_attention"] if is_windowed else []
     first = _number(config, "max_window_layers", 28)  # from this layer on
     return ["sliding_attention"] if is_windowed and first < _number(config, "num_hidden_layers", 32) else []
 
@@ -150,6 +186,9 @@ def _check_rope(config: Mapping[str, Any]) -> None:
         raise ModelError("multimodal RoPE (mrope in config.json) does not run here: positions are those of text alone")
     if kind not in _ROPE_TYPES:
         raise ModelError(f"RoPE of type {kind!r} in config.json is not supported; supported: {', '.join(_ROPE_TYPES)}")
+    if config.get("model_type") == "phi3" and kind != "default":
+        # transformers takes yarn of this family for longrope, and knows no other.
+        raise ModelError(f"RoPE of type {kind!r} in config.json is not supported for models of type 'phi3'")
     for key in _ROPE_KEYS:
         if rope.get(key):
             raise ModelError(f"{key} of RoPE in config.json is not supported with type {kind!r}")

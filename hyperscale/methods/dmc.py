@@ -10,7 +10,7 @@ from hyperscale.errors import MethodError
 from hyperscale.kv.prefilled import NEVER, PrefilledPrompt
 from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, LayerInput, Method, State
 from hyperscale.methods.core.dmc_merge import MergeConfig, merge_decisions, rotate_means, running_sums, weighted_terms
-from hyperscale.methods.core.rotary import Projected
+from hyperscale.methods.core.rotary import Projected, require_rope
 
 
 class _Merging(State):
@@ -26,6 +26,7 @@ class _Merging(State):
         super().__init__(method, host)
         if getattr(host.config, "dmc_cr", None) is None:
             raise MethodError("dmc needs a checkpoint retrofitted with DMC, and this model is none")
+        require_rope(host.attentions, "dmc")
         self._config = MergeConfig.from_hf(host.config)
         size = 2 * int(host.attentions[0].head_dim) + 1  # type: ignore[arg-type]
         self._sums = torch.zeros(host.layers, host.max_chains, host.kv_heads, size, device=host.device)

@@ -12,7 +12,7 @@ from hyperscale.kv.prefilled import NEVER, PrefilledPrompt
 from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, LayerInput, Method, State
 from hyperscale.methods.core.dms_config import FORMATS, GateConfig, has_gates
 from hyperscale.methods.core.dms_gate import alpha_logits, borrowed_logits, rotate_borrowed
-from hyperscale.methods.core.rotary import Projected
+from hyperscale.methods.core.rotary import Projected, require_rope
 
 
 class _Delayed(State):
@@ -36,6 +36,8 @@ class _Delayed(State):
             raise MethodError("dms needs a checkpoint retrofitted with DMS: this model has no gates")
         self._host, self._gate = host, gate
         self.rotates = not gate.separate
+        if self.rotates:
+            require_rope(host.attentions, "dms with borrowed neurons")
         self._ring = gate.window + 1
         shape = (host.layers, host.max_chains, host.kv_heads, self._ring)
         self._slot = torch.zeros(shape, dtype=torch.int32, device=host.device)

@@ -13,6 +13,7 @@ from hyperscale.kv.prefilled import PrefilledPrompt
 from hyperscale.methods.core.base import Entrant, HostModel
 from hyperscale.methods.core.interval import IntervalMethod, IntervalState, QueryTokens
 from hyperscale.methods.core.prefill_view import PrefillView
+from hyperscale.methods.core.rotary import require_rope
 from hyperscale.methods.core.row_budget import BudgetRule
 
 
@@ -110,8 +111,9 @@ def _frequencies(host: HostModel) -> Tensor:
     """Radians a position of each pair, (head_dim / 2,) float64.
 
     Raises:
-        MethodError: They change with the length of the text, or RoPE does not rotate the whole head.
+        MethodError: They change with the length of the text, or RoPE does not rotate whole heads in every layer.
     """
+    require_rope(host.attentions, "triattention")
     rotary: Any = host.rotary
     attention: Any = host.attentions[0]
     kind = getattr(rotary, "rope_type", "default")

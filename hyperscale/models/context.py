@@ -3,7 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
-_DEFAULTS = {"llama": 2048, "qwen2": 32768, "qwen3": 32768}
+_DEFAULTS = {
+    "llama": 2048,
+    "qwen2": 32768,
+    "qwen3": 32768,
+    "mistral": 131072,
+    "gemma": 8192,
+    "granite": 2048,
+    "smollm3": 32768,
+    "phi3": 4096,
+}
 """What transformers takes where ``max_position_embeddings`` is missing."""
 
 

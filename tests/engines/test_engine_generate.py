@@ -6,6 +6,7 @@ import torch
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
+from hyperscale.engines.families import FAMILIES
 from hyperscale.engines.torch import forward_pass
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import EngineError, MethodError, ModelError
@@ -17,7 +18,7 @@ def vanilla(model, size=64, batch_size=4):
     return TorchEngine(model, tiny.Characters(size), methods.create("vanilla", cr=1), batch_size=batch_size)
 
 
-@pytest.mark.parametrize("family", ["qwen3", "qwen2", "llama"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("prompt", [1, 40, 300])
 def test_greedy_equals_transformers(family, prompt):
     model = tiny.model(family, seed=prompt, eos=63)

@@ -23,7 +23,7 @@ LONG = [
     ("quest", {"cr": 2.0, "page": 1, "dense_layers": 1}, 1, 2),  # pages of one key have bounds below 0
 ]
 MODELS = {
-    "family": st.sampled_from(["qwen3", "qwen2", "llama"]),
+    "family": st.sampled_from(["qwen3", "qwen2", "llama", "mistral"]),
     "layers": st.integers(1, 2),
     "kv_heads": st.sampled_from([1, 2, 3]),
     "group": st.sampled_from([1, 2, 4]),

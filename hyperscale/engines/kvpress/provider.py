@@ -1,10 +1,12 @@
 """States what the engine of presses can run, and builds it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hyperscale.engines.families import explain_absent
 from hyperscale.engines.provider import EngineSpec
 from hyperscale.engines.transformers_provider import TransformersProvider
+from hyperscale.errors import ModelError
 from hyperscale.methods.names import KVPRESS_ENGINE
 
 if TYPE_CHECKING:
@@ -24,6 +26,11 @@ class KVPressProvider(TransformersProvider):
         if kv_dtype in self.kv_dtypes:
             return None
         return f"{methods[0]} runs on transformers' cache, which is not quantised: leave it or --kv-dtype out"
+
+    def check_model(self, path: str, config: Mapping[str, Any], methods: Sequence[str], device: str) -> None:
+        """See `EngineProvider.check_model`."""
+        if reason := explain_absent(config.get("model_type"), "the engine of presses"):
+            raise ModelError(f"{reason}: leave {methods[0]} out")
 
     def build(self, spec: EngineSpec, weights: Any) -> "KVPressEngine":
         """See `EngineProvider.build`."""

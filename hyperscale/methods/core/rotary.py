@@ -1,11 +1,13 @@
 """Queries, keys and values before RoPE, for rules that read or change them there, and RoPE itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from hyperscale.errors import MethodError
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,24 @@ def take_rope(embeddings: tuple[Tensor, Tensor]) -> tuple[Callable[[Tensor], Ten
     cos, sin = embeddings
     # Multiplying by 1 and adding 0 times something finite is exact in floating point.
     return partial(rotate, cos=cos, sin=sin), (torch.ones_like(cos), torch.zeros_like(sin))
+
+
+def require_rope(attentions: Sequence[nn.Module], method: str) -> None:
+    """Refuse a model some of whose layers have no RoPE (SmolLM3), for a rule that goes by the rotation of all layers.
+
+    Args:
+        attentions: The attention modules, one per layer.
+        method: Name of the method.
+
+    Raises:
+        MethodError: A layer has none.
+    """
+    without = [str(layer) for layer, attention in enumerate(attentions) if not getattr(attention, "use_rope", True)]
+    if without:
+        raise MethodError(
+            f"{method} needs RoPE in every layer, and this model's layers {', '.join(without)} have none: choose "
+            "another method"
+        )
 
 
 def scale_neurons(vectors: Tensor, factor: Tensor | float, every: int = 1) -> Tensor:

@@ -1,11 +1,44 @@
 """Tiny random models and a tokenizer, for tests of the cache, the methods and the engine."""
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    GemmaConfig,
+    GraniteConfig,
+    LlamaConfig,
+    MistralConfig,
+    Phi3Config,
+    Qwen2Config,
+    Qwen3Config,
+    SmolLM3Config,
+)
 
 from hyperscale.methods.core.dms_gate import GateConfig, attach_gates
 
-CONFIGS = {"qwen3": Qwen3Config, "qwen2": Qwen2Config, "llama": LlamaConfig}
+CONFIGS = {
+    "qwen3": Qwen3Config,
+    "qwen2": Qwen2Config,
+    "llama": LlamaConfig,
+    "mistral": MistralConfig,
+    "gemma": GemmaConfig,
+    "granite": GraniteConfig,
+    "smollm3": SmolLM3Config,
+    "phi3": Phi3Config,
+}
+#: What makes a family's tiny model its own: no window, multipliers that matter, a layer in two without RoPE. Output
+#: layers that are tied to the embedding would repeat the prompt's last token.
+OWN_SETTINGS = {
+    "mistral": {"sliding_window": None},
+    "gemma": {"tie_word_embeddings": False},
+    "granite": {
+        "embedding_multiplier": 2.0,
+        "logits_scaling": 3.0,
+        "residual_multiplier": 0.7,
+        "attention_multiplier": 0.2,
+    },
+    "smollm3": {"no_rope_layer_interval": 2, "tie_word_embeddings": False},
+}
+WITH_HEAD_DIM = ("qwen3", "llama", "mistral", "gemma")
 
 
 class Characters:
@@ -24,7 +57,7 @@ class Characters:
 
 def model(family="qwen3", *, layers=2, heads=4, kv_heads=2, head_dim=16, vocab=64, seed=0, eos=None, width=64, ff=96):
     torch.manual_seed(seed)
-    extra = {} if family == "qwen2" else {"head_dim": head_dim}
+    extra = OWN_SETTINGS.get(family, {}) | ({"head_dim": head_dim} if family in WITH_HEAD_DIM else {})
     config = CONFIGS[family](
         hidden_size=width if family == "qwen3" else head_dim * heads,
         num_hidden_layers=layers,

@@ -46,6 +46,16 @@ def test_vllm_on_cuda_where_it_runs_all_of_it(tmp_path):
 
 
 @pytest.mark.usefixtures("vllm")
+def test_torch_for_a_family_that_vllm_has_no_classes_for(tmp_path):
+    paths = checkpoint(tmp_path, head_dim=64, model_type="mistral")
+    config = chosen(paths=paths)
+    assert config.engine == "torch"
+    assert "models of type 'mistral' do not run in vLLM" in config.engine_choice
+    with pytest.raises(ModelError, match="leave --engine vllm out"):
+        chosen(paths=paths, engine="vllm")
+
+
+@pytest.mark.usefixtures("vllm")
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [

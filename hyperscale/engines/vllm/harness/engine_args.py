@@ -8,12 +8,13 @@ from typing import Any
 
 from hyperscale.engines.config_check import load_supported_config
 from hyperscale.engines.devices import device_kind
+from hyperscale.engines.families import explain_absent
 from hyperscale.engines.vllm.arms import ArmsConfig
 from hyperscale.engines.vllm.families import architecture
 from hyperscale.engines.vllm.harness.compilation import Compilation, compilation_args
 from hyperscale.engines.vllm.method_names import HOSTED, RUNNABLE
 from hyperscale.engines.vllm.options import ARMS, KEY, PAGE_TOKENS
-from hyperscale.errors import MethodError
+from hyperscale.errors import MethodError, ModelError
 from hyperscale.kv.formats import AUTO
 from hyperscale.methods.core.base import Method
 from hyperscale.methods.dmc import DMC
@@ -77,6 +78,8 @@ def engine_args(
         check_method(each)
     config = load_supported_config(path)
     family = config.model_type
+    if reason := explain_absent(family, "vLLM"):
+        raise ModelError(f"{reason}: use the torch engine")
     uses_plugin = method.name != "vanilla"
     common = {"vocabulary": vocabulary if vocabulary < config.vocab_size else 0}
     arms = [common | _method_options(each, device) | dict(options or {}) for each in methods]

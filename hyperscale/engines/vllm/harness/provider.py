@@ -5,6 +5,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from hyperscale.engines.devices import device_kind
+from hyperscale.engines.families import explain_absent
 from hyperscale.engines.provider import EngineProvider, EngineSpec
 from hyperscale.engines.vllm import versions
 from hyperscale.engines.vllm.cache_types import CACHE_TYPES, CPU_CACHE_TYPES, entry_bytes, installed_cache_types
@@ -49,6 +50,8 @@ class VllmProvider(EngineProvider):
 
     def check_model(self, path: str, config: Mapping[str, Any], methods: Sequence[str], device: str) -> None:
         """See `EngineProvider.check_model`."""
+        if reason := explain_absent(config.get("model_type"), "vLLM"):
+            raise ModelError(f"{reason}: leave --engine vllm out")
         dim = config.get("head_dim") or config.get("hidden_size", 0) // (config.get("num_attention_heads") or 1)
         is_cpu = device_kind(device) == "cpu"
         fits = dim % 32 == 0 if is_cpu else 16 <= dim <= 256 and not dim & (dim - 1)

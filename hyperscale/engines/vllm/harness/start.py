@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from hyperscale.engines.families import FAMILIES
-from hyperscale.engines.vllm.families import architecture
+from hyperscale.engines.vllm.families import FAMILIES, architecture
 from hyperscale.engines.vllm.harness.process_end import end_waiting_with_process
 from hyperscale.engines.vllm.plugin.parent_watch import END_WITH_PARENT
 from hyperscale.errors import EngineError, HyperscaleError, first_line

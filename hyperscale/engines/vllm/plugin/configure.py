@@ -9,10 +9,9 @@ from typing import Any
 from vllm.config import CompilationConfig
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 
-from hyperscale.engines.families import FAMILIES
 from hyperscale.engines.vllm import devices
 from hyperscale.engines.vllm.arms import read_arms
-from hyperscale.engines.vllm.families import architecture
+from hyperscale.engines.vllm.families import FAMILIES, architecture
 from hyperscale.engines.vllm.options import ARMS, KEY, PAGE_TOKENS, with_own_parameters
 from hyperscale.engines.vllm.plugin.refusals import CONNECTOR, FULL_GRAPHS_REASON, list_refusals
 from hyperscale.errors import EngineError

@@ -1,8 +1,7 @@
 """Registers the plugin: vLLM calls this in every one of its processes, any number of times."""
 
-from hyperscale.engines.families import FAMILIES
 from hyperscale.engines.vllm import versions
-from hyperscale.engines.vllm.families import architecture
+from hyperscale.engines.vllm.families import FAMILIES, architecture
 
 
 def register() -> None:

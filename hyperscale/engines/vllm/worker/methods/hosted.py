@@ -437,7 +437,7 @@ def _most_entries(method: Method, max_tokens: int) -> int:
 def _host_model(tables: EntryTables, shape: ModelShape, device: torch.device) -> HostModel:
     """The model as states ask for it; vLLM's own modules have other attributes."""
     weight = SimpleNamespace(dtype=shape.dtype)
-    attention = SimpleNamespace(head_dim=shape.head_dim, k_proj=SimpleNamespace(weight=weight))
+    attention = SimpleNamespace(head_dim=shape.head_dim, o_proj=SimpleNamespace(weight=weight))
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
     rotary = LlamaRotaryEmbedding(shape.config).to(device)
