@@ -41,6 +41,27 @@ def test_each_length_is_a_task_of_its_own(tmp_path):
     assert list(resolved(tasks=["vt"], context=[512, 1024], data={"": "text.txt"}).data) == ["vt@512", "vt@1024"]
 
 
+@pytest.mark.parametrize("specific_first", [True, False])
+def test_what_is_said_of_a_task_holds_at_all_its_lengths(specific_first):
+    said = [("vt", {"hops": "2", "chains": "3"}), ("vt@512", {"hops": "5"})]
+    data = [("vt", "/all.txt"), ("vt@0512", "/one.txt")]
+    config = resolved(
+        tasks=["vt", "vt@0512", "vt@256"],
+        context=[512, 1024],
+        task_params=dict(said[:: -1 if specific_first else 1]),
+        data=dict(data[:: -1 if specific_first else 1]),
+    )
+    assert config.tasks == ("vt@512", "vt@1024", "vt@256")
+    assert config.task_params == {
+        "vt@512": {"hops": "5", "chains": "3"},
+        "vt@1024": {"hops": "2", "chains": "3"},
+        "vt@256": {"hops": "2", "chains": "3"},
+    }
+    assert config.data == {"vt@512": "/one.txt", "vt@1024": "/all.txt", "vt@256": "/all.txt"}
+    with pytest.raises(ConfigError, match="cwe"):
+        resolved(tasks=["vt@512"], task_params={"cwe": {"common": "2"}})
+
+
 def test_context_tasks_are_asked_greedily_unless_told_otherwise():
     assert resolved(tasks=["vt"]).temperature == 0
     assert "greedy" in resolved(tasks=["vt"]).sampling_sources["temperature"]
@@ -86,4 +107,6 @@ def test_mistakes_end_in_a_line(run, checkpoint):
     commandline.fails(run("run", *command, "--task", "vt@x"), "number of tokens")
     commandline.fails(run("run", *command, "--task", "vt", "--context", "0"), "context")
     commandline.fails(run("run", *command, "--task", "vt", "--task-param", "vt.hop=3"), "no parameter 'hop'", "hops")
+    rare = ("cwe.common_times=3", "more often")
+    commandline.fails(run("run", *command, "--task", "cwe", "--task-param", rare[0]), rare[1])
     commandline.fails(run("run", "--model", "mini", "--task", "vt", "--budget", "1x"), "mini")

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from hyperscale.engines import registry
 from hyperscale.errors import ConfigError, HyperscaleError
+from hyperscale.kv.formats import AUTO, QUANTISED
 
 if TYPE_CHECKING:
     from hyperscale.run.config.schema import RunConfig
@@ -19,26 +20,24 @@ def check_engine(config: "RunConfig") -> None:
     if config.engine != registry.AUTO:
         _check_engine(config, config.engine)
         return
-    try:
-        _check_engine(config, registry.REFERENCE)
-    except HyperscaleError:
-        others = [name for name in registry.available() if name != registry.REFERENCE]
-        if not any(_runs(config, name) for name in others):
-            raise
+    # The reference first: the others may take long to import.
+    refusals: dict[str, HyperscaleError] = {}
+    for name in sorted(registry.available(), key=lambda name: name != registry.REFERENCE):
+        try:
+            _check_engine(config, name)
+        except HyperscaleError as error:
+            refusals[name] = error
+        else:
+            return
+    if config.kv_dtype not in (AUTO, *QUANTISED):  # the reference engine never has it, so its advice is of no use
+        raise next(error for name, error in refusals.items() if name != registry.REFERENCE)
+    raise refusals[registry.REFERENCE]
 
 
 def _check_engine(config: "RunConfig", engine: str) -> None:
     steering = bool(config.extend or config.force_answer)
     for provider, methods in registry.assign(engine, config.methods).items():
         provider.check(methods, steering=steering, kv_dtype=config.kv_dtype)
-
-
-def _runs(config: "RunConfig", engine: str) -> bool:
-    try:
-        _check_engine(config, engine)
-    except HyperscaleError:
-        return False
-    return True
 
 
 def check_strategy(config: "RunConfig") -> None:

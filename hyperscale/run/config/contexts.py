@@ -1,9 +1,14 @@
 """Makes a task of its own of each context task at each length of its prompts."""
 
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
 from hyperscale import tasks
 from hyperscale.errors import ConfigError, TaskError
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.tasks.task import CONTEXT_MARK
+
+T = TypeVar("T")
 
 
 def expand_contexts(config: RunConfig, names: tuple[str, ...]) -> RunConfig:
@@ -23,14 +28,16 @@ def expand_contexts(config: RunConfig, names: tuple[str, ...]) -> RunConfig:
             f"--context is for tasks that fill their prompts up ({', '.join(known)}), and {', '.join(names)} "
             f"{'are' if len(names) > 1 else 'is'} none: leave it out, or name one with --task"
         )
-    # What is said of niah_single holds at all its lengths.
-    expanded = {
-        field: {full: value for name, value in values.items() for full in full_names.get(name, (name,))}
-        for field, values in (("data", config.data), ("task_params", config.task_params))
-    }
     every = tuple(dict.fromkeys(full for group in full_names.values() for full in group))
+    data, params = _by_full_name(config.data, every), _by_full_name(config.task_params, every)
     if "" in config.data and len(names) == 1:
-        expanded["data"] = dict.fromkeys(every, config.data[""])
+        data = {full: [config.data[""]] for full in every}
+    expanded: dict[str, Any] = {
+        "data": {full: values[-1] for full, values in data.items()},
+        "task_params": {
+            full: {name: value for group in values for name, value in group.items()} for full, values in params.items()
+        },
+    }
     return config.model_copy(update={"tasks": every, **expanded})
 
 
@@ -39,11 +46,32 @@ def all_contexts(names: tuple[str, ...]) -> bool:
     return all(CONTEXT_MARK in name for name in names)
 
 
+def _by_full_name(said: Mapping[str, T], tasks: tuple[str, ...]) -> dict[str, list[T]]:
+    """What is said of each task: of niah_single, which holds at all its lengths, then of the one length alone.
+
+    What is said of a task that the run does not have stays, for whoever refuses it.
+    """
+    by_name = {_normalise(name): value for name, value in said.items()}
+    used, result = set(), {}
+    for task in tasks:
+        keys = [key for key in dict.fromkeys((task.partition(CONTEXT_MARK)[0], task)) if key in by_name]
+        used.update(keys)
+        if keys:
+            result[task] = [by_name[key] for key in keys]
+    return result | {name: [value] for name, value in by_name.items() if name not in used}
+
+
+def _normalise(name: str) -> str:
+    """The one name of a length of a task: niah_single@512 for niah_single@0512; any other name as it is."""
+    task, mark, tokens = name.partition(CONTEXT_MARK)
+    return f"{task}{mark}{int(tokens)}" if tokens.isdecimal() else name
+
+
 def _full_names(name: str, contexts: tuple[int, ...]) -> tuple[str, ...]:
     try:
         default = tasks.load(name).context
     except TaskError:  # which whoever loads the task says with its place
         default = None
     if default is None or CONTEXT_MARK in name:
-        return (name,)
+        return (_normalise(name),)
     return tuple(f"{name}{CONTEXT_MARK}{tokens}" for tokens in contexts or (default,))

@@ -73,7 +73,8 @@ def _choose(config: ResolvedConfig, methods: "Mapping[Arm, Method]", paths: Sequ
         reason = _refusal("vllm", config, methods, paths) or _gpu_refusal(config)
         if reason is None:
             return "vllm", "vllm (auto)"
-    elif _refusal("torch", config, methods, paths) and _refusal("vllm", config, methods, paths) is None:
+    # vLLM where torch has no such method or setting; if the GPU is taken, it is for vLLM to say so.
+    if _refusal("torch", config, methods, paths) and _refusal("vllm", config, methods, paths) is None:
         return "vllm", "vllm (auto)"
     return "torch", f"torch: {reason}"
 

@@ -237,6 +237,16 @@ class CommonWords(Kind):
     common_times: int = 30
     rare_times: int = 3
 
+    def with_parameters(self, values: Mapping[str, Any], task: str) -> Self:
+        """See `Kind.with_parameters`; a common word comes up more often than a rare one."""
+        kind = super().with_parameters(values, task)
+        if kind.common_times <= kind.rare_times:
+            raise TaskError(
+                f"common_times of {task} is {kind.common_times} and rare_times {kind.rare_times}: what is asked for "
+                "has to come up more often than the other words"
+            )
+        return kind
+
     def draw(self, key: str, depth: float, sentences: Sentences) -> Question:
         """See `Kind.draw`; nothing is hidden at a depth here."""
         words = draw_pairs(Random(key), len(ADJECTIVES) * len(NOUNS))

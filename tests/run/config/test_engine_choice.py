@@ -10,6 +10,7 @@ from commandline import caller
 from hyperscale import methods
 from hyperscale.engines import registry
 from hyperscale.engines.vllm import versions
+from hyperscale.engines.vllm.harness import provider
 from hyperscale.errors import ConfigError, EngineError, ModelError
 from hyperscale.methods import registry as registry_of_methods
 from hyperscale.run.config import load, resolve
@@ -78,15 +79,15 @@ def test_torch_else(settings, reason):
 @pytest.mark.usefixtures("vllm")
 def test_whatever_vllm_refuses_by_name_torch_runs():
     """Of every method and setting the provider itself is asked: none is chosen for vLLM that it then refuses."""
-    provider, found = registry.get("vllm"), set()
+    vllm_provider, found = registry.get("vllm"), set()
     for name in registry_of_methods.available():
-        refusal = provider.explain_method(name)
+        refusal = vllm_provider.explain_method(name)
         engine = chosen(names=(name,)).engine
         assert (engine == "torch") == (refusal is not None), name
         found.add(engine)
     assert "vllm" in found
     for settings in ({"extend": 1}, {"force_answer": 8}):
-        assert (chosen(**settings).engine == "vllm") == provider.steering
+        assert (chosen(**settings).engine == "vllm") == vllm_provider.steering
 
 
 @pytest.mark.usefixtures("vllm")
@@ -137,6 +138,22 @@ def test_torch_on_a_gpu_that_vllm_would_not_start_on(monkeypatch, capability, fr
     config = chosen(names=("window",), kv_dtype=kv_dtype)
     assert config.engine == ("torch" if reason else "vllm")
     assert (reason or "vllm (auto)") in config.engine_choice
+
+
+@pytest.mark.usefixtures("vllm")
+def test_what_torch_does_not_have_goes_to_vllm_even_on_a_gpu_in_use(monkeypatch):
+    monkeypatch.setattr(provider, "installed_cache_types", lambda: ("fp8_e4m3",))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (40 << 30, 80 << 30))
+    assert chosen(names=("vanilla",)).engine == "torch"
+    assert chosen(names=("vanilla",), kv_dtype="fp8_e4m3").engine == "vllm"
+
+
+def test_a_cache_of_vllm_without_vllm_says_what_is_missing(monkeypatch):
+    monkeypatch.setattr(versions, "installed", lambda: None)
+    with pytest.raises(EngineError, match="vLLM is not installed"):
+        chosen(names=("vanilla",), kv_dtype="fp8_e4m3")
 
 
 @pytest.mark.usefixtures("vllm")
