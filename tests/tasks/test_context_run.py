@@ -69,6 +69,14 @@ def test_context_tasks_are_asked_greedily_unless_told_otherwise():
     assert resolved(tasks=["vt", "mini_aime"]).temperature == resolved(tasks=["mini_aime"]).temperature > 0
 
 
+def test_a_greedy_problem_has_one_chain():
+    """All others would be the same, but for a method that draws."""
+    assert resolved(tasks=["vt"], methods=["tova"]).grid.widths == (1,)
+    assert len(resolved(tasks=["vt"], methods=["tova"], temperature=0.5).grid.widths) > 1
+    assert len(resolved(tasks=["vt"], methods=["random"]).grid.widths) > 1
+    assert len(resolved(tasks=["mini_aime"], temperature=0).grid.widths) > 1
+
+
 def test_lengths_of_prompts_need_a_task_that_has_them():
     with pytest.raises(ConfigError, match=r"--context is for tasks .*niah_single.* mini_aime is none"):
         resolved(tasks=["mini_aime"], context=[512])

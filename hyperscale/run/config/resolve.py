@@ -172,6 +172,10 @@ def resolve_config(config: RunConfig) -> ResolvedConfig:
     compatibility.check_strategy(config)
     compatibility.check_engine(config)
     budget, grid = _budget_and_grid(config, model.grid)
+    sampling = _sampling(config, model)
+    if all_contexts(tasks) and not sampling["temperature"] and "random" not in config.methods:
+        # Greedy chains of a problem are all the same, unless the method draws its victims.
+        grid = grid.model_copy(update={"widths": (1,)})
     # These are completed or read; every other setting stays as it was given.
     defaults: dict[str, Any] = {
         "budget": budget,
@@ -184,7 +188,7 @@ def resolve_config(config: RunConfig) -> ResolvedConfig:
         "grid": grid,
         "batch_size": config.batch_size or model.batch_size,
         "cuda_graphs": config.cuda_graphs is not False,
-        **_sampling(config, model),
+        **sampling,
     }
     names = (RunConfig.model_fields.keys() & ResolvedConfig.model_fields.keys()) - defaults.keys()
     same = {name: getattr(config, name) for name in names}
