@@ -5,7 +5,7 @@ not a matter of its name: `hyperscale.engines.config_check` refuses windows, sof
 """
 
 IN_EVERY_ENGINE = ("qwen2", "qwen3", "llama")
-"""Families that run in vLLM and with presses too."""
+"""Families that run in vLLM and with presses too, and that `hyperscale retrofit` trains."""
 FAMILIES = {
     "qwen2": "Qwen2",
     "qwen3": "Qwen3",
@@ -24,7 +24,7 @@ def explain_absent(family: object, engine: str) -> str | None:
 
     Args:
         family: The value of ``model_type``.
-        engine: What the user calls the other engine.
+        engine: What the user calls the other engine, or the command.
     """
     if family not in FAMILIES or family in IN_EVERY_ENGINE:
         return None

@@ -215,8 +215,11 @@ def _memory_of(device: str) -> tuple[str, int]:
 def _read_config(base: str) -> Any:
     """The transformers configuration of a model that can be retrofitted."""
     from hyperscale.engines.config_check import load_supported_config
+    from hyperscale.engines.families import explain_absent
 
     config = load_supported_config(base)
+    if reason := explain_absent(config.model_type, "hyperscale retrofit"):
+        raise ModelError(f"{reason}: pass a model of one of these")
     for is_one, kind in ((has_gates(config), "DMS"), (getattr(config, "dmc_cr", None) is not None, "DMC")):
         if is_one:
             raise ModelError(f"{base} is a {kind} checkpoint already: pass the original model")

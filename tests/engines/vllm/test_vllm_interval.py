@@ -131,7 +131,7 @@ class World:
         host_config = SimpleNamespace(num_attention_heads=HEADS * GROUP)
         from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-        attention = SimpleNamespace(head_dim=DIM, k_proj=SimpleNamespace(weight=torch.zeros(0)))
+        attention = SimpleNamespace(head_dim=DIM, o_proj=SimpleNamespace(weight=torch.zeros(0)))
         rotary = LlamaRotaryEmbedding(config())
         state = self.method.method.start(
             HostModel([attention] * LAYERS, host_config, HEADS, 1, torch.device("cpu"), rotary)
