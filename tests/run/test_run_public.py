@@ -113,16 +113,9 @@ def test_a_dry_run_needs_nothing(run, name):
     method = "vanilla,dms" if models.find(name).dms else "vanilla,window"
     code, out, err = run("run", "--model", name, "--method", method, "--budget", "8x", "--dry-run", "--gpu", "h100")
     assert (code, err) == (0, "")
-    for part in (
-        "aime24",
-        "math500",
-        "gpqa_diamond",
-        "livecodebench",
-        "30 problems",
-        "L=16384",
-        "H100",
-        "weights take",
-    ):
+    reasoning = ("aime24", "math500", "gpqa_diamond", "livecodebench", "30 problems", "L=16384")
+    context = ("niah_single@4096", "vt@4096", "100 problems, prompts of 4096 tokens", "L=64")
+    for part in (*(context if "vt" in models.find(name).tasks else reasoning), "H100", "weights take"):
         assert part in out
     assert "chains at a time" in out
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,10 +20,16 @@ def make_console(*, quiet: bool = False) -> "Console":
             """Leave it to the command line, which ends with a line; rich would end the process with exit code 1."""
             raise BrokenPipeError
 
+    class PipeConsole(PlainConsole):
+        def print(self, *objects: Any, soft_wrap: bool | None = None, **options: Any) -> None:
+            """Print lines of text whole: programs read them, and nobody sees where they end."""
+            is_text = bool(objects) and all(isinstance(part, str) for part in objects)
+            super().print(*objects, soft_wrap=is_text if soft_wrap is None else soft_wrap, **options)
+
     console = PlainConsole(markup=False, quiet=quiet)
     if console.is_terminal or os.environ.get("COLUMNS", "").isdigit():  # which rich reads
         return console
-    return PlainConsole(width=PIPE_WIDTH, markup=False, quiet=quiet)
+    return PipeConsole(width=PIPE_WIDTH, markup=False, quiet=quiet)
 
 
 def print_notes(console: "Console", notes: Iterable[str]) -> None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from hyperscale.cli.display.console import PIPE_WIDTH
 from hyperscale.cli.display.table_format import NOTHING, make_table, print_table
 from hyperscale.kv.formats import AUTO
 from hyperscale.methods.arm import compression_label
@@ -65,8 +64,8 @@ def print_plan(run: "PlannedRun", console: Console) -> None:
     lines.append(f"Engine: {run.config.engine_choice}")
     if run.config.kv_dtype != AUTO:
         lines.append(_describe_cache(run))
-    for line in lines:  # whole where a program reads them
-        console.print(line, highlight=False, soft_wrap=console.width == PIPE_WIDTH and not console.is_terminal)
+    for line in lines:
+        console.print(line, highlight=False)
 
 
 def _print_work(run: "PlannedRun", console: Console) -> None:
