@@ -22,5 +22,12 @@ if os.environ.get("TRITON_INTERPRET") == "1" and os.environ.get("VLLM_USE_V2_MOD
 
         backends.setdefault("cpu", SimpleNamespace(driver=None))
 
+
+@pytest.fixture(autouse=True)
+def _pipe_of_its_own_width(monkeypatch):
+    """Several processes side by side are told the width of the terminal that pytest runs in; commands follow it."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 # Asserts in the helpers explain themselves as those in tests do.
 pytest.register_assert_rewrite(*(path.stem for path in (Path(__file__).parent / "helpers").glob("*/*.py")))

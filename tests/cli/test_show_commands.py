@@ -9,12 +9,11 @@ from run_folders import write_run as write
 from synthetic_samples import chains
 
 from hyperscale import results
-from hyperscale.cli.display import console
 
 
 @pytest.fixture
 def call(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(console, "PIPE_WIDTH", 80)
+    monkeypatch.setenv("COLUMNS", "80")
     return caller(monkeypatch, capsys, tmp_path)
 
 
