@@ -44,7 +44,8 @@ def _print_table(methods: "list[Description]") -> None:
         "itself. Set parameters with --method-param NAME.KEY=VALUE and --pin-prompt; cr with --cr. "
         "A budget in tokens, like tova.budget=1024, takes the place of the CR for a method that has a rule. "
         "`hyperscale methods NAME` shows a rule.\n"
-        "Or kvpress:NAME, a press of an installed kvpress that works while decoding (docs/kvpress.md)."
+        "Or kvpress:NAME, a press of an installed kvpress that works while decoding (docs/kvpress.md).",
+        soft_wrap=False,
     )
 
 
