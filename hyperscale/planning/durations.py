@@ -36,6 +36,7 @@ def duration_of(
     roofline: Roofline | None = None,
     *,
     planned_by: str = "measured pace",
+    paces: Mapping[str, float] | None = None,
     measured_together: int | None = None,
 ) -> Duration | None:
     """How long an arm takes; None where nothing is known of the speed.
@@ -45,8 +46,10 @@ def duration_of(
         arm: A method at a CR.
         problems: Number of problems of each task, counted once a seed.
         batch_size: Most chains that decode together.
-        roofline: Of the GPU that it runs on; taken where the plan's points have no seconds.
+        roofline: Of the GPU that it runs on; taken where neither the plan's points nor a pace have the seconds.
         planned_by: What the seconds of the plan's points are predicted by.
+        paces: Seconds per token of the arm's chains that were timed here, by task; taken where the plan's points have
+            no seconds, as those of a plan that was made before anything was timed.
         measured_together: At most so many chains decoded together where their seconds were measured, and more would
             not be faster together: on a CPU, where a step takes as long as its chains take in all. None where a chain
             takes as long in any company, as on a GPU that waits for memory.
@@ -60,7 +63,11 @@ def duration_of(
         widest = plan.widest_points(arm, task)
         for _, L in of_task:
             costs, source = widest[L].chain_costs, planned_by
-            seconds = None if costs.seconds is None else costs.seconds * together / company
+            seconds = costs.seconds
+            if seconds is None and paces and task in paces:
+                seconds = costs.tokens * paces[task]
+            if seconds is not None:
+                seconds *= together / company
             if seconds is None and roofline is not None:
                 seconds, source = roofline.chain_seconds(costs, together), name_roofline(roofline)
             if seconds is None:

@@ -99,13 +99,17 @@ class PlannedRun:
         config = self.config
         # Of chains that were measured, those of an arm ran together, whatever their task.
         measured: dict[Arm, int] = {}
-        if config.device == "cpu" and not for_gpu:
-            for (arm, _), costs in self.predictor.measured.items():
+        timed: dict[Arm, dict[str, float]] = {}  # seconds a token, by task
+        for (arm, task), costs in self.predictor.measured.items() if not for_gpu else ():
+            if config.device == "cpu":
                 measured[arm] = measured.get(arm, 0) + len(costs.chains)
+            if (pace := costs.pace) is not None:
+                timed.setdefault(arm, {})[task] = pace
         durations = {
             arm: duration_of(
                 *(self.plan, arm, problems, config.batch_size, self.roofline),
                 planned_by=source,
+                paces=timed.get(arm),
                 measured_together=measured.get(arm),
             )
             for arm in self.arms

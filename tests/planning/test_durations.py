@@ -42,6 +42,18 @@ def test_a_task_that_was_never_timed_runs_at_the_pace_of_the_others():
     assert duration_of(made, DMS, {"t": 4, "u": 8}, 4).seconds == pytest.approx(2 * 4 * 30 / 4)
 
 
+def test_a_plan_that_was_made_before_anything_was_timed_takes_the_pace_of_what_was_timed_since():
+    made, problems = plan(("t", 1, 1000, None), ("u", 1, 500, None)), {"t": 4, "u": 8}
+    found = duration_of(made, DMS, problems, 4, paces={"t": 0.03, "u": 0.01})
+    assert found == (pytest.approx((4 * 30 + 8 * 5) / 4), "measured pace", False)
+    # Chains that are not faster together are told of as those whose seconds the plan has.
+    assert duration_of(made, DMS, problems, 4, paces={"t": 0.03, "u": 0.01}, measured_together=1).seconds == (
+        pytest.approx(4 * 30 + 8 * 5)
+    )
+    # Seconds that the plan has stay.
+    assert duration_of(plan(("t", 1, 1000, 7.0)), DMS, {"t": 4}, 4, paces={"t": 0.03}).seconds == 7
+
+
 def test_without_measured_seconds_the_roofline_tells_if_there_is_one():
     made, problems = plan(("t", 1, 1024, None)), {"t": 8}
     assert duration_of(made, DMS, problems, 4) is None
