@@ -8,7 +8,8 @@ import re
 import zlib
 from collections.abc import Callable, Sequence
 
-from hyperscale.scoring.graders.maths.latex import CLOSE, OPEN, ROW, write_plain
+from hyperscale.scoring.graders.maths.latex import write_plain
+from hyperscale.scoring.graders.maths.latex_commands import CLOSE, OPEN, ROW
 from hyperscale.scoring.graders.maths.rationals import Number, read_number, same_number, write_decimals_as_fractions
 from hyperscale.scoring.graders.maths.structure import (
     Relation,

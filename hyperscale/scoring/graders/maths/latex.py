@@ -14,153 +14,38 @@ import re
 from collections.abc import Sequence
 from typing import TypeAlias
 
-from hyperscale.scoring.graders.maths.unicode_signs import write_as_latex
-
-OPEN, CLOSE, ROW = "⦃", "⦄", "¶"
-_FUNCTION_NAMES = (
-    "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arccot log ln lg exp gcd lcm max "
-    "min det deg dim ker arg sup inf lim sqrt Re Im sgn tr"
+from hyperscale.scoring.graders.maths.latex_commands import (
+    ACCENTS,
+    ALIGNED,
+    BARE_COMMANDS,
+    BINOMIALS,
+    BRACKET_SIZES,
+    CLOSE,
+    DECLARATIONS,
+    DROPPED_ARGUMENT,
+    FRACTIONS,
+    FUNCTIONS,
+    IGNORED,
+    LETTER_FONTS,
+    MATRICES,
+    NAMED_BASES,
+    OPEN,
+    PLAIN_WORDS,
+    PROSE,
+    ROW,
+    SAME,
+    SIGNS,
+    SPACES,
+    VARIABLES,
+    WITH_ARGUMENT,
+    WORD_FONTS,
 )
-FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
-_COMMAND_NAMES = "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan log ln exp gcd max min"
-_COMMANDS = frozenset(_COMMAND_NAMES.split())
+from hyperscale.scoring.graders.maths.unicode_signs import write_as_latex
 
 _Node: TypeAlias = "str | list[_Node]"
 
 _TOKEN = re.compile(r"\\[A-Za-z]+\*?|\\.|\s+|[^\\\s]|\\", re.DOTALL)
 _ROW = re.compile(r"\\\\\*?[ \t]*(?:\[\s*-?[0-9.]+\s*(?:pt|em|ex|mm|cm|in|mu|bp|pc|\\baselineskip)\s*\])?")
-_SPACES = frozenset(
-    {r"\,", r"\;", r"\:", r"\>", "\\ ", "~", r"\quad", r"\qquad", r"\enspace", r"\thinspace", r"\space"}
-)
-_SPACES |= {"\\\n", "\\\t", r"\medspace", r"\thickspace", r"\nobreakspace"}
-_NOTHING = frozenset(
-    {
-        r"\!",
-        r"\(",
-        r"\)",
-        r"\[",
-        r"\]",
-        "$",
-        r"\left",
-        r"\right",
-        r"\middle",
-        r"\limits",
-        r"\nolimits",
-        r"\negthinspace",
-    }
-    | {rf"\{size}{side}" for size in ("big", "Big", "bigg", "Bigg") for side in ("", "l", "r", "m")}
-    | {
-        rf"\{name}"
-        for name in ["displaystyle", "textstyle", "scriptstyle", "scriptscriptstyle", "strut", "mathstrut", "hfill"]
-    }
-    | {rf"\{name}" for name in ["allowbreak", "nonumber", "notag", "hline", "centering", "noindent", "relax", "null"]}
-    | {
-        rf"\{name}"
-        for name in [
-            "tiny",
-            "scriptsize",
-            "footnotesize",
-            "small",
-            "normalsize",
-            "large",
-            "Large",
-            "LARGE",
-            "huge",
-            "Huge",
-        ]
-    }
-)
-_BRACKET_SIZES = frozenset({r"\left", r"\right", r"\middle"})
-_DROPPED_ARGUMENT = frozenset(
-    {r"\tag", r"\hspace", r"\vspace", r"\hspace*", r"\phantom", r"\hphantom", r"\vphantom", r"\label"}
-)
-_TRANSPARENT = frozenset(
-    {
-        rf"\{name}"
-        for name in ["boxed", "fbox", "mathop", "mathbin", "mathrel", "mathord", "mathopen", "mathclose", "mathpunct"]
-    }
-    | {
-        rf"\{name}"
-        for name in [
-            "mathinner",
-            "underline",
-            "ensuremath",
-            "smash",
-            "mathstrut",
-            "underbrace",
-            "overbrace",
-            "framebox",
-            "bbox",
-        ]
-    }
-)
-_LETTER_FONTS = frozenset(
-    {
-        rf"\{name}"
-        for name in ["mathbf", "boldsymbol", "bm", "pmb", "mathit", "mathcal", "mathscr", "mathfrak", "mathnormal"]
-    }
-    | {rf"\{name}" for name in ["symbf", "symbfit", "mathbfit", "bold"]}
-)
-_WORD_FONT_NAMES = "text textrm textup textnormal textbf textit textsf texttt textsl textsc emph mbox"
-_WORD_FONTS = frozenset(
-    {rf"\{name}" for name in _WORD_FONT_NAMES.split()}
-    | {
-        rf"\{name}"
-        for name in [
-            "hbox",
-            "mathrm",
-            "mathsf",
-            "mathtt",
-            "operatorname",
-            "operatorname*",
-            "textmd",
-            "rm",
-            "bf",
-            "it",
-            "sf",
-            "tt",
-        ]
-    }
-)
-_DECLARATIONS = frozenset({r"\rm", r"\bf", r"\it", r"\sf", r"\tt", r"\sl", r"\bfseries", r"\itshape", r"\mit"})
-_FRACTIONS = frozenset({r"\frac", r"\dfrac", r"\tfrac", r"\cfrac", r"\sfrac", r"\nicefrac", r"\ffrac"})
-_BINOMIALS = frozenset({r"\binom", r"\dbinom", r"\tbinom"})
-_ACCENTS = {
-    rf"\{name}": rf"\{name}"
-    for name in ["overline", "dot", "vec", "hat", "tilde", "widehat", "overrightarrow", "ddot", "mathbb"]
-}
-_ACCENTS |= {r"\bar": r"\overline", r"\Bbb": r"\mathbb"}
-_WITH_ARGUMENT = _WORD_FONTS | _LETTER_FONTS | _DROPPED_ARGUMENT | _TRANSPARENT | frozenset(_ACCENTS) | {r"\pmod"}
-_SAME = {
-    "leq": "le", "leqslant": "le", "leqq": "le", "geq": "ge", "geqslant": "ge", "geqq": "ge", "neq": "ne",
-    "times": "cdot", "ast": "cdot", "star": "cdot", "dots": "ldots", "cdots": "ldots", "dotsc": "ldots",
-    "dotsb": "ldots", "dotso": "ldots", "varnothing": "emptyset", "empty": "emptyset", "infin": "infty",
-    "wedge": "land", "vee": "lor", "imath": "i", "tfrac": "frac", "backslash": "setminus",
-    "smallsetminus": "setminus", "bigcup": "cup", "bigcap": "cap", "varphi": "phi", "varepsilon": "epsilon",
-    "vartheta": "theta", "rightarrow": "to", "mid": "|", "colon": ":", "isin": "in", "thickapprox": "approx",
-    "arccosh": "operatorname{arccosh}", "pounds": "£", "tg": "tan", "ctg": "cot", "arctg": "arctan", "cosec": "csc",
-}  # fmt: skip
-_SIGNS = {
-    r"\{": OPEN, r"\}": CLOSE, r"\lbrace": OPEN, r"\rbrace": CLOSE, r"\lbrack": "[", r"\rbrack": "]",
-    r"\lparen": "(", r"\rparen": ")", r"\vert": "|", r"\lvert": "|", r"\rvert": "|", r"\|": "|", r"\Vert": "|",
-    r"\lVert": "|", r"\rVert": "|", r"\mid": "|", r"\colon": ":", r"\lt": "<", r"\gt": ">", r"\%": "%", r"\degree": "°",
-    r"\prime": "'", r"\&": r"\text{and}", r"\_": "_", r"\#": "#", r"\/": "", r"\-": "", r"\slash": "/",
-    r"\textdegree": "°", r"\imath": "i", r"\jmath": "j", "*": r"\cdot ", r"\euro": "€", r"\pounds": "£",
-    r"\texteuro": "€", r"\textdollar": r"\$", r"\R": r"\mathbb{R}", r"\Z": r"\mathbb{Z}", r"\N": r"\mathbb{N}",
-    r"\Q": r"\mathbb{Q}", r"\C": r"\mathbb{C}", r"\reals": r"\mathbb{R}", r"\I": "i", r"\cr": ROW,
-    r"\neg": r"\text{not}", r"\lnot": r"\text{not}",
-    r"\tabularnewline": ROW, r"\newline": ROW, r"\lg": r"\log_{10}", r"\mathellipsis": r"\ldots ",
-}  # fmt: skip
-_PLAIN_WORDS = {"infinity": r"\infty ", "inf": r"\infty ", "pi": r"\pi ", "and": r"\text{and}", "or": r"\text{or}"}
-_MATRICES = frozenset({"matrix", "pmatrix", "bmatrix", "smallmatrix", "array", "Bmatrix", "psmallmatrix"})
-_ALIGNED = frozenset({"aligned", "align", "align*", "gathered", "gather", "gather*", "split", "equation", "equation*"})
-_NAMED_BASES = {
-    rf"\text{{{name}}}": str(base)
-    for name, base in {
-        "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
-        "eleven": 11, "twelve": 12, "sixteen": 16,
-    }.items()
-}  # fmt: skip
 _AND_OR = re.compile(r"(?<![A-Za-z])(and|or)(?![A-Za-z])", re.IGNORECASE)
 _DATE = re.compile(r"(\\text\{[A-Z][a-z]{2,8}\.?\}[0-9]{1,2}),(?=[0-9]{4}(?![0-9]))")
 _REWRITTEN = tuple(
@@ -185,10 +70,6 @@ _CIS = re.compile(
 _TEXT_PART = re.compile(r"[A-Za-z][A-Za-z'’\-.]*(?:[ ]+[A-Za-z][A-Za-z'’\-.]*)*|[^A-Za-z]+")
 
 
-# Letters that are no units: in text, too, they are variables or constants.
-_VARIABLES = frozenset(["i", "e", "x", "y", "z", "n", "k", "a", "b", "j", "t", "r", "p", "q"])
-
-
 class UnbalancedError(ValueError):
     """Braces do not match."""
 
@@ -207,8 +88,7 @@ def write_plain(text: str) -> str:
     text = text.replace("**", "^").replace("+-", r"\pm ").replace("+/-", r"\pm ").replace("==", "=")
     text = re.sub(r"\.\.\.+", r"\\ldots ", text)
     try:
-        tree, _ = _parse(_TOKEN.findall(text), 0, "")
-        text = _write(tree).strip().strip(ROW)
+        text = _write(_parse(_TOKEN.findall(text))).strip().strip(ROW)
     except UnbalancedError:
         return text.strip()
     return _drop_spaces(text)
@@ -233,10 +113,10 @@ def _join(match: re.Match[str]) -> str:
     return match.group(1) + re.sub("[^0-9]", "", match.group(2))
 
 
-def _parse(tokens: Sequence[str], start: int, end: str) -> tuple[list[_Node], int]:
+def _parse(tokens: Sequence[str]) -> list[_Node]:
     """Groups in braces as nested lists; explicit stack, so that no depth of nesting is too much."""
     stack: list[list[_Node]] = [[]]
-    for token in tokens[start:]:
+    for token in tokens:
         if token == "{":
             stack.append([])
             if len(stack) > 60:
@@ -250,7 +130,7 @@ def _parse(tokens: Sequence[str], start: int, end: str) -> tuple[list[_Node], in
             stack[-1].append(token)
     if len(stack) != 1:
         raise UnbalancedError
-    return stack[0], len(tokens)
+    return stack[0]
 
 
 def _write(nodes: list[_Node]) -> str:
@@ -267,7 +147,7 @@ def _write(nodes: list[_Node]) -> str:
 
 
 def _skip_spaces(nodes: list[_Node], i: int) -> int:
-    while i < len(nodes) and isinstance(node := nodes[i], str) and (node.isspace() or node in _SPACES):
+    while i < len(nodes) and isinstance(node := nodes[i], str) and (node.isspace() or node in SPACES):
         i += 1
     return i
 
@@ -324,14 +204,14 @@ def _write_one(nodes: list[_Node], i: int) -> tuple[str, int]:
     node = nodes[i]
     if isinstance(node, list):
         return _write(node), i + 1
-    if node.isspace() or node in _SPACES:
+    if node.isspace() or node in SPACES:
         return " ", i + 1
     if node.isalpha():
         return _write_letters(nodes, i)
-    if node in _NOTHING:
-        if node in _BRACKET_SIZES and nodes[i + 1 : i + 2] == ["."]:
+    if node in IGNORED:
+        if node in BRACKET_SIZES and nodes[i + 1 : i + 2] == ["."]:
             return "", i + 2
-        if node in _BRACKET_SIZES and nodes[i + 1 : i + 2] in (["<"], [">"]):
+        if node in BRACKET_SIZES and nodes[i + 1 : i + 2] in (["<"], [">"]):
             return {"<": r"\langle ", ">": r"\rangle "}[str(nodes[i + 1])], i + 2
         return "", i + 1
     if node in ("^", "_"):
@@ -340,26 +220,26 @@ def _write_one(nodes: list[_Node], i: int) -> tuple[str, int]:
             return "°", after
         if node == "^" and re.fullmatch(r"\\text\{(?:th|st|nd|rd)\}", content.strip()):
             return "", after
-        if node == "_" and content.strip() in _NAMED_BASES:
-            content = _NAMED_BASES[content.strip()]
+        if node == "_" and content.strip() in NAMED_BASES:
+            content = NAMED_BASES[content.strip()]
         if node == "^" and content.strip("'") == "" and content:
             return content, after
         return f"{node}{{{content.strip()}}}", after
-    if node in _SIGNS:
-        return _SIGNS[node], i + 1
-    if node in _FRACTIONS or node in _BINOMIALS:
+    if node in SIGNS:
+        return SIGNS[node], i + 1
+    if node in FRACTIONS or node in BINOMIALS:
         first, after = _argument(nodes, i + 1)
         second, after = _argument(nodes, after)
-        name = r"\frac" if node in _FRACTIONS else r"\binom"
+        name = r"\frac" if node in FRACTIONS else r"\binom"
         return f"{name}{{{_write(first).strip()}}}{{{_write(second).strip()}}}", after
     if node == r"\sqrt":
         degree, after = _option(nodes, i + 1)
         radicand, after = _argument(nodes, after)
         option = "" if degree is None or degree.strip() == "2" else f"[{degree.strip()}]"
         return f"\\sqrt{option}{{{_write(radicand).strip()}}}", after
-    if node in _DECLARATIONS:
+    if node in DECLARATIONS:
         return _write_words(nodes[_skip_spaces(nodes, i + 1) :]), len(nodes)
-    if node in _WITH_ARGUMENT:
+    if node in WITH_ARGUMENT:
         argument, after = _argument(nodes, i + 1)
         return _write_with_argument(node, argument), after
     if node in (r"\color", r"\textcolor", r"\colorbox"):
@@ -371,21 +251,21 @@ def _write_one(nodes: list[_Node], i: int) -> tuple[str, int]:
     if node == r"\begin":
         return _write_environment(nodes, i)
     if node.startswith("\\") and len(node) > 1 and node[1].isalpha():
-        return f"\\{_SAME.get(node[1:], node[1:])} ", i + 1
+        return f"\\{SAME.get(node[1:], node[1:])} ", i + 1
     return node, i + 1
 
 
 def _write_with_argument(command: str, argument: list[_Node]) -> str:
     """A command of one argument: most only say how it looks."""
-    if command in _WORD_FONTS:
+    if command in WORD_FONTS:
         return _write_words(argument)
-    if command in _LETTER_FONTS:
+    if command in LETTER_FONTS:
         return _write_bold(argument)
-    if command in _DROPPED_ARGUMENT:
+    if command in DROPPED_ARGUMENT:
         return " "
     content = _write(argument).strip()
-    if command in _ACCENTS:
-        return f"{_ACCENTS[command]}{{{content}}}"
+    if command in ACCENTS:
+        return f"{ACCENTS[command]}{{{content}}}"
     return rf"\text{{mod}}{content}" if command == r"\pmod" else content
 
 
@@ -400,9 +280,9 @@ def _write_letters(nodes: list[_Node], i: int) -> tuple[str, int]:
     if run == "sqrt":
         content, after = _script(nodes, j)
         return f"\\sqrt{{{content}}}", after
-    if run in _PLAIN_WORDS:
-        return _PLAIN_WORDS[run], j
-    if run in _COMMANDS:
+    if run in PLAIN_WORDS:
+        return PLAIN_WORDS[run], j
+    if run in BARE_COMMANDS:
         return f"\\{run} ", j
     behind = "".join(str(node) for node in nodes[max(0, i - 2) : i] if isinstance(node, str)).strip()[-1:]
     if (len(run) > 1 and run.lower() in PROSE) or (run == "in" and behind.isdigit()):
@@ -429,19 +309,19 @@ def _write_words(content: list[_Node]) -> str:
             out.append(piece)
             run = ""
             continue
-        if isinstance(node, list) or (node.startswith("\\") and node not in _SPACES | _NOTHING and node not in _SIGNS):
+        if isinstance(node, list) or (node.startswith("\\") and node not in SPACES | IGNORED and node not in SIGNS):
             out.append(_write_prose(run))
             run = ""
             piece, i = (_write_words(node), i + 1) if isinstance(node, list) else _write_one(content, i)
             out.append(piece)
             continue
-        if node in _SPACES or node.isspace():
+        if node in SPACES or node.isspace():
             run += " "
-        elif _SIGNS.get(node, "").startswith("\\") and node != "*":
-            out += [_write_prose(run), _SIGNS[node]]
+        elif SIGNS.get(node, "").startswith("\\") and node != "*":
+            out += [_write_prose(run), SIGNS[node]]
             run = ""
-        elif node not in _NOTHING:
-            run += node if node == "*" else _SIGNS.get(node, node)
+        elif node not in IGNORED:
+            run += node if node == "*" else SIGNS.get(node, node)
         i += 1
     out.append(_write_prose(run))
     return "".join(out)
@@ -450,21 +330,21 @@ def _write_words(content: list[_Node]) -> str:
 def _write_prose(text: str) -> str:
     """A run of characters in text."""
     if text.strip() in ("tg", "ctg", "arctg", "cosec"):
-        return f"\\{_SAME[text.strip()]} "
-    if text.strip() in _COMMANDS:
+        return f"\\{SAME[text.strip()]} "
+    if text.strip() in BARE_COMMANDS:
         return f"\\{text.strip()} "
     if text.strip() in FUNCTIONS:
         return f"\\operatorname{{{text.strip()}}}"
-    if text.strip() in _VARIABLES:
+    if text.strip() in VARIABLES:
         return text.strip()
     if text.strip() in ("pi", "infinity", "inf"):
-        return _PLAIN_WORDS[text.strip()]
+        return PLAIN_WORDS[text.strip()]
     out = []
     for part in _TEXT_PART.findall(text):
         if part[0].isalpha():
             for words in _AND_OR.split(part):
                 word = words.strip()
-                out.append(word if word in _VARIABLES or not word else f"\\text{{{word}}}")
+                out.append(word if word in VARIABLES or not word else f"\\text{{{word}}}")
         else:
             out.append(part)
     return "".join(out)
@@ -473,7 +353,7 @@ def _write_prose(text: str) -> str:
 def _write_environment(nodes: list[_Node], i: int) -> tuple[str, int]:
     name_nodes, start = _argument(nodes, i + 1)
     name = _plain_letters(name_nodes)
-    if name.removesuffix("*") in _MATRICES:
+    if name.removesuffix("*") in MATRICES:
         name = name.removesuffix("*")
         _, start = _option(nodes, start)  # how columns are aligned
     depth, j = 1, start
@@ -493,10 +373,10 @@ def _write_environment(nodes: list[_Node], i: int) -> tuple[str, int]:
     if name == "array" and columns < len(body) and isinstance(body[columns], list):
         body = body[columns + 1 :]
     inside = _drop_spaces(_write(body)).strip(ROW)
-    if name in _MATRICES:
+    if name in MATRICES:
         name = "matrix" if name in ("array", "smallmatrix", "matrix") else "pmatrix"
         return f"\\begin{{{name}}}{inside}\\end{{{name}}}", after
-    if name in _ALIGNED or (name == "cases" and "&" not in inside):
+    if name in ALIGNED or (name == "cases" and "&" not in inside):
         return inside.replace("&", "").replace(ROW, ","), after
     return f"\\begin{{{name}}}{inside}\\end{{{name}}}", after
 
@@ -522,20 +402,3 @@ def _write_cis(match: re.Match[str]) -> str:
     """``cis x`` is cos x + i sin x."""
     angle = match["bracket"] or match["angle"]
     return rf"e^{{i\cdot({angle.removesuffix('°').strip()})" + (r"\cdot\frac{\pi}{180}}" if "°" in match[0] else "}")
-
-
-# Words that are prose where they stand without \text. Longer lists of units are in `units`.
-_PROSE_WORDS = (
-    "cm mm km kg mg ml ft yd lb lbs oz mph kph hr hrs min mins sec secs inch inches foot feet yard yards "
-    "mile miles meter meters metre metres centimeter centimeters centimetre centimetres kilometer "
-    "kilometers gram grams kilogram kilograms liter liters litre litres second seconds minute minutes "
-    "hour hours day days week weeks month months year years dollar dollars cent cents euro euros pound "
-    "pounds degree degrees radian radians percent pct percentage answer unit units square sq cubic cu per am pm "
-    "million billion trillion thousand hundred dozen not minus negative plus january february march april may june "
-    "july august september october november december monday tuesday wednesday thursday friday saturday sunday "
-    "people students apples ways times points solution solutions integer integers numbers triangle triangles values "
-    "digits primes factors divisors zeros roots terms sides vertices edges faces steps coins marbles balls cards books "
-    "boys girls men women children committees arrangements permutations combinations subsets triples tuples paths "
-    "routes games teams words letters lines circles sequences functions polynomials rectangles"
-)
-PROSE = frozenset(_PROSE_WORDS.split())

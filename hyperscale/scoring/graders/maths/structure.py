@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hyperscale.scoring.graders.maths.latex import CLOSE, OPEN, ROW
+from hyperscale.scoring.graders.maths.latex_commands import CLOSE, OPEN, ROW
 
 _OPENING, _CLOSING = "([{" + OPEN, ")]}" + CLOSE
 _RELATION = re.compile(r"\\(?:le|ge|ne|in|approx|equiv|notin|subset|subseteq|to|cong|sim|propto)(?![A-Za-z]) ?|[<>=]")
