@@ -53,6 +53,7 @@ class Layers:
             self.tables.append(table.view(requests, heads, width).cuda())
         self.queries = torch.randn(requests, heads, group, DIM, device="cuda", dtype=torch.bfloat16)
         self.out = torch.empty_like(self.queries)
+        self.done = torch.zeros(requests * heads, dtype=torch.int32, device="cuda")
         self.starts = torch.arange(requests * heads + 1, dtype=torch.int32, device="cuda")
 
 
@@ -77,7 +78,7 @@ def kernels(sweep: bool, most: int) -> dict[str, Callable[[Layers, int], None]]:
     def balanced(launch: tuple[Any, ...] | None) -> Callable[[Layers, int], None]:
         def call(layers: Layers, layer: int) -> None:
             arguments = (layers.queries, layers.caches[layer], layers.lens, layers.tables[layer], layers.out)
-            balanced_attention(*arguments, SCALE, None if launch is None else BalancedLaunch(*launch))
+            balanced_attention(*arguments, layers.done, SCALE, None if launch is None else BalancedLaunch(*launch))
 
         return call
 

@@ -84,7 +84,7 @@ def every_kernel(dtype, heads, group, dim, page, fp8=False):
     folded = q[:requests].unflatten(1, (heads, group))
     for fused in (False, True):
         cut = balanced_attention.BalancedLaunch.of(dtype, dim, requests * heads, fp8)._replace(fused=fused)
-        balanced_attention.balanced_attention(folded, pool, live, table, torch.empty_like(folded), 0.1, cut)
+        balanced_attention.balanced_attention(folded, pool, live, table, torch.empty_like(folded), ints(32), 0.1, cut)
     decode_attention.decode_attention(folded, pool, live, table, torch.empty_like(folded), 0.1, 2048)
     states(tables, pool, rows, new, folded)
     chunks = ChunkRequests(first, ints(requests + 1), positions, 64)

@@ -187,7 +187,7 @@ class CudaRaggedImpl(RaggedImpl):
         shape = (n, heads, self.num_heads // heads, self.head_size)
         arguments = (queries.view(shape), worker.cache, lens, pages, out.view(shape))
         if n * heads <= _FEW_LISTS and worker.method.options.decode != "fa3":
-            balanced_attention(*arguments, self.scale)
+            balanced_attention(*arguments, worker.tables.step_done, self.scale)
         elif worker.fa3:
             # A graph needs a fixed number. With very many sequences FA3 may take it for more than a bound.
             splits = 0 if not step.capturing else _GRAPH_SPLITS if n * heads <= _MAX_SPLIT_SEQUENCES else 1

@@ -22,6 +22,7 @@ class StagedTables(EntryTables):
         step_pages: (slots, heads, pages) int32, likewise: their pages.
         query_starts: (slots * heads,) int32: 0, 1, 2, …, where each sequence's only query begins, as FlashAttention
             wants it.
+        step_done: (slots, heads) int32, zeros between two layers: see `balanced_attention`.
     """
 
     def __init__(self, **shape: object) -> None:
@@ -33,6 +34,7 @@ class StagedTables(EntryTables):
         self.step_lens = torch.zeros(slots, heads, **int32)
         self.step_pages = torch.zeros(slots, heads, pages, **int32)
         self.query_starts = torch.arange(slots * heads, **int32)
+        self.step_done = torch.zeros(slots, heads, **int32)
         # Changes since the last flush: slot to request parameters, first block to slot, flat index to superblock,
         # slot to number of superblocks. Of two changes in one place the later one counts.
         self._new_params: dict[int, list[int]] = {}

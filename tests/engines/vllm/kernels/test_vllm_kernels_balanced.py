@@ -28,6 +28,10 @@ def lists(lens, heads, group, dim, dtype, seed):
     return queries.to(DEVICE).unflatten(1, (heads, group)), cache, *moved
 
 
+def counters(lens):
+    return torch.zeros_like(lens)
+
+
 def expected(queries, cache, lens, table):
     out = torch.zeros(queries.shape, dtype=torch.float64)
     for request, head in torch.cartesian_prod(torch.arange(len(lens)), torch.arange(lens.shape[1])).tolist():
@@ -60,9 +64,10 @@ def test_balanced_attention(case, fused):
     lens = LISTS[case]
     heads = 2 if len(lens) % 2 == 0 else 1
     made = lists(lens, heads, 3, 32, torch.float32, seed=len(lens))
+    launch, done = BalancedLaunch.of(torch.float32, 32, len(lens))._replace(fused=fused), counters(made[2])
     for _ in range(2):  # a launch leaves to the next what it found
         out = torch.full(made[0].shape, float("nan"), device=DEVICE)
-        balanced_attention(*made, out, SCALE, BalancedLaunch.of(torch.float32, 32, len(lens))._replace(fused=fused))
+        balanced_attention(*made, out, done, SCALE, launch)
         torch.testing.assert_close(out.double().cpu(), expected(*made), rtol=1e-4, atol=1e-5)
 
 
@@ -73,7 +78,7 @@ def test_balanced_attention_of_other_shapes(shape, launch):
 
     made = lists([70, 5, 129, 64], 2, *shape, torch.float32, seed=1)
     out = torch.full(made[0].shape, float("nan"), device=DEVICE)
-    balanced_attention(*made, out, SCALE, BalancedLaunch(*launch))
+    balanced_attention(*made, out, counters(made[2]), SCALE, BalancedLaunch(*launch))
     torch.testing.assert_close(out.double().cpu(), expected(*made), rtol=1e-4, atol=1e-5)
 
 
@@ -82,7 +87,7 @@ def test_a_wrong_length_is_noticed():
 
     queries, cache, lens, table = lists([70, 5, 129, 64], 2, 3, 32, torch.float32, seed=1)
     out = torch.zeros(queries.shape, device=DEVICE)
-    balanced_attention(queries, cache, lens, table, out, SCALE)
+    balanced_attention(queries, cache, lens, table, out, counters(lens), SCALE)
     lens[1, 0] -= 1
     wrong = expected(queries, cache, lens, table)
     assert not torch.allclose(out.double().cpu(), wrong, rtol=1e-4, atol=1e-5)
@@ -105,7 +110,7 @@ def test_balanced_attention_of_a_quantised_cache_equals_the_other_kernel():
     halves = torch.rand(pages, 2 * PAGE, generator=draw).to(torch.float16)
     cache.scales.copy_(halves.view(torch.int32).to(DEVICE))
     outs = [torch.full(queries.shape, float("nan"), device=DEVICE) for _ in range(2)]
-    balanced_attention(queries, cache, lens, table, outs[0], SCALE)
+    balanced_attention(queries, cache, lens, table, outs[0], counters(lens), SCALE)
     decode_attention(queries, cache, lens, table, outs[1], SCALE, 200)
     torch.testing.assert_close(outs[0], outs[1], rtol=1e-4, atol=1e-5)
 
@@ -118,11 +123,12 @@ def test_balanced_attention_in_a_graph_follows_lengths_that_change(fused):
     launch = BalancedLaunch.of(torch.bfloat16, 128, 8)._replace(fused=fused)
     queries, cache, lens, table = lists([900, 1500, 40, 2000], 2, 5, 128, torch.bfloat16, seed=1)
     out = torch.zeros(queries.shape, dtype=torch.bfloat16, device=DEVICE)
-    balanced_attention(queries, cache, lens, table, out, SCALE, launch)  # compiles
+    done = counters(lens)
+    balanced_attention(queries, cache, lens, table, out, done, SCALE, launch)  # compiles
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         for _ in range(20):
-            balanced_attention(queries, cache, lens, table, out, SCALE, launch)
+            balanced_attention(queries, cache, lens, table, out, done, SCALE, launch)
     for change in (0, 17, 800):
         lens.sub_(change).clamp_(min=0)
         graph.replay()

@@ -25,8 +25,6 @@ from hyperscale.engines.vllm.kernels.fp8 import load_entries
 
 MOST_LISTS = 1024  # whose lengths a program adds up at once
 _PROGRAMS_ON_CPU = 6  # where kernels are interpreted
-
-
 _SHORT_BLOCKS = 64  # lists up to which shorter blocks fill the card better
 
 
@@ -212,6 +210,7 @@ def balanced_attention(
     lens: Tensor,
     block_table: Tensor,
     out: Tensor,
+    done: Tensor,
     scale: float,
     launch: BalancedLaunch | None = None,
 ) -> None:
@@ -224,12 +223,15 @@ def balanced_attention(
         lens: (requests, heads) int32, contiguous, entries of each list, of `MOST_LISTS` lists at most; 0 gives zeros.
         block_table: (requests, heads, pages) int32, contiguous: `decode_update`'s.
         out: As queries; written.
+        done: int32, as many as there are lists or more, zeros between two launches: kept by the caller, made once.
+            Counts the programs that are done with each list.
         scale: Factor on the scores.
         launch: How the launch is cut; None for the usual one.
     """
     requests, heads, group, dim = queries.shape
     count = requests * heads
-    assert lens.is_contiguous() and block_table.is_contiguous() and count <= MOST_LISTS  # noqa: PT018
+    assert lens.is_contiguous() and block_table.is_contiguous() and done.is_contiguous()  # noqa: PT018
+    assert count <= min(MOST_LISTS, done.numel())
     if not count:
         return
     launch = launch or BalancedLaunch.of(queries.dtype, dim, lens.numel(), cache.scales is not None)
@@ -258,7 +260,7 @@ def balanced_attention(
         cache.keys if cache.scales is None else cache.scales,
         out,
         out.stride(0),
-        _done(queries.device) if launch.fused else lens,
+        done,
         N=cache.keys.shape[1],
         D=dim,
         G=group,
@@ -297,9 +299,3 @@ def _processors(device: torch.device) -> int:
     if device.type != "cuda":
         return _PROGRAMS_ON_CPU
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
-
-
-@remember
-def _done(device: torch.device) -> Tensor:
-    """(`MOST_LISTS`,) int32, zeros between two launches: programs that are done with each list."""
-    return torch.zeros(MOST_LISTS, dtype=torch.int32, device=device)
