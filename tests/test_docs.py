@@ -19,14 +19,25 @@ FENCED = re.compile(r"^ *```.*?^ *```[^\n]*$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 FILE = re.compile(r"(?:[\w.-]+/)*[\w.-]+\.(?:py|md|yaml|yml|toml|txt|csv|png)\b(?!/)")
-FOLDER = re.compile(r"(?:hyperscale|tests|benchmarks|tasks|budgets|docs)(?:/[\w.-]+)*/")
-SOURCES = ("hyperscale", "tests", "benchmarks", "tasks", "budgets", "docs", ".github", ".ci", "results/reference")
+FOLDER = re.compile(r"(?:hyperscale|tests|benchmarks|tasks|budgets|docs|examples)(?:/[\w.-]+)*/")
+SOURCES = (
+    "hyperscale",
+    "tests",
+    "benchmarks",
+    "tasks",
+    "budgets",
+    "docs",
+    "examples",
+    ".github",
+    ".ci",
+    "results/reference",
+)
 OURS = re.compile(r"hyperscale(?:\.\w+)+")
 CLASS = re.compile(r"_?[A-Z][a-z]\w*(?:\.\w+)?")
 CALL = re.compile(r"(\w+)\(\)")
 # What a run or a user writes, and files and classes of other projects.
 WRITTEN = {"points.csv", "margins.csv", "accuracy.csv", "accuracy.png", "run.yaml", "ERRATA.md", "testing_util.py"}
-PLACEHOLDER = re.compile(r"\b(NAME|AXIS|PACKAGE)\b|^results/first/")
+PLACEHOLDER = re.compile(r"\b(NAME|AXIS|PACKAGE|PATH)\b|^results/first/")
 OTHERS = {"Scheduler.update_from_output", "Worker.determine_available_memory", "BlockPool", "Triton"}
 PROSE_WIDTH = 120
 

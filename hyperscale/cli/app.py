@@ -6,7 +6,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from hyperscale.cli.commands import compare, export, gate, lists, methods, plot, report, retrofit, run, score, show
+from hyperscale.cli.commands import (
+    compare,
+    export,
+    gate,
+    lists,
+    methods,
+    plot,
+    report,
+    retrofit,
+    run,
+    score,
+    show,
+    tasks,
+)
 
 _HELP_WIDTH = 120  # columns that a command's help takes at most
 _OPTIONS, _ARGUMENTS = "Options", "Arguments"  # headings of what names none
@@ -70,7 +83,7 @@ _COMMANDS: dict[
     retrofit.retrofit: "Teach a model DMS.",
     lists.models: "List the models known by name.",
     methods.methods: "List the KV-compression methods, or show one.",
-    lists.tasks: "List the tasks.",
+    tasks.tasks: "List the tasks, or check one of your own.",
     lists.budgets: "List the named grids and how budgets are written.",
 }
 for command, summary in _COMMANDS.items():

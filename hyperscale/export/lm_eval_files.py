@@ -70,7 +70,8 @@ def _results(
         "n-shot": dict.fromkeys(tasks, 0),
         "higher_is_better": dict.fromkeys(tasks, better),
         "n-samples": {
-            task: {"original": series.task.size, "effective": len(series.problems)} for task, series in tasks.items()
+            task: {"original": series.task.size or len(series.problems), "effective": len(series.problems)}
+            for task, series in tasks.items()
         },
         "config": {
             "model": "hyperscale",

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from hyperscale.errors import ResultsError
+from hyperscale.tasks.own import sources
 from hyperscale.utils.validation import validate
 
 SCHEMA = 2
@@ -48,6 +49,7 @@ class _Info(BaseModel):
     prompts: dict[str, str] | None = None
     date: str | None = None
     data: dict[str, str] | None = None
+    task_files: dict[str, dict[str, str]] | None = None
     hardware: dict[str, Any] | None = None
     versions: dict[str, str] | None = None
     vote: str | None = None
@@ -73,6 +75,7 @@ def read_info(folder: Path) -> dict[str, Any]:
             "choose another folder with --out"
         )
     validate(_Info, info, ResultsError, str(path), _REMEDY)
+    sources.restore(info.get("task_files") or {})  # whoever reads the run finds its tasks by their names
     return info
 
 

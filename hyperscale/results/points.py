@@ -23,6 +23,7 @@ from hyperscale.results.truncation import TruncatedChain, is_eligible, truncate
 from hyperscale.scoring.voting import strategies
 from hyperscale.scoring.voting.candidates import Candidates
 from hyperscale.scoring.voting.strategies import Strategy, Vote
+from hyperscale.tasks.own import sources
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,9 +193,14 @@ def _task(name: str, strategy_of_task: Mapping[str, str], vote: str | None) -> t
     return strategies.get(vote or task.strategy), task.lengths
 
 
-@lru_cache(maxsize=64)
 def candidates_of(task: str) -> Candidates:
     """What unites the equal answers of a task; of a task that is not known here, equal texts."""
+    return _candidates_of(task, sources.find(task))
+
+
+@lru_cache(maxsize=64)
+def _candidates_of(task: str, _: sources.TaskSource | None) -> Candidates:
+    """The same, as long as the task's file is the same."""
     try:
         return Candidates(tasks.load(task).new_grader())
     except TaskError:

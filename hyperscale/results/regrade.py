@@ -123,7 +123,11 @@ def require_chains(folder: Path) -> None:
 def problems(name: str, info: dict[str, Any], data: str | None) -> tuple[Task, list[Doc]]:
     """A task and the problems of a run with this description."""
     config = info["config"]
-    task = tasks.load(name).with_parameters(**(config.get("task_params") or {}).get(name, {}))
+    # A task of the user's own as its file says it today, which may be why the run is graded again.
+    file = (info.get("task_files") or {}).get(name, {}).get("path")
+    task = tasks.load(file if file and Path(file).is_file() else name).with_parameters(
+        **(config.get("task_params") or {}).get(name, {})
+    )
     prompt_format = None if task.context is None else _prompt_format(info)
     return task, task.docs(config.get("limit"), data, prompt_format)
 

@@ -4,7 +4,9 @@ One engine call serves all tasks of an arm (a method at a CR), so the batch stay
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING
 
 from hyperscale.engines import registry
@@ -118,10 +120,14 @@ class ChainRunner:
             self._observer.on_chain_progress(arm, problems[progress.request.problem], progress)
 
         watch = report if watched and self._observer.watches_chains else None
+        # Texts that end an answer are the task's: tasks that have the same ones decode together.
+        stops = {problem.task.stop for problem in problems.values()}
         # Where the rule depends on L, a chain index runs once per L: one engine call for each L keeps them apart.
         lengths = sorted({request.L for _, request in requests}, reverse=True)
-        for group in [lengths] if arm.length_invariant else [[L] for L in lengths]:
-            batch = [request for _, request in requests if request.L in group]
+        groups = [lengths] if arm.length_invariant else [[L] for L in lengths]
+        for group, stop in product(groups, sorted(stops)):
+            batch = [r for problem, r in requests if r.L in group and problem.task.stop == stop]
+            sampling = replace(sampling, stop=stop, stop_in_answer=bool(stop))
             lengths_of_chains = {(request.problem, request.chain): request.L for request in batch}
             for chain in _explain_out_of_memory(engine.generate(batch, sampling, watch)):
                 problem, L = problems[chain.problem], lengths_of_chains[chain.problem, chain.chain]

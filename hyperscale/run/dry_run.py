@@ -38,6 +38,7 @@ from hyperscale.run.planned_run import (
 )
 from hyperscale.run.prompting import check_prompts, make_prompt_format, prompt_notes, with_insertions
 from hyperscale.tasks.datasets import GeneratedProblems
+from hyperscale.tasks.own_problems import FileProblems, FunctionProblems
 from hyperscale.utils.hub import cached_config, load_tokenizer
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def _planned_task(
             task.docs(1, data, prompt_format)  # there must be room for what is asked
         task, note = fit_lengths(task, task.context, context, config)
         return PlannedTask(task_shape(task, task.prompt_tokens, config), count, note=note)
-    if data is None and not isinstance(task.origin, GeneratedProblems):
+    if data is None and not isinstance(task.origin, GeneratedProblems | FileProblems | FunctionProblems):
         count = task.size if config.limit is None else min(task.size, config.limit)
         task, note = fit_lengths(task, task.prompt_tokens, context, config)
         return PlannedTask(task_shape(task, task.prompt_tokens, config), count, is_estimate=True, note=note)

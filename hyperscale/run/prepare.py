@@ -38,6 +38,7 @@ from hyperscale.run.planned_run import (
     task_shape,
 )
 from hyperscale.run.prompting import check_prompts, cue_of, make_prompt_format, prompt_notes, with_insertions
+from hyperscale.tasks.own import sources
 from hyperscale.tasks.task import fingerprint, prompt_hash
 from hyperscale.utils.hub import load_tokenizer, pin_revision
 
@@ -134,6 +135,7 @@ class PreparedRun(PlannedRun):
             ),
             "weights": {str(arm): identities[checkpoint.path] for arm, checkpoint in self.checkpoints.items()},
             "data": self.config.data,
+            **({"task_files": files} if (files := sources.describe(self.config.tasks)) else {}),
             "documents": {name: fingerprint([item.doc for item in items]) for name, items in self.problems.items()},
             "prompts": {
                 name: prompt_hash("\0".join(item.prompt.text for item in items))
@@ -211,6 +213,8 @@ def prepare_run(
     config = resolve.resolve_config(settings)
     stage("reading tasks")
     tasks = [load_task(config, name) for name in config.tasks]
+    for task in tasks:
+        task.new_grader().prepare()
     checkpoint_of_arm = {arm: models.resolve(config.model, arm.method, arm.CR) for arm in config.arms}
     from hyperscale import methods  # the first to import torch, so that other mistakes are reported at once
     from hyperscale.engines.loading import check_checkpoint

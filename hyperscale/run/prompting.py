@@ -71,9 +71,7 @@ def with_insertions(
 
 def cue_of(task: "Task") -> str:
     """How an answer begins in a task's form."""
-    from hyperscale.scoring import graders
-
-    return graders.get(task.grader).cue
+    return task.new_grader().cue
 
 
 def check_prompts(docs: "Iterable[Doc]", prompt_format: "PromptFormat") -> None:

@@ -30,7 +30,7 @@ class ProblemRow:
     """
 
     id: str
-    fields: dict[str, str]
+    fields: dict[str, Any]
     target: Any
     level: int | None = None
     place: str = ""

@@ -1,5 +1,6 @@
 """Checks what problems are graded by before anything is generated: a key that no answer can meet costs a whole run."""
 
+import json
 import re
 import string
 from typing import Any
@@ -36,6 +37,8 @@ def check_target(grader: str, target: Any, options: int | None = None) -> None:
         _check_texts(target)
     elif grader == "code":
         _check_tests(target)
+    elif ":" in grader:  # a function of the user's own, which knows what its targets are
+        _check_json(target)
     elif isinstance(target, bool) or not isinstance(target, str | int | float):
         raise TaskError(f"its target is {shorten(target)}, which is no answer: write a text or a number")
     elif grader == "integer":
@@ -95,6 +98,15 @@ def _check_texts(target: Any) -> None:
         raise TaskError(
             f"its target is {shorten(target)}: it must be a text, or a list of texts that an answer contains"
         )
+
+
+def _check_json(target: Any) -> None:
+    try:
+        json.dumps(target, allow_nan=False)
+    except (TypeError, ValueError):
+        raise TaskError(
+            f"its target is {shorten(target)}: it must be made of texts, numbers, lists and mappings"
+        ) from None
 
 
 def _check_tests(target: Any) -> None:

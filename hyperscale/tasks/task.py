@@ -3,17 +3,18 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from hyperscale.errors import TaskError
 from hyperscale.scoring import graders
 from hyperscale.tasks.context.problems import ContextProblems
 from hyperscale.tasks.datasets import DatasetProblems, GeneratedProblems
+from hyperscale.tasks.own_problems import FileProblems, FunctionProblems
 from hyperscale.tasks.row_formats import ProblemRow
 from hyperscale.tasks.target_checks import check_target, check_text
+from hyperscale.tasks.templates import render
 
 if TYPE_CHECKING:
     from hyperscale.models.prompts import PromptFormat
@@ -56,12 +57,16 @@ class Task:
         strategy: How W chains make one verdict: "majority" vote or "pass" (any chain right).
         base_length: L of the base point, in tokens.
         lengths: Values of L the task is evaluated at, ascending, in tokens.
-        size: Number of problems.
+        size: Number of problems; 0 if only the data tell.
         prompt_tokens: Typical length of a prompt in tokens, for plans made without the data.
         template: Jinja template of the user message, over the fields of a problem.
         origin: Where the problems come from.
         gated: Whether the problems must not appear in plain text: results then hold no question.
         options: How many options each question has, where one is to be chosen; None for four.
+        template_key: The key of its file that has the template, for messages.
+        own_grader: Makes the grader of a task of the user's own, if it is none of ours by name.
+        stop: Texts that end an answer.
+        greedy: Whether a run of such tasks alone draws nothing, unless it is told to.
     """
 
     name: str
@@ -74,12 +79,18 @@ class Task:
     size: int
     prompt_tokens: int
     template: str
-    origin: GeneratedProblems | DatasetProblems | ContextProblems
+    origin: GeneratedProblems | DatasetProblems | ContextProblems | FileProblems | FunctionProblems
     gated: bool = False
     options: int | None = None
+    template_key: str = "doc_to_text"
+    own_grader: "Callable[[], Grader] | None" = None
+    stop: tuple[str, ...] = ()
+    greedy: bool = False
 
     def new_grader(self) -> "Grader":
         """A grader of the task's answers."""
+        if self.own_grader is not None:
+            return self.own_grader()
         return graders.get(self.grader, self.options)
 
     @property
@@ -102,7 +113,7 @@ class Task:
             TaskError: ``limit`` is not positive, the data are missing, malformed or cannot be downloaded, or a context
                 task's prompts cannot be made.
         """
-        return [self._doc(row) for row in self.rows(limit, data, prompt_format)]
+        return [self.doc_of(row) for row in self.rows(limit, data, prompt_format)]
 
     def rows(
         self, limit: int | None = None, data: str | None = None, prompt_format: "PromptFormat | None" = None
@@ -119,11 +130,17 @@ class Task:
 
         return self.origin.rows(limit, data, self.name, measure if prompt_format else None)
 
-    def _doc(self, row: ProblemRow) -> Doc:
-        """The problem of a row, whose prompt can be written and whose target can be met."""
-        prompt = self.prompt(row.fields)
-        if row.place:  # what is generated needs no check
+    def doc_of(self, row: ProblemRow) -> Doc:
+        """The problem of a row of `rows`, whose prompt can be written and whose target can be met.
+
+        Raises:
+            TaskError: One of them cannot; the message names the row's place.
+        """
+        if not row.place:  # what is generated needs no check
+            prompt = self.prompt(row.fields)
+        else:
             try:
+                prompt = self.prompt(row.fields)
                 check_text(prompt, "prompt")
                 check_text(row.id, "id")
                 check_target(self.grader, row.target, self.options)
@@ -131,18 +148,16 @@ class Task:
                 raise TaskError(f"{row.place}: {error}") from None
         return Doc(row.id, prompt, row.target, row.level, row.place)
 
-    def prompt(self, fields: Mapping[str, str]) -> str:
+    def prompt(self, fields: Mapping[str, Any]) -> str:
         """The user message of a problem, as lm-eval would render it.
 
         Raises:
             TaskError: The template is malformed, or names a field that the problem lacks.
         """
-        import jinja2
-
         try:
-            return str(_compile_template(self.template).render(**fields))
-        except jinja2.TemplateError as error:
-            raise TaskError(f"doc_to_text of {self.name} cannot be rendered: {error}") from None
+            return render(self.template, fields)
+        except TaskError as error:
+            raise TaskError(f"{self.template_key} of {self.name} cannot be rendered: {error}") from None
 
     def with_parameters(self, **values: Any) -> "Task":
         """The task with other parameters of its data set, e.g. LiveCodeBench's release and dates.
@@ -155,7 +170,7 @@ class Task:
         if isinstance(self.origin, GeneratedProblems):
             raise TaskError(f"{self.name} has no parameter {next(iter(values))!r}; it has: none")
         origin = self.origin.with_parameters(values, self.name)
-        size = origin.size if isinstance(origin, ContextProblems) else self.size
+        size = origin.size if isinstance(origin, ContextProblems | FunctionProblems) else self.size
         return dataclasses.replace(self, origin=origin, size=size)
 
     def at_context(self, tokens: str | int) -> "Task":
@@ -206,13 +221,3 @@ def fingerprint(docs: Sequence[Doc]) -> str:
     for doc in docs:
         digest.update(json.dumps([doc.id, doc.prompt, doc.target], sort_keys=True).encode())
     return digest.hexdigest()[:16]
-
-
-@cache
-def _compile_template(text: str) -> Any:
-    # Sandboxed: a task file is data, and its template must not reach the interpreter. Strict: a field that is missing
-    # is an error, not an empty text.
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import SandboxedEnvironment
-
-    return SandboxedEnvironment(undefined=StrictUndefined, keep_trailing_newline=True).from_string(text)

@@ -3,11 +3,11 @@
 What hyperscale needs beyond lm-eval's own keys stands under ``metadata``, the fields of `TaskMetadata`.
 """
 
+from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from hyperscale.errors import TaskError
@@ -16,6 +16,9 @@ from hyperscale.tasks.context.kinds import KINDS
 from hyperscale.tasks.context.problems import ContextProblems
 from hyperscale.tasks.datasets import DatasetProblems, GeneratedProblems
 from hyperscale.tasks.loading import HubDataset
+from hyperscale.tasks.own import sources
+from hyperscale.tasks.own.schema import read_own
+from hyperscale.tasks.own.sources import TaskSource, task_loader
 from hyperscale.tasks.row_formats import FORMS
 from hyperscale.tasks.task import CONTEXT_MARK, Strategy, Task
 from hyperscale.utils.paths import data_dir
@@ -31,6 +34,7 @@ LM_EVAL_KEYS = frozenset({
     "metric_list", "output_type", "generation_kwargs", "repeats", "filter_list", "should_decontaminate",
     "doc_to_decontamination_query", "gen_prefix", "metadata",
 })  # fmt: skip
+_Loader = task_loader()
 _REMEDY = "see the other files in tasks/"
 #: Fields of `TaskMetadata` that set which problems count.
 _FILTER = {"release", "start_date", "end_date", "exclude_broken"}
@@ -184,18 +188,27 @@ def available() -> dict[str, str]:
 
 
 def load(name: str) -> Task:
-    """Read a task file that ships with the package.
+    """Read a task file: one that ships with the package, or one of the user's own.
 
     Args:
-        name: The task's name. A context task's may be followed by the tokens of its prompts: ``niah_single@4096``.
+        name: The task's name. A context task's may be followed by the tokens of its prompts: ``niah_single@4096``. A
+            task of the user's own has its file's path, or the name that it was made known by (`own.sources`).
 
     Raises:
         TaskError: No task has that name, or its file is malformed; the tokens are no number, or the task has no
             context.
     """
+    if sources.is_path(name):
+        return read_source(sources.read_source(name))
     file, at, context = name.partition(CONTEXT_MARK)
     if file not in _names():
-        raise TaskError(f"unknown task {name!r}; known tasks: {', '.join(_names())}")
+        if (source := sources.find(name)) is not None:
+            return read_source(source)
+        known = [*_names(), *sources.declared()]
+        raise TaskError(
+            f"unknown task {name!r}; known tasks: {', '.join(known)}; a task of your own is named by its file, "
+            "./NAME.yaml, or with --include FOLDER"
+        )
     task = read(data_dir("tasks") / f"{file}.yaml")
     return task.at_context(context) if at else task
 
@@ -205,13 +218,37 @@ def _names() -> list[str]:
     return sorted(path.stem for path in data_dir("tasks").glob("*.yaml") if not path.stem.startswith("_"))
 
 
-def read(path: Path) -> Task:
-    """Read a task file at a path.
+def read_source(source: TaskSource) -> Task:
+    """A task of the user's own: in the form of ours, or that of docs/own-tasks.md.
+
+    Raises:
+        TaskError: The file is malformed; the message names the file, the line and the key.
+    """
+    values = source.parse().values
+    if sources.name_of(source.parse()) in _names():
+        raise TaskError(f"{source.path}: task {values['task']} is one of hyperscale's own: choose another name")
+    if form_of(values) == "shipped":
+        return read(source.path, source.text)
+    return read_own(source).to_task(source.path.parent)
+
+
+def form_of(values: Mapping[str, Any]) -> Literal["shipped", "own"]:
+    """Whose keys a task file has: those of the files that ship with the package, or those for tasks of one's own."""
+    metadata = values.get("metadata")
+    return "shipped" if isinstance(metadata, dict) and "grader" in metadata else "own"
+
+
+def read(path: Path, text: str | None = None) -> Task:
+    """Read a task file at a path, in the form of those that ship with the package.
+
+    Args:
+        path: The file.
+        text: What it held, if it is not to be read again.
 
     Raises:
         TaskError: The file is missing or malformed; the message names the file, the line and the key.
     """
-    file = read_yaml(path, TaskError, _REMEDY, loader=_Loader)
+    file = read_yaml(path, TaskError, _REMEDY, _Loader, text)
     # lm-eval's own keys are accepted unseen; a key that it would not know either is a slip of the pen.
     for key in map(str, file.values):
         if key not in LM_EVAL_KEYS:
@@ -221,10 +258,3 @@ def read(path: Path) -> Task:
         return validate(TaskFile, file.values, TaskError, file.place, _REMEDY).to_task()
     except TaskError as error:
         raise TaskError(error if str(path) in str(error) else f"{path}: {error}") from None
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads ``!function module.name`` as the plain text ``module.name``; lm-eval would import it."""
-
-
-_Loader.add_constructor("!function", lambda loader, node: str(node.value))

@@ -97,20 +97,34 @@ def first_fault(error: ValidationError, schema: type[BaseModel] | None = None) -
         schema: The model that was validated; an unknown key is then compared with the fields where it stands.
     """
     # Only the first: what follows is often a consequence of it. A key that is missing may stand there misspelt.
-    errors = error.errors()
+    errors: list[Any] = list(error.errors())
     first = errors[0]
     if first["type"] == "missing":
         unknown = [e for e in errors if e["type"] in _UNKNOWN and e["loc"][:-1] == first["loc"][:-1]]
         name = str(first["loc"][-1])
         first = next((e for e in unknown if difflib.get_close_matches(str(e["loc"][-1]), [name], n=1)), first)
-    location, kind, value = first["loc"], first["type"], first["input"]
+    return _translate(first, schema)
+
+
+def all_faults(error: ValidationError, schema: type[BaseModel] | None = None) -> list[tuple[Location, str]]:
+    """Where all faults lie and what they are, as `first_fault` tells of one."""
+    errors = error.errors()
+    # A list with a wrong entry is also one entry short: the entry's fault says it.
+    inner = {entry["loc"][:end] for entry in errors for end in range(1, len(entry["loc"]))}
+    return [_translate(entry, schema) for entry in errors if entry["loc"] not in inner]
+
+
+def _translate(entry: Any, schema: type[BaseModel] | None) -> tuple[Location, str]:
+    """Where a fault of pydantic's lies, and what it is in our words."""
+    location: Location = entry["loc"]
+    kind, value = entry["type"], entry["input"]
     # A validator of ours speaks in our words; pydantic's own faults are translated.
     if kind in ("value_error", "assertion_error"):
-        fault = str(first["ctx"]["error"])
+        fault = str(entry["ctx"]["error"])
     elif kind in _WORDS:
-        fault = _WORDS[kind].format(**{name: _plain(limit) for name, limit in first.get("ctx", {}).items()})
+        fault = _WORDS[kind].format(**{name: _plain(limit) for name, limit in entry.get("ctx", {}).items()})
     else:
-        fault = first["msg"].replace("Input should be", "must be", 1)
+        fault = entry["msg"].replace("Input should be", "must be", 1)
     if kind in _UNKNOWN:
         around = _model_at(schema, location[:-1])
         return location, fault + (suggestion(str(location[-1]), around.model_fields) if around else "")

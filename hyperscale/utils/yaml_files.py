@@ -39,7 +39,11 @@ class YamlFile:
 
 
 def read_yaml(
-    path: Path, failure: type[HyperscaleError], remedy: str, loader: "type[SafeLoader] | None" = None
+    path: Path,
+    failure: type[HyperscaleError],
+    remedy: str,
+    loader: "type[SafeLoader] | None" = None,
+    text: str | None = None,
 ) -> YamlFile:
     """Read a YAML file that holds a mapping.
 
@@ -48,6 +52,7 @@ def read_yaml(
         failure: The error to raise.
         remedy: What such a file should be, the end of a message: "pass a YAML file with …".
         loader: Constructs the values; a subclass may know tags that plain YAML does not. By default dates stay text.
+        text: What the file holds or held, if it is not to be read.
 
     Raises:
         HyperscaleError: Of the type ``failure``: the file cannot be read, is no YAML or no mapping, or has a key twice.
@@ -56,7 +61,7 @@ def read_yaml(
 
     lines: dict[Location, int] = {}
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8") if text is None else text
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         _note_lines(node, (), lines, path, failure)  # before the values, which hide what stands twice
         values = yaml.load(text, Loader=loader or _text_dates_loader())

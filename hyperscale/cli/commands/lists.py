@@ -1,4 +1,4 @@
-"""``hyperscale models``, ``tasks`` and ``budgets``: lists with a line for each entry."""
+"""``hyperscale models`` and ``budgets``: lists with a line for each entry."""
 
 import os
 import shutil
@@ -14,14 +14,7 @@ def models() -> None:
     """List the models known by name."""
     from hyperscale import models as registry
 
-    _list(registry.available())
-
-
-def tasks() -> None:
-    """List the tasks."""
-    from hyperscale import tasks as registry
-
-    _list(registry.available())
+    print_entries(registry.available())
 
 
 def budgets() -> None:
@@ -29,12 +22,12 @@ def budgets() -> None:
     from hyperscale.planning import grid
     from hyperscale.planning.budget import EXAMPLES
 
-    _list(grid.available())
+    print_entries(grid.available())
     text = f"or a ceiling per problem, 8x being eight base points: {EXAMPLES}"
     typer.echo(textwrap.fill(text, _columns(), break_long_words=False, break_on_hyphens=False))
 
 
-def _list(entries: dict[str, str]) -> None:
+def print_entries(entries: dict[str, str]) -> None:
     """Print names with their lines, which stay in their column on a terminal, or where COLUMNS says how wide to be."""
     width = max(map(len, entries), default=0)
     columns = _columns()

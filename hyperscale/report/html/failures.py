@@ -13,7 +13,6 @@ from hyperscale.errors import TaskError
 from hyperscale.report.html.questions import ProblemKey, Question
 from hyperscale.results.folder import Run
 from hyperscale.results.samples import Sample
-from hyperscale.scoring.graders import registry
 from hyperscale.scoring.graders.code import CodeGrader, FailedTest
 
 MAX_PROGRAMS = 200  # that run once more; a loop without an end takes seconds each
@@ -66,7 +65,7 @@ def explain_failures(runs: Sequence[Run], questions: Mapping[ProblemKey, Questio
 
 
 def _code_grader(task: str) -> CodeGrader | None:
-    grader = registry.get(tasks.load(task).grader)
+    grader = tasks.load(task).new_grader()
     return grader if isinstance(grader, CodeGrader) else None
 
 

@@ -1,4 +1,4 @@
-"""Finds the questions to show beside the chains: only of built-in tasks, whose problems are made anew.
+"""Finds the questions to show beside the chains: of built-in tasks, made anew, and of users' files.
 
 Results hold no questions. Those of gated sets must stand nowhere in plain text, and other data sets would have to be
 downloaded.
@@ -11,6 +11,7 @@ from hyperscale import tasks
 from hyperscale.errors import TaskError
 from hyperscale.results.folder import Run
 from hyperscale.tasks.datasets import GeneratedProblems
+from hyperscale.tasks.own_problems import FileProblems
 
 
 class Question(NamedTuple):
@@ -44,8 +45,9 @@ def find_questions(runs: Sequence[Run]) -> dict[ProblemKey, Question]:
 def _docs(name: str, limit: int) -> list[tasks.Doc]:
     try:
         task = tasks.load(name)
-        if task.gated or not isinstance(task.origin, GeneratedProblems):
+        # A task of the user's own shows what its file has; a reader of results runs no function of theirs.
+        if task.gated or not isinstance(task.origin, GeneratedProblems | FileProblems):
             return []
-        return task.docs(min(limit, task.size))
+        return task.docs(limit)
     except TaskError:  # a page without questions is still a page
         return []

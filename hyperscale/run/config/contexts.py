@@ -46,6 +46,18 @@ def all_contexts(names: tuple[str, ...]) -> bool:
     return all(CONTEXT_MARK in name for name in names)
 
 
+def all_greedy(names: tuple[str, ...]) -> bool:
+    """Whether all tasks of these full names ask for greedy chains, as context tasks do."""
+    return all(CONTEXT_MARK in name or _is_greedy(name) for name in names)
+
+
+def _is_greedy(name: str) -> bool:
+    try:
+        return tasks.load(name).greedy
+    except TaskError:  # which whoever loads the task says with its place
+        return False
+
+
 def _by_full_name(said: Mapping[str, T], tasks: tuple[str, ...]) -> dict[str, list[T]]:
     """What is said of each task: of niah_single, which holds at all its lengths, then of the one length alone.
 

@@ -37,8 +37,11 @@ def _checks(config: "RunConfig") -> Iterator[tuple[Location, Callable[[], Any]]]
     from hyperscale.planning import grid
     from hyperscale.planning.budget import Budget
     from hyperscale.scoring.voting import strategies
+    from hyperscale.tasks.own import sources
 
     yield ("model",), partial(models.find, config.model)
+    for i, folder in enumerate(config.include):
+        yield ("include", i), partial(sources.declare_folder, folder)
     for i, name in enumerate(config.tasks):
         yield ("tasks", i), partial(tasks.load, name)
     if config.grid is not None:

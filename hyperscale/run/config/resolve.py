@@ -14,7 +14,8 @@ from hyperscale.planning import grid as grids
 from hyperscale.planning.budget import Budget
 from hyperscale.planning.grid import Grid
 from hyperscale.run.config import compatibility, method_params
-from hyperscale.run.config.contexts import all_contexts, expand_contexts
+from hyperscale.run.config.contexts import all_contexts, all_greedy, expand_contexts
+from hyperscale.run.config.own_tasks import with_own_tasks
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.tasks.datasets import data_by_task
 
@@ -37,6 +38,9 @@ _WITHOUT_EFFECT = {
 
 GREEDY = "greedy, as for all context tasks"
 """Where the temperature is from if every task is a context task."""
+
+GREEDY_TASKS = "greedy, as the tasks ask for"
+"""Where the temperature is from if every task asks for greedy chains, and not all are context tasks."""
 
 SET_FOR_RUN = "set for this run"
 """Where a setting of sampling is from that the user gave."""
@@ -163,6 +167,8 @@ def resolve_config(config: RunConfig) -> ResolvedConfig:
     tasks = config.tasks or model.tasks
     if not tasks:
         raise ConfigError(f"{config.model} has no default tasks: name some with --task (see `hyperscale tasks`)")
+    config = with_own_tasks(config.model_copy(update={"tasks": tasks}))
+    tasks = config.tasks
     config = expand_contexts(config, tasks)
     tasks = config.tasks
     params = method_params.complete_params(config)
@@ -173,7 +179,7 @@ def resolve_config(config: RunConfig) -> ResolvedConfig:
     compatibility.check_engine(config)
     budget, grid = _budget_and_grid(config, model.grid)
     sampling = _sampling(config, model)
-    if all_contexts(tasks) and not sampling["temperature"] and "random" not in config.methods:
+    if all_greedy(tasks) and not sampling["temperature"] and "random" not in config.methods:
         # Greedy chains of a problem are all the same, unless the method draws its victims.
         grid = grid.model_copy(update={"widths": (1,)})
     # These are completed or read; every other setting stays as it was given.
@@ -198,9 +204,12 @@ def resolve_config(config: RunConfig) -> ResolvedConfig:
 def _sampling(config: RunConfig, model: models.Model) -> dict[str, Any]:
     """What shapes the draws: as the user set it, else as the model has it; and where each value is from."""
     default = models.find_default_sampling(model)
-    if all_contexts(config.tasks):
+    if all_greedy(config.tasks):
         # What is asked about a text has one right answer, and RULER's own settings are greedy.
-        values, sources = {**default.values, "temperature": 0.0}, {**default.sources, "temperature": GREEDY}
+        values, sources = (
+            {**default.values, "temperature": 0.0},
+            {**default.sources, "temperature": GREEDY if all_contexts(config.tasks) else GREEDY_TASKS},
+        )
         default = replace(default, values=values, sources=sources)
     given = {name: value for name in default.values if (value := getattr(config, name)) is not None}
     sources = {name: SET_FOR_RUN if name in given else source for name, source in default.sources.items()}

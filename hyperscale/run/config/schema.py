@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from hyperscale.engines import registry
 from hyperscale.engines.devices import device_kind, is_device_name
 from hyperscale.methods.names import VANILLA
+from hyperscale.tasks.own.sources import is_path
 from hyperscale.utils.settings import check_characters, setting
 
 
@@ -44,8 +45,13 @@ class RunConfig(BaseModel):
     )
     # On which problems.
     tasks: tuple[str, ...] = setting(
-        (), "Tasks, e.g. mini_aime,mini_lcb.", option="task", unset="the model's", group="Tasks"
+        (),
+        "Tasks, e.g. mini_aime,mini_lcb, or files of your own, NAME.yaml.",
+        option="task",
+        unset="the model's",
+        group="Tasks",
     )
+    include: tuple[str, ...] = setting((), "Folders of task files, whose tasks --task then names.")
     context: tuple[Annotated[int, Field(ge=1, le=2**24)], ...] = setting(
         (),
         "Tokens of the prompts of context tasks, e.g. 4096,8192.",
@@ -252,7 +258,7 @@ class RunConfig(BaseModel):
         check_characters(value)
         return value
 
-    @field_validator("methods", "tasks", "context", "lengths", "crs", "seeds")
+    @field_validator("methods", "tasks", "include", "context", "lengths", "crs", "seeds")
     @classmethod
     def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(set(values)) != len(values):
@@ -279,7 +285,7 @@ class RunConfig(BaseModel):
         # Only what the user set stands in the name: a default is filled in later and may depend on the model.
         parts = [Path(self.model).name, "+".join(self.methods), self.budget]
         for label, value in (
-            ("", self.tasks),
+            ("", tuple(Path(task).stem if is_path(task) else task for task in self.tasks)),
             ("context", self.context),
             ("L", self.lengths),
             ("cr", self.crs),

@@ -8,6 +8,9 @@ Each grader understands one form of answer; task files name it. All of them look
 - ``choice``: the letter of the last ``Answer: X`` (GPQA).
 - ``code``: function ``f`` of the last ``python`` block, run on hidden tests (the built-in tasks).
 - ``livecodebench``: the program of the last ``python`` block, else of the last bare one, run on LiveCodeBench's tests.
+- ``contains``: the text, if it contains all of several texts (context tasks).
+
+A task of a user's own may name a function instead (`function`).
 
 `base` is the contract: ``extract`` gives the text that is voted on, ``correct`` compares it with the target; awkward
 text is a wrong answer, never an error. `registry` maps names to graders. Then one file a grader, and helpers:

@@ -30,6 +30,14 @@ class Grader(ABC):
     cue: str = ""
     compares_values: bool = True
 
+    def prepare(self) -> None:
+        """Load what verdicts need, so that what is missing is said before anything is generated.
+
+        Raises:
+            TaskError: Something is missing.
+        """
+        return
+
     @abstractmethod
     def extract(self, text: str, *, finished: bool | None = None) -> str | None:
         """The answer a chain's text states, in the form that is stored; None if it states none.

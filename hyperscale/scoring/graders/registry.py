@@ -27,8 +27,8 @@ def names() -> list[str]:
 
 
 def select_program_graders(graders: Iterable[str]) -> set[str]:
-    """The names of those graders that run programs."""
-    factories = {name: _FACTORIES[name] for name in graders}
+    """The names of those graders that run programs; graders of users' own do not."""
+    factories = {name: _FACTORIES[name] for name in graders if name in _FACTORIES}
     return {name for name, kind in factories.items() if isinstance(kind, type) and issubclass(kind, CodeGrader)}
 
 

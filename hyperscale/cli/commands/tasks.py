@@ -1,0 +1,43 @@
+"""``hyperscale tasks``: lists the tasks, and tries those of the user's own before a run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hyperscale.cli.commands.lists import print_entries
+
+
+def tasks(
+    include: Annotated[list[Path] | None, typer.Option(help="List the tasks of this folder, too.")] = None,
+    check: Annotated[
+        list[Path] | None, typer.Option(help="Say what is wrong with a task's file, or with those of a folder.")
+    ] = None,
+) -> None:
+    """List the tasks, or check a task of your own.
+
+    A check reads the file and its problems, shows the first problem as it will be asked, and tries the grader on a
+    right and on a wrong answer. It ends with 2 if anything is wrong.
+    """
+    from hyperscale import tasks as registry
+    from hyperscale.tasks.own import sources
+
+    if not check:
+        for folder in include or []:
+            sources.declare_folder(folder)
+        own = {name: registry.load(name).summary for name in sources.declared()}
+        print_entries(registry.available() | own)
+        return
+    from hyperscale.errors import TaskError
+    from hyperscale.tasks.own_check import check_file, files_of
+
+    mistakes = 0
+    for path in check:
+        for number, file in enumerate(files_of(path)):
+            if number:
+                typer.echo()
+            report = check_file(file)
+            typer.echo(report.text)
+            mistakes += len(report.mistakes)
+    if mistakes:
+        raise TaskError(f"{mistakes} mistake{'s' if mistakes > 1 else ''}: mend what is marked wrong, and check again")

@@ -1,0 +1,73 @@
+"""Grades answers with a function of the user's own: ``module:function``, called with the answer and the target."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hyperscale.errors import TaskError
+from hyperscale.scoring.graders.base import Grader, after_thinking
+from hyperscale.utils.user_functions import describe_failure, find_source, load_function
+from hyperscale.utils.validation import shorten
+
+_LONGEST = 4000  # characters of an answer that are stored and graded
+
+
+class FunctionGrader(Grader):
+    """The text after the thinking; right if the user's function says so.
+
+    Its module is run when a verdict is asked for, or by `prepare`: a reader of results runs no code.
+
+    Args:
+        function: ``module:function``; ``function(answer, target)`` returns true or false.
+        folder: Where the module stands, if it is no installed one.
+    """
+
+    def __init__(self, function: str, folder: Path) -> None:
+        self.name = function
+        self._folder = folder
+        self._function: Callable[[str, Any], Any] | None = None
+
+    def prepare(self) -> None:
+        """Load the function.
+
+        Raises:
+            TaskError: There is no such function, or its module fails.
+        """
+        self._loaded()
+
+    def extract(self, text: str, *, finished: bool | None = None) -> str | None:
+        """The text after the thinking, without the space around it."""
+        answer = (after_thinking(text) or "").strip()
+        return answer[:_LONGEST] or None
+
+    def correct(self, answer: str, target: Any) -> bool:
+        """What the function says.
+
+        Raises:
+            TaskError: It cannot be loaded, raises, or returns neither true nor false.
+        """
+        function = self._loaded()
+        try:
+            verdict = function(answer, target)
+        except Exception as error:  # whatever the user's function does
+            source = find_source(self.name, self._folder) or self.name
+            raise TaskError(
+                f"grader {self.name}: {describe_failure(error, source)}, with the answer {shorten(answer)} and the "
+                f"target {shorten(target)}: a grader returns false for an answer that it cannot read"
+            ) from None
+        # numpy's truth values are neither of Python's, and 0.5 is no verdict.
+        if type(verdict).__name__ not in ("bool", "bool_") and verdict not in (0, 1):
+            raise TaskError(
+                f"grader {self.name} returns {shorten(verdict)} for the answer {shorten(answer)}: it must return true "
+                "or false"
+            )
+        return bool(verdict)
+
+    def equal_many(self, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+        """Whether two answers are the same but for spacing."""
+        return [first.split() == second.split() for first, second in pairs]
+
+    def _loaded(self) -> Callable[[str, Any], Any]:
+        if self._function is None:
+            self._function = load_function(self.name, self._folder, TaskError)
+        return self._function

@@ -1,0 +1,158 @@
+"""Finds the files of users' own tasks by the tasks' names.
+
+A run is told paths, and from then on speaks of names, as samples do. It keeps path and text of each file in its
+``run.json``, so that results can be read where the file is gone.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hyperscale.errors import TaskError
+from hyperscale.utils.paths import expand_home
+from hyperscale.utils.yaml_files import YamlFile, read_yaml
+
+if TYPE_CHECKING:
+    from yaml import SafeLoader
+
+SUFFIXES = (".yaml", ".yml")
+REMEDY = "docs/own-tasks.md shows what a task's file holds"
+
+
+@dataclass(frozen=True)
+class TaskSource:
+    """A task's file.
+
+    Attributes:
+        path: Absolute.
+        text: What it holds, or held when a run began.
+    """
+
+    path: Path
+    text: str
+
+    def parse(self) -> YamlFile:
+        """Its keys, with their lines.
+
+        Raises:
+            TaskError: It is no YAML, or no mapping.
+        """
+        return read_yaml(self.path, TaskError, REMEDY, loader=task_loader(), text=self.text)
+
+
+@cache
+def task_loader() -> "type[SafeLoader]":
+    """Reads ``!function module.name`` as the plain text ``module.name``; lm-eval would import it."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        pass
+
+    Loader.add_constructor("!function", lambda loader, node: str(node.value))
+    return Loader
+
+
+_SOURCES: dict[str, TaskSource] = {}  # by name, of all that this process was told of
+
+
+def is_path(name: str) -> bool:
+    """Whether a task is named by its file."""
+    return name.endswith(SUFFIXES)
+
+
+def read_source(path: Path | str) -> TaskSource:
+    """A task's file.
+
+    Raises:
+        TaskError: It cannot be read.
+    """
+    path = expand_home(path).absolute()
+    if path.is_dir():
+        raise TaskError(f"{path} is a folder: name a file in it, or pass --include {path} and the task's name")
+    try:
+        return TaskSource(path, path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise TaskError(f"no task file {path} ({error.strerror}): pass --task the path of a YAML file") from None
+    except UnicodeDecodeError:
+        raise TaskError(f"cannot read {path} (it is not UTF-8): {REMEDY}") from None
+
+
+def name_of(file: YamlFile) -> str:
+    """The name of the task in a file.
+
+    Raises:
+        TaskError: It says none.
+    """
+    name = file.values.get("task")
+    if not isinstance(name, str) or not name.strip():
+        raise TaskError(f"{file.place(('task',))}: task must be a name, as in `task: capitals`")
+    return name
+
+
+def declare(path: Path | str) -> str:
+    """Make a task known by its name, in this process; a later file takes the place of an earlier one.
+
+    Raises:
+        TaskError: The file cannot be read, or names no task.
+    """
+    source = read_source(path)
+    name = name_of(source.parse())
+    _SOURCES[name] = source
+    return name
+
+
+def declare_folder(path: Path | str) -> list[str]:
+    """Make all tasks of a folder known by their names: its YAML files without an underscore in front.
+
+    Files that define something else for lm-eval, groups and templates without ``task``, are left alone.
+
+    Raises:
+        TaskError: There is no such folder, a file cannot be read, or two files have one name.
+    """
+    folder = expand_home(path).absolute()
+    if not folder.is_dir():
+        raise TaskError(f"no folder {folder}: pass --include a folder of task files, or --task the path of one")
+    paths: dict[str, Path] = {}
+    for file in list_files(folder):
+        source = read_source(file)
+        values = source.parse()
+        if "group" in values.values or "task" not in values.values:
+            continue
+        name = name_of(values)
+        if name in paths:
+            raise TaskError(f"{paths[name]} and {file} are both named {name}: rename one (task)")
+        paths[name] = file
+        _SOURCES[name] = source
+    if not paths:
+        raise TaskError(f"{folder} holds no task file: such a file ends in .yaml and has the key `task`")
+    return list(paths)
+
+
+def list_files(folder: Path) -> list[Path]:
+    """The task files of a folder, by name; an underscore in front marks what others include."""
+    return sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES and not file.name.startswith("_"))
+
+
+def find(name: str) -> TaskSource | None:
+    """The file of a task; None if this process was told of none."""
+    return _SOURCES.get(name)
+
+
+def declared() -> list[str]:
+    """Names of all tasks that were made known."""
+    return sorted(_SOURCES)
+
+
+def describe(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Path and text of the files of those of the tasks that have one, for ``run.json``."""
+    sources = {name: source for name in names if (source := find(name)) is not None}
+    return {name: {"path": str(source.path), "text": source.text} for name, source in sources.items()}
+
+
+def restore(files: Mapping[str, Any]) -> None:
+    """Make known what a ``run.json`` has of the run's task files; what is known already stays."""
+    for name, entry in files.items():
+        if isinstance(entry, dict) and isinstance(entry.get("path"), str) and isinstance(entry.get("text"), str):
+            _SOURCES.setdefault(name, TaskSource(Path(entry["path"]), entry["text"]))

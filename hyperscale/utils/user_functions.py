@@ -1,0 +1,92 @@
+"""Finds functions that users name as ``module:function``, in a file beside theirs or in an installed package."""
+
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hyperscale.errors import HyperscaleError, first_line
+
+FORM = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
+
+
+def find_source(name: str, folder: Path) -> Path | None:
+    """The file of a function's module, without running it: ``folder/module.py``; None if it is not beside the user's.
+
+    Args:
+        name: ``module:function``; dots lead into folders.
+        folder: Where the user's file stands.
+    """
+    module = name.partition(":")[0]
+    path = folder.joinpath(*module.split(".")).with_suffix(".py")
+    return path if path.is_file() else None
+
+
+def load_function(name: str, folder: Path, failure: type[HyperscaleError]) -> Callable[..., Any]:
+    """A function by its name. Its module is run, with the folder on Python's path; each call runs it anew.
+
+    Args:
+        name: ``module:function``.
+        folder: Where the user's file stands: modules beside it come before installed ones.
+        failure: The error to raise.
+
+    Raises:
+        HyperscaleError: Of the type ``failure``: the name has another form, there is no such module or function, or the
+            module fails.
+    """
+    match = FORM.fullmatch(name)
+    if match is None:
+        raise failure(f"{name!r} names no function: write module:function, for `def function` in module.py")
+    module_name, function_name = match.groups()
+    source = find_source(name, folder)
+    try:
+        with _on_path(folder):
+            if source is not None:
+                spec = importlib.util.spec_from_file_location(f"hyperscale_user.{module_name}", source)
+                assert spec is not None
+                assert spec.loader is not None
+                module = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(module)
+            else:
+                module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if source is None and error.name and module_name.startswith(error.name):
+            raise failure(
+                f"there is no module {module_name} for {name}: neither {module_name.replace('.', '/')}.py in {folder} "
+                "nor an installed package"
+            ) from None
+        raise failure(f"{name}: {source or module_name} needs {error.name}, which is not installed") from None
+    except Exception as error:  # whatever the user's module does
+        raise failure(f"{name}: {describe_failure(error, source or module_name)}") from None
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        names = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
+        raise failure(f"{source or module_name} has no function {function_name}; it has: {', '.join(names) or 'none'}")
+    return function  # type: ignore[no-any-return]
+
+
+def describe_failure(error: Exception, source: Path | str) -> str:
+    """What a user's function raised, and in which line of its file."""
+    traceback, line = error.__traceback__, None
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == str(source):
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    if line is None and isinstance(error, SyntaxError):
+        line = error.lineno
+    place = f"{source}, line {line}" if line else str(source)
+    return f"{place} raises {type(error).__name__}: {first_line(error)}"
+
+
+@contextmanager
+def _on_path(folder: Path) -> Iterator[None]:
+    """The folder first among those that modules are sought in."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
