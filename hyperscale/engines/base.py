@@ -232,9 +232,11 @@ class Engine(ABC):
 
     Attributes:
         name: Name of the engine, recorded with each chain.
+        steps: Steps that it has made so far: a number that grows while it generates, by which one that hangs is told.
     """
 
     name: str
+    steps: int = 0
 
     @abstractmethod
     def generate(

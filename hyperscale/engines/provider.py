@@ -40,6 +40,7 @@ class EngineSpec:
             one alone.
         compilation: What an engine prepares that compiles: "none", "graphs", "full", or "auto" for what is worth it.
         planned_steps: Decode steps that it is planned to make at most, with all methods; None if that is not known.
+        tensor_parallel: GPUs that share the engine, each with a part of its heads.
     """
 
     checkpoint: str
@@ -54,6 +55,7 @@ class EngineSpec:
     methods: "tuple[Method, ...]" = ()
     compilation: Literal["auto", "none", "graphs", "full"] = "auto"
     planned_steps: int | None = None
+    tensor_parallel: int = 1
 
 
 class EngineProvider(ABC):

@@ -10,6 +10,7 @@ import hyperscale
 from hyperscale.errors import ResultsError
 from hyperscale.gate.baseline import ALL_WEIGHTS, AXES, DIGITS, FORMAT, ArmRecord, CutRecord, GateRecord, TaskRecord
 from hyperscale.methods.arm import Arm
+from hyperscale.results.faults import given_up
 from hyperscale.results.folder import Run, RunChain
 from hyperscale.results.manifest import complete_config
 from hyperscale.results.points import MeasuredPoint, make_points
@@ -40,10 +41,11 @@ def record_runs(runs: Sequence[Run]) -> GateRecord:
         runs: As `hyperscale.results.read` gives them.
 
     Raises:
-        ResultsError: A run is not finished, two runs hold the same chain, or their chains of an arm differ in problems,
-            prompts, task version or parameters.
+        ResultsError: A run is not finished or has given problems up, two runs hold the same chain, or their chains of
+            an arm differ in problems, prompts, task version or parameters.
         TaskError: A task is not known.
     """
+    _check_given_up(runs)
     chains: dict[_ArmOnTask, list[RunChain]] = {}
     for chain in _check_chains(runs):
         arm_on_task = _ArmOnTask(chain.sample.model, chain.sample.task, chain.sample.arm)
@@ -144,6 +146,16 @@ def _check_chains(runs: Sequence[Run]) -> list[RunChain]:
             folders[key] = str(run.folder)
             chains.append(RunChain(sample, run))
     return chains
+
+
+def _check_given_up(runs: Sequence[Run]) -> None:
+    """Refuse a run in which problems were given up: which these are is not left to chance."""
+    for run in runs:
+        for (arm, task), problems in given_up(run.faults).items():
+            raise ResultsError(
+                f"{run.folder} lacks {len(problems)} problems of {task} with {arm} ({min(problems)}, …), given up "
+                "because engines were lost with them: run the command that made it again"
+            )
 
 
 def _points(chains: Sequence[RunChain]) -> list[MeasuredPoint]:

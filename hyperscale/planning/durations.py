@@ -5,6 +5,7 @@ end at unlike lengths and the last ones leave the batch half empty, so it is an 
 """
 
 from collections.abc import Mapping
+from math import ceil
 from typing import NamedTuple
 
 from hyperscale.methods.arm import Arm
@@ -38,6 +39,7 @@ def duration_of(
     planned_by: str = "measured pace",
     paces: Mapping[str, float] | None = None,
     measured_together: int | None = None,
+    engines: int = 1,
 ) -> Duration | None:
     """How long an arm takes; None where nothing is known of the speed.
 
@@ -53,9 +55,11 @@ def duration_of(
         measured_together: At most so many chains decoded together where their seconds were measured, and more would
             not be faster together: on a CPU, where a step takes as long as its chains take in all. None where a chain
             takes as long in any company, as on a GPU that waits for memory.
+        engines: How many share the chains, each on hardware of its own.
     """
     chains = {task: plan.chains(arm, task) for task in problems}
-    together = min(batch_size, sum(problems[task] * len(of_task) for task, of_task in chains.items()))
+    in_all = sum(problems[task] * len(of_task) for task, of_task in chains.items())
+    together = min(batch_size, ceil(in_all / engines))
     company = together if measured_together is None else max(min(together, measured_together), 1)
     # Seconds, and tokens of chains whose seconds are known, and of those whose are not.
     total, timed, untimed, sources = 0.0, 0.0, 0.0, set()
@@ -75,7 +79,7 @@ def duration_of(
                 continue
             sources.add(source)
             timed += problems[task] * costs.tokens
-            total += problems[task] * seconds / together
+            total += problems[task] * seconds / (together * min(engines, in_all))
     # On a task where the arm was never timed it is taken to be as fast as on the others.
     is_bound = roofline is not None and name_roofline(roofline) in sources
     return Duration(total * (1 + untimed / timed), ", ".join(sorted(sources)), is_bound) if timed else None

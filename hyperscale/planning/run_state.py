@@ -16,11 +16,13 @@ class ArmState:
         name: As `Arm` writes it: ``dms 8×``.
         done: Finished chains.
         planned: Chains that the plan asks for; None where the folder does not say.
+        given_up: Chains that are missing for good, as engines were lost with their problems.
     """
 
     name: str
     done: int
     planned: int | None
+    given_up: int = 0
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,9 @@ class RunState:
 
     Attributes:
         arms: In the order that they run.
-        finished: Whether all chains are there. Folders of older versions, whose plan does not say how many chains it
-            asks for, are taken to be finished if they have points, and those without a plan always.
+        finished: Whether all chains are there but those that were given up. Folders of older versions, whose plan does
+            not say how many chains it asks for, are taken to be finished if they have points, and those without a plan
+            always.
     """
 
     arms: tuple[ArmState, ...]
@@ -59,9 +62,16 @@ def state_of(run: Run) -> RunState:
         done[str(sample.arm)] = done.get(str(sample.arm), 0) + 1
     planned = planned_chains(run.folder)
     names = dict.fromkeys([*(planned or {}), *done])
-    arms = tuple(ArmState(name, done.get(name, 0), planned.get(name, 0) if planned else None) for name in names)
+    given_up: dict[str, int] = {}
+    for fault in run.faults:
+        if fault.problem is not None:
+            given_up[fault.arm] = given_up.get(fault.arm, 0) + fault.chains
+    arms = tuple(
+        ArmState(name, done.get(name, 0), planned.get(name, 0) if planned else None, given_up.get(name, 0))
+        for name in names
+    )
     if planned:
-        finished = all(arm.done >= (arm.planned or 0) for arm in arms)
+        finished = all(arm.done + arm.given_up >= (arm.planned or 0) for arm in arms)
     else:
         finished = (run.folder / POINTS).is_file() or not (run.folder / PLAN_FILE).is_file()
     return RunState(arms, finished)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hyperscale.errors import ResultsError
+from hyperscale.results.faults import RecordedFault, fault_notes, given_up, read_faults
 from hyperscale.results.manifest import RUN_FILE, SAMPLES, read_info
 from hyperscale.results.sample_file import read_samples
 from hyperscale.results.samples import Sample
@@ -22,13 +23,15 @@ class Run:
         folder: The run folder.
         info: Contents of ``run.json``.
         samples: Every finished chain, in the order they finished.
-        notes: What was left out of them, a sentence each.
+        notes: What was left out of them, and what went wrong, a sentence each.
+        faults: Engines that were lost, and problems that were given up.
     """
 
     folder: Path
     info: Mapping[str, Any]
     samples: Sequence[Sample]
     notes: tuple[str, ...] = ()
+    faults: tuple[RecordedFault, ...] = ()
 
     @property
     def name(self) -> str:
@@ -51,7 +54,12 @@ class Run:
         from hyperscale.results.points import make_points
 
         return make_points(
-            self.samples, run=self.name, vote=self.vote, widths=self.widths, strategy_of_task=strategy_of_task
+            self.samples,
+            run=self.name,
+            vote=self.vote,
+            widths=self.widths,
+            strategy_of_task=strategy_of_task,
+            given_up=given_up(self.faults),
         )
 
 
@@ -78,7 +86,9 @@ def read(folder: Path | str) -> list[Run]:
 def _read_run(path: Path) -> Run:
     notes: list[str] = []
     samples = list(read_samples(path / SAMPLES, notes.append))
-    return Run(path, read_info(path), samples, tuple(notes))
+    faults = read_faults(path)
+    notes += fault_notes(path.resolve().name, faults)
+    return Run(path, read_info(path), samples, tuple(notes), tuple(faults))
 
 
 def folders(folder: Path | str) -> list[Path]:

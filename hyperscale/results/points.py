@@ -35,6 +35,7 @@ COLUMNS = (
     *("run", "model", "method", "engine", "task", "W", "L", "CR", "realised_cr", "n_problems", "n_seeds"),
     *("accuracy", "accuracy_se", "vote", "kv_reads", "peak_kv", "peak_bytes", "tokens", "seconds"),
     *("truncated", "no_answer", "kv_budget", "accuracy_low", "accuracy_high", "context", "kv_dtype", "read_bytes"),
+    "given_up",
 )
 
 
@@ -70,6 +71,7 @@ class MeasuredPoint:
         n_seeds: Number of seeds.
         truncated: Share of chains that L cut off before they gave an answer, mean over problems.
         no_answer: Share of chains that ended by themselves without an answer, mean over problems.
+        given_up: Problems that are missing, as engines were lost with them.
     """
 
     series: SeriesKey
@@ -83,6 +85,7 @@ class MeasuredPoint:
     n_seeds: int
     truncated: float
     no_answer: float
+    given_up: int = 0
 
     @property
     def label(self) -> str:
@@ -118,6 +121,7 @@ class MeasuredPoint:
             "accuracy_low": 100 * low,
             "accuracy_high": 100 * high,
             "context": tasks.context_of(self.series.task) or 0,
+            "given_up": self.given_up,
         }
         return {column: row[column] for column in COLUMNS}
 
@@ -129,6 +133,7 @@ def make_points(
     vote: str | None = None,
     widths: Collection[int] = (),
     strategy_of_task: Mapping[str, str] | None = None,
+    given_up: Mapping[tuple[str, str], Collection[str]] | None = None,
 ) -> list[MeasuredPoint]:
     """Every point that the samples of a run allow.
 
@@ -146,6 +151,7 @@ def make_points(
         vote: Name of the strategy chosen for the run; None for each task's own.
         widths: The values of W that the run was asked for; powers of two are always there.
         strategy_of_task: Task to the name of a strategy, for those that are not to have the run's.
+        given_up: Problems that are missing for good, by arm (as `Arm` writes it) and task.
 
     Raises:
         ConfigError: There is no such strategy.
@@ -160,7 +166,9 @@ def make_points(
     points = []
     for series, chains in groups.items():
         strategy, lengths = _task(series.task, strategy_of_task or {}, vote)
-        points += _points_of_series(series, chains, strategy, lengths, widths)
+        missing = len((given_up or {}).get((str(chains[0].arm), series.task), ()))
+        made = _points_of_series(series, chains, strategy, lengths, widths)
+        points += [replace(point, given_up=missing) for point in made] if missing else made
     return points
 
 

@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 from hyperscale.errors import ResultsError
 from hyperscale.results import manifest
+from hyperscale.results.faults import read_faults
 from hyperscale.results.folder import Run
 from hyperscale.results.manifest import LOCK, POINTS, RUN_FILE, SAMPLES, SCHEMA, read_info
 from hyperscale.results.sample_file import format_line, read_samples
@@ -215,7 +216,7 @@ class Store:
 
         # Sorted by key, an order that no interruption changes, as sums of floats depend on it.
         samples = sorted((sample.without_texts() for sample in self.samples()), key=lambda sample: sample.key)
-        points = Run(self.folder, read_info(self.folder), samples).points()
+        points = Run(self.folder, read_info(self.folder), samples, faults=tuple(read_faults(self.folder))).points()
         try:
             write_atomic(self.folder / POINTS, table(points).to_csv(index=False))
         except OSError as error:

@@ -3,8 +3,8 @@
 One engine call serves all tasks of an arm (a method at a CR), so the batch stays full.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from hyperscale.engines import registry
 from hyperscale.errors import EngineError, HyperscaleError
 from hyperscale.methods.arm import Arm
+from hyperscale.results.faults import RecordedFault, append_faults
 from hyperscale.results.recording import record
 from hyperscale.results.redaction import redact
 from hyperscale.results.samples import Key, Sample, chain_key
@@ -115,6 +116,7 @@ class ChainRunner:
             marks=self._run.prompt_format.marks,
         )
         problems = {request.problem: problem for problem, request in requests}
+        record_faults = partial(self._record_faults, arm, problems, seed)
 
         def report(progress: "ChainProgress") -> None:
             self._observer.on_chain_progress(arm, problems[progress.request.problem], progress)
@@ -129,13 +131,28 @@ class ChainRunner:
             batch = [r for problem, r in requests if r.L in group and problem.task.stop == stop]
             sampling = replace(sampling, stop=stop, stop_in_answer=bool(stop))
             lengths_of_chains = {(request.problem, request.chain): request.L for request in batch}
-            for chain in _explain_out_of_memory(engine.generate(batch, sampling, watch)):
-                problem, L = problems[chain.problem], lengths_of_chains[chain.problem, chain.chain]
-                sample = self._sample(arm, engine.name, problem, chain, L, seed)
-                # On the disk first: a chain that broke its rule is kept, to be looked at.
-                self._store.append(sample)
-                self._verify(arm, sample)
-                yield problem, sample
+            try:
+                for chain in _explain_out_of_memory(engine.generate(batch, sampling, watch)):
+                    record_faults()
+                    problem, L = problems[chain.problem], lengths_of_chains[chain.problem, chain.chain]
+                    sample = self._sample(arm, engine.name, problem, chain, L, seed)
+                    # On the disk first: a chain that broke its rule is kept, to be looked at.
+                    self._store.append(sample)
+                    self._verify(arm, sample)
+                    yield problem, sample
+            finally:
+                record_faults()
+
+    def _record_faults(self, arm: Arm, problems: Mapping[str, Problem], seed: int) -> None:
+        """Keep what went wrong with engines side by side, and tell it."""
+        faults = []
+        for fault in self._engines.take_faults():
+            problem = None if fault.problem is None else problems[fault.problem]
+            of_problem = {"task": problem.task.name, "problem": problem.doc.id} if problem is not None else {}
+            faults.append(RecordedFault(str(arm), fault.reason, fault.place, fault.requests, seed=seed, **of_problem))
+            self._observer.on_note(str(fault))
+        if faults:
+            append_faults(self._store.folder, faults)
 
     def _sample(self, arm: Arm, engine: str, problem: Problem, chain: "Chain", L: int, seed: int) -> Sample:
         task, doc = problem.task, problem.doc

@@ -28,6 +28,7 @@ from hyperscale.run.config.engine_choice import with_engine
 from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.run.context import fit_lengths, smallest_context
+from hyperscale.run.placement import plan_placement
 from hyperscale.run.planned_run import (
     PlannedRun,
     PlannedTask,
@@ -165,6 +166,7 @@ def plan_dry_run(
         gpu=target,
         roofline=roofline,
         repeated=None if runs is None else tuple(runs),
+        placement=plan_placement(config),
         notes=(
             *filter(None, (task.note for task in planned_tasks)),
             *([] if context else ["the model's context is not known here: lengths were not held against it"]),

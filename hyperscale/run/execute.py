@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from hyperscale import models
+from hyperscale.results.faults import forget_given_up
 from hyperscale.results.points import MeasuredPoint
 from hyperscale.results.store import Store
 from hyperscale.run.chain_runner import ChainRunner
@@ -37,6 +38,7 @@ def execute_run(run: PreparedRun, folder: Path, observer: RunObserver) -> list[M
     """
     # One lock and one set of weights from the pilot to the points.
     with Store(folder, run.info()) as store, closing(EngineCache()) as engines:
+        forget_given_up(store.folder)
         run = finalize_plan(run, store, observer, engines)
         check_plan(run.plan, {shape.name: shape.lengths for shape in run.shapes})
         observer.on_plan(run, store.folder)

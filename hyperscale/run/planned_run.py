@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hyperscale.planning.prediction import Predictor
     from hyperscale.planning.roofline import Gpu, Roofline
     from hyperscale.run.config.resolve import ResolvedConfig
+    from hyperscale.run.placement import Placement
     from hyperscale.tasks.task import Task
 
 
@@ -58,6 +59,7 @@ class PlannedRun:
         roofline: The model on the GPU that it runs on, or is planned for, if its figures are known.
         repeated: The runs that the costs were predicted from, of a plan made before, the folder's or that of --plan;
             None for a plan made now.
+        placement: How many engines it has, of how many GPUs.
     """
 
     config: "ResolvedConfig"
@@ -69,6 +71,7 @@ class PlannedRun:
     prompts: str
     roofline: "Roofline | None"
     repeated: "tuple[EarlierRun, ...] | None" = dataclasses.field(default=None, kw_only=True)
+    placement: "Placement" = dataclasses.field(kw_only=True)
 
     @property
     def shapes(self) -> list[TaskShape]:
@@ -111,6 +114,8 @@ class PlannedRun:
                 planned_by=source,
                 paces=timed.get(arm),
                 measured_together=measured.get(arm),
+                # On a CPU engines share its cores.
+                engines=1 if config.device == "cpu" else self.placement.engines,
             )
             for arm in self.arms
         }

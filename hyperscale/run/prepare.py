@@ -28,6 +28,7 @@ from hyperscale.run.config.engine_choice import with_engine
 from hyperscale.run.config.resolve import ResolvedConfig
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.run.context import fit_lengths, smallest_context
+from hyperscale.run.placement import place_engines
 from hyperscale.run.planned_run import (
     PlannedRun,
     PlannedTask,
@@ -276,6 +277,7 @@ def prepare_run(
         base_bytes=shape.entry_bytes(config.dtype),
         prompts=prompt_format.kind,
         roofline=_roofline(config, shape, max(entry_bytes.values())),
+        placement=place_engines(config),
         methods=method_of_arm,
         checkpoints=checkpoints,
         problems=problems,

@@ -62,6 +62,8 @@ def print_plan(run: "PlannedRun", console: Console) -> None:
     lines.append(f"{_describe_passes(run)} {_describe_saving(run)}")
     lines.append(_describe_sampling(run))
     lines.append(f"Engine: {run.config.engine_choice}")
+    if placement := run.placement.describe():
+        lines.append(placement)
     if run.config.kv_dtype != AUTO:
         lines.append(_describe_cache(run))
     for line in lines:

@@ -74,6 +74,7 @@ class _Generation:
     """One call of `KVPressEngine.generate`."""
 
     def __init__(self, engine: KVPressEngine, sampling: Sampling, watch: Watch | None) -> None:
+        self._engine = engine
         self._model, self._method, self._sampling, self._watch = engine.model, engine.method, sampling, watch
         config = self._model.config
         self._rows = config.num_hidden_layers * config.num_key_value_heads
@@ -103,6 +104,7 @@ class _Generation:
     def _decode(self, chain: LiveChain, session: PressSession, logits: Tensor, key: int) -> Finish:
         """Generate until a chain or a branch ends, from the logits that its next token is drawn from."""
         while True:
+            self._engine.steps += 1
             token, logprob, is_greedy = self._next_token(chain, logits, key)
             chain.greedy &= is_greedy
             chain.add_token(token, session.entries_read, session.entries_held, logprob, self._end_ids)

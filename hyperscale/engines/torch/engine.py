@@ -89,6 +89,7 @@ class TorchEngine(Engine):
             # Neither mode may leak into the caller's code between two chains.
             with torch.inference_mode(), forward_pass.use_own_attention(self.model):
                 chains = batch.advance(queue)
+            self.steps += 1
             if chains is None:
                 return
             yield from chains

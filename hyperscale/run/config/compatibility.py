@@ -40,6 +40,28 @@ def _check_engine(config: "RunConfig", engine: str) -> None:
         provider.check(methods, steering=steering, kv_dtype=config.kv_dtype)
 
 
+def check_placement(config: "RunConfig") -> None:
+    """Refuse settings of several engines that do not go together, before any machine is looked at.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    if config.address is not None and config.executor != "ray":
+        raise ConfigError(f"--address {config.address} is that of a Ray cluster: pass --executor ray as well")
+    if config.tensor_parallel > 1 and config.engine not in (registry.AUTO, "vllm"):
+        raise ConfigError(
+            f"--tensor-parallel {config.tensor_parallel}: only vLLM shares one engine among GPUs: pass --engine vllm, "
+            "or leave --tensor-parallel out to have an engine on each GPU"
+        )
+    if config.gpus is not None and config.engines is not None:
+        need = config.engines * config.tensor_parallel
+        if need > config.gpus:
+            raise ConfigError(
+                f"--engines {config.engines} of {config.tensor_parallel} GPUs each take {need}, more than --gpus "
+                f"{config.gpus}: pass one of the two"
+            )
+
+
 def check_strategy(config: "RunConfig") -> None:
     """Refuse a strategy of voting, or an extension word, that the run could not use.
 

@@ -25,6 +25,12 @@ _WITHOUT_EFFECT = {
     "cuda_graphs",
     "gpu_memory",
     "compilation",
+    "gpus",
+    "tensor_parallel",
+    "engines",
+    "executor",
+    "address",
+    "stall_timeout",
     "sandbox",
     "data",
     "vote",
@@ -92,6 +98,12 @@ class ResolvedConfig(BaseModel):
     cuda_graphs: bool
     gpu_memory: float
     compilation: Literal["auto", "none", "graphs", "full"] = "auto"
+    gpus: int | None = None
+    tensor_parallel: int = 1
+    engines: int | None = None
+    executor: Literal["local", "ray"] = "local"
+    address: str | None = None
+    stall_timeout: float = 600.0
     sandbox: str
     extend: int
     extend_word: str
@@ -177,6 +189,7 @@ def resolve_config(config: RunConfig) -> ResolvedConfig:
     # Cheap checks first: a mistake should show before a tokenizer or a model is loaded.
     compatibility.check_strategy(config)
     compatibility.check_engine(config)
+    compatibility.check_placement(config)
     budget, grid = _budget_and_grid(config, model.grid)
     sampling = _sampling(config, model)
     if all_greedy(tasks) and not sampling["temperature"] and "random" not in config.methods:

@@ -210,6 +210,41 @@ class RunConfig(BaseModel):
     sandbox: Literal["auto", "bwrap", "unshare", "none"] = setting(
         "auto", "Where programs that the model writes run.", details="`auto` is the strongest sandbox that works here."
     )
+    # Several GPUs, several machines.
+    gpus: int | None = setting(
+        None,
+        "GPUs to use.",
+        unset="all that are there; one if --device names it",
+        ge=1,
+        le=65536,
+        group="Several GPUs and machines",
+    )
+    tensor_parallel: int = setting(
+        1, "GPUs that share one engine of vLLM, each with a part of its heads; changes no result.", ge=1, le=1024
+    )
+    engines: int | None = setting(
+        None,
+        "Engines side by side; changes no result.",
+        unset="as many as the GPUs allow; on the CPU 1",
+        ge=1,
+        le=65536,
+        details="Problems go to whichever engine has room, longest first.",
+    )
+    executor: Literal["local", "ray"] = setting(
+        "local",
+        "Where engines run: in processes of this machine, or over a Ray cluster (docs/cluster.md); changes no result.",
+    )
+    address: str | None = setting(
+        None,
+        "Address of the Ray cluster, as `ray.init` takes it.",
+        unset="the one that RAY_ADDRESS or this machine has, else one is started here",
+    )
+    stall_timeout: float = setting(
+        600.0,
+        "Seconds without a token after which one of several engines is taken to hang, and replaced.",
+        gt=0,
+        le=10**7,
+    )
     # Steering of chains, and how they vote.
     extend: int = setting(
         0,

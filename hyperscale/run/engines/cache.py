@@ -1,31 +1,32 @@
 """Keeps the engine of an arm, and the weights that arms share, in memory from the pilot to the end of a run."""
 
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from hyperscale.engines.provider import EngineProvider, EngineSpec
+from hyperscale.engines.provider import EngineSpec
+from hyperscale.engines.slot import EngineSlot
 from hyperscale.methods.arm import Arm
 from hyperscale.run.engines.processes import group_arms, process_key, spec_of, with_methods
 from hyperscale.run.prepare import PreparedRun
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import Engine
+    from hyperscale.executors.faults import Fault
+    from hyperscale.executors.pooled_engine import PooledEngine
 
 
 class EngineCache:
-    """At most one engine and one set of shared weights at a time; `close` gives both back.
-
-    Attributes:
-        started: What the engine in memory was built from; None if there is none.
-    """
+    """The engine of a run, or its engines side by side; `close` gives them back."""
 
     def __init__(self) -> None:
-        self.started: EngineSpec | None = None
-        self._spec: EngineSpec | None = None
-        self._engine: Engine | None = None
-        self._process_key: Hashable = None
-        self._weights_key: Hashable = None
-        self._weights: Any = None
+        self._slot = EngineSlot()
+        self._pool: PooledEngine | None = None
+        self._pool_key: Hashable = None
+
+    @property
+    def started(self) -> EngineSpec | None:
+        """What the engine in this process was built from; None if there is none."""
+        return self._slot.started
 
     def engine(self, run: PreparedRun, arm: Arm) -> "Engine":
         """The engine that generates an arm's chains, with what is in memory already where that is possible.
@@ -34,49 +35,39 @@ class EngineCache:
             HyperscaleError: The model cannot be loaded, or the engine does not start.
         """
         provider, spec = spec_of(run, arm)
-        if self._engine is not None and self._spec == spec:
-            return self._engine
-        key = provider.process_key(spec)
-        if self._engine is not None and key is not None and key == self._process_key:
-            self._engine.switch(spec.method)
-        else:
-            self._close_engine()  # before the next one starts: two may not fit in memory
-            whole = spec
-            if key is not None:  # others of the run's arms are to run in it too
-                whole = with_methods(run, next(group for group in group_arms(run) if arm in group), spec)
-            self._engine = provider.build(whole, self._shared_weights(provider, spec))
-            self._process_key, self.started = key, whole
-        self._spec = spec
-        return self._engine
+
+        def whole() -> EngineSpec:  # others of the run's arms are to run in it too
+            return with_methods(run, next(group for group in group_arms(run) if arm in group), spec)
+
+        if not run.placement.is_pool:
+            return self._slot.engine(provider, spec, whole)
+        from hyperscale.executors.pooled_engine import PooledEngine
+
+        if self._pool is None:
+            executor = run.placement.make_executor()
+            self._pool = PooledEngine(executor, run.placement.engines, run.config.stall_timeout)
+        self._pool.use(provider, spec, whole())
+        self._pool_key = provider.process_key(spec)
+        return self._pool
+
+    def take_faults(self) -> "list[Fault]":
+        """What went wrong with engines side by side since this was asked last."""
+        if self._pool is None:
+            return []
+        faults, self._pool.faults = self._pool.faults, []
+        return faults
 
     def order(self, run: PreparedRun) -> list[Arm]:
         """The arms of a run in an order in which no process is started twice: those of the engine in memory first."""
         groups = group_arms(run)
-        if self._process_key is not None:
-            groups.sort(key=lambda group: process_key(run, group[0]) != self._process_key)
+        in_memory = self._slot.process_key or self._pool_key
+        if in_memory is not None:
+            groups.sort(key=lambda group: process_key(run, group[0]) != in_memory)
         return [arm for group in groups for arm in group]
 
-    def _shared_weights(self, provider: EngineProvider, spec: EngineSpec) -> Any:
-        """The weights that an engine shares with those before it; None if it loads its own."""
-        kind = provider.shared_weights
-        key = None if kind is None else (kind, spec.checkpoint, spec.device, spec.dtype)
-        if key != self._weights_key:
-            self._drop_weights()  # before others come: two models at once may not fit
-            if key is not None:
-                self._weights = provider.load_weights(spec)
-                self._weights_key = key
-        return self._weights
-
     def close(self) -> None:
-        """Close the engine, if there is one, and give back the weights."""
-        self._close_engine()
-        self._drop_weights()
-
-    def _close_engine(self) -> None:
-        engine, self._engine, self._spec, self._process_key = self._engine, None, None, None
-        self.started = None
-        if engine is not None:
-            engine.close()
-
-    def _drop_weights(self) -> None:
-        self._weights_key = self._weights = None
+        """Close the engines, if there are any, and give back the weights."""
+        self._slot.close()
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None

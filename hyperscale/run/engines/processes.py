@@ -24,6 +24,7 @@ def spec_of(run: PreparedRun, arm: Arm) -> tuple[EngineProvider, EngineSpec]:
         gpu_memory=config.gpu_memory,
         max_tokens=run.max_sequence_tokens,
         compilation=config.compilation,
+        tensor_parallel=config.tensor_parallel,
     )
     return registry.choose(config.engine, arm.method), spec
 

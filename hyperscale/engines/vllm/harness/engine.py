@@ -219,7 +219,7 @@ class VllmEngine(Engine):
                     )
                 if not running:
                     return
-                for output in self._engine.step():
+                for output in self._step():
                     chain = running[output.request_id]
                     self._record_output(chain, output, decoder, watch)
                     if output.finished:
@@ -246,7 +246,7 @@ class VllmEngine(Engine):
             num_rows=self._num_rows if self.method.name != "vanilla" else 0,
             watch=watch,
             submit=self._submit,
-            step=self._engine.step,
+            step=self._step,
             abort=self._engine.abort_request,
             check=self._check_request,
         )
@@ -258,6 +258,10 @@ class VllmEngine(Engine):
             raise explain_error(error) from error
         finally:
             steered.stop()
+
+    def _step(self) -> Any:
+        self.steps += 1
+        return self._engine.step()
 
     def _add_request(self, request: Request, sampling: Sampling, is_watched: bool) -> str:
         """Give vLLM a whole chain to generate; returns the id by which its outputs come back."""

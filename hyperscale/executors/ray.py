@@ -1,0 +1,204 @@
+"""Engines as Ray actors, over all machines of a cluster: placement and the notice of a loss are Ray's.
+
+Each engine has a placement group of one bundle, so the GPUs that share it are on one machine. An engine whose machine
+is gone is asked for anew, and starts wherever there is room, on a machine that came later too.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from threading import Thread
+from typing import Any
+
+from hyperscale.errors import EngineError
+from hyperscale.executors.executor import EngineResources, Executor, WorkerHandle, WorkerLostError
+from hyperscale.executors.messages import Order, Report
+from hyperscale.executors.worker import EngineWorker
+
+_SECONDS_BETWEEN_REPORTS = 1.0
+_SECONDS_TO_END = 20.0
+
+
+def connect(address: str | None) -> Any:
+    """The module ``ray``, connected to a cluster; one is started on this machine if there is none.
+
+    Args:
+        address: As `ray.init` takes it; None for the one that ``RAY_ADDRESS`` names or that this machine is part of.
+
+    Raises:
+        EngineError: Ray is not installed, or there is no cluster at the address.
+    """
+    ray = load_ray()
+    if ray.is_initialized():
+        return ray
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address is None and "RAY_ADDRESS" not in os.environ:
+            with suppress(ConnectionError):
+                ray.init("auto", **quiet)
+                return ray
+            ray.init(include_dashboard=False, **quiet)
+        else:
+            ray.init(address, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = address or os.environ.get("RAY_ADDRESS", "this machine")
+        raise EngineError(
+            f"no Ray cluster at {where} ({error}): start one with `ray start --head`, or pass another --address"
+        ) from None
+    return ray
+
+
+def load_ray() -> Any:
+    """The module ``ray``.
+
+    Raises:
+        EngineError: It is not installed.
+    """
+    try:
+        return import_module("ray")
+    except ImportError:
+        advice = "pip install 'hyperscale-kv[ray]', or leave --executor out"
+        raise EngineError(f"--executor ray needs Ray: {advice}") from None
+
+
+def count_gpus(address: str | None) -> int:
+    """GPUs of a cluster.
+
+    Raises:
+        EngineError: There is no cluster.
+    """
+    return int(connect(address).cluster_resources().get("GPU", 0))
+
+
+class _Actor:
+    """An `EngineWorker` in an actor, whose methods run in threads beside the engine's."""
+
+    def __init__(self) -> None:
+        self._worker = EngineWorker()
+        self._thread = Thread(target=self._worker.run, daemon=True)
+        self._thread.start()
+
+    def give(self, order: Order) -> None:
+        self._worker.give(order)
+
+    def take(self, timeout: float) -> Report:
+        return self._worker.take(timeout)
+
+    def close(self, timeout: float) -> None:
+        self._worker.close()
+        self._thread.join(timeout)
+
+
+class RayExecutor(Executor):
+    """Starts actors.
+
+    Attributes:
+        name: See `Executor`.
+    """
+
+    name = "ray"
+
+    def __init__(self, resources: EngineResources, address: str | None = None) -> None:
+        """Connect to a cluster.
+
+        Args:
+            resources: What each engine takes.
+            address: See `connect`.
+
+        Raises:
+            EngineError: Ray is not installed, or there is no cluster.
+        """
+        self._ray, self._resources = connect(address), resources
+        self._closing: list[RayWorker] = []
+
+    def start(self, number: int) -> WorkerHandle:
+        """See `Executor.start`."""
+        return RayWorker(self._ray, self._resources, number, self._closing)
+
+    def wait(self, workers: Sequence[WorkerHandle], timeout: float) -> None:
+        """See `Executor.wait`."""
+        references = [worker.reference for worker in workers if isinstance(worker, RayWorker)]
+        if references:
+            self._ray.wait(references, num_returns=1, timeout=timeout)
+
+    def close(self) -> None:
+        """See `Executor.close`."""
+        for worker in self._closing:
+            worker.end()
+
+
+class RayWorker(WorkerHandle):
+    """An actor, which may wait for room before it starts.
+
+    Attributes:
+        reference: Of the report that is to come next.
+    """
+
+    def __init__(self, ray: Any, resources: EngineResources, number: int, closing: "list[RayWorker]") -> None:
+        self.number = number
+        self._ray, self._closing = ray, closing
+        cpus = resources.cpus or 1
+        bundle = {"CPU": cpus, **({"GPU": resources.gpus} if resources.gpus else {})}
+        self._group = ray.util.placement_group([bundle], strategy="STRICT_PACK")
+        strategies = import_module("ray.util.scheduling_strategies")
+        # Engines compute with the cores that Ray gives them; libraries read this when they are loaded.
+        threads = {} if resources.gpus else {"OMP_NUM_THREADS": str(cpus)}
+        actor = ray.remote(_Actor).options(
+            num_cpus=cpus,
+            num_gpus=resources.gpus,
+            max_concurrency=4,  # give, take, close
+            max_restarts=0,
+            scheduling_strategy=strategies.PlacementGroupSchedulingStrategy(self._group),
+            runtime_env={"env_vars": threads},
+        )
+        self._actor = actor.remote()
+        self.reference = self._actor.take.remote(0)  # at once: the process is here
+
+    def give(self, order: Order) -> None:
+        """See `WorkerHandle.give`."""
+        self._actor.give.remote(order)
+
+    def take(self) -> list[Report]:
+        """See `WorkerHandle.take`."""
+        reports: list[Report] = []
+        while self._ray.wait([self.reference], timeout=0)[0]:
+            try:
+                reports.append(self._ray.get(self.reference))
+            except self._ray.exceptions.RayError as error:
+                if reports:
+                    return reports
+                raise self._explain(error) from None
+            self.is_here = True
+            self.reference = self._actor.take.remote(_SECONDS_BETWEEN_REPORTS)
+            if not reports[-1].events:
+                break
+        return reports
+
+    def _explain(self, error: Exception) -> WorkerLostError:
+        text = str(error)
+        if isinstance(error, self._ray.exceptions.OutOfMemoryError):
+            return WorkerLostError("its machine ran out of memory")
+        # What Ray says when it is the machine that is gone, whatever ran there.
+        is_innocent = any(words in text for words in ("node was terminated", "NODE_DIED", "node has died", "node died"))
+        reason = "its machine is gone" if is_innocent else "its process ended"
+        return WorkerLostError(reason, is_innocent=is_innocent)
+
+    def kill(self) -> None:
+        """See `WorkerHandle.kill`."""
+        with suppress(Exception):  # it may be gone with its machine
+            self._ray.kill(self._actor)
+        with suppress(Exception):
+            self._ray.util.remove_placement_group(self._group)
+
+    def close(self) -> None:
+        """See `WorkerHandle.close`."""
+        self._end = self._actor.close.remote(_SECONDS_TO_END)
+        self._closing.append(self)
+
+    def end(self) -> None:
+        """Wait for the engine to be closed, and end the actor."""
+        with suppress(Exception):
+            self._ray.get(self._end, timeout=_SECONDS_TO_END)
+        self.kill()
