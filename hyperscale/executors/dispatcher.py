@@ -35,7 +35,7 @@ class Dispatcher:
     def __init__(self, requests: Iterable[Request], capacity: int) -> None:
         self.capacity = capacity
         self._waiting: deque[Request] = deque(requests)
-        self._suspects: deque[list[Request]] = deque()  # of one problem each, with strikes enough
+        self._suspects: dict[str, list[Request]] = {}  # by problem, of those with strikes enough
         self._given: dict[Hashable, dict[_ChainKey, Request]] = {}  # by engine
         self._alone: set[Hashable] = set()  # engines that have a suspect
         self._strikes: dict[str, int] = {}
@@ -55,7 +55,7 @@ class Dispatcher:
     def unfinished(self) -> int:
         """Requests that are neither finished nor given up."""
         given = sum(map(len, self._given.values()))
-        return len(self._waiting) + sum(map(len, self._suspects)) + given
+        return len(self._waiting) + sum(map(len, self._suspects.values())) + given
 
     def count_given(self, engine: Hashable) -> int:
         """Requests that an engine has and has not finished."""
@@ -86,7 +86,7 @@ class Dispatcher:
     def _take_suspect(self, engine: Hashable) -> tuple[Request, ...]:
         if not self._suspects:
             return ()
-        taken = tuple(self._suspects.popleft())
+        taken = tuple(self._suspects.pop(next(iter(self._suspects))))
         self._given[engine].update((_key(request), request) for request in taken)
         self._alone.add(engine)
         return taken
@@ -106,6 +106,7 @@ class Dispatcher:
             How many chains are given up of which problems: too many engines went with them.
         """
         lost = list(self._given.pop(engine, {}).values())
+        was_alone = engine in self._alone
         self._alone.discard(engine)
         by_problem: dict[str, list[Request]] = {}
         for request in lost:
@@ -114,10 +115,10 @@ class Dispatcher:
         given_up = {}
         for problem, requests in by_problem.items():
             strikes = self._strikes[problem] = self._strikes.get(problem, 0) + 1
-            if strikes >= MAX_STRIKES:
+            if strikes >= MAX_STRIKES and was_alone:
                 given_up[problem] = len(requests) + self._give_up(problem)
             elif strikes >= _LONELY_STRIKES:
-                self._suspects.append([*requests, *self._withdraw(problem)])
+                self._suspects.setdefault(problem, []).extend([*requests, *self._withdraw(problem)])
             else:
                 again += requests
         self._waiting.extendleft(reversed(again))
@@ -138,9 +139,7 @@ class Dispatcher:
     def _give_up(self, problem: str) -> int:
         """Drop the requests of a problem that no engine has; returns how many these are."""
         self._given_up.add(problem)
-        suspects = [group for group in self._suspects if group[0].problem == problem]
-        self._suspects = deque(group for group in self._suspects if group[0].problem != problem)
-        return len(self._withdraw(problem)) + sum(map(len, suspects))
+        return len(self._withdraw(problem)) + len(self._suspects.pop(problem, ()))
 
 
 def _key(request: Request) -> _ChainKey:

@@ -6,19 +6,22 @@ is gone is asked for anew, and starts wherever there is room, on a machine that 
 
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from threading import Thread
 from typing import Any
+from urllib.parse import urlsplit
 
-from hyperscale.errors import EngineError
+from hyperscale.errors import EngineError, first_line
 from hyperscale.executors.executor import EngineResources, Executor, WorkerHandle, WorkerLostError
 from hyperscale.executors.messages import Order, Report
 from hyperscale.executors.worker import EngineWorker
 
 _SECONDS_BETWEEN_REPORTS = 1.0
 _SECONDS_TO_END = 20.0
+_SECONDS_TO_CONNECT = 10.0
 
 
 def connect(address: str | None) -> Any:
@@ -33,6 +36,8 @@ def connect(address: str | None) -> Any:
     ray = load_ray()
     if ray.is_initialized():
         return ray
+    _check_address(address or os.environ.get("RAY_ADDRESS"))
+    _silence_raylet()
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None and "RAY_ADDRESS" not in os.environ:
@@ -43,11 +48,39 @@ def connect(address: str | None) -> Any:
         else:
             ray.init(address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        where = address or os.environ.get("RAY_ADDRESS", "this machine")
-        raise EngineError(
-            f"no Ray cluster at {where} ({error}): start one with `ray start --head`, or pass another --address"
-        ) from None
+        raise _no_cluster(address or os.environ.get("RAY_ADDRESS", "this machine"), error) from None
     return ray
+
+
+def _check_address(address: str | None) -> None:
+    """Refuse an address where nobody listens: Ray itself tries for minutes.
+
+    Raises:
+        EngineError: It is one.
+    """
+    parts = urlsplit(address if address and "://" in address else f"//{address or ''}")
+    if parts.hostname is None or parts.port is None:
+        return  # "auto", "local", or none
+    try:
+        socket.create_connection((parts.hostname, parts.port), timeout=_SECONDS_TO_CONNECT).close()
+    except OSError as error:
+        raise _no_cluster(str(address), error) from None
+
+
+def _no_cluster(where: str, error: Exception) -> EngineError:
+    return EngineError(
+        f"no Ray cluster at {where} ({first_line(error)}): start one with `ray start --head`, or pass another --address"
+    )
+
+
+def _silence_raylet() -> None:
+    """Keep the standard output for the run: Ray writes there of processes that it lost, whatever ``log_to_driver`` is.
+
+    The run tells of them itself. Ray has no setting for this; where its insides have changed, it writes.
+    """
+    worker: Any = import_module("ray._private.worker")
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda *_, **__: None
 
 
 def load_ray() -> Any:

@@ -22,6 +22,8 @@ from hyperscale.executors.messages import (
 )
 from hyperscale.utils.hub import silence_transformers
 
+_SECONDS_TO_BE_KNOWN = 5.0
+
 
 class EngineWorker:
     """Runs an engine in one thread (`run`), while others give it requests (`give`) and take its news (`take`).
@@ -41,6 +43,7 @@ class EngineWorker:
         self._events: list[Event] = []
         self._engine: Engine | None = None
         self._idle_seconds = 0.0
+        self._takes = 0
         self.is_over = False
 
     def give(self, order: Order) -> None:
@@ -53,8 +56,11 @@ class EngineWorker:
     def take(self, timeout: float) -> Report:
         """News, as soon as there are events, or after so many seconds."""
         with self._changed:
+            self._takes += 1
+            self._changed.notify_all()
             self._changed.wait_for(lambda: self._events or self.is_over, timeout)
             events, self._events = tuple(self._events), []
+            self._changed.notify_all()
         steps = 0 if self._engine is None else self._engine.steps
         return Report(platform.node(), steps, self._idle_seconds, events)
 
@@ -93,12 +99,23 @@ class EngineWorker:
     def _run_job(self, slot: EngineSlot, job: Job) -> None:
         engine = self._engine = slot.engine(job.provider, job.spec, lambda: job.whole)
         self._emit(EngineReady(job.number))
+        self._wait_until_known()
 
         def tell(progress: ChainProgress) -> None:
             self._emit(NewToken(job.number, progress.request, progress.tokens, progress.entries, progress.text()))
 
         for chain in engine.generate(self._draw(job), job.sampling, tell if job.is_watched else None):
             self._emit(FinishedChain(job.number, chain))
+
+    def _wait_until_known(self) -> None:
+        """Wait until all events have arrived, or for a few seconds: news is lost with a process that is killed.
+
+        Who asks for the next report has the last one.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: not self._events, _SECONDS_TO_BE_KNOWN)
+            takes = self._takes
+            self._changed.wait_for(lambda: self._takes > takes, _SECONDS_TO_BE_KNOWN)
 
     def _draw(self, job: Job) -> Iterator[Request]:
         """The requests of a job as the engine has room for them; it waits for some only while there are any."""

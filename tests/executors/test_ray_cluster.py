@@ -1,0 +1,158 @@
+"""Engines on a real cluster of several Ray nodes on this machine: the same chains, whatever becomes of the nodes."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import scripted_engine
+from scripted_engine import ScriptedProvider, chain_of
+
+from hyperscale import methods
+from hyperscale.engines.base import Request, Sampling
+from hyperscale.engines.provider import EngineSpec
+from hyperscale.errors import EngineError, ModelError
+from hyperscale.executors import PooledEngine
+from hyperscale.executors.executor import EngineResources
+
+ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'hyperscale-kv[ray]'")
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """A cluster with a head that has no room for engines, and one node for each of two engines."""
+    from ray.cluster_utils import Cluster
+
+    helpers = str(Path(scripted_engine.__file__).parent)
+    before = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = os.pathsep.join([helpers, before])
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    made.nodes = [made.add_node(num_cpus=1) for _ in range(2)]
+    made.wait_for_nodes()
+    yield made
+    ray.shutdown()
+    made.shutdown()
+    os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture
+def pool(cluster, tmp_path):
+    from hyperscale.executors.ray import RayExecutor
+
+    pools = []
+
+    def make(count, stall_seconds=600.0):
+        executor = RayExecutor(EngineResources(), cluster.address)
+        made = PooledEngine(executor, count, stall_seconds)
+        spec = EngineSpec(str(tmp_path), methods.create("vanilla", cr=1), batch_size=4)
+        made.use(ScriptedProvider(), spec, spec)
+        pools.append(made)
+        return made
+
+    yield make
+    for made in pools:
+        made.close()
+
+
+def requests(*problems, chains=1, L=5):
+    return [Request(problem, chain, (1, 2, len(problem)), L) for problem in problems for chain in range(chains)]
+
+
+def check(found, asked):
+    by_name = {(request.problem, request.chain): request for request in asked}
+    assert sorted((chain.problem, chain.chain) for chain in found) == sorted(by_name)
+    for chain in found:
+        assert chain == chain_of(by_name[chain.problem, chain.chain], Sampling())
+
+
+def pids(folder):
+    path = folder / "started"
+    return [int(line.split()[0]) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_chains_are_those_of_one_engine(pool, tmp_path):
+    engine = pool(2)
+    for _ in range(2):
+        asked = requests(*map(str, range(12)), chains=2, L=50)
+        check(list(engine.generate(asked, Sampling())), asked)
+    assert engine.faults == []
+    assert len(pids(tmp_path)) == 2
+
+
+def test_an_actor_that_is_killed_is_replaced(pool, tmp_path, capfd):
+    engine, asked = pool(2), requests(*map(str, range(40)), L=200)
+    chains = engine.generate(asked, Sampling())
+    found = [next(chains)]
+    os.kill(pids(tmp_path)[0], signal.SIGKILL)
+    found += chains
+    check(found, asked)
+    (fault,) = engine.faults
+    assert fault.requests
+    assert fault.place
+    assert "its process ended" in fault.reason
+    assert not capfd.readouterr().out  # which is the run's alone
+
+
+def test_a_problem_that_kills_three_engines_is_given_up(pool):
+    engine, asked = pool(2), requests("a", "kill", "b", "c")
+    found = list(engine.generate(asked, Sampling()))
+    check(found, [request for request in asked if request.problem != "kill"])
+    assert [fault.problem for fault in engine.faults if fault.problem] == ["kill"]
+
+
+def test_a_node_may_go_and_another_come_in_the_middle(pool, cluster):
+    engine, asked = pool(2), requests(*map(str, range(60)), chains=2, L=300)
+    chains = engine.generate(asked, Sampling())
+    found = [next(chains) for _ in range(3)]
+    cluster.remove_node(cluster.nodes.pop(0), allow_graceful=False)
+    found += [next(chains) for _ in range(10)]  # the other one goes on
+    cluster.nodes.append(cluster.add_node(num_cpus=1))
+    found += chains
+    check(found, asked)
+    assert not [fault for fault in engine.faults if fault.problem]
+    assert len(engine.faults) == 1
+
+
+def test_an_actor_that_hangs_is_replaced(pool, tmp_path):
+    engine, asked = pool(2, stall_seconds=3.0), requests(*map(str, range(16)), L=300)
+    chains = engine.generate(asked, Sampling())
+    found = [next(chains)]
+    os.kill(pids(tmp_path)[0], signal.SIGSTOP)
+    found += chains
+    check(found, asked)
+    assert "no decode step" in engine.faults[0].reason
+
+
+def test_twenty_kills_at_random_moments_lose_nothing(pool, tmp_path):
+    engine, asked = pool(2), requests(*map(str, range(400)), chains=1, L=400)
+    found, killed, due = [], set(), time.monotonic() + 1
+    for chain in engine.generate(asked, Sampling()):
+        found.append(chain)
+        alive = [pid for pid in pids(tmp_path) if pid not in killed]
+        # Chains of the last kill have gone on: only a problem that keeps killing may be given up.
+        if len(killed) < 20 and time.monotonic() > due and alive:
+            pid = alive[len(killed) % len(alive)]
+            os.kill(pid, signal.SIGKILL)
+            killed.add(pid)
+            due = time.monotonic() + 0.4
+    check(found, asked)
+    assert len(killed) == 20
+    assert len(engine.faults) == 20
+
+
+def test_a_checkpoint_that_a_node_lacks_is_told_with_its_name(pool, tmp_path):
+    (tmp_path / "broken").touch()
+    with pytest.raises(ModelError, match=rf"on {os.uname().nodename}: the weights are broken"):
+        list(pool(1).generate(requests("a"), Sampling()))
+
+
+def test_a_cluster_that_is_not_there_is_told():
+    from hyperscale.executors import ray as executor
+
+    for address in ("127.0.0.1:1", "ray://127.0.0.1:1"):
+        with pytest.raises(EngineError, match=f"no Ray cluster at {address}"):
+            executor._check_address(address)
+    for address in (None, "auto", "local"):
+        executor._check_address(address)
