@@ -6,7 +6,7 @@ It knows no processes and no clocks: the same rules run in a simulation (`benchm
   together (longest processing time first; Graham 1969, "Bounds on multiprocessing timing anomalies", SIAM J. Appl.
   Math. 17(2)).
 - An engine gets what fills its batch and a few more, so that it need not wait for its next request; towards the end
-  no more than its share of what is unfinished.
+  no more than its share of what is unfinished. Engines take turns, a problem each.
 - Requests of a lost engine go first again. Each of their problems gets a strike; a problem with two of them is run
   when nothing else is, by an engine of its own, so that only it can be to blame for a third. A finished chain clears
   its problem.
@@ -62,7 +62,9 @@ class Dispatcher:
         return len(self._given.get(engine, ()))
 
     def take(self, engine: Hashable, engines: int) -> tuple[Request, ...]:
-        """What an engine is to have now; it may be nothing.
+        """What an engine is to have next: chains of one problem, or nothing if it has enough.
+
+        Asked in turns until all have enough, engines get problems as players get cards: the longest do not meet in one.
 
         Args:
             engine: Any name for it.
@@ -79,9 +81,14 @@ class Dispatcher:
         spare = max(1, self.capacity // 4)
         share = ceil(self.unfinished / max(engines, 1))
         count = min(self.capacity + spare, share) - len(given)
-        taken = tuple(self._waiting.popleft() for _ in range(min(max(count, 0), len(self._waiting))))
+        taken: list[Request] = []
+        # Chains of a problem stay together where they can: they share a prefill.
+        while len(taken) < count and self._waiting:
+            if taken and self._waiting[0].problem != taken[0].problem:
+                break
+            taken.append(self._waiting.popleft())
         given.update((_key(request), request) for request in taken)
-        return taken
+        return tuple(taken)
 
     def _take_suspect(self, engine: Hashable) -> tuple[Request, ...]:
         if not self._suspects:

@@ -130,14 +130,22 @@ class PooledEngine(Engine):
     def _hand_out(self, job: Job, dispatcher: Dispatcher) -> None:
         here = [member for member in self._members if member.worker.is_here]
         for member in here:
+            if not dispatcher.count_given(member.worker.number):
+                member.alive_time = monotonic()  # it makes no steps because it has nothing to do
+        taken: dict[int, list[Request]] = {member.worker.number: [] for member in here}
+        hungry = here
+        while hungry:
+            for member in list(hungry):
+                number = member.worker.number
+                more = dispatcher.take(number, len(self._members))
+                taken[number] += more
+                if not more:
+                    hungry = [other for other in hungry if other is not member]
+        is_last = not dispatcher.has_waiting
+        for member in here:
             number = member.worker.number
-            if not dispatcher.count_given(number):
-                member.alive_time = monotonic()
-            taken = dispatcher.take(number, len(self._members))
-            member.told_last &= not taken  # said with them, or once more
-            is_last = not dispatcher.has_waiting
-            if taken or (is_last and not member.told_last and dispatcher.count_given(number)):
-                member.worker.give(Order(job, taken, is_last))
+            if taken[number] or (is_last and not member.told_last and dispatcher.count_given(number)):
+                member.worker.give(Order(job, tuple(taken[number]), is_last))
                 member.told_last = is_last
 
     def _news(self, member: _Member, dispatcher: Dispatcher) -> list[Event]:
@@ -204,7 +212,7 @@ class PooledEngine(Engine):
             given_up = dispatcher.lose(number)
         lost_with_it = f"{MAX_STRIKES} engines were lost with it, the last: {reason}"
         self.faults += [
-            replace(fault, reason=lost_with_it, requests=count, problem=problem) for problem, count in given_up.items()
+            replace(fault, reason=lost_with_it, chains=count, problem=problem) for problem, count in given_up.items()
         ]
         self._drop(member)
         self._losses += not is_innocent

@@ -8,7 +8,6 @@ from threading import Condition
 from time import monotonic
 
 from hyperscale.engines.base import ChainProgress, Engine, Request
-from hyperscale.engines.slot import EngineSlot
 from hyperscale.errors import EngineError, HyperscaleError
 from hyperscale.executors.messages import (
     EngineFailed,
@@ -20,6 +19,7 @@ from hyperscale.executors.messages import (
     Order,
     Report,
 )
+from hyperscale.executors.slot import EngineSlot
 from hyperscale.utils.hub import silence_transformers
 
 _SECONDS_TO_BE_KNOWN = 5.0

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import hyperscale
 from hyperscale.errors import ResultsError
+from hyperscale.executors.faults import given_up
 from hyperscale.gate.baseline import ALL_WEIGHTS, AXES, DIGITS, FORMAT, ArmRecord, CutRecord, GateRecord, TaskRecord
 from hyperscale.methods.arm import Arm
-from hyperscale.results.faults import given_up
 from hyperscale.results.folder import Run, RunChain
 from hyperscale.results.manifest import complete_config
 from hyperscale.results.points import MeasuredPoint, make_points

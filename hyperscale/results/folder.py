@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hyperscale.errors import ResultsError
-from hyperscale.results.faults import RecordedFault, fault_notes, given_up, read_faults
+from hyperscale.executors.faults import Fault, fault_notes, given_up, read_faults
 from hyperscale.results.manifest import RUN_FILE, SAMPLES, read_info
 from hyperscale.results.sample_file import read_samples
 from hyperscale.results.samples import Sample
@@ -31,7 +31,7 @@ class Run:
     info: Mapping[str, Any]
     samples: Sequence[Sample]
     notes: tuple[str, ...] = ()
-    faults: tuple[RecordedFault, ...] = ()
+    faults: tuple[Fault, ...] = ()
 
     @property
     def name(self) -> str:

@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from hyperscale.errors import ResultsError
+from hyperscale.executors.faults import read_faults
 from hyperscale.results import manifest
-from hyperscale.results.faults import read_faults
 from hyperscale.results.folder import Run
 from hyperscale.results.manifest import LOCK, POINTS, RUN_FILE, SAMPLES, SCHEMA, read_info
 from hyperscale.results.sample_file import format_line, read_samples

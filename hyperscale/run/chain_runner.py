@@ -5,14 +5,15 @@ One engine call serves all tasks of an arm (a method at a CR), so the batch stay
 
 from dataclasses import replace
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING
 
 from hyperscale.engines import registry
 from hyperscale.errors import EngineError, HyperscaleError
+from hyperscale.executors.faults import append_faults
 from hyperscale.methods.arm import Arm
-from hyperscale.results.faults import RecordedFault, append_faults
 from hyperscale.results.recording import record
 from hyperscale.results.redaction import redact
 from hyperscale.results.samples import Key, Sample, chain_key
@@ -22,6 +23,7 @@ from hyperscale.run.engines.cache import EngineCache
 from hyperscale.run.observer import ArmSize, RunObserver
 from hyperscale.run.prepare import PreparedRun, Problem
 from hyperscale.run.prompting import steering_of
+from hyperscale.run.request_order import longest_first
 from hyperscale.tasks.task import prompt_hash
 
 if TYPE_CHECKING:
@@ -63,7 +65,10 @@ class ChainRunner:
         """Generate every chain of an arm that the store lacks."""
         seeds = self._run.config.seeds
         requests = self._run.requests(arm)
-        samples = [sample.without_texts() for sample in self._store.samples() if sample.arm == arm]
+        stored = [sample.without_texts() for sample in self._store.samples()]
+        samples = [sample for sample in stored if sample.arm == arm]
+        if self._run.placement.is_pool:
+            requests = longest_first(requests, stored)
         max_tokens = sum(request.L for _, request in requests)
         # Some engines run one chain after the other, whatever the batch size.
         batches = registry.choose(self._run.config.engine, arm.method).batches
@@ -147,10 +152,12 @@ class ChainRunner:
         """Keep what went wrong with engines side by side, and tell it."""
         faults = []
         for fault in self._engines.take_faults():
-            problem = None if fault.problem is None else problems[fault.problem]
-            of_problem = {"task": problem.task.name, "problem": problem.doc.id} if problem is not None else {}
-            faults.append(RecordedFault(str(arm), fault.reason, fault.place, fault.requests, seed=seed, **of_problem))
             self._observer.on_note(str(fault))
+            fault = replace(fault, arm=str(arm), seed=seed)
+            if fault.problem is not None:
+                problem = problems[fault.problem]
+                fault = replace(fault, task=problem.task.name, problem=problem.doc.id)
+            faults.append(fault)
         if faults:
             append_faults(self._store.folder, faults)
 

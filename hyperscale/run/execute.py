@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from hyperscale import models
-from hyperscale.results.faults import forget_given_up
+from hyperscale.executors.faults import forget_given_up
 from hyperscale.results.points import MeasuredPoint
 from hyperscale.results.store import Store
 from hyperscale.run.chain_runner import ChainRunner

@@ -106,6 +106,11 @@ def _place(config: ResolvedConfig, there: int, where: str) -> Placement:
             raise ConfigError("--gpus and --tensor-parallel need GPUs, and this run is on the CPU: pass --engines N")
         return Placement(config.executor, config.engines or 1, EngineResources(), address=config.address)
     each = config.tensor_parallel
+    if each > 1 and config.engine != "vllm":
+        raise ConfigError(
+            f"--tensor-parallel {each}: only vLLM shares one engine among GPUs, and this run is on {config.engine}: "
+            "pass --engine vllm, which says why it does not run here"
+        )
     asked = config.engines * each if config.engines else config.gpus
     total = asked or there
     if total > there:

@@ -60,7 +60,7 @@ def test_show_of_an_unfinished_run_says_how_far_it_is(call, folder):
     values = json.loads(call("show", "results/begun", "--json")[1])
     (run,) = values["runs"]
     assert (run["finished"], run["chains"], run["planned"]) == (False, 57, 96)
-    assert run["arms"][1] == {"name": "dms 8×", "done": 9, "planned": 48}
+    assert run["arms"][1] == {"name": "dms 8×", "done": 9, "planned": 48, "given_up": 0}
     assert values["answers"][0]["task"] == "mini_aime"
     assert len(values["points"]) > 10
 

@@ -14,9 +14,9 @@ import pytest
 
 from hyperscale import results
 from hyperscale.errors import ConfigError, ResultsError
+from hyperscale.executors.faults import FILE, Fault, append_faults, forget_given_up, read_faults
 from hyperscale.gate.from_runs import record_runs
 from hyperscale.planning.run_state import state_of
-from hyperscale.results.faults import FILE, RecordedFault, append_faults, forget_given_up, read_faults
 from hyperscale.run import execute, prepare
 from hyperscale.run.config import load
 from hyperscale.run.observer import RunObserver
@@ -176,8 +176,8 @@ def incomplete(alone, tmp_path):
     problem = next(v["problem"] for v in map(json.loads, lines) if (v["method"], v["task"]) == ("tova", "mini_aime"))
     is_gone = [(v["method"], v["task"], v["problem"]) == ("tova", "mini_aime", problem) for v in map(json.loads, lines)]
     (folder / "samples.jsonl").write_text("".join(line for line, gone in zip(lines, is_gone, strict=True) if not gone))
-    fault = RecordedFault("tova 8×", "3 engines were lost with it", "node", sum(is_gone), "mini_aime", problem)
-    append_faults(folder, [RecordedFault("tova 8×", "its process ended", chains=2), fault])
+    fault = Fault("3 engines were lost with it", "node", sum(is_gone), problem, "tova 8×", "mini_aime")
+    append_faults(folder, [Fault("its process ended", chains=2, arm="tova 8×"), fault])
     return folder
 
 

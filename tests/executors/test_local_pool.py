@@ -98,7 +98,7 @@ def test_a_problem_that_takes_three_engines_with_it_is_given_up_and_the_rest_is_
     assert {name for name, _ in found} == set(good)
     assert len(found) == 24
     (given_up,) = [fault for fault in engine.faults if fault.problem is not None]
-    assert (given_up.problem, given_up.requests) == (problem, 2)
+    assert (given_up.problem, given_up.chains) == (problem, 2)
     assert len([fault for fault in engine.faults if fault.problem is None]) == 3
     reason = {"kill": "SIGKILL", "raise": "ZeroDivisionError: of a library", "refuse": "cannot do this"}[problem]
     assert reason in given_up.reason
@@ -111,7 +111,7 @@ def test_an_engine_that_is_ended_once_loses_nothing(pool):
     assert len(found) == 26
     (fault,) = engine.faults
     assert fault.problem is None
-    assert fault.requests
+    assert fault.chains
     assert "SIGKILL" in fault.reason
 
 

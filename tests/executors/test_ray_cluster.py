@@ -89,7 +89,7 @@ def test_an_actor_that_is_killed_is_replaced(pool, tmp_path, capfd):
     found += chains
     check(found, asked)
     (fault,) = engine.faults
-    assert fault.requests
+    assert fault.chains
     assert fault.place
     assert "its process ended" in fault.reason
     assert not capfd.readouterr().out  # which is the run's alone

@@ -4,7 +4,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from hyperscale.engines.provider import EngineSpec
-from hyperscale.engines.slot import EngineSlot
+from hyperscale.executors.slot import EngineSlot
 from hyperscale.methods.arm import Arm
 from hyperscale.run.engines.processes import group_arms, process_key, spec_of, with_methods
 from hyperscale.run.prepare import PreparedRun

@@ -97,6 +97,7 @@ class VllmEngine(Engine):
         compilation: Compilation = "full",
         methods: Sequence[Method] = (),
         kv_dtype: str = AUTO,
+        tensor_parallel: int = 1,
         **more: Any,
     ) -> None:
         """Start vLLM.
@@ -117,6 +118,7 @@ class VllmEngine(Engine):
             methods: All methods that are put in force in turn, this one among them; memory is shared out for the one
                 that needs most beside the cache. Only this one if empty.
             kv_dtype: What the cache keeps keys and values in, see `engine_args`.
+            tensor_parallel: Ranks that share the heads; more than one run in processes of their own.
             more: Further arguments of vLLM's ``EngineArgs``, which override ours.
 
         Raises:
@@ -152,6 +154,7 @@ class VllmEngine(Engine):
             methods=self._methods,
             options=more.pop("options", None),
             kv_dtype=kv_dtype,
+            tensor_parallel=tensor_parallel,
         )
         is_cpu = device_kind(device) == "cpu"
         self._draws_itself = is_cpu
@@ -160,6 +163,7 @@ class VllmEngine(Engine):
             # Nothing of the GPU stays with this process but a cache of known size.
             is_small = compilation == "none" and "kv_cache_memory_bytes" in args and not gpu
             own_process = not (is_cpu or is_small)
+        own_process |= tensor_parallel > 1
         self._engine = start_engine(args | more, own_process, is_cpu, gpu=gpu)
         if not Path(path).is_dir():
             self._check_downloaded(path)

@@ -51,6 +51,7 @@ def engine_args(
     methods: Sequence[Method] = (),
     options: Mapping[str, Any] | None = None,
     kv_dtype: str = AUTO,
+    tensor_parallel: int = 1,
 ) -> dict[str, Any]:
     """Arguments of vLLM's ``EngineArgs`` for a checkpoint and a method.
 
@@ -68,6 +69,7 @@ def engine_args(
         options: Options of the plugin for all of them, over what follows from the methods.
         kv_dtype: What the cache keeps keys and values in: "auto" for ``dtype``, or a name that vLLM knows. The plugin's
             lists know fp8 only, in a format of their own (`Options.kv_dtype`).
+        tensor_parallel: Ranks that share the heads, each on a GPU of its own, or on cores of its own.
 
     Raises:
         MethodError: A method does not run here.
@@ -109,6 +111,7 @@ def engine_args(
         "enable_prefix_caching": False,
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
+        "tensor_parallel_size": tensor_parallel,
         "seed": 0,
     }
     if uses_plugin:

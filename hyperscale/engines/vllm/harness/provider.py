@@ -139,4 +139,5 @@ class VllmProvider(EngineProvider):
             compilation=self._compilation(spec),
             methods=spec.methods,
             kv_dtype=spec.kv_dtype,
+            tensor_parallel=spec.tensor_parallel,
         )
