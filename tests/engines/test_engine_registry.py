@@ -14,10 +14,12 @@ from hyperscale.engines import registry
 from hyperscale.engines.base import Chain, Engine
 from hyperscale.engines.provider import EngineProvider
 from hyperscale.errors import ConfigError
+from hyperscale.executors.executor import EngineResources
 from hyperscale.kv.trace import KVTrace, dense_peak, dense_reads
 from hyperscale.methods.arm import Arm
 from hyperscale.run.config import load, resolve
 from hyperscale.run.engines.cache import EngineCache
+from hyperscale.run.placement import Placement
 
 TOKENS = 3
 EVENTS: list[tuple[str, str]] = []
@@ -172,6 +174,7 @@ def run_of(engine, paths):
         checkpoints={arm: SimpleNamespace(path=path) for arm, path in arms.items()},
         methods={arm: methods.create(arm.method, cr=arm.CR) for arm in arms},
         max_sequence_tokens=100,
+        placement=Placement("local", 1, EngineResources()),
     )
 
 

@@ -27,7 +27,7 @@ def test_columns_stand_in_the_order_of_the_contract():
     assert " ".join(table.columns) == (
         "run model method engine task W L CR realised_cr n_problems n_seeds accuracy accuracy_se "
         "vote kv_reads peak_kv peak_bytes tokens seconds truncated no_answer kv_budget accuracy_low accuracy_high "
-        "context kv_dtype read_bytes"
+        "context kv_dtype read_bytes given_up"
     )
     assert list(points_table([]).columns) == list(COLUMNS)
 
