@@ -3,7 +3,6 @@
 One engine call serves all tasks of an arm (a method at a CR), so the batch stays full.
 """
 
-from dataclasses import replace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
