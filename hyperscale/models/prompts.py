@@ -94,14 +94,18 @@ class PromptFormat:
         """What prompts are, in a word or two."""
         return "plain" if self.is_plain else "chat template"
 
-    def prompt(self, message: str) -> Prompt:
+    def prompt(self, message: str, *, continued: bool = False) -> Prompt:
         """The prompt of a user's message, opened for the model's turn.
+
+        Args:
+            message: The message.
+            continued: Whether the model goes on where the message ends (``Answer:``); a plain prompt then ends so.
 
         Raises:
             ModelError: The template fails, or leaves the message or the system prompt out.
         """
         if self.template is None:
-            return self._plain_prompt(message)
+            return self._plain_prompt(message, continued)
         text, as_parts = self._render(message)
         turn = thinking.in_table_marks(self._turn(text, message, as_parts), self.marks)
         opened = thinking.open_marks(turn)
@@ -123,9 +127,10 @@ class PromptFormat:
         pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
         return next(message[start:end] for token, (start, end) in pairs if token == unknown)
 
-    def _plain_prompt(self, message: str) -> Prompt:
-        parts = [self._system, message] if self._system else [message]
-        text = "\n\n".join(part.rstrip("\n") for part in parts) + "\n"
+    def _plain_prompt(self, message: str, continued: bool) -> Prompt:
+        parts = [self._system.rstrip("\n")] if self._system else []
+        parts.append(message if continued else message.rstrip("\n") + "\n")
+        text = "\n\n".join(parts)
         ids = self._encode(text, add_special_tokens=True)
         # Some tokenizers end every text, which a prompt that is to go on must not.
         end = getattr(self._tokenizer, "eos_token_id", None)

@@ -39,6 +39,7 @@ from hyperscale.run.planned_run import (
 )
 from hyperscale.run.prompting import check_prompts, make_prompt_format, prompt_notes, with_insertions
 from hyperscale.tasks.datasets import GeneratedProblems
+from hyperscale.tasks.own_lm_eval import LmEvalProblems
 from hyperscale.tasks.own_problems import FileProblems, FunctionProblems
 from hyperscale.utils.hub import cached_config, load_tokenizer
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from hyperscale.models.prompts import PromptFormat
     from hyperscale.tasks.task import Doc, Task
 
+_UNKNOWN_SIZE = 100  # problems, where neither a task's file nor a limit says how many there are
 _CHARS_PER_TOKEN = 3.0  # of mathematics and code, in the vocabularies of the models that are known
 
 
@@ -200,9 +202,13 @@ def _planned_task(
             task.docs(1, data, prompt_format)  # there must be room for what is asked
         task, note = fit_lengths(task, task.context, context, config)
         return PlannedTask(task_shape(task, task.prompt_tokens, config), count, note=note)
-    if data is None and not isinstance(task.origin, GeneratedProblems | FileProblems | FunctionProblems):
-        count = task.size if config.limit is None else min(task.size, config.limit)
+    if data is None and not _is_at_hand(task):
+        size = task.size or config.limit or _UNKNOWN_SIZE
+        count = size if config.limit is None else min(size, config.limit)
         task, note = fit_lengths(task, task.prompt_tokens, context, config)
+        if not task.size:
+            unknown = f"{task.name}: only its data tell how many problems it has; {count} are taken here"
+            note = f"{note}; {unknown}" if note else unknown
         return PlannedTask(task_shape(task, task.prompt_tokens, config), count, is_estimate=True, note=note)
     docs = task.docs(config.limit, data)
     if prompt_format is not None:
@@ -213,8 +219,18 @@ def _planned_task(
     return PlannedTask(shape, len(docs), is_estimate=prompt_format is None, note=note)
 
 
+def _is_at_hand(task: "Task") -> bool:
+    """Whether a task's problems are made or lie here, so that their prompts can be measured."""
+    origin = task.origin
+    if isinstance(origin, LmEvalProblems):
+        return origin.is_local
+    return isinstance(origin, GeneratedProblems | FileProblems | FunctionProblems)
+
+
 def _prompt_tokens(doc: "Doc", prompt_format: "PromptFormat | None") -> float:
-    return len(prompt_format.prompt(doc.prompt).ids) if prompt_format else len(doc.prompt) / _CHARS_PER_TOKEN
+    if prompt_format is None:
+        return len(doc.prompt) / _CHARS_PER_TOKEN
+    return len(prompt_format.prompt(doc.prompt, continued=doc.continued).ids)
 
 
 def _earlier_costs(

@@ -244,7 +244,9 @@ def prepare_run(
         docs[task.name] = task.docs(config.limit, config.data.get(task.name), prompt_format)
     for task_docs in docs.values():
         check_prompts(task_docs, prompt_format)
-    all_prompts = [[prompt_format.prompt(doc.prompt) for doc in docs[task.name]] for task in tasks]
+    all_prompts = [
+        [prompt_format.prompt(doc.prompt, continued=doc.continued) for doc in docs[task.name]] for task in tasks
+    ]
     openings = [
         (task, opened)
         for task, prompts in zip(tasks, all_prompts, strict=True)

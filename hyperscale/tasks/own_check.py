@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperscale.errors import SandboxError, TaskError
-from hyperscale.tasks.own import sources
+from hyperscale.tasks.own import lm_eval_form, sources
 from hyperscale.tasks.own.schema import OwnTaskFile, find_faults, unknown_fields
 from hyperscale.tasks.own.sources import TaskSource
 from hyperscale.tasks.own_problems import FunctionProblems
@@ -90,7 +90,7 @@ def check_file(path: Path) -> Report:
     if task is None:
         return report
     keys = find_faults(file)
-    own = keys if isinstance(keys, OwnTaskFile) else None
+    own = keys if isinstance(keys, OwnTaskFile) else None  # in another form there are no keys of ours to look at
     grader = _load_grader(task, file, report)
     docs, rows = _read_problems(task, file, own, report)
     if docs:
@@ -107,7 +107,15 @@ def _read(source: TaskSource, file: YamlFile, report: Report) -> "Task | None":
     from hyperscale.tasks import task_files
 
     form = task_files.form_of(file.values)
-    if form == "own" and not isinstance(result := find_faults(file), OwnTaskFile):
+    result: object = None
+    try:
+        if form == "own":
+            result = find_faults(file)
+        elif form == "lm-eval":
+            result = lm_eval_form.find_faults(sources.with_included(source), file)
+    except TaskError as error:
+        result = [str(error)]
+    if isinstance(result, list):
         for fault in result:
             report.fail(fault)
         return None

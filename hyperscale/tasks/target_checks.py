@@ -37,7 +37,9 @@ def check_target(grader: str, target: Any, options: int | None = None) -> None:
         _check_texts(target)
     elif grader == "code":
         _check_tests(target)
-    elif ":" in grader:  # a function of the user's own, which knows what its targets are
+    elif (
+        grader == "exact_match" or ":" in grader
+    ):  # lm-eval's, and a function of the user's own, which knows what its targets are
         _check_json(target)
     elif isinstance(target, bool) or not isinstance(target, str | int | float):
         raise TaskError(f"its target is {shorten(target)}, which is no answer: write a text or a number")

@@ -11,6 +11,7 @@ from hyperscale.errors import TaskError
 from hyperscale.scoring import graders
 from hyperscale.tasks.context.problems import ContextProblems
 from hyperscale.tasks.datasets import DatasetProblems, GeneratedProblems
+from hyperscale.tasks.own_lm_eval import LmEvalProblems
 from hyperscale.tasks.own_problems import FileProblems, FunctionProblems
 from hyperscale.tasks.row_formats import ProblemRow
 from hyperscale.tasks.target_checks import check_target, check_text
@@ -36,6 +37,7 @@ class Doc:
         target: What the task's grader compares with; JSON-able.
         level: Difficulty from 1 up, or None if the task has no levels.
         place: Where it stands in the data, for messages; empty for generated problems.
+        continued: Whether the model goes on where the prompt ends.
     """
 
     id: str
@@ -43,6 +45,7 @@ class Doc:
     target: Any
     level: int | None = None
     place: str = field(default="", compare=False)
+    continued: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Task:
         template_key: The key of its file that has the template, for messages.
         own_grader: Makes the grader of a task of the user's own, if it is none of ours by name.
         stop: Texts that end an answer.
+        continued: Whether the model goes on where the prompt ends, as lm-eval's tasks ask for: ``Answer:``.
         greedy: Whether a run of such tasks alone draws nothing, unless it is told to.
     """
 
@@ -79,13 +83,14 @@ class Task:
     size: int
     prompt_tokens: int
     template: str
-    origin: GeneratedProblems | DatasetProblems | ContextProblems | FileProblems | FunctionProblems
+    origin: GeneratedProblems | DatasetProblems | ContextProblems | FileProblems | FunctionProblems | LmEvalProblems
     gated: bool = False
     options: int | None = None
     template_key: str = "doc_to_text"
     own_grader: "Callable[[], Grader] | None" = None
     stop: tuple[str, ...] = ()
     greedy: bool = False
+    continued: bool = False
 
     def new_grader(self) -> "Grader":
         """A grader of the task's answers."""
@@ -146,7 +151,7 @@ class Task:
                 check_target(self.grader, row.target, self.options)
             except TaskError as error:
                 raise TaskError(f"{row.place}: {error}") from None
-        return Doc(row.id, prompt, row.target, row.level, row.place)
+        return Doc(row.id, prompt, row.target, row.level, row.place, self.continued)
 
     def prompt(self, fields: Mapping[str, Any]) -> str:
         """The user message of a problem, as lm-eval would render it.
@@ -201,7 +206,7 @@ class Task:
         """
         from hyperscale.models.prompts import PromptFormat
 
-        return PromptFormat(tokenizer).prompt(doc.prompt).ids
+        return PromptFormat(tokenizer).prompt(doc.prompt, continued=doc.continued).ids
 
 
 def context_of(name: str) -> int | None:

@@ -17,6 +17,7 @@ from hyperscale.tasks.context.problems import ContextProblems
 from hyperscale.tasks.datasets import DatasetProblems, GeneratedProblems
 from hyperscale.tasks.loading import HubDataset
 from hyperscale.tasks.own import sources
+from hyperscale.tasks.own.lm_eval_form import read_lm_eval
 from hyperscale.tasks.own.schema import read_own
 from hyperscale.tasks.own.sources import TaskSource, task_loader
 from hyperscale.tasks.row_formats import FORMS
@@ -229,13 +230,17 @@ def read_source(source: TaskSource) -> Task:
         raise TaskError(f"{source.path}: task {values['task']} is one of hyperscale's own: choose another name")
     if form_of(values) == "shipped":
         return read(source.path, source.text)
+    if form_of(values) == "lm-eval":
+        return read_lm_eval(source)
     return read_own(source).to_task(source.path.parent)
 
 
-def form_of(values: Mapping[str, Any]) -> Literal["shipped", "own"]:
-    """Whose keys a task file has: those of the files that ship with the package, or those for tasks of one's own."""
+def form_of(values: Mapping[str, Any]) -> Literal["shipped", "lm-eval", "own"]:
+    """Whose keys a task file has: those of the files that ship with the package, lm-eval's, or those for one's own."""
     metadata = values.get("metadata")
-    return "shipped" if isinstance(metadata, dict) and "grader" in metadata else "own"
+    if isinstance(metadata, dict) and "grader" in metadata:
+        return "shipped"
+    return "lm-eval" if set(map(str, values)) & (LM_EVAL_KEYS - {"task"} | {"include"}) else "own"
 
 
 def read(path: Path, text: str | None = None) -> Task:

@@ -21,6 +21,18 @@ SUFFIXES = (".yaml", ".yml")
 REMEDY = "docs/own-tasks.md shows what a task's file holds"
 
 
+class FunctionName(str):
+    """What stands behind ``!function``: ``module.name``."""
+
+    __slots__ = ()
+
+    @property
+    def as_function(self) -> str:
+        """As `hyperscale.utils.user_functions` takes it, ``module:name``."""
+        module, _, name = self.rpartition(".")
+        return f"{module}:{name}"
+
+
 @dataclass(frozen=True)
 class TaskSource:
     """A task's file.
@@ -39,18 +51,18 @@ class TaskSource:
         Raises:
             TaskError: It is no YAML, or no mapping.
         """
-        return read_yaml(self.path, TaskError, REMEDY, loader=task_loader(), text=self.text)
+        return read_yaml(self.path, TaskError, REMEDY, loader=task_loader(FunctionName), text=self.text)
 
 
 @cache
-def task_loader() -> "type[SafeLoader]":
-    """Reads ``!function module.name`` as the plain text ``module.name``; lm-eval would import it."""
+def task_loader(function: type[str] = str) -> "type[SafeLoader]":
+    """Reads ``!function module.name`` as the text ``module.name``, of a type; lm-eval would import it."""
     import yaml
 
     class Loader(yaml.SafeLoader):
         pass
 
-    Loader.add_constructor("!function", lambda loader, node: str(node.value))
+    Loader.add_constructor("!function", lambda loader, node: function(node.value))
     return Loader
 
 
@@ -145,10 +157,42 @@ def declared() -> list[str]:
     return sorted(_SOURCES)
 
 
+def with_included(source: TaskSource, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """The keys of a file over those of the files that it includes, as lm-eval puts them together.
+
+    Raises:
+        TaskError: One of them cannot be read, or they include each other.
+    """
+    file = source.parse()
+    values: dict[str, Any] = {}
+    names = file.values.get("include")
+    for name in [names] if isinstance(names, str) else names or []:
+        path = (source.path.parent / str(name)).absolute()
+        if path in (*seen, source.path):
+            raise TaskError(f"{file.place(('include',))}: include: {name} includes this file again")
+        values |= with_included(read_source(path), (*seen, source.path))
+    values |= file.values
+    values.pop("include", None)
+    return values
+
+
 def describe(names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """Path and text of the files of those of the tasks that have one, for ``run.json``."""
+    """Path and text of the files of those of the tasks that have one, for ``run.json``; included files are merged."""
     sources = {name: source for name in names if (source := find(name)) is not None}
-    return {name: {"path": str(source.path), "text": source.text} for name, source in sources.items()}
+    return {name: {"path": str(source.path), "text": _whole_text(source)} for name, source in sources.items()}
+
+
+def _whole_text(source: TaskSource) -> str:
+    """The text of a file, with what it includes."""
+    if "include" not in source.parse().values:
+        return source.text
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    Dumper.add_representer(FunctionName, lambda dumper, name: dumper.represent_scalar("!function", str(name)))
+    return yaml.dump(with_included(source), Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
 def restore(files: Mapping[str, Any]) -> None:
