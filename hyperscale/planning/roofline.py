@@ -64,6 +64,14 @@ class Gpu:
     bandwidth: float | None = None
     flops: tuple[tuple[str, float], ...] = ()
 
+    def times(self, count: int) -> "Gpu":
+        """So many of them that share an engine, as if what they tell each other took no time."""
+        if count == 1:
+            return self
+        bandwidth = None if self.bandwidth is None else self.bandwidth * count
+        flops = tuple((dtype, figure * count) for dtype, figure in self.flops)
+        return Gpu(f"{count} × {self.name}", self.memory * count, bandwidth, flops)
+
 
 @cache
 def known_gpus() -> dict[str, Gpu]:

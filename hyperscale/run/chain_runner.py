@@ -71,7 +71,7 @@ class ChainRunner:
         max_tokens = sum(request.L for _, request in requests)
         # Some engines run one chain after the other, whatever the batch size.
         batches = registry.choose(self._run.config.engine, arm.method).batches
-        batch_size = self._run.config.batch_size if batches else 1
+        batch_size = self._run.chains_in_flight if batches else self._run.placement.engines
         # Chains of an earlier process are held to the rule too: a file may have been changed.
         for sample in samples:
             self._verify(arm, sample)

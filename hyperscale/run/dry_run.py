@@ -127,6 +127,7 @@ def plan_dry_run(
     # The model's base stands for all its checkpoints: they share tokenizer and shapes.
     target = target or planned_run.local_gpu(config.device)
     config = with_engine(_place(config, target, model.base), method_of_arm, known, folder)
+    target = target and target.times(config.tensor_parallel)
     shape = shape_of(config.model, model.base)
     prompt_format = None
     if Path(model.base).is_absolute():

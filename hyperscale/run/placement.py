@@ -70,6 +70,11 @@ def place_engines(config: ResolvedConfig) -> Placement:
         ConfigError: There are fewer GPUs than asked for.
         EngineError: Ray is not installed, or there is no cluster.
     """
+    if config.tensor_parallel > 1 and config.engine != "vllm":
+        raise ConfigError(
+            f"--tensor-parallel {config.tensor_parallel}: only vLLM shares one engine among GPUs, and this run is on "
+            f"{config.engine}: pass --engine vllm, which says why it does not run here"
+        )
     if config.executor == "ray":
         from hyperscale.executors import ray
 
@@ -106,11 +111,6 @@ def _place(config: ResolvedConfig, there: int, where: str) -> Placement:
             raise ConfigError("--gpus and --tensor-parallel need GPUs, and this run is on the CPU: pass --engines N")
         return Placement(config.executor, config.engines or 1, EngineResources(), address=config.address)
     each = config.tensor_parallel
-    if each > 1 and config.engine != "vllm":
-        raise ConfigError(
-            f"--tensor-parallel {each}: only vLLM shares one engine among GPUs, and this run is on {config.engine}: "
-            "pass --engine vllm, which says why it does not run here"
-        )
     asked = config.engines * each if config.engines else config.gpus
     total = asked or there
     if total > there:

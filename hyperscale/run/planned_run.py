@@ -84,6 +84,11 @@ class PlannedRun:
         return {task.shape.name: task.count for task in self.tasks}
 
     @property
+    def chains_in_flight(self) -> int:
+        """Most chains that decode at a time, in all engines."""
+        return self.config.batch_size * self.placement.engines
+
+    @property
     def chains_by_arm(self) -> dict[str, int]:
         """How many chains the plan asks for, of all problems and seeds, by the name of the arm."""
         seeds = len(self.config.seeds)

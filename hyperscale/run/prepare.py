@@ -304,7 +304,9 @@ def _roofline(config: ResolvedConfig, shape: "Shape", entry_bytes: int) -> "Roof
 
     if not config.device.startswith("cuda"):
         return None
-    return Roofline.of(local_gpu(config.device), shape, config.dtype, config.kv_dtype, entry_bytes)
+    gpu = local_gpu(config.device)
+    gpu = gpu and gpu.times(config.tensor_parallel)
+    return Roofline.of(gpu, shape, config.dtype, config.kv_dtype, entry_bytes)
 
 
 def _check_vocabulary(prompts: Sequence[Sequence[int]], path: str) -> None:

@@ -70,3 +70,12 @@ def test_without_measured_seconds_the_roofline_tells_if_there_is_one():
 )
 def test_durations_in_words(seconds, text):
     assert format_duration(seconds) == text
+
+
+def test_engines_share_the_chains():
+    made = plan(("t", 1, 1024, 8.0))
+    one, four = (duration_of(made, DMS, {"t": 64}, 4, engines=engines).seconds for engines in (1, 4))
+    assert one == pytest.approx(64 * 8.0 / 4)
+    assert four == pytest.approx(one / 4)
+    # No more of them work than there are chains.
+    assert duration_of(made, DMS, {"t": 2}, 4, engines=8).seconds == pytest.approx(8.0)

@@ -107,3 +107,12 @@ def test_a_malformed_file_of_gpus(monkeypatch, tmp_path):
     (tmp_path / "gpus.yaml").write_text("H1: {memory: 80, bandwidth: 3, tflops: {bfloat16: 9}}\nH2: {memory: big}\n")
     with pytest.raises(ConfigError, match=r"gpus.yaml, line 2: memory must be a number, got 'big': a GPU has memory"):
         known_gpus()
+
+
+def test_gpus_that_share_an_engine_count_together():
+    gpu = roofline.find_gpu("h100")
+    both = gpu.times(2)
+    assert gpu.times(1) is gpu
+    assert both.name == f"2 × {gpu.name}"
+    assert (both.memory, both.bandwidth) == (2 * gpu.memory, 2 * gpu.bandwidth)
+    assert dict(both.flops) == {dtype: 2 * figure for dtype, figure in gpu.flops}

@@ -50,13 +50,13 @@ def with_methods(run: PreparedRun, arms: Sequence[Arm], spec: EngineSpec) -> Eng
 
 
 def planned_steps(run: PreparedRun, arms: Sequence[Arm]) -> int | None:
-    """Decode steps that arms take at most, if every chain runs to its L; None if nothing is planned yet."""
+    """Decode steps that an engine makes at most for arms, if every chain runs to its L; None if nothing is planned."""
     if not run.plan.points:
         return None
     seeds, total = len(run.config.seeds), 0
     for arm in arms:
         longest = max((L for task in run.counts for _, L in run.plan.chains(arm, task)), default=0)
-        total += seeds * max(longest, ceil(run.plan.max_tokens(arm, run.counts) / run.config.batch_size))
+        total += seeds * max(longest, ceil(run.plan.max_tokens(arm, run.counts) / run.chains_in_flight))
     return total
 
 
