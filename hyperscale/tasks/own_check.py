@@ -10,7 +10,7 @@ from hyperscale.errors import SandboxError, TaskError
 from hyperscale.tasks.own import lm_eval_form, sources
 from hyperscale.tasks.own.schema import OwnTaskFile, find_faults, unknown_fields
 from hyperscale.tasks.own.sources import TaskSource
-from hyperscale.tasks.own_problems import FunctionProblems
+from hyperscale.tasks.own_problems import FileProblems, FunctionProblems
 from hyperscale.tasks.templates import render
 from hyperscale.utils.paths import expand_home
 from hyperscale.utils.validation import shorten
@@ -146,6 +146,9 @@ def _read_problems(
     except TaskError as error:
         keys = ("generator" if isinstance(task.origin, FunctionProblems) else "data", "dataset_path")
         key = next((key for key in keys if key in file.values), "task")
+        if isinstance(task.origin, FileProblems) and (faults := _row_faults(task.origin)):
+            _list_faults(faults, report)
+            return [], []
         start = "" if str(error).startswith(key) else f"{key}: "
         report.fail(f"{file.place((key,))}: {start}{error}")
         return [], []
@@ -161,11 +164,22 @@ def _read_problems(
             docs.append(task.doc_of(row))
         except TaskError as error:
             faults.append(str(error))
+    _list_faults(faults, report)
+    return ([], []) if faults else (docs, rows)
+
+
+def _row_faults(origin: FileProblems) -> list[str]:
+    try:
+        return origin.row_faults()
+    except TaskError:  # which the check has already
+        return []
+
+
+def _list_faults(faults: Sequence[str], report: Report) -> None:
     for fault in faults[:_MOST]:
         report.fail(fault)
     if len(faults) > _MOST:
         report.fail(f"and {len(faults) - _MOST} more problems like these")
-    return ([], []) if faults else (docs, rows)
 
 
 def _show(task: "Task", docs: "Sequence[Doc]", report: Report) -> None:

@@ -10,6 +10,7 @@ from hyperscale.errors import TaskError, first_line
 from hyperscale.scoring.graders.lm_eval_match import INSTALL
 from hyperscale.tasks.row_formats import ProblemRow
 from hyperscale.utils.hub import quiet_datasets, reachable
+from hyperscale.utils.paths import is_there
 from hyperscale.utils.user_functions import load_function
 
 FEWSHOT_SEED = 1234
@@ -113,7 +114,7 @@ class LmEvalProblems:
         if isinstance(value, list):
             return [self._beside(entry) for entry in value]
         path = self.path.parent / str(value)
-        return str(path) if path.exists() else value
+        return str(path) if is_there(path) else value
 
     def _fail(self, error: Exception, place: str) -> NoReturn:
         """What went wrong, by the key whose template it is where that can be told."""

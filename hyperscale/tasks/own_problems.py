@@ -14,6 +14,7 @@ from hyperscale.tasks import loading
 from hyperscale.tasks.choice_order import LETTERS, arrange
 from hyperscale.tasks.row_formats import ProblemRow
 from hyperscale.tasks.templates import is_template, render
+from hyperscale.utils.paths import is_there
 from hyperscale.utils.user_functions import describe_failure, find_source, load_function
 from hyperscale.utils.validation import shorten, suggestion
 
@@ -146,7 +147,7 @@ class FileProblems:
             TaskError: The file is missing or malformed, a row lacks a field, or two have one id.
         """
         path = Path(data) if data is not None else self.path
-        if data is None and not path.exists():
+        if data is None and not is_there(path):
             raise TaskError(f"{task}: there is no file {path}: mend `data` in its file, or pass --data {task}=PATH")
         problems: list[ProblemRow] = []
         places: dict[str, str] = {}  # of each id
@@ -158,6 +159,22 @@ class FileProblems:
             places[problem.id] = row.place
             problems.append(problem)
         return problems[:limit]
+
+    def row_faults(self) -> list[str]:
+        """What is wrong with each row that makes no problem; nothing of a file that is not there.
+
+        Raises:
+            TaskError: The file is malformed.
+        """
+        faults: list[str] = []
+        if not is_there(self.path):
+            return faults
+        for row in loading.read_local(self.path):
+            try:
+                self.form.read(row.row, row.place)
+            except TaskError as error:
+                faults.append(str(error))
+        return faults
 
     def with_parameters(self, values: Mapping[str, Any], task: str) -> Self:
         """A file's problems have no parameters."""

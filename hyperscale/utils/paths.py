@@ -16,3 +16,11 @@ def expand_home(path: Path | str) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def is_there(path: Path | str) -> bool:
+    """Whether a path exists; a text that can be none, as it is too long, does not."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):
+        return False

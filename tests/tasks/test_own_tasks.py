@@ -9,6 +9,7 @@ from pathlib import Path
 import architectures
 import commandline
 import pytest
+import yaml
 
 from hyperscale import tasks
 from hyperscale.errors import TaskError
@@ -221,3 +222,58 @@ def test_a_run_of_own_tasks_and_what_a_change_does_to_its_resume(run, checkpoint
         code, _, err = run(*words)
         assert code == 0, err
     commandline.fails(run("score", "r"), "there is no file")
+
+
+def test_a_check_lists_all_rows_that_make_no_problem(folder):
+    path = folder / "capitals.jsonl"
+    edit(path, '"capital": "Paris"', '"city": "Paris"')
+    edit(path, '"Lima"', "null")
+    mistakes = check_file(folder / "capitals.yaml").mistakes
+    assert [re.search(r"line (\d): answer", mistake)[1] for mistake in mistakes] == ["1", "4"]
+
+
+JUNK = [
+    None,
+    True,
+    0,
+    -1,
+    1.5,
+    float("nan"),
+    "",
+    "x",
+    "{{x}}",
+    "{{",
+    "{{ country + 1 }}",
+    "{{ 1 / 0 }}",
+    [],
+    [None],
+    {},
+]
+JUNK += [{"test": "rivers.jsonl"}, "capitals.jsonl", "rivers.yaml", "a:b", "sums:is_total", "a" * 5000, 10**30, [[1]]]
+MORE_KEYS = ["id", "level", "options", "seed", "base_length", "strategy", "include", "process_docs", "doc_to_choice"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_file_is_more_than_wrong(folder, seed):
+    """Files with keys left out, and values of any kind: a check lists mistakes, a load is a typed error or a task."""
+    rng = random.Random(seed)
+    names = ["capitals", "planets", "sums", "rivers"]
+    files = [yaml.load((folder / f"{name}.yaml").read_text(), sources.task_loader()) for name in names]
+    keys = sorted({key for values in files for key in values} | set(MORE_KEYS))
+    outcomes = set()
+    for _ in range(40):
+        values = dict(rng.choice(files))
+        for _ in range(rng.choice([1, 2])):
+            key = rng.choice(keys if rng.random() < 0.4 else list(values))
+            values[key] = rng.choice(JUNK)
+            if rng.random() < 0.15:
+                del values[key]
+        path = folder / "own.yaml"
+        path.write_text(yaml.safe_dump(values))
+        report = check_file(path)
+        outcomes.add(bool(report.mistakes))
+        try:
+            tasks.load(str(path)).docs()
+        except TaskError:
+            assert report.mistakes
+    assert outcomes == {True, False}

@@ -16,6 +16,7 @@ from hyperscale.tasks.own.sources import FunctionName, TaskSource, with_included
 from hyperscale.tasks.own_lm_eval import LmEvalProblems
 from hyperscale.tasks.own_problems import sources_hash
 from hyperscale.tasks.task import Strategy, Task
+from hyperscale.utils.paths import is_there
 from hyperscale.utils.user_functions import FORM
 from hyperscale.utils.validation import all_faults
 from hyperscale.utils.yaml_files import YamlFile
@@ -285,7 +286,7 @@ class LmEvalFile(BaseModel):
         )
 
     def _is_local(self, folder: Path) -> bool:
-        return self.dataset_path in _LOCAL or (folder / self.dataset_path).exists() or Path(self.dataset_path).exists()
+        return self.dataset_path in _LOCAL or is_there(folder / self.dataset_path) or is_there(self.dataset_path)
 
 
 def _functions(value: Any) -> Iterator[FunctionName]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperscale.errors import TaskError
-from hyperscale.utils.paths import expand_home
+from hyperscale.utils.paths import expand_home, is_there
 from hyperscale.utils.yaml_files import YamlFile, read_yaml
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def read_source(path: Path | str) -> TaskSource:
         TaskError: It cannot be read.
     """
     path = expand_home(path).absolute()
-    if path.is_dir():
+    if is_there(path) and path.is_dir():
         raise TaskError(f"{path} is a folder: name a file in it, or pass --include {path} and the task's name")
     try:
         return TaskSource(path, path.read_text(encoding="utf-8"))
@@ -124,7 +124,7 @@ def declare_folder(path: Path | str) -> list[str]:
         TaskError: There is no such folder, a file cannot be read, or two files have one name.
     """
     folder = expand_home(path).absolute()
-    if not folder.is_dir():
+    if not is_there(folder) or not folder.is_dir():
         raise TaskError(f"no folder {folder}: pass --include a folder of task files, or --task the path of one")
     paths: dict[str, Path] = {}
     for file in list_files(folder):
@@ -166,8 +166,11 @@ def with_included(source: TaskSource, seen: tuple[Path, ...] = ()) -> dict[str, 
     file = source.parse()
     values: dict[str, Any] = {}
     names = file.values.get("include")
-    for name in [names] if isinstance(names, str) else names or []:
-        path = (source.path.parent / str(name)).absolute()
+    names = [names] if isinstance(names, str) else names or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TaskError(f"{file.place(('include',))}: include must be a file, or a list of files")
+    for name in names:
+        path = (source.path.parent / name).absolute()
         if path in (*seen, source.path):
             raise TaskError(f"{file.place(('include',))}: include: {name} includes this file again")
         values |= with_included(read_source(path), (*seen, source.path))
