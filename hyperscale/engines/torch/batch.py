@@ -13,7 +13,7 @@ The life of a chain in a `Batch`:
 4. *Leaving.* A chain that ends gives its entries back to the cache; the last chains take over the free numbers.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +42,10 @@ from hyperscale.kv.snapshot import Snapshot
 from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, Method
 from hyperscale.models.context import context_limit
 from hyperscale.utils import counter_rng
+
+#: Called with what is in flight (requests, and how many tokens each has) and the logits of the token that comes next,
+#: (chains, vocabulary), which are good until the call ends. It must not wait for the device.
+ObserveLogits = Callable[[Sequence[tuple[Request, int]], Tensor], None]
 
 # Rows of `Batch._table`, which has a column for each chain.
 _LAST_TOKEN, _POSITION, _NOISE_KEY, _TOKENS = range(4)
@@ -109,6 +113,7 @@ class Batch:
         kv_dtype: str = AUTO,
         watch: Callable[[ChainProgress], None] | None = None,
         static: StaticMode | None = None,
+        observe_logits: ObserveLogits | None = None,
     ) -> None:
         """Allocate an empty batch.
 
@@ -122,6 +127,7 @@ class Batch:
             kv_dtype: What the cache keeps keys and values in, as `TorchEngine` takes it.
             watch: Called after every token of every chain.
             static: How decode steps run on tensors that never move; None if they need not.
+            observe_logits: Called in every step, once for all chains.
 
         Raises:
             EngineError: The cache cannot be kept in this type, or the tokenizer cannot steer as the sampling asks.
@@ -142,7 +148,8 @@ class Batch:
         self._steering = TokenSteering(tokenizer, sampling) if sampling.steering else None
         self._vocabulary = Vocabulary(tokenizer, config.vocab_size, self._end_ids)
         self._context = context_limit(config.to_dict())
-        self._watch, self._rows = watch, len(attentions) * heads
+        self._watch, self._observe_logits = watch, observe_logits
+        self._rows = len(attentions) * heads
         self._chains: list[LiveChain] = []
         # Chains whose branch has just ended, with the copies that they go on from.
         self._returning: list[tuple[LiveChain, Snapshot]] = []
@@ -218,7 +225,8 @@ class Batch:
         if self._static is None:
             size, with_rooms = count, decoding
             forced_ids = torch.tensor(ids, device=self._device) if forced else None
-            packet = self._draw_packet(torch.cat(logits), with_rooms, forced_ids)
+            all_logits = torch.cat(logits)
+            packet = self._draw_packet(all_logits, with_rooms, forced_ids)
         else:
             size = with_rooms = padded_size(count)
             if count > decoding:
@@ -229,6 +237,8 @@ class Batch:
             packet = self._static.run(
                 ("draw", size, forced), lambda: self._draw_packet(all_logits, with_rooms, forced_ids)
             )
+        if self._observe_logits is not None:
+            self._observe_logits([(chain.request, len(chain.ids)) for chain in self._chains], all_logits[:count])
         # The one time in a step that the host waits for the device.
         numbers = packet.cpu().numpy()
         by_chain, flags = numbers[: 5 * size].reshape(5, size)[:, :count], numbers[5 * size :]

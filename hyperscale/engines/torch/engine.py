@@ -9,7 +9,7 @@ from hyperscale.engines.base import Chain, ChainProgress, Engine, Request, Sampl
 from hyperscale.engines.config_check import check_config
 from hyperscale.engines.sampling import check_sampling
 from hyperscale.engines.torch import forward_pass
-from hyperscale.engines.torch.batch import Batch
+from hyperscale.engines.torch.batch import Batch, ObserveLogits
 from hyperscale.engines.torch.static_step import choose_mode
 from hyperscale.errors import EngineError
 from hyperscale.kv.formats import AUTO
@@ -83,8 +83,28 @@ class TorchEngine(Engine):
             EngineError: A request or the sampling settings have no meaning.
         """
         check_sampling(sampling)
-        batch = self.start_batch(sampling, watch)
-        queue = iter(requests)
+        yield from self._finish(self.start_batch(sampling, watch), iter(requests))
+
+    def score(
+        self,
+        requests: Iterable[Request],
+        observe_logits: ObserveLogits,
+        watch: Callable[[ChainProgress], None] | None = None,
+    ) -> Iterator[Chain]:
+        """Feed requests with forced tokens through the cache, and show what was predicted for each of them.
+
+        Args:
+            requests: As for `generate`, with ``forced_ids``.
+            observe_logits: Called in every step with the logits of the tokens that it forces.
+            watch: As for `generate`.
+
+        Raises:
+            EngineError: A request has no meaning.
+        """
+        yield from self._finish(self.start_batch(Sampling(0.0), watch, observe_logits), iter(requests))
+
+    def _finish(self, batch: Batch, queue: Iterator[Request]) -> Iterator[Chain]:
+        """Run a batch until nothing waits and nothing is in flight."""
         while True:
             # Neither mode may leak into the caller's code between two chains.
             with torch.inference_mode(), forward_pass.use_own_attention(self.model):
@@ -94,7 +114,12 @@ class TorchEngine(Engine):
                 return
             yield from chains
 
-    def start_batch(self, sampling: Sampling, watch: Callable[[ChainProgress], None] | None = None) -> Batch:
+    def start_batch(
+        self,
+        sampling: Sampling,
+        watch: Callable[[ChainProgress], None] | None = None,
+        observe_logits: ObserveLogits | None = None,
+    ) -> Batch:
         """An empty batch on this engine's model; `generate` runs one to its end, measurements step through it."""
         return Batch(
             self.model,
@@ -106,4 +131,5 @@ class TorchEngine(Engine):
             kv_dtype=self.kv_dtype,
             watch=watch,
             static=self.static,
+            observe_logits=observe_logits,
         )

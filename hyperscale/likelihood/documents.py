@@ -1,0 +1,109 @@
+"""Reads texts and cuts them into documents of one length, in tokens of the model."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from hyperscale.errors import ConfigError, first_line
+from hyperscale.utils.paths import expand_home
+from hyperscale.utils.row_files import read_rows
+
+COLUMN = "text"
+_ROWS = (".jsonl", ".parquet")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A piece of a text.
+
+    Attributes:
+        name: File, line or row, and number of the piece: ``notes.txt #3``.
+        ids: Token ids, all documents the same number; they begin with what the tokenizer puts before every text.
+    """
+
+    name: str
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Documents:
+    """What is to be scored.
+
+    Attributes:
+        chosen: The documents, in the order of the files.
+        found: How many there were to choose from.
+        short: Texts that were too short for one.
+    """
+
+    chosen: list[Document]
+    found: int
+    short: int
+
+
+def cut_documents(
+    files: Sequence[Path], tokenizer: Any, *, length: int, documents: int | None = None, seed: int = 0
+) -> Documents:
+    """Cut texts into documents of ``length`` tokens; what is left at the end of a text is dropped.
+
+    Args:
+        files: JSONL and Parquet files, of which each row's column ``text`` is a text; every other file is one text in
+            UTF-8. Of a folder, all files under it that do not begin with a dot, in the order of their names.
+        tokenizer: The model's.
+        length: Tokens of a document.
+        documents: How many to choose; all if None.
+        seed: Of the choice.
+
+    Raises:
+        ConfigError: A file is missing or cannot be read, or no text is long enough.
+    """
+    start = tuple(tokenizer.encode("", add_special_tokens=True))
+    if len(start) > 1:  # an end of sequence too, or a template: no text follows such tokens
+        start = start[:1]
+    room = length - len(start)
+    if room < 1:
+        raise ConfigError(f"--length {length} leaves no room for a text behind the beginning of a sequence: raise it")
+    found: list[Document] = []
+    short = longest = 0
+    for name, text in _read_texts(files):
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        pieces = len(ids) // room
+        short += not pieces
+        longest = max(longest, len(ids) + len(start))
+        found += [
+            Document(f"{name} #{piece}", (*start, *ids[piece * room : (piece + 1) * room])) for piece in range(pieces)
+        ]
+    if not found:
+        raise ConfigError(
+            f"no text has {length:,} tokens; the longest has {longest:,}: choose a smaller --length, or longer texts"
+        )
+    chosen = found
+    if documents is not None and documents < len(found):
+        chosen = [found[i] for i in sorted(Random(seed).sample(range(len(found)), documents))]
+    return Documents(chosen, len(found), short)
+
+
+def _read_texts(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
+    """Names and texts."""
+    for path in files:
+        root = expand_home(path)
+        if not root.exists():
+            raise ConfigError(f"no file or folder {root}: pass texts, or JSONL or Parquet files with a column {COLUMN}")
+        inside = sorted(file for file in root.rglob("*") if file.is_file() and not file.name.startswith("."))
+        for file in inside if root.is_dir() else [root]:
+            yield from _read_file(file)
+
+
+def _read_file(file: Path) -> Iterator[tuple[str, str]]:
+    if file.suffix in _ROWS:
+        for row in read_rows(file, ConfigError, COLUMN):
+            text = row.row.get(COLUMN)
+            if not isinstance(text, str):
+                raise ConfigError(f"{row.place} has no text in a column {COLUMN}: rename the column that has it")
+            yield row.place, text
+        return
+    try:
+        yield str(file), file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} cannot be read as text: {first_line(error)}") from None
