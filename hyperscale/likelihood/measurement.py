@@ -131,6 +131,8 @@ def _make_arms(settings: LikelihoodSettings, model: str) -> "list[tuple[Arm, Met
         if "cr" in params:
             raise ConfigError(f"--method-param {name}.cr: compression ratios are set by --cr for all methods")
         budget = params.get("budget")
+        if settings.rule != "own" and "rule" in methods.parameters(name) and budget is None:
+            params = {"rule": settings.rule, **params}
         ratios = (1.0,) if name == VANILLA or budget is not None else settings.crs
         for cr in ratios:
             method = methods.create(name, cr=cr, **params)

@@ -33,6 +33,10 @@ class LikelihoodSettings(BaseModel):
         option="method-param",
         example="window.recent=32",
     )
+    rule: Literal["proportional", "fixed", "own"] = setting(
+        "proportional",
+        "Rule of the budgets, of all methods that have one; own is each method's.",
+    )
     length: int = setting(
         512, "Tokens of a document; longer texts are cut into several.", ge=2, le=2**24, group="Documents"
     )
