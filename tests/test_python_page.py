@@ -16,7 +16,7 @@ def page(tmp_path_factory):
     """The names that the page's blocks leave behind, and its folder."""
     folder = tmp_path_factory.mktemp("page")
     blocks = BLOCK.findall((ROOT / "docs" / "python.md").read_text(encoding="utf-8"))
-    assert len(blocks) == 9
+    assert len(blocks) == 10
     names: dict[str, object] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -51,9 +51,9 @@ def measure(files: Sequence[Path], settings: LikelihoodSettings, watcher: Watche
     watcher = watcher or Watcher()
     settings = _place(settings)
     model = models.add_revision(settings.model, settings.revision)
-    arms = _make_arms(settings, model)
     provider = registry.get(registry.REFERENCE)
-    provider.check([arm.method for arm, _, _ in arms], steering=False, kv_dtype="auto")
+    provider.check(settings.methods, steering=False, kv_dtype="auto")
+    arms = _make_arms(settings, model)
     provider.check_methods([method for _, method, _ in arms], settings.device)
     base = models.resolve(model, VANILLA, 1)
     for path in dict.fromkeys([base.path, *(checkpoint.path for _, _, checkpoint in arms)]):
