@@ -189,14 +189,23 @@ def test_modules_beside_a_file_may_import_each_other(tmp_path):
 def test_a_run_of_own_tasks_and_what_a_change_does_to_its_resume(run, checkpoint, folder, tmp_path):
     """By file and by name; every change of the task is noticed; results are read where the files are gone."""
     command = ["run", "--model", checkpoint, "--method", "vanilla,streaming", "--cr", 2, "--budget", "1x", "--limit", 2]
-    command += ["--length", 6, "--task", "tasks/capitals.yaml,sums,mini_aime", "--include", "tasks", "--out", "r"]
+    command += [
+        "--length",
+        6,
+        "--task",
+        "tasks/capitals.yaml,sums,rivers,mini_aime",
+        "--include",
+        "tasks",
+        "--out",
+        "r",
+    ]
     command += ["--chat-template", "none"]  # the model's own opens a thinking, which six tokens do not end
     code, _, err = run(*command, "--dry-run")
     assert code == 0, err
     code, _, err = run(*command)
     assert code == 0, err
     samples = (tmp_path / "r" / "samples.jsonl").read_text()
-    assert {json.loads(line)["task"] for line in samples.splitlines()} == {"capitals", "sums", "mini_aime"}
+    assert {json.loads(line)["task"] for line in samples.splitlines()} == {"capitals", "sums", "rivers", "mini_aime"}
     assert run(*command)[0] == 0
     assert (tmp_path / "r" / "samples.jsonl").read_text() == samples
 
