@@ -11,15 +11,14 @@ from pathlib import Path
 import checkpoints
 import pandas as pd
 import pytest
+from whole_runs import chains, execute_run, make, points
 
 from hyperscale import results
 from hyperscale.errors import ConfigError, ResultsError
 from hyperscale.executors.faults import FILE, Fault, append_faults, forget_given_up, read_faults
 from hyperscale.gate.from_runs import record_runs
 from hyperscale.planning.run_state import state_of
-from hyperscale.run import execute, prepare
-from hyperscale.run.config import load
-from hyperscale.run.observer import RunObserver
+from hyperscale.run import prepare
 
 pytestmark = pytest.mark.e2e
 
@@ -27,62 +26,6 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     return checkpoints.write(tmp_path_factory.mktemp("weights"))
-
-
-def make(weights, **changes):
-    values = {
-        "model": str(weights),
-        "methods": ["vanilla", "dms", "tova"],
-        "crs": [8],
-        "tasks": ["mini_aime", "mini_gpqa"],
-        "budget": "0.5x",
-        "grid": "mini",
-        "predict": "closed",
-        "engine": "torch",
-        "batch_size": 4,
-        "limit": 6,
-    }
-    return load.make_config({**values, **changes})
-
-
-class Notes(RunObserver):
-    def __init__(self):
-        self.texts = []
-
-    def on_note(self, text):
-        self.texts.append(text)
-
-
-def execute_run(asked, folder):
-    observer = Notes()
-    run = prepare.prepare_run(asked, lambda text: None)
-    execute.execute_run(run, folder, observer)
-    return observer.texts
-
-
-def points(folder):
-    return pd.read_csv(folder / results.POINTS).drop(columns=["run", "seconds"])
-
-
-def chains(folder):
-    """Everything that a run stored but its times, by chain."""
-    found = {}
-    for line in (folder / "samples.jsonl").read_text().splitlines():
-        values = json.loads(line)
-        _drop_times(values)
-        key = json.dumps({name: values[name] for name in ("task", "problem", "method", "CR", "seed", "chain", "L")})
-        assert key not in found
-        found[key] = values
-    return found
-
-
-def _drop_times(values):
-    for name in [name for name in values if "seconds" in name or name in ("finished", "time", "date")]:
-        del values[name]
-    for value in values.values():
-        for part in value if isinstance(value, list) else [value]:
-            if isinstance(part, dict):
-                _drop_times(part)
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,12 @@ import signal
 import time
 from pathlib import Path
 
+import checkpoints
+import pandas as pd
 import pytest
 import scripted_engine
 from scripted_engine import ScriptedProvider, chain_of
+from whole_runs import chains, execute_run, make, points
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
@@ -15,6 +18,8 @@ from hyperscale.engines.provider import EngineSpec
 from hyperscale.errors import EngineError, ModelError
 from hyperscale.executors import PooledEngine
 from hyperscale.executors.executor import EngineResources
+from hyperscale.executors.faults import read_faults
+from hyperscale.run.observer import RunObserver
 
 ray = pytest.importorskip("ray", reason="Ray is an extra: pip install 'hyperscale-kv[ray]'")
 pytestmark = pytest.mark.e2e
@@ -140,6 +145,40 @@ def test_twenty_kills_at_random_moments_lose_nothing(pool, tmp_path):
     check(found, asked)
     assert len(killed) == 20
     assert len(engine.faults) == 20
+
+
+def test_a_run_over_the_cluster_is_that_of_one_engine_also_when_an_actor_is_killed(cluster, tmp_path):
+    weights = checkpoints.write(tmp_path / "weights")
+    execute_run(make(weights, limit=4), tmp_path / "alone")
+    asked = make(weights, limit=4, executor="ray", address=cluster.address, engines=2)
+
+    class Killer(RunObserver):
+        def __init__(self):
+            self.count = 0
+
+        def on_chain(self, arm, problem, sample):
+            self.count += 1
+            if self.count == 5:
+                for pid in _actors():
+                    os.kill(pid, signal.SIGKILL)
+                    break
+
+    killer = Killer()
+    execute_run(asked, tmp_path / "run", killer)
+    assert killer.count > 5
+    assert chains(tmp_path / "run") == chains(tmp_path / "alone")
+    pd.testing.assert_frame_equal(points(tmp_path / "run"), points(tmp_path / "alone"))
+    assert len(read_faults(tmp_path / "run")) == 1
+
+
+def _actors():
+    """Processes of engines of this cluster."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if (folder / "cmdline").read_bytes().startswith(b"ray::_Actor"):
+                yield int(folder.name)
+        except OSError:
+            continue
 
 
 def test_a_checkpoint_that_a_node_lacks_is_told_with_its_name(pool, tmp_path):
