@@ -168,6 +168,27 @@ class Results:
                     rows.append((*identity[:place], cut.L, *identity[place + 1 :], *ending, *forced, sample.L))
         return pd.DataFrame(rows, columns=[*_CHAIN, *_ENDING, "forced_answer", "forced_correct", "max_L"])
 
+    @cached_property
+    def kept(self) -> "pd.DataFrame":
+        """Which layers and heads keep their entries: a row for each KV head of each arm on each task.
+
+        run, model, method, engine, CR, kv_budget, kv_dtype, task; ``layer`` and ``head`` from 0; ``kept``, entries that
+        the head held when a chain ended in percent of a full cache's, mean over ``chains`` chains. Empty where the
+        engine does not tell, as vLLM, and for runs of older versions.
+        """
+        import numpy as np
+        import pandas as pd
+
+        from hyperscale.analysis.kept_shares import collect_kept_shares
+
+        names = ("run", "model", "method", "engine", "CR", "kv_budget", "kv_dtype", "task")
+        rows = [
+            (*(getattr(found.series, name) for name in names), layer, head, 100 * float(share), found.chains)
+            for found in collect_kept_shares(self.runs)
+            for (layer, head), share in np.ndenumerate(found.share)
+        ]
+        return pd.DataFrame(rows, columns=[*names, "layer", "head", "kept", "chains"])
+
     def frontier(self, axis: str | None = None) -> "pd.DataFrame":
         """The points on the frontier of each task, model and method, by ascending cost, with the columns of `points`.
 

@@ -95,6 +95,18 @@ def test_forced_answers_stand_at_their_cuts(tmp_path):
     assert list(found.where(found.notna(), None).itertuples(index=False, name=None)) == recorded
 
 
+def test_shares_of_heads(tmp_path):
+    """Of a full cache of 50 + 300 - 1 entries, mean over the chains whose engine told."""
+    told = [sample(chain=chain, method="dms", CR=4, kept=((349, 0), (kept, 35))) for chain, kept in enumerate((35, 70))]
+    write_run(tmp_path / "run", [*told, sample(chain=2, method="dms", CR=4), sample()])
+    kept = hs.load(tmp_path / "run").kept
+    assert kept[["method", "CR", "layer", "head", "chains"]].values.tolist() == [
+        ["dms", 4, layer, head, 2] for layer in (0, 1) for head in (0, 1)
+    ]
+    assert kept["kept"].tolist() == pytest.approx([100, 0, 100 * 52.5 / 349, 100 * 35 / 349])
+    assert hs.load(tmp_path / "run").runs[0].samples[-1].kept == ()
+
+
 def test_settings_have_the_names_and_forms_of_the_files():
     from hyperscale.run.config.load import make_config
 

@@ -195,6 +195,9 @@ class Chain:
         seconds: Wall-clock time between admission and finish, without the branches.
         greedy: Whether every token was the most probable one; known of forced tokens only.
         branches: One for each cut, L included, at which the chain had not ended, if steering asks for answers.
+        kept: (layers, KV heads), entries that each head held when the chain ended; of a full cache they would be
+            ``prompt_tokens + len(token_ids) - 1``, as the last token is not processed. Empty if the engine does not
+            tell.
     """
 
     problem: str
@@ -208,6 +211,7 @@ class Chain:
     seconds: float
     greedy: bool = False
     branches: tuple[Branch, ...] = ()
+    kept: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ class LiveChain:
         marks: Marks of the thinking that is open, or None.
         has_thought: Whether there was a thinking, open or not.
         branches: Finished branches.
+        kept: See `Chain`.
         parent: The chain that this is a branch of.
         parent_snapshot: Cache and state of the parent, which goes on from there after this branch; None if the parent
             ends with it.
@@ -56,6 +57,7 @@ class LiveChain:
     marks: Marks | None = None
     has_thought: bool = False
     branches: list[Branch] = field(default_factory=list)
+    kept: tuple[tuple[int, ...], ...] = ()
     parent: LiveChain | None = None
     parent_snapshot: Snapshot | None = None
 
@@ -187,4 +189,5 @@ class LiveChain:
             seconds=perf_counter() - self.start_time,
             greedy=self.greedy,
             branches=tuple(self.branches),
+            kept=self.kept,
         )

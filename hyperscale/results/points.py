@@ -160,9 +160,7 @@ def make_points(
     """
     groups: dict[SeriesKey, list[Sample]] = {}
     for sample in samples:
-        arm = sample.model, sample.method, sample.engine, sample.task, sample.CR, sample.kv_budget
-        series = SeriesKey(run, *arm, _type_of_cache(sample))
-        groups.setdefault(series, []).append(sample)
+        groups.setdefault(series_of(run, sample), []).append(sample)
     points = []
     for series, chains in groups.items():
         strategy, lengths = _task(series.task, strategy_of_task or {}, vote)
@@ -170,6 +168,12 @@ def make_points(
         made = _points_of_series(series, chains, strategy, lengths, widths)
         points += [replace(point, given_up=missing) for point in made] if missing else made
     return points
+
+
+def series_of(run: str, sample: Sample) -> SeriesKey:
+    """The series of a run's chain."""
+    arm = sample.model, sample.method, sample.engine, sample.task, sample.CR, sample.kv_budget
+    return SeriesKey(run, *arm, _type_of_cache(sample))
 
 
 def table(points: Iterable[MeasuredPoint]) -> "pd.DataFrame":

@@ -42,6 +42,7 @@ def record(
         finish=chain.finish,
         seconds=round(chain.seconds, 4),
         text=chain.text,
+        kept=chain.kept,
         cuts=tuple(
             Cut(
                 L=L if i == last else tokens,

@@ -1,9 +1,11 @@
 """The record of one finished chain, which is a line of ``samples.jsonl``, and the key by which it is known."""
 
+from array import array
+from collections.abc import Sequence
 from dataclasses import field, replace
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, TypeAdapter
+from pydantic import ConfigDict, Field, NonNegativeInt, PlainSerializer, PlainValidator, PositiveInt, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from hyperscale.methods.arm import Arm
@@ -17,6 +19,25 @@ LogProbability = Annotated[float, Field(allow_inf_nan=True)]
 Finish = Literal["stop", "length"]
 Scores = dict[str, float]
 """Name of a scorer to its score."""
+
+
+def _pack(rows: Any) -> tuple[Sequence[int], ...]:
+    """Counts of heads, layer by layer, as machine integers: a large model has hundreds of heads a chain."""
+    try:
+        packed = tuple(array("I", row) for row in rows)
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"must be a list of whole numbers for each layer ({error})") from None
+    if len(set(map(len, packed))) > 1:
+        raise ValueError("must have as many heads in every layer")
+    return packed
+
+
+Kept = Annotated[
+    tuple[Sequence[int], ...],
+    PlainValidator(_pack),
+    PlainSerializer(lambda rows: [list(row) for row in rows], return_type=list[list[int]]),
+]
+"""Entries of each KV head, layer by layer."""
 
 
 class Key(NamedTuple):
@@ -131,6 +152,8 @@ class Sample:
             chains have to close one.
         marks: Opening and closing of a thinking, if the model has marks of its own (`models.thinking`).
         kv_budget: See `Arm`.
+        kept: (layers, KV heads), entries that each head held when the chain ended (`engines.base.Chain`); empty where
+            the engine did not tell.
     """
 
     model: str
@@ -160,6 +183,7 @@ class Sample:
     opened: str = THINKING
     marks: tuple[str, str] | None = None
     kv_budget: NonNegativeInt = 0
+    kept: Kept = ()
 
     def __post_init__(self) -> None:
         # Called by pydantic after the fields are checked; it turns the ValueError into one of its own.
@@ -214,11 +238,11 @@ class Sample:
         return replace(self, L=L, cuts=(*self.cuts[:-1], replace(self.whole, L=L)))
 
     def without_texts(self) -> Self:
-        """All but the texts, which points do not need and which take most of the memory."""
+        """All but the texts and counts of single heads, which points do not need and which take most of the memory."""
         cuts = tuple(
             cut if cut.forced is None else replace(cut, forced=replace(cut.forced, text="")) for cut in self.cuts
         )
-        return replace(self, text="", cuts=cuts)
+        return replace(self, text="", cuts=cuts, kept=())
 
 
 ADAPTER = TypeAdapter(Sample)

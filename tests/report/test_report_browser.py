@@ -39,11 +39,18 @@ def texts(line, i):
     return replace(line, text=text, cuts=cuts)
 
 
+def held(line):
+    """28 layers of 4 heads: all in the first head, and of the others what the layer's number has in percent."""
+    full = line.prompt_tokens + line.tokens - 1
+    return tuple((full, *[round(full * layer / 100)] * 3) for layer in range(28))
+
+
 @pytest.fixture(scope="module")
 def lines():
     found = chains("vanilla", 1, problems=PROBLEMS, width=4)
     for cr in (4, 8):
         found += chains("dms", cr, problems=PROBLEMS, width=4, skill=0.1)
+    found = [replace(line, kept=held(line)) for line in found]
     found += chains("window", 8, problems=PROBLEMS, width=4, task="mini_lcb", skill=-0.3)
     doc = tasks.load("mini_aime").docs(1)[0]
     found += [replace(line, problem=doc.id, prompt_hash=prompt_hash(doc.prompt)) for line in found[:2]]
@@ -108,7 +115,7 @@ def test_the_answer_stands_above_the_frontiers(visit):
 
 def test_hovering_tells_the_point_and_the_frontiers(visit):
     page = visit()
-    assert page.locator("figure").count() == 2
+    assert page.locator("#frontiers figure").count() == 2
     stage = page.locator(".stage").first
     tip = page.locator(".tip").first
     assert tip.is_hidden()
@@ -133,6 +140,30 @@ def test_arrow_keys_walk_along_the_points(visit):
     assert said[0] == said[2] != said[1]
     page.keyboard.press("Escape")
     assert page.locator(".tip").first.is_hidden()
+
+
+def test_a_heat_map_tells_what_each_head_keeps(visit, tmp_path):
+    page = visit()
+    heads = page.locator("#heads")
+    assert heads.locator("figcaption").all_inner_texts()[0].startswith("vanilla, ")
+    assert heads.locator("figure").count() == 3  # none for the task whose engine did not tell
+    stage = heads.locator(".heat").nth(1)
+    box = stage.locator("svg").bounding_box()
+    stage.hover(position={"x": box["width"] * 10.5 / 28, "y": box["height"] * 2.5 / 4})
+    told = heads.locator("output").nth(1)
+    assert told.inner_text().startswith("layer 10, head 2: 10 %")
+    stage.focus()
+    for key in ("ArrowLeft", "ArrowUp", "ArrowUp", "ArrowUp"):
+        page.keyboard.press(key)
+    assert told.inner_text().startswith("layer 9, head 0: 100 %")
+    heads.locator("summary").nth(1).click()
+    row = heads.locator("table").nth(1).locator("tr").nth(11)
+    assert row.locator("th, td").all_inner_texts() == ["10", "100 %", "10 %", "10 %", "10 %"]
+    silent = tmp_path / "silent.html"
+    silent.write_text(report.render_report([run(tmp_path / "silent", [sample()])], "none"), encoding="utf-8")
+    page = visit(page_at=silent.as_uri())
+    assert page.locator("#heads").is_hidden()
+    assert page.get_by_role("link", name="Layers").count() == 0
 
 
 def test_a_point_tells_what_it_is_and_the_command_that_made_it(visit):
@@ -385,7 +416,7 @@ def test_the_keyboard_alone_reaches_everything(visit):
         if where[1] == "SUMMARY" and where[0] == "chains":
             page.keyboard.press("Enter")
     above = {("frontiers", "stage"), ("frontiers", "INPUT"), ("margins", "SELECT"), ("points", "scroll")}
-    assert above | {("points", "BUTTON")} <= reached
+    assert above | {("points", "BUTTON"), ("heads", "heat"), ("heads", "SUMMARY")} <= reached
     assert {("compare", kind) for kind in ("SELECT", "BUTTON", "act", "SUMMARY")} <= reached
     assert {("chains", kind) for kind in ("SELECT", "BUTTON", "SUMMARY", "text")} <= reached
 

@@ -400,6 +400,8 @@ class Batch:
         finished_chains, leaving = [], []
         for number, chain in enumerate(self._chains):
             reason = chain.finish_reason(self._end_ids, self._decoder)
+            if reason and chain.parent is None:  # before a branch that ends it takes more
+                chain.kept = tuple(map(tuple, self.cache.lens[:, number].tolist()))
             if reason != "stop" and chain.must_branch():
                 # A chain at its L has no need of a copy: it ends with the branch.
                 snapshot = None if reason else Snapshot.take(self.cache, number, self._chain_tables)

@@ -10,7 +10,7 @@ from typing import Any
 from hyperscale.report.html.text_packing import compress
 
 SCRIPTS = (
-    *("base.js", "address.js", "chosen.js", "readout.js", "panel.js", "frontiers.js", "tables.js"),
+    *("base.js", "address.js", "chosen.js", "readout.js", "panel.js", "frontiers.js", "tables.js", "heads.js"),
     *("chain.js", "compare.js", "chains.js", "main.js"),
 )
 

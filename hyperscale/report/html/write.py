@@ -12,7 +12,7 @@ from hyperscale import results
 from hyperscale.errors import ResultsError
 from hyperscale.planning.plan_file import common_ceilings
 from hyperscale.planning.run_state import unfinished_notes
-from hyperscale.report.html import chains, failures, frontiers, page, questions
+from hyperscale.report.html import chains, failures, frontiers, heads, page, questions
 from hyperscale.report.html.command import write_command
 from hyperscale.report.html.text_folder import TextFolder
 from hyperscale.results.folder import Run
@@ -100,7 +100,7 @@ def render_report(
     points = [point for run in runs for point in run.points()]
     budget = common_ceilings(run.folder for run in runs)
     about = {"name": name, "runs": [_about(run) for run in runs], "unfinished": unfinished_notes(runs)}
-    data = about | frontiers.collect_numbers(points, budget)
+    data = about | frontiers.collect_numbers(points, budget) | {"kept": heads.collect_heads(runs)}
     asked = questions.find_questions(runs)
     step("asking why programs are wrong")
     explanation = failures.explain_failures(runs, asked)

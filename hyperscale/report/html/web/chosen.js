@@ -60,7 +60,13 @@ function drawChosen(node) {
         {},
         Object.entries(facts).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value)))),
       ),
-      el("p", { class: "count" }, "Which layers and heads keep its entries is not recorded: costs are means over all of them."),
+      el(
+        "p",
+        { class: "count" },
+        data.kept.some((map) => map.task === point.task)
+          ? ["Costs are means over layers and heads; ", el("a", { href: "#heads" }, "which of them keep entries"), "."]
+          : "Which layers and heads keep its entries was not told by the engine: costs are means over all of them.",
+      ),
       el("p", { class: "count" }, "The run that made it:"),
       el("pre", { class: "command" }, command),
       el(

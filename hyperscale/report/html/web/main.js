@@ -56,6 +56,7 @@ for (const [id, draw] of [
   ["chosen", drawChosen],
   ["margins", drawMargins],
   ["points", drawPoints],
+  ["heads", drawHeads],
 ])
   Promise.resolve(byId(id)).then(draw).catch(failed);
 
