@@ -5,7 +5,7 @@ import pstats
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
 from typing import Any
@@ -73,12 +73,30 @@ def timed(owner: Any, method: str, seconds: dict[str, float], name: str) -> Iter
             setattr(owner, method, before)
 
 
+def live_entries(worker: Any, names: Iterable[str]) -> int:
+    """Entries that a rank's lists hold of these requests."""
+    wanted = set(names)
+    slots = [place.slot for name, place in worker.requests.items() if name in wanted]
+    return int(worker.tables.lens[slots].sum())
+
+
+class LiveEntries:
+    """What a worker of vLLM can be asked for besides."""
+
+    def live_entries(self, names: list[str]) -> int:
+        """See the function of this name; of this rank's heads."""
+        from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
+
+        return live_entries(CacheWorker.current, names)
+
+
 class Session:
     """An engine and the requests that were given to it."""
 
     def __init__(self, engine: Any) -> None:
         self.engine, self.count = engine, 0
         self.scheduler = engine.engine_core.engine_core.scheduler
+        self.is_shared = engine.vllm_config.parallel_config.tensor_parallel_size > 1
 
     def add(self, prompt: int, new: int) -> str:
         """Add a request of so many tokens; no two prompts are alike."""
@@ -203,13 +221,12 @@ class Session:
     def entry_bytes(self) -> float:
         """Bytes of a key and its value, scales included, mean over layers and heads."""
         from hyperscale.engines.vllm.cache_types import CACHE_TYPES, entry_bytes
-        from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
         from hyperscale.kv.formats import vector_bytes
         from hyperscale.models.shape import Shape
 
         model, config = self.engine.model_config, self.engine.model_config.hf_config
         dim, dtype = model.get_head_size(), str(model.dtype).removeprefix("torch.")
-        if CacheWorker.current is not None:
+        if self.engine.vllm_config.additional_config:
             additional = self.engine.vllm_config.additional_config
             return 2 * vector_bytes(additional["hyperscale"].get("kv_dtype", "auto"), dim, model.dtype.itemsize)
         shape = Shape(config.num_hidden_layers, config.num_key_value_heads, dim)
@@ -221,9 +238,11 @@ class Session:
         """Entries that a decode step reads, over all layers and heads."""
         from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
 
-        if (worker := CacheWorker.current) is not None:
-            slots = [place.slot for name, place in worker.requests.items() if name in self.scheduler.requests]
-            return int(worker.tables.lens[slots].sum())
+        names = list(self.scheduler.requests)
+        if CacheWorker.current is not None:
+            return live_entries(CacheWorker.current, names)
+        if self.is_shared and self.engine.vllm_config.additional_config:
+            return sum(self.engine.collective_rpc("live_entries", args=(names,)))
         config = self.engine.model_config.hf_config
         tokens = sum(request.num_computed_tokens for request in self.scheduler.running)
         return tokens * config.num_hidden_layers * config.num_key_value_heads
@@ -237,7 +256,7 @@ class Session:
         from torch.autograd import DeviceType
         from torch.profiler import ProfilerActivity, profile
 
-        if not torch.cuda.is_available():
+        if not steps or not torch.cuda.is_available():
             return {}
         with profile(activities=[ProfilerActivity.CUDA]) as profiler:
             for _ in range(steps):

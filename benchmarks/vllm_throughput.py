@@ -20,6 +20,7 @@ python benchmarks/vllm_throughput.py --shape qwen2.5-1.5b --context 4096 --chain
 
 A type of the cache may follow an engine's name: `ours:fp8`, and of vLLM's own `stock:fp8`, `stock:turboquant_4bit_nc`.
 An engine named after a method runs its rule at --cr, with prompts that are not pinned, as requests are mostly prompt.
+With --tensor-parallel N, N GPUs share the engine; "KV GiB" is of them together, and kernels are not told.
 Of dmc, neurons of dummy weights decide: about half of the heads merge everything, the others nothing, whatever --cr is.
 """
 
@@ -117,6 +118,10 @@ def start(arguments: argparse.Namespace, folder: str, longest: int) -> Any:
             overrides |= MergeConfig(initial_offset=0.0, cr=arguments.cr).to_hf()
         args |= {"hf_overrides": overrides}
         args |= {"additional_config": {"hyperscale": options}}
+    if arguments.tensor_parallel > 1:
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+        args |= {"tensor_parallel_size": arguments.tensor_parallel}
+        args |= {"worker_extension_cls": "vllm_session.LiveEntries"}
     if arguments.toy:
         args |= {"block_size": 32, "enforce_eager": True, "kv_cache_memory_bytes": 2 << 20}
     return LLMEngine.from_engine_args(EngineArgs(**args))
@@ -130,13 +135,16 @@ def measure_engine(arguments: argparse.Namespace, folder: str) -> dict[str, Any]
     session = Session(start(arguments, folder, longest))
     session.prefill(arguments.context // 4)  # compiles what is compiled at first use
     times = [session.prefill(arguments.context) for _ in range(3)]
-    length, profiled_steps = arguments.context - arguments.steps, 0 if arguments.toy else 10
+    # Kernels are seen in this process alone, and several GPUs have processes of their own.
+    profiled_steps = 0 if arguments.toy or arguments.tensor_parallel > 1 else 10
+    length = arguments.context - arguments.steps
     measurements: dict[str, Any] = {"prefill_s": statistics.median(times)}
     measurements["prefill_tokens_per_s"] = arguments.context / measurements["prefill_s"]
-    session.add(arguments.context, 1)
-    step_tokens = session.steps()
-    measurements["prefill_where"] = session.where(step_tokens, arguments.context // arguments.chunk + 3, 1)
-    list(step_tokens)
+    if profiled_steps:
+        session.add(arguments.context, 1)
+        step_tokens = session.steps()
+        measurements["prefill_where"] = session.where(step_tokens, arguments.context // arguments.chunk + 3, 1)
+        list(step_tokens)
     print_result(measurements)
     measurements["chains"] = session.decode(
         arguments.chains, length, arguments.steps, spare, profiled_steps, host=arguments.host
@@ -220,6 +228,7 @@ def main() -> None:
     parser.add_argument("--cr", type=float, default=8)
     parser.add_argument("--window", type=int, default=0, help="w of DMS (256)")
     parser.add_argument("--memory", type=float, default=0.92, help="part of the GPU's memory for vLLM")
+    parser.add_argument("--tensor-parallel", type=int, default=1, help="GPUs, or on the CPU processes, that share it")
     parser.add_argument("--host", action="store_true", help="also print where the host's time goes in decode steps")
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("--out", type=Path)
