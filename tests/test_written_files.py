@@ -38,7 +38,12 @@ def direct_writes(path):
         )
         table = name in TABLES and bool(node.args)  # without a path they give a text
         picture = name == "savefig" and isinstance(node.args[0], ast.Name) and node.args[0].id == "image"
-        if opens or table or (name in METHODS | INTO_FOLDERS and not picture) or (owner, name) in FUNCTIONS:
+        # Without a file it gives a text.
+        text = (
+            (owner, name) == ("yaml", "dump") and len(node.args) == 1 and "stream" not in {k.arg for k in node.keywords}
+        )
+        wanted = name in METHODS | INTO_FOLDERS and not picture
+        if opens or table or wanted or ((owner, name) in FUNCTIONS and not text):
             yield node.lineno, name
 
 
@@ -57,9 +62,18 @@ def test_no_code_writes_a_file_but_the_helper():
 def test_the_search_for_direct_writes_finds_them(tmp_path):
     lines = [
         *("path.write_text('x')", "path.open('w')", "open(path, mode='ab')", "table.to_csv(path)", "json.dump(x, f)"),
-        *("picture.savefig(path)", "torch.save(model, path)", "shutil.copy(a, b)", "model.save_pretrained(folder)"),
+        *(
+            "yaml.dump(x, f)",
+            "yaml.dump(x, stream=f)",
+            "picture.savefig(path)",
+            "torch.save(model, path)",
+            "shutil.copy(a, b)",
+            "model.save_pretrained(folder)",
+        ),
     ]
-    (tmp_path / "module.py").write_text("\n".join([*lines, "table.to_csv()", "open(path)", "path.open('rb')"]))
+    (tmp_path / "module.py").write_text(
+        "\n".join([*lines, "yaml.dump(x)", "table.to_csv()", "open(path)", "path.open('rb')"])
+    )
     assert [line for line, _ in direct_writes(tmp_path / "module.py")] == list(range(1, len(lines) + 1))
 
 

@@ -63,6 +63,6 @@ def _save(draw: Callable[[], Any]) -> bytes:
     import matplotlib as mpl
 
     with mpl.rc_context(RC):
-        buffer = io.BytesIO()
-        draw().savefig(buffer, dpi=DPI, format="png", metadata={"Software": None})
-    return buffer.getvalue()
+        image = io.BytesIO()
+        draw().savefig(image, dpi=DPI, format="png", metadata={"Software": None})
+    return image.getvalue()
