@@ -24,6 +24,8 @@ FUNCTIONS |= {("shutil", name) for name in ("copy", "copy2", "copyfile", "copytr
 INTO_FOLDERS = {"save_pretrained", "save_file"}
 FOLDER_WRITERS = {"hyperscale/retrofit/checkpoints.py", "hyperscale/retrofit/job.py", "hyperscale/mini/vocab.py"}
 
+FILE_WRITERS = {"hyperscale/retrofit/resume/state_file.py": {"save"}}
+
 
 def direct_writes(path):
     """The calls of a module that write a file without the helper, as (line, name)."""
@@ -53,7 +55,10 @@ def test_no_code_writes_a_file_but_the_helper():
         name = str(path.relative_to(ROOT))
         if name in ALLOWED or name.startswith(SANDBOX):
             continue
+        # `write_file` gives it a name beside the file, as `write_folder` does.
+        wanted = FILE_WRITERS.get(name, set())
         calls = [call for call in direct_writes(path) if not (name in FOLDER_WRITERS and call[1] in INTO_FOLDERS)]
+        calls = [call for call in calls if call[1] not in wanted]
         if calls:
             found[name] = calls
     assert not found

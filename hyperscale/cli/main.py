@@ -35,7 +35,7 @@ _PARSER_PHRASES = {
 # What an interrupted command leaves behind; the commands that are not here only read.
 _AFTER_INTERRUPT = {
     "run": "finished chains are kept; the same command resumes",
-    "retrofit": "checkpoints already written are kept; a retrofit does not resume, start again with another --out",
+    "retrofit": "checkpoints and the state of the training are kept; the same command goes on",
     "report": "a report that was written stays",
     "score": "a run is graded again whole or not at all; the same command starts again with the first one",
 }

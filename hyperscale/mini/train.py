@@ -126,7 +126,7 @@ def _retrofit(base: Any, recipe: Recipe, args: argparse.Namespace, length: int) 
     held_out = [make_batch(f"held-out-{i}", args.dms_rows, length) for i in range(4)]
     batches = stream(f"dms-{args.seed}", args.dms_rows, length, args.workers)
 
-    def write(student: TrainedStudent, name: str) -> None:
+    def write(student: TrainedStudent, name: str, _: CheckpointRecord) -> None:
         with write_folder(args.out / name) as folder:
             save_model(student.model, folder, **student.config.to_hf())
 

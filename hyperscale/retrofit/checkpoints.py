@@ -1,7 +1,6 @@
 """Trains to each compression ratio; checks, writes and records the checkpoint there."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,8 @@ class CheckpointRecord(BaseModel):
         alpha: Mean eviction under the gates of inference.
         reached_cr: The compression ratio that they reach on held-out text, by the recipe's own count.
         log: The trainer's log up to here.
+        kept: Share that each KV head keeps on held-out text under the gates of inference, layer by layer.
+        refused: Why the gate check refused it; empty if it did not.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +42,8 @@ class CheckpointRecord(BaseModel):
     alpha: float
     reached_cr: float
     log: list[dict[str, Any]]
+    kept: list[list[float]] = []
+    refused: str = ""
 
 
 def save_checkpoint(model: Any, folder: Path, **settings: Any) -> None:
@@ -71,8 +74,9 @@ def train_checkpoints(
     retrofit: "Retrofit",
     batches: "Iterator[TrainingBatch]",
     held_out: "Sequence[TrainingBatch]",
-    save: "Callable[[TrainedStudent, str], None]",
+    save: "Callable[[TrainedStudent, str, CheckpointRecord], None]",
     record: Callable[[list[CheckpointRecord]], None] = lambda _: None,
+    before: Sequence[CheckpointRecord] = (),
 ) -> list[CheckpointRecord]:
     """Train to all ratios; a checkpoint that the gate check refuses is saved as ``refused-<method><CR>``.
 
@@ -80,45 +84,56 @@ def train_checkpoints(
         retrofit: What to run.
         batches: Endless training data.
         held_out: Data of the gate check.
-        save: Writes a checkpoint under a name.
+        save: Writes a checkpoint under a name, with its record beside it.
         record: Called with all records so far after each checkpoint.
+        before: Records of the checkpoints that a resumed training had left behind it.
 
     Raises:
         RetrofitError: A checkpoint was refused; raised at the end, the first one's.
     """
     from hyperscale.retrofit.gate_check import check_gates
 
-    records: list[CheckpointRecord] = []
-    refusals: list[str] = []
-    start, method = time.monotonic(), retrofit.recipe.method
+    records = list(before)
+    method = retrofit.recipe.method
     for student in retrofit.run(batches):
         check = check_gates(retrofit, held_out)
         retrofit.report(
             f"{method.upper()} {student.cr:g}x after {student.steps} steps: KL {check.hard:.5f} with inference gates,"
             f" {check.noisy:.5f} with training gates, mean alpha {check.alpha:.3f}, ratio reached {check.reached:.2f}"
         )
-        name = f"{method}{student.cr:g}"
+        name, refused = f"{method}{student.cr:g}", ""
         try:
             check.require(student.cr * retrofit.recipe.reach)
         except RetrofitError as error:
             # The training goes on: a larger ratio, after more steps, may pass.
-            refusals.append(f"CR {student.cr:g} (kept as refused-{name}): {error}")
+            refused = f"CR {student.cr:g} (kept as refused-{name}): {error}"
             name = f"refused-{name}"
-        save(student, name)
-        records.append(
-            CheckpointRecord(
-                cr=student.cr,
-                steps=student.steps,
-                tokens=student.tokens,
-                seconds=time.monotonic() - start,
-                kl_hard=check.hard,
-                kl_noisy=check.noisy,
-                alpha=check.alpha,
-                reached_cr=check.reached,
-                log=student.log,
-            )
+        made = CheckpointRecord(
+            cr=student.cr,
+            steps=student.steps,
+            tokens=student.tokens,
+            seconds=retrofit.seconds,
+            kl_hard=check.hard,
+            kl_noisy=check.noisy,
+            alpha=check.alpha,
+            reached_cr=check.reached,
+            log=student.log,
+            kept=check.kept,
+            refused=refused,
         )
+        save(student, name, made)
+        records.append(made)
         record(records)
-    if refusals:
-        raise RetrofitError(refusals[0])
+    require_accepted(records)
     return records
+
+
+def require_accepted(records: Iterable[CheckpointRecord]) -> None:
+    """Fail if the gate check refused a checkpoint.
+
+    Raises:
+        RetrofitError: It did; the first one's reason.
+    """
+    for made in records:
+        if made.refused:
+            raise RetrofitError(made.refused)

@@ -1,5 +1,6 @@
 """Tokenises texts and chats into the documents that a retrofit trains on, and holds some out for the gate check."""
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,6 +50,16 @@ class Corpus:
     def tokens(self) -> int:
         """Tokens to train on."""
         return sum(len(document.ids) for document in self.train)
+
+    def hash(self) -> str:
+        """Sixteen hexadecimal digits that identify the documents and their order."""
+        digest = hashlib.sha256()
+        for documents in (self.train, self.held_out):
+            for document in documents:
+                digest.update(f"{len(document.ids)} {document.start} {document.kind} ".encode())
+                digest.update(document.ids.tobytes())
+            digest.update(b"end ")
+        return digest.hexdigest()[:16]
 
     def training_batches(self, rows: int, length: int, seed: int) -> Iterator[TrainingBatch]:
         """Endless batches; every document once a pass, except those that wait in the packer's pool."""

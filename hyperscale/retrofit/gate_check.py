@@ -11,7 +11,7 @@ and both divergences are 0. So the ratio reached is held against the ratio asked
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -41,12 +41,14 @@ class GateCheck:
         alpha: Mean eviction under the gates of inference.
         saved: Share that they save by the recipe's own count: of entries, or, by the ledger, of reads or of entries
             held, whichever is less.
+        kept: Share of the entries that each KV head keeps under the gates of inference, layer by layer.
     """
 
     noisy: float
     hard: float
     alpha: float
     saved: float
+    kept: list[list[float]] = field(default_factory=list)
 
     @property
     def ratio(self) -> float:
@@ -95,6 +97,7 @@ def check_gates(retrofit: Retrofit, batches: Iterable[TrainingBatch]) -> GateChe
     sums = dict.fromkeys(modes, 0.0)
     alpha, count = 0.0, 0
     shares: list[Tensor] = []
+    kept: list[Tensor] = []
     with torch.no_grad():
         for batch in batches:
             count += 1
@@ -104,10 +107,13 @@ def check_gates(retrofit: Retrofit, batches: Iterable[TrainingBatch]) -> GateChe
                 sums[mode] += kl.item()
             # The alphas of the last mode, which is that of inference.
             counting = (batch.kind >= 0).to(alphas[0].device)
-            alpha += torch.stack([a[counting].mean() for a in alphas]).mean().item()
+            evicted = torch.stack([a[counting].float().mean(0) for a in alphas])  # (layers, kv_heads)
+            alpha += evicted.mean().item()
+            kept.append(1 - evicted)
             shares.append(retrofit.saved_share(batch, alphas))
     student.mode = training_mode
     if not count:
         raise RetrofitError("the gate check needs at least one held-out batch")
     saved = torch.stack(shares).mean(0).min().item()
-    return GateCheck(sums["noisy"] / count, sums["hard"] / count, alpha / count, saved)
+    by_head = torch.stack(kept).mean(0).tolist()
+    return GateCheck(sums["noisy"] / count, sums["hard"] / count, alpha / count, saved, by_head)

@@ -3,18 +3,20 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
 from hyperscale import models
-from hyperscale.errors import ModelError, RetrofitError
+from hyperscale.errors import ModelError, RetrofitError, first_line
 from hyperscale.methods.core.dms_config import has_gates
 from hyperscale.models.context import context_limit
 from hyperscale.retrofit import memory_estimate
-from hyperscale.retrofit.checkpoints import CheckpointRecord, save_checkpoint, train_checkpoints
+from hyperscale.retrofit.checkpoints import CheckpointRecord, require_accepted, save_checkpoint, train_checkpoints
+from hyperscale.retrofit.resume.same_training import list_settings, require_same_data, require_same_settings
 from hyperscale.retrofit.settings import Recipe, RetrofitSettings
 from hyperscale.utils.files import write_atomic, write_folder
+from hyperscale.utils.validation import validate
 
 if TYPE_CHECKING:
     from hyperscale.retrofit.documents import Corpus
@@ -47,6 +49,9 @@ class TrainingRecord(BaseModel):
         torch: Its version.
         transformers: Its version.
         dms: The checkpoints so far.
+        settings: What the command was told, which decides whether it may go on with this training.
+        data_hash: Identifies the tokenised documents, in their order.
+        finished: Whether the training is complete.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,10 +70,27 @@ class TrainingRecord(BaseModel):
     torch: str
     transformers: str
     dms: list[CheckpointRecord] = []
+    settings: dict[str, Any] = {}
+    data_hash: str = ""
+    finished: bool = False
 
     def write(self, folder: Path) -> None:
         """Write the record; what was there is replaced at once, so that a kill leaves one or the other."""
         write_atomic(folder / RECORD, json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the record of a folder.
+
+        Raises:
+            RetrofitError: It is not one that this version wrote.
+        """
+        file = folder / RECORD
+        try:
+            contents = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RetrofitError(f"{file} cannot be read ({first_line(error)}): pass another --out") from None
+        return validate(cls, contents, RetrofitError, str(file), "pass another --out")
 
 
 def run_retrofit(settings: RetrofitSettings, report: Report) -> None:
@@ -80,8 +102,11 @@ def run_retrofit(settings: RetrofitSettings, report: Report) -> None:
         RetrofitError: Settings, data or memory do not allow it, or the gate check refused a checkpoint.
         ModelError: The model is unknown, missing, of an unsupported kind or already retrofitted.
     """
-    if settings.out.exists() and (not settings.out.is_dir() or any(settings.out.iterdir())):
-        raise RetrofitError(f"{settings.out} exists and is not empty: nothing is overwritten, pass another --out")
+    begun = _find_begun(settings)
+    if begun is not None and begun.finished:
+        report(f"the retrofit in {settings.out} is complete")
+        require_accepted(begun.dms)
+        return
     device = settings.device or _default_device()
     model = models.find(settings.model)
     if model.shape and model.shape.parameters:  # the registry knows the size without weights or configuration
@@ -100,7 +125,7 @@ def run_retrofit(settings: RetrofitSettings, report: Report) -> None:
     memory = _memory_of(device)
     report(f"training takes about {estimate}; {memory[0]} has {memory[1] / memory_estimate.GIB:,.0f} GiB")
     memory_estimate.require_memory(estimate, settings.model, settings.weights, memory)
-    _train(settings, model.base, device, length, source, estimate, report)
+    _train(settings, model.base, device, length, source, estimate, report, begun)
 
 
 def _train(
@@ -111,11 +136,15 @@ def _train(
     source: "TextSource",
     estimate: memory_estimate.MemoryEstimate,
     report: Report,
+    begun: TrainingRecord | None,
 ) -> None:
     import torch
+    from safetensors import SafetensorError
 
     from hyperscale.engines.loading import load_model
     from hyperscale.retrofit.documents import build_corpus
+    from hyperscale.retrofit.resume.state_file import read_state, remove_state
+    from hyperscale.retrofit.resume.state_saver import StateSaver
     from hyperscale.retrofit.trainer import Retrofit
 
     recipe = settings.recipe(estimate.parameters)
@@ -143,23 +172,56 @@ def _train(
     )
     settings.out.mkdir(parents=True, exist_ok=True)
     record = _begin_record(settings, base, device, length, source, corpus, recipe, estimate)
+    if begun is not None:
+        require_same_data(settings.out, begun.data_hash, record.data_hash)
+        for what, before, now in (
+            ("device", begun.device, record.device),
+            ("torch", begun.torch, record.torch),
+            ("transformers", begun.transformers, record.transformers),
+        ):
+            if before != now:
+                report(f"note: begun with {what} {before}, goes on with {now}: results differ by rounding")
+    state = None if begun is None else read_state(settings.out)
+    # Checkpoints that the state does not know of are trained again, and come out the same.
+    done = begun.dms[: state["place"]["ratio"]] if begun is not None and state is not None else []
+    record.model_copy(update={"dms": done}).write(settings.out)
 
-    def save(student: "TrainedStudent", name: str) -> None:
-        with write_folder(settings.out / name) as folder:
-            save_checkpoint(student.model, folder, **student.config.to_hf())
-            tokenizer.save_pretrained(folder)
+    def save(student: "TrainedStudent", name: str, made: CheckpointRecord) -> None:
+        try:
+            with write_folder(settings.out / name) as folder:
+                save_checkpoint(student.model, folder, **student.config.to_hf())
+                tokenizer.save_pretrained(folder)
+        except (OSError, SafetensorError) as error:
+            raise RetrofitError(
+                f"{settings.out / name} could not be written ({first_line(error)}): free some room, and the same "
+                "command goes on with the state that was kept"
+            ) from None
         report(f"wrote {settings.out / name}")
 
-    def write_record(checkpoints: list[CheckpointRecord]) -> None:
+    def write_record(checkpoints: list[CheckpointRecord], finished: bool = False) -> None:
         memory = dict(record.memory_gib)
         if on_gpu:
             memory["peak"] = torch.cuda.max_memory_allocated(device) / memory_estimate.GIB
-        record.model_copy(update={"dms": checkpoints, "memory_gib": memory}).write(settings.out)
+        changes = {"dms": checkpoints, "memory_gib": memory, "finished": finished}
+        record.model_copy(update=changes).write(settings.out)
 
     dtype = torch.bfloat16 if settings.weights == "bfloat16" else torch.float32
     retrofit = Retrofit(teacher, recipe, report=report, dtype=dtype, frugal=True)
+    if state is not None:
+        retrofit.load_state_dict(state)
+        del state
+        report(f"going on after {retrofit.steps_done:,} of {recipe.total_steps:,} steps")
     batches = corpus.training_batches(settings.rows, length, settings.seed)
-    train_checkpoints(retrofit, batches, corpus.held_out_batches(settings.rows, length), save, write_record)
+    held_out = corpus.held_out_batches(settings.rows, length)
+    with StateSaver(retrofit, settings.out, settings.save_minutes * 60, report) as saver:
+        retrofit.after_step = saver.after_step
+        try:
+            train_checkpoints(retrofit, batches, held_out, save, write_record, done)
+        finally:
+            made = TrainingRecord.read(settings.out).dms
+            if len(made) == len(recipe.crs):
+                write_record(made, finished=True)
+                remove_state(settings.out)
 
 
 def _begin_record(
@@ -190,7 +252,27 @@ def _begin_record(
         device=torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "cpu",
         torch=torch.__version__,
         transformers=transformers.__version__,
+        settings=list_settings(settings),
+        data_hash=corpus.hash(),
     )
+
+
+def _find_begun(settings: RetrofitSettings) -> TrainingRecord | None:
+    """The record of the retrofit that the folder holds; None if the folder is new or empty.
+
+    Raises:
+        RetrofitError: The folder holds something else, or a retrofit with other settings.
+    """
+    out = settings.out
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    if not (out / RECORD).is_file():
+        raise RetrofitError(f"{out} exists and is not empty: nothing is overwritten, pass another --out")
+    begun = TrainingRecord.read(out)
+    if not begun.settings:
+        raise RetrofitError(f"{out} holds a retrofit of a version that could not resume: pass another --out")
+    require_same_settings(out, begun.settings, settings)
+    return begun
 
 
 def _widen(model: Any) -> None:

@@ -1,4 +1,4 @@
-"""Steps weights kept in bfloat16 by AdamW, and moves an optimiser's state off the device."""
+"""Steps weights kept in bfloat16 by AdamW; moves, takes and restores an optimiser's state."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -56,3 +56,22 @@ def move_state(optimizer: torch.optim.Optimizer, device: torch.device | str) -> 
         for name, value in state.items():
             if isinstance(value, Tensor):
                 state[name] = value.to(device)
+
+
+def take_moments(optimizer: torch.optim.Optimizer | None) -> list[dict[str, Any]]:
+    """An optimiser's state by the order of its weights, not copied; empty if there is no optimiser."""
+    if optimizer is None:
+        return []
+    return [dict(optimizer.state.get(weight, {})) for group in optimizer.param_groups for weight in group["params"]]
+
+
+def restore_moments(optimizer: torch.optim.Optimizer, moments: list[dict[str, Any]], device: torch.device) -> None:
+    """Give an optimiser the state that `take_moments` took from one over the same weights.
+
+    Types stay as they were: `torch.optim.Optimizer.load_state_dict` would round moments to the type of the weights.
+    """
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    for weight, state in zip(weights, moments, strict=True):
+        if state:
+            optimizer.state[weight] = state
+    move_state(optimizer, device)

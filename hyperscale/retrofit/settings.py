@@ -165,7 +165,11 @@ class Sources(BaseModel):
 
     model: str = setting(..., "Model to start from: a name, a folder or a hub id.")
     data: Path = setting(..., "JSONL, Parquet or plain text file, or a folder of them.")
-    out: Path = setting(..., "Folder for the checkpoints, e.g. dms8/, and training.json; new or empty.")
+    out: Path = setting(
+        ...,
+        "Folder for the checkpoints, e.g. dms8/, and training.json.",
+        details="New, empty, or that of the same retrofit, which then goes on.",
+    )
     column: str | None = setting(None, "Column of the data.", unset="messages, else text")
     whole_chats: bool = setting(
         False, "Count whole chats in the loss, not their last reply alone.", option="all-tokens"
@@ -188,6 +192,14 @@ class RetrofitSettings(TrainingSettings, Sources):
     )
     weights: Literal["float32", "bfloat16"] = setting("float32", "Type of the trained weights.")
     device: str | None = setting(None, "Where to train: cpu, cuda or cuda:N.", unset="cuda if there is one")
+    save_minutes: float = setting(
+        10.0,
+        "Minutes between two states of the training on the disk, from which the same command goes on.",
+        ge=0,
+        le=10**6,
+        allow_inf_nan=False,
+        details="SIGTERM, SIGINT and SIGHUP leave one too. 0 keeps one after every step.",
+    )
 
     @classmethod
     def from_options(cls, values: Mapping[str, Any]) -> Self:

@@ -16,11 +16,12 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from hyperscale.errors import RetrofitError
 from hyperscale.methods.core.dmc_merge import MergeConfig
 from hyperscale.methods.core.dms_gate import GateConfig
 from hyperscale.retrofit.gated_model import GatedModel
@@ -31,11 +32,13 @@ from hyperscale.retrofit.losses import (
     ledger_costs,
     scheduled_cr,
 )
-from hyperscale.retrofit.optimizer import StochasticAdamW, move_state
+from hyperscale.retrofit.optimizer import StochasticAdamW, move_state, restore_moments, take_moments
 from hyperscale.retrofit.packed_attention import PackingMasks, checkpoint_layers, compile_layers, use_packed_attention
 from hyperscale.retrofit.packing import TrainingBatch
+from hyperscale.retrofit.reporting.step_metrics import StepMetrics, format_line
 from hyperscale.retrofit.settings import Recipe
 
+Phase = Literal["fade", "noisy", "hard"]
 #: Steps between two entries of the log.
 LOG_STEPS = 25
 #: Seconds after which a line is reported even if no step is due to be logged.
@@ -64,8 +67,30 @@ class TrainedStudent:
     log: list[dict[str, Any]]
 
 
+@dataclass
+class Trunk:
+    """Where the noisy phase stood when a hard phase branched off from it.
+
+    Attributes:
+        weights: The student's, on the CPU; empty if no ratio follows.
+        optimizer: With its moments on the CPU; None if no ratio follows.
+        steps: Optimiser steps.
+        tokens: Tokens.
+        log: The log up to there.
+    """
+
+    weights: dict[str, Tensor]
+    optimizer: torch.optim.Optimizer | None
+    steps: int
+    tokens: int
+    log: list[dict[str, Any]]
+
+
 class Retrofit:
     """Trains one student against its teacher.
+
+    A training can be left after any step and taken up again: `state_dict` holds all that its future depends on, and
+    ``after_step`` is when to ask for it. On one device what follows is the same bit for bit.
 
     Args:
         teacher: The original model, a transformers causal LM on its device; it is frozen, not changed.
@@ -74,6 +99,8 @@ class Retrofit:
         dtype: Of the student's weights and gradients, the teacher's by default. The moments of AdamW are float32
             whatever it is; bfloat16 weights are rounded stochastically.
         frugal: Keep a layer's input instead of its activations, and compute the loss in parts. Slower, the same result.
+        observe: Called with the figures of steps that are read out; by default a line of them goes to ``report``.
+        after_step: Called after each step, when the state is whole.
     """
 
     def __init__(
@@ -84,8 +111,12 @@ class Retrofit:
         report: Callable[[str], None] = print,
         dtype: torch.dtype | None = None,
         frugal: bool = False,
+        observe: Callable[[StepMetrics], None] | None = None,
+        after_step: Callable[[], None] = lambda: None,
     ) -> None:
         self.recipe, self.report, self.frugal = recipe, report, frugal
+        self.observe = observe or (lambda metrics: report(format_line(metrics)))
+        self.after_step = after_step
         self.device = next(teacher.parameters()).device
         torch.manual_seed(recipe.seed)
         student = copy.deepcopy(teacher).train()
@@ -104,59 +135,176 @@ class Retrofit:
             checkpoint_layers(student)
         self.steps = self.tokens = 0
         self.log: list[dict[str, Any]] = []
+        # Where the training stands: the ratio it is on its way to, the phase, and that phase's steps so far.
+        self.ratio, self.phase_steps = 0, 0
+        self.phase: Phase = "noisy" if self.gated.separate else "fade"
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.trunk: Trunk | None = None
+        # Of the whole training, branches included.
+        self.steps_done = self.batches_read = 0
         self._start = self._last_report = time.monotonic()
+        self._tokens_since_report = self._steps_since_start = 0
+        self._first_step = self._start
+        self._faults = torch.zeros((), device=self.device)
+
+    @property
+    def seconds(self) -> float:
+        """Time that the training has taken, what was before a resume included."""
+        return time.monotonic() - self._start
+
+    @property
+    def checkpoint_due(self) -> bool:
+        """Whether the step just done was the last one before a checkpoint."""
+        return self.phase == "hard" and self.phase_steps == self.recipe.hard_steps_at(self.recipe.crs[self.ratio])
 
     def run(self, batches: Iterator[TrainingBatch]) -> Iterator[TrainedStudent]:
-        """Train; yield a finished checkpoint at each target ratio."""
+        """Train; yield a finished checkpoint at each target ratio.
+
+        Args:
+            batches: Endless, from their beginning: those that a resumed training has seen are passed over.
+
+        Raises:
+            RetrofitError: A loss is not finite.
+        """
         r = self.recipe
-        self._fade(batches)
-        optimizer = self._optimizer(gates=True)
-        for cr in r.crs:
-            while self.steps < r.steps_until(cr):
-                self.steps += 1
-                noisy_step = self.steps - r.fading
-                target = scheduled_cr(noisy_step, r.steps_per_unit, r.crs[-1])
-                self._step(optimizer, batches, target, lr_factor=min(1.0, noisy_step / r.warmup))
-            # The hard phase is a branch: the noisy phase goes on afterwards from the weights, counters and moments that
-            # it had here. After the last target nothing goes on, so nothing is copied.
-            last = cr == r.crs[-1]
-            weights = {} if last else {k: v.to("cpu", copy=True) for k, v in self.gated.model.state_dict().items()}
-            trunk = self.steps, self.tokens, list(self.log)
-            move_state(optimizer, "cpu")  # room for the hard phase's own optimiser
+        for _ in range(self.batches_read):
+            next(batches)
+        if self.phase == "fade":
+            self._fade(batches)
+            self.phase, self.phase_steps, self.optimizer = "noisy", 0, None
+        while self.ratio < len(r.crs):
+            cr = r.crs[self.ratio]
+            if self.phase == "noisy":
+                self._rise(cr, batches)
+                self._branch_off(last=cr == r.crs[-1])
             self._harden(cr, batches)
+            self.require_finite()
             config = replace(self.gated.config, cr=cr)
             yield TrainedStudent(cr, self.gated.model, config, self.steps, self.tokens, list(self.log))
-            self.steps, self.tokens, self.log = trunk
-            if not last:
-                self.gated.model.load_state_dict(weights)
-                move_state(optimizer, self.device)
+            self._return_to_trunk()
 
     def _fade(self, batches: Iterator[TrainingBatch]) -> None:
         """Fade borrowed neurons out: in attention, and where they are made, so that logits start at their offset."""
-        if self.gated.separate:
-            return
-        optimizer = self._optimizer(gates=False)
+        self.optimizer = self.optimizer or self._optimizer(gates=False)
         self.gated.mode = "off"
         count = self.recipe.fading
-        for step in range(count):
+        for step in range(self.phase_steps, count):
             self.steps += 1
             self.gated.visible = 1.0 - step / count
-            self._step(optimizer, batches, 1.0, lr_factor=min(1.0, (step + 1) / self.recipe.warmup))
+            self._step(self.optimizer, batches, 1.0, lr_factor=min(1.0, (step + 1) / self.recipe.warmup))
             # The factors (1 - 1/n_t) (1 - 1/(n_t - 1)) … multiply up to 1 - t/n_t, and to 0 at the end.
             self.gated.scale_neurons(1.0 - 1.0 / (count - step))
+            self._end_step()
         self.gated.visible, self.gated.mode = 0.0, "noisy"
         self.gated.scale_neurons(0.0)
 
+    def _rise(self, cr: float, batches: Iterator[TrainingBatch]) -> None:
+        """Train weights and gates, with noise, until the schedule has reached a ratio."""
+        r = self.recipe
+        self.optimizer = self.optimizer or self._optimizer(gates=True)
+        while self.steps < r.steps_until(cr):
+            self.steps += 1
+            noisy_step = self.steps - r.fading
+            target = scheduled_cr(noisy_step, r.steps_per_unit, r.crs[-1])
+            self._step(self.optimizer, batches, target, lr_factor=min(1.0, noisy_step / r.warmup))
+            self._end_step()
+
+    def _branch_off(self, *, last: bool) -> None:
+        """Begin a hard phase, a branch: the noisy phase goes on afterwards from what it had here.
+
+        After the last target nothing goes on, so nothing is copied.
+        """
+        optimizer, weights = None, {}
+        if not last:
+            optimizer = self.optimizer
+            assert optimizer is not None, "the noisy phase has made it"
+            weights = {k: v.to("cpu", copy=True) for k, v in self.gated.model.state_dict().items()}
+            move_state(optimizer, "cpu")  # room for the hard phase's own optimiser
+        self.trunk = Trunk(weights, optimizer, self.steps, self.tokens, list(self.log))
+        self.phase, self.phase_steps, self.optimizer = "hard", 0, None
+
+    def _return_to_trunk(self) -> None:
+        trunk = self.trunk
+        assert trunk is not None, "a hard phase has branched off"
+        self.steps, self.tokens, self.log = trunk.steps, trunk.tokens, trunk.log
+        if trunk.optimizer is not None:
+            self.gated.model.load_state_dict(trunk.weights)
+            move_state(trunk.optimizer, self.device)
+        self.phase, self.phase_steps, self.optimizer, self.trunk = "noisy", 0, trunk.optimizer, None
+        self.ratio += 1
+
     def _harden(self, cr: float, batches: Iterator[TrainingBatch]) -> None:
         """Train the weights alone with the gates of inference, the learning rate falling to zero."""
-        optimizer = self._optimizer(gates=False)
+        self.optimizer = self.optimizer or self._optimizer(gates=False)
         self.gated.mode = "hard"
         count = self.recipe.hard_steps_at(cr)
-        for step in range(count):
+        for step in range(self.phase_steps, count):
             self.steps += 1
             warm = min(1.0, (step + 1) / self.recipe.warmup)
-            self._step(optimizer, batches, cr, lr_factor=min(warm, 1.0 - step / count))
+            self._step(self.optimizer, batches, cr, lr_factor=min(warm, 1.0 - step / count))
+            self._end_step()
         self.gated.mode = "noisy"
+
+    def _end_step(self) -> None:
+        self.phase_steps += 1
+        self.after_step()
+
+    def require_finite(self) -> None:
+        """Stop at a loss or a gradient that was not finite; this waits for the device.
+
+        Raises:
+            RetrofitError: There was one: the weights are spoilt.
+        """
+        if self._faults.item():
+            raise RetrofitError(
+                f"the loss or its gradient was NaN or infinite by step {self.steps} ({self.phase} phase): the training "
+                "stops, and what was written before stays; begin again in another --out with a lower --lr and "
+                "--gate-lr, or without the text that does it"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the rest of the training depends on, apart from model, recipe and data; nothing is copied."""
+        trunk = self.trunk
+        cuda = self.device.type == "cuda"
+        return {
+            "place": {
+                "ratio": self.ratio,
+                "phase": self.phase,
+                "phase_steps": self.phase_steps,
+                "steps": self.steps,
+                "tokens": self.tokens,
+                "steps_done": self.steps_done,
+                "batches_read": self.batches_read,
+            },
+            "seconds": self.seconds,
+            "log": self.log,
+            "weights": self.gated.model.state_dict(),
+            "moments": take_moments(self.optimizer),
+            "trunk": trunk and {**vars(trunk), "optimizer": None, "moments": take_moments(trunk.optimizer)},
+            "random": {
+                "cpu": torch.get_rng_state(),
+                "cuda": torch.cuda.get_rng_state(self.device) if cuda else torch.empty(0),
+            },
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take a training up where `state_dict` was asked for, with the same model, recipe and data."""
+        for name, value in state["place"].items():
+            setattr(self, name, value)
+        self._start = time.monotonic() - state["seconds"]
+        self.log = list(state["log"])
+        self.gated.model.load_state_dict(state["weights"])
+        self.optimizer = self._optimizer(gates=self.phase == "noisy")
+        restore_moments(self.optimizer, state["moments"], self.device)
+        if trunk := state["trunk"]:
+            optimizer = None
+            if trunk["weights"]:
+                optimizer = self._optimizer(gates=True)
+                restore_moments(optimizer, trunk["moments"], torch.device("cpu"))
+            self.trunk = Trunk(trunk["weights"], optimizer, trunk["steps"], trunk["tokens"], trunk["log"])
+        torch.set_rng_state(state["random"]["cpu"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
 
     def _optimizer(self, *, gates: bool) -> torch.optim.Optimizer:
         """AdamW over the weights, and over the gates' projections at a rate of their own if they train."""
@@ -175,28 +323,54 @@ class Retrofit:
         r = self.recipe
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * lr_factor
-        kl, alphas = 0.0, [0.0] * r.groups
+        loss_sum, kl, alphas = 0.0, 0.0, [0.0] * r.groups
         log_due = self.steps % LOG_STEPS == 0 or self.steps == 1
         report_due = log_due or time.monotonic() - self._last_report > REPORT_SECONDS
         for _ in range(r.accumulate):
-            loss, divergence, share = self._losses(next(batches), cr)
+            batch = next(batches)
+            self.batches_read += 1
+            loss, divergence, share = self._losses(batch, cr)
             (loss / r.accumulate).backward()  # type: ignore[no-untyped-call]
+            self._faults += (~loss.detach().isfinite()).float()
             # Reading a value waits for the device, so it is done only for steps that are reported.
             if report_due:
+                loss_sum += loss.item() / r.accumulate
                 kl += divergence.item() / r.accumulate
                 alphas = [a + b / r.accumulate for a, b in zip(alphas, share[:, 0].tolist(), strict=True)]
-        torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], r.clip)
+        norm = torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], r.clip)
+        self._faults += (~norm.isfinite()).float()
         optimizer.step()
         # Of the whole model: in the hard phase the gates get gradients that no optimiser clears.
         self.gated.model.zero_grad(set_to_none=True)
+        self.steps_done += 1
+        self._steps_since_start += 1
         if log_due:
             self.log.append({"step": self.steps, "mode": self.gated.mode, "cr": cr, "kl": kl, "alpha": alphas})
         if report_due:
-            self._last_report = time.monotonic()
-            self.report(
-                f"{self._last_report - self._start:5.0f} s  step {self.steps:5d} {self.gated.mode:5s}  CR {cr:5.2f}  "
-                f"KL {kl:.5f}  alpha {' '.join(f'{a:.3f}' for a in alphas)}"
-            )
+            self.observe(self._measure_step(cr, loss_sum, kl, alphas))
+            self.require_finite()
+
+    def _measure_step(self, cr: float, loss: float, kl: float, alphas: list[float]) -> StepMetrics:
+        """The figures of the step just done; time and tokens are since the last one that was read out."""
+        now = time.monotonic()
+        pace = self._tokens_since_report / max(now - self._last_report, 1e-9)
+        left = self.recipe.total_steps - self.steps_done
+        self._last_report, self._tokens_since_report = now, 0
+        return StepMetrics(
+            done=self.steps_done,
+            total=self.recipe.total_steps,
+            step=self.steps,
+            mode=self.gated.mode,
+            cr=cr,
+            loss=loss,
+            kl=kl,
+            target=max(0.0, 1.0 - 1.0 / (self.recipe.reach * cr)),
+            saved=alphas,
+            tokens=self.tokens,
+            tokens_per_second=pace,
+            seconds=self.seconds,
+            hours_left=left * (now - self._first_step) / self._steps_since_start / 3600,
+        )
 
     def _losses(self, batch: TrainingBatch, cr: float) -> tuple[Tensor, Tensor, Tensor]:
         """What is minimised, the divergence in it, and the share saved, (groups, axes)."""
@@ -207,6 +381,7 @@ class Retrofit:
         target = max(0.0, 1.0 - 1.0 / (r.reach * cr))
         shortfall, share = compression_loss(alphas, target, group, r.groups, *self._costs(batch))
         self.tokens += batch.ids.numel()
+        self._tokens_since_report += batch.ids.numel()
         return kl + shortfall if self.gated.mode == "noisy" else kl, kl, share
 
     def saved_share(self, batch: TrainingBatch, alphas: list[Tensor]) -> Tensor:

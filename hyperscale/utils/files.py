@@ -79,6 +79,30 @@ def append_whole(path: Path, contents: bytes) -> None:
 
 
 @contextmanager
+def write_file(path: Path) -> Iterator[Path]:
+    """Replace a file that a library writes itself: a crash or a full disk leaves the old one or the new one, whole.
+
+    Yields:
+        A name beside it, to be written. When the block ends it takes the place of ``path``; if the block raises
+        anything, it is removed and ``path`` stays.
+
+    Raises:
+        OSError: The disk is full or fails.
+    """
+    path = Path(os.path.realpath(path))
+    temporary = _name_beside(path)
+    try:
+        yield temporary
+        _sync(temporary)  # before the rename, as in `write_atomic`
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)  # a full disk needs the room
+        raise
+    sync_folder(path.parent)
+
+
+@contextmanager
 def write_folder(path: Path) -> Iterator[Path]:
     """Make a folder of files that a library writes itself: it appears under its name with all of them, or not at all.
 

@@ -1,0 +1,1 @@
+"""What a training shows and leaves to be read: a live line, ``metrics.jsonl``, a picture and a model card."""

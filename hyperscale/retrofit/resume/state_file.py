@@ -1,0 +1,65 @@
+"""Keeps the state of a training in a file: written to a temporary name, then renamed, so that one is always whole."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hyperscale.errors import RetrofitError, first_line
+from hyperscale.utils.files import write_file
+
+#: Name of the file in the training's folder.
+STATE = "state.pt"
+
+
+def write_state(folder: Path, state: dict[str, Any]) -> None:
+    """Write the state; until it is whole on the disk, the last one stays.
+
+    Raises:
+        OSError: The disk is full or fails.
+    """
+    import torch
+
+    try:
+        with write_file(folder / STATE) as temporary:
+            torch.save(state, temporary)
+    except RuntimeError as error:  # torch's writer says so of a full disk
+        raise OSError(first_line(error)) from error
+
+
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """The state that was written last, on the CPU; None if there is none.
+
+    Raises:
+        RetrofitError: The file cannot be read.
+    """
+    import torch
+
+    file = folder / STATE
+    if not file.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises whatever the damage leads to
+        raise RetrofitError(
+            f"{file} cannot be read ({first_line(error)}): remove it to begin again, or pass another --out"
+        ) from None
+    return state
+
+
+def remove_state(folder: Path) -> None:
+    """Remove the state of a training that is complete: it is several times as large as a checkpoint."""
+    (folder / STATE).unlink(missing_ok=True)
+
+
+def save_or_warn(folder: Path, state: dict[str, Any], report: Callable[[str], None]) -> bool:
+    """Write the state; a full disk is a line, since the training can go on and the last state stays.
+
+    Returns:
+        Whether it was written.
+    """
+    try:
+        write_state(folder, state)
+    except OSError as error:
+        report(f"the state could not be written to {folder} ({first_line(error)}): free some room; the last one stays")
+        return False
+    return True

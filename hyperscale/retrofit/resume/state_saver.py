@@ -1,0 +1,56 @@
+"""Keeps the state of a training on the disk every few minutes, and once more when a signal ends the process."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from hyperscale.retrofit.resume.state_file import save_or_warn
+from hyperscale.retrofit.resume.stop_signals import StopSignals
+
+if TYPE_CHECKING:
+    from hyperscale.retrofit.trainer import Retrofit
+
+
+class StateSaver:
+    """While it is entered, signals wait for the end of a step.
+
+    Args:
+        retrofit: The training.
+        folder: Where the state goes.
+        seconds: Between two states.
+        report: Called with a line when a state was written, or could not be.
+    """
+
+    def __init__(self, retrofit: "Retrofit", folder: Path, seconds: float, report: Callable[[str], None]) -> None:
+        self._retrofit, self._folder, self._seconds, self._report = retrofit, folder, seconds, report
+        self._signals = StopSignals()
+        self._last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._signals.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._signals.__exit__(kind, error, trace)
+
+    def after_step(self) -> None:
+        """Write the state if it is due; if a signal came, write it and let the signal act.
+
+        Raises:
+            RetrofitError: A loss was not finite: no such state is written, and the last good one stays.
+        """
+        stopping = self._signals.received is not None
+        # One before each checkpoint too: if that finds the disk full, no step is lost.
+        due = self._retrofit.checkpoint_due or time.monotonic() - self._last >= self._seconds
+        if not (stopping or due):
+            return
+        self._retrofit.require_finite()
+        if save_or_warn(self._folder, self._retrofit.state_dict(), self._report):
+            self._report(f"kept the state after {self._retrofit.steps_done:,} steps")
+        self._last = time.monotonic()
+        if stopping:
+            self._signals.deliver()

@@ -1,0 +1,222 @@
+"""A training that was left and taken up again is the training that was not, and loses nothing on the way."""
+
+import itertools
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import architectures
+import commandline
+import pytest
+import torch
+from checkpoints import SMALL
+from huggingface_hub import constants
+from repository import ROOT
+
+from hyperscale.errors import RetrofitError
+from hyperscale.mini.model import build_model
+from hyperscale.retrofit.packing import TrainingBatch
+from hyperscale.retrofit.resume import state_file
+from hyperscale.retrofit.settings import Recipe
+from hyperscale.retrofit.trainer import Retrofit
+
+RECIPE = Recipe(crs=(2.0, 3.0), steps_per_unit=4, hard_steps=(3,), window=4, accumulate=2, gate_lr=3e-3, fade_steps=3)
+TEXT = "The search goes on from here, and each step names what it found before it turns back. "
+
+
+def batch(seed):
+    ids = torch.randint(0, 64, (2, 32), generator=torch.Generator().manual_seed(seed))
+    position = torch.arange(32).expand(2, 32).contiguous()
+    kind = torch.zeros_like(ids)
+    kind[:, -1] = -1
+    return TrainingBatch(ids, position, torch.zeros_like(ids), kind, (kind >= 0).float())
+
+
+def batches():
+    return map(batch, itertools.count())
+
+
+def make(recipe, dtype=None, report=lambda _: None):
+    return Retrofit(build_model(0, **SMALL, initializer_range=0.06), recipe, report=report, dtype=dtype)
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def finish(training):
+    return [(made.steps, made.tokens, made.log, weights(made.model)) for made in training.run(batches())]
+
+
+class StopError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "dtype"),
+    [({}, None), ({}, torch.bfloat16), ({"gate": "borrowed"}, None), ({"method": "dmc"}, None)],
+    ids=["separate", "bfloat16", "borrowed", "dmc"],
+)
+def test_a_training_left_after_any_step_goes_on_bit_for_bit(tmp_path, changes, dtype):
+    recipe = RECIPE.changed(**changes)
+    unbroken = finish(make(recipe, dtype))
+    # One process a stretch of steps, each from the file that the last one left: fade, noise, both hard phases.
+    steps, made, left = itertools.cycle((1, 3, 2)), {}, 0
+    while left < recipe.total_steps:
+        training = make(recipe, dtype)
+        if state := state_file.read_state(tmp_path):
+            training.load_state_dict(state)
+            assert training.steps_done == left
+        stop_at = left + next(steps)
+
+        def leave(training=training, stop_at=stop_at):
+            if training.steps_done == stop_at:
+                state_file.write_state(tmp_path, training.state_dict())
+                torch.rand(5)  # what follows the state must not count
+                raise StopError
+
+        training.after_step = leave
+        try:
+            for student in training.run(batches()):
+                made[student.cr] = student.steps, student.tokens, student.log, weights(student.model)
+        except StopError:
+            left = stop_at
+        else:
+            break
+    assert list(made) == [2.0, 3.0]
+    for (*counts, expected), (*other_counts, found) in zip(unbroken, made.values(), strict=True):
+        assert counts == other_counts
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_is_kept(tmp_path):
+    training = make(RECIPE)
+    training.after_step = lambda: (training.require_finite(), state_file.write_state(tmp_path, training.state_dict()))
+
+    def spoil():
+        for number, whole in enumerate(batches()):
+            if number == 7:  # of the fourth step
+                with torch.no_grad():
+                    training.gated.model.model.norm.weight[0] = float("nan")
+            yield whole
+
+    with pytest.raises(RetrofitError, match=r"NaN or infinite by step 4 \(noisy phase\).*lower --lr"):
+        list(training.run(spoil()))
+    state = state_file.read_state(tmp_path)
+    assert state["place"]["steps_done"] == 3
+    assert all(tensor.isfinite().all() for tensor in state["weights"].values())
+
+
+def test_a_full_disk_leaves_the_last_state(tmp_path):
+    training, lines = make(RECIPE), []
+    state = training.state_dict() | {"log": ["first"]}
+    state_file.write_state(tmp_path, state)
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+        assert not state_file.save_or_warn(tmp_path, training.state_dict(), lines.append)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "free some room; the last one stays" in lines[0]
+    assert state_file.read_state(tmp_path)["log"] == ["first"]
+    assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_damaged_state_is_named(tmp_path):
+    (tmp_path / "state.pt").write_bytes(b"PK not a state")
+    with pytest.raises(RetrofitError, match=r"state\.pt cannot be read .*remove it to begin again"):
+        state_file.read_state(tmp_path)
+
+
+# --- the command ---
+
+SIGNALLED = """
+import os, signal, sys
+from hyperscale.cli import main
+from hyperscale.retrofit.trainer import Retrofit
+
+steps, step = int(sys.argv.pop(1)), Retrofit._step
+
+def step_and_signal(self, *parts, **named):
+    if self.steps_done == steps:
+        os.kill(os.getpid(), signal.SIGTERM)
+    step(self, *parts, **named)
+
+Retrofit._step = step_and_signal
+main.main()
+"""
+
+OPTIONS = {
+    "--cr": "2,3", "--steps-per-unit": 24, "--hard-steps": 4, "--window": 4, "--length": 64, "--rows": 2,
+    "--accumulate": 2, "--gate-lr": 3, "--lr": "1e-3", "--device": "cpu",
+}  # fmt: skip
+
+
+@pytest.fixture
+def call(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return commandline.caller(monkeypatch, capsys, tmp_path)
+
+
+def arguments(folder, out, **changes):
+    given = OPTIONS | {"--model": folder / "model", "--data": folder / "texts.jsonl", "--out": out}
+    given |= {f"--{name.replace('_', '-')}": value for name, value in changes.items()}
+    return ["retrofit", *(str(part) for pair in given.items() for part in pair)]
+
+
+@pytest.mark.e2e
+def test_a_killed_command_goes_on_and_a_different_one_is_refused(call, tmp_path):
+    architectures.write(tmp_path / "model", "qwen3")
+    lines = [json.dumps({"text": TEXT[i:]}) + "\n" for i in range(12)]
+    (tmp_path / "texts.jsonl").write_text("".join(lines))
+    code, _, err = call(*arguments(tmp_path, "whole"))
+    assert code == 0, err
+
+    def end_after(steps):
+        """The command in a process of its own, to which SIGTERM comes in the middle of a step."""
+        program = [sys.executable, "-c", SIGNALLED, str(steps), *arguments(tmp_path, "broken")]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+        done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+        assert "interrupted: " in done.stderr
+        assert "the same command goes on" in done.stderr
+        kept = state_file.read_state(tmp_path / "broken")["place"]
+        assert kept["steps_done"] == steps + 1
+        return kept
+
+    end_after(10)
+    kept = end_after(40)  # past the first checkpoint
+    assert (kept["ratio"], (tmp_path / "broken" / "dms2").exists()) == (1, True)
+
+    # What is not the same training is refused, and nothing is touched.
+    for changes, text in (
+        ({"lr": "2e-3"}, "--lr was 0.001 and is now 0.002"),
+        ({"cr": "2,4", "seed": 1}, "--cr was 2,3 and is now 2,4; --seed was 0 and is now 1"),
+    ):
+        commandline.fails(call(*arguments(tmp_path, "broken", **changes)), "other settings", text, "another --out")
+    (tmp_path / "texts.jsonl").write_text("".join(lines[::-1]))
+    commandline.fails(call(*arguments(tmp_path, "broken")), "the data have changed")
+    (tmp_path / "texts.jsonl").write_text("".join(lines))
+    assert state_file.read_state(tmp_path / "broken")["place"] == kept
+
+    code, out, err = call(*arguments(tmp_path, "broken"))
+    assert (code, err) == (0, "")
+    assert f"going on after {kept['steps_done']} of 56 steps" in out
+    for name in ("dms2", "dms3"):
+        expected, found = ((tmp_path / out / name / "model.safetensors").read_bytes() for out in ("whole", "broken"))
+        assert expected == found
+    records = [json.loads((tmp_path / out / "training.json").read_text()) for out in ("whole", "broken")]
+    for record in records:
+        assert record["finished"] is True
+        for made in record["dms"]:
+            assert made.pop("seconds") > 0
+    assert records[0]["dms"] == records[1]["dms"]
+    assert not (tmp_path / "broken" / "state.pt").exists()
+    code, out, err = call(*arguments(tmp_path, "broken"))
+    assert (code, err) == (0, "")
+    assert "is complete" in out
