@@ -4,9 +4,10 @@ Usage: python benchmarks/engines_side_by_side.py --shape qwen2.5-1.5b --arrangem
 
 An arrangement ENGINESxGPUS is a pool of so many engines of vLLM as `hyperscale run` has it, in processes of their own,
 each on so many GPUs. Every arrangement generates --chains chains for each of its engines: prompts of --prompt tokens,
---tokens new ones, at most --most at once in an engine. A round before it, untimed, starts the engines. Weights are
-random. "dms" decides by a hash of which 1 / CR keep an entry, which costs what DMS costs and says nothing about
-accuracy.
+new ones from half of --tokens to one and a half times as many, longest first as in a run, at most --most at once in an
+engine. (Chains of one length would end all at once, and their last wave be a part of one in some engines.) A round
+before it, untimed, starts the engines. Weights are random. "dms" decides by a hash of which 1 / CR keep an entry, which
+costs what DMS costs and says nothing about accuracy.
 
 "of the first" is chains per second over those of the first arrangement of the same method. "waited" is the part of the
 engines' time in which they waited for a request while some were waiting.
@@ -68,7 +69,7 @@ def measure(arguments: argparse.Namespace, method: str, arrangement: str) -> Mea
         device="cpu" if arguments.toy else "cuda",
         dtype="float32" if arguments.toy else "bfloat16",
         gpu_memory=arguments.memory,
-        max_tokens=arguments.prompt + arguments.tokens,
+        max_tokens=arguments.prompt + 2 * arguments.tokens,
         compilation="none" if arguments.toy else "full",
         tensor_parallel=gpus,
     )
@@ -78,18 +79,22 @@ def measure(arguments: argparse.Namespace, method: str, arrangement: str) -> Mea
     pool = PooledEngine(LocalExecutor(resources, engines, visible), engines)
     pool.use(DummyWeights(options), spec, spec)
 
-    def run(count: int, tokens: int, first: int) -> tuple[float, int]:
+    def run(lengths: list[int], first: int) -> tuple[float, int]:
         """Seconds, and new tokens."""
-        requests = [Request(f"p{first + i}", 0, prompt(first + i, arguments.prompt), tokens) for i in range(count)]
+        count = len(lengths)
+        requests = [
+            Request(f"p{i}", 0, prompt(i, arguments.prompt), tokens) for i, tokens in enumerate(lengths, start=first)
+        ]
         start = perf_counter()
         chains = list(pool.generate(requests, Sampling()))
         assert len(chains) == count, pool.faults
         return perf_counter() - start, sum(len(chain.token_ids) for chain in chains)
 
     count = engines * arguments.chains
-    start_s, _ = run(engines * arguments.most, 8, 0)
+    start_s, _ = run([8] * engines * arguments.most, 0)
+    spread = [arguments.tokens // 2 + i * 389 % arguments.tokens for i in range(count)]
     idle = pool.idle_seconds
-    seconds, tokens = run(count, arguments.tokens, engines * arguments.most)
+    seconds, tokens = run(sorted(spread, reverse=True), engines * arguments.most)
     waited = (pool.idle_seconds - idle) / (seconds * engines)
     pool.close()
     return Measurement(method, arrangement, start_s, seconds, count / seconds, tokens / seconds, waited)

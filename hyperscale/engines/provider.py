@@ -127,6 +127,23 @@ class EngineProvider(ABC):
                 f"{self.devices[0]}"
             )
 
+    def check_sharing(  # noqa: B027  # optional
+        self, methods: "Sequence[Method]", path: str, config: Mapping[str, Any], ranks: int, device: str
+    ) -> None:
+        """Refuse what GPUs that share an engine cannot do.
+
+        Args:
+            methods: What it is to run.
+            path: Of the checkpoint.
+            config: Values of its ``config.json``.
+            ranks: How many GPUs share it; at least 2.
+            device: Their kind.
+
+        Raises:
+            MethodError: A method does not run so.
+            ModelError: The model does not.
+        """
+
     def check_model(self, path: str, config: Mapping[str, Any], methods: Sequence[str], device: str) -> None:  # noqa: B027  # optional
         """Refuse a model that these methods cannot run on in this engine, though they can in others.
 

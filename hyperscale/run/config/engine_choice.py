@@ -64,6 +64,8 @@ def check_engine(config: ResolvedConfig, methods: "Mapping[Arm, Method]", paths:
         provider.check_methods(chosen, config.device, config.kv_dtype)
         for path, values in configs:
             provider.check_model(path, values, names, config.device)
+            if config.tensor_parallel > 1:
+                provider.check_sharing(chosen, path, values, config.tensor_parallel, config.device)
 
 
 def _choose(config: ResolvedConfig, methods: "Mapping[Arm, Method]", paths: Sequence[str]) -> tuple[str, str]:

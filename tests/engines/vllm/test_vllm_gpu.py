@@ -1,5 +1,7 @@
 """On a GPU only: the vLLM engine on the built-in model against the torch engine, graphs against eager steps."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -83,7 +85,7 @@ two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two G
 @two_gpus
 @pytest.mark.parametrize(
     "method",
-    [("base", "vanilla", 1), ("dms8", "dms", 8), ("base", "window", 4), ("base", "tova", 4)],
+    [("base", "vanilla", 1), ("dms8", "dms", 8), ("base", "window", 4)],
     ids=lambda arm: arm[1],
 )
 @pytest.mark.parametrize("compilation", ["none", "graphs"])
@@ -96,12 +98,11 @@ def test_two_gpus_that_share_an_engine_equal_torch(method, compilation):
 
 
 @two_gpus
-def test_a_run_on_two_gpus_gives_what_one_gives(monkeypatch, capsys, tmp_path):
+def test_a_run_on_two_gpus_gives_what_one_gives(tmp_path):
     """Two engines side by side, and two GPUs that share one; but for draws so close that the order of sums turns them.
 
     Of a chain with the same text the costs are the same.
     """
-    call = caller(monkeypatch, capsys, tmp_path)
     arms = ("--method", "vanilla,dms", "--cr", "8", "--gpu-memory", "0.3", "--engine", "vllm", "--dtype", "float32")
     size = ("--task", "mini_aime", "--limit", "24", "--grid", "one", "--temperature", "0", "--budget", "all")
     placements = {
@@ -111,8 +112,9 @@ def test_a_run_on_two_gpus_gives_what_one_gives(monkeypatch, capsys, tmp_path):
     }
     costs = {}
     for name, placement in placements.items():
-        code, _, err = call("run", "--model", "mini", *arms, *size, *placement, "--out", tmp_path / name)
-        assert code == 0, err
+        command = [sys.executable, "-m", "hyperscale.cli", "run", "--model", "mini", *arms, *size, *placement]
+        ended = subprocess.run([*command, "--out", tmp_path / name], capture_output=True, text=True, check=False)
+        assert ended.returncode == 0, ended.stderr
         (run,) = results.read(tmp_path / name)
         costs[name] = {
             (sample.arm, sample.problem, sample.text): (

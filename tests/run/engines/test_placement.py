@@ -2,7 +2,9 @@
 
 import pytest
 
-from hyperscale.errors import ConfigError
+from hyperscale import methods
+from hyperscale.engines import registry
+from hyperscale.errors import ConfigError, HyperscaleError
 from hyperscale.run import placement
 from hyperscale.run.config import load, resolve
 from hyperscale.run.placement import place_engines, plan_placement
@@ -89,3 +91,29 @@ def test_visible_gpus_keep_their_names(monkeypatch):
     assert placement._visible_gpus() == ("5", "GPU-7f")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert placement._visible_gpus() == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("method", "ranks", "device", "reason"),
+    [
+        (
+            methods.create("tova", cr=4),
+            2,
+            "cuda",
+            "tova looks at all heads of a layer or counts them, and does not run",
+        ),
+        (methods.create("window", cr=4, pin_prompt=False), 2, "cuda", "window looks at all heads"),
+        (methods.create("random", cr=4), 2, "cuda", "random looks at all heads"),
+        (methods.create("window", cr=4), 3, "cuda", "--tensor-parallel 3 does not divide the 4 KV heads of model"),
+        (methods.create("window", cr=4), 2, "cuda", None),
+        (methods.create("random", cr=4), 2, "cpu", None),
+        (methods.create("vanilla", cr=1), 3, "cuda", None),  # vLLM's own, which says so itself
+    ],
+)
+def test_what_gpus_that_share_an_engine_cannot_run(method, ranks, device, reason):
+    provider, config = registry.get("vllm"), {"num_key_value_heads": 4, "num_attention_heads": 8}
+    if reason is None:
+        provider.check_sharing([method], "model", config, ranks, device)
+    else:
+        with pytest.raises(HyperscaleError, match=reason):
+            provider.check_sharing([method], "model", config, ranks, device)

@@ -12,7 +12,7 @@ from hyperscale.engines.families import explain_absent
 from hyperscale.engines.vllm.arms import ArmsConfig
 from hyperscale.engines.vllm.families import architecture
 from hyperscale.engines.vllm.harness.compilation import Compilation, compilation_args
-from hyperscale.engines.vllm.method_names import HOSTED, RUNNABLE
+from hyperscale.engines.vllm.method_names import EXPIRING, HOSTED, RUNNABLE
 from hyperscale.engines.vllm.options import ARMS, KEY, PAGE_TOKENS
 from hyperscale.errors import MethodError, ModelError
 from hyperscale.kv.formats import AUTO
@@ -129,6 +129,15 @@ def engine_args(
     return args
 
 
+def is_hosted(method: Method, device: str) -> bool:
+    """Whether the plugin runs a method by its own state (`Options.hosted`)."""
+    return (
+        method.name in HOSTED
+        or (method.name in EXPIRING and not method.params().get("pin_prompt", True))
+        or (method.name, device_kind(device)) == ("random", "cuda")
+    )
+
+
 def _method_options(method: Method, device: str) -> dict[str, Any]:
     """The plugin's options for a method; vanilla runs without the plugin."""
     if method.name == "vanilla":
@@ -137,11 +146,7 @@ def _method_options(method: Method, device: str) -> dict[str, Any]:
     options: dict[str, Any] = {"method": method.name, "cr": method.cr}
     if isinstance(method, DMS | DMC):
         return options  # the rest is the checkpoint's
-    if (
-        method.name in HOSTED
-        or not params.get("pin_prompt", True)
-        or (method.name, device_kind(device)) == ("random", "cuda")
-    ):
+    if is_hosted(method, device):
         options["parameters"] = {name: value for name, value in params.items() if name != "cr"}
     else:
         options |= {"recent": params["recent"], "budget_rule": params["rule"]}

@@ -12,7 +12,7 @@ from hyperscale.engines.vllm.cache_types import CACHE_TYPES, CPU_CACHE_TYPES, en
 from hyperscale.engines.vllm.harness.compilation import Compilation, choose_compilation, describe_compilation
 from hyperscale.engines.vllm.method_names import RUNNABLE
 from hyperscale.engines.vllm.options import LIST_TYPES
-from hyperscale.errors import ConfigError, ModelError
+from hyperscale.errors import ConfigError, MethodError, ModelError
 from hyperscale.kv.formats import AUTO
 from hyperscale.methods.names import VANILLA
 from hyperscale.utils.hub import load_config
@@ -58,6 +58,24 @@ class VllmProvider(EngineProvider):
         if set(methods) != {VANILLA} and not fits:
             sizes = "a multiple of 32 on a CPU" if is_cpu else "a power of two from 16 to 256 on CUDA"
             raise ModelError(f"heads in vLLM have {sizes}, and those of {path} have {dim}: leave --engine vllm out")
+
+    def check_sharing(
+        self, methods: "Sequence[Method]", path: str, config: Mapping[str, Any], ranks: int, device: str
+    ) -> None:
+        """See `EngineProvider.check_sharing`; the plugin refuses the same when vLLM starts."""
+        from hyperscale.engines.vllm.harness.engine_args import is_hosted
+
+        for method in methods:
+            if is_hosted(method, device):
+                raise MethodError(
+                    f"{method.name} looks at all heads of a layer or counts them, and does not run on GPUs that share "
+                    "an engine: leave --tensor-parallel out, or run it by itself"
+                )
+        heads = config.get("num_key_value_heads") or config.get("num_attention_heads") or ranks
+        if any(method.name != VANILLA for method in methods) and heads % ranks:
+            raise ModelError(
+                f"--tensor-parallel {ranks} does not divide the {heads} KV heads of {path}: choose a divisor of them"
+            )
 
     def explain_method(self, method: str) -> str | None:
         """See `EngineProvider.explain_method`."""
