@@ -4,6 +4,7 @@ Every function raises ConfigError for what it does not take.
 """
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,9 @@ def numbers(option: str, text: str | None, kind: Callable[[str], Any]) -> list[A
         raise ConfigError(f"{option} {text!r} is not a list of numbers: write them with commas between them") from None
 
 
+_TASK = re.compile(r"[\w.]+(@\d+)?|lm_eval:[\w.-]+")
+
+
 def pairs(option: str, texts: list[str] | None) -> dict[str, str] | None:
     """``name=value`` texts by name; a text that begins with no plain name is the value of ""."""
     if not texts:
@@ -48,7 +52,7 @@ def pairs(option: str, texts: list[str] | None) -> dict[str, str] | None:
     for text in texts:
         name, sign, value = text.partition("=")
         # A path may hold "=" itself: only what looks like a task's name before it is one.
-        name, value = (name, value) if sign and name.replace("_", "").replace(".", "").isalnum() else ("", text)
+        name, value = (name, value) if sign and _TASK.fullmatch(name) else ("", text)
         if name in values:
             raise ConfigError(f"{option} gives {name or 'the same'} twice: {values[name]} and {value}")
         values[name] = value

@@ -66,6 +66,7 @@ class EngineProvider(ABC):
         stands_in_for: Name of the engine in whose runs this one runs the methods that need it; such an engine is not
             chosen by name. None for all others.
         steering: Whether the engine can replace ends of thinking and force answers (``--extend``, ``--force-answer``).
+        scores_texts: Whether the engine can score given texts (`Request.forced_ids`), as problems of likelihood need.
         kv_dtypes: What its cache can keep keys and values in, of at least one method.
         devices: Kinds of devices that it runs on.
         batches: Whether chains decode together; if not, the batch size is 1 whatever a run asks for.
@@ -78,19 +79,21 @@ class EngineProvider(ABC):
     name: ClassVar[str]
     stands_in_for: ClassVar[str | None] = None
     steering: ClassVar[bool] = True
+    scores_texts: ClassVar[bool] = True
     kv_dtypes: ClassVar[tuple[str, ...]] = (AUTO,)
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     batches: ClassVar[bool] = True
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "numpy")
     shared_weights: ClassVar[str | None] = None
 
-    def check(self, methods: Sequence[str], *, steering: bool, kv_dtype: str) -> None:
+    def check(self, methods: Sequence[str], *, steering: bool, kv_dtype: str, likelihood: str | None = None) -> None:
         """Refuse what the engine cannot do, by names alone.
 
         Args:
             methods: Names of the methods that it is to run.
             steering: Whether chains are steered.
             kv_dtype: What the cache is to keep keys and values in.
+            likelihood: A task whose problems are scored by likelihood; None if there is none.
 
         Raises:
             ConfigError: It does not run one of these.
@@ -100,6 +103,11 @@ class EngineProvider(ABC):
             raise ConfigError(
                 f"--extend and --force-answer steer chains token by token, which the {self.name} engine cannot: leave "
                 "--engine out"
+            )
+        if likelihood is not None and not self.scores_texts:
+            raise ConfigError(
+                f"{likelihood} is scored by the likelihood of given texts, which the {self.name} engine cannot feed: "
+                "leave --engine out, or run this task by itself with --engine torch"
             )
         if reason := self.explain_kv_dtype(kv_dtype, methods):
             raise ConfigError(reason)

@@ -20,6 +20,7 @@ _REMEDY = (
 )
 _TRUTH_VALUES = ("true", "false", "yes", "no", "on", "off", "null", "none")  # as text; real ones are no text
 _END_OF_MESSAGE = "[end of the message]"
+_MARK_CHARS = 100  # of a prompt's end: any mark of thinking is shorter
 # What a template may ask the present date for: what C's strftime knows, padded and not.
 _DIRECTIVES = [f"%-{letter}" for letter in "dmHIMSj"] + [f"%{letter}" for letter in "aAbBcdDeFGHIjmMpRSTuUVwWxXyYzZfh"]
 
@@ -110,6 +111,60 @@ class PromptFormat:
         turn = thinking.in_table_marks(self._turn(text, message, as_parts), self.marks)
         opened = thinking.open_marks(turn)
         return Prompt(text, self._encode(text, add_special_tokens=False), opened.opening if opened else "")
+
+    def from_text(self, text: str) -> Prompt:
+        """The prompt of a text that is in the model's form already, as `render` gives it."""
+        end = thinking.in_table_marks(text[-_MARK_CHARS:], self.marks).rstrip()
+        opened = thinking.open_marks(end) if thinking.ends_in_mark(end) else None
+        return Prompt(text, self._encode_whole(text), opened.opening if opened else "")
+
+    def render(self, messages: list[dict[str, Any]], add_generation_prompt: bool = True) -> str:
+        """A conversation in the model's chat template, which a run's date and arguments are given to.
+
+        Args:
+            messages: The conversation.
+            add_generation_prompt: Whether the model's turn is opened; else its last message goes on.
+
+        Raises:
+            ModelError: The template refuses it.
+        """
+        return apply_template(
+            self._tokenizer,
+            messages,
+            self._dated_template,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+            **self._arguments,
+        )
+
+    def encode_pair(self, context: str, continuation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Token ids of a context and of what follows it, split where lm-eval splits them.
+
+        The blanks that a context ends in belong to the continuation. A context without a token is the token that a text
+        begins with.
+
+        Raises:
+            ModelError: There is no such token.
+        """
+        rest = context.rstrip()
+        context, continuation = rest, context[len(rest) :] + continuation
+        if context:
+            ids = self._encode_whole(context)
+            following = self._encode_whole(context + continuation)[len(ids) :]
+        else:
+            ids, following = (), self._encode(continuation, add_special_tokens=False)
+        if ids:
+            return ids, following
+        names = ("bos_token_id", "eos_token_id")
+        start = next((i for name in names if (i := getattr(self._tokenizer, name, None)) is not None), None)
+        if start is None:
+            raise ModelError("a text without a context is to be scored, and the tokenizer has no token for its start")
+        return (int(start),), following[1:] if following[:1] == (start,) else following
+
+    def _encode_whole(self, text: str) -> tuple[int, ...]:
+        """Ids of a whole text: what it begins with is not put there twice."""
+        start = getattr(self._tokenizer, "bos_token", None)
+        return self._encode(text, add_special_tokens=not (start and text.startswith(start)))
 
     def find_unwritable(self, message: str) -> str:
         """The first part of a message that the tokenizer has no token for; empty if it can write all of it.

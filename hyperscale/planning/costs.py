@@ -24,6 +24,7 @@ class TaskShape:
         base_length: L of the base point, in tokens.
         lengths: L of the candidates, in tokens, ascending.
         answer: Tokens that a forced answer adds at most to a chain that has not ended at L; the base point has none.
+        is_likelihood: Whether its problems are scored, not generated: then W is 1, and L is for all options together.
     """
 
     name: str
@@ -31,6 +32,7 @@ class TaskShape:
     base_length: int
     lengths: tuple[int, ...]
     answer: int = 0
+    is_likelihood: bool = False
 
 
 @dataclass(frozen=True)

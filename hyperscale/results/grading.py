@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from hyperscale.errors import ResultsError
 from hyperscale.models import thinking
 from hyperscale.results.redaction import as_words
 from hyperscale.results.samples import Cut, Ending, ForcedAnswer, Sample
+from hyperscale.scoring.graders.likelihood import LikelihoodGrader
 
 if TYPE_CHECKING:
     from hyperscale.scoring.graders.base import Grader
@@ -34,8 +36,18 @@ def endings(sample: Sample) -> list[tuple[Ending, str]]:
 def extract_answers(grader: "Grader", sample: Sample) -> list[str | None]:
     """What a grader finds in the texts that may hold an answer, in the order of `endings`.
 
-    It reads what the prompt opened, and what was written; what is blacked out there counts as words.
+    It reads what the prompt opened, and what was written; what is blacked out there counts as words. Of a problem that
+    was scored by likelihood it is the option that a grader of likelihood chooses.
+
+    Raises:
+        ResultsError: Another grader is to grade what was scored.
     """
+    if sample.options:
+        if not isinstance(grader, LikelihoodGrader):
+            raise ResultsError(
+                f"{sample.task} was scored by likelihood, and {grader.name} grades it now: give the task another name"
+            )
+        return [grader.choose(sample.options)]
     return [
         grader.extract(
             sample.opened + thinking.in_table_marks(as_words(text), sample.marks), finished=_finished(sample, ending)

@@ -164,6 +164,8 @@ def make_points(
     points = []
     for series, chains in groups.items():
         strategy, lengths = _task(series.task, strategy_of_task or {}, vote)
+        if chains[0].options:  # no chains that vote, whatever the run's strategy is
+            strategy, lengths = strategies.Likelihood(), ()
         missing = len((given_up or {}).get((str(chains[0].arm), series.task), ()))
         made = _points_of_series(series, chains, strategy, lengths, widths)
         points += [replace(point, given_up=missing) for point in made] if missing else made

@@ -1,12 +1,12 @@
 """Makes the stored record of a chain that an engine has just finished: graded, and without what must not be stored."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hyperscale.results import grading
-from hyperscale.results.samples import Cut, ForcedAnswer, Sample
+from hyperscale.results.samples import Cut, ForcedAnswer, Sample, ScoredOption
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import Branch, Chain
@@ -71,6 +71,65 @@ def record(
     if grading.extract_answers(grader, hidden) == answers:
         return hidden
     return _hidden(sample, partial(hide, keep_small=True))
+
+
+def record_options(
+    chains: "Sequence[Chain | None]",
+    options: Sequence[tuple[str, int]],
+    L: int,
+    grader: "Grader",
+    target: Any,
+    **identity: Any,
+) -> Sample:
+    """The sample of a problem that was scored by likelihood.
+
+    Args:
+        chains: For each option the chain of its tokens; None where it has none, and nothing was to be scored.
+        options: Each option's text, and the tokens of its context.
+        L: The most tokens that a problem of the task has, over all its options.
+        grader: Grader of its task.
+        target: The problem's target.
+        identity: As for `record`.
+    """
+    scored = tuple(
+        ScoredOption(
+            text=text,
+            prompt_tokens=prompt_tokens,
+            tokens=len(chain.token_ids) if chain else 0,
+            logprob=chain.logprob if chain else 0.0,
+            greedy=chain.greedy if chain else True,
+            kv_reads=chain.trace.kv_reads[-1] if chain else 0.0,
+            peak_kv=chain.trace.peak_kv[-1] if chain else 0.0,
+        )
+        for chain, (text, prompt_tokens) in zip(chains, options, strict=True)
+    )
+    text = "\n".join(f"{option.logprob:10.3f}  {option.text}" for option in scored)
+    whole = Cut(
+        L=L,
+        tokens=sum(option.tokens for option in scored),
+        kv_reads=sum(option.kv_reads for option in scored),
+        peak_kv=max(option.peak_kv for option in scored),
+        chars=len(text),
+        logprob=sum(option.logprob for option in scored),
+        inserted=0,
+        answer=None,
+        correct=False,
+    )
+    sample = Sample(
+        L=L,
+        chain=0,
+        prompt_tokens=max(option.prompt_tokens for option in scored),
+        finish="stop",
+        seconds=round(sum(chain.seconds for chain in chains if chain), 4),
+        text=text,
+        cuts=(whole,),
+        options=scored,
+        **identity,
+    )
+    answers = grading.extract_answers(grader, sample)
+    return grading.with_verdicts(
+        sample, answers, [answer is not None and grader.correct(answer, target) for answer in answers]
+    )
 
 
 def _forced_answer(branch: "Branch") -> ForcedAnswer:

@@ -75,6 +75,10 @@ def revote(
     info = read_info(folder)  # before the store, which would make a folder that is not there
     require_chains(folder)
     with Store(folder, info) as store:
+        if strategy is not None and all(sample.options for sample in store.samples()):
+            raise ConfigError(
+                f"--vote {vote}: all problems of {folder} were scored by likelihood, one verdict each, so nothing votes"
+            )
         judge = reward_models.get(scorer, device) if scorer else None
         if judge is not None:
             names = tuple(dict.fromkeys(sample.task for sample in store.samples()))

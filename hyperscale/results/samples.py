@@ -120,8 +120,34 @@ class Cut(Ending):
 
 
 @dataclass(config=STRICT, frozen=True, slots=True, kw_only=True)
+class ScoredOption:
+    """One option of a problem that is scored by likelihood: a given text behind its context.
+
+    Attributes:
+        text: The option, as the task has it.
+        prompt_tokens: Tokens of the context.
+        tokens: Tokens that were scored.
+        logprob: Sum of their log-probabilities.
+        greedy: Whether each was the most probable one.
+        kv_reads: Decode reads of these tokens, in entries (mean over layers and KV heads).
+        peak_kv: Largest number of live entries (mean over layers and KV heads).
+    """
+
+    text: str
+    prompt_tokens: NonNegativeInt
+    tokens: NonNegativeInt
+    logprob: LogProbability
+    greedy: bool
+    kv_reads: Amount
+    peak_kv: Amount
+
+
+@dataclass(config=STRICT, frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One finished chain.
+    """One finished chain, or a problem that was scored by likelihood.
+
+    Of such a problem tokens and reads are the sums over its options, the peak is the largest of any option, as each has
+    a cache of its own.
 
     Attributes:
         model: The run's model.
@@ -154,6 +180,7 @@ class Sample:
         kv_budget: See `Arm`.
         kept: (layers, KV heads), entries that each head held when the chain ended (`engines.base.Chain`); empty where
             the engine did not tell.
+        options: What was scored, if the problem is one of likelihood; empty for a generated chain.
     """
 
     model: str
@@ -184,6 +211,7 @@ class Sample:
     marks: tuple[str, str] | None = None
     kv_budget: NonNegativeInt = 0
     kept: Kept = ()
+    options: tuple[ScoredOption, ...] = ()
 
     def __post_init__(self) -> None:
         # Called by pydantic after the fields are checked; it turns the ValueError into one of its own.
@@ -220,6 +248,12 @@ class Sample:
         return self.whole.tokens
 
     @property
+    def sequences(self) -> list[tuple[int, int]]:
+        """(Prompt tokens, tokens) of the chain; of each option of a problem that was scored by likelihood."""
+        options = [(option.prompt_tokens, option.tokens) for option in self.options]
+        return options or [(self.prompt_tokens, self.tokens)]
+
+    @property
     def forced_answers(self) -> list[ForcedAnswer]:
         """All forced answers, by ascending L."""
         return [cut.forced for cut in self.cuts if cut.forced is not None]
@@ -242,7 +276,8 @@ class Sample:
         cuts = tuple(
             cut if cut.forced is None else replace(cut, forced=replace(cut.forced, text="")) for cut in self.cuts
         )
-        return replace(self, text="", cuts=cuts, kept=())
+        options = tuple(replace(option, text="") for option in self.options)
+        return replace(self, text="", cuts=cuts, kept=(), options=options)
 
 
 ADAPTER = TypeAdapter(Sample)

@@ -67,7 +67,9 @@ def _truncated(sample: Sample, ending: Ending, complete: bool, seconds: float, s
     size = sample.kv_entry_bytes
     reads, peak = ending.kv_reads, ending.peak_kv
     costs = (reads, peak, peak * size, ending.tokens, seconds, reads * size)
-    return TruncatedChain(vote, complete, costs, dense_reads(sample.prompt_tokens, ending.tokens))
+    # What was scored is whole, whatever its L.
+    sequences = sample.sequences if sample.options else [(sample.prompt_tokens, ending.tokens)]
+    return TruncatedChain(vote, complete, costs, sum(dense_reads(prompt, tokens) for prompt, tokens in sequences))
 
 
 def _score(sample: Sample, ending: Ending, scorer: str) -> float:

@@ -3,17 +3,18 @@
 One engine call serves all tasks of an arm (a method at a CR), so the batch stays full.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hyperscale.engines import registry
 from hyperscale.errors import EngineError, HyperscaleError
 from hyperscale.executors.faults import append_faults
 from hyperscale.methods.arm import Arm
-from hyperscale.results.recording import record
+from hyperscale.results.recording import record, record_options
 from hyperscale.results.redaction import redact
 from hyperscale.results.samples import Key, Sample, chain_key
 from hyperscale.results.store import Store
@@ -26,7 +27,7 @@ from hyperscale.run.request_order import longest_first
 from hyperscale.tasks.task import prompt_hash
 
 if TYPE_CHECKING:
-    from hyperscale.engines.base import Chain, ChainProgress, Request
+    from hyperscale.engines.base import Chain, ChainProgress, Engine, Request
 
 _MAX_DEMONSTRATED_ARMS = 2  # arms of which a first chain is shown
 
@@ -109,6 +110,9 @@ class ChainRunner:
         from hyperscale.engines.base import Sampling
 
         config, engine = self._run.config, self._engines.engine(self._run, arm)
+        scored = [problem for problem, _ in requests if problem.scored]
+        requests = [pair for pair in requests if not pair[0].scored]
+        yield from self._score(arm, engine, scored, seed)
         sampling = Sampling(
             config.temperature,
             config.top_p,
@@ -147,6 +151,53 @@ class ChainRunner:
             finally:
                 record_faults()
 
+    def _score(
+        self, arm: Arm, engine: "Engine", problems: Sequence[Problem], seed: int
+    ) -> Iterator[tuple[Problem, Sample]]:
+        """Score, grade and store problems of likelihood: a problem when all its options are there."""
+        from hyperscale.engines.base import Request, Sampling
+
+        by_id = {problem.request_id: problem for problem in problems}
+        record_faults = partial(self._record_faults, arm, by_id, seed)
+        # Neighbours with the same context share its prefill.
+        batch = [
+            Request(problem.request_id, index, context, len(ids), (len(ids),), forced_ids=ids, opened="")
+            for problem in problems
+            for index, (context, ids) in enumerate(problem.scored)
+            if ids
+        ]
+        counts = Counter(request.problem for request in batch)
+        done: dict[str, dict[int, Chain]] = {name: {} for name in by_id}
+        # An option that the tokenizer merges into its context has nothing to score.
+        for name in [name for name in done if not counts[name]]:
+            yield by_id[name], self._record_scored(arm, engine.name, by_id[name], done.pop(name), seed)
+        try:
+            for chain in _explain_out_of_memory(engine.generate(batch, Sampling(0.0, seed=seed))):
+                record_faults()
+                problem, chains = by_id[chain.problem], done[chain.problem]
+                chains[chain.chain] = chain
+                if len(chains) == counts[chain.problem]:
+                    yield problem, self._record_scored(arm, engine.name, problem, done.pop(chain.problem), seed)
+        finally:
+            record_faults()
+
+    def _record_scored(
+        self, arm: Arm, engine: str, problem: Problem, chains: "Mapping[int, Chain]", seed: int
+    ) -> Sample:
+        """Grade and store a problem of likelihood, from the chains of those options that have tokens."""
+        options = zip(problem.doc.options, problem.scored, strict=True)
+        sample = record_options(
+            [chains.get(index) for index in range(len(problem.scored))],
+            [(option.text, len(context)) for option, (context, _) in options],
+            problem.task.base_length,
+            grader=self._graders[problem.task.name],
+            target=problem.doc.target,
+            **self._identity(arm, engine, problem, seed),
+        )
+        self._store.append(sample)
+        self._verify(arm, sample)
+        return sample
+
     def _record_faults(self, arm: Arm, problems: Mapping[str, Problem], seed: int) -> None:
         """Keep what went wrong with engines side by side, and tell it."""
         faults = []
@@ -168,27 +219,34 @@ class ChainRunner:
             grader=self._graders[task.name],
             target=doc.target,
             hide=partial(redact, question=doc.prompt, marks=self._run.prompt_format.marks) if task.gated else None,
-            model=self._run.config.model,
-            method=arm.method,
-            CR=arm.CR,
-            kv_budget=arm.kv_budget,
-            length_invariant=arm.length_invariant,
-            params=self._run.methods[arm].params(),
-            engine=engine,
-            dtype=self._run.config.dtype,
-            kv_dtype=self._run.kv_dtype,
-            task=task.name,
-            task_version=task.version,
-            problem=doc.id,
-            level=doc.level,
-            prompt_hash=prompt_hash(problem.prompt.text),
-            message_hash=prompt_hash(doc.prompt),
-            seed=seed,
-            kv_entry_bytes=self._run.predictor.entry_bytes_of(arm),
             forces_answers=bool(self._run.config.force_answer),
-            opened=problem.prompt.opened,
-            marks=self._run.prompt_format.marks,
+            **self._identity(arm, engine, problem, seed),
         )
+
+    def _identity(self, arm: Arm, engine: str, problem: Problem, seed: int) -> dict[str, Any]:
+        """The fields of a sample that no chain tells."""
+        task, doc = problem.task, problem.doc
+        return {
+            "model": self._run.config.model,
+            "method": arm.method,
+            "CR": arm.CR,
+            "kv_budget": arm.kv_budget,
+            "length_invariant": arm.length_invariant,
+            "params": self._run.methods[arm].params(),
+            "engine": engine,
+            "dtype": self._run.config.dtype,
+            "kv_dtype": self._run.kv_dtype,
+            "task": task.name,
+            "task_version": task.version,
+            "problem": doc.id,
+            "level": doc.level,
+            "prompt_hash": prompt_hash(problem.prompt.text),
+            "message_hash": prompt_hash(doc.prompt),
+            "seed": seed,
+            "kv_entry_bytes": self._run.predictor.entry_bytes_of(arm),
+            "opened": problem.prompt.opened,
+            "marks": self._run.prompt_format.marks,
+        }
 
 
 def _explain_out_of_memory(chains: "Iterator[Chain]") -> "Iterator[Chain]":

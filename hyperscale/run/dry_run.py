@@ -37,7 +37,15 @@ from hyperscale.run.planned_run import (
     load_task,
     task_shape,
 )
-from hyperscale.run.prompting import check_prompts, make_prompt_format, prompt_notes, with_insertions
+from hyperscale.run.prompting import (
+    check_prompts,
+    likelihood_notes,
+    make_prompt,
+    make_prompt_format,
+    prompt_notes,
+    scored_length,
+    with_insertions,
+)
 from hyperscale.tasks.datasets import GeneratedProblems
 from hyperscale.tasks.own_lm_eval import LmEvalProblems
 from hyperscale.tasks.own_problems import FileProblems, FunctionProblems
@@ -174,6 +182,7 @@ def plan_dry_run(
             *filter(None, (task.note for task in planned_tasks)),
             *([] if context else ["the model's context is not known here: lengths were not held against it"]),
             *config.notes,
+            *likelihood_notes(config),
             *_notes(config, unavailable, target, weights),
             *(prompt_notes(prompt_format, config) if prompt_format else ()),
             *methods.notes(method_of_arm.values()),
@@ -211,10 +220,15 @@ def _planned_task(
             unknown = f"{task.name}: only its data tell how many problems it has; {count} are taken here"
             note = f"{note}; {unknown}" if note else unknown
         return PlannedTask(task_shape(task, task.prompt_tokens, config), count, is_estimate=True, note=note)
-    docs = task.docs(config.limit, data)
+    docs = task.docs(config.limit, data, prompt_format if task.is_rendered else None)
     if prompt_format is not None:
         check_prompts(docs, prompt_format)
     tokens = [_prompt_tokens(doc, prompt_format) for doc in docs]
+    if task.is_likelihood:
+        L = scored_length(round(_scored_tokens(doc, prompt_format)) for doc in docs)
+        task = replace(task, lengths=(L,), base_length=L)
+        shape = task_shape(task, sum(tokens) / len(tokens), config)
+        return PlannedTask(shape, len(docs), is_estimate=prompt_format is None)
     task, note = fit_lengths(task, round(max(tokens)), context, config)
     shape = task_shape(task, sum(tokens) / len(tokens), config)
     return PlannedTask(shape, len(docs), is_estimate=prompt_format is None, note=note)
@@ -231,7 +245,14 @@ def _is_at_hand(task: "Task") -> bool:
 def _prompt_tokens(doc: "Doc", prompt_format: "PromptFormat | None") -> float:
     if prompt_format is None:
         return len(doc.prompt) / _CHARS_PER_TOKEN
-    return len(prompt_format.prompt(doc.prompt, continued=doc.continued).ids)
+    return len(make_prompt(doc, prompt_format).ids)
+
+
+def _scored_tokens(doc: "Doc", prompt_format: "PromptFormat | None") -> float:
+    """Tokens of all options of a problem."""
+    if prompt_format is None:
+        return sum(len(option.continuation) for option in doc.options) / _CHARS_PER_TOKEN
+    return sum(len(prompt_format.encode_pair(option.context, option.continuation)[1]) for option in doc.options)
 
 
 def _earlier_costs(

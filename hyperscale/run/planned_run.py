@@ -183,6 +183,8 @@ def load_task(config: "ResolvedConfig", name: str) -> "Task":
     from hyperscale import tasks
 
     task = tasks.load(name).with_parameters(**config.task_params.get(name, {}))
+    if task.is_likelihood:  # whose L follows from what is scored
+        return task
     lengths = config.lengths or task.lengths
     candidates = (models.find(config.model).base_length, task.base_length, lengths[0])
     # The first that the task has; with --length none may be but the shortest.
@@ -193,7 +195,8 @@ def load_task(config: "ResolvedConfig", name: str) -> "Task":
 def task_shape(task: "Task", prompt_tokens: float, config: "ResolvedConfig") -> TaskShape:
     """A task with the mean length of its prompts, as the closed form of its costs needs it."""
     lengths = tuple(sorted(task.lengths))
-    return TaskShape(task.name, round(prompt_tokens), task.base_length, lengths, config.answer_room)
+    room = 0 if task.is_likelihood else config.answer_room
+    return TaskShape(task.name, round(prompt_tokens), task.base_length, lengths, room, task.is_likelihood)
 
 
 def local_gpu(device: str) -> "Gpu | None":

@@ -38,7 +38,17 @@ from hyperscale.run.planned_run import (
     local_gpu,
     task_shape,
 )
-from hyperscale.run.prompting import check_prompts, cue_of, make_prompt_format, prompt_notes, with_insertions
+from hyperscale.run.prompting import (
+    check_prompts,
+    cue_of,
+    encode_options,
+    likelihood_notes,
+    make_prompt,
+    make_prompt_format,
+    prompt_notes,
+    scored_length,
+    with_insertions,
+)
 from hyperscale.tasks.own import sources
 from hyperscale.tasks.task import fingerprint, prompt_hash
 from hyperscale.utils.hub import load_tokenizer, pin_revision
@@ -50,16 +60,18 @@ if TYPE_CHECKING:
     from hyperscale.models.shape import Shape
     from hyperscale.planning.roofline import Roofline
     from hyperscale.results.samples import Sample
+    from hyperscale.run.prompting import ScoredIds
     from hyperscale.tasks.task import Doc, Task
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem of a task, with its prompt as the model sees it."""
+    """A problem of a task, with its prompt as the model sees it; of one of likelihood also its options."""
 
     task: "Task"
     doc: "Doc"
     prompt: "Prompt"
+    scored: "tuple[ScoredIds, ...]" = ()
 
     @property
     def prompt_ids(self) -> tuple[int, ...]:
@@ -99,6 +111,7 @@ class PreparedRun(PlannedRun):
         return [
             *lengths,
             *self.config.notes,
+            *likelihood_notes(self.config),
             *prompt_notes(self.prompt_format, self.config),
             *_rounding_notes(self.config),
             *methods.notes(self.methods.values()),
@@ -117,7 +130,12 @@ class PreparedRun(PlannedRun):
         Those of a forced answer are among them.
         """
         max_lengths = {shape.name: max(shape.lengths) + self.config.answer_room for shape in self.shapes}
-        return max(len(item.prompt_ids) + max_lengths[name] for name, items in self.problems.items() for item in items)
+
+        def longest(name: str, item: Problem) -> int:
+            scored = [len(context) + len(ids) for context, ids in item.scored]
+            return max(scored, default=len(item.prompt_ids) + max_lengths[name])
+
+        return max(longest(name, item) for name, items in self.problems.items() for item in items)
 
     def info(self) -> dict[str, Any]:
         """The contents of run.json.
@@ -229,7 +247,11 @@ def prepare_run(
         check_checkpoint(path)
     # Problems are loaded before the device is touched, and tokenised once the tokenizer is there; only those of context
     # tasks are made by it.
-    docs = {task.name: task.docs(config.limit, config.data.get(task.name)) for task in tasks if task.context is None}
+    docs = {
+        task.name: task.docs(config.limit, config.data.get(task.name))
+        for task in tasks
+        if task.context is None and not task.is_rendered
+    }
     paths = [checkpoint.path for checkpoint in checkpoints.values()]
     config = with_engine(_place(config), method_of_arm, paths, folder)
     stage(f"reading the tokenizer of {config.model}")
@@ -240,13 +262,11 @@ def prepare_run(
     context = smallest_context(checkpoint.path for checkpoint in checkpoints.values())
     if long := [task for task in tasks if task.context is not None]:
         stage(f"filling the prompts of {', '.join(task.name for task in long)}")
-    for task in long:
+    for task in [task for task in tasks if task.context is not None or task.is_rendered]:
         docs[task.name] = task.docs(config.limit, config.data.get(task.name), prompt_format)
     for task_docs in docs.values():
         check_prompts(task_docs, prompt_format)
-    all_prompts = [
-        [prompt_format.prompt(doc.prompt, continued=doc.continued) for doc in docs[task.name]] for task in tasks
-    ]
+    all_prompts = [[make_prompt(doc, prompt_format) for doc in docs[task.name]] for task in tasks]
     openings = [
         (task, opened)
         for task, prompts in zip(tasks, all_prompts, strict=True)
@@ -255,6 +275,15 @@ def prepare_run(
     config = with_insertions(config, tokenizer, prompt_format, openings)
     problems, notes = {}, {}
     for task, prompts in zip(tasks, all_prompts, strict=True):
+        if task.is_likelihood:
+            scored, notes[task.name] = encode_options(docs[task.name], prompt_format, context)
+            _check_vocabulary([ids for pairs in scored for pair in pairs for ids in pair], first)
+            L = scored_length(sum(len(ids) for _, ids in pairs) for pairs in scored)
+            fitted = replace(task, lengths=(L,), base_length=L)
+            problems[task.name] = [
+                Problem(fitted, *parts) for parts in zip(docs[task.name], prompts, scored, strict=True)
+            ]
+            continue
         longest = max((len(prompt.ids) for prompt in prompts), default=0)
         fitted, notes[task.name] = fit_lengths(task, longest, context, config)
         _check_vocabulary([prompt.ids for prompt in prompts], first)

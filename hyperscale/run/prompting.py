@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyperscale import models
 from hyperscale.errors import ConfigError, TaskError
+from hyperscale.run.config.task_kinds import likelihood_tasks
 from hyperscale.utils.validation import shorten
 
 if TYPE_CHECKING:
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from hyperscale.results.samples import Sample
     from hyperscale.run.config.resolve import ResolvedConfig
     from hyperscale.tasks.task import Doc, Task
+
+    ScoredIds = tuple[tuple[int, ...], tuple[int, ...]]
+    """Token ids of a context and of the option behind it."""
 
 
 def make_prompt_format(config: "ResolvedConfig", tokenizer: Any, date: datetime) -> "PromptFormat":
@@ -87,11 +91,67 @@ def check_prompts(docs: "Iterable[Doc]", prompt_format: "PromptFormat") -> None:
             "out: write it otherwise"
         )
     for doc in docs:
-        if doc.place and (part := prompt_format.find_unwritable(doc.prompt)):
+        texts = [doc.prompt, *(option.continuation for option in doc.options)]
+        part = next(filter(None, map(prompt_format.find_unwritable, texts)), "") if doc.place else ""
+        if part:
             raise TaskError(
                 f"{doc.place}: the model's tokenizer cannot write {shorten(part.strip() or part)} of its prompt, and "
                 "would leave it out: write it otherwise, or leave the problem out"
             )
+
+
+def make_prompt(doc: "Doc", prompt_format: "PromptFormat") -> "Prompt":
+    """A problem as the model reads it; of one that is scored by likelihood, the context of its first option."""
+    from hyperscale.models.prompts import Prompt
+
+    if doc.options:
+        first = doc.options[0]
+        return Prompt(first.context, prompt_format.encode_pair(first.context, first.continuation)[0], "")
+    if doc.rendered is not None:
+        return prompt_format.from_text(doc.rendered)
+    return prompt_format.prompt(doc.prompt, continued=doc.continued)
+
+
+def encode_options(
+    docs: "Iterable[Doc]", prompt_format: "PromptFormat", context: int | None
+) -> "tuple[list[tuple[ScoredIds, ...]], str | None]":
+    """The options of problems that are scored by likelihood, in tokens, and a note if contexts had to be cut.
+
+    As under lm-eval, a context that does not fit the model loses its beginning.
+
+    Args:
+        docs: The problems.
+        prompt_format: How prompts are made.
+        context: Most tokens of a sequence; None if unknown.
+
+    Raises:
+        TaskError: An option alone does not fit the model's context.
+    """
+    encoded, cut, count = [], 0, 0
+    for doc in docs:
+        pairs = []
+        for option in doc.options:
+            ids, scored = prompt_format.encode_pair(option.context, option.continuation)
+            count += 1
+            if context is not None:
+                # The last token is scored and never processed, so one more token of context has room.
+                room = context + 1 - len(scored)
+                if room < 1:
+                    raise TaskError(
+                        f"{doc.place}: an option of {len(scored):,} tokens does not fit the model's context of "
+                        f"{context:,}: leave the problem out"
+                    )
+                cut += len(ids) > room
+                ids = ids[-room:]
+            pairs.append((ids, scored))
+        encoded.append(tuple(pairs))
+    note = f"{cut} of {count} contexts do not fit the model's {context:,} tokens: they are cut from the left"
+    return encoded, note if cut else None
+
+
+def scored_length(tokens: "Iterable[int]") -> int:
+    """L of a task that is scored by likelihood: the power of two that the tokens of every problem's options fit in."""
+    return 1 << max(max(tokens, default=1) - 1, 0).bit_length()
 
 
 def old_chain_notes(prompts: "Iterable[Prompt]", samples: "Iterable[Sample]") -> list[str]:
@@ -112,3 +172,23 @@ def prompt_notes(prompt_format: "PromptFormat", config: "ResolvedConfig") -> lis
         return []
     reason = "as --chat-template asks for" if config.chat_template else f"{config.model} has no chat template"
     return [f"prompts are plain text, {reason}: what a model of chats would do with them is not measured"]
+
+
+def likelihood_notes(config: "ResolvedConfig") -> list[str]:
+    """What has no effect on tasks that are scored by likelihood."""
+    names = likelihood_tasks(config.tasks)
+    settings = [
+        *(["--vote"] if config.vote else []),
+        *(["W above 1"] if max(config.grid.widths) > 1 else []),
+        *(["--length"] if config.lengths else []),
+        *(["--extend"] if config.extend else []),
+        *(["--force-answer"] if config.force_answer else []),
+    ]
+    if not names or not settings:
+        return []
+    verb = "is" if len(names) == 1 else "are"
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return [
+        f"{shown} {verb} scored by likelihood, one verdict a problem: {', '.join(settings)} "
+        f"{'does' if len(settings) == 1 else 'do'} not apply there"
+    ]

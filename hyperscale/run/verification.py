@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from hyperscale.errors import VerificationError
 from hyperscale.kv.trace import budgeted_reads, dense_peak, dense_reads
 from hyperscale.methods.arm import Arm
-from hyperscale.results.samples import Ending, Sample
+from hyperscale.results.samples import Ending, Sample, ScoredOption
 
 if TYPE_CHECKING:
     from hyperscale.methods.core.base import Method
@@ -122,6 +122,10 @@ def usages(method: "Method", sample: Sample, room: int) -> Iterator[Usage]:
         sample: The chain.
         room: As for `check`.
     """
+    if sample.options:
+        for option in sample.options:
+            yield from _usages_of_option(method, option)
+        return
     # Forced answers start from the cut that they follow, the next cut goes on from there as if there were none.
     before = 1, 0.0  # the first token comes from the prefill, whose reads do not count
     for cut in sample.cuts:
@@ -143,6 +147,17 @@ def _usages_at(
     tokens, reads = before
     if ending.tokens > tokens:
         yield Usage("read", ending.tokens, (ending.kv_reads - reads) / (ending.tokens - tokens), allowance)
+
+
+def _usages_of_option(method: "Method", option: ScoredOption) -> Iterator[Usage]:
+    """What was held and read while an option was scored, whose tokens are its L."""
+    allowance = method.allowance(option.prompt_tokens, option.tokens, option.tokens) if option.tokens else None
+    if allowance is None:
+        return
+    if method.kind != "selector":
+        yield Usage("held", option.tokens, option.peak_kv, allowance)
+    if option.tokens > 1:
+        yield Usage("read", option.tokens, option.kv_reads / (option.tokens - 1), allowance)
 
 
 def summarize_compression(methods: "Mapping[Arm, Method]", samples: Iterable[Sample], room: int) -> list[Compression]:
@@ -177,9 +192,11 @@ class _Totals:
         self.chains += 1
         self.reads += sample.whole.kv_reads
         self.peaks += sample.whole.peak_kv
-        self.dense_reads += dense_reads(sample.prompt_tokens, sample.tokens)
-        self.dense_peaks += dense_peak(sample.prompt_tokens, sample.tokens)
-        self.budgeted_reads += budgeted_reads(sample.prompt_tokens, sample.tokens, sample.kv_budget)
+        self.dense_reads += sum(dense_reads(prompt, tokens) for prompt, tokens in sample.sequences)
+        self.dense_peaks += max(dense_peak(prompt, tokens) for prompt, tokens in sample.sequences)
+        self.budgeted_reads += sum(
+            budgeted_reads(prompt, tokens, sample.kv_budget) for prompt, tokens in sample.sequences
+        )
         shares = [usage.share for usage in usages] + ([] if self.budget_used is None else [self.budget_used])
         self.budget_used = max(shares, default=None)
 

@@ -95,7 +95,9 @@ def check_file(path: Path) -> Report:
     docs, rows = _read_problems(task, file, own, report)
     if docs:
         _show(task, docs, report)
-        if grader is not None:
+        if task.is_likelihood:
+            _show_options(docs[0], report)
+        elif grader is not None:
             _try_grader(grader, own, file, docs, rows, report)
     if not report.mistakes:
         report.say(f"  nothing is wrong: hyperscale run --task {path} …")
@@ -192,6 +194,13 @@ def _show(task: "Task", docs: "Sequence[Doc]", report: Report) -> None:
     report.say(f"  its target: {shorten(first.target)}")
     if len({doc.prompt for doc in docs}) < len(docs):
         report.say("  note: some problems have the same prompt")
+
+
+def _show_options(doc: "Doc", report: Report) -> None:
+    report.say("  what is scored behind it:")
+    for place, option in enumerate(doc.options):
+        mark = "right" if str(place) in doc.target else ""
+        report.say(f"    {place} {mark:5} {shorten(option.continuation)}")
 
 
 def _list(lengths: Sequence[int]) -> str:

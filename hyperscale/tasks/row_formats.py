@@ -18,6 +18,21 @@ from hyperscale.utils.validation import shorten
 
 
 @dataclass(frozen=True)
+class Option:
+    """A text whose likelihood is measured.
+
+    Attributes:
+        text: The option, as the task has it.
+        context: What the model reads before it.
+        continuation: What is scored: the option behind what separates it from the context.
+    """
+
+    text: str
+    context: str
+    continuation: str
+
+
+@dataclass(frozen=True)
 class ProblemRow:
     """One problem in the form its task expects.
 
@@ -27,6 +42,8 @@ class ProblemRow:
         target: What the task's grader compares with; JSON-able.
         level: Difficulty from 1 up, or None.
         place: Where the row stands, for messages.
+        rendered: The whole prompt, if whoever made the row put it into the model's chat template.
+        options: What is scored, if the problem is one of likelihood.
     """
 
     id: str
@@ -34,6 +51,8 @@ class ProblemRow:
     target: Any
     level: int | None = None
     place: str = ""
+    rendered: str | None = None
+    options: tuple[Option, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ def check_target(grader: str, target: Any, options: int | None = None) -> None:
     elif grader == "code":
         _check_tests(target)
     elif (
-        grader == "exact_match" or ":" in grader
+        grader in ("exact_match", "likelihood") or ":" in grader
     ):  # lm-eval's, and a function of the user's own, which knows what its targets are
         _check_json(target)
     elif isinstance(target, bool) or not isinstance(target, str | int | float):

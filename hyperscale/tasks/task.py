@@ -5,15 +5,17 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from hyperscale.errors import TaskError
 from hyperscale.scoring import graders
+from hyperscale.scoring.graders.likelihood import LikelihoodGrader
 from hyperscale.tasks.context.problems import ContextProblems
 from hyperscale.tasks.datasets import DatasetProblems, GeneratedProblems
 from hyperscale.tasks.own_lm_eval import LmEvalProblems
 from hyperscale.tasks.own_problems import FileProblems, FunctionProblems
-from hyperscale.tasks.row_formats import ProblemRow
+from hyperscale.tasks.row_formats import Option, ProblemRow
 from hyperscale.tasks.target_checks import check_target, check_text
 from hyperscale.tasks.templates import render
 
@@ -38,6 +40,8 @@ class Doc:
         level: Difficulty from 1 up, or None if the task has no levels.
         place: Where it stands in the data, for messages; empty for generated problems.
         continued: Whether the model goes on where the prompt ends.
+        rendered: The whole prompt, if it is in the model's chat template already.
+        options: What is scored, of a problem of likelihood.
     """
 
     id: str
@@ -46,6 +50,8 @@ class Doc:
     level: int | None = None
     place: str = field(default="", compare=False)
     continued: bool = field(default=False, compare=False)
+    rendered: str | None = field(default=None, compare=False)
+    options: tuple[Option, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -57,7 +63,8 @@ class Task:
         summary: One line on what is asked.
         version: Changes whenever prompts, documents or grading change.
         grader: Name of the grader (`hyperscale.scoring.graders`).
-        strategy: How W chains make one verdict: "majority" vote or "pass" (any chain right).
+        strategy: How W chains make one verdict: "majority" vote or "pass" (any chain right). "likelihood" for problems
+            that are scored: each has one verdict.
         base_length: L of the base point, in tokens.
         lengths: Values of L the task is evaluated at, ascending, in tokens.
         size: Number of problems; 0 if only the data tell.
@@ -77,7 +84,7 @@ class Task:
     summary: str
     version: str
     grader: str
-    strategy: Strategy
+    strategy: Strategy | Literal["likelihood"]
     base_length: int
     lengths: tuple[int, ...]
     size: int
@@ -99,6 +106,16 @@ class Task:
         return graders.get(self.grader, self.options)
 
     @property
+    def is_likelihood(self) -> bool:
+        """Whether given texts are scored, and nothing is generated."""
+        return self.strategy == "likelihood"
+
+    @property
+    def is_rendered(self) -> bool:
+        """Whether its prompts are put into the model's chat template where they are made."""
+        return isinstance(self.origin, LmEvalProblems) and self.origin.renders
+
+    @property
     def context(self) -> int | None:
         """Tokens that its prompts fill; None where they are as long as the problems are."""
         return self.origin.context if isinstance(self.origin, ContextProblems) else None
@@ -112,7 +129,8 @@ class Task:
             limit: Number of problems.
             data: JSONL or Parquet file, or folder of them, that stands in for the task's data set; text files for a
                 context task, whose haystack they are.
-            prompt_format: How the model's prompts are made; only a context task needs it.
+            prompt_format: How the model's prompts are made; only a context task needs it, and one that `is_rendered`
+                has plain prompts without it.
 
         Raises:
             TaskError: ``limit`` is not positive, the data are missing, malformed or cannot be downloaded, or a context
@@ -126,6 +144,8 @@ class Task:
         """The fields that the prompts of `docs` are rendered from; arguments and errors as there."""
         if limit is not None and limit < 1:
             raise TaskError(f"a limit of {limit} leaves no problem of {self.name}: ask for at least 1")
+        if isinstance(self.origin, LmEvalProblems):
+            return self.origin.rows(limit, data, self.name, prompt_format)
         if not isinstance(self.origin, ContextProblems):
             return self.origin.rows(limit, data, self.name)
 
@@ -149,9 +169,11 @@ class Task:
                 check_text(prompt, "prompt")
                 check_text(row.id, "id")
                 check_target(self.grader, row.target, self.options)
+                for option in row.options:
+                    check_text(option.text, "option")
             except TaskError as error:
                 raise TaskError(f"{row.place}: {error}") from None
-        return Doc(row.id, prompt, row.target, row.level, row.place, self.continued)
+        return Doc(row.id, prompt, row.target, row.level, row.place, self.continued, row.rendered, row.options)
 
     def prompt(self, fields: Mapping[str, Any]) -> str:
         """The user message of a problem, as lm-eval would render it.
@@ -176,7 +198,10 @@ class Task:
             raise TaskError(f"{self.name} has no parameter {next(iter(values))!r}; it has: none")
         origin = self.origin.with_parameters(values, self.name)
         size = origin.size if isinstance(origin, ContextProblems | FunctionProblems) else self.size
-        return dataclasses.replace(self, origin=origin, size=size)
+        changed = dataclasses.replace(self, origin=origin, size=size)
+        if self.is_likelihood and isinstance(origin, LmEvalProblems):
+            changed = dataclasses.replace(changed, own_grader=partial(LikelihoodGrader, origin.metric))
+        return changed
 
     def at_context(self, tokens: str | int) -> "Task":
         """A context task with prompts of so many tokens, which its name tells from then on.
@@ -225,4 +250,6 @@ def fingerprint(docs: Sequence[Doc]) -> str:
     digest = hashlib.sha256()
     for doc in docs:
         digest.update(json.dumps([doc.id, doc.prompt, doc.target], sort_keys=True).encode())
+        for option in doc.options:
+            digest.update(json.dumps([option.text, option.context, option.continuation]).encode())
     return digest.hexdigest()[:16]

@@ -4,6 +4,7 @@ What hyperscale needs beyond lm-eval's own keys stands under ``metadata``, the f
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,10 +17,12 @@ from hyperscale.tasks.context.kinds import KINDS
 from hyperscale.tasks.context.problems import ContextProblems
 from hyperscale.tasks.datasets import DatasetProblems, GeneratedProblems
 from hyperscale.tasks.loading import HubDataset
-from hyperscale.tasks.own import sources
+from hyperscale.tasks.own import lm_eval_names, sources
 from hyperscale.tasks.own.lm_eval_form import read_lm_eval
+from hyperscale.tasks.own.lm_eval_names import is_lm_eval
 from hyperscale.tasks.own.schema import read_own
 from hyperscale.tasks.own.sources import TaskSource, task_loader
+from hyperscale.tasks.own_lm_eval import LmEvalProblems
 from hyperscale.tasks.row_formats import FORMS
 from hyperscale.tasks.task import CONTEXT_MARK, Strategy, Task
 from hyperscale.utils.paths import data_dir
@@ -193,7 +196,8 @@ def load(name: str) -> Task:
 
     Args:
         name: The task's name. A context task's may be followed by the tokens of its prompts: ``niah_single@4096``. A
-            task of the user's own has its file's path, or the name that it was made known by (`own.sources`).
+            task of the user's own has its file's path, or the name that it was made known by (`own.sources`). Tasks
+            that lm-eval ships are ``lm_eval:NAME``.
 
     Raises:
         TaskError: No task has that name, or its file is malformed; the tokens are no number, or the task has no
@@ -201,6 +205,8 @@ def load(name: str) -> Task:
     """
     if sources.is_path(name):
         return read_source(sources.read_source(name))
+    if is_lm_eval(name):
+        return _read_named(name)
     file, at, context = name.partition(CONTEXT_MARK)
     if file not in _names():
         if (source := sources.find(name)) is not None:
@@ -212,6 +218,25 @@ def load(name: str) -> Task:
         )
     task = read(data_dir("tasks") / f"{file}.yaml")
     return task.at_context(context) if at else task
+
+
+def _read_named(name: str) -> Task:
+    """A task that lm-eval ships; its prompts are made as lm-eval makes them."""
+    source = sources.find(name)
+    if source is None:
+        if name not in (names := lm_eval_names.declare(name)):
+            raise TaskError(f"{name} is a group: name one of its tasks ({', '.join(names[:3])}, …)")
+        source = sources.find(name)
+    assert source is not None
+    try:
+        task = read_lm_eval(source)
+    except TaskError as error:
+        raise TaskError(
+            f"{name} cannot be a task of a run ({error}): run it under lm-eval, python -m hyperscale.lm_eval "
+            "(docs/tasks.md)"
+        ) from None
+    assert isinstance(task.origin, LmEvalProblems)
+    return replace(task, name=name, origin=replace(task.origin, renders=True))
 
 
 def _names() -> list[str]:

@@ -110,7 +110,7 @@ class ConsoleObserver(RunObserver):
         line = Text(f"  {answer} ")
         line.append("✓ right" if chain.correct else "✗ wrong", style="bold green" if chain.correct else "bold red")
         line.append(f" · {sample.tokens:,} tokens · {chain.kv_reads:,.0f} KV reads · peak {chain.peak_kv:,.0f} entries")
-        full_cache = dense_reads(sample.prompt_tokens, sample.tokens)
+        full_cache = sum(dense_reads(prompt, tokens) for prompt, tokens in sample.sequences)
         if chain.kv_reads and full_cache > _NOTEWORTHY * chain.kv_reads:
             line.append(f" ({full_cache / chain.kv_reads:.1f}× fewer reads than a full cache)", style="green")
         self._console.print(line)

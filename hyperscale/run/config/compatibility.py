@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from hyperscale.engines import registry
 from hyperscale.errors import ConfigError, HyperscaleError
 from hyperscale.kv.formats import AUTO, QUANTISED
+from hyperscale.run.config.task_kinds import find_likelihood_task, likelihood_tasks
 
 if TYPE_CHECKING:
     from hyperscale.run.config.schema import RunConfig
@@ -37,7 +38,9 @@ def check_engine(config: "RunConfig") -> None:
 def _check_engine(config: "RunConfig", engine: str) -> None:
     steering = bool(config.extend or config.force_answer)
     for provider, methods in registry.assign(engine, config.methods).items():
-        provider.check(methods, steering=steering, kv_dtype=config.kv_dtype)
+        provider.check(
+            methods, steering=steering, kv_dtype=config.kv_dtype, likelihood=find_likelihood_task(config.tasks)
+        )
 
 
 def check_placement(config: "RunConfig") -> None:
@@ -73,6 +76,11 @@ def check_strategy(config: "RunConfig") -> None:
     # A reward model scores finished chains: such a vote is taken afterwards.
     if config.vote is None:
         return
+    if len(likelihood_tasks(config.tasks)) == len(config.tasks):
+        raise ConfigError(
+            f"--vote {config.vote}: {', '.join(config.tasks)} {'are' if len(config.tasks) > 1 else 'is'} scored by "
+            "likelihood, which gives each problem one verdict, so nothing votes: leave --vote out"
+        )
     from hyperscale.scoring.voting import strategies
 
     if strategies.get(config.vote).scorer not in (None, strategies.LOGPROB):

@@ -11,6 +11,7 @@ from hyperscale.kv.formats import AUTO
 from hyperscale.models.checkpoint import read_checkpoint_config
 from hyperscale.results.manifest import RUN_FILE, complete_config, read_info
 from hyperscale.run.config.resolve import SET_FOR_RUN, ResolvedConfig
+from hyperscale.run.config.task_kinds import find_likelihood_task
 
 if TYPE_CHECKING:
     from hyperscale.methods.arm import Arm
@@ -59,7 +60,9 @@ def check_engine(config: ResolvedConfig, methods: "Mapping[Arm, Method]", paths:
     configs = [(path, read_checkpoint_config(path)) for path in dict.fromkeys(paths)]
     for provider, names in registry.assign(config.engine, config.methods).items():
         steering = bool(config.extend or config.force_answer)
-        provider.check(names, steering=steering, kv_dtype=config.kv_dtype)
+        provider.check(
+            names, steering=steering, kv_dtype=config.kv_dtype, likelihood=find_likelihood_task(config.tasks)
+        )
         chosen = [method for arm, method in methods.items() if arm.method in names]
         provider.check_methods(chosen, config.device, config.kv_dtype)
         for path, values in configs:

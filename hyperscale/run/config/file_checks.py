@@ -37,13 +37,14 @@ def _checks(config: "RunConfig") -> Iterator[tuple[Location, Callable[[], Any]]]
     from hyperscale.planning import grid
     from hyperscale.planning.budget import Budget
     from hyperscale.scoring.voting import strategies
-    from hyperscale.tasks.own import sources
+    from hyperscale.tasks.own import lm_eval_names, sources
+    from hyperscale.tasks.own.lm_eval_names import is_lm_eval
 
     yield ("model",), partial(models.find, config.model)
     for i, folder in enumerate(config.include):
         yield ("include", i), partial(sources.declare_folder, folder)
     for i, name in enumerate(config.tasks):
-        yield ("tasks", i), partial(tasks.load, name)
+        yield ("tasks", i), partial(lm_eval_names.declare if is_lm_eval(name) else tasks.load, name)
     if config.grid is not None:
         yield ("grid",), partial(grid.Grid.load, config.grid)
     if config.axis is not None:

@@ -2,7 +2,8 @@
 
 from hyperscale.errors import ConfigError
 from hyperscale.run.config.schema import RunConfig
-from hyperscale.tasks.own import sources
+from hyperscale.tasks.own import lm_eval_names, sources
+from hyperscale.tasks.own.lm_eval_names import is_lm_eval
 
 
 def with_own_tasks(config: RunConfig) -> RunConfig:
@@ -14,18 +15,30 @@ def with_own_tasks(config: RunConfig) -> RunConfig:
     """
     for folder in config.include:
         sources.declare_folder(folder)
-    names = {task: sources.declare(task) if sources.is_path(task) else task for task in config.tasks}
-    if len(set(names.values())) < len(names):
-        name = next(name for name in names.values() if list(names.values()).count(name) > 1)
+    names = {task: _names_of(task) for task in config.tasks}
+    every = [name for group in names.values() for name in group]
+    if len(set(every)) < len(every):
+        name = next(name for name in every if every.count(name) > 1)
         raise ConfigError(f"--task: two of {', '.join(config.tasks)} are the task {name}: leave one out, or rename it")
 
     def by_name(said: dict[str, object]) -> dict[str, object]:
-        return {names.get(task, task): value for task, value in said.items()}
+        return {name: value for task, value in said.items() for name in names.get(task, (task,))}
 
+    data = dict(config.data)
+    if "" in data and len(names) == 1:  # of a group: all its tasks
+        (only,) = names
+        data = {only if task == "" else task: path for task, path in data.items()}
     return config.model_copy(
         update={
-            "tasks": tuple(names.values()),
-            "data": by_name(dict(config.data)),
+            "tasks": tuple(every),
+            "data": by_name(dict(data)),
             "task_params": by_name(dict(config.task_params)),
         }
     )
+
+
+def _names_of(task: str) -> tuple[str, ...]:
+    """The name of a task; those of all tasks of a group of lm-eval's."""
+    if is_lm_eval(task):
+        return tuple(lm_eval_names.declare(task))
+    return (sources.declare(task) if sources.is_path(task) else task,)

@@ -46,7 +46,7 @@ class RunConfig(BaseModel):
     # On which problems.
     tasks: tuple[str, ...] = setting(
         (),
-        "Tasks, e.g. mini_aime,mini_lcb, or files of your own, NAME.yaml.",
+        "Tasks, e.g. mini_aime,mini_lcb, files of your own, NAME.yaml, or tasks of lm-eval's, lm_eval:gsm8k.",
         option="task",
         unset="the model's",
         group="Tasks",
@@ -320,7 +320,7 @@ class RunConfig(BaseModel):
         # Only what the user set stands in the name: a default is filled in later and may depend on the model.
         parts = [Path(self.model).name, "+".join(self.methods), self.budget]
         for label, value in (
-            ("", tuple(Path(task).stem if is_path(task) else task for task in self.tasks)),
+            ("", tuple(Path(task).stem if is_path(task) else task.replace(":", "-") for task in self.tasks)),
             ("context", self.context),
             ("L", self.lengths),
             ("cr", self.crs),

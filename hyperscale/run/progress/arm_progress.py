@@ -76,7 +76,7 @@ class ArmProgress:
         self._finished.add(sample)
         self._n_correct += bool(sample.whole.correct)
         self._reads += sample.whole.kv_reads
-        self._dense_reads += dense_reads(sample.prompt_tokens, sample.tokens)
+        self._dense_reads += sum(dense_reads(prompt, tokens) for prompt, tokens in sample.sequences)
         if new:
             self._n_new += 1
             self._new_tokens += sample.tokens

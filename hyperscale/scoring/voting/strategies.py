@@ -110,6 +110,16 @@ class MeanAtK(Strategy):
         return np.array([sum(vote.correct for vote in votes) / len(votes) for votes in problems])
 
 
+class Likelihood(MeanAtK):
+    """The verdict on a problem that is scored by likelihood: it has one, so W is 1, and nothing votes."""
+
+    name = "likelihood"
+
+    def widths(self, chains: int, planned: Collection[int] = ()) -> list[int]:
+        """One."""
+        return [1] if chains else []
+
+
 class BestOfN(Strategy):
     """The one of W chains that a scorer (mean log-probability, or a reward model) prefers: `subsets.best_of_n`."""
 
@@ -147,6 +157,8 @@ def get(name: str) -> Strategy:
     kind = _SHORT.get(kind.lower(), kind.lower())
     if kind == "best-of-n" and colon and scorer:
         return BestOfN(scorer)
+    if kind == Likelihood.name and not colon:  # of tasks; nobody chooses it
+        return Likelihood()
     if kind not in _FACTORIES or colon:
         raise ConfigError(f"unknown strategy {name!r}: choose one of {', '.join(_FACTORIES)}")
     return _FACTORIES[kind]()

@@ -6,10 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from hyperscale.errors import TaskError
 from hyperscale.scoring.graders.function import FunctionGrader
+from hyperscale.scoring.graders.likelihood import GREEDY, METRICS, LikelihoodGrader
 from hyperscale.scoring.graders.lm_eval_match import LmEvalGrader
 from hyperscale.tasks.own.schema import GRADERS
 from hyperscale.tasks.own.sources import FunctionName, TaskSource, with_included
@@ -37,7 +38,11 @@ _LOCAL = ("json", "csv", "parquet")
 _MOST_TOKENS = 256  # lm-eval's own default of max_gen_toks
 _TYPICAL_TOKENS = 200  # of a prompt, where a plan has nothing to measure
 #: Keys of this project that may stand beside lm-eval's.
-_OURS = {"grader", "filter", "lengths", "base_length", "strategy", "summary", "gated"}
+_OURS = {"grader", "filter", "lengths", "base_length", "strategy", "summary", "gated", "metric"}
+_LIKELIHOOD = ("multiple_choice", "loglikelihood")
+#: Metrics of likelihood that say nothing about a single problem: they are left out.
+_NO_VERDICTS = {"perplexity", "f1", "mcc", "brier_score", "likelihood", "acc_mutual_info", "exact_match"}
+_SCORED_LENGTH = 64  # tokens of a problem's options together, until a tokenizer tells
 _NOT_IN_VERSION = {
     "tag",
     "task_alias",
@@ -89,7 +94,7 @@ class Metric(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    metric: Literal["exact_match", "acc", "acc_norm"]
+    metric: Literal["exact_match", "acc", "acc_norm", "acc_bytes"]
     aggregation: Literal["mean"] = "mean"
     higher_is_better: Literal[True] = True
     ignore_case: bool = False
@@ -130,6 +135,7 @@ class LmEvalFile(BaseModel):
     Attributes:
         grader: In place of ``filter_list`` and ``metric_list``: a grader of ours by name, or ``module:function``.
         filter: Which of several pipelines of ``filter_list`` counts; the first by default.
+        metric: Which of several metrics of likelihood counts; the first by default.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -153,7 +159,7 @@ class LmEvalFile(BaseModel):
     fewshot_delimiter: str = "\n\n"
     fewshot_config: dict[str, Any] | None = None
     num_fewshot: int | None = Field(None, ge=0)
-    output_type: Literal["generate_until"] = "generate_until"
+    output_type: Literal["generate_until", "multiple_choice", "loglikelihood"] = "generate_until"
     generation_kwargs: Generation = Field(default_factory=lambda: Generation.model_validate({}))
     filter_list: tuple[Pipeline, ...] | None = Field(None, min_length=1)
     metric_list: tuple[Metric, ...] | None = Field(None, min_length=1)
@@ -163,6 +169,7 @@ class LmEvalFile(BaseModel):
     metadata: dict[str, Any] | None = None
     grader: str | None = None
     filter: str | None = None
+    metric: Literal["acc", "acc_norm", "acc_bytes"] | None = None
     lengths: tuple[Annotated[int, Field(ge=1, le=2**24)], ...] | None = Field(None, min_length=1)
     base_length: int | None = None
     strategy: Strategy | None = None
@@ -185,14 +192,12 @@ class LmEvalFile(BaseModel):
 
     @field_validator("output_type", mode="before")
     @classmethod
-    def _is_generated(cls, kind: Any) -> Any:
-        if kind == "multiple_choice":
+    def _has_verdicts(cls, kind: Any) -> Any:
+        if kind == "loglikelihood_rolling":
             raise ValueError(
-                "is scored by likelihood, which a run does not do: ask for a letter with `choices` "
-                "(docs/own-tasks.md), or run the file under lm-eval (docs/tasks.md)"
+                "is the likelihood of whole texts: measure it with `hyperscale loglik` (docs/likelihood.md), or run "
+                "the file under lm-eval (docs/tasks.md)"
             )
-        if kind in ("loglikelihood", "loglikelihood_rolling"):
-            raise ValueError("is likelihood, which a run does not measure: run the file under lm-eval (docs/tasks.md)")
         return kind
 
     @field_validator("lengths", mode="before")
@@ -207,9 +212,22 @@ class LmEvalFile(BaseModel):
             raise ValueError(f"must be module:function, or one of {', '.join(GRADERS)}")
         return name
 
+    @field_validator("metric_list", mode="before")
+    @classmethod
+    def _give_verdicts(cls, metrics: Any, info: ValidationInfo) -> Any:
+        if info.data.get("output_type") not in _LIKELIHOOD or not isinstance(metrics, list):
+            return metrics
+        names = [metric.get("metric") for metric in metrics if isinstance(metric, dict)]
+        kept = [metric for metric in metrics if not isinstance(metric, dict) or metric["metric"] not in _NO_VERDICTS]
+        if not kept:
+            raise ValueError(f"has {', '.join(map(str, names))}, and none of acc, acc_norm and acc_bytes: add one")
+        return kept
+
     @field_validator("metric_list")
     @classmethod
-    def _is_exact(cls, metrics: tuple[Metric, ...] | None) -> tuple[Metric, ...] | None:
+    def _is_exact(cls, metrics: tuple[Metric, ...] | None, info: ValidationInfo) -> tuple[Metric, ...] | None:
+        if info.data.get("output_type") in _LIKELIHOOD:
+            return metrics
         for metric in metrics or ():
             if metric.metric != "exact_match":
                 raise ValueError(f"has {metric.metric}, which is for likelihood: generated answers take exact_match")
@@ -221,6 +239,10 @@ class LmEvalFile(BaseModel):
     def _agree(self) -> Self:
         if self.test_split is None and self.validation_split is None:
             raise ValueError("has no test_split and no validation_split: name the split whose rows are the problems")
+        if self.is_likelihood:
+            self._check_likelihood()
+        elif self.metric is not None:
+            raise ValueError("has metric, which chooses one of a task that is scored by likelihood: leave it out")
         if self.grader and (self.filter_list or self.metric_list):
             raise ValueError("has grader beside filter_list or metric_list: leave one of them out")
         names = [pipeline.name for pipeline in self.filter_list or ()]
@@ -231,6 +253,33 @@ class LmEvalFile(BaseModel):
         if self.base_length is not None and self.base_length not in self.all_lengths:
             raise ValueError(f"has base_length {self.base_length}, which is not one of its lengths {self.all_lengths}")
         return self
+
+    def _check_likelihood(self) -> None:
+        for name in ("grader", "filter", "lengths", "base_length", "strategy"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"has {name}, which is for generated answers: a task that is scored by likelihood does without"
+                )
+        if self.gated:
+            raise ValueError("has gated, which would black out the options that are scored: leave it out")
+        if self.output_type == "multiple_choice" and self.doc_to_choice is None:
+            raise ValueError("has no doc_to_choice: a multiple choice needs its options")
+        if self.metric is not None and self.output_type == "loglikelihood":
+            raise ValueError("has metric, which is for a multiple choice: leave it out")
+        if self.metric is not None and self.metric_list and self.metric not in [m.metric for m in self.metric_list]:
+            raise ValueError(f"has metric {self.metric!r}, which is none of its metric_list")
+
+    @property
+    def is_likelihood(self) -> bool:
+        """Whether given texts are scored, and nothing is generated."""
+        return self.output_type in _LIKELIHOOD
+
+    @property
+    def scored_by(self) -> str:
+        """What a problem of likelihood is graded by, as `LikelihoodGrader` takes it."""
+        if self.output_type == "loglikelihood":
+            return GREEDY
+        return self.metric or (self.metric_list[0].metric if self.metric_list else METRICS[0])
 
     @property
     def all_lengths(self) -> tuple[int, ...]:
@@ -257,6 +306,8 @@ class LmEvalFile(BaseModel):
             source: Its file.
             values: The file's keys, functions as `FunctionName`.
         """
+        if self.is_likelihood:
+            return self._to_scored_task(source, values)
         folder, generation = source.path.parent, self.generation_kwargs
         own_grader: Any = self.new_grader
         if self.grader is not None:
@@ -282,6 +333,29 @@ class LmEvalFile(BaseModel):
             own_grader=own_grader,
             stop=tuple(text for text in stop if text),
             greedy=generation.greedy,
+            continued=True,
+        )
+
+    def _to_scored_task(self, source: TaskSource, values: Mapping[str, Any]) -> Task:
+        folder = source.path.parent
+        kept = {key: value for key, value in values.items() if key not in _NOT_IN_VERSION}
+        config = {key: value for key, value in values.items() if key not in _OURS | {"include", "metric_list"}}
+        config["metric_list"] = [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]
+        metric = self.scored_by
+        return Task(
+            name=self.task,
+            summary=self.summary or f"a task in lm-eval's form, scored by likelihood ({metric})",
+            version=sources_hash(kept, [name.as_function for name in _functions(values)], folder),
+            grader=LikelihoodGrader.name,
+            strategy="likelihood",
+            base_length=_SCORED_LENGTH,
+            lengths=(_SCORED_LENGTH,),
+            size=0,
+            prompt_tokens=_TYPICAL_TOKENS,
+            template="{{prompt}}",
+            origin=LmEvalProblems(source.path, config, self._is_local(folder), metric, renders=True),
+            own_grader=partial(LikelihoodGrader, metric),
+            greedy=True,
             continued=True,
         )
 

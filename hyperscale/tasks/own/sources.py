@@ -115,6 +115,11 @@ def declare(path: Path | str) -> str:
     return name
 
 
+def make_known(name: str, source: TaskSource) -> None:
+    """Make a task known by a name that its file does not have."""
+    _SOURCES[name] = source
+
+
 def declare_folder(path: Path | str) -> list[str]:
     """Make all tasks of a folder known by their names: its YAML files without an underscore in front.
 

@@ -27,6 +27,7 @@ class VllmProvider(EngineProvider):
     """Provider of vLLM with the plugin's ragged cache; an engine loads its own weights and runs all their methods."""
 
     name = "vllm"
+    scores_texts = False
     kv_dtypes = (AUTO, *CACHE_TYPES)
 
     def check_installed(self) -> None:

@@ -1,0 +1,214 @@
+"""Runs of lm-eval's tasks, generated and scored, are held against lm-eval's evaluator with this project's model."""
+
+import json
+from pathlib import Path
+
+import architectures
+import commandline
+import pandas as pd
+import pytest
+import yaml
+
+from hyperscale import tasks
+from hyperscale.errors import TaskError
+from hyperscale.kv.trace import dense_reads
+from hyperscale.tasks.own import sources
+
+pytestmark = pytest.mark.e2e
+
+ROWS = [
+    {"q": f"Edges: n{i:02d}: n9{i}, n1{i}: n0{i}. Start n{i:02d}. Which can be reached?", "right": i % 3}
+    | {"options": [f" n9{i}", f" n9{i} n1{i}", f" n0{i} n1{i} n5{i}"], "letters": [" A", " B", " C"]}
+    for i in range(8)  # as many as a gate needs
+]
+CHOICE = {
+    "task": "own_choice",
+    "dataset_path": "json",
+    "dataset_kwargs": {"data_files": {"test": "rows.jsonl", "train": "rows.jsonl"}},
+    "test_split": "test",
+    "fewshot_split": "train",
+    "num_fewshot": 2,
+    "target_delimiter": "",
+    "output_type": "multiple_choice",
+    "doc_to_text": "{{q}}",
+    "doc_to_choice": "options",
+    "doc_to_target": "right",
+    "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
+}
+WORDS = {
+    "task": "own_words",
+    "output_type": "generate_until",
+    "doc_to_target": "{{options[right]}}",
+    "generation_kwargs": {"until": ["."], "max_gen_toks": 24, "do_sample": False},
+    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+}
+METHODS = {"vanilla": None, "dms": 4, "knorm": 2}
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    return commandline.caller(monkeypatch, capsys, tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "tasks"
+    folder.mkdir()
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    letters = CHOICE | {"task": "own_letters", "doc_to_choice": "letters"}
+    words = {key: value for key, value in (CHOICE | WORDS).items() if key != "doc_to_choice"}
+    for values in (CHOICE, letters, words):
+        (folder / f"{values['task']}.yaml").write_text(yaml.safe_dump(values))
+    return folder
+
+
+def read(folder):
+    lines = (folder / "samples.jsonl").read_text().splitlines()
+    return {(s["method"], s["task"], s["problem"]): s for s in map(json.loads, lines)}
+
+
+def evaluate(folder, method, names, model="mini", **more):
+    """What lm-eval makes of the same files: each problem's record, by task and problem."""
+    from lm_eval import evaluator
+    from lm_eval.tasks import TaskManager
+
+    from hyperscale.lm_eval import HyperscaleLM
+
+    lm = HyperscaleLM(model=model, method=method, cr=METHODS[method], device="cpu", dtype="float32", batch_size=4)
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    results = evaluator.simple_evaluate(lm, tasks=names, task_manager=manager, log_samples=True, **more)
+    found = {}
+    for name, samples in results["samples"].items():
+        for sample in samples:
+            found.setdefault((name, str(sample["doc_id"])), sample)  # of several filters the first
+    return found
+
+
+def compare(sample, theirs, metric):
+    """One problem: what was read, what was chosen, and at which costs."""
+    (whole,) = sample["cuts"]
+    if "options" not in sample:
+        shown = theirs["resps"][0][0]  # behind the mark of a thinking that was cut off
+        assert sample["text"] == shown.removeprefix(sample.get("opened", "<think>"))
+        assert whole["correct"] == bool(theirs["exact_match"])
+        return
+    assert [option["logprob"] for option in sample["options"]] == [float(r[0][0]) for r in theirs["resps"]]
+    assert [option["greedy"] for option in sample["options"]] == [bool(r[0][1]) for r in theirs["resps"]]
+    assert whole["correct"] == bool(theirs[metric])
+    assert whole["kv_reads"] == sum(option["kv_reads"] for option in sample["options"])
+    assert whole["peak_kv"] == max(option["peak_kv"] for option in sample["options"])
+    for option in sample["options"]:
+        full = dense_reads(option["prompt_tokens"], option["tokens"])
+        assert option["kv_reads"] == full if sample["method"] == "vanilla" else option["kv_reads"] <= full
+
+
+def test_problems_are_scored_as_under_lm_eval(run, folder, tmp_path, monkeypatch):
+    """Generated and scored tasks, three methods, in one folder; it resumes, and everything reads it."""
+    names = ["own_choice", "own_letters", "own_words"]
+    command = ["run", "--model", "mini", "--method", ",".join(METHODS), "--cr", "2,4", "--include", folder]
+    command += ["--budget", "1x", "--predict", "closed", "--task", ",".join(names), "--chat-template", "none"]
+    code, out, err = run(*command, "--out", "r")
+    assert code == 0, err
+    samples = (tmp_path / "r" / "samples.jsonl").read_text()
+    points = pd.read_csv(tmp_path / "r" / "points.csv")
+    assert set(points.loc[points.task != "own_words", "vote"]) == {"likelihood"}
+    assert (points.W == 1).all()
+    assert (points.loc[points.task == "own_letters", "kv_reads"] == 0).all()  # of one token no read is counted
+    # A run that was killed between two problems, and in the middle of a line.
+    lines = samples.splitlines(keepends=True)
+    (tmp_path / "r" / "samples.jsonl").write_text("".join(lines[:7]) + lines[7][:100])
+    code, _, err = run(*command, "--out", "r")
+    assert code == 0, err
+    costs = ["task", "method", "CR", "L", "accuracy", "kv_reads", "peak_kv", "realised_cr"]
+    again = pd.read_csv(tmp_path / "r" / "points.csv")
+    pd.testing.assert_frame_equal(again[costs], points[costs])
+    assert run("gate", "r", "--write-baseline", "b")[0] == 0
+    against = ["gate", "r", "--baseline", "b"]
+    for reader in (against, ["plot", "r"], ["report", "r"], ["score", "r"], ["show", "r"]):
+        code, _, err = run(*reader)
+        assert code == 0, (reader, err)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "r" / "points.csv")[costs], points[costs])
+    commandline.fails(run("run", *command[1:], "--vote", "best-of-n", "--task", "own_choice"), "nothing votes")
+    # The chat template, with each example a turn of its own.
+    chat = [*command[: command.index("--task")], "--task", "own_choice", "--out", "c"]
+    assert run(*chat)[0] == 0
+    assert run(*chat[:-1], "s", "--task-param", "own_choice.fewshot_as_multiturn=false")[0] == 0
+    monkeypatch.chdir(folder)  # from where lm-eval reads the data
+    stored = [json.loads(line) for line in samples.splitlines()]
+    for method, cr in METHODS.items():
+        for out, asked, more in (
+            ("r", names, {}),
+            ("c", ["own_choice"], {"apply_chat_template": True, "fewshot_as_multiturn": True}),
+            ("s", ["own_choice"], {"apply_chat_template": True, "fewshot_as_multiturn": False}),
+        ):
+            theirs = evaluate(folder, method, asked, **more)
+            if out != "r":
+                stored = [json.loads(line) for line in (tmp_path / out / "samples.jsonl").read_text().splitlines()]
+            ours = [s for s in stored if (s["method"], s["CR"]) == (method, cr or 1)]
+            assert len(ours) == len(theirs) == len(asked) * len(ROWS)
+            for sample in ours:
+                compare(sample, theirs[sample["task"], sample["problem"]], "acc")
+        stored = [json.loads(line) for line in samples.splitlines()]
+
+
+GSM8K = [
+    {"question": f"{i} cows and {i + 2} more. How many?", "answer": f"{i}+{i + 2}={2 * i + 2}\n#### {2 * i + 2}"}
+    for i in range(8)
+]
+HELLASWAG = [
+    {"activity_label": "Cooking", "ctx_a": "A man cuts an onion.", "ctx_b": f"he has {i}", "label": str(i % 4)}
+    | {"endings": ["puts it in a pan.", "flies away [step].", "reads a newspaper to the onion.", "sleeps."]}
+    for i in range(4)
+]
+
+
+def test_tasks_that_lm_eval_ships_run_by_name(run, tmp_path):
+    """Its own files of GSM8K and HellaSwag, over data that lie here, in the model's chat template."""
+    import lm_eval.tasks
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    for name, rows, splits in (("gsm8k", GSM8K, ("train", "test")), ("hs", HELLASWAG, ("train", "validation"))):
+        (tmp_path / name).mkdir()
+        for split in splits:
+            (tmp_path / name / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model = architectures.write(tmp_path / "llama", "llama")
+    command = ["run", "--model", model, "--method", "vanilla,knorm", "--cr", "2", "--budget", "all", "--limit", "2"]
+    command += ["--task", "lm_eval:gsm8k,lm_eval:hellaswag", "--length", "24", "--out", "r"]
+    command += ["--data", "lm_eval:gsm8k=gsm8k", "--data", "lm_eval:hellaswag=hs"]
+    code, _, err = run(*command, "--task-param", "lm_eval:hellaswag.metric=acc_norm")
+    assert code == 0, err
+    shipped = Path(lm_eval.tasks.__file__).parent
+    for method in ("vanilla", "knorm"):
+        for name, folder, metric in (("gsm8k", "gsm8k", "exact_match"), ("hellaswag", "hs", "acc_norm")):
+            splits = {path.stem: str(path) for path in (tmp_path / folder).iterdir()}
+            changed = {**load_yaml(shipped / name / f"{name}.yaml"), "dataset_path": "json", "dataset_name": None}
+            changed |= {"dataset_kwargs": {"data_files": splits}}
+            more = {"gen_kwargs": {"max_gen_toks": 24}} if name == "gsm8k" else {}
+            theirs = evaluate(
+                shipped / name, method, [changed], model=str(model), limit=2, apply_chat_template=True, **more
+            )
+            assert len(theirs) == 2
+            for (arm, task, problem), sample in read(tmp_path / "r").items():
+                if (arm, task) == (method, f"lm_eval:{name}"):
+                    compare(sample, theirs[name, problem], metric)
+    # Whoever reads the results needs neither lm-eval nor its files.
+    sources._SOURCES.clear()
+    assert run("plot", "r")[0] == 0
+    assert len(sources.declared()) == 2
+
+
+def test_groups_and_mistakes(run):
+    from hyperscale.tasks.own.lm_eval_names import declare
+
+    names = declare("lm_eval:mmlu")
+    assert len(names) == 57
+    assert {tasks.load(name).strategy for name in names} == {"likelihood"}
+    for name, message in (
+        ("lm_eval:hellswag", r"lm-eval has no task 'hellswag': did you mean 'hellaswag'"),
+        ("lm_eval:mmlu", r"lm_eval:mmlu is a group: name one of its tasks"),
+        ("lm_eval:wikitext", r"lm_eval:wikitext cannot be a task of a run .*run it under lm-eval"),
+        ("lm_eval:squadv2", r"lm_eval:squadv2 is a class of its own in lm-eval"),
+    ):
+        with pytest.raises(TaskError, match=message):
+            tasks.load(name)
+    commandline.fails(run("run", "--task", "lm_eval:hellswag", "--dry-run"), "did you mean 'hellaswag'")
