@@ -1,18 +1,6 @@
-"""Runs lm-eval's tasks with a compressed KV cache: hyperscale as a model of lm-eval.
-
-``python -m hyperscale.lm_eval --model hyperscale --model_args model=llama-3.2-1b-dms,method=dms,cr=8 --tasks gsm8k`` is
-lm-eval's own command with this model registered: lm-eval finds models of other packages only after they are imported.
-In Python, ``import hyperscale.lm_eval`` before ``lm_eval.simple_evaluate(model="hyperscale", …)`` does the same.
-
-The compression is in force in both kinds of request. A generated token and a scored one go through the same cache: the
-context is prefilled under the method, then the continuation is fed token by token.
-
-What a task or ``--gen_kwargs`` asks for is applied or refused, by name. Stop strings of a task apply to the answer, not
-to a thinking in front of it.
-"""
+"""The model that lm-eval sees: generation and likelihood through a compressed cache."""
 
 import logging
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -20,7 +8,6 @@ from typing import Any
 from lm_eval import utils
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.registry import register_model
-from lm_eval.models.utils import normalize_gen_kwargs
 
 from hyperscale import methods, models
 from hyperscale.engines import registry
@@ -28,56 +15,17 @@ from hyperscale.engines.base import Chain, Request, Sampling
 from hyperscale.engines.detokenize import end_ids
 from hyperscale.engines.devices import check_device, device_kind
 from hyperscale.engines.provider import EngineSpec
-from hyperscale.engines.sampling import check_sampling
-from hyperscale.errors import ConfigError, EngineError, HyperscaleError
+from hyperscale.errors import ConfigError
 from hyperscale.kv.formats import AUTO
+from hyperscale.lm_eval.generation_settings import read_settings
+from hyperscale.lm_eval.model_arguments import MODEL_ARGS, choose_ratio, read_batch_size, read_number
 from hyperscale.models import thinking
 from hyperscale.models.context import context_limit
 from hyperscale.models.prompts import apply_template, choose_template
 from hyperscale.utils.hub import silence_transformers
 
-MAX_NEW_TOKENS = 256  # where a task does not say, as in lm-eval's own models
-AUTO_BATCH = 64
-
 _logger = logging.getLogger("lm_eval.models.hyperscale")  # what lm-eval shows, this shows
-_MODEL_ARGS = "in --model_args"
 _MARK_CHARS = 100  # of a prompt's end: any mark of thinking is shorter
-# Settings of generation that are applied, by the names that tasks and --gen_kwargs have for them.
-_LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
-_SHAPES: dict[str, type] = {
-    "temperature": float,
-    "top_p": float,
-    "top_k": int,
-    "min_p": float,
-    "repetition_penalty": float,
-}
-_APPLIED = ("until", *_LENGTHS, "do_sample", *_SHAPES, "seed")
-# Those of other models of lm-eval's that may stand in a task at a value that changes nothing.
-_WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
-    "num_beams": (1,),
-    "num_beam_groups": (1,),
-    "num_return_sequences": (1,),
-    "n": (1,),
-    "best_of": (1,),
-    "early_stopping": (False,),
-    "length_penalty": (1,),
-    "diversity_penalty": (0,),
-    "no_repeat_ngram_size": (0,),
-    "encoder_repetition_penalty": (1,),
-    "frequency_penalty": (0,),
-    "presence_penalty": (0,),
-    "typical_p": (1,),
-    "epsilon_cutoff": (0,),
-    "eta_cutoff": (0,),
-    "min_length": (0,),
-    "min_new_tokens": (0,),
-    "min_tokens": (0,),
-    "ignore_eos": (False,),
-    "use_cache": (True, False),
-    "skip_special_tokens": (True,),
-    "return_dict_in_generate": (False,),
-    "output_scores": (False,),
-}
 
 
 @register_model("hyperscale")
@@ -144,11 +92,11 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
             raise ConfigError(f"enable_thinking={enable_thinking!r} in --model_args must be true or false")
         methods.parameters(method)  # before its ratio is asked for: there may be no such method
         model = models.add_revision(model, revision)
-        ratio = _choose_ratio(model, method, cr, params)
+        ratio = choose_ratio(model, method, cr, params)
         compression = methods.create(method, cr=ratio, **params)
         checkpoint = models.resolve(model, method, ratio)
         models.require(checkpoint.path, model)
-        self.batch_size = _read_batch_size(batch_size, max_batch_size)
+        self.batch_size = read_batch_size(batch_size, max_batch_size)
         spec = EngineSpec(
             checkpoint.path,
             compression,
@@ -165,7 +113,7 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
             )
         self._engine = provider.build(spec, (network, self.tokenizer))
         self._device = torch.device(str(device))
-        self._seed = _number("seed", seed, int, _MODEL_ARGS)
+        self._seed = read_number("seed", seed, int, MODEL_ARGS)
         self._model_name, self._network = model, network
         if enable_thinking not in (None, True, False):  # templates take any text as true
             raise ConfigError(f"enable_thinking={enable_thinking!r} in --model_args must be true or false")
@@ -174,7 +122,7 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
         self._marks = models.find(model).thinking or thinking.marks_of_tokens(self.tokenizer.get_added_vocab())
         self._has_told_of_cuts = False
         context = context_limit(network.config.to_dict()) or 2048
-        self.max_length = context if max_length is None else _number("max_length", max_length, int, _MODEL_ARGS)
+        self.max_length = context if max_length is None else read_number("max_length", max_length, int, MODEL_ARGS)
         if not 0 < self.max_length <= context:
             raise ConfigError(
                 f"max_length={max_length} in --model_args is beyond the model's context of {context:,} tokens"
@@ -358,53 +306,10 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
             )
 
     def _read_settings(self, gen_kwargs: Mapping[str, Any]) -> tuple[Sampling, int]:
-        """Sampling and L of a request for text.
-
-        As in lm-eval, tokens are drawn if ``do_sample`` or a temperature above 0 asks for it; a task that asks for it
-        without a temperature gets the model's own sampling.
-
-        Raises:
-            ConfigError: A setting is unknown or not supported, or has a value without a meaning.
-        """
-        given = {name: value for name, value in gen_kwargs.items() if value is not None}
-        for name, value in given.items():
-            if name not in _APPLIED and value not in _WITHOUT_EFFECT.get(name, ()):
-                raise ConfigError(_explain_unsupported(name, value))
-        shape = {name: _number(name, given[name], kind) for name, kind in _SHAPES.items() if name in given}
-        if shape.get("top_k") == -1:  # another way of saying that all are kept
-            shape["top_k"] = 0
-        try:
-            check_sampling(Sampling(**shape))
-        except EngineError as error:
-            raise ConfigError(f"{error}, in a task or --gen_kwargs") from None
-        lengths = {name: _number(name, given[name], int) for name in _LENGTHS if name in given}
-        draws = given.get("do_sample", shape.get("temperature", 0) > 0)
-        if not isinstance(draws, bool):
-            raise ConfigError(f"do_sample={draws!r} of a task or --gen_kwargs must be true or false")
-        if draws and "temperature" not in shape:
-            own = models.find_default_sampling(models.find(self._model_name))
-            shape = {**own.values, **shape}
-        # What lm-eval makes of several names for a length, and of contradictions, with what it says of them.
-        normal: dict[str, Any] = dict(
-            normalize_gen_kwargs({**given, **shape, **lengths, "do_sample": draws}, MAX_NEW_TOKENS)
+        """Sampling and L of a request for text, as `generation_settings.read_settings`."""
+        return read_settings(
+            gen_kwargs, model=self._model_name, max_length=self.max_length, seed=self._seed, marks=self._marks
         )
-        L = int(normal["max_gen_toks"])
-        if L < 1:
-            raise ConfigError(f"max_gen_toks={L} of a task or --gen_kwargs must be at least 1")
-        if self.max_length <= L:
-            raise ConfigError(
-                f"max_gen_toks={L} leaves no room for a prompt in max_length={self.max_length}: choose fewer with "
-                "--gen_kwargs max_gen_toks=N, or another max_length in --model_args if the model's context allows it"
-            )
-        shape["temperature"] = shape["temperature"] if draws else 0.0
-        sampling = Sampling(
-            **shape,
-            stop=_stop_strings(given.get("until")),
-            stop_in_answer=True,
-            seed=_number("seed", given.get("seed", self._seed), int),
-            marks=self._marks,
-        )
-        return sampling, L
 
     def _run(self, requests: Sequence[Request], sampling: Sampling, label: str, silent: bool) -> Iterator[Chain]:
         """Generate under a progress bar, as lm-eval's own models do."""
@@ -412,97 +317,3 @@ class HyperscaleLM(TemplateLM):  # type: ignore[misc]  # lm-eval has no types
 
         chains = self._engine.generate(requests, sampling)
         yield from tqdm(chains, total=len(requests), desc=label, disable=silent)
-
-
-def _explain_unsupported(name: str, value: Any) -> str:
-    """Why a setting of generation is refused."""
-    if name == "max_length":
-        return (
-            f"max_length={value!r} of a task or --gen_kwargs counts the prompt as well: say with max_gen_toks how much "
-            "to generate"
-        )
-    reason = "is not supported" if name in _WITHOUT_EFFECT else "is unknown"
-    return (
-        f"{name}={value!r} of a task or --gen_kwargs {reason}: hyperscale draws token by token and takes "
-        f"{', '.join(_APPLIED)}"
-    )
-
-
-def _number(name: str, value: Any, kind: type, place: str = "of a task or --gen_kwargs") -> Any:
-    """A setting's number.
-
-    Args:
-        name: The setting.
-        value: What was given.
-        kind: int or float.
-        place: Where it was given, for the message.
-
-    Raises:
-        ConfigError: It is none.
-    """
-    try:
-        number = float(value)
-        if isinstance(value, bool) or (kind is int and number != int(number)):
-            raise ValueError
-    except (TypeError, ValueError, OverflowError):
-        what = "a whole number" if kind is int else "a number"
-        raise ConfigError(f"{name}={value!r} {place} must be {what}") from None
-    return kind(number)
-
-
-def _read_batch_size(batch_size: int | str, most: int | None) -> int:
-    """How many chains decode together, as lm-eval writes it: a number, "auto" or "auto:N"."""
-    if str(batch_size).partition(":")[0] == "auto":
-        return min(AUTO_BATCH, _number("max_batch_size", most, int, _MODEL_ARGS) if most else AUTO_BATCH)
-    return int(_number("batch_size", batch_size, int, "(--batch_size)"))
-
-
-def _stop_strings(until: Any) -> tuple[str, ...]:
-    """Stop strings as a task gives them: a text or several; empty ones stop nothing.
-
-    Raises:
-        ConfigError: They are something else.
-    """
-    texts = [until] if isinstance(until, str) else until or ()
-    if not isinstance(texts, Sequence) or not all(isinstance(text, str | None) for text in texts):
-        raise ConfigError(f"until={until!r} of a task or --gen_kwargs must be a text or a list of texts")
-    return tuple(dict.fromkeys(text for text in texts if text))
-
-
-def _choose_ratio(model: str, method: str, cr: float | None, params: Mapping[str, Any]) -> float:
-    """The compression ratio asked for, else the only one that the model's retrofits offer; 1 beside a budget in tokens.
-
-    Raises:
-        ConfigError: There are several, or none, or a budget in tokens leaves it without effect.
-    """
-    if "budget" in params:
-        beside = ["cr"] * (cr is not None) + ["rule"] * ("rule" in params)
-        if beside:
-            raise ConfigError(f"{beside[0]} in --model_args has no effect beside budget: give one of them")
-        return 1.0
-    if cr is not None:
-        return float(_number("cr", cr, float, _MODEL_ARGS))
-    if method == "vanilla":
-        return 1.0
-    entry = models.find(model)
-    ratios = list(entry.retrofits.get(method, entry.dms))
-    if len(ratios) != 1:
-        raise ConfigError(
-            f"say the compression ratio of {method} in --model_args, e.g. cr={ratios[0] if ratios else 4:g}"
-        )
-    return ratios[0]
-
-
-def main() -> None:
-    """lm-eval's command with this model registered; a user error is one line and exit code 2."""
-    from lm_eval.__main__ import cli_evaluate
-
-    try:
-        cli_evaluate()
-    except HyperscaleError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
-
-
-if __name__ == "__main__":
-    main()
