@@ -18,7 +18,8 @@ from hyperscale.errors import ModelError
 from hyperscale.mini.model import CONTEXT, build_model, save_model
 from hyperscale.mini.training.data import KINDS, make_batch, stream
 from hyperscale.mini.training.pretrain import train
-from hyperscale.retrofit.checkpoints import CheckpointRecord, train_checkpoints
+from hyperscale.retrofit.checkpoints import train_checkpoints
+from hyperscale.retrofit.reporting.records import CheckpointRecord
 from hyperscale.retrofit.settings import Recipe, describe_fault
 from hyperscale.retrofit.trainer import Retrofit, TrainedStudent
 from hyperscale.utils.files import write_atomic, write_folder

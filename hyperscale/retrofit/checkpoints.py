@@ -4,46 +4,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict
-
 from hyperscale.errors import RetrofitError
 from hyperscale.retrofit.other_readers import complete_saved_config
+from hyperscale.retrofit.reporting.records import CheckpointRecord
 
 if TYPE_CHECKING:
     from hyperscale.retrofit.packing import TrainingBatch
     from hyperscale.retrofit.trainer import Retrofit, TrainedStudent
-
-
-class CheckpointRecord(BaseModel):
-    """What ``training.json`` says of a checkpoint.
-
-    Attributes:
-        cr: Its compression ratio.
-        steps: Optimiser steps it has seen, the hard phase included.
-        tokens: Tokens it has seen, likewise.
-        seconds: Time since the training began.
-        kl_hard: KL(student || teacher) on held-out text under the gates of inference, in nats per token.
-        kl_noisy: The same under the gates of training.
-        alpha: Mean eviction under the gates of inference.
-        reached_cr: The compression ratio that they reach on held-out text, by the recipe's own count.
-        log: The trainer's log up to here.
-        kept: Share that each KV head keeps on held-out text under the gates of inference, layer by layer.
-        refused: Why the gate check refused it; empty if it did not.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    cr: float
-    steps: int
-    tokens: int
-    seconds: float
-    kl_hard: float
-    kl_noisy: float
-    alpha: float
-    reached_cr: float
-    log: list[dict[str, Any]]
-    kept: list[list[float]] = []
-    refused: str = ""
 
 
 def save_checkpoint(model: Any, folder: Path, **settings: Any) -> None:

@@ -1,22 +1,19 @@
 """Retrofits a model that a user names on data that a user brings: ``hyperscale retrofit``."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
-
-from pydantic import BaseModel, ConfigDict
+from typing import TYPE_CHECKING, Any
 
 from hyperscale import models
 from hyperscale.errors import ModelError, RetrofitError, first_line
 from hyperscale.methods.core.dms_config import has_gates
 from hyperscale.models.context import context_limit
 from hyperscale.retrofit import memory_estimate
-from hyperscale.retrofit.checkpoints import CheckpointRecord, require_accepted, save_checkpoint, train_checkpoints
+from hyperscale.retrofit.checkpoints import require_accepted, save_checkpoint, train_checkpoints
+from hyperscale.retrofit.reporting.records import RECORD, CheckpointRecord, TrainingRecord
+from hyperscale.retrofit.reporting.step_metrics import StepMetrics, format_line
 from hyperscale.retrofit.resume.same_training import list_settings, require_same_data, require_same_settings
 from hyperscale.retrofit.settings import Recipe, RetrofitSettings
 from hyperscale.utils.files import write_atomic, write_folder
-from hyperscale.utils.validation import validate
 
 if TYPE_CHECKING:
     from hyperscale.retrofit.documents import Corpus
@@ -24,77 +21,25 @@ if TYPE_CHECKING:
     from hyperscale.retrofit.trainer import TrainedStudent
 
 Report = Callable[[str], None]
-RECORD = "training.json"
 #: Longest row unless one is set, in tokens.
 DEFAULT_LENGTH = 8192
 #: Rows on CUDA are a multiple of this, the block of FlexAttention's kernels.
 CUDA_BLOCK = 128
 
 
-class TrainingRecord(BaseModel):
-    """What ``training.json`` says of a retrofit; `hyperscale.models` reads the base from it.
-
-    Attributes:
-        model: The model as the user named it.
-        base: Its checkpoint, a hub id or an absolute path.
-        data: Path, column and number of entries of the data.
-        documents: Numbers of documents to train on and held out, and of tokens to train on.
-        length: Tokens of a row.
-        rows: Rows of a batch.
-        loss: What of a chat counts in the loss.
-        weights: Type of the trained weights.
-        recipe: All that the trainer was told.
-        memory_gib: Estimated memory in GiB and, on a GPU, its peak so far.
-        device: Name of the GPU, or "cpu".
-        torch: Its version.
-        transformers: Its version.
-        dms: The checkpoints so far.
-        settings: What the command was told, which decides whether it may go on with this training.
-        data_hash: Identifies the tokenised documents, in their order.
-        finished: Whether the training is complete.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str
-    base: str
-    data: dict[str, str | int]
-    documents: dict[str, int]
-    length: int
-    rows: int
-    loss: str
-    weights: str
-    recipe: Recipe
-    memory_gib: dict[str, float]
-    device: str
-    torch: str
-    transformers: str
-    dms: list[CheckpointRecord] = []
-    settings: dict[str, Any] = {}
-    data_hash: str = ""
-    finished: bool = False
-
-    def write(self, folder: Path) -> None:
-        """Write the record; what was there is replaced at once, so that a kill leaves one or the other."""
-        write_atomic(folder / RECORD, json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """Read the record of a folder.
-
-        Raises:
-            RetrofitError: It is not one that this version wrote.
-        """
-        file = folder / RECORD
-        try:
-            contents = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RetrofitError(f"{file} cannot be read ({first_line(error)}): pass another --out") from None
-        return validate(cls, contents, RetrofitError, str(file), "pass another --out")
-
-
-def run_retrofit(settings: RetrofitSettings, report: Report) -> None:
+def run_retrofit(
+    settings: RetrofitSettings,
+    report: Report,
+    show_step: Callable[[StepMetrics], None] | None = None,
+    report_seconds: float = 30.0,
+) -> None:
     """Train, check and save; every message is a line of ``report``.
+
+    Args:
+        settings: What to do.
+        report: Called with lines.
+        show_step: Called with the figures of steps that are read out; by default their line goes to ``report``.
+        report_seconds: Time after which a step is read out even if it is not due to be logged.
 
     What can be refused is refused early: before the data are read, before weights are loaded, before the training.
 
@@ -102,6 +47,7 @@ def run_retrofit(settings: RetrofitSettings, report: Report) -> None:
         RetrofitError: Settings, data or memory do not allow it, or the gate check refused a checkpoint.
         ModelError: The model is unknown, missing, of an unsupported kind or already retrofitted.
     """
+    show_step = show_step or (lambda step: report(format_line(step)))
     begun = _find_begun(settings)
     if begun is not None and begun.finished:
         report(f"the retrofit in {settings.out} is complete")
@@ -125,7 +71,7 @@ def run_retrofit(settings: RetrofitSettings, report: Report) -> None:
     memory = _memory_of(device)
     report(f"training takes about {estimate}; {memory[0]} has {memory[1] / memory_estimate.GIB:,.0f} GiB")
     memory_estimate.require_memory(estimate, settings.model, settings.weights, memory)
-    _train(settings, model.base, device, length, source, estimate, report, begun)
+    _train(settings, model.base, device, length, source, estimate, report, begun, show_step, report_seconds)
 
 
 def _train(
@@ -137,12 +83,17 @@ def _train(
     estimate: memory_estimate.MemoryEstimate,
     report: Report,
     begun: TrainingRecord | None,
+    show_step: Callable[[StepMetrics], None],
+    report_seconds: float,
 ) -> None:
     import torch
     from safetensors import SafetensorError
 
     from hyperscale.engines.loading import load_model
     from hyperscale.retrofit.documents import build_corpus
+    from hyperscale.retrofit.reporting.metrics_file import MetricsFile, read_metrics
+    from hyperscale.retrofit.reporting.model_card import CARD, write_card
+    from hyperscale.retrofit.reporting.training_picture import PICTURE, draw_training
     from hyperscale.retrofit.resume.state_file import read_state, remove_state
     from hyperscale.retrofit.resume.state_saver import StateSaver
     from hyperscale.retrofit.trainer import Retrofit
@@ -191,6 +142,7 @@ def _train(
             with write_folder(settings.out / name) as folder:
                 save_checkpoint(student.model, folder, **student.config.to_hf())
                 tokenizer.save_pretrained(folder)
+                write_atomic(folder / CARD, write_card(record, made, settings.out.resolve(), name))
         except (OSError, SafetensorError) as error:
             raise RetrofitError(
                 f"{settings.out / name} could not be written ({first_line(error)}): free some room, and the same "
@@ -213,7 +165,14 @@ def _train(
         report(f"going on after {retrofit.steps_done:,} of {recipe.total_steps:,} steps")
     batches = corpus.training_batches(settings.rows, length, settings.seed)
     held_out = corpus.held_out_batches(settings.rows, length)
-    with StateSaver(retrofit, settings.out, settings.save_minutes * 60, report) as saver:
+    metrics = MetricsFile(settings.out, retrofit.steps_done)
+
+    def observe(step: StepMetrics) -> None:
+        metrics.append(step)
+        show_step(step)
+
+    retrofit.observe, retrofit.report_seconds = observe, report_seconds
+    with metrics, StateSaver(retrofit, settings.out, settings.save_minutes * 60, report) as saver:
         retrofit.after_step = saver.after_step
         try:
             train_checkpoints(retrofit, batches, held_out, save, write_record, done)
@@ -222,6 +181,8 @@ def _train(
             if len(made) == len(recipe.crs):
                 write_record(made, finished=True)
                 remove_state(settings.out)
+                draw_training(settings.out, read_metrics(settings.out), made)
+                report(f"wrote {settings.out / PICTURE}")
 
 
 def _begin_record(

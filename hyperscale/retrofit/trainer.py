@@ -117,6 +117,7 @@ class Retrofit:
         self.recipe, self.report, self.frugal = recipe, report, frugal
         self.observe = observe or (lambda metrics: report(format_line(metrics)))
         self.after_step = after_step
+        self.report_seconds = REPORT_SECONDS
         self.device = next(teacher.parameters()).device
         torch.manual_seed(recipe.seed)
         student = copy.deepcopy(teacher).train()
@@ -325,7 +326,7 @@ class Retrofit:
             group["lr"] = group["base_lr"] * lr_factor
         loss_sum, kl, alphas = 0.0, 0.0, [0.0] * r.groups
         log_due = self.steps % LOG_STEPS == 0 or self.steps == 1
-        report_due = log_due or time.monotonic() - self._last_report > REPORT_SECONDS
+        report_due = log_due or time.monotonic() - self._last_report > self.report_seconds
         for _ in range(r.accumulate):
             batch = next(batches)
             self.batches_read += 1

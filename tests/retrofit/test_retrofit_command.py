@@ -1,6 +1,7 @@
 """`hyperscale retrofit` on tiny random checkpoints of each architecture, and what it says about mistakes."""
 
 import json
+from importlib.util import find_spec
 
 import architectures
 import commandline
@@ -21,6 +22,8 @@ pytestmark = pytest.mark.e2e
 TEXT = "The search goes on from here, and each step names what it found before it turns back. "
 QUICK = ("--steps-per-unit", 4, "--hard-steps", 2, "--window", 4, "--length", 64, "--rows", 2, "--accumulate", 2)
 EVICTING = ("--steps-per-unit", 48, "--gate-lr", "3", *QUICK[2:])  # long enough to reach its ratios
+
+LEFT = {"training.json", "metrics.jsonl", "training.png"} | ({"tensorboard"} if find_spec("tensorboard") else set())
 
 
 @pytest.fixture
@@ -71,6 +74,20 @@ def test_a_retrofit_runs_with_dms_and_its_base_without(call, tmp_path, family, t
     assert [entry["reached_cr"] >= 0.8 * entry["cr"] for entry in record["dms"]] == [True, True]
     assert record["dms"][1]["tokens"] == 98 * 2 * 2 * 64
     assert record["base"] == str(base)
+    card = (tmp_path / "made" / "dms3" / "README.md").read_text()
+    entry = record["dms"][1]
+    for part in (
+        f"base_model: {base}",
+        f"| of inference | {entry['kl_hard']:.5f} |",
+        f"ratio reached {entry['reached_cr']:.2f}× where 3× was asked for",
+        f"| 0 | {1 / (sum(entry['kept'][0]) / len(entry['kept'][0])):.2f}× |",
+        f"{record['documents']['tokens']:,} tokens in",
+        f"hyperscale run --model {tmp_path / 'made'} --method vanilla,dms --cr 3 --budget 8x",
+    ):
+        assert part in card
+    shares = [share for layer in entry["kept"] for share in layer]
+    assert sum(shares) / len(shares) == pytest.approx(1 - entry["alpha"])
+    assert (tmp_path / "made" / "training.png").read_bytes().startswith(b"\x89PNG")
     made, _ = load_model(tmp_path / "made" / "dms3")
     assert made.config.tie_word_embeddings is tied
     before, _ = load_model(base, dtype=torch.bfloat16)
@@ -202,7 +219,7 @@ def test_a_checkpoint_that_fails_the_check_is_set_aside(call, tmp_path, monkeypa
     code, _, err = call("retrofit", "--model", base, "--data", texts(tmp_path), "--out", "made", "--cr", "2", *QUICK)
     assert (code, err.count("\n")) == (2, 1)
     assert "CR 2 (kept as refused-dms2): the retrofit decides differently at inference" in err
-    assert {path.name for path in (tmp_path / "made").iterdir()} == {"refused-dms2", "training.json"}
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {"refused-dms2", *LEFT}
 
 
 def test_a_checkpoint_that_evicts_too_little_is_set_aside(call, tmp_path):
@@ -213,7 +230,7 @@ def test_a_checkpoint_that_evicts_too_little_is_set_aside(call, tmp_path):
     assert "CR 2 (kept as refused-dms2): the retrofit saves less than asked: 0.0%" in err
     assert "a ratio of 1.00 where 2 was aimed at (at least 1.60)" in err
     assert "ratio reached 1.00" in out
-    assert {path.name for path in (tmp_path / "made").iterdir()} == {"refused-dms2", "training.json"}
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {"refused-dms2", *LEFT}
     assert json.loads((tmp_path / "made" / "training.json").read_text())["dms"][0]["reached_cr"] == 1
     code, _, err = call("run", "--model", "made", "--method", "dms", "--cr", "2", "--task", "aime24", "--dry-run")
     assert code == 2

@@ -19,6 +19,7 @@ from repository import ROOT
 from hyperscale.errors import RetrofitError
 from hyperscale.mini.model import build_model
 from hyperscale.retrofit.packing import TrainingBatch
+from hyperscale.retrofit.reporting.metrics_file import read_metrics
 from hyperscale.retrofit.resume import state_file
 from hyperscale.retrofit.settings import Recipe
 from hyperscale.retrofit.trainer import Retrofit
@@ -217,6 +218,19 @@ def test_a_killed_command_goes_on_and_a_different_one_is_refused(call, tmp_path)
             assert made.pop("seconds") > 0
     assert records[0]["dms"] == records[1]["dms"]
     assert not (tmp_path / "broken" / "state.pt").exists()
+    lines = [
+        [line for line in read_metrics(tmp_path / out) if line["step"] % 25 == 0 or line["step"] == 1]
+        for out in ("whole", "broken")
+    ]  # others are there on a machine so slow that 30 s pass
+    timeless = [
+        [[value for key, value in line.items() if not key.endswith(("seconds", "second", "left"))] for line in each]
+        for each in lines
+    ]
+    assert timeless[0] == timeless[1]
+    assert [line["done"] for line in lines[0]] == [1, 25, 29, 54]
+    first = lines[0][0]
+    assert first["target"] > first["saved"][0]
+    assert first["loss"] == pytest.approx(first["kl"] + first["target"] - first["saved"][0], abs=1e-5)
     code, out, err = call(*arguments(tmp_path, "broken"))
     assert (code, err) == (0, "")
     assert "is complete" in out

@@ -21,6 +21,12 @@ def retrofit(values: dict[str, Any]) -> None:
     silence_transformers()
     from hyperscale.retrofit.job import run_retrofit
 
-    run_retrofit(settings, report)
+    if console.is_terminal:
+        from hyperscale.cli.display.live_training import LiveTraining
+
+        with LiveTraining(console) as live:
+            run_retrofit(settings, report, live.show, report_seconds=3.0)
+    else:
+        run_retrofit(settings, report)
     crs = ",".join(f"{cr:g}" for cr in settings.crs)
     report(f"run it: hyperscale run --model {settings.out} --method dms --cr {crs}")
