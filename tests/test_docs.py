@@ -37,7 +37,7 @@ CLASS = re.compile(r"_?[A-Z][a-z]\w*(?:\.\w+)?")
 CALL = re.compile(r"(\w+)\(\)")
 # What a run or a user writes, and files and classes of other projects.
 WRITTEN = {"points.csv", "margins.csv", "accuracy.csv", "accuracy.png", "run.yaml", "ERRATA.md", "testing_util.py"}
-WRITTEN |= {"likelihood.csv", "likelihood.png", "buckets.csv", "positions.csv", "documents.csv"}
+WRITTEN |= {"training.png", "likelihood.csv", "likelihood.png", "buckets.csv", "positions.csv", "documents.csv"}
 PLACEHOLDER = re.compile(r"\b(NAME|AXIS|PACKAGE|PATH)\b|^results/first/")
 OTHERS = {"Scheduler.update_from_output", "Worker.determine_available_memory", "BlockPool", "Triton"}
 PROSE_WIDTH = 120
