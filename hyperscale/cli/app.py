@@ -83,7 +83,7 @@ _COMMANDS: dict[
     gate.gate: "Fail (exit 1) if an accuracy fell or a cost rose.",
     loglik.loglik: "Score texts under compression: nats a token, KL, by position.",
     retrofit.retrofit: "Teach a model DMS.",
-    lists.models: "List the models known by name.",
+    lists.models: "List the models known by name, or name one of yours.",
     methods.methods: "List the KV-compression methods, or show one.",
     tasks.tasks: "List the tasks, or check one of your own.",
     lists.budgets: "List the named grids and how budgets are written.",

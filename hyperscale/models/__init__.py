@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hyperscale.models.registry import available as available
     from hyperscale.models.registry import find as find
     from hyperscale.models.registry import is_built_in as is_built_in
+    from hyperscale.models.user_models import add_user_model as add_user_model
     from hyperscale.models.weights_identity import identify_weights as identify_weights
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
@@ -35,6 +36,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "default_sampling": ["find_default_sampling"],
         "model": ["Model"],
         "registry": ["add_revision", "available", "find", "is_built_in"],
+        "user_models": ["add_user_model"],
         "weights_identity": ["identify_weights"],
     },
 )

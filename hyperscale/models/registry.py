@@ -1,4 +1,4 @@
-"""Looks models up: a name in ``models.yaml``, a local folder, or a hub id ``owner/name`` or ``owner/name@revision``."""
+"""Looks models up: a name (the package's or the user's), a local folder, or a hub id with or without a revision."""
 
 import re
 from pathlib import Path
@@ -8,6 +8,7 @@ from hyperscale.models.folders import model_in_folder, model_of_checkpoint
 from hyperscale.models.gate_files import read_available_config
 from hyperscale.models.model import Model
 from hyperscale.models.model_file import known_models
+from hyperscale.models.user_models import find_user_model, user_model_names
 from hyperscale.models.weight_files import explain_gguf
 from hyperscale.utils.paths import expand_home
 
@@ -15,8 +16,9 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+(@[\w.-][\w./-]*)?")
 
 
 def available() -> dict[str, str]:
-    """Names of the known models, with a line each."""
-    return {name: f"{model.note}; {_list_retrofits(model)}" for name, model in known_models().items()}
+    """Names of the known models, with a line each; those that the user has named come last."""
+    own = {name: f"{model.note}; {_list_retrofits(model)}" for name, model in known_models().items()}
+    return own | user_model_names()
 
 
 def _list_retrofits(model: Model) -> str:
@@ -37,6 +39,8 @@ def find(model: str) -> Model:
     """
     if model in known_models():
         return known_models()[model]
+    if (named := find_user_model(model)) is not None:
+        return named
     folder = expand_home(model)
     if folder.is_dir():
         return model_in_folder(model, folder.resolve())
@@ -47,8 +51,9 @@ def find(model: str) -> Model:
     if _HUB_ID.fullmatch(model) and not model.startswith((".", "/", "~")):
         config = read_available_config(model)
         return Model(name=model, base=model) if config is None else model_of_checkpoint(model, model, config)
+    names = ", ".join([*known_models(), *user_model_names()])
     raise ModelError(
-        f"unknown model {model!r}: choose one of {', '.join(known_models())}, or pass a folder or a hub id, owner/name "
+        f"unknown model {model!r}: choose one of {names}, or pass a folder or a hub id, owner/name "
         "or owner/name@revision"
     )
 
@@ -61,7 +66,7 @@ def add_revision(model: str, revision: str | None) -> str:
     """
     if revision is None:
         return model
-    if model in known_models() or Path(model).expanduser().exists() or not _HUB_ID.fullmatch(model):
+    if model in available() or Path(model).expanduser().exists() or not _HUB_ID.fullmatch(model):
         raise ConfigError(f"--revision goes with a hub id owner/name, which {model!r} is not: leave it out")
     name, _, own = model.partition("@")
     if own not in ("", revision):
