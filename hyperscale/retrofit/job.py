@@ -1,6 +1,7 @@
 """Retrofits a model that a user names on data that a user brings: ``hyperscale retrofit``."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperscale import models
@@ -9,6 +10,7 @@ from hyperscale.methods.core.dms_config import has_gates
 from hyperscale.models.context import context_limit
 from hyperscale.retrofit import memory_estimate
 from hyperscale.retrofit.checkpoints import require_accepted, save_checkpoint, train_checkpoints
+from hyperscale.retrofit.recipes import NAMES
 from hyperscale.retrofit.reporting.records import RECORD, CheckpointRecord, TrainingRecord
 from hyperscale.retrofit.reporting.step_metrics import StepMetrics, format_line
 from hyperscale.retrofit.resume.same_training import list_settings, require_same_data, require_same_settings
@@ -48,6 +50,8 @@ def run_retrofit(
         ModelError: The model is unknown, missing, of an unsupported kind or already retrofitted.
     """
     show_step = show_step or (lambda step: report(format_line(step)))
+    if settings.recipe_name is None and (name := _begun_recipe(settings.out)):
+        settings = settings.with_recipe(name)
     begun = _find_begun(settings)
     if begun is not None and begun.finished:
         report(f"the retrofit in {settings.out} is complete")
@@ -56,7 +60,8 @@ def run_retrofit(
     device = settings.device or _default_device()
     model = models.find(settings.model)
     if model.shape and model.shape.parameters:  # the registry knows the size without weights or configuration
-        estimate = memory_estimate.estimate_memory(model.shape.parameters, settings.weights)
+        frozen = settings.train == "gates" or settings.recipe_name is None  # what takes least
+        estimate = memory_estimate.estimate_memory(model.shape.parameters, settings.weights, frozen=frozen)
         memory_estimate.require_memory(estimate, settings.model, settings.weights, _memory_of(device))
     from hyperscale.retrofit.text_files import read_texts
 
@@ -67,11 +72,41 @@ def run_retrofit(
     config = _read_config(model.base)
     length = _choose_length(settings, config, device)
     parameters = memory_estimate.count_parameters(config)
-    estimate = memory_estimate.estimate_memory(parameters, settings.weights, config, settings.rows, length)
     memory = _memory_of(device)
+    if settings.recipe_name is None:
+        settings = _choose_recipe(settings, parameters, config, length, memory[1])
+        report(f"recipe: {settings.recipe_name}")
+    estimate = _estimate(settings, parameters, config, length)
     report(f"training takes about {estimate}; {memory[0]} has {memory[1] / memory_estimate.GIB:,.0f} GiB")
     memory_estimate.require_memory(estimate, settings.model, settings.weights, memory)
     _train(settings, model.base, device, length, source, estimate, report, begun, show_step, report_seconds)
+
+
+def _estimate(settings: RetrofitSettings, parameters: int, config: Any, length: int) -> memory_estimate.MemoryEstimate:
+    frozen = settings.train == "gates"
+    return memory_estimate.estimate_memory(parameters, settings.weights, config, settings.rows, length, frozen=frozen)
+
+
+def _choose_recipe(
+    settings: RetrofitSettings, parameters: int, config: Any, length: int, memory: int
+) -> RetrofitSettings:
+    """The settings with the first recipe that fits; with the first of all if none does, or the others do not go."""
+    first = settings.with_recipe(NAMES[0])
+    for name in NAMES:
+        try:
+            chosen = settings.with_recipe(name)
+        except RetrofitError:  # it contradicts a setting that was given
+            continue
+        if _estimate(chosen, parameters, config, length).fits(memory):
+            return chosen
+    return first
+
+
+def _begun_recipe(out: Path) -> str | None:
+    """The recipe of the retrofit that a folder holds, if it does."""
+    if not (out / RECORD).is_file():
+        return None
+    return "adapters" if TrainingRecord.read(out).settings.get("train") == "gates" else "paper"
 
 
 def _train(

@@ -13,6 +13,8 @@ USABLE = 0.92
 #: Bytes a weight takes by the type of the student's weights: student, gradient, two float32 moments, the bfloat16
 #: teacher, and under float32 the bfloat16 copy that mixed precision makes.
 PER_WEIGHT = {"float32": 4 + 4 + 8 + 2 + 2, "bfloat16": 2 + 2 + 8 + 2}
+#: Where the gates alone train, a weight is there once, in bfloat16; theirs are too few to count.
+PER_FROZEN_WEIGHT = 2
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,14 @@ class MemoryEstimate:
     weights: int
     activations: int
 
+    def fits(self, memory: int) -> bool:
+        """Whether it may be planned for on a device with so many bytes."""
+        return self.weights + self.activations <= memory * USABLE
+
     def __str__(self) -> str:
         return (
-            f"{(self.weights + self.activations) / GIB:,.1f} GiB ({self.weights / GIB:,.1f} for student, gradients, "
-            f"AdamW and teacher, {self.activations / GIB:,.1f} for activations)"
+            f"{(self.weights + self.activations) / GIB:,.1f} GiB ({self.weights / GIB:,.1f} for weights and what "
+            f"trains them, {self.activations / GIB:,.1f} for activations)"
         )
 
 
@@ -47,7 +53,7 @@ def count_parameters(config: Any) -> int:
 
 
 def estimate_memory(
-    parameters: int, weights: str, config: Any = None, rows: int = 0, length: int = 0
+    parameters: int, weights: str, config: Any = None, rows: int = 0, length: int = 0, *, frozen: bool = False
 ) -> MemoryEstimate:
     """Estimate from a number of weights; without a configuration the activations are left out.
 
@@ -57,10 +63,12 @@ def estimate_memory(
         config: transformers configuration.
         rows: Rows of a batch.
         length: Tokens of a row.
+        frozen: Whether the gates alone train.
     """
+    held = parameters * (PER_FROZEN_WEIGHT if frozen else PER_WEIGHT[weights])
     if config is None:
-        return MemoryEstimate(parameters, parameters * PER_WEIGHT[weights], 0)
-    tokens, item = rows * length, 4 if weights == "float32" else 2
+        return MemoryEstimate(parameters, held, 0)
+    tokens, item = rows * length, 4 if weights == "float32" and not frozen else 2
     # What the backward pass needs of every layer: its input, as activations are computed again.
     inputs = config.num_hidden_layers * tokens * config.hidden_size * item
     # Of one layer at a time: residual stream, projections (queries and keys of the part outside the window are twice
@@ -68,7 +76,7 @@ def estimate_memory(
     layer = tokens * (24 * config.hidden_size + 8 * config.intermediate_size) * item
     # Of one part of the tokens, in float32: logits of both models, their log-softmaxes, and gradients.
     logits = 6 * min(tokens, LOSS_TOKENS) * config.vocab_size * 4
-    return MemoryEstimate(parameters, parameters * PER_WEIGHT[weights], inputs + layer + logits)
+    return MemoryEstimate(parameters, held, inputs + layer + logits)
 
 
 def device_memory(device: str) -> tuple[str, int]:
@@ -95,18 +103,20 @@ def require_memory(estimate: MemoryEstimate, model: str, weights: str, device: t
     """
     name, memory = device
     room = memory * USABLE
-    if estimate.weights + estimate.activations <= room:
+    if estimate.fits(memory):
         return
-    least = estimate.parameters * PER_WEIGHT["bfloat16"]
+    least, frozen = estimate.parameters * PER_WEIGHT["bfloat16"], estimate.parameters * PER_FROZEN_WEIGHT
     if estimate.weights <= room:
         advice = "pass fewer --rows or a smaller --length" + (
             "" if weights == "bfloat16" else ", or --weights bfloat16"
         )
     elif weights != "bfloat16" and least <= room:
         advice = f"--weights bfloat16 takes {least / GIB:,.0f} GiB and activations"
+    elif frozen < estimate.weights and frozen <= room:
+        advice = f"--recipe adapters takes {frozen / GIB:,.0f} GiB and activations"
     else:
         advice = (
-            f"even with --weights bfloat16 it takes {least / GIB:,.0f} GiB and activations, so it needs a larger GPU, "
+            f"even with --recipe adapters it takes {frozen / GIB:,.0f} GiB and activations, so it needs a larger GPU, "
             "or more than one, but this version trains on one only"
         )
     raise RetrofitError(

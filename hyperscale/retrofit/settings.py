@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hyperscale.errors import RetrofitError
+from hyperscale.retrofit.recipes import NAMES, recipe_values
 from hyperscale.utils.settings import setting, settings_of
 from hyperscale.utils.validation import first_fault
 
@@ -27,6 +28,11 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    train: Literal["all", "gates"] = setting(
+        "all",
+        "Which weights train.",
+        details="All, or the gates' projections alone: the model's own weights stay as they are, and teach.",
+    )
     crs: tuple[Annotated[float, Field(gt=1, le=1024, allow_inf_nan=False)], ...] = setting(
         (8.0,), "Compression ratios to leave a checkpoint at, ascending, e.g. 2,4,8.", option="cr", min_length=1
     )
@@ -90,6 +96,17 @@ class TrainingSettings(BaseModel):
     def _fit_the_format(self) -> Self:
         if self.format == "fastdms" and (self.gate, self.per) != ("borrowed", "head"):
             raise ValueError("--format fastdms needs --gate borrowed and --per head, which are all that FastDMS knows")
+        return self
+
+    @model_validator(mode="after")
+    def _train_something(self) -> Self:
+        if self.train == "gates" and self.gate != "separate":
+            raise ValueError("--train gates needs --gate separate: a borrowed neuron is part of the model's weights")
+        if self.train == "gates" and any(self.hard_steps):
+            raise ValueError(
+                "--train gates has nothing that trains in steps with inference's gates: pass --hard-steps 0, or "
+                "--recipe adapters, which has it"
+            )
         return self
 
     def changed(self, **changes: Any) -> Self:
@@ -179,6 +196,13 @@ class Sources(BaseModel):
 class RetrofitSettings(TrainingSettings, Sources):
     """What ``hyperscale retrofit`` takes; the fields of `Sources` come first."""
 
+    recipe_name: Literal["paper", "adapters"] | None = setting(
+        None,
+        "Values of the settings that are not given.",
+        option="recipe",
+        unset="paper, or adapters where its memory does not fit",
+        details="paper trains all weights; adapters the gates' projections alone, with a fifth of the memory or less.",
+    )
     rows: int = setting(1, "Rows of a batch, held in memory at once.", ge=1, le=65536)
     length: int = setting(
         0, "Tokens of a row.", ge=0, le=2**24, unset="8192, or the model's context if that is shorter"
@@ -212,9 +236,19 @@ class RetrofitSettings(TrainingSettings, Sources):
             RetrofitError: A value makes no sense; the message names the option.
         """
         try:
-            return cls.model_validate(values)
+            name = values.get("recipe_name")
+            return cls.model_validate({**(recipe_values(name) if name in NAMES else {}), **values})
         except ValidationError as error:
             raise RetrofitError(describe_fault(error, cls)) from None
+
+    def with_recipe(self, name: str) -> Self:
+        """The same with a recipe's values in the settings that were not given.
+
+        Raises:
+            RetrofitError: They do not go with those that were.
+        """
+        given = {field: getattr(self, field) for field in self.model_fields_set}
+        return self.from_options({**given, "recipe_name": name})
 
     def recipe(self, parameters: int) -> Recipe:
         """What the trainer reads.

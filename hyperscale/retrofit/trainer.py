@@ -14,7 +14,8 @@ The phases, in steps::
 
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -93,11 +94,12 @@ class Retrofit:
     ``after_step`` is when to ask for it. On one device what follows is the same bit for bit.
 
     Args:
-        teacher: The original model, a transformers causal LM on its device; it is frozen, not changed.
+        teacher: The original model, a transformers causal LM on its device; it is frozen, not changed. Where the gates
+            alone train they are attached to it, and it teaches with them off.
         recipe: Settings.
         report: Called with a line of text now and then.
-        dtype: Of the student's weights and gradients, the teacher's by default. The moments of AdamW are float32
-            whatever it is; bfloat16 weights are rounded stochastically.
+        dtype: Of the weights that train and of their gradients, the teacher's by default. The moments of AdamW are
+            float32 whatever it is; bfloat16 weights are rounded stochastically.
         frugal: Keep a layer's input instead of its activations, and compute the loss in parts. Slower, the same result.
         observe: Called with the figures of steps that are read out; by default a line of them goes to ``report``.
         after_step: Called after each step, when the state is whole.
@@ -120,15 +122,24 @@ class Retrofit:
         self.report_seconds = REPORT_SECONDS
         self.device = next(teacher.parameters()).device
         torch.manual_seed(recipe.seed)
-        student = copy.deepcopy(teacher).train()
-        if dtype is not None:
-            # Parameters alone: the rotary frequencies are buffers, and rounding them would move every position.
-            for parameter in student.parameters():
-                parameter.data = parameter.data.to(dtype)
-        self.teacher = teacher.eval().requires_grad_(False)
+        # Gates alone leave the teacher's weights as they are: one model is both.
+        self.is_shared = recipe.train == "gates"
+        student = teacher.train() if self.is_shared else copy.deepcopy(teacher).train()
+        self.teacher = teacher if self.is_shared else teacher.eval()
+        teacher.requires_grad_(False)
+        if dtype is not None and not self.is_shared:
+            _cast(student.parameters(), dtype)
         self.gated = GatedModel(student, recipe.gates())
-        student.requires_grad_(True)
-        for model in (self.teacher, student):
+        if self.is_shared:
+            if dtype is not None:
+                _cast(self.gated.gate_parameters(), dtype)
+            for parameter in student.parameters():
+                parameter.requires_grad_(False)
+            for parameter in self.gated.gate_parameters():
+                parameter.requires_grad_(True)
+        else:
+            student.requires_grad_(True)
+        for model in {id(model): model for model in (self.teacher, student)}.values():
             use_packed_attention(model)
             if self.device.type == "cuda":
                 compile_layers(model)
@@ -219,7 +230,7 @@ class Retrofit:
         if not last:
             optimizer = self.optimizer
             assert optimizer is not None, "the noisy phase has made it"
-            weights = {k: v.to("cpu", copy=True) for k, v in self.gated.model.state_dict().items()}
+            weights = {k: v.to("cpu", copy=True) for k, v in self._trained_state().items()}
             move_state(optimizer, "cpu")  # room for the hard phase's own optimiser
         self.trunk = Trunk(weights, optimizer, self.steps, self.tokens, list(self.log))
         self.phase, self.phase_steps, self.optimizer = "hard", 0, None
@@ -229,7 +240,7 @@ class Retrofit:
         assert trunk is not None, "a hard phase has branched off"
         self.steps, self.tokens, self.log = trunk.steps, trunk.tokens, trunk.log
         if trunk.optimizer is not None:
-            self.gated.model.load_state_dict(trunk.weights)
+            self._load_trained_state(trunk.weights)
             move_state(trunk.optimizer, self.device)
         self.phase, self.phase_steps, self.optimizer, self.trunk = "noisy", 0, trunk.optimizer, None
         self.ratio += 1
@@ -279,7 +290,7 @@ class Retrofit:
             },
             "seconds": self.seconds,
             "log": self.log,
-            "weights": self.gated.model.state_dict(),
+            "weights": self._trained_state(),
             "moments": take_moments(self.optimizer),
             "trunk": trunk and {**vars(trunk), "optimizer": None, "moments": take_moments(trunk.optimizer)},
             "random": {
@@ -294,7 +305,7 @@ class Retrofit:
             setattr(self, name, value)
         self._start = time.monotonic() - state["seconds"]
         self.log = list(state["log"])
-        self.gated.model.load_state_dict(state["weights"])
+        self._load_trained_state(state["weights"])
         self.optimizer = self._optimizer(gates=self.phase == "noisy")
         restore_moments(self.optimizer, state["moments"], self.device)
         if trunk := state["trunk"]:
@@ -307,13 +318,26 @@ class Retrofit:
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
 
+    def _trained_state(self) -> dict[str, Tensor]:
+        """The student's state; of one that shares its weights with the teacher, the gates' alone."""
+        state: dict[str, Tensor] = self.gated.model.state_dict()
+        if not self.is_shared:
+            return state
+        trained = {name for name, parameter in self.gated.model.named_parameters() if parameter.requires_grad}
+        return {name: value for name, value in state.items() if name in trained}
+
+    def _load_trained_state(self, state: dict[str, Tensor]) -> None:
+        self.gated.model.load_state_dict(state, strict=not self.is_shared)
+
     def _optimizer(self, *, gates: bool) -> torch.optim.Optimizer:
         """AdamW over the weights, and over the gates' projections at a rate of their own if they train."""
         r = self.recipe
-        groups = [{"params": self.gated.weight_parameters(), "lr": r.lr, "base_lr": r.lr}]
-        if gates and self.gated.separate:
+        groups: list[dict[str, Any]] = []
+        if not self.is_shared:
+            groups.append({"params": self.gated.weight_parameters(), "lr": r.lr, "base_lr": r.lr})
+        if (gates or self.is_shared) and self.gated.separate:
             groups.append({"params": self.gated.gate_parameters(), "lr": r.gate_lr, "base_lr": r.gate_lr})
-        if next(self.gated.model.parameters()).dtype == torch.bfloat16:
+        if groups[0]["params"][0].dtype == torch.bfloat16:
             return StochasticAdamW(groups, betas=(0.9, 0.95))
         return torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0, fused=self.device.type == "cuda")
 
@@ -426,13 +450,31 @@ class Retrofit:
         weight = batch.weight.to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
             if self.frugal:
-                with torch.no_grad():
+                with self._as_teacher():
                     teacher_hidden = self.teacher.model(**inputs, use_cache=False).last_hidden_state
                 student_hidden = self.gated.hidden(**inputs)
                 heads = self.gated.model.lm_head, self.teacher.lm_head
                 kl = distillation_loss_in_parts(student_hidden, teacher_hidden, *heads, weight, symmetric)
                 return kl, self.gated.alphas
-            with torch.no_grad():
+            with self._as_teacher():
                 teacher_logits = self.teacher(**inputs, use_cache=False).logits
             student_logits = self.gated.forward(**inputs)
         return distillation_loss(student_logits, teacher_logits, weight, symmetric), self.gated.alphas
+
+    @contextmanager
+    def _as_teacher(self) -> Iterator[None]:
+        """Without gradients, and with the gates off if the teacher's weights are the student's."""
+        mode = self.gated.mode
+        if self.is_shared:
+            self.gated.mode = "off"
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.gated.mode = mode
+
+
+def _cast(parameters: Iterable[Any], dtype: torch.dtype) -> None:
+    # Parameters alone: the rotary frequencies are buffers, and rounding them would move every position.
+    for parameter in parameters:
+        parameter.data = parameter.data.to(dtype)

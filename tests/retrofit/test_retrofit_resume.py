@@ -58,8 +58,14 @@ class StopError(Exception):
 
 @pytest.mark.parametrize(
     ("changes", "dtype"),
-    [({}, None), ({}, torch.bfloat16), ({"gate": "borrowed"}, None), ({"method": "dmc"}, None)],
-    ids=["separate", "bfloat16", "borrowed", "dmc"],
+    [
+        ({}, None),
+        ({}, torch.bfloat16),
+        ({"gate": "borrowed"}, None),
+        ({"method": "dmc"}, None),
+        ({"train": "gates", "hard_steps": (0,)}, None),
+    ],
+    ids=["separate", "bfloat16", "borrowed", "dmc", "gates alone"],
 )
 def test_a_training_left_after_any_step_goes_on_bit_for_bit(tmp_path, changes, dtype):
     recipe = RECIPE.changed(**changes)

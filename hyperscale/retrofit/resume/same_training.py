@@ -9,8 +9,9 @@ from hyperscale.errors import RetrofitError
 from hyperscale.retrofit.settings import RetrofitSettings
 from hyperscale.utils.settings import settings_of
 
-#: Settings that may change between two parts of a training: where it is and how often it is kept.
-FREE = {"out", "device", "save_minutes"}
+#: Settings that may change between two parts of a training: where it is, how often it is kept, and the name of a
+#: recipe, whose values are compared one by one.
+FREE = {"out", "device", "save_minutes", "recipe_name"}
 
 
 def list_settings(settings: RetrofitSettings) -> dict[str, Any]:
