@@ -2,14 +2,16 @@
 
 In the order of reading:
 
-1. data: `text_files` reads texts and chats, `documents` tokenises them, `packing` fills rows and batches;
+1. data: `text_files` reads texts and chats, `sources` gets those that no file has, `documents` tokenises
+   them, `packing` fills rows and batches;
 2. the model with gates: `gated_model` attaches them, `packed_attention` attends under them, `inline_gates` decides
    inside attention where a neuron is borrowed (and merges, for DMC);
 3. `losses`: distillation and compression, and the schedule of the target;
 4. `trainer`: the phases, with `settings` (what can be set) and `optimizer`;
 5. `gate_check`: inference must decide as training did;
-6. `checkpoints` trains to each ratio, checks, writes and records; `job` does all of it for a user, after
-   `memory_estimate` has found that it fits.
+6. `checkpoints` trains to each ratio, checks, writes and records; `resume` keeps the state on the disk and goes on from
+   it, `reporting` shows and leaves the figures;
+7. `job` does all of it for a user, after `memory_estimate` has found that it fits.
 """
 
 from typing import TYPE_CHECKING

@@ -15,7 +15,7 @@ from hyperscale.errors import ModelError, RetrofitError
 from hyperscale.models import thinking
 from hyperscale.models.prompts import apply_template, choose_template
 from hyperscale.retrofit.packing import RowPacker, TokenizedDocument, TrainingBatch
-from hyperscale.retrofit.text_files import TextEntry, TextSource
+from hyperscale.retrofit.text_files import TextEntry, TextSource, TokenIds
 from hyperscale.utils.validation import first_fault
 
 #: Documents among which a row's next one is chosen.
@@ -41,10 +41,17 @@ _CHATS = TypeAdapter(list[ChatMessage])
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents to train on, and those held out for the gate check."""
+    """Documents to train on, and those held out for the gate check.
+
+    Attributes:
+        train: Those to train on.
+        held_out: Those held out.
+        joined: Whether the documents of a row are one to attention.
+    """
 
     train: list[TokenizedDocument]
     held_out: list[TokenizedDocument]
+    joined: bool = False
 
     @property
     def tokens(self) -> int:
@@ -63,15 +70,17 @@ class Corpus:
 
     def training_batches(self, rows: int, length: int, seed: int) -> Iterator[TrainingBatch]:
         """Endless batches; every document once a pass, except those that wait in the packer's pool."""
-        return _pack(_repeat(self.train, seed), rows, length, Random(f"rows-{seed}"))
+        return self._pack(_repeat(self.train, seed), rows, length, Random(f"rows-{seed}"))
 
     def held_out_batches(self, rows: int, length: int) -> list[TrainingBatch]:
         """The held-out documents, in at most `HELD_OUT_BATCHES` batches."""
-        return list(islice(_pack(iter(self.held_out), rows, length, Random("held-out")), HELD_OUT_BATCHES))
+        return list(islice(self._pack(iter(self.held_out), rows, length, Random("held-out")), HELD_OUT_BATCHES))
 
-
-def _pack(documents: Iterator[TokenizedDocument], rows: int, length: int, rng: Random) -> Iterator[TrainingBatch]:
-    return RowPacker(documents, length, rng, pool_size=POOL_SIZE, least_room=SHORTEST).batches(rows)
+    def _pack(
+        self, documents: Iterator[TokenizedDocument], rows: int, length: int, rng: Random
+    ) -> Iterator[TrainingBatch]:
+        packer = RowPacker(documents, length, rng, pool_size=POOL_SIZE, least_room=SHORTEST, joined=self.joined)
+        return packer.batches(rows)
 
 
 def _repeat(documents: list[TokenizedDocument], seed: int) -> Iterator[TokenizedDocument]:
@@ -92,6 +101,7 @@ def build_corpus(
     training_tokens: int,
     seed: int,
     whole_chats: bool,
+    joined: bool = False,
 ) -> Corpus:
     """Tokenise as many documents as the training will see, in an order drawn from the seed.
 
@@ -106,6 +116,7 @@ def build_corpus(
         training_tokens: Tokens the training will see; the rest of the source is not tokenised.
         seed: Of the order.
         whole_chats: Count every token of a chat in the loss, not only the last reply.
+        joined: Make the documents of a row one to attention.
 
     Raises:
         RetrofitError: An entry is malformed, there are fewer than two documents, or none is longer than the window.
@@ -121,7 +132,9 @@ def build_corpus(
         # With a margin of twice the held-out share: held-out documents may be longer than the mean.
         if tokens > training_tokens * (1 + 2 * HELD_OUT) and len(documents) > 1:
             break
-    longest = max((len(document.ids) for document in documents), default=0)
+    lengths = [len(document.ids) for document in documents]
+    # Joined, those of a row are one document.
+    longest = min(length, sum(lengths)) if joined else max(lengths, default=0)
     if longest <= window + 2:
         raise RetrofitError(
             f"no document of {source.path} is longer than the window: the longest has {longest} tokens, and nothing is "
@@ -131,15 +144,21 @@ def build_corpus(
         raise RetrofitError(
             f"{source.path} holds one document of {longest} tokens: pass at least two, since one is held out"
         )
-    # The check must see evictions, so a document longer than the window is among those held out.
-    first_long = next(i for i, document in enumerate(documents) if len(document.ids) > window + 2)
+    # The check must see evictions: a document longer than the window is held out, or as many as make one when joined.
+    first_long = next((i for i, document in enumerate(documents) if len(document.ids) > window + 2), 0)
     documents.insert(0, documents.pop(first_long))
     count = max(1, round(len(documents) * HELD_OUT))
-    return Corpus(train=documents[count:], held_out=documents[:count])
+    while sum(len(document.ids) for document in documents[:count]) <= window + 2 and count < len(documents) - 1:
+        count += 1
+    return Corpus(train=documents[count:], held_out=documents[:count], joined=joined)
 
 
 def _tokenize(entry: TextEntry, tokenizer: Any, length: int, whole_chats: bool) -> list[TokenizedDocument]:
     """The documents of a text (one for each ``length`` tokens) or of a chat (one, or none if no reply is left)."""
+    if isinstance(entry.content, TokenIds):
+        known, start = entry.content
+        start = 1 if whole_chats else start
+        return [TokenizedDocument(np.array(known[:length], np.int32), start)] if start < len(known[:length]) else []
     if isinstance(entry.content, str):
         ids = [*tokenizer(entry.content)["input_ids"]]
         if tokenizer.eos_token_id is not None and ids[-1:] != [tokenizer.eos_token_id]:

@@ -1,5 +1,6 @@
 """Retrofits a model that a user names on data that a user brings: ``hyperscale retrofit``."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from hyperscale.retrofit.trainer import TrainedStudent
 
 Report = Callable[[str], None]
+#: Folder of the texts that a retrofit got by itself.
+SOURCES = "data"
 #: Longest row unless one is set, in tokens.
 DEFAULT_LENGTH = 8192
 #: Rows on CUDA are a multiple of this, the block of FlexAttention's kernels.
@@ -63,11 +66,18 @@ def run_retrofit(
         frozen = settings.train == "gates" or settings.recipe_name is None  # what takes least
         estimate = memory_estimate.estimate_memory(model.shape.parameters, settings.weights, frozen=frozen)
         memory_estimate.require_memory(estimate, settings.model, settings.weights, _memory_of(device))
+    from hyperscale.retrofit.sources.hub_texts import PREFIX
+    from hyperscale.retrofit.sources.own_texts import OWN
     from hyperscale.retrofit.text_files import read_texts
 
     # Before the weights are looked for: a mistake about the data shows at once.
-    report(f"reading {settings.data} …")
-    source = read_texts(settings.data, settings.column)
+    is_file = settings.data != OWN and not settings.data.startswith(PREFIX)
+    if settings.prompts is not None and settings.data != OWN:
+        raise RetrofitError("--prompts goes with --data self: leave one of them out")
+    source = None
+    if is_file:
+        report(f"reading {settings.data} …")
+        source = read_texts(Path(settings.data), settings.column)
     models.require(model.base, settings.model)
     config = _read_config(model.base)
     length = _choose_length(settings, config, device)
@@ -79,6 +89,8 @@ def run_retrofit(
     estimate = _estimate(settings, parameters, config, length)
     report(f"training takes about {estimate}; {memory[0]} has {memory[1] / memory_estimate.GIB:,.0f} GiB")
     memory_estimate.require_memory(estimate, settings.model, settings.weights, memory)
+    if source is None:
+        source = _get_source(settings, model.base, device, length, parameters, report)
     _train(settings, model.base, device, length, source, estimate, report, begun, show_step, report_seconds)
 
 
@@ -104,9 +116,46 @@ def _choose_recipe(
 
 def _begun_recipe(out: Path) -> str | None:
     """The recipe of the retrofit that a folder holds, if it does."""
-    if not (out / RECORD).is_file():
+    if (out / RECORD).is_file():
+        stored = TrainingRecord.read(out).settings
+    elif (known := _settings_of_sources(out)) is not None:
+        stored = known
+    else:
         return None
-    return "adapters" if TrainingRecord.read(out).settings.get("train") == "gates" else "paper"
+    return "adapters" if stored.get("train") == "gates" else "paper"
+
+
+def _settings_of_sources(out: Path) -> dict[str, Any] | None:
+    """The settings of a retrofit that was ended while it got its texts; None if the folder holds something else."""
+    if not out.is_dir() or [path.name for path in out.iterdir()] != [SOURCES]:
+        return None
+    try:
+        stored = json.loads((out / SOURCES / "settings.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return stored if isinstance(stored, dict) else None
+
+
+def _get_source(
+    settings: RetrofitSettings, base: str, device: str, length: int, parameters: int, report: Report
+) -> "TextSource":
+    """Texts of the hub, or of the model itself; they become a file in the training's folder.
+
+    The settings are there first, so that a command that was ended while it got them is known to be the same one.
+    """
+    from hyperscale.retrofit.sources.hub_texts import fetch_hub_texts
+    from hyperscale.retrofit.sources.own_texts import OWN, OwnTextPlan, write_own_texts
+    from hyperscale.utils.hub import load_tokenizer
+
+    tokens = settings.recipe(parameters).total_steps * settings.rows * settings.accumulate * length
+    folder = settings.out / SOURCES
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "settings.json", json.dumps(list_settings(settings), indent=1) + "\n")
+    if settings.data != OWN:
+        report(f"reading {settings.data} …")
+        return fetch_hub_texts(settings.data, settings.column, tokens, folder / "hub.jsonl")
+    plan = OwnTextPlan(base, device, length, min(tokens, settings.own_tokens), settings.seed, settings.prompts)
+    return write_own_texts(plan, load_tokenizer(base), folder / "self.jsonl", report)
 
 
 def _train(
@@ -150,6 +199,7 @@ def _train(
         training_tokens=recipe.total_steps * step_tokens,
         seed=settings.seed,
         whole_chats=settings.whole_chats,
+        joined=settings.packing == "joined",
     )
     passes = recipe.total_steps * step_tokens / max(corpus.tokens, 1)
     report(
@@ -237,7 +287,12 @@ def _begin_record(
     return TrainingRecord(
         model=settings.model,
         base=base,
-        data={"path": str(source.path), "column": source.column, "entries": len(source.entries)},
+        data={
+            "path": str(source.path),
+            "column": source.column,
+            "entries": len(source.entries),
+            **source.notes,
+        },
         documents={"train": len(corpus.train), "held_out": len(corpus.held_out), "tokens": corpus.tokens},
         length=length,
         rows=settings.rows,
@@ -261,6 +316,9 @@ def _find_begun(settings: RetrofitSettings) -> TrainingRecord | None:
     """
     out = settings.out
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    if (stored := _settings_of_sources(out)) is not None:
+        require_same_settings(out, stored, settings)
         return None
     if not (out / RECORD).is_file():
         raise RetrofitError(f"{out} exists and is not empty: nothing is overwritten, pass another --out")

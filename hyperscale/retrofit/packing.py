@@ -61,13 +61,21 @@ class RowPacker:
         rng: Draws each row's first document.
         pool_size: Documents among which the next is chosen.
         least_room: A row with fewer free places is full.
+        joined: Whether the documents of a row are one to attention.
     """
 
     def __init__(
-        self, documents: Iterator[TokenizedDocument], length: int, rng: Random, *, pool_size: int, least_room: int
+        self,
+        documents: Iterator[TokenizedDocument],
+        length: int,
+        rng: Random,
+        *,
+        pool_size: int,
+        least_room: int,
+        joined: bool = False,
     ) -> None:
         self._documents, self._length, self._rng = documents, length, rng
-        self._pool_size, self._least_room = pool_size, least_room
+        self._pool_size, self._least_room, self._joined = pool_size, least_room, joined
         self._pool: list[TokenizedDocument] = []
 
     def fill_row(self) -> list[TokenizedDocument]:
@@ -89,15 +97,17 @@ class RowPacker:
     def batches(self, rows: int) -> Iterator[TrainingBatch]:
         """Batches until the documents end; the last one may have empty rows."""
         while any(batch := [self.fill_row() for _ in range(rows)]):
-            yield collate(batch, self._length)
+            yield collate(batch, self._length, joined=self._joined)
 
 
-def collate(rows: Sequence[Sequence[TokenizedDocument]], length: int) -> TrainingBatch:
+def collate(rows: Sequence[Sequence[TokenizedDocument]], length: int, *, joined: bool = False) -> TrainingBatch:
     """Lay out rows of documents as tensors, each row's documents from the left, padding after them.
 
     Args:
         rows: The documents of each row, together no longer than ``length``.
         length: Tokens of a row.
+        joined: Make them one document to attention, as long as the row, so that evictions far beyond the window are
+            learned from short documents too. The loss counts the same tokens.
     """
     ids = np.zeros((len(rows), length), np.int64)
     position, number, kind = np.zeros_like(ids), np.full_like(ids, -1), np.full_like(ids, -1)
@@ -113,4 +123,7 @@ def collate(rows: Sequence[Sequence[TokenizedDocument]], length: int) -> Trainin
             # The logits of a token predict the next one, so the weight of document.start stands one place before it.
             weight[r, begin + document.start - 1 : end - 1] = 1.0
             begin = end
+        if joined and begin:
+            position[r, :begin], number[r, :begin] = np.arange(begin), 0
+            kind[r, : begin - 1] = row[0].kind  # the last token of each but the last document has a successor now
     return TrainingBatch(*(torch.from_numpy(array) for array in (ids, position, number, kind, weight)))

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 LR_SMALL, LR_LARGE, SMALL = 1e-5, 3e-5, 2e9
 
 
+#: What the paper trained on, as ``--data`` names it.
+OPENR1 = "hub:open-r1/OpenR1-Math-220k"
+
+
 class TrainingSettings(BaseModel):
     """Settings of the training, with the paper's values where it states them."""
 
@@ -181,7 +185,19 @@ class Sources(BaseModel):
     """Which model is retrofitted, on what data, and where its checkpoints go."""
 
     model: str = setting(..., "Model to start from: a name, a folder or a hub id.")
-    data: Path = setting(..., "JSONL, Parquet or plain text file, or a folder of them.")
+    data: str = setting(
+        OPENR1,
+        "JSONL, Parquet or plain text file, or a folder of them; hub:NAME; or self.",
+        details="hub:NAME streams a data set; of one with the fields of OpenR1-Math-220k, the traces that verify. "
+        "self: the model writes its own.",
+    )
+    prompts: Path | None = setting(
+        None,
+        "Prompts that --data self answers.",
+        unset="the opening of the chat template",
+        details="JSONL or Parquet with a column prompt, problem, question or text, or a text file with one a line.",
+    )
+    own_tokens: int = setting(4_000_000, "Tokens that --data self writes at most.", ge=1, le=10**12)
     out: Path = setting(
         ...,
         "Folder for the checkpoints, e.g. dms8/, and training.json.",
@@ -202,6 +218,11 @@ class RetrofitSettings(TrainingSettings, Sources):
         option="recipe",
         unset="paper, or adapters where its memory does not fit",
         details="paper trains all weights; adapters the gates' projections alone, with a fifth of the memory or less.",
+    )
+    packing: Literal["apart", "joined"] = setting(
+        "apart",
+        "Whether the documents of a row see one another.",
+        details="joined makes each row one document, so that short ones teach evictions beyond several windows too.",
     )
     rows: int = setting(1, "Rows of a batch, held in memory at once.", ge=1, le=65536)
     length: int = setting(

@@ -1,6 +1,6 @@
 """Reads the texts or chats that a retrofit trains on, from JSONL, Parquet or plain text files."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +25,18 @@ class TextEntry(NamedTuple):
     content: Any
 
 
+class TokenIds(NamedTuple):
+    """A document that is tokenised already.
+
+    Attributes:
+        ids: Its token ids.
+        start: Place of the first one that the loss predicts, at least 1.
+    """
+
+    ids: list[int]
+    start: int
+
+
 @dataclass(frozen=True)
 class TextSource:
     """Entries of a file or folder, not tokenised.
@@ -32,12 +44,14 @@ class TextSource:
     Attributes:
         path: Where they were read.
         column: The column they were in; "text" for plain text.
-        entries: The texts or chats.
+        entries: The texts or chats, or documents that are tokenised (`TokenIds`).
+        notes: What else the record says of them.
     """
 
     path: Path
     column: str
     entries: list[TextEntry]
+    notes: dict[str, str] = field(default_factory=dict)
 
 
 def read_texts(path: Path, column: str | None = None) -> TextSource:

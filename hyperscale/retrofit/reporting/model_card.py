@@ -83,6 +83,9 @@ def _facts(record: TrainingRecord, made: CheckpointRecord, licence: str) -> Iter
         f"{record.documents.get('tokens', 0):,} tokens in {record.documents.get('train', 0):,} documents; the loss "
         f"counts {record.loss}",
     )
+    for key, value in data.items():
+        if key not in ("path", "column", "entries"):
+            yield f"data: {key}", f"{value}"
     yield "steps", f"{made.steps:,} of {step:,} tokens"
     yield "tokens seen", f"{made.tokens:,}, padding included"
     yield "time", f"{made.seconds / 3600:.2f} h since the training began, on {record.device}"

@@ -1,0 +1,212 @@
+"""Has the model write its own training data: answers to prompts, or whole documents from its template's opening."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from hyperscale import methods
+from hyperscale.engines import registry
+from hyperscale.engines.base import Engine, Request, Sampling
+from hyperscale.engines.provider import EngineProvider, EngineSpec
+from hyperscale.errors import HyperscaleError, RetrofitError
+from hyperscale.models.checkpoint import read_checkpoint_config
+from hyperscale.models.prompts import PromptFormat, apply_template, choose_template
+from hyperscale.retrofit.text_files import TextEntry, TextSource, TokenIds
+from hyperscale.utils.files import append_whole, complete_length, write_atomic
+from hyperscale.utils.row_files import list_data_files, read_rows
+
+OWN = "self"
+#: Columns of a file of prompts that are looked for, in this order.
+PROMPT_COLUMNS = ("prompt", "problem", "question", "text")
+#: Documents that are generated together and written at once.
+BATCH = 64
+_MARK = "hyperscale-message"
+_MOST_PARTS = 64  # times that a document goes on after an end of sequence
+
+
+@dataclass(frozen=True)
+class OwnTextPlan:
+    """What is to be written.
+
+    Attributes:
+        base: The checkpoint that writes.
+        device: Where.
+        length: Tokens of a document, its prompt included.
+        tokens: Tokens to write, at least.
+        seed: Of the sampling.
+        prompts: File of prompts; None for the opening of the chat template.
+    """
+
+    base: str
+    device: str
+    length: int
+    tokens: int
+    seed: int
+    prompts: Path | None
+
+
+def write_own_texts(plan: OwnTextPlan, tokenizer: Any, file: Path, report: Any) -> TextSource:
+    """Write until there are as many tokens as asked for, from where an earlier process stopped.
+
+    A document's noise depends on the seed and its number alone, so a resumed file is the unbroken one.
+
+    Args:
+        plan: What to write.
+        tokenizer: The model's.
+        file: JSONL, a line for each document: ``ids``, ``start`` (of what counts in the loss) and ``finish``.
+        report: Called with lines.
+
+    Raises:
+        RetrofitError: The prompts cannot be used.
+        EngineError: No engine runs the model.
+    """
+    prompts = read_prompts(plan, tokenizer)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.exists() and complete_length(file) < file.stat().st_size:  # a kill cut the last line off
+        write_atomic(file, file.read_bytes()[: complete_length(file)])
+    documents = _read(file)
+    tokens = sum(len(document["ids"]) for document in documents)
+    if tokens < plan.tokens:
+        name, engine = _start_engine(plan)
+        report(f"{plan.base} writes {plan.tokens:,} tokens in the {name} engine; {tokens:,} are there")
+        try:
+            while tokens < plan.tokens:
+                numbers = range(len(documents), len(documents) + BATCH)
+                written = _generate(engine, plan, prompts, numbers)
+                append_whole(file, "".join(json.dumps(document) + "\n" for document in written).encode())
+                documents += written
+                tokens += sum(len(document["ids"]) for document in written)
+                report(f"{len(documents):,} documents, {tokens:,} of {plan.tokens:,} tokens")
+        finally:
+            engine.close()
+    figures = summarise(documents)
+    report("; ".join(f"{key}: {value}" for key, value in figures.items()))
+    write_atomic(file.with_suffix(".json"), json.dumps(figures, indent=1) + "\n")
+    entries = [
+        TextEntry(f"{file} line {number}", TokenIds(document["ids"], document["start"]))
+        for number, document in enumerate(documents, start=1)
+    ]
+    return TextSource(Path(OWN), "ids", entries, {"file": str(file), **figures})
+
+
+def summarise(documents: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Share of duplicates, lengths and endings of what was written, for the record."""
+    written = [tuple(document["ids"][document["start"] :]) for document in documents]
+    lengths = sorted(map(len, written))
+    ended = sum(document["finish"] == "stop" for document in documents)
+    return {
+        "duplicates": f"{1 - len(set(written)) / len(written):.1%} of {len(written):,} documents",
+        "lengths": f"{lengths[0]:,} to {lengths[-1]:,} tokens written, median {median(lengths):,.0f}",
+        "ended by themselves": f"{ended / len(documents):.1%}",
+    }
+
+
+def read_prompts(plan: OwnTextPlan, tokenizer: Any) -> list[tuple[int, ...]]:
+    """Token ids of the prompts; of the template's opening alone if there is no file of prompts.
+
+    Raises:
+        RetrofitError: The file is empty, lacks the columns, or a prompt is as long as a row; or there is no opening.
+    """
+    if plan.prompts is None:
+        return [_opening(tokenizer)]
+    prompt_format = PromptFormat(tokenizer)
+    prompts = [prompt_format.prompt(message).ids for message in _read_messages(plan.prompts)]
+    if not prompts:
+        raise RetrofitError(f"{plan.prompts} holds no prompts")
+    if (longest := max(map(len, prompts))) >= plan.length - 1:
+        raise RetrofitError(
+            f"a prompt of {plan.prompts} has {longest} tokens and a row {plan.length}: shorten it, or pass a larger "
+            "--length"
+        )
+    return prompts
+
+
+def _read_messages(path: Path) -> Iterator[str]:
+    for file in list_data_files(path, (".jsonl", ".parquet", ".txt"), RetrofitError):
+        if file.suffix == ".txt":
+            yield from filter(None, map(str.strip, file.read_text(encoding="utf-8-sig").splitlines()))
+            continue
+        for row in read_rows(file, RetrofitError):
+            message = next((row.row[name] for name in PROMPT_COLUMNS if isinstance(row.row.get(name), str)), None)
+            if message is None:
+                raise RetrofitError(f"{row.place} has no text in a column {', '.join(PROMPT_COLUMNS)}: add one")
+            yield message
+
+
+def _opening(tokenizer: Any) -> tuple[int, ...]:
+    """What stands before a first message in the chat template; without one, the token that texts begin with."""
+    if tokenizer.chat_template:
+        message = [{"role": "user", "content": _MARK}]
+        text = apply_template(tokenizer, message, choose_template(tokenizer), remedy="pass --prompts FILE")
+        ids = tuple(tokenizer(text.partition(_MARK)[0], add_special_tokens=False)["input_ids"])
+        if ids:
+            return ids
+    token = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    if token is None:
+        raise RetrofitError(
+            "the model has neither a chat template nor a first token to write from: pass --prompts FILE"
+        )
+    return (token,)
+
+
+def _start_engine(plan: OwnTextPlan) -> tuple[str, Engine]:
+    """VLLM where it runs this model, else the torch engine."""
+    spec = EngineSpec(
+        plan.base,
+        methods.create("vanilla", cr=1),
+        batch_size=BATCH,
+        device=plan.device,
+        dtype="bfloat16" if plan.device.startswith("cuda") else "float32",
+        max_tokens=plan.length,
+    )
+    provider = _choose_provider(spec)
+    weights = provider.load_weights(spec) if provider.shared_weights else None
+    return provider.name, provider.build(spec, weights)
+
+
+def _choose_provider(spec: EngineSpec) -> EngineProvider:
+    vllm = registry.get("vllm")
+    try:
+        vllm.check(["vanilla"], steering=False, kv_dtype="auto")
+        vllm.check_methods([spec.method], spec.device)
+        vllm.check_model(spec.checkpoint, read_checkpoint_config(spec.checkpoint), ["vanilla"], spec.device)
+    except HyperscaleError:
+        return registry.get(registry.REFERENCE)
+    return vllm
+
+
+def _generate(
+    engine: Engine, plan: OwnTextPlan, prompts: Sequence[tuple[int, ...]], numbers: range
+) -> list[dict[str, Any]]:
+    """The documents of some numbers, in their order.
+
+    Without prompts an end of sequence does not end a document: the model goes on behind it, as it would if such ends
+    were ignored, until the document is as long as a row.
+    """
+    ids = {number: list(prompts[number % len(prompts)]) for number in numbers}
+    starts = {number: len(known) for number, known in ids.items()}
+    finish = dict.fromkeys(numbers, "length")
+    waiting = list(numbers)
+    for part in range(_MOST_PARTS):
+        requests = [
+            Request(f"own/{number}", part, tuple(ids[number]), plan.length - len(ids[number])) for number in waiting
+        ]
+        if not requests:
+            break
+        for chain in engine.generate(iter(requests), Sampling(temperature=1.0, top_p=1.0, seed=plan.seed)):
+            number = int(chain.problem.partition("/")[2])
+            ids[number] += chain.token_ids
+            finish[number] = chain.finish
+        going_on = plan.prompts is None
+        waiting = [number for number in waiting if going_on and len(ids[number]) < plan.length]
+    # From the opening on, all that was written counts.
+    return [{"ids": ids[number], "start": max(1, starts[number]), "finish": finish[number]} for number in numbers]
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    if not file.exists():
+        return []
+    return [row.row for row in read_rows(file, RetrofitError)]

@@ -1,0 +1,209 @@
+"""Where training texts come from: data sets of the hub with the paper's filter, and the model itself."""
+
+import json
+
+import architectures
+import commandline
+import pyarrow
+import pytest
+from huggingface_hub import constants
+from pyarrow import parquet
+
+from hyperscale.engines.base import Request, Sampling
+from hyperscale.errors import RetrofitError
+from hyperscale.retrofit.documents import Corpus
+from hyperscale.retrofit.packing import TokenizedDocument, collate
+from hyperscale.retrofit.sources import hub_texts, own_texts
+from hyperscale.retrofit.sources.own_texts import OwnTextPlan, write_own_texts
+
+#: Rows as open-r1/OpenR1-Math-220k has them, all its columns.
+COLUMNS = {
+    "problem": "What is 1 + 1?",
+    "solution": "It is 2.",
+    "answer": "2",
+    "problem_type": "Algebra",
+    "question_type": "math-word-problem",
+    "source": "olympiads",
+    "uuid": "0",
+    "is_reasoning_complete": [True, True, False],
+    "generations": ["<think>\nright\n</think>2", "<think>\nwrong\n</think>3", "<think>\ncut off 2"],
+    "correctness_math_verify": [True, False, True],
+    "correctness_llama": [True, True, True],
+    "finish_reasons": ["stop", "stop", "length"],
+    "correctness_count": 2,
+    "messages": [
+        {"role": "user", "content": "1 + 1?"},
+        {"role": "assistant", "content": "<think>other</think>2"},
+    ],
+}
+
+
+def data_set(folder, rows):
+    folder.mkdir()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "train-00000-of-00001.parquet")
+    return f"hub:{folder}"
+
+
+def fetch(name, tmp_path, column=None, tokens=10**6):
+    return hub_texts.fetch_hub_texts(name, column, tokens, tmp_path / "data" / "hub.jsonl")
+
+
+def test_of_openr1_only_complete_traces_that_verify_are_taken(tmp_path):
+    """Through the streaming of `datasets`: one right trace of the first row, none of the second, two of the third."""
+    none = COLUMNS | {"correctness_math_verify": [False] * 3}
+    both = COLUMNS | {"problem": "And 2 + 0?", "correctness_math_verify": [True, True, True]}
+    source = fetch(data_set(tmp_path / "set", [COLUMNS, none, both]), tmp_path)
+    chats = [[message["content"] for message in entry.content] for entry in source.entries]
+    assert chats == [
+        ["What is 1 + 1?", COLUMNS["generations"][0]],
+        ["And 2 + 0?", COLUMNS["generations"][0]],
+        ["And 2 + 0?", COLUMNS["generations"][1]],
+    ]
+    assert source.column == "messages"
+
+
+def test_other_data_sets_give_their_chats_or_texts_and_no_more_than_is_needed(tmp_path):
+    texts = [{"text": "abc " * 30, "other": 1}] * 50
+    source = fetch(data_set(tmp_path / "texts", texts), tmp_path, tokens=40)
+    assert [entry.content for entry in source.entries] == ["abc " * 30] * 2
+    # The file stands for the data set from then on: the same command goes on without a network.
+    assert len(fetch("hub:nobody/nothing", tmp_path).entries) == 2
+    (tmp_path / "data" / "hub.jsonl").unlink()
+    assert (
+        fetch(data_set(tmp_path / "named", [COLUMNS]), tmp_path, "messages").entries[0].content[1]["content"][7:12]
+        == "other"
+    )
+
+
+def test_data_sets_that_cannot_be_used_say_why_and_leave_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    uneven = COLUMNS | {"correctness_math_verify": [True]}
+    for name, text in (
+        (data_set(tmp_path / "fields", [{"question": "a", "reply": "b"}]), "row 1 has no column messages or text, nor"),
+        (data_set(tmp_path / "uneven", [uneven]), "3 generations, 1 verdicts in correctness_math_verify"),
+        (data_set(tmp_path / "wrong", [COLUMNS | {"correctness_math_verify": [False] * 3}]), "nothing in it passes"),
+        (f"hub:{tmp_path / 'nowhere'}", "cannot be read .*--data self"),
+    ):
+        with pytest.raises(RetrofitError, match=text):
+            fetch(name, tmp_path)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+# --- what the model writes ---
+
+
+def plan(base, **changes):
+    values = {"device": "cpu", "length": 40, "tokens": 3000, "seed": 0, "prompts": None} | changes
+    return OwnTextPlan(base=str(base), **values)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return architectures.write(tmp_path_factory.mktemp("own") / "model", "qwen2")
+
+
+def write(the_plan, file, monkeypatch=None):
+    lines = []
+    source = write_own_texts(the_plan, architectures.tokenizer(), file, lines.append)
+    return source, lines
+
+
+def test_own_documents_fill_rows_and_a_resumed_file_is_the_unbroken_one(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(own_texts, "BATCH", 16)
+    source, lines = write(plan(base, tokens=1200), tmp_path / "a" / "self.jsonl")
+    whole = (tmp_path / "a" / "self.jsonl").read_bytes()
+    # The template's opening, and then whole rows: ends of sequences do not end a document.
+    assert {len(entry.content.ids) for entry in source.entries} == {40}
+    opening = architectures.tokenizer()("<|user|>", add_special_tokens=False)["input_ids"]
+    assert all(entry.content.ids[: len(opening)] == opening for entry in source.entries)
+    assert {entry.content.start for entry in source.entries} == {len(opening)}
+    assert len(source.entries) == 32
+    figures = json.loads((tmp_path / "a" / "self.json").read_text())
+    distinct = {tuple(entry.content.ids) for entry in source.entries}
+    assert figures["duplicates"] == f"{1 - len(distinct) / 32:.1%} of 32 documents"
+    assert figures["lengths"].startswith(f"{40 - len(opening)} to {40 - len(opening)} tokens written")
+    assert any("duplicates" in line for line in lines)
+    # A kill in the middle of the second batch's line.
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "self.jsonl").write_bytes(b"".join(whole.splitlines(keepends=True)[:16]) + b'{"ids": [1, ')
+    write(plan(base, tokens=1200), tmp_path / "b" / "self.jsonl")
+    assert (tmp_path / "b" / "self.jsonl").read_bytes() == whole
+    # What is there is enough: no engine is started.
+    monkeypatch.setattr(own_texts, "_start_engine", None)
+    again, _ = write(plan(base, tokens=1200), tmp_path / "b" / "self.jsonl")
+    assert again.entries[5].content == source.entries[5].content
+
+
+def test_prompts_are_answered_once_each_and_their_answers_count(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(own_texts, "BATCH", 4)
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "one"}\n{"problem": "two"}\n')
+    source, _ = write(plan(base, tokens=60, prompts=prompts), tmp_path / "self.jsonl")
+    words = [architectures.tokenizer().decode(entry.content.ids[: entry.content.start]) for entry in source.entries]
+    assert words == ["<|user|>one<|model|><think>\n", "<|user|>two<|model|><think>\n"] * 2
+    for entry in source.entries:
+        assert len(entry.content.ids) <= 40
+    # The noise is that of the seed and the document's number, not of the batch.
+    name, engine = own_texts._start_engine(plan(base))
+    assert name in ("torch", "vllm")
+    entry = source.entries[1].content
+    request = Request("own/1", 0, tuple(entry.ids[: entry.start]), 40 - entry.start)
+    (chain,) = engine.generate(iter([request]), Sampling(temperature=1.0, top_p=1.0, seed=0))
+    engine.close()
+    assert [*chain.token_ids] == entry.ids[entry.start :]
+    for contents, text in (
+        ('{"other": 1}\n', "has no text in a column prompt"),
+        ("", "holds no prompts"),
+        ('{"prompt": "%s"}\n' % ("long " * 30), "has .* tokens and a row 40"),
+    ):
+        prompts.write_text(contents)
+        with pytest.raises(RetrofitError, match=text):
+            write(plan(base, prompts=prompts), tmp_path / "other.jsonl")
+
+
+# --- packing ---
+
+
+def test_joined_documents_are_one_to_attention_and_the_loss_counts_the_same():
+    import numpy as np
+
+    row = [TokenizedDocument(np.arange(5, dtype=np.int32), 2), TokenizedDocument(np.arange(7, dtype=np.int32), 1)]
+    apart, joined = collate([row], 16), collate([row], 16, joined=True)
+    assert joined.position[0].tolist() == [*range(12), *[0] * 4]
+    assert joined.document[0].tolist() == [0] * 12 + [-1] * 4
+    assert joined.kind[0].tolist() == [0] * 11 + [-1] * 5
+    assert joined.weight.equal(apart.weight)
+    assert joined.ids.equal(apart.ids)
+    corpus = Corpus(row * 4, row, joined=True)
+    assert int(next(corpus.training_batches(1, 16, 0)).document.max()) == 0
+
+
+@pytest.mark.e2e
+def test_a_retrofit_on_what_the_model_writes_goes_on_and_records_it(base, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    call = commandline.caller(monkeypatch, capsys, tmp_path)
+    options = {
+        "--cr": 2, "--steps-per-unit": 48, "--hard-steps": 2, "--window": 4, "--length": 64, "--rows": 2,
+        "--accumulate": 2, "--gate-lr": 3, "--device": "cpu", "--data": "self", "--own-tokens": 5000,
+        "--packing": "joined",
+    }  # fmt: skip
+    command = ["retrofit", "--model", base, "--out", "made", *(part for pair in options.items() for part in pair)]
+
+    def fail(*_):
+        raise RetrofitError("no engine now")
+
+    with monkeypatch.context() as patch:  # ended while it gets its texts
+        patch.setattr(own_texts, "_generate", fail)
+        commandline.fails(call(*command), "no engine now")
+    commandline.fails(call(*command, "--seed", 1), "--seed was 0 and is now 1")
+    code, out, err = call(*command)
+    assert (code, err) == (0, "")
+    assert "duplicates: " in out
+    record = json.loads((tmp_path / "made" / "training.json").read_text())
+    assert record["data"]["path"] == "self"
+    assert record["documents"]["tokens"] > 4000
+    assert (
+        f"| data: duplicates | {record['data']['duplicates']} |"
+        in (tmp_path / "made" / "dms2" / "README.md").read_text()
+    )
+    commandline.fails(call(*command, "--prompts", "x", "--data", "y"), "--prompts was unset")
