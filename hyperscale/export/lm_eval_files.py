@@ -6,7 +6,7 @@ one answer of several responses: ``accuracy,W4-L1024`` is the accuracy of four c
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +18,7 @@ from hyperscale.report.html.questions import ProblemKey, Question, find_question
 from hyperscale.results.folder import Run
 from hyperscale.results.points import COSTS, MeasuredPoint
 from hyperscale.results.samples import Sample
-from hyperscale.results.truncation import is_eligible, truncate
+from hyperscale.results.truncation import TruncatedChain, is_eligible, truncate
 from hyperscale.utils.files import write_atomic
 
 _SHARES = ("truncated", "no_answer")
@@ -122,7 +122,7 @@ def _task_config(series: Series) -> dict[str, Any]:
     task = series.task
     return {
         "task": task.name,
-        "output_type": "generate_until",
+        "output_type": "multiple_choice" if series.chains[0].options else "generate_until",
         "doc_to_text": task.template,
         "metric_list": [{"metric": "accuracy", "aggregation": "mean", "higher_is_better": True}],
         "num_fewshot": 0,
@@ -174,9 +174,7 @@ def _samples(series: Series, questions: Mapping[ProblemKey, Question]) -> Iterat
                 "doc_id": number[problem],
                 "doc": doc,
                 "target": target,
-                "arguments": {"gen_args_0": {"arg_0": prompt, "arg_1": {**series.generation(), "max_gen_toks": L}}},
-                "resps": [[_text_at(chain, L) for chain, _ in cuts]],
-                "filtered_resps": [cut.vote.answer or "" for _, cut in cuts],
+                **(_scored(chain, prompt) if chain.options else _generated(series, prompt, L, cuts)),
                 "filter": _filter(point),
                 "metrics": ["accuracy"],
                 "doc_hash": _hash(json.dumps(doc, indent=2, ensure_ascii=False)),
@@ -188,6 +186,27 @@ def _samples(series: Series, questions: Mapping[ProblemKey, Question]) -> Iterat
                 "kv_reads": [cut.costs[COSTS.index("kv_reads")] for _, cut in cuts],
                 "peak_kv": [cut.costs[COSTS.index("peak_kv")] for _, cut in cuts],
             }
+
+
+def _generated(series: Series, prompt: str, L: int, cuts: Sequence[tuple[Sample, TruncatedChain]]) -> dict[str, Any]:
+    """What was asked and what came of it."""
+    return {
+        "arguments": {"gen_args_0": {"arg_0": prompt, "arg_1": {**series.generation(), "max_gen_toks": L}}},
+        "resps": [[_text_at(chain, L) for chain, _ in cuts]],
+        "filtered_resps": [cut.vote.answer or "" for _, cut in cuts],
+    }
+
+
+def _scored(sample: Sample, prompt: str) -> dict[str, Any]:
+    """The same of a problem of likelihood: each option, its log-probability, and whether greedy decoding gives it."""
+    results = [[option.logprob, option.greedy] for option in sample.options]
+    return {
+        "arguments": {
+            f"gen_args_{i}": {"arg_0": prompt, "arg_1": option.text} for i, option in enumerate(sample.options)
+        },
+        "resps": [[result] for result in results],
+        "filtered_resps": results,
+    }
 
 
 def _text_at(chain: Sample, L: int) -> str:

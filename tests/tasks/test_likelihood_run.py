@@ -57,7 +57,9 @@ def folder(tmp_path):
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     letters = CHOICE | {"task": "own_letters", "doc_to_choice": "letters"}
     words = {key: value for key, value in (CHOICE | WORDS).items() if key != "doc_to_choice"}
-    for values in (CHOICE, letters, words):
+    text = {**words, "task": "own_text", "output_type": "loglikelihood", "metric_list": CHOICE["metric_list"]}
+    del text["generation_kwargs"]
+    for values in (CHOICE, letters, words, text):
         (folder / f"{values['task']}.yaml").write_text(yaml.safe_dump(values))
     return folder
 
@@ -104,7 +106,7 @@ def compare(sample, theirs, metric):
 
 def test_problems_are_scored_as_under_lm_eval(run, folder, tmp_path, monkeypatch):
     """Generated and scored tasks, three methods, in one folder; it resumes, and everything reads it."""
-    names = ["own_choice", "own_letters", "own_words"]
+    names = ["own_choice", "own_letters", "own_words", "own_text"]
     command = ["run", "--model", "mini", "--method", ",".join(METHODS), "--cr", "2,4", "--include", folder]
     command += ["--budget", "1x", "--predict", "closed", "--task", ",".join(names), "--chat-template", "none"]
     code, out, err = run(*command, "--out", "r")
@@ -128,6 +130,10 @@ def test_problems_are_scored_as_under_lm_eval(run, folder, tmp_path, monkeypatch
         code, _, err = run(*reader)
         assert code == 0, (reader, err)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "r" / "points.csv")[costs], points[costs])
+    assert run("export", "r", "--to", "lm-eval")[0] == 0
+    file = next((tmp_path / "r").rglob("samples_own_choice*"))
+    line = json.loads(file.read_text().splitlines()[0])
+    assert len(line["resps"]) == len(line["arguments"]) == 3
     commandline.fails(run("run", *command[1:], "--vote", "best-of-n", "--task", "own_choice"), "nothing votes")
     # The chat template, with each example a turn of its own.
     chat = [*command[: command.index("--task")], "--task", "own_choice", "--out", "c"]
@@ -174,19 +180,19 @@ def test_tasks_that_lm_eval_ships_run_by_name(run, tmp_path):
     model = architectures.write(tmp_path / "llama", "llama")
     command = ["run", "--model", model, "--method", "vanilla,knorm", "--cr", "2", "--budget", "all", "--limit", "2"]
     command += ["--task", "lm_eval:gsm8k,lm_eval:hellaswag", "--length", "24", "--out", "r"]
+    command += ["--system-prompt", "Be brief."]
     command += ["--data", "lm_eval:gsm8k=gsm8k", "--data", "lm_eval:hellaswag=hs"]
     code, _, err = run(*command, "--task-param", "lm_eval:hellaswag.metric=acc_norm")
     assert code == 0, err
     shipped = Path(lm_eval.tasks.__file__).parent
+    chat = {"apply_chat_template": True, "system_instruction": "Be brief."}
     for method in ("vanilla", "knorm"):
         for name, folder, metric in (("gsm8k", "gsm8k", "exact_match"), ("hellaswag", "hs", "acc_norm")):
             splits = {path.stem: str(path) for path in (tmp_path / folder).iterdir()}
             changed = {**load_yaml(shipped / name / f"{name}.yaml"), "dataset_path": "json", "dataset_name": None}
             changed |= {"dataset_kwargs": {"data_files": splits}}
             more = {"gen_kwargs": {"max_gen_toks": 24}} if name == "gsm8k" else {}
-            theirs = evaluate(
-                shipped / name, method, [changed], model=str(model), limit=2, apply_chat_template=True, **more
-            )
+            theirs = evaluate(shipped / name, method, [changed], model=str(model), limit=2, **chat, **more)
             assert len(theirs) == 2
             for (arm, task, problem), sample in read(tmp_path / "r").items():
                 if (arm, task) == (method, f"lm_eval:{name}"):
@@ -197,12 +203,23 @@ def test_tasks_that_lm_eval_ships_run_by_name(run, tmp_path):
     assert len(sources.declared()) == 2
 
 
-def test_groups_and_mistakes(run):
+def test_groups_and_mistakes(run, tmp_path):
     from hyperscale.tasks.own.lm_eval_names import declare
 
     names = declare("lm_eval:mmlu")
     assert len(names) == 57
     assert {tasks.load(name).strategy for name in names} == {"likelihood"}
+    # A folder for a group holds one for each of its tasks' data, where their files are not those of all.
+    row = {"question": "What is smaller?", "choices": ["a cell", "a virus", "a leaf", "a cow"], "answer": 1}
+    (tmp_path / "mmlu" / "virology").mkdir(parents=True)
+    for split in ("dev", "test"):
+        (tmp_path / "mmlu" / "virology" / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
+    (doc,) = tasks.load("lm_eval:mmlu_virology").docs(data=str(tmp_path / "mmlu"))
+    assert [option.continuation for option in doc.options] == [" A", " B", " C", " D"]
+    assert doc.target == ["1"]
+    assert doc.prompt.startswith("The following are multiple choice questions (with answers) about virology.\n\n")
+    with pytest.raises(TaskError, match=r"lm-eval cannot make the task"):
+        tasks.load("lm_eval:mmlu_anatomy").docs(data=str(tmp_path / "mmlu"))
     for name, message in (
         ("lm_eval:hellswag", r"lm-eval has no task 'hellswag': did you mean 'hellaswag'"),
         ("lm_eval:mmlu", r"lm_eval:mmlu is a group: name one of its tasks"),

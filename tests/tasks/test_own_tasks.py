@@ -51,7 +51,9 @@ def test_every_example_is_right_as_it_stands(run):
     assert "| What is the capital of France? Answer with its name." in out
     assert "its target: 'Paris'" in out
     assert "on a right answer, 'Answer: C': right" in out
-    assert out.count("on a wrong answer") == out.count("wrong\n") == len(list(EXAMPLES.glob("*.yaml")))
+    generated = [path for path in EXAMPLES.glob("*.yaml") if path.stem != "planets-likely"]
+    assert out.count("on a wrong answer") == out.count("wrong\n") == len(generated)
+    assert "0 right ' Jupiter'" in out
     assert "capitals of countries" in run("tasks", "--include", EXAMPLES)[1]
 
 

@@ -10,7 +10,8 @@ Each grader understands one form of answer; task files name it. All of them look
 - ``livecodebench``: the program of the last ``python`` block, else of the last bare one, run on LiveCodeBench's tests.
 - ``contains``: the text, if it contains all of several texts (context tasks).
 
-A task of a user's own may name a function instead (`function`).
+A task of a user's own may name a function instead (`function`). `likelihood` reads no text: it chooses among options
+by the likelihood that the model gives them.
 
 `base` is the contract: ``extract`` gives the text that is voted on, ``correct`` compares it with the target; awkward
 text is a wrong answer, never an error. `registry` maps names to graders. Then one file a grader, and helpers:

@@ -195,7 +195,7 @@ class LmEvalFile(BaseModel):
     def _has_verdicts(cls, kind: Any) -> Any:
         if kind == "loglikelihood_rolling":
             raise ValueError(
-                "is the likelihood of whole texts: measure it with `hyperscale loglik` (docs/likelihood.md), or run "
+                "is the likelihood of whole texts: measure it with `hyperscale loglik` (docs/loglik.md), or run "
                 "the file under lm-eval (docs/tasks.md)"
             )
         return kind
