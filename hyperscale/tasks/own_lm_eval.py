@@ -14,6 +14,7 @@ from hyperscale.tasks.row_formats import Option, ProblemRow
 from hyperscale.utils.hub import quiet_datasets, reachable
 from hyperscale.utils.paths import is_there
 from hyperscale.utils.user_functions import load_function
+from hyperscale.utils.validation import shorten
 
 if TYPE_CHECKING:
     from hyperscale.models.prompts import PromptFormat
@@ -207,7 +208,7 @@ class LmEvalProblems:
     def _fail(self, error: Exception, place: str) -> NoReturn:
         """What went wrong, by the key whose template it is where that can be told."""
         if isinstance(error, TaskError):
-            raise error
+            raise error if str(self.path) in str(error) else TaskError(f"{place}: {error}") from None
         text = first_line(error)
         if (match := re.match(r"'(\w+)' is undefined", text)) is not None:
             name = match[1]
@@ -242,8 +243,8 @@ def _options(made: Any, doc: Any, contexts: list[str], in_template: bool) -> tup
         texts, pairs = [continuation], [(context, continuation)]
     else:
         texts, pairs = made.doc_to_choice(doc), [request.args for request in requests]
-    if not all(isinstance(text, str) and text for text in texts):
-        raise TaskError("an option is empty, or no text")
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
+        raise TaskError(f"its options are {shorten(texts)}: they must be a list of texts, none of them empty")
     return tuple(Option(text, *pair) for text, pair in zip(texts, pairs, strict=True))
 
 

@@ -192,13 +192,37 @@ def test_options_in_contexts_and_texts_alone(tmp_path):
         ({"output_type": "generate_until", "metric_list": None, "metric": "acc"}, "has metric, which chooses one of"),
         ({"output_type": "loglikelihood_rolling"}, "output_type is the likelihood of whole texts"),
         ({"doc_to_choice": None}, "has no doc_to_choice"),
-        ({"doc_to_choice": ["", "b"]}, "lm-eval cannot make the task|an option is empty"),
+        ({"doc_to_choice": ["", "b"]}, "lm-eval cannot make the task|none of them empty"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_what_makes_no_sense_is_refused(tmp_path, changes, message):
     report = check_file(write(tmp_path, **changes))
     assert any(re.search(message, mistake) for mistake in report.mistakes), report.text
+
+
+def test_no_value_is_more_than_a_typed_error(tmp_path):
+    """Any key with any value, and any row: a task with problems, or a `TaskError`."""
+    rng = random.Random(11)
+    values = [None, 0, -1, 2.5, True, "", "x", "{{q}}", "{{", "{{none}}", [], ["a"], [["a"]], [None], {}, {"a": 1}]
+    values += [[{}], [{"metric": None}], [{"metric": ["acc"]}], [{"metric": "acc", "x": 1}], ["", "b"], [1, 2]]
+    outcomes = {"made": 0, "refused": 0}
+    for _ in range(250):
+        changes = {rng.choice(list(CHOICE)): rng.choice(values)}
+        rows = [dict(row) for row in ROWS]
+        if rng.random() < 0.4:
+            changes = {}
+            rows[rng.randrange(2)][rng.choice(["q", "options", "right"])] = rng.choice(values[:14])
+        try:
+            task = tasks.load(str(write(tmp_path, rows=rows, **changes)))
+            docs = task.docs()
+        except TaskError:
+            outcomes["refused"] += 1
+            continue
+        outcomes["made"] += 1
+        if task.is_likelihood:
+            assert all(doc.options and all(option.text for option in doc.options) for doc in docs)
+    assert min(outcomes.values()) > 40, outcomes
 
 
 def test_votes_do_not_apply(run, tmp_path):

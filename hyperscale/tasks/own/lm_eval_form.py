@@ -218,7 +218,7 @@ class LmEvalFile(BaseModel):
         if info.data.get("output_type") not in _LIKELIHOOD or not isinstance(metrics, list):
             return metrics
         names = [metric.get("metric") for metric in metrics if isinstance(metric, dict)]
-        kept = [metric for metric in metrics if not isinstance(metric, dict) or metric["metric"] not in _NO_VERDICTS]
+        kept = [m for m in metrics if not isinstance(m, dict) or str(m.get("metric")) not in _NO_VERDICTS]
         if not kept:
             raise ValueError(f"has {', '.join(map(str, names))}, and none of acc, acc_norm and acc_bytes: add one")
         return kept
