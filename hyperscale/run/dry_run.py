@@ -208,9 +208,10 @@ def _planned_task(
     data = config.data.get(task.name)
     if task.context is not None:  # as long as its prompts are to be, whatever they say
         count = task.size if config.limit is None else min(task.size, config.limit)
+        fitted, note = fit_lengths(task, task.context, context, config)
         if prompt_format is not None:
             task.docs(1, data, prompt_format)  # there must be room for what is asked
-        task, note = fit_lengths(task, task.context, context, config)
+        task = fitted
         return PlannedTask(task_shape(task, task.prompt_tokens, config), count, note=note)
     if data is None and not _is_at_hand(task):
         size = task.size or config.limit or _UNKNOWN_SIZE

@@ -261,6 +261,8 @@ def prepare_run(
     prompt_format = make_prompt_format(config, tokenizer, date)
     context = smallest_context(checkpoint.path for checkpoint in checkpoints.values())
     if long := [task for task in tasks if task.context is not None]:
+        for task in long:  # filling takes a while, and their length is known before
+            fit_lengths(task, task.context or 0, context, config)
         stage(f"filling the prompts of {', '.join(task.name for task in long)}")
     for task in [task for task in tasks if task.context is not None or task.is_rendered]:
         docs[task.name] = task.docs(config.limit, config.data.get(task.name), prompt_format)

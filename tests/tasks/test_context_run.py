@@ -1,6 +1,7 @@
 """Context tasks in a run: lengths as tasks of their own, points, another grading, plans, mistakes."""
 
 import json
+from pathlib import Path
 
 import architectures
 import commandline
@@ -9,6 +10,7 @@ import pytest
 
 from hyperscale.errors import ConfigError
 from hyperscale.run.config import load, resolve
+from hyperscale.tasks.context.kinds import HiddenLines
 
 
 def resolved(**values):
@@ -117,4 +119,20 @@ def test_mistakes_end_in_a_line(run, checkpoint):
     commandline.fails(run("run", *command, "--task", "vt", "--task-param", "vt.hop=3"), "no parameter 'hop'", "hops")
     rare = ("cwe.common_times=3", "more often")
     commandline.fails(run("run", *command, "--task", "cwe", "--task-param", rare[0]), rare[1])
+    for name in ("depth=0.5", "haystack=filler"):
+        told = run("run", *command, "--task", "cwe", "--task-param", f"cwe.{name}")
+        commandline.fails(told, f"no parameter '{name.partition('=')[0]}'", "it has: common, common_times")
+    text = Path("text.txt")
+    text.write_text("It is a text. " * 100)
+    for mode in ((), ("--dry-run",)):
+        told = run("run", *command, "--task", "cwe", "--context", 3000, "--data", text, *mode)
+        commandline.fails(told, "cwe@3000", "leave --data")
     commandline.fails(run("run", "--model", "mini", "--task", "vt", "--budget", "1x"), "mini")
+
+
+def test_prompts_beyond_the_models_context_are_refused_before_they_are_filled(run, checkpoint, monkeypatch, tmp_path):
+    """Filling takes minutes at such lengths, so no text may be made."""
+    monkeypatch.setattr(HiddenLines, "padded", lambda *_: pytest.fail("a text was made"))
+    command = ["--model", checkpoint, "--task", "niah_single@600", "--task", "vt@999000", "--budget", "1x"]
+    commandline.fails(run("run", *command, "--length", 6, "--out", "r"), "vt@999000 take up to 999,000")
+    assert not (tmp_path / "r").exists()

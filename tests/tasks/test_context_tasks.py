@@ -48,27 +48,27 @@ def test_a_changed_prompt_changes_the_version(name):
     assert (task.version, hashlib.sha256(task.template.encode()).hexdigest()[:16]) == PINNED[name]
 
 
-@pytest.mark.parametrize("haystack", ["prose", "filler"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "haystack"),
+    [(name, text) for name in NAMES for text in ("prose", "filler") if (name, text) != ("cwe", "filler")],
+)
 def test_prompts_fill_their_length(name, haystack, prompt_format):
     """With a token for each byte a prompt lacks less than the next word of it."""
     for context in (1500, 3000):
-        for doc in make(name, context, prompt_format, haystack=haystack):
+        for doc in make(name, context, prompt_format, **({} if name == "cwe" else {"haystack": haystack})):
             missing = context - len(prompt_format.prompt(doc.prompt).ids)
             assert 0 <= missing < 30
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_question_is_the_same_at_every_length_and_in_every_haystack(name, prompt_format):
-    cases = [
-        make(name, 1500, prompt_format),
-        make(name, 3000, prompt_format),
-        make(name, 1500, prompt_format, haystack="filler"),
-    ]
+    cases = [make(name, 1500, prompt_format), make(name, 3000, prompt_format)]
+    if name != "cwe":  # a list of words has no haystack
+        cases.append(make(name, 1500, prompt_format, haystack="filler"))
     for same in zip(*cases, strict=True):
         assert len({(doc.id, tuple(doc.target)) for doc in same}) == 1
         assert len({doc.prompt.split("\n")[-1] for doc in same}) == 1
-        assert len({doc.prompt for doc in same}) == 2 if name == "cwe" else 3
+        assert len({doc.prompt for doc in same}) == len(cases)
     assert len({tuple(doc.target) for doc in cases[0]}) == len(cases[0])
     assert [doc.target for doc in make(name, 1500, prompt_format, seed="1")] != [doc.target for doc in cases[0]]
 

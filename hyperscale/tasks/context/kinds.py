@@ -2,10 +2,10 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import islice, pairwise
 from random import Random
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from hyperscale.errors import TaskError
 from hyperscale.tasks.context.haystacks import Sentences
@@ -113,7 +113,13 @@ class WordList(Question):
 
 @dataclass(frozen=True)
 class Kind(ABC):
-    """A kind of question, with its parameters."""
+    """A kind of question, with its parameters.
+
+    Attributes:
+        has_haystack: Whether it hides something in a haystack, at a depth.
+    """
+
+    has_haystack: ClassVar[bool] = True
 
     @abstractmethod
     def draw(self, key: str, depth: float, sentences: Sentences) -> Question:
@@ -132,9 +138,10 @@ class Kind(ABC):
             TaskError: It has no such parameter, or the value is no whole number from 1 up.
         """
         changes = {}
+        own = [field.name for field in fields(self)]
         for name, value in values.items():
-            if name not in self.__dataclass_fields__:
-                known = [*self.__dataclass_fields__, *SHARED]
+            if name not in own:
+                known = [*own, *self.shared]
                 raise TaskError(
                     f"{task} has no parameter {name!r}{suggestion(name, known)}; it has: {', '.join(known)}"
                 )
@@ -144,13 +151,14 @@ class Kind(ABC):
         return type(self)(**{**self.__dict__, **changes})
 
     @property
+    def shared(self) -> tuple[str, ...]:
+        """Parameters that kinds have in common; those of a haystack only where there is one."""
+        return (*(("haystack", "depth") if self.has_haystack else ()), "seed", "problems")
+
+    @property
     def largest(self) -> int:
         """The largest value that makes sense of any parameter."""
         return 64
-
-
-SHARED = ("haystack", "depth", "seed", "problems")
-"""Parameters that all kinds have."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +240,8 @@ class CommonWords(Kind):
         common_times: How often each does.
         rare_times: How often each of the others does.
     """
+
+    has_haystack: ClassVar[bool] = False
 
     common: int = 10
     common_times: int = 30

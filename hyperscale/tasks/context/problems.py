@@ -9,7 +9,7 @@ from hyperscale.errors import TaskError
 from hyperscale.tasks.context.fitting import find_largest
 from hyperscale.tasks.context.haystacks import KINDS as HAYSTACKS
 from hyperscale.tasks.context.haystacks import PROSE, sentences_of
-from hyperscale.tasks.context.kinds import KINDS, SHARED, Kind, Question
+from hyperscale.tasks.context.kinds import KINDS, Kind, Question
 from hyperscale.tasks.row_formats import ProblemRow
 
 Measure = Callable[[Mapping[str, str]], int]
@@ -59,10 +59,11 @@ class ContextProblems:
 
         Raises:
             TaskError: Nothing tells how long a prompt is, the length has no room for the question, or the data cannot
-                be read.
+                be read or are given to problems that take none.
         """
         if measure is None:
             raise TaskError(f"{task} makes prompts of an exact length, which needs a model's tokenizer: name a model")
+        self.check_data(data, task)
         sentences = sentences_of(self.haystack, data)
         rows = []
         for number in range(self.size if limit is None else min(limit, self.size)):
@@ -71,6 +72,15 @@ class ContextProblems:
             fields = {**question.fields, "text": self._fit(question, measure, task)}
             rows.append(ProblemRow(f"{self.kind}-{self.seed}-{number}", fields, list(question.target)))
         return rows
+
+    def check_data(self, data: str | None, task: str) -> None:
+        """Refuse a text for problems that have no haystack.
+
+        Raises:
+            TaskError: They have none.
+        """
+        if data and not self.questions.has_haystack:
+            raise TaskError(f"{task} is a list of words and hides nothing in a text: leave --data {task}=… out")
 
     def _fit(self, question: Question, measure: Measure, task: str) -> str:
         """The longest text of a question whose prompt is not too long."""
@@ -103,7 +113,7 @@ class ContextProblems:
             TaskError: The task has no such parameter, or a value makes no sense.
         """
         values = dict(values)
-        shared = {name: values.pop(name) for name in SHARED if name in values}
+        shared = {name: values.pop(name) for name in self.questions.shared if name in values}
         changes: dict[str, Any] = {"questions": self.questions.with_parameters(values, task)}
         if "haystack" in shared:
             if shared["haystack"] not in HAYSTACKS:
