@@ -23,7 +23,6 @@ LONG = [
     ("quest", {"cr": 2.0, "page": 1, "dense_layers": 1}, 1, 2),  # pages of one key have bounds below 0
 ]
 MODELS = {
-    "family": st.sampled_from(["qwen3", "qwen2", "llama", "mistral"]),
     "layers": st.integers(1, 2),
     "kv_heads": st.sampled_from([1, 2, 3]),
     "group": st.sampled_from([1, 2, 4]),
@@ -40,7 +39,12 @@ def test_agrees_with_its_reference(name):
     row = ROWS[name]
 
     @settings(max_examples=row.examples // SHARE, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
-    @given(st.fixed_dictionaries(MODELS), LENGTHS, st.integers(1, 5), st.fixed_dictionaries(row.params))
+    @given(
+        st.fixed_dictionaries({"family": st.sampled_from(row.families), **MODELS}),
+        LENGTHS,
+        st.integers(1, 5),
+        st.fixed_dictionaries(row.params),
+    )
     def check(shape, lengths, batch_size, params):
         shape = dict(shape)
         heads = shape["kv_heads"] * shape.pop("group")

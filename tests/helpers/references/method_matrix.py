@@ -19,6 +19,7 @@ from reference_rules.tova import TOVA
 from reference_rules.triattention import TriAttention
 
 from hyperscale.engines.base import Request, Sampling
+from hyperscale.engines.families import FAMILIES
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.utils import counter_rng
 
@@ -50,13 +51,14 @@ class Row:
     rule: type
     params: dict = field(default_factory=dict)
     examples: int = 25
+    families: tuple[str, ...] = tuple(FAMILIES)
 
 
 ROWS = {
     "window": Row(Window, BUDGETED),
     "streaming": Row(Streaming, {**BUDGETED, "sinks": st.integers(0, 6)}),
     "random": Row(Random, BUDGETED),
-    "dmc": Row(DMC, {"cr": st.just(2.0)}),
+    "dmc": Row(DMC, {"cr": st.just(2.0)}, families=("qwen2", "qwen3", "llama", "mistral")),
     "tova": Row(TOVA, {**BUDGETED, "per": st.sampled_from(["layer", "head"])}),
     "quest": Row(
         Quest,
@@ -74,6 +76,7 @@ ROWS = {
         TriAttention,
         {**BUDGETED, "interval": st.integers(1, 10), "horizon": st.sampled_from([1, 30, 65536])},
         15,
+        tuple(family for family in FAMILIES if family != "smollm3"),  # which has layers without RoPE
     ),
     "h2o": Row(H2O, {**BUDGET, "heavy": st.sampled_from([0.0, 0.3, 0.5, 0.9, 1.0])}),
     "snapkv": Row(SnapKV, {**OBSERVED, "pooling": st.sampled_from(["avg", "max"])}),

@@ -82,12 +82,32 @@ class ReferenceRule:
         return best
 
 
+def projected(attention, name, x):
+    """Queries, keys or values (q, k, v) before norm and RoPE; Phi-3 has them in one matrix, in this order."""
+    if not hasattr(attention, "qkv_proj"):
+        return getattr(attention, name + "_proj")(x)
+    heads = attention.config.num_attention_heads
+    kv_heads = attention.config.num_key_value_heads
+    sizes = [number * attention.head_dim for number in (heads, kv_heads, kv_heads)]
+    return attention.qkv_proj(x).split(sizes, -1)["qkv".index(name)]
+
+
 def run(model, ids, prompt, rule):
     """Process ``ids``, of which ``prompt`` are the prompt.
 
     Returns: logits after each decode step, rows [step][layer][head] of positions at its end, keys read per step.
     """
-    inner = model.model
+    inner, config = model.model, model.config
+    # Gemma's and Granite's factors, as their papers and model cards have them.
+    embedding_factor = config.hidden_size**0.5 if config.model_type == "gemma" else 1.0
+    rule.scaling = inner.layers[0].self_attn.scaling  # the same in all layers
+    embedding_factor *= getattr(config, "embedding_multiplier", 1.0)
+    residual_factor = getattr(config, "residual_multiplier", 1.0)
+    logits_divisor = getattr(config, "logits_scaling", 1.0)
+
+    def embed(tokens):
+        return embedding_factor * inner.embed_tokens.weight[torch.tensor(tokens)]
+
     cos, sin = inner.rotary_emb(inner.embed_tokens(torch.tensor([ids])), torch.arange(len(ids))[None])
     cos, sin = cos[0], sin[0]
 
@@ -96,17 +116,18 @@ def run(model, ids, prompt, rule):
         x = layer.input_layernorm(hidden)
         projections = []
         for name in ("q", "k", "v"):
-            y = getattr(attention, name + "_proj")(x).view(len(x), -1, attention.head_dim)
+            y = projected(attention, name, x).view(len(x), -1, attention.head_dim)
             norm = getattr(attention, name + "_norm", None)
             y = (norm(y) if norm is not None else y).transpose(0, 1)
-            projections.append(y if name == "v" else rotate(y, cos[at], sin[at]))
+            turns = name != "v" and getattr(attention, "use_rope", True)
+            projections.append(rotate(y, cos[at], sin[at]) if turns else y)
         return projections
 
     def finish_layer(layer, hidden, out):
-        hidden = hidden + layer.self_attn.o_proj(out)
-        return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        hidden = hidden + residual_factor * layer.self_attn.o_proj(out)
+        return hidden + residual_factor * layer.mlp(layer.post_attention_layernorm(hidden))
 
-    hidden = inner.embed_tokens(torch.tensor(ids[:prompt]))
+    hidden = embed(ids[:prompt])
     future = torch.ones(prompt, prompt, dtype=torch.bool).triu(1)
     for index, layer in enumerate(inner.layers):
         q, k, v = project(layer, hidden, slice(0, prompt))
@@ -123,7 +144,7 @@ def run(model, ids, prompt, rule):
     logits, held, read = [], [], []
     for position in range(prompt, len(ids)):
         rule.before_step(position)
-        hidden = inner.embed_tokens(torch.tensor([ids[position]]))
+        hidden = embed([ids[position]])
         count = 0
         for index, layer in enumerate(inner.layers):
             q, k, v = project(layer, hidden, slice(position, position + 1))
@@ -149,7 +170,7 @@ def run(model, ids, prompt, rule):
                 weights_by_head.append(weights_by_slot)
             rule.observe(index, weights_by_head, position)
             hidden = finish_layer(layer, hidden, out.reshape(1, -1))
-        logits.append(linear(inner.norm(hidden)[0], model.lm_head.weight))
+        logits.append(linear(inner.norm(hidden)[0], model.lm_head.weight) / logits_divisor)
         held.append([[list(row) for row in rows] for rows in rule.rows])
         read.append(count)
     return logits, held, read

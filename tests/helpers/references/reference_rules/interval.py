@@ -71,7 +71,7 @@ class Observed(Interval):
     def scores(self, layer, head, query, positions):
         """(group, positions) scaled products."""
         keys = self.keys[layer][head][positions]
-        return query @ keys.T / keys.shape[1] ** 0.5
+        return query @ keys.T * self.scaling
 
     def neighbours(self, values, i):
         """Values at distance up to kernel // 2."""
