@@ -31,14 +31,16 @@ class Ledger:
         inserted: Number of tokens that were not drawn.
     """
 
-    def __init__(self, rows: int, cuts: Sequence[int]) -> None:
-        """Nothing counted yet.
+    def __init__(self, rows: int, cuts: Sequence[int], prefill_reads: int | None = None) -> None:
+        """Nothing counted yet but the prompt.
 
         Args:
             rows: Layers times KV heads of a layer.
             cuts: Lengths, in generated tokens, at which costs are recorded.
+            prefill_reads: Entries that the prompt's queries attended to, over all rows; None where nobody can tell.
         """
         self._rows = rows
+        self._prefill_reads, self._prefill_held = prefill_reads, 0
         self._pending = sorted(set(cuts), reverse=True)  # the next cut is the last of the list
         self._tokens = self._reads = self._peak = self.inserted = 0
         self.logprob = 0.0
@@ -71,6 +73,8 @@ class Ledger:
         # The first token comes from the prefill, whose reads are no decode reads. What prefill leaves counts as held.
         if self._tokens:
             self._reads += read
+        else:
+            self._prefill_held = held
         self._peak = max(self._peak, held)
         self._tokens += 1
         if logprob is None:
@@ -98,6 +102,8 @@ class Ledger:
             chars=tuple(count_chars(cut.tokens) for cut in self._cuts),
             logprobs=tuple(cut.logprob for cut in self._cuts),
             inserted=tuple(cut.inserted for cut in self._cuts),
+            prefill_kv=self._prefill_held / self._rows,
+            prefill_reads=None if self._prefill_reads is None else self._prefill_reads / self._rows,
         )
 
     def _record_cut(self) -> None:

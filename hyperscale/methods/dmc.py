@@ -95,6 +95,7 @@ class DMC(Method):
     source = "Nawrot et al. 2024, arXiv 2403.09636; NVIDIA Megatron-LM, branch DMC, megatron/contrib/dmc"
     kind = "merger"
     retrofit_kind = "dmc"
+    prefills_densely = False
     state = _Merging
 
     cr: float = 8.0

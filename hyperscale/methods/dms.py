@@ -122,6 +122,7 @@ class DMS(Method):
     summary = "Dynamic Memory Sparsification: learned, per head, delayed by a window"
     source = "arXiv 2506.05345, section 3; NVIDIA Model-Optimizer, experimental/dms; shisa-ai/FastDMS"
     retrofit_kind = "dms"
+    prefills_densely = False
     state = _Delayed
 
     cr: float = 8.0

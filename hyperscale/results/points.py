@@ -5,6 +5,7 @@ on the maximum length; several chains give every smaller W, in expectation over 
 come from one pass of generation.
 """
 
+import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -35,7 +36,7 @@ COLUMNS = (
     *("run", "model", "method", "engine", "task", "W", "L", "CR", "realised_cr", "n_problems", "n_seeds"),
     *("accuracy", "accuracy_se", "vote", "kv_reads", "peak_kv", "peak_bytes", "tokens", "seconds"),
     *("truncated", "no_answer", "kv_budget", "accuracy_low", "accuracy_high", "context", "kv_dtype", "read_bytes"),
-    "given_up",
+    *("given_up", "prefill_kv", "prefill_reads", "retained"),
 )
 
 
@@ -72,6 +73,10 @@ class MeasuredPoint:
         truncated: Share of chains that L cut off before they gave an answer, mean over problems.
         no_answer: Share of chains that ended by themselves without an answer, mean over problems.
         given_up: Problems that are missing, as engines were lost with them.
+        prefill_kv: Entries held right after prefill, W times the mean over a problem's chains, mean over problems; NaN
+            where a sample does not say, as in older folders.
+        prefill_reads: Entries that a prompt's queries attended to, once however many chains share the prompt, likewise.
+        retained: Share of the prompts' entries that is left after prefill, in [0, 1]: a ratio of sums.
     """
 
     series: SeriesKey
@@ -86,6 +91,9 @@ class MeasuredPoint:
     truncated: float
     no_answer: float
     given_up: int = 0
+    prefill_kv: float = math.nan
+    prefill_reads: float = math.nan
+    retained: float = math.nan
 
     @property
     def label(self) -> str:
@@ -122,6 +130,9 @@ class MeasuredPoint:
             "accuracy_high": 100 * high,
             "context": tasks.context_of(self.series.task) or 0,
             "given_up": self.given_up,
+            "prefill_kv": self.prefill_kv,
+            "prefill_reads": self.prefill_reads,
+            "retained": 100 * self.retained,
         }
         return {column: row[column] for column in COLUMNS}
 
@@ -183,7 +194,7 @@ def table(points: Iterable[MeasuredPoint]) -> "pd.DataFrame":
 
     Accuracy, its standard error, which is clustered by problem, and the ends of its 95 % interval (`intervals`) are in
     percent; so are ``truncated`` and ``no_answer``, the shares of chains that L cut off before an answer, and that
-    ended without one.
+    ended without one, and ``retained``, the share of the prompts that is left after prefill.
     """
     import pandas as pd
 
@@ -261,6 +272,9 @@ def _point(series: SeriesKey, W: int, L: int, strategy: Strategy, rows: Sequence
     # Realised compression is a ratio of sums over all chains, not a mean of ratios: long chains count more.
     reads = sum(chain.costs[0] for row in rows for chain in row.chains)
     dense = sum(chain.dense_reads for row in rows for chain in row.chains)
+    # (rows, 3): tokens of the prompt, what prefill leaves and reads; by row as by problem.
+    prompts = np.array([np.mean([chain.prompt for chain in row.chains], axis=0) for row in rows])
+    tokens, left, prefill_reads = (float((np.bincount(place, prompts[:, i]) / count).mean()) for i in range(3))
     silent = [
         [chain.complete for chain in row.chains if chain.vote.answer is None] for row in rows
     ]  # chains without an answer
@@ -281,6 +295,9 @@ def _point(series: SeriesKey, W: int, L: int, strategy: Strategy, rows: Sequence
         n_seeds=len({row.seed for row in rows}),
         truncated=truncated,
         no_answer=no_answer,
+        prefill_kv=W * left,
+        prefill_reads=prefill_reads,
+        retained=left / tokens if tokens else math.nan,
     )
 
 

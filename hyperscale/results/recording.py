@@ -43,6 +43,8 @@ def record(
         seconds=round(chain.seconds, 4),
         text=chain.text,
         kept=chain.kept,
+        prefill_kv=trace.prefill_kv,
+        prefill_reads=trace.prefill_reads,
         cuts=tuple(
             Cut(
                 L=L if i == last else tokens,
@@ -104,6 +106,9 @@ def record_options(
         for chain, (text, prompt_tokens) in zip(chains, options, strict=True)
     )
     text = "\n".join(f"{option.logprob:10.3f}  {option.text}" for option in scored)
+    traces = [chain.trace for chain in chains if chain]
+    held = [trace.prefill_kv for trace in traces if trace.prefill_kv is not None]
+    reads = [trace.prefill_reads for trace in traces if trace.prefill_reads is not None]
     whole = Cut(
         L=L,
         tokens=sum(option.tokens for option in scored),
@@ -124,6 +129,8 @@ def record_options(
         text=text,
         cuts=(whole,),
         options=scored,
+        prefill_kv=max(held, default=None),
+        prefill_reads=sum(reads) if reads and len(reads) == len(traces) else None,
         **identity,
     )
     answers = grading.extract_answers(grader, sample)

@@ -181,6 +181,10 @@ class Sample:
         kept: (layers, KV heads), entries that each head held when the chain ended (`engines.base.Chain`); empty where
             the engine did not tell.
         options: What was scored, if the problem is one of likelihood; empty for a generated chain.
+        prefill_kv: Live entries right after prefill (mean over layers and KV heads), which the method left of the
+            prompt; of the option that holds most where there are options. None in older files.
+        prefill_reads: Entries that the prompt's queries attended to, likewise, over all options. None in older files,
+            and where the engine cannot tell.
     """
 
     model: str
@@ -212,6 +216,8 @@ class Sample:
     kv_budget: NonNegativeInt = 0
     kept: Kept = ()
     options: tuple[ScoredOption, ...] = ()
+    prefill_kv: Amount | None = None
+    prefill_reads: Amount | None = None
 
     def __post_init__(self) -> None:
         # Called by pydantic after the fields are checked; it turns the ValueError into one of its own.

@@ -1,5 +1,6 @@
 """Cuts a stored chain to a shorter L: what a run with that maximum would have given, in answer, score and cost."""
 
+from math import nan
 from typing import NamedTuple
 
 from hyperscale.errors import ResultsError
@@ -16,12 +17,14 @@ class TruncatedChain(NamedTuple):
         complete: Whether the chain, or the answer forced upon it, ended by itself.
         costs: kv_reads, peak_kv, peak_bytes, tokens, seconds, read_bytes.
         dense_reads: Reads that an uncompressed cache would have needed.
+        prompt: Of its prompt: tokens, entries left after prefill, reads of prefill; NaN where a sample does not say.
     """
 
     vote: Vote
     complete: bool
     costs: tuple[float, ...]
     dense_reads: float
+    prompt: tuple[float, float, float] = (nan, nan, nan)
 
 
 def is_eligible(sample: Sample, L: int) -> bool:
@@ -69,7 +72,9 @@ def _truncated(sample: Sample, ending: Ending, complete: bool, seconds: float, s
     costs = (reads, peak, peak * size, ending.tokens, seconds, reads * size)
     # What was scored is whole, whatever its L.
     sequences = sample.sequences if sample.options else [(sample.prompt_tokens, ending.tokens)]
-    return TruncatedChain(vote, complete, costs, sum(dense_reads(prompt, tokens) for prompt, tokens in sequences))
+    left, read = (nan if value is None else value for value in (sample.prefill_kv, sample.prefill_reads))
+    dense = sum(dense_reads(prompt, tokens) for prompt, tokens in sequences)
+    return TruncatedChain(vote, complete, costs, dense, (sample.prompt_tokens, left, read))
 
 
 def _score(sample: Sample, ending: Ending, scorer: str) -> float:

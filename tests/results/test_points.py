@@ -12,6 +12,7 @@ from voting_reference import majority
 from hyperscale.errors import TaskError
 from hyperscale.kv.trace import dense_reads
 from hyperscale.results.points import COLUMNS, table
+from hyperscale.results.sample_file import format_line, parse
 
 
 def point(table, W, L, CR=1.0, **more):
@@ -27,9 +28,25 @@ def test_columns_stand_in_the_order_of_the_contract():
     assert " ".join(table.columns) == (
         "run model method engine task W L CR realised_cr n_problems n_seeds accuracy accuracy_se "
         "vote kv_reads peak_kv peak_bytes tokens seconds truncated no_answer kv_budget accuracy_low accuracy_high "
-        "context kv_dtype read_bytes given_up"
+        "context kv_dtype read_bytes given_up prefill_kv prefill_reads retained"
     )
     assert list(points_table([]).columns) == list(COLUMNS)
+
+
+def test_what_prefill_leaves_and_reads_stands_beside_the_costs_of_decoding():
+    """By hand: problems of 40 and 60 tokens keep 10 and 30, mean over problems however many chains each has."""
+    short = [sample("a", chain, prompt_tokens=40, prefill_kv=10.0, prefill_reads=820.0) for chain in range(2)]
+    long = [sample("b", chain, prompt_tokens=60, prefill_kv=30.0, prefill_reads=1830.0) for chain in range(4)]
+    table = points_table(short + long)
+    one, two = point(table, 1, 256), point(table, 2, 256)
+    assert (one.prefill_kv, one.prefill_reads, one.retained) == (20, 1325, 40)
+    assert (two.prefill_kv, two.prefill_reads, two.retained) == (40, 1325, 40)  # chains share the prompt's reads
+    old = [replace(line, prefill_kv=None, prefill_reads=None) for line in short + long]
+    costs = ["prefill_kv", "prefill_reads", "retained"]
+    assert points_table(old)[costs].isna().all(axis=None)
+    pd.testing.assert_frame_equal(points_table(old).drop(columns=costs), table.drop(columns=costs))
+    assert b"prefill" not in format_line(old[0])  # as older versions wrote them
+    assert parse(format_line(short[0])) == short[0]
 
 
 def test_a_chain_gives_every_shorter_length_by_cutting():

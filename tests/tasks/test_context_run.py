@@ -98,6 +98,8 @@ def test_a_run_at_two_lengths(run, checkpoint, tmp_path):
     assert set(zip(points.task, points.context, strict=True)) == {
         (f"{name}@{context}", context) for name in ("niah_single", "vt") for context in (600, 900)
     }
+    assert (points.retained[points.method == "vanilla"] == 100).all()
+    assert points.retained[points.method == "streaming"].between(45, 55).all()
     samples = [json.loads(line) for line in (tmp_path / "r" / "samples.jsonl").read_text().splitlines()]
     # A token is a byte here, so a prompt is as long as it was to be but for its last word.
     for sample in samples:
@@ -105,6 +107,10 @@ def test_a_run_at_two_lengths(run, checkpoint, tmp_path):
     # The prompts are made again, and are the same.
     assert run("score", "r")[0] == 0
     assert run("report", "r")[0] == 0
+    assert run("plot", "r", "--format", "png,svg,csv", "--resamples", 100)[0] == 0
+    assert Path("r/accuracy-retained.png").stat().st_size > 10_000
+    drawn = pd.read_csv("r/accuracy-retained.csv")
+    assert len(drawn) == len(drawn.drop_duplicates(["task", "method"])) == 8
     # What a length is kept at costs what it holds.
     reads = points[points.W == 1].set_index(["method", "task"]).peak_kv
     assert reads["vanilla", "vt@900"] > 1.3 * reads["vanilla", "vt@600"]

@@ -21,6 +21,7 @@ from hyperscale.engines.sampling import check_sampling, draw_tokens, mark_tokens
 from hyperscale.engines.steering import TokenSteering
 from hyperscale.engines.vocabulary import Vocabulary
 from hyperscale.kv.ledger import Ledger
+from hyperscale.kv.trace import dense_prefill_reads
 from hyperscale.methods.kvpress.method import KVPress
 from hyperscale.models.context import context_limit
 from hyperscale.utils import counter_rng
@@ -95,7 +96,9 @@ class _Generation:
         press = self._method.make_press(len(request.prompt_ids), request.L + self.branch_tokens(request))
         key = counter_rng.key(self._sampling.seed, request.problem, request.chain)
         session = PressSession(self._model, press, key, str(self._method))
-        chain = LiveChain(request, Ledger(self._rows, request.cuts), start_time, request.L, steering)
+        # A press works on the prompt once it has attended to all of itself.
+        ledger = Ledger(self._rows, request.cuts, self._rows * dense_prefill_reads(len(request.prompt_ids)))
+        chain = LiveChain(request, ledger, start_time, request.L, steering)
         with session.open():
             logits = session.forward(list(request.prompt_ids))
             reason = self._decode(chain, session, logits, key)

@@ -60,12 +60,14 @@ class _SharedPrefill:
         prompt: What the method left of the prompt.
         logits: (1, vocabulary), after the prompt's last token.
         lens: (layers, kv_heads), the entries of each row, on the host.
+        reads: Entries that the prompt's queries attended to, over all rows.
     """
 
     request: Request
     prompt: PrefilledPrompt
     logits: Tensor
     lens: Ints
+    reads: int
 
 
 @dataclass(frozen=True)
@@ -363,7 +365,8 @@ class Batch:
             mark_tokens(rows, prompt_ids.expand(len(group), -1))
         for request in group:
             steering = None if request.forced_ids else self._steering
-            self._chains.append(LiveChain(request, Ledger(lens.size, request.cuts), start_time, request.L, steering))
+            ledger = Ledger(lens.size, request.cuts, self._prefill.reads)
+            self._chains.append(LiveChain(request, ledger, start_time, request.L, steering))
         return self._prefill.logits.expand(len(group), -1)
 
     def _branch_tokens(self, request: Request) -> int:
@@ -377,7 +380,9 @@ class Batch:
         positions = torch.arange(len(request.prompt_ids), device=self._device)[None]
         logits = forward_pass.run(self._model, current, tokens, positions)
         prompt = current.prompt()
-        return _SharedPrefill(request, prompt, logits, prompt.lens.cpu().numpy())
+        # One copy to the host for both.
+        counts = torch.cat([prompt.lens.flatten(), current.count_reads()[None]]).cpu().numpy()
+        return _SharedPrefill(request, prompt, logits, counts[:-1].reshape(prompt.lens.shape), int(counts[-1]))
 
     def _record(self, step: _StepResult) -> None:
         """Give each chain its token and its costs."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hyperscale.engines.attention_arguments import check_attention_arguments
 from hyperscale.kv.prefilled import PrefilledPrompt, compact
+from hyperscale.kv.trace import dense_prefill_reads
 from hyperscale.methods.core.base import LayerInput, State
 from hyperscale.methods.core.prefill_view import PrefillView
 from hyperscale.methods.core.rotary import Projected, take_rope
@@ -97,8 +98,21 @@ class PrefillPass:
         expiry, positions, scores = (
             torch.stack(layers) if layers else None for layers in (self._expiry, self._positions, self._scores)
         )
-        length = self.hidden.shape[1]
+        length = self._prompt_tokens
         return PrefilledPrompt(length, self._keys, self._values, torch.stack(self._lens), expiry, positions, scores)
+
+    def count_reads(self) -> Tensor:
+        """() int64 on the device, the entries that the prompt's queries attended to, over all rows."""
+        length, lens = self._prompt_tokens, self._lens
+        if not self._expiry:
+            rows = sum(map(len, lens))
+            return torch.full((), rows * dense_prefill_reads(length), device=lens[0].device)
+        expiry = torch.stack(self._expiry)
+        return (expiry.clamp(max=length) - torch.arange(length, device=expiry.device)).clamp(min=0).sum()
+
+    @property
+    def _prompt_tokens(self) -> int:
+        return self.hidden.shape[1]
 
 
 class DecodeAttention(Protocol):

@@ -285,6 +285,7 @@ class Method(ABC):
         state: The class of its state.
         needs_attention: Whether the rule looks at attention weights.
         weighs_prompts: Whether all that `State.prune_prompt` looks at of a prompt's queries is `PrefillView.received`.
+        prefills_densely: Whether a prompt attends to all of itself, and is evicted from afterwards.
         retrofit_kind: Kind of retrofit that the model must be: "dms", "dmc"; None if any model will do.
         length_invariant: Whether the rule is independent of the maximum length, so that a long chain's beginning is the
             same as a shorter chain and may stand for it.
@@ -301,6 +302,7 @@ class Method(ABC):
     needs_attention: ClassVar[bool] = False
     retrofit_kind: ClassVar[str | None] = None
     weighs_prompts: ClassVar[bool] = False
+    prefills_densely: ClassVar[bool] = True
 
     cr: float = 1.0
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from hyperscale.analysis.curves import Analysis, Curve
 from hyperscale.errors import ResultsError
 from hyperscale.report.plots.figure import RC, draw_figure
+from hyperscale.report.plots.retained import draw_retained, select_points, tabulate_retained
+from hyperscale.results.points import MeasuredPoint
 from hyperscale.utils.files import write_atomic
 
 FORMATS = ("png", "svg", "csv")
@@ -32,7 +34,7 @@ def draw_analysis(
 
     For each of its axes: ``accuracy-AXIS.png`` and ``.svg``; of the format csv, ``.csv`` holds the points (with those
     on the frontier marked), ``-frontier.csv`` the frontiers with their bands, and one ``margins.csv`` the margins on
-    every axis.
+    every axis. Where context tasks' prompts were evicted from, ``accuracy-retained`` has accuracy against what is left.
 
     Args:
         analysis: What to draw.
@@ -67,13 +69,12 @@ def draw_analysis(
             with mpl.rc_context(RC):
                 picture: Any = draw_figure(curves, axis, reference, notes) if images else None
                 for name in images:
-                    metadata = {"Date": None} if name == "svg" else None
-                    image = BytesIO()
-                    picture.savefig(image, format=name, metadata=metadata)
-                    add(out / f"accuracy-{axis}.{name}", image.getvalue())
+                    add(out / f"accuracy-{axis}.{name}", _render(picture, name))
             if "csv" in formats:
                 add(out / f"accuracy-{axis}.csv", _tabulate_points(curves).to_csv(index=False))
                 add(out / f"accuracy-{axis}-frontier.csv", _tabulate_lines(curves).to_csv(index=False))
+        if chosen := select_points(analysis.points):
+            _write_retained(chosen, out, formats, notes, add)
         if analysis.margins and "csv" in formats:
             add(out / "margins.csv", to_frame(analysis.margins).to_csv(index=False))
     except BrokenPipeError:  # of whoever is told of files: nobody reads the output any more
@@ -81,6 +82,30 @@ def draw_analysis(
     except OSError as error:
         raise ResultsError(f"cannot write pictures in {out} ({error.strerror}): choose another folder") from None
     return files
+
+
+def _write_retained(
+    points: Sequence[MeasuredPoint],
+    out: Path,
+    formats: Collection[str],
+    notes: Sequence[str],
+    add: Callable[[Path, bytes | str], None],
+) -> None:
+    """Write ``accuracy-retained`` in the formats."""
+    images = [name for name in ("png", "svg") if name in formats]
+    with _import_matplotlib().rc_context(RC):
+        picture = draw_retained(points, notes) if images else None
+        for name in images:
+            add(out / f"accuracy-retained.{name}", _render(picture, name))
+    if "csv" in formats:
+        add(out / "accuracy-retained.csv", tabulate_retained(points).to_csv(index=False))
+
+
+def _render(picture: Any, image_format: str) -> bytes:
+    """A figure's file."""
+    image = BytesIO()
+    picture.savefig(image, format=image_format, metadata={"Date": None} if image_format == "svg" else None)
+    return image.getvalue()
 
 
 def _import_matplotlib() -> Any:

@@ -118,6 +118,9 @@ def compare(model, method, rule, batch_size, items):
         for length, reads, peak in zip(chain.trace.lengths, chain.trace.kv_reads, chain.trace.peak_kv, strict=True):
             assert reads == sum(read[: length - 1]) / rows
             assert peak == max([before, *sizes[: length - 1]]) / rows
+        assert chain.trace.prefill_kv == before / rows
+        if method.prefills_densely:  # query q of the prompt sees the q in front of it and itself
+            assert chain.trace.prefill_reads == sum(range(1, prompt + 1))
         allowed = method.allowance(prompt, len(chain.token_ids), new)
         if allowed is not None:
             most = max(read, default=0) if method.kind == "selector" else max(sizes, default=0)

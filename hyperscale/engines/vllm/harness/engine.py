@@ -25,7 +25,7 @@ from hyperscale.engines.vocabulary import Vocabulary
 from hyperscale.engines.weights_check import check_weights
 from hyperscale.errors import EngineError, HyperscaleError
 from hyperscale.kv.formats import AUTO
-from hyperscale.kv.trace import KVTrace, dense_peak, dense_reads
+from hyperscale.kv.trace import KVTrace, dense_peak, dense_prefill_reads, dense_reads
 from hyperscale.methods.core.base import Method
 from hyperscale.utils import counter_rng
 from hyperscale.utils.hub import cached_folder, load_config, load_tokenizer, split_revision
@@ -247,6 +247,7 @@ class VllmEngine(Engine):
             sampling,
             frozenset(self._end_ids),
             batch_size=self.batch_size,
+            prefills_densely=self.method.prefills_densely,
             num_rows=self._num_rows if self.method.name != "vanilla" else 0,
             watch=watch,
             submit=self._submit,
@@ -385,6 +386,7 @@ class VllmEngine(Engine):
     def _trace(self, chain: _RunningChain, costs: dict[str, Any] | None, decoder: Decoder, text: str) -> KVTrace:
         prompt, n = len(chain.request.prompt_ids), len(chain.ids)
         cuts: Sequence[Sequence[float]]  # of each: tokens, kv_reads, peak_kv
+        held = float(prompt)
         if self.method.name == "vanilla":
             # vLLM's own cache: nothing is evicted, so costs follow from the lengths.
             lengths = sorted({cut for cut in chain.request.cuts if cut < n} | {n})
@@ -392,7 +394,7 @@ class VllmEngine(Engine):
         else:
             if not costs or costs["tokens"] != n:
                 raise EngineError(f"vLLM gave no costs of request {chain.request.problem}/{chain.request.chain}")
-            cuts = costs["cuts"]
+            cuts, held = costs["cuts"], float(costs["prefill_kv"])
         lengths = [int(cut[0]) for cut in cuts]
         return KVTrace(
             lengths=tuple(lengths),
@@ -401,4 +403,7 @@ class VllmEngine(Engine):
             chars=tuple(decoder.count_chars(chain.ids[:cut], text) for cut in lengths),
             logprobs=tuple(sum(chain.logprobs[:cut]) for cut in lengths),
             inserted=(0,) * len(lengths),
+            prefill_kv=held,
+            # vLLM does not tell what a prompt has read that is evicted from while it is processed.
+            prefill_reads=float(dense_prefill_reads(prompt)) if self.method.prefills_densely else None,
         )

@@ -23,6 +23,7 @@ from hyperscale.engines.live_chain import Finish, LiveChain
 from hyperscale.engines.steering import TokenSteering
 from hyperscale.errors import EngineError
 from hyperscale.kv.ledger import Ledger
+from hyperscale.kv.trace import dense_prefill_reads
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ class SteeredChains:
         *,
         batch_size: int,
         num_rows: int,
+        prefills_densely: bool,
         watch: Callable[[ChainProgress], None] | None,
         submit: Submit,
         step: Callable[[], Iterable[Any]],
@@ -141,6 +143,7 @@ class SteeredChains:
             end_ids: Ids that end a sequence.
             batch_size: Most requests that vLLM has at once before another chain starts.
             num_rows: Layers times KV heads, if vLLM gives costs; 0 if nothing is evicted.
+            prefills_densely: See `Method`; vLLM does not tell what other prompts read.
             watch: As in `Engine.generate`.
             submit: Gives vLLM a request.
             step: Runs a step of vLLM; returns its outputs.
@@ -151,6 +154,7 @@ class SteeredChains:
             EngineError: The tokenizer cannot steer as the sampling asks.
         """
         self._sampling, self._end_ids, self._batch_size, self._num_rows = sampling, end_ids, batch_size, num_rows
+        self._prefills_densely = prefills_densely
         self._watch, self._submit, self._step, self._abort, self._check = watch, submit, step, abort, check
         self._decoder = Decoder(tokenizer, sampling.stop, sampling.marks, stop_in_answer=sampling.stop_in_answer)
         self._steering = TokenSteering(tokenizer, sampling) if sampling.steering else None
@@ -189,7 +193,9 @@ class SteeredChains:
     def _start(self, request: Request) -> None:
         """Let a chain begin."""
         self._check(request, self._branch_tokens(request))
-        ledger = Ledger(max(self._num_rows, 1), request.cuts)
+        rows = max(self._num_rows, 1)
+        reads = rows * dense_prefill_reads(len(request.prompt_ids)) if self._prefills_densely else None
+        ledger = Ledger(rows, request.cuts, reads)
         self._go_on(LiveChain(request, ledger, perf_counter(), request.L, self._steering), _Family())
 
     def _go_on(self, chain: LiveChain, family: _Family) -> None:

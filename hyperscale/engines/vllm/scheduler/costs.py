@@ -150,6 +150,7 @@ class RequestCosts:
             "tokens": tokens,
             "kv_reads": self.reads[tokens - 1] / self.num_lists,
             "peak_kv": self.peaks[tokens - 1] / self.num_lists,
+            "prefill_kv": self.peaks[0] / self.num_lists,
             "cuts": [[cut, self.reads[cut - 1] / self.num_lists, self.peaks[cut - 1] / self.num_lists] for cut in cuts],
             **more,
         }
