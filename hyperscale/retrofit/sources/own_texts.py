@@ -172,7 +172,8 @@ def _choose_provider(spec: EngineSpec) -> EngineProvider:
     try:
         vllm.check(["vanilla"], steering=False, kv_dtype="auto")
         vllm.check_methods([spec.method], spec.device)
-        vllm.check_model(spec.checkpoint, read_checkpoint_config(spec.checkpoint), ["vanilla"], spec.device)
+        # Under dms too, which is to run on it later: that asks for heads that all of vLLM's kernels take.
+        vllm.check_model(spec.checkpoint, read_checkpoint_config(spec.checkpoint), ["vanilla", "dms"], spec.device)
     except HyperscaleError:
         return registry.get(registry.REFERENCE)
     return vllm
