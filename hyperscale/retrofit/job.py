@@ -118,7 +118,7 @@ def _begun_recipe(out: Path) -> str | None:
     """The recipe of the retrofit that a folder holds, if it does."""
     if (out / RECORD).is_file():
         stored = TrainingRecord.read(out).settings
-    elif (known := _settings_of_sources(out)) is not None:
+    elif known := _settings_of_sources(out):
         stored = known
     else:
         return None
@@ -126,9 +126,14 @@ def _begun_recipe(out: Path) -> str | None:
 
 
 def _settings_of_sources(out: Path) -> dict[str, Any] | None:
-    """The settings of a retrofit that was ended while it got its texts; None if the folder holds something else."""
+    """The settings of a retrofit that was ended while it got its texts; None if the folder holds something else.
+
+    Empty if it had got none yet: then nothing binds the next command.
+    """
     if not out.is_dir() or [path.name for path in out.iterdir()] != [SOURCES]:
         return None
+    if {path.name for path in (out / SOURCES).iterdir() if path.name[0] != "."} <= {"settings.json"}:
+        return {}
     try:
         stored = json.loads((out / SOURCES / "settings.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -318,7 +323,8 @@ def _find_begun(settings: RetrofitSettings) -> TrainingRecord | None:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     if (stored := _settings_of_sources(out)) is not None:
-        require_same_settings(out, stored, settings)
+        if stored:
+            require_same_settings(out, stored, settings)
         return None
     if not (out / RECORD).is_file():
         raise RetrofitError(f"{out} exists and is not empty: nothing is overwritten, pass another --out")

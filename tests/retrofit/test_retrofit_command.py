@@ -253,9 +253,10 @@ def test_fastdms_checkpoints_train_and_run(call, tmp_path):
 
 def test_a_model_too_large_for_any_gpu_is_refused_before_its_weights_are_asked_for(call, tmp_path, monkeypatch):
     monkeypatch.setattr(memory_estimate, "device_memory", lambda _: ("NVIDIA H100", 80 * 2**30))
-    code, _, err = call("retrofit", "--model", "qwen-r1-32b", "--data", texts(tmp_path), "--out", "made")
+    options = ("--recipe", "paper", "--data", texts(tmp_path), "--out", "made")
+    code, _, err = call("retrofit", "--model", "qwen-r1-32b", *options)
     assert (code, err.count("\n")) == (2, 1)
-    for part in ("610.3 GiB", "NVIDIA H100 has 80 GiB", "427 GiB", "more than one", "trains on one only"):
+    for part in ("610.3 GiB", "NVIDIA H100 has 80 GiB", "--recipe adapters takes 61 GiB"):
         assert part in err
 
 

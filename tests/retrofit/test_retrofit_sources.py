@@ -189,12 +189,21 @@ def test_a_retrofit_on_what_the_model_writes_goes_on_and_records_it(base, tmp_pa
     }  # fmt: skip
     command = ["retrofit", "--model", base, "--out", "made", *(part for pair in options.items() for part in pair)]
 
-    def fail(*_):
-        raise RetrofitError("no engine now")
+    def end_in_batch(number):
+        """The command, ended while it gets its texts."""
+        generate = own_texts._generate
 
-    with monkeypatch.context() as patch:  # ended while it gets its texts
-        patch.setattr(own_texts, "_generate", fail)
-        commandline.fails(call(*command), "no engine now")
+        def fail(*parts):
+            if parts[-1][0] == number * own_texts.BATCH:
+                raise RetrofitError("no engine now")
+            return generate(*parts)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(own_texts, "_generate", fail)
+            return call(*command)
+
+    commandline.fails(end_in_batch(0), "no engine now")
+    commandline.fails(end_in_batch(1), "no engine now")
     commandline.fails(call(*command, "--seed", 1), "--seed was 0 and is now 1")
     code, out, err = call(*command)
     assert (code, err) == (0, "")

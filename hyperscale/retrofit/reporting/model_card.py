@@ -73,6 +73,7 @@ def _facts(record: TrainingRecord, made: CheckpointRecord, licence: str) -> Iter
     )
     yield (
         "recipe",
+        f"{'the gates train, the base is frozen' if recipe.train == 'gates' else 'all weights train'}, "
         f"window {recipe.window}, gates {recipe.gate} per {recipe.per}, {recipe.steps_per_unit:g} steps a unit of "
         f"ratio, {recipe.hard_steps_at(made.cr)} hard steps, learning rates {recipe.lr:g} and "
         f"{recipe.gate_lr:g} (gates), weights {record.weights}, seed {recipe.seed}",
