@@ -24,7 +24,8 @@ class TaskShape:
         base_length: L of the base point, in tokens.
         lengths: L of the candidates, in tokens, ascending.
         answer: Tokens that a forced answer adds at most to a chain that has not ended at L; the base point has none.
-        is_likelihood: Whether its problems are scored, not generated: then W is 1, and L is for all options together.
+        options: Texts that a problem has scored, in the mean; 0 for generated ones. Where there are some, W is 1, and L
+            is for all of them together.
     """
 
     name: str
@@ -32,7 +33,7 @@ class TaskShape:
     base_length: int
     lengths: tuple[int, ...]
     answer: int = 0
-    is_likelihood: bool = False
+    options: float = 0
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,12 @@ class Costs:
 
         ``entry_bytes`` is the size of one (key, value) pair summed over layers and KV heads.
         """
-        reads, peak = float(dense_reads(task.prompt_tokens, L)), float(dense_peak(task.prompt_tokens, L))
+        # Options have a cache each, and share the tokens.
+        count = max(task.options, 1)
+        tokens = max(round(L / count), 1)
+        reads, peak = count * dense_reads(task.prompt_tokens, tokens), float(dense_peak(task.prompt_tokens, tokens))
         if kv_budget:
-            reads = float(budgeted_reads(task.prompt_tokens, L, kv_budget))
+            reads = count * budgeted_reads(task.prompt_tokens, tokens, kv_budget)
             peak = min(peak, kv_budget)
         # A ratio is taken to divide reads and peak alike, at every length.
         reads, peak = W * reads / CR, W * peak / CR

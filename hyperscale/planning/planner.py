@@ -161,7 +161,7 @@ def make_plan(
         for task in tasks:
             for L in grid.lengths_of(task.name, task.lengths):
                 chain, source = predictor.predict_chain(task, arm, L)
-                widths = (1,) if task.is_likelihood else grid.widths  # nothing votes there
+                widths = (1,) if task.options else grid.widths  # nothing votes there
                 candidates += [PlannedPoint(task.name, arm, W, L, chain.times(W), source) for W in widths]
     axis = budget.axis
     if axis not in CLOSED_FORM_AXES and any(

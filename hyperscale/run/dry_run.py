@@ -228,7 +228,8 @@ def _planned_task(
     if task.is_likelihood:
         L = scored_length(round(_scored_tokens(doc, prompt_format)) for doc in docs)
         task = replace(task, lengths=(L,), base_length=L)
-        shape = task_shape(task, sum(tokens) / len(tokens), config)
+        options = sum(len(doc.options) for doc in docs) / len(docs)
+        shape = task_shape(task, sum(tokens) / len(tokens), config, options)
         return PlannedTask(shape, len(docs), is_estimate=prompt_format is None)
     task, note = fit_lengths(task, round(max(tokens)), context, config)
     shape = task_shape(task, sum(tokens) / len(tokens), config)

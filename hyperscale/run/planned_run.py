@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from hyperscale.tasks.task import Task
 
 
+_TYPICAL_OPTIONS = 4  # of a multiple choice, where a plan has no data
+
+
 @dataclass(frozen=True)
 class PlannedTask:
     """A task as the planner sees it.
@@ -192,11 +195,19 @@ def load_task(config: "ResolvedConfig", name: str) -> "Task":
     return dataclasses.replace(task, lengths=lengths, base_length=base)
 
 
-def task_shape(task: "Task", prompt_tokens: float, config: "ResolvedConfig") -> TaskShape:
-    """A task with the mean length of its prompts, as the closed form of its costs needs it."""
+def task_shape(task: "Task", prompt_tokens: float, config: "ResolvedConfig", options: float = 0) -> TaskShape:
+    """A task with the mean length of its prompts, as the closed form of its costs needs it.
+
+    Args:
+        task: The task.
+        prompt_tokens: Mean length of its prompts.
+        config: The run's configuration.
+        options: Mean number of options of a problem, if it is scored by likelihood and that is known.
+    """
     lengths = tuple(sorted(task.lengths))
     room = 0 if task.is_likelihood else config.answer_room
-    return TaskShape(task.name, round(prompt_tokens), task.base_length, lengths, room, task.is_likelihood)
+    options = (options or _TYPICAL_OPTIONS) if task.is_likelihood else 0
+    return TaskShape(task.name, round(prompt_tokens), task.base_length, lengths, room, options)
 
 
 def local_gpu(device: str) -> "Gpu | None":

@@ -359,7 +359,8 @@ def _planned_task(task: "Task", problems: Sequence[Problem], config: ResolvedCon
     """A task with the lengths that fit and the mean length of the prompts that run."""
     task = problems[0].task if problems else task
     tokens = sum(len(problem.prompt_ids) for problem in problems) / max(len(problems), 1)
-    return PlannedTask(task_shape(task, tokens, config), len(problems), note=note)
+    options = sum(len(problem.scored) for problem in problems) / max(len(problems), 1)
+    return PlannedTask(task_shape(task, tokens, config, options), len(problems), note=note)
 
 
 def _rounding_notes(config: ResolvedConfig) -> list[str]:

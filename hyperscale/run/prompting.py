@@ -145,8 +145,9 @@ def encode_options(
                 ids = ids[-room:]
             pairs.append((ids, scored))
         encoded.append(tuple(pairs))
-    note = f"{cut} of {count} contexts do not fit the model's {context:,} tokens: they are cut from the left"
-    return encoded, note if cut else None
+    if not cut:
+        return encoded, None
+    return encoded, f"{cut} of {count} contexts do not fit the model's {context:,} tokens: they are cut from the left"
 
 
 def scored_length(tokens: "Iterable[int]") -> int:

@@ -13,14 +13,16 @@ import yaml
 from hyperscale import models, tasks
 from hyperscale.engines import registry
 from hyperscale.errors import ConfigError, ResultsError, TaskError, VerificationError
+from hyperscale.kv.trace import dense_reads
 from hyperscale.methods.arm import Arm
 from hyperscale.methods.registry import create
 from hyperscale.models.prompts import PromptFormat
+from hyperscale.planning.costs import Costs, TaskShape
 from hyperscale.results import grading
 from hyperscale.results.points import make_points
 from hyperscale.results.samples import ScoredOption
 from hyperscale.run import verification
-from hyperscale.run.prompting import scored_length
+from hyperscale.run.prompting import encode_options, scored_length
 from hyperscale.scoring.graders.integer import IntegerGrader
 from hyperscale.scoring.graders.likelihood import GREEDY, METRICS, LikelihoodGrader
 from hyperscale.tasks.own_check import check_file
@@ -257,6 +259,33 @@ def test_costs_of_options_are_those_of_their_tokens():
             verification.check(method, rule, sample([option(**{"peak_kv": held, **more})], method="window"), 0)
     with pytest.raises(ResultsError, match="was scored by likelihood, and integer grades it now"):
         grading.extract_answers(IntegerGrader(), sample(chains))
+
+
+def test_contexts_that_do_not_fit_lose_their_beginnings(tmp_path):
+    """As `HyperscaleLM` has it: the last token is scored and never processed."""
+    docs = tasks.load(str(write(tmp_path))).docs()
+    prompt_format = PromptFormat(load_tokenizer(models.resolve("mini", "vanilla", 1.0).path), template="none")
+    whole, note = encode_options(docs, prompt_format, None)
+    assert note is None
+    most = max(len(ids) + len(scored) - 1 for pairs in whole for ids, scored in pairs)
+    assert encode_options(docs, prompt_format, most) == (whole, None)
+    cut, note = encode_options(docs, prompt_format, 4)
+    assert note == "5 of 5 contexts do not fit the model's 4 tokens: they are cut from the left"
+    for pairs, others in zip(cut, whole, strict=True):
+        for (ids, scored), (context, same) in zip(pairs, others, strict=True):
+            assert scored == same
+            assert ids == context[-(5 - len(scored)) :]
+    with pytest.raises(TaskError, match=r"row 1 of test: an option of 2 tokens does not fit the model's context of 1"):
+        encode_options(docs, prompt_format, 1)
+
+
+def test_plans_count_the_reads_of_each_option():
+    """Options of one token have none; else the closed form is what a full cache reads for them."""
+    for prompt, tokens, count in ((50, 1, 4), (50, 8, 4), (7, 3, 2), (300, 16, 1)):
+        shape = TaskShape("t", prompt, tokens * count, (tokens * count,), options=count)
+        costs = Costs.predict(shape, 1, tokens * count, 1.0, 10)
+        assert costs.kv_reads == count * dense_reads(prompt, tokens)
+        assert costs.peak_kv == prompt + tokens - 1
 
 
 def test_the_length_of_a_task_holds_all_options():
