@@ -79,8 +79,8 @@ def run_retrofit(
         report(f"reading {settings.data} …")
         source = read_texts(Path(settings.data), settings.column)
     models.require(model.base, settings.model)
-    config = _read_config(model.base)
-    length = _choose_length(settings, config, device)
+    config = read_config(model.base)
+    length = choose_length(settings, config, device)
     parameters = memory_estimate.count_parameters(config)
     memory = _memory_of(device)
     if settings.recipe_name is None:
@@ -354,7 +354,7 @@ def _memory_of(device: str) -> tuple[str, int]:
     return memory_estimate.device_memory(device)
 
 
-def _read_config(base: str) -> Any:
+def read_config(base: str) -> Any:
     """The transformers configuration of a model that can be retrofitted."""
     from hyperscale.engines.config_check import load_supported_config
     from hyperscale.engines.families import explain_absent
@@ -368,7 +368,7 @@ def _read_config(base: str) -> Any:
     return config
 
 
-def _choose_length(settings: RetrofitSettings, config: Any, device: str) -> int:
+def choose_length(settings: RetrofitSettings, config: Any, device: str) -> int:
     """Tokens of a row: long enough that something is evicted, and no longer than the model's context."""
     context = context_limit(config.to_dict()) or DEFAULT_LENGTH
     length = settings.length or min(DEFAULT_LENGTH, context)

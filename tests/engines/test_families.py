@@ -133,7 +133,7 @@ def test_configurations_as_they_are_published_pass(config):
 def test_a_retrofit_refuses_families_that_it_does_not_train(tmp_path, family):
     folder = architectures.write(tmp_path, family)
     with pytest.raises(ModelError, match=rf"'{family}' do not run in hyperscale retrofit"):
-        job._read_config(str(folder))
+        job.read_config(str(folder))
 
 
 def test_engines_without_a_family_say_so():

@@ -103,6 +103,24 @@ def test_a_retrofit_runs_with_dms_and_its_base_without(call, tmp_path, family, t
     assert models.resolve("made", "vanilla", 1).path == str(base)
 
 
+def test_a_dry_run_plans_each_recipe_from_the_configuration_alone(call, tmp_path):
+    base = architectures.write(tmp_path / "model", "qwen2")
+    for weights in base.glob("*.safetensors"):
+        weights.unlink()
+    command = ("retrofit", "--model", base, "--data", tmp_path / "none", "--out", "made", *QUICK)
+    code, out, err = call(*command, "--length", 128, "--dry-run", "--gpu", "h200")
+    assert (code, err) == (0, "")
+    for part in ("Retrofit on one H200", "paper", "adapters", "--recipe paper is taken"):
+        assert part in out
+    assert not (tmp_path / "made").exists()
+    code, _, err = call(*command, "--gpu", "h200")
+    assert code == 2
+    assert "pass --dry-run too" in err
+    code, _, err = call(*command, "--dry-run", "--gpu", "h2000")
+    assert code == 2
+    assert "unknown GPU 'h2000'" in err
+
+
 def test_a_borrowed_neuron_is_faded_out_first_and_runs(call, tmp_path):
     base = architectures.write(tmp_path / "model", "qwen2")
     options = ("--cr", "2", "--gate", "borrowed", "--per", "layer", "--fade-steps", 3, "--lr", "1e-2", *EVICTING)

@@ -1,15 +1,31 @@
 """``hyperscale retrofit``: teaches a model DMS."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from hyperscale.cli.display.console import make_console
 from hyperscale.cli.options import with_options
+from hyperscale.errors import RetrofitError
 from hyperscale.retrofit.settings import RetrofitSettings
 from hyperscale.utils.hub import silence_transformers
 
+if TYPE_CHECKING:
+    from hyperscale.planning.roofline import Gpu
+
 
 @with_options(RetrofitSettings)
-def retrofit(values: dict[str, Any]) -> None:
+def retrofit(
+    values: dict[str, Any],
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print memory, steps, tokens and hours by each recipe, and stop."),
+    ] = False,
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="With --dry-run: GPU to plan for, e.g. h100, h200 or 48GiB. [the one found]"),
+    ] = None,
+) -> None:
     """Teach a model DMS: make the checkpoints that `hyperscale run --model OUT --method dms` runs. One GPU."""
     settings = RetrofitSettings.from_options(values)
     console = make_console()
@@ -17,8 +33,13 @@ def retrofit(values: dict[str, Any]) -> None:
     def report(line: str) -> None:
         console.print(line, highlight=False)
 
+    if gpu and not dry_run:
+        raise RetrofitError("--gpu names a GPU to plan for: pass --dry-run too, or --device to say where to train")
     report("starting …")
     silence_transformers()
+    if dry_run:
+        _print_plan(settings, gpu)
+        return
     from hyperscale.retrofit.job import run_retrofit
 
     if console.is_terminal:
@@ -30,3 +51,24 @@ def retrofit(values: dict[str, Any]) -> None:
         run_retrofit(settings, report)
     crs = ",".join(f"{cr:g}" for cr in settings.crs)
     report(f"run it: hyperscale run --model {settings.out} --method dms --cr {crs}")
+
+
+def _print_plan(settings: RetrofitSettings, gpu: str | None) -> None:
+    from hyperscale import models
+    from hyperscale.cli.display.retrofit_plan import print_retrofit_plan
+    from hyperscale.planning.retrofit_plan import plan_retrofit
+    from hyperscale.planning.roofline import find_gpu
+
+    target = find_gpu(gpu) if gpu else _find_own_gpu()
+    print_retrofit_plan(plan_retrofit(settings, models.find(settings.model).base, target), target, make_console())
+
+
+def _find_own_gpu() -> "Gpu":
+    import torch
+
+    from hyperscale.planning.roofline import identify_gpu
+    from hyperscale.retrofit.memory_estimate import device_memory
+
+    if not torch.cuda.is_available():
+        raise RetrofitError("this machine has no GPU to plan for: pass one, e.g. --gpu h200 or --gpu 48GiB")
+    return identify_gpu(*device_memory("cuda"))

@@ -1,0 +1,102 @@
+"""Plans a retrofit by each recipe before anything is loaded: memory, steps, tokens, and hours on a GPU.
+
+Time is floating-point work over the part of a GPU's peak that a training reached; it is a forecast to within a factor
+of about two where GPU or size of the model are others than the measured ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hyperscale.errors import RetrofitError
+from hyperscale.planning.roofline import Gpu
+from hyperscale.retrofit.job import choose_length, read_config
+from hyperscale.retrofit.memory_estimate import MemoryEstimate, count_parameters, estimate_memory
+from hyperscale.retrofit.recipes import NAMES
+from hyperscale.retrofit.settings import RetrofitSettings
+
+#: Part of the bfloat16 peak that a step reached: the shape of a 1.5 B model on an H200, rows of 8,192 tokens, 14,700
+#: tokens/s by the count of `step_flops`.
+REACHED = 0.29
+
+
+@dataclass(frozen=True)
+class RetrofitPlan:
+    """What a retrofit by one recipe takes.
+
+    Attributes:
+        recipe: Its name.
+        memory: At the peak of a step; None if the recipe contradicts a setting.
+        fits: Whether the GPU has so much.
+        steps: Optimiser steps.
+        tokens: Tokens that they see, padding included.
+        hours: Time of the steps; None where the GPU's speed is not known.
+        refused: Why the recipe does not go with the settings; empty if it does.
+    """
+
+    recipe: str
+    memory: MemoryEstimate | None
+    fits: bool = False
+    steps: int = 0
+    tokens: int = 0
+    hours: float | None = None
+    refused: str = ""
+
+
+def plan_retrofit(settings: RetrofitSettings, base: str, gpu: Gpu) -> list[RetrofitPlan]:
+    """Plans by the recipe that is asked for, or by all if none is.
+
+    Args:
+        settings: As the user gave them.
+        base: Folder or hub id of the model to start from; its configuration is read, no weights.
+        gpu: GPU to plan for.
+
+    Raises:
+        HyperscaleError: The model is of an unsupported kind, or the rows do not fit its context and the window.
+    """
+    config = read_config(base)
+    length = choose_length(settings, config, "cuda")
+    parameters = count_parameters(config)
+    names = [settings.recipe_name] if settings.recipe_name else NAMES
+    return [_plan_recipe(settings, name, config, parameters, length, gpu) for name in names]
+
+
+def first_fitting(plans: Sequence[RetrofitPlan]) -> RetrofitPlan | None:
+    """The plan that is taken where no recipe is named; None if none fits."""
+    return next((plan for plan in plans if plan.fits), None)
+
+
+def step_flops(config: Any, parameters: int, length: int, *, frozen: bool) -> float:
+    """Floating-point operations of a training for each token, teacher included.
+
+    Args:
+        config: transformers configuration.
+        parameters: Number of weights.
+        length: Tokens of a row, one document.
+        frozen: Whether the gates alone train, so that no weight needs a gradient but theirs.
+    """
+    # Multiply and add, for each weight: teacher, student, student again for the backward pass, the gradient of its
+    # input, and that of the weight.
+    weights = 2 * parameters * (4 if frozen else 5)
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    # Scores and sums of values over half the row on average: teacher 1, student 1, again 1, backward 2.5.
+    attention = 5.5 * config.num_hidden_layers * config.num_attention_heads * head_dim * 2 * length
+    return float(weights + attention)
+
+
+def _plan_recipe(
+    settings: RetrofitSettings, name: str, config: Any, parameters: int, length: int, gpu: Gpu
+) -> RetrofitPlan:
+    try:
+        chosen = settings.with_recipe(name)
+    except RetrofitError as error:
+        return RetrofitPlan(name, None, refused=str(error))
+    frozen = chosen.train == "gates"
+    memory = estimate_memory(parameters, chosen.weights, config, chosen.rows, length, frozen=frozen)
+    steps = chosen.recipe(parameters).total_steps
+    tokens = steps * chosen.rows * chosen.accumulate * length
+    peak = dict(gpu.flops).get("bfloat16")
+    hours = None
+    if peak is not None:
+        hours = tokens * step_flops(config, parameters, length, frozen=frozen) / (peak * REACHED) / 3600
+    return RetrofitPlan(name, memory, memory.fits(int(gpu.memory)), steps, tokens, hours)

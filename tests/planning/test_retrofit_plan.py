@@ -1,0 +1,87 @@
+"""What `hyperscale retrofit --dry-run` says of each recipe: memory as the training's own estimate, work, and time."""
+
+import io
+
+import pytest
+from rich.console import Console
+from transformers import Qwen2Config
+
+from hyperscale.cli.display.retrofit_plan import print_retrofit_plan
+from hyperscale.errors import RetrofitError
+from hyperscale.planning.retrofit_plan import first_fitting, plan_retrofit, step_flops
+from hyperscale.planning.roofline import find_gpu
+from hyperscale.retrofit.memory_estimate import count_parameters
+from hyperscale.retrofit.settings import RetrofitSettings
+
+GIVEN = {"model": "m", "data": "text.jsonl", "out": "out"}
+#: The shape of a 1.5 B model.
+SHAPE = {
+    "hidden_size": 1536,
+    "intermediate_size": 8960,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+    "vocab_size": 151936,
+    "max_position_embeddings": 131072,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A configuration without weights: a plan needs no more."""
+    path = tmp_path_factory.mktemp("model")
+    Qwen2Config(**SHAPE, architectures=["Qwen2ForCausalLM"]).save_pretrained(path)
+    return path
+
+
+def plan(folder, gpu, **values):
+    settings = RetrofitSettings.from_options({**GIVEN, **values})
+    return plan_retrofit(settings, str(folder), find_gpu(gpu))
+
+
+def test_recipes_take_what_the_training_would(folder):
+    paper, adapters = plan(folder, "h200")
+    assert (paper.recipe, adapters.recipe) == ("paper", "adapters")
+    # Seven units of the ratio at 100 steps, and 150 steps that end it, which adapters do not have.
+    assert (paper.steps, adapters.steps) == (850, 700)
+    assert paper.tokens == 850 * 16 * 8192
+    assert paper.fits
+    assert adapters.fits
+    assert paper.memory.weights == 10 * adapters.memory.weights
+    assert first_fitting((paper, adapters)) is paper
+    # The measured speed that the forecast stands on.
+    assert paper.tokens / paper.hours / 3600 == pytest.approx(14_700, rel=0.2)
+    assert 0.6 < (adapters.hours / adapters.tokens) / (paper.hours / paper.tokens) < 0.9
+
+
+def test_the_first_that_fits_is_taken(folder):
+    taken = {gpu: first_fitting(plan(folder, gpu)) for gpu in ("H200", "L4", "2GiB")}
+    assert {gpu: each and each.recipe for gpu, each in taken.items()} == {
+        "H200": "paper",
+        "L4": "adapters",
+        "2GiB": None,
+    }
+    assert [each.hours for each in plan(folder, "24GiB")] == [None, None]
+    (only,) = plan(folder, "L4", recipe_name="paper")
+    assert not only.fits
+
+
+def test_what_does_not_go_is_told(folder):
+    plans = plan(folder, "h200", gate="borrowed")
+    assert plans[0].fits
+    assert "--train gates needs --gate separate" in plans[1].refused
+    out = io.StringIO()
+    print_retrofit_plan(plans, find_gpu("h200"), Console(file=out, width=100))
+    assert "adapters does not go with these settings" in out.getvalue()
+    assert "--recipe paper is taken" in out.getvalue()
+    with pytest.raises(RetrofitError, match="--length 128 does not lie between"):
+        plan(folder, "h200", length=128)
+
+
+def test_work_of_a_token_is_that_of_its_weights_and_of_the_row_before_it():
+    config = Qwen2Config(**SHAPE)
+    weights = count_parameters(config)
+    assert step_flops(config, weights, 0, frozen=False) == 10 * weights
+    assert step_flops(config, weights, 0, frozen=True) == 8 * weights
+    row = step_flops(config, weights, 8192, frozen=True) - 8 * weights
+    assert row == 5.5 * 28 * 12 * 128 * 2 * 8192
