@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import architectures
 import commandline
@@ -25,6 +26,7 @@ from hyperscale.retrofit.settings import Recipe
 from hyperscale.retrofit.trainer import Retrofit
 
 RECIPE = Recipe(crs=(2.0, 3.0), steps_per_unit=4, hard_steps=(3,), window=4, accumulate=2, gate_lr=3e-3, fade_steps=3)
+SIGNAL = signal.signal  # which the caller of the command line takes away
 TEXT = "The search goes on from here, and each step names what it found before it turns back. "
 
 
@@ -46,6 +48,18 @@ def make(recipe, dtype=None, report=lambda _: None):
 
 def weights(model):
     return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+@contextmanager
+def full_disk():
+    """No file may be longer than 20 kB: writing beyond fails, as on a full disk."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), SIGNAL(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        SIGNAL(signal.SIGXFSZ, handler)
 
 
 def finish(training):
@@ -122,13 +136,8 @@ def test_a_full_disk_leaves_the_last_state(tmp_path):
     training, lines = make(RECIPE), []
     state = training.state_dict() | {"log": ["first"]}
     state_file.write_state(tmp_path, state)
-    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    with full_disk():
         assert not state_file.save_or_warn(tmp_path, training.state_dict(), lines.append)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
     assert "free some room; the last one stays" in lines[0]
     assert state_file.read_state(tmp_path)["log"] == ["first"]
     assert [path.name for path in tmp_path.iterdir()] == ["state.pt"]
@@ -183,6 +192,11 @@ def test_a_killed_command_goes_on_and_a_different_one_is_refused(call, tmp_path)
     (tmp_path / "texts.jsonl").write_text("".join(lines))
     code, _, err = call(*arguments(tmp_path, "whole"))
     assert code == 0, err
+
+    # A disk that is full from the beginning: neither the state nor the checkpoint is written, and no half is left.
+    with full_disk():
+        commandline.fails(call(*arguments(tmp_path, "full")), "dms2 could not be written", "the same command goes on")
+    assert {path.name for path in (tmp_path / "full").iterdir()} - {"tensorboard"} == {"training.json", "metrics.jsonl"}
 
     def end_after(steps):
         """The command in a process of its own, to which SIGTERM comes in the middle of a step."""
