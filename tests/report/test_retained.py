@@ -1,0 +1,47 @@
+"""The picture of accuracy against what is left of prompts: which points it has, and where they stand."""
+
+import matplotlib as mpl
+import pytest
+from synthetic_samples import points, sample
+
+from hyperscale.report.plots.figure import RC
+from hyperscale.report.plots.retained import draw_retained, select_points, tabulate_retained
+
+
+def chains(task, method, CR, right, kept, **more):
+    """Twelve problems, of which so many are right."""
+    for n in range(12):
+        answer = "1" if n < right else "2"
+        yield sample(
+            f"p{n}", 0, method, CR, answer, tokens=20, L=64, prompt_tokens=512, prefill_kv=kept, task=task, **more
+        )
+
+
+@pytest.fixture
+def lines():
+    made = []
+    for task in ("vt@512", "vt@1024"):
+        made += [*chains(task, "vanilla", 1.0, 12, 512.0), *chains(task, "tova", 2.0, 9, 256.0)]
+        made += chains(task, "tova", 8.0, 3, 64.0)
+    return made
+
+
+def test_a_panel_a_length_a_line_a_method(lines):
+    chosen = select_points(points([*lines, *chains("mini_aime", "tova", 8.0, 6, 64.0)]))
+    with mpl.rc_context(RC):
+        picture = draw_retained(chosen)
+    panels = {panel.get_title().split(" (")[0]: panel for panel in picture.axes}
+    assert list(panels) == ["vt, 512 tokens", "vt, 1,024 tokens"]
+    for panel in panels.values():
+        drawn = [line.get_xydata().tolist() for line in panel.lines if line.get_linestyle() == "-"]
+        assert [[12.5, 25.0], [50.0, 75.0]] in drawn
+        assert [[100.0, 100.0]] in drawn
+        low, high = panel.get_xlim()
+        assert low < 12.5 < 100 < high
+    assert set(tabulate_retained(chosen).task) == {"vt@512", "vt@1024"}
+
+
+def test_nothing_is_drawn_where_nothing_was_left_out_or_nobody_says(lines):
+    assert not select_points(points(chains("vt@512", "vanilla", 1.0, 12, 512.0)))
+    assert not select_points(points(chains("vt@512", "tova", 2.0, 12, None)))
+    assert not select_points(points(chains("mini_aime", "tova", 8.0, 6, 64.0)))
