@@ -103,6 +103,28 @@ def run(seed, problems=12):
     return [chain for arm in arms for chain in chains(*arm, problems=problems, width=2, seed=seed)]
 
 
+def at_lengths(seed, lost_at=0):
+    """A run of a context task at two lengths; DMS is wrong at one of them where it is told so."""
+    made = []
+    for context in (512, 4096):
+        for chain in run(seed, problems=40):
+            named = replace(chain, task=f"vt@{context}")
+            wrong = context == lost_at and chain.method == "dms"
+            cuts = tuple(replace(cut, answer="2" if wrong else "1", correct=not wrong) for cut in chain.cuts)
+            made.append(replace(named, cuts=cuts))
+    return made
+
+
+@pytest.mark.parametrize("lost_at", [512, 4096])
+def test_a_fall_at_one_length_of_prompts_is_told_of_that_length(lost_at, tmp_path):
+    old, new, lost = (
+        gate.record_runs(results.read(write(tmp_path / name, samples)))
+        for name, samples in (("a", at_lengths(0)), ("b", at_lengths(1)), ("c", at_lengths(1, lost_at)))
+    )
+    assert not gate.compare(old, new, 2.0).falls
+    assert {row.task for row in gate.compare(old, lost, 2.0).falls} == {f"vt@{lost_at}"}
+
+
 @pytest.fixture
 def call(monkeypatch, capsys, tmp_path):
     return partial(commandline.caller(monkeypatch, capsys, tmp_path), "gate")
