@@ -68,6 +68,9 @@ def compare(wanted, found, spared=0):
         if found[problem].token_ids == chain.token_ids and branches(found[problem]) == branches(chain)
     ]
     assert len(equal) >= len(wanted) - spared
+    for problem, chain in wanted.items():  # the prompt is there before anything is steered
+        assert found[problem].trace.prefill_kv == chain.trace.prefill_kv
+        assert found[problem].trace.prefill_reads in (chain.trace.prefill_reads, None)
     same({p: wanted[p] for p in equal}, {p: found[p] for p in equal})
     for problem in equal:
         logprobs = [branch.logprob for branch in wanted[problem].branches]
