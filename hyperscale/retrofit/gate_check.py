@@ -101,6 +101,7 @@ def check_gates(retrofit: Retrofit, batches: Iterable[TrainingBatch]) -> GateChe
     with torch.no_grad():
         for batch in batches:
             count += 1
+            retrofit.seed_noise(-count)
             for mode in modes:
                 student.mode = mode
                 kl, alphas = retrofit.divergence(batch)

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hyperscale.retrofit.parallel.sharding import local_part
+
 
 def round_stochastically(value: Tensor) -> Tensor:
     """Float32 to bfloat16, up or down with the probability that keeps the expectation.
@@ -35,19 +37,19 @@ class StochasticAdamW(torch.optim.Optimizer):
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
-                state = self.state[weight]
+                # Of a sharded weight, this process's part: what follows goes element by element.
+                own, gradient, state = local_part(weight), local_part(weight.grad).float(), self.state[weight]
                 if not state:
                     state["step"] = 0
-                    state["mean"] = torch.zeros_like(weight, dtype=torch.float32)
-                    state["square"] = torch.zeros_like(weight, dtype=torch.float32)
+                    state["mean"] = torch.zeros_like(own, dtype=torch.float32)
+                    state["square"] = torch.zeros_like(own, dtype=torch.float32)
                 state["step"] += 1
-                gradient = weight.grad.float()
                 state["mean"].lerp_(gradient, 1 - beta1)
                 state["square"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
                 # Both moments without their bias towards their start at 0; the update is computed in float32.
                 scale = (state["square"] / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
                 rate = group["lr"] / (1 - beta1 ** state["step"])
-                weight.copy_(round_stochastically(weight.float().addcdiv_(state["mean"], scale, value=-rate)))
+                own.copy_(round_stochastically(own.float().addcdiv_(state["mean"], scale, value=-rate)))
 
 
 def move_state(optimizer: torch.optim.Optimizer, device: torch.device | str) -> None:

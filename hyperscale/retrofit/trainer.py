@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ from hyperscale.retrofit.losses import (
 from hyperscale.retrofit.optimizer import StochasticAdamW, move_state, restore_moments, take_moments
 from hyperscale.retrofit.packed_attention import PackingMasks, checkpoint_layers, compile_layers, use_packed_attention
 from hyperscale.retrofit.packing import TrainingBatch
+from hyperscale.retrofit.parallel.ranks import Ranks
+from hyperscale.retrofit.parallel.sharding import local_part, shard_model, whole_tensor
 from hyperscale.retrofit.reporting.step_metrics import StepMetrics, format_line
 from hyperscale.retrofit.settings import Recipe
 
@@ -103,6 +105,9 @@ class Retrofit:
         frugal: Keep a layer's input instead of its activations, and compute the loss in parts. Slower, the same result.
         observe: Called with the figures of steps that are read out; by default a line of them goes to ``report``.
         after_step: Called after each step, when the state is whole.
+        ranks: The processes that share the training. Each has the same teacher, on the CPU or on its device, and sees
+            its part of the batches of a step; what is learned does not depend on how many there are, but for rounding.
+        device: Where a process of several trains; the teacher's device if it is alone.
     """
 
     def __init__(
@@ -115,12 +120,16 @@ class Retrofit:
         frugal: bool = False,
         observe: Callable[[StepMetrics], None] | None = None,
         after_step: Callable[[], None] = lambda: None,
+        ranks: Ranks | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.recipe, self.report, self.frugal = recipe, report, frugal
         self.observe = observe or (lambda metrics: report(format_line(metrics)))
         self.after_step = after_step
         self.report_seconds = REPORT_SECONDS
-        self.device = next(teacher.parameters()).device
+        self.ranks = ranks or Ranks()
+        _check_ranks(self.ranks, recipe)
+        self.device = device or next(teacher.parameters()).device
         torch.manual_seed(recipe.seed)
         # Gates alone leave the teacher's weights as they are: one model is both.
         self.is_shared = recipe.train == "gates"
@@ -145,6 +154,14 @@ class Retrofit:
                 compile_layers(model)
         if frugal:
             checkpoint_layers(student)
+        # What runs a function of each model: with several processes its weights are gathered meanwhile.
+        self._run_teacher: Callable[[Callable[[], Any]], Any] = _call
+        self._run_student: Callable[[Callable[[], Any]], Any] = _call
+        if self.ranks.count > 1:
+            self._run_student = shard_model(student, self.ranks, self.device)
+            self._run_teacher = (
+                self._run_student if self.is_shared else shard_model(self.teacher, self.ranks, self.device)
+            )
         self.steps = self.tokens = 0
         self.log: list[dict[str, Any]] = []
         # Where the training stands: the ratio it is on its way to, the phase, and that phase's steps so far.
@@ -230,8 +247,9 @@ class Retrofit:
         if not last:
             optimizer = self.optimizer
             assert optimizer is not None, "the noisy phase has made it"
-            weights = {k: v.to("cpu", copy=True) for k, v in self._trained_state().items()}
-            move_state(optimizer, "cpu")  # room for the hard phase's own optimiser
+            weights = {k: local_part(v).to("cpu", copy=True) for k, v in self._trained_state().items()}
+            if self.ranks.count == 1:
+                move_state(optimizer, "cpu")  # room for the hard phase's own optimiser
         self.trunk = Trunk(weights, optimizer, self.steps, self.tokens, list(self.log))
         self.phase, self.phase_steps, self.optimizer = "hard", 0, None
 
@@ -241,7 +259,8 @@ class Retrofit:
         self.steps, self.tokens, self.log = trunk.steps, trunk.tokens, trunk.log
         if trunk.optimizer is not None:
             self._load_trained_state(trunk.weights)
-            move_state(trunk.optimizer, self.device)
+            if self.ranks.count == 1:
+                move_state(trunk.optimizer, self.device)
         self.phase, self.phase_steps, self.optimizer, self.trunk = "noisy", 0, trunk.optimizer, None
         self.ratio += 1
 
@@ -267,7 +286,7 @@ class Retrofit:
         Raises:
             RetrofitError: There was one: the weights are spoilt.
         """
-        if self._faults.item():
+        if self.ranks.average(self._faults.clone()).item():
             raise RetrofitError(
                 f"the loss or its gradient was NaN or infinite by step {self.steps} ({self.phase} phase): the training "
                 "stops, and what was written before stays; begin again in another --out with a lower --lr and "
@@ -327,7 +346,13 @@ class Retrofit:
         return {name: value for name, value in state.items() if name in trained}
 
     def _load_trained_state(self, state: dict[str, Tensor]) -> None:
-        self.gated.model.load_state_dict(state, strict=not self.is_shared)
+        if self.ranks.count == 1:
+            self.gated.model.load_state_dict(state, strict=not self.is_shared)
+            return
+        own = self._trained_state()
+        with torch.no_grad():
+            for name, value in state.items():
+                local_part(own[name]).copy_(value)
 
     def _optimizer(self, *, gates: bool) -> torch.optim.Optimizer:
         """AdamW over the weights, and over the gates' projections at a rate of their own if they train."""
@@ -348,31 +373,37 @@ class Retrofit:
         r = self.recipe
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * lr_factor
-        loss_sum, kl, alphas = 0.0, 0.0, [0.0] * r.groups
         log_due = self.steps % LOG_STEPS == 0 or self.steps == 1
         report_due = log_due or time.monotonic() - self._last_report > self.report_seconds
-        for _ in range(r.accumulate):
+        report_due = self.ranks.follow_first(report_due, self.device)
+        sums = torch.zeros(2 + r.groups, device=self.device)  # loss, divergence, eviction of each group
+        for number in range(r.accumulate):
             batch = next(batches)
+            self.seed_noise(self.steps * r.accumulate + number)
             self.batches_read += 1
+            self.tokens += batch.ids.numel()
+            self._tokens_since_report += batch.ids.numel()
+            if number % self.ranks.count != self.ranks.rank:
+                continue
             loss, divergence, share = self._losses(batch, cr)
-            (loss / r.accumulate).backward()  # type: ignore[no-untyped-call]
+            # Gradients are averaged over processes, so that the mean over all batches is left.
+            (loss * self.ranks.count / r.accumulate).backward()  # type: ignore[no-untyped-call]
             self._faults += (~loss.detach().isfinite()).float()
-            # Reading a value waits for the device, so it is done only for steps that are reported.
-            if report_due:
-                loss_sum += loss.item() / r.accumulate
-                kl += divergence.item() / r.accumulate
-                alphas = [a + b / r.accumulate for a, b in zip(alphas, share[:, 0].tolist(), strict=True)]
+            sums += torch.cat([loss.detach()[None], divergence.detach()[None], share.detach()[:, 0]])
+        sums = self.ranks.average(sums * self.ranks.count / r.accumulate)
         norm = torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], r.clip)
-        self._faults += (~norm.isfinite()).float()
+        self._faults += (~whole_tensor(norm).isfinite()).float()
         optimizer.step()
         # Of the whole model: in the hard phase the gates get gradients that no optimiser clears.
         self.gated.model.zero_grad(set_to_none=True)
         self.steps_done += 1
         self._steps_since_start += 1
+        # Reading a value waits for the device, so it is done only for steps that are reported.
+        loss_mean, kl, *alphas = sums.tolist() if report_due else (0.0, 0.0)
         if log_due:
             self.log.append({"step": self.steps, "mode": self.gated.mode, "cr": cr, "kl": kl, "alpha": alphas})
         if report_due:
-            self.observe(self._measure_step(cr, loss_sum, kl, alphas))
+            self.observe(self._measure_step(cr, loss_mean, kl, alphas))
             self.require_finite()
 
     def _measure_step(self, cr: float, loss: float, kl: float, alphas: list[float]) -> StepMetrics:
@@ -397,6 +428,10 @@ class Retrofit:
             hours_left=left * (now - self._first_step) / self._steps_since_start / 3600,
         )
 
+    def seed_noise(self, batch: int) -> None:
+        """Make the noise of the gates that of a batch by its number, whichever process sees it."""
+        torch.manual_seed((self.recipe.seed * 1_000_003 + batch) % 2**63)
+
     def _losses(self, batch: TrainingBatch, cr: float) -> tuple[Tensor, Tensor, Tensor]:
         """What is minimised, the divergence in it, and the share saved, (groups, axes)."""
         r = self.recipe
@@ -405,8 +440,6 @@ class Retrofit:
         group = kind if r.groups > 1 else torch.where(kind >= 0, 0, -1)
         target = max(0.0, 1.0 - 1.0 / (r.reach * cr))
         shortfall, share = compression_loss(alphas, target, group, r.groups, *self._costs(batch))
-        self.tokens += batch.ids.numel()
-        self._tokens_since_report += batch.ids.numel()
         return kl + shortfall if self.gated.mode == "noisy" else kl, kl, share
 
     def saved_share(self, batch: TrainingBatch, alphas: list[Tensor]) -> Tensor:
@@ -448,18 +481,31 @@ class Retrofit:
             "masks": PackingMasks.build(batch.document.to(self.device), self.recipe.delay),
         }
         weight = batch.weight.to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            if self.frugal:
-                with self._as_teacher():
-                    teacher_hidden = self.teacher.model(**inputs, use_cache=False).last_hidden_state
-                student_hidden = self.gated.hidden(**inputs)
-                heads = self.gated.model.lm_head, self.teacher.lm_head
-                kl = distillation_loss_in_parts(student_hidden, teacher_hidden, *heads, weight, symmetric)
-                return kl, self.gated.alphas
+
+        def teach() -> Tensor:
+            """The teacher's last hidden states, or its logits."""
             with self._as_teacher():
-                teacher_logits = self.teacher(**inputs, use_cache=False).logits
-            student_logits = self.gated.forward(**inputs)
-        return distillation_loss(student_logits, teacher_logits, weight, symmetric), self.gated.alphas
+                if self.frugal:
+                    return cast("Tensor", self.teacher.model(**inputs, use_cache=False).last_hidden_state)
+                return cast("Tensor", self.teacher(**inputs, use_cache=False).logits)
+
+        def compare(taught: Tensor) -> tuple[Tensor, list[Tensor]]:
+            if self.frugal:
+                hidden = self.gated.hidden(**inputs)
+                heads = self.gated.model.lm_head, self.teacher.lm_head
+                kl = distillation_loss_in_parts(hidden, taught, *heads, weight, symmetric)
+            else:
+                kl = distillation_loss(self.gated.forward(**inputs), taught, weight, symmetric)
+            return kl, self.gated.alphas
+
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+            found: tuple[Tensor, list[Tensor]]
+            if self.is_shared:
+                found = self._run_student(lambda: compare(teach()))
+            else:
+                taught = self._run_teacher(teach)
+                found = self._run_student(lambda: compare(taught))
+        return found
 
     @contextmanager
     def _as_teacher(self) -> Iterator[None]:
@@ -478,3 +524,23 @@ def _cast(parameters: Iterable[Any], dtype: torch.dtype) -> None:
     # Parameters alone: the rotary frequencies are buffers, and rounding them would move every position.
     for parameter in parameters:
         parameter.data = parameter.data.to(dtype)
+
+
+def _call(function: Callable[[], Any]) -> Any:
+    return function()
+
+
+def _check_ranks(ranks: Ranks, recipe: Recipe) -> None:
+    """Refuse what several processes cannot share.
+
+    Raises:
+        RetrofitError: A setting does not allow it.
+    """
+    if recipe.accumulate % ranks.count:
+        raise RetrofitError(
+            f"--accumulate {recipe.accumulate} batches a step do not divide among {ranks.count} GPUs: pass a multiple"
+        )
+    if ranks.count > 1 and not recipe.separate:
+        raise RetrofitError(
+            "several GPUs train gates with a projection of their own: pass --gate separate, or --gpus 1"
+        )

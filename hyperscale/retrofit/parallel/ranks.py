@@ -1,0 +1,70 @@
+"""The processes that share a training, as ``torchrun`` starts them."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of a training.
+
+    Attributes:
+        rank: Its number; 0 writes and reports.
+        count: How many there are.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes and reports."""
+        return self.rank == 0
+
+    def average(self, tensor: Tensor) -> Tensor:
+        """The mean over all processes; a collective."""
+        if self.count > 1:
+            torch.distributed.all_reduce(tensor)
+            tensor /= self.count
+        return tensor
+
+    def follow_first(self, decision: bool, device: torch.device) -> bool:
+        """The first process's decision, which clocks of others must not contradict; a collective."""
+        if self.count == 1:
+            return decision
+        told = torch.tensor(float(decision), device=device)
+        torch.distributed.broadcast(told, 0)
+        return bool(told.item())
+
+    def wait(self) -> None:
+        """Wait for all processes; a collective."""
+        if self.count > 1:
+            torch.distributed.barrier()
+
+
+def is_started() -> bool:
+    """Whether this process is one of several that ``torchrun`` has started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def join_ranks(device: str) -> tuple[Ranks, str]:
+    """Join the processes of a training, if there are several.
+
+    Args:
+        device: "cpu" or "cuda".
+
+    Returns:
+        This process among them, and its own device.
+    """
+    if not is_started():
+        return Ranks(), device
+    kind = torch.device(device).type
+    if kind == "cuda":
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
+    return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size()), device

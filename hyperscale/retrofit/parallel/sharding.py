@@ -1,0 +1,73 @@
+"""Shards a model over the processes of a training by FSDP2, layer by layer, and gathers it again.
+
+Zhao et al. 2023, "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel", arXiv 2304.11277; torch's second
+form of it, `torch.distributed.fsdp.fully_shard`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from hyperscale.retrofit.parallel.ranks import Ranks
+
+
+class ShardedRoot(nn.Module):
+    """Runs whatever uses the model's embedding, last norm and output layer, which are gathered meanwhile.
+
+    A loss in parts calls the output layer outside of the model's own forward pass, so that is not enough of a root.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Callable[[], Any]) -> Any:
+        """What a function returns."""
+        return function()
+
+
+def shard_model(model: Any, ranks: Ranks, device: torch.device) -> Callable[[Callable[[], Any]], Any]:
+    """Shard a transformers causal LM in place; it moves to the device as its layers are sharded.
+
+    Args:
+        model: The model; the same on all processes.
+        ranks: They.
+        device: This process's.
+
+    Returns:
+        What a function that uses the model has to be run by.
+    """
+    mesh = init_device_mesh(device.type, (ranks.count,))
+    # Gradients of bfloat16 weights are summed in float32.
+    options: dict[str, Any] = {"mesh": mesh, "mp_policy": MixedPrecisionPolicy(reduce_dtype=torch.float32)}
+    for layer in model.model.layers:
+        fully_shard(layer, **options)
+    root = ShardedRoot(model)
+    fully_shard(root, **options)
+    root.to(device)  # buffers
+    return root
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """This process's part of a sharded tensor; the tensor itself if it is whole."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole_tensor(tensor: Tensor) -> Tensor:
+    """A sharded tensor, gathered; a collective."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def gather_state(model: Any, ranks: Ranks, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The whole state of a sharded model, on the CPU of the first process; empty on the others. A collective."""
+    state: dict[str, Tensor] = {}
+    for name, value in model.state_dict().items():
+        whole = whole_tensor(value)
+        if ranks.is_first:
+            state[name] = whole.to("cpu", dtype if whole.is_floating_point() else whole.dtype)
+    return state
