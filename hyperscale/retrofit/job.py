@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,20 @@ def run_retrofit(
     if settings.recipe_name is None and (name := _begun_recipe(settings.out)):
         settings = settings.with_recipe(name)
     begun = _find_begun(settings)
+    from hyperscale.retrofit.parallel.launch import is_started, launch_ranks
+
+    if is_started():  # one of several: none may write before all have looked
+        from hyperscale.retrofit.parallel.ranks import join_ranks
+
+        ranks, _ = join_ranks(settings.device or _default_device())
+        if ranks.count != settings.gpus:
+            raise RetrofitError(
+                f"torchrun has started {ranks.count} processes, and --gpus is {settings.gpus}: "
+                f"pass --gpus {ranks.count}"
+            )
+        ranks.wait()
+        if not ranks.is_first:
+            report = show_step = _ignore
     if begun is not None and begun.finished:
         report(f"the retrofit in {settings.out} is complete")
         require_accepted(begun.dms)
@@ -64,7 +79,9 @@ def run_retrofit(
     model = models.find(settings.model)
     if model.shape and model.shape.parameters:  # the registry knows the size without weights or configuration
         frozen = settings.train == "gates" or settings.recipe_name is None  # what takes least
-        estimate = memory_estimate.estimate_memory(model.shape.parameters, settings.weights, frozen=frozen)
+        estimate = memory_estimate.estimate_memory(
+            model.shape.parameters, settings.weights, frozen=frozen, gpus=settings.gpus
+        )
         memory_estimate.require_memory(estimate, settings.model, settings.weights, _memory_of(device))
     from hyperscale.retrofit.sources.hub_texts import PREFIX
     from hyperscale.retrofit.sources.own_texts import OWN
@@ -89,6 +106,16 @@ def run_retrofit(
     estimate = _estimate(settings, parameters, config, length)
     report(f"training takes about {estimate}; {memory[0]} has {memory[1] / memory_estimate.GIB:,.0f} GiB")
     memory_estimate.require_memory(estimate, settings.model, settings.weights, memory)
+    if settings.gpus > 1 and not is_started():
+        _require_gpus(settings.gpus, device)
+        from hyperscale.retrofit.trainer import check_shares
+
+        check_shares(settings.gpus, settings.recipe(parameters))
+        if source is None:
+            _get_source(settings, model.base, device, length, parameters, report)
+        report(f"training in {settings.gpus} processes …")
+        launch_ranks(settings.gpus)
+        return
     if source is None:
         source = _get_source(settings, model.base, device, length, parameters, report)
     _train(settings, model.base, device, length, source, estimate, report, begun, show_step, report_seconds)
@@ -96,7 +123,24 @@ def run_retrofit(
 
 def _estimate(settings: RetrofitSettings, parameters: int, config: Any, length: int) -> memory_estimate.MemoryEstimate:
     frozen = settings.train == "gates"
-    return memory_estimate.estimate_memory(parameters, settings.weights, config, settings.rows, length, frozen=frozen)
+    return memory_estimate.estimate_memory(
+        parameters, settings.weights, config, settings.rows, length, frozen=frozen, gpus=settings.gpus
+    )
+
+
+def _require_gpus(count: int, device: str) -> None:
+    import torch
+
+    if not device.startswith("cuda"):
+        return
+    if torch.device(device).index is not None:
+        raise RetrofitError(f"--device {device} is one GPU: pass --device cuda with --gpus {count}")
+    if count > (there := torch.cuda.device_count()):
+        raise RetrofitError(f"--gpus {count}: this machine has {there}: pass a smaller number")
+
+
+def _ignore(_: Any) -> None:
+    """What a process that does not report does with a report."""
 
 
 def _choose_recipe(
@@ -180,6 +224,8 @@ def _train(
 
     from hyperscale.engines.loading import load_model
     from hyperscale.retrofit.documents import build_corpus
+    from hyperscale.retrofit.parallel.ranks import join_ranks
+    from hyperscale.retrofit.parallel.sharding import gather_model
     from hyperscale.retrofit.reporting.metrics_file import MetricsFile, read_metrics
     from hyperscale.retrofit.reporting.model_card import CARD, write_card
     from hyperscale.retrofit.reporting.training_picture import PICTURE, draw_training
@@ -188,11 +234,15 @@ def _train(
     from hyperscale.retrofit.trainer import Retrofit
 
     recipe = settings.recipe(estimate.parameters)
+    ranks, device = join_ranks(device)
     on_gpu = torch.device(device).type == "cuda"
     report(f"loading {base} …")
     teacher, tokenizer = load_model(base, device="cpu", dtype=torch.bfloat16)
     # What is saved is bfloat16, so that is what the teacher is; CPUs compute with it in float32.
-    teacher.to(device) if on_gpu else _widen(teacher)
+    if not on_gpu:
+        _widen(teacher)
+    elif ranks.count == 1:
+        teacher.to(device)
     # Tokens of an optimiser step, padding included.
     step_tokens = settings.rows * settings.accumulate * length
     report("tokenising …")
@@ -222,15 +272,22 @@ def _train(
         ):
             if before != now:
                 report(f"note: begun with {what} {before}, goes on with {now}: results differ by rounding")
-    state = None if begun is None else read_state(settings.out)
+    # Several processes keep no state: what each has is a part.
+    state = None if begun is None or ranks.count > 1 else read_state(settings.out)
+    if begun is not None and ranks.count > 1:
+        report("note: several GPUs keep no state to go on from: the training begins again")
     # Checkpoints that the state does not know of are trained again, and come out the same.
     done = begun.dms[: state["place"]["ratio"]] if begun is not None and state is not None else []
-    record.model_copy(update={"dms": done}).write(settings.out)
+    if ranks.is_first:
+        record.model_copy(update={"dms": done}).write(settings.out)
 
     def save(student: "TrainedStudent", name: str, made: CheckpointRecord) -> None:
+        whole = student.model if ranks.count == 1 else gather_model(student.model, ranks)
+        if not ranks.is_first:
+            return
         try:
             with write_folder(settings.out / name) as folder:
-                save_checkpoint(student.model, folder, **student.config.to_hf())
+                save_checkpoint(whole, folder, **student.config.to_hf())
                 tokenizer.save_pretrained(folder)
                 write_atomic(folder / CARD, write_card(record, made, settings.out.resolve(), name))
         except (OSError, SafetensorError) as error:
@@ -247,32 +304,46 @@ def _train(
         changes = {"dms": checkpoints, "memory_gib": memory, "finished": finished}
         record.model_copy(update=changes).write(settings.out)
 
+    def record_made(checkpoints: list[CheckpointRecord]) -> None:
+        if ranks.is_first:
+            write_record(checkpoints)
+        ranks.wait()  # the first one wrote while the others went on
+
     dtype = torch.bfloat16 if settings.weights == "bfloat16" else torch.float32
-    retrofit = Retrofit(teacher, recipe, report=report, dtype=dtype, frugal=True)
+    if ranks.count > 1 and recipe.train == "gates":
+        dtype = next(teacher.parameters()).dtype  # a layer is sharded as a whole, in one type
+    retrofit = Retrofit(
+        teacher, recipe, report=report, dtype=dtype, frugal=True, ranks=ranks, device=torch.device(device)
+    )
+    del teacher
     if state is not None:
         retrofit.load_state_dict(state)
         del state
         report(f"going on after {retrofit.steps_done:,} of {recipe.total_steps:,} steps")
     batches = corpus.training_batches(settings.rows, length, settings.seed)
     held_out = corpus.held_out_batches(settings.rows, length)
-    metrics = MetricsFile(settings.out, retrofit.steps_done)
+    try:
+        with ExitStack() as stack:
+            retrofit.report_seconds = report_seconds
+            if ranks.is_first:
+                metrics = stack.enter_context(MetricsFile(settings.out, retrofit.steps_done))
 
-    def observe(step: StepMetrics) -> None:
-        metrics.append(step)
-        show_step(step)
+                def observe(step: StepMetrics) -> None:
+                    metrics.append(step)
+                    show_step(step)
 
-    retrofit.observe, retrofit.report_seconds = observe, report_seconds
-    with metrics, StateSaver(retrofit, settings.out, settings.save_minutes * 60, report) as saver:
-        retrofit.after_step = saver.after_step
-        try:
-            train_checkpoints(retrofit, batches, held_out, save, write_record, done)
-        finally:
-            made = TrainingRecord.read(settings.out).dms
-            if len(made) == len(recipe.crs):
-                write_record(made, finished=True)
-                remove_state(settings.out)
-                draw_training(settings.out, read_metrics(settings.out), made)
-                report(f"wrote {settings.out / PICTURE}")
+                retrofit.observe = observe
+            if ranks.count == 1:
+                saver = stack.enter_context(StateSaver(retrofit, settings.out, settings.save_minutes * 60, report))
+                retrofit.after_step = saver.after_step
+            train_checkpoints(retrofit, batches, held_out, save, record_made, done)
+    finally:
+        made = TrainingRecord.read(settings.out).dms if ranks.is_first else []
+        if len(made) == len(recipe.crs):
+            write_record(made, finished=True)
+            remove_state(settings.out)
+            draw_training(settings.out, read_metrics(settings.out), made)
+            report(f"wrote {settings.out / PICTURE}")
 
 
 def _begin_record(

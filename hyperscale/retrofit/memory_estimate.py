@@ -53,7 +53,14 @@ def count_parameters(config: Any) -> int:
 
 
 def estimate_memory(
-    parameters: int, weights: str, config: Any = None, rows: int = 0, length: int = 0, *, frozen: bool = False
+    parameters: int,
+    weights: str,
+    config: Any = None,
+    rows: int = 0,
+    length: int = 0,
+    *,
+    frozen: bool = False,
+    gpus: int = 1,
 ) -> MemoryEstimate:
     """Estimate from a number of weights; without a configuration the activations are left out.
 
@@ -64,8 +71,9 @@ def estimate_memory(
         rows: Rows of a batch.
         length: Tokens of a row.
         frozen: Whether the gates alone train.
+        gpus: How many share the training; the estimate is of one of them.
     """
-    held = parameters * (PER_FROZEN_WEIGHT if frozen else PER_WEIGHT[weights])
+    held = parameters * (PER_FROZEN_WEIGHT if frozen else PER_WEIGHT[weights]) // gpus
     if config is None:
         return MemoryEstimate(parameters, held, 0)
     tokens, item = rows * length, 4 if weights == "float32" and not frozen else 2
@@ -76,7 +84,15 @@ def estimate_memory(
     layer = tokens * (24 * config.hidden_size + 8 * config.intermediate_size) * item
     # Of one part of the tokens, in float32: logits of both models, their log-softmaxes, and gradients.
     logits = 6 * min(tokens, LOSS_TOKENS) * config.vocab_size * 4
-    return MemoryEstimate(parameters, held, inputs + layer + logits)
+    return MemoryEstimate(
+        parameters, held, inputs + layer + logits + (_gathered(parameters, config, item) * (gpus > 1))
+    )
+
+
+def _gathered(parameters: int, config: Any, item: int) -> int:
+    """Bytes of what one of several GPUs holds whole: embedding and output of student and teacher, and two layers."""
+    ends = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
+    return int(2 * (ends + 2 * (parameters - ends) // config.num_hidden_layers) * item)
 
 
 def device_memory(device: str) -> tuple[str, int]:
@@ -117,7 +133,7 @@ def require_memory(estimate: MemoryEstimate, model: str, weights: str, device: t
     else:
         advice = (
             f"even with --recipe adapters it takes {frozen / GIB:,.0f} GiB and activations, so it needs a larger GPU, "
-            "or more than one, but this version trains on one only"
+            "or more of them: --gpus shares it among several"
         )
     raise RetrofitError(
         f"retrofitting {model} takes about {estimate}, and {name} has {memory / GIB:,.0f} GiB: {advice}"

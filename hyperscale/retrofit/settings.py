@@ -236,6 +236,13 @@ class RetrofitSettings(TrainingSettings, Sources):
         allow_inf_nan=False,
     )
     weights: Literal["float32", "bfloat16"] = setting("float32", "Type of the trained weights.")
+    gpus: int = setting(
+        1,
+        "GPUs of this machine that share the training; with --device cpu, processes.",
+        ge=1,
+        le=1024,
+        details="Weights, gradients and moments are sharded among them; what is learned does not depend on it.",
+    )
     device: str | None = setting(None, "Where to train: cpu, cuda or cuda:N.", unset="cuda if there is one")
     save_minutes: float = setting(
         10.0,

@@ -128,7 +128,7 @@ class Retrofit:
         self.after_step = after_step
         self.report_seconds = REPORT_SECONDS
         self.ranks = ranks or Ranks()
-        _check_ranks(self.ranks, recipe)
+        check_shares(self.ranks.count, recipe)
         self.device = device or next(teacher.parameters()).device
         torch.manual_seed(recipe.seed)
         # Gates alone leave the teacher's weights as they are: one model is both.
@@ -530,17 +530,17 @@ def _call(function: Callable[[], Any]) -> Any:
     return function()
 
 
-def _check_ranks(ranks: Ranks, recipe: Recipe) -> None:
+def check_shares(count: int, recipe: Recipe) -> None:
     """Refuse what several processes cannot share.
 
     Raises:
         RetrofitError: A setting does not allow it.
     """
-    if recipe.accumulate % ranks.count:
+    if recipe.accumulate % count:
         raise RetrofitError(
-            f"--accumulate {recipe.accumulate} batches a step do not divide among {ranks.count} GPUs: pass a multiple"
+            f"--accumulate {recipe.accumulate} batches a step do not divide among {count} GPUs: pass a multiple"
         )
-    if ranks.count > 1 and not recipe.separate:
+    if count > 1 and not recipe.separate:
         raise RetrofitError(
             "several GPUs train gates with a projection of their own: pass --gate separate, or --gpus 1"
         )

@@ -2,12 +2,14 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
 import sharded_training
 import torch
+from safetensors.torch import load_file
 
 from hyperscale.errors import RetrofitError
 from hyperscale.retrofit.parallel.ranks import Ranks
@@ -82,3 +84,85 @@ def test_what_cannot_be_shared_is_refused(changes, reason):
             Recipe(**{**RECIPE, **changes}),
             ranks=Ranks(0, 2),
         )
+
+
+TEXT = "The search goes on from here, and each step names what it found before it turns back. "
+COMMAND = [
+    "--model",
+    "mini",
+    "--data",
+    "text.jsonl",
+    "--device",
+    "cpu",
+    "--cr",
+    "2",
+    "--window",
+    "16",
+    "--length",
+    "128",
+]
+COMMAND += ["--steps-per-unit", "6", "--hard-steps", "2", "--accumulate", "2", "--gate-lr", "0.01"]
+
+
+def retrofit(folder, *more, launcher=(), **environment):
+    """The command in a process of its own."""
+    (folder / "text.jsonl").write_text("".join(json.dumps({"text": f"{TEXT * 12}{i}"}) + "\n" for i in range(60)))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", **environment}
+    command = [sys.executable, *launcher, "-m", "hyperscale.cli", "retrofit", *COMMAND, *more]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def checkpoint(folder):
+    """Weights and record of a retrofit's checkpoint."""
+    record = json.loads((folder / "training.json").read_text())
+    assert record["finished"]
+    return load_file(folder / "dms2" / "model.safetensors"), record["dms"][0]
+
+
+def test_the_command_shares_a_training_on_one_machine_and_over_two(tmp_path):
+    """``--gpus 2``, and ``torchrun`` as on two nodes; a checkpoint is whole and that of one process."""
+    alone = retrofit(tmp_path, "--out", "one")
+    shared = retrofit(tmp_path, "--out", "two", "--gpus", "2")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    nodes = []
+    for node in range(2):
+        launcher = ["-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", str(node), "--nproc-per-node", "1"]
+        launcher += ["--master-addr", "127.0.0.1", "--master-port", port]
+        nodes.append(retrofit(tmp_path, "--out", "nodes", "--gpus", "2", launcher=launcher))
+    outputs = []
+    for process in (alone, shared, *nodes):
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        outputs.append(out)
+    assert [out.count("run it:") for out in outputs] == [1, 1, 0, 0]
+    assert [out.count("wrote") for out in outputs] == [2, 2, 2, 0]
+    weights, made = checkpoint(tmp_path / "one")
+    for name in ("two", "nodes"):
+        other_weights, other = checkpoint(tmp_path / name)
+        assert other["kl_hard"] == pytest.approx(made["kl_hard"], rel=1e-3)
+        assert (other["tokens"], other["alpha"]) == (made["tokens"], pytest.approx(made["alpha"], abs=1e-3))
+        assert weights.keys() == other_weights.keys()
+        for key, value in weights.items():
+            assert torch.allclose(value.float(), other_weights[key].float(), rtol=0.02, atol=2e-3), key
+
+
+@pytest.mark.parametrize(
+    ("more", "launcher", "reason"),
+    [
+        (["--gpus", "3"], [], "--accumulate 2 batches a step do not divide among 3 GPUs"),
+        (
+            ["--gpus", "1"],
+            ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
+            "torchrun has started 2 processes, and --gpus is 1: pass --gpus 2",
+        ),
+    ],
+)
+def test_numbers_of_processes_that_do_not_fit(tmp_path, more, launcher, reason):
+    process = retrofit(tmp_path, "--out", "out", *more, launcher=launcher)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode
+    assert reason in " ".join(err.split())

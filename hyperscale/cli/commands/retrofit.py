@@ -7,6 +7,7 @@ import typer
 from hyperscale.cli.display.console import make_console
 from hyperscale.cli.options import with_options
 from hyperscale.errors import RetrofitError
+from hyperscale.retrofit.parallel.launch import is_first, is_started
 from hyperscale.retrofit.settings import RetrofitSettings
 from hyperscale.utils.hub import silence_transformers
 
@@ -26,7 +27,7 @@ def retrofit(
         typer.Option(help="With --dry-run: GPU to plan for, e.g. h100, h200 or 48GiB. [the one found]"),
     ] = None,
 ) -> None:
-    """Teach a model DMS: make the checkpoints that `hyperscale run --model OUT --method dms` runs. One GPU."""
+    """Teach a model DMS: make the checkpoints that `hyperscale run --model OUT --method dms` runs."""
     settings = RetrofitSettings.from_options(values)
     console = make_console()
 
@@ -35,20 +36,24 @@ def retrofit(
 
     if gpu and not dry_run:
         raise RetrofitError("--gpu names a GPU to plan for: pass --dry-run too, or --device to say where to train")
-    report("starting …")
+    is_part = is_started()  # what is said once is said by the process that starts the others
+    if not is_part:
+        report("starting …")
     silence_transformers()
     if dry_run:
         _print_plan(settings, gpu)
         return
     from hyperscale.retrofit.job import run_retrofit
 
-    if console.is_terminal:
+    if console.is_terminal and is_first():
         from hyperscale.cli.display.live_training import LiveTraining
 
         with LiveTraining(console) as live:
             run_retrofit(settings, report, live.show, report_seconds=3.0)
     else:
         run_retrofit(settings, report)
+    if is_part:
+        return
     crs = ",".join(f"{cr:g}" for cr in settings.crs)
     report(f"run it: hyperscale run --model {settings.out} --method dms --cr {crs}")
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hyperscale.retrofit.parallel.launch import is_started
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -43,11 +45,6 @@ class Ranks:
         """Wait for all processes; a collective."""
         if self.count > 1:
             torch.distributed.barrier()
-
-
-def is_started() -> bool:
-    """Whether this process is one of several that ``torchrun`` has started."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def join_ranks(device: str) -> tuple[Ranks, str]:

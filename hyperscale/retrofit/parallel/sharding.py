@@ -13,6 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from hyperscale.methods.core.dms_gate import attach_gates
 from hyperscale.retrofit.parallel.ranks import Ranks
 
 
@@ -71,3 +72,23 @@ def gather_state(model: Any, ranks: Ranks, dtype: torch.dtype) -> dict[str, Tens
         if ranks.is_first:
             state[name] = whole.to("cpu", dtype if whole.is_floating_point() else whole.dtype)
     return state
+
+
+def gather_model(model: Any, ranks: Ranks) -> Any:
+    """A whole model of the same weights in bfloat16, on the CPU of the first process; None on the others. A collective.
+
+    Args:
+        model: A sharded causal LM with gates.
+        ranks: The processes.
+    """
+    from transformers import AutoModelForCausalLM
+
+    state = gather_state(model, ranks, torch.bfloat16)
+    if not ranks.is_first:
+        return None
+    with torch.device("meta"):
+        whole = AutoModelForCausalLM.from_config(model.config, dtype=torch.bfloat16)
+        attach_gates(whole)
+    whole.load_state_dict(state, assign=True)
+    whole.tie_weights()
+    return whole
