@@ -225,6 +225,7 @@ def _train(
     from hyperscale.engines.loading import load_model
     from hyperscale.retrofit.documents import build_corpus
     from hyperscale.retrofit.parallel.ranks import join_ranks
+    from hyperscale.retrofit.parallel.sharded_loading import build_empty
     from hyperscale.retrofit.parallel.sharding import gather_model
     from hyperscale.retrofit.reporting.metrics_file import MetricsFile, read_metrics
     from hyperscale.retrofit.reporting.model_card import CARD, write_card
@@ -232,12 +233,17 @@ def _train(
     from hyperscale.retrofit.resume.state_file import read_state, remove_state
     from hyperscale.retrofit.resume.state_saver import StateSaver
     from hyperscale.retrofit.trainer import Retrofit
+    from hyperscale.utils.hub import load_tokenizer
 
     recipe = settings.recipe(estimate.parameters)
     ranks, device = join_ranks(device)
     on_gpu = torch.device(device).type == "cuda"
     report(f"loading {base} …")
-    teacher, tokenizer = load_model(base, device="cpu", dtype=torch.bfloat16)
+    folder = _find_shards(base) if ranks.count > 1 else None
+    if folder is None:
+        teacher, tokenizer = load_model(base, device="cpu", dtype=torch.bfloat16)
+    else:
+        teacher, tokenizer = build_empty(read_config(base), torch.bfloat16), load_tokenizer(base)
     # What is saved is bfloat16, so that is what the teacher is; CPUs compute with it in float32.
     if not on_gpu:
         _widen(teacher)
@@ -313,7 +319,14 @@ def _train(
     if ranks.count > 1 and recipe.train == "gates":
         dtype = next(teacher.parameters()).dtype  # a layer is sharded as a whole, in one type
     retrofit = Retrofit(
-        teacher, recipe, report=report, dtype=dtype, frugal=True, ranks=ranks, device=torch.device(device)
+        teacher,
+        recipe,
+        report=report,
+        dtype=dtype,
+        frugal=True,
+        ranks=ranks,
+        device=torch.device(device),
+        folder=folder,
     )
     del teacher
     if state is not None:
@@ -344,6 +357,25 @@ def _train(
             remove_state(settings.out)
             draw_training(settings.out, read_metrics(settings.out), made)
             report(f"wrote {settings.out / PICTURE}")
+
+
+def _find_shards(base: str) -> Path | None:
+    """The folder of a checkpoint that processes can read part by part; None if each has to load it as a whole."""
+    from hyperscale.engines.weights_check import check_weights
+    from hyperscale.retrofit.parallel.sharded_loading import find_files
+    from hyperscale.utils.hub import cached_folder
+
+    folder, config = Path(base), read_config(base)
+    if not folder.is_dir():
+        try:
+            folder = cached_folder(base)
+        except ModelError:
+            return None
+    # One tensor that is embedding and output cannot be given storage twice.
+    if config.tie_word_embeddings or not find_files(folder):
+        return None
+    check_weights(folder, config)
+    return folder
 
 
 def _begin_record(

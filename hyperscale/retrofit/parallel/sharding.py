@@ -5,6 +5,7 @@ form of it, `torch.distributed.fsdp.fully_shard`.
 """
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from hyperscale.methods.core.dms_gate import attach_gates
 from hyperscale.retrofit.parallel.ranks import Ranks
+from hyperscale.retrofit.parallel.sharded_loading import fill_model, is_empty
 
 
 class ShardedRoot(nn.Module):
@@ -32,13 +34,16 @@ class ShardedRoot(nn.Module):
         return function()
 
 
-def shard_model(model: Any, ranks: Ranks, device: torch.device) -> Callable[[Callable[[], Any]], Any]:
+def shard_model(
+    model: Any, ranks: Ranks, device: torch.device, folder: Path | None = None
+) -> Callable[[Callable[[], Any]], Any]:
     """Shard a transformers causal LM in place; it moves to the device as its layers are sharded.
 
     Args:
         model: The model; the same on all processes.
         ranks: They.
         device: This process's.
+        folder: The checkpoint that a model without storage is filled from.
 
     Returns:
         What a function that uses the model has to be run by.
@@ -50,7 +55,12 @@ def shard_model(model: Any, ranks: Ranks, device: torch.device) -> Callable[[Cal
         fully_shard(layer, **options)
     root = ShardedRoot(model)
     fully_shard(root, **options)
-    root.to(device)  # buffers
+    if is_empty(model):
+        assert folder is not None, "a model without storage has a checkpoint"
+        root.to_empty(device=device)
+        fill_model(model, folder, ranks, device)
+    else:
+        root.to(device)  # buffers
     return root
 
 

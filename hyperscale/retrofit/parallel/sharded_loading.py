@@ -1,0 +1,100 @@
+"""Loads a checkpoint part by part into the shards of a model: no process ever holds more than its own part.
+
+A model is built without storage (torch's device "meta"), sharded, given storage on its device, and filled from the
+safetensors files, of which each process reads its rows.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hyperscale.errors import ModelError
+from hyperscale.retrofit.parallel.ranks import Ranks
+
+
+def find_files(folder: Path) -> dict[str, Path]:
+    """The file of each tensor of a checkpoint; empty if it is not in safetensors."""
+    from safetensors import safe_open
+
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return {name: folder / file for name, file in names.items()}
+    single = folder / "model.safetensors"
+    if not single.is_file():
+        return {}
+    with safe_open(single, "pt") as file:
+        return dict.fromkeys(file.keys(), single)
+
+
+def build_empty(config: Any, dtype: torch.dtype) -> Any:
+    """A transformers causal LM without storage."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(config, dtype=dtype).eval().requires_grad_(False)
+
+
+def is_empty(model: Any) -> bool:
+    """Whether a model has no storage yet."""
+    return bool(next(model.parameters()).is_meta)
+
+
+def fill_model(model: Any, folder: Path, ranks: Ranks, device: torch.device) -> None:
+    """Fill a sharded model whose storage is there from a checkpoint; gates, which it lacks, start at zero.
+
+    Args:
+        model: A causal LM, gates attached or not, whose embedding and output layer are not one tensor.
+        folder: The checkpoint.
+        ranks: The processes, each with its rows of a tensor (`torch.chunk` along the first dimension).
+        device: This process's.
+
+    Raises:
+        ModelError: A tensor is missing.
+    """
+    files = find_files(folder)
+    with _open_files() as opened, torch.no_grad():
+        for name, parameter in model.named_parameters():
+            own = parameter.to_local()
+            if "dms_proj_alpha" in name:
+                own.fill_(1.0 if "norm" in name else 0.0)
+                continue
+            if name not in files:
+                raise ModelError(f"the checkpoint {folder} lacks tensors: {name}")
+            rows = -(-parameter.shape[0] // ranks.count)
+            first = min(ranks.rank * rows, parameter.shape[0])
+            stored: Tensor = opened(files[name]).get_slice(name)[first : first + own.shape[0]]
+            # What is saved is bfloat16, so that is what a model starts from, whatever it is kept in.
+            own.copy_(stored.to(torch.bfloat16))
+    for module in model.modules():
+        _restore_buffers(module, model.config, device)
+
+
+def _restore_buffers(module: nn.Module, config: Any, device: torch.device) -> None:
+    """The frequencies of RoPE are computed, not stored."""
+    if "inv_freq" in dict(module.named_buffers(recurse=False)):
+        fresh: Any = type(module)(config=config, device=device)
+        for name, buffer in fresh.named_buffers(recurse=False):
+            setattr(module, name, buffer)
+
+
+@contextmanager
+def _open_files() -> Iterator[Any]:
+    from contextlib import ExitStack
+
+    from safetensors import safe_open
+
+    with ExitStack() as stack:
+        files: dict[Path, Any] = {}
+
+        def opened(path: Path) -> Any:
+            if path not in files:
+                files[path] = stack.enter_context(safe_open(path, "pt"))
+            return files[path]
+
+        yield opened
