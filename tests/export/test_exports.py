@@ -181,7 +181,7 @@ def test_wandb_runs_are_kept_offline(results, tmp_path, monkeypatch):
     assert shown == pytest.approx(list(results.points["accuracy"]), nan_ok=True)
 
 
-def test_mistakes_are_told_before_anything_is_read(results, tmp_path, monkeypatch, capsys):
+def test_mistakes_are_told_before_anything_is_written(results, tmp_path, monkeypatch, capsys):
     call = caller(monkeypatch, capsys, tmp_path)
     fails(call("export", results.folder, "--to", "excel"), "no format 'excel'", "lm-eval, inspect, tensorboard, wandb")
     fails(call("export", tmp_path / "nowhere"), "no folder")
@@ -191,7 +191,8 @@ def test_mistakes_are_told_before_anything_is_read(results, tmp_path, monkeypatc
     fails(call("export", empty), "no finished chain")
     monkeypatch.setattr("hyperscale.export.write.find_spec", lambda name: None if name == "inspect_ai" else name)
     advice = "pip install 'hyperscale-kv[inspect]'"
-    fails(call("export", "nowhere", "--to", "inspect"), "inspect needs inspect_ai", advice)
+    fails(call("export", results.folder, "--to", "inspect"), "inspect needs inspect_ai", advice)
+    fails(call("export", "nowhere", "--to", "inspect"), "no folder nowhere")
 
 
 def test_the_command_writes_into_the_folder_and_says_what(results, tmp_path, monkeypatch, capsys):

@@ -21,8 +21,8 @@ def export(
     from hyperscale.export.write import check_formats
 
     formats = arguments.names("--to", to) or []
-    check_formats(formats)
     console = make_console()
-    results = frames.load(folder)
+    results = frames.load(folder)  # a folder that is not there is told before a package that is missing
+    check_formats(formats)
     print_notes(console, results.notes)
     results.export(formats, out, lambda path: console.print(f"wrote {path}", highlight=False, soft_wrap=True))
