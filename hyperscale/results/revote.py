@@ -34,13 +34,24 @@ def choose(vote: str, scorer: str | None) -> str | None:
         ConfigError: There is no such strategy, or it takes no scorer.
         ModelError: There is no such scorer.
     """
-    strategy = None if vote == TASK else strategies.get(vote)
+    strategy = None if vote.strip().lower() == TASK else _find_strategy(vote)
     if scorer is not None and (strategy is None or strategy.scorer is None or ":" in vote):
         raise ConfigError(f"--scorer goes with --vote best-of-n, not with {vote}")
     if strategy is not None and scorer is not None:
         judge = reward_models.get(scorer)
         strategy = strategies.BestOfN(judge.name if judge else strategies.LOGPROB)
     return None if strategy is None else strategy.name
+
+
+def _find_strategy(vote: str) -> strategies.Strategy:
+    """A strategy that may be chosen for finished chains."""
+    try:
+        strategy = strategies.get(vote)
+    except ConfigError as error:
+        raise ConfigError(f"--vote: {error}, or {TASK} for each task's own") from None
+    if isinstance(strategy, strategies.Likelihood):  # a task's own, which takes no vote
+        raise ConfigError(f"--vote {vote}: only tasks scored by likelihood have it: choose another, or {TASK}")
+    return strategy
 
 
 def revote(

@@ -212,7 +212,8 @@ def test_what_cannot_be_used_is_refused_and_changes_nothing(tmp_path, judge):
         build_tokenizer().save_pretrained(tmp_path / folder)
     (tmp_path / "empty").mkdir()
     for vote, scorer, error, said in (
-        ("luck", None, ConfigError, "unknown strategy 'luck'"),
+        ("luck", None, ConfigError, "--vote: unknown strategy 'luck'.*majority, .*best-of-n, or task for each task's"),
+        ("likelihood", None, ConfigError, "only tasks scored by likelihood"),
         ("majority", str(judge), ConfigError, "--scorer goes with --vote best-of-n"),
         ("task", "logprob", ConfigError, "--scorer goes with --vote best-of-n"),
         ("best-of-n:judge", None, ResultsError, "no score by judge"),
