@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from hyperscale.analysis.bootstrap import Bootstrap
 from hyperscale.analysis.differences import Difference, paired_difference
 from hyperscale.analysis.frontier import find_frontiers
-from hyperscale.methods.names import VANILLA
+from hyperscale.methods.names import VANILLA, rank
 from hyperscale.results.intervals import CONFIDENCE, AccuracyInterval, Z, wilson_interval
 from hyperscale.results.points import MeasuredPoint
 
@@ -131,7 +131,7 @@ def find_answers(
 
 
 def _answer(bootstrap: Bootstrap, axis: str, ceilings: Mapping[str, float]) -> Answer:
-    methods = sorted(bootstrap.points, key=lambda method: method != VANILLA)  # the full cache first
+    methods = sorted(bootstrap.points, key=rank)  # the full cache first
     series = bootstrap.points[methods[0]][0].series
     ceiling = ceilings.get(series.task, np.inf)
     others = [method for method in methods[1:] if bootstrap.common_problems(method, methods[0])]

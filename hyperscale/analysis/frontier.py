@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from hyperscale.methods.names import rank
 from hyperscale.results.points import MeasuredPoint, check_axis
 
 Floats = NDArray[np.float64]
@@ -45,7 +46,7 @@ class Frontiers(NamedTuple):
 
 
 def frontier_points(points: Iterable[MeasuredPoint], axis: str) -> list[MeasuredPoint]:
-    """The points on the frontier of each (task, model, method), by ascending cost.
+    """The points on the frontier of each (task, model, method), by ascending cost; methods in their usual order.
 
     Args:
         points: Of any tasks, models and methods; runs and CRs of a method are united.
@@ -59,7 +60,7 @@ def frontier_points(points: Iterable[MeasuredPoint], axis: str) -> list[Measured
     for point in drop_sparse_points(points):
         groups.setdefault((point.series.task, point.series.model, point.series.method), []).append(point)
     selection: list[MeasuredPoint] = []
-    for group in groups.values():
+    for _, group in sorted(groups.items(), key=lambda item: (*item[0][:2], rank(item[0][2]))):
         cost, accuracy = np.array([(point.costs[axis].mean(), point.accuracy.mean()) for point in group]).T
         frontier = find_frontiers(cost, accuracy)
         selection += [group[i] for i in frontier.order[frontier.on_frontier]]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from hyperscale.analysis.bootstrap import Bootstrap, confidence_intervals
 from hyperscale.analysis.frontier import mean_gap
 from hyperscale.errors import ResultsError
-from hyperscale.methods.names import KVPRESS, VANILLA
+from hyperscale.methods.names import KVPRESS, VANILLA, rank
 from hyperscale.results.intervals import MIN_PROBLEMS, equal_interval
 from hyperscale.results.points import COSTS, check_axis
 
@@ -114,7 +114,7 @@ def compute_margins(
     for axis in axes:
         check_axis(axis)
     bootstraps = list(bootstraps)
-    methods = sorted({method for bootstrap in bootstraps for method in bootstrap.points})
+    methods = sorted({method for bootstrap in bootstraps for method in bootstrap.points}, key=rank)
     for a, b in pairs or ():
         if not any({a, b} <= set(bootstrap.points) for bootstrap in bootstraps):
             raise ResultsError(

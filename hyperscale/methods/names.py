@@ -7,6 +7,18 @@ KVPRESS = "kvpress:"
 KVPRESS_ENGINE = "kvpress"
 """The engine that presses need."""
 
+ORDER = (
+    *(VANILLA, "dms", "window", "random", "quest", "tova", "h2o", "dmc", "streaming", "keydiff", "knorm"),
+    *("triattention", "snapkv", "rkv"),
+)
+"""The order in which methods are shown, everywhere; any other stands behind them, by name."""
+
+
+def rank(name: str) -> tuple[int, str]:
+    """Sorts methods as they are shown; behind a method's name a type of cache may stand, and a model."""
+    method = name.split(" ")[0]
+    return (ORDER.index(method) if method in ORDER else len(ORDER), name)
+
 
 def needed_engine(method: str) -> str | None:
     """The only engine that a method runs in; None if it runs in every engine that knows it."""

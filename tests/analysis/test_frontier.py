@@ -216,7 +216,7 @@ def test_methods_that_share_no_task_or_no_model_have_no_margin():
         bootstraps = list(make_bootstraps(points(apart), n_boot=10).values())
         assert len(bootstraps) == 2
         assert compute_margins(bootstraps) == []
-        with pytest.raises(ResultsError, match=r"no margin dms:vanilla: no task has chains of both.*dms, vanilla"):
+        with pytest.raises(ResultsError, match=r"no margin dms:vanilla: no task has chains of both.*vanilla, dms"):
             compute_margins(bootstraps, [("dms", "vanilla")])
 
 
@@ -297,7 +297,7 @@ def test_every_method_over_vanilla_unless_pairs_are_named():
     assert [(m.task, m.a, m.b) for m in compute_margins(made, [("dms", "window")], ["tokens"])] == [
         ("mini_aime", "dms", "window")
     ]
-    with pytest.raises(ResultsError, match=r"no margin dms:quest: no task has chains of both.*dms, vanilla, window"):
+    with pytest.raises(ResultsError, match=r"no margin dms:quest: no task has chains of both.*vanilla, dms, window"):
         compute_margins(made, [("dms", "vanilla"), ("dms", "quest")])
     with pytest.raises(ResultsError, match="unknown axis"):
         compute_margins(made, axes=["euros"])

@@ -31,6 +31,11 @@ def folder(tmp_path):
     return tmp_path / "results"
 
 
+def methods_shown(out):
+    """Methods of the rows of a table of points, in their order."""
+    return list(dict.fromkeys(line.split()[1] for line in out.splitlines() if line.startswith("mini_aime  ")))
+
+
 def test_show_of_a_finished_run(call, folder):
     code, out, err = call("show", "results/whole")
     assert (code, err) == (0, "")
@@ -39,9 +44,11 @@ def test_show_of_a_finished_run(call, folder):
     assert lines[2:4] == ["Answer", "mini_aime, 12 problems, at most 200K kv_reads each"]
     assert "Frontiers by kv_reads (--all shows every point)" in out
     assert "unfinished" not in out
+    assert methods_shown(out) == ["vanilla", "dms"]  # as in the report, not by name
     (run,) = results.read(folder / "whole")
     code, out, _ = call("show", "results/whole", "--all")
     assert f"All {len(run.points())} points" in out
+    assert methods_shown(out) == ["vanilla", "dms"]
     rows = [line for line in out.splitlines() if line.startswith("mini_aime  ")]
     assert len(rows) == len(run.points())
     assert max(len(line) for line in out.splitlines()) <= 80

@@ -1,6 +1,7 @@
 """Colours and markers of methods."""
 
 from hyperscale import methods
+from hyperscale.methods.names import ORDER
 from hyperscale.report.plots.styles import STYLES, assign_styles, series_name
 
 
@@ -12,6 +13,10 @@ def test_known_methods_have_their_own_style_and_the_legend_its_order():
 def test_every_registered_method_has_a_style_of_its_own():
     assert set(methods.available()) <= set(STYLES), "add the new method to STYLES in hyperscale/report/plots/styles.py"
     assert len(set(STYLES.values())) == len(STYLES)
+
+
+def test_every_registered_method_has_a_place_in_the_order():
+    assert set(methods.available()) <= set(ORDER), "add the new method to ORDER in hyperscale/methods/names.py"
 
 
 def test_many_methods_have_styles_of_their_own():

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from hyperscale.cli.display.table_format import format_interval, make_table, print_table
 from hyperscale.methods.arm import compression_label
+from hyperscale.methods.names import rank
 from hyperscale.utils.quantities import format_quantity
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def print_frontiers(
 
 def print_points(points: "Sequence[MeasuredPoint]", console: Console) -> None:
     """Print every point, with the columns of `print_frontiers`."""
-    ordered = sorted(points, key=lambda point: (point.series, point.L, point.W))
+    ordered = sorted(points, key=lambda point: (*_series_place(point), point.L, point.W))
     _print_rows(f"All {len(points):,} points", ordered, console)
 
 
@@ -73,13 +74,17 @@ def print_vote_change(before: "Sequence[MeasuredPoint]", after: "Sequence[Measur
         ("task", "method", "W-L-CR", "vote"),
         ("before", "after"),
     )
-    for point in sorted(widest.values(), key=lambda point: (point.series.task, point.series)):
+    for point in sorted(widest.values(), key=_series_place):
         earlier = old[_place(point)]
         votes = earlier.vote if earlier.vote == point.vote else f"{earlier.vote} → {point.vote}"
         cells = (_format_accuracy(each) for each in (earlier, point))
         table.add_row(point.series.task, point.series.method, point.label, votes, *cells)
     if widest:
         print_table(table, console, ("vote",))
+
+
+def _series_place(point: "MeasuredPoint") -> tuple[str, tuple[int, str], "SeriesKey"]:
+    return point.series.task, rank(point.series.method), point.series
 
 
 def _place(point: "MeasuredPoint") -> "tuple[SeriesKey, int, int]":

@@ -7,13 +7,14 @@ from dataclasses import replace
 from typing import Any
 
 from hyperscale import tasks
+from hyperscale.methods.names import rank
 from hyperscale.models import thinking
 from hyperscale.report.html import text_packing
 from hyperscale.report.html.failures import UNEXPLAINED, Explanation
 from hyperscale.report.html.questions import ProblemKey, Question
 from hyperscale.report.html.shares import RunArm, collect_shares
 from hyperscale.report.html.text_folder import TextFolder
-from hyperscale.report.plots.styles import rank, series_name
+from hyperscale.report.plots.styles import series_name
 from hyperscale.results.folder import Run, RunChain
 from hyperscale.results.points import MeasuredPoint, candidates_of
 from hyperscale.results.samples import Sample

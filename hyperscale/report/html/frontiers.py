@@ -10,7 +10,8 @@ from hyperscale.analysis.curves import Curve, analyse
 from hyperscale.analysis.frontier import drop_sparse_points
 from hyperscale.analysis.margins import Margin
 from hyperscale.analysis.sentences import write_paragraphs
-from hyperscale.report.plots.styles import AXES, assign_styles, rank, series_name
+from hyperscale.methods.names import rank
+from hyperscale.report.plots.styles import AXES, assign_styles, series_name
 from hyperscale.results.intervals import MIN_PROBLEMS
 from hyperscale.results.points import COLUMNS, MeasuredPoint, name_caches
 

@@ -5,8 +5,7 @@ from typing import Any
 
 from hyperscale.analysis.kept_shares import KeptShares, collect_kept_shares
 from hyperscale.methods.arm import compression_label
-from hyperscale.methods.names import VANILLA
-from hyperscale.report.plots.styles import rank
+from hyperscale.methods.names import VANILLA, rank
 from hyperscale.results.folder import Run
 
 

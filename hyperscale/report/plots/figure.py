@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from hyperscale.analysis.curves import Curve, cost_and_accuracy
 from hyperscale.analysis.frontier import COVERAGE
 from hyperscale.methods.arm import compression_label
+from hyperscale.methods.names import rank
 from hyperscale.report.plots.label_placement import Label, place_labels, short
-from hyperscale.report.plots.styles import AXES, STYLES, Style, assign_styles, rank, series_name
+from hyperscale.report.plots.styles import AXES, STYLES, Style, assign_styles, series_name
 from hyperscale.results.intervals import MIN_PROBLEMS
 from hyperscale.results.points import MeasuredPoint
 

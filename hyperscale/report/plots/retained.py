@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hyperscale import tasks
+from hyperscale.methods.names import rank
 from hyperscale.report.plots.figure import DPI, WIDTH, shorten
 from hyperscale.report.plots.styles import Style, assign_styles, series_name
 from hyperscale.results.intervals import MIN_PROBLEMS
@@ -101,7 +102,7 @@ def _name_and_context(point: MeasuredPoint) -> tuple[str, int]:
 
 
 def _place(point: MeasuredPoint) -> tuple[Any, ...]:
-    return *_name_and_context(point), point.series.model, point.series.method, point.retained, point.series
+    return *_name_and_context(point), point.series.model, rank(point.series.method), point.retained, point.series
 
 
 def _handle(name: str, colour: str, marker: str) -> Any:

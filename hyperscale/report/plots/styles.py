@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+from hyperscale.methods.names import rank
+
 Style = tuple[str, str]  # colour, marker
 # Okabe and Ito's colours, which readers with any colour vision tell apart, and a marker each, which survives print in
 # grey; vanilla is always the black circle. Their yellow, illegible on white, is replaced by Tol's wine.
@@ -30,13 +32,6 @@ _SPARE = [(SPARE_COLOURS[i % 5], SPARE_MARKERS[(i + i // 5) % 5]) for i in range
 def series_name(method: str, model: str, with_model: bool) -> str:
     """The name of a method's frontier in legends; with its model where there are several."""
     return f"{method} ({model})" if with_model else method
-
-
-def rank(name: str) -> tuple[int, str]:
-    """Sorts names: the methods of `STYLES` first, vanilla foremost."""
-    methods = list(STYLES)
-    method = name.split(" ")[0]  # behind it a type of cache may stand, and a model
-    return (methods.index(method) if method in methods else len(methods), name)
 
 
 def assign_styles(names: Iterable[str]) -> dict[str, Style]:
