@@ -69,7 +69,7 @@ def format_difference(difference: Difference) -> str:
 
 
 def configuration(point: MeasuredPoint) -> str:
-    """A method's point: ``dms 4-1024-8`` is its W-L-CR."""
+    """A method's point: ``dms 4-1K-8`` is its W-L-CR."""
     return f"{point.series.method} {point.label}"
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from hyperscale.errors import ResultsError
 from hyperscale.gate.baseline import ALL_WEIGHTS, DIGITS, CutRecord, GateRecord, TaskRecord
-from hyperscale.methods.arm import compression_label
+from hyperscale.methods.arm import point_label
 from hyperscale.results.manifest import differences
 
 _SHOWN = 3  # missing points that an error names
@@ -26,7 +26,7 @@ class PointKey(NamedTuple):
     @property
     def label(self) -> str:
         """The point written W-L-CR, as `MeasuredPoint.label`."""
-        return f"{self.W}-{self.L}-{compression_label(self.CR, self.kv_budget)}"
+        return point_label(self.W, self.L, self.CR, self.kv_budget)
 
     def __str__(self) -> str:
         return f"{self.label} of {self.method} on {self.task}"

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from hyperscale.utils.quantities import format_length
+
 
 @dataclass(frozen=True, order=True)
 class Arm:
@@ -23,6 +25,11 @@ class Arm:
         if self.kv_budget:
             return f"{self.method} {self.kv_budget} tokens"
         return self.method if self.CR == 1 else f"{self.method} {self.CR:g}×"
+
+
+def point_label(W: int, L: int, CR: float, kv_budget: int = 0) -> str:
+    """A point for people, W-L-CR: ``4-1K-8``; a budget in tokens takes the place of the CR, ``4-1K-64t``."""
+    return f"{W}-{format_length(L)}-{compression_label(CR, kv_budget)}"
 
 
 def compression_label(CR: float, kv_budget: int) -> str:

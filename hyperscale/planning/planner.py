@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hyperscale.errors import BudgetError
-from hyperscale.methods.arm import Arm, compression_label
+from hyperscale.methods.arm import Arm, point_label
 from hyperscale.planning.budget import Budget
 from hyperscale.planning.costs import CLOSED_FORM_AXES, Costs, TaskShape
 from hyperscale.planning.grid import Grid
@@ -31,7 +31,7 @@ class PlannedPoint:
         return self.costs.times(1 / self.W)
 
     def __str__(self) -> str:
-        return f"{self.W}-{self.L}-{compression_label(self.arm.CR, self.arm.kv_budget)}"
+        return point_label(self.W, self.L, self.arm.CR, self.arm.kv_budget)
 
 
 @dataclass(frozen=True)

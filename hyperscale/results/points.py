@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hyperscale import tasks
 from hyperscale.errors import ResultsError, TaskError
 from hyperscale.kv.formats import AUTO
-from hyperscale.methods.arm import compression_label
+from hyperscale.methods.arm import point_label
 from hyperscale.results.intervals import AccuracyInterval, wilson_interval
 from hyperscale.results.samples import Sample
 from hyperscale.results.truncation import TruncatedChain, is_eligible, truncate
@@ -98,7 +98,7 @@ class MeasuredPoint:
     @property
     def label(self) -> str:
         """The point written W-L-CR; a budget in tokens takes the place of the CR."""
-        return f"{self.W}-{self.L}-{compression_label(self.series.CR, self.series.kv_budget)}"
+        return point_label(self.W, self.L, self.series.CR, self.series.kv_budget)
 
     @property
     def interval(self) -> AccuracyInterval:

@@ -9,6 +9,14 @@ def format_quantity(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def format_length(number: float) -> str:
+    """A number with a binary prefix where that is exact, as L in W-L-CR: 512, 1K, 16K, 1M."""
+    for power, prefix in ((30, "G"), (20, "M"), (10, "K")):
+        if number >= 2**power and number % 2**power == 0:
+            return f"{int(number) >> power}{prefix}"
+    return f"{number:g}"
+
+
 def format_duration(seconds: float) -> str:
     """A duration in its largest sensible unit: 40 seconds, 3.2 hours, 12 days."""
     for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):

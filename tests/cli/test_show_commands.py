@@ -140,7 +140,7 @@ def test_another_vote_is_shown_before_and_after(call, folder):
             for points in (run.points(), results.read(folder / "whole")[0].points())
         )
         assert after.accuracy.mean() < before.accuracy.mean()
-        assert f"4-2048-{cr} " in rows[method]
+        assert f"4-2K-{cr} " in rows[method]
         place = rows[method].index(f"{100 * before.accuracy.mean():.1f} [")
         assert f"{100 * after.accuracy.mean():.1f} [" in rows[method][place + 5 :]
     assert "before → after" in out

@@ -9,7 +9,7 @@ from hyperscale.analysis import published as reference
 from hyperscale.analysis.curves import analyse
 from hyperscale.errors import ResultsError
 from hyperscale.report.plots import figure, styles, write
-from hyperscale.report.plots.label_placement import Label, place_labels, short
+from hyperscale.report.plots.label_placement import Label, place_labels
 from hyperscale.results.points import COLUMNS, COSTS
 
 
@@ -297,13 +297,6 @@ def test_panels_of_unlike_strategies_share_the_plain_label_and_a_panel_names_all
     panel = picture(analyse(mixed, ["tokens"], n_boot=20), "tokens").axes[0]
     assert panel.get_title() == "mini_aime (12 problems, majority, mean@k)"
     assert panel.get_ylabel() == "accuracy (%)"
-
-
-@pytest.mark.parametrize(
-    ("number", "text"), [(256, "256"), (1024, "1K"), (2**14, "16K"), (2**20, "1M"), (1500, "1500")]
-)
-def test_short_numbers(number, text):
-    assert short(number) == text
 
 
 def test_labels_without_room_are_left_out_the_least_important_first():

@@ -13,6 +13,7 @@ from hyperscale.errors import TaskError
 from hyperscale.kv.trace import dense_reads
 from hyperscale.results.points import COLUMNS, table
 from hyperscale.results.sample_file import format_line, parse
+from hyperscale.utils.quantities import format_length
 
 
 def point(table, W, L, CR=1.0, **more):
@@ -176,7 +177,7 @@ def test_cells_hold_the_points_before_averaging():
     for cell, row in zip(points(lines), points_table(lines).itertuples(), strict=True):
         assert 100 * cell.accuracy.mean() == pytest.approx(row.accuracy)
         assert cell.costs["kv_reads"].mean() == pytest.approx(row.kv_reads)
-        assert cell.label == f"{row.W}-{row.L}-1"
+        assert cell.label == f"{row.W}-{format_length(row.L)}-1"
 
 
 def test_importing_the_frontier_needs_neither_torch_nor_pandas():

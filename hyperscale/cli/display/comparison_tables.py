@@ -8,7 +8,7 @@ from hyperscale.analysis.run_comparison import ComparedPoints, Comparison
 from hyperscale.analysis.sentences import format_difference
 from hyperscale.cli.display.table_format import NOTHING, make_table, print_table
 from hyperscale.results.intervals import MIN_PROBLEMS
-from hyperscale.utils.quantities import format_quantity
+from hyperscale.utils.quantities import format_length, format_quantity
 
 
 def print_comparisons(comparisons: Sequence[Comparison], console: Console, *, everything: bool = False) -> None:
@@ -30,7 +30,7 @@ def print_comparisons(comparisons: Sequence[Comparison], console: Console, *, ev
     for comparison in comparisons:
         for pair in comparison.at_equal_size if everything else _ends(comparison.at_equal_size):
             table.add_row(
-                *(comparison.task, str(comparison.b), str(comparison.a), f"{pair.a.W}-{pair.a.L}"),
+                *(comparison.task, str(comparison.b), str(comparison.a), f"{pair.a.W}-{format_length(pair.a.L)}"),
                 *_accuracies(pair),
                 f"×{pair.cost_b / pair.cost_a:.2f}" if pair.cost_a else NOTHING,
             )

@@ -12,7 +12,7 @@ from rich.text import Text
 from hyperscale import results
 from hyperscale.cli.display.table_format import NOTHING, make_table, print_table
 from hyperscale.errors import ResultsError
-from hyperscale.methods.arm import compression_label
+from hyperscale.methods.arm import point_label
 from hyperscale.planning.plan_file import planned_chains
 from hyperscale.planning.run_state import RunState
 from hyperscale.results.folder import Run
@@ -90,7 +90,7 @@ def _best(folder: Path) -> list[dict[str, Any]]:
     return [
         {
             **{"task": task, "method": row["method"], "accuracy": float(row["accuracy"])},
-            "point": f"{row['W']}-{row['L']}-{_compression(row)}",
+            "point": _label(row),
         }
         for task, row in best.items()
     ]
@@ -100,9 +100,8 @@ def _rank(row: dict[str, str]) -> tuple[float, float]:
     return float(row["accuracy"]), -float(row["kv_reads"])
 
 
-def _compression(row: dict[str, str]) -> str:
-    kv_budget = int(row.get("kv_budget") or 0)
-    return compression_label(float(row["CR"] or 1), kv_budget)
+def _label(row: dict[str, str]) -> str:
+    return point_label(int(row["W"]), int(row["L"]), float(row["CR"] or 1), int(row.get("kv_budget") or 0))
 
 
 def _methods(config: dict[str, Any]) -> str:

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from hyperscale.analysis.curves import Curve, cost_and_accuracy
 from hyperscale.analysis.frontier import COVERAGE
-from hyperscale.methods.arm import compression_label
 from hyperscale.methods.names import rank
-from hyperscale.report.plots.label_placement import Label, place_labels, short
+from hyperscale.report.plots.label_placement import Label, place_labels
 from hyperscale.report.plots.styles import AXES, STYLES, Style, assign_styles, series_name
 from hyperscale.results.intervals import MIN_PROBLEMS
 from hyperscale.results.points import MeasuredPoint
+from hyperscale.utils.quantities import format_length
 
 if TYPE_CHECKING:
     from hyperscale.analysis.published import PublishedAccuracy, Reference
@@ -266,7 +266,7 @@ def _set_costs(panel: Any, curves: Sequence[Curve]) -> None:
         ticks = [float(f"{2**x:.3g}") for x in np.linspace(low, high, 5)[1:-1]]
     panel.xaxis.set_major_locator(FixedLocator(ticks))
     panel.xaxis.set_minor_locator(NullLocator())
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: format_length(value)))
 
 
 def _set_accuracies(panel: Any, curves: Sequence[Curve], axis: str, published: Sequence[float]) -> None:
@@ -310,7 +310,7 @@ def _reference_notes(curves: Sequence[Curve], reference: "Reference | None") -> 
     points = [p for part in _by_task(curves).values() for p in _published_points(part, reference)]
     if not points or reference is None:
         return []
-    where = " or ".join(dict.fromkeys(f"{point.W}-{short(point.L)}" for point in points))
+    where = " or ".join(dict.fromkeys(f"{point.W}-{format_length(point.L)}" for point in points))
     models = ", ".join(dict.fromkeys(point.model for point in points))
     return [f"hollow, right of a panel: {reference.name}, {models} at {where}-CR, CR below; costs not published"]
 
@@ -329,7 +329,7 @@ def _write_labels(panel: Any, curves: Sequence[Curve], axis: str, styles: Mappin
         gains = np.diff([cost_and_accuracy(point, axis)[1] for point in curve.frontier], prepend=0.0)
         for i, point in enumerate(curve.frontier):
             weight = 200.0 if i == len(curve.frontier) - 1 else 100.0 if i == 0 else float(gains[i])
-            text = f"{point.W}-{short(point.L)}-{compression_label(point.series.CR, point.series.kv_budget)}"
+            text = point.label
             labels.append((weight, Label(*cost_and_accuracy(point, axis), text, _ink(styles[id(curve)][0]))))
     labels.sort(key=lambda pair: -pair[0])
     paths = [_steps(curve, axis) for curve in curves]

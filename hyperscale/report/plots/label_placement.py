@@ -28,14 +28,6 @@ class Label(NamedTuple):
     colour: Any
 
 
-def short(number: float) -> str:
-    """A number with a binary prefix where that is exact: 512, 1K, 16K, 1M."""
-    for power, prefix in ((30, "G"), (20, "M"), (10, "K")):
-        if number >= 2**power and number % 2**power == 0:
-            return f"{int(number) >> power}{prefix}"
-    return f"{number:g}"
-
-
 def place_labels(
     axes: Any,
     labels: Sequence[Label],
