@@ -17,7 +17,7 @@ from hyperscale.errors import ResultsError
 from hyperscale.gate.baseline import AXES, CutRecord, GateRecord
 from hyperscale.gate.matching import MatchedRecords, PointKey, match
 from hyperscale.gate.swap_test import SWAPS, ChangeInterval, Changes, draw_signs, simultaneous_intervals
-from hyperscale.methods.names import VANILLA
+from hyperscale.methods.names import VANILLA, rank
 from hyperscale.results.intervals import MIN_PROBLEMS
 
 Floats = NDArray[np.float64]
@@ -175,7 +175,7 @@ def compare(
                 f"confidence: at least {min_problems} are needed; use a larger --limit, or lower --confidence"
             )
     groups: dict[tuple[str, str], list[PointKey]] = {}
-    for point in matched.old:
+    for point in sorted(matched.old, key=lambda point: rank(point.method)):  # stable: else as in the baseline
         groups.setdefault((point.task, point.model), []).append(point)
     # Swaps are seeded by task: models that share a task share its problems, and so the swaps.
     order = sorted(matched.tasks)
@@ -327,7 +327,7 @@ def _margins(
         for scale, transform in (("linear", np.asarray), ("log2", np.log2)):
             with np.errstate(divide="ignore"):
                 accuracy, cost = means[0], transform(means[1])
-            for method in sorted(places.keys() - {VANILLA}):
+            for method in sorted(places.keys() - {VANILLA}, key=rank):
                 sides = (
                     [find_frontiers(cost[side][:, places[n]], accuracy[side][:, places[n]]) for n in (method, VANILLA)]
                     for side in (0, 1)
