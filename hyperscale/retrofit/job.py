@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -225,7 +226,7 @@ def _train(
     from hyperscale.engines.loading import load_model
     from hyperscale.retrofit.documents import build_corpus
     from hyperscale.retrofit.parallel.ranks import join_ranks
-    from hyperscale.retrofit.parallel.sharded_loading import build_empty
+    from hyperscale.retrofit.parallel.sharded_loading import build_empty, fill_model
     from hyperscale.retrofit.parallel.sharding import gather_model
     from hyperscale.retrofit.reporting.metrics_file import MetricsFile, read_metrics
     from hyperscale.retrofit.reporting.model_card import CARD, write_card
@@ -326,7 +327,7 @@ def _train(
         frugal=True,
         ranks=ranks,
         device=torch.device(device),
-        folder=folder,
+        fill=None if folder is None else partial(fill_model, folder=folder, ranks=ranks, device=torch.device(device)),
     )
     del teacher
     if state is not None:

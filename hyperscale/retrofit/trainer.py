@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -109,7 +108,7 @@ class Retrofit:
         ranks: The processes that share the training. Each has the same teacher, on the CPU or on its device, and sees
             its part of the batches of a step; what is learned does not depend on how many there are, but for rounding.
         device: Where a process of several trains; the teacher's device if it is alone.
-        folder: The teacher's checkpoint, if it has no storage yet: each process of several reads its part.
+        fill: Gives each model its values, on each process of several its part, if the teacher has no storage yet.
     """
 
     def __init__(
@@ -124,7 +123,7 @@ class Retrofit:
         after_step: Callable[[], None] = lambda: None,
         ranks: Ranks | None = None,
         device: torch.device | None = None,
-        folder: Path | None = None,
+        fill: Callable[[Any], None] | None = None,
     ) -> None:
         self.recipe, self.report, self.frugal = recipe, report, frugal
         self.observe = observe or (lambda metrics: report(format_line(metrics)))
@@ -161,9 +160,9 @@ class Retrofit:
         self._run_teacher: Callable[[Callable[[], Any]], Any] = _call
         self._run_student: Callable[[Callable[[], Any]], Any] = _call
         if self.ranks.count > 1:
-            self._run_student = shard_model(student, self.ranks, self.device, folder)
+            self._run_student = shard_model(student, self.ranks, self.device, fill)
             self._run_teacher = (
-                self._run_student if self.is_shared else shard_model(self.teacher, self.ranks, self.device, folder)
+                self._run_student if self.is_shared else shard_model(self.teacher, self.ranks, self.device, fill)
             )
         self.steps = self.tokens = 0
         self.log: list[dict[str, Any]] = []

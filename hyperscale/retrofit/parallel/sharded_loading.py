@@ -4,6 +4,7 @@ A model is built without storage (torch's device "meta"), sharded, given storage
 safetensors files, of which each process reads its rows.
 """
 
+import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hyperscale.errors import ModelError
 from hyperscale.retrofit.parallel.ranks import Ranks
@@ -71,16 +72,22 @@ def fill_model(model: Any, folder: Path, ranks: Ranks, device: torch.device) -> 
             stored: Tensor = opened(files[name]).get_slice(name)[first : first + own.shape[0]]
             # What is saved is bfloat16, so that is what a model starts from, whatever it is kept in.
             own.copy_(stored.to(torch.bfloat16))
-    for module in model.modules():
-        _restore_buffers(module, model.config, device)
+    restore_buffers(model, device)
 
 
-def _restore_buffers(module: nn.Module, config: Any, device: torch.device) -> None:
-    """The frequencies of RoPE are computed, not stored."""
-    if "inv_freq" in dict(module.named_buffers(recurse=False)):
-        fresh: Any = type(module)(config=config, device=device)
-        for name, buffer in fresh.named_buffers(recurse=False):
-            setattr(module, name, buffer)
+def restore_buffers(model: Any, device: torch.device) -> None:
+    """Compute what is not stored, as the frequencies of RoPE; taken from a model of the same widths that is small."""
+    from transformers import AutoModelForCausalLM
+
+    config = copy.deepcopy(model.config)
+    config.num_hidden_layers, config.vocab_size, config.intermediate_size = 1, 8, 8
+    config.pad_token_id = None
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:1]
+    computed = dict(AutoModelForCausalLM.from_config(config).named_buffers())
+    for name, _ in list(model.named_buffers()):
+        owner, _, own_name = name.rpartition(".")
+        setattr(model.get_submodule(owner), own_name, computed[name].to(device))
 
 
 @contextmanager

@@ -5,7 +5,6 @@ form of it, `torch.distributed.fsdp.fully_shard`.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from hyperscale.methods.core.dms_gate import attach_gates
 from hyperscale.retrofit.parallel.ranks import Ranks
-from hyperscale.retrofit.parallel.sharded_loading import fill_model, is_empty
+from hyperscale.retrofit.parallel.sharded_loading import is_empty
 
 
 class ShardedRoot(nn.Module):
@@ -35,7 +34,7 @@ class ShardedRoot(nn.Module):
 
 
 def shard_model(
-    model: Any, ranks: Ranks, device: torch.device, folder: Path | None = None
+    model: Any, ranks: Ranks, device: torch.device, fill: Callable[[Any], None] | None = None
 ) -> Callable[[Callable[[], Any]], Any]:
     """Shard a transformers causal LM in place; it moves to the device as its layers are sharded.
 
@@ -43,7 +42,7 @@ def shard_model(
         model: The model; the same on all processes.
         ranks: They.
         device: This process's.
-        folder: The checkpoint that a model without storage is filled from.
+        fill: Gives a sharded model its values (`sharded_loading.fill_model`), if it has no storage yet.
 
     Returns:
         What a function that uses the model has to be run by.
@@ -56,9 +55,9 @@ def shard_model(
     root = ShardedRoot(model)
     fully_shard(root, **options)
     if is_empty(model):
-        assert folder is not None, "a model without storage has a checkpoint"
+        assert fill is not None, "nothing gives it its values"
         root.to_empty(device=device)
-        fill_model(model, folder, ranks, device)
+        fill(model)
     else:
         root.to(device)  # buffers
     return root
