@@ -144,3 +144,23 @@ def test_engines_without_a_family_say_so():
                 provider.check_model("path", config, ["a-press"], "cuda")
         for family in IN_EVERY_ENGINE:
             provider.check_model("path", {"model_type": family, "head_dim": 64}, ["vanilla"], "cuda")
+
+
+@pytest.mark.parametrize(
+    ("dim", "method", "refused"),
+    [
+        (16, "vanilla", "one of 32, 64, 80"),
+        (48, "vanilla", "one of 32, 64, 80"),
+        (80, "vanilla", None),
+        (80, "dms", "a multiple of 32"),
+        (288, "dms", "one of 32, 64, 80"),
+        (128, "dms", None),
+    ],
+)
+def test_heads_that_vllm_has_no_kernel_for_on_a_cpu_are_refused(dim, method, refused):
+    config = {"model_type": "qwen3", "head_dim": dim}
+    if refused is None:
+        VllmProvider().check_model("path", config, [method], "cpu")
+    else:
+        with pytest.raises(ModelError, match=rf"heads in vLLM .*{refused}.* path have {dim}: leave --engine vllm out"):
+            VllmProvider().check_model("path", config, [method], "cpu")

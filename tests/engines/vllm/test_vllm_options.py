@@ -10,6 +10,7 @@ import pytest
 from hyperscale import methods
 from hyperscale.engines.vllm.harness.compilation import LEVELS, choose_compilation
 from hyperscale.engines.vllm.harness.engine_args import engine_args
+from hyperscale.engines.vllm.harness.provider import CPU_HEADS
 from hyperscale.engines.vllm.options import Options, with_own_parameters
 from hyperscale.errors import EngineError
 
@@ -124,3 +125,8 @@ def test_what_is_prepared_reaches_vllm():
     assert found["graphs"]["compilation_config"]["cudagraph_capture_sizes"] == [1, 2, 4, 5]
     names = ("enforce_eager", "compilation_config", "optimization_level", "kv_cache_memory_bytes")
     assert not any(name in found["full"] for name in names)  # as vLLM does it
+
+
+def test_head_sizes_on_a_cpu_are_those_of_the_installed_vllm():
+    cpu_attn = pytest.importorskip("vllm.v1.attention.backends.cpu_attn")
+    assert set(CPU_HEADS) == set(cpu_attn.CPUAttentionBackend.get_supported_head_sizes())

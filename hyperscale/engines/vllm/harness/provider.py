@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from hyperscale.methods.core.base import Method
     from hyperscale.models.shape import Shape
 
+CPU_HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256, 512)
+"""Head sizes that vLLM's own attention on the CPU is compiled for."""
+
 
 class VllmProvider(EngineProvider):
     """Provider of vLLM with the plugin's ragged cache; an engine loads its own weights and runs all their methods."""
@@ -59,6 +62,12 @@ class VllmProvider(EngineProvider):
         if set(methods) != {VANILLA} and not fits:
             sizes = "a multiple of 32 on a CPU" if is_cpu else "a power of two from 16 to 256 on CUDA"
             raise ModelError(f"heads in vLLM have {sizes}, and those of {path} have {dim}: leave --engine vllm out")
+        # The plugin's lists are read by the same kernel as vanilla's cache.
+        if is_cpu and dim not in CPU_HEADS:
+            raise ModelError(
+                f"heads in vLLM on a CPU have one of {', '.join(map(str, CPU_HEADS))}, and those of {path} have {dim}: "
+                "leave --engine vllm out"
+            )
 
     def check_sharing(
         self, methods: "Sequence[Method]", path: str, config: Mapping[str, Any], ranks: int, device: str
