@@ -13,6 +13,7 @@ from hyperscale.errors import ResultsError
 from hyperscale.gate.baseline import AXES, GateRecord
 from hyperscale.gate.comparison import BAD, Comparison, ComparisonRow
 from hyperscale.utils.files import append_whole, write_atomic
+from hyperscale.utils.printing import print_line
 
 TITLE = "hyperscale gate"
 _HEAD = (
@@ -73,11 +74,6 @@ def print_comparison(comparison: Comparison, out: Console, every: bool = False) 
     for line in _notes(comparison):
         print_line(out, f"note: {line}")
     print_line(out, headline(comparison))
-
-
-def print_line(out: Console, text: str) -> None:
-    """Print a line as it is, however long."""
-    out.print(text, highlight=False, soft_wrap=True)
 
 
 def summarize_record(record: GateRecord) -> str:

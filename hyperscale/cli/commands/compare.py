@@ -9,6 +9,7 @@ import typer
 
 from hyperscale.cli.display.console import make_console, print_notes
 from hyperscale.errors import ResultsError
+from hyperscale.utils.printing import print_line
 
 if TYPE_CHECKING:
     from hyperscale.analysis.run_comparison import Comparison
@@ -43,7 +44,7 @@ def compare(
     from hyperscale.cli.display import comparison_tables
 
     console = make_console()
-    console.print(f"A: {first.name}\nB: {second.name}", highlight=False, soft_wrap=True)
+    print_line(console, f"A: {first.name}\nB: {second.name}")
     runs = [first] if first.folder == second.folder else [first, second]
     print_notes(console, [note for run in runs for note in run.notes] + unfinished_notes(runs))
     comparison_tables.print_comparisons(found, console, everything=everything)

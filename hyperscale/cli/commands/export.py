@@ -7,6 +7,7 @@ import typer
 
 from hyperscale.cli import arguments
 from hyperscale.cli.display.console import make_console, print_notes
+from hyperscale.utils.printing import print_line
 
 
 def export(
@@ -25,4 +26,4 @@ def export(
     results = frames.load(folder)  # a folder that is not there is told before a package that is missing
     check_formats(formats)
     print_notes(console, results.notes)
-    results.export(formats, out, lambda path: console.print(f"wrote {path}", highlight=False, soft_wrap=True))
+    results.export(formats, out, lambda path: print_line(console, f"wrote {path}"))

@@ -11,6 +11,7 @@ import typer
 from hyperscale.cli.arguments import check_output
 from hyperscale.cli.display.console import make_console, print_notes
 from hyperscale.errors import ConfigError, HyperscaleError
+from hyperscale.utils.printing import print_line
 
 if TYPE_CHECKING:
     from hyperscale.results.folder import Run
@@ -58,7 +59,7 @@ def gate(
         gates.write_baseline(record, write_baseline)
         print_notes(console, _notes(runs))
         size = write_baseline.stat().st_size / 1024
-        reports.print_line(console, f"wrote {write_baseline} ({size:,.0f} KiB): {reports.summarize_record(record)}")
+        print_line(console, f"wrote {write_baseline} ({size:,.0f} KiB): {reports.summarize_record(record)}")
         return
     assert baseline is not None, "checked above"
     try:

@@ -12,6 +12,7 @@ from hyperscale.cli.display.console import make_console
 from hyperscale.cli.options import with_options
 from hyperscale.likelihood.settings import LikelihoodSettings
 from hyperscale.utils.hub import silence_transformers
+from hyperscale.utils.printing import print_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,7 +56,7 @@ def loglik(
 
     likelihood_tables.print_likelihood(likelihood, console)
     names = ", ".join(path.name for path in written)
-    console.print(f"wrote {folder}: {names}", highlight=False, soft_wrap=True)
+    print_line(console, f"wrote {folder}: {names}")
 
 
 def _name(settings: LikelihoodSettings) -> str:

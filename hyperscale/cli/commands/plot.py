@@ -9,6 +9,7 @@ import typer
 from hyperscale.cli import arguments
 from hyperscale.cli.display.console import make_console, print_notes
 from hyperscale.errors import ConfigError, ResultsError
+from hyperscale.utils.printing import print_line
 
 
 def plot(
@@ -73,7 +74,7 @@ def plot(
     def report_file(path: Path) -> None:
         files.append(str(path))
         if not as_json:
-            console.print(f"wrote {path}", highlight=False, soft_wrap=True)
+            print_line(console, f"wrote {path}")
 
     draw_analysis(analysis, out or folder, published_results, report_file, formats=kinds, notes=unfinished)
     if as_json:

@@ -9,6 +9,7 @@ import typer
 from hyperscale.cli.arguments import check_output
 from hyperscale.cli.display.console import make_console, print_notes
 from hyperscale.errors import ConfigError
+from hyperscale.utils.printing import print_line
 
 
 def report(
@@ -53,10 +54,10 @@ def report(
             lambda note: print_notes(console, [note]),
             one_file,
         )
-        console.print(f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)", highlight=False, soft_wrap=True)
+        print_line(console, f"wrote {path} ({path.stat().st_size / 2**20:.1f} MiB)")
         if server is not None:
             server.page = path
-            console.print(f"serving it at {server.url} until Ctrl-C", highlight=False, soft_wrap=True)
+            print_line(console, f"serving it at {server.url} until Ctrl-C")
             if not server.is_local:
                 print_notes(console, ["everyone who reaches this address can read the report, chains included"])
             server.serve_forever()

@@ -12,6 +12,7 @@ from hyperscale.cli import arguments
 from hyperscale.cli.display.console import make_console, print_notes
 from hyperscale.errors import ConfigError, HyperscaleError
 from hyperscale.utils.hub import silence_transformers
+from hyperscale.utils.printing import print_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -69,11 +70,7 @@ def score(
         before = [] if as_json else _points_so_far(path)
         with _progress(console, "scoring") as step:
             points = revote.revote(path, vote, scorer, device=device or "cpu", data=files, step=step)
-        console.print(
-            f"{path}: {len(points):,} points with the strategy {name}; rebuilt {results.POINTS}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        print_line(console, f"{path}: {len(points):,} points with the strategy {name}; rebuilt {results.POINTS}")
         if not as_json:
             result_tables.print_vote_change(before, points, console)
         if as_json:
@@ -101,11 +98,10 @@ def _grade(folder: Path, sandbox: str, data: dict[str, str], as_json: bool) -> N
         with _progress(console, "grading") as step:
             result = regrade.regrade(path, step, sandbox, data)
         print_notes(console, [*result.notes, *answer_notes(result.points)])
-        console.print(
+        print_line(
+            console,
             f"{path}: graded {result.chains:,} chains; {result.answers:,} have another answer than before, "
             f"{result.verdicts:,} another verdict; rebuilt {results.POINTS}",
-            highlight=False,
-            soft_wrap=True,
         )
         if as_json:
             counts = {"chains": result.chains, "answers": result.answers, "verdicts": result.verdicts}

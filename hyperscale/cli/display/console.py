@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from hyperscale.utils.printing import print_line
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -35,4 +37,4 @@ def make_console(*, quiet: bool = False) -> "Console":
 def print_notes(console: "Console", notes: Iterable[str]) -> None:
     """Print remarks on what was read, a line each."""
     for note in notes:
-        console.print(f"note: {note}", highlight=False, soft_wrap=True)
+        print_line(console, f"note: {note}")

@@ -32,6 +32,7 @@ from hyperscale.run.observer import ArmSize, RunObserver
 from hyperscale.run.planned_run import PlannedRun
 from hyperscale.run.prepare import Problem
 from hyperscale.run.progress.arm_progress import ArmProgress
+from hyperscale.utils.printing import print_line
 
 if TYPE_CHECKING:
     from hyperscale.engines.base import ChainProgress
@@ -192,7 +193,7 @@ class ConsoleObserver(RunObserver):
         for note in answer_notes(points):
             self.on_note(note)
         text = f"results in {folder}; pictures: hyperscale plot {folder}"
-        self._console.print(text, highlight=False, soft_wrap=True)
+        print_line(self._console, text)
 
     def _print_figures(self, arm: Arm) -> None:
         """Print how far an arm is, in one line of the console's width."""

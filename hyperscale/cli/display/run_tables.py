@@ -17,6 +17,7 @@ from hyperscale.planning.plan_file import planned_chains
 from hyperscale.planning.run_state import RunState
 from hyperscale.results.folder import Run
 from hyperscale.results.manifest import read_info
+from hyperscale.utils.printing import print_line
 
 
 def print_run(run: Run, state: RunState, console: Console) -> None:
@@ -25,7 +26,7 @@ def print_run(run: Run, state: RunState, console: Console) -> None:
     parts = [config.get("model"), _methods(config), _join(config.get("tasks")), f"budget {config.get('budget')}"]
     if config.get("limit"):
         parts.append(f"--limit {config['limit']}")
-    console.print(Text(run.name, style="bold"), soft_wrap=True)
+    print_line(console, Text(run.name, style="bold"))
     console.print(Text(_wrap(f"{' · '.join(str(part) for part in parts if part)} · {state}", console.width)))
     if state.finished:
         return
@@ -62,7 +63,7 @@ def summarise_runs(folder: Path) -> Iterator[dict[str, Any]]:
 
 def print_summary(summary: dict[str, Any], console: Console) -> None:
     """Print a run of a list in a few lines."""
-    console.print(Text(summary["run"], style="bold"), soft_wrap=True)
+    print_line(console, Text(summary["run"], style="bold"))
     if "problem" in summary:
         console.print(Text(_wrap(summary["problem"], console.width)))
         return
