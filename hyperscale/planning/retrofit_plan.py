@@ -73,7 +73,7 @@ def step_flops(config: Any, parameters: int, length: int, *, frozen: bool) -> fl
         config: transformers configuration.
         parameters: Number of weights.
         length: Tokens of a row, one document.
-        frozen: Whether the gates alone train, so that no weight needs a gradient but theirs.
+        frozen: Whether the model's own weights stay as they are and need no gradient.
     """
     # Multiply and add, for each weight: teacher, student, student again for the backward pass, the gradient of its
     # input, and that of the weight.
@@ -91,8 +91,10 @@ def _plan_recipe(
         chosen = settings.with_recipe(name)
     except RetrofitError as error:
         return RetrofitPlan(name, None, refused=str(error))
-    frozen = chosen.train == "gates"
-    memory = estimate_memory(parameters, chosen.weights, config, chosen.rows, length, frozen=frozen)
+    frozen = chosen.is_frozen
+    memory = estimate_memory(
+        parameters, chosen.weights, config, chosen.rows, length, frozen=frozen, rank=chosen.update_rank
+    )
     steps = chosen.recipe(parameters).total_steps
     tokens = steps * chosen.rows * chosen.accumulate * length
     peak = dict(gpu.flops).get("bfloat16")

@@ -20,20 +20,23 @@ def save_checkpoint(model: Any, folder: Path, **settings: Any) -> None:
     the checkpoint and stay rounded: whatever is trained afterwards would not see the positions that inference sees.
 
     Args:
-        model: A transformers causal LM, gates attached or not.
+        model: A transformers causal LM, gates attached or not; low-rank updates are merged into what is written.
         folder: Where to.
         settings: Keys that join the configuration.
     """
     import torch
 
+    from hyperscale.retrofit.low_rank.merging import merge_updates
+
     for key, value in settings.items():
         setattr(model.config, key, value)
-    dtypes = [(parameter, parameter.dtype) for parameter in model.parameters()]
-    for parameter, _ in dtypes:
-        parameter.data = parameter.data.to(torch.bfloat16)
-    model.save_pretrained(folder)
-    for parameter, dtype in dtypes:
-        parameter.data = parameter.data.to(dtype)
+    with merge_updates(model):
+        dtypes = [(parameter, parameter.dtype) for parameter in model.parameters()]
+        for parameter, _ in dtypes:
+            parameter.data = parameter.data.to(torch.bfloat16)
+        model.save_pretrained(folder)
+        for parameter, dtype in dtypes:
+            parameter.data = parameter.data.to(dtype)
     complete_saved_config(folder)
 
 

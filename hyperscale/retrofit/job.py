@@ -13,7 +13,7 @@ from hyperscale.methods.core.dms_config import has_gates
 from hyperscale.models.context import context_limit
 from hyperscale.retrofit import memory_estimate
 from hyperscale.retrofit.checkpoints import require_accepted, save_checkpoint, train_checkpoints
-from hyperscale.retrofit.recipes import NAMES
+from hyperscale.retrofit.recipes import NAMES, name_recipe
 from hyperscale.retrofit.reporting.records import RECORD, CheckpointRecord, TrainingRecord
 from hyperscale.retrofit.reporting.step_metrics import StepMetrics, format_line
 from hyperscale.retrofit.resume.same_training import list_settings, require_same_data, require_same_settings
@@ -79,7 +79,7 @@ def run_retrofit(
     device = settings.device or _default_device()
     model = models.find(settings.model)
     if model.shape and model.shape.parameters:  # the registry knows the size without weights or configuration
-        frozen = settings.train == "gates" or settings.recipe_name is None  # what takes least
+        frozen = settings.is_frozen or settings.recipe_name is None  # what takes least
         estimate = memory_estimate.estimate_memory(
             model.shape.parameters, settings.weights, frozen=frozen, gpus=settings.gpus
         )
@@ -102,8 +102,12 @@ def run_retrofit(
     parameters = memory_estimate.count_parameters(config)
     memory = _memory_of(device)
     if settings.recipe_name is None:
-        settings = _choose_recipe(settings, parameters, config, length, memory[1])
+        settings = _choose_recipe(settings, parameters, config, length, memory[1], report)
         report(f"recipe: {settings.recipe_name}")
+    if settings.update_rank:
+        from hyperscale.retrofit.low_rank.updates import require_peft
+
+        require_peft()
     estimate = _estimate(settings, parameters, config, length)
     report(f"training takes about {estimate}; {memory[0]} has {memory[1] / memory_estimate.GIB:,.0f} GiB")
     memory_estimate.require_memory(estimate, settings.model, settings.weights, memory)
@@ -123,9 +127,15 @@ def run_retrofit(
 
 
 def _estimate(settings: RetrofitSettings, parameters: int, config: Any, length: int) -> memory_estimate.MemoryEstimate:
-    frozen = settings.train == "gates"
     return memory_estimate.estimate_memory(
-        parameters, settings.weights, config, settings.rows, length, frozen=frozen, gpus=settings.gpus
+        parameters,
+        settings.weights,
+        config,
+        settings.rows,
+        length,
+        frozen=settings.is_frozen,
+        rank=settings.update_rank,
+        gpus=settings.gpus,
     )
 
 
@@ -145,18 +155,35 @@ def _ignore(_: Any) -> None:
 
 
 def _choose_recipe(
-    settings: RetrofitSettings, parameters: int, config: Any, length: int, memory: int
+    settings: RetrofitSettings,
+    parameters: int,
+    config: Any,
+    length: int,
+    memory: int,
+    report: Report = _ignore,
 ) -> RetrofitSettings:
-    """The settings with the first recipe that fits; with the first of all if none does, or the others do not go."""
-    first = settings.with_recipe(NAMES[0])
-    for name in NAMES:
+    """The settings with the first recipe that fits; with the first that goes with them if none does."""
+    from hyperscale.retrofit.low_rank.updates import INSTALL, is_installed
+    from hyperscale.retrofit.trainer import check_shares
+
+    # What is to train, if given, is what tells recipes apart.
+    names = (name_recipe(settings.train),) if "train" in settings.model_fields_set else NAMES
+    first = None
+    for name in names:
         try:
             chosen = settings.with_recipe(name)
+            if settings.gpus > 1:
+                check_shares(settings.gpus, chosen.recipe(parameters))
         except RetrofitError:  # it contradicts a setting that was given
             continue
-        if _estimate(chosen, parameters, config, length).fits(memory):
-            return chosen
-    return first
+        first = first or chosen
+        if not _estimate(chosen, parameters, config, length).fits(memory):
+            continue
+        if chosen.update_rank and "train" not in settings.model_fields_set and not is_installed():
+            report(f"recipe {name} would fit, but needs peft: {INSTALL}")
+            continue
+        return chosen
+    return first or settings.with_recipe(names[0])
 
 
 def _begun_recipe(out: Path) -> str | None:
@@ -167,7 +194,7 @@ def _begun_recipe(out: Path) -> str | None:
         stored = known
     else:
         return None
-    return "adapters" if stored.get("train") == "gates" else "paper"
+    return name_recipe(stored.get("train", "all"))
 
 
 def _settings_of_sources(out: Path) -> dict[str, Any] | None:
@@ -317,8 +344,9 @@ def _train(
         ranks.wait()  # the first one wrote while the others went on
 
     dtype = torch.bfloat16 if settings.weights == "bfloat16" else torch.float32
-    if ranks.count > 1 and recipe.train == "gates":
-        dtype = next(teacher.parameters()).dtype  # a layer is sharded as a whole, in one type
+    if recipe.is_frozen and (ranks.count > 1 or not on_gpu):
+        # A layer is sharded as a whole, in one type; and without autocast it computes in one.
+        dtype = next(teacher.parameters()).dtype
     retrofit = Retrofit(
         teacher,
         recipe,

@@ -13,8 +13,10 @@ USABLE = 0.92
 #: Bytes a weight takes by the type of the student's weights: student, gradient, two float32 moments, the bfloat16
 #: teacher, and under float32 the bfloat16 copy that mixed precision makes.
 PER_WEIGHT = {"float32": 4 + 4 + 8 + 2 + 2, "bfloat16": 2 + 2 + 8 + 2}
-#: Where the gates alone train, a weight is there once, in bfloat16; theirs are too few to count.
+#: Where the model's own weights do not train, they are there once, in bfloat16; the gates' are too few to count.
 PER_FROZEN_WEIGHT = 2
+#: Bytes that a weight of a low-rank update takes by their type: as above, without a teacher.
+PER_UPDATE = {"float32": 4 + 4 + 8 + 2, "bfloat16": 2 + 2 + 8}
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def estimate_memory(
     length: int = 0,
     *,
     frozen: bool = False,
+    rank: int = 0,
     gpus: int = 1,
 ) -> MemoryEstimate:
     """Estimate from a number of weights; without a configuration the activations are left out.
@@ -70,10 +73,14 @@ def estimate_memory(
         config: transformers configuration.
         rows: Rows of a batch.
         length: Tokens of a row.
-        frozen: Whether the gates alone train.
+        frozen: Whether the model's own weights stay as they are.
+        rank: Of the low-rank updates that train; 0 if there are none.
         gpus: How many share the training; the estimate is of one of them.
     """
-    held = parameters * (PER_FROZEN_WEIGHT if frozen else PER_WEIGHT[weights]) // gpus
+    held = parameters * (PER_FROZEN_WEIGHT if frozen else PER_WEIGHT[weights])
+    if config is not None:
+        held += rank * _update_width(config) * PER_UPDATE[weights]
+    held //= gpus
     if config is None:
         return MemoryEstimate(parameters, held, 0)
     tokens, item = rows * length, 4 if weights == "float32" and not frozen else 2
@@ -87,6 +94,13 @@ def estimate_memory(
     return MemoryEstimate(
         parameters, held, inputs + layer + logits + (_gathered(parameters, config, item) * (gpus > 1))
     )
+
+
+def _update_width(config: Any) -> int:
+    """Weights of the low-rank updates of queries, keys, values and outputs, for each unit of their rank."""
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    query, key = config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim
+    return int(config.num_hidden_layers * (2 * (config.hidden_size + query) + 2 * (config.hidden_size + key)))
 
 
 def _gathered(parameters: int, config: Any, item: int) -> int:
@@ -129,7 +143,7 @@ def require_memory(estimate: MemoryEstimate, model: str, weights: str, device: t
     elif weights != "bfloat16" and least <= room:
         advice = f"--weights bfloat16 takes {least / GIB:,.0f} GiB and activations"
     elif frozen < estimate.weights and frozen <= room:
-        advice = f"--recipe adapters takes {frozen / GIB:,.0f} GiB and activations"
+        advice = f"--recipe adapters takes {frozen / GIB:,.0f} GiB and activations, --recipe lora a little more"
     else:
         advice = (
             f"even with --recipe adapters it takes {frozen / GIB:,.0f} GiB and activations, so it needs a larger GPU, "

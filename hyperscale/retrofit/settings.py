@@ -32,10 +32,21 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    train: Literal["all", "gates"] = setting(
+    train: Literal["all", "lora", "gates"] = setting(
         "all",
         "Which weights train.",
-        details="All, or the gates' projections alone: the model's own weights stay as they are, and teach.",
+        details="All; or the gates' projections with low-rank updates of the attention's, or without: then the model's "
+        "own weights stay as they are, and teach.",
+    )
+    lora_rank: int = setting(
+        16,
+        "Rank of the updates of --train lora.",
+        ge=1,
+        le=4096,
+        details="Each projection of queries, keys, values and outputs has one, merged when a checkpoint is written.",
+    )
+    lora_alpha: float = setting(
+        32.0, "Scale of these updates, divided by their rank.", gt=0, le=10**6, allow_inf_nan=False
     )
     crs: tuple[Annotated[float, Field(gt=1, le=1024, allow_inf_nan=False)], ...] = setting(
         (8.0,), "Compression ratios to leave a checkpoint at, ascending, e.g. 2,4,8.", option="cr", min_length=1
@@ -104,14 +115,26 @@ class TrainingSettings(BaseModel):
 
     @model_validator(mode="after")
     def _train_something(self) -> Self:
-        if self.train == "gates" and self.gate != "separate":
-            raise ValueError("--train gates needs --gate separate: a borrowed neuron is part of the model's weights")
+        if self.is_frozen and self.gate != "separate":
+            raise ValueError(
+                f"--train {self.train} needs --gate separate: a borrowed neuron is part of the model's weights"
+            )
         if self.train == "gates" and any(self.hard_steps):
             raise ValueError(
                 "--train gates has nothing that trains in steps with inference's gates: pass --hard-steps 0, or "
                 "--recipe adapters, which has it"
             )
         return self
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the model's own weights stay as they are, and are the teacher's too."""
+        return self.train != "all"
+
+    @property
+    def update_rank(self) -> int:
+        """Rank of the low-rank updates that train; 0 if there are none."""
+        return self.lora_rank if self.train == "lora" else 0
 
     def changed(self, **changes: Any) -> Self:
         """The same with other values, which are checked.
@@ -212,12 +235,13 @@ class Sources(BaseModel):
 class RetrofitSettings(TrainingSettings, Sources):
     """What ``hyperscale retrofit`` takes; the fields of `Sources` come first."""
 
-    recipe_name: Literal["paper", "adapters"] | None = setting(
+    recipe_name: Literal["paper", "lora", "adapters"] | None = setting(
         None,
         "Values of the settings that are not given.",
         option="recipe",
-        unset="paper, or adapters where its memory does not fit",
-        details="paper trains all weights; adapters the gates' projections alone, with a fifth of the memory or less.",
+        unset="the first of paper, lora and adapters whose memory fits",
+        details="paper trains all weights; lora the gates and low-rank updates of the attention's projections; "
+        "adapters the gates alone. The last two take a fifth of the memory or less.",
     )
     packing: Literal["apart", "joined"] = setting(
         "apart",
@@ -230,8 +254,8 @@ class RetrofitSettings(TrainingSettings, Sources):
     )
     lr: float | None = setting(
         None,
-        "Learning rate of the weights.",
-        unset="1e-5 below 2B weights, else 3e-5",
+        "Learning rate of the weights, or of their low-rank updates.",
+        unset="1e-5 below 2B weights, else 3e-5; 2e-4 by --recipe lora",
         gt=0,
         allow_inf_nan=False,
     )

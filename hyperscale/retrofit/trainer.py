@@ -33,6 +33,7 @@ from hyperscale.retrofit.losses import (
     ledger_costs,
     scheduled_cr,
 )
+from hyperscale.retrofit.low_rank.updates import LowRankUpdates
 from hyperscale.retrofit.optimizer import StochasticAdamW, move_state, restore_moments, take_moments
 from hyperscale.retrofit.packed_attention import PackingMasks, checkpoint_layers, compile_layers, use_packed_attention
 from hyperscale.retrofit.packing import TrainingBatch
@@ -96,8 +97,8 @@ class Retrofit:
     ``after_step`` is when to ask for it. On one device what follows is the same bit for bit.
 
     Args:
-        teacher: The original model, a transformers causal LM on its device; it is frozen, not changed. Where the gates
-            alone train they are attached to it, and it teaches with them off.
+        teacher: The original model, a transformers causal LM on its device; it is frozen, not changed. Where its own
+            weights do not train, gates (and low-rank updates) are attached to it, and it teaches with them off.
         recipe: Settings.
         report: Called with a line of text now and then.
         dtype: Of the weights that train and of their gradients, the teacher's by default. The moments of AdamW are
@@ -133,20 +134,21 @@ class Retrofit:
         check_shares(self.ranks.count, recipe)
         self.device = device or next(teacher.parameters()).device
         torch.manual_seed(recipe.seed)
-        # Gates alone leave the teacher's weights as they are: one model is both.
-        self.is_shared = recipe.train == "gates"
+        # Gates and low-rank updates leave the teacher's weights as they are: one model is both.
+        self.is_shared = recipe.is_frozen
         student = teacher.train() if self.is_shared else copy.deepcopy(teacher).train()
         self.teacher = teacher if self.is_shared else teacher.eval()
         teacher.requires_grad_(False)
         if dtype is not None and not self.is_shared:
             _cast(student.parameters(), dtype)
         self.gated = GatedModel(student, recipe.gates())
+        self.updates = LowRankUpdates(student, recipe.lora_rank, recipe.lora_alpha) if recipe.update_rank else None
         if self.is_shared:
+            trained = self.gated.gate_parameters() + (self.updates.parameters() if self.updates else [])
             if dtype is not None:
-                _cast(self.gated.gate_parameters(), dtype)
-            for parameter in student.parameters():
-                parameter.requires_grad_(False)
-            for parameter in self.gated.gate_parameters():
+                _cast(trained, dtype)
+            student.requires_grad_(False)
+            for parameter in trained:
                 parameter.requires_grad_(True)
         else:
             student.requires_grad_(True)
@@ -267,7 +269,7 @@ class Retrofit:
         self.ratio += 1
 
     def _harden(self, cr: float, batches: Iterator[TrainingBatch]) -> None:
-        """Train the weights alone with the gates of inference, the learning rate falling to zero."""
+        """Train the weights, or their updates, alone with the gates of inference, the learning rate falling to zero."""
         self.optimizer = self.optimizer or self._optimizer(gates=False)
         self.gated.mode = "hard"
         count = self.recipe.hard_steps_at(cr)
@@ -340,7 +342,7 @@ class Retrofit:
             torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
 
     def _trained_state(self) -> dict[str, Tensor]:
-        """The student's state; of one that shares its weights with the teacher, the gates' alone."""
+        """The student's state; of one that shares its weights with the teacher, what trains alone."""
         state: dict[str, Tensor] = self.gated.model.state_dict()
         if not self.is_shared:
             return state
@@ -360,9 +362,9 @@ class Retrofit:
         """AdamW over the weights, and over the gates' projections at a rate of their own if they train."""
         r = self.recipe
         groups: list[dict[str, Any]] = []
-        if not self.is_shared:
-            groups.append({"params": self.gated.weight_parameters(), "lr": r.lr, "base_lr": r.lr})
-        if (gates or self.is_shared) and self.gated.separate:
+        if weights := [weight for weight in self.gated.weight_parameters() if weight.requires_grad]:
+            groups.append({"params": weights, "lr": r.lr, "base_lr": r.lr})
+        if (gates or not weights) and self.gated.separate:
             groups.append({"params": self.gated.gate_parameters(), "lr": r.gate_lr, "base_lr": r.gate_lr})
         if groups[0]["params"][0].dtype == torch.bfloat16:
             return StochasticAdamW(groups, betas=(0.9, 0.95))
@@ -511,15 +513,19 @@ class Retrofit:
 
     @contextmanager
     def _as_teacher(self) -> Iterator[None]:
-        """Without gradients, and with the gates off if the teacher's weights are the student's."""
+        """Without gradients, and with gates and updates off if the teacher's weights are the student's."""
         mode = self.gated.mode
         if self.is_shared:
             self.gated.mode = "off"
+        if self.updates:
+            self.updates.switch(on=False)
         try:
             with torch.no_grad():
                 yield
         finally:
             self.gated.mode = mode
+            if self.updates:
+                self.updates.switch(on=True)
 
 
 def _cast(parameters: Iterable[Any], dtype: torch.dtype) -> None:
@@ -545,4 +551,8 @@ def check_shares(count: int, recipe: Recipe) -> None:
     if count > 1 and not recipe.separate:
         raise RetrofitError(
             "several GPUs train gates with a projection of their own: pass --gate separate, or --gpus 1"
+        )
+    if count > 1 and recipe.update_rank:
+        raise RetrofitError(
+            "--recipe lora trains on one GPU: pass --gpus 1, or --recipe paper or adapters, which several can share"
         )

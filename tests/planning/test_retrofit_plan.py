@@ -40,15 +40,16 @@ def plan(folder, gpu, **values):
 
 
 def test_recipes_take_what_the_training_would(folder):
-    paper, adapters = plan(folder, "h200")
-    assert (paper.recipe, adapters.recipe) == ("paper", "adapters")
+    paper, lora, adapters = plan(folder, "h200")
+    assert (paper.recipe, lora.recipe, adapters.recipe) == ("paper", "lora", "adapters")
     # Seven units of the ratio at 100 steps, and 150 steps that end it, which adapters do not have.
-    assert (paper.steps, adapters.steps) == (850, 700)
+    assert (paper.steps, lora.steps, adapters.steps) == (850, 850, 700)
     assert paper.tokens == 850 * 16 * 8192
     assert paper.fits
     assert adapters.fits
     assert paper.memory.weights == 10 * adapters.memory.weights
-    assert first_fitting((paper, adapters)) is paper
+    assert adapters.memory.weights < lora.memory.weights < 1.1 * adapters.memory.weights
+    assert first_fitting((paper, lora, adapters)) is paper
     # The measured speed that the forecast stands on.
     assert paper.tokens / paper.hours / 3600 == pytest.approx(14_700, rel=0.2)
     assert 0.6 < (adapters.hours / adapters.tokens) / (paper.hours / paper.tokens) < 0.9
@@ -58,10 +59,10 @@ def test_the_first_that_fits_is_taken(folder):
     taken = {gpu: first_fitting(plan(folder, gpu)) for gpu in ("H200", "L4", "2GiB")}
     assert {gpu: each and each.recipe for gpu, each in taken.items()} == {
         "H200": "paper",
-        "L4": "adapters",
+        "L4": "lora",
         "2GiB": None,
     }
-    assert [each.hours for each in plan(folder, "24GiB")] == [None, None]
+    assert [each.hours for each in plan(folder, "24GiB")] == [None, None, None]
     (only,) = plan(folder, "L4", recipe_name="paper")
     assert not only.fits
 
@@ -69,10 +70,12 @@ def test_the_first_that_fits_is_taken(folder):
 def test_what_does_not_go_is_told(folder):
     plans = plan(folder, "h200", gate="borrowed")
     assert plans[0].fits
-    assert "--train gates needs --gate separate" in plans[1].refused
+    for refused, train in zip(plans[1:], ("lora", "gates"), strict=True):
+        assert f"--train {train} needs --gate separate" in refused.refused
     out = io.StringIO()
     print_retrofit_plan(plans, find_gpu("h200"), Console(file=out, width=100))
-    assert "adapters does not go with these settings" in out.getvalue()
+    for name in ("lora", "adapters"):
+        assert f"{name} does not go with these settings" in out.getvalue()
     assert "--recipe paper is taken" in out.getvalue()
     with pytest.raises(RetrofitError, match="--length 128 does not lie between"):
         plan(folder, "h200", length=128)

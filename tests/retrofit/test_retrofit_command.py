@@ -58,12 +58,20 @@ def model(folder, family, *, tied):
 
 
 @pytest.mark.parametrize(
-    ("family", "tied", "weights"),
-    [("qwen2", True, "float32"), ("qwen3", False, "float32"), ("llama", True, "bfloat16"), ("llama", False, "float32")],
+    ("family", "tied", "weights", "recipe"),
+    [
+        ("qwen2", True, "float32", "paper"),
+        ("qwen3", False, "float32", "paper"),
+        ("llama", True, "bfloat16", "paper"),
+        ("llama", False, "float32", "paper"),
+        ("qwen2", True, "bfloat16", "lora"),
+    ],
 )
-def test_a_retrofit_runs_with_dms_and_its_base_without(call, tmp_path, family, tied, weights):
+def test_a_retrofit_runs_with_dms_and_its_base_without(call, tmp_path, family, tied, weights, recipe):
+    if recipe == "lora":
+        pytest.importorskip("peft")
     base = model(tmp_path / "base-model", family, tied=tied)
-    options = ("--cr", "2,3", "--lr", "1e-3", "--weights", weights, "--device", "cpu", *EVICTING)
+    options = ("--cr", "2,3", "--lr", "1e-3", "--weights", weights, "--device", "cpu", *EVICTING, "--recipe", recipe)
     code, out, err = call("retrofit", "--model", base, "--data", texts(tmp_path), "--out", "made", *options)
     assert (code, err) == (0, ""), err
     for part in ("GiB", "documents", "step     1", "wrote made/dms3", "run --model made --method dms --cr 2,3"):
@@ -78,6 +86,7 @@ def test_a_retrofit_runs_with_dms_and_its_base_without(call, tmp_path, family, t
     entry = record["dms"][1]
     for part in (
         f"base_model: {base}",
+        "low-rank updates (rank 16, alpha 32)" if recipe == "lora" else "all weights train",
         f"| of inference | {entry['kl_hard']:.5f} |",
         f"ratio reached {entry['reached_cr']:.2f}× where 3× was asked for",
         f"| 0 | {1 / (sum(entry['kept'][0]) / len(entry['kept'][0])):.2f}× |",
@@ -91,7 +100,10 @@ def test_a_retrofit_runs_with_dms_and_its_base_without(call, tmp_path, family, t
     made, _ = load_model(tmp_path / "made" / "dms3")
     assert made.config.tie_word_embeddings is tied
     before, _ = load_model(base, dtype=torch.bfloat16)
-    assert not torch.equal(made.lm_head.weight.bfloat16(), before.lm_head.weight)
+    # Low-rank updates are merged into the attention's projections; nothing else of the base moves.
+    assert torch.equal(made.lm_head.weight.bfloat16(), before.lm_head.weight) is (recipe == "lora")
+    made_attention, attention = made.model.layers[0].self_attn, before.model.layers[0].self_attn
+    assert not torch.equal(made_attention.o_proj.weight.bfloat16(), attention.o_proj.weight)
     assert any(layer.self_attn.dms_proj_alpha.weight.abs().sum() > 0 for layer in made.model.layers)
 
     data = public_data_rows.write(tmp_path / "aime.jsonl", public_data_rows.AIME)
@@ -110,7 +122,7 @@ def test_a_dry_run_plans_each_recipe_from_the_configuration_alone(call, tmp_path
     command = ("retrofit", "--model", base, "--data", tmp_path / "none", "--out", "made", *QUICK)
     code, out, err = call(*command, "--length", 128, "--dry-run", "--gpu", "h200")
     assert (code, err) == (0, "")
-    for part in ("Retrofit on one H200", "paper", "adapters", "--recipe paper is taken"):
+    for part in ("Retrofit on one H200", "paper", "lora", "adapters", "--recipe paper is taken"):
         assert part in out
     assert not (tmp_path / "made").exists()
     code, _, err = call(*command, "--gpu", "h200")

@@ -4,7 +4,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-NAMES = ("paper", "adapters")
+NAMES = ("paper", "lora", "adapters")
 """From the one that keeps a model's quality best to the one that takes least memory."""
 
 
@@ -15,6 +15,15 @@ def _read(name: str) -> dict[str, Any]:
     assert name in NAMES
     values: dict[str, Any] = yaml.safe_load((files(__name__) / f"{name}.yaml").read_text(encoding="utf-8"))
     return values
+
+
+def name_recipe(train: str) -> str:
+    """The recipe in which so much trains.
+
+    Args:
+        train: A value of the setting ``train``.
+    """
+    return next(name for name in NAMES if _read(name)["train"] == train)
 
 
 def recipe_values(name: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from hyperscale.retrofit.reporting.records import CheckpointRecord, TrainingRecord
+from hyperscale.retrofit.settings import Recipe
 
 CARD = "README.md"
 
@@ -73,7 +74,7 @@ def _facts(record: TrainingRecord, made: CheckpointRecord, licence: str) -> Iter
     )
     yield (
         "recipe",
-        f"{'the gates train, the base is frozen' if recipe.train == 'gates' else 'all weights train'}, "
+        f"{_describe_trained(recipe)}, "
         f"window {recipe.window}, gates {recipe.gate} per {recipe.per}, {recipe.steps_per_unit:g} steps a unit of "
         f"ratio, {recipe.hard_steps_at(made.cr)} hard steps, learning rates {recipe.lr:g} and "
         f"{recipe.gate_lr:g} (gates), weights {record.weights}, seed {recipe.seed}",
@@ -91,6 +92,15 @@ def _facts(record: TrainingRecord, made: CheckpointRecord, licence: str) -> Iter
     yield "tokens seen", f"{made.tokens:,}, padding included"
     yield "time", f"{made.seconds / 3600:.2f} h since the training began, on {record.device}"
     yield "software", f"torch {record.torch}, transformers {record.transformers}"
+
+
+def _describe_trained(recipe: Recipe) -> str:
+    if recipe.update_rank:
+        return (
+            f"the gates and low-rank updates (rank {recipe.lora_rank}, alpha {recipe.lora_alpha:g}) of the attention's "
+            "projections train, merged here; the base is frozen"
+        )
+    return "the gates train, the base is frozen" if recipe.is_frozen else "all weights train"
 
 
 def _layers(made: CheckpointRecord) -> Iterator[str]:
