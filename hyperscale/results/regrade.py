@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hyperscale import models, tasks
 from hyperscale.errors import ResultsError
+from hyperscale.methods.names import VANILLA
 from hyperscale.results import grading
 from hyperscale.results.manifest import RUN_FILE, SAMPLES, read_info
 from hyperscale.results.samples import Sample
@@ -133,13 +134,16 @@ def problems(name: str, info: dict[str, Any], data: str | None) -> tuple[Task, l
 
 
 def _prompt_format(info: dict[str, Any]) -> "PromptFormat":
-    """How a run's prompts were made: a context task's are as long as its model's tokenizer says."""
+    """How a run's prompts were made: a context task's are as long as the tokenizer of its first arm says."""
     from hyperscale.models.prompts import PromptFormat
     from hyperscale.utils.hub import load_tokenizer
 
     config = info["config"]
+    # Not the base's: a run without vanilla never saw it, and a retrofit alone has none.
+    method = next(iter(config.get("methods") or ()), VANILLA)
+    CR = 1.0 if method == VANILLA else next(iter(config.get("crs") or ()), 1.0)
     return PromptFormat(
-        load_tokenizer(models.resolve(config["model"], "vanilla", 1.0).path),
+        load_tokenizer(models.resolve(config["model"], method, CR).path),
         template=config.get("chat_template"),
         system=config.get("system_prompt"),
         arguments=config.get("template_args"),

@@ -40,6 +40,7 @@ from hyperscale.run.planned_run import (
 )
 from hyperscale.run.prompting import (
     check_prompts,
+    check_tokenizers,
     cue_of,
     encode_options,
     likelihood_notes,
@@ -255,7 +256,7 @@ def prepare_run(
     paths = [checkpoint.path for checkpoint in checkpoints.values()]
     config = with_engine(_place(config), method_of_arm, paths, folder)
     stage(f"reading the tokenizer of {config.model}")
-    first = next(iter(checkpoints.values())).path  # a model's checkpoints share tokenizer and shapes
+    first = next(iter(checkpoints.values())).path  # a model's checkpoints share tokenizer, which is checked, and shapes
     tokenizer = load_tokenizer(first)
     date = (folder and read_date(folder)) or datetime.now().replace(microsecond=0)
     prompt_format = make_prompt_format(config, tokenizer, date)
@@ -269,6 +270,8 @@ def prepare_run(
     for task_docs in docs.values():
         check_prompts(task_docs, prompt_format)
     all_prompts = [[make_prompt(doc, prompt_format) for doc in docs[task.name]] for task in tasks]
+    others = list(dict.fromkeys(paths))[1:]
+    check_tokenizers(others, tokenizer, [prompts[0].text for prompts in all_prompts if prompts])
     openings = [
         (task, opened)
         for task, prompts in zip(tasks, all_prompts, strict=True)

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from hyperscale import models
-from hyperscale.errors import ConfigError, TaskError
+from hyperscale.errors import ConfigError, ModelError, TaskError
 from hyperscale.run.config.task_kinds import likelihood_tasks
 from hyperscale.utils.validation import shorten
 
@@ -97,6 +97,29 @@ def check_prompts(docs: "Iterable[Doc]", prompt_format: "PromptFormat") -> None:
             raise TaskError(
                 f"{doc.place}: the model's tokenizer cannot write {shorten(part.strip() or part)} of its prompt, and "
                 "would leave it out: write it otherwise, or leave the problem out"
+            )
+
+
+def check_tokenizers(paths: "Iterable[str]", tokenizer: Any, texts: "Iterable[str]") -> None:
+    """Refuse checkpoints that would not read a run's prompts: all arms are given the first one's tokens.
+
+    Args:
+        paths: The other checkpoints.
+        tokenizer: The first one's, by which prompts are made.
+        texts: Some prompts.
+
+    Raises:
+        ModelError: A checkpoint's tokenizer writes one of them in other tokens, or cannot be loaded.
+    """
+    from hyperscale.utils.hub import load_tokenizer
+
+    encoded = {text: tokenizer.encode(text, add_special_tokens=False) for text in texts}
+    for path in paths:
+        own = load_tokenizer(path)
+        if any(own.encode(text, add_special_tokens=False) != ids for text, ids in encoded.items()):
+            raise ModelError(
+                f"the tokenizer of {path} writes prompts in other tokens than that of the run's first method, so the "
+                "two cannot be compared on the same prompts: run them in folders of their own"
             )
 
 

@@ -117,6 +117,40 @@ def test_a_run_at_two_lengths(run, checkpoint, tmp_path):
     assert reads["streaming", "vt@900"] < 0.7 * reads["vanilla", "vt@900"]
 
 
+@pytest.fixture
+def retrofitted(tmp_path):
+    """A model with its retrofit beside it."""
+    folder = tmp_path / "model"
+    architectures.write(folder / "base", "qwen3")
+    architectures.write(folder / "dms8", "qwen3", gates=True)
+    return folder
+
+
+SHORT = ("--task", "vt@600", "--limit", 2, "--budget", "1x", "--length", 6, "--cr", 8)
+
+
+def test_prompts_are_made_again_by_the_tokenizer_that_made_them(run, retrofitted):
+    """That of the base has a longer template, so its texts would be shorter."""
+    words = architectures.tokenizer()
+    words.chat_template = "{{ 'Answer briefly. ' }}" + architectures.TEMPLATE
+    words.save_pretrained(retrofitted / "base")
+    code, _, err = run("run", "--model", retrofitted, "--method", "dms", *SHORT, "--out", "r")
+    assert code == 0, err
+    code, _, err = run("score", "r")
+    assert code == 0, err
+
+
+def test_checkpoints_that_read_other_tokens_are_refused(run, retrofitted, tmp_path):
+    file = retrofitted / "base" / "tokenizer.json"
+    words = json.loads(file.read_text())
+    ids = words["model"]["vocab"]
+    ids["e"], ids["t"] = ids["t"], ids["e"]
+    file.write_text(json.dumps(words))
+    told = run("run", "--model", retrofitted, "--method", "vanilla,dms", *SHORT, "--out", "r")
+    commandline.fails(told, "dms8 writes prompts in other tokens", "folders of their own")
+    assert not (tmp_path / "r").exists()
+
+
 def test_mistakes_end_in_a_line(run, checkpoint):
     command = ["--model", checkpoint, "--budget", "1x", "--length", "6", "--out", "r"]
     commandline.fails(run("run", *command, "--task", "vt@99"), "vt@99 needs prompts of at least", "--context")
