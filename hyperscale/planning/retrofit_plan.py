@@ -1,10 +1,12 @@
-"""Plans a retrofit by each recipe before anything is loaded: memory, steps, tokens, and hours on a GPU.
+"""Plans a retrofit by each recipe before anything is loaded: memory, GPUs, steps, tokens, and hours on them.
 
 Time is floating-point work over the part of a GPU's peak that a training reached; it is a forecast to within a factor
-of about two where GPU or size of the model are others than the measured ones.
+of about two where GPU or size of the model are others than the measured ones. Several GPUs are taken to be as many
+times as fast: what they say to one another is left out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,7 @@ from hyperscale.planning.roofline import Gpu
 from hyperscale.retrofit.job import choose_length, read_config
 from hyperscale.retrofit.memory_estimate import MemoryEstimate, count_parameters, estimate_memory
 from hyperscale.retrofit.recipes import NAMES
-from hyperscale.retrofit.settings import RetrofitSettings
+from hyperscale.retrofit.settings import MOST_GPUS, Recipe, RetrofitSettings, check_shares
 
 #: Part of the bfloat16 peak that a step reached: the shape of a 1.5 B model on an H200, rows of 8,192 tokens, 14,700
 #: tokens/s by the count of `step_flops`.
@@ -26,17 +28,20 @@ class RetrofitPlan:
 
     Attributes:
         recipe: Its name.
-        memory: At the peak of a step; None if the recipe contradicts a setting.
+        memory: Of a GPU at the peak of a step, with as many as were asked for; None if the recipe contradicts a
+            setting.
         fits: Whether the GPU has so much.
+        gpus: Least number of such GPUs, of those asked for and more, whose memory it fits; None if none does.
         steps: Optimiser steps.
         tokens: Tokens that they see, padding included.
-        hours: Time of the steps; None where the GPU's speed is not known.
+        hours: Time of the steps on so many; None where it fits none, or the GPU's speed is not known.
         refused: Why the recipe does not go with the settings; empty if it does.
     """
 
     recipe: str
     memory: MemoryEstimate | None
     fits: bool = False
+    gpus: int | None = None
     steps: int = 0
     tokens: int = 0
     hours: float | None = None
@@ -89,16 +94,38 @@ def _plan_recipe(
 ) -> RetrofitPlan:
     try:
         chosen = settings.with_recipe(name)
+        recipe = chosen.recipe(parameters)
+        check_shares(chosen.gpus, recipe)
     except RetrofitError as error:
         return RetrofitPlan(name, None, refused=str(error))
-    frozen = chosen.is_frozen
-    memory = estimate_memory(
-        parameters, chosen.weights, config, chosen.rows, length, frozen=frozen, rank=chosen.update_rank
-    )
-    steps = chosen.recipe(parameters).total_steps
-    tokens = steps * chosen.rows * chosen.accumulate * length
+
+    def estimate(gpus: int) -> MemoryEstimate:
+        return estimate_memory(
+            parameters,
+            chosen.weights,
+            config,
+            chosen.rows,
+            length,
+            frozen=chosen.is_frozen,
+            rank=chosen.update_rank,
+            gpus=gpus,
+        )
+
+    room = int(gpu.memory)
+    memory = estimate(chosen.gpus)
+    gpus = next((count for count in _shared_counts(chosen.gpus, recipe) if estimate(count).fits(room)), None)
+    tokens = recipe.total_steps * chosen.rows * chosen.accumulate * length
     peak = dict(gpu.flops).get("bfloat16")
     hours = None
-    if peak is not None:
-        hours = tokens * step_flops(config, parameters, length, frozen=frozen) / (peak * REACHED) / 3600
-    return RetrofitPlan(name, memory, memory.fits(int(gpu.memory)), steps, tokens, hours)
+    if peak is not None and gpus is not None:
+        flops = tokens * step_flops(config, parameters, length, frozen=chosen.is_frozen)
+        hours = flops / (peak * REACHED * gpus) / 3600
+    return RetrofitPlan(name, memory, memory.fits(room), gpus, recipe.total_steps, tokens, hours)
+
+
+def _shared_counts(least: int, recipe: Recipe) -> Iterator[int]:
+    """Numbers of GPUs, ascending, that can share a training."""
+    for count in range(least, min(recipe.accumulate, MOST_GPUS) + 1):
+        with suppress(RetrofitError):
+            check_shares(count, recipe)
+            yield count

@@ -17,7 +17,7 @@ from hyperscale.retrofit.recipes import NAMES, name_recipe
 from hyperscale.retrofit.reporting.records import RECORD, CheckpointRecord, TrainingRecord
 from hyperscale.retrofit.reporting.step_metrics import StepMetrics, format_line
 from hyperscale.retrofit.resume.same_training import list_settings, require_same_data, require_same_settings
-from hyperscale.retrofit.settings import Recipe, RetrofitSettings
+from hyperscale.retrofit.settings import Recipe, RetrofitSettings, check_shares
 from hyperscale.utils.files import write_atomic, write_folder
 
 if TYPE_CHECKING:
@@ -113,8 +113,6 @@ def run_retrofit(
     memory_estimate.require_memory(estimate, settings.model, settings.weights, memory)
     if settings.gpus > 1 and not is_started():
         _require_gpus(settings.gpus, device)
-        from hyperscale.retrofit.trainer import check_shares
-
         check_shares(settings.gpus, settings.recipe(parameters))
         if source is None:
             _get_source(settings, model.base, device, length, parameters, report)
@@ -164,7 +162,6 @@ def _choose_recipe(
 ) -> RetrofitSettings:
     """The settings with the first recipe that fits; with the first that goes with them if none does."""
     from hyperscale.retrofit.low_rank.updates import INSTALL, is_installed
-    from hyperscale.retrofit.trainer import check_shares
 
     # What is to train, if given, is what tells recipes apart.
     names = (name_recipe(settings.train),) if "train" in settings.model_fields_set else NAMES

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 #: Learning rates of arXiv 2506.05345: up to 1.5B weights, and above; and the number of weights that parts them.
 LR_SMALL, LR_LARGE, SMALL = 1e-5, 3e-5, 2e9
+#: Most GPUs that can be asked for.
+MOST_GPUS = 1024
 
 
 #: What the paper trained on, as ``--data`` names it.
@@ -264,7 +266,7 @@ class RetrofitSettings(TrainingSettings, Sources):
         1,
         "GPUs of this machine that share the training; with --device cpu, processes.",
         ge=1,
-        le=1024,
+        le=MOST_GPUS,
         details="Weights, gradients and moments are sharded among them; what is learned does not depend on it.",
     )
     device: str | None = setting(None, "Where to train: cpu, cuda or cuda:N.", unset="cuda if there is one")
@@ -314,6 +316,26 @@ class RetrofitSettings(TrainingSettings, Sources):
             lr=self.lr or (LR_SMALL if parameters < SMALL else LR_LARGE),
             # A short hard phase would end before the learning rate of a longer warm-up has risen.
             warmup=max(1, min(20, *self.hard_steps)),
+        )
+
+
+def check_shares(count: int, recipe: Recipe) -> None:
+    """Refuse what several processes cannot share.
+
+    Raises:
+        RetrofitError: A setting does not allow it.
+    """
+    if recipe.accumulate % count:
+        raise RetrofitError(
+            f"--accumulate {recipe.accumulate} batches a step do not divide among {count} GPUs: pass a multiple"
+        )
+    if count > 1 and not recipe.separate:
+        raise RetrofitError(
+            "several GPUs train gates with a projection of their own: pass --gate separate, or --gpus 1"
+        )
+    if count > 1 and recipe.update_rank:
+        raise RetrofitError(
+            "--recipe lora trains on one GPU: pass --gpus 1, or --recipe paper or adapters, which several can share"
         )
 
 

@@ -40,7 +40,7 @@ from hyperscale.retrofit.packing import TrainingBatch
 from hyperscale.retrofit.parallel.ranks import Ranks
 from hyperscale.retrofit.parallel.sharding import local_part, shard_model, whole_tensor
 from hyperscale.retrofit.reporting.step_metrics import StepMetrics, format_line
-from hyperscale.retrofit.settings import Recipe
+from hyperscale.retrofit.settings import Recipe, check_shares
 
 Phase = Literal["fade", "noisy", "hard"]
 #: Steps between two entries of the log.
@@ -536,23 +536,3 @@ def _cast(parameters: Iterable[Any], dtype: torch.dtype) -> None:
 
 def _call(function: Callable[[], Any]) -> Any:
     return function()
-
-
-def check_shares(count: int, recipe: Recipe) -> None:
-    """Refuse what several processes cannot share.
-
-    Raises:
-        RetrofitError: A setting does not allow it.
-    """
-    if recipe.accumulate % count:
-        raise RetrofitError(
-            f"--accumulate {recipe.accumulate} batches a step do not divide among {count} GPUs: pass a multiple"
-        )
-    if count > 1 and not recipe.separate:
-        raise RetrofitError(
-            "several GPUs train gates with a projection of their own: pass --gate separate, or --gpus 1"
-        )
-    if count > 1 and recipe.update_rank:
-        raise RetrofitError(
-            "--recipe lora trains on one GPU: pass --gpus 1, or --recipe paper or adapters, which several can share"
-        )

@@ -10,7 +10,7 @@ from hyperscale.cli.display.retrofit_plan import print_retrofit_plan
 from hyperscale.errors import RetrofitError
 from hyperscale.planning.retrofit_plan import first_fitting, plan_retrofit, step_flops
 from hyperscale.planning.roofline import find_gpu
-from hyperscale.retrofit.memory_estimate import count_parameters
+from hyperscale.retrofit.memory_estimate import count_parameters, estimate_memory
 from hyperscale.retrofit.settings import RetrofitSettings
 
 GIVEN = {"model": "m", "data": "text.jsonl", "out": "out"}
@@ -65,6 +65,36 @@ def test_the_first_that_fits_is_taken(folder):
     assert [each.hours for each in plan(folder, "24GiB")] == [None, None, None]
     (only,) = plan(folder, "L4", recipe_name="paper")
     assert not only.fits
+
+
+def test_as_many_gpus_are_asked_for_as_the_training_would_take(folder):
+    """The least number that may share the batches of a step and whose memory suffices, against the training's own."""
+    (one,) = plan(folder, "L4", recipe_name="paper")
+    assert one.gpus in (2, 4, 8, 16)  # what divides the 16 batches of a step
+    config, length = Qwen2Config(**SHAPE), 8192
+    memories = {
+        count: estimate_memory(count_parameters(config), "float32", config, 1, length, gpus=count)
+        for count in (1, 2, 4, 8, 16)
+    }
+    room = int(find_gpu("L4").memory)
+    assert next(count for count, memory in memories.items() if memory.fits(room)) == one.gpus
+    # So many at once: the same plan, and the hours of a fast one shared.
+    (asked,) = plan(folder, "L4", recipe_name="paper", gpus=one.gpus)
+    assert asked.fits
+    assert (asked.gpus, asked.hours, asked.memory) == (one.gpus, one.hours, memories[one.gpus])
+    (twice,) = plan(folder, "L4", recipe_name="paper", gpus=2 * one.gpus)
+    assert twice.hours == pytest.approx(one.hours / 2)
+    # Three batches cannot be dealt out to two; updates train on one.
+    paper, lora, adapters = plan(folder, "L4", accumulate=3, gpus=2)
+    assert "--accumulate 3 batches a step do not divide among 2 GPUs" in paper.refused
+    paper, lora, adapters = plan(folder, "L4", gpus=2)
+    assert "--recipe lora trains on one GPU" in lora.refused
+    assert adapters.fits
+    out = io.StringIO()
+    alone = [one, *plan(folder, "2GiB")[1:]]
+    print_retrofit_plan(alone, find_gpu("L4"), Console(file=out, width=100))
+    assert f"none fits: pass --gpus {one.gpus}," in out.getvalue()
+    assert "GPUs needed" in out.getvalue()
 
 
 def test_what_does_not_go_is_told(folder):

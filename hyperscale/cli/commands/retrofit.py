@@ -20,7 +20,7 @@ def retrofit(
     values: dict[str, Any],
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Print memory, steps, tokens and hours by each recipe, and stop."),
+        typer.Option("--dry-run", help="Print memory, GPUs, steps, tokens and hours by each recipe, and stop."),
     ] = False,
     gpu: Annotated[
         str | None,
@@ -65,7 +65,8 @@ def _print_plan(settings: RetrofitSettings, gpu: str | None) -> None:
     from hyperscale.planning.roofline import find_gpu
 
     target = find_gpu(gpu) if gpu else _find_own_gpu()
-    print_retrofit_plan(plan_retrofit(settings, models.find(settings.model).base, target), target, make_console())
+    plans = plan_retrofit(settings, models.find(settings.model).base, target)
+    print_retrofit_plan(plans, target, make_console(), settings.gpus)
 
 
 def _find_own_gpu() -> "Gpu":

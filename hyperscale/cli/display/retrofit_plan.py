@@ -10,10 +10,14 @@ from hyperscale.planning.roofline import GIB, Gpu
 from hyperscale.utils.quantities import format_quantity
 
 
-def print_retrofit_plan(plans: Sequence[RetrofitPlan], gpu: Gpu, console: Console) -> None:
-    """Print what each recipe takes on a GPU, and which one is taken."""
-    numbers = ("memory GiB", "fits", "steps", "tokens", "hours")
-    table = make_table(f"Retrofit on one {gpu.name} of {gpu.memory / GIB:,.0f} GiB", ("recipe",), numbers)
+def print_retrofit_plan(plans: Sequence[RetrofitPlan], gpu: Gpu, console: Console, count: int = 1) -> None:
+    """Print what each recipe takes on so many GPUs, how many it needs, and which one is taken.
+
+    Memory is that of one GPU; hours are those on as many as the recipe needs.
+    """
+    numbers = ("memory GiB", "fits", "GPUs needed", "steps", "tokens", "hours")
+    number = "one" if count == 1 else f"{count} ×"
+    table = make_table(f"Retrofit on {number} {gpu.name} of {gpu.memory / GIB:,.0f} GiB", ("recipe",), numbers)
     for plan in plans:
         if plan.memory is None:
             table.add_row(plan.recipe, *[NOTHING] * len(numbers))
@@ -22,6 +26,7 @@ def print_retrofit_plan(plans: Sequence[RetrofitPlan], gpu: Gpu, console: Consol
             plan.recipe,
             f"{(plan.memory.weights + plan.memory.activations) / GIB:,.1f}",
             "yes" if plan.fits else "no",
+            NOTHING if plan.gpus is None else str(plan.gpus),
             f"{plan.steps:,}",
             format_quantity(plan.tokens),
             NOTHING if plan.hours is None else f"{plan.hours:,.1f}",
@@ -33,5 +38,7 @@ def print_retrofit_plan(plans: Sequence[RetrofitPlan], gpu: Gpu, console: Consol
     taken = first_fitting(plans)
     if taken is not None:
         console.print(f"--recipe {taken.recipe} is taken: the first that fits", highlight=False)
+    elif counts := [plan.gpus for plan in plans if plan.gpus]:
+        console.print(f"none fits: pass --gpus {min(counts)}, a smaller --length or a larger --gpu", highlight=False)
     else:
         console.print("none fits: pass a smaller --length, --weights bfloat16 or a larger --gpu", highlight=False)
