@@ -255,7 +255,7 @@ def _train(
     from hyperscale.retrofit.reporting.metrics_file import MetricsFile, read_metrics
     from hyperscale.retrofit.reporting.model_card import CARD, write_card
     from hyperscale.retrofit.reporting.training_picture import PICTURE, draw_training
-    from hyperscale.retrofit.resume.state_file import read_state, remove_state
+    from hyperscale.retrofit.resume.state_parts import StateParts
     from hyperscale.retrofit.resume.state_saver import StateSaver
     from hyperscale.retrofit.trainer import Retrofit
     from hyperscale.utils.hub import load_tokenizer
@@ -303,10 +303,8 @@ def _train(
         ):
             if before != now:
                 report(f"note: begun with {what} {before}, goes on with {now}: results differ by rounding")
-    # Several processes keep no state: what each has is a part.
-    state = None if begun is None or ranks.count > 1 else read_state(settings.out)
-    if begun is not None and ranks.count > 1:
-        report("note: several GPUs keep no state to go on from: the training begins again")
+    parts = StateParts(settings.out, ranks)
+    state = parts.read() if any(ranks.gather(begun is not None)) else None
     # Checkpoints that the state does not know of are trained again, and come out the same.
     done = begun.dms[: state["place"]["ratio"]] if begun is not None and state is not None else []
     if ranks.is_first:
@@ -372,15 +370,15 @@ def _train(
                     show_step(step)
 
                 retrofit.observe = observe
-            if ranks.count == 1:
-                saver = stack.enter_context(StateSaver(retrofit, settings.out, settings.save_minutes * 60, report))
-                retrofit.after_step = saver.after_step
+            saver = stack.enter_context(StateSaver(retrofit, settings.out, settings.save_minutes * 60, report))
+            retrofit.after_step = saver.after_step
             train_checkpoints(retrofit, batches, held_out, save, record_made, done)
     finally:
+        if retrofit.ratio == len(recipe.crs):  # complete, though a checkpoint may have been refused
+            parts.remove()
         made = TrainingRecord.read(settings.out).dms if ranks.is_first else []
         if len(made) == len(recipe.crs):
             write_record(made, finished=True)
-            remove_state(settings.out)
             draw_training(settings.out, read_metrics(settings.out), made)
             report(f"wrote {settings.out / PICTURE}")
 

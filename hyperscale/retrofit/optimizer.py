@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hyperscale.retrofit.parallel.sharding import local_part
+from hyperscale.retrofit.parallel.sharding import as_part_of, local_part
 
 
 def round_stochastically(value: Tensor) -> Tensor:
@@ -61,10 +61,18 @@ def move_state(optimizer: torch.optim.Optimizer, device: torch.device | str) -> 
 
 
 def take_moments(optimizer: torch.optim.Optimizer | None) -> list[dict[str, Any]]:
-    """An optimiser's state by the order of its weights, not copied; empty if there is no optimiser."""
+    """An optimiser's state by the order of its weights, not copied; empty if there is no optimiser.
+
+    Of sharded weights it is this process's part.
+    """
     if optimizer is None:
         return []
-    return [dict(optimizer.state.get(weight, {})) for group in optimizer.param_groups for weight in group["params"]]
+    return [
+        {name: local_part(value) if isinstance(value, Tensor) else value for name, value in state.items()}
+        for group in optimizer.param_groups
+        for weight in group["params"]
+        for state in (optimizer.state.get(weight, {}),)
+    ]
 
 
 def restore_moments(optimizer: torch.optim.Optimizer, moments: list[dict[str, Any]], device: torch.device) -> None:
@@ -75,5 +83,10 @@ def restore_moments(optimizer: torch.optim.Optimizer, moments: list[dict[str, An
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     for weight, state in zip(weights, moments, strict=True):
         if state:
-            optimizer.state[weight] = state
-    move_state(optimizer, device)
+            optimizer.state[weight] = {
+                name: value.to(device) if isinstance(value, Tensor) else value for name, value in state.items()
+            }
+            if not isinstance(optimizer, StochasticAdamW):  # which keeps parts as they are
+                for name, value in optimizer.state[weight].items():
+                    if isinstance(value, Tensor) and value.ndim:
+                        optimizer.state[weight][name] = as_part_of(weight, value)

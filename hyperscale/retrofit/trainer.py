@@ -298,7 +298,10 @@ class Retrofit:
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the rest of the training depends on, apart from model, recipe and data; nothing is copied."""
+        """All that the rest of the training depends on, apart from model, recipe and data; nothing is copied.
+
+        Of a training that several processes share it is this one's part.
+        """
         trunk = self.trunk
         cuda = self.device.type == "cuda"
         return {
@@ -313,7 +316,7 @@ class Retrofit:
             },
             "seconds": self.seconds,
             "log": self.log,
-            "weights": self._trained_state(),
+            "weights": {name: local_part(value) for name, value in self._trained_state().items()},
             "moments": take_moments(self.optimizer),
             "trunk": trunk and {**vars(trunk), "optimizer": None, "moments": take_moments(trunk.optimizer)},
             "random": {
@@ -335,7 +338,9 @@ class Retrofit:
             optimizer = None
             if trunk["weights"]:
                 optimizer = self._optimizer(gates=True)
-                restore_moments(optimizer, trunk["moments"], torch.device("cpu"))
+                restore_moments(
+                    optimizer, trunk["moments"], torch.device("cpu") if self.ranks.count == 1 else self.device
+                )
             self.trunk = Trunk(trunk["weights"], optimizer, trunk["steps"], trunk["tokens"], trunk["log"])
         torch.set_rng_state(state["random"]["cpu"])
         if self.device.type == "cuda":

@@ -2,9 +2,12 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 import sharded_training
@@ -172,3 +175,55 @@ def test_numbers_of_processes_that_do_not_fit(tmp_path, more, launcher, reason):
     _, err = process.communicate(timeout=120)
     assert process.returncode
     assert reason in " ".join(err.split())
+
+
+@pytest.mark.slow
+def test_a_shared_training_that_is_ended_goes_on_bit_for_bit(tmp_path):
+    """By SIGTERM to the command, and by SIGKILL of one of its processes; the state is that of all of them."""
+    options = ("--gpus", "2", "--save-minutes", "0", "--steps-per-unit", "10", "--cr", "2,3")
+    unbroken = retrofit(tmp_path, "--out", "unbroken", *options)
+    _, err = unbroken.communicate(timeout=300)
+    assert unbroken.returncode == 0, err
+    out = tmp_path / "broken"
+    for least, kill in ((4, signal.SIGTERM), (14, signal.SIGKILL)):
+        process = retrofit(tmp_path, "--out", "broken", *options)
+        while process.poll() is None and steps_kept(out) < least:
+            time.sleep(0.02)
+        assert process.poll() is None, process.communicate()
+        if kill == signal.SIGTERM:
+            process.send_signal(kill)
+        else:
+            os.kill(worker_of(process.pid), kill)
+        process.communicate(timeout=120)
+        assert process.returncode
+        assert steps_kept(out) >= least
+        assert not (out / "dms3").exists()
+    last = retrofit(tmp_path, "--out", "broken", *options)
+    _, err = last.communicate(timeout=300)
+    assert last.returncode == 0, err
+    for name in ("dms2", "dms3"):
+        files = [tmp_path / folder / name / "model.safetensors" for folder in ("unbroken", "broken")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    assert not list(out.glob("state*"))
+
+
+def steps_kept(out):
+    """The last step of which the parts of both processes are there."""
+    steps = [{int(path.name.split("-")[1]) for path in out.glob(f"state-*-{rank}of2.pt")} for rank in range(2)]
+    return max(set.intersection(*steps), default=0)
+
+
+def worker_of(pid):
+    """A process of a training that a command has started through ``torchrun``."""
+    children = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            children.setdefault(int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1]), []).append(
+                int(folder.name)
+            )
+        except OSError:
+            continue
+    (launcher,) = children[pid]
+    return next(
+        worker for worker in children[launcher] if "RANK=1" in Path(f"/proc/{worker}/environ").read_text().split("\0")
+    )

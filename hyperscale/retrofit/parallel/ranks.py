@@ -2,11 +2,14 @@
 
 import os
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from hyperscale.retrofit.parallel.launch import is_started
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,13 @@ class Ranks:
         told = torch.tensor(float(decision), device=device)
         torch.distributed.broadcast(told, 0)
         return bool(told.item())
+
+    def gather(self, value: T) -> list[T]:
+        """What every process gives, by its number; a collective."""
+        values: list[T] = [value] * self.count
+        if self.count > 1:
+            torch.distributed.all_gather_object(values, value)
+        return values
 
     def wait(self) -> None:
         """Wait for all processes; a collective."""

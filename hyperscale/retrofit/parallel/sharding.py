@@ -68,6 +68,15 @@ def local_part(tensor: Tensor) -> Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
+def as_part_of(whole: Tensor, part: Tensor) -> Tensor:
+    """This process's part of a tensor that is sharded as another one; the part itself if that one is not."""
+    if not isinstance(whole, DTensor):
+        return part
+    placement = whole.device_mesh, whole.placements
+    sharded: Tensor = DTensor.from_local(part, *placement, run_check=False, shape=whole.shape, stride=whole.stride())
+    return sharded
+
+
 def whole_tensor(tensor: Tensor) -> Tensor:
     """A sharded tensor, gathered; a collective."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -11,7 +11,7 @@ from hyperscale.utils.files import write_file
 STATE = "state.pt"
 
 
-def write_state(folder: Path, state: dict[str, Any]) -> None:
+def write_state(folder: Path, state: dict[str, Any], name: str = STATE) -> None:
     """Write the state; until it is whole on the disk, the last one stays.
 
     Raises:
@@ -20,13 +20,13 @@ def write_state(folder: Path, state: dict[str, Any]) -> None:
     import torch
 
     try:
-        with write_file(folder / STATE) as temporary:
+        with write_file(folder / name) as temporary:
             torch.save(state, temporary)
     except RuntimeError as error:  # torch's writer says so of a full disk
         raise OSError(first_line(error)) from error
 
 
-def read_state(folder: Path) -> dict[str, Any] | None:
+def read_state(folder: Path, name: str = STATE) -> dict[str, Any] | None:
     """The state that was written last, on the CPU; None if there is none.
 
     Raises:
@@ -34,7 +34,7 @@ def read_state(folder: Path) -> dict[str, Any] | None:
     """
     import torch
 
-    file = folder / STATE
+    file = folder / name
     if not file.exists():
         return None
     try:
@@ -46,19 +46,14 @@ def read_state(folder: Path) -> dict[str, Any] | None:
     return state
 
 
-def remove_state(folder: Path) -> None:
-    """Remove the state of a training that is complete: it is several times as large as a checkpoint."""
-    (folder / STATE).unlink(missing_ok=True)
-
-
-def save_or_warn(folder: Path, state: dict[str, Any], report: Callable[[str], None]) -> bool:
+def save_or_warn(folder: Path, state: dict[str, Any], report: Callable[[str], None], name: str = STATE) -> bool:
     """Write the state; a full disk is a line, since the training can go on and the last state stays.
 
     Returns:
         Whether it was written.
     """
     try:
-        write_state(folder, state)
+        write_state(folder, state, name)
     except OSError as error:
         report(f"the state could not be written to {folder} ({first_line(error)}): free some room; the last one stays")
         return False

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from hyperscale.retrofit.resume.state_file import save_or_warn
+from hyperscale.retrofit.resume.state_parts import StateParts
 from hyperscale.retrofit.resume.stop_signals import StopSignals
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ class StateSaver:
     """
 
     def __init__(self, retrofit: "Retrofit", folder: Path, seconds: float, report: Callable[[str], None]) -> None:
-        self._retrofit, self._folder, self._seconds, self._report = retrofit, folder, seconds, report
+        self._retrofit, self._seconds, self._report = retrofit, seconds, report
+        self._parts = StateParts(folder, retrofit.ranks)
         self._signals = StopSignals()
         self._last = time.monotonic()
 
@@ -46,10 +47,14 @@ class StateSaver:
         stopping = self._signals.received is not None
         # One before each checkpoint too: if that finds the disk full, no step is lost.
         due = self._retrofit.checkpoint_due or time.monotonic() - self._last >= self._seconds
+        if self._retrofit.ranks.count > 1:
+            # Clocks differ, and a signal may have reached some of the processes: all do what one has to.
+            told = self._retrofit.ranks.gather((stopping, due))
+            stopping, due = (any(each) for each in zip(*told, strict=True))
         if not (stopping or due):
             return
         self._retrofit.require_finite()
-        if save_or_warn(self._folder, self._retrofit.state_dict(), self._report):
+        if self._parts.write(self._retrofit.state_dict(), self._report):
             self._report(f"kept the state after {self._retrofit.steps_done:,} steps")
         self._last = time.monotonic()
         if stopping:
