@@ -333,10 +333,6 @@ def check_shares(count: int, recipe: Recipe) -> None:
         raise RetrofitError(
             "several GPUs train gates with a projection of their own: pass --gate separate, or --gpus 1"
         )
-    if count > 1 and recipe.update_rank:
-        raise RetrofitError(
-            "--recipe lora trains on one GPU: pass --gpus 1, or --recipe paper or adapters, which several can share"
-        )
 
 
 def describe_fault(error: ValidationError, schema: type[BaseModel]) -> str:

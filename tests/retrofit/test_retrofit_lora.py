@@ -14,7 +14,6 @@ from hyperscale.retrofit.checkpoints import save_checkpoint
 from hyperscale.retrofit.low_rank import updates
 from hyperscale.retrofit.packed_attention import PackingMasks
 from hyperscale.retrofit.packing import TrainingBatch
-from hyperscale.retrofit.parallel.ranks import Ranks
 from hyperscale.retrofit.recipes import NAMES
 from hyperscale.retrofit.settings import Recipe, RetrofitSettings
 from hyperscale.retrofit.trainer import Retrofit
@@ -125,8 +124,6 @@ def test_the_recipe_lies_between_the_two_others():
     assert NAMES == ("paper", "lora", "adapters")
     with pytest.raises(RetrofitError, match="--train lora needs --gate separate"):
         RetrofitSettings.from_options({**GIVEN, "recipe_name": "lora", "gate": "borrowed"})
-    with pytest.raises(RetrofitError, match="--recipe lora trains on one GPU: pass --gpus 1"):
-        make(LORA.changed(accumulate=2), ranks=Ranks(0, 2))
     config = build_model(0, **SMALL).config
     plain = RetrofitSettings.from_options(GIVEN)
 
@@ -134,7 +131,6 @@ def test_the_recipe_lies_between_the_two_others():
         return job._choose_recipe(settings, 10**9, config, 512, memory).recipe_name
 
     assert choose(plain) == "lora"
-    assert choose(plain.model_copy(update={"gpus": 2}), 6 * 10**9) == "adapters"
     # What is to train says which recipe is meant, though another would fit.
     for train, name in (("lora", "lora"), ("all", "paper")):
         assert choose(RetrofitSettings.from_options({**GIVEN, "train": train}), 10**12) == name

@@ -24,6 +24,7 @@ from hyperscale.retrofit.trainer import Retrofit
 pytestmark = pytest.mark.e2e
 
 RECIPE = {"crs": (2.0, 3.0), "steps_per_unit": 8, "hard_steps": (3,), "window": 4, "accumulate": 4, "gate_lr": 1e-2}
+LORA = {**RECIPE, "train": "lora", "lora_rank": 4, "lr": 3e-3}
 GATES = {**RECIPE, "hard_steps": (0,), "train": "gates"}
 
 
@@ -41,7 +42,9 @@ def share(tmp_path, recipe, dtype="float32", frugal=True, count=2):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "frugal"), [(RECIPE, True), (RECIPE, False), (GATES, True)], ids=["all", "all at once", "gates"]
+    ("recipe", "frugal"),
+    [(RECIPE, True), (RECIPE, False), (GATES, True), (LORA, True)],
+    ids=["all", "all at once", "gates", "lora"],
 )
 def test_two_processes_train_as_one(tmp_path, recipe, frugal):
     start = sharded_training.build_model(0, **sharded_training.SMALL, initializer_range=0.06).state_dict()
@@ -58,13 +61,16 @@ def test_two_processes_train_as_one(tmp_path, recipe, frugal):
         assert state.keys() == other_state.keys()
     # Rounding grows: weights that differ by 1e-7 at the start are as far apart at the second checkpoint as these.
     state, other_state = alone[0][3], shared[0][3]
-    for name in start:
+    # Of low-rank updates those start at zero that are not drawn.
+    start |= {name: torch.zeros(()) for name in state if ".lora_B." in name}
+    for name in start.keys() & state.keys():
         moved = (state[name] - start[name]).norm()
         assert (state[name] - other_state[name]).norm() <= 0.01 * moved, name
     first, second = (made[3] for made in shared)
     moved = {name for name in first if not torch.equal(first[name], second[name])}
     assert moved
-    assert recipe is RECIPE or all("dms_proj_alpha." in name for name in moved)
+    assert recipe is RECIPE or all("dms_proj_alpha." in name or ".lora_" in name for name in moved)
+    assert recipe is not LORA or any(".lora_B." in name for name in moved)
 
 
 def test_bfloat16_weights_are_sharded_too(tmp_path):
@@ -141,16 +147,19 @@ def test_the_command_shares_a_training_on_one_machine_and_over_two(tmp_path):
         launcher = ["-m", "torch.distributed.run", "--nnodes", "2", "--node-rank", str(node), "--nproc-per-node", "1"]
         launcher += ["--master-addr", "127.0.0.1", "--master-port", port]
         nodes.append(retrofit(tmp_path, "--out", "nodes", "--gpus", "2", launcher=launcher))
+    # Low-rank updates start alike in every process, and are merged.
+    updates = ["--recipe", "lora", "--lora-rank", "4", "--lr", "0.003"]
+    lora = [retrofit(tmp_path, "--out", f"lora{count}", "--gpus", count, *updates) for count in ("1", "2")]
     tied = retrofit(tmp_path, "--out", "tied", "--gpus", "2", "--model", "mini")  # each process loads all of it
     outputs = []
-    for process in (alone, shared, *nodes, tied):
+    for process in (alone, shared, *nodes, tied, *lora):
         out, err = process.communicate(timeout=300)
         assert process.returncode == 0, err
         outputs.append(out)
-    assert [out.count("run it:") for out in outputs] == [1, 1, 0, 0, 1]
-    assert [out.count("wrote") for out in outputs] == [2, 2, 2, 0, 2]
-    weights, made = checkpoint(tmp_path / "one")
-    for name in ("two", "nodes"):
+    assert [out.count("run it:") for out in outputs] == [1, 1, 0, 0, 1, 1, 1]
+    assert [out.count("wrote") for out in outputs] == [2, 2, 2, 0, 2, 2, 2]
+    for first, name in (("one", "two"), ("one", "nodes"), ("lora1", "lora2")):
+        weights, made = checkpoint(tmp_path / first)
         other_weights, other = checkpoint(tmp_path / name)
         assert other["kl_hard"] == pytest.approx(made["kl_hard"], rel=1e-3)
         assert (other["tokens"], other["alpha"]) == (made["tokens"], pytest.approx(made["alpha"], abs=1e-3))

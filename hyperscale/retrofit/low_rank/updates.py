@@ -2,8 +2,10 @@
 
 from importlib.util import find_spec
 from typing import Any
+from zlib import crc32
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from hyperscale.errors import RetrofitError
 
@@ -48,6 +50,9 @@ class LowRankUpdates:
         config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(PROJECTIONS), lora_dropout=0.0, bias="none")
         inject_adapter_in_model(config, model, _NAME)
         self._layers = [layer for _, layer in find_updated(model)]
+        for name, parameter in model.named_parameters():
+            if is_update(name) and not parameter.is_meta:
+                parameter.data.copy_(start_values(name, parameter.shape))
 
     def parameters(self) -> list[nn.Parameter]:
         """A and B of each projection."""
@@ -60,6 +65,33 @@ class LowRankUpdates:
             layer._disable_adapters = not on
 
 
+def is_update(name: str) -> bool:
+    """Whether a parameter of this name is A or B of an update."""
+    return ".lora_" in name
+
+
+def start_values(name: str, shape: tuple[int, ...]) -> Tensor:
+    """What A or B starts from: a function of its name, so that all processes that share a training have the same.
+
+    Args:
+        name: The parameter's in the model.
+        shape: Its whole shape: (rank, in) or (out, rank).
+
+    Returns:
+        Zeros for B; for A, uniform numbers within ``1 / sqrt(in)``, as peft draws them.
+    """
+    if ".lora_B." in name:
+        return torch.zeros(shape)
+    generator = torch.Generator().manual_seed(crc32(name.encode()))
+    drawn: Tensor = (2 * torch.rand(shape, generator=generator) - 1) / shape[-1] ** 0.5
+    return drawn
+
+
 def find_updated(model: Any) -> list[tuple[str, Any]]:
     """Names and modules of the projections that have an update; empty if nothing was attached."""
     return [(name, module) for name, module in model.named_modules() if hasattr(module, "lora_A")]
+
+
+def read_scale(layer: Any) -> tuple[int, float]:
+    """Rank and alpha of a projection's update."""
+    return layer.r[_NAME], layer.lora_alpha[_NAME]

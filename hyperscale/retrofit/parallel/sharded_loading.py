@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hyperscale.errors import ModelError
+from hyperscale.retrofit.low_rank.updates import is_update, start_values
 from hyperscale.retrofit.parallel.ranks import Ranks
 
 
@@ -65,10 +66,14 @@ def fill_model(model: Any, folder: Path, ranks: Ranks, device: torch.device) -> 
             if "dms_proj_alpha" in name:
                 own.fill_(1.0 if "norm" in name else 0.0)
                 continue
-            if name not in files:
-                raise ModelError(f"the checkpoint {folder} lacks tensors: {name}")
             rows = -(-parameter.shape[0] // ranks.count)
             first = min(ranks.rank * rows, parameter.shape[0])
+            if is_update(name):
+                own.copy_(start_values(name, parameter.shape)[first : first + own.shape[0]])
+                continue
+            name = name.replace(".base_layer.", ".")  # a projection that has an update
+            if name not in files:
+                raise ModelError(f"the checkpoint {folder} lacks tensors: {name}")
             stored: Tensor = opened(files[name]).get_slice(name)[first : first + own.shape[0]]
             # What is saved is bfloat16, so that is what a model starts from, whatever it is kept in.
             own.copy_(stored.to(torch.bfloat16))

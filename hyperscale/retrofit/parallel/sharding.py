@@ -14,6 +14,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from hyperscale.methods.core.dms_gate import attach_gates
+from hyperscale.retrofit.low_rank.updates import LowRankUpdates, find_updated, read_scale
 from hyperscale.retrofit.parallel.ranks import Ranks
 from hyperscale.retrofit.parallel.sharded_loading import is_empty
 
@@ -107,6 +108,8 @@ def gather_model(model: Any, ranks: Ranks) -> Any:
     with torch.device("meta"):
         whole = AutoModelForCausalLM.from_config(model.config, dtype=torch.bfloat16)
         attach_gates(whole)
+        if updated := find_updated(model):  # merged when it is saved
+            LowRankUpdates(whole, *read_scale(updated[0][1]))
     whole.load_state_dict(state, assign=True)
     whole.tie_weights()
     return whole
