@@ -3,6 +3,7 @@
 import pytest
 import torch
 from interpreted import DEVICE, MARKS
+from plain_pages import PlainPages
 
 from hyperscale.engines.vllm.kernels import decode_attention, decode_update
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
@@ -21,33 +22,6 @@ from hyperscale.engines.vllm.worker.tables import EntryTables
 LAYERS, HEADS, GROUP, DIM, PAGE, SCALE = 2, 2, 2, 32, 16, 0.2
 BLOCKS = torch.tensor([3, 9], dtype=torch.int32)  # first superblock of each request
 pytestmark = MARKS
-
-
-class Plain:
-    """The operations that the CPU's mechanism stands on, in plain torch."""
-
-    def __init__(self, cache):
-        self.pool = PagedCache.of(cache)
-
-    def write(self, entries, keys, values):
-        self.pool.keys[entries // PAGE, entries % PAGE] = keys
-        self.pool.values[entries // PAGE, entries % PAGE] = values
-
-    def move(self, source, target, keys, values):
-        self.write(target, keys, values)
-
-    def read(self, pages):
-        return self.pool.keys[pages], self.pool.values[pages]
-
-    def copy(self, source, target):
-        raise AssertionError("DMS's lists never shrink")
-
-    def attend(self, queries, lens, table, scale):
-        out = torch.empty_like(queries)
-        for i, length in enumerate(lens.tolist()):
-            keys, values = (x[table[i].long()].flatten(0, 1)[:length] for x in (self.pool.keys, self.pool.values))
-            out[i] = (queries[i] @ keys.T * scale).softmax(-1) @ values
-        return out
 
 
 def worker(device, fp8):
@@ -105,7 +79,7 @@ def test_the_same_as_on_the_cpu(window, fp8, later):
     draw = torch.Generator().manual_seed(4)
     mine, cache = worker(DEVICE, fp8)
     theirs, other = worker("cpu", fp8)
-    pages = QuantisedPages(other, "fp8", DIM, torch.float32) if fp8 else Plain(other)
+    pages = QuantisedPages(other, "fp8", DIM, torch.float32) if fp8 else PlainPages(other)
     options = Options(method="dms", cr=4.0, window=window, decision_offset=later)
     attention, at = ReferenceAttention(theirs, WorkerDMS(theirs, options), pages), 0
     for count in (20, 1, 1, 1, 13, *[1] * 8):

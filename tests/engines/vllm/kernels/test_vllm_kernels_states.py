@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 from interpreted import DEVICE, MARKS
+from plain_pages import PlainPages
 from transformers import LlamaConfig
 
 from hyperscale.engines.vllm.kernels import page_choice, victim_choice
@@ -36,33 +37,6 @@ CASES = {
 }
 
 
-class Plain:
-    """The cache's pages in plain torch."""
-
-    def __init__(self, cache):
-        self.pool = PagedCache.of(cache)
-
-    def write(self, entries, keys, values):
-        self.pool.keys[entries // PAGE, entries % PAGE] = keys
-        self.pool.values[entries // PAGE, entries % PAGE] = values
-
-    def move(self, source, target, keys, values):
-        self.write(target, keys, values)
-
-    def read(self, pages):
-        return self.pool.keys[pages], self.pool.values[pages]
-
-    def copy(self, source, target):
-        raise AssertionError("these rules take no page from a list")
-
-    def attend(self, queries, lens, table, scale):
-        out = torch.empty_like(queries)
-        for i, length in enumerate(lens.tolist()):
-            keys, values = (x[table[i].long()].flatten(0, 1)[:length] for x in (self.pool.keys, self.pool.values))
-            out[i] = (queries[i] @ keys.T * scale).softmax(-1) @ values
-        return out
-
-
 class Side:
     """Requests under a method; its decode steps are taken by kernels if ``fused``, else by the state."""
 
@@ -77,7 +51,7 @@ class Side:
         shape = ModelShape(heads * group, DIM, torch.float32, config)
         self.method = WorkerHosted(self.tables, options, options.make_method(), shape, MOST)
         cache = torch.full((40, LAYERS * heads, PAGE, 2 * DIM), float("nan"), device=DEVICE)
-        self.cache, self.plain = PagedCache.of(cache), ReferenceAttention(self.tables, self.method, Plain(cache))
+        self.cache, self.plain = PagedCache.of(cache), ReferenceAttention(self.tables, self.method, PlainPages(cache))
         if fused:
             use_kernels(self.method)
             self.method.received = None  # prompts are processed in plain torch on either side
