@@ -27,7 +27,7 @@ from hyperscale.retrofit.losses import distillation_loss_in_parts
 from hyperscale.retrofit.optimizer import StochasticAdamW
 from hyperscale.retrofit.packed_attention import checkpoint_layers, compile_layers
 from hyperscale.retrofit.packing import TrainingBatch
-from hyperscale.retrofit.parallel.ranks import Ranks, join_ranks
+from hyperscale.retrofit.parallel.ranks import Ranks, join_ranks, leave_ranks
 from hyperscale.retrofit.parallel.sharded_loading import build_empty, restore_buffers
 from hyperscale.retrofit.recipes import recipe_values
 from hyperscale.retrofit.settings import Recipe
@@ -192,8 +192,7 @@ def main() -> None:
         line = measure(arguments, recipe, device, ranks)
         if ranks.is_first:
             print(f"{ranks.count} x {line}", flush=True)
-    if ranks.count > 1:
-        torch.distributed.destroy_process_group()
+    leave_ranks()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import held_by_gloo
 import pytest
 import sharded_training
 import torch
@@ -28,17 +29,25 @@ LORA = {**RECIPE, "train": "lora", "lora_rank": 4, "lr": 3e-3}
 GATES = {**RECIPE, "hard_steps": (0,), "train": "gates"}
 
 
-def share(tmp_path, recipe, dtype="float32", frugal=True, count=2):
-    """What so many processes make of a recipe."""
-    out = tmp_path / f"{count}.pt"
+def run_ranks(count, *arguments):
+    """Run a script in so many processes."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    arguments = [sharded_training.__file__, out, json.dumps(recipe), dtype, str(frugal)]
     ended = subprocess.run(
         [*launcher, *arguments], env=environment, capture_output=True, text=True, timeout=300, check=False
     )
     assert ended.returncode == 0, ended.stderr
+
+
+def share(tmp_path, recipe, dtype="float32", frugal=True, count=2):
+    """What so many processes make of a recipe."""
+    out = tmp_path / f"{count}.pt"
+    run_ranks(count, sharded_training.__file__, out, json.dumps(recipe), dtype, str(frugal))
     return torch.load(out, weights_only=False)
+
+
+def test_processes_that_are_done_end_well_while_gloo_holds_tensors():
+    run_ranks(2, held_by_gloo.__file__)
 
 
 @pytest.mark.parametrize(

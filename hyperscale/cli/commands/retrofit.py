@@ -53,6 +53,9 @@ def retrofit(
     else:
         run_retrofit(settings, report)
     if is_part:
+        from hyperscale.retrofit.parallel.ranks import leave_ranks
+
+        leave_ranks()
         return
     crs = ",".join(f"{cr:g}" for cr in settings.crs)
     report(f"run it: hyperscale run --model {settings.out} --method dms --cr {crs}")

@@ -1,6 +1,7 @@
 """The processes that share a training, as ``torchrun`` starts them."""
 
 import os
+import sys
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -75,3 +76,18 @@ def join_ranks(device: str) -> tuple[Ranks, str]:
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
     return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size()), device
+
+
+def leave_ranks() -> None:
+    """End this process, once all processes of the training are done; alone, do nothing.
+
+    It ends at once, without taking the interpreter down: threads of gloo may still hold tensors of Python, also after
+    ``destroy_process_group``, and abort a process whose interpreter is gone (pytorch pull request 179291). ``torchrun``
+    would take that for a training that failed.
+    """
+    if not torch.distributed.is_initialized():
+        return
+    torch.distributed.barrier()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

@@ -10,7 +10,7 @@ from checkpoints import SMALL
 from hyperscale.mini.model import build_model
 from hyperscale.retrofit.gate_check import check_gates
 from hyperscale.retrofit.packing import TrainingBatch
-from hyperscale.retrofit.parallel.ranks import Ranks, join_ranks
+from hyperscale.retrofit.parallel.ranks import Ranks, join_ranks, leave_ranks
 from hyperscale.retrofit.parallel.sharding import gather_state
 from hyperscale.retrofit.settings import Recipe
 from hyperscale.retrofit.trainer import Retrofit
@@ -44,5 +44,4 @@ if __name__ == "__main__":
     found = train(Recipe(**json.loads(recipe)), ranks, getattr(torch, dtype), frugal == "True")
     if ranks.is_first:
         torch.save(found, out)
-    ranks.wait()
-    torch.distributed.destroy_process_group()
+    leave_ranks()
