@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from hyperscale.engines.torch import forward_pass
-from hyperscale.engines.torch.cuda_graphs import CudaGraphs, StepCalls
 from hyperscale.errors import first_line
 from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.formats import AUTO
 from hyperscale.methods.core.base import DecodeStep, Method, State
+from hyperscale.utils.cuda_graphs import CudaGraphs, StepCalls
 
 _MULTIPLE = 16  # Rows of a decode batch: CPU matrix products round a row alike in every multiple of 8, not in others.
 _FINE = 64  # up to so many chains every multiple is a size of its own
@@ -80,7 +80,7 @@ def choose_mode(method: Method, model: Any, device: torch.device, kv_dtype: str)
         )
         return None
     failed: set[Hashable] = set()  # what one batch could not capture, no other tries again
-    return StaticMode(lambda: CudaGraphs(device, failed), RowAttention)
+    return StaticMode(lambda: CudaGraphs(device, failed, " (--no-cuda-graphs silences this)"), RowAttention)
 
 
 class StaticStep:

@@ -12,9 +12,9 @@ from reference_rules.dmc import DMC
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.torch.cuda_graphs import CudaGraphs
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.engines.torch.static_step import StaticStep
+from hyperscale.utils.cuda_graphs import CudaGraphs
 
 pytestmark = [
     pytest.mark.gpu,
@@ -174,7 +174,7 @@ def test_a_step_that_cannot_be_captured_is_launched_kernel_by_kernel():
     model = model_of()
     expected = chains(engine(model, methods.create("vanilla", cr=1), cuda_graphs=False)[0])
     made, graphs = engine(model, Waiting())
-    with pytest.warns(UserWarning, match="the decode part of decode steps is not captured"):
+    with pytest.warns(UserWarning, match="the decode part of steps is not captured"):
         found = chains(made)
     assert torch.cuda.current_stream() == torch.cuda.default_stream()
     check_chains(found, expected, graphs, spare=1)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from interpreted import DEVICE, MARKS
 from ragged_tables import TensorPages
+from recorded_steps import RecordedCalls
 
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.protocol import NEVER, ceil_div
@@ -24,6 +25,8 @@ LAYERS, HEADS, GROUP, DIM, N, MOST = 3, 2, 2, 32, 16, 160
 SCALE = 0.4
 # Of prompts of very different lengths one is not pruned, and the others to different lengths.
 PROMPTS, L = (30, 150, 7, 88), 24
+# Of each of two lengths some that one recorded pruning serves, and a short one.
+ALIKE = (150, 88, 147, 85, 146, 7, 86, 149)
 RULES = {
     "snapkv": {"window": 4, "kernel": 3, "rule": "fixed", "pin_prompt": False},
     "rkv": {"window": 3, "rule": "fixed", "pin_prompt": False},
@@ -46,14 +49,15 @@ class World:
     Behind the pages of each list its table still names a page of another request, as a slot's former request leaves it.
     """
 
-    def __init__(self, rule, *, on_cuda):
+    def __init__(self, rule, *, on_cuda, prompts=PROMPTS):
+        self.prompts = prompts
         tables = EntryTables
         if on_cuda:
             from hyperscale.engines.vllm.worker.staged_tables import StagedTables as tables  # noqa: N813
-        blocks = 1 + len(PROMPTS) * (MOST // N + 3)
+        blocks = 1 + len(prompts) * (MOST // N + 3)
         self.device = DEVICE if on_cuda else "cpu"
         self.tables = tables(
-            layers=LAYERS, heads=HEADS, page_tokens=N, blocks=blocks, slots=6, max_tokens=MOST, device=self.device
+            layers=LAYERS, heads=HEADS, page_tokens=N, blocks=blocks, slots=9, max_tokens=MOST, device=self.device
         )
         self.shape = ModelShape(HEADS * GROUP, DIM, torch.float32, config())
         options = Options(method=rule, cr=3.0, parameters=tuple(RULES[rule].items()))
@@ -61,10 +65,10 @@ class World:
         draw = torch.Generator().manual_seed(5)
         self.tokens = [
             [torch.randn(LAYERS, heads, P, DIM, generator=draw) for heads in (HEADS * GROUP, HEADS, HEADS)]
-            for P in PROMPTS
+            for P in prompts
         ]
         self.slots = {}
-        for number, P in enumerate(PROMPTS):
+        for number, P in enumerate(prompts):
             slot = self.tables.open_slot(1 + number * (MOST // N + 3), (P, L, number))
             first = 1 + number * (MOST // N + 3)
             self.tables.set_superblocks(slot, 0, range(first, first + MOST // N + 3))
@@ -88,10 +92,10 @@ class World:
         else:
             self.cache = TensorPages(pages, N, DIM)
             self.rows = ReferenceAttention(self.tables, self.method, self.cache).rows
-        stays = next(slot for slot, number in self.slots.items() if PROMPTS[number] == min(PROMPTS))
+        stays = next(slot for slot, number in self.slots.items() if self.prompts[number] == min(self.prompts))
         for slot, number in self.slots.items():
             queries, keys, values = (part.to(self.device) for part in self.tokens[number])
-            P = PROMPTS[number]
+            P = self.prompts[number]
             count = ceil_div(P, N)
             size = LAYERS * HEADS
             virtual = torch.arange(size * count, device=self.device)
@@ -145,14 +149,19 @@ class World:
         return [torch.stack(parts) for parts in zip(*found, strict=True)]
 
 
-def check(rule, *, on_cuda):
-    world = World(rule, on_cuda=on_cuda)
-    world.method.finish_prompts([(slot, True) for slot in world.slots], world.rows)
-    lengths = set()
+def check_entries(world):
+    """What lies in the lists is what the torch engine keeps; returns the lists' lengths."""
     for slot, number in world.slots.items():
         for found, wanted in zip(world.entries(slot), world.wanted(number), strict=True):
             assert torch.equal(found, wanted)
-        lengths.add(int(world.tables.lens[slot, 0, 0]))
+    return {int(world.tables.lens[slot, 0, 0]) for slot in world.slots}
+
+
+def check(rule, *, on_cuda):
+    world = World(rule, on_cuda=on_cuda)
+    world.method.finish_prompts([(slot, True) for slot in world.slots], world.rows)
+    assert len(check_entries(world)) == len(PROMPTS)
+    for slot in world.slots:
         size, superblocks = LAYERS * HEADS, set(world.tables.superblocks[slot].tolist())
         count = int(world.tables.num_pages[slot, 0, 0])
         own = world.tables.page_table[slot, :, :, :count].flatten().tolist()
@@ -160,7 +169,20 @@ def check(rule, *, on_cuda):
         assert {page // size for page in own} <= superblocks
         if on_cuda:
             assert int(world.tables.pages_used[slot]) == len(own)
-    assert len(lengths) == len(PROMPTS)
+
+
+def check_repeated(rule):
+    """Rows that are full as those of requests that decode are; of some steps two at once."""
+    world = World(rule, on_cuda=True, prompts=ALIKE)
+    calls = world.method.calls = RecordedCalls()
+    slots = list(world.slots)
+    for slot, number in world.slots.items():
+        world.method._running[slot].entries = ALIKE[number]
+    for step in (slots[:1], slots[1:3], slots[3:6], slots[6:7], slots[7:]):
+        world.method.prune_full_rows({slot: ALIKE[world.slots[slot]] for slot in step}, world.rows)
+    assert len(check_entries(world)) > 3
+    assert len(calls.records) == 2
+    assert calls.replays == 3
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -191,3 +213,15 @@ class TestOnCuda:
     def test_layers_and_requests_are_pruned_together_as_one_by_one(self, rule, pass_bytes, monkeypatch):
         monkeypatch.setattr(interval, "PASS_BYTES", pass_bytes)
         check(rule, on_cuda=True)
+
+
+@pytest.mark.parametrize("pass_bytes", [rows.PASS_BYTES, 40000])
+@pytest.mark.parametrize("rule", RULES)
+class TestRepeated:
+    """Prunings that are recorded once and repeated, as graphs on a GPU are, with other requests and lengths."""
+
+    pytestmark = MARKS
+
+    def test_a_recorded_pruning_serves_other_requests(self, rule, pass_bytes, monkeypatch):
+        monkeypatch.setattr(interval, "PASS_BYTES", pass_bytes)
+        check_repeated(rule)

@@ -7,6 +7,9 @@ the state, so nothing is copied to and fro.
 A prompt that has been processed is a full row like any other: it is pruned by the same call, as a request whose next
 position is P. All layers of all requests that are full are pruned together, in as many passes as the copy of their keys
 takes of `PASS_BYTES`.
+
+A pruning is some hundred small operations, which the host needs longer to launch than the device to run. Where decode
+steps are CUDA graphs, so is the pruning of a request that decodes.
 """
 
 from collections.abc import Sequence
@@ -25,7 +28,11 @@ from hyperscale.kv.cache import RowEntries
 from hyperscale.methods.core.base import DecodeStep
 from hyperscale.methods.core.interval import IntervalMethod, IntervalState
 from hyperscale.methods.triattention import QuerySums
+from hyperscale.utils.cuda_graphs import CudaGraphs, StepCalls
 from hyperscale.utils.device_copy import upload
+
+_MOST_REPEATED = 8
+"""Requests of a step that are pruned one by one, by a graph each; more are pruned together, launched anew."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,11 @@ class _FullRows:
     before: int
     after: int
 
+    @property
+    def numbers(self) -> tuple[int, int, int]:
+        """What the device is told of it."""
+        return self.slot, self.position, self.after
+
 
 class WorkerInterval(WorkerHosted):
     """See the module."""
@@ -61,6 +73,11 @@ class WorkerInterval(WorkerHosted):
         # The budget of each slot's rows when it was last asked for: budgets only grow.
         self._budgets: dict[int, int] = {}
         self._targets = torch.zeros(tables.layers, 0, tables.heads, dtype=torch.int64, device=tables.expiry.device)
+        # Prunings of one request by the widths they are made for: what the device is told of the request, and graphs.
+        self._told: dict[tuple[int, int], Tensor] = {}
+        self.calls: StepCalls | None = None  # None: every pruning is launched anew
+        if options.full_graphs and tables.expiry.device.type == "cuda":
+            self.calls = CudaGraphs(tables.expiry.device)
         self._queries: RecordedQueries | None = None  # None: the rule looks at none
         if method.prompt_queries(1):
             self._queries = StateQueries(self._interval_state, method.prompt_queries(max_tokens))
@@ -168,28 +185,57 @@ class WorkerInterval(WorkerHosted):
                 after = self.method.length_after_pruning(budget, pinned)
                 full.append(_FullRows(slot, position, running.entries, after))
                 running.entries = after
-        self._prune(full, rows)
+        if self.calls is None or len(full) > _MOST_REPEATED:
+            self._prune(full, rows)
+        elif full:
+            numbers = upload([number for row in full for number in row.numbers], self._positions.device).view(-1, 3, 1)
+            for row, told in zip(full, numbers, strict=True):
+                self._repeat_pruning(self.calls, row, told, rows)
+
+    def _repeat_pruning(self, calls: StepCalls, row: _FullRows, told: Tensor, rows: Rows) -> None:
+        """Prune one request by a graph that serves rows of about its length; ``told`` is (3, 1), its `numbers`."""
+        most = self.tables.page_table.shape[3] * self.tables.page_tokens
+        width, kept = (min(_round_up(count), most) for count in (row.before, row.after))
+        if (width, kept) not in self._told:
+            self._told[width, kept] = told.clone()
+        numbers = self._told[width, kept].copy_(told)
+
+        def prune() -> Tensor:
+            self._prune_told(numbers, [(width, kept)], rows)
+            return numbers
+
+        calls.run(("pruning", width, kept), prune)
 
     def _prune(self, full: Sequence[_FullRows], rows: Rows) -> None:
-        """Prune rows, and set their lengths."""
+        """Prune rows together, and set their lengths."""
         if not full:
             return
-        tables = self.tables
         # Requests of about equal length together, as a pass is as wide as its longest row.
         full = sorted(full, key=lambda row: row.before)
-        columns = ([row.slot for row in full], [row.position for row in full], [row.after for row in full])
-        numbers = upload([number for column in columns for number in column], tables.expiry.device)
-        slots, positions, after = numbers.view(3, -1)
+        columns = zip(*(row.numbers for row in full), strict=True)
+        numbers = upload([number for column in columns for number in column], self._positions.device)
+        self._prune_told(numbers.view(3, -1), [(row.before, row.after) for row in full], rows)
+
+    def _prune_told(self, numbers: Tensor, sizes: Sequence[tuple[int, int]], rows: Rows) -> None:
+        """Prune rows of which the device has been told, and set their lengths.
+
+        Args:
+            numbers: (3, requests) int64, `_FullRows.numbers`.
+            sizes: Of each request at least the entries of its rows before and after, in ascending order of the first.
+            rows: The lists.
+        """
+        tables = self.tables
+        slots, positions, after = numbers
         self._positions[slots] = positions
         self._interval_state.chains_to_prune(DecodeStep(self._positions, tables.lens.transpose(0, 1)))
         layer_bytes = tables.heads * self._key_bytes  # of an entry
         begin = 0
-        while begin < len(full):
+        while begin < len(sizes):
             # As many requests as fit in a pass with one layer each, then as many layers as fit with these requests.
             end = begin + 1
-            while end < len(full) and (end + 1 - begin) * full[end].before * layer_bytes <= PASS_BYTES:
+            while end < len(sizes) and (end + 1 - begin) * sizes[end][0] * layer_bytes <= PASS_BYTES:
                 end += 1
-            width, kept = full[end - 1].before, max(row.after for row in full[begin:end])
+            width, kept = sizes[end - 1][0], max(kept for _, kept in sizes[begin:end])
             layers = max(PASS_BYTES // ((end - begin) * width * layer_bytes), 1)
             for first in range(0, tables.layers, layers):
                 part = slice(first, min(first + layers, tables.layers))
@@ -223,3 +269,9 @@ class WorkerInterval(WorkerHosted):
         source = place.new_zeros(requests, count, heads, kept + 1)
         source = source.scatter_(-1, target, place.expand_as(target))[..., :kept]
         rows.move(slots, layers, source, after)
+
+
+def _round_up(count: int) -> int:
+    """The next multiple of 16, of more than 128 that of an eighth of the power of two below: graphs serve up to it."""
+    step = max(1 << (count.bit_length() - 4), 16)
+    return -(-count // step) * step

@@ -1,4 +1,4 @@
-"""Calls the functions of a decode step as CUDA graphs, which launch all their kernels at once."""
+"""Calls functions of static tensors as CUDA graphs, which launch all their kernels at once."""
 
 import gc
 import warnings
@@ -49,13 +49,15 @@ class CudaGraphs:
     a warning says why.
     """
 
-    def __init__(self, device: torch.device, failed: set[Hashable] | None = None) -> None:
+    def __init__(self, device: torch.device, failed: set[Hashable] | None = None, hint: str = "") -> None:
         """No graphs yet.
 
         Args:
             device: Where the functions run.
             failed: Names of functions that could not be captured; is added to. Batches that run the same ones share it.
+            hint: What a warning of a function that cannot be captured ends with.
         """
+        self._hint = hint
         self._device = device
         self._called: set[tuple[Hashable, ...]] = set()
         self._graphs: dict[tuple[Hashable, ...], tuple[torch.cuda.CUDAGraph, Tensor]] = {}
@@ -106,8 +108,8 @@ class CudaGraphs:
             # using it, further ones may not.
             self._pool = None
             warnings.warn(
-                f"the {key[0]} part of decode steps is not captured in CUDA graphs and runs more slowly: "
-                f"{first_line(reason)} (--no-cuda-graphs silences this)",
+                f"the {key[0]} part of steps is not captured in CUDA graphs and runs more slowly: "
+                f"{first_line(reason)}{self._hint}",
                 stacklevel=2,
             )
         else:
