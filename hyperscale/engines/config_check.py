@@ -1,13 +1,15 @@
 """Refuses checkpoints whose configuration asks for what the engines do not compute, before any weights are read.
 
 The engines replace a model's attention and trust its class for the rest. So a key of ``config.json`` that this class
-does not read, or that one engine reads and another does not, would change tokens without a word.
+does not read, or that one engine reads and another does not, would change tokens without a word. Families that no test
+holds are admitted by what their classes need (`hyperscale.engines.families.needs`).
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from hyperscale.engines.families import FAMILIES
+from hyperscale.engines.families.names import FAMILIES
+from hyperscale.engines.families.needs import check_class, check_settings, family_config
 from hyperscale.errors import ModelError
 from hyperscale.models.checkpoint import read_checkpoint_config
 from hyperscale.models.context import rope_settings
@@ -42,9 +44,11 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "bias": (False,),
     "clip_qkv": (),
 }
-"""Keys that change what a model computes, and that the classes of `_PLAIN` families in transformers do not read (vLLM
-reads some) or read for their masks alone; with these values, or null, they change nothing."""
-_PLAIN = ("llama", "qwen2", "qwen3", "mistral", "gemma", "granite", "smollm3", "phi3")
+"""Keys that change what a model computes, and that the classes of `FAMILIES` in transformers do not read (vLLM reads
+some) or read for their masks alone; with these values, or null, they change nothing. Other families may declare some of
+them in their configurations, and then their classes read them."""
+_MASKS = ("is_causal", "use_bidirectional_attention", "attention_chunk_size", "dual_chunk_attention_config")
+"""Those of `_NEUTRAL` that change which tokens are attended to, which the engines decide by themselves."""
 _ONE_WINDOW = {"mistral": 4096, "phi3": None}
 """Families whose layers all have the window ``sliding_window``, if it is not null, with what a missing key means."""
 _NO_WINDOW = ("llama", "gemma", "granite")
@@ -74,32 +78,39 @@ def check_config(config: Mapping[str, Any]) -> None:
         config: The contents of a ``config.json``.
 
     Raises:
-        ModelError: An unknown family, quantised weights, layers without full attention, a RoPE that depends on the
-            batch, or a key that the families' classes do not read though it changes what a model computes.
+        ModelError: A family that needs what the engines do not compute, quantised weights, layers without full
+            attention, a RoPE that depends on the batch, or a key that the family's class does not read though it
+            changes what a model computes.
     """
     family = config.get("model_type")
-    if not isinstance(family, str) or family not in FAMILIES:
-        raise ModelError(
-            f"models of type {family!r} are not supported{_explain_unknown(config)}; supported: {', '.join(FAMILIES)}"
-            + ("; code that comes with a checkpoint (auto_map) is never run" if config.get("auto_map") else "")
-        )
+    if not isinstance(family, str):
+        raise ModelError(f"models of type {family!r} are not supported: config.json names no family in model_type")
     for key in _QUANTISATION:
         if config.get(key):
             raise ModelError(
                 f"quantised weights ({_quantisation(config[key])}) do not run here: pass the original ones"
             )
-    _check_layers(config)
+    given, declared = config, dict[str, Any]()
+    if family not in FAMILIES:
+        complete = family_config(config)
+        check_settings(family, complete)
+        declared = family_config({"model_type": family}).to_dict()
+        config = {**config, **complete.to_dict(), "model_type": family}
+    else:
+        _check_layers(config)
     _check_rope(config)
-    for key, neutral in _NEUTRAL.items() if family in _PLAIN else ():
+    for key, neutral in _NEUTRAL.items():
         value = config.get(key)
-        if value is not None and value not in neutral:
+        if value is not None and value not in neutral and (key in _MASKS or key not in declared):
             raise ModelError(
                 f"{key} = {value!r} in config.json does not run here: models of type {family!r} have no such part"
             )
-    if config.get("qkv_bias") not in (None, bool(config.get("attention_bias", False))):
+    if "qkv_bias" not in declared and config.get("qkv_bias") not in (None, bool(config.get("attention_bias", False))):
         raise ModelError(
             "qkv_bias in config.json does not run here: biases of queries, keys and values go with attention_bias"
         )
+    if family not in FAMILIES:
+        check_class(given)
 
 
 def _quantisation(settings: Any) -> str:
@@ -107,22 +118,6 @@ def _quantisation(settings: Any) -> str:
     keys = ("quant_method", "quant_algo", "format")
     names = [str(settings[key]) for key in keys if settings.get(key)] if isinstance(settings, Mapping) else []
     return names[0] if names else "of an unknown kind"
-
-
-def _explain_unknown(config: Mapping[str, Any]) -> str:
-    """What keeps a family out, where its configuration tells: something that engines' attention does not compute."""
-    text = config.get("text_config")
-    if not isinstance(text, Mapping):  # the language model of a multimodal one
-        text = config
-    types = text.get("layer_types")
-    reasons = [
-        "sliding-window attention layers"
-        if isinstance(text.get("sliding_window"), int) or (isinstance(types, list) and "sliding_attention" in types)
-        else "",
-        "soft-capped attention scores" if text.get("attn_logit_softcapping") is not None else "",
-    ]
-    found = " and ".join(filter(None, reasons))
-    return f": this one has {found}, which the engines do not compute" if found else ""
 
 
 def _check_layers(config: Mapping[str, Any]) -> None:
@@ -192,11 +187,11 @@ def _check_rope(config: Mapping[str, Any]) -> None:
     for key in _ROPE_KEYS:
         if rope.get(key):
             raise ModelError(f"{key} of RoPE in config.json is not supported with type {kind!r}")
-    for source in (rope, config):
+    for source in (rope, config) if config.get("model_type") in FAMILIES else ():
         if source.get("partial_rotary_factor") not in (None, 1):
             raise ModelError(
                 f"partial_rotary_factor = {source['partial_rotary_factor']} in config.json does not run here: RoPE "
-                "turns all of a head in the supported families"
+                f"turns all of a head in models of type {config['model_type']!r}"
             )
     for source in (rope, config):
         theta = source.get("rope_theta")

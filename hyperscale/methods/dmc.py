@@ -26,7 +26,7 @@ class _Merging(State):
         super().__init__(method, host)
         if getattr(host.config, "dmc_cr", None) is None:
             raise MethodError("dmc needs a checkpoint retrofitted with DMC, and this model is none")
-        require_rope(host.attentions, "dmc")
+        require_rope(host.attentions, host.other_rope, "dmc")
         self._config = MergeConfig.from_hf(host.config)
         size = 2 * int(host.attentions[0].head_dim) + 1  # type: ignore[arg-type]
         self._sums = torch.zeros(host.layers, host.max_chains, host.kv_heads, size, device=host.device)

@@ -37,7 +37,7 @@ class _Delayed(State):
         self._host, self._gate = host, gate
         self.rotates = not gate.separate
         if self.rotates:
-            require_rope(host.attentions, "dms with borrowed neurons")
+            require_rope(host.attentions, host.other_rope, "dms with borrowed neurons")
         self._ring = gate.window + 1
         shape = (host.layers, host.max_chains, host.kv_heads, self._ring)
         self._slot = torch.zeros(shape, dtype=torch.int32, device=host.device)

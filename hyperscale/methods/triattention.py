@@ -113,7 +113,7 @@ def _frequencies(host: HostModel) -> Tensor:
     Raises:
         MethodError: They change with the length of the text, or RoPE does not rotate whole heads in every layer.
     """
-    require_rope(host.attentions, "triattention")
+    require_rope(host.attentions, host.other_rope, "triattention")
     rotary: Any = host.rotary
     attention: Any = host.attentions[0]
     kind = getattr(rotary, "rope_type", "default")

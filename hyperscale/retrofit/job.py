@@ -484,7 +484,7 @@ def _memory_of(device: str) -> tuple[str, int]:
 def read_config(base: str) -> Any:
     """The transformers configuration of a model that can be retrofitted."""
     from hyperscale.engines.config_check import load_supported_config
-    from hyperscale.engines.families import explain_absent
+    from hyperscale.engines.families.names import explain_absent
 
     config = load_supported_config(base)
     if reason := explain_absent(config.model_type, "hyperscale retrofit"):

@@ -40,7 +40,7 @@ def edit(folder, **keys):
 @pytest.mark.parametrize(
     ("keys", "texts"),
     [
-        ({"model_type": "gpt2"}, ("'gpt2'", "supported: qwen2, qwen3, llama")),
+        ({"model_type": "gpt2"}, ("'gpt2'", "learned positions")),
         ({"model_type": "qwen3_moe"}, ("'qwen3_moe'",)),
         ({"model_type": None}, ("None",)),
         ({"model_type": "mine", "auto_map": {"AutoConfig": "mine.Config"}}, ("'mine'", "never run")),

@@ -6,7 +6,7 @@ import torch
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.families import FAMILIES
+from hyperscale.engines.families.names import FAMILIES
 from hyperscale.engines.torch import forward_pass
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import EngineError, MethodError, ModelError

@@ -7,7 +7,7 @@ import tiny
 import torch
 from safetensors.torch import save_file
 
-from hyperscale.engines.families import FAMILIES
+from hyperscale.engines.families.names import FAMILIES
 from hyperscale.errors import ModelError
 from hyperscale.retrofit.parallel.ranks import Ranks
 from hyperscale.retrofit.parallel.sharded_loading import build_empty, fill_model, find_files, is_empty, restore_buffers

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hyperscale.engines.families import explain_absent
+from hyperscale.engines.families.names import explain_absent
 from hyperscale.engines.provider import EngineSpec
 from hyperscale.engines.transformers_provider import TransformersProvider
 from hyperscale.errors import ModelError

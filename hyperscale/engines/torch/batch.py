@@ -27,6 +27,7 @@ from torch import Tensor
 
 from hyperscale.engines.base import Chain, ChainProgress, Request, Sampling
 from hyperscale.engines.detokenize import Decoder, end_ids
+from hyperscale.engines.families.rope_form import explain_rope
 from hyperscale.engines.live_chain import LiveChain
 from hyperscale.engines.sampling import draw_tokens, mark_tokens, score_tokens
 from hyperscale.engines.steering import TokenSteering
@@ -144,7 +145,8 @@ class Batch:
         rows = max_chains if static is None else padded_size(max_chains)
         sizes = (len(attentions), heads, head_size(config), rows)
         self.cache = RaggedCache(*sizes, dtype=model.dtype, device=device, kv_dtype=kv_dtype)
-        self._state = method.start(HostModel(attentions, config, heads, rows, device, model.model.rotary_emb))
+        rope = model.model.rotary_emb, explain_rope(model)
+        self._state = method.start(HostModel(attentions, config, heads, rows, device, *rope))
         self._decoder = Decoder(tokenizer, sampling.stop, sampling.marks, stop_in_answer=sampling.stop_in_answer)
         self._end_ids = end_ids(model, tokenizer)
         self._steering = TokenSteering(tokenizer, sampling) if sampling.steering else None

@@ -11,6 +11,7 @@ from hyperscale.engines.sampling import check_sampling
 from hyperscale.engines.torch import forward_pass
 from hyperscale.engines.torch.batch import Batch, ObserveLogits
 from hyperscale.engines.torch.static_step import choose_mode
+from hyperscale.engines.torch.trial import try_model
 from hyperscale.errors import EngineError
 from hyperscale.kv.formats import AUTO
 from hyperscale.methods.core.base import Method
@@ -69,6 +70,7 @@ class TorchEngine(Engine):
         self.model, self.tokenizer, self.method = model, tokenizer, method
         self.batch_size, self.device, self.name, self.kv_dtype = batch_size, torch.device(device), name, kv_dtype
         forward_pass.install_hooks(model)
+        try_model(model, tokenizer, self.device)
         self.static = choose_mode(method, model, self.device, kv_dtype) if cuda_graphs else None
         self.start_batch(Sampling())  # refuses a method that cannot run on this model before any work is done
 

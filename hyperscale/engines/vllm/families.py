@@ -1,7 +1,7 @@
 """Names the classes that run a model family in vLLM."""
 
-from hyperscale.engines.families import FAMILIES as ALL_FAMILIES
-from hyperscale.engines.families import IN_EVERY_ENGINE
+from hyperscale.engines.families.names import FAMILIES as ALL_FAMILIES
+from hyperscale.engines.families.names import IN_EVERY_ENGINE
 
 FAMILIES = {family: ALL_FAMILIES[family] for family in IN_EVERY_ENGINE}
 """Values of ``model_type`` that have classes in `hyperscale.engines.vllm.model.models`, with the beginning of their

@@ -50,6 +50,8 @@ class HostModel:
         max_chains: The most chains in flight at once.
         device: Where state tensors live.
         rotary: The model's rotary embedding, of one frequency per two entries of a head's dimension.
+        other_rope: What the model has in the place of RoPE as `hyperscale.methods.core.rotary.rotate` computes it, in
+            words for the user; "" if it has that.
     """
 
     attentions: Sequence[nn.Module]
@@ -58,6 +60,7 @@ class HostModel:
     max_chains: int
     device: torch.device
     rotary: nn.Module | None = None
+    other_rope: str = ""
 
     @property
     def layers(self) -> int:

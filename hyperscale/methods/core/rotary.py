@@ -51,22 +51,22 @@ def take_rope(embeddings: tuple[Tensor, Tensor]) -> tuple[Callable[[Tensor], Ten
     return partial(rotate, cos=cos, sin=sin), (torch.ones_like(cos), torch.zeros_like(sin))
 
 
-def require_rope(attentions: Sequence[nn.Module], method: str) -> None:
-    """Refuse a model some of whose layers have no RoPE (SmolLM3), for a rule that goes by the rotation of all layers.
+def require_rope(attentions: Sequence[nn.Module], other: str, method: str) -> None:
+    """Refuse a model for a rule that goes by the rotation of all layers, unless `rotate` is that rotation.
 
     Args:
         attentions: The attention modules, one per layer.
+        other: What the model has in the place of this RoPE (`HostModel.other_rope`).
         method: Name of the method.
 
     Raises:
-        MethodError: A layer has none.
+        MethodError: A layer has no RoPE (SmolLM3), or RoPE of another form.
     """
-    without = [str(layer) for layer, attention in enumerate(attentions) if not getattr(attention, "use_rope", True)]
-    if without:
-        raise MethodError(
-            f"{method} needs RoPE in every layer, and this model's layers {', '.join(without)} have none: choose "
-            "another method"
-        )
+    layers = enumerate(attentions)
+    without = [str(layer) for layer, attention in layers if not getattr(attention, "use_rope", True)]
+    found = f"this model's layers {', '.join(without)} have none" if without else other
+    if found:
+        raise MethodError(f"{method} needs RoPE in every layer, and {found}: choose another method")
 
 
 def scale_neurons(vectors: Tensor, factor: Tensor | float, every: int = 1) -> Tensor:

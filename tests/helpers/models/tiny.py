@@ -2,6 +2,7 @@
 
 import torch
 from transformers import (
+    CONFIG_MAPPING,
     AutoModelForCausalLM,
     GemmaConfig,
     GraniteConfig,
@@ -39,6 +40,19 @@ OWN_SETTINGS = {
     "smollm3": {"no_rope_layer_interval": 2, "tie_word_embeddings": False},
 }
 WITH_HEAD_DIM = ("qwen3", "llama", "mistral", "gemma")
+#: Families in no list of the project's, with the settings of their tiny models.
+UNLISTED = {
+    "olmo2": {},  # norms of whole queries and keys, and norms behind attention instead of before it
+    "starcoder2": {"use_bias": True},
+    "cohere": {"logit_scale": 0.5, "use_qk_norm": True},  # neighbours are paired, attention and MLP side by side
+    "glm": {"head_dim": 16, "partial_rotary_factor": 0.5},
+    "gemma2": {
+        "head_dim": 16,
+        "layer_types": ["full_attention"] * 2,
+        "attn_logit_softcapping": None,
+        "query_pre_attn_scalar": 20,
+    },
+}
 
 
 class Characters:
@@ -58,7 +72,9 @@ class Characters:
 def model(family="qwen3", *, layers=2, heads=4, kv_heads=2, head_dim=16, vocab=64, seed=0, eos=None, width=64, ff=96):
     torch.manual_seed(seed)
     extra = OWN_SETTINGS.get(family, {}) | ({"head_dim": head_dim} if family in WITH_HEAD_DIM else {})
-    config = CONFIGS[family](
+    if family in UNLISTED:
+        extra = {"tie_word_embeddings": False} | UNLISTED[family]
+    config = (CONFIGS.get(family) or CONFIG_MAPPING[family])(
         hidden_size=width if family == "qwen3" else head_dim * heads,
         num_hidden_layers=layers,
         num_attention_heads=heads,

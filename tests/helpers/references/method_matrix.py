@@ -19,7 +19,7 @@ from reference_rules.tova import TOVA
 from reference_rules.triattention import TriAttention
 
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.families import FAMILIES
+from hyperscale.engines.families.names import FAMILIES
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.utils import counter_rng
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hyperscale.engines.config_check import load_supported_config
 from hyperscale.engines.devices import device_kind
-from hyperscale.engines.families import explain_absent
+from hyperscale.engines.families.names import explain_absent
 from hyperscale.engines.vllm.arms import ArmsConfig
 from hyperscale.engines.vllm.families import architecture
 from hyperscale.engines.vllm.harness.compilation import Compilation, compilation_args

@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from hyperscale.engines.devices import device_kind
-from hyperscale.engines.families import explain_absent
+from hyperscale.engines.families.names import explain_absent
 from hyperscale.engines.provider import EngineProvider, EngineSpec
 from hyperscale.engines.vllm import versions
 from hyperscale.engines.vllm.cache_types import CACHE_TYPES, CPU_CACHE_TYPES, entry_bytes, installed_cache_types

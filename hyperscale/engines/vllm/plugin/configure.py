@@ -9,6 +9,7 @@ from typing import Any
 from vllm.config import CompilationConfig
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 
+from hyperscale.engines.families.names import explain_absent
 from hyperscale.engines.vllm import devices
 from hyperscale.engines.vllm.arms import read_arms
 from hyperscale.engines.vllm.families import FAMILIES, architecture
@@ -117,17 +118,47 @@ def _complete(model_config: Any) -> None:
     complete_config(model_config.hf_config, f"{path}@{revision}" if revision and not Path(path).is_dir() else path)
 
 
+class RefuseOptions(VerifyAndUpdateConfig):
+    """For stock model classes that have none of the plugin's in their place."""
+
+    @staticmethod
+    def verify_and_update_config(vllm_config: Any) -> None:
+        """Leave a model alone, unless options of the plugin were given: stock vLLM would run, and compress nothing.
+
+        Raises:
+            EngineError: They were.
+        """
+        if not _has_options(vllm_config):
+            return
+        family = getattr(vllm_config.model_config.hf_config, "model_type", "")
+        reason = explain_absent(family, "the hyperscale plugin") or (
+            f"{vllm_config.model_config.architecture} is no class that it has one for"
+        )
+        raise EngineError(f"the hyperscale plugin refuses to start: {reason}: leave its options out")
+
+
 class RedirectGated(VerifyAndUpdateConfig):
     """For stock model classes: with DMS gates, or with options of the plugin, its own class runs instead."""
 
     @staticmethod
     def verify_and_update_config(vllm_config: Any) -> None:
-        """Send a checkpoint to the plugin's class that has gates or was given options; leave any other alone."""
+        """Send a checkpoint to the plugin's class that has gates or was given options; leave any other alone.
+
+        Raises:
+            EngineError: Options were given for a family that has no class in the plugin.
+        """
         config = vllm_config.model_config.hf_config
+        family = getattr(config, "model_type", "")
+        if family not in FAMILIES:
+            RefuseOptions.verify_and_update_config(vllm_config)
+            return
         _complete(vllm_config.model_config)
-        family, additional = getattr(config, "model_type", ""), vllm_config.additional_config
-        has_options = isinstance(additional, Mapping) and KEY in additional
-        if family not in FAMILIES or not (has_gates(config) or has_options):
+        if not (has_gates(config) or _has_options(vllm_config)):
             return
         config.architectures = [architecture(family)]
         ConfigureRagged.verify_and_update_config(vllm_config)
+
+
+def _has_options(vllm_config: Any) -> bool:
+    additional = vllm_config.additional_config
+    return isinstance(additional, Mapping) and KEY in additional

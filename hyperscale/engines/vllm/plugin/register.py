@@ -28,6 +28,9 @@ def register() -> None:
             ModelRegistry.register_model(class_name, f"hyperscale.engines.vllm.model.models:{class_name}")
         MODELS_CONFIG_MAP[architecture(family)] = configure.ConfigureRagged
         MODELS_CONFIG_MAP.setdefault(f"{name}ForCausalLM", configure.RedirectGated)
+    trimmed = {architecture(family, ragged=False) for family in FAMILIES}
+    for class_name in set(ModelRegistry.get_supported_archs()) - trimmed:
+        MODELS_CONFIG_MAP.setdefault(class_name, configure.RefuseOptions)
     if FullAttentionSpec not in _REGISTRY_KVCACHESPEC_LIST:
         # vLLM registers its own specs when it first looks, but only if there are none at all.
         register_all_kvcache_specs(None)

@@ -235,6 +235,14 @@ def test_an_option_alone_chooses_a_method_on_any_checkpoint(tmp_path):
     assert found[1]["kv_reads"] <= 40 * (NEW - 1)
 
 
+@pytest.mark.parametrize("family", ["mistral", "olmo2"])
+def test_options_for_a_family_without_a_class_are_refused(tmp_path, family):
+    """As `hyperscale run --engine vllm` refuses it; stock vLLM would run and compress nothing."""
+    vllm_checkpoints.write(tmp_path, family, source="")
+    with pytest.raises(Exception, match=rf"'{family}' do not run in the hyperscale plugin, which has qwen2, qwen3"):
+        start(tmp_path, additional_config={"hyperscale": {"method": "tova", "kv_budget": 40}})
+
+
 def test_prefix_caching_is_switched_off(tmp_path):
     vllm_checkpoints.write(tmp_path, "qwen3")
     llm = start(tmp_path, enable_prefix_caching=True)
