@@ -22,7 +22,7 @@ class _Delayed(State):
     k + w + 1, when the entry leaves the window. Until then a ring keeps, at index k mod (w + 1), the slot in which
     position k was stored (``tensors[0]``) and whether it is to be evicted (``tensors[1]``): (layers, max_chains,
     kv_heads, w + 1) each. At query q the entry of position q - w - 1 has the index of q itself; if it is evicted, the
-    new entry takes its slot.
+    new entry takes its slot. With d = w + 1 that is the entry which the query's own verdict is on.
     """
 
     capturable = True
@@ -62,7 +62,7 @@ class _Delayed(State):
         expiry = torch.full_like(after_window, NEVER)
         # The verdict on key i comes from hidden state i + d; those on the last d keys are not known yet.
         later = self._gate.decision_offset
-        known = length - later
+        known = max(length - later, 0)
         expiry[:, :known] = torch.where(logits[:, later:] > 0, after_window[:, :known], NEVER)
         return expiry
 
@@ -83,7 +83,9 @@ class _Delayed(State):
         self._lens = step.lens
         chains, heads = step.lens.shape[1:]
         self._now = (step.positions % self._ring)[:, None, None].expand(chains, heads, 1)
-        self._previous = ((step.positions - 1) % self._ring)[:, None, None].expand(chains, heads, 1)
+        decided = step.positions - self._gate.decision_offset
+        self._decided = (decided % self._ring)[:, None, None].expand(chains, heads, 1)
+        self._is_there = (decided >= 0)[:, None, None]  # else the verdict is on nothing
 
     def write_slots(self, layer: int, layer_input: LayerInput) -> Tensor:
         lens = self._lens[layer]
@@ -91,13 +93,13 @@ class _Delayed(State):
         verdict = self._logits(layer, layer_input.hidden)[:chains, 0, :, None] > 0
         slot, evict = self._slot[layer, :chains], self._evict[layer, :chains]
         if self._gate.decision_offset:
-            # This token's hidden state says what becomes of the previous entry. With a window of 0 that is the entry
-            # which leaves now, so the verdict must be stored before it is looked up.
-            evict.scatter_(2, self._previous, verdict)
+            # This token's hidden state says what becomes of the entry d before. With d = w + 1 that is the entry which
+            # leaves now, so the verdict must be stored before it is looked up.
+            evict.scatter_(2, self._decided[:chains], verdict & self._is_there[:chains])
         leaves = evict.gather(2, self._now)[..., 0]
         target = torch.where(leaves, slot.gather(2, self._now)[..., 0], lens)
         slot.scatter_(2, self._now, target[..., None].to(torch.int32))
-        # What becomes of the new entry is said by the next token, or by this one.
+        # What becomes of the new entry is said by a later token, or by this one.
         evict.scatter_(2, self._now, torch.zeros_like(verdict) if self._gate.decision_offset else verdict)
         return target
 
@@ -109,8 +111,8 @@ class DMS(Method):
     logit(k) = scale * x_{k+d} - offset, per layer and KV head, with x = Linear(RMSNorm(h)) of the layer's input h, or a
     neuron borrowed from the query (`hyperscale.methods.core.dms_gate`; the checkpoint says which); key k is visible to
     query q while q - k <= w, and afterwards iff logit(k) <= 0. d is 1 in NVIDIA's format and 0 in FastDMS's
-    (`hyperscale.methods.core.dms_config`). The rule holds in prefill and in decode. The compression ratio is the
-    checkpoint's own: it is a property of the trained gates.
+    (`hyperscale.methods.core.dms_config`); w + 1 decides on a token as it leaves. The rule holds in prefill and in
+    decode. The compression ratio is the checkpoint's own: it is a property of the trained gates.
 
     Parameters:
         cr: Nominal compression ratio, which chooses the checkpoint; the window and the gates are the checkpoint's.

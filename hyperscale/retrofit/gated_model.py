@@ -98,6 +98,11 @@ class GatedModel:
         # Shifted: the logit from hidden state i + d decides on token i, and nothing decides on the last d tokens.
         later = self.config.decision_offset
         logits = pad(alpha_logits(attention, hidden, self.config)[:, later:], (0, 0, 0, later))
+        if later > 1:  # the last d tokens of each document, of whom only the last one counts nowhere
+            same_document = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device)
+            document = kwargs["masks"].document
+            same_document[:, :-later] = document[:, later:] == document[:, :-later]
+            logits = logits.masked_fill(~same_document[..., None], GONE)
         if self.mode == "hard":
             alpha = (logits > 0).float()
             # A leaf that asks for a gradient nobody reads: both modes then share one compiled graph.
@@ -113,13 +118,15 @@ class GatedModel:
         """A layer's arguments, with what it needs to decide by itself and to apply RoPE after that."""
         cos, sin = kwargs["position_embeddings"]
         document = kwargs["masks"].document
+        # What a document's first d tokens decide on is in another document.
+        later = self.config.decision_offset if isinstance(self.config, GateConfig) else 1
         first = torch.ones_like(document, dtype=torch.bool)
-        first[:, 1:] = document[:, 1:] != document[:, :-1]
+        first[:, later:] = document[:, later:] != document[:, : document.shape[1] - later]
         shape = hidden.shape[0], self.model.config.num_key_value_heads, hidden.shape[1]
         noise = self._noise(torch.empty(shape, device=hidden.device))
         # As tensors, so that another value is no reason to compile again.
-        mode = torch.tensor(CODES[self.mode], device=hidden.device)
-        visible = torch.tensor(self.visible, device=hidden.device)
+        mode = torch.full((), CODES[self.mode], device=hidden.device)
+        visible = torch.full((), self.visible, device=hidden.device)
         gates = InlineGates(self.config, cos, sin, noise, first, mode, visible)
         # The layer gets a RoPE that turns nothing; the gates apply the true one after they have read the neurons.
         return {**kwargs, "position_embeddings": take_rope((cos, sin))[1], "inline_gates": gates}

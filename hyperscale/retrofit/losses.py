@@ -123,6 +123,8 @@ def compression_loss(
     groups: int,
     cost: Tensor | None = None,
     saving: Tensor | None = None,
+    *,
+    held: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """One-sided compression loss: how far eviction falls short of its target.
 
@@ -138,6 +140,8 @@ def compression_loss(
         groups: Number of groups.
         cost: (batch, sequence, axes) what an entry costs if kept, see `ledger_costs`.
         saving: (batch, sequence, axes) what its eviction saves.
+        held: Count the squared distance from the target, on both sides. That holds a share which nothing else pulls
+            down: one-sided, each batch that falls short by chance would push it up further.
 
     Returns:
         The loss and the share saved, (groups, axes), both differentiable.
@@ -148,5 +152,6 @@ def compression_loss(
     member = (torch.nn.functional.one_hot(group.clamp_min(0), groups) * (group >= 0)[..., None]).to(mean.dtype)
     total = torch.einsum("bsg,bsx->gx", member, cost)  # sums over batch and sequence, by group g and axis x
     share = torch.einsum("bsg,bsx->gx", member, mean[..., None] * saving) / total.clamp_min(1.0)
-    shortfall = (target - share).clamp_min(0.0) * (total > 0)
-    return shortfall.sum(), share
+    missing = target - share
+    missing = missing.square() if held else missing.clamp_min(0.0)
+    return (missing * (total > 0)).sum(), share

@@ -60,7 +60,13 @@ class TrainingSettings(BaseModel):
         (150,),
         "Steps with inference's gates that finish each checkpoint: one number for all ratios, or one for each.",
         min_length=1,
-        details="Only the weights train in them. 0 is the paper's recipe.",
+        details="Only the weights train in them. 0 is the paper's recipe. See `finish`.",
+    )
+    finish: Literal["hard", "soft"] = setting(
+        "hard",
+        "Gates of these steps.",
+        details="hard: inference's. soft: training's, with noise, at the full ratio; then all that trains goes on, at "
+        "a learning rate that falls to 0, in `adapters` too.",
     )
     window: int = setting(256, "Tokens after which an eviction takes effect.", ge=1, le=2**24)
     gate: Literal["separate", "borrowed"] = setting(
@@ -121,10 +127,10 @@ class TrainingSettings(BaseModel):
             raise ValueError(
                 f"--train {self.train} needs --gate separate: a borrowed neuron is part of the model's weights"
             )
-        if self.train == "gates" and any(self.hard_steps):
+        if self.train == "gates" and any(self.hard_steps) and self.finish == "hard":
             raise ValueError(
-                "--train gates has nothing that trains in steps with inference's gates: pass --hard-steps 0, or "
-                "--recipe adapters, which has it"
+                "--train gates has nothing that trains in steps with inference's gates: pass --hard-steps 0 or "
+                "--finish soft, or --recipe adapters, which has the first"
             )
         return self
 
@@ -151,6 +157,12 @@ class Recipe(TrainingSettings):
     """What the trainer reads: the settings of the training, and what only the built-in model's recipe changes."""
 
     method: Literal["dms", "dmc"] = setting("dms", "What to retrofit.")
+    eviction: Literal["delayed", "immediate"] = setting(
+        "delayed",
+        "When a token is decided on: as soon as it is written, or as it leaves the window.",
+        details="Either way it is gone once the window has passed. The paper delays; the torch engine alone runs the "
+        "other.",
+    )
     lr: float = setting(3e-4, "Learning rate of the weights.", gt=0)
     warmup: int = setting(20, "Steps over which the learning rate rises.", ge=1)
     clip: float = setting(1.0, "Norm that gradients are clipped to.", gt=0)
@@ -159,6 +171,12 @@ class Recipe(TrainingSettings):
         1, "Number of kinds of data, each with a compression target of its own.", ge=1, details="1 is the paper's loss."
     )
     symmetric: bool = setting(False, "Distil in both directions.", details="The paper: KL(student || teacher) alone.")
+
+    @model_validator(mode="after")
+    def _decide_in_time(self) -> Self:
+        if self.eviction == "immediate" and (self.method, self.format) != ("dms", "nvidia"):
+            raise ValueError("eviction: immediate needs method: dms and format: nvidia")
+        return self
 
     @property
     def separate(self) -> bool:
@@ -189,7 +207,13 @@ class Recipe(TrainingSettings):
             # built-in model) and bounds what it can be.
             return MergeConfig(alpha_scale=GateConfig.alpha_scale, cr=self.crs[-1])
         gate = GateConfig(window=self.window, cr=self.crs[-1], separate=self.separate, per=self.per)
-        return gate.in_format(self.format)
+        gate = gate.in_format(self.format)
+        return gate.immediate if self.eviction == "immediate" else gate
+
+    @property
+    def finish_mode(self) -> Literal["noisy", "hard"]:
+        """Mode of the gates in the steps that finish a checkpoint."""
+        return "hard" if self.finish == "hard" else "noisy"
 
     def hard_steps_at(self, cr: float) -> int:
         """Steps of the hard phase that finishes the checkpoint at a ratio."""

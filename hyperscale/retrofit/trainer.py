@@ -2,9 +2,9 @@
 
 Recipe of arXiv 2506.05345, section 3: the student starts as the teacher, all weights train, the logits are distilled,
 Gumbel-sigmoid gates decide, evictions take effect after a window, and a one-sided loss pulls the mean eviction up to
-``1 - 1 / CR(t)`` with CR rising linearly. One departure, off by setting ``hard_steps=(0,)``: a checkpoint is finished
-by a phase with the hard gates of inference (see `hyperscale.retrofit.gate_check` for why). DMC (arXiv 2403.09636) is
-trained in the same way.
+``1 - 1 / CR(t)`` with CR rising linearly. One departure, off by setting ``hard_steps=(0,)`` or ``finish="soft"``: a
+checkpoint is finished by a phase with the hard gates of inference (see `hyperscale.retrofit.gate_check` for why). DMC
+(arXiv 2403.09636) is trained in the same way; its neurons, which train with the weights, are held to the ratio there.
 
 The phases, in steps::
 
@@ -210,7 +210,7 @@ class Retrofit:
             if self.phase == "noisy":
                 self._rise(cr, batches)
                 self._branch_off(last=cr == r.crs[-1])
-            self._harden(cr, batches)
+            self._finish(cr, batches)
             self.require_finite()
             config = replace(self.gated.config, cr=cr)
             yield TrainedStudent(cr, self.gated.model, config, self.steps, self.tokens, list(self.log))
@@ -268,10 +268,14 @@ class Retrofit:
         self.phase, self.phase_steps, self.optimizer, self.trunk = "noisy", 0, trunk.optimizer, None
         self.ratio += 1
 
-    def _harden(self, cr: float, batches: Iterator[TrainingBatch]) -> None:
-        """Train the weights, or their updates, alone with the gates of inference, the learning rate falling to zero."""
-        self.optimizer = self.optimizer or self._optimizer(gates=False)
-        self.gated.mode = "hard"
+    def _finish(self, cr: float, batches: Iterator[TrainingBatch]) -> None:
+        """The steps that finish a checkpoint, the learning rate falling to zero.
+
+        With the gates of inference, the weights or their updates train alone; a soft finish goes on with noise, and all
+        that trains.
+        """
+        self.optimizer = self.optimizer or self._optimizer(gates=self._gates_train)
+        self.gated.mode = self.recipe.finish_mode
         count = self.recipe.hard_steps_at(cr)
         for step in range(self.phase_steps, count):
             self.steps += 1
@@ -332,7 +336,7 @@ class Retrofit:
         self._start = time.monotonic() - state["seconds"]
         self.log = list(state["log"])
         self._load_trained_state(state["weights"])
-        self.optimizer = self._optimizer(gates=self.phase == "noisy")
+        self.optimizer = self._optimizer(gates=self._gates_train)
         restore_moments(self.optimizer, state["moments"], self.device)
         if trunk := state["trunk"]:
             optimizer = None
@@ -362,6 +366,11 @@ class Retrofit:
         with torch.no_grad():
             for name, value in state.items():
                 local_part(own[name]).copy_(value)
+
+    @property
+    def _gates_train(self) -> bool:
+        """Whether the gates' projections train in the present phase."""
+        return self.phase == "noisy" or (self.phase == "hard" and self.recipe.finish_mode == "noisy")
 
     def _optimizer(self, *, gates: bool) -> torch.optim.Optimizer:
         """AdamW over the weights, and over the gates' projections at a rate of their own if they train."""
@@ -429,7 +438,7 @@ class Retrofit:
             cr=cr,
             loss=loss,
             kl=kl,
-            target=max(0.0, 1.0 - 1.0 / (self.recipe.reach * cr)),
+            target=self._target(cr),
             saved=alphas,
             tokens=self.tokens,
             tokens_per_second=pace,
@@ -447,9 +456,15 @@ class Retrofit:
         kl, alphas = self.divergence(batch, r.symmetric)
         kind = batch.kind.to(self.device)
         group = kind if r.groups > 1 else torch.where(kind >= 0, 0, -1)
-        target = max(0.0, 1.0 - 1.0 / (r.reach * cr))
-        shortfall, share = compression_loss(alphas, target, group, r.groups, *self._costs(batch))
-        return kl + shortfall if self.gated.mode == "noisy" else kl, kl, share
+        target = self._target(cr)
+        # Frozen gates keep their ratio in the hard phase. Neurons that train with the weights have to be held to it.
+        held = self.gated.mode == "hard" and not self.gated.separate
+        missing, share = compression_loss(alphas, target, group, r.groups, *self._costs(batch), held=held)
+        return kl + missing if held or self.gated.mode == "noisy" else kl, kl, share
+
+    def _target(self, cr: float) -> float:
+        """Share to be saved at a compression ratio."""
+        return max(0.0, 1.0 - 1.0 / (self.recipe.reach * cr))
 
     def saved_share(self, batch: TrainingBatch, alphas: list[Tensor]) -> Tensor:
         """What a batch's evictions save, of all kinds of data together.

@@ -57,7 +57,7 @@ def compare(model, method, batch_size, items, reference, pending=1):
     offset=st.sampled_from([-60.0, 0.0, 60.0]),
     separate=st.booleans(),
     per=st.sampled_from(["head", "layer"]),
-    later=st.sampled_from([0, 1]),
+    later=st.sampled_from([0, 1, "immediate"]),
     zeroing=st.sampled_from(["before_and_after_rope", "before_rope", "never"]),
 )
 def test_dms(
@@ -66,6 +66,7 @@ def test_dms(
     model = tiny.model(
         family, layers=layers, heads=kv_heads * group, kv_heads=kv_heads, head_dim=head_dim, seed=seed, width=32, ff=48
     )
+    later = window + 1 if later == "immediate" else later
     settings = {"separate": separate, "per": per, "decision_offset": later, "zeroing": zeroing}
     tiny.with_gates(model, window=window, seed=seed, offset=offset, **settings)
 

@@ -97,8 +97,12 @@ NONSENSE = {
     "disabled as number": ({"dms_disable_eviction": 1}, "dms_disable_eviction .* is 1: it must be true or false"),
     "verdicts": ({"dms_alpha_per": "token"}, 'dms_alpha_per .* is "token": it must be "head" or "layer"'),
     "verdicts by layer": ({"dms_alpha_per": ["head", "layer"]}, "dms_alpha_per .* must be"),
-    "decision": ({"dms_decision_offset": 2}, "dms_decision_offset .* is 2: it must be 0 or 1"),
-    "decision as bool": ({"dms_decision_offset": True}, "dms_decision_offset .* is true: it must be 0 or 1"),
+    "decision": ({"dms_decision_offset": -1}, "dms_decision_offset .* is -1: it must be a whole number"),
+    "decision too late": (
+        {"dms_decision_offset": 8, "dms_window_size": 6},
+        "dms_decision_offset .* is 8: it must be at most 7, the window and 1",
+    ),
+    "decision as bool": ({"dms_decision_offset": True}, "dms_decision_offset .* is true: it must be a whole number"),
     "zeroing": ({"dms_neuron_zeroing": "twice"}, 'dms_neuron_zeroing .* "twice": it must be "before_and_after_rope"'),
 }
 

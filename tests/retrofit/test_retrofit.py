@@ -17,7 +17,9 @@ from hyperscale.mini.benchmarks import generate_problems
 from hyperscale.mini.model import build_model
 from hyperscale.mini.train import main
 from hyperscale.mini.vocab import encode
+from hyperscale.retrofit import trainer as trainer_module
 from hyperscale.retrofit.gate_check import MAX_RATIO, GateCheck, check_gates
+from hyperscale.retrofit.losses import compression_loss
 from hyperscale.retrofit.packing import TrainingBatch
 from hyperscale.retrofit.settings import Recipe
 from hyperscale.retrofit.trainer import Retrofit
@@ -25,6 +27,14 @@ from hyperscale.retrofit.trainer import Retrofit
 QUICK = Recipe(
     crs=(2.0, 3.0), steps_per_unit=60, hard_steps=(10,), window=4, accumulate=1, gate_lr=3e-3, groups=2, fade_steps=0
 )
+
+
+VARIANTS = {
+    "dmc": {"method": "dmc"},
+    "borrowed": {"gate": "borrowed"},
+    "borrowed, layer": {"gate": "borrowed", "per": "layer"},
+    "layer": {"per": "layer"},
+}
 
 
 def batch(seed, rows=4, length=64):
@@ -101,9 +111,9 @@ def test_the_teacher_is_not_touched(finished):
     assert student.keys() - before.keys() == {name for name in student if "dms_" in name}
 
 
-def trajectory(hard_steps):
+def trajectory(hard_steps, **changes):
     """(mode, student's weights) at each step, on one and the same batch; and the finished weights."""
-    recipe = QUICK.changed(crs=(1.1, 1.2, 1.3), hard_steps=(hard_steps,), gate_lr=1e-3)
+    recipe = QUICK.changed(crs=(1.1, 1.2, 1.3), hard_steps=(hard_steps,), gate_lr=1e-3, **changes)
     trainer, steps, first = retrofit(recipe), [], batch(0)
 
     def batches():
@@ -128,6 +138,45 @@ def test_the_hard_phase_is_a_branch_that_leaves_the_gates_alone():
         moving = {name for name in end if not torch.equal(start[name], end[name])}
         assert moving
         assert not any("dms_" in name for name in moving)
+
+
+@pytest.mark.parametrize("train", ["all", "gates"])
+def test_a_soft_finish_is_a_branch_in_which_the_gates_go_on(train):
+    ends, steps = trajectory(hard_steps=3, finish="soft", train=train)
+    plain_ends, plain = trajectory(hard_steps=0, train=train)
+    assert {mode for mode, _ in steps} == {"noisy"}
+    trunk = [weights for i, (_, weights) in enumerate(steps) if i % 9 < 6]
+    assert all(equal(a, b) for a, (_, b) in zip(trunk, plain, strict=True))
+    for end, plain_end in zip(ends, plain_ends, strict=True):
+        moving = {name for name in end if not torch.equal(plain_end[name], end[name])}
+        assert any("dms_proj_alpha.weight" in name for name in moving)
+        assert any("q_proj" in name for name in moving) == (train == "all")
+
+
+@pytest.mark.parametrize("variant", ["borrowed", "dmc"])
+def test_neurons_are_held_to_the_ratio_while_the_gates_of_inference_decide(variant, monkeypatch):
+    def course():
+        """Mean eviction on held-out text through the hard phase."""
+        changes = {"crs": (2.0,), "lr": 1e-3, "hard_steps": (80,), "fade_steps": 10, **VARIANTS[variant]}
+        trainer, held_out, alphas = retrofit(QUICK.changed(**changes)), [batch(-1), batch(-2)], []
+
+        def measure():
+            if trainer.phase == "hard" and trainer.phase_steps % 20 == 0:
+                alphas.append(check_gates(trainer, held_out).alpha)
+
+        trainer.after_step = measure
+        list(trainer.run(map(batch, itertools.count())))
+        return alphas
+
+    assert course() == pytest.approx([0.5] * 4, abs=0.05)
+    # What it is for: without the loss they drift.
+    monkeypatch.setattr(trainer_module, "compression_loss", count_while_noisy)
+    assert abs(course()[-1] - 0.5) > 0.08
+
+
+def count_while_noisy(*args, held=False):
+    loss, share = compression_loss(*args)
+    return loss * (not held), share
 
 
 def test_hard_phases_may_differ_in_length():
@@ -171,14 +220,6 @@ def test_reach_asks_for_a_share_of_the_ratio():
     trainer = retrofit(QUICK.changed(crs=(3.0,), reach=0.5))
     for _ in trainer.run(map(batch, itertools.count())):
         assert check_gates(trainer, [batch(-1)]).alpha == pytest.approx(1 - 1 / 1.5, abs=0.06)
-
-
-VARIANTS = {
-    "dmc": {"method": "dmc"},
-    "borrowed": {"gate": "borrowed"},
-    "borrowed, layer": {"gate": "borrowed", "per": "layer"},
-    "layer": {"per": "layer"},
-}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

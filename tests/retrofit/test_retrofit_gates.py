@@ -129,6 +129,8 @@ VARIANTS = {
     "borrowed, layer": {"separate": False, "per": "layer"},
     "fastdms": {"separate": False, "decision_offset": 0, "zeroing": "before_rope"},
     "on the token itself": {"decision_offset": 0},
+    "immediate": {"decision_offset": 5},
+    "immediate, borrowed": {"separate": False, "decision_offset": 5},
     "never zeroed": {"separate": False, "zeroing": "never"},
 }
 
@@ -158,18 +160,23 @@ def test_other_gates_decode_as_they_train(family, variant):
 
 
 @pytest.mark.parametrize("variant", ["borrowed", "dmc"])
-def test_what_decides_inside_learns_in_noisy_mode_only(ids, variant):
-    model = DMC.prepare(tiny.with_gates(tiny.model(heads=4, kv_heads=2, seed=1), window=4, separate=False), 1)
+def test_what_decides_inside_learns_from_attention_in_noisy_mode_only_and_from_the_ratio_in_both(ids, variant):
+    # Without norms of queries and keys, through which a neuron would reach its neighbours.
+    model = DMC.prepare(tiny.with_gates(tiny.model("qwen2", heads=4, kv_heads=2, seed=1), window=4, separate=False), 1)
     for mode in ("noisy", "hard"):
         student = gated(model, mode, MergeConfig if variant == "dmc" else GateConfig)
         student.model.requires_grad_(True)
-        forward(student, ids)
-        mean = torch.stack(student.alphas).mean()
+        logits = forward(student, ids)
+        alphas = torch.stack(student.alphas)
         attention = student.model.model.layers[-1].self_attn
         weight = (attention.k_proj if variant == "dmc" else attention.q_proj).weight
-        (grad,) = torch.autograd.grad(mean, weight, retain_graph=True, allow_unused=True, materialize_grads=True)
-        assert bool(grad[15::16].any()) == (mode == "noisy")
-        # The neurons are weights like others, in both modes: norms and DMC's weights depend on them.
+        rows = slice(15, None, 16 if variant == "dmc" else 32)
+        for result, learns in ((alphas.mean(), True), (logits.square().sum(), mode == "noisy")):
+            (grad,) = torch.autograd.grad(result, weight, retain_graph=True)
+            assert bool(grad[rows].any()) == learns
+        if mode == "hard":
+            assert set(alphas.unique().tolist()) == {0.0, 1.0}
+        # Weights of DMC, and all else, learn in both modes.
         forward(student, ids).square().sum().backward()
         assert all(p.grad is not None for p in student.model.parameters())
 

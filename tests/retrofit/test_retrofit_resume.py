@@ -78,9 +78,10 @@ class StopError(Exception):
         ({"gate": "borrowed"}, None),
         ({"method": "dmc"}, None),
         ({"train": "gates", "hard_steps": (0,)}, None),
+        ({"train": "gates", "finish": "soft"}, None),
         ({"train": "lora", "lora_rank": 4}, None),
     ],
-    ids=["separate", "bfloat16", "borrowed", "dmc", "gates alone", "low-rank updates"],
+    ids=["separate", "bfloat16", "borrowed", "dmc", "gates alone", "gates, soft", "low-rank updates"],
 )
 def test_a_training_left_after_any_step_goes_on_bit_for_bit(tmp_path, changes, dtype):
     recipe = RECIPE.changed(**changes)

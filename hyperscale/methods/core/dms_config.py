@@ -73,7 +73,7 @@ _RULES: dict[str, Rule] = {
     "dms_separate_alpha": _BOOL,
     "dms_alpha_per": _choice("head", "layer"),
     "dms_disable_eviction": _BOOL,
-    "dms_decision_offset": (lambda value: _is_number(value) and value in (0, 1), "0 or 1"),
+    "dms_decision_offset": _whole(0),
     "dms_neuron_zeroing": _choice(*get_args(NeuronZeroing)),
 }
 """Keys that decide something here, each with what it may be."""
@@ -111,7 +111,8 @@ class GateConfig:
         cr: Nominal compression ratio the checkpoint was trained to.
         separate: Whether the gate has a projection of its own; otherwise it borrows a neuron.
         per: Whether each KV head has its own verdict, or all of a layer share that of its first ("layer").
-        decision_offset: d: the verdict on token i comes from hidden state i + d; 1 in NVIDIA's format, 0 in FastDMS's.
+        decision_offset: d: the verdict on token i comes from hidden state i + d; 1 in NVIDIA's format, 0 in FastDMS's,
+            w + 1 where a token is decided on as it leaves the window ("immediate eviction"), at most that.
         zeroing: When attention sees a borrowed neuron as 0.
         disabled: Whether the checkpoint asks for no eviction at all; a borrowed neuron is hidden all the same.
     """
@@ -144,6 +145,11 @@ class GateConfig:
     def format(self) -> Format:
         """The format whose reader decides as this gate does."""
         return "fastdms" if self.decision_offset == _OFFSETS["fastdms"] else "nvidia"
+
+    @property
+    def immediate(self) -> "GateConfig":
+        """The same gate, deciding on a token as it leaves the window."""
+        return replace(self, decision_offset=self.window + 1)
 
     def in_format(self, form: Format) -> "GateConfig":
         """The same gate, deciding as in a format."""
@@ -202,8 +208,11 @@ def read_gate(
     is_fastdms = metadata is not None or "dms_alpha_offset" in values or "dms_target_cr" in values
     form: Format = "fastdms" if is_fastdms else "nvidia"
     default = GateConfig()
+    window = int(values.get("dms_window_size", _WINDOWS[form]))
+    latest: Rule = (lambda value: value <= max(1, window + 1), f"at most {max(1, window + 1)}, the window and 1")
+    _check("dms_decision_offset", values.get("dms_decision_offset", 0), latest, place)
     return GateConfig(
-        window=int(values.get("dms_window_size", _WINDOWS[form])),
+        window=window,
         alpha_scale=float(values.get("dms_alpha_scale", default.alpha_scale)),
         initial_offset=float(
             values.get("dms_alpha_offset", values.get("dms_initial_alpha_offset", default.initial_offset))

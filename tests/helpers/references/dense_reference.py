@@ -66,7 +66,8 @@ def reads_and_peak(expiries, prompt, tokens, pending=1):
     ``pending`` is the number of last tokens on which no verdict has come.
     """
     counts = [sum(int(live(e, q).sum()) for e in expiries) for q in range(prompt, prompt + tokens - 1)]
-    # The end of prefill holds what the next query may still see; the verdict on the last token is yet to come.
+    # The end of prefill holds what the next query may still see; the verdicts on the last tokens are yet to come.
+    pending = min(pending, prompt)
     first = sum(int((e[:, : prompt - pending] > prompt).sum()) + pending * len(e) for e in expiries)
     return sum(counts), max([first, *counts])
 

@@ -56,6 +56,8 @@ class VllmProvider(EngineProvider):
         """See `EngineProvider.check_model`."""
         if reason := explain_absent(config.get("model_type"), "vLLM"):
             raise ModelError(f"{reason}: leave --engine vllm out")
+        if "dms" in methods and (config.get("dms_decision_offset") or 0) > 1:
+            raise ModelError(f"the gates of {path} decide later than on the next token: leave --engine vllm out")
         dim = config.get("head_dim") or config.get("hidden_size", 0) // (config.get("num_attention_heads") or 1)
         is_cpu = device_kind(device) == "cpu"
         fits = dim % 32 == 0 if is_cpu else 16 <= dim <= 256 and not dim & (dim - 1)
