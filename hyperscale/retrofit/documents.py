@@ -157,6 +157,11 @@ def _tokenize(entry: TextEntry, tokenizer: Any, length: int, whole_chats: bool) 
     """The documents of a text (one for each ``length`` tokens) or of a chat (one, or none if no reply is left)."""
     if isinstance(entry.content, TokenIds):
         known, start = entry.content
+        if known and max(known) >= len(tokenizer):
+            raise RetrofitError(
+                f"{entry.place} has the token id {max(known)}, and the model's tokenizer has {len(tokenizer)} tokens: "
+                "pass ids that this model's tokenizer made"
+            )
         start = 1 if whole_chats else start
         return [TokenizedDocument(np.array(known[:length], np.int32), start)] if start < len(known[:length]) else []
     if isinstance(entry.content, str):

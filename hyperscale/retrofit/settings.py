@@ -252,7 +252,7 @@ class Sources(BaseModel):
         "Folder for the checkpoints, e.g. dms8/, and training.json.",
         details="New, empty, or that of the same retrofit, which then goes on.",
     )
-    column: str | None = setting(None, "Column of the data.", unset="messages, else text")
+    column: str | None = setting(None, "Column of the data.", unset="messages, else text, else ids")
     whole_chats: bool = setting(
         False, "Count whole chats in the loss, not their last reply alone.", option="all-tokens"
     )

@@ -9,7 +9,10 @@ from hyperscale.utils.paths import expand_home
 from hyperscale.utils.row_files import PlacedRow, list_data_files, read_rows
 
 SUFFIXES = (".jsonl", ".parquet", ".txt")
-COLUMNS = ("messages", "text")
+IDS = "ids"
+"""Column of documents that are tokenised already, as a model's own texts are kept."""
+TEXT_COLUMNS = ("messages", "text")
+COLUMNS = (*TEXT_COLUMNS, IDS)
 """Columns that are looked for if none is named, in this order."""
 
 
@@ -59,7 +62,7 @@ def read_texts(path: Path, column: str | None = None) -> TextSource:
 
     Args:
         path: A .jsonl, .parquet or .txt file, or a folder of them.
-        column: The column with the texts or chats; by default ``messages`` if the first file has it, else ``text``.
+        column: The column with the texts or chats; by default the first of `COLUMNS` that the first file has.
 
     Raises:
         RetrofitError: There is no such file, it is of another kind, malformed or empty, or it lacks the column.
@@ -73,10 +76,11 @@ def read_texts(path: Path, column: str | None = None) -> TextSource:
             continue
         # The first file decides; the others must have the same column.
         column = column or _choose_column(file)
-        for row in read_rows(file, RetrofitError, column):
+        for row in read_rows(file, RetrofitError, None if column == IDS else column):
             if row.row.get(column) is None:
                 raise RetrofitError(_describe_lack(row, column))
-            entries.append(TextEntry(row.place, row.row[column]))
+            content = _read_ids(row) if column == IDS else row.row[column]
+            entries.append(TextEntry(row.place, content))
     if not entries:
         raise RetrofitError(f"{path} holds no rows")
     assert column is not None, "every file leaves a column"
@@ -97,6 +101,16 @@ def _choose_column(file: Path) -> str:
 def _describe_lack(row: PlacedRow, column: str) -> str:
     columns = ", ".join(name for name, value in row.row.items() if value is not None) or "nothing"
     return f"{row.place} has no column {column}, only {columns}: pass --column NAME, or rename the column"
+
+
+def _read_ids(row: PlacedRow) -> TokenIds:
+    """Token ids, and ``start`` beside them, 1 if there is none."""
+    ids, start = row.row[IDS], row.row.get("start", 1)
+    if not isinstance(ids, list) or not all(type(token) is int and token >= 0 for token in ids):
+        raise RetrofitError(f"{row.place}: ids must be a list of token ids, whole numbers of at least 0")
+    if type(start) is not int or start < 1:
+        raise RetrofitError(f"{row.place}: start is {start!r}, and must be a whole number of at least 1")
+    return TokenIds(ids, start)
 
 
 def _read_text(file: Path) -> str:

@@ -186,7 +186,7 @@ def test_mistakes_are_one_line_each(call, tmp_path):
         ({"--data": "nowhere.jsonl"}, "no file or folder nowhere.jsonl"),
         ({"--data": "data.csv"}, "is not a .jsonl, .parquet or .txt file"),
         ({"--data": "broken.jsonl"}, "broken.jsonl line 2 is not JSON"),
-        ({"--data": other}, "has no column messages or text, only question: pass --column"),
+        ({"--data": other}, "has no column messages or text or ids, only question: pass --column"),
         ({"--data": data, "--column": "body"}, "has no column body, only text"),
         ({"--data": short}, "the longest has 3 tokens, and nothing is evicted within 4"),
         ({"--data": one}, "one document"),

@@ -1,5 +1,7 @@
 """Documents of a retrofit: what is read, tokenised, counted and packed. And the parts that save memory."""
 
+import json
+
 import architectures
 import numpy as np
 import pyarrow
@@ -137,3 +139,42 @@ def test_stochastic_rounding_keeps_the_mean_and_small_steps_add_up():
             adam.step()
     assert weight.float().mean().item() - start == pytest.approx(exact.mean().item() - 0.02, rel=0.05)
     assert np.isclose(exact.mean().item(), 0.0195, atol=1e-5)
+
+
+# --- documents that are tokenised already ---
+
+
+def write_ids(tmp_path, rows):
+    file = tmp_path / "self.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def test_token_ids_are_taken_as_they_are(tmp_path):
+    rows = [{"ids": list(range(i, i + 9)), "start": 1 + i % 3, "finish": "length"} for i in range(6)]
+    source = text_files.read_texts(write_ids(tmp_path, [*rows, {"ids": [5, 6, 7, 8, 9, 10, 11]}]))
+    tokenizer = architectures.tokenizer()
+    corpus = documents.build_corpus(
+        source, tokenizer, length=48, window=4, training_tokens=10**6, seed=0, whole_chats=False
+    )
+    found = {(tuple(document.ids.tolist()), document.start) for document in corpus.train + corpus.held_out}
+    assert found == {(tuple(row["ids"]), row["start"]) for row in rows} | {((5, 6, 7, 8, 9, 10, 11), 1)}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"ids": "1 2 3"}, "line 2: ids must be a list of token ids"),
+        ({"ids": [1, True]}, "line 2: ids must be a list of token ids"),
+        ({"ids": [1, -2]}, "line 2: ids must be a list of token ids"),
+        ({"ids": [1, 2], "start": 0}, "line 2: start is 0, and must be a whole number of at least 1"),
+        ({"ids": [1, 10**6, 3]}, "line 2 has the token id 1000000, and the model's tokenizer has"),
+    ],
+)
+def test_token_ids_of_no_sense_are_named(row, message, tmp_path):
+    file = write_ids(tmp_path, [{"ids": list(range(9))}, row])
+    with pytest.raises(RetrofitError, match=message):
+        documents.build_corpus(
+            text_files.read_texts(file), architectures.tokenizer(), length=48, window=4, training_tokens=10**6, seed=0,
+            whole_chats=False,
+        )  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperscale.errors import RetrofitError, first_line
-from hyperscale.retrofit.text_files import COLUMNS, TextSource, read_texts
+from hyperscale.retrofit.text_files import TEXT_COLUMNS, TextSource, read_texts
 from hyperscale.utils.files import write_atomic
 
 PREFIX = "hub:"
@@ -54,10 +54,12 @@ def _stream_entries(data: str, column: str | None) -> Iterator[dict[str, Any]]:
         if column is None and all(row.get(name) is not None for name in _OPENR1_FIELDS):
             yield from verified_traces(row, place)
             continue
-        chosen = column or next((name for name in COLUMNS if row.get(name) is not None), None)
+        chosen = column or next((name for name in TEXT_COLUMNS if row.get(name) is not None), None)
         if chosen is None or row.get(chosen) is None:
             names = ", ".join(row) or "nothing"
-            wanted = column or f"{' or '.join(COLUMNS)}, nor those of OpenR1-Math-220k ({', '.join(_OPENR1_FIELDS)})"
+            wanted = (
+                column or f"{' or '.join(TEXT_COLUMNS)}, nor those of OpenR1-Math-220k ({', '.join(_OPENR1_FIELDS)})"
+            )
             raise RetrofitError(f"{place} has no column {wanted}, only {names}: pass --column NAME")
         yield {"text" if isinstance(row[chosen], str) else "messages": row[chosen]}
 

@@ -21,8 +21,8 @@ from hyperscale.utils.row_files import list_data_files, read_rows
 OWN = "self"
 #: Columns of a file of prompts that are looked for, in this order.
 PROMPT_COLUMNS = ("prompt", "problem", "question", "text")
-#: Documents that are generated together and written at once.
-BATCH = 64
+#: Documents that are generated together and written at once: on a CPU, and on a GPU, which waits for launches with few.
+BATCH, GPU_BATCH = 64, 256
 _MARK = "hyperscale-message"
 _MOST_PARTS = 64  # times that a document goes on after an end of sequence
 
@@ -74,7 +74,7 @@ def write_own_texts(plan: OwnTextPlan, tokenizer: Any, file: Path, report: Any) 
         report(f"{plan.base} writes {plan.tokens:,} tokens in the {name} engine; {tokens:,} are there")
         try:
             while tokens < plan.tokens:
-                numbers = range(len(documents), len(documents) + BATCH)
+                numbers = range(len(documents), len(documents) + _batch_size(plan.device))
                 written = _generate(engine, plan, prompts, numbers)
                 append_whole(file, "".join(json.dumps(document) + "\n" for document in written).encode())
                 documents += written
@@ -157,7 +157,7 @@ def _start_engine(plan: OwnTextPlan) -> tuple[str, Engine]:
     spec = EngineSpec(
         plan.base,
         methods.create("vanilla", cr=1),
-        batch_size=BATCH,
+        batch_size=_batch_size(plan.device),
         device=plan.device,
         dtype="bfloat16" if plan.device.startswith("cuda") else "float32",
         max_tokens=plan.length,
@@ -165,6 +165,10 @@ def _start_engine(plan: OwnTextPlan) -> tuple[str, Engine]:
     provider = _choose_provider(spec)
     weights = provider.load_weights(spec) if provider.shared_weights else None
     return provider.name, provider.build(spec, weights)
+
+
+def _batch_size(device: str) -> int:
+    return GPU_BATCH if device.startswith("cuda") else BATCH
 
 
 def _choose_provider(spec: EngineSpec) -> EngineProvider:
