@@ -47,7 +47,7 @@ def loglik(
         raise ConfigError("no text to score: pass at least one file")
     if out is not None:
         check_folder(Path(out))  # before the work
-    likelihood = measure(paths, LikelihoodSettings.from_values(settings), watcher)
+    likelihood = measure(paths, LikelihoodSettings.from_values(settings), watcher, None if out is None else Path(out))
     if out is not None:
         likelihood.write(out)
     return likelihood

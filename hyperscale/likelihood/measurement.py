@@ -27,6 +27,9 @@ class Watcher:
     def on_documents(self, chosen: int, found: int, short: int) -> None:
         """The texts were cut: documents chosen, documents found, texts that were too short."""
 
+    def on_stored(self, count: int) -> None:
+        """So many methods and ratios were found in the folder, measured before."""
+
     def on_arm(self, name: str, tokens: int) -> None:
         """A method begins, with so many tokens to score."""
 
@@ -34,7 +37,12 @@ class Watcher:
         """So many tokens were scored."""
 
 
-def measure(files: Sequence[Path], settings: LikelihoodSettings, watcher: Watcher | None = None) -> "Likelihood":
+def measure(
+    files: Sequence[Path],
+    settings: LikelihoodSettings,
+    watcher: Watcher | None = None,
+    folder: Path | None = None,
+) -> "Likelihood":
     """Score texts with the full cache and under every method.
 
     Every method is held against the full cache of the original model. So of a retrofit, whose weights were trained, the
@@ -44,6 +52,8 @@ def measure(files: Sequence[Path], settings: LikelihoodSettings, watcher: Watche
         files: Texts, see `cut_documents`.
         settings: What else is to be known.
         watcher: Told how it goes.
+        folder: Where each method's scores are stored as soon as they are there, and found again: of a measurement that
+            was stopped, or of one with other methods or ratios, only what is missing is computed. None stores nothing.
 
     Raises:
         HyperscaleError: Anything named does not exist or fit together, or the model cannot be run.
@@ -74,11 +84,35 @@ def measure(files: Sequence[Path], settings: LikelihoodSettings, watcher: Watche
     from hyperscale.likelihood.frames import Likelihood
     from hyperscale.likelihood.full_cache import FullCache
     from hyperscale.likelihood.scoring import score_documents
+    from hyperscale.likelihood.stored_scores import StoredScores, hash_documents
 
-    watcher.on_arm("full cache", 0)
-    reference = FullCache(network, chosen.chosen)
-    scores = {}
+    common = {
+        "full": models.identify_weights(base.path),
+        "documents": hash_documents(chosen.chosen),
+        "versions": provider.versions(),
+        **settings.model_dump(mode="json", include={"length", "prompt_tokens", "seed", "device", "dtype"}),
+    }
+    identities = {
+        arm: {
+            **common,
+            "method": str(arm),
+            "params": dict(method.params()),
+            "weights": models.identify_weights(checkpoint.path),
+        }
+        for arm, method, checkpoint in arms
+    }
+    store = None if folder is None else StoredScores(folder)
+    stored = {} if store is None else {arm: store.load(identity) for arm, identity in identities.items()}
+    scores = {arm: found for arm, found in stored.items() if found is not None}
+    if scores:
+        watcher.on_stored(len(scores))
+    reference = None
     for arm, method, checkpoint in arms:
+        if arm in scores:
+            continue
+        if reference is None:
+            watcher.on_arm("full cache", 0)
+            reference = FullCache(network, chosen.chosen)
         if checkpoint.path != loaded:
             network = None  # goes before the next one comes
             network, tokenizer = provider.load_weights(spec(checkpoint.path, method))
@@ -90,16 +124,20 @@ def measure(files: Sequence[Path], settings: LikelihoodSettings, watcher: Watche
                 )
         engine: Any = provider.build(spec(checkpoint.path, method), (network, tokenizer))
         watcher.on_arm(str(arm), len(chosen.chosen) * (settings.length - settings.prompt_tokens))
-        scores[arm] = score_documents(engine, chosen.chosen, reference, settings.prompt_tokens, watcher.on_tokens)
+        scores[arm] = score_documents(
+            engine, chosen.chosen, reference, settings.prompt_tokens, watcher.on_tokens, seed=settings.seed
+        )
         engine.close()
+        if store is not None:
+            store.store(identities[arm], scores[arm])
     return Likelihood(
         settings=settings,
         files=tuple(map(str, files)),
         documents_chosen=tuple(document.name for document in chosen.chosen),
         params={arm: method.params() for arm, method, _ in arms},
         versions=provider.versions(),
-        full_nats=reference.nats[:, settings.prompt_tokens - 1 :].numpy(),
-        scores=scores,
+        full_nats=next(iter(scores.values())).full_nats,
+        scores={arm: scores[arm] for arm, _, _ in arms},
     )
 
 

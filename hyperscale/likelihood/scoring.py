@@ -53,6 +53,8 @@ def score_documents(
     reference: FullCache,
     prompt_tokens: int,
     step: Callable[[int], None] | None = None,
+    *,
+    seed: int = 0,
 ) -> TokenScores:
     """Score documents under an engine's method.
 
@@ -62,6 +64,7 @@ def score_documents(
         reference: The full cache's predictions.
         prompt_tokens: First tokens that are prefilled and not scored.
         step: Called with the number of tokens that were scored since it was called last.
+        seed: Of the noise of methods that have any.
 
     Raises:
         EngineError: A document is longer than the model's context, or the output is not a number.
@@ -90,7 +93,7 @@ def score_documents(
             if step is not None:
                 step(len(flight))
 
-        for chain in engine.score(requests, observe, watch):
+        for chain in engine.score(requests, observe, watch, seed=seed):
             reads[int(chain.problem)] = chain.trace.kv_reads[-1]
         nats.append(comparison.nats.cpu())
         kl.append(comparison.kl.cpu())

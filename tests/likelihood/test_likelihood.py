@@ -18,6 +18,7 @@ from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import ConfigError
 from hyperscale.likelihood.documents import cut_documents
 from hyperscale.likelihood.full_cache import FullCache
+from hyperscale.likelihood.measurement import Watcher
 from hyperscale.likelihood.scoring import score_documents
 from hyperscale.likelihood.summary import estimate, split_positions
 from hyperscale.methods.arm import Arm
@@ -124,6 +125,48 @@ def test_batches_and_recorded_steps_change_nothing(texts, checkpoint):
             assert np.array_equal(found[0].reads, other.reads)
             # The full cache's distribution is made again of a batch of its own size.
             assert other.kl == pytest.approx(found[0].kl, abs=1e-5)
+
+
+class Computed(Watcher):
+    """What was computed, and how much was found."""
+
+    def __init__(self):
+        self.arms, self.stored = [], 0
+
+    def on_arm(self, name, tokens):
+        self.arms.append(name)
+
+    def on_stored(self, count):
+        self.stored = count
+
+
+def test_a_measurement_goes_on_with_what_its_folder_has(texts, checkpoint, tmp_path):
+    def measured(**changes):
+        watcher = Computed()
+        asked = {"method": ["random", "tova"], "cr": [2, 4], **changes}
+        return measure(texts / "rows.jsonl", checkpoint, out=tmp_path, watcher=watcher, **asked), watcher
+
+    first, watcher = measured(method=["tova"], cr=[4])
+    assert (watcher.arms, watcher.stored) == (["full cache", "tova 4×"], 0)
+    second, watcher = measured()
+    assert (watcher.arms, watcher.stored) == (["full cache", "random 2×", "random 4×", "tova 2×"], 1)
+    assert list(second.arms["method"]) == ["random", "random", "tova", "tova"]  # in the order that was asked for
+    assert np.array_equal(second.scores[Arm("tova", 4.0)].nats, first.scores[Arm("tova", 4.0)].nats)
+    again, watcher = measured(batch_size=1)
+    assert (watcher.arms, watcher.stored) == ([], 4)
+    assert again.summary()["arms"] == second.summary()["arms"]
+    assert again.full == second.full
+    # A file that was cut off is none; another text, length, parameter or seed is another measurement.
+    for file in (tmp_path / "scores").iterdir():
+        file.write_bytes(file.read_bytes()[:-100])
+    assert measured()[1].stored == 0
+    assert measured(method_param={"tova": {"per": "head"}})[1].stored == 2
+    assert measured(prompt_tokens=3)[1].stored == 0
+    other, watcher = measured(seed=1)
+    assert watcher.stored == 0
+    # The seed draws what is evicted at random, and nothing else.
+    for arm, changes in ((Arm("random", 4.0), True), (Arm("tova", 4.0), False)):
+        assert np.array_equal(other.scores[arm].nats, second.scores[arm].nats) is not changes
 
 
 def test_the_ratio_is_the_one_that_was_asked_for(texts, checkpoint):

@@ -44,7 +44,7 @@ def loglik(
     from hyperscale.likelihood.measurement import measure
 
     with _progress(console) as watcher:
-        likelihood = measure(files, settings, watcher)
+        likelihood = measure(files, settings, watcher, folder)
     written = likelihood.write(folder)
     if as_json:
         from hyperscale.cli.display import json_events
@@ -80,6 +80,9 @@ def _progress(console: "Console") -> "Iterator[Watcher]":
                 of = "" if chosen == found else f" of {found:,}"
                 left_out = f"; {short:,} texts are too short" if short else ""
                 console.print(f"{chosen:,}{of} documents{left_out}", highlight=False)
+
+            def on_stored(self, count: int) -> None:
+                console.print(f"{count:,} of the methods and ratios are there already", highlight=False)
 
             def on_arm(self, name: str, tokens: int) -> None:
                 progress.reset(bar, description=name, total=tokens or None)

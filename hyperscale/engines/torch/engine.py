@@ -92,6 +92,8 @@ class TorchEngine(Engine):
         requests: Iterable[Request],
         observe_logits: ObserveLogits,
         watch: Callable[[ChainProgress], None] | None = None,
+        *,
+        seed: int = 0,
     ) -> Iterator[Chain]:
         """Feed requests with forced tokens through the cache, and show what was predicted for each of them.
 
@@ -99,11 +101,12 @@ class TorchEngine(Engine):
             requests: As for `generate`, with ``forced_ids``.
             observe_logits: Called in every step with the logits of the tokens that it forces.
             watch: As for `generate`.
+            seed: Of the noise of methods that have any.
 
         Raises:
             EngineError: A request has no meaning.
         """
-        yield from self._finish(self.start_batch(Sampling(0.0), watch, observe_logits), iter(requests))
+        yield from self._finish(self.start_batch(Sampling(0.0, seed=seed), watch, observe_logits), iter(requests))
 
     def _finish(self, batch: Batch, queue: Iterator[Request]) -> Iterator[Chain]:
         """Run a batch until nothing waits and nothing is in flight."""
