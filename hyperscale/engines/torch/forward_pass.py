@@ -91,6 +91,8 @@ class PrefillPass:
             self._positions.append(order)
         if scores is not None:
             self._scores.append(scores if order is None else scores.gather(1, order))
+        if expiry is None and _runs_flash(queries, keys, values):
+            return dense_attention(queries, keys, values, scale).transpose(1, 2)
         return sparse_attention(queries[0], keys[0], values[0], expiry, scale).transpose(0, 1)[None]
 
     def prompt(self) -> PrefilledPrompt:
@@ -176,6 +178,35 @@ class DecodePass:
         if n < len(queries):  # the model goes on with padding, whatever is in it
             out = torch.cat([out, out.new_zeros(len(queries) - n, *out.shape[1:])])
         return out[:, None]
+
+
+def dense_attention(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+    """Causal attention by torch's own kernel; `sparse_attention` without expiry, but for rounding.
+
+    Args:
+        queries: (batch, query_heads, P, head_dim).
+        keys: (batch, kv_heads, P, head_dim).
+        values: As keys.
+        scale: Factor on the scores.
+
+    Returns:
+        (batch, query_heads, P, head_dim).
+    """
+    return nn.functional.scaled_dot_product_attention(
+        queries, keys, values, is_causal=True, scale=scale, enable_gqa=True
+    )
+
+
+def _runs_flash(queries: Tensor, keys: Tensor, values: Tensor) -> bool:
+    """Whether torch's flash attention computes `dense_attention`: half precision on a GPU.
+
+    Blocks of queries are a dozen launches each, and a small model's prefill is then bound by launches. Elsewhere blocks
+    stay: torch's other kernels hold the scores of all queries, or round float32 to fewer bits.
+    """
+    if queries.device.type != "cuda" or queries.dtype not in (torch.float16, torch.bfloat16):
+        return False
+    wanted = torch.backends.cuda.SDPAParams(queries, keys, values, None, 0.0, True, True)
+    return bool(torch.backends.cuda.can_use_flash_attention(wanted))
 
 
 def sparse_attention(queries: Tensor, keys: Tensor, values: Tensor, expiry: Tensor | None, scale: float) -> Tensor:

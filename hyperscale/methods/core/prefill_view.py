@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_BLOCK = 256  # queries whose weights are in memory at once
+_BLOCK = 256  # queries whose weights are in memory at once, at least
+_WEIGHTS = 2**25  # weights in memory at once, where that is more than a block's
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,9 @@ class PrefillView:
             return torch.stack([self.row(index).received() for index in range(len(self.keys))])
         # In blocks of queries, because the weights of all of them would take P² numbers a head.
         total = torch.zeros(self.keys.shape[:-1], dtype=torch.float32, device=self.keys.device)
-        for start in range(0, self.length, _BLOCK):
-            total += self.weights(start, min(start + _BLOCK, self.length)).sum((-3, -2))
+        block = max(_BLOCK, _WEIGHTS // (self.queries.shape[-3] * self.length))
+        for start in range(0, self.length, block):
+            total += self.weights(start, min(start + block, self.length)).sum((-3, -2))
         return total
 
 
