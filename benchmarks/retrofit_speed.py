@@ -2,6 +2,7 @@
 
 Usage: python benchmarks/retrofit_speed.py --shape qwen2.5-1.5b --recipes paper,adapters
        torchrun --nproc-per-node 4 benchmarks/retrofit_speed.py --shape qwen2.5-32b --recipes paper --weights bfloat16
+       python benchmarks/retrofit_speed.py --shape smollm2-135m --rows 16 --length 2048 --window 64
        python benchmarks/retrofit_speed.py --toy
 
 A step is one batch of --rows rows for each process, of documents as long as the row, forward, backward and AdamW; its
@@ -32,6 +33,7 @@ from hyperscale.retrofit.parallel.sharded_loading import build_empty, restore_bu
 from hyperscale.retrofit.recipes import recipe_values
 from hyperscale.retrofit.settings import Recipe
 from hyperscale.retrofit.trainer import Retrofit
+from hyperscale.utils.device_copy import copy_to
 
 _PLAIN = "plain"
 
@@ -120,12 +122,16 @@ def plain_step(arguments: argparse.Namespace, device: torch.device) -> Callable[
 
     def step() -> None:
         batch = next(data)
-        inputs = {"input_ids": batch.ids.to(device), "position_ids": batch.position.to(device), "use_cache": False}
+        ids, position = copy_to(batch.ids, device), copy_to(batch.position, device)
+        inputs = {"input_ids": ids, "position_ids": position, "use_cache": False}
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             with torch.no_grad():
                 taught = teacher.model(**inputs).last_hidden_state
             hidden = student.model(**inputs).last_hidden_state
-            loss = distillation_loss_in_parts(hidden, taught, student.lm_head, teacher.lm_head, batch.weight.to(device))
+            loss = distillation_loss_in_parts(
+                hidden, taught, student.lm_head, teacher.lm_head, copy_to(batch.weight, device),
+                counted=copy_to(batch.counted(), device), compiled=device.type == "cuda",
+            )  # fmt: skip
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

@@ -57,6 +57,7 @@ ENGINES["dmc"] = {"method": "dmc"}
 ENGINES["ours-full"] = ENGINES["ours"]  # its name while full graphs were not the default
 
 SHAPES = {
+    "smollm2-135m": ("llama", (576, 9, 3, 1536, 30), {"vocab_size": 49152, "tie_word_embeddings": True}),
     "qwen2.5-1.5b": ("qwen2", (1536, 12, 2, 8960, 28), {"vocab_size": 151936, "tie_word_embeddings": True}),
     "qwen2.5-7b": ("qwen2", (3584, 28, 4, 18944, 28), {"vocab_size": 152064, "tie_word_embeddings": False}),
     "qwen2.5-32b": ("qwen2", (5120, 40, 8, 27648, 64), {"vocab_size": 152064, "tie_word_embeddings": False}),

@@ -1,5 +1,6 @@
 """Attaches gates to a model in training: Gumbel-sigmoid samples while they learn, hard decisions in the last phase."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -38,12 +39,17 @@ class GatedModel:
         self.visible = 0.0
         self.alphas: list[Tensor] = []
         self.separate = isinstance(config, GateConfig) and config.separate
+        self._decide: Callable[..., tuple[Tensor, Tensor]] = decide_with_noise
         if attach and self.separate:
             attach_gates(model)
         for layer in model.model.layers:
             layer.register_forward_pre_hook(self._before_layer, with_kwargs=True)
             if not self.separate:
                 layer.register_forward_hook(self._after_layer)
+
+    def compile_decisions(self) -> None:
+        """Fuse the arithmetic of noisy gates into few kernels; one compilation serves all layers."""
+        self._decide = torch.compile(decide_with_noise, dynamic=False)
 
     def gate_parameters(self) -> list[nn.Parameter]:
         """The projections of all layers."""
@@ -95,21 +101,20 @@ class GatedModel:
             attention.key_bias = None
             return None
         assert isinstance(self.config, GateConfig)
-        # Shifted: the logit from hidden state i + d decides on token i, and nothing decides on the last d tokens.
-        later = self.config.decision_offset
-        logits = pad(alpha_logits(attention, hidden, self.config)[:, later:], (0, 0, 0, later))
-        if later > 1:  # the last d tokens of each document, of whom only the last one counts nowhere
-            same_document = torch.zeros(logits.shape[:2], dtype=torch.bool, device=logits.device)
+        within = None
+        if (later := self.config.decision_offset) > 1:
+            # The last d tokens of each document, of whom only the last one counts nowhere.
             document = kwargs["masks"].document
-            same_document[:, :-later] = document[:, later:] == document[:, :-later]
-            logits = logits.masked_fill(~same_document[..., None], GONE)
+            within = torch.zeros(document.shape, dtype=torch.bool, device=document.device)
+            within[:, :-later] = document[:, later:] == document[:, :-later]
         if self.mode == "hard":
-            alpha = (logits > 0).float()
+            alpha = (shifted_logits(attention, hidden, self.config, within) > 0).float()
             # A leaf that asks for a gradient nobody reads: both modes then share one compiled graph.
             bias = (alpha * GONE).requires_grad_(torch.is_grad_enabled())
         else:
-            z = (logits + self._noise(logits)) / self.config.tau
-            alpha, bias = torch.sigmoid(z), logsigmoid(-z).clamp_min(GONE)
+            heads = 1 if self.config.per == "layer" else self.model.config.num_key_value_heads
+            uniform = torch.rand(*hidden.shape[:2], heads, device=hidden.device)
+            alpha, bias = self._decide(attention, hidden, uniform, self.config, within)
         attention.key_bias = bias
         self.alphas.append(alpha)
         return None
@@ -132,13 +137,48 @@ class GatedModel:
         return {**kwargs, "position_embeddings": take_rope((cos, sin))[1], "inline_gates": gates}
 
     def _noise(self, like: Tensor) -> Tensor:
-        """The difference of two Gumbels, which is logit(u) of a uniform u; shared verdicts share their noise."""
+        """The noise of what is decided inside attention, (batch, kv_heads, sequence); shared verdicts share theirs."""
         per_layer = isinstance(self.config, GateConfig) and self.config.per == "layer"
-        if not per_layer:
-            return torch.logit(torch.rand_like(like), eps=1e-6)
-        # Heads are the last dimension of a projection's logits, and dimension 1 of what is decided inside attention.
-        first_head = like[..., :1] if self.separate else like[:, :1]
-        return torch.logit(torch.rand_like(first_head), eps=1e-6).expand_as(like)
+        return logistic_noise(torch.rand_like(like[:, :1] if per_layer else like)).expand_as(like)
 
     def _after_layer(self, layer: Any, args: tuple[Any, ...], output: Any) -> None:
         self.alphas.append(layer.self_attn.alpha)
+
+
+def logistic_noise(uniform: Tensor) -> Tensor:
+    """The difference of two Gumbels, which is logit(u) of a uniform u."""
+    return torch.logit(uniform, eps=1e-6)
+
+
+def shifted_logits(attention: nn.Module, hidden: Tensor, config: GateConfig, within: Tensor | None = None) -> Tensor:
+    """Logits by the token that they decide on: that from hidden state i + d decides on token i.
+
+    Args:
+        attention: An attention module with gates attached.
+        hidden: (batch, sequence, hidden), before the layer's input norm.
+        config: The gate's settings.
+        within: (batch, sequence) where token i + d is of the same document; all others are kept. None where the last
+            token of a document does not matter, d being at most 1.
+
+    Returns:
+        (batch, sequence, kv_heads), float32; nothing decides on the last d tokens.
+    """
+    later = config.decision_offset
+    logits = pad(alpha_logits(attention, hidden, config)[:, later:], (0, 0, 0, later))
+    return logits if within is None else logits.masked_fill(~within[..., None], GONE)
+
+
+def decide_with_noise(
+    attention: nn.Module, hidden: Tensor, uniform: Tensor, config: GateConfig, within: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Alpha and log(1 - alpha), each (batch, sequence, kv_heads), of gates in training.
+
+    Args:
+        attention: As for `shifted_logits`, and so ``hidden``, ``config`` and ``within``.
+        hidden: The layer's input.
+        uniform: Uniform numbers, (batch, sequence, kv_heads), or 1 in place of heads that share a verdict.
+        config: The gate's settings.
+        within: What is decided on within its document.
+    """
+    z = (shifted_logits(attention, hidden, config, within) + logistic_noise(uniform)) / config.tau
+    return torch.sigmoid(z), logsigmoid(-z).clamp_min(GONE)

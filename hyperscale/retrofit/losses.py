@@ -6,6 +6,8 @@
     alpha*(t) = 1 - 1 / CR(t),   CR(t) = min(1 + t / steps_per_unit, CR)
 """
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -53,6 +55,8 @@ def distillation_loss_in_parts(
     weight: Tensor,
     symmetric: bool = False,
     part: int = LOSS_TOKENS,
+    counted: Tensor | None = None,
+    compiled: bool = False,
 ) -> Tensor:
     """`distillation_loss` from hidden states, ``part`` tokens at a time: no more logits are held than of one part.
 
@@ -64,23 +68,41 @@ def distillation_loss_in_parts(
         weight: (batch, sequence) 1 where the token counts, else 0; logits are computed only where it counts.
         symmetric: Add KL(teacher || student).
         part: Tokens whose logits are held at a time.
+        counted: (n,) places where the weight is above 0 (`TrainingBatch.counted`); to look for them on a GPU waits for
+            it.
+        compiled: Fuse what is done with a part's logits into few kernels. All parts then have the same size.
 
     Returns:
         A scalar, in nats per token.
     """
     from torch.utils.checkpoint import checkpoint
 
+    divergence = compile_divergence() if compiled else distillation_loss
+
     def summed_divergence(student_part: Tensor, teacher_part: Tensor, weight_part: Tensor) -> Tensor:
         with torch.no_grad():
             teacher_logits = teacher_head(teacher_part)
-        mean = distillation_loss(student_head(student_part), teacher_logits, weight_part, symmetric)
+        mean = divergence(student_head(student_part), teacher_logits, weight_part, symmetric)
         return mean * weight_part.sum()
 
-    counting = weight > 0
-    parts = zip(*(torch.split(tensor[counting], part) for tensor in (student, teacher, weight)), strict=True)
+    if counted is None:
+        counted = weight.flatten().nonzero()[:, 0]
+    chosen = [tensor.flatten(0, 1).index_select(0, counted) for tensor in (student, teacher, weight[..., None])]
+    if compiled and (lacking := -len(counted) % part):  # places that weigh nothing
+        chosen = [torch.nn.functional.pad(tensor, (0, 0, 0, lacking)) for tensor in chosen]
+    parts = zip(*(torch.split(tensor, part) for tensor in (*chosen[:2], chosen[2][:, 0])), strict=True)
     # Checkpointed: the backward pass computes a part's logits again, so those of all parts are never held together.
-    sums: list[Tensor] = [checkpoint(summed_divergence, *tensors, use_reentrant=False) for tensors in parts]
+    sums: list[Tensor] = [
+        checkpoint(summed_divergence, *tensors, use_reentrant=False, preserve_rng_state=False) for tensors in parts
+    ]
     return torch.stack(sums).sum() / weight.sum().clamp_min(1.0)
+
+
+@cache
+def compile_divergence() -> Callable[..., Tensor]:
+    """`distillation_loss`, compiled."""
+    compiled: Callable[..., Tensor] = torch.compile(distillation_loss, dynamic=False)
+    return compiled
 
 
 def ledger_costs(document: Tensor, generated: Tensor, window: int) -> tuple[Tensor, Tensor]:

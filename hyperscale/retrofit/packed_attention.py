@@ -189,4 +189,5 @@ def checkpoint_layers(model: Any) -> None:
     from torch.utils.checkpoint import checkpoint
 
     for layer in model.model.layers:
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False)
+        # Noise is drawn by hooks, outside: there is no random state to keep.
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)

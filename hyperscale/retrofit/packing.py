@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hyperscale.utils.device_copy import copy_to
+
 
 @dataclass(frozen=True)
 class TokenizedDocument:
@@ -45,8 +47,12 @@ class TrainingBatch:
     weight: Tensor
 
     def to(self, device: torch.device) -> Self:
-        """The batch on another device."""
-        return type(self)(*(getattr(self, tensor.name).to(device, non_blocking=True) for tensor in fields(self)))
+        """The batch on another device; the host does not wait for the copies."""
+        return type(self)(*(copy_to(getattr(self, tensor.name), device) for tensor in fields(self)))
+
+    def counted(self) -> Tensor:
+        """(n,) places, rows laid end to end, of the tokens that the loss counts; on a CPU nothing waits for them."""
+        return self.weight.flatten().nonzero()[:, 0]
 
 
 class RowPacker:

@@ -41,10 +41,13 @@ from hyperscale.retrofit.parallel.ranks import Ranks
 from hyperscale.retrofit.parallel.sharding import local_part, shard_model, whole_tensor
 from hyperscale.retrofit.reporting.step_metrics import StepMetrics, format_line
 from hyperscale.retrofit.settings import Recipe, check_shares
+from hyperscale.utils.device_copy import copy_to
 
 Phase = Literal["fade", "noisy", "hard"]
 #: Steps between two entries of the log.
 LOG_STEPS = 25
+#: Least batches of a training whose gates and loss are compiled: it takes some seconds.
+COMPILED_BATCHES = 100
 #: Seconds after which a line is reported even if no step is due to be logged.
 REPORT_SECONDS = 30.0
 
@@ -166,6 +169,14 @@ class Retrofit:
             self._run_teacher = (
                 self._run_student if self.is_shared else shard_model(self.teacher, self.ranks, self.device, fill)
             )
+        # Kernels of gates and loss are small, and a small model's step waits for their launches.
+        self.compiled = (
+            self.device.type == "cuda"
+            and self.ranks.count == 1
+            and recipe.total_steps * recipe.accumulate >= COMPILED_BATCHES
+        )
+        if self.compiled and self.gated.separate:
+            self.gated.compile_decisions()
         self.steps = self.tokens = 0
         self.log: list[dict[str, Any]] = []
         # Where the training stands: the ratio it is on its way to, the phase, and that phase's steps so far.
@@ -454,7 +465,8 @@ class Retrofit:
         """What is minimised, the divergence in it, and the share saved, (groups, axes)."""
         r = self.recipe
         kl, alphas = self.divergence(batch, r.symmetric)
-        kind = batch.kind.to(self.device)
+        batch = batch.to(self.device)
+        kind = batch.kind
         group = kind if r.groups > 1 else torch.where(kind >= 0, 0, -1)
         target = self._target(cr)
         # Frozen gates keep their ratio in the hard phase. Neurons that train with the weights have to be held to it.
@@ -499,12 +511,15 @@ class Retrofit:
         Returns:
             A scalar, in nats per token that counts, and one (batch, sequence, kv_heads) alpha a layer.
         """
+        # Looked for before the copy: on the device it would be waited for.
+        counted = copy_to(batch.counted(), self.device) if self.frugal else None
+        on_device = batch.to(self.device)
         inputs = {
-            "input_ids": batch.ids.to(self.device),
-            "position_ids": batch.position.to(self.device),
-            "masks": PackingMasks.build(batch.document.to(self.device), self.recipe.delay),
+            "input_ids": on_device.ids,
+            "position_ids": on_device.position,
+            "masks": PackingMasks.build(on_device.document, self.recipe.delay),
         }
-        weight = batch.weight.to(self.device)
+        weight = on_device.weight
 
         def teach() -> Tensor:
             """The teacher's last hidden states, or its logits."""
@@ -517,7 +532,9 @@ class Retrofit:
             if self.frugal:
                 hidden = self.gated.hidden(**inputs)
                 heads = self.gated.model.lm_head, self.teacher.lm_head
-                kl = distillation_loss_in_parts(hidden, taught, *heads, weight, symmetric)
+                kl = distillation_loss_in_parts(
+                    hidden, taught, *heads, weight, symmetric, counted=counted, compiled=self.compiled
+                )
             else:
                 kl = distillation_loss(self.gated.forward(**inputs), taught, weight, symmetric)
             return kl, self.gated.alphas

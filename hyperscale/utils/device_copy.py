@@ -8,6 +8,11 @@ from torch import Tensor
 
 def upload(values: Sequence[int], device: torch.device) -> Tensor:
     """Integers as an int64 tensor on the device; the copy is under way, and later work on the stream sees it."""
-    host = torch.tensor(values, dtype=torch.int64)
+    return copy_to(torch.tensor(values, dtype=torch.int64), device)
+
+
+def copy_to(host: Tensor, device: torch.device) -> Tensor:
+    """A tensor on the device; the host does not wait for the copy, which later work on the stream sees."""
     # Only from pinned memory does a copy run without the host waiting for it.
-    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host.to(device)
+    pinned = device.type == "cuda" and host.device.type == "cpu"
+    return (host.pin_memory() if pinned else host).to(device, non_blocking=pinned)

@@ -1,0 +1,89 @@
+"""A step whose layers, gates and loss are compiled, as on a GPU, against the same step taken operation by operation."""
+
+import pytest
+import torch
+from checkpoints import SMALL
+
+from hyperscale.mini.model import build_model
+from hyperscale.retrofit.packed_attention import compile_layers
+from hyperscale.retrofit.packing import TrainingBatch
+from hyperscale.retrofit.settings import Recipe
+from hyperscale.retrofit.trainer import Retrofit
+
+RECIPE = Recipe(crs=(2.0,), steps_per_unit=10, hard_steps=(3,), window=4, accumulate=1, ledger=True, symmetric=True)
+
+
+def batch(seed, length=64):
+    """Two documents a row; how many tokens the loss counts differs from batch to batch."""
+    ids = torch.randint(0, 64, (2, length), generator=torch.Generator().manual_seed(seed))
+    document = (torch.arange(length) >= length // 2).long().expand(2, length).contiguous()
+    kind = torch.zeros_like(document)
+    kind[:, length // 2 - 1] = kind[:, -1] = -1
+    weight = (kind >= 0).float()
+    weight[:, : 3 + seed] = 0
+    return TrainingBatch(ids, torch.arange(length).expand(2, length) % (length // 2), document, kind, weight)
+
+
+def take_step(seeds, *, compiled, mode="noisy", **changes):
+    """Loss and gradients of each batch."""
+    torch._dynamo.reset()
+    training = Retrofit(build_model(0, **SMALL), RECIPE.changed(**changes), report=lambda _: None, frugal=True)
+    assert not training.compiled  # on a CPU it does not pay
+    if compiled:
+        training.compiled = True
+        training.gated.compile_decisions()
+        compile_layers(training.gated.model)
+    training.gated.mode = mode
+    found = []
+    for seed in seeds:
+        training.seed_noise(seed)
+        loss, *_ = training._losses(batch(seed), 1.5)
+        loss.backward()
+        gradients = {name: p.grad for name, p in training.gated.model.named_parameters() if p.grad is not None}
+        training.gated.model.zero_grad(set_to_none=True)
+        found.append((loss.detach(), gradients))
+    return found
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    "changes", [{}, {"per": "layer", "eviction": "immediate"}], ids=["each head", "a layer, as tokens leave"]
+)
+def test_loss_and_gradients_are_those_of_single_operations(changes):
+    seeds = (0, 5)
+    for mode in ("noisy", "hard"):
+        plain = take_step(seeds, compiled=False, mode=mode, **changes)
+        fused = take_step(seeds, compiled=True, mode=mode, **changes)
+        for (loss, gradients), (fused_loss, fused_gradients) in zip(plain, fused, strict=True):
+            assert loss > 0
+            torch.testing.assert_close(fused_loss, loss, rtol=1e-4, atol=1e-6)
+            assert gradients.keys() == fused_gradients.keys()
+            assert any("dms_proj_alpha.weight" in name for name in gradients) == (mode == "noisy")
+            for name, gradient in gradients.items():
+                torch.testing.assert_close(fused_gradients[name], gradient, rtol=2e-3, atol=1e-6, msg=name)
+
+
+def test_several_parts_of_one_size_are_the_loss():
+    """Parts that are padded to one size, as compiled ones are, weigh what they weighed."""
+    from hyperscale.retrofit import losses
+
+    torch.manual_seed(0)
+    head, other = torch.nn.Linear(8, 20), torch.nn.Linear(8, 20)
+    student, teacher = torch.randn(2, 15, 8, requires_grad=True), torch.randn(2, 15, 8)
+    weight = (torch.rand(2, 15) > 0.3).float()
+    sizes = []
+
+    def divergence(a, *rest):
+        sizes.append(len(a))
+        return losses.distillation_loss(a, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(losses, "compile_divergence", lambda: divergence)
+        fused = losses.distillation_loss_in_parts(student, teacher, head, other, weight, part=4, compiled=True)
+    plain = losses.distillation_loss(head(student), other(teacher).detach(), weight)
+    torch.testing.assert_close(fused, plain)
+    assert set(sizes) == {4}
+    for found, expected in zip(
+        *(torch.autograd.grad(loss, [student, head.weight]) for loss in (fused, plain)), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
