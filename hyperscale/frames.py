@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from hyperscale.analysis.curves import Analysis
     from hyperscale.analysis.margins import MethodPair
     from hyperscale.results.folder import Run
+    from hyperscale.results.group_means import GroupMean
     from hyperscale.results.points import MeasuredPoint
 
 RESAMPLES = 1000  # of the problems, for bands and intervals
@@ -100,15 +101,25 @@ class Results:
         return [point for run in self.runs for point in run.points()]
 
     @cached_property
+    def group_means(self) -> "list[GroupMean]":
+        """The means of groups of tasks (MMLU) as records, where the runs' tasks were named by a group."""
+        means = []
+        for run in self.runs:
+            means += run.group_means(point for point in self.measured_points if point.series.run == run.name)
+        return means
+
+    @cached_property
     def points(self) -> "pd.DataFrame":
         """Every point W-L-CR, a row each, with the columns of ``points.csv`` (results/README.md).
+
+        Behind them the means of groups of tasks, whose ``n_tasks`` is above 1.
 
         ``accuracy`` with its standard error and the ends of its 95 % interval over problems, in percent; costs per
         problem: kv_reads and peak_kv in entries, peak_bytes and read_bytes, tokens, seconds.
         """
         from hyperscale.results.points import table
 
-        return table(self.measured_points)
+        return table([*self.measured_points, *self.group_means])
 
     @cached_property
     def problems(self) -> "pd.DataFrame":

@@ -16,6 +16,7 @@ from hyperscale.export.series import Series, collect_series, date_of
 from hyperscale.planning.run_state import state_of
 from hyperscale.report.html.questions import ProblemKey, Question, find_questions
 from hyperscale.results.folder import Run
+from hyperscale.results.group_means import GroupMean
 from hyperscale.results.points import COSTS, MeasuredPoint
 from hyperscale.results.samples import Sample
 from hyperscale.results.truncation import TruncatedChain, is_eligible, truncate
@@ -62,9 +63,14 @@ def _results(
     config, first = run.info["config"], of_tasks[0]
     better = {"accuracy": True, **dict.fromkeys((*_SHARES, *COSTS), False), "realised_cr": True}
     tasks = {series.task.name: series for series in of_tasks}
+    means = _group_means(run, of_tasks)
     return {
-        "results": {task: _metrics(series) for task, series in tasks.items()},
-        "group_subtasks": {task: [] for task in tasks},
+        "results": {task: _metrics(series) for task, series in tasks.items()} | means,
+        **({"groups": means} if means else {}),
+        "group_subtasks": {
+            **{task: [] for task in tasks},
+            **{group: list(run.info["task_groups"][group]["tasks"]) for group in means},
+        },
         "configs": {task: _task_config(series) for task, series in tasks.items()},
         "versions": {task: _version(series) for task, series in tasks.items()},
         "n-shot": dict.fromkeys(tasks, 0),
@@ -106,8 +112,25 @@ def _results(
 
 def _metrics(series: Series) -> dict[str, Any]:
     """A task's results: each point's accuracy with its standard error, and its costs. Shares are in [0, 1]."""
-    values: dict[str, Any] = {"name": series.task.name, "alias": series.task.name, "sample_len": len(series.problems)}
-    for point in series.points:
+    name = series.task.name
+    return {"name": name, "alias": name, "sample_len": len(series.problems), **_values(series.points)}
+
+
+def _group_means(run: Run, of_tasks: list[Series]) -> dict[str, dict[str, Any]]:
+    """The results of the groups of an arm's tasks."""
+    means: dict[str, list[GroupMean]] = {}
+    for mean in run.group_means(point for series in of_tasks for point in series.points):
+        means.setdefault(mean.series.task, []).append(mean)
+    return {
+        group: {"name": group, "alias": group, "sample_len": found[0].problems, **_values(found)}
+        for group, found in means.items()
+    }
+
+
+def _values(points: Sequence[MeasuredPoint | GroupMean]) -> dict[str, Any]:
+    """Metrics of points, each with its filter in its name."""
+    values: dict[str, Any] = {}
+    for point in points:
         row, label = point.row(), _filter(point)
         shares = {name: row[name] / 100 for name in ("accuracy", *_SHARES)}
         for name, value in (shares | {name: row[name] for name in ("realised_cr", *COSTS)}).items():
@@ -147,7 +170,7 @@ def _version(series: Series) -> float | str:
         return version
 
 
-def _filter(point: MeasuredPoint) -> str:
+def _filter(point: MeasuredPoint | GroupMean) -> str:
     return f"W{point.W}-L{point.L}"
 
 

@@ -10,7 +10,7 @@ from hyperscale import tasks
 from hyperscale.methods.arm import compression_label
 from hyperscale.results.folder import Run
 from hyperscale.results.manifest import RUN_FILE
-from hyperscale.results.points import MeasuredPoint
+from hyperscale.results.points import MeasuredPoint, SeriesKey
 from hyperscale.results.samples import Sample
 from hyperscale.tasks.task import Task
 
@@ -37,8 +37,7 @@ class Series:
     @property
     def arm(self) -> str:
         """The method at its compression, without blanks: ``dms-8x``."""
-        label = compression_label(self.chains[0].CR, self.chains[0].kv_budget)
-        return f"{self.method}-{label}{'' if self.chains[0].kv_budget else 'x'}"
+        return name_arm(self.chains[0])
 
     @property
     def model(self) -> str:
@@ -74,6 +73,12 @@ class Series:
     def longest(self) -> int:
         """The largest L that a chain was allowed."""
         return max(chain.L for chain in self.chains)
+
+
+def name_arm(arm: Sample | SeriesKey) -> str:
+    """A method at its compression, without blanks: ``dms-8x``."""
+    label = compression_label(arm.CR, arm.kv_budget)
+    return f"{arm.method}-{label}{'' if arm.kv_budget else 'x'}"
 
 
 def collect_series(run: Run) -> Iterator[Series]:

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hyperscale.analysis.frontier import frontier_points
-from hyperscale.export.series import collect_series
+from hyperscale.export.series import collect_series, name_arm
 from hyperscale.results.folder import Run
 from hyperscale.results.points import COSTS
 
 _EVENTS = "events.out.tfevents.*"
+_VALUES = ("accuracy", "kv_reads", "peak_kv")
 
 
 def write(run: Run, out: Path) -> Iterator[Path]:
@@ -39,7 +40,11 @@ def write(run: Run, out: Path) -> Iterator[Path]:
         for point in series.points:
             name = f"{series.task.name}/W={point.W}"
             row = point.row()
-            lines += [(f"{name}/{value}", row[value], point.L) for value in ("accuracy", "kv_reads", "peak_kv")]
+            lines += [(f"{name}/{value}", row[value], point.L) for value in _VALUES]
+    for mean in run.group_means(points):
+        lines = scalars.setdefault(_folder_name(name_arm(mean.series)), [])
+        row = mean.row()
+        lines += [(f"{mean.series.task}/W={mean.W}/{value}", row[value], mean.L) for value in _VALUES]
     for name, lines in scalars.items():
         yield from _write_folder(out / name, lines)
 

@@ -48,7 +48,7 @@ def write(run: Run, out: Path) -> Iterator[Path]:
                 record.define_metric(cost, hidden=True)
                 record.define_metric(accuracy, step_metric=cost)
                 record.log({cost: float(point.costs[axis].mean()), accuracy: 100 * float(point.accuracy.mean())})
-        frame = table(points)
+        frame = table([*points, *run.group_means(points)])
         record.log({"points": wandb.Table(dataframe=frame), "chains": wandb.Table(**_chains(run))})
         for (task, method), rows in frame.groupby(["task", "method"]):
             record.summary[f"best accuracy/{task}/{method}"] = float(rows["accuracy"].max())

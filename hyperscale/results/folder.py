@@ -1,6 +1,6 @@
 """Reads a run's folder: its description and its chains."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,6 +12,7 @@ from hyperscale.results.sample_file import read_samples
 from hyperscale.results.samples import Sample
 
 if TYPE_CHECKING:
+    from hyperscale.results.group_means import GroupMean
     from hyperscale.results.points import MeasuredPoint
 
 
@@ -61,6 +62,12 @@ class Run:
             strategy_of_task=strategy_of_task,
             given_up=given_up(self.faults),
         )
+
+    def group_means(self, points: "Iterable[MeasuredPoint]") -> "list[GroupMean]":
+        """The means of the groups that the run's tasks were named by, of its points."""
+        from hyperscale.results.group_means import group_means
+
+        return group_means(points, self.info.get("task_groups") or {})
 
 
 class RunChain(NamedTuple):

@@ -35,6 +35,13 @@ _ADDED_SETTINGS: dict[str, Any] = {
 }
 
 
+class _Group(BaseModel):
+    """A group of tasks with a mean."""
+
+    tasks: list[str]
+    weight_by_size: bool
+
+
 class _Info(BaseModel):
     """The parts of ``run.json`` that are read; other parts are for people."""
 
@@ -50,6 +57,7 @@ class _Info(BaseModel):
     date: str | None = None
     data: dict[str, str] | None = None
     task_files: dict[str, dict[str, str]] | None = None
+    task_groups: dict[str, "_Group"] | None = None
     hardware: dict[str, Any] | None = None
     versions: dict[str, str] | None = None
     vote: str | None = None

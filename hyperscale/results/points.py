@@ -9,7 +9,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ COLUMNS = (
     *("run", "model", "method", "engine", "task", "W", "L", "CR", "realised_cr", "n_problems", "n_seeds"),
     *("accuracy", "accuracy_se", "vote", "kv_reads", "peak_kv", "peak_bytes", "tokens", "seconds"),
     *("truncated", "no_answer", "kv_budget", "accuracy_low", "accuracy_high", "context", "kv_dtype", "read_bytes"),
-    *("given_up", "prefill_kv", "prefill_reads", "retained"),
+    *("given_up", "prefill_kv", "prefill_reads", "retained", "n_tasks"),
 )
 
 
@@ -54,6 +54,13 @@ class SeriesKey(NamedTuple):
     CR: float
     kv_budget: int = 0
     kv_dtype: str = AUTO
+
+
+class TableRow(Protocol):
+    """What makes a row of ``points.csv``."""
+
+    def row(self) -> dict[str, Any]:
+        """The values of `COLUMNS`."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +140,7 @@ class MeasuredPoint:
             "prefill_kv": self.prefill_kv,
             "prefill_reads": self.prefill_reads,
             "retained": 100 * self.retained,
+            "n_tasks": 1,
         }
         return {column: row[column] for column in COLUMNS}
 
@@ -189,8 +197,8 @@ def series_of(run: str, sample: Sample) -> SeriesKey:
     return SeriesKey(run, *arm, _type_of_cache(sample))
 
 
-def table(points: Iterable[MeasuredPoint]) -> "pd.DataFrame":
-    """Points, one a row, with the columns of ``points.csv`` in their order.
+def table(points: Iterable["TableRow"]) -> "pd.DataFrame":
+    """Points and means of groups, one a row, with the columns of ``points.csv`` in their order.
 
     Accuracy, its standard error, which is clustered by problem, and the ends of its 95 % interval (`intervals`) are in
     percent; so are ``truncated`` and ``no_answer``, the shares of chains that L cut off before an answer, and that

@@ -216,9 +216,10 @@ class Store:
 
         # Sorted by key, an order that no interruption changes, as sums of floats depend on it.
         samples = sorted((sample.without_texts() for sample in self.samples()), key=lambda sample: sample.key)
-        points = Run(self.folder, read_info(self.folder), samples, faults=tuple(read_faults(self.folder))).points()
+        run = Run(self.folder, read_info(self.folder), samples, faults=tuple(read_faults(self.folder)))
+        points = run.points()
         try:
-            write_atomic(self.folder / POINTS, table(points).to_csv(index=False))
+            write_atomic(self.folder / POINTS, table([*points, *run.group_means(points)]).to_csv(index=False))
         except OSError as error:
             raise ResultsError(
                 f"cannot write {self.folder / POINTS} ({error.strerror}): every chain is kept; "

@@ -50,7 +50,8 @@ from hyperscale.run.prompting import (
     scored_length,
     with_insertions,
 )
-from hyperscale.tasks.own import sources
+from hyperscale.tasks.own import groups, sources
+from hyperscale.tasks.own_lm_eval import LmEvalProblems
 from hyperscale.tasks.task import fingerprint, prompt_hash
 from hyperscale.utils.hub import load_tokenizer, pin_revision
 
@@ -156,6 +157,7 @@ class PreparedRun(PlannedRun):
             "weights": {str(arm): identities[checkpoint.path] for arm, checkpoint in self.checkpoints.items()},
             "data": self.config.data,
             **({"task_files": files} if (files := sources.describe(self.config.tasks)) else {}),
+            **({"task_groups": found} if (found := self._groups()) else {}),
             "documents": {name: fingerprint([item.doc for item in items]) for name, items in self.problems.items()},
             "prompts": {
                 name: prompt_hash("\0".join(item.prompt.text for item in items))
@@ -173,6 +175,13 @@ class PreparedRun(PlannedRun):
     def compression(self, samples: "Iterable[Sample]") -> list[verification.Compression]:
         """The realised compression of each arm, of all the run's chains."""
         return verification.summarize_compression(self.methods, samples, self.config.answer_room)
+
+    def _groups(self) -> dict[str, dict[str, Any]]:
+        """The groups that the run's tasks were named by, and how their means weigh them."""
+        origins = {name: items[0].task.origin for name, items in self.problems.items()}
+        return groups.find_groups(
+            {name: origin.metric_name for name, origin in origins.items() if isinstance(origin, LmEvalProblems)}
+        )
 
     def _sandbox(self) -> str | None:
         """The level at which the model's programs run in this process; None if no task asks for programs."""

@@ -137,6 +137,11 @@ class LmEvalProblems:
         return replace(self, **changes)
 
     @property
+    def metric_name(self) -> str:
+        """The metric that counts, by lm-eval's name."""
+        return "acc" if self.metric == GREEDY else self.metric or "exact_match"
+
+    @property
     def _split(self) -> str:
         return str(self.config.get("test_split") or self.config.get("validation_split"))
 

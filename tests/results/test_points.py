@@ -29,7 +29,7 @@ def test_columns_stand_in_the_order_of_the_contract():
     assert " ".join(table.columns) == (
         "run model method engine task W L CR realised_cr n_problems n_seeds accuracy accuracy_se "
         "vote kv_reads peak_kv peak_bytes tokens seconds truncated no_answer kv_budget accuracy_low accuracy_high "
-        "context kv_dtype read_bytes given_up prefill_kv prefill_reads retained"
+        "context kv_dtype read_bytes given_up prefill_kv prefill_reads retained n_tasks"
     )
     assert list(points_table([]).columns) == list(COLUMNS)
 

@@ -13,6 +13,7 @@ from hyperscale import tasks
 from hyperscale.errors import TaskError
 from hyperscale.kv.trace import dense_reads
 from hyperscale.tasks.own import sources
+from hyperscale.tasks.own.groups import find_groups
 
 pytestmark = pytest.mark.e2e
 
@@ -157,6 +158,108 @@ def test_problems_are_scored_as_under_lm_eval(run, folder, tmp_path, monkeypatch
         stored = [json.loads(line) for line in samples.splitlines()]
 
 
+GROUPS = {
+    "_suite": {
+        "group": "own_suite",
+        "task": ["own_choice", "own_inner"],
+        "aggregate_metric_list": [{"metric": "acc", "weight_by_size": True}],
+    },
+    "inner": {
+        "group": "own_inner",
+        "task": ["own_letters", "own_text"],
+        "aggregate_metric_list": {"metric": "acc", "weight_by_size": False},
+    },
+    "silent": {"group": "own_silent", "task": "own_choice"},
+    "other": {"group": "own_other", "task": ["own_choice"], "aggregate_metric_list": [{"metric": "acc_norm"}]},
+}
+
+
+def test_means_of_groups_are_those_of_lm_eval(run, folder, tmp_path, monkeypatch):
+    """Tasks of 8, 5 and 8 problems in a group that weighs them by size, two of them in one that weighs them alike."""
+    from lm_eval import evaluator
+    from lm_eval.tasks import TaskManager
+
+    from hyperscale.lm_eval import HyperscaleLM
+
+    for name, values in GROUPS.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(values))
+    letters = yaml.safe_load((folder / "own_letters.yaml").read_text())
+    letters["dataset_kwargs"]["data_files"]["test"] = "five.jsonl"
+    (folder / "own_letters.yaml").write_text(yaml.safe_dump(letters))
+    (folder / "five.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[:5]))
+    command = ["run", "--model", "mini", "--method", ",".join(METHODS), "--cr", "2,4", "--include", folder]
+    command += ["--budget", "all", "--predict", "closed", "--chat-template", "none"]
+    code, out, err = run(*command, "--task", "own_suite", "--out", "r")
+    assert code == 0, err
+    assert "Means of groups of tasks" in out
+    info = json.loads((tmp_path / "r" / "run.json").read_text())
+    assert {name: group["weight_by_size"] for name, group in info["task_groups"].items()} == {
+        "own_inner": False,
+        "own_suite": True,
+    }
+    points = pd.read_csv(tmp_path / "r" / "points.csv")
+    assert set(points.loc[points.n_tasks == 1, "task"]) == {"own_choice", "own_letters", "own_text"}
+    means = points[points.n_tasks > 1]
+    assert len(means) == 2 * (1 + 2 * 2)
+    at_cr = means.method.map({method: cr or 1 for method, cr in METHODS.items()}) == means.CR
+    means = means[at_cr].set_index(["task", "method"])
+    assert run("export", "r", "--to", "lm-eval")[0] == 0
+    exported = {path.parent.name: json.loads(path.read_text()) for path in (tmp_path / "r").rglob("results_*.json")}
+    monkeypatch.chdir(folder)  # from where lm-eval reads the data
+    for method, cr in METHODS.items():
+        lm = HyperscaleLM(model="mini", method=method, cr=cr, device="cpu", dtype="float32", batch_size=4)
+        manager = TaskManager(include_path=str(folder), include_defaults=False)
+        theirs = evaluator.simple_evaluate(lm, tasks=["own_suite"], task_manager=manager)["groups"]
+        (file,) = (values for name, values in exported.items() if f"_{method}-{cr or 1}x" in name)
+        for name in ("own_suite", "own_inner"):
+            mean, wanted = means.loc[(name, method)], theirs[name]
+            assert mean.accuracy == pytest.approx(100 * wanted["acc,none"], abs=1e-9)
+            assert mean.accuracy_se == pytest.approx(100 * wanted["acc_stderr,none"], abs=1e-9)
+            assert mean.n_problems == wanted["sample_len"]
+            label = f"W1-L{mean.L}"
+            assert file["groups"][name][f"accuracy,{label}"] == pytest.approx(wanted["acc,none"], abs=1e-12)
+            assert file["groups"][name]["sample_len"] == wanted["sample_len"]
+        assert file["group_subtasks"]["own_suite"] == ["own_choice", "own_letters", "own_text"]
+    monkeypatch.chdir(tmp_path)
+    inner, plain = means.loc[("own_inner", "vanilla")], points[points.method == "vanilla"].set_index("task")
+    both = plain.loc[["own_letters", "own_text"]]
+    for cost in ("accuracy", "kv_reads", "peak_kv", "tokens"):
+        assert inner[cost] == pytest.approx(both[cost].mean())
+    weighted = (plain.n_problems * plain.kv_reads)[["own_choice", "own_letters", "own_text"]].sum() / 21
+    assert means.loc[("own_suite", "vanilla")].kv_reads == pytest.approx(weighted)
+    shown = json.loads(run("show", "r", "--json")[1])
+    assert {row["task"] for row in shown["points"]} >= {"own_suite", "own_inner"}
+    assert "own_suite" in run("show", "r")[1]
+    assert run("report", "r")[0] == 0
+    assert "mean of 3 tasks, weighted by their problems" in (tmp_path / "r" / "report.html").read_text()
+    # Neither a group that says nothing of a mean, nor one whose metric is not that of its tasks, has one, as there.
+    for name in ("own_silent", "own_other"):
+        assert run(*command, "--method", "vanilla", "--task", name, "--out", name)[0] == 0
+        assert (pd.read_csv(tmp_path / name / "points.csv").n_tasks == 1).all()
+        assert "task_groups" not in json.loads((tmp_path / name / "run.json").read_text())
+    # A task that is not done yet keeps the mean back: it would be of other tasks.
+    kept = [line for line in (tmp_path / "r" / "samples.jsonl").read_text().splitlines() if '"own_text"' not in line]
+    (tmp_path / "r" / "samples.jsonl").write_text("".join(f"{line}\n" for line in kept))
+    assert {row["task"] for row in json.loads(run("show", "r", "--json")[1])["points"]} == {"own_choice", "own_letters"}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"task": ["own_choice", "gone"]}, "the group g lists gone, which no folder of --include has"),
+        ({"task": ["g"]}, "must list names of tasks and of other groups"),
+        ({"task": [{"task": "own_choice"}]}, "must list names"),
+        ({"task": ["own_choice"], "aggregate_metric_list": [{"metric": "acc", "aggregation": "median"}]}, "but mean"),
+        ({"task": ["own_choice"], "aggregate_metric_list": "acc"}, "must hold a metric each"),
+        ({"task": ["own_choice"], "aggregate_metric_list": [{"metric": "acc", "weight_by_size": 1}]}, "true or false"),
+    ],
+)
+def test_groups_that_cannot_be_run_say_why(run, folder, values, message):
+    (folder / "g.yaml").write_text(yaml.safe_dump({"group": "g", **values}))
+    result = run("run", "--model", "mini", "--include", folder, "--task", "g", "--dry-run")
+    commandline.fails(result, message)
+
+
 GSM8K = [
     {"question": f"{i} cows and {i + 2} more. How many?", "answer": f"{i}+{i + 2}={2 * i + 2}\n#### {2 * i + 2}"}
     for i in range(8)
@@ -209,6 +312,12 @@ def test_groups_and_mistakes(run, tmp_path):
     names = declare("lm_eval:mmlu")
     assert len(names) == 57
     assert {tasks.load(name).strategy for name in names} == {"likelihood"}
+    found = find_groups(dict.fromkeys(names, "acc"))
+    assert {name: len(group["tasks"]) for name, group in found.items() if "mmlu" in name} == {
+        **{"lm_eval:mmlu": 57, "lm_eval:mmlu_stem": 19, "lm_eval:mmlu_other": 13},
+        **{"lm_eval:mmlu_social_sciences": 12, "lm_eval:mmlu_humanities": 13},
+    }
+    assert all(group["weight_by_size"] for group in found.values())
     # A folder for a group holds one for each of its tasks' data, where their files are not those of all.
     row = {"question": "What is smaller?", "choices": ["a cell", "a virus", "a leaf", "a cow"], "answer": 1}
     (tmp_path / "mmlu" / "virology").mkdir(parents=True)

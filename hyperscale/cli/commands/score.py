@@ -90,8 +90,8 @@ def _points_so_far(folder: Path) -> "list[MeasuredPoint]":
 
 def _grade(folder: Path, sandbox: str, data: dict[str, str], as_json: bool) -> None:
     from hyperscale import results
+    from hyperscale.analysis.answer_shares import answer_notes
     from hyperscale.results import regrade
-    from hyperscale.results.answer_shares import answer_notes
 
     console = make_console(quiet=as_json)
     for path in results.folders(folder):

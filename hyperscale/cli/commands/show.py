@@ -33,7 +33,8 @@ def show(
             for run, state in zip(runs, states, strict=True)
         ]
         values = {"schema": json_events.SCHEMA, "runs": about, "answers": json_events.answers_as_values(answers)}
-        json_events.write_json_line(sys.stdout, values | {"points": [point.row() for point in points]})
+        rows = [point.row() for point in points] + [mean.row() for mean in loaded.group_means]
+        json_events.write_json_line(sys.stdout, values | {"points": rows})
         return
     from hyperscale.cli.display import answer_text, result_tables, run_tables
 
@@ -49,6 +50,7 @@ def show(
         result_tables.print_points(points, console)
     else:
         result_tables.print_frontiers(points, axis, console, hint="--all shows every point")
+    result_tables.print_group_means(loaded.group_means, console)
 
 
 def runs(

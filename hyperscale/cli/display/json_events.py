@@ -105,9 +105,9 @@ class JsonObserver(RunObserver):
         compression: "Sequence[Compression]",
     ) -> None:
         """See `RunObserver`."""
+        from hyperscale.analysis.answer_shares import answer_notes
         from hyperscale.analysis.answers import find_answers
         from hyperscale.analysis.bootstrap import make_bootstraps
-        from hyperscale.results.answer_shares import answer_notes
 
         answers = find_answers(make_bootstraps(points).values(), run.plan.budget.axis, run.plan.ceilings)
         rows = [

@@ -18,6 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from hyperscale.analysis.answer_shares import answer_notes
 from hyperscale.analysis.answers import find_answers
 from hyperscale.analysis.bootstrap import make_bootstraps
 from hyperscale.analysis.margins import compute_margins
@@ -25,7 +26,8 @@ from hyperscale.cli.display import answer_text, margin_tables, plan_tables, resu
 from hyperscale.cli.display.live_chain import ChainView, printable
 from hyperscale.kv.trace import dense_reads
 from hyperscale.methods.arm import Arm
-from hyperscale.results.answer_shares import answer_notes
+from hyperscale.results.group_means import group_means
+from hyperscale.results.manifest import read_info
 from hyperscale.results.points import MeasuredPoint, table
 from hyperscale.results.samples import Sample
 from hyperscale.run.observer import ArmSize, RunObserver
@@ -187,6 +189,8 @@ class ConsoleObserver(RunObserver):
         axis, bootstraps = run.plan.budget.axis, list(make_bootstraps(points).values())
         answer_text.print_answers(find_answers(bootstraps, axis, run.plan.ceilings), self._console)
         result_tables.print_frontiers(points, axis, self._console)
+        means = group_means(points, read_info(folder).get("task_groups") or {})
+        result_tables.print_group_means(means, self._console)
         result_tables.print_compression(compression, self._console)
         margin_tables.print_margins(compute_margins(bootstraps, axes=margin_tables.AXES), self._console)
         plan_tables.print_predictions(run.plan, table(points), self._console)

@@ -11,6 +11,7 @@ from hyperscale.methods.names import rank
 from hyperscale.utils.quantities import format_quantity
 
 if TYPE_CHECKING:
+    from hyperscale.results.group_means import GroupMean
     from hyperscale.results.points import MeasuredPoint, SeriesKey
     from hyperscale.run.verification import Compression
 
@@ -35,6 +36,21 @@ def print_points(points: "Sequence[MeasuredPoint]", console: Console) -> None:
     """Print every point, with the columns of `print_frontiers`."""
     ordered = sorted(points, key=lambda point: (*_series_place(point), point.L, point.W))
     _print_rows(f"All {len(points):,} points", ordered, console)
+
+
+def print_group_means(means: "Sequence[GroupMean]", console: Console) -> None:
+    """Print the means of groups of tasks; nothing if there are none."""
+    if not means:
+        return
+    numbers = ("tasks", "problems", "accuracy %", *_COSTS)
+    table = make_table("Means of groups of tasks, as lm-eval weighs them", ("group", "method", "W-L-CR"), numbers)
+    for mean in sorted(means, key=lambda mean: (*_series_place(mean), mean.L, mean.W)):
+        row = mean.row()
+        accuracy = format_interval(row["accuracy"], row["accuracy_low"], row["accuracy_high"])
+        costs = (format_quantity(row[name]) for name in _COSTS)
+        counts = str(len(mean.tasks)), str(mean.problems)
+        table.add_row(mean.series.task, mean.series.method, mean.label, *counts, accuracy, *costs)
+    print_table(table, console, ("tasks", "tokens", "peak_kv", "kv_reads", "problems"))
 
 
 def _print_rows(title: str, rows: "Sequence[MeasuredPoint]", console: Console) -> None:
@@ -83,7 +99,7 @@ def print_vote_change(before: "Sequence[MeasuredPoint]", after: "Sequence[Measur
         print_table(table, console, ("vote",))
 
 
-def _series_place(point: "MeasuredPoint") -> tuple[str, tuple[int, str], "SeriesKey"]:
+def _series_place(point: "MeasuredPoint | GroupMean") -> tuple[str, tuple[int, str], "SeriesKey"]:
     return point.series.task, rank(point.series.method), point.series
 
 

@@ -1,5 +1,6 @@
 """Computes the report's numbers, points, frontiers with their bands and margins, as JSON-able data."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -12,8 +13,10 @@ from hyperscale.analysis.margins import Margin
 from hyperscale.analysis.sentences import write_paragraphs
 from hyperscale.methods.names import rank
 from hyperscale.report.plots.styles import AXES, assign_styles, series_name
+from hyperscale.results.group_means import GroupMean
 from hyperscale.results.intervals import MIN_PROBLEMS
 from hyperscale.results.points import COLUMNS, MeasuredPoint, name_caches
+from hyperscale.utils.quantities import format_quantity
 
 ModelMethod = tuple[str, str]
 
@@ -59,6 +62,22 @@ def collect_numbers(
         "margins": [_margin(margin) for margin in analysis.margins],
         "enough": MIN_PROBLEMS,
     }
+
+
+def describe_group_means(means: Sequence[GroupMean]) -> list[dict[str, Any]]:
+    """The means of groups of tasks in words, as ``answers`` of `collect_numbers` has paragraphs: one for each group."""
+    paragraphs: dict[str, list[str]] = {}
+    ordered = sorted(means, key=lambda mean: (rank(mean.series.method), mean.series, mean.L, mean.W))
+    for mean in ordered:
+        row, weight = mean.row(), "weighted by their problems" if mean.weight_by_size else "all weighted alike"
+        accuracy = f"{row['accuracy']:.1f} %"
+        if math.isfinite(row["accuracy_low"]):
+            accuracy += f" ({row['accuracy_low']:.1f} to {row['accuracy_high']:.1f})"
+        paragraphs.setdefault(f"{mean.series.task}, mean of {len(mean.tasks)} tasks, {weight}", []).append(
+            f"{mean.series.method} {mean.label}: {accuracy} of {mean.problems:,} problems, "
+            f"{format_quantity(row['kv_reads'])} KV reads a problem."
+        )
+    return [{"heading": heading, "sentences": lines} for heading, lines in paragraphs.items()]
 
 
 def page_order(points: Sequence[MeasuredPoint]) -> list[int]:

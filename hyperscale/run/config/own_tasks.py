@@ -38,7 +38,9 @@ def with_own_tasks(config: RunConfig) -> RunConfig:
 
 
 def _names_of(task: str) -> tuple[str, ...]:
-    """The name of a task; those of all tasks of a group of lm-eval's."""
+    """The name of a task; those of all tasks of a group, lm-eval's or a folder's."""
     if is_lm_eval(task):
         return tuple(lm_eval_names.declare(task))
+    if sources.is_group(task):
+        return tuple(sources.expand_group(task))
     return (sources.declare(task) if sources.is_path(task) else task,)

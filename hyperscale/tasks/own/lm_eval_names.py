@@ -5,7 +5,7 @@ from typing import Any
 
 from hyperscale.errors import TaskError
 from hyperscale.scoring.graders.lm_eval_match import INSTALL
-from hyperscale.tasks.own import sources
+from hyperscale.tasks.own import groups, sources
 from hyperscale.utils.validation import suggestion
 
 PREFIX = "lm_eval:"
@@ -31,7 +31,7 @@ def declare(name: str) -> list[str]:
     return list(names)
 
 
-def _tasks_of(name: str, groups: tuple[str, ...]) -> list[str]:
+def _tasks_of(name: str, within: tuple[str, ...]) -> list[str]:
     """A task, or the tasks of a group, in lm-eval's order."""
     index = _index()
     entry = index.get(name)
@@ -46,13 +46,16 @@ def _tasks_of(name: str, groups: tuple[str, ...]) -> list[str]:
         return [name]
     parts = sorted(entry.tags) if kind == "TAG" else (entry.cfg or {}).get("task")
     parts = [parts] if isinstance(parts, str) else parts or []
-    if name in groups or not all(isinstance(part, str) for part in parts):
+    if name in within or not all(isinstance(part, str) for part in parts):
         raise TaskError(
             f"{PREFIX}{name} is a group of lm-eval's that changes its tasks: name the tasks, or run it under lm-eval "
             "(python -m hyperscale.lm_eval)"
         )
-    found = [task for part in parts for task in _tasks_of(part, (*groups, name))]
-    return list(dict.fromkeys(found))
+    found = [task for part in parts for task in _tasks_of(part, (*within, name))]
+    found = list(dict.fromkeys(found))
+    if kind == "GROUP":
+        groups.make_known(f"{PREFIX}{name}", (f"{PREFIX}{task}" for task in found), entry.cfg or {}, f"{PREFIX}{name}")
+    return found
 
 
 @cache

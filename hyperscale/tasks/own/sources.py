@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperscale.errors import TaskError
+from hyperscale.tasks.own import groups
 from hyperscale.utils.paths import expand_home, is_there
 from hyperscale.utils.yaml_files import YamlFile, read_yaml
 
@@ -67,6 +68,7 @@ def task_loader(function: type[str] = str) -> "type[SafeLoader]":
 
 
 _SOURCES: dict[str, TaskSource] = {}  # by name, of all that this process was told of
+_GROUP_SOURCES: dict[str, TaskSource] = {}  # the same of groups in folders
 
 
 def is_path(name: str) -> bool:
@@ -123,7 +125,8 @@ def make_known(name: str, source: TaskSource) -> None:
 def declare_folder(path: Path | str) -> list[str]:
     """Make all tasks of a folder known by their names: its YAML files without an underscore in front.
 
-    Files that define something else for lm-eval, groups and templates without ``task``, are left alone.
+    Groups are known by their names too (`expand_group`), with an underscore in front of their files or without.
+    Templates, which have no ``task``, are left alone.
 
     Raises:
         TaskError: There is no such folder, a file cannot be read, or two files have one name.
@@ -132,10 +135,12 @@ def declare_folder(path: Path | str) -> list[str]:
     if not is_there(folder) or not folder.is_dir():
         raise TaskError(f"no folder {folder}: pass --include a folder of task files, or --task the path of one")
     paths: dict[str, Path] = {}
-    for file in list_files(folder):
+    for file in sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES):
         source = read_source(file)
         values = source.parse()
-        if "group" in values.values or "task" not in values.values:
+        if isinstance(group := values.values.get("group"), str):
+            _GROUP_SOURCES[group] = source
+        if file.name.startswith("_") or "group" in values.values or "task" not in values.values:
             continue
         name = name_of(values)
         if name in paths:
@@ -145,6 +150,34 @@ def declare_folder(path: Path | str) -> list[str]:
     if not paths:
         raise TaskError(f"{folder} holds no task file: such a file ends in .yaml and has the key `task`")
     return list(paths)
+
+
+def is_group(name: str) -> bool:
+    """Whether a name is that of a group of a folder's."""
+    return name in _GROUP_SOURCES
+
+
+def expand_group(name: str, within: tuple[str, ...] = ()) -> list[str]:
+    """The tasks of a group of a folder's, in its order; from then on its mean is known (`groups`).
+
+    Raises:
+        TaskError: It lists something else than names of tasks and groups, or one that no folder has.
+    """
+    source = _GROUP_SOURCES[name]
+    file = source.parse()
+    parts = file.values.get("task")
+    parts = [parts] if isinstance(parts, str) else parts
+    place = file.place(("task",))
+    if name in within or not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise TaskError(f"{place}: task of the group {name} must list names of tasks and of other groups")
+    found: list[str] = []
+    for part in parts:
+        if part not in _SOURCES and part not in _GROUP_SOURCES:
+            raise TaskError(f"{place}: the group {name} lists {part}, which no folder of --include has")
+        found += expand_group(part, (*within, name)) if part in _GROUP_SOURCES else [part]
+    found = list(dict.fromkeys(found))
+    groups.make_known(name, found, file.values, file.place(("aggregate_metric_list",)))
+    return found
 
 
 def list_files(folder: Path) -> list[Path]:
