@@ -1,12 +1,12 @@
 """Compares two runs problem by problem: at equal W and L, and at equal cost.
 
-Every comparison is paired: only the problems of both count (`hyperscale.analysis.differences`). At equal cost, each
-frontier point of the first run stands beside the best point of the second at or under its cost; both are chosen by
-their accuracies, so the choice is a little lucky on both sides.
+Every comparison is paired: only the problems of both count (`hyperscale.analysis.differences`), for accuracies and for
+costs. At equal cost, each frontier point of the first run stands beside the best point of the second at or under its
+cost; both are chosen by their accuracies, so the choice is a little lucky on both sides.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,8 @@ class Comparison:
         a: Arm of the first run.
         b: Arm of the second run.
         at_equal_size: Points of equal W and L, by L and W.
-        at_equal_cost: Each frontier point of a, with the best point of b at or under its cost.
+        at_equal_cost: Each frontier point of a, with the best point of b at or under its cost; both have the shared
+            problems alone.
     """
 
     task: str
@@ -145,9 +146,12 @@ def _compare(
     of_b = {(point.L, point.W): point for point in b[1]}
     equal = [(point, of_b[point.L, point.W]) for point in a[1] if (point.L, point.W) in of_b]
     equal.sort(key=lambda pair: (pair[0].L, pair[0].W))
+    # A run of more problems may have harder ones, whose chains cost more: they would count for one run alone.
+    problems_a, problems_b = ({name for point in points for name in point.problems} for _, points in (a, b))
+    shared = problems_a & problems_b
     at_cost = []
-    reliable = drop_sparse_points(b[1])
-    for point in frontier_points(a[1], axis):
+    reliable = drop_sparse_points(_restrict(b[1], shared))
+    for point in frontier_points(_restrict(a[1], shared), axis):
         ceiling = _mean_cost(axis)(point) * _ROUNDING
         best = max(
             (other for other in reliable if _mean_cost(axis)(other) <= ceiling),
@@ -161,6 +165,20 @@ def _compare(
         tuple(filter(None, (_pair(x, y, axis) for x, y in equal))),
         tuple(filter(None, (_pair(x, y, axis) for x, y in at_cost))),
     )
+
+
+def _restrict(points: Iterable[MeasuredPoint], problems: Collection[str]) -> list[MeasuredPoint]:
+    """The points on these problems alone; those that have none of them are left out."""
+    restricted = []
+    for point in points:
+        rows = np.array([problem in problems for problem in point.problems])
+        if rows.all():
+            restricted.append(point)
+        elif rows.any():
+            costs = {axis: values[rows] for axis, values in point.costs.items()}
+            names = tuple(problem for problem in point.problems if problem in problems)
+            restricted.append(replace(point, problems=names, accuracy=point.accuracy[rows], costs=costs))
+    return restricted
 
 
 def _mean_cost(axis: str) -> Callable[[MeasuredPoint], float]:

@@ -69,3 +69,15 @@ def test_at_equal_cost_stands_the_best_that_costs_no_more(axis):
     # Of frontier points that are cheaper than everything of the other run there is nothing to say.
     (back,) = compare_points(second, first, axis)
     assert len(back.at_equal_cost) < len({p.L for p in second}) * 3
+
+
+def test_problems_of_one_run_alone_make_none_of_its_points_dearer():
+    of_both = chains("vanilla", 1.0, problems=12, width=4)
+    others = [sample(f"other{i}", chain=chain, tokens=1000) for i in range(12) for chain in range(4)]
+    first, second = points(of_both), points([*of_both, *others], run="two")
+    (comparison,) = compare_points(first, second)
+    assert len(comparison.at_equal_cost) > 2
+    for pair in comparison.at_equal_cost:
+        assert (pair.difference.value, pair.difference.n_problems) == (0, 12)
+        assert (pair.b.W, pair.b.L) == (pair.a.W, pair.a.L)
+        assert pair.cost_b == pytest.approx(pair.cost_a)
