@@ -52,6 +52,7 @@ def score(
     from hyperscale import results
     from hyperscale.cli.display import result_tables
     from hyperscale.results import revote
+    from hyperscale.scoring.voting.strategies import LOGPROB
 
     if vote is None and (scorer is not None or device is not None):
         raise ConfigError("--scorer and --device go with --vote best-of-n")
@@ -65,6 +66,8 @@ def score(
     if scorer is not None:
         silence_transformers()
     strategy = revote.choose(vote, scorer)
+    if device is not None and scorer in (None, LOGPROB):
+        raise ConfigError("--device is where a reward model runs: it goes with --vote best-of-n --scorer PATH")
     name = strategy or "each task's own"
     for path in results.folders(folder):
         before = [] if as_json else _points_so_far(path)

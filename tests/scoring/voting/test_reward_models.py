@@ -244,6 +244,8 @@ def test_the_command(tmp_path, judge):
         (("--vote", "luck"), "unknown strategy"),
         (("--scorer", "logprob"), "--vote best-of-n"),
         (("--vote", "mean@k", "--sandbox", "none"), "nothing is graded"),
+        (("--vote", "majority", "--device", "cuda"), "--vote best-of-n --scorer PATH"),
+        (("--vote", "best-of-n", "--scorer", "logprob", "--device", "cpu"), "--vote best-of-n --scorer PATH"),
     ):
         done = run(str(tmp_path / "run"), *args)
         assert (done.returncode, done.stdout) == (2, "")
