@@ -166,6 +166,42 @@ def test_a_heat_map_tells_what_each_head_keeps(visit, tmp_path):
     assert page.get_by_role("link", name="Layers").count() == 0
 
 
+def test_the_share_of_prompts_that_methods_keep_is_drawn_for_each_length(visit, tmp_path):
+    page = visit()
+    assert page.locator("#retained").is_hidden()  # no context task
+    assert page.get_by_role("link", name="Retained").count() == 0
+    found = [
+        replace(line, task=f"vt@{context}", prefill_kv=line.prompt_tokens / line.CR)
+        for context in (512, 1024)
+        for method, cr in (("vanilla", 1), ("tova", 2), ("tova", 8))
+        for line in chains(method, cr, problems=PROBLEMS, width=2)
+    ]
+    path = tmp_path / "shares.html"
+    path.write_text(report.render_report([run(tmp_path / "r", found)], "r"), encoding="utf-8")
+    page = visit(page_at=path.as_uri(), viewport=PHONE)
+    section = page.locator("#retained")
+    assert [text.split(" tokens")[0] for text in section.locator("figcaption").all_inner_texts()] == [
+        "vt, 512",
+        "vt, 1,024",
+    ]
+    assert section.locator("figure").first.locator(".kept").count() == 3
+    section.locator(".stage").nth(1).focus()
+    read = []
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+        read.append(section.locator(".tip").nth(1).inner_text())
+    for text, (name, share) in zip(
+        read, (("tova 1-2K-8", "12.5"), ("tova 1-2K-2", "50"), ("vanilla 1-2K-1", "100")), strict=True
+    ):
+        assert name in text
+        assert f"At {share} % of the prompt's entries" in text
+    page.keyboard.press("Enter")
+    assert page.locator("#chosen h3").inner_text().split() == ["vanilla", "1-2K-1", "on", "vt@1024"]
+    page.get_by_role("checkbox", name="tova").uncheck()
+    assert section.locator("figure").first.locator(".kept").count() == 1
+    assert page.evaluate(WIDE) == 0
+
+
 def test_a_point_tells_what_it_is_and_the_command_that_made_it(visit):
     page = visit()
     command = "hyperscale run --model mini --limit 1"

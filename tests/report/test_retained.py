@@ -1,9 +1,10 @@
-"""The picture of accuracy against what is left of prompts: which points it has, and where they stand."""
+"""The picture of accuracy against what is left of prompts, in a plot and in the report: its points and their places."""
 
 import matplotlib as mpl
 import pytest
 from synthetic_samples import points, sample
 
+from hyperscale.report.html.frontiers import collect_numbers
 from hyperscale.report.plots.figure import RC
 from hyperscale.report.plots.retained import draw_retained, select_points, tabulate_retained
 
@@ -45,3 +46,26 @@ def test_nothing_is_drawn_where_nothing_was_left_out_or_nobody_says(lines):
     assert not select_points(points(chains("vt@512", "vanilla", 1.0, 12, 512.0)))
     assert not select_points(points(chains("vt@512", "tova", 2.0, 12, None)))
     assert not select_points(points(chains("mini_aime", "tova", 8.0, 6, 64.0)))
+
+
+def test_the_report_has_the_points_of_the_plot(lines):
+    fp8 = chains("vt@512", "tova", 8.0, 5, 64.0, kv_dtype="fp8")
+    every = points([*lines, *fp8, *chains("mini_aime", "tova", 8.0, 6, 64.0)])
+    data = collect_numbers(every)
+    rows = [dict(zip(data["columns"], row, strict=True)) for row in data["points"]]
+    told = {
+        (f"{panel['task']}@{panel['context']}", line["name"]): [
+            (rows[i]["task"], rows[i]["series"], rows[i]["retained"], rows[i]["accuracy"]) for i in line["points"]
+        ]
+        for panel in data["shares"]
+        for line in panel["lines"]
+    }
+    drawn = {}
+    for row in tabulate_retained(select_points(every)).itertuples():
+        drawn.setdefault((row.task, row.method), []).append(
+            (row.task, row.method, pytest.approx(row.retained), pytest.approx(row.accuracy))
+        )
+    assert told == drawn
+    assert ("vt@512", "tova fp8") in told
+    assert [line["name"] for panel in data["shares"] for line in panel["lines"] if line["full"]] == ["vanilla"] * 2
+    assert collect_numbers(points(chains("mini_aime", "tova", 8.0, 6, 64.0)))["shares"] == []

@@ -12,6 +12,7 @@ from hyperscale.analysis.frontier import drop_sparse_points
 from hyperscale.analysis.margins import Margin
 from hyperscale.analysis.sentences import write_paragraphs
 from hyperscale.methods.names import rank
+from hyperscale.report.html.retained import collect_shares
 from hyperscale.report.plots.styles import AXES, assign_styles, series_name
 from hyperscale.results.group_means import GroupMean
 from hyperscale.results.intervals import MIN_PROBLEMS
@@ -34,8 +35,8 @@ def collect_numbers(
         ``answers`` (a heading and sentences for each model and task),
         ``axes`` (key to title), ``styles`` (frontier's name to colour and marker, as plots have them), ``columns`` and
         ``points`` (a row a point), ``panels`` (task, its problems, whether these are unlike, how W
-        chains vote), ``series`` (a frontier on every
-        axis for each task, model and method), ``margins`` (every pair of methods on every task and axis), ``enough``
+        chains vote), ``shares`` (`retained.collect_shares`), ``series`` (a frontier on every axis for each task, model
+        and method), ``margins`` (every pair of methods on every task and axis), ``enough``
         (problems that intervals need).
     """
     methods: dict[tuple[str, str], set[str]] = {}
@@ -58,6 +59,7 @@ def collect_numbers(
         "columns": [*COLUMNS, "series"],
         "points": [[*plain(list(point.row().values())), names[_key(point.series)]] for point in points],
         "panels": [_panel(task, points, names) for task in dict.fromkeys(point.series.task for point in points)],
+        "shares": collect_shares(points, names),
         "series": list(_series(points, analysis.curves, names)),
         "margins": [_margin(margin) for margin in analysis.margins],
         "enough": MIN_PROBLEMS,

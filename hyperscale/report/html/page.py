@@ -10,8 +10,8 @@ from typing import Any
 from hyperscale.report.html.text_packing import compress
 
 SCRIPTS = (
-    *("base.js", "address.js", "chosen.js", "readout.js", "panel.js", "frontiers.js", "tables.js", "heads.js"),
-    *("chain.js", "compare.js", "chains.js", "main.js"),
+    *("base.js", "address.js", "chosen.js", "readout.js", "panel.js", "frontiers.js", "retained.js", "tables.js"),
+    *("heads.js", "chain.js", "compare.js", "chains.js", "main.js"),
 )
 
 

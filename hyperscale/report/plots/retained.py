@@ -23,8 +23,13 @@ def select_points(points: Sequence[MeasuredPoint]) -> list[MeasuredPoint]:
 
     Those of older folders do not say it. Without any that leaves something out, there is nothing to draw: none then.
     """
+    return select_named_points(name_caches(points))
+
+
+def select_named_points(points: Sequence[MeasuredPoint]) -> list[MeasuredPoint]:
+    """`select_points` of points that `name_caches` has named."""
     chosen: dict[Any, MeasuredPoint] = {}
-    for point in name_caches(points):
+    for point in points:
         if tasks.context_of(point.series.task) is None or math.isnan(point.retained):
             continue
         other = chosen.get(point.series)
@@ -38,7 +43,7 @@ def tabulate_retained(points: Sequence[MeasuredPoint]) -> "pd.DataFrame":
     """The chosen points, a row each."""
     import pandas as pd
 
-    return pd.DataFrame([point.row() for point in sorted(points, key=_place)])
+    return pd.DataFrame([point.row() for point in sorted(points, key=place)])
 
 
 def draw_retained(points: Sequence[MeasuredPoint], notes: Sequence[str] = ()) -> Any:
@@ -51,11 +56,11 @@ def draw_retained(points: Sequence[MeasuredPoint], notes: Sequence[str] = ()) ->
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = sorted({_name_and_context(point)[0] for point in points})
-    columns = sorted({_name_and_context(point)[1] for point in points})
+    rows = sorted({name_and_context(point)[0] for point in points})
+    columns = sorted({name_and_context(point)[1] for point in points})
     several_models = len({point.series.model for point in points}) > 1
     lines: dict[str, list[MeasuredPoint]] = {}
-    for point in sorted(points, key=_place):
+    for point in sorted(points, key=place):
         name = series_name(point.series.method, point.series.model, several_models)
         lines.setdefault(name, []).append(point)
     styles = assign_styles(lines)
@@ -72,7 +77,7 @@ def draw_retained(points: Sequence[MeasuredPoint], notes: Sequence[str] = ()) ->
             here = {
                 name: part
                 for name, every in lines.items()
-                if (part := [point for point in every if _name_and_context(point) == (task, context)])
+                if (part := [point for point in every if name_and_context(point) == (task, context)])
             }
             if not here:
                 panel.set_visible(False)
@@ -96,13 +101,15 @@ def draw_retained(points: Sequence[MeasuredPoint], notes: Sequence[str] = ()) ->
     return picture
 
 
-def _name_and_context(point: MeasuredPoint) -> tuple[str, int]:
+def name_and_context(point: MeasuredPoint) -> tuple[str, int]:
+    """A context task's name without its length, and that length in tokens."""
     task = point.series.task
     return task.partition(CONTEXT_MARK)[0], tasks.context_of(task) or 0
 
 
-def _place(point: MeasuredPoint) -> tuple[Any, ...]:
-    return *_name_and_context(point), point.series.model, rank(point.series.method), point.retained, point.series
+def place(point: MeasuredPoint) -> tuple[Any, ...]:
+    """What points are sorted by: task, length of context, model, method, and from the smallest share on."""
+    return *name_and_context(point), point.series.model, rank(point.series.method), point.retained, point.series
 
 
 def _handle(name: str, colour: str, marker: str) -> Any:
@@ -120,10 +127,10 @@ def _draw_panel(panel: Any, lines: dict[str, list[MeasuredPoint]], styles: dict[
         if points[0].series.method.split(" ")[0] == "vanilla":
             panel.axhline(y[0], color=colour, linewidth=0.7, linestyle="--", zorder=1)
         panel.plot(x, y, marker=marker, color=colour, markersize=3.4, linewidth=1.2, zorder=3)
-        for place, point in zip(x, points, strict=True):
+        for share, point in zip(x, points, strict=True):
             if len(point.problems) >= MIN_PROBLEMS:
                 low, high = point.interval
-                panel.vlines(place, 100 * low, 100 * high, color=colour, linewidth=0.5, alpha=0.4, zorder=2)
+                panel.vlines(share, 100 * low, 100 * high, color=colour, linewidth=0.5, alpha=0.4, zorder=2)
     panel.grid(alpha=0.25, linewidth=0.4)
     panel.tick_params(width=0.6, length=2.5)
     panel.spines[["top", "right"]].set_visible(False)

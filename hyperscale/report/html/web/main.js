@@ -53,6 +53,7 @@ for (const [id, draw] of [
   ["summary", drawSummary],
   ["answer", drawAnswer],
   ["frontiers", drawFrontiers],
+  ["retained", drawRetained],
   ["chosen", drawChosen],
   ["margins", drawMargins],
   ["points", drawPoints],

@@ -30,23 +30,33 @@ class Panel {
     this.hide();
     const axis = state.axis;
     this.series = data.series.filter((s) => s.task === this.task && s.frontiers[axis] && !state.hidden.has(s.name));
-    this.width = Math.max(240, this.stage.clientWidth);
-    this.height = Math.round(Math.min(340, Math.max(230, this.width * 0.72)));
     const logs = this.series.flatMap((s) => s.frontiers[axis].log2);
     const low = Math.min(...logs),
       high = Math.max(...logs),
       margin = 0.07 * (high - low) || 0.5;
-    this.low = low - margin;
-    this.high = high + margin;
-    this.x = (log) => ROOM.left + ((log - this.low) / (this.high - this.low)) * (this.width - ROOM.left - ROOM.right);
-    this.y = (value) => this.height - ROOM.bottom - ((value + 3) / 108) * (this.height - ROOM.top - ROOM.bottom);
-    this.guide = svg("path", { class: "guide" });
-    this.ring = svg("circle", { class: "ring", r: 8, visibility: "hidden" });
+    this.span(low - margin, high + margin);
     this.spots = this.series
       .flatMap((s) => s.points.map((i) => ({ point: points[i], name: s.name })))
       .filter(({ point }) => point[axis] > 0 && (all || point.on.has(axis)))
       .map((spot) => ({ ...spot, x: this.x(Math.log2(spot.point[axis])), y: this.y(spot.point.accuracy) }))
       .sort((a, b) => a.x - b.x);
+    this.fill(data.axes[axis]);
+  }
+
+  // Both axes: log2 of a cost from low to high, accuracies from 0 to 100 %.
+  span(low, high) {
+    this.low = low;
+    this.high = high;
+    this.width = Math.max(240, this.stage.clientWidth);
+    this.height = Math.round(Math.min(340, Math.max(230, this.width * 0.72)));
+    this.x = (log) => ROOM.left + ((log - this.low) / (this.high - this.low)) * (this.width - ROOM.left - ROOM.right);
+    this.y = (value) => this.height - ROOM.bottom - ((value + 3) / 108) * (this.height - ROOM.top - ROOM.bottom);
+  }
+
+  // The picture of the series and spots.
+  fill(against) {
+    this.guide = svg("path", { class: "guide" });
+    this.ring = svg("circle", { class: "ring", r: 8, visibility: "hidden" });
     const empty =
       !this.series.length &&
       svg("text", { x: this.width / 2, y: this.height / 2, "text-anchor": "middle" }, "no method chosen");
@@ -64,19 +74,12 @@ class Panel {
     this.stage.replaceChildren(picture);
     this.stage.setAttribute(
       "aria-label",
-      `${this.task}: accuracy against ${data.axes[axis]}; left and right arrow keys step through its points, Enter tells all about one`,
+      `${this.task}: accuracy against ${against}; left and right arrow keys step through its points, Enter tells all about one`,
     );
   }
 
   grid(empty) {
-    const parts = [0, 20, 40, 60, 80, 100].map((value) =>
-      svg(
-        "g",
-        {},
-        svg("path", { class: "grid", d: `M${ROOM.left},${this.y(value)}H${this.width - ROOM.right}` }),
-        svg("text", { x: ROOM.left - 6, y: this.y(value) + 4, "text-anchor": "end" }, String(value)),
-      ),
-    );
+    const parts = this.heights();
     if (empty) return parts;
     const least = this.low,
       most = this.high,
@@ -94,6 +97,17 @@ class Panel {
       );
     }
     return parts;
+  }
+
+  heights() {
+    return [0, 20, 40, 60, 80, 100].map((value) =>
+      svg(
+        "g",
+        {},
+        svg("path", { class: "grid", d: `M${ROOM.left},${this.y(value)}H${this.width - ROOM.right}` }),
+        svg("text", { x: ROOM.left - 6, y: this.y(value) + 4, "text-anchor": "end" }, String(value)),
+      ),
+    );
   }
 
   line({ name, frontiers }) {
@@ -211,21 +225,25 @@ class Panel {
       this.ring.setAttribute("cx", spot.x);
       this.ring.setAttribute("cy", spot.y);
     }
-    this.tip.replaceChildren(
-      spot ? describe(spot) : "",
-      el("div", {}, `Frontiers at ${cost(state.axis, 2 ** log)}`),
-      el(
-        "table",
-        {},
-        this.series.map((s) => reading(s, log)),
-      ),
-    );
+    this.tip.replaceChildren(spot ? describe(spot) : "", ...this.readings(log));
     this.tip.hidden = false;
     const box = this.stage.getBoundingClientRect(),
       tall = this.tip.offsetHeight; // beside the panel, which stays in view
     const above = box.bottom + tall > innerHeight && box.top > tall;
     this.tip.style.top = `${above ? -tall : this.height - 4}px`;
     this.tip.style.left = `${Math.max(0, Math.min(x - this.tip.offsetWidth / 2, this.width - this.tip.offsetWidth))}px`;
+  }
+
+  // What the tip says besides the point that is near.
+  readings(log) {
+    return [
+      el("div", {}, `Frontiers at ${cost(state.axis, 2 ** log)}`),
+      el(
+        "table",
+        {},
+        this.series.map((s) => reading(s, log)),
+      ),
+    ];
   }
 
   hide() {
