@@ -10,7 +10,8 @@ median over --steps after two that compile. "plain" is a distillation of the sam
 FlashAttention through torch's scaled_dot_product_attention, layers compiled, inputs of layers kept and the rest
 computed again, the loss in parts. Tokens are of all processes. MFU counts what has to be computed, 2 FLOPs a weight and
 token forward and 4 backward (2 where weights are frozen), teacher forward 2, and nothing that is computed again,
-against --peak TFLOP/s a GPU. "estimate" is what the command tells before a training.
+against --peak TFLOP/s a GPU. "paper+single" has gates and loss operation by operation, not compiled; "paper+kept" keeps
+the activations instead of computing them again. "estimate" is what the command tells before a training.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import torch
 from vllm_throughput import SHAPES, shape
 
 from hyperscale.retrofit import memory_estimate
+from hyperscale.retrofit.gated_model import decide_with_noise
 from hyperscale.retrofit.losses import distillation_loss_in_parts
 from hyperscale.retrofit.optimizer import StochasticAdamW
 from hyperscale.retrofit.packed_attention import checkpoint_layers, compile_layers
@@ -74,6 +76,7 @@ def build(arguments: argparse.Namespace, device: torch.device, ranks: Ranks) -> 
 
 def retrofit_step(arguments: argparse.Namespace, name: str, device: torch.device, ranks: Ranks) -> Callable[[], None]:
     """A step of a recipe, as the trainer makes it."""
+    name, _, variant = name.partition("+")
     values = recipe_values(name) | {"window": arguments.window, "accumulate": ranks.count, "crs": (8.0,)}
     recipe = Recipe(**values)
     dtype = (
@@ -85,10 +88,13 @@ def retrofit_step(arguments: argparse.Namespace, name: str, device: torch.device
         report=lambda _: None,
         dtype=dtype if device.type == "cuda" else None,
         frugal=True,
+        recompute=variant != "kept",
         ranks=ranks,
         device=device,
         fill=lambda model: fill(model, device),
     )
+    if variant == "single":
+        training.compiled, training.gated._decide = False, decide_with_noise
     optimizer = training._optimizer(gates=True)
     data = batches(arguments.rows, arguments.length, arguments.config.vocab_size)
 
@@ -142,6 +148,7 @@ def plain_step(arguments: argparse.Namespace, device: torch.device) -> Callable[
 
 def measure(arguments: argparse.Namespace, name: str, device: torch.device, ranks: Ranks) -> str:
     """A line of the table."""
+    torch._dynamo.reset()  # graphs of the recipe before would count towards the most that are kept
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.empty_cache()
@@ -156,7 +163,7 @@ def measure(arguments: argparse.Namespace, name: str, device: torch.device, rank
         if number >= 2:
             seconds.append(time.perf_counter() - start)
     tokens = arguments.rows * arguments.length * ranks.count / median(seconds)
-    config, frozen = arguments.config, name == "adapters"
+    config, frozen = arguments.config, name.startswith("adapters")
     parameters = memory_estimate.count_parameters(config)
     flops = (2 + 2 + (2 if frozen else 4)) * parameters * tokens
     peak = torch.cuda.max_memory_allocated(device) / memory_estimate.GIB if on_gpu else 0.0
@@ -166,7 +173,7 @@ def measure(arguments: argparse.Namespace, name: str, device: torch.device, rank
     told = (estimate.weights + estimate.activations) / memory_estimate.GIB
     mfu = flops / (arguments.peak * 1e12 * ranks.count)
     return (
-        f"{name:<9} {1e3 * median(seconds):9.0f} ms a step  {tokens:9.0f} tokens/s  MFU {mfu:5.1%}  "
+        f"{name:<14} {1e3 * median(seconds):9.0f} ms a step  {tokens:9.0f} tokens/s  MFU {mfu:5.1%}  "
         f"peak {peak:6.1f} GiB a GPU  estimate {told:6.1f}"
     )
 

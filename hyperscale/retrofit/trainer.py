@@ -107,6 +107,7 @@ class Retrofit:
         dtype: Of the weights that train and of their gradients, the teacher's by default. The moments of AdamW are
             float32 whatever it is; bfloat16 weights are rounded stochastically.
         frugal: Keep a layer's input instead of its activations, and compute the loss in parts. Slower, the same result.
+        recompute: False keeps the activations all the same, if ``frugal``.
         observe: Called with the figures of steps that are read out; by default a line of them goes to ``report``.
         after_step: Called after each step, when the state is whole.
         ranks: The processes that share the training. Each has the same teacher, on the CPU or on its device, and sees
@@ -123,6 +124,7 @@ class Retrofit:
         report: Callable[[str], None] = print,
         dtype: torch.dtype | None = None,
         frugal: bool = False,
+        recompute: bool = True,
         observe: Callable[[StepMetrics], None] | None = None,
         after_step: Callable[[], None] = lambda: None,
         ranks: Ranks | None = None,
@@ -159,7 +161,7 @@ class Retrofit:
             use_packed_attention(model)
             if self.device.type == "cuda":
                 compile_layers(model)
-        if frugal:
+        if frugal and recompute:
             checkpoint_layers(student)
         # What runs a function of each model: with several processes its weights are gathered meanwhile.
         self._run_teacher: Callable[[Callable[[], Any]], Any] = _call
