@@ -20,6 +20,7 @@ training.
 
 import argparse
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +29,7 @@ import numpy as np
 
 from hyperscale import results
 from hyperscale.analysis.differences import Difference, paired_difference
+from hyperscale.errors import HyperscaleError
 from hyperscale.methods.names import VANILLA, rank
 from hyperscale.results.points import MeasuredPoint
 from hyperscale.retrofit.reporting.records import CheckpointRecord, TrainingRecord
@@ -54,7 +56,12 @@ def single(folders: Iterable[Path]) -> list[MeasuredPoint]:
     """Points with one chain, each arm's longest."""
     chosen: dict[tuple[Any, ...], MeasuredPoint] = {}
     for folder in folders:
-        for run in results.read(folder):
+        try:
+            runs = results.read(folder)
+        except HyperscaleError as error:  # it has just begun
+            print(f"{folder}: {error}", file=sys.stderr)
+            continue
+        for run in runs:
             for point in run.points():
                 series = point.series
                 key = (folder, series.task, series.method, series.CR)

@@ -27,6 +27,7 @@ from hyperscale.methods.core.dmc_merge import MergeConfig
 from hyperscale.methods.core.dms_gate import GateConfig
 from hyperscale.retrofit.gated_model import GatedModel
 from hyperscale.retrofit.losses import (
+    compile_divergence,
     compression_loss,
     distillation_loss,
     distillation_loss_in_parts,
@@ -538,7 +539,8 @@ class Retrofit:
                     hidden, taught, *heads, weight, symmetric, counted=counted, compiled=self.compiled
                 )
             else:
-                kl = distillation_loss(self.gated.forward(**inputs), taught, weight, symmetric)
+                divergence = compile_divergence() if self.compiled else distillation_loss
+                kl = divergence(self.gated.forward(**inputs), taught, weight, symmetric)
             return kl, self.gated.alphas
 
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
