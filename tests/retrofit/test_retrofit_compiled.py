@@ -1,10 +1,13 @@
 """A step whose layers, gates and loss are compiled, as on a GPU, against the same step taken operation by operation."""
 
+import itertools
+
 import pytest
 import torch
 from checkpoints import SMALL
 
 from hyperscale.mini.model import build_model
+from hyperscale.retrofit.gated_model import decide_with_noise
 from hyperscale.retrofit.packed_attention import compile_layers
 from hyperscale.retrofit.packing import TrainingBatch
 from hyperscale.retrofit.settings import Recipe
@@ -87,3 +90,53 @@ def test_several_parts_of_one_size_are_the_loss():
         *(torch.autograd.grad(loss, [student, head.weight]) for loss in (fused, plain)), strict=True
     ):
         torch.testing.assert_close(found, expected)
+
+
+# --- on a GPU ---
+
+GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+KINDS = {
+    "separate": {},
+    "adapters": {"train": "gates", "finish": "soft"},
+    "borrowed": {"gate": "borrowed"},
+    "dmc": {"method": "dmc"},
+}
+
+
+def on_gpu(**changes):
+    torch._dynamo.reset()
+    recipe = RECIPE.changed(steps_per_unit=200, fade_steps=0, **changes)
+    training = Retrofit(build_model(0, **SMALL).cuda(), recipe, report=lambda _: None, frugal=True)
+    assert training.compiled
+    training.report_seconds = 1e9  # compiling takes long, and a step that is read out waits
+    return training
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=GPU) for kind in KINDS])
+def test_no_step_waits_for_the_device(kind):
+    training = on_gpu(**KINDS[kind])
+    batches = (batch(seed % 9, length=256) for seed in itertools.count())
+    for gates, mode in ((True, "noisy"), (False, training.recipe.finish_mode)):
+        training.gated.mode = mode
+        optimizer = training._optimizer(gates=gates)
+        for step in (2, 3, 4):  # the first ones compile; none is one that is read out
+            training.steps = step
+            torch.cuda.set_sync_debug_mode("error" if step == 4 else "default")
+            try:
+                training._step(optimizer, batches, 1.5, lr_factor=1.0)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+    training.require_finite()
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=GPU) for kind in ("separate", "adapters")])
+def test_a_gpus_loss_is_that_of_single_operations(kind):
+    losses = []
+    for compiled in (True, False):
+        training = on_gpu(**KINDS[kind])
+        if not compiled:
+            training.compiled, training.gated._decide = False, decide_with_noise
+        training.seed_noise(3)
+        loss, _, share = training._losses(batch(3, length=256), 1.5)
+        losses.append(torch.cat([loss[None], share.flatten()]).detach().cpu())
+    torch.testing.assert_close(*losses, rtol=2e-2, atol=1e-3)
