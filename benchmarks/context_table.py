@@ -1,6 +1,6 @@
 """Tables of context tasks from finished runs: accuracy with intervals by method, CR and length, and published rows.
 
-Usage: python benchmarks/context_table.py RUN [RUN …] [--reference paper] [--match niah=niah_single,vt=vt]
+Usage: python benchmarks/context_table.py RUN [RUN …] [--shares] [--reference paper] [--match niah=niah_single,vt=vt]
 
 One chain a problem counts. Intervals are 95 % over problems, by Wilson. ``--match`` says which published task stands
 beside which of the runs': absolute values differ with model and prompts, so what is compared is the order of methods.
@@ -8,9 +8,13 @@ Every pair of methods is ordered by the publication or level there; here it is o
 problem by problem leaves 0 out. With several lengths a problem counts with its mean over them, since it asks the same
 at all. Tau-b is Kendall's, of the accuracies as they are: 1 for the same order, -1 for the opposite one, and 0 is no
 relation; pairs that are level on either side count for less. Prints Markdown.
+
+A run counts a problem as right if its answer has all that was asked for. RULER, and so the publication, counts the
+share of it: ``--shares`` does that, with the answers as they were stored.
 """
 
 import argparse
+import dataclasses
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from math import nan, sqrt
@@ -22,8 +26,12 @@ from hyperscale import results, tasks
 from hyperscale.analysis import published
 from hyperscale.analysis.differences import interval_of_differences
 from hyperscale.methods.names import VANILLA, rank
+from hyperscale.results.folder import Run
 from hyperscale.results.intervals import MIN_PROBLEMS
 from hyperscale.results.points import MeasuredPoint
+from hyperscale.scoring.graders.contains import ContainsGrader
+from hyperscale.tasks.context.haystacks import PROSE, sentences_of
+from hyperscale.tasks.context.problems import ContextProblems
 from hyperscale.tasks.task import CONTEXT_MARK
 
 
@@ -38,6 +46,41 @@ def choose(points: Iterable[MeasuredPoint]) -> list[MeasuredPoint]:
     return sorted(chosen.values(), key=lambda point: (rank(point.series.method), point.series.CR, context(point)))
 
 
+def read_points(run: Run, *, shares: bool) -> list[MeasuredPoint]:
+    """A run's points, with the share of what was asked for in the place of right or wrong if that is wanted."""
+    points = run.points()
+    if not shares:
+        return points
+    grader, found = ContainsGrader(), dict[tuple[str, str, float, int, int], dict[str, list[float]]]()
+    targets: dict[str, dict[str, tuple[str, ...]]] = {}
+    for sample in run.samples:
+        if tasks.context_of(sample.task) is None:
+            continue
+        targets_of = targets.setdefault(sample.task, {})
+        if sample.problem not in targets_of:
+            targets_of[sample.problem] = target(run, sample.task, sample.problem)
+        answer, wanted = sample.cuts[-1].answer, targets_of[sample.problem]
+        right = [answer is not None and grader.correct(answer, text) for text in wanted]
+        key = (sample.task, sample.method, sample.CR, sample.kv_budget, sample.L)
+        found.setdefault(key, {}).setdefault(sample.problem, []).append(float(np.mean(right)))
+    changed = []
+    for point in points:
+        series = point.series
+        of_point = found.get((series.task, series.method, series.CR, series.kv_budget, point.L))
+        if point.W == 1 and of_point is not None:
+            accuracy = np.array([np.mean(of_point[problem]) for problem in point.problems])
+            changed.append(dataclasses.replace(point, accuracy=accuracy))
+    return changed
+
+
+def target(run: Run, task: str, problem: str) -> tuple[str, ...]:
+    """What a problem asks for, which its id draws whatever the length and the haystack are."""
+    params = (run.info.get("config", {}).get("task_params") or {}).get(task, {})
+    origin = tasks.load(task).with_parameters(**params).origin
+    assert isinstance(origin, ContextProblems)
+    return origin.questions.draw(problem, 0.5, sentences_of(PROSE, None)).target
+
+
 def name(point: MeasuredPoint) -> str:
     """A point's task without its length."""
     return point.series.task.partition(CONTEXT_MARK)[0]
@@ -48,7 +91,7 @@ def context(point: MeasuredPoint) -> int:
     return tasks.context_of(point.series.task) or 0
 
 
-def table(points: Sequence[MeasuredPoint]) -> str:
+def table(points: Sequence[MeasuredPoint], *, shares: bool = False) -> str:
     """Of one task: a row a method and CR, a column a length, and the shares of prompts that are kept."""
     lengths = sorted({context(point) for point in points})
     counts = sorted({len(point.problems) for point in points})
@@ -56,7 +99,7 @@ def table(points: Sequence[MeasuredPoint]) -> str:
     heads = " | ".join(f"{length:,} tokens" for length in lengths)
     shares = " · ".join(f"{length:,}" for length in lengths)
     lines = [
-        f"{name(points[0])}, {problems} problems each, accuracy in percent:",
+        f"{name(points[0])}, {problems} problems each, accuracy in percent{', shares' if shares else ''}:",
         "",
         f"| method | CR | {heads} | kept of the prompt (%), {shares} |",
         "|---|---|" + "---|" * (len(lengths) + 1),
@@ -135,7 +178,8 @@ def pairs(methods: Sequence[str], values: dict[str, float], means: dict[str, dic
         better, worse = (a, b) if values[a] > values[b] else (b, a)
         common = sorted(set(means[better]) & set(means[worse]))
         found = interval_of_differences(np.array([means[better][one] - means[worse][one] for one in common]))
-        told = f"{better} over {worse} ({found.value:+.0f} [{found.low:+.0f}, {found.high:+.0f}])"
+        interval = f" [{found.low:+.0f}, {found.high:+.0f}]" if found.has_interval else ""
+        told = f"{better} over {worse} ({found.value:+.0f}{interval})"
         (undecided if not found.decided else same if found.value > 0 else opposite).append(told)
     total = len(same) + len(opposite) + len(undecided)
     listed = [("the same order", same), ("the opposite one", opposite), ("undecided here", undecided)]
@@ -158,12 +202,14 @@ def main() -> None:
     """Read the runs and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="run folders, or folders of them")
+    parser.add_argument("--shares", action="store_true", help="count the share of what a problem asks for")
     parser.add_argument("--reference", help="published results: paper, or a folder")
     parser.add_argument("--match", default="niah=niah_single,niah=niah_multikey,vt=vt", help="published task=task, …")
     args = parser.parse_args()
-    points = choose(point for folder in args.runs for run in results.read(folder) for point in run.points())
+    runs = [run for folder in args.runs for run in results.read(folder)]
+    points = choose(point for run in runs for point in read_points(run, shares=args.shares))
     names = list(dict.fromkeys(map(name, points)))
-    parts = [table([point for point in points if name(point) == task]) for task in names]
+    parts = [table([point for point in points if name(point) == task], shares=args.shares) for task in names]
     for match in args.match.split(",") if args.reference else []:
         reference = published.load(args.reference)
         theirs, ours = match.split("=")

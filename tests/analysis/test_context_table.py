@@ -6,7 +6,10 @@ from random import Random
 import numpy as np
 import pytest
 from repository import ROOT
+from run_folders import write_run
+from synthetic_samples import sample
 
+from hyperscale import results
 from hyperscale.results.points import MeasuredPoint, SeriesKey
 
 _SPEC = importlib.util.spec_from_file_location("context_table", ROOT / "benchmarks" / "context_table.py")
@@ -73,6 +76,26 @@ def test_lengths_count_together_problem_by_problem():
     told = tables.compare(points, PAPER, "paper", "vt")
     assert "| vanilla | 96.4 | 60 [50, 69] | 80 [71, 87] | 70 |" in told
     assert "vanilla over tova (+20 [" in told  # of 100 problems, not of 200
+
+
+def test_shares_count_what_an_answer_has_of_what_was_asked_for(tmp_path):
+    params = {"vt@1024": {"hops": "2"}}  # three names
+    (names,) = {tables.target(results.Run(tmp_path, {"config": {"task_params": params}}, ()), "vt@1024", "vt-0-7")}
+    assert len(names) == 3
+    answers = {"vanilla": ", ".join(names).lower(), "tova": f"{names[1]} and {names[0]}0", "h2o": "none of them"}
+    lines = [
+        sample(
+            "vt-0-7", method=method, CR=cr, answer=answer, right=method == "vanilla", task="vt@1024", L=512, tokens=9
+        )
+        for (method, answer), cr in zip(answers.items(), (1.0, 4.0, 4.0), strict=True)
+    ]
+    (run,) = results.read(write_run(tmp_path / "run", lines, tasks=["vt@1024"], task_params=params))
+    found = {
+        shares: {p.series.method: float(p.accuracy[0]) for p in tables.choose(tables.read_points(run, shares=shares))}
+        for shares in (False, True)
+    }
+    assert found[False] == {"vanilla": 1, "tova": 0, "h2o": 0}
+    assert found[True] == {"vanilla": 1, "tova": pytest.approx(1 / 3), "h2o": 0}
 
 
 def test_tau_is_that_of_scipy():
