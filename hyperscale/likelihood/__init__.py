@@ -2,8 +2,8 @@
 
 In the order of reading: `settings` (what can be set), `documents` (texts cut to one length), `full_cache` (what is
 predicted without compression), `scoring` (a method's predictions, token by token), `measurement` (all methods in turn),
-`summary` (means and intervals over documents), `frames` (all numbers), `files` and `picture`; `from_python` is
-``hyperscale.loglik(...)``.
+`stored_scores` (what is kept of a measurement that was stopped), `summary` (means and intervals over documents),
+`frames` (all numbers), `files`, `markdown` and `picture`; `from_python` is ``hyperscale.loglik(...)``.
 """
 
 from typing import TYPE_CHECKING

@@ -14,7 +14,7 @@ from hyperscale.utils.files import write_atomic
 if TYPE_CHECKING:
     import pandas as pd
 
-SUMMARY, PICTURE = "likelihood.json", "likelihood.png"
+SUMMARY, PICTURE, TABLES = "likelihood.json", "likelihood.png", "likelihood.md"
 
 
 def check_folder(folder: Path) -> None:
@@ -30,7 +30,11 @@ def check_folder(folder: Path) -> None:
 
 
 def write(
-    folder: Path, summary: Mapping[str, Any], tables: "Mapping[str, pd.DataFrame]", draw: Callable[[], Any]
+    folder: Path,
+    summary: Mapping[str, Any],
+    tables: "Mapping[str, pd.DataFrame]",
+    markdown: str,
+    draw: Callable[[], Any],
 ) -> list[Path]:
     """Write a measurement's files; those of an earlier one are replaced.
 
@@ -38,6 +42,7 @@ def write(
         folder: Where to; it is made.
         summary: What `SUMMARY` holds.
         tables: Frames by the names of their files, without ``.csv``.
+        markdown: What `TABLES` holds.
         draw: Makes the figure.
 
     Returns:
@@ -53,6 +58,7 @@ def write(
     }
     for name, frame in tables.items():
         contents[f"{name}.csv"] = frame.to_csv(index=False, lineterminator="\n")
+    contents[TABLES] = markdown
     contents[PICTURE] = _save(draw)
     for name, content in contents.items():
         write_atomic(folder / name, content)

@@ -154,6 +154,7 @@ class Likelihood:
             ConfigError: The folder holds a run, or is a file.
         """
         from hyperscale.likelihood.files import write
+        from hyperscale.likelihood.markdown import format_tables
 
         tables = {
             "likelihood": self.arms,
@@ -161,7 +162,9 @@ class Likelihood:
             "positions": self.positions,
             "documents": self.documents,
         }
-        return write(Path(folder), self.summary(), tables, self.plot)
+        documents, tokens = self.full_nats.shape
+        markdown = format_tables(documents, tokens, self.full.mean, self.arms, self.buckets)
+        return write(Path(folder), self.summary(), tables, markdown, self.plot)
 
 
 def _columns(arm: Arm) -> dict[str, Any]:

@@ -41,6 +41,8 @@ def test_tables_and_files(call, tmp_path):
     above = (documents["nats"] - documents["full_nats"]).groupby([documents["method"], documents["CR"]], sort=False)
     assert arms["above_full"].to_numpy() == pytest.approx(above.mean().to_numpy())
     assert (arms["above_full_low"] <= arms["above_full"]).all()
+    pages = (folder / "likelihood.md").read_text().splitlines()
+    assert [f"{row:.3f}" for row in arms["nats"]] == [line.split(" | ")[2] for line in pages if line.count("[") == 2]
     assert (folder / "likelihood.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hyperscale.engines.attention_arguments import check_attention_arguments
 from hyperscale.kv.prefilled import PrefilledPrompt, compact
@@ -181,7 +182,7 @@ class DecodePass:
 
 
 def dense_attention(queries: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-    """Causal attention by torch's own kernel; `sparse_attention` without expiry, but for rounding.
+    """Causal attention by torch's flash kernel; `sparse_attention` without expiry, but for rounding.
 
     Args:
         queries: (batch, query_heads, P, head_dim).
@@ -192,9 +193,11 @@ def dense_attention(queries: Tensor, keys: Tensor, values: Tensor, scale: float)
     Returns:
         (batch, query_heads, P, head_dim).
     """
-    return nn.functional.scaled_dot_product_attention(
-        queries, keys, values, is_causal=True, scale=scale, enable_gqa=True
-    )
+    # By name: cuDNN's, which torch may take first, plans anew for every length of a prompt.
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        return nn.functional.scaled_dot_product_attention(
+            queries, keys, values, is_causal=True, scale=scale, enable_gqa=True
+        )
 
 
 def _runs_flash(queries: Tensor, keys: Tensor, values: Tensor) -> bool:
