@@ -37,8 +37,9 @@ def write_sentences(answer: Answer) -> list[str]:
         base = "the full cache's best"
     if few:
         about = "" if len(few) == len({match.method for match in answer.matches}) else f" of {', '.join(few)}"
-        fewest = min(few.values())
-        problems = f"{fewest} problem{'s are' if fewest > 1 else ' is'}"
+        fewest, most = min(few.values()), max(few.values())
+        count = f"{fewest} to {most}" if fewest < most else str(most)
+        problems = f"{count} problem{'s are' if most > 1 else ' is'}"
         sentences.append(f"Nothing is decided{about}: {problems} too few for intervals, which need {MIN_PROBLEMS}.")
     return sentences
 
@@ -141,7 +142,8 @@ def _describe_overlap(answer: Answer, match: Match) -> str:
 def _describe_cost(answer: Answer, match: Match) -> str:
     """A configuration's accuracy and cost, and what the full cache needs for the same accuracy."""
     own = f"{format_share(match.accuracy, match.interval)} with {format_cost(match.cost, answer.axis)}"
-    if match.cost <= 0 or not math.isfinite(match.base_cost):
+    # Nothing right is to be had for nothing: what the cheapest point of the full cache costs is no comparison.
+    if match.accuracy <= 0 or match.cost <= 0 or not math.isfinite(match.base_cost):
         return own
     factor = match.base_cost / match.cost
     times = f"{factor:.2g}" if factor < 100 else f"{factor:,.0f}"

@@ -119,6 +119,16 @@ def test_a_method_with_few_problems_leaves_the_others_decided():
     assert last == "Nothing is decided of tova: 6 problems are too few for intervals, which need 10."
 
 
+def test_unlike_numbers_of_few_problems_are_told_and_nothing_right_has_no_price():
+    lines = arm("vanilla", 1.0, {0, 1}, 6) + arm("dms", 8.0, {0, 1}, 3) + arm("tova", 8.0, set(), 5)
+    _, dms, tova, last = write_sentences(answer(lines))
+    assert "the full cache needs 29.9K for that (8×)" in dms
+    assert tova == (
+        "tova 1-256-8 measured lower than the full cache's best on the 5 problems of both: 0.0 % with 3,731 kv_reads."
+    )
+    assert last == "Nothing is decided: 3 to 5 problems are too few for intervals, which need 10."
+
+
 def test_a_budget_leaves_out_what_costs_more():
     lines = arm("vanilla", 1.0, set(range(100))) + arm("dms", 8.0, set(range(60))) + arm("dms", 2.0, set(range(120)))
     found = answer(lines, ceiling=reads(4))

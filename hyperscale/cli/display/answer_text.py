@@ -1,5 +1,6 @@
 """Prints the answers of a run in words, above its tables."""
 
+import re
 import textwrap
 from collections.abc import Sequence
 
@@ -8,6 +9,8 @@ from rich.text import Text
 
 from hyperscale.analysis.answers import Answer
 from hyperscale.analysis.sentences import write_paragraphs
+
+_INTERVAL = re.compile(r"\[(\S+), (\S+)\]")
 
 
 def print_answers(answers: Sequence[Answer], console: Console, notes: Sequence[str] = ()) -> None:
@@ -30,6 +33,6 @@ def print_answers(answers: Sequence[Answer], console: Console, notes: Sequence[s
 
 
 def _wrap(sentence: str, width: int) -> str:
-    """A sentence on lines of at most so many columns, indented; a number and its % stay together."""
-    held = sentence.replace(" %", "\0%")
+    """A sentence on lines of at most so many columns, indented; a number and its %, and an interval, stay together."""
+    held = _INTERVAL.sub("[\\1,\0\\2]", sentence).replace(" %", "\0%")
     return textwrap.fill(held, max(width, 20), initial_indent="  ", subsequent_indent="  ").replace("\0", " ")
