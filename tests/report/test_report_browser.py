@@ -3,6 +3,7 @@
 Needs the package playwright and a Chromium (``apt-get install chromium``, or ``playwright install chromium``).
 """
 
+import itertools
 import shutil
 import threading
 from dataclasses import replace
@@ -438,6 +439,25 @@ def test_a_phone_shows_all_of_it_without_scrolling_sideways(visit, scheme):
     assert page.evaluate(WIDE) == 0
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+@pytest.mark.parametrize("viewport", [PHONE, {"width": 1280, "height": 800}])
+def test_long_names_of_runs_leave_room_for_answers_and_costs(visit, tmp_path, viewport):
+    names = [f"mini-vanilla+dms-peak_kv=4Ki-mini_aime-cr4,8-n{n}-pinned-c24816" for n in (3, 24)]
+    made = [run(tmp_path / name, chains("dms", 8, problems=3, width=2, seed=n)) for n, name in enumerate(names)]
+    path = tmp_path / "several.html"
+    path.write_text(report.render_report(made, "several"), encoding="utf-8")
+    page = visit(page_at=path.as_uri(), viewport=viewport)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate(WIDE) == 0
+    boxes = [
+        part.bounding_box() for part in page.locator("#chains .chain").first.locator(".who, .answer, .costs").all()
+    ]
+    assert len(boxes) == 3
+    for one, other in itertools.combinations(boxes, 2):
+        beside = one["x"] + one["width"] <= other["x"] + 1
+        assert beside or one["y"] + one["height"] <= other["y"] + 1
+    assert boxes[1]["width"] > 30
 
 
 def test_the_keyboard_alone_reaches_everything(visit):

@@ -34,13 +34,19 @@ function drawSummary(node) {
   );
 }
 
+// A sentence whose numbers stay whole where a line breaks: "52.1 % [29, 70]", "4-2K-8".
+const whole = (sentence) =>
+  sentence
+    .split(/(\(?(?:[\d.]+ %(?: \[[^\]]*\])?|\[[^\]]*\]|\d+-\d+[KMG]?-[\d.]*\d+t?)[),.;:]*)/)
+    .map((piece, i) => (i % 2 ? el("span", { class: "word" }, piece) : piece));
+
 // What the numbers say, in words, before any of them.
 function drawAnswer(section) {
   section.append(
     el("p", { class: "help" }, "From the numbers below and their 95 % intervals; costs are means per problem."),
     ...data.unfinished.map((note) => el("p", { class: "notice" }, `${note}.`)),
     ...data.answers.map(({ heading, sentences }) =>
-      el("div", {}, el("h3", {}, heading), sentences.map((sentence) => el("p", {}, sentence))),
+      el("div", {}, el("h3", {}, heading), sentences.map((sentence) => el("p", {}, whole(sentence)))),
     ),
   );
 }
