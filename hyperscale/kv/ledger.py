@@ -29,6 +29,7 @@ class Ledger:
     Attributes:
         logprob: Sum of the log-probabilities of the drawn tokens.
         inserted: Number of tokens that were not drawn.
+        prefill_reads: Entries that the prompt's queries attended to, over all rows; None while nobody has told.
     """
 
     def __init__(self, rows: int, cuts: Sequence[int], prefill_reads: int | None = None) -> None:
@@ -40,7 +41,7 @@ class Ledger:
             prefill_reads: Entries that the prompt's queries attended to, over all rows; None where nobody can tell.
         """
         self._rows = rows
-        self._prefill_reads, self._prefill_held = prefill_reads, 0
+        self.prefill_reads, self._prefill_held = prefill_reads, 0
         self._pending = sorted(set(cuts), reverse=True)  # the next cut is the last of the list
         self._tokens = self._reads = self._peak = self.inserted = 0
         self.logprob = 0.0
@@ -103,7 +104,7 @@ class Ledger:
             logprobs=tuple(cut.logprob for cut in self._cuts),
             inserted=tuple(cut.inserted for cut in self._cuts),
             prefill_kv=self._prefill_held / self._rows,
-            prefill_reads=None if self._prefill_reads is None else self._prefill_reads / self._rows,
+            prefill_reads=None if self.prefill_reads is None else self.prefill_reads / self._rows,
         )
 
     def _record_cut(self) -> None:

@@ -63,6 +63,8 @@ class RequestReport:
         live_entries: Live entries, summed over this worker's layers and KV heads, at each of the last positions before
             ``computed_tokens``; none for positions in front of the prompt's last.
         read_entries: Entries read at each of the same positions, likewise; None if all that lived.
+        prompt_part: Of the step, the positions within the prompt, first and last (exclusive), and the entries that
+            their queries read, likewise; None where there are none, or nobody counts.
     """
 
     generation: int
@@ -70,6 +72,7 @@ class RequestReport:
     pages: int
     live_entries: tuple[int, ...]
     read_entries: tuple[int, ...] | None = None
+    prompt_part: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)

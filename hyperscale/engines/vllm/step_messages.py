@@ -63,8 +63,11 @@ class StepReport(KVConnectorWorkerMetadata):
             read_entries = None
             if a.read_entries is not None and b.read_entries is not None:
                 read_entries = tuple(x + y for x, y in zip(a.read_entries, b.read_entries, strict=True))
+            prompt_part = None
+            if a.prompt_part is not None and b.prompt_part is not None:
+                prompt_part = (*a.prompt_part[:2], a.prompt_part[2] + b.prompt_part[2])
             reports[request] = RequestReport(
-                a.generation, a.computed_tokens, max(a.pages, b.pages), live_entries, read_entries
+                a.generation, a.computed_tokens, max(a.pages, b.pages), live_entries, read_entries, prompt_part
             )
         return StepReport(reports)
 

@@ -214,6 +214,7 @@ def test_dmc_equals_torch(how, tmp_path):
         alike = tuple(output.outputs[0].token_ids) == chain.token_ids
         num_alike += alike
         assert not alike or (costs["kv_reads"], costs["peak_kv"]) == (chain.trace.kv_reads[-1], chain.trace.peak_kv[-1])
+        assert not alike or costs["prefill_reads"] == chain.trace.prefill_reads
         assert costs["peak_kv"] < 0.9 * (len(output.prompt_token_ids) + NEW)
     assert num_alike >= len(outputs) - 1
 

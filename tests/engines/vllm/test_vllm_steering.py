@@ -70,7 +70,7 @@ def compare(wanted, found, spared=0):
     assert len(equal) >= len(wanted) - spared
     for problem, chain in wanted.items():  # the prompt is there before anything is steered
         assert found[problem].trace.prefill_kv == chain.trace.prefill_kv
-        assert found[problem].trace.prefill_reads in (chain.trace.prefill_reads, None)
+        assert found[problem].trace.prefill_reads == chain.trace.prefill_reads
     same({p: wanted[p] for p in equal}, {p: found[p] for p in equal})
     for problem in equal:
         logprobs = [branch.logprob for branch in wanted[problem].branches]

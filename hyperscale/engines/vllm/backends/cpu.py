@@ -139,6 +139,7 @@ class CpuRaggedImpl(RaggedImpl):
             lens = attention.tables.lens[slots, layer].long()
             batch = DecodeBatch(layer, slots, positions, lens, None if verdicts is None else verdicts[tokens])
             grouped_out[tokens] = attention.decode(batch, grouped_queries[tokens], keys[tokens], values[tokens], scale)
+            step.query_reads[tokens] += attention.tables.lens[slots, layer].sum(-1)
 
         # Chunks of prompts, one request at a time.
         for index, size in enumerate(sizes):

@@ -386,7 +386,7 @@ class VllmEngine(Engine):
     def _trace(self, chain: _RunningChain, costs: dict[str, Any] | None, decoder: Decoder, text: str) -> KVTrace:
         prompt, n = len(chain.request.prompt_ids), len(chain.ids)
         cuts: Sequence[Sequence[float]]  # of each: tokens, kv_reads, peak_kv
-        held = float(prompt)
+        held, reads = float(prompt), float(dense_prefill_reads(prompt))
         if self.method.name == "vanilla":
             # vLLM's own cache: nothing is evicted, so costs follow from the lengths.
             lengths = sorted({cut for cut in chain.request.cuts if cut < n} | {n})
@@ -395,6 +395,8 @@ class VllmEngine(Engine):
             if not costs or costs["tokens"] != n:
                 raise EngineError(f"vLLM gave no costs of request {chain.request.problem}/{chain.request.chain}")
             cuts, held = costs["cuts"], float(costs["prefill_kv"])
+            if not self.method.prefills_densely:  # it is evicted from while it is processed
+                reads = float(costs["prefill_reads"])
         lengths = [int(cut[0]) for cut in cuts]
         return KVTrace(
             lengths=tuple(lengths),
@@ -404,6 +406,5 @@ class VllmEngine(Engine):
             logprobs=tuple(sum(chain.logprobs[:cut]) for cut in lengths),
             inserted=(0,) * len(lengths),
             prefill_kv=held,
-            # vLLM does not tell what a prompt has read that is evicted from while it is processed.
-            prefill_reads=float(dense_prefill_reads(prompt)) if self.method.prefills_densely else None,
+            prefill_reads=reads,
         )

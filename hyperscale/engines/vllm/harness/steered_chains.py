@@ -143,7 +143,7 @@ class SteeredChains:
             end_ids: Ids that end a sequence.
             batch_size: Most requests that vLLM has at once before another chain starts.
             num_rows: Layers times KV heads, if vLLM gives costs; 0 if nothing is evicted.
-            prefills_densely: See `Method`; vLLM does not tell what other prompts read.
+            prefills_densely: See `Method`; what other prompts read comes with the costs.
             watch: As in `Engine.generate`.
             submit: Gives vLLM a request.
             step: Runs a step of vLLM; returns its outputs.
@@ -214,6 +214,8 @@ class SteeredChains:
         """Feed an output's tokens to the chain, and see how it goes on."""
         chain, name = running.chain, output.request_id
         running.add_output(output, len(chain.request.prompt_ids), self._num_rows > 0)
+        if not self._prefills_densely and (reads := (output.kv_transfer_params or {}).get("prefill_reads")) is not None:
+            chain.ledger.prefill_reads = round(reads * self._num_rows)
         while len(chain.ids) < len(running.costs):
             is_as_drawn = self._add_token(running)
             reason = chain.finish_reason(self._end_ids, self._decoder)

@@ -102,6 +102,8 @@ class SchedulerChannel:
                 continue
             for request, usage in requests.items():
                 if request in self.costs:  # else it has finished already
+                    if usage.prompt_part is not None:
+                        self.costs[request].record_prompt(*usage.prompt_part)
                     self.costs[request].record(usage.computed_tokens, usage.live_entries, usage.read_entries)
                 self._allocator.record_usage(request, usage.generation, usage.pages, usage.computed_tokens)
         if steps:

@@ -96,6 +96,8 @@ class RequestCosts:
         reads: Decode reads up to each generated token, summed over lists.
         peaks: Largest number of live entries up to each token, likewise.
         num_told: Tokens whose own costs the client has been told.
+        prompt_reads: Entries that the prompt's queries read so far, summed over lists.
+        prompt_counted: Tokens of the prompt that these are of.
     """
 
     prompt_tokens: int
@@ -104,6 +106,26 @@ class RequestCosts:
     reads: list[int] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
     num_told: int = 0
+    prompt_reads: int = 0
+    prompt_counted: int = 0
+
+    def record_prompt(self, first: int, last: int, reads: int) -> None:
+        """Book what a part of the prompt read.
+
+        A request that starts anew after a preemption begins with position 0 again, in parts that may be others. What a
+        whole prompt has read stands, and a report that is read twice changes nothing.
+
+        Args:
+            first: Position of the part's first token.
+            last: Position behind its last one.
+            reads: Entries that its queries read, summed over lists.
+        """
+        if self.prompt_counted == self.prompt_tokens:
+            return
+        if first == 0:
+            self.prompt_reads = self.prompt_counted = 0
+        if first == self.prompt_counted:
+            self.prompt_reads, self.prompt_counted = self.prompt_reads + reads, last
 
     def record(
         self, computed_tokens: int, live_entries: Sequence[int], read_entries: Sequence[int] | None = None
@@ -141,6 +163,8 @@ class RequestCosts:
         # A chain that ended before a cut has no costs there; its end is always one.
         cuts = sorted({cut for cut in self.cost_request.cuts if 0 < cut < tokens} | {tokens})
         more: dict[str, Any] = {}
+        if self.prompt_counted == self.prompt_tokens:
+            more["prefill_reads"] = self.prompt_reads / self.num_lists
         if self.cost_request.ignored_names:
             more["ignored"] = list(self.cost_request.ignored_names)
         if self.cost_request.steps:

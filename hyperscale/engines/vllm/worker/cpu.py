@@ -23,7 +23,8 @@ class CpuStep:
         computed_tokens: Tokens of each one once the pass is done.
         slots: Slots; empty until the first layer asks (`CpuCacheWorker.resolve_slots`), as a step's instructions
             arrive after vLLM has made this object.
-        query_reads: (tokens,) int64, the entries that each query read so far, over layers and heads; of chunks only.
+        query_reads: (tokens,) int64, the entries that each query read so far, over layers and heads; of chunks, and of
+            single tokens all that their lists hold.
     """
 
     first_blocks: Tensor
@@ -89,8 +90,9 @@ class CpuCacheWorker(CacheWorker):
             assert computed_tokens == running.computed_tokens, "tokens were scheduled that the worker has not seen"
             pages = int(self.tables.pages_used[running.slot])
             live_entries = self._live_entries(step, index, running)
+            prompt_part = self._prompt_part(step, index, running)
             reports[request] = RequestReport(
-                generation, computed_tokens, pages, live_entries, self._read_entries(running)
+                generation, computed_tokens, pages, live_entries, self._read_entries(running), prompt_part
             )
         self._prune_rows(self.attention.rows)
         self._step = None
@@ -102,6 +104,15 @@ class CpuCacheWorker(CacheWorker):
         if isinstance(method, WorkerHosted) and method.selects and running.computed_tokens > running.prompt_tokens:
             return (int(method.reads[running.slot]),)
         return None
+
+    def _prompt_part(self, step: CpuStep, index: int, running: RunningRequest) -> tuple[int, int, int] | None:
+        """See `RequestReport`."""
+        begin, end = step.starts[index], step.starts[index + 1]
+        first = step.computed_tokens[index] - (end - begin)
+        last = min(step.computed_tokens[index], running.prompt_tokens)
+        if not self.method.counts_prompts or first >= last:
+            return None
+        return first, last, int(step.query_reads[begin : begin + last - first].sum())
 
     def _live_entries(self, step: CpuStep, index: int, running: RunningRequest) -> tuple[int, ...]:
         """Live entries at each of the step's positions from the prompt's last on."""

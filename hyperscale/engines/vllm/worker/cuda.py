@@ -181,8 +181,9 @@ class CudaCacheWorker(CacheWorker):
                 step.chunk_expiry = self._chunk_expiry(self.method, step, step.slots)
         if isinstance(self.method, WorkerHosted):
             self._resolve_hosted(self.method, step)
-        if chunks_decode:
-            step.count_from = self.tables.request_params[step.slots[n:], 0].to(torch.int32)
+        if step.chunks is not None and (chunks_decode or self.method.counts_prompts):
+            prompts = self.tables.request_params[step.slots[n:], 0].to(torch.int32)
+            step.count_from = torch.zeros_like(prompts) if self.method.counts_prompts else prompts
             step.query_reads = torch.zeros(step.tokens, dtype=torch.int64, device=blocks.device)
         self._step = step
         return step
@@ -269,6 +270,7 @@ class CudaCacheWorker(CacheWorker):
         ends = [request for request in requests if request.computed_tokens == request.prompt_tokens]
         ends = [request for request in ends if request.tokens == 1 and not isinstance(self.method, WorkerHosted)]
         selects = isinstance(self.method, WorkerHosted) and self.method.selects
+        counts_prompts = self.method.counts_prompts
         if isinstance(self.method, WorkerHosted) and selects:
             parts.append(self.method.reads[slots])
         parts += [
@@ -282,7 +284,7 @@ class CudaCacheWorker(CacheWorker):
         if device.type != "cuda":  # tests run the kernels on CPU tensors
             self._prune_rows(self.rows)
             self._scheduled_tokens = {}
-            return _read_report(requests, ends, step, numbers, sizes, tables.num_lists, selects)
+            return _read_report(requests, ends, step, numbers, sizes, tables.num_lists, selects, counts_prompts)
 
         # One copy that nobody waits for now; the event tells when it is complete. The tables may change meanwhile: the
         # kernels of the next step are behind the copy in the same stream.
@@ -293,7 +295,7 @@ class CudaCacheWorker(CacheWorker):
 
         def wait() -> dict[str, RequestReport]:
             event.synchronize()
-            return _read_report(requests, ends, step, host_numbers, sizes, tables.num_lists, selects)
+            return _read_report(requests, ends, step, host_numbers, sizes, tables.num_lists, selects, counts_prompts)
 
         return wait
 
@@ -333,6 +335,7 @@ def _read_report(
     sizes: list[int],
     num_lists: int,
     selects: bool,
+    counts_prompts: bool,
 ) -> dict[str, RequestReport]:
     """Reports from the numbers that `CudaCacheWorker.report_step` has gathered.
 
@@ -344,6 +347,7 @@ def _read_report(
         sizes: Of the parts of ``numbers``.
         num_lists: Lists of a request.
         selects: Whether what decode steps read stands behind their lengths.
+        counts_prompts: Whether reads of prompts are counted.
     """
     pages_used, num_superblocks, live, *more_parts = (part.tolist() for part in torch.split(numbers, sizes))
     step_reads = more_parts.pop(0) if selects else None
@@ -367,11 +371,20 @@ def _read_report(
             else:  # a decode step reads all that there is
                 live_entries = (live[index],)
         is_decode = request.computed_tokens > request.prompt_tokens
+        prompt_part = None
+        first, last = request.computed_tokens - request.tokens, min(request.computed_tokens, request.prompt_tokens)
+        if counts_prompts and first < last:
+            reads = live[index]  # a single token reads all that there is
+            if has_reads and step is not None and order[request.slot] >= step.num_decodes:
+                begin = step.starts[order[request.slot]]
+                reads = sum(query_reads[begin : begin + last - first])
+            prompt_part = first, last, reads
         reports[request.request] = RequestReport(
             request.generation,
             request.computed_tokens,
             pages_used[index],
             live_entries,
             (step_reads[index],) if step_reads is not None and is_decode else None,
+            prompt_part,
         )
     return reports

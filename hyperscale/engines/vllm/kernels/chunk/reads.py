@@ -1,6 +1,6 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: ANN001, ANN202
-"""Counts the entries that each query of a chunk reads: costs, where a chunk has decode steps in it."""
+"""Counts the entries that each query of a chunk reads: costs of decode steps in it, and of prompts evicted from."""
 
 import triton
 import triton.language as tl

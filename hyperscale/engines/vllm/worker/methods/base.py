@@ -9,6 +9,7 @@ once (random). `hyperscale.engines.vllm.worker.reference_attention` calls the ho
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -72,7 +73,14 @@ class EntryOrder:
 
 
 class WorkerMethod:
-    """Keeps everything; what a method does not override it does not do."""
+    """Keeps everything; what a method does not override it does not do.
+
+    Attributes:
+        counts_prompts: Whether the reads of prompts are counted, query by query: they are known in advance unless the
+            rule evicts within a prompt.
+    """
+
+    counts_prompts: ClassVar[bool] = False
 
     def __init__(self, tables: EntryTables, options: Options) -> None:
         self.tables, self.options = tables, options

@@ -14,6 +14,8 @@ from hyperscale.engines.vllm.worker.methods.base import DecodeBatch, RequestChun
 class WorkerDMS(WorkerMethod):
     """See the module."""
 
+    counts_prompts = True
+
     def lower_expiries(self, batch: DecodeBatch) -> None:
         """See `WorkerMethod.lower_expiries`."""
         if not self.options.decision_offset:
