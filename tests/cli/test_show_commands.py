@@ -86,11 +86,24 @@ def test_runs_lists_the_newest_first_with_the_best_accuracy(call, folder):
     best = max(run.points(), key=lambda point: (point.accuracy.mean(), -point.costs["kv_reads"].mean()))
     assert whole["best"] == [
         {"task": "mini_aime", "method": best.series.method, "accuracy": pytest.approx(100 * best.accuracy.mean())}
-        | {"point": best.label}
+        | {"point": best.label, "problems": 12}
     ]
+    assert f"best: mini_aime {100 * best.accuracy.mean():.1f} % of 12 (" in " ".join(out.split())
     assert "unreadable" in broken["problem"]
     assert "unfinished, 57 of 96 chains · no points yet" in " ".join(out.split())
     assert call("runs", "nowhere")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("methods", "told"),
+    [(["vanilla", "tova"], "vanilla at 8×, tova at 64, 128 tokens"), (["tova"], "tova at 64, 128 tokens")],
+)
+def test_budgets_in_tokens_stand_in_place_of_ratios(call, folder, methods, told):
+    info = json.loads((folder / "whole" / results.RUN_FILE).read_text())
+    info["config"] |= {"methods": methods, "params": {"tova": {"budget": [64, 128]}}}
+    (folder / "whole" / results.RUN_FILE).write_text(json.dumps(info))
+    assert f"mini · {told} · budget 2x" in " ".join(call("runs")[1].split())
+    assert json.loads(call("runs", "--json")[1].splitlines()[-1])["methods"] == told
 
 
 def test_compare_two_methods_of_a_run_and_two_runs(call, folder, tmp_path):

@@ -70,7 +70,8 @@ def print_summary(summary: dict[str, Any], console: Console) -> None:
     of_planned = f" of {summary['planned']:,}" if summary["planned"] and not summary["finished"] else ""
     chains = f"{'' if summary['finished'] else 'unfinished, '}{summary['chains']:,}{of_planned} chains"
     best = ", ".join(
-        f"{each['task']} {each['accuracy']:.1f} % ({each['method']} {each['point']})" for each in summary["best"]
+        f"{each['task']} {each['accuracy']:.1f} % of {each['problems']:,} ({each['method']} {each['point']})"
+        for each in summary["best"]
     )
     parts = [summary["model"], summary["methods"], f"budget {summary['budget']}", chains]
     parts.append(f"best: {best}" if best else "no points yet")
@@ -91,7 +92,7 @@ def _best(folder: Path) -> list[dict[str, Any]]:
     return [
         {
             **{"task": task, "method": row["method"], "accuracy": float(row["accuracy"])},
-            "point": _label(row),
+            **{"point": _label(row), "problems": int(row["n_problems"])},
         }
         for task, row in best.items()
     ]
@@ -106,8 +107,15 @@ def _label(row: dict[str, str]) -> str:
 
 
 def _methods(config: dict[str, Any]) -> str:
+    """Methods and the CRs they ran at; those with budgets in tokens have these instead."""
+    names, params = config.get("methods") or (), config.get("params") or {}
+    budgets = {name: params[name]["budget"] for name in names if params.get(name, {}).get("budget")}
+    by_ratio = [name for name in names if name not in budgets]
     crs = ", ".join(f"{cr:g}×" for cr in config.get("crs") or ())
-    return _join(config.get("methods")) + (f" at {crs}" if crs else "")
+    parts = [_join(by_ratio) + (f" at {crs}" if crs else "")] if by_ratio else []
+    for name, budget in budgets.items():
+        parts.append(f"{name} at {_join(budget if isinstance(budget, list | tuple) else [budget])} tokens")
+    return ", ".join(parts)
 
 
 def _join(names: Any) -> str:
