@@ -66,6 +66,7 @@ class Sampling:
         seed: Together with (problem, chain, step) the only source of sampling noise.
         steering: Forced ends of thinking; not applied to requests with forced tokens.
         marks: Opening and closing of the model's thinking, if `models.thinking` lacks them.
+        ignore_ends: Ends of sequences do not end a chain: it goes on behind them until L. Not with steering.
     """
 
     temperature: float = 0.8
@@ -78,6 +79,7 @@ class Sampling:
     seed: int = 0
     steering: Steering = Steering()
     marks: tuple[str, str] | None = None
+    ignore_ends: bool = False
 
 
 @dataclass(frozen=True)

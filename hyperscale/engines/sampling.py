@@ -20,7 +20,8 @@ def check_sampling(sampling: Sampling) -> None:
     """Refuse settings without a meaning.
 
     Raises:
-        EngineError: A number is out of its range, or a stop string is empty, or steering asks for a negative number.
+        EngineError: A number is out of its range, or a stop string is empty, or steering asks for a negative number
+            or goes with ends that are ignored.
     """
     for name, holds, range_ in (
         ("temperature", 0 <= sampling.temperature < inf, "at least 0"),
@@ -35,6 +36,8 @@ def check_sampling(sampling: Sampling) -> None:
         raise EngineError("a stop string must not be empty")
     if min(sampling.steering.extend, sampling.steering.answer) < 0:
         raise EngineError("steering cannot extend thinking, or force answers, a negative number of times or tokens")
+    if sampling.ignore_ends and sampling.steering:
+        raise EngineError("steering acts where a chain ends, and ends are ignored: choose one of the two")
 
 
 def draw_tokens(

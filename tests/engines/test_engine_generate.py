@@ -5,7 +5,8 @@ import tiny
 import torch
 
 from hyperscale import methods
-from hyperscale.engines.base import Request, Sampling
+from hyperscale.engines.base import Request, Sampling, Steering
+from hyperscale.engines.detokenize import end_ids
 from hyperscale.engines.families.names import FAMILIES
 from hyperscale.engines.torch import forward_pass
 from hyperscale.engines.torch.engine import TorchEngine
@@ -116,11 +117,27 @@ def test_method_that_forgets_may_differ_but_first_token_may_not():
         (Request("p", 0, (1,), 5), Sampling(temperature=-1)),
         (Request("p", 0, (1,), 5), Sampling(top_p=0)),
         (Request("p", 0, (1,), 5), Sampling(stop=("",))),
+        (Request("p", 0, (1,), 5), Sampling(ignore_ends=True, steering=Steering(extend=1))),
     ],
 )
 def test_senseless_requests(request_, sampling):
     with pytest.raises(EngineError):
         list(vanilla(tiny.model()).generate(requests=[request_], sampling=sampling))
+
+
+@pytest.mark.parametrize("name", ["vanilla", "dms"])
+def test_ends_that_are_ignored_are_tokens_like_others(name):
+    model = tiny.with_gates(tiny.model(seed=6), window=8)
+    engine = TorchEngine(model, tiny.Characters(), methods.create(name, cr=1 if name == "vanilla" else 8))
+    requests = [Request("p", chain, tuple(range(20)), 60) for chain in range(4)]
+    free = list(engine.generate(requests, Sampling(temperature=3.0, ignore_ends=True)))
+    assert {(len(chain.token_ids), chain.finish) for chain in free} == {(60, "length")}
+    (end,) = end_ids(model, engine.tokenizer)
+    assert any(end in chain.token_ids[:-1] for chain in free)
+    cut = {chain.chain: chain for chain in engine.generate(requests, Sampling(temperature=3.0))}
+    for chain in free:  # the same up to the first end
+        first = (*chain.token_ids, end).index(end) + 1
+        assert cut[chain.chain].token_ids == chain.token_ids[:first]
 
 
 def test_unusable_models_and_methods():

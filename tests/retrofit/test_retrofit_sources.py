@@ -116,6 +116,7 @@ def test_own_documents_fill_rows_and_a_resumed_file_is_the_unbroken_one(base, tm
     assert {len(entry.content.ids) for entry in source.entries} == {40}
     opening = architectures.tokenizer()("<|user|>", add_special_tokens=False)["input_ids"]
     assert all(entry.content.ids[: len(opening)] == opening for entry in source.entries)
+    assert any(architectures.tokenizer().eos_token_id in entry.content.ids[:-1] for entry in source.entries)
     assert {entry.content.start for entry in source.entries} == {len(opening)}
     assert len(source.entries) == 32
     figures = json.loads((tmp_path / "a" / "self.json").read_text())

@@ -80,8 +80,9 @@ class _Generation:
         config = self._model.config
         self._rows = config.num_hidden_layers * config.num_key_value_heads
         self._decoder = Decoder(engine.tokenizer, sampling.stop, sampling.marks, stop_in_answer=sampling.stop_in_answer)
-        self._end_ids = end_ids(engine.model, engine.tokenizer)
-        self._vocabulary = Vocabulary(engine.tokenizer, config.vocab_size, self._end_ids)
+        ends = end_ids(engine.model, engine.tokenizer)
+        self._end_ids = frozenset() if sampling.ignore_ends else ends
+        self._vocabulary = Vocabulary(engine.tokenizer, config.vocab_size, ends)
         self._steering = TokenSteering(engine.tokenizer, sampling) if sampling.steering else None
 
     def branch_tokens(self, request: Request) -> int:

@@ -148,9 +148,10 @@ class Batch:
         rope = model.model.rotary_emb, explain_rope(model)
         self._state = method.start(HostModel(attentions, config, heads, rows, device, *rope))
         self._decoder = Decoder(tokenizer, sampling.stop, sampling.marks, stop_in_answer=sampling.stop_in_answer)
-        self._end_ids = end_ids(model, tokenizer)
+        ends = end_ids(model, tokenizer)
+        self._end_ids = frozenset() if sampling.ignore_ends else ends
         self._steering = TokenSteering(tokenizer, sampling) if sampling.steering else None
-        self._vocabulary = Vocabulary(tokenizer, config.vocab_size, self._end_ids)
+        self._vocabulary = Vocabulary(tokenizer, config.vocab_size, ends)
         self._context = context_limit(config.to_dict())
         self._watch, self._observe_logits = watch, observe_logits
         self._rows = len(attentions) * heads

@@ -24,7 +24,6 @@ PROMPT_COLUMNS = ("prompt", "problem", "question", "text")
 #: Documents that are generated together and written at once: on a CPU, and on a GPU, which waits for launches with few.
 BATCH, GPU_BATCH = 64, 256
 _MARK = "hyperscale-message"
-_MOST_PARTS = 64  # times that a document goes on after an end of sequence
 
 
 @dataclass(frozen=True)
@@ -188,27 +187,18 @@ def _generate(
 ) -> list[dict[str, Any]]:
     """The documents of some numbers, in their order.
 
-    Without prompts an end of sequence does not end a document: the model goes on behind it, as it would if such ends
-    were ignored, until the document is as long as a row.
+    Without prompts an end of sequence does not end a document: the model goes on behind it until the document is as
+    long as a row.
     """
-    ids = {number: list(prompts[number % len(prompts)]) for number in numbers}
-    starts = {number: len(known) for number, known in ids.items()}
-    finish = dict.fromkeys(numbers, "length")
-    waiting = list(numbers)
-    for part in range(_MOST_PARTS):
-        requests = [
-            Request(f"own/{number}", part, tuple(ids[number]), plan.length - len(ids[number])) for number in waiting
-        ]
-        if not requests:
-            break
-        for chain in engine.generate(iter(requests), Sampling(temperature=1.0, top_p=1.0, seed=plan.seed)):
-            number = int(chain.problem.partition("/")[2])
-            ids[number] += chain.token_ids
-            finish[number] = chain.finish
-        going_on = plan.prompts is None
-        waiting = [number for number in waiting if going_on and len(ids[number]) < plan.length]
+    starts = {number: prompts[number % len(prompts)] for number in numbers}
+    requests = (Request(f"own/{number}", 0, ids, plan.length - len(ids)) for number, ids in starts.items())
+    sampling = Sampling(temperature=1.0, top_p=1.0, seed=plan.seed, ignore_ends=plan.prompts is None)
+    written = {int(chain.problem.partition("/")[2]): chain for chain in engine.generate(requests, sampling)}
     # From the opening on, all that was written counts.
-    return [{"ids": ids[number], "start": max(1, starts[number]), "finish": finish[number]} for number in numbers]
+    return [
+        {"ids": [*ids, *written[number].token_ids], "start": len(ids), "finish": written[number].finish}
+        for number, ids in starts.items()
+    ]
 
 
 def _read(file: Path) -> list[dict[str, Any]]:

@@ -271,7 +271,8 @@ class VllmEngine(Engine):
     def _add_request(self, request: Request, sampling: Sampling, is_watched: bool) -> str:
         """Give vLLM a whole chain to generate; returns the id by which its outputs come back."""
         self._check_request(request)
-        whole = Continuation((), request.L, request.L, frozenset(self._end_ids), is_watched)
+        ends = frozenset() if sampling.ignore_ends else frozenset(self._end_ids)
+        whole = Continuation((), request.L, request.L, ends, is_watched)
         return self._submit(request, sampling, whole, stop=sampling.stop)
 
     def _check_request(self, request: Request, branch_tokens: int = 0) -> None:
@@ -334,6 +335,7 @@ class VllmEngine(Engine):
             # A generator that starts once more must not repeat the draws of the chain's first tokens.
             seed=(counter_rng.key(key, known) if known else key) % _SEEDS,
             max_tokens=continuation.tokens,
+            ignore_eos=sampling.ignore_ends,
             logprobs=0,
             output_kind=kind,
             extra_args=extra or None,
