@@ -168,8 +168,9 @@ def measure(arguments: argparse.Namespace, name: str, device: torch.device, rank
     flops = (2 + 2 + (2 if frozen else 4)) * parameters * tokens
     peak = torch.cuda.max_memory_allocated(device) / memory_estimate.GIB if on_gpu else 0.0
     estimate = memory_estimate.estimate_memory(
-        parameters, arguments.weights, config, arguments.rows, arguments.length, frozen=frozen, gpus=ranks.count
-    )
+        parameters, arguments.weights, config, arguments.rows, arguments.length, frozen=frozen, gpus=ranks.count,
+        kept=name.endswith("+kept"),
+    )  # fmt: skip
     told = (estimate.weights + estimate.activations) / memory_estimate.GIB
     mfu = flops / (arguments.peak * 1e12 * ranks.count)
     return (

@@ -109,6 +109,7 @@ def _plan_recipe(
             frozen=chosen.is_frozen,
             rank=chosen.update_rank,
             gpus=gpus,
+            kept=chosen.activations == "kept",
         )
 
     room = int(gpu.memory)

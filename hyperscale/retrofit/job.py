@@ -134,6 +134,7 @@ def _estimate(settings: RetrofitSettings, parameters: int, config: Any, length: 
         frozen=settings.is_frozen,
         rank=settings.update_rank,
         gpus=settings.gpus,
+        kept=settings.activations == "kept",
     )
 
 
@@ -348,6 +349,7 @@ def _train(
         report=report,
         dtype=dtype,
         frugal=True,
+        recompute=settings.activations == "recomputed",
         ranks=ranks,
         device=torch.device(device),
         fill=None if folder is None else partial(fill_model, folder=folder, ranks=ranks, device=torch.device(device)),

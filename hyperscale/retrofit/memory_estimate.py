@@ -64,6 +64,7 @@ def estimate_memory(
     frozen: bool = False,
     rank: int = 0,
     gpus: int = 1,
+    kept: bool = False,
 ) -> MemoryEstimate:
     """Estimate from a number of weights; without a configuration the activations are left out.
 
@@ -76,6 +77,7 @@ def estimate_memory(
         frozen: Whether the model's own weights stay as they are.
         rank: Of the low-rank updates that train; 0 if there are none.
         gpus: How many share the training; the estimate is of one of them.
+        kept: Whether the activations of all layers are held for the backward pass, and not computed again.
     """
     held = parameters * (PER_FROZEN_WEIGHT if frozen else PER_WEIGHT[weights])
     if config is not None:
@@ -89,6 +91,8 @@ def estimate_memory(
     # Of one layer at a time: residual stream, projections (queries and keys of the part outside the window are twice
     # as wide) and the MLP, each with its gradient.
     layer = tokens * (24 * config.hidden_size + 8 * config.intermediate_size) * item
+    if kept:  # those of all layers, without their gradients
+        inputs = config.num_hidden_layers * layer // 2
     # Of one part of the tokens, in float32: logits of both models, their log-softmaxes, and gradients.
     logits = 6 * min(tokens, LOSS_TOKENS) * config.vocab_size * 4
     return MemoryEstimate(

@@ -286,6 +286,12 @@ class RetrofitSettings(TrainingSettings, Sources):
         allow_inf_nan=False,
     )
     weights: Literal["float32", "bfloat16"] = setting("float32", "Type of the trained weights.")
+    activations: Literal["recomputed", "kept"] = setting(
+        "recomputed",
+        "What is held of a forward pass for the backward pass.",
+        details="recomputed: each layer's input, from which the rest is computed again. kept: all of it, which takes "
+        "many times the memory and saves a pass; for small models.",
+    )
     gpus: int = setting(
         1,
         "GPUs of this machine that share the training; with --device cpu, processes.",

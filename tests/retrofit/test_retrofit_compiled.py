@@ -8,6 +8,7 @@ from checkpoints import SMALL
 
 from hyperscale.mini.model import build_model
 from hyperscale.retrofit.gated_model import decide_with_noise
+from hyperscale.retrofit.memory_estimate import estimate_memory
 from hyperscale.retrofit.packed_attention import compile_layers
 from hyperscale.retrofit.packing import TrainingBatch
 from hyperscale.retrofit.settings import Recipe
@@ -64,6 +65,23 @@ def test_loss_and_gradients_are_those_of_single_operations(changes):
             assert any("dms_proj_alpha.weight" in name for name in gradients) == (mode == "noisy")
             for name, gradient in gradients.items():
                 torch.testing.assert_close(fused_gradients[name], gradient, rtol=2e-3, atol=1e-6, msg=name)
+
+
+def test_activations_that_are_kept_give_the_same_gradients():
+    found = []
+    for recompute in (True, False):
+        training = Retrofit(build_model(0, **SMALL), RECIPE, report=lambda _: None, frugal=True, recompute=recompute)
+        assert hasattr(training.gated.model.model.layers[0].forward, "func") == recompute  # wrapped, to be called twice
+        training.seed_noise(3)
+        loss, *_ = training._losses(batch(3), 1.5)
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in training.gated.model.parameters() if p.grad is not None)])
+    assert len(found[0]) == len(found[1]) > 20
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    config = training.gated.model.config
+    least, most = (estimate_memory(10**6, "float32", config, 4, 4096, kept=kept) for kept in (False, True))
+    assert most.weights == least.weights
+    assert most.activations > least.activations
 
 
 def test_several_parts_of_one_size_are_the_loss():

@@ -132,6 +132,16 @@ def test_stop_strings():
     same(wanted, vllm_chains("dms8", "dms", 8, sampling=sampling), name="dms8", method="dms")
 
 
+def test_ends_that_are_ignored():
+    sampling = Sampling(temperature=0, ignore_ends=True)
+    wanted = torch_chains("dms8", "dms", 8, sampling=sampling, count=1, length=420)
+    assert {chain.finish for chain in wanted.values()} == {"length"}
+    end = loaded("dms8")[1].eos_token_id
+    assert any(end in chain.token_ids[:-1] for chain in wanted.values())
+    found = vllm_chains("dms8", "dms", 8, sampling=sampling, count=1, length=420)
+    same(wanted, found, name="dms8", method="dms")
+
+
 def test_watching_changes_nothing():
     from hyperscale.engines.vllm.harness.engine import VllmEngine
 
