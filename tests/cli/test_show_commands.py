@@ -43,6 +43,7 @@ def test_show_of_a_finished_run(call, folder):
     assert lines[:2] == ["whole", "  mini · vanilla, dms at 8× · mini_aime · budget 2x · 96 chains"]
     assert lines[2:4] == ["Answer", "mini_aime, 12 problems, at most 200K kv_reads each"]
     assert "Frontiers by kv_reads (--all shows every point)" in out
+    assert "Intervals of a best count that it was chosen among many points" in " ".join(out.split())
     assert "unfinished" not in out
     assert methods_shown(out) == ["vanilla", "dms"]  # as in the report, not by name
     (run,) = results.read(folder / "whole")

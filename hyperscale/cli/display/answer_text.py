@@ -1,5 +1,6 @@
 """Prints the answers of a run in words, above its tables."""
 
+import math
 import re
 import textwrap
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from rich.text import Text
 from hyperscale.analysis.answers import Answer
 from hyperscale.analysis.sentences import write_paragraphs
 
+CHOICE = "(Intervals of a best count that it was chosen among many points; those of the tables are of one point each.)"
 _INTERVAL = re.compile(r"\[(\S+), (\S+)\]")
 
 
@@ -30,6 +32,9 @@ def print_answers(answers: Sequence[Answer], console: Console, notes: Sequence[s
         console.print(Text(heading, style="bold"))
         for sentence in sentences:
             console.print(Text(_wrap(sentence, console.width)))
+    if any(best.point is not None and math.isfinite(best.interval.low) for each in answers for best in each.bests):
+        # Else one point seems to have two intervals, that of the answer and that of the table.
+        console.print(Text(_wrap(CHOICE, console.width)), style="dim")
 
 
 def _wrap(sentence: str, width: int) -> str:

@@ -43,7 +43,12 @@ const whole = (sentence) =>
 // What the numbers say, in words, before any of them.
 function drawAnswer(section) {
   section.append(
-    el("p", { class: "help" }, "From the numbers below and their 95 % intervals; costs are means per problem."),
+    el(
+      "p",
+      { class: "help" },
+      "From the numbers below and their 95 % intervals; costs are means per problem. ",
+      "Intervals of a best count that it was chosen among many points, so they are wider than its own.",
+    ),
     ...data.unfinished.map((note) => el("p", { class: "notice" }, `${note}.`)),
     ...data.answers.map(({ heading, sentences }) =>
       el("div", {}, el("h3", {}, heading), sentences.map((sentence) => el("p", {}, whole(sentence)))),
