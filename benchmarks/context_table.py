@@ -97,11 +97,12 @@ def table(points: Sequence[MeasuredPoint], *, shares: bool = False) -> str:
     counts = sorted({len(point.problems) for point in points})
     problems = " to ".join(f"{count:,}" for count in dict.fromkeys([counts[0], counts[-1]]))
     heads = " | ".join(f"{length:,} tokens" for length in lengths)
-    shares = " · ".join(f"{length:,}" for length in lengths)
+    what = "share of what is asked for" if shares else "accuracy"
+    places = " · ".join(f"{length:,}" for length in lengths)
     lines = [
-        f"{name(points[0])}, {problems} problems each, accuracy in percent{', shares' if shares else ''}:",
+        f"{name(points[0])}, {problems} problems each, {what} in percent:",
         "",
-        f"| method | CR | {heads} | kept of the prompt (%), {shares} |",
+        f"| method | CR | {heads} | kept of the prompt (%), {places} |",
         "|---|---|" + "---|" * (len(lengths) + 1),
     ]
     arms: dict[tuple[str, str], dict[int, MeasuredPoint]] = {}

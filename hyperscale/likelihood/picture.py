@@ -34,6 +34,11 @@ def draw(scores_of: Mapping[Arm, TokenScores], settings: LikelihoodSettings) -> 
     labels = {arm: compression_label(arm.CR, arm.kv_budget) for arm in scores_of if arm.method != VANILLA}
     panels_of = list(dict.fromkeys(labels.values())) or [""]
     styles = assign_styles(arm.method for arm in scores_of)
+    # There are fewer colours than methods: the second line of a colour is dashed.
+    colours = [colour for colour, _ in styles.values()]
+    dashes = {
+        name: ("-", "--", ":")[min(colours[:place].count(colours[place]), 2)] for place, name in enumerate(styles)
+    }
     figure = Figure(figsize=(WIDTH if len(panels_of) > 1 else WIDTH * 0.65, _HEIGHT), layout="constrained")
     FigureCanvasAgg(figure)
     has_bands = len({arm.method for arm in scores_of} - {VANILLA}) <= _MOST_BANDS
@@ -47,7 +52,16 @@ def draw(scores_of: Mapping[Arm, TokenScores], settings: LikelihoodSettings) -> 
             start = settings.prompt_tokens
             means = [estimate(above[:, b.first - start : b.last + 1 - start].mean(1)) for b in buckets]
             middles = [(b.first + b.last) / 2 for b in buckets]
-            panel.plot(middles, [e.mean for e in means], color=colour, marker=marker, ms=3, lw=1, label=arm.method)
+            panel.plot(
+                middles,
+                [e.mean for e in means],
+                color=colour,
+                marker=marker,
+                ms=3,
+                lw=1,
+                ls=dashes[arm.method],
+                label=arm.method,
+            )
             if not has_bands:
                 continue
             panel.fill_between(middles, [e.low for e in means], [e.high for e in means], color=colour, alpha=0.1, lw=0)

@@ -38,6 +38,8 @@ def test_a_row_a_method_and_ratio_and_a_column_a_length():
             point("vanilla", 1, 9, "mini_aime"),
         ]
     )
+    assert tables.table(points).startswith("niah_single, 100 problems each, accuracy in percent:")
+    assert tables.table(points, shares=True).startswith("niah_single, 100 problems each, share of what is asked for in")
     assert tables.table(points).splitlines()[2:] == [
         "| method | CR | 1,024 tokens | 2,048 tokens | kept of the prompt (%), 1,024 · 2,048 |",
         "|---|---|---|---|---|",
