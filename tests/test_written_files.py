@@ -27,6 +27,10 @@ FOLDER_WRITERS = {"hyperscale/retrofit/checkpoints.py", "hyperscale/retrofit/job
 FILE_WRITERS = {"hyperscale/retrofit/resume/state_file.py": {"save"}}
 
 
+#: Calls that write into memory, by the name of what they are given; the helper then writes the bytes.
+IN_MEMORY = {("savefig", "image"), ("savez", "buffer")}
+
+
 def direct_writes(path):
     """The calls of a module that write a file without the helper, as (line, name)."""
     for node in ast.walk(ast.parse(path.read_text())):
@@ -39,13 +43,14 @@ def direct_writes(path):
             isinstance(value, str) and len(value) <= 3 and set(value) & set("wax+") for value in constants
         )
         table = name in TABLES and bool(node.args)  # without a path they give a text
-        picture = name == "savefig" and isinstance(node.args[0], ast.Name) and node.args[0].id == "image"
+        target = node.args[0].id if node.args and isinstance(node.args[0], ast.Name) else ""
+        is_memory = (name, target) in IN_MEMORY
         # Without a file it gives a text.
         text = (
             (owner, name) == ("yaml", "dump") and len(node.args) == 1 and "stream" not in {k.arg for k in node.keywords}
         )
-        wanted = name in METHODS | INTO_FOLDERS and not picture
-        if opens or table or wanted or ((owner, name) in FUNCTIONS and not text):
+        wanted = name in METHODS | INTO_FOLDERS and not is_memory
+        if opens or table or wanted or ((owner, name) in FUNCTIONS and not (text or is_memory)):
             yield node.lineno, name
 
 

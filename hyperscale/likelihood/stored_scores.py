@@ -42,10 +42,10 @@ class StoredScores:
             OSError: The disk is full or fails.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
-        file = io.BytesIO()
+        buffer = io.BytesIO()
         arrays: dict[str, Any] = {name: getattr(scores, name) for name in _ARRAYS}
-        np.savez(file, **arrays, full_reads=np.float64(scores.full_reads))
-        write_atomic(self._path(identity), file.getvalue())
+        np.savez(buffer, **arrays, full_reads=np.float64(scores.full_reads))
+        write_atomic(self._path(identity), buffer.getvalue())
 
     def _path(self, identity: Mapping[str, Any]) -> Path:
         text = json.dumps({"schema": _SCHEMA, **identity}, sort_keys=True)
