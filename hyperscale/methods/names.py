@@ -6,6 +6,8 @@ KVPRESS = "kvpress:"
 """Stands in front of a press's name."""
 KVPRESS_ENGINE = "kvpress"
 """The engine that presses need."""
+SELECTORS = ("quest",)
+"""Methods that evict nothing and read a part of what is there, by `Method.kind`; a press of kvpress may be one too."""
 
 ORDER = (
     *(VANILLA, "dms", "window", "random", "quest", "tova", "h2o", "dmc", "streaming", "keydiff", "knorm"),

@@ -55,10 +55,21 @@ class Costs:
     seconds: float | None = None
 
     @classmethod
-    def predict(cls, task: TaskShape, W: int, L: int, CR: float, entry_bytes: int, kv_budget: int = 0) -> Self:
+    def predict(
+        cls,
+        task: TaskShape,
+        W: int,
+        L: int,
+        CR: float,
+        entry_bytes: int,
+        kv_budget: int = 0,
+        *,
+        evicts: bool = True,
+    ) -> Self:
         """Closed form: chains that all run to L, cache entries divided by the CR, or at most a budget in tokens.
 
-        ``entry_bytes`` is the size of one (key, value) pair summed over layers and KV heads.
+        ``entry_bytes`` is the size of one (key, value) pair summed over layers and KV heads. What a method that does
+        not evict leaves unread is held all the same.
         """
         # Options have a cache each, and share the tokens.
         count = max(task.options, 1)
@@ -66,9 +77,9 @@ class Costs:
         reads, peak = count * dense_reads(task.prompt_tokens, tokens), float(dense_peak(task.prompt_tokens, tokens))
         if kv_budget:
             reads = count * budgeted_reads(task.prompt_tokens, tokens, kv_budget)
-            peak = min(peak, kv_budget)
+            peak = min(peak, kv_budget) if evicts else peak
         # A ratio is taken to divide reads and peak alike, at every length.
-        reads, peak = W * reads / CR, W * peak / CR
+        reads, peak = W * reads / CR, W * peak / (CR if evicts else 1)
         return cls(reads, peak, peak * entry_bytes, float(W * L))
 
     def on(self, axis: str) -> float:

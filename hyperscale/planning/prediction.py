@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from hyperscale.methods.arm import Arm
-from hyperscale.methods.names import VANILLA
+from hyperscale.methods.names import SELECTORS, VANILLA
 from hyperscale.planning.costs import Costs, TaskShape
 from hyperscale.planning.measured_costs import Key, MeasuredCosts
 
@@ -37,7 +37,8 @@ class Predictor:
         mean = known.mean(L, invariant=arm.length_invariant, room=task.answer) if known else None
         # Chains of another L say nothing about a method whose rule depends on L: `mean` is None then.
         if known is None or mean is None:
-            costs = Costs.predict(task, 1, L + task.answer, arm.CR, self.entry_bytes_of(arm), arm.kv_budget)
+            evicts, entry_bytes = arm.method not in SELECTORS, self.entry_bytes_of(arm)
+            costs = Costs.predict(task, 1, L + task.answer, arm.CR, entry_bytes, arm.kv_budget, evicts=evicts)
             return self._with_seconds(costs, known, None), CLOSED
         costs = Costs(mean.kv_reads, mean.peak_kv, mean.peak_kv * self.entry_bytes_of(arm), mean.tokens)
         return self._with_seconds(costs, known, mean.seconds if known.timed else None), known.source

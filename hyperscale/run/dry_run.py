@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from hyperscale import models
 from hyperscale.engines.config_check import check_config
 from hyperscale.methods.arm import Arm
+from hyperscale.methods.names import SELECTORS
 from hyperscale.models.checkpoint import read_checkpoint_config, shape_of
 from hyperscale.models.gate_files import gate_notes
 from hyperscale.models.weight_files import check_formats
@@ -285,7 +286,8 @@ def _memory_need(
     shape_of_task = {shape.name: shape for shape in shapes}
 
     def peak(point: PlannedPoint) -> float:
-        return Costs.predict(shape_of_task[point.task], 1, point.L, arm.CR, entry_bytes, arm.kv_budget).peak_bytes
+        shape, evicts = shape_of_task[point.task], arm.method not in SELECTORS
+        return Costs.predict(shape, 1, point.L, arm.CR, entry_bytes, arm.kv_budget, evicts=evicts).peak_bytes
 
     chain = max(peak(point) for point in points if longest == point.L)
     widest = max(point.W * peak(point) for point in points)

@@ -10,7 +10,9 @@ from synthetic_samples import sample, write_samples
 from hyperscale.cli.display import plan_tables
 from hyperscale.errors import BudgetError
 from hyperscale.kv.trace import dense_peak, dense_reads
+from hyperscale.methods import registry
 from hyperscale.methods.arm import Arm
+from hyperscale.methods.names import SELECTORS
 from hyperscale.planning import measured_costs
 from hyperscale.planning.budget import Budget
 from hyperscale.planning.costs import Costs, TaskShape
@@ -71,6 +73,17 @@ def test_closed_form_where_nothing_is_known():
     costs, source = Predictor(100).predict_chain(TASK, DMS, 512)
     assert (costs, source) == (Costs.predict(TASK, 1, 512, 8.0, 100), CLOSED)
     assert Predictor(100, of(sample(task="other"))).predict_chain(TASK, VANILLA, 512)[1] == CLOSED
+
+
+def test_what_a_selector_does_not_read_it_holds_all_the_same():
+    for arm in (Arm("quest", 8.0), Arm("quest", 1.0, kv_budget=64)):
+        costs, _ = Predictor(100).predict_chain(TASK, arm, 512)
+        evicting, _ = Predictor(100).predict_chain(TASK, replace(arm, method="tova"), 512)
+        full, _ = Predictor(100).predict_chain(TASK, VANILLA, 512)
+        assert costs.kv_reads == evicting.kv_reads < full.kv_reads
+        assert (costs.peak_kv, costs.peak_bytes) == (full.peak_kv, full.peak_bytes)
+    selectors = {name for name in registry.available() if registry.describe(name).kind == "selector"}
+    assert selectors == set(SELECTORS)
 
 
 def test_short_chains_let_more_points_fit_and_longer_ones_dominate():
