@@ -12,7 +12,7 @@ from hyperscale.methods.arm import Arm
 from hyperscale.planning.planner import Plan
 from hyperscale.planning.roofline import Roofline
 
-DAY = 86_400.0  # seconds
+HOUR, DAY = 3_600.0, 86_400.0  # seconds
 
 
 class Duration(NamedTuple):

@@ -29,3 +29,8 @@ def format_duration(seconds: float) -> str:
 def format_speed(speed: float) -> str:
     """Tokens per second, with decimals where there are few: 1,234, 2.5, 0.049."""
     return f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
+
+
+def format_price(amount: float) -> str:
+    """An amount of whatever money its price was in, with cents where they count: 0.42, 31.50, 1,260."""
+    return f"{amount:,.2f}" if amount < 100 else f"{amount:,.0f}"

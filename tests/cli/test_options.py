@@ -143,6 +143,7 @@ def test_the_help_is_in_groups_and_the_list_of_commands_is_whole():
         "--predict",
         "--dry-run",
         "--gpu",
+        "--gpu-price",
         "--plan",
     ]
     commands = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80"}).output

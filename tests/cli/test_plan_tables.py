@@ -77,6 +77,16 @@ def test_a_plan_of_more_than_a_day_says_so():
     assert "how long that takes is not known" in shown(budget="paper")[1]
 
 
+def test_a_plan_tells_what_it_costs():
+    run, text = shown("h200", budget="paper", model="qwen-r1-32b", tasks=["math500"])
+    assert "an hour of one GPU" not in text
+    console = Console(file=io.StringIO(), width=200)
+    plan_tables.print_plan(run, console, 2.5)
+    (cost,) = re.findall(r", ([0-9,.]+) at 2.5 an hour of one GPU", console.file.getvalue())
+    hours = sum(duration.seconds for duration in run.durations.values()) / 3600
+    assert float(cost.replace(",", "")) == pytest.approx(2.5 * hours, rel=0.01)
+
+
 @pytest.mark.parametrize("width", [50, 64, 80, 100])
 def test_a_plan_is_whole_at_any_width(width):
     """Columns are left out, never letters of a cell."""

@@ -92,6 +92,10 @@ def test_as_many_gpus_are_asked_for_as_the_training_would_take(folder):
     print_retrofit_plan(alone, find_gpu("L4"), Console(file=out, width=100))
     assert f"none fits: pass --gpus {one.gpus}," in out.getvalue()
     assert "GPUs needed" in out.getvalue()
+    assert "cost" not in out.getvalue()
+    print_retrofit_plan(alone, find_gpu("L4"), Console(file=out, width=100), gpu_price=2.5)
+    row = next(line for line in reversed(out.getvalue().splitlines()) if line.startswith("paper"))
+    assert float(row.split()[-1].replace(",", "")) == pytest.approx(one.gpus * one.hours * 2.5, rel=0.01, abs=0.01)
 
 
 def test_what_does_not_go_is_told(folder):

@@ -26,6 +26,9 @@ def retrofit(
         str | None,
         typer.Option(help="With --dry-run: GPU to plan for, e.g. h100, h200 or 48GiB. [the one found]"),
     ] = None,
+    gpu_price: Annotated[
+        float | None, typer.Option(help="With --dry-run: price of an hour of one GPU, to tell what it costs.", min=0)
+    ] = None,
 ) -> None:
     """Teach a model DMS: make the checkpoints that `hyperscale run --model OUT --method dms` runs."""
     settings = RetrofitSettings.from_options(values)
@@ -36,12 +39,14 @@ def retrofit(
 
     if gpu and not dry_run:
         raise RetrofitError("--gpu names a GPU to plan for: pass --dry-run too, or --device to say where to train")
+    if gpu_price is not None and not dry_run:
+        raise RetrofitError("--gpu-price tells what a plan costs: pass --dry-run too")
     is_part = is_started()  # what is said once is said by the process that starts the others
     if not is_part:
         report("starting …")
     silence_transformers()
     if dry_run:
-        _print_plan(settings, gpu)
+        _print_plan(settings, gpu, gpu_price)
         return
     from hyperscale.retrofit.job import run_retrofit
 
@@ -61,7 +66,7 @@ def retrofit(
     report(f"run it: hyperscale run --model {settings.out} --method dms --cr {crs}")
 
 
-def _print_plan(settings: RetrofitSettings, gpu: str | None) -> None:
+def _print_plan(settings: RetrofitSettings, gpu: str | None, gpu_price: float | None) -> None:
     from hyperscale import models
     from hyperscale.cli.display.retrofit_plan import print_retrofit_plan
     from hyperscale.planning.retrofit_plan import plan_retrofit
@@ -69,7 +74,7 @@ def _print_plan(settings: RetrofitSettings, gpu: str | None) -> None:
 
     target = find_gpu(gpu) if gpu else _find_own_gpu()
     plans = plan_retrofit(settings, models.find(settings.model).base, target)
-    print_retrofit_plan(plans, target, make_console(), settings.gpus)
+    print_retrofit_plan(plans, target, make_console(), settings.gpus, gpu_price)
 
 
 def _find_own_gpu() -> "Gpu":

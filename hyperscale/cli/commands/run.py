@@ -39,6 +39,14 @@ def run(
             help="With --dry-run: GPU to plan for, e.g. h100, b200 or 48GiB. [the one found]", rich_help_panel=_PLAN
         ),
     ] = None,
+    gpu_price: Annotated[
+        float | None,
+        typer.Option(
+            help="With --dry-run: price of an hour of one GPU, to tell what the plan costs.",
+            min=0,
+            rich_help_panel=_PLAN,
+        ),
+    ] = None,
     plan: Annotated[
         Path | None,
         typer.Option(
@@ -73,7 +81,9 @@ def run(
         run_config = load.load_config(settings, config)
         folder = folder_of(run_config, out)
         if dry_run:
-            _plan(run_config, gpu, folder, plan, events)
+            _plan(run_config, gpu, gpu_price, folder, plan, events)
+        elif gpu_price is not None:
+            raise ConfigError("--gpu-price goes with --dry-run, which tells what the plan would cost")
         elif gpu:
             raise ConfigError("--gpu goes with --dry-run: a run uses the GPU that is there")
         else:
@@ -85,7 +95,12 @@ def run(
 
 
 def _plan(
-    run_config: RunConfig, gpu: str | None, folder: Path, plan: Path | None, events: "JsonObserver | None"
+    run_config: RunConfig,
+    gpu: str | None,
+    gpu_price: float | None,
+    folder: Path,
+    plan: Path | None,
+    events: "JsonObserver | None",
 ) -> None:
     from hyperscale.cli.display import plan_tables
     from hyperscale.run import dry_run
@@ -97,7 +112,7 @@ def _plan(
         events.on_plan(planned_run, folder)
         return
     console = make_console()
-    plan_tables.print_plan(planned_run, console)
+    plan_tables.print_plan(planned_run, console, gpu_price)
     plan_tables.print_memory(planned_run, console)
     plan_tables.print_roofline(planned_run, console)
 

@@ -10,11 +10,11 @@ from hyperscale.cli.display.table_format import NOTHING, make_table, print_table
 from hyperscale.kv.formats import AUTO
 from hyperscale.methods.arm import compression_label
 from hyperscale.models.default_sampling import NEUTRAL
-from hyperscale.planning.durations import DAY
+from hyperscale.planning.durations import DAY, HOUR
 from hyperscale.planning.plan_file import PLAN_FILE
 from hyperscale.planning.roofline import GIB, Roofline, mean_entries
 from hyperscale.run.config.resolve import SET_FOR_RUN
-from hyperscale.utils.quantities import format_duration, format_quantity
+from hyperscale.utils.quantities import format_duration, format_price, format_quantity
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -25,8 +25,11 @@ if TYPE_CHECKING:
     from hyperscale.run.planned_run import PlannedRun, PlannedTask
 
 
-def print_plan(run: "PlannedRun", console: Console) -> None:
-    """Print what is going to run: widths at each length, costs and what they are predicted from, and the work."""
+def print_plan(run: "PlannedRun", console: Console, gpu_price: float | None = None) -> None:
+    """Print what is going to run: widths at each length, costs and what they are predicted from, and the work.
+
+    With the price of an hour of one GPU also what the work costs.
+    """
     plan, axis = run.plan, run.plan.budget.axis
     lengths = sorted({point.L for point in plan.points}) or [0]
     numbers = (*(f"L={L}" for L in lengths), "chains", f"max. {axis}")
@@ -49,7 +52,7 @@ def print_plan(run: "PlannedRun", console: Console) -> None:
             )
         table.add_section()
     print_table(table, console, ("chains", f"max. {axis}", "predicted by", *(f"L={L}" for L in lengths[:-1])))
-    _print_work(run, console)
+    _print_work(run, console, gpu_price)
     lines = [_describe_task(run, task) for task in run.tasks]
     if run.repeated is not None:
         lines.append("Points and predictions are those of a plan made before: of this folder, or of --plan")
@@ -70,7 +73,7 @@ def print_plan(run: "PlannedRun", console: Console) -> None:
         console.print(line, highlight=False)
 
 
-def _print_work(run: "PlannedRun", console: Console) -> None:
+def _print_work(run: "PlannedRun", console: Console, gpu_price: float | None) -> None:
     """Print chains, tokens and time of each arm, and how much that is in all."""
     plan, durations = run.plan, run.durations
     problems = {name: count * len(run.config.seeds) for name, count in run.counts.items()}
@@ -87,6 +90,9 @@ def _print_work(run: "PlannedRun", console: Console) -> None:
     known = all(durations.values())
     is_bound = any(duration.is_bound for duration in durations.values() if duration)
     time = f"; {'at least' if is_bound else 'about'} {format_duration(total)}" if known else ""
+    if known and gpu_price is not None:
+        hours = total / HOUR * run.placement.engines * max(run.placement.resources.gpus, 1)  # of one GPU
+        time += f", {format_price(hours * gpu_price)} at {gpu_price:g} an hour of one GPU"
     if known and math.isinf(total):
         time = "; a chain does not fit the GPU"
     elif not known:

@@ -7,21 +7,28 @@ from rich.console import Console
 from hyperscale.cli.display.table_format import NOTHING, make_table, print_table
 from hyperscale.planning.retrofit_plan import RetrofitPlan, first_fitting
 from hyperscale.planning.roofline import GIB, Gpu
-from hyperscale.utils.quantities import format_quantity
+from hyperscale.utils.quantities import format_price, format_quantity
 
 
-def print_retrofit_plan(plans: Sequence[RetrofitPlan], gpu: Gpu, console: Console, count: int = 1) -> None:
+def print_retrofit_plan(
+    plans: Sequence[RetrofitPlan], gpu: Gpu, console: Console, count: int = 1, gpu_price: float | None = None
+) -> None:
     """Print what each recipe takes on so many GPUs, how many it needs, and which one is taken.
 
-    Memory is that of one GPU; hours are those on as many as the recipe needs.
+    Memory is that of one GPU; hours are those on as many as the recipe needs, and so is the cost, where the price of an
+    hour of one GPU is known.
     """
-    numbers = ("memory GiB", "fits", "GPUs needed", "steps", "tokens", "hours")
+    numbers: tuple[str, ...] = ("memory GiB", "fits", "GPUs needed", "steps", "tokens", "hours")
+    if gpu_price is not None:
+        numbers = (*numbers, "cost")
     number = "one" if count == 1 else f"{count} ×"
     table = make_table(f"Retrofit on {number} {gpu.name} of {gpu.memory / GIB:,.0f} GiB", ("recipe",), numbers)
     for plan in plans:
         if plan.memory is None:
             table.add_row(plan.recipe, *[NOTHING] * len(numbers))
             continue
+        hours = None if plan.hours is None or plan.gpus is None else plan.gpus * plan.hours  # of one GPU
+        cost = [] if gpu_price is None else [NOTHING if hours is None else format_price(hours * gpu_price)]
         table.add_row(
             plan.recipe,
             f"{(plan.memory.weights + plan.memory.activations) / GIB:,.1f}",
@@ -30,6 +37,7 @@ def print_retrofit_plan(plans: Sequence[RetrofitPlan], gpu: Gpu, console: Consol
             f"{plan.steps:,}",
             format_quantity(plan.tokens),
             NOTHING if plan.hours is None else f"{plan.hours:,.1f}",
+            *cost,
         )
     print_table(table, console, ("steps", "tokens"))
     for plan in plans:
