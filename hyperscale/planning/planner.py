@@ -1,7 +1,7 @@
 """Plans a run: from a budget to the W-L-CR points that fit it, and from those to the chains to generate."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from hyperscale.errors import BudgetError
@@ -136,6 +136,8 @@ def make_plan(
     arms: Sequence[Arm],
     entry_bytes: int,
     predictor: Predictor | None = None,
+    *,
+    alike: Collection[str] = (),
 ) -> Plan:
     """Choose the candidates of a grid whose predicted cost is within the budget and that no other one dominates.
 
@@ -148,6 +150,7 @@ def make_plan(
         arms: The methods with their CRs.
         entry_bytes: Bytes of one (key, value) pair summed over layers and KV heads.
         predictor: Predicts the costs; by the closed form if None.
+        alike: Methods whose chains of a problem are all the same, so that one says what more would.
 
     Raises:
         BudgetError: Nothing fits (the cheapest point is named), the grid has no length of a task, or the costs on the
@@ -161,7 +164,7 @@ def make_plan(
         for task in tasks:
             for L in grid.lengths_of(task.name, task.lengths):
                 chain, source = predictor.predict_chain(task, arm, L)
-                widths = (1,) if task.options else grid.widths  # nothing votes there
+                widths = (1,) if task.options or arm.method in alike else grid.widths  # nothing votes
                 candidates += [PlannedPoint(task.name, arm, W, L, chain.times(W), source) for W in widths]
     axis = budget.axis
     if axis not in CLOSED_FORM_AXES and any(

@@ -158,7 +158,7 @@ def plan_dry_run(
     arms = tuple(method_of_arm)
     runs = None
     if repeated is None:
-        plan = make_plan(config.budget, config.grid, shapes, arms, base_bytes, predictor)
+        plan = make_plan(config.budget, config.grid, shapes, arms, base_bytes, predictor, alike=config.alike)
     else:
         plan, runs = plan_file.repeat(repeated, config.budget, arms, [shape.name for shape in shapes])
     weights = shape.weight_bytes(config.dtype)

@@ -151,7 +151,8 @@ class PlannedRun:
             BudgetError: No point fits by these.
         """
         config = self.config
-        plan = make_plan(config.budget, config.grid, self.shapes, self.arms, self.base_bytes, predictor)
+        arguments = (config.budget, config.grid, self.shapes, self.arms, self.base_bytes, predictor)
+        plan = make_plan(*arguments, alike=config.alike)
         return dataclasses.replace(self, plan=plan, predictor=predictor)
 
 

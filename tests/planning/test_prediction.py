@@ -20,6 +20,8 @@ from hyperscale.planning.grid import Grid
 from hyperscale.planning.measured_costs import MeasuredChain, MeasuredCosts
 from hyperscale.planning.planner import Plan, PlannedPoint, is_dominated, make_plan
 from hyperscale.planning.prediction import CLOSED, Predictor
+from hyperscale.run import dry_run
+from hyperscale.run.config import load
 
 TASK = TaskShape("mini_aime", 50, 1024, (256, 512, 1024, 2048))
 GRID = Grid(name="g", description="", budget="8x", widths=(1, 2, 4, 8), crs=(8.0,))
@@ -209,3 +211,11 @@ def test_a_forced_answer_counts_where_a_chain_is_cut_off_and_nowhere_else():
         assert cost.tokens == sum(tokens) / 2
         assert cost.kv_reads == pytest.approx(sum(dense_reads(50, n) for n in tokens) / 2)
         assert cost.peak_kv == pytest.approx(sum(dense_peak(50, n) for n in tokens) / 2)
+
+
+def test_methods_whose_chains_are_alike_are_planned_with_one_a_problem():
+    settings = {"model": "mini", "methods": ["vanilla", "random"], "tasks": ["niah_single"], "context": [512]}
+    run = dry_run.plan_dry_run(load.make_config({**settings, "budget": "all"}))
+    widths = {method: {p.W for p in run.plan.points if p.arm.method == method} for method in ("vanilla", "random")}
+    assert widths["vanilla"] == {1}
+    assert widths["random"] == set(run.config.grid.widths) != {1}

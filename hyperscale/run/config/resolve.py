@@ -128,6 +128,12 @@ class ResolvedConfig(BaseModel):
         )
 
     @property
+    def alike(self) -> frozenset[str]:
+        """Methods whose chains of a problem are all the same: greedy ones, unless the method draws its victims."""
+        is_greedy = all_greedy(self.tasks) and not self.temperature
+        return frozenset(self.methods) - {"random"} if is_greedy else frozenset()
+
+    @property
     def notes(self) -> list[str]:
         """What is to be said of settings, the user's and the model's, that have no effect."""
         compressing = [arm for arm in self.arms if arm.method != VANILLA]
@@ -193,7 +199,7 @@ def resolve_config(config: RunConfig) -> ResolvedConfig:
     budget, grid = _budget_and_grid(config, model.grid)
     sampling = _sampling(config, model)
     if all_greedy(tasks) and not sampling["temperature"] and "random" not in config.methods:
-        # Greedy chains of a problem are all the same, unless the method draws its victims.
+        # Nothing is drawn at all, see `ResolvedConfig.alike`.
         grid = grid.model_copy(update={"widths": (1,)})
     # These are completed or read; every other setting stays as it was given.
     defaults: dict[str, Any] = {
