@@ -87,12 +87,5 @@ function drawFrontiers(section) {
     title.textContent = `Accuracy (%) against ${data.axes[state.axis]}, log2 scale`;
     panels.forEach((panel) => panel.draw(allBox.checked));
   };
-  state.listeners.push(draw);
-  let width = 0; // of the section: only a change of it calls for a new drawing
-  new ResizeObserver(() => {
-    if (Math.abs(section.clientWidth - width) > 1) {
-      width = section.clientWidth;
-      draw();
-    }
-  }).observe(section);
+  keepDrawn(section, draw);
 }

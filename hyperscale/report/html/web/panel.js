@@ -1,5 +1,17 @@
 // One task's panel: its picture, and the tip that follows a pointer or the arrow keys.
 
+// Draw a section's panels whenever what is shown changes, and the section's width.
+function keepDrawn(section, draw) {
+  state.listeners.push(draw);
+  let width = 0; // only a change of it calls for a new drawing
+  new ResizeObserver(() => {
+    if (Math.abs(section.clientWidth - width) > 1) {
+      width = section.clientWidth;
+      draw();
+    }
+  }).observe(section);
+}
+
 const ROOM = { left: 38, right: 14, top: 12, bottom: 26 };
 
 class Panel {

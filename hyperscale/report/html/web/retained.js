@@ -31,14 +31,7 @@ function drawRetained(section) {
     ),
   );
   const draw = () => panels.forEach((panel) => panel.draw());
-  state.listeners.push(draw);
-  let width = 0; // of the section: only a change of it calls for a new drawing
-  new ResizeObserver(() => {
-    if (Math.abs(section.clientWidth - width) > 1) {
-      width = section.clientWidth;
-      draw();
-    }
-  }).observe(section);
+  keepDrawn(section, draw);
 }
 
 const FULL = Math.log2(100);
