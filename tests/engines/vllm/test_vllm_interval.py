@@ -214,14 +214,7 @@ class TestOnCuda:
         monkeypatch.setattr(interval, "PASS_BYTES", pass_bytes)
         check(rule, on_cuda=True)
 
-
-@pytest.mark.parametrize("pass_bytes", [rows.PASS_BYTES, 40000])
-@pytest.mark.parametrize("rule", RULES)
-class TestRepeated:
-    """Prunings that are recorded once and repeated, as graphs on a GPU are, with other requests and lengths."""
-
-    pytestmark = MARKS
-
     def test_a_recorded_pruning_serves_other_requests(self, rule, pass_bytes, monkeypatch):
+        """One that is recorded once and repeated, as graphs on a GPU are, with other requests and lengths."""
         monkeypatch.setattr(interval, "PASS_BYTES", pass_bytes)
         check_repeated(rule)
