@@ -130,8 +130,7 @@ class ResolvedConfig(BaseModel):
     @property
     def alike(self) -> frozenset[str]:
         """Methods whose chains of a problem are all the same: greedy ones, unless the method draws its victims."""
-        is_greedy = all_greedy(self.tasks) and not self.temperature
-        return frozenset(self.methods) - {"random"} if is_greedy else frozenset()
+        return _find_alike(self.tasks, self.temperature, self.methods)
 
     @property
     def notes(self) -> list[str]:
@@ -198,9 +197,8 @@ def resolve_config(config: RunConfig) -> ResolvedConfig:
     compatibility.check_placement(config)
     budget, grid = _budget_and_grid(config, model.grid)
     sampling = _sampling(config, model)
-    if all_greedy(tasks) and not sampling["temperature"] and "random" not in config.methods:
-        # Nothing is drawn at all, see `ResolvedConfig.alike`.
-        grid = grid.model_copy(update={"widths": (1,)})
+    if _find_alike(tasks, sampling["temperature"], config.methods) == set(config.methods):
+        grid = grid.model_copy(update={"widths": (1,)})  # nothing is drawn at all: no note or record speaks of widths
     # These are completed or read; every other setting stays as it was given.
     defaults: dict[str, Any] = {
         "budget": budget,
@@ -218,6 +216,12 @@ def resolve_config(config: RunConfig) -> ResolvedConfig:
     names = (RunConfig.model_fields.keys() & ResolvedConfig.model_fields.keys()) - defaults.keys()
     same = {name: getattr(config, name) for name in names}
     return ResolvedConfig(**same, **defaults)
+
+
+def _find_alike(tasks: tuple[str, ...], temperature: float, methods: tuple[str, ...]) -> frozenset[str]:
+    """See `ResolvedConfig.alike`."""
+    is_greedy = all_greedy(tasks) and not temperature
+    return frozenset(methods) - {"random"} if is_greedy else frozenset()
 
 
 def _sampling(config: RunConfig, model: models.Model) -> dict[str, Any]:
