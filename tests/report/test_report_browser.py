@@ -1,107 +1,22 @@
-"""The report in a real browser without a network, as a reader meets it: with a mouse, with keys alone, on a phone.
-
-Needs the package playwright and a Chromium (``apt-get install chromium``, or ``playwright install chromium``).
-"""
+"""The report in a real browser without a network, as a reader meets it: with a mouse, with keys alone, on a phone."""
 
 import itertools
-import shutil
-import threading
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
+from long_texts import PROBLEMS, TEXT
 from report_runs import HOSTILE, run
-from synthetic_samples import chains, points, sample, write_samples
+from synthetic_samples import chains, points, sample
 
 from hyperscale import report, tasks
-from hyperscale.report.html.serve import ReportServer
 from hyperscale.tasks.task import prompt_hash
 
 pytestmark = pytest.mark.e2e
 
-driver = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
-
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
-PROBLEMS = 12
-MULTILINE = "<b>first</b>\n  second 😀 & third\n"
 PHONE = {"width": 360, "height": 740}
-TEXT = "text => [...text.children].filter(e => e.className != 'cut').map(e => e.textContent).join('')"
 FOCUS = "(e => [e.closest('section')?.id, e.className || e.tagName])(document.activeElement)"
 WIDE = """[...document.querySelectorAll('body *')].filter(
     e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('.scroll, .skip, svg')).length"""
-
-
-def texts(line, i):
-    """A text with what breaks pages, and its cut positions; problem p3's chains hold the hostile one."""
-    thought = f"{i} {HOSTILE if line.problem == 'p3' else MULTILINE} "
-    text = f"{thought}{'so ' * 200}</think>The answer is {line.whole.answer}."
-    chars = [*(len(thought) + 30 * n for n in range(len(line.cuts) - 1)), len(text)]
-    cuts = tuple(replace(cut, chars=n) for cut, n in zip(line.cuts, chars, strict=True))
-    return replace(line, text=text, cuts=cuts)
-
-
-def held(line):
-    """28 layers of 4 heads: all in the first head, and of the others what the layer's number has in percent."""
-    full = line.prompt_tokens + line.tokens - 1
-    return tuple((full, *[round(full * layer / 100)] * 3) for layer in range(28))
-
-
-@pytest.fixture(scope="module")
-def lines():
-    found = chains("vanilla", 1, problems=PROBLEMS, width=4)
-    for cr in (4, 8):
-        found += chains("dms", cr, problems=PROBLEMS, width=4, skill=0.1)
-    found = [replace(line, kept=held(line)) for line in found]
-    found += chains("window", 8, problems=PROBLEMS, width=4, task="mini_lcb", skill=-0.3)
-    doc = tasks.load("mini_aime").docs(1)[0]
-    found += [replace(line, problem=doc.id, prompt_hash=prompt_hash(doc.prompt)) for line in found[:2]]
-    return [texts(line, i) for i, line in enumerate(found)]
-
-
-@pytest.fixture(scope="module")
-def address(lines, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("report")
-    path = folder / "report.html"
-    path.write_text(report.render_report([run(folder / "demo", lines, limit=1)], f"demo {HOSTILE}"), encoding="utf-8")
-    return path.as_uri()
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with driver.sync_playwright() as playwright:
-        found = next(filter(None, map(shutil.which, NAMES)), playwright.chromium.executable_path)
-        if not Path(found).exists():
-            pytest.skip("needs a Chromium")
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def visit(chromium, address):
-    """Open the page; at the end nothing may have failed, asked the network, or run what a text says."""
-    problems, opened = [], []
-
-    def call(at="", page_at=address, **options):
-        context = chromium.new_context(offline=True, **options)
-        page = context.new_page()
-        page.set_default_timeout(15_000)
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda line: problems.append(line.text))
-        page.on("request", lambda request: problems.append(request.url) if request.url[:5] != "file:" else None)
-        page.on("dialog", lambda dialog: problems.append(dialog.message))
-        page.goto(page_at + at)
-        page.wait_for_selector("#chains .problems button")
-        opened.append(page)
-        return page
-
-    yield call
-    for page in opened:
-        assert page.evaluate("typeof hacked") == "undefined"
-        assert page.locator("#failure").is_hidden()
-        assert page.locator("img, iframe").count() == 0
-        page.context.close()
-    assert problems == []
 
 
 def column(page, section, number):
@@ -489,72 +404,3 @@ def test_the_smallest_runs_have_a_page(visit, tmp_path):
         assert page.locator("#chains .problems button").count() == 1
         assert page.locator("#points tbody tr").count() >= 1
         assert "only one here" in page.locator("#margins").inner_text()
-
-
-@pytest.fixture(scope="module")
-def with_folder(lines, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("several texts") / "runs & more #1"
-    folder.mkdir()
-    (folder / "run.json").write_text('{"schema": 2, "config": {"model": "mini"}}')
-    write_samples(folder / "samples.jsonl", lines)
-    return report.write_report(folder, folder / "a page.html", text_mib=0.001)
-
-
-def test_texts_in_a_folder_are_loaded_when_a_chain_is_opened(visit, lines, with_folder):
-    page = visit(page_at=with_folder.as_uri())
-    asked = []
-    page.on("request", lambda request: asked.append(request.url))
-    assert "Texts are in the folder a page.texts" in page.locator("#omissions").inner_text()
-    page.locator("#chains .problems button", has_text="p3 mini_aime").click()
-    mine = [line for line in lines if (line.task, line.problem, line.method) == ("mini_aime", "p3", "vanilla")]
-    page.evaluate(
-        "[...document.querySelectorAll('#chains .chain')].slice(0, 2).forEach(chain => { chain.open = true })"
-    )
-    for i in range(2):
-        text = page.locator("#chains .chain").nth(i).locator(".text")
-        text.locator(".said").wait_for()
-        assert text.evaluate(TEXT) == mine[i].text
-    assert len(asked) == 1  # both are in the problem's file, which is loaded once for both
-    page.locator("#chains .chain summary").nth(2).press("Enter")
-    page.locator("#chains .chain").nth(2).locator(".said").wait_for()
-    assert asked == [asked[0]] * 2
-    assert page.locator("head script").count() == 0
-
-
-def test_a_served_page_loads_its_texts(chromium, with_folder):
-    with ReportServer(with_folder, port=0) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        page = chromium.new_page()
-        page.goto(server.url)
-        page.locator("#chains .chain summary").first.click()
-        page.locator("#chains .text .said").first.wait_for()
-        page.close()
-        server.shutdown()
-
-
-def test_a_page_without_its_folder_says_what_it_needs(chromium, with_folder, tmp_path):
-    alone = tmp_path / "alone.html"
-    alone.write_bytes(with_folder.read_bytes())
-    page = chromium.new_page()
-    page.goto(alone.as_uri())
-    page.locator("#chains .chain summary").first.click()
-    text = page.locator("#chains .text").first
-    text.get_by_text("needs the folder a page.texts beside it").wait_for()
-    page.close()
-
-
-def test_what_is_left_out_is_said(visit, lines, tmp_path):
-    path = tmp_path / "small.html"
-    noise = "".join(prompt_hash(str(i)) for i in range(200))  # which compresses to half at best
-    lines = [replace(line, text=noise) for line in lines[:3]]
-    path.write_text(report.render_report([run(tmp_path / "small", lines)], "small", text_mib=0.002), encoding="utf-8")
-    page = visit(page_at=path.as_uri())
-    note = page.locator("#omissions").inner_text()
-    assert "only the beginning and the end are here" in note
-    page.locator("#chains .chain summary").first.click()
-    assert "characters left out" in page.locator(".text .cut").first.inner_text()
-    path.write_text(report.render_report([run(tmp_path / "small", lines)], "small", text_mib=0), encoding="utf-8")
-    page = visit(page_at=path.as_uri())
-    assert "Texts are left out" in page.locator("#omissions").inner_text()
-    page.locator("#chains .chain summary").first.click()
-    assert page.locator(".text").first.inner_text() == "left out"
