@@ -15,6 +15,7 @@ the activations instead of computing them again. "estimate" is what the command 
 """
 
 import argparse
+import gc
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -150,6 +151,7 @@ def measure(arguments: argparse.Namespace, name: str, device: torch.device, rank
     """A line of the table."""
     torch._dynamo.reset()  # graphs of the recipe before would count towards the most that are kept
     on_gpu = device.type == "cuda"
+    gc.collect()  # models are cycles: the one before would lie in the memory of this one
     if on_gpu:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
