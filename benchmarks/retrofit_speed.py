@@ -95,7 +95,7 @@ def retrofit_step(arguments: argparse.Namespace, name: str, device: torch.device
         fill=lambda model: fill(model, device),
     )
     if variant == "single":
-        training.compiled, training.gated._decide = False, decide_with_noise
+        training.distillation.compiled, training.gated._decide = False, decide_with_noise
     optimizer = training._optimizer(gates=True)
     data = batches(arguments.rows, arguments.length, arguments.config.vocab_size)
 

@@ -2,11 +2,12 @@
 
 In the order of reading:
 
-1. data: `text_files` reads texts and chats, `sources` gets those that no file has, `documents` tokenises
-   them, `packing` fills rows and batches;
+1. data: `sources` reads texts and chats from files, a hub or the model itself, `documents` tokenises them, `packing`
+   fills rows and batches;
 2. the model with gates: `gated_model` attaches them, `packed_attention` attends under them, `inline_gates` decides
    inside attention where a neuron is borrowed (and merges, for DMC);
-3. `losses`: distillation and compression, and the schedule of the target;
+3. `losses`: distillation and compression, and the schedule of the target; `distillation` has both of a student and its
+   teacher on a batch;
 4. `trainer`: the phases, with `settings` (what can be set) and `optimizer`;
 5. `gate_check`: inference must decide as training did;
 6. `checkpoints` trains to each ratio, checks, writes and records; `resume` keeps the state on the disk and goes on from

@@ -15,7 +15,7 @@ from hyperscale.errors import ModelError, RetrofitError
 from hyperscale.models import thinking
 from hyperscale.models.prompts import apply_template, choose_template
 from hyperscale.retrofit.packing import RowPacker, TokenizedDocument, TrainingBatch
-from hyperscale.retrofit.text_files import TextEntry, TextSource, TokenIds
+from hyperscale.retrofit.sources.text_files import TextEntry, TextSource, TokenIds
 from hyperscale.utils.validation import first_fault
 
 #: Documents among which a row's next one is chosen.

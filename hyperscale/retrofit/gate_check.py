@@ -91,27 +91,27 @@ def check_gates(retrofit: Retrofit, batches: Iterable[TrainingBatch]) -> GateChe
     Raises:
         RetrofitError: There is no batch.
     """
-    student = retrofit.gated
+    distillation, student = retrofit.distillation, retrofit.gated
     training_mode = student.mode
     modes: tuple[Mode, ...] = ("noisy", "hard")
     sums = dict.fromkeys(modes, 0.0)
     alpha, count = 0.0, 0
     shares: list[Tensor] = []
     kept: list[Tensor] = []
-    retrofit.seed_noise(0)  # the same on every process that shares the training, and at every check
+    distillation.seed_noise(0)  # the same on every process that shares the training, and at every check
     with torch.no_grad():
         for batch in batches:
             count += 1
             for mode in modes:
                 student.mode = mode
-                kl, alphas = retrofit.divergence(batch)
+                kl, alphas = distillation.divergence(batch)
                 sums[mode] += kl.item()
             # The alphas of the last mode, which is that of inference.
             counting = (batch.kind >= 0).to(alphas[0].device)
             evicted = torch.stack([a[counting].float().mean(0) for a in alphas])  # (layers, kv_heads)
             alpha += evicted.mean().item()
             kept.append(1 - evicted)
-            shares.append(retrofit.saved_share(batch, alphas))
+            shares.append(distillation.saved_share(batch, alphas))
     student.mode = training_mode
     if not count:
         raise RetrofitError("the gate check needs at least one held-out batch")

@@ -22,7 +22,7 @@ from hyperscale.utils.files import write_atomic, write_folder
 
 if TYPE_CHECKING:
     from hyperscale.retrofit.documents import Corpus
-    from hyperscale.retrofit.text_files import TextSource
+    from hyperscale.retrofit.sources.text_files import TextSource
     from hyperscale.retrofit.trainer import TrainedStudent
 
 Report = Callable[[str], None]
@@ -86,7 +86,7 @@ def run_retrofit(
         memory_estimate.require_memory(estimate, settings.model, settings.weights, _memory_of(device))
     from hyperscale.retrofit.sources.hub_texts import PREFIX
     from hyperscale.retrofit.sources.own_texts import OWN
-    from hyperscale.retrofit.text_files import read_texts
+    from hyperscale.retrofit.sources.text_files import read_texts
 
     # Before the weights are looked for: a mistake about the data shows at once.
     is_file = settings.data != OWN and not settings.data.startswith(PREFIX)

@@ -12,12 +12,10 @@ The phases, in steps::
                                                             └→ hard → checkpoint    └→ hard → checkpoint
 """
 
-import copy
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,30 +23,18 @@ from torch import Tensor
 from hyperscale.errors import RetrofitError
 from hyperscale.methods.core.dmc_merge import MergeConfig
 from hyperscale.methods.core.dms_gate import GateConfig
-from hyperscale.retrofit.gated_model import GatedModel
-from hyperscale.retrofit.losses import (
-    compile_divergence,
-    compression_loss,
-    distillation_loss,
-    distillation_loss_in_parts,
-    ledger_costs,
-    scheduled_cr,
-)
-from hyperscale.retrofit.low_rank.updates import LowRankUpdates
+from hyperscale.retrofit.distillation import Distillation
+from hyperscale.retrofit.losses import scheduled_cr
 from hyperscale.retrofit.optimizer import StochasticAdamW, move_state, restore_moments, take_moments
-from hyperscale.retrofit.packed_attention import PackingMasks, checkpoint_layers, compile_layers, use_packed_attention
 from hyperscale.retrofit.packing import TrainingBatch
 from hyperscale.retrofit.parallel.ranks import Ranks
-from hyperscale.retrofit.parallel.sharding import local_part, shard_model, whole_tensor
+from hyperscale.retrofit.parallel.sharding import local_part, whole_tensor
 from hyperscale.retrofit.reporting.step_metrics import StepMetrics, format_line
 from hyperscale.retrofit.settings import Recipe, check_shares
-from hyperscale.utils.device_copy import copy_to
 
 Phase = Literal["fade", "noisy", "hard"]
 #: Steps between two entries of the log.
 LOG_STEPS = 25
-#: Least batches of a training whose gates and loss are compiled: it takes some seconds.
-COMPILED_BATCHES = 100
 #: Seconds after which a line is reported even if no step is due to be logged.
 REPORT_SECONDS = 30.0
 
@@ -132,7 +118,7 @@ class Retrofit:
         device: torch.device | None = None,
         fill: Callable[[Any], None] | None = None,
     ) -> None:
-        self.recipe, self.report, self.frugal = recipe, report, frugal
+        self.recipe, self.report = recipe, report
         self.observe = observe or (lambda metrics: report(format_line(metrics)))
         self.after_step = after_step
         self.report_seconds = REPORT_SECONDS
@@ -140,46 +126,11 @@ class Retrofit:
         check_shares(self.ranks.count, recipe)
         self.device = device or next(teacher.parameters()).device
         torch.manual_seed(recipe.seed)
-        # Gates and low-rank updates leave the teacher's weights as they are: one model is both.
-        self.is_shared = recipe.is_frozen
-        student = teacher.train() if self.is_shared else copy.deepcopy(teacher).train()
-        self.teacher = teacher if self.is_shared else teacher.eval()
-        teacher.requires_grad_(False)
-        if dtype is not None and not self.is_shared:
-            _cast(student.parameters(), dtype)
-        self.gated = GatedModel(student, recipe.gates())
-        self.updates = LowRankUpdates(student, recipe.lora_rank, recipe.lora_alpha) if recipe.update_rank else None
-        if self.is_shared:
-            trained = self.gated.gate_parameters() + (self.updates.parameters() if self.updates else [])
-            if dtype is not None:
-                _cast(trained, dtype)
-            student.requires_grad_(False)
-            for parameter in trained:
-                parameter.requires_grad_(True)
-        else:
-            student.requires_grad_(True)
-        for model in {id(model): model for model in (self.teacher, student)}.values():
-            use_packed_attention(model)
-            if self.device.type == "cuda":
-                compile_layers(model)
-        if frugal and recompute:
-            checkpoint_layers(student)
-        # What runs a function of each model: with several processes its weights are gathered meanwhile.
-        self._run_teacher: Callable[[Callable[[], Any]], Any] = _call
-        self._run_student: Callable[[Callable[[], Any]], Any] = _call
-        if self.ranks.count > 1:
-            self._run_student = shard_model(student, self.ranks, self.device, fill)
-            self._run_teacher = (
-                self._run_student if self.is_shared else shard_model(self.teacher, self.ranks, self.device, fill)
-            )
-        # Kernels of gates and loss are small, and a small model's step waits for their launches.
-        self.compiled = (
-            self.device.type == "cuda"
-            and self.ranks.count == 1
-            and recipe.total_steps * recipe.accumulate >= COMPILED_BATCHES
-        )
-        if self.compiled and self.gated.separate:
-            self.gated.compile_decisions()
+        self.distillation = Distillation(
+            teacher, recipe, dtype=dtype, frugal=frugal, recompute=recompute, ranks=self.ranks, device=self.device,
+            fill=fill,
+        )  # fmt: skip
+        self.gated = self.distillation.gated
         self.steps = self.tokens = 0
         self.log: list[dict[str, Any]] = []
         # Where the training stands: the ratio it is on its way to, the phase, and that phase's steps so far.
@@ -265,7 +216,7 @@ class Retrofit:
         if not last:
             optimizer = self.optimizer
             assert optimizer is not None, "the noisy phase has made it"
-            weights = {k: local_part(v).to("cpu", copy=True) for k, v in self._trained_state().items()}
+            weights = {k: local_part(v).to("cpu", copy=True) for k, v in self.distillation.trained_state().items()}
             if self.ranks.count == 1:
                 move_state(optimizer, "cpu")  # room for the hard phase's own optimiser
         self.trunk = Trunk(weights, optimizer, self.steps, self.tokens, list(self.log))
@@ -276,7 +227,7 @@ class Retrofit:
         assert trunk is not None, "a hard phase has branched off"
         self.steps, self.tokens, self.log = trunk.steps, trunk.tokens, trunk.log
         if trunk.optimizer is not None:
-            self._load_trained_state(trunk.weights)
+            self.distillation.load_trained_state(trunk.weights)
             if self.ranks.count == 1:
                 move_state(trunk.optimizer, self.device)
         self.phase, self.phase_steps, self.optimizer, self.trunk = "noisy", 0, trunk.optimizer, None
@@ -334,7 +285,7 @@ class Retrofit:
             },
             "seconds": self.seconds,
             "log": self.log,
-            "weights": {name: local_part(value) for name, value in self._trained_state().items()},
+            "weights": {name: local_part(value) for name, value in self.distillation.trained_state().items()},
             "moments": take_moments(self.optimizer),
             "trunk": trunk and {**vars(trunk), "optimizer": None, "moments": take_moments(trunk.optimizer)},
             "random": {
@@ -349,7 +300,7 @@ class Retrofit:
             setattr(self, name, value)
         self._start = time.monotonic() - state["seconds"]
         self.log = list(state["log"])
-        self._load_trained_state(state["weights"])
+        self.distillation.load_trained_state(state["weights"])
         self.optimizer = self._optimizer(gates=self._gates_train)
         restore_moments(self.optimizer, state["moments"], self.device)
         if trunk := state["trunk"]:
@@ -363,23 +314,6 @@ class Retrofit:
         torch.set_rng_state(state["random"]["cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
-
-    def _trained_state(self) -> dict[str, Tensor]:
-        """The student's state; of one that shares its weights with the teacher, what trains alone."""
-        state: dict[str, Tensor] = self.gated.model.state_dict()
-        if not self.is_shared:
-            return state
-        trained = {name for name, parameter in self.gated.model.named_parameters() if parameter.requires_grad}
-        return {name: value for name, value in state.items() if name in trained}
-
-    def _load_trained_state(self, state: dict[str, Tensor]) -> None:
-        if self.ranks.count == 1:
-            self.gated.model.load_state_dict(state, strict=not self.is_shared)
-            return
-        own = self._trained_state()
-        with torch.no_grad():
-            for name, value in state.items():
-                local_part(own[name]).copy_(value)
 
     @property
     def _gates_train(self) -> bool:
@@ -411,13 +345,13 @@ class Retrofit:
         sums = torch.zeros(2 + r.groups, device=self.device)  # loss, divergence, eviction of each group
         for number in range(r.accumulate):
             batch = next(batches)
-            self.seed_noise(self.steps * r.accumulate + number)
+            self.distillation.seed_noise(self.steps * r.accumulate + number)
             self.batches_read += 1
             self.tokens += batch.ids.numel()
             self._tokens_since_report += batch.ids.numel()
             if number % self.ranks.count != self.ranks.rank:
                 continue
-            loss, divergence, share = self._losses(batch, cr)
+            loss, divergence, share = self.distillation.losses(batch, cr)
             # Gradients are averaged over processes, so that the mean over all batches is left.
             (loss * self.ranks.count / r.accumulate).backward()  # type: ignore[no-untyped-call]
             self._faults += (~loss.detach().isfinite()).float()
@@ -452,128 +386,10 @@ class Retrofit:
             cr=cr,
             loss=loss,
             kl=kl,
-            target=self._target(cr),
+            target=self.distillation.target(cr),
             saved=alphas,
             tokens=self.tokens,
             tokens_per_second=pace,
             seconds=self.seconds,
             hours_left=left * (now - self._first_step) / self._steps_since_start / 3600,
         )
-
-    def seed_noise(self, batch: int) -> None:
-        """Make the noise of the gates that of a batch by its number, whichever process sees it."""
-        torch.manual_seed((self.recipe.seed * 1_000_003 + batch) % 2**63)
-
-    def _losses(self, batch: TrainingBatch, cr: float) -> tuple[Tensor, Tensor, Tensor]:
-        """What is minimised, the divergence in it, and the share saved, (groups, axes)."""
-        r = self.recipe
-        kl, alphas = self.divergence(batch, r.symmetric)
-        batch = batch.to(self.device)
-        kind = batch.kind
-        group = kind if r.groups > 1 else torch.where(kind >= 0, 0, -1)
-        target = self._target(cr)
-        # Frozen gates keep their ratio in the hard phase. Neurons that train with the weights have to be held to it.
-        held = self.gated.mode == "hard" and not self.gated.separate
-        missing, share = compression_loss(alphas, target, group, r.groups, *self._costs(batch), held=held)
-        return kl + missing if held or self.gated.mode == "noisy" else kl, kl, share
-
-    def _target(self, cr: float) -> float:
-        """Share to be saved at a compression ratio."""
-        return max(0.0, 1.0 - 1.0 / (self.recipe.reach * cr))
-
-    def saved_share(self, batch: TrainingBatch, alphas: list[Tensor]) -> Tensor:
-        """What a batch's evictions save, of all kinds of data together.
-
-        Args:
-            batch: The batch.
-            alphas: Its evictions, one (batch, sequence, kv_heads) tensor a layer.
-
-        Returns:
-            (axes,) share of entries; by the ledger, of reads and of entries held.
-        """
-        group = torch.where(batch.kind.to(self.device) >= 0, 0, -1)
-        return compression_loss(alphas, 0.0, group, 1, *self._costs(batch))[1][0]
-
-    def _costs(self, batch: TrainingBatch) -> tuple[Tensor, ...]:
-        """Costs and savings of a batch's entries, for `compression_loss`.
-
-        By default each token costs and saves 1, the paper's loss; by the ledger, what runs are measured in.
-        """
-        r = self.recipe
-        if not r.ledger:
-            return ()
-        return ledger_costs(batch.document.to(self.device), batch.weight.to(self.device), r.delay)
-
-    def divergence(self, batch: TrainingBatch, symmetric: bool = False) -> tuple[Tensor, list[Tensor]]:
-        """Divergence of the student from the teacher on one batch, and the student's evictions.
-
-        Args:
-            batch: Rows of packed documents.
-            symmetric: Add KL(teacher || student) to KL(student || teacher).
-
-        Returns:
-            A scalar, in nats per token that counts, and one (batch, sequence, kv_heads) alpha a layer.
-        """
-        # Looked for before the copy: on the device it would be waited for.
-        counted = copy_to(batch.counted(), self.device) if self.frugal else None
-        on_device = batch.to(self.device)
-        inputs = {
-            "input_ids": on_device.ids,
-            "position_ids": on_device.position,
-            "masks": PackingMasks.build(on_device.document, self.recipe.delay),
-        }
-        weight = on_device.weight
-
-        def teach() -> Tensor:
-            """The teacher's last hidden states, or its logits."""
-            with self._as_teacher():
-                if self.frugal:
-                    return cast("Tensor", self.teacher.model(**inputs, use_cache=False).last_hidden_state)
-                return cast("Tensor", self.teacher(**inputs, use_cache=False).logits)
-
-        def compare(taught: Tensor) -> tuple[Tensor, list[Tensor]]:
-            if self.frugal:
-                hidden = self.gated.hidden(**inputs)
-                heads = self.gated.model.lm_head, self.teacher.lm_head
-                kl = distillation_loss_in_parts(
-                    hidden, taught, *heads, weight, symmetric, counted=counted, compiled=self.compiled
-                )
-            else:
-                divergence = compile_divergence() if self.compiled else distillation_loss
-                kl = divergence(self.gated.forward(**inputs), taught, weight, symmetric)
-            return kl, self.gated.alphas
-
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            found: tuple[Tensor, list[Tensor]]
-            if self.is_shared:
-                found = self._run_student(lambda: compare(teach()))
-            else:
-                taught = self._run_teacher(teach)
-                found = self._run_student(lambda: compare(taught))
-        return found
-
-    @contextmanager
-    def _as_teacher(self) -> Iterator[None]:
-        """Without gradients, and with gates and updates off if the teacher's weights are the student's."""
-        mode = self.gated.mode
-        if self.is_shared:
-            self.gated.mode = "off"
-        if self.updates:
-            self.updates.switch(on=False)
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.gated.mode = mode
-            if self.updates:
-                self.updates.switch(on=True)
-
-
-def _cast(parameters: Iterable[Any], dtype: torch.dtype) -> None:
-    # Parameters alone: the rotary frequencies are buffers, and rounding them would move every position.
-    for parameter in parameters:
-        parameter.data = parameter.data.to(dtype)
-
-
-def _call(function: Callable[[], Any]) -> Any:
-    return function()

@@ -68,7 +68,7 @@ def equal(a, b):
 def finished():
     """A whole quick retrofit: teacher before, retrofit, and each target's (finished, state, check)."""
     trainer = retrofit(QUICK)
-    before = state(trainer.teacher)
+    before = state(trainer.distillation.teacher)
     held_out = [batch(-1), batch(-2)]
     results = [
         (copy, state(copy.model), check_gates(trainer, held_out)) for copy in trainer.run(map(batch, itertools.count()))
@@ -104,8 +104,8 @@ def test_a_finished_checkpoint_decides_as_it_trained_and_counts_its_steps(finish
 
 def test_the_teacher_is_not_touched(finished):
     before, trainer, results = finished
-    assert equal(before, state(trainer.teacher))
-    assert not any(p.requires_grad or p.grad is not None for p in trainer.teacher.parameters())
+    assert equal(before, state(trainer.distillation.teacher))
+    assert not any(p.requires_grad or p.grad is not None for p in trainer.distillation.teacher.parameters())
     student = results[-1][1]
     assert all(not torch.equal(student[name], before[name]) for name in before if "layers" in name)
     assert student.keys() - before.keys() == {name for name in student if "dms_" in name}

@@ -33,7 +33,7 @@ def make(recipe, **more):
 
 def test_the_gates_learn_and_nothing_else_moves():
     training = make(GATES)
-    assert training.teacher is training.gated.model
+    assert training.distillation.teacher is training.gated.model
     before = {name: value.clone() for name, value in training.gated.model.state_dict().items()}
     gates = {name for name in before if "dms_proj_alpha." in name}
     ratios = []
@@ -56,7 +56,7 @@ def test_gates_get_the_gradient_that_they_get_beside_a_teacher_of_its_own(frugal
             torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(7))
         torch.manual_seed(3)
         training.gated.mode = "noisy"
-        loss, divergence, _ = training._losses(batch(5), 2.0)
+        loss, divergence, _ = training.distillation.losses(batch(5), 2.0)
         assert divergence > 0
         loss.backward()
         gradients.append([parameter.grad for parameter in training.gated.gate_parameters()])

@@ -32,16 +32,16 @@ def take_step(seeds, *, compiled, mode="noisy", **changes):
     """Loss and gradients of each batch."""
     torch._dynamo.reset()
     training = Retrofit(build_model(0, **SMALL), RECIPE.changed(**changes), report=lambda _: None, frugal=True)
-    assert not training.compiled  # on a CPU it does not pay
+    assert not training.distillation.compiled  # on a CPU it does not pay
     if compiled:
-        training.compiled = True
+        training.distillation.compiled = True
         training.gated.compile_decisions()
         compile_layers(training.gated.model)
     training.gated.mode = mode
     found = []
     for seed in seeds:
-        training.seed_noise(seed)
-        loss, *_ = training._losses(batch(seed), 1.5)
+        training.distillation.seed_noise(seed)
+        loss, *_ = training.distillation.losses(batch(seed), 1.5)
         loss.backward()
         gradients = {name: p.grad for name, p in training.gated.model.named_parameters() if p.grad is not None}
         training.gated.model.zero_grad(set_to_none=True)
@@ -72,8 +72,8 @@ def test_activations_that_are_kept_give_the_same_gradients():
     for recompute in (True, False):
         training = Retrofit(build_model(0, **SMALL), RECIPE, report=lambda _: None, frugal=True, recompute=recompute)
         assert hasattr(training.gated.model.model.layers[0].forward, "func") == recompute  # wrapped, to be called twice
-        training.seed_noise(3)
-        loss, *_ = training._losses(batch(3), 1.5)
+        training.distillation.seed_noise(3)
+        loss, *_ = training.distillation.losses(batch(3), 1.5)
         loss.backward()
         found.append([loss.detach(), *(p.grad for p in training.gated.model.parameters() if p.grad is not None)])
     assert len(found[0]) == len(found[1]) > 20
@@ -125,7 +125,7 @@ def on_gpu(**changes):
     torch._dynamo.reset()
     recipe = RECIPE.changed(steps_per_unit=200, fade_steps=0, **changes)
     training = Retrofit(build_model(0, **SMALL).cuda(), recipe, report=lambda _: None, frugal=True)
-    assert training.compiled
+    assert training.distillation.compiled
     training.report_seconds = 1e9  # compiling takes long, and a step that is read out waits
     return training
 
@@ -153,8 +153,8 @@ def test_a_gpus_loss_is_that_of_single_operations(kind):
     for compiled in (True, False):
         training = on_gpu(**KINDS[kind])
         if not compiled:
-            training.compiled, training.gated._decide = False, decide_with_noise
-        training.seed_noise(3)
-        loss, _, share = training._losses(batch(3, length=256), 1.5)
+            training.distillation.compiled, training.gated._decide = False, decide_with_noise
+        training.distillation.seed_noise(3)
+        loss, _, share = training.distillation.losses(batch(3, length=256), 1.5)
         losses.append(torch.cat([loss[None], share.flatten()]).detach().cpu())
     torch.testing.assert_close(*losses, rtol=2e-2, atol=1e-3)

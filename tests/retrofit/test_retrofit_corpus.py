@@ -10,7 +10,8 @@ import torch
 from pyarrow import parquet
 
 from hyperscale.errors import RetrofitError
-from hyperscale.retrofit import documents, losses, optimizer, text_files
+from hyperscale.retrofit import documents, losses, optimizer
+from hyperscale.retrofit.sources import text_files
 
 TEXTS = [f"{i:02d} " + "abc " * (3 + i) for i in range(20)]
 

@@ -53,8 +53,8 @@ def teach(training):
     """Logits of the teacher."""
     one = batch(-1)
     inputs = {"input_ids": one.ids, "position_ids": one.position, "masks": training_masks(training, one)}
-    with training._as_teacher():
-        return training.teacher(**inputs, use_cache=False).logits
+    with training.distillation.as_teacher():
+        return training.distillation.teacher(**inputs, use_cache=False).logits
 
 
 def training_masks(training, one):
@@ -63,7 +63,7 @@ def training_masks(training, one):
 
 def test_updates_learn_the_base_stays_and_the_checkpoint_is_the_merged_model(tmp_path):
     training = make(LORA)
-    assert training.teacher is training.gated.model
+    assert training.distillation.teacher is training.gated.model
     before = {name: value.clone() for name, value in training.gated.model.state_dict().items()}
     taught = teach(training)
     trains = {name for name in before if "dms_proj_alpha." in name or ".lora_" in name}
@@ -97,7 +97,7 @@ def test_the_hard_phase_trains_the_updates_alone():
 
     def keep():
         if training.phase == "hard":
-            states[training.phase_steps] = {k: v.clone() for k, v in training._trained_state().items()}
+            states[training.phase_steps] = {k: v.clone() for k, v in training.distillation.trained_state().items()}
 
     training.after_step = keep
     list(training.run(map(batch, itertools.count())))
@@ -111,7 +111,7 @@ def test_the_hard_phase_trains_the_updates_alone():
 def test_the_estimate_counts_the_updates_that_there_are():
     config = build_model(0, **SMALL).config
     training = make(LORA.changed(lora_rank=8))
-    count = sum(parameter.numel() for parameter in training.updates.parameters())
+    count = sum(parameter.numel() for parameter in training.distillation.updates.parameters())
     estimates = [
         memory_estimate.estimate_memory(10**6, "float32", config, 1, 64, frozen=True, rank=rank) for rank in (0, 8)
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperscale.errors import RetrofitError, first_line
-from hyperscale.retrofit.text_files import TEXT_COLUMNS, TextSource, read_texts
+from hyperscale.retrofit.sources.text_files import TEXT_COLUMNS, TextSource, read_texts
 from hyperscale.utils.files import write_atomic
 
 PREFIX = "hub:"

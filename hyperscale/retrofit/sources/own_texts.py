@@ -14,7 +14,7 @@ from hyperscale.engines.provider import EngineProvider, EngineSpec
 from hyperscale.errors import HyperscaleError, RetrofitError
 from hyperscale.models.checkpoint import read_checkpoint_config
 from hyperscale.models.prompts import PromptFormat, apply_template, choose_template
-from hyperscale.retrofit.text_files import TextEntry, TextSource, TokenIds
+from hyperscale.retrofit.sources.text_files import TextEntry, TextSource, TokenIds
 from hyperscale.utils.files import append_whole, complete_length, write_atomic
 from hyperscale.utils.row_files import list_data_files, read_rows
 
