@@ -2,8 +2,8 @@
 
 Every kernel is timed in a CUDA graph of several layers' caches, one after another, so that no cache is still in the
 second-level cache from the last time. Bandwidth is held against that of a large copy, read and written, in the same
-run. The best cut of each kernel belongs into `BalancedLaunch.of` and into `_FEW_LISTS` and `_GRAPH_SPLITS` of
-`hyperscale/engines/vllm/backends/cuda.py`.
+run. The best cut of each kernel belongs into `BalancedLaunch.of` and `FEW_LISTS` beside it, and into
+`_GRAPH_SPLITS` of `hyperscale/engines/vllm/backends/cuda.py`.
 
 python benchmarks/vllm_few_lists.py                       # the cases of the tables in results/measurements/vllm.md
 python benchmarks/vllm_few_lists.py --cases 8x8x5x2280,32x2x6x740 --spread 0.5 --sweep

@@ -143,9 +143,10 @@ def states(tables, pool, rows, new, queries):
         kept = victim_choice.VictimTables(victims, position, score, last_queries)
         victim_choice.choose_victims(tables, 2, rows, of_requests, kept, queries, scores, sums, share)
     bounds = page_choice.KeyBounds(16, *queries.new_zeros(2, slots, heads, pages, dim))
-    of_requests = page_choice.PageStep(*longs(2, requests))
-    chosen = page_choice.choose_pages(tables, rows, of_requests, bounds, queries, new[0], longs(slots))
+    of_requests, done = page_choice.PageStep(*longs(2, requests)), torch.zeros(requests, heads, dtype=torch.int32)
+    chosen = page_choice.choose_pages(tables, rows, of_requests, bounds, queries, new[0], longs(slots), done)
     decode_attention.decode_attention(*attention, chosen=chosen)
+    balanced_attention.balanced_attention(*attention[:5], done, 0.1, chosen=chosen)
 
 
 if __name__ == "__main__":

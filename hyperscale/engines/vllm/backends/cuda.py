@@ -19,7 +19,7 @@ from hyperscale.engines.vllm.kernels.chunk.plan import plan_chunks
 from hyperscale.engines.vllm.kernels.chunk.reads import count_reads
 from hyperscale.engines.vllm.kernels.chunk.received import LogSums
 from hyperscale.engines.vllm.kernels.chunk.write import store_survivors
-from hyperscale.engines.vllm.kernels.decode.balanced_attention import balanced_attention
+from hyperscale.engines.vllm.kernels.decode.balanced_attention import FEW_LISTS, balanced_attention
 from hyperscale.engines.vllm.kernels.decode.token_merge import merge_tokens
 from hyperscale.engines.vllm.kernels.decode_attention import decode_attention
 from hyperscale.engines.vllm.kernels.decode_update import decode_update
@@ -37,7 +37,6 @@ from hyperscale.kv.formats import AUTO
 
 _GRAPH_SPLITS = 32  # parts of a list under a CUDA graph, vLLM's own number
 _MAX_SPLIT_SEQUENCES = 992  # sequences up to which FA3 takes a number of parts as a bound
-_FEW_LISTS = 512  # up to which lists are dealt out evenly, by a kernel of their own
 
 
 class _LayerTokens(NamedTuple):
@@ -186,7 +185,7 @@ class CudaRaggedImpl(RaggedImpl):
         n, heads = lens.shape
         shape = (n, heads, self.num_heads // heads, self.head_size)
         arguments = (queries.view(shape), worker.cache, lens, pages, out.view(shape))
-        if n * heads <= _FEW_LISTS and worker.method.options.decode != "fa3":
+        if n * heads <= FEW_LISTS and worker.method.options.decode != "fa3":
             balanced_attention(*arguments, worker.tables.step_done, self.scale)
         elif worker.fa3:
             # A graph needs a fixed number. With very many sequences FA3 may take it for more than a bound.

@@ -5,7 +5,8 @@
 It is what the state of `hyperscale.methods.quest` does, on what is kept by slot, in two kernels. The first gives every
 page its bound on q·k, and takes the new key into the bounds of the page being filled. The second finds, for each query
 head, the pages of the greatest bounds, and lists the pages that any head of a group reads. Nothing is sorted: the
-least bound that is good enough is found by bisection, on the bounds as integers of the same order.
+least bound that is good enough is found by bisection, on the bounds as integers of the same order. That is a chain of
+counts, each of which waits for the one before, so every query head has a warp of its own.
 """
 
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from torch import Tensor
 from hyperscale.engines.vllm.kernels.arguments import ChosenPages, DecodeRequests, KernelTables
 
 BLOCK = 64  # pages whose bounds a program looks at
+_PAGES_OF_WARP = 512  # of those that a program chooses among
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ def _page_bounds_kernel(
     greatest,
     pages,
     bounds,
+    bounds_stride,
     heads,
     D: tl.constexpr,
     G: tl.constexpr,
@@ -93,7 +96,7 @@ def _page_bounds_kernel(
     zero = tl.zeros_like(q)
     bound = tl.dot(tl.where(q > 0, q, zero), tl.trans(high), input_precision=PRECISION)
     bound = tl.dot(tl.where(q > 0, zero, q), tl.trans(low), bound, input_precision=PRECISION)
-    out = (list_.to(tl.int64) * G + g)[:, None] * pages + page[None, :]
+    out = (list_.to(tl.int64) * G + g)[:, None] * bounds_stride + page[None, :]
     tl.store(bounds + out, bound, mask=(g < G)[:, None] & is_full[None, :])
 
     # The new key; no query looks at the bounds of the page that it goes to.
@@ -118,18 +121,20 @@ def _choose_pages_kernel(
     in_prompt,
     slot_of_block,
     pages,
+    is_chosen,
+    done,
     numbers,
     readers,
     lens_out,
     reads,
     heads,
     G: tl.constexpr,
-    ROWS: tl.constexpr,
     PAGES: tl.constexpr,
     SIZE: tl.constexpr,
 ):
-    # Grid (lists,): a program chooses for all query heads of a list.
-    list_ = tl.program_id(0)
+    # Grid (query heads of a list, lists): a program chooses for one query head; the last one of a list that is done
+    # lists the pages that any of them reads.
+    g, list_ = tl.program_id(0), tl.program_id(1)
     request = list_ // heads
     slot = tl.load(slot_of_block + tl.load(first_blocks + request * first_stride)).to(tl.int64)
     if slot == 0:  # padding reads nothing
@@ -140,45 +145,50 @@ def _choose_pages_kernel(
     # The page being filled is always read, so the others have one less to give; of fewer, all are read.
     wanted = tl.minimum(tl.load(budgets + request).to(tl.int32) - 1, current)
     wanted = tl.where(tl.load(in_prompt + request) != 0, current, wanted)
-    g, page = tl.arange(0, ROWS), tl.arange(0, PAGES)
+    page = tl.arange(0, PAGES)
     is_full = page < current
-    real = (g < G)[:, None] & is_full[None, :]
+    first_row = list_.to(tl.int64) * G * PAGES
     # Integers in the order of the bounds; 0 and -0 are equal. Those of other pages are below all of them.
     LEAST: tl.constexpr = -2147483648
     if wanted < current:
-        at = (list_.to(tl.int64) * G + g)[:, None] * pages + page[None, :]
-        bits = (tl.load(bounds + at, mask=real, other=0.0) + 0.0).to(tl.int32, bitcast=True)
-        rank = tl.where(real, tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits), LEAST)
+        # Not masked, so that it is loaded in wide pieces: what stands behind the bounds is looked at by nobody.
+        bits = tl.load(bounds + first_row + g * PAGES + page).to(tl.int32, bitcast=True)
+        rank = tl.where(bits == LEAST, 0, tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits))
+        rank = tl.where(is_full, rank, LEAST)
         # At least ``wanted`` pages have the rank ``enough`` or more, fewer have ``few``: the two close in.
-        enough = tl.min(tl.where(is_full[None, :], rank, 0x7FFFFFFF), 1)
-        few = tl.max(rank, 1) + 1
-        open_rows = (g < G) & (wanted > 0) & (enough + 1 < few)
-        while tl.max(open_rows.to(tl.int32), 0) > 0:
+        enough = tl.min(tl.where(is_full, rank, 0x7FFFFFFF), 0)
+        few = tl.max(rank, 0) + 1
+        count = current
+        # Done where the least rank that is enough is known, or where just as many pages as wanted have it.
+        while (wanted > 0) & (enough + 1 < few) & (count != wanted):
             middle = (enough & few) + ((enough ^ few) >> 1)  # rounded down, without an overflow
-            count = tl.sum((rank >= middle[:, None]).to(tl.int32), 1)
-            is_enough = open_rows & (count >= wanted)
-            enough = tl.where(is_enough, middle, enough)
-            few = tl.where(open_rows & (count < wanted), middle, few)
-            # Done where the least rank that is enough is known, or where just as many pages as wanted have it.
-            open_rows = open_rows & (enough + 1 < few) & (count != wanted)
-        above = rank > enough[:, None]
-        equal = rank == enough[:, None]
-        left = wanted - tl.sum(above.to(tl.int32), 1)  # for pages of equal bounds: the first of them
-        is_read = above | (equal & (tl.cumsum(equal.to(tl.int32), 1) <= left[:, None]))
-        is_read = is_read & real & (wanted > 0)
+            count = tl.sum((rank >= middle).to(tl.int32), 0)
+            enough = tl.where(count >= wanted, middle, enough)
+            few = tl.where(count < wanted, middle, few)
+        above = rank > enough
+        equal = rank == enough
+        left = wanted - tl.sum(above.to(tl.int32), 0)  # for pages of equal bounds: the first of them
+        is_read = (above | (equal & (tl.cumsum(equal.to(tl.int32), 0) <= left))) & is_full & (wanted > 0)
     else:
-        is_read = real
-    is_read = is_read | ((g < G)[:, None] & (page == current)[None, :])
-    reader_bits = tl.sum(is_read.to(tl.int32) << g[:, None], 0)
-    is_any = reader_bits != 0
-    rank_of_page = tl.cumsum(is_any.to(tl.int32), 0) - 1
-    count = tl.sum(is_any.to(tl.int32), 0)
-    out = list_.to(tl.int64) * pages + rank_of_page
-    tl.store(numbers + out, page, mask=is_any)
-    tl.store(readers + out, reader_bits, mask=is_any)
-    entries = (count - 1) * SIZE + position % SIZE + 1  # the page being filled holds the new entry too
-    tl.store(lens_out + list_, entries)
-    tl.atomic_add(reads + slot, entries.to(tl.int64))
+        is_read = is_full
+    tl.store(is_chosen + first_row + g * PAGES + page, (is_read | (page == current)).to(tl.int8))
+    tl.debug_barrier()  # all of the program's threads have stored
+    if tl.atomic_add(done + list_, 1, sem="acq_rel", scope="gpu") == G - 1:
+        tl.store(done + list_, 0)  # for the next launch
+        reader_bits = tl.zeros((PAGES,), tl.int32)
+        for other in tl.static_range(G):
+            # Not from a multiprocessor's own cache, which does not see what other programs of the same kernel write.
+            is_its = tl.load(is_chosen + first_row + other * PAGES + page, cache_modifier=".cg")
+            reader_bits |= is_its.to(tl.int32) << other
+        is_any = reader_bits != 0
+        rank_of_page = tl.cumsum(is_any.to(tl.int32), 0) - 1
+        out = list_.to(tl.int64) * pages + rank_of_page
+        tl.store(numbers + out, page, mask=is_any)
+        tl.store(readers + out, reader_bits, mask=is_any)
+        # The page being filled holds the new entry too.
+        entries = (tl.sum(is_any.to(tl.int32), 0) - 1) * SIZE + position % SIZE + 1
+        tl.store(lens_out + list_, entries)
+        tl.atomic_add(reads + slot, entries.to(tl.int64))
 
 
 def choose_pages(
@@ -189,6 +199,7 @@ def choose_pages(
     queries: Tensor,
     keys: Tensor,
     reads: Tensor,
+    done: Tensor,
 ) -> ChosenPages:
     """The pages that a step reads of a layer's lists, in which nothing is ever evicted: place p holds position p.
 
@@ -200,6 +211,8 @@ def choose_pages(
         queries: (requests, heads, group, head_dim), after RoPE; requests may be strided, the rest is contiguous.
         keys: (requests, heads, head_dim), after RoPE; head_dim contiguous.
         reads: (slots,) int64: the entries that are read are added to each request's.
+        done: int32, as many as there are lists or more, zeros between two launches: kept by the caller, made once.
+            Counts the query heads of each list that have chosen.
     """
     count, heads, group, dim = queries.shape
     pages = kept.least.shape[2]
@@ -211,9 +224,11 @@ def choose_pages(
         torch.empty_like(numbers),
         torch.empty(count, heads, **options),  # type: ignore[call-overload]
     )
+    assert done.is_contiguous() and done.numel() >= count * heads  # noqa: PT018
     if not count:
         return chosen
-    bounds = torch.empty(count, heads, group, pages, dtype=torch.float32, device=queries.device)
+    width = max(triton.next_power_of_2(pages), 16)
+    bounds = torch.empty(count, heads, group, width, dtype=torch.float32, device=queries.device)
     of_requests = (requests.first_blocks, requests.first_blocks.stride(0), requests.positions)
     _page_bounds_kernel[(triton.cdiv(pages, BLOCK), count * heads)](
         queries,
@@ -228,6 +243,7 @@ def choose_pages(
         kept.greatest,
         pages,
         bounds,
+        width,
         heads,
         D=dim,
         G=group,
@@ -237,24 +253,24 @@ def choose_pages(
         PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
         num_warps=4,
     )
-    rows, width = triton.next_power_of_2(group), max(triton.next_power_of_2(pages), 16)
-    _choose_pages_kernel[(count * heads,)](
+    _choose_pages_kernel[(group, count * heads)](
         bounds,
         *of_requests,
         step.budgets,
         step.in_prompt,
         tables.slot_of_block,
         pages,
+        torch.empty_like(bounds, dtype=torch.int8),
+        done,
         chosen.numbers,
         chosen.readers,
         chosen.lens,
         reads,
         heads,
         G=group,
-        ROWS=rows,
         PAGES=width,
         SIZE=kept.size,
-        # 16 numbers a thread: the rows of bounds stay in registers while they are counted.
-        num_warps=min(max(rows * width // 512, 4), 32),
+        # One warp for as many bounds as its registers hold: its threads count them without waiting for each other.
+        num_warps=min(max(width // _PAGES_OF_WARP, 1), 32),
     )
     return chosen

@@ -12,6 +12,7 @@ from hyperscale.engines.vllm.kernels import page_choice, victim_choice
 from hyperscale.engines.vllm.kernels.arguments import DecodeRequests, PagedCache
 from hyperscale.engines.vllm.kernels.decode_attention import decode_attention
 from hyperscale.engines.vllm.options import Options
+from hyperscale.engines.vllm.worker.methods import fused_pages
 from hyperscale.engines.vllm.worker.methods.base import DecodeBatch, RequestChunk
 from hyperscale.engines.vllm.worker.methods.fused import DecodeLayer
 from hyperscale.engines.vllm.worker.methods.hosted import ModelShape, WorkerHosted
@@ -155,6 +156,27 @@ def test_kernels_decide_as_the_state_does(case, tied):
     seed = RUNS.index((case, tied))
     heads, group = (2, 2) if tied else ((1, 5), (2, 3), (3, 1))[seed % 3]
     story(CASES[case], heads, group, tied, seed)
+
+
+def test_chosen_pages_of_many_lists_are_read_too(monkeypatch):
+    """With many lists attention is cut otherwise, and reads the same pages."""
+    monkeypatch.setattr(fused_pages, "FEW_LISTS", 0)
+    story(CASES["quest"], 2, 3, False, 0)
+
+
+def test_another_page_shows(monkeypatch):
+    """The comparison notices a page that is read in another's place, though as many entries are read."""
+    choose = fused_pages.choose_pages
+
+    def tamper(*arguments):
+        chosen = choose(*arguments)
+        if int(chosen.numbers[0, 0, 0]) == 1:  # page 0 was not chosen
+            chosen.numbers[0, 0, 0] = 0
+        return chosen
+
+    monkeypatch.setattr(fused_pages, "choose_pages", tamper)
+    with pytest.raises(AssertionError):
+        story(CASES["quest"], 1, 1, False, 0)
 
 
 @pytest.mark.slow

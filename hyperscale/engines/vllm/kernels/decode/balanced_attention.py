@@ -19,11 +19,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hyperscale.engines.vllm.kernels.arguments import PagedCache
+from hyperscale.engines.vllm.kernels.arguments import ChosenPages, PagedCache
 from hyperscale.engines.vllm.kernels.common import softmax_scores
 from hyperscale.engines.vllm.kernels.fp8 import load_entries
 
 MOST_LISTS = 1024  # whose lengths a program adds up at once
+FEW_LISTS = 512  # up to which this kernel is the one to take
 _PROGRAMS_ON_CPU = 6  # where kernels are interpreted
 _SHORT_BLOCKS = 64  # lists up to which shorter blocks fill the card better
 
@@ -79,7 +80,8 @@ def _sum_pieces(
         at = part[:, None] * D + d[None, :]
         next_acc = tl.load(part_acc + at, mask=real[:, None], other=0.0, cache_modifier=".cg")
         above = tl.maximum(high, next_high)
-        shrink, next_shrink = tl.exp2(high - above), tl.exp2(next_high - above)
+        base = tl.where(above == float("-inf"), 0.0, above)  # a query head that has read nothing so far
+        shrink, next_shrink = tl.exp2(high - base), tl.exp2(next_high - base)
         total = total * shrink + next_total * next_shrink
         acc = acc * shrink[:, None] + next_acc * next_shrink[:, None]
         high = above
@@ -106,6 +108,9 @@ def _pieces_kernel(
     out,
     out_stride,
     done,
+    chosen,
+    readers,
+    chosen_stride,
     N: tl.constexpr,
     D: tl.constexpr,
     G: tl.constexpr,
@@ -115,6 +120,7 @@ def _pieces_kernel(
     PRECISION: tl.constexpr,
     FP8: tl.constexpr,
     FUSED: tl.constexpr,
+    CHOSEN: tl.constexpr,
 ):
     # Grid (programs,): a program attends to one piece of all lists laid end to end.
     program, programs = tl.program_id(0), tl.num_programs(0)
@@ -141,10 +147,16 @@ def _pieces_kernel(
         for block in range(place - list_begin, until - list_begin):
             index = block * BLOCK + tl.arange(0, BLOCK)
             inside = index < length
+            visible = inside[None, :]
+            if CHOSEN > 0:  # ``index`` counts the entries of chosen pages, of CHOSEN entries each
+                rank = list_.to(tl.int64) * chosen_stride + index // CHOSEN
+                bits = tl.load(readers + rank, mask=inside, other=0)
+                visible = ((bits[None, :] >> g[:, None]) & 1) != 0
+                index = tl.load(chosen + rank, mask=inside, other=0) * CHOSEN + index % CHOSEN
             page = tl.load(pages + index // N, mask=inside, other=0).to(tl.int64)
             k, v = load_entries(keys, values, scales, page, index % N, inside, page_stride, D, q.dtype, FP8)
             scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * scale
-            high, total, acc = softmax_scores(scores, v, inside[None, :], high, total, acc, PRECISION)
+            high, total, acc = softmax_scores(scores, v, visible, high, total, acc, PRECISION)
         # From one piece to the next either the program or the list is another, so no two have the same sum.
         part = (list_ + program).to(tl.int64) * G + g
         tl.store(part_high + part, high, mask=real)
@@ -213,6 +225,8 @@ def balanced_attention(
     done: Tensor,
     scale: float,
     launch: BalancedLaunch | None = None,
+    *,
+    chosen: ChosenPages | None = None,
 ) -> None:
     """Attention of one token a request to its lists; lengths need not be known on the host, under a CUDA graph either.
 
@@ -227,6 +241,7 @@ def balanced_attention(
             Counts the programs that are done with each list.
         scale: Factor on the scores.
         launch: How the launch is cut; None for the usual one.
+        chosen: The pages that are read, and by which query heads; None for all that is in the lists.
     """
     requests, heads, group, dim = queries.shape
     count = requests * heads
@@ -235,6 +250,11 @@ def balanced_attention(
     if not count:
         return
     launch = launch or BalancedLaunch.of(queries.dtype, dim, lens.numel(), cache.scales is not None)
+    if chosen is not None:
+        assert group < 32, "a bit of an int32 for each query head"
+        lens = chosen.lens  # what follows counts the entries of the chosen pages
+        # An address takes one more look-up, which the pipeline of the loop has to cover as well.
+        launch = launch._replace(stages=launch.stages + 2)
     programs = launch.programs * _processors(queries.device)
     options = {"dtype": torch.float32, "device": queries.device}
     # What each piece leaves for the second kernel: weighted values, largest scores (base 2) and sums of weights.
@@ -261,6 +281,9 @@ def balanced_attention(
         out,
         out.stride(0),
         done,
+        lens if chosen is None else chosen.numbers,
+        lens if chosen is None else chosen.readers,
+        0 if chosen is None else chosen.numbers.shape[-1],
         N=cache.keys.shape[1],
         D=dim,
         G=group,
@@ -270,6 +293,7 @@ def balanced_attention(
         PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
         FP8=cache.scales is not None,
         FUSED=launch.fused,
+        CHOSEN=0 if chosen is None else chosen.size,
         num_warps=launch.warps,
         num_stages=launch.stages,
     )

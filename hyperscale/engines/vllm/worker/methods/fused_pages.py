@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from hyperscale.engines.vllm.kernels.decode.balanced_attention import FEW_LISTS, balanced_attention
 from hyperscale.engines.vllm.kernels.decode_attention import decode_attention
 from hyperscale.engines.vllm.kernels.page_choice import KeyBounds, PageStep, choose_pages
 from hyperscale.engines.vllm.worker.methods.fused import DecodeLayer, FusedDecode, update
@@ -20,6 +21,8 @@ class FusedPages(FusedDecode):
     def __init__(self, method: WorkerHosted) -> None:
         super().__init__(method.tables)
         self.method = method
+        slots, _, heads = self.tables.lens.shape
+        self._done = torch.zeros(slots, heads, dtype=torch.int32, device=self.tables.lens.device)
 
     @staticmethod
     def serves(method: WorkerHosted) -> bool:
@@ -62,8 +65,11 @@ class FusedPages(FusedDecode):
             return False
         state = self._state
         bounds = KeyBounds(self._quest.recent, state.least[number], state.greatest[number])
-        requests = layer.requests
-        chosen = choose_pages(self.tables, requests, self._step, bounds, layer.queries, layer.keys, self.method.reads)
-        arguments = (layer.queries, layer.cache, layer.lens, layer.pages, layer.out, layer.scale, layer.width)
-        decode_attention(*arguments, chosen=chosen)
+        of_step = (self.tables, layer.requests, self._step, bounds, layer.queries, layer.keys)
+        chosen = choose_pages(*of_step, self.method.reads, self._done)
+        arguments = (layer.queries, layer.cache, layer.lens, layer.pages, layer.out)
+        if layer.lens.numel() <= FEW_LISTS:
+            balanced_attention(*arguments, self._done, layer.scale, chosen=chosen)
+        else:
+            decode_attention(*arguments, layer.scale, layer.width, chosen=chosen)
         return True
