@@ -191,6 +191,46 @@ def _choose_pages_kernel(
         tl.atomic_add(reads + slot, entries.to(tl.int64))
 
 
+def bound_pages(
+    tables: KernelTables, requests: DecodeRequests, step: PageStep, kept: KeyBounds, queries: Tensor, keys: Tensor
+) -> Tensor:
+    """Each query head's bounds on q·k of the full pages of its list; the new keys are taken into ``kept``.
+
+    The arguments are those of `choose_pages`. Returns (requests, heads, group, at least the pages) float32; of no
+    meaning for pages that are not full, and where the prompt is read.
+    """
+    count, heads, group, dim = queries.shape
+    pages = kept.least.shape[2]
+    width = max(triton.next_power_of_2(pages), 16)
+    bounds = torch.empty(count, heads, group, width, dtype=torch.float32, device=queries.device)
+    _page_bounds_kernel[(triton.cdiv(pages, BLOCK), count * heads)](
+        queries,
+        queries.stride(0),
+        keys,
+        keys.stride(0),
+        keys.stride(1),
+        requests.first_blocks,
+        requests.first_blocks.stride(0),
+        requests.positions,
+        step.in_prompt,
+        tables.slot_of_block,
+        kept.least,
+        kept.greatest,
+        pages,
+        bounds,
+        width,
+        heads,
+        D=dim,
+        G=group,
+        ROWS=max(triton.next_power_of_2(group), 16),  # the least that tl.dot takes
+        SIZE=kept.size,
+        BLOCK=BLOCK,
+        PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
+        num_warps=4,
+    )
+    return bounds
+
+
 def choose_pages(
     tables: KernelTables,
     requests: DecodeRequests,
@@ -214,7 +254,7 @@ def choose_pages(
         done: int32, as many as there are lists or more, zeros between two launches: kept by the caller, made once.
             Counts the query heads of each list that have chosen.
     """
-    count, heads, group, dim = queries.shape
+    count, heads, group, _ = queries.shape
     pages = kept.least.shape[2]
     options = {"dtype": torch.int32, "device": queries.device}
     numbers = torch.empty(count, heads, pages, **options)  # type: ignore[call-overload]
@@ -227,35 +267,13 @@ def choose_pages(
     assert done.is_contiguous() and done.numel() >= count * heads  # noqa: PT018
     if not count:
         return chosen
-    width = max(triton.next_power_of_2(pages), 16)
-    bounds = torch.empty(count, heads, group, width, dtype=torch.float32, device=queries.device)
-    of_requests = (requests.first_blocks, requests.first_blocks.stride(0), requests.positions)
-    _page_bounds_kernel[(triton.cdiv(pages, BLOCK), count * heads)](
-        queries,
-        queries.stride(0),
-        keys,
-        keys.stride(0),
-        keys.stride(1),
-        *of_requests,
-        step.in_prompt,
-        tables.slot_of_block,
-        kept.least,
-        kept.greatest,
-        pages,
-        bounds,
-        width,
-        heads,
-        D=dim,
-        G=group,
-        ROWS=max(triton.next_power_of_2(group), 16),  # the least that tl.dot takes
-        SIZE=kept.size,
-        BLOCK=BLOCK,
-        PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
-        num_warps=4,
-    )
+    bounds = bound_pages(tables, requests, step, kept, queries, keys)
+    width = bounds.shape[-1]
     _choose_pages_kernel[(group, count * heads)](
         bounds,
-        *of_requests,
+        requests.first_blocks,
+        requests.first_blocks.stride(0),
+        requests.positions,
         step.budgets,
         step.in_prompt,
         tables.slot_of_block,
