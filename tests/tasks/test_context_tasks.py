@@ -153,6 +153,16 @@ def test_the_largest_amount_is_found(most):
             assert find_largest(step, limit, most=most) == best
 
 
+def test_a_tokenizer_that_reads_nothing_is_told_instead_of_text_without_end():
+    """transformers makes one of a tokenizer of another kind, in a folder of a model type that it knows better."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    empty = PromptFormat(PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE({}, []))))
+    with pytest.raises(TaskError, match="a prompt of 0 tokens: the model's tokenizer does not read them"):
+        make("niah_single", 300, empty)
+
+
 def test_mistakes_are_told(tmp_path, prompt_format):
     def refused(name="niah_single", context=1500, data=None, form=prompt_format, **parameters):
         with pytest.raises(TaskError) as caught:

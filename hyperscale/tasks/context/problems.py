@@ -86,7 +86,14 @@ class ContextProblems:
         """The longest text of a question whose prompt is not too long."""
 
         def count(amount: int) -> int:
-            return measure({**question.fields, "text": question.text(amount)})
+            tokens = measure({**question.fields, "text": question.text(amount)})
+            # A sentence, or what is hidden, is a token at least; text that never makes any would be added without end.
+            if question.most is None and tokens <= self.context < amount // 4:
+                raise TaskError(
+                    f"{task}: {amount:,} sentences make a prompt of {tokens:,} tokens: the model's tokenizer does not "
+                    "read them; look at its files (tokenizer.json), or hide it in another text with --data"
+                )
+            return tokens
 
         least = count(0)
         if least > self.context:
