@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from hyperscale.retrofit.packing import TrainingBatch
     from hyperscale.retrofit.trainer import Retrofit, TrainedStudent
 
+#: Most bytes of a file of weights. A file that is written from a GPU is in the machine's memory as a whole.
+SHARD_BYTES = 5_000_000_000
+
 
 def save_checkpoint(model: Any, folder: Path, **settings: Any) -> None:
     """Write configuration and bfloat16 weights; the model's own weights keep their type, rounded to bfloat16.
@@ -34,7 +37,7 @@ def save_checkpoint(model: Any, folder: Path, **settings: Any) -> None:
         dtypes = [(parameter, parameter.dtype) for parameter in model.parameters()]
         for parameter, _ in dtypes:
             parameter.data = parameter.data.to(torch.bfloat16)
-        model.save_pretrained(folder)
+        model.save_pretrained(folder, max_shard_size=SHARD_BYTES)
         for parameter, dtype in dtypes:
             parameter.data = parameter.data.to(dtype)
     complete_saved_config(folder)

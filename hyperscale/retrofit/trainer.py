@@ -340,7 +340,8 @@ class Retrofit:
         for group in optimizer.param_groups:
             group["lr"] = group["base_lr"] * lr_factor
         log_due = self.steps % LOG_STEPS == 0 or self.steps == 1
-        report_due = log_due or time.monotonic() - self._last_report > self.report_seconds
+        is_last = self.steps_done + 1 == r.total_steps
+        report_due = log_due or is_last or time.monotonic() - self._last_report > self.report_seconds
         report_due = self.ranks.follow_first(report_due, self.device)
         sums = torch.zeros(2 + r.groups, device=self.device)  # loss, divergence, eviction of each group
         for number in range(r.accumulate):

@@ -9,6 +9,8 @@ import torch
 from hyperscale.engines.loading import load_model
 from hyperscale.methods.core.dms_gate import GateConfig
 from hyperscale.models.gate_files import read_gate_of
+from hyperscale.models.weight_files import find_weight_files
+from hyperscale.retrofit import checkpoints
 from hyperscale.retrofit.checkpoints import save_checkpoint
 
 
@@ -30,6 +32,26 @@ def test_a_saved_model_computes_what_the_one_in_memory_computes(tmp_path):
     ids = torch.arange(200)[None]
     assert torch.equal(model(input_ids=ids).logits, again(input_ids=ids).logits)
     assert again.config.dms_cr == 8
+
+
+def test_a_large_model_is_written_in_several_files(tmp_path, monkeypatch):
+    """From a GPU each is copied to the machine's memory as a whole."""
+    import architectures
+
+    monkeypatch.setattr(checkpoints, "SHARD_BYTES", 20_000)
+    model = tiny.with_gates(tiny.model("qwen3", vocab=len(architectures.tokenizer())))
+    architectures.tokenizer().save_pretrained(tmp_path)
+    save_checkpoint(model, tmp_path, **GateConfig(window=4, cr=8).to_hf())
+    files = find_weight_files(tmp_path)
+    assert len(files) > 2
+    largest = max(parameter.numel() for parameter in model.parameters())
+    assert all(file.stat().st_size < max(2 * largest, 20_000) + 5_000 for file in files)  # and their headers
+    again, _ = load_model(tmp_path)
+    ids = torch.arange(200)[None]
+    assert torch.equal(model(input_ids=ids).logits, again(input_ids=ids).logits)
+    stored, loaded = model.state_dict(), again.state_dict()
+    assert stored.keys() == loaded.keys()
+    assert all(torch.equal(loaded[name], value.bfloat16().float()) for name, value in stored.items() if ".dms_" in name)
 
 
 ROPES = {

@@ -243,7 +243,8 @@ def test_a_killed_command_goes_on_and_a_different_one_is_refused(call, tmp_path)
     lines = [
         [line for line in read_metrics(tmp_path / out) if line["step"] % 25 == 0 or line["step"] == 1]
         for out in ("whole", "broken")
-    ]  # others are there on a machine so slow that 30 s pass
+    ]  # others are there on a machine so slow that 30 s pass; and the last one
+    assert all(read_metrics(tmp_path / out)[-1]["done"] == 56 for out in ("whole", "broken"))
     timeless = [
         [[value for key, value in line.items() if not key.endswith(("seconds", "second", "left"))] for line in each]
         for each in lines
