@@ -41,14 +41,22 @@ class DummyWeights(VllmProvider):
 
 
 def write_folder(folder: Path, model_type: str, sizes: dict[str, Any]) -> None:
-    """Write a configuration and a tokenizer that has a word for every row of the vocabulary; no weights."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    """Write a configuration and a tokenizer that has a word for every row of the vocabulary; no weights.
+
+    A text becomes its bytes. transformers reads the tokenizer of a Qwen2 model as byte-level BPE whatever it is, and
+    gives it an end of texts if it has none.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import AutoConfig, PreTrainedTokenizerFast
 
     AutoConfig.for_model(
         model_type, architectures=[f"{model_type.capitalize()}ForCausalLM"], eos_token_id=None, **sizes
     ).save_pretrained(folder)
-    words = Tokenizer(models.WordLevel({f"t{i}": i for i in range(sizes["vocab_size"])}, unk_token="t0"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    end = f"t{sizes['vocab_size'] - 1}"  # random weights draw it once in as many tokens
-    PreTrainedTokenizerFast(tokenizer_object=words, eos_token=end).save_pretrained(folder)
+    # The last row is the end: random weights draw it once in as many tokens.
+    end, size = "<|endoftext|>", sizes["vocab_size"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*alphabet, *(f"t{i}" for i in range(len(alphabet), size - 1)), end]
+    tokenizer = Tokenizer(models.BPE(dict(zip(words, range(size), strict=True)), []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=end).save_pretrained(folder)
