@@ -191,8 +191,8 @@ def run_retrofit(work: Path, arguments: argparse.Namespace) -> list[Timed]:
     return phases
 
 
-def run_tasks(work: Path, arguments: argparse.Namespace) -> None:
-    """Decode with the checkpoint."""
+def run_tasks(work: Path, arguments: argparse.Namespace) -> int:
+    """Decode with the checkpoint; the command's exit code."""
     command = [sys.executable, "-m", "hyperscale.cli", "run", "--model", str(work / "out"), "--method", "dms"]
     command += ["--cr", f"{CR}", "--engine", arguments.engine, "--device", arguments.device]
     command += ["--task", "niah_single", "--context", str(arguments.context), "--temperature", "0"]
@@ -200,8 +200,7 @@ def run_tasks(work: Path, arguments: argparse.Namespace) -> None:
     command += ["--budget", "all", "--grid", "one", "--out", str(work / "run")]
     command += ["--compilation", arguments.compilation] if arguments.engine == "vllm" else []
     print("$", " ".join(command[1:]), flush=True)
-    if code := subprocess.run(command, env=environment(), check=False).returncode:
-        sys.exit(f"hyperscale run ended with exit code {code}")
+    return subprocess.run(command, env=environment(), check=False).returncode
 
 
 # --- what they tell ---
@@ -246,12 +245,13 @@ def tell_run(folder: Path) -> list[tuple[str, str]]:
         ("generated", f"{costs['tokens']:,.0f} tokens a chain, {len(point.problems)} chains"),
         ("decoding", f"{costs['tokens'] / costs['seconds']:,.1f} tokens/s a chain"),
         ("KV reads", f"{costs['kv_reads']:,.0f} of {full:,.0f} by a full cache ({point.realised_cr:.2f}x less)"),
+        ("seconds of decoding", f"{costs['seconds']:.1f}"),
         ("peak KV", f"{costs['peak_kv']:,.0f} tokens"),
     ]
 
 
-def main() -> None:
-    """Make, run, tell."""
+def main() -> int:
+    """Make, run, tell; the exit code of the run."""
     arguments = parse()
     began = time.monotonic()
     if arguments.work is not None:
@@ -265,21 +265,21 @@ def main() -> None:
         phases = [Timed("writing the base and texts", time.monotonic() - began)]
         print(f"wrote {total / 1e9:.2f} GB of weights in {phases[0].seconds:.0f} s", flush=True)
         phases += run_retrofit(work, arguments)
-        lines = tell_training(work / "out", arguments)
+        lines = [("weights", f"{total / 2e9:.2f} B"), *tell_training(work / "out", arguments)]
         started = time.monotonic()
-        run_tasks(work, arguments)
+        code = run_tasks(work, arguments)
         phases.append(Timed("hyperscale run", time.monotonic() - started))
-        lines += tell_run(work / "run")
+        lines += tell_run(work / "run") if code == 0 else [("hyperscale run", f"failed, exit code {code}")]
     finally:
         if not arguments.keep:
             shutil.rmtree(work, ignore_errors=True)
     lines += [(f"seconds: {phase.name}", f"{phase.seconds:.1f}") for phase in phases]
     lines.append(("seconds: all", f"{time.monotonic() - began:.1f}"))
-    name = "toy" if arguments.toy else arguments.shape
-    print(f"\n| {name} | {total / 2e9:.2f} B weights |\n|---|---|")
-    print("\n".join(f"| {label} | {value} |" for label, value in lines))
+    print(f"\n| {'toy' if arguments.toy else arguments.shape} | |\n|---|---|")
+    print("\n".join(f"| {label} | {value} |" for label, value in lines), flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps(dict(lines), indent=1) + "\n", encoding="utf-8")
+    return code
 
 
 def parse() -> argparse.Namespace:
@@ -294,7 +294,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--accumulate", type=int, default=1, help="rows of a step")
     parser.add_argument("--gate-lr", type=float, default=3e-3)
     parser.add_argument("--context", type=int, default=1024, help="tokens of the prompt")
-    parser.add_argument("--tokens", type=int, default=256, help="tokens to generate")
+    parser.add_argument("--tokens", type=int, default=256, help="most tokens of a chain")
     parser.add_argument("--limit", type=int, default=2, help="prompts")
     parser.add_argument("--engine", choices=("vllm", "torch"), default="vllm" if find_spec("vllm") else "torch")
     parser.add_argument("--compilation", choices=("auto", "none", "graphs", "full"), default="auto", help="of vLLM")
@@ -314,4 +314,4 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
