@@ -1,7 +1,7 @@
 """What quest launches in a layer of a decode step in vLLM, kernel by kernel; on a GPU.
 
 Each is timed in a CUDA graph of several layers, one after another, so that no layer is still in the second-level cache
-from the last time: the new entry's storing, the bounds of all pages, bounds and choice, and attention to the chosen
+from the last time: the new entry's storing beside the bounds of all pages, the choice, and attention to the chosen
 pages, dealt out evenly or by parts of equal length. Beside them stands attention to lists of 1/CR of the entries, as
 DMS keeps, and attention to all. Floors are bytes over the bandwidth of a large copy in the same run. How much is read
 depends on how far the query heads of a group agree: queries are drawn as ``agreement`` times a draw that a group
@@ -24,7 +24,7 @@ from hyperscale.engines.vllm.kernels.arguments import ChosenPages, DecodeRequest
 from hyperscale.engines.vllm.kernels.decode.balanced_attention import BalancedLaunch, balanced_attention
 from hyperscale.engines.vllm.kernels.decode_attention import decode_attention
 from hyperscale.engines.vllm.kernels.decode_update import decode_update
-from hyperscale.engines.vllm.kernels.page_choice import KeyBounds, PageStep, bound_pages, choose_pages
+from hyperscale.engines.vllm.kernels.page_choice import KeyBounds, PageStep, append_and_bound, choose_pages
 from hyperscale.engines.vllm.worker.tables import EntryTables
 
 PAGE = 32  # entries of a page of the cache
@@ -75,6 +75,7 @@ class Layers:
         table = order[:, None, None] * (layers * heads) + lists
         tables.page_table[1:, :, :, : self.blocks] = table.to(tables.page_table)
         tables.num_pages[1:] = self.blocks
+        self.shorten()
         self.requests = DecodeRequests(
             order[:, 0].to(device, torch.int32), torch.full((requests,), self.entries - 1, device=device)
         )
@@ -103,34 +104,30 @@ class Layers:
         self.kept = torch.full_like(self.lens, int(self.entries / cr))
         self.pages = tables.page_table[1:].transpose(0, 1).contiguous()
         self.out = torch.empty_like(self.queries[0])
-        self.chosen: list[ChosenPages] = [self.choose(layer) for layer in range(layers)]
+        self.found: list[Tensor] = []
+        self.found = [self.bound(layer) for layer in range(layers)]
+        self.chosen = [self.choose(layer) for layer in range(layers)]
+
+    def shorten(self) -> None:
+        """Take the new entry out of all lists again."""
+        self.tables.lens[1:] = self.entries - 1
 
     def store(self, layer: int) -> None:
-        """Store the new entry, always in the last place."""
-        lens, pages = self.lens[layer], self.pages[layer]
-        self.tables.lens[1:, layer] = self.entries - 1
-        decode_update(
-            self.tables,
-            self.cache,
-            layer,
-            self.requests,
-            self.keys[layer],
-            self.keys[layer],
-            lens,
-            pages,
-            appends=True,
-        )
+        """Store the new entry, as layers do that read all."""
+        of_layer = (self.keys[layer], self.keys[layer], self.lens[layer], self.pages[layer])
+        decode_update(self.tables, self.cache, layer, self.requests, *of_layer, appends=True)
 
     def bound(self, layer: int) -> Tensor:
-        """The bounds of all pages."""
-        return bound_pages(
-            self.tables, self.requests, self.step, self.bounds[layer], self.queries[layer], self.keys[layer]
-        )
+        """Store the new entry and bound all pages."""
+        of_layer = (self.keys[layer], self.keys[layer], self.lens[layer], self.pages[layer])
+        of_step = (self.requests, self.step, self.bounds[layer], self.queries[layer])
+        return append_and_bound(self.tables, self.cache, layer, *of_step, *of_layer)
 
-    def choose(self, layer: int) -> ChosenPages:
-        """Bounds and choice."""
-        of_layer = (self.bounds[layer], self.queries[layer], self.keys[layer])
-        return choose_pages(self.tables, self.requests, self.step, *of_layer, self.reads, self.done)
+    def choose(self, layer: int, found: Tensor | None = None) -> ChosenPages:
+        """The choice, by bounds of before if none are given."""
+        kept = self.bounds[layer]
+        found, pages = self.found[layer] if found is None else found, kept.least.shape[2]
+        return choose_pages(self.tables, self.requests, self.step, found, pages, kept.size, self.reads, self.done)
 
     def attend_parts(self, layer: int) -> None:
         """Attention to chosen pages, by parts of equal length."""
@@ -148,8 +145,8 @@ class Layers:
         balanced_attention(*of_layer, self.done, self.scale)
 
     def whole(self, layer: int) -> None:
-        """What a layer of quest's launches, without the storing."""
-        chosen = self.choose(layer)
+        """What a layer of quest's launches."""
+        chosen = self.choose(layer, self.bound(layer))
         of_layer = (self.queries[layer], self.cache, self.lens[layer], self.pages[layer], self.out)
         balanced_attention(*of_layer, self.done, self.scale, chosen=chosen)
 
@@ -195,12 +192,12 @@ def measure(case: str, arguments: argparse.Namespace, copy: float) -> None:
     )
     of_bounds = held / arguments.size
     works: dict[str, tuple[Callable[[int], object], float]] = {
-        "store (1 kernel, and a fill)": (layers.store, 0),
-        "bounds (1 kernel)": (layers.bound, of_bounds),
-        "bounds and choice (2 kernels)": (layers.choose, of_bounds),
+        "store (1 kernel)": (layers.store, 0),
+        "store and bounds (1 kernel)": (layers.bound, of_bounds),
+        "choice (1 kernel)": (layers.choose, 0),
         "attention by equal parts (2 kernels)": (layers.attend_parts, held * share),
         "attention dealt out evenly (1 kernel)": (layers.attend_evenly, held * share),
-        "bounds, choice, attention (3 kernels)": (layers.whole, of_bounds + held * share),
+        "all of a layer (3 kernels)": (layers.whole, of_bounds + held * share),
         f"attention to lists of 1/{arguments.cr:g}": (partial(layers.attend_to, layers.kept), held / arguments.cr),
         "attention to all": (partial(layers.attend_to, layers.lens), held),
     }
@@ -214,7 +211,7 @@ def measure(case: str, arguments: argparse.Namespace, copy: float) -> None:
                 call(layer)
 
         try:
-            microseconds = 1e3 * statistics.median(milliseconds(work, count) for _ in range(2))
+            microseconds = 1e3 * statistics.median(milliseconds(work, count, layers.shorten) for _ in range(2))
         except Exception as problem:
             print(f"  {name:<45} {type(problem).__name__}: {str(problem).splitlines()[0][:90]}", flush=True)
             continue
@@ -235,7 +232,8 @@ def main() -> None:
     torch.manual_seed(0)
     if arguments.toy:
         layers = Layers("2x2x3x150", 16, 4, 3.0, arguments.agreement, 2, torch.device("cpu"))
-        layers.store(1)
+        layers.shorten()
+        layers.store(0)
         layers.whole(1)
         print(f"results agree; {check(layers):.3f} of the entries are read")
         return

@@ -144,7 +144,8 @@ def states(tables, pool, rows, new, queries):
         victim_choice.choose_victims(tables, 2, rows, of_requests, kept, queries, scores, sums, share)
     bounds = page_choice.KeyBounds(16, *queries.new_zeros(2, slots, heads, pages, dim))
     of_requests, done = page_choice.PageStep(*longs(2, requests)), torch.zeros(requests, heads, dtype=torch.int32)
-    chosen = page_choice.choose_pages(tables, rows, of_requests, bounds, queries, new[0], longs(slots), done)
+    found = page_choice.append_and_bound(tables, pool, 2, rows, of_requests, bounds, queries, *new)
+    chosen = page_choice.choose_pages(tables, rows, of_requests, found, pages, 16, longs(slots), done)
     decode_attention.decode_attention(*attention, chosen=chosen)
     balanced_attention.balanced_attention(*attention[:5], done, 0.1, chosen=chosen)
 

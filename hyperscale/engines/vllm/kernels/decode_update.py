@@ -1,5 +1,5 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
-# ruff: noqa: ANN001, ANN202
+# ruff: noqa: ANN001, ANN201, ANN202
 """Updates a layer's lists in a decode step before it attends, in one kernel: evict, write, allocate, count."""
 
 import torch
@@ -12,6 +12,82 @@ from hyperscale.engines.vllm.kernels.common import NEVER, close_gaps, load_expir
 from hyperscale.engines.vllm.kernels.fp8 import quantise
 
 SCAN = 2048  # entries whose expiries a program loads at once
+
+
+@triton.jit
+def store_entry(
+    new_keys,
+    new_values,
+    source,
+    target,
+    length,
+    expires,
+    slot,
+    list_,
+    superblocks,
+    superblocks_stride,
+    num_superblocks,
+    num_lists,
+    pages_used,
+    pages,
+    num_pages,
+    lens,
+    newest_places,
+    expiry,
+    keys,
+    values,
+    scales,
+    page_stride,
+    lens_out,
+    pages_out,
+    N: tl.constexpr,
+    D: tl.constexpr,
+    SCAN: tl.constexpr,
+    FP8: tl.constexpr,
+):
+    """Write an entry to the place ``target`` of a list, which then has ``length``, and what attention has to know.
+
+    The entry lies ``source`` numbers behind ``new_keys`` and ``new_values``; ``pages`` points at the list's row of the
+    page table, ``lens_out`` and ``pages_out`` at where attention looks for its length and pages.
+    """
+    # Allocate a page where the list ends with a full one. Programs of the request's other heads, which run at the same
+    # time, draw from the same counter.
+    page_index = target // N
+    pages_before = tl.load(num_pages + list_)
+    if page_index >= pages_before:
+        virtual = tl.atomic_add(pages_used + slot, 1)
+        page = page_of(virtual, slot, superblocks, superblocks_stride, num_superblocks, num_lists)
+        tl.store(pages + page_index, page)
+        tl.store(num_pages + list_, pages_before + 1)
+    else:
+        page = tl.load(pages + page_index)
+
+    # Write the entry, its expiry, and the list's new length.
+    d = tl.arange(0, D)
+    if FP8:
+        k, key_scale = quantise(tl.load(new_keys + source + d)[None, :])
+        v, value_scale = quantise(tl.load(new_values + source + d)[None, :])
+        target_at = page.to(tl.int64) * page_stride + (target % N) * D + d[None, :]
+        tl.store(keys + target_at, k)
+        tl.store(values + target_at, v)
+        scale_at = page.to(tl.int64) * (page_stride // 4) + target % N + tl.arange(0, 1)
+        tl.store(scales + scale_at, key_scale | (value_scale << 16))
+    else:
+        target_at = page.to(tl.int64) * page_stride + (target % N) * D + d
+        tl.store(keys + target_at, tl.load(new_keys + source + d))
+        tl.store(values + target_at, tl.load(new_values + source + d))
+    tl.store(expiry + page.to(tl.int64) * N + target % N, expires)
+    tl.store(lens + list_, length)
+    tl.store(newest_places + list_, target)
+
+    # Copy length and pages to where attention reads them, in the order of the batch. The page that may just have been
+    # stored to the table is taken from the register: the store need not be visible to all threads yet.
+    tl.store(lens_out, length)
+    length_pages = (length + N - 1) // N
+    for begin in range(0, length_pages, SCAN // N):
+        index = begin + tl.arange(0, SCAN // N)
+        table_page = tl.load(pages + index, mask=index < length_pages, other=0)
+        tl.store(pages_out + index, tl.where(index == page_index, page, table_page), mask=index < length_pages)
 
 
 @triton.jit(do_not_specialize=["layer", "window"])
@@ -135,33 +211,6 @@ def _decode_update_kernel(
         newest_page = tl.load(pages + newest // N, mask=stays, other=0).to(tl.int64)
         tl.store(expiry + newest_page * N + newest % N, verdict_expiry, mask=stays)
 
-    # Allocate a page where the list ends with a full one. Programs of the request's other heads, which run at the same
-    # time, draw from the same counter.
-    page_index = target // N
-    pages_before = tl.load(num_pages + list_)
-    if page_index >= pages_before:
-        virtual = tl.atomic_add(pages_used + slot, 1)
-        page = page_of(virtual, slot, superblocks, superblocks_stride, num_superblocks, layers * heads)
-        tl.store(pages + page_index, page)
-        tl.store(num_pages + list_, pages_before + 1)
-    else:
-        page = tl.load(pages + page_index)
-
-    # Write the entry, its expiry, and the list's new length.
-    d = tl.arange(0, D)
-    source_at = request.to(tl.int64) * token_stride + head * head_stride + d
-    if FP8:
-        k, key_scale = quantise(tl.load(new_keys + source_at)[None, :])
-        v, value_scale = quantise(tl.load(new_values + source_at)[None, :])
-        target_at = page.to(tl.int64) * page_stride + (target % N) * D + d[None, :]
-        tl.store(keys + target_at, k)
-        tl.store(values + target_at, v)
-        scale_at = page.to(tl.int64) * (page_stride // 4) + target % N + tl.arange(0, 1)
-        tl.store(scales + scale_at, key_scale | (value_scale << 16))
-    else:
-        target_at = page.to(tl.int64) * page_stride + (target % N) * D + d
-        tl.store(keys + target_at, tl.load(new_keys + source_at))
-        tl.store(values + target_at, tl.load(new_values + source_at))
     if HAS_NEW_EXPIRY:
         expires = tl.load(new_expiry + request).to(tl.int32)
     elif HAS_VERDICTS and ON_NEW:  # the verdict on this very token, which no query up to here has passed
@@ -169,19 +218,36 @@ def _decode_update_kernel(
         expires = tl.where(evict_new, query + window + 1, NEVER)
     else:
         expires = verdict_expiry * 0 + NEVER
-    tl.store(expiry + page.to(tl.int64) * N + target % N, expires)
-    tl.store(lens + list_, length)
-    tl.store(newest_places + list_, target)
-
-    # Copy length and pages to where attention reads them, in the order of the batch. The page that may just have been
-    # stored to the table is taken from the register: the store need not be visible to all threads yet.
-    tl.store(lens_out + out, length)
-    length_pages = (length + N - 1) // N
-    copy = block_table + (request.to(tl.int64) * heads + head) * block_stride
-    for begin in range(0, length_pages, SCAN // N):
-        index = begin + tl.arange(0, SCAN // N)
-        table_page = tl.load(pages + index, mask=index < length_pages, other=0)
-        tl.store(copy + index, tl.where(index == page_index, page, table_page), mask=index < length_pages)
+    store_entry(
+        new_keys,
+        new_values,
+        request.to(tl.int64) * token_stride + head * head_stride,
+        target,
+        length,
+        expires,
+        slot,
+        list_,
+        superblocks,
+        superblocks_stride,
+        num_superblocks,
+        layers * heads,
+        pages_used,
+        pages,
+        num_pages,
+        lens,
+        newest_places,
+        expiry,
+        keys,
+        values,
+        scales,
+        page_stride,
+        lens_out + out,
+        block_table + (request.to(tl.int64) * heads + head) * block_stride,
+        N,
+        D,
+        SCAN,
+        FP8,
+    )
 
 
 def decode_update(

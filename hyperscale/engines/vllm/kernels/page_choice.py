@@ -3,7 +3,8 @@
 """Chooses the pages of each list that a decode step reads, by bounds on the keys of each page: Quest's rule.
 
 It is what the state of `hyperscale.methods.quest` does, on what is kept by slot, in two kernels. The first gives every
-page its bound on q·k, and takes the new key into the bounds of the page being filled. The second finds, for each query
+page its bound on q·k, and takes the new key into the bounds of the page being filled; beside that it appends the new
+entries to the lists, as `decode_update` would in a kernel of its own. The second finds, for each query
 head, the pages of the greatest bounds, and lists the pages that any head of a group reads. Nothing is sorted: the
 least bound that is good enough is found by bisection, on the bounds as integers of the same order. That is a chain of
 counts, each of which waits for the one before, so every query head has a warp of its own.
@@ -16,7 +17,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hyperscale.engines.vllm.kernels.arguments import ChosenPages, DecodeRequests, KernelTables
+from hyperscale.engines.vllm.kernels.arguments import ChosenPages, DecodeRequests, KernelTables, PagedCache
+from hyperscale.engines.vllm.kernels.common import NEVER
+from hyperscale.engines.vllm.kernels.decode_update import SCAN, store_entry
 
 BLOCK = 64  # pages whose bounds a program looks at
 _PAGES_OF_WARP = 512  # of those that a program chooses among
@@ -50,11 +53,12 @@ class PageStep:
     in_prompt: Tensor
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["layer"])
 def _page_bounds_kernel(
     queries,
     query_stride,
     new_keys,
+    new_values,
     token_stride,
     head_stride,
     first_blocks,
@@ -67,21 +71,85 @@ def _page_bounds_kernel(
     pages,
     bounds,
     bounds_stride,
+    # for the new entries, as in `decode_update`
+    superblocks,
+    superblocks_stride,
+    num_superblocks,
+    pages_used,
+    page_table,
+    table_pages,
+    num_pages,
+    lens,
+    newest_places,
+    expiry,
+    keys,
+    values,
+    scales,
+    page_stride,
+    lens_out,
+    lens_out_stride,
+    block_table,
+    block_stride,
+    layer,
+    layers,
     heads,
+    N: tl.constexpr,
     D: tl.constexpr,
     G: tl.constexpr,
     ROWS: tl.constexpr,
     SIZE: tl.constexpr,
     BLOCK: tl.constexpr,
+    SCAN: tl.constexpr,
+    FP8: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    # Grid (blocks of pages, lists): a program works on BLOCK pages of a list.
-    begin, list_ = tl.program_id(0) * BLOCK, tl.program_id(1)
+    # Grid (1 + blocks of pages, lists): the first program of a list appends its new entry, every other one works on
+    # BLOCK of its pages. None of them reads what another one writes.
+    part, list_ = tl.program_id(0), tl.program_id(1)
     request, head = list_ // heads, list_ % heads
     slot = tl.load(slot_of_block + tl.load(first_blocks + request * first_stride)).to(tl.int64)
+    length_out = lens_out + request.to(tl.int64) * lens_out_stride + head
+    if slot == 0:  # padding
+        tl.store(length_out, 0, mask=part == 0)
+        return
+    if part == 0:
+        stored_list = (slot * layers + layer) * heads + head
+        num_stored = tl.load(lens + stored_list)
+        store_entry(
+            new_keys,
+            new_values,
+            request.to(tl.int64) * token_stride + head * head_stride,
+            num_stored,
+            num_stored + 1,
+            num_stored * 0 + NEVER,
+            slot,
+            stored_list,
+            superblocks,
+            superblocks_stride,
+            num_superblocks,
+            layers * heads,
+            pages_used,
+            page_table + stored_list * table_pages,
+            num_pages,
+            lens,
+            newest_places,
+            expiry,
+            keys,
+            values,
+            scales,
+            page_stride,
+            length_out,
+            block_table + list_.to(tl.int64) * block_stride,
+            N,
+            D,
+            SCAN,
+            FP8,
+        )
+        return
+    begin = (part - 1) * BLOCK
     position = tl.load(positions + request).to(tl.int32)
     current = position // SIZE  # the page being filled
-    if (slot == 0) | (begin > current) | (tl.load(in_prompt + request) != 0):
+    if (begin > current) | (tl.load(in_prompt + request) != 0):
         return
     g, d = tl.arange(0, ROWS), tl.arange(0, D)
     page = begin + tl.arange(0, BLOCK)
@@ -191,22 +259,49 @@ def _choose_pages_kernel(
         tl.atomic_add(reads + slot, entries.to(tl.int64))
 
 
-def bound_pages(
-    tables: KernelTables, requests: DecodeRequests, step: PageStep, kept: KeyBounds, queries: Tensor, keys: Tensor
+def append_and_bound(
+    tables: KernelTables,
+    cache: PagedCache,
+    layer: int,
+    requests: DecodeRequests,
+    step: PageStep,
+    kept: KeyBounds,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    lens_out: Tensor,
+    block_table: Tensor,
 ) -> Tensor:
-    """Each query head's bounds on q·k of the full pages of its list; the new keys are taken into ``kept``.
+    """Append a token to every list of a layer, and bound q·k of each query head and full page of its list.
 
-    The arguments are those of `choose_pages`. Returns (requests, heads, group, at least the pages) float32; of no
-    meaning for pages that are not full, and where the prompt is read.
+    Args:
+        tables: The worker's tables; changed.
+        cache: The cache; changed.
+        layer: The layer.
+        requests: The requests, each once; those of block 0 are left alone.
+        step: What the step says of them.
+        kept: Bounds of the layer's pages; the new keys are taken in.
+        queries: (requests, heads, group, head_dim), after RoPE; requests may be strided, the rest is contiguous.
+        keys: (requests, heads, head_dim), after RoPE; head_dim contiguous.
+        values: As keys, with the same strides.
+        lens_out: (requests, heads) int32, rows may be strided; written: entries of each list.
+        block_table: (requests, heads, pages) int32, contiguous; written as far as a list has entries: its pages.
+
+    Returns:
+        (requests, heads, group, at least the pages) float32; of no meaning for pages that are not full, and where the
+        token is still the prompt's.
     """
     count, heads, group, dim = queries.shape
     pages = kept.least.shape[2]
     width = max(triton.next_power_of_2(pages), 16)
     bounds = torch.empty(count, heads, group, width, dtype=torch.float32, device=queries.device)
-    _page_bounds_kernel[(triton.cdiv(pages, BLOCK), count * heads)](
+    if not count:
+        return bounds
+    _page_bounds_kernel[(1 + triton.cdiv(pages, BLOCK), count * heads)](
         queries,
         queries.stride(0),
         keys,
+        values,
         keys.stride(0),
         keys.stride(1),
         requests.first_blocks,
@@ -219,12 +314,35 @@ def bound_pages(
         pages,
         bounds,
         width,
+        tables.superblocks,
+        tables.superblocks.stride(0),
+        tables.num_superblocks,
+        tables.pages_used,
+        tables.page_table,
+        tables.page_table.shape[-1],
+        tables.num_pages,
+        tables.lens,
+        tables.newest,
+        tables.expiry,
+        cache.keys,
+        cache.values,
+        cache.keys if cache.scales is None else cache.scales,
+        cache.keys.stride(0),
+        lens_out,
+        lens_out.stride(0),
+        block_table,
+        block_table.shape[-1],
+        layer,
+        tables.page_table.shape[1],
         heads,
+        N=tables.page_tokens,
         D=dim,
         G=group,
         ROWS=max(triton.next_power_of_2(group), 16),  # the least that tl.dot takes
         SIZE=kept.size,
         BLOCK=BLOCK,
+        SCAN=SCAN,
+        FP8=cache.scales is not None,
         PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
         num_warps=4,
     )
@@ -235,9 +353,9 @@ def choose_pages(
     tables: KernelTables,
     requests: DecodeRequests,
     step: PageStep,
-    kept: KeyBounds,
-    queries: Tensor,
-    keys: Tensor,
+    bounds: Tensor,
+    pages: int,
+    size: int,
     reads: Tensor,
     done: Tensor,
 ) -> ChosenPages:
@@ -247,19 +365,18 @@ def choose_pages(
         tables: The worker's tables.
         requests: The requests; those of block 0 read nothing.
         step: What the step says of them.
-        kept: Bounds of the layer's pages; the new keys are taken in.
-        queries: (requests, heads, group, head_dim), after RoPE; requests may be strided, the rest is contiguous.
-        keys: (requests, heads, head_dim), after RoPE; head_dim contiguous.
+        bounds: As `append_and_bound` gives them.
+        pages: At least the pages of the longest list.
+        size: Entries of a page.
         reads: (slots,) int64: the entries that are read are added to each request's.
         done: int32, as many as there are lists or more, zeros between two launches: kept by the caller, made once.
             Counts the query heads of each list that have chosen.
     """
-    count, heads, group, _ = queries.shape
-    pages = kept.least.shape[2]
-    options = {"dtype": torch.int32, "device": queries.device}
+    count, heads, group, width = bounds.shape
+    options = {"dtype": torch.int32, "device": bounds.device}
     numbers = torch.empty(count, heads, pages, **options)  # type: ignore[call-overload]
     chosen = ChosenPages(
-        kept.size,
+        size,
         numbers,
         torch.empty_like(numbers),
         torch.empty(count, heads, **options),  # type: ignore[call-overload]
@@ -267,8 +384,6 @@ def choose_pages(
     assert done.is_contiguous() and done.numel() >= count * heads  # noqa: PT018
     if not count:
         return chosen
-    bounds = bound_pages(tables, requests, step, kept, queries, keys)
-    width = bounds.shape[-1]
     _choose_pages_kernel[(group, count * heads)](
         bounds,
         requests.first_blocks,
@@ -287,7 +402,7 @@ def choose_pages(
         heads,
         G=group,
         PAGES=width,
-        SIZE=kept.size,
+        SIZE=size,
         # One warp for as many bounds as its registers hold: its threads count them without waiting for each other.
         num_warps=min(max(width // _PAGES_OF_WARP, 1), 32),
     )

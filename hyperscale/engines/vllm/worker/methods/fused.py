@@ -67,7 +67,7 @@ class FusedDecode(ABC):
 
     @abstractmethod
     def store(self, layer: DecodeLayer) -> None:
-        """Write the new entries of a layer, and its lengths and pages."""
+        """Write the new entries of a layer, and its lengths and pages, unless `attend` does so."""
 
     def attend(self, layer: DecodeLayer) -> bool:
         """Attend to what the step reads in a layer; False, and nothing done, if that is all that is in the lists."""

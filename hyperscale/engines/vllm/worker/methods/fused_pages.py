@@ -5,7 +5,7 @@ from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.decode.balanced_attention import FEW_LISTS, balanced_attention
 from hyperscale.engines.vllm.kernels.decode_attention import decode_attention
-from hyperscale.engines.vllm.kernels.page_choice import KeyBounds, PageStep, choose_pages
+from hyperscale.engines.vllm.kernels.page_choice import KeyBounds, PageStep, append_and_bound, choose_pages
 from hyperscale.engines.vllm.worker.methods.fused import DecodeLayer, FusedDecode, update
 from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
 from hyperscale.methods.quest import PagesState, Quest
@@ -55,18 +55,21 @@ class FusedPages(FusedDecode):
             self._state.reserve(self.method.widest, 0)
 
     def store(self, layer: DecodeLayer) -> None:
-        """See `FusedDecode.store`."""
-        update(self.tables, layer, appends=True)
+        """See `FusedDecode.store`; where pages are chosen `attend` does it, in one kernel with their bounds."""
+        if layer.layer < self._quest.dense_layers:
+            update(self.tables, layer, appends=True)
 
     def attend(self, layer: DecodeLayer) -> bool:
         """See `FusedDecode.attend`."""
         number = layer.layer - self._quest.dense_layers
         if number < 0:
             return False
-        state = self._state
-        bounds = KeyBounds(self._quest.recent, state.least[number], state.greatest[number])
-        of_step = (self.tables, layer.requests, self._step, bounds, layer.queries, layer.keys)
-        chosen = choose_pages(*of_step, self.method.reads, self._done)
+        state, of_step = self._state, (layer.requests, self._step)
+        kept = KeyBounds(self._quest.recent, state.least[number], state.greatest[number])
+        tokens = (layer.queries, layer.keys, layer.values, layer.lens, layer.pages)
+        bounds = append_and_bound(self.tables, layer.cache, layer.layer, *of_step, kept, *tokens)
+        pages = (kept.least.shape[2], kept.size)
+        chosen = choose_pages(self.tables, *of_step, bounds, *pages, self.method.reads, self._done)
         arguments = (layer.queries, layer.cache, layer.lens, layer.pages, layer.out)
         if layer.lens.numel() <= FEW_LISTS:
             balanced_attention(*arguments, self._done, layer.scale, chosen=chosen)
