@@ -30,7 +30,7 @@ from hyperscale.engines.vllm.worker.tables import EntryTables
 PAGE = 32  # entries of a page of the cache
 # Requests, KV heads, query heads of each, entries of a list.
 CASES = "32x2x6x4096,32x2x6x16384,16x8x4x8192"
-LAUNCHES = [(3, 32, 4, 5), (2, 64, 4, 5), (2, 32, 4, 5), (4, 32, 4, 4), (1, 64, 4, 5), (2, 64, 8, 5), (2, 32, 4, 7)]
+LAUNCHES = [(3, 32, 4, 5), (2, 64, 4, 5), (2, 32, 4, 7), (2, 32, 4, 5), (4, 32, 4, 4), (1, 64, 4, 5), (2, 64, 8, 5)]
 
 
 class Layers:
@@ -166,8 +166,8 @@ def check(layers: Layers) -> float:
     read[..., current] = True
     lens = (read.any(2).sum(-1) - 1) * size + (entries - 1) % size + 1
     # Products are summed in another order there, so that now and then a page at the edge is another.
-    differing = (chosen.lens != lens).float().mean().item()
-    assert differing < 0.2, f"{differing:.0%} of the lists read another number of entries"
+    difference = float((chosen.lens - lens).abs().float().mean()) / entries
+    assert difference < 0.01, f"lists read {difference:.1%} of their entries more or less than they should"
     outs = []
     for attend in (layers.attend_evenly, layers.attend_parts):
         attend(layer)
@@ -201,7 +201,7 @@ def measure(case: str, arguments: argparse.Namespace, copy: float) -> None:
         f"attention to lists of 1/{arguments.cr:g}": (partial(layers.attend_to, layers.kept), held / arguments.cr),
         "attention to all": (partial(layers.attend_to, layers.lens), held),
     }
-    for launch in LAUNCHES if arguments.sweep else LAUNCHES[:2]:
+    for launch in LAUNCHES if arguments.sweep else LAUNCHES[:3]:
         cut = BalancedLaunch(*launch, fused=True)
         works[f"attention dealt out evenly {launch}"] = partial(layers.attend_evenly, launch=cut), held * share
     for name, (call, moved) in works.items():

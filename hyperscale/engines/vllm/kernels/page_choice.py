@@ -23,6 +23,7 @@ from hyperscale.engines.vllm.kernels.decode_update import SCAN, store_entry
 
 BLOCK = 64  # pages whose bounds a program looks at
 _PAGES_OF_WARP = 512  # of those that a program chooses among
+_ALIGNED = 16  # a row of bounds is a multiple of it, so that it is read in wide pieces
 
 
 @dataclass(frozen=True)
@@ -182,6 +183,7 @@ def _page_bounds_kernel(
 @triton.jit
 def _choose_pages_kernel(
     bounds,
+    stride,
     first_blocks,
     first_stride,
     positions,
@@ -215,12 +217,13 @@ def _choose_pages_kernel(
     wanted = tl.where(tl.load(in_prompt + request) != 0, current, wanted)
     page = tl.arange(0, PAGES)
     is_full = page < current
-    first_row = list_.to(tl.int64) * G * PAGES
+    first_row = list_.to(tl.int64) * G * stride
+    has_room = page < stride
     # Integers in the order of the bounds; 0 and -0 are equal. Those of other pages are below all of them.
     LEAST: tl.constexpr = -2147483648
     if wanted < current:
-        # Not masked, so that it is loaded in wide pieces: what stands behind the bounds is looked at by nobody.
-        bits = tl.load(bounds + first_row + g * PAGES + page).to(tl.int32, bitcast=True)
+        # As far as there is room, so that it is loaded in wide pieces; what stands behind the bounds is not looked at.
+        bits = tl.load(bounds + first_row + g * stride + page, mask=has_room, other=0.0).to(tl.int32, bitcast=True)
         rank = tl.where(bits == LEAST, 0, tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits))
         rank = tl.where(is_full, rank, LEAST)
         # At least ``wanted`` pages have the rank ``enough`` or more, fewer have ``few``: the two close in.
@@ -239,15 +242,16 @@ def _choose_pages_kernel(
         is_read = (above | (equal & (tl.cumsum(equal.to(tl.int32), 0) <= left))) & is_full & (wanted > 0)
     else:
         is_read = is_full
-    tl.store(is_chosen + first_row + g * PAGES + page, (is_read | (page == current)).to(tl.int8))
+    is_read = is_read | (page == current)
+    tl.store(is_chosen + first_row + g * stride + page, is_read.to(tl.int8), mask=has_room)
     tl.debug_barrier()  # all of the program's threads have stored
     if tl.atomic_add(done + list_, 1, sem="acq_rel", scope="gpu") == G - 1:
         tl.store(done + list_, 0)  # for the next launch
         reader_bits = tl.zeros((PAGES,), tl.int32)
         for other in tl.static_range(G):
             # Not from a multiprocessor's own cache, which does not see what other programs of the same kernel write.
-            is_its = tl.load(is_chosen + first_row + other * PAGES + page, cache_modifier=".cg")
-            reader_bits |= is_its.to(tl.int32) << other
+            at = is_chosen + first_row + other * stride + page
+            reader_bits |= tl.load(at, mask=has_room, other=0, cache_modifier=".cg").to(tl.int32) << other
         is_any = reader_bits != 0
         rank_of_page = tl.cumsum(is_any.to(tl.int32), 0) - 1
         out = list_.to(tl.int64) * pages + rank_of_page
@@ -293,8 +297,8 @@ def append_and_bound(
     """
     count, heads, group, dim = queries.shape
     pages = kept.least.shape[2]
-    width = max(triton.next_power_of_2(pages), 16)
-    bounds = torch.empty(count, heads, group, width, dtype=torch.float32, device=queries.device)
+    stride = triton.cdiv(pages, _ALIGNED) * _ALIGNED
+    bounds = torch.empty(count, heads, group, stride, dtype=torch.float32, device=queries.device)
     if not count:
         return bounds
     _page_bounds_kernel[(1 + triton.cdiv(pages, BLOCK), count * heads)](
@@ -313,7 +317,7 @@ def append_and_bound(
         kept.greatest,
         pages,
         bounds,
-        width,
+        stride,
         tables.superblocks,
         tables.superblocks.stride(0),
         tables.num_superblocks,
@@ -372,7 +376,8 @@ def choose_pages(
         done: int32, as many as there are lists or more, zeros between two launches: kept by the caller, made once.
             Counts the query heads of each list that have chosen.
     """
-    count, heads, group, width = bounds.shape
+    count, heads, group, stride = bounds.shape
+    width = triton.next_power_of_2(stride)
     options = {"dtype": torch.int32, "device": bounds.device}
     numbers = torch.empty(count, heads, pages, **options)  # type: ignore[call-overload]
     chosen = ChosenPages(
@@ -386,6 +391,7 @@ def choose_pages(
         return chosen
     _choose_pages_kernel[(group, count * heads)](
         bounds,
+        stride,
         requests.first_blocks,
         requests.first_blocks.stride(0),
         requests.positions,
