@@ -22,6 +22,7 @@ from hyperscale.engines.vllm.kernels.common import NEVER
 from hyperscale.engines.vllm.kernels.decode_update import SCAN, store_entry
 
 BLOCK = 64  # pages whose bounds a program looks at
+MOST_LISTED = 2048  # pages that a program lists at once
 _PAGES_OF_WARP = 512  # of those that a program chooses among
 _ALIGNED = 16  # a row of bounds is a multiple of it, so that it is read in wide pieces
 
@@ -200,6 +201,7 @@ def _choose_pages_kernel(
     heads,
     G: tl.constexpr,
     PAGES: tl.constexpr,
+    LISTED: tl.constexpr,
     SIZE: tl.constexpr,
 ):
     # Grid (query heads of a list, lists): a program chooses for one query head; the last one of a list that is done
@@ -247,18 +249,21 @@ def _choose_pages_kernel(
     tl.debug_barrier()  # all of the program's threads have stored
     if tl.atomic_add(done + list_, 1, sem="acq_rel", scope="gpu") == G - 1:
         tl.store(done + list_, 0)  # for the next launch
-        reader_bits = tl.zeros((PAGES,), tl.int32)
-        for other in tl.static_range(G):
-            # Not from a multiprocessor's own cache, which does not see what other programs of the same kernel write.
-            at = is_chosen + first_row + other * stride + page
-            reader_bits |= tl.load(at, mask=has_room, other=0, cache_modifier=".cg").to(tl.int32) << other
-        is_any = reader_bits != 0
-        rank_of_page = tl.cumsum(is_any.to(tl.int32), 0) - 1
-        out = list_.to(tl.int64) * pages + rank_of_page
-        tl.store(numbers + out, page, mask=is_any)
-        tl.store(readers + out, reader_bits, mask=is_any)
-        # The page being filled holds the new entry too.
-        entries = (tl.sum(is_any.to(tl.int32), 0) - 1) * SIZE + position % SIZE + 1
+        count = position * 0
+        for begin in range(0, current + 1, LISTED):
+            index = begin + tl.arange(0, LISTED)
+            reader_bits = tl.zeros((LISTED,), tl.int32)
+            for other in tl.static_range(G):
+                # Not from a multiprocessor's own cache, which does not see what other programs of the kernel write.
+                at = is_chosen + first_row + other * stride + index
+                is_its = tl.load(at, mask=index < stride, other=0, cache_modifier=".cg")
+                reader_bits |= is_its.to(tl.int32) << other
+            is_any = reader_bits != 0
+            out = list_.to(tl.int64) * pages + count + tl.cumsum(is_any.to(tl.int32), 0) - 1
+            tl.store(numbers + out, index, mask=is_any)
+            tl.store(readers + out, reader_bits, mask=is_any)
+            count += tl.sum(is_any.to(tl.int32), 0)
+        entries = (count - 1) * SIZE + position % SIZE + 1  # the page being filled holds the new entry too
         tl.store(lens_out + list_, entries)
         tl.atomic_add(reads + slot, entries.to(tl.int64))
 
@@ -408,6 +413,7 @@ def choose_pages(
         heads,
         G=group,
         PAGES=width,
+        LISTED=min(width, MOST_LISTED),
         SIZE=size,
         # One warp for as many bounds as its registers hold: its threads count them without waiting for each other.
         num_warps=min(max(width // _PAGES_OF_WARP, 1), 32),

@@ -149,6 +149,7 @@ RUNS += [(case, True) for case in ("tova", "tova by head, pinned", "h2o, pinned"
 def _small_tiles(monkeypatch):
     monkeypatch.setattr(victim_choice, "TILE", 32)  # so that lists take several blocks
     monkeypatch.setattr(page_choice, "BLOCK", 16)
+    monkeypatch.setattr(page_choice, "MOST_LISTED", 8)
 
 
 @pytest.mark.parametrize(("case", "tied"), RUNS, ids=[f"{case}{', ties' * tied}" for case, tied in RUNS])
