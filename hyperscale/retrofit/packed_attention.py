@@ -170,11 +170,11 @@ def packed_attention(
 
 def use_packed_attention(model: Any) -> None:
     """Make a transformers model call `packed_attention`; pass ``masks=...`` to its forward."""
-    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers import AttentionInterface
 
+    # No function that makes masks is registered with it: transformers would look in the positions for packed documents
+    # first, and wait for the device at every forward pass.
     AttentionInterface.register(NAME, packed_attention)
-    # transformers' own mask would be (batch, 1, sequence, sequence): none is made.
-    AttentionMaskInterface.register(NAME, lambda *_, **__: None)
     model.set_attn_implementation(NAME)
 
 

@@ -110,6 +110,16 @@ def test_several_parts_of_one_size_are_the_loss():
         torch.testing.assert_close(found, expected)
 
 
+def test_transformers_looks_for_no_documents_of_its_own(monkeypatch):
+    """It would read the positions, and on a GPU wait for the device, in every forward pass of student and teacher."""
+    from transformers import masking_utils
+
+    looked = []
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", lambda positions: looked.append(positions))
+    take_step([0], compiled=False)
+    assert not looked
+
+
 # --- on a GPU ---
 
 GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
