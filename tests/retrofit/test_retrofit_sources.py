@@ -10,7 +10,8 @@ from huggingface_hub import constants
 from pyarrow import parquet
 
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.errors import RetrofitError
+from hyperscale.engines.torch.provider import TorchProvider
+from hyperscale.errors import EngineError, RetrofitError
 from hyperscale.retrofit.documents import Corpus
 from hyperscale.retrofit.packing import TokenizedDocument, collate
 from hyperscale.retrofit.sources import hub_texts, own_texts
@@ -135,6 +136,21 @@ def test_own_documents_fill_rows_and_a_resumed_file_is_the_unbroken_one(base, tm
     assert again.entries[5].content == source.entries[5].content
 
 
+def test_an_engine_that_does_not_start_leaves_it_to_the_torch_engine(base, monkeypatch):
+    class Full(TorchProvider):
+        name = "vllm"
+
+        def build(self, spec, weights):
+            raise EngineError("vLLM does not start: no memory is left")
+
+    monkeypatch.setattr(own_texts, "_choose_provider", lambda spec: Full())
+    lines = []
+    name, engine = own_texts._start_engine(plan(base), lines.append)
+    engine.close()
+    assert name == "torch"
+    assert lines == ["vLLM does not start: no memory is left. The torch engine writes instead"]
+
+
 def test_prompts_are_answered_once_each_and_their_answers_count(base, tmp_path, monkeypatch):
     monkeypatch.setattr(own_texts, "BATCH", 4)
     prompts = tmp_path / "prompts.jsonl"
@@ -145,7 +161,7 @@ def test_prompts_are_answered_once_each_and_their_answers_count(base, tmp_path, 
     for entry in source.entries:
         assert len(entry.content.ids) <= 40
     # The noise is that of the seed and the document's number, not of the batch.
-    name, engine = own_texts._start_engine(plan(base))
+    name, engine = own_texts._start_engine(plan(base), print)
     assert name in ("torch", "vllm")
     entry = source.entries[1].content
     request = Request("own/1", 0, tuple(entry.ids[: entry.start]), 40 - entry.start)

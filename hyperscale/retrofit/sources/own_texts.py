@@ -11,7 +11,7 @@ from hyperscale import methods
 from hyperscale.engines import registry
 from hyperscale.engines.base import Engine, Request, Sampling
 from hyperscale.engines.provider import EngineProvider, EngineSpec
-from hyperscale.errors import HyperscaleError, RetrofitError
+from hyperscale.errors import EngineError, HyperscaleError, RetrofitError, first_line
 from hyperscale.models.checkpoint import read_checkpoint_config
 from hyperscale.models.prompts import PromptFormat, apply_template, choose_template
 from hyperscale.retrofit.sources.text_files import TextEntry, TextSource, TokenIds
@@ -69,7 +69,7 @@ def write_own_texts(plan: OwnTextPlan, tokenizer: Any, file: Path, report: Any) 
     documents = _read(file)
     tokens = sum(len(document["ids"]) for document in documents)
     if tokens < plan.tokens:
-        name, engine = _start_engine(plan)
+        name, engine = _start_engine(plan, report)
         report(f"{plan.base} writes {plan.tokens:,} tokens in the {name} engine; {tokens:,} are there")
         try:
             while tokens < plan.tokens:
@@ -151,8 +151,8 @@ def _opening(tokenizer: Any) -> tuple[int, ...]:
     return (token,)
 
 
-def _start_engine(plan: OwnTextPlan) -> tuple[str, Engine]:
-    """VLLM where it runs this model, else the torch engine."""
+def _start_engine(plan: OwnTextPlan, report: Any) -> tuple[str, Engine]:
+    """VLLM where it runs this model and starts, else the torch engine."""
     spec = EngineSpec(
         plan.base,
         methods.create("vanilla", cr=1),
@@ -161,9 +161,19 @@ def _start_engine(plan: OwnTextPlan) -> tuple[str, Engine]:
         dtype="bfloat16" if plan.device.startswith("cuda") else "float32",
         max_tokens=plan.length,
     )
-    provider = _choose_provider(spec)
+    provider, reference = _choose_provider(spec), registry.get(registry.REFERENCE)
+    try:
+        return provider.name, _build(provider, spec)
+    except EngineError as error:  # it wants most of the GPU's memory, which others may use too
+        if provider.name == reference.name:
+            raise
+        report(f"{first_line(error)}. The {reference.name} engine writes instead")
+    return reference.name, _build(reference, spec)
+
+
+def _build(provider: EngineProvider, spec: EngineSpec) -> Engine:
     weights = provider.load_weights(spec) if provider.shared_weights else None
-    return provider.name, provider.build(spec, weights)
+    return provider.build(spec, weights)
 
 
 def _batch_size(device: str) -> int:
