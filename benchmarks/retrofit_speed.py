@@ -165,7 +165,7 @@ def measure(arguments: argparse.Namespace, name: str, device: torch.device, rank
         if number >= 2:
             seconds.append(time.perf_counter() - start)
     tokens = arguments.rows * arguments.length * ranks.count / median(seconds)
-    config, frozen = arguments.config, name.startswith("adapters")
+    config, frozen = arguments.config, name.startswith(("adapters", "lora"))
     parameters = memory_estimate.count_parameters(config)
     flops = (2 + 2 + (2 if frozen else 4)) * parameters * tokens
     peak = torch.cuda.max_memory_allocated(device) / memory_estimate.GIB if on_gpu else 0.0

@@ -311,6 +311,9 @@ def _train(
     if ranks.is_first:
         record.model_copy(update={"dms": done}).write(settings.out)
 
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)  # texts of the model's own were written here too
+
     def save(student: "TrainedStudent", name: str, made: CheckpointRecord) -> None:
         whole = student.model if ranks.count == 1 else gather_model(student.model, ranks)
         if not ranks.is_first:

@@ -11,12 +11,18 @@ GIB = 2**30
 #: Share of a device's memory that may be planned for; the rest is the allocator's and the kernels'.
 USABLE = 0.92
 #: Bytes a weight takes by the type of the student's weights: student, gradient, two float32 moments, the bfloat16
-#: teacher, and under float32 the bfloat16 copy that mixed precision makes.
-PER_WEIGHT = {"float32": 4 + 4 + 8 + 2 + 2, "bfloat16": 2 + 2 + 8 + 2}
+#: teacher. Mixed precision copies a layer's weights while that layer runs.
+PER_WEIGHT = {"float32": 4 + 4 + 8 + 2, "bfloat16": 2 + 2 + 8 + 2}
 #: Where the model's own weights do not train, they are there once, in bfloat16; the gates' are too few to count.
 PER_FROZEN_WEIGHT = 2
 #: Bytes that a weight of a low-rank update takes by their type: as above, without a teacher.
 PER_UPDATE = {"float32": 4 + 4 + 8 + 2, "bfloat16": 2 + 2 + 8}
+#: Bytes that one layer's backward pass takes for a token and each of its values (`_values_of_layer`), with a float32
+#: residual stream and with one in bfloat16; those that are held of each layer where all activations are kept; and
+#: float32 values for each logit of a part of the loss. They follow from measured peaks, which tests/retrofit has.
+LAYER_BYTES = {4: 3.1, 2: 2.7}
+KEPT_BYTES = 0.9
+LOGIT_VALUES = 5
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def estimate_memory(
     gpus: int = 1,
     kept: bool = False,
 ) -> MemoryEstimate:
-    """Estimate from a number of weights; without a configuration the activations are left out.
+    """Estimate from a number of weights, for a GPU; without a configuration the activations are left out.
 
     Args:
         parameters: Number of weights.
@@ -88,16 +94,23 @@ def estimate_memory(
     tokens, item = rows * length, 4 if weights == "float32" and not frozen else 2
     # What the backward pass needs of every layer: its input, as activations are computed again.
     inputs = config.num_hidden_layers * tokens * config.hidden_size * item
-    # Of one layer at a time: residual stream, projections (queries and keys of the part outside the window are twice
-    # as wide) and the MLP, each with its gradient.
-    layer = tokens * (24 * config.hidden_size + 8 * config.intermediate_size) * item
-    if kept:  # those of all layers, without their gradients
-        inputs = config.num_hidden_layers * layer // 2
-    # Of one part of the tokens, in float32: logits of both models, their log-softmaxes, and gradients.
-    logits = 6 * min(tokens, LOSS_TOKENS) * config.vocab_size * 4
+    layer = int(LAYER_BYTES[item] * tokens * _values_of_layer(config))
+    if kept:
+        inputs = int(KEPT_BYTES * config.num_hidden_layers * tokens * _values_of_layer(config))
+    # Of one part of the tokens, in float32: logits of both models and their gradients. They are gone when the last
+    # layer's backward pass begins.
+    logits = LOGIT_VALUES * min(tokens, LOSS_TOKENS) * config.vocab_size * 4
     return MemoryEstimate(
-        parameters, held, inputs + layer + logits + (_gathered(parameters, config, item) * (gpus > 1))
+        parameters, held, inputs + max(layer, logits) + (_gathered(parameters, config, item) * (gpus > 1))
     )
+
+
+def _values_of_layer(config: Any) -> int:
+    """Values that one layer computes for a token: residual stream, projections and MLP, each with its gradient.
+
+    Queries and keys of the part outside the window are twice as wide.
+    """
+    return int(24 * config.hidden_size + 8 * config.intermediate_size)
 
 
 def _update_width(config: Any) -> int:
