@@ -13,6 +13,7 @@ import pytest
 import tiny
 import vllm_checkpoints
 from interpreted import CUDA, MARKS
+from recorded_steps import RecordedCalls
 from vllm_engines import GREEDY, needs_vllm
 from vllm_occupancy import watch_scheduler
 from vllm_plain import agree, prompts, start, stop
@@ -168,6 +169,22 @@ HOSTED_RUNS = [
 ]
 
 
+@pytest.fixture
+def _recorded_prunings(monkeypatch):
+    """Elsewhere than on a GPU, prunings of decoding requests are recorded and repeated as CUDA graphs are there."""
+    from hyperscale.engines.vllm.worker.methods.interval import WorkerInterval
+
+    use_kernels = WorkerInterval.use_kernels
+
+    def record(method):
+        use_kernels(method)
+        method.calls = RecordedCalls()
+
+    if not CUDA:
+        monkeypatch.setattr(WorkerInterval, "use_kernels", record)
+
+
+@pytest.mark.usefixtures("_recorded_prunings")
 @pytest.mark.parametrize(("case", "how"), HOSTED_RUNS)
 def test_methods_with_states_of_their_own_equal_torch(case, how, tmp_path):
     from hyperscale.engines.vllm.families import architecture

@@ -27,6 +27,8 @@ SCALE = 0.4
 PROMPTS, L = (30, 150, 7, 88), 24
 # Of each of two lengths some that one recorded pruning serves, and a short one.
 ALIKE = (150, 88, 147, 85, 146, 7, 86, 149)
+# As rows are that few entries are always kept of.
+FEW = (3, 12, 5, 6, 7, 8, 9, 4)
 RULES = {
     "snapkv": {"window": 4, "kernel": 3, "rule": "fixed", "pin_prompt": False},
     "rkv": {"window": 3, "rule": "fixed", "pin_prompt": False},
@@ -34,6 +36,7 @@ RULES = {
     "knorm": {},
     "triattention": {"pin_prompt": False},
 }
+FEW_KEPT = {"rule": "fixed", "pin_prompt": False}
 
 
 def config():
@@ -49,8 +52,8 @@ class World:
     Behind the pages of each list its table still names a page of another request, as a slot's former request leaves it.
     """
 
-    def __init__(self, rule, *, on_cuda, prompts=PROMPTS):
-        self.prompts = prompts
+    def __init__(self, rule, *, on_cuda, prompts=PROMPTS, params=None, new=L):
+        self.prompts, self.new = prompts, new
         tables = EntryTables
         if on_cuda:
             from hyperscale.engines.vllm.worker.staged_tables import StagedTables as tables  # noqa: N813
@@ -60,7 +63,7 @@ class World:
             layers=LAYERS, heads=HEADS, page_tokens=N, blocks=blocks, slots=9, max_tokens=MOST, device=self.device
         )
         self.shape = ModelShape(HEADS * GROUP, DIM, torch.float32, config())
-        options = Options(method=rule, cr=3.0, parameters=tuple(RULES[rule].items()))
+        options = Options(method=rule, cr=3.0, parameters=tuple((params or RULES[rule]).items()))
         self.method = registry.create(self.tables, options, 0, HEADS, self.shape, MOST)
         draw = torch.Generator().manual_seed(5)
         self.tokens = [
@@ -69,10 +72,10 @@ class World:
         ]
         self.slots = {}
         for number, P in enumerate(prompts):
-            slot = self.tables.open_slot(1 + number * (MOST // N + 3), (P, L, number))
+            slot = self.tables.open_slot(1 + number * (MOST // N + 3), (P, new, number))
             first = 1 + number * (MOST // N + 3)
             self.tables.set_superblocks(slot, 0, range(first, first + MOST // N + 3))
-            self.method.open_request(slot, P, L, number)
+            self.method.open_request(slot, P, new, number)
             self.slots[slot] = number
         if on_cuda:
             self.tables.flush()
@@ -143,7 +146,7 @@ class World:
         found = []
         for layer in range(LAYERS):
             queries, keys, values = (part[layer] for part in self.tokens[number])
-            live, _ = state.prune_prompt(layer, PrefillView(queries, keys, values, SCALE, L))
+            live, _ = state.prune_prompt(layer, PrefillView(queries, keys, values, SCALE, self.new))
             live = torch.ones(keys.shape[:2], dtype=torch.bool) if live is None else live
             found.append([torch.stack([x[head][live[head]] for head in range(HEADS)]) for x in (keys, values)])
         return [torch.stack(parts) for parts in zip(*found, strict=True)]
@@ -185,6 +188,19 @@ def check_repeated(rule):
     assert calls.replays == 3
 
 
+def check_few(rule):
+    """Rows of a few entries, one a step, that one recording serves."""
+    recent = "window" if "window" in RULES[rule] else "recent"
+    world = World(rule, on_cuda=True, prompts=FEW, params={**FEW_KEPT, recent: 1}, new=2)
+    calls = world.method.calls = RecordedCalls()
+    for slot, number in world.slots.items():
+        world.method._running[slot].entries = FEW[number]
+        world.method.prune_full_rows({slot: FEW[number]}, world.rows)
+    assert check_entries(world) == {1, 2, 3, 4}
+    assert len(calls.records) == 1
+    assert calls.replays == len(FEW) - 2
+
+
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("pass_bytes", [rows.PASS_BYTES, 40000, 1])
 def test_layers_and_requests_are_pruned_together_as_one_by_one(rule, pass_bytes, monkeypatch):
@@ -218,3 +234,7 @@ class TestOnCuda:
         """One that is recorded once and repeated, as graphs on a GPU are, with other requests and lengths."""
         monkeypatch.setattr(interval, "PASS_BYTES", pass_bytes)
         check_repeated(rule)
+
+    def test_a_recorded_pruning_serves_rows_of_few_entries(self, rule, pass_bytes, monkeypatch):
+        monkeypatch.setattr(interval, "PASS_BYTES", pass_bytes)
+        check_few(rule)

@@ -273,5 +273,5 @@ class WorkerInterval(WorkerHosted):
 
 def _round_up(count: int) -> int:
     """The next multiple of 16, of more than 128 that of an eighth of the power of two below: graphs serve up to it."""
-    step = max(1 << (count.bit_length() - 4), 16)
+    step = 1 << max(count.bit_length() - 4, 4)
     return -(-count // step) * step
