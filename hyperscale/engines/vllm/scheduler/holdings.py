@@ -33,21 +33,22 @@ class HeldShares:
         """A request was preempted: too many had been admitted."""
         self._caution = min(self._caution * _CAUTION[0], _CAUTION[2])
 
-    def estimate(self, running: Iterable[float]) -> tuple[float, float]:
+    def estimate(self, running: Iterable[float]) -> tuple[float, float, float]:
         """What to count on.
 
         Args:
             running: Shares of the running requests, as far as they are known.
 
         Returns:
-            The share of a request of which nothing is known, and a factor on all shares that keeps room for error.
+            The share of a request of which nothing is known; a factor on what requests are still to take, which keeps
+            room for error; and a factor on all that they hold, which is above 1 for a while after a preemption.
         """
         shares = [*self._finished, *running]
         n, total = len(shares), sum(shares)
         if not total:
-            return 1.0, self._caution
+            return 1.0, 1.0, self._caution
         mean = total / n
         # The room for error of a sum of many: the less the more there are, as far as they err independently.
         spread = sqrt(sum((share - mean) ** 2 for share in shares) / n) / mean
         margin = _LEAST_MARGIN + 2 * spread / sqrt(n)
-        return (_TRUST + total) / (_TRUST + n), (1 + margin) * self._caution
+        return (_TRUST + total) / (_TRUST + n), 1 + margin, self._caution

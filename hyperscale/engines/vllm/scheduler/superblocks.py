@@ -197,33 +197,55 @@ class SuperblockAllocator:
         that run and have finished (`HeldShares`).
         """
         params, running = self._params[request_id], self.running.values()
-        share, room = 1.0, 1.0
+        share, room, caution = 1.0, 1.0, 1.0
         if self._options.gated:
-            share, room = self._shares.estimate(held.share for held in running if held.share is not None)
+            share, room, caution = self._shares.estimate(held.share for held in running if held.share is not None)
         known = self._share_before.get(request_id) or share
-        own, free = self._reserve(self._expect(params), params, known * room), self.pool.get_num_free_blocks()
+        own, free = (
+            self._reserve(self._expect(params) * known * room * caution, params),
+            self.pool.get_num_free_blocks(),
+        )
         if not self.running:  # a request alone must start, whatever it is expected to need
             return min(own, free)
         if own > free:  # whatever the others need
             return own
         outstanding, prompt_tokens = 0, params.prompt_tokens
         for held in running:
-            factor = room * (share if held.share is None else held.share)
-            outstanding += max(self._reserve(held.expected, held.params, factor) - len(held.blocks), 0)
+            final = self._expect_final(held, share, room) * caution
+            outstanding += max(self._reserve(final, held.params) - len(held.blocks), 0)
             prompt_tokens += max(held.params.prompt_tokens - held.scheduled_tokens, 0)
         # Where steps overlap, two are dense before the first has been reported.
         chunk = min(prompt_tokens, self._step_tokens * (2 if self._steps_overlap else 1))
         return own + outstanding + ceil_div(chunk, self.page_tokens)
+
+    def _expect_final(self, held: RequestSuperblocks, share: float, room: float) -> float:
+        """Superblocks that a running request is expected to hold at its end.
+
+        What it holds already is known; room for error is kept of what it is still to take.
+
+        Args:
+            held: The request.
+            share: Its share of what the options let expect, if its own is not known.
+            room: Factor on what is a guess.
+        """
+        if held.share is None or not self._options.gated:
+            return held.expected * share * room
+        growth = max(held.expected - self._expect_gated(held.computed_tokens), 0.0)
+        return held.pages / self.num_lists + growth * held.share * room
+
+    def _expect_gated(self, tokens: int) -> float:
+        """Superblocks that verdicts let expect after so many tokens; half of a list's last page is empty on average."""
+        return self._options.gated_entries(tokens) / self.page_tokens + 0.5
 
     def _expect(self, params: RequestParams) -> float:
         """Superblocks that the options let expect at a request's end."""
         # Half of a list's last page is empty on average.
         return self._options.expected_entries(params.prompt_tokens, params.L) / self.page_tokens + 0.5
 
-    def _reserve(self, expected: float, params: RequestParams, factor: float) -> int:
-        """Superblocks to keep for a request that is expected to hold so many at its end, times a factor."""
+    def _reserve(self, expected: float, params: RequestParams) -> int:
+        """Superblocks to keep for a request that is expected to hold so many at its end."""
         dense = (params.prompt_tokens + params.L) / self.page_tokens + 0.5
-        return int(min(expected * factor, dense)) + 2  # one is the head start that every step gets
+        return int(min(expected, dense)) + 2  # one is the head start that every step gets
 
     def take_updates(self) -> tuple[list[SuperblockUpdate], list[str]]:
         """Changes since the last call, for the workers: updates, and ids of requests that hold nothing any more."""
@@ -255,8 +277,7 @@ class SuperblockAllocator:
             return
         holding.pages, holding.computed_tokens, holding.covered_tokens = pages, computed_tokens, 0
         if self._options.gated and computed_tokens >= holding.params.prompt_tokens:
-            expected = self._options.gated_entries(computed_tokens) / self.page_tokens + 0.5
-            holding.share = pages / self.num_lists / expected
+            holding.share = pages / self.num_lists / self._expect_gated(computed_tokens)
         # One token more than is scheduled: the next step would take that superblock at once.
         bound = self.upper_bound(holding, max(holding.scheduled_tokens, computed_tokens) + 1)
         if bound < len(holding.blocks):

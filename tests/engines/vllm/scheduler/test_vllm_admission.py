@@ -176,7 +176,7 @@ def never_learn(monkeypatch, share):
             held.share = None
 
     monkeypatch.setattr(SuperblockAllocator, "record_usage", forget)
-    monkeypatch.setattr(HeldShares, "estimate", lambda self, running: (share, 1.0))
+    monkeypatch.setattr(HeldShares, "estimate", lambda self, running: (share, 1.0, 1.0))
 
 
 def test_more_requests_run_once_it_is_known_what_they_hold(tmp_path, monkeypatch):
