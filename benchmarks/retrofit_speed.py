@@ -26,10 +26,10 @@ import torch
 from vllm_throughput import SHAPES, shape
 
 from hyperscale.retrofit import memory_estimate
+from hyperscale.retrofit.attention.packed_attention import checkpoint_layers, compile_layers
 from hyperscale.retrofit.gated_model import decide_with_noise
 from hyperscale.retrofit.losses import distillation_loss_in_parts
 from hyperscale.retrofit.optimizer import StochasticAdamW
-from hyperscale.retrofit.packed_attention import checkpoint_layers, compile_layers
 from hyperscale.retrofit.packing import TrainingBatch
 from hyperscale.retrofit.parallel.ranks import Ranks, join_ranks, leave_ranks
 from hyperscale.retrofit.parallel.sharded_loading import build_empty, restore_buffers

@@ -12,6 +12,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from hyperscale.retrofit.attention.masks import PackingMasks
+from hyperscale.retrofit.attention.packed_attention import (
+    checkpoint_layers,
+    choose_fused,
+    compile_layers,
+    use_packed_attention,
+)
 from hyperscale.retrofit.gated_model import GatedModel
 from hyperscale.retrofit.losses import (
     compile_divergence,
@@ -21,7 +28,6 @@ from hyperscale.retrofit.losses import (
     ledger_costs,
 )
 from hyperscale.retrofit.low_rank.updates import LowRankUpdates
-from hyperscale.retrofit.packed_attention import PackingMasks, checkpoint_layers, compile_layers, use_packed_attention
 from hyperscale.retrofit.packing import TrainingBatch
 from hyperscale.retrofit.parallel.ranks import Ranks
 from hyperscale.retrofit.parallel.sharding import local_part, shard_model
@@ -52,6 +58,7 @@ class Distillation:
         updates: Its low-rank updates; None if it has none.
         is_shared: Whether one model is both.
         compiled: Whether gates and loss are compiled.
+        fused: Whether attention is by the project's own kernels, on CUDA.
     """
 
     def __init__(
@@ -91,6 +98,7 @@ class Distillation:
                 compile_layers(model)
         if frugal and recompute:
             checkpoint_layers(student)
+        self.fused = choose_fused(student)
         # What runs a function of each model: with several processes its weights are gathered meanwhile.
         self._run_teacher: Callable[[Callable[[], Any]], Any] = _call
         self._run_student: Callable[[Callable[[], Any]], Any] = _call
@@ -178,7 +186,7 @@ class Distillation:
         inputs = {
             "input_ids": batch.ids,
             "position_ids": batch.position,
-            "masks": PackingMasks.build(batch.document, self.recipe.delay),
+            "masks": PackingMasks.build(batch.document, self.recipe.delay, fused=self.fused),
         }
 
         def teach() -> Tensor:

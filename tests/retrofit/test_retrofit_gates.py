@@ -14,8 +14,9 @@ from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import ModelError
 from hyperscale.methods.core.dmc_merge import MergeConfig
 from hyperscale.methods.core.dms_gate import GateConfig, alpha_logits, attach_gates
+from hyperscale.retrofit.attention.masks import PackingMasks
+from hyperscale.retrofit.attention.packed_attention import use_packed_attention
 from hyperscale.retrofit.gated_model import GONE, GatedModel
-from hyperscale.retrofit.packed_attention import PackingMasks, use_packed_attention
 
 
 def gated(model, mode, kind=GateConfig, **changes):

@@ -10,9 +10,9 @@ from transformers import AutoModelForCausalLM
 from hyperscale.errors import RetrofitError
 from hyperscale.mini.model import build_model
 from hyperscale.retrofit import job, memory_estimate
+from hyperscale.retrofit.attention.masks import PackingMasks
 from hyperscale.retrofit.checkpoints import save_checkpoint
 from hyperscale.retrofit.low_rank import updates
-from hyperscale.retrofit.packed_attention import PackingMasks
 from hyperscale.retrofit.packing import TrainingBatch
 from hyperscale.retrofit.recipes import NAMES
 from hyperscale.retrofit.settings import Recipe, RetrofitSettings

@@ -8,7 +8,8 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from hyperscale.mini.training.data import KINDS
-from hyperscale.retrofit.packed_attention import PackingMasks, compile_layers, use_packed_attention
+from hyperscale.retrofit.attention.masks import PackingMasks
+from hyperscale.retrofit.attention.packed_attention import compile_layers, use_packed_attention
 from hyperscale.retrofit.packing import TrainingBatch
 
 

@@ -21,6 +21,7 @@ from hyperscale.engines.vllm.kernels.chunk import reads as chunk_reads
 from hyperscale.engines.vllm.kernels.chunk import received as chunk_received
 from hyperscale.engines.vllm.kernels.chunk import write as chunk_write
 from hyperscale.engines.vllm.kernels.decode import balanced_attention, step_report, token_merge
+from hyperscale.retrofit.attention import fused as training_attention
 
 
 class Hopper:
@@ -150,6 +151,14 @@ def states(tables, pool, rows, new, queries):
     balanced_attention.balanced_attention(*attention[:5], done, 0.1, chosen=chosen)
 
 
+def every_training_kernel(dtype, heads, group, dim):
+    q, k = (torch.zeros(1, 256, count, dim, dtype=dtype).transpose(1, 2) for count in (heads * group, heads))
+    starts = torch.zeros(1, 256, dtype=torch.int32)
+    for bias in (torch.zeros(1, heads, 256), None):
+        out, sums = training_attention._attend(q, k, k, bias, starts, starts, 16, 0.1)
+        training_attention._attend_backward(out, q, k, k, bias, starts, starts, out, sums, 16, 0.1)
+
+
 if __name__ == "__main__":
     driver.set_active(Hopper())
     JITFunction.run = compile_only(JITFunction.run)
@@ -158,3 +167,7 @@ if __name__ == "__main__":
     every_kernel(torch.float32, 4, 2, 32, 16)
     every_kernel(torch.bfloat16, 8, 5, 128, 32, fp8=True)
     every_kernel(torch.float32, 4, 2, 32, 16, fp8=True)
+    every_training_kernel(torch.bfloat16, 2, 6, 128)
+    every_training_kernel(torch.bfloat16, 3, 3, 64)
+    every_training_kernel(torch.float16, 2, 2, 256)
+    every_training_kernel(torch.bfloat16, 2, 2, 80)

@@ -311,8 +311,12 @@ def test_compiles_for_hopper(tmp_path):
     done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     kernels = [line.split() for line in done.stdout.splitlines()]
-    engines = ROOT / "hyperscale" / "engines"
-    sources = [*(engines / "vllm" / "kernels").rglob("*.py"), engines / "torch" / "row_kernels.py"]
+    package = ROOT / "hyperscale"
+    sources = [
+        *(package / "engines" / "vllm" / "kernels").rglob("*.py"),
+        package / "engines" / "torch" / "row_kernels.py",
+    ]
+    sources.append(package / "retrofit" / "attention" / "kernels.py")
     written = {name for source in sources for name in re.findall(r"def (_\w+_kernel)\(", source.read_text())}
     assert {name for name, _ in kernels} == written
     assert all(int(shared) <= 227 * 1024 for _, shared in kernels)

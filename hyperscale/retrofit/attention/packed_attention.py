@@ -5,77 +5,33 @@ ones (arXiv 2506.05345, section 3.2)::
 
     score(q, k) = q·k / sqrt(d) + [q - k > w] log(1 - alpha_k)      for k <= q of the same document
 
-It is never materialised on CUDA: keys inside and outside the window are attended to by two FlexAttention calls, the
-bias riding along as one more dimension of query and key, and the two results are merged by their log-sum-exp. On the
-CPU the same function is computed densely; it is the reference.
+It is never materialised on CUDA, where it is computed in one of two ways, as the masks were made for:
+
+- the project's own kernels (`hyperscale.retrofit.attention.fused`) add the bias as they go;
+- two FlexAttention calls attend to keys inside and outside the window, the bias riding along as one more dimension of
+  query and key, and the two results are merged by their log-sum-exp.
+
+On the CPU the same function is computed densely; it is the reference.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import AuxRequest, BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 
 from hyperscale.engines.attention_arguments import check_attention_arguments
+from hyperscale.retrofit.attention.fused import LARGEST_DIM, fused_attention
+from hyperscale.retrofit.attention.masks import PackingMasks
 from hyperscale.retrofit.inline_gates import InlineGates
 
 #: Name under which the function is registered with transformers.
 NAME = "hyperscale_packed"
-
-
-@dataclass(frozen=True)
-class PackingMasks:
-    """Which keys each query may see in rows of packed documents.
-
-    Attributes:
-        document: (batch, sequence) number of the document a token belongs to.
-        window: Age up to which a key is seen whatever its verdict.
-        full: Block mask of all earlier keys of the same document (CUDA only).
-        near: Block mask of those inside the window.
-        far: Block mask of those outside the window.
-    """
-
-    document: Tensor
-    window: int
-    full: BlockMask | None = None
-    near: BlockMask | None = None
-    far: BlockMask | None = None
-
-    @classmethod
-    def build(cls, document: Tensor, window: int | None = None) -> "PackingMasks":
-        """Masks for rows of packed documents; block masks are made on CUDA only, those of a window if one is given."""
-        if document.device.type != "cuda":
-            return cls(document, window or 0)
-        batch, length = document.shape
-
-        def same_document(b: Tensor, q: Tensor, k: Tensor) -> Tensor:
-            return document[b, q] == document[b, k]
-
-        def blocks(rule: Callable[[Tensor, Tensor], Tensor]) -> BlockMask:
-            """The block mask of (query, key) pairs of one document that keep a rule."""
-            return _compiled_block_mask()(
-                lambda b, h, q, k: same_document(b, q, k) & rule(q, k), batch, None, length, length, document.device
-            )
-
-        # The masks are the same for all heads (None), and made once a batch for all layers.
-        full = blocks(lambda q, k: q >= k)
-        if window is None:
-            return cls(document, 0, full)
-        return cls(
-            document,
-            window,
-            full,
-            near=blocks(lambda q, k: (q >= k) & (q - k <= window)),
-            far=blocks(lambda q, k: q - k > window),
-        )
-
-
-@cache
-def _compiled_block_mask() -> Callable[..., BlockMask]:
-    return torch.compile(create_block_mask, dynamic=False)
+#: Whether training on CUDA attends with the project's own kernels, where they take the model's heads. Not before they
+#: have been timed against FlexAttention, by benchmarks/retrofit_attention.py.
+FUSED = False
 
 
 @cache
@@ -122,6 +78,16 @@ def _delayed(q: Tensor, k: Tensor, v: Tensor, masks: PackingMasks, key_bias: Ten
     return output
 
 
+def _fused(q: Tensor, k: Tensor, v: Tensor, masks: PackingMasks, key_bias: Tensor | None, scale: float) -> Tensor:
+    """The project's own kernels, for both kinds of masks."""
+    assert masks.starts is not None
+    assert masks.ends is not None
+    # Under autocast queries and keys may have come out of RoPE in float32; values say what products are made in.
+    q, k = q.to(v.dtype), k.to(v.dtype)
+    bias = None if key_bias is None else key_bias.transpose(1, 2).float().contiguous()
+    return fused_attention(q, k, v, bias, masks.starts, masks.ends, masks.window, scale)
+
+
 def packed_attention(
     module: nn.Module,
     query: Tensor,
@@ -159,7 +125,9 @@ def packed_attention(
     if inline_gates is not None:
         query, key, value, module.alpha, key_bias = inline_gates.apply(query, key, value)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    if masks.full is None:
+    if masks.starts is not None:
+        out = _fused(query, key, value, masks, key_bias, scale)
+    elif masks.full is None:
         out = _dense(query, key, value, masks, key_bias, scale)
     elif key_bias is None:
         out = _flex(query, key, value, block_mask=masks.full, scale=scale, enable_gqa=True)
@@ -176,6 +144,11 @@ def use_packed_attention(model: Any) -> None:
     # first, and wait for the device at every forward pass.
     AttentionInterface.register(NAME, packed_attention)
     model.set_attn_implementation(NAME)
+
+
+def choose_fused(model: Any) -> bool:
+    """Whether a transformers model is to attend with the project's own kernels on CUDA."""
+    return FUSED and model.model.layers[0].self_attn.head_dim <= LARGEST_DIM
 
 
 def compile_layers(model: Any) -> None:

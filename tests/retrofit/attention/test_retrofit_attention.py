@@ -7,8 +7,9 @@ import torch
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from hyperscale.errors import ModelError
-from hyperscale.retrofit import packed_attention as attention
-from hyperscale.retrofit.packed_attention import PackingMasks, packed_attention
+from hyperscale.retrofit.attention import packed_attention as attention
+from hyperscale.retrofit.attention.masks import PackingMasks
+from hyperscale.retrofit.attention.packed_attention import packed_attention
 
 HEADS, KV_HEADS, DIM = 4, 2, 16
 SCALE = DIM**-0.5
