@@ -22,7 +22,11 @@ FUNCTIONS = {("json", "dump"), ("yaml", "dump"), ("pickle", "dump"), ("torch", "
 FUNCTIONS |= {("shutil", name) for name in ("copy", "copy2", "copyfile", "copytree", "move")}
 # Libraries that write a whole folder: only into the one that `write_folder` gives.
 INTO_FOLDERS = {"save_pretrained", "save_file"}
-FOLDER_WRITERS = {"hyperscale/retrofit/checkpoints.py", "hyperscale/retrofit/job.py", "hyperscale/mini/vocab.py"}
+FOLDER_WRITERS = {
+    "hyperscale/retrofit/checkpoints.py",
+    "hyperscale/retrofit/run_training.py",
+    "hyperscale/mini/vocab.py",
+}
 
 FILE_WRITERS = {"hyperscale/retrofit/resume/state_file.py": {"save"}}
 

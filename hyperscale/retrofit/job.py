@@ -2,28 +2,25 @@
 
 import json
 from collections.abc import Callable
-from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperscale import models
-from hyperscale.errors import ModelError, RetrofitError, first_line
+from hyperscale.errors import ModelError, RetrofitError
 from hyperscale.methods.core.dms_config import has_gates
 from hyperscale.models.context import context_limit
 from hyperscale.retrofit import memory_estimate
-from hyperscale.retrofit.checkpoints import require_accepted, save_checkpoint, train_checkpoints
+from hyperscale.retrofit.checkpoints import require_accepted
 from hyperscale.retrofit.recipes import NAMES, name_recipe
-from hyperscale.retrofit.reporting.records import RECORD, CheckpointRecord, TrainingRecord
+from hyperscale.retrofit.reporting.records import RECORD, TrainingRecord
 from hyperscale.retrofit.reporting.step_metrics import StepMetrics, format_line
-from hyperscale.retrofit.resume.same_training import list_settings, require_same_data, require_same_settings
-from hyperscale.retrofit.settings import Recipe, RetrofitSettings, check_shares
-from hyperscale.utils.files import write_atomic, write_folder
+from hyperscale.retrofit.resume.same_training import list_settings, require_same_settings
+from hyperscale.retrofit.run_training import train
+from hyperscale.retrofit.settings import RetrofitSettings, check_shares
+from hyperscale.utils.files import write_atomic
 
 if TYPE_CHECKING:
-    from hyperscale.retrofit.documents import Corpus
     from hyperscale.retrofit.sources.text_files import TextSource
-    from hyperscale.retrofit.trainer import TrainedStudent
 
 Report = Callable[[str], None]
 #: Folder of the texts that a retrofit got by itself.
@@ -121,7 +118,7 @@ def run_retrofit(
         return
     if source is None:
         source = _get_source(settings, model.base, device, length, parameters, report)
-    _train(settings, model.base, device, length, source, estimate, report, begun, show_step, report_seconds)
+    train(settings, model.base, config, device, length, source, estimate, report, begun, show_step, report_seconds)
 
 
 def _estimate(settings: RetrofitSettings, parameters: int, config: Any, length: int) -> memory_estimate.MemoryEstimate:
@@ -233,218 +230,6 @@ def _get_source(
     return write_own_texts(plan, load_tokenizer(base), folder / "self.jsonl", report)
 
 
-def _train(
-    settings: RetrofitSettings,
-    base: str,
-    device: str,
-    length: int,
-    source: "TextSource",
-    estimate: memory_estimate.MemoryEstimate,
-    report: Report,
-    begun: TrainingRecord | None,
-    show_step: Callable[[StepMetrics], None],
-    report_seconds: float,
-) -> None:
-    import torch
-    from safetensors import SafetensorError
-
-    from hyperscale.engines.loading import load_model
-    from hyperscale.retrofit.documents import build_corpus
-    from hyperscale.retrofit.parallel.ranks import join_ranks
-    from hyperscale.retrofit.parallel.sharded_loading import build_empty, fill_model
-    from hyperscale.retrofit.parallel.sharding import gather_model
-    from hyperscale.retrofit.reporting.metrics_file import MetricsFile, read_metrics
-    from hyperscale.retrofit.reporting.model_card import CARD, write_card
-    from hyperscale.retrofit.reporting.training_picture import PICTURE, draw_training
-    from hyperscale.retrofit.resume.state_parts import StateParts
-    from hyperscale.retrofit.resume.state_saver import StateSaver
-    from hyperscale.retrofit.trainer import Retrofit
-    from hyperscale.utils.hub import load_tokenizer
-
-    recipe = settings.recipe(estimate.parameters)
-    ranks, device = join_ranks(device)
-    on_gpu = torch.device(device).type == "cuda"
-    report(f"loading {base} …")
-    folder = _find_shards(base) if ranks.count > 1 else None
-    if folder is None:
-        teacher, tokenizer = load_model(base, device="cpu", dtype=torch.bfloat16)
-    else:
-        teacher, tokenizer = build_empty(read_config(base), torch.bfloat16), load_tokenizer(base)
-    # What is saved is bfloat16, so that is what the teacher is; CPUs compute with it in float32.
-    if not on_gpu:
-        _widen(teacher)
-    elif ranks.count == 1:
-        teacher.to(device)
-    # Tokens of an optimiser step, padding included.
-    step_tokens = settings.rows * settings.accumulate * length
-    report("tokenising …")
-    corpus = build_corpus(
-        source,
-        tokenizer,
-        length=length,
-        window=settings.window,
-        training_tokens=recipe.total_steps * step_tokens,
-        seed=settings.seed,
-        whole_chats=settings.whole_chats,
-        joined=settings.packing == "joined",
-    )
-    passes = recipe.total_steps * step_tokens / max(corpus.tokens, 1)
-    report(
-        f"{len(corpus.train):,} documents, {corpus.tokens:,} tokens, seen {passes:.1f} times; "
-        f"{len(corpus.held_out):,} held out; {recipe.total_steps:,} steps of {step_tokens:,} tokens"
-    )
-    settings.out.mkdir(parents=True, exist_ok=True)
-    record = _begin_record(settings, base, device, length, source, corpus, recipe, estimate)
-    if begun is not None:
-        require_same_data(settings.out, begun.data_hash, record.data_hash)
-        for what, before, now in (
-            ("device", begun.device, record.device),
-            ("torch", begun.torch, record.torch),
-            ("transformers", begun.transformers, record.transformers),
-        ):
-            if before != now:
-                report(f"note: begun with {what} {before}, goes on with {now}: results differ by rounding")
-    parts = StateParts(settings.out, ranks)
-    state = parts.read() if any(ranks.gather(begun is not None)) else None
-    # Checkpoints that the state does not know of are trained again, and come out the same.
-    done = begun.dms[: state["place"]["ratio"]] if begun is not None and state is not None else []
-    if ranks.is_first:
-        record.model_copy(update={"dms": done}).write(settings.out)
-
-    if on_gpu:
-        torch.cuda.reset_peak_memory_stats(device)  # texts of the model's own were written here too
-
-    def save(student: "TrainedStudent", name: str, made: CheckpointRecord) -> None:
-        whole = student.model if ranks.count == 1 else gather_model(student.model, ranks)
-        if not ranks.is_first:
-            return
-        try:
-            with write_folder(settings.out / name) as folder:
-                save_checkpoint(whole, folder, **student.config.to_hf())
-                tokenizer.save_pretrained(folder)
-                write_atomic(folder / CARD, write_card(record, made, settings.out.resolve(), name))
-        except (OSError, SafetensorError) as error:
-            raise RetrofitError(
-                f"{settings.out / name} could not be written ({first_line(error)}): free some room, and the same "
-                "command goes on with the state that was kept"
-            ) from None
-        report(f"wrote {settings.out / name}")
-
-    def write_record(checkpoints: list[CheckpointRecord], finished: bool = False) -> None:
-        memory = dict(record.memory_gib)
-        if on_gpu:
-            memory["peak"] = torch.cuda.max_memory_allocated(device) / memory_estimate.GIB
-        changes = {"dms": checkpoints, "memory_gib": memory, "finished": finished}
-        record.model_copy(update=changes).write(settings.out)
-
-    def record_made(checkpoints: list[CheckpointRecord]) -> None:
-        if ranks.is_first:
-            write_record(checkpoints)
-        ranks.wait()  # the first one wrote while the others went on
-
-    dtype = torch.bfloat16 if settings.weights == "bfloat16" else torch.float32
-    if recipe.is_frozen and (ranks.count > 1 or not on_gpu):
-        # A layer is sharded as a whole, in one type; and without autocast it computes in one.
-        dtype = next(teacher.parameters()).dtype
-    retrofit = Retrofit(
-        teacher,
-        recipe,
-        report=report,
-        dtype=dtype,
-        frugal=True,
-        recompute=settings.activations == "recomputed",
-        ranks=ranks,
-        device=torch.device(device),
-        fill=None if folder is None else partial(fill_model, folder=folder, ranks=ranks, device=torch.device(device)),
-    )
-    del teacher
-    if state is not None:
-        retrofit.load_state_dict(state)
-        del state
-        report(f"going on after {retrofit.steps_done:,} of {recipe.total_steps:,} steps")
-    batches = corpus.training_batches(settings.rows, length, settings.seed)
-    held_out = corpus.held_out_batches(settings.rows, length)
-    try:
-        with ExitStack() as stack:
-            retrofit.report_seconds = report_seconds
-            if ranks.is_first:
-                metrics = stack.enter_context(MetricsFile(settings.out, retrofit.steps_done))
-
-                def observe(step: StepMetrics) -> None:
-                    metrics.append(step)
-                    show_step(step)
-
-                retrofit.observe = observe
-            saver = stack.enter_context(StateSaver(retrofit, settings.out, settings.save_minutes * 60, report))
-            retrofit.after_step = saver.after_step
-            train_checkpoints(retrofit, batches, held_out, save, record_made, done)
-    finally:
-        if retrofit.ratio == len(recipe.crs):  # complete, though a checkpoint may have been refused
-            parts.remove()
-        made = TrainingRecord.read(settings.out).dms if ranks.is_first else []
-        if len(made) == len(recipe.crs):
-            write_record(made, finished=True)
-            draw_training(settings.out, read_metrics(settings.out), made)
-            report(f"wrote {settings.out / PICTURE}")
-
-
-def _find_shards(base: str) -> Path | None:
-    """The folder of a checkpoint that processes can read part by part; None if each has to load it as a whole."""
-    from hyperscale.engines.weights_check import check_weights
-    from hyperscale.retrofit.parallel.sharded_loading import find_files
-    from hyperscale.utils.hub import cached_folder
-
-    folder, config = Path(base), read_config(base)
-    if not folder.is_dir():
-        try:
-            folder = cached_folder(base)
-        except ModelError:
-            return None
-    # One tensor that is embedding and output cannot be given storage twice.
-    if config.tie_word_embeddings or not find_files(folder):
-        return None
-    check_weights(folder, config)
-    return folder
-
-
-def _begin_record(
-    settings: RetrofitSettings,
-    base: str,
-    device: str,
-    length: int,
-    source: "TextSource",
-    corpus: "Corpus",
-    recipe: Recipe,
-    estimate: memory_estimate.MemoryEstimate,
-) -> TrainingRecord:
-    """The record before any checkpoint."""
-    import torch
-    import transformers
-
-    return TrainingRecord(
-        model=settings.model,
-        base=base,
-        data={
-            "path": str(source.path),
-            "column": source.column,
-            "entries": len(source.entries),
-            **source.notes,
-        },
-        documents={"train": len(corpus.train), "held_out": len(corpus.held_out), "tokens": corpus.tokens},
-        length=length,
-        rows=settings.rows,
-        loss="all tokens" if settings.whole_chats or source.column == "text" else "last reply",
-        weights=settings.weights,
-        recipe=recipe,
-        memory_gib={"estimate": (estimate.weights + estimate.activations) / memory_estimate.GIB},
-        device=torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "cpu",
-        torch=torch.__version__,
-        transformers=transformers.__version__,
-        settings=list_settings(settings),
-        data_hash=corpus.hash(),
-    )
-
-
 def _find_begun(settings: RetrofitSettings) -> TrainingRecord | None:
     """The record of the retrofit that the folder holds; None if the folder is new or empty.
 
@@ -465,11 +250,6 @@ def _find_begun(settings: RetrofitSettings) -> TrainingRecord | None:
         raise RetrofitError(f"{out} holds a retrofit of a version that could not resume: pass another --out")
     require_same_settings(out, begun.settings, settings)
     return begun
-
-
-def _widen(model: Any) -> None:
-    for parameter in model.parameters():
-        parameter.data = parameter.data.float()
 
 
 def _default_device() -> str:
