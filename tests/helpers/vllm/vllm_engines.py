@@ -100,11 +100,11 @@ def same(expected, actual, *, name=None, method=None):
         if not is_equal and name and not steady(name, method, want, prompts[problem]):
             continue
         num_compared += 1
-        assert (want.token_ids, want.text, want.finish) == (got.token_ids, got.text, got.finish)
-        assert want.logprob == pytest.approx(got.logprob, abs=1e-2)
+        assert (want.token_ids, want.text, want.finish) == (got.token_ids, got.text, got.finish), problem
+        assert want.logprob == pytest.approx(got.logprob, abs=1e-2), problem
         for field in ("lengths", "kv_reads", "peak_kv", "chars", "inserted", "prefill_kv", "prefill_reads"):
-            assert getattr(want.trace, field) == getattr(got.trace, field), field
-        assert got.trace.logprobs == pytest.approx(want.trace.logprobs, abs=1e-2)
+            assert getattr(want.trace, field) == getattr(got.trace, field), f"{field} of {problem}"
+        assert got.trace.logprobs == pytest.approx(want.trace.logprobs, abs=1e-2), problem
     assert num_compared >= len(expected) / 2, "too few chains without near ties"
 
 
