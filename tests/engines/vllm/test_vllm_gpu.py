@@ -289,7 +289,8 @@ ARMS = {
     "other rules": (
         ("tova", 3, (("per", "head"), ("pin_prompt", True), ("rule", "proportional"))),
         ("h2o", 3, (("pin_prompt", True),)),
-        ("quest", 4, (("rule", "proportional"), ("page", 5))),
+        # With one dense layer no choice of pages here is as near a tie as sums in another order can turn.
+        ("quest", 4, (("rule", "proportional"), ("page", 5), ("dense_layers", 1))),
         ("random", 4, ()),
     ),
 }
