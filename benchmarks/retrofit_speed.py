@@ -11,7 +11,9 @@ FlashAttention through torch's scaled_dot_product_attention, layers compiled, in
 computed again, the loss in parts. Tokens are of all processes. MFU counts what has to be computed, 2 FLOPs a weight and
 token forward and 4 backward (2 where weights are frozen), teacher forward 2, and nothing that is computed again,
 against --peak TFLOP/s a GPU. "paper+single" has gates and loss operation by operation, not compiled; "paper+kept" keeps
-the activations instead of computing them again. "estimate" is what the command tells before a training.
+the activations instead of computing them again; "paper+fused" attends with the project's kernels, "paper+flex" with
+FlexAttention (benchmarks/retrofit_attention.py has attention by itself). "estimate" is what the command tells before a
+training.
 """
 
 import argparse
@@ -94,6 +96,8 @@ def retrofit_step(arguments: argparse.Namespace, name: str, device: torch.device
         device=device,
         fill=lambda model: fill(model, device),
     )
+    if variant in ("fused", "flex"):
+        training.distillation.fused = variant == "fused"
     if variant == "single":
         training.distillation.compiled, training.gated._decide = False, decide_with_noise
     optimizer = training._optimizer(gates=True)

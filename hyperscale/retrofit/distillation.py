@@ -58,7 +58,7 @@ class Distillation:
         updates: Its low-rank updates; None if it has none.
         is_shared: Whether one model is both.
         compiled: Whether gates and loss are compiled.
-        fused: Whether attention is by the project's own kernels, on CUDA.
+        fused: Whether attention is by the project's own kernels.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Distillation:
                 compile_layers(model)
         if frugal and recompute:
             checkpoint_layers(student)
-        self.fused = choose_fused(student)
+        self.fused = choose_fused(student, device)
         # What runs a function of each model: with several processes its weights are gathered meanwhile.
         self._run_teacher: Callable[[Callable[[], Any]], Any] = _call
         self._run_student: Callable[[Callable[[], Any]], Any] = _call

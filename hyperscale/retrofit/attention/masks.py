@@ -35,18 +35,18 @@ class PackingMasks:
     def build(cls, document: Tensor, window: int | None = None, *, fused: bool = False) -> "PackingMasks":
         """Masks for rows of packed documents.
 
-        On a CPU attention is computed densely and the documents are all it needs.
+        On a CPU attention is computed densely, and the documents are all it needs.
 
         Args:
             document: (batch, sequence) number of the document a token belongs to.
             window: The window, if keys may have a bias.
-            fused: On CUDA, for the project's own kernels instead of FlexAttention.
+            fused: For the project's own kernels; otherwise for FlexAttention on CUDA.
         """
-        if document.device.type != "cuda":
-            return cls(document, window or 0)
         if fused:
             starts, ends = document_spans(document)
             return cls(document, window or 0, starts=starts, ends=ends)
+        if document.device.type != "cuda":
+            return cls(document, window or 0)
         batch, length = document.shape
 
         def same_document(b: Tensor, q: Tensor, k: Tensor) -> Tensor:

@@ -146,9 +146,9 @@ def use_packed_attention(model: Any) -> None:
     model.set_attn_implementation(NAME)
 
 
-def choose_fused(model: Any) -> bool:
-    """Whether a transformers model is to attend with the project's own kernels on CUDA."""
-    return FUSED and model.model.layers[0].self_attn.head_dim <= LARGEST_DIM
+def choose_fused(model: Any, device: torch.device) -> bool:
+    """Whether a transformers model is to attend with the project's own kernels."""
+    return FUSED and device.type == "cuda" and model.model.layers[0].self_attn.head_dim <= LARGEST_DIM
 
 
 def compile_layers(model: Any) -> None:

@@ -2,22 +2,27 @@
 
 import pytest
 import torch
+from checkpoints import SMALL
 from interpreted import CUDA, DEVICE, MARKS
 
+from hyperscale.mini.model import build_model
 from hyperscale.retrofit.attention import fused
 from hyperscale.retrofit.attention.fused import Launch, Launches
 from hyperscale.retrofit.attention.masks import PackingMasks, document_spans
 from hyperscale.retrofit.attention.packed_attention import packed_attention
+from hyperscale.retrofit.packing import TrainingBatch
+from hyperscale.retrofit.settings import Recipe
+from hyperscale.retrofit.trainer import Retrofit
 
 pytestmark = MARKS
 #: Small blocks, queries and keys of different numbers, so that few tokens are many blocks.
-SMALL = Launches(Launch(32, 16, 4, 1), Launch(16, 32, 4, 1), Launch(16, 32, 4, 1))
+BLOCKS = Launches(Launch(32, 16, 4, 1), Launch(16, 32, 4, 1), Launch(16, 32, 4, 1))
 
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
     if not CUDA:
-        monkeypatch.setattr(fused, "LAUNCHES", dict.fromkeys(fused.LAUNCHES, SMALL))
+        monkeypatch.setattr(fused, "LAUNCHES", dict.fromkeys(fused.LAUNCHES, BLOCKS))
 
 
 def documents(*rows):
@@ -45,8 +50,7 @@ def inputs(document, group, dim, *, biased, seed=0, kv_heads=2):
 
 
 def masks(document, window, *, by_kernels=True):
-    spans = document_spans(document) if by_kernels else (None, None)
-    return PackingMasks(document, window, None, None, None, *spans)
+    return PackingMasks.build(document, window, fused=True) if by_kernels else PackingMasks(document, window)
 
 
 def attend(tensors, masks):
@@ -165,6 +169,36 @@ def test_a_compiler_takes_it_as_one_operation():
         [(plain := attend(tensors, masks(document, 4))), *torch.autograd.grad(plain.sum(), tensors)],
         TOLERANCE,
     )
+
+
+@pytest.mark.skipif(CUDA, reason="bfloat16 there, and FlexAttention: test_retrofit_compiled.py")
+@pytest.mark.parametrize("mode", ["noisy", "hard"])
+@pytest.mark.parametrize("changes", [{}, {"gate": "borrowed"}, {"method": "dmc"}], ids=["separate", "borrowed", "dmc"])
+def test_a_step_of_training_is_that_of_the_dense_form(changes, mode):
+    """Loss and gradients of each kind of gates, activations computed again."""
+    place = torch.arange(64).expand(2, 64).contiguous()
+    document, ids = (place >= 40).long(), place % 7
+    batch = TrainingBatch(ids, place - 40 * document, document, torch.zeros_like(ids), torch.ones(2, 64))
+    found = []
+    for own in (True, False):
+        recipe = Recipe(crs=(2.0,), window=4, steps_per_unit=10, hard_steps=(3,), accumulate=1, symmetric=True)
+        training = Retrofit(build_model(0, **SMALL), recipe.changed(**changes), report=lambda _: None, frugal=True)
+        training.distillation.fused, training.gated.mode = own, mode
+        training.distillation.seed_noise(3)
+        generator = torch.Generator().manual_seed(4)
+        with torch.no_grad():  # a student that differs from its teacher and evicts
+            for name, parameter in training.gated.model.named_parameters():
+                size = 3.0 if "dms_proj_alpha." in name else 0.05
+                parameter += size * torch.randn(parameter.shape, generator=generator)
+        loss, *_ = training.distillation.losses(batch, 1.5)
+        loss.backward()
+        parameters = training.gated.model.named_parameters()
+        found.append({"loss": loss.detach(), **{name: p.grad for name, p in parameters if p.grad is not None}})
+    own, dense = found
+    assert dense["loss"] > 1e-2
+    assert own.keys() == dense.keys()
+    for name, gradient in dense.items():
+        torch.testing.assert_close(own[name], gradient, rtol=2e-3, atol=2e-6, msg=name)
 
 
 @pytest.mark.parametrize("seed", range(20))
