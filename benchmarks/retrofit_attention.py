@@ -52,16 +52,16 @@ TOY = {"toy": Shape(1, 96, 4, 2, 16, 8, 60)}
 
 #: Launches to try by head dimension.
 FORWARD = {
-    128: [(128, 64, 8, 3), (128, 64, 8, 4), (128, 128, 8, 2), (128, 64, 4, 3), (64, 64, 4, 3), (64, 128, 4, 2)],
-    64: [(64, 64, 4, 3), (128, 64, 4, 3), (128, 64, 8, 3), (128, 128, 8, 3), (64, 128, 4, 3), (128, 128, 4, 3)],
+    128: [(128, 64, 8, 2), (128, 128, 8, 2), (128, 32, 8, 3), (64, 64, 4, 2), (64, 32, 4, 3, 168)],
+    64: [(128, 64, 8, 3), (64, 64, 4, 3, 168), (64, 128, 4, 2), (128, 64, 4, 3), (128, 128, 8, 2)],
 }
 QUERY = {
-    128: [(128, 64, 8, 3), (128, 64, 8, 2), (128, 32, 8, 3), (64, 64, 4, 2), (128, 128, 8, 2), (64, 32, 4, 3)],
-    64: [(64, 64, 4, 3), (128, 64, 8, 3), (128, 32, 4, 3), (128, 64, 4, 3), (64, 128, 4, 2), (128, 128, 8, 2)],
+    128: [(128, 64, 8, 2), (128, 32, 8, 3), (64, 64, 4, 2), (64, 32, 4, 2), (64, 32, 4, 2, 168)],
+    64: [(128, 64, 8, 3), (64, 64, 4, 3, 168), (128, 32, 4, 3), (64, 32, 4, 3, 128)],
 }
 KEY = {
-    128: [(64, 128, 8, 2), (64, 128, 8, 3), (32, 128, 8, 3), (32, 128, 8, 4), (64, 64, 4, 2), (32, 64, 4, 3)],
-    64: [(64, 64, 4, 3), (64, 128, 8, 3), (64, 128, 8, 2), (32, 128, 4, 3), (32, 64, 4, 4), (64, 64, 4, 2)],
+    128: [(64, 128, 8, 3), (32, 128, 8, 2), (32, 128, 8, 3), (64, 64, 4, 2), (32, 64, 4, 2)],
+    64: [(64, 128, 8, 3), (64, 64, 4, 2), (32, 128, 8, 3, 128), (32, 64, 4, 3, 168)],
 }
 
 
@@ -211,9 +211,9 @@ def sweep(name: str, shape: Shape, device: torch.device, dtype: torch.dtype) -> 
             fused.LAUNCHES[key] = default._replace(**{part: candidate})
             try:
                 times[candidate] = timed(work, device)
-                print(f"  {name} {part:<8} {tuple(candidate)!s:<18} {times[candidate]:7.3f} ms", flush=True)
+                print(f"  {name} {part:<8} {tuple(candidate)!s:<22} {times[candidate]:7.3f} ms", flush=True)
             except Exception as error:  # too much shared memory, most likely: the next one may fit
-                print(f"  {name} {part:<8} {tuple(candidate)!s:<18} {type(error).__name__}", flush=True)
+                print(f"  {name} {part:<8} {tuple(candidate)!s:<22} {type(error).__name__}", flush=True)
         default = default._replace(**{part: min(times, key=times.__getitem__)})
     fused.LAUNCHES[key] = Launches(*default)
     print(f"{name}: best {key}: {fused.LAUNCHES[key]}")

@@ -4,6 +4,7 @@ The kernels are `hyperscale.retrofit.attention.kernels`. To a compiler each dire
 leaves alone; Triton is imported when one runs.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 
 #: Largest head dimension; those that are no power of two are padded inside the kernels.
 LARGEST_DIM = 256
+#: Bytes of shared memory that the largest of the launches below takes.
+SHARED_MEMORY = 161 * 1024
 #: Programs that a launch over keys should have: three for each multiprocessor of a large GPU, as their lengths differ.
 _PROGRAMS = 384
 
@@ -23,12 +26,14 @@ class Launch(NamedTuple):
         keys: Keys of a block.
         warps: Warps of a program.
         stages: Blocks that are loaded ahead, and the one in use.
+        registers: Most of a thread, so that more programs share a multiprocessor; what the compiler takes if None.
     """
 
     queries: int
     keys: int
     warps: int
     stages: int
+    registers: int | None = None
 
 
 class Launches(NamedTuple):
@@ -47,7 +52,7 @@ class Launches(NamedTuple):
 
 #: By whether numbers have 16 bits, and the head dimension as a power of two, at least 64; for Hopper.
 LAUNCHES = {
-    (True, 64): Launches(Launch(64, 64, 4, 3), Launch(64, 64, 4, 3), Launch(64, 64, 4, 3)),
+    (True, 64): Launches(Launch(128, 64, 8, 3, 128), Launch(128, 64, 8, 2, 128), Launch(64, 128, 8, 2)),
     (True, 128): Launches(Launch(128, 64, 8, 3), Launch(128, 64, 8, 3), Launch(64, 128, 8, 2)),
     (True, 256): Launches(Launch(64, 32, 4, 3), Launch(64, 32, 4, 2), Launch(32, 64, 8, 2)),
     (False, 64): Launches(*(Launch(32, 32, 4, 2),) * 3),
@@ -104,6 +109,11 @@ def _strided(tensor: Tensor) -> Tensor:
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
+def _in_log_2(bias: Tensor | None, other: Tensor) -> Tensor:
+    """The bias in the kernels' units, once for all programs; without one, something to point at."""
+    return other if bias is None else bias.contiguous() * math.log2(math.e)
+
+
 def _parts(group: int, programs: int) -> int:
     """Parts of a group of query heads that different programs take, so that there are enough of them."""
     return next((n for n in range(1, group) if group % n == 0 and n * programs >= _PROGRAMS), group)
@@ -120,6 +130,7 @@ def _options(q: Tensor, launch: Launch, bias: Tensor | None) -> dict[str, object
         "BIASED": bias is not None,
         "num_warps": launch.warps,
         "num_stages": launch.stages,
+        "maxnreg": launch.registers,
     }
 
 
@@ -143,7 +154,7 @@ def _attend(
     sums = torch.empty(batch, heads, length, dtype=torch.float32, device=q.device)
     launch = launches_for(q).forward
     _forward_kernel[batch * heads, -(-length // launch.queries)](
-        q, k, v, sums if bias is None else bias.contiguous(), starts, out, sums,
+        q, k, v, _in_log_2(bias, sums), starts, out, sums,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3],
         heads, heads // k.shape[1], length, window, scale, **_options(q, launch, bias),
     )  # fmt: skip
@@ -185,7 +196,7 @@ def _attend_backward(
     (batch, heads, length, _), kv_heads = q.shape, k.shape[1]
     launches = launches_for(q)
     dq, deltas = _like(q), torch.empty_like(sums)
-    own_bias = sums if bias is None else bias.contiguous()
+    own_bias = _in_log_2(bias, sums)
     launch = launches.query
     _query_gradient_kernel[batch * heads, -(-length // launch.queries)](
         q, k, v, own_bias, starts, out, sums, d_out, dq, deltas,

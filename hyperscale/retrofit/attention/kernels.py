@@ -2,12 +2,13 @@
 # ruff: noqa: ANN001, ANN202
 """Triton kernels of attention over packed documents, forward and backward, with a bias on keys beyond a window.
 
-With s = scale q·k + [q - k > window] bias_k, in units of log 2, weights p = e^s / Σ e^s and outputs o = Σ p v::
+With s = scale q·k + [q - k > window] bias_k, weights p = e^s / Σ e^s and outputs o = Σ p v::
 
     dv = Σ_q p do        ds = p (do·v - do·o)        dq = scale Σ_k ds k        dk = scale Σ_q ds q
     dbias = Σ ds  over the queries older than the window
 
-The last two sums go over the query heads of a KV head as well. FlashAttention (arXiv 2307.08691) has the order of the
+The last two sums go over the query heads of a KV head as well. Scores, biases and the logarithms of sums of weights are
+in units of log 2 here, in which exponentials are computed. FlashAttention (arXiv 2307.08691) has the order of the
 loops: `_forward_kernel` and `_query_gradient_kernel` go over the keys of a block of queries,
 `_key_gradient_kernel` over the queries of a block of keys. Nothing is added up atomically, so that a result is the same
 in each run.
@@ -115,7 +116,7 @@ def _forward_part(
         keys = first + tl.arange(0, N)
         bias = 0.0
         if BIASED:
-            bias = _load_numbers(bias_base, keys, length, not COMPARED) * _LOG2E
+            bias = _load_numbers(bias_base, keys, length, not COMPARED)
         k = _load_rows(k_base, first, k_stride, length, N, D, DIM, not COMPARED)
         scores = _scores(q, k, bias, queries, keys, begins, window, scale, PRECISION, BIASED, COMPARED)
         above = tl.maximum(high, tl.max(scores, 1))
@@ -178,7 +179,7 @@ def _query_gradient_part(
         keys = first + tl.arange(0, N)
         bias = 0.0
         if BIASED:
-            bias = _load_numbers(bias_base, keys, length, not COMPARED) * _LOG2E
+            bias = _load_numbers(bias_base, keys, length, not COMPARED)
         k = _load_rows(k_base, first, k_stride, length, N, D, DIM, not COMPARED)
         v = _load_rows(v_base, first, v_stride, length, N, D, DIM, not COMPARED)
         scores = _scores(q, k, bias, queries, keys, begins, window, scale, PRECISION, BIASED, COMPARED)
@@ -285,7 +286,7 @@ def _key_gradient_kernel(
     stops = tl.load(ends + keys, mask=inside, other=0)
     own = 0.0
     if BIASED:
-        own = tl.load(bias + (row * kv_heads + kv_head) * length + keys, mask=inside, other=0.0) * _LOG2E
+        own = tl.load(bias + (row * kv_heads + kv_head) * length + keys, mask=inside, other=0.0)
     k_block = _load_rows(k + row * k_row + kv_head * k_head, first, k_token, length, N, D, DIM, False)
     v_block = _load_rows(v + row * v_row + kv_head * v_head, first, v_token, length, N, D, DIM, False)
     dk_acc, dv_acc, db = tl.zeros((N, D), tl.float32), tl.zeros((N, D), tl.float32), tl.zeros((N,), tl.float32)

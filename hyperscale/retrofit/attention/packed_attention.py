@@ -23,14 +23,14 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 
 from hyperscale.engines.attention_arguments import check_attention_arguments
-from hyperscale.retrofit.attention.fused import LARGEST_DIM, fused_attention
+from hyperscale.retrofit.attention.fused import LARGEST_DIM, SHARED_MEMORY, fused_attention
 from hyperscale.retrofit.attention.masks import PackingMasks
 from hyperscale.retrofit.inline_gates import InlineGates
 
 #: Name under which the function is registered with transformers.
 NAME = "hyperscale_packed"
-#: Whether training on CUDA attends with the project's own kernels, where they take the model's heads. Not before they
-#: have been timed against FlexAttention, by benchmarks/retrofit_attention.py.
+#: Whether training on CUDA attends with the project's own kernels where it can. Not before they have been timed against
+#: FlexAttention, by benchmarks/retrofit_attention.py.
 FUSED = False
 
 
@@ -147,8 +147,11 @@ def use_packed_attention(model: Any) -> None:
 
 
 def choose_fused(model: Any, device: torch.device) -> bool:
-    """Whether a transformers model is to attend with the project's own kernels."""
-    return FUSED and device.type == "cuda" and model.model.layers[0].self_attn.head_dim <= LARGEST_DIM
+    """Whether a transformers model is to attend with the project's own kernels: where they fit its heads and device."""
+    if not FUSED or device.type != "cuda" or model.model.layers[0].self_attn.head_dim > LARGEST_DIM:
+        return False
+    shared: int = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
+    return shared >= SHARED_MEMORY
 
 
 def compile_layers(model: Any) -> None:

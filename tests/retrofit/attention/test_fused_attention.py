@@ -104,6 +104,16 @@ def test_outputs_and_gradients_are_those_of_the_dense_form(document, group, dim,
         assert not found[4].any()
 
 
+def test_products_of_sixteen_bits():
+    """Sums are in float32 all the same. (Triton's interpreter has no bfloat16.)"""
+    exact = inputs(ROWS, 2, 32, biased=True)
+    half = [t.detach().to(torch.float16 if place < 3 else t.dtype).requires_grad_() for place, t in enumerate(exact)]
+    found, dense = with_gradients(half, masks(ROWS, 6)), with_gradients(exact, masks(ROWS, 6, by_kernels=False))
+    assert [part.dtype for part in found] == [torch.float16] * 4 + [torch.float32]
+    for part, reference in zip(found, dense, strict=True):
+        assert (part.float() - reference).norm() < 2e-3 * reference.norm()
+
+
 def test_parts_of_a_group_add_up(monkeypatch):
     """One program for a whole group, one for each of its heads and something in between: the same sums."""
     tensors = inputs(SHORT, 6, 16, biased=True, kv_heads=1)
