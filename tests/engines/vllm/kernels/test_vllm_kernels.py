@@ -26,6 +26,7 @@ from hyperscale.engines.vllm.kernels.chunk import plan as chunk_plan
 from hyperscale.engines.vllm.kernels.chunk import reads as chunk_reads
 from hyperscale.engines.vllm.kernels.chunk import write as chunk_write
 from hyperscale.methods.core.dms_gate import GateConfig, alpha_logits
+from hyperscale.retrofit.attention.fused import SHARED_MEMORY
 
 pytestmark = MARKS
 SCALE = 0.2
@@ -320,3 +321,7 @@ def test_compiles_for_hopper(tmp_path):
     written = {name for source in sources for name in re.findall(r"def (_\w+_kernel)\(", source.read_text())}
     assert {name for name, _ in kernels} == written
     assert all(int(shared) <= 227 * 1024 for _, shared in kernels)
+    # Training asks a device for what its own kernels take.
+    training = set(re.findall(r"def (_\w+_kernel)\(", sources[-1].read_text()))
+    assert len(training) == 3
+    assert all(int(shared) <= SHARED_MEMORY for name, shared in kernels if name in training)
