@@ -17,7 +17,7 @@ from hyperscale.mini.benchmarks import generate_problems
 from hyperscale.mini.model import build_model
 from hyperscale.mini.train import main
 from hyperscale.mini.vocab import encode
-from hyperscale.retrofit import trainer as trainer_module
+from hyperscale.retrofit import distillation
 from hyperscale.retrofit.gate_check import MAX_RATIO, GateCheck, check_gates
 from hyperscale.retrofit.losses import compression_loss
 from hyperscale.retrofit.packing import TrainingBatch
@@ -170,7 +170,7 @@ def test_neurons_are_held_to_the_ratio_while_the_gates_of_inference_decide(varia
 
     assert course() == pytest.approx([0.5] * 4, abs=0.05)
     # What it is for: without the loss they drift.
-    monkeypatch.setattr(trainer_module, "compression_loss", count_while_noisy)
+    monkeypatch.setattr(distillation, "compression_loss", count_while_noisy)
     assert abs(course()[-1] - 0.5) > 0.08
 
 
