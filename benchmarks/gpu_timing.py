@@ -59,3 +59,13 @@ def copy_bandwidth() -> float:
     target = torch.empty_like(source)
     # Not from a graph, where a copy reaches two thirds of that (2,752 and 4,223 GB/s on an H200).
     return 2 * source.nbytes / milliseconds(lambda: target.copy_(source), graph=False) / 1e6
+
+
+def measure_cases(cases: str, measure: Callable[[str, float], None]) -> None:
+    """Measure cases, separated by commas, one after another; ``measure`` takes a case and a copy's GB/s."""
+    copy = copy_bandwidth()
+    name, processors = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).multi_processor_count
+    print(f"{name}, {processors} multiprocessors; a copy moves {copy:.0f} GB/s")
+    for case in cases.split(","):
+        measure(case, copy)
+        torch.cuda.empty_cache()

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from gpu_timing import copy_bandwidth, milliseconds
+from gpu_timing import measure_cases, milliseconds
 
 from hyperscale.engines.vllm.kernels import decode_attention, decode_fa3
 from hyperscale.engines.vllm.kernels.arguments import PagedCache
@@ -137,12 +137,7 @@ def main() -> None:
     parser.add_argument("--sweep", action="store_true", help="more cuts of each kernel")
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    copy = copy_bandwidth()
-    name, processors = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).multi_processor_count
-    print(f"{name}, {processors} multiprocessors; a copy moves {copy:.0f} GB/s")
-    for case in arguments.cases.split(","):
-        measure(case, arguments, copy)
-        torch.cuda.empty_cache()
+    measure_cases(arguments.cases, lambda case, copy: measure(case, arguments, copy))
 
 
 if __name__ == "__main__":

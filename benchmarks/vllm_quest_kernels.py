@@ -17,14 +17,15 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from gpu_timing import copy_bandwidth, milliseconds
+from gpu_timing import measure_cases, milliseconds
 from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import ChosenPages, DecodeRequests, PagedCache
 from hyperscale.engines.vllm.kernels.decode.balanced_attention import BalancedLaunch, balanced_attention
 from hyperscale.engines.vllm.kernels.decode_attention import decode_attention
 from hyperscale.engines.vllm.kernels.decode_update import decode_update
-from hyperscale.engines.vllm.kernels.page_choice import KeyBounds, PageStep, append_and_bound, choose_pages
+from hyperscale.engines.vllm.kernels.page_bounds import KeyBounds, PageStep, append_and_bound
+from hyperscale.engines.vllm.kernels.page_choice import choose_pages
 from hyperscale.engines.vllm.worker.tables import EntryTables
 
 PAGE = 32  # entries of a page of the cache
@@ -237,12 +238,7 @@ def main() -> None:
         layers.whole(1)
         print(f"results agree; {check(layers):.3f} of the entries are read")
         return
-    copy = copy_bandwidth()
-    name, processors = torch.cuda.get_device_name(), torch.cuda.get_device_properties(0).multi_processor_count
-    print(f"{name}, {processors} multiprocessors; a copy moves {copy:.0f} GB/s")
-    for case in arguments.cases.split(","):
-        measure(case, arguments, copy)
-        torch.cuda.empty_cache()
+    measure_cases(arguments.cases, lambda case, copy: measure(case, arguments, copy))
 
 
 if __name__ == "__main__":

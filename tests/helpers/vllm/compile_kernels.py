@@ -11,7 +11,14 @@ from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
 from hyperscale.engines.torch import row_kernels
-from hyperscale.engines.vllm.kernels import decode_attention, decode_update, page_choice, query_sums, victim_choice
+from hyperscale.engines.vllm.kernels import (
+    decode_attention,
+    decode_update,
+    page_bounds,
+    page_choice,
+    query_sums,
+    victim_choice,
+)
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache, Victims
 from hyperscale.engines.vllm.kernels.chunk import append as chunk_append
 from hyperscale.engines.vllm.kernels.chunk import attention as chunk_attention
@@ -143,9 +150,9 @@ def states(tables, pool, rows, new, queries):
     for score, share in ((None, True), (position.float(), False)):
         kept = victim_choice.VictimTables(victims, position, score, last_queries)
         victim_choice.choose_victims(tables, 2, rows, of_requests, kept, queries, scores, sums, share)
-    bounds = page_choice.KeyBounds(16, *queries.new_zeros(2, slots, heads, pages, dim))
-    of_requests, done = page_choice.PageStep(*longs(2, requests)), torch.zeros(requests, heads, dtype=torch.int32)
-    found = page_choice.append_and_bound(tables, pool, 2, rows, of_requests, bounds, queries, *new)
+    bounds = page_bounds.KeyBounds(16, *queries.new_zeros(2, slots, heads, pages, dim))
+    of_requests, done = page_bounds.PageStep(*longs(2, requests)), torch.zeros(requests, heads, dtype=torch.int32)
+    found = page_bounds.append_and_bound(tables, pool, 2, rows, of_requests, bounds, queries, *new)
     chosen = page_choice.choose_pages(tables, rows, of_requests, found, pages, 16, longs(slots), done)
     decode_attention.decode_attention(*attention, chosen=chosen)
     balanced_attention.balanced_attention(*attention[:5], done, 0.1, chosen=chosen)

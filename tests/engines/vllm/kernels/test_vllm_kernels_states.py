@@ -8,7 +8,7 @@ from interpreted import DEVICE, MARKS
 from plain_pages import PlainPages
 from transformers import LlamaConfig
 
-from hyperscale.engines.vllm.kernels import page_choice, victim_choice
+from hyperscale.engines.vllm.kernels import page_bounds, page_choice, victim_choice
 from hyperscale.engines.vllm.kernels.arguments import DecodeRequests, PagedCache
 from hyperscale.engines.vllm.kernels.decode_attention import decode_attention
 from hyperscale.engines.vllm.options import Options
@@ -148,7 +148,7 @@ RUNS += [(case, True) for case in ("tova", "tova by head, pinned", "h2o, pinned"
 @pytest.fixture(autouse=True)
 def _small_tiles(monkeypatch):
     monkeypatch.setattr(victim_choice, "TILE", 32)  # so that lists take several blocks
-    monkeypatch.setattr(page_choice, "BLOCK", 16)
+    monkeypatch.setattr(page_bounds, "BLOCK", 16)
     monkeypatch.setattr(page_choice, "MOST_LISTED", 8)
 
 

@@ -5,7 +5,8 @@ from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.decode.balanced_attention import FEW_LISTS, balanced_attention
 from hyperscale.engines.vllm.kernels.decode_attention import decode_attention
-from hyperscale.engines.vllm.kernels.page_choice import KeyBounds, PageStep, append_and_bound, choose_pages
+from hyperscale.engines.vllm.kernels.page_bounds import KeyBounds, PageStep, append_and_bound
+from hyperscale.engines.vllm.kernels.page_choice import choose_pages
 from hyperscale.engines.vllm.worker.methods.fused import DecodeLayer, FusedDecode, update
 from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
 from hyperscale.methods.quest import PagesState, Quest
