@@ -1,23 +1,27 @@
-r"""A checkpoint of a large model by the adapters recipe, made and run by the product's own commands on one GPU.
+r"""A checkpoint of a large model, made and run by the product's own commands.
 
-Usage: python benchmarks/retrofit_large_checkpoint.py --work /dev/shm/large            # Qwen2.5-32B's shape
+Usage: python benchmarks/retrofit_large_checkpoint.py --work /dev/shm/large            # Qwen2.5-32B's shape, one GPU
        python benchmarks/retrofit_large_checkpoint.py --work DIR --shape qwen2.5-7b
+       python benchmarks/retrofit_large_checkpoint.py --work DIR --recipe paper --weights bfloat16 --gpus 4 --part train
+       python benchmarks/retrofit_large_checkpoint.py --work DIR --part run            # with what that command left
        python benchmarks/retrofit_large_checkpoint.py --toy                            # a tiny one, on the CPU
 
 1. writes a folder of the shape with random bfloat16 weights in several files, and texts of random token ids;
-2. `hyperscale retrofit --recipe adapters` makes OUT of it, in a few steps of rows as long as real ones;
+2. `hyperscale retrofit --recipe RECIPE` (adapters) makes OUT of it, in a few steps of rows as long as real ones;
 3. `hyperscale run --method dms` decodes with what was written: a prompt of --context tokens, which may be evicted, and
    --tokens more, greedily.
 
-It tells the seconds of each phase, the memory estimated before the training and its peak, tokens/s of the steps after
-the first, which compiles, and what the run generated and read, against what a full cache would have read. Nothing is
-learned from random texts in a few steps: the gates' rate is high only so that they evict something at all, and a
-checkpoint that the gate check refuses takes the name of an accepted one, which the table says.
+It tells the seconds of each phase, the memory estimated before the training and its peak, of one GPU, tokens/s and MFU
+of the steps after the first, which compiles, and what the run generated and read, against what a full cache would have
+read. MFU counts what `retrofit_speed.py` counts. With --part the third step is a command of its own, which may have
+other GPUs than the first two. Nothing is learned from random texts in a few steps: the gates' rate is high only so that
+they evict something at all, and a checkpoint that the gate check refuses takes the name of an accepted one, which the
+table says.
 
-What the adapters recipe writes is a whole model, the base's weights and the gates. DIR holds one copy at a time: the
-base's weights are removed as soon as the training has loaded them, before its checkpoint is written. So a DIR in
-memory (/dev/shm) takes 2 bytes a weight, 61 GiB of 32.8 B, and some GiB more for a file that is being written; a DIR
-that is too small is refused. DIR is removed at the end unless --keep is passed.
+Every recipe writes a whole model, the base's weights and the gates. DIR holds one copy at a time: the base's weights
+are removed as soon as the training has loaded them, before its checkpoint is written. So a DIR in memory (/dev/shm)
+takes 2 bytes a weight, 61 GiB of 32.8 B, and some GiB more for a file that is being written; a DIR that is too small is
+refused. DIR is removed at the end unless --keep is passed, or --part train.
 """
 
 import argparse
@@ -42,6 +46,8 @@ GIB = 2**30
 #: Bytes of a file of weights, and processes that write one each.
 SHARD, WRITERS = 4 * GIB, 4
 CR = 8
+#: Begins the names of folders in --work.
+PREFIX = "retrofit-"
 #: Beside what DIR has to hold: texts, tokenizers, results.
 SPARE = 2 * GIB
 #: Lines of `hyperscale retrofit` that begin a phase: what they contain, and the phase.
@@ -159,7 +165,8 @@ def run_retrofit(work: Path, arguments: argparse.Namespace) -> list[Timed]:
     """Train and write the checkpoint; the base's weights go once they are loaded."""
     base, out = work / "base", work / "out"
     command = [sys.executable, "-m", "hyperscale.cli", "retrofit", "--model", str(base), "--out", str(out)]
-    command += ["--recipe", "adapters", "--data", str(work / "ids.jsonl"), "--column", "ids", "--cr", f"{CR}"]
+    command += ["--recipe", arguments.recipe, "--data", str(work / "ids.jsonl"), "--column", "ids", "--cr", f"{CR}"]
+    command += ["--weights", arguments.weights, "--gpus", str(arguments.gpus)]
     command += ["--length", str(arguments.length), "--window", str(arguments.window), "--rows", "1"]
     command += ["--accumulate", str(arguments.accumulate), "--steps-per-unit", f"{arguments.steps / (CR - 1):.6f}"]
     command += ["--gate-lr", f"{arguments.gate_lr:g}", "--hard-steps", "0", "--device", arguments.device]
@@ -177,7 +184,8 @@ def run_retrofit(work: Path, arguments: argparse.Namespace) -> list[Timed]:
             now = time.monotonic()
             phases.append(Timed(phase, now - began))
             phase, began = marks.pop(0)[1], now
-            if phase == "first step, compiled":
+            # One process has loaded them when it begins to tokenise; several fill their parts after that.
+            if phase == ("first step, compiled" if arguments.gpus == 1 else "further steps"):
                 for file in base.glob("*.safetensors"):
                     file.unlink()
         elif phase == "further steps" and f" step {arguments.steps:5d} " in line:
@@ -220,16 +228,30 @@ def tell_training(out: Path, arguments: argparse.Namespace) -> list[tuple[str, s
     written = sum(file.stat().st_size for file in (out / f"dms{CR}").glob("*.safetensors"))
     files = len(list((out / f"dms{CR}").glob("*.safetensors")))
     memory = record.memory_gib
+    mfu = flops_per_token(out / f"dms{CR}", arguments) * pace / (arguments.peak * 1e12 * arguments.gpus)
     return [
         ("device", record.device),
+        ("GPUs", str(arguments.gpus)),
+        ("recipe", f"{arguments.recipe}, {arguments.weights} weights"),
         ("memory estimated", f"{memory['estimate']:.1f} GiB"),
         ("memory at the peak", f"{memory['peak']:.1f} GiB" if "peak" in memory else "· (a CPU)"),
         ("training", f"{pace:,.0f} tokens/s ({last['done'] - first['done']} steps after the first)"),
+        ("MFU", f"{mfu:.1%} of {arguments.peak:g} TFLOP/s a GPU"),
         ("KL under inference's gates", f"{made.kl_hard:.4f} nats/token"),
         ("ratio reached on held-out text", f"{made.reached_cr:.2f}"),
         ("gate check", "refused, renamed to be run all the same" if made.refused else "accepted"),
         ("checkpoint", f"{written / 1e9:.2f} GB in {files} files"),
     ]
+
+
+def flops_per_token(checkpoint: Path, arguments: argparse.Namespace) -> float:
+    """What has to be computed for a token: teacher and student forward, and what trains backward."""
+    from transformers import AutoConfig
+
+    from hyperscale.retrofit.memory_estimate import count_parameters
+
+    frozen = arguments.recipe != "paper"
+    return (2 + 2 + (2 if frozen else 4)) * count_parameters(AutoConfig.from_pretrained(checkpoint))
 
 
 def tell_run(folder: Path) -> list[tuple[str, str]]:
@@ -257,21 +279,26 @@ def main() -> int:
     if arguments.work is not None:
         arguments.work.mkdir(parents=True, exist_ok=True)
     # A folder of its own, so that nothing of the user's is removed.
-    work = Path(tempfile.mkdtemp(prefix="retrofit-", dir=arguments.work))
+    work = find_work(arguments)
+    phases: list[Timed] = []
+    lines: list[tuple[str, str]] = []
+    code = 0
     try:
-        sizes = shape(arguments)
-        total = write_base(work / "base", sizes, arguments)
-        write_texts(work, sizes["vocab_size"], arguments)
-        phases = [Timed("writing the base and texts", time.monotonic() - began)]
-        print(f"wrote {total / 1e9:.2f} GB of weights in {phases[0].seconds:.0f} s", flush=True)
-        phases += run_retrofit(work, arguments)
-        lines = [("weights", f"{total / 2e9:.2f} B"), *tell_training(work / "out", arguments)]
-        started = time.monotonic()
-        code = run_tasks(work, arguments)
-        phases.append(Timed("hyperscale run", time.monotonic() - started))
-        lines += tell_run(work / "run") if code == 0 else [("hyperscale run", f"failed, exit code {code}")]
+        if arguments.part != "run":
+            sizes = shape(arguments)
+            total = write_base(work / "base", sizes, arguments)
+            write_texts(work, sizes["vocab_size"], arguments)
+            phases = [Timed("writing the base and texts", time.monotonic() - began)]
+            print(f"wrote {total / 1e9:.2f} GB of weights in {phases[0].seconds:.0f} s", flush=True)
+            phases += run_retrofit(work, arguments)
+            lines += [("weights", f"{total / 2e9:.2f} B"), *tell_training(work / "out", arguments)]
+        if arguments.part != "train":
+            started = time.monotonic()
+            code = run_tasks(work, arguments)
+            phases.append(Timed("hyperscale run", time.monotonic() - started))
+            lines += tell_run(work / "run") if code == 0 else [("hyperscale run", f"failed, exit code {code}")]
     finally:
-        if not arguments.keep:
+        if not arguments.keep and arguments.part != "train":
             shutil.rmtree(work, ignore_errors=True)
     lines += [(f"seconds: {phase.name}", f"{phase.seconds:.1f}") for phase in phases]
     lines.append(("seconds: all", f"{time.monotonic() - began:.1f}"))
@@ -282,12 +309,27 @@ def main() -> int:
     return code
 
 
+def find_work(arguments: argparse.Namespace) -> Path:
+    """A new folder in --work, or for the second part the one that the first part left there."""
+    if arguments.part != "run":
+        return Path(tempfile.mkdtemp(prefix=PREFIX, dir=arguments.work))
+    left = [folder for folder in (arguments.work or Path()).glob(f"{PREFIX}*") if (folder / "out").is_dir()]
+    if len(left) != 1:
+        sys.exit(f"--part run wants the --work of one --part train: {arguments.work} holds {len(left)} of them")
+    return left[0]
+
+
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, help="folder for a folder with everything")
     parser.add_argument("--shape", choices=SHAPES, default="qwen2.5-32b")
     parser.add_argument("--layers", type=int, help="fewer than the shape has")
+    parser.add_argument("--recipe", choices=("adapters", "lora", "paper"), default="adapters")
+    parser.add_argument("--weights", choices=("float32", "bfloat16"), default="float32", help="type of what trains")
+    parser.add_argument("--gpus", type=int, default=1, help="that share the training; processes on a CPU")
+    parser.add_argument("--part", choices=("all", "train", "run"), default="all", help="train, decode, or both")
+    parser.add_argument("--peak", type=float, default=989, help="dense bfloat16 TFLOP/s of a GPU (H100, H200: 989)")
     parser.add_argument("--length", type=int, default=8192, help="tokens of a row of the training")
     parser.add_argument("--window", type=int, default=256)
     parser.add_argument("--steps", type=int, default=4)
