@@ -52,7 +52,7 @@ class Launches(NamedTuple):
 
 #: By whether numbers have 16 bits, and the head dimension as a power of two, at least 64; for Hopper.
 LAUNCHES = {
-    (True, 64): Launches(Launch(128, 64, 8, 3, 128), Launch(128, 64, 8, 2, 128), Launch(64, 128, 8, 2)),
+    (True, 64): Launches(Launch(128, 64, 8, 3, 128), Launch(64, 32, 4, 3, 128), Launch(32, 64, 4, 3, 168)),
     (True, 128): Launches(Launch(128, 64, 8, 3), Launch(128, 64, 8, 3), Launch(64, 128, 8, 2)),
     (True, 256): Launches(Launch(64, 32, 4, 3), Launch(64, 32, 4, 2), Launch(32, 64, 8, 2)),
     (False, 64): Launches(*(Launch(32, 32, 4, 2),) * 3),
@@ -208,7 +208,8 @@ def _attend_backward(
     parts = _parts(heads // kv_heads, batch * kv_heads * blocks)
     # Several parts of a group are added up afterwards, in float32.
     dtype = k.dtype if parts == 1 else torch.float32
-    dk, dv = (k.new_empty(parts, batch, length, kv_heads, k.shape[3], dtype=dtype).transpose(2, 3) for _ in range(2))
+    parts_k, parts_v = (k.new_empty(parts, batch, length, kv_heads, k.shape[3], dtype=dtype) for _ in range(2))
+    dk, dv = parts_k.transpose(2, 3), parts_v.transpose(2, 3)
     d_bias = sums.new_empty((parts, batch, kv_heads, length) if bias is not None else (parts, 0))
     _key_gradient_kernel[batch * kv_heads * parts, blocks](
         q, k, v, own_bias, ends, sums, d_out, deltas, dk, dv, d_bias,
@@ -217,7 +218,9 @@ def _attend_backward(
     )  # fmt: skip
     if parts == 1:
         return dq, dk[0], dv[0], d_bias[0]
-    return dq, dk.sum(0).to(k.dtype), dv.sum(0).to(v.dtype), d_bias.sum(0)
+    # Heads within tokens, as `_like` has them: compiled layers rely on it.
+    dk, dv = (part.sum(0).to(k.dtype).transpose(1, 2) for part in (parts_k, parts_v))
+    return dq, dk, dv, d_bias.sum(0)
 
 
 @_attend_backward.register_fake

@@ -19,6 +19,10 @@ pytestmark = MARKS
 BLOCKS = Launches(Launch(32, 16, 4, 1), Launch(16, 32, 4, 1), Launch(16, 32, 4, 1))
 
 
+#: That what a compiler is told of shapes and strides is so; the operation has no gradient of its own.
+LAYOUT = ("test_schema", "test_faketensor")
+
+
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
     if not CUDA:
@@ -163,14 +167,20 @@ def test_evicted_keys_count_nothing(lowest):
     assert not changed[48:].any()
 
 
-def test_a_compiler_takes_it_as_one_operation():
+@pytest.mark.parametrize("programs", [1, 10**6], ids=["whole groups", "groups in parts"])
+def test_a_compiler_takes_it_as_one_operation(programs, monkeypatch):
+    monkeypatch.setattr(fused, "_PROGRAMS", programs)
     document = documents([(0, 20), (1, 13)])
     tensors = inputs(document, 2, 16, biased=True)
     spans = document_spans(document)
     bias = tensors[3].detach().transpose(1, 2).contiguous().requires_grad_()
     leaves = [t.detach().requires_grad_() for t in tensors[:3]]
     for own in (bias, None):
-        torch.library.opcheck(fused._attend, (*leaves, own, *spans, 4, 0.25), rtol=TOLERANCE, atol=TOLERANCE)
+        arguments = (*leaves, own, *spans)
+        torch.library.opcheck(fused._attend, (*arguments, 4, 0.25), rtol=TOLERANCE, atol=TOLERANCE)
+        out, sums = fused._attend(*arguments, 4, 0.25)
+        given = (out.detach(), *(t if t is None else t.detach() for t in arguments), out.detach(), sums.detach())
+        torch.library.opcheck(fused._attend_backward, (*given, 4, 0.25), test_utils=LAYOUT)
     backend = "inductor" if CUDA else "aot_eager"
     compiled = torch.compile(attend, dynamic=False, fullgraph=True, backend=backend)
     out = compiled(tensors, masks(document, 4))
