@@ -51,7 +51,7 @@ def test_recipes_take_what_the_training_would(folder):
     assert adapters.memory.weights < lora.memory.weights < 1.1 * adapters.memory.weights
     assert first_fitting((paper, lora, adapters)) is paper
     # The measured speed that the forecast stands on.
-    assert paper.tokens / paper.hours / 3600 == pytest.approx(14_700, rel=0.2)
+    assert paper.tokens / paper.hours / 3600 == pytest.approx(19_700, rel=0.2)
     assert 0.6 < (adapters.hours / adapters.tokens) / (paper.hours / paper.tokens) < 0.9
 
 
