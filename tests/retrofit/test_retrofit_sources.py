@@ -6,6 +6,7 @@ import architectures
 import commandline
 import pyarrow
 import pytest
+import torch
 from huggingface_hub import constants
 from pyarrow import parquet
 
@@ -119,10 +120,10 @@ def test_own_documents_fill_rows_and_a_resumed_file_is_the_unbroken_one(base, tm
     assert all(entry.content.ids[: len(opening)] == opening for entry in source.entries)
     assert any(architectures.tokenizer().eos_token_id in entry.content.ids[:-1] for entry in source.entries)
     assert {entry.content.start for entry in source.entries} == {len(opening)}
-    assert len(source.entries) == 32
+    assert len(source.entries) == 30  # 1,200 tokens in batches of 16, and no document more
     figures = json.loads((tmp_path / "a" / "self.json").read_text())
     distinct = {tuple(entry.content.ids) for entry in source.entries}
-    assert figures["duplicates"] == f"{1 - len(distinct) / 32:.1%} of 32 documents"
+    assert figures["duplicates"] == f"{1 - len(distinct) / 30:.1%} of 30 documents"
     assert figures["lengths"].startswith(f"{40 - len(opening)} to {40 - len(opening)} tokens written")
     assert any("duplicates" in line for line in lines)
     # A kill in the middle of the second batch's line.
@@ -136,6 +137,18 @@ def test_own_documents_fill_rows_and_a_resumed_file_is_the_unbroken_one(base, tm
     assert again.entries[5].content == source.entries[5].content
 
 
+def test_a_gpu_writes_as_many_documents_at_a_time_as_their_caches_have_room_for(base, monkeypatch):
+    gib = 2**30
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (gib, 2 * gib))
+    assert own_texts._batch_size(plan(base, device="cuda")) == 1024  # a tiny model
+    assert own_texts._batch_size(plan(base, device="cuda", length=10**9)) == 16
+    smollm2, qwen_32b = 2 * 2 * 64 * 3 * 30, 2 * 2 * 128 * 8 * 64  # bytes of an entry in bfloat16
+    assert own_texts.count_documents(0.4 * 140 * gib, smollm2 * 4096) == 512
+    assert own_texts.count_documents(0.4 * 140 * gib, smollm2 * 1024) == 1024
+    assert own_texts.count_documents(0.4 * 75 * gib, qwen_32b * 8192) == 16
+    assert own_texts.count_documents(-gib, smollm2) == 16
+
+
 def test_an_engine_that_does_not_start_leaves_it_to_the_torch_engine(base, monkeypatch):
     class Full(TorchProvider):
         name = "vllm"
@@ -145,7 +158,7 @@ def test_an_engine_that_does_not_start_leaves_it_to_the_torch_engine(base, monke
 
     monkeypatch.setattr(own_texts, "_choose_provider", lambda spec: Full())
     lines = []
-    name, engine = own_texts._start_engine(plan(base), lines.append)
+    name, engine = own_texts._start_engine(plan(base), 2, lines.append)
     engine.close()
     assert name == "torch"
     assert lines == ["vLLM does not start: no memory is left. The torch engine writes instead"]
@@ -161,7 +174,7 @@ def test_prompts_are_answered_once_each_and_their_answers_count(base, tmp_path, 
     for entry in source.entries:
         assert len(entry.content.ids) <= 40
     # The noise is that of the seed and the document's number, not of the batch.
-    name, engine = own_texts._start_engine(plan(base), print)
+    name, engine = own_texts._start_engine(plan(base), 1, print)
     assert name in ("torch", "vllm")
     entry = source.entries[1].content
     request = Request("own/1", 0, tuple(entry.ids[: entry.start]), 40 - entry.start)

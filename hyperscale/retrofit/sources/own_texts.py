@@ -14,6 +14,7 @@ from hyperscale.engines.provider import EngineProvider, EngineSpec
 from hyperscale.errors import EngineError, HyperscaleError, RetrofitError, first_line
 from hyperscale.models.checkpoint import read_checkpoint_config
 from hyperscale.models.prompts import PromptFormat, apply_template, choose_template
+from hyperscale.models.shape import count_parameters, shape_from_config
 from hyperscale.retrofit.sources.text_files import TextEntry, TextSource, TokenIds
 from hyperscale.utils.files import append_whole, complete_length, write_atomic
 from hyperscale.utils.row_files import list_data_files, read_rows
@@ -21,8 +22,11 @@ from hyperscale.utils.row_files import list_data_files, read_rows
 OWN = "self"
 #: Columns of a file of prompts that are looked for, in this order.
 PROMPT_COLUMNS = ("prompt", "problem", "question", "text")
-#: Documents that are generated together and written at once: on a CPU, and on a GPU, which waits for launches with few.
-BATCH, GPU_BATCH = 64, 256
+#: Documents that are generated together and written at once on a CPU.
+BATCH = 64
+#: The same on a GPU, which waits for launches with few: as many as their caches have room for in a part of its memory.
+GPU_BATCH = range(16, 1025)
+_CACHE_SHARE = 0.4
 _MARK = "hyperscale-message"
 
 
@@ -50,7 +54,8 @@ class OwnTextPlan:
 def write_own_texts(plan: OwnTextPlan, tokenizer: Any, file: Path, report: Any) -> TextSource:
     """Write until there are as many tokens as asked for, from where an earlier process stopped.
 
-    A document's noise depends on the seed and its number alone, so a resumed file is the unbroken one.
+    Without prompts, whose answers end by themselves, no document more is written than that takes. A document's noise
+    depends on the seed and its number alone, so a resumed file is the unbroken one.
 
     Args:
         plan: What to write.
@@ -69,11 +74,13 @@ def write_own_texts(plan: OwnTextPlan, tokenizer: Any, file: Path, report: Any) 
     documents = _read(file)
     tokens = sum(len(document["ids"]) for document in documents)
     if tokens < plan.tokens:
-        name, engine = _start_engine(plan, report)
+        batch = _batch_size(plan)
+        name, engine = _start_engine(plan, batch, report)
         report(f"{plan.base} writes {plan.tokens:,} tokens in the {name} engine; {tokens:,} are there")
         try:
             while tokens < plan.tokens:
-                numbers = range(len(documents), len(documents) + _batch_size(plan.device))
+                wanted = batch if plan.prompts else min(batch, -(-(plan.tokens - tokens) // plan.length))
+                numbers = range(len(documents), len(documents) + wanted)
                 written = _generate(engine, plan, prompts, numbers)
                 append_whole(file, "".join(json.dumps(document) + "\n" for document in written).encode())
                 documents += written
@@ -151,12 +158,12 @@ def _opening(tokenizer: Any) -> tuple[int, ...]:
     return (token,)
 
 
-def _start_engine(plan: OwnTextPlan, report: Any) -> tuple[str, Engine]:
+def _start_engine(plan: OwnTextPlan, batch: int, report: Any) -> tuple[str, Engine]:
     """VLLM where it runs this model and starts, else the torch engine."""
     spec = EngineSpec(
         plan.base,
         methods.create("vanilla", cr=1),
-        batch_size=_batch_size(plan.device),
+        batch_size=batch,
         device=plan.device,
         dtype="bfloat16" if plan.device.startswith("cuda") else "float32",
         max_tokens=plan.length,
@@ -176,8 +183,28 @@ def _build(provider: EngineProvider, spec: EngineSpec) -> Engine:
     return provider.build(spec, weights)
 
 
-def _batch_size(device: str) -> int:
-    return GPU_BATCH if device.startswith("cuda") else BATCH
+def _batch_size(plan: OwnTextPlan) -> int:
+    if not plan.device.startswith("cuda"):
+        return BATCH
+    import torch
+
+    free, _ = torch.cuda.mem_get_info(torch.device(plan.device))
+    folder = Path(plan.base)
+    parameters = count_parameters(folder) if folder.is_dir() else None
+    shape = shape_from_config(read_checkpoint_config(plan.base), plan.base, parameters)
+    room = _CACHE_SHARE * (free - (shape.weight_bytes("bfloat16") or 0))
+    return count_documents(room, shape.entry_bytes("bfloat16") * plan.length)
+
+
+def count_documents(room: float, document: int) -> int:
+    """Documents that a GPU generates at a time: a power of two in `GPU_BATCH` whose caches fit, or the least of it.
+
+    Args:
+        room: Bytes for their caches.
+        document: Bytes of one document's.
+    """
+    fits = max(GPU_BATCH.start, min(GPU_BATCH.stop - 1, int(room // document)))
+    return 1 << (fits.bit_length() - 1)
 
 
 def _choose_provider(spec: EngineSpec) -> EngineProvider:
