@@ -17,6 +17,7 @@ from hyperscale.retrofit.reporting.step_metrics import StepMetrics, format_line
 from hyperscale.retrofit.resume.same_training import list_settings, require_same_settings
 from hyperscale.retrofit.run_training import train
 from hyperscale.retrofit.settings import RetrofitSettings, check_shares
+from hyperscale.retrofit.training_job import TrainingJob
 from hyperscale.utils.files import write_atomic
 
 if TYPE_CHECKING:
@@ -118,7 +119,8 @@ def run_retrofit(
         return
     if source is None:
         source = _get_source(settings, model.base, device, length, parameters, report)
-    train(settings, model.base, config, device, length, source, estimate, report, begun, show_step, report_seconds)
+    job = TrainingJob(settings, model.base, config, device, length, source, estimate, begun)
+    train(job, report, show_step, report_seconds)
 
 
 def _estimate(settings: RetrofitSettings, parameters: int, config: Any, length: int) -> memory_estimate.MemoryEstimate:
