@@ -99,14 +99,15 @@ def run_retrofit(
     length = choose_length(settings, config, device)
     parameters = memory_estimate.count_parameters(config)
     memory = _memory_of(device)
+    fused = _attends_fused(config, device)
     if settings.recipe_name is None:
-        settings = _choose_recipe(settings, parameters, config, length, memory[1], report)
+        settings = _choose_recipe(settings, parameters, config, length, memory[1], report, fused=fused)
         report(f"recipe: {settings.recipe_name}")
     if settings.update_rank:
         from hyperscale.retrofit.low_rank.updates import require_peft
 
         require_peft()
-    estimate = _estimate(settings, parameters, config, length)
+    estimate = _estimate(settings, parameters, config, length, fused=fused)
     report(f"training takes about {estimate}; {memory[0]} has {memory[1] / memory_estimate.GIB:,.0f} GiB")
     memory_estimate.require_memory(estimate, settings.model, settings.weights, memory)
     if settings.gpus > 1 and not is_started():
@@ -123,7 +124,9 @@ def run_retrofit(
     train(job, report, show_step, report_seconds)
 
 
-def _estimate(settings: RetrofitSettings, parameters: int, config: Any, length: int) -> memory_estimate.MemoryEstimate:
+def _estimate(
+    settings: RetrofitSettings, parameters: int, config: Any, length: int, *, fused: bool
+) -> memory_estimate.MemoryEstimate:
     return memory_estimate.estimate_memory(
         parameters,
         settings.weights,
@@ -134,7 +137,17 @@ def _estimate(settings: RetrofitSettings, parameters: int, config: Any, length: 
         rank=settings.update_rank,
         gpus=settings.gpus,
         kept=settings.activations == "kept",
+        fused=fused,
     )
+
+
+def _attends_fused(config: Any, device: str) -> bool:
+    """Whether training on this device attends with the project's own kernels."""
+    import torch
+
+    from hyperscale.retrofit.attention.packed_attention import attends_fused
+
+    return attends_fused(memory_estimate.head_dim_of(config), torch.device(device))
 
 
 def _require_gpus(count: int, device: str) -> None:
@@ -159,6 +172,8 @@ def _choose_recipe(
     length: int,
     memory: int,
     report: Report = _ignore,
+    *,
+    fused: bool = False,
 ) -> RetrofitSettings:
     """The settings with the first recipe that fits; with the first that goes with them if none does."""
     from hyperscale.retrofit.low_rank.updates import INSTALL, is_installed
@@ -174,7 +189,7 @@ def _choose_recipe(
         except RetrofitError:  # it contradicts a setting that was given
             continue
         first = first or chosen
-        if not _estimate(chosen, parameters, config, length).fits(memory):
+        if not _estimate(chosen, parameters, config, length, fused=fused).fits(memory):
             continue
         if chosen.update_rank and "train" not in settings.model_fields_set and not is_installed():
             report(f"recipe {name} would fit, but needs peft: {INSTALL}")
