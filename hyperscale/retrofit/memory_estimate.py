@@ -143,7 +143,9 @@ def device_memory(device: str) -> tuple[str, int]:
     return "this machine", os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def require_memory(estimate: MemoryEstimate, model: str, weights: str, device: tuple[str, int]) -> None:
+def require_memory(
+    estimate: MemoryEstimate, model: str, weights: str, device: tuple[str, int], *, is_kept: bool = False
+) -> None:
     """Refuse what does not fit.
 
     Args:
@@ -151,6 +153,7 @@ def require_memory(estimate: MemoryEstimate, model: str, weights: str, device: t
         model: Name for the message.
         weights: Type of the student's weights.
         device: Name and bytes, as `device_memory` gives them.
+        is_kept: Whether it is with all activations kept.
 
     Raises:
         RetrofitError: It does not fit; the message says what would.
@@ -161,9 +164,8 @@ def require_memory(estimate: MemoryEstimate, model: str, weights: str, device: t
         return
     least, frozen = estimate.parameters * PER_WEIGHT["bfloat16"], estimate.parameters * PER_FROZEN_WEIGHT
     if estimate.weights <= room:
-        advice = "pass fewer --rows or a smaller --length" + (
-            "" if weights == "bfloat16" else ", or --weights bfloat16"
-        )
+        advice = ("pass --activations recomputed, " if is_kept else "pass ") + "fewer --rows or a smaller --length"
+        advice += "" if weights == "bfloat16" else ", or --weights bfloat16"
     elif weights != "bfloat16" and least <= room:
         advice = f"--weights bfloat16 takes {least / GIB:,.0f} GiB and activations"
     elif frozen < estimate.weights and frozen <= room:

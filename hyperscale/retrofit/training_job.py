@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hyperscale.retrofit.memory_estimate import MemoryEstimate
-from hyperscale.retrofit.reporting.records import TrainingRecord
+from hyperscale.retrofit.reporting.records import Activations, TrainingRecord
 from hyperscale.retrofit.settings import Recipe, RetrofitSettings
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ class TrainingJob:
         device: Where: "cpu", "cuda" or "cuda:N".
         length: Tokens of a row.
         source: The texts.
+        activations: What is held of a forward pass; chosen, where the settings leave it open.
         estimate: The memory that it was said to take, with the number of the model's weights.
         begun: The record of the training that the folder holds; None if it holds none.
     """
@@ -32,6 +33,7 @@ class TrainingJob:
     device: str
     length: int
     source: "TextSource"
+    activations: Activations
     estimate: MemoryEstimate
     begun: TrainingRecord | None = None
 
