@@ -35,7 +35,7 @@ class MemoryEstimate:
     Attributes:
         parameters: Number of weights.
         weights: Student, gradients, moments and teacher.
-        activations: Layer inputs, one layer's activations, and one part of the logits.
+        activations: Inputs of layers or all that is kept of them, one layer's activations, and one part of the logits.
     """
 
     parameters: int
