@@ -28,7 +28,7 @@ import torch
 from vllm_throughput import SHAPES, shape
 
 from hyperscale.retrofit import memory_estimate
-from hyperscale.retrofit.attention.packed_attention import checkpoint_layers, compile_layers
+from hyperscale.retrofit.attention.packed_attention import attends_fused, checkpoint_layers, compile_layers
 from hyperscale.retrofit.gated_model import decide_with_noise
 from hyperscale.retrofit.losses import distillation_loss_in_parts
 from hyperscale.retrofit.optimizer import StochasticAdamW
@@ -173,9 +173,11 @@ def measure(arguments: argparse.Namespace, name: str, device: torch.device, rank
     parameters = memory_estimate.count_parameters(config)
     flops = (2 + 2 + (2 if frozen else 4)) * parameters * tokens
     peak = torch.cuda.max_memory_allocated(device) / memory_estimate.GIB if on_gpu else 0.0
+    default_fused = attends_fused(memory_estimate.head_dim_of(config), device)
     estimate = memory_estimate.estimate_memory(
         parameters, arguments.weights, config, arguments.rows, arguments.length, frozen=frozen, gpus=ranks.count,
         kept=name.endswith("+kept"),
+        fused=name.endswith("+fused") or (default_fused and not name.endswith("+flex")),
     )  # fmt: skip
     told = (estimate.weights + estimate.activations) / memory_estimate.GIB
     mfu = flops / (arguments.peak * 1e12 * ranks.count)

@@ -13,7 +13,7 @@ from typing import Any
 from hyperscale.errors import RetrofitError
 from hyperscale.planning.roofline import Gpu
 from hyperscale.retrofit.job import choose_length, read_config
-from hyperscale.retrofit.memory_estimate import MemoryEstimate, count_parameters, estimate_memory
+from hyperscale.retrofit.memory_estimate import MemoryEstimate, count_parameters, estimate_memory, head_dim_of
 from hyperscale.retrofit.recipes import NAMES
 from hyperscale.retrofit.settings import MOST_GPUS, Recipe, RetrofitSettings, check_shares
 
@@ -83,9 +83,8 @@ def step_flops(config: Any, parameters: int, length: int, *, frozen: bool) -> fl
     # Multiply and add, for each weight: teacher, student, student again for the backward pass, the gradient of its
     # input, and that of the weight.
     weights = 2 * parameters * (4 if frozen else 5)
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     # Scores and sums of values over half the row on average: teacher 1, student 1, again 1, backward 2.5.
-    attention = 5.5 * config.num_hidden_layers * config.num_attention_heads * head_dim * 2 * length
+    attention = 5.5 * config.num_hidden_layers * config.num_attention_heads * head_dim_of(config) * 2 * length
     return float(weights + attention)
 
 
@@ -99,6 +98,8 @@ def _plan_recipe(
     except RetrofitError as error:
         return RetrofitPlan(name, None, refused=str(error))
 
+    fused = _attends_fused(head_dim_of(config), gpu)
+
     def estimate(gpus: int) -> MemoryEstimate:
         return estimate_memory(
             parameters,
@@ -109,7 +110,9 @@ def _plan_recipe(
             frozen=chosen.is_frozen,
             rank=chosen.update_rank,
             gpus=gpus,
+            # Where the choice is left to the training, it keeps them only if memory is left.
             kept=chosen.activations == "kept",
+            fused=fused,
         )
 
     room = int(gpu.memory)
@@ -122,6 +125,14 @@ def _plan_recipe(
         flops = tokens * step_flops(config, parameters, length, frozen=chosen.is_frozen)
         hours = flops / (peak * REACHED * gpus) / 3600
     return RetrofitPlan(name, memory, memory.fits(room), gpus, recipe.total_steps, tokens, hours)
+
+
+def _attends_fused(head_dim: int, gpu: Gpu) -> bool:
+    """Whether training on this GPU attends with the project's own kernels; on one that is not known, they run."""
+    from hyperscale.retrofit.attention.fused import SHARED_MEMORY, fits_kernels
+    from hyperscale.retrofit.attention.packed_attention import FUSED
+
+    return FUSED and fits_kernels(head_dim, SHARED_MEMORY if gpu.shared_memory is None else gpu.shared_memory)
 
 
 def _shared_counts(least: int, recipe: Recipe) -> Iterator[int]:

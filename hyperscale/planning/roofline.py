@@ -11,7 +11,7 @@ a forecast: kernels reach a part of it, and prefill, sampling and the host are n
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -29,7 +29,7 @@ GIB = 2**30
 USABLE = 0.9  # of a GPU's memory: the rest is for activations and the allocator
 _GROUP = 4  # query heads per KV head where a model's are unknown; decoding is bound by memory for any true value
 _FILE = Path(__file__).resolve().parent / "gpus.yaml"
-_REMEDY = "a GPU has memory in GiB, bandwidth in TB/s and tflops by dtype"
+_REMEDY = "a GPU has memory in GiB, bandwidth in TB/s, tflops by dtype and shared_memory in KiB"
 
 
 class GpuFigures(BaseModel):
@@ -39,6 +39,7 @@ class GpuFigures(BaseModel):
         memory: GiB that a process sees.
         bandwidth: TB/s of the memory.
         tflops: dtype to dense peak in TFLOP/s.
+        shared_memory: KiB that a block of threads may have; None if unknown.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -46,6 +47,7 @@ class GpuFigures(BaseModel):
     memory: float = Field(gt=0)
     bandwidth: float = Field(gt=0)
     tflops: dict[str, float]
+    shared_memory: int | None = Field(None, gt=0)
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,14 @@ class Gpu:
         memory: Bytes that a process sees.
         bandwidth: Of its memory, in bytes per second; None if unknown.
         flops: dtype to dense peak in FLOP/s.
+        shared_memory: Bytes that a block of threads may have; None if unknown.
     """
 
     name: str
     memory: float
     bandwidth: float | None = None
     flops: tuple[tuple[str, float], ...] = ()
+    shared_memory: int | None = None
 
     def times(self, count: int) -> "Gpu":
         """So many of them that share an engine, as if what they tell each other took no time."""
@@ -70,7 +74,7 @@ class Gpu:
             return self
         bandwidth = None if self.bandwidth is None else self.bandwidth * count
         flops = tuple((dtype, figure * count) for dtype, figure in self.flops)
-        return Gpu(f"{count} × {self.name}", self.memory * count, bandwidth, flops)
+        return Gpu(f"{count} × {self.name}", self.memory * count, bandwidth, flops, self.shared_memory)
 
 
 @cache
@@ -88,7 +92,8 @@ def known_gpus() -> dict[str, Gpu]:
         if "bfloat16" in peaks:
             peaks.setdefault("float16", peaks["bfloat16"])  # matrix units are as fast in both
         flops = tuple((dtype, peak * 1e12) for dtype, peak in peaks.items())
-        gpus[name] = Gpu(name, figures.memory * GIB, figures.bandwidth * 1e12, flops)
+        shared = None if figures.shared_memory is None else figures.shared_memory * 1024
+        gpus[name] = Gpu(name, figures.memory * GIB, figures.bandwidth * 1e12, flops, shared)
     return gpus
 
 
@@ -119,7 +124,7 @@ def identify_gpu(device: str, memory: float) -> Gpu:
         family = [gpu for gpu in family if "PCIe" in gpu.name]
     # A memory within a tenth of the datasheet's is the same card; of two such cards the one that is not PCIe.
     nearest = min(family, key=lambda gpu: (abs(gpu.memory - memory) > 0.1 * memory, "PCIe" in gpu.name), default=None)
-    return Gpu(device, memory) if nearest is None else Gpu(device, memory, nearest.bandwidth, nearest.flops)
+    return Gpu(device, memory) if nearest is None else replace(nearest, name=device, memory=memory)
 
 
 def _plain(name: str) -> str:

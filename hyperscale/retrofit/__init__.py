@@ -12,7 +12,8 @@ In the order of reading:
 5. `gate_check`: inference must decide as training did;
 6. `checkpoints` trains to each ratio, checks, writes and records; `resume` keeps the state on the disk and goes on from
    it, `reporting` shows and leaves the figures;
-7. `run_training` does all of it, for a user whose settings, data and memory `job` has looked at before.
+7. `run_training` does all of it, for a user whose settings, data and memory `job` has looked at before: what it found
+   is a `training_job`.
 """
 
 from typing import TYPE_CHECKING

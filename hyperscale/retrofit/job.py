@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from hyperscale import models
 from hyperscale.errors import ModelError, RetrofitError
@@ -12,11 +12,12 @@ from hyperscale.models.context import context_limit
 from hyperscale.retrofit import memory_estimate
 from hyperscale.retrofit.checkpoints import require_accepted
 from hyperscale.retrofit.recipes import NAMES, name_recipe
-from hyperscale.retrofit.reporting.records import RECORD, TrainingRecord
+from hyperscale.retrofit.reporting.records import RECORD, Activations, TrainingRecord
 from hyperscale.retrofit.reporting.step_metrics import StepMetrics, format_line
 from hyperscale.retrofit.resume.same_training import list_settings, require_same_settings
 from hyperscale.retrofit.run_training import train
 from hyperscale.retrofit.settings import RetrofitSettings, check_shares
+from hyperscale.retrofit.training_job import TrainingJob
 from hyperscale.utils.files import write_atomic
 
 if TYPE_CHECKING:
@@ -98,16 +99,24 @@ def run_retrofit(
     length = choose_length(settings, config, device)
     parameters = memory_estimate.count_parameters(config)
     memory = _memory_of(device)
+    fused = _attends_fused(config, device)
     if settings.recipe_name is None:
-        settings = _choose_recipe(settings, parameters, config, length, memory[1], report)
+        settings = _choose_recipe(settings, parameters, config, length, memory[1], report, fused=fused)
         report(f"recipe: {settings.recipe_name}")
     if settings.update_rank:
         from hyperscale.retrofit.low_rank.updates import require_peft
 
         require_peft()
-    estimate = _estimate(settings, parameters, config, length)
+    kept = _estimate(settings, parameters, config, length, kept=True, fused=fused)
+    before, fits = begun.activations if begun is not None else None, kept.fits(memory[1])
+    if is_started():  # all do the same, though GPUs may differ in memory and the first alone may see the record
+        before, fits = ranks.gather(before)[0], all(ranks.gather(fits))
+    activations, reason = _choose_activations(settings.activations, before, device, fits=fits)
+    if reason:
+        report(f"activations: {activations}, {reason}")
+    estimate = kept if activations == "kept" else _estimate(settings, parameters, config, length, fused=fused)
     report(f"training takes about {estimate}; {memory[0]} has {memory[1] / memory_estimate.GIB:,.0f} GiB")
-    memory_estimate.require_memory(estimate, settings.model, settings.weights, memory)
+    memory_estimate.require_memory(estimate, settings.model, settings.weights, memory, is_kept=activations == "kept")
     if settings.gpus > 1 and not is_started():
         _require_gpus(settings.gpus, device)
         check_shares(settings.gpus, settings.recipe(parameters))
@@ -118,10 +127,13 @@ def run_retrofit(
         return
     if source is None:
         source = _get_source(settings, model.base, device, length, parameters, report)
-    train(settings, model.base, config, device, length, source, estimate, report, begun, show_step, report_seconds)
+    job = TrainingJob(settings, model.base, config, device, length, source, activations, estimate, begun)
+    train(job, report, show_step, report_seconds)
 
 
-def _estimate(settings: RetrofitSettings, parameters: int, config: Any, length: int) -> memory_estimate.MemoryEstimate:
+def _estimate(
+    settings: RetrofitSettings, parameters: int, config: Any, length: int, *, kept: bool = False, fused: bool
+) -> memory_estimate.MemoryEstimate:
     return memory_estimate.estimate_memory(
         parameters,
         settings.weights,
@@ -131,8 +143,18 @@ def _estimate(settings: RetrofitSettings, parameters: int, config: Any, length: 
         frozen=settings.is_frozen,
         rank=settings.update_rank,
         gpus=settings.gpus,
-        kept=settings.activations == "kept",
+        kept=kept,
+        fused=fused,
     )
+
+
+def _attends_fused(config: Any, device: str) -> bool:
+    """Whether training on this device attends with the project's own kernels."""
+    import torch
+
+    from hyperscale.retrofit.attention.packed_attention import attends_fused
+
+    return attends_fused(memory_estimate.head_dim_of(config), torch.device(device))
 
 
 def _require_gpus(count: int, device: str) -> None:
@@ -157,12 +179,16 @@ def _choose_recipe(
     length: int,
     memory: int,
     report: Report = _ignore,
+    *,
+    fused: bool = False,
 ) -> RetrofitSettings:
     """The settings with the first recipe that fits; with the first that goes with them if none does."""
     from hyperscale.retrofit.low_rank.updates import INSTALL, is_installed
 
     # What is to train, if given, is what tells recipes apart.
     names = (name_recipe(settings.train),) if "train" in settings.model_fields_set else NAMES
+    # A better recipe is worth more than activations that are kept, unless they are asked for.
+    kept = settings.activations == "kept"
     first = None
     for name in names:
         try:
@@ -172,13 +198,33 @@ def _choose_recipe(
         except RetrofitError:  # it contradicts a setting that was given
             continue
         first = first or chosen
-        if not _estimate(chosen, parameters, config, length).fits(memory):
+        if not _estimate(chosen, parameters, config, length, kept=kept, fused=fused).fits(memory):
             continue
         if chosen.update_rank and "train" not in settings.model_fields_set and not is_installed():
             report(f"recipe {name} would fit, but needs peft: {INSTALL}")
             continue
         return chosen
     return first or settings.with_recipe(names[0])
+
+
+def _choose_activations(
+    asked: Literal["auto", "recomputed", "kept"], before: Activations | None, device: str, *, fits: bool
+) -> tuple[Activations, str]:
+    """What is held of a forward pass for the backward pass, and why; what the user asked for goes without a reason.
+
+    Args:
+        asked: The setting.
+        before: What the training that goes on began with; None if it is a new one.
+        device: Where it trains.
+        fits: Whether all activations fit its memory.
+    """
+    if asked != "auto":
+        return asked, ""
+    if before is not None:
+        return before, "as this training began"
+    if not device.startswith("cuda"):  # memory that has been measured is a GPU's
+        return "recomputed", ""
+    return ("kept", "as they fit") if fits else ("recomputed", "as all of them do not fit")
 
 
 def _begun_recipe(out: Path) -> str | None:

@@ -17,11 +17,14 @@ PER_WEIGHT = {"float32": 4 + 4 + 8 + 2, "bfloat16": 2 + 2 + 8 + 2}
 PER_FROZEN_WEIGHT = 2
 #: Bytes that a weight of a low-rank update takes by their type: as above, without a teacher.
 PER_UPDATE = {"float32": 4 + 4 + 8 + 2, "bfloat16": 2 + 2 + 8}
-#: Bytes that one layer's backward pass takes for a token and each of its values (`_values_of_layer`), with a float32
-#: residual stream and with one in bfloat16; those that are held of each layer where all activations are kept; and
-#: float32 values for each logit of a part of the loss. They follow from measured peaks, which tests/retrofit has.
-LAYER_BYTES = {4: 3.1, 2: 2.7}
-KEPT_BYTES = 0.9
+#: Bytes that one layer's backward pass takes for a token and each of its values (`_values_of_layer`), by whether the
+#: project's own kernels attend and by the bytes of a number of the residual stream; those that are held of each layer
+#: where all activations are kept, by the first alone; and float32 values for each logit of a part of the loss. They
+#: follow from measured peaks, which tests/retrofit has. Without the project's kernels FlexAttention attends, which
+#: makes queries and keys outside the window twice as wide. With them a bfloat16 stream is taken for what a float32 one
+#: takes, a bound: in what was measured of it the logits took more than a layer.
+LAYER_BYTES = {False: {4: 3.1, 2: 2.7}, True: {4: 2.4, 2: 2.4}}
+KEPT_BYTES = {False: 0.9, True: 0.7}
 LOGIT_VALUES = 5
 
 
@@ -32,7 +35,7 @@ class MemoryEstimate:
     Attributes:
         parameters: Number of weights.
         weights: Student, gradients, moments and teacher.
-        activations: Layer inputs, one layer's activations, and one part of the logits.
+        activations: Inputs of layers or all that is kept of them, one layer's activations, and one part of the logits.
     """
 
     parameters: int
@@ -71,6 +74,7 @@ def estimate_memory(
     rank: int = 0,
     gpus: int = 1,
     kept: bool = False,
+    fused: bool = False,
 ) -> MemoryEstimate:
     """Estimate from a number of weights, for a GPU; without a configuration the activations are left out.
 
@@ -84,6 +88,7 @@ def estimate_memory(
         rank: Of the low-rank updates that train; 0 if there are none.
         gpus: How many share the training; the estimate is of one of them.
         kept: Whether the activations of all layers are held for the backward pass, and not computed again.
+        fused: Whether the project's own kernels attend, which hold less than FlexAttention.
     """
     held = parameters * (PER_FROZEN_WEIGHT if frozen else PER_WEIGHT[weights])
     if config is not None:
@@ -94,9 +99,9 @@ def estimate_memory(
     tokens, item = rows * length, 4 if weights == "float32" and not frozen else 2
     # What the backward pass needs of every layer: its input, as activations are computed again.
     inputs = config.num_hidden_layers * tokens * config.hidden_size * item
-    layer = int(LAYER_BYTES[item] * tokens * _values_of_layer(config))
+    layer = int(LAYER_BYTES[fused][item] * tokens * _values_of_layer(config))
     if kept:
-        inputs = int(KEPT_BYTES * config.num_hidden_layers * tokens * _values_of_layer(config))
+        inputs = int(KEPT_BYTES[fused] * config.num_hidden_layers * tokens * _values_of_layer(config))
     # Of one part of the tokens, in float32: logits of both models and their gradients. They are gone when the last
     # layer's backward pass begins.
     logits = LOGIT_VALUES * min(tokens, LOSS_TOKENS) * config.vocab_size * 4
@@ -105,17 +110,19 @@ def estimate_memory(
     )
 
 
-def _values_of_layer(config: Any) -> int:
-    """Values that one layer computes for a token: residual stream, projections and MLP, each with its gradient.
+def head_dim_of(config: Any) -> int:
+    """Numbers of one head's key, by a transformers configuration."""
+    return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
 
-    Queries and keys of the part outside the window are twice as wide.
-    """
+
+def _values_of_layer(config: Any) -> int:
+    """Values that one layer computes for a token: residual stream, projections and MLP, each with its gradient."""
     return int(24 * config.hidden_size + 8 * config.intermediate_size)
 
 
 def _update_width(config: Any) -> int:
     """Weights of the low-rank updates of queries, keys, values and outputs, for each unit of their rank."""
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    head_dim = head_dim_of(config)
     query, key = config.num_attention_heads * head_dim, config.num_key_value_heads * head_dim
     return int(config.num_hidden_layers * (2 * (config.hidden_size + query) + 2 * (config.hidden_size + key)))
 
@@ -136,7 +143,9 @@ def device_memory(device: str) -> tuple[str, int]:
     return "this machine", os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def require_memory(estimate: MemoryEstimate, model: str, weights: str, device: tuple[str, int]) -> None:
+def require_memory(
+    estimate: MemoryEstimate, model: str, weights: str, device: tuple[str, int], *, is_kept: bool = False
+) -> None:
     """Refuse what does not fit.
 
     Args:
@@ -144,6 +153,7 @@ def require_memory(estimate: MemoryEstimate, model: str, weights: str, device: t
         model: Name for the message.
         weights: Type of the student's weights.
         device: Name and bytes, as `device_memory` gives them.
+        is_kept: Whether it is with all activations kept.
 
     Raises:
         RetrofitError: It does not fit; the message says what would.
@@ -154,9 +164,8 @@ def require_memory(estimate: MemoryEstimate, model: str, weights: str, device: t
         return
     least, frozen = estimate.parameters * PER_WEIGHT["bfloat16"], estimate.parameters * PER_FROZEN_WEIGHT
     if estimate.weights <= room:
-        advice = "pass fewer --rows or a smaller --length" + (
-            "" if weights == "bfloat16" else ", or --weights bfloat16"
-        )
+        advice = ("pass --activations recomputed, " if is_kept else "pass ") + "fewer --rows or a smaller --length"
+        advice += "" if weights == "bfloat16" else ", or --weights bfloat16"
     elif weights != "bfloat16" and least <= room:
         advice = f"--weights bfloat16 takes {least / GIB:,.0f} GiB and activations"
     elif frozen < estimate.weights and frozen <= room:

@@ -12,40 +12,22 @@ from hyperscale.retrofit.checkpoints import save_checkpoint, train_checkpoints
 from hyperscale.retrofit.reporting.records import CheckpointRecord, TrainingRecord
 from hyperscale.retrofit.reporting.step_metrics import StepMetrics
 from hyperscale.retrofit.resume.same_training import list_settings, require_same_data
-from hyperscale.retrofit.settings import Recipe, RetrofitSettings
+from hyperscale.retrofit.training_job import TrainingJob
 from hyperscale.utils.files import write_atomic, write_folder
 
 if TYPE_CHECKING:
     from hyperscale.retrofit.documents import Corpus
-    from hyperscale.retrofit.sources.text_files import TextSource
     from hyperscale.retrofit.trainer import TrainedStudent
 
 
 def train(
-    settings: RetrofitSettings,
-    base: str,
-    config: Any,
-    device: str,
-    length: int,
-    source: "TextSource",
-    estimate: memory_estimate.MemoryEstimate,
-    report: Callable[[str], None],
-    begun: TrainingRecord | None,
-    show_step: Callable[[StepMetrics], None],
-    report_seconds: float,
+    job: TrainingJob, report: Callable[[str], None], show_step: Callable[[StepMetrics], None], report_seconds: float
 ) -> None:
     """Load the model, tokenise, train from the beginning or from where an earlier process stopped, and write.
 
     Args:
-        settings: What to do.
-        base: Folder or hub id of the model.
-        config: Its transformers configuration.
-        device: Where.
-        length: Tokens of a row.
-        source: The texts.
-        estimate: The memory that it was said to take, for the record.
+        job: What to train, on what and where.
         report: Called with lines.
-        begun: The record of the training that the folder holds, if it does.
         show_step: Called with the figures of steps that are read out.
         report_seconds: Time after which a step is read out even if it is not due to be logged.
 
@@ -68,40 +50,38 @@ def train(
     from hyperscale.retrofit.trainer import Retrofit
     from hyperscale.utils.hub import load_tokenizer
 
-    recipe = settings.recipe(estimate.parameters)
-    ranks, device = join_ranks(device)
+    settings, recipe, begun = job.settings, job.recipe, job.begun
+    ranks, device = join_ranks(job.device)
     on_gpu = torch.device(device).type == "cuda"
-    report(f"loading {base} …")
-    folder = _find_shards(base, config) if ranks.count > 1 else None
+    report(f"loading {job.base} …")
+    folder = _find_shards(job.base, job.config) if ranks.count > 1 else None
     if folder is None:
-        teacher, tokenizer = load_model(base, device="cpu", dtype=torch.bfloat16)
+        teacher, tokenizer = load_model(job.base, device="cpu", dtype=torch.bfloat16)
     else:
-        teacher, tokenizer = build_empty(config, torch.bfloat16), load_tokenizer(base)
+        teacher, tokenizer = build_empty(job.config, torch.bfloat16), load_tokenizer(job.base)
     # What is saved is bfloat16, so that is what the teacher is; CPUs compute with it in float32.
     if not on_gpu:
         _widen(teacher)
     elif ranks.count == 1:
         teacher.to(device)
-    # Tokens of an optimiser step, padding included.
-    step_tokens = settings.rows * settings.accumulate * length
     report("tokenising …")
     corpus = build_corpus(
-        source,
+        job.source,
         tokenizer,
-        length=length,
+        length=job.length,
         window=settings.window,
-        training_tokens=recipe.total_steps * step_tokens,
+        training_tokens=recipe.total_steps * job.step_tokens,
         seed=settings.seed,
         whole_chats=settings.whole_chats,
         joined=settings.packing == "joined",
     )
-    passes = recipe.total_steps * step_tokens / max(corpus.tokens, 1)
+    passes = recipe.total_steps * job.step_tokens / max(corpus.tokens, 1)
     report(
         f"{len(corpus.train):,} documents, {corpus.tokens:,} tokens, seen {passes:.1f} times; "
-        f"{len(corpus.held_out):,} held out; {recipe.total_steps:,} steps of {step_tokens:,} tokens"
+        f"{len(corpus.held_out):,} held out; {recipe.total_steps:,} steps of {job.step_tokens:,} tokens"
     )
     settings.out.mkdir(parents=True, exist_ok=True)
-    record = _begin_record(settings, base, device, length, source, corpus, recipe, estimate)
+    record = _begin_record(job, device, corpus)
     if begun is not None:
         require_same_data(settings.out, begun.data_hash, record.data_hash)
         for what, before, now in (
@@ -159,7 +139,7 @@ def train(
         report=report,
         dtype=dtype,
         frugal=True,
-        recompute=settings.activations == "recomputed",
+        recompute=job.activations == "recomputed",
         ranks=ranks,
         device=torch.device(device),
         fill=None if folder is None else partial(fill_model, folder=folder, ranks=ranks, device=torch.device(device)),
@@ -169,8 +149,8 @@ def train(
         retrofit.load_state_dict(state)
         del state
         report(f"going on after {retrofit.steps_done:,} of {recipe.total_steps:,} steps")
-    batches = corpus.training_batches(settings.rows, length, settings.seed)
-    held_out = corpus.held_out_batches(settings.rows, length)
+    batches = corpus.training_batches(settings.rows, job.length, settings.seed)
+    held_out = corpus.held_out_batches(settings.rows, job.length)
     try:
         with ExitStack() as stack:
             retrofit.report_seconds = report_seconds
@@ -214,23 +194,15 @@ def _find_shards(base: str, config: Any) -> Path | None:
     return folder
 
 
-def _begin_record(
-    settings: RetrofitSettings,
-    base: str,
-    device: str,
-    length: int,
-    source: "TextSource",
-    corpus: "Corpus",
-    recipe: Recipe,
-    estimate: memory_estimate.MemoryEstimate,
-) -> TrainingRecord:
-    """The record before any checkpoint."""
+def _begin_record(job: TrainingJob, device: str, corpus: "Corpus") -> TrainingRecord:
+    """The record before any checkpoint; the device is that of this process."""
     import torch
     import transformers
 
+    settings, source = job.settings, job.source
     return TrainingRecord(
         model=settings.model,
-        base=base,
+        base=job.base,
         data={
             "path": str(source.path),
             "column": source.column,
@@ -238,12 +210,13 @@ def _begin_record(
             **source.notes,
         },
         documents={"train": len(corpus.train), "held_out": len(corpus.held_out), "tokens": corpus.tokens},
-        length=length,
+        length=job.length,
         rows=settings.rows,
         loss="all tokens" if settings.whole_chats or source.column == "text" else "last reply",
         weights=settings.weights,
-        recipe=recipe,
-        memory_gib={"estimate": (estimate.weights + estimate.activations) / memory_estimate.GIB},
+        recipe=job.recipe,
+        activations=job.activations,
+        memory_gib={"estimate": (job.estimate.weights + job.estimate.activations) / memory_estimate.GIB},
         device=torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else "cpu",
         torch=torch.__version__,
         transformers=transformers.__version__,

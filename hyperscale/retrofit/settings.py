@@ -286,11 +286,12 @@ class RetrofitSettings(TrainingSettings, Sources):
         allow_inf_nan=False,
     )
     weights: Literal["float32", "bfloat16"] = setting("float32", "Type of the trained weights.")
-    activations: Literal["recomputed", "kept"] = setting(
-        "recomputed",
+    activations: Literal["auto", "recomputed", "kept"] = setting(
+        "auto",
         "What is held of a forward pass for the backward pass.",
         details="recomputed: each layer's input, from which the rest is computed again. kept: all of it, which takes "
-        "many times the memory and saves a pass; for small models.",
+        "many times the memory and saves a pass. auto: kept on a GPU whose memory it fits, else recomputed; a training "
+        "that goes on stays with what it began with.",
     )
     gpus: int = setting(
         1,

@@ -1,15 +1,18 @@
 """What `hyperscale retrofit --dry-run` says of each recipe: memory as the training's own estimate, work, and time."""
 
 import io
+from types import SimpleNamespace
 
 import pytest
+import torch
 from rich.console import Console
 from transformers import Qwen2Config
 
+from hyperscale.cli.commands import retrofit
 from hyperscale.cli.display.retrofit_plan import print_retrofit_plan
 from hyperscale.errors import RetrofitError
 from hyperscale.planning.retrofit_plan import first_fitting, plan_retrofit, step_flops
-from hyperscale.planning.roofline import find_gpu
+from hyperscale.planning.roofline import Gpu, find_gpu
 from hyperscale.retrofit.memory_estimate import count_parameters, estimate_memory
 from hyperscale.retrofit.settings import RetrofitSettings
 
@@ -96,6 +99,25 @@ def test_as_many_gpus_are_asked_for_as_the_training_would_take(folder):
     print_retrofit_plan(alone, find_gpu("L4"), Console(file=out, width=100), gpu_price=2.5)
     row = next(line for line in reversed(out.getvalue().splitlines()) if line.startswith("paper"))
     assert float(row.split()[-1].replace(",", "")) == pytest.approx(one.gpus * one.hours * 2.5, rel=0.01, abs=0.01)
+
+
+def test_memory_is_that_of_the_attention_that_the_gpu_can_run(folder):
+    """FlexAttention, which holds more, where a block has too little shared memory for the project's own kernels."""
+    config = Qwen2Config(**SHAPE)
+    expected = [
+        estimate_memory(count_parameters(config), "float32", config, 8, 8192, fused=fused) for fused in (False, True)
+    ]
+    assert expected[0].activations > expected[1].activations
+    for gpu, fused in (("L40S", False), ("RTX4090", False), ("A100", True), ("H200", True), ("48GiB", True)):
+        (paper,) = plan(folder, gpu, recipe_name="paper", rows=8)
+        assert paper.memory == expected[fused], gpu
+
+
+def test_the_gpu_that_is_there_tells_its_shared_memory(monkeypatch):
+    found = SimpleNamespace(name="NVIDIA A30", total_memory=24 << 30, shared_memory_per_block_optin=163 << 10)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: found)
+    assert retrofit._find_own_gpu() == Gpu("NVIDIA A30", 24 << 30, shared_memory=163 << 10)
 
 
 def test_what_does_not_go_is_told(folder):

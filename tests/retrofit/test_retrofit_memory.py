@@ -1,8 +1,13 @@
 """The memory that a retrofit is said to take, against peaks measured on a GPU."""
 
-import pytest
+from types import SimpleNamespace
 
-from hyperscale.retrofit.memory_estimate import GIB, count_parameters, estimate_memory
+import pytest
+import torch
+
+from hyperscale.retrofit.attention.fused import LARGEST_DIM
+from hyperscale.retrofit.attention.packed_attention import attends_fused, choose_fused
+from hyperscale.retrofit.memory_estimate import GIB, count_parameters, estimate_memory, head_dim_of
 
 SMOLLM2 = {
     "model_type": "llama",
@@ -24,21 +29,65 @@ QWEN = {
 }
 
 
-# Peaks of `benchmarks/retrofit_speed.py`, the last but one of `hyperscale retrofit`, on an H200 with torch 2.11.
+# Peaks of `benchmarks/retrofit_speed.py` in GiB, on an H200 with torch 2.11: those with FlexAttention, the last but one
+# of them of `hyperscale retrofit`, and those with the project's own kernels.
 @pytest.mark.parametrize(
-    ("sizes", "rows", "length", "weights", "frozen", "kept", "measured"),
+    ("fused", "sizes", "rows", "length", "weights", "train", "kept", "measured"),
     [
-        (SMOLLM2, 16, 2048, "float32", False, False, 6.4),
-        (SMOLLM2, 16, 2048, "float32", False, True, 26.0),
-        (SMOLLM2, 32, 2048, "bfloat16", False, False, 7.9),
-        (QWEN, 1, 8192, "float32", False, False, 30.0),
-        (SMOLLM2, 16, 2048, "float32", True, False, 3.21),
-        (QWEN, 1, 8192, "float32", True, False, 6.3),
+        (False, SMOLLM2, 16, 2048, "float32", "all", False, 6.4),
+        (False, SMOLLM2, 16, 2048, "float32", "all", True, 26.0),
+        (False, SMOLLM2, 32, 2048, "bfloat16", "all", False, 7.9),
+        (False, QWEN, 1, 8192, "float32", "all", False, 30.0),
+        (False, SMOLLM2, 16, 2048, "float32", "gates", False, 3.21),
+        (False, QWEN, 1, 8192, "float32", "gates", False, 6.3),
+        (True, SMOLLM2, 16, 2048, "float32", "all", False, 6.3),
+        (True, SMOLLM2, 16, 2048, "float32", "all", True, 21.0),
+        (True, SMOLLM2, 8, 4096, "float32", "all", False, 6.0),
+        (True, QWEN, 1, 8192, "float32", "all", False, 30.0),
+        (True, QWEN, 1, 8192, "float32", "gates", False, 6.3),
+        (True, QWEN, 1, 8192, "float32", "lora", False, 6.3),
     ],
 )
-def test_the_estimate_is_within_a_tenth_of_measured_peaks(sizes, rows, length, weights, frozen, kept, measured):
+def test_the_estimate_is_within_a_tenth_of_measured_peaks(fused, sizes, rows, length, weights, train, kept, measured):
     from transformers import AutoConfig
 
     config = AutoConfig.for_model(**sizes, tie_word_embeddings=True)
-    estimate = estimate_memory(count_parameters(config), weights, config, rows, length, frozen=frozen, kept=kept)
+    estimate = estimate_memory(
+        count_parameters(config),
+        weights,
+        config,
+        rows,
+        length,
+        frozen=train != "all",
+        rank=16 if train == "lora" else 0,
+        kept=kept,
+        fused=fused,
+    )
     assert (estimate.weights + estimate.activations) / GIB == pytest.approx(measured, rel=0.1)
+
+
+def test_the_kernels_that_attend_are_known_before_there_is_a_model(monkeypatch):
+    """From the heads and the device's shared memory, as for the model that trains."""
+    cuda, kib = torch.device("cuda"), 1024
+    for shared, head_dim, fused in (
+        (227 * kib, 64, True),
+        (227 * kib, 128, True),
+        (227 * kib, LARGEST_DIM + 1, False),
+        (163 * kib, 128, True),
+        (99 * kib, 64, False),
+    ):
+        properties = SimpleNamespace(shared_memory_per_block_optin=shared)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _, found=properties: found)
+        layer = SimpleNamespace(self_attn=SimpleNamespace(head_dim=head_dim))
+        model = SimpleNamespace(model=SimpleNamespace(layers=[layer]))
+        assert attends_fused(head_dim, cuda) is choose_fused(model, cuda) is fused
+        assert not attends_fused(head_dim, torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace())
+    assert not attends_fused(64, cuda)
+
+
+def test_heads_are_as_large_as_a_configuration_says():
+    from transformers import AutoConfig
+
+    assert head_dim_of(AutoConfig.for_model(**QWEN)) == 128
+    assert head_dim_of(AutoConfig.for_model("qwen3", hidden_size=64, num_attention_heads=4, head_dim=32)) == 32

@@ -1,5 +1,6 @@
 """``hyperscale retrofit``: teaches a model DMS."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -81,8 +82,10 @@ def _find_own_gpu() -> "Gpu":
     import torch
 
     from hyperscale.planning.roofline import identify_gpu
+    from hyperscale.retrofit.attention.fused import shared_memory
     from hyperscale.retrofit.memory_estimate import device_memory
 
     if not torch.cuda.is_available():
         raise RetrofitError("this machine has no GPU to plan for: pass one, e.g. --gpu h200 or --gpu 48GiB")
-    return identify_gpu(*device_memory("cuda"))
+    found = identify_gpu(*device_memory("cuda"))
+    return replace(found, shared_memory=shared_memory(torch.device("cuda")))

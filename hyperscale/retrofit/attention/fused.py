@@ -90,6 +90,21 @@ def fused_attention(
     return out
 
 
+def fits_kernels(head_dim: int, shared: int) -> bool:
+    """Whether the kernels run.
+
+    Args:
+        head_dim: Numbers of one head's key.
+        shared: Bytes of shared memory that a block of the GPU may have.
+    """
+    return head_dim <= LARGEST_DIM and shared >= SHARED_MEMORY
+
+
+def shared_memory(device: torch.device) -> int:
+    """Bytes of shared memory that a block of a CUDA device may have; 0 where torch does not tell."""
+    return int(getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0))
+
+
 def launches_for(q: Tensor) -> Launches:
     """The launches for queries of this type and size."""
     return LAUNCHES[q.element_size() == 2, max(64, _power_of_two(q.shape[-1]))]

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 
 from hyperscale.engines.attention_arguments import check_attention_arguments
-from hyperscale.retrofit.attention.fused import LARGEST_DIM, SHARED_MEMORY, fused_attention
+from hyperscale.retrofit.attention.fused import fits_kernels, fused_attention, shared_memory
 from hyperscale.retrofit.attention.masks import PackingMasks
 from hyperscale.retrofit.inline_gates import InlineGates
 
@@ -148,10 +148,17 @@ def use_packed_attention(model: Any) -> None:
 
 def choose_fused(model: Any, device: torch.device) -> bool:
     """Whether a transformers model is to attend with the project's own kernels: where they fit its heads and device."""
-    if not FUSED or device.type != "cuda" or model.model.layers[0].self_attn.head_dim > LARGEST_DIM:
-        return False
-    shared: int = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", 0)
-    return shared >= SHARED_MEMORY
+    return attends_fused(model.model.layers[0].self_attn.head_dim, device)
+
+
+def attends_fused(head_dim: int, device: torch.device) -> bool:
+    """Whether training attends with the project's own kernels, known before there is a model.
+
+    Args:
+        head_dim: Numbers of one head's key.
+        device: Where it trains.
+    """
+    return FUSED and device.type == "cuda" and fits_kernels(head_dim, shared_memory(device))
 
 
 def compile_layers(model: Any) -> None:

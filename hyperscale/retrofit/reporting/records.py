@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -12,6 +12,9 @@ from hyperscale.utils.files import write_atomic
 from hyperscale.utils.validation import validate
 
 RECORD = "training.json"
+#: What is held of a forward pass for the backward pass: each layer's input, from which the rest is computed again, or
+#: all of it.
+Activations = Literal["recomputed", "kept"]
 
 
 class CheckpointRecord(BaseModel):
@@ -59,6 +62,8 @@ class TrainingRecord(BaseModel):
         loss: What of a chat counts in the loss.
         weights: Type of the trained weights.
         recipe: All that the trainer was told.
+        activations: What was held of a forward pass, each layer's input or all of it. Records of versions that did not
+            say it have the former, which was their default.
         memory_gib: Estimated memory in GiB and, on a GPU, its peak so far.
         device: Name of the GPU, or "cpu".
         torch: Its version.
@@ -80,6 +85,7 @@ class TrainingRecord(BaseModel):
     loss: str
     weights: str
     recipe: Recipe
+    activations: Activations = "recomputed"
     memory_gib: dict[str, float]
     device: str
     torch: str
