@@ -108,7 +108,8 @@ def run_retrofit(
 
         require_peft()
     kept = _estimate(settings, parameters, config, length, kept=True, fused=fused)
-    before, fits = begun.activations if begun is not None else None, kept.fits(memory[1])
+    before = begun.activations if begun is not None else None
+    fits = kept.fits(memory[1], memory_estimate.USABLE_TO_KEEP)
     if is_started():  # all do the same, though GPUs may differ in memory and the first alone may see the record
         before, fits = ranks.gather(before)[0], all(ranks.gather(fits))
     activations, reason = _choose_activations(settings.activations, before, device, fits=fits)

@@ -10,6 +10,9 @@ from hyperscale.retrofit.losses import LOSS_TOKENS
 GIB = 2**30
 #: Share of a device's memory that may be planned for; the rest is the allocator's and the kernels'.
 USABLE = 0.92
+#: The same for activations that are kept only because they fit: their estimate rests on one model, and a training that
+#: runs out of memory has lost more than they save.
+USABLE_TO_KEEP = 0.7
 #: Bytes a weight takes by the type of the student's weights: student, gradient, two float32 moments, the bfloat16
 #: teacher. Mixed precision copies a layer's weights while that layer runs.
 PER_WEIGHT = {"float32": 4 + 4 + 8 + 2, "bfloat16": 2 + 2 + 8 + 2}
@@ -42,9 +45,9 @@ class MemoryEstimate:
     weights: int
     activations: int
 
-    def fits(self, memory: int) -> bool:
-        """Whether it may be planned for on a device with so many bytes."""
-        return self.weights + self.activations <= memory * USABLE
+    def fits(self, memory: int, share: float = USABLE) -> bool:
+        """Whether it may be planned for in a share of the memory of a device with so many bytes."""
+        return self.weights + self.activations <= memory * share
 
     def __str__(self) -> str:
         return (

@@ -290,7 +290,7 @@ class RetrofitSettings(TrainingSettings, Sources):
         "auto",
         "What is held of a forward pass for the backward pass.",
         details="recomputed: each layer's input, from which the rest is computed again. kept: all of it, which takes "
-        "many times the memory and saves a pass. auto: kept on a GPU whose memory it fits, else recomputed; a training "
+        "many times the memory and saves a pass. auto: kept on a GPU with room to spare, else recomputed; a training "
         "that goes on stays with what it began with.",
     )
     gpus: int = setting(

@@ -80,8 +80,9 @@ def test_all_are_kept_where_their_estimate_fits(choose):
     assert need(recomputed) < need(large) == need(choose(1 << 40, activations="kept")[0])
     # The setting stays what the user gave, so that the same command goes on.
     assert large.settings.activations == "auto"
-    # By the same rule as recipes: what fits is what may be planned for.
-    least = int(need(large) / memory_estimate.USABLE) + 1
+    # With more room to spare than recipes need.
+    assert memory_estimate.USABLE_TO_KEEP < memory_estimate.USABLE
+    least = int(need(large) / memory_estimate.USABLE_TO_KEEP) + 1
     assert choose(least)[0].activations == "kept"
     small, lines = choose(least - 2)
     assert (small.activations, small.estimate) == ("recomputed", recomputed.estimate)
