@@ -24,7 +24,7 @@ from hyperscale.engines.vllm.worker.methods.hosted import ModelShape, WorkerHost
 from hyperscale.engines.vllm.worker.methods.recorded_queries import RecordedQueries, StateQueries
 from hyperscale.engines.vllm.worker.rows import PASS_BYTES, Rows
 from hyperscale.engines.vllm.worker.tables import EntryTables
-from hyperscale.kv.cache import RowEntries
+from hyperscale.kv.row_entries import RowEntries
 from hyperscale.methods.core.base import DecodeStep
 from hyperscale.methods.core.interval import IntervalMethod, IntervalState
 from hyperscale.methods.triattention import QuerySums
