@@ -119,7 +119,7 @@ COLUMNS = {
         ),
         Comparison("steered", (f"{_GPU}::test_steered_chains_equal_torch",)),
         Comparison("fp8", (f"{_GPU}::test_fp8_equals_torch", f"{_GPU}::test_fp8_in_bfloat16_gives_near_probabilities")),
-        Comparison("waits", (f"{_GPU}::test_nothing_waits_for_the_device",)),
+        Comparison("waits", ("engines/vllm/test_vllm_gpu_device.py::test_nothing_waits_for_the_device",)),
     ),
 }
 

@@ -10,9 +10,9 @@ import lazy_loader
 
 if TYPE_CHECKING:
     from hyperscale.kv.cache import RaggedCache as RaggedCache
-    from hyperscale.kv.cache import RowEntries as RowEntries
     from hyperscale.kv.ledger import Ledger as Ledger
     from hyperscale.kv.prefilled import PrefilledPrompt as PrefilledPrompt
+    from hyperscale.kv.row_entries import RowEntries as RowEntries
     from hyperscale.kv.snapshot import Snapshot as Snapshot
     from hyperscale.kv.trace import KVTrace as KVTrace
     from hyperscale.kv.trace import dense_peak as dense_peak
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "cache": ["RaggedCache", "RowEntries"],
+        "cache": ["RaggedCache"],
         "ledger": ["Ledger"],
         "prefilled": ["PrefilledPrompt"],
+        "row_entries": ["RowEntries"],
         "snapshot": ["Snapshot"],
         "trace": ["KVTrace", "dense_peak", "dense_reads"],
     },

@@ -10,9 +10,6 @@ order in which they lie in the slabs, while callers number them ``chain * kv_hea
 `RaggedCache.reindex` after every change of the structure, translates between the two orders.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,29 +19,9 @@ from hyperscale.kv.formats import AUTO
 from hyperscale.kv.prefilled import PrefilledPrompt, live_first_order
 from hyperscale.kv.quantization import make_codec
 from hyperscale.kv.row_addresses import RowAddresses
+from hyperscale.kv.row_entries import Choice, RowEntries
 from hyperscale.kv.row_index import Ints, RowIndex
 from hyperscale.kv.slab import Slab, capacity
-
-
-@dataclass(frozen=True)
-class RowEntries:
-    """Entries of one layer of some chains, in slot order.
-
-    Attributes:
-        keys: (chains, kv_heads, slots, head_dim), after RoPE; stale where nothing lives.
-        values: As keys.
-        live: (chains, kv_heads, slots) bool.
-    """
-
-    keys: Tensor
-    values: Tensor
-    live: Tensor
-
-
-Choice = Callable[[Tensor, Tensor, RowEntries], Tensor]
-"""What of some layers of some chains stays: called with the number of a layer and of a chain for each row of the batch,
-(batch,) int64 on the device, and their entries, (batch, kv_heads, slots, …), all of one capacity; returns (batch,
-kv_heads, slots) bool."""
 
 
 def _pass_bytes(device: torch.device) -> int:

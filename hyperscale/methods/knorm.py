@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hyperscale.kv.cache import RowEntries
+from hyperscale.kv.row_entries import RowEntries
 from hyperscale.methods.core.row_budget import BudgetRule
 from hyperscale.methods.core.scored import ScoredMethod
 

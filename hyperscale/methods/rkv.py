@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool1d, normalize
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.cache import RowEntries
+from hyperscale.kv.row_entries import RowEntries
 from hyperscale.methods.core.observed import ObservedMethod, RecentQueries
 
 _PAIRS = 1 << 24  # Similarities that are in memory at once, 64 MiB of them.

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d, max_pool1d
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.cache import RowEntries
+from hyperscale.kv.row_entries import RowEntries
 from hyperscale.methods.core.observed import ObservedMethod, RecentQueries
 
 

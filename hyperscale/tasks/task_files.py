@@ -18,8 +18,8 @@ from hyperscale.tasks.context.problems import ContextProblems
 from hyperscale.tasks.datasets import DatasetProblems, GeneratedProblems
 from hyperscale.tasks.loading import HubDataset
 from hyperscale.tasks.own import lm_eval_names, sources
-from hyperscale.tasks.own.lm_eval_form import read_lm_eval
 from hyperscale.tasks.own.lm_eval_names import is_lm_eval
+from hyperscale.tasks.own.lm_eval_task import read_lm_eval
 from hyperscale.tasks.own.schema import read_own
 from hyperscale.tasks.own.sources import TaskSource, task_loader
 from hyperscale.tasks.own_lm_eval import LmEvalProblems

@@ -10,7 +10,7 @@ from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.torch import forward_pass
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import MethodError
-from hyperscale.kv.cache import RowEntries
+from hyperscale.kv.row_entries import RowEntries
 from hyperscale.methods import rkv
 from hyperscale.methods.rkv import redundancy
 

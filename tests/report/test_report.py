@@ -1,27 +1,26 @@
-"""The report's contents, without a browser: what is in the file, what is not, and how large it may become."""
+"""The report's page, without a browser: what is in the file, what is not, and how large it may become."""
 
 import base64
 import dataclasses
 import json
 import re
 import shlex
-import zlib
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from report_pages import Page, unpacked, write_run
 from report_runs import HOSTILE, run
-from synthetic_samples import chains, forced_answer, points, points_table, sample, write_samples
+from synthetic_samples import chains, points, points_table, sample
 
-from hyperscale import report, results, tasks
+from hyperscale import report, results
 from hyperscale.analysis.answers import find_answers
 from hyperscale.analysis.bootstrap import make_bootstraps
 from hyperscale.analysis.margins import compute_margin
 from hyperscale.analysis.sentences import write_paragraphs
 from hyperscale.cli.options import parse
-from hyperscale.errors import ResultsError, SandboxError
+from hyperscale.errors import ResultsError
 from hyperscale.report.html import chains as browser
-from hyperscale.report.html import failures, questions, text_packing
+from hyperscale.report.html import text_packing
 from hyperscale.report.html.command import write_command
 from hyperscale.report.plots import styles
 from hyperscale.run.config.load import load_config
@@ -29,46 +28,6 @@ from hyperscale.run.config.resolve import resolve_config
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.tasks.task import prompt_hash
 from hyperscale.utils.settings import settings_of
-
-
-def unpacked(block):
-    return json.loads(zlib.decompress(base64.b64decode(block)))
-
-
-class Page(HTMLParser):
-    """A page's elements with their attributes, and the contents of its scripts by id."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.elements, self.blocks, self._inside = [], {}, None
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        attributes = dict(attrs)
-        self.elements.append((tag, attributes))
-        self._inside = attributes.get("id", "program") if tag == "script" else None
-
-    def handle_endtag(self, tag):
-        self._inside = None
-
-    def handle_data(self, text):
-        if self._inside:
-            self.blocks[self._inside] = self.blocks.get(self._inside, "") + text
-
-    @property
-    def data(self):
-        return json.loads(self.blocks["data"])
-
-    @property
-    def index(self):
-        return unpacked(self.blocks["index"])
-
-
-def write_run(folder, samples, **config):
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "run.json").write_text(json.dumps({"schema": 2, "config": {"model": "mini", **config}}))
-    write_samples(folder / "samples.jsonl", samples)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -228,76 +187,6 @@ def test_the_same_runs_give_the_same_page(lines, tmp_path):
     assert there == back
 
 
-@pytest.mark.parametrize(
-    ("fields", "verdict"),
-    [
-        ({"answer": "1"}, "right"),
-        ({"answer": "2"}, "wrong"),
-        ({"answer": "1", "tokens": 300, "L": 256}, "truncated"),
-        ({"answer": None}, "no answer"),
-    ],
-)
-def test_verdicts(fields, verdict):
-    assert browser.VERDICTS[browser.verdict_index(sample(**fields))] == verdict
-
-
-def test_methods_disagree_where_the_vote_of_one_is_right_and_of_another_wrong():
-    lines = [sample("p1", c, "vanilla", answer=a) for c, a in enumerate("112")]
-    lines += [sample("p1", c, "dms", 4, answer=a) for c, a in enumerate("212")]
-    lines += [sample("p10", c, m, answer="1") for c in range(2) for m in ("vanilla", "dms")]
-    lines += [sample("p2", 0, "vanilla", answer=None)]
-    index, _ = browser.collect_chains([run(Path("r"), lines)], {}, {"vanilla": 0, "dms": 0}, 1000)
-    assert [(p["id"], p["disagree"]) for p in index["problems"]] == [("p1", True), ("p2", False), ("p10", False)]
-    assert index["problems"][0]["arms"] == [[0, 2, 3, True], [2, 1, 3, False]]
-    assert [arm["name"] for arm in index["arms"]] == ["vanilla", "dms", "dms 4×"]
-
-
-def test_a_forced_answer_counts_where_the_chain_was_cut():
-    forced = {
-        L: forced_answer(L, "1", tokens=9, kv_reads=10.0 * L, peak_kv=77.0, text=f"</think>{L}") for L in (256, 512)
-    }
-    line = sample(tokens=600, L=512, answer=None, text="thinking", forced=forced)
-    index, blocks = browser.collect_chains([run(Path("r"), [line])], {}, {"vanilla": 0}, 1000)
-    (problem,) = index["problems"]
-    (chain,) = problem["chains"]
-    assert browser.VERDICTS[chain[4]] == "right"
-    assert chain[-1] == [[256, 265, 2560, 77, 256, 0, 1, 1], [512, 521, 5120, 77, 512, 0, 1, 2]]
-    assert unpacked(blocks[0]) == ["thinking", "</think>256", "</think>512"]
-    assert problem["arms"] == [[0, 1, 1, True]]
-
-
-@pytest.mark.parametrize(
-    ("opened", "text", "thought"),
-    [
-        ("<think>", "Hm.</think>1", len("Hm.</think>")),
-        ("<think>", "Hm.", len("Hm.")),
-        ("", "It is 1", 0),  # of a model that does not think
-        ("", "[THINK]Hm.[/THINK]1", len("[THINK]Hm.[/THINK]")),
-    ],
-)
-def test_the_thinking_is_told_apart(opened, text, thought):
-    line = sample(tokens=600, L=512, answer=None, text=text, opened=opened, forced={512: forced_answer(512, "1")})
-    line = dataclasses.replace(line, cuts=tuple(dataclasses.replace(cut, chars=len(text)) for cut in line.cuts))
-    index, _ = browser.collect_chains([run(Path("r"), [line])], {}, {"vanilla": 0}, 1000)
-    assert index["problems"][0]["chains"][0][-2] == [thought, 0]
-
-
-def test_cuts_stand_only_where_they_hold():
-    for more, tokens in (({"length_invariant": False}, [600]), ({}, [256, 512, 600])):
-        index, _ = browser.collect_chains([run(Path("r"), [sample(tokens=600, **more)])], {}, {"vanilla": 0}, 1000)
-        (problem,) = index["problems"]
-        assert [stop[0] for stop in problem["chains"][0][-1]] == tokens
-
-
-def test_what_chains_come_to_together_depends_on_the_runs_vote():
-    runs = [
-        run(Path(vote), [sample("p", c, answer=a, method=vote) for c, a in enumerate("221")], vote=vote)
-        for vote in ("majority", "pass@k")
-    ]
-    index, _ = browser.collect_chains(runs, {}, {"majority": 0, "pass@k": 0}, 1000)
-    assert [arm[3] for arm in index["problems"][0]["arms"]] == [False, True]
-
-
 def test_runs_and_models_have_names_of_their_own(tmp_path):
     runs = [run(tmp_path / name, [sample(f"p{i}", model=name) for i in range(2)]) for name in ("a", "b")]
     page = Page(report.render_report(runs, "x"))
@@ -391,81 +280,6 @@ def test_too_many_chains_leave_every_problem_its_first(lines, monkeypatch):
     assert {chain[2] for problem in index["problems"] for chain in problem["chains"]} == {0, 1}
     assert {len(unpacked(b)) for b in blocks} == {len(p["chains"]) for p in index["problems"]}
     assert sum(arm[2] for problem in index["problems"] for arm in problem["arms"]) == len(lines)
-
-
-@pytest.fixture
-def asked():
-    doc = tasks.load("mini_aime").docs(2)[1]
-    return doc, sample(doc.id, prompt_hash=prompt_hash(doc.prompt))
-
-
-def test_questions_of_built_in_tasks_stand_beside_their_chains(asked, tmp_path):
-    doc, line = asked
-    (problem,) = Page(report.render_report([run(tmp_path, [line], limit=2)], "x")).index["problems"]
-    assert (problem["question"], problem["target"]) == (doc.prompt, doc.target)
-    changed = dataclasses.replace(line, prompt_hash="of another version")
-    (problem,) = Page(report.render_report([run(tmp_path, [changed], limit=2)], "x")).index["problems"]
-    assert problem["question"] is None
-
-
-@pytest.fixture
-def programs():
-    """Chains of a built-in task with programs: a right one, two wrong ones, one of them an answer that was forced."""
-    doc = tasks.load("mini_lcb").docs(1)[0]
-    fields = {"task": "mini_lcb", "prompt_hash": prompt_hash(doc.prompt)}
-    wrong = "def f(x):\n    return '</script>'"
-    lines = [
-        sample(doc.id, 0, answer="def f(x): pass", right=True, **fields),
-        sample(doc.id, 1, answer=wrong, **fields),
-        sample(doc.id, 2, tokens=600, L=512, answer=None, forced={512: forced_answer(512, "no (")}, **fields),
-        sample("another", 3, answer=wrong, **fields),
-    ]
-    return doc, wrong, lines
-
-
-def test_wrong_programs_tell_the_test_that_they_fail(programs, tmp_path, monkeypatch):
-    doc, wrong, lines = programs
-    index = Page(report.render_report([run(tmp_path, lines, limit=1)], "x")).index
-    first = doc.target[0]
-    texts = [json.dumps(first[name]) if not isinstance(first[name], str) else first[name] for name in first]
-    (problem,) = [problem for problem in index["problems"] if problem["id"] == doc.id]
-    found = {problem["answers"][int(place)]: failure for place, failure in problem["failures"].items()}
-    assert found == {
-        wrong: [1, len(doc.target), *texts, "</script>", "wrong"],
-        "no (": [1, len(doc.target), *texts, None, "error"],
-    }
-    assert index["unexplained"] is None
-    assert [p["failures"] for p in index["problems"] if p["id"] == "another"] == [{}]
-    monkeypatch.setattr(failures, "MAX_PROGRAMS", 1)
-    index = Page(report.render_report([run(tmp_path, lines, limit=1)], "x")).index
-    assert index["unexplained"] == "Wrong programs whose failed test is not told: 1."
-    assert sum(len(p["failures"]) for p in index["problems"]) == 1
-
-
-def test_without_a_sandbox_the_page_says_so(programs, tmp_path, monkeypatch):
-    from hyperscale.scoring.sandbox import pool
-
-    def refuse(*_):
-        raise SandboxError("no sandbox works here")
-
-    monkeypatch.setattr(pool, "_runners", {})
-    monkeypatch.setattr(pool.choose, "choose_level", refuse)
-    index = Page(report.render_report([run(tmp_path, programs[2], limit=1)], "x")).index
-    assert index["unexplained"] == "Why programs are wrong is not told: no sandbox works here."
-    assert not any(problem["failures"] for problem in index["problems"])
-
-
-def test_questions_of_gated_and_of_downloaded_sets_stand_nowhere(asked, tmp_path, monkeypatch):
-    doc, line = asked
-    load = tasks.load
-    others = [dataclasses.replace(line, task=name) for name in ("gpqa_diamond", "aime24")]
-    assert questions.find_questions([run(tmp_path, others)]) == {}
-    monkeypatch.setattr(tasks, "load", lambda name: dataclasses.replace(load(name), gated=True))
-    text = report.render_report([run(tmp_path, [line], limit=2)], "x")
-    (problem,) = Page(text).index["problems"]
-    assert (problem["question"], problem["target"]) == (None, None)
-    everything = text + "".join(json.dumps(unpacked(b)) for n, b in Page(text).blocks.items() if n == "index")
-    assert doc.prompt[:30] not in everything
 
 
 def test_errors_say_what_to_do(lines, tmp_path):

@@ -1,8 +1,8 @@
 """The reference engine: transformers' models with continuous batching over the ragged cache.
 
-`provider` states what it can, `engine` is what a run uses, `batch` the life of its chains, `forward_pass` our attention
-inside transformers' models. On a GPU `static_step` makes decode steps that `cuda_graphs` can hold, with attention by
-`row_kernels`.
+`provider` states what it can, `engine` is what a run uses, `batch` the life of its chains, `token_draw` how they get
+their tokens, `forward_pass` our attention inside transformers' models. On a GPU `static_step` makes decode steps that
+`cuda_graphs` can hold, with attention by `row_kernels`.
 """
 
 from typing import TYPE_CHECKING

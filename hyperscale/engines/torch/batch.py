@@ -29,10 +29,10 @@ from hyperscale.engines.base import Chain, ChainProgress, Request, Sampling
 from hyperscale.engines.detokenize import Decoder, end_ids
 from hyperscale.engines.families.rope_form import explain_rope
 from hyperscale.engines.live_chain import LiveChain
-from hyperscale.engines.sampling import draw_tokens, mark_tokens, score_tokens
 from hyperscale.engines.steering import TokenSteering
 from hyperscale.engines.torch import forward_pass
 from hyperscale.engines.torch.static_step import StaticMode, StaticStep, head_size, padded_size, round_up
+from hyperscale.engines.torch.token_draw import StepResult, TokenDraw
 from hyperscale.engines.vocabulary import Vocabulary
 from hyperscale.kv.cache import RaggedCache
 from hyperscale.kv.formats import AUTO
@@ -40,16 +40,13 @@ from hyperscale.kv.ledger import Ledger
 from hyperscale.kv.prefilled import PrefilledPrompt
 from hyperscale.kv.row_index import Ints
 from hyperscale.kv.snapshot import Snapshot
-from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, Method
+from hyperscale.methods.core.base import Entrant, HostModel, Method
 from hyperscale.models.context import context_limit
 from hyperscale.utils import counter_rng
 
 #: Called with what is in flight (requests, and how many tokens each has) and the logits of the token that comes next,
 #: (chains, vocabulary), which are good until the call ends. It must not wait for the device.
 ObserveLogits = Callable[[Sequence[tuple[Request, int]], Tensor], None]
-
-# Rows of `Batch._table`, which has a column for each chain.
-_LAST_TOKEN, _POSITION, _NOISE_KEY, _TOKENS = range(4)
 
 
 @dataclass(frozen=True)
@@ -71,34 +68,11 @@ class _SharedPrefill:
     reads: int
 
 
-@dataclass(frozen=True)
-class _StepResult:
-    """What a step gave, on the host, by chain.
-
-    Attributes:
-        tokens: Next tokens.
-        read: Entries that the step read, over all rows of the chain.
-        held: Entries that live after it, over all rows.
-        logprobs: Log-probabilities of the tokens.
-        greedy: Whether a forced token was the most probable one.
-        full: (layers, rows), which rows of the chains that decoded have no free slot.
-        prunable: Chains that the method prunes before the next step.
-    """
-
-    tokens: list[int]
-    read: list[int]
-    held: list[int]
-    logprobs: list[float]
-    greedy: list[bool]
-    full: NDArray[np.bool_]
-    prunable: list[int]
-
-
 class Batch:
     """State of one call of `TorchEngine.generate`.
 
-    A chain has a number, its place in `_chains`, which is also its column in `_table`, its place in the method's state
-    and its number in the cache. When chains leave, all four are renumbered together.
+    A chain has a number, its place in `_chains`, which is also its column in the tables of `TokenDraw`, its place in
+    the method's state and its number in the cache. When chains leave, all four are renumbered together.
 
     Attributes:
         cache: The live entries of all chains in flight.
@@ -151,7 +125,6 @@ class Batch:
         ends = end_ids(model, tokenizer)
         self._end_ids = frozenset() if sampling.ignore_ends else ends
         self._steering = TokenSteering(tokenizer, sampling) if sampling.steering else None
-        self._vocabulary = Vocabulary(tokenizer, config.vocab_size, ends)
         self._context = context_limit(config.to_dict())
         self._watch, self._observe_logits = watch, observe_logits
         self._rows = len(attentions) * heads
@@ -160,17 +133,12 @@ class Batch:
         self._returning: list[tuple[LiveChain, Snapshot]] = []
         self._next_request: Request | None = None  # taken from the requests to see whether it shares a prefill
         self._prefill: _SharedPrefill | None = None
-        # (4, max_chains): last token, its position, noise key, tokens generated. Columns past the chains are padding.
-        self._table = torch.zeros(4, round_up(rows), dtype=torch.int64, device=device)
-        # (1, max_chains, vocabulary + 1), see `mark_tokens`: which tokens each chain has, its prompt's included.
-        self._present: Tensor | None = None
-        if sampling.repetition_penalty != 1:
-            self._present = torch.zeros(1, rows, self._vocabulary.rows + 1, dtype=torch.bool, device=device)
+        vocabulary = Vocabulary(tokenizer, config.vocab_size, ends)
+        self._tokens = TokenDraw(method, self._state, self.cache, sampling, vocabulary, rows)
         self._static: StaticStep | None = None
         if static is not None:
-            ids, positions = self._table[_LAST_TOKEN], self._table[_POSITION]
+            ids, positions = self._tokens.last_tokens, self._tokens.positions
             self._static = StaticStep(static, model, method, self._state, self.cache, ids, positions)
-            self._forced_ids = torch.zeros(rows, dtype=torch.int64, device=device)
 
     def advance(self, requests: Iterator[Request]) -> list[Chain] | None:
         """One decode step for the chains in flight, then admission, then one token for all.
@@ -193,12 +161,13 @@ class Batch:
         if not logits:
             return None
         count = len(self._chains)
-        step = self._draw(logits, decoding)
+        forced_ids = [chain.forced_id for chain in self._chains]
+        step = self._tokens.draw(logits, forced_ids, decoding, self._static, self._show_logits)
         self._record(step)
         full = step.full
         if step.prunable:  # before a branch takes a copy of the chain
             if self._static is not None:  # the graph replayed last need not be the one that the state knows of
-                self._chains_to_prune(count)
+                self._tokens.chains_to_prune(count)
             self.cache.prune(step.prunable, self._state.prune)
             # Rows that were full have room again.
             full[:, self._rows_of([chain for chain in step.prunable if chain < decoding])] = False
@@ -212,104 +181,16 @@ class Batch:
         if self._static is not None:
             self._static.decode()
             return self._static.logits[:count]
-        self._state.begin(DecodeStep(self._table[_POSITION, :count], self.cache.lens[:, :count]))
-        columns = self._table[:, : round_up(count), None]
+        self._state.begin(self._tokens.step_of(count))
+        padded = slice(round_up(count))
+        ids, positions = self._tokens.last_tokens[padded, None], self._tokens.positions[padded, None]
         current = forward_pass.DecodePass(self._state, self.cache, count, observed=self._method.needs_attention)
-        return forward_pass.run(self._model, current, columns[_LAST_TOKEN], columns[_POSITION])[:count]
+        return forward_pass.run(self._model, current, ids, positions)[:count]
 
-    def _draw(self, logits: list[Tensor], decoding: int) -> _StepResult:
-        """Give every chain its next token, and fetch from the device all that the host has to know of the step.
-
-        Args:
-            logits: (chains, vocabulary), of those that have decoded and then of each prompt that has just entered.
-            decoding: How many of the chains have decoded; the others have just entered.
-        """
-        count = len(self._chains)
-        ids = [chain.forced_id for chain in self._chains]
-        forced = max(ids) >= 0
-        if self._static is None:
-            size, with_rooms = count, decoding
-            forced_ids = torch.tensor(ids, device=self._device) if forced else None
-            all_logits = torch.cat(logits)
-            packet = self._draw_packet(all_logits, with_rooms, forced_ids)
-        else:
-            size = with_rooms = padded_size(count)
-            if count > decoding:
-                self._static.logits[decoding:count] = torch.cat(logits[1:] if decoding else logits)
-            if forced:
-                self._forced_ids[:count] = torch.tensor(ids).to(self._device, non_blocking=True)
-            forced_ids, all_logits = self._forced_ids[:size] if forced else None, self._static.logits[:size]
-            packet = self._static.run(
-                ("draw", size, forced), lambda: self._draw_packet(all_logits, with_rooms, forced_ids)
-            )
+    def _show_logits(self, logits: Tensor) -> None:
+        """Show the logits of the tokens that come next, (chains, vocabulary), to whoever observes them."""
         if self._observe_logits is not None:
-            self._observe_logits([(chain.request, len(chain.ids)) for chain in self._chains], all_logits[:count])
-        # The one time in a step that the host waits for the device.
-        numbers = packet.cpu().numpy()
-        by_chain, flags = numbers[: 5 * size].reshape(5, size)[:, :count], numbers[5 * size :]
-        layers, rooms = self.cache.layers, with_rooms * self.cache.kv_heads
-        full = flags[: layers * rooms].astype(bool).reshape(layers, rooms)
-        return _StepResult(
-            tokens=by_chain[0].tolist(),
-            read=by_chain[1].tolist(),
-            held=by_chain[2].tolist(),
-            logprobs=by_chain[3].view(np.float64).tolist(),
-            greedy=by_chain[4].astype(bool).tolist(),
-            full=full[:, : decoding * self.cache.kv_heads],
-            prunable=np.flatnonzero(flags[layers * rooms :][:count]).tolist(),
-        )
-
-    def _draw_packet(self, logits: Tensor, with_rooms: int, forced_ids: Tensor | None) -> Tensor:
-        """Draw a token for as many chains as there are logits, and gather what the host has to know in one tensor.
-
-        Args:
-            logits: (chains, vocabulary).
-            with_rooms: How many of the chains have rows that may be full.
-            forced_ids: (chains,) int64, tokens that take the place of drawn ones, -1 for none; None if no chain has.
-
-        Returns:
-            (any,) int64: five numbers a chain, by number; flags of the rows that are full; flags of chains to prune.
-        """
-        count = len(logits)
-        table = self._table[:, :count]
-        tokens, logprobs, greedy = self._next_tokens(logits, table, forced_ids)
-        table[_LAST_TOKEN] = tokens
-        table[_POSITION] += 1
-        table[_TOKENS] += 1
-        held = self.cache.lens[:, :count].sum((0, 2))
-        read = self.cache.read[:, :count].sum((0, 2)) if self._method.kind == "selector" else held
-        prunable = self._chains_to_prune(count)
-        full = self.cache.full_rows(with_rooms)
-        # All in one tensor of int64, floats as their bits.
-        parts = [tokens, read, held, logprobs.view(torch.int64), greedy.to(torch.int64), full.view(-1).to(torch.int64)]
-        if prunable is not None:
-            parts.append(prunable.to(torch.int64))
-        return torch.cat(parts)
-
-    def _chains_to_prune(self, count: int) -> Tensor | None:
-        """(chains,) bool, which of the first ``count`` chains are to be pruned before the step that comes next."""
-        return self._state.chains_to_prune(DecodeStep(self._table[_POSITION, :count], self.cache.lens[:, :count]))
-
-    def _next_tokens(self, logits: Tensor, table: Tensor, forced_ids: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Next token of every chain, its log-probability, and whether it is the most probable one (if forced)."""
-        present = None
-        if self._present is not None:
-            rows = self._present[0, : len(logits)]
-            # The chain's own tokens one by one; of one that has just entered it is the prompt's last once more.
-            mark_tokens(rows, table[_LAST_TOKEN, :, None])
-            present = rows[:, : self._vocabulary.rows]
-        tokens, logprobs = draw_tokens(
-            self._vocabulary.drawable(logits), table[_NOISE_KEY], table[_TOKENS], self._sampling, present
-        )
-        if forced_ids is None:
-            return tokens, logprobs, torch.zeros_like(tokens)
-        is_forced = forced_ids >= 0
-        scores, greedy = score_tokens(logits, forced_ids.clamp(min=0))
-        return (
-            torch.where(is_forced, forced_ids, tokens),
-            torch.where(is_forced, scores, logprobs),
-            greedy & is_forced,
-        )
+            self._observe_logits([(chain.request, len(chain.ids)) for chain in self._chains], logits)
 
     def _admit(self, requests: Iterator[Request]) -> list[Tensor]:
         """Fill free places; returns the logits after each admitted chain's prompt, (chains, vocabulary) per prompt."""
@@ -357,15 +238,7 @@ class Batch:
         ]
         self.cache.admit(prompt, lens, len(group))
         self._state.admit(first, entrants, prompt)
-        # The first token is drawn in this step, and the position moves on with it: both start at the prompt's last.
-        last_token = group[0].prompt_ids[-1]
-        columns = [[last_token, prompt.length - 1, entrant.noise_key, 0] for entrant in entrants]
-        self._table[:, first : first + len(group)] = torch.tensor(columns, dtype=torch.int64).T.to(self._device)
-        if self._present is not None:
-            rows = self._present[0, first : first + len(group)]
-            rows.fill_(False)  # of the chain that had this number before
-            prompt_ids = torch.tensor(group[0].prompt_ids, device=self._device)
-            mark_tokens(rows, prompt_ids.expand(len(group), -1))
+        self._tokens.enter(first, group[0].prompt_ids, [entrant.noise_key for entrant in entrants])
         for request in group:
             steering = None if request.forced_ids else self._steering
             ledger = Ledger(lens.size, request.cuts, self._prefill.reads)
@@ -387,7 +260,7 @@ class Batch:
         counts = torch.cat([prompt.lens.flatten(), current.count_reads()[None]]).cpu().numpy()
         return _SharedPrefill(request, prompt, logits, counts[:-1].reshape(prompt.lens.shape), int(counts[-1]))
 
-    def _record(self, step: _StepResult) -> None:
+    def _record(self, step: StepResult) -> None:
         """Give each chain its token and its costs."""
         substitutes = {}  # chain number: the token it got in place of the one that was drawn
         for number, chain in enumerate(self._chains):
@@ -400,8 +273,7 @@ class Batch:
                 text = partial(self._decoder.text, chain.ids, chain.request.opened)
                 self._watch(ChainProgress(chain.request, len(chain.ids), held / self._rows, text))
         if substitutes:  # the next step has to process what the chains have got
-            numbers, ids = torch.tensor([list(substitutes), list(substitutes.values())], device=self._device)
-            self._table[_LAST_TOKEN, numbers] = ids
+            self._tokens.substitute(substitutes)
 
     def _end_chains(self) -> tuple[list[Chain], list[int]]:
         """Finish what has ended and start the branches that are due; returns the chains and the numbers that leave."""
@@ -459,8 +331,7 @@ class Batch:
     @property
     def _chain_tables(self) -> tuple[Tensor, ...]:
         """All tensors with a column for each chain, (any, max_chains, …)."""
-        present = () if self._present is None else (self._present,)
-        return self._table, *present, *self._state.tensors
+        return *self._tokens.tables, *self._state.tensors
 
     def _rows_of(self, chains: list[int]) -> Ints:
         """Numbers of the rows of some chains."""

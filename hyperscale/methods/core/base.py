@@ -33,8 +33,8 @@ import torch
 from torch import Tensor, nn
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.cache import RowEntries
 from hyperscale.kv.prefilled import PrefilledPrompt
+from hyperscale.kv.row_entries import RowEntries
 from hyperscale.methods.core.prefill_view import PrefillView
 from hyperscale.methods.core.rotary import Projected
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.cache import RowEntries
+from hyperscale.kv.row_entries import RowEntries
 from hyperscale.methods.core.base import DecodeStep, LayerInput
 from hyperscale.methods.core.budgeted import BudgetedMethod, BudgetedState
 from hyperscale.methods.core.prefill_view import PrefillView

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from hyperscale.errors import MethodError
-from hyperscale.kv.cache import RowEntries
 from hyperscale.kv.prefilled import PrefilledPrompt
+from hyperscale.kv.row_entries import RowEntries
 from hyperscale.methods.core.base import Entrant, HostModel
 from hyperscale.methods.core.interval import IntervalMethod, IntervalState, QueryTokens
 from hyperscale.methods.core.prefill_view import PrefillView

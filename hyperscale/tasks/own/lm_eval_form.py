@@ -1,23 +1,18 @@
-"""Says what may stand in a user's task file that has lm-eval's form, and makes a task of it."""
+"""Says what may stand in a user's task file that has lm-eval's form, and what is wrong with one.
+
+`lm_eval_task` makes the task.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
-from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
-from hyperscale.errors import TaskError
-from hyperscale.scoring.graders.function import FunctionGrader
-from hyperscale.scoring.graders.likelihood import GREEDY, METRICS, LikelihoodGrader
+from hyperscale.scoring.graders.likelihood import GREEDY, METRICS
 from hyperscale.scoring.graders.lm_eval_match import LmEvalGrader
 from hyperscale.tasks.own.schema import GRADERS
-from hyperscale.tasks.own.sources import FunctionName, TaskSource, with_included
-from hyperscale.tasks.own_lm_eval import LmEvalProblems
-from hyperscale.tasks.own_problems import sources_hash
-from hyperscale.tasks.task import Strategy, Task
-from hyperscale.utils.paths import is_there
+from hyperscale.tasks.task import Strategy
 from hyperscale.utils.user_functions import FORM
 from hyperscale.utils.validation import all_faults
 from hyperscale.utils.yaml_files import YamlFile
@@ -34,25 +29,10 @@ REFUSED = {
     "group": "a file has one task: name the group's tasks with --task",
     "class": "a task of a class of its own runs under lm-eval alone (docs/tasks.md)",
 }
-_LOCAL = ("json", "csv", "parquet")
 _MOST_TOKENS = 256  # lm-eval's own default of max_gen_toks
-_TYPICAL_TOKENS = 200  # of a prompt, where a plan has nothing to measure
-#: Keys of this project that may stand beside lm-eval's.
-_OURS = {"grader", "filter", "lengths", "base_length", "strategy", "summary", "gated", "metric"}
 _LIKELIHOOD = ("multiple_choice", "loglikelihood")
 #: Metrics of likelihood that say nothing about a single problem: they are left out.
 _NO_VERDICTS = {"perplexity", "f1", "mcc", "brier_score", "likelihood", "acc_mutual_info", "exact_match"}
-_SCORED_LENGTH = 64  # tokens of a problem's options together, until a tokenizer tells
-_NOT_IN_VERSION = {
-    "tag",
-    "task_alias",
-    "metadata",
-    "dataset_path",
-    "dataset_kwargs",
-    "summary",
-    "lengths",
-    "base_length",
-}
 
 
 class FilterStep(BaseModel):
@@ -299,78 +279,6 @@ class LmEvalFile(BaseModel):
         filters = [(step.function, step.arguments) for step in self.pipeline]
         return LmEvalGrader(filters, self.metric_list[0].options if self.metric_list else {})
 
-    def to_task(self, source: TaskSource, values: Mapping[str, Any]) -> Task:
-        """The task.
-
-        Args:
-            source: Its file.
-            values: The file's keys, functions as `FunctionName`.
-        """
-        if self.is_likelihood:
-            return self._to_scored_task(source, values)
-        folder, generation = source.path.parent, self.generation_kwargs
-        own_grader: Any = self.new_grader
-        if self.grader is not None:
-            own_grader = partial(FunctionGrader, self.grader, folder) if ":" in self.grader else None
-        functions = [name.as_function for name in _functions(values)]
-        functions += [self.grader] if self.grader and ":" in self.grader else []
-        kept = {key: value for key, value in values.items() if key not in _NOT_IN_VERSION}
-        config = {key: value for key, value in values.items() if key not in _OURS | {"include"}}
-        stop = generation.until if generation.until is not None else (self.fewshot_delimiter,)
-        return Task(
-            name=self.task,
-            summary=self.summary or f"a task of your own, in lm-eval's form, graded by {self.grader or 'exact_match'}",
-            version=sources_hash(kept, functions, folder),
-            grader=self.grader or LmEvalGrader.name,
-            strategy=self.strategy or ("pass" if self.grader == "code" else "majority"),
-            base_length=self.base_length or self.all_lengths[-1],
-            lengths=self.all_lengths,
-            size=0,
-            prompt_tokens=_TYPICAL_TOKENS,
-            template="{{prompt}}",
-            origin=LmEvalProblems(source.path, config, self._is_local(folder)),
-            gated=self.gated,
-            own_grader=own_grader,
-            stop=tuple(text for text in stop if text),
-            greedy=generation.greedy,
-            continued=True,
-        )
-
-    def _to_scored_task(self, source: TaskSource, values: Mapping[str, Any]) -> Task:
-        folder = source.path.parent
-        kept = {key: value for key, value in values.items() if key not in _NOT_IN_VERSION}
-        config = {key: value for key, value in values.items() if key not in _OURS | {"include", "metric_list"}}
-        config["metric_list"] = [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}]
-        metric = self.scored_by
-        return Task(
-            name=self.task,
-            summary=self.summary or f"a task in lm-eval's form, scored by likelihood ({metric})",
-            version=sources_hash(kept, [name.as_function for name in _functions(values)], folder),
-            grader=LikelihoodGrader.name,
-            strategy="likelihood",
-            base_length=_SCORED_LENGTH,
-            lengths=(_SCORED_LENGTH,),
-            size=0,
-            prompt_tokens=_TYPICAL_TOKENS,
-            template="{{prompt}}",
-            origin=LmEvalProblems(source.path, config, self._is_local(folder), metric, renders=True),
-            own_grader=partial(LikelihoodGrader, metric),
-            greedy=True,
-            continued=True,
-        )
-
-    def _is_local(self, folder: Path) -> bool:
-        return self.dataset_path in _LOCAL or is_there(folder / self.dataset_path) or is_there(self.dataset_path)
-
-
-def _functions(value: Any) -> Iterator[FunctionName]:
-    """All ``!function`` in a file."""
-    if isinstance(value, FunctionName):
-        yield value
-    elif isinstance(value, dict | list):
-        for entry in value.values() if isinstance(value, dict) else value:
-            yield from _functions(entry)
-
 
 def find_faults(values: Mapping[str, Any], file: YamlFile) -> LmEvalFile | list[str]:
     """The keys of a task's file, or all that is wrong with them, each with file, line and key."""
@@ -399,16 +307,3 @@ def _describe(error: ValidationError, file: YamlFile) -> Iterator[str]:
         if keys[:1] == ("repeats",):
             fault += ": W chains of a problem take its place"
         yield f"{file.place(keys)}: {'.'.join(map(str, keys))}{' ' if keys else ''}{fault}"
-
-
-def read_lm_eval(source: TaskSource) -> Task:
-    """The task of a file in lm-eval's form.
-
-    Raises:
-        TaskError: A key is unknown, refused or has a wrong value; the message names file, line and key.
-    """
-    values = with_included(source)
-    result = find_faults(values, source.parse())
-    if isinstance(result, LmEvalFile):
-        return result.to_task(source, values)
-    raise TaskError(result[0])

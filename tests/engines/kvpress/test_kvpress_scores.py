@@ -6,7 +6,7 @@ import torch
 
 from hyperscale import methods
 from hyperscale.engines.torch import forward_pass
-from hyperscale.kv.cache import RowEntries
+from hyperscale.kv.row_entries import RowEntries
 from hyperscale.methods.core.base import HostModel, State
 
 pytestmark = pytest.mark.e2e

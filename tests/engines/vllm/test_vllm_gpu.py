@@ -1,7 +1,5 @@
 """On a GPU only: the vLLM engine on the built-in model against the torch engine, graphs against eager steps."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from importlib.util import find_spec
 
@@ -10,6 +8,7 @@ import pytest
 import torch
 from commandline import caller
 from vllm_engines import (
+    EAGER,
     GREEDY,
     entry_bytes,
     loaded,
@@ -33,8 +32,6 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
-EAGER = {"device": "cuda", "own_process": False, "enforce_eager": True, "gpu_memory_utilization": 0.3}
-EAGER |= {"kv_cache_memory_bytes": 1 << 28}
 HOW = {
     "whole": EAGER,
     "chunks": {**EAGER, "max_num_batched_tokens": 24},
@@ -77,58 +74,6 @@ def test_window_equals_torch():
     params = (("recent", 3),)
     wanted = torch_chains("base", "window", 3, params)
     same(wanted, vllm_chains("base", "window", 3, params, **HOW["chunks"]), name="base", method="vanilla")
-
-
-two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-
-
-@two_gpus
-@pytest.mark.parametrize(
-    "method",
-    [("base", "vanilla", 1), ("dms8", "dms", 8), ("base", "window", 4)],
-    ids=lambda arm: arm[1],
-)
-@pytest.mark.parametrize("compilation", ["none", "graphs"])
-def test_two_gpus_that_share_an_engine_equal_torch(method, compilation):
-    """Tokens and costs; vanilla's and the plugin's heads are shared out, half of them to each."""
-    name, rule, cr = method
-    more = {"device": "cuda", "tensor_parallel": 2, "compilation": compilation, "gpu_memory_utilization": 0.3}
-    found = vllm_chains(name, rule, cr, **more, kv_cache_memory_bytes=1 << 28)
-    same(torch_chains(name, rule, cr), found, name=name, method="dms" if rule == "dms" else "vanilla")
-
-
-@two_gpus
-def test_a_run_on_two_gpus_gives_what_one_gives(tmp_path):
-    """Two engines side by side, and two GPUs that share one; but for draws so close that the order of sums turns them.
-
-    Of a chain with the same text the costs are the same.
-    """
-    arms = ("--method", "vanilla,dms", "--cr", "8", "--gpu-memory", "0.3", "--engine", "vllm", "--dtype", "float32")
-    size = ("--task", "mini_aime", "--limit", "24", "--grid", "one", "--temperature", "0", "--budget", "all")
-    placements = {
-        "one": ("--gpus", "1"),
-        "two": ("--gpus", "2", "--engines", "2"),
-        "shared": ("--gpus", "2", "--tensor-parallel", "2"),
-    }
-    costs = {}
-    for name, placement in placements.items():
-        command = [sys.executable, "-m", "hyperscale.cli", "run", "--model", "mini", *arms, *size, *placement]
-        ended = subprocess.run([*command, "--out", tmp_path / name], capture_output=True, text=True, check=False)
-        assert ended.returncode == 0, ended.stderr
-        (run,) = results.read(tmp_path / name)
-        costs[name] = {
-            (sample.arm, sample.problem, sample.text): (
-                sample.whole.tokens,
-                sample.whole.kv_reads,
-                sample.whole.peak_kv,
-            )
-            for sample in run.samples
-        }
-        assert len(costs[name]) == 48
-    for name in ("two", "shared"):
-        alike = costs[name].keys() & costs["one"].keys()
-        assert len(alike) >= 46, name
-        assert {key: costs[name][key] for key in alike} == {key: costs["one"][key] for key in alike}
 
 
 @pytest.mark.parametrize("decode", ["fa3", "triton"])
@@ -424,81 +369,3 @@ def test_drawn_steered_chains_are_reproducible():
     runs = [vllm_chains("dms8", "dms", 8, sampling=sampling, length=60, **EAGER) for _ in range(2)]
     told = [{p: (c.token_ids, [b.token_ids for b in c.branches]) for p, c in chains.items()} for chains in runs]
     assert sum(told[0][problem] == told[1][problem] for problem in told[0]) >= len(told[0]) - 1
-
-
-WITHOUT_WAITS = {
-    "dms": ("dms8", methods.create("dms", cr=8)),
-    "tova": ("base", methods.create("tova", cr=4)),
-    "random": ("base", methods.create("random", cr=4, pin_prompt=False)),
-    "streaming": ("base", methods.create("streaming", cr=4)),
-    "h2o": ("base", methods.create("h2o", cr=4)),
-    "quest": ("base", methods.create("quest", cr=4)),
-    "snapkv": ("base", methods.create("snapkv", cr=4, window=4, pin_prompt=False)),
-    "rkv": ("base", methods.create("rkv", cr=4)),
-    "keydiff": ("base", methods.create("keydiff", cr=4)),
-    "triattention": ("base", methods.create("triattention", cr=4, pin_prompt=False)),
-    "dms in fp8": ("dms8", methods.create("dms", cr=8), "fp8"),
-    "snapkv in fp8": ("base", methods.create("snapkv", cr=4, window=4, pin_prompt=False), "fp8"),
-}
-
-
-@pytest.mark.parametrize("method", [*WITHOUT_WAITS, "dmc"])
-def test_nothing_waits_for_the_device(method, tmp_path):
-    """Steps of prefill and decode, and reading their reports late, never make the host wait inside attention."""
-    from hyperscale.engines.vllm.harness.engine import VllmEngine
-    from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
-
-    if method == "dmc":
-        write_merging(tmp_path / "model", 1.0, 0.0)
-        folder, rule, kv_dtype = str(tmp_path / "model"), methods.create("dmc", cr=2), []
-    else:
-        checkpoint, rule, *kv_dtype = WITHOUT_WAITS[method]
-        folder = path(checkpoint)
-    engine = VllmEngine(folder, rule, batch_size=8, kv_dtype=kv_dtype[0] if kv_dtype else "auto", **EAGER)
-    try:
-        list(engine.generate(requests(), GREEDY))  # compile everything first
-        worker, impl = CacheWorker.current, type(_layer(engine).impl)
-        attend, begin, report = impl.attend, type(worker).begin_step, type(worker).report_step
-        merge = impl.merge
-
-        def strict(function):
-            def called(*args, **kwargs):
-                torch.cuda.set_sync_debug_mode("error")
-                try:
-                    return function(*args, **kwargs)
-                finally:
-                    torch.cuda.set_sync_debug_mode("default")
-
-            return called
-
-        impl.attend, type(worker).begin_step, type(worker).report_step = strict(attend), strict(begin), strict(report)
-        impl.merge = strict(merge)
-        try:
-            chains = list(engine.generate(requests(), GREEDY))
-        finally:
-            impl.attend, type(worker).begin_step, type(worker).report_step = attend, begin, report
-            impl.merge = merge
-    finally:
-        engine.close()
-    assert len(chains) == len(requests())
-
-
-def _layer(engine):
-    layers = engine._engine.vllm_config.compilation_config.static_forward_context
-    return next(iter(layers.values()))
-
-
-def test_the_memory_is_shared_out():
-    """Cache, tables and weights stay within the part of the GPU that vLLM was given."""
-    from hyperscale.engines.vllm.harness.engine import VllmEngine
-    from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
-
-    more = {**EAGER, "kv_cache_memory_bytes": None}
-    free, total = torch.cuda.mem_get_info()
-    engine = VllmEngine(path("dms8"), methods.create("dms", cr=8), **more)
-    try:
-        taken = free - torch.cuda.mem_get_info()[0]
-        assert CacheWorker.current.tables.nbytes > 1 << 20
-        assert taken <= 0.3 * total + (1 << 29)
-    finally:
-        engine.close()

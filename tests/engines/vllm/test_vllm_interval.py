@@ -15,7 +15,7 @@ from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.protocol import NEVER, ceil_div
 from hyperscale.engines.vllm.worker import rows
 from hyperscale.engines.vllm.worker.methods import interval, registry
-from hyperscale.engines.vllm.worker.methods.hosted import ModelShape
+from hyperscale.engines.vllm.worker.methods.model_shape import ModelShape
 from hyperscale.engines.vllm.worker.reference_attention import ReferenceAttention
 from hyperscale.engines.vllm.worker.tables import EntryTables
 from hyperscale.methods.core.base import HostModel

@@ -25,6 +25,9 @@ needs_vllm = pytest.mark.skipif(
 GREEDY = Sampling(temperature=0)
 WEIGHTS = files("hyperscale") / "mini" / "weights"
 LENGTH = 160
+# How an engine is started on a GPU where nothing is recorded or compiled.
+EAGER = {"device": "cuda", "own_process": False, "enforce_eager": True, "gpu_memory_utilization": 0.3}
+EAGER |= {"kv_cache_memory_bytes": 1 << 28}
 
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "CRITICAL")
 

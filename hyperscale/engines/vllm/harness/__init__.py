@@ -1,7 +1,8 @@
 """The engine that ``hyperscale run --engine vllm`` uses.
 
-`provider` says what it can run, `engine` generates, `engine_args` works out vLLM's arguments, `start` and `process_end`
-start vLLM and notice its end, `logits_processor` draws the tokens on the CPU.
+`provider` says what it can run, `engine` generates, `whole_chain` and `steered_chains` make chains of what comes back,
+`engine_args` works out vLLM's arguments, `start` and `process_end` start vLLM and notice its end, `logits_processor`
+draws the tokens on the CPU.
 """
 
 from typing import TYPE_CHECKING

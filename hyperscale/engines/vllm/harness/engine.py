@@ -2,13 +2,11 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from math import isnan
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Literal
+from typing import Any
 
-from hyperscale.engines.base import Chain, ChainProgress, Engine, Request, Sampling, not_a_number
+from hyperscale.engines.base import Chain, ChainProgress, Engine, Request, Sampling
 from hyperscale.engines.config_check import load_supported_config
 from hyperscale.engines.detokenize import Decoder, end_ids
 from hyperscale.engines.devices import device_index, device_kind
@@ -20,12 +18,12 @@ from hyperscale.engines.vllm.harness.engine_args import check_method, engine_arg
 from hyperscale.engines.vllm.harness.process_end import call_workers, explain_error
 from hyperscale.engines.vllm.harness.start import start_engine
 from hyperscale.engines.vllm.harness.steered_chains import Continuation, SteeredChains
+from hyperscale.engines.vllm.harness.whole_chain import WholeChain
 from hyperscale.engines.vllm.options import SAMPLING_ARGS
 from hyperscale.engines.vocabulary import Vocabulary
 from hyperscale.engines.weights_check import check_weights
 from hyperscale.errors import EngineError, HyperscaleError
 from hyperscale.kv.formats import AUTO
-from hyperscale.kv.trace import KVTrace, dense_peak, dense_prefill_reads, dense_reads
 from hyperscale.methods.core.base import Method
 from hyperscale.utils import counter_rng
 from hyperscale.utils.hub import cached_folder, load_config, load_tokenizer, split_revision
@@ -34,25 +32,6 @@ _SEEDS = 1 << 63
 _NEVER = -100.0  # the least bias that vLLM takes
 # What shapes the distribution that tokens are drawn from, in `Sampling` as in vLLM's ``SamplingParams``.
 _SHAPING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-
-
-@dataclass
-class _RunningChain:
-    """A request that vLLM has, and what has come back of it.
-
-    Attributes:
-        request: The request.
-        start_time: When vLLM was given it, by `perf_counter`.
-        ids: Tokens so far.
-        logprobs: Of each of them.
-        reads: Its kv_reads so far; kept only while someone watches.
-    """
-
-    request: Request
-    start_time: float
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    reads: float = 0.0
 
 
 class _CheckpointConfigs:
@@ -214,21 +193,21 @@ class VllmEngine(Engine):
             yield from self._generate_steered(requests, sampling, watch)
             return
         decoder = Decoder(self.tokenizer, sampling.stop, sampling.marks)
-        waiting, running = iter(requests), dict[str, _RunningChain]()
+        waiting, running = iter(requests), dict[str, WholeChain]()
         try:
             while True:
                 while len(running) < self.batch_size and (request := next(waiting, None)) is not None:
-                    running[self._add_request(request, sampling, watch is not None)] = _RunningChain(
+                    running[self._add_request(request, sampling, watch is not None)] = WholeChain(
                         request, perf_counter()
                     )
                 if not running:
                     return
                 for output in self._step():
                     chain = running[output.request_id]
-                    self._record_output(chain, output, decoder, watch)
+                    chain.add_output(output, decoder, watch)
                     if output.finished:
                         del running[output.request_id]
-                        yield self._finish_chain(chain, output, decoder)
+                        yield chain.finish(output, decoder, self.method)
         except HyperscaleError:
             raise
         except Exception as error:
@@ -345,68 +324,3 @@ class VllmEngine(Engine):
         prompt = {"prompt_token_ids": [*request.prompt_ids, *continuation.ids]}
         self._engine.add_request(number, prompt, params)
         return number
-
-    def _record_output(
-        self, chain: _RunningChain, output: Any, decoder: Decoder, watch: Callable[[ChainProgress], None] | None
-    ) -> None:
-        """Take over the tokens of an output, and show the newest one to whoever watches."""
-        completion = output.outputs[0]
-        if completion.finish_reason not in (None, "stop", "length"):
-            raise EngineError(
-                f"vLLM ended request {chain.request.problem}/{chain.request.chain}: {completion.finish_reason}"
-            )
-        chain.ids = list(completion.token_ids)
-        chain.logprobs = [row[token].logprob for row, token in zip(completion.logprobs, chain.ids, strict=False)]
-        if any(map(isnan, chain.logprobs)):
-            raise not_a_number(chain.request, next(n for n, value in enumerate(chain.logprobs) if isnan(value)))
-        if watch is None:
-            return
-        n = len(chain.ids)
-        ids = list(chain.ids)
-        costs = output.kv_transfer_params or {}
-        reads = costs.get("kv_reads", dense_reads(len(chain.request.prompt_ids), n))
-        entries = reads - chain.reads if n > 1 else costs.get("peak_kv", len(chain.request.prompt_ids))
-        chain.reads = reads
-        watch(ChainProgress(chain.request, n, entries, lambda: decoder.text(ids)))
-
-    def _finish_chain(self, chain: _RunningChain, output: Any, decoder: Decoder) -> Chain:
-        request, ids = chain.request, chain.ids
-        text = decoder.text(ids)
-        finish: Literal["stop", "length"] = "stop" if output.outputs[0].finish_reason == "stop" else "length"
-        return Chain(
-            problem=request.problem,
-            chain=request.chain,
-            prompt_tokens=len(request.prompt_ids),
-            token_ids=tuple(ids),
-            text=text,
-            finish=finish,
-            logprob=sum(chain.logprobs),
-            trace=self._trace(chain, output.kv_transfer_params, decoder, text),
-            seconds=perf_counter() - chain.start_time,
-        )
-
-    def _trace(self, chain: _RunningChain, costs: dict[str, Any] | None, decoder: Decoder, text: str) -> KVTrace:
-        prompt, n = len(chain.request.prompt_ids), len(chain.ids)
-        cuts: Sequence[Sequence[float]]  # of each: tokens, kv_reads, peak_kv
-        held, reads = float(prompt), float(dense_prefill_reads(prompt))
-        if self.method.name == "vanilla":
-            # vLLM's own cache: nothing is evicted, so costs follow from the lengths.
-            lengths = sorted({cut for cut in chain.request.cuts if cut < n} | {n})
-            cuts = [(cut, dense_reads(prompt, cut), dense_peak(prompt, cut)) for cut in lengths]
-        else:
-            if not costs or costs["tokens"] != n:
-                raise EngineError(f"vLLM gave no costs of request {chain.request.problem}/{chain.request.chain}")
-            cuts, held = costs["cuts"], float(costs["prefill_kv"])
-            if not self.method.prefills_densely:  # it is evicted from while it is processed
-                reads = float(costs["prefill_reads"])
-        lengths = [int(cut[0]) for cut in cuts]
-        return KVTrace(
-            lengths=tuple(lengths),
-            kv_reads=tuple(float(cut[1]) for cut in cuts),
-            peak_kv=tuple(float(cut[2]) for cut in cuts),
-            chars=tuple(decoder.count_chars(chain.ids[:cut], text) for cut in lengths),
-            logprobs=tuple(sum(chain.logprobs[:cut]) for cut in lengths),
-            inserted=(0,) * len(lengths),
-            prefill_kv=held,
-            prefill_reads=reads,
-        )

@@ -15,7 +15,8 @@ from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.worker.methods import fused_pages
 from hyperscale.engines.vllm.worker.methods.base import DecodeBatch, RequestChunk
 from hyperscale.engines.vllm.worker.methods.fused import DecodeLayer
-from hyperscale.engines.vllm.worker.methods.hosted import ModelShape, WorkerHosted
+from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
+from hyperscale.engines.vllm.worker.methods.model_shape import ModelShape
 from hyperscale.engines.vllm.worker.methods.registry import use_kernels
 from hyperscale.engines.vllm.worker.reference_attention import ReferenceAttention
 from hyperscale.engines.vllm.worker.tables import EntryTables
@@ -110,7 +111,9 @@ class Side:
         """What the state keeps of a request's entries, or of their pages."""
         state, fused = self.method.state, self.method.fused
         by_slot = fused is not None and fused.by_slot
-        tensors = [tensor[:, self.slots[request]] for tensor in (state.tensors if by_slot else self.method.stored)]
+        tensors = [
+            tensor[:, self.slots[request]] for tensor in (state.tensors if by_slot else self.method.stored.tensors)
+        ]
         longest = int(self.tables.lens[self.slots[request]].max())
         if isinstance(state, VictimState):
             _, position, score, victim = tensors

@@ -14,7 +14,7 @@ from hyperscale.engines.vllm.protocol import NEVER, DecodeColumns, DecodeReports
 from hyperscale.engines.vllm.worker.cpu import CpuCacheWorker, CpuStep
 from hyperscale.engines.vllm.worker.methods import registry
 from hyperscale.engines.vllm.worker.methods.base import DecodeBatch, RequestChunk
-from hyperscale.engines.vllm.worker.methods.hosted import ModelShape
+from hyperscale.engines.vllm.worker.methods.model_shape import ModelShape
 from hyperscale.engines.vllm.worker.reference_attention import ReferenceAttention
 from hyperscale.engines.vllm.worker.tables import EntryTables
 

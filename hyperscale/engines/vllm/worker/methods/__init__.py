@@ -3,7 +3,8 @@
 `base` is the contract, `registry` finds a method by its name. Their definitions are those of `hyperscale.methods`.
 
 There are two kinds. Methods that decide by expiries (dms, window, random) are written here once more, for speed and
-for preemption. All others are `hosted`: their own `State` of `hyperscale.methods` runs on the lists.
+for preemption. All others are `hosted`: their own `State` of `hyperscale.methods` runs on the lists. `model_shape`
+tells it of the model, and `stored_state` keeps by slot what it knows of requests.
 
 To add a method of `hyperscale.methods`:
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.worker.methods.dms import WorkerDMS
-from hyperscale.engines.vllm.worker.methods.hosted import ModelShape
+from hyperscale.engines.vllm.worker.methods.model_shape import ModelShape
 from hyperscale.engines.vllm.worker.tables import EntryTables
 from hyperscale.methods.core.dmc_merge import MergeConfig, merge_decisions, running_sums, weighted_terms
 

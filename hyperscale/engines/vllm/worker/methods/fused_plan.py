@@ -17,7 +17,7 @@ class FusedPlan(FusedDecode):
     def __init__(self, method: WorkerHosted) -> None:
         super().__init__(method.tables)
         self.method = method
-        method.fit()  # a graph has to find it where it was recorded
+        method.stored.fit()  # a graph has to find it where it was recorded
 
     @staticmethod
     def serves(method: WorkerHosted) -> bool:
@@ -27,9 +27,9 @@ class FusedPlan(FusedDecode):
     def begin(self, slots: Tensor, positions: Tensor) -> None:
         """See `FusedDecode.begin`."""
         lens = self.tables.lens[slots].transpose(0, 1).to(torch.int64)
-        self.method.load(slots)
+        self.method.stored.load(slots)
         self.method.state.begin(DecodeStep(positions, lens))
-        self.method.save(slots)
+        self.method.stored.save(slots)
         planned = self.method.state.planned_slots()
         assert planned is not None, "a state that plans its slots"
         # A place behind a list's end stands for its end.

@@ -1,9 +1,9 @@
 """Runs a method of `hyperscale.methods` by its own `State`, on a worker's lists: a place in a list is a slot of a row.
 
 The state is the torch engine's, called in the same order, so its decisions are the torch engine's too. What it keeps of
-a request lies by slot of the worker's tables; in a decode step the rows of the batch are copied to the front of the
-state's own tensors, where it finds its chains, and back afterwards. On CUDA kernels take the decode steps of most
-methods (`hyperscale.engines.vllm.worker.methods.fused`), and find there what the state keeps.
+a request lies by slot of the worker's tables (`hyperscale.engines.vllm.worker.methods.stored_state`). On CUDA kernels
+take the decode steps of most methods (`hyperscale.engines.vllm.worker.methods.fused`), and find there what the state
+keeps.
 
 Prompts are prefilled densely, in chunks or at once. When the last of a prompt's tokens has been processed, the state
 says what stays (`finish_prompts`). Rules that prune rows at intervals do so between two steps (`prune_full_rows`); when
@@ -13,18 +13,19 @@ that is the case the host knows by counting, so nothing waits for the device. Th
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
+from hyperscale.engines.vllm.worker.methods.model_shape import ModelShape, host_model
+from hyperscale.engines.vllm.worker.methods.stored_state import StoredState
 from hyperscale.engines.vllm.worker.rows import PASS_BYTES, Rows
 from hyperscale.engines.vllm.worker.tables import EntryTables
 from hyperscale.kv.prefilled import PrefilledPrompt, live_first_order
-from hyperscale.methods.core.base import DecodeStep, Entrant, HostModel, LayerInput, Method
+from hyperscale.methods.core.base import DecodeStep, Entrant, LayerInput, Method
 from hyperscale.methods.core.interval import IntervalMethod
 from hyperscale.methods.core.prefill_view import PrefillView
 from hyperscale.utils.device_copy import upload
@@ -32,23 +33,6 @@ from hyperscale.utils.device_copy import upload
 if TYPE_CHECKING:
     from hyperscale.engines.vllm.worker.methods.fused import FusedDecode
     from hyperscale.engines.vllm.worker.methods.received_attention import ReceivedAttention
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """What states ask of the model that they run on.
-
-    Attributes:
-        query_heads: Query heads of a layer.
-        head_dim: Size of a key.
-        dtype: Of the model.
-        config: Its transformers configuration.
-    """
-
-    query_heads: int
-    head_dim: int
-    dtype: torch.dtype
-    config: Any
 
 
 @dataclass
@@ -79,7 +63,7 @@ class WorkerHosted(WorkerMethod):
         method: The method.
         shape: What its state was told of the model.
         state: Its state.
-        stored: What the state keeps, as its tensors are, by slot; if its own are not (`by_slot`).
+        stored: What the state keeps, by slot; if its own tensors are not (`by_slot`).
         reserved: Whether the state's tensors have all the room that they will ever need.
         fused: Kernels that take the decode steps; None if the state takes them itself.
         received: Weighs a prompt's queries as they come; None if they are kept until the prompt ends, or not looked at.
@@ -110,11 +94,11 @@ class WorkerHosted(WorkerMethod):
         self.received: ReceivedAttention | None = None
         device, count = tables.expiry.device, len(tables.lens)
         self._key_bytes = shape.head_dim * shape.dtype.itemsize
-        self.state = method.start(_host_model(tables, shape, device))
-        self.stored: list[Tensor] = []
+        self.state = method.start(host_model(tables, shape, device))
+        self.stored = StoredState(self.state, count)
         self._running: dict[int, _Running] = {}
         self.scale = 1.0
-        self._count, self._no_hidden = count, torch.empty(0, device=device)
+        self._no_hidden = torch.empty(0, device=device)
         self.selects = method.kind == "selector"
         self.reads = torch.zeros(count, dtype=torch.int64, device=device)
         self._max_tokens, self._capacity = max_tokens, _most_entries(method, max_tokens)
@@ -276,7 +260,7 @@ class WorkerHosted(WorkerMethod):
         )
         self.state.admit(slot if self.by_slot else 0, [Entrant(running.noise_key, running.L)], prompt)
         if not self.by_slot:
-            self.save(slots)
+            self.stored.save(slots)
         return bool(all_orders)
 
     def _view(self, slot: int, running: _Running, layers: range, keys: Tensor) -> PrefillView:
@@ -323,7 +307,7 @@ class WorkerHosted(WorkerMethod):
             self.fused.begin(slots, positions)
             return
         self._slots = slots
-        self.load(slots)
+        self.stored.load(slots)
         self._in_prompt = positions < self.tables.request_params[slots, 0]
         self._lens = self.tables.lens[slots].transpose(0, 1).to(torch.int64, memory_format=torch.contiguous_format)
         if self.selects:
@@ -369,7 +353,7 @@ class WorkerHosted(WorkerMethod):
 
     def end(self) -> None:
         """A decode step has ended."""
-        self.save(self._slots)
+        self.stored.save(self._slots)
 
     # -- between two steps ------------------------------------------------------------------------------------------
 
@@ -400,31 +384,6 @@ class WorkerHosted(WorkerMethod):
             rows: The lists.
         """
 
-    # -- the state's tensors ----------------------------------------------------------------------------------------
-
-    def load(self, slots: Tensor) -> None:
-        """Bring what is kept of some slots to the rows in front."""
-        self.fit()
-        for rows, stored in zip(self.state.tensors, self.stored, strict=True):
-            rows[:, : len(slots)] = stored[:, slots]
-
-    def save(self, slots: Tensor) -> None:
-        """Take the rows in front back to their slots."""
-        self.fit()
-        for rows, stored in zip(self.state.tensors, self.stored, strict=True):
-            stored[:, slots] = rows[:, : len(slots)]
-
-    def fit(self) -> None:
-        """Widen what is kept to what the state has widened its tensors to."""
-        for index, rows in enumerate(self.state.tensors):
-            shape = (rows.shape[0], self._count, *rows.shape[2:])
-            if index == len(self.stored):
-                self.stored.append(rows.new_zeros(shape))
-            old = self.stored[index]
-            if old.shape != shape:
-                self.stored[index] = rows.new_zeros(shape)
-                self.stored[index][tuple(slice(size) for size in old.shape)] = old
-
 
 def _most_entries(method: Method, max_tokens: int) -> int:
     """The most entries of a row that is no longer a prompt's, of requests of so many tokens at most."""
@@ -432,15 +391,3 @@ def _most_entries(method: Method, max_tokens: int) -> int:
     if method.kind == "selector":
         return max_tokens
     return min(max(max_tokens if entries is None else entries for entries in allowances), max_tokens)
-
-
-def _host_model(tables: EntryTables, shape: ModelShape, device: torch.device) -> HostModel:
-    """The model as states ask for it; vLLM's own modules have other attributes."""
-    weight = SimpleNamespace(dtype=shape.dtype)
-    attention = SimpleNamespace(head_dim=shape.head_dim, o_proj=SimpleNamespace(weight=weight))
-    from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
-
-    rotary = LlamaRotaryEmbedding(shape.config).to(device)
-    attentions = cast("Sequence[torch.nn.Module]", [attention] * tables.layers)
-    config = SimpleNamespace(num_attention_heads=shape.query_heads)
-    return HostModel(attentions, config, tables.heads, len(tables.lens), device, rotary)

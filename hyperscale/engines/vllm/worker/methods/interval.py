@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 
 from hyperscale.engines.vllm.options import Options
-from hyperscale.engines.vllm.worker.methods.hosted import ModelShape, WorkerHosted
+from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
+from hyperscale.engines.vllm.worker.methods.model_shape import ModelShape
 from hyperscale.engines.vllm.worker.methods.recorded_queries import RecordedQueries, StateQueries
 from hyperscale.engines.vllm.worker.rows import PASS_BYTES, Rows
 from hyperscale.engines.vllm.worker.tables import EntryTables
-from hyperscale.kv.cache import RowEntries
+from hyperscale.kv.row_entries import RowEntries
 from hyperscale.methods.core.base import DecodeStep
 from hyperscale.methods.core.interval import IntervalMethod, IntervalState
 from hyperscale.methods.triattention import QuerySums
@@ -68,7 +69,7 @@ class WorkerInterval(WorkerHosted):
         """An empty state; see `WorkerHosted`."""
         super().__init__(tables, options, method, shape, max_tokens)
         self._interval_state = cast("IntervalState", self.state)
-        self._positions = torch.zeros(self._count, dtype=torch.int64, device=tables.expiry.device)
+        self._positions = torch.zeros(len(tables.lens), dtype=torch.int64, device=tables.expiry.device)
         self._opened: dict[int, tuple[int, int, int]] = {}  # slot to facts, since the last `flush`
         # The budget of each slot's rows when it was last asked for: budgets only grow.
         self._budgets: dict[int, int] = {}

@@ -8,8 +8,9 @@ from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
 from hyperscale.engines.vllm.worker.methods.dmc import WorkerDMC
 from hyperscale.engines.vllm.worker.methods.dms import WorkerDMS
-from hyperscale.engines.vllm.worker.methods.hosted import ModelShape, WorkerHosted
+from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
 from hyperscale.engines.vllm.worker.methods.interval import WorkerInterval
+from hyperscale.engines.vllm.worker.methods.model_shape import ModelShape
 from hyperscale.engines.vllm.worker.methods.window import WorkerWindow
 from hyperscale.engines.vllm.worker.staged_tables import StagedTables
 from hyperscale.engines.vllm.worker.tables import EntryTables
@@ -97,7 +98,7 @@ def _bytes_of(method: WorkerMethod) -> int:
     """Bytes of all tensors that a method refers to, but the tables."""
     use_kernels(method)
     if isinstance(method, WorkerHosted) and not method.by_slot:
-        method.fit()
+        method.stored.fit()
     seen, sizes, waiting = {id(method.tables)}, dict[int, int](), list[Any]([method])
     while waiting:
         value = waiting.pop()
