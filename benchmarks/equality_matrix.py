@@ -35,7 +35,8 @@ class Comparison:
     only: str = ""
 
 
-_ENGINE, _CUDA, _GPU = (f"engines/vllm/test_vllm_{name}.py" for name in ("engine", "cuda", "gpu"))
+_ENGINE, _CUDA = (f"engines/vllm/test_vllm_{name}.py" for name in ("engine", "cuda"))
+_GPU = "engines/vllm/gpu/test_vllm_gpu.py"
 _STATES = "engines/vllm/kernels/test_vllm_kernels_states.py"
 COLUMNS = {
     "torch, CPU": (
@@ -119,7 +120,7 @@ COLUMNS = {
         ),
         Comparison("steered", (f"{_GPU}::test_steered_chains_equal_torch",)),
         Comparison("fp8", (f"{_GPU}::test_fp8_equals_torch", f"{_GPU}::test_fp8_in_bfloat16_gives_near_probabilities")),
-        Comparison("waits", ("engines/vllm/test_vllm_gpu_device.py::test_nothing_waits_for_the_device",)),
+        Comparison("waits", ("engines/vllm/gpu/test_vllm_gpu_device.py::test_nothing_waits_for_the_device",)),
     ),
 }
 

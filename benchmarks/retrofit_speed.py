@@ -29,7 +29,7 @@ from vllm_throughput import SHAPES, shape
 
 from hyperscale.retrofit import memory_estimate
 from hyperscale.retrofit.attention.packed_attention import attends_fused, checkpoint_layers, compile_layers
-from hyperscale.retrofit.gated_model import decide_with_noise
+from hyperscale.retrofit.gates.gated_model import decide_with_noise
 from hyperscale.retrofit.losses import distillation_loss_in_parts
 from hyperscale.retrofit.optimizer import StochasticAdamW
 from hyperscale.retrofit.packing import TrainingBatch

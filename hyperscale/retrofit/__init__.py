@@ -4,7 +4,7 @@ In the order of reading:
 
 1. data: `sources` reads texts and chats from files, a hub or the model itself, `documents` tokenises them, `packing`
    fills rows and batches;
-2. the model with gates: `gated_model` attaches them, `attention` attends under them, `inline_gates` decides
+2. the model with gates: `gates.gated_model` attaches them, `attention` attends under them, `gates.inline_gates` decides
    inside attention where a neuron is borrowed (and merges, for DMC);
 3. `losses`: distillation and compression, and the schedule of the target; `distillation` has both of a student and its
    teacher on a batch;

@@ -19,7 +19,7 @@ from hyperscale.retrofit.attention.packed_attention import (
     compile_layers,
     use_packed_attention,
 )
-from hyperscale.retrofit.gated_model import GatedModel
+from hyperscale.retrofit.gates.gated_model import GatedModel
 from hyperscale.retrofit.losses import (
     compile_divergence,
     compression_loss,

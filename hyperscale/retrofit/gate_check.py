@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hyperscale.errors import RetrofitError
-from hyperscale.retrofit.gated_model import Mode
+from hyperscale.retrofit.gates.gated_model import Mode
 from hyperscale.retrofit.packing import TrainingBatch
 from hyperscale.retrofit.trainer import Retrofit
 

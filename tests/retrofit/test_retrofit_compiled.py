@@ -8,7 +8,7 @@ from checkpoints import SMALL
 
 from hyperscale.mini.model import build_model
 from hyperscale.retrofit.attention.packed_attention import compile_layers
-from hyperscale.retrofit.gated_model import decide_with_noise
+from hyperscale.retrofit.gates.gated_model import decide_with_noise
 from hyperscale.retrofit.memory_estimate import estimate_memory
 from hyperscale.retrofit.packing import TrainingBatch
 from hyperscale.retrofit.settings import Recipe

@@ -16,7 +16,7 @@ from hyperscale.methods.core.dmc_merge import MergeConfig
 from hyperscale.methods.core.dms_gate import GateConfig, alpha_logits, attach_gates
 from hyperscale.retrofit.attention.masks import PackingMasks
 from hyperscale.retrofit.attention.packed_attention import use_packed_attention
-from hyperscale.retrofit.gated_model import GONE, GatedModel
+from hyperscale.retrofit.gates.gated_model import GONE, GatedModel
 
 
 def gated(model, mode, kind=GateConfig, **changes):

@@ -25,7 +25,7 @@ from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 from hyperscale.engines.attention_arguments import check_attention_arguments
 from hyperscale.retrofit.attention.fused import fits_kernels, fused_attention, shared_memory
 from hyperscale.retrofit.attention.masks import PackingMasks
-from hyperscale.retrofit.inline_gates import InlineGates
+from hyperscale.retrofit.gates.inline_gates import InlineGates
 
 #: Name under which the function is registered with transformers.
 NAME = "hyperscale_packed"

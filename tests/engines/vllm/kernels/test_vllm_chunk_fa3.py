@@ -12,7 +12,7 @@ from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, PagedCache
 from hyperscale.engines.vllm.kernels.chunk import append as chunk_append
 from hyperscale.engines.vllm.kernels.chunk import fa3 as chunk_fa3
 from hyperscale.engines.vllm.worker.cache_rows import CacheRows
-from hyperscale.engines.vllm.worker.methods.received_attention import ReceivedAttention
+from hyperscale.engines.vllm.worker.methods.queries.received_attention import ReceivedAttention
 
 pytestmark = MARKS
 SCALE = 0.2

@@ -32,7 +32,7 @@ from hyperscale.utils.device_copy import upload
 
 if TYPE_CHECKING:
     from hyperscale.engines.vllm.worker.methods.fused import FusedDecode
-    from hyperscale.engines.vllm.worker.methods.received_attention import ReceivedAttention
+    from hyperscale.engines.vllm.worker.methods.queries.received_attention import ReceivedAttention
 
 
 @dataclass

@@ -22,7 +22,7 @@ from torch import Tensor
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
 from hyperscale.engines.vllm.worker.methods.model_shape import ModelShape
-from hyperscale.engines.vllm.worker.methods.recorded_queries import RecordedQueries, StateQueries
+from hyperscale.engines.vllm.worker.methods.queries.recorded_queries import RecordedQueries, StateQueries
 from hyperscale.engines.vllm.worker.rows import PASS_BYTES, Rows
 from hyperscale.engines.vllm.worker.tables import EntryTables
 from hyperscale.kv.row_entries import RowEntries
@@ -86,7 +86,7 @@ class WorkerInterval(WorkerHosted):
     def use_kernels(self) -> None:
         """Record queries by kernels, where there are any for the rule."""
         if isinstance(self.state, QuerySums):
-            from hyperscale.engines.vllm.worker.methods.summed_queries import SummedQueries
+            from hyperscale.engines.vllm.worker.methods.queries.summed_queries import SummedQueries
 
             self._queries = SummedQueries(self.state)
 

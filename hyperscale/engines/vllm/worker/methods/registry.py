@@ -128,7 +128,7 @@ def use_kernels(method: WorkerMethod) -> None:
 
         kinds: tuple[type[FusedPlan | FusedVictims | FusedPages], ...] = FusedPlan, FusedVictims, FusedPages
         if method.method.weighs_prompts and method.options.kv_dtype == AUTO:  # the kernel reads keys as they are
-            from hyperscale.engines.vllm.worker.methods.received_attention import ReceivedAttention
+            from hyperscale.engines.vllm.worker.methods.queries.received_attention import ReceivedAttention
 
             method.received = ReceivedAttention(method.tables)
         method.fused = next((kind(method) for kind in kinds if kind.serves(method)), None)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hyperscale.engines.vllm.kernels import query_sums
-from hyperscale.engines.vllm.worker.methods.recorded_queries import RecordedQueries
+from hyperscale.engines.vllm.worker.methods.queries.recorded_queries import RecordedQueries
 from hyperscale.methods.triattention import QuerySums
 from hyperscale.utils.device_copy import upload
 

@@ -10,7 +10,7 @@ from torch.nn.functional import logsigmoid, pad
 from hyperscale.methods.core.dmc_merge import MergeConfig
 from hyperscale.methods.core.dms_gate import GateConfig, alpha_logits, attach_gates
 from hyperscale.methods.core.rotary import take_rope
-from hyperscale.retrofit.inline_gates import CODES, GONE, InlineGates
+from hyperscale.retrofit.gates.inline_gates import CODES, GONE, InlineGates
 
 Mode = Literal["off", "noisy", "hard"]
 
