@@ -209,13 +209,17 @@ from scripted_engine import ScriptedProvider
 engine = PooledEngine(LocalExecutor(EngineResources(), 2), 2)
 spec = EngineSpec({str(tmp_path)!r}, methods.create("vanilla", cr=1), batch_size=1)
 engine.use(ScriptedProvider(), spec, spec)
-for chain in engine.generate([Request(str(n), 0, (1,), 500) for n in range(50)], Sampling()):
+for chain in engine.generate([Request(str(n), 0, (1,), 500) for n in range(5000)], Sampling()):
     print(chain.problem, flush=True)
 """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HELPERS), *sys.path])}
     run = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, text=True)
     run.stdout.readline()
-    workers = [int(line[0]) for line in started(tmp_path)]
+    for _ in range(300):  # on a busy machine the first chain may end before the second worker has begun
+        workers = [int(line[0]) for line in started(tmp_path)]
+        if len(workers) == 2:
+            break
+        time.sleep(0.1)
     assert len(workers) == 2
     run.kill()
     run.wait()
