@@ -117,8 +117,9 @@ class Queue:
             if job.name not in self._running and job.name not in self._failed and not self.is_done(job.name)
         ]
         # On cards that are kept for timings others begin once no timing waits; where all are kept, in their turn.
-        is_kept = any(job.alone for job in waiting) and self._args.timing < self._args.gpus
-        for job in waiting:
+        possible = self._list_possible(waiting)
+        is_kept = any(job.alone for job in possible) and self._args.timing < self._args.gpus
+        for job in possible:
             if not all(map(self.is_done, job.after)) or not all(Path(file).exists() for file in job.files):
                 continue
             if cards := self._find_cards(job, is_kept):
@@ -129,6 +130,16 @@ class Queue:
                 is_kept |= job.alone
         self._tell()
         return bool(self._running)
+
+    def _list_possible(self, waiting: list[Job]) -> list[Job]:
+        """Those that may yet begin: there are cards enough, and what they come after has not failed."""
+        possible = [job for job in waiting if job.gpus <= self._args.gpus]
+        while True:
+            alive = {job.name for job in possible} | self._running.keys()
+            left = [job for job in possible if all(name in alive or self.is_done(name) for name in job.after)]
+            if len(left) == len(possible):
+                return left
+            possible = left
 
     def _look_after(self, running: Running, job: Job) -> None:
         seconds = time.monotonic() - running.begun

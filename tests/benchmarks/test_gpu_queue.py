@@ -54,6 +54,22 @@ def test_timings_have_a_card_to_themselves(tmp_path, gpus):
         assert found["beside-1"][2] == {"1"}
 
 
+def test_timings_that_can_never_begin_keep_no_card(tmp_path):
+    """One wants more cards than there are, one comes after a job that fails, one after that."""
+    jobs = [
+        job("too-many", alone=True, gpus=3),
+        {"name": "fails", "command": "false", "alone": True},
+        job("after-it", alone=True, after=["fails"]),
+        job("after-that", alone=True, after=["after-it"]),
+        *(job(f"beside-{n}", share=4) for n in range(2)),
+    ]
+    done = run(tmp_path, jobs, "--gpus", "2")
+    assert "not done: too-many, fails, after-it, after-that" in done.stdout
+    found = spans(tmp_path)
+    assert overlaps(found["beside-0"], found["beside-1"])
+    assert {"0", "1"} == found["beside-0"][2] | found["beside-1"][2]
+
+
 def test_a_job_that_wants_all_cards_is_not_kept_waiting(tmp_path):
     jobs = [job("long", 1.5), job("all", alone=True, gpus=2), *(job(f"short-{n}") for n in range(3))]
     assert run(tmp_path, jobs, "--gpus", "2").returncode == 0
