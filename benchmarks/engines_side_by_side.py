@@ -10,7 +10,9 @@ before it, untimed, starts the engines. Weights are random. "dms" decides by a h
 costs what DMS costs and says nothing about accuracy.
 
 "of the first" is chains per second over those of the first arrangement of the same method. "waited" is the part of the
-engines' time in which they waited for a request while some were waiting.
+engines' time in which they waited for a request while some were waiting. "at once", "KV GiB" and "preempted" are of
+all engines together: the most requests that ran at once, the most of the cache that they held, and how many gave up
+their place for others.
 """
 
 import argparse
@@ -45,6 +47,9 @@ class Measurement:
         chains_per_s: Finished ones.
         tokens_per_s: New tokens.
         waited: See above.
+        at_once: Most requests that ran at once, in all engines together.
+        kv_gib: GiB of the cache that they held at most, of `cache_gib`.
+        preemptions: Requests that gave up their place for others.
     """
 
     method: str
@@ -54,6 +59,10 @@ class Measurement:
     chains_per_s: float
     tokens_per_s: float
     waited: float
+    at_once: int = 0
+    kv_gib: float = 0.0
+    cache_gib: float = 0.0
+    preemptions: int = 0
 
 
 def measure(arguments: argparse.Namespace, method: str, arrangement: str) -> Measurement:
@@ -77,13 +86,15 @@ def measure(arguments: argparse.Namespace, method: str, arrangement: str) -> Mea
     visible = names.split(",") if names else [str(gpu) for gpu in range(engines * gpus)]
     resources = EngineResources(cpus=max(1, count_cores() // engines), gpus=0 if arguments.toy else gpus)
     pool = PooledEngine(LocalExecutor(resources, engines, visible), engines)
-    pool.use(DummyWeights(options), spec, spec)
+    usage = Path(arguments.folder) / f"usage-{method}-{arrangement}"
+    usage.mkdir()
+    pool.use(DummyWeights(options, str(usage)), spec, spec)
 
-    def run(lengths: list[int], first: int) -> tuple[float, int]:
+    def run(lengths: list[int], first: int, prompt_length: int = arguments.prompt) -> tuple[float, int]:
         """Seconds, and new tokens."""
         count = len(lengths)
         requests = [
-            Request(f"p{i}", 0, prompt(i, arguments.prompt), tokens) for i, tokens in enumerate(lengths, start=first)
+            Request(f"p{i}", 0, prompt(i, prompt_length), tokens) for i, tokens in enumerate(lengths, start=first)
         ]
         start = perf_counter()
         chains = list(pool.generate(requests, Sampling()))
@@ -91,13 +102,37 @@ def measure(arguments: argparse.Namespace, method: str, arrangement: str) -> Mea
         return perf_counter() - start, sum(len(chain.token_ids) for chain in chains)
 
     count = engines * arguments.chains
-    start_s, _ = run([8] * engines * arguments.most, 0)
+    # Its prompts are short, so that long ones are not prefilled twice.
+    start_s, _ = run([8] * engines * arguments.most, 0, min(arguments.prompt, 512))
     spread = [arguments.tokens // 2 + i * 389 % arguments.tokens for i in range(count)]
     idle = pool.idle_seconds
     seconds, tokens = run(sorted(spread, reverse=True), engines * arguments.most)
     waited = (pool.idle_seconds - idle) / (seconds * engines)
     pool.close()
-    return Measurement(method, arrangement, start_s, seconds, count / seconds, tokens / seconds, waited)
+    told = read_usage(usage)
+    return Measurement(
+        method,
+        arrangement,
+        start_s,
+        seconds,
+        count / seconds,
+        tokens / seconds,
+        waited,
+        int(told["requests"]),
+        told["kv_gib"],
+        told["cache_gib"],
+        int(told["preemptions"]),
+    )
+
+
+def read_usage(folder: Path) -> dict[str, float]:
+    """What the engines wrote of their last chains, added up."""
+    last: dict[str, tuple[int, Path]] = {}
+    for file in folder.glob("*.json"):
+        process, _, number = file.stem.partition("-")
+        last[process] = max(last.get(process, (-1, file)), (int(number), file))
+    told = [json.loads(file.read_text(encoding="utf-8")) for _, file in last.values()]
+    return {name: sum(each[name] for each in told) for name in ("requests", "kv_gib", "cache_gib", "preemptions")}
 
 
 def prompt(number: int, length: int) -> tuple[int, ...]:
@@ -107,13 +142,17 @@ def prompt(number: int, length: int) -> tuple[int, ...]:
 
 def table(measurements: list[Measurement]) -> str:
     """A line for each."""
-    lines = [f"{'method':<8}  {'engines x GPUs':>14}  {'chains/s':>8}  {'tokens/s':>8}  {'of the first':>12}  waited"]
+    lines = [
+        f"{'method':<8}  {'engines x GPUs':>14}  {'chains/s':>8}  {'tokens/s':>8}  {'of the first':>12}  "
+        f"{'at once':>7}  {'KV GiB':>14}  preempted  waited"
+    ]
     first: dict[str, float] = {}
     for found in measurements:
         ratio = found.chains_per_s / first.setdefault(found.method, found.chains_per_s)
         lines.append(
             f"{found.method:<8}  {found.arrangement:>14}  {found.chains_per_s:>8.3f}  {found.tokens_per_s:>8.0f}  "
-            f"{ratio:>12.3f}  {found.waited:.2%}  (start {found.start_s:.0f} s, chains {found.seconds:.1f} s)"
+            f"{ratio:>12.3f}  {found.at_once:>7}  {found.kv_gib:>6.1f} of {found.cache_gib:>4.0f}  "
+            f"{found.preemptions:>9}  {found.waited:.2%}  (start {found.start_s:.0f} s, chains {found.seconds:.1f} s)"
         )
     return "\n".join(lines)
 
@@ -145,7 +184,9 @@ def main() -> None:
                 measurements.append(measure(arguments, method, arrangement))
                 print(table(measurements[-1:]).splitlines()[-1], flush=True)
                 if arguments.out:
-                    found = {"asked": {k: v for k, v in vars(arguments).items() if k not in ("out", "folder")}}
+                    found: dict[str, Any] = {
+                        "asked": {k: v for k, v in vars(arguments).items() if k not in ("out", "folder")}
+                    }
                     found |= {"measurements": [asdict(each) for each in measurements]}
                     arguments.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(table(measurements))

@@ -4,12 +4,13 @@ Usage: python benchmarks/retrofit_large_checkpoint.py --work /dev/shm/large     
        python benchmarks/retrofit_large_checkpoint.py --work DIR --shape qwen2.5-7b
        python benchmarks/retrofit_large_checkpoint.py --work DIR --recipe paper --weights bfloat16 --gpus 4 --part train
        python benchmarks/retrofit_large_checkpoint.py --work DIR --part run            # with what that command left
+       python benchmarks/retrofit_large_checkpoint.py --work DIR … --methods vanilla,dms --engines 4 --context 8192
        python benchmarks/retrofit_large_checkpoint.py --toy                            # a tiny one, on the CPU
 
 1. writes a folder of the shape with random bfloat16 weights in several files, and texts of random token ids;
 2. `hyperscale retrofit --recipe RECIPE` (adapters) makes OUT of it, in a few steps of rows as long as real ones;
-3. `hyperscale run --method dms` decodes with what was written: a prompt of --context tokens, which may be evicted, and
-   --tokens more, greedily.
+3. `hyperscale run --method METHODS` (dms) decodes with what was written: prompts of --context tokens, which may be
+   evicted, and --tokens more, greedily, in as many engines as GPUs allow.
 
 It tells the seconds of each phase, the memory estimated before the training and its peak, of one GPU, tokens/s and MFU
 of the steps after the first, which compiles, and what the run generated and read, against what a full cache would have
@@ -18,10 +19,14 @@ other GPUs than the first two. Nothing is learned from random texts in a few ste
 they evict something at all, and a checkpoint that the gate check refuses takes the name of an accepted one, which the
 table says.
 
+"tokens/s of all chains" is of a run that gives all its chains out at once: their tokens by the seconds of the longest
+one, prefill included.
+
 Every recipe writes a whole model, the base's weights and the gates. DIR holds one copy at a time: the base's weights
-are removed as soon as the training has loaded them, before its checkpoint is written. So a DIR in memory (/dev/shm)
-takes 2 bytes a weight, 61 GiB of 32.8 B, and some GiB more for a file that is being written; a DIR that is too small is
-refused. DIR is removed at the end unless --keep is passed, or --part train.
+are removed as soon as the training has loaded them, before its checkpoint is written, unless METHODS has another than
+dms, which needs them. So a DIR in memory (/dev/shm) takes 2 bytes a weight (4 with the base's), 61 GiB of 32.8 B, and
+some GiB more for a file that is being written; a DIR that is too small is refused. DIR is removed at the end unless
+--keep is passed, or --part train.
 """
 
 import argparse
@@ -82,7 +87,8 @@ def write_base(folder: Path, sizes: dict[str, Any], arguments: argparse.Namespac
     if sizes.get("tie_word_embeddings"):
         del shapes["lm_head.weight"]
     shards = split(shapes, 1 << 18 if arguments.toy else SHARD)
-    require_room(folder, sum(map(count_bytes, shapes.values())))
+    copies = 1 if arguments.methods == "dms" else 2
+    require_room(folder, copies * sum(map(count_bytes, shapes.values())))
     files = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
     # Processes, not threads: safetensors writes under Python's lock.
     with ProcessPoolExecutor(1 if arguments.toy else WRITERS, mp_context=get_context("spawn")) as pool:
@@ -185,7 +191,8 @@ def run_retrofit(work: Path, arguments: argparse.Namespace) -> list[Timed]:
             phases.append(Timed(phase, now - began))
             phase, began = marks.pop(0)[1], now
             # One process has loaded them when it begins to tokenise; several fill their parts after that.
-            if phase == ("first step, compiled" if arguments.gpus == 1 else "further steps"):
+            loaded = phase == ("first step, compiled" if arguments.gpus == 1 else "further steps")
+            if loaded and arguments.methods == "dms":
                 for file in base.glob("*.safetensors"):
                     file.unlink()
         elif phase == "further steps" and f" step {arguments.steps:5d} " in line:
@@ -201,12 +208,16 @@ def run_retrofit(work: Path, arguments: argparse.Namespace) -> list[Timed]:
 
 def run_tasks(work: Path, arguments: argparse.Namespace) -> int:
     """Decode with the checkpoint; the command's exit code."""
-    command = [sys.executable, "-m", "hyperscale.cli", "run", "--model", str(work / "out"), "--method", "dms"]
+    command = [sys.executable, "-m", "hyperscale.cli", "run", "--model", str(work / "out")]
+    command += ["--method", arguments.methods, "--seed", "0"]
     command += ["--cr", f"{CR}", "--engine", arguments.engine, "--device", arguments.device]
     command += ["--task", "niah_single", "--context", str(arguments.context), "--temperature", "0"]
     command += ["--limit", str(arguments.limit), "--length", str(arguments.tokens)]
-    command += ["--budget", "all", "--grid", "one", "--out", str(work / "run")]
+    command += ["--budget", "all", "--grid", "one", "--out", str(arguments.out or work / "run")]
     command += ["--compilation", arguments.compilation] if arguments.engine == "vllm" else []
+    for option in ("engines", "tensor_parallel", "batch_size"):
+        if (number := getattr(arguments, option)) is not None:
+            command += ["--" + option.replace("_", "-"), str(number)]
     print("$", " ".join(command[1:]), flush=True)
     return subprocess.run(command, env=environment(), check=False).returncode
 
@@ -259,17 +270,21 @@ def tell_run(folder: Path) -> list[tuple[str, str]]:
     from hyperscale import results
 
     (run,) = results.read(folder)
-    point = max((point for point in run.points() if point.W == 1), key=lambda point: point.L)
-    costs = {name: float(point.costs[name].mean()) for name in ("tokens", "seconds", "kv_reads", "peak_kv")}
-    full = costs["kv_reads"] * point.realised_cr
-    return [
-        ("engine", point.series.engine),
-        ("generated", f"{costs['tokens']:,.0f} tokens a chain, {len(point.problems)} chains"),
-        ("decoding", f"{costs['tokens'] / costs['seconds']:,.1f} tokens/s a chain"),
-        ("KV reads", f"{costs['kv_reads']:,.0f} of {full:,.0f} by a full cache ({point.realised_cr:.2f}x less)"),
-        ("seconds of decoding", f"{costs['seconds']:.1f}"),
-        ("peak KV", f"{costs['peak_kv']:,.0f} tokens"),
-    ]
+    lines = []
+    for point in run.points():
+        costs = {name: float(point.costs[name].mean()) for name in ("tokens", "seconds", "kv_reads", "peak_kv")}
+        full, count = costs["kv_reads"] * point.realised_cr, len(point.problems)
+        told = [
+            ("engine", point.series.engine),
+            ("generated", f"{costs['tokens']:,.0f} tokens a chain, {count} chains"),
+            ("decoding", f"{costs['tokens'] / costs['seconds']:,.1f} tokens/s a chain"),
+            ("tokens/s of all chains", f"{costs['tokens'] * count / float(point.costs['seconds'].max()):,.0f}"),
+            ("KV reads", f"{costs['kv_reads']:,.0f} of {full:,.0f} by a full cache ({point.realised_cr:.2f}x less)"),
+            ("seconds of decoding", f"{costs['seconds']:.1f}"),
+            ("peak KV", f"{costs['peak_kv']:,.0f} tokens"),
+        ]
+        lines += [(f"{point.series.method}: {label}", value) for label, value in told]
+    return lines
 
 
 def main() -> int:
@@ -296,7 +311,11 @@ def main() -> int:
             started = time.monotonic()
             code = run_tasks(work, arguments)
             phases.append(Timed("hyperscale run", time.monotonic() - started))
-            lines += tell_run(work / "run") if code == 0 else [("hyperscale run", f"failed, exit code {code}")]
+            lines += (
+                tell_run(arguments.out or work / "run")
+                if code == 0
+                else [("hyperscale run", f"failed, exit code {code}")]
+            )
     finally:
         if not arguments.keep and arguments.part != "train":
             shutil.rmtree(work, ignore_errors=True)
@@ -338,8 +357,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--context", type=int, default=1024, help="tokens of the prompt")
     parser.add_argument("--tokens", type=int, default=256, help="most tokens of a chain")
     parser.add_argument("--limit", type=int, default=2, help="prompts")
+    parser.add_argument("--methods", default="dms", help="that decode; one beside dms keeps the base's weights there")
+    parser.add_argument("--engines", type=int, help="side by side (all that the GPUs allow)")
+    parser.add_argument("--tensor-parallel", type=int, help="GPUs that share one engine of vLLM")
+    parser.add_argument("--batch-size", type=int, help="chains of an engine at once")
     parser.add_argument("--engine", choices=("vllm", "torch"), default="vllm" if find_spec("vllm") else "torch")
     parser.add_argument("--compilation", choices=("auto", "none", "graphs", "full"), default="auto", help="of vLLM")
+    parser.add_argument("--out", type=Path, help="folder for the run's results (in --work)")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--json", type=Path, help="file for the table")
     parser.add_argument("--keep", action="store_true", help="leave the folder there")
