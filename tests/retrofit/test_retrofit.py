@@ -18,7 +18,7 @@ from hyperscale.mini.model import build_model
 from hyperscale.mini.train import main
 from hyperscale.mini.vocab import encode
 from hyperscale.retrofit import distillation
-from hyperscale.retrofit.gate_check import MAX_RATIO, GateCheck, check_gates
+from hyperscale.retrofit.gate_check import MAX_KL, MAX_RATIO, GateCheck, check_gates
 from hyperscale.retrofit.losses import compression_loss
 from hyperscale.retrofit.packing import TrainingBatch
 from hyperscale.retrofit.settings import Recipe
@@ -267,6 +267,16 @@ def test_the_check_allows_a_ratio_of_three_and_divergences_that_do_no_harm(noisy
     check = GateCheck(noisy, hard, 0.5, 0.5)
     if refused:
         with pytest.raises(RetrofitError, match="hard_steps"):
+            check.require(2.0)
+    else:
+        check.require(2.0)
+
+
+@pytest.mark.parametrize("hard", [0.49, 0.51])
+def test_the_check_refuses_a_model_far_from_its_base_whatever_its_training_gates_do(hard):
+    check = GateCheck(hard, hard, 0.5, 0.5)
+    if hard > MAX_KL:
+        with pytest.raises(RetrofitError, match=r"far from its base: KL 0\.51 .* at most 0\.5"):
             check.require(2.0)
     else:
         check.require(2.0)

@@ -38,6 +38,7 @@ def draw_training(folder: Path, metrics: Sequence[Mapping[str, Any]], checkpoint
     for axes in (losses, ratios):
         axes.grid(alpha=0.3)
         axes.legend()
+        axes.locator_params(axis="x", integer=True)
         _shade_hard_phases(axes, metrics)
     last = checkpoints[-1]
     if last.kept:
