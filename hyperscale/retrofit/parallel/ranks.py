@@ -55,7 +55,7 @@ class Ranks:
     def wait(self) -> None:
         """Wait for all processes; a collective."""
         if self.count > 1:
-            torch.distributed.barrier()
+            wait_for_all()
 
 
 def join_ranks(device: str) -> tuple[Ranks, str]:
@@ -78,6 +78,13 @@ def join_ranks(device: str) -> tuple[Ranks, str]:
     return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size()), device
 
 
+def wait_for_all() -> None:
+    """Return once all processes of the training have come here."""
+    # NCCL guesses the GPU, with a warning, if it is not told.
+    gpus = [torch.cuda.current_device()] if torch.distributed.get_backend() == "nccl" else None
+    torch.distributed.barrier(device_ids=gpus)
+
+
 def leave_ranks() -> None:
     """End this process, once all processes of the training are done; alone, do nothing.
 
@@ -87,7 +94,7 @@ def leave_ranks() -> None:
     """
     if not torch.distributed.is_initialized():
         return
-    torch.distributed.barrier()
+    wait_for_all()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
