@@ -45,13 +45,15 @@ _LORA: dict[str, Any] = {"train": "lora", "lr": 2e-4, "gate_lr": 3e-4}
 #: Changes of each variant, and the number of its seeds.
 VARIANTS: dict[str, tuple[dict[str, Any], int]] = {
     "rate 300": ({"steps_per_unit": 300.0}, 3),  # first, since it takes longest
-    "dmc": ({"method": "dmc"}, 3),
+    "dmc": ({"method": "dmc", "finish": "hard"}, 3),
     BASE_NAME: ({}, 3),
     "window 4": ({"window": 4}, 3),
     "window 64": ({"window": 64}, 3),
     "immediate": ({"eviction": "immediate"}, 3),
     "soft finish": ({"finish": "soft"}, 3),
-    "borrowed": ({"gate": "borrowed"}, 3),
+    "borrowed": ({"gate": "borrowed", "finish": "hard"}, 3),
+    "borrowed, soft finish": ({"gate": "borrowed"}, 3),
+    "dmc, soft finish": ({"method": "dmc"}, 3),
     "adapters": (_ADAPTERS, 3),
     "lora": (_LORA, 3),
     "per layer": ({"per": "layer"}, 3),

@@ -35,7 +35,7 @@ _PARSER_PHRASES = {
 # What an interrupted command leaves behind; the commands that are not here only read.
 _AFTER_INTERRUPT = {
     "run": "finished chains are kept; the same command resumes",
-    "retrofit": "checkpoints and the state of the training are kept; the same command goes on",
+    "retrofit": "what was written is kept, and the same command goes on from it",
     "report": "a report that was written stays",
     "score": "a run is graded again whole or not at all; the same command starts again with the first one",
 }
@@ -54,7 +54,11 @@ class _InterruptedError(BaseException):
     """Ctrl-C, SIGTERM or SIGHUP. Some libraries catch KeyboardInterrupt on its way up; none knows this one."""
 
 
+_received: list[int] = []  # numbers of signals
+
+
 def _interrupt(number: int, _: object) -> NoReturn:
+    _received.append(number)
     signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
     if hasattr(signal, "setitimer"):
         signal.signal(signal.SIGALRM, _interrupt_again)
@@ -109,6 +113,8 @@ def _run() -> int:
     except OSError as error:
         _fail(f"error: {_describe(error)}")
     except Exception as error:
+        if _received:  # a library took the interruption for a failure of its own
+            raise _InterruptedError from None
         if any(phrase in str(error) for phrase in _MEMORY_PHRASES):
             _fail(_OUT_OF_MEMORY)
         if not hasattr(error, "format_message"):  # only what the parser of options raises has it

@@ -8,7 +8,7 @@ times as fast: what they say to one another is left out.
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from hyperscale.errors import RetrofitError
 from hyperscale.planning.roofline import Gpu
@@ -35,6 +35,7 @@ class RetrofitPlan:
         steps: Optimiser steps.
         tokens: Tokens that they see, padding included.
         hours: Time of the steps on so many; None where it fits none, or the GPU's speed is not known.
+        fits_in_bfloat16: Whether what trains would fit as bfloat16, where it does not as float32.
         refused: Why the recipe does not go with the settings; empty if it does.
     """
 
@@ -45,6 +46,7 @@ class RetrofitPlan:
     steps: int = 0
     tokens: int = 0
     hours: float | None = None
+    fits_in_bfloat16: bool = False
     refused: str = ""
 
 
@@ -100,10 +102,10 @@ def _plan_recipe(
 
     fused = _attends_fused(head_dim_of(config), gpu)
 
-    def estimate(gpus: int) -> MemoryEstimate:
+    def estimate(gpus: int, weights: Literal["float32", "bfloat16"] = chosen.weights) -> MemoryEstimate:
         return estimate_memory(
             parameters,
-            chosen.weights,
+            weights,
             config,
             chosen.rows,
             length,
@@ -124,7 +126,9 @@ def _plan_recipe(
     if peak is not None and gpus is not None:
         flops = tokens * step_flops(config, parameters, length, frozen=chosen.is_frozen)
         hours = flops / (peak * REACHED * gpus) / 3600
-    return RetrofitPlan(name, memory, memory.fits(room), gpus, recipe.total_steps, tokens, hours)
+    fits = memory.fits(room)
+    in_bfloat16 = not fits and estimate(chosen.gpus, "bfloat16").fits(room)
+    return RetrofitPlan(name, memory, fits, gpus, recipe.total_steps, tokens, hours, in_bfloat16)
 
 
 def _attends_fused(head_dim: int, gpu: Gpu) -> bool:

@@ -81,6 +81,8 @@ def train_checkpoints(
             # The training goes on: a larger ratio, after more steps, may pass.
             refused = f"CR {student.cr:g} (kept as refused-{name}): {error}"
             name = f"refused-{name}"
+        if check.warning:
+            retrofit.report(f"{name} is {check.warning}")
         made = CheckpointRecord(
             cr=student.cr,
             steps=student.steps,

@@ -62,11 +62,11 @@ class TrainingSettings(BaseModel):
         min_length=1,
         details="Only the weights train in them. 0 is the paper's recipe. See `finish`.",
     )
-    finish: Literal["hard", "soft"] = setting(
-        "hard",
+    finish: Literal["auto", "hard", "soft"] = setting(
+        "auto",
         "Gates of these steps.",
         details="hard: inference's. soft: training's, with noise, at the full ratio; then all that trains goes on, at "
-        "a learning rate that falls to 0, in `adapters` too.",
+        "a learning rate that falls to 0, in `adapters` too. auto: hard, but soft where neurons of attention decide.",
     )
     window: int = setting(256, "Tokens after which an eviction takes effect.", ge=1, le=2**24)
     gate: Literal["separate", "borrowed"] = setting(
@@ -127,7 +127,7 @@ class TrainingSettings(BaseModel):
             raise ValueError(
                 f"--train {self.train} needs --gate separate: a borrowed neuron is part of the model's weights"
             )
-        if self.train == "gates" and any(self.hard_steps) and self.finish == "hard":
+        if self.train == "gates" and any(self.hard_steps) and self.finish != "soft":
             raise ValueError(
                 "--train gates has nothing that trains in steps with inference's gates: pass --hard-steps 0 or "
                 "--finish soft, or --recipe adapters, which has the first"
@@ -213,7 +213,11 @@ class Recipe(TrainingSettings):
     @property
     def finish_mode(self) -> Literal["noisy", "hard"]:
         """Mode of the gates in the steps that finish a checkpoint."""
-        return "hard" if self.finish == "hard" else "noisy"
+        if self.finish != "auto":
+            return "hard" if self.finish == "hard" else "noisy"
+        # Neurons cannot be frozen as projections of their own are, and steps without noise ruin them: what they decide
+        # changes with every step, and the loss that trains the weights does not see it.
+        return "hard" if self.separate else "noisy"
 
     def hard_steps_at(self, cr: float) -> int:
         """Steps of the hard phase that finishes the checkpoint at a ratio."""

@@ -20,13 +20,16 @@ class PlacedRow(NamedTuple):
     row: Row
 
 
-def list_data_files(path: Path, suffixes: tuple[str, ...], error: type[HyperscaleError]) -> list[Path]:
+def list_data_files(
+    path: Path, suffixes: tuple[str, ...], error: type[HyperscaleError], option: str = "--data"
+) -> list[Path]:
     """A file, or a folder's files of the right kinds in the order of their names.
 
     Args:
         path: The file or folder; a leading ``~`` is the home folder.
         suffixes: Suffixes of the right kinds, with their dots.
         error: Type of the errors.
+        option: The option that names it, for the errors.
 
     Raises:
         HyperscaleError: There is no such path, the file is of another kind, or the folder has no file of these kinds.
@@ -36,10 +39,10 @@ def list_data_files(path: Path, suffixes: tuple[str, ...], error: type[Hyperscal
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix in suffixes)
         if not files:
-            raise error(f"{path} holds no {kinds} file: pass --data a file or a folder of them")
+            raise error(f"{path} holds no {kinds} file: pass {option} a file or a folder of them")
         return files
     if not path.is_file():
-        raise error(f"no file or folder {path}: pass --data a {kinds} file, or a folder of them")
+        raise error(f"no file or folder {path}: pass {option} a {kinds} file, or a folder of them")
     if path.suffix not in suffixes:
         raise error(f"{path} is not a {kinds} file: convert it, and name it so")
     return [path]

@@ -193,3 +193,32 @@ def test_the_environment_stops_nothing(tmp_path):
     code, out, err = run_command("plot", tmp_path / "r", "--axis", "kv_reads", **values)
     assert (code, err) == (0, "")
     assert "accuracy-kv_reads.png" in out
+
+
+WRAPPED = """
+import os, signal, sys
+from hyperscale.cli import app, main
+
+def wrap(**_):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+    except BaseException as error:
+        raise ValueError(f"a library's own words: {error!r}") from None
+
+app.app = wrap
+main.main()
+"""
+
+
+def test_a_signal_that_a_library_takes_for_its_own_failure_is_that_line_too():
+    done = subprocess.run(
+        [sys.executable, "-c", WRAPPED, "run"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 2
+    assert done.stderr == "interrupted: finished chains are kept; the same command resumes\n"

@@ -12,7 +12,7 @@ from hyperscale.cli.commands import retrofit
 from hyperscale.cli.display.retrofit_plan import print_retrofit_plan
 from hyperscale.errors import RetrofitError
 from hyperscale.planning.retrofit_plan import first_fitting, plan_retrofit, step_flops
-from hyperscale.planning.roofline import Gpu, find_gpu
+from hyperscale.planning.roofline import GIB, Gpu, find_gpu
 from hyperscale.retrofit.memory_estimate import count_parameters, estimate_memory
 from hyperscale.retrofit.settings import RetrofitSettings
 
@@ -90,6 +90,14 @@ def test_as_many_gpus_are_asked_for_as_the_training_would_take(folder):
     # Three batches cannot be dealt out to two.
     for refused in plan(folder, "L4", accumulate=3, gpus=2):
         assert "--accumulate 3 batches a step do not divide among 2 GPUs" in refused.refused
+    out = io.StringIO()
+    print_retrofit_plan(plan(folder, "L4", accumulate=3, gpus=2), find_gpu("L4"), Console(file=out, width=200), 2)
+    assert "none fits" not in out.getvalue()
+    # Where bfloat16 is what helps, it is named.
+    (large,) = plan(folder, "L4", recipe_name="paper")
+    smaller = f"{(large.memory.weights + large.memory.activations) * 0.9 / GIB:.3f}GiB"
+    print_retrofit_plan(plan(folder, smaller, recipe_name="paper"), find_gpu("L4"), Console(file=out, width=200))
+    assert "--weights bfloat16" in out.getvalue()
     out = io.StringIO()
     alone = [one, *plan(folder, "2GiB")[1:]]
     print_retrofit_plan(alone, find_gpu("L4"), Console(file=out, width=100))

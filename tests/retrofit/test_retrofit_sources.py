@@ -51,10 +51,12 @@ def fetch(name, tmp_path, column=None, tokens=10**6):
 
 
 def test_of_openr1_only_complete_traces_that_verify_are_taken(tmp_path):
-    """Through the streaming of `datasets`: one right trace of the first row, none of the second, two of the third."""
+    """Through the streaming of `datasets`: one right trace of the first row, none of the second and
+    of one without verdicts, two of the last."""
     none = COLUMNS | {"correctness_math_verify": [False] * 3}
     both = COLUMNS | {"problem": "And 2 + 0?", "correctness_math_verify": [True, True, True]}
-    source = fetch(data_set(tmp_path / "set", [COLUMNS, none, both]), tmp_path)
+    unknown = COLUMNS | {"correctness_math_verify": None, "messages": [{"role": "user", "content": "unverified"}]}
+    source = fetch(data_set(tmp_path / "set", [COLUMNS, none, unknown, both]), tmp_path)
     chats = [[message["content"] for message in entry.content] for entry in source.entries]
     assert chats == [
         ["What is 1 + 1?", COLUMNS["generations"][0]],
@@ -170,7 +172,10 @@ def test_prompts_are_answered_once_each_and_their_answers_count(base, tmp_path, 
     prompts.write_text('{"prompt": "one"}\n{"problem": "two"}\n')
     source, _ = write(plan(base, tokens=60, prompts=prompts), tmp_path / "self.jsonl")
     words = [architectures.tokenizer().decode(entry.content.ids[: entry.content.start]) for entry in source.entries]
-    assert words == ["<|user|>one<|model|><think>\n", "<|user|>two<|model|><think>\n"] * 2
+    asked = ["<|user|>one<|model|><think>\n", "<|user|>two<|model|><think>\n"]
+    assert words == [asked[number % 2] for number in range(len(words))]
+    # As many tokens as were asked for, and not a batch of documents more.
+    assert 60 <= sum(len(entry.content.ids) for entry in source.entries) < 60 + 40
     for entry in source.entries:
         assert len(entry.content.ids) <= 40
     # The noise is that of the seed and the document's number, not of the batch.

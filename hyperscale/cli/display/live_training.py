@@ -30,8 +30,9 @@ class LiveTraining(Live):
 def describe(step: StepMetrics) -> str:
     """The live line: place, losses, saving, pace, time left."""
     saved = sum(step.saved) / len(step.saved)
+    # What matters most stands first: a terminal of 80 columns cuts the rest off.
     return (
-        f"step {step.done:,} of {step.total:,} ({step.mode})  loss {step.loss:.4f}  KL {step.kl:.4f}  "
-        f"saving {saved:.1%} of {step.target:.1%}  {step.tokens_per_second:,.0f} tokens/s  "
-        f"{format_hours(step.hours_left)} left"
+        f"step {step.done:,} of {step.total:,}  {format_hours(step.hours_left)} left  loss {step.loss:.4f}  "
+        f"KL {step.kl:.4f}  saving {saved:.1%} of {step.target:.1%}  {step.tokens_per_second:,.0f} tokens/s  "
+        f"gates {step.mode}"
     )

@@ -46,7 +46,9 @@ def print_retrofit_plan(
     taken = first_fitting(plans)
     if taken is not None:
         console.print(f"--recipe {taken.recipe} is taken: the first that fits", highlight=False)
-    elif counts := [plan.gpus for plan in plans if plan.gpus]:
-        console.print(f"none fits: pass --gpus {min(counts)}, a smaller --length or a larger --gpu", highlight=False)
-    else:
-        console.print("none fits: pass a smaller --length, --weights bfloat16 or a larger --gpu", highlight=False)
+    elif not all(plan.refused for plan in plans):
+        counts = [plan.gpus for plan in plans if plan.gpus]
+        remedies = [f"--gpus {min(counts)}"] if counts else []
+        remedies += ["--weights bfloat16"] if any(plan.fits_in_bfloat16 for plan in plans) else []
+        remedies += ["a smaller --length or a larger --gpu"]
+        console.print(f"none fits: pass {', '.join(remedies)}", highlight=False)

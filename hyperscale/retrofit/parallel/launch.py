@@ -7,6 +7,9 @@ import sys
 
 from hyperscale.errors import RetrofitError
 
+#: Seconds that processes which were told to stop have for the step that they are in and for writing their states.
+STOP_SECONDS = 3600
+
 
 def is_started() -> bool:
     """Whether this process is one of several that ``torchrun`` has started."""
@@ -21,20 +24,24 @@ def is_first() -> bool:
 def launch_ranks(count: int) -> None:
     """Run this process's command line in so many processes of this machine, by ``torchrun``, and wait for them.
 
-    SIGTERM and SIGHUP are passed on; Ctrl-C reaches them from the terminal.
+    Signals are passed on. They come to the processes in no other way, as these have a session of their own: one that a
+    terminal also sent to ``torchrun`` would come twice, and a second one ends a training at once, without its state.
 
     Raises:
         RetrofitError: One of them failed; it has said why.
         KeyboardInterrupt: Ctrl-C ended them.
     """
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
-    with subprocess.Popen([*launcher, "-m", "hyperscale.cli", *sys.argv[1:]]) as process:
+    # torchrun kills what has not stopped within 30 s; a step of a large model and its state take longer.
+    environment = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(STOP_SECONDS)} | os.environ
+    with subprocess.Popen(
+        [*launcher, "-m", "hyperscale.cli", *sys.argv[1:]], env=environment, start_new_session=True
+    ) as process:
         received: list[int] = []
 
         def pass_on(number: int, _: object) -> None:
             received.append(number)
-            if number != signal.SIGINT:
-                process.send_signal(number)
+            process.send_signal(number)
 
         before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
         try:

@@ -31,9 +31,12 @@ def write_card(record: TrainingRecord, made: CheckpointRecord, folder: Path, nam
     lines += [f"# {record.model} with {method} at {made.cr:g}×", ""]
     if made.refused:
         lines += [f"**Refused by the gate check**: {made.refused}", ""]
+    command = f"hyperscale run --model {folder} --method vanilla,{record.recipe.method} --cr {made.cr:g} --budget 8x"
+    if made.refused:  # nothing runs it under this name
+        command = f"mv {folder / name} {folder / name.removeprefix('refused-')}\n{command}"
     lines += [
-        f"A retrofit of `{record.base}` whose KV heads keep about one entry in {made.cr:g}. Made by `hyperscale "
-        "retrofit`.",
+        f"A retrofit of `{record.base}` by which KV heads are to keep one entry in {made.cr:g}; on held-out text they "
+        f"keep one in {made.reached_cr:.2g}. Made by `hyperscale retrofit`.",
         "",
         "| | |",
         "|---|---|",
@@ -52,7 +55,7 @@ def write_card(record: TrainingRecord, made: CheckpointRecord, folder: Path, nam
         "## Evaluate it",
         "",
         "```sh",
-        f"hyperscale run --model {folder} --method vanilla,{record.recipe.method} --cr {made.cr:g} --budget 8x",
+        command,
         f"hyperscale models --add {folder} NAME   # then --model NAME",
         "```",
         "",
@@ -76,9 +79,10 @@ def _facts(record: TrainingRecord, made: CheckpointRecord, licence: str) -> Iter
         "recipe",
         f"{_describe_trained(recipe)}, "
         f"window {recipe.window}, gates {recipe.gate} per {recipe.per}, {recipe.steps_per_unit:g} steps a unit of "
-        f"ratio, {recipe.hard_steps_at(made.cr)} hard steps, learning rates {recipe.lr:g} and "
-        f"{recipe.gate_lr:g} (gates), weights {record.weights}, seed {recipe.seed}",
+        f"ratio, {_describe_finish(recipe, made.cr)}, {_describe_rates(recipe)}, seed {recipe.seed}",
     )
+    if not recipe.is_frozen:
+        yield "type of the weights in training", record.weights
     yield (
         "data",
         f"`{data.get('path', '')}`, column {data.get('column', '')}, {data.get('entries', 0):,} entries, "
@@ -94,13 +98,24 @@ def _facts(record: TrainingRecord, made: CheckpointRecord, licence: str) -> Iter
     yield "software", f"torch {record.torch}, transformers {record.transformers}"
 
 
+def _describe_finish(recipe: Recipe, cr: float) -> str:
+    gates = "inference's" if recipe.finish_mode == "hard" else "training's"
+    return f"{recipe.hard_steps_at(cr)} steps at the end with {gates} gates"
+
+
+def _describe_rates(recipe: Recipe) -> str:
+    """The learning rates of what trains."""
+    gates = f"{recipe.gate_lr:g} (gates)"
+    return f"learning rate {gates}" if recipe.train == "gates" else f"learning rates {recipe.lr:g} and {gates}"
+
+
 def _describe_trained(recipe: Recipe) -> str:
     if recipe.update_rank:
         return (
-            f"the gates and low-rank updates (rank {recipe.lora_rank}, alpha {recipe.lora_alpha:g}) of the attention's "
-            "projections train, merged here; the base is frozen"
+            f"`lora`: the gates and low-rank updates (rank {recipe.lora_rank}, alpha {recipe.lora_alpha:g}) of the "
+            "attention's projections train, merged here; the base is frozen"
         )
-    return "the gates train, the base is frozen" if recipe.is_frozen else "all weights train"
+    return "`adapters`: the gates train, the base is frozen" if recipe.is_frozen else "`paper`: all weights train"
 
 
 def _layers(made: CheckpointRecord) -> Iterator[str]:

@@ -55,6 +55,7 @@ def save_or_warn(folder: Path, state: dict[str, Any], report: Callable[[str], No
     try:
         write_state(folder, state, name)
     except OSError as error:
-        report(f"the state could not be written to {folder} ({first_line(error)}): free some room; the last one stays")
+        left = "the last one stays" if (folder / name).exists() else "there is none yet to go on from"
+        report(f"the state could not be written to {folder} ({first_line(error)}): free some room; {left}")
         return False
     return True

@@ -51,8 +51,10 @@ def _stream_entries(data: str, column: str | None) -> Iterator[dict[str, Any]]:
     """What each row gives: nothing, a text, a chat, or several chats."""
     for number, row in enumerate(_stream_rows(data), start=1):
         place = f"{data} row {number}"
-        if column is None and all(row.get(name) is not None for name in _OPENR1_FIELDS):
-            yield from verified_traces(row, place)
+        if column is None and all(name in row for name in _OPENR1_FIELDS):
+            # A row without verdicts has no trace that is known to be right.
+            if all(row[name] is not None for name in _OPENR1_FIELDS):
+                yield from verified_traces(row, place)
             continue
         chosen = column or next((name for name in TEXT_COLUMNS if row.get(name) is not None), None)
         if chosen is None or row.get(chosen) is None:

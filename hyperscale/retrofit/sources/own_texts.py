@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -79,7 +80,9 @@ def write_own_texts(plan: OwnTextPlan, tokenizer: Any, file: Path, report: Any) 
         report(f"{plan.base} writes {plan.tokens:,} tokens in the {name} engine; {tokens:,} are there")
         try:
             while tokens < plan.tokens:
-                wanted = batch if plan.prompts else min(batch, -(-(plan.tokens - tokens) // plan.length))
+                # As many as are missing if they come as long as those before, which may be shorter than a row.
+                usual = tokens / len(documents) if documents else plan.length
+                wanted = min(batch, ceil((plan.tokens - tokens) / usual))
                 numbers = range(len(documents), len(documents) + wanted)
                 written = _generate(engine, plan, prompts, numbers)
                 append_whole(file, "".join(json.dumps(document) + "\n" for document in written).encode())
@@ -131,7 +134,7 @@ def read_prompts(plan: OwnTextPlan, tokenizer: Any) -> list[tuple[int, ...]]:
 
 
 def _read_messages(path: Path) -> Iterator[str]:
-    for file in list_data_files(path, (".jsonl", ".parquet", ".txt"), RetrofitError):
+    for file in list_data_files(path, (".jsonl", ".parquet", ".txt"), RetrofitError, "--prompts"):
         if file.suffix == ".txt":
             yield from filter(None, map(str.strip, file.read_text(encoding="utf-8-sig").splitlines()))
             continue

@@ -124,7 +124,7 @@ COMMAND = [
 COMMAND += ["--steps-per-unit", "6", "--hard-steps", "2", "--accumulate", "2", "--gate-lr", "0.01"]
 
 
-def retrofit(folder, *more, launcher=(), **environment):
+def retrofit(folder, *more, launcher=(), own_group=False, **environment):
     """The command in a process of its own."""
     if not (folder / "base").exists():
         # Its embedding and output layer are two tensors, so that processes read their parts of the file alone.
@@ -133,7 +133,13 @@ def retrofit(folder, *more, launcher=(), **environment):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, *launcher, "-m", "hyperscale.cli", "retrofit", *COMMAND, *more]
     return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=own_group,
     )
 
 
@@ -223,6 +229,38 @@ def test_a_shared_training_that_is_ended_goes_on_bit_for_bit(tmp_path):
         files = [tmp_path / folder / name / "model.safetensors" for folder in ("unbroken", "broken")]
         assert files[0].read_bytes() == files[1].read_bytes()
     assert not list(out.glob("state*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_a_signal_to_the_whole_group_comes_once(tmp_path, number):
+    """As from a terminal: one that came twice would end the processes at once, without their state."""
+    process = retrofit(tmp_path, "--out", "out", "--gpus", "2", "--steps-per-unit", "200", own_group=True)
+    wait_for_a_step(process, tmp_path / "out")
+    os.killpg(process.pid, number)
+    process.communicate(timeout=120)
+    assert process.returncode
+    assert steps_kept(tmp_path / "out") > 0
+
+
+@pytest.mark.slow
+def test_a_state_that_takes_longer_than_torchrun_waits_by_itself_is_kept(tmp_path):
+    process = retrofit(tmp_path, "--out", "out", "--gpus", "2", "--steps-per-unit", "200")
+    wait_for_a_step(process, tmp_path / "out")
+    slow = worker_of(process.pid)
+    os.kill(slow, signal.SIGSTOP)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(35)
+    os.kill(slow, signal.SIGCONT)
+    process.communicate(timeout=120)
+    assert steps_kept(tmp_path / "out") > 0
+
+
+def wait_for_a_step(process, out):
+    """Return once a step has been reported."""
+    metrics = out / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.05)
 
 
 def steps_kept(out):
