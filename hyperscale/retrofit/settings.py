@@ -250,7 +250,9 @@ class Sources(BaseModel):
         unset="the opening of the chat template",
         details="JSONL or Parquet with a column prompt, problem, question or text, or a text file with one a line.",
     )
-    own_tokens: int = setting(4_000_000, "Tokens that --data self writes at most.", ge=1, le=10**12)
+    own_tokens: int = setting(
+        4_000_000, "Tokens that --data self writes at most, to within a document.", ge=1, le=10**12
+    )
     out: Path = setting(
         ...,
         "Folder for the checkpoints, e.g. dms8/, and training.json.",

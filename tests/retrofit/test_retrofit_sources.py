@@ -174,6 +174,10 @@ def test_prompts_are_answered_once_each_and_their_answers_count(base, tmp_path, 
     words = [architectures.tokenizer().decode(entry.content.ids[: entry.content.start]) for entry in source.entries]
     asked = ["<|user|>one<|model|><think>\n", "<|user|>two<|model|><think>\n"]
     assert words == [asked[number % 2] for number in range(len(words))]
+    # Other prompts are not gone on with.
+    prompts.write_text('{"prompt": "one"}\n{"problem": "three"}\n')
+    with pytest.raises(RetrofitError, match=r"document 2 of .* answers another prompt"):
+        write(plan(base, tokens=600, prompts=prompts), tmp_path / "self.jsonl")
     # As many tokens as were asked for, and not a batch of documents more.
     assert 60 <= sum(len(entry.content.ids) for entry in source.entries) < 60 + 40
     for entry in source.entries:

@@ -53,6 +53,5 @@ def launch_ranks(count: int) -> None:
         signal.raise_signal(received[0])
     if code:
         raise RetrofitError(
-            f"one of the {count} processes of the training failed, as it says above: what was written stays, and the "
-            "same command goes on with it"
+            f"the {count} processes of the training ended early, as is said above: what was written stays"
         )

@@ -65,7 +65,7 @@ def write_own_texts(plan: OwnTextPlan, tokenizer: Any, file: Path, report: Any) 
         report: Called with lines.
 
     Raises:
-        RetrofitError: The prompts cannot be used.
+        RetrofitError: The prompts cannot be used, or are not those that the file was begun with.
         EngineError: No engine runs the model.
     """
     prompts = read_prompts(plan, tokenizer)
@@ -73,6 +73,7 @@ def write_own_texts(plan: OwnTextPlan, tokenizer: Any, file: Path, report: Any) 
     if file.exists() and complete_length(file) < file.stat().st_size:  # a kill cut the last line off
         write_atomic(file, file.read_bytes()[: complete_length(file)])
     documents = _read(file)
+    _require_same_prompts(file, documents, prompts)
     tokens = sum(len(document["ids"]) for document in documents)
     if tokens < plan.tokens:
         batch = _batch_size(plan)
@@ -239,6 +240,16 @@ def _generate(
         {"ids": [*ids, *written[number].token_ids], "start": len(ids), "finish": written[number].finish}
         for number, ids in starts.items()
     ]
+
+
+def _require_same_prompts(file: Path, documents: Sequence[dict[str, Any]], prompts: Sequence[tuple[int, ...]]) -> None:
+    """Refuse to go on with answers to other prompts, as where the file of prompts has changed."""
+    for number, document in enumerate(documents):
+        if tuple(document["ids"][: document["start"]]) != prompts[number % len(prompts)]:
+            raise RetrofitError(
+                f"document {number + 1} of {file} answers another prompt than there is now: bring back the prompts "
+                "that it was begun with, or pass another --out"
+            )
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
