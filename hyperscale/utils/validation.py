@@ -50,6 +50,7 @@ _WORDS = {
     "string_pattern_mismatch": "must match {pattern}",
     "json_invalid": "is no JSON",
 }
+_MOST_NAMED = 60  # names in a message
 _UNKNOWN = {"extra_forbidden", "unexpected_keyword_argument"}
 _WITHOUT_VALUE = {"missing", "json_invalid"}  # nothing that was written could be shown
 _LONGEST = 60  # characters of a value in a message
@@ -143,10 +144,12 @@ def _model_at(schema: type[BaseModel] | None, location: Location) -> type[BaseMo
 
 
 def suggestion(name: str, names: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the nearest known one, else all of them."""
+    """The end of a message about an unknown name: the nearest known one, else all of them; nothing if they are many."""
     choices = sorted(names)
     near = difflib.get_close_matches(name, choices, n=1)
-    return f": did you mean {near[0]!r}?" if near else f": choose from {', '.join(choices)}"
+    if near:
+        return f": did you mean {near[0]!r}?"
+    return f": choose from {', '.join(choices)}" if len(choices) <= _MOST_NAMED else ""
 
 
 def shorten(value: Any) -> str:

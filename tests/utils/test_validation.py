@@ -67,6 +67,7 @@ def test_a_long_value_is_cut():
 
 def test_a_name_far_from_all_is_answered_with_all():
     assert suggestion("xyz", ["level", "kind"]) == ": choose from kind, level"
+    assert suggestion("xyz", [f"level {number}" for number in range(10**4)]) == ""
 
 
 def test_yaml_remembers_lines(tmp_path):
