@@ -173,6 +173,8 @@ def train(
             write_record(made, finished=True)
             draw_training(settings.out, read_metrics(settings.out), made)
             report(f"wrote {settings.out / PICTURE}")
+        if retrofit.ratio == len(recipe.crs):
+            ranks.wait()  # one that ends with an error ends the others: not while the first one writes
 
 
 def _find_shards(base: str, config: Any) -> Path | None:

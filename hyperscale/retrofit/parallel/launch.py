@@ -31,7 +31,14 @@ def launch_ranks(count: int) -> None:
         RetrofitError: One of them failed; it has said why.
         KeyboardInterrupt: Ctrl-C ended them.
     """
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
+    launcher = [
+        sys.executable,
+        "-m",
+        "hyperscale.retrofit.parallel.run_ranks",
+        "--standalone",
+        "--nproc-per-node",
+        str(count),
+    ]
     # torchrun kills what has not stopped within 30 s; a step of a large model and its state take longer.
     environment = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(STOP_SECONDS)} | os.environ
     with subprocess.Popen(

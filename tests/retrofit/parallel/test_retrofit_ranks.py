@@ -201,6 +201,18 @@ def test_numbers_of_processes_that_do_not_fit(tmp_path, more, launcher, reason):
     assert reason in " ".join(err.split())
 
 
+def test_a_refused_checkpoint_ends_a_shared_training_in_lines(tmp_path):
+    """Not in tracebacks of `torchrun`, nor before the first process has drawn its picture."""
+    process = retrofit(tmp_path, "--out", "out", "--gpus", "2", "--gate-lr", "1e-9")
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "Traceback" not in err
+    assert err.splitlines()[-1].startswith("error: the 2 processes of the training ended early")
+    assert "saves less than asked" in err
+    assert (tmp_path / "out" / "training.png").exists()
+    assert (tmp_path / "out" / "refused-dms2" / "README.md").exists()
+
+
 @pytest.mark.slow
 def test_a_shared_training_that_is_ended_goes_on_bit_for_bit(tmp_path):
     """By SIGTERM to the command, and by SIGKILL of one of its processes; the state is that of all of them."""

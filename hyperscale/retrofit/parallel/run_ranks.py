@@ -1,0 +1,31 @@
+"""``torchrun`` without its tracebacks: the processes say why they end, and what they cannot say stands here.
+
+``python -m hyperscale.retrofit.parallel.run_ranks`` takes its arguments.
+"""
+
+import logging
+import signal
+import sys
+
+
+def main() -> None:
+    """Run ``torchrun``; exit code 1 if a process failed."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import main as run
+
+    logging.disable(logging.ERROR)  # of this process alone; it repeats exit codes, and signals that were passed on
+    try:
+        run(sys.argv[1:])
+    except SignalException as ended:
+        sys.exit(128 + int(ended.sigval))
+    except ChildFailedError as failed:
+        for rank, failure in sorted(failed.failures.items()):
+            # SIGTERM it sends itself, to the others of one that failed.
+            if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
+                sys.stderr.write(f"process {rank} of the training was ended by signal {-failure.exitcode}\n")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
