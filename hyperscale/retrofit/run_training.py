@@ -35,6 +35,7 @@ def train(
         RetrofitError: See `hyperscale.retrofit.job.run_retrofit`.
     """
     import torch
+    from safetensors import SafetensorError
 
     from hyperscale.engines.loading import load_model
     from hyperscale.retrofit.documents import build_corpus
@@ -109,8 +110,10 @@ def train(
                 save_checkpoint(whole, folder, **student.config.to_hf())
                 tokenizer.save_pretrained(folder)
                 write_atomic(folder / CARD, write_card(record, made, settings.out.resolve(), name))
-        # Of a full disk the tokenizer's writer says so by a bare Exception, safetensors by one of its own.
         except Exception as error:
+            # A full disk is a bare Exception of the tokenizer's writer, and an error of its own of safetensors'.
+            if not isinstance(error, (OSError, SafetensorError)) and type(error) is not Exception:
+                raise
             raise RetrofitError(
                 f"{settings.out / name} could not be written ({first_line(error)}): free some room, and the same "
                 "command goes on with the state that was kept, or begins again if there is none"
