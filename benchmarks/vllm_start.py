@@ -1,11 +1,11 @@
 """Times the start of vLLM: imports, the engine, its first tokens, changes of methods, a step, and the end.
 
 Each way of preparing it has a process of its own, twice: what the first leaves in caches on disk the second finds.
---inside keeps vLLM's engine in that process, where it would have one of its own beside graphs or compiled code: what
-short runs would gain by graphs without a second process.
+A small model's engine shares that process unless its code is compiled; --own gives it one of its own, which imports
+vLLM once more and decodes while the first one handles what was decoded.
 
 python benchmarks/vllm_start.py --device cuda --compilation none,graphs,full
-python benchmarks/vllm_start.py --device cuda --compilation graphs --inside
+python benchmarks/vllm_start.py --device cuda --compilation graphs --own
 """
 
 import argparse
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--chains", type=int, default=32)
     parser.add_argument("--length", type=int, default=200)
     parser.add_argument("--times", type=int, default=2)
-    parser.add_argument("--inside", action="store_true", help="no process of vLLM's own, whatever is prepared")
+    parser.add_argument("--own", action="store_true", help="a process of vLLM's own, whatever is prepared")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -76,7 +76,7 @@ def measure(arguments: argparse.Namespace, level: str) -> dict[str, float]:
             device=arguments.device,
             dtype="bfloat16" if on_gpu else "float32",
             max_tokens=arguments.length + 100,
-            own_process=False if arguments.inside else None,
+            own_process=True if arguments.own else None,
             compilation=next(name for name in LEVELS if name == level),
         ),
     )

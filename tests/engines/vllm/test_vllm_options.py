@@ -2,15 +2,17 @@
 
 import json
 import re
+from dataclasses import replace
 from importlib.resources import files
 from types import SimpleNamespace
 
 import pytest
 
 from hyperscale import methods
+from hyperscale.engines.provider import EngineSpec
 from hyperscale.engines.vllm.harness.compilation import LEVELS, choose_compilation
 from hyperscale.engines.vllm.harness.engine_args import engine_args
-from hyperscale.engines.vllm.harness.provider import CPU_HEADS
+from hyperscale.engines.vllm.harness.provider import CPU_HEADS, VllmProvider
 from hyperscale.engines.vllm.options import Options, with_own_parameters
 from hyperscale.errors import EngineError
 
@@ -100,6 +102,29 @@ def test_a_short_run_prepares_less():
     layers, steps = 28, (100, 1_000, 1_500, 99_999, 100_000, None)
     assert [choose_compilation(n, layers) for n in steps] == ["none", "none", "graphs", "graphs", "full", "full"]
     assert choose_compilation(5_000, 6) == "none"
+    # In the process of the run graphs cost less.
+    assert [choose_compilation(n, 6, inside=True) for n in (1_000, 2_000, 100_000)] == ["none", "graphs", "full"]
+
+
+def test_graphs_of_a_small_model_are_recorded_for_a_short_run_in_its_process():
+    spec = EngineSpec(
+        checkpoint=str(files("hyperscale") / "mini" / "weights" / "dms8"),
+        method=methods.create("dms", cr=8),
+        device="cuda",
+        batch_size=72,
+        max_tokens=2_500,
+        planned_steps=2_048,
+    )
+    others = {
+        "short": replace(spec, planned_steps=1_000),
+        "on the second GPU": replace(spec, device="cuda:1"),
+        "over two GPUs": replace(spec, tensor_parallel=2),
+        "too large a cache": replace(spec, batch_size=4_096),
+    }
+    provider = VllmProvider()
+    assert "records CUDA graphs and compiles nothing" in provider.start_note(spec)
+    for name, other in others.items():
+        assert "records and compiles nothing" in provider.start_note(other), name
 
 
 def test_what_is_prepared_reaches_vllm():

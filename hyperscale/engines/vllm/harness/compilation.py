@@ -7,23 +7,26 @@ part of a minute and makes a step a few per cent faster.
 from typing import Any, Literal, get_args
 
 Compilation = Literal["none", "graphs", "full"]
-"""Nothing: eager steps, in the process of the run. CUDA graphs of decode steps. Compiled code and CUDA graphs."""
+"""Nothing: eager steps. CUDA graphs of decode steps. Compiled code and CUDA graphs."""
 
 LEVELS: tuple[Compilation, ...] = get_args(Compilation)
 _EAGER_LAYER_STEPS = 40_000  # a layer of an eager step takes half a millisecond longer, graphs and their process 20 s
+_EAGER_LAYER_STEPS_INSIDE = 10_000  # in the process of the run graphs take 5 s
 _UNCOMPILED_STEPS = 100_000  # at 4 ms a step, of which compiled code saves a twentieth: 20 s
 
 
-def choose_compilation(steps: int | None, layers: int) -> Compilation:
+def choose_compilation(steps: int | None, layers: int, inside: bool = False) -> Compilation:
     """What is worth preparing.
 
     Args:
         steps: Decode steps that an engine is planned to make at most; None if that is not known.
         layers: Layers of the model.
+        inside: Whether graphs are recorded in the process of the run (`engine_args.is_small`).
     """
     if steps is None or steps >= _UNCOMPILED_STEPS:
         return "full"
-    return "none" if steps * layers < _EAGER_LAYER_STEPS else "graphs"
+    fewest = _EAGER_LAYER_STEPS_INSIDE if inside else _EAGER_LAYER_STEPS
+    return "none" if steps * layers < fewest else "graphs"
 
 
 def compilation_args(level: Compilation, batch_size: int) -> dict[str, Any]:

@@ -89,7 +89,7 @@ class VllmEngine(Engine):
             dtype: Of weights and cache.
             name: Recorded with results.
             own_process: Whether vLLM's engine runs in a process of its own; None: on CUDA only, and not there if
-                nothing is recorded or compiled and the cache is small, as starting the process takes longest then.
+                nothing is compiled and the cache is small, as starting the process takes longest then.
             gpu_memory: Part of a GPU's memory that vLLM takes.
             max_tokens: Most tokens of a request, its prompt included: vLLM does not start unless its cache has room for
                 one such. The model's own limit, if less or None.
@@ -140,8 +140,8 @@ class VllmEngine(Engine):
         gpu = device_index(device)
         if own_process is None:
             # Nothing of the GPU stays with this process but a cache of known size.
-            is_small = compilation == "none" and "kv_cache_memory_bytes" in args and not gpu
-            own_process = not (is_cpu or is_small)
+            stays = compilation != "full" and "kv_cache_memory_bytes" in args and not gpu
+            own_process = not (is_cpu or stays)
         own_process |= tensor_parallel > 1
         self._engine = start_engine(args | more, own_process, is_cpu, gpu=gpu)
         if not Path(path).is_dir():

@@ -87,14 +87,13 @@ def engine_args(
     arms = [common | _method_options(each, device) | dict(options or {}) for each in methods]
     # The options of the first arm are the engine's own; the others stand beside them.
     additional: dict[str, Any] = {**arms[0], **({ARMS: arms} if len(arms) > 1 else {})}
-    context = context_limit(config.to_dict()) or config.max_position_embeddings
-    length = min(max_tokens or context, context)
+    length = _longest(config, max_tokens)
     overrides: dict[str, Any] = {
         "architectures": [architecture(family, ragged=uses_plugin)],
         **_gate_keys(config, method),
     }
     if config.rope_parameters.get("rope_type") == "yarn" and length > config.max_position_embeddings:
-        overrides["max_position_embeddings"] = context  # vLLM takes the file's for the extended one
+        overrides["max_position_embeddings"] = context_limit(config.to_dict())  # vLLM takes the file's for it
     name, revision = split_revision(path)
     args: dict[str, Any] = {
         "model": name,
@@ -122,11 +121,32 @@ def engine_args(
         args |= {"enforce_eager": True, **_cache_bytes(config, batch_size, dtype, length)}
     else:
         args |= {"gpu_memory_utilization": gpu_memory, **compilation_args(compilation, batch_size)}
-        full_batch = _full_batch_bytes(config, batch_size, dtype, length)
-        if compilation == "none" and full_batch <= _SMALL_CACHE:
+        if compilation != "full" and is_small(config, batch_size, dtype, max_tokens):
             # No more than a run can use, so that vLLM need not try how much there is, and the next engine has room.
+            full_batch = _full_batch_bytes(config, batch_size, dtype, length)
             args |= {"gpu_memory_utilization": min(gpu_memory, 0.5), "kv_cache_memory_bytes": full_batch}
     return args
+
+
+def is_small(config: Any, batch_size: int, dtype: str, max_tokens: int | None) -> bool:
+    """Whether all that a run can use of a cache is small beside a GPU's memory, as if dense.
+
+    An engine with such a cache stays in the process of the run, unless its code is compiled: another one would import
+    vLLM once more.
+
+    Args:
+        config: The checkpoint's.
+        batch_size: Most requests at once.
+        dtype: Of the cache.
+        max_tokens: Most tokens of a request; the model's limit if less or None.
+    """
+    return _full_batch_bytes(config, batch_size, dtype, _longest(config, max_tokens)) <= _SMALL_CACHE
+
+
+def _longest(config: Any, max_tokens: int | None) -> int:
+    """Most tokens of a request."""
+    context = context_limit(config.to_dict()) or config.max_position_embeddings
+    return min(max_tokens or context, context)
 
 
 def is_hosted(method: Method, device: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from hyperscale.engines.devices import device_kind
+from hyperscale.engines.devices import device_index, device_kind
 from hyperscale.engines.families.names import explain_absent
 from hyperscale.engines.provider import EngineProvider, EngineSpec
 from hyperscale.engines.vllm import versions
@@ -152,7 +152,15 @@ class VllmProvider(EngineProvider):
     def _compilation(self, spec: EngineSpec) -> Compilation:
         if spec.compilation != "auto":
             return spec.compilation
-        return choose_compilation(spec.planned_steps, load_config(spec.checkpoint).num_hidden_layers)
+        from hyperscale.engines.vllm.harness.engine_args import is_small
+
+        config = load_config(spec.checkpoint)
+        inside = (
+            spec.tensor_parallel == 1
+            and not device_index(spec.device)
+            and is_small(config, spec.batch_size, spec.dtype, spec.max_tokens)
+        )
+        return choose_compilation(spec.planned_steps, config.num_hidden_layers, inside)
 
     def build(self, spec: EngineSpec, weights: Any) -> "VllmEngine":
         """See `EngineProvider.build`."""

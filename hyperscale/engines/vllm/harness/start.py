@@ -50,6 +50,8 @@ def start_engine(args: dict[str, Any], own_process: bool, cpu: bool, gpu: int | 
         from vllm import EngineArgs, LLMEngine
 
         _register_classes()
+        if not own_process:
+            _forget_graphs()
         with _show_gpu(gpu):
             engine = LLMEngine.from_engine_args(EngineArgs(**args))
     except HyperscaleError:
@@ -81,6 +83,13 @@ def _register_classes() -> None:
     for family in FAMILIES:
         for name in (architecture(family), architecture(family, ragged=False)):
             ModelRegistry.register_model(name, getattr(models, name))
+
+
+def _forget_graphs() -> None:
+    """Let vLLM make a new pool of memory for CUDA graphs: an earlier engine's in this process has gone with it."""
+    from vllm.platforms import current_platform
+
+    type(current_platform)._global_graph_pool = None
 
 
 @contextmanager

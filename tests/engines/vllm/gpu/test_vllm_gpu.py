@@ -62,7 +62,6 @@ def test_full_graphs_equal_torch_where_requests_are_preempted():
     """Decode steps as graphs, whose reports are booked several at once, in a cache that is too small for all."""
     more = {
         **HOW["preempted"],
-        "own_process": True,  # the pool of a process's graphs does not outlive its first engine
         "enforce_eager": False,
         "compilation_config": {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"},
         "kv_cache_memory_bytes": 18 * 32 * entry_bytes("dms8"),
@@ -187,7 +186,6 @@ HOSTED_HOW = {
     "chunks": HOW["chunks"],
     "full graphs": {
         **EAGER,
-        "own_process": True,  # the pool of a process's graphs does not outlive its first engine
         "enforce_eager": False,
         "compilation_config": {"mode": 0, "cudagraph_mode": "FULL_DECODE_ONLY"},
     },
