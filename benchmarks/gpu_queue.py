@@ -19,7 +19,8 @@ The file lists jobs, most important first:
 --timing cards are kept for jobs that run alone while any is left, the others take several at a time. A job that ended
 well is passed over, so the same command goes on where another ended. The file is read again while jobs run: a job that
 is added to it is run, and a smaller number of minutes ends one. Commands run in bash, in the current folder, with
-CUDA_VISIBLE_DEVICES set; DIR/status.txt says what runs.
+CUDA_VISIBLE_DEVICES set; DIR/status.txt says what runs. Where nothing runs and only files are missing, it waits for
+--patience minutes, as something else may bring them.
 """
 
 import argparse
@@ -72,6 +73,7 @@ class Queue:
         self._values = dict(each.split("=", 1) for each in args.set) | {"out": str(args.out)}
         self._running: dict[str, Running] = {}
         self._failed: set[str] = set()
+        self._idle_since: float | None = None
         self._jobs: list[Job] = []
 
     def read(self) -> list[Job]:
@@ -107,7 +109,7 @@ class Queue:
         return (self._out / f"{name}.done").is_file()
 
     def step(self) -> bool:
-        """End what is due, begin what can begin; whether anything runs or may yet begin."""
+        """End what is due, begin what can begin; whether anything runs or may yet begin for want of a file."""
         jobs = self.read()
         for running in list(self._running.values()):
             self._look_after(running, next((job for job in jobs if job.name == running.job.name), running.job))
@@ -119,8 +121,12 @@ class Queue:
         # On cards that are kept for timings others begin once no timing waits; where all are kept, in their turn.
         possible = self._list_possible(waiting)
         is_kept = any(job.alone for job in possible) and self._args.timing < self._args.gpus
+        missing: dict[str, list[str]] = {}
         for job in possible:
-            if not all(map(self.is_done, job.after)) or not all(Path(file).exists() for file in job.files):
+            if not all(map(self.is_done, job.after)):
+                continue
+            if absent := [file for file in job.files if not Path(file).exists()]:
+                missing[job.name] = absent
                 continue
             if cards := self._find_cards(job, is_kept):
                 self._begin(job, cards)
@@ -129,7 +135,17 @@ class Queue:
             else:
                 is_kept |= job.alone
         self._tell()
-        return bool(self._running)
+        return bool(self._running) or self._is_worth_waiting(missing)
+
+    def _is_worth_waiting(self, missing: dict[str, list[str]]) -> bool:
+        """Whether to wait, while nothing runs, for files that jobs miss; says which, once."""
+        if not missing:
+            return False
+        if self._idle_since is None:
+            self._idle_since = time.monotonic()
+            for name, files in missing.items():
+                print(f"{name} waits for {', '.join(files)}", flush=True)
+        return time.monotonic() - self._idle_since < 60 * self._args.patience
 
     def _list_possible(self, waiting: list[Job]) -> list[Job]:
         """Those that may yet begin: there are cards enough, and what they come after has not failed."""
@@ -178,6 +194,7 @@ class Queue:
                 start_new_session=True,  # with all that it starts
             )  # fmt: skip
         self._running[job.name] = Running(job, process, cards, time.monotonic())
+        self._idle_since = None
 
     def _tell(self) -> None:
         now = time.monotonic()
@@ -212,6 +229,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--gpus", type=int, default=0, help="cards to use (all)")
     parser.add_argument("--timing", type=int, help="cards for jobs that run alone (half of them, at least one)")
     parser.add_argument("--slots", type=int, default=4, help="jobs side by side on one of the others")
+    parser.add_argument("--patience", type=float, default=1, help="minutes to wait for files while nothing runs")
     parser.add_argument("--list", action="store_true", help="print the commands, and run nothing")
     args = parser.parse_args(argv)
     if wrong := next((each for each in args.set if "=" not in each), None):

@@ -79,6 +79,18 @@ def test_a_job_that_wants_all_cards_is_not_kept_waiting(tmp_path):
     assert all(found[f"short-{n}"][0] > found["all"][1] for n in range(3))
 
 
+def test_files_that_something_else_brings_are_waited_for_and_told(tmp_path):
+    jobs = [{"name": "later", "command": "true", "files": [str(tmp_path / "brought")]}]
+    with subprocess.Popen(["bash", "-c", f"sleep 3; touch {tmp_path / 'brought'}"]):
+        done = run(tmp_path, jobs, "--gpus", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"later waits for {tmp_path / 'brought'}" in done.stdout
+    jobs[0] |= {"name": "never", "files": [str(tmp_path / "absent")]}
+    done = run(tmp_path, jobs, "--gpus", "1", "--patience", "0.02")
+    assert done.returncode == 1
+    assert done.stdout.splitlines() == [f"never waits for {tmp_path / 'absent'}", "not done: never"]
+
+
 def test_the_same_command_goes_on(tmp_path):
     flag = tmp_path / "flag"
     jobs = [job("first"), {"name": "needs-flag", "command": f"test -e {flag}"}, job("last", after=["needs-flag"])]
