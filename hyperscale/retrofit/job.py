@@ -18,7 +18,7 @@ from hyperscale.retrofit.resume.same_training import list_settings, require_same
 from hyperscale.retrofit.run_training import train
 from hyperscale.retrofit.settings import RetrofitSettings, check_shares
 from hyperscale.retrofit.training_job import TrainingJob
-from hyperscale.utils.files import write_atomic
+from hyperscale.utils.files import try_writing, write_atomic
 
 if TYPE_CHECKING:
     from hyperscale.retrofit.sources.text_files import TextSource
@@ -58,6 +58,9 @@ def run_retrofit(
     begun = _find_begun(settings)
     from hyperscale.retrofit.parallel.launch import is_started, launch_ranks
 
+    if not is_started():
+        _require_writable(settings.out)
+
     if is_started():  # one of several: none may write before all have looked
         from hyperscale.retrofit.parallel.ranks import join_ranks
 
@@ -83,13 +86,15 @@ def run_retrofit(
         )
         memory_estimate.require_memory(estimate, settings.model, settings.weights, _memory_of(device))
     from hyperscale.retrofit.sources.hub_texts import PREFIX
-    from hyperscale.retrofit.sources.own_texts import OWN
+    from hyperscale.retrofit.sources.own_texts import OWN, read_messages
     from hyperscale.retrofit.sources.text_files import read_texts
 
     # Before the weights are looked for: a mistake about the data shows at once.
     is_file = settings.data != OWN and not settings.data.startswith(PREFIX)
     if settings.prompts is not None and settings.data != OWN:
         raise RetrofitError("--prompts goes with --data self: leave one of them out")
+    if settings.prompts is not None:
+        read_messages(settings.prompts)
     source = None
     if is_file:
         report(f"reading {settings.data} …")
@@ -237,6 +242,13 @@ def _begun_recipe(out: Path) -> str | None:
     else:
         return None
     return name_recipe(stored.get("train", "all"))
+
+
+def _require_writable(out: Path) -> None:
+    try:
+        try_writing(out)
+    except OSError as error:
+        raise RetrofitError(f"cannot write in {out} ({error.strerror}): choose another folder with --out") from None
 
 
 def _settings_of_sources(out: Path) -> dict[str, Any] | None:

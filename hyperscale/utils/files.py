@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -134,6 +135,23 @@ def write_folder(path: Path) -> Iterator[Path]:
         raise
     sync_folder(path.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def try_writing(folder: Path) -> None:
+    """Find out whether files can be written in a folder, which need not be there yet; leaves nothing.
+
+    Raises:
+        OSError: They cannot: a file is in its place, or the file system or its rights refuse it.
+    """
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    finally:
+        for each in made:
+            with suppress(OSError):
+                each.rmdir()
 
 
 def sync_folder(folder: Path) -> None:

@@ -175,6 +175,7 @@ def test_mistakes_are_one_line_each(call, tmp_path):
     (tmp_path / "full" / "notes.txt").write_text("mine")
     (tmp_path / "broken.jsonl").write_text('{"text": "a"}\n{"text": \n')
     (tmp_path / "data.csv").write_text("text\n")
+    (tmp_path / "empty.txt").write_text("\n")
     short = write(tmp_path / "short.jsonl", ["ab", "cd"])
     other = write(tmp_path / "other.jsonl", [TEXT], "question")
     one = write(tmp_path / "one.jsonl", [TEXT[:40]])
@@ -194,7 +195,10 @@ def test_mistakes_are_one_line_each(call, tmp_path):
         ({"--data": number}, "number.jsonl line 1, message 1: content must be text, got 5: a chat is a list"),
         ({"--data": no_role}, "no_role.jsonl line 1, message 2: role is missing"),
         ({"--data": text_as_chat}, "text_as_chat.jsonl line 1 must be a list, got {'role': 'user'}"),
+        ({"--data": "self", "--prompts": "nowhere.txt"}, "no file or folder nowhere.txt"),
+        ({"--data": "self", "--prompts": "empty.txt"}, "empty.txt holds no prompts"),
         ({"--out": "full"}, "full exists and is not empty"),
+        ({"--out": "data.csv/below"}, "cannot write in data.csv/below (Not a directory): choose another folder"),
         ({"--cr": "1"}, "--cr must be more than 1, got 1.0"),
         ({"--cr": "4,2"}, "--cr must be in ascending order"),
         ({"--cr": "eight"}, "not a list of numbers"),

@@ -4,10 +4,11 @@ import errno
 import os
 import stat
 import time
+from pathlib import Path
 
 import pytest
 
-from hyperscale.utils.files import append_whole, write_atomic, write_folder
+from hyperscale.utils.files import append_whole, try_writing, write_atomic, write_folder
 
 
 def test_contents_and_name_are_on_the_disk(tmp_path, monkeypatch):
@@ -89,6 +90,18 @@ def test_what_is_appended_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         append_whole(path, b"second\n")
     assert path.read_bytes() == b"first\n"
+
+
+def test_whether_a_folder_can_be_written_in_is_found_without_leaving_anything(tmp_path):
+    try_writing(tmp_path / "new" / "newer")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "there").mkdir()
+    try_writing(tmp_path / "there")
+    assert list((tmp_path / "there").iterdir()) == []
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/nowhere")):
+        with pytest.raises(OSError):
+            try_writing(folder)
 
 
 def test_a_folder_appears_with_all_of_its_files_or_not_at_all(tmp_path):

@@ -123,9 +123,7 @@ def read_prompts(plan: OwnTextPlan, tokenizer: Any) -> list[tuple[int, ...]]:
     if plan.prompts is None:
         return [_opening(tokenizer)]
     prompt_format = PromptFormat(tokenizer)
-    prompts = [prompt_format.prompt(message).ids for message in _read_messages(plan.prompts)]
-    if not prompts:
-        raise RetrofitError(f"{plan.prompts} holds no prompts")
+    prompts = [prompt_format.prompt(message).ids for message in read_messages(plan.prompts)]
     if (longest := max(map(len, prompts))) >= plan.length - 1:
         raise RetrofitError(
             f"a prompt of {plan.prompts} has {longest} tokens and a row {plan.length}: shorten it, or pass a larger "
@@ -134,7 +132,18 @@ def read_prompts(plan: OwnTextPlan, tokenizer: Any) -> list[tuple[int, ...]]:
     return prompts
 
 
-def _read_messages(path: Path) -> Iterator[str]:
+def read_messages(path: Path) -> list[str]:
+    """The messages of a file of prompts.
+
+    Raises:
+        RetrofitError: It holds none, or lacks the columns.
+    """
+    if not (messages := list(_iterate_messages(path))):
+        raise RetrofitError(f"{path} holds no prompts")
+    return messages
+
+
+def _iterate_messages(path: Path) -> Iterator[str]:
     for file in list_data_files(path, (".jsonl", ".parquet", ".txt"), RetrofitError, "--prompts"):
         if file.suffix == ".txt":
             yield from filter(None, map(str.strip, file.read_text(encoding="utf-8-sig").splitlines()))
