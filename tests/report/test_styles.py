@@ -1,8 +1,10 @@
 """Colours and markers of methods."""
 
+from importlib.resources import files
+
 from hyperscale import methods
 from hyperscale.methods.names import ORDER
-from hyperscale.report.plots.styles import STYLES, assign_styles, series_name
+from hyperscale.report.plots.styles import SPARE_MARKERS, STYLES, assign_styles, series_name
 
 
 def test_known_methods_have_their_own_style_and_the_legend_its_order():
@@ -13,6 +15,16 @@ def test_known_methods_have_their_own_style_and_the_legend_its_order():
 def test_every_registered_method_has_a_style_of_its_own():
     assert set(methods.available()) <= set(STYLES), "add the new method to STYLES in hyperscale/report/plots/styles.py"
     assert len(set(STYLES.values())) == len(STYLES)
+    # Markers survive print in grey: two that share one are seldom beside each other.
+    shared = [name for name, (_, marker) in STYLES.items() if [m for _, m in STYLES.values()].count(marker) > 1]
+    assert shared == ["dmc", "triattention"]
+
+
+def test_the_report_can_draw_every_marker():
+    script = (files("hyperscale") / "report" / "html" / "web" / "base.js").read_text(encoding="utf-8")
+    shapes = script.partition("SHAPES = {")[2].partition("};")[0]
+    drawn = {line.split(":")[0].strip(' "') for line in shapes.splitlines() if ":" in line}
+    assert {marker for _, marker in STYLES.values()} | set(SPARE_MARKERS) == drawn
 
 
 def test_every_registered_method_has_a_place_in_the_order():

@@ -168,7 +168,7 @@ def _draw_panel(panel: Any, curves: Sequence[Curve], axis: str, styles: Mapping[
         )
         panel.plot(*_steps(curve, axis).T, color=colour, linewidth=1.2, zorder=4)
         x, y = np.array([cost_and_accuracy(point, axis) for point in curve.frontier]).T
-        markersize = 4.4 if marker in "PX" else 3.2  # these two look smaller than the others at the same size
+        markersize = 4.4 if marker in "PX*d" else 3.2  # these look smaller than the others at the same size
         panel.plot(
             x, y, marker, color=colour, markersize=markersize, markeredgecolor="white", markeredgewidth=0.3, zorder=5
         )

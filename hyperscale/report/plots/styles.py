@@ -17,11 +17,11 @@ STYLES: dict[str, Style] = {
     "h2o": ("#E69F00", "X"),
     "dmc": ("#7F7F7F", "<"),
     "streaming": ("#882255", ">"),
-    "keydiff": ("#CC79A7", "P"),
-    "knorm": ("#56B4E9", "X"),
+    "keydiff": ("#CC79A7", "d"),
+    "knorm": ("#56B4E9", "h"),
     "triattention": ("#E69F00", "<"),
-    "snapkv": ("#7F7F7F", ">"),
-    "rkv": ("#882255", "v"),
+    "snapkv": ("#7F7F7F", "p"),
+    "rkv": ("#882255", "*"),
 }
 SPARE_COLOURS = ("#CC79A7", "#56B4E9", "#E69F00", "#7F7F7F", "#882255")
 SPARE_MARKERS = ("P", "X", "<", ">", "v")
