@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from hyperscale.errors import RetrofitError
 from hyperscale.planning.roofline import Gpu
-from hyperscale.retrofit.job import choose_length, read_config
+from hyperscale.retrofit.choices import choose_length, read_config
 from hyperscale.retrofit.memory_estimate import MemoryEstimate, count_parameters, estimate_memory, head_dim_of
 from hyperscale.retrofit.recipes import NAMES
 from hyperscale.retrofit.settings import MOST_GPUS, Recipe, RetrofitSettings, check_shares

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import equal
 
 from hyperscale.errors import RetrofitError
-from hyperscale.retrofit import job, memory_estimate, trainer
+from hyperscale.retrofit import choices, job, memory_estimate, trainer
 from hyperscale.retrofit.reporting.records import TrainingRecord
 from hyperscale.retrofit.settings import RetrofitSettings
 
@@ -48,7 +48,7 @@ def settings(sources, out, **changes):
     ],
 )
 def test_what_is_asked_for_comes_first_then_what_was_begun_then_memory(asked, before, device, fits, chosen, reason):
-    assert job._choose_activations(asked, before, device, fits=fits) == (chosen, reason)
+    assert choices.choose_activations(asked, before, device, fits=fits) == (chosen, reason)
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def choose(sources, tmp_path, monkeypatch):
     def choose(memory, **changes):
         begun, lines = [], []
         monkeypatch.setattr(job, "_memory_of", lambda _: ("a GPU", memory))
-        monkeypatch.setattr(job, "_attends_fused", lambda *_: True)
+        monkeypatch.setattr(job, "attends_fused_on", lambda *_: True)
         monkeypatch.setattr(job, "train", lambda found, *_: begun.append(found))
         job.run_retrofit(settings(sources, tmp_path / "out", device="cuda", **changes), lines.append)
         (found,) = begun

@@ -8,7 +8,7 @@ from checkpoints import SMALL
 
 from hyperscale.errors import RetrofitError
 from hyperscale.mini.model import build_model
-from hyperscale.retrofit import job, memory_estimate
+from hyperscale.retrofit import choices, memory_estimate
 from hyperscale.retrofit.gate_check import check_gates
 from hyperscale.retrofit.packing import TrainingBatch
 from hyperscale.retrofit.recipes import NAMES
@@ -91,9 +91,9 @@ def test_the_first_recipe_that_fits_is_chosen():
     least = int(frozen / memory_estimate.USABLE) + 1
     memories = {2 * whole: "paper", 2 * frozen: "lora", least: "adapters", frozen // 2: NAMES[0]}
     for memory, name in memories.items():
-        assert job._choose_recipe(plain, 10**9, config, 512, memory).recipe_name == name
+        assert choices.choose_recipe(plain, 10**9, config, 512, memory, print).recipe_name == name
     borrowed = RetrofitSettings.from_options({**GIVEN, "gate": "borrowed"})
-    assert job._choose_recipe(borrowed, 10**9, config, 512, 2 * frozen).recipe_name == "paper"
+    assert choices.choose_recipe(borrowed, 10**9, config, 512, 2 * frozen, print).recipe_name == "paper"
     with pytest.raises(RetrofitError, match="--recipe adapters takes 19 GiB and activations"):
         memory_estimate.require_memory(
             memory_estimate.estimate_memory(10**10, "bfloat16"), "m", "bfloat16", ("a GPU", 40 << 30)

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from hyperscale.errors import RetrofitError
 from hyperscale.mini.model import build_model
-from hyperscale.retrofit import job, memory_estimate
+from hyperscale.retrofit import choices, memory_estimate
 from hyperscale.retrofit.attention.masks import PackingMasks
 from hyperscale.retrofit.checkpoints import save_checkpoint
 from hyperscale.retrofit.low_rank import updates
@@ -128,7 +128,7 @@ def test_the_recipe_lies_between_the_two_others():
     plain = RetrofitSettings.from_options(GIVEN)
 
     def choose(settings, memory=4 * 10**9):
-        return job._choose_recipe(settings, 10**9, config, 512, memory).recipe_name
+        return choices.choose_recipe(settings, 10**9, config, 512, memory, print).recipe_name
 
     assert choose(plain) == "lora"
     # What is to train says which recipe is meant, though another would fit.
@@ -143,6 +143,6 @@ def test_without_peft_it_says_what_to_install(monkeypatch):
     lines = []
     config = build_model(0, **SMALL).config
     plain = RetrofitSettings.from_options(GIVEN)
-    chosen = job._choose_recipe(plain, 10**9, config, 512, 4 * 10**9, lines.append)
+    chosen = choices.choose_recipe(plain, 10**9, config, 512, 4 * 10**9, lines.append)
     assert chosen.recipe_name == "adapters"
     assert "needs peft: pip install" in lines[0]

@@ -16,7 +16,7 @@ from hyperscale.engines.torch import forward_pass
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.engines.vllm.harness.provider import VllmProvider
 from hyperscale.errors import MethodError, ModelError
-from hyperscale.retrofit import job
+from hyperscale.retrofit import choices
 
 NEW = [family for family in FAMILIES if family not in IN_EVERY_ENGINE]
 GREEDY = Sampling(temperature=0)
@@ -133,7 +133,7 @@ def test_configurations_as_they_are_published_pass(config):
 def test_a_retrofit_refuses_families_that_it_does_not_train(tmp_path, family):
     folder = architectures.write(tmp_path, family)
     with pytest.raises(ModelError, match=rf"'{family}' do not run in hyperscale retrofit"):
-        job.read_config(str(folder))
+        choices.read_config(str(folder))
 
 
 def test_engines_without_a_family_say_so():

@@ -18,7 +18,7 @@ from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.engines.vllm.harness.provider import VllmProvider
 from hyperscale.errors import MethodError, ModelError
-from hyperscale.retrofit import job
+from hyperscale.retrofit import choices
 
 GREEDY = Sampling(temperature=0)
 PROMPT = tuple(torch.randint(0, 63, (50,), generator=torch.Generator().manual_seed(0)).tolist())
@@ -177,7 +177,7 @@ def test_engines_with_classes_of_their_own_refuse_them(tmp_path):
         KVPressProvider().check_model("path", config, ["a-press"], "cuda")
     folder = architectures.write(tmp_path, "olmo2")
     with pytest.raises(ModelError, match="'olmo2' do not run in hyperscale retrofit"):
-        job.read_config(str(folder))
+        choices.read_config(str(folder))
 
 
 @pytest.mark.e2e
