@@ -6,6 +6,7 @@ import sys
 from contextlib import suppress
 
 from hyperscale.errors import ConfigError
+from hyperscale.utils.said_once import says_first
 
 #: Characters of our tables and sentences, for terminals that have only ASCII or Latin-1.
 _PLAIN = {
@@ -56,7 +57,9 @@ def abandon_output() -> None:
 
 
 def write_error(line: str) -> None:
-    """A line on stderr, if there is anyone to read it."""
+    """A line on stderr, if there is anyone to read it and no other process of this command has said it."""
+    if not says_first(line):
+        return
     with suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()

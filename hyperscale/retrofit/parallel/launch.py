@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 
 from hyperscale.errors import RetrofitError
+from hyperscale.utils.said_once import FOLDER
 
 #: Seconds that processes which were told to stop have for the step that they are in and for writing their states.
 STOP_SECONDS = 3600
@@ -41,9 +43,11 @@ def launch_ranks(count: int) -> None:
     ]
     # torchrun kills what has not stopped within 30 s; a step of a large model and its state take longer.
     environment = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(STOP_SECONDS)} | os.environ
-    with subprocess.Popen(
-        [*launcher, "-m", "hyperscale.cli", *sys.argv[1:]], env=environment, start_new_session=True
-    ) as process:
+    command = [*launcher, "-m", "hyperscale.cli", *sys.argv[1:]]
+    with (
+        tempfile.TemporaryDirectory() as said,
+        subprocess.Popen(command, env=environment | {FOLDER: said}, start_new_session=True) as process,
+    ):
         received: list[int] = []
 
         def pass_on(number: int, _: object) -> None:

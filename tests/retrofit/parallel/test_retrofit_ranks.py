@@ -207,6 +207,7 @@ def test_a_refused_checkpoint_ends_a_shared_training_in_lines(tmp_path):
     _, err = process.communicate(timeout=120)
     assert process.returncode == 2
     assert "Traceback" not in err
+    assert err.count("error: ") == 2  # why, said once, and that they ended
     assert err.splitlines()[-1].startswith("error: the 2 processes of the training ended early")
     assert "saves less than asked" in err
     assert (tmp_path / "out" / "training.png").exists()

@@ -1,0 +1,25 @@
+"""Has the processes of one command say a line once, where all of them end for the same reason."""
+
+import hashlib
+import os
+from pathlib import Path
+
+FOLDER = "HYPERSCALE_SAID"
+"""Environment variable: a folder in which they note what one of them has said."""
+
+
+def says_first(line: str) -> bool:
+    """Whether no other process of this command has said a line; from now on one has.
+
+    Always, where the command has one process or the folder cannot be written in.
+    """
+    folder = os.environ.get(FOLDER)
+    if not folder:
+        return True
+    try:
+        (Path(folder) / hashlib.sha256(line.encode("utf-8", "surrogateescape")).hexdigest()).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:
+        pass
+    return True
