@@ -57,6 +57,8 @@ def run_retrofit(
     if settings.recipe_name is None and (name := find_recipe(settings.out)):
         settings = settings.with_recipe(name)
     begun = find_begun(settings)
+    from hyperscale.retrofit.parallel.launch import is_launched, launch_ranks
+
     ranks = _join_others(settings)
     if ranks is None:
         require_writable(settings.out)
@@ -68,25 +70,24 @@ def run_retrofit(
         return
     device = settings.device or _default_device()
     _require_known_memory(settings, device)
+    report_plan = _ignore if is_launched() else report
     # Before the weights are looked for: a mistake about the data shows at once.
-    source = _read_given_texts(settings, report)
+    source = _read_given_texts(settings, report_plan)
     model = models.find(settings.model)
     models.require(model.base, settings.model)
     config = read_config(model.base)
     length = choose_length(settings, config, device)
     parameters = memory_estimate.count_parameters(config)
     settings, activations, estimate = _choose_what_fits(
-        settings, config, length, device, begun.activations if begun is not None else None, ranks, report
+        settings, config, length, device, begun.activations if begun is not None else None, ranks, report_plan
     )
     is_launcher = settings.gpus > 1 and ranks is None
     if is_launcher:
         _require_gpus(settings.gpus, device)
         check_shares(settings.gpus, settings.recipe(parameters))
     if source is None:
-        source = _get_source(settings, model.base, device, length, parameters, report)
+        source = _get_source(settings, model.base, device, length, parameters, report_plan)
     if is_launcher:
-        from hyperscale.retrofit.parallel.launch import launch_ranks
-
         report(f"training in {settings.gpus} processes …")
         launch_ranks(settings.gpus)
         return

@@ -23,6 +23,11 @@ def is_first() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def is_launched() -> bool:
+    """Whether this command has started it, and has said what it read and chose before."""
+    return is_started() and FOLDER in os.environ
+
+
 def launch_ranks(count: int) -> None:
     """Run this process's command line in so many processes of this machine, by ``torchrun``, and wait for them.
 

@@ -172,6 +172,7 @@ def test_the_command_shares_a_training_on_one_machine_and_over_two(tmp_path):
         assert process.returncode == 0, err
         outputs.append(out)
     assert [out.count("run it:") for out in outputs] == [1, 1, 0, 0, 1, 1, 1]
+    assert [out.count("training takes about") for out in outputs] == [1, 1, 1, 0, 1, 1, 1]
     assert [out.count("wrote") for out in outputs] == [2, 2, 2, 0, 2, 2, 2]
     for first, name in (("one", "two"), ("one", "nodes"), ("lora1", "lora2")):
         weights, made = checkpoint(tmp_path / first)
