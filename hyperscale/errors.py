@@ -1,5 +1,7 @@
 """Errors a user can cause and mend. Each message says what is wrong and what to do about it."""
 
+import re
+
 
 class HyperscaleError(Exception):
     """Base of all user errors; the command line prints the message on one line and exits with code 2."""
@@ -48,8 +50,12 @@ class RetrofitError(HyperscaleError):
 def first_line(error: BaseException) -> str:
     """The first line of an error's text that is not empty, for messages of one line; its type if it has no text.
 
-    A line that ends in a colon says nothing without the next one, as those of transformers' checks of a configuration.
+    A line that ends in a colon says nothing without the next one, as those of transformers' checks of a configuration;
+    nor does the first one of pydantic's, which counts mistakes: the first mistake stands for it.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if re.match(r"\d+ validation errors? for ", lines[0]) and len(lines) > 1:
+        end = next((i for i, line in enumerate(lines[1:], 2) if " [type=" in line), len(lines))
+        return f"{lines[0]}: {' '.join(lines[1:end]).partition(' [type=')[0]}"
     count = next((i for i, line in enumerate(lines, 1) if not line.endswith(":")), len(lines))
     return " ".join(lines[:count])

@@ -40,11 +40,14 @@ def _listen(connection: "Connection[Report, Order | None]", worker: EngineWorker
 
 
 def _tell(connection: "Connection[Report, Order | None]", worker: EngineWorker) -> None:
-    connection.send(worker.take(0))  # at once: the process is here
-    is_over = False
-    while not is_over:
-        is_over = worker.is_over
-        connection.send(worker.take(_SECONDS_BETWEEN_REPORTS))
+    try:
+        connection.send(worker.take(0))  # at once: the process is here
+        is_over = False
+        while not is_over:
+            is_over = worker.is_over
+            connection.send(worker.take(_SECONDS_BETWEEN_REPORTS))
+    except OSError:
+        os._exit(1)  # the run is gone, see `_listen`
 
 
 if __name__ == "__main__":

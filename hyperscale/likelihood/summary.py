@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hyperscale.analysis.bootstrap import N_BOOT, confidence_intervals, draw_problems
+from hyperscale.errors import ConfigError
 from hyperscale.likelihood.scoring import Floats, TokenScores
 from hyperscale.results.intervals import MIN_PROBLEMS
 
@@ -50,7 +51,13 @@ def excess(scores: TokenScores) -> Floats:
 
 
 def realised_cr(scores: TokenScores) -> float:
-    """Entries of the full cache over those that were kept, summed over the scored tokens."""
+    """Entries of the full cache over those that were kept, summed over the scored tokens.
+
+    Raises:
+        ConfigError: None was kept, as by a method that has room for a fraction of a token.
+    """
+    if not scores.kept.any():
+        raise ConfigError("no entry is kept within so few tokens, so there is no ratio: pass a larger --length")
     return float(scores.full.sum() * len(scores.kept) / scores.kept.sum())
 
 

@@ -40,7 +40,12 @@ class Predictor:
             evicts, entry_bytes = arm.method not in SELECTORS, self.entry_bytes_of(arm)
             costs = Costs.predict(task, 1, L + task.answer, arm.CR, entry_bytes, arm.kv_budget, evicts=evicts)
             return self._with_seconds(costs, known, None), CLOSED
-        costs = Costs(mean.kv_reads, mean.peak_kv, mean.peak_kv * self.entry_bytes_of(arm), mean.tokens)
+        reads, peak = mean.kv_reads, mean.peak_kv
+        if not task.options:
+            # They may be of other problems, with longer prompts; none of these can cost more than a full cache does.
+            most = Costs.predict(task, 1, L + task.answer, 1.0, self.entry_bytes)
+            reads, peak = min(reads, most.kv_reads), min(peak, most.peak_kv)
+        costs = Costs(reads, peak, peak * self.entry_bytes_of(arm), mean.tokens)
         return self._with_seconds(costs, known, mean.seconds if known.timed else None), known.source
 
     def base_seconds(self, task: TaskShape) -> float | None:

@@ -210,10 +210,11 @@ def _planned_task(
     if task.context is not None:  # as long as its prompts are to be, whatever they say
         count = task.size if config.limit is None else min(task.size, config.limit)
         fitted, note = fit_lengths(task, task.context, context, config)
-        if prompt_format is not None:
-            task.docs(1, data, prompt_format)  # there must be room for what is asked
-        task = fitted
-        return PlannedTask(task_shape(task, task.prompt_tokens, config), count, note=note)
+        if prompt_format is None:
+            return PlannedTask(task_shape(fitted, task.prompt_tokens, config), count, note=note)
+        docs = task.docs(1, data, prompt_format)  # which take a while to fill; the others are as long but for a word
+        check_prompts(docs, prompt_format)
+        return PlannedTask(task_shape(fitted, _prompt_tokens(docs[0], prompt_format), config), count, note=note)
     if data is None and not _is_at_hand(task):
         size = task.size or config.limit or _UNKNOWN_SIZE
         count = size if config.limit is None else min(size, config.limit)

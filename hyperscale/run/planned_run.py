@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import ceil
 from typing import TYPE_CHECKING, Self
 
 from hyperscale import models
@@ -208,7 +209,8 @@ def task_shape(task: "Task", prompt_tokens: float, config: "ResolvedConfig", opt
     lengths = tuple(sorted(task.lengths))
     room = 0 if task.is_likelihood else config.answer_room
     options = (options or _TYPICAL_OPTIONS) if task.is_likelihood else 0
-    return TaskShape(task.name, round(prompt_tokens), task.base_length, lengths, room, options)
+    # Rounded up, so that the base point itself is within a budget that is told in multiples of it.
+    return TaskShape(task.name, ceil(prompt_tokens), task.base_length, lengths, room, options)
 
 
 def local_gpu(device: str) -> "Gpu | None":

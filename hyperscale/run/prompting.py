@@ -92,11 +92,13 @@ def check_prompts(docs: "Iterable[Doc]", prompt_format: "PromptFormat") -> None:
         )
     for doc in docs:
         texts = [doc.prompt, *(option.continuation for option in doc.options)]
-        part = next(filter(None, map(prompt_format.find_unwritable, texts)), "") if doc.place else ""
+        part = next(filter(None, map(prompt_format.find_unwritable, texts)), "")
         if part:
+            place = doc.place or f"problem {doc.id}"
+            remedy = "write it otherwise, or leave the problem out" if doc.place else "take another model or task"
             raise TaskError(
-                f"{doc.place}: the model's tokenizer cannot write {shorten(part.strip() or part)} of its prompt, and "
-                "would leave it out: write it otherwise, or leave the problem out"
+                f"{place}: the model's tokenizer cannot write {shorten(part.strip() or part)} of its prompt, and "
+                f"would leave it out: {remedy}"
             )
 
 

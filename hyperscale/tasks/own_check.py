@@ -104,6 +104,27 @@ def check_file(path: Path) -> Report:
     return report
 
 
+def check_groups(folder: Path) -> Report | None:
+    """Look at the groups of a folder's tasks; None if it is no folder, or has none."""
+    folder = expand_home(folder)
+    if not folder.is_dir():
+        return None
+    report = Report()
+    report.say(f"{folder}: groups")
+    try:
+        sources.declare_folder(folder)
+    except TaskError as error:
+        report.fail(str(error))
+        return report
+    names = sources.declared_groups(folder)
+    for name in names:
+        try:
+            report.say(f"  {name}: {', '.join(sources.expand_group(name))}")
+        except TaskError as error:
+            report.fail(str(error))
+    return report if names else None
+
+
 def _read(source: TaskSource, file: YamlFile, report: Report) -> "Task | None":
     """The task, if its keys are right."""
     from hyperscale.tasks import task_files

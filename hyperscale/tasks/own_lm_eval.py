@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -142,6 +143,14 @@ class LmEvalProblems:
         return "acc" if self.metric == GREEDY else self.metric or "exact_match"
 
     @property
+    def _name(self) -> str:
+        """The name by which a run has the task, to say what else of it may be given."""
+        package = find_spec("lm_eval")
+        folders = (package.submodule_search_locations if package is not None else None) or ()
+        is_shipped = any(self.path.is_relative_to(folder) for folder in folders)
+        return f"{'lm_eval:' if is_shipped else ''}{self.config['task']}"
+
+    @property
     def _split(self) -> str:
         return str(self.config.get("test_split") or self.config.get("validation_split"))
 
@@ -159,7 +168,7 @@ class LmEvalProblems:
             with quiet_datasets(offline=data is not None or (not self.is_local and not reachable())):
                 made = ConfigurableTask(config=config)
         except Exception as error:  # lm-eval, datasets and the hub raise many kinds
-            self._fail(error, str(self.path))
+            self._fail(error, str(self.path), has_data=data is not None)
         made.set_fewshot_seed(FEWSHOT_SEED)
         return made
 
@@ -210,7 +219,7 @@ class LmEvalProblems:
         path = self.path.parent / str(value)
         return str(path) if is_there(path) else value
 
-    def _fail(self, error: Exception, place: str) -> NoReturn:
+    def _fail(self, error: Exception, place: str, *, has_data: bool = True) -> NoReturn:
         """What went wrong, by the key whose template it is where that can be told."""
         if isinstance(error, TaskError):
             raise error if str(self.path) in str(error) else TaskError(f"{place}: {error}") from None
@@ -226,7 +235,14 @@ class LmEvalProblems:
                 "doc_to_text",
             )
             raise TaskError(f"{place}: {key} names {name!r}, which is no field of the data") from None
-        remedy = "" if self.is_local else f": or pass {self._split} as a file, --data {self.config['task']}=PATH"
+        if "larger than population" in text:
+            asked = self.config.get("num_fewshot")
+            raise TaskError(
+                f"{place}: num_fewshot is {asked}, and there are fewer examples beside the problem: ask for fewer, "
+                f"--task-param {self._name}.num_fewshot=N"
+            ) from None
+        remedy = f": or pass {self._split} as a file, --data {self._name}=PATH"
+        remedy = "" if self.is_local or has_data else remedy
         raise TaskError(f"{place}: lm-eval cannot make the task ({type(error).__name__}: {text}){remedy}") from None
 
 

@@ -3,6 +3,7 @@
 What hyperscale needs beyond lm-eval's own keys stands under ``metadata``, the fields of `TaskMetadata`.
 """
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
@@ -213,11 +214,16 @@ def load(name: str) -> Task:
             return read_source(source)
         known = [*_names(), *sources.declared()]
         raise TaskError(
-            f"unknown task {name!r}; known tasks: {', '.join(known)}; a task of your own is named by its file, "
-            "./NAME.yaml, or with --include FOLDER"
+            f"unknown task {name!r}{_nearest(name, known)} known tasks: {', '.join(known)}; a task of your own is "
+            "named by its file, ./NAME.yaml, or with --include FOLDER, and one that lm-eval ships lm_eval:NAME"
         )
     task = read(data_dir("tasks") / f"{file}.yaml")
     return task.at_context(context) if at else task
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f": did you mean {near[0]!r}?" if near else ";"
 
 
 def _read_named(name: str) -> Task:

@@ -2,6 +2,7 @@ import json
 import math
 from dataclasses import replace
 
+import architectures
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -69,6 +70,18 @@ def test_where_the_rule_depends_on_the_length_only_that_length_tells():
     assert source == CLOSED
     assert costs.kv_reads == dense_reads(50, 1024) / 4
     assert costs.seconds == 1024 * 1.0 / 100  # the pace is known all the same
+
+
+def test_no_chain_is_predicted_to_cost_more_than_the_full_cache_of_this_runs_prompts():
+    """Where the earlier ones were of other problems: else the base point would not be within 1x."""
+    known = of(*(sample(f"p{i}", method="vanilla", CR=1.0, tokens=1024) for i in range(4)))
+    short = TaskShape("mini_aime", 5, 1024, (512, 1024))
+    predictor = Predictor(100, known)
+    base, source = predictor.predict_chain(short, VANILLA, 1024)
+    assert source == measured_costs.PILOT
+    assert (base.kv_reads, base.peak_kv) == (dense_reads(5, 1024), dense_peak(5, 1024))
+    plan = make_plan(Budget.parse("1x"), GRID, [short], [VANILLA], 100, predictor)
+    assert (1, 1024) in {(point.W, point.L) for point in plan.points}
 
 
 def test_closed_form_where_nothing_is_known():
@@ -213,8 +226,9 @@ def test_a_forced_answer_counts_where_a_chain_is_cut_off_and_nowhere_else():
         assert cost.peak_kv == pytest.approx(sum(dense_peak(50, n) for n in tokens) / 2)
 
 
-def test_methods_whose_chains_are_alike_are_planned_with_one_a_problem():
-    settings = {"model": "mini", "methods": ["vanilla", "random"], "tasks": ["niah_single"], "context": [512]}
+def test_methods_whose_chains_are_alike_are_planned_with_one_a_problem(tmp_path):
+    model = str(architectures.write(tmp_path / "model", "qwen3"))
+    settings = {"model": model, "methods": ["vanilla", "random"], "tasks": ["niah_single"], "context": [512]}
     run = dry_run.plan_dry_run(load.make_config({**settings, "budget": "all"}))
     widths = {method: {p.W for p in run.plan.points if p.arm.method == method} for method in ("vanilla", "random")}
     assert widths["vanilla"] == {1}

@@ -80,6 +80,8 @@ def test_a_greedy_problem_has_one_chain():
 
 
 def test_lengths_of_prompts_need_a_task_that_has_them():
+    with pytest.raises(ConfigError, match="as vt@512 does: leave one out"):
+        resolved(tasks=["vt@512"], context=[1024])
     with pytest.raises(ConfigError, match=r"--context is for tasks .*niah_single.* mini_aime is none"):
         resolved(tasks=["mini_aime"], context=[512])
 
@@ -95,6 +97,8 @@ def test_a_run_at_two_lengths(run, checkpoint, tmp_path):
     code, out, err = run("run", *command, "--out", "r")
     assert code == 0, err
     points = pd.read_csv("r/points.csv")
+    # A prompt may lack a token of its length; the base point is within 1x all the same.
+    assert "No point of vanilla is within" not in out
     assert set(zip(points.task, points.context, strict=True)) == {
         (f"{name}@{context}", context) for name in ("niah_single", "vt") for context in (600, 900)
     }
@@ -168,6 +172,11 @@ def test_mistakes_end_in_a_line(run, checkpoint):
         told = run("run", *command, "--task", "cwe", "--context", 3000, "--data", text, *mode)
         commandline.fails(told, "cwe@3000", "leave --data")
     commandline.fails(run("run", "--model", "mini", "--task", "vt", "--budget", "1x"), "mini")
+    for mode in ((), ("--dry-run",)):  # it has characters for the tasks that are its own
+        told = run(
+            "run", "--model", "mini", "--task", "vt", "--context", "900", "--budget", "1x", "--length", "8", *mode
+        )
+        commandline.fails(told, "problem vt-0-0", "tokenizer cannot write", "take another model or task")
 
 
 def test_prompts_beyond_the_models_context_are_refused_before_they_are_filled(run, checkpoint, monkeypatch, tmp_path):

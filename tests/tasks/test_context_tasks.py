@@ -129,6 +129,19 @@ def test_the_haystack_may_be_a_text_of_the_users(tmp_path, prompt_format):
             assert ("A second file!" in hay) == (data == tmp_path)
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["雨落在屋顶上。水流到街上！灯在晚上亮起？一天结束了。" * 100, "one line of a log without an end\n" * 300],
+)
+def test_a_text_without_latin_sentences_hides_a_needle_at_its_depth_too(tmp_path, prompt_format, text):
+    file = tmp_path / "text.txt"
+    file.write_text(text, encoding="utf-8")
+    for place, doc in enumerate(make("niah_single", 3000, prompt_format, limit=10, data=str(file))):
+        assert 2950 <= len(prompt_format.prompt(doc.prompt).ids) <= 3000
+        shown = doc.prompt.split("\n\n")[1]
+        assert shown.index("The secret number") / len(shown) == pytest.approx(0.05 + 0.1 * place, abs=0.1)
+
+
 def test_one_prompt_is_tokenised_only_a_few_times(prompt_format):
     """However long it is: the amount of text is interpolated."""
 
@@ -184,6 +197,7 @@ def test_mistakes_are_told(tmp_path, prompt_format):
     assert "needs sentences" in refused(data=str(tmp_path))
     (tmp_path / "latin.txt").write_bytes("naïve".encode("latin-1"))
     assert "UTF-8" in refused(data=str(tmp_path / "latin.txt"))
+    assert "leave one out" in refused(data=str(tmp_path / "latin.txt"), haystack="filler")
 
 
 @pytest.mark.parametrize(

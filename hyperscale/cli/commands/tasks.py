@@ -26,10 +26,11 @@ def tasks(
         for folder in include or []:
             sources.declare_folder(folder)
         own = {name: registry.load(name).summary for name in sources.declared()}
+        own |= {name: f"the tasks {', '.join(sources.expand_group(name))}" for name in sources.declared_groups()}
         print_entries(registry.available() | own)
         return
     from hyperscale.errors import TaskError
-    from hyperscale.tasks.own_check import check_file, files_of
+    from hyperscale.tasks.own_check import check_file, check_groups, files_of
 
     mistakes = 0
     for path in check:
@@ -39,5 +40,8 @@ def tasks(
             report = check_file(file)
             typer.echo(report.text)
             mistakes += len(report.mistakes)
+        if (groups := check_groups(path)) is not None:
+            typer.echo(f"\n{groups.text}")
+            mistakes += len(groups.mistakes)
     if mistakes:
         raise TaskError(f"{mistakes} mistake{'s' if mistakes > 1 else ''}: mend what is marked wrong, and check again")

@@ -1,9 +1,11 @@
 """Names the versions of vLLM that the plugin works with."""
 
-from importlib.metadata import PackageNotFoundError, version
+import os
+from importlib.metadata import PackageNotFoundError, entry_points, version
 
 from hyperscale.errors import EngineError
 
+_PLUGIN = "hyperscale"  # as pyproject.toml has it
 KNOWN = ("0.26.0", "0.32.0")
 """Tried. What the plugin builds on drifts between minor versions, so no other is accepted."""
 
@@ -28,6 +30,25 @@ def _find() -> tuple[str, str] | None:
         except PackageNotFoundError:
             continue
     return None
+
+
+def check_plugin() -> None:
+    """Refuse methods of the plugin where vLLM would not load it.
+
+    Raises:
+        EngineError: It is left out (``VLLM_PLUGINS``), or this package is not installed.
+    """
+    chosen = os.environ.get("VLLM_PLUGINS")
+    if chosen is not None and _PLUGIN not in chosen.split(","):
+        raise EngineError(
+            f"VLLM_PLUGINS is {chosen!r}, so vLLM leaves out the plugin {_PLUGIN}, which all methods but vanilla need: "
+            "unset it, or name the plugin in it"
+        )
+    if _PLUGIN not in entry_points(group="vllm.general_plugins").names:
+        raise EngineError(
+            "vLLM finds its plugin by the installed package, and hyperscale-kv is not installed here: `pip install` it "
+            "instead of putting it on the path"
+        )
 
 
 def check() -> None:

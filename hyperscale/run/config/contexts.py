@@ -22,6 +22,9 @@ def expand_contexts(config: RunConfig, names: tuple[str, ...]) -> RunConfig:
         ConfigError: It names lengths of prompts and no task that has them.
     """
     full_names = {name: _full_names(name, config.context) for name in names}
+    own = [name for name in names if CONTEXT_MARK in name]
+    if config.context and own and all(CONTEXT_MARK in name or _context_of(name) is None for name in names):
+        raise ConfigError(f"--context is for tasks that do not say it themselves, as {own[0]} does: leave one out")
     if config.context and all(CONTEXT_MARK not in name for group in full_names.values() for name in group):
         known = [name for name in tasks.available() if tasks.load(name).context is not None]
         raise ConfigError(
@@ -79,11 +82,16 @@ def _normalise(name: str) -> str:
     return f"{task}{mark}{int(tokens)}" if tokens.isdecimal() else name
 
 
-def _full_names(name: str, contexts: tuple[int, ...]) -> tuple[str, ...]:
+def _context_of(name: str) -> int | None:
+    """Tokens of a task's prompts, if it fills them up."""
     try:
-        default = tasks.load(name).context
+        return tasks.load(name).context
     except TaskError:  # which whoever loads the task says with its place
-        default = None
+        return None
+
+
+def _full_names(name: str, contexts: tuple[int, ...]) -> tuple[str, ...]:
+    default = _context_of(name)
     if default is None or CONTEXT_MARK in name:
         return (_normalise(name),)
     return tuple(f"{name}{CONTEXT_MARK}{tokens}" for tokens in contexts or (default,))

@@ -79,8 +79,13 @@ def _choose(config: ResolvedConfig, methods: "Mapping[Arm, Method]", paths: Sequ
         if reason is None:
             return "vllm", "vllm (auto)"
     # vLLM where torch has no such method or setting; if the GPU is taken, it is for vLLM to say so.
-    if _refusal("torch", config, methods, paths) and _refusal("vllm", config, methods, paths) is None:
-        return "vllm", "vllm (auto)"
+    if why := _refusal("torch", config, methods, paths):
+        if _refusal("vllm", config, methods, paths) is None:
+            return "vllm", f"vllm (auto): {why}"
+        # Of a cache that vLLM alone keeps, vLLM says what is missing.
+        alone = set(registry.get("vllm").kv_dtypes) - set(registry.get("torch").kv_dtypes)
+        if config.kv_dtype in alone:
+            return "vllm", f"vllm (auto): {why}"
     return "torch", f"torch: {reason}"
 
 

@@ -1,9 +1,11 @@
 """Makes the user's own tasks known, by the files and folders that a configuration names."""
 
+from hyperscale import tasks
 from hyperscale.errors import ConfigError
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.tasks.own import lm_eval_names, sources
-from hyperscale.tasks.own.lm_eval_names import is_lm_eval
+from hyperscale.tasks.own.lm_eval_names import PREFIX, is_lm_eval
+from hyperscale.tasks.task import CONTEXT_MARK
 
 
 def with_own_tasks(config: RunConfig) -> RunConfig:
@@ -15,7 +17,7 @@ def with_own_tasks(config: RunConfig) -> RunConfig:
     """
     for folder in config.include:
         sources.declare_folder(folder)
-    names = {task: _names_of(task) for task in config.tasks}
+    names = {task: _names_of(task) for task in _with_prefixes(config.tasks)}
     every = [name for group in names.values() for name in group]
     if len(set(every)) < len(every):
         name = next(name for name in every if every.count(name) > 1)
@@ -35,6 +37,17 @@ def with_own_tasks(config: RunConfig) -> RunConfig:
             "task_params": by_name(dict(config.task_params)),
         }
     )
+
+
+def _with_prefixes(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names with lm-eval's prefix, which is said once in ``lm_eval:gsm8k,hellaswag``."""
+    full: list[str] = []
+    for name in names:
+        follows = bool(full) and is_lm_eval(full[-1])
+        is_known = name.partition(CONTEXT_MARK)[0] in tasks.available() or name in sources.declared()
+        is_other = is_lm_eval(name) or is_known or sources.is_group(name) or sources.is_path(name)
+        full.append(f"{PREFIX}{name}" if follows and not is_other else name)
+    return tuple(full)
 
 
 def _names_of(task: str) -> tuple[str, ...]:

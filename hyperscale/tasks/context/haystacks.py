@@ -43,7 +43,11 @@ _PATTERNS = (
     "Later that day {name} and {other} carried the {adjective} {noun} across the road.",
 )
 _WEATHER = ("cold", "grey", "hot", "mild", "rainy", "stormy", "warm", "wet", "windy")
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n\s*\n")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])\s*|\n\s*\n")
+# Characters of a unit of the user's own text. What is hidden stands between units, at a share of them, and an excerpt
+# is made longer by one at a time: sentences of very different lengths would not do for either, nor a text without any.
+_LEAST_UNIT, _MOST_UNIT = 60, 200
+_MOST_WITHOUT_SPACES = 60  # of writing that has no spaces, a token or more each
 _SUFFIXES = (".txt", ".md", ".rst")
 
 
@@ -68,7 +72,7 @@ def sentences_of(haystack: str, data: str | None) -> Sentences:
 
 
 def read_sentences(path: Path) -> list[str]:
-    """The sentences of a text file, or of a folder's text files in the order of their names.
+    """The sentences of a text file, or of a folder's text files in the order of their names, in similar lengths.
 
     Raises:
         TaskError: There is no such file, or no sentence in it.
@@ -80,9 +84,39 @@ def read_sentences(path: Path) -> list[str]:
         except (OSError, UnicodeDecodeError) as error:
             raise TaskError(f"cannot read {file} ({first_line(error)}): a haystack is text in UTF-8") from None
         sentences += [" ".join(part.split()) for part in _SENTENCE_END.split(text) if part.strip()]
+    sentences = list(_make_even(sentences))
     if not sentences:
         raise TaskError(f"{path} holds no text: a haystack needs sentences")
     return sentences
+
+
+def _make_even(sentences: list[str]) -> Iterator[str]:
+    """Units of similar lengths: short sentences together, long ones in parts."""
+    unit = ""
+    for part in (part for sentence in sentences for part in _cut(sentence)):
+        unit = f"{unit} {part}" if unit else part
+        if len(unit) >= _LEAST_UNIT:
+            yield unit
+            unit = ""
+    if unit:
+        yield unit
+
+
+def _cut(sentence: str) -> Iterator[str]:
+    """Parts of a sentence, between words where it has some."""
+    words = [
+        word[start : start + _MOST_WITHOUT_SPACES]
+        for word in sentence.split()
+        for start in range(0, len(word), _MOST_WITHOUT_SPACES)
+    ]
+    part = ""
+    for word in words:
+        if part and len(part) + 1 + len(word) > _MOST_UNIT:
+            yield part
+            part = ""
+        part = f"{part} {word}" if part else word
+    if part:
+        yield part
 
 
 def _from(sentences: list[str], rng: Random) -> Iterator[str]:

@@ -72,14 +72,23 @@ class HiddenLines(Question):
         for line, depth in reversed(list(zip(self.lines, self.depths, strict=True))):
             sentences.insert(round(depth * amount), line)
         # As an excerpt, a text may begin within a sentence.
-        return " ".join([*more.split()[-words:], *sentences] if words else sentences)
+        return " ".join([_last_words(more, words), *sentences] if words else sentences)
 
     def padding(self, amount: int) -> int:
         """See `Question.padding`."""
-        return len(next(islice(self._draw(), amount, None)).split()) - 1
+        return len(_words(next(islice(self._draw(), amount, None)))) - 1
 
     def _draw(self) -> Iterator[str]:
         return self.sentences(Random(f"{self.key}-haystack"))
+
+
+def _words(sentence: str) -> list[str]:
+    """The words of a sentence; of writing without spaces its characters."""
+    return sentence.split(" ") if " " in sentence else list(sentence)
+
+
+def _last_words(sentence: str, count: int) -> str:
+    return (" " if " " in sentence else "").join(_words(sentence)[-count:])
 
 
 @dataclass(frozen=True)

@@ -74,13 +74,17 @@ class ContextProblems:
         return rows
 
     def check_data(self, data: str | None, task: str) -> None:
-        """Refuse a text for problems that have no haystack.
+        """Refuse a text for problems that have no haystack, or another one.
 
         Raises:
-            TaskError: They have none.
+            TaskError: They have none, or a haystack was asked for.
         """
         if data and not self.questions.has_haystack:
             raise TaskError(f"{task} is a list of words and hides nothing in a text: leave --data {task}=… out")
+        if data and self.haystack != PROSE:
+            raise TaskError(
+                f"{task}: haystack={self.haystack} is made, and --data {task}=… is a text of your own: leave one out"
+            )
 
     def _fit(self, question: Question, measure: Measure, task: str) -> str:
         """The longest text of a question whose prompt is not too long."""

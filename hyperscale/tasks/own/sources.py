@@ -100,6 +100,11 @@ def name_of(file: YamlFile) -> str:
         TaskError: It says none.
     """
     name = file.values.get("task")
+    if isinstance(group := file.values.get("group"), str):
+        raise TaskError(
+            f"{file.place(('group',))}: this is the group {group} and no task: pass --include and its folder, and "
+            f"--task {group}"
+        )
     if not isinstance(name, str) or not name.strip():
         raise TaskError(f"{file.place(('task',))}: task must be a name, as in `task: capitals`")
     return name
@@ -150,6 +155,12 @@ def declare_folder(path: Path | str) -> list[str]:
     if not paths:
         raise TaskError(f"{folder} holds no task file: such a file ends in .yaml and has the key `task`")
     return list(paths)
+
+
+def declared_groups(folder: Path | None = None) -> list[str]:
+    """Names of the groups of a folder that was declared; of all such folders if None."""
+    place = None if folder is None else expand_home(folder).absolute()
+    return sorted(name for name, source in _GROUP_SOURCES.items() if place in (None, source.path.parent))
 
 
 def is_group(name: str) -> bool:

@@ -120,6 +120,7 @@ def test_graphs_of_a_small_model_are_recorded_for_a_short_run_in_its_process():
         "on the second GPU": replace(spec, device="cuda:1"),
         "over two GPUs": replace(spec, tensor_parallel=2),
         "too large a cache": replace(spec, batch_size=4_096),
+        "too small a part of the GPU": replace(spec, gpu_memory=0.05),
     }
     provider = VllmProvider()
     assert "records CUDA graphs and compiles nothing" in provider.start_note(spec)

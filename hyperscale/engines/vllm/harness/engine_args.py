@@ -22,7 +22,7 @@ from hyperscale.methods.dms import DMS
 from hyperscale.models.context import context_limit
 from hyperscale.utils.hub import split_revision
 
-_SMALL_CACHE = 8 << 30  # bytes of a cache that is small beside a GPU's memory
+_SMALL_GPU = 8 << 30  # bytes of the smallest GPU that has room for what is called small
 
 
 def check_method(method: Method) -> None:
@@ -121,15 +121,15 @@ def engine_args(
         args |= {"enforce_eager": True, **_cache_bytes(config, batch_size, dtype, length)}
     else:
         args |= {"gpu_memory_utilization": gpu_memory, **compilation_args(compilation, batch_size)}
-        if compilation != "full" and is_small(config, batch_size, dtype, max_tokens):
+        if compilation != "full" and is_small(config, batch_size, dtype, max_tokens, gpu_memory):
             # No more than a run can use, so that vLLM need not try how much there is, and the next engine has room.
             full_batch = _full_batch_bytes(config, batch_size, dtype, length)
             args |= {"gpu_memory_utilization": min(gpu_memory, 0.5), "kv_cache_memory_bytes": full_batch}
     return args
 
 
-def is_small(config: Any, batch_size: int, dtype: str, max_tokens: int | None) -> bool:
-    """Whether all that a run can use of a cache is small beside a GPU's memory, as if dense.
+def is_small(config: Any, batch_size: int, dtype: str, max_tokens: int | None, gpu_memory: float) -> bool:
+    """Whether the weights, and all that a run can use of a cache as if dense, fit the part of a small GPU.
 
     An engine with such a cache stays in the process of the run, unless its code is compiled: another one would import
     vLLM once more.
@@ -139,8 +139,29 @@ def is_small(config: Any, batch_size: int, dtype: str, max_tokens: int | None) -
         batch_size: Most requests at once.
         dtype: Of the cache.
         max_tokens: Most tokens of a request; the model's limit if less or None.
+        gpu_memory: Part of a GPU's memory that vLLM may take.
     """
-    return _full_batch_bytes(config, batch_size, dtype, _longest(config, max_tokens)) <= _SMALL_CACHE
+    cache = _full_batch_bytes(config, batch_size, dtype, _longest(config, max_tokens))
+    return cache + _weight_bytes(config, dtype) <= gpu_memory * _SMALL_GPU
+
+
+def _weight_bytes(config: Any, dtype: str) -> int:
+    """Bytes of a model's matrices, by its configuration."""
+    heads, dim = _heads_and_dim(config)
+    attention = 2 * (config.num_attention_heads + heads) * dim
+    layer = config.hidden_size * (attention + 3 * config.intermediate_size)
+    embeddings = (1 if config.tie_word_embeddings else 2) * config.vocab_size * config.hidden_size
+    return int((config.num_hidden_layers * layer + embeddings) * _width(dtype))
+
+
+def _heads_and_dim(config: Any) -> tuple[int, int]:
+    """KV heads, and the size of a head."""
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return config.num_key_value_heads, dim
+
+
+def _width(dtype: str) -> int:
+    return 4 if dtype == "float32" else 2
 
 
 def _longest(config: Any, max_tokens: int | None) -> int:
@@ -192,11 +213,9 @@ def _full_batch_bytes(config: Any, batch_size: int, dtype: str, length: int) -> 
     Each request has a block in advance (`hyperscale.engines.vllm.scheduler.superblocks`); vLLM keeps one as its null
     block.
     """
-    heads = config.num_key_value_heads
-    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    width = 4 if dtype == "float32" else 2
+    heads, dim = _heads_and_dim(config)
     blocks = batch_size * (ceil(length / PAGE_TOKENS) + 1) + 1
-    return int(blocks * PAGE_TOKENS * config.num_hidden_layers * heads * 2 * dim * width)
+    return int(blocks * PAGE_TOKENS * config.num_hidden_layers * heads * 2 * dim * _width(dtype))
 
 
 def _free_memory() -> int:

@@ -51,6 +51,8 @@ class VllmProvider(EngineProvider):
             raise ConfigError("vLLM is installed here for the CPU alone: pass --device cpu, or leave --engine vllm out")
         for method in methods:
             check_method(method)
+        if any(method.name != VANILLA for method in methods):
+            versions.check_plugin()
 
     def check_model(self, path: str, config: Mapping[str, Any], methods: Sequence[str], device: str) -> None:
         """See `EngineProvider.check_model`."""
@@ -158,7 +160,7 @@ class VllmProvider(EngineProvider):
         inside = (
             spec.tensor_parallel == 1
             and not device_index(spec.device)
-            and is_small(config, spec.batch_size, spec.dtype, spec.max_tokens)
+            and is_small(config, spec.batch_size, spec.dtype, spec.max_tokens, spec.gpu_memory)
         )
         return choose_compilation(spec.planned_steps, config.num_hidden_layers, inside)
 
