@@ -70,10 +70,12 @@ def cut_documents(
         ids = tokenizer.encode(text, add_special_tokens=False)
         pieces = len(ids) // room
         short += not pieces
-        longest = max(longest, len(ids) + len(start))
+        longest = max(longest, len(ids) + len(start) if ids else 0)
         found += [
             Document(f"{name} #{piece}", (*start, *ids[piece * room : (piece + 1) * room])) for piece in range(pieces)
         ]
+    if not longest:
+        raise ConfigError(f"{', '.join(map(str, files))}: no text in it, or none that has a letter: pass others")
     if not found:
         raise ConfigError(
             f"no text has {length:,} tokens; the longest has {longest:,}: choose a smaller --length, or longer texts"

@@ -116,10 +116,13 @@ class Store:
         """
         old = read_info(self.folder)
         if changes := manifest.changes(old, self._info):
-            raise ResultsError(
-                f"{self.folder} holds a run with another configuration ({'; '.join(changes)}): "
-                "run the old command again, or choose another folder with --out"
-            )
+            remedy = "run the old command again, or choose another folder with --out"
+            if all(change.partition(".")[0] in ("tasks", "documents", "prompts") for change in changes):
+                remedy = (
+                    "bring the task's file and data back as they were, grade with `hyperscale score` if only the "
+                    "grader changed, or choose another folder with --out"
+                )
+            raise ResultsError(f"{self.folder} holds a run with another configuration ({'; '.join(changes)}): {remedy}")
         if "weights" in self._info and "weights" not in old:
             complete = old | {"weights": self._info["weights"]}
             write_atomic(self.folder / RUN_FILE, json.dumps(complete, indent=1) + "\n")

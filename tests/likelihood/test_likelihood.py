@@ -247,9 +247,13 @@ def test_settings_without_a_meaning_are_refused(settings, message, texts, checkp
 def test_texts_that_cannot_be_scored_are_refused(texts, checkpoint, tmp_path):
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00\x01")
     (tmp_path / "rows.jsonl").write_text('{"words": "a"}\n')
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "nothing.txt").touch()
     for file, message in (
         (tmp_path / "none.txt", "no file or folder"),
         (tmp_path / "bytes.txt", "cannot be read as text"),
+        (tmp_path / "empty", "empty: no text in it"),
+        (tmp_path / "nothing.txt", "no text in it"),
         (tmp_path / "rows.jsonl", "line 1 has no text in a column text"),
     ):
         with pytest.raises(ConfigError, match=message):

@@ -107,6 +107,7 @@ def test_a_version_tells_definitions_and_modules_apart_but_no_comments(folder):
 MISTAKES = [
     # (file, what is changed, to what, what the check says)
     ("capitals.yaml", "grader: contains", "grader: contain", r"line 7: grader must be module:function, or one of"),
+    ("capitals.yaml", "grader: contains", "grader: contains\nstrategy: bets", r"line \d+: strategy must be 'majority'"),
     ("capitals.yaml", "prompt:", "promt:", r"line 5: promt is unknown: did you mean 'prompt'\?"),
     ("capitals.yaml", "{{country}}", "{{contry}}", r"line 5: prompt: 'contry' is no field .*mean 'country'\?"),
     ("capitals.yaml", "{{country}}", "{country}", r"line 5: prompt names no field .* two braces"),
@@ -154,6 +155,23 @@ def test_a_check_lists_all_mistakes_of_a_file(folder):
     text = "\n".join(check_file(path).mistakes)
     assert len(check_file(path).mistakes) == 3, text
     assert all(part in text for part in ("line 2: task must", "line 8: lengths.0 must be at least 1", "sumary"))
+
+
+def test_groups_are_checked_with_their_folder_and_listed(folder, run, monkeypatch):
+    monkeypatch.setattr(sources, "_GROUP_SOURCES", {})
+    (folder / "all.yaml").write_text("group: all\ntask: [capitals, sums]\n")
+    code, out, _ = run("tasks", "--check", folder)
+    assert code == 0
+    assert "all: capitals, sums" in out
+    code, out, _ = run("tasks", "--check", folder / "all.yaml")
+    assert code == 2
+    assert "this is the group all and no task" in out
+    code, out, _ = run("tasks", "--include", folder)
+    assert "the tasks capitals, sums" in " ".join(out.split())
+    (folder / "bad.yaml").write_text("group: bad\ntask: [capitals, nosuch]\n")
+    code, out, _ = run("tasks", "--check", folder)
+    assert code == 2
+    assert "the group bad lists nosuch" in out
 
 
 def test_files_that_cannot_be_read(tmp_path, run):

@@ -221,7 +221,7 @@ def find_faults(file: YamlFile) -> OwnTaskFile | list[str]:
 def _describe(error: ValidationError, file: YamlFile) -> Iterator[str]:
     for location, fault in all_faults(error, OwnTaskFile):
         # A key may hold a text or a list: pydantic names which of them it tried.
-        keys = tuple(key for key in location if not str(key).startswith(("str", "tuple[")))
+        keys = tuple(key for key in location if key != "str" and not str(key).startswith("tuple["))
         yield f"{file.place(keys)}: {'.'.join(map(str, keys))}{' ' if keys else ''}{fault}"
 
 

@@ -12,6 +12,8 @@ from hyperscale.engines.vllm.harness.process_end import end_waiting_with_process
 from hyperscale.engines.vllm.plugin.parent_watch import END_WITH_PARENT
 from hyperscale.errors import EngineError, HyperscaleError, first_line
 
+_OWN_LOG_LEVEL = os.environ.get("VLLM_LOGGING_LEVEL")  # the user's; ours is set for each engine
+
 
 def start_engine(args: dict[str, Any], own_process: bool, cpu: bool, gpu: int | None = None) -> Any:
     """Start vLLM's engine.
@@ -38,7 +40,8 @@ def start_engine(args: dict[str, Any], own_process: bool, cpu: bool, gpu: int | 
         os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     # What stops it is told in one line of ours. From a process of its own, the reason comes only through its log.
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR" if own_process else "CRITICAL")
+    if _OWN_LOG_LEVEL is None:
+        os.environ["VLLM_LOGGING_LEVEL"] = "ERROR" if own_process else "CRITICAL"
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     # It compiles a sampler of its own, and then draws by another one, as each request has its own generator.
     os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
