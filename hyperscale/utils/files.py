@@ -137,6 +137,19 @@ def write_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def create_first(path: Path) -> bool:
+    """Make an empty file; False if it is there already, as another process has made it.
+
+    Raises:
+        OSError: It cannot be made.
+    """
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
 def try_writing(folder: Path) -> None:
     """Find out whether files can be written in a folder, which need not be there yet; leaves nothing.
 

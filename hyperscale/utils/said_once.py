@@ -4,6 +4,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from hyperscale.utils.files import create_first
+
 FOLDER = "HYPERSCALE_SAID"
 """Environment variable: a folder in which they note what one of them has said."""
 
@@ -16,10 +18,8 @@ def says_first(line: str) -> bool:
     folder = os.environ.get(FOLDER)
     if not folder:
         return True
+    name = hashlib.sha256(line.encode("utf-8", "surrogateescape")).hexdigest()
     try:
-        (Path(folder) / hashlib.sha256(line.encode("utf-8", "surrogateescape")).hexdigest()).touch(exist_ok=False)
-    except FileExistsError:
-        return False
+        return create_first(Path(folder) / name)
     except OSError:
-        pass
-    return True
+        return True

@@ -141,7 +141,8 @@ def test_the_plan_says_what_vllm_prepares(monkeypatch):
     assert widths == {8}  # 3 problems, 8 chains: 6 batches of 4 for each arm
     names = ["window 4×, window 8×, tova 4×, tova 8×", "vanilla"]
     assert notes() == [
-        f"{names[0]}: vLLM records and compiles nothing for at most {4 * 6 * 256:,} steps (--compilation auto)",
+        f"{names[0]}: vLLM records CUDA graphs and compiles nothing for at most {4 * 6 * 256:,} steps "
+        "(--compilation auto)",
         f"{names[1]}: vLLM records and compiles nothing for at most {6 * 256:,} steps (--compilation auto)",
     ]
     assert all("records CUDA graphs and compiles for" in note for note in notes(seeds=tuple(range(99))))
