@@ -99,7 +99,8 @@ def test_a_problem_that_takes_three_engines_with_it_is_given_up_and_the_rest_is_
     assert len(found) == 24
     (given_up,) = [fault for fault in engine.faults if fault.problem is not None]
     assert (given_up.problem, given_up.chains) == (problem, 2)
-    assert len([fault for fault in engine.faults if fault.problem is None]) == 3
+    # Its two chains may be in two engines at once: then a fourth may be ended before the third is known of.
+    assert len([fault for fault in engine.faults if fault.problem is None]) in (3, 4)
     reason = {"kill": "SIGKILL", "raise": "ZeroDivisionError: of a library", "refuse": "cannot do this"}[problem]
     assert reason in given_up.reason
     assert "3 engines" in str(given_up)
