@@ -99,10 +99,9 @@ def test_a_problem_that_takes_three_engines_with_it_is_given_up_and_the_rest_is_
     assert len(found) == 24
     (given_up,) = [fault for fault in engine.faults if fault.problem is not None]
     assert (given_up.problem, given_up.chains) == (problem, 2)
-    # Three were lost before it was given up. Its two chains may be in two engines at once: one more may end then.
-    before = engine.faults[: engine.faults.index(given_up)]
-    assert len([fault for fault in before if fault.problem is None]) == 3
-    assert len(engine.faults) - len(before) <= 2
+    # The third convicts it if nothing else was in that engine. Its two chains may be in both engines as the second one
+    # is lost: then the third was not alone, and one more is.
+    assert len([fault for fault in engine.faults if fault.problem is None]) in (3, 4)
     reason = {"kill": "SIGKILL", "raise": "ZeroDivisionError: of a library", "refuse": "cannot do this"}[problem]
     assert reason in given_up.reason
     assert "3 engines" in str(given_up)
