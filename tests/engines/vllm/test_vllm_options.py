@@ -94,6 +94,10 @@ def test_vllm_is_given_room_for_the_longest_request_and_a_part_of_the_gpu(device
     assert args["max_model_len"] == 100
     assert args.get("gpu_memory_utilization") == {"cpu": None, "cuda": 0.5}[device]
     assert ("kv_cache_memory_bytes" in args) == (device == "cpu")
+    # Steps with prompts in them are long on a GPU, but no longer than all that the requests can have.
+    assert args.get("max_num_batched_tokens") == {"cpu": None, "cuda": 200}[device]
+    many = engine_args(path, methods.create("vanilla", cr=1), **given | {"batch_size": 9_000}, max_tokens=100)
+    assert many.get("max_num_batched_tokens") == {"cpu": None, "cuda": 9_000}[device]
     longer = engine_args(path, methods.create("vanilla", cr=1), **given, max_tokens=10**6)
     assert longer["max_model_len"] == 2560  # the model's own
 

@@ -16,7 +16,7 @@ from hyperscale.engines.vllm.kernels.chunk.append import append_chunks
 from hyperscale.engines.vllm.kernels.chunk.attention import chunk_attention
 from hyperscale.engines.vllm.kernels.chunk.dms_expiry import dms_expiries
 from hyperscale.engines.vllm.kernels.chunk.plan import plan_chunks
-from hyperscale.engines.vllm.kernels.chunk.reads import count_reads
+from hyperscale.engines.vllm.kernels.chunk.reads import add_reads
 from hyperscale.engines.vllm.kernels.chunk.received import LogSums
 from hyperscale.engines.vllm.kernels.chunk.write import store_survivors
 from hyperscale.engines.vllm.kernels.decode.balanced_attention import FEW_LISTS, balanced_attention
@@ -283,7 +283,7 @@ class CudaRaggedImpl(RaggedImpl):
         plan = plan_chunks(tables, layer, chunks, expiry)
         # The order matters: what the chunk's queries read is overwritten by what the chunk stores.
         if step.count_from is not None and step.query_reads is not None:
-            step.query_reads += count_reads(tables, layer, chunks, plan, step.count_from).sum(0)
+            add_reads(tables, layer, chunks, plan, step.count_from, step.query_reads.expand(heads, -1))
         sums = None
         if isinstance(worker.method, WorkerHosted) and worker.method.received is not None:
             sums = torch.empty(queries.shape[:2], dtype=torch.float32, device=queries.device)

@@ -96,7 +96,8 @@ def chunk(world, members, sizes, layer, window=None):
         expiry = expiry.T.to(torch.int32).contiguous().to(DEVICE)
     plan = chunk_plan.plan_chunks(world.tables, layer, chunks, expiry)
     since = [a + (b - a) // 2 for a, b in spans]
-    seen = chunk_reads.count_reads(world.tables, layer, chunks, plan, ints(since))
+    seen = torch.zeros(expiry.shape, dtype=torch.int64, device=DEVICE)
+    chunk_reads.add_reads(world.tables, layer, chunks, plan, ints(since), seen)
     out = torch.full_like(queries, float("nan"))
     both = (keys, values)
     chunk_attention.chunk_attention(world.tables, pool, layer, chunks, plan, queries, *both, out, SCALE)
@@ -105,7 +106,7 @@ def chunk(world, members, sizes, layer, window=None):
         part = slice(offsets[i], offsets[i + 1])
         close(out[part], world.attention(r, a, b, layer, SCALE, exact=b - a), world.dtype)
         counts = seen[:, part][:, since[i] - a :].cpu()
-        assert torch.equal(counts.long(), world.visible(r, since[i], b, layer).sum(2))
+        assert torch.equal(counts, world.visible(r, since[i], b, layer).sum(2))
         world.done[r, layer] = b
         world.decoded[r, layer] = False
 

@@ -50,10 +50,11 @@ def kernels(tables, cache, layer, at, count, q, k, v, verdicts, window, later):
     chunks = ChunkRequests(first, torch.tensor([0, count, 2 * count], **of), starts, count)
     expiry = chunk_dms_expiry.dms_expiries(tables, layer, chunks, verdicts, window, later)
     plan = chunk_plan.plan_chunks(tables, layer, chunks, expiry)
-    seen = chunk_reads.count_reads(tables, layer, chunks, plan, starts.int())
+    seen = torch.zeros(expiry.shape[1], dtype=torch.int64, device=DEVICE)  # of all heads, as a step has them
+    chunk_reads.add_reads(tables, layer, chunks, plan, starts.int(), seen.expand(HEADS, -1))
     chunk_attention.chunk_attention(tables, pool, layer, chunks, plan, q, k, v, out, SCALE)
     chunk_write.store_survivors(tables, pool, layer, chunks, plan, k, v)
-    return out.cpu(), seen.sum(0).cpu()
+    return out.cpu(), seen.cpu()
 
 
 def mechanism(attention, layer, at, count, q, k, v, verdicts):

@@ -28,6 +28,7 @@ def _chunk_reads_kernel(
     expiry,
     stored_in,
     out,
+    out_stride,
     # numbers
     layer,
     layers,
@@ -62,24 +63,24 @@ def _chunk_reads_kernel(
         index = begin + tl.arange(0, BLOCK)
         expires = tl.load(chunk_expiry + chunk + index, mask=index < end, other=0)
         reads += tl.sum(((index[None, :] <= token[:, None]) & (expires[None, :] > query)).to(tl.int32), 1)
-    tl.store(out + chunk + token, reads, mask=token < count)
+    # Heads may share the numbers, and so may layers, whose kernels run one after another.
+    tl.atomic_add(out + head * out_stride + base + token, reads.to(tl.int64), mask=token < count)
 
 
-def count_reads(tables: KernelTables, layer: int, chunks: ChunkRequests, plan: ChunkPlan, count_from: Tensor) -> Tensor:
-    """How many entries each query reads; to be called between `plan_chunks` and `store_survivors`.
+def add_reads(
+    tables: KernelTables, layer: int, chunks: ChunkRequests, plan: ChunkPlan, count_from: Tensor, reads: Tensor
+) -> None:
+    """Add up how many entries each query reads; to be called between `plan_chunks` and `store_survivors`.
 
     Args:
         tables: The worker's tables.
         layer: The layer.
         chunks: The requests.
         plan: Their plan.
-        count_from: (requests,) int32, the first position whose reads are wanted; nothing is done for earlier ones.
-
-    Returns:
-        (heads, tokens) int32, right from ``count_from`` on, elsewhere undefined.
+        count_from: (requests,) int32, the first position whose reads are wanted; nothing is sure of earlier ones.
+        reads: (heads, tokens) int64, what they are added to; heads may be the same numbers (stride 0).
     """
     heads, tokens = plan.expiry.shape
-    out = plan.expiry.new_zeros(heads, tokens)
     tile = 64
     _chunk_reads_kernel[(triton.cdiv(chunks.longest, tile), len(chunks.starts), heads)](
         plan.expiry,
@@ -93,7 +94,8 @@ def count_reads(tables: KernelTables, layer: int, chunks: ChunkRequests, plan: C
         tables.page_table.shape[-1],
         tables.expiry,
         plan.num_stored,
-        out,
+        reads,
+        reads.stride(0),
         layer,
         tables.page_table.shape[1],
         heads,
@@ -103,4 +105,3 @@ def count_reads(tables: KernelTables, layer: int, chunks: ChunkRequests, plan: C
         BLOCK=128,
         num_warps=4,
     )
-    return out
