@@ -1,7 +1,9 @@
 """Makes the problems of a context task: questions in texts that fill a prompt up to its length."""
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -16,6 +18,7 @@ Measure = Callable[[Mapping[str, str]], int]
 """Tokens of the whole prompt of a problem with these fields."""
 
 _SPREAD = 10  # depths that problems take turns in
+_MAX_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -65,13 +68,19 @@ class ContextProblems:
             raise TaskError(f"{task} makes prompts of an exact length, which needs a model's tokenizer: name a model")
         self.check_data(data, task)
         sentences = sentences_of(self.haystack, data)
-        rows = []
-        for number in range(self.size if limit is None else min(limit, self.size)):
+
+        def make(number: int) -> ProblemRow:
             depth = self.depth if self.depth is not None else (number % _SPREAD + 0.5) / _SPREAD
             question = self.questions.draw(f"{self.kind}-{self.seed}-{number}", depth, sentences)
             fields = {**question.fields, "text": self._fit(question, measure, task)}
-            rows.append(ProblemRow(f"{self.kind}-{self.seed}-{number}", fields, list(question.target)))
-        return rows
+            return ProblemRow(f"{self.kind}-{self.seed}-{number}", fields, list(question.target))
+
+        size = self.size if limit is None else min(limit, self.size)
+        # The time goes into tokenising, which needs no lock of Python's. The first problem is made alone: a tokenizer
+        # may have settings of its own to leave behind at its first call.
+        first = [make(number) for number in range(min(size, 1))]
+        with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+            return [*first, *pool.map(make, range(1, size))]
 
     def check_data(self, data: str | None, task: str) -> None:
         """Refuse a text for problems that have no haystack, or another one.
