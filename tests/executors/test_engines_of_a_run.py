@@ -87,6 +87,7 @@ def test_engines_that_are_killed_lose_nothing(weights, alone, tmp_path):
     record_runs([read])  # the gate takes it: nothing is missing
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_is_resumed_and_gives_the_same(weights, alone, tmp_path):
     folder = tmp_path / "run"
     for at in (3, 11):

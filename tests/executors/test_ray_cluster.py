@@ -86,6 +86,7 @@ def test_chains_are_those_of_one_engine(pool, tmp_path):
     assert len(pids(tmp_path)) == 2
 
 
+@pytest.mark.slow
 def test_an_actor_that_is_killed_is_replaced(pool, tmp_path, capfd):
     engine, asked = pool(2), requests(*map(str, range(40)), L=200)
     chains = engine.generate(asked, Sampling())
@@ -130,6 +131,7 @@ def test_an_actor_that_hangs_is_replaced(pool, tmp_path):
     assert "no decode step" in engine.faults[0].reason
 
 
+@pytest.mark.slow
 def test_twenty_kills_at_random_moments_lose_nothing(pool, tmp_path):
     engine, asked = pool(2), requests(*map(str, range(400)), chains=1, L=400)
     found, killed, due = [], set(), time.monotonic() + 1

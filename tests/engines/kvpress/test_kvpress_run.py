@@ -95,6 +95,7 @@ def test_machines_and_plans_are_told_too(weights, call):
 
 
 @installed
+@pytest.mark.slow
 def test_parameters_come_from_a_file(weights, call, tmp_path):
     name = "kvpress:DMSPress:RandomPress"
     settings = tmp_path / "run.yaml"

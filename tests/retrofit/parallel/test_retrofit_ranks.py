@@ -150,6 +150,7 @@ def checkpoint(folder):
     return load_file(folder / "dms2" / "model.safetensors"), record["dms"][0]
 
 
+@pytest.mark.slow
 def test_the_command_shares_a_training_on_one_machine_and_over_two(tmp_path):
     """``--gpus 2``, and ``torchrun`` as on two nodes; a checkpoint is whole and that of one process."""
     alone = retrofit(tmp_path, "--out", "one")
