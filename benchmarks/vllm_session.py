@@ -192,6 +192,42 @@ class Session:
             self.engine.step()
         return measurements
 
+    def answer(self, requests: int, length: int, new: int, profiled: int, *, host: bool = False) -> dict[str, Any]:
+        """Time requests that are mostly prompt: steps with prompts in them, which are no CUDA graphs.
+
+        With ``host``, Python's profiler looks on, and says where the host's time goes; it makes all of it slower.
+        """
+        for _ in range(requests):
+            self.add(length, new)
+        step_tokens = self.steps()
+        profiler = cProfile.Profile()
+        if host:
+            profiler.enable()
+        start, steps = time.perf_counter(), 0
+        for _ in step_tokens:
+            steps += 1
+        seconds = time.perf_counter() - start
+        profiler.disable()
+        if host:
+            pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(60)
+        where: dict[str, float] = {}
+        if profiled:  # as many again, of which some steps are looked at
+            for _ in range(requests):
+                self.add(length, new)
+            step_tokens = self.steps()
+            for _ in range(steps // 3):
+                next(step_tokens)
+            where = self.where(step_tokens, profiled, profiled)
+            list(step_tokens)
+        return {
+            "requests_per_s": requests / seconds,
+            "prompt_tokens_per_s": requests * length / seconds,
+            "steps": steps,
+            "ms_per_step": 1e3 * seconds / steps,
+            "tokens_per_step": requests * (length + new) / steps,
+            "where": where,
+        }
+
     def core(self, steps: int) -> tuple[float, float, dict[str, float]]:
         """Milliseconds and new tokens of a step of the engine's core alone, and by part; means over steps.
 

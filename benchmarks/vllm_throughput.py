@@ -4,11 +4,13 @@ Every engine runs in a process of its own, one after another, and measures
 1. prefill: one prompt of the context's length, until its first token;
 2. decode with --chains requests at that length;
 3. decode with as many as the engine lets run at once, its own best concurrency;
-and for the last two how fast attention reads the KV cache, against the bandwidth of a large copy on the same card, and
-which kernels take the time (torch's profiler over a few steps). "core" are the milliseconds of a step without the front
-end, which `hyperscale run` and `vllm serve` have in another process; "core idle" is what no kernel accounts for in
-these, "gaps" the part of it between kernels of a graph. The core's parts say where the host is in a step: where its
-"wait" is nothing, the GPU waits for the host.
+4. with --answers N: N requests of the context's length, --chains at once, that generate 24 tokens each, as those of
+   context tasks do;
+and for the second and third how fast attention reads the KV cache, against the bandwidth of a large copy on the same
+card, and which kernels take the time (torch's profiler over a few steps). "core" are the milliseconds of a step without
+the front end, which `hyperscale run` and `vllm serve` have in another process; "core idle" is what no kernel accounts
+for in these, "gaps" the part of it between kernels of a graph. The core's parts say where the host is in a step: where
+its "wait" is nothing, the GPU waits for the host.
 
 The eviction is that of `method: hashed`: verdicts by a hash, of which 1 / CR keep an entry. It costs what DMS costs,
 and says nothing about accuracy. Requests are brought to their length by prefilling them; that time has its own column.
@@ -40,6 +42,8 @@ from vllm_session import CORE_STEPS, Session
 from hyperscale.engines.vllm.method_names import HOSTED
 from hyperscale.methods import parameters
 from hyperscale.methods.core.dmc_merge import MergeConfig
+
+ANSWER_TOKENS = 24
 
 ENGINES = {
     "stock": None,
@@ -147,6 +151,13 @@ def measure_engine(arguments: argparse.Namespace, folder: str) -> dict[str, Any]
         measurements["prefill_where"] = session.where(step_tokens, arguments.context // arguments.chunk + 3, 1)
         list(step_tokens)
     print_result(measurements)
+    if arguments.answers:
+        measurements["answers"] = session.answer(
+            arguments.answers, arguments.context, ANSWER_TOKENS, profiled_steps, host=arguments.host
+        )
+        print_result(measurements)
+    if not arguments.decode:
+        return measurements
     measurements["chains"] = session.decode(
         arguments.chains, length, arguments.steps, spare, profiled_steps, host=arguments.host
     )
@@ -215,6 +226,21 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
 
 
+def answers_table(results: dict[str, Any]) -> str:
+    """What requests took that are mostly prompt, a line for each engine."""
+    lines = []
+    for name, measurements in results["engines"].items():
+        if found := measurements.get("answers"):
+            where = ", ".join(f"{kind} {milliseconds:.2f}" for kind, milliseconds in found["where"].items())
+            rates = f"{found['requests_per_s']:.1f} requests/s, {found['prompt_tokens_per_s']:.0f} tokens of prompts/s"
+            lines.append(
+                f"{name}: {rates}; "
+                f"{found['steps']} steps of {found['ms_per_step']:.1f} ms and {found['tokens_per_step']:.0f} tokens"
+                + (f": {where}" if where else "")
+            )
+    return "\n".join(lines)
+
+
 def main() -> None:
     """Run every engine in a process of its own; in such a process, measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -224,6 +250,8 @@ def main() -> None:
     parser.add_argument("--context", type=int, default=0, help="tokens of a request while it is timed (16384)")
     parser.add_argument("--chains", type=int, default=8)
     parser.add_argument("--most", type=int, help="requests that are offered for the best concurrency (64), 0 for none")
+    parser.add_argument("--answers", type=int, default=0, help="requests with short answers that are timed (none)")
+    parser.add_argument("--decode", action=argparse.BooleanOptionalAction, default=True, help="time decode steps")
     parser.add_argument("--steps", type=int, default=0, help="decode steps that are timed (200)")
     parser.add_argument("--chunk", type=int, default=0, help="most tokens of a step (8192)")
     parser.add_argument("--cr", type=float, default=8)
@@ -282,6 +310,8 @@ def run(arguments: argparse.Namespace) -> None:
                 print(f"{name} failed with exit code {process.returncode}", flush=True)
     print(f"{results['card']}; a copy moves {results['copy_gb_per_s']:.0f} GB/s")
     print(table(results))
+    if answers := answers_table(results):
+        print(answers)
 
 
 if __name__ == "__main__":

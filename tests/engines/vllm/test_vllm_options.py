@@ -7,6 +7,7 @@ from importlib.resources import files
 from types import SimpleNamespace
 
 import pytest
+from transformers import Qwen2Config
 
 from hyperscale import methods
 from hyperscale.engines.provider import EngineSpec
@@ -94,12 +95,21 @@ def test_vllm_is_given_room_for_the_longest_request_and_a_part_of_the_gpu(device
     assert args["max_model_len"] == 100
     assert args.get("gpu_memory_utilization") == {"cpu": None, "cuda": 0.5}[device]
     assert ("kv_cache_memory_bytes" in args) == (device == "cpu")
+    longer = engine_args(path, methods.create("vanilla", cr=1), **given, max_tokens=10**6)
+    assert longer["max_model_len"] == 2560  # the model's own
     # Steps with prompts in them are long on a GPU, but no longer than all that the requests can have.
     assert args.get("max_num_batched_tokens") == {"cpu": None, "cuda": 200}[device]
     many = engine_args(path, methods.create("vanilla", cr=1), **given | {"batch_size": 9_000}, max_tokens=100)
     assert many.get("max_num_batched_tokens") == {"cpu": None, "cuda": 9_000}[device]
-    longer = engine_args(path, methods.create("vanilla", cr=1), **given, max_tokens=10**6)
-    assert longer["max_model_len"] == 2560  # the model's own
+
+
+def test_a_large_model_keeps_the_short_steps_of_vllm(tmp_path):
+    shape = {"hidden_size": 5120, "intermediate_size": 27648, "num_attention_heads": 40, "num_key_value_heads": 8}
+    Qwen2Config(architectures=["Qwen2ForCausalLM"], num_hidden_layers=64, **shape).save_pretrained(tmp_path)
+    given = {"batch_size": 64, "device": "cuda", "dtype": "bfloat16", "vocabulary": 151_936, "max_tokens": 20_000}
+    assert "max_num_batched_tokens" not in engine_args(str(tmp_path), methods.create("vanilla", cr=1), **given)
+    Qwen2Config(architectures=["Qwen2ForCausalLM"], num_hidden_layers=8, **shape).save_pretrained(tmp_path)
+    assert engine_args(str(tmp_path), methods.create("vanilla", cr=1), **given)["max_num_batched_tokens"] == 8192
 
 
 def test_a_short_run_prepares_less():

@@ -23,9 +23,11 @@ from hyperscale.models.context import context_limit
 from hyperscale.utils.hub import split_revision
 
 _SMALL_GPU = 8 << 30  # bytes of the smallest GPU that has room for what is called small
-# Tokens of a step on a GPU. Without a number vLLM takes 2,048 for an engine that is driven step by step, and steps with
-# prompts in them, which are not CUDA graphs, take the host as long for 2,048 tokens as for four times as many.
+# Without a number vLLM takes 2,048 tokens a step for an engine driven step by step. A step with prompts in it is
+# no CUDA graph, and takes the host as long for four times as many: of a model that the GPU is done with before, that is
+# what the prompts wait for. A larger one keeps the small steps, in which less of a prompt is held before its eviction.
 _STEP_TOKENS = 8192
+_LARGE_MODEL = 20 << 30  # bytes of weights, whose 2,048 tokens take the better part of a tenth of a second
 
 
 def check_method(method: Method) -> None:
@@ -124,8 +126,9 @@ def engine_args(
         args |= {"enforce_eager": True, **_cache_bytes(config, batch_size, dtype, length)}
     else:
         args |= {"gpu_memory_utilization": gpu_memory, **compilation_args(compilation, batch_size)}
-        # No more than requests can have, as vLLM tries the model with so many; it wants one for each of them.
-        args["max_num_batched_tokens"] = max(min(_STEP_TOKENS, batch_size * length), batch_size)
+        if _weight_bytes(config, dtype) < _LARGE_MODEL:
+            # No more than requests can have, as vLLM tries the model with so many; it wants one for each of them.
+            args["max_num_batched_tokens"] = max(min(_STEP_TOKENS, batch_size * length), batch_size)
         if compilation != "full" and is_small(config, batch_size, dtype, max_tokens, gpu_memory):
             # No more than a run can use, so that vLLM need not try how much there is, and the next engine has room.
             full_batch = _full_batch_bytes(config, batch_size, dtype, length)
