@@ -1,5 +1,6 @@
 """The command line as a user meets it: every error is one line on stderr and exit code 2, and it starts at once."""
 
+import re
 import subprocess
 import sys
 
@@ -50,11 +51,33 @@ def test_lists(run, command, name):
     assert len(line.split()) > 3
 
 
+def test_a_model_is_shown_with_its_template_and_defaults(run):
+    code, out, err = run("models", "qwen-r1-32b")
+    assert (code, err) == (0, "")
+    shown = dict(line.split("  ", 1) for line in out.splitlines())
+    shown = {name: line.strip() for name, line in shown.items()}
+    assert shown["base"] == "deepseek-ai/DeepSeek-R1-Distill-Qwen-32B"
+    assert shown["template"] == "opens <think> itself; no system prompt"
+    assert shown["top_p"] == "0.95 (models.yaml)"
+    assert shown["shape"].endswith("64 layers, 8 KV heads of 128")
+    code, out, err = run("models", "mini")
+    assert "dms 8×" in out
+
+
+def test_a_folder_is_shown_as_a_model(run, weights):
+    code, out, err = run("models", weights)
+    assert (code, err) == (0, "")
+    assert re.search(r"^dms 8×  .*dms8$", out, re.MULTILINE)
+    assert re.search(r"^shape   .* \d layers, \d KV heads", out, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
         (("runn",), "No such command"),
         (("run", "--bogus"), "No such option"),
+        (("models", "gpt-9"), "unknown model 'gpt-9': choose one of mini,"),
+        (("models", "mini", "--add", ".", "own"), "leave one of them out"),
         (("run", "--limit", "few"), "--limit"),
         (("run", "--limit", 0), "limit"),
         (("run", "--model", "gpt-9"), "unknown model 'gpt-9': choose one of mini,"),

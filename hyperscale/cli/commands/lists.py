@@ -1,33 +1,13 @@
-"""``hyperscale models`` and ``budgets``: lists with a line for each entry."""
+"""``hyperscale budgets``, and how lists with a line for each entry are printed."""
 
 import os
 import shutil
 import sys
 import textwrap
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
 _NARROWEST, _ENDLESS = 40, 10_000  # columns
-
-
-def models(
-    add: Annotated[
-        tuple[Path, str] | None,
-        typer.Option(
-            metavar="DIR NAME",
-            help="Give a folder (a checkpoint, or what `hyperscale retrofit` made) a name for --model.",
-        ),
-    ] = None,
-) -> None:
-    """List the models known by name, or name one of yours."""
-    from hyperscale import models as registry
-
-    if add is not None:
-        typer.echo(registry.add_user_model(*add))
-        return
-    print_entries(registry.available())
 
 
 def budgets() -> None:
