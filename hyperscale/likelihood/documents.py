@@ -35,11 +35,13 @@ class Documents:
         chosen: The documents, in the order of the files.
         found: How many there were to choose from.
         short: Texts that were too short for one.
+        unknown: Share of the chosen documents' tokens that stand for what the tokenizer has no token for.
     """
 
     chosen: list[Document]
     found: int
     short: int
+    unknown: float
 
 
 def cut_documents(
@@ -83,7 +85,16 @@ def cut_documents(
     chosen = found
     if documents is not None and documents < len(found):
         chosen = [found[i] for i in sorted(Random(seed).sample(range(len(found)), documents))]
-    return Documents(chosen, len(found), short)
+    return Documents(chosen, len(found), short, _share_of_unknown(chosen, tokenizer))
+
+
+def _share_of_unknown(documents: Sequence[Document], tokenizer: Any) -> float:
+    unknown = getattr(tokenizer, "unk_token_id", None)
+    # Tokenizers of bytes lack nothing, and name a token for it that means something else.
+    if unknown is None or unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        return 0.0
+    ids = [number for document in documents for number in document.ids]
+    return ids.count(unknown) / len(ids)
 
 
 def _read_texts(files: Sequence[Path]) -> Iterator[tuple[str, str]]:

@@ -27,6 +27,9 @@ class Watcher:
     def on_documents(self, chosen: int, found: int, short: int) -> None:
         """The texts were cut: documents chosen, documents found, texts that were too short."""
 
+    def on_unknown(self, share: float) -> None:
+        """The tokenizer has no token for this share of the texts, and puts the same one in the place of it all."""
+
     def on_stored(self, count: int) -> None:
         """So many methods and ratios were found in the folder, measured before."""
 
@@ -79,6 +82,8 @@ def measure(
     network, tokenizer = provider.load_weights(spec(base.path, methods.create(VANILLA, cr=1)))
     chosen = cut_documents(files, tokenizer, length=settings.length, documents=settings.documents, seed=settings.seed)
     watcher.on_documents(len(chosen.chosen), chosen.found, chosen.short)
+    if chosen.unknown:
+        watcher.on_unknown(chosen.unknown)
     _check_room(settings, network, len(tokenizer))
     # Only now: they import torch.
     from hyperscale.likelihood.frames import Likelihood

@@ -227,6 +227,17 @@ def test_documents_are_pieces_of_one_length(texts, tmp_path):
     assert bytes(begun[1].ids[1:]) == text.encode()[49:98]
 
 
+def test_what_the_tokenizer_cannot_write_is_told(tmp_path):
+    tokenizer = load_tokenizer(resolve("mini", "vanilla", 1).path)
+    (tmp_path / "own.txt").write_text("1+2=3;\n" * 20)
+    (tmp_path / "greek.txt").write_text("1+λ=3;\n" * 20)
+    assert cut_documents([tmp_path / "own.txt"], tokenizer, length=50).unknown == 0
+    lacking = cut_documents([tmp_path / "greek.txt"], tokenizer, length=50)
+    assert 0.05 < lacking.unknown < 0.5
+    tokenizer.eos_token = tokenizer.unk_token  # as tokenizers of bytes have it
+    assert cut_documents([tmp_path / "greek.txt"], tokenizer, length=50).unknown == 0
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -81,6 +81,12 @@ def _progress(console: "Console") -> "Iterator[Watcher]":
                 left_out = f"; {short:,} texts are too short" if short else ""
                 console.print(f"{chosen:,}{of} documents{left_out}", highlight=False)
 
+            def on_unknown(self, share: float) -> None:
+                lacking = (
+                    f"{max(share, 0.001):.1%} of the tokens stand, all alike, for what the model's tokenizer lacks"
+                )
+                console.print(f"note: {lacking}: take texts that it can write", highlight=False)
+
             def on_stored(self, count: int) -> None:
                 console.print(f"{count:,} of the methods and ratios are there already", highlight=False)
 
