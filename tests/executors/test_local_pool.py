@@ -107,6 +107,16 @@ def test_a_problem_that_takes_three_engines_with_it_is_given_up_and_the_rest_is_
     assert "3 engines" in str(given_up)
 
 
+def test_a_problem_of_one_chain_takes_no_more_than_three_engines(pool):
+    engine = pool(2)
+    good = list(map(str, range(12)))
+    asked = [*requests(*good[:3], chains=2), *requests("kill"), *requests(*good[3:], chains=2)]
+    assert len(generate(engine, asked)) == 24
+    (given_up,) = [fault for fault in engine.faults if fault.problem is not None]
+    assert (given_up.problem, given_up.chains) == ("kill", 1)
+    assert len([fault for fault in engine.faults if fault.problem is None]) == 3
+
+
 def test_an_engine_that_is_ended_once_loses_nothing(pool):
     engine = pool(2)
     found = generate(engine, requests("once", *map(str, range(12)), chains=2))
