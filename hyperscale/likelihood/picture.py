@@ -10,7 +10,7 @@ from hyperscale.likelihood.summary import estimate, excess, split_positions
 from hyperscale.methods.arm import Arm, compression_label
 from hyperscale.methods.names import VANILLA
 from hyperscale.report.plots.figure import WIDTH
-from hyperscale.report.plots.styles import assign_styles
+from hyperscale.report.plots.styles import assign_dashes, assign_styles
 
 _BUCKETS = 16
 _HEIGHT = 3.2  # inches
@@ -34,11 +34,7 @@ def draw(scores_of: Mapping[Arm, TokenScores], settings: LikelihoodSettings) -> 
     labels = {arm: compression_label(arm.CR, arm.kv_budget) for arm in scores_of if arm.method != VANILLA}
     panels_of = list(dict.fromkeys(labels.values())) or [""]
     styles = assign_styles(arm.method for arm in scores_of)
-    # There are fewer colours than methods: the second line of a colour is dashed.
-    colours = [colour for colour, _ in styles.values()]
-    dashes = {
-        name: ("-", "--", ":")[min(colours[:place].count(colours[place]), 2)] for place, name in enumerate(styles)
-    }
+    dashes = assign_dashes(styles)
     figure = Figure(figsize=(WIDTH if len(panels_of) > 1 else WIDTH * 0.65, _HEIGHT), layout="constrained")
     FigureCanvasAgg(figure)
     has_bands = len({arm.method for arm in scores_of} - {VANILLA}) <= _MOST_BANDS

@@ -42,6 +42,18 @@ def test_a_panel_a_length_a_line_a_method(lines):
     assert set(tabulate_retained(chosen).task) == {"vt@512", "vt@1024"}
 
 
+def test_tasks_stand_in_the_order_of_the_runs_and_what_keeps_all_is_explained(lines):
+    first = [*chains("vt@512", "tova", 2.0, 9, 256.0), *chains("niah_single@512", "quest", 2.0, 9, 512.0)]
+    with mpl.rc_context(RC):
+        picture = draw_retained(select_points(points(first)))
+        other = draw_retained(select_points(points(lines)))
+    titles = [panel.get_title() for panel in picture.axes]
+    assert titles == ["vt, 512 tokens (12 problems)", "niah_single, 512 tokens (12 problems)"]
+    assert [
+        "keep all entries" in " ".join(text.get_text() for text in figure.texts) for figure in (picture, other)
+    ] == [True, False]
+
+
 def test_nothing_is_drawn_where_nothing_was_left_out_or_nobody_says(lines):
     assert not select_points(points(chains("vt@512", "vanilla", 1.0, 12, 512.0)))
     assert not select_points(points(chains("vt@512", "tova", 2.0, 12, None)))

@@ -4,7 +4,7 @@ from importlib.resources import files
 
 from hyperscale import methods
 from hyperscale.methods.names import ORDER
-from hyperscale.report.plots.styles import SPARE_MARKERS, STYLES, assign_styles, series_name
+from hyperscale.report.plots.styles import SPARE_MARKERS, STYLES, assign_dashes, assign_styles, series_name
 
 
 def test_known_methods_have_their_own_style_and_the_legend_its_order():
@@ -47,3 +47,10 @@ def test_a_method_keeps_its_style_beside_other_models():
 
 def test_more_than_there_are_still_have_one():
     assert len(assign_styles(f"m{i}" for i in range(80))) == 80
+
+
+def test_lines_of_one_colour_differ_by_their_dashes():
+    styles = assign_styles(STYLES)
+    dashes = assign_dashes(styles)
+    assert (dashes["tova"], dashes["knorm"]) == ("-", "--")  # one colour
+    assert len({(styles[name][0], dashes[name]) for name in styles}) == len(styles)

@@ -8,7 +8,7 @@ import commandline
 import pandas as pd
 import pytest
 
-from hyperscale.errors import ConfigError
+from hyperscale.errors import ConfigError, TaskError
 from hyperscale.run.config import load, resolve
 from hyperscale.tasks.context.kinds import HiddenLines
 
@@ -84,6 +84,8 @@ def test_lengths_of_prompts_need_a_task_that_has_them():
         resolved(tasks=["vt@512"], context=[1024])
     with pytest.raises(ConfigError, match=r"--context is for tasks .*niah_single.* mini_aime is none"):
         resolved(tasks=["mini_aime"], context=[512])
+    with pytest.raises(TaskError, match=r"did you mean 'niah_single'\?"):
+        resolved(tasks=["niah_singl"], context=[512])
 
 
 def test_a_run_at_two_lengths(run, checkpoint, tmp_path):

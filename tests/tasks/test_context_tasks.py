@@ -122,7 +122,8 @@ def test_common_words_are_the_most_common(prompt_format):
 def test_the_haystack_may_be_a_text_of_the_users(tmp_path, prompt_format):
     (tmp_path / "a.txt").write_text("Call me Ann. I went\nto sea.\n\nNo end", encoding="utf-8")
     (tmp_path / "b.md").write_text("A second file!", encoding="utf-8")
-    for data in (tmp_path, tmp_path / "a.txt"):
+    (tmp_path / "licence").write_text((tmp_path / "a.txt").read_text())  # a file that is named needs no suffix
+    for data in (tmp_path, tmp_path / "a.txt", tmp_path / "licence"):
         for doc in make("niah_single", 1000, prompt_format, data=str(data)):
             hay = re.sub(r"The secret number of \S+ is \d+\. ?", "", doc.prompt.split("\n\n")[1])
             assert "I went to sea. No end" in hay
@@ -197,6 +198,7 @@ def test_mistakes_are_told(tmp_path, prompt_format):
     assert "needs sentences" in refused(data=str(tmp_path))
     (tmp_path / "latin.txt").write_bytes("naïve".encode("latin-1"))
     assert "UTF-8" in refused(data=str(tmp_path / "latin.txt"))
+    assert "--task-param cwe.common_times=N and cwe.rare_times=N" in refused("cwe", context=100)
     assert "leave one out" in refused(data=str(tmp_path / "latin.txt"), haystack="filler")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from hyperscale import tasks
 from hyperscale.methods.names import rank
 from hyperscale.report.plots.figure import DPI, WIDTH, shorten
-from hyperscale.report.plots.styles import Style, assign_styles, series_name
+from hyperscale.report.plots.styles import Style, assign_dashes, assign_styles, series_name
 from hyperscale.results.intervals import MIN_PROBLEMS
 from hyperscale.results.points import MeasuredPoint, name_caches
 from hyperscale.tasks.task import CONTEXT_MARK
@@ -15,7 +15,8 @@ from hyperscale.tasks.task import CONTEXT_MARK
 if TYPE_CHECKING:
     import pandas as pd
 
-_KEY = "share of the prompt's entries left after prefill    bars: 95 % Wilson intervals    dashed: the full cache"
+_KEY = "share of the prompt's entries left after prefill    bars: 95 % Wilson intervals    thin dashes: the full cache"
+_KEPT = "    at 100 %: methods that keep all entries and read some"
 
 
 def select_points(points: Sequence[MeasuredPoint]) -> list[MeasuredPoint]:
@@ -56,7 +57,7 @@ def draw_retained(points: Sequence[MeasuredPoint], notes: Sequence[str] = ()) ->
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = sorted({name_and_context(point)[0] for point in points})
+    rows = list(dict.fromkeys(name_and_context(point)[0] for point in points))  # as the runs have them
     columns = sorted({name_and_context(point)[1] for point in points})
     several_models = len({point.series.model for point in points}) > 1
     lines: dict[str, list[MeasuredPoint]] = {}
@@ -64,6 +65,7 @@ def draw_retained(points: Sequence[MeasuredPoint], notes: Sequence[str] = ()) ->
         name = series_name(point.series.method, point.series.model, several_models)
         lines.setdefault(name, []).append(point)
     styles = assign_styles(lines)
+    dashes = assign_dashes(styles)
     width = max(WIDTH * (0.65 if len(columns) == 1 else 1), 1.75 * len(columns))
     models = ", ".join(dict.fromkeys(point.series.model for point in points))
     heading = [shorten(models, int(19 * width)), *notes]
@@ -83,14 +85,17 @@ def draw_retained(points: Sequence[MeasuredPoint], notes: Sequence[str] = ()) ->
                 panel.set_visible(False)
                 continue
             problems = max(len(point.problems) for part in here.values() for point in part)
-            panel.set_title(f"{task}, {context:,} tokens ({problems} problems)", fontsize=6.5)
-            _draw_panel(panel, here, styles)
+            panel.set_title(f"{task}, {context:,} tokens ({problems} problem{'s' * (problems > 1)})", fontsize=6.5)
+            _draw_panel(panel, here, styles, dashes)
         panels[row][0].set_ylabel("accuracy (%)")
     _set_shares(panels[0][0], [100 * point.retained for point in points])
     picture.supxlabel("retained share of the prompt (%), log2 scale\n", fontsize=7.5)
-    picture.text(0.5, 0.008, _KEY, ha="center", va="bottom", fontsize=5.5, color="#555555")
+    keeps_all = any(p.retained >= 0.999 and p.series.method.split(" ")[0] != "vanilla" for p in points)
+    picture.text(
+        0.5, 0.008, _KEY + (_KEPT if keeps_all else ""), ha="center", va="bottom", fontsize=5.5, color="#555555"
+    )
     legend = picture.legend(
-        handles=[_handle(name, *style) for name, style in styles.items()],
+        handles=[_handle(name, *style, dashes[name]) for name, style in styles.items()],
         loc="outside upper center",
         ncols=max(1, min(len(styles), int(width / (0.5 + 0.058 * max(map(len, styles)))))),
         frameon=False,
@@ -112,13 +117,15 @@ def place(point: MeasuredPoint) -> tuple[Any, ...]:
     return *name_and_context(point), point.series.model, rank(point.series.method), point.retained, point.series
 
 
-def _handle(name: str, colour: str, marker: str) -> Any:
+def _handle(name: str, colour: str, marker: str, dash: str) -> Any:
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], color=colour, marker=marker, markersize=3.5, linewidth=1.2, label=name)
+    return Line2D([], [], color=colour, linestyle=dash, marker=marker, markersize=3.5, linewidth=1.2, label=name)
 
 
-def _draw_panel(panel: Any, lines: dict[str, list[MeasuredPoint]], styles: dict[str, Style]) -> None:
+def _draw_panel(
+    panel: Any, lines: dict[str, list[MeasuredPoint]], styles: dict[str, Style], dashes: dict[str, str]
+) -> None:
     """One line a method from its smallest share to its largest; the full cache's is a height."""
     for name, points in lines.items():
         colour, marker = styles[name]
@@ -126,11 +133,11 @@ def _draw_panel(panel: Any, lines: dict[str, list[MeasuredPoint]], styles: dict[
         y = [100 * float(point.accuracy.mean()) for point in points]
         if points[0].series.method.split(" ")[0] == "vanilla":
             panel.axhline(y[0], color=colour, linewidth=0.7, linestyle="--", zorder=1)
-        panel.plot(x, y, marker=marker, color=colour, markersize=3.4, linewidth=1.2, zorder=3)
+        panel.plot(x, y, marker=marker, color=colour, linestyle=dashes[name], markersize=3.4, linewidth=1.2, zorder=3)
         for share, point in zip(x, points, strict=True):
             if len(point.problems) >= MIN_PROBLEMS:
                 low, high = point.interval
-                panel.vlines(share, 100 * low, 100 * high, color=colour, linewidth=0.5, alpha=0.4, zorder=2)
+                panel.vlines(share, 100 * low, 100 * high, color=colour, linewidth=0.7, alpha=0.55, zorder=2)
     panel.grid(alpha=0.25, linewidth=0.4)
     panel.tick_params(width=0.6, length=2.5)
     panel.spines[["top", "right"]].set_visible(False)

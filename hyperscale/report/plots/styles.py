@@ -47,6 +47,15 @@ def assign_styles(names: Iterable[str]) -> dict[str, Style]:
     return styles
 
 
+def assign_dashes(styles: dict[str, Style]) -> dict[str, str]:
+    """How the line of each is drawn, by its `series_name`.
+
+    There are fewer colours than methods: the second line of a colour is dashed, further ones are dotted.
+    """
+    colours = [colour for colour, _ in styles.values()]
+    return {name: ("-", "--", ":")[min(colours[:place].count(colours[place]), 2)] for place, name in enumerate(styles)}
+
+
 AXES = {
     "kv_reads": "KV reads per problem (cache entries)",
     "peak_kv": "peak KV per problem (cache entries)",

@@ -20,12 +20,15 @@ def expand_contexts(config: RunConfig, names: tuple[str, ...]) -> RunConfig:
 
     Raises:
         ConfigError: It names lengths of prompts and no task that has them.
+        TaskError: One of its tasks is unknown.
     """
     full_names = {name: _full_names(name, config.context) for name in names}
     own = [name for name in names if CONTEXT_MARK in name]
     if config.context and own and all(CONTEXT_MARK in name or _context_of(name) is None for name in names):
         raise ConfigError(f"--context is for tasks that do not say it themselves, as {own[0]} does: leave one out")
     if config.context and all(CONTEXT_MARK not in name for group in full_names.values() for name in group):
+        for name in names:
+            tasks.load(name)  # raises TaskError: a name that is misspelt is what to tell of
         known = [name for name in tasks.available() if tasks.load(name).context is not None]
         raise ConfigError(
             f"--context is for tasks that fill their prompts up ({', '.join(known)}), and {', '.join(names)} "

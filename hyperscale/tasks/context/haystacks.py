@@ -8,6 +8,7 @@ from random import Random
 
 from hyperscale.errors import TaskError, first_line
 from hyperscale.tasks.context.words import ADJECTIVES, NAMES, NOUNS, PLACES
+from hyperscale.utils.paths import expand_home
 from hyperscale.utils.row_files import list_data_files
 
 FILLER = "filler"
@@ -78,7 +79,9 @@ def read_sentences(path: Path) -> list[str]:
         TaskError: There is no such file, or no sentence in it.
     """
     sentences: list[str] = []
-    for file in list_data_files(path, _SUFFIXES, TaskError):
+    # A file that is named is read whatever it is called, as licences have no suffix.
+    named = expand_home(path)
+    for file in [named] if named.is_file() else list_data_files(path, _SUFFIXES, TaskError):
         try:
             text = file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
