@@ -100,6 +100,32 @@ class Results:
         """The points as records, each with the accuracy and the costs of every problem as arrays."""
         return [point for run in self.runs for point in run.points()]
 
+    def of_tasks(self, names: Sequence[str]) -> "Results":
+        """The same with the points of some tasks alone.
+
+        Args:
+            names: Of the tasks; ``niah_single`` stands for all its lengths, ``niah_single@4096`` for one.
+
+        Raises:
+            ResultsError: One of them has no points here.
+        """
+        from hyperscale.tasks.task import CONTEXT_MARK
+
+        names_of = {
+            task: {task, task.partition(CONTEXT_MARK)[0]}
+            for task in sorted({point.series.task for point in self.measured_points})
+        }
+        for name in names:
+            if not any(name in known for known in names_of.values()):
+                raise ResultsError(
+                    f"{self.folder} has no points of the task {name!r}: choose of those it has, {', '.join(names_of)}"
+                )
+        chosen = Results(self.folder, self.runs)
+        chosen.measured_points = [
+            point for point in self.measured_points if not names_of[point.series.task].isdisjoint(names)
+        ]
+        return chosen
+
     @cached_property
     def group_means(self) -> "list[GroupMean]":
         """The means of groups of tasks (MMLU) as records, where the runs' tasks were named by a group."""

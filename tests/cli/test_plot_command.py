@@ -164,3 +164,21 @@ def test_a_large_run_is_drawn_in_reasonable_time(run, tmp_path):
     assert run("large", "--axis", "all", "--format", "png,svg,csv")[0] == 0
     assert time.process_time() - start < 60
     assert len(pd.read_csv(tmp_path / "large" / "margins.csv")) == 3 * 3 * 5
+
+
+def test_tasks_can_be_chosen(run, tmp_path):
+    lines = [
+        line
+        for task in ("mini_aime", "niah_single@512", "niah_single@1024")
+        for method, cr in (("vanilla", 1), ("dms", 8))
+        for line in chains(method, cr, problems=12, width=2, task=task)
+    ]
+    write(tmp_path / "results" / "r", lines)
+    code, out, err = run("results", "--resamples", "100", "--json", "--task", "niah_single")
+    assert (code, err) == (0, "")
+    assert {point["task"] for point in json.loads(out)["points"]} == {"niah_single@512", "niah_single@1024"}
+    code, out, _ = run("results", "--resamples", "100", "--json", "--task", "mini_aime,niah_single@512")
+    assert {point["task"] for point in json.loads(out)["points"]} == {"mini_aime", "niah_single@512"}
+    code, _, err = run("results", "--task", "niah_double")
+    assert code == 2
+    assert "no points of the task 'niah_double': choose of those it has, mini_aime," in err

@@ -22,6 +22,10 @@ def plot(
             "all. [the budget's, and kv_reads or peak_kv]"
         ),
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="Tasks to draw, with commas between them; niah_single is all its lengths. [all]"),
+    ] = None,
     formats: Annotated[
         str, typer.Option("--format", help="Files to write: png, svg, and csv for the numbers behind the pictures.")
     ] = "png",
@@ -63,6 +67,8 @@ def plot(
     if not as_json:
         console.print(f"{chains:,} chains of {len(runs)} run{'s' * (len(runs) > 1)}", highlight=False)
         print_notes(console, (note for run in runs for note in run.notes))
+    if task is not None:
+        loaded = loaded.of_tasks(arguments.names("--task", task) or ())
     if axes is None:  # the answer is on the budget's axis, which comes first
         axes = [loaded.axis, next(name for name in ("kv_reads", "peak_kv") if name != loaded.axis)]
     analysis = loaded.analyse(axes, pairs, resamples)
