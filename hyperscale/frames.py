@@ -109,21 +109,10 @@ class Results:
         Raises:
             ResultsError: One of them has no points here.
         """
-        from hyperscale.tasks.task import CONTEXT_MARK
+        from hyperscale.results.points import of_tasks
 
-        names_of = {
-            task: {task, task.partition(CONTEXT_MARK)[0]}
-            for task in sorted({point.series.task for point in self.measured_points})
-        }
-        for name in names:
-            if not any(name in known for known in names_of.values()):
-                raise ResultsError(
-                    f"{self.folder} has no points of the task {name!r}: choose of those it has, {', '.join(names_of)}"
-                )
         chosen = Results(self.folder, self.runs)
-        chosen.measured_points = [
-            point for point in self.measured_points if not names_of[point.series.task].isdisjoint(names)
-        ]
+        chosen.measured_points = of_tasks(self.measured_points, names)
         return chosen
 
     @cached_property

@@ -309,6 +309,24 @@ def _point(series: SeriesKey, W: int, L: int, strategy: Strategy, rows: Sequence
     )
 
 
+def of_tasks(points: Iterable[MeasuredPoint], names: Sequence[str]) -> list[MeasuredPoint]:
+    """The points of some tasks.
+
+    Args:
+        points: The points.
+        names: Of the tasks; ``niah_single`` stands for all its lengths, ``niah_single@4096`` for one.
+
+    Raises:
+        ResultsError: One of them has no points.
+    """
+    points = list(points)
+    names_of = {point.series.task: {point.series.task, tasks.without_context(point.series.task)} for point in points}
+    if unknown := set(names).difference(*names_of.values()):
+        known = ", ".join(sorted(names_of))
+        raise ResultsError(f"no points of the task {min(unknown)!r}: choose of those that are there, {known}")
+    return [point for point in points if not names_of[point.series.task].isdisjoint(names)]
+
+
 def name_caches(points: Sequence[MeasuredPoint]) -> list[MeasuredPoint]:
     """The points, with the type of a quantised cache in the method's name if there are caches of several types.
 

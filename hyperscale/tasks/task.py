@@ -209,7 +209,7 @@ class Task:
         Raises:
             TaskError: The task has no context, or the tokens are no number from 1 up.
         """
-        name = self.name.partition(CONTEXT_MARK)[0]
+        name = without_context(self.name)
         if not isinstance(self.origin, ContextProblems):
             raise TaskError(f"{name} has prompts as long as its problems are: name it without {CONTEXT_MARK}{tokens}")
         if not str(tokens).isdecimal() or int(tokens) < 1:
@@ -238,6 +238,11 @@ def context_of(name: str) -> int | None:
     """Tokens of the prompts of a context task, as its full name tells; None for any other task."""
     tokens = name.partition(CONTEXT_MARK)[2]
     return int(tokens) if tokens.isdecimal() else None
+
+
+def without_context(name: str) -> str:
+    """The name of a context task without the length of its prompts; any other name as it is."""
+    return name.partition(CONTEXT_MARK)[0]
 
 
 def prompt_hash(prompt: str) -> str:

@@ -181,4 +181,4 @@ def test_tasks_can_be_chosen(run, tmp_path):
     assert {point["task"] for point in json.loads(out)["points"]} == {"mini_aime", "niah_single@512"}
     code, _, err = run("results", "--task", "niah_double")
     assert code == 2
-    assert "no points of the task 'niah_double': choose of those it has, mini_aime," in err
+    assert "no points of the task 'niah_double': choose of those that are there, mini_aime," in err

@@ -198,7 +198,7 @@ def test_mistakes_are_told(tmp_path, prompt_format):
     assert "needs sentences" in refused(data=str(tmp_path))
     (tmp_path / "latin.txt").write_bytes("naïve".encode("latin-1"))
     assert "UTF-8" in refused(data=str(tmp_path / "latin.txt"))
-    assert "--task-param cwe.common_times=N and cwe.rare_times=N" in refused("cwe", context=100)
+    assert "--task-param cwe@100.common_times=N and cwe@100.rare_times=N" in refused("cwe", context=100)
     assert "leave one out" in refused(data=str(tmp_path / "latin.txt"), haystack="filler")
 
 

@@ -10,7 +10,6 @@ from hyperscale.report.plots.figure import DPI, WIDTH, shorten
 from hyperscale.report.plots.styles import Style, assign_dashes, assign_styles, series_name
 from hyperscale.results.intervals import MIN_PROBLEMS
 from hyperscale.results.points import MeasuredPoint, name_caches
-from hyperscale.tasks.task import CONTEXT_MARK
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,7 +108,7 @@ def draw_retained(points: Sequence[MeasuredPoint], notes: Sequence[str] = ()) ->
 def name_and_context(point: MeasuredPoint) -> tuple[str, int]:
     """A context task's name without its length, and that length in tokens."""
     task = point.series.task
-    return task.partition(CONTEXT_MARK)[0], tasks.context_of(task) or 0
+    return tasks.without_context(task), tasks.context_of(task) or 0
 
 
 def place(point: MeasuredPoint) -> tuple[Any, ...]:

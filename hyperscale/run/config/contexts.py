@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from hyperscale import tasks
 from hyperscale.errors import ConfigError, TaskError
 from hyperscale.run.config.schema import RunConfig
-from hyperscale.tasks.task import CONTEXT_MARK
+from hyperscale.tasks.task import CONTEXT_MARK, without_context
 
 T = TypeVar("T")
 
@@ -72,7 +72,7 @@ def _by_full_name(said: Mapping[str, T], tasks: tuple[str, ...]) -> dict[str, li
     by_name = {_normalise(name): value for name, value in said.items()}
     used, result = set(), {}
     for task in tasks:
-        keys = [key for key in dict.fromkeys((task.partition(CONTEXT_MARK)[0], task)) if key in by_name]
+        keys = [key for key in dict.fromkeys((without_context(task), task)) if key in by_name]
         used.update(keys)
         if keys:
             result[task] = [by_name[key] for key in keys]

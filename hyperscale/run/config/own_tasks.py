@@ -5,7 +5,6 @@ from hyperscale.errors import ConfigError
 from hyperscale.run.config.schema import RunConfig
 from hyperscale.tasks.own import lm_eval_names, sources
 from hyperscale.tasks.own.lm_eval_names import PREFIX, is_lm_eval
-from hyperscale.tasks.task import CONTEXT_MARK
 
 
 def with_own_tasks(config: RunConfig) -> RunConfig:
@@ -44,7 +43,7 @@ def _with_prefixes(names: tuple[str, ...]) -> tuple[str, ...]:
     full: list[str] = []
     for name in names:
         follows = bool(full) and is_lm_eval(full[-1])
-        is_known = name.partition(CONTEXT_MARK)[0] in tasks.available() or name in sources.declared()
+        is_known = tasks.without_context(name) in tasks.available() or name in sources.declared()
         is_other = is_lm_eval(name) or is_known or sources.is_group(name) or sources.is_path(name)
         full.append(f"{PREFIX}{name}" if follows and not is_other else name)
     return tuple(full)

@@ -110,8 +110,7 @@ class ContextProblems:
 
         least = count(0)
         if least > self.context:
-            name = task.partition("@")[0]
-            fewer = f", or fewer words with --task-param {name}.common_times=N and {name}.rare_times=N"
+            fewer = f", or fewer words with --task-param {task}.common_times=N and {task}.rare_times=N"
             smaller = fewer if question.most is not None else ""
             raise TaskError(
                 f"{task} needs prompts of at least {least:,} tokens with this model's tokenizer and template: ask for "
