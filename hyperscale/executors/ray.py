@@ -10,7 +10,7 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
-from threading import Thread
+from threading import Lock, Thread
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -105,21 +105,37 @@ def count_gpus(address: str | None) -> int:
     return int(connect(address).cluster_resources().get("GPU", 0))
 
 
-class _Actor:
-    """An `EngineWorker` in an actor, whose methods run in threads beside the engine's."""
+class RayActor:
+    """An `EngineWorker` in an actor, whose methods run in threads beside the engine's.
+
+    Ray starts the calls of several threads in the order in which they were made, but which thread comes first is not
+    said. Orders have an order: one that says that no more are waiting, overtaken by the one before it, would let the
+    engine wait for a request that nobody has, with chains in the middle. So orders are numbered and wait for their
+    turn here.
+    """
 
     def __init__(self) -> None:
         self._worker = EngineWorker()
+        self._given = 0
+        self._early: dict[int, Order] = {}
+        self._lock = Lock()
         self._thread = Thread(target=self._worker.run, daemon=True)
         self._thread.start()
 
-    def give(self, order: Order) -> None:
-        self._worker.give(order)
+    def give(self, number: int, order: Order) -> None:
+        """Take an order once those with lower numbers, which begin at 1, are here."""
+        with self._lock:
+            self._early[number] = order
+            while (following := self._early.pop(self._given + 1, None)) is not None:
+                self._worker.give(following)
+                self._given += 1
 
     def take(self, timeout: float) -> Report:
+        """See `EngineWorker.take`."""
         return self._worker.take(timeout)
 
     def close(self, timeout: float) -> None:
+        """End the engine, and wait for that so many seconds."""
         self._worker.close()
         self._thread.join(timeout)
 
@@ -172,13 +188,14 @@ class RayWorker(WorkerHandle):
     def __init__(self, ray: Any, resources: EngineResources, number: int, closing: "list[RayWorker]") -> None:
         self.number = number
         self._ray, self._closing = ray, closing
+        self._orders = 0
         cpus = resources.cpus or 1
         bundle = {"CPU": cpus, **({"GPU": resources.gpus} if resources.gpus else {})}
         self._group = ray.util.placement_group([bundle], strategy="STRICT_PACK")
         strategies = import_module("ray.util.scheduling_strategies")
         # Engines compute with the cores that Ray gives them; libraries read this when they are loaded.
         threads = {} if resources.gpus else {"OMP_NUM_THREADS": str(cpus)}
-        actor = ray.remote(_Actor).options(
+        actor = ray.remote(RayActor).options(
             num_cpus=cpus,
             num_gpus=resources.gpus,
             max_concurrency=4,  # give, take, close
@@ -191,7 +208,8 @@ class RayWorker(WorkerHandle):
 
     def give(self, order: Order) -> None:
         """See `WorkerHandle.give`."""
-        self._actor.give.remote(order)
+        self._orders += 1
+        self._actor.give.remote(self._orders, order)
 
     def take(self) -> list[Report]:
         """See `WorkerHandle.take`."""

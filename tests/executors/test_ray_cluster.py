@@ -177,7 +177,7 @@ def _actors():
     """Processes of engines of this cluster."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if (folder / "cmdline").read_bytes().startswith(b"ray::_Actor"):
+            if (folder / "cmdline").read_bytes().startswith(b"ray::RayActor"):
                 yield int(folder.name)
         except OSError:
             continue
