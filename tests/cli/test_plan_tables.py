@@ -114,6 +114,21 @@ def test_a_gpu_turns_points_into_seconds(gpu):
         assert float(point.replace(",", "")) == pytest.approx(8 * points.chain_costs.seconds, abs=0.06)
 
 
+def test_more_chains_that_fit_are_named_where_they_are_faster():
+    run, text = shown("h200", budget="paper")
+    (found,) = re.findall(r"with --batch-size (\d+) (dms .*?) makes ([\d.]+) times the tokens/s at L=([\d,]+)", text)
+    most, method, gain, L = int(found[0]), found[1], float(found[2]), int(found[3].replace(",", ""))
+    (row,) = (line.split() for line in text.split("At best")[1].splitlines() if f" {L} " in line and method in line)
+    assert most == min(int(row[-5].replace(",", "")), 512)
+    assert most > run.config.batch_size
+    # As the table itself has it with that number.
+    more = shown("h200", budget="paper", batch_size=most)[1]
+    (faster,) = (line.split() for line in more.split("At best")[1].splitlines() if f" {L} " in line and method in line)
+    numbers = [float(cells[-4].rstrip("KM")) * (1e3 if cells[-4].endswith("K") else 1) for cells in (row, faster)]
+    assert numbers[1] / numbers[0] == pytest.approx(gain, rel=0.05)
+    assert "More fit" not in more
+
+
 def test_a_faster_gpu_fits_more_into_the_same_seconds():
     plans = {gpu: shown(gpu, budget="seconds=600")[0].plan for gpu in ("a100", "h100", "b200")}
     counts = [len(plans[gpu].points) for gpu in ("a100", "h100", "b200")]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from hyperscale.planning.planner import Plan, PlannedPoint
     from hyperscale.run.dry_run import DryRun
     from hyperscale.run.planned_run import PlannedRun, PlannedTask
+
+_MOST_TOGETHER = 512  # chains; decode steps of more are no CUDA graphs in vLLM
+_WORTH_SAYING = 1.2  # times as many tokens/s
 
 
 def print_plan(run: "PlannedRun", console: Console, gpu_price: float | None = None) -> None:
@@ -211,6 +215,27 @@ def print_roofline(run: "DryRun", console: Console) -> None:
         "without prefill, sampling and the host.",
         highlight=False,
     )
+    if hint := _describe_room(run, roofline):
+        console.print(hint, highlight=False)
+
+
+def _describe_room(run: "DryRun", roofline: Roofline) -> str:
+    """What more chains at once would gain for the method with the most to gain; nothing if that is little."""
+    batch_size = run.config.batch_size
+    best, hint = _WORTH_SAYING, ""
+    for shape, arm in product(run.shapes, run.arms):
+        for L, point in run.plan.widest_points(arm, shape.name).items():
+            entries, most = mean_entries(point.chain_costs), min(roofline.max_batch(point.chain_costs), _MOST_TOGETHER)
+            if most <= batch_size:
+                continue
+            now, then = (batch / roofline.step_seconds(batch, entries) for batch in (batch_size, most))
+            if then / now >= best:
+                best = then / now
+                hint = (
+                    f"More fit: with --batch-size {most} {arm} makes {best:.1f} times the tokens/s at L={L:,}, where a "
+                    "run has that many chains (problems × W)."
+                )
+    return hint
 
 
 def _compression(row: Mapping[Any, Any]) -> str:
