@@ -5,6 +5,10 @@ out: lists grow on the host as DMS's would. So what is timed is Python, and torc
 work of vLLM's model runner, which is the same with and without the plugin, is not in it. Times are of the processor.
 
 python benchmarks/vllm_host.py --chains 32 --steps 400
+python benchmarks/vllm_host.py --chains 64 --context 2048 --answers 300 --step-tokens 2048
+
+With --answers so many requests come one after the other, each a prompt of --context tokens and 48 tokens of answer, so
+that most steps have prompts in them; their means are over all steps.
 """
 
 import argparse
@@ -15,6 +19,7 @@ import statistics
 import tempfile
 import time
 from collections import deque
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +31,7 @@ from transformers import Qwen2Config
 from hyperscale.engines.vllm.options import Options
 
 PARTS = ("schedule", "begin", "report", "update")
+ANSWER_TOKENS = 48
 
 
 def make_scheduler(folder: Path, arguments: argparse.Namespace, ours: bool) -> Any:
@@ -55,7 +61,7 @@ def make_scheduler(folder: Path, arguments: argparse.Namespace, ours: bool) -> A
         block_size=32,
         max_model_len=tokens,
         max_num_seqs=arguments.chains,
-        max_num_batched_tokens=8192,
+        max_num_batched_tokens=arguments.step_tokens,
         **(more if ours else {}),
     ).create_engine_config()
     config.scheduler_config.async_scheduling = True
@@ -67,7 +73,7 @@ def make_scheduler(folder: Path, arguments: argparse.Namespace, ours: bool) -> A
         spec = RaggedSpec(
             num_kv_heads=lists,
             options=Options(method="hashed", cr=arguments.cr, window=256),
-            step_tokens=8192,
+            step_tokens=arguments.step_tokens,
             total_lists=lists,
             **shape,
         )
@@ -126,6 +132,7 @@ class Runner:
         if self.worker is not None:
             message, start = step.kv_connector_metadata, time.process_time()
             self.worker.begin_step(message.updates, message.released_requests, message.scheduled_tokens)
+            self._resolve({name: (done[name], step.num_scheduled_tokens[name]) for name in names})
             self.seconds["begin"] += time.process_time() - start
             self._grow()
             start = time.process_time()
@@ -134,6 +141,26 @@ class Runner:
             self.seconds["report"] += time.process_time() - start
         order = {name: index for index, name in enumerate(names)}
         return ModelRunnerOutput(names, order, sampled, kv_connector_output=output)
+
+    def _resolve(self, sizes: dict[str, tuple[int, int]]) -> None:
+        """What the first layer's attention works out for all layers where there are prompts, in no graph."""
+        from hyperscale.engines.vllm.worker.cuda import CudaStep
+
+        assert self.worker is not None
+        if all(tokens == 1 for _, tokens in sizes.values()):
+            return
+        ordered = sorted(sizes, key=lambda name: sizes[name][1] > 1)
+        starts = [0, *accumulate(sizes[name][1] for name in ordered)]
+        blocks = [self.worker.tables.superblocks[self.worker.requests[name].slot, 0] for name in ordered]
+        step = CudaStep(
+            first_blocks=torch.stack(blocks).int(),
+            offsets=torch.tensor(starts, dtype=torch.int32),
+            computed_tokens=torch.tensor([sum(sizes[name]) for name in ordered], dtype=torch.int32),
+            starts=starts,
+            num_decodes=sum(tokens == 1 for _, tokens in sizes.values()),
+            longest=max(map(sum, sizes.values())),
+        )
+        self.worker.resolve_step(step)
 
     def _grow(self) -> None:
         """What the kernels would do: lists as long as the ratio says, and pages for them."""
@@ -156,12 +183,16 @@ def measure(folder: Path, arguments: argparse.Namespace, ours: bool) -> dict[str
 
     scheduler = make_scheduler(folder, arguments, ours)
     runner, steps, flying = Runner(scheduler, arguments, ours), [], deque()
-    for index in range(arguments.chains):
-        settings = SamplingParams(max_tokens=arguments.steps + 500, temperature=0, ignore_eos=True)
-        scheduler.add_request(Request(f"r{index}", [5] * (arguments.context - 7 * index), settings, None))
+    answer = ANSWER_TOKENS if arguments.answers else arguments.steps + 500
+    waiting = deque(range(arguments.answers or arguments.chains))
     profiler = cProfile.Profile()
-    calm = 0
-    while calm < arguments.steps + 20:
+    calm = 0  # steps that count; of decode steps those of all chains
+    while calm < arguments.steps + 20 and (waiting or scheduler.has_unfinished_requests()):
+        while waiting and scheduler.get_num_unfinished_requests() < arguments.chains:
+            settings = SamplingParams(max_tokens=answer, temperature=0, ignore_eos=True)
+            number = waiting.popleft()
+            prompt = [5] * (arguments.context - 7 * (number % arguments.chains))
+            scheduler.add_request(Request(f"r{number}", prompt, settings, None))
         if calm == 20:
             runner.seconds = dict.fromkeys(PARTS, 0.0)
             steps.clear()
@@ -175,7 +206,8 @@ def measure(folder: Path, arguments: argparse.Namespace, ours: bool) -> dict[str
             start = time.process_time()
             scheduler.update_from_output(*flying.popleft())
             runner.seconds["update"] += time.process_time() - start
-        calm += len(step.num_scheduled_tokens) == arguments.chains == step.total_num_scheduled_tokens
+        is_full = len(step.num_scheduled_tokens) == arguments.chains == step.total_num_scheduled_tokens
+        calm += is_full or bool(arguments.answers)
         steps.append({part: runner.seconds[part] - before[part] for part in PARTS})
     if arguments.profile:
         profiler.disable()
@@ -195,6 +227,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--heads", type=int, default=2)
     parser.add_argument("--cr", type=float, default=8)
+    parser.add_argument("--answers", type=int, default=0, help="requests that are mostly prompt, one after another")
+    parser.add_argument("--step-tokens", type=int, default=8192, help="most tokens of a step")
     parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

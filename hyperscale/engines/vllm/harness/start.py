@@ -65,7 +65,7 @@ def start_engine(args: dict[str, Any], own_process: bool, cpu: bool, gpu: int | 
             reason = (
                 "its process has printed why above; if it lacks memory, choose a smaller --gpu-memory where others use "
                 "the GPU too, a larger one where the cache does not fit; if others gave memory back while it measured "
-                "its own (\"Error in memory profiling\"), run the same command again"
+                'its own ("Error in memory profiling"), run the same command again'
             )
         raise EngineError(f"vLLM does not start: {reason}; --engine torch does without it") from error
     if own_process:
