@@ -208,7 +208,16 @@ def _get_source(
     if settings.data != OWN:
         report(f"reading {settings.data} …")
         return fetch_hub_texts(settings.data, settings.column, tokens, folder / "hub.jsonl")
-    plan = OwnTextPlan(base, device, length, min(tokens, settings.own_tokens), settings.seed, settings.prompts)
+    plan = OwnTextPlan(
+        base,
+        device,
+        length,
+        min(tokens, settings.own_tokens),
+        settings.seed,
+        settings.prompts,
+        settings.own_temperature,
+        settings.own_top_p,
+    )
     return write_own_texts(plan, load_tokenizer(base), folder / "self.jsonl", report)
 
 

@@ -253,6 +253,14 @@ class Sources(BaseModel):
     own_tokens: int = setting(
         4_000_000, "Tokens that --data self writes at most, to within a document.", ge=1, le=10**12
     )
+    own_temperature: float = setting(1.0, "Temperature at which --data self writes.", gt=0, le=10)
+    own_top_p: float = setting(
+        1.0,
+        "Nucleus mass from which --data self draws.",
+        details="1 is the model's own distribution, which small models lose themselves in over long documents.",
+        gt=0,
+        le=1,
+    )
     out: Path = setting(
         ...,
         "Folder for the checkpoints, e.g. dms8/, and training.json.",

@@ -203,6 +203,26 @@ def test_prompts_are_answered_once_each_and_their_answers_count(base, tmp_path, 
 # --- packing ---
 
 
+def test_texts_are_drawn_as_asked_for(base, tmp_path):
+    the_plan = plan(base, tokens=40, temperature=0.7, top_p=0.4, seed=3)
+    source, _ = write(the_plan, tmp_path / "self.jsonl")
+    entry = source.entries[0].content
+    _, engine = own_texts._start_engine(the_plan, 1, print)
+    request = Request("own/0", 0, tuple(entry.ids[: entry.start]), 40 - entry.start)
+    (chain,) = engine.generate(iter([request]), Sampling(temperature=0.7, top_p=0.4, seed=3, ignore_ends=True))
+    engine.close()
+    assert [*chain.token_ids] == entry.ids[entry.start :]
+    assert write(plan(base, tokens=40, seed=3), tmp_path / "other.jsonl")[0].entries[0].content != entry
+
+
+def test_loops_are_told_by_the_share_of_repeated_runs():
+    loop = {"ids": [0, *[1, 2] * 9], "start": 1, "finish": "length"}  # 11 runs of 8, 2 distinct
+    fresh = {"ids": list(range(19)), "start": 1, "finish": "length"}
+    assert own_texts.summarise([loop])["repeated"].startswith("81.8% of runs of 8 tokens")
+    assert own_texts.summarise([loop, fresh])["repeated"].startswith("40.9%")
+    assert own_texts.summarise([{"ids": [1, 2], "start": 1, "finish": "stop"}])["repeated"].startswith("0.0%")
+
+
 def test_joined_documents_are_one_to_attention_and_the_loss_counts_the_same():
     import numpy as np
 

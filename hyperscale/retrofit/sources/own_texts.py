@@ -27,6 +27,8 @@ PROMPT_COLUMNS = ("prompt", "problem", "question", "text")
 BATCH = 64
 #: The same on a GPU, which waits for launches with few: as many as their caches have room for in a part of its memory.
 GPU_BATCH = range(16, 1025)
+#: Tokens in a row that are looked for in what a document had before.
+REPEATED_RUN = 8
 _CACHE_SHARE = 0.4
 _MARK = "hyperscale-message"
 
@@ -42,6 +44,8 @@ class OwnTextPlan:
         tokens: Tokens to write, at least.
         seed: Of the sampling.
         prompts: File of prompts; None for the opening of the chat template.
+        temperature: Of the draws.
+        top_p: Nucleus mass that they are from.
     """
 
     base: str
@@ -50,6 +54,8 @@ class OwnTextPlan:
     tokens: int
     seed: int
     prompts: Path | None
+    temperature: float = 1.0
+    top_p: float = 1.0
 
 
 def write_own_texts(plan: OwnTextPlan, tokenizer: Any, file: Path, report: Any) -> TextSource:
@@ -103,7 +109,7 @@ def write_own_texts(plan: OwnTextPlan, tokenizer: Any, file: Path, report: Any) 
 
 
 def summarise(documents: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Share of duplicates, lengths and endings of what was written, for the record."""
+    """Shares of duplicates and repetitions, lengths and endings of what was written, for the record."""
     written = [tuple(document["ids"][document["start"] :]) for document in documents]
     lengths = sorted(map(len, written))
     ended = sum(document["finish"] == "stop" for document in documents)
@@ -111,7 +117,18 @@ def summarise(documents: Sequence[dict[str, Any]]) -> dict[str, str]:
         "duplicates": f"{1 - len(set(written)) / len(written):.1%} of {len(written):,} documents",
         "lengths": f"{lengths[0]:,} to {lengths[-1]:,} tokens written, median {median(lengths):,.0f}",
         "ended by themselves": f"{ended / len(documents):.1%}",
+        "repeated": f"{_repeated_share(written):.1%} of runs of {REPEATED_RUN} tokens stand earlier in their document",
     }
+
+
+def _repeated_share(documents: Sequence[Sequence[int]]) -> float:
+    """How many runs of tokens have been written before in the same document: much of it is a loop."""
+    all_runs = repeated = 0
+    for ids in documents:
+        runs = [tuple(ids[i : i + REPEATED_RUN]) for i in range(len(ids) - REPEATED_RUN + 1)]
+        all_runs += len(runs)
+        repeated += len(runs) - len(set(runs))
+    return repeated / max(all_runs, 1)
 
 
 def read_prompts(plan: OwnTextPlan, tokenizer: Any) -> list[tuple[int, ...]]:
@@ -242,7 +259,8 @@ def _generate(
     """
     starts = {number: prompts[number % len(prompts)] for number in numbers}
     requests = (Request(f"own/{number}", 0, ids, plan.length - len(ids)) for number, ids in starts.items())
-    sampling = Sampling(temperature=1.0, top_p=1.0, seed=plan.seed, ignore_ends=plan.prompts is None)
+    ignore_ends = plan.prompts is None
+    sampling = Sampling(temperature=plan.temperature, top_p=plan.top_p, seed=plan.seed, ignore_ends=ignore_ends)
     written = {int(chain.problem.partition("/")[2]): chain for chain in engine.generate(requests, sampling)}
     # From the opening on, all that was written counts.
     return [
