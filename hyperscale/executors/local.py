@@ -117,6 +117,8 @@ class LocalWorker(WorkerHandle):
         except (EOFError, OSError):
             if not reports:
                 raise WorkerLostError(self._explain_end()) from None
+        if not reports and self.is_over:  # a process that it left behind may hold its end of the connection
+            raise WorkerLostError(self._explain_end())
         return reports
 
     def _explain_end(self) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,9 @@ def _listen(connection: "Connection[Report, Order | None]", worker: EngineWorker
             order = connection.recv()
         except (EOFError, OSError):
             os._exit(1)  # the run is gone: nobody wants what is being generated
+        except Exception:  # an order that cannot be read: without this thread the process would wait for ever
+            traceback.print_exc()
+            os._exit(1)
         if order is None:
             worker.close()
         else:

@@ -22,6 +22,7 @@ STALL_SECONDS = 600.0
 """Default of the time without a decode step after which an engine is taken to hang."""
 _START_SECONDS = 3600.0  # that an engine may take to load
 _WAIT_SECONDS = 1.0
+_SECONDS_FOR_ROOM = 60.0  # in which an engine is expected to find room; then others do its work, and the user is told
 _MAX_LOSSES = 10  # engines lost after each other without a chain finished in between
 
 
@@ -35,8 +36,9 @@ class _Member:
         ready_job: The last job that its engine was ready for; -1 for none.
         told_last: Whether it knows that no more requests are waiting, of the job at hand.
         steps: Steps of its engine by its last report.
-        alive_time: When it last made a step, became ready or was given work while it had none, by `monotonic`.
+        alive_time: When it last made a step, became ready or was given something, by `monotonic`.
         idle_seconds: See `Report`.
+        asked_time: When it was asked for, by `monotonic`.
     """
 
     worker: WorkerHandle
@@ -46,6 +48,7 @@ class _Member:
     steps: int = 0
     alive_time: float = field(default_factory=monotonic)
     idle_seconds: float = 0.0
+    asked_time: float = field(default_factory=monotonic)
 
 
 class PooledEngine(Engine):
@@ -55,6 +58,7 @@ class PooledEngine(Engine):
         name: That of its engines.
         count: How many there are to be.
         faults: What went wrong so far; whoever reads them may empty the list.
+        tell: Called with what a user should know at once, a sentence.
     """
 
     def __init__(self, executor: Executor, count: int, stall_seconds: float = STALL_SECONDS) -> None:
@@ -66,6 +70,8 @@ class PooledEngine(Engine):
             stall_seconds: An engine that makes no decode step for so long is taken to hang, and replaced.
         """
         self.name, self.count, self.faults = "", count, list[Fault]()
+        self.tell: Callable[[str], None] = lambda text: None
+        self._told_missing = 0
         self._executor, self._stall_seconds = executor, stall_seconds
         self._members: list[_Member] = []
         self._numbers = 0
@@ -111,11 +117,14 @@ class PooledEngine(Engine):
                 self._start_missing(dispatcher)
                 self._hand_out(job, dispatcher)
                 self._executor.wait([member.worker for member in self._members], _WAIT_SECONDS)
+                # Whoever takes the chains may be slow, as where grading is or the run was stopped for a while: an
+                # engine that had no way to tell its steps meanwhile does not hang.
+                now = monotonic()
                 for member in list(self._members):
                     for event in self._news(member, dispatcher):
                         if (chain := self._handle(event, member, job, dispatcher, watch)) is not None:
                             yield chain
-                self._replace_hung(job, dispatcher)
+                self._replace_hung(job, dispatcher, now)
         finally:
             # Whatever ended this early: an engine in the middle of something is of no use to the next job.
             for member in [member for member in self._members if dispatcher.count_given(member.worker.number)]:
@@ -129,6 +138,9 @@ class PooledEngine(Engine):
 
     def _hand_out(self, job: Job, dispatcher: Dispatcher) -> None:
         here = [member for member in self._members if member.worker.is_here]
+        missing = [member for member in self._members if not member.worker.is_here]
+        late = [member for member in missing if monotonic() - member.asked_time > _SECONDS_FOR_ROOM]
+        self._tell_missing(len(late))
         for member in here:
             if not dispatcher.count_given(member.worker.number):
                 member.alive_time = monotonic()  # it makes no steps because it has nothing to do
@@ -137,16 +149,33 @@ class PooledEngine(Engine):
         while hungry:
             for member in list(hungry):
                 number = member.worker.number
-                more = dispatcher.take(number, len(self._members))
+                more = dispatcher.take(number, len(self._members) - len(late))
                 taken[number] += more
                 if not more:
                     hungry = [other for other in hungry if other is not member]
-        is_last = not dispatcher.has_waiting
         for member in here:
             number = member.worker.number
-            if taken[number] or (is_last and not member.told_last and dispatcher.count_given(number)):
+            given = dispatcher.count_given(number)
+            # One whose batch is not full is not to wait for requests that are kept for others: its chains would stop.
+            is_last = not dispatcher.has_waiting or given < dispatcher.capacity
+            if taken[number] or (is_last and not member.told_last and given):
                 member.worker.give(Order(job, tuple(taken[number]), is_last))
                 member.told_last = is_last
+                member.alive_time = monotonic()  # it may have waited for this
+
+    def _tell_missing(self, late: int) -> None:
+        """Say that engines find no room, or that these came after all; once for each number of them."""
+        if late == self._told_missing:
+            return
+        self._told_missing = late
+        if late:
+            meanwhile = "the others do their work" if late < len(self._members) else "nothing runs meanwhile"
+            self.tell(
+                f"{late} of {len(self._members)} engines did not start within {_SECONDS_FOR_ROOM:.0f} s, as where the "
+                f"cluster has no room: {meanwhile}, and they start as soon as there is some"
+            )
+        else:
+            self.tell("all engines have started")
 
     def _news(self, member: _Member, dispatcher: Dispatcher) -> list[Event]:
         """What a worker tells; if it is gone, it is dropped, with what it had."""
@@ -188,8 +217,7 @@ class PooledEngine(Engine):
                 pass
         return None
 
-    def _replace_hung(self, job: Job, dispatcher: Dispatcher) -> None:
-        now = monotonic()
+    def _replace_hung(self, job: Job, dispatcher: Dispatcher, now: float) -> None:
         for member in list(self._members):
             if not dispatcher.count_given(member.worker.number):
                 continue

@@ -6,11 +6,13 @@ is gone is asked for anew, and starts wherever there is room, on a machine that 
 
 import logging
 import os
+import signal
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
-from threading import Lock, Thread
+from threading import Lock, Thread, current_thread, main_thread
+from time import monotonic
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -39,6 +41,7 @@ def connect(address: str | None) -> Any:
     _check_address(address or os.environ.get("RAY_ADDRESS"))
     _silence_raylet()
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    handlers = _signal_handlers()
     try:
         if address is None and "RAY_ADDRESS" not in os.environ:
             with suppress(ConnectionError):
@@ -49,7 +52,20 @@ def connect(address: str | None) -> Any:
             ray.init(address, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise _no_cluster(address or os.environ.get("RAY_ADDRESS", "this machine"), error) from None
+    finally:
+        # Ray takes SIGTERM for itself, by which schedulers end a run: the run answers it as it does without Ray.
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return ray
+
+
+def _signal_handlers() -> dict[signal.Signals, Any]:
+    """What answers the signals that end a run; nothing outside the main thread, which alone may change it."""
+    if current_thread() is not main_thread():
+        return {}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    found = {number: signal.getsignal(number) for number in numbers}
+    return {number: handler for number, handler in found.items() if handler is not None}  # None is not Python's
 
 
 def _check_address(address: str | None) -> None:
@@ -174,8 +190,9 @@ class RayExecutor(Executor):
 
     def close(self) -> None:
         """See `Executor.close`."""
+        deadline = monotonic() + _SECONDS_TO_END  # for all of them together
         for worker in self._closing:
-            worker.end()
+            worker.end(max(0.0, deadline - monotonic()))
 
 
 class RayWorker(WorkerHandle):
@@ -189,6 +206,8 @@ class RayWorker(WorkerHandle):
         self.number = number
         self._ray, self._closing = ray, closing
         self._orders = 0
+        self._giving: list[Any] = []  # orders that are on their way
+        self._is_cut_off = False
         cpus = resources.cpus or 1
         bundle = {"CPU": cpus, **({"GPU": resources.gpus} if resources.gpus else {})}
         self._group = ray.util.placement_group([bundle], strategy="STRICT_PACK")
@@ -209,23 +228,50 @@ class RayWorker(WorkerHandle):
     def give(self, order: Order) -> None:
         """See `WorkerHandle.give`."""
         self._orders += 1
-        self._actor.give.remote(self._orders, order)
+        self._giving.append(self._actor.give.remote(self._orders, order))
 
     def take(self) -> list[Report]:
         """See `WorkerHandle.take`."""
+        self._require_orders_read()
         reports: list[Report] = []
         while self._ray.wait([self.reference], timeout=0)[0]:
             try:
-                reports.append(self._ray.get(self.reference))
+                report = self._ray.get(self.reference)
+            except self._ray.exceptions.ActorUnavailableError:
+                # The connection broke, and a report may have gone with it. What became of the actor is not known yet:
+                # the next answer tells.
+                self._is_cut_off = True
+                self.reference = self._actor.take.remote(0)
+                break
             except self._ray.exceptions.RayError as error:
                 if reports:
                     return reports
                 raise self._explain(error) from None
+            if self._is_cut_off:
+                raise WorkerLostError("the connection to it broke", is_innocent=True)
+            reports.append(report)
             self.is_here = True
             self.reference = self._actor.take.remote(_SECONDS_BETWEEN_REPORTS)
-            if not reports[-1].events:
+            if not report.events:
                 break
         return reports
+
+    def _require_orders_read(self) -> None:
+        """Notice an order that the actor cannot read, as where another version is installed there.
+
+        Raises:
+            WorkerLostError: There is one; it will not answer it.
+        """
+        if not self._giving:
+            return
+        arrived, self._giving = self._ray.wait(self._giving, num_returns=len(self._giving), timeout=0)
+        for reference in arrived:
+            try:
+                self._ray.get(reference)
+            except self._ray.exceptions.RayTaskError as error:
+                raise WorkerLostError(f"it cannot read what it is given: {_last_line(error)}") from None
+            except self._ray.exceptions.RayError:
+                return  # it is gone, and `take` tells why
 
     def _explain(self, error: Exception) -> WorkerLostError:
         text = str(error)
@@ -245,11 +291,19 @@ class RayWorker(WorkerHandle):
 
     def close(self) -> None:
         """See `WorkerHandle.close`."""
+        if not self.is_here:  # it never found room, and nobody would answer
+            self.kill()
+            return
         self._end = self._actor.close.remote(_SECONDS_TO_END)
         self._closing.append(self)
 
-    def end(self) -> None:
-        """Wait for the engine to be closed, and end the actor."""
+    def end(self, timeout: float) -> None:
+        """Wait for the engine to be closed, for so many seconds, and end the actor."""
         with suppress(Exception):
-            self._ray.get(self._end, timeout=_SECONDS_TO_END)
+            self._ray.get(self._end, timeout=timeout)
         self.kill()
+
+
+def _last_line(error: Exception) -> str:
+    """What an error in an actor was; above it stands where."""
+    return str(error).strip().splitlines()[-1]

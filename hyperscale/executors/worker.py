@@ -82,7 +82,7 @@ class EngineWorker:
             self._emit(EngineFailed(str(error), error))
         except HyperscaleError as error:
             self._emit(EngineFailed(str(error), error, is_final=True))
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a library may end its process; here it is told like the rest
             self._emit(EngineFailed("".join(traceback.format_exception_only(error)).strip()))
             traceback.print_exc()
         finally:

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import scripted_engine
@@ -15,7 +16,7 @@ from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.provider import EngineSpec
 from hyperscale.errors import EngineError, ModelError
-from hyperscale.executors import PooledEngine
+from hyperscale.executors import PooledEngine, pooled_engine
 from hyperscale.executors.executor import EngineResources
 from hyperscale.executors.local import LocalExecutor
 
@@ -214,7 +215,7 @@ sys.path.insert(0, {str(HELPERS)!r})
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.provider import EngineSpec
-from hyperscale.executors import PooledEngine
+from hyperscale.executors import PooledEngine, pooled_engine
 from hyperscale.executors.executor import EngineResources
 from hyperscale.executors.local import LocalExecutor
 from scripted_engine import ScriptedProvider
@@ -241,6 +242,75 @@ for chain in engine.generate([Request(str(n), 0, (1,), 500) for n in range(5000)
             return
         time.sleep(0.1)
     pytest.fail(f"still there: {alive}")
+
+
+class _OneComes(LocalExecutor):
+    """The second process is stopped before it has said that it is there, as one that finds no room."""
+
+    def start(self, number):
+        worker = super().start(number)
+        if number == 2:
+            os.kill(worker._process.pid, signal.SIGSTOP)
+        return worker
+
+
+def test_an_engine_does_the_work_of_one_that_finds_no_room(tmp_path, monkeypatch):
+    """Its batch is larger than its share, and what is kept for the other one must not stop it."""
+    monkeypatch.setenv("PYTHONPATH", str(HELPERS))
+    monkeypatch.setattr(pooled_engine, "_SECONDS_FOR_ROOM", 3.0)
+    engine, told = PooledEngine(_OneComes(EngineResources(), 2), 2, stall_seconds=30.0), []
+    engine.tell = told.append
+    spec = EngineSpec(str(tmp_path), methods.create("vanilla", cr=1), batch_size=8)
+    engine.use(ScriptedProvider(), spec, spec)
+    try:
+        assert len(generate(engine, requests(*map(str, range(10)), L=50))) == 10
+        time.sleep(3)
+        assert len(generate(engine, requests(*map(str, range(10)), L=50))) == 10
+    finally:
+        for member in engine._members:
+            member.worker.kill()
+    assert engine.faults == []
+    assert len(told) == 1
+    assert told[0].startswith("1 of 2 engines did not start within 3 s")
+
+
+def test_a_run_that_was_slow_itself_does_not_take_engines_for_hung(pool):
+    engine, asked = pool(2, stall_seconds=2.0), requests(*map(str, range(12)), L=300)
+    count = 0
+    for _ in engine.generate(asked, Sampling()):
+        if not count:
+            time.sleep(4)  # as a grader that takes long, or a run that was stopped by Ctrl-Z
+        count += 1
+    assert count == 12
+    assert engine.faults == []
+
+
+def test_a_library_that_ends_the_process_is_told(pool, tmp_path):
+    engine, asked = pool(2), requests("a", "exit", "b")
+    assert {problem for problem, _ in generate(engine, asked)} == {"a", "b"}
+    assert all(fault.reason.endswith("SystemExit: 3") for fault in engine.faults)
+    assert [fault.problem for fault in engine.faults if fault.problem] == ["exit"]
+
+
+def test_a_process_that_left_a_child_behind_is_lost_all_the_same(pool, tmp_path):
+    engine, start = pool(1), time.monotonic()
+    assert set(generate(engine, requests("fork", "a"))) == {("a", 0)}
+    assert "ended by SIGKILL" in engine.faults[0].reason
+    assert time.monotonic() - start < 100  # children that hold the connections' other ends live for 120 s
+
+
+def test_what_an_engine_cannot_read_ends_it(pool, tmp_path, monkeypatch):
+    """As a provider that is only known to the run's own process: the module of a script, or a newer version."""
+    module = ModuleType("of_this_process_alone")
+    provider = type("Provider", (ScriptedProvider,), {"__module__": module.__name__})
+    module.Provider = provider
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(pooled_engine, "_MAX_LOSSES", 1)
+    engine = pool(1)
+    spec = EngineSpec(str(tmp_path), methods.create("vanilla", cr=1))
+    engine.use(provider(), spec, spec)
+    with pytest.raises(EngineError, match="its process ended with exit code 1"):
+        list(engine.generate(requests("a"), Sampling()))
 
 
 def _is_running(pid):

@@ -2,8 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import checkpoints
 import pandas as pd
@@ -16,7 +19,7 @@ from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.provider import EngineSpec
 from hyperscale.errors import EngineError, ModelError
-from hyperscale.executors import PooledEngine
+from hyperscale.executors import PooledEngine, pooled_engine
 from hyperscale.executors.executor import EngineResources
 from hyperscale.executors.faults import read_faults
 from hyperscale.run.observer import RunObserver
@@ -117,8 +120,47 @@ def test_a_node_may_go_and_another_come_in_the_middle(pool, cluster):
     cluster.nodes.append(cluster.add_node(num_cpus=1))
     found += chains
     check(found, asked)
-    assert not [fault for fault in engine.faults if fault.problem]
-    assert len(engine.faults) == 1
+    (fault,) = engine.faults
+    assert fault.problem is None
+    assert fault.reason == "its machine is gone"  # so that no problem is blamed for it
+
+
+def test_engines_without_room_are_told_of_and_are_not_waited_for(pool, monkeypatch):
+    monkeypatch.setattr(pooled_engine, "_SECONDS_FOR_ROOM", 1.0)
+    engine, asked, told = pool(4), requests(*map(str, range(12)), L=400), []
+    engine.tell = told.append
+    check(list(engine.generate(asked, Sampling())), asked)
+    assert engine.faults == []
+    assert told[-1].startswith("2 of 4 engines did not start within 1 s")
+    start = time.monotonic()
+    engine.close()
+    assert time.monotonic() - start < 15  # and not 20 s for each that never was there
+
+
+def test_signals_are_answered_as_before(cluster):
+    """Ray's own handler would end the run without a word."""
+    script = f"""
+import os, signal
+from hyperscale.executors.ray import connect
+signal.signal(signal.SIGTERM, lambda *_: print("answered", flush=True))
+connect({cluster.address!r})
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout == "answered\n"
+
+
+def test_what_an_actor_cannot_read_is_told(pool, tmp_path, monkeypatch):
+    module = ModuleType("of_this_process_alone")
+    provider = type("Provider", (ScriptedProvider,), {"__module__": module.__name__})
+    module.Provider = provider
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(pooled_engine, "_MAX_LOSSES", 0)
+    engine = pool(1)
+    spec = EngineSpec(str(tmp_path), methods.create("vanilla", cr=1))
+    engine.use(provider(), spec, spec)
+    with pytest.raises(EngineError, match=r"cannot read what it is given: .*of_this_process_alone"):
+        list(engine.generate(requests("a"), Sampling()))
 
 
 def test_an_actor_that_hangs_is_replaced(pool, tmp_path):

@@ -1,6 +1,6 @@
 """Keeps the engine of an arm, and the weights that arms share, in memory from the pilot to the end of a run."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING
 
 from hyperscale.engines.provider import EngineSpec
@@ -28,8 +28,13 @@ class EngineCache:
         """What the engine in this process was built from; None if there is none."""
         return self._slot.started
 
-    def engine(self, run: PreparedRun, arm: Arm) -> "Engine":
+    def engine(self, run: PreparedRun, arm: Arm, tell: Callable[[str], None]) -> "Engine":
         """The engine that generates an arm's chains, with what is in memory already where that is possible.
+
+        Args:
+            run: The run.
+            arm: The arm.
+            tell: Called with what a user should know of engines side by side while they work.
 
         Raises:
             HyperscaleError: The model cannot be loaded, or the engine does not start.
@@ -46,6 +51,7 @@ class EngineCache:
         if self._pool is None:
             executor = run.placement.make_executor()
             self._pool = PooledEngine(executor, run.placement.engines, run.config.stall_timeout)
+        self._pool.tell = tell
         self._pool.use(provider, spec, whole())
         self._pool_key = provider.process_key(spec)
         return self._pool

@@ -4,6 +4,8 @@ It is imported by the processes of a pool too, through ``PYTHONPATH``. A problem
 
 - ``kill…`` ends the process as the kernel does when memory is short,
 - ``raise…`` raises an error that nobody expects,
+- ``exit…`` ends as a library that calls `sys.exit`,
+- ``fork…`` leaves a child behind and ends the process as above,
 - ``refuse…`` raises an `EngineError`, ``model…`` a `ModelError`,
 - ``hang…`` makes no step any more,
 - ``once…`` ends the first process that meets it, by a file in the folder that is the spec's checkpoint;
@@ -64,6 +66,13 @@ class ScriptedEngine(Engine):
         if kind.startswith("kill") or (kind.startswith("once") and not flag.exists()):
             flag.touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if kind.startswith("fork"):
+            if not os.fork():
+                time.sleep(120)
+                os._exit(0)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if kind.startswith("exit"):
+            raise SystemExit(3)
         if kind.startswith("raise"):
             raise ZeroDivisionError("of a library")
         if kind.startswith("refuse"):
