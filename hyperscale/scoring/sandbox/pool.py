@@ -153,6 +153,9 @@ class _WorkerLease:
                 return _read_outcome(opened.program, *self._worker.run_test(opened, index))
             except WorkerDiedError:
                 self._drop_worker()
+            except BaseException:  # Ctrl-C, for one, after which a notebook goes on: the test may still run
+                self._drop_worker()
+                raise
         return Outcome("killed")
 
     def end(self) -> None:
@@ -161,9 +164,9 @@ class _WorkerLease:
             self._runner.return_worker(self._worker)
 
     def _drop_worker(self) -> None:
-        if self._worker is not None:
-            self._worker.close()
-            self._worker = None
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.close()
 
 
 def _read_outcome(program: Program, status: Status, data: bytes) -> Outcome:

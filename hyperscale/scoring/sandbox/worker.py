@@ -86,7 +86,7 @@ class SandboxWorker:
                         env=levels.environment(),
                         start_new_session=True,  # a process group of its own, to be killed as a whole
                     )
-            except OSError:
+            except BaseException:
                 self._control.close()
                 self._folder.remove()
                 raise
@@ -99,6 +99,9 @@ class SandboxWorker:
                 errors.seek(0)
                 lines = errors.read().decode("utf-8", "replace").strip().splitlines()
                 raise SandboxError(lines[-1] if lines else "it does not start") from None
+            except BaseException:  # Ctrl-C, for one: nobody else knows the process and its folder
+                self.close()
+                raise
 
     @property
     def pid(self) -> int:
@@ -111,7 +114,7 @@ class SandboxWorker:
         return self._folder.path
 
     def alive(self) -> bool:
-        """Whether it can take another test: it runs, is clean, and belongs to this process.
+        """Whether it can take another test: it runs, owes no reply, is clean, and belongs to this process.
 
         After a fork the parent's workers are not the child's.
         """
@@ -132,6 +135,8 @@ class SandboxWorker:
         given = open_data(text.encode("utf-8", "surrogatepass"))
         read, write = os.pipe()
         deadline = time.monotonic() + limits.wall_seconds
+        # Until its reply is read, which an exception may prevent: the next test would take that reply for its own.
+        self._spent = True
         try:
             try:
                 self._send(opened.limits, [opened.descriptor, given, write], deadline + _GRACE)

@@ -1,5 +1,6 @@
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -249,6 +250,30 @@ def test_a_dead_or_stopped_worker_is_replaced():
         os.kill(verifier._process.pid, signal.SIGSTOP)
         assert verifier.compare([("1/2", "0.5")]) == [False]
         assert verifier._process is None
+    finally:
+        verifier.close()
+
+
+def test_an_interrupted_comparison_leaves_no_reply_to_the_next(monkeypatch):
+    """Ctrl-C in a notebook, while the worker loads and while it compares."""
+    verifier = MathVerifier()
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    def compare_interrupted():
+        with monkeypatch.context() as patch:
+            patch.setattr(select, "select", interrupt)  # the wait for what the worker has been asked for
+            with pytest.raises(KeyboardInterrupt):
+                verifier.compare([("1", "1.0")])
+
+    try:
+        compare_interrupted()
+        assert verifier.compare([("1", "2.0"), ("2", "2.0")]) == [False, True]
+        worker = verifier._process
+        compare_interrupted()
+        assert worker.poll() is not None
+        assert verifier.compare([("1", "2.0"), ("2", "2.0")]) == [False, True]
     finally:
         verifier.close()
 

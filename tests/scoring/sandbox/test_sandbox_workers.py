@@ -1,5 +1,6 @@
 """How workers come and go, and how fast they are."""
 
+import contextlib
 import os
 import re
 import signal
@@ -17,7 +18,8 @@ from hyperscale.scoring.sandbox import choose
 from hyperscale.scoring.sandbox import worker as sandbox_worker
 from hyperscale.scoring.sandbox.levels import LEVELS
 from hyperscale.scoring.sandbox.pool import CodeRunner
-from hyperscale.scoring.sandbox.program import Outcome, Program
+from hyperscale.scoring.sandbox.program import Limits, Outcome, Program
+from hyperscale.scoring.sandbox.worker import OpenProgram, SandboxWorker
 
 
 @pytest.fixture(scope="module", params=LEVELS)
@@ -50,6 +52,58 @@ def test_a_stopped_worker_is_given_up_on(guarded, monkeypatch):
     os.kill(worker.pid, signal.SIGSTOP)
     assert one(guarded, "def f(x): return x", ((2,),), limits=SHORT) == [Outcome("ok", 2)]
     assert not worker.alive()
+
+
+def test_an_interrupted_test_leaves_no_reply_to_the_next(runner, monkeypatch):
+    """Ctrl-C in a notebook, while a program runs."""
+    assert one(runner, "def f(x): return x", ((1,),)) == [Outcome("ok", 1)]
+    interrupted = []
+
+    def interrupt(worker, *_):
+        interrupted.append(worker)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SandboxWorker, "_watch", interrupt)  # the program has been sent
+        with pytest.raises(KeyboardInterrupt):
+            one(runner, "import time\ndef f(x): time.sleep(50)", ((1,),), limits=Limits(wall=50))
+    (worker,) = interrupted
+    assert one(runner, "def f(x): return x", ((2,), (3,))) == [Outcome("ok", 2), Outcome("ok", 3)]
+    assert not worker.alive()
+    assert not worker.folder.exists()
+    assert not members(worker.pid)
+
+
+def test_a_worker_that_owes_a_reply_takes_no_test(monkeypatch):
+    """However it was interrupted: the pool asks before it gives a worker to another program."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    program = Program("def f(x): return x", ((1,),))
+    with contextlib.closing(SandboxWorker("none")) as worker, contextlib.closing(OpenProgram(program)) as opened:
+        assert worker.run_test(opened, 0) == ("ok", b"1")
+        assert worker.alive()
+        monkeypatch.setattr(worker, "_watch", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            worker.run_test(opened, 0)
+        assert not worker.alive()
+
+
+def test_an_interrupted_start_leaves_nothing(monkeypatch):
+    started = []
+
+    def interrupt(worker, *_):
+        started.append(worker)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SandboxWorker, "_read_reply", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            SandboxWorker("none")
+    (worker,) = started
+    assert not worker.folder.exists()
+    assert not members(worker.pid)
 
 
 def test_closing_removes_folders_and_processes(runner):

@@ -96,10 +96,10 @@ class MathVerifier:
 
     def _ask(self, request: bytes) -> bytes | None:
         """The worker's line; empty if it hung, None if it died. Either way the next request starts a new one."""
-        process = self._live_process()
-        assert process.stdin is not None
-        assert process.stdout is not None
         try:
+            process = self._live_process()
+            assert process.stdin is not None
+            assert process.stdout is not None
             process.stdin.write(request)
             process.stdin.flush()
             if not select.select([process.stdout], [], [], 2 * self.seconds + 1)[0]:
@@ -110,6 +110,10 @@ class MathVerifier:
                 return line
         except BrokenPipeError:
             pass
+        except BaseException:
+            # After Ctrl-C a notebook goes on. A line left in the pipe would pass for the answer to the next request.
+            self.close()
+            raise
         self.close()
         return None
 
