@@ -35,12 +35,15 @@ SAMPLING_ARGS = "hyperscale_draw"
 _FORMER_NAMES = {"rule": "method", "share": "budget_rule"}
 """Options by the names that they had first, which configurations may still use."""
 
+_PARAMETERS = {"recent": "recent", "budget_rule": "rule"}
+"""Options of window and random, by the names that their own parameters have."""
+
 _KINDS = {tuple: "a mapping", str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 def with_own_parameters(values: Mapping[str, Any]) -> dict[str, Any]:
     """Options of the method random with what they say of its budget as its own parameters too; others as they are."""
-    names = {"recent": "recent", "budget_rule": "rule", "share": "rule"}
+    names = {**_PARAMETERS, "share": "rule"}
     if values.get("method", values.get("rule")) != "random" or values.get("parameters"):
         return dict(values)
     own: dict[str, Any] = {"recent": Options.recent, "rule": Options.budget_rule, "pin_prompt": True}
@@ -151,6 +154,7 @@ class Options:
         if isinstance(parameters := values.get("parameters"), Mapping):
             values["parameters"] = tuple(sorted(parameters.items()))
         options = cls(**values)
+        _require_read(values, options)
         if options.method in ("window", "random", *HOSTED) and not options.cr and not options.kv_budget:
             raise EngineError(f"additional_config.{KEY}.method {options.method!r} needs a cr, e.g. 4, or a kv_budget")
         gate = GateConfig.from_hf(model_config) if has_gates(model_config) else GateConfig(window=0)
@@ -233,3 +237,20 @@ class Options:
     def row_budget(self, floor: Count, tokens: Count) -> Count:
         """Most live entries of a list when the sequence has so many tokens; ``floor`` is what `floor` gives."""
         return floor if self.kv_budget else row_budget(self.budget_rule, self.cr, floor, tokens)
+
+
+def _require_read(values: Mapping[str, Any], options: Options) -> None:
+    """Refuse options that a method which runs by its parameters does not read.
+
+    Raises:
+        EngineError: It is.
+    """
+    if any(name == "cr" for name, _ in options.parameters):
+        raise EngineError(f"additional_config.{KEY}.parameters has a cr, which is an option of its own: {KEY}.cr")
+    named = dict(options.parameters)  # where both name it, as `with_own_parameters` does, they are the same
+    also_given = [name for name, parameter in _PARAMETERS.items() if name in values and parameter not in named]
+    if options.hosted and also_given:
+        raise EngineError(
+            f"additional_config.{KEY}.{also_given[0]} is not read of {options.method} with its own parameters: name it "
+            f"in {KEY}.parameters (recent, rule)"
+        )

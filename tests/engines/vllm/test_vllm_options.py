@@ -71,6 +71,12 @@ def test_a_budget_in_tokens_is_the_methods_own(method):
         ({"method": "random", "recent": 3}, "method 'random' needs a cr"),
         ({"method": "tova", "cr": 4, "parameters": {"pr": 1}}, "tova .*'pr'"),
         ({"method": "tova", "cr": 4, "parameters": {"per": "token"}}, "per"),
+        ({"method": "tova", "cr": 4, "parameters": {"cr": 8}}, "parameters has a cr"),
+        ({"method": "tova", "cr": 4, "recent": 64}, "recent is not read of tova"),
+        (
+            {"method": "random", "cr": 4, "budget_rule": "fixed", "parameters": {"pin_prompt": False}},
+            "budget_rule is not read of random",
+        ),
         ({"rule": "dms", "method": "dms"}, "rule is the former name of method"),
         ({"share": "half"}, "budget_rule must be 'proportional' or 'fixed', not 'half'"),
     ],
