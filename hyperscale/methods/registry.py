@@ -41,9 +41,18 @@ _NUMBERS: dict[Any, tuple[str, tuple[type, ...]]] = {
 }
 
 
-def _load(name: str) -> type[Method]:
-    if name not in _CLASSES:
+def require_known(name: str) -> None:
+    """Refuse a name that no method has; a press's is looked at when it is made.
+
+    Raises:
+        MethodError: None has it.
+    """
+    if name not in _CLASSES and not name.startswith(KVPRESS):
         raise MethodError(f"unknown method {name!r}; known methods: {', '.join(_CLASSES)}, {KVPRESS}NAME")
+
+
+def _load(name: str) -> type[Method]:
+    require_known(name)
     module, _, attribute = _CLASSES[name].partition(":")
     method: type[Method] = getattr(import_module(module), attribute)
     return method

@@ -83,6 +83,7 @@ def test_a_folder_is_shown_as_a_model(run, weights):
         (("run", "--model", "gpt-9"), "unknown model 'gpt-9': choose one of mini,"),
         (("run", "--model", "./missing"), "unknown model './missing'"),
         (("run", "--method", "zip"), "unknown method 'zip'"),
+        (("run", "--method", "snapk", "--engine", "vllm"), "unknown method 'snapk'"),
         (("run", "--method", "dms,"), "empty name"),
         (("run", "--method", "dms,dms"), "twice"),
         (("run", "--method", "dms", "--cr", "3"), "CR 2, 4, 8, not 3"),

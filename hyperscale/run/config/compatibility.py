@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from hyperscale.engines import registry
 from hyperscale.errors import ConfigError, HyperscaleError
 from hyperscale.kv.formats import AUTO, QUANTISED
+from hyperscale.methods.registry import require_known
 from hyperscale.run.config.task_kinds import find_likelihood_task, likelihood_tasks
 
 if TYPE_CHECKING:
@@ -17,7 +18,10 @@ def check_engine(config: "RunConfig") -> None:
     Raises:
         ConfigError: They cannot run a method, steer chains or quantise the cache as the configuration asks.
         EngineError: An engine is not installed, or in a version that is not supported.
+        MethodError: A method has an unknown name.
     """
+    for name in config.methods:
+        require_known(name)
     if config.engine != registry.AUTO:
         _check_engine(config, config.engine)
         return

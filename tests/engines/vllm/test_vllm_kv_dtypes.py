@@ -35,6 +35,7 @@ def test_the_setting_has_every_name_that_an_engine_has():
         ("fp8_e5m2", ["vanilla"], None),
         ("turboquant_4bit_nc", ["vanilla"], None),
         ("int8", ["vanilla"], "--kv-dtype int8 is the torch engine's: leave --engine vllm out, or choose one of"),
+        ("int8", ["dms"], "leave --engine vllm out, or pass --kv-dtype fp8"),
         ("turboquant_4bit_nc", ["vanilla", "dms"], "run vanilla alone with it, or dms with --kv-dtype fp8"),
         ("fp8_e5m2", ["dms"], "only vanilla runs on"),
     ],

@@ -101,12 +101,10 @@ class VllmProvider(EngineProvider):
         """See `EngineProvider.explain_kv_dtype`."""
         if kv_dtype == AUTO:
             return None
-        if kv_dtype not in self.kv_dtypes:
-            return (
-                f"--kv-dtype {kv_dtype} is the torch engine's: leave --engine vllm out, or choose one of vLLM's own, "
-                f"{', '.join(CACHE_TYPES)}"
-            )
         compressing = [method for method in methods if method != VANILLA]
+        if kv_dtype not in self.kv_dtypes:
+            others = f"pass --kv-dtype {LIST_TYPES[1]}" if compressing else f"choose one of {', '.join(CACHE_TYPES)}"
+            return f"--kv-dtype {kv_dtype} is the torch engine's: leave --engine vllm out, or {others}"
         if compressing and kv_dtype not in LIST_TYPES:
             return (
                 f"--kv-dtype {kv_dtype} is a cache of vLLM's own, which only vanilla runs on: run vanilla alone with "
