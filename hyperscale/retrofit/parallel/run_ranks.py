@@ -16,7 +16,7 @@ def main() -> None:
 
     logging.disable(logging.ERROR)  # of this process alone; it repeats exit codes, and signals that were passed on
     try:
-        run(sys.argv[1:])
+        run(["--signals-to-handle", ",".join(_list_signals()), *sys.argv[1:]])
     except SignalException as ended:
         sys.exit(128 + int(ended.sigval))
     except ChildFailedError as failed:
@@ -25,6 +25,12 @@ def main() -> None:
             if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
                 sys.stderr.write(f"process {rank} of the training was ended by signal {-failure.exitcode}\n")
         sys.exit(1)
+
+
+def _list_signals() -> list[str]:
+    """Signals that end the processes: ``torchrun`` would take SIGHUP, too, though nohup has it ignored."""
+    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+    return [number.name for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
 
 
 if __name__ == "__main__":

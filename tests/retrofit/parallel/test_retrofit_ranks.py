@@ -124,14 +124,14 @@ COMMAND = [
 COMMAND += ["--steps-per-unit", "6", "--hard-steps", "2", "--accumulate", "2", "--gate-lr", "0.01"]
 
 
-def retrofit(folder, *more, launcher=(), own_group=False, **environment):
+def retrofit(folder, *more, before=(), launcher=(), own_group=False, **environment):
     """The command in a process of its own."""
     if not (folder / "base").exists():
         # Its embedding and output layer are two tensors, so that processes read their parts of the file alone.
         save_model(build_model(0, **SMALL, initializer_range=0.06, tie_word_embeddings=False), folder / "base")
     (folder / "text.jsonl").write_text("".join(json.dumps({"text": f"{TEXT * 12}{i}"}) + "\n" for i in range(60)))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", **environment}
-    command = [sys.executable, *launcher, "-m", "hyperscale.cli", "retrofit", *COMMAND, *more]
+    command = [*before, sys.executable, *launcher, "-m", "hyperscale.cli", "retrofit", *COMMAND, *more]
     return subprocess.Popen(
         command,
         cwd=folder,
@@ -259,6 +259,19 @@ def test_a_signal_to_the_whole_group_comes_once(tmp_path, number):
 
 
 @pytest.mark.slow
+def test_a_training_under_nohup_outlives_its_terminal(tmp_path):
+    """SIGHUP ends neither the command nor ``torchrun`` nor one of the processes."""
+    process = retrofit(tmp_path, "--out", "out", "--gpus", "2", "--steps-per-unit", "20", before=("nohup",))
+    wait_for_a_step(process, tmp_path / "out")
+    worker = worker_of(process.pid)
+    for pid in (worker, parent_of(worker), process.pid):
+        os.kill(pid, signal.SIGHUP)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    checkpoint(tmp_path / "out")
+
+
+@pytest.mark.slow
 def test_a_state_that_takes_longer_than_torchrun_waits_by_itself_is_kept(tmp_path):
     process = retrofit(tmp_path, "--out", "out", "--gpus", "2", "--steps-per-unit", "200")
     wait_for_a_step(process, tmp_path / "out")
@@ -284,14 +297,17 @@ def steps_kept(out):
     return max(set.intersection(*steps), default=0)
 
 
+def parent_of(pid):
+    """The process that has started one."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
 def worker_of(pid):
     """A process of a training that a command has started through ``torchrun``."""
     children = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            children.setdefault(int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1]), []).append(
-                int(folder.name)
-            )
+            children.setdefault(parent_of(folder.name), []).append(int(folder.name))
         except OSError:
             continue
     (launcher,) = children[pid]
