@@ -42,6 +42,7 @@ def launch_ranks(count: int) -> None:
         sys.executable,
         "-m",
         "hyperscale.retrofit.parallel.run_ranks",
+        str(os.getpid()),
         "--standalone",
         "--nproc-per-node",
         str(count),

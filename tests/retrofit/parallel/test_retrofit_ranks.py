@@ -21,6 +21,7 @@ from hyperscale.mini.model import build_model, save_model
 from hyperscale.retrofit.parallel.ranks import Ranks
 from hyperscale.retrofit.settings import Recipe
 from hyperscale.retrofit.trainer import Retrofit
+from hyperscale.utils.files import take_lock
 
 pytestmark = pytest.mark.e2e
 
@@ -269,6 +270,40 @@ def test_a_training_under_nohup_outlives_its_terminal(tmp_path):
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     checkpoint(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_a_training_whose_command_is_killed_holds_its_folder_until_it_has_ended(tmp_path):
+    """It ends with its state, as by SIGTERM; the same command given again does not write beside it before."""
+    command = ("--out", "out", "--gpus", "2", "--steps-per-unit", "200")
+    process = retrofit(tmp_path, *command)
+    wait_for_a_step(process, tmp_path / "out")
+    slow = worker_of(process.pid)
+    os.kill(slow, signal.SIGSTOP)
+    try:
+        process.kill()
+        process.wait()
+        again = retrofit(tmp_path, *command)
+        _, err = again.communicate(timeout=120)
+    finally:
+        os.kill(slow, signal.SIGCONT)
+    process.communicate(timeout=120)  # returns when all who write to its pipes have ended
+    assert again.returncode == 2
+    assert err.startswith("error: another retrofit is writing to out: wait for it or end it, or pass another --out")
+    assert err.count("\n") == 1
+    assert steps_kept(tmp_path / "out") > 0
+
+
+def test_a_folder_that_is_held_is_refused_in_every_process(tmp_path):
+    (tmp_path / "out").mkdir()
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    with take_lock(tmp_path / "out" / ".lock"):
+        process = retrofit(tmp_path, "--out", "out", "--gpus", "2", launcher=launcher)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode
+    assert "unforeseen" not in err
+    assert "error: another retrofit is writing to out" in err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
 @pytest.mark.slow
