@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -11,6 +12,10 @@ from torch import Tensor
 from hyperscale.retrofit.parallel.launch import is_started
 
 T = TypeVar("T")
+
+#: Longest that a process waits for others. By torch's own 10 minutes on NCCL, 30 on gloo, a training would end while
+#: the first process writes a checkpoint: one of 65 GB takes 2 hours at 10 MB a second.
+_LONGEST_WAIT = timedelta(hours=4)
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def join_ranks(device: str) -> tuple[Ranks, str]:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
     if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
+        torch.distributed.init_process_group("nccl" if kind == "cuda" else "gloo", timeout=_LONGEST_WAIT)
     return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size()), device
 
 

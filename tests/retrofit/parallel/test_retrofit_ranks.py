@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import held_by_gloo
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 
 from hyperscale.errors import RetrofitError
 from hyperscale.mini.model import build_model, save_model
-from hyperscale.retrofit.parallel.ranks import Ranks
+from hyperscale.retrofit.parallel.ranks import Ranks, join_ranks
 from hyperscale.retrofit.settings import Recipe
 from hyperscale.retrofit.trainer import Retrofit
 from hyperscale.utils.files import take_lock
@@ -49,6 +50,23 @@ def share(tmp_path, recipe, dtype="float32", frugal=True, count=2):
 
 def test_processes_that_are_done_end_well_while_gloo_holds_tensors():
     run_ranks(2, held_by_gloo.__file__)
+
+
+def test_processes_wait_for_hours_for_the_one_that_writes(monkeypatch):
+    """torch's own timeout, minutes, would end a training while a large checkpoint is written."""
+    begin = torch.distributed.init_process_group
+
+    def begin_alone(backend, **given):
+        begin(backend, store=torch.distributed.HashStore(), rank=0, world_size=1, **given)
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "init_process_group", begin_alone)
+    join_ranks("cpu")
+    try:
+        group = torch.distributed.group.WORLD._get_backend(torch.device("cpu"))
+        assert group.options._timeout >= timedelta(hours=2)
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize(
