@@ -22,7 +22,7 @@ from hyperscale.results.folder import Run
 from hyperscale.results.manifest import LOCK, POINTS, RUN_FILE, SAMPLES, SCHEMA, read_info
 from hyperscale.results.sample_file import format_line, read_samples
 from hyperscale.results.samples import Key, Sample
-from hyperscale.utils.files import complete_length, sync_folder, write_atomic
+from hyperscale.utils.files import complete_length, sync_folder, take_lock, write_atomic
 
 if TYPE_CHECKING:
     from hyperscale.results.points import MeasuredPoint
@@ -81,12 +81,8 @@ class Store:
         return read_samples(self.folder / SAMPLES)
 
     def _take_lock(self) -> None:
-        import fcntl
-
-        # The kernel gives this lock up with the process that holds it: a kill leaves no lock behind.
-        self._lock = (self.folder / LOCK).open("wb")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = take_lock(self.folder / LOCK)
         except BlockingIOError:
             raise ResultsError(
                 f"another process is writing to {self.folder}: wait for it to end, or choose another folder with --out"

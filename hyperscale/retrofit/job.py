@@ -20,6 +20,7 @@ from hyperscale.retrofit.choices import (
 from hyperscale.retrofit.reporting.records import Activations
 from hyperscale.retrofit.reporting.step_metrics import StepMetrics, format_line
 from hyperscale.retrofit.resume.begun import SOURCES, SOURCES_SETTINGS, find_begun, find_recipe, require_writable
+from hyperscale.retrofit.resume.folder_lock import hold_folder
 from hyperscale.retrofit.resume.same_training import list_settings
 from hyperscale.retrofit.run_training import train
 from hyperscale.retrofit.settings import RetrofitSettings, check_shares
@@ -54,23 +55,41 @@ def run_retrofit(
         ModelError: The model is unknown, missing, of an unsupported kind or already retrofitted.
     """
     show_step = show_step or (lambda step: report(format_line(step)))
-    if settings.recipe_name is None and (name := find_recipe(settings.out)):
-        settings = settings.with_recipe(name)
-    begun = find_begun(settings)
-    from hyperscale.retrofit.parallel.launch import is_launched, launch_ranks
-
     ranks = _join_others(settings)
     if ranks is None:
         require_writable(settings.out)
     elif not ranks.is_first:
         report = show_step = _ignore
+    with hold_folder(settings.out, report, ranks):
+        job = _prepare(settings, ranks, report)
+        if job is None:
+            return
+        if not _is_launcher(settings, ranks):
+            train(job, report, show_step, report_seconds)
+            return
+    # The first of the processes holds the folder from here on: they may go on when this one is killed.
+    from hyperscale.retrofit.parallel.launch import launch_ranks
+
+    report(f"training in {settings.gpus} processes …")
+    launch_ranks(settings.gpus)
+
+
+def _prepare(settings: RetrofitSettings, ranks: "Ranks | None", report: Report) -> TrainingJob | None:
+    """What to train, when nothing speaks against it; None if the folder holds the whole retrofit."""
+    if settings.recipe_name is None and (name := find_recipe(settings.out)):
+        settings = settings.with_recipe(name)
+    begun = find_begun(settings)
+    if ranks is not None:
+        ranks.wait()  # none may write before all have looked
     if begun is not None and begun.finished:
         report(f"the retrofit in {settings.out} is complete")
         require_accepted(begun.dms)
-        return
+        return None
+    from hyperscale.retrofit.parallel.launch import is_launched
+
+    report_plan = _ignore if is_launched() else report
     device = settings.device or _default_device()
     _require_known_memory(settings, device)
-    report_plan = _ignore if is_launched() else report
     # Before the weights are looked for: a mistake about the data shows at once.
     source = _read_given_texts(settings, report_plan)
     model = models.find(settings.model)
@@ -81,25 +100,21 @@ def run_retrofit(
     settings, activations, estimate = _choose_what_fits(
         settings, config, length, device, begun.activations if begun is not None else None, ranks, report_plan
     )
-    is_launcher = settings.gpus > 1 and ranks is None
-    if is_launcher:
+    if _is_launcher(settings, ranks):
         _require_gpus(settings.gpus, device)
         check_shares(settings.gpus, settings.recipe(parameters))
     if source is None:
         source = _get_source(settings, model.base, device, length, parameters, report_plan)
-    if is_launcher:
-        report(f"training in {settings.gpus} processes …")
-        launch_ranks(settings.gpus)
-        return
-    job = TrainingJob(settings, model.base, config, device, length, source, activations, estimate, begun)
-    train(job, report, show_step, report_seconds)
+    return TrainingJob(settings, model.base, config, device, length, source, activations, estimate, begun)
+
+
+def _is_launcher(settings: RetrofitSettings, ranks: "Ranks | None") -> bool:
+    """Whether this process starts those that train."""
+    return settings.gpus > 1 and ranks is None
 
 
 def _join_others(settings: RetrofitSettings) -> "Ranks | None":
-    """This process among the several of a training; None if it is not one of several.
-
-    None may write before all have looked.
-    """
+    """This process among the several of a training; None if it is not one of several."""
     from hyperscale.retrofit.parallel.launch import is_started
 
     if not is_started():
@@ -111,7 +126,6 @@ def _join_others(settings: RetrofitSettings) -> "Ranks | None":
         raise RetrofitError(
             f"torchrun has started {ranks.count} processes, and --gpus is {settings.gpus}: pass --gpus {ranks.count}"
         )
-    ranks.wait()
     return ranks
 
 

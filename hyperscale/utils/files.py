@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 #: Bytes that are read at a time.
 _CHUNK = 2**16
@@ -165,6 +166,32 @@ def try_writing(folder: Path) -> None:
         for each in made:
             with suppress(OSError):
                 each.rmdir()
+
+
+def take_lock(path: Path) -> IO[bytes]:
+    """Open a file that one process at a time has open in this way, without waiting; closing it gives it up.
+
+    The kernel gives it up with the process that holds it, too: a kill leaves no lock behind, though it leaves the file.
+    The holder may remove the file.
+
+    Raises:
+        BlockingIOError: Another process holds it.
+        OSError: The file cannot be made, or its file system has no locks.
+    """
+    import fcntl
+
+    while True:
+        file = path.open("wb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            now = _status(path)
+            # The last holder may have removed the file between the two calls: others would lock the next one.
+            if now is not None and os.path.samestat(now, os.fstat(file.fileno())):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,5 +1,7 @@
 """A training that was left and taken up again is the training that was not, and loses nothing on the way."""
 
+import errno
+import fcntl
 import itertools
 import json
 import os
@@ -19,10 +21,12 @@ from repository import ROOT
 
 from hyperscale.errors import RetrofitError
 from hyperscale.mini.model import build_model
+from hyperscale.retrofit.job import run_retrofit
 from hyperscale.retrofit.packing import TrainingBatch
 from hyperscale.retrofit.reporting.metrics_file import read_metrics
 from hyperscale.retrofit.resume import state_file
-from hyperscale.retrofit.settings import Recipe
+from hyperscale.retrofit.resume.folder_lock import hold_folder
+from hyperscale.retrofit.settings import Recipe, RetrofitSettings
 from hyperscale.retrofit.trainer import Retrofit
 
 RECIPE = Recipe(crs=(2.0, 3.0), steps_per_unit=4, hard_steps=(3,), window=4, accumulate=2, gate_lr=3e-3, fade_steps=3)
@@ -151,6 +155,33 @@ def test_a_damaged_state_is_named(tmp_path):
         state_file.read_state(tmp_path)
 
 
+def test_a_folder_is_held_by_one_and_left_as_it_was(tmp_path):
+    out, lines = tmp_path / "below" / "out", []
+    with hold_folder(out, lines.append):
+        assert [path.name for path in out.iterdir()] == [".lock"]
+        with pytest.raises(RetrofitError, match="another retrofit is writing to"), hold_folder(out, lines.append):
+            pass
+        (out / "training.json").touch()
+    assert [path.name for path in out.iterdir()] == ["training.json"]
+    (out / ".lock").touch()  # as a kill leaves it
+    with hold_folder(out, lines.append):
+        pass
+    with hold_folder(tmp_path / "new" / "out", lines.append):
+        pass
+    assert not (tmp_path / "new").exists()
+    assert not lines
+
+
+def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    lines = []
+    with hold_folder(tmp_path / "out", lines.append):
+        assert lines == [f"note: {tmp_path}/out cannot be locked (No locks available): start no other retrofit there"]
+
+
 # --- the command ---
 
 SIGNALLED = """
@@ -257,3 +288,36 @@ def test_a_killed_command_goes_on_and_a_different_one_is_refused(call, tmp_path)
     code, out, err = call(*arguments(tmp_path, "broken"))
     assert (code, err) == (0, "")
     assert "is complete" in out
+
+
+@pytest.mark.e2e
+def test_a_command_holds_its_folder_while_it_trains(call, tmp_path, monkeypatch):
+    architectures.write(tmp_path / "model", "qwen3")
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": TEXT[i:]}) + "\n" for i in range(12)))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".lock").touch()  # as a kill leaves it, before anything else is written
+    given, second, step = {"cr": 2, "steps_per_unit": 2}, [], Retrofit._step
+
+    def call_again(self, *parts, **named):
+        if not second:
+            second.append(None)
+            settings = RetrofitSettings.from_options(
+                {
+                    "model": str(tmp_path / "model"),
+                    "data": str(tmp_path / "texts.jsonl"),
+                    "out": tmp_path / "out",
+                    "device": "cpu",
+                }
+            )
+            with pytest.raises(RetrofitError) as refused:
+                run_retrofit(settings, lambda _: None)
+            second[0] = str(refused.value)
+        step(self, *parts, **named)
+
+    monkeypatch.setattr(Retrofit, "_step", call_again)
+    code, _, err = call(*arguments(tmp_path, "out", **given))
+    assert (code, err) == (0, "")
+    assert second == [
+        f"another retrofit is writing to {tmp_path / 'out'}: wait for it or end it, or pass another --out"
+    ]
+    assert not list((tmp_path / "out").rglob(".lock"))

@@ -1,6 +1,7 @@
 """Files that survive power cuts: the contents reach the disk before the name, the name before the call returns."""
 
 import errno
+import fcntl
 import os
 import stat
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hyperscale.utils.files import append_whole, try_writing, write_atomic, write_folder
+from hyperscale.utils.files import append_whole, take_lock, try_writing, write_atomic, write_folder
 
 
 def test_contents_and_name_are_on_the_disk(tmp_path, monkeypatch):
@@ -124,3 +125,17 @@ def test_a_folder_appears_with_all_of_its_files_or_not_at_all(tmp_path):
             fill(folder, text)
         assert (tmp_path / "dms8" / "inner" / "weights").read_text() == text
         assert [path.name for path in tmp_path.iterdir()] == ["dms8"]
+
+
+def test_who_opened_a_lock_that_is_removed_takes_the_new_one(tmp_path, monkeypatch):
+    """Else one holds a file without a name, and another one its successor."""
+    path, flock = tmp_path / ".lock", fcntl.flock
+
+    def remove_first(file, operation):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        path.unlink()
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    with take_lock(path), pytest.raises(BlockingIOError):
+        take_lock(path)

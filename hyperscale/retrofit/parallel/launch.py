@@ -42,6 +42,7 @@ def launch_ranks(count: int) -> None:
         sys.executable,
         "-m",
         "hyperscale.retrofit.parallel.run_ranks",
+        str(os.getpid()),
         "--standalone",
         "--nproc-per-node",
         str(count),
@@ -59,7 +60,12 @@ def launch_ranks(count: int) -> None:
             received.append(number)
             process.send_signal(number)
 
-        before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)}
+        before = {
+            number: signal.signal(number, pass_on)
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+            # Under nohup SIGHUP is ignored, as it was asked for.
+            if signal.getsignal(number) not in (signal.SIG_IGN, None)
+        }
         try:
             code = process.wait()
         finally:

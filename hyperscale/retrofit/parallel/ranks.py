@@ -3,7 +3,8 @@
 import os
 import sys
 from dataclasses import dataclass
-from typing import TypeVar
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,10 @@ from torch import Tensor
 from hyperscale.retrofit.parallel.launch import is_started
 
 T = TypeVar("T")
+
+#: Longest that a process waits for the one that writes: a checkpoint of 65 GB takes 2 hours at 10 MB a second.
+_LONGEST_WAIT = timedelta(hours=4)
+_waiting: Any = None  # the group in which processes wait for each other
 
 
 @dataclass(frozen=True)
@@ -75,14 +80,18 @@ def join_ranks(device: str) -> tuple[Ranks, str]:
         torch.cuda.set_device(device)
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
+        # A group of its own: in the one that computes, a process that is lost is to be noticed after torch's own
+        # timeout of minutes; in gloo it is noticed at once, however long the others would wait.
+        global _waiting
+        _waiting = torch.distributed.new_group(backend="gloo", timeout=_LONGEST_WAIT)
     return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size()), device
 
 
 def wait_for_all() -> None:
-    """Return once all processes of the training have come here."""
-    # NCCL guesses the GPU, with a warning, if it is not told.
-    gpus = [torch.cuda.current_device()] if torch.distributed.get_backend() == "nccl" else None
-    torch.distributed.barrier(device_ids=gpus)
+    """Return once all processes of the training have come here, and their GPUs are done."""
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+    torch.distributed.barrier(group=_waiting)
 
 
 def leave_ranks() -> None:

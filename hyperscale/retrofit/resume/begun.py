@@ -7,6 +7,7 @@ from typing import Any
 from hyperscale.errors import RetrofitError
 from hyperscale.retrofit.recipes import name_recipe
 from hyperscale.retrofit.reporting.records import RECORD, TrainingRecord
+from hyperscale.retrofit.resume.folder_lock import LOCK
 from hyperscale.retrofit.resume.same_training import require_same_settings
 from hyperscale.retrofit.settings import RetrofitSettings
 from hyperscale.utils.files import try_writing
@@ -23,7 +24,7 @@ def find_begun(settings: RetrofitSettings) -> TrainingRecord | None:
         RetrofitError: The folder holds something else, or a retrofit with other settings.
     """
     out = settings.out
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not out.exists() or (out.is_dir() and not _list_names(out)):
         return None
     if (stored := _settings_of_sources(out)) is not None:
         if stored:
@@ -66,7 +67,7 @@ def _settings_of_sources(out: Path) -> dict[str, Any] | None:
 
     Empty if it had got none yet: then nothing binds the next command.
     """
-    if not out.is_dir() or [path.name for path in out.iterdir()] != [SOURCES]:
+    if not out.is_dir() or _list_names(out) != [SOURCES]:
         return None
     if {path.name for path in (out / SOURCES).iterdir() if path.name[0] != "."} <= {SOURCES_SETTINGS}:
         return {}
@@ -75,3 +76,8 @@ def _settings_of_sources(out: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return stored if isinstance(stored, dict) else None
+
+
+def _list_names(out: Path) -> list[str]:
+    """What a folder holds; the lock does not tell whose it is."""
+    return [path.name for path in out.iterdir() if path.name != LOCK]

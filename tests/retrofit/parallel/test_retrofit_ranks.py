@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import held_by_gloo
@@ -18,9 +19,11 @@ from safetensors.torch import load_file
 
 from hyperscale.errors import RetrofitError
 from hyperscale.mini.model import build_model, save_model
-from hyperscale.retrofit.parallel.ranks import Ranks
+from hyperscale.retrofit.parallel import ranks
+from hyperscale.retrofit.parallel.ranks import Ranks, join_ranks
 from hyperscale.retrofit.settings import Recipe
 from hyperscale.retrofit.trainer import Retrofit
+from hyperscale.utils.files import take_lock
 
 pytestmark = pytest.mark.e2e
 
@@ -48,6 +51,25 @@ def share(tmp_path, recipe, dtype="float32", frugal=True, count=2):
 
 def test_processes_that_are_done_end_well_while_gloo_holds_tensors():
     run_ranks(2, held_by_gloo.__file__)
+
+
+def test_processes_wait_for_hours_for_the_one_that_writes(monkeypatch):
+    """torch's own timeout, minutes, would end a training while a large checkpoint is written."""
+    begin = torch.distributed.init_process_group
+
+    def begin_alone(backend, **given):
+        begin(backend, store=torch.distributed.HashStore(), rank=0, world_size=1, **given)
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.distributed, "init_process_group", begin_alone)
+    join_ranks("cpu")
+    try:
+        for group, long in ((torch.distributed.group.WORLD, False), (ranks._waiting, True)):
+            timeout = group._get_backend(torch.device("cpu")).options._timeout
+            assert (timeout >= timedelta(hours=2)) == long
+        ranks.wait_for_all()
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize(
@@ -124,14 +146,14 @@ COMMAND = [
 COMMAND += ["--steps-per-unit", "6", "--hard-steps", "2", "--accumulate", "2", "--gate-lr", "0.01"]
 
 
-def retrofit(folder, *more, launcher=(), own_group=False, **environment):
+def retrofit(folder, *more, before=(), launcher=(), own_group=False, **environment):
     """The command in a process of its own."""
     if not (folder / "base").exists():
         # Its embedding and output layer are two tensors, so that processes read their parts of the file alone.
         save_model(build_model(0, **SMALL, initializer_range=0.06, tie_word_embeddings=False), folder / "base")
     (folder / "text.jsonl").write_text("".join(json.dumps({"text": f"{TEXT * 12}{i}"}) + "\n" for i in range(60)))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1", **environment}
-    command = [sys.executable, *launcher, "-m", "hyperscale.cli", "retrofit", *COMMAND, *more]
+    command = [*before, sys.executable, *launcher, "-m", "hyperscale.cli", "retrofit", *COMMAND, *more]
     return subprocess.Popen(
         command,
         cwd=folder,
@@ -259,6 +281,53 @@ def test_a_signal_to_the_whole_group_comes_once(tmp_path, number):
 
 
 @pytest.mark.slow
+def test_a_training_under_nohup_outlives_its_terminal(tmp_path):
+    """SIGHUP ends neither the command nor ``torchrun`` nor one of the processes."""
+    process = retrofit(tmp_path, "--out", "out", "--gpus", "2", "--steps-per-unit", "20", before=("nohup",))
+    wait_for_a_step(process, tmp_path / "out")
+    worker = worker_of(process.pid)
+    for pid in (worker, parent_of(worker), process.pid):
+        os.kill(pid, signal.SIGHUP)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    checkpoint(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_a_training_whose_command_is_killed_holds_its_folder_until_it_has_ended(tmp_path):
+    """It ends with its state, as by SIGTERM; the same command given again does not write beside it before."""
+    command = ("--out", "out", "--gpus", "2", "--steps-per-unit", "200")
+    process = retrofit(tmp_path, *command)
+    wait_for_a_step(process, tmp_path / "out")
+    slow = worker_of(process.pid)
+    os.kill(slow, signal.SIGSTOP)
+    try:
+        process.kill()
+        process.wait()
+        again = retrofit(tmp_path, *command)
+        _, err = again.communicate(timeout=120)
+    finally:
+        os.kill(slow, signal.SIGCONT)
+    process.communicate(timeout=120)  # returns when all who write to its pipes have ended
+    assert again.returncode == 2
+    assert err.startswith("error: another retrofit is writing to out: wait for it or end it, or pass another --out")
+    assert err.count("\n") == 1
+    assert steps_kept(tmp_path / "out") > 0
+
+
+def test_a_folder_that_is_held_is_refused_in_every_process(tmp_path):
+    (tmp_path / "out").mkdir()
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    with take_lock(tmp_path / "out" / ".lock"):
+        process = retrofit(tmp_path, "--out", "out", "--gpus", "2", launcher=launcher)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode
+    assert "unforeseen" not in err
+    assert "error: another retrofit is writing to out" in err
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+
+
+@pytest.mark.slow
 def test_a_state_that_takes_longer_than_torchrun_waits_by_itself_is_kept(tmp_path):
     process = retrofit(tmp_path, "--out", "out", "--gpus", "2", "--steps-per-unit", "200")
     wait_for_a_step(process, tmp_path / "out")
@@ -284,14 +353,17 @@ def steps_kept(out):
     return max(set.intersection(*steps), default=0)
 
 
+def parent_of(pid):
+    """The process that has started one."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
 def worker_of(pid):
     """A process of a training that a command has started through ``torchrun``."""
     children = {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            children.setdefault(int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1]), []).append(
-                int(folder.name)
-            )
+            children.setdefault(parent_of(folder.name), []).append(int(folder.name))
         except OSError:
             continue
     (launcher,) = children[pid]
