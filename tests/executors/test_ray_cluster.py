@@ -203,7 +203,7 @@ def test_a_run_over_the_cluster_is_that_of_one_engine_also_when_an_actor_is_kill
         def on_chain(self, arm, problem, sample):
             self.count += 1
             if self.count == 5:
-                for pid in _actors():
+                for pid in _actors(cluster):
                     os.kill(pid, signal.SIGKILL)
                     break
 
@@ -215,11 +215,13 @@ def test_a_run_over_the_cluster_is_that_of_one_engine_also_when_an_actor_is_kill
     assert len(read_faults(tmp_path / "run")) == 1
 
 
-def _actors():
-    """Processes of engines of this cluster."""
+def _actors(cluster):
+    """Processes of engines of this cluster: another test may have one of its own on this machine."""
+    raylets = {info.process.pid for node in cluster.list_all_nodes() for info in node.all_processes["raylet"]}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if (folder / "cmdline").read_bytes().startswith(b"ray::RayActor"):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent in raylets and (folder / "cmdline").read_bytes().startswith(b"ray::RayActor"):
                 yield int(folder.name)
         except OSError:
             continue
