@@ -28,7 +28,7 @@ class EngineCache:
         """What the engine in this process was built from; None if there is none."""
         return self._slot.started
 
-    def engine(self, run: PreparedRun, arm: Arm, tell: Callable[[str], None]) -> "Engine":
+    def engine(self, run: PreparedRun, arm: Arm, tell: Callable[[str], None] = lambda text: None) -> "Engine":
         """The engine that generates an arm's chains, with what is in memory already where that is possible.
 
         Args:
