@@ -6,11 +6,10 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import scripted_engine
-from scripted_engine import ScriptedProvider, chain_of
+from scripted_engine import ScriptedProvider, chain_of, provider_of_this_process
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
@@ -301,14 +300,10 @@ def test_a_process_that_left_a_child_behind_is_lost_all_the_same(pool, tmp_path)
 
 def test_what_an_engine_cannot_read_ends_it(pool, tmp_path, monkeypatch):
     """As a provider that is only known to the run's own process: the module of a script, or a newer version."""
-    module = ModuleType("of_this_process_alone")
-    provider = type("Provider", (ScriptedProvider,), {"__module__": module.__name__})
-    module.Provider = provider
-    monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(pooled_engine, "_MAX_LOSSES", 1)
     engine = pool(1)
     spec = EngineSpec(str(tmp_path), methods.create("vanilla", cr=1))
-    engine.use(provider(), spec, spec)
+    engine.use(provider_of_this_process(monkeypatch), spec, spec)
     with pytest.raises(EngineError, match="its process ended with exit code 1"):
         list(engine.generate(requests("a"), Sampling()))
 

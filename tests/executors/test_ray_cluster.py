@@ -6,13 +6,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import checkpoints
 import pandas as pd
 import pytest
 import scripted_engine
-from scripted_engine import ScriptedProvider, chain_of
+from scripted_engine import ScriptedProvider, chain_of, provider_of_this_process
 from whole_runs import chains, execute_run, make, points
 
 from hyperscale import methods
@@ -151,14 +150,10 @@ os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_what_an_actor_cannot_read_is_told(pool, tmp_path, monkeypatch):
-    module = ModuleType("of_this_process_alone")
-    provider = type("Provider", (ScriptedProvider,), {"__module__": module.__name__})
-    module.Provider = provider
-    monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(pooled_engine, "_MAX_LOSSES", 0)
     engine = pool(1)
     spec = EngineSpec(str(tmp_path), methods.create("vanilla", cr=1))
-    engine.use(provider(), spec, spec)
+    engine.use(provider_of_this_process(monkeypatch), spec, spec)
     with pytest.raises(EngineError, match=r"cannot read what it is given: .*of_this_process_alone"):
         list(engine.generate(requests("a"), Sampling()))
 

@@ -15,9 +15,11 @@ any other takes ``L`` steps of a millisecond. Several chains are in flight, as i
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hyperscale.engines.base import Chain, Engine, Request, Sampling
@@ -36,6 +38,14 @@ class ScriptedProvider(EngineProvider):
         if (folder / "broken").exists():
             raise ModelError("the weights are broken")
         return ScriptedEngine(folder, spec.batch_size)
+
+
+def provider_of_this_process(monkeypatch: Any) -> ScriptedProvider:
+    """One that other processes cannot read: its module, ``of_this_process_alone``, is in none of their folders."""
+    module = ModuleType("of_this_process_alone")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    module.Provider = type("Provider", (ScriptedProvider,), {"__module__": module.__name__})
+    return module.Provider()
 
 
 class ScriptedEngine(Engine):
