@@ -98,7 +98,7 @@ class Session:
         self.scheduler = engine.engine_core.engine_core.scheduler
         self.is_shared = engine.vllm_config.parallel_config.tensor_parallel_size > 1
 
-    def add(self, prompt: int, new: int) -> str:
+    def add(self, prompt: int, new: int, logprobs: int | None = None) -> str:
         """Add a request of so many tokens; no two prompts are alike."""
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -106,7 +106,7 @@ class Session:
         self.count += 1
         vocabulary = self.engine.model_config.get_vocab_size()
         ids = [(7 * i + 13 * self.count * (i % 31) + self.count) % (vocabulary - 1) for i in range(prompt)]
-        settings = SamplingParams(temperature=0, max_tokens=new, ignore_eos=True, detokenize=False)
+        settings = SamplingParams(temperature=0, max_tokens=new, ignore_eos=True, detokenize=False, logprobs=logprobs)
         settings.output_kind = RequestOutputKind.DELTA
         self.engine.add_request(str(self.count), {"prompt_token_ids": ids}, settings)
         return str(self.count)
@@ -197,23 +197,27 @@ class Session:
 
         With ``host``, Python's profiler looks on, and says where the host's time goes; it makes all of it slower.
         """
+        self.add(length, new, logprobs=0)  # compiles what is compiled at first use
+        list(self.steps())
         for _ in range(requests):
-            self.add(length, new)
+            self.add(length, new, logprobs=0)  # as `hyperscale run` asks for them
         step_tokens = self.steps()
         profiler = cProfile.Profile()
         if host:
             profiler.enable()
-        start, steps = time.perf_counter(), 0
-        for _ in step_tokens:
-            steps += 1
-        seconds = time.perf_counter() - start
+        steps = 0
+        with self.host_parts() as parts:
+            start = time.perf_counter()
+            for _ in step_tokens:
+                steps += 1
+            seconds = time.perf_counter() - start
         profiler.disable()
         if host:
             pstats.Stats(profiler, stream=sys.stderr).sort_stats("tottime").print_stats(60)
         where: dict[str, float] = {}
         if profiled:  # as many again, of which some steps are looked at
             for _ in range(requests):
-                self.add(length, new)
+                self.add(length, new, logprobs=0)
             step_tokens = self.steps()
             for _ in range(steps // 3):
                 next(step_tokens)
@@ -225,6 +229,7 @@ class Session:
             "steps": steps,
             "ms_per_step": 1e3 * seconds / steps,
             "tokens_per_step": requests * (length + new) / steps,
+            "host_ms": {name: 1e3 * spent / steps for name, spent in parts.items()},
             "where": where,
         }
 
@@ -235,6 +240,19 @@ class Session:
         """
         step_tokens = self.core_steps()
         next(step_tokens)
+        with self.host_parts() as seconds:
+            start = time.perf_counter()
+            tokens = sum(next(step_tokens) for _ in range(steps))
+            total = time.perf_counter() - start
+        return 1e3 * total / steps, tokens / steps, {name: 1e3 * spent / steps for name, spent in seconds.items()}
+
+    @contextmanager
+    def host_parts(self) -> Iterator[dict[str, float]]:
+        """Seconds of the host by part of the engine's core, added up until the end of the context; "wait" as in `core`.
+
+        "report" and "begin" are the plugin's, once a step; "layers" is what it does in attention layers, launches
+        included, of steps that are no CUDA graphs. The last three are part of "execute_model".
+        """
         core, seconds = self.engine.engine_core.engine_core, dict[str, float]()
         with ExitStack() as stack:
             parts = {"schedule": (core.scheduler, "schedule"), "update": (core.scheduler, "update_from_output")}
@@ -243,12 +261,15 @@ class Session:
                 from vllm.v1.worker.gpu.async_utils import AsyncOutput
 
                 parts["wait"] = (AsyncOutput, "get_output")
+            if self.engine.vllm_config.additional_config and not self.is_shared:
+                from hyperscale.engines.vllm.backends.cuda import CudaRaggedImpl
+                from hyperscale.engines.vllm.worker.cuda import CudaCacheWorker
+
+                parts |= {"begin": (CudaCacheWorker, "begin_step"), "report": (CudaCacheWorker, "report_step")}
+                parts["layers"] = (CudaRaggedImpl, "attend")
             for name, (owner, method) in parts.items():
                 stack.enter_context(timed(owner, method, seconds, name))
-            start = time.perf_counter()
-            tokens = sum(next(step_tokens) for _ in range(steps))
-            total = time.perf_counter() - start
-        return 1e3 * total / steps, tokens / steps, {name: 1e3 * spent / steps for name, spent in seconds.items()}
+            yield seconds
 
     def preemptions(self) -> int:
         """Of all requests so far that are still there."""

@@ -44,6 +44,7 @@ from hyperscale.methods import parameters
 from hyperscale.methods.core.dmc_merge import MergeConfig
 
 ANSWER_TOKENS = 24
+_PREFILLS = 9  # short ones are timed more often
 
 ENGINES = {
     "stock": None,
@@ -139,12 +140,16 @@ def measure_engine(arguments: argparse.Namespace, folder: str) -> dict[str, Any]
     longest = arguments.context + spare + CORE_STEPS + 80
     session = Session(start(arguments, folder, longest))
     session.prefill(arguments.context // 4)  # compiles what is compiled at first use
-    times = [session.prefill(arguments.context) for _ in range(3)]
+    times = [session.prefill(arguments.context) for _ in range(3 if arguments.context > 8192 else _PREFILLS)]
+    with session.host_parts() as seconds:
+        session.prefill(arguments.context)
     # Kernels are seen in this process alone, and several GPUs have processes of their own.
     profiled_steps = 0 if arguments.toy or arguments.tensor_parallel > 1 else 10
     length = arguments.context - arguments.steps
     measurements: dict[str, Any] = {"prefill_s": statistics.median(times)}
     measurements["prefill_tokens_per_s"] = arguments.context / measurements["prefill_s"]
+    measurements["prefill_ms"] = [round(1e3 * seconds, 2) for seconds in times]
+    measurements["prefill_host_ms"] = {name: round(1e3 * spent, 2) for name, spent in seconds.items()}
     if profiled_steps:
         session.add(arguments.context, 1)
         step_tokens = session.steps()
@@ -232,11 +237,12 @@ def answers_table(results: dict[str, Any]) -> str:
     for name, measurements in results["engines"].items():
         if found := measurements.get("answers"):
             where = ", ".join(f"{kind} {milliseconds:.2f}" for kind, milliseconds in found["where"].items())
+            host = ", ".join(f"{part} {milliseconds:.2f}" for part, milliseconds in found["host_ms"].items())
             rates = f"{found['requests_per_s']:.1f} requests/s, {found['prompt_tokens_per_s']:.0f} tokens of prompts/s"
             lines.append(
                 f"{name}: {rates}; "
                 f"{found['steps']} steps of {found['ms_per_step']:.1f} ms and {found['tokens_per_step']:.0f} tokens"
-                + (f": {where}" if where else "")
+                f", of the host {host}" + (f", of the GPU {where}" if where else "")
             )
     return "\n".join(lines)
 
