@@ -24,7 +24,6 @@ from torch.nn.functional import scaled_dot_product_attention
 from hyperscale.engines.vllm.kernels import decode_attention, decode_fa3
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests
 from hyperscale.engines.vllm.kernels.chunk import attention as chunk_attention
-from hyperscale.engines.vllm.kernels.chunk import dms_expiry as chunk_dms_expiry
 from hyperscale.engines.vllm.kernels.chunk import plan as chunk_plan
 from hyperscale.engines.vllm.kernels.chunk import write as chunk_write
 from hyperscale.engines.vllm.kernels.decode_update import decode_update
@@ -175,8 +174,8 @@ class Prompt:
     def plan(self, part: slice, chunks: ChunkRequests) -> chunk_plan.ChunkPlan:
         """Before the attention of a chunk."""
         tables = self.cache.tables
-        expiry = chunk_dms_expiry.dms_expiries(tables, 0, chunks, self.verdicts[part], self.window)
-        return chunk_plan.plan_chunks(tables, 0, chunks, expiry)
+        verdicts = chunk_plan.Verdicts(self.verdicts[part], self.window)
+        return chunk_plan.plan_chunks(tables, 0, chunks, verdicts)
 
     def attend(
         self,

@@ -12,13 +12,7 @@ from typing import Any
 
 OURS = {
     **dict.fromkeys(
-        (
-            "_decode_update_kernel",
-            "_chunk_write_kernel",
-            "_chunk_plan_kernel",
-            "_chunk_dms_expiry_kernel",
-            "_chunk_reads_kernel",
-        ),
+        ("_decode_update_kernel", "_chunk_write_kernel", "_chunk_plan_kernel"),
         "update",
     ),
     **dict.fromkeys(("_chunk_append_kernel", "_chunk_room_kernel", "_victims_kernel", "_token_merge_kernel"), "update"),

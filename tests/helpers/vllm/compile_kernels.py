@@ -22,9 +22,7 @@ from hyperscale.engines.vllm.kernels import (
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache, Victims
 from hyperscale.engines.vllm.kernels.chunk import append as chunk_append
 from hyperscale.engines.vllm.kernels.chunk import attention as chunk_attention
-from hyperscale.engines.vllm.kernels.chunk import dms_expiry as chunk_dms_expiry
 from hyperscale.engines.vllm.kernels.chunk import plan as chunk_plan
-from hyperscale.engines.vllm.kernels.chunk import reads as chunk_reads
 from hyperscale.engines.vllm.kernels.chunk import received as chunk_received
 from hyperscale.engines.vllm.kernels.chunk import write as chunk_write
 from hyperscale.engines.vllm.kernels.decode import balanced_attention, step_report, token_merge
@@ -96,15 +94,15 @@ def every_kernel(dtype, heads, group, dim, page, fp8=False):
     decode_attention.decode_attention(folded, pool, live, table, torch.empty_like(folded), 0.1, 2048)
     states(tables, pool, rows, new, folded)
     chunks = ChunkRequests(first, ints(requests + 1), positions, 64)
-    chunk_dms_expiry.dms_expiries(tables, 2, chunks, verdicts, 16, 0)
-    expiry = chunk_dms_expiry.dms_expiries(tables, 2, chunks, verdicts, 16, 1)
-    plan = chunk_plan.plan_chunks(tables, 2, chunks, expiry)
-    reads = torch.zeros(tokens, dtype=torch.int64)
-    chunk_reads.add_reads(tables, 2, chunks, plan, positions, reads.expand(heads, -1))
-    chunk_attention.chunk_attention(tables, pool, 2, chunks, plan, q, k, k, torch.empty_like(q), 0.1)
+    logits = torch.zeros(heads, tokens, dtype=dtype).T
+    for said in (chunk_plan.Verdicts(verdicts, 16, 0), chunk_plan.Verdicts(logits, 16, 1), ints(heads, tokens)):
+        plan = chunk_plan.plan_chunks(tables, 2, chunks, said)
+    counts = chunk_attention.ReadCounts(positions, torch.zeros(tokens, dtype=torch.int64).expand(heads, -1))
+    launch = (tables, pool, 2, chunks, plan, q, k, k, torch.empty_like(q), 0.1)
+    chunk_attention.chunk_attention(*launch)
+    chunk_attention.chunk_attention(*launch, counts=counts)
     chunk_append.make_room(tables, chunks, torch.zeros(requests, dtype=torch.int64))
     log_sums = torch.zeros(tokens, heads * group)
-    launch = (tables, pool, 2, chunks, plan, q, k, k, torch.empty_like(q), 0.1)
     chunk_attention.chunk_attention(*launch, log_sums=log_sums)
     sums, ids = chunk_received.LogSums(log_sums, heads * group, group, 1), torch.zeros(slots, dtype=torch.int64)
     chunk_received.add_received(tables, pool, 2, chunks, q, sums, ids, ids, 0, 500, 0.1)

@@ -13,10 +13,8 @@ from hyperscale.engines.vllm.kernels import decode_fa3
 from hyperscale.engines.vllm.kernels.arguments import PagedCache
 from hyperscale.engines.vllm.kernels.chunk import fa3 as chunk_fa3
 from hyperscale.engines.vllm.kernels.chunk.append import append_chunks
-from hyperscale.engines.vllm.kernels.chunk.attention import chunk_attention
-from hyperscale.engines.vllm.kernels.chunk.dms_expiry import dms_expiries
-from hyperscale.engines.vllm.kernels.chunk.plan import plan_chunks
-from hyperscale.engines.vllm.kernels.chunk.reads import add_reads
+from hyperscale.engines.vllm.kernels.chunk.attention import ReadCounts, chunk_attention
+from hyperscale.engines.vllm.kernels.chunk.plan import Verdicts, plan_chunks
 from hyperscale.engines.vllm.kernels.chunk.received import LogSums
 from hyperscale.engines.vllm.kernels.chunk.write import store_survivors
 from hyperscale.engines.vllm.kernels.decode.balanced_attention import FEW_LISTS, balanced_attention
@@ -50,6 +48,8 @@ class _LayerTokens(NamedTuple):
 
     def first(self, count: int) -> "_LayerTokens":
         """The first ``count`` tokens."""
+        if count == len(self.queries):
+            return self
         return _LayerTokens(*(None if part is None else part[:count] for part in self))  # type: ignore[arg-type]
 
 
@@ -253,7 +253,7 @@ class CudaRaggedImpl(RaggedImpl):
             method.end()
 
     def _attend_chunks(self, worker: CudaCacheWorker, step: CudaStep, layer: int, tokens: _LayerTokens) -> None:
-        """Chunks: expiries of their tokens, a plan of what stays and where, reads, attention, and the storing."""
+        """Chunks: a plan of what stays and where, attention, and the storing."""
         queries, keys, values, logits, out = tokens
         tables, cache, chunks, heads = worker.tables, worker.cache, step.chunks, keys.shape[1]
         assert chunks is not None
@@ -273,22 +273,24 @@ class CudaRaggedImpl(RaggedImpl):
             log_sums = chunk_fa3.chunk_attention(step.sequences, cache, table, *of_tokens, self.scale)
             self._weigh_chunks(worker, step, layer, queries, log_sums)
             return
+        expiry: Tensor | Verdicts
         if logits is not None:
             options = worker.method.options
-            expiry = dms_expiries(tables, layer, chunks, logits > 0, options.window, options.decision_offset)
-        elif step.chunk_expiry is not None:
-            expiry = step.chunk_expiry.expand(heads, -1).contiguous()
+            expiry = Verdicts(logits, options.window, options.decision_offset)
         else:
-            expiry = torch.full((heads, len(keys)), NEVER, dtype=torch.int32, device=keys.device)
-        plan = plan_chunks(tables, layer, chunks, expiry)
-        # The order matters: what the chunk's queries read is overwritten by what the chunk stores.
+            if step.chunk_expiry is None:
+                step.chunk_expiry = torch.full((heads, len(keys)), NEVER, dtype=torch.int32, device=keys.device)
+            expiry = step.chunk_expiry
+        plan = plan_chunks(tables, layer, chunks, expiry, step.plans)
+        counts = None
         if step.count_from is not None and step.query_reads is not None:
-            add_reads(tables, layer, chunks, plan, step.count_from, step.query_reads.expand(heads, -1))
+            counts = ReadCounts(step.count_from, step.query_reads.expand(heads, -1))
         sums = None
         if isinstance(worker.method, WorkerHosted) and worker.method.received is not None:
             sums = torch.empty(queries.shape[:2], dtype=torch.float32, device=queries.device)
+        # The order matters: what the chunk's queries read is overwritten by what the chunk stores.
         of_tokens = (queries, keys, values, out)
-        chunk_attention(tables, cache, layer, chunks, plan, *of_tokens, self.scale, log_sums=sums)
+        chunk_attention(tables, cache, layer, chunks, plan, *of_tokens, self.scale, log_sums=sums, counts=counts)
         store_survivors(tables, cache, layer, chunks, plan, keys, values)
         if sums is not None:
             base, group = step.starts[step.num_decodes], self.num_heads // heads

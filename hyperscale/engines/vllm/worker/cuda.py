@@ -14,6 +14,7 @@ from torch import Tensor
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
 from hyperscale.engines.vllm.kernels.chunk.append import make_room
 from hyperscale.engines.vllm.kernels.chunk.fa3 import ChunkSequences, make_sequences
+from hyperscale.engines.vllm.kernels.chunk.plan import PlanStorage
 from hyperscale.engines.vllm.protocol import DecodeReports, RequestReport, SuperblockUpdate
 from hyperscale.engines.vllm.worker.cache_rows import CacheRows
 from hyperscale.engines.vllm.worker.cache_worker import CacheWorker, RunningRequest
@@ -43,7 +44,8 @@ class CudaStep:
             (`CudaCacheWorker.resolve_step`), as the step's instructions arrive after vLLM has made this object.
         chunks: The requests with chunks.
         decode_expiry: (requests that decode,) int32, expiries of the new entries; None unless known now.
-        chunk_expiry: (tokens,) int32, likewise of all tokens.
+        chunk_expiry: (heads, tokens) int32, likewise of all tokens; None where verdicts say it, or until a layer asks.
+        plans: What the plans of the chunks are written to; None where FlashAttention attends to them.
         slots: (requests,) int64.
         count_from: (chunks,) int32, the first position whose reads are wanted; None if no chunk has one.
         query_reads: (tokens,) int64, entries that each query read so far, over layers and heads, where wanted.
@@ -64,6 +66,7 @@ class CudaStep:
     chunks: ChunkRequests | None = None
     decode_expiry: Tensor | None = None
     chunk_expiry: Tensor | None = None
+    plans: PlanStorage | None = None
     slots: Tensor | None = None
     count_from: Tensor | None = None
     query_reads: Tensor | None = None
@@ -175,10 +178,14 @@ class CudaCacheWorker(CacheWorker):
             arguments = (step.chunks.offsets, step.starts[n:], step.slots[n:], lens, self.tables.heads, step.longest)
             step.sequences = make_sequences(*arguments, begins=begins)
             make_room(self.tables, step.chunks, step.slots[n:])
+        elif step.chunks is not None:
+            shape = (self.tables.layers, self.tables.heads, step.tokens, len(step.chunks.starts))
+            step.plans = PlanStorage(*shape, blocks.device)
         if isinstance(self.method, WorkerWindow):  # expiries depend on positions alone: the same in all layers
             step.decode_expiry = self.method.expiries(step.slots[:n], step.decodes.positions.long())
-            if step.chunks is not None:
-                step.chunk_expiry = self._chunk_expiry(self.method, step, step.slots)
+            if step.plans is not None:
+                expiry = self._chunk_expiry(self.method, step, step.slots)
+                step.chunk_expiry = expiry.expand(self.tables.heads, -1).contiguous()
         if isinstance(self.method, WorkerHosted):
             self._resolve_hosted(self.method, step)
         if step.chunks is not None and (chunks_decode or self.method.counts_prompts):

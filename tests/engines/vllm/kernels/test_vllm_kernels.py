@@ -21,9 +21,7 @@ from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.engines.vllm.kernels import decode_attention, decode_fa3, decode_update
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
 from hyperscale.engines.vllm.kernels.chunk import attention as chunk_attention
-from hyperscale.engines.vllm.kernels.chunk import dms_expiry as chunk_dms_expiry
 from hyperscale.engines.vllm.kernels.chunk import plan as chunk_plan
-from hyperscale.engines.vllm.kernels.chunk import reads as chunk_reads
 from hyperscale.engines.vllm.kernels.chunk import write as chunk_write
 from hyperscale.methods.core.dms_gate import GateConfig, alpha_logits
 from hyperscale.retrofit.attention.fused import SHARED_MEMORY
@@ -90,23 +88,24 @@ def chunk(world, members, sizes, layer, window=None):
     queries, keys, values = (world.gather(x, members, spans, layer) for x in (world.queries, world.keys, world.values))
     if world.window is not None:
         verdicts = world.verdicts(members, spans, layer)
-        expiry = chunk_dms_expiry.dms_expiries(world.tables, layer, chunks, verdicts, window)
+        expiry = chunk_plan.Verdicts(verdicts, window)
     else:
         expiry = torch.cat([world.expiry[r][a:b, layer] for r, (a, b) in zip(members, spans, strict=True)])
         expiry = expiry.T.to(torch.int32).contiguous().to(DEVICE)
     plan = chunk_plan.plan_chunks(world.tables, layer, chunks, expiry)
     since = [a + (b - a) // 2 for a, b in spans]
-    seen = torch.zeros(expiry.shape, dtype=torch.int64, device=DEVICE)
-    chunk_reads.add_reads(world.tables, layer, chunks, plan, ints(since), seen)
+    seen = torch.zeros(plan.expiry.shape, dtype=torch.int64, device=DEVICE)
     out = torch.full_like(queries, float("nan"))
     both = (keys, values)
-    chunk_attention.chunk_attention(world.tables, pool, layer, chunks, plan, queries, *both, out, SCALE)
+    inputs = (world.tables, pool, layer, chunks, plan, queries, *both, out, SCALE)
+    chunk_attention.chunk_attention(*inputs, counts=chunk_attention.ReadCounts(ints(since), seen))
     chunk_write.store_survivors(world.tables, pool, layer, chunks, plan, *both)
     for i, (r, (a, b)) in enumerate(zip(members, spans, strict=True)):
         part = slice(offsets[i], offsets[i + 1])
         close(out[part], world.attention(r, a, b, layer, SCALE, exact=b - a), world.dtype)
-        counts = seen[:, part][:, since[i] - a :].cpu()
-        assert torch.equal(counts, world.visible(r, since[i], b, layer).sum(2))
+        counts = seen[:, part].cpu()
+        assert torch.equal(counts[:, since[i] - a :], world.visible(r, since[i], b, layer).sum(2))
+        assert not counts[:, : since[i] - a].any()
         world.done[r, layer] = b
         world.decoded[r, layer] = False
 
@@ -263,8 +262,7 @@ class Paged:
             self.live += int(live.sum())
         else:
             chunks = ChunkRequests(first, ints([0, tokens]), ints([self.start]), tokens)
-            expiry = chunk_dms_expiry.dms_expiries(tables, layer, chunks, verdicts, world.window)
-            plan = chunk_plan.plan_chunks(tables, layer, chunks, expiry)
+            plan = chunk_plan.plan_chunks(tables, layer, chunks, chunk_plan.Verdicts(verdicts, world.window))
             chunk_attention.chunk_attention(tables, pool, layer, chunks, plan, q, k, v, out, scale)
             chunk_write.store_survivors(tables, pool, layer, chunks, plan, k, v)
         return out[None].cpu()

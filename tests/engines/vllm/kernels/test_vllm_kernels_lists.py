@@ -8,9 +8,7 @@ from plain_pages import PlainPages
 from hyperscale.engines.vllm.kernels import decode_attention, decode_update
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
 from hyperscale.engines.vllm.kernels.chunk import attention as chunk_attention
-from hyperscale.engines.vllm.kernels.chunk import dms_expiry as chunk_dms_expiry
 from hyperscale.engines.vllm.kernels.chunk import plan as chunk_plan
-from hyperscale.engines.vllm.kernels.chunk import reads as chunk_reads
 from hyperscale.engines.vllm.kernels.chunk import write as chunk_write
 from hyperscale.engines.vllm.options import Options
 from hyperscale.engines.vllm.worker.methods.base import DecodeBatch, RequestChunk
@@ -48,11 +46,11 @@ def kernels(tables, cache, layer, at, count, q, k, v, verdicts, window, later):
         decode_attention.decode_attention(q.view(shape), pool, live, table, out.view(shape), SCALE, 100)
         return out.cpu(), live.sum(1).cpu()
     chunks = ChunkRequests(first, torch.tensor([0, count, 2 * count], **of), starts, count)
-    expiry = chunk_dms_expiry.dms_expiries(tables, layer, chunks, verdicts, window, later)
-    plan = chunk_plan.plan_chunks(tables, layer, chunks, expiry)
-    seen = torch.zeros(expiry.shape[1], dtype=torch.int64, device=DEVICE)  # of all heads, as a step has them
-    chunk_reads.add_reads(tables, layer, chunks, plan, starts.int(), seen.expand(HEADS, -1))
-    chunk_attention.chunk_attention(tables, pool, layer, chunks, plan, q, k, v, out, SCALE)
+    storage = chunk_plan.PlanStorage(LAYERS, HEADS, len(q), 2, q.device)
+    plan = chunk_plan.plan_chunks(tables, layer, chunks, chunk_plan.Verdicts(verdicts, window, later), storage)
+    seen = torch.zeros(len(q), dtype=torch.int64, device=DEVICE)  # of all heads, as a step has them
+    counts = chunk_attention.ReadCounts(starts.int(), seen.expand(HEADS, -1))
+    chunk_attention.chunk_attention(tables, pool, layer, chunks, plan, q, k, v, out, SCALE, counts=counts)
     chunk_write.store_survivors(tables, pool, layer, chunks, plan, k, v)
     return out.cpu(), seen.cpu()
 

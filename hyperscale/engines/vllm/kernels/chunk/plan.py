@@ -1,18 +1,42 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: ANN001, ANN202
-"""Plans a chunk before it attends: which of its tokens outlive it, the order of reading, and places to store them."""
+"""Plans a chunk before it attends: which of its tokens outlive it, the order of reading, and places to store them.
+
+Steps with prompts are no CUDA graphs, and small models wait for the host to launch them. So verdicts become expiries in
+the kernel that plans, and what plans are written to is allocated once a step.
+"""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, KernelTables
-from hyperscale.engines.vllm.kernels.common import load_expiries, page_of
+from hyperscale.engines.vllm.kernels.common import NEVER, load_expiries, page_of
 
 LATEST = 64  # passing tokens that share one entry of `ChunkPlan.latest`
 SCAN = 1024  # tokens or entries that a program handles at once
+
+
+class Verdicts(NamedTuple):
+    """DMS's rule: token k is gone from query k + w + 1 on if hidden state k + d says so (arXiv 2506.05345, section 3).
+
+    With d = 1 the verdict on a chunk's last token comes with the next chunk, and the chunk's first one is on the token
+    before it, which is stored already.
+
+    Attributes:
+        values: (tokens, heads), any strides: of each hidden state, whether the token d before it is to go, as bool, or
+            as logits, above 0 if it is.
+        window: w.
+        decision_offset: d, 0 or 1.
+    """
+
+    values: Tensor
+    window: int
+    decision_offset: int = 1
 
 
 @dataclass(frozen=True)
@@ -41,10 +65,55 @@ class ChunkPlan:
     num_lasting: Tensor
 
 
-@triton.jit(do_not_specialize=["layer", "tokens", "blocks"])
+class PlanStorage:
+    """What the plans of a step's layers are written to, one layer after another."""
+
+    def __init__(self, layers: int, heads: int, tokens: int, requests: int, device: torch.device) -> None:
+        """Allocate it.
+
+        Args:
+            layers: Of the model.
+            heads: KV heads.
+            tokens: Of the batch.
+            requests: With chunks.
+            device: The cache's.
+        """
+        # The kernel writes all that is read of these.
+        parts = torch.empty((5, heads, tokens), dtype=torch.int32, device=device).unbind()
+        self.expiry, self.lasting, self.passing, self.rank, self.places = parts
+        counts = torch.empty((2, requests, heads), dtype=torch.int32, device=device)
+        self.num_stored, self.num_lasting = counts.unbind()
+        # Each request begins a block of its own: at most one more for each than the tokens fill.
+        blocks = tokens // LATEST + requests + 1
+        self._latest = torch.zeros((layers, heads, blocks), dtype=torch.int32, device=device)
+
+    def plan(self, layer: int, expiry: Tensor | None = None) -> ChunkPlan:
+        """The plan of a layer, yet to be written.
+
+        Args:
+            layer: The layer; each once.
+            expiry: (heads, tokens) int32, contiguous, if it is known.
+        """
+        return ChunkPlan(
+            self.expiry if expiry is None else expiry,
+            self.lasting,
+            self.passing,
+            self.rank,
+            self._latest[layer],
+            self.places,
+            self.num_stored,
+            self.num_lasting,
+        )
+
+
+@triton.jit(do_not_specialize=["layer", "tokens", "blocks", "window"])
 def _chunk_plan_kernel(
-    # what the method says
+    # what the method says: expiries, or verdicts of which they are made
     chunk_expiry,
+    verdicts,
+    verdict_stride,
+    verdict_head_stride,
+    window,
     # the requests
     first_blocks,
     first_stride,
@@ -60,6 +129,7 @@ def _chunk_plan_kernel(
     table_pages,
     num_pages,
     lens,
+    newest_places,
     expiry,
     # the plan, see `ChunkPlan`
     lasting,
@@ -78,14 +148,18 @@ def _chunk_plan_kernel(
     N: tl.constexpr,
     LATEST: tl.constexpr,
     SCAN: tl.constexpr,
+    HAS_VERDICTS: tl.constexpr,
+    LATER: tl.constexpr,
 ):
     # Grid (requests, heads): a program plans one list and the chunk's tokens of its head.
     request, head = tl.program_id(0), tl.program_id(1)
     base = tl.load(offsets + request)
     count = tl.load(offsets + request + 1) - base
-    next_query = tl.load(starts + request).to(tl.int32) + count
+    start = tl.load(starts + request).to(tl.int32)
+    next_query = start + count
     chunk = head.to(tl.int64) * tokens + base  # where the chunk's part of a (heads, tokens) tensor begins
     maxima = latest + head.to(tl.int64) * blocks + base // LATEST + request
+    says = verdicts + base.to(tl.int64) * verdict_stride + head * verdict_head_stride
 
     # Sort the chunk's tokens: ``lasting`` those that the next query will see, ``passing`` the others, both in order. A
     # token's number among the former is a running sum; among the latter it is its index less that.
@@ -93,7 +167,14 @@ def _chunk_plan_kernel(
     for begin in range(0, count, SCAN):
         index = begin + tl.arange(0, SCAN)
         inside = index < count
-        expires = tl.load(chunk_expiry + chunk + index, mask=inside, other=0)
+        if HAS_VERDICTS:
+            # The verdict on a token stands LATER tokens after it; the chunk's last LATER tokens have none yet.
+            has_verdict = index + LATER < count
+            verdict = tl.load(says + (index + LATER).to(tl.int64) * verdict_stride, mask=has_verdict, other=0)
+            expires = tl.where(has_verdict & (verdict > 0), start + index + window + 1, NEVER)
+            tl.store(chunk_expiry + chunk + index, expires, mask=inside)
+        else:
+            expires = tl.load(chunk_expiry + chunk + index, mask=inside, other=0)
         is_lasting = inside & (expires > next_query)
         rank = num_lasting + tl.cumsum(is_lasting.to(tl.int32), 0)
         tl.store(ranks + chunk + index, rank, mask=inside)
@@ -114,10 +195,19 @@ def _chunk_plan_kernel(
     list_ = (slot.to(tl.int64) * layers + layer) * heads + head
     pages = page_table + list_ * table_pages
     num_stored = tl.load(lens + list_)
+    newest = num_stored * 0 - 1
+    verdict_expiry = newest * 0 + NEVER
+    if HAS_VERDICTS and LATER > 0:  # the chunk's first verdict is on the token before it, which is stored
+        newest = tl.load(newest_places + list_)
+        evict = (start > 0) & (count > 0) & (newest >= 0)
+        evict = evict & (tl.load(says, mask=evict, other=0) > 0)
+        verdict_expiry = tl.where(evict, start + window, verdict_expiry)
+        newest_page = tl.load(pages + newest // N, mask=evict, other=0).to(tl.int64)
+        tl.store(expiry + newest_page * N + newest % N, verdict_expiry, mask=evict)
     gaps = num_stored * 0
     for begin in range(0, num_stored, SCAN):
         index = begin + tl.arange(0, SCAN)
-        expires = load_expiries(index, num_stored, pages, expiry, -1, 0, N)
+        expires = load_expiries(index, num_stored, pages, expiry, newest, verdict_expiry, N)
         is_gap = (index < num_stored) & (expires <= next_query)
         rank = gaps + tl.cumsum(is_gap.to(tl.int32), 0) - 1
         tl.store(places + chunk + rank, index, mask=is_gap & (rank < num_lasting))
@@ -142,27 +232,42 @@ def _chunk_plan_kernel(
     tl.store(lasting_out + request * heads + head, num_lasting)
 
 
-def plan_chunks(tables: KernelTables, layer: int, chunks: ChunkRequests, expiry: Tensor) -> ChunkPlan:
+def plan_chunks(
+    tables: KernelTables,
+    layer: int,
+    chunks: ChunkRequests,
+    expiry: Tensor | Verdicts,
+    storage: PlanStorage | None = None,
+) -> ChunkPlan:
     """Sort a layer's tokens into those that stay and those that pass, and make room for the former.
 
     Lengths and pages of the lists change here; entries do not before `store_survivors`, so that the chunk can attend
-    to them in between. `ChunkPlan.num_stored` says how many there are until then.
+    to them in between. `ChunkPlan.num_stored` says how many there are until then. Of stored entries the verdict on the
+    token before the chunk lowers the expiry.
 
     Args:
         tables: The worker's tables; changed.
         layer: The layer.
         chunks: The requests, each once; those of block 0 attend to their own tokens and leave the tables alone.
-        expiry: (heads, tokens) int32, contiguous, of each token; each is later than the token's own position.
+        expiry: (heads, tokens) int32, contiguous, of each token; each is later than the token's own position. Or
+            verdicts, of which expiries are made.
+        storage: Of the step; one of its own if None.
+
+    Returns:
+        The plan. What lies outside of all chunks is undefined.
     """
-    heads, tokens = expiry.shape
-    count = len(chunks.starts)
-    # Each request begins a block of its own: at most one more for each than the tokens fill.
-    blocks = tokens // LATEST + count + 1
-    lasting, passing, rank, places = expiry.new_empty(4, heads, tokens)  # the kernel writes all that is read
-    latest = expiry.new_zeros(heads, blocks)
-    num_stored, num_lasting = expiry.new_empty(2, count, heads)
+    known, verdicts = (None, expiry) if isinstance(expiry, Verdicts) else (expiry, Verdicts(expiry.T, 0, 0))
+    values = verdicts.values  # not read where expiries are known
+    tokens, heads = values.shape
+    count, layers = len(chunks.starts), tables.page_table.shape[1]
+    if storage is None:
+        storage = PlanStorage(layers, heads, tokens, count, values.device)
+    plan = storage.plan(layer, known)
     _chunk_plan_kernel[(count, heads)](
-        expiry,
+        plan.expiry,
+        values.view(torch.uint8) if values.dtype == torch.bool else values,
+        *values.stride(),
+        verdicts.window,
         chunks.first_blocks,
         chunks.first_blocks.stride(0),
         chunks.offsets,
@@ -176,22 +281,25 @@ def plan_chunks(tables: KernelTables, layer: int, chunks: ChunkRequests, expiry:
         tables.page_table.shape[-1],
         tables.num_pages,
         tables.lens,
+        tables.newest,
         tables.expiry,
-        lasting,
-        passing,
-        rank,
-        latest,
-        places,
-        num_stored,
-        num_lasting,
+        plan.lasting,
+        plan.passing,
+        plan.rank,
+        plan.latest,
+        plan.places,
+        plan.num_stored,
+        plan.num_lasting,
         layer,
-        tables.page_table.shape[1],
+        layers,
         heads,
         tokens,
-        blocks,
+        plan.latest.shape[1],
         N=tables.page_tokens,
         LATEST=LATEST,
         SCAN=SCAN,
+        HAS_VERDICTS=known is None,
+        LATER=verdicts.decision_offset,
         num_warps=8,
     )
-    return ChunkPlan(expiry, lasting, passing, rank, latest, places, num_stored, num_lasting)
+    return plan
