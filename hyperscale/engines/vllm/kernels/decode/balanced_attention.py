@@ -24,7 +24,7 @@ from hyperscale.engines.vllm.kernels.common import softmax_scores
 from hyperscale.engines.vllm.kernels.fp8 import load_entries
 
 MOST_LISTS = 1024  # whose lengths a program adds up at once
-FEW_LISTS = 512  # up to which this kernel is the one to take
+FEW_LISTS = 1024  # up to which this kernel is the one to take
 _PROGRAMS_ON_CPU = 6  # where kernels are interpreted
 _SHORT_BLOCKS = 64  # lists up to which shorter blocks fill the card better
 
