@@ -95,12 +95,12 @@ def every_kernel(dtype, heads, group, dim, page, fp8=False):
     states(tables, pool, rows, new, folded)
     chunks = ChunkRequests(first, ints(requests + 1), positions, 64)
     logits = torch.zeros(heads, tokens, dtype=dtype).T
+    counts = chunk_plan.ReadCounts(positions, torch.zeros(tokens, dtype=torch.int64).expand(heads, -1))
     for said in (chunk_plan.Verdicts(verdicts, 16, 0), chunk_plan.Verdicts(logits, 16, 1), ints(heads, tokens)):
-        plan = chunk_plan.plan_chunks(tables, 2, chunks, said)
-    counts = chunk_attention.ReadCounts(positions, torch.zeros(tokens, dtype=torch.int64).expand(heads, -1))
+        chunk_plan.plan_chunks(tables, 2, chunks, said)
+        plan = chunk_plan.plan_chunks(tables, 2, chunks, said, counts=counts)
     launch = (tables, pool, 2, chunks, plan, q, k, k, torch.empty_like(q), 0.1)
     chunk_attention.chunk_attention(*launch)
-    chunk_attention.chunk_attention(*launch, counts=counts)
     chunk_append.make_room(tables, chunks, torch.zeros(requests, dtype=torch.int64))
     log_sums = torch.zeros(tokens, heads * group)
     chunk_attention.chunk_attention(*launch, log_sums=log_sums)

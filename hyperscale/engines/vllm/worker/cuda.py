@@ -180,7 +180,8 @@ class CudaCacheWorker(CacheWorker):
             make_room(self.tables, step.chunks, step.slots[n:])
         elif step.chunks is not None:
             shape = (self.tables.layers, self.tables.heads, step.tokens, len(step.chunks.starts))
-            step.plans = PlanStorage(*shape, blocks.device)
+            counts = chunks_decode or self.method.counts_prompts
+            step.plans = PlanStorage(*shape, blocks.device, counts=counts)
         if isinstance(self.method, WorkerWindow):  # expiries depend on positions alone: the same in all layers
             step.decode_expiry = self.method.expiries(step.slots[:n], step.decodes.positions.long())
             if step.plans is not None:

@@ -92,13 +92,13 @@ def chunk(world, members, sizes, layer, window=None):
     else:
         expiry = torch.cat([world.expiry[r][a:b, layer] for r, (a, b) in zip(members, spans, strict=True)])
         expiry = expiry.T.to(torch.int32).contiguous().to(DEVICE)
-    plan = chunk_plan.plan_chunks(world.tables, layer, chunks, expiry)
     since = [a + (b - a) // 2 for a, b in spans]
-    seen = torch.zeros(plan.expiry.shape, dtype=torch.int64, device=DEVICE)
+    seen = torch.zeros((world.heads, len(queries)), dtype=torch.int64, device=DEVICE)
+    counts = chunk_plan.ReadCounts(ints(since), seen)
+    plan = chunk_plan.plan_chunks(world.tables, layer, chunks, expiry, counts=counts)
     out = torch.full_like(queries, float("nan"))
     both = (keys, values)
-    inputs = (world.tables, pool, layer, chunks, plan, queries, *both, out, SCALE)
-    chunk_attention.chunk_attention(*inputs, counts=chunk_attention.ReadCounts(ints(since), seen))
+    chunk_attention.chunk_attention(world.tables, pool, layer, chunks, plan, queries, *both, out, SCALE)
     chunk_write.store_survivors(world.tables, pool, layer, chunks, plan, *both)
     for i, (r, (a, b)) in enumerate(zip(members, spans, strict=True)):
         part = slice(offsets[i], offsets[i + 1])

@@ -46,11 +46,12 @@ def kernels(tables, cache, layer, at, count, q, k, v, verdicts, window, later):
         decode_attention.decode_attention(q.view(shape), pool, live, table, out.view(shape), SCALE, 100)
         return out.cpu(), live.sum(1).cpu()
     chunks = ChunkRequests(first, torch.tensor([0, count, 2 * count], **of), starts, count)
-    storage = chunk_plan.PlanStorage(LAYERS, HEADS, len(q), 2, q.device)
-    plan = chunk_plan.plan_chunks(tables, layer, chunks, chunk_plan.Verdicts(verdicts, window, later), storage)
+    storage = chunk_plan.PlanStorage(LAYERS, HEADS, len(q), 2, q.device, counts=True)
     seen = torch.zeros(len(q), dtype=torch.int64, device=DEVICE)  # of all heads, as a step has them
-    counts = chunk_attention.ReadCounts(starts.int(), seen.expand(HEADS, -1))
-    chunk_attention.chunk_attention(tables, pool, layer, chunks, plan, q, k, v, out, SCALE, counts=counts)
+    counts = chunk_plan.ReadCounts(starts.int(), seen.expand(HEADS, -1))
+    said = chunk_plan.Verdicts(verdicts, window, later)
+    plan = chunk_plan.plan_chunks(tables, layer, chunks, said, storage, counts)
+    chunk_attention.chunk_attention(tables, pool, layer, chunks, plan, q, k, v, out, SCALE)
     chunk_write.store_survivors(tables, pool, layer, chunks, plan, k, v)
     return out.cpu(), seen.cpu()
 

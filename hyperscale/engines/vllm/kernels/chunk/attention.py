@@ -5,8 +5,7 @@
 A tile of queries reads three kinds of keys: the list's entries (masked by expiry), the chunk's tokens that outlive it
 (masked by order alone) and those that do not. The latter are visible for a short while only, so of them a tile reads
 the blocks from the first that has not wholly expired to the last that is not wholly in its future. At a compression of
-CR the work on a chunk of n tokens is therefore about n^2 / (2 CR) + n w and not n^2 / 2. How many entries a query reads
-is counted on the way, where it is asked for: costs of decode steps in a chunk, and of prompts evicted from.
+CR the work on a chunk of n tokens is therefore about n^2 / (2 CR) + n w and not n^2 / 2.
 """
 
 import math
@@ -45,18 +44,6 @@ class ChunkLaunch(NamedTuple):
         if dtype == torch.float32:
             return cls(32, 32 if dim <= 128 else 16, 4, 1)
         return cls(128, 64 if dim <= 128 else 32, 8, 5)
-
-
-class ReadCounts(NamedTuple):
-    """Where the numbers of entries that queries read are added up.
-
-    Attributes:
-        since: (requests,) int32, the first position whose reads are wanted; those of earlier ones are left alone.
-        reads: (heads, tokens) int64, what they are added to; heads may share the numbers (stride 0).
-    """
-
-    since: Tensor
-    reads: Tensor
 
 
 @triton.jit(do_not_specialize=["layer", "tokens", "blocks"])
@@ -109,10 +96,6 @@ def _chunk_attention_kernel(
     FP8: tl.constexpr,
     log_sums,
     HAS_LOG_SUMS: tl.constexpr,
-    count_from,
-    reads_out,
-    reads_stride,
-    COUNTS_READS: tl.constexpr,
 ):
     TILE: tl.constexpr = ROWS // G  # tokens
     # Grid (tiles of tokens, heads, requests): a program attends with TILE tokens' G queries each.
@@ -137,7 +120,6 @@ def _chunk_attention_kernel(
     high = tl.full((ROWS,), float("-inf"), tl.float32)
     total = tl.zeros((ROWS,), tl.float32)
     acc = tl.zeros((ROWS, D), tl.float32)
-    reads = tl.zeros((ROWS,), tl.int32)
 
     # 1. The list's entries, all of which are older than the chunk: masked by expiry.
     slot = tl.load(slot_of_block + tl.load(first_blocks + request * first_stride))
@@ -150,8 +132,6 @@ def _chunk_attention_kernel(
         expires = tl.load(expiry + page * N + index % N, mask=inside, other=0)
         k, v = load_entries(keys, values, scales, page, index % N, inside, page_stride, D, q.dtype, FP8)
         visible = position < expires[None, :]
-        if COUNTS_READS:
-            reads += tl.sum(visible.to(tl.int32), 1)
         high, total, acc = softmax_block(q, k, v, visible, high, total, acc, scale, PRECISION)
 
     # 2. Tokens of the chunk that outlive it, up to the tile's last: no query of the chunk finds them expired, so they
@@ -168,8 +148,6 @@ def _chunk_attention_kernel(
         k = tl.load(chunk_keys + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
         v = tl.load(chunk_values + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
         visible = inside[None, :] & (source[None, :] <= token[:, None])
-        if COUNTS_READS:
-            reads += tl.sum(visible.to(tl.int32), 1)
         high, total, acc = softmax_block(q, k, v, visible, high, total, acc, scale, PRECISION)
 
     # 3. Tokens of the chunk that do not outlive it, up to the tile's last: masked by order and expiry. Blocks in front
@@ -192,13 +170,8 @@ def _chunk_attention_kernel(
         k = tl.load(chunk_keys + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
         v = tl.load(chunk_values + entry[:, None] + d[None, :], mask=inside[:, None], other=0.0)
         visible = (source[None, :] <= token[:, None]) & (position < expires[None, :])
-        if COUNTS_READS:
-            reads += tl.sum(visible.to(tl.int32), 1)
         high, total, acc = softmax_block(q, k, v, visible, high, total, acc, scale, PRECISION)
 
-    if COUNTS_READS:  # of each token's queries one tells; layers, whose kernels run one after another, add up
-        tells = real & (lane % G == 0) & (start + token >= tl.load(count_from + request))
-        tl.atomic_add(reads_out + head * reads_stride + base + token, reads.to(tl.int64), mask=tells)
     if HAS_LOG_SUMS:
         log_sum = (high + tl.log2(total)) * 0.6931471805599453  # from base 2 to base e
         tl.store(log_sums + (base + token).to(tl.int64) * heads * G + query_head, log_sum, mask=real)
@@ -220,7 +193,6 @@ def chunk_attention(
     scale: float,
     launch: ChunkLaunch | None = None,
     log_sums: Tensor | None = None,
-    counts: ReadCounts | None = None,
 ) -> None:
     """Attention of every chunk to its list, where q < expiry, and to itself, causal and where q < expiry.
 
@@ -239,7 +211,6 @@ def chunk_attention(
         launch: How the launch is cut; None for the usual one.
         log_sums: (tokens, query heads) float32, contiguous; written for the tokens of the chunks: the logarithm of each
             query's sum of exponentials. None if nobody asks.
-        counts: Where it is added up how many entries each query reads. None if nobody asks.
     """
     heads, tokens = plan.expiry.shape
     # A program handles all query heads of a KV head, so that each key is loaded once for them.
@@ -289,10 +260,6 @@ def chunk_attention(
         FP8=cache.scales is not None,
         log_sums=out if log_sums is None else log_sums,
         HAS_LOG_SUMS=log_sums is not None,
-        count_from=chunks.offsets if counts is None else counts.since,
-        reads_out=chunks.offsets if counts is None else counts.reads,
-        reads_stride=0 if counts is None else counts.reads.stride(0),
-        COUNTS_READS=counts is not None,
         num_warps=launch.warps,
         num_stages=launch.stages,
     )

@@ -2,8 +2,11 @@
 # ruff: noqa: ANN001, ANN202
 """Plans a chunk before it attends: which of its tokens outlive it, the order of reading, and places to store them.
 
-Steps with prompts are no CUDA graphs, and small models wait for the host to launch them. So verdicts become expiries in
-the kernel that plans, and what plans are written to is allocated once a step.
+Steps with prompts are no CUDA graphs, and small models wait for the host to launch them. So the kernel that plans also
+makes expiries of verdicts and counts reads, and what plans are written to is allocated once a step.
+
+How many entries a query reads follows from when they expire: all that were stored and the chunk's tokens up to its own,
+less those that have expired by its position.
 """
 
 from dataclasses import dataclass
@@ -39,6 +42,18 @@ class Verdicts(NamedTuple):
     decision_offset: int = 1
 
 
+class ReadCounts(NamedTuple):
+    """Where the numbers of entries that queries read are added up.
+
+    Attributes:
+        since: (requests,) int32, the first position whose reads are wanted; those of earlier ones are left alone.
+        reads: (heads, tokens) int64, what they are added to; heads may share the numbers (stride 0).
+    """
+
+    since: Tensor
+    reads: Tensor
+
+
 @dataclass(frozen=True)
 class ChunkPlan:
     """What one layer's chunks do; tokens are named by their number in their request's chunk.
@@ -53,6 +68,8 @@ class ChunkPlan:
         places: (heads, tokens) int32, where in the list each of ``lasting`` goes.
         num_stored: (requests, heads) int32, entries of each list before the chunk.
         num_lasting: (requests, heads) int32, tokens that will be stored.
+        gone: (heads, tokens) int32; in each request's part, how many entries expire at each of its positions, those
+            that expired before at the first; None if reads are not counted.
     """
 
     expiry: Tensor
@@ -63,12 +80,15 @@ class ChunkPlan:
     places: Tensor
     num_stored: Tensor
     num_lasting: Tensor
+    gone: Tensor | None
 
 
 class PlanStorage:
     """What the plans of a step's layers are written to, one layer after another."""
 
-    def __init__(self, layers: int, heads: int, tokens: int, requests: int, device: torch.device) -> None:
+    def __init__(
+        self, layers: int, heads: int, tokens: int, requests: int, device: torch.device, *, counts: bool
+    ) -> None:
         """Allocate it.
 
         Args:
@@ -77,15 +97,18 @@ class PlanStorage:
             tokens: Of the batch.
             requests: With chunks.
             device: The cache's.
+            counts: Whether reads are counted.
         """
         # The kernel writes all that is read of these.
         parts = torch.empty((5, heads, tokens), dtype=torch.int32, device=device).unbind()
         self.expiry, self.lasting, self.passing, self.rank, self.places = parts
-        counts = torch.empty((2, requests, heads), dtype=torch.int32, device=device)
-        self.num_stored, self.num_lasting = counts.unbind()
+        numbers = torch.empty((2, requests, heads), dtype=torch.int32, device=device)
+        self.num_stored, self.num_lasting = numbers.unbind()
         # Each request begins a block of its own: at most one more for each than the tokens fill.
         blocks = tokens // LATEST + requests + 1
         self._latest = torch.zeros((layers, heads, blocks), dtype=torch.int32, device=device)
+        shape = (layers, heads, tokens)
+        self._gone = torch.zeros(shape, dtype=torch.int32, device=device) if counts else None
 
     def plan(self, layer: int, expiry: Tensor | None = None) -> ChunkPlan:
         """The plan of a layer, yet to be written.
@@ -103,6 +126,7 @@ class PlanStorage:
             self.places,
             self.num_stored,
             self.num_lasting,
+            None if self._gone is None else self._gone[layer],
         )
 
 
@@ -139,6 +163,11 @@ def _chunk_plan_kernel(
     places,
     stored_out,
     lasting_out,
+    gone,
+    # where reads are added up, see `ReadCounts`
+    count_from,
+    reads_out,
+    reads_stride,
     # numbers
     layer,
     layers,
@@ -150,6 +179,7 @@ def _chunk_plan_kernel(
     SCAN: tl.constexpr,
     HAS_VERDICTS: tl.constexpr,
     LATER: tl.constexpr,
+    COUNTS_READS: tl.constexpr,
 ):
     # Grid (requests, heads): a program plans one list and the chunk's tokens of its head.
     request, head = tl.program_id(0), tl.program_id(1)
@@ -183,6 +213,8 @@ def _chunk_plan_kernel(
         tl.store(passing + chunk + index - rank, index, mask=is_passing)
         # Lanes of one block share an entry of ``latest``, hence the atomic.
         tl.atomic_max(maxima + (index - rank) // LATEST, expires, mask=is_passing)
+        if COUNTS_READS:
+            tl.atomic_add(gone + chunk + expires - start, 1, mask=inside & (expires < next_query))
         num_lasting += tl.sum(is_lasting.to(tl.int32), 0)
 
     slot = tl.load(slot_of_block + tl.load(first_blocks + request * first_stride))
@@ -212,6 +244,9 @@ def _chunk_plan_kernel(
         rank = gaps + tl.cumsum(is_gap.to(tl.int32), 0) - 1
         tl.store(places + chunk + rank, index, mask=is_gap & (rank < num_lasting))
         gaps += tl.sum(is_gap.to(tl.int32), 0)
+        if COUNTS_READS:
+            is_gone = (index < num_stored) & (expires < next_query)
+            tl.atomic_add(gone + chunk + tl.maximum(expires - start, 0), 1, mask=is_gone)
     for begin in range(gaps, num_lasting, SCAN):
         rank = begin + tl.arange(0, SCAN)
         tl.store(places + chunk + rank, num_stored + rank - gaps, mask=rank < num_lasting)
@@ -231,6 +266,20 @@ def _chunk_plan_kernel(
     tl.store(stored_out + request * heads + head, num_stored)
     tl.store(lasting_out + request * heads + head, num_lasting)
 
+    if COUNTS_READS:
+        tl.debug_barrier()  # all of the program's threads have counted what expires
+        since = tl.load(count_from + request)
+        num_gone = num_stored * 0
+        for begin in range(0, count, SCAN):
+            index = begin + tl.arange(0, SCAN)
+            # Not from the multiprocessor's own cache, which does not see what atomics have added up.
+            expired = tl.load(gone + chunk + index, mask=index < count, other=0, cache_modifier=".cg")
+            reads = num_stored + index + 1 - num_gone - tl.cumsum(expired, 0)
+            # Heads may share the numbers, and so may layers, whose kernels run one after another.
+            wanted = (index < count) & (start + index >= since)
+            tl.atomic_add(reads_out + head * reads_stride + base + index, reads.to(tl.int64), mask=wanted)
+            num_gone += tl.sum(expired, 0)
+
 
 def plan_chunks(
     tables: KernelTables,
@@ -238,6 +287,7 @@ def plan_chunks(
     chunks: ChunkRequests,
     expiry: Tensor | Verdicts,
     storage: PlanStorage | None = None,
+    counts: ReadCounts | None = None,
 ) -> ChunkPlan:
     """Sort a layer's tokens into those that stay and those that pass, and make room for the former.
 
@@ -251,7 +301,8 @@ def plan_chunks(
         chunks: The requests, each once; those of block 0 attend to their own tokens and leave the tables alone.
         expiry: (heads, tokens) int32, contiguous, of each token; each is later than the token's own position. Or
             verdicts, of which expiries are made.
-        storage: Of the step; one of its own if None.
+        storage: Of the step, made for counting if reads are counted; one of its own if None.
+        counts: Where it is added up how many entries each query of the chunks reads. None if nobody asks.
 
     Returns:
         The plan. What lies outside of all chunks is undefined.
@@ -261,8 +312,9 @@ def plan_chunks(
     tokens, heads = values.shape
     count, layers = len(chunks.starts), tables.page_table.shape[1]
     if storage is None:
-        storage = PlanStorage(layers, heads, tokens, count, values.device)
+        storage = PlanStorage(layers, heads, tokens, count, values.device, counts=counts is not None)
     plan = storage.plan(layer, known)
+    assert counts is None or plan.gone is not None
     _chunk_plan_kernel[(count, heads)](
         plan.expiry,
         values.view(torch.uint8) if values.dtype == torch.bool else values,
@@ -290,6 +342,10 @@ def plan_chunks(
         plan.places,
         plan.num_stored,
         plan.num_lasting,
+        plan.places if plan.gone is None else plan.gone,
+        chunks.offsets if counts is None else counts.since,
+        chunks.offsets if counts is None else counts.reads,
+        0 if counts is None else counts.reads.stride(0),
         layer,
         layers,
         heads,
@@ -300,6 +356,7 @@ def plan_chunks(
         SCAN=SCAN,
         HAS_VERDICTS=known is None,
         LATER=verdicts.decision_offset,
+        COUNTS_READS=counts is not None,
         num_warps=8,
     )
     return plan
