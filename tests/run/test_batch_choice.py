@@ -1,5 +1,6 @@
 """How many chains decode together where the user names no number."""
 
+import io
 import json
 import re
 from contextlib import suppress
@@ -8,8 +9,11 @@ from types import SimpleNamespace
 import checkpoints
 import pytest
 import torch
+from rich.console import Console
 
 import hyperscale
+from hyperscale.cli.display import plan_tables
+from hyperscale.cli.display.json_events import JsonObserver
 from hyperscale.engines.vllm import versions
 from hyperscale.models.shape import Shape
 from hyperscale.planning.roofline import GIB, find_gpu
@@ -135,6 +139,29 @@ def test_seconds_are_those_of_the_batch_that_was_chosen():
         )
     totals = [sum(duration.seconds for duration in run.durations.values()) for run in (chosen, few)]
     assert totals[0] < totals[1]
+
+
+def shown(run):
+    console = Console(file=io.StringIO(), width=200)
+    plan_tables.print_plan(run, console)
+    plan_tables.print_roofline(run, console)
+    return console.file.getvalue()
+
+
+def test_the_plan_says_how_many_and_why(tmp_path):
+    run = planned()
+    assert f"\nBatch: {run.config.batch_choice}\n" in (text := shown(run))
+    assert "\n248 chains share the GPU (--batch-size)" in text
+    assert "More fit" not in text
+    assert "Batch:" not in shown(planned(engine="torch"))
+    # Those who ask for few are told of the figure that would have been chosen.
+    assert f"with --batch-size {fitting(run, 8192)} window" in shown(planned(batch_size=64))
+    # More than the bound is named where it would be faster and there are chains for it.
+    assert "with --batch-size 512 window" in shown(planned(tensor_parallel=2))
+    assert "More fit" not in shown(planned(tensor_parallel=2, limit=10))
+    JsonObserver(events := io.StringIO()).on_plan(run, tmp_path)
+    event = json.loads(events.getvalue())
+    assert (event["batch_size"], event["batch_choice"]) == (248, run.config.batch_choice)
 
 
 def test_it_is_no_other_run():
