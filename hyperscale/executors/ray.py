@@ -112,13 +112,14 @@ def load_ray() -> Any:
         raise EngineError(f"--executor ray needs Ray: {advice}") from None
 
 
-def count_gpus(address: str | None) -> int:
-    """GPUs of a cluster.
+def count_gpus(address: str | None) -> list[int]:
+    """GPUs of each machine of a cluster that has some.
 
     Raises:
         EngineError: There is no cluster.
     """
-    return int(connect(address).cluster_resources().get("GPU", 0))
+    counts = [int(node["Resources"].get("GPU", 0)) for node in connect(address).nodes() if node["Alive"]]
+    return [count for count in counts if count]
 
 
 class RayActor:

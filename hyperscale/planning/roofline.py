@@ -143,6 +143,7 @@ class Roofline:
         kv_dtype: Type of the cache; dequantising it is taken to cost no time.
         entry_bytes: Bytes of one (key, value) pair summed over layers and KV heads, where that is not the shape's for
             this type of the cache; else 0.
+        usable: Part of the GPU's memory that weights and cache may take.
     """
 
     gpu: Gpu
@@ -150,15 +151,22 @@ class Roofline:
     dtype: str
     kv_dtype: str = AUTO
     entry_bytes: int = 0
+    usable: float = USABLE
 
     @classmethod
     def of(
-        cls, gpu: Gpu | None, shape: Shape, dtype: str, kv_dtype: str = AUTO, entry_bytes: int = 0
+        cls,
+        gpu: Gpu | None,
+        shape: Shape,
+        dtype: str,
+        kv_dtype: str = AUTO,
+        entry_bytes: int = 0,
+        usable: float = USABLE,
     ) -> "Roofline | None":
         """The roofline, or None where a figure it needs is unknown."""
         if gpu is None or gpu.bandwidth is None or dtype not in dict(gpu.flops) or shape.parameters is None:
             return None
-        return cls(gpu, shape, dtype, kv_dtype, entry_bytes)
+        return cls(gpu, shape, dtype, kv_dtype, entry_bytes, usable)
 
     def step_flops(self, batch: float, entries: float) -> float:
         """FLOPs of a decode step of ``batch`` chains with so many live ``entries`` each."""
@@ -185,7 +193,7 @@ class Roofline:
 
     def max_batch(self, chain: Costs) -> int:
         """The most chains whose peaks fit beside the weights; 0 if none does."""
-        return chains_that_fit(self.gpu, self.shape.weight_bytes(self.dtype) or 0, chain.peak_bytes)
+        return chains_that_fit(self.gpu, self.shape.weight_bytes(self.dtype) or 0, chain.peak_bytes, self.usable)
 
     def chain_seconds(self, chain: Costs, batch: int) -> float:
         """Time that a chain takes where so many of its kind share the GPU; infinite if it does not fit.
@@ -217,6 +225,9 @@ def mean_entries(chain: Costs) -> float:
     return chain.kv_reads / max(chain.tokens - 1, 1)
 
 
-def chains_that_fit(gpu: Gpu, weights: float, chain: float) -> int:
-    """The most chains whose caches of ``chain`` bytes each fit beside ``weights`` bytes; 0 if none does."""
-    return max(int((gpu.memory * USABLE - weights) // max(chain, 1)), 0)
+def chains_that_fit(gpu: Gpu, weights: float, chain: float, usable: float = USABLE) -> int:
+    """The most chains whose caches of ``chain`` bytes each fit beside ``weights`` bytes; 0 if none does.
+
+    ``usable`` is the part of the GPU's memory that the two may take.
+    """
+    return max(int((gpu.memory * usable - weights) // max(chain, 1)), 0)

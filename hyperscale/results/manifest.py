@@ -62,6 +62,7 @@ class _Info(BaseModel):
     versions: dict[str, str] | None = None
     vote: str | None = None
     widths: list[Annotated[int, Field(ge=1)]] | None = None
+    batch_sizes: list[int] | None = None
 
 
 def read_info(folder: Path) -> dict[str, Any]:

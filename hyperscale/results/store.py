@@ -169,6 +169,27 @@ class Store:
             return
         if strategy:
             info["vote"] = strategy
+        self._write_info(info)
+
+    def add_batch_size(self, size: int) -> None:
+        """Record how many chains decode together from now on, where that is another number than before.
+
+        It changes no chain, so it may be another one each time a run is resumed; the seconds of chains depend on it.
+
+        Raises:
+            ResultsError: The disk is full or fails; the old record stays.
+        """
+        info = read_info(self.folder)
+        sizes = info.get("batch_sizes") or []
+        if sizes[-1:] != [size]:
+            self._write_info(info | {"batch_sizes": [*sizes, size]})
+
+    def _write_info(self, info: dict[str, Any]) -> None:
+        """Put another description in the place of the old one.
+
+        Raises:
+            ResultsError: The disk is full or fails; the old one stays.
+        """
         try:
             write_atomic(self.folder / RUN_FILE, json.dumps(info, indent=1) + "\n")
         except OSError as error:

@@ -110,6 +110,8 @@ class ChainRunner:
         from hyperscale.engines.base import Sampling
 
         config, engine = self._run.config, self._engines.engine(self._run, arm, self._observer.on_note)
+        if registry.choose(config.engine, arm.method).batches:
+            self._store.add_batch_size(config.batch_size)
         scored = [problem for problem, _ in requests if problem.scored]
         requests = [pair for pair in requests if not pair[0].scored]
         yield from self._score(arm, engine, scored, seed)

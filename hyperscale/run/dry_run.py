@@ -21,9 +21,10 @@ from hyperscale.planning import measured_costs, plan_file
 from hyperscale.planning.costs import Costs, TaskShape
 from hyperscale.planning.planner import Plan, PlannedPoint, make_plan
 from hyperscale.planning.prediction import Predictor
-from hyperscale.planning.roofline import GIB, USABLE, Gpu, Roofline, chains_that_fit, find_gpu
+from hyperscale.planning.roofline import GIB, Gpu, Roofline, chains_that_fit, find_gpu
 from hyperscale.results.manifest import read_date
 from hyperscale.run import identity, planned_run
+from hyperscale.run.batch_choice import with_batch_size
 from hyperscale.run.config import resolve
 from hyperscale.run.config.engine_choice import with_engine
 from hyperscale.run.config.resolve import ResolvedConfig
@@ -37,6 +38,7 @@ from hyperscale.run.planned_run import (
     entry_bytes_by_method,
     load_task,
     task_shape,
+    usable_memory,
 )
 from hyperscale.run.prompting import (
     check_prompts,
@@ -149,13 +151,15 @@ def plan_dry_run(
     planned_tasks = tuple(_planned_task(task, config, prompt_format, context) for task in tasks)
     entry_bytes = entry_bytes_by_method(config, shape)
     most_bytes = max(entry_bytes.values())
-    roofline = Roofline.of(target, shape, config.dtype, config.kv_dtype, most_bytes)
+    roofline = Roofline.of(target, shape, config.dtype, config.kv_dtype, most_bytes, usable_memory(config))
     measured = _earlier_costs(config, folder, tasks, method_of_arm, unavailable)
-    speed = (lambda chain: roofline.chain_seconds(chain, config.batch_size)) if roofline else None
-    predictor = Predictor(most_bytes, measured, speed, entry_bytes)
     shapes, base_bytes = [task.shape for task in planned_tasks], shape.entry_bytes(config.dtype)
     check_lengths(method_of_arm.values(), config.grid, shapes)
-    arms = tuple(method_of_arm)
+    arms, placement = tuple(method_of_arm), plan_placement(config)
+    predictor = Predictor(most_bytes, measured, bytes_of_method=entry_bytes)
+    config = with_batch_size(config, target, shape, planned_tasks, arms, predictor, placement.engines)
+    speed = (lambda chain: roofline.chain_seconds(chain, config.batch_size)) if roofline else None
+    predictor = replace(predictor, speed=speed)  # which depends on how many chains share the GPU
     runs = None
     if repeated is None:
         plan = make_plan(config.budget, config.grid, shapes, arms, base_bytes, predictor, alike=config.alike)
@@ -165,20 +169,22 @@ def plan_dry_run(
     return DryRun(
         config=config,
         plan=plan,
-        arms=tuple(method_of_arm),
+        arms=arms,
         tasks=planned_tasks,
         predictor=predictor,
         base_bytes=base_bytes,
         prompts=prompt_format.kind if prompt_format else "",
         weights=weights,
         needs=tuple(
-            _memory_need(arm, plan, predictor.entry_bytes_of(arm), shapes, weights or 0, target)
+            _memory_need(
+                *(arm, plan, predictor.entry_bytes_of(arm), shapes), weights or 0, target, usable_memory(config)
+            )
             for arm in method_of_arm
         ),
         gpu=target,
         roofline=roofline,
         repeated=None if runs is None else tuple(runs),
-        placement=plan_placement(config),
+        placement=placement,
         notes=(
             *filter(None, (task.note for task in planned_tasks)),
             *([] if context else ["the model's context is not known here: lengths were not held against it"]),
@@ -277,7 +283,13 @@ def _earlier_costs(
 
 
 def _memory_need(
-    arm: Arm, plan: Plan, entry_bytes: int, shapes: list[TaskShape], weights: int, gpu: Gpu | None
+    arm: Arm,
+    plan: Plan,
+    entry_bytes: int,
+    shapes: list[TaskShape],
+    weights: int,
+    gpu: Gpu | None,
+    usable: float,
 ) -> MemoryNeed:
     """Memory by the closed form, whatever is predicted: a single long chain takes that much."""
     points = [point for point in plan.points if point.arm == arm]
@@ -292,7 +304,7 @@ def _memory_need(
 
     chain = max(peak(point) for point in points if longest == point.L)
     widest = max(point.W * peak(point) for point in points)
-    return MemoryNeed(arm, longest, chain, widest, chains_that_fit(gpu, weights, chain) if gpu else 0)
+    return MemoryNeed(arm, longest, chain, widest, chains_that_fit(gpu, weights, chain, usable) if gpu else 0)
 
 
 def _notes(config: ResolvedConfig, unavailable: list[str], gpu: Gpu | None, weights: int | None) -> list[str]:
@@ -309,7 +321,7 @@ def _notes(config: ResolvedConfig, unavailable: list[str], gpu: Gpu | None, weig
     if weights is not None:
         notes.append(f"weights take {weights / GIB:.2f} GiB")
     if gpu:
-        notes.append(f"{gpu.name}: {USABLE:.0%} of its {gpu.memory / GIB:.0f} GiB are planned for")
+        notes.append(f"{gpu.name}: {usable_memory(config):.0%} of its {gpu.memory / GIB:.0f} GiB are planned for")
     else:
         notes.append("no GPU found: name one with --gpu to see whether the run fits it")
     notes += [f"{name} cannot run yet: {models.no_retrofit(config.model, kind=name)}" for name in unavailable]

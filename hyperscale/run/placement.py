@@ -1,6 +1,7 @@
 """Works out how many engines a run has side by side, of how many GPUs, and who places them."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hyperscale.engines.devices import device_index, device_kind
@@ -67,7 +68,7 @@ def place_engines(config: ResolvedConfig) -> Placement:
     """The placement of a run whose device is known; looks at this machine, or at the cluster.
 
     Raises:
-        ConfigError: There are fewer GPUs than asked for.
+        ConfigError: There are fewer GPUs than asked for, or no machine has as many as share an engine.
         EngineError: Ray is not installed, or there is no cluster.
     """
     if config.tensor_parallel > 1 and config.engine != "vllm":
@@ -78,17 +79,17 @@ def place_engines(config: ResolvedConfig) -> Placement:
     if config.executor == "ray":
         from hyperscale.executors import ray
 
-        total_gpus = ray.count_gpus(config.address) if device_kind(config.device) == "cuda" else 0
-        return _place(config, total_gpus, "the cluster")
+        machines = ray.count_gpus(config.address) if device_kind(config.device) == "cuda" else []
+        return _place(config, machines, "the cluster")
     if device_kind(config.device) == "cpu":
-        return _place(config, 0, "this machine")
+        return _place(config, [], "this machine")
     names = _visible_gpus()
     index = device_index(config.device)
     if index is not None:
         if (config.gpus or 1) * config.tensor_parallel > 1 or (config.engines or 1) > 1:
             raise ConfigError(f"--device {config.device} is one GPU: pass --device cuda to use several")
         return Placement("local", 1, EngineResources(1))
-    placement = _place(config, len(names), "this machine")
+    placement = _place(config, [len(names)], "this machine")
     used = placement.engines * placement.resources.gpus
     return Placement(
         placement.executor, placement.engines, placement.resources, names[:used], None, unused=placement.unused
@@ -102,22 +103,35 @@ def plan_placement(config: ResolvedConfig) -> Placement:
         ConfigError: There are fewer GPUs than asked for.
     """
     needed = (config.engines or 1) * config.tensor_parallel
-    return _place(config, max(config.gpus or 0, needed), "it")
+    return _place(config, [max(config.gpus or 0, needed)], "it")
 
 
-def _place(config: ResolvedConfig, there: int, where: str) -> Placement:
+def _place(config: ResolvedConfig, machines: Sequence[int], where: str) -> Placement:
+    """The placement on machines of so many GPUs each; those that share an engine are on one machine."""
     if device_kind(config.device) == "cpu":
         if config.gpus is not None or config.tensor_parallel > 1:
             raise ConfigError("--gpus and --tensor-parallel need GPUs, and this run is on the CPU: pass --engines N")
         return Placement(config.executor, config.engines or 1, EngineResources(), address=config.address)
     each = config.tensor_parallel
     asked = config.engines * each if config.engines else config.gpus
+    there = sum(machines)
     total = asked or there
     if total > there:
         raise ConfigError(f"{total} GPUs are asked for, and {where} has {there}: pass a smaller --gpus or --engines")
+    if not there:
+        raise ConfigError(
+            f"this run is on CUDA, and {where} has no GPUs: add a machine with some, or pass --device cpu"
+        )
     if total < each:
         raise ConfigError(f"--tensor-parallel {each}: {where} offers {total} GPUs: pass a smaller one")
-    engines = config.engines or total // each
+    room = sum(gpus // each for gpus in machines)  # what is left of each machine is of no use to an engine
+    if (config.engines or 1) > room:
+        sizes = f"{len(machines)} machines here, of at most {max(machines)} GPUs, have room for {room} such engines"
+        advice = "a smaller --engines or --tensor-parallel" if room else f"--tensor-parallel {max(machines)} or less"
+        raise ConfigError(
+            f"--tensor-parallel {each}: GPUs that share an engine are on one machine, and the {sizes}: pass {advice}"
+        )
+    engines = config.engines or min(total // each, room)
     return Placement(
         config.executor, engines, EngineResources(each), address=config.address, unused=total - engines * each
     )

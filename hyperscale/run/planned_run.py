@@ -12,6 +12,7 @@ from hyperscale.planning.costs import TaskShape
 from hyperscale.planning.durations import Duration, duration_of, name_roofline
 from hyperscale.planning.measured_costs import EARLIER, earlier_runs
 from hyperscale.planning.planner import Plan, make_plan
+from hyperscale.planning.roofline import USABLE
 
 if TYPE_CHECKING:
     from hyperscale.methods.arm import Arm
@@ -163,6 +164,11 @@ def entry_bytes_by_method(config: "ResolvedConfig", shape: "Shape") -> dict[str,
         method: registry.choose(config.engine, method).entry_bytes(shape, method, config.dtype, config.kv_dtype)
         for method in config.methods
     }
+
+
+def usable_memory(config: "ResolvedConfig") -> float:
+    """Part of a GPU's memory that weights and cache of a run may take: vLLM's own, as it is told."""
+    return config.gpu_memory if config.engine == "vllm" else USABLE
 
 
 def check_lengths(methods: "Iterable[Method]", grid: "Grid", shapes: Iterable[TaskShape]) -> None:

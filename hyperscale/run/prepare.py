@@ -21,8 +21,10 @@ from hyperscale.planning import measured_costs, plan_file
 from hyperscale.planning.plan_file import PLAN_FILE
 from hyperscale.planning.planner import Plan
 from hyperscale.planning.prediction import Predictor
+from hyperscale.planning.roofline import Roofline
 from hyperscale.results.manifest import read_date
 from hyperscale.run import identity, verification
+from hyperscale.run.batch_choice import with_batch_size
 from hyperscale.run.config import resolve
 from hyperscale.run.config.engine_choice import with_engine
 from hyperscale.run.config.resolve import ResolvedConfig
@@ -37,6 +39,7 @@ from hyperscale.run.planned_run import (
     load_task,
     local_gpu,
     task_shape,
+    usable_memory,
 )
 from hyperscale.run.prompting import (
     check_prompts,
@@ -59,8 +62,7 @@ if TYPE_CHECKING:
     from hyperscale.engines.base import Request
     from hyperscale.methods.core.base import Method
     from hyperscale.models.prompts import Prompt, PromptFormat
-    from hyperscale.models.shape import Shape
-    from hyperscale.planning.roofline import Roofline
+    from hyperscale.planning.roofline import Gpu
     from hyperscale.results.samples import Sample
     from hyperscale.run.prompting import ScoredIds
     from hyperscale.tasks.task import Doc, Task
@@ -313,23 +315,29 @@ def prepare_run(
     shape = shape_of(config.model, first)
     entry_bytes = entry_bytes_by_method(config, shape)
     predictor = Predictor(max(entry_bytes.values()), measured, bytes_of_method=entry_bytes)
+    planned_tasks = tuple(_planned_task(task, problems[task.name], config, notes[task.name]) for task in tasks)
+    check_lengths(method_of_arm.values(), config.grid, [task.shape for task in planned_tasks])
+    placement = place_engines(config)
+    gpu = _shared_gpu(config)
+    config = with_batch_size(config, gpu, shape, planned_tasks, tuple(method_of_arm), predictor, placement.engines)
     run = PreparedRun(
         config=config,
         plan=Plan(config.budget, {}, ()),
         arms=tuple(method_of_arm),
-        tasks=tuple(_planned_task(task, problems[task.name], config, notes[task.name]) for task in tasks),
+        tasks=planned_tasks,
         predictor=predictor,
         base_bytes=shape.entry_bytes(config.dtype),
         prompts=prompt_format.kind,
-        roofline=_roofline(config, shape, max(entry_bytes.values())),
-        placement=place_engines(config),
+        roofline=Roofline.of(
+            gpu, shape, config.dtype, config.kv_dtype, max(entry_bytes.values()), usable_memory(config)
+        ),
+        placement=placement,
         methods=method_of_arm,
         checkpoints=checkpoints,
         problems=problems,
         prompt_format=prompt_format,
         date=date,
     )
-    check_lengths(method_of_arm.values(), config.grid, run.shapes)
     if plan is not None:
         repeated, runs = plan_file.repeat(plan, config.budget, run.arms, problems)
         kept = plan_file.load(folder, config.budget, run.arms) if folder is not None else None
@@ -341,15 +349,15 @@ def prepare_run(
     return run if pilot or has_plan else run.replanned(predictor)
 
 
-def _roofline(config: ResolvedConfig, shape: "Shape", entry_bytes: int) -> "Roofline | None":
-    """The model on this machine's GPU, by which the plan tells the time where nothing was timed yet."""
-    from hyperscale.planning.roofline import Roofline
+def _shared_gpu(config: ResolvedConfig) -> "Gpu | None":
+    """This machine's GPU, or as many of its kind as share an engine; None on the CPU. A cluster's are taken for such.
 
+    By it the plan tells the time where nothing was timed yet, and how many chains decode together.
+    """
     if not config.device.startswith("cuda"):
         return None
     gpu = local_gpu(config.device)
-    gpu = gpu and gpu.times(config.tensor_parallel)
-    return Roofline.of(gpu, shape, config.dtype, config.kv_dtype, entry_bytes)
+    return gpu and gpu.times(config.tensor_parallel)
 
 
 def _check_vocabulary(prompts: Sequence[Sequence[int]], path: str) -> None:

@@ -66,11 +66,12 @@ class JsonObserver(RunObserver):
         about |= {"prompts": run.prompts, "engine": run.config.engine, "engine_choice": run.config.engine_choice}
         about["kv_dtype"] = run.config.kv_dtype
         config = run.config
+        batch = {"batch_size": config.batch_size, "batch_choice": config.batch_choice}
         sampling = {
             name: {"value": getattr(config, name), "from": source} for name, source in config.sampling_sources.items()
         }
         bounds = {"axis": plan.budget.axis, "ceilings": plan.ceilings, "dominated": plan.n_dominated}
-        self._write("planned", about | bounds | totals | {"sampling": sampling, "points": points})
+        self._write("planned", about | batch | bounds | totals | {"sampling": sampling, "points": points})
 
     def on_open(self, folder: Path, n_chains: int) -> None:
         """See `RunObserver`."""

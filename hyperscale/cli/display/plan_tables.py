@@ -69,6 +69,8 @@ def print_plan(run: "PlannedRun", console: Console, gpu_price: float | None = No
     lines.append(f"{_describe_passes(run)} {_describe_saving(run)}")
     lines.append(_describe_sampling(run))
     lines.append(f"Engine: {run.config.engine_choice}")
+    if run.config.batch_choice:
+        lines.append(f"Batch: {run.config.batch_choice}")
     if placement := run.placement.describe():
         lines.append(placement)
     if run.config.kv_dtype != AUTO:
@@ -222,6 +224,9 @@ def print_roofline(run: "DryRun", console: Console) -> None:
 def _describe_room(run: "DryRun", roofline: Roofline) -> str:
     """What more chains at once would gain for the method with the most to gain; nothing if that is little."""
     batch_size = run.config.batch_size
+    most_chains = max(run.chains_by_arm.values(), default=0) // len(run.config.seeds)
+    if run.config.batch_choice and not run.config.names_batch_size and most_chains <= run.chains_in_flight:
+        return ""  # a number that was chosen for the chains that there are
     best, hint = _WORTH_SAYING, ""
     for shape, arm in product(run.shapes, run.arms):
         for L, point in run.plan.widest_points(arm, shape.name).items():

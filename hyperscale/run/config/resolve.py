@@ -22,6 +22,8 @@ from hyperscale.tasks.datasets import data_by_task
 # What decides no chain: two runs that differ in these alone are the same run.
 _WITHOUT_EFFECT = {
     "batch_size",
+    "names_batch_size",
+    "batch_choice",
     "cuda_graphs",
     "gpu_memory",
     "compilation",
@@ -60,8 +62,10 @@ class ResolvedConfig(BaseModel):
     which says in ``engine_choice`` what and why. `RunConfig.pin_prompt` is part of ``params`` here, as a parameter of
     each method that has it, and `RunConfig.axis` part of the budget. ``sampling_sources`` says where temperature,
     top_p, top_k, min_p and repetition_penalty are from, each in words for the user. ``inserted_tokens`` is the most
-    that is inserted in front of a forced answer, 1 until a tokenizer has told. ``names_crs`` is whether the user gave
-    ``crs``, ``sampling_notes`` what the model's own sampling asks for and does not get.
+    that is inserted in front of a forced answer, 1 until a tokenizer has told. ``names_crs`` and ``names_batch_size``
+    are whether the user gave ``crs`` and ``batch_size``, ``sampling_notes`` what the model's own sampling asks for and
+    does not get. ``batch_size`` is the user's or the model's until `hyperscale.run.batch_choice` has chosen, which says
+    in ``batch_choice`` how many and why, where that depends on the GPU.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -95,6 +99,8 @@ class ResolvedConfig(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"]
     kv_dtype: str
     batch_size: int
+    names_batch_size: bool = False
+    batch_choice: str = ""
     cuda_graphs: bool
     gpu_memory: float
     compilation: Literal["auto", "none", "graphs", "full"] = "auto"
@@ -210,6 +216,7 @@ def resolve_config(config: RunConfig) -> ResolvedConfig:
         "crs": config.crs or _retrofitted_crs(model, config.methods) or grid.crs,
         "grid": grid,
         "batch_size": config.batch_size or model.batch_size,
+        "names_batch_size": config.batch_size is not None,
         "cuda_graphs": config.cuda_graphs is not False,
         **sampling,
     }

@@ -190,7 +190,14 @@ class RunConfig(BaseModel):
         "vanilla ([docs/vllm.md](vllm.md#quantised-caches)).",
     )
     batch_size: int | None = setting(
-        None, "Chains that decode together; changes no result.", unset="the model's", ge=1, le=65536
+        None,
+        "Chains that decode together, in each engine; changes no result.",
+        unset="64; in vLLM on a GPU what the cache has room for",
+        details="There the plan counts, with this GPU, the chains of which most fit: from 64 to 256, vLLM's own "
+        "default on most cards, and no more than a method of the run has at a time. It says what it chose and why. The "
+        "built-in model has 128 for 64.",
+        ge=1,
+        le=65536,
     )
     cuda_graphs: bool | None = setting(
         None,

@@ -1,5 +1,7 @@
 """How many engines a run has, of how many GPUs."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from hyperscale import methods
@@ -69,6 +71,65 @@ def test_what_cannot_be_placed_is_refused(gpus, settings, text):
     gpus(*"abcd")
     with pytest.raises(ConfigError, match=text):
         place_engines(placed(**settings))
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A Ray cluster of machines with so many GPUs."""
+
+    def install(*counts):
+        nodes = [{"Alive": True, "Resources": {"CPU": 8.0, **({"GPU": float(n)} if n else {})}} for n in counts]
+        nodes.append({"Alive": False, "Resources": {"GPU": 64.0}})
+        connected = SimpleNamespace(nodes=lambda: nodes)
+        monkeypatch.setattr("hyperscale.executors.ray.connect", lambda address: connected)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("counts", "settings", "engines", "unused"),
+    [
+        ((0, 8, 8), {}, 16, 0),
+        ((0, 8, 8), {"tensor_parallel": 8}, 2, 0),
+        ((3, 3), {"tensor_parallel": 2}, 2, 2),  # a third engine would find its GPUs on two machines
+        ((3, 3), {"tensor_parallel": 2, "gpus": 6}, 2, 2),
+        ((3, 3), {"tensor_parallel": 2, "gpus": 3}, 1, 1),
+        ((8, 4), {"tensor_parallel": 8}, 1, 4),
+        ((8, 4), {"tensor_parallel": 4, "engines": 3}, 3, 0),
+    ],
+)
+def test_the_gpus_of_an_engine_are_on_one_machine_of_a_cluster(cluster, counts, settings, engines, unused):
+    cluster(*counts)
+    found = place_engines(placed(executor="ray", **settings))
+    assert (found.engines, found.unused, found.gpus) == (engines, unused, ())
+    assert found.resources.gpus == settings.get("tensor_parallel", 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "text"),
+    [
+        (
+            {"tensor_parallel": 8},
+            r"2 machines here, of at most 4 GPUs, have room for 0 such engines: pass --tensor-parallel 4 or less",
+        ),
+        ({"tensor_parallel": 3, "engines": 3}, "9 GPUs are asked for, and the cluster has 8"),
+        ({"tensor_parallel": 8, "engines": 1}, "pass --tensor-parallel 4 or less"),
+        ({"tensor_parallel": 9}, "--tensor-parallel 9: the cluster offers 8 GPUs"),
+        ({"gpus": 9}, "9 GPUs are asked for, and the cluster has 8"),
+    ],
+)
+def test_what_no_machine_of_a_cluster_has_room_for_is_refused(cluster, settings, text):
+    cluster(0, 4, 4)
+    with pytest.raises(ConfigError, match=text):
+        place_engines(placed(executor="ray", **settings))
+    cluster(3, 3)
+    with pytest.raises(
+        ConfigError, match="2 machines here, of at most 3 GPUs, have room for 2 such engines: pass a smaller --engines"
+    ):
+        place_engines(placed(executor="ray", tensor_parallel=2, engines=3))
+    cluster(0)
+    with pytest.raises(ConfigError, match="the cluster has no GPUs"):
+        place_engines(placed(executor="ray"))
 
 
 def test_the_plan_says_how_many_engines_there_are(gpus):

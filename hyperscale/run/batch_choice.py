@@ -1,0 +1,109 @@
+"""Chooses how many chains decode together in a run that names no number: in vLLM on a GPU, what the cache has room for.
+
+A compressed cache gains its speed by the chains that fit beside each other. The number is the most that vLLM has at
+once; where memory allows fewer, the others wait.
+"""
+
+from collections.abc import Sequence
+from itertools import product
+from math import ceil
+from typing import TYPE_CHECKING
+
+from hyperscale.engines.devices import device_kind
+from hyperscale.methods.names import SELECTORS
+from hyperscale.planning.roofline import chains_that_fit
+from hyperscale.run.config.resolve import SET_FOR_RUN, ResolvedConfig
+from hyperscale.run.planned_run import usable_memory
+
+if TYPE_CHECKING:
+    from hyperscale.methods.arm import Arm
+    from hyperscale.models.shape import Shape
+    from hyperscale.planning.prediction import Predictor
+    from hyperscale.planning.roofline import Gpu
+    from hyperscale.run.planned_run import PlannedTask
+
+MOST_CHOSEN = 256
+"""Most chains that a run has together which names no number: vLLM's own default on most cards, and as many as ran at
+several sizes of model (results/measurements/vllm.md). The plan says where more would be a fifth faster or more."""
+_GRAPH_STEP = 8
+"""vLLM records decode steps of every eighth number of chains up to `MOST_CHOSEN`, and none above the batch size: a full
+batch of another number would run without a graph."""
+
+
+def with_batch_size(
+    config: ResolvedConfig,
+    gpu: "Gpu | None",
+    shape: "Shape",
+    tasks: "Sequence[PlannedTask]",
+    arms: "Sequence[Arm]",
+    predictor: "Predictor",
+    engines: int,
+) -> ResolvedConfig:
+    """The configuration with the number of chains that decode together in an engine, and with the reason for it.
+
+    It changes nothing where the user named a number, on a CPU and in other engines than vLLM. Else there are as many as
+    fit of the chains of which most fit, by what the plan predicts; no more than a method of the run has at a time, and
+    no fewer than the model's default. Between these it is a multiple of 8.
+
+    Args:
+        config: The configuration, with its engine and on its device.
+        gpu: The GPU of an engine, or those that share one; None if it is not known.
+        shape: The model.
+        tasks: The tasks, with the lengths that fit.
+        arms: The methods with their CRs.
+        predictor: Predicts what a chain holds.
+        engines: How many engines share the chains.
+
+    Raises:
+        BudgetError: The grid has no length of a task.
+    """
+    if config.engine != "vllm" or device_kind(config.device) != "cuda":
+        return config
+    each = " in each engine" if engines > 1 else ""
+    if config.names_batch_size:
+        return config.model_copy(update={"batch_choice": f"{config.batch_size} chains together{each} ({SET_FOR_RUN})"})
+    size, reason = _choose(config, gpu, shape, tasks, arms, predictor, engines)
+    return config.model_copy(
+        update={"batch_size": size, "batch_choice": f"{size} chains together{each}: {reason} (--batch-size)"}
+    )
+
+
+def _choose(
+    config: ResolvedConfig,
+    gpu: "Gpu | None",
+    shape: "Shape",
+    tasks: "Sequence[PlannedTask]",
+    arms: "Sequence[Arm]",
+    predictor: "Predictor",
+    engines: int,
+) -> tuple[int, str]:
+    """The number, and why in words for the plan."""
+    least, weights = config.batch_size, shape.weight_bytes(config.dtype)
+    if gpu is None:
+        return least, "the default, as the memory of the GPU is not known here"
+    if weights is None:
+        return least, "the default, as the size of the weights is not known here"
+    most_of_arm: dict[Arm, tuple[int, int]] = {}  # chains that fit, and their L
+    for arm, task in product(arms, tasks):
+        for L in config.grid.lengths_of(task.shape.name, task.shape.lengths):
+            peak = predictor.predict_chain(task.shape, arm, L)[0].peak_bytes
+            fit = chains_that_fit(gpu, weights, peak, usable_memory(config))
+            most_of_arm[arm] = max(most_of_arm.get(arm, (0, 0)), (fit, L))
+    arm = max(most_of_arm, key=lambda arm: most_of_arm[arm])
+    # A selector's tables hold bounds of all pages for each place of the batch, filled or not (a sixteenth of a full
+    # cache of the longest request): places that its own chains cannot fill would take its cache from it.
+    if selectors := [arm for arm in arms if arm.method in SELECTORS]:
+        arm = min(selectors, key=lambda arm: most_of_arm[arm])
+    fit, L = most_of_arm[arm]
+    room = f"the cache has room for {fit:,} of {arm} at L={L:,}"
+    width = max((1 if arm.method in config.alike else max(config.grid.widths) for arm in arms), default=1)
+    chains = ceil(sum(task.count for task in tasks) * width / engines)
+    in_room, in_use = fit - fit % _GRAPH_STEP, chains + -chains % _GRAPH_STEP
+    size = min(in_room, in_use, MOST_CHOSEN)
+    if size <= least:
+        return least, f"the default; {room}" if in_room <= in_use else f"the default; a method has {chains:,} at a time"
+    if size == in_room:
+        return size, room
+    if size == in_use:
+        return size, f"a method has {chains:,} at a time; {room}"
+    return size, f"the most unless more are asked for; {room}"
