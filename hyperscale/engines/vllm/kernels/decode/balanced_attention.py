@@ -27,6 +27,7 @@ MOST_LISTS = 1024  # whose lengths a program adds up at once
 FEW_LISTS = 1024  # up to which this kernel is the one to take
 _PROGRAMS_ON_CPU = 6  # where kernels are interpreted
 _SHORT_BLOCKS = 64  # lists up to which shorter blocks fill the card better
+_FUSED_LISTS = 512  # lists up to which a second launch takes longer than it saves
 
 
 class BalancedLaunch(NamedTuple):
@@ -51,7 +52,8 @@ class BalancedLaunch(NamedTuple):
         """The usual one for so many lists; measured on an H200 (``results/measurements/vllm.md``)."""
         if dtype == torch.float32 or dim > 128:
             return cls(1, 32, 4, 3, fused=True)
-        return cls(2, 64 if dim <= 64 or fp8 or lists > _SHORT_BLOCKS else 32, 4, 5, fused=True)
+        block = 64 if dim <= 64 or fp8 or lists > _SHORT_BLOCKS else 32
+        return cls(2, block, 4, 5, fused=lists <= _FUSED_LISTS)
 
 
 @triton.jit
