@@ -77,15 +77,15 @@ def _choose(config: ResolvedConfig, methods: "Mapping[Arm, Method]", paths: Sequ
     if device_kind(config.device) == "cuda":
         reason = _refusal("vllm", config, methods, paths) or _gpu_refusal(config)
         if reason is None:
-            return "vllm", "vllm (auto)"
+            return "vllm", "vllm: it is installed and runs every method and setting of this run"
     # vLLM where torch has no such method or setting; if the GPU is taken, it is for vLLM to say so.
     if why := _refusal("torch", config, methods, paths):
         if _refusal("vllm", config, methods, paths) is None:
-            return "vllm", f"vllm (auto): {why}"
+            return "vllm", f"vllm: {why}"
         # Of a cache that vLLM alone keeps, vLLM says what is missing.
         alone = set(registry.get("vllm").kv_dtypes) - set(registry.get("torch").kv_dtypes)
         if config.kv_dtype in alone:
-            return "vllm", f"vllm (auto): {why}"
+            return "vllm", f"vllm: {why}"
     return "torch", f"torch: {reason}"
 
 

@@ -42,7 +42,8 @@ def checkpoint(folder, **values):
 @pytest.mark.usefixtures("vllm")
 def test_vllm_on_cuda_where_it_runs_all_of_it(tmp_path):
     config = chosen(paths=checkpoint(tmp_path, head_dim=64))
-    assert (config.engine, config.engine_choice) == ("vllm", "vllm (auto)")
+    assert config.engine == "vllm"
+    assert config.engine_choice == "vllm: it is installed and runs every method and setting of this run"
     assert chosen(device="cuda:1").engine == "vllm"
 
 
@@ -137,7 +138,7 @@ def test_torch_on_a_gpu_that_vllm_would_not_start_on(monkeypatch, capability, fr
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (int(free * total), total))
     config = chosen(names=("window",), kv_dtype=kv_dtype)
     assert config.engine == ("torch" if reason else "vllm")
-    assert (reason or "vllm (auto)") in config.engine_choice
+    assert (reason or "vllm: it is installed and runs") in config.engine_choice
 
 
 @pytest.mark.usefixtures("vllm")
@@ -147,7 +148,9 @@ def test_what_torch_does_not_have_goes_to_vllm_even_on_a_gpu_in_use(monkeypatch)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (40 << 30, 80 << 30))
     assert chosen(names=("vanilla",)).engine == "torch"
-    assert chosen(names=("vanilla",), kv_dtype="fp8_e4m3").engine == "vllm"
+    config = chosen(names=("vanilla",), kv_dtype="fp8_e4m3")
+    assert config.engine == "vllm"
+    assert config.engine_choice.startswith("vllm: the torch engine keeps its cache as auto, ")
 
 
 def test_a_cache_of_vllm_without_vllm_says_what_is_missing(monkeypatch):

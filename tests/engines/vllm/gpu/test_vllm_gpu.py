@@ -288,7 +288,7 @@ def test_a_run_chooses_vllm(monkeypatch, capsys, tmp_path):
     size = ("--task", "mini_aime", "--limit", "2", "--length", "64", "--budget", "all", "--out", tmp_path / "run")
     code, out, err = call("run", "--model", "mini", *arms, *size)
     assert code == 0, err
-    assert "Engine: vllm (auto)" in out
+    assert "Engine: vllm: it is installed and runs" in out
     assert len(starts) == 2
     (run,) = results.read(tmp_path / "run")
     assert {sample.engine for sample in run.samples} == {"vllm"}
