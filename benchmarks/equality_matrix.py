@@ -3,21 +3,33 @@
 Usage: python benchmarks/equality_matrix.py
 
 That a test covers a method is read off its source: the test is parametrised with the method's name, or has it in its
-body. So a method that a test leaves out leaves the table too.
+body. So a method that a test leaves out leaves the table too. Whether CI runs it is read off its marks; what became of
+tests that need a GPU is written down in results/measurements/gpu_tests.yaml, by hand.
 """
 
 import ast
+import builtins
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any, TypeGuard
+from unittest.mock import MagicMock
+
+import pytest
+import yaml
 
 from hyperscale import methods
 
 ROOT = Path(__file__).parent.parent
 DOC = ROOT / "results" / "measurements" / "equality.md"
+OUTCOMES = DOC.parent / "gpu_tests.yaml"
 START, END = "<!-- matrix -->\n", "<!-- /matrix -->"
+OUTCOMES_START, OUTCOMES_END = "<!-- outcomes -->\n", "<!-- /outcomes -->"
+WORDS = ("passed", IN_PART := "in part", "failed")
+NOT_RUN, SLOW = "not run", "slow"
 
 
 @dataclass(frozen=True)
@@ -160,20 +172,23 @@ def strings(path: Path, node: ast.AST, seen: set[tuple[Path, str]]) -> Iterator[
             yield from strings(path, child, seen)
 
 
-def covered(comparison: Comparison) -> set[str]:
-    """The methods that a comparison's tests are parametrised with, or name in their bodies if with none.
+def covered(test: str) -> set[str]:
+    """The methods that a test is parametrised with, or names in its body if with none.
 
     Raises:
-        KeyError: A test is not there.
+        KeyError: The test is not there.
     """
-    names: set[str] = set()
-    for test in comparison.tests:
-        file, _, name = test.partition("::")
-        path = ROOT / "tests" / file
-        function = definitions(path)[name]
-        assert isinstance(function, ast.FunctionDef)
-        names |= known(path, function.decorator_list) or known(path, function.body)
-    return {comparison.only} if comparison.only else names
+    path, function = find(test)
+    return known(path, function.decorator_list) or known(path, function.body)
+
+
+def find(test: str) -> tuple[Path, ast.FunctionDef]:
+    """A test's file and its definition."""
+    file, _, name = test.partition("::")
+    path = ROOT / "tests" / file
+    function = definitions(path)[name]
+    assert isinstance(function, ast.FunctionDef)
+    return path, function
 
 
 def known(path: Path, nodes: Sequence[ast.AST]) -> set[str]:
@@ -185,20 +200,181 @@ def known(path: Path, nodes: Sequence[ast.AST]) -> set[str]:
     return words & everything
 
 
+def marked(test: str, mark: str) -> bool:
+    """Whether a test has a mark of pytest's, by itself or by its module."""
+    path, function = find(test)
+    module = definitions(path).get("pytestmark")
+    nodes = [*function.decorator_list, *([module] if isinstance(module, ast.AST) else [])]
+    # A mark within the parameters is that of some cases alone.
+    nodes = [node for node in nodes if not (isinstance(node, ast.Call) and "parametrize" in ast.unparse(node.func))]
+    names = {part.id: definitions(path).get(part.id) for node in nodes for part in ast.walk(node) if is_name(part)}
+    nodes += [node for node in names.values() if isinstance(node, ast.AST)]
+    return any(isinstance(part, ast.Attribute) and part.attr == mark for node in nodes for part in ast.walk(node))
+
+
+def is_name(node: ast.AST) -> TypeGuard[ast.Name]:
+    """Whether a piece of source is a name."""
+    return isinstance(node, ast.Name)
+
+
+def slow_methods(test: str) -> set[str]:
+    """The methods of a test that CI leaves out, as all of their cases are marked slow."""
+    if marked(test, "slow"):
+        return covered(test)
+    path, function = find(test)
+    left_out: set[str] = set()
+    for node in function.decorator_list:
+        if not (isinstance(node, ast.Call) and "parametrize" in ast.unparse(node.func)):
+            continue
+        names = {part.id for part in ast.walk(node) if is_name(part)}
+        if not any("slow" in source for source in sources(path, node, names)):
+            continue
+        by_slowness: dict[bool, set[str]] = {True: set(), False: set()}
+        for case in eval(ast.unparse(node.args[1]), module_values(path)):  # a list of the tests' own
+            slow = any(mark.name == "slow" for mark in getattr(case, "marks", ()))
+            words = [ast.Constant(value) for value in getattr(case, "values", (case,))]
+            by_slowness[slow] |= known(path, words)
+        left_out |= by_slowness[True] - by_slowness[False]
+    return left_out
+
+
+def sources(path: Path, node: ast.AST, names: set[str]) -> list[str]:
+    """The source of a node and of the module's constants that it names."""
+    found = [definitions(path).get(name) for name in names]
+    return [ast.unparse(node), *(ast.unparse(each) for each in found if isinstance(each, ast.stmt))]
+
+
+class Constants(dict[str, Any]):
+    """A module's constants; what it imports is anything at all."""
+
+    def __missing__(self, name: str) -> Any:
+        if hasattr(builtins, name):
+            raise KeyError(name)
+        return MagicMock()
+
+
+@cache
+def module_values(path: Path) -> dict[str, Any]:
+    """The constants of a module, as far as they can be told without its imports; of these pytest alone is there."""
+    values: dict[str, Any] = {"pytest": pytest}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign):
+            own = Constants(values)
+            with suppress(NameError, TypeError):
+                exec(compile(ast.Module([node], []), str(path), "exec"), values, own)
+                values |= own
+    return values
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of a test on a GPU.
+
+    Attributes:
+        test: As file (without tests/) and function.
+        methods: Those that it ran with; empty for all that it covers.
+        outcome: "passed", "in part" or "failed".
+        card: The GPU.
+        versions: What it ran on.
+        written: Day on which the outcome was written down.
+        note: What else is known.
+    """
+
+    test: str
+    methods: tuple[str, ...]
+    outcome: str
+    card: str
+    versions: str
+    written: str
+    note: str
+
+
+@cache
+def records() -> tuple[Record, ...]:
+    """All outcomes, in the order of the file.
+
+    Raises:
+        ValueError: One of them is of no test of the table that is marked gpu, of methods that the test does not cover,
+            or in words that the table does not know.
+    """
+    values = yaml.safe_load(OUTCOMES.read_text(encoding="utf-8"))
+    found = []
+    for entry in values["records"]:
+        run, methods = values["runs"][entry["run"]], tuple(entry.get("methods", ()))
+        for test in entry["tests"]:
+            if test not in gpu_tests() or not set(methods) <= covered(test) or entry["outcome"] not in WORDS:
+                raise ValueError(f"{OUTCOMES.name} has {test} of {methods}, {entry['outcome']}: no such thing")
+            about = (run["card"], run["versions"], str(run["written"]), entry.get("note", ""))
+            found.append(Record(test, methods, entry["outcome"], *about))
+    return tuple(found)
+
+
+def gpu_tests() -> list[str]:
+    """The tests of the table that need a GPU, in its order."""
+    tests = [test for column in COLUMNS.values() for comparison in column for test in comparison.tests]
+    return [test for test in dict.fromkeys(tests) if marked(test, "gpu")]
+
+
+def outcome_of(test: str, method: str) -> str:
+    """What became of a method in a test on a GPU when it was last recorded."""
+    found = [each.outcome for each in records() if each.test == test and method in (each.methods or covered(test))]
+    return found[-1] if found else NOT_RUN
+
+
+def word_of(comparison: Comparison, method: str) -> str | None:
+    """A comparison's word for a method and what is known of its tests; None if it does not cover the method.
+
+    A word alone is held by a test that CI runs.
+    """
+    tests = [test for test in comparison.tests if method in ({comparison.only} if comparison.only else covered(test))]
+    if not tests:
+        return None
+    if all(marked(test, "gpu") for test in tests):
+        outcomes = {outcome_of(test, method) for test in tests}
+        return f"{comparison.word} ({outcomes.pop() if len(outcomes) == 1 else IN_PART})"
+    return comparison.word + (f" ({SLOW})" if all(method in slow_methods(test) for test in tests) else "")
+
+
 def table() -> str:
     """The table in Markdown."""
     lines = ["| method | " + " | ".join(COLUMNS) + " |", "|---" * (1 + len(COLUMNS)) + "|"]
-    by_column = [[(each.word, covered(each)) for each in column] for column in COLUMNS.values()]
     for method in methods.available():
-        cells = [", ".join(word for word, names in column if method in names) or "·" for column in by_column]
+        cells = [
+            ", ".join(word for comparison in column if (word := word_of(comparison, method))) or "·"
+            for column in COLUMNS.values()
+        ]
         lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
+def outcomes_table() -> str:
+    """What became of each test that needs a GPU, in Markdown."""
+    lines = ["| test | methods | outcome | card, versions | written |", "|---|---|---|---|---|"]
+    for test in gpu_tests():
+        name, rest = test.partition("::")[2], covered(test)
+        for each in (each for each in records() if each.test == test):
+            names = [method for method in methods.available() if method in (each.methods or rest)]
+            rest -= set(names)
+            outcome = each.outcome + (f": {each.note}" if each.note else "")
+            about = f"{each.card}; {each.versions}"
+            lines.append(f"| `{name}` | {', '.join(names)} | {outcome} | {about} | {each.written} |")
+        if rest:
+            names = [method for method in methods.available() if method in rest]
+            lines.append(f"| `{name}` | {', '.join(names)} | {NOT_RUN} | | |")
+    return "\n".join(lines) + "\n"
+
+
+def written(text: str) -> str:
+    """A page with both tables in their places."""
+    for start, end, made in ((START, END, table()), (OUTCOMES_START, OUTCOMES_END, outcomes_table())):
+        before, rest = text.split(start)
+        text = f"{before}{start}{made}{end}{rest.split(end)[1]}"
+    return text
+
+
 def main() -> None:
     """Replace what lies between the marks."""
-    before, rest = DOC.read_text(encoding="utf-8").split(START)
-    DOC.write_text(f"{before}{START}{table()}{END}{rest.split(END)[1]}", encoding="utf-8")
+    DOC.write_text(written(DOC.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

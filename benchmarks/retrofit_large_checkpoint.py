@@ -214,7 +214,8 @@ def run_tasks(work: Path, arguments: argparse.Namespace) -> int:
     command += ["--task", "niah_single", "--context", str(arguments.context), "--temperature", "0"]
     command += ["--limit", str(arguments.limit), "--length", str(arguments.tokens)]
     command += ["--budget", "all", "--grid", "one", "--out", str(arguments.out or work / "run")]
-    command += ["--compilation", arguments.compilation] if arguments.engine == "vllm" else []
+    if arguments.engine == "vllm" and arguments.device != "cpu":
+        command += ["--compilation", arguments.compilation]
     for option in ("engines", "tensor_parallel", "batch_size"):
         if (number := getattr(arguments, option)) is not None:
             command += ["--" + option.replace("_", "-"), str(number)]

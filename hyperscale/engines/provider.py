@@ -70,6 +70,8 @@ class EngineProvider(ABC):
         kv_dtypes: What its cache can keep keys and values in, of at least one method.
         devices: Kinds of devices that it runs on.
         batches: Whether chains decode together; if not, the batch size is 1 whatever a run asks for.
+        gpu_settings: Settings of a run that this engine alone reads, and on a GPU alone. A run that names one and that
+            nothing of it would read is refused.
         packages: Packages that decide what it generates; their versions are kept with a run.
         shared_weights: Name for what `load_weights` gives. Engines of one name, checkpoint, device and dtype share it,
             so that the next arm of a run need not load it again. None if each engine loads its own weights, so that
@@ -83,6 +85,7 @@ class EngineProvider(ABC):
     kv_dtypes: ClassVar[tuple[str, ...]] = (AUTO,)
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     batches: ClassVar[bool] = True
+    gpu_settings: ClassVar[tuple[str, ...]] = ()
     packages: ClassVar[tuple[str, ...]] = ("torch", "transformers", "numpy")
     shared_weights: ClassVar[str | None] = None
 

@@ -46,6 +46,11 @@ def available() -> list[str]:
     return [name for name, path in PROVIDERS.items() if _load(path).stands_in_for is None]
 
 
+def gpu_settings() -> dict[str, str]:
+    """Settings that a single engine reads, and on a GPU alone, with the engine's name."""
+    return {setting: name for name, path in PROVIDERS.items() for setting in _load(path).gpu_settings}
+
+
 def choose(engine: str, method: str) -> EngineProvider:
     """The provider of what runs a method in a run with an engine.
 

@@ -15,6 +15,7 @@ class TorchProvider(TransformersProvider):
 
     name = "torch"
     kv_dtypes = (AUTO, *QUANTISED)
+    gpu_settings = ("cuda_graphs",)
 
     def build(self, spec: EngineSpec, weights: Any) -> "TorchEngine":
         """See `EngineProvider.build`."""

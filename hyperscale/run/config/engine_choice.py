@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from hyperscale.engines import registry
 from hyperscale.engines.devices import device_index, device_kind
-from hyperscale.errors import HyperscaleError
+from hyperscale.errors import ConfigError, HyperscaleError
 from hyperscale.kv.formats import AUTO
 from hyperscale.models.checkpoint import read_checkpoint_config
 from hyperscale.results.manifest import RUN_FILE, complete_config, read_info
@@ -36,7 +36,8 @@ def with_engine(
         folder: Where the run is or will be stored, if that is known.
 
     Raises:
-        HyperscaleError: The engine that was named, or that the folder has, cannot run it, or none can.
+        HyperscaleError: The engine that was named, or that the folder has, cannot run it, or none can; or a setting was
+            named that only another engine reads, or that is read on a GPU alone.
     """
     paths = list(paths)
     if config.engine != registry.AUTO:
@@ -48,6 +49,7 @@ def with_engine(
         engine, reason = _choose(config, methods, paths)
     config = config.model_copy(update={"engine": engine, "engine_choice": reason})
     check_engine(config, methods, paths)
+    _check_gpu_settings(config)
     return config
 
 
@@ -71,21 +73,45 @@ def check_engine(config: ResolvedConfig, methods: "Mapping[Arm, Method]", paths:
                 provider.check_sharing(chosen, path, values, config.tensor_parallel, config.device)
 
 
+def _check_gpu_settings(config: ResolvedConfig) -> None:
+    """Refuse a setting that was named and that nothing in the run would read.
+
+    Raises:
+        ConfigError: There is one: another engine's, or one of a GPU on the CPU.
+    """
+    readers = registry.gpu_settings()
+    providers = {provider.name for provider in registry.assign(config.engine, config.methods)}
+    for name in config.named_gpu_settings:
+        option, value, reader = name.replace("_", "-"), getattr(config, name), readers[name]
+        written = f"--{'' if value else 'no-'}{option}" if isinstance(value, bool) else f"--{option} {value}"
+        if device_kind(config.device) == "cpu":
+            raise ConfigError(
+                f"{written} is for the {reader} engine on a GPU, and this run is on the CPU: leave it out, or pass "
+                "--device cuda"
+            )
+        if reader not in providers:
+            engine, _, reason = config.engine_choice.partition(": ")
+            raise ConfigError(
+                f"{written} is for the {reader} engine, and this run is on {engine}{f' ({reason})' if reason else ''}: "
+                f"leave it out, or pass --engine {reader}"
+            )
+
+
 def _choose(config: ResolvedConfig, methods: "Mapping[Arm, Method]", paths: Sequence[str]) -> tuple[str, str]:
     """An engine that can run it, and which and why in words for the plan."""
     reason: str | None = "on a CPU vLLM is no faster, and an installation of its own"
     if device_kind(config.device) == "cuda":
         reason = _refusal("vllm", config, methods, paths) or _gpu_refusal(config)
         if reason is None:
-            return "vllm", "vllm (auto)"
+            return "vllm", "vllm: it is installed and runs every method and setting of this run"
     # vLLM where torch has no such method or setting; if the GPU is taken, it is for vLLM to say so.
     if why := _refusal("torch", config, methods, paths):
         if _refusal("vllm", config, methods, paths) is None:
-            return "vllm", f"vllm (auto): {why}"
+            return "vllm", f"vllm: {why}"
         # Of a cache that vLLM alone keeps, vLLM says what is missing.
         alone = set(registry.get("vllm").kv_dtypes) - set(registry.get("torch").kv_dtypes)
         if config.kv_dtype in alone:
-            return "vllm", f"vllm (auto): {why}"
+            return "vllm", f"vllm: {why}"
     return "torch", f"torch: {reason}"
 
 

@@ -6,7 +6,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from hyperscale import models
+from hyperscale.engines import registry
 from hyperscale.engines.devices import device_kind
+from hyperscale.engines.provider import EngineSpec
 from hyperscale.errors import ConfigError
 from hyperscale.methods.arm import Arm
 from hyperscale.methods.names import VANILLA
@@ -39,6 +41,7 @@ _WITHOUT_EFFECT = {
     "sampling_sources",
     "inserted_tokens",
     "names_crs",
+    "named_gpu_settings",
     "sampling_notes",
     "engine_choice",
 }
@@ -63,9 +66,10 @@ class ResolvedConfig(BaseModel):
     each method that has it, and `RunConfig.axis` part of the budget. ``sampling_sources`` says where temperature,
     top_p, top_k, min_p and repetition_penalty are from, each in words for the user. ``inserted_tokens`` is the most
     that is inserted in front of a forced answer, 1 until a tokenizer has told. ``names_crs`` and ``names_batch_size``
-    are whether the user gave ``crs`` and ``batch_size``, ``sampling_notes`` what the model's own sampling asks for and
-    does not get. ``batch_size`` is the user's or the model's until `hyperscale.run.batch_choice` has chosen, which says
-    in ``batch_choice`` how many and why, where that depends on the GPU.
+    are whether the user gave ``crs`` and ``batch_size``, ``named_gpu_settings`` which of the settings that a single
+    engine reads on a GPU, ``sampling_notes`` what the model's own sampling asks for and does not get. ``batch_size`` is
+    the user's or the model's until `hyperscale.run.batch_choice` has chosen, which says in ``batch_choice`` how many
+    and why, where that depends on the GPU.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -80,6 +84,7 @@ class ResolvedConfig(BaseModel):
     lengths: tuple[int, ...]
     crs: tuple[float, ...]
     names_crs: bool = False
+    named_gpu_settings: tuple[str, ...] = ()
     grid: Grid
     limit: int | None
     system_prompt: str | None
@@ -218,6 +223,10 @@ def resolve_config(config: RunConfig) -> ResolvedConfig:
         "batch_size": config.batch_size or model.batch_size,
         "names_batch_size": config.batch_size is not None,
         "cuda_graphs": config.cuda_graphs is not False,
+        "gpu_memory": EngineSpec.gpu_memory if config.gpu_memory is None else config.gpu_memory,
+        "named_gpu_settings": tuple(
+            name for name in registry.gpu_settings() if getattr(config, name) not in (None, registry.AUTO)
+        ),
         **sampling,
     }
     names = (RunConfig.model_fields.keys() & ResolvedConfig.model_fields.keys()) - defaults.keys()

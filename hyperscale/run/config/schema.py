@@ -204,15 +204,22 @@ class RunConfig(BaseModel):
         "Launch decode steps of the torch engine on a GPU as CUDA graphs (--no-cuda-graphs: kernel by kernel); changes "
         "no result.",
         unset="yes, where method and cache allow it",
-        details="It makes small models several times as fast. A quantised cache takes none.",
+        details="It makes small models several times as fast. A quantised cache takes none. Refused where the run "
+        "has another engine or no GPU.",
     )
-    gpu_memory: float = setting(
-        0.9, "Part of the GPU's memory that vLLM takes; changes no result.", gt=0, le=1, details="Weights and cache."
+    gpu_memory: float | None = setting(
+        None,
+        "Part of the GPU's memory that vLLM takes; changes no result.",
+        unset="0.9",
+        gt=0,
+        le=1,
+        details="Weights and cache. Refused where the run has another engine or no GPU.",
     )
     compilation: Literal["auto", "none", "graphs", "full"] = setting(
         "auto",
         "What vLLM prepares on a GPU: nothing, CUDA graphs, or compiled code too; changes no result but by rounding.",
-        details="`auto`: more, the more steps are planned; the plan says which.",
+        details="`auto`: more, the more steps are planned; the plan says which. Another value is refused where the "
+        "run has another engine or no GPU.",
     )
     sandbox: Literal["auto", "bwrap", "unshare", "none"] = setting(
         "auto", "Where programs that the model writes run.", details="`auto` is the strongest sandbox that works here."

@@ -1,7 +1,8 @@
 """Methods that run by their own state in vLLM: chains and costs are the torch engine's, on the built-in model."""
 
+import chain_replay
 import pytest
-from vllm_engines import needs_vllm, same, torch_chains, vllm_chains
+from vllm_engines import needs_vllm, requests, same, torch_chains, torch_engine, vllm_chains
 
 pytestmark = [pytest.mark.e2e, needs_vllm]
 CHUNKED = {"max_num_batched_tokens": 24}
@@ -55,3 +56,4 @@ def test_hosted_methods_equal_torch(case, how):
     alike = {problem: chain for problem, chain in wanted.items() if found[problem].token_ids == chain.token_ids}
     assert len(alike) >= (len(wanted) if how == "alone" else len(wanted) - 1)
     same(alike, {problem: found[problem] for problem in alike})
+    chain_replay.hold(torch_engine("base", method, cr, params), requests(1, 120), found, spared=int(how != "alone"))

@@ -57,12 +57,16 @@ def loaded(name):
     return load_model(path(name))
 
 
+def torch_engine(name, method, cr, params=(), kv_dtype="auto"):
+    """The torch engine with a method on a built-in checkpoint, on the CPU in float32."""
+    model, tokenizer = loaded(name)
+    return TorchEngine(model, tokenizer, methods.create(method, cr=cr, **dict(params)), batch_size=8, kv_dtype=kv_dtype)
+
+
 @cache
 def torch_chains(name, method, cr, params=(), sampling=GREEDY, count=2, length=LENGTH, kv_dtype="auto"):
     """What the torch engine makes of the requests, by problem."""
-    model, tokenizer = loaded(name)
-    kv_method = methods.create(method, cr=cr, **dict(params))
-    engine = TorchEngine(model, tokenizer, kv_method, batch_size=8, kv_dtype=kv_dtype)
+    engine = torch_engine(name, method, cr, params, kv_dtype)
     return {chain.problem: chain for chain in engine.generate(requests(count, length), sampling)}
 
 

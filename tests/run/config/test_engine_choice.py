@@ -1,6 +1,7 @@
 """Which engine a run gets that names none, and that a folder keeps the one it has."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,8 @@ def checkpoint(folder, **values):
 @pytest.mark.usefixtures("vllm")
 def test_vllm_on_cuda_where_it_runs_all_of_it(tmp_path):
     config = chosen(paths=checkpoint(tmp_path, head_dim=64))
-    assert (config.engine, config.engine_choice) == ("vllm", "vllm (auto)")
+    assert config.engine == "vllm"
+    assert config.engine_choice == "vllm: it is installed and runs every method and setting of this run"
     assert chosen(device="cuda:1").engine == "vllm"
 
 
@@ -137,7 +139,7 @@ def test_torch_on_a_gpu_that_vllm_would_not_start_on(monkeypatch, capability, fr
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (int(free * total), total))
     config = chosen(names=("window",), kv_dtype=kv_dtype)
     assert config.engine == ("torch" if reason else "vllm")
-    assert (reason or "vllm (auto)") in config.engine_choice
+    assert (reason or "vllm: it is installed and runs") in config.engine_choice
 
 
 @pytest.mark.usefixtures("vllm")
@@ -147,7 +149,9 @@ def test_what_torch_does_not_have_goes_to_vllm_even_on_a_gpu_in_use(monkeypatch)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (40 << 30, 80 << 30))
     assert chosen(names=("vanilla",)).engine == "torch"
-    assert chosen(names=("vanilla",), kv_dtype="fp8_e4m3").engine == "vllm"
+    config = chosen(names=("vanilla",), kv_dtype="fp8_e4m3")
+    assert config.engine == "vllm"
+    assert config.engine_choice.startswith("vllm: the torch engine keeps its cache as auto, ")
 
 
 def test_a_cache_of_vllm_without_vllm_says_what_is_missing(monkeypatch):
@@ -184,6 +188,70 @@ def test_runs_with_torch_are_the_runs_that_they_were():
     assert by_default.compared() == by_name.compared()
     assert by_default.compared()["engine"] == "torch"
     assert by_default.engine_choice != by_name.engine_choice == "torch (set for this run)"
+
+
+NOBODYS = {
+    "vLLM's on the CPU": (
+        {"device": "cpu", "gpu_memory": 0.9},
+        "--gpu-memory 0.9 is for the vllm engine on a GPU, and",
+    ),
+    "torch's on the CPU": (
+        {"device": "cpu", "cuda_graphs": False},
+        "--no-cuda-graphs is for the torch engine on a GPU",
+    ),
+    "vLLM's on the CPU with vLLM": (
+        {"device": "cpu", "engine": "vllm", "compilation": "none"},
+        "this run is on the CPU: leave it out, or pass --device cuda",
+    ),
+    "vLLM's in torch": (
+        {"engine": "torch", "compilation": "full"},
+        "--compilation full is for the vllm engine, and this run is on torch (set for this run): leave it out, or pass "
+        "--engine vllm",
+    ),
+    "vLLM's where torch is chosen": (
+        {"kv_dtype": "int4", "gpu_memory": 0.5},
+        "--gpu-memory 0.5 is for the vllm engine, and this run is on torch (--kv-dtype int4 is the torch engine's): "
+        "leave it out",
+    ),
+    "torch's where vLLM is chosen": (
+        {"cuda_graphs": True},
+        "--cuda-graphs is for the torch engine, and this run is on vllm (it is installed and runs every method and "
+        "setting of this run): leave it out, or pass --engine torch",
+    ),
+}
+
+
+@pytest.mark.usefixtures("vllm")
+@pytest.mark.parametrize("case", NOBODYS)
+def test_a_setting_that_nothing_reads_is_refused_where_it_is_named(case):
+    settings, message = NOBODYS[case]
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        chosen(**settings)
+    # What every machine has by default is not; nor is what leaves the choice.
+    unset = {name: None for name in settings if name not in ("device", "engine", "kv_dtype")}
+    assert not chosen(**{**settings, **unset, "compilation": "auto"}).named_gpu_settings
+
+
+@pytest.mark.usefixtures("vllm")
+def test_a_setting_that_the_engine_reads_is_taken():
+    config = chosen(gpu_memory=0.5, compilation="graphs")
+    assert (config.engine, config.gpu_memory, config.compilation) == ("vllm", 0.5, "graphs")
+    config = chosen(engine="torch", cuda_graphs=False)
+    assert (config.gpu_memory, config.cuda_graphs) == (0.9, False)
+    # One of several methods is enough: the others run in an engine that stands in.
+    press = "kvpress:DecodingPress:KnormPress"
+    assert chosen(engine="torch", names=("vanilla", press), cuda_graphs=False).engine == "torch"
+
+
+def test_a_file_and_the_command_refuse_what_nothing_reads(monkeypatch, capsys, tmp_path):
+    call = caller(monkeypatch, capsys, tmp_path)
+    (tmp_path / "run.yaml").write_text("gpu-memory: 0.5\n")
+    for command in (("--gpu-memory", "0.5"), ("--config", tmp_path / "run.yaml")):
+        for dry in ((), ("--dry-run",)):
+            code, _, err = call(*RUN, "--device", "cpu", "--out", tmp_path / "run", *command, *dry)
+            assert code == 2
+            assert "--gpu-memory 0.5 is for the vllm engine on a GPU, and this run is on the CPU" in err
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_plan_says_which_and_why(monkeypatch, capsys, tmp_path):

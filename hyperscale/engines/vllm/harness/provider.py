@@ -32,6 +32,7 @@ class VllmProvider(EngineProvider):
     name = "vllm"
     scores_texts = False
     kv_dtypes = (AUTO, *CACHE_TYPES)
+    gpu_settings = ("gpu_memory", "compilation")
 
     def check_installed(self) -> None:
         """See `EngineProvider.check_installed`."""
