@@ -11,7 +11,7 @@ from transformers import Qwen2Config
 
 from hyperscale import methods
 from hyperscale.engines.provider import EngineSpec
-from hyperscale.engines.vllm.harness.compilation import LEVELS, choose_compilation
+from hyperscale.engines.vllm.harness.compilation import LEVELS, choose_compilation, compilation_args
 from hyperscale.engines.vllm.harness.engine_args import engine_args
 from hyperscale.engines.vllm.harness.provider import CPU_HEADS, VllmProvider
 from hyperscale.engines.vllm.options import Options, with_own_parameters
@@ -169,8 +169,21 @@ def test_what_is_prepared_reaches_vllm():
     entry = config["num_hidden_layers"] * config["num_key_value_heads"] * 2 * config["head_dim"] * 2
     assert found["none"]["kv_cache_memory_bytes"] == (5 * 3 + 1) * 32 * entry
     assert found["graphs"]["compilation_config"]["cudagraph_capture_sizes"] == [1, 2, 4, 5]
-    names = ("enforce_eager", "compilation_config", "optimization_level", "kv_cache_memory_bytes")
+    names = ("enforce_eager", "optimization_level", "kv_cache_memory_bytes")
     assert not any(name in found["full"] for name in names)  # as vLLM does it
+    assert found["full"]["compilation_config"] == {"cudagraph_capture_sizes": [1, 2, 4, 5, 8]}
+
+
+def test_a_full_batch_has_a_graph_whatever_its_size():
+    """vLLM's own sizes have every eighth up to 256, then every sixteenth, up to twice the batch and 512."""
+    usual = [1, 2, 4, *range(8, 201, 8)]
+    assert compilation_args("full", 100) == {
+        "compilation_config": {"cudagraph_capture_sizes": sorted([*usual, 100])},
+    }
+    sizes = compilation_args("full", 300)["compilation_config"]["cudagraph_capture_sizes"]
+    assert sizes == [1, 2, 4, *range(8, 256, 8), *range(256, 289, 16), 300, *range(304, 513, 16)]
+    # These are vLLM's own, and above 512 there are none.
+    assert not any(compilation_args("full", size) for size in (1, 2, 4, 8, 64, 248, 256, 272, 512, 600))
 
 
 def test_head_sizes_on_a_cpu_are_those_of_the_installed_vllm():

@@ -12,6 +12,7 @@ Compilation = Literal["none", "graphs", "full"]
 LEVELS: tuple[Compilation, ...] = get_args(Compilation)
 _EAGER_LAYER_STEPS = 40_000  # a layer of an eager step takes half a millisecond longer, graphs and their process 20 s
 _EAGER_LAYER_STEPS_INSIDE = 10_000  # in the process of the run graphs take 5 s
+_MOST_RECORDED = 512  # requests or tokens of the largest step that vLLM records a graph of
 _UNCOMPILED_STEPS = 100_000  # at 4 ms a step, of which compiled code saves a twentieth: 20 s
 
 
@@ -37,7 +38,13 @@ def compilation_args(level: Compilation, batch_size: int) -> dict[str, Any]:
         batch_size: Most requests at once.
     """
     if level == "full":
-        return {}
+        # vLLM's own sizes up to twice the batch, and the batch: it records no decode step of more requests than there
+        # can be, so that a full batch of another number than these would run without a graph.
+        most = min(2 * batch_size, _MOST_RECORDED)
+        usual = [size for size in (1, 2, 4, *range(8, 256, 8), *range(256, most + 1, 16)) if size <= most]
+        if batch_size in usual or batch_size > most:
+            return {}
+        return {"compilation_config": {"cudagraph_capture_sizes": sorted([*usual, batch_size])}}
     if level == "none":
         return {"enforce_eager": True, "optimization_level": 0}
     # Each graph is recorded on its own: powers of two are few, and a batch is padded to the next one.
