@@ -242,7 +242,7 @@ def test_a_retrofit_on_chats_of_the_model_alone_goes_on_and_records_them(base, t
         "--packing": "joined",
     }  # fmt: skip
     command = ["retrofit", "--model", base, "--out", "made", *(part for pair in options.items() for part in pair)]
-    code, out, err = call(*command, "--dry-run", "--gpu", "h200")
+    code, _, err = call(*command, "--length", 128, "--dry-run", "--gpu", "h200")
     assert (code, err) == (0, "")
     assert not Path("made").exists()
     with monkeypatch.context() as patch:
@@ -254,7 +254,7 @@ def test_a_retrofit_on_chats_of_the_model_alone_goes_on_and_records_them(base, t
     commandline.fails(call(*command, "--prompts", "./self"), "--prompts was self and is now ./self")
     code, out, _ = call(*command)
     record = json.loads(Path("made/training.json").read_text())
-    assert "messages, of which" in out
+    assert record["data"]["messages"] in out
     assert record["settings"]["prompts"] == "self"
     assert record["data"]["messages"].endswith("that the model wrote can be answered")
     made = next(path for path in Path("made").iterdir() if path.name.endswith("dms2"))
