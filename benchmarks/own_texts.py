@@ -15,6 +15,7 @@ from statistics import mean
 
 import torch
 
+from hyperscale.retrofit.settings import OWN
 from hyperscale.retrofit.sources.own_texts import OwnTextPlan, write_own_texts
 from hyperscale.retrofit.sources.text_files import TokenIds
 from hyperscale.utils.hub import load_tokenizer
@@ -40,7 +41,11 @@ def main() -> None:
     parser.add_argument("--draws", default="1:1,1:0.95", help="temperature:top_p, ...")
     parser.add_argument("--documents", type=int, default=8)
     parser.add_argument("--length", type=int, default=3072)
-    parser.add_argument("--prompts", type=Path, help="answer these; else whole documents from the template's opening")
+    parser.add_argument(
+        "--prompts",
+        type=lambda text: text if text == OWN else Path(text),
+        help="file of prompts to answer, or self; else whole documents from the template's opening",
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

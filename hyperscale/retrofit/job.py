@@ -23,7 +23,7 @@ from hyperscale.retrofit.resume.begun import SOURCES, SOURCES_SETTINGS, find_beg
 from hyperscale.retrofit.resume.folder_lock import hold_folder
 from hyperscale.retrofit.resume.same_training import list_settings
 from hyperscale.retrofit.run_training import train
-from hyperscale.retrofit.settings import RetrofitSettings, check_shares
+from hyperscale.retrofit.settings import OWN, RetrofitSettings, check_shares
 from hyperscale.retrofit.training_job import TrainingJob
 from hyperscale.utils.files import write_atomic
 
@@ -144,13 +144,13 @@ def _require_known_memory(settings: RetrofitSettings, device: str) -> None:
 def _read_given_texts(settings: RetrofitSettings, report: Report) -> "TextSource | None":
     """The texts of a file or folder; None if they come from the hub or from the model itself."""
     from hyperscale.retrofit.sources.hub_texts import PREFIX
-    from hyperscale.retrofit.sources.own_texts import OWN, read_messages
+    from hyperscale.retrofit.sources.own_texts import read_messages
     from hyperscale.retrofit.sources.text_files import read_texts
 
     if settings.prompts is not None and settings.data != OWN:
         raise RetrofitError("--prompts goes with --data self: leave one of them out")
-    if settings.prompts is not None:
-        read_messages(settings.prompts)
+    if isinstance(prompts := settings.prompts_source, Path):
+        read_messages(prompts)
     if settings.data == OWN or settings.data.startswith(PREFIX):
         return None
     report(f"reading {settings.data} …")
@@ -212,7 +212,7 @@ def _get_source(
     The settings are there first, so that a command that was ended while it got them is known to be the same one.
     """
     from hyperscale.retrofit.sources.hub_texts import fetch_hub_texts
-    from hyperscale.retrofit.sources.own_texts import OWN, OwnTextPlan, write_own_texts
+    from hyperscale.retrofit.sources.own_texts import OwnTextPlan, write_own_texts
     from hyperscale.utils.hub import load_tokenizer
 
     tokens = settings.recipe(parameters).total_steps * settings.rows * settings.accumulate * length
@@ -228,7 +228,7 @@ def _get_source(
         length,
         min(tokens, settings.own_tokens),
         settings.seed,
-        settings.prompts,
+        settings.prompts_source,
         settings.own_temperature,
         settings.own_top_p,
     )

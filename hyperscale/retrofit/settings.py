@@ -6,7 +6,7 @@ what the trainer reads; `RetrofitSettings` adds model, data and memory, and is w
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -27,6 +27,8 @@ MOST_GPUS = 1024
 
 #: What the paper trained on, as ``--data`` names it.
 OPENR1 = "hub:open-r1/OpenR1-Math-220k"
+#: What ``--data`` and ``--prompts`` take for texts and messages that the model writes itself.
+OWN: Final = "self"
 
 
 class TrainingSettings(BaseModel):
@@ -244,11 +246,12 @@ class Sources(BaseModel):
         details="hub:NAME streams a data set; of one with the fields of OpenR1-Math-220k, the traces that verify. "
         "self: the model writes its own.",
     )
-    prompts: Path | None = setting(
+    prompts: str | None = setting(
         None,
-        "Prompts that --data self answers.",
+        "Prompts that --data self answers: a file, a folder of them, or self.",
         unset="the opening of the chat template",
-        details="JSONL or Parquet with a column prompt, problem, question or text, or a text file with one a line.",
+        details="JSONL or Parquet with a column prompt, problem, question or text, or a text file with one a line. "
+        "self: the model writes the messages too, as many as it takes; a folder of that name is ./self.",
     )
     own_tokens: int = setting(
         4_000_000, "Tokens that --data self writes at most, to within a document.", ge=1, le=10**12
@@ -270,6 +273,22 @@ class Sources(BaseModel):
     whole_chats: bool = setting(
         False, "Count whole chats in the loss, not their last reply alone.", option="all-tokens"
     )
+
+    @field_validator("prompts", mode="before")
+    @classmethod
+    def _write_as_path(cls, prompts: Any) -> Any:
+        # A path has one form, in which a training that goes on compares it; one that is called self keeps its dot.
+        if prompts == OWN or not isinstance(prompts, str | Path):
+            return prompts
+        path = str(Path(prompts))
+        return f"./{path}" if path == OWN else path
+
+    @property
+    def prompts_source(self) -> Path | Literal["self"] | None:
+        """The file or folder of prompts, or "self"."""
+        if self.prompts is None or self.prompts == OWN:
+            return OWN if self.prompts else None
+        return Path(self.prompts)
 
 
 class RetrofitSettings(TrainingSettings, Sources):

@@ -213,6 +213,16 @@ def complete_length(path: Path) -> int:
     return 0
 
 
+def cut_torn_line(path: Path) -> None:
+    """Take away what stands behind a file's last newline, which is what a kill left of a line.
+
+    Raises:
+        OSError: The file cannot be read or written.
+    """
+    if (length := complete_length(path)) < path.stat().st_size:
+        write_atomic(path, path.read_bytes()[:length])
+
+
 def hash_file(path: Path) -> str:
     """Sixteen hexadecimal digits of the SHA-256 of a file."""
     with path.open("rb") as file:

@@ -1,5 +1,7 @@
 """The settings of a retrofit: what they accept, and what the trainer is told."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
@@ -37,6 +39,23 @@ def test_hard_steps_are_one_number_for_all_ratios_or_one_for_each():
     assert recipe.total_steps == 30 + 5 + 6
     with pytest.raises(ValidationError, match="3 numbers of hard steps for 2 ratios"):
         recipe.changed(hard_steps=(1, 2, 3))
+
+
+def test_prompts_are_a_path_in_one_form_or_the_models_own():
+    """``self`` is the model; a folder of that name has a dot in front, as in ``settings.json``, and stays a folder."""
+    for given, kept, source in (
+        (None, None, None),
+        ("self", "self", "self"),
+        ("./self", "./self", Path("self")),
+        (Path("self"), "./self", Path("self")),
+        ("./asked.jsonl", "asked.jsonl", Path("asked.jsonl")),
+        (Path("a/self"), "a/self", Path("a/self")),
+    ):
+        made = settings(data="self", prompts=given)
+        assert (made.prompts, made.prompts_source) == (kept, source)
+        assert made.changed(rows=2).prompts_source == source
+    with pytest.raises(RetrofitError, match="--prompts must be text, got 5"):
+        settings(prompts=5)
 
 
 def test_only_borrowed_neurons_are_faded():

@@ -1,4 +1,7 @@
-"""Has the model write its own training data: answers to prompts, or whole documents from its template's opening."""
+"""Has the model write its own training data: answers to prompts, or whole documents from its template's opening.
+
+The prompts are those of a file, or made of messages that the model writes first.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -6,7 +9,7 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 from hyperscale import methods
 from hyperscale.engines import registry
@@ -14,13 +17,14 @@ from hyperscale.engines.base import Engine, Request, Sampling
 from hyperscale.engines.provider import EngineProvider, EngineSpec
 from hyperscale.errors import EngineError, HyperscaleError, RetrofitError, first_line
 from hyperscale.models.checkpoint import read_checkpoint_config
-from hyperscale.models.prompts import PromptFormat, apply_template, choose_template
+from hyperscale.models.prompts import PromptFormat
 from hyperscale.models.shape import count_parameters, shape_from_config
+from hyperscale.retrofit.settings import OWN
+from hyperscale.retrofit.sources.own_messages import OwnMessages, find_turn
 from hyperscale.retrofit.sources.text_files import TextEntry, TextSource, TokenIds
-from hyperscale.utils.files import append_whole, complete_length, write_atomic
+from hyperscale.utils.files import append_whole, cut_torn_line, write_atomic
 from hyperscale.utils.row_files import list_data_files, read_rows
 
-OWN = "self"
 #: Columns of a file of prompts that are looked for, in this order.
 PROMPT_COLUMNS = ("prompt", "problem", "question", "text")
 #: Documents that are generated together and written at once on a CPU.
@@ -30,7 +34,6 @@ GPU_BATCH = range(16, 1025)
 #: Tokens in a row that are looked for in what a document had before.
 REPEATED_RUN = 8
 _CACHE_SHARE = 0.4
-_MARK = "hyperscale-message"
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class OwnTextPlan:
         length: Tokens of a document, its prompt included.
         tokens: Tokens to write, at least.
         seed: Of the sampling.
-        prompts: File of prompts; None for the opening of the chat template.
+        prompts: File of prompts; "self" for messages that the model writes; None for the opening of the chat template.
         temperature: Of the draws.
         top_p: Nucleus mass that they are from.
     """
@@ -53,7 +56,7 @@ class OwnTextPlan:
     length: int
     tokens: int
     seed: int
-    prompts: Path | None
+    prompts: Path | Literal["self"] | None
     temperature: float = 1.0
     top_p: float = 1.0
 
@@ -62,7 +65,8 @@ def write_own_texts(plan: OwnTextPlan, tokenizer: Any, file: Path, report: Any) 
     """Write until there are as many tokens as asked for, from where an earlier process stopped.
 
     Without prompts, whose answers end by themselves, no document more is written than that takes. A document's noise
-    depends on the seed and its number alone, so a resumed file is the unbroken one.
+    depends on the seed and its number alone, so a resumed file is the unbroken one. Messages of the model's own are
+    written as they are needed, in files beside this one, and answered once each.
 
     Args:
         plan: What to write.
@@ -71,14 +75,20 @@ def write_own_texts(plan: OwnTextPlan, tokenizer: Any, file: Path, report: Any) 
         report: Called with lines.
 
     Raises:
-        RetrofitError: The prompts cannot be used, or are not those that the file was begun with.
+        RetrofitError: The prompts cannot be used, or are not those that the file was begun with; or the model has no
+            chat template to write messages from, or hardly writes new ones.
         EngineError: No engine runs the model.
     """
-    prompts = read_prompts(plan, tokenizer)
     file.parent.mkdir(parents=True, exist_ok=True)
-    if file.exists() and complete_length(file) < file.stat().st_size:  # a kill cut the last line off
-        write_atomic(file, file.read_bytes()[: complete_length(file)])
+    messages = None
+    if plan.prompts == OWN:
+        messages = OwnMessages(file.parent, tokenizer, plan.length, _sampling(plan))
+    prompts = messages.prompts if messages is not None else read_prompts(plan, tokenizer)
+    if file.exists():
+        cut_torn_line(file)
     documents = _read(file)
+    if messages is not None:
+        messages.require(len(documents))
     _require_same_prompts(file, documents, prompts)
     tokens = sum(len(document["ids"]) for document in documents)
     if tokens < plan.tokens:
@@ -91,6 +101,8 @@ def write_own_texts(plan: OwnTextPlan, tokenizer: Any, file: Path, report: Any) 
                 usual = tokens / len(documents) if documents else plan.length
                 wanted = min(batch, ceil((plan.tokens - tokens) / usual))
                 numbers = range(len(documents), len(documents) + wanted)
+                if messages is not None:
+                    messages.write(numbers.stop, engine, batch, report)
                 written = _generate(engine, plan, prompts, numbers)
                 append_whole(file, "".join(json.dumps(document) + "\n" for document in written).encode())
                 documents += written
@@ -98,7 +110,7 @@ def write_own_texts(plan: OwnTextPlan, tokenizer: Any, file: Path, report: Any) 
                 report(f"{len(documents):,} documents, {tokens:,} of {plan.tokens:,} tokens")
         finally:
             engine.close()
-    figures = summarise(documents)
+    figures = {**(messages.summarise() if messages is not None else {}), **summarise(documents)}
     report("; ".join(f"{key}: {value}" for key, value in figures.items()))
     write_atomic(file.with_suffix(".json"), json.dumps(figures, indent=1) + "\n")
     entries = [
@@ -132,12 +144,12 @@ def _repeated_share(documents: Sequence[Sequence[int]]) -> float:
 
 
 def read_prompts(plan: OwnTextPlan, tokenizer: Any) -> list[tuple[int, ...]]:
-    """Token ids of the prompts; of the template's opening alone if there is no file of prompts.
+    """Token ids of the prompts of a file; of the template's opening alone if there is none.
 
     Raises:
         RetrofitError: The file is empty, lacks the columns, or a prompt is as long as a row; or there is no opening.
     """
-    if plan.prompts is None:
+    if not isinstance(plan.prompts, Path):
         return [_opening(tokenizer)]
     prompt_format = PromptFormat(tokenizer)
     prompts = [prompt_format.prompt(message).ids for message in read_messages(plan.prompts)]
@@ -174,12 +186,8 @@ def _iterate_messages(path: Path) -> Iterator[str]:
 
 def _opening(tokenizer: Any) -> tuple[int, ...]:
     """What stands before a first message in the chat template; without one, the token that texts begin with."""
-    if tokenizer.chat_template:
-        message = [{"role": "user", "content": _MARK}]
-        text = apply_template(tokenizer, message, choose_template(tokenizer), remedy="pass --prompts FILE")
-        ids = tuple(tokenizer(text.partition(_MARK)[0], add_special_tokens=False)["input_ids"])
-        if ids:
-            return ids
+    if opening := find_turn(tokenizer).opening:
+        return opening
     token = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if token is None:
         raise RetrofitError(
@@ -259,14 +267,17 @@ def _generate(
     """
     starts = {number: prompts[number % len(prompts)] for number in numbers}
     requests = (Request(f"own/{number}", 0, ids, plan.length - len(ids)) for number, ids in starts.items())
-    ignore_ends = plan.prompts is None
-    sampling = Sampling(temperature=plan.temperature, top_p=plan.top_p, seed=plan.seed, ignore_ends=ignore_ends)
-    written = {int(chain.problem.partition("/")[2]): chain for chain in engine.generate(requests, sampling)}
+    written = {int(chain.problem.partition("/")[2]): chain for chain in engine.generate(requests, _sampling(plan))}
     # From the opening on, all that was written counts.
     return [
         {"ids": [*ids, *written[number].token_ids], "start": len(ids), "finish": written[number].finish}
         for number, ids in starts.items()
     ]
+
+
+def _sampling(plan: OwnTextPlan) -> Sampling:
+    """How documents are drawn, and messages of the model's own alike."""
+    return Sampling(temperature=plan.temperature, top_p=plan.top_p, seed=plan.seed, ignore_ends=plan.prompts is None)
 
 
 def _require_same_prompts(file: Path, documents: Sequence[dict[str, Any]], prompts: Sequence[tuple[int, ...]]) -> None:
