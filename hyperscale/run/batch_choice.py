@@ -26,8 +26,8 @@ MOST_CHOSEN = 256
 """Most chains that a run has together which names no number: vLLM's own default on most cards, and as many as ran at
 several sizes of model (results/measurements/vllm.md). The plan says where more would be a fifth faster or more."""
 _GRAPH_STEP = 8
-"""vLLM records decode steps of every eighth number of chains up to `MOST_CHOSEN`: a full batch of another number takes a
-graph more."""
+"""vLLM records decode steps of every eighth number of chains up to `MOST_CHOSEN`: a full batch of another number takes
+a graph more."""
 
 
 def with_batch_size(
