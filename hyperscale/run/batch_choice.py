@@ -4,7 +4,7 @@ A compressed cache gains its speed by the chains that fit beside each other. The
 once; where memory allows fewer, the others wait.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from math import ceil
 from typing import TYPE_CHECKING
@@ -59,45 +59,41 @@ def with_batch_size(
     """
     if config.engine != "vllm" or device_kind(config.device) != "cuda":
         return config
-    each = " in each engine" if engines > 1 else ""
+    size, weights = config.batch_size, shape.weight_bytes(config.dtype)
     if config.names_batch_size:
-        return config.model_copy(update={"batch_choice": f"{config.batch_size} chains together{each} ({SET_FOR_RUN})"})
-    size, reason = _choose(config, gpu, shape, tasks, arms, predictor, engines)
-    return config.model_copy(
-        update={"batch_size": size, "batch_choice": f"{size} chains together{each}: {reason} (--batch-size)"}
-    )
+        why = f" ({SET_FOR_RUN})"
+    elif gpu is None or weights is None:
+        lack = "memory of the GPU" if gpu is None else "size of the weights"
+        why = f": the default, as the {lack} is not known here (--batch-size)"
+    else:
+        room: dict[Arm, tuple[int, int]] = {}
+        for arm, task in product(arms, tasks):
+            for L in config.grid.lengths_of(task.shape.name, task.shape.lengths):
+                peak = predictor.predict_chain(task.shape, arm, L)[0].peak_bytes
+                fit = chains_that_fit(gpu, weights, peak, usable_memory(config))
+                room[arm] = max(room.get(arm, (0, 0)), (fit, L))
+        width = max((1 if arm.method in config.alike else max(config.grid.widths) for arm in arms), default=1)
+        size, reason = _choose(size, room, ceil(sum(task.count for task in tasks) * width / engines))
+        why = f": {reason} (--batch-size)"
+    each = " in each engine" if engines > 1 else ""
+    return config.model_copy(update={"batch_size": size, "batch_choice": f"{size} chains together{each}{why}"})
 
 
-def _choose(
-    config: ResolvedConfig,
-    gpu: "Gpu | None",
-    shape: "Shape",
-    tasks: "Sequence[PlannedTask]",
-    arms: "Sequence[Arm]",
-    predictor: "Predictor",
-    engines: int,
-) -> tuple[int, str]:
-    """The number, and why in words for the plan."""
-    least, weights = config.batch_size, shape.weight_bytes(config.dtype)
-    if gpu is None:
-        return least, "the default, as the memory of the GPU is not known here"
-    if weights is None:
-        return least, "the default, as the size of the weights is not known here"
-    most_of_arm: dict[Arm, tuple[int, int]] = {}  # chains that fit, and their L
-    for arm, task in product(arms, tasks):
-        for L in config.grid.lengths_of(task.shape.name, task.shape.lengths):
-            peak = predictor.predict_chain(task.shape, arm, L)[0].peak_bytes
-            fit = chains_that_fit(gpu, weights, peak, usable_memory(config))
-            most_of_arm[arm] = max(most_of_arm.get(arm, (0, 0)), (fit, L))
-    arm = max(most_of_arm, key=lambda arm: most_of_arm[arm])
+def _choose(least: int, room_of_arm: "Mapping[Arm, tuple[int, int]]", chains: int) -> tuple[int, str]:
+    """The number, and why in words for the plan.
+
+    Args:
+        least: The model's default.
+        room_of_arm: For each method with its CR, how many chains fit, and of which L.
+        chains: Of a method in an engine, at a time.
+    """
+    arm = max(room_of_arm, key=lambda arm: room_of_arm[arm])
     # A selector's tables hold bounds of all pages for each place of the batch, filled or not (a sixteenth of a full
     # cache of the longest request): places that its own chains cannot fill would take its cache from it.
-    if selectors := [arm for arm in arms if arm.method in SELECTORS]:
-        arm = min(selectors, key=lambda arm: most_of_arm[arm])
-    fit, L = most_of_arm[arm]
+    if selectors := [arm for arm in room_of_arm if arm.method in SELECTORS]:
+        arm = min(selectors, key=lambda arm: room_of_arm[arm])
+    fit, L = room_of_arm[arm]
     room = f"the cache has room for {fit:,} of {arm} at L={L:,}"
-    width = max((1 if arm.method in config.alike else max(config.grid.widths) for arm in arms), default=1)
-    chains = ceil(sum(task.count for task in tasks) * width / engines)
     in_room, in_use = fit - fit % _GRAPH_STEP, chains + -chains % _GRAPH_STEP
     size = min(in_room, in_use, MOST_CHOSEN)
     if size <= least:

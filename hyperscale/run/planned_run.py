@@ -231,3 +231,14 @@ def local_gpu(device: str) -> "Gpu | None":
     index = device_index(device) or 0
     index = index if index < torch.cuda.device_count() else 0
     return identify_gpu(torch.cuda.get_device_name(index), torch.cuda.get_device_properties(index).total_memory)
+
+
+def shared_gpu(config: "ResolvedConfig") -> "Gpu | None":
+    """This machine's GPU, or as many of its kind as share an engine; None on the CPU. A cluster's are taken for such.
+
+    By it the plan tells the time where nothing was timed yet, and how many chains decode together.
+    """
+    if not config.device.startswith("cuda"):
+        return None
+    gpu = local_gpu(config.device)
+    return gpu and gpu.times(config.tensor_parallel)

@@ -37,7 +37,7 @@ from hyperscale.run.planned_run import (
     check_lengths,
     entry_bytes_by_method,
     load_task,
-    local_gpu,
+    shared_gpu,
     task_shape,
     usable_memory,
 )
@@ -62,7 +62,6 @@ if TYPE_CHECKING:
     from hyperscale.engines.base import Request
     from hyperscale.methods.core.base import Method
     from hyperscale.models.prompts import Prompt, PromptFormat
-    from hyperscale.planning.roofline import Gpu
     from hyperscale.results.samples import Sample
     from hyperscale.run.prompting import ScoredIds
     from hyperscale.tasks.task import Doc, Task
@@ -318,7 +317,7 @@ def prepare_run(
     planned_tasks = tuple(_planned_task(task, problems[task.name], config, notes[task.name]) for task in tasks)
     check_lengths(method_of_arm.values(), config.grid, [task.shape for task in planned_tasks])
     placement = place_engines(config)
-    gpu = _shared_gpu(config)
+    gpu = shared_gpu(config)
     config = with_batch_size(config, gpu, shape, planned_tasks, tuple(method_of_arm), predictor, placement.engines)
     run = PreparedRun(
         config=config,
@@ -347,17 +346,6 @@ def prepare_run(
     # A pilot may find that more fits, and only it knows what a second is; without one the plan is made now.
     pilot = config.predict == "pilot" or (config.predict == "auto" and config.budget.axis == "seconds")
     return run if pilot or has_plan else run.replanned(predictor)
-
-
-def _shared_gpu(config: ResolvedConfig) -> "Gpu | None":
-    """This machine's GPU, or as many of its kind as share an engine; None on the CPU. A cluster's are taken for such.
-
-    By it the plan tells the time where nothing was timed yet, and how many chains decode together.
-    """
-    if not config.device.startswith("cuda"):
-        return None
-    gpu = local_gpu(config.device)
-    return gpu and gpu.times(config.tensor_parallel)
 
 
 def _check_vocabulary(prompts: Sequence[Sequence[int]], path: str) -> None:

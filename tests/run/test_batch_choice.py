@@ -221,7 +221,7 @@ def test_a_run_takes_the_gpu_that_is_there(h200, monkeypatch, weights, count, ch
 
 
 def test_a_gpu_of_unknown_name_has_a_memory(h200, monkeypatch, weights):
-    monkeypatch.setattr(prepare, "local_gpu", lambda device: find_gpu("48GiB"))
+    monkeypatch.setattr(planned_run, "local_gpu", lambda device: find_gpu("48GiB"))
     h200(name="Abacus 9")
     run = prepared(weights, limit=17)
     assert run.roofline is None
