@@ -14,7 +14,7 @@ from hyperscale.engines.vllm.kernels.arguments import PagedCache
 from hyperscale.engines.vllm.kernels.chunk import fa3 as chunk_fa3
 from hyperscale.engines.vllm.kernels.chunk.append import append_chunks
 from hyperscale.engines.vllm.kernels.chunk.attention import chunk_attention
-from hyperscale.engines.vllm.kernels.chunk.plan import ReadCounts, Verdicts, plan_chunks
+from hyperscale.engines.vllm.kernels.chunk.plan import Verdicts, plan_chunks
 from hyperscale.engines.vllm.kernels.chunk.received import LogSums
 from hyperscale.engines.vllm.kernels.chunk.write import store_survivors
 from hyperscale.engines.vllm.kernels.decode.balanced_attention import FEW_LISTS, balanced_attention
@@ -267,7 +267,7 @@ class CudaRaggedImpl(RaggedImpl):
                 if first >= step.num_decodes:
                     worker.method.keep_queries(slot, layer, queries[first:last], position, self.scale)
         if step.sequences is not None:  # nothing expires, and what a chunk attends to has been stored
-            append_chunks(tables, cache, layer, chunks, keys, values)
+            append_chunks(tables, cache, layer, chunks, keys, values, step.launches)
             of_tokens = (queries, keys, values, out)
             table = tables.page_table[:, layer]
             log_sums = chunk_fa3.chunk_attention(step.sequences, cache, table, *of_tokens, self.scale)
@@ -281,17 +281,15 @@ class CudaRaggedImpl(RaggedImpl):
             if step.chunk_expiry is None:
                 step.chunk_expiry = torch.full((heads, len(keys)), NEVER, dtype=torch.int32, device=keys.device)
             expiry = step.chunk_expiry
-        counts = None
-        if step.count_from is not None and step.query_reads is not None:
-            counts = ReadCounts(step.count_from, step.query_reads.expand(heads, -1))
-        plan = plan_chunks(tables, layer, chunks, expiry, step.plans, counts)
+        plan = plan_chunks(tables, layer, chunks, expiry, step.plans, step.counts, step.launches)
         sums = None
         if isinstance(worker.method, WorkerHosted) and worker.method.received is not None:
             sums = torch.empty(queries.shape[:2], dtype=torch.float32, device=queries.device)
         # The order matters: what the chunk's queries read is overwritten by what the chunk stores.
         of_tokens = (queries, keys, values, out)
-        chunk_attention(tables, cache, layer, chunks, plan, *of_tokens, self.scale, log_sums=sums)
-        store_survivors(tables, cache, layer, chunks, plan, keys, values)
+        attention = (tables, cache, layer, chunks, plan, *of_tokens, self.scale)
+        chunk_attention(*attention, log_sums=sums, launches=step.launches)
+        store_survivors(tables, cache, layer, chunks, plan, keys, values, step.launches)
         if sums is not None:
             base, group = step.starts[step.num_decodes], self.num_heads // heads
             self._weigh_chunks(worker, step, layer, queries, LogSums(sums[base:], self.num_heads, group, 1))

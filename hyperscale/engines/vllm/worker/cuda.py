@@ -14,7 +14,8 @@ from torch import Tensor
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
 from hyperscale.engines.vllm.kernels.chunk.append import make_room
 from hyperscale.engines.vllm.kernels.chunk.fa3 import ChunkSequences, make_sequences
-from hyperscale.engines.vllm.kernels.chunk.plan import PlanStorage
+from hyperscale.engines.vllm.kernels.chunk.plan import PlanStorage, ReadCounts
+from hyperscale.engines.vllm.kernels.step_launches import StepLaunches
 from hyperscale.engines.vllm.protocol import DecodeReports, RequestReport, SuperblockUpdate
 from hyperscale.engines.vllm.worker.cache_rows import CacheRows
 from hyperscale.engines.vllm.worker.cache_worker import CacheWorker, RunningRequest
@@ -47,7 +48,8 @@ class CudaStep:
         chunk_expiry: (heads, tokens) int32, likewise of all tokens; None where verdicts say it, or until a layer asks.
         plans: What the plans of the chunks are written to; None where FlashAttention attends to them.
         slots: (requests,) int64.
-        count_from: (chunks,) int32, the first position whose reads are wanted; None if no chunk has one.
+        counts: Where reads of the chunks' queries are added up, of all heads and layers to the same numbers; None if no
+            chunk has a position whose reads are wanted.
         query_reads: (tokens,) int64, entries that each query read so far, over layers and heads, where wanted.
         sequences: The chunks for FlashAttention 3, where it can attend; None if the plugin's own kernel does.
         prompts: Of the requests that process a prompt, for hosted methods: slot, first and last index (exclusive) of
@@ -68,11 +70,12 @@ class CudaStep:
     chunk_expiry: Tensor | None = None
     plans: PlanStorage | None = None
     slots: Tensor | None = None
-    count_from: Tensor | None = None
+    counts: ReadCounts | None = None
     query_reads: Tensor | None = None
     sequences: ChunkSequences | None = None
     prompts: list[tuple[int, int, int, int]] = field(default_factory=list)
     chunk_ends: Tensor | None = None
+    launches: StepLaunches = field(default_factory=StepLaunches)
 
     @property
     def tokens(self) -> int:
@@ -191,8 +194,9 @@ class CudaCacheWorker(CacheWorker):
             self._resolve_hosted(self.method, step)
         if step.chunks is not None and (chunks_decode or self.method.counts_prompts):
             prompts = self.tables.request_params[step.slots[n:], 0].to(torch.int32)
-            step.count_from = torch.zeros_like(prompts) if self.method.counts_prompts else prompts
+            since = torch.zeros_like(prompts) if self.method.counts_prompts else prompts
             step.query_reads = torch.zeros(step.tokens, dtype=torch.int64, device=blocks.device)
+            step.counts = ReadCounts(since, step.query_reads.expand(self.tables.heads, -1))
         self._step = step
         return step
 

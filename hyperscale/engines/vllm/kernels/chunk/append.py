@@ -12,6 +12,7 @@ from torch import Tensor
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, KernelTables, PagedCache
 from hyperscale.engines.vllm.kernels.common import NEVER, page_of
 from hyperscale.engines.vllm.kernels.fp8 import store_entries
+from hyperscale.engines.vllm.kernels.step_launches import StepLaunches
 
 _SCAN = 256  # pages that a program hands out at once
 _TILE = 32  # tokens that a program stores
@@ -60,8 +61,11 @@ def _chunk_room_kernel(
 
 @triton.jit(do_not_specialize=["layer"])
 def _chunk_append_kernel(
+    # a layer's own
     new_keys,
     new_values,
+    layer,
+    # what the layers share
     token_stride,
     head_stride,
     keys,
@@ -75,7 +79,6 @@ def _chunk_append_kernel(
     page_table,
     table_pages,
     expiry,
-    layer,
     layers,
     heads,
     N: tl.constexpr,
@@ -135,7 +138,13 @@ def make_room(tables: KernelTables, chunks: ChunkRequests, slots: Tensor) -> Non
 
 
 def append_chunks(
-    tables: KernelTables, cache: PagedCache, layer: int, chunks: ChunkRequests, keys: Tensor, values: Tensor
+    tables: KernelTables,
+    cache: PagedCache,
+    layer: int,
+    chunks: ChunkRequests,
+    keys: Tensor,
+    values: Tensor,
+    launches: StepLaunches | None = None,
 ) -> None:
     """Store a layer's tokens at the places that their positions name, after `make_room`.
 
@@ -146,11 +155,18 @@ def append_chunks(
         chunks: The requests.
         keys: (tokens, heads, head_dim), after RoPE; only head_dim must be contiguous.
         values: As keys, with the same strides.
+        launches: Of the step; None to launch it anew.
     """
+    launches = launches or StepLaunches()
+    of_layer, shared = (keys, values, layer), (tables, cache, chunks)
+    if launches.repeat(_chunk_append_kernel, of_layer, shared):
+        return
     _, heads, dim = keys.shape
-    _chunk_append_kernel[(triton.cdiv(chunks.longest, _TILE), len(chunks.starts), heads)](
-        keys,
-        values,
+    launches.begin(
+        _chunk_append_kernel,
+        (triton.cdiv(chunks.longest, _TILE), len(chunks.starts), heads),
+        of_layer,
+        shared,
         keys.stride(0),
         keys.stride(1),
         cache.keys,
@@ -164,7 +180,6 @@ def append_chunks(
         tables.page_table,
         tables.page_table.shape[-1],
         tables.expiry,
-        layer,
         tables.page_table.shape[1],
         heads,
         N=tables.page_tokens,

@@ -20,6 +20,7 @@ from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, KernelTable
 from hyperscale.engines.vllm.kernels.chunk.plan import LATEST, ChunkPlan
 from hyperscale.engines.vllm.kernels.common import softmax_block
 from hyperscale.engines.vllm.kernels.fp8 import load_entries
+from hyperscale.engines.vllm.kernels.step_launches import StepLaunches
 
 
 class ChunkLaunch(NamedTuple):
@@ -48,13 +49,18 @@ class ChunkLaunch(NamedTuple):
 
 @triton.jit(do_not_specialize=["layer", "tokens", "blocks"])
 def _chunk_attention_kernel(
-    # the step's queries, keys and values
+    # a layer's own
     queries,
-    query_stride,
     new_keys,
     new_values,
+    out,
+    log_sums,
+    layer,
+    # their strides
+    query_stride,
     token_stride,
     head_stride,
+    out_stride,
     # the cache
     keys,
     values,
@@ -76,11 +82,8 @@ def _chunk_attention_kernel(
     ranks,
     latest,
     stored_in,
-    out,
-    out_stride,
-    scale,
     # numbers
-    layer,
+    scale,
     layers,
     heads,
     tokens,
@@ -94,7 +97,6 @@ def _chunk_attention_kernel(
     PRECISION: tl.constexpr,
     scales,
     FP8: tl.constexpr,
-    log_sums,
     HAS_LOG_SUMS: tl.constexpr,
 ):
     TILE: tl.constexpr = ROWS // G  # tokens
@@ -154,7 +156,7 @@ def _chunk_attention_kernel(
     # that have expired for all of the tile's queries are skipped: the first block to read is the first whose latest
     # expiry is past the tile's first position.
     num_passing = final + 1 - num_lasting
-    maxima = latest + head.to(tl.int64) * blocks + base // LATEST + request
+    maxima = latest + (layer.to(tl.int64) * heads + head) * blocks + base // LATEST + request
     num_blocks = (num_passing + LATEST - 1) // LATEST
     first_block = num_blocks
     for begin in range(0, num_blocks, 128):
@@ -193,6 +195,7 @@ def chunk_attention(
     scale: float,
     launch: ChunkLaunch | None = None,
     log_sums: Tensor | None = None,
+    launches: StepLaunches | None = None,
 ) -> None:
     """Attention of every chunk to its list, where q < expiry, and to itself, causal and where q < expiry.
 
@@ -211,19 +214,27 @@ def chunk_attention(
         launch: How the launch is cut; None for the usual one.
         log_sums: (tokens, query heads) float32, contiguous; written for the tokens of the chunks: the logarithm of each
             query's sum of exponentials. None if nobody asks.
+        launches: Of the step; None to launch it anew.
     """
+    launches = launches or StepLaunches()
+    of_layer = (queries, keys, values, out, out if log_sums is None else log_sums, layer)
+    shared = (tables, cache, chunks, plan)
+    if launches.repeat(_chunk_attention_kernel, of_layer, shared):
+        return
     heads, tokens = plan.expiry.shape
     # A program handles all query heads of a KV head, so that each key is loaded once for them.
     dim, group = queries.shape[-1], queries.shape[1] // heads
     launch = launch or ChunkLaunch.of(queries.dtype, dim)
     rows = max(launch.rows, triton.next_power_of_2(group))
-    _chunk_attention_kernel[(triton.cdiv(chunks.longest, rows // group), heads, len(chunks.starts))](
-        queries,
+    launches.begin(
+        _chunk_attention_kernel,
+        (triton.cdiv(chunks.longest, rows // group), heads, len(chunks.starts)),
+        of_layer,
+        shared,
         queries.stride(0),
-        keys,
-        values,
         keys.stride(0),
         keys.stride(1),
+        out.stride(0),
         cache.keys,
         cache.values,
         cache.keys.stride(0),
@@ -241,14 +252,11 @@ def chunk_attention(
         plan.rank,
         plan.latest,
         plan.num_stored,
-        out,
-        out.stride(0),
         scale * math.log2(math.e),
-        layer,
         tables.page_table.shape[1],
         heads,
         tokens,
-        plan.latest.shape[1],
+        plan.latest.shape[2],
         N=tables.page_tokens,
         D=dim,
         G=group,
@@ -258,7 +266,6 @@ def chunk_attention(
         PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
         scales=cache.keys if cache.scales is None else cache.scales,
         FP8=cache.scales is not None,
-        log_sums=out if log_sums is None else log_sums,
         HAS_LOG_SUMS=log_sums is not None,
         num_warps=launch.warps,
         num_stages=launch.stages,

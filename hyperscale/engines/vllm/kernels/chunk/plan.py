@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, KernelTables
 from hyperscale.engines.vllm.kernels.common import NEVER, load_expiries, page_of
+from hyperscale.engines.vllm.kernels.step_launches import StepLaunches
 
 LATEST = 64  # passing tokens that share one entry of `ChunkPlan.latest`
 SCAN = 1024  # tokens or entries that a program handles at once
@@ -56,20 +57,22 @@ class ReadCounts(NamedTuple):
 
 @dataclass(frozen=True)
 class ChunkPlan:
-    """What one layer's chunks do; tokens are named by their number in their request's chunk.
+    """What the chunks of one layer do; tokens are named by their number in their request's chunk.
+
+    The layers of a step write theirs one after another, over each other but where a shape begins with layers.
 
     Attributes:
         expiry: (heads, tokens) int32, of each token.
         lasting: (heads, tokens) int32; in each request's part, first the tokens that the next query will see, in order.
         passing: (heads, tokens) int32, likewise those that are gone by then.
         rank: (heads, tokens) int32, lasting tokens up to and including each.
-        latest: (heads, blocks) int32, the latest expiry of each ``LATEST`` of ``passing``; request r begins at
+        latest: (layers, heads, blocks) int32, the latest expiry of each ``LATEST`` of ``passing``; request r begins at
             offsets[r] // LATEST + r.
         places: (heads, tokens) int32, where in the list each of ``lasting`` goes.
         num_stored: (requests, heads) int32, entries of each list before the chunk.
         num_lasting: (requests, heads) int32, tokens that will be stored.
-        gone: (heads, tokens) int32; in each request's part, how many entries expire at each of its positions, those
-            that expired before at the first; None if reads are not counted.
+        gone: (layers, heads, tokens) int32; in each request's part, how many entries expire at each of its positions,
+            those that expired before at the first; None if reads are not counted.
     """
 
     expiry: Tensor
@@ -100,41 +103,56 @@ class PlanStorage:
             counts: Whether reads are counted.
         """
         # The kernel writes all that is read of these.
-        parts = torch.empty((5, heads, tokens), dtype=torch.int32, device=device).unbind()
-        self.expiry, self.lasting, self.passing, self.rank, self.places = parts
-        numbers = torch.empty((2, requests, heads), dtype=torch.int32, device=device)
-        self.num_stored, self.num_lasting = numbers.unbind()
+        parts = _aligned_parts(5, (heads, tokens), device)
+        self._expiry, self._lasting, self._passing, self._rank, self._places = parts
+        self._num_stored, self._num_lasting = _aligned_parts(2, (requests, heads), device)
         # Each request begins a block of its own: at most one more for each than the tokens fill.
         blocks = tokens // LATEST + requests + 1
         self._latest = torch.zeros((layers, heads, blocks), dtype=torch.int32, device=device)
         shape = (layers, heads, tokens)
         self._gone = torch.zeros(shape, dtype=torch.int32, device=device) if counts else None
+        self._plan: ChunkPlan | None = None
 
-    def plan(self, layer: int, expiry: Tensor | None = None) -> ChunkPlan:
-        """The plan of a layer, yet to be written.
+    def plan(self, expiry: Tensor | None = None) -> ChunkPlan:
+        """The plan that a layer writes; the same object in all layers, unless other expiries are given.
 
         Args:
-            layer: The layer; each once.
             expiry: (heads, tokens) int32, contiguous, if it is known.
         """
-        return ChunkPlan(
-            self.expiry if expiry is None else expiry,
-            self.lasting,
-            self.passing,
-            self.rank,
-            self._latest[layer],
-            self.places,
-            self.num_stored,
-            self.num_lasting,
-            None if self._gone is None else self._gone[layer],
-        )
+        expiry = self._expiry if expiry is None else expiry
+        if self._plan is None or self._plan.expiry is not expiry:
+            self._plan = ChunkPlan(
+                expiry,
+                self._lasting,
+                self._passing,
+                self._rank,
+                self._latest,
+                self._places,
+                self._num_stored,
+                self._num_lasting,
+                self._gone,
+            )
+        return self._plan
+
+
+def _aligned_parts(count: int, shape: tuple[int, int], device: torch.device) -> tuple[Tensor, ...]:
+    """Tensors of int32 in one allocation, each contiguous and at a multiple of 16 bytes.
+
+    Triton compiles another kernel for pointers elsewhere, and would do so in the middle of serving, for lengths of
+    prompts that did not occur before.
+    """
+    size = shape[0] * shape[1]
+    parts = torch.empty((count, -(-size // 4) * 4), dtype=torch.int32, device=device)
+    return tuple(part.view(shape) for part in parts[:, :size].unbind())
 
 
 @triton.jit(do_not_specialize=["layer", "tokens", "blocks", "window"])
 def _chunk_plan_kernel(
+    # a layer's own
+    verdicts,
+    layer,
     # what the method says: expiries, or verdicts of which they are made
     chunk_expiry,
-    verdicts,
     verdict_stride,
     verdict_head_stride,
     window,
@@ -169,7 +187,6 @@ def _chunk_plan_kernel(
     reads_out,
     reads_stride,
     # numbers
-    layer,
     layers,
     heads,
     tokens,
@@ -188,7 +205,9 @@ def _chunk_plan_kernel(
     start = tl.load(starts + request).to(tl.int32)
     next_query = start + count
     chunk = head.to(tl.int64) * tokens + base  # where the chunk's part of a (heads, tokens) tensor begins
-    maxima = latest + head.to(tl.int64) * blocks + base // LATEST + request
+    of_layer = layer.to(tl.int64) * heads + head
+    maxima = latest + of_layer * blocks + base // LATEST + request
+    ends = gone + of_layer * tokens + base
     says = verdicts + base.to(tl.int64) * verdict_stride + head * verdict_head_stride
 
     # Sort the chunk's tokens: ``lasting`` those that the next query will see, ``passing`` the others, both in order. A
@@ -214,7 +233,7 @@ def _chunk_plan_kernel(
         # Lanes of one block share an entry of ``latest``, hence the atomic.
         tl.atomic_max(maxima + (index - rank) // LATEST, expires, mask=is_passing)
         if COUNTS_READS:
-            tl.atomic_add(gone + chunk + expires - start, 1, mask=inside & (expires < next_query))
+            tl.atomic_add(ends + expires - start, 1, mask=inside & (expires < next_query))
         num_lasting += tl.sum(is_lasting.to(tl.int32), 0)
 
     slot = tl.load(slot_of_block + tl.load(first_blocks + request * first_stride))
@@ -246,7 +265,7 @@ def _chunk_plan_kernel(
         gaps += tl.sum(is_gap.to(tl.int32), 0)
         if COUNTS_READS:
             is_gone = (index < num_stored) & (expires < next_query)
-            tl.atomic_add(gone + chunk + tl.maximum(expires - start, 0), 1, mask=is_gone)
+            tl.atomic_add(ends + tl.maximum(expires - start, 0), 1, mask=is_gone)
     for begin in range(gaps, num_lasting, SCAN):
         rank = begin + tl.arange(0, SCAN)
         tl.store(places + chunk + rank, num_stored + rank - gaps, mask=rank < num_lasting)
@@ -273,7 +292,7 @@ def _chunk_plan_kernel(
         for begin in range(0, count, SCAN):
             index = begin + tl.arange(0, SCAN)
             # Not from the multiprocessor's own cache, which does not see what atomics have added up.
-            expired = tl.load(gone + chunk + index, mask=index < count, other=0, cache_modifier=".cg")
+            expired = tl.load(ends + index, mask=index < count, other=0, cache_modifier=".cg")
             reads = num_stored + index + 1 - num_gone - tl.cumsum(expired, 0)
             # Heads may share the numbers, and so may layers, whose kernels run one after another.
             wanted = (index < count) & (start + index >= since)
@@ -288,6 +307,7 @@ def plan_chunks(
     expiry: Tensor | Verdicts,
     storage: PlanStorage | None = None,
     counts: ReadCounts | None = None,
+    launches: StepLaunches | None = None,
 ) -> ChunkPlan:
     """Sort a layer's tokens into those that stay and those that pass, and make room for the former.
 
@@ -303,6 +323,7 @@ def plan_chunks(
             verdicts, of which expiries are made.
         storage: Of the step, made for counting if reads are counted; one of its own if None.
         counts: Where it is added up how many entries each query of the chunks reads. None if nobody asks.
+        launches: Of the step; None to launch it anew.
 
     Returns:
         The plan. What lies outside of all chunks is undefined.
@@ -313,11 +334,19 @@ def plan_chunks(
     count, layers = len(chunks.starts), tables.page_table.shape[1]
     if storage is None:
         storage = PlanStorage(layers, heads, tokens, count, values.device, counts=counts is not None)
-    plan = storage.plan(layer, known)
+    plan = storage.plan(known)
     assert counts is None or plan.gone is not None
-    _chunk_plan_kernel[(count, heads)](
+    launches = launches or StepLaunches()
+    of_layer = (values.view(torch.uint8) if values.dtype == torch.bool else values, layer)
+    shared = (tables, chunks, plan, counts)
+    if launches.repeat(_chunk_plan_kernel, of_layer, shared):
+        return plan
+    launches.begin(
+        _chunk_plan_kernel,
+        (count, heads),
+        of_layer,
+        shared,
         plan.expiry,
-        values.view(torch.uint8) if values.dtype == torch.bool else values,
         *values.stride(),
         verdicts.window,
         chunks.first_blocks,
@@ -346,11 +375,10 @@ def plan_chunks(
         chunks.offsets if counts is None else counts.since,
         chunks.offsets if counts is None else counts.reads,
         0 if counts is None else counts.reads.stride(0),
-        layer,
         layers,
         heads,
         tokens,
-        plan.latest.shape[1],
+        plan.latest.shape[2],
         N=tables.page_tokens,
         LATEST=LATEST,
         SCAN=SCAN,

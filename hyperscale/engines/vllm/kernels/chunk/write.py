@@ -10,13 +10,16 @@ from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, KernelTable
 from hyperscale.engines.vllm.kernels.chunk.plan import ChunkPlan
 from hyperscale.engines.vllm.kernels.common import close_gaps
 from hyperscale.engines.vllm.kernels.fp8 import store_entries
+from hyperscale.engines.vllm.kernels.step_launches import StepLaunches
 
 
 @triton.jit(do_not_specialize=["layer", "tokens"])
 def _chunk_write_kernel(
-    # the step's keys and values
+    # a layer's own
     new_keys,
     new_values,
+    layer,
+    # the strides of its keys and values
     token_stride,
     head_stride,
     # the cache
@@ -42,7 +45,6 @@ def _chunk_write_kernel(
     stored_in,
     lasting_in,
     # numbers
-    layer,
     layers,
     heads,
     tokens,
@@ -117,6 +119,7 @@ def store_survivors(
     plan: ChunkPlan,
     keys: Tensor,
     values: Tensor,
+    launches: StepLaunches | None = None,
 ) -> None:
     """Store the tokens that the next query will see: first in the places of what is gone by then, then at the end.
 
@@ -130,12 +133,19 @@ def store_survivors(
         plan: Their plan; of no use afterwards.
         keys: As in `chunk_attention`.
         values: As keys.
+        launches: Of the step; None to launch it anew.
     """
+    launches = launches or StepLaunches()
+    of_layer, shared = (keys, values, layer), (tables, cache, chunks, plan)
+    if launches.repeat(_chunk_write_kernel, of_layer, shared):
+        return
     heads, tokens = plan.expiry.shape
     tile = 32
-    _chunk_write_kernel[(triton.cdiv(chunks.longest, tile), len(chunks.starts), heads)](
-        keys,
-        values,
+    launches.begin(
+        _chunk_write_kernel,
+        (triton.cdiv(chunks.longest, tile), len(chunks.starts), heads),
+        of_layer,
+        shared,
         keys.stride(0),
         keys.stride(1),
         cache.keys,
@@ -156,7 +166,6 @@ def store_survivors(
         plan.places,
         plan.num_stored,
         plan.num_lasting,
-        layer,
         tables.page_table.shape[1],
         heads,
         tokens,
