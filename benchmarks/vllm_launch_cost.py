@@ -2,7 +2,8 @@
 
 Steps with prompts are no CUDA graphs: where the host launches more slowly than the GPU works, a small model waits for
 it (results/measurements/vllm.md). A line for each kernel, microseconds of a launch:
-- whole: as the plugin launches it, tensors of the call allocated included;
+- whole: as the plugin launches it in the first layer of a step: its arguments put together, and the kernel found;
+- repeated: as the plugin launches it in the step's further layers, which keep both (`StepLaunches`);
 - binding: Triton's Python alone, which finds the compiled kernel by the arguments;
 - compiled: the kernel that was found, launched with the tensors themselves;
 - by addresses: the same with addresses in place of tensors, about which the launcher does not ask the driver.
@@ -25,6 +26,7 @@ from triton.runtime.jit import JITFunction
 
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, PagedCache
 from hyperscale.engines.vllm.kernels.chunk import attention, plan, write
+from hyperscale.engines.vllm.kernels.step_launches import StepLaunches
 from hyperscale.engines.vllm.worker.staged_tables import StagedTables
 
 LAYERS, HEADS, GROUP, DIM, PAGE = 28, 2, 6, 128, 32  # Qwen2.5-1.5B's
@@ -65,11 +67,14 @@ def microseconds(work: Callable[[], Any], device: str) -> float:
     return 1e6 * min(batches) / _LAUNCHES
 
 
-def measure_kernel(name: str, call: Callable[[], Any], device: str) -> dict[str, float]:
+def measure_kernel(name: str, call: Callable[[StepLaunches], Any], device: str) -> dict[str, float]:
     """Microseconds of a kernel's launch by part."""
-    launches = Launches()
-    launches.record(call)
+    launches, of_step = Launches(), StepLaunches()
+    launches.record(lambda: call(of_step))
     function, grid, args, kwargs = launches.seen[name]
+    again = Launches()
+    again.record(lambda: call(of_step))
+    assert not again.seen, "the launch was not repeated"
 
     def bind() -> Any:
         return function.run(*args, grid=grid, warmup=True, **kwargs)
@@ -80,7 +85,8 @@ def measure_kernel(name: str, call: Callable[[], Any], device: str) -> dict[str,
     values = [*args, *(kwargs[name] for name in names[len(args) :])]
     addresses = [value.data_ptr() if isinstance(value, Tensor) else value for value in values]
     return {
-        "whole": microseconds(call, device),
+        "whole": microseconds(lambda: call(StepLaunches()), device),
+        "repeated": microseconds(lambda: call(of_step), device),
         "binding": microseconds(bind, device),
         "compiled": microseconds(lambda: compiled(*values), device),
         "by addresses": microseconds(lambda: compiled(*addresses), device),
@@ -102,12 +108,14 @@ def measure(device: str, tokens: int) -> dict[str, dict[str, float]]:
     storage = plan.PlanStorage(LAYERS, HEADS, tokens, 1, torch.device(device), counts=True)
     counts = plan.ReadCounts(first, torch.zeros(tokens, dtype=torch.int64, device=device).expand(HEADS, -1))
     planned = plan.plan_chunks(tables, 0, chunks, verdicts, storage, counts)
-    calls: dict[str, Callable[[], Any]] = {
-        "_chunk_plan_kernel": lambda: plan.plan_chunks(tables, 0, chunks, verdicts, storage, counts),
-        "_chunk_attention_kernel": lambda: attention.chunk_attention(
-            tables, cache, 0, chunks, planned, queries, keys, keys, out, 0.1
+    calls: dict[str, Callable[[StepLaunches], Any]] = {
+        "_chunk_plan_kernel": lambda launches: plan.plan_chunks(tables, 0, chunks, verdicts, storage, counts, launches),
+        "_chunk_attention_kernel": lambda launches: attention.chunk_attention(
+            tables, cache, 0, chunks, planned, queries, keys, keys, out, 0.1, launches=launches
         ),
-        "_chunk_write_kernel": lambda: write.store_survivors(tables, cache, 0, chunks, planned, keys, keys),
+        "_chunk_write_kernel": lambda launches: write.store_survivors(
+            tables, cache, 0, chunks, planned, keys, keys, launches
+        ),
     }
     tiny = torch.zeros(8, device=device)
     found = {"a torch operation": {"whole": microseconds(lambda: tiny.add_(1), device)}}
