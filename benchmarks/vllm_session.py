@@ -1,10 +1,11 @@
-"""Timing of a vLLM engine in this process: prefill, and decode steps of requests that have a given length."""
+"""Timing of a vLLM engine: prefill, and decode steps of requests that have a given length."""
 
 import cProfile
 import pstats
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import wraps
@@ -28,6 +29,8 @@ OURS = {
 
 _HOST_STEPS = 50  # whose Python is profiled
 CORE_STEPS = 100  # of the engine's core alone
+_CALM_STEPS = 5  # that only decode, before any is timed
+_SPARE = 64  # tokens that a request could still draw after it has been timed
 _GAP_US = 8.0  # between two kernels of one graph there is less; more is a wait for the host
 
 THEIRS = {
@@ -85,12 +88,20 @@ class LiveEntries:
 
 
 class Session:
-    """An engine and the requests that were given to it."""
+    """An engine and the requests that were given to it.
 
-    def __init__(self, engine: Any) -> None:
-        self.engine, self.count = engine, 0
-        self.scheduler = engine.engine_core.engine_core.scheduler
+    Of an engine whose core has a process of its own, `prefill` and `decode_by_outputs` are all that works.
+    """
+
+    def __init__(self, engine: Any, *, own_process: bool = False) -> None:
+        self.engine, self.count, self.own_process = engine, 0, own_process
+        self.added_time = 0.0  # when the latest request was given to the engine
         self.is_shared = engine.vllm_config.parallel_config.tensor_parallel_size > 1
+
+    @property
+    def scheduler(self) -> Any:
+        """The core's, which must be in this process."""
+        return self.engine.engine_core.engine_core.scheduler
 
     def add(self, prompt: int, new: int, logprobs: int | None = None) -> str:
         """Add a request of so many tokens; no two prompts are alike."""
@@ -102,6 +113,7 @@ class Session:
         ids = [(7 * i + 13 * self.count * (i % 31) + self.count) % (vocabulary - 1) for i in range(prompt)]
         settings = SamplingParams(temperature=0, max_tokens=new, ignore_eos=True, detokenize=False, logprobs=logprobs)
         settings.output_kind = RequestOutputKind.DELTA
+        self.added_time = time.perf_counter()
         self.engine.add_request(str(self.count), {"prompt_token_ids": ids}, settings)
         return str(self.count)
 
@@ -117,9 +129,12 @@ class Session:
             yield sum(len(output.new_token_ids) for output in outputs)
 
     def prefill(self, length: int) -> float:
-        """Seconds from a request's arrival to its first token."""
+        """Seconds from a request's arrival to its first token.
+
+        A core in a process of its own begins while the request is still being added, so that is timed with it.
+        """
         self.add(length, 1)
-        start = time.perf_counter()
+        start = self.added_time if self.own_process else time.perf_counter()
         list(self.steps())
         return time.perf_counter() - start
 
@@ -139,7 +154,7 @@ class Session:
         most = spare + steps + profiled + CORE_STEPS + host_steps
         names = [self.add(length, most) for _ in range(requests)]
         start, calm_steps, running, step_tokens = time.perf_counter(), 0, 0, self.steps()
-        while calm_steps < 5:  # nobody else is let in, and no prompt is left
+        while calm_steps < _CALM_STEPS:  # nobody else is let in, and no prompt is left
             next(step_tokens)
             calm_steps = calm_steps + 1 if self.decoding() and len(self.scheduler.running) == running else 0
             running = len(self.scheduler.running)
@@ -185,6 +200,53 @@ class Session:
         while self.engine.has_unfinished_requests():
             self.engine.step()
         return measurements
+
+    def decode_by_outputs(self, requests: int, length: int, steps: int, spare: int) -> dict[str, Any]:
+        """Time what comes out of an engine whose core has a process of its own, while ``requests`` requests decode.
+
+        They are brought to a length and wait for each other's first token. Then time runs until ``steps`` tokens for
+        each have come; which steps they came from is not seen, so a step's milliseconds are worked out from tokens.
+        "paused" are requests that got fewer tokens than others meanwhile, as when they are preempted.
+
+        Raises:
+            RuntimeError: Not all of them run at once, so a request ends before the others are timed.
+        """
+        names = [self.add(length, spare + _CALM_STEPS + steps + _SPARE) for _ in range(requests)]
+        start, waiting, calm_steps = time.perf_counter(), set(names), 0
+        while calm_steps < _CALM_STEPS:
+            outputs = self.engine.step()
+            calm_steps += bool(outputs) and not waiting
+            waiting -= {output.request_id for output in outputs if output.outputs[0].token_ids}
+            if any(output.finished for output in outputs):
+                raise RuntimeError(f"one of {requests} requests ended before all ran at once: offer fewer")
+        fill_seconds = time.perf_counter() - start
+        times, tokens = list[float](), Counter(dict.fromkeys(names, 0))
+        start = before = time.perf_counter()
+        while tokens.total() < steps * requests:
+            outputs = self.engine.step()
+            if any(output.finished for output in outputs):
+                raise RuntimeError("a request ended while others were timed: offer fewer")
+            for output in outputs:
+                tokens[output.request_id] += len(output.outputs[0].token_ids)
+            if outputs:
+                now = time.perf_counter()
+                times.append(now - before)
+                before = now
+        seconds = before - start
+        self.engine.abort_request(names)
+        # It is answered after all that the core has still done for the others.
+        self.prefill(1)
+        return {
+            "requests": requests,
+            "waiting": 0,
+            "fill_s": fill_seconds,
+            "ms_per_step": 1e3 * seconds * requests / tokens.total(),
+            "median_ms": 1e3 * statistics.median(times),
+            "slowest_ms": [1e3 * seconds for seconds in sorted(times)[-5:]],
+            "outputs": len(times),
+            "tokens_per_s": tokens.total() / seconds,
+            "paused": sum(count < max(tokens.values()) for count in tokens.values()),
+        }
 
     def answer(self, requests: int, length: int, new: int, profiled: int, *, host: bool = False) -> dict[str, Any]:
         """Time requests that are mostly prompt: steps with prompts in them, which are no CUDA graphs.

@@ -1,6 +1,6 @@
 """Stock vLLM against the plugin and its methods at long context on models of real shapes, with random weights.
 
-Every engine runs in a process of its own, one after another, and measures
+Engines are measured one after another, each by a process of its own:
 1. prefill: one prompt of the context's length, until its first token;
 2. decode with --chains requests at that length;
 3. decode with as many as the engine lets run at once, its own best concurrency;
@@ -15,10 +15,19 @@ its "wait" is nothing, the GPU waits for the host.
 The eviction is that of `method: hashed`: verdicts by a hash, of which 1 / CR keep an entry. It costs what DMS costs,
 and says nothing about accuracy. Requests are brought to their length by prefilling them; that time has its own column.
 
+With --own-process the engine's core runs in another process than its front end, as in `hyperscale run` and `vllm
+serve`, where both work at the same time: tokens/s are then those of streamed tokens, without text made of them or a
+server. Otherwise both take turns in one process, and "ms/step" has the work of both in it. Measured are prefill, with
+the request's way into that process, and decode by what comes out: "ms/step" is the time for a token of each request,
+"median" that between two outputs. What has to look into the core is "-" in the table, and --answers and --host are
+refused. --most is 0 unless it is given, and the program fails if not all of these requests run at once. The package
+must be installed: the other process finds the plugin by its entry point.
+
 python benchmarks/vllm_throughput.py --out throughput.json
 python benchmarks/vllm_throughput.py --toy                                  # the same code, a tiny model, on the CPU
 python benchmarks/vllm_throughput.py --engines ours-full --out more.json    # engines one by one, if time is short
 python benchmarks/vllm_throughput.py --shape qwen2.5-1.5b --context 4096 --chains 32 --most 0 --engines stock,tova
+python benchmarks/vllm_throughput.py --shape qwen2.5-1.5b --context 4096 --chains 32 --own-process --steps 100
 
 A type of the cache may follow an engine's name: `ours:fp8`, and of vLLM's own `stock:fp8`, `stock:turboquant_4bit_nc`.
 An engine named after a method runs its rule at --cr, with prompts that are not pinned, as requests are mostly prompt.
@@ -34,12 +43,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from vllm_session import CORE_STEPS, Session
 
+from hyperscale.engines.vllm.harness.process_end import end_waiting_with_process
 from hyperscale.engines.vllm.method_names import HOSTED
+from hyperscale.engines.vllm.plugin.parent_watch import END_WITH_PARENT
 from hyperscale.methods import parameters
 from hyperscale.methods.core.dmc_merge import MergeConfig
 
@@ -89,8 +101,11 @@ def shape(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def start(arguments: argparse.Namespace, folder: str, longest: int) -> Any:
-    """The engine, in this process."""
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    """The engine, with its core in this process or in one of its own."""
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if arguments.own_process else "0"
+    if arguments.own_process:
+        os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # as on every GPU
+        os.environ[END_WITH_PARENT] = "1"
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     from vllm import EngineArgs, LLMEngine
@@ -130,7 +145,10 @@ def start(arguments: argparse.Namespace, folder: str, longest: int) -> Any:
         args |= {"worker_extension_cls": "vllm_session.LiveEntries"}
     if arguments.toy:
         args |= {"block_size": 32, "enforce_eager": True, "kv_cache_memory_bytes": 2 << 20}
-    return LLMEngine.from_engine_args(EngineArgs(**args))
+    started = LLMEngine.from_engine_args(EngineArgs(**args))
+    if arguments.own_process:
+        end_waiting_with_process(started.engine_core.output_queue_thread, started.engine_core.outputs_queue)
+    return started
 
 
 def measure_engine(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
@@ -138,17 +156,25 @@ def measure_engine(arguments: argparse.Namespace, folder: str) -> dict[str, Any]
     # Tokens that the first requests draw until the last one has its first.
     spare = max(arguments.most, arguments.chains) * arguments.context // arguments.chunk + 64
     longest = arguments.context + spare + CORE_STEPS + 80
-    session = Session(start(arguments, folder, longest))
+    session = Session(start(arguments, folder, longest), own_process=arguments.own_process)
     session.prefill(arguments.context // 4)  # compiles what is compiled at first use
     times = [session.prefill(arguments.context) for _ in range(3 if arguments.context > 8192 else _PREFILLS)]
+    measurements: dict[str, Any] = {"own_process": arguments.own_process, "prefill_s": statistics.median(times)}
+    measurements["prefill_tokens_per_s"] = arguments.context / measurements["prefill_s"]
+    measurements["prefill_ms"] = [round(1e3 * seconds, 2) for seconds in times]
+    length = arguments.context - arguments.steps
+    if arguments.own_process:
+        print_result(measurements)
+        for case, requests in (("chains", arguments.chains), ("best", arguments.most)):
+            if arguments.decode and requests:
+                measurements[case] = session.decode_by_outputs(requests, length, arguments.steps, spare)
+                print_result(measurements)
+        session.engine.engine_core.shutdown()
+        return measurements
     with session.host_parts() as seconds:
         session.prefill(arguments.context)
     # Kernels are seen in this process alone, and several GPUs have processes of their own.
     profiled_steps = 0 if arguments.toy or arguments.tensor_parallel > 1 else 10
-    length = arguments.context - arguments.steps
-    measurements: dict[str, Any] = {"prefill_s": statistics.median(times)}
-    measurements["prefill_tokens_per_s"] = arguments.context / measurements["prefill_s"]
-    measurements["prefill_ms"] = [round(1e3 * seconds, 2) for seconds in times]
     measurements["prefill_host_ms"] = {name: round(1e3 * spent, 2) for name, spent in seconds.items()}
     if profiled_steps:
         session.add(arguments.context, 1)
@@ -177,6 +203,19 @@ def print_result(measurements: dict[str, Any]) -> None:
     print("RESULT " + json.dumps(measurements), flush=True)
 
 
+def parts(case_measurements: dict[str, Any]) -> str:
+    """Where the time of a step goes, of kernels and of the core."""
+    where = ", ".join(f"{kind} {milliseconds:.2f}" for kind, milliseconds in case_measurements["where"].items())
+    core_parts = case_measurements["core_parts_ms"].items()
+    return f"{where}; core: " + ", ".join(f"{part} {milliseconds:.2f}" for part, milliseconds in core_parts)
+
+
+def own_process_note(case_measurements: dict[str, Any]) -> str:
+    """What stands in place of the parts where the core had a process of its own."""
+    paused = case_measurements["paused"]
+    return "the core in a process of its own" + (f"; {paused} requests paused" if paused else "")
+
+
 def table(results: dict[str, Any]) -> str:
     """What was found, a line for each engine and number of requests."""
     head = [
@@ -200,33 +239,31 @@ def table(results: dict[str, Any]) -> str:
             if case not in measurements:
                 continue
             case_measurements = measurements[case]
-            where = ", ".join(f"{kind} {milliseconds:.2f}" for kind, milliseconds in case_measurements["where"].items())
+            # What is measured inside of the core is absent where it has a process of its own.
             numbers = (
-                case_measurements["ms_per_step"],
-                case_measurements["median_ms"],
-                case_measurements["core_ms_per_step"],
-                case_measurements["core_idle_ms"],
-                case_measurements["gaps_ms"],
-                case_measurements["tokens_per_s"],
-                case_measurements["kv_gib"],
-                case_measurements["attention_gb_per_s"],
+                "ms_per_step",
+                "median_ms",
+                "core_ms_per_step",
+                "core_idle_ms",
+                "gaps_ms",
+                "tokens_per_s",
+                "kv_gib",
+                "attention_gb_per_s",
             )
             # Where nobody waits the offer was the limit, not memory.
             lines.append(
                 [
                     name,
                     f"{case_measurements['requests']}{'' if case_measurements['waiting'] else ' (all)'}",
-                    *(f"{number:.2f}" for number in numbers),
+                    *(f"{case_measurements[key]:.2f}" if key in case_measurements else "-" for key in numbers),
+                    str(case_measurements.get("preemptions", "-")),
+                    f"{case_measurements['fill_s']:.1f}",
+                    f"{measurements['prefill_tokens_per_s']:.0f}",
+                    own_process_note(case_measurements)
+                    if measurements.get("own_process")
+                    else parts(case_measurements),
                 ]
             )
-            lines[-1] += [
-                str(case_measurements["preemptions"]),
-                f"{case_measurements['fill_s']:.1f}",
-                f"{measurements['prefill_tokens_per_s']:.0f}",
-                where,
-            ]
-            parts = case_measurements["core_parts_ms"].items()
-            lines[-1][-1] += "; core: " + ", ".join(f"{part} {milliseconds:.2f}" for part, milliseconds in parts)
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
 
@@ -255,7 +292,11 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=0, help="all of the real model's, or fewer for a smaller card")
     parser.add_argument("--context", type=int, default=0, help="tokens of a request while it is timed (16384)")
     parser.add_argument("--chains", type=int, default=8)
-    parser.add_argument("--most", type=int, help="requests that are offered for the best concurrency (64), 0 for none")
+    parser.add_argument(
+        "--most",
+        type=int,
+        help="requests that are offered for the best concurrency (64, or 0 with --own-process), 0 for none",
+    )
     parser.add_argument("--answers", type=int, default=0, help="requests with short answers that are timed (none)")
     parser.add_argument("--decode", action=argparse.BooleanOptionalAction, default=True, help="time decode steps")
     parser.add_argument("--steps", type=int, default=0, help="decode steps that are timed (200)")
@@ -265,11 +306,24 @@ def main() -> None:
     parser.add_argument("--memory", type=float, default=0.92, help="part of the GPU's memory for vLLM")
     parser.add_argument("--tensor-parallel", type=int, default=1, help="GPUs, or on the CPU processes, that share it")
     parser.add_argument("--host", action="store_true", help="also print where the host's time goes in decode steps")
+    parser.add_argument(
+        "--own-process",
+        action="store_true",
+        help="run the engine's core in a process of its own, as runs and servers do",
+    )
     parser.add_argument("--toy", action="store_true")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.own_process:
+        for option in ("answers", "host"):
+            if getattr(arguments, option):
+                parser.error(f"--{option} looks into the engine's core, which --own-process puts out of reach")
+        is_ours = any(name.partition(":")[0] != "stock" for name in arguments.engines.split(","))
+        if is_ours and not entry_points(group="vllm.general_plugins", name="hyperscale"):
+            parser.error("--own-process needs the package installed, as the other process finds the plugin in it")
+        arguments.most = arguments.most or 0
     usual = {"context": (16384, 192), "most": (64, 24), "steps": (200, 12), "chunk": (8192, 64), "window": (256, 16)}
     for name, (real, toy) in usual.items():
         if getattr(arguments, name) in (None, 0) and not (name == "most" and arguments.most == 0):
