@@ -124,6 +124,8 @@ def some_tokens(tokens=TOKENS, heads=HEADS):
         verdicts=torch.zeros(tokens, heads, dtype=torch.bfloat16),
         out=torch.zeros(tokens, heads * GROUP, DIM, dtype=torch.bfloat16),
         log_sums=None,
+        window=16,
+        scale=0.1,
     )
 
 
@@ -142,6 +144,7 @@ OWN = {
     "stride": lambda: cut_keys(HEADS * DIM + 16, 0),
     "type": lambda: {"verdicts": torch.zeros(TOKENS, HEADS)},
     "log sums": lambda: {"log_sums": torch.zeros(TOKENS, HEADS * GROUP)},
+    "window and scale": lambda: {"window": 48, "scale": 0.2},
 }
 SHARED = {
     "tables": lambda: {"tables": some_tables()},
@@ -156,11 +159,11 @@ SHARED = {
 def launch_layer(noted, step, layer, own, launches):
     """The launches of a layer."""
     noted.launches = []
-    said = Verdicts(own.verdicts, 16) if step.known_expiry is None else step.known_expiry
+    said = Verdicts(own.verdicts, own.window) if step.known_expiry is None else step.known_expiry
     tables, chunks = step.tables, step.chunks
     plan = plan_chunks(tables, layer, chunks, said, step.storage, step.counts, launches)
     of_tokens = (own.queries, own.keys, own.values, own.out)
-    attention = (tables, step.cache, layer, chunks, plan, *of_tokens, 0.1)
+    attention = (tables, step.cache, layer, chunks, plan, *of_tokens, own.scale)
     chunk_attention(*attention, log_sums=own.log_sums, launches=launches)
     store_survivors(tables, step.cache, layer, chunks, plan, own.keys, own.values, launches)
     append_chunks(tables, step.cache, layer, chunks, own.keys, own.values, launches)

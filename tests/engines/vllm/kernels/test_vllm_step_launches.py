@@ -21,6 +21,7 @@ SEARCHED = {
     "stride": {"attention", "write", "append"},
     "type": {"plan"},
     "log sums": {"attention"},
+    "window and scale": set(),
     "tables": ALL,
     "cache": {"attention", "write", "append"},
     "chunks": ALL,

@@ -56,6 +56,7 @@ def _chunk_attention_kernel(
     out,
     log_sums,
     layer,
+    scale,
     # their strides
     query_stride,
     token_stride,
@@ -83,7 +84,6 @@ def _chunk_attention_kernel(
     latest,
     stored_in,
     # numbers
-    scale,
     layers,
     heads,
     tokens,
@@ -217,7 +217,8 @@ def chunk_attention(
         launches: Of the step; None to launch it anew.
     """
     launches = launches or StepLaunches()
-    of_layer = (queries, keys, values, out, out if log_sums is None else log_sums, layer)
+    base_2 = scale * math.log2(math.e)
+    of_layer = (queries, keys, values, out, out if log_sums is None else log_sums, layer, base_2)
     shared = (tables, cache, chunks, plan)
     if launches.repeat(_chunk_attention_kernel, of_layer, shared):
         return
@@ -252,7 +253,6 @@ def chunk_attention(
         plan.rank,
         plan.latest,
         plan.num_stored,
-        scale * math.log2(math.e),
         tables.page_table.shape[1],
         heads,
         tokens,

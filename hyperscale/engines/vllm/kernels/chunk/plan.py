@@ -151,11 +151,11 @@ def _chunk_plan_kernel(
     # a layer's own
     verdicts,
     layer,
+    window,
     # what the method says: expiries, or verdicts of which they are made
     chunk_expiry,
     verdict_stride,
     verdict_head_stride,
-    window,
     # the requests
     first_blocks,
     first_stride,
@@ -337,7 +337,7 @@ def plan_chunks(
     plan = storage.plan(known)
     assert counts is None or plan.gone is not None
     launches = launches or StepLaunches()
-    of_layer = (values.view(torch.uint8) if values.dtype == torch.bool else values, layer)
+    of_layer = (values.view(torch.uint8) if values.dtype == torch.bool else values, layer, verdicts.window)
     shared = (tables, chunks, plan, counts)
     if launches.repeat(_chunk_plan_kernel, of_layer, shared):
         return plan
@@ -348,7 +348,6 @@ def plan_chunks(
         shared,
         plan.expiry,
         *values.stride(),
-        verdicts.window,
         chunks.first_blocks,
         chunks.first_blocks.stride(0),
         chunks.offsets,
