@@ -30,7 +30,8 @@ python benchmarks/vllm_throughput.py --shape qwen2.5-1.5b --context 4096 --chain
 python benchmarks/vllm_throughput.py --shape qwen2.5-1.5b --context 4096 --chains 32 --own-process --steps 100
 
 A type of the cache may follow an engine's name: `ours:fp8`, and of vLLM's own `stock:fp8`, `stock:turboquant_4bit_nc`.
-An engine named after a method runs its rule at --cr, with prompts that are not pinned, as requests are mostly prompt.
+An engine named after a method runs its rule at --cr, with prompts that are not pinned, as requests are mostly prompt;
+`window-pinned` and the like keep them, which is these methods' default.
 With --tensor-parallel N, N GPUs share the engine; "KV GiB" is of them together, and kernels are not told.
 Of dmc, neurons of dummy weights decide: about half of the heads merge everything, the others nothing, whatever --cr is.
 """
@@ -70,6 +71,8 @@ for _name in (*HOSTED, "random", "window"):
     _pinned = {"pin_prompt": False} if "pin_prompt" in parameters(_name) else {}
     for _suffix, _full in (("", True), ("-piecewise", False)):
         ENGINES[_name + _suffix] = {"method": _name, "parameters": _pinned, "full_graphs": _full}
+    if _pinned:
+        ENGINES[_name + "-pinned"] = {"method": _name, "parameters": {}, "full_graphs": True}
 ENGINES["dmc"] = {"method": "dmc"}
 ENGINES["ours-full"] = ENGINES["ours"]  # its name while full graphs were not the default
 
