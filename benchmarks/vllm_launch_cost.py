@@ -105,8 +105,9 @@ def measure(device: str, tokens: int) -> dict[str, dict[str, float]]:
     # Of block 0, nobody's, and of a single token.
     first = torch.zeros(1, **numbers)
     chunks = ChunkRequests(first, torch.tensor([0, 1], **numbers), first, tokens)
-    storage = plan.PlanStorage(LAYERS, HEADS, tokens, 1, torch.device(device), counts=True)
-    counts = plan.ReadCounts(first, torch.zeros(tokens, dtype=torch.int64, device=device).expand(HEADS, -1))
+    storage = plan.PlanStorage(LAYERS, HEADS, tokens, 1, torch.device(device), counts=False)
+    reads = torch.zeros(tokens, dtype=torch.int64, device=device).expand(HEADS, -1)
+    counts = plan.ReadCounts(first, reads, sums=True)
     planned = plan.plan_chunks(tables, 0, chunks, verdicts, storage, counts)
     calls: dict[str, Callable[[StepLaunches], Any]] = {
         "_chunk_plan_kernel": lambda launches: plan.plan_chunks(tables, 0, chunks, verdicts, storage, counts, launches),

@@ -98,6 +98,7 @@ def every_kernel(dtype, heads, group, dim, page, fp8=False):
     counts = chunk_plan.ReadCounts(positions, torch.zeros(tokens, dtype=torch.int64).expand(heads, -1))
     for said in (chunk_plan.Verdicts(verdicts, 16, 0), chunk_plan.Verdicts(logits, 16, 1), ints(heads, tokens)):
         chunk_plan.plan_chunks(tables, 2, chunks, said)
+        chunk_plan.plan_chunks(tables, 2, chunks, said, counts=counts._replace(sums=True))
         plan = chunk_plan.plan_chunks(tables, 2, chunks, said, counts=counts)
     launch = (tables, pool, 2, chunks, plan, q, k, k, torch.empty_like(q), 0.1)
     chunk_attention.chunk_attention(*launch)

@@ -50,7 +50,8 @@ class CudaStep:
         slots: (requests,) int64.
         counts: Where reads of the chunks' queries are added up, of all heads and layers to the same numbers; None if no
             chunk has a position whose reads are wanted.
-        query_reads: (tokens,) int64, entries that each query read so far, over layers and heads, where wanted.
+        query_reads: (tokens,) int64, entries that each query read so far, over layers and heads, where wanted; those of
+            a whole chunk at its first token if ``counts`` has sums.
         sequences: The chunks for FlashAttention 3, where it can attend; None if the plugin's own kernel does.
         prompts: Of the requests that process a prompt, for hosted methods: slot, first and last index (exclusive) of
             its tokens in the batch, and position of the first.
@@ -183,8 +184,7 @@ class CudaCacheWorker(CacheWorker):
             make_room(self.tables, step.chunks, step.slots[n:])
         elif step.chunks is not None:
             shape = (self.tables.layers, self.tables.heads, step.tokens, len(step.chunks.starts))
-            counts = chunks_decode or self.method.counts_prompts
-            step.plans = PlanStorage(*shape, blocks.device, counts=counts)
+            step.plans = PlanStorage(*shape, blocks.device, counts=chunks_decode)
         if isinstance(self.method, WorkerWindow):  # expiries depend on positions alone: the same in all layers
             step.decode_expiry = self.method.expiries(step.slots[:n], step.decodes.positions.long())
             if step.plans is not None:
@@ -196,7 +196,9 @@ class CudaCacheWorker(CacheWorker):
             prompts = self.tables.request_params[step.slots[n:], 0].to(torch.int32)
             since = torch.zeros_like(prompts) if self.method.counts_prompts else prompts
             step.query_reads = torch.zeros(step.tokens, dtype=torch.int64, device=blocks.device)
-            step.counts = ReadCounts(since, step.query_reads.expand(self.tables.heads, -1))
+            # Of prompts only the sum is reported, which stands at their first token then.
+            reads = step.query_reads.expand(self.tables.heads, -1)
+            step.counts = ReadCounts(since, reads, sums=not chunks_decode)
         self._step = step
         return step
 
