@@ -11,6 +11,7 @@ from hyperscale.methods.arm import Arm, compression_label
 from hyperscale.methods.names import VANILLA
 from hyperscale.report.plots.figure import WIDTH
 from hyperscale.report.plots.styles import assign_dashes, assign_styles
+from hyperscale.results.intervals import MIN_PROBLEMS
 
 _BUCKETS = 16
 _HEIGHT = 3.2  # inches
@@ -37,7 +38,8 @@ def draw(scores_of: Mapping[Arm, TokenScores], settings: LikelihoodSettings) -> 
     dashes = assign_dashes(styles)
     figure = Figure(figsize=(WIDTH if len(panels_of) > 1 else WIDTH * 0.65, _HEIGHT), layout="constrained")
     FigureCanvasAgg(figure)
-    has_bands = len({arm.method for arm in scores_of} - {VANILLA}) <= _MOST_BANDS
+    count = len(next(iter(scores_of.values())).nats)
+    has_bands = len({arm.method for arm in scores_of} - {VANILLA}) <= _MOST_BANDS and count >= MIN_PROBLEMS
     panels = figure.subplots(1, len(panels_of), squeeze=False, sharey=True)[0]
     for panel, label in zip(panels, panels_of, strict=True):
         for arm, scores in scores_of.items():
@@ -77,7 +79,6 @@ def draw(scores_of: Mapping[Arm, TokenScores], settings: LikelihoodSettings) -> 
     handles = {
         text: handle for panel in panels for handle, text in zip(*panel.get_legend_handles_labels(), strict=True)
     }
-    count = len(next(iter(scores_of.values())).nats)
     figure.legend(
         handles=[handles[name] for name in styles],
         labels=list(styles),

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hyperscale import tasks
-from hyperscale.methods.names import rank
+from hyperscale.methods.names import VANILLA, rank
 from hyperscale.report.plots.figure import DPI, WIDTH, shorten
 from hyperscale.report.plots.styles import Style, assign_dashes, assign_styles, series_name
 from hyperscale.results.intervals import MIN_PROBLEMS
@@ -14,8 +14,11 @@ from hyperscale.results.points import MeasuredPoint, name_caches
 if TYPE_CHECKING:
     import pandas as pd
 
-_KEY = "share of the prompt's entries left after prefill    bars: 95 % Wilson intervals    thin dashes: the full cache"
-_KEPT = "    at 100 %: methods that keep all entries and read some"
+_KEY = "share of the prompt's entries left after prefill"
+_BARS = "bars: 95 % Wilson intervals"
+_FEW = f"no bars with fewer than {MIN_PROBLEMS} problems"
+_FULL = "thin dashes: the full cache"
+_KEPT = "at 100 %: methods that keep all entries and read some"
 
 
 def select_points(points: Sequence[MeasuredPoint]) -> list[MeasuredPoint]:
@@ -89,10 +92,12 @@ def draw_retained(points: Sequence[MeasuredPoint], notes: Sequence[str] = ()) ->
         panels[row][0].set_ylabel("accuracy (%)")
     _set_shares(panels[0][0], [100 * point.retained for point in points])
     picture.supxlabel("retained share of the prompt (%), log2 scale\n", fontsize=7.5)
-    keeps_all = any(p.retained >= 0.999 and p.series.method.split(" ")[0] != "vanilla" for p in points)
-    picture.text(
-        0.5, 0.008, _KEY + (_KEPT if keeps_all else ""), ha="center", va="bottom", fontsize=5.5, color="#555555"
-    )
+    keeps_all = any(p.retained >= 0.999 and p.series.method.split(" ")[0] != VANILLA for p in points)
+    sizes = [len(point.problems) for point in points]
+    bars = [*[_BARS] * (max(sizes) >= MIN_PROBLEMS), *[_FEW] * (min(sizes) < MIN_PROBLEMS)]
+    full = any(point.series.method.split(" ")[0] == VANILLA for point in points)
+    key = "    ".join([_KEY, *bars, *[_FULL] * full, *[_KEPT] * keeps_all])
+    picture.text(0.5, 0.008, key, ha="center", va="bottom", fontsize=5.5, color="#555555")
     legend = picture.legend(
         handles=[_handle(name, *style, dashes[name]) for name, style in styles.items()],
         loc="outside upper center",
@@ -130,7 +135,7 @@ def _draw_panel(
         colour, marker = styles[name]
         x = [100 * point.retained for point in points]
         y = [100 * float(point.accuracy.mean()) for point in points]
-        if points[0].series.method.split(" ")[0] == "vanilla":
+        if points[0].series.method.split(" ")[0] == VANILLA:
             panel.axhline(y[0], color=colour, linewidth=0.7, linestyle="--", zorder=1)
         panel.plot(x, y, marker=marker, color=colour, linestyle=dashes[name], markersize=3.4, linewidth=1.2, zorder=3)
         for share, point in zip(x, points, strict=True):
