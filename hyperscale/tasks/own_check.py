@@ -1,7 +1,7 @@
 """Tries a user's own task before a run: its file, its problems, its prompt, its grader on right and wrong answers."""
 
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,8 +104,14 @@ def check_file(path: Path) -> Report:
     return report
 
 
-def check_groups(folder: Path) -> Report | None:
-    """Look at the groups of a folder's tasks; None if it is no folder, or has none."""
+def check_groups(folder: Path, known: Collection[str] = ()) -> Report | None:
+    """Look at the groups of a folder's tasks; None if it is no folder, or has none.
+
+    Args:
+        folder: The folder.
+        known: Mistakes that the checks of its files named. One of them may keep groups from being read; it is not
+            named again then, and there is no report.
+    """
     folder = expand_home(folder)
     if not folder.is_dir():
         return None
@@ -114,6 +120,8 @@ def check_groups(folder: Path) -> Report | None:
     try:
         sources.declare_folder(folder)
     except TaskError as error:
+        if str(error) in known:
+            return None
         report.fail(str(error))
         return report
     names = sources.declared_groups(folder)

@@ -241,7 +241,7 @@ class LmEvalProblems:
                 f"{place}: num_fewshot is {asked}, and there are fewer examples beside the problem: ask for fewer, "
                 f"--task-param {self._name}.num_fewshot=N"
             ) from None
-        remedy = f": or pass {self._split} as a file, --data {self._name}=PATH"
+        remedy = f": check the name and the network, or pass its data with --data {self._name}=PATH, a file or a folder"
         remedy = "" if self.is_local or has_data else remedy
         raise TaskError(f"{place}: lm-eval cannot make the task ({type(error).__name__}: {text}){remedy}") from None
 

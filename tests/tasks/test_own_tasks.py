@@ -57,6 +57,15 @@ def test_every_example_is_right_as_it_stands(run):
     assert "capitals of countries" in run("tasks", "--include", EXAMPLES)[1]
 
 
+def test_a_file_of_a_folder_that_cannot_be_read_is_one_mistake(run, tmp_path):
+    (tmp_path / "broken.yaml").write_text("task: broken\n data: x.jsonl\n")
+    (tmp_path / "typing.yaml").write_text("task: typing\nlenghts: [64]\n")
+    code, out, err = run("tasks", "--check", tmp_path)
+    assert code == 2
+    assert out.count("mapping values are not allowed here") == 1
+    assert f"{out.count('wrong: ')} mistakes" in err
+
+
 def test_the_page_shows_the_examples_as_they_are():
     page = (EXAMPLES.parents[1] / "docs" / "own-tasks.md").read_text()
     blocks = re.findall(r"^```(?:yaml|python|json)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)

@@ -32,16 +32,17 @@ def tasks(
     from hyperscale.errors import TaskError
     from hyperscale.tasks.own_check import check_file, check_groups, files_of
 
-    mistakes = 0
+    mistakes: list[str] = []
     for path in check:
         for number, file in enumerate(files_of(path)):
             if number:
                 typer.echo()
             report = check_file(file)
             typer.echo(report.text)
-            mistakes += len(report.mistakes)
-        if (groups := check_groups(path)) is not None:
+            mistakes += report.mistakes
+        if (groups := check_groups(path, mistakes)) is not None:
             typer.echo(f"\n{groups.text}")
-            mistakes += len(groups.mistakes)
+            mistakes += groups.mistakes
     if mistakes:
-        raise TaskError(f"{mistakes} mistake{'s' if mistakes > 1 else ''}: mend what is marked wrong, and check again")
+        count = len(mistakes)
+        raise TaskError(f"{count} mistake{'s' if count > 1 else ''}: mend what is marked wrong, and check again")
