@@ -31,6 +31,7 @@ from hyperscale.analysis.frontier import find_frontiers
 from hyperscale.methods.names import VANILLA, rank
 from hyperscale.results.intervals import CONFIDENCE, AccuracyInterval, Z, wilson_interval
 from hyperscale.results.points import MeasuredPoint
+from hyperscale.utils.sorting import natural_order
 
 TOLERANCE = 5.0
 """Points of accuracy that a configuration may lie below the full cache's best and still count as equal."""
@@ -127,7 +128,7 @@ def find_answers(
         ceilings: Task to its budget; without one where it is missing.
     """
     answers = [_answer(bootstrap, axis, ceilings or {}) for bootstrap in bootstraps if bootstrap.points]
-    return sorted(answers, key=lambda answer: answer.task)
+    return sorted(answers, key=lambda answer: natural_order(answer.task))
 
 
 def _answer(bootstrap: Bootstrap, axis: str, ceilings: Mapping[str, float]) -> Answer:

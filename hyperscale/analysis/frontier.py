@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from hyperscale.methods.names import rank
 from hyperscale.results.points import MeasuredPoint, check_axis
+from hyperscale.utils.sorting import natural_order
 
 Floats = NDArray[np.float64]
 COVERAGE = 0.9  # share of its method's problems that a point must rest on to count for a frontier
@@ -60,7 +61,7 @@ def frontier_points(points: Iterable[MeasuredPoint], axis: str) -> list[Measured
     for point in drop_sparse_points(points):
         groups.setdefault((point.series.task, point.series.model, point.series.method), []).append(point)
     selection: list[MeasuredPoint] = []
-    for _, group in sorted(groups.items(), key=lambda item: (*item[0][:2], rank(item[0][2]))):
+    for _, group in sorted(groups.items(), key=lambda item: (natural_order(item[0][0]), item[0][1], rank(item[0][2]))):
         cost, accuracy = np.array([(point.costs[axis].mean(), point.accuracy.mean()) for point in group]).T
         frontier = find_frontiers(cost, accuracy)
         selection += [group[i] for i in frontier.order[frontier.on_frontier]]

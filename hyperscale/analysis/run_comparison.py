@@ -18,6 +18,7 @@ from hyperscale.errors import ResultsError
 from hyperscale.methods.arm import Arm
 from hyperscale.methods.names import VANILLA, rank
 from hyperscale.results.points import MeasuredPoint, check_axis
+from hyperscale.utils.sorting import natural_order
 
 _ROUNDING = 1 + 1e-9  # a cost within this factor of another is equal to it
 
@@ -116,7 +117,11 @@ def compare_points(
             f"nothing to compare: no arms of the two have a task, a point and a problem in common ({have}); name "
             "methods of the second and the first run with --pair dms:vanilla"
         )
-    return sorted(found, key=lambda each: (each.task, rank(each.b.method), each.b, rank(each.a.method), each.a))
+
+    def place(each: Comparison) -> tuple[Any, ...]:
+        return natural_order(each.task), rank(each.b.method), each.b, rank(each.a.method), each.a
+
+    return sorted(found, key=place)
 
 
 def _by_task_and_arm(points: Iterable[MeasuredPoint]) -> dict[tuple[str, Arm], list[MeasuredPoint]]:

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from rich.console import Console
@@ -14,6 +15,7 @@ from hyperscale.gate.baseline import AXES, GateRecord
 from hyperscale.gate.comparison import BAD, Comparison, ComparisonRow
 from hyperscale.utils.files import append_whole, write_atomic
 from hyperscale.utils.printing import print_line
+from hyperscale.utils.sorting import natural_order
 
 TITLE = "hyperscale gate"
 _HEAD = (
@@ -51,7 +53,11 @@ def selection(comparison: Comparison) -> list[ComparisonRow]:
             worst[arm] = min(worst.get(arm, row), row, key=lambda row: row.change)
     worst_rows = {id(row) for row in worst.values()}
     rows = [row for row in comparison.rows if row.verdict in BAD or row.CR is None or id(row) in worst_rows]
-    return sorted(rows, key=lambda row: BAD.index(row.verdict) if row.verdict in BAD else len(BAD))
+
+    def place(row: ComparisonRow) -> tuple[Any, ...]:
+        return (BAD.index(row.verdict) if row.verdict in BAD else len(BAD)), natural_order(row.task), row.model
+
+    return sorted(rows, key=place)
 
 
 def print_comparison(comparison: Comparison, out: Console, every: bool = False) -> None:

@@ -2,10 +2,14 @@
 
 import matplotlib as mpl
 import pytest
+from rich.console import Console
 from synthetic_samples import points, sample
 
+from hyperscale.analysis.curves import analyse
+from hyperscale.analysis.frontier import frontier_points
+from hyperscale.cli.display.result_tables import print_points
 from hyperscale.report.html.frontiers import collect_numbers
-from hyperscale.report.plots.figure import RC
+from hyperscale.report.plots.figure import RC, draw_figure
 from hyperscale.report.plots.retained import draw_retained, select_points, tabulate_retained
 
 
@@ -52,6 +56,35 @@ def test_tasks_stand_in_the_order_of_the_runs_and_what_keeps_all_is_explained(li
     assert [
         "keep all entries" in " ".join(text.get_text() for text in figure.texts) for figure in (picture, other)
     ] == [True, False]
+
+
+def test_the_key_speaks_of_what_is_drawn(lines):
+    few = [chain for chain in lines if chain.problem in ("p0", "p1")]
+    with mpl.rc_context(RC):
+        keys = [
+            " ".join(text.get_text() for text in draw_retained(select_points(points(chains))).texts)
+            for chains in (lines, few, [chain for chain in lines if chain.method != "vanilla"])
+        ]
+    assert ["Wilson intervals" in key for key in keys] == [True, False, True]
+    assert ["no bars" in key for key in keys] == [False, True, False]
+    assert ["full cache" in key for key in keys] == [True, True, False]
+
+
+def test_lengths_are_shown_from_the_shortest_on_wherever_they_are_listed(lines, capsys):
+    late = [*reversed(lines)]  # as chains lie that finished in another order
+    every = points(late)
+    analysis = analyse(every, n_boot=20)
+    wanted = ["vt@512", "vt@1024"]
+    for listed in (analysis.answers, analysis.margins, analysis.curves["kv_reads"], frontier_points(every, "kv_reads")):
+        assert list(dict.fromkeys(getattr(each, "series", each).task for each in listed)) == wanted
+    data = collect_numbers(every)
+    assert list(dict.fromkeys(row[data["columns"].index("task")] for row in data["points"])) == wanted
+    with mpl.rc_context(RC):
+        picture = draw_figure(analysis.curves["kv_reads"], "kv_reads")
+    assert [panel.get_title().split(" ")[0] for panel in picture.axes] == wanted
+    print_points(every, Console(width=200))
+    out = capsys.readouterr().out
+    assert out.index("vt@512") < out.index("vt@1024")
 
 
 def test_nothing_is_drawn_where_nothing_was_left_out_or_nobody_says(lines):

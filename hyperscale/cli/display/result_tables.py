@@ -1,7 +1,7 @@
 """Tables about a finished run: the points on its frontiers, and the compression that took place."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -9,6 +9,7 @@ from hyperscale.cli.display.table_format import format_interval, make_table, pri
 from hyperscale.methods.arm import compression_label
 from hyperscale.methods.names import rank
 from hyperscale.utils.quantities import format_quantity
+from hyperscale.utils.sorting import natural_order
 
 if TYPE_CHECKING:
     from hyperscale.results.group_means import GroupMean
@@ -58,7 +59,7 @@ def _print_rows(title: str, rows: "Sequence[MeasuredPoint]", console: Console) -
     table = make_table(
         title, ("task", "method", "W-L-CR"), ("realised CR", "problems", "accuracy %", *_SHARES, *_COSTS)
     )
-    for task in sorted({point.series.task for point in rows}):
+    for task in sorted({point.series.task for point in rows}, key=natural_order):
         for point in rows:
             if point.series.task != task:
                 continue
@@ -99,8 +100,8 @@ def print_vote_change(before: "Sequence[MeasuredPoint]", after: "Sequence[Measur
         print_table(table, console, ("vote",))
 
 
-def _series_place(point: "MeasuredPoint | GroupMean") -> tuple[str, tuple[int, str], "SeriesKey"]:
-    return point.series.task, rank(point.series.method), point.series
+def _series_place(point: "MeasuredPoint | GroupMean") -> tuple[Any, ...]:
+    return natural_order(point.series.task), rank(point.series.method), point.series
 
 
 def _place(point: "MeasuredPoint") -> "tuple[SeriesKey, int, int]":

@@ -1,6 +1,5 @@
 """Collects the report's chains: problems, each with its chains' answers, verdicts and costs, and their texts."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +19,7 @@ from hyperscale.results.points import MeasuredPoint, candidates_of
 from hyperscale.results.samples import Sample
 from hyperscale.results.truncation import TruncatedChain, truncate
 from hyperscale.scoring.voting import strategies
+from hyperscale.utils.sorting import natural_order
 
 MAX_CHAINS = 40_000  # that the page lists
 MAX_ANSWER = 200  # characters of an answer in the list; its text has all of it
@@ -98,11 +98,6 @@ def verdict_index(sample: Sample) -> int:
     if final.vote.answer is not None:
         return 0 if final.vote.correct else 1
     return 3 if final.complete else 2
-
-
-def natural_order(name: str) -> list[tuple[int, str]]:
-    """A key that sorts p2 before p10."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
 
 
 def _arm(chain: RunChain) -> RunArm:

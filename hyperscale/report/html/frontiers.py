@@ -18,6 +18,7 @@ from hyperscale.results.group_means import GroupMean
 from hyperscale.results.intervals import MIN_PROBLEMS
 from hyperscale.results.points import COLUMNS, MeasuredPoint, name_caches
 from hyperscale.utils.quantities import format_quantity
+from hyperscale.utils.sorting import natural_order
 
 ModelMethod = tuple[str, str]
 
@@ -88,7 +89,7 @@ def page_order(points: Sequence[MeasuredPoint]) -> list[int]:
 
     def key(i: int) -> tuple[Any, ...]:
         point = named[i]
-        return point.series.task, rank(point.series.method), point.series, point.L, point.W
+        return natural_order(point.series.task), rank(point.series.method), point.series, point.L, point.W
 
     return sorted(range(len(named)), key=key)
 

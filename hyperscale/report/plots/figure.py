@@ -16,6 +16,7 @@ from hyperscale.report.plots.styles import AXES, STYLES, Style, assign_styles, s
 from hyperscale.results.intervals import MIN_PROBLEMS
 from hyperscale.results.points import MeasuredPoint
 from hyperscale.utils.quantities import format_length
+from hyperscale.utils.sorting import natural_order
 
 if TYPE_CHECKING:
     from hyperscale.analysis.published import PublishedAccuracy, Reference
@@ -135,7 +136,7 @@ def _by_task(curves: Sequence[Curve]) -> dict[str, list[Curve]]:
     groups: dict[str, list[Curve]] = {}
     for curve in curves:
         groups.setdefault(curve.task, []).append(curve)
-    return dict(sorted(groups.items()))
+    return dict(sorted(groups.items(), key=lambda group: natural_order(group[0])))
 
 
 def _names(curves: Sequence[Curve]) -> dict[int, str]:
