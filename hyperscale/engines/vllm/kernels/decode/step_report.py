@@ -1,6 +1,9 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 # ruff: noqa: ANN001, ANN202
-"""Gathers what a step is reported with, of all slots in one kernel, which can be the last of a CUDA graph."""
+"""Gathers what a step is reported with, of all slots in one kernel, which can be the last of a CUDA graph.
+
+Of a step with chunks it also notes which slot each request of the batch has: their queries' reads lie in its order.
+"""
 
 import triton
 import triton.language as tl
@@ -12,12 +15,27 @@ ROWS = 4  # of what is gathered: pages in use, superblocks, entries, entries rea
 _BLOCK = 1024
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_stride", "slots"])
 def _step_report_kernel(
-    pages_used, num_superblocks, lens, reads, out, slots, num_lists, BLOCK: tl.constexpr, HAS_READS: tl.constexpr
+    pages_used,
+    num_superblocks,
+    lens,
+    reads,
+    first_blocks,
+    first_stride,
+    slot_of_block,
+    out,
+    slots,
+    num_lists,
+    BLOCK: tl.constexpr,
+    HAS_READS: tl.constexpr,
 ):
-    # Grid (slots,): a program adds up the lists of one slot.
+    # Grid (slots + requests,): a program adds up the lists of one slot, or finds a request's slot.
     slot = tl.program_id(0)
+    if slot >= slots:
+        first = tl.load(first_blocks + (slot - slots) * first_stride)
+        tl.store(out + 3 * slots + slot, tl.load(slot_of_block + first))  # behind the rows
+        return
     total = tl.zeros((BLOCK,), tl.int32)
     for begin in range(0, num_lists, BLOCK):
         index = begin + tl.arange(0, BLOCK)
@@ -29,22 +47,30 @@ def _step_report_kernel(
         tl.store(out + 3 * slots + slot, tl.load(reads + slot).to(tl.int32))
 
 
-def gather_step_report(tables: KernelTables, reads: Tensor | None, out: Tensor) -> None:
+def gather_step_report(
+    tables: KernelTables, reads: Tensor | None, out: Tensor, first_blocks: Tensor | None = None
+) -> None:
     """Gather the numbers of all slots.
 
     Args:
         tables: The worker's tables.
         reads: (slots,) int64, entries that each slot's last decode step read; None if it read all that there were.
-        out: (`ROWS`, slots) int32, contiguous; written: pages in use, superblocks, entries of all lists, and ``reads``
-            if there are any.
+        out: int32, contiguous; written: `ROWS` rows of (slots,), which are pages in use, superblocks, entries of all
+            lists, and ``reads`` if there are any. Behind them a number a request, the slot that it has.
+        first_blocks: (requests,) int32, any stride: of the requests of the batch; None if their slots are not wanted.
     """
     slots = len(tables.lens)
-    num_lists = tables.lens[0].numel()
-    _step_report_kernel[(slots,)](
+    num_lists = tables.lens.stride(0)
+    requests = 0 if first_blocks is None else len(first_blocks)
+    firsts = tables.slot_of_block if first_blocks is None else first_blocks
+    _step_report_kernel[(slots + requests,)](
         tables.pages_used,
         tables.num_superblocks,
         tables.lens,
         tables.lens if reads is None else reads,
+        firsts,
+        firsts.stride(0),
+        tables.slot_of_block,
         out,
         slots,
         num_lists,
