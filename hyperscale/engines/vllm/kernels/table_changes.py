@@ -13,9 +13,11 @@ import triton.language as tl
 from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import KernelTables
+from hyperscale.engines.vllm.kernels.step_launches import StepLaunches
 
 PARAMS = 3  # numbers of a request
 _BLOCK = 256
+_PROGRAMS = 4
 
 
 class ChangedTables(KernelTables, Protocol):
@@ -29,12 +31,11 @@ class ChangedTables(KernelTables, Protocol):
 
 
 @triton.jit
-def _assign(table, pairs, count, index, BLOCK: tl.constexpr):
+def _assign(table, pairs, count, index):
     """Assign the numbers ``index`` of ``count`` pairs, all their places before all their values."""
     place = tl.load(pairs + index, mask=index < count, other=0)
     value = tl.load(pairs + count + index, mask=index < count, other=0)
     tl.store(table + place, value.to(tl.int32), mask=index < count)
-    return pairs + 2 * count
 
 
 @triton.jit(do_not_specialize=["num_opened", "num_firsts", "num_places", "num_counts", "lists"])
@@ -56,11 +57,12 @@ def _table_changes_kernel(
     PARAMS: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
+    PROGRAMS: tl.constexpr,
 ):
-    # Grid (opened slots + blocks of pairs,).
+    # Grid (PROGRAMS,), however much changes.
     program = tl.program_id(0)
-    if program < num_opened:
-        slot = tl.load(changes + program)
+    for opened in range(program, num_opened, PROGRAMS):
+        slot = tl.load(changes + opened)
         tl.store(pages_used + slot, 0)
         for begin in range(0, lists, BLOCK):
             index = begin + tl.arange(0, BLOCK)
@@ -69,17 +71,26 @@ def _table_changes_kernel(
             tl.store(lens + slot * lists + index, zeros, mask=index < lists)
             tl.store(newest + slot * lists + index, zeros, mask=index < lists)
         which = tl.arange(0, WIDTH)
-        params = tl.load(changes + num_opened + program * PARAMS + which, mask=which < PARAMS, other=0)
+        params = tl.load(changes + num_opened + opened * PARAMS + which, mask=which < PARAMS, other=0)
         tl.store(request_params + slot * PARAMS + which, params, mask=which < PARAMS)
-        return
-    index = (program - num_opened) * BLOCK + tl.arange(0, BLOCK)
-    pairs = changes + num_opened * (1 + PARAMS)
-    pairs = _assign(slot_of_block, pairs, num_firsts, index, BLOCK)
-    pairs = _assign(superblocks, pairs, num_places, index, BLOCK)
-    _assign(num_superblocks, pairs, num_counts, index, BLOCK)
+    firsts = changes + num_opened * (1 + PARAMS)
+    places = firsts + 2 * num_firsts
+    counts = places + 2 * num_places
+    most = tl.maximum(num_firsts, tl.maximum(num_places, num_counts))
+    for begin in range(program * BLOCK, most, PROGRAMS * BLOCK):
+        index = begin + tl.arange(0, BLOCK)
+        _assign(slot_of_block, firsts, num_firsts, index)
+        _assign(superblocks, places, num_places, index)
+        _assign(num_superblocks, counts, num_counts, index)
 
 
-def change_tables(tables: ChangedTables, changes: Tensor, num_opened: int, num_pairs: Sequence[int]) -> None:
+def change_tables(
+    tables: ChangedTables,
+    changes: Tensor,
+    num_opened: int,
+    num_pairs: Sequence[int],
+    launches: StepLaunches | None = None,
+) -> None:
     """Empty the slots that requests have got, and assign what has changed.
 
     Args:
@@ -89,11 +100,17 @@ def change_tables(tables: ChangedTables, changes: Tensor, num_opened: int, num_p
             and behind them their new values.
         num_opened: How many slots.
         num_pairs: How many places of each of the three.
+        launches: Of these tables; None to launch it anew.
     """
-    _table_changes_kernel[(num_opened + triton.cdiv(max(*num_pairs, 1), _BLOCK),)](
-        changes,
-        num_opened,
-        *num_pairs,
+    launches = launches or StepLaunches()
+    of_call = (changes, num_opened, *num_pairs)
+    if launches.repeat(_table_changes_kernel, of_call, ()):  # not of the tables themselves, which may keep it
+        return
+    launches.begin(
+        _table_changes_kernel,
+        (_PROGRAMS,),
+        of_call,
+        (),
         tables.pages_used,
         tables.num_pages,
         tables.lens,
@@ -106,5 +123,6 @@ def change_tables(tables: ChangedTables, changes: Tensor, num_opened: int, num_p
         PARAMS=PARAMS,
         WIDTH=triton.next_power_of_2(PARAMS),
         BLOCK=_BLOCK,
+        PROGRAMS=_PROGRAMS,
         num_warps=4,
     )

@@ -169,6 +169,7 @@ class CudaCacheWorker(CacheWorker):
         self._decode_reporter = DecodeReporter(tables)
         self._step: CudaStep | None = None
         self._in_step = False
+        self._launches = StepLaunches()  # of reports of steps with chunks
         # Of prompts whose reads are counted from their beginning; a slice of it is aligned, as kernels want it.
         self._from_zero = torch.zeros(len(tables.lens), dtype=torch.int32, device=tables.lens.device)
         use_kernels(method)
@@ -178,6 +179,7 @@ class CudaCacheWorker(CacheWorker):
     def _forget_method(self) -> None:
         if isinstance(self.method, WorkerHosted):
             self.method.fused = None  # which refers to the method: its memory is to be free at once
+        self._launches = StepLaunches()  # likewise
         super()._forget_method()
 
     def _take_method(self, method: WorkerMethod) -> None:
@@ -372,7 +374,8 @@ class CudaCacheWorker(CacheWorker):
         if step is None or step.report is None:
             self._decode_reporter.gather(self._step_reads)
         else:
-            gather_step_report(self.tables, self._step_reads, step.report.gathered, step.first_blocks)
+            arguments = (step.report.gathered, step.first_blocks, self._launches)
+            gather_step_report(self.tables, self._step_reads, *arguments)
 
     @property
     def _step_reads(self) -> Tensor | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from hyperscale.engines.vllm.kernels.step_launches import StepLaunches
 from hyperscale.engines.vllm.worker.tables import EntryTables
 from hyperscale.utils.device_copy import upload
 
@@ -36,6 +37,7 @@ class StagedTables(EntryTables):
         self.step_pages = torch.zeros(slots, heads, pages, **int32)
         self.query_starts = torch.arange(slots * heads, **int32)
         self.step_done = torch.zeros(slots, heads, **int32)
+        self._launches = StepLaunches()
         # Changes since the last flush: slot to request parameters, first block to slot, flat index to superblock,
         # slot to number of superblocks. Of two changes in one place the later one counts.
         self._new_params: dict[int, list[int]] = {}
@@ -86,4 +88,4 @@ class StagedTables(EntryTables):
             numbers += changed.values()
         # A reopened slot is emptied on the device, in the order of the stream: its former request's steps are done.
         staged = upload(numbers or [0], self.expiry.device)
-        change_tables(self, staged, len(self._new_params), [len(changed) for changed in changes])
+        change_tables(self, staged, len(self._new_params), [len(changed) for changed in changes], self._launches)

@@ -10,32 +10,35 @@ import triton.language as tl
 from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import KernelTables
+from hyperscale.engines.vllm.kernels.step_launches import StepLaunches
 
 ROWS = 4  # of what is gathered: pages in use, superblocks, entries, entries read
 _BLOCK = 1024
 
 
-@triton.jit(do_not_specialize=["first_stride", "slots"])
+@triton.jit(do_not_specialize=["first_stride", "requests", "slots"])
 def _step_report_kernel(
+    # a step's own
+    out,
+    first_blocks,
+    first_stride,
+    requests,
+    # what steps share
     pages_used,
     num_superblocks,
     lens,
     reads,
-    first_blocks,
-    first_stride,
     slot_of_block,
-    out,
     slots,
     num_lists,
     BLOCK: tl.constexpr,
     HAS_READS: tl.constexpr,
 ):
-    # Grid (slots + requests,): a program adds up the lists of one slot, or finds a request's slot.
+    # Grid (slots,): a program adds up the lists of one slot, and finds the slot of the request of its number.
     slot = tl.program_id(0)
-    if slot >= slots:
-        first = tl.load(first_blocks + (slot - slots) * first_stride)
-        tl.store(out + 3 * slots + slot, tl.load(slot_of_block + first))  # behind the rows
-        return
+    for request in range(slot, requests, slots):
+        first = tl.load(first_blocks + request * first_stride)
+        tl.store(out + 4 * slots + request, tl.load(slot_of_block + first))  # behind the rows
     total = tl.zeros((BLOCK,), tl.int32)
     for begin in range(0, num_lists, BLOCK):
         index = begin + tl.arange(0, BLOCK)
@@ -48,7 +51,11 @@ def _step_report_kernel(
 
 
 def gather_step_report(
-    tables: KernelTables, reads: Tensor | None, out: Tensor, first_blocks: Tensor | None = None
+    tables: KernelTables,
+    reads: Tensor | None,
+    out: Tensor,
+    first_blocks: Tensor | None = None,
+    launches: StepLaunches | None = None,
 ) -> None:
     """Gather the numbers of all slots.
 
@@ -58,20 +65,25 @@ def gather_step_report(
         out: int32, contiguous; written: `ROWS` rows of (slots,), which are pages in use, superblocks, entries of all
             lists, and ``reads`` if there are any. Behind them a number a request, the slot that it has.
         first_blocks: (requests,) int32, any stride: of the requests of the batch; None if their slots are not wanted.
+        launches: Of these tables; None to launch it anew.
     """
-    slots = len(tables.lens)
-    num_lists = tables.lens.stride(0)
+    launches = launches or StepLaunches()
     requests = 0 if first_blocks is None else len(first_blocks)
     firsts = tables.slot_of_block if first_blocks is None else first_blocks
-    _step_report_kernel[(slots + requests,)](
+    of_step, shared = (out, firsts, firsts.stride(0), requests), (tables, reads)
+    if launches.repeat(_step_report_kernel, of_step, shared):
+        return
+    slots, num_lists = len(tables.lens), tables.lens.stride(0)
+    launches.begin(
+        _step_report_kernel,
+        (slots,),
+        of_step,
+        shared,
         tables.pages_used,
         tables.num_superblocks,
         tables.lens,
         tables.lens if reads is None else reads,
-        firsts,
-        firsts.stride(0),
         tables.slot_of_block,
-        out,
         slots,
         num_lists,
         BLOCK=min(triton.next_power_of_2(num_lists), _BLOCK),
