@@ -294,6 +294,27 @@ def test_staged_tables_end_as_the_others_do():
             assert torch.equal(mine, theirs), (step, name)
 
 
+def test_live_entries_are_counted_in_any_number_of_parts(monkeypatch):
+    from hyperscale.engines.vllm.worker import tables as module
+
+    tables = EntryTables(layers=5, heads=3, page_tokens=4, blocks=40, slots=2, max_tokens=60)
+    draw = torch.Generator().manual_seed(0)
+    for table, most in ((tables.expiry, 100), (tables.page_table, len(tables.expiry)), (tables.lens, 50)):
+        table.copy_(torch.randint(most, table.shape, generator=draw))
+    for query in (0, 30, 99):
+        expected = sum(
+            int(tables.expiry[tables.page_table[1, layer, head, place // 4], place % 4] > query)
+            for layer in range(5)
+            for head in range(3)
+            for place in range(int(tables.lens[1, layer, head]))
+        )
+        for at_once in (1, 300, 400, 1 << 21):  # a layer, one, two, all
+            monkeypatch.setattr(module, "_ENTRIES_AT_ONCE", at_once)
+            assert tables.count_live(1, query) == expected
+    tables.lens.zero_()
+    assert tables.count_live(1, 0) == 0
+
+
 def test_the_tables_leave_the_cache_what_fits():
     from hyperscale.engines.vllm.cache_spec import RaggedSpec
     from hyperscale.engines.vllm.worker.memory import table_bytes
