@@ -22,7 +22,7 @@ from hyperscale.engines.vllm.kernels.step_launches import StepLaunches
 from hyperscale.engines.vllm.protocol import DecodeReports, RequestReport, SuperblockUpdate, ceil_div
 from hyperscale.engines.vllm.worker.cache_rows import CacheRows
 from hyperscale.engines.vllm.worker.cache_worker import CacheWorker, RunningRequest
-from hyperscale.engines.vllm.worker.decode_report import DecodeReporter, copy_numbers, read_columns
+from hyperscale.engines.vllm.worker.decode_report import DecodeReporter, copy_numbers
 from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
 from hyperscale.engines.vllm.worker.methods.dmc import WorkerDMC
 from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
@@ -112,11 +112,12 @@ class _StepNumbers:
             numbers: The numbers, as an array.
 
         Returns:
-            (`ROWS`, slots) int32; the slots of the batch's requests, and (tokens,) int64: reads of its queries.
+            Flat, what is gathered of slots; the slots of the batch's requests; and (tokens,) int64: reads of its
+            queries.
         """
-        gathered, end = numbers[: self._size].view("int32"), ROWS * self._slots
-        slots = gathered[end : end + self._requests].tolist()
-        return gathered[:end].reshape(ROWS, self._slots), slots, numbers[self._size :]
+        # An array's operations cost more than the few numbers that are wanted.
+        gathered, end = memoryview(numbers)[: self._size].cast("B").cast("i"), ROWS * self._slots
+        return gathered, [gathered[end + row] for row in range(self._requests)], numbers[self._size :]
 
 
 @dataclass(frozen=True)
@@ -341,15 +342,14 @@ class CudaCacheWorker(CacheWorker):
             live = [of_request(request.slot, request.prompt_tokens, request.computed_tokens) for request in ends]
             parts.append(torch.stack(live))
         wait = copy_numbers(*parts)
-        num_lists, has_reads = self.tables.num_lists, self._step_reads is not None
-        counts_prompts = self.method.counts_prompts
+        about = (len(self.tables.lens), self.tables.num_lists, self._step_reads is not None, self.method.counts_prompts)
         self._prune_rows(self.rows)
         self._scheduled_tokens = {}
 
         def read() -> dict[str, RequestReport]:
             numbers, *of_ends = wait()
             live = dict(zip([request.request for request in ends], of_ends[0].tolist(), strict=True)) if ends else {}
-            return _read_report(requests, live, step, numbers, num_lists, has_reads, counts_prompts)
+            return _read_report(requests, live, step, numbers, *about)
 
         return read
 
@@ -398,6 +398,7 @@ def _read_report(
     live_after_prompt: Mapping[str, int],
     step: CudaStep | None,
     numbers: Any,
+    num_slots: int,
     num_lists: int,
     has_reads: bool,
     counts_prompts: bool,
@@ -409,6 +410,7 @@ def _read_report(
         live_after_prompt: What the first decode step sees of those whose prompt ended with a single token.
         step: The step; None where a graph was replayed, which runs no Python.
         numbers: Array of what a step with chunks, or without, gathers.
+        num_slots: Slots of the tables.
         num_lists: Lists of a request.
         has_reads: Whether what decode steps read was gathered.
         counts_prompts: Whether reads of prompts are counted.
@@ -416,13 +418,17 @@ def _read_report(
     # Slots tell which request of the batch is which: the batch is in vLLM's order, the report in the scheduler's.
     chunk_rows, starts, query_reads = {}, [], None
     if step is not None and step.report is not None:
-        numbers, slots, query_reads = step.report.split(numbers)
+        gathered, slots, query_reads = step.report.split(numbers)
         starts = step.starts
         if step.report.query_reads is not None:
             chunk_rows = {slot: row for row, slot in enumerate(slots) if row >= step.num_decodes}
-    all_pages, all_live, all_reads = read_columns(numbers, [request.slot for request in requests], num_lists)
+    else:
+        gathered = memoryview(numbers).cast("B").cast("i")
     reports = {}
-    for request, pages, live, step_reads in zip(requests, all_pages, all_live, all_reads, strict=True):
+    for request in requests:
+        pages, superblocks, live, step_reads = (gathered[row * num_slots + request.slot] for row in range(ROWS))
+        # The kernels cannot raise: pages past the supply went to block 0, and here it is noticed.
+        assert pages <= superblocks * num_lists, "page over-commit"
         row = chunk_rows.get(request.slot)  # None: a single token, which reads all that there is
         live_entries: tuple[int, ...] = ()
         is_decode = request.computed_tokens > request.prompt_tokens

@@ -72,26 +72,14 @@ def copy_numbers(*numbers: Tensor) -> Callable[[], list[Any]]:
     return wait
 
 
-def read_columns(numbers: Any, slots: Sequence[int], num_lists: int) -> tuple[list[int], list[int], list[int]]:
-    """Pages in use, entries, and entries read of some slots.
-
-    Args:
-        numbers: (`ROWS`, slots) int32, on the host.
-        slots: Of the step's requests.
-        num_lists: Lists of a request.
-    """
-    pages, superblocks, live, reads = numbers[:, list(slots)].tolist()
-    # The kernels cannot raise: pages past the supply went to block 0, and here it is noticed.
-    assert all(used <= held * num_lists for used, held in zip(pages, superblocks, strict=True)), "page over-commit"
-    return pages, live, reads
-
-
 def _reader(
     wait: Callable[[], list[Any]], slots: Sequence[int], num_lists: int, has_reads: bool
 ) -> Callable[[], DecodeColumns]:
     def read() -> DecodeColumns:
         (numbers,) = wait()
-        pages, live, reads = read_columns(numbers, slots, num_lists)
+        pages, superblocks, live, reads = numbers[:, list(slots)].tolist()
+        # The kernels cannot raise: pages past the supply went to block 0, and here it is noticed.
+        assert all(used <= held * num_lists for used, held in zip(pages, superblocks, strict=True)), "page over-commit"
         return DecodeColumns(tuple(pages), tuple(live), tuple(reads) if has_reads else None)
 
     return read
