@@ -1,8 +1,9 @@
 """Host time of a decode step in vLLM's scheduler and in the plugin's own part of the worker, without a model or a GPU.
 
 The real scheduler and its KV connector run with a worker of the CUDA kind on CPU tensors, whose forward pass is left
-out: lists grow on the host as DMS's would. So what is timed is Python, and torch operations as cheap as a launch. The
-work of vLLM's model runner, which is the same with and without the plugin, is not in it. Times are of the processor.
+out: lists grow on the host as DMS's would. So what is timed is Python, and torch operations as cheap as a launch; not
+the kernel that brings the tables up to date, which is interpreted here. The work of vLLM's model runner, which is the
+same with and without the plugin, is not in it. Times are of the processor.
 
 python benchmarks/vllm_host.py --chains 32 --steps 400
 python benchmarks/vllm_host.py --chains 64 --context 2048 --answers 300 --step-tokens 2048
@@ -28,6 +29,7 @@ os.environ["TRITON_INTERPRET"] = "1"
 import torch
 from transformers import Qwen2Config
 
+from hyperscale.engines.vllm.kernels.decode.step_report import ROWS
 from hyperscale.engines.vllm.options import Options
 
 PARTS = ("schedule", "begin", "report", "update")
@@ -95,7 +97,10 @@ class Runner:
         self.scheduler, self.worker, self.known = scheduler, None, {}
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self.cr = arguments.cr
+        self.interpreted = 0.0  # seconds of this step
+        self._ordered: list[str] = []  # requests of a step with prompts, as in its batch
         if ours:
+            from hyperscale.engines.vllm.kernels import table_changes
             from hyperscale.engines.vllm.kernels.arguments import PagedCache
             from hyperscale.engines.vllm.worker.cuda import CudaCacheWorker
             from hyperscale.engines.vllm.worker.methods.registry import create
@@ -112,6 +117,18 @@ class Runner:
             options = Options(method="hashed", cr=arguments.cr, window=256)
             method = create(tables, options, 0, arguments.heads)
             self.worker = CudaCacheWorker(tables, method, PagedCache.of(cache), False)
+            self._pass_over(table_changes, "change_tables")
+
+    def _pass_over(self, module: Any, launch: str) -> None:
+        """Let a kernel's time not count: Triton's interpreter takes a thousand times as long as a launch."""
+        original = getattr(module, launch)
+
+        def timed(*arguments: Any) -> None:
+            start = time.process_time()
+            original(*arguments)
+            self.interpreted += time.process_time() - start
+
+        setattr(module, launch, timed)
 
     def run(self, step: Any) -> Any:
         """Execute a scheduler's output; only the plugin's part is timed."""
@@ -131,9 +148,10 @@ class Runner:
             sampled.append([7] if whole else [])
         if self.worker is not None:
             message, start = step.kv_connector_metadata, time.process_time()
+            self.interpreted = 0.0
             self.worker.begin_step(message.updates, message.released_requests, message.scheduled_tokens)
             self._resolve({name: (done[name], step.num_scheduled_tokens[name]) for name in names})
-            self.seconds["begin"] += time.process_time() - start
+            self.seconds["begin"] += time.process_time() - start - self.interpreted
             self._grow()
             start = time.process_time()
             report = self.worker.report_step()
@@ -149,7 +167,7 @@ class Runner:
         assert self.worker is not None
         if all(tokens == 1 for _, tokens in sizes.values()):
             return
-        ordered = sorted(sizes, key=lambda name: sizes[name][1] > 1)
+        ordered = self._ordered = sorted(sizes, key=lambda name: sizes[name][1] > 1)
         starts = [0, *accumulate(sizes[name][1] for name in ordered)]
         blocks = [self.worker.tables.superblocks[self.worker.requests[name].slot, 0] for name in ordered]
         step = CudaStep(
@@ -170,8 +188,13 @@ class Runner:
             entries = min(place.computed_tokens, 256) + max(place.computed_tokens - 256, 0) / self.cr
             tables.lens[place.slot] = int(entries)
             tables.pages_used[place.slot] = -(-int(entries) // 32) * tables.num_lists
-        # Of the kernel, which is part of the step's graph.
-        numbers = self.worker._decode_reporter._numbers
+        # Of the kernel, which is part of a decode step's graph.
+        step, rows = self.worker._step, tables.pages_used.shape[0]
+        numbers = self.worker._decode_reporter.numbers
+        if step is not None and step.report is not None:
+            slots = [self.worker.requests[name].slot for name in self._ordered]
+            step.report.gathered[ROWS * rows : ROWS * rows + len(slots)] = torch.tensor(slots)
+            numbers = step.report.gathered[: ROWS * rows].view(ROWS, rows)
         numbers[0], numbers[1] = tables.pages_used, tables.num_superblocks
         numbers[2] = tables.lens.flatten(1).sum(1)
 

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from interpreted import DEVICE, MARKS
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig
 from vllm_engines import needs_vllm
 
@@ -50,6 +51,8 @@ class Engine:
         self.builder = CudaRaggedBuilder(None, [], None, DEVICE)
         self.impl = CudaRaggedImpl(HEADS * GROUP, DIM, 0.2, HEADS)
         self.done, self.first = dict.fromkeys(PROMPTS, 0), {}
+        self.generations = {}
+        self.preempted = {}  # requests that start anew with the next step, with their generations
 
     def metadata(self, names, sizes, padding):
         from vllm.v1.attention.backend import CommonAttentionMetadata
@@ -96,14 +99,17 @@ class Engine:
         """
         updates = []
         for name in names:
-            if name not in self.first:
+            if name not in self.first or name in self.preempted:
                 self.first[name] = 1 + 9 * list(PROMPTS).index(name)
                 params = RequestParams(PROMPTS[name], 50, 1)
                 blocks = tuple(range(self.first[name], self.first[name] + 9))
-                updates.append(SuperblockUpdate(name, 1, 0, blocks, params))
+                self.generations[name] = self.preempted.get(name, 1)
+                updates.append(SuperblockUpdate(name, self.generations[name], 0, blocks, params))
         passing = self.forward(names, sizes, padding)
         next(passing).capturing = replayed
-        self.worker.begin_step(updates, [], {name: (1, n) for name, n in zip(names, sizes, strict=True)})
+        scheduled = {name: (self.generations[name], n) for name, n in zip(names, sizes, strict=True)}
+        self.worker.begin_step(updates, list(self.preempted), scheduled)
+        self.preempted = {}
         out = next(passing)
         if replayed:
             self.worker._step = None
@@ -174,6 +180,89 @@ def test_replayed_graphs_are_reported_alike():
         assert told == ran
 
 
+def query_reads(name, query, seen):
+    """Entries that a query reads once ``seen`` tokens are known, over all layers and heads, by DMS's rule."""
+    window, total = RULES["dms"].window, 0
+    for layer in range(LAYERS):
+        evicted = tokens(name, layer)[3][1:seen] > 0  # of token k, as hidden state k + 1 says
+        gone = torch.cat([evicted, evicted.new_zeros(1, HEADS)]) & (torch.arange(seen)[:, None] + window < query)
+        total += int((~gone[: query + 1]).sum())
+    return total
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_reports_are_what_queries_read(mixed):
+    """Of chunks, of prompts that end with a single token, and of a request that starts anew after a preemption."""
+    engine, ends, parts = Engine(RULES["dms"]), 0, 0
+    story = [*STORY, (["a", "b", "c"], [20, 1, 1]), (["a", "c"], [1, 1])]
+    for index, (names, sizes) in enumerate(story):
+        generation = {"a": 1}
+        if index >= len(STORY):  # preempted, and processed again: prompt and decode steps in one chunk
+            generation["a"] = 2
+        if index == len(STORY):
+            engine.done["a"], engine.preempted = 0, {"a": 2}
+        order = sorted(range(len(names)), key=lambda i: (sizes[i] != 1) != mixed)
+        _, reports = engine.step([names[i] for i in order], [sizes[i] for i in order])
+        tables = engine.worker.tables
+        for name, size in zip(names, sizes, strict=True):
+            told, end, prompt = reports[name], engine.done[name], PROMPTS[name]
+            slot = engine.worker.requests[name].slot
+            assert told.generation == generation.get(name, 1)
+            assert told.computed_tokens == end
+            assert told.pages == int(tables.num_pages[slot].sum())
+            decoded = range(max(end - size, prompt), end)
+            expected = tuple(query_reads(name, query, end) for query in decoded)
+            if end == prompt:
+                expected, ends = (query_reads(name, prompt, prompt),), ends + (size == 1)
+            assert told.live_entries == expected, (index, name)
+            part = range(end - size, min(end, prompt))
+            reads = sum(query_reads(name, query, end) for query in part)
+            assert told.prompt_part == ((part.start, part.stop, reads) if part else None), (index, name)
+            parts += bool(part and size > 1)
+    assert ends
+    assert parts
+
+
+class TorchOperations(TorchDispatchMode):
+    """Counts them."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_with_a_prompt_is_few_operations(monkeypatch):
+    """The host's operations around the layers, which the device waits for; kernels of the plugin's own not counted."""
+    from hyperscale.engines.vllm.kernels import table_changes
+
+    engine, launched = Engine(RULES["dms"]), []
+    assert engine.step(["a", "b"], [5, 20])[1]
+    original = table_changes.change_tables
+    engine.first["c"] = 19
+    update = SuperblockUpdate("c", 1, 0, tuple(range(19, 28)), RequestParams(PROMPTS["c"], 50, 1))
+    passing = engine.forward(["c"], [9])
+    next(passing)
+    monkeypatch.setattr(table_changes, "change_tables", lambda *arguments: launched.append(arguments))
+    with TorchOperations() as begun:
+        engine.worker.begin_step([update], ["a"], {"c": (1, 9)})
+    original(*launched.pop())
+    next(passing)
+    with TorchOperations() as reported:
+        report = engine.worker.report_step()
+    assert report()["c"].computed_tokens == 9
+    assert begun.count <= 4
+    assert reported.count <= 4
+    monkeypatch.undo()
+    engine.done["c"] = 9
+    passing = engine.forward(["c"], [1])
+    next(passing)
+    monkeypatch.setattr(table_changes, "change_tables", launched.append)
+    engine.worker.begin_step([], [], {"c": (1, 1)})
+    assert not launched  # nothing has changed
+
+
 def test_staged_tables_end_as_the_others_do():
     shape = {"layers": 2, "heads": 2, "page_tokens": 32, "blocks": 60, "slots": 5, "max_tokens": 200}
     plain, staged = EntryTables(**shape), StagedTables(**shape, device=DEVICE)
@@ -203,6 +292,27 @@ def test_staged_tables_end_as_the_others_do():
             if name in ("superblocks", "num_superblocks"):  # of slots in use
                 mine, theirs = mine[sorted(slots)], theirs[sorted(slots)]
             assert torch.equal(mine, theirs), (step, name)
+
+
+def test_live_entries_are_counted_in_any_number_of_parts(monkeypatch):
+    from hyperscale.engines.vllm.worker import tables as module
+
+    tables = EntryTables(layers=5, heads=3, page_tokens=4, blocks=40, slots=2, max_tokens=60)
+    draw = torch.Generator().manual_seed(0)
+    for table, most in ((tables.expiry, 100), (tables.page_table, len(tables.expiry)), (tables.lens, 50)):
+        table.copy_(torch.randint(most, table.shape, generator=draw))
+    for query in (0, 30, 99):
+        expected = sum(
+            int(tables.expiry[tables.page_table[1, layer, head, place // 4], place % 4] > query)
+            for layer in range(5)
+            for head in range(3)
+            for place in range(int(tables.lens[1, layer, head]))
+        )
+        for at_once in (1, 300, 400, 1 << 21):  # a layer, one, two, all
+            monkeypatch.setattr(module, "_ENTRIES_AT_ONCE", at_once)
+            assert tables.count_live(1, query) == expected
+    tables.lens.zero_()
+    assert tables.count_live(1, 0) == 0
 
 
 def test_the_tables_leave_the_cache_what_fits():

@@ -17,6 +17,7 @@ from hyperscale.engines.vllm.kernels import (
     page_bounds,
     page_choice,
     query_sums,
+    table_changes,
     victim_choice,
 )
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache, Victims
@@ -69,6 +70,7 @@ def every_kernel(dtype, heads, group, dim, page, fp8=False):
         num_pages=ints(slots, layers, heads),
         lens=ints(slots, layers, heads),
         newest=ints(slots, layers, heads),
+        request_params=torch.zeros(slots, 3, dtype=torch.int64),
         expiry=ints(blocks * layers * heads, page),
     )
     q, k = torch.zeros(tokens, heads * group, dim, dtype=dtype), torch.zeros(tokens, heads, dim, dtype=dtype)
@@ -84,8 +86,9 @@ def every_kernel(dtype, heads, group, dim, page, fp8=False):
     sums, merged = torch.zeros(slots, heads, 2 * dim + 1), torch.zeros(requests, heads)
     long = torch.zeros(requests, dtype=torch.int64)
     token_merge.merge_tokens(q[:requests], k[:requests], k[:requests], merged, long, long, sums, 100.0, 5.0)
-    numbers = ints(step_report.ROWS, slots)
-    step_report.gather_step_report(tables, None, numbers)
+    table_changes.change_tables(tables, torch.zeros(40, dtype=torch.int64), 2, (2, 13, 2))
+    numbers = ints(step_report.ROWS * slots + requests)
+    step_report.gather_step_report(tables, None, numbers, first)
     step_report.gather_step_report(tables, torch.zeros(slots, dtype=torch.int64), numbers)
     folded = q[:requests].unflatten(1, (heads, group))
     for fused in (False, True):

@@ -4,6 +4,7 @@ Run as a program, without TRITON_INTERPRET; needs no GPU. Prints JSON:
 - "steps": by name, of steps of three layers: the launches of each layer, those that share a `StepLaunches` ("shared")
   beside those of the same layer that are made anew ("anew"). A launch has its kernel's name, the number of the compiled
   kernel, its grid, its arguments, and whether Triton searched for the kernel by the arguments ("bound").
+- "around": of three steps, likewise, the launches before and behind the layers, which all steps share.
 - "lengths": of steps with awkward numbers of tokens, by how many bytes each of a plan's tensors lies past a multiple of
   16 ("past", by heads, tokens and requests), and the kernels that were compiled for the first of these steps ("first")
   and for the others.
@@ -23,7 +24,9 @@ from hyperscale.engines.vllm.kernels.chunk.append import append_chunks
 from hyperscale.engines.vllm.kernels.chunk.attention import chunk_attention
 from hyperscale.engines.vllm.kernels.chunk.plan import PlanStorage, ReadCounts, Verdicts, plan_chunks
 from hyperscale.engines.vllm.kernels.chunk.write import store_survivors
+from hyperscale.engines.vllm.kernels.decode.step_report import gather_step_report
 from hyperscale.engines.vllm.kernels.step_launches import StepLaunches
+from hyperscale.engines.vllm.kernels.table_changes import change_tables
 
 LAYERS, HEADS, GROUP, DIM, PAGE, BLOCKS, SLOTS = 3, 2, 2, 16, 16, 20, 4
 TOKENS, REQUESTS = 150, 2
@@ -185,6 +188,28 @@ def launch_step(noted, name):
     return layers
 
 
+def launch_around(noted, step, tables, kept):
+    """The launches before a step's layers, and behind them, with this step's own numbers."""
+    noted.launches = []
+    changes, out = torch.zeros(60, dtype=torch.int64), ints(4 * SLOTS + step)
+    first_blocks = ints(step + 1, 7)[:, 0]
+    change_tables(tables, changes, step, (step, 16 - step, 1), kept[0])
+    gather_step_report(tables, None, out, first_blocks, kept[1])
+    return noted.launches, (changes, out, first_blocks)
+
+
+def launch_all_around(noted):
+    """Of three steps, launches that all share, and the same made anew."""
+    tables, kept, steps, tensors = some_tables(), (StepLaunches(), StepLaunches()), [], []
+    tables.request_params = torch.zeros(SLOTS, 3, dtype=torch.int64)
+    for step in range(3):
+        shared, own = launch_around(noted, step, tables, kept)
+        anew, others = launch_around(noted, step, tables, (None, None))
+        tensors += [own, others]  # kept, so that no two steps' have the same addresses
+        steps.append({"shared": shared, "anew": anew})
+    return steps
+
+
 def launch_lengths(noted):
     """Steps of awkward sizes: where their plans lie, and what is compiled for them."""
     past, compiled = {}, []
@@ -203,4 +228,6 @@ if __name__ == "__main__":
     driver.set_active(noted)
     JITFunction.run = noted.mark_binding(JITFunction.run)
     lengths = launch_lengths(noted)
-    print(json.dumps({"lengths": lengths, "steps": {name: launch_step(noted, name) for name in (*OWN, *SHARED)}}))  # noqa: T201
+    around = launch_all_around(noted)
+    steps = {name: launch_step(noted, name) for name in (*OWN, *SHARED)}
+    print(json.dumps({"around": around, "lengths": lengths, "steps": steps}))  # noqa: T201

@@ -116,8 +116,8 @@ class CudaRaggedImpl(RaggedImpl):
             self._decode(worker, step, layer, tokens.first(step.num_decodes))
         if step.chunks is not None:
             self._attend_chunks(worker, step, layer, tokens.first(step.tokens))
-        elif layer == worker.tables.layers - 1:
-            worker.gather_report()
+        if layer == worker.tables.layers - 1:
+            worker.gather_report(step)
 
     def merge(
         self,

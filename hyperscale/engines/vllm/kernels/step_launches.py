@@ -33,6 +33,8 @@ class _Kept(NamedTuple):
 class StepLaunches:
     """The launches of a step; one step's alone, as grids and arguments are the step's.
 
+    Or, of a kernel that runs once a step and whose grid is always the same, those of all steps.
+
     A kernel's parameters begin with those whose arguments are a layer's own.
     """
 

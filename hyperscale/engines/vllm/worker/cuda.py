@@ -7,6 +7,8 @@ would wait for all kernels in the queue, in every layer.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,18 +17,19 @@ from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeReque
 from hyperscale.engines.vllm.kernels.chunk.append import make_room
 from hyperscale.engines.vllm.kernels.chunk.fa3 import ChunkSequences, make_sequences
 from hyperscale.engines.vllm.kernels.chunk.plan import PlanStorage, ReadCounts
+from hyperscale.engines.vllm.kernels.decode.step_report import ROWS, gather_step_report
 from hyperscale.engines.vllm.kernels.step_launches import StepLaunches
-from hyperscale.engines.vllm.protocol import DecodeReports, RequestReport, SuperblockUpdate
+from hyperscale.engines.vllm.protocol import DecodeReports, RequestReport, SuperblockUpdate, ceil_div
 from hyperscale.engines.vllm.worker.cache_rows import CacheRows
 from hyperscale.engines.vllm.worker.cache_worker import CacheWorker, RunningRequest
-from hyperscale.engines.vllm.worker.decode_report import DecodeReporter
+from hyperscale.engines.vllm.worker.decode_report import DecodeReporter, copy_numbers
 from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
+from hyperscale.engines.vllm.worker.methods.dmc import WorkerDMC
 from hyperscale.engines.vllm.worker.methods.hosted import WorkerHosted
 from hyperscale.engines.vllm.worker.methods.interval import WorkerInterval
 from hyperscale.engines.vllm.worker.methods.registry import use_kernels
 from hyperscale.engines.vllm.worker.methods.window import WorkerWindow
 from hyperscale.engines.vllm.worker.staged_tables import StagedTables
-from hyperscale.utils.device_copy import upload
 
 
 @dataclass
@@ -47,11 +50,10 @@ class CudaStep:
         decode_expiry: (requests that decode,) int32, expiries of the new entries; None unless known now.
         chunk_expiry: (heads, tokens) int32, likewise of all tokens; None where verdicts say it, or until a layer asks.
         plans: What the plans of the chunks are written to; None where FlashAttention attends to them.
-        slots: (requests,) int64.
+        slots: (requests,) int64; None if the method does not look at them.
         counts: Where reads of the chunks' queries are added up, of all heads and layers to the same numbers; None if no
             chunk has a position whose reads are wanted.
-        query_reads: (tokens,) int64, entries that each query read so far, over layers and heads, where wanted; those of
-            a whole chunk at its first token if ``counts`` has sums.
+        report: Of a step with chunks: what it is reported with; see `_StepNumbers`.
         sequences: The chunks for FlashAttention 3, where it can attend; None if the plugin's own kernel does.
         prompts: Of the requests that process a prompt, for hosted methods: slot, first and last index (exclusive) of
             its tokens in the batch, and position of the first.
@@ -72,7 +74,7 @@ class CudaStep:
     plans: PlanStorage | None = None
     slots: Tensor | None = None
     counts: ReadCounts | None = None
-    query_reads: Tensor | None = None
+    report: "_StepNumbers | None" = None
     sequences: ChunkSequences | None = None
     prompts: list[tuple[int, int, int, int]] = field(default_factory=list)
     chunk_ends: Tensor | None = None
@@ -82,6 +84,39 @@ class CudaStep:
     def tokens(self) -> int:
         """Tokens of the batch, padding not counted."""
         return self.starts[-1]
+
+
+class _StepNumbers:
+    """What a step with chunks is reported with, in one tensor, so that it is one copy.
+
+    Attributes:
+        all_numbers: (any,) int64: `gathered`, and ``query_reads`` behind it.
+        gathered: int32, see `gather_step_report`.
+        query_reads: (tokens,) int64, entries that each query read, over layers and heads, or, of prompts, those of all
+            of a chunk at its first token; None if nobody asks.
+    """
+
+    def __init__(self, slots: int, requests: int, tokens: int, device: torch.device) -> None:
+        """Zeros; see `split`."""
+        self._slots, self._requests = slots, requests
+        self._size = 2 * ceil_div(ROWS * slots + requests, 4)  # of int64: what follows begins at a multiple of 16 bytes
+        self.all_numbers = torch.zeros(self._size + tokens, dtype=torch.int64, device=device)
+        self.gathered = self.all_numbers.view(torch.int32)
+        self.query_reads = self.all_numbers[self._size :] if tokens else None
+
+    def split(self, numbers: Any) -> tuple[Any, list[int], Any]:
+        """The parts of ``all_numbers`` once they are on the host.
+
+        Args:
+            numbers: The numbers, as an array.
+
+        Returns:
+            Flat, what is gathered of slots; the slots of the batch's requests; and (tokens,) int64: reads of its
+            queries.
+        """
+        # An array's operations cost more than the few numbers that are wanted.
+        gathered, end = memoryview(numbers)[: self._size].cast("B").cast("i"), ROWS * self._slots
+        return gathered, [gathered[end + row] for row in range(self._requests)], numbers[self._size :]
 
 
 @dataclass(frozen=True)
@@ -134,11 +169,17 @@ class CudaCacheWorker(CacheWorker):
         self._decode_reporter = DecodeReporter(tables)
         self._step: CudaStep | None = None
         self._in_step = False
+        self._launches = StepLaunches()  # of reports of steps with chunks
+        # Of prompts whose reads are counted from their beginning; a slice of it is aligned, as kernels want it.
+        self._from_zero = torch.zeros(len(tables.lens), dtype=torch.int32, device=tables.lens.device)
         use_kernels(method)
+        if self._from_zero.device.type == "cuda":
+            tables.compile()
 
     def _forget_method(self) -> None:
         if isinstance(self.method, WorkerHosted):
             self.method.fused = None  # which refers to the method: its memory is to be free at once
+        self._launches = StepLaunches()  # likewise
         super()._forget_method()
 
     def _take_method(self, method: WorkerMethod) -> None:
@@ -160,47 +201,62 @@ class CudaCacheWorker(CacheWorker):
         """Work out, once for all layers and on the device, what the kernels are told of a step's requests."""
         if step.decodes is not None:
             return step
-        n = step.num_decodes
+        n, count = step.num_decodes, len(step.starts) - 1
         blocks = step.first_blocks.clone()  # contiguous and aligned: kernels are compiled for either
         if not (self._in_step or step.capturing):
             # vLLM warms up, and may name superblocks of running requests: block 0 is nobody's.
             blocks.zero_()
         # A request's only token is the last of its computed ones; its position is one less.
-        step.decodes = DecodeRequests(blocks[:n], step.computed_tokens[:n] - 1)
-        if n < len(blocks):
-            offsets = step.offsets[n:].clone()
+        firsts = blocks[:n]
+        step.decodes = DecodeRequests(firsts, step.computed_tokens[:n] - 1 if n else firsts)
+        if n < count:
+            offsets = _aligned(step.offsets[n:] if n else step.offsets)
             # Sizes of launches must be known on the host; ``starts`` is vLLM's own copy there.
-            longest = max(b - a for a, b in zip(step.starts[n:], step.starts[n + 1 :], strict=False))
-            starts = step.computed_tokens[n:] - offsets.diff()
-            step.chunks = ChunkRequests(blocks[n:].clone(), offsets, starts, longest)
-        step.slots = self.tables.slot_of_block[blocks.long()].long()
+            longest = max(b - a for a, b in pairwise(step.starts[n:]))
+            lens = step.computed_tokens[n:] if n else step.computed_tokens
+            starts = lens - (longest if count - n == 1 else offsets.diff())
+            step.chunks = ChunkRequests(blocks[n:].clone() if n else blocks, offsets, starts, longest)
+        method = self.method
+        keeps_chunks = step.chunks is not None and method.keeps_chunks
+        if keeps_chunks or isinstance(method, WorkerHosted | WorkerWindow | WorkerDMC):
+            step.slots = self.tables.slot_of_block[blocks.long()].long()
         chunks_decode = step.chunks is not None and self._chunks_decode(n)
-        keeps = step.chunks is not None and self.method.keeps_chunks and not chunks_decode
+        keeps = keeps_chunks and not chunks_decode
         begins = keeps and self.fa3_prompts and self._chunks_begin(n)
         if step.chunks is not None and keeps and (self.fa3 or begins):
             lens = step.computed_tokens[n:]
+            assert step.slots is not None
             arguments = (step.chunks.offsets, step.starts[n:], step.slots[n:], lens, self.tables.heads, step.longest)
             step.sequences = make_sequences(*arguments, begins=begins)
             make_room(self.tables, step.chunks, step.slots[n:])
         elif step.chunks is not None:
             shape = (self.tables.layers, self.tables.heads, step.tokens, len(step.chunks.starts))
             step.plans = PlanStorage(*shape, blocks.device, counts=chunks_decode)
-        if isinstance(self.method, WorkerWindow):  # expiries depend on positions alone: the same in all layers
-            step.decode_expiry = self.method.expiries(step.slots[:n], step.decodes.positions.long())
+        if isinstance(method, WorkerWindow):  # expiries depend on positions alone: the same in all layers
+            assert step.slots is not None
+            step.decode_expiry = method.expiries(step.slots[:n], step.decodes.positions.long())
             if step.plans is not None:
-                expiry = self._chunk_expiry(self.method, step, step.slots)
+                expiry = self._chunk_expiry(method, step, step.slots)
                 step.chunk_expiry = expiry.expand(self.tables.heads, -1).contiguous()
-        if isinstance(self.method, WorkerHosted):
-            self._resolve_hosted(self.method, step)
-        if step.chunks is not None and (chunks_decode or self.method.counts_prompts):
-            prompts = self.tables.request_params[step.slots[n:], 0].to(torch.int32)
-            since = torch.zeros_like(prompts) if self.method.counts_prompts else prompts
-            step.query_reads = torch.zeros(step.tokens, dtype=torch.int64, device=blocks.device)
-            # Of prompts only the sum is reported, which stands at their first token then.
-            reads = step.query_reads.expand(self.tables.heads, -1)
-            step.counts = ReadCounts(since, reads, sums=not chunks_decode)
+        if isinstance(method, WorkerHosted):
+            self._resolve_hosted(method, step)
+        if step.chunks is not None:
+            counted = step.tokens if chunks_decode or method.counts_prompts else 0
+            step.report = _StepNumbers(len(self.tables.lens), count, counted, blocks.device)
+            if step.report.query_reads is not None:
+                since = self._count_from(blocks[n:] if n else blocks)
+                # Of prompts only the sum is reported, which stands at their first token then.
+                reads = step.report.query_reads.expand(self.tables.heads, -1)
+                step.counts = ReadCounts(since, reads, sums=not chunks_decode)
         self._step = step
         return step
+
+    def _count_from(self, first_blocks: Tensor) -> Tensor:
+        """From which position on reads of each chunk's queries count, (chunks,) int32."""
+        if self.method.counts_prompts:
+            return self._from_zero[: len(first_blocks)]
+        slots = self.tables.slot_of_block[first_blocks.long()].long()
+        return self.tables.request_params[slots, 0].to(torch.int32)
 
     def _resolve_hosted(self, method: WorkerHosted, step: CudaStep) -> None:
         """Begin the step of a hosted method, and find the slots of prompts, if the rule looks at their queries.
@@ -273,45 +329,29 @@ class CudaCacheWorker(CacheWorker):
             for name, (generation, tokens) in scheduled_tokens.items()
         ]
         self._finish_prompts(self.rows)
-        tables, device = self.tables, self.tables.expiry.device
-
-        # Gather all numbers of the report in one int64 tensor on the device.
-        # The lengths are read before the next step's kernels change them: all of it runs in one stream.
-        slots = upload([request.slot for request in requests], device)
-        parts = [tables.pages_used[slots], tables.num_superblocks[slots], tables.lens[slots].flatten(1).sum(1)]
+        if isinstance(self.method, WorkerHosted):
+            self._gather(step)  # once more, as prompts that have ended were evicted from
         # A prompt that ended with a single token was handled as a decode step: some of what that saw is gone for the
         # first generated token, whose reads and peak count.
         ends = [request for request in requests if request.computed_tokens == request.prompt_tokens]
         ends = [request for request in ends if request.tokens == 1 and not isinstance(self.method, WorkerHosted)]
-        selects = isinstance(self.method, WorkerHosted) and self.method.selects
-        counts_prompts = self.method.counts_prompts
-        if isinstance(self.method, WorkerHosted) and selects:
-            parts.append(self.method.reads[slots])
-        parts += [
-            tables.count_live_tensor(request.slot, request.prompt_tokens, request.computed_tokens)[None]
-            for request in ends
-        ]
-        if step is not None and step.query_reads is not None and step.slots is not None:
-            parts += [step.slots, step.query_reads]
-        numbers = torch.cat([part.to(torch.int64) for part in parts])
-        sizes = [len(part) for part in parts]
-        if device.type != "cuda":  # tests run the kernels on CPU tensors
-            self._prune_rows(self.rows)
-            self._scheduled_tokens = {}
-            return _read_report(requests, ends, step, numbers, sizes, tables.num_lists, selects, counts_prompts)
-
-        # One copy that nobody waits for now; the event tells when it is complete. The tables may change meanwhile: the
-        # kernels of the next step are behind the copy in the same stream.
-        host_numbers, event = numbers.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
+        # The lengths are read before the next step's kernels change them: all of it runs in one stream.
+        parts = [self._decode_reporter.numbers if step is None or step.report is None else step.report.all_numbers]
+        if ends:
+            of_request = self.tables.count_live_tensor
+            live = [of_request(request.slot, request.prompt_tokens, request.computed_tokens) for request in ends]
+            parts.append(torch.stack(live))
+        wait = copy_numbers(*parts)
+        about = (len(self.tables.lens), self.tables.num_lists, self._step_reads is not None, self.method.counts_prompts)
         self._prune_rows(self.rows)
         self._scheduled_tokens = {}
 
-        def wait() -> dict[str, RequestReport]:
-            event.synchronize()
-            return _read_report(requests, ends, step, host_numbers, sizes, tables.num_lists, selects, counts_prompts)
+        def read() -> dict[str, RequestReport]:
+            numbers, *of_ends = wait()
+            live = dict(zip([request.request for request in ends], of_ends[0].tolist(), strict=True)) if ends else {}
+            return _read_report(requests, live, step, numbers, *about)
 
-        return wait
+        return read
 
     def _report_decodes(self, scheduled_tokens: Mapping[str, tuple[int, int]]) -> DecodeReports:
         """The report of a step of decode steps alone, whose numbers the last layer has gathered (`gather_report`)."""
@@ -326,14 +366,26 @@ class CudaCacheWorker(CacheWorker):
         self._scheduled_tokens = {}
         return reports
 
-    def gather_report(self) -> None:
-        """Gather what decode steps are reported with, once the last layer is done; part of the graph of a step."""
-        self._decode_reporter.gather(self._step_reads)
+    def gather_report(self, step: CudaStep) -> None:
+        """Gather what a step is reported with, once the last layer is done; of decode steps part of their graph."""
+        self._gather(step)
+
+    def _gather(self, step: CudaStep | None) -> None:
+        if step is None or step.report is None:
+            self._decode_reporter.gather(self._step_reads)
+        else:
+            arguments = (step.report.gathered, step.first_blocks, self._launches)
+            gather_step_report(self.tables, self._step_reads, *arguments)
 
     @property
     def _step_reads(self) -> Tensor | None:
         method = self.method
         return method.reads if isinstance(method, WorkerHosted) and method.selects else None
+
+
+def _aligned(numbers: Tensor) -> Tensor:
+    """The same numbers at a multiple of 16 bytes: Triton compiles another kernel for pointers elsewhere."""
+    return numbers.clone() if numbers.data_ptr() % 16 else numbers
 
 
 def _describe(name: str, generation: int, tokens: int, running: RunningRequest) -> _ScheduledRequest:
@@ -343,62 +395,64 @@ def _describe(name: str, generation: int, tokens: int, running: RunningRequest) 
 
 def _read_report(
     requests: list[_ScheduledRequest],
-    ends: list[_ScheduledRequest],
+    live_after_prompt: Mapping[str, int],
     step: CudaStep | None,
-    numbers: Tensor,
-    sizes: list[int],
+    numbers: Any,
+    num_slots: int,
     num_lists: int,
-    selects: bool,
+    has_reads: bool,
     counts_prompts: bool,
 ) -> dict[str, RequestReport]:
-    """Reports from the numbers that `CudaCacheWorker.report_step` has gathered.
+    """Reports from the numbers that `CudaCacheWorker.report_step` has sent.
 
     Args:
         requests: The step's requests.
-        ends: Those of them whose prompt ended with a single token.
+        live_after_prompt: What the first decode step sees of those whose prompt ended with a single token.
         step: The step; None where a graph was replayed, which runs no Python.
-        numbers: (sum of ``sizes``,) int64 on the host.
-        sizes: Of the parts of ``numbers``.
+        numbers: Array of what a step with chunks, or without, gathers.
+        num_slots: Slots of the tables.
         num_lists: Lists of a request.
-        selects: Whether what decode steps read stands behind their lengths.
+        has_reads: Whether what decode steps read was gathered.
         counts_prompts: Whether reads of prompts are counted.
     """
-    pages_used, num_superblocks, live, *more_parts = (part.tolist() for part in torch.split(numbers, sizes))
-    step_reads = more_parts.pop(0) if selects else None
-    has_reads = step is not None and step.query_reads is not None
-    live_after_prompt = {request.request: count for request, (count,) in zip(ends, more_parts, strict=False)}
     # Slots tell which request of the batch is which: the batch is in vLLM's order, the report in the scheduler's.
-    slots, query_reads = more_parts[len(ends) :] if has_reads else ([], [])
-    order = {slot: index for index, slot in enumerate(slots)}
+    chunk_rows, starts, query_reads = {}, [], None
+    if step is not None and step.report is not None:
+        gathered, slots, query_reads = step.report.split(numbers)
+        starts = step.starts
+        if step.report.query_reads is not None:
+            chunk_rows = {slot: row for row, slot in enumerate(slots) if row >= step.num_decodes}
+    else:
+        gathered = memoryview(numbers).cast("B").cast("i")
     reports = {}
-    for index, request in enumerate(requests):
+    for request in requests:
+        pages, superblocks, live, step_reads = (gathered[row * num_slots + request.slot] for row in range(ROWS))
         # The kernels cannot raise: pages past the supply went to block 0, and here it is noticed.
-        assert pages_used[index] <= num_superblocks[index] * num_lists, "page over-commit"
+        assert pages <= superblocks * num_lists, "page over-commit"
+        row = chunk_rows.get(request.slot)  # None: a single token, which reads all that there is
         live_entries: tuple[int, ...] = ()
-        if request.computed_tokens == request.prompt_tokens:  # what the prompt leaves to the first decode step
-            live_entries = (live_after_prompt.get(request.request, live[index]),)
-        elif request.computed_tokens > request.prompt_tokens:
-            if has_reads and step is not None and order[request.slot] >= step.num_decodes:
-                end = step.starts[order[request.slot] + 1]
-                num_decoded = min(request.tokens, request.computed_tokens - request.prompt_tokens)
-                live_entries = tuple(query_reads[end - num_decoded : end])
-            else:  # a decode step reads all that there is
-                live_entries = (live[index],)
         is_decode = request.computed_tokens > request.prompt_tokens
+        if request.computed_tokens == request.prompt_tokens:  # what the prompt leaves to the first decode step
+            live_entries = (live_after_prompt.get(request.request, live),)
+        elif is_decode and row is not None and query_reads is not None:
+            end = starts[row + 1]
+            num_decoded = min(request.tokens, request.computed_tokens - request.prompt_tokens)
+            live_entries = tuple(query_reads[end - num_decoded : end].tolist())
+        elif is_decode:
+            live_entries = (live,)
         prompt_part = None
         first, last = request.computed_tokens - request.tokens, min(request.computed_tokens, request.prompt_tokens)
         if counts_prompts and first < last:
-            reads = live[index]  # a single token reads all that there is
-            if has_reads and step is not None and order[request.slot] >= step.num_decodes:
-                begin = step.starts[order[request.slot]]
-                reads = sum(query_reads[begin : begin + last - first])
+            reads = live
+            if row is not None and query_reads is not None:
+                reads = int(query_reads[starts[row] : starts[row] + last - first].sum())
             prompt_part = first, last, reads
         reports[request.request] = RequestReport(
             request.generation,
             request.computed_tokens,
-            pages_used[index],
+            pages,
             live_entries,
-            (step_reads[index],) if step_reads is not None and is_decode else None,
+            (step_reads,) if has_reads and is_decode else None,
             prompt_part,
         )
     return reports

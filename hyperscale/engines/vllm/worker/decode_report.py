@@ -1,6 +1,7 @@
 """The report of a step in which every request decodes one token, on CUDA: one kernel of the step, one copy back."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,23 +38,46 @@ class DecodeReporter:
         Returns:
             A function that waits for the copy and reads it.
         """
-        num_lists = self._tables.num_lists
-        if self._numbers.device.type != "cuda":  # tests run the kernels on CPU tensors
-            return _reader(self._numbers.clone(), None, slots, num_lists, has_reads)
-        # Into memory of its own, as several steps may be read at once, later. The next step's kernels are behind the
-        # copy in the same stream.
-        numbers, event = self._numbers.to("cpu", non_blocking=True), torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
-        return _reader(numbers, event, slots, num_lists, has_reads)
+        # Into memory of its own, as several steps may be read at once, later.
+        return _reader(copy_numbers(self._numbers), slots, self._tables.num_lists, has_reads)
+
+    @property
+    def numbers(self) -> Tensor:
+        """(`ROWS`, slots) int32, what was gathered last."""
+        return self._numbers
+
+
+def copy_numbers(*numbers: Tensor) -> Callable[[], list[Any]]:
+    """Send numbers to the host.
+
+    Nobody waits for the copies now. The numbers may change meanwhile: the next step's kernels are behind the copies in
+    the same stream.
+
+    Args:
+        numbers: Of one device.
+
+    Returns:
+        A function that waits for the copies and returns them as arrays.
+    """
+    if numbers[0].device.type != "cuda":  # tests run the kernels on CPU tensors
+        copies = [part.clone() for part in numbers]
+        return lambda: [part.numpy() for part in copies]
+    copies, event = [part.to("cpu", non_blocking=True) for part in numbers], torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record()
+
+    def wait() -> list[Any]:
+        event.synchronize()
+        return [part.numpy() for part in copies]
+
+    return wait
 
 
 def _reader(
-    numbers: Tensor, event: torch.cuda.Event | None, slots: Sequence[int], num_lists: int, has_reads: bool
+    wait: Callable[[], list[Any]], slots: Sequence[int], num_lists: int, has_reads: bool
 ) -> Callable[[], DecodeColumns]:
     def read() -> DecodeColumns:
-        if event is not None:
-            event.synchronize()
-        pages, superblocks, live, reads = numbers.numpy()[:, list(slots)].tolist()
+        (numbers,) = wait()
+        pages, superblocks, live, reads = numbers[:, list(slots)].tolist()
         # The kernels cannot raise: pages past the supply went to block 0, and here it is noticed.
         assert all(used <= held * num_lists for used, held in zip(pages, superblocks, strict=True)), "page over-commit"
         return DecodeColumns(tuple(pages), tuple(live), tuple(reads) if has_reads else None)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
+from hyperscale.engines.vllm.kernels.step_launches import StepLaunches
 from hyperscale.engines.vllm.worker.tables import EntryTables
 from hyperscale.utils.device_copy import upload
 
@@ -30,11 +31,13 @@ class StagedTables(EntryTables):
         super().__init__(**shape)  # type: ignore[arg-type]
         int32 = {"dtype": torch.int32, "device": self.expiry.device}
         slots, _, heads, pages = self.page_table.shape
+        self._max_superblocks = self.superblocks.shape[1]
         # Made once: under a CUDA graph every step has to find them at the same address.
         self.step_lens = torch.zeros(slots, heads, **int32)
         self.step_pages = torch.zeros(slots, heads, pages, **int32)
         self.query_starts = torch.arange(slots * heads, **int32)
         self.step_done = torch.zeros(slots, heads, **int32)
+        self._launches = StepLaunches()
         # Changes since the last flush: slot to request parameters, first block to slot, flat index to superblock,
         # slot to number of superblocks. Of two changes in one place the later one counts.
         self._new_params: dict[int, list[int]] = {}
@@ -56,29 +59,33 @@ class StagedTables(EntryTables):
 
     def set_superblocks(self, slot: int, num_kept: int, new_blocks: Sequence[int]) -> None:
         """See `EntryTables.set_superblocks`; that nothing in use is taken away is checked when the step is reported."""
-        width = self.superblocks.shape[1]
-        for place, block in enumerate(new_blocks, num_kept):
-            self._new_superblocks[slot * width + place] = block
-        self._new_counts[slot] = num_kept + len(new_blocks)
+        first, count = slot * self._max_superblocks, num_kept + len(new_blocks)
+        self._new_superblocks.update(zip(range(first + num_kept, first + count), new_blocks, strict=True))
+        self._new_counts[slot] = count
 
     def flush(self) -> None:
-        """Bring what has changed to the device: one copy of all numbers in a row, then an assignment a table."""
-        params = [number for row in self._new_params.values() for number in row]
-        parts = [list(self._new_params), params]
-        for changes in (self._new_slots, self._new_superblocks, self._new_counts):
-            parts += [list(changes), list(changes.values())]
-        if any(parts):
-            numbers = upload([value for part in parts for value in part], self.expiry.device)
-            opened_slots, rows, *pairs = torch.split(numbers, [len(part) for part in parts])
-            # A reopened slot is emptied on the device, in the order of the stream: its former request's steps are done.
-            if self._new_params:
-                for table in (self.pages_used, self.num_pages, self.lens, self.newest):
-                    table.index_fill_(0, opened_slots, 0)
-                self.request_params[opened_slots] = rows.view(-1, self.request_params.shape[1])
-            tables = (self.slot_of_block, self.superblocks.view(-1), self.num_superblocks)
-            for table, index, value in zip(tables, pairs[::2], pairs[1::2], strict=True):
-                if len(index):
-                    table[index] = value.to(torch.int32)
-        self._new_params.clear()
-        for changes in (self._new_slots, self._new_superblocks, self._new_counts):
-            changes.clear()
+        """Bring what has changed to the device: one copy of all numbers in a row, and one launch that assigns them."""
+        changes = (self._new_slots, self._new_superblocks, self._new_counts)
+        if any(changes):  # a slot that was opened has a new count
+            self._apply()
+            self._new_params.clear()
+            for changed in changes:
+                changed.clear()
+
+    def compile(self) -> None:
+        """Compile the kernel before there are requests; nothing changes."""
+        self._apply()
+
+    def _apply(self) -> None:
+        from hyperscale.engines.vllm.kernels.table_changes import change_tables
+
+        numbers = list(self._new_params)
+        for params in self._new_params.values():
+            numbers += params
+        changes = (self._new_slots, self._new_superblocks, self._new_counts)
+        for changed in changes:
+            numbers += changed
+            numbers += changed.values()
+        # A reopened slot is emptied on the device, in the order of the stream: its former request's steps are done.
+        staged = upload(numbers or [0], self.expiry.device)
+        change_tables(self, staged, len(self._new_params), [len(changed) for changed in changes], self._launches)

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from hyperscale.engines.vllm.protocol import NEVER, ceil_div
 
+_ENTRIES_AT_ONCE = 1 << 21  # that are looked at together, so that it takes little memory
+
 
 class EntryTables:
     """Tables of one worker.
@@ -247,10 +249,12 @@ class EntryTables:
 
     def count_live_tensor(self, slot: int, query: int, max_entries: int) -> Tensor:
         """The same as a tensor, () int64, without waiting for the device; no list has more than ``max_entries``."""
-        total = torch.zeros((), dtype=torch.int64, device=self.expiry.device)
         pages = ceil_div(max_entries, self.page_tokens)
         places = torch.arange(pages * self.page_tokens, device=self.expiry.device)
-        for lens, table in zip(self.lens[slot], self.page_table[slot], strict=True):  # a layer at a time
-            expiry = self.expiry[table[:, :pages].long()].flatten(1)
-            total += ((places < lens[:, None]) & (expiry > query)).sum()
-        return total
+        at_once = max(_ENTRIES_AT_ONCE // max(self.heads * len(places), 1), 1)
+        counts = []
+        for first in range(0, self.layers, at_once):
+            lens, table = (of_lists[slot, first : first + at_once] for of_lists in (self.lens, self.page_table))
+            expiry = self.expiry[table[..., :pages].long()].flatten(2)
+            counts.append(((places < lens[..., None]) & (expiry > query)).sum())
+        return counts[0] if len(counts) == 1 else torch.stack(counts).sum()

@@ -106,3 +106,19 @@ def test_plans_are_aligned_and_lengths_share_kernels(noted):
         assert not any(past.values()), (sizes, past)
     assert sorted(lengths["first"]) == sorted(f"_chunk_{kernel}_kernel" for kernel in ALL)
     assert lengths["others"] == []
+
+
+def test_steps_share_the_launches_around_their_layers(noted):
+    """Triton searches for the kernels in the first step alone; later ones launch them with numbers of their own."""
+    seen = []
+    for number, step in enumerate(noted["around"]):
+        assert [launch["kernel"] for launch in step["shared"]] == ["_table_changes_kernel", "_step_report_kernel"]
+        assert [launch["bound"] for launch in step["shared"]] == [not number] * 2
+        for shared, anew in zip(step["shared"], step["anew"], strict=True):
+            assert anew["bound"]
+            assert [shared[key] for key in ("function", "grid")] == [anew[key] for key in ("function", "grid")]
+            different = [a == b for a, b in zip(shared["arguments"], anew["arguments"], strict=True)].count(False)
+            # The step's own tensors, of which each launch has got others.
+            assert different == (1 if shared["kernel"] == "_table_changes_kernel" else 2)
+        seen.append([launch["arguments"] for launch in step["shared"]])
+    assert all(seen[0][kernel] != seen[1][kernel] != seen[2][kernel] for kernel in range(2))
