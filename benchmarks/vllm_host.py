@@ -162,7 +162,7 @@ class Runner:
 
     def _resolve(self, sizes: dict[str, tuple[int, int]]) -> None:
         """What the first layer's attention works out for all layers where there are prompts, in no graph."""
-        from hyperscale.engines.vllm.worker.cuda import CudaStep
+        from hyperscale.engines.vllm.worker.cuda_step import CudaStep
 
         assert self.worker is not None
         if all(tokens == 1 for _, tokens in sizes.values()):

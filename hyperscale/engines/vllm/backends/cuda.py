@@ -23,7 +23,8 @@ from hyperscale.engines.vllm.kernels.decode_attention import decode_attention
 from hyperscale.engines.vllm.kernels.decode_update import decode_update
 from hyperscale.engines.vllm.protocol import NEVER
 from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
-from hyperscale.engines.vllm.worker.cuda import CudaCacheWorker, CudaStep
+from hyperscale.engines.vllm.worker.cuda import CudaCacheWorker
+from hyperscale.engines.vllm.worker.cuda_step import CudaStep
 from hyperscale.engines.vllm.worker.methods import registry
 from hyperscale.engines.vllm.worker.methods.dmc import WorkerDMC
 from hyperscale.engines.vllm.worker.methods.fused import DecodeLayer

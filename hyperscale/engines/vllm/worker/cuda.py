@@ -6,22 +6,22 @@ would wait for all kernels in the queue, in every layer.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
 from hyperscale.engines.vllm.kernels.chunk.append import make_room
-from hyperscale.engines.vllm.kernels.chunk.fa3 import ChunkSequences, make_sequences
+from hyperscale.engines.vllm.kernels.chunk.fa3 import make_sequences
 from hyperscale.engines.vllm.kernels.chunk.plan import PlanStorage, ReadCounts
-from hyperscale.engines.vllm.kernels.decode.step_report import ROWS, gather_step_report
+from hyperscale.engines.vllm.kernels.decode.step_report import gather_step_report
 from hyperscale.engines.vllm.kernels.step_launches import StepLaunches
-from hyperscale.engines.vllm.protocol import DecodeReports, RequestReport, SuperblockUpdate, ceil_div
+from hyperscale.engines.vllm.protocol import DecodeReports, RequestReport, SuperblockUpdate
 from hyperscale.engines.vllm.worker.cache_rows import CacheRows
-from hyperscale.engines.vllm.worker.cache_worker import CacheWorker, RunningRequest
+from hyperscale.engines.vllm.worker.cache_worker import CacheWorker
+from hyperscale.engines.vllm.worker.chunk_report import ScheduledRequest, StepNumbers, read_report
+from hyperscale.engines.vllm.worker.cuda_step import CudaStep
 from hyperscale.engines.vllm.worker.decode_report import DecodeReporter, copy_numbers
 from hyperscale.engines.vllm.worker.methods.base import WorkerMethod
 from hyperscale.engines.vllm.worker.methods.dmc import WorkerDMC
@@ -30,105 +30,6 @@ from hyperscale.engines.vllm.worker.methods.interval import WorkerInterval
 from hyperscale.engines.vllm.worker.methods.registry import use_kernels
 from hyperscale.engines.vllm.worker.methods.window import WorkerWindow
 from hyperscale.engines.vllm.worker.staged_tables import StagedTables
-
-
-@dataclass
-class CudaStep:
-    """The requests of a forward pass: first those that decode, then the chunks.
-
-    Attributes:
-        first_blocks: (requests,) int32, any stride.
-        offsets: (requests + 1,) int32, where each one's tokens begin.
-        computed_tokens: (requests,) int32, tokens of each one once the pass is done.
-        starts: The same as ``offsets``, on the host.
-        num_decodes: How many of the requests, all in front, have one token.
-        longest: At least the entries of the longest list.
-        capturing: Whether the pass is recorded as a CUDA graph.
-        decodes: The requests that decode. Like what follows it is known once the first layer has asked
-            (`CudaCacheWorker.resolve_step`), as the step's instructions arrive after vLLM has made this object.
-        chunks: The requests with chunks.
-        decode_expiry: (requests that decode,) int32, expiries of the new entries; None unless known now.
-        chunk_expiry: (heads, tokens) int32, likewise of all tokens; None where verdicts say it, or until a layer asks.
-        plans: What the plans of the chunks are written to; None where FlashAttention attends to them.
-        slots: (requests,) int64; None if the method does not look at them.
-        counts: Where reads of the chunks' queries are added up, of all heads and layers to the same numbers; None if no
-            chunk has a position whose reads are wanted.
-        report: Of a step with chunks: what it is reported with; see `_StepNumbers`.
-        sequences: The chunks for FlashAttention 3, where it can attend; None if the plugin's own kernel does.
-        prompts: Of the requests that process a prompt, for hosted methods: slot, first and last index (exclusive) of
-            its tokens in the batch, and position of the first.
-        chunk_ends: (chunks,) int64, each one's last token in the batch, for hosted methods that look at no other query.
-    """
-
-    first_blocks: Tensor
-    offsets: Tensor
-    computed_tokens: Tensor
-    starts: list[int]
-    num_decodes: int
-    longest: int
-    capturing: bool = False
-    decodes: DecodeRequests | None = None
-    chunks: ChunkRequests | None = None
-    decode_expiry: Tensor | None = None
-    chunk_expiry: Tensor | None = None
-    plans: PlanStorage | None = None
-    slots: Tensor | None = None
-    counts: ReadCounts | None = None
-    report: "_StepNumbers | None" = None
-    sequences: ChunkSequences | None = None
-    prompts: list[tuple[int, int, int, int]] = field(default_factory=list)
-    chunk_ends: Tensor | None = None
-    launches: StepLaunches = field(default_factory=StepLaunches)
-
-    @property
-    def tokens(self) -> int:
-        """Tokens of the batch, padding not counted."""
-        return self.starts[-1]
-
-
-class _StepNumbers:
-    """What a step with chunks is reported with, in one tensor, so that it is one copy.
-
-    Attributes:
-        all_numbers: (any,) int64: `gathered`, and ``query_reads`` behind it.
-        gathered: int32, see `gather_step_report`.
-        query_reads: (tokens,) int64, entries that each query read, over layers and heads, or, of prompts, those of all
-            of a chunk at its first token; None if nobody asks.
-    """
-
-    def __init__(self, slots: int, requests: int, tokens: int, device: torch.device) -> None:
-        """Zeros; see `split`."""
-        self._slots, self._requests = slots, requests
-        self._size = 2 * ceil_div(ROWS * slots + requests, 4)  # of int64: what follows begins at a multiple of 16 bytes
-        self.all_numbers = torch.zeros(self._size + tokens, dtype=torch.int64, device=device)
-        self.gathered = self.all_numbers.view(torch.int32)
-        self.query_reads = self.all_numbers[self._size :] if tokens else None
-
-    def split(self, numbers: Any) -> tuple[Any, list[int], Any]:
-        """The parts of ``all_numbers`` once they are on the host.
-
-        Args:
-            numbers: The numbers, as an array.
-
-        Returns:
-            Flat, what is gathered of slots; the slots of the batch's requests; and (tokens,) int64: reads of its
-            queries.
-        """
-        # An array's operations cost more than the few numbers that are wanted.
-        gathered, end = memoryview(numbers)[: self._size].cast("B").cast("i"), ROWS * self._slots
-        return gathered, [gathered[end + row] for row in range(self._requests)], numbers[self._size :]
-
-
-@dataclass(frozen=True)
-class _ScheduledRequest:
-    """One request of a step that is to be reported, as far as the host knows it; see `RunningRequest`."""
-
-    request: str
-    generation: int
-    computed_tokens: int
-    tokens: int
-    prompt_tokens: int
-    slot: int
 
 
 class CudaCacheWorker(CacheWorker):
@@ -241,8 +142,8 @@ class CudaCacheWorker(CacheWorker):
         if isinstance(method, WorkerHosted):
             self._resolve_hosted(method, step)
         if step.chunks is not None:
-            counted = step.tokens if chunks_decode or method.counts_prompts else 0
-            step.report = _StepNumbers(len(self.tables.lens), count, counted, blocks.device)
+            counts = chunks_decode or method.counts_prompts
+            step.report = StepNumbers(len(self.tables.lens), step.starts, n, blocks.device, counts=counts)
             if step.report.query_reads is not None:
                 since = self._count_from(blocks[n:] if n else blocks)
                 # Of prompts only the sum is reported, which stands at their first token then.
@@ -325,7 +226,7 @@ class CudaCacheWorker(CacheWorker):
         if self._only_decodes:
             return self._report_decodes(scheduled_tokens)
         requests = [
-            _describe(name, generation, tokens, self.requests[name])
+            ScheduledRequest.of(name, generation, tokens, self.requests[name])
             for name, (generation, tokens) in scheduled_tokens.items()
         ]
         self._finish_prompts(self.rows)
@@ -336,7 +237,8 @@ class CudaCacheWorker(CacheWorker):
         ends = [request for request in requests if request.computed_tokens == request.prompt_tokens]
         ends = [request for request in ends if request.tokens == 1 and not isinstance(self.method, WorkerHosted)]
         # The lengths are read before the next step's kernels change them: all of it runs in one stream.
-        parts = [self._decode_reporter.numbers if step is None or step.report is None else step.report.all_numbers]
+        report = None if step is None else step.report  # no step where a graph was replayed, which runs no Python
+        parts = [self._decode_reporter.numbers if report is None else report.all_numbers]
         if ends:
             of_request = self.tables.count_live_tensor
             live = [of_request(request.slot, request.prompt_tokens, request.computed_tokens) for request in ends]
@@ -349,7 +251,7 @@ class CudaCacheWorker(CacheWorker):
         def read() -> dict[str, RequestReport]:
             numbers, *of_ends = wait()
             live = dict(zip([request.request for request in ends], of_ends[0].tolist(), strict=True)) if ends else {}
-            return _read_report(requests, live, step, numbers, *about)
+            return read_report(requests, live, report, numbers, *about)
 
         return read
 
@@ -386,73 +288,3 @@ class CudaCacheWorker(CacheWorker):
 def _aligned(numbers: Tensor) -> Tensor:
     """The same numbers at a multiple of 16 bytes: Triton compiles another kernel for pointers elsewhere."""
     return numbers.clone() if numbers.data_ptr() % 16 else numbers
-
-
-def _describe(name: str, generation: int, tokens: int, running: RunningRequest) -> _ScheduledRequest:
-    # A copy: when the report is read, the next step may have changed ``running`` already.
-    return _ScheduledRequest(name, generation, running.computed_tokens, tokens, running.prompt_tokens, running.slot)
-
-
-def _read_report(
-    requests: list[_ScheduledRequest],
-    live_after_prompt: Mapping[str, int],
-    step: CudaStep | None,
-    numbers: Any,
-    num_slots: int,
-    num_lists: int,
-    has_reads: bool,
-    counts_prompts: bool,
-) -> dict[str, RequestReport]:
-    """Reports from the numbers that `CudaCacheWorker.report_step` has sent.
-
-    Args:
-        requests: The step's requests.
-        live_after_prompt: What the first decode step sees of those whose prompt ended with a single token.
-        step: The step; None where a graph was replayed, which runs no Python.
-        numbers: Array of what a step with chunks, or without, gathers.
-        num_slots: Slots of the tables.
-        num_lists: Lists of a request.
-        has_reads: Whether what decode steps read was gathered.
-        counts_prompts: Whether reads of prompts are counted.
-    """
-    # Slots tell which request of the batch is which: the batch is in vLLM's order, the report in the scheduler's.
-    chunk_rows, starts, query_reads = {}, [], None
-    if step is not None and step.report is not None:
-        gathered, slots, query_reads = step.report.split(numbers)
-        starts = step.starts
-        if step.report.query_reads is not None:
-            chunk_rows = {slot: row for row, slot in enumerate(slots) if row >= step.num_decodes}
-    else:
-        gathered = memoryview(numbers).cast("B").cast("i")
-    reports = {}
-    for request in requests:
-        pages, superblocks, live, step_reads = (gathered[row * num_slots + request.slot] for row in range(ROWS))
-        # The kernels cannot raise: pages past the supply went to block 0, and here it is noticed.
-        assert pages <= superblocks * num_lists, "page over-commit"
-        row = chunk_rows.get(request.slot)  # None: a single token, which reads all that there is
-        live_entries: tuple[int, ...] = ()
-        is_decode = request.computed_tokens > request.prompt_tokens
-        if request.computed_tokens == request.prompt_tokens:  # what the prompt leaves to the first decode step
-            live_entries = (live_after_prompt.get(request.request, live),)
-        elif is_decode and row is not None and query_reads is not None:
-            end = starts[row + 1]
-            num_decoded = min(request.tokens, request.computed_tokens - request.prompt_tokens)
-            live_entries = tuple(query_reads[end - num_decoded : end].tolist())
-        elif is_decode:
-            live_entries = (live,)
-        prompt_part = None
-        first, last = request.computed_tokens - request.tokens, min(request.computed_tokens, request.prompt_tokens)
-        if counts_prompts and first < last:
-            reads = live
-            if row is not None and query_reads is not None:
-                reads = int(query_reads[starts[row] : starts[row] + last - first].sum())
-            prompt_part = first, last, reads
-        reports[request.request] = RequestReport(
-            request.generation,
-            request.computed_tokens,
-            pages,
-            live_entries,
-            (step_reads,) if has_reads and is_decode else None,
-            prompt_part,
-        )
-    return reports
