@@ -29,14 +29,18 @@ def write_sentences(answer: Answer) -> list[str]:
     if answer.base is None:
         missing = "there are no chains of the full cache to compare with: add vanilla to --method"
         return [*sentences, missing[0].upper() + missing[1:] + "."]
-    few = {match.method: match.difference.n_problems for match in answer.matches if not match.difference.has_interval}
+    matches, accuracy = answer.matches, float(answer.base.accuracy.mean())
+    if accuracy <= 0:
+        sentences.append(f"The full cache has solved none ({answer.base.label}): there is nothing to keep up with.")
+        matches = tuple(match for match in matches if match.accuracy > 0)
+    few = {match.method: match.difference.n_problems for match in matches if not match.difference.has_interval}
     # What the full cache's best is stands in the first sentence about it, and is not said again.
-    base = f"the full cache's best ({answer.base.label}, {format_share(float(answer.base.accuracy.mean()))})"
-    for match in answer.matches:
+    base = f"the full cache's best ({answer.base.label}, {format_share(accuracy)})"
+    for match in matches:
         sentences.append((_measured if match.method in few else _sentence_of_match)(answer, match, base))
         base = "the full cache's best"
     if few:
-        about = "" if len(few) == len({match.method for match in answer.matches}) else f" of {', '.join(few)}"
+        about = "" if len(few) == len({match.method for match in matches}) else f" of {', '.join(few)}"
         fewest, most = min(few.values()), max(few.values())
         count = f"{fewest} to {most}" if fewest < most else str(most)
         problems = f"{count} problem{'s are' if most > 1 else ' is'}"

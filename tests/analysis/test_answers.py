@@ -129,6 +129,18 @@ def test_unlike_numbers_of_few_problems_are_told_and_nothing_right_has_no_price(
     assert last == "Nothing is decided: 3 to 5 problems are too few for intervals, which need 10."
 
 
+@pytest.mark.parametrize("problems", [3, 40])
+def test_of_a_full_cache_that_solves_nothing_no_method_is_said_to_keep_up(problems):
+    lines = arm("vanilla", 1.0, set(), problems) + arm("dms", 8.0, set(), problems)
+    nothing = "The full cache has solved none (1-256-1): there is nothing to keep up with."
+    assert write_sentences(answer(lines))[1:] == [nothing]
+    more = arm("tova", 8.0, {0, 1}, problems)
+    _, first, second, *rest = write_sentences(answer(lines + more))
+    assert first == nothing
+    assert "tova 1-256-8" in second
+    assert not any("dms" in sentence for sentence in (second, *rest))
+
+
 def test_a_budget_leaves_out_what_costs_more():
     lines = arm("vanilla", 1.0, set(range(100))) + arm("dms", 8.0, set(range(60))) + arm("dms", 2.0, set(range(120)))
     found = answer(lines, ceiling=reads(4))
