@@ -6,7 +6,9 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 from hyperscale.errors import HyperscaleError, first_line
@@ -24,6 +26,18 @@ def find_source(name: str, folder: Path) -> Path | None:
     module = name.partition(":")[0]
     path = folder.joinpath(*module.split(".")).with_suffix(".py")
     return path if path.is_file() else None
+
+
+class _TextLoader(SourceFileLoader):
+    """Compiles a module's text each time.
+
+    Python's own loader takes compiled code for the text's if length and second of the last change agree: what a user
+    has just changed would not run, though the version of the task, which is of the text, says that it did.
+    """
+
+    def get_code(self, fullname: str) -> CodeType:
+        """See the base class."""
+        return self.source_to_code(self.get_data(self.path), self.path)
 
 
 def load_function(name: str, folder: Path, failure: type[HyperscaleError]) -> Callable[..., Any]:
@@ -46,7 +60,9 @@ def load_function(name: str, folder: Path, failure: type[HyperscaleError]) -> Ca
     try:
         with _on_path(folder):
             if source is not None:
-                spec = importlib.util.spec_from_file_location(f"hyperscale_user.{module_name}", source)
+                name_there = f"hyperscale_user.{module_name}"
+                loader = _TextLoader(name_there, str(source))
+                spec = importlib.util.spec_from_file_location(name_there, source, loader=loader)
                 assert spec is not None
                 assert spec.loader is not None
                 module = importlib.util.module_from_spec(spec)

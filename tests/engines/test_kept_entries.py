@@ -13,7 +13,7 @@ from hyperscale.engines.base import Request, Sampling, Steering
 from hyperscale.engines.torch.engine import TorchEngine
 
 L = 45
-REQUESTS = [Request("p", chain, tuple(range(20)), L, (L - 1,)) for chain in range(8)]
+REQUESTS = [Request("p", chain, tuple(range(20)), L, (L - 1,)) for chain in range(24)]
 SAMPLING = Sampling(seed=3)
 
 

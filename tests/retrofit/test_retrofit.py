@@ -157,22 +157,22 @@ def test_a_soft_finish_is_a_branch_in_which_the_gates_go_on(train):
 def test_neurons_are_held_to_the_ratio_while_the_gates_of_inference_decide(variant, monkeypatch):
     def course():
         """Mean eviction on held-out text through the hard phase."""
-        changes = {"crs": (2.0,), "lr": 1e-3, "hard_steps": (80,), "fade_steps": 10, "finish": "hard"}
+        changes = {"crs": (2.0,), "lr": 1e-3, "hard_steps": (320,), "fade_steps": 10, "finish": "hard"}
         changes |= VARIANTS[variant]
         trainer, held_out, alphas = retrofit(QUICK.changed(**changes)), [batch(-1), batch(-2)], []
 
         def measure():
-            if trainer.phase == "hard" and trainer.phase_steps % 20 == 0:
+            if trainer.phase == "hard" and trainer.phase_steps % 40 == 0:
                 alphas.append(check_gates(trainer, held_out).alpha)
 
         trainer.after_step = measure
         list(trainer.run(map(batch, itertools.count())))
         return alphas
 
-    assert course() == pytest.approx([0.5] * 4, abs=0.05)
-    # What it is for: without the loss they drift.
+    assert course() == pytest.approx([0.5] * 8, abs=0.05)
+    # What it is for: without the loss they drift; how fast depends on a processor's rounding.
     monkeypatch.setattr(distillation, "compression_loss", count_while_noisy)
-    assert abs(course()[-1] - 0.5) > 0.08
+    assert max(abs(alpha - 0.5) for alpha in course()) > 0.08
 
 
 def count_while_noisy(*args, held=False):
@@ -218,7 +218,7 @@ def test_by_the_ledger_the_window_is_made_up_for():
 
 
 def test_reach_asks_for_a_share_of_the_ratio():
-    trainer = retrofit(QUICK.changed(crs=(3.0,), reach=0.5))
+    trainer = retrofit(QUICK.changed(crs=(3.0,), reach=0.5, steps_per_unit=240))
     for _ in trainer.run(map(batch, itertools.count())):
         assert check_gates(trainer, [batch(-1)]).alpha == pytest.approx(1 - 1 / 1.5, abs=0.06)
 
