@@ -153,26 +153,26 @@ def test_a_soft_finish_is_a_branch_in_which_the_gates_go_on(train):
         assert any("q_proj" in name for name in moving) == (train == "all")
 
 
-@pytest.mark.parametrize("variant", ["borrowed", "dmc"])
-def test_neurons_are_held_to_the_ratio_while_the_gates_of_inference_decide(variant, monkeypatch):
+@pytest.mark.parametrize(("variant", "steps"), [("borrowed", 160), ("dmc", 320)])
+def test_neurons_are_held_to_the_ratio_while_the_gates_of_inference_decide(variant, steps, monkeypatch):
     def course():
         """Mean eviction on held-out text through the hard phase."""
-        changes = {"crs": (2.0,), "lr": 1e-3, "hard_steps": (320,), "fade_steps": 10, "finish": "hard"}
+        changes = {"crs": (2.0,), "lr": 1e-3, "hard_steps": (steps,), "fade_steps": 10, "finish": "hard"}
         changes |= VARIANTS[variant]
         trainer, held_out, alphas = retrofit(QUICK.changed(**changes)), [batch(-1), batch(-2)], []
 
         def measure():
-            if trainer.phase == "hard" and trainer.phase_steps % 40 == 0:
+            if trainer.phase == "hard" and trainer.phase_steps % 20 == 0:
                 alphas.append(check_gates(trainer, held_out).alpha)
 
         trainer.after_step = measure
         list(trainer.run(map(batch, itertools.count())))
         return alphas
 
-    assert course() == pytest.approx([0.5] * 8, abs=0.05)
-    # What it is for: without the loss they drift; how fast depends on a processor's rounding.
+    assert course() == pytest.approx([0.5] * (steps // 20), abs=0.05)
+    # What it is for: without the loss they drift, those of dmc slowly.
     monkeypatch.setattr(distillation, "compression_loss", count_while_noisy)
-    assert max(abs(alpha - 0.5) for alpha in course()) > 0.08
+    assert abs(course()[-1] - 0.5) > 0.08
 
 
 def count_while_noisy(*args, held=False):
