@@ -26,6 +26,7 @@ from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeReque
 from hyperscale.engines.vllm.kernels.chunk import attention as chunk_attention
 from hyperscale.engines.vllm.kernels.chunk import plan as chunk_plan
 from hyperscale.engines.vllm.kernels.chunk import write as chunk_write
+from hyperscale.engines.vllm.kernels.chunk.plan_storage import ChunkPlan
 from hyperscale.engines.vllm.kernels.decode_update import decode_update
 from hyperscale.engines.vllm.protocol import NEVER
 
@@ -171,7 +172,7 @@ class Prompt:
             steps.append((slice(start, start + count), ChunkRequests(self.cache.first_blocks, offsets, starts, count)))
         return steps
 
-    def plan(self, part: slice, chunks: ChunkRequests) -> chunk_plan.ChunkPlan:
+    def plan(self, part: slice, chunks: ChunkRequests) -> ChunkPlan:
         """Before the attention of a chunk."""
         tables = self.cache.tables
         verdicts = chunk_plan.Verdicts(self.verdicts[part], self.window)
@@ -181,7 +182,7 @@ class Prompt:
         self,
         part: slice,
         chunks: ChunkRequests,
-        plan: chunk_plan.ChunkPlan,
+        plan: ChunkPlan,
         shape: chunk_attention.ChunkLaunch | None = None,
     ) -> None:
         """Its attention."""
@@ -190,7 +191,7 @@ class Prompt:
             self.cache.tables, self.cache.pool, 0, chunks, plan, q, k, v, self.out[part], SCALE, shape
         )
 
-    def write(self, part: slice, chunks: ChunkRequests, plan: chunk_plan.ChunkPlan) -> None:
+    def write(self, part: slice, chunks: ChunkRequests, plan: ChunkPlan) -> None:
         """After it."""
         chunk_write.store_survivors(
             self.cache.tables, self.cache.pool, 0, chunks, plan, self.keys[part], self.values[part]

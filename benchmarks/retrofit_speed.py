@@ -3,6 +3,7 @@
 Usage: python benchmarks/retrofit_speed.py --shape qwen2.5-1.5b --recipes paper,adapters
        torchrun --nproc-per-node 4 benchmarks/retrofit_speed.py --shape qwen2.5-32b --recipes paper --weights bfloat16
        python benchmarks/retrofit_speed.py --shape smollm2-135m --rows 16 --length 2048 --window 64
+       python benchmarks/retrofit_speed.py --shape smollm2-135m --rows 16 --length 2048 --recipes paper --kernels 25
        python benchmarks/retrofit_speed.py --toy
 
 A step is one batch of --rows rows for each process, of documents as long as the row, forward, backward and AdamW; its
@@ -13,7 +14,7 @@ token forward and 4 backward (2 where weights are frozen), teacher forward 2, an
 against --peak TFLOP/s a GPU. "paper+single" has gates and loss operation by operation, not compiled; "paper+kept" keeps
 the activations instead of computing them again; "paper+fused" attends with the project's kernels, "paper+flex" with
 FlexAttention (benchmarks/retrofit_attention.py has attention by itself). "estimate" is what the command tells before a
-training.
+training. --kernels N lists what the GPU does in two more steps: how long it works, and its N longest kernels.
 """
 
 import argparse
@@ -181,10 +182,30 @@ def measure(arguments: argparse.Namespace, name: str, device: torch.device, rank
     )  # fmt: skip
     told = (estimate.weights + estimate.activations) / memory_estimate.GIB
     mfu = flops / (arguments.peak * 1e12 * ranks.count)
+    told_kernels = longest_kernels(step, arguments.kernels) if on_gpu and arguments.kernels else ""
     return (
         f"{name:<14} {1e3 * median(seconds):9.0f} ms a step  {tokens:9.0f} tokens/s  MFU {mfu:5.1%}  "
         f"peak {peak:6.1f} GiB a GPU  estimate {told:6.1f}"
+        f"{told_kernels}"
     )
+
+
+def longest_kernels(step: Callable[[], None], count: int, steps: int = 2) -> str:
+    """Milliseconds of the GPU in a step, all together and of its longest kernels, a line each."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        for _ in range(steps):
+            step()
+        torch.cuda.synchronize()
+    kernels = sorted(profiler.key_averages(), key=lambda kernel: -kernel.self_device_time_total)
+    total = sum(kernel.self_device_time_total for kernel in kernels) / 1e3 / steps
+    lines = [f"\n    {total:8.2f} ms of the GPU a step, {sum(kernel.count for kernel in kernels) // steps} launches"]
+    lines += [
+        f"    {kernel.self_device_time_total / 1e3 / steps:8.2f} in {kernel.count // steps:5d} x {kernel.key[:110]}"
+        for kernel in kernels[:count]
+    ]
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -200,6 +221,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=8192)
     parser.add_argument("--window", type=int, default=256)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--kernels", type=int, default=0, help="of the GPU to list by their time")
     parser.add_argument("--peak", type=float, default=989, help="dense bfloat16 TFLOP/s of a GPU (H100, H200: 989)")
     parser.add_argument("--toy", action="store_true", help="a tiny model on the CPU")
     arguments = parser.parse_args()

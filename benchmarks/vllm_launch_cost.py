@@ -25,7 +25,7 @@ from torch import Tensor
 from triton.runtime.jit import JITFunction
 
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, PagedCache
-from hyperscale.engines.vllm.kernels.chunk import attention, plan, write
+from hyperscale.engines.vllm.kernels.chunk import attention, plan, plan_storage, write
 from hyperscale.engines.vllm.kernels.step_launches import StepLaunches
 from hyperscale.engines.vllm.worker.staged_tables import StagedTables
 
@@ -105,7 +105,7 @@ def measure(device: str, tokens: int) -> dict[str, dict[str, float]]:
     # Of block 0, nobody's, and of a single token.
     first = torch.zeros(1, **numbers)
     chunks = ChunkRequests(first, torch.tensor([0, 1], **numbers), first, tokens)
-    storage = plan.PlanStorage(LAYERS, HEADS, tokens, 1, torch.device(device), counts=False)
+    storage = plan_storage.PlanStorage(LAYERS, HEADS, tokens, 1, torch.device(device), counts=False)
     reads = torch.zeros(tokens, dtype=torch.int64, device=device).expand(HEADS, -1)
     counts = plan.ReadCounts(first, reads, sums=True)
     planned = plan.plan_chunks(tables, 0, chunks, verdicts, storage, counts)

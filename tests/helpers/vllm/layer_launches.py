@@ -22,7 +22,8 @@ from triton.runtime.jit import JITFunction
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, PagedCache
 from hyperscale.engines.vllm.kernels.chunk.append import append_chunks
 from hyperscale.engines.vllm.kernels.chunk.attention import chunk_attention
-from hyperscale.engines.vllm.kernels.chunk.plan import PlanStorage, ReadCounts, Verdicts, plan_chunks
+from hyperscale.engines.vllm.kernels.chunk.plan import ReadCounts, Verdicts, plan_chunks
+from hyperscale.engines.vllm.kernels.chunk.plan_storage import PlanStorage
 from hyperscale.engines.vllm.kernels.chunk.write import store_survivors
 from hyperscale.engines.vllm.kernels.decode.step_report import gather_step_report
 from hyperscale.engines.vllm.kernels.step_launches import StepLaunches

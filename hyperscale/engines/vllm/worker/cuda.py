@@ -14,7 +14,8 @@ from torch import Tensor
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
 from hyperscale.engines.vllm.kernels.chunk.append import make_room
 from hyperscale.engines.vllm.kernels.chunk.fa3 import make_sequences
-from hyperscale.engines.vllm.kernels.chunk.plan import PlanStorage, ReadCounts
+from hyperscale.engines.vllm.kernels.chunk.plan import ReadCounts
+from hyperscale.engines.vllm.kernels.chunk.plan_storage import PlanStorage
 from hyperscale.engines.vllm.kernels.decode.step_report import gather_step_report
 from hyperscale.engines.vllm.kernels.step_launches import StepLaunches
 from hyperscale.engines.vllm.protocol import DecodeReports, RequestReport, SuperblockUpdate

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests
 from hyperscale.engines.vllm.kernels.chunk.fa3 import ChunkSequences
-from hyperscale.engines.vllm.kernels.chunk.plan import PlanStorage, ReadCounts
+from hyperscale.engines.vllm.kernels.chunk.plan import ReadCounts
+from hyperscale.engines.vllm.kernels.chunk.plan_storage import PlanStorage
 from hyperscale.engines.vllm.kernels.step_launches import StepLaunches
 from hyperscale.engines.vllm.worker.chunk_report import StepNumbers
 

@@ -11,6 +11,7 @@ from hyperscale.engines.vllm.kernels import decode_attention, decode_update
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, DecodeRequests, PagedCache
 from hyperscale.engines.vllm.kernels.chunk import attention as chunk_attention
 from hyperscale.engines.vllm.kernels.chunk import plan as chunk_plan
+from hyperscale.engines.vllm.kernels.chunk import plan_storage
 from hyperscale.engines.vllm.kernels.chunk import write as chunk_write
 from hyperscale.engines.vllm.kernels.step_launches import StepLaunches
 from hyperscale.engines.vllm.options import Options
@@ -41,7 +42,7 @@ def begin_step(cache, at, count):
     step = SimpleNamespace(pool=PagedCache.of(cache), starts=torch.full((2,), at, device=DEVICE), count=count)
     step.rows = DecodeRequests(first, step.starts)
     step.chunks = ChunkRequests(first, torch.tensor([0, count, tokens], **of), step.starts, count)
-    step.storage = chunk_plan.PlanStorage(LAYERS, HEADS, tokens, 2, DEVICE, counts=True)
+    step.storage = plan_storage.PlanStorage(LAYERS, HEADS, tokens, 2, DEVICE, counts=True)
     step.seen = torch.zeros(tokens, dtype=torch.int64, device=DEVICE)  # of all heads and layers
     step.counts = chunk_plan.ReadCounts(step.starts.int(), step.seen.expand(HEADS, -1))
     step.launches = StepLaunches()
@@ -71,10 +72,10 @@ def kernels(tables, step, layer, q, k, v, verdicts, window, later):
 
 def check_latest(plan, layer, count):
     """The latest expiry of the passing tokens is the layer's own, of each request and head; chunks are one block."""
-    assert count <= chunk_plan.LATEST
+    assert count <= plan_storage.LATEST
     for request in range(2):
         part = slice(request * count, (request + 1) * count)
-        block = request * count // chunk_plan.LATEST + request
+        block = request * count // plan_storage.LATEST + request
         for head in range(HEADS):
             passing = plan.passing[head, part][: count - int(plan.num_lasting[request, head])].long()
             expiries = plan.expiry[head, part][passing].tolist()

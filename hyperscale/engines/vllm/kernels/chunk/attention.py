@@ -17,7 +17,7 @@ import triton.language as tl
 from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, KernelTables, PagedCache
-from hyperscale.engines.vllm.kernels.chunk.plan import LATEST, ChunkPlan
+from hyperscale.engines.vllm.kernels.chunk.plan_storage import LATEST, ChunkPlan
 from hyperscale.engines.vllm.kernels.common import softmax_block
 from hyperscale.engines.vllm.kernels.fp8 import load_entries
 from hyperscale.engines.vllm.kernels.step_launches import StepLaunches

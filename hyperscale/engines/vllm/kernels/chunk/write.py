@@ -7,7 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from hyperscale.engines.vllm.kernels.arguments import ChunkRequests, KernelTables, PagedCache
-from hyperscale.engines.vllm.kernels.chunk.plan import ChunkPlan
+from hyperscale.engines.vllm.kernels.chunk.plan_storage import ChunkPlan
 from hyperscale.engines.vllm.kernels.common import close_gaps
 from hyperscale.engines.vllm.kernels.fp8 import store_entries
 from hyperscale.engines.vllm.kernels.step_launches import StepLaunches
