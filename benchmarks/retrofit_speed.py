@@ -12,9 +12,11 @@ FlashAttention through torch's scaled_dot_product_attention, layers compiled, in
 computed again, the loss in parts. Tokens are of all processes. MFU counts what has to be computed, 2 FLOPs a weight and
 token forward and 4 backward (2 where weights are frozen), teacher forward 2, and nothing that is computed again,
 against --peak TFLOP/s a GPU. "paper+single" has gates and loss operation by operation, not compiled; "paper+kept" keeps
-the activations instead of computing them again; "paper+fused" attends with the project's kernels, "paper+flex" with
-FlexAttention (benchmarks/retrofit_attention.py has attention by itself). "estimate" is what the command tells before a
-training. --kernels N lists what the GPU does in two more steps: how long it works, and its N longest kernels.
+the activations instead of computing them again; "paper+flex" attends with FlexAttention instead of the project's
+kernels (benchmarks/retrofit_attention.py has attention by itself); "paper+launched" launches each kernel of a small
+model, whose steps are CUDA graphs otherwise. Several may be joined: "paper+kept+launched". "estimate" is what the
+command tells before a training. --kernels N lists what the GPU does in two more steps: how long it works, and its N
+longest kernels.
 """
 
 import argparse
@@ -80,7 +82,7 @@ def build(arguments: argparse.Namespace, device: torch.device, ranks: Ranks) -> 
 
 def retrofit_step(arguments: argparse.Namespace, name: str, device: torch.device, ranks: Ranks) -> Callable[[], None]:
     """A step of a recipe, as the trainer makes it."""
-    name, _, variant = name.partition("+")
+    name, *variants = name.split("+")
     values = recipe_values(name) | {"window": arguments.window, "accumulate": ranks.count, "crs": (8.0,)}
     recipe = Recipe(**values)
     dtype = (
@@ -92,15 +94,17 @@ def retrofit_step(arguments: argparse.Namespace, name: str, device: torch.device
         report=lambda _: None,
         dtype=dtype if device.type == "cuda" else None,
         frugal=True,
-        recompute=variant != "kept",
+        recompute="kept" not in variants,
         ranks=ranks,
         device=device,
         fill=lambda model: fill(model, device),
     )
-    if variant in ("fused", "flex"):
-        training.distillation.fused = variant == "fused"
-    if variant == "single":
+    if "flex" in variants:
+        training.distillation.fused = False
+    if "single" in variants:
         training.distillation.compiled, training.gated._decide = False, decide_with_noise
+    if {"flex", "single", "launched"} & {*variants}:
+        training.graphs = None
     optimizer = training._optimizer(gates=True)
     data = batches(arguments.rows, arguments.length, arguments.config.vocab_size)
 
@@ -142,7 +146,7 @@ def plain_step(arguments: argparse.Namespace, device: torch.device) -> Callable[
             hidden = student.model(**inputs).last_hidden_state
             loss = distillation_loss_in_parts(
                 hidden, taught, student.lm_head, teacher.lm_head, copy_to(batch.weight, device),
-                counted=copy_to(batch.counted(), device), compiled=device.type == "cuda",
+                counted=batch.counted().to(device), compiled=device.type == "cuda",
             )  # fmt: skip
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -177,14 +181,14 @@ def measure(arguments: argparse.Namespace, name: str, device: torch.device, rank
     default_fused = attends_fused(memory_estimate.head_dim_of(config), device)
     estimate = memory_estimate.estimate_memory(
         parameters, arguments.weights, config, arguments.rows, arguments.length, frozen=frozen, gpus=ranks.count,
-        kept=name.endswith("+kept"),
-        fused=name.endswith("+fused") or (default_fused and not name.endswith("+flex")),
+        kept="+kept" in name,
+        fused=default_fused and "+flex" not in name,
     )  # fmt: skip
     told = (estimate.weights + estimate.activations) / memory_estimate.GIB
     mfu = flops / (arguments.peak * 1e12 * ranks.count)
     told_kernels = longest_kernels(step, arguments.kernels) if on_gpu and arguments.kernels else ""
     return (
-        f"{name:<14} {1e3 * median(seconds):9.0f} ms a step  {tokens:9.0f} tokens/s  MFU {mfu:5.1%}  "
+        f"{name:<20} {1e3 * median(seconds):9.0f} ms a step  {tokens:9.0f} tokens/s  MFU {mfu:5.1%}  "
         f"peak {peak:6.1f} GiB a GPU  estimate {told:6.1f}"
         f"{told_kernels}"
     )

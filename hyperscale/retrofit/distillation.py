@@ -28,11 +28,10 @@ from hyperscale.retrofit.losses import (
     ledger_costs,
 )
 from hyperscale.retrofit.low_rank.updates import LowRankUpdates
-from hyperscale.retrofit.packing import TrainingBatch
+from hyperscale.retrofit.packing import CountedPlaces, TrainingBatch
 from hyperscale.retrofit.parallel.ranks import Ranks
 from hyperscale.retrofit.parallel.sharding import local_part, shard_model
 from hyperscale.retrofit.settings import Recipe
-from hyperscale.utils.device_copy import copy_to
 
 #: Least batches of a training whose gates and loss are compiled: it takes some seconds.
 COMPILED_BATCHES = 100
@@ -131,13 +130,25 @@ class Distillation:
         Returns:
             What is minimised, the divergence in it, and the share saved, (groups, axes).
         """
-        r = self.recipe
         counted, batch = self._bring(batch)
+        return self.losses_of(batch, counted, self.target(cr))
+
+    def losses_of(
+        self, batch: TrainingBatch, counted: CountedPlaces | None, target: float | Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`losses` of a batch that is on the device; nothing waits for it.
+
+        Args:
+            batch: The batch.
+            counted: Its places that count, there too; None if the loss is not computed in parts.
+            target: Share to be saved, a scalar.
+        """
+        r = self.recipe
         kl, alphas = self._compare(batch, counted, r.symmetric)
         group = batch.kind if r.groups > 1 else torch.where(batch.kind >= 0, 0, -1)
         # Frozen gates keep their ratio in the hard phase. Neurons that train with the weights have to be held to it.
         held = self.gated.mode == "hard" and not self.gated.separate
-        missing, share = compression_loss(alphas, self.target(cr), group, r.groups, *self._costs(batch), held=held)
+        missing, share = compression_loss(alphas, target, group, r.groups, *self._costs(batch), held=held)
         return kl + missing if held or self.gated.mode == "noisy" else kl, kl, share
 
     def divergence(self, batch: TrainingBatch, symmetric: bool = False) -> tuple[Tensor, list[Tensor]]:
@@ -167,10 +178,10 @@ class Distillation:
         group = torch.where(batch.kind >= 0, 0, -1)
         return compression_loss(alphas, 0.0, group, 1, *self._costs(batch))[1][0]
 
-    def _bring(self, batch: TrainingBatch) -> tuple[Tensor | None, TrainingBatch]:
+    def _bring(self, batch: TrainingBatch) -> tuple[CountedPlaces | None, TrainingBatch]:
         """The places that count, if the loss is computed in parts, and the batch, both on the device."""
         # Looked for before the copy: on the device it would be waited for.
-        counted = copy_to(batch.counted(), self.device) if self.frugal else None
+        counted = batch.counted().to(self.device) if self.frugal else None
         return counted, batch.to(self.device)
 
     def _costs(self, batch: TrainingBatch) -> tuple[Tensor, ...]:
@@ -181,7 +192,9 @@ class Distillation:
         r = self.recipe
         return ledger_costs(batch.document, batch.weight, r.delay) if r.ledger else ()
 
-    def _compare(self, batch: TrainingBatch, counted: Tensor | None, symmetric: bool) -> tuple[Tensor, list[Tensor]]:
+    def _compare(
+        self, batch: TrainingBatch, counted: CountedPlaces | None, symmetric: bool
+    ) -> tuple[Tensor, list[Tensor]]:
         """`divergence`, of a batch that is on the device."""
         inputs = {
             "input_ids": batch.ids,

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
+from hyperscale.retrofit.packing import CountedPlaces
+
 #: Tokens whose logits are held at a time by `distillation_loss_in_parts`.
 LOSS_TOKENS = 1024
 
@@ -55,7 +57,7 @@ def distillation_loss_in_parts(
     weight: Tensor,
     symmetric: bool = False,
     part: int = LOSS_TOKENS,
-    counted: Tensor | None = None,
+    counted: CountedPlaces | None = None,
     compiled: bool = False,
 ) -> Tensor:
     """`distillation_loss` from hidden states, ``part`` tokens at a time: no more logits are held than of one part.
@@ -68,8 +70,8 @@ def distillation_loss_in_parts(
         weight: (batch, sequence) 1 where the token counts, else 0; logits are computed only where it counts.
         symmetric: Add KL(teacher || student).
         part: Tokens whose logits are held at a time.
-        counted: (n,) places where the weight is above 0 (`TrainingBatch.counted`); to look for them on a GPU waits for
-            it.
+        counted: Places where the weight is above 0 (`TrainingBatch.counted`), and others whose weight is given as 0;
+            to look for them on a GPU waits for it.
         compiled: Fuse what is done with a part's logits into few kernels. All parts then have the same size.
 
     Returns:
@@ -86,11 +88,14 @@ def distillation_loss_in_parts(
         return mean * weight_part.sum()
 
     if counted is None:
-        counted = weight.flatten().nonzero()[:, 0]
-    chosen = [tensor.flatten(0, 1).index_select(0, counted) for tensor in (student, teacher, weight[..., None])]
-    if compiled and (lacking := -len(counted) % part):  # places that weigh nothing
+        places = weight.flatten().nonzero()[:, 0]
+        counted = CountedPlaces(places, weight.flatten()[places])
+    chosen = [tensor.flatten(0, 1).index_select(0, counted.places) for tensor in (student, teacher)]
+    weights = counted.weights
+    if compiled and (lacking := -len(weights) % part):  # places that weigh nothing
         chosen = [torch.nn.functional.pad(tensor, (0, 0, 0, lacking)) for tensor in chosen]
-    parts = zip(*(torch.split(tensor, part) for tensor in (*chosen[:2], chosen[2][:, 0])), strict=True)
+        weights = torch.nn.functional.pad(weights, (0, lacking))
+    parts = zip(*(torch.split(tensor, part) for tensor in (*chosen, weights)), strict=True)
     # Checkpointed: the backward pass computes a part's logits again, so those of all parts are never held together.
     sums: list[Tensor] = [
         checkpoint(summed_divergence, *tensors, use_reentrant=False, preserve_rng_state=False) for tensors in parts
@@ -140,7 +145,7 @@ def ledger_costs(document: Tensor, generated: Tensor, window: int) -> tuple[Tens
 
 def compression_loss(
     alphas: list[Tensor],
-    target: float,
+    target: float | Tensor,
     group: Tensor,
     groups: int,
     cost: Tensor | None = None,
@@ -157,7 +162,7 @@ def compression_loss(
 
     Args:
         alphas: One (batch, sequence, kv_heads) tensor per layer.
-        target: Share to save, in [0, 1): ``1 - 1 / CR``.
+        target: Share to save, in [0, 1): ``1 - 1 / CR``; a scalar.
         group: (batch, sequence) group of each token, -1 for tokens that do not count.
         groups: Number of groups.
         cost: (batch, sequence, axes) what an entry costs if kept, see `ledger_costs`.

@@ -50,9 +50,28 @@ class TrainingBatch:
         """The batch on another device; the host does not wait for the copies."""
         return type(self)(*(copy_to(getattr(self, tensor.name), device) for tensor in fields(self)))
 
-    def counted(self) -> Tensor:
-        """(n,) places, rows laid end to end, of the tokens that the loss counts; on a CPU nothing waits for them."""
-        return self.weight.flatten().nonzero()[:, 0]
+    def counted(self) -> "CountedPlaces":
+        """The tokens that the loss counts; on a CPU nothing waits for them."""
+        weight = self.weight.flatten()
+        places = weight.nonzero()[:, 0]
+        return CountedPlaces(places, weight[places])
+
+
+@dataclass(frozen=True)
+class CountedPlaces:
+    """The tokens of a batch that its loss counts.
+
+    Attributes:
+        places: (n,) where they are, rows laid end to end.
+        weights: (n,) how much each counts.
+    """
+
+    places: Tensor
+    weights: Tensor
+
+    def to(self, device: torch.device) -> Self:
+        """The same on another device; the host does not wait for the copies."""
+        return type(self)(copy_to(self.places, device), copy_to(self.weights, device))
 
 
 class RowPacker:

@@ -31,6 +31,7 @@ from hyperscale.retrofit.parallel.ranks import Ranks
 from hyperscale.retrofit.parallel.sharding import local_part, whole_tensor
 from hyperscale.retrofit.reporting.step_metrics import StepMetrics, format_line
 from hyperscale.retrofit.settings import Recipe, check_shares
+from hyperscale.retrofit.step_graphs import LARGEST, BatchLosses, StepGraphs
 
 Phase = Literal["fade", "noisy", "hard"]
 #: Steps between two entries of the log.
@@ -144,6 +145,10 @@ class Retrofit:
         self._tokens_since_report = self._steps_since_start = 0
         self._first_step = self._start
         self._faults = torch.zeros((), device=self.device)
+        self.graphs: StepGraphs | None = None
+        weights = sum(weight.numel() for weight in self.gated.model.parameters())
+        if self.distillation.compiled and self.distillation.fused and weights <= LARGEST:
+            self.graphs = StepGraphs(self.distillation, 1 / recipe.accumulate, report)
 
     @property
     def seconds(self) -> float:
@@ -352,17 +357,18 @@ class Retrofit:
             self._tokens_since_report += batch.ids.numel()
             if number % self.ranks.count != self.ranks.rank:
                 continue
-            loss, divergence, share = self.distillation.losses(batch, cr)
-            # Gradients are averaged over processes, so that the mean over all batches is left.
-            (loss * self.ranks.count / r.accumulate).backward()  # type: ignore[no-untyped-call]
-            self._faults += (~loss.detach().isfinite()).float()
-            sums += torch.cat([loss.detach()[None], divergence.detach()[None], share.detach()[:, 0]])
+            found = self._add_gradients(batch, cr)
+            self._faults += (~found.loss.isfinite()).float()
+            sums += torch.cat([found.loss[None], found.divergence[None], found.share[:, 0]])
         sums = self.ranks.average(sums * self.ranks.count / r.accumulate)
         norm = torch.nn.utils.clip_grad_norm_([p for g in optimizer.param_groups for p in g["params"]], r.clip)
         self._faults += (~whole_tensor(norm).isfinite()).float()
         optimizer.step()
         # Of the whole model: in the hard phase the gates get gradients that no optimiser clears.
-        self.gated.model.zero_grad(set_to_none=True)
+        if self.graphs is not None and self._is_recorded:
+            self.graphs.clear_gradients()
+        else:
+            self.gated.model.zero_grad(set_to_none=True)
         self.steps_done += 1
         self._steps_since_start += 1
         # Reading a value waits for the device, so it is done only for steps that are reported.
@@ -372,6 +378,20 @@ class Retrofit:
         if report_due:
             self.observe(self._measure_step(cr, loss_mean, kl, alphas))
             self.require_finite()
+
+    @property
+    def _is_recorded(self) -> bool:
+        """Whether steps are CUDA graphs; while neurons fade, attention sees another part of them in each step."""
+        return self.graphs is not None and self.phase != "fade"
+
+    def _add_gradients(self, batch: TrainingBatch, cr: float) -> BatchLosses:
+        """Losses of a batch, their gradients added to those of the weights."""
+        if self.graphs is not None and self._is_recorded:
+            return self.graphs.add_gradients(batch, cr)
+        found = self.distillation.losses(batch, cr)
+        # Gradients are averaged over processes, so that the mean over all batches is left.
+        (found[0] * self.ranks.count / self.recipe.accumulate).backward()  # type: ignore[no-untyped-call]
+        return BatchLosses(*(value.detach() for value in found))
 
     def _measure_step(self, cr: float, loss: float, kl: float, alphas: list[float]) -> StepMetrics:
         """The figures of the step just done; time and tokens are since the last one that was read out."""
