@@ -77,16 +77,7 @@ def distillation_loss_in_parts(
     Returns:
         A scalar, in nats per token.
     """
-    from torch.utils.checkpoint import checkpoint
-
     divergence = compile_divergence() if compiled else distillation_loss
-
-    def summed_divergence(student_part: Tensor, teacher_part: Tensor, weight_part: Tensor) -> Tensor:
-        with torch.no_grad():
-            teacher_logits = teacher_head(teacher_part)
-        mean = divergence(student_head(student_part), teacher_logits, weight_part, symmetric)
-        return mean * weight_part.sum()
-
     if counted is None:
         places = weight.flatten().nonzero()[:, 0]
         counted = CountedPlaces(places, weight.flatten()[places])
@@ -95,12 +86,76 @@ def distillation_loss_in_parts(
     if compiled and (lacking := -len(weights) % part):  # places that weigh nothing
         chosen = [torch.nn.functional.pad(tensor, (0, 0, 0, lacking)) for tensor in chosen]
         weights = torch.nn.functional.pad(weights, (0, lacking))
-    parts = zip(*(torch.split(tensor, part) for tensor in (*chosen, weights)), strict=True)
-    # Checkpointed: the backward pass computes a part's logits again, so those of all parts are never held together.
-    sums: list[Tensor] = [
-        checkpoint(summed_divergence, *tensors, use_reentrant=False, preserve_rng_state=False) for tensors in parts
-    ]
-    return torch.stack(sums).sum() / weight.sum().clamp_min(1.0)
+
+    def summed_divergence(student_part: Tensor, teacher_part: Tensor, weight_part: Tensor) -> Tensor:
+        with torch.no_grad():
+            teacher_logits = teacher_head(teacher_part)
+        mean = divergence(student_head(student_part), teacher_logits, weight_part, symmetric)
+        return mean * weight_part.sum()
+
+    trained = [parameter for parameter in student_head.parameters() if parameter.requires_grad]
+    taught = [chosen[1], weights]
+    total: Tensor = _SumOfParts.apply(  # type: ignore[no-untyped-call]
+        summed_divergence, part, torch.is_grad_enabled(), taught, chosen[0], *trained
+    )
+    return total / weight.sum().clamp_min(1.0)
+
+
+class _SumOfParts(torch.autograd.Function):
+    """A sum over parts of the tokens, whose gradients are made in the forward pass, while a part's logits are there.
+
+    So no logits are computed a second time, and those of all parts are never held together.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        summed: Callable[..., Tensor],
+        part: int,
+        with_gradients: bool,
+        taught: list[Tensor],
+        hidden: Tensor,
+        *trained: Tensor,
+    ) -> Tensor:
+        """The sum.
+
+        Args:
+            ctx: Holds the gradients.
+            summed: Of a part's hidden states, and of the parts of what is taught, the sum.
+            part: Tokens of a part.
+            with_gradients: Whether gradients will be asked for.
+            taught: Tensors of (tokens, ...) without gradients.
+            hidden: (tokens, hidden) of the student.
+            trained: The weights of its output layer that train.
+        """
+        of_hidden: list[Tensor] = []
+        of_weights = [torch.zeros_like(weight, dtype=torch.float32) for weight in trained if with_gradients]
+        total = hidden.new_zeros((), dtype=torch.float32)
+        for hidden_part, *taught_part in zip(*(torch.split(tensor, part) for tensor in (hidden, *taught)), strict=True):
+            if not with_gradients:
+                total += summed(hidden_part, *taught_part)
+                continue
+            with torch.enable_grad():
+                leaf = hidden_part.detach().requires_grad_()
+                value = summed(leaf, *taught_part)
+                with torch.autocast(hidden.device.type, enabled=False):  # gradients have the types of their values
+                    of_part, *rest = torch.autograd.grad(value, [leaf, *trained])
+            total += value.detach()
+            of_hidden.append(of_part)
+            for sums, gradient in zip(of_weights, rest, strict=True):
+                sums += gradient
+        ctx.of_hidden = torch.cat(of_hidden) if of_hidden else torch.zeros_like(hidden)
+        ctx.of_weights = of_weights
+        ctx.types = [weight.dtype for weight in trained]
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        """Gradients of hidden states and weights."""
+        of_weights = [sums.mul_(gradient).to(dtype) for sums, dtype in zip(ctx.of_weights, ctx.types, strict=True)]
+        of_hidden = ctx.of_hidden.mul_(gradient)
+        ctx.of_weights = ctx.of_hidden = None
+        return None, None, None, None, of_hidden, *of_weights
 
 
 @cache
