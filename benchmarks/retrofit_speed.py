@@ -34,12 +34,12 @@ from hyperscale.retrofit import memory_estimate
 from hyperscale.retrofit.attention.packed_attention import attends_fused, checkpoint_layers, compile_layers
 from hyperscale.retrofit.gates.gated_model import decide_with_noise
 from hyperscale.retrofit.losses import distillation_loss_in_parts
-from hyperscale.retrofit.optimizer import StochasticAdamW
 from hyperscale.retrofit.packing import TrainingBatch
 from hyperscale.retrofit.parallel.ranks import Ranks, join_ranks, leave_ranks
 from hyperscale.retrofit.parallel.sharded_loading import build_empty, restore_buffers
 from hyperscale.retrofit.recipes import recipe_values
 from hyperscale.retrofit.settings import Recipe
+from hyperscale.retrofit.steps.optimizer import StochasticAdamW
 from hyperscale.retrofit.trainer import Retrofit
 from hyperscale.utils.device_copy import copy_to
 
@@ -183,6 +183,7 @@ def measure(arguments: argparse.Namespace, name: str, device: torch.device, rank
         parameters, arguments.weights, config, arguments.rows, arguments.length, frozen=frozen, gpus=ranks.count,
         kept="+kept" in name,
         fused=default_fused and "+flex" not in name,
+        recorded=not any("+" + how in name for how in ("launched", "single")),
     )  # fmt: skip
     told = (estimate.weights + estimate.activations) / memory_estimate.GIB
     mfu = flops / (arguments.peak * 1e12 * ranks.count)

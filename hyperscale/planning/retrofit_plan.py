@@ -115,6 +115,7 @@ def _plan_recipe(
             # Where the choice is left to the training, it keeps them only if memory is left.
             kept=chosen.activations == "kept",
             fused=fused,
+            recorded=chosen.cuda_graphs,
         )
 
     room = int(gpu.memory)

@@ -146,6 +146,7 @@ def estimate_settings(
         gpus=settings.gpus,
         kept=kept,
         fused=fused,
+        recorded=settings.cuda_graphs,
     )
 
 

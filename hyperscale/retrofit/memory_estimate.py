@@ -29,6 +29,8 @@ PER_UPDATE = {"float32": 4 + 4 + 8 + 2, "bfloat16": 2 + 2 + 8}
 LAYER_BYTES = {False: {4: 3.1, 2: 2.7}, True: {4: 2.4, 2: 2.4}}
 KEPT_BYTES = {False: 0.9, True: 0.7}
 LOGIT_VALUES = 5
+#: Largest model, in weights, whose steps are recorded as CUDA graphs: those of larger ones keep the GPU busy.
+LARGEST_RECORDED = 10**9
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def estimate_memory(
     gpus: int = 1,
     kept: bool = False,
     fused: bool = False,
+    recorded: bool = False,
 ) -> MemoryEstimate:
     """Estimate from a number of weights, for a GPU; without a configuration the activations are left out.
 
@@ -92,6 +95,7 @@ def estimate_memory(
         gpus: How many share the training; the estimate is of one of them.
         kept: Whether the activations of all layers are held for the backward pass, and not computed again.
         fused: Whether the project's own kernels attend, which hold less than FlexAttention.
+        recorded: Whether steps are recorded as CUDA graphs where they can be.
     """
     held = parameters * (PER_FROZEN_WEIGHT if frozen else PER_WEIGHT[weights])
     if config is not None:
@@ -108,6 +112,9 @@ def estimate_memory(
     # Of one part of the tokens, in float32: logits of both models and their gradients. They are gone when the last
     # layer's backward pass begins.
     logits = LOGIT_VALUES * min(tokens, LOSS_TOKENS) * config.vocab_size * 4
+    # The peak of launched steps comes when there are few gradients yet. Recorded steps hold them all the time.
+    if recorded and fused and gpus == 1 and not frozen and parameters <= LARGEST_RECORDED:
+        held += 4 * parameters
     return MemoryEstimate(
         parameters, held, inputs + max(layer, logits) + (_gathered(parameters, config, item) * (gpus > 1))
     )

@@ -143,6 +143,7 @@ def train(
         dtype=dtype,
         frugal=True,
         recompute=job.activations == "recomputed",
+        graphs=job.settings.cuda_graphs,
         ranks=ranks,
         device=torch.device(device),
         fill=None if folder is None else partial(fill_model, folder=folder, ranks=ranks, device=torch.device(device)),

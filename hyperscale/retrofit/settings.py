@@ -326,6 +326,12 @@ class RetrofitSettings(TrainingSettings, Sources):
         "many times the memory and saves a pass. auto: kept on a GPU with room to spare, else recomputed; a training "
         "that goes on stays with what it began with.",
     )
+    cuda_graphs: bool = setting(
+        True,
+        "Record the steps of a small model as CUDA graphs and replay them.",
+        details="Of models up to 1B weights on one GPU, DMC's aside, where launching kernels takes longer than running "
+        "them. What is learned does not depend on it.",
+    )
     gpus: int = setting(
         1,
         "GPUs of this machine that share the training; with --device cpu, processes.",

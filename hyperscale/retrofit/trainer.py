@@ -25,13 +25,13 @@ from hyperscale.methods.core.dmc_merge import MergeConfig
 from hyperscale.methods.core.dms_gate import GateConfig
 from hyperscale.retrofit.distillation import Distillation
 from hyperscale.retrofit.losses import scheduled_cr
-from hyperscale.retrofit.optimizer import StochasticAdamW, move_state, restore_moments, take_moments
 from hyperscale.retrofit.packing import TrainingBatch
 from hyperscale.retrofit.parallel.ranks import Ranks
 from hyperscale.retrofit.parallel.sharding import local_part, whole_tensor
 from hyperscale.retrofit.reporting.step_metrics import StepMetrics, format_line
 from hyperscale.retrofit.settings import Recipe, check_shares
-from hyperscale.retrofit.step_graphs import LARGEST, BatchLosses, StepGraphs
+from hyperscale.retrofit.steps.optimizer import StochasticAdamW, move_state, restore_moments, take_moments
+from hyperscale.retrofit.steps.step_graphs import BatchLosses, StepGraphs, can_record
 
 Phase = Literal["fade", "noisy", "hard"]
 #: Steps between two entries of the log.
@@ -96,6 +96,7 @@ class Retrofit:
             float32 whatever it is; bfloat16 weights are rounded stochastically.
         frugal: Keep a layer's input instead of its activations, and compute the loss in parts. Slower, the same result.
         recompute: False keeps the activations all the same, if ``frugal``.
+        graphs: Record steps of small models as CUDA graphs; see `hyperscale.retrofit.steps.step_graphs`.
         observe: Called with the figures of steps that are read out; by default a line of them goes to ``report``.
         after_step: Called after each step, when the state is whole.
         ranks: The processes that share the training. Each has the same teacher, on the CPU or on its device, and sees
@@ -113,6 +114,7 @@ class Retrofit:
         dtype: torch.dtype | None = None,
         frugal: bool = False,
         recompute: bool = True,
+        graphs: bool = True,
         observe: Callable[[StepMetrics], None] | None = None,
         after_step: Callable[[], None] = lambda: None,
         ranks: Ranks | None = None,
@@ -146,9 +148,8 @@ class Retrofit:
         self._first_step = self._start
         self._faults = torch.zeros((), device=self.device)
         self.graphs: StepGraphs | None = None
-        weights = sum(weight.numel() for weight in self.gated.model.parameters())
-        if self.distillation.compiled and self.distillation.fused and weights <= LARGEST:
-            self.graphs = StepGraphs(self.distillation, 1 / recipe.accumulate, report)
+        if graphs and can_record(self.distillation):
+            self.graphs = StepGraphs(self.distillation, 1 / recipe.accumulate)
 
     @property
     def seconds(self) -> float:

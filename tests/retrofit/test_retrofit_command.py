@@ -135,7 +135,7 @@ def test_a_dry_run_plans_each_recipe_from_the_configuration_alone(call, tmp_path
 
 def test_a_borrowed_neuron_is_faded_out_first_and_runs(call, tmp_path):
     base = architectures.write(tmp_path / "model", "qwen2")
-    options = ("--cr", "2", "--gate", "borrowed", "--per", "layer", "--fade-steps", 3, "--lr", "1e-2", *EVICTING)
+    options = ("--cr", "2", "--gate", "borrowed", "--per", "layer", "--fade-steps", 3, "--lr", "3e-3", *EVICTING)
     code, out, err = call("retrofit", "--model", base, "--data", texts(tmp_path), "--out", "made", *options)
     assert (code, err) == (0, "")
     assert "53 steps of 256 tokens" in out

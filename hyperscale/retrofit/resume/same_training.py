@@ -10,8 +10,8 @@ from hyperscale.retrofit.settings import RetrofitSettings
 from hyperscale.utils.settings import settings_of
 
 #: Settings that may change between two parts of a training: where it is, how often it is kept, what is computed twice,
-#: and the name of a recipe, whose values are compared one by one.
-FREE = {"out", "device", "save_minutes", "activations", "recipe_name"}
+#: what is recorded, and the name of a recipe, whose values are compared one by one.
+FREE = {"out", "device", "save_minutes", "activations", "cuda_graphs", "recipe_name"}
 
 
 def list_settings(settings: RetrofitSettings) -> dict[str, Any]:

@@ -4,18 +4,19 @@ import pytest
 import torch
 from checkpoints import SMALL
 
+from hyperscale.errors import RetrofitError
 from hyperscale.mini.model import build_model
-from hyperscale.retrofit import step_graphs
 from hyperscale.retrofit.losses import LOSS_TOKENS
 from hyperscale.retrofit.packing import CountedPlaces, TrainingBatch
 from hyperscale.retrofit.settings import Recipe
-from hyperscale.retrofit.step_graphs import PARTS, pad_places
+from hyperscale.retrofit.steps import step_graphs
+from hyperscale.retrofit.steps.step_graphs import PARTS, pad_places
 from hyperscale.retrofit.trainer import Retrofit
 
 gpu = pytest.mark.gpu
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 RECIPE = Recipe(crs=(2.0,), steps_per_unit=200, hard_steps=(3,), window=4, accumulate=2, ledger=True, warmup=1)
-STEPS = 6
+STEPS = 12
 
 
 def test_padded_places_weigh_nothing():
@@ -87,7 +88,7 @@ def same(one, other):
 
 
 def recorded_graphs(training):
-    return sum(graph is not None for graph in training.graphs._graphs.values())
+    return len(training.graphs._graphs)
 
 
 @gpu
@@ -100,9 +101,8 @@ def recorded_graphs(training):
         ("hard", {}),
         ("noisy", {"train": "gates", "finish": "soft"}),
         ("noisy", {"gate": "borrowed"}),
-        ("hard", {"method": "dmc"}),
     ],
-    ids=["paper", "hard gates", "adapters", "borrowed neurons", "dmc"],
+    ids=["paper", "hard gates", "adapters", "borrowed neurons"],
 )
 def test_recorded_steps_learn_what_launched_ones_do(mode, changes, frugal, monkeypatch):
     monkeypatch.setattr(step_graphs, "LOSS_TOKENS", 8)  # batches of several numbers of parts
@@ -110,7 +110,6 @@ def test_recorded_steps_learn_what_launched_ones_do(mode, changes, frugal, monke
     recorded = train(recorded=True, frugal=frugal, mode=mode, **changes)
     same(launched, recorded)
     assert recorded_graphs(recorded[2]) == (2 if frugal else 1)
-    assert not any("graph" in line for line in recorded[3])
 
 
 @gpu
@@ -119,7 +118,7 @@ def test_weights_that_move_are_followed():
     """As when a checkpoint is written in another type: the graphs would go on with what lies at the old places."""
 
     def move(training, step):
-        if step == 4:
+        if step == 5:
             for weight in training.gated.model.parameters():
                 weight.data = weight.data.double().float() * 1.0
 
@@ -138,8 +137,8 @@ def test_gradients_that_were_dropped_are_begun_anew():
 
 @gpu
 @needs_cuda
-def test_a_step_that_cannot_be_recorded_is_launched():
-    """A wait for the device ends a recording; the training says so and goes on."""
+def test_a_step_that_cannot_be_recorded_is_told():
+    """A wait for the device ends a recording, and what the process does with the GPU afterwards is not sure."""
 
     def wait(training, step):
         if step == 0:
@@ -152,7 +151,5 @@ def test_a_step_that_cannot_be_recorded_is_launched():
 
             training.distillation.losses_of = waiting
 
-    launched = train(recorded=False, frugal=True)
-    waited = train(recorded=True, frugal=True, disturb=wait)
-    same(launched, waited)
-    assert any("no CUDA graph could be recorded" in line for line in waited[3])
+    with pytest.raises(RetrofitError, match="--no-cuda-graphs"):
+        train(recorded=True, frugal=True, disturb=wait)

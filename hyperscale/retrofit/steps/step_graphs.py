@@ -7,6 +7,7 @@ lay when it was recorded, so batches are copied to one place, and gradients are 
 Recorded and replayed steps draw the same noise as launched ones: the generator is seeded before each batch either way.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -14,14 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hyperscale.errors import RetrofitError
+from hyperscale.methods.core.dmc_merge import MergeConfig
 from hyperscale.retrofit.distillation import Distillation
 from hyperscale.retrofit.losses import LOSS_TOKENS
+from hyperscale.retrofit.memory_estimate import LARGEST_RECORDED
 from hyperscale.retrofit.packing import CountedPlaces, TrainingBatch
 
-#: Largest model, in weights, whose steps are graphs: those of larger ones keep the GPU busy.
-LARGEST = 10**9
 #: The loss is computed in parts of `LOSS_TOKENS`; a graph is recorded for a multiple of so many of them.
 PARTS = 4
+#: Batches that are launched before one is recorded: what is compiled, and tuned when it first runs, is by then.
+WARM_UP = 3
 
 
 @dataclass(frozen=True)
@@ -39,24 +43,33 @@ class BatchLosses:
     share: Tensor
 
 
+def can_record(distillation: Distillation) -> bool:
+    """Whether steps are worth recording, and can be: those of a small model, compiled, on one GPU.
+
+    DMC's are not: its compiled layers have not been recorded yet.
+    """
+    weights = sum(weight.numel() for weight in distillation.gated.model.parameters())
+    merges = isinstance(distillation.gated.config, MergeConfig)
+    return distillation.compiled and distillation.fused and weights <= LARGEST_RECORDED and not merges
+
+
 class StepGraphs:
     """The graphs of a training on one GPU, one for each mode of the gates and each number of counted tokens.
 
-    The first batch of each is launched, which compiles what is compiled; the second one is recorded.
+    The first batches of each are launched, which compiles what is compiled; then one is recorded.
 
     Args:
         distillation: Student and teacher.
         scale: Factor on the loss whose gradients are added up.
-        report: Called with a line of text if a graph cannot be recorded; steps are launched from then on.
     """
 
-    def __init__(self, distillation: Distillation, scale: float, report: Callable[[str], None]) -> None:
-        self._distillation, self._scale, self._report = distillation, scale, report
+    def __init__(self, distillation: Distillation, scale: float) -> None:
+        self._distillation, self._scale = distillation, scale
         self._parameters = [weight for weight in distillation.gated.model.parameters() if weight.requires_grad]
         self._gradients = [torch.zeros_like(weight) for weight in self._parameters]
-        self._graphs: dict[tuple[Any, ...], _Graph | None] = {}
+        self._graphs: dict[tuple[Any, ...], _Graph] = {}
+        self._launched: Counter[tuple[Any, ...]] = Counter()
         self._addresses: tuple[int, ...] = ()
-        self._fails = False
 
     def add_gradients(self, batch: TrainingBatch, cr: float) -> BatchLosses:
         """Add the gradients of a batch's loss to those of the weights.
@@ -67,27 +80,28 @@ class StepGraphs:
 
         Returns:
             The losses, until the next call.
+
+        Raises:
+            RetrofitError: The batch cannot be recorded; the GPU is not to be relied on in this process afterwards.
         """
         self._attach_gradients()
         self._forget_moved()
         counted = pad_places(batch.counted()) if self._distillation.frugal else None
         key = (self._distillation.gated.mode, *batch.ids.shape, counted and len(counted.places))
         target = self._distillation.target(cr)
-        if self._fails or key not in self._graphs:
-            self._graphs[key] = None
+        if self._launched[key] < WARM_UP:
+            self._launched[key] += 1
             return self._launch(batch, counted, target)
-        graph = self._graphs[key]
-        if graph is None:
+        if key not in self._graphs:
             try:
-                graph = self._graphs[key] = _Graph(self._run, batch, counted, self._distillation.device, self._pool())
+                self._graphs[key] = _Graph(self._run, batch, counted, self._distillation.device, self._pool())
             except RuntimeError as error:
-                self._fails = True
-                self._graphs.clear()
-                self._report(f"steps are launched kernel by kernel, as no CUDA graph could be recorded: {error}")
-                return self._launch(batch, counted, target)
-            finally:
-                self._forget_activations()
-        return graph.replay(batch, counted, target)
+                raise RetrofitError(
+                    "a step of the training could not be recorded as a CUDA graph: pass --no-cuda-graphs, with which "
+                    f"the same command goes on from the last state. CUDA says: {error}"
+                ) from error
+            self._forget_activations()
+        return self._graphs[key].replay(batch, counted, target)
 
     def clear_gradients(self) -> None:
         """Set all gradients to zero, where they are."""
@@ -123,6 +137,7 @@ class StepGraphs:
         addresses = tuple(weight.data_ptr() for model in models for weight in model.parameters())
         if addresses != self._addresses:
             self._graphs.clear()
+            self._launched.clear()
             self._addresses = addresses
 
     def _forget_activations(self) -> None:
@@ -133,8 +148,7 @@ class StepGraphs:
 
     def _pool(self) -> Any:
         """The memory that all graphs share: they run one after another."""
-        recorded = [graph for graph in self._graphs.values() if graph is not None]
-        return recorded[0].graph.pool() if recorded else None
+        return next((graph.graph.pool() for graph in self._graphs.values()), None)
 
 
 class _Graph:
