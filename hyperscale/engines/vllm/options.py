@@ -192,18 +192,20 @@ class Options:
             params.setdefault("budget", self.kv_budget)
         return methods.create(self.method, cr=self.cr or 1.0, **params)
 
-    def expected_entries(self, prompt_tokens: int, L: int) -> float:
+    def expected_entries(self, prompt_tokens: int, L: int, *, decodes: bool = False) -> float:
         """Live entries of a list that admission expects at a request's end.
 
         Args:
             prompt_tokens: Tokens of the prompt.
             L: Most tokens that it may generate.
+            decodes: Whether its prompt is done: a hosted method holds all of it until then, and its budget afterwards.
         """
         if self.hosted:
             # All that it can ever hold: a hosted method's request is never preempted.
             method = self.make_method()
             allowance = None if method.kind == "selector" else method.allowance(prompt_tokens, L, L)
-            return max(prompt_tokens, min(prompt_tokens + L, prompt_tokens + L if allowance is None else allowance))
+            kept = prompt_tokens + L if allowance is None else min(prompt_tokens + L, allowance)
+            return kept if decodes else max(prompt_tokens, kept)
         total = prompt_tokens + ceil(L * self.reserve_output_fraction)
         if self.method == "none":
             return total

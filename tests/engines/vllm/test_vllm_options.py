@@ -46,6 +46,7 @@ def test_a_budget_in_tokens_is_the_methods_own(method):
     assert options.make_method() == methods.create(method, cr=1, budget=64)
     kept = 64 if method != "quest" else 900
     assert options.expected_entries(100, 800) == max(100, kept)
+    assert options.expected_entries(100, 800, decodes=True) == kept
 
 
 @pytest.mark.parametrize(

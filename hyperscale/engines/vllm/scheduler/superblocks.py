@@ -34,6 +34,7 @@ class RequestSuperblocks:
         params: See `RequestParams`.
         generation: See `SuperblockUpdate`.
         expected: Superblocks that the options let expect at the request's end.
+        expected_decoding: The same once its prompt is done.
         blocks: In the order in which workers use them. The id of the first one names the request on the workers.
         pages: Single-head pages in use after ``computed_tokens`` tokens, by the last report.
         computed_tokens: Tokens that the last report covers.
@@ -46,6 +47,7 @@ class RequestSuperblocks:
     params: RequestParams
     generation: int
     expected: float
+    expected_decoding: float
     blocks: list[Any] = field(default_factory=list)
     pages: int = 0
     computed_tokens: int = 0
@@ -170,7 +172,8 @@ class SuperblockAllocator:
         if holding is None:  # it starts, or starts again after a preemption
             generation = self._generations[request_id] = self._generations.get(request_id, 0) + 1
             params = self._params[request_id]
-            holding = self.running[request_id] = RequestSuperblocks(params, generation, self._expect(params))
+            expected, decoding = self._expect(params), self._expect(params, decodes=True)
+            holding = self.running[request_id] = RequestSuperblocks(params, generation, expected, decoding)
             holding.share = self._share_before.get(request_id)
         if holding.computed_tokens < holding.scheduled_tokens:
             self._steps_overlap = True
@@ -229,7 +232,8 @@ class SuperblockAllocator:
             room: Factor on what is a guess.
         """
         if held.share is None or not self._options.gated:
-            return held.expected * share * room
+            decodes = held.computed_tokens >= held.params.prompt_tokens
+            return (held.expected_decoding if decodes else held.expected) * share * room
         growth = max(held.expected - self._expect_gated(held.computed_tokens), 0.0)
         return held.pages / self.num_lists + growth * held.share * room
 
@@ -237,10 +241,10 @@ class SuperblockAllocator:
         """Superblocks that verdicts let expect after so many tokens; half of a list's last page is empty on average."""
         return self._options.gated_entries(tokens) / self.page_tokens + 0.5
 
-    def _expect(self, params: RequestParams) -> float:
+    def _expect(self, params: RequestParams, *, decodes: bool = False) -> float:
         """Superblocks that the options let expect at a request's end."""
         # Half of a list's last page is empty on average.
-        return self._options.expected_entries(params.prompt_tokens, params.L) / self.page_tokens + 0.5
+        return self._options.expected_entries(params.prompt_tokens, params.L, decodes=decodes) / self.page_tokens + 0.5
 
     def _reserve(self, expected: float, params: RequestParams) -> int:
         """Superblocks to keep for a request that is expected to hold so many at its end."""

@@ -14,6 +14,7 @@ from hyperscale.engines.vllm.scheduler.holdings import HeldShares
 pytestmark = needs_vllm
 LAYERS, HEADS, N, WINDOW, LENGTH = 4, 2, 32, 32, 2048
 GATED = Options(method="dms", cr=8.0, window=WINDOW)
+PRUNED = Options(method="tova", cr=8.0)
 BLOCKS = 240
 
 
@@ -128,6 +129,11 @@ def surge(name, index, prompt, tokens):
     return light(name, index, prompt, tokens - new) + new
 
 
+def pruned(name, index, prompt, tokens):
+    """All of a prompt until it ends, and an eighth of it from then on: less than the rule allows."""
+    return tokens if tokens + WINDOW < prompt else min(tokens, max(prompt // 8 - WINDOW, 0))
+
+
 COUNT = 120
 
 
@@ -197,4 +203,16 @@ def test_requests_that_suddenly_hold_more_cost_preemptions_and_nothing_else(tmp_
         _, thrashed, same = serve(tmp_path, surge)
     assert 0 < preempted <= COUNT // 8
     assert thrashed > 3 * preempted
+    assert costs == same
+
+
+def test_prompts_that_have_been_pruned_leave_room_for_others(tmp_path, monkeypatch):
+    """Methods that evict from a prompt at its end hold all of it before; none of their requests is ever preempted."""
+    ran, preempted, costs = serve(tmp_path, pruned, PRUNED)
+    expected = Options.expected_entries
+    with monkeypatch.context() as patch:
+        patch.setattr(Options, "expected_entries", lambda self, *sizes, decodes: expected(self, *sizes))
+        waited, none, same = serve(tmp_path, pruned, PRUNED)
+    assert preempted == none == 0
+    assert ran > 1.5 * waited
     assert costs == same
