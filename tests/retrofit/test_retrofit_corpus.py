@@ -10,8 +10,9 @@ import torch
 from pyarrow import parquet
 
 from hyperscale.errors import RetrofitError
-from hyperscale.retrofit import documents, losses, optimizer
+from hyperscale.retrofit import documents, losses
 from hyperscale.retrofit.sources import text_files
+from hyperscale.retrofit.steps import optimizer
 
 TEXTS = [f"{i:02d} " + "abc " * (3 + i) for i in range(20)]
 
