@@ -366,8 +366,8 @@ class Retrofit:
         self._faults += (~whole_tensor(norm).isfinite()).float()
         optimizer.step()
         # Of the whole model: in the hard phase the gates get gradients that no optimiser clears.
-        if self.graphs is not None and self._is_recorded:
-            self.graphs.clear_gradients()
+        if graphs := self._graphs_in_use:
+            graphs.clear_gradients()
         else:
             self.gated.model.zero_grad(set_to_none=True)
         self.steps_done += 1
@@ -381,14 +381,14 @@ class Retrofit:
             self.require_finite()
 
     @property
-    def _is_recorded(self) -> bool:
-        """Whether steps are CUDA graphs; while neurons fade, attention sees another part of them in each step."""
-        return self.graphs is not None and self.phase != "fade"
+    def _graphs_in_use(self) -> StepGraphs | None:
+        """None if steps are launched: while neurons fade, attention sees another part of them in each step."""
+        return None if self.phase == "fade" else self.graphs
 
     def _add_gradients(self, batch: TrainingBatch, cr: float) -> BatchLosses:
         """Losses of a batch, their gradients added to those of the weights."""
-        if self.graphs is not None and self._is_recorded:
-            return self.graphs.add_gradients(batch, cr)
+        if graphs := self._graphs_in_use:
+            return graphs.add_gradients(batch, cr)
         found = self.distillation.losses(batch, cr)
         # Gradients are averaged over processes, so that the mean over all batches is left.
         (found[0] * self.ranks.count / self.recipe.accumulate).backward()  # type: ignore[no-untyped-call]
