@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from hyperscale.errors import RetrofitError
-from hyperscale.methods.core.dmc_merge import MergeConfig
 from hyperscale.retrofit.distillation import Distillation
 from hyperscale.retrofit.losses import LOSS_TOKENS
 from hyperscale.retrofit.memory_estimate import LARGEST_RECORDED
@@ -44,13 +43,9 @@ class BatchLosses:
 
 
 def can_record(distillation: Distillation) -> bool:
-    """Whether steps are worth recording, and can be: those of a small model, compiled, on one GPU.
-
-    DMC's are not: its compiled layers have not been recorded yet.
-    """
+    """Whether steps are worth recording, and can be: those of a small model, compiled, on one GPU."""
     weights = sum(weight.numel() for weight in distillation.gated.model.parameters())
-    merges = isinstance(distillation.gated.config, MergeConfig)
-    return distillation.compiled and distillation.fused and weights <= LARGEST_RECORDED and not merges
+    return distillation.compiled and distillation.fused and weights <= LARGEST_RECORDED
 
 
 class StepGraphs:

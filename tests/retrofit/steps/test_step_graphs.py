@@ -101,8 +101,10 @@ def recorded_graphs(training):
         ("hard", {}),
         ("noisy", {"train": "gates", "finish": "soft"}),
         ("noisy", {"gate": "borrowed"}),
+        ("noisy", {"method": "dmc"}),
+        ("hard", {"method": "dmc", "finish": "hard"}),
     ],
-    ids=["paper", "hard gates", "adapters", "borrowed neurons"],
+    ids=["paper", "hard gates", "adapters", "borrowed neurons", "dmc", "dmc, hard gates"],
 )
 def test_recorded_steps_learn_what_launched_ones_do(mode, changes, frugal, monkeypatch):
     monkeypatch.setattr(step_graphs, "LOSS_TOKENS", 8)  # batches of several numbers of parts
