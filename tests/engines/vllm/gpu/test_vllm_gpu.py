@@ -172,7 +172,9 @@ def test_caches_of_vllms_own(kv_dtype):
 
     def check_blocks(engine):
         def check():
-            groups = engine._engine.engine_core.engine_core.scheduler.kv_cache_config.kv_cache_groups
+            # The scheduler's own record has one type for all layers, whatever they are of.
+            worker = engine._engine.engine_core.engine_core.model_executor.driver_worker.worker
+            groups = worker.model_runner.kv_cache_config.kv_cache_groups
             specs = []
             for spec in (group.kv_cache_spec for group in groups):
                 specs += getattr(spec, "kv_cache_specs", {"": spec}).values()
