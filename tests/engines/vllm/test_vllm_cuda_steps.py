@@ -1,11 +1,13 @@
 """The CUDA backend without a model: orders of a batch, padding, warm-ups, staged tables and their share of memory."""
 
 import random
+import sys
 from importlib.resources import files
 from types import SimpleNamespace
 
 import pytest
 import torch
+from documented_flash import attend_as_documented
 from interpreted import DEVICE, MARKS
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig
@@ -40,13 +42,13 @@ TABLES = (
 class Engine:
     """One worker, and what vLLM's runner does for it with a step; tokens of a request are always the same."""
 
-    def __init__(self, options):
+    def __init__(self, options, *, fa3=False):
         from hyperscale.engines.vllm.backends.cuda import CudaRaggedBuilder, CudaRaggedImpl
 
         shape = {"layers": LAYERS, "heads": HEADS, "page_tokens": PAGE, "blocks": 30, "slots": 4, "max_tokens": 128}
         tables = StagedTables(**shape, device=DEVICE)
         self.cache = torch.zeros(30, LAYERS * HEADS, PAGE, 2 * DIM, device=DEVICE)
-        self.worker = CudaCacheWorker(tables, create(tables, options, 0, HEADS), PagedCache.of(self.cache), False)
+        self.worker = CudaCacheWorker(tables, create(tables, options, 0, HEADS), PagedCache.of(self.cache), fa3)
         self.gated = options.method == "dms"
         self.builder = CudaRaggedBuilder(None, [], None, DEVICE)
         self.impl = CudaRaggedImpl(HEADS * GROUP, DIM, 0.2, HEADS)
@@ -168,6 +170,32 @@ def test_the_order_of_a_batch_does_not_matter(rule):
     assert all(len(each.live_entries) == 1 for each in ran.values())
     dense = sum(mine.done.values()) * LAYERS * HEADS
     assert held == dense if rule == "none" else held < dense
+
+
+@pytest.mark.parametrize("rule", ["window", "none"])
+def test_prompts_of_which_nothing_expires_are_flash_attentions(rule, monkeypatch):
+    """Window's are pinned. A chunk with decode steps in it is not: there the window's entries leave."""
+    flash, calls = SimpleNamespace(), []
+
+    def attend(*, fa_version, return_softmax_lse, **kwargs):
+        calls.append(kwargs["q"])
+        return kwargs["out"], attend_as_documented(**kwargs)
+
+    flash.flash_attn_varlen_func = attend
+    monkeypatch.setitem(sys.modules, "vllm.vllm_flash_attn", flash)
+    plain, other = Engine(RULES[rule]), Engine(RULES[rule], fa3=True)
+    for names, sizes in STORY:
+        order = sorted(range(len(names)), key=lambda i: sizes[i] != 1)
+        batch = [names[i] for i in order], [sizes[i] for i in order]
+        out, ran = plain.step(*batch)
+        assert not calls
+        found, told = other.step(*batch)
+        prompts = any(size > 1 for size in sizes) and sizes != [1, 13, 1]
+        assert len(calls) == (LAYERS if prompts else 0)
+        calls.clear()
+        assert told == ran
+        for name in names:
+            torch.testing.assert_close(found[name], out[name], rtol=1e-4, atol=1e-5)
 
 
 def test_replayed_graphs_are_reported_alike():

@@ -265,10 +265,12 @@ def test_a_window_of_dms_off_by_one_does_not_hold():
 
 
 @pytest.mark.parametrize("how", ["whole", "chunks"])
-@pytest.mark.parametrize("method", ["snapkv", "triattention"])
-def test_prompts_by_flash_attention(method, how):
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [("snapkv", (("pin_prompt", False),)), ("triattention", (("pin_prompt", False),)), ("window", (("recent", 3),))],
+)
+def test_prompts_by_flash_attention(method, params, how):
     """Prompts prefilled by FlashAttention 3 are those of the plugin's kernel, and cost what the rule says."""
-    params = (("pin_prompt", False),)
     wanted = torch_chains("base", method, 4, params, length=120)
     found = {
         decode: vllm_chains(

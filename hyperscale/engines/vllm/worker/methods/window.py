@@ -14,6 +14,11 @@ class WorkerWindow(WorkerMethod):
     leaves at the query that makes the sequence the shortest n with n - budget(n) > j.
     """
 
+    @property
+    def keeps_chunks(self) -> bool:
+        """See `WorkerMethod.keeps_chunks`: a chunk without decode steps is of a prompt, which is pinned."""
+        return True
+
     def expiries(self, slots: Tensor, positions: Tensor) -> Tensor:
         """Expiry of entries by position; prompts are pinned.
 
