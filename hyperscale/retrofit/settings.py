@@ -329,7 +329,7 @@ class RetrofitSettings(TrainingSettings, Sources):
     cuda_graphs: bool = setting(
         True,
         "Record the steps of a small model as CUDA graphs and replay them.",
-        details="Of models up to 1B weights on one GPU, DMC's aside, where launching kernels takes longer than running "
+        details="Of models up to 1B weights on one GPU, where launching kernels takes longer than running "
         "them. What is learned does not depend on it.",
     )
     gpus: int = setting(
