@@ -3,7 +3,8 @@
 Run as a program, without TRITON_INTERPRET; needs no GPU. Prints JSON:
 - "steps": by name, of steps of three layers: the launches of each layer, those that share a `StepLaunches` ("shared")
   beside those of the same layer that are made anew ("anew"). A launch has its kernel's name, the number of the compiled
-  kernel, its grid, its arguments, and whether Triton searched for the kernel by the arguments ("bound").
+  kernel, its grid, its arguments, with addresses in place of tensors, how many of them were tensors ("tensors"), and
+  whether Triton searched for the kernel by the arguments ("bound").
 - "around": of three steps, likewise, the launches before and behind the layers, which all steps share.
 - "lengths": of steps with awkward numbers of tokens, by how many bytes each of a plan's tensors lies past a multiple of
   16 ("past", by heads, tokens and requests), and the kernels that were compiled for the first of these steps ("first")
@@ -55,7 +56,8 @@ class NotedLaunches(Hopper):
     def launcher_cls(self, source, metadata):
         def launch(x, y, z, stream, function, packed, about, enter, leave, *arguments):
             launch = {"kernel": metadata.name, "function": function, "grid": [x, y, z], "bound": self.binding}
-            self.launches.append({**launch, "arguments": [describe(each) for each in arguments]})
+            tensors = [isinstance(each, torch.Tensor) for each in arguments].count(True)
+            self.launches.append({**launch, "tensors": tensors, "arguments": [address(each) for each in arguments]})
 
         return launch
 
@@ -70,10 +72,8 @@ class NotedLaunches(Hopper):
         return marked
 
 
-def describe(argument):
-    if isinstance(argument, torch.Tensor):
-        return [argument.data_ptr(), str(argument.dtype), list(argument.stride())]
-    return argument
+def address(argument):
+    return argument.data_ptr() if isinstance(argument, torch.Tensor) else argument
 
 
 def ints(*shape):

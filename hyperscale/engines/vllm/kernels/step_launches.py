@@ -2,7 +2,8 @@
 
 To find a compiled kernel by its two dozen arguments takes Triton longer than to launch it, and putting the arguments
 together takes Python as long again. Decode steps are CUDA graphs, which pay for neither; steps with prompts are not,
-and there a small model waits for it in every layer.
+and there a small model waits for it in every layer. Of a tensor a repeated launch hands over the address: about tensors
+Triton's launcher asks the driver one by one, 3 to 7 microseconds a launch (benchmarks/vllm_launch_cost.py).
 """
 
 from collections.abc import Sequence
@@ -22,12 +23,14 @@ class _Kept(NamedTuple):
         shared: The objects that the other arguments were taken from.
         others: The other arguments, in the order of the kernel's parameters, those known when it is compiled among
             them: the launcher passes over these.
+        addresses: The same, with addresses in place of tensors, which ``others`` keeps where they are.
     """
 
     kernel: Any
     traits: list[Any]
     shared: Sequence[object]
     others: list[Any]
+    addresses: list[Any]
 
 
 class StepLaunches:
@@ -54,11 +57,14 @@ class StepLaunches:
             other types, strides or alignment, which need another compiled kernel: `begin` has to be called.
         """
         kept = self._kept.get(kernel)
-        if kept is None or kept.traits != _traits(of_layer):
+        if kept is None:
+            return False
+        own = _addresses(of_layer)
+        if kept.traits != _traits(of_layer, own):
             return False
         if any(a is not b for a, b in zip(kept.shared, shared, strict=True)):
             return False
-        kept.kernel(*of_layer, *kept.others)
+        kept.kernel(*own, *kept.addresses)
         return True
 
     def begin(
@@ -86,7 +92,8 @@ class StepLaunches:
         names = kernel.arg_names[len(of_layer) + len(others) :]
         full_grid = (*grid, 1, 1)[:3]
         values = [*others, *(named[name] for name in names)]
-        self._kept[kernel] = _Kept(_Launcher(compiled, full_grid), _traits(of_layer), shared, values)
+        traits = _traits(of_layer, _addresses(of_layer))
+        self._kept[kernel] = _Kept(_Launcher(compiled, full_grid), traits, shared, values, _addresses(values))
 
 
 class _Launcher:
@@ -102,9 +109,14 @@ class _Launcher:
         self._launch(*arguments)
 
 
-def _traits(of_layer: Sequence[Any]) -> list[Any]:
+def _addresses(arguments: Sequence[Any]) -> list[Any]:
+    """The arguments, with addresses in place of tensors."""
+    return [part.data_ptr() if isinstance(part, Tensor) else part for part in arguments]
+
+
+def _traits(of_layer: Sequence[Any], addresses: Sequence[Any]) -> list[Any]:
     """What decides which compiled kernel fits tensors; numbers fit all."""
     return [
-        (part.dtype, part.stride(), part.data_ptr() % _ALIGNMENT) if isinstance(part, Tensor) else None
-        for part in of_layer
+        (part.dtype, part.stride(), address % _ALIGNMENT) if isinstance(part, Tensor) else None
+        for part, address in zip(of_layer, addresses, strict=True)
     ]

@@ -61,7 +61,7 @@ def searched(launches):
 
 
 def without_search(launches):
-    return {name: {**launch, "bound": None} for name, launch in by_kernel(launches).items()}
+    return {name: {**launch, "bound": None, "tensors": None} for name, launch in by_kernel(launches).items()}
 
 
 @pytest.mark.parametrize("name", SEARCHED)
@@ -95,6 +95,13 @@ def test_a_layer_gets_a_kernel_compiled_for_its_tensors(noted, name):
     compiled = {kernel for kernel in ALL if second[kernel]["function"] != first[kernel]["function"]}
     assert compiled == COMPILED.get(name, set())
     assert all(third[kernel]["function"] == second[kernel]["function"] for kernel in ALL)
+
+
+@pytest.mark.parametrize("name", SEARCHED)
+def test_the_driver_is_asked_about_no_tensor_of_a_repeated_launch(noted, name):
+    for layer in noted["steps"][name]:
+        for launch in (*layer["shared"], *layer["anew"]):
+            assert (launch["tensors"] > 0) == launch["bound"]
 
 
 def test_plans_are_aligned_and_lengths_share_kernels(noted):
