@@ -15,8 +15,8 @@ from statistics import mean
 
 import torch
 
-from hyperscale.retrofit.settings import OWN
 from hyperscale.retrofit.sources.own_texts import OwnTextPlan, write_own_texts
+from hyperscale.retrofit.sources.settings import OWN
 from hyperscale.retrofit.sources.text_files import TokenIds
 from hyperscale.utils.hub import load_tokenizer
 

@@ -87,7 +87,7 @@ def train_checkpoints(
             cr=student.cr,
             steps=student.steps,
             tokens=student.tokens,
-            seconds=retrofit.seconds,
+            seconds=retrofit.clock.seconds,
             kl_hard=check.hard,
             kl_noisy=check.noisy,
             alpha=check.alpha,

@@ -130,7 +130,7 @@ class Distillation:
         Returns:
             What is minimised, the divergence in it, and the share saved, (groups, axes).
         """
-        counted, batch = self._bring(batch)
+        counted, batch = self.bring(batch)
         return self.losses_of(batch, counted, self.target(cr))
 
     def losses_of(
@@ -161,7 +161,7 @@ class Distillation:
         Returns:
             A scalar, in nats per token that counts, and one (batch, sequence, kv_heads) alpha a layer.
         """
-        counted, batch = self._bring(batch)
+        counted, batch = self.bring(batch)
         return self._compare(batch, counted, symmetric)
 
     def saved_share(self, batch: TrainingBatch, alphas: list[Tensor]) -> Tensor:
@@ -178,11 +178,18 @@ class Distillation:
         group = torch.where(batch.kind >= 0, 0, -1)
         return compression_loss(alphas, 0.0, group, 1, *self._costs(batch))[1][0]
 
-    def _bring(self, batch: TrainingBatch) -> tuple[CountedPlaces | None, TrainingBatch]:
-        """The places that count, if the loss is computed in parts, and the batch, both on the device."""
-        # Looked for before the copy: on the device it would be waited for.
-        counted = batch.counted().to(self.device) if self.frugal else None
-        return counted, batch.to(self.device)
+    def bring(
+        self, batch: TrainingBatch, counted: CountedPlaces | None = None
+    ) -> tuple[CountedPlaces | None, TrainingBatch]:
+        """The places that count, if the loss is computed in parts, and the batch, both on the device.
+
+        Args:
+            batch: The batch, on the host.
+            counted: Its places, there too, if they have been looked for.
+        """
+        if counted is None and self.frugal:
+            counted = batch.counted()  # before the copy: on the device it would be waited for
+        return None if counted is None else counted.to(self.device), batch.to(self.device)
 
     def _costs(self, batch: TrainingBatch) -> tuple[Tensor, ...]:
         """Costs and savings of the entries of a batch on the device, for `compression_loss`.

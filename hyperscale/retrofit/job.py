@@ -23,7 +23,8 @@ from hyperscale.retrofit.resume.begun import SOURCES, SOURCES_SETTINGS, find_beg
 from hyperscale.retrofit.resume.folder_lock import hold_folder
 from hyperscale.retrofit.resume.same_training import list_settings
 from hyperscale.retrofit.run_training import train
-from hyperscale.retrofit.settings import OWN, RetrofitSettings, check_shares
+from hyperscale.retrofit.settings import RetrofitSettings, check_shares
+from hyperscale.retrofit.sources.settings import OWN
 from hyperscale.retrofit.training_job import TrainingJob
 from hyperscale.utils.files import write_atomic
 

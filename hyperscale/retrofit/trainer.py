@@ -12,7 +12,6 @@ The phases, in steps::
                                                             └→ hard → checkpoint    └→ hard → checkpoint
 """
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -29,8 +28,9 @@ from hyperscale.retrofit.packing import TrainingBatch
 from hyperscale.retrofit.parallel.ranks import Ranks
 from hyperscale.retrofit.parallel.sharding import local_part, whole_tensor
 from hyperscale.retrofit.reporting.step_metrics import StepMetrics, format_line
+from hyperscale.retrofit.reporting.training_clock import TrainingClock
 from hyperscale.retrofit.settings import Recipe, check_shares
-from hyperscale.retrofit.steps.optimizer import StochasticAdamW, move_state, restore_moments, take_moments
+from hyperscale.retrofit.steps.optimizer import adamw, move_state, restore_moments, take_moments
 from hyperscale.retrofit.steps.step_graphs import BatchLosses, StepGraphs, can_record
 
 Phase = Literal["fade", "noisy", "hard"]
@@ -143,18 +143,11 @@ class Retrofit:
         self.trunk: Trunk | None = None
         # Of the whole training, branches included.
         self.steps_done = self.batches_read = 0
-        self._start = self._last_report = time.monotonic()
-        self._tokens_since_report = self._steps_since_start = 0
-        self._first_step = self._start
+        self.clock = TrainingClock()
         self._faults = torch.zeros((), device=self.device)
         self.graphs: StepGraphs | None = None
         if graphs and can_record(self.distillation):
             self.graphs = StepGraphs(self.distillation, 1 / recipe.accumulate)
-
-    @property
-    def seconds(self) -> float:
-        """Time that the training has taken, what was before a resume included."""
-        return time.monotonic() - self._start
 
     @property
     def checkpoint_due(self) -> bool:
@@ -289,7 +282,7 @@ class Retrofit:
                 "steps_done": self.steps_done,
                 "batches_read": self.batches_read,
             },
-            "seconds": self.seconds,
+            "seconds": self.clock.seconds,
             "log": self.log,
             "weights": {name: local_part(value) for name, value in self.distillation.trained_state().items()},
             "moments": take_moments(self.optimizer),
@@ -304,7 +297,7 @@ class Retrofit:
         """Take a training up where `state_dict` was asked for, with the same model, recipe and data."""
         for name, value in state["place"].items():
             setattr(self, name, value)
-        self._start = time.monotonic() - state["seconds"]
+        self.clock.go_on_from(state["seconds"])
         self.log = list(state["log"])
         self.distillation.load_trained_state(state["weights"])
         self.optimizer = self._optimizer(gates=self._gates_train)
@@ -329,14 +322,9 @@ class Retrofit:
     def _optimizer(self, *, gates: bool) -> torch.optim.Optimizer:
         """AdamW over the weights, and over the gates' projections at a rate of their own if they train."""
         r = self.recipe
-        groups: list[dict[str, Any]] = []
-        if weights := [weight for weight in self.gated.weight_parameters() if weight.requires_grad]:
-            groups.append({"params": weights, "lr": r.lr, "base_lr": r.lr})
-        if (gates or not weights) and self.gated.separate:
-            groups.append({"params": self.gated.gate_parameters(), "lr": r.gate_lr, "base_lr": r.gate_lr})
-        if groups[0]["params"][0].dtype == torch.bfloat16:
-            return StochasticAdamW(groups, betas=(0.9, 0.95))
-        return torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0, fused=self.device.type == "cuda")
+        weights = [weight for weight in self.gated.weight_parameters() if weight.requires_grad]
+        projections = self.gated.gate_parameters() if self.gated.separate and (gates or not weights) else []
+        return adamw([(weights, r.lr), (projections, r.gate_lr)])
 
     def _step(
         self, optimizer: torch.optim.Optimizer, batches: Iterator[TrainingBatch], cr: float, lr_factor: float
@@ -347,7 +335,7 @@ class Retrofit:
             group["lr"] = group["base_lr"] * lr_factor
         log_due = self.steps % LOG_STEPS == 0 or self.steps == 1
         is_last = self.steps_done + 1 == r.total_steps
-        report_due = log_due or is_last or time.monotonic() - self._last_report > self.report_seconds
+        report_due = log_due or is_last or self.clock.since_read > self.report_seconds
         report_due = self.ranks.follow_first(report_due, self.device)
         sums = torch.zeros(2 + r.groups, device=self.device)  # loss, divergence, eviction of each group
         for number in range(r.accumulate):
@@ -355,7 +343,7 @@ class Retrofit:
             self.distillation.seed_noise(self.steps * r.accumulate + number)
             self.batches_read += 1
             self.tokens += batch.ids.numel()
-            self._tokens_since_report += batch.ids.numel()
+            self.clock.count_tokens(batch.ids.numel())
             if number % self.ranks.count != self.ranks.rank:
                 continue
             found = self._add_gradients(batch, cr)
@@ -371,7 +359,7 @@ class Retrofit:
         else:
             self.gated.model.zero_grad(set_to_none=True)
         self.steps_done += 1
-        self._steps_since_start += 1
+        self.clock.count_step()
         # Reading a value waits for the device, so it is done only for steps that are reported.
         loss_mean, kl, *alphas = sums.tolist() if report_due else (0.0, 0.0)
         if log_due:
@@ -396,10 +384,7 @@ class Retrofit:
 
     def _measure_step(self, cr: float, loss: float, kl: float, alphas: list[float]) -> StepMetrics:
         """The figures of the step just done; time and tokens are since the last one that was read out."""
-        now = time.monotonic()
-        pace = self._tokens_since_report / max(now - self._last_report, 1e-9)
-        left = self.recipe.total_steps - self.steps_done
-        self._last_report, self._tokens_since_report = now, 0
+        pace, hours_left = self.clock.read(self.recipe.total_steps - self.steps_done)
         return StepMetrics(
             done=self.steps_done,
             total=self.recipe.total_steps,
@@ -412,6 +397,6 @@ class Retrofit:
             saved=alphas,
             tokens=self.tokens,
             tokens_per_second=pace,
-            seconds=self.seconds,
-            hours_left=left * (now - self._first_step) / self._steps_since_start / 3600,
+            seconds=self.clock.seconds,
+            hours_left=hours_left,
         )

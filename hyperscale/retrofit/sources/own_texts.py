@@ -19,8 +19,8 @@ from hyperscale.errors import EngineError, HyperscaleError, RetrofitError, first
 from hyperscale.models.checkpoint import read_checkpoint_config
 from hyperscale.models.prompts import PromptFormat
 from hyperscale.models.shape import count_parameters, shape_from_config
-from hyperscale.retrofit.settings import OWN
 from hyperscale.retrofit.sources.own_messages import OwnMessages, find_turn
+from hyperscale.retrofit.sources.settings import OWN
 from hyperscale.retrofit.sources.text_files import TextEntry, TextSource, TokenIds
 from hyperscale.utils.files import append_whole, cut_torn_line, write_atomic
 from hyperscale.utils.row_files import list_data_files, read_rows

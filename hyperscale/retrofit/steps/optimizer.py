@@ -1,6 +1,6 @@
-"""Steps weights kept in bfloat16 by AdamW; moves, takes and restores an optimiser's state."""
+"""Makes the optimiser, AdamW, also for weights kept in bfloat16; moves, takes and restores an optimiser's state."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -50,6 +50,20 @@ class StochasticAdamW(torch.optim.Optimizer):
                 scale = (state["square"] / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
                 rate = group["lr"] / (1 - beta1 ** state["step"])
                 own.copy_(round_stochastically(own.float().addcdiv_(state["mean"], scale, value=-rate)))
+
+
+def adamw(rates: Iterable[tuple[Sequence[Tensor], float]]) -> torch.optim.Optimizer:
+    """AdamW without weight decay, of the paper's moments; bfloat16 weights are rounded stochastically.
+
+    Args:
+        rates: Weights of one device and type, and their learning rate, which is "base_lr" of their group too.
+    """
+    rates = [(weights, rate) for weights, rate in rates if weights]
+    groups = [{"params": list(weights), "lr": rate, "base_lr": rate} for weights, rate in rates]
+    first = rates[0][0][0]
+    if first.dtype == torch.bfloat16:
+        return StochasticAdamW(groups, betas=(0.9, 0.95))
+    return torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0, fused=first.device.type == "cuda")
 
 
 def move_state(optimizer: torch.optim.Optimizer, device: torch.device | str) -> None:

@@ -109,9 +109,8 @@ class StepGraphs:
         return BatchLosses(*(value.detach() for value in found))
 
     def _launch(self, batch: TrainingBatch, counted: CountedPlaces | None, target: float) -> BatchLosses:
-        device = self._distillation.device
-        on_device = counted.to(device) if counted is not None else None
-        found = self._run(batch.to(device), on_device, torch.full((), target, device=device))
+        counted, batch = self._distillation.bring(batch, counted)
+        found = self._run(batch, counted, torch.full((), target, device=self._distillation.device))
         self._forget_activations()
         return found
 
