@@ -87,7 +87,10 @@ class WorkerMethod:
 
     @property
     def keeps_chunks(self) -> bool:
-        """Whether nothing expires while a chunk is processed, so that lists are in order of position until it ends."""
+        """Whether nothing expires while a chunk is processed, so that lists are in order of position until it ends.
+
+        It is asked of chunks of prompts alone: where one has decode steps in it, as after a preemption, a plan is made.
+        """
         return type(self) is WorkerMethod
 
     def open_request(self, slot: int, prompt: int, L: int, noise_key: int) -> None:
