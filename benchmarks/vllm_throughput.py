@@ -142,6 +142,8 @@ def start(arguments: argparse.Namespace, folder: str, longest: int) -> Any:
             overrides |= MergeConfig(initial_offset=0.0, cr=arguments.cr).to_hf()
         args |= {"hf_overrides": overrides}
         args |= {"additional_config": {"hyperscale": options}}
+    if not arguments.toy and arguments.recorded_prompts in (("all", "ours") if options else ("all",)):
+        args |= recorded_prompts(arguments, args["max_num_seqs"])
     if arguments.tensor_parallel > 1:
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
         args |= {"tensor_parallel_size": arguments.tensor_parallel}
@@ -152,6 +154,17 @@ def start(arguments: argparse.Namespace, folder: str, longest: int) -> Any:
     if arguments.own_process:
         end_waiting_with_process(started.engine_core.output_queue_thread, started.engine_core.outputs_queue)
     return started
+
+
+def recorded_prompts(arguments: argparse.Namespace, batch_size: int) -> dict[str, Any]:
+    """CUDA graphs of steps with prompts, of the sizes that `hyperscale run` has recorded of such a model."""
+    from transformers import AutoConfig
+
+    from hyperscale.engines.vllm.harness.compilation import compilation_args, prompt_sizes
+    from hyperscale.engines.vllm.harness.engine_args import layer_weights
+
+    layer = layer_weights(AutoConfig.from_pretrained(arguments.folder))
+    return compilation_args("full", batch_size, prompt_sizes(layer, arguments.chunk))
 
 
 def measure_engine(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
@@ -308,6 +321,12 @@ def main() -> None:
     parser.add_argument("--window", type=int, default=0, help="w of DMS (256)")
     parser.add_argument("--memory", type=float, default=0.92, help="part of the GPU's memory for vLLM")
     parser.add_argument("--tensor-parallel", type=int, default=1, help="GPUs, or on the CPU processes, that share it")
+    parser.add_argument(
+        "--recorded-prompts",
+        choices=("none", "ours", "all"),
+        default="ours",
+        help="engines that have CUDA graphs of steps with prompts, between attention layers",
+    )
     parser.add_argument("--host", action="store_true", help="also print where the host's time goes in decode steps")
     parser.add_argument(
         "--own-process",

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from importlib.resources import files
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ from transformers import Qwen2Config
 
 from hyperscale import methods
 from hyperscale.engines.provider import EngineSpec
-from hyperscale.engines.vllm.harness.compilation import LEVELS, choose_compilation, compilation_args
+from hyperscale.engines.vllm.harness.compilation import LEVELS, choose_compilation, compilation_args, prompt_sizes
 from hyperscale.engines.vllm.harness.engine_args import engine_args
 from hyperscale.engines.vllm.harness.provider import CPU_HEADS, VllmProvider
 from hyperscale.engines.vllm.options import Options, with_own_parameters
@@ -172,7 +173,9 @@ def test_what_is_prepared_reaches_vllm():
     assert found["graphs"]["compilation_config"]["cudagraph_capture_sizes"] == [1, 2, 4, 5]
     names = ("enforce_eager", "optimization_level", "kv_cache_memory_bytes")
     assert not any(name in found["full"] for name in names)  # as vLLM does it
-    assert found["full"]["compilation_config"] == {"cudagraph_capture_sizes": [1, 2, 4, 5, 8]}
+    # Decode steps, and steps with prompts up to all tokens of the requests.
+    prompts = [64, 80, 96, 112, 128, 160, 192, 224, 256, 320]
+    assert found["full"]["compilation_config"] == {"cudagraph_capture_sizes": [1, 2, 4, 5, 8, *prompts]}
 
 
 def test_a_full_batch_has_a_graph_whatever_its_size():
@@ -185,6 +188,27 @@ def test_a_full_batch_has_a_graph_whatever_its_size():
     assert sizes == [1, 2, 4, *range(8, 256, 8), *range(256, 289, 16), 300, *range(304, 513, 16)]
     # These are vLLM's own, and above 512 there are none.
     assert not any(compilation_args("full", size) for size in (1, 2, 4, 8, 64, 248, 256, 272, 512, 600))
+
+
+def test_prompts_are_recorded_where_a_host_is_the_slower_one():
+    """A small model's up to all tokens of a step, a larger one's only short ones."""
+    small, of_15b, of_7b = (prompt_sizes(weights, 8192) for weights in (3_500_000, 46_800_000, 233_000_000))
+    assert (small[-1], of_15b[-1], of_7b[-1]) == (8192, 5632, 1152)
+    assert max((b - a) / a for a, b in pairwise(small)) <= 0.25
+    assert max((b - a) / a for a, b in pairwise(small) if a >= 2048) <= 0.125
+    assert prompt_sizes(3_500_000, 100) == [64, 80, 96]
+    # They follow those of decode steps, of which there are none of more requests than there can be.
+    sizes = compilation_args("full", 40, [64, 96, 128])["compilation_config"]["cudagraph_capture_sizes"]
+    assert sizes == [1, 2, 4, *range(8, 81, 8), 96, 128]
+    assert "cudagraph_capture_sizes" not in compilation_args("none", 40, [64])
+
+
+def test_vllms_own_model_records_no_prompts():
+    """Its attention would cut each list into parts, with room for all of them."""
+    path = str(files("hyperscale") / "mini" / "weights" / "base")
+    given = {"batch_size": 8, "device": "cuda", "dtype": "float32", "vocabulary": 239, "max_tokens": 100}
+    assert "compilation_config" not in engine_args(path, methods.create("vanilla", cr=1), **given)
+    assert "compilation_config" in engine_args(path, methods.create("tova", cr=4), **given)
 
 
 def test_head_sizes_on_a_cpu_are_those_of_the_installed_vllm():

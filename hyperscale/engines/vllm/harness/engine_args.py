@@ -11,7 +11,7 @@ from hyperscale.engines.devices import device_kind
 from hyperscale.engines.families.names import explain_absent
 from hyperscale.engines.vllm.arms import ArmsConfig
 from hyperscale.engines.vllm.families import architecture
-from hyperscale.engines.vllm.harness.compilation import Compilation, compilation_args
+from hyperscale.engines.vllm.harness.compilation import Compilation, compilation_args, prompt_sizes
 from hyperscale.engines.vllm.method_names import EXPIRING, HOSTED, RUNNABLE
 from hyperscale.engines.vllm.options import ARMS, KEY, PAGE_TOKENS
 from hyperscale.errors import MethodError, ModelError
@@ -23,9 +23,9 @@ from hyperscale.models.context import context_limit
 from hyperscale.utils.hub import split_revision
 
 _SMALL_GPU = 8 << 30  # bytes of the smallest GPU that has room for what is called small
-# Without a number vLLM takes 2,048 tokens a step for an engine driven step by step. A step with prompts in it is
-# no CUDA graph, and takes the host as long for four times as many: of a model that the GPU is done with before, that is
-# what the prompts wait for. A larger one keeps the small steps, in which less of a prompt is held before its eviction.
+# Without a number vLLM takes 2,048 tokens a step for an engine driven step by step. What a step with prompts takes the
+# host does not depend on their tokens: of a model that the GPU is done with before, prompts wait for that. A larger one
+# keeps the small steps, in which less of a prompt is held before its eviction.
 _STEP_TOKENS = 8192
 _LARGE_MODEL = 20 << 30  # bytes of weights, whose 2,048 tokens take the better part of a tenth of a second
 
@@ -125,10 +125,14 @@ def engine_args(
         # Of a quantised cache this is more than a full batch needs.
         args |= {"enforce_eager": True, **_cache_bytes(config, batch_size, dtype, length)}
     else:
-        args |= {"gpu_memory_utilization": gpu_memory, **compilation_args(compilation, batch_size)}
+        recorded: list[int] = []
         if _weight_bytes(config, dtype) < _LARGE_MODEL:
             # No more than requests can have, as vLLM tries the model with so many; it wants one for each of them.
-            args["max_num_batched_tokens"] = max(min(_STEP_TOKENS, batch_size * length), batch_size)
+            step_tokens = max(min(_STEP_TOKENS, batch_size * length), batch_size)
+            args["max_num_batched_tokens"] = step_tokens
+            if uses_plugin:  # vLLM's own attention cuts lists into parts wherever a step is a graph: prompts too
+                recorded = prompt_sizes(layer_weights(config), step_tokens)
+        args |= {"gpu_memory_utilization": gpu_memory, **compilation_args(compilation, batch_size, recorded)}
         if compilation != "full" and is_small(config, batch_size, dtype, max_tokens, gpu_memory):
             # No more than a run can use, so that vLLM need not try how much there is, and the next engine has room.
             full_batch = _full_batch_bytes(config, batch_size, dtype, length)
@@ -153,13 +157,17 @@ def is_small(config: Any, batch_size: int, dtype: str, max_tokens: int | None, g
     return cache + _weight_bytes(config, dtype) <= gpu_memory * _SMALL_GPU
 
 
-def _weight_bytes(config: Any, dtype: str) -> int:
-    """Bytes of a model's matrices, by its configuration."""
+def layer_weights(config: Any) -> int:
+    """Weights of a layer's matrices."""
     heads, dim = _heads_and_dim(config)
     attention = 2 * (config.num_attention_heads + heads) * dim
-    layer = config.hidden_size * (attention + 3 * config.intermediate_size)
+    return int(config.hidden_size * (attention + 3 * config.intermediate_size))
+
+
+def _weight_bytes(config: Any, dtype: str) -> int:
+    """Bytes of a model's matrices, by its configuration."""
     embeddings = (1 if config.tie_word_embeddings else 2) * config.vocab_size * config.hidden_size
-    return int((config.num_hidden_layers * layer + embeddings) * _width(dtype))
+    return int((config.num_hidden_layers * layer_weights(config) + embeddings) * _width(dtype))
 
 
 def _heads_and_dim(config: Any) -> tuple[int, int]:
