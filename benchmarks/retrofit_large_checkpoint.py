@@ -215,7 +215,7 @@ def run_tasks(work: Path, arguments: argparse.Namespace) -> int:
     command += ["--limit", str(arguments.limit), "--length", str(arguments.tokens)]
     command += ["--budget", "all", "--grid", "one", "--out", str(arguments.out or work / "run")]
     if arguments.engine == "vllm" and arguments.device != "cpu":
-        command += ["--compilation", arguments.compilation]
+        command += ["--compilation", arguments.compilation, "--gpu-memory", str(arguments.gpu_memory)]
     for option in ("engines", "tensor_parallel", "batch_size"):
         if (number := getattr(arguments, option)) is not None:
             command += ["--" + option.replace("_", "-"), str(number)]
@@ -364,6 +364,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, help="chains of an engine at once")
     parser.add_argument("--engine", choices=("vllm", "torch"), default="vllm" if find_spec("vllm") else "torch")
     parser.add_argument("--compilation", choices=("auto", "none", "graphs", "full"), default="auto", help="of vLLM")
+    parser.add_argument("--gpu-memory", type=float, default=0.9, help="part of a GPU's memory for vLLM")
     parser.add_argument("--out", type=Path, help="folder for the run's results (in --work)")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--json", type=Path, help="file for the table")

@@ -381,7 +381,8 @@ def test_the_default_engine():
 STEERED = Sampling(temperature=0, steering=Steering(extend=2, word="\n n03:", answer=8), marks=(" D)", "!"))
 STEERED_HOW = {
     "eager": HOW["chunks"],
-    "default": {"device": "cuda", "gpu_memory_utilization": 0.5},  # asynchronous scheduling, graphs
+    # Asynchronous scheduling and graphs. The cache has a size, so that others may be at work on the card.
+    "default": {"device": "cuda", "gpu_memory_utilization": 0.3, "kv_cache_memory_bytes": 1 << 28},
 }
 
 
