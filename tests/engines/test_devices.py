@@ -1,12 +1,14 @@
 """Names of devices, and the line about one that is not here."""
 
 import os
+import sys
+from io import StringIO
 
 import pytest
 import torch
 
 from hyperscale.engines.devices import check_device, device_index, device_kind
-from hyperscale.engines.vllm.harness.start import _show_gpu, start_engine
+from hyperscale.engines.vllm.harness.start import _have_descriptor, _show_gpu, start_engine
 from hyperscale.errors import EngineError, ModelError
 from hyperscale.retrofit.job import _memory_of
 from hyperscale.run import prepare
@@ -102,3 +104,19 @@ def test_a_chain_on_any_gpu():
             chains = engine.generate([Request("p", n, (5, 6, 7), 64) for n in range(8)], sampling)
             found.add((name, tuple(sorted((chain.chain, chain.token_ids) for chain in chains))))
     assert len(found) == 3
+
+
+@pytest.mark.parametrize("output", [StringIO(), None])
+def test_vllm_finds_a_descriptor_to_mute_in_a_notebook(monkeypatch, output):
+    monkeypatch.setattr(sys, "stdout", output)
+    with _have_descriptor():
+        os.fstat(sys.stdout.fileno())
+    assert sys.stdout is output
+
+
+def test_an_output_that_has_one_stays(monkeypatch, tmp_path):
+    with (tmp_path / "out").open("w") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        with _have_descriptor():
+            sys.stdout.write("seen\n")
+    assert (tmp_path / "out").read_text() == "seen\n"

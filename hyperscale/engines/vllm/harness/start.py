@@ -4,7 +4,8 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 from hyperscale.engines.vllm.families import FAMILIES, architecture
@@ -55,7 +56,7 @@ def start_engine(args: dict[str, Any], own_process: bool, cpu: bool, gpu: int | 
         _register_classes()
         if not own_process:
             _forget_graphs()
-        with _show_gpu(gpu):
+        with _show_gpu(gpu), _have_descriptor():
             engine = LLMEngine.from_engine_args(EngineArgs(**args))
     except HyperscaleError:
         raise
@@ -94,6 +95,21 @@ def _forget_graphs() -> None:
     from vllm.platforms import current_platform
 
     type(current_platform)._global_graph_pool = None
+
+
+@contextmanager
+def _have_descriptor() -> Iterator[None]:
+    """Give the block an output with a file descriptor.
+
+    vLLM 0.26 mutes the output's while it starts, and a notebook's or a test's may have none.
+    """
+    try:
+        sys.stdout.fileno()
+    except (AttributeError, OSError, ValueError):  # None, one without a descriptor, a closed one
+        with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+            yield
+    else:
+        yield
 
 
 @contextmanager

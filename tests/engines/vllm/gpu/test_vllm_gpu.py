@@ -7,6 +7,7 @@ with what the torch engine makes of their tokens (`chain_replay`).
 from copy import deepcopy
 from dataclasses import replace
 from importlib.util import find_spec
+from operator import attrgetter
 
 import chain_replay
 import dense_reference
@@ -325,8 +326,10 @@ def test_arms_in_turn_equal_torch(rules, compilation):
             chains = {chain.problem: chain for chain in engine.generate(requests(2, 120), GREEDY)}
             name, cr, params = ARMS[rules][number]
             wanted = torch_chains("base", name, cr, params, length=120)
-            # A decision between two scores that nearly tie may fall the other way: sums are in another order.
-            alike = {p: chain for p, chain in wanted.items() if chains[p].token_ids == chain.token_ids}
+            # A decision between two scores that nearly tie may fall the other way: sums are in another order. Of quest
+            # it may change reads alone, where it is of the last page, which is not full.
+            told = attrgetter("token_ids", *(["trace.kv_reads"] if name in chain_replay.DECIDE_COUNTS else []))
+            alike = {p: chain for p, chain in wanted.items() if told(chains[p]) == told(chain)}
             assert len(alike) >= len(wanted) / 2, name
             same(alike, {problem: chains[problem] for problem in alike})
             spared = EAGER_SPARED if compilation == "none" else GRAPHS_SPARED

@@ -68,8 +68,7 @@ class WorkerDMC(WorkerDMS):
         else:
             first, last = offsets[:-1].long(), offsets[1:].long() - 1
             terms[:, first] += torch.where(merges[0][:, first, None], before, 0.0)
-            inner = merges.clone()
-            inner[..., first] = False
+            inner = merges.index_fill(-1, first, value=False)  # an assignment would wait for the device
             terms = running_sums(terms[None], inner, longest)[0]
             self.sums[layer][slots] = terms[:, last].transpose(0, 1)
         means = (terms[..., :-1] / terms[..., -1:]).transpose(0, 1)
