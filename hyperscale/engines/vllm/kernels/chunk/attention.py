@@ -30,8 +30,7 @@ class ChunkLaunch(NamedTuple):
         rows: Queries of a program: tokens times the query heads of a KV head; lanes are idle if that is no divisor.
         block: Keys of a step of its loops; divides `LATEST`.
         warps: Of a program.
-        stages: Of the loops' software pipeline. Keys are loaded by index, and each of the two loads takes its share:
-            with less than 5 the keys of a step are asked for only when the step before it has ended.
+        stages: Of the loops' software pipeline.
     """
 
     rows: int
@@ -41,10 +40,14 @@ class ChunkLaunch(NamedTuple):
 
     @classmethod
     def of(cls, dtype: torch.dtype, dim: int) -> "ChunkLaunch":
-        """The usual one. Products in float32 are unrolled scalar code: larger tiles take minutes to compile."""
+        """The usual one. Products in float32 are unrolled scalar code: larger tiles take minutes to compile.
+
+        Loops are short, as most keys are skipped, and each step of one waits for keys that are loaded by index. So tiles
+        are small enough for several programs to share a multiprocessor (`benchmarks/vllm_chunk_cuts.py`).
+        """
         if dtype == torch.float32:
             return cls(32, 32 if dim <= 128 else 16, 4, 1)
-        return cls(128, 64 if dim <= 128 else 32, 8, 5)
+        return cls(128, 32, 4, 4) if dim <= 128 else cls(128, 32, 8, 5)
 
 
 @triton.jit(do_not_specialize=["layer", "tokens", "blocks"])
