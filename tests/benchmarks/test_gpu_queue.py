@@ -10,21 +10,28 @@ import yaml
 from repository import ROOT
 
 PROGRAM = ROOT / "benchmarks" / "gpu_queue.py"
-#: Notes when it ran and on which cards, for as long as it is told to.
-NOTE = (
-    f'{sys.executable} -c "import json,os,sys,time; begun=time.time(); time.sleep(float(sys.argv[2])); '
-    "json.dump([begun, time.time(), os.environ['CUDA_VISIBLE_DEVICES']], open(sys.argv[1], 'w'))\""
-)
+#: Notes when it ran and on which cards, for as long as it is told to, and until those have begun that it is to meet.
+NOTE = """
+import json, os, sys, time
+begun, (name, seconds, *others) = time.time(), sys.argv[1:]
+open(name + ".begun", "w").close()
+while time.time() < begun + 60 and not all(os.path.exists(other + ".begun") for other in others):
+    time.sleep(0.01)
+time.sleep(float(seconds))
+json.dump([begun, time.time(), os.environ["CUDA_VISIBLE_DEVICES"]], open(name + ".json", "w"))
+"""
 
 
 def run(folder, jobs, *options):
+    (folder / "note.py").write_text(NOTE)
     (folder / "jobs.yaml").write_text(yaml.safe_dump(jobs), encoding="utf-8")
     command = [sys.executable, PROGRAM, folder / "jobs.yaml", "--out", folder / "out", *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
-def job(name, seconds=0.7, **more):
-    return {"name": name, "command": f"{NOTE} {{out}}/{name}.json {seconds}", **more}
+def job(name, seconds=0.7, meets=(), **more):
+    others = " ".join(f"{{out}}/{other}" for other in meets)
+    return {"name": name, "command": f"{sys.executable} {{out}}/../note.py {{out}}/{name} {seconds} {others}", **more}
 
 
 def spans(folder):
@@ -41,7 +48,10 @@ def overlaps(one, other):
 
 @pytest.mark.parametrize("gpus", [1, 2])
 def test_timings_have_a_card_to_themselves(tmp_path, gpus):
-    jobs = [job("beside-1"), job("timing-1", alone=True), job("beside-2"), job("timing-2", alone=True), job("beside-3")]
+    meets = ["beside-2"] if gpus == 2 else []
+    beside = [job("beside-1", meets=meets), job("beside-2"), job("beside-3")]
+    timing = [job("timing-1", alone=True), job("timing-2", alone=True)]
+    jobs = [beside[0], timing[0], beside[1], timing[1], beside[2]]
     done = run(tmp_path, jobs, "--gpus", str(gpus))
     assert done.returncode == 0, done.stdout + done.stderr
     found = spans(tmp_path)
@@ -61,7 +71,7 @@ def test_timings_that_can_never_begin_keep_no_card(tmp_path):
         {"name": "fails", "command": "false", "alone": True},
         job("after-it", alone=True, after=["fails"]),
         job("after-that", alone=True, after=["after-it"]),
-        *(job(f"beside-{n}", share=4) for n in range(2)),
+        *(job(f"beside-{n}", share=4, meets=[f"beside-{1 - n}"]) for n in range(2)),
     ]
     done = run(tmp_path, jobs, "--gpus", "2")
     assert "not done: too-many, fails, after-it, after-that" in done.stdout

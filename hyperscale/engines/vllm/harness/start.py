@@ -5,7 +5,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
 from typing import Any
 
 from hyperscale.engines.vllm.families import FAMILIES, architecture
@@ -106,7 +105,7 @@ def _have_descriptor() -> Iterator[None]:
     try:
         sys.stdout.fileno()
     except (AttributeError, OSError, ValueError):  # None, one without a descriptor, a closed one
-        with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
+        with redirect_stdout(sys.__stdout__):
             yield
     else:
         yield

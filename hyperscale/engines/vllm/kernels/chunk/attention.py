@@ -42,8 +42,8 @@ class ChunkLaunch(NamedTuple):
     def of(cls, dtype: torch.dtype, dim: int) -> "ChunkLaunch":
         """The usual one. Products in float32 are unrolled scalar code: larger tiles take minutes to compile.
 
-        Loops are short, as most keys are skipped, and each step of one waits for keys that are loaded by index. So tiles
-        are small enough for several programs to share a multiprocessor (`benchmarks/vllm_chunk_cuts.py`).
+        Loops are short, as most keys are skipped, and each of their steps waits for keys that are loaded by index. So
+        tiles are small enough for several programs to share a multiprocessor (`benchmarks/vllm_chunk_cuts.py`).
         """
         if dtype == torch.float32:
             return cls(32, 32 if dim <= 128 else 16, 4, 1)
