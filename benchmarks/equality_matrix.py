@@ -48,7 +48,7 @@ class Comparison:
 
 
 _ENGINE, _CUDA = (f"engines/vllm/test_vllm_{name}.py" for name in ("engine", "cuda"))
-_GPU = "engines/vllm/gpu/test_vllm_gpu.py"
+_GPU, _GPU_DEFAULT = (f"engines/vllm/gpu/test_vllm_gpu{name}.py" for name in ("", "_default"))
 _STATES = "engines/vllm/kernels/test_vllm_kernels_states.py"
 COLUMNS = {
     "torch, CPU": (
@@ -127,10 +127,10 @@ COLUMNS = {
                 f"{_GPU}::test_float32_equals_torch",
                 f"{_GPU}::test_window_equals_torch",
                 f"{_GPU}::test_methods_with_states_of_their_own_equal_torch",
-                f"{_GPU}::test_dmc_equals_torch",
+                f"{_GPU_DEFAULT}::test_dmc_equals_torch",
             ),
         ),
-        Comparison("steered", (f"{_GPU}::test_steered_chains_equal_torch",)),
+        Comparison("steered", (f"{_GPU_DEFAULT}::test_steered_chains_equal_torch",)),
         Comparison("fp8", (f"{_GPU}::test_fp8_equals_torch", f"{_GPU}::test_fp8_in_bfloat16_gives_near_probabilities")),
         Comparison("waits", ("engines/vllm/gpu/test_vllm_gpu_device.py::test_nothing_waits_for_the_device",)),
     ),

@@ -23,7 +23,7 @@ def test_tests_of_a_gpu_are_told_by_decorator_and_by_module():
 
 
 def test_the_last_record_of_a_method_counts(monkeypatch):
-    test = "engines/vllm/gpu/test_vllm_gpu.py::test_steered_chains_equal_torch"
+    test = "engines/vllm/gpu/test_vllm_gpu_default.py::test_steered_chains_equal_torch"
     about = ("H200", "vLLM 0.26.0", "2026-11-27", "")
     first = equality_matrix.Record(test, (), "passed", *about)
     second = equality_matrix.Record(test, ("tova",), "failed", *about)

@@ -28,6 +28,8 @@ LENGTH = 160
 # How an engine is started on a GPU where nothing is recorded or compiled.
 EAGER = {"device": "cuda", "own_process": False, "enforce_eager": True, "gpu_memory_utilization": 0.3}
 EAGER |= {"kv_cache_memory_bytes": 1 << 28}
+#: Chains of six that may depart after a decision that nearly ties; kernels round otherwise in graphs of whole steps.
+EAGER_SPARED, GRAPHS_SPARED = 1, 2
 
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "CRITICAL")
 
