@@ -31,7 +31,7 @@ from hyperscale.engines.vllm.kernels.decode_update import decode_update
 from hyperscale.engines.vllm.protocol import NEVER
 
 DECODE_SHAPES = [(512, 64, 4, 5), (512, 64, 4, 3), (512, 32, 2, 5), (256, 32, 4, 5), (1024, 32, 4, 5)]
-PREFILL_SHAPES = [(128, 64, 8, 3), (128, 32, 8, 5), (64, 32, 4, 5), (64, 64, 4, 3)]
+PREFILL_SHAPES = [(128, 32, 4, 4), (128, 64, 8, 3), (128, 32, 8, 5), (64, 32, 4, 5), (64, 64, 4, 3)]
 
 
 def error(out: Tensor, reference: Tensor) -> float:

@@ -33,7 +33,15 @@ CUTS = (
 
 
 class Case(NamedTuple):
-    """A layer's shape, and the tokens of a prompt."""
+    """A layer's shape, and a prompt.
+
+    Attributes:
+        heads: KV heads.
+        group: Query heads of each.
+        tokens: Of the prompt.
+        dim: Of a head.
+        window: Tokens for which an evicted one stays.
+    """
 
     heads: int
     group: int
@@ -81,7 +89,7 @@ class Prompt:
         self.plan = chunk_plan.plan_chunks(self.tables, 0, self.chunks, verdicts, storage, None)
 
     def attend(self, launch: ChunkLaunch | None = None) -> Tensor:
-        """What the kernel makes of it."""
+        """What the kernel makes of it, (tokens, query heads, head_dim)."""
         out = torch.empty_like(self.queries)
         arguments = (self.queries, self.keys, self.values, out)
         chunk_attention(self.tables, self.cache, 0, self.chunks, self.plan, *arguments, SCALE, launch)
@@ -121,11 +129,11 @@ def microseconds(prompt: Prompt, launch: ChunkLaunch | None) -> float:
 def main() -> None:
     """Compile, time, and tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", default=CASES)
-    parser.add_argument("--cuts", default=CUTS)
-    parser.add_argument("--cr", type=float, default=8)
-    parser.add_argument("--window", type=int, default=256)
-    parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--cases", default=CASES, help="KV headsxquery heads of eachxtokens")
+    parser.add_argument("--cuts", default=CUTS, help="query rowsxkeys of a stepxwarpsxstages")
+    parser.add_argument("--cr", type=float, default=8, help="1 / CR of the tokens stay")
+    parser.add_argument("--window", type=int, default=256, help="tokens for which an evicted one stays")
+    parser.add_argument("--dim", type=int, default=128, help="of a head")
     parser.add_argument("--processes", type=int, default=8, help="that compile side by side")
     parser.add_argument("--toy", action="store_true", help="small ones on the CPU, in Triton's interpreter")
     arguments = parser.parse_args()

@@ -1,6 +1,6 @@
 """What the host takes to launch the kernels of a layer of prompts that DMS evicts from; on a GPU.
 
-Steps with prompts are no CUDA graphs: where the host launches more slowly than the GPU works, a small model waits for
+Their attention is in no CUDA graph: where the host launches more slowly than the GPU works, a small model waits for
 it (results/measurements/vllm.md). A line for each kernel, microseconds of a launch:
 - whole: as the plugin launches it in the first layer of a step: its arguments put together, and the kernel found;
 - repeated: as the plugin launches it in the step's further layers, which keep both (`StepLaunches`);

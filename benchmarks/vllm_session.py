@@ -254,7 +254,7 @@ class Session:
         }
 
     def answer(self, requests: int, length: int, new: int, profiled: int, *, host: bool = False) -> dict[str, Any]:
-        """Time requests that are mostly prompt: steps with prompts in them, which are no CUDA graphs.
+        """Time requests that are mostly prompt: steps with prompts in them, whose attention is in no CUDA graph.
 
         With ``host``, Python's profiler looks on, and says where the host's time goes; it makes all of it slower.
         """
@@ -312,7 +312,7 @@ class Session:
         """Seconds of the host by part of the engine's core, added up until the end of the context; "wait" as in `core`.
 
         "report" and "begin" are the plugin's, once a step; "layers" is what it does in attention layers, launches
-        included, of steps that are no CUDA graphs. The last three are part of "execute_model".
+        included, of steps that are no whole CUDA graphs. The last three are part of "execute_model".
         """
         core, seconds = self.engine.engine_core.engine_core, dict[str, float]()
         with ExitStack() as stack:

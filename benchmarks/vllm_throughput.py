@@ -160,11 +160,12 @@ def recorded_prompts(arguments: argparse.Namespace, batch_size: int) -> dict[str
     """CUDA graphs of steps with prompts, of the sizes that `hyperscale run` has recorded of such a model."""
     from transformers import AutoConfig
 
-    from hyperscale.engines.vllm.harness.compilation import compilation_args, prompt_sizes
-    from hyperscale.engines.vllm.harness.engine_args import layer_weights
+    from hyperscale.engines.vllm.harness import engine_args
+    from hyperscale.engines.vllm.harness.compilation import compilation_args
 
-    layer = layer_weights(AutoConfig.from_pretrained(arguments.folder))
-    return compilation_args("full", batch_size, prompt_sizes(layer, arguments.chunk))
+    config = AutoConfig.from_pretrained(arguments.folder)
+    prompts = engine_args.recorded_prompts(config, "bfloat16", arguments.chunk, arguments.tensor_parallel)
+    return compilation_args("full", batch_size, prompts)
 
 
 def measure_engine(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:

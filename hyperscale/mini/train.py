@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
         )
     p.add_argument(
         settings["hard_steps"].option, type=int, nargs=len(SHIPPED.crs), default=SHIPPED.hard_steps, metavar="N",
-        help="Steps with inference's gates that finish the checkpoints at CR 2, 4 and 8.",
+        help="Steps that finish the checkpoints at CR 2, 4 and 8 (--finish).",
     )  # fmt: skip
     p.add_argument("--toy", action="store_true", help="A tiny model and a few steps, to try the recipe on a CPU.")
     return p

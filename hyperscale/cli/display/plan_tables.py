@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hyperscale.run.dry_run import DryRun
     from hyperscale.run.planned_run import PlannedRun, PlannedTask
 
-_MOST_TOGETHER = 512  # chains; decode steps of more are no CUDA graphs in vLLM
+_MOST_TOGETHER = 512  # chains; decode steps of more need not be CUDA graphs in vLLM
 _WORTH_SAYING = 1.2  # times as many tokens/s
 
 

@@ -13,7 +13,7 @@ from transformers import Qwen2Config
 from hyperscale import methods
 from hyperscale.engines.provider import EngineSpec
 from hyperscale.engines.vllm.harness.compilation import LEVELS, choose_compilation, compilation_args, prompt_sizes
-from hyperscale.engines.vllm.harness.engine_args import engine_args
+from hyperscale.engines.vllm.harness.engine_args import engine_args, recorded_prompts
 from hyperscale.engines.vllm.harness.provider import CPU_HEADS, VllmProvider
 from hyperscale.engines.vllm.options import Options, with_own_parameters
 from hyperscale.errors import EngineError
@@ -201,6 +201,10 @@ def test_prompts_are_recorded_where_a_host_is_the_slower_one():
     sizes = compilation_args("full", 40, [64, 96, 128])["compilation_config"]["cudagraph_capture_sizes"]
     assert sizes == [1, 2, 4, *range(8, 81, 8), 96, 128]
     assert "cudagraph_capture_sizes" not in compilation_args("none", 40, [64])
+    # Where they reach so far, a full batch of more than vLLM would record has its graph too.
+    sizes = compilation_args("full", 600, small)["compilation_config"]["cudagraph_capture_sizes"]
+    assert [size for size in sizes if 500 < size < 700] == [512, 576, 600, 640]
+    assert 600 not in compilation_args("full", 600, [576])["compilation_config"]["cudagraph_capture_sizes"]
 
 
 def test_vllms_own_model_records_no_prompts():
@@ -209,6 +213,13 @@ def test_vllms_own_model_records_no_prompts():
     given = {"batch_size": 8, "device": "cuda", "dtype": "float32", "vocabulary": 239, "max_tokens": 100}
     assert "compilation_config" not in engine_args(path, methods.create("vanilla", cr=1), **given)
     assert "compilation_config" in engine_args(path, methods.create("tova", cr=4), **given)
+
+
+def test_gpus_that_share_a_layer_have_less_to_do(tmp_path):
+    shape = {"hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28, "num_key_value_heads": 4}
+    config = Qwen2Config(num_hidden_layers=28, **shape)
+    assert [recorded_prompts(config, "bfloat16", 8192, n)[-1] for n in (1, 2, 4)] == [1152, 2304, 4608]
+    assert recorded_prompts(config, "float32", 8192) == []  # 26 GiB
 
 
 def test_head_sizes_on_a_cpu_are_those_of_the_installed_vllm():

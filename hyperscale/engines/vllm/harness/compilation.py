@@ -13,7 +13,7 @@ Compilation = Literal["none", "graphs", "full"]
 LEVELS: tuple[Compilation, ...] = get_args(Compilation)
 _EAGER_LAYER_STEPS = 40_000  # a layer of an eager step takes half a millisecond longer, graphs and their process 20 s
 _EAGER_LAYER_STEPS_INSIDE = 10_000  # in the process of the run graphs take 5 s
-_MOST_RECORDED = 512  # requests or tokens of the largest step that vLLM records a graph of
+_MOST_RECORDED = 512  # requests or tokens of the largest step that vLLM by itself records a graph of
 _UNCOMPILED_STEPS = 100_000  # at 4 ms a step, of which compiled code saves a twentieth: 20 s
 # Weights of a layer times tokens of a step: an H200 works on that for 0.9 ms, longer than a slow host takes to launch
 # the layer's operations.
@@ -38,11 +38,11 @@ def prompt_sizes(layer_weights: int, step_tokens: int) -> list[int]:
     """Tokens of steps with prompts in them that are worth graphs of what lies between the attention layers.
 
     In such a step a host launches each operation of each layer, which for few tokens of a small model takes longer than
-    the GPU works on them. A step is padded to the next size: by an eighth at most, where the host is much slower, and
-    by less where the GPU has as much to do.
+    the GPU works on them. A step is padded to the next size: from 64 tokens on by a quarter at most, from 512 on by an
+    eighth.
 
     Args:
-        layer_weights: Weights of a layer's matrices.
+        layer_weights: Weights of a layer's matrices on a GPU.
         step_tokens: Most tokens of a step.
     """
     sizes = [*range(64, 128, 16), *range(128, 256, 32), *range(256, 512, 64), *range(512, 1024, 64)]
@@ -64,11 +64,10 @@ def compilation_args(level: Compilation, batch_size: int, prompts: Sequence[int]
         # can be, so that a full batch of another number than these would run without a graph.
         most = min(2 * batch_size, _MOST_RECORDED)
         usual = [size for size in (1, 2, 4, *range(8, 256, 8), *range(256, most + 1, 16)) if size <= most]
-        more = {size for size in prompts if size > most}
-        more |= {batch_size} if batch_size not in usual and batch_size <= most else set()
-        if not more:
-            return {}
-        return {"compilation_config": {"cudagraph_capture_sizes": sorted([*usual, *more])}}
+        recorded = {*usual, *(size for size in prompts if size > most)}
+        if batch_size <= max(recorded):
+            recorded.add(batch_size)
+        return {} if recorded == {*usual} else {"compilation_config": {"cudagraph_capture_sizes": sorted(recorded)}}
     if level == "none":
         return {"enforce_eager": True, "optimization_level": 0}
     # Each graph is recorded on its own: powers of two are few, and a batch is padded to the next one.

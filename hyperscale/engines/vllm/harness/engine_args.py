@@ -125,13 +125,12 @@ def engine_args(
         # Of a quantised cache this is more than a full batch needs.
         args |= {"enforce_eager": True, **_cache_bytes(config, batch_size, dtype, length)}
     else:
-        recorded: list[int] = []
-        if _weight_bytes(config, dtype) < _LARGE_MODEL:
-            # No more than requests can have, as vLLM tries the model with so many; it wants one for each of them.
-            step_tokens = max(min(_STEP_TOKENS, batch_size * length), batch_size)
+        # No more than requests can have, as vLLM tries the model with so many; it wants one for each of them.
+        step_tokens = max(min(_STEP_TOKENS, batch_size * length), batch_size)
+        if not _is_large(config, dtype):
             args["max_num_batched_tokens"] = step_tokens
-            if uses_plugin:  # vLLM's own attention cuts lists into parts wherever a step is a graph: prompts too
-                recorded = prompt_sizes(layer_weights(config), step_tokens)
+        # vLLM's own attention cuts lists into parts wherever a step is a graph, prompts' too.
+        recorded = recorded_prompts(config, dtype, step_tokens, tensor_parallel) if uses_plugin else []
         args |= {"gpu_memory_utilization": gpu_memory, **compilation_args(compilation, batch_size, recorded)}
         if compilation != "full" and is_small(config, batch_size, dtype, max_tokens, gpu_memory):
             # No more than a run can use, so that vLLM need not try how much there is, and the next engine has room.
@@ -157,7 +156,25 @@ def is_small(config: Any, batch_size: int, dtype: str, max_tokens: int | None, g
     return cache + _weight_bytes(config, dtype) <= gpu_memory * _SMALL_GPU
 
 
-def layer_weights(config: Any) -> int:
+def recorded_prompts(config: Any, dtype: str, step_tokens: int, tensor_parallel: int = 1) -> list[int]:
+    """Tokens of steps with prompts that CUDA graphs are recorded for (`prompt_sizes`); none of a large model.
+
+    Args:
+        config: The checkpoint's.
+        dtype: Of the weights.
+        step_tokens: Most tokens of a step.
+        tensor_parallel: GPUs that share each layer.
+    """
+    if _is_large(config, dtype):
+        return []
+    return prompt_sizes(_layer_weights(config) // tensor_parallel, step_tokens)
+
+
+def _is_large(config: Any, dtype: str) -> bool:
+    return _weight_bytes(config, dtype) >= _LARGE_MODEL
+
+
+def _layer_weights(config: Any) -> int:
     """Weights of a layer's matrices."""
     heads, dim = _heads_and_dim(config)
     attention = 2 * (config.num_attention_heads + heads) * dim
@@ -167,7 +184,7 @@ def layer_weights(config: Any) -> int:
 def _weight_bytes(config: Any, dtype: str) -> int:
     """Bytes of a model's matrices, by its configuration."""
     embeddings = (1 if config.tie_word_embeddings else 2) * config.vocab_size * config.hidden_size
-    return int((config.num_hidden_layers * layer_weights(config) + embeddings) * _width(dtype))
+    return int((config.num_hidden_layers * _layer_weights(config) + embeddings) * _width(dtype))
 
 
 def _heads_and_dim(config: Any) -> tuple[int, int]:

@@ -30,7 +30,8 @@ class DecodeLaunch(NamedTuple):
         part: Least entries of a part.
         block: Entries of a step of a part's loop.
         warps: Of a program.
-        stages: Of the loop's software pipeline, see `chunk.attention.ChunkLaunch`.
+        stages: Of the loop's software pipeline. Entries are loaded by index, and each of the two loads takes its share:
+            with less than 5 the entries of a step are asked for only when the step before it has ended.
     """
 
     part: int

@@ -1,9 +1,10 @@
 """Launches a kernel in one layer of a step after another: what the layers share is put together in the first one.
 
 To find a compiled kernel by its two dozen arguments takes Triton longer than to launch it, and putting the arguments
-together takes Python as long again. Decode steps are CUDA graphs, which pay for neither; steps with prompts are not,
-and there a small model waits for it in every layer. Of a tensor a repeated launch hands over the address: about tensors
-Triton's launcher asks the driver one by one, 3 to 7 microseconds a launch (benchmarks/vllm_launch_cost.py).
+together takes Python as long again. Decode steps are CUDA graphs, which pay for neither; attention of steps with
+prompts is in none, and there a small model waits for it in every layer. Of a tensor a repeated launch hands over the
+address: about tensors Triton's launcher asks the driver one by one, 3 to 7 microseconds a launch
+(benchmarks/vllm_launch_cost.py).
 """
 
 from collections.abc import Sequence

@@ -290,7 +290,6 @@ ARMS = {
     "other rules": (
         ("tova", 3, (("per", "head"), ("pin_prompt", True), ("rule", "proportional"))),
         ("h2o", 3, (("pin_prompt", True),)),
-        # With one dense layer no choice of pages here is as near a tie as sums in another order can turn.
         ("quest", 4, (("rule", "proportional"), ("page", 5), ("dense_layers", 1))),
         ("random", 4, ()),
     ),
@@ -323,7 +322,7 @@ def test_arms_in_turn_equal_torch(rules, compilation):
             name, cr, params = ARMS[rules][number]
             wanted = torch_chains("base", name, cr, params, length=120)
             # A decision between two scores that nearly tie may fall the other way: sums are in another order. Of quest
-            # it may change reads alone, where it is of the last page, which is not full.
+            # it may change reads alone, by a page of a list.
             told = attrgetter("token_ids", *(["trace.kv_reads"] if name in chain_replay.DECIDE_COUNTS else []))
             alike = {p: chain for p, chain in wanted.items() if told(chains[p]) == told(chain)}
             assert len(alike) >= len(wanted) / 2, name

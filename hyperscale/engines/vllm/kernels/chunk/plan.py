@@ -2,8 +2,8 @@
 # ruff: noqa: ANN001, ANN202
 """Plans a chunk before it attends: which of its tokens outlive it, the order of reading, and places to store them.
 
-Steps with prompts are no CUDA graphs, and small models wait for the host to launch them. So the kernel that plans also
-makes expiries of verdicts and counts reads, and what plans are written to is allocated once a step.
+Attention of steps with prompts is in no CUDA graph, and small models wait for the host to launch it. So the kernel that
+plans also makes expiries of verdicts and counts reads, and what plans are written to is allocated once a step.
 
 How many entries a query reads follows from when they expire: all that were stored and the chunk's tokens up to its own,
 less those that have expired by its position. How many all queries of a chunk read follows without looking at queries:

@@ -37,7 +37,7 @@ class BalancedLaunch(NamedTuple):
         programs: Of a multiprocessor.
         block: Entries of a step of a piece's loop; pieces are whole numbers of these.
         warps: Of a program.
-        stages: Of the loop's software pipeline, see `chunk.attention.ChunkLaunch`.
+        stages: Of the loop's software pipeline, see `decode_attention.DecodeLaunch`.
         fused: Whether the last program that is done with a list adds up its pieces; else a second kernel does.
     """
 
