@@ -46,7 +46,8 @@ def test_two_engines_give_what_one_gives(weights, alone, tmp_path):
 
 def command(weights, folder, *more):
     options = ["--model", str(weights), "--method", "vanilla,dms,tova", "--cr", "8", "--task", "mini_aime,mini_gpqa"]
-    options += ["--budget", "0.5x", "--grid", "mini", "--predict", "closed", "--engine", "torch", "--batch-size", "4"]
+    options += ["--length", "32,64,128", "--budget", "1x", "--grid", "mini", "--predict", "closed"]
+    options += ["--engine", "torch", "--batch-size", "4"]
     options += ["--limit", "6", "--out", str(folder), "--engines", "2", *more]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     arguments = [sys.executable, "-m", "hyperscale.cli", "run", *options]

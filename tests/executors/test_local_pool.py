@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 import scripted_engine
-from scripted_engine import ScriptedProvider, chain_of, provider_of_this_process
+from scripted_engine import ScriptedProvider, chain_of, provider_of_this_process, spec_of
 
-from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.provider import EngineSpec
 from hyperscale.errors import EngineError, ModelError
 from hyperscale.executors import PooledEngine, pooled_engine
 from hyperscale.executors.executor import EngineResources
@@ -32,7 +30,7 @@ def pool(tmp_path, monkeypatch):
 
     def make(count, *, batch_size=4, stall_seconds=600.0, resources=None, gpus=()):
         made = PooledEngine(LocalExecutor(resources or EngineResources(), count, gpus), count, stall_seconds)
-        spec = EngineSpec(str(tmp_path), methods.create("vanilla", cr=1), batch_size=batch_size)
+        spec = spec_of(tmp_path, batch_size)
         made.use(ScriptedProvider(), spec, spec)
         pools.append(made)
         return made
@@ -90,7 +88,9 @@ def test_each_engine_has_its_part_of_the_cores(pool, tmp_path, monkeypatch):
     assert started(tmp_path)[0][1] == "3"
 
 
-@pytest.mark.parametrize("problem", ["kill", "raise", "refuse"])
+@pytest.mark.parametrize(
+    "problem", ["kill", *(pytest.param(problem, marks=pytest.mark.slow) for problem in ("raise", "refuse"))]
+)
 def test_a_problem_that_takes_three_engines_with_it_is_given_up_and_the_rest_is_generated(pool, tmp_path, problem):
     engine = pool(2)
     good = list(map(str, range(12)))
@@ -165,8 +165,9 @@ def test_an_error_of_the_user_in_the_middle_ends_the_run_and_the_pool_goes_on(po
     assert len(generate(engine, requests("a", "b"))) == 2
 
 
-def test_engines_that_are_all_lost_end_the_run(pool):
-    with pytest.raises(EngineError, match="10 engines were lost after each other"):
+def test_engines_that_are_all_lost_end_the_run(pool, monkeypatch):
+    monkeypatch.setattr(pooled_engine, "_MAX_LOSSES", 4)
+    with pytest.raises(EngineError, match="4 engines were lost after each other"):
         generate(pool(2, batch_size=1), requests(*(f"kill {n}" for n in range(10))))
 
 
@@ -178,6 +179,7 @@ def test_a_job_that_is_left_does_not_spoil_the_next(pool):
     assert len(generate(engine, requests(*map(str, range(20)), chains=2), seed=5)) == 40
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments_lose_nothing_and_give_nothing_twice(pool, tmp_path):
     engine = pool(2)
     asked = requests(*map(str, range(80)), chains=2, L=300)
@@ -211,15 +213,13 @@ def test_workers_end_with_the_run(tmp_path):
     script = f"""
 import sys
 sys.path.insert(0, {str(HELPERS)!r})
-from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.provider import EngineSpec
 from hyperscale.executors import PooledEngine, pooled_engine
 from hyperscale.executors.executor import EngineResources
 from hyperscale.executors.local import LocalExecutor
-from scripted_engine import ScriptedProvider
+from scripted_engine import ScriptedProvider, spec_of
 engine = PooledEngine(LocalExecutor(EngineResources(), 2), 2)
-spec = EngineSpec({str(tmp_path)!r}, methods.create("vanilla", cr=1), batch_size=1)
+spec = spec_of({str(tmp_path)!r}, 1)
 engine.use(ScriptedProvider(), spec, spec)
 for chain in engine.generate([Request(str(n), 0, (1,), 500) for n in range(5000)], Sampling()):
     print(chain.problem, flush=True)
@@ -259,7 +259,7 @@ def test_an_engine_does_the_work_of_one_that_finds_no_room(tmp_path, monkeypatch
     monkeypatch.setattr(pooled_engine, "_SECONDS_FOR_ROOM", 3.0)
     engine, told = PooledEngine(_OneComes(EngineResources(), 2), 2, stall_seconds=30.0), []
     engine.tell = told.append
-    spec = EngineSpec(str(tmp_path), methods.create("vanilla", cr=1), batch_size=8)
+    spec = spec_of(tmp_path, 8)
     engine.use(ScriptedProvider(), spec, spec)
     try:
         assert len(generate(engine, requests(*map(str, range(10)), L=50))) == 10
@@ -302,7 +302,7 @@ def test_what_an_engine_cannot_read_ends_it(pool, tmp_path, monkeypatch):
     """As a provider that is only known to the run's own process: the module of a script, or a newer version."""
     monkeypatch.setattr(pooled_engine, "_MAX_LOSSES", 1)
     engine = pool(1)
-    spec = EngineSpec(str(tmp_path), methods.create("vanilla", cr=1))
+    spec = spec_of(tmp_path)
     engine.use(provider_of_this_process(monkeypatch), spec, spec)
     with pytest.raises(EngineError, match="its process ended with exit code 1"):
         list(engine.generate(requests("a"), Sampling()))

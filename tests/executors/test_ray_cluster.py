@@ -11,12 +11,10 @@ import checkpoints
 import pandas as pd
 import pytest
 import scripted_engine
-from scripted_engine import ScriptedProvider, chain_of, provider_of_this_process
+from scripted_engine import ScriptedProvider, chain_of, provider_of_this_process, spec_of
 from whole_runs import chains, execute_run, make, points
 
-from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.provider import EngineSpec
 from hyperscale.errors import EngineError, ModelError
 from hyperscale.executors import PooledEngine, pooled_engine
 from hyperscale.executors.executor import EngineResources
@@ -53,7 +51,7 @@ def pool(cluster, tmp_path):
     def make(count, stall_seconds=600.0):
         executor = RayExecutor(EngineResources(), cluster.address)
         made = PooledEngine(executor, count, stall_seconds)
-        spec = EngineSpec(str(tmp_path), methods.create("vanilla", cr=1), batch_size=4)
+        spec = spec_of(tmp_path, 4)
         made.use(ScriptedProvider(), spec, spec)
         pools.append(made)
         return made
@@ -152,7 +150,7 @@ os.kill(os.getpid(), signal.SIGTERM)
 def test_what_an_actor_cannot_read_is_told(pool, tmp_path, monkeypatch):
     monkeypatch.setattr(pooled_engine, "_MAX_LOSSES", 0)
     engine = pool(1)
-    spec = EngineSpec(str(tmp_path), methods.create("vanilla", cr=1))
+    spec = spec_of(tmp_path)
     engine.use(provider_of_this_process(monkeypatch), spec, spec)
     with pytest.raises(EngineError, match=r"cannot read what it is given: .*of_this_process_alone"):
         list(engine.generate(requests("a"), Sampling()))

@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from hyperscale.engines.base import Chain, Engine, Request, Sampling
 from hyperscale.engines.provider import EngineProvider, EngineSpec
@@ -38,6 +38,11 @@ class ScriptedProvider(EngineProvider):
         if (folder / "broken").exists():
             raise ModelError("the weights are broken")
         return ScriptedEngine(folder, spec.batch_size)
+
+
+def spec_of(folder: str | Path, batch_size: int = 1) -> EngineSpec:
+    """A spec that names no method: a scripted engine reads none, and its process then loads no torch."""
+    return EngineSpec(str(folder), cast("Any", None), batch_size=batch_size)
 
 
 def provider_of_this_process(monkeypatch: Any) -> ScriptedProvider:
