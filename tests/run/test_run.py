@@ -38,7 +38,8 @@ def make(weights, **changes):
         "methods": ["vanilla", "dms"],
         "crs": [8],
         "tasks": TASKS,
-        "budget": "0.2x",
+        "lengths": [32, 64, 128],
+        "budget": "1x",
         "grid": "mini",
     }
     return load.make_config({**values, "limit": 3, **changes})
@@ -209,8 +210,8 @@ def test_a_changed_configuration_is_refused(whole, weights):
 
 
 def command(weights, folder):
-    options = {"--model": weights, "--method": "vanilla,dms", "--cr": 8, "--task": ",".join(TASKS), "--budget": "0.2x"}
-    options |= {"--grid": "mini", "--limit": 3, "--out": folder}
+    options = {"--model": weights, "--method": "vanilla,dms", "--cr": 8, "--task": ",".join(TASKS), "--budget": "1x"}
+    options |= {"--length": "32,64,128", "--grid": "mini", "--limit": 3, "--out": folder}
     return [sys.executable, "-m", "hyperscale.cli", "run", *(str(part) for pair in options.items() for part in pair)]
 
 
