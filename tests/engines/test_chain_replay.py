@@ -44,6 +44,8 @@ WRONG = {
     "another method": (("base", "h2o", 4, ()), ("base", "tova", 4, ())),
     "nothing evicted": (("base", "keydiff", 4, ()), ("base", "vanilla", 1, ())),
 }
+#: Larger mistakes than others here, which are found by default.
+LARGE = ("another ratio", "another method", "nothing evicted")
 SPARED = 2  # as many as a test of whole CUDA graphs spares
 
 
@@ -57,7 +59,9 @@ def test_equal_chains_hold(case):
     chain_replay.hold(torch_engine(*CASES[case]), ASKED, chains(CASES[case]))
 
 
-@pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow if case in LARGE else ()) for case in WRONG]
+)
 def test_a_wrong_rule_does_not(case):
     right, wrong = WRONG[case]
     with pytest.raises(AssertionError):

@@ -153,7 +153,7 @@ def test_a_soft_finish_is_a_branch_in_which_the_gates_go_on(train):
         assert any("q_proj" in name for name in moving) == (train == "all")
 
 
-@pytest.mark.parametrize(("variant", "steps"), [("borrowed", 160), ("dmc", 320)])
+@pytest.mark.parametrize(("variant", "steps"), [("borrowed", 160), pytest.param("dmc", 320, marks=pytest.mark.slow)])
 def test_neurons_are_held_to_the_ratio_while_the_gates_of_inference_decide(variant, steps, monkeypatch):
     def course():
         """Mean eviction on held-out text through the hard phase."""
