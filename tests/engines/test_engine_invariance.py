@@ -52,7 +52,14 @@ def run(model, method, batch_size, order):
 FAMILIES = {"vanilla": "llama", "window": "qwen2"}
 
 
-@pytest.mark.parametrize("name", [*METHODS, "dms, borrowed"])
+#: One method by default of each kind of state; tests/engines/test_engine_steering.py has the others' batches.
+QUICK = ("vanilla", "dms", "window", "quest", "tova", "snapkv", "dmc")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in (*METHODS, "dms, borrowed")],
+)
 def test_bitwise_the_same_in_any_batch_and_order(name):
     name, _, variant = name.partition(", ")
     family = FAMILIES.get(name, "qwen3")

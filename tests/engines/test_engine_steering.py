@@ -135,8 +135,19 @@ def at(chain, length):
     return (list(chain.token_ids[:n]), [], finish, *numbers)
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("name", ["vanilla", "dms"])
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        ("vanilla", "one token"),
+        ("vanilla", "answer"),
+        ("vanilla", "both"),
+        ("dms", "free"),
+        ("dms", "extend"),
+        ("dms", "both"),
+        *(pytest.param("vanilla", case, marks=pytest.mark.slow) for case in ("free", "extend")),
+        *(pytest.param("dms", case, marks=pytest.mark.slow) for case in ("one token", "answer")),
+    ],
+)
 def test_one_run_gives_what_the_reference_gives_for_every_length(name, case):
     model, expiry = make(name)
     sampling = Sampling(temperature=1.0, seed=5, steering=CASES[case])
@@ -215,7 +226,7 @@ def test_bitwise_the_same_in_any_batch_and_order(name):
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-@pytest.mark.parametrize("case", ["extend", "both"])
+@pytest.mark.parametrize("case", [pytest.param("extend", marks=pytest.mark.slow), "both"])
 def test_a_run_with_a_shorter_maximum_is_bitwise_what_the_long_run_says_of_it(name, case):
     model, _ = make(name)
     sampling = Sampling(temperature=1.0, seed=3, steering=CASES[case])

@@ -63,7 +63,7 @@ def model(folder, family, *, tied):
         ("qwen2", True, "float32", "paper"),
         ("qwen3", False, "float32", "paper"),
         ("llama", True, "bfloat16", "paper"),
-        ("llama", False, "float32", "paper"),
+        pytest.param("llama", False, "float32", "paper", marks=pytest.mark.slow),
         ("qwen2", True, "bfloat16", "lora"),
     ],
 )
