@@ -54,7 +54,9 @@ def chains(case):
     return torch_chains(name, method, cr, params, length=LENGTH)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=pytest.mark.slow if case in ("window", "random") else ()) for case in CASES]
+)
 def test_equal_chains_hold(case):
     chain_replay.hold(torch_engine(*CASES[case]), ASKED, chains(CASES[case]))
 

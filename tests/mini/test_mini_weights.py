@@ -92,7 +92,7 @@ def test_the_base_solves_easy_problems(kind):
     assert ratio == pytest.approx(1)
 
 
-@pytest.mark.parametrize("kind", ["aime", "gpqa", "lcb"])
+@pytest.mark.parametrize("kind", ["aime", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("gpqa", "lcb"))])
 def test_dms_solves_them_too_and_reads_a_fraction(kind):
     # Chains of the easiest level are short, so that the window weighs more than on average.
     solved, ratio = solve(kind, "dms8", "dms", 8)

@@ -192,8 +192,17 @@ def test_a_compiler_takes_it_as_one_operation(programs, monkeypatch):
 
 
 @pytest.mark.skipif(CUDA, reason="bfloat16 there, and FlexAttention: test_retrofit_compiled.py")
-@pytest.mark.parametrize("mode", ["noisy", "hard"])
-@pytest.mark.parametrize("changes", [{}, {"gate": "borrowed"}, {"method": "dmc"}], ids=["separate", "borrowed", "dmc"])
+@pytest.mark.parametrize(
+    ("changes", "mode"),
+    [
+        pytest.param({}, "noisy", id="separate-noisy"),
+        pytest.param({}, "hard", id="separate-hard", marks=pytest.mark.slow),
+        pytest.param({"gate": "borrowed"}, "noisy", id="borrowed-noisy", marks=pytest.mark.slow),
+        pytest.param({"gate": "borrowed"}, "hard", id="borrowed-hard"),
+        pytest.param({"method": "dmc"}, "noisy", id="dmc-noisy"),
+        pytest.param({"method": "dmc"}, "hard", id="dmc-hard", marks=pytest.mark.slow),
+    ],
+)
 def test_a_step_of_training_is_that_of_the_dense_form(changes, mode):
     """Loss and gradients of each kind of gates, activations computed again."""
     place = torch.arange(64).expand(2, 64).contiguous()

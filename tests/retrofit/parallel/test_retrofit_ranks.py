@@ -76,7 +76,7 @@ def test_processes_wait_for_hours_for_the_one_that_writes(monkeypatch):
     ("recipe", "frugal"),
     [
         pytest.param(RECIPE, True, id="all"),
-        pytest.param(RECIPE, False, id="all at once"),
+        pytest.param(RECIPE, False, id="all at once", marks=pytest.mark.slow),
         pytest.param(GATES, True, id="gates", marks=pytest.mark.slow),  # low-rank updates leave weights alone too
         pytest.param(LORA, True, id="lora"),
     ],
