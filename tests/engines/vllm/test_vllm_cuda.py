@@ -23,7 +23,7 @@ from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.methods.core.dmc_merge import MergeConfig
 
 pytestmark = [pytest.mark.e2e, needs_vllm, *MARKS]
-NEW = 16
+NEW = 10
 NEWER = not CUDA and os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "1"
 GPU = {"gpu_memory_utilization": 0.3} if CUDA else {}
 CHUNKS = {"max_num_batched_tokens": 40}
@@ -259,7 +259,7 @@ def test_continuations_give_what_the_whole_gives(case, tmp_path):
     try:
         seen = watch_scheduler(llm.llm_engine)
         whole = outputs(prompts(200), [(NEW, {"steps": True, "L": 20})] * 4)
-        known = (1, 9, 15, 4)
+        known = (1, 6, 9, 4)
         first = [list(output.outputs[0].token_ids)[:n] for output, n in zip(whole, known, strict=True)]
         asked = [
             (NEW - n, {"steps": True, "L": 20, "prompt": len(output.prompt_token_ids)})
@@ -302,7 +302,7 @@ def test_arms_in_turn_equal_torch(tmp_path):
             llm.collective_rpc("hyperscale_use_arm", args=(number,))
             extra = {"kv_transfer_params": {"arm": number}}
             settings = SamplingParams(temperature=0, max_tokens=NEW, ignore_eos=True, extra_args=extra)
-            outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts(200)], settings, use_tqdm=False)
+            outputs = llm.generate([{"prompt_token_ids": ids} for ids in prompts(200)[:3]], settings, use_tqdm=False)
             kv_method = (methods.create("window", cr=3, recent=3), methods.create("tova", cr=3, per="layer"))[number]
             engine = TorchEngine(model, tiny.Characters(model.config.vocab_size + 1), kv_method)
             requests = [Request(str(i), 0, tuple(output.prompt_token_ids), NEW) for i, output in enumerate(outputs)]

@@ -66,8 +66,17 @@ def test_eviction_off_equals_stock():
             assert chain.logprob == pytest.approx(stock[problem].logprob, abs=1e-3)
 
 
-@pytest.mark.parametrize("cr", [4, 8])
-@pytest.mark.parametrize("how", ["whole prompts", "chunks", "preempted"])
+@pytest.mark.parametrize(
+    ("cr", "how"),
+    [
+        (8, "whole prompts"),
+        (8, "chunks"),
+        (8, "preempted"),
+        (4, "chunks"),
+        pytest.param(4, "whole prompts", marks=pytest.mark.slow),
+        pytest.param(4, "preempted", marks=pytest.mark.slow),
+    ],
+)
 def test_dms_equals_torch(cr, how):
     name = f"dms{cr}"
     more = {"whole prompts": {}, "chunks": CHUNKED, "preempted": {**tight(name), "seen": preempting}}[how]
@@ -84,9 +93,17 @@ def test_dms_in_the_other_format_equals_torch(how):
     same(wanted, vllm_chains("dms8", "dms", 8, params, **more))
 
 
-@pytest.mark.parametrize("method", ["window", "random"])
-@pytest.mark.parametrize("budget", [("rule", "proportional"), ("rule", "fixed"), ("budget", 70)])
-@pytest.mark.parametrize("how", ["whole prompts", "preempted"])
+BUDGETS = [("rule", "proportional"), ("rule", "fixed"), ("budget", 70)]
+#: By default each budget meets both methods and both ways, but not each of the four pairs.
+PINNED = [
+    pytest.param(method, budget, how, marks=() if (method == "window") == is_quick else pytest.mark.slow)
+    for method in ("window", "random")
+    for number, budget in enumerate(BUDGETS)
+    for how, is_quick in (("whole prompts", number != 1), ("preempted", number == 1))
+]
+
+
+@pytest.mark.parametrize(("method", "budget", "how"), PINNED)
 def test_pinned_rules_equal_torch(method, budget, how):
     params = (("recent", 3), budget)
     more = {"whole prompts": {}, "preempted": {**tight("base", 22), **CHUNKED, "seen": preempting}}[how]
@@ -94,12 +111,19 @@ def test_pinned_rules_equal_torch(method, budget, how):
     same(wanted, vllm_chains("base", method, 3, params, **more), name="base", method="vanilla")
 
 
+PLAIN = {"top_p": 0.95}
+SHAPED = {"top_k": 5, "top_p": 0.97, "min_p": 0.02, "repetition_penalty": 1.2}
+
+
 @pytest.mark.parametrize(
-    "shape",
-    [{"top_p": 0.95}, {"top_k": 5, "top_p": 0.97, "min_p": 0.02, "repetition_penalty": 1.2}],
-    ids=["plain", "shaped"],
+    ("name", "shape"),
+    [
+        pytest.param("base", PLAIN, id="base-plain"),
+        pytest.param("dms8", SHAPED, id="dms8-shaped"),
+        pytest.param("base", SHAPED, id="base-shaped", marks=pytest.mark.slow),
+        pytest.param("dms8", PLAIN, id="dms8-plain", marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("name", ["base", "dms8"])
 def test_drawn_chains_equal_torch(name, shape):
     method, cr = ("vanilla", 1) if name == "base" else ("dms", 8)
     sampling = Sampling(temperature=0.8, seed=3, **shape)
@@ -160,10 +184,6 @@ def test_watching_changes_nothing():
         assert mine[-1].text() == chain.text
 
 
-def test_in_a_process_of_its_own():
-    same(torch_chains("dms8", "dms", 8, length=40), vllm_chains("dms8", "dms", 8, length=40, own_process=True))
-
-
 def test_weights_that_are_not_there(tmp_path):
     import shutil
 
@@ -175,14 +195,16 @@ def test_weights_that_are_not_there(tmp_path):
         VllmEngine(str(tmp_path / "model"), methods.create("dms", cr=8), batch_size=2)
 
 
-def test_a_process_that_is_killed_is_an_error():
+def test_in_a_process_of_its_own_whose_death_is_an_error():
     """As the system kills one when memory runs out: vLLM's client would wait for it forever."""
     from multiprocessing import active_children
 
     from hyperscale.engines.vllm.harness.engine import VllmEngine
 
-    engine = VllmEngine(path("dms8"), methods.create("dms", cr=8), batch_size=2, own_process=True)
+    engine = VllmEngine(path("dms8"), methods.create("dms", cr=8), batch_size=8, own_process=True)
     try:
+        found = {chain.problem: chain for chain in engine.generate(requests(length=40), GREEDY)}
+        same(torch_chains("dms8", "dms", 8, length=40), found)
         chains = engine.generate(requests(), GREEDY)
         next(chains)
         for process in active_children():
@@ -248,8 +270,9 @@ def test_room_for_the_longest_request_is_enough():
 
 
 def test_tensor_parallelism():
-    found = vllm_chains("dms4", "dms", 4, length=40, own_process=True, tensor_parallel_size=2)
-    same(torch_chains("dms4", "dms", 4, length=40), found)
+    """Of short chains: two ranks on one core wait for each other at every layer."""
+    found = vllm_chains("dms4", "dms", 4, length=16, own_process=True, tensor_parallel_size=2)
+    same(torch_chains("dms4", "dms", 4, length=16), found)
 
 
 def test_controls():

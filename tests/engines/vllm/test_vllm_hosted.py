@@ -28,10 +28,24 @@ CASES = {
 }
 
 
-QUICK = ("tova", "snapkv, not pinned", "quest, proportional", "streaming")
+#: What runs by default: together one case of each method, in the other ways some.
+NEEDED = (
+    "streaming",
+    "window, prompts not pinned",
+    "random, prompts not pinned",
+    "tova",
+    "h2o",
+    "snapkv, not pinned",
+    "rkv",
+    "keydiff",
+    "triattention",
+    "quest, proportional",
+)
+QUICK = ("tova", "snapkv, not pinned")
+DEFAULT = {"alone": QUICK, "together": NEEDED, "chunks": (*QUICK, "quest, proportional", "streaming")}
 HOW = {"alone": {"batch_size": 1}, "together": {}, "chunks": CHUNKED}
 RUNS = [
-    pytest.param(case, how, marks=() if how == "together" or case in QUICK else pytest.mark.slow)
+    pytest.param(case, how, marks=() if case in DEFAULT[how] else pytest.mark.slow)
     for how in HOW
     for case in CASES
     # Equal tokens have keys of equal norm in the first layer: with knorm the rounding of sums decides between them.

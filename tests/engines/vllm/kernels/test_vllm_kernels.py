@@ -273,7 +273,7 @@ class Paged:
         return out[None].cpu()
 
 
-@pytest.mark.parametrize("chunks", [[50], [20, 1, 29]])
+@pytest.mark.parametrize("chunks", [[20, 1, 29], pytest.param([50], marks=pytest.mark.slow)])
 def test_agrees_with_the_torch_engine(chunks):
     """DMS on a random model: the same greedy tokens, and the same reads to the entry."""
     model = tiny.with_gates(tiny.model(seed=3), window=6)

@@ -146,6 +146,14 @@ def compare(mine, theirs, requests):
 
 RUNS = [(case, False) for case in CASES]
 RUNS += [(case, True) for case in ("tova", "tova by head, pinned", "h2o, pinned", "quest", "quest, proportional")]
+#: Of a rule with ties and without, or in two variants, one runs by default.
+SLOW = [
+    ("tova", False),
+    ("h2o", False),
+    ("quest", False),
+    ("tova by head, pinned", True),
+    ("quest, proportional", True),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -155,7 +163,13 @@ def _small_tiles(monkeypatch):
     monkeypatch.setattr(page_choice, "MOST_LISTED", 8)
 
 
-@pytest.mark.parametrize(("case", "tied"), RUNS, ids=[f"{case}{', ties' * tied}" for case, tied in RUNS])
+@pytest.mark.parametrize(
+    ("case", "tied"),
+    [
+        pytest.param(*run, id=f"{run[0]}{', ties' * run[1]}", marks=pytest.mark.slow if run in SLOW else ())
+        for run in RUNS
+    ],
+)
 def test_kernels_decide_as_the_state_does(case, tied):
     seed = RUNS.index((case, tied))
     heads, group = (2, 2) if tied else ((1, 5), (2, 3), (3, 1))[seed % 3]

@@ -157,8 +157,15 @@ def _tupled(completion):
     return completion
 
 
-@pytest.mark.parametrize("format", ["nvidia", "fastdms"])
-@pytest.mark.parametrize("source", ["projection", "neuron"])
+@pytest.mark.parametrize(
+    ("source", "format"),
+    [
+        ("projection", "nvidia"),
+        ("neuron", "fastdms"),
+        pytest.param("projection", "fastdms", marks=pytest.mark.slow),
+        pytest.param("neuron", "nvidia", marks=pytest.mark.slow),
+    ],
+)
 def test_compiled(source, format, tmp_path, monkeypatch):
     """Under torch.compile, as vLLM runs models on the CPU unless told otherwise."""
     from vllm import SamplingParams

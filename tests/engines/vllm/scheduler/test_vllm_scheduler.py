@@ -212,9 +212,18 @@ def serve(
     return costs, most, preempted, runner.read
 
 
-@pytest.mark.parametrize("asynchronous", [False, True])
-@pytest.mark.parametrize(("blocks", "batched", "admission"), [(60, 64, True), (24, 64, False), (40, 512, True)])
-def test_all_tokens_come_and_all_blocks_go_back(asynchronous, blocks, batched, admission, tmp_path):
+@pytest.mark.parametrize(
+    ("blocks", "batched", "admission", "asynchronous"),
+    [
+        (60, 64, True, True),
+        (24, 64, False, False),
+        (24, 64, False, True),
+        (40, 512, True, True),
+        pytest.param(60, 64, True, False, marks=pytest.mark.slow),
+        pytest.param(40, 512, True, False, marks=pytest.mark.slow),
+    ],
+)
+def test_all_tokens_come_and_all_blocks_go_back(blocks, batched, admission, asynchronous, tmp_path):
     """Also where reports of decode steps are booked together, later: at the same costs."""
     vllm_checkpoints.write(tmp_path, "qwen3")
     config, waiting = make_config(tmp_path, batched, admission), []
@@ -244,7 +253,7 @@ def test_a_bound_that_is_too_low_is_noticed(asynchronous, tmp_path, monkeypatch)
         SuperblockAllocator, "upper_bound", lambda self, holding, tokens: max(bound(self, holding, tokens) - 1, 1)
     )
     with pytest.raises(AssertionError, match=r"over-commit|in use were taken away"):
-        test_all_tokens_come_and_all_blocks_go_back(asynchronous, 60, 64, True, tmp_path)
+        test_all_tokens_come_and_all_blocks_go_back(60, 64, True, asynchronous, tmp_path)
 
 
 CONTINUED = {
@@ -254,8 +263,17 @@ CONTINUED = {
 }
 
 
-@pytest.mark.parametrize("asynchronous", [False, True])
-@pytest.mark.parametrize("rule", CONTINUED)
+@pytest.mark.parametrize(
+    ("rule", "asynchronous"),
+    [
+        ("dms", False),
+        ("dms", True),
+        ("tova", True),
+        ("snapkv", False),
+        pytest.param("tova", False, marks=pytest.mark.slow),
+        pytest.param("snapkv", True, marks=pytest.mark.slow),
+    ],
+)
 def test_continuations_cost_what_whole_requests_do(rule, asynchronous, tmp_path):
     """Behind any number of their tokens, in chunks or a token a step, and where they are preempted meanwhile."""
     vllm_checkpoints.write(tmp_path, "qwen3")
@@ -287,8 +305,18 @@ HOSTED = {
 }
 
 
-@pytest.mark.parametrize("rule", HOSTED)
-@pytest.mark.parametrize(("blocks", "batched", "admission"), [(30, 64, True), (20, 24, False)])
+LOOSE, TIGHT = (30, 64, True), (20, 24, False)
+#: Each method meets one of the two, and each of the two some methods that prune and some that give up entries.
+HOSTED_RUNS = [
+    pytest.param(
+        rule, *room, marks=() if (room is TIGHT) == (rule in ("keydiff", "tova", "quest")) else pytest.mark.slow
+    )
+    for rule in HOSTED
+    for room in (LOOSE, TIGHT)
+]
+
+
+@pytest.mark.parametrize(("rule", "blocks", "batched", "admission"), HOSTED_RUNS)
 def test_requests_of_methods_with_states_are_never_preempted(rule, blocks, batched, admission, tmp_path):
     """They wait instead, also where vLLM is told to admit without looking; the worker would notice a page too few."""
     vllm_checkpoints.write(tmp_path, "qwen3")
@@ -308,8 +336,15 @@ def test_requests_of_methods_with_states_are_never_preempted(rule, blocks, batch
         assert max(waited) > 10
 
 
-@pytest.mark.parametrize("length", [1, LENGTH + 1, 1 << 70])
-@pytest.mark.parametrize("continued", [False, True])
+@pytest.mark.parametrize(
+    ("length", "continued"),
+    [
+        (1, True),
+        (LENGTH + 1, False),
+        (1 << 70, True),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, False), (LENGTH + 1, True), (1 << 70, False))),
+    ],
+)
 def test_a_length_that_a_request_cannot_have_is_ignored(length, continued, tmp_path):
     """Less would reserve too little of a request that may not be preempted, and more overruns what methods keep."""
     vllm_checkpoints.write(tmp_path, "qwen3")
