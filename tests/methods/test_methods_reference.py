@@ -50,7 +50,7 @@ def compare(model, method, batch_size, items, reference, pending=1):
             assert trace.prefill_reads == sum(seen) / rows
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     **SHAPES,
     window=st.integers(0, 20),
@@ -92,7 +92,7 @@ def test_vanilla(family, layers, kv_heads, group, head_dim, lengths, batch_size,
     compare(model, methods.create("vanilla", cr=1), batch_size, prompts(lengths, 63, seed), reference)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     **SHAPES,
     name=st.sampled_from(["window", "random"]),
