@@ -44,10 +44,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+from vllm_recording import recorded_prompts, told, watched
 from vllm_session import CORE_STEPS, Session
 
 from hyperscale.engines.vllm.harness.process_end import end_waiting_with_process
@@ -143,7 +145,7 @@ def start(arguments: argparse.Namespace, folder: str, longest: int) -> Any:
         args |= {"hf_overrides": overrides}
         args |= {"additional_config": {"hyperscale": options}}
     if not arguments.toy and arguments.recorded_prompts in (("all", "ours") if options else ("all",)):
-        args |= recorded_prompts(arguments, args["max_num_seqs"])
+        args |= recorded_prompts(folder, args["max_num_seqs"], arguments.chunk, arguments.tensor_parallel)
     if arguments.tensor_parallel > 1:
         os.environ["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
         args |= {"tensor_parallel_size": arguments.tensor_parallel}
@@ -156,27 +158,17 @@ def start(arguments: argparse.Namespace, folder: str, longest: int) -> Any:
     return started
 
 
-def recorded_prompts(arguments: argparse.Namespace, batch_size: int) -> dict[str, Any]:
-    """CUDA graphs of steps with prompts, of the sizes that `hyperscale run` has recorded of such a model."""
-    from transformers import AutoConfig
-
-    from hyperscale.engines.vllm.harness import engine_args
-    from hyperscale.engines.vllm.harness.compilation import compilation_args
-
-    config = AutoConfig.from_pretrained(arguments.folder)
-    prompts = engine_args.recorded_prompts(config, "bfloat16", arguments.chunk, arguments.tensor_parallel)
-    return compilation_args("full", batch_size, prompts)
-
-
 def measure_engine(arguments: argparse.Namespace, folder: str) -> dict[str, Any]:
     """All measurements of one engine."""
     # Tokens that the first requests draw until the last one has its first.
     spare = max(arguments.most, arguments.chains) * arguments.context // arguments.chunk + 64
     longest = arguments.context + spare + CORE_STEPS + 80
-    session = Session(start(arguments, folder, longest), own_process=arguments.own_process)
+    with nullcontext({}) if arguments.toy or arguments.own_process else watched() as recorded:
+        session = Session(start(arguments, folder, longest), own_process=arguments.own_process)
     session.prefill(arguments.context // 4)  # compiles what is compiled at first use
     times = [session.prefill(arguments.context) for _ in range(3 if arguments.context > 8192 else _PREFILLS)]
-    measurements: dict[str, Any] = {"own_process": arguments.own_process, "prefill_s": statistics.median(times)}
+    measurements: dict[str, Any] = {"own_process": arguments.own_process, **recorded}
+    measurements["prefill_s"] = statistics.median(times)
     measurements["prefill_tokens_per_s"] = arguments.context / measurements["prefill_s"]
     measurements["prefill_ms"] = [round(1e3 * seconds, 2) for seconds in times]
     length = arguments.context - arguments.steps
@@ -393,6 +385,8 @@ def run(arguments: argparse.Namespace) -> None:
                 print(f"{name} failed with exit code {process.returncode}", flush=True)
     print(f"{results['card']}; a copy moves {results['copy_gb_per_s']:.0f} GB/s")
     print(table(results))
+    if recorded := told(results["engines"]):
+        print(recorded)
     if answers := answers_table(results):
         print(answers)
 

@@ -41,8 +41,8 @@ class ArmSwitch:
 def _drop_full_graphs(runner: Any) -> bool:
     """Drop the graphs of whole decode steps; returns whether there were any.
 
-    Those of what lies between attention layers stay: no method is in them, and when graphs are recorded again they are
-    only replayed.
+    Those of what lies between attention layers stay: no method is in them, and when graphs are recorded again each of
+    their sizes runs once more, and is replayed.
     """
     # vLLM's older runner keeps graphs in wrappers around the model, the newer one keeps those of whole steps itself.
     wrappers = [
