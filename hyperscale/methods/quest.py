@@ -130,7 +130,8 @@ class Quest(BudgetedMethod):
 
     In the torch engine what is not chosen is masked in attention, so time does not fall with reads: the pages differ
     between the heads of a group, and gathering them with PyTorch copies each before it is read, which at usual ratios
-    moves more memory than reading the row once. In vLLM on CUDA a kernel follows the page table, and does gain time.
+    moves more memory than reading the row once. In vLLM on CUDA a kernel follows the page table, which gains time in
+    long rows.
 
     Parameters:
         page: Entries of a page; by default max(16, 2 CR).
