@@ -24,7 +24,7 @@ def read_config(base: str) -> Any:
         base: A folder or a hub id.
 
     Raises:
-        ModelError: It is of a family that cannot be, or a DMS or DMC checkpoint already.
+        ModelError: It is of a family that cannot be, a DMS or DMC checkpoint already, or of a layout without groups.
     """
     from hyperscale.engines.config_check import load_supported_config
     from hyperscale.engines.families.names import explain_absent
@@ -35,6 +35,11 @@ def read_config(base: str) -> Any:
     for is_one, kind in ((has_gates(config), "DMS"), (getattr(config, "dmc_cr", None) is not None, "DMC")):
         if is_one:
             raise ModelError(f"{base} is a {kind} checkpoint already: pass the original model")
+    if config.num_attention_heads % config.num_key_value_heads:
+        raise ModelError(
+            f"{base} has {config.num_attention_heads} query heads, no multiple of its {config.num_key_value_heads} KV "
+            "heads: no group of them can lend a neuron or share a gate; mend its config.json, or pass another model"
+        )
     return config
 
 

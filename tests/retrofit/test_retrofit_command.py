@@ -1,6 +1,7 @@
 """`hyperscale retrofit` on tiny random checkpoints of each architecture, and what it says about mistakes."""
 
 import json
+import shutil
 from importlib.util import find_spec
 
 import architectures
@@ -176,6 +177,9 @@ def test_mistakes_are_one_line_each(call, tmp_path):
     (tmp_path / "broken.jsonl").write_text('{"text": "a"}\n{"text": \n')
     (tmp_path / "data.csv").write_text("text\n")
     (tmp_path / "empty.txt").write_text("\n")
+    uneven = shutil.copytree(base, tmp_path / "uneven")
+    config = json.loads((uneven / "config.json").read_text())
+    (uneven / "config.json").write_text(json.dumps({**config, "num_attention_heads": 4, "num_key_value_heads": 3}))
     short = write(tmp_path / "short.jsonl", ["ab", "cd"])
     other = write(tmp_path / "other.jsonl", [TEXT], "question")
     one = write(tmp_path / "one.jsonl", [TEXT[:40]])
@@ -215,6 +219,7 @@ def test_mistakes_are_one_line_each(call, tmp_path):
         ({"--model": "nothing"}, "unknown model 'nothing'"),
         ({"--model": done}, "is a DMS checkpoint already"),
         ({"--model": tmp_path / "done-fastdms"}, "is a DMS checkpoint already"),
+        ({"--model": uneven}, "has 4 query heads, no multiple of its 3 KV heads"),
         ({"--model": "owner/name@v1"}, "`hf download owner/name --revision v1`"),
         ({"--rows": "100000000"}, "--rows must be at most 65536, got 100000000"),
         ({"--rows": "65536", "--length": "4096"}, "pass fewer --rows"),
