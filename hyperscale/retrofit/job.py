@@ -102,7 +102,7 @@ def _prepare(settings: RetrofitSettings, ranks: "Ranks | None", report: Report) 
         settings, config, length, device, begun.activations if begun is not None else None, ranks, report_plan
     )
     if _is_launcher(settings, ranks):
-        _require_gpus(settings.gpus, device)
+        _require_gpus(settings.gpus, device, is_chosen=settings.device is not None)
         check_shares(settings.gpus, settings.recipe(parameters))
     if source is None:
         source = _get_source(settings, model.base, device, length, parameters, report_plan)
@@ -236,11 +236,15 @@ def _get_source(
     return write_own_texts(plan, load_tokenizer(base), folder / "self.jsonl", report)
 
 
-def _require_gpus(count: int, device: str) -> None:
+def _require_gpus(count: int, device: str, *, is_chosen: bool) -> None:
     import torch
 
     if not device.startswith("cuda"):
-        return
+        if is_chosen:
+            return
+        raise RetrofitError(
+            f"--gpus {count}: this machine has no GPU: leave it out, or pass --device cpu for {count} processes"
+        )
     if torch.device(device).index is not None:
         raise RetrofitError(f"--device {device} is one GPU: pass --device cuda with --gpus {count}")
     if count > (there := torch.cuda.device_count()):

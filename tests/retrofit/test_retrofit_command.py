@@ -233,6 +233,18 @@ def test_mistakes_are_one_line_each(call, tmp_path):
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["notes.txt"]
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="on a machine with GPUs another line says how many there are")
+def test_gpus_that_are_not_there_are_refused(call, tmp_path):
+    base, data = architectures.write(tmp_path / "model", "qwen2"), texts(tmp_path)
+    options = dict(zip(QUICK[::2], QUICK[1::2], strict=True)) | {"--gpus": "2", "--accumulate": "2"}
+    options |= {"--model": base, "--data": data, "--out": "made"}
+    options.pop("--device", None)
+    code, _, err = call("retrofit", *(part for pair in options.items() for part in pair))
+    assert (code, err.count("\n")) == (2, 1), err
+    assert "--gpus 2: this machine has no GPU: leave it out, or pass --device cpu for 2 processes" in err
+    assert not (tmp_path / "made").exists()
+
+
 def test_a_record_that_does_not_name_the_base_is_refused_with_its_place(call, tmp_path):
     architectures.write(tmp_path / "made" / "dms8", "qwen2", gates=True)
     run = ("run", "--model", "made", "--method", "dms", "--cr", "8", "--task", "aime24", "--dry-run")
