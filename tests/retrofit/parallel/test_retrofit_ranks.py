@@ -135,7 +135,7 @@ def test_what_cannot_be_shared_is_refused(changes, reason):
 TEXT = "The search goes on from here, and each step names what it found before it turns back. "
 COMMAND = [
     "--model",
-    "mini",
+    "base",
     "--data",
     "text.jsonl",
     "--device",
