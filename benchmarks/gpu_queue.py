@@ -176,7 +176,9 @@ class Queue:
     def _find_cards(self, job: Job, is_kept: bool) -> tuple[int, ...]:
         """Cards for a job, those that are kept for timings among them or not; none if too few are free."""
         kept, others = range(self._args.timing), range(self._args.timing, self._args.gpus)
-        order = [*kept, *others] if job.alone else [*others, *(() if is_kept else kept)]
+        # One that wants more than the others are has to take kept ones too.
+        takes_all = job.alone or job.gpus > len(others)
+        order = [*kept, *others] if takes_all else [*others, *(() if is_kept else kept)]
         free = [card for card in order if self._has_room(job, card)]
         return tuple(sorted(free[: job.gpus])) if len(free) >= job.gpus else ()
 

@@ -186,7 +186,8 @@ def _form(field: FieldInfo) -> tuple[Form, type, tuple[str, ...]]:
     """How a field is written, the type of its value or entries, and its choices."""
     annotation = _bare(field.annotation)
     origin, arguments = get_origin(annotation), get_args(annotation)
-    # The annotation tells the form: choices, a list, pairs, parameters, a flag, or one value.
+    # The annotation tells the form: choices, a list, pairs, parameters, a flag (a switch if not off by itself), or a
+    # value.
     if origin is Literal:
         return "value", str, tuple(map(str, arguments))
     if origin in (tuple, list):
@@ -196,7 +197,7 @@ def _form(field: FieldInfo) -> tuple[Form, type, tuple[str, ...]]:
             return "typed pairs", str, ()
         return "nested" if get_origin(_bare(arguments[1])) is dict else "pairs", str, ()
     if annotation is bool:
-        return "switch" if field.default is None else "flag", bool, ()
+        return "flag" if field.default is False else "switch", bool, ()
     assert annotation in (str, int, float, Path), f"no option can be made of {annotation}"
     return "value", annotation, ()
 

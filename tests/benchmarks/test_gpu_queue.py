@@ -89,6 +89,16 @@ def test_a_job_that_wants_all_cards_is_not_kept_waiting(tmp_path):
     assert all(found[f"short-{n}"][0] > found["all"][1] for n in range(3))
 
 
+def test_what_wants_all_cards_takes_those_kept_for_timings_too(tmp_path):
+    """Side by side with others, before a timing that stands behind it."""
+    jobs = [job("before"), job("both", gpus=2), job("timing", alone=True)]
+    assert run(tmp_path, jobs, "--gpus", "2", "--timing", "1").returncode == 0
+    found = spans(tmp_path)
+    assert found["both"][2] == {"0", "1"}
+    assert overlaps(found["both"], found["before"])
+    assert found["timing"][0] > found["both"][1]
+
+
 def test_files_that_something_else_brings_are_waited_for_and_told(tmp_path):
     jobs = [{"name": "later", "command": "true", "files": [str(tmp_path / "brought")]}]
     with subprocess.Popen(["bash", "-c", f"sleep 3; touch {tmp_path / 'brought'}"]):

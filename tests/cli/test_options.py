@@ -23,6 +23,7 @@ class Recipe(BaseModel):
     kind: Literal["near", "far"] = setting("near", "Where it lies.")
     everything: bool = setting(False, "Count all.", option="all-tokens")
     pinned: bool | None = setting(None, "Never let it go.")
+    graphs: bool = setting(True, "Record steps.")
     texts: dict[str, str] = setting({}, "Texts by name.", option="text")
     params: dict[str, dict[str, object]] = setting({}, "Parameters.", option="param", example="a.b=1")
 
@@ -54,7 +55,8 @@ def test_only_what_was_given_arrives(call):
 def test_every_form(call):
     result, seen = call(
         *("--data", "x", "--cr", "2,4.5", "--name", "a,b", "--rate", "1e-3", "--steps", "7", "--kind", "far"),
-        *("--all-tokens", "--no-pinned", "--text", "a=b", "--text", "c", "--param", "a.b=1", "--out", "there"),
+        *("--all-tokens", "--no-pinned", "--no-graphs", "--text", "a=b", "--text", "c"),
+        *("--param", "a.b=1", "--out", "there"),
     )
     assert result.exit_code == 0, result.output
     assert seen == [
@@ -68,6 +70,7 @@ def test_every_form(call):
                 "kind": "far",
                 "everything": True,
                 "pinned": False,
+                "graphs": False,
                 "texts": {"a": "b", "": "c"},
                 "params": {"a": {"b": 1}},
             },
@@ -88,6 +91,7 @@ def test_the_help_is_the_fields_description(call):
         "Where it lies: near or far. [near]",
         "--all-tokens",
         "--pinned / --no-pinned",
+        "--graphs / --no-graphs",
         "Parameters; repeatable.",
         "--out",
     ):

@@ -54,6 +54,13 @@ def write_merging(folder, scale, offset):
     (folder / "config.json").write_text(json.dumps(config))
 
 
+def write_by_layer(folder):
+    """The built-in DMS 8x with one verdict for all heads of a layer, which evicts more or less as it would by head."""
+    shutil.copytree(path("dms8"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"dms_alpha_per": "layer"}))
+
+
 @cache
 def loaded(name):
     return load_model(path(name))

@@ -16,6 +16,7 @@ from vllm_engines import (
     torch_chains,
     torch_engine,
     vllm_chains,
+    write_by_layer,
     write_merging,
 )
 
@@ -66,12 +67,19 @@ def test_steered_chains_equal_torch(name, method, cr, how):
 
 
 @pytest.mark.parametrize("how", STEERED_HOW)
-def test_dmc_equals_torch(how, tmp_path):
-    """Means made before RoPE, in chunks and decode steps; by default as part of graphs of whole steps."""
+def test_one_verdict_for_a_layer_equals_torch(how, tmp_path):
+    """DMS whose heads evict together: tokens and costs; they are not those of a verdict for each head."""
+    folder = tmp_path / "model"
+    write_by_layer(folder)
+    alike = hold_to_torch(folder, methods.create("dms", cr=8), how)
+    by_head = torch_chains("dms8", "dms", 8)
+    assert all(chain.trace.kv_reads != by_head[problem].trace.kv_reads for problem, chain in alike.items())
+
+
+def hold_to_torch(folder, rule, how):
+    """Hold what vLLM makes of a checkpoint in a folder to the torch engine's chains; those that are alike."""
     from hyperscale.engines.vllm.harness.engine import VllmEngine
 
-    folder, rule = tmp_path / "model", methods.create("dmc", cr=2)
-    write_merging(folder, 1.0, 0.0)
     reference = TorchEngine(*load_model(folder), rule, batch_size=8)
     wanted = {chain.problem: chain for chain in reference.generate(requests(), GREEDY)}
     engine = VllmEngine(str(folder), rule, batch_size=8, **STEERED_HOW[how])
@@ -83,6 +91,15 @@ def test_dmc_equals_torch(how, tmp_path):
     assert len(alike) >= (len(wanted) - 1 if how == "eager" else len(wanted) / 2)
     same(alike, {problem: found[problem] for problem in alike})
     chain_replay.hold(reference, requests(), found, spared=EAGER_SPARED if how == "eager" else GRAPHS_SPARED)
+    return alike
+
+
+@pytest.mark.parametrize("how", STEERED_HOW)
+def test_dmc_equals_torch(how, tmp_path):
+    """Means made before RoPE, in chunks and decode steps; by default as part of graphs of whole steps."""
+    folder = tmp_path / "model"
+    write_merging(folder, 1.0, 0.0)
+    hold_to_torch(folder, methods.create("dmc", cr=2), how)
 
 
 def test_drawn_steered_chains_are_reproducible():

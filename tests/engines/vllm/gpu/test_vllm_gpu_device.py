@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from vllm_engines import EAGER, GREEDY, needs_vllm, path, requests, write_merging
+from vllm_engines import EAGER, GREEDY, needs_vllm, path, requests, write_by_layer, write_merging
 
 from hyperscale import methods
 
@@ -16,6 +16,8 @@ WITHOUT_WAITS = {
     "dms": ("dms8", methods.create("dms", cr=8)),
     "tova": ("base", methods.create("tova", cr=4)),
     "random": ("base", methods.create("random", cr=4, pin_prompt=False)),
+    "window": ("base", methods.create("window", cr=4, pin_prompt=False)),
+    "window, prompts pinned": ("base", methods.create("window", cr=4)),
     "streaming": ("base", methods.create("streaming", cr=4)),
     "h2o": ("base", methods.create("h2o", cr=4)),
     "quest": ("base", methods.create("quest", cr=4)),
@@ -28,7 +30,7 @@ WITHOUT_WAITS = {
 }
 
 
-@pytest.mark.parametrize("method", [*WITHOUT_WAITS, "dmc"])
+@pytest.mark.parametrize("method", [*WITHOUT_WAITS, "dmc", "dms by layer"])
 def test_nothing_waits_for_the_device(method, tmp_path):
     """Steps of prefill and decode, and reading their reports late, never make the host wait inside attention."""
     from hyperscale.engines.vllm.harness.engine import VllmEngine
@@ -37,6 +39,9 @@ def test_nothing_waits_for_the_device(method, tmp_path):
     if method == "dmc":
         write_merging(tmp_path / "model", 1.0, 0.0)
         folder, rule, kv_dtype = str(tmp_path / "model"), methods.create("dmc", cr=2), []
+    elif method == "dms by layer":
+        write_by_layer(tmp_path / "model")
+        folder, rule, kv_dtype = str(tmp_path / "model"), methods.create("dms", cr=8), []
     else:
         checkpoint, rule, *kv_dtype = WITHOUT_WAITS[method]
         folder = path(checkpoint)
