@@ -138,9 +138,12 @@ def _update_width(config: Any) -> int:
 
 
 def _gathered(parameters: int, config: Any, item: int) -> int:
-    """Bytes of what one of several GPUs holds whole: embedding and output of student and teacher, and two layers."""
+    """Bytes of what one of several GPUs holds whole: embedding and output of student and teacher, and two layers.
+
+    Of the student in its weights' type, of the teacher in bfloat16.
+    """
     ends = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
-    return int(2 * (ends + 2 * (parameters - ends) // config.num_hidden_layers) * item)
+    return int((ends + 2 * (parameters - ends) // config.num_hidden_layers) * (item + 2))
 
 
 def device_memory(device: str) -> tuple[str, int]:

@@ -66,6 +66,46 @@ def test_the_estimate_is_within_a_tenth_of_measured_peaks(fused, sizes, rows, le
     assert (estimate.weights + estimate.activations) / GIB == pytest.approx(measured, rel=0.1)
 
 
+QWEN_7B = {
+    **QWEN,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "hidden_size": 3584,
+    "intermediate_size": 18944,
+    "vocab_size": 152064,
+}
+QWEN_32B = {
+    **QWEN_7B,
+    "num_attention_heads": 40,
+    "num_key_value_heads": 8,
+    "hidden_size": 5120,
+    "intermediate_size": 27648,
+    "num_hidden_layers": 64,
+}
+
+
+# Of the same benchmark, a row of 8,192 tokens a GPU, and with four GPUs of `benchmarks/retrofit_large_checkpoint.py`.
+@pytest.mark.parametrize(
+    ("sizes", "weights", "train", "gpus", "measured"),
+    [
+        (QWEN_7B, "float32", "gates", 1, 19.2),
+        (QWEN_7B, "bfloat16", "all", 1, 101.2),
+        (QWEN_7B, "float32", "all", 2, 74.3),
+        (QWEN_7B, "bfloat16", "all", 2, 58.9),
+        (QWEN_32B, "float32", "gates", 1, 75.2),
+        (QWEN_32B, "float32", "gates", 4, 33.3),
+        (QWEN_32B, "bfloat16", "all", 4, 119.8),
+    ],
+)
+def test_the_estimate_holds_for_large_models_and_several_gpus(sizes, weights, train, gpus, measured):
+    from transformers import AutoConfig
+
+    config = AutoConfig.for_model(**sizes, tie_word_embeddings=False)
+    count = count_parameters(config)
+    estimate = estimate_memory(count, weights, config, 1, 8192, frozen=train != "all", gpus=gpus, fused=True)
+    assert (estimate.weights + estimate.activations) / GIB == pytest.approx(measured, rel=0.1)
+
+
 @pytest.mark.parametrize(("kept", "measured"), [(False, 7.3), (True, 22.0)])
 def test_the_estimate_knows_of_recorded_steps(kept, measured):
     """Peaks of the same benchmark, whose steps are CUDA graphs unless it is told otherwise."""
