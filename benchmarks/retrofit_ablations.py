@@ -57,6 +57,7 @@ VARIANTS: dict[str, tuple[dict[str, Any], int]] = {
     "adapters": (_ADAPTERS, 3),
     "lora": (_LORA, 3),
     "per layer": ({"per": "layer"}, 3),
+    "bfloat16 weights": ({"weights": "bfloat16"}, 3),
     "rate 50": ({"steps_per_unit": 50.0}, 3),
     "immediate, window 4": ({"eviction": "immediate", "window": 4}, 1),
     "immediate, window 64": ({"eviction": "immediate", "window": 64}, 1),
@@ -140,10 +141,12 @@ def train(row: Row, folder: Path, sizes: Sizes, *, toy: bool, device: str) -> li
     from hyperscale.retrofit.reporting.records import CheckpointRecord
     from hyperscale.retrofit.trainer import Retrofit, TrainedStudent
 
-    recipe = SHIPPED.changed(**{**BASE, **VARIANTS[row.variant][0], **(TOY_CHANGES if toy else {}), "seed": row.seed})
+    changes = dict(VARIANTS[row.variant][0])
+    weights = getattr(torch, changes.pop("weights", "float32"))
+    recipe = SHIPPED.changed(**{**BASE, **changes, **(TOY_CHANGES if toy else {}), "seed": row.seed})
     (folder / "base").symlink_to(WEIGHTS / "base")
     base, _ = load_model(str(WEIGHTS / "base"), device=device, dtype=torch.float32)
-    retrofit = Retrofit(base, recipe)
+    retrofit = Retrofit(base, recipe, dtype=weights)
     held_out = [make_batch(f"held-out-{i}", sizes.rows, sizes.length) for i in range(4)]
     made: list[CheckpointRecord] = []
 
