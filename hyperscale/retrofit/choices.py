@@ -80,7 +80,7 @@ def choose_recipe(
         config: Of the model.
         length: Tokens of a row.
         memory: Bytes of the device.
-        report: Called with a line for a recipe that would fit and lacks a package.
+        report: Called with a line for a recipe that would fit and lacks a package, or with ``--weights bfloat16``.
         fused: Whether training attends with the project's own kernels.
     """
     from hyperscale.retrofit.low_rank.updates import INSTALL, is_installed
@@ -99,6 +99,14 @@ def choose_recipe(
             continue
         first = first or chosen
         if not estimate_settings(chosen, parameters, config, length, kept=kept, fused=fused).fits(memory):
+            # Not chosen by itself: what training so costs in accuracy has not been measured.
+            smaller = chosen.model_copy(update={"weights": "bfloat16"})
+            if (
+                not chosen.is_frozen
+                and chosen.weights != "bfloat16"
+                and estimate_settings(smaller, parameters, config, length, kept=kept, fused=fused).fits(memory)
+            ):
+                report(f"recipe {name} would fit with --weights bfloat16")
             continue
         if chosen.update_rank and "train" not in settings.model_fields_set and not is_installed():
             report(f"recipe {name} would fit, but needs peft: {INSTALL}")

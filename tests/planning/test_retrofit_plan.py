@@ -99,6 +99,12 @@ def test_as_many_gpus_are_asked_for_as_the_training_would_take(folder):
     print_retrofit_plan(plan(folder, smaller, recipe_name="paper"), find_gpu("L4"), Console(file=out, width=200))
     assert "--weights bfloat16" in out.getvalue()
     out = io.StringIO()
+    print_retrofit_plan(plan(folder, smaller), find_gpu("L4"), Console(file=out, width=200))
+    assert out.getvalue().splitlines()[-2:] == [
+        "--recipe lora is taken: the first that fits",
+        "--recipe paper fits with --weights bfloat16",
+    ]
+    out = io.StringIO()
     alone = [one, *plan(folder, "2GiB")[1:]]
     print_retrofit_plan(alone, find_gpu("L4"), Console(file=out, width=100))
     assert f"none fits: pass --gpus {one.gpus}," in out.getvalue()

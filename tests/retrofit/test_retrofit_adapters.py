@@ -92,6 +92,12 @@ def test_the_first_recipe_that_fits_is_chosen():
     memories = {2 * whole: "paper", 2 * frozen: "lora", least: "adapters", frozen // 2: NAMES[0]}
     for memory, name in memories.items():
         assert choices.choose_recipe(plain, 10**9, config, 512, memory, print).recipe_name == name
+    # What would fit in fewer bytes a weight is told, and not taken.
+    said = []
+    half = memory_estimate.estimate_memory(10**9, "bfloat16", config, 1, 512)
+    room = int((half.weights + half.activations) / memory_estimate.USABLE) + 1
+    assert choices.choose_recipe(plain, 10**9, config, 512, room, said.append).recipe_name == "lora"
+    assert said == ["recipe paper would fit with --weights bfloat16"]
     borrowed = RetrofitSettings.from_options({**GIVEN, "gate": "borrowed"})
     assert choices.choose_recipe(borrowed, 10**9, config, 512, 2 * frozen, print).recipe_name == "paper"
     with pytest.raises(RetrofitError, match="--recipe adapters takes 19 GiB and activations"):

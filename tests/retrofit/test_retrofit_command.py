@@ -16,7 +16,8 @@ from transformers.utils import logging
 
 from hyperscale import models, results
 from hyperscale.engines.loading import load_model
-from hyperscale.retrofit import gate_check, memory_estimate
+from hyperscale.errors import RetrofitError
+from hyperscale.retrofit import gate_check, job, memory_estimate
 
 pytestmark = pytest.mark.e2e
 
@@ -243,6 +244,15 @@ def test_gpus_that_are_not_there_are_refused(call, tmp_path):
     assert (code, err.count("\n")) == (2, 1), err
     assert "--gpus 2: this machine has no GPU: leave it out, or pass --device cpu for 2 processes" in err
     assert not (tmp_path / "made").exists()
+
+
+def test_more_gpus_than_there_are_and_one_of_them_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    job._require_gpus(2, "cuda", is_chosen=False)
+    with pytest.raises(RetrofitError, match="--gpus 3: this machine has 2: pass a smaller number"):
+        job._require_gpus(3, "cuda", is_chosen=False)
+    with pytest.raises(RetrofitError, match="--device cuda:1 is one GPU: pass --device cuda with --gpus 2"):
+        job._require_gpus(2, "cuda:1", is_chosen=True)
 
 
 def test_a_record_that_does_not_name_the_base_is_refused_with_its_place(call, tmp_path):

@@ -46,6 +46,9 @@ def print_retrofit_plan(
     taken = first_fitting(plans)
     if taken is not None:
         console.print(f"--recipe {taken.recipe} is taken: the first that fits", highlight=False)
+        for better in plans[: plans.index(taken)]:
+            if better.fits_in_bfloat16:
+                console.print(f"--recipe {better.recipe} fits with --weights bfloat16", highlight=False)
     elif not all(plan.refused for plan in plans):
         counts = [plan.gpus for plan in plans if plan.gpus]
         remedies = [f"--gpus {min(counts)}"] if counts else []
