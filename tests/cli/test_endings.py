@@ -136,7 +136,7 @@ def test_a_reader_that_leaves_is_one_line():
     assert (code, err) == (2, "error: nobody reads the output any more (broken pipe): finished work is kept\n")
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1:strict"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1:strict", marks=pytest.mark.slow)])
 def test_a_terminal_without_unicode_is_written_to_plainly(tmp_path, encoding):
     code, out, err = run_command("run", "--dry-run", "--limit", "1", PYTHONIOENCODING=encoding)
     assert (code, err) == (0, "")

@@ -101,6 +101,7 @@ def test_an_actor_that_is_killed_is_replaced(pool, tmp_path, capfd):
     assert not capfd.readouterr().out  # which is the run's alone
 
 
+@pytest.mark.slow  # `test_local_pool.py` has it on one machine, and the run below an actor of Ray's that is killed
 def test_a_problem_that_kills_three_engines_is_given_up(pool):
     engine, asked = pool(2), requests("a", "kill", "b", "c")
     found = list(engine.generate(asked, Sampling()))
