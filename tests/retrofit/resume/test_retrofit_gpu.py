@@ -9,6 +9,7 @@ import pytest
 import torch
 from repository import ROOT
 from safetensors.torch import load_file
+from signalled_retrofit import SIGNALLED
 
 from hyperscale.mini import WEIGHTS
 from hyperscale.retrofit.reporting.metrics_file import read_metrics
@@ -23,21 +24,6 @@ OPTIONS = {
     "--model": "mini", "--data": "texts.jsonl", "--cr": "2,3", "--steps-per-unit": 16, "--hard-steps": 4,
     "--window": 16, "--length": 512, "--rows": 2, "--accumulate": 2, "--gate-lr": 0.01, "--device": "cuda",
 }  # fmt: skip
-SIGNALLED = """
-import os, signal, sys
-from hyperscale.cli import main
-from hyperscale.retrofit.trainer import Retrofit
-
-steps, step = int(sys.argv.pop(1)), Retrofit._step
-
-def step_and_signal(self, *parts, **named):
-    if self.steps_done == steps:
-        os.kill(os.getpid(), signal.SIGTERM)
-    step(self, *parts, **named)
-
-Retrofit._step = step_and_signal
-main.main()
-"""
 
 
 def retrofit(folder, out, *flags, end_after=None, **changes):

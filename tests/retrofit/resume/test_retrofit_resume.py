@@ -18,6 +18,7 @@ import torch
 from checkpoints import SMALL
 from huggingface_hub import constants
 from repository import ROOT
+from signalled_retrofit import SIGNALLED
 
 from hyperscale.errors import RetrofitError
 from hyperscale.mini.model import build_model
@@ -183,22 +184,6 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
 
 
 # --- the command ---
-
-SIGNALLED = """
-import os, signal, sys
-from hyperscale.cli import main
-from hyperscale.retrofit.trainer import Retrofit
-
-steps, step = int(sys.argv.pop(1)), Retrofit._step
-
-def step_and_signal(self, *parts, **named):
-    if self.steps_done == steps:
-        os.kill(os.getpid(), signal.SIGTERM)
-    step(self, *parts, **named)
-
-Retrofit._step = step_and_signal
-main.main()
-"""
 
 OPTIONS = {
     "--cr": "2,3", "--steps-per-unit": 24, "--hard-steps": 4, "--window": 4, "--length": 64, "--rows": 2,
