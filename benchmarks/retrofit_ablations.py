@@ -59,10 +59,10 @@ VARIANTS: dict[str, tuple[dict[str, Any], int]] = {
     "per layer": ({"per": "layer"}, 3),
     "bfloat16 weights": ({"weights": "bfloat16"}, 3),
     "rate 50": ({"steps_per_unit": 50.0}, 3),
-    "immediate, window 4": ({"eviction": "immediate", "window": 4}, 1),
-    "immediate, window 64": ({"eviction": "immediate", "window": 64}, 1),
-    "adapters, 10 x rate": (_ADAPTERS | {"gate_lr": 3e-3}, 1),
-    "lora, 10 x rate": (_LORA | {"lr": 2e-3}, 1),
+    "immediate, window 4": ({"eviction": "immediate", "window": 4}, 3),
+    "immediate, window 64": ({"eviction": "immediate", "window": 64}, 3),
+    "adapters, 10 x rate": (_ADAPTERS | {"gate_lr": 3e-3}, 3),
+    "lora, 10 x rate": (_LORA | {"lr": 2e-3}, 3),
 }
 
 
