@@ -26,10 +26,14 @@ OUTSIDE = {"requests": 8, "waiting": 0, "fill_s": 2.0, "ms_per_step": 20.0, "med
 
 
 class Engine:
-    """Prefills one prompt a step while at most ``room`` requests run, and gives every running one a token."""
+    """Prefills one prompt a step while at most ``room`` requests run, and gives every running one a token.
 
-    def __init__(self, room=100, pause=()):
-        self.room, self.pause, self.steps = room, pause, 0
+    ``ahead`` is how many steps more the core has worked for when the first output is asked for.
+    """
+
+    def __init__(self, room=100, pause=(), ahead=0):
+        self.room, self.pause, self.ahead, self.steps = room, pause, ahead, 0
+        self.engine_core = SimpleNamespace(outputs_queue=SimpleNamespace(empty=lambda: self.steps >= self.ahead))
         self.waiting, self.running, self.aborted = [], {}, []
         self.vllm_config = SimpleNamespace(parallel_config=SimpleNamespace(tensor_parallel_size=1))
 
@@ -105,6 +109,12 @@ def test_decode_is_timed_by_what_comes_out():
     assert session.engine.aborted == ["1", "2", "3", "4"]
     assert not session.engine.has_unfinished_requests()
     assert session.decode_by_outputs(2, 10, 5, 8)["outputs"] == 5
+
+
+def test_what_the_core_did_before_is_not_timed():
+    session = FakeSession(Engine(ahead=60), own_process=True)
+    assert session.decode_by_outputs(4, 10, 20, 8)["outputs"] == 20
+    assert session.engine.steps >= 60 + 20 + 9  # a third of them without outputs
 
 
 def test_requests_that_stand_still_meanwhile_are_told():
