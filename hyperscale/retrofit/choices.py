@@ -99,7 +99,7 @@ def choose_recipe(
             continue
         first = first or chosen
         if not estimate_settings(chosen, parameters, config, length, kept=kept, fused=fused).fits(memory):
-            # Not chosen by itself: what training so costs in accuracy has not been measured.
+            # Not chosen by itself: what training so costs a pretrained model was measured in short trainings alone.
             smaller = chosen.model_copy(update={"weights": "bfloat16"})
             if (
                 not chosen.is_frozen
