@@ -1,12 +1,18 @@
-"""Takes the memory of the worker's tables out of what vLLM gives to the cache."""
+"""Takes the memory of the worker's tables out of what vLLM gives to the cache, and measures that on a shared GPU."""
 
+import gc
 import logging
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 from hyperscale.errors import EngineError
 
 _MARK = "_hyperscale_reserves"
+#: What vLLM's assertion says if more of the GPU is free after its trial run than before it loaded the model.
+DISTURBED = "Error in memory profiling"
+#: How often memory is measured before that assertion is let through.
+_ATTEMPTS = 3
 
 
 def wrap_available_memory() -> None:
@@ -27,11 +33,49 @@ def wrap_available_memory() -> None:
     @wraps(original)
     def determine_available_memory(self: Any) -> int:
         # All layers share one cache, so the first spec is the only one.
-        memory = int(original(self))  # after vLLM's trial run of the model
+        memory = measure_undisturbed(original, self)  # after vLLM's trial run of the model
         return memory - table_bytes(self.vllm_config, next(iter(self.get_kv_cache_spec().values())), memory)
 
     setattr(determine_available_memory, _MARK, True)
     Worker.determine_available_memory = determine_available_memory
+
+
+def measure_undisturbed(measure: Callable[[Any], int], worker: Any) -> int:
+    """Bytes for the cache by vLLM's own measurement, made again where other processes gave memory back during it.
+
+    vLLM compares with what was free before it loaded the model. For another attempt that is worked out anew: what is
+    free now and what torch holds, the weights. What this process took beside torch meanwhile, some hundred MiB of
+    workspaces, is then counted as others'.
+
+    Args:
+        measure: ``Worker.determine_available_memory``.
+        worker: vLLM's worker.
+
+    Raises:
+        AssertionError: vLLM's own, after so many attempts or for another reason.
+    """
+    attempt = 1
+    while True:
+        try:
+            return int(measure(worker))
+        except AssertionError as error:
+            if DISTURBED not in str(error) or attempt == _ATTEMPTS:
+                raise
+        logging.getLogger("vllm.hyperscale").info("others gave GPU memory back while vLLM measured its own: once more")
+        _take_snapshot_again(worker.init_snapshot)
+        attempt += 1
+
+
+def _take_snapshot_again(snapshot: Any) -> None:
+    """Bring vLLM's ``MemorySnapshot`` up to date, as if torch held nothing yet."""
+    import torch
+
+    gc.collect()
+    torch.cuda.empty_cache()
+    snapshot.measure()
+    snapshot.free_memory += snapshot.torch_memory
+    snapshot.cuda_memory -= snapshot.torch_memory
+    snapshot.torch_memory = 0
 
 
 def table_bytes(vllm_config: Any, spec: Any, memory: int) -> int:
