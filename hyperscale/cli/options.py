@@ -2,7 +2,7 @@
 
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import wraps
 from typing import Annotated, Any
 
@@ -14,11 +14,17 @@ from hyperscale.errors import ConfigError
 from hyperscale.utils.settings import Setting, settings_of
 
 
-def with_options(schema: type[BaseModel]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_options(
+    schema: type[BaseModel], *, asked_for_later: Collection[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for each field of a model, before the options that it declares itself.
 
     The command's first parameter takes the values that the user gave, by the names of the fields: parsed from text, but
     not validated, and without those that were left out. A required field is a required option.
+
+    Args:
+        schema: The model.
+        asked_for_later: Required fields that are no required options, as the command does not always need them.
 
     Example::
 
@@ -43,7 +49,8 @@ def with_options(schema: type[BaseModel]) -> Callable[[Callable[..., None]], Cal
                 raise
             command({field: value for field, value in parsed_values.items() if value is not None}, **values)
 
-        parameters = [*map(_parameter, settings), *own]
+        required = {setting.field for setting in settings if setting.required}.difference(asked_for_later)
+        parameters = [*(_parameter(setting, required=setting.field in required) for setting in settings), *own]
         # Typer reads the signature and the annotations of what it is given; both are the command's with the options.
         call.__signature__ = signature.replace(  # type: ignore[attr-defined]
             parameters=[parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in parameters]
@@ -76,7 +83,7 @@ def parse(setting: Setting, value: Any) -> Any:
     return value
 
 
-def _parameter(setting: Setting) -> inspect.Parameter:
+def _parameter(setting: Setting, *, required: bool) -> inspect.Parameter:
     """The parameter that Typer makes an option of; every default is None, so that a file's value can stand."""
     names = [setting.option]
     if setting.form == "switch":
@@ -88,8 +95,8 @@ def _parameter(setting: Setting) -> inspect.Parameter:
     if setting.form == "flag":
         default: Any = False
     else:
-        default = inspect.Parameter.empty if setting.required else None
-        kind = kind if setting.required else kind | None
+        default = inspect.Parameter.empty if required else None
+        kind = kind if required else kind | None
     option = typer.Option(
         *names, help=setting.help, show_default=False, metavar=_metavar(setting), rich_help_panel=setting.group or None
     )

@@ -127,6 +127,13 @@ def test_a_dry_run_plans_each_recipe_from_the_configuration_alone(call, tmp_path
     for part in ("Retrofit on one H200", "paper", "lora", "adapters", "--recipe paper is taken"):
         assert part in out
     assert not (tmp_path / "made").exists()
+    before = sorted(tmp_path.rglob("*"))
+    code, planned, err = call("retrofit", "--model", base, *QUICK, "--length", 128, "--dry-run", "--gpu", "h200")
+    assert (code, err, planned) == (0, "", out)  # without --out
+    assert sorted(tmp_path.rglob("*")) == before
+    code, _, err = call("retrofit", "--model", base, *QUICK)
+    assert code == 2
+    assert "--out is missing: pass a folder for the checkpoints, or --dry-run" in err
     code, _, err = call(*command, "--gpu", "h200")
     assert code == 2
     assert "pass --dry-run too" in err

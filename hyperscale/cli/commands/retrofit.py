@@ -1,6 +1,7 @@
 """``hyperscale retrofit``: teaches a model DMS."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from hyperscale.planning.roofline import Gpu
 
 
-@with_options(RetrofitSettings)
+@with_options(RetrofitSettings, asked_for_later=("out",))
 def retrofit(
     values: dict[str, Any],
     dry_run: Annotated[
@@ -32,7 +33,9 @@ def retrofit(
     ] = None,
 ) -> None:
     """Teach a model DMS: make the checkpoints that `hyperscale run --model OUT --method dms` runs."""
-    settings = RetrofitSettings.from_options(values)
+    if "out" not in values and not dry_run:
+        raise RetrofitError("--out is missing: pass a folder for the checkpoints, or --dry-run to plan without one")
+    settings = RetrofitSettings.from_options({"out": Path("retrofit"), **values})  # of a plan nothing is written
     console = make_console()
 
     def report(line: str) -> None:

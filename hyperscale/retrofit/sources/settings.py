@@ -44,7 +44,7 @@ class Sources(BaseModel):
     out: Path = setting(
         ...,
         "Folder for the checkpoints, e.g. dms8/, and training.json.",
-        details="New, empty, or that of the same retrofit, which then goes on.",
+        details="New, empty, or that of the same retrofit, which then goes on. A dry run needs none.",
     )
     column: str | None = setting(None, "Column of the data.", unset="messages, else text, else ids")
     whole_chats: bool = setting(
