@@ -164,16 +164,14 @@ def compare(
             raise ResultsError(f"a tolerance of {value:g} is no rise in percent, 0 or more")
     if not 50 <= confidence < 100:
         raise ResultsError(f"a confidence of {confidence:g} is not in the range from 50 to below 100 percent")
+    # What was measured is one of the swaps, and no change can be larger than the largest of all of them.
+    if math.ceil(confidence / 100 * (swaps + 1)) > swaps:
+        raise ResultsError(
+            f"{swaps:,} swaps of problems tell nothing at a confidence of {confidence:g} %: choose at most "
+            f"{math.floor(1e4 * swaps / (swaps + 1)) / 100:g}"
+        )
     matched = match(baseline, results)
-    # Of the 2^n ways to swap n problems, two show the full change: none swapped, and all. Unless that is rarer than
-    # chance allows, even a fall by 100 points on every problem proves nothing.
-    min_problems = math.ceil(1 - math.log2(1 - confidence / 100))
-    for name, task in matched.tasks.items():
-        if len(task.problems) < min_problems:
-            raise ResultsError(
-                f"{len(task.problems)} problems of {name} cannot tell a fall from noise at {confidence:g} % "
-                f"confidence: at least {min_problems} are needed; use a larger --limit, or lower --confidence"
-            )
+    _require_problems({name: len(task.problems) for name, task in matched.tasks.items()}, confidence)
     groups: dict[tuple[str, str], list[PointKey]] = {}
     for point in sorted(matched.old, key=lambda point: rank(point.method)):  # stable: else as in the baseline
         groups.setdefault((point.task, point.model), []).append(point)
@@ -192,11 +190,40 @@ def compare(
             change = CostChange(cost.axis, cost.ratio, *_shown(interval, family.changes.n), rose)
             costs.setdefault(cost.kind, []).append(change)
         for quantity, interval in zip(family.quantities, intervals, strict=True):
+            # With such noise even a fall on every problem would be none.
+            if math.isinf(interval.low) and interval.change < -tolerance:
+                raise ResultsError(
+                    f"{family.changes.n} problems of {quantity.task} cannot tell a fall from noise: {quantity.name} "
+                    f"of {quantity.method} has changed by {interval.change:+.1f}, and no change would be significant; "
+                    "use a larger --limit, or lower --confidence"
+                )
             of_point = () if quantity.kind is None else tuple(costs[quantity.kind])
             verdict = _judge(interval, of_point, tolerance)
             ends = (interval.change, *_shown(interval, family.changes.n))
             rows.append(ComparisonRow(*quantity[:-1], *ends, of_point, verdict))
     return Comparison(tuple(rows), matched.notes, tolerance, confidence, cost_tolerances)
+
+
+def _require_problems(problems: Mapping[str, int], confidence: float) -> None:
+    """Refuse tasks of so few problems that not even a fall by 100 points on every one of them would be significant.
+
+    Of the 2^n ways to swap n problems two show the full change: none swapped, and all. Tasks are swapped each by itself
+    and have one critical value, so the share of swaps in which some task shows its full change is at most the sum. It may
+    be half of what chance is allowed: a sample of the swaps can have more of them.
+
+    Raises:
+        ResultsError: That is not rarer than the confidence asks for.
+    """
+    chance = (1 - confidence / 100) / 2
+    if sum(2.0 ** (1 - count) for count in problems.values()) <= chance:
+        return
+    needed = math.ceil(1 + math.log2(len(problems) / chance))
+    name, count = min(problems.items(), key=lambda item: item[1])
+    beside = f" beside {len(problems) - 1} more task{'s' * (len(problems) > 2)}" if len(problems) > 1 else ""
+    raise ResultsError(
+        f"{count} problems of {name}{beside} cannot tell a fall from noise at {confidence:g} % confidence: at least "
+        f"{needed} are needed; use a larger --limit, or lower --confidence"
+    )
 
 
 def _judge(interval: ChangeInterval, costs: Sequence[CostChange], tolerance: float) -> Verdict:

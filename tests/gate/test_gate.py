@@ -222,9 +222,48 @@ def test_other_problems_are_refused():
 
 
 def test_too_few_problems_to_ever_fail_are_refused():
-    with pytest.raises(ResultsError, match=r"7 problems of one cannot tell a fall from noise at 99 % .* at least 8"):
-        gate.compare(draw(0, 7), draw(1, 7))
+    for count in (8, 9):
+        with pytest.raises(
+            ResultsError, match=rf"{count} problems of one beside 1 more task cannot tell a fall .* 99 % .* at least 10 "
+        ):
+            gate.compare(draw(0, count), draw(1, count))
+    with pytest.raises(ResultsError, match=r"8 problems of t0 cannot tell a fall from noise at 99 % .* at least 9 "):
+        gate.compare(_flat(8, [1.0]), _flat(8, [1.0]))
     assert gate.compare(draw(0, 8), draw(0, 8, fall={"dms": 1, "vanilla": 1}), confidence=90).falls
+
+
+def _flat(problems, accuracies, reads=1000.0):
+    """A record of one task for each accuracy, in which all problems are alike."""
+    data = {"format": 1, "hyperscale": "0", "tasks": {}, "arms": []}
+    for number, accuracy in enumerate(accuracies):
+        names = {f"p{i:04}": "hash" for i in range(problems)}
+        data["tasks"][f"t{number}"] = {"version": "1", "vote": "majority", "problems": names}
+        cut = {"L": 64, "chains": [4], "accuracy": {"1": [accuracy] * problems}}
+        cut |= {"kv_reads": [reads] * problems, "peak_kv": [1000.0] * problems}
+        arm = {"model": "m", "task": f"t{number}", "method": "vanilla", "CR": 1.0, "about": {}, "cuts": [cut]}
+        data["arms"].append(arm)
+    return gate.GateRecord.model_validate(data)
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 3, 6, 10])
+@pytest.mark.parametrize("problems", [8, 9, 10, 11, 12, 13])
+def test_a_task_in_which_every_problem_falls_never_passes(problems, tasks):
+    """Also where the others change by a little on every problem, which no swap of problems tells from much."""
+    for fallen in range(tasks):
+        after = _flat(problems, [float(number != fallen) for number in range(tasks)], 999.0)
+        if tasks * 2.0 ** (1 - problems) > 0.005:
+            with pytest.raises(ResultsError, match="cannot tell a fall from noise"):
+                gate.compare(_flat(problems, [1.0] * tasks), after)
+        else:
+            assert [row.task for row in gate.compare(_flat(problems, [1.0] * tasks), after).falls] == [f"t{fallen}"]
+
+
+def test_more_confidence_than_the_swaps_can_tell_is_refused():
+    before, after = _flat(100, [1.0]), _flat(100, [0.0])
+    assert gate.compare(before, after, confidence=99.97).falls
+    for confidence in (99.98, 99.9999):
+        with pytest.raises(ResultsError, match=r"4,000 swaps .* at a confidence of .*: choose at most 99.97"):
+            gate.compare(before, after, confidence=confidence)
 
 
 @pytest.mark.parametrize("values", [{"tolerance": -1}, {"tolerance": float("nan")}, {"confidence": 100}])
