@@ -208,8 +208,8 @@ def _require_problems(problems: Mapping[str, int], confidence: float) -> None:
     """Refuse tasks of so few problems that not even a fall by 100 points on every one of them would be significant.
 
     Of the 2^n ways to swap n problems two show the full change: none swapped, and all. Tasks are swapped each by itself
-    and have one critical value, so the share of swaps in which some task shows its full change is at most the sum. It may
-    be half of what chance is allowed: a sample of the swaps can have more of them.
+    and have one critical value, so the share of swaps in which some task shows its full change is at most the sum. That
+    may be half of what chance is allowed: a sample of the swaps can have more of them.
 
     Raises:
         ResultsError: That is not rarer than the confidence asks for.

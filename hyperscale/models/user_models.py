@@ -96,15 +96,17 @@ def add_user_model(folder: Path, name: str) -> str:
         file.parent.mkdir(parents=True, exist_ok=True)
         # Appended, so that comments of the user's stay; JSON texts are YAML texts.
         line = f"{json.dumps(name)}: {{folder: {json.dumps(str(path), ensure_ascii=False)}}}\n"
-        write_atomic(file, old + ("\n" if old and not old.endswith("\n") else "") + line)
+        text = old + ("\n" if old and not old.endswith("\n") else "") + line
+        read_yaml(file, ModelError, f"no line can be added to such a file: write {line.strip()} into it", text=text)
+        write_atomic(file, text)
     ratios = [f"{kind} at {', '.join(f'{cr:g}×' for cr in paths)}" for kind, paths in model.retrofits.items()]
     return f"--model {name} is {path}: {'; '.join(ratios) or 'no retrofit'} (in {file})"
 
 
 def _read() -> Mapping[str, _UserEntry]:
     path = models_file()
-    if not path.is_file() or not path.read_bytes().strip():
-        return {}
+    if not path.is_file() or all(line.strip()[:1] in (b"", b"#") for line in path.read_bytes().splitlines()):
+        return {}  # nothing, or comments alone
     file: YamlFile = read_yaml(path, ModelError, _REMEDY)
 
     def check(name: Any, values: Any) -> _UserEntry:

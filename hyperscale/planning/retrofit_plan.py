@@ -12,9 +12,8 @@ from typing import Any, Literal
 
 from hyperscale.errors import RetrofitError
 from hyperscale.planning.roofline import Gpu
-from hyperscale.retrofit.choices import choose_length, read_config
+from hyperscale.retrofit.choices import choose_length, list_candidates, read_config
 from hyperscale.retrofit.memory_estimate import MemoryEstimate, count_parameters, estimate_memory, head_dim_of
-from hyperscale.retrofit.recipes import NAMES
 from hyperscale.retrofit.settings import MOST_GPUS, Recipe, RetrofitSettings, check_shares
 
 #: Part of the bfloat16 peak that a step reached by the count of `step_flops`: the shape of a 1.5 B model on an H200,
@@ -51,7 +50,7 @@ class RetrofitPlan:
 
 
 def plan_retrofit(settings: RetrofitSettings, base: str, gpu: Gpu) -> list[RetrofitPlan]:
-    """Plans by the recipe that is asked for, or by all if none is.
+    """Plans by the recipes that the command would choose from.
 
     Args:
         settings: As the user gave them.
@@ -64,8 +63,7 @@ def plan_retrofit(settings: RetrofitSettings, base: str, gpu: Gpu) -> list[Retro
     config = read_config(base)
     length = choose_length(settings, config, "cuda")
     parameters = count_parameters(config)
-    names = [settings.recipe_name] if settings.recipe_name else NAMES
-    return [_plan_recipe(settings, name, config, parameters, length, gpu) for name in names]
+    return [_plan_recipe(settings, name, config, parameters, length, gpu) for name in list_candidates(settings)]
 
 
 def first_fitting(plans: Sequence[RetrofitPlan]) -> RetrofitPlan | None:

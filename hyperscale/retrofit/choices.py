@@ -62,6 +62,13 @@ def choose_length(settings: RetrofitSettings, config: Any, device: str) -> int:
     return length
 
 
+def list_candidates(settings: RetrofitSettings) -> tuple[str, ...]:
+    """Names of the recipes to choose from, the best first; what is to train, if given, is what tells them apart."""
+    if settings.recipe_name is not None:
+        return (settings.recipe_name,)
+    return (name_recipe(settings.train),) if "train" in settings.model_fields_set else NAMES
+
+
 def choose_recipe(
     settings: RetrofitSettings,
     parameters: int,
@@ -85,8 +92,7 @@ def choose_recipe(
     """
     from hyperscale.retrofit.low_rank.updates import INSTALL, is_installed
 
-    # What is to train, if given, is what tells recipes apart.
-    names = (name_recipe(settings.train),) if "train" in settings.model_fields_set else NAMES
+    names = list_candidates(settings)
     # A better recipe is worth more than activations that are kept, unless they are asked for.
     kept = settings.activations == "kept"
     first = None

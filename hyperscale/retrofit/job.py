@@ -139,7 +139,7 @@ def _require_known_memory(settings: RetrofitSettings, device: str) -> None:
     estimate = memory_estimate.estimate_memory(
         model.shape.parameters, settings.weights, frozen=frozen, gpus=settings.gpus
     )
-    memory_estimate.require_memory(estimate, settings.model, settings.weights, _memory_of(device))
+    memory_estimate.require_memory(estimate, settings.model, settings.weights, _memory_of(device), gpus=settings.gpus)
 
 
 def _read_given_texts(settings: RetrofitSettings, report: Report) -> "TextSource | None":
@@ -201,7 +201,9 @@ def _choose_what_fits(
     is_kept = activations == "kept"
     estimate = kept if is_kept else estimate_settings(settings, parameters, config, length, fused=fused)
     report(f"training takes about {estimate}; {memory[0]} has {memory[1] / memory_estimate.GIB:,.0f} GiB")
-    memory_estimate.require_memory(estimate, settings.model, settings.weights, memory, is_kept=is_kept)
+    memory_estimate.require_memory(
+        estimate, settings.model, settings.weights, memory, is_kept=is_kept, gpus=settings.gpus
+    )
     return settings, activations, estimate
 
 

@@ -157,7 +157,13 @@ def device_memory(device: str) -> tuple[str, int]:
 
 
 def require_memory(
-    estimate: MemoryEstimate, model: str, weights: str, device: tuple[str, int], *, is_kept: bool = False
+    estimate: MemoryEstimate,
+    model: str,
+    weights: str,
+    device: tuple[str, int],
+    *,
+    is_kept: bool = False,
+    gpus: int = 1,
 ) -> None:
     """Refuse what does not fit.
 
@@ -167,6 +173,7 @@ def require_memory(
         weights: Type of the student's weights.
         device: Name and bytes, as `device_memory` gives them.
         is_kept: Whether it is with all activations kept.
+        gpus: How many share the training; the estimate is of one of them.
 
     Raises:
         RetrofitError: It does not fit; the message says what would.
@@ -175,18 +182,19 @@ def require_memory(
     room = memory * USABLE
     if estimate.fits(memory):
         return
-    least, frozen = estimate.parameters * PER_WEIGHT["bfloat16"], estimate.parameters * PER_FROZEN_WEIGHT
+    least, frozen = (estimate.parameters * each // gpus for each in (PER_WEIGHT["bfloat16"], PER_FROZEN_WEIGHT))
+    of_one = " of a GPU" if gpus > 1 else ""
     if estimate.weights <= room:
         advice = ("pass --activations recomputed, " if is_kept else "pass ") + "fewer --rows or a smaller --length"
         advice += "" if weights == "bfloat16" else ", or --weights bfloat16"
     elif weights != "bfloat16" and least <= room:
-        advice = f"--weights bfloat16 takes {least / GIB:,.0f} GiB and activations"
+        advice = f"--weights bfloat16 takes {least / GIB:,.0f} GiB{of_one} and activations"
     elif frozen < estimate.weights and frozen <= room:
-        advice = f"--recipe adapters takes {frozen / GIB:,.0f} GiB and activations, --recipe lora a little more"
+        advice = f"--recipe adapters takes {frozen / GIB:,.0f} GiB{of_one} and activations, --recipe lora a little more"
     else:
         advice = (
-            f"even with --recipe adapters it takes {frozen / GIB:,.0f} GiB and activations, so it needs a larger GPU, "
-            "or more of them: --gpus shares it among several"
+            f"even with --recipe adapters it takes {frozen / GIB:,.0f} GiB{of_one} and activations, so it needs a "
+            "larger GPU, or more of them: --gpus shares it among several"
         )
     raise RetrofitError(
         f"retrofitting {model} takes about {estimate}, and {name} has {memory / GIB:,.0f} GiB: {advice}"

@@ -11,7 +11,7 @@ from hyperscale.retrofit import memory_estimate
 from hyperscale.retrofit.checkpoints import save_checkpoint, train_checkpoints
 from hyperscale.retrofit.reporting.records import CheckpointRecord, TrainingRecord
 from hyperscale.retrofit.reporting.step_metrics import StepMetrics
-from hyperscale.retrofit.resume.same_training import list_settings, require_same_data
+from hyperscale.retrofit.resume.same_training import list_settings, require_same_base, require_same_data
 from hyperscale.retrofit.training_job import TrainingJob
 from hyperscale.utils.files import write_atomic, write_folder
 
@@ -83,6 +83,7 @@ def train(
     settings.out.mkdir(parents=True, exist_ok=True)
     record = _begin_record(job, device, corpus)
     if begun is not None:
+        require_same_base(settings.out, job.base, begun.base_id, record.base_id)
         require_same_data(settings.out, begun.data_hash, record.data_hash)
         for what, before, now in (
             ("device", begun.device, record.device),
@@ -205,6 +206,8 @@ def _begin_record(job: TrainingJob, device: str, corpus: "Corpus") -> TrainingRe
     import torch
     import transformers
 
+    from hyperscale.models.weights_identity import identify_weights
+
     settings, source = job.settings, job.source
     return TrainingRecord(
         model=settings.model,
@@ -228,6 +231,7 @@ def _begin_record(job: TrainingJob, device: str, corpus: "Corpus") -> TrainingRe
         transformers=transformers.__version__,
         settings=list_settings(settings),
         data_hash=corpus.hash(),
+        base_id=identify_weights(job.base),
     )
 
 

@@ -126,7 +126,7 @@ class TrainingSettings(BaseModel):
         if self.train == "gates" and any(self.hard_steps) and self.finish != "soft":
             raise ValueError(
                 "--train gates has nothing that trains in steps with inference's gates: pass --hard-steps 0 or "
-                "--finish soft, or --recipe adapters, which has the first"
+                "--finish soft"
             )
         return self
 

@@ -74,6 +74,15 @@ def test_mistakes_in_the_file_name_it_and_known_models_still_run(retrofit, tmp_p
         with pytest.raises(ModelError, match=text):
             models.find("mine")
         assert models.find("mini").base
+    # What is left where the last entry was removed, and a file that no line can be added to.
+    models_file().write_text("# mine\n\n")
+    assert models.find("mini").base
+    add_user_model(retrofit, "made")
+    assert models.find("made").name == "made"
+    models_file().write_text(before := f"{{other: {{folder: {retrofit}}}}}")
+    with pytest.raises(ModelError, match=r'no line can be added to such a file: write "made": .* into it'):
+        add_user_model(retrofit, "made")
+    assert models_file().read_text() == before
     models_file().write_text("")
     with pytest.raises(ModelError, match="not a checkpoint"):
         add_user_model(tmp_path, "mine")

@@ -68,6 +68,9 @@ def test_the_first_that_fits_is_taken(folder):
     assert [each.hours for each in plan(folder, "24GiB")] == [None, None, None]
     (only,) = plan(folder, "L4", recipe_name="paper")
     assert not only.fits
+    for train, recipe in (("lora", "lora"), ("all", "paper")):  # what is to train says which one is meant
+        (only,) = plan(folder, "H200", train=train)
+        assert (only.recipe, only.steps) == (recipe, 850)
 
 
 def test_as_many_gpus_are_asked_for_as_the_training_would_take(folder):

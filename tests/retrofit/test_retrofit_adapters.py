@@ -104,3 +104,14 @@ def test_the_first_recipe_that_fits_is_chosen():
         memory_estimate.require_memory(
             memory_estimate.estimate_memory(10**10, "bfloat16"), "m", "bfloat16", ("a GPU", 40 << 30)
         )
+
+
+def test_memory_that_several_gpus_would_take_is_told_of_one():
+    for parameters, memory, advice in (
+        (32 * 10**9, 140 << 30, "--weights bfloat16 takes 104 GiB of a GPU"),
+        (72 * 10**9, 140 << 30, "--recipe adapters takes 34 GiB of a GPU"),
+        (72 * 10**9, 24 << 30, "even with --recipe adapters it takes 34 GiB of a GPU"),
+    ):
+        estimate = memory_estimate.estimate_memory(parameters, "float32", gpus=4)
+        with pytest.raises(RetrofitError, match=advice):
+            memory_estimate.require_memory(estimate, "m", "float32", ("a GPU", memory), gpus=4)

@@ -1,5 +1,6 @@
 """``hyperscale retrofit``: teaches a model DMS."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,7 +68,7 @@ def retrofit(
         leave_ranks()
         return
     crs = ",".join(f"{cr:g}" for cr in settings.crs)
-    report(f"run it: hyperscale run --model {settings.out} --method dms --cr {crs}")
+    report(f"run it: hyperscale run --model {shlex.quote(str(settings.out))} --method dms --cr {crs}")
 
 
 def _print_plan(settings: RetrofitSettings, gpu: str | None, gpu_price: float | None) -> None:

@@ -43,9 +43,14 @@ def print_retrofit_plan(
     for plan in plans:
         if plan.refused:
             console.print(f"{plan.recipe} does not go with these settings: {plan.refused}", highlight=False)
+    from hyperscale.retrofit.low_rank.updates import INSTALL, is_installed
+
     taken = first_fitting(plans)
     if taken is not None:
         console.print(f"--recipe {taken.recipe} is taken: the first that fits", highlight=False)
+        if taken.recipe == "lora" and not is_installed():
+            line = f"it needs peft, which is not installed here: {INSTALL}; where it is missing the next one is taken"
+            console.print(line, highlight=False)
         for better in plans[: plans.index(taken)]:
             if better.fits_in_bfloat16:
                 console.print(f"--recipe {better.recipe} fits with --weights bfloat16", highlight=False)

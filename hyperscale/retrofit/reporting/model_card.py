@@ -1,5 +1,6 @@
 """Writes the model card of a checkpoint: what it is, what it was made of, what it reached, how to evaluate it."""
 
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,9 +32,11 @@ def write_card(record: TrainingRecord, made: CheckpointRecord, folder: Path, nam
     lines += [f"# {record.model} with {method} at {made.cr:g}×", ""]
     if made.refused:
         lines += [f"**Refused by the gate check**: {made.refused}", ""]
-    command = f"hyperscale run --model {folder} --method vanilla,{record.recipe.method} --cr {made.cr:g} --budget 8x"
+    place = shlex.quote(str(folder))
+    command = f"hyperscale run --model {place} --method vanilla,{record.recipe.method} --cr {made.cr:g} --budget 8x"
     if made.refused:  # nothing runs it under this name
-        command = f"mv {folder / name} {folder / name.removeprefix('refused-')}\n{command}"
+        renamed = (shlex.quote(str(folder / each)) for each in (name, name.removeprefix("refused-")))
+        command = f"mv {' '.join(renamed)}\n{command}"
     lines += [
         f"A retrofit of `{record.base}` by which KV heads are to keep one entry in {made.cr:g}; on held-out text they "
         f"keep one in {made.reached_cr:.2g}. Made by `hyperscale retrofit`.",
@@ -56,7 +59,7 @@ def write_card(record: TrainingRecord, made: CheckpointRecord, folder: Path, nam
         "",
         "```sh",
         command,
-        f"hyperscale models --add {folder} NAME   # then --model NAME",
+        f"hyperscale models --add {place} NAME   # then --model NAME",
         "```",
         "",
         f"It is `{name}/` of that folder, whose `training.json` names the base; `vanilla` runs the base. A low KL does "

@@ -71,6 +71,7 @@ class TrainingRecord(BaseModel):
         dms: The checkpoints so far.
         settings: What the command was told, which decides whether it may go on with this training.
         data_hash: Identifies the tokenised documents, in their order.
+        base_id: Identifies the base's weights, configuration and tokenizer (`hyperscale.models.weights_identity`).
         finished: Whether the training is complete.
     """
 
@@ -93,6 +94,7 @@ class TrainingRecord(BaseModel):
     dms: list[CheckpointRecord] = []
     settings: dict[str, Any] = {}
     data_hash: str = ""
+    base_id: str = ""
     finished: bool = False
 
     def write(self, folder: Path) -> None:

@@ -57,6 +57,25 @@ def require_same_data(folder: Path, before: str, now: str) -> None:
         )
 
 
+def require_same_base(folder: Path, base: str, before: str, now: str) -> None:
+    """Refuse to go on with another base model: gates and updates belong to the one that they were trained with.
+
+    Args:
+        folder: The training's folder.
+        base: The base's folder or hub id.
+        before: What named its weights; empty in records of versions that did not keep it.
+        now: What names them now.
+
+    Raises:
+        RetrofitError: The two differ.
+    """
+    if before and before != now:
+        raise RetrofitError(
+            f"{base} is not the model that the retrofit in {folder} was begun with: bring its files back to go on with "
+            "it, or pass another --out"
+        )
+
+
 def _as_json(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
 

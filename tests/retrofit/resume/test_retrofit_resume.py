@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -241,6 +242,12 @@ def test_a_killed_command_goes_on_and_a_different_one_is_refused(call, tmp_path)
     (tmp_path / "texts.jsonl").write_text("".join(lines[::-1]))
     commandline.fails(call(*arguments(tmp_path, "broken")), "the data have changed")
     (tmp_path / "texts.jsonl").write_text("".join(lines))
+    (tmp_path / "model").rename(tmp_path / "own")
+    architectures.write(tmp_path / "model", "qwen2")
+    found = "model is not the model that the retrofit in broken was begun with"
+    commandline.fails(call(*arguments(tmp_path, "broken")), found)
+    shutil.rmtree(tmp_path / "model")
+    (tmp_path / "own").rename(tmp_path / "model")
     assert state_file.read_state(tmp_path / "broken")["place"] == kept
 
     code, out, err = call(*arguments(tmp_path, "broken"))
