@@ -97,7 +97,13 @@ def test_lm_eval_files_have_the_keys_that_lm_eval_writes(results, tmp_path, monk
 
     manager = TaskManager(include_path=str(ROOT / "tasks"), include_defaults=False)
     real = evaluator.simple_evaluate(
-        model="dummy", tasks=["mini_aime"], limit=1, task_manager=manager, log_samples=True, verbosity="ERROR"
+        model="dummy",
+        tasks=["mini_aime"],
+        limit=1,
+        task_manager=manager,
+        log_samples=True,
+        verbosity="ERROR",
+        bootstrap_iters=100,
     )
     results.export("lm-eval", tmp_path)
     folder = tmp_path / "lm-eval" / "run" / "mini_vanilla-1x"
