@@ -81,5 +81,5 @@ def test_a_multiple_choice_of_lm_evals(tmp_path):
     )
     manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
     own = hyperscale.lm_eval.HyperscaleLM(model=str(FOLDER), batch_size=8, device="cpu")
-    results = simple_evaluate(model=own, tasks=["facts"], task_manager=manager)["results"]["facts"]
+    results = simple_evaluate(model=own, tasks=["facts"], task_manager=manager, bootstrap_iters=100)["results"]["facts"]
     assert results["acc,none"] >= 5 / 6
