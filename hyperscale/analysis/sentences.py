@@ -57,7 +57,7 @@ def write_paragraphs(answers: Sequence[Answer]) -> list[tuple[str, list[str]]]:
 
 def format_cost(value: float, axis: str) -> str:
     """A cost with its axis: ``44.2K kv_reads``."""
-    return f"{value:.3g} {axis}" if value < 10 else f"{format_quantity(value)} {axis}"
+    return f"{format_quantity(value)} {axis}"
 
 
 def format_share(accuracy: float, interval: AccuracyInterval | None = None) -> str:
