@@ -255,11 +255,10 @@ class Results:
         from hyperscale.analysis.margins import compute_margins, parse_pairs, to_frame
         from hyperscale.results.points import COSTS, name_caches
 
-        if isinstance(pairs, str):
-            pairs = parse_pairs(pairs)
-        axes = [axes] if isinstance(axes, str) else axes
+        pairs = parse_pairs(pairs) if isinstance(pairs, str) else pairs
+        axes = [axes] if isinstance(axes, str) else COSTS if axes is None else axes
         bootstraps = make_bootstraps(name_caches(self.measured_points), resamples)
-        return to_frame(compute_margins(bootstraps.values(), pairs, COSTS if axes is None else axes))
+        return to_frame(compute_margins(bootstraps.values(), pairs, axes))
 
     def compare(
         self, other: "Results | None" = None, axis: str | None = None, pairs: "Sequence[MethodPair] | str | None" = None
@@ -283,10 +282,10 @@ class Results:
         from hyperscale.analysis.margins import parse_pairs
         from hyperscale.analysis.run_comparison import compare_points
 
-        if isinstance(pairs, str):
-            pairs = parse_pairs(pairs)
-        other = self if other is None else other
-        found = compare_points(self.measured_points, other.measured_points, axis or self.axis, pairs)
+        pairs = parse_pairs(pairs) if isinstance(pairs, str) else pairs
+        other = other or self
+        same = [run.folder.resolve() for run in self.runs] == [run.folder.resolve() for run in other.runs]
+        found = compare_points(self.measured_points, other.measured_points, axis or self.axis, pairs, same=same)
         rows = [
             {"task": each.task, "at": at, "arm_a": str(each.a), "arm_b": str(each.b)} | pair.row()
             for each in found

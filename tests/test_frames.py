@@ -64,6 +64,13 @@ def test_frontier_margins_and_comparison(folder):
     assert results.plot().axes[0].get_title().startswith("mini_aime (12 problems")
 
 
+def test_a_run_of_the_same_name_elsewhere_is_another_run(folder, tmp_path):
+    write_run(tmp_path / "whole", VANILLA + DMS, planned=PLANNED)
+    first, second = hs.load(folder / "whole"), hs.load(tmp_path / "whole")
+    assert set(first.compare(second)["arm_a"]) == {"vanilla", "dms 8×"}
+    assert set(first.compare(hs.load(folder / "whole"))["arm_a"]) == {"vanilla"}
+
+
 def test_several_unfinished_and_empty_runs(folder):
     both = hs.load(folder)
     assert len(both.runs) == 3

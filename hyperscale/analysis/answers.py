@@ -14,7 +14,10 @@ Three things are told of each model and task; `hyperscale.analysis.sentences` wr
    estimated from the width, which shrinks with the root of their number.
 
 Costs are compared at equal accuracy: against that of the cheapest point of the full cache that is at least as accurate
-as the configuration, which is the full cache's best where nothing less is.
+as the configuration. Where none is, its best stands in for that, and the words say that it is less accurate.
+
+Methods may have been run on unlike problems. Each is then held against the full cache's best on the problems of both,
+which may be another point for each method.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -75,8 +78,10 @@ class Match:
         accuracy: Its accuracy on the problems of both, as a share.
         interval: 95 % interval of that; NaN with few problems.
         cost: Its cost on the problems of both.
+        base: The full cache's best on the problems of both.
+        base_accuracy: The accuracy of that on these problems, as a share.
+        base_cost: What the full cache needs to be as accurate; what its best costs where it never is.
         difference: Its accuracy less that of the full cache's best, problem by problem.
-        base_cost: What the full cache needs to be as accurate, or its best costs.
         more_problems: How many problems would decide, if differences stay as they are; None where none would.
     """
 
@@ -86,9 +91,16 @@ class Match:
     accuracy: float
     interval: AccuracyInterval
     cost: float
-    difference: Difference
+    base: MeasuredPoint
+    base_accuracy: float
     base_cost: float
+    difference: Difference
     more_problems: int | None = None
+
+    @property
+    def exceeds_base(self) -> bool:
+        """Whether it was measured more accurate than every point of the full cache."""
+        return self.accuracy > self.base_accuracy + 1e-9
 
 
 @dataclass(frozen=True)
@@ -102,7 +114,7 @@ class Answer:
         ceiling: The budget on that axis, per problem; infinite if there is none.
         n_problems: Problems, by method.
         bests: Of each method.
-        base: The full cache's best, at any cost; None without the full cache.
+        base: The full cache's best on all of its problems, at any cost; None without the full cache.
         matches: Of each other method that has problems in common with the full cache, one or two: where a
             configuration is known to be equal, a cheaper one may have been measured to be.
     """
@@ -214,8 +226,10 @@ def _matches(bootstrap: Bootstrap, method: str, axis: str) -> list[Match]:
         more = _problems_to_decide(difference) if verdict is Verdict.OPEN else None
         point = bootstrap.points[method][i]
         shares = np.array([x for name, x in zip(point.problems, point.accuracy, strict=True) if name in chosen])
-        interval, cost = wilson_interval(shares), float(costs[i])
-        return Match(method, verdict, point, float(shares.mean()), interval, cost, difference, base_cost, more)
+        own = float(shares.mean()), wilson_interval(shares), float(costs[i])
+        return Match(
+            method, verdict, point, *own, base, float(base_accuracies[place]) / 100, base_cost, difference, more
+        )
 
     differences = {i: paired_difference(bootstrap.points[method][i], base, problems, z) for i in candidates}
     # The cheapest that is known to be equal, and the cheapest that was measured to be.

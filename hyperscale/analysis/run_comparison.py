@@ -86,6 +86,8 @@ def compare_points(
     second: Sequence[MeasuredPoint],
     axis: str = "kv_reads",
     pairs: Sequence[MethodPair] | None = None,
+    *,
+    same: bool | None = None,
 ) -> list[Comparison]:
     """Compare the arms of two runs on every task that both have.
 
@@ -95,13 +97,15 @@ def compare_points(
         axis: Cost axis.
         pairs: (method of the second run, method of the first) each; by default every arm with the same one of the other
             run where it has it and they are not one run, else with its only arm, else with vanilla.
+        same: Whether the two are one run; by default whether their points are the same. Names say nothing: folders in
+            different places may share one.
 
     Raises:
         ResultsError: Unknown axis, or nothing can be compared.
     """
     check_axis(axis)
     arms_of_first, arms_of_second = _by_task_and_arm(first), _by_task_and_arm(second)
-    is_same = {point.series.run for point in first} == {point.series.run for point in second}
+    is_same = _have_same_points(first, second) if same is None else same
     comparisons = []
     for (task, b), points_b in arms_of_second.items():
         candidates = {arm: points for (other, arm), points in arms_of_first.items() if other == task}
@@ -122,6 +126,17 @@ def compare_points(
         return natural_order(each.task), rank(each.b.method), each.b, rank(each.a.method), each.a
 
     return sorted(found, key=place)
+
+
+def _have_same_points(first: Sequence[MeasuredPoint], second: Sequence[MeasuredPoint]) -> bool:
+    """Whether two lists hold equal points in equal order, with equal values on every problem."""
+
+    def key(point: MeasuredPoint) -> tuple[Any, ...]:
+        # Bytes: a cost may be NaN, which equals nothing.
+        costs = tuple((axis, values.tobytes()) for axis, values in point.costs.items())
+        return point.series, point.W, point.L, point.problems, point.accuracy.tobytes(), costs
+
+    return len(first) == len(second) and all(a is b or key(a) == key(b) for a, b in zip(first, second, strict=True))
 
 
 def _by_task_and_arm(points: Iterable[MeasuredPoint]) -> dict[tuple[str, Arm], list[MeasuredPoint]]:

@@ -29,16 +29,17 @@ def write_sentences(answer: Answer) -> list[str]:
     if answer.base is None:
         missing = "there are no chains of the full cache to compare with: add vanilla to --method"
         return [*sentences, missing[0].upper() + missing[1:] + "."]
-    matches, accuracy = answer.matches, float(answer.base.accuracy.mean())
-    if accuracy <= 0:
+    if float(answer.base.accuracy.mean()) <= 0:
         sentences.append(f"The full cache has solved none ({answer.base.label}): there is nothing to keep up with.")
-        matches = tuple(match for match in matches if match.accuracy > 0)
+    matches = [match for match in answer.matches if match.accuracy > 0 or match.base_accuracy > 0]
     few = {match.method: match.difference.n_problems for match in matches if not match.difference.has_interval}
-    # What the full cache's best is stands in the first sentence about it, and is not said again.
-    base = f"the full cache's best ({answer.base.label}, {format_share(accuracy)})"
+    named = ""
     for match in matches:
+        # What the full cache's best is stands in the first sentence about it, and again where it is another one.
+        name = f" ({match.base.label}, {format_share(match.base_accuracy)})"
+        base = f"the full cache's best{_describe_overlap(answer, match)}{name if name != named else ''}"
         sentences.append((_measured if match.method in few else _sentence_of_match)(answer, match, base))
-        base = "the full cache's best"
+        named = name
     if few:
         about = "" if len(few) == len({match.method for match in matches}) else f" of {', '.join(few)}"
         fewest, most = min(few.values()), max(few.values())
@@ -56,7 +57,7 @@ def write_paragraphs(answers: Sequence[Answer]) -> list[tuple[str, list[str]]]:
 
 def format_cost(value: float, axis: str) -> str:
     """A cost with its axis: ``44.2K kv_reads``."""
-    return f"{value:.3g} {axis}" if value < 10 else f"{format_quantity(value)} {axis}"
+    return f"{format_quantity(value)} {axis}"
 
 
 def format_share(accuracy: float, interval: AccuracyInterval | None = None) -> str:
@@ -107,7 +108,7 @@ def _describe_best(best: Best, answer: Answer) -> str:
 
 def _sentence_of_match(answer: Answer, match: Match, base: str) -> str:
     """A method beside the full cache's best, which is called ``base``."""
-    difference = f"{format_difference(match.difference)} points{_describe_overlap(answer, match)}"
+    difference = f"{format_difference(match.difference)} points"
     if match.verdict is Verdict.EQUAL:
         name = configuration(match.point)
         equals = f"{name} keeps up with {base}: {difference}, so at most {TOLERANCE:g} below"
@@ -124,8 +125,7 @@ def _sentence_of_match(answer: Answer, match: Match, base: str) -> str:
 def _measured(answer: Answer, match: Match, base: str) -> str:
     """A method beside the full cache's best, where nothing can be decided."""
     verb = "measured no lower than" if match.difference.value >= 0 else "measured lower than"
-    overlap = _describe_overlap(answer, match)
-    return f"{configuration(match.point)} {verb} {base}{overlap}: {_describe_cost(answer, match)}."
+    return f"{configuration(match.point)} {verb} {base}: {_describe_cost(answer, match)}."
 
 
 def _problems(count: int) -> str:
@@ -144,15 +144,17 @@ def _describe_overlap(answer: Answer, match: Match) -> str:
 
 
 def _describe_cost(answer: Answer, match: Match) -> str:
-    """A configuration's accuracy and cost, and what the full cache needs for the same accuracy."""
+    """A configuration's accuracy and cost, and what the full cache needs for that, or for the most it reaches."""
     own = f"{format_share(match.accuracy, match.interval)} with {format_cost(match.cost, answer.axis)}"
     # Nothing right is to be had for nothing: what the cheapest point of the full cache costs is no comparison.
     if match.accuracy <= 0 or match.cost <= 0 or not math.isfinite(match.base_cost):
         return own
     factor = match.base_cost / match.cost
-    times = f"{factor:.2g}" if factor < 100 else f"{factor:,.0f}"
-    only = "" if factor > 1 else "only "
-    return f"{own}; the full cache needs {only}{format_quantity(match.base_cost)} for that ({times}×)"
+    times = f"{factor:.2g}" if factor < 99.5 else f"{factor:,.0f}"  # two digits of 99.6 would be 1e+02
+    cost = f"{'' if factor > 1 else 'only '}{format_quantity(match.base_cost)}"
+    if match.exceeds_base:
+        return f"{own}; the full cache does not reach that: its best costs {cost} ({times}×)"
+    return f"{own}; the full cache needs {cost} for that ({times}×)"
 
 
 def _remedy(match: Match) -> str:

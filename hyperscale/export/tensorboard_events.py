@@ -1,6 +1,7 @@
 """Writes events of TensorBoard, a line of its charts for each method and each arm.
 
-``RUN/METHOD``: the method's frontier, accuracy over a cost, which is the step. ``RUN/ARM``: accuracy and costs over L,
+``RUN/METHOD``: the method's frontier, accuracy over a cost, which is the step; a step is a whole number, so seconds are
+written as milliseconds. ``RUN/ARM``: accuracy and costs over L,
 which is the step, at each W.
 """
 
@@ -14,6 +15,7 @@ from hyperscale.results.folder import Run
 from hyperscale.results.points import COSTS
 
 _EVENTS = "events.out.tfevents.*"
+_SCALES = {"seconds": ("milliseconds", 1000)}  # a short chain takes less than a second, and all points one step
 _VALUES = ("accuracy", "kv_reads", "peak_kv")
 
 
@@ -30,10 +32,11 @@ def write(run: Run, out: Path) -> Iterator[Path]:
     scalars: dict[str, list[tuple[str, float, int]]] = {}  # folder: tag, value, step
     points = run.points()
     for axis in COSTS:
+        unit, scale = _SCALES.get(axis, (axis, 1))
         for point in frontier_points(points, axis):
-            cost = float(point.costs[axis].mean())
+            cost = scale * float(point.costs[axis].mean())
             if math.isfinite(cost):
-                place = (f"{point.series.task}/accuracy by {axis}", 100 * float(point.accuracy.mean()), round(cost))
+                place = (f"{point.series.task}/accuracy by {unit}", 100 * float(point.accuracy.mean()), round(cost))
                 scalars.setdefault(_folder_name(point.series.method), []).append(place)
     for series in collect_series(run):
         lines = scalars.setdefault(_folder_name(series.arm), [])

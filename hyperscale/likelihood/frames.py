@@ -143,9 +143,13 @@ class Likelihood:
 
     def plot(self) -> Any:
         """A matplotlib figure: nats above the full cache over the position, a panel a ratio, a line a method."""
-        from hyperscale.likelihood.picture import draw
+        import matplotlib as mpl
 
-        return draw(self.scores, self.settings)
+        from hyperscale.likelihood.picture import draw
+        from hyperscale.report.plots.figure import RC
+
+        with mpl.rc_context(RC):  # as in the file
+            return draw(self.scores, self.settings)
 
     def write(self, folder: Path | str) -> list[Path]:
         """Write all numbers and the picture into a folder; returns the files.

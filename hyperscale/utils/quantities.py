@@ -2,11 +2,11 @@
 
 
 def format_quantity(value: float) -> str:
-    """A cost with a decimal unit: 950, 12.3K, 4.56M."""
+    """A cost with a decimal unit: 950, 12.3K, 4.56M; three digits below 10, where seconds would be lost: 0.42, 3."""
     for limit, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e4, "K")):
         if value >= limit:
             return f"{value / (1e3 if unit == 'K' else limit):.3g}{unit}"
-    return f"{value:,.0f}"
+    return f"{value:.3g}" if value < 10 else f"{value:,.0f}"
 
 
 def format_length(number: float) -> str:

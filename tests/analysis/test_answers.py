@@ -57,6 +57,27 @@ def test_costs_are_compared_at_the_accuracy_that_was_reached():
     assert (match.cost, match.base_cost) == (500, 1000)
 
 
+def test_nothing_is_said_to_bring_the_full_cache_to_an_accuracy_that_it_never_reaches():
+    cheap = [with_whole(line, kv_reads=1000.0) for line in arm("vanilla", 1.0, set(range(60)))]
+    dear = [with_whole(line, kv_reads=9000.0) for line in arm("vanilla", 2.0, set(range(80)))]
+    dms = [with_whole(line, kv_reads=3000.0) for line in arm("dms", 8.0, set(range(180)))]
+    found = answer(cheap + dear + dms)
+    (match,) = found.matches
+    assert (match.exceeds_base, match.base_accuracy, match.base_cost) == (True, 0.4, 9000)
+    assert write_sentences(found)[1].endswith(
+        "with 3,000 kv_reads; the full cache does not reach that: its best costs 9,000 (3×)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("base_cost", "text"), [(99400, "(99×)"), (99600, "(100×)"), (99990, "(100×)"), (123400, "(123×)")]
+)
+def test_factors_about_a_hundred_are_written_out(base_cost, text):
+    vanilla = [with_whole(line, kv_reads=float(base_cost)) for line in arm("vanilla", 1.0, set(range(100)))]
+    dms = [with_whole(line, kv_reads=1000.0) for line in arm("dms", 8.0, set(range(100)))]
+    assert text in write_sentences(answer(vanilla + dms))[1]
+
+
 def test_what_is_lower_beyond_noise_is_said_to_be():
     found = answer(arm("vanilla", 1.0, set(range(150))) + arm("tova", 8.0, set(range(100))))
     (match,) = found.matches
@@ -124,7 +145,8 @@ def test_unlike_numbers_of_few_problems_are_told_and_nothing_right_has_no_price(
     _, dms, tova, last = write_sentences(answer(lines))
     assert "the full cache needs 29.9K for that (8×)" in dms
     assert tova == (
-        "tova 1-256-8 measured lower than the full cache's best on the 5 problems of both: 0.0 % with 3,731 kv_reads."
+        "tova 1-256-8 measured lower than the full cache's best on the 5 problems of both (1-256-1, 40.0 %): 0.0 % "
+        "with 3,731 kv_reads."
     )
     assert last == "Nothing is decided: 3 to 5 problems are too few for intervals, which need 10."
 
@@ -191,6 +213,28 @@ def test_unlike_problems_are_compared_on_those_of_both_and_it_is_said():
     assert "on the 20 problems of both" in write_sentences(found)[1]
     begun = dataclasses.replace(found, n_problems={"vanilla": 2, "dms": 1})
     assert write_heading(begun) == "mini_aime, vanilla on 2 problems, dms on 1 problem"
+
+
+def test_the_named_best_of_the_full_cache_is_the_one_that_is_compared_with():
+    """The full cache's best on all of its 40 problems is another point than on the 20 that dms was run on, too."""
+    on_all = [with_whole(line, kv_reads=1000.0) for line in arm("vanilla", 1.0, {*range(5), *range(20, 40)}, 40)]
+    on_both = [with_whole(line, kv_reads=2000.0) for line in arm("vanilla", 2.0, set(range(18)), 40)]
+    lines = on_all + on_both + arm("dms", 8.0, set(range(5)), 20) + arm("tova", 8.0, set(range(5)), 40)
+    found = answer(lines)
+    assert found.base.series.CR == 1
+    dms, tova = found.matches
+    assert (dms.base.series.CR, dms.base_accuracy, dms.difference.value) == (2, 0.9, -65)
+    assert (tova.base.series.CR, tova.base_accuracy, tova.difference.value) == (1, 0.625, -50)
+    sentences = {sentence.split()[0]: sentence for sentence in write_sentences(found)[1:]}
+    assert sentences["dms"].startswith(
+        "dms stays below the full cache's best on the 20 problems of both (1-256-2, 90.0 %): -65.0 ["
+    )
+    assert sentences["tova"].startswith("tova stays below the full cache's best (1-256-1, 62.5 %): -50.0 [")
+
+
+def test_where_neither_has_solved_a_common_problem_nothing_is_said_to_keep_up():
+    lines = arm("vanilla", 1.0, set(range(20, 40)), 40) + arm("dms", 8.0, set(), 20)
+    assert len(write_sentences(answer(lines))) == 1
 
 
 def test_several_models_are_named():

@@ -31,6 +31,14 @@ def test_arms_meet_their_like_of_the_other_run_or_vanilla():
     assert arms_that_meet(first, run_of(TOVA, run="two"), pairs=[("tova", "dms")]) == [(TOVA, DMS8)]
 
 
+def test_runs_of_one_name_are_two_unless_their_points_are_the_same():
+    first, second = run_of(VANILLA, DMS8), run_of(VANILLA, DMS8, seed=1)  # before/one and after/one
+    assert arms_that_meet(first, second) == [(VANILLA, VANILLA), (DMS8, DMS8)]
+    assert arms_that_meet(first, run_of(VANILLA, DMS8)) == [(DMS8, VANILLA)]  # read twice
+    assert arms_that_meet(first, run_of(VANILLA, DMS8), same=False) == [(VANILLA, VANILLA), (DMS8, DMS8)]
+    assert arms_that_meet(first, run_of(VANILLA, DMS8, run="two"), same=True) == [(DMS8, VANILLA)]
+
+
 def test_nothing_in_common_is_refused():
     other_task, other_problems = run_of(VANILLA, task="mini_lcb", run="two"), [sample("z", tokens=100)]
     for second in (other_task, points(other_problems, run="three")):

@@ -128,6 +128,16 @@ def test_compare_two_methods_of_a_run_and_two_runs(call, folder, tmp_path):
     assert comparison["at_equal_size"][0]["difference_low"] is None
 
 
+def test_compare_knows_runs_by_their_places_not_by_their_names(call, folder, tmp_path):
+    write(tmp_path / "before" / "whole", VANILLA + DMS)
+    for a, b in (("before/whole", "results/whole"), ("results/whole", "before/whole")):
+        _, out, _ = call("compare", a, b)  # chains as equal as those of a deterministic rerun
+        assert out.startswith(f"A: {a}\nB: {b}\n")
+        assert "vanilla  vanilla" in out
+        assert "dms 8×   dms 8×" in out
+    assert call("compare", "results/whole", "results/../results/whole")[1].startswith("A: whole\nB: whole\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

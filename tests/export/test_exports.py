@@ -161,6 +161,10 @@ def test_tensorboard_events_are_read_by_tensorboard(results, tmp_path):
     frontier = results.frontier("kv_reads").query("method == 'vanilla'")
     assert [step for step, _ in found] == [round(cost) for cost in frontier["kv_reads"]]
     assert [value for _, value in found] == pytest.approx(list(frontier["accuracy"]), rel=1e-6)
+    assert "mini_aime/accuracy by seconds" not in events.Tags()["scalars"]
+    steps = [event.step for event in events.Scalars("mini_aime/accuracy by milliseconds")]
+    assert steps == [round(1000 * cost) for cost in results.frontier("seconds").query("method == 'vanilla'")["seconds"]]
+    assert len(set(steps)) == len(steps)
     events = EventAccumulator(str(folder / "tova-4x"))
     events.Reload()
     (event,) = [each for each in events.Scalars("mini_aime/W=1/accuracy") if each.step == 512]

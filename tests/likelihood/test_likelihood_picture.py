@@ -1,8 +1,11 @@
 """The picture of likelihood over the position: what its axis says is what is drawn."""
 
+import io
+
 import numpy as np
 import pytest
 
+from hyperscale.likelihood.frames import Likelihood
 from hyperscale.likelihood.picture import draw
 from hyperscale.likelihood.scoring import TokenScores
 from hyperscale.likelihood.settings import LikelihoodSettings
@@ -17,3 +20,12 @@ def test_bands_are_named_where_there_are_some(documents, has_bands):
     assert ("bands" in figure.get_supxlabel()) == has_bands
     drawn = [band.get_paths()[0].vertices for panel in figure.axes for band in panel.collections]
     assert bool(drawn) == has_bands
+
+
+def test_a_model_with_dollars_in_its_name_is_no_mathematics():
+    nats = np.ones((2, 31))
+    scores = TokenScores(nats, nats / 2, nats, nats, np.arange(31.0), np.ones(2), 1.0)
+    settings = LikelihoodSettings(model="runs/a$b_{$c", methods=("tova",), crs=(2,), length=32)
+    figure = Likelihood(settings, (), (), {}, {}, nats, {Arm("tova", 2.0): scores}).plot()
+    figure.savefig(io.BytesIO())
+    assert figure.legends[0].get_title().get_text().startswith("a$b_{$c, 2 documents")

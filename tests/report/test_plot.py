@@ -1,3 +1,4 @@
+import io
 import struct
 
 import numpy as np
@@ -226,6 +227,13 @@ def test_the_legend_names_model_runs_and_what_is_to_be_known_of_them():
     box = drawn.legends[0].get_window_extent(renderer)
     assert not box.overlaps(drawn.axes[0].title.get_window_extent(renderer))
     assert figure.shorten("a-long-name-of-a-run", 9) == "a-lo…-run"
+
+
+def test_names_with_dollars_are_no_mathematics():
+    lines = [line for model in ("runs/a$b_{$c", "m$v1_$x") for line in chains("vanilla", 1, problems=12, model=model)]
+    made = picture(analyse(points(lines), n_boot=20), notes=["runs/a$b_{$c is unfinished"])
+    made.savefig(io.BytesIO())  # outside of the context, as a notebook does
+    assert "a$b_{$c" in made.legends[0].get_title().get_text()
 
 
 def test_seeds_are_named_in_the_panel():

@@ -89,6 +89,7 @@ def test_unlike_problems_and_unfinished_runs_are_said(tmp_path):
         {},
         {"methods": ("dms", "window"), "crs": (4.0, 8.0), "limit": 3, "budget": "2x", "axis": "tokens"},
         {"methods": ("window",), "params": {"window": {"recent": 32}}, "temperature": 0.5, "seeds": (1, 2)},
+        {"methods": ("dms",), "crs": (8 / 3, 4.0), "temperature": 0.1234567, "top_p": 1 - 1e-7},
         {"tasks": ("mini_aime",), "lengths": (256,), "extend": 2, "force_answer": 8, "kv_dtype": "int8"},
         {"tasks": ("livecodebench",), "task_params": {"livecodebench": {"end_date": "2024-12-31"}}},
         {"system_prompt": "Be brief; don't guess.", "template_args": {"enable_thinking": False}, "predict": "closed"},
@@ -109,6 +110,11 @@ def test_the_command_of_a_run_makes_the_same_run(settings):
     again = load_config({name: value for name, value in values.items() if value is not None})
     assert again.vote == "mean@k"
     assert run_info(again) == run_info(RunConfig(**settings))
+
+
+@pytest.mark.parametrize(("vote", "written"), [("best-of-n:models/rm", False), ("best-of-n:logprob", True)])
+def test_the_command_has_no_vote_that_only_finished_chains_can_take(vote, written):
+    assert ("--vote" in shlex.split(write_command({**run_info(RunConfig()), "vote": vote}))) == written
 
 
 def run_info(config):

@@ -87,3 +87,21 @@ def test_questions_of_gated_and_of_downloaded_sets_stand_nowhere(asked, tmp_path
     assert (problem["question"], problem["target"]) == (None, None)
     everything = text + "".join(json.dumps(unpacked(b)) for n, b in Page(text).blocks.items() if n == "index")
     assert doc.prompt[:30] not in everything
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_questions_and_tests_of_an_own_task_are_shown_unless_it_is_gated(tmp_path, gated):
+    """Questions, right answers and the tests that programs fail, in reports and in exports, which ask the same way."""
+    row = {"id": "add", "question": "Write f(x) that adds one.", "tests": [{"input": 1, "output": 2}]}
+    (tmp_path / "adding.jsonl").write_text(json.dumps(row))
+    path = tmp_path / "adding.yaml"
+    path.write_text(
+        "task: adding\nsummary: programs\ndata: adding.jsonl\nprompt: '{{question}}'\nanswer: tests\ngrader: code\n"
+        "lengths: [64, 128]\n" + "gated: true\n" * gated
+    )
+    (doc,) = tasks.load(str(path)).docs(1)
+    line = sample("add", task=str(path), answer="def f(x):\n    return 7", prompt_hash=prompt_hash(doc.prompt))
+    found = questions.find_questions([run(tmp_path, [line])])
+    assert [question.prompt for question in found.values()] == ([] if gated else [row["question"]])
+    explained = failures.explain_failures([run(tmp_path, [line])], found).failures
+    assert list(explained.values()) == ([] if gated else [[1, 1, "1", "2", "7", "wrong"]])

@@ -1,5 +1,7 @@
 """The picture of accuracy against what is left of prompts, in a plot and in the report: its points and their places."""
 
+import io
+
 import matplotlib as mpl
 import pytest
 from rich.console import Console
@@ -44,6 +46,12 @@ def test_a_panel_a_length_a_line_a_method(lines):
         low, high = panel.get_xlim()
         assert low < 12.5 < 100 < high
     assert set(tabulate_retained(chosen).task) == {"vt@512", "vt@1024"}
+
+
+def test_names_with_dollars_are_no_mathematics():
+    with mpl.rc_context(RC):
+        picture = draw_retained(select_points(points([*chains("vt@512", "tova", 2.0, 9, 256.0, model="a$b_{$c")])))
+    picture.savefig(io.BytesIO())
 
 
 def test_tasks_stand_in_the_order_of_the_runs_and_what_keeps_all_is_explained(lines):

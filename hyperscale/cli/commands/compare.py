@@ -34,7 +34,8 @@ def compare(
 
     first, second = _read(a), _read(b)
     pairs = parse_pairs(pair) if pair else None
-    found = compare_points(first.points(), second.points(), axis, pairs)
+    same = first.folder.resolve() == second.folder.resolve()
+    found = compare_points(first.points(), second.points(), axis, pairs, same=same)
     if as_json:
         from hyperscale.cli.display import json_events
 
@@ -44,8 +45,10 @@ def compare(
     from hyperscale.cli.display import comparison_tables
 
     console = make_console()
-    print_line(console, f"A: {first.name}\nB: {second.name}")
-    runs = [first] if first.folder == second.folder else [first, second]
+    # Runs in different places may share a name, which would tell nobody which is which.
+    names = (first.name, second.name) if same or first.name != second.name else (first.folder, second.folder)
+    print_line(console, "A: {}\nB: {}".format(*names))
+    runs = [first] if same else [first, second]
     print_notes(console, [note for run in runs for note in run.notes] + unfinished_notes(runs))
     comparison_tables.print_comparisons(found, console, everything=everything)
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
+from hyperscale.scoring.voting import strategies
+
 # Settings whose options have other names, and those that one option a value sets.
 _OPTIONS = {"methods": "method", "crs": "cr", "tasks": "task", "lengths": "length", "seeds": "seed"}
 _NESTED = {"params": "method-param", "task_params": "task-param", "template_args": "template-arg"}
@@ -45,8 +47,10 @@ def write_command(info: Mapping[str, Any]) -> str:
             value = PurePath(value).name
         text = ",".join(map(_text, value)) if isinstance(value, list) else _text(value)
         words += [f"--{_OPTIONS.get(name, name.replace('_', '-'))}", text]
-    if info.get("vote"):
-        words += ["--vote", info["vote"]]
+    # A reward model scores finished chains, by `hyperscale score` afterwards: a run refuses such a vote.
+    vote = info.get("vote")
+    if vote and strategies.get(vote).scorer in (None, strategies.LOGPROB):
+        words += ["--vote", vote]
     return " ".join(map(shlex.quote, map(str, words)))
 
 
@@ -60,4 +64,5 @@ def _pairs(values: Mapping[str, Any]) -> Iterable[str]:
 
 
 def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A value with all its digits, which decide the chains: 8 for 8.0, 2.6666666666666665."""
+    return str(value).removesuffix(".0") if isinstance(value, float) else str(value)

@@ -1,7 +1,7 @@
 """Tells why programs are wrong: the first test that each fails, what was expected and what came of it.
 
 Results hold verdicts, not outputs, so the programs run once more, in the sandbox. That needs their tests, which are
-known of built-in tasks; those of gated sets must not be published.
+known of the tasks whose questions are shown; those of gated sets must not be published.
 """
 
 import json

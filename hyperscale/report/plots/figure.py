@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from hyperscale.analysis.published import PublishedAccuracy, Reference
 
 Floats = NDArray[np.float64]
-RC = {"font.size": 7.5, "axes.linewidth": 0.6, "svg.hashsalt": "hyperscale"}  # the salt makes SVGs reproducible
+RC = {
+    "font.size": 7.5,
+    "axes.linewidth": 0.6,
+    "svg.hashsalt": "hyperscale",  # makes SVGs reproducible
+    "text.parse_math": False,  # names of models and folders may have two $, between which matplotlib reads mathematics
+}
 WIDTH = 7.0  # inches: the text width of a page
 DPI = 200
 _TITLE_WIDTH = 40  # characters of a panel's title in a line
