@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from random import Random
 from typing import Any
@@ -13,7 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from hyperscale.errors import ModelError, RetrofitError
 from hyperscale.models import thinking
-from hyperscale.models.prompts import apply_template, choose_template
+from hyperscale.models.prompts import apply_template, choose_template, with_date
 from hyperscale.retrofit.packing import RowPacker, TokenizedDocument, TrainingBatch
 from hyperscale.retrofit.sources.text_files import TextEntry, TextSource, TokenIds
 from hyperscale.utils.validation import first_fault
@@ -102,6 +103,7 @@ def build_corpus(
     seed: int,
     whole_chats: bool,
     joined: bool = False,
+    date: datetime | None = None,
 ) -> Corpus:
     """Tokenise as many documents as the training will see, in an order drawn from the seed.
 
@@ -117,16 +119,18 @@ def build_corpus(
         seed: Of the order.
         whole_chats: Count every token of a chat in the loss, not only the last reply.
         joined: Make the documents of a row one to attention.
+        date: What chat templates take for the present; now if None.
 
     Raises:
         RetrofitError: An entry is malformed, there are fewer than two documents, or none is longer than the window.
     """
+    date = date or datetime.now()
     order = list(range(len(source.entries)))
     Random(f"documents-{seed}").shuffle(order)
     documents: list[TokenizedDocument] = []
     tokens = 0
     for index in order:
-        for document in _tokenize(source.entries[index], tokenizer, length, whole_chats):
+        for document in _tokenize(source.entries[index], tokenizer, length, whole_chats, date):
             documents.append(document)
             tokens += len(document.ids)
         # With a margin of twice the held-out share: held-out documents may be longer than the mean.
@@ -153,7 +157,9 @@ def build_corpus(
     return Corpus(train=documents[count:], held_out=documents[:count], joined=joined)
 
 
-def _tokenize(entry: TextEntry, tokenizer: Any, length: int, whole_chats: bool) -> list[TokenizedDocument]:
+def _tokenize(
+    entry: TextEntry, tokenizer: Any, length: int, whole_chats: bool, date: datetime
+) -> list[TokenizedDocument]:
     """The documents of a text (one for each ``length`` tokens) or of a chat (one, or none if no reply is left)."""
     if isinstance(entry.content, TokenIds):
         known, start = entry.content
@@ -170,13 +176,13 @@ def _tokenize(entry: TextEntry, tokenizer: Any, length: int, whole_chats: bool) 
             ids.append(tokenizer.eos_token_id)
         parts = [ids[begin : begin + length] for begin in range(0, len(ids), length)]
         return [TokenizedDocument(np.array(part, np.int32), 1) for part in parts if len(part) >= SHORTEST]
-    prompt, reply = _tokenize_chat(entry, tokenizer)
+    prompt, reply = _tokenize_chat(entry, tokenizer, date)
     ids = prompt + reply
     start = 1 if whole_chats else max(1, len(prompt))
     return [TokenizedDocument(np.array(ids[:length], np.int32), start)] if len(ids) > start and start < length else []
 
 
-def _tokenize_chat(entry: TextEntry, tokenizer: Any) -> tuple[list[int], list[int]]:
+def _tokenize_chat(entry: TextEntry, tokenizer: Any, date: datetime) -> tuple[list[int], list[int]]:
     """Token ids of what comes before the last reply, and of the last reply with the end token.
 
     The reply is put after the template's opening as it stands: templates of reasoning models take the thinking out of
@@ -191,11 +197,15 @@ def _tokenize_chat(entry: TextEntry, tokenizer: Any) -> tuple[list[int], list[in
         raise RetrofitError(f"{place}{message} {fault}: {_CHAT}") from None
     if len(chat) < 2 or chat[-1].role != "assistant":
         raise RetrofitError(f"{place} does not end with a reply: {_CHAT}")
-    if not tokenizer.chat_template:
-        raise RetrofitError("the model's tokenizer has no chat template: pass data with a text column (--column text)")
     messages = [message.model_dump() for message in chat]
     try:
-        opening = apply_template(tokenizer, messages[:-1], choose_template(tokenizer), remedy="mend or drop this chat")
+        template = choose_template(tokenizer)
+        if template is None:
+            raise RetrofitError(
+                "the model's tokenizer has no chat template: pass data with a text column (--column text)"
+            )
+        template = with_date(template, date)
+        opening = apply_template(tokenizer, messages[:-1], template, remedy="mend or drop this chat")
     except ModelError as error:
         raise RetrofitError(f"{place}: {error}") from None
     reply = messages[-1]["content"]

@@ -74,6 +74,7 @@ def train(
         seed=settings.seed,
         whole_chats=settings.whole_chats,
         joined=settings.packing == "joined",
+        date=job.date,
     )
     passes = recipe.total_steps * job.step_tokens / max(corpus.tokens, 1)
     report(
@@ -227,6 +228,7 @@ def _begin_record(job: TrainingJob, device: str, corpus: "Corpus") -> TrainingRe
         torch=torch.__version__,
         transformers=transformers.__version__,
         settings=list_settings(settings),
+        date=job.date,
         data_hash=corpus.hash(),
     )
 

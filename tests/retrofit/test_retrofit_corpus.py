@@ -1,6 +1,7 @@
 """Documents of a retrofit: what is read, tokenised, counted and packed. And the parts that save memory."""
 
 import json
+from datetime import datetime
 
 import architectures
 import numpy as np
@@ -85,6 +86,15 @@ def test_a_template_that_fails_names_the_chat(tmp_path):
     chat = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
     with pytest.raises(RetrofitError, match=r"^x: the model's chat template fails: no!"):
         build(tmp_path, [chat, chat], template="{{ raise_exception('no!') }}")
+
+
+def test_a_template_that_writes_the_date_gives_the_tokens_of_the_date_of_the_beginning(tmp_path):
+    chat = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
+    template = "{{ strftime_now('%d') }}" + architectures.TEMPLATE
+    days = [datetime(2026, 2, day) for day in (3, 3, 4)]
+    corpora = [build(tmp_path, [chat, chat], template=template, date=day) for day in days]
+    assert words(corpora[0].train[0]).startswith("03<|user|>one")
+    assert corpora[0].hash() == corpora[1].hash() != corpora[2].hash()
 
 
 def test_no_more_is_tokenised_than_is_wanted(tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+from datetime import datetime
 from pathlib import Path
 
 import architectures
@@ -208,6 +209,20 @@ def test_what_a_template_puts_around_a_message_is_found():
     assert find_turn(words) == Turn(tuple(OPENING))
     words.chat_template = None
     assert find_turn(words) == Turn(())
+
+
+def test_messages_are_asked_and_answered_on_the_day_of_the_beginning(tmp_path):
+    words = architectures.tokenizer()
+    words.chat_template = "{{ strftime_now('%d') }}" + architectures.TEMPLATE
+    day = datetime(2026, 2, 3)
+    assert words.decode(find_turn(words, day).opening) == "03<|user|>"
+    (tmp_path / "drawn.jsonl").write_text(json.dumps({"message": "hi", "ended": True}) + "\n")
+    messages = own_messages.OwnMessages(tmp_path, words, LENGTH, Sampling(), day)
+    assert words.decode(messages.prompts[0]).startswith("03<|user|>hi")
+    plan = OwnTextPlan("m", "cpu", LENGTH, tokens=1, seed=0, prompts=tmp_path / "prompts.jsonl", date=day)
+    assert own_texts.read_prompts(plan, words) == messages.prompts
+    plan = OwnTextPlan("m", "cpu", LENGTH, tokens=1, seed=0, prompts=None, date=day)
+    assert own_texts.read_prompts(plan, words) == [find_turn(words, day).opening]
 
 
 def test_messages_end_before_a_text_too(base, tmp_path):

@@ -1,6 +1,7 @@
 """Defines ``training.json``, the record of a retrofit and of each of its checkpoints."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -70,6 +71,7 @@ class TrainingRecord(BaseModel):
         transformers: Its version.
         dms: The checkpoints so far.
         settings: What the command was told, which decides whether it may go on with this training.
+        date: When it began, which chat templates take for the present; None in records of versions that kept none.
         data_hash: Identifies the tokenised documents, in their order.
         finished: Whether the training is complete.
     """
@@ -92,6 +94,7 @@ class TrainingRecord(BaseModel):
     transformers: str
     dms: list[CheckpointRecord] = []
     settings: dict[str, Any] = {}
+    date: datetime | None = None
     data_hash: str = ""
     finished: bool = False
 
