@@ -48,11 +48,15 @@ class Corpus:
         train: Those to train on.
         held_out: Those held out.
         joined: Whether the documents of a row are one to attention.
+        note: What was left out, in a line; empty if nothing was.
+        left_out: Number of entries whose prompt fills a row.
     """
 
     train: list[TokenizedDocument]
     held_out: list[TokenizedDocument]
     joined: bool = False
+    note: str = ""
+    left_out: int = 0
 
     @property
     def tokens(self) -> int:
@@ -122,31 +126,45 @@ def build_corpus(
         date: What chat templates take for the present; now if None.
 
     Raises:
-        RetrofitError: An entry is malformed, there are fewer than two documents, or none is longer than the window.
+        RetrofitError: An entry is malformed, all prompts fill a row, there are fewer than two documents, or none is
+            longer than the window.
     """
     date = date or datetime.now()
     order = list(range(len(source.entries)))
     Random(f"documents-{seed}").shuffle(order)
     documents: list[TokenizedDocument] = []
-    tokens = 0
+    tokens = seen = left_out = 0
     for index in order:
-        for document in _tokenize(source.entries[index], tokenizer, length, whole_chats, date):
-            documents.append(document)
-            tokens += len(document.ids)
+        seen += 1
+        made = _tokenize(source.entries[index], tokenizer, length, whole_chats, date)
+        if made is None:
+            left_out += 1
+            continue
+        documents += made
+        tokens += sum(len(document.ids) for document in made)
         # With a margin of twice the held-out share: held-out documents may be longer than the mean.
         if tokens > training_tokens * (1 + 2 * HELD_OUT) and len(documents) > 1:
             break
+    note = ""
+    if left_out:
+        note = (
+            f"{left_out:,} of {seen:,} entries were left out: their prompts take a row of {length} tokens or more; "
+            "pass a larger --length"
+        )
+        if not documents:
+            raise RetrofitError(f"nothing of {source.path} is left to train on: {note}")
     lengths = [len(document.ids) for document in documents]
     # Joined, those of a row are one document.
     longest = min(length, sum(lengths)) if joined else max(lengths, default=0)
     if longest <= window + 2:
         raise RetrofitError(
             f"no document of {source.path} is longer than the window: the longest has {longest} tokens, and nothing is "
-            f"evicted within {window} (--window); pass longer texts"
+            f"evicted within {window} (--window); pass longer texts{note and f'. {note}'}"
         )
     if len(documents) < 2:
         raise RetrofitError(
             f"{source.path} holds one document of {longest} tokens: pass at least two, since one is held out"
+            f"{note and f'. {note}'}"
         )
     # The check must see evictions: a document longer than the window is held out, or as many as make one when joined.
     first_long = next((i for i, document in enumerate(documents) if len(document.ids) > window + 2), 0)
@@ -154,13 +172,13 @@ def build_corpus(
     count = max(1, round(len(documents) * HELD_OUT))
     while sum(len(document.ids) for document in documents[:count]) <= window + 2 and count < len(documents) - 1:
         count += 1
-    return Corpus(train=documents[count:], held_out=documents[:count], joined=joined)
+    return Corpus(train=documents[count:], held_out=documents[:count], joined=joined, note=note, left_out=left_out)
 
 
 def _tokenize(
     entry: TextEntry, tokenizer: Any, length: int, whole_chats: bool, date: datetime
-) -> list[TokenizedDocument]:
-    """The documents of a text (one for each ``length`` tokens) or of a chat (one, or none if no reply is left)."""
+) -> list[TokenizedDocument] | None:
+    """The documents of a text (one for each ``length`` tokens) or of a chat (one); None if its prompt fills a row."""
     if isinstance(entry.content, TokenIds):
         known, start = entry.content
         if known and max(known) >= len(tokenizer):
@@ -169,7 +187,9 @@ def _tokenize(
                 "pass ids that this model's tokenizer made"
             )
         start = 1 if whole_chats else start
-        return [TokenizedDocument(np.array(known[:length], np.int32), start)] if start < len(known[:length]) else []
+        if start >= length:
+            return None
+        return [TokenizedDocument(np.array(known[:length], np.int32), start)] if start < len(known) else []
     if isinstance(entry.content, str):
         ids = [*tokenizer(entry.content)["input_ids"]]
         if tokenizer.eos_token_id is not None and ids[-1:] != [tokenizer.eos_token_id]:
@@ -179,7 +199,9 @@ def _tokenize(
     prompt, reply = _tokenize_chat(entry, tokenizer, date)
     ids = prompt + reply
     start = 1 if whole_chats else max(1, len(prompt))
-    return [TokenizedDocument(np.array(ids[:length], np.int32), start)] if len(ids) > start and start < length else []
+    if start >= length:
+        return None
+    return [TokenizedDocument(np.array(ids[:length], np.int32), start)] if len(ids) > start else []
 
 
 def _tokenize_chat(entry: TextEntry, tokenizer: Any, date: datetime) -> tuple[list[int], list[int]]:

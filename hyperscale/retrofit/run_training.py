@@ -76,6 +76,8 @@ def train(
         joined=settings.packing == "joined",
         date=job.date,
     )
+    if corpus.note:
+        report(corpus.note)
     passes = recipe.total_steps * job.step_tokens / max(corpus.tokens, 1)
     report(
         f"{len(corpus.train):,} documents, {corpus.tokens:,} tokens, seen {passes:.1f} times; "
@@ -216,7 +218,12 @@ def _begin_record(job: TrainingJob, device: str, corpus: "Corpus") -> TrainingRe
             "entries": len(source.entries),
             **source.notes,
         },
-        documents={"train": len(corpus.train), "held_out": len(corpus.held_out), "tokens": corpus.tokens},
+        documents={
+            "train": len(corpus.train),
+            "held_out": len(corpus.held_out),
+            "tokens": corpus.tokens,
+            "left_out": corpus.left_out,
+        },
         length=job.length,
         rows=settings.rows,
         loss="all tokens" if settings.whole_chats or source.column == "text" else "last reply",

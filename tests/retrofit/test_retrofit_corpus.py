@@ -97,6 +97,23 @@ def test_a_template_that_writes_the_date_gives_the_tokens_of_the_date_of_the_beg
     assert corpora[0].hash() == corpora[1].hash() != corpora[2].hash()
 
 
+def test_chats_whose_prompt_fills_a_row_are_left_out_and_counted(tmp_path):
+    def chat(asked):
+        return [{"role": "user", "content": asked}, {"role": "assistant", "content": "two"}]
+
+    corpus = build(tmp_path, [chat("one")] * 3 + [chat("long " * 10)] * 2)
+    line = "2 of 5 entries were left out: their prompts take a row of 48 tokens or more; pass a larger --length"
+    assert (corpus.left_out, corpus.note) == (2, line)
+    assert len(corpus.train) + len(corpus.held_out) == 3
+    with pytest.raises(RetrofitError, match=r"nothing of .* is left to train on: 4 of 4 entries were left out: their"):
+        build(tmp_path, [chat("long " * 10)] * 4)
+    with pytest.raises(RetrofitError, match=r"pass at least two, since one is held out\. 1 of 2 entries were left out"):
+        build(tmp_path, [chat("one"), chat("long " * 10)])
+    ids = [text_files.TokenIds(list(range(60)), start) for start in (9, 20, 50)]
+    assert build(tmp_path, ids).left_out == 1
+    assert build(tmp_path, [chat("one")] * 2).note == ""
+
+
 def test_no_more_is_tokenised_than_is_wanted(tmp_path):
     corpus = build(tmp_path, TEXTS * 10, training_tokens=300)
     assert 300 <= corpus.tokens + sum(len(document.ids) for document in corpus.held_out) < 420

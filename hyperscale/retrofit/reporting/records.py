@@ -57,7 +57,8 @@ class TrainingRecord(BaseModel):
         model: The model as the user named it.
         base: Its checkpoint, a hub id or an absolute path.
         data: Path, column and number of entries of the data.
-        documents: Numbers of documents to train on and held out, and of tokens to train on.
+        documents: Numbers of documents to train on and held out, of tokens to train on, and of entries left out since
+            their prompts fill a row.
         length: Tokens of a row.
         rows: Rows of a batch.
         loss: What of a chat counts in the loss.
