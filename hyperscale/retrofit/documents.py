@@ -126,8 +126,8 @@ def build_corpus(
         date: What chat templates take for the present; now if None.
 
     Raises:
-        RetrofitError: An entry is malformed, all prompts fill a row, there are fewer than two documents, or none is
-            longer than the window.
+        RetrofitError: An entry is malformed, all prompts fill a row, there are fewer than two documents, or none to
+            train on is longer than the window.
     """
     date = date or datetime.now()
     order = list(range(len(source.entries)))
@@ -172,6 +172,13 @@ def build_corpus(
     count = max(1, round(len(documents) * HELD_OUT))
     while sum(len(document.ids) for document in documents[:count]) <= window + 2 and count < len(documents) - 1:
         count += 1
+    if not joined and all(len(document.ids) <= window + 2 for document in documents[count:]):
+        long = sum(size > window + 2 for size in lengths)
+        raise RetrofitError(
+            f"{source.path} has {long} of {len(documents):,} documents longer than the window (--window {window}), "
+            "held out for the gate check, and nothing would be evicted in the training: pass more long texts, or "
+            "--packing joined"
+        )
     return Corpus(train=documents[count:], held_out=documents[:count], joined=joined, note=note, left_out=left_out)
 
 

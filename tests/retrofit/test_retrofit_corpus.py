@@ -114,6 +114,18 @@ def test_chats_whose_prompt_fills_a_row_are_left_out_and_counted(tmp_path):
     assert build(tmp_path, [chat("one")] * 2).note == ""
 
 
+def test_a_long_document_is_left_to_train_on(tmp_path):
+    """Only they lose tokens; the first one is held out."""
+    short = [f"{i:02d}" for i in range(20)]
+    with pytest.raises(
+        RetrofitError, match=r"has 1 of 21 documents longer .* \(--window 4\), held out .* pass more long"
+    ):
+        build(tmp_path, [*short, TEXTS[0]])
+    corpus = build(tmp_path, [*short, *TEXTS[:2]])
+    assert max(len(document.ids) for document in corpus.train) > 6
+    assert build(tmp_path, [*short, TEXTS[0]], joined=True).train
+
+
 def test_no_more_is_tokenised_than_is_wanted(tmp_path):
     corpus = build(tmp_path, TEXTS * 10, training_tokens=300)
     assert 300 <= corpus.tokens + sum(len(document.ids) for document in corpus.held_out) < 420
