@@ -191,6 +191,27 @@ def write_ids(tmp_path, rows):
     return file
 
 
+def test_files_without_rows_do_not_choose_the_column(tmp_path):
+    (tmp_path / "1.jsonl").write_text("\n")
+    parquet.write_table(pyarrow.table({"other": pyarrow.array([], pyarrow.string())}), tmp_path / "2.parquet")
+    (tmp_path / "3.jsonl").write_text('{"text": "a"}\n')
+    source = text_files.read_texts(tmp_path)
+    assert (source.column, len(source.entries)) == ("text", 1)
+    (tmp_path / "3.jsonl").unlink()
+    with pytest.raises(RetrofitError, match="holds no rows"):
+        text_files.read_texts(tmp_path)
+
+
+@pytest.mark.parametrize("entry", [{"text": "a \ud83d"}, {"messages": [{"role": "user", "content": "\ud83d"}]}])
+def test_half_a_character_is_named_with_its_place(tmp_path, entry):
+    file = tmp_path / "texts.jsonl"
+    file.write_text(json.dumps({next(iter(entry)): "whole \U0001f600"}) + "\n" + json.dumps(entry) + "\n")
+    with pytest.raises(
+        RetrofitError, match=r"texts.jsonl line 2 has half of a character \('\\ud83d', a lone surrogate\)"
+    ):
+        text_files.read_texts(file)
+
+
 def test_token_ids_are_taken_as_they_are(tmp_path):
     rows = [{"ids": list(range(i, i + 9)), "start": 1 + i % 3, "finish": "length"} for i in range(6)]
     source = text_files.read_texts(write_ids(tmp_path, [*rows, {"ids": [5, 6, 7, 8, 9, 10, 11]}]))

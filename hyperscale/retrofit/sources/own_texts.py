@@ -22,7 +22,7 @@ from hyperscale.models.prompts import PromptFormat
 from hyperscale.models.shape import count_parameters, shape_from_config
 from hyperscale.retrofit.sources.own_messages import OwnMessages, find_turn
 from hyperscale.retrofit.sources.settings import OWN
-from hyperscale.retrofit.sources.text_files import TextEntry, TextSource, TokenIds
+from hyperscale.retrofit.sources.text_files import TextEntry, TextSource, TokenIds, read_text, require_whole_characters
 from hyperscale.utils.files import append_whole, cut_torn_line, write_atomic
 from hyperscale.utils.row_files import list_data_files, read_rows
 
@@ -168,7 +168,7 @@ def read_messages(path: Path) -> list[str]:
     """The messages of a file of prompts.
 
     Raises:
-        RetrofitError: It holds none, or lacks the columns.
+        RetrofitError: It holds none, lacks the columns, or cannot be read.
     """
     if not (messages := list(_iterate_messages(path))):
         raise RetrofitError(f"{path} holds no prompts")
@@ -178,12 +178,13 @@ def read_messages(path: Path) -> list[str]:
 def _iterate_messages(path: Path) -> Iterator[str]:
     for file in list_data_files(path, (".jsonl", ".parquet", ".txt"), RetrofitError, "--prompts"):
         if file.suffix == ".txt":
-            yield from filter(None, map(str.strip, file.read_text(encoding="utf-8-sig").splitlines()))
+            yield from filter(None, map(str.strip, read_text(file).split("\n")))
             continue
         for row in read_rows(file, RetrofitError):
             message = next((row.row[name] for name in PROMPT_COLUMNS if isinstance(row.row.get(name), str)), None)
             if message is None:
                 raise RetrofitError(f"{row.place} has no text in a column {', '.join(PROMPT_COLUMNS)}: add one")
+            require_whole_characters(message, row.place)
             yield message
 
 
