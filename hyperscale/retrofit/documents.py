@@ -63,6 +63,11 @@ class Corpus:
         """Tokens to train on."""
         return sum(len(document.ids) for document in self.train)
 
+    @property
+    def counts_all(self) -> bool:
+        """Whether the loss counts every token of every document."""
+        return all(document.start <= 1 for document in (*self.train, *self.held_out))
+
     def hash(self) -> str:
         """Sixteen hexadecimal digits that identify the documents and their order."""
         digest = hashlib.sha256()

@@ -12,6 +12,7 @@ from hyperscale.retrofit.checkpoints import save_checkpoint, train_checkpoints
 from hyperscale.retrofit.reporting.records import CheckpointRecord, TrainingRecord
 from hyperscale.retrofit.reporting.step_metrics import StepMetrics
 from hyperscale.retrofit.resume.same_training import list_settings, require_same_data
+from hyperscale.retrofit.sources.settings import OWN
 from hyperscale.retrofit.training_job import TrainingJob
 from hyperscale.utils.files import write_atomic, write_folder
 
@@ -209,6 +210,7 @@ def _begin_record(job: TrainingJob, device: str, corpus: "Corpus") -> TrainingRe
     import transformers
 
     settings, source = job.settings, job.source
+    is_without_prompts = settings.data == OWN and settings.prompts is None
     return TrainingRecord(
         model=settings.model,
         base=job.base,
@@ -226,7 +228,8 @@ def _begin_record(job: TrainingJob, device: str, corpus: "Corpus") -> TrainingRe
         },
         length=job.length,
         rows=settings.rows,
-        loss="all tokens" if settings.whole_chats or source.column == "text" else "last reply",
+        # What the model writes without prompts stands behind the template's opening, and counts as a whole.
+        loss="all tokens" if corpus.counts_all or is_without_prompts else "last reply",
         weights=settings.weights,
         recipe=job.recipe,
         activations=job.activations,

@@ -212,6 +212,24 @@ def test_half_a_character_is_named_with_its_place(tmp_path, entry):
         text_files.read_texts(file)
 
 
+def test_a_chat_that_is_kept_as_text_is_refused(tmp_path):
+    file = tmp_path / "texts.jsonl"
+    chat = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
+    file.write_text(json.dumps({"messages": json.dumps(chat), "text": "[a]"}) + "\n")
+    with pytest.raises(RetrofitError, match=r"line 1: messages holds the chat as a text of JSON: parse it .* --column"):
+        text_files.read_texts(file)
+    assert text_files.read_texts(file, "text").entries[0].content == "[a]"
+    file.write_text(json.dumps({"messages": "[a] text"}) + "\n")
+    assert text_files.read_texts(file).entries[0].content == "[a] text"
+
+
+def test_the_loss_is_told_by_what_it_counts(tmp_path):
+    chat = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
+    assert build(tmp_path, TEXTS).counts_all
+    assert not build(tmp_path, [*TEXTS, chat]).counts_all
+    assert build(tmp_path, [*TEXTS, chat], whole_chats=True).counts_all
+
+
 def test_token_ids_are_taken_as_they_are(tmp_path):
     rows = [{"ids": list(range(i, i + 9)), "start": 1 + i % 3, "finish": "length"} for i in range(6)]
     source = text_files.read_texts(write_ids(tmp_path, [*rows, {"ids": [5, 6, 7, 8, 9, 10, 11]}]))

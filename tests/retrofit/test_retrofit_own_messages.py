@@ -271,6 +271,7 @@ def test_a_retrofit_on_chats_of_the_model_alone_goes_on_and_records_them(base, t
     record = json.loads(Path("made/training.json").read_text())
     assert record["data"]["messages"] in out
     assert record["settings"]["prompts"] == "self"
+    assert record["loss"] == "last reply"
     assert record["data"]["messages"].endswith("that the model wrote can be answered")
     made = next(path for path in Path("made").iterdir() if path.name.endswith("dms2"))
     assert f"| data: messages | {record['data']['messages']} |" in (made / "README.md").read_text()

@@ -93,6 +93,11 @@ def test_data_sets_that_cannot_be_used_say_why_and_leave_no_file(tmp_path, monke
     assert list((tmp_path / "data").iterdir()) == []
 
 
+def test_a_chat_of_a_data_set_that_is_kept_as_text_is_refused(tmp_path):
+    with pytest.raises(RetrofitError, match="row 1: messages holds the chat as a text of JSON"):
+        fetch(data_set(tmp_path / "set", [{"messages": json.dumps(COLUMNS["messages"])}]), tmp_path)
+
+
 def test_half_a_character_of_a_data_set_is_named_and_leaves_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(hub_texts, "_stream_rows", lambda _: iter([{"text": "a"}, {"text": "\ud83d"}]))
     with pytest.raises(RetrofitError, match="hub:x/y row 2 has half of a character"):
@@ -290,6 +295,7 @@ def test_a_retrofit_on_what_the_model_writes_goes_on_and_records_it(base, tmp_pa
     record = json.loads((tmp_path / "made" / "training.json").read_text())
     assert record["data"]["path"] == "self"
     assert record["documents"]["tokens"] > 4000
+    assert record["loss"] == "all tokens"
     assert (
         f"| data: duplicates | {record['data']['duplicates']} |"
         in (tmp_path / "made" / "dms2" / "README.md").read_text()

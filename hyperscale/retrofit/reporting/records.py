@@ -61,7 +61,7 @@ class TrainingRecord(BaseModel):
             their prompts fill a row.
         length: Tokens of a row.
         rows: Rows of a batch.
-        loss: What of a chat counts in the loss.
+        loss: What counts in the loss: "all tokens", or "last reply" where documents begin with a prompt.
         weights: Type of the trained weights.
         recipe: All that the trainer was told.
         activations: What was held of a forward pass, each layer's input or all of it. Records of versions that did not

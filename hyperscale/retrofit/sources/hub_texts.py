@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from hyperscale.errors import RetrofitError, first_line
-from hyperscale.retrofit.sources.text_files import TEXT_COLUMNS, TextSource, read_texts, require_whole_characters
+from hyperscale.retrofit.sources.text_files import (
+    CHATS,
+    TEXT_COLUMNS,
+    TextSource,
+    read_texts,
+    require_parsed,
+    require_whole_characters,
+)
 from hyperscale.utils.files import write_atomic
 
 PREFIX = "hub:"
@@ -65,6 +72,8 @@ def _stream_entries(data: str, column: str | None) -> Iterator[dict[str, Any]]:
                 column or f"{' or '.join(TEXT_COLUMNS)}, nor those of OpenR1-Math-220k ({', '.join(_OPENR1_FIELDS)})"
             )
             raise RetrofitError(f"{place} has no column {wanted}, only {names}: pass --column NAME")
+        if chosen == CHATS:
+            require_parsed(row[chosen], place)
         require_whole_characters(row[chosen], place)
         yield {"text" if isinstance(row[chosen], str) else "messages": row[chosen]}
 

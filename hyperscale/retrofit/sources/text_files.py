@@ -1,5 +1,6 @@
 """Reads the texts or chats that a retrofit trains on, from JSONL, Parquet or plain text files."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,9 +10,11 @@ from hyperscale.utils.paths import expand_home
 from hyperscale.utils.row_files import PlacedRow, list_data_files, read_rows
 
 SUFFIXES = (".jsonl", ".parquet", ".txt")
+CHATS = "messages"
+"""Column of chats."""
 IDS = "ids"
 """Column of documents that are tokenised already, as a model's own texts are kept."""
-TEXT_COLUMNS = ("messages", "text")
+TEXT_COLUMNS = (CHATS, "text")
 COLUMNS = (*TEXT_COLUMNS, IDS)
 """Columns that are looked for if none is named, in this order."""
 
@@ -83,6 +86,8 @@ def read_texts(path: Path, column: str | None = None) -> TextSource:
             if row.row.get(column) is None:
                 raise RetrofitError(_describe_lack(row, column))
             content = _read_ids(row) if column == IDS else row.row[column]
+            if column == CHATS:
+                require_parsed(content, row.place)
             require_whole_characters(content, row.place)
             entries.append(TextEntry(row.place, content))
     if not entries:
@@ -115,6 +120,29 @@ def _read_ids(row: PlacedRow) -> TokenIds:
     if type(start) is not int or start < 1:
         raise RetrofitError(f"{row.place}: start is {start!r}, and must be a whole number of at least 1")
     return TokenIds(ids, start)
+
+
+def require_parsed(content: Any, place: str) -> None:
+    """Refuse a chat that is kept as text, which would be trained on as it stands, brackets and all.
+
+    Args:
+        content: What the column `CHATS` has, whose form is not checked.
+        place: Where it stands, for the message.
+
+    Raises:
+        RetrofitError: It is a text that lists objects of JSON.
+    """
+    if not isinstance(content, str) or not content.lstrip().startswith("["):
+        return
+    try:
+        parsed = json.loads(content)
+    except (ValueError, RecursionError):  # a text that begins with a bracket
+        return
+    if isinstance(parsed, list) and parsed and isinstance(parsed[0], dict):
+        raise RetrofitError(
+            f"{place}: {CHATS} holds the chat as a text of JSON: parse it into a list of messages {{role, content}}, "
+            "or pass --column NAME for another column"
+        )
 
 
 def require_whole_characters(content: Any, place: str) -> None:
