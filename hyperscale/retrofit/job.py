@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,15 @@ from hyperscale.retrofit.choices import (
 )
 from hyperscale.retrofit.reporting.records import Activations
 from hyperscale.retrofit.reporting.step_metrics import StepMetrics, format_line
-from hyperscale.retrofit.resume.begun import SOURCES, SOURCES_SETTINGS, find_begun, find_recipe, require_writable
+from hyperscale.retrofit.resume.begun import (
+    DATE,
+    SOURCES,
+    SOURCES_SETTINGS,
+    find_begun,
+    find_date,
+    find_recipe,
+    require_writable,
+)
 from hyperscale.retrofit.resume.folder_lock import hold_folder
 from hyperscale.retrofit.resume.same_training import list_settings
 from hyperscale.retrofit.run_training import train
@@ -80,12 +89,15 @@ def _prepare(settings: RetrofitSettings, ranks: "Ranks | None", report: Report) 
     if settings.recipe_name is None and (name := find_recipe(settings.out)):
         settings = settings.with_recipe(name)
     begun = find_begun(settings)
+    date = find_date(settings.out, begun)
     if ranks is not None:
         ranks.wait()  # none may write before all have looked
     if begun is not None and begun.finished:
         report(f"the retrofit in {settings.out} is complete")
         require_accepted(begun.dms)
         return None
+    if ranks is not None:  # clocks differ, and the first alone may see the record
+        date = ranks.gather(date)[0]
     from hyperscale.retrofit.parallel.launch import is_launched
 
     report_plan = _ignore if is_launched() else report
@@ -105,8 +117,8 @@ def _prepare(settings: RetrofitSettings, ranks: "Ranks | None", report: Report) 
         _require_gpus(settings.gpus, device, is_chosen=settings.device is not None)
         check_shares(settings.gpus, settings.recipe(parameters))
     if source is None:
-        source = _get_source(settings, model.base, device, length, parameters, report_plan)
-    return TrainingJob(settings, model.base, config, device, length, source, activations, estimate, begun)
+        source = _get_source(settings, model.base, device, length, parameters, date, report_plan)
+    return TrainingJob(settings, model.base, config, device, length, source, activations, estimate, date, begun)
 
 
 def _is_launcher(settings: RetrofitSettings, ranks: "Ranks | None") -> bool:
@@ -208,7 +220,7 @@ def _choose_what_fits(
 
 
 def _get_source(
-    settings: RetrofitSettings, base: str, device: str, length: int, parameters: int, report: Report
+    settings: RetrofitSettings, base: str, device: str, length: int, parameters: int, date: datetime, report: Report
 ) -> "TextSource":
     """Texts of the hub, or of the model itself; they become a file in the training's folder.
 
@@ -221,7 +233,8 @@ def _get_source(
     tokens = settings.recipe(parameters).total_steps * settings.rows * settings.accumulate * length
     folder = settings.out / SOURCES
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / SOURCES_SETTINGS, json.dumps(list_settings(settings), indent=1) + "\n")
+    begun_with = {**list_settings(settings), DATE: date.isoformat()}
+    write_atomic(folder / SOURCES_SETTINGS, json.dumps(begun_with, indent=1) + "\n")
     if settings.data != OWN:
         report(f"reading {settings.data} …")
         return fetch_hub_texts(settings.data, settings.column, tokens, folder / "hub.jsonl")
@@ -234,6 +247,7 @@ def _get_source(
         settings.prompts_source,
         settings.own_temperature,
         settings.own_top_p,
+        date,
     )
     return write_own_texts(plan, load_tokenizer(base), folder / "self.jsonl", report)
 

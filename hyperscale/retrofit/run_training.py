@@ -12,6 +12,7 @@ from hyperscale.retrofit.checkpoints import save_checkpoint, train_checkpoints
 from hyperscale.retrofit.reporting.records import CheckpointRecord, TrainingRecord
 from hyperscale.retrofit.reporting.step_metrics import StepMetrics
 from hyperscale.retrofit.resume.same_training import list_settings, require_same_base, require_same_data
+from hyperscale.retrofit.sources.settings import OWN
 from hyperscale.retrofit.training_job import TrainingJob
 from hyperscale.utils.files import write_atomic, write_folder
 
@@ -74,7 +75,10 @@ def train(
         seed=settings.seed,
         whole_chats=settings.whole_chats,
         joined=settings.packing == "joined",
+        date=job.date,
     )
+    if corpus.note:
+        report(corpus.note)
     passes = recipe.total_steps * job.step_tokens / max(corpus.tokens, 1)
     report(
         f"{len(corpus.train):,} documents, {corpus.tokens:,} tokens, seen {passes:.1f} times; "
@@ -209,6 +213,7 @@ def _begin_record(job: TrainingJob, device: str, corpus: "Corpus") -> TrainingRe
     from hyperscale.models.weights_identity import identify_weights
 
     settings, source = job.settings, job.source
+    is_without_prompts = settings.data == OWN and settings.prompts is None
     return TrainingRecord(
         model=settings.model,
         base=job.base,
@@ -218,10 +223,16 @@ def _begin_record(job: TrainingJob, device: str, corpus: "Corpus") -> TrainingRe
             "entries": len(source.entries),
             **source.notes,
         },
-        documents={"train": len(corpus.train), "held_out": len(corpus.held_out), "tokens": corpus.tokens},
+        documents={
+            "train": len(corpus.train),
+            "held_out": len(corpus.held_out),
+            "tokens": corpus.tokens,
+            "left_out": corpus.left_out,
+        },
         length=job.length,
         rows=settings.rows,
-        loss="all tokens" if settings.whole_chats or source.column == "text" else "last reply",
+        # What the model writes without prompts stands behind the template's opening, and counts as a whole.
+        loss="all tokens" if corpus.counts_all or is_without_prompts else "last reply",
         weights=settings.weights,
         recipe=job.recipe,
         activations=job.activations,
@@ -230,6 +241,7 @@ def _begin_record(job: TrainingJob, device: str, corpus: "Corpus") -> TrainingRe
         torch=torch.__version__,
         transformers=transformers.__version__,
         settings=list_settings(settings),
+        date=job.date,
         data_hash=corpus.hash(),
         base_id=identify_weights(job.base),
     )

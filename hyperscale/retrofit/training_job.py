@@ -1,6 +1,7 @@
 """What one training of a retrofit needs, found and checked before anything is loaded."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from hyperscale.retrofit.memory_estimate import MemoryEstimate
@@ -24,6 +25,7 @@ class TrainingJob:
         source: The texts.
         activations: What is held of a forward pass; chosen, where the settings leave it open.
         estimate: The memory that it was said to take, with the number of the model's weights.
+        date: What chat templates take for the present: when the training began.
         begun: The record of the training that the folder holds; None if it holds none.
     """
 
@@ -35,6 +37,7 @@ class TrainingJob:
     source: "TextSource"
     activations: Activations
     estimate: MemoryEstimate
+    date: datetime
     begun: TrainingRecord | None = None
 
     @property

@@ -1,6 +1,7 @@
 """Documents of a retrofit: what is read, tokenised, counted and packed. And the parts that save memory."""
 
 import json
+from datetime import datetime
 
 import architectures
 import numpy as np
@@ -87,6 +88,44 @@ def test_a_template_that_fails_names_the_chat(tmp_path):
         build(tmp_path, [chat, chat], template="{{ raise_exception('no!') }}")
 
 
+def test_a_template_that_writes_the_date_gives_the_tokens_of_the_date_of_the_beginning(tmp_path):
+    chat = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
+    template = "{{ strftime_now('%d') }}" + architectures.TEMPLATE
+    days = [datetime(2026, 2, day) for day in (3, 3, 4)]
+    corpora = [build(tmp_path, [chat, chat], template=template, date=day) for day in days]
+    assert words(corpora[0].train[0]).startswith("03<|user|>one")
+    assert corpora[0].hash() == corpora[1].hash() != corpora[2].hash()
+
+
+def test_chats_whose_prompt_fills_a_row_are_left_out_and_counted(tmp_path):
+    def chat(asked):
+        return [{"role": "user", "content": asked}, {"role": "assistant", "content": "two"}]
+
+    corpus = build(tmp_path, [chat("one")] * 3 + [chat("long " * 10)] * 2)
+    line = "2 of 5 entries were left out: their prompts take a row of 48 tokens or more; pass a larger --length"
+    assert (corpus.left_out, corpus.note) == (2, line)
+    assert len(corpus.train) + len(corpus.held_out) == 3
+    with pytest.raises(RetrofitError, match=r"nothing of .* is left to train on: 4 of 4 entries were left out: their"):
+        build(tmp_path, [chat("long " * 10)] * 4)
+    with pytest.raises(RetrofitError, match=r"pass at least two, since one is held out\. 1 of 2 entries were left out"):
+        build(tmp_path, [chat("one"), chat("long " * 10)])
+    ids = [text_files.TokenIds(list(range(60)), start) for start in (9, 20, 50)]
+    assert build(tmp_path, ids).left_out == 1
+    assert build(tmp_path, [chat("one")] * 2).note == ""
+
+
+def test_a_long_document_is_left_to_train_on(tmp_path):
+    """Only they lose tokens; the first one is held out."""
+    short = [f"{i:02d}" for i in range(20)]
+    with pytest.raises(
+        RetrofitError, match=r"has 1 of 21 documents longer .* \(--window 4\), held out .* pass more long"
+    ):
+        build(tmp_path, [*short, TEXTS[0]])
+    corpus = build(tmp_path, [*short, *TEXTS[:2]])
+    assert max(len(document.ids) for document in corpus.train) > 6
+    assert build(tmp_path, [*short, TEXTS[0]], joined=True).train
+
+
 def test_no_more_is_tokenised_than_is_wanted(tmp_path):
     corpus = build(tmp_path, TEXTS * 10, training_tokens=300)
     assert 300 <= corpus.tokens + sum(len(document.ids) for document in corpus.held_out) < 420
@@ -150,6 +189,45 @@ def write_ids(tmp_path, rows):
     file = tmp_path / "self.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
+
+
+def test_files_without_rows_do_not_choose_the_column(tmp_path):
+    (tmp_path / "1.jsonl").write_text("\n")
+    parquet.write_table(pyarrow.table({"other": pyarrow.array([], pyarrow.string())}), tmp_path / "2.parquet")
+    (tmp_path / "3.jsonl").write_text('{"text": "a"}\n')
+    source = text_files.read_texts(tmp_path)
+    assert (source.column, len(source.entries)) == ("text", 1)
+    (tmp_path / "3.jsonl").unlink()
+    with pytest.raises(RetrofitError, match="holds no rows"):
+        text_files.read_texts(tmp_path)
+
+
+@pytest.mark.parametrize("entry", [{"text": "a \ud83d"}, {"messages": [{"role": "user", "content": "\ud83d"}]}])
+def test_half_a_character_is_named_with_its_place(tmp_path, entry):
+    file = tmp_path / "texts.jsonl"
+    file.write_text(json.dumps({next(iter(entry)): "whole \U0001f600"}) + "\n" + json.dumps(entry) + "\n")
+    with pytest.raises(
+        RetrofitError, match=r"texts.jsonl line 2 has half of a character \('\\ud83d', a lone surrogate\)"
+    ):
+        text_files.read_texts(file)
+
+
+def test_a_chat_that_is_kept_as_text_is_refused(tmp_path):
+    file = tmp_path / "texts.jsonl"
+    chat = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
+    file.write_text(json.dumps({"messages": json.dumps(chat), "text": "[a]"}) + "\n")
+    with pytest.raises(RetrofitError, match=r"line 1: messages holds the chat as a text of JSON: parse it .* --column"):
+        text_files.read_texts(file)
+    assert text_files.read_texts(file, "text").entries[0].content == "[a]"
+    file.write_text(json.dumps({"messages": "[a] text"}) + "\n")
+    assert text_files.read_texts(file).entries[0].content == "[a] text"
+
+
+def test_the_loss_is_told_by_what_it_counts(tmp_path):
+    chat = [{"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}]
+    assert build(tmp_path, TEXTS).counts_all
+    assert not build(tmp_path, [*TEXTS, chat]).counts_all
+    assert build(tmp_path, [*TEXTS, chat], whole_chats=True).counts_all
 
 
 def test_token_ids_are_taken_as_they_are(tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+from datetime import datetime
 from pathlib import Path
 
 import architectures
@@ -210,6 +211,20 @@ def test_what_a_template_puts_around_a_message_is_found():
     assert find_turn(words) == Turn(())
 
 
+def test_messages_are_asked_and_answered_on_the_day_of_the_beginning(tmp_path):
+    words = architectures.tokenizer()
+    words.chat_template = "{{ strftime_now('%d') }}" + architectures.TEMPLATE
+    day = datetime(2026, 2, 3)
+    assert words.decode(find_turn(words, day).opening) == "03<|user|>"
+    (tmp_path / "drawn.jsonl").write_text(json.dumps({"message": "hi", "ended": True}) + "\n")
+    messages = own_messages.OwnMessages(tmp_path, words, LENGTH, Sampling(), day)
+    assert words.decode(messages.prompts[0]).startswith("03<|user|>hi")
+    plan = OwnTextPlan("m", "cpu", LENGTH, tokens=1, seed=0, prompts=tmp_path / "prompts.jsonl", date=day)
+    assert own_texts.read_prompts(plan, words) == messages.prompts
+    plan = OwnTextPlan("m", "cpu", LENGTH, tokens=1, seed=0, prompts=None, date=day)
+    assert own_texts.read_prompts(plan, words) == [find_turn(words, day).opening]
+
+
 def test_messages_end_before_a_text_too(base, tmp_path):
     """A template without tokens of its own behind the message: the text that it has there ends one."""
     words = architectures.tokenizer()
@@ -256,6 +271,7 @@ def test_a_retrofit_on_chats_of_the_model_alone_goes_on_and_records_them(base, t
     record = json.loads(Path("made/training.json").read_text())
     assert record["data"]["messages"] in out
     assert record["settings"]["prompts"] == "self"
+    assert record["loss"] == "last reply"
     assert record["data"]["messages"].endswith("that the model wrote can be answered")
     made = next(path for path in Path("made").iterdir() if path.name.endswith("dms2"))
     assert f"| data: messages | {record['data']['messages']} |" in (made / "README.md").read_text()

@@ -93,6 +93,18 @@ def test_data_sets_that_cannot_be_used_say_why_and_leave_no_file(tmp_path, monke
     assert list((tmp_path / "data").iterdir()) == []
 
 
+def test_a_chat_of_a_data_set_that_is_kept_as_text_is_refused(tmp_path):
+    with pytest.raises(RetrofitError, match="row 1: messages holds the chat as a text of JSON"):
+        fetch(data_set(tmp_path / "set", [{"messages": json.dumps(COLUMNS["messages"])}]), tmp_path)
+
+
+def test_half_a_character_of_a_data_set_is_named_and_leaves_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub_texts, "_stream_rows", lambda _: iter([{"text": "a"}, {"text": "\ud83d"}]))
+    with pytest.raises(RetrofitError, match="hub:x/y row 2 has half of a character"):
+        fetch("hub:x/y", tmp_path)
+    assert list((tmp_path / "data").iterdir()) == []
+
+
 # --- what the model writes ---
 
 
@@ -200,6 +212,19 @@ def test_prompts_are_answered_once_each_and_their_answers_count(base, tmp_path, 
             write(plan(base, prompts=prompts), tmp_path / "other.jsonl")
 
 
+def test_prompts_of_a_text_file_are_its_lines_in_utf_8(tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("one\u2028two\x0cthree\n\nGröße?\r\n", encoding="utf-8")
+    assert own_texts.read_messages(prompts) == ["one\u2028two\x0cthree", "Größe?"]
+    prompts.write_bytes("Größe?\n".encode("latin-1"))
+    with pytest.raises(RetrofitError, match=r"prompts.txt cannot be read: 'utf-8' codec"):
+        own_texts.read_messages(prompts)
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "\\ud83d"}\n')
+    with pytest.raises(RetrofitError, match=r"prompts.jsonl line 1 has half of a character"):
+        own_texts.read_messages(prompts)
+
+
 # --- packing ---
 
 
@@ -270,6 +295,7 @@ def test_a_retrofit_on_what_the_model_writes_goes_on_and_records_it(base, tmp_pa
     record = json.loads((tmp_path / "made" / "training.json").read_text())
     assert record["data"]["path"] == "self"
     assert record["documents"]["tokens"] > 4000
+    assert record["loss"] == "all tokens"
     assert (
         f"| data: duplicates | {record['data']['duplicates']} |"
         in (tmp_path / "made" / "dms2" / "README.md").read_text()

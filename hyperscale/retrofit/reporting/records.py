@@ -1,6 +1,7 @@
 """Defines ``training.json``, the record of a retrofit and of each of its checkpoints."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -56,10 +57,11 @@ class TrainingRecord(BaseModel):
         model: The model as the user named it.
         base: Its checkpoint, a hub id or an absolute path.
         data: Path, column and number of entries of the data.
-        documents: Numbers of documents to train on and held out, and of tokens to train on.
+        documents: Numbers of documents to train on and held out, of tokens to train on, and of entries left out since
+            their prompts fill a row.
         length: Tokens of a row.
         rows: Rows of a batch.
-        loss: What of a chat counts in the loss.
+        loss: What counts in the loss: "all tokens", or "last reply" where documents begin with a prompt.
         weights: Type of the trained weights.
         recipe: All that the trainer was told.
         activations: What was held of a forward pass, each layer's input or all of it. Records of versions that did not
@@ -70,6 +72,7 @@ class TrainingRecord(BaseModel):
         transformers: Its version.
         dms: The checkpoints so far.
         settings: What the command was told, which decides whether it may go on with this training.
+        date: When it began, which chat templates take for the present; None in records of versions that kept none.
         data_hash: Identifies the tokenised documents, in their order.
         base_id: Identifies the base's weights, configuration and tokenizer (`hyperscale.models.weights_identity`).
         finished: Whether the training is complete.
@@ -93,6 +96,7 @@ class TrainingRecord(BaseModel):
     transformers: str
     dms: list[CheckpointRecord] = []
     settings: dict[str, Any] = {}
+    date: datetime | None = None
     data_hash: str = ""
     base_id: str = ""
     finished: bool = False

@@ -1,6 +1,7 @@
 """What a folder holds of the retrofit that a command asks for."""
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from hyperscale.utils.files import try_writing
 #: Folder of the texts that a retrofit got by itself, and the settings that it got them for.
 SOURCES = "data"
 SOURCES_SETTINGS = "settings.json"
+#: When the retrofit began, beside these settings, of which it is none.
+DATE = "date"
 
 
 def find_begun(settings: RetrofitSettings) -> TrainingRecord | None:
@@ -37,6 +40,30 @@ def find_begun(settings: RetrofitSettings) -> TrainingRecord | None:
         raise RetrofitError(f"{out} holds a retrofit of a version that could not resume: pass another --out")
     require_same_settings(out, begun.settings, settings)
     return begun
+
+
+def find_date(out: Path, begun: TrainingRecord | None) -> datetime:
+    """What chat templates take for the present: when the retrofit began, so that one that goes on has the same tokens.
+
+    Args:
+        out: The folder of the retrofit.
+        begun: The record that it holds, if it does.
+
+    Returns:
+        That date; now for a new retrofit, and for one of a version that did not keep the date.
+
+    Raises:
+        RetrofitError: What the folder says is no date.
+    """
+    if begun is not None:
+        return begun.date or datetime.now()
+    text = (_settings_of_sources(out) or {}).get(DATE)
+    try:
+        return datetime.now() if text is None else datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        raise RetrofitError(
+            f"{out / SOURCES / SOURCES_SETTINGS}: {DATE} {text!r} is no date: pass another --out"
+        ) from None
 
 
 def find_recipe(out: Path) -> str | None:

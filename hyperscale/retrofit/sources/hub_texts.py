@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from hyperscale.errors import RetrofitError, first_line
-from hyperscale.retrofit.sources.text_files import TEXT_COLUMNS, TextSource, read_texts
+from hyperscale.retrofit.sources.text_files import (
+    CHATS,
+    TEXT_COLUMNS,
+    TextSource,
+    read_texts,
+    require_parsed,
+    require_whole_characters,
+)
 from hyperscale.utils.files import write_atomic
 
 PREFIX = "hub:"
@@ -39,7 +46,7 @@ def _make_lines(data: str, column: str | None, most_chars: int) -> Iterator[byte
     chars = 0
     for entry in _stream_entries(data, column):
         line = json.dumps(entry, ensure_ascii=False) + "\n"
-        yield line.encode("utf-8", "surrogatepass")
+        yield line.encode()
         chars += len(line)
         if chars > most_chars:
             return
@@ -54,7 +61,9 @@ def _stream_entries(data: str, column: str | None) -> Iterator[dict[str, Any]]:
         if column is None and all(name in row for name in _OPENR1_FIELDS):
             # A row without verdicts has no trace that is known to be right.
             if all(row[name] is not None for name in _OPENR1_FIELDS):
-                yield from verified_traces(row, place)
+                for chat in verified_traces(row, place):
+                    require_whole_characters(chat["messages"], place)
+                    yield chat
             continue
         chosen = column or next((name for name in TEXT_COLUMNS if row.get(name) is not None), None)
         if chosen is None or row.get(chosen) is None:
@@ -63,6 +72,9 @@ def _stream_entries(data: str, column: str | None) -> Iterator[dict[str, Any]]:
                 column or f"{' or '.join(TEXT_COLUMNS)}, nor those of OpenR1-Math-220k ({', '.join(_OPENR1_FIELDS)})"
             )
             raise RetrofitError(f"{place} has no column {wanted}, only {names}: pass --column NAME")
+        if chosen == CHATS:
+            require_parsed(row[chosen], place)
+        require_whole_characters(row[chosen], place)
         yield {"text" if isinstance(row[chosen], str) else "messages": row[chosen]}
 
 

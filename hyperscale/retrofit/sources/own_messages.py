@@ -3,13 +3,14 @@
 import json
 from collections import Counter
 from dataclasses import dataclass, replace
+from datetime import datetime
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal
 
 from hyperscale.engines.base import Chain, Engine, Request, Sampling
 from hyperscale.errors import ModelError, RetrofitError
-from hyperscale.models.prompts import PromptFormat, apply_template, choose_template
+from hyperscale.models.prompts import PromptFormat, apply_template, choose_template, with_date
 from hyperscale.utils.files import append_whole, cut_torn_line, write_atomic
 from hyperscale.utils.row_files import read_rows
 
@@ -41,16 +42,22 @@ class Turn:
     stop: str = ""
 
 
-def find_turn(tokenizer: Any) -> Turn:
+def find_turn(tokenizer: Any, date: datetime | None = None) -> Turn:
     """The user's turn in the chat template; an empty one if the tokenizer has no template.
+
+    Args:
+        tokenizer: The model's.
+        date: What the template takes for the present; now if None.
 
     Raises:
         ModelError: The template fails.
     """
-    if not tokenizer.chat_template:
+    template = choose_template(tokenizer)
+    if template is None:
         return Turn(())
     message = [{"role": "user", "content": _MARK}]
-    text = apply_template(tokenizer, message, choose_template(tokenizer), remedy="pass --prompts FILE")
+    template = with_date(template, date or datetime.now())
+    text = apply_template(tokenizer, message, template, remedy="pass --prompts FILE")
     before, _, behind = text.partition(_MARK)
     behind = behind.strip()
     opening = tuple(tokenizer(before, add_special_tokens=False)["input_ids"])
@@ -72,7 +79,9 @@ class OwnMessages:
         prompts: Token ids of the prompts, in the order of their messages; grows.
     """
 
-    def __init__(self, folder: Path, tokenizer: Any, length: int, sampling: Sampling) -> None:
+    def __init__(
+        self, folder: Path, tokenizer: Any, length: int, sampling: Sampling, date: datetime | None = None
+    ) -> None:
         """Read what earlier processes wrote.
 
         Args:
@@ -80,13 +89,14 @@ class OwnMessages:
             tokenizer: The model's.
             length: Tokens of a row, in which a prompt leaves room for an answer.
             sampling: How messages are drawn.
+            date: What the chat template takes for the present; now if None.
 
         Raises:
             RetrofitError: The model has no chat template, or one that begins with the message; rows are too short; or
                 a file cannot be read.
             ModelError: The template fails.
         """
-        self._turn = find_turn(tokenizer)
+        self._turn = find_turn(tokenizer, date)
         if not self._turn.opening:
             lack = "the model's has nothing in front of a message" if tokenizer.chat_template else "the model has none"
             raise RetrofitError(
@@ -99,7 +109,7 @@ class OwnMessages:
                 f"half of a row of {length} tokens has no room for messages: the chat template takes "
                 f"{len(self._turn.opening)} before they begin; pass a larger --length"
             )
-        self._tokenizer, self._format, self._length = tokenizer, PromptFormat(tokenizer), length
+        self._tokenizer, self._format, self._length = tokenizer, PromptFormat(tokenizer, date=date), length
         self._sampling = replace(sampling, stop=(self._turn.stop,) if self._turn.stop else ())
         self._drawn, self._file = folder / "drawn.jsonl", folder / "prompts.jsonl"
         self.prompts: list[tuple[int, ...]] = []

@@ -6,6 +6,7 @@ The prompts are those of a file, or made of messages that the model writes first
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from math import ceil
 from pathlib import Path
 from statistics import median
@@ -21,7 +22,7 @@ from hyperscale.models.prompts import PromptFormat
 from hyperscale.models.shape import count_parameters, shape_from_config
 from hyperscale.retrofit.sources.own_messages import OwnMessages, find_turn
 from hyperscale.retrofit.sources.settings import OWN
-from hyperscale.retrofit.sources.text_files import TextEntry, TextSource, TokenIds
+from hyperscale.retrofit.sources.text_files import TextEntry, TextSource, TokenIds, read_text, require_whole_characters
 from hyperscale.utils.files import append_whole, cut_torn_line, write_atomic
 from hyperscale.utils.row_files import list_data_files, read_rows
 
@@ -49,6 +50,7 @@ class OwnTextPlan:
         prompts: File of prompts; "self" for messages that the model writes; None for the opening of the chat template.
         temperature: Of the draws.
         top_p: Nucleus mass that they are from.
+        date: What the chat template takes for the present; now if None.
     """
 
     base: str
@@ -59,6 +61,7 @@ class OwnTextPlan:
     prompts: Path | Literal["self"] | None
     temperature: float = 1.0
     top_p: float = 1.0
+    date: datetime | None = None
 
 
 def write_own_texts(plan: OwnTextPlan, tokenizer: Any, file: Path, report: Any) -> TextSource:
@@ -82,7 +85,7 @@ def write_own_texts(plan: OwnTextPlan, tokenizer: Any, file: Path, report: Any) 
     file.parent.mkdir(parents=True, exist_ok=True)
     messages = None
     if plan.prompts == OWN:
-        messages = OwnMessages(file.parent, tokenizer, plan.length, _sampling(plan))
+        messages = OwnMessages(file.parent, tokenizer, plan.length, _sampling(plan), plan.date)
     prompts = messages.prompts if messages is not None else read_prompts(plan, tokenizer)
     if file.exists():
         cut_torn_line(file)
@@ -150,8 +153,8 @@ def read_prompts(plan: OwnTextPlan, tokenizer: Any) -> list[tuple[int, ...]]:
         RetrofitError: The file is empty, lacks the columns, or a prompt is as long as a row; or there is no opening.
     """
     if not isinstance(plan.prompts, Path):
-        return [_opening(tokenizer)]
-    prompt_format = PromptFormat(tokenizer)
+        return [_opening(tokenizer, plan.date)]
+    prompt_format = PromptFormat(tokenizer, date=plan.date)
     prompts = [prompt_format.prompt(message).ids for message in read_messages(plan.prompts)]
     if (longest := max(map(len, prompts))) >= plan.length - 1:
         raise RetrofitError(
@@ -165,7 +168,7 @@ def read_messages(path: Path) -> list[str]:
     """The messages of a file of prompts.
 
     Raises:
-        RetrofitError: It holds none, or lacks the columns.
+        RetrofitError: It holds none, lacks the columns, or cannot be read.
     """
     if not (messages := list(_iterate_messages(path))):
         raise RetrofitError(f"{path} holds no prompts")
@@ -175,18 +178,19 @@ def read_messages(path: Path) -> list[str]:
 def _iterate_messages(path: Path) -> Iterator[str]:
     for file in list_data_files(path, (".jsonl", ".parquet", ".txt"), RetrofitError, "--prompts"):
         if file.suffix == ".txt":
-            yield from filter(None, map(str.strip, file.read_text(encoding="utf-8-sig").splitlines()))
+            yield from filter(None, map(str.strip, read_text(file).split("\n")))
             continue
         for row in read_rows(file, RetrofitError):
             message = next((row.row[name] for name in PROMPT_COLUMNS if isinstance(row.row.get(name), str)), None)
             if message is None:
                 raise RetrofitError(f"{row.place} has no text in a column {', '.join(PROMPT_COLUMNS)}: add one")
+            require_whole_characters(message, row.place)
             yield message
 
 
-def _opening(tokenizer: Any) -> tuple[int, ...]:
+def _opening(tokenizer: Any, date: datetime | None) -> tuple[int, ...]:
     """What stands before a first message in the chat template; without one, the token that texts begin with."""
-    if opening := find_turn(tokenizer).opening:
+    if opening := find_turn(tokenizer, date).opening:
         return opening
     token = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if token is None:

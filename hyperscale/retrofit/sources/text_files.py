@@ -1,5 +1,6 @@
 """Reads the texts or chats that a retrofit trains on, from JSONL, Parquet or plain text files."""
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,9 +10,11 @@ from hyperscale.utils.paths import expand_home
 from hyperscale.utils.row_files import PlacedRow, list_data_files, read_rows
 
 SUFFIXES = (".jsonl", ".parquet", ".txt")
+CHATS = "messages"
+"""Column of chats."""
 IDS = "ids"
 """Column of documents that are tokenised already, as a model's own texts are kept."""
-TEXT_COLUMNS = ("messages", "text")
+TEXT_COLUMNS = (CHATS, "text")
 COLUMNS = (*TEXT_COLUMNS, IDS)
 """Columns that are looked for if none is named, in this order."""
 
@@ -62,7 +65,8 @@ def read_texts(path: Path, column: str | None = None) -> TextSource:
 
     Args:
         path: A .jsonl, .parquet or .txt file, or a folder of them.
-        column: The column with the texts or chats; by default the first of `COLUMNS` that the first file has.
+        column: The column with the texts or chats; by default the first of `COLUMNS` that the first file
+            with rows has.
 
     Raises:
         RetrofitError: There is no such file, it is of another kind, malformed or empty, or it lacks the column.
@@ -72,14 +76,19 @@ def read_texts(path: Path, column: str | None = None) -> TextSource:
     for file in list_data_files(path, SUFFIXES, RetrofitError):
         if file.suffix == ".txt":
             column = column or "text"
-            entries.append(TextEntry(str(file), _read_text(file)))
+            entries.append(TextEntry(str(file), read_text(file)))
             continue
-        # The first file decides; the others must have the same column.
+        # The first file with rows decides; the others must have the same column.
         column = column or _choose_column(file)
+        if column is None:
+            continue
         for row in read_rows(file, RetrofitError, None if column == IDS else column):
             if row.row.get(column) is None:
                 raise RetrofitError(_describe_lack(row, column))
             content = _read_ids(row) if column == IDS else row.row[column]
+            if column == CHATS:
+                require_parsed(content, row.place)
+            require_whole_characters(content, row.place)
             entries.append(TextEntry(row.place, content))
     if not entries:
         raise RetrofitError(f"{path} holds no rows")
@@ -87,11 +96,11 @@ def read_texts(path: Path, column: str | None = None) -> TextSource:
     return TextSource(path, column, entries)
 
 
-def _choose_column(file: Path) -> str:
-    """The first of `COLUMNS` that the file's first row has."""
+def _choose_column(file: Path) -> str | None:
+    """The first of `COLUMNS` that the file's first row has; None if it has no rows."""
     row = next(read_rows(file, RetrofitError), None)
     if row is None:
-        return COLUMNS[-1]
+        return None
     for name in COLUMNS:
         if row.row.get(name) is not None:
             return name
@@ -113,7 +122,58 @@ def _read_ids(row: PlacedRow) -> TokenIds:
     return TokenIds(ids, start)
 
 
-def _read_text(file: Path) -> str:
+def require_parsed(content: Any, place: str) -> None:
+    """Refuse a chat that is kept as text, which would be trained on as it stands, brackets and all.
+
+    Args:
+        content: What the column `CHATS` has, whose form is not checked.
+        place: Where it stands, for the message.
+
+    Raises:
+        RetrofitError: It is a text that lists objects of JSON.
+    """
+    if not isinstance(content, str) or not content.lstrip().startswith("["):
+        return
+    try:
+        parsed = json.loads(content)
+    except (ValueError, RecursionError):  # a text that begins with a bracket
+        return
+    if isinstance(parsed, list) and parsed and isinstance(parsed[0], dict):
+        raise RetrofitError(
+            f"{place}: {CHATS} holds the chat as a text of JSON: parse it into a list of messages {{role, content}}, "
+            "or pass --column NAME for another column"
+        )
+
+
+def require_whole_characters(content: Any, place: str) -> None:
+    """Refuse text with half of a character (a lone surrogate), which JSON may name: no tokenizer takes it.
+
+    Args:
+        content: A text, or a chat, whose form is not checked.
+        place: Where it stands, for the message.
+
+    Raises:
+        RetrofitError: There is such a half.
+    """
+    messages = [each for each in content if isinstance(each, dict)] if isinstance(content, list) else []
+    for text in (content, *(message.get(key) for message in messages for key in ("role", "content"))):
+        if not isinstance(text, str):
+            continue
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise RetrofitError(
+                f"{place} has half of a character ({text[error.start]!a}, a lone surrogate) in its text: mend or drop "
+                "this entry"
+            ) from None
+
+
+def read_text(file: Path) -> str:
+    """A plain text file, in UTF-8.
+
+    Raises:
+        RetrofitError: It cannot be read, or is in another encoding.
+    """
     try:
         return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

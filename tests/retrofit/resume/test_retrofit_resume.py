@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from datetime import datetime
 
 import architectures
 import commandline
@@ -26,7 +27,7 @@ from hyperscale.mini.model import build_model
 from hyperscale.retrofit.job import run_retrofit
 from hyperscale.retrofit.packing import TrainingBatch
 from hyperscale.retrofit.reporting.metrics_file import read_metrics
-from hyperscale.retrofit.resume import state_file
+from hyperscale.retrofit.resume import begun, state_file
 from hyperscale.retrofit.resume.folder_lock import hold_folder
 from hyperscale.retrofit.settings import Recipe, RetrofitSettings
 from hyperscale.retrofit.trainer import Retrofit
@@ -280,6 +281,44 @@ def test_a_killed_command_goes_on_and_a_different_one_is_refused(call, tmp_path)
     code, out, err = call(*arguments(tmp_path, "broken"))
     assert (code, err) == (0, "")
     assert "is complete" in out
+
+
+@pytest.mark.e2e
+def test_a_retrofit_on_chats_goes_on_the_next_day(call, tmp_path, monkeypatch):
+    """Its template writes the date, which is that of the beginning."""
+    folder = architectures.write(tmp_path / "model", "qwen3")
+    (folder / "chat_template.jinja").write_text("{{ strftime_now('%d %b %Y') }}" + architectures.TEMPLATE)
+    chat = [{"role": "user", "content": "Go."}, {"role": "assistant", "content": TEXT}]
+    (tmp_path / "texts.jsonl").write_text((json.dumps({"messages": chat}) + "\n") * 6)
+
+    def on_day(day):
+        class Clock(datetime):
+            @classmethod
+            def now(cls, tz=None):
+                return cls(2026, 2, day)
+
+        monkeypatch.setattr(begun, "datetime", Clock)
+        return call(*arguments(tmp_path, "made", cr="2"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Retrofit, "run", lambda *_: (_ for _ in ()).throw(RetrofitError("ended")))
+        commandline.fails(on_day(3), "ended")
+    code, _, err = on_day(4)
+    assert (code, err) == (0, "")
+    assert json.loads((tmp_path / "made" / "training.json").read_text())["date"] == "2026-02-03T00:00:00"
+
+
+def test_texts_that_were_got_before_a_training_began_keep_its_date(tmp_path):
+    sources = tmp_path / begun.SOURCES
+    sources.mkdir()
+    (sources / "self.jsonl").write_text("")
+    (sources / begun.SOURCES_SETTINGS).write_text(json.dumps({"seed": 0, "date": "2026-02-03T00:00:00"}))
+    assert begun.find_date(tmp_path, None) == datetime(2026, 2, 3)
+    (sources / begun.SOURCES_SETTINGS).write_text(json.dumps({"seed": 0}))  # of a version that kept none
+    assert begun.find_date(tmp_path, None).date() == datetime.now().date()
+    (sources / begun.SOURCES_SETTINGS).write_text(json.dumps({"seed": 0, "date": "soon"}))
+    with pytest.raises(RetrofitError, match="date 'soon' is no date"):
+        begun.find_date(tmp_path, None)
 
 
 @pytest.mark.e2e
