@@ -237,7 +237,7 @@ def _get_source(
     write_atomic(folder / SOURCES_SETTINGS, json.dumps(begun_with, indent=1) + "\n")
     if settings.data != OWN:
         report(f"reading {settings.data} …")
-        return fetch_hub_texts(settings.data, settings.column, tokens, folder / "hub.jsonl")
+        return fetch_hub_texts(settings.data, settings.column, tokens, length, folder / "hub.jsonl")
     plan = OwnTextPlan(
         base,
         device,

@@ -46,8 +46,8 @@ def data_set(folder, rows):
     return f"hub:{folder}"
 
 
-def fetch(name, tmp_path, column=None, tokens=10**6):
-    return hub_texts.fetch_hub_texts(name, column, tokens, tmp_path / "data" / "hub.jsonl")
+def fetch(name, tmp_path, column=None, tokens=10**6, length=8192):
+    return hub_texts.fetch_hub_texts(name, column, tokens, length, tmp_path / "data" / "hub.jsonl")
 
 
 def test_of_openr1_only_complete_traces_that_verify_are_taken(tmp_path):
@@ -64,6 +64,14 @@ def test_of_openr1_only_complete_traces_that_verify_are_taken(tmp_path):
         ["And 2 + 0?", COLUMNS["generations"][1]],
     ]
     assert source.column == "messages"
+
+
+def test_of_chats_that_are_cut_the_part_that_is_trained_on_counts(tmp_path):
+    chat = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "because " * 1000}]
+    name = data_set(tmp_path / "chats", [{"messages": chat}] * 50)
+    for length, count in ((8192, 3), (256, 12)):  # 3,000 tokens, for which 18,000 characters count
+        source = fetch(name, tmp_path / str(length), tokens=3000, length=length)
+        assert len(source.entries) == count
 
 
 def test_other_data_sets_give_their_chats_or_texts_and_no_more_than_is_needed(tmp_path):

@@ -22,7 +22,7 @@ CHARS_PER_TOKEN = 6
 _OPENR1_FIELDS = ("problem", "generations", "correctness_math_verify", "is_reasoning_complete")
 
 
-def fetch_hub_texts(data: str, column: str | None, tokens: int, file: Path) -> TextSource:
+def fetch_hub_texts(data: str, column: str | None, tokens: int, length: int, file: Path) -> TextSource:
     """Read as much of a data set as the training will see, into a file; one that is there already is read instead.
 
     Args:
@@ -30,6 +30,7 @@ def fetch_hub_texts(data: str, column: str | None, tokens: int, file: Path) -> T
         column: The column to take; by default ``messages`` or ``text``, or, of a data set with the fields of
             OpenR1-Math-220k, the traces that verify.
         tokens: Tokens that the training will see.
+        length: Tokens of a row, after which a chat is cut.
         file: Where the rows go, JSONL; written whole or not at all.
 
     Raises:
@@ -37,17 +38,18 @@ def fetch_hub_texts(data: str, column: str | None, tokens: int, file: Path) -> T
     """
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, _make_lines(data, column, tokens * CHARS_PER_TOKEN))
+        write_atomic(file, _make_lines(data, column, tokens * CHARS_PER_TOKEN, length * CHARS_PER_TOKEN))
     source = read_texts(file)
     return TextSource(Path(data), source.column, source.entries, {"file": str(file)})
 
 
-def _make_lines(data: str, column: str | None, most_chars: int) -> Iterator[bytes]:
+def _make_lines(data: str, column: str | None, most_chars: int, chars_of_chat: int) -> Iterator[bytes]:
     chars = 0
     for entry in _stream_entries(data, column):
         line = json.dumps(entry, ensure_ascii=False) + "\n"
         yield line.encode()
-        chars += len(line)
+        # Texts are split, chats are cut: what stands behind a row's end is not trained on.
+        chars += min(len(line), chars_of_chat) if "messages" in entry else len(line)
         if chars > most_chars:
             return
     if not chars:
