@@ -118,11 +118,12 @@ def is_dominated(point: PlannedPoint, others: Sequence[PlannedPoint], axis: str)
 
     That is the case where chains end before the shorter L, or where a cost does not grow with L. Nothing else is taken
     to be worse before it has run: another CR is another checkpoint or rule, another method is what is compared, and a
-    wider vote at the same L always costs more.
+    wider vote at the same L always costs more. Where the rule depends on L, another L is another rule: no chain of the
+    longer one can be cut to the shorter.
     """
     return any(
         other.W >= point.W
-        and other.L >= point.L
+        and (other.L == point.L or (other.L > point.L and point.arm.length_invariant))
         and (other.W, other.L) != (point.W, point.L)
         and other.costs.on(axis) <= point.costs.on(axis)
         for other in others

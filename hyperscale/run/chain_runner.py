@@ -208,7 +208,9 @@ class ChainRunner:
             fault = replace(fault, arm=str(arm), seed=seed)
             if fault.problem is not None:
                 problem = problems[fault.problem]
-                fault = replace(fault, task=problem.task.name, problem=problem.doc.id)
+                # Of a likelihood task's problem all options were given up: it is one, as its sample is.
+                count = 1 if problem.scored else fault.chains
+                fault = replace(fault, task=problem.task.name, problem=problem.doc.id, chains=count)
             faults.append(fault)
         if faults:
             append_faults(self._store.folder, faults)

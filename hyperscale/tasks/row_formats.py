@@ -140,8 +140,11 @@ def _identify(fields: _FieldReader, problem: str) -> str:
 
 def _level(fields: _FieldReader) -> int | None:
     """A level's number, also out of "Level 4"."""
-    # Data sets write 4, "4" or "Level 4".
-    digits = "".join(c for c in str(fields.find("level") or "") if c.isdecimal())
+    # Data sets write 4, "4" or "Level 4"; a column of numbers with gaps comes as 4.0.
+    level = fields.find("level")
+    if isinstance(level, float):
+        return int(level) if level.is_integer() and 0 <= level < 10**_DIGITS_OF_LEVEL else None
+    digits = "".join(c for c in str(level or "") if c.isdecimal())
     return int(digits) if 0 < len(digits) <= _DIGITS_OF_LEVEL else None
 
 

@@ -132,10 +132,13 @@ def grown(chain, factor):
 
 
 def test_domination_needs_an_equal_arm_and_no_higher_cost():
-    def point(W, L, cost):
-        return PlannedPoint("t", VANILLA, W, L, Costs(cost, cost, cost, cost))
+    def point(W, L, cost, arm=VANILLA):
+        return PlannedPoint("t", arm, W, L, Costs(cost, cost, cost, cost))
 
     assert is_dominated(point(2, 512, 10), [point(2, 1024, 10)], "kv_reads")
+    tova = Arm("tova", 4.0, length_invariant=False)  # whose budget depends on L: a longer chain is no longer one of the same rule
+    assert not is_dominated(point(2, 512, 10, tova), [point(2, 1024, 10, tova)], "kv_reads")
+    assert is_dominated(point(2, 512, 10, tova), [point(4, 512, 9, tova)], "kv_reads")
     assert is_dominated(point(2, 512, 10), [point(4, 512, 9)], "kv_reads")
     for other in (point(2, 512, 10), point(2, 1024, 11), point(4, 256, 9), point(1, 2048, 1)):
         assert not is_dominated(point(2, 512, 10), [other], "kv_reads")

@@ -119,8 +119,10 @@ def test_what_tables_hold_where_nothing_is_is_no_answer(tmp_path):
 
 
 def test_a_level_in_strange_digits_is_no_level(tmp_path):
-    path = write(tmp_path / "data.jsonl", {**MATH, "level": "²"}, {**MATH, "level": "Level 4", "unique_id": "b"})
-    assert [doc.level for doc in tasks.load("math500").docs(data=path)] == [None, 4]
+    levels = {"²": None, "Level 4": 4, 4.0: 4, 4.5: None, -3.0: None, 5: 5}  # 4.0: of a column with gaps
+    rows = [{**MATH, "level": level, "unique_id": str(level)} for level in levels]
+    path = write(tmp_path / "data.jsonl", *rows)
+    assert [doc.level for doc in tasks.load("math500").docs(data=path)] == list(levels.values())
 
 
 def test_keys_may_be_written_as_people_do():

@@ -6,7 +6,7 @@ import unicodedata
 from typing import Any, NamedTuple
 
 from hyperscale.scoring.graders.base import Grader, after_thinking
-from hyperscale.scoring.graders.forms.boxes import last_box
+from hyperscale.scoring.graders.forms.boxes import find_last_box
 
 _WINDOW = 300  # characters behind a cue in which its letter stands
 
@@ -19,7 +19,11 @@ _CUE = re.compile(
     r"(?P<mark>[:=]>?|[-\u2013\u2014](?=[\s*])|->|\u2192|\n)?",
     re.IGNORECASE,
 )
-_TAG = re.compile(r"</?(?:b|i|em|strong|u|p|span|div|code|mark|br|s)\s*/?>|<\|[^|\n<>]{1,30}\|>", re.IGNORECASE)
+# "<B>" alone is an option's letter in brackets, with "</B>" behind it a tag.
+_TAG = re.compile(
+    r"</?(?:(?-i:[biups])|em|strong|span|div|code|mark|br)\s*/?>|<([BIUPS])>(?=[^\n]*</\1>)|</[BIUPS]>|<\|[^|\n<>]{1,30}\|>",
+    re.IGNORECASE,
+)
 _ANSWER_TAG = re.compile(r"<answer\s*>[ \t\n]*([^\s<])", re.IGNORECASE)
 _ANSWER_END = re.compile(r"</?answer\s*>", re.IGNORECASE)
 # Commands that change how a letter looks; any other one makes a formula of it.
@@ -126,12 +130,11 @@ def _read_cue(text: str, cue: re.Match[str]) -> _Statement | None:
 
 def _read_box(text: str, finished: bool | None) -> _Statement | None:
     """The last box, if it says something about the letter."""
-    content = last_box(text, finished=finished)
-    if content is None:
+    box = find_last_box(text, finished=finished)
+    if box is None:
         return None
-    found, letter = _read_letter(_plain(content[:_WINDOW]))
-    place = text.rfind(content.rstrip("}"))  # where a box was never closed, braces were added to its content
-    return _Statement(max(place, 0), len(text), letter) if found else None
+    found, letter = _read_letter(_plain(box.content[:_WINDOW]))
+    return _Statement(box.start, len(text), letter) if found else None
 
 
 def _read_last_line(text: str) -> str | None:

@@ -1,6 +1,7 @@
 r"""Finds the box a text states its answer in: ``\boxed{...}``, ``\fbox{...}`` and their kin."""
 
 import re
+from typing import NamedTuple
 
 # Two backslashes are one that was escaped once too often. MathJax's \bbox has options in brackets.
 _COMMAND = r"\\{1,2}(?:boxed|fbox|framebox|bbox)(?![A-Za-z])\s*(?:\[[^\[\]{}\n]{0,80}\]\s*)?"
@@ -16,8 +17,21 @@ _SHORT, _FEW_WORDS = 40, 6  # characters and words of one in a text that may hav
 _BEHIND = re.compile(r"(?:\s|\*\*|</s>|<\|[^|<>]{1,30}\|>)+$")
 
 
+class Box(NamedTuple):
+    """A box: its content, and where that starts in the text."""
+
+    content: str
+    start: int
+
+
 def last_box(text: str, *, finished: bool | None = False) -> str | None:
-    r"""Content of the box that ends last, or None. One pass, whatever the nesting.
+    """Content of the box that ends last, or None; arguments as of `find_last_box`."""
+    found = find_last_box(text, finished=finished)
+    return None if found is None else found.content
+
+
+def find_last_box(text: str, *, finished: bool | None = False) -> Box | None:
+    r"""The box that ends last, or None. One pass, whatever the nesting.
 
     A box without braces counts (``\boxed 73``), and so, at the end of a finished text, does one that is never closed.
 
@@ -28,7 +42,7 @@ def last_box(text: str, *, finished: bool | None = False) -> str | None:
     """
     # Of each open brace: where a box's content starts, or None if it is no box's.
     starts: list[int | None] = []
-    content: str | None = None
+    last: Box | None = None
     end = -1  # where the last box ends
     for match in _TOKEN.finditer(text):
         token = match.group()
@@ -38,19 +52,19 @@ def last_box(text: str, *, finished: bool | None = False) -> str | None:
             bare = _BARE.match(text, match.end())
             # A cut-off text may end inside a number.
             if bare is not None and (finished is not False or bare.end() < len(text)):
-                content, end = bare.group(), bare.end()
+                last, end = Box(bare.group(), bare.start()), bare.end()
         elif token == "{":
             starts.append(None)
         elif token == "}" and starts:
             start = starts.pop()
             if start is not None:
-                content, end = text[start : match.start()], match.start()
+                last, end = Box(text[start : match.start()], start), match.start()
     unclosed = max((start for start in starts if start is not None), default=-1)
-    if unclosed <= end or finished is False or (finished is None and content is not None):
-        return content
+    if unclosed <= end or finished is False or (finished is None and last is not None):
+        return last
     inner = len(starts) - 1 - starts.index(unclosed)  # braces that are open within it
     rest = _read_unclosed(text[unclosed : unclosed + _MAX_UNCLOSED + 1], inner, _MAX_UNCLOSED if finished else _SHORT)
-    return content if rest is None else rest
+    return last if rest is None else Box(rest, unclosed)
 
 
 def _read_unclosed(rest: str, inner: int, most: int) -> str | None:

@@ -36,6 +36,8 @@ _LABEL_IN_FONT = re.compile(r"^\s*\\(?:mathbf|mathrm|boldsymbol|bm)\s*\{\s*\(?[A
 _LABEL_LETTER = re.compile(r"(?<![^\W_])\(?[A-Z][):.]")
 # What words become: a unit or a label, and a word that changes the number.
 _UNIT, _CHANGE = "\ue000", "\ue001"
+# Units that are functions elsewhere: 204\text{ min}.
+_MINUTES = re.compile(rf"(?<=[0-9])(\s*)\\(?:{_TEXT}|mathrm)\s*\{{\s*(min|sec)\.?\s*\}}")
 _PER_CENT = re.compile(r"per[\s-]+(?:cent|mille?)|parts?\s+per", re.IGNORECASE)
 _UNITS_BEHIND = re.compile(rf"(?:\s*(?:[/\u00b7*.]|\\cdot|\\times)?\s*{_UNIT}{_POWER})+\s*$")
 _LABEL_BEFORE = re.compile(rf"^(?:\s*{_UNIT}\s*)+[:.]?|^\s*:|^\s*\\(?:therefore|implies|Rightarrow)(?![A-Za-z])")
@@ -96,6 +98,7 @@ def _plain(text: str) -> str:
     text = "".join(str(unicodedata.decimal(c, c)) for c in text.translate(_CHARACTERS)).replace("{,}", ",")
     text = _LABEL_IN_FONT.sub("", text)
     text = _SPACE.sub(" ", _NOTHING.sub("", _BRACE.sub(r"\1", text)))
+    text = _MINUTES.sub(r"\1 \2", text)
     for _ in range(_MAX_NESTING):
         text, count = _WRAPPER.subn(_unwrapped, text)
         if not count:

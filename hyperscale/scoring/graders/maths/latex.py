@@ -56,6 +56,7 @@ _REWRITTEN = tuple(
         (rf"(\\(?:max|min|gcd)){OPEN}([^{OPEN}{CLOSE}]*){CLOSE}", r"\1(\2)"),
         (r"\\frac\{(\\text\{[^{}]*\})\}\{(\\text\{[^{}]*\})\}", r"\1/\2"),  # km over h
         (r"(?<=[0-9}])[(\[](\\text\{[^{}]*\}(?:\^\{[0-9]\})?)[)\]]$", r"\1"),  # a unit in brackets
+        (r"(?<=[0-9)}])\\(min|sec) ?(?=$|[,;\])])", r"\\text{\1}"),  # minutes and seconds, no functions
         (r"\(\\text\{mod\}([^()]*)\)", r"\\text{mod}\1"),
         (r"^([0-9]+)\\text\{to\}([0-9]+)$", r"\1:\2"),
         (r"(?<![0-9A-Z])([0-9A-Z]+)\(?\\text\{(?:in )?base\}([0-9]{1,2})\)?$", r"\1_{\2}"),
