@@ -136,7 +136,9 @@ def test_domination_needs_an_equal_arm_and_no_higher_cost():
         return PlannedPoint("t", arm, W, L, Costs(cost, cost, cost, cost))
 
     assert is_dominated(point(2, 512, 10), [point(2, 1024, 10)], "kv_reads")
-    tova = Arm("tova", 4.0, length_invariant=False)  # whose budget depends on L: a longer chain is no longer one of the same rule
+    tova = Arm(
+        "tova", 4.0, length_invariant=False
+    )  # whose budget depends on L: a longer chain is no longer one of the same rule
     assert not is_dominated(point(2, 512, 10, tova), [point(2, 1024, 10, tova)], "kv_reads")
     assert is_dominated(point(2, 512, 10, tova), [point(4, 512, 9, tova)], "kv_reads")
     assert is_dominated(point(2, 512, 10), [point(4, 512, 9)], "kv_reads")

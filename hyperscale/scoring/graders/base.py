@@ -6,6 +6,8 @@ from typing import Any
 
 from hyperscale.models import thinking
 
+_LONGEST = 32_000  # characters of an answer that is a whole text
+
 
 def after_thinking(text: str) -> str | None:
     """The part of a text that may hold its answer: what follows the thinking (`hyperscale.models.thinking`).
@@ -14,6 +16,14 @@ def after_thinking(text: str) -> str | None:
     it. A text without any thinking counts whole.
     """
     return thinking.answer_text(text)
+
+
+def keep_ends(answer: str) -> str:
+    """An answer as it is stored and graded: of one that is very long the beginning and, where it concludes, the end."""
+    if len(answer) <= _LONGEST:
+        return answer
+    head = _LONGEST // 4
+    return f"{answer[:head]} … {answer[head - _LONGEST :]}"
 
 
 class Grader(ABC):

@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from hyperscale.errors import TaskError
-from hyperscale.scoring.graders.base import Grader, after_thinking
+from hyperscale.scoring.graders.base import Grader, after_thinking, keep_ends
 from hyperscale.utils.user_functions import describe_failure, find_source, load_function
 from hyperscale.utils.validation import shorten
-
-_LONGEST = 4000  # characters of an answer that are stored and graded
 
 
 class FunctionGrader(Grader):
@@ -37,8 +35,7 @@ class FunctionGrader(Grader):
 
     def extract(self, text: str, *, finished: bool | None = None) -> str | None:
         """The text after the thinking, without the space around it."""
-        answer = (after_thinking(text) or "").strip()
-        return answer[:_LONGEST] or None
+        return keep_ends((after_thinking(text) or "").strip()) or None
 
     def correct(self, answer: str, target: Any) -> bool:
         """What the function says.

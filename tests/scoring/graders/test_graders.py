@@ -9,6 +9,7 @@ from repository import ROOT
 
 from hyperscale.errors import TaskError
 from hyperscale.scoring import graders
+from hyperscale.scoring.graders.base import keep_ends
 from hyperscale.scoring.graders.forms.boxes import last_box
 from hyperscale.scoring.graders.forms.integers import canonical_integer
 
@@ -119,3 +120,11 @@ def test_unknown_grader_names_the_known_ones():
 def test_scoring_needs_no_torch():
     code = "import sys, hyperscale.scoring.graders, hyperscale.scoring.voting; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_of_a_very_long_answer_the_end_is_graded_too():
+    assert keep_ends("It is 42.") == "It is 42."
+    kept = keep_ends("first " + "on and on " * 20_000 + "42")
+    assert kept.startswith("first on")
+    assert kept.endswith("on 42")
+    assert len(kept) == 32_003
