@@ -175,7 +175,7 @@ def test_realised_ratios_far_from_the_nominal_one_are_pointed_out():
 
 @pytest.mark.e2e
 def test_a_run_at_budgets_from_the_command_to_the_gate(run, weights, tmp_path):
-    options = ("--model", weights, "--task", "mini_aime", "--grid", "mini", "--budget", "all", "--limit", "8")
+    options = ("--model", weights, "--task", "mini_aime", "--grid", "mini", "--budget", "all", "--limit", "9")
     options = ("run", *options, "--length", "256", "--method", "vanilla,tova", "--method-param", "tova.budget=48,96")
     code, out, err = run(*options, "--out", "made")
     assert (code, err) == (0, "")
