@@ -245,7 +245,7 @@ def test_a_refused_checkpoint_ends_a_shared_training_in_lines(tmp_path):
 @pytest.mark.slow
 def test_a_shared_training_that_is_ended_goes_on_bit_for_bit(tmp_path):
     """By SIGTERM to the command, and by SIGKILL of one of its processes; the state is that of all of them."""
-    options = ("--gpus", "2", "--save-minutes", "0", "--steps-per-unit", "10", "--cr", "2,3")
+    options = ("--gpus", "2", "--save-minutes", "0", "--steps-per-unit", "14", "--cr", "2,3")
     unbroken = retrofit(tmp_path, "--out", "unbroken", *options)
     _, err = unbroken.communicate(timeout=300)
     assert unbroken.returncode == 0, err
