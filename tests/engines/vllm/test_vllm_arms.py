@@ -73,8 +73,9 @@ def test_a_process_killed_in_the_second_arm_is_an_error_and_ends_no_one_else():
     try:
         assert len(list(engine.generate(requests(1, 8), GREEDY))) == len(requests(1, 8))
         engine.switch(made(*ARMS["tova"]))
-        wanted = torch_chains("base", *ARMS["tova"], count=1, length=120)
-        chains = engine.generate(requests(1, 120), GREEDY)
+        wanted = torch_chains("base", *ARMS["tova"], count=3, length=120)
+        assert len(wanted) > 8  # one waits here for a place in the batch, so that the process cannot have done all
+        chains = engine.generate(requests(3, 120), GREEDY)
         first = next(chains)
         assert wanted[first.problem].token_ids == first.token_ids
         (process,) = engine._engine.engine_core.resources.engine_manager.processes
