@@ -23,7 +23,7 @@ STALL_SECONDS = 600.0
 _START_SECONDS = 3600.0  # that an engine may take to load
 _WAIT_SECONDS = 1.0
 _SECONDS_FOR_ROOM = 60.0  # in which an engine is expected to find room; then others do its work, and the user is told
-_MAX_LOSSES = 10  # engines lost after each other without a chain finished in between
+_MAX_LOSSES = 10  # engines that may be lost after each other without a chain finished in between
 
 
 @dataclass
@@ -246,7 +246,7 @@ class PooledEngine(Engine):
         self._losses += not is_innocent
         if self._losses > _MAX_LOSSES:
             raise EngineError(
-                f"{_MAX_LOSSES} engines were lost after each other without a chain finished, the last one: {reason}; "
+                f"{self._losses} engines were lost after each other without a chain finished, the last one: {reason}; "
                 "finished chains are kept: see what the engine printed, or run the same command with --engines 1"
             )
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from hyperscale.errors import ResultsError
 from hyperscale.methods.arm import Arm
 from hyperscale.planning.budget import Budget
-from hyperscale.planning.costs import AXES, Costs
+from hyperscale.planning.costs import AXES, CLOSED_FORM_AXES, Costs, TaskShape
 from hyperscale.planning.measured_costs import EarlierRun
 from hyperscale.planning.planner import Plan, PlannedPoint
 from hyperscale.utils.files import write_atomic
@@ -22,6 +22,7 @@ from hyperscale.utils.validation import validate
 
 PLAN_FILE = "plan.json"
 _REMEDY = "restore it, or choose another folder with --out"
+_OTHER_PROMPTS = 0.25  # by how much the base point of a repeated plan may differ, with other problems
 
 
 class _Point(BaseModel):
@@ -156,35 +157,69 @@ def _read_file(path: Path) -> _PlanFile:
     return validate(_PlanFile, values, ResultsError, f"{path} is unreadable", _REMEDY)
 
 
-def repeat(path: Path, budget: Budget, arms: Iterable[Arm], tasks: Iterable[str]) -> tuple[Plan, list[EarlierRun]]:
+def repeat(
+    path: Path, budget: Budget, arms: Iterable[Arm], shapes: Sequence[TaskShape], entry_bytes: int
+) -> tuple[Plan, list[EarlierRun]]:
     """The plan of another run, to be repeated exactly: the same points, predicted at the same costs.
 
     Args:
         path: The other run's plan.json, or its folder.
         budget: This run's budget.
         arms: This run's methods at their CRs.
-        tasks: This run's tasks.
+        shapes: This run's tasks, with their lengths.
+        entry_bytes: Bytes of one (key, value) pair summed over layers and KV heads, for the ceilings of the budget.
 
     Raises:
-        ResultsError: There is no such plan, or it is not of these methods, tasks and axis.
+        ResultsError: There is no such plan, or it is not of these methods, tasks, lengths and budget.
     """
     path = path / PLAN_FILE if path.is_dir() else path
     if not path.is_file():
         raise ResultsError(f"--plan {path}: there is no such file; pass the plan.json of a run, or its folder")
-    arms, tasks = tuple(arms), set(tasks)
+    arms = tuple(arms)
     plan, runs = load_file(path, budget, arms, "give --method, --cr and --method-param as that run had them")
     axis = _read_file(path).axis
     planned = {(point.arm, point.task) for point in plan.points}
     unplanned = [str(arm) for arm in arms if not any(arm == other for other, _ in planned)]
     for what, of_plan, of_run in (
         ("the axis", axis, budget.axis),
-        ("the tasks", ", ".join(sorted(plan.ceilings)), ", ".join(sorted(tasks))),
+        ("the tasks", ", ".join(sorted(plan.ceilings)), ", ".join(sorted(shape.name for shape in shapes))),
     ):
         if of_plan != of_run:
             raise ResultsError(f"--plan {path} was made for {what} {of_plan}, and this run has {of_run}: give the same")
     if unplanned:
         raise ResultsError(f"--plan {path} has no point of {', '.join(unplanned)}: leave these out, or plan anew")
+    for shape in shapes:
+        _check_task(path, plan, shape, entry_bytes)
     return plan, runs
+
+
+def _check_task(path: Path, plan: Plan, shape: TaskShape, entry_bytes: int) -> None:
+    """Refuse to repeat a plan with other lengths or another ceiling of a task than those it was made with.
+
+    Raises:
+        ResultsError: It was made with others.
+    """
+    # A chain is cut at the run's lengths alone: points of others would be lost.
+    if missing := sorted({point.L for point in plan.points if point.task == shape.name} - set(shape.lengths)):
+        raise ResultsError(
+            f"--plan {path} has points of {shape.name} at L={', '.join(map(str, missing))}, and this run has none: "
+            "give --length as that run had it, or leave it out if that had none"
+        )
+    of_plan, budget = plan.ceilings[shape.name], plan.budget
+    if budget.relative and budget.axis not in CLOSED_FORM_AXES and not budget.unlimited:
+        return  # a multiple of seconds, which only the pilot knew
+    of_run = budget.ceiling(shape, entry_bytes)
+    # Prompts of other problems make other base points.
+    allowed = 1 + _OTHER_PROMPTS if budget.relative else 1 + 1e-9
+    if of_plan != of_run and not max(of_plan, of_run) <= min(of_plan, of_run) * allowed:
+        raise ResultsError(
+            f"--plan {path} was made for {_describe(of_plan)} in {budget.axis} on {shape.name}, and the budget "
+            f"{budget.text} is {_describe(of_run)}: give --budget as that run had it"
+        )
+
+
+def _describe(ceiling: float) -> str:
+    return "no ceiling" if math.isinf(ceiling) else f"{ceiling:,.6g}"
 
 
 def planned_chains(folder: Path) -> dict[str, int] | None:

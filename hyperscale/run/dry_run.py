@@ -164,7 +164,7 @@ def plan_dry_run(
     if repeated is None:
         plan = make_plan(config.budget, config.grid, shapes, arms, base_bytes, predictor, alike=config.alike)
     else:
-        plan, runs = plan_file.repeat(repeated, config.budget, arms, [shape.name for shape in shapes])
+        plan, runs = plan_file.repeat(repeated, config.budget, arms, shapes, base_bytes)
     weights = shape.weight_bytes(config.dtype)
     return DryRun(
         config=config,
@@ -300,7 +300,8 @@ def _memory_need(
 
     def peak(point: PlannedPoint) -> float:
         shape, evicts = shape_of_task[point.task], arm.method not in SELECTORS
-        return Costs.predict(shape, 1, point.L, arm.CR, entry_bytes, arm.kv_budget, evicts=evicts).peak_bytes
+        L = point.L + shape.answer  # a forced answer comes on top
+        return Costs.predict(shape, 1, L, arm.CR, entry_bytes, arm.kv_budget, evicts=evicts).peak_bytes
 
     chain = max(peak(point) for point in points if longest == point.L)
     widest = max(point.W * peak(point) for point in points)

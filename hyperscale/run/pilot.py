@@ -11,10 +11,13 @@ chains that were cut off at one L, and that the plan then wants at another, are 
 import dataclasses
 from math import ceil
 from pathlib import Path
+from typing import NamedTuple
 
 from hyperscale import models
+from hyperscale.errors import BudgetError
 from hyperscale.methods.arm import Arm
 from hyperscale.planning import measured_costs, plan_file
+from hyperscale.planning.planner import Plan
 from hyperscale.results.samples import Sample
 from hyperscale.results.store import Store
 from hyperscale.run.chain_runner import ChainRunner
@@ -58,17 +61,26 @@ def finalize_plan(run: PreparedRun, store: Store, observer: RunObserver, engines
     return run
 
 
-def pilot_chains(run: PreparedRun) -> dict[Arm, list[tuple[Problem, int]]]:
-    """The chains of the pilot, of each arm: the problem and L; the chain's index is 0.
+class PilotChain(NamedTuple):
+    """A chain of a pilot: the problem, the chain's index and L."""
 
-    L is the one that the plan without a pilot has for that chain, so that it most likely stays; the shortest L, or the
-    base length where a speed is sought, if nothing of that arm is planned.
+    problem: Problem
+    chain: int
+    L: int
+
+
+def pilot_chains(run: PreparedRun) -> dict[Arm, list[PilotChain]]:
+    """The chains of the pilot, of each arm.
+
+    L is the one that the plan without a pilot has for the first chain, so that it most likely stays; the shortest L, or
+    the base length where a speed is sought, if nothing of that arm is planned.
     """
     config, in_seconds = run.config, run.plan.budget.axis == "seconds"
     always = config.predict == "pilot" or in_seconds
     if config.predict in ("closed", "earlier") or (run.plan.budget.unlimited and config.predict != "pilot"):
         return {}
-    chains: dict[Arm, list[tuple[Problem, int]]] = {}
+    plan = run.plan if run.plan.points else _closed_plan(run)
+    chains: dict[Arm, list[PilotChain]] = {}
     for arm in run.arms:
         for shape in run.shapes:
             problems = run.problems[shape.name]
@@ -79,20 +91,31 @@ def pilot_chains(run: PreparedRun) -> dict[Arm, list[tuple[Problem, int]]]:
             # Of a small run a pilot would be a large part.
             if len(problems) < MIN_PROBLEMS and not always:
                 continue
-            lengths = sorted({L for chain, L in run.plan.chains(arm, shape.name) if chain == 0})
+            lengths = sorted({L for chain, L in plan.chains(arm, shape.name) if chain == 0})
             if not lengths and always:
                 lengths = [shape.base_length if in_seconds else min(shape.lengths)]
             # Seconds depend on how many chains decode together, so there a pilot fills the batch.
             count = max(PROBLEMS, ceil(config.batch_size / len(run.shapes)) if in_seconds else 0)
-            spread = _spread(problems, count)
-            chains.setdefault(arm, []).extend((problem, L) for L in lengths for problem in spread)
-    return {arm: pairs for arm, pairs in chains.items() if pairs}
+            # Of fewer problems than that it takes more chains each: as many as the run may have anyway.
+            votes = in_seconds and not shape.options and arm.method not in config.alike
+            spread = _spread(problems, count, max(config.grid.widths) if votes else 1)
+            chains.setdefault(arm, []).extend(PilotChain(*pair, L) for L in lengths for pair in spread)
+    return {arm: found for arm, found in chains.items() if found}
 
 
-def _spread(problems: list[Problem], count: int) -> list[Problem]:
-    """So many problems, evenly spaced, as they may be in order of difficulty."""
-    count = min(count, len(problems))
-    return [problems[i * len(problems) // count] for i in range(count)]
+def _closed_plan(run: PreparedRun) -> Plan:
+    """The plan that a run would have without its pilot; without points where there is none."""
+    try:
+        return run.replanned(run.predictor).plan
+    except BudgetError:
+        return run.plan
+
+
+def _spread(problems: list[Problem], count: int, width: int) -> list[tuple[Problem, int]]:
+    """So many chains of problems evenly spaced, as they may be in order of difficulty: at most ``width`` of each."""
+    each = min(ceil(count / max(len(problems), 1)), width)
+    count = min(ceil(count / each), len(problems))
+    return [(problems[i * len(problems) // count], chain) for i in range(count) for chain in range(each)]
 
 
 def _run_pilot(run: PreparedRun, folder: Path, observer: RunObserver, engines: EngineCache) -> PreparedRun:
@@ -106,11 +129,11 @@ def _run_pilot(run: PreparedRun, folder: Path, observer: RunObserver, engines: E
     with Store(folder / FOLDER, run.info()) as store:
         runner = ChainRunner(run, store, observer, engines)
         for arm in engines.order(run):
-            pairs = chains.get(arm, [])
-            if not pairs:
+            of_arm = chains.get(arm, [])
+            if not of_arm:
                 continue
-            observer.on_stage(f"pilot of {arm}: {len(pairs)} chains of the run, to predict its costs")
-            requests = [(problem, make_request(problem, arm, 0, L)) for problem, L in pairs]
+            observer.on_stage(f"pilot of {arm}: {len(of_arm)} chains of the run, to predict its costs")
+            requests = [(problem, make_request(problem, arm, chain, L)) for problem, chain, L in of_arm]
             missing = runner.missing(arm, requests, seed)
             first, n_stored = None, len(requests) - len(missing)
             observer.on_pilot(arm, n_stored, len(requests))
@@ -131,16 +154,12 @@ def _adopt_chains(run: PreparedRun, store: Store) -> None:
     folder = store.folder
     if not (folder / FOLDER).is_dir():
         return
-    lengths_of_chain_0 = {
-        (arm, task): [L for chain, L in run.plan.chains(arm, task) if chain == 0]
-        for arm in run.arms
-        for task in run.problems
-    }
+    planned = {(arm, task): run.plan.chains(arm, task) for arm in run.arms for task in run.problems}
     # The store leaves alone what it has, so an interrupted copy is simply done again.
     with Store(folder / FOLDER, run.info()) as pilot:
         for sample in pilot.samples():
-            for L in lengths_of_chain_0.get((sample.arm, sample.task), []):
-                if _is_chain_at(sample, L):
+            for chain, L in planned.get((sample.arm, sample.task), []):
+                if chain == sample.chain and _is_chain_at(sample, L):
                     store.append(sample.with_maximum(L))
 
 

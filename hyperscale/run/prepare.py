@@ -338,7 +338,7 @@ def prepare_run(
         date=date,
     )
     if plan is not None:
-        repeated, runs = plan_file.repeat(plan, config.budget, run.arms, problems)
+        repeated, runs = plan_file.repeat(plan, config.budget, run.arms, run.shapes, run.base_bytes)
         kept = plan_file.load(folder, config.budget, run.arms) if folder is not None else None
         if kept is not None and kept.points != repeated.points:
             raise ConfigError(f"{folder} was started with another plan than {plan}: choose another folder with --out")

@@ -167,7 +167,7 @@ def test_an_error_of_the_user_in_the_middle_ends_the_run_and_the_pool_goes_on(po
 
 def test_engines_that_are_all_lost_end_the_run(pool, monkeypatch):
     monkeypatch.setattr(pooled_engine, "_MAX_LOSSES", 4)
-    with pytest.raises(EngineError, match="4 engines were lost after each other"):
+    with pytest.raises(EngineError, match="5 engines were lost after each other"):
         generate(pool(2, batch_size=1), requests(*(f"kill {n}" for n in range(10))))
 
 

@@ -58,8 +58,16 @@ def test_few_chains_of_each_arm_spread_over_the_problems(weights):
     found = pilot.pilot_chains(run)
     assert list(found) == list(run.methods)
     for arm, wanted in found.items():
-        assert [problem for problem, _ in wanted] == run.problems["mini_aime"][::3]
-        assert {length for _, length in wanted} == {run.plan.chains(arm, "mini_aime")[0][1]}
+        assert [chain.problem for chain in wanted] == run.problems["mini_aime"][::3]
+        assert {(chain.chain, chain.L) for chain in wanted} == {run.plan.chains(arm, "mini_aime")[0]}
+
+
+def test_a_pilot_that_is_asked_for_has_the_lengths_of_the_plan_without_one(weights):
+    """As `auto` has: chains that end before the shortest L would say nothing of the longer ones."""
+    auto = pilot.pilot_chains(prepare_run(make(weights)))
+    asked = pilot.pilot_chains(prepare_run(make(weights, predict="pilot")))
+    assert asked == auto
+    assert {chain.L for wanted in asked.values() for chain in wanted} != {32}
 
 
 @pytest.mark.parametrize(
@@ -72,6 +80,7 @@ def test_few_chains_of_each_arm_spread_over_the_problems(weights):
         ({"predict": "pilot", "limit": 3}, 3),
         ({"predict": "pilot", "budget": "all"}, 8),
         ({"budget": "seconds=9", "batch_size": 12}, 12),  # the whole batch
+        ({"budget": "seconds=9", "batch_size": 12, "limit": 5}, 12),  # of several chains a problem, where these are few
     ],
 )
 def test_when_there_is_a_pilot(weights, changes, count):
@@ -226,6 +235,9 @@ def test_a_plan_is_repeated_exactly_whatever_lies_beside_the_run(whole, weights,
         ({"methods": ["vanilla", "dms", "window"]}, r"has no point of window 8×: leave these out"),
         ({"tasks": ["mini_lcb"]}, "made for the tasks mini_aime, and this run has mini_lcb"),
         ({"budget": "peak_kv=100"}, "made for the axis kv_reads, and this run has peak_kv"),
+        ({"lengths": [128]}, r"has points of mini_aime at L=32, and this run has none: give --length as that run"),
+        ({"budget": "2x"}, r"was made for [\d,]+ in kv_reads on mini_aime, and the budget 2x is [\d,]+: give --budget"),
+        ({"budget": "all"}, r"and the budget all is no ceiling: give --budget"),
     ):
         with pytest.raises(ResultsError, match=message):
             prepare.prepare_run(

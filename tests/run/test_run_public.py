@@ -135,6 +135,11 @@ def test_the_plan_of_a_large_model():
     assert vanilla.fitting == (0.9 * 80 * 2**30 - expected.weights) // vanilla.chain_bytes == 2
     assert any("dms cannot run yet" in note for note in expected.notes)
     assert dry_run.plan_dry_run(asked, "48GiB").needs[0].fitting == 0
+    forced = dry_run.plan_dry_run(
+        load.make_config({**asked.model_dump(exclude_unset=True), "force_answer": 512}), "H100"
+    )
+    assert forced.needs[0].chain_bytes == vanilla.chain_bytes + forced.tasks[0].shape.answer * 2**18
+    assert forced.tasks[0].shape.answer >= 512
     with pytest.raises(ConfigError, match="unknown GPU 'abacus'"):
         dry_run.plan_dry_run(asked, "abacus")
 

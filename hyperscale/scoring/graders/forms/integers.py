@@ -50,12 +50,14 @@ _IN_BRACKETS = re.compile(r"[({]([^(){}]*)[)}]")
 _NUMBER = re.compile(r"([+-]?)\s*([0-9]+|[0-9]{1,3}(?:([, ])[0-9]{3})(?:\3[0-9]{3})*)(?:\.0*)?")
 
 # What is no integer, whatever a calculation would make of it: a share, digits that go on, a relation other than
-# equality, two numbers, a ratio, another base. Likewise a number over 1 in a line: it is the m/n of an answer m + n.
+# equality, two numbers, a ratio. Likewise another base, but for that of what it equals (an index: S_{20} = 420), and a
+# number over 1 in a line: it is the m/n of an answer m + n.
 _REFUSED = re.compile(
     r"%|\u2030|\.\.|\u2026|\\(?:[lcd]?dots[a-z]?|textellipsis|n(?:eq?|ot)|not|[lg](?:eq?|t|eqslant)|approx|sim(?:eq)?|cong|"
     r"equiv|doteq|propto|pm|mp)(?![A-Za-z])|[<>\u2260\u2248\u2261\u2264\u2265\u00b1]|!="
-    r"|[0-9]\s+[0-9]|[0-9]\s*:\s*[0-9]|[0-9A-Z}]\s*_\s*(?!\{?\s*10\s*(?:\}|$))"
+    r"|[0-9]\s+[0-9]|[0-9]\s*:\s*[0-9]"
 )
+_OTHER_BASE = re.compile(r"[0-9A-Z}]\s*_\s*(?!\{?\s*10\s*(?:\}|$))")
 _OVER_ONE = re.compile(r"[+-]?\(?[0-9]+\)?\s*/\s*\(?1\)?")
 _EQUALITY = re.compile(r"(?<![<>!~:=])[:=]?=(?!=)")
 
@@ -174,6 +176,8 @@ class IntegerAnswer:
             return
         member = _last_member(_unwrap_all(text))
         plain = _plain(member)
+        if _OTHER_BASE.search(_LOGARITHM.sub(r"\1{\2}", plain)):
+            return
         self.number = _number(plain)
         if self.number is None and not _OVER_ONE.fullmatch(plain):
             self.expression = _bare(plain)

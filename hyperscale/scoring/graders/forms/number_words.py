@@ -37,7 +37,8 @@ _UNIT_LETTERS = set("msghLlNJWVCF")
 
 #: Words that are units also where no command says that they are words.
 BARE_UNITS = re.compile(
-    r"(?:square|sq|cubic|cu)?\s*(?:degrees?|deg|radians?|rad|[cdkmn]m|inch(?:es)?|feet|foot|ft|yards?|miles?|"
+    r"(?:square|sq|cubic|cu)?\s*(?:(?:[kc]?m|mi|ft)/(?:hr?|s)|[km]ph|degrees?|deg|radians?|rad|[cdkmn]m|inch(?:es)?|feet"
+    r"|foot|ft|yards?|miles?|"
     r"(?:centi|milli|kilo)?met(?:er|re)s?|[km]g|(?:kilo)?grams?|lbs?|pounds?|hours?|hrs?|minutes?|mins?|seconds?|secs?|"
     r"days?|weeks?|months?|years?|dollars?|euros?|cents?|units?|ways?|people|students?|points?|square|solutions?|integers?"
     r"|numbers|triangles?|values|digits|primes|factors|divisors|zeros|roots|terms|sides|vertices|edges|faces|steps|coins"

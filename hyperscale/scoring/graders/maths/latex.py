@@ -55,6 +55,7 @@ _REWRITTEN = tuple(
         (OPEN + CLOSE, r"\\emptyset"),
         (rf"(\\(?:max|min|gcd)){OPEN}([^{OPEN}{CLOSE}]*){CLOSE}", r"\1(\2)"),
         (r"\\frac\{(\\text\{[^{}]*\})\}\{(\\text\{[^{}]*\})\}", r"\1/\2"),  # km over h
+        (r"(?<=[0-9])\\text\{([kc]m|mi|ft)\}/(hr?|s)$", r"\\text{\1}/\\text{\2}"),  # 42 km/h without a command
         (r"(?<=[0-9}])[(\[](\\text\{[^{}]*\}(?:\^\{[0-9]\})?)[)\]]$", r"\1"),  # a unit in brackets
         (r"(?<=[0-9)}])\\(min|sec) ?(?=$|[,;\])])", r"\\text{\1}"),  # minutes and seconds, no functions
         (r"\(\\text\{mod\}([^()]*)\)", r"\\text{mod}\1"),

@@ -180,7 +180,7 @@ def read_set(text: str) -> list[str] | None:
     if len(split_outside_brackets(inside, r"\||:")) > 1 and not inside.startswith("|"):
         return None
     items = [item.strip() for item in split_outside_brackets(inside, _SEPARATOR)]
-    return [sign for item in items if item for sign in _both_signs(item)]
+    return drop_repeated([sign for item in items if item for sign in _both_signs(item)])
 
 
 def read_matrix(text: str) -> list[list[str]] | None:
