@@ -23,6 +23,7 @@ from hyperscale.models.model_file import known_models
 from hyperscale.models.weight_files import ADAPTER, explain_gguf
 from hyperscale.utils.validation import validate
 
+_RECORD = "training.json"
 _RETROFIT_FOLDER = re.compile(rf"({'|'.join(RETROFIT_KINDS)})(\d+(?:\.\d+)?)")
 
 
@@ -56,6 +57,14 @@ def model_in_folder(name: str, folder: Path) -> Model:
             f"{folder} holds an adapter ({adapter[0]}) and no model: merge it into its base with peft "
             "(merge_and_unload, then save_pretrained) and pass that folder"
         )
+    if refused := sorted(each.name for each in folder.glob("refused-*") if (each / "config.json").is_file()):
+        renamed = refused[0].removeprefix("refused-")
+        raise ModelError(
+            f"{folder} holds no checkpoint but what the gate check of its retrofit refused ({', '.join(refused)}): "
+            f"to run it all the same, rename {refused[0]} to {renamed}"
+        )
+    if (folder / _RECORD).is_file():
+        raise ModelError(f"{folder} holds a retrofit without a checkpoint yet: run the command that began it again")
     raise ModelError(f"{folder} is not a checkpoint: it has no config.json, no base/config.json and no dms<CR>/")
 
 
@@ -104,7 +113,7 @@ class RetrofitRecord(BaseModel):
 
 def _read_record(folder: Path) -> RetrofitRecord:
     """What ``hyperscale retrofit`` recorded beside its checkpoints."""
-    file = folder / "training.json"
+    file = folder / _RECORD
     remedy = f"{folder} has retrofits and no base/, so {file.name} must name their base"
     try:
         contents = json.loads(file.read_text(encoding="utf-8"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hyperscale import models
-from hyperscale.errors import RetrofitError
+from hyperscale.errors import HyperscaleError, RetrofitError
 from hyperscale.retrofit import memory_estimate
 from hyperscale.retrofit.checkpoints import require_accepted
 from hyperscale.retrofit.choices import (
@@ -31,9 +31,10 @@ from hyperscale.retrofit.resume.begun import (
 )
 from hyperscale.retrofit.resume.folder_lock import hold_folder
 from hyperscale.retrofit.resume.same_training import list_settings
+from hyperscale.retrofit.resume.state_parts import remove_leftover
 from hyperscale.retrofit.run_training import train
 from hyperscale.retrofit.settings import RetrofitSettings, check_shares
-from hyperscale.retrofit.sources.settings import OWN
+from hyperscale.retrofit.sources.settings import HUB, OWN
 from hyperscale.retrofit.training_job import TrainingJob
 from hyperscale.utils.files import write_atomic
 
@@ -94,6 +95,7 @@ def _prepare(settings: RetrofitSettings, ranks: "Ranks | None", report: Report) 
         ranks.wait()  # none may write before all have looked
     if begun is not None and begun.finished:
         report(f"the retrofit in {settings.out} is complete")
+        remove_leftover(settings.out)
         require_accepted(begun.dms)
         return None
     if ranks is not None:  # clocks differ, and the first alone may see the record
@@ -113,11 +115,17 @@ def _prepare(settings: RetrofitSettings, ranks: "Ranks | None", report: Report) 
     settings, activations, estimate = _choose_what_fits(
         settings, config, length, device, begun.activations if begun is not None else None, ranks, report_plan
     )
+    for line in settings.list_unused():
+        report_plan(line)
     if _is_launcher(settings, ranks):
         _require_gpus(settings.gpus, device, is_chosen=settings.device is not None)
         check_shares(settings.gpus, settings.recipe(parameters))
     if source is None:
-        source = _get_source(settings, model.base, device, length, parameters, date, report_plan)
+
+        def get_source(report: Report) -> "TextSource":
+            return _get_source(settings, model.base, device, length, parameters, date, report)
+
+        source = get_source(report_plan) if ranks is None else _get_together(ranks, get_source, report_plan)
     return TrainingJob(settings, model.base, config, device, length, source, activations, estimate, date, begun)
 
 
@@ -156,7 +164,6 @@ def _require_known_memory(settings: RetrofitSettings, device: str) -> None:
 
 def _read_given_texts(settings: RetrofitSettings, report: Report) -> "TextSource | None":
     """The texts of a file or folder; None if they come from the hub or from the model itself."""
-    from hyperscale.retrofit.sources.hub_texts import PREFIX
     from hyperscale.retrofit.sources.own_texts import read_messages
     from hyperscale.retrofit.sources.text_files import read_texts
 
@@ -164,7 +171,7 @@ def _read_given_texts(settings: RetrofitSettings, report: Report) -> "TextSource
         raise RetrofitError("--prompts goes with --data self: leave one of them out")
     if isinstance(prompts := settings.prompts_source, Path):
         read_messages(prompts)
-    if settings.data == OWN or settings.data.startswith(PREFIX):
+    if settings.data == OWN or settings.data.startswith(HUB):
         return None
     report(f"reading {settings.data} …")
     return read_texts(Path(settings.data), settings.column)
@@ -219,6 +226,24 @@ def _choose_what_fits(
     return settings, activations, estimate
 
 
+def _get_together(ranks: "Ranks", get_source: "Callable[[Report], TextSource]", report: Report) -> "TextSource":
+    """The texts of a training that several processes share: the first one writes them, the others read its file.
+
+    Raises:
+        RetrofitError: The first one could not; all processes are told.
+    """
+    refusal, source = "", None
+    if ranks.is_first:
+        try:
+            source = get_source(report)
+        except HyperscaleError as error:
+            refusal = str(error)
+    ranks.wait()  # a model of 32B writes for an hour
+    if refusal := ranks.gather(refusal)[0]:
+        raise RetrofitError(refusal)
+    return source or get_source(_ignore)
+
+
 def _get_source(
     settings: RetrofitSettings, base: str, device: str, length: int, parameters: int, date: datetime, report: Report
 ) -> "TextSource":
@@ -237,7 +262,7 @@ def _get_source(
     write_atomic(folder / SOURCES_SETTINGS, json.dumps(begun_with, indent=1) + "\n")
     if settings.data != OWN:
         report(f"reading {settings.data} …")
-        return fetch_hub_texts(settings.data, settings.column, tokens, length, folder / "hub.jsonl")
+        return fetch_hub_texts(settings.data, settings.column, tokens, length, folder / "hub.jsonl", report)
     plan = OwnTextPlan(
         base,
         device,

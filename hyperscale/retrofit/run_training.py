@@ -175,14 +175,17 @@ def train(
             retrofit.after_step = saver.after_step
             train_checkpoints(retrofit, batches, held_out, save, record_made, done)
     finally:
-        if retrofit.ratio == len(recipe.crs):  # complete, though a checkpoint may have been refused
-            parts.remove()
+        is_complete = retrofit.ratio == len(recipe.crs)  # though a checkpoint may have been refused
         made = TrainingRecord.read(settings.out).dms if ranks.is_first else []
         if len(made) == len(recipe.crs):
             write_record(made, finished=True)
+        if is_complete:  # the record first: a kill between the two must not begin the training again
+            ranks.wait()
+            parts.remove()
+        if len(made) == len(recipe.crs):
             draw_training(settings.out, read_metrics(settings.out), made)
             report(f"wrote {settings.out / PICTURE}")
-        if retrofit.ratio == len(recipe.crs):
+        if is_complete:
             ranks.wait()  # one that ends with an error ends the others: not while the first one writes
 
 

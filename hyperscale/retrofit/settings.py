@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from hyperscale.errors import RetrofitError
 from hyperscale.retrofit.recipes import NAMES, recipe_values
-from hyperscale.retrofit.sources.settings import Sources
+from hyperscale.retrofit.sources.settings import OWN, Sources
 from hyperscale.utils.settings import setting, settings_of
 from hyperscale.utils.validation import first_fault
 
@@ -288,6 +288,12 @@ class RetrofitSettings(TrainingSettings, Sources):
         details="SIGTERM, SIGINT and SIGHUP leave one too. 0 keeps one after every step.",
     )
 
+    @model_validator(mode="after")
+    def _finish_in_steps(self) -> Self:
+        if self.finish != "auto" and not any(self.hard_steps):
+            raise ValueError(f"--finish {self.finish} has no steps: pass --hard-steps 150")
+        return self
+
     @classmethod
     def from_options(cls, values: Mapping[str, Any]) -> Self:
         """The settings that options of the command line make.
@@ -313,6 +319,22 @@ class RetrofitSettings(TrainingSettings, Sources):
         given = {field: getattr(self, field) for field in self.model_fields_set}
         return self.from_options({**given, "recipe_name": name})
 
+    def list_unused(self) -> list[str]:
+        """Options that were given and change nothing, a line for each that says what would."""
+        rate = "--recipe paper or lora, and --gate-lr with adapters" if self.train == "gates" else ""
+        rank = "--recipe lora" if self.train != "lora" else ""
+        own = f"--data {OWN}" if self.data != OWN else ""
+        column = "--data with a file or hub:NAME" if self.data == OWN else ""
+        needed = {"lr": rate, "lora_rank": rank, "lora_alpha": rank, "column": column}
+        needed |= dict.fromkeys(("own_tokens", "own_temperature", "own_top_p"), own)
+        needed["fade_steps"] = "--gate borrowed" if self.gate == "separate" else ""
+        options = {each.field: each.option for each in settings_of(type(self))}
+        return [
+            f"{options[field]} changes nothing here: it goes with {remedy}"
+            for field, remedy in needed.items()
+            if remedy and field in self.model_fields_set
+        ]
+
     def recipe(self, parameters: int) -> Recipe:
         """What the trainer reads.
 
@@ -323,8 +345,9 @@ class RetrofitSettings(TrainingSettings, Sources):
         return Recipe(
             **training,
             lr=self.lr or (LR_SMALL if parameters < SMALL else LR_LARGE),
-            # A short hard phase would end before the learning rate of a longer warm-up has risen.
-            warmup=max(1, min(20, *self.hard_steps)),
+            # A short hard phase would end before the learning rate of a longer warm-up has risen. Gates that train
+            # alone begin at 0, and were measured without a warm-up.
+            warmup=min(20, *filter(None, self.hard_steps), 20) if self.train != "gates" or any(self.hard_steps) else 1,
         )
 
 

@@ -152,7 +152,11 @@ class Retrofit:
     @property
     def checkpoint_due(self) -> bool:
         """Whether the step just done was the last one before a checkpoint."""
-        return self.phase == "hard" and self.phase_steps == self.recipe.hard_steps_at(self.recipe.crs[self.ratio])
+        cr = self.recipe.crs[self.ratio]
+        hard_steps = self.recipe.hard_steps_at(cr)
+        if self.phase == "noisy" and not hard_steps:
+            return self.steps == self.recipe.steps_until(cr)
+        return self.phase == "hard" and self.phase_steps == hard_steps
 
     def run(self, batches: Iterator[TrainingBatch]) -> Iterator[TrainedStudent]:
         """Train; yield a finished checkpoint at each target ratio.

@@ -1,6 +1,7 @@
 """`hyperscale retrofit` on tiny random checkpoints of each architecture, and what it says about mistakes."""
 
 import json
+import shlex
 import shutil
 from importlib.util import find_spec
 
@@ -76,7 +77,7 @@ def test_a_retrofit_runs_with_dms_and_its_base_without(call, tmp_path, family, t
     options = ("--cr", "2,3", "--lr", "1e-3", "--weights", weights, "--device", "cpu", *EVICTING, "--recipe", recipe)
     code, out, err = call("retrofit", "--model", base, "--data", texts(tmp_path), "--out", "made", *options)
     assert (code, err) == (0, ""), err
-    for part in ("GiB", "documents", "step     1", "wrote made/dms3", "run --model made --method dms --cr 2,3"):
+    for part in ("GiB", "documents", "step     1", "wrote made/dms3", "run --model made --method dms --cr 2,3 --task"):
         assert part in out
     record = json.loads((tmp_path / "made" / "training.json").read_text())
     assert [entry["cr"] for entry in record["dms"]] == [2, 3]
@@ -93,9 +94,16 @@ def test_a_retrofit_runs_with_dms_and_its_base_without(call, tmp_path, family, t
         f"ratio reached {entry['reached_cr']:.2f}× where 3× was asked for",
         f"| 0 | {1 / (sum(entry['kept'][0]) / len(entry['kept'][0])):.2f}× |",
         f"{record['documents']['tokens']:,} tokens in",
-        f"hyperscale run --model {tmp_path / 'made'} --method vanilla,dms --cr 3 --budget 8x",
+        f"run --model {tmp_path / 'made'} --method vanilla,dms --cr 3 --task niah_single --context 1024 --budget 8x",
     ):
         assert part in card
+    # The commands that are told run as they stand.
+    told = [line.partition("hyperscale run ")[2] for line in (*card.splitlines(), out.replace("\n", " "))]
+    told = [f"run {command}" for command in told if command]
+    assert len(told) == 2
+    for command in told:
+        code, _, err = call(*shlex.split(command), "--dry-run")
+        assert (code, err) == (0, ""), command
     shares = [share for layer in entry["kept"] for share in layer]
     assert sum(shares) / len(shares) == pytest.approx(1 - entry["alpha"])
     assert (tmp_path / "made" / "training.png").read_bytes().startswith(b"\x89PNG")
@@ -288,6 +296,12 @@ def test_a_checkpoint_that_fails_the_check_is_set_aside(call, tmp_path, monkeypa
     assert (code, err.count("\n")) == (2, 1)
     assert "CR 2 (kept as refused-dms2): the retrofit decides differently at inference" in err
     assert {path.name for path in (tmp_path / "made").iterdir()} == {"refused-dms2", *LEFT}
+    code, _, err = call("models", "--add", "made", "mine")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "what the gate check of its retrofit refused (refused-dms2)" in err
+    assert "rename refused-dms2 to dms2" in err
+    shutil.rmtree(tmp_path / "made" / "refused-dms2")
+    assert "holds a retrofit without a checkpoint yet" in call("models", "--add", "made", "mine")[2]
 
 
 def test_a_checkpoint_that_evicts_too_little_is_set_aside(call, tmp_path):
@@ -302,7 +316,7 @@ def test_a_checkpoint_that_evicts_too_little_is_set_aside(call, tmp_path):
     assert json.loads((tmp_path / "made" / "training.json").read_text())["dms"][0]["reached_cr"] == 1
     code, _, err = call("run", "--model", "made", "--method", "dms", "--cr", "2", "--task", "aime24", "--dry-run")
     assert code == 2
-    assert "no dms<CR>/" in err
+    assert "rename refused-dms2 to dms2" in err
 
 
 def test_fastdms_checkpoints_train_and_run(call, tmp_path):

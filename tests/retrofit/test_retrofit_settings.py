@@ -28,7 +28,11 @@ def test_the_recipe_has_the_settings_of_the_training():
     assert (recipe.crs, recipe.hard_steps, recipe.window, recipe.seed) == ((2, 4), (5, 7), 9, 3)
     assert (recipe.method, recipe.reach, recipe.symmetric, recipe.groups) == ("dms", 1, False, 1)
     assert recipe.warmup == 5
-    assert settings(hard_steps=[0]).recipe(1).warmup == 1
+    # Without a hard phase the noisy one warms up as long as with it; gates alone were measured without a warm-up.
+    for hard_steps in ([0], [150], [0, 150]):
+        assert settings(crs=[2, 4][: len(hard_steps)], hard_steps=hard_steps).recipe(1).warmup == 20
+    assert settings(recipe_name="adapters").recipe(1).warmup == 1
+    assert settings(recipe_name="adapters", hard_steps=[30], finish="soft").recipe(1).warmup == 20
 
 
 def test_hard_steps_are_one_number_for_all_ratios_or_one_for_each():
@@ -84,3 +88,32 @@ def test_a_fault_is_told_in_the_words_of_the_command_line(changes, message):
     with pytest.raises(RetrofitError, match="^" + message.replace("(", r"\(")) as error:
         settings(**changes)
     assert "\n" not in str(error.value)
+
+
+def test_a_finish_has_steps():
+    with pytest.raises(RetrofitError, match="--finish soft has no steps: pass --hard-steps 150"):
+        settings(recipe_name="adapters", finish="soft")
+
+
+def test_a_path_of_data_has_one_form():
+    """In which a training that goes on compares it."""
+    found = [settings(data=data).data for data in ("d/", "./d", "self", "./self", "hub:a/b", "hub:./a/")]
+    assert found == ["d", "d", "self", "./self", "hub:a/b", "hub:./a/"]
+
+
+@pytest.mark.parametrize(
+    ("given", "unused"),
+    [
+        ({"recipe_name": "adapters", "lr": 1e-4, "own_tokens": 9}, ["--lr", "--own-tokens"]),
+        ({"recipe_name": "paper", "lora_rank": 4, "lora_alpha": 1, "fade_steps": 9}, ["--lora-rank", "--lora-alpha"]),
+        ({"recipe_name": "lora", "lora_rank": 4, "lr": 1e-4, "data": "self", "column": "text"}, ["--column"]),
+        ({"recipe_name": "paper", "lr": 1e-4, "gate": "borrowed", "fade_steps": 9, "column": "text"}, []),
+        ({"recipe_name": "adapters"}, []),
+        ({"recipe_name": "lora", "data": "self", "own_tokens": 9, "own_top_p": 0.9, "own_temperature": 2}, []),
+    ],
+)
+def test_options_that_change_nothing_are_told(given, unused):
+    lines = settings(**given).list_unused()
+    assert [line.split()[0] for line in lines if "--fade-steps" not in line] == unused
+    assert any("--fade-steps" in line for line in lines) == ("fade_steps" in given and "gate" not in given)
+    assert all("changes nothing here: it goes with --" in line for line in lines)

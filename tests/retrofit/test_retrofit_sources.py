@@ -1,6 +1,7 @@
 """Where training texts come from: data sets of the hub with the paper's filter, and the model itself."""
 
 import json
+from datetime import datetime
 
 import architectures
 import commandline
@@ -17,6 +18,7 @@ from hyperscale.retrofit.documents import Corpus
 from hyperscale.retrofit.packing import TokenizedDocument, collate
 from hyperscale.retrofit.sources import hub_texts, own_texts
 from hyperscale.retrofit.sources.own_texts import OwnTextPlan, write_own_texts
+from hyperscale.retrofit.sources.text_files import read_texts
 
 #: Rows as open-r1/OpenR1-Math-220k has them, all its columns.
 COLUMNS = {
@@ -46,8 +48,8 @@ def data_set(folder, rows):
     return f"hub:{folder}"
 
 
-def fetch(name, tmp_path, column=None, tokens=10**6, length=8192):
-    return hub_texts.fetch_hub_texts(name, column, tokens, length, tmp_path / "data" / "hub.jsonl")
+def fetch(name, tmp_path, column=None, tokens=10**6, length=8192, report=print):
+    return hub_texts.fetch_hub_texts(name, column, tokens, length, tmp_path / "data" / "hub.jsonl", report)
 
 
 def test_of_openr1_only_complete_traces_that_verify_are_taken(tmp_path):
@@ -106,11 +108,40 @@ def test_a_chat_of_a_data_set_that_is_kept_as_text_is_refused(tmp_path):
         fetch(data_set(tmp_path / "set", [{"messages": json.dumps(COLUMNS["messages"])}]), tmp_path)
 
 
-def test_half_a_character_of_a_data_set_is_named_and_leaves_no_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(hub_texts, "_stream_rows", lambda _: iter([{"text": "a"}, {"text": "\ud83d"}]))
-    with pytest.raises(RetrofitError, match="hub:x/y row 2 has half of a character"):
-        fetch("hub:x/y", tmp_path)
-    assert list((tmp_path / "data").iterdir()) == []
+def test_half_a_character_of_a_data_set_leaves_its_entry_out(tmp_path, monkeypatch):
+    """Who reads a data set of the hub cannot mend it."""
+    chats = [[{"role": "user", "content": text}] for text in ("b", "\ud83d")]
+    for name, rows, kept in (
+        ("texts", [{"text": "a"}, {"text": "\ud83d"}, {"text": "b"}], ["a", "b"]),
+        ("chats", [{"messages": chat} for chat in chats], chats[:1]),
+    ):
+        monkeypatch.setattr(hub_texts, "_stream_rows", lambda _, rows=rows: iter(rows))
+        told = []
+        source = fetch("hub:x/y", tmp_path / name, report=told.append)
+        assert [entry.content for entry in source.entries] == kept
+        assert told == ["1 entry of hub:x/y left out: half of a character (a lone surrogate) in the text"]
+
+
+def test_rows_without_a_text_are_left_out_of_a_data_set_and_named_in_a_file(tmp_path):
+    told = []
+    source = fetch(data_set(tmp_path / "set", [{"text": None}, {"text": "a"}]), tmp_path, report=told.append)
+    assert [entry.content for entry in source.entries] == ["a"]
+    assert told == [f"1 entry of hub:{tmp_path / 'set'} left out: no text in it (null)"]
+    for name, rows, line in (("first", [None, "a"], 1), ("later", ["a", None], 2)):
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("".join(json.dumps({"text": text}) + "\n" for text in rows))
+        with pytest.raises(RetrofitError, match=rf"line {line} has nothing in its column text \(null\): drop the row"):
+            read_texts(file)
+
+
+def test_of_messages_only_role_and_content_are_kept(tmp_path):
+    """Data sets keep times beside them, which JSON does not know."""
+    messages = [message | {"timestamp": datetime(2024, 1, 1)} for message in COLUMNS["messages"]]
+    name = data_set(tmp_path / "set", [{"conversation": messages, "written": datetime(2024, 1, 1)}])
+    (entry,) = fetch(name, tmp_path, column="conversation").entries
+    assert entry.content == COLUMNS["messages"]
+    with pytest.raises(RetrofitError, match=r"row 1: written holds no text and no chat \(datetime\): pass --column"):
+        fetch(name, tmp_path / "other", column="written")
 
 
 # --- what the model writes ---

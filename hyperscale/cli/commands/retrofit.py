@@ -1,6 +1,5 @@
 """``hyperscale retrofit``: teaches a model DMS."""
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,8 +66,10 @@ def retrofit(
 
         leave_ranks()
         return
+    from hyperscale.retrofit.reporting.model_card import run_command
+
     crs = ",".join(f"{cr:g}" for cr in settings.crs)
-    report(f"run it: hyperscale run --model {shlex.quote(str(settings.out))} --method dms --cr {crs}")
+    report(f"run it: {run_command(settings.model, settings.out, 'dms', crs)}")
 
 
 def _print_plan(settings: RetrofitSettings, gpu: str | None, gpu_price: float | None) -> None:

@@ -7,10 +7,13 @@ from typing import Any
 
 import yaml
 
+from hyperscale.models.model_file import known_models
 from hyperscale.retrofit.reporting.records import CheckpointRecord, TrainingRecord
 from hyperscale.retrofit.settings import Recipe
 
 CARD = "README.md"
+#: A task for any model, which needs no download: its prompts are generated.
+_ANY_TASK = "--task niah_single --context 1024"
 
 
 def write_card(record: TrainingRecord, made: CheckpointRecord, folder: Path, name: str) -> str:
@@ -33,7 +36,7 @@ def write_card(record: TrainingRecord, made: CheckpointRecord, folder: Path, nam
     if made.refused:
         lines += [f"**Refused by the gate check**: {made.refused}", ""]
     place = shlex.quote(str(folder))
-    command = f"hyperscale run --model {place} --method vanilla,{record.recipe.method} --cr {made.cr:g} --budget 8x"
+    command = f"{run_command(record.model, folder, f'vanilla,{record.recipe.method}', f'{made.cr:g}')} --budget 8x"
     if made.refused:  # nothing runs it under this name
         renamed = (shlex.quote(str(folder / each)) for each in (name, name.removeprefix("refused-")))
         command = f"mv {' '.join(renamed)}\n{command}"
@@ -66,6 +69,20 @@ def write_card(record: TrainingRecord, made: CheckpointRecord, folder: Path, nam
         "not say that answers stay right: that is what these commands measure.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def run_command(model: str, folder: Path, methods: str, crs: str) -> str:
+    """The command that evaluates the checkpoints of a training.
+
+    Args:
+        model: What was retrofitted, as the user called it: one that the package knows has tasks of its own.
+        folder: The training's folder.
+        methods: As ``--method`` takes them.
+        crs: As ``--cr`` takes them.
+    """
+    command = f"hyperscale run --model {shlex.quote(str(folder))} --method {methods} --cr {crs}"
+    known = known_models().get(model)
+    return command if known is not None and known.tasks else f"{command} {_ANY_TASK}"
 
 
 def _facts(record: TrainingRecord, made: CheckpointRecord, licence: str) -> Iterator[tuple[str, str]]:

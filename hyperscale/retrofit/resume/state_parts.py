@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from hyperscale.retrofit.parallel.ranks import Ranks
 
 
+def remove_leftover(folder: Path) -> None:
+    """Remove the states of a training that is complete, which a kill has left."""
+    for path in folder.glob("state*.pt"):
+        if path.name == STATE or re.fullmatch(r"state-\d+-\d+of\d+\.pt", path.name):
+            path.unlink(missing_ok=True)
+
+
 class StateParts:
     """The file, or the files, of a training's state.
 

@@ -9,6 +9,8 @@ from hyperscale.utils.settings import setting
 
 #: What the paper trained on, as ``--data`` names it.
 OPENR1 = "hub:open-r1/OpenR1-Math-220k"
+#: What stands before the name of a data set of the hub.
+HUB: Final = "hub:"
 #: What ``--data`` and ``--prompts`` take for texts and messages that the model writes itself.
 OWN: Final = "self"
 
@@ -51,14 +53,15 @@ class Sources(BaseModel):
         False, "Count whole chats in the loss, not their last reply alone.", option="all-tokens"
     )
 
+    @field_validator("data")
+    @classmethod
+    def _write_data_as_path(cls, data: str) -> str:
+        return data if data == OWN or data.startswith(HUB) else _write_path(data)
+
     @field_validator("prompts", mode="before")
     @classmethod
-    def _write_as_path(cls, prompts: Any) -> Any:
-        # A path has one form, in which a training that goes on compares it; one that is called self keeps its dot.
-        if prompts == OWN or not isinstance(prompts, str | Path):
-            return prompts
-        path = str(Path(prompts))
-        return f"./{path}" if path == OWN else path
+    def _write_prompts_as_path(cls, prompts: Any) -> Any:
+        return prompts if prompts == OWN or not isinstance(prompts, str | Path) else _write_path(prompts)
 
     @property
     def prompts_source(self) -> Path | Literal["self"] | None:
@@ -66,3 +69,9 @@ class Sources(BaseModel):
         if self.prompts is None or self.prompts == OWN:
             return OWN if self.prompts else None
         return Path(self.prompts)
+
+
+def _write_path(path: str | Path) -> str:
+    """A path in the one form in which a training that goes on compares it; one that is called self keeps its dot."""
+    text = str(Path(path))
+    return f"./{text}" if text == OWN else text

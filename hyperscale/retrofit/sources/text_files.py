@@ -1,6 +1,7 @@
 """Reads the texts or chats that a retrofit trains on, from JSONL, Parquet or plain text files."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,7 +85,7 @@ def read_texts(path: Path, column: str | None = None) -> TextSource:
             continue
         for row in read_rows(file, RetrofitError, None if column == IDS else column):
             if row.row.get(column) is None:
-                raise RetrofitError(_describe_lack(row, column))
+                raise RetrofitError(_describe_lack(row, (column,)))
             content = _read_ids(row) if column == IDS else row.row[column]
             if column == CHATS:
                 require_parsed(content, row.place)
@@ -104,10 +105,15 @@ def _choose_column(file: Path) -> str | None:
     for name in COLUMNS:
         if row.row.get(name) is not None:
             return name
-    raise RetrofitError(_describe_lack(row, " or ".join(COLUMNS)))
+    raise RetrofitError(_describe_lack(row, COLUMNS))
 
 
-def _describe_lack(row: PlacedRow, column: str) -> str:
+def _describe_lack(row: PlacedRow, wanted: Sequence[str]) -> str:
+    if empty := [name for name in wanted if name in row.row]:
+        return (
+            f"{row.place} has nothing in its column {' and '.join(empty)} (null): drop the row, or pass --column NAME"
+        )
+    column = " or ".join(wanted)
     columns = ", ".join(name for name, value in row.row.items() if value is not None) or "nothing"
     return f"{row.place} has no column {column}, only {columns}: pass --column NAME, or rename the column"
 
@@ -145,15 +151,10 @@ def require_parsed(content: Any, place: str) -> None:
         )
 
 
-def require_whole_characters(content: Any, place: str) -> None:
-    """Refuse text with half of a character (a lone surrogate), which JSON may name: no tokenizer takes it.
+def find_half_character(content: Any) -> str | None:
+    """Half of a character (a lone surrogate) in a text or a chat, whose form is not checked; None if all are whole.
 
-    Args:
-        content: A text, or a chat, whose form is not checked.
-        place: Where it stands, for the message.
-
-    Raises:
-        RetrofitError: There is such a half.
+    JSON may name such a half; no tokenizer takes it.
     """
     messages = [each for each in content if isinstance(each, dict)] if isinstance(content, list) else []
     for text in (content, *(message.get(key) for message in messages for key in ("role", "content"))):
@@ -162,10 +163,24 @@ def require_whole_characters(content: Any, place: str) -> None:
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise RetrofitError(
-                f"{place} has half of a character ({text[error.start]!a}, a lone surrogate) in its text: mend or drop "
-                "this entry"
-            ) from None
+            return text[error.start]
+    return None
+
+
+def require_whole_characters(content: Any, place: str) -> None:
+    """Refuse text with half of a character.
+
+    Args:
+        content: A text, or a chat, whose form is not checked.
+        place: Where it stands, for the message.
+
+    Raises:
+        RetrofitError: There is such a half.
+    """
+    if (half := find_half_character(content)) is not None:
+        raise RetrofitError(
+            f"{place} has half of a character ({half!a}, a lone surrogate) in its text: mend or drop this entry"
+        )
 
 
 def read_text(file: Path) -> str:

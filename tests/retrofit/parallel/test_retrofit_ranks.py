@@ -229,6 +229,27 @@ def test_numbers_of_processes_that_do_not_fit(tmp_path, more, launcher, reason):
     assert reason in " ".join(err.split())
 
 
+def test_of_processes_that_torchrun_starts_one_writes_the_texts(tmp_path):
+    """Else each writes all of them into one file, and the training is refused when it goes on."""
+    (tmp_path / "prompts.txt").write_text("Go on.\nWhy?\nAnd then?\n")
+    own = ("--data", "self", "--prompts", "prompts.txt", "--own-tokens", "2000", "--model", "mini", "--gpus", "2")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    process = retrofit(tmp_path, "--out", "out", *own, launcher=launcher)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    lines = (tmp_path / "out" / "data" / "self.jsonl").read_text().splitlines()
+    record = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert len(lines) == record["data"]["entries"]
+    assert 2000 <= sum(len(json.loads(line)["ids"]) for line in lines) < 2000 + 16 * 128
+    assert out.count("in the torch engine") == 1
+    # What cannot be had is one line, and ends both.
+    (tmp_path / "prompts.txt").write_text("")
+    process = retrofit(tmp_path, "--out", "none", *own, launcher=launcher)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode
+    assert "prompts.txt holds no prompts" in err
+
+
 def test_a_refused_checkpoint_ends_a_shared_training_in_lines(tmp_path):
     """Not in tracebacks of `torchrun`, nor before the first process has drawn its picture."""
     process = retrofit(tmp_path, "--out", "out", "--gpus", "2", "--gate-lr", "1e-9")

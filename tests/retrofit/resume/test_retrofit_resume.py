@@ -29,6 +29,7 @@ from hyperscale.retrofit.packing import TrainingBatch
 from hyperscale.retrofit.reporting.metrics_file import read_metrics
 from hyperscale.retrofit.resume import begun, state_file
 from hyperscale.retrofit.resume.folder_lock import hold_folder
+from hyperscale.retrofit.resume.state_parts import StateParts
 from hyperscale.retrofit.settings import Recipe, RetrofitSettings
 from hyperscale.retrofit.trainer import Retrofit
 
@@ -58,11 +59,11 @@ def weights(model):
 
 
 @contextmanager
-def full_disk():
-    """No file may be longer than 20 kB: writing beyond fails, as on a full disk."""
+def full_disk(room=20_000):
+    """No file may be longer than so many bytes: writing beyond fails, as on a full disk."""
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), SIGNAL(signal.SIGXFSZ, signal.SIG_IGN)
     try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -218,6 +219,12 @@ def test_a_killed_command_goes_on_and_a_different_one_is_refused(call, tmp_path)
         commandline.fails(call(*arguments(tmp_path, "full")), "dms2 could not be written", "the same command goes on")
     assert {path.name for path in (tmp_path / "full").iterdir()} - {"tensorboard"} == {"training.json", "metrics.jsonl"}
 
+    # Gates alone have no hard phase: their state, which is small, is kept before the checkpoint all the same.
+    gates = arguments(tmp_path, "gates", recipe="adapters", hard_steps=0)
+    with full_disk(60_000):
+        commandline.fails(call(*gates), "dms2 could not be written")
+    assert state_file.read_state(tmp_path / "gates")["place"]["steps_done"] == 24
+
     def end_after(steps):
         """The command in a process of its own, to which SIGTERM comes in the middle of a step."""
         program = [sys.executable, "-c", SIGNALLED, str(steps), *arguments(tmp_path, "broken")]
@@ -264,6 +271,7 @@ def test_a_killed_command_goes_on_and_a_different_one_is_refused(call, tmp_path)
             assert made.pop("seconds") > 0
     assert records[0]["dms"] == records[1]["dms"]
     assert not (tmp_path / "broken" / "state.pt").exists()
+    (tmp_path / "broken" / "state.pt").write_bytes(b"left by a kill")
     lines = [
         [line for line in read_metrics(tmp_path / out) if line["step"] % 25 == 0 or line["step"] == 1]
         for out in ("whole", "broken")
@@ -281,6 +289,7 @@ def test_a_killed_command_goes_on_and_a_different_one_is_refused(call, tmp_path)
     code, out, err = call(*arguments(tmp_path, "broken"))
     assert (code, err) == (0, "")
     assert "is complete" in out
+    assert not (tmp_path / "broken" / "state.pt").exists()
 
 
 @pytest.mark.e2e
@@ -352,3 +361,27 @@ def test_a_command_holds_its_folder_while_it_trains(call, tmp_path, monkeypatch)
         f"another retrofit is writing to {tmp_path / 'out'}: wait for it or end it, or pass another --out"
     ]
     assert not list((tmp_path / "out").rglob(".lock"))
+
+
+@pytest.mark.e2e
+def test_a_training_that_is_killed_once_all_is_written_is_complete(call, tmp_path, monkeypatch):
+    """Its state may be large, so that removing it takes a while."""
+    architectures.write(tmp_path / "model", "qwen3")
+    (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": TEXT[i:]}) + "\n" for i in range(12)))
+    asked = arguments(tmp_path, "out", cr=2)
+
+    def kill(self):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StateParts, "remove", kill)
+        with pytest.raises(RuntimeError, match="killed"):
+            call(*asked)
+    assert state_file.read_state(tmp_path / "out") is not None
+    weights = tmp_path / "out" / "dms2" / "model.safetensors"
+    written = weights.stat().st_mtime_ns
+    code, out, err = call(*asked)
+    assert (code, err) == (0, "")
+    assert "is complete" in out
+    assert weights.stat().st_mtime_ns == written
+    assert not (tmp_path / "out" / state_file.STATE).exists()
