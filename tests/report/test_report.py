@@ -22,7 +22,6 @@ from hyperscale.errors import ResultsError
 from hyperscale.report.html import chains as browser
 from hyperscale.report.html import text_packing
 from hyperscale.report.html.command import write_command
-from hyperscale.report.plots import styles
 from hyperscale.run.config.load import load_config
 from hyperscale.run.config.resolve import resolve_config
 from hyperscale.run.config.schema import RunConfig
@@ -279,8 +278,7 @@ def test_texts_of_older_pages_go_and_other_files_stay(lines, tmp_path):
 
 def test_too_many_chains_leave_every_problem_its_first(lines, monkeypatch):
     monkeypatch.setattr(browser, "MAX_CHAINS", 100)
-    made = styles.assign_styles(["vanilla", "dms", "window"])
-    index, blocks = browser.collect_chains([run(Path("r"), lines)], {}, made, 10**6)
+    index, blocks = browser.collect_chains([run(Path("r"), lines)], {}, 10**6)
     assert sum(len(problem["chains"]) for problem in index["problems"]) == 100
     assert index["hidden"] == len(lines) - 100
     assert {chain[2] for problem in index["problems"] for chain in problem["chains"]} == {0, 1}

@@ -110,7 +110,7 @@ def render_report(
     step("packing chains")
     ordered = [points[i] for i in frontiers.page_order(points)]
     room = int(text_mib * 2**20)
-    index, blocks = chains.collect_chains(runs, asked, data["styles"], room, ordered, explanation, texts)
+    index, blocks = chains.collect_chains(runs, asked, room, ordered, explanation, texts)
     return page.assemble_page(data, index, blocks)
 
 

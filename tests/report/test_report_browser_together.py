@@ -1,0 +1,46 @@
+"""The report in a real browser where runs, caches, lengths and tasks of unlike kinds stand together."""
+
+import pytest
+from report_runs import run
+from synthetic_samples import chains
+
+from hyperscale import report
+
+pytestmark = pytest.mark.e2e
+
+COLOUR = "node => getComputedStyle(node.querySelector('.swatch')).color"
+
+
+@pytest.fixture
+def show(visit, tmp_path):
+    """Open the page of some runs, each a name and its chains."""
+
+    def call(at="", **runs):
+        path = tmp_path / "together.html"
+        made = [run(tmp_path / name, lines) for name, lines in runs.items()]
+        path.write_text(report.render_report(made, "together"), encoding="utf-8")
+        return visit(at, page_at=path.as_uri())
+
+    return call
+
+
+def test_chains_over_caches_of_several_types_have_the_names_and_colours_of_their_frontiers(show):
+    lines = {
+        kv_dtype: chains("vanilla", 1, problems=3, width=2, kv_dtype=kv_dtype)
+        + [line for cr in (2, 4, 8) for line in chains("dms", cr, problems=3, width=2, kv_dtype=kv_dtype)]
+        for kv_dtype in ("float32", "int8", "fp8")
+    }
+    page = show(**lines)
+    legend = page.locator("#frontiers .legend label").filter(has=page.locator(".swatch"))
+    colours = dict(zip(legend.all_inner_texts(), legend.evaluate_all(f"labels => labels.map({COLOUR})"), strict=True))
+    assert list(colours) == ["vanilla", "vanilla fp8", "vanilla int8", "dms", "dms fp8", "dms int8"]
+    # The list unites the ratios of a method, and not its caches.
+    tallies = page.locator("#chains .problems button").first.locator(".tally")
+    assert [text.rsplit(" ", 2)[0].strip() for text in tallies.all_inner_texts()] == list(colours)
+    assert tallies.evaluate_all(f"tallies => tallies.map({COLOUR})") == list(colours.values())
+    told = page.locator("#chains .detail .who").all_inner_texts()
+    assert {text.split(" chain ")[0].strip() for text in told} >= {"vanilla, float32", "dms fp8 2×, fp8"}
+    # Without a plain cache beside them, too.
+    page = show(int8=lines["int8"], fp8=lines["fp8"])
+    page.locator("#compare").get_by_label("Outcome").select_option(label="all problems")
+    assert page.locator("#compare .side h4").first.inner_text().startswith("A  vanilla fp8 ")
