@@ -88,6 +88,8 @@ def test_unlike_problems_and_unfinished_runs_are_said(tmp_path):
         {},
         {"methods": ("dms", "window"), "crs": (4.0, 8.0), "limit": 3, "budget": "2x", "axis": "tokens"},
         {"methods": ("window",), "params": {"window": {"recent": 32}}, "temperature": 0.5, "seeds": (1, 2)},
+        {"methods": ("dms", "tova"), "params": {"tova": {"budget": [512, 1024], "pin_prompt": True}}},
+        {"methods": ("tova",), "params": {"tova": {"budget": 64}}, "template_args": {"a": ["b", 1], "c": {"d": 2}}},
         {"methods": ("dms",), "crs": (8 / 3, 4.0), "temperature": 0.1234567, "top_p": 1 - 1e-7},
         {"tasks": ("mini_aime",), "lengths": (256,), "extend": 2, "force_answer": 8, "kv_dtype": "int8"},
         {"tasks": ("livecodebench",), "task_params": {"livecodebench": {"end_date": "2024-12-31"}}},
