@@ -2,7 +2,7 @@
 
 import pytest
 from report_runs import run
-from synthetic_samples import chains
+from synthetic_samples import chains, sample
 
 from hyperscale import report
 
@@ -15,7 +15,7 @@ COLOUR = "node => getComputedStyle(node.querySelector('.swatch')).color"
 def show(visit, tmp_path):
     """Open the page of some runs, each a name and its chains."""
 
-    def call(at="", **runs):
+    def call(*, at="", **runs):
         path = tmp_path / "together.html"
         made = [run(tmp_path / name, lines) for name, lines in runs.items()]
         path.write_text(report.render_report(made, "together"), encoding="utf-8")
@@ -44,3 +44,19 @@ def test_chains_over_caches_of_several_types_have_the_names_and_colours_of_their
     page = show(int8=lines["int8"], fp8=lines["fp8"])
     page.locator("#compare").get_by_label("Outcome").select_option(label="all problems")
     assert page.locator("#compare .side h4").first.inner_text().startswith("A  vanilla fp8 ")
+
+
+def test_a_point_shows_the_chains_of_its_own_length_where_the_rule_depends_on_it(show):
+    lines = [
+        sample(f"p{p}", c, "quest", 4.0, answer, L=L, length_invariant=False)  # 300 tokens, fewer than either L
+        for L, answer in ((512, "2"), (1024, "1"))
+        for p in range(2)
+        for c in range(2)
+    ]
+    page = show(demo=lines)
+    compare = page.locator("#compare")
+    compare.get_by_label("A", exact=True).select_option(label="quest 1-512-4")
+    compare.get_by_label("B", exact=True).select_option(label="quest 1-1K-4")
+    assert compare.locator("output").inner_text().startswith("only A right 0, only B right 2,")
+    verdicts = [side.locator(".verdict").all_inner_texts() for side in compare.locator(".side").all()]
+    assert verdicts == [["✗ wrong"] * 2, ["✓ right"] * 2]

@@ -111,7 +111,10 @@ def _arms(chains: Iterable[RunChain]) -> dict[RunArm, int]:
 def _describe_arms(
     arms: Iterable[RunArm], chains: Iterable[RunChain], points: Iterable[MeasuredPoint]
 ) -> list[dict[str, Any]]:
-    """Each arm's name, with type of cache, model and run where there are several, and the name of its frontier."""
+    """Each arm's name, with type of cache, model and run where there are several, and the name of its frontier.
+
+    And whether its chains, cut to a shorter L, are those of that L.
+    """
     types = {_arm(chain): series_of(chain.run.name, chain.sample).kv_dtype for chain in chains}
     # What there are several of is told by the points, whose frontiers' names these have to be.
     all_types = {point.series.kv_dtype for point in points}
@@ -125,6 +128,7 @@ def _describe_arms(
             {
                 "name": f"{name}, {run}" if with_run else name,
                 "series": series_name(method, model, with_model),
+                "length_invariant": arm.length_invariant,
             }
         )
     return described
