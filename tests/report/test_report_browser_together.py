@@ -60,3 +60,18 @@ def test_a_point_shows_the_chains_of_its_own_length_where_the_rule_depends_on_it
     assert compare.locator("output").inner_text().startswith("only A right 0, only B right 2,")
     verdicts = [side.locator(".verdict").all_inner_texts() for side in compare.locator(".side").all()]
     assert verdicts == [["✗ wrong"] * 2, ["✓ right"] * 2]
+
+
+def test_points_of_few_problems_stand_inside_their_panel(show):
+    page = show(
+        whole=[sample(f"p{p}", L=512, tokens=600 if p % 2 else 260) for p in range(20)],
+        brief=[sample(f"p{p}", tokens=1900) for p in range(5)],
+        at="#axis=tokens",
+    )
+    stage = page.locator("#frontiers .stage")
+    frame = stage.bounding_box()
+    marks = [mark.bounding_box() for mark in stage.locator(".faint, .kept").all()]
+    assert len(marks) > 5
+    for mark in marks:
+        assert frame["x"] < mark["x"]
+        assert mark["x"] + mark["width"] < frame["x"] + frame["width"]
