@@ -1,5 +1,7 @@
 """The report in a real browser where runs, caches, lengths and tasks of unlike kinds stand together."""
 
+from dataclasses import replace
+
 import pytest
 from report_runs import run
 from synthetic_samples import chains, sample
@@ -75,3 +77,21 @@ def test_points_of_few_problems_stand_inside_their_panel(show):
     for mark in marks:
         assert frame["x"] < mark["x"]
         assert mark["x"] + mark["width"] < frame["x"] + frame["width"]
+
+
+def test_the_address_chooses_the_task_of_the_heat_maps(show):
+    lines = [
+        replace(sample(f"p{p}", method="dms", CR=4.0, task=task), kept=((held, held), (held, held)))
+        for task, held in (("mini_aime", 10), ("mini_lcb", 100))
+        for p in range(3)
+    ]
+    page = show(demo=lines)
+    told = page.locator("#heads .heat-map output")
+    first = told.inner_text()
+    page.locator("#heads select").select_option("mini_lcb")
+    second = told.inner_text()
+    assert first != second
+    for address, expected in (("#problem=", first), ("#heads-task=mini_lcb", second)):
+        page.evaluate("address => { location.hash = address }", address)
+        shows = "text => document.querySelector('#heads .heat-map output').innerText === text"
+        page.wait_for_function(shows, arg=expected)
