@@ -95,3 +95,8 @@ def test_the_address_chooses_the_task_of_the_heat_maps(show):
         page.evaluate("address => { location.hash = address }", address)
         shows = "text => document.querySelector('#heads .heat-map output').innerText === text"
         page.wait_for_function(shows, arg=expected)
+
+
+def test_two_methods_that_share_no_task_have_no_margin(show):
+    page = show(demo=chains("vanilla", 1, problems=2) + chains("window", 8, problems=2, task="mini_lcb"))
+    assert "no task here has two methods" in page.locator("#margins").inner_text()
