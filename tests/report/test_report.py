@@ -202,6 +202,22 @@ def test_runs_and_models_have_names_of_their_own(tmp_path):
     assert page.data["margins"] == []
 
 
+def test_means_of_groups_say_of_which_model_and_run_they_are(tmp_path):
+    def made(name, model="mini"):
+        lines = [sample(f"p{i}", task=task, model=model) for task in ("mini_aime", "mini_lcb") for i in range(2)]
+        groups = {"both": {"tasks": ["mini_aime", "mini_lcb"], "weight_by_size": False}}
+        of_run = run(tmp_path / name, lines)
+        return dataclasses.replace(of_run, info={**of_run.info, "task_groups": groups})
+
+    def headings(*runs):
+        answers = Page(report.render_report(runs, "x")).data["answers"]
+        return [each["heading"].split(", mean of 2 tasks")[0] for each in answers if "mean of" in each["heading"]]
+
+    assert headings(made("a")) == ["both"]
+    assert headings(made("a"), made("b")) == ["both, run a", "both, run b"]
+    assert headings(made("a"), made("b", "other")) == ["both, model mini, run a", "both, model other, run b"]
+
+
 def test_texts_come_back_whole_where_there_is_room():
     groups = [["one", "two \ud800 \u2028 😀"], [], ["x" * 10_000]]
     packed = text_packing.pack_texts(groups, 10_000)

@@ -101,9 +101,10 @@ def render_report(
     budget = common_ceilings(run.folder for run in runs)
     about = {"name": name, "runs": [_about(run) for run in runs], "unfinished": unfinished_notes(runs)}
     data = about | frontiers.collect_numbers(points, budget) | {"kept": heads.collect_heads(runs)}
-    for run in runs:
-        of_run = [point for point in points if point.series.run == run.name]
-        data["answers"] += frontiers.describe_group_means(run.group_means(of_run))
+    means = [
+        mean for run in runs for mean in run.group_means(point for point in points if point.series.run == run.name)
+    ]
+    data["answers"] += frontiers.describe_group_means(means)
     asked = questions.find_questions(runs)
     step("asking why programs are wrong")
     explanation = failures.explain_failures(runs, asked)
