@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 from commandline import caller
@@ -9,6 +10,8 @@ from run_folders import write_run as write
 from synthetic_samples import chains
 
 from hyperscale import results
+from hyperscale.executors import faults
+from hyperscale.executors.faults import Fault, append_faults
 
 
 @pytest.fixture
@@ -143,6 +146,19 @@ def test_runs_lists_the_newest_first_with_the_best_accuracy(call, folder):
     assert "unreadable" in broken["problem"]
     assert "unfinished, 57 of 96 chains · no points yet" in " ".join(out.split())
     assert call("runs", "nowhere")[0] == 2
+
+
+def test_a_run_that_gave_problems_up_is_finished_in_every_list(call, folder):
+    lost = Fault("a device failed", chains=2, problem="p0", arm="dms 8×", task="mini_aime")
+    engine = Fault("a device failed", chains=9)  # whose chains went back to the queue
+    append_faults(folder / "begun", [engine, lost])
+    for given_up, finished in ((2, False), (39, True)):
+        append_faults(folder / "begun", [replace(lost, chains=given_up - 2)])
+        assert json.loads(call("runs", "--json")[1].splitlines()[0])["finished"] == finished
+        assert json.loads(call("show", "results/begun", "--json")[1])["runs"][0]["finished"] == finished
+    assert "budget 2x · 57 chains · no points yet" in " ".join(call("runs")[1].split())
+    (folder / "begun" / faults.FILE).write_text("{\n")
+    assert "is corrupt" in json.loads(call("runs", "--json")[1].splitlines()[0])["problem"]
 
 
 @pytest.mark.parametrize(

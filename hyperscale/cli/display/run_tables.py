@@ -12,6 +12,7 @@ from rich.text import Text
 from hyperscale import results
 from hyperscale.cli.display.table_format import NOTHING, make_table, print_table
 from hyperscale.errors import ResultsError
+from hyperscale.executors.faults import read_faults
 from hyperscale.methods.arm import point_label
 from hyperscale.planning.plan_file import planned_chains
 from hyperscale.planning.run_state import RunState
@@ -48,14 +49,15 @@ def summarise_runs(folder: Path) -> Iterator[dict[str, Any]]:
     for path in paths:
         summary: dict[str, Any] = {"folder": str(path), "run": path.resolve().name}
         try:
-            info = read_info(path)
+            info, faults = read_info(path), read_faults(path)
         except ResultsError as error:
             yield summary | {"problem": str(error)}
             continue
         samples = path / results.SAMPLES
         chains = samples.read_bytes().count(b"\n") if samples.is_file() else 0
         planned = sum((planned_chains(path) or {}).values()) or None
-        finished = chains >= planned if planned else (path / results.POINTS).is_file()
+        given_up = sum(fault.chains for fault in faults if fault.problem is not None)
+        finished = chains + given_up >= planned if planned else (path / results.POINTS).is_file()
         config = info["config"]
         about = {"model": config.get("model"), "methods": _methods(config), "budget": config.get("budget")}
         yield summary | about | {"chains": chains, "planned": planned, "finished": finished, "best": _best(path)}
