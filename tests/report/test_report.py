@@ -202,6 +202,18 @@ def test_runs_and_models_have_names_of_their_own(tmp_path):
     assert page.data["margins"] == []
 
 
+def test_linked_runs_whose_folders_share_a_name_stay_two(tmp_path):
+    for name in ("first", "second"):
+        write_run(tmp_path / f"of {name}" / "run", [sample(text=name)])
+        (tmp_path / "linked").mkdir(exist_ok=True)
+        (tmp_path / "linked" / name).symlink_to(tmp_path / f"of {name}" / "run")
+    page = Page(report.write_report(tmp_path / "linked").read_text(encoding="utf-8"))
+    assert [each["name"] for each in page.data["runs"]] == ["first", "second"]
+    place = page.data["columns"].index("run")
+    assert {row[place] for row in page.data["points"]} == {"first", "second"}
+    assert [arm["name"] for arm in page.index["arms"]] == ["vanilla, first", "vanilla, second"]
+
+
 def test_means_of_groups_say_of_which_model_and_run_they_are(tmp_path):
     def made(name, model="mini"):
         lines = [sample(f"p{i}", task=task, model=model) for task in ("mini_aime", "mini_lcb") for i in range(2)]

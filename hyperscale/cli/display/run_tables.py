@@ -16,7 +16,7 @@ from hyperscale.executors.faults import read_faults
 from hyperscale.methods.arm import point_label
 from hyperscale.planning.plan_file import planned_chains
 from hyperscale.planning.run_state import RunState
-from hyperscale.results.folder import Run
+from hyperscale.results.folder import Run, run_name
 from hyperscale.results.manifest import read_info
 from hyperscale.utils.printing import print_line
 
@@ -47,7 +47,7 @@ def summarise_runs(folder: Path) -> Iterator[dict[str, Any]]:
     paths = results.folders(folder)
     paths.sort(key=lambda path: -(path / results.RUN_FILE).stat().st_mtime)
     for path in paths:
-        summary: dict[str, Any] = {"folder": str(path), "run": path.resolve().name}
+        summary: dict[str, Any] = {"folder": str(path), "run": run_name(path)}
         try:
             info, faults = read_info(path), read_faults(path)
         except ResultsError as error:

@@ -135,7 +135,7 @@ def _about(run: Run) -> dict[str, object]:
         "dtype",
     )
     about = {
-        "name": run.folder.resolve().name,
+        "name": run.name,
         "chains": len(run.samples),
         "command": write_command(run.info),
         "config": {name: config[name] for name in settings if config.get(name) is not None},
