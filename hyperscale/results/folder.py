@@ -37,7 +37,7 @@ class Run:
     @property
     def name(self) -> str:
         """The folder's name now: chains from before and after a folder was renamed are one run's."""
-        return self.folder.resolve().name
+        return run_name(self.folder)
 
     @property
     def vote(self) -> str | None:
@@ -94,8 +94,13 @@ def _read_run(path: Path) -> Run:
     notes: list[str] = []
     samples = list(read_samples(path / SAMPLES, notes.append))
     faults = read_faults(path)
-    notes += fault_notes(path.resolve().name, faults)
+    notes += fault_notes(run_name(path), faults)
     return Run(path, read_info(path), samples, tuple(notes), tuple(faults))
+
+
+def run_name(folder: Path) -> str:
+    """The name of a run in a folder: of a link its own, as the folders that several links lead to may share a name."""
+    return folder.name if folder.name not in ("", "..") else folder.resolve().name
 
 
 def folders(folder: Path | str) -> list[Path]:

@@ -332,14 +332,17 @@ def name_caches(points: Sequence[MeasuredPoint]) -> list[MeasuredPoint]:
 
     So the curves of one method over caches of several types stay apart where runs are shown together.
     """
-    if len({point.series.kv_dtype for point in points}) < 2:
-        return list(points)
-    return [point if point.series.kv_dtype == AUTO else _with_type(point) for point in points]
+    types = {point.series.kv_dtype for point in points}
+    names = [name_cache(point.series.method, point.series.kv_dtype, types) for point in points]
+    return [
+        point if name == point.series.method else replace(point, series=point.series._replace(method=name))
+        for point, name in zip(points, names, strict=True)
+    ]
 
 
-def _with_type(point: MeasuredPoint) -> MeasuredPoint:
-    series = point.series
-    return replace(point, series=series._replace(method=f"{series.method} {series.kv_dtype}"))
+def name_cache(method: str, kv_dtype: str, types: Collection[str]) -> str:
+    """The name of a method over a cache, with the cache's type if it is quantised and there are several types."""
+    return method if kv_dtype == AUTO or len(types) < 2 else f"{method} {kv_dtype}"
 
 
 def _type_of_cache(sample: Sample) -> str:

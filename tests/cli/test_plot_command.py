@@ -1,6 +1,7 @@
 """``hyperscale plot`` as a user meets it."""
 
 import json
+import re
 import sys
 import time
 
@@ -150,6 +151,23 @@ def test_a_run_without_chains_cannot_be_drawn(run, tmp_path):
     write(tmp_path / "empty", [])
     code, _, err = run("empty")
     assert (code, err) == (2, "error: empty holds no finished chain yet: nothing to draw\n")
+
+
+def test_tables_cut_no_letter_off_where_names_are_long(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    name = "kvpress:DecodingPress:ExpectedAttentionPress"
+    lines = chains("vanilla", 1, problems=12, width=2) + chains(name, 8, problems=12, width=2)
+    write(tmp_path / "one", lines)
+    code, out, _ = run("one", "--resamples", "100", "--format", "csv")
+    assert code == 0
+    shown = out[out.index("Margins") :]
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    row = next(line for line in shown.splitlines() if line.startswith("mini_aime") and "kv_reads" in line)
+    assert re.search(r" [+-]\d+\.\d \[[+-]\d+\.\d, [+-]\d+\.\d\]$", row.rstrip())
+    place = row.index(name[:20])
+    rest = shown[shown.index(row) :].splitlines()[1][place:].split()[0]  # the name goes on in the next line
+    assert row[place:].split()[0] + rest == name
 
 
 @pytest.mark.slow

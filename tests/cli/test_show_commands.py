@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 from commandline import caller
@@ -9,6 +10,8 @@ from run_folders import write_run as write
 from synthetic_samples import chains
 
 from hyperscale import results
+from hyperscale.executors import faults
+from hyperscale.executors.faults import Fault, append_faults
 
 
 @pytest.fixture
@@ -73,6 +76,56 @@ def test_show_of_an_unfinished_run_says_how_far_it_is(call, folder):
     assert len(values["points"]) > 10
 
 
+def test_the_asked_cost_has_a_column_however_narrow_the_terminal_is(call, folder, monkeypatch):
+    for width in (80, 40):
+        monkeypatch.setenv("COLUMNS", str(width))
+        for more in ((), ("--all",)):
+            out = call("show", "results/whole", "--axis", "seconds", *more)[1]
+            table = out[out.index("Frontiers by seconds" if not more else "All ") :].splitlines()
+            assert any(line.rstrip().endswith("seconds") for line in table)
+            rows = [line for line in table if "-2K-" in line]
+            assert rows
+            assert all(row.split("-2K-")[0][-1] == row.split()[-1] for row in rows)  # W chains take W seconds
+            assert max(map(len, table)) <= width
+
+
+def test_rows_of_several_models_and_runs_are_told_apart(call, tmp_path):
+    groups = {"both": {"tasks": ["mini_aime", "mini_lcb"], "weight_by_size": True}}
+    for run, model in (("first", "small"), ("second", "small"), ("third", "large")):
+        lines = [
+            line
+            for task in groups["both"]["tasks"]
+            for line in chains("vanilla", 1, problems=3, width=1, task=task, model=model)
+        ]
+        made = write(tmp_path / "results" / run, lines)
+        info = json.loads((made / results.RUN_FILE).read_text())
+        (made / results.RUN_FILE).write_text(json.dumps(info | {"task_groups": groups}))
+    out = call("show", "results")[1]
+    frontiers, means = out.split("Frontiers by")[1].split("Means of groups")
+    rows = [line.split()[:3] for line in frontiers.splitlines() if " vanilla " in line]
+    assert {(model, method) for model, _, method in rows} == {("small", "vanilla"), ("large", "vanilla")}
+    rows = [line.split()[:4] for line in means.splitlines() if " vanilla " in line]
+    assert {tuple(row) for row in rows} == {
+        ("small", "first", "both", "vanilla"),
+        ("small", "second", "both", "vanilla"),
+        ("large", "third", "both", "vanilla"),
+    }
+    every = [line.split()[:4] for line in call("show", "results", "--all")[1].splitlines() if " vanilla " in line]
+    assert ["small", "second", "mini_lcb", "vanilla"] in every
+    # A single run has neither column.
+    assert not {"model", "run"} & set(call("show", "results/first")[1].split("Frontiers by")[1].split())
+
+
+def test_methods_over_caches_of_several_types_have_frontiers_of_their_own(call, tmp_path):
+    for kv_dtype in ("float32", "int8"):
+        lines = chains("vanilla", 1, problems=12, width=2, kv_dtype=kv_dtype)
+        write(tmp_path / "results" / kv_dtype, lines)
+    for more in ((), ("--all",)):
+        out = call("show", "results", *more)[1]
+        assert any("vanilla int8  1-2K-1" in line for line in out.splitlines())
+        assert any("vanilla       1-2K-1" in line for line in out.splitlines())
+
+
 def test_runs_lists_the_newest_first_with_the_best_accuracy(call, folder):
     (folder / "broken").mkdir()
     (folder / "broken" / results.RUN_FILE).write_text("{")
@@ -93,6 +146,19 @@ def test_runs_lists_the_newest_first_with_the_best_accuracy(call, folder):
     assert "unreadable" in broken["problem"]
     assert "unfinished, 57 of 96 chains · no points yet" in " ".join(out.split())
     assert call("runs", "nowhere")[0] == 2
+
+
+def test_a_run_that_gave_problems_up_is_finished_in_every_list(call, folder):
+    lost = Fault("a device failed", chains=2, problem="p0", arm="dms 8×", task="mini_aime")
+    engine = Fault("a device failed", chains=9)  # whose chains went back to the queue
+    append_faults(folder / "begun", [engine, lost])
+    for given_up, finished in ((2, False), (39, True)):
+        append_faults(folder / "begun", [replace(lost, chains=given_up - 2)])
+        assert json.loads(call("runs", "--json")[1].splitlines()[0])["finished"] == finished
+        assert json.loads(call("show", "results/begun", "--json")[1])["runs"][0]["finished"] == finished
+    assert "budget 2x · 57 chains · no points yet" in " ".join(call("runs")[1].split())
+    (folder / "begun" / faults.FILE).write_text("{\n")
+    assert "is corrupt" in json.loads(call("runs", "--json")[1].splitlines()[0])["problem"]
 
 
 @pytest.mark.parametrize(

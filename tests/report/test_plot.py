@@ -202,6 +202,18 @@ def test_a_panel_of_unlike_problems_and_of_sparse_points_says_so():
     assert any(line.get_markerfacecolor() == "none" for line in drawn.axes[0].lines)
 
 
+def test_points_beyond_the_ends_of_every_frontier_stand_in_the_panel():
+    whole = [sample(f"p{p}", L=512, tokens=600 if p % 2 else 260) for p in range(20)]
+    brief = [sample(f"p{p}", tokens=1900) for p in range(5)]  # too few problems for the frontier
+    made = analyse(points(whole) + points(brief, run="brief"), ["tokens"], n_boot=20)
+    panel = picture(made, "tokens").axes[0]
+    (hollow,) = (line for line in panel.lines if line.get_markerfacecolor() == "none")
+    low, high = panel.get_xlim()
+    assert max(hollow.get_xdata()) == 1900
+    assert low < min(hollow.get_xdata())
+    assert max(hollow.get_xdata()) < high
+
+
 @pytest.mark.parametrize("tasks", [("mini_aime",), ("mini_aime", "mini_gpqa"), ("mini_aime", "mini_gpqa", "mini_lcb")])
 def test_head_and_key_stay_in_the_picture(tasks):
     lines = [line for task in tasks for line in chains("vanilla", 1, problems=12, width=2, task=task)]

@@ -22,7 +22,6 @@ from hyperscale.errors import ResultsError
 from hyperscale.report.html import chains as browser
 from hyperscale.report.html import text_packing
 from hyperscale.report.html.command import write_command
-from hyperscale.report.plots import styles
 from hyperscale.run.config.load import load_config
 from hyperscale.run.config.resolve import resolve_config
 from hyperscale.run.config.schema import RunConfig
@@ -89,6 +88,8 @@ def test_unlike_problems_and_unfinished_runs_are_said(tmp_path):
         {},
         {"methods": ("dms", "window"), "crs": (4.0, 8.0), "limit": 3, "budget": "2x", "axis": "tokens"},
         {"methods": ("window",), "params": {"window": {"recent": 32}}, "temperature": 0.5, "seeds": (1, 2)},
+        {"methods": ("dms", "tova"), "params": {"tova": {"budget": [512, 1024], "pin_prompt": True}}},
+        {"methods": ("tova",), "params": {"tova": {"budget": 64}}, "template_args": {"a": ["b", 1], "c": {"d": 2}}},
         {"methods": ("dms",), "crs": (8 / 3, 4.0), "temperature": 0.1234567, "top_p": 1 - 1e-7},
         {"tasks": ("mini_aime",), "lengths": (256,), "extend": 2, "force_answer": 8, "kv_dtype": "int8"},
         {"tasks": ("livecodebench",), "task_params": {"livecodebench": {"end_date": "2024-12-31"}}},
@@ -201,6 +202,34 @@ def test_runs_and_models_have_names_of_their_own(tmp_path):
     assert page.data["margins"] == []
 
 
+def test_linked_runs_whose_folders_share_a_name_stay_two(tmp_path):
+    for name in ("first", "second"):
+        write_run(tmp_path / f"of {name}" / "run", [sample(text=name)])
+        (tmp_path / "linked").mkdir(exist_ok=True)
+        (tmp_path / "linked" / name).symlink_to(tmp_path / f"of {name}" / "run")
+    page = Page(report.write_report(tmp_path / "linked").read_text(encoding="utf-8"))
+    assert [each["name"] for each in page.data["runs"]] == ["first", "second"]
+    place = page.data["columns"].index("run")
+    assert {row[place] for row in page.data["points"]} == {"first", "second"}
+    assert [arm["name"] for arm in page.index["arms"]] == ["vanilla, first", "vanilla, second"]
+
+
+def test_means_of_groups_say_of_which_model_and_run_they_are(tmp_path):
+    def made(name, model="mini"):
+        lines = [sample(f"p{i}", task=task, model=model) for task in ("mini_aime", "mini_lcb") for i in range(2)]
+        groups = {"both": {"tasks": ["mini_aime", "mini_lcb"], "weight_by_size": False}}
+        of_run = run(tmp_path / name, lines)
+        return dataclasses.replace(of_run, info={**of_run.info, "task_groups": groups})
+
+    def headings(*runs):
+        answers = Page(report.render_report(runs, "x")).data["answers"]
+        return [each["heading"].split(", mean of 2 tasks")[0] for each in answers if "mean of" in each["heading"]]
+
+    assert headings(made("a")) == ["both"]
+    assert headings(made("a"), made("b")) == ["both, run a", "both, run b"]
+    assert headings(made("a"), made("b", "other")) == ["both, model mini, run a", "both, model other, run b"]
+
+
 def test_texts_come_back_whole_where_there_is_room():
     groups = [["one", "two \ud800 \u2028 😀"], [], ["x" * 10_000]]
     packed = text_packing.pack_texts(groups, 10_000)
@@ -279,8 +308,7 @@ def test_texts_of_older_pages_go_and_other_files_stay(lines, tmp_path):
 
 def test_too_many_chains_leave_every_problem_its_first(lines, monkeypatch):
     monkeypatch.setattr(browser, "MAX_CHAINS", 100)
-    made = styles.assign_styles(["vanilla", "dms", "window"])
-    index, blocks = browser.collect_chains([run(Path("r"), lines)], {}, made, 10**6)
+    index, blocks = browser.collect_chains([run(Path("r"), lines)], {}, 10**6)
     assert sum(len(problem["chains"]) for problem in index["problems"]) == 100
     assert index["hidden"] == len(lines) - 100
     assert {chain[2] for problem in index["problems"] for chain in problem["chains"]} == {0, 1}

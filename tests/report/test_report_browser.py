@@ -403,4 +403,4 @@ def test_the_smallest_runs_have_a_page(visit, tmp_path):
         page = visit(page_at=path.as_uri())
         assert page.locator("#chains .problems button").count() == 1
         assert page.locator("#points tbody tr").count() >= 1
-        assert "only one here" in page.locator("#margins").inner_text()
+        assert "no task here has two methods" in page.locator("#margins").inner_text()

@@ -181,6 +181,16 @@ def test_a_run_has_the_name_of_its_folder(tmp_path):
     assert {point.series.run for point in run.points()} == {"new"}
 
 
+def test_a_run_has_a_name_however_its_folder_is_reached(tmp_path, monkeypatch):
+    write(tmp_path / "run", count=1)
+    (tmp_path / "link").symlink_to("run")
+    (tmp_path / "run" / "inside").mkdir()
+    assert results.read(tmp_path / "link")[0].name == "link"
+    for place, path in (("run", "."), ("run/inside", ".."), (".", "run/"), (".", "run/inside/..")):
+        monkeypatch.chdir(tmp_path / place)
+        assert results.read(path)[0].name == "run"
+
+
 def test_every_chain_is_on_the_disk_before_the_next(tmp_path, monkeypatch):
     synced, fsync = [], os.fsync
 

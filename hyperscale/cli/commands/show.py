@@ -47,10 +47,10 @@ def show(
         return
     answer_text.print_answers(answers, console, unfinished_notes(runs))
     if everything:
-        result_tables.print_points(points, console)
+        result_tables.print_points(points, console, axis)
     else:
         result_tables.print_frontiers(points, axis, console, hint="--all shows every point")
-    result_tables.print_group_means(loaded.group_means, console)
+    result_tables.print_group_means(loaded.group_means, console, axis)
 
 
 def runs(

@@ -190,7 +190,7 @@ class ConsoleObserver(RunObserver):
         answer_text.print_answers(find_answers(bootstraps, axis, run.plan.ceilings), self._console)
         result_tables.print_frontiers(points, axis, self._console)
         means = group_means(points, read_info(folder).get("task_groups") or {})
-        result_tables.print_group_means(means, self._console)
+        result_tables.print_group_means(means, self._console, axis)
         result_tables.print_compression(compression, self._console)
         margin_tables.print_margins(compute_margins(bootstraps, axes=margin_tables.AXES), self._console)
         plan_tables.print_predictions(run.plan, table(points), self._console)

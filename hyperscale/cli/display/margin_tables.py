@@ -75,7 +75,7 @@ def _notes(margins: Sequence[Margin]) -> list[str]:
     if any(margin.n_problems == 0 for margin in margins):
         notes.append("NA where two methods have no problem in common.")
     if any(margin.n_problems and math.isnan(margin.linear) for margin in margins):
-        notes.append("NA where every point of one method costs more than every point of the other.")
+        notes.append("NA where every point of one method costs as much as or more than every point of the other.")
     if any(
         margin.has_enough_problems and not math.isnan(margin.linear) and math.isnan(margin.linear_ci[0])
         for margin in margins

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 
 _COSTS = ("kv_reads", "peak_kv", "tokens")
+_LEAST_COSTS = _COSTS[::-1]
 _SHARES = ("truncated %", "no answer %")
 
 
@@ -29,47 +30,82 @@ def print_frontiers(
     "truncated" are chains that L cut off before an answer, "no answer" those that ended without one.
     """
     from hyperscale.analysis.frontier import frontier_points
+    from hyperscale.results.points import name_caches
 
-    _print_rows(f"Frontiers by {axis} ({hint})", frontier_points(points, axis), console)
-
-
-def print_points(points: "Sequence[MeasuredPoint]", console: Console) -> None:
-    """Print every point, with the columns of `print_frontiers`."""
-    ordered = sorted(points, key=lambda point: (*_series_place(point), point.L, point.W))
-    _print_rows(f"All {len(points):,} points", ordered, console)
+    rows = frontier_points(name_caches(points), axis)
+    _print_rows(f"Frontiers by {axis} ({hint})", rows, axis, _differing(rows, "model"), console)
 
 
-def print_group_means(means: "Sequence[GroupMean]", console: Console) -> None:
-    """Print the means of groups of tasks; nothing if there are none."""
+def print_points(points: "Sequence[MeasuredPoint]", console: Console, axis: str | None = None) -> None:
+    """Print every point, with the columns of `print_frontiers`, and the run where there are several."""
+    from hyperscale.results.points import name_caches
+
+    ordered = sorted(name_caches(points), key=lambda point: (*_series_place(point), point.L, point.W))
+    _print_rows(f"All {len(points):,} points", ordered, axis, _differing(ordered, "model", "run"), console)
+
+
+def print_group_means(means: "Sequence[GroupMean]", console: Console, axis: str | None = None) -> None:
+    """Print the means of groups of tasks, with model and run where there are several; nothing if there are no means."""
     if not means:
         return
-    numbers = ("tasks", "problems", "accuracy %", *_COSTS)
-    table = make_table("Means of groups of tasks, as lm-eval weighs them", ("group", "method", "W-L-CR"), numbers)
+    origin, costs = _differing(means, "model", "run"), _costs(axis)
+    words = (*origin, "group", "method", "W-L-CR")
+    table = make_table(
+        "Means of groups of tasks, as lm-eval weighs them", words, ("tasks", "problems", "accuracy %", *costs)
+    )
     for mean in sorted(means, key=lambda mean: (*_series_place(mean), mean.L, mean.W)):
         row = mean.row()
-        accuracy = format_interval(row["accuracy"], row["accuracy_low"], row["accuracy_high"])
-        costs = (format_quantity(row[name]) for name in _COSTS)
-        counts = str(len(mean.tasks)), str(mean.problems)
-        table.add_row(mean.series.task, mean.series.method, mean.label, *counts, accuracy, *costs)
-    print_table(table, console, ("tasks", "tokens", "peak_kv", "kv_reads", "problems"))
+        table.add_row(
+            *(row[name] for name in origin),
+            *(mean.series.task, mean.series.method, mean.label, str(len(mean.tasks)), str(mean.problems)),
+            format_interval(row["accuracy"], row["accuracy_low"], row["accuracy_high"]),
+            *(format_quantity(row[name]) for name in costs),
+        )
+    print_table(table, console, ("tasks", *(name for name in _LEAST_COSTS if name != axis), "problems"))
 
 
-def _print_rows(title: str, rows: "Sequence[MeasuredPoint]", console: Console) -> None:
-    """A table of points, by task."""
-    table = make_table(
-        title, ("task", "method", "W-L-CR"), ("realised CR", "problems", "accuracy %", *_SHARES, *_COSTS)
-    )
-    for task in sorted({point.series.task for point in rows}, key=natural_order):
+def _print_rows(
+    title: str, rows: "Sequence[MeasuredPoint]", axis: str | None, origin: Sequence[str], console: Console
+) -> None:
+    """A table of points, by task.
+
+    Args:
+        title: The table's.
+        rows: The points, in their order on each task.
+        axis: The cost axis that they were asked for by, whose column always stands; None if by none.
+        origin: Fields of a series that tell the rows apart, besides task and method.
+        console: Where to.
+    """
+    tasks, costs = sorted({point.series.task for point in rows}, key=natural_order), _costs(axis)
+    words = (*origin, "task", "method", "W-L-CR")
+    table = make_table(title, words, ("realised CR", "problems", "accuracy %", *_SHARES, *costs))
+    for task in tasks:
         for point in rows:
             if point.series.task != task:
                 continue
             row = point.row()
-            shares = (f"{row[name]:.0f}" for name in ("truncated", "no_answer"))
-            costs = (format_quantity(row[name]) for name in _COSTS)
-            numbers = (f"{point.realised_cr:.2f}", f"{len(point.problems)}", _format_accuracy(point))
-            table.add_row(task, point.series.method, point.label, *numbers, *shares, *costs)
+            table.add_row(
+                *(row[name] for name in origin),
+                *(task, point.series.method, point.label, f"{point.realised_cr:.2f}", f"{len(point.problems)}"),
+                _format_accuracy(point),
+                *(f"{row[name]:.0f}" for name in ("truncated", "no_answer")),
+                *(format_quantity(row[name]) for name in costs),
+            )
         table.add_section()
-    print_table(table, console, ("problems", *_SHARES[::-1], "tokens", "realised CR", "peak_kv", "kv_reads", "task"))
+    least = ["problems", *_SHARES[::-1], "tokens", "realised CR", "peak_kv", "kv_reads"]
+    if len(tasks) == 1:  # else it tells rows apart
+        least.append("task")
+    print_table(table, console, [name for name in least if name != axis])
+
+
+def _costs(axis: str | None) -> tuple[str, ...]:
+    """The columns of costs: the usual ones, and behind them the asked one where it is another."""
+    return _COSTS if axis is None or axis in _COSTS else (*_COSTS, axis)
+
+
+def _differing(rows: "Sequence[MeasuredPoint | GroupMean]", *names: str) -> list[str]:
+    """Those fields of the rows' series that have several values."""
+    return [name for name in names if len({getattr(row.series, name) for row in rows}) > 1]
 
 
 def print_vote_change(before: "Sequence[MeasuredPoint]", after: "Sequence[MeasuredPoint]", console: Console) -> None:

@@ -12,10 +12,11 @@ from rich.text import Text
 from hyperscale import results
 from hyperscale.cli.display.table_format import NOTHING, make_table, print_table
 from hyperscale.errors import ResultsError
+from hyperscale.executors.faults import read_faults
 from hyperscale.methods.arm import point_label
 from hyperscale.planning.plan_file import planned_chains
 from hyperscale.planning.run_state import RunState
-from hyperscale.results.folder import Run
+from hyperscale.results.folder import Run, run_name
 from hyperscale.results.manifest import read_info
 from hyperscale.utils.printing import print_line
 
@@ -46,16 +47,17 @@ def summarise_runs(folder: Path) -> Iterator[dict[str, Any]]:
     paths = results.folders(folder)
     paths.sort(key=lambda path: -(path / results.RUN_FILE).stat().st_mtime)
     for path in paths:
-        summary: dict[str, Any] = {"folder": str(path), "run": path.resolve().name}
+        summary: dict[str, Any] = {"folder": str(path), "run": run_name(path)}
         try:
-            info = read_info(path)
+            info, faults = read_info(path), read_faults(path)
         except ResultsError as error:
             yield summary | {"problem": str(error)}
             continue
         samples = path / results.SAMPLES
         chains = samples.read_bytes().count(b"\n") if samples.is_file() else 0
         planned = sum((planned_chains(path) or {}).values()) or None
-        finished = chains >= planned if planned else (path / results.POINTS).is_file()
+        given_up = sum(fault.chains for fault in faults if fault.problem is not None)
+        finished = chains + given_up >= planned if planned else (path / results.POINTS).is_file()
         config = info["config"]
         about = {"model": config.get("model"), "methods": _methods(config), "budget": config.get("budget")}
         yield summary | about | {"chains": chains, "planned": planned, "finished": finished, "best": _best(path)}

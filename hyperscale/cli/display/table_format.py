@@ -33,6 +33,8 @@ def make_table(title: str | None, words: Sequence[str], numbers: Sequence[str] =
 def print_table(table: Table, console: Console, least: Sequence[str] = ()) -> None:
     """Print a table whole: where it is wider than the console, columns are left out, never letters, and it is said.
 
+    Where it is still too wide, its cells are folded.
+
     Args:
         table: From `make_table`.
         console: Where to.
@@ -40,18 +42,25 @@ def print_table(table: Table, console: Console, least: Sequence[str] = ()) -> No
     """
     dropped = []
     for name in least:
-        # What it takes with every cell whole; a title is wrapped and counts for nothing.
-        if console.measure(table, options=console.options.update(width=_ENDLESS)).maximum <= console.width:
+        if _fits(table, console):
             break
         column = next((column for column in table.columns if column.header == name), None)
         if column is not None:
             table.columns.remove(column)
             dropped.append(name)
+    if not _fits(table, console):
+        for column in table.columns:
+            column.no_wrap, column.overflow = False, "fold"
     for i, column in enumerate(table.columns):
         column._index = i  # rows find their cells by it
     console.print(table)
     if dropped:
         console.print(f"(left out at {console.width} columns: {', '.join(dropped)})", style="dim", highlight=False)
+
+
+def _fits(table: Table, console: Console) -> bool:
+    """Whether the console has room for every cell in one line; a title is wrapped and counts for nothing."""
+    return console.measure(table, options=console.options.update(width=_ENDLESS)).maximum <= console.width
 
 
 def format_interval(value: float, low: float, high: float) -> str:

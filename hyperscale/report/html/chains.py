@@ -15,7 +15,7 @@ from hyperscale.report.html.shares import RunArm, collect_shares
 from hyperscale.report.html.text_folder import TextFolder
 from hyperscale.report.plots.styles import series_name
 from hyperscale.results.folder import Run, RunChain
-from hyperscale.results.points import MeasuredPoint, candidates_of
+from hyperscale.results.points import MeasuredPoint, candidates_of, name_cache, series_of
 from hyperscale.results.samples import Sample
 from hyperscale.results.truncation import TruncatedChain, truncate
 from hyperscale.scoring.voting import strategies
@@ -29,7 +29,6 @@ VERDICTS = ("right", "wrong", "truncated", "no answer")
 def collect_chains(
     runs: Sequence[Run],
     questions: Mapping[ProblemKey, Question],
-    styles: Mapping[str, Any],
     room: int,
     points: Sequence[MeasuredPoint] = (),
     explanation: Explanation = UNEXPLAINED,
@@ -40,9 +39,8 @@ def collect_chains(
     Args:
         runs: The runs.
         questions: Questions that may be shown.
-        styles: The frontiers' names.
         room: Bytes for the texts.
-        points: The runs' points, in the order of the page.
+        points: The runs' points, in the order of the page and with the names that their series have in the runs.
         explanation: Why programs are wrong.
         folder: Where texts are written that do not fit into the room; None to shorten them.
 
@@ -79,7 +77,7 @@ def collect_chains(
     blocks = text_packing.PackedTexts([], None, 0) if beside else text_packing.pack_texts(texts, room)
     index = {
         "verdicts": VERDICTS,
-        "arms": [_describe_arm(arm, arms, styles) for arm in arms],
+        "arms": _describe_arms(arms, chains, points),
         "problems": problems,
         "unexplained": explanation.note,
         "points": collect_shares(points, arms, problems),
@@ -110,17 +108,30 @@ def _arms(chains: Iterable[RunChain]) -> dict[RunArm, int]:
     return {arm: i for i, arm in enumerate(arms)}
 
 
-def _describe_arm(arm: RunArm, arms: Iterable[RunArm], styles: Mapping[str, Any]) -> dict[str, Any]:
-    """An arm's name, with model and run where there are several, and the name of its frontier."""
-    model, method_at_cr, run = arm
-    name = str(method_at_cr)
-    models, _, runs = (set(values) for values in zip(*arms, strict=True))
-    if len(models) > 1:
-        name += f" ({model})"
-    if len(runs) > 1:
-        name += f", {run}"
-    method = method_at_cr.method
-    return {"name": name, "series": series_name(method, model, method not in styles)}
+def _describe_arms(
+    arms: Iterable[RunArm], chains: Iterable[RunChain], points: Iterable[MeasuredPoint]
+) -> list[dict[str, Any]]:
+    """Each arm's name, with type of cache, model and run where there are several, and the name of its frontier.
+
+    And whether its chains, cut to a shorter L, are those of that L.
+    """
+    types = {_arm(chain): series_of(chain.run.name, chain.sample).kv_dtype for chain in chains}
+    # What there are several of is told by the points, whose frontiers' names these have to be.
+    all_types = {point.series.kv_dtype for point in points}
+    with_model = len({point.series.model for point in points}) > 1
+    with_run = len({run for *_, run in arms}) > 1
+    described = []
+    for model, arm, run in arms:
+        method = name_cache(arm.method, types[model, arm, run], all_types)
+        name = series_name(str(replace(arm, method=method)), model, with_model)
+        described.append(
+            {
+                "name": f"{name}, {run}" if with_run else name,
+                "series": series_name(method, model, with_model),
+                "length_invariant": arm.length_invariant,
+            }
+        )
+    return described
 
 
 def _select_first(chains: Iterable[RunChain]) -> list[RunChain]:

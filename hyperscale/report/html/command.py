@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -41,7 +41,7 @@ def write_command(info: Mapping[str, Any]) -> str:
         if name in _SAMPLING and sources.get(name, _CHOSEN) != _CHOSEN:  # the model's own, which a rerun finds again
             continue
         if name in _NESTED:
-            words += [word for pair in _pairs(value) for word in (f"--{_NESTED[name]}", pair)]
+            words += [word for pair in _pairs(name, value) for word in (f"--{_NESTED[name]}", pair)]
             continue
         if name == "chat_template":  # a file's place says nothing elsewhere, and is nobody's business
             value = PurePath(value).name
@@ -54,13 +54,21 @@ def write_command(info: Mapping[str, Any]) -> str:
     return " ".join(map(shlex.quote, map(str, words)))
 
 
-def _pairs(values: Mapping[str, Any]) -> Iterable[str]:
-    """``a.b=value`` of nested settings, ``a=value`` of flat ones."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from (f"{name}.{pair}" for pair in _pairs(value))
-        else:
-            yield f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+def _pairs(setting: str, values: Mapping[str, Any]) -> list[str]:
+    """What the option of a setting in `_NESTED` takes: ``a.b=value``; ``a=value`` of a template's arguments."""
+    if setting == "template_args":
+        return [f"{name}={_json(value)}" for name, value in values.items()]
+    # Lists, as of budgets in tokens, have commas there: JSON's brackets would be part of a text.
+    return [
+        f"{name}.{parameter}={','.join(map(_json, value)) if isinstance(value, list) else _json(value)}"
+        for name, parameters in values.items()
+        for parameter, value in parameters.items()
+    ]
+
+
+def _json(value: Any) -> str:
+    """A value as JSON, but for texts, which stand without quotes."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _text(value: Any) -> str:

@@ -68,15 +68,24 @@ def collect_numbers(
 
 
 def describe_group_means(means: Sequence[GroupMean]) -> list[dict[str, Any]]:
-    """The means of groups of tasks in words, as ``answers`` of `collect_numbers` has paragraphs: one for each group."""
+    """The means of groups of tasks in words, as ``answers`` of `collect_numbers` has paragraphs.
+
+    Args:
+        means: Of all runs of the page.
+
+    Returns:
+        A paragraph for each group, of each model and run where there are several.
+    """
     paragraphs: dict[str, list[str]] = {}
+    origin = [name for name in ("model", "run") if len({getattr(mean.series, name) for mean in means}) > 1]
     ordered = sorted(means, key=lambda mean: (rank(mean.series.method), mean.series, mean.L, mean.W))
     for mean in ordered:
         row, weight = mean.row(), "weighted by their problems" if mean.weight_by_size else "all weighted alike"
         accuracy = f"{row['accuracy']:.1f} %"
         if math.isfinite(row["accuracy_low"]):
             accuracy += f" ({row['accuracy_low']:.1f} to {row['accuracy_high']:.1f})"
-        paragraphs.setdefault(f"{mean.series.task}, mean of {len(mean.tasks)} tasks, {weight}", []).append(
+        named = "".join(f", {name} {row[name]}" for name in origin)
+        paragraphs.setdefault(f"{mean.series.task}{named}, mean of {len(mean.tasks)} tasks, {weight}", []).append(
             f"{mean.series.method} {mean.label}: {accuracy} of {mean.problems:,} problems, "
             f"{format_quantity(row['kv_reads'])} KV reads a problem."
         )

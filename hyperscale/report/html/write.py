@@ -101,16 +101,17 @@ def render_report(
     budget = common_ceilings(run.folder for run in runs)
     about = {"name": name, "runs": [_about(run) for run in runs], "unfinished": unfinished_notes(runs)}
     data = about | frontiers.collect_numbers(points, budget) | {"kept": heads.collect_heads(runs)}
-    for run in runs:
-        of_run = [point for point in points if point.series.run == run.name]
-        data["answers"] += frontiers.describe_group_means(run.group_means(of_run))
+    means = [
+        mean for run in runs for mean in run.group_means(point for point in points if point.series.run == run.name)
+    ]
+    data["answers"] += frontiers.describe_group_means(means)
     asked = questions.find_questions(runs)
     step("asking why programs are wrong")
     explanation = failures.explain_failures(runs, asked)
     step("packing chains")
     ordered = [points[i] for i in frontiers.page_order(points)]
     room = int(text_mib * 2**20)
-    index, blocks = chains.collect_chains(runs, asked, data["styles"], room, ordered, explanation, texts)
+    index, blocks = chains.collect_chains(runs, asked, room, ordered, explanation, texts)
     return page.assemble_page(data, index, blocks)
 
 
@@ -134,7 +135,7 @@ def _about(run: Run) -> dict[str, object]:
         "dtype",
     )
     about = {
-        "name": run.folder.resolve().name,
+        "name": run.name,
         "chains": len(run.samples),
         "command": write_command(run.info),
         "config": {name: config[name] for name in settings if config.get(name) is not None},

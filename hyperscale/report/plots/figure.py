@@ -178,7 +178,7 @@ def _draw_panel(panel: Any, curves: Sequence[Curve], axis: str, styles: Mapping[
         panel.plot(
             x, y, marker, color=colour, markersize=markersize, markeredgecolor="white", markeredgewidth=0.3, zorder=5
         )
-    _set_costs(panel, curves)
+    _set_costs(panel, curves, axis)
     panel.grid(alpha=0.25, linewidth=0.4)
     panel.tick_params(width=0.6, length=2.5)
     panel.spines[["top", "right"]].set_visible(False)
@@ -256,12 +256,14 @@ def _error(point: MeasuredPoint) -> tuple[float, float]:
     return 100 * (accuracy - low), 100 * (high - accuracy)
 
 
-def _set_costs(panel: Any, curves: Sequence[Curve]) -> None:
+def _set_costs(panel: Any, curves: Sequence[Curve], axis: str) -> None:
     """Powers of two on the x axis, at most six of them, written 16K; three round numbers where there are too few."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     panel.set_xscale("log", base=2)
-    costs = np.concatenate([curve.cost for curve in curves])
+    # Sparse points count for no frontier, and may lie beyond its ends; a log axis has no place for costs of zero.
+    of_points = [cost_and_accuracy(point, axis)[0] for curve in curves for point in curve.points]
+    costs = np.concatenate([*(curve.cost for curve in curves), [cost for cost in of_points if cost > 0]])
     low, high = np.log2(costs.min()), np.log2(costs.max())
     margin = 0.09 * (high - low) + 0.1 * (high - low < 0.1)
     low, high = low - margin, high + margin

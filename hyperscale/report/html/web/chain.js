@@ -44,8 +44,9 @@ const posed = (problem) =>
     problem.target && el("p", {}, "Expected answer: ", el("code", {}, problem.target)),
   ].filter(Boolean);
 
-// A chain at some L: what it gives when it is cut there, or null if that is not known.
-function cutAt(chain, L) {
+// An arm's chain at some L: what it gives when it is cut there, or null if that is not known.
+function cutAt(chain, L, arm) {
+  if (!arm.length_invariant && chain[LIMIT] !== L) return null; // a run with that L would have given another chain
   const last = chain[CUTS].at(-1);
   if (last[AT] <= L && chain[LIMIT] >= L) return last; // it ended before, or L is its own
   return chain[CUTS].find((cut) => cut[AT] === L) ?? null;

@@ -124,8 +124,8 @@ function drawCompare(section, index) {
     const point = sides[side].point,
       [arm] = index.points[points.indexOf(point)];
     const chains = pair.problem.chains
-      .map((chain, i) => ({ chain, i, cut: cutAt(chain, point.L) }))
-      .filter(({ chain, cut }) => chain[ARM] === arm && cut);
+      .map((chain, i) => ({ chain, i, cut: chain[ARM] === arm && cutAt(chain, point.L, index.arms[arm]) }))
+      .filter(({ cut }) => cut);
     return el(
       "div",
       { class: "side", role: "group", "aria-label": `${side.toUpperCase()}: ${point.series} ${point.label}` },

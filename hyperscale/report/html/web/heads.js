@@ -26,6 +26,7 @@ function drawHeads(section) {
     maps,
   );
   keepSelect("heads-task", task);
+  REDRAWS.push(draw);
   draw();
 }
 

@@ -42,15 +42,18 @@ class Panel {
     this.hide();
     const axis = state.axis;
     this.series = data.series.filter((s) => s.task === this.task && s.frontiers[axis] && !state.hidden.has(s.name));
-    const logs = this.series.flatMap((s) => s.frontiers[axis].log2);
+    const spots = this.series
+      .flatMap((s) => s.points.map((i) => ({ point: points[i], name: s.name })))
+      .filter(({ point }) => point[axis] > 0 && (all || point.on.has(axis)))
+      .map((spot) => ({ ...spot, log: Math.log2(spot.point[axis]) }));
+    // Points of few problems count for no frontier, and may lie beyond its ends.
+    const logs = [...this.series.flatMap((s) => s.frontiers[axis].log2), ...spots.map(({ log }) => log)];
     const low = Math.min(...logs),
       high = Math.max(...logs),
       margin = 0.07 * (high - low) || 0.5;
     this.span(low - margin, high + margin);
-    this.spots = this.series
-      .flatMap((s) => s.points.map((i) => ({ point: points[i], name: s.name })))
-      .filter(({ point }) => point[axis] > 0 && (all || point.on.has(axis)))
-      .map((spot) => ({ ...spot, x: this.x(Math.log2(spot.point[axis])), y: this.y(spot.point.accuracy) }))
+    this.spots = spots
+      .map((spot) => ({ ...spot, x: this.x(spot.log), y: this.y(spot.point.accuracy) }))
       .sort((a, b) => a.x - b.x);
     this.fill(data.axes[axis]);
   }

@@ -161,7 +161,7 @@ function drawMargins(section) {
   const methods = [...new Set(data.margins.flatMap((m) => [m.b, m.a]))];
   if (methods.length < 2) {
     section.append(
-      el("p", { class: "help" }, "A margin compares two methods on the same task; there is only one here."),
+      el("p", { class: "help" }, "A margin compares two methods of a model on a task; no task here has two methods of one model."),
     );
     return;
   }
@@ -226,7 +226,7 @@ function drawMargins(section) {
       "Area between two frontiers over their common costs, divided by its length. Intervals resample the problems, ",
       "the same ones for both methods; with fewer than ",
       String(data.enough),
-      " problems there is none. NA where the frontiers share no cost. The cost axis is the one chosen above.",
+      " problems there is none. NA where the frontiers share no range of costs. The cost axis is the one chosen above.",
     ),
     el("div", { class: "filters" }, overField),
     title,
