@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -256,10 +256,15 @@ class FunctionProblems:
 OwnProblems = FileProblems | FunctionProblems
 
 
-def sources_hash(values: Mapping[str, Any], functions: Sequence[str], folder: Path) -> str:
-    """Eight hexadecimal digits that change with a task's definition, and with the modules that it names."""
+def sources_hash(values: Mapping[str, Any], functions: Iterable[tuple[str, Path]]) -> str:
+    """Eight hexadecimal digits that change with a task's definition, and with the modules that it names.
+
+    Args:
+        values: The definition.
+        functions: Each function that it names, with the folder in which its module is sought first.
+    """
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
-    for function in functions:
+    for function, folder in functions:
         source = find_source(function, folder)
         digest.update(source.read_bytes() if source is not None else function.encode())
     return digest.hexdigest()[:8]

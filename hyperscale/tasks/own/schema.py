@@ -168,12 +168,12 @@ class OwnTaskFile(BaseModel):
         """
         name = self.grader_name
         is_function = ":" in name
-        functions = [function for function in (name, self.generator) if function and ":" in function]
+        functions = [(function, folder) for function in (name, self.generator) if function and ":" in function]
         values = self.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_IN_VERSION)
         return Task(
             name=self.task,
             summary=self.summary or f"a task of your own, graded by {name}",
-            version=sources_hash(values, functions, folder),
+            version=sources_hash(values, functions),
             grader=name,
             strategy=self.strategy or ("pass" if name == _CODE else "majority"),
             base_length=self.base_length or self.lengths[-1],
