@@ -6,6 +6,8 @@ import checkpoints
 import commandline
 import pandas as pd
 import public_data_rows
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hyperscale import tasks
@@ -116,6 +118,14 @@ def test_what_tables_hold_where_nothing_is_is_no_answer(tmp_path):
             tasks.load("aime24").docs(data=str(tmp_path / "data.parquet"))
     pd.DataFrame([{"problem": "p", "answer": 3.0}]).to_parquet(tmp_path / "data.parquet")
     assert tasks.load("aime24").docs(data=str(tmp_path / "data.parquet"))[0].target == "3"
+
+
+def test_a_gap_in_a_column_of_a_table_is_nothing(tmp_path):
+    rows = [{"problem": "p", "answer": "3", "year": 2024.0}, {"problem": "q", "answer": "4", "year": float("nan")}]
+    table = pa.Table.from_pylist([{**row, "expected_answer": float("nan")} for row in rows])  # pandas would write nulls
+    pq.write_table(table, tmp_path / "data.parquet")
+    docs = tasks.load("math500").docs(data=str(tmp_path / "data.parquet"))
+    assert [doc.target for doc in docs] == ["3", "4"]
 
 
 def test_a_level_in_strange_digits_is_no_level(tmp_path):
