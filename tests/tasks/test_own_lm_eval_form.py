@@ -138,6 +138,18 @@ def test_an_answer_begins_after_the_thinking():
     assert grader.extract("<think>a</think>North Sea") == "North Sea"
 
 
+def test_fewer_matches_than_are_counted_off_are_no_answer():
+    grader = LmEvalGrader([("regex", {"regex_pattern": r"\d+", "group_select": 1}), ("take_first", {})], {})
+    assert [grader.extract(text) for text in ("1 2", "1", "")] == ["2", None, None]
+
+
+def test_a_text_that_says_what_stands_for_nothing_answers():
+    steps = [("regex", {"regex_pattern": r"#### (\d+)", "fallback": "0"}), ("lowercase", {}), ("take_first", {})]
+    grader = LmEvalGrader(steps, {})
+    assert [grader.extract(text) for text in ("#### 0", "#### 7", "0")] == ["0", "7", None]
+    assert grader.correct("0", "0")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
