@@ -1,6 +1,7 @@
 """Problems that a user brings are checked before anything is generated: the message has file, row and fault."""
 
 import json
+import re
 
 import checkpoints
 import commandline
@@ -141,7 +142,28 @@ def test_keys_may_be_written_as_people_do():
     answers = (r"\{1, 2\}", r"\left\{1\right.", r"\infty", "∅", "°", r"\text{(C)}", r"50\%", r"\boxed{5}", r"a \\ {b}")
     for answer in answers:
         check_target("math", answer)
+    for answer in ("\\begin{pmatrix}\n1 \\\\ 2\n\\end{pmatrix}", "x = 5,\ny = 6", "two\nhours"):
+        check_target("math", answer)
     check_target("choice", "E", options=5)
+
+
+def test_a_solution_is_no_answer(tmp_path):
+    """GSM8K's own rows: no answer in a box is the same. The message has what takes the answer out of them."""
+    rows = [
+        {"question": "p", "answer": "He has 3+2=<<3+2=5>>5.\n#### 5"},
+        {"question": "q", "answer": "12*2=<<12*2=24>>24\n#### 24"},
+    ]
+    path = write(tmp_path / "data.jsonl", *rows)
+    with pytest.raises(TaskError, match=r"line 1: its answer .* holds a solution: keep what follows ####") as error:
+        tasks.load("math500").docs(data=path)
+    (tmp_path / "own.yaml").write_text(
+        'task: own\ndata: data.jsonl\ngrader: math\nprompt: "{{question}}"\n'
+        + re.search("`(answer: .*)`", str(error.value))[1]
+    )
+    assert [doc.target for doc in tasks.load(str(tmp_path / "own.yaml")).docs()] == ["5", "24"]
+    for answer in ("#### 5", "The answer is 5.", "He has three and two.\nSo it is 5"):
+        with pytest.raises(TaskError, match="keep what"):
+            check_target("math", answer)
 
 
 @pytest.mark.parametrize("options", [(), ("--dry-run",)])
