@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from hyperscale.errors import TaskError
 from hyperscale.scoring.graders import registry as graders
 from hyperscale.scoring.graders.function import FunctionGrader
-from hyperscale.tasks.own.sources import REMEDY, TaskSource
+from hyperscale.tasks.own.sources import REMEDY, TaskSource, check_name
 from hyperscale.tasks.own_problems import (
     MOST_OPTIONS,
     FileProblems,
@@ -95,7 +95,7 @@ class OwnTaskFile(BaseModel):
     def _can_be_named(cls, name: str) -> str:
         if not name or not set(name) <= _NAME:
             raise ValueError("must be made of letters, digits, _, - and .")
-        return name
+        return check_name(name)
 
     @field_validator("grader")
     @classmethod

@@ -111,6 +111,17 @@ def is_path(name: str) -> bool:
     return name.endswith(SUFFIXES)
 
 
+def check_name(name: str) -> str:
+    """The name of a task, if it is not taken for its file.
+
+    Raises:
+        ValueError: It is; the message follows the key.
+    """
+    if is_path(name):
+        raise ValueError(f"must not end in {' or '.join(SUFFIXES)}: --task would take it for a path")
+    return name
+
+
 def read_source(path: Path | str) -> TaskSource:
     """A task's file.
 
