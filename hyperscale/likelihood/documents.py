@@ -103,9 +103,14 @@ def _read_texts(files: Sequence[Path]) -> Iterator[tuple[str, str]]:
         root = expand_home(path)
         if not root.exists():
             raise ConfigError(f"no file or folder {root}: pass texts, or JSONL or Parquet files with a column {COLUMN}")
-        inside = sorted(file for file in root.rglob("*") if file.is_file() and not file.name.startswith("."))
+        inside = sorted(file for file in root.rglob("*") if file.is_file() and not _is_hidden(file, root))
         for file in inside if root.is_dir() else [root]:
             yield from _read_file(file)
+
+
+def _is_hidden(file: Path, root: Path) -> bool:
+    """Whether a file, or a folder that it is in, is what tools put beside a user's files."""
+    return any(part.startswith(".") for part in file.relative_to(root).parts)
 
 
 def _read_file(file: Path) -> Iterator[tuple[str, str]]:

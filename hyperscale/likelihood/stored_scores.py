@@ -32,7 +32,7 @@ class StoredScores:
             with np.load(self._path(identity), allow_pickle=False) as arrays:
                 full_reads = float(arrays["full_reads"])
                 return TokenScores(**{name: arrays[name] for name in _ARRAYS}, full_reads=full_reads)
-        except (OSError, ValueError, KeyError, BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, BadZipFile):  # EOFError: of an empty file
             return None
 
     def store(self, identity: Mapping[str, Any], scores: TokenScores) -> None:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from hyperscale.errors import ResultsError
 from hyperscale.tasks.own import sources
+from hyperscale.utils.files import write_atomic
 from hyperscale.utils.validation import validate
 
 SCHEMA = 2
@@ -104,6 +105,20 @@ def read_date(folder: Path) -> datetime | None:
         return datetime.fromisoformat(date) if date else datetime.fromtimestamp(int(path.stat().st_mtime))
     except ValueError:
         raise ResultsError(f"{path}: date {date!r} is none: {_REMEDY}") from None
+
+
+def write_info(folder: Path, info: Mapping[str, Any]) -> None:
+    """Put another description in the place of a run's.
+
+    One of an earlier version gets the date that `read_date` finds, which the new file's own time would change.
+
+    Raises:
+        OSError: The disk is full or fails; the old one stays.
+        ResultsError: The old one cannot be read.
+    """
+    date = None if info.get("date") else read_date(folder)
+    complete = {**info, **({"date": date.isoformat()} if date else {})}
+    write_atomic(folder / RUN_FILE, json.dumps(complete, indent=1) + "\n")
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,5 @@
 """Grades the chains of a run again, from their text: nothing is generated, no model is loaded."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,14 +11,14 @@ from hyperscale import models, tasks
 from hyperscale.errors import ResultsError
 from hyperscale.methods.names import VANILLA
 from hyperscale.results import grading
-from hyperscale.results.manifest import RUN_FILE, SAMPLES, read_info
+from hyperscale.results.manifest import SAMPLES, read_info, write_info
 from hyperscale.results.samples import Sample
 from hyperscale.results.store import Store
 from hyperscale.scoring import graders
 from hyperscale.scoring.sandbox import pool
 from hyperscale.tasks.datasets import data_by_task
 from hyperscale.tasks.task import Doc, Task, prompt_hash
-from hyperscale.utils.files import complete_length, write_atomic
+from hyperscale.utils.files import complete_length
 
 if TYPE_CHECKING:
     from hyperscale.models.prompts import PromptFormat
@@ -102,7 +101,7 @@ def regrade(
         versions = {name: task.version for name, (task, _) in graded_tasks.items()}
         if versions.items() - (info.get("tasks") or {}).items():
             info["tasks"] = {**(info.get("tasks") or {}), **versions}
-            write_atomic(folder / RUN_FILE, json.dumps(info, indent=1) + "\n")
+            write_info(folder, info)
         points = store.write_points()
         notes = tuple(store.notes)
     return Regraded(folder, **counts, points=points, notes=notes)

@@ -6,7 +6,7 @@ seeds), ``samples.jsonl`` (append-only, one finished chain a line, on the disk b
 ever finished, so a killed run resumes without loss.
 """
 
-import json
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -54,15 +54,24 @@ class Store:
             self._open()
         except OSError as error:
             self.close()
-            is_file = isinstance(error, FileExistsError | NotADirectoryError)
-            cure = "there is a file in its place: choose" if is_file else "make room, or choose"
-            raise ResultsError(
-                f"cannot write in {self.folder} ({error.strerror}): {cure} another folder with --out"
-            ) from None
+            raise ResultsError(f"cannot write in {self.folder} ({error.strerror}): {self._cure(error)}") from None
         except BaseException:
             self.close()
             raise
         return self
+
+    def _cure(self, error: OSError) -> str:
+        """What to do where the folder cannot be opened."""
+        other = "choose another folder with --out"
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            return f"there is a file in its place: {other}"
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            return f"make room, or {other}"
+        try:
+            holds_run = (self.folder / RUN_FILE).exists()
+        except OSError:  # a folder that may not be looked into
+            holds_run = False
+        return "copy it to where you may write, and name the copy" if holds_run else other
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -97,7 +106,7 @@ class Store:
                 f"{self.folder} holds other files ({names[0]}, …) and no run: choose another folder with --out"
             )
         else:
-            write_atomic(self.folder / RUN_FILE, json.dumps(self._info, indent=1) + "\n")
+            manifest.write_info(self.folder, self._info)
         path = self.folder / SAMPLES
         # A last line without a newline is what a kill left of a write: it is not read, and cut off here.
         self._keys = dict.fromkeys(sample.key for sample in read_samples(path, self.notes.append))
@@ -120,8 +129,7 @@ class Store:
                 )
             raise ResultsError(f"{self.folder} holds a run with another configuration ({'; '.join(changes)}): {remedy}")
         if "weights" in self._info and "weights" not in old:
-            complete = old | {"weights": self._info["weights"]}
-            write_atomic(self.folder / RUN_FILE, json.dumps(complete, indent=1) + "\n")
+            manifest.write_info(self.folder, old | {"weights": self._info["weights"]})
             self.notes.append(
                 f"{self.folder} was begun by a version that did not look at all of the weights: those that are there "
                 "now are taken for the run's"
@@ -191,7 +199,7 @@ class Store:
             ResultsError: The disk is full or fails; the old one stays.
         """
         try:
-            write_atomic(self.folder / RUN_FILE, json.dumps(info, indent=1) + "\n")
+            manifest.write_info(self.folder, info)
         except OSError as error:
             raise ResultsError(
                 f"cannot write {self.folder / RUN_FILE} ({error.strerror}): make room and run the same command again"

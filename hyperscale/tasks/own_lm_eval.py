@@ -174,7 +174,7 @@ class LmEvalProblems:
 
     def _load_functions(self, value: Any) -> Any:
         if hasattr(value, "as_function"):
-            return load_function(value.as_function, self.path.parent, TaskError)
+            return load_function(value.as_function, value.folder, TaskError)
         if isinstance(value, dict):
             return {key: self._load_functions(entry) for key, entry in value.items()}
         return [self._load_functions(entry) for entry in value] if isinstance(value, list) else value

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +13,7 @@ from hyperscale.errors import TaskError
 from hyperscale.tasks import loading
 from hyperscale.tasks.choice_order import LETTERS, arrange
 from hyperscale.tasks.row_formats import ProblemRow
-from hyperscale.tasks.templates import is_template, render
+from hyperscale.tasks.templates import evaluate, is_template, render
 from hyperscale.utils.paths import is_there
 from hyperscale.utils.user_functions import describe_failure, find_source, load_function
 from hyperscale.utils.validation import shorten, suggestion
@@ -26,7 +26,8 @@ class ProblemForm:
     """How the fields of a row make a problem.
 
     Attributes:
-        answer: The field with the right answer, or a template of it.
+        answer: The field with the right answer, or a template of it, which makes a text; or a list or mapping, or where
+            there is something to choose the place of an option, if it is one expression of such a kind.
         choices: The field that holds the options as a list, or templates of them; None where there is nothing to
             choose.
         id: The field with the problem's id; None for ``id`` where a row has one, else a hash of the row.
@@ -44,22 +45,38 @@ class ProblemForm:
         Args:
             fields: The row.
             place: Where it stands, for messages.
-            name: The problem's id, if it is not to be the row's.
+            name: The problem's id, if it is not to be the row's; a field that is named as `id` comes first.
 
         Raises:
             TaskError: A field is missing or cannot be used; the message names place and key.
         """
         try:
-            answer = self._value(self.answer, fields, "answer")
-            name = name or self._id(fields)
+            text = self._value(self.answer, fields, "answer")
+            answer = evaluate(self.answer, fields) if is_template(self.answer) else text
+            if name is None or self.id is not None:
+                name = self._id(fields)
             if self.choices is None:
-                return ProblemRow(name, dict(fields), answer, self._level(fields), place)
+                kept = answer if isinstance(answer, list | dict) else text
+                return ProblemRow(name, dict(fields), kept, self._level(fields), place)
             options = self._options(fields)
-            order, letter = arrange(name, *_split(options, answer))
+            order, letter = arrange(name, *_split(options, text if str(text).strip() in options else answer))
             lines = "\n".join(f"{LETTERS[i]}. {option}" for i, option in enumerate(order))
             return ProblemRow(name, {**fields, "choices": lines}, letter, self._level(fields), place)
         except TaskError as error:
             raise TaskError(f"{place}: {error}") from None
+
+    def check_ids(self, problems: Iterable[ProblemRow]) -> None:
+        """Refuse problems that could not be told apart.
+
+        Raises:
+            TaskError: Two have the same id.
+        """
+        places: dict[str, str] = {}  # of each id
+        for problem in problems:
+            if problem.id in places:
+                remedy = "give them ids that differ" if self.id or "id" in problem.fields else "leave one out"
+                raise TaskError(f"{places[problem.id]} and {problem.place} have the same id {problem.id!r}: {remedy}")
+            places[problem.id] = problem.place
 
     def _value(self, name: str, fields: Mapping[str, Any], key: str) -> Any:
         """A field's value, or what a template makes of the fields."""
@@ -149,15 +166,8 @@ class FileProblems:
         path = Path(data) if data is not None else self.path
         if data is None and not is_there(path):
             raise TaskError(f"{task}: there is no file {path}: mend `data` in its file, or pass --data {task}=PATH")
-        problems: list[ProblemRow] = []
-        places: dict[str, str] = {}  # of each id
-        for row in loading.read_local(path):
-            problem = self.form.read(row.row, row.place)
-            if problem.id in places:
-                remedy = "give them ids that differ" if self.form.id or "id" in row.row else "leave one out"
-                raise TaskError(f"{places[problem.id]} and {row.place} have the same id {problem.id!r}: {remedy}")
-            places[problem.id] = row.place
-            problems.append(problem)
+        problems = [self.form.read(row.row, row.place) for row in loading.read_local(path)]
+        self.form.check_ids(problems)
         return problems[:limit]
 
     def row_faults(self) -> list[str]:
@@ -205,8 +215,8 @@ class FunctionProblems:
         So the first problems are the same however many are asked for.
 
         Raises:
-            TaskError: The function cannot be loaded, fails, returns no fields, or draws from anything but its
-                generator; or data are given in its place.
+            TaskError: The function cannot be loaded, fails, returns no fields, makes two problems of one id, or draws
+                from anything but its generator; or data are given in its place.
         """
         if data is not None:
             raise TaskError(f"{task} makes its problems: leave --data out")
@@ -217,10 +227,12 @@ class FunctionProblems:
             raise TaskError(
                 f"generator {self.function} makes another problem when it is called again: draw from `rng` alone"
             )
-        return [
+        problems = [
             self.form.read(values, f"{self.function} problem {number}", f"{self.seed}-{number}")
             for number, values in enumerate(fields)
         ]
+        self.form.check_ids(problems)
+        return problems
 
     def _call(self, function: Any, number: int) -> dict[str, Any]:
         try:
@@ -256,10 +268,15 @@ class FunctionProblems:
 OwnProblems = FileProblems | FunctionProblems
 
 
-def sources_hash(values: Mapping[str, Any], functions: Sequence[str], folder: Path) -> str:
-    """Eight hexadecimal digits that change with a task's definition, and with the modules that it names."""
+def sources_hash(values: Mapping[str, Any], functions: Iterable[tuple[str, Path]]) -> str:
+    """Eight hexadecimal digits that change with a task's definition, and with the modules that it names.
+
+    Args:
+        values: The definition.
+        functions: Each function that it names, with the folder in which its module is sought first.
+    """
     digest = hashlib.sha256(json.dumps(values, sort_keys=True, default=str).encode())
-    for function in functions:
+    for function, folder in functions:
         source = find_source(function, folder)
         digest.update(source.read_bytes() if source is not None else function.encode())
     return digest.hexdigest()[:8]

@@ -71,13 +71,15 @@ def _normalize(name: str) -> str:
 
 
 class _FieldReader:
-    """A row's fields by any of their names."""
+    """A row's fields by any of their names; NaN, which a table of numbers has where there is nothing, is None."""
 
     def __init__(self, row: PlacedRow) -> None:
         self._place = row.place
         self._values: dict[str, Any] = {}
         for name, value in row.row.items():
             key = _normalize(str(name))
+            if isinstance(value, float) and math.isnan(value):
+                value = None
             if self._values.get(key, value) != value and None not in (value, self._values[key]):
                 raise TaskError(f"{row.place} has two fields with the name {key}, which differ: leave one out")
             if value is not None:

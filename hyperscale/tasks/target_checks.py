@@ -13,6 +13,10 @@ _LONGEST_INTEGER = 4000  # digits
 _LAYOUT = re.compile(r"\\(?:boxed|fbox|text\w*|math[a-z]+|operatorname|left|right|q?quad|displaystyle)(?![A-Za-z])")
 _SIGNS = "∞∅√°%"
 _BRACE = re.compile(r"(?<!\\)(?:\\\\)*([{}])")  # but for those that are printed, ``\{``
+_MARK = "####"  # of GSM8K, before the answer at the end of a solution
+_SENTENCE = re.compile(r"\bthe (?:final |correct |right )?answer is\b", re.IGNORECASE)
+_WORD = re.compile(r"(?<![\\{A-Za-z])[A-Za-z]{2,}")  # but for names of LaTeX
+_MOST_WORDS = 3  # of an answer in several lines, such as a matrix
 _NOTHING = {"", "nan", "none", "null", "n/a", "na", "?", "-"}  # what tables hold where an answer is missing
 
 
@@ -58,6 +62,14 @@ def _check_maths(answer: str) -> None:
     words = _LAYOUT.sub("", answer)
     if answer.strip().lower() in _NOTHING or not any(sign.isalnum() or sign in _SIGNS for sign in words):
         raise TaskError(f"its answer is {shorten(answer)}, which is none: leave the problem out, or write its answer")
+    if _MARK in answer:
+        raise TaskError(
+            f"its answer is {shorten(answer)}, which holds a solution: keep what follows {_MARK}, in a task's file "
+            f"with `answer: \"{{{{answer.split('{_MARK}') | last | trim}}}}\"`"
+        )
+    in_lines = "\n" in answer.strip() and len(_WORD.findall(answer)) > _MOST_WORDS
+    if in_lines or _SENTENCE.search(answer):
+        raise TaskError(f"its answer is {shorten(answer)}, which is more than an answer: keep what is to be compared")
     braces = _BRACE.findall(answer)
     if braces.count("{") != braces.count("}"):
         raise TaskError(f"its answer is {shorten(answer)}, with a brace that has no partner: write all of it")

@@ -4,16 +4,18 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import wraps
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import Any
 
 from hyperscale.errors import HyperscaleError, first_line
 
 FORM = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*)")
+_MODULES: dict[Path, dict[str, ModuleType]] = {}  # of each folder, by name: what its functions have imported from it
 
 
 def find_source(name: str, folder: Path) -> Path | None:
@@ -43,6 +45,8 @@ class _TextLoader(SourceFileLoader):
 def load_function(name: str, folder: Path, failure: type[HyperscaleError]) -> Callable[..., Any]:
     """A function by its name. Its module is run, with the folder on Python's path; each call runs it anew.
 
+    The function finds what lies in the folder when it is called, too.
+
     Args:
         name: ``module:function``.
         folder: Where the user's file stands: modules beside it come before installed ones.
@@ -58,7 +62,7 @@ def load_function(name: str, folder: Path, failure: type[HyperscaleError]) -> Ca
     module_name, function_name = match.groups()
     source = find_source(name, folder)
     try:
-        with _on_path(folder):
+        with _imports_from(folder):
             if source is not None:
                 name_there = f"hyperscale_user.{module_name}"
                 loader = _TextLoader(name_there, str(source))
@@ -66,7 +70,11 @@ def load_function(name: str, folder: Path, failure: type[HyperscaleError]) -> Ca
                 assert spec is not None
                 assert spec.loader is not None
                 module = importlib.util.module_from_spec(spec)
-                spec.loader.exec_module(module)
+                sys.modules[name_there] = module  # where dataclasses look for the names in their annotations
+                try:
+                    spec.loader.exec_module(module)
+                finally:
+                    del sys.modules[name_there]
             else:
                 module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -82,7 +90,13 @@ def load_function(name: str, folder: Path, failure: type[HyperscaleError]) -> Ca
     if not callable(function):
         names = sorted(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
         raise failure(f"{source or module_name} has no function {function_name}; it has: {', '.join(names) or 'none'}")
-    return function  # type: ignore[no-any-return]
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with _imports_from(folder):
+            return function(*args, **kwargs)
+
+    return call
 
 
 def describe_failure(error: Exception, source: Path | str) -> str:
@@ -99,10 +113,36 @@ def describe_failure(error: Exception, source: Path | str) -> str:
 
 
 @contextmanager
-def _on_path(folder: Path) -> Iterator[None]:
-    """The folder first among those that modules are sought in."""
+def _imports_from(folder: Path) -> Iterator[None]:
+    """The folder first among those that modules are sought in.
+
+    What is imported from it is known inside alone: a module of another folder may have the same name, and Python would
+    take the one that it has for the other.
+    """
+    own = _MODULES.setdefault(folder, {})
+    before = dict(sys.modules)
+    sys.modules.update(own)
     sys.path.insert(0, str(folder))
     try:
         yield
     finally:
+        own |= {name: module for name, module in sys.modules.items() if _is_new(name, before, folder)}
         sys.path.remove(str(folder))
+        for name in own:
+            if name in before:
+                sys.modules[name] = before[name]
+            else:
+                sys.modules.pop(name, None)
+
+
+def _is_new(name: str, before: Mapping[str, ModuleType], folder: Path) -> bool:
+    """Whether a module, or the package that it is in, was not known before and is one of a folder's own.
+
+    It is not if it lies deeper in the folder, as in an environment there: some packages cannot be imported twice.
+    """
+    package = name.partition(".")[0]
+    if name in before or package in before:
+        return False
+    places = [getattr(sys.modules.get(package), "__file__", None)]
+    places += getattr(sys.modules.get(package), "__path__", None) or ()
+    return any(Path(place).parent == folder for place in places if isinstance(place, str))

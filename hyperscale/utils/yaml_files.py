@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 _MAX_ENTRIES = 20_000
+_ODD_KEYS = {"bool": "true or false", "null": "nothing", "int": "a number", "float": "a number"}  # by YAML's tags
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def read_yaml(
         text: What the file holds or held, if it is not to be read.
 
     Raises:
-        HyperscaleError: Of the type ``failure``: the file cannot be read, is no YAML or no mapping, or has a key twice.
+        HyperscaleError: Of the type ``failure``: the file cannot be read, is no YAML or no mapping, or has a key twice
+            or one that YAML takes for a number, a truth value or nothing.
     """
     import yaml
 
@@ -63,6 +65,7 @@ def read_yaml(
     try:
         text = path.read_text(encoding="utf-8") if text is None else text
         node = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_odd_keys(node, path, failure)
         _note_lines(node, (), lines, path, failure)  # before the values, which hide what stands twice
         values = yaml.load(text, Loader=loader or _text_dates_loader())
     except (OSError, UnicodeDecodeError) as error:
@@ -95,6 +98,18 @@ def _text_dates_loader() -> "type[SafeLoader]":
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     return Loader
+
+
+def _refuse_odd_keys(node: "Node | None", path: Path, failure: type[HyperscaleError]) -> None:
+    """Refuse keys of the mapping itself that are no texts: YAML reads ``on`` and ``no`` as true and false."""
+    from yaml.nodes import MappingNode
+
+    for key, _ in node.value if isinstance(node, MappingNode) else ():
+        kind = _ODD_KEYS.get(key.tag.removeprefix("tag:yaml.org,2002:"))
+        if kind is not None:
+            raise failure(
+                f"{path}, line {key.start_mark.line + 1}: YAML takes the key {key.value} for {kind}: put it in quotes"
+            )
 
 
 def _note_lines(

@@ -19,7 +19,8 @@ from hyperscale.errors import ConfigError
 from hyperscale.likelihood.documents import cut_documents
 from hyperscale.likelihood.full_cache import FullCache
 from hyperscale.likelihood.measurement import Watcher
-from hyperscale.likelihood.scoring import score_documents
+from hyperscale.likelihood.scoring import TokenScores, score_documents
+from hyperscale.likelihood.stored_scores import StoredScores
 from hyperscale.likelihood.summary import estimate, split_positions
 from hyperscale.methods.arm import Arm
 from hyperscale.mini.problems.aime import generate
@@ -225,6 +226,26 @@ def test_documents_are_pieces_of_one_length(texts, tmp_path):
     begun = cut_documents([texts / "one.txt"], tokenizer, length=50).chosen
     assert [document.ids[0] for document in begun] == [start] * len(begun)
     assert bytes(begun[1].ids[1:]) == text.encode()[49:98]
+
+
+def test_scores_that_a_crash_left_empty_are_none(tmp_path):
+    stored = StoredScores(tmp_path)
+    scores = TokenScores(*(np.zeros(2) for _ in range(6)), full_reads=3.0)
+    stored.store({"method": "tova"}, scores)
+    assert stored.load({"method": "tova"}).full_reads == 3
+    (path,) = (tmp_path / "scores").iterdir()
+    path.write_bytes(b"")
+    assert stored.load({"method": "tova"}) is None
+
+
+def test_hidden_files_and_folders_are_left_alone(tmp_path):
+    root = tmp_path / ".texts"  # named by the user, so wanted
+    for name in (".git", "part", "part/.ipynb_checkpoints"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    for name in (".git/config.txt", "part/one.txt", "part/.ipynb_checkpoints/one.txt", "part/.two.txt"):
+        (root / name).write_text("word " * 30)
+    found = cut_documents([root], architectures.tokenizer(), length=50).chosen
+    assert {document.name.split(" #")[0] for document in found} == {str(root / "part" / "one.txt")}
 
 
 def test_what_the_tokenizer_cannot_write_is_told(tmp_path):

@@ -1,14 +1,17 @@
+import errno
 import json
 import os
 import resource
 import tracemalloc
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 import synthetic_samples
 
 from hyperscale import results
 from hyperscale.errors import ResultsError
+from hyperscale.results.manifest import read_date, read_info
 from hyperscale.results.sample_file import format_line
 from hyperscale.results.store import Store
 
@@ -289,6 +292,40 @@ def test_a_full_disk_loses_nothing(tmp_path):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert numbers(results.read(tmp_path)[0].samples) == [0, 1, 2]
+
+
+def test_an_old_description_keeps_its_day_when_it_is_written_again(tmp_path):
+    """Runs of earlier versions took the day of the file for the present, which their prompts may tell."""
+    write(tmp_path)
+    path = tmp_path / results.RUN_FILE
+    os.utime(path, (1_700_000_000, 1_700_000_000))
+    day = read_date(tmp_path)
+    assert day == datetime.fromtimestamp(1_700_000_000)
+    with Store(tmp_path, INFO) as store:
+        store.add_batch_size(8)
+    assert path.stat().st_mtime > 1_700_000_000
+    assert read_date(tmp_path) == day
+    with Store(tmp_path, INFO | {"weights": {"vanilla": "cd"}}):  # which adds them
+        assert read_info(tmp_path)["weights"] == {"vanilla": "cd"}
+    assert read_date(tmp_path) == day
+    with Store(tmp_path / "new", INFO | {"date": "2026-02-03T04:05:06"}) as store:
+        store.add_batch_size(8)
+    assert read_info(tmp_path / "new")["date"] == "2026-02-03T04:05:06"
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_folder_that_may_not_be_written(tmp_path, monkeypatch, number):
+    """Full disks are something else, and not every command that opens a run has --out."""
+    write(tmp_path / "run")
+
+    def refuse(path):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("hyperscale.results.store.take_lock", refuse)
+    with pytest.raises(ResultsError, match=r"cannot write in .*run \(.*\): copy it to where you may write, and name"):
+        Store(tmp_path / "run", INFO).__enter__()
+    with pytest.raises(ResultsError, match=r"cannot write in .*new \(.*\): choose another folder with --out"):
+        Store(tmp_path / "new", INFO).__enter__()
 
 
 def test_points_do_not_depend_on_the_order_of_the_samples(tmp_path):

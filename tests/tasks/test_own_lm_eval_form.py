@@ -1,6 +1,7 @@
 """Task files in lm-eval's own form: the same prompts, chains and verdicts as under lm-eval, and what is refused."""
 
 import json
+import pickle
 import re
 import shutil
 import sys
@@ -137,6 +138,18 @@ def test_an_answer_begins_after_the_thinking():
     assert grader.extract("<think>a</think>North Sea") == "North Sea"
 
 
+def test_fewer_matches_than_are_counted_off_are_no_answer():
+    grader = LmEvalGrader([("regex", {"regex_pattern": r"\d+", "group_select": 1}), ("take_first", {})], {})
+    assert [grader.extract(text) for text in ("1 2", "1", "")] == ["2", None, None]
+
+
+def test_a_text_that_says_what_stands_for_nothing_answers():
+    steps = [("regex", {"regex_pattern": r"#### (\d+)", "fallback": "0"}), ("lowercase", {}), ("take_first", {})]
+    grader = LmEvalGrader(steps, {})
+    assert [grader.extract(text) for text in ("#### 0", "#### 7", "0")] == ["0", "7", None]
+    assert grader.correct("0", "0")
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -206,6 +219,42 @@ def test_functions_included_files_and_columns_of_csv(folder):
     sources._SOURCES.clear()
     sources.restore(kept)
     assert tasks.load("own_csv").lengths == (99,)
+
+
+def test_a_function_lies_beside_the_file_that_names_it(tmp_path):
+    """As under lm-eval, though a file of another folder includes that one; what a run keeps finds it too."""
+    for place in ("here", "there"):
+        base, own = tmp_path / place / "base", tmp_path / place / "own"
+        base.mkdir(parents=True)
+        own.mkdir()
+        (base / "utils.py").write_text("def ask(doc):\n    return f\"base {doc['q']}\"\n")
+        (own / "utils.py").write_text("def answer(doc):\n    return f\"own {doc['q']}\"\n")
+        (own / "q.jsonl").write_text('{"q": "x"}\n')
+        (base / "_base_yaml").write_text(
+            "dataset_path: json\ndataset_kwargs: {data_files: {test: q.jsonl}}\ntest_split: test\n"
+            "doc_to_text: !function utils.ask\n"
+        )
+        (own / "own.yaml").write_text(
+            "include: ../base/_base_yaml\ntask: split\ndoc_to_target: !function utils.answer\n"
+        )
+    path = tmp_path / "here" / "own" / "own.yaml"
+    task = tasks.load(str(path))
+    assert [(doc.prompt, doc.target) for doc in task.docs()] == [("base x", "own x")]
+    assert tasks.load(str(tmp_path / "there" / "own" / "own.yaml")).version == task.version  # wherever the files lie
+    sources.declare(path)
+    kept = sources.describe(["split"])
+    assert str(tmp_path) not in kept["split"]["text"]
+    path.unlink()
+    (tmp_path / "here" / "base" / "_base_yaml").unlink()
+    sources._SOURCES.clear()
+    sources.restore(kept)
+    again = tasks.load("split")
+    assert [(doc.prompt, doc.target) for doc in again.docs()] == [("base x", "own x")]
+    assert again.version == task.version
+    helpers = tmp_path / "here" / "base" / "utils.py"
+    helpers.write_text(helpers.read_text().replace("base", "other"))
+    assert tasks.load("split").version != task.version
+    assert pickle.loads(pickle.dumps(again.origin.config)) == again.origin.config
 
 
 def test_other_data_in_place_of_the_split(folder, tmp_path):

@@ -1,11 +1,14 @@
 """Problems that a user brings are checked before anything is generated: the message has file, row and fault."""
 
 import json
+import re
 
 import checkpoints
 import commandline
 import pandas as pd
 import public_data_rows
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hyperscale import tasks
@@ -118,6 +121,14 @@ def test_what_tables_hold_where_nothing_is_is_no_answer(tmp_path):
     assert tasks.load("aime24").docs(data=str(tmp_path / "data.parquet"))[0].target == "3"
 
 
+def test_a_gap_in_a_column_of_a_table_is_nothing(tmp_path):
+    rows = [{"problem": "p", "answer": "3", "year": 2024.0}, {"problem": "q", "answer": "4", "year": float("nan")}]
+    table = pa.Table.from_pylist([{**row, "expected_answer": float("nan")} for row in rows])  # pandas would write nulls
+    pq.write_table(table, tmp_path / "data.parquet")
+    docs = tasks.load("math500").docs(data=str(tmp_path / "data.parquet"))
+    assert [doc.target for doc in docs] == ["3", "4"]
+
+
 def test_a_level_in_strange_digits_is_no_level(tmp_path):
     levels = {"²": None, "Level 4": 4, 4.0: 4, 4.5: None, -3.0: None, 5: 5}  # 4.0: of a column with gaps
     rows = [{**MATH, "level": level, "unique_id": str(level)} for level in levels]
@@ -131,7 +142,28 @@ def test_keys_may_be_written_as_people_do():
     answers = (r"\{1, 2\}", r"\left\{1\right.", r"\infty", "∅", "°", r"\text{(C)}", r"50\%", r"\boxed{5}", r"a \\ {b}")
     for answer in answers:
         check_target("math", answer)
+    for answer in ("\\begin{pmatrix}\n1 \\\\ 2\n\\end{pmatrix}", "x = 5,\ny = 6", "two\nhours"):
+        check_target("math", answer)
     check_target("choice", "E", options=5)
+
+
+def test_a_solution_is_no_answer(tmp_path):
+    """GSM8K's own rows: no answer in a box is the same. The message has what takes the answer out of them."""
+    rows = [
+        {"question": "p", "answer": "He has 3+2=<<3+2=5>>5.\n#### 5"},
+        {"question": "q", "answer": "12*2=<<12*2=24>>24\n#### 24"},
+    ]
+    path = write(tmp_path / "data.jsonl", *rows)
+    with pytest.raises(TaskError, match=r"line 1: its answer .* holds a solution: keep what follows ####") as error:
+        tasks.load("math500").docs(data=path)
+    (tmp_path / "own.yaml").write_text(
+        'task: own\ndata: data.jsonl\ngrader: math\nprompt: "{{question}}"\n'
+        + re.search("`(answer: .*)`", str(error.value))[1]
+    )
+    assert [doc.target for doc in tasks.load(str(tmp_path / "own.yaml")).docs()] == ["5", "24"]
+    for answer in ("#### 5", "The answer is 5.", "He has three and two.\nSo it is 5"):
+        with pytest.raises(TaskError, match="keep what"):
+            check_target("math", answer)
 
 
 @pytest.mark.parametrize("options", [(), ("--dry-run",)])

@@ -52,8 +52,12 @@ class FunctionGrader(Grader):
                 f"grader {self.name}: {describe_failure(error, source)}, with the answer {shorten(answer)} and the "
                 f"target {shorten(target)}: a grader returns false for an answer that it cannot read"
             ) from None
-        # numpy's truth values are neither of Python's, and 0.5 is no verdict.
-        if type(verdict).__name__ not in ("bool", "bool_") and verdict not in (0, 1):
+        # Truth values of numpy and sympy are neither of Python's, but equal to them; 0.5 is no verdict.
+        try:
+            is_verdict = verdict in (True, False)
+        except Exception:  # several values, or one that is missing, refuse to be compared
+            is_verdict = False
+        if not is_verdict:
             raise TaskError(
                 f"grader {self.name} returns {shorten(verdict)} for the answer {shorten(answer)}: it must return true "
                 "or false"

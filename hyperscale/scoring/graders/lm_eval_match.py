@@ -7,6 +7,9 @@ from hyperscale.errors import TaskError, first_line
 from hyperscale.scoring.graders.base import Grader, after_thinking
 
 _LONGEST = 4000  # characters of an answer that are stored
+#: What filters give where they find nothing: no text says it, and no filter changes it. A file's own ``fallback`` may
+#: be what another text really says.
+_NOTHING = "\uf8ff"
 INSTALL = "install it with `pip install lm-eval`"
 
 
@@ -24,8 +27,6 @@ class LmEvalGrader(Grader):
 
     def __init__(self, filters: Sequence[tuple[str, Mapping[str, Any]]], options: Mapping[str, Any]) -> None:
         self._filters, self._options = tuple(filters), dict(options)
-        # What a filter gives where it finds nothing is no answer.
-        self._fallbacks = {kwargs.get("fallback", "[invalid]") for name, kwargs in filters if name == "regex"}
         self._pipeline: list[Any] | None = None
 
     def prepare(self) -> None:
@@ -42,13 +43,16 @@ class LmEvalGrader(Grader):
         if answer is None:
             return None
         responses: list[Any] = [[answer]]  # of one problem, one response
-        for step in self._made():
-            responses = list(step.apply(responses, [{}]))
+        try:
+            for step in self._made():
+                responses = list(step.apply(responses, [{}]))
+        except IndexError:  # of ``group_select``, where there are fewer matches
+            return None
         found = responses[0]
         while isinstance(found, list | tuple):  # without take_first it is still a list
             found = found[0] if found else ""
         found = str(found)
-        return None if not found.strip() or found in self._fallbacks else found[:_LONGEST]
+        return None if not found.strip() or _NOTHING in found else found[:_LONGEST]
 
     def correct(self, answer: str, target: Any) -> bool:
         """Whether the answer matches the target, or one of a list of targets."""
@@ -65,7 +69,10 @@ class LmEvalGrader(Grader):
             except ImportError as error:
                 raise TaskError(f"a task in lm-eval's form is graded by lm-eval ({error.name}): {INSTALL}") from None
             try:
-                self._pipeline = [get_filter(name)(**kwargs) for name, kwargs in self._filters]
+                self._pipeline = [
+                    get_filter(name)(**{**kwargs, **({"fallback": _NOTHING} if name == "regex" else {})})
+                    for name, kwargs in self._filters
+                ]
             except (TypeError, ValueError) as error:
                 raise TaskError(f"filter_list: {first_line(error)}") from None
         return self._pipeline

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from hyperscale.scoring.graders.likelihood import GREEDY, METRICS
 from hyperscale.scoring.graders.lm_eval_match import LmEvalGrader
 from hyperscale.tasks.own.schema import GRADERS
+from hyperscale.tasks.own.sources import check_name
 from hyperscale.tasks.task import Strategy
 from hyperscale.utils.user_functions import FORM
 from hyperscale.utils.validation import all_faults
@@ -161,7 +162,7 @@ class LmEvalFile(BaseModel):
     def _can_be_named(cls, name: str) -> str:
         if not name or set(name) & set("@:,/ "):
             raise ValueError("must be a name without @, colon, comma, slash or blank")
-        return name
+        return check_name(name)
 
     @field_validator("doc_to_choice", "doc_to_target", mode="before")
     @classmethod

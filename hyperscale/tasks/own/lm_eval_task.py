@@ -1,6 +1,6 @@
 """Makes a task of a file in lm-eval's form: answers that are generated and graded, or options scored by likelihood."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,15 +60,15 @@ def _make_task(keys: LmEvalFile, source: TaskSource, values: Mapping[str, Any]) 
     own_grader: Any = keys.new_grader
     if keys.grader is not None:
         own_grader = partial(FunctionGrader, keys.grader, folder) if ":" in keys.grader else None
-    functions = [name.as_function for name in _functions(values)]
-    functions += [keys.grader] if keys.grader and ":" in keys.grader else []
+    functions = _functions(values)
+    functions += [(keys.grader, folder)] if keys.grader and ":" in keys.grader else []
     kept = {key: value for key, value in values.items() if key not in _NOT_IN_VERSION}
     config = {key: value for key, value in values.items() if key not in _OURS | {"include"}}
     stop = generation.until if generation.until is not None else (keys.fewshot_delimiter,)
     return Task(
         name=keys.task,
         summary=keys.summary or f"a task of your own, in lm-eval's form, graded by {keys.grader or 'exact_match'}",
-        version=sources_hash(kept, functions, folder),
+        version=sources_hash(kept, functions),
         grader=keys.grader or LmEvalGrader.name,
         strategy=keys.strategy or ("pass" if keys.grader == "code" else "majority"),
         base_length=keys.base_length or keys.all_lengths[-1],
@@ -94,7 +94,7 @@ def _make_scored_task(keys: LmEvalFile, source: TaskSource, values: Mapping[str,
     return Task(
         name=keys.task,
         summary=keys.summary or f"a task in lm-eval's form, scored by likelihood ({metric})",
-        version=sources_hash(kept, [name.as_function for name in _functions(values)], folder),
+        version=sources_hash(kept, _functions(values)),
         grader=LikelihoodGrader.name,
         strategy="likelihood",
         base_length=_SCORED_LENGTH,
@@ -113,10 +113,9 @@ def _is_local(keys: LmEvalFile, folder: Path) -> bool:
     return keys.dataset_path in _LOCAL or is_there(folder / keys.dataset_path) or is_there(keys.dataset_path)
 
 
-def _functions(value: Any) -> Iterator[FunctionName]:
-    """All ``!function`` in a file."""
+def _functions(value: Any) -> list[tuple[str, Path]]:
+    """All ``!function`` in a file, with the folders in which their modules are sought."""
     if isinstance(value, FunctionName):
-        yield value
-    elif isinstance(value, dict | list):
-        for entry in value.values() if isinstance(value, dict) else value:
-            yield from _functions(entry)
+        return [(value.as_function, value.folder)]
+    entries = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [function for entry in entries for function in _functions(entry)]

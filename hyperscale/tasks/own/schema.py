@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from hyperscale.errors import TaskError
 from hyperscale.scoring.graders import registry as graders
 from hyperscale.scoring.graders.function import FunctionGrader
-from hyperscale.tasks.own.sources import REMEDY, TaskSource
+from hyperscale.tasks.own.sources import REMEDY, TaskSource, check_name
 from hyperscale.tasks.own_problems import (
     MOST_OPTIONS,
     FileProblems,
@@ -95,7 +95,7 @@ class OwnTaskFile(BaseModel):
     def _can_be_named(cls, name: str) -> str:
         if not name or not set(name) <= _NAME:
             raise ValueError("must be made of letters, digits, _, - and .")
-        return name
+        return check_name(name)
 
     @field_validator("grader")
     @classmethod
@@ -168,12 +168,12 @@ class OwnTaskFile(BaseModel):
         """
         name = self.grader_name
         is_function = ":" in name
-        functions = [function for function in (name, self.generator) if function and ":" in function]
+        functions = [(function, folder) for function in (name, self.generator) if function and ":" in function]
         values = self.model_dump(mode="json", exclude_defaults=True, exclude=_NOT_IN_VERSION)
         return Task(
             name=self.task,
             summary=self.summary or f"a task of your own, graded by {name}",
-            version=sources_hash(values, functions, folder),
+            version=sources_hash(values, functions),
             grader=name,
             strategy=self.strategy or ("pass" if name == _CODE else "majority"),
             base_length=self.base_length or self.lengths[-1],

@@ -4,11 +4,12 @@ A run is told paths, and from then on speaks of names, as samples do. It keeps p
 ``run.json``, so that results can be read where the file is gone.
 """
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from hyperscale.errors import TaskError
 from hyperscale.tasks.own import groups
@@ -23,9 +24,37 @@ REMEDY = "docs/own-tasks.md shows what a task's file holds"
 
 
 class FunctionName(str):
-    """What stands behind ``!function``: ``module.name``."""
+    """What stands behind ``!function``: ``module.name``, with the folder of the file that says it.
 
-    __slots__ = ()
+    In the text of a run's ``run.json``, which has included files merged, a function of a file in another folder is
+    written with the way there, ``../other/module.name``; the value is ``module.name`` all the same.
+    """
+
+    __slots__ = ("folder",)
+
+    folder: Path
+
+    def __new__(cls, text: str, folder: Path) -> Self:
+        """The name of a function.
+
+        Args:
+            text: What is written behind ``!function``.
+            folder: Where the file stands that says it.
+        """
+        way, _, name = text.rpartition("/")
+        self = super().__new__(cls, name)
+        self.folder = folder / way
+        return self
+
+    def __getnewargs__(self) -> tuple[str, Path]:  # type: ignore[override]  # str's own takes no folder
+        return str(self), self.folder
+
+    def seen_from(self, folder: Path) -> str:
+        """What a file of another folder writes behind ``!function``."""
+        if self.folder == folder:
+            return str(self)
+        way = os.path.relpath(self.folder.resolve(), folder.resolve())
+        return str(self) if way == "." else f"{Path(way).as_posix()}/{self}"
 
     @property
     def as_function(self) -> str:
@@ -52,18 +81,24 @@ class TaskSource:
         Raises:
             TaskError: It is no YAML, or no mapping.
         """
-        return read_yaml(self.path, TaskError, REMEDY, loader=task_loader(FunctionName), text=self.text)
+        return read_yaml(self.path, TaskError, REMEDY, loader=task_loader(self.path.parent), text=self.text)
 
 
 @cache
-def task_loader(function: type[str] = str) -> "type[SafeLoader]":
-    """Reads ``!function module.name`` as the text ``module.name``, of a type; lm-eval would import it."""
+def task_loader(folder: Path | None = None) -> "type[SafeLoader]":
+    """Reads ``!function module.name`` of a file in a folder as a `FunctionName`; lm-eval would import it.
+
+    Args:
+        folder: None for the text alone.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):
         pass
 
-    Loader.add_constructor("!function", lambda loader, node: function(node.value))
+    Loader.add_constructor(
+        "!function", lambda loader, node: node.value if folder is None else FunctionName(node.value, folder)
+    )
     return Loader
 
 
@@ -74,6 +109,17 @@ _GROUP_SOURCES: dict[str, TaskSource] = {}  # the same of groups in folders
 def is_path(name: str) -> bool:
     """Whether a task is named by its file."""
     return name.endswith(SUFFIXES)
+
+
+def check_name(name: str) -> str:
+    """The name of a task, if it is not taken for its file.
+
+    Raises:
+        ValueError: It is; the message follows the key.
+    """
+    if is_path(name):
+        raise ValueError(f"must not end in {' or '.join(SUFFIXES)}: --task would take it for a path")
+    return name
 
 
 def read_source(path: Path | str) -> TaskSource:
@@ -243,7 +289,10 @@ def _whole_text(source: TaskSource) -> str:
     class Dumper(yaml.SafeDumper):
         pass
 
-    Dumper.add_representer(FunctionName, lambda dumper, name: dumper.represent_scalar("!function", str(name)))
+    folder = source.path.parent
+    Dumper.add_representer(
+        FunctionName, lambda dumper, name: dumper.represent_scalar("!function", name.seen_from(folder))
+    )
     return yaml.dump(with_included(source), Dumper=Dumper, sort_keys=False, allow_unicode=True)
 
 
