@@ -356,6 +356,19 @@ class Method(ABC):
             MethodError: They do not; the message says which would.
         """
 
+    def rope_rule(self, config: Any) -> str:
+        """What of the rule goes by RoPE in every layer, as `hyperscale.methods.core.rotary.require_rope` names it.
+
+        A run asks it before it starts, of checkpoints whose weights are not loaded.
+
+        Args:
+            config: The transformers configuration of a checkpoint.
+
+        Returns:
+            The name; "" if nothing does.
+        """
+        return ""
+
     def prompt_queries(self, prompt: int) -> int:
         """How many of a prompt's last queries `State.prune_prompt` looks at; the others may be anything.
 

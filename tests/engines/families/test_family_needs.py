@@ -12,7 +12,7 @@ from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.config_check import check_config
 from hyperscale.engines.families import needs
 from hyperscale.engines.families.names import FAMILIES
-from hyperscale.engines.families.rope_form import compare_rope
+from hyperscale.engines.families.rope_form import compare_rope, explain_rope_of
 from hyperscale.engines.kvpress.provider import KVPressProvider
 from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch.engine import TorchEngine
@@ -51,6 +51,7 @@ def test_methods_that_go_by_rope_run_where_it_is_that_of_llama(family):
     other = OTHER_ROPE.get(family) or ("layers 1 have none" if family == "smollm3" else "")
     found = compare_rope(model)
     assert other in found
+    assert explain_rope_of(model.config) == found
     assert bool(found) == bool(other)
     requests = [Request("p", 0, PROMPT, 12)]
     if other:
