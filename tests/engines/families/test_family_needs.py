@@ -23,7 +23,7 @@ from hyperscale.retrofit import choices
 GREEDY = Sampling(temperature=0)
 PROMPT = tuple(torch.randint(0, 63, (50,), generator=torch.Generator().manual_seed(0)).tolist())
 #: What the RoPE of a family is, where it is not that of Llama.
-OTHER_ROPE = {"cohere": "another form", "glm": "a part of each head"}
+OTHER_ROPE = {"cohere": "another form", "glm": "a part of each head", "phi": "a part of each head"}
 
 
 @pytest.mark.parametrize("family", tiny.UNLISTED)
@@ -64,7 +64,7 @@ def test_methods_that_go_by_rope_run_where_it_is_that_of_llama(family):
 
 
 @pytest.mark.parametrize("family", tiny.UNLISTED)
-@pytest.mark.parametrize("name", ["window", "tova", "rkv", "quest"])
+@pytest.mark.parametrize("name", ["window", "tova", "snapkv", "rkv", "quest"])
 def test_methods_without_pressure_give_the_tokens_of_the_full_cache(family, name):
     model = tiny.model(family)
     request = [Request("p", 0, PROMPT[:8], 24)]
