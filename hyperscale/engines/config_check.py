@@ -47,6 +47,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 """Keys that change what a model computes, and that the classes of `FAMILIES` in transformers do not read (vLLM reads
 some) or read for their masks alone; with these values, or null, they change nothing. Other families may declare some of
 them in their configurations, and then their classes read them."""
+_NORMS = ("qk_norm", "use_qk_norm")
+"""Those of `_NEUTRAL` that ask for norms of queries and keys."""
 _MASKS = ("is_causal", "use_bidirectional_attention", "attention_chunk_size", "dual_chunk_attention_config")
 """Those of `_NEUTRAL` that change which tokens are attended to, which the engines decide by themselves."""
 _ONE_WINDOW = {"mistral": 4096, "phi3": None}
@@ -102,6 +104,8 @@ def check_config(config: Mapping[str, Any]) -> None:
     for key, neutral in _NEUTRAL.items():
         value = config.get(key)
         if value is not None and value not in neutral and (key in _MASKS or key not in declared):
+            if key in _NORMS and value is True and family not in FAMILIES and check_class(given):
+                continue  # a class that always has them does not ask (Apertus)
             raise ModelError(
                 f"{key} = {value!r} in config.json does not run here: models of type {family!r} have no such part"
             )

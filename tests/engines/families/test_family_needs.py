@@ -133,7 +133,8 @@ def test_what_a_class_needs_and_the_engine_lacks_is_the_reason(family, settings,
     ("settings", "reason"),
     [
         ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "'dynamic'"),
-        ({"qk_norm": True}, "qk_norm = True"),
+        ({"model_type": "starcoder2", "qk_norm": True}, "qk_norm = True in config.json does not run here"),
+        ({"qk_norm": "some"}, "qk_norm = 'some'"),
         ({"logit_scale": 0.5}, "logit_scale = 0.5"),
         ({"quantization_config": {"quant_method": "awq"}}, "quantised"),
         ({"num_attention_heads": "many"}, "config.json makes no model"),
@@ -148,6 +149,12 @@ def test_keys_are_checked_for_families_in_no_list_too(settings, reason):
 def test_keys_that_the_class_reads_are_its_own():
     check_config({"model_type": "cohere", "logit_scale": 0.0625, "use_qk_norm": True})
     check_config({"model_type": "olmo", "clip_qkv": 8.0})
+
+
+def test_norms_of_queries_and_keys_that_the_class_always_has_may_be_asked_for():
+    """Published files of Apertus ask for them, and its configuration in transformers has no such key."""
+    for family in ("apertus", "olmo2"):
+        check_config({"model_type": family, "qk_norm": True, "post_norm": False})
 
 
 def test_a_class_that_computes_otherwise_than_it_asks_is_caught_by_the_trial(monkeypatch):
