@@ -177,6 +177,17 @@ def test_a_class_that_computes_otherwise_than_it_asks_is_caught_by_the_trial(mon
     TorchEngine(model, tiny.Characters(), methods.create("vanilla", cr=1))
 
 
+def test_a_class_that_fails_at_what_it_let_pass_without_weights_is_a_line(monkeypatch):
+    """Ministral's masks need a window even where no layer has one."""
+    words = architectures.tokenizer()
+    settings = {"sliding_window": None, "layer_types": ["full_attention"] * 2, "head_dim": 16}
+    monkeypatch.setitem(tiny.UNLISTED, "ministral", settings)
+    model = tiny.model("ministral", vocab=len(words), eos=words.eos_token_id)
+    check_config({**model.config.to_dict(), "model_type": "ministral"})
+    with pytest.raises(ModelError, match=r"'ministral' do not run here: transformers' class fails on .*sliding_window"):
+        TorchEngine(model, words, methods.create("vanilla", cr=1))
+
+
 def test_engines_with_classes_of_their_own_refuse_them(tmp_path):
     config = {"model_type": "olmo2", "head_dim": 64}
     with pytest.raises(ModelError, match="'olmo2' do not run in vLLM, which has qwen2, qwen3, llama"):
