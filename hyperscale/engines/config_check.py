@@ -5,7 +5,7 @@ does not read, or that one engine reads and another does not, would change token
 holds are admitted by what their classes need (`hyperscale.engines.families.needs`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hyperscale.engines.families.names import FAMILIES
@@ -13,7 +13,7 @@ from hyperscale.engines.families.needs import check_class, check_settings, famil
 from hyperscale.errors import ModelError
 from hyperscale.models.checkpoint import read_checkpoint_config
 from hyperscale.models.context import rope_settings
-from hyperscale.models.gate_files import complete_config
+from hyperscale.models.gate_files import complete_config, read_available_config
 from hyperscale.utils.hub import load_config
 
 _ROPE_TYPES = ("default", "linear", "llama3", "yarn")
@@ -30,6 +30,23 @@ _ROPE_KEYS = (
     "long_factor",
 )
 """Keys of RoPE that belong to other kinds; vLLM goes by some of them, transformers by none."""
+_ROPE_READ: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "yarn": (
+        "factor",
+        "original_max_position_embeddings",
+        "attention_factor",
+        "mscale",
+        "mscale_all_dim",
+        "beta_fast",
+        "beta_slow",
+        "truncate",
+    ),
+}
+"""What transformers and vLLM read of each kind, besides `_ROPE_READ_ALWAYS`."""
+_ROPE_READ_ALWAYS = ("rope_type", "type", "rope_theta", "partial_rotary_factor")
 _QUANTISATION = ("quantization_config", "compression_config")
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "qk_norm": (False,),
@@ -47,6 +64,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 """Keys that change what a model computes, and that the classes of `FAMILIES` in transformers do not read (vLLM reads
 some) or read for their masks alone; with these values, or null, they change nothing. Other families may declare some of
 them in their configurations, and then their classes read them."""
+_NORMS = ("qk_norm", "use_qk_norm")
+"""Those of `_NEUTRAL` that ask for norms of queries and keys."""
 _MASKS = ("is_causal", "use_bidirectional_attention", "attention_chunk_size", "dual_chunk_attention_config")
 """Those of `_NEUTRAL` that change which tokens are attended to, which the engines decide by themselves."""
 _ONE_WINDOW = {"mistral": 4096, "phi3": None}
@@ -69,6 +88,30 @@ def load_supported_config(path: str) -> Any:
     config = load_config(path)
     complete_config(config, path)
     return config
+
+
+def rope_notes(paths: Iterable[str]) -> list[str]:
+    """What some checkpoints ask of RoPE and nobody computes, a line each; nothing of those that are not at hand.
+
+    Older code read such keys (``attn_factor`` of YaRN), so that published files have them.
+
+    Args:
+        paths: Folders and hub ids, whose configurations `check_config` lets in.
+
+    Raises:
+        ModelError: A configuration cannot be read.
+    """
+    notes = []
+    for path in dict.fromkeys(paths):
+        rope = rope_settings(read_available_config(path) or {})
+        read = (*_ROPE_READ.get(rope.get("rope_type", "default"), ()), *_ROPE_READ_ALWAYS)
+        unread = [f"{key} = {value!r}" for key, value in rope.items() if key not in read and value is not None]
+        if unread:
+            notes.append(
+                f"the RoPE of {path} has keys in config.json that neither transformers nor vLLM reads, and that change "
+                f"nothing here: {', '.join(unread)}"
+            )
+    return notes
 
 
 def check_config(config: Mapping[str, Any]) -> None:
@@ -102,6 +145,8 @@ def check_config(config: Mapping[str, Any]) -> None:
     for key, neutral in _NEUTRAL.items():
         value = config.get(key)
         if value is not None and value not in neutral and (key in _MASKS or key not in declared):
+            if key in _NORMS and value is True and family not in FAMILIES and check_class(given):
+                continue  # a class that always has them does not ask (Apertus)
             raise ModelError(
                 f"{key} = {value!r} in config.json does not run here: models of type {family!r} have no such part"
             )

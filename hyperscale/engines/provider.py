@@ -168,6 +168,22 @@ class EngineProvider(ABC):
             ModelError: They cannot.
         """
 
+    def check_rules(  # noqa: B027  # optional
+        self, methods: "Sequence[Method]", path: str, config: Mapping[str, Any], kv_dtype: str
+    ) -> None:
+        """Refuse what could be seen only once the weights are loaded and an engine is built for each method in turn.
+
+        Args:
+            methods: What is to run, with its parameters.
+            path: The checkpoint.
+            config: The contents of its ``config.json``.
+            kv_dtype: What the cache is to keep keys and values in.
+
+        Raises:
+            EngineError: The cache cannot keep keys and values of this model so.
+            MethodError: The rule of a method goes by what this model has not.
+        """
+
     def check_installed(self) -> None:  # noqa: B027  # optional
         """Refuse a machine that lacks what the engine runs on.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,9 +25,10 @@ class _Merging(State):
 
     def __init__(self, method: "DMC", host: HostModel) -> None:
         super().__init__(method, host)
-        if getattr(host.config, "dmc_cr", None) is None:
+        rule = method.rope_rule(host.config)
+        if not rule:
             raise MethodError("dmc needs a checkpoint retrofitted with DMC, and this model is none")
-        require_rope(host.attentions, host.other_rope, "dmc")
+        require_rope(host.attentions, host.other_rope, rule)
         self._config = MergeConfig.from_hf(host.config)
         size = 2 * int(host.attentions[0].head_dim) + 1  # type: ignore[arg-type]
         self._sums = torch.zeros(host.layers, host.max_chains, host.kv_heads, size, device=host.device)
@@ -99,3 +101,7 @@ class DMC(Method):
     state = _Merging
 
     cr: float = 8.0
+
+    def rope_rule(self, config: Any) -> str:
+        """See `Method.rope_rule`; nothing of a model that is no retrofit."""
+        return "" if getattr(config, "dmc_cr", None) is None else self.name

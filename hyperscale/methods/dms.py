@@ -37,7 +37,7 @@ class _Delayed(State):
         self._host, self._gate = host, gate
         self.rotates = not gate.separate
         if self.rotates:
-            require_rope(host.attentions, host.other_rope, "dms with borrowed neurons")
+            require_rope(host.attentions, host.other_rope, method.rope_rule(host.config))
         self._ring = gate.window + 1
         shape = (host.layers, host.max_chains, host.kv_heads, self._ring)
         self._slot = torch.zeros(shape, dtype=torch.int32, device=host.device)
@@ -143,6 +143,10 @@ class DMS(Method):
     def params(self) -> dict[str, Any]:
         """See `Method.params`; a format that the checkpoint states itself is none of the run's."""
         return {name: value for name, value in super().params().items() if (name, value) != ("format", "auto")}
+
+    def rope_rule(self, config: Any) -> str:
+        """See `Method.rope_rule`: a projection does not go by it, a borrowed neuron does."""
+        return "dms with borrowed neurons" if has_gates(config) and not self.gate(config).separate else ""
 
     def gate(self, config: Any) -> GateConfig:
         """The settings of a checkpoint's gates.

@@ -35,7 +35,7 @@ class PagesState(BudgetedState):
         self._page_size = method.recent
         attention: Any = host.attentions[0]
         shape = (max(0, host.layers - method.dense_layers), host.max_chains, host.kv_heads, 0, attention.head_dim)
-        self.least = torch.zeros(shape, dtype=attention.o_proj.weight.dtype, device=host.device)
+        self.least = torch.zeros(shape, dtype=host.dtype, device=host.device)
         self.greatest = self.least.clone()
 
     def admit(self, first: int, entrants: Sequence[Entrant], prompt: PrefilledPrompt) -> None:

@@ -155,6 +155,10 @@ class TriAttention(IntervalMethod):
     recent: int = 1
     horizon: int = 65536
 
+    def rope_rule(self, config: Any) -> str:
+        """See `Method.rope_rule`."""
+        return self.name
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.horizon < 1:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hyperscale.errors import ModelError, first_line
 from hyperscale.models.model import Model
@@ -46,8 +46,9 @@ _IGNORED: dict[str, tuple[Any, ...]] = {
     "exponential_decay_length_penalty": (),
     "dola_layers": (),
     "watermarking_config": (),
+    "stop_strings": (),
 }
-"""Settings that shape the draws and are not applied, each with the values that change nothing."""
+"""Settings that shape the draws or end them and are not applied, each with the values that change nothing."""
 
 _STATED = FILE
 _LEFT_OUT = f"left out by {FILE}"
@@ -87,7 +88,15 @@ class _GenerationConfig(BaseModel):
     top_k: int | None = Field(None, ge=-1)
     min_p: float | None = Field(None, ge=0, le=1, strict=True)
     repetition_penalty: float | None = Field(None, gt=0, allow_inf_nan=False, strict=True)
-    eos_token_id: StrictInt | list[StrictInt] | None = None
+    eos_token_id: Any = None  # no union: pydantic would name its branches to the user
+
+    @field_validator("eos_token_id")
+    @classmethod
+    def _check_ends(cls, value: Any) -> Any:
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if any(type(token) is not int for token in ids):  # nor bool
+            raise ValueError("must be a whole number or a list of such")
+        return value
 
 
 def find_default_sampling(model: Model) -> DefaultSampling:

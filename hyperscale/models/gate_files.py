@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hyperscale.methods.core.dms_config import (
+    FORMATS,
     METADATA,
     GateConfig,
     Metadata,
@@ -86,9 +87,12 @@ def _notes_on(path: str) -> list[str]:
     notes = []
     if unknown := unknown_keys(config):
         notes.append(f"{_place(path)} has keys that mean nothing here and change nothing: {', '.join(unknown)}")
-    stated = metadata is not None and "dms_window_size" in metadata.values
-    if not stated and config.get("dms_window_size") is None:
-        notes.append(f"{_place(path)} has no dms_window_size: the window is {gate.window}, as in its format's own code")
+    if gate.window_implied:
+        windows = " and ".join(f"{gate.in_format(form).window} with dms.format={form}" for form in FORMATS)
+        notes.append(
+            f"{_place(path)} has no dms_window_size: the window is {gate.window}, as in its format's own code "
+            f"({windows})"
+        )
     if gate.disabled:
         notes.append(f"{_place(path)} has dms_disable_eviction: dms evicts nothing on it")
     return notes

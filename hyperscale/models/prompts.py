@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from inspect import signature
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,21 @@ class PromptFormat:
     def _encode_whole(self, text: str) -> tuple[int, ...]:
         """Ids of a whole text: what it begins with is not put there twice."""
         start = getattr(self._tokenizer, "bos_token", None)
-        return self._encode(text, add_special_tokens=not (start and text.startswith(start)))
+        if start and text.startswith(start):
+            return self._encode(text, add_special_tokens=False)
+        return self._encode_open(text)
+
+    def _encode_open(self, text: str) -> tuple[int, ...]:
+        """Ids of a text that something follows: it begins as the tokenizer has it, and ends as it does by itself.
+
+        Some tokenizers end every text (``add_eos_token``), which a prompt or a context must not.
+        """
+        ids = self._encode(text, add_special_tokens=True)
+        end = getattr(self._tokenizer, "eos_token_id", None)
+        added = _count_last(ids, end)
+        if added:
+            added = min(added - _count_last(self._encode(text, add_special_tokens=False), end), len(ids) - 1)
+        return ids[: len(ids) - added]
 
     def find_unwritable(self, message: str) -> str:
         """The first part of a message that the tokenizer has no token for; empty if it can write all of it.
@@ -186,12 +201,7 @@ class PromptFormat:
         parts = [self._system.rstrip("\n")] if self._system else []
         parts.append(message if continued else message.rstrip("\n") + "\n")
         text = "\n\n".join(parts)
-        ids = self._encode(text, add_special_tokens=True)
-        # Some tokenizers end every text, which a prompt that is to go on must not.
-        end = getattr(self._tokenizer, "eos_token_id", None)
-        while len(ids) > 1 and ids[-1] == end:
-            ids = ids[:-1]
-        return Prompt(text, ids, "")
+        return Prompt(text, self._encode_open(text), "")
 
     def _encode(self, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
         ids = self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
@@ -247,6 +257,11 @@ class PromptFormat:
             # A template takes any text as true: "no" would switch on what it is meant to switch off.
             if isinstance(value, str) and (name == "enable_thinking" or value.lower() in _TRUTH_VALUES):
                 raise ConfigError(f"--template-arg {name}={value}: write {name}=true or {name}=false")
+
+
+def _count_last(ids: tuple[int, ...], end: int | None) -> int:
+    """How many ids at the end of some are ``end``."""
+    return sum(1 for _ in takewhile(lambda token: token == end, reversed(ids)))
 
 
 def choose_template(tokenizer: Any, choice: str | None = None) -> str | None:

@@ -145,6 +145,11 @@ def _safetensors(file: Path) -> dict[str, dict[str, Any]]:
                 raise ValueError("its header is longer than the file")
             header: dict[str, Any] = json.loads(data.read(length))
         header.pop("__metadata__", None)
+        for name, entry in header.items():
+            shape = entry.get("shape")
+            is_shape = isinstance(shape, list) and all(type(size) is int for size in shape)
+            if not is_shape or not isinstance(entry.get("dtype"), str):
+                raise ValueError(f"its header does not say type and shape of {name}")
         end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
     except (OSError, ValueError, struct.error, LookupError, TypeError, AttributeError, RecursionError) as error:
         check_pointer(file)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hyperscale import models
-from hyperscale.engines.config_check import check_config
+from hyperscale.engines.config_check import check_config, rope_notes
 from hyperscale.methods.arm import Arm
 from hyperscale.methods.names import SELECTORS
 from hyperscale.models.checkpoint import read_checkpoint_config, shape_of
@@ -194,6 +194,7 @@ def plan_dry_run(
             *(prompt_notes(prompt_format, config) if prompt_format else ()),
             *methods.notes(method_of_arm.values()),
             *gate_notes(known),
+            *rope_notes(known),
         ),
     )
 

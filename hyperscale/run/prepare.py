@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import hyperscale
 from hyperscale import models
 from hyperscale.engines import registry
+from hyperscale.engines.config_check import rope_notes
 from hyperscale.engines.devices import check_device
 from hyperscale.errors import ConfigError, ModelError
 from hyperscale.kv.formats import AUTO
@@ -119,6 +120,7 @@ class PreparedRun(PlannedRun):
             *_rounding_notes(self.config),
             *methods.notes(self.methods.values()),
             *gate_notes(checkpoint.path for checkpoint in self.checkpoints.values()),
+            *rope_notes(checkpoint.path for checkpoint in self.checkpoints.values()),
         ]
 
     @property

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from hyperscale import methods
 from hyperscale.engines.base import Request, Sampling
-from hyperscale.engines.config_check import check_config, load_supported_config
+from hyperscale.engines.config_check import check_config, load_supported_config, rope_notes
 from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import ModelError
@@ -195,6 +195,24 @@ def test_published_configurations_pass():
         },
     ):
         check_config(config)
+
+
+def test_keys_of_rope_that_nobody_reads_are_told(tmp_path, monkeypatch, capsys):
+    """As in the file of DeepSeek-R1-0528-Qwen3-8B."""
+    folder = architectures.write(tmp_path / "model", "qwen3")
+    read = {**YARN, "attention_factor": 1.3, "mscale": None, "beta_fast": 16, "beta_slow": 2, "truncate": False}
+    for rope in (None, read, LLAMA3, {"type": "linear", "factor": 4.0}, {"rope_type": "default", "rope_theta": 1e4}):
+        assert rope_notes([str(edit(folder, rope_scaling=rope))]) == []
+    edit(folder, rope_scaling={**YARN, "attn_factor": 0.878, "extrapolation_factor": None})
+    (note,) = rope_notes([str(folder), str(folder)])
+    assert "neither transformers nor vLLM reads, and that change nothing here: attn_factor = 0.878" in note
+    assert "extrapolation_factor" not in note
+    run = commandline.caller(monkeypatch, capsys, tmp_path)
+    command = ("run", "--model", "model", "--task", "mini_aime", "--limit", 1, "--length", 16, "--budget", "all")
+    for more in (("--dry-run",), ("--out", "out")):
+        code, out, _ = run(*command, *more)
+        assert code == 0
+        assert "attn_factor = 0.878" in out
 
 
 @pytest.mark.parametrize("keys", [{"model_type": "gpt2"}, {"quantization_config": {"quant_method": "awq"}}])

@@ -11,6 +11,7 @@ from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch.engine import TorchEngine
 from hyperscale.errors import MethodError
+from hyperscale.methods.core.dms_config import read_gate
 
 LENGTHS = [(30, 24), (1, 30), (7, 9), (60, 20), (13, 1)]
 SETTINGS = {"window": WINDOW, "scale": SCALE, "offset": OFFSET}
@@ -97,6 +98,25 @@ def test_eviction_switched_off(keys, tmp_path):
             same_logits(got, want[len(ids) + step])
         tokens = len(chains[problem].token_ids)
         assert chains[problem].trace.peak_kv[-1] == len(ids) + tokens - 1
+
+
+@pytest.mark.parametrize("keys", [{"dms_alpha_scale": SCALE}, {"dms_alpha_offset": OFFSET}])
+def test_a_window_that_is_not_stated_is_that_of_the_format_in_force(keys, tmp_path):
+    dms_folders.write(tmp_path, keys=keys)
+    config = load_model(tmp_path)[0].config
+    recognised = 256 if "dms_alpha_offset" in keys else 512
+    for form, window in (("auto", recognised), ("nvidia", 512), ("fastdms", 256)):
+        gate = methods.create("dms", cr=8, format=form).gate(config)
+        assert gate.window == window
+        # As a configuration, which vLLM's process reads again, too.
+        read = read_gate({**config.to_dict(), **gate.to_hf()})
+        assert (read, read.window_implied) == (gate, True)
+    dms_folders.edit(tmp_path, dms_window_size=WINDOW)
+    config = load_model(tmp_path)[0].config
+    for form in ("auto", "nvidia", "fastdms"):
+        gate = methods.create("dms", cr=8, format=form).gate(config)
+        assert gate.window == WINDOW
+        assert "dms_window_implied" not in gate.to_hf()
 
 
 def test_an_unknown_format_is_refused():

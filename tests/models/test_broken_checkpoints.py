@@ -37,6 +37,26 @@ def rewrite(name, text):
 
 
 CODE = json.dumps({"tokenizer_class": "Mine", "auto_map": {"AutoTokenizer": ["mine.Mine", None]}})
+
+
+def edit_header(**keys):
+    """Change what a file of weights says of its first tensor; keys given as ... are taken out."""
+
+    def change(folder):
+        path = folder / "model.safetensors"
+        data = path.read_bytes()
+        end = 8 + int.from_bytes(data[:8], "little")
+        header = json.loads(data[8:end])
+        entry = header[next(name for name in header if name != "__metadata__")]
+        entry |= keys
+        for key in [key for key, value in entry.items() if value is ...]:
+            del entry[key]
+        text = json.dumps(header).encode()
+        path.write_bytes(len(text).to_bytes(8, "little") + text + data[end:])
+
+    return change
+
+
 # What is done to the files, what the message says, and whether a dry run, which needs no weights, sees it as well.
 BROKEN = {
     "no tokenizer": (
@@ -57,6 +77,13 @@ BROKEN = {
     "pointer for config": (rewrite("config.json", POINTER), ("config.json is a pointer", "git lfs pull"), True),
     "pointer for tokenizer": (rewrite("tokenizer.json", POINTER), ("tokenizer.json is a pointer",), True),
     "pointer for weights": (rewrite("model.safetensors", POINTER), ("model.safetensors is a pointer",), False),
+    "tensor without a type": (
+        edit_header(dtype=...),
+        ("model.safetensors is no safetensors", "type and shape of"),
+        False,
+    ),
+    "tensor without a shape": (edit_header(shape=None), ("is no safetensors file", "type and shape of"), False),
+    "tensor of shape text": (edit_header(shape=["4"]), ("is no safetensors file", "type and shape of"), False),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), ("has no weights",), False),
     "adapter": (rewrite("adapter_config.json", "{}"), ("adapter_config.json", "merge"), True),
     "adapter's weights": (rewrite("adapter_model.bin", ""), ("adapter_model.bin", "merge"), True),

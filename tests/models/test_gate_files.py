@@ -152,6 +152,7 @@ def test_what_users_are_told(folder):
     unknown, window, disabled = gate_notes([str(folder)])
     assert "mean nothing here and change nothing: dms_colour, dms_thresholds" in unknown
     assert "no dms_window_size: the window is 512" in window
+    assert "(512 with dms.format=nvidia and 256 with dms.format=fastdms)" in window
     assert "dms_disable_eviction: dms evicts nothing" in disabled
     assert all(str(folder / "config.json") in note for note in (unknown, window, disabled))
 

@@ -4,6 +4,7 @@ from datetime import datetime
 
 import architectures
 import pytest
+from tokenizers import processors
 
 from hyperscale.errors import ConfigError, ModelError
 from hyperscale.models.prompts import PromptFormat, choose_template
@@ -144,6 +145,24 @@ def test_a_plain_prompt_begins_but_does_not_end_as_the_tokenizer_has_it():
             return [1, *map(ord, text), 2] if add_special_tokens else [*map(ord, text)]
 
     assert PromptFormat(Ending()).prompt("a").ids == (1, ord("a"), ord("\n"))
+
+
+def test_texts_that_are_scored_or_rendered_have_no_end_of_the_tokenizers():
+    """Of one that ends every text (add_eos_token): its end would stand between a context and what follows it."""
+    words = tokenizer(None)
+    plain = PromptFormat(words)
+    wanted = plain.from_text("ab").ids, plain.encode_pair("Q: a", " b"), plain.prompt("ab").ids
+    closed = words.encode(f"ab{architectures.END}")
+    end = words.eos_token_id
+    words.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"$A {architectures.END}", special_tokens=[(architectures.END, end)]
+    )
+    assert words.encode("ab")[-1] == end
+    found = PromptFormat(words)
+    assert (found.from_text("ab").ids, found.encode_pair("Q: a", " b"), found.prompt("ab").ids) == wanted
+    # What a text itself ends in stays.
+    assert found.from_text(f"ab{architectures.END}").ids == tuple(closed)
+    assert found.encode_pair("ab", architectures.END) == (wanted[0], (end,))
 
 
 def test_arguments_that_no_template_takes():

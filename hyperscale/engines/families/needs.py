@@ -108,22 +108,27 @@ def check_settings(family: str, config: Any) -> None:
     _refuse(family, list(_reasons_of_config(config)))
 
 
-def check_class(config: Mapping[str, Any]) -> None:
+def check_class(config: Mapping[str, Any]) -> bool:
     """Refuse a family whose class has or asks for something that the torch engine does not compute.
 
     Args:
         config: The contents of a ``config.json``.
 
+    Returns:
+        Whether all its layers have norms of queries and keys.
+
     Raises:
         ModelError: It does; the message has the reasons. Or the values make no model.
     """
-    _check_class(json.dumps(dict(config), sort_keys=True, default=str))
+    return _check_class(json.dumps(dict(config), sort_keys=True, default=str))
 
 
 @lru_cache(maxsize=16)  # a run asks once for every arm
-def _check_class(text: str) -> None:
+def _check_class(text: str) -> bool:
     values = json.loads(text)
-    _refuse(values["model_type"], list(_reasons_of_class(family_config(values))))
+    model = _model_without_weights(family_config(values))
+    _refuse(values["model_type"], list(_reasons_of_class(model)))
+    return all(_has_norms(layer.self_attn) for layer in model.model.layers)
 
 
 def _refuse(family: str, reasons: list[str]) -> None:
@@ -169,14 +174,23 @@ def _reasons_of_config(config: Any) -> Iterator[str]:
         yield "attention scores whose factor grows with the position"
 
 
-def _reasons_of_class(config: Any) -> Iterator[str]:
-    """What the class has or asks for, seen by building and running it without weights."""
+def _model_without_weights(config: Any) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
     with model_errors("config.json makes no model"), torch.device("meta"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False).eval()
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False).eval()
+
+
+def _has_norms(attention: Any) -> bool:
+    """Whether an attention module has a norm of queries and one of keys, by the names that transformers gives them."""
+    names = [name for name, _ in attention.named_children() if name.endswith("norm")]
+    return all(any(name.startswith(start) for name in names) for start in (("q_", "query_"), ("k_", "key_")))
+
+
+def _reasons_of_class(model: Any) -> Iterator[str]:
+    """What a model's class has or asks for, seen by running it without weights."""
     found = list(_reasons_of_modules(model))
     if not found:
         try:

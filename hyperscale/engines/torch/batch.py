@@ -120,7 +120,7 @@ class Batch:
         sizes = (len(attentions), heads, head_size(config), rows)
         self.cache = RaggedCache(*sizes, dtype=model.dtype, device=device, kv_dtype=kv_dtype)
         rope = model.model.rotary_emb, explain_rope(model)
-        self._state = method.start(HostModel(attentions, config, heads, rows, device, *rope))
+        self._state = method.start(HostModel(attentions, config, heads, rows, device, model.dtype, *rope))
         self._decoder = Decoder(tokenizer, sampling.stop, sampling.marks, stop_in_answer=sampling.stop_in_answer)
         ends = end_ids(model, tokenizer)
         self._end_ids = frozenset() if sampling.ignore_ends else ends

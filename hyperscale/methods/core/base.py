@@ -49,6 +49,7 @@ class HostModel:
         kv_heads: KV heads of a layer.
         max_chains: The most chains in flight at once.
         device: Where state tensors live.
+        dtype: Type of queries, keys and values.
         rotary: The model's rotary embedding, of one frequency per two entries of a head's dimension.
         other_rope: What the model has in the place of RoPE as `hyperscale.methods.core.rotary.rotate` computes it, in
             words for the user; "" if it has that.
@@ -59,6 +60,7 @@ class HostModel:
     kv_heads: int
     max_chains: int
     device: torch.device
+    dtype: torch.dtype
     rotary: nn.Module | None = None
     other_rope: str = ""
 
@@ -355,6 +357,19 @@ class Method(ABC):
         Raises:
             MethodError: They do not; the message says which would.
         """
+
+    def rope_rule(self, config: Any) -> str:
+        """What of the rule goes by RoPE in every layer, as `hyperscale.methods.core.rotary.require_rope` names it.
+
+        A run asks it before it starts, of checkpoints whose weights are not loaded.
+
+        Args:
+            config: The transformers configuration of a checkpoint.
+
+        Returns:
+            The name; "" if nothing does.
+        """
+        return ""
 
     def prompt_queries(self, prompt: int) -> int:
         """How many of a prompt's last queries `State.prune_prompt` looks at; the others may be anything.

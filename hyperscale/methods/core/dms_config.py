@@ -18,7 +18,7 @@ does before RoPE; what is run is the engine.
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -73,6 +73,7 @@ _RULES: dict[str, Rule] = {
     "dms_separate_alpha": _BOOL,
     "dms_alpha_per": _choice("head", "layer"),
     "dms_disable_eviction": _BOOL,
+    "dms_window_implied": _BOOL,
     "dms_decision_offset": _whole(0),
     "dms_neuron_zeroing": _choice(*get_args(NeuronZeroing)),
 }
@@ -115,6 +116,7 @@ class GateConfig:
             w + 1 where a token is decided on as it leaves the window ("immediate eviction"), at most that.
         zeroing: When attention sees a borrowed neuron as 0.
         disabled: Whether the checkpoint asks for no eviction at all; a borrowed neuron is hidden all the same.
+        window_implied: Whether the checkpoint states no window, so that it is the format's.
     """
 
     window: int = 256
@@ -127,6 +129,7 @@ class GateConfig:
     decision_offset: int = 1
     zeroing: NeuronZeroing = "before_and_after_rope"
     disabled: bool = False
+    window_implied: bool = field(default=False, compare=False)  # it decides nothing by itself
 
     @classmethod
     def from_hf(cls, config: Any) -> "GateConfig":
@@ -152,8 +155,9 @@ class GateConfig:
         return replace(self, decision_offset=self.window + 1)
 
     def in_format(self, form: Format) -> "GateConfig":
-        """The same gate, deciding as in a format."""
-        return replace(self, decision_offset=_OFFSETS[form], zeroing=_ZEROING[form])
+        """The same gate, deciding as in a format, in that format's window where the checkpoint states none."""
+        window = _WINDOWS[form] if self.window_implied else self.window
+        return replace(self, decision_offset=_OFFSETS[form], zeroing=_ZEROING[form], window=window)
 
     def to_hf(self) -> dict[str, Any]:
         """The ``dms_*`` keys to write into a checkpoint's configuration."""
@@ -168,7 +172,8 @@ class GateConfig:
             "dms_decision_offset": self.decision_offset,
             "dms_neuron_zeroing": self.zeroing,
         }
-        return keys | ({"dms_disable_eviction": True} if self.disabled else {})
+        flags = {"dms_disable_eviction": self.disabled, "dms_window_implied": self.window_implied}
+        return keys | {key: True for key, is_set in flags.items() if is_set}
 
 
 def has_gates(config: Any) -> bool:
@@ -224,6 +229,7 @@ def read_gate(
         decision_offset=int(values.get("dms_decision_offset", _OFFSETS[form])),
         zeroing=values.get("dms_neuron_zeroing", _ZEROING[form]),
         disabled=values.get("dms_disable_eviction", False),
+        window_implied="dms_window_size" not in values or values.get("dms_window_implied", False),
     )
 
 

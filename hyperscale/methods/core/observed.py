@@ -64,7 +64,7 @@ class ObservedState(IntervalState):
         self._shape = host.layers, host.max_chains, method.window
         attention: Any = host.attentions[0]
         self._query_shape = host.config.num_attention_heads, attention.head_dim
-        self._dtype = attention.o_proj.weight.dtype
+        self._dtype = host.dtype
         # Of the prompt prefilled last, by layer: its last queries, (w or fewer, query_heads, head_dim).
         self._prompt_queries: dict[int, Tensor] = {}
         self._ring = torch.zeros(*self._shape, 0, 0, device=host.device)  # gets its heads' sizes with the first prompt

@@ -69,6 +69,7 @@ def check_engine(config: ResolvedConfig, methods: "Mapping[Arm, Method]", paths:
         provider.check_methods(chosen, config.device, config.kv_dtype)
         for path, values in configs:
             provider.check_model(path, values, names, config.device)
+            provider.check_rules(chosen, path, values, config.kv_dtype)
             if config.tensor_parallel > 1:
                 provider.check_sharing(chosen, path, values, config.tensor_parallel, config.device)
 

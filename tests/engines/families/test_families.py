@@ -1,6 +1,7 @@
 """Families of the torch engine: logits, checkpoints, methods that need RoPE, and what is refused and why."""
 
 import architectures
+import commandline
 import pytest
 import tiny
 import torch
@@ -14,6 +15,7 @@ from hyperscale.engines.kvpress.provider import KVPressProvider
 from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch import forward_pass
 from hyperscale.engines.torch.engine import TorchEngine
+from hyperscale.engines.torch.provider import TorchProvider
 from hyperscale.engines.vllm.harness.provider import VllmProvider
 from hyperscale.errors import MethodError, ModelError
 from hyperscale.retrofit import choices
@@ -75,12 +77,47 @@ def test_methods_that_go_by_rope_refuse_layers_without_it(name):
         model.config.dmc_cr = 2.0
     if name == "dms":
         tiny.with_gates(model, separate=False)
-    with pytest.raises(MethodError, match=rf"{name}.* needs RoPE in every layer.*layers 1 have none"):
+    refusal = pytest.raises(MethodError, match=rf"{name}.* needs RoPE in every layer.*layers 1 have none")
+    with refusal:
         engine(model, name, cr=2.0)
+    config = {**model.config.to_dict(), "model_type": "smollm3"}
+    with refusal:  # as a run asks before it loads the weights
+        TorchProvider().check_rules([methods.create(name, cr=2.0)], "path", config, "auto")
     if name == "dms":
+        separate = {**config, "dms_separate_alpha": True}
+        TorchProvider().check_rules([methods.create(name, cr=2.0)], "path", separate, "auto")
         made = engine(tiny.with_gates(tiny.model("smollm3")), "dms", cr=2.0)
         (chain,) = made.generate([Request("p", 0, PROMPT, 20)], GREEDY)
         assert len(chain.token_ids) == 20
+
+
+@pytest.mark.parametrize("dry", [True, False])
+@pytest.mark.parametrize(
+    ("settings", "options", "fault"),
+    [
+        (
+            {"family": "smollm3"},
+            ("--method", "vanilla,triattention", "--cr", "4"),
+            "triattention needs RoPE in every layer, and this model's layers 1 have none",
+        ),
+        (
+            {"family": "llama", "head_dim": 18},
+            ("--kv-dtype", "int4"),
+            "int4 needs heads of a multiple of 4 channels, not 18",
+        ),
+    ],
+)
+def test_a_run_refuses_what_an_arm_cannot_do_before_it_has_a_folder(
+    tmp_path, monkeypatch, capsys, settings, options, fault, dry
+):
+    words = architectures.tokenizer()
+    model = tiny.model(**settings, vocab=len(words), eos=words.eos_token_id)
+    for part in (model, words):
+        part.save_pretrained(tmp_path / "model")
+    run = commandline.caller(monkeypatch, capsys, tmp_path)
+    command = ("run", "--model", "model", "--task", "mini_aime", "--limit", 1, "--length", 32, "--out", "out", *options)
+    commandline.fails(run(*command, *(["--dry-run"] if dry else [])), fault)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hyperscale.engines.base import Request, Sampling
 from hyperscale.engines.config_check import check_config
 from hyperscale.engines.families import needs
 from hyperscale.engines.families.names import FAMILIES
-from hyperscale.engines.families.rope_form import compare_rope
+from hyperscale.engines.families.rope_form import compare_rope, explain_rope_of
 from hyperscale.engines.kvpress.provider import KVPressProvider
 from hyperscale.engines.loading import load_model
 from hyperscale.engines.torch.engine import TorchEngine
@@ -23,7 +23,7 @@ from hyperscale.retrofit import choices
 GREEDY = Sampling(temperature=0)
 PROMPT = tuple(torch.randint(0, 63, (50,), generator=torch.Generator().manual_seed(0)).tolist())
 #: What the RoPE of a family is, where it is not that of Llama.
-OTHER_ROPE = {"cohere": "another form", "glm": "a part of each head"}
+OTHER_ROPE = {"cohere": "another form", "glm": "a part of each head", "phi": "a part of each head"}
 
 
 @pytest.mark.parametrize("family", tiny.UNLISTED)
@@ -51,6 +51,7 @@ def test_methods_that_go_by_rope_run_where_it_is_that_of_llama(family):
     other = OTHER_ROPE.get(family) or ("layers 1 have none" if family == "smollm3" else "")
     found = compare_rope(model)
     assert other in found
+    assert explain_rope_of(model.config) == found
     assert bool(found) == bool(other)
     requests = [Request("p", 0, PROMPT, 12)]
     if other:
@@ -63,7 +64,7 @@ def test_methods_that_go_by_rope_run_where_it_is_that_of_llama(family):
 
 
 @pytest.mark.parametrize("family", tiny.UNLISTED)
-@pytest.mark.parametrize("name", ["window", "tova", "rkv", "quest"])
+@pytest.mark.parametrize("name", ["window", "tova", "snapkv", "rkv", "quest"])
 def test_methods_without_pressure_give_the_tokens_of_the_full_cache(family, name):
     model = tiny.model(family)
     request = [Request("p", 0, PROMPT[:8], 24)]
@@ -132,7 +133,8 @@ def test_what_a_class_needs_and_the_engine_lacks_is_the_reason(family, settings,
     ("settings", "reason"),
     [
         ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, "'dynamic'"),
-        ({"qk_norm": True}, "qk_norm = True"),
+        ({"model_type": "starcoder2", "qk_norm": True}, "qk_norm = True in config.json does not run here"),
+        ({"qk_norm": "some"}, "qk_norm = 'some'"),
         ({"logit_scale": 0.5}, "logit_scale = 0.5"),
         ({"quantization_config": {"quant_method": "awq"}}, "quantised"),
         ({"num_attention_heads": "many"}, "config.json makes no model"),
@@ -147,6 +149,12 @@ def test_keys_are_checked_for_families_in_no_list_too(settings, reason):
 def test_keys_that_the_class_reads_are_its_own():
     check_config({"model_type": "cohere", "logit_scale": 0.0625, "use_qk_norm": True})
     check_config({"model_type": "olmo", "clip_qkv": 8.0})
+
+
+def test_norms_of_queries_and_keys_that_the_class_always_has_may_be_asked_for():
+    """Published files of Apertus ask for them, and its configuration in transformers has no such key."""
+    for family in ("apertus", "olmo2"):
+        check_config({"model_type": family, "qk_norm": True, "post_norm": False})
 
 
 def test_a_class_that_computes_otherwise_than_it_asks_is_caught_by_the_trial(monkeypatch):
@@ -167,6 +175,17 @@ def test_a_class_that_computes_otherwise_than_it_asks_is_caught_by_the_trial(mon
         TorchEngine(model, tiny.Characters(), methods.create("vanilla", cr=1))
     monkeypatch.undo()
     TorchEngine(model, tiny.Characters(), methods.create("vanilla", cr=1))
+
+
+def test_a_class_that_fails_at_what_it_let_pass_without_weights_is_a_line(monkeypatch):
+    """Ministral's masks need a window even where no layer has one."""
+    words = architectures.tokenizer()
+    settings = {"sliding_window": None, "layer_types": ["full_attention"] * 2, "head_dim": 16}
+    monkeypatch.setitem(tiny.UNLISTED, "ministral", settings)
+    model = tiny.model("ministral", vocab=len(words), eos=words.eos_token_id)
+    check_config({**model.config.to_dict(), "model_type": "ministral"})
+    with pytest.raises(ModelError, match=r"'ministral' do not run here: transformers' class fails on .*sliding_window"):
+        TorchEngine(model, words, methods.create("vanilla", cr=1))
 
 
 def test_engines_with_classes_of_their_own_refuse_them(tmp_path):

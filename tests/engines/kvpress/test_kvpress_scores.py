@@ -67,7 +67,8 @@ def started(model, name, **params):
     cr = LENGTH / (BUDGET + 0.5)  # nothing is generated after the prompt
     method = methods.create(name, cr=cr, rule="fixed", pin_prompt=False, **params)
     attentions = [layer.self_attn for layer in model.model.layers]
-    return method.start(HostModel(attentions, model.config, model.config.num_key_value_heads, 1, torch.device("cpu")))
+    heads = model.config.num_key_value_heads
+    return method.start(HostModel(attentions, model.config, heads, 1, torch.device("cpu"), model.dtype))
 
 
 def same_keys(look, kept, theirs):

@@ -138,10 +138,10 @@ class World:
         host_config = SimpleNamespace(num_attention_heads=HEADS * GROUP)
         from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-        attention = SimpleNamespace(head_dim=DIM, o_proj=SimpleNamespace(weight=torch.zeros(0)))
+        attention = SimpleNamespace(head_dim=DIM)
         rotary = LlamaRotaryEmbedding(config())
         state = self.method.method.start(
-            HostModel([attention] * LAYERS, host_config, HEADS, 1, torch.device("cpu"), rotary)
+            HostModel([attention] * LAYERS, host_config, HEADS, 1, torch.device("cpu"), torch.float32, rotary)
         )
         found = []
         for layer in range(LAYERS):

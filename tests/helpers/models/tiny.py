@@ -46,6 +46,7 @@ UNLISTED = {
     "starcoder2": {"use_bias": True},
     "cohere": {"logit_scale": 0.5, "use_qk_norm": True},  # neighbours are paired, attention and MLP side by side
     "glm": {"head_dim": 16, "partial_rotary_factor": 0.5},
+    "phi": {"partial_rotary_factor": 0.5},  # its output projection has another name, and all layers have biases
     "gemma2": {
         "head_dim": 16,
         "layer_types": ["full_attention"] * 2,

@@ -36,11 +36,10 @@ def host_model(tables: EntryTables, shape: ModelShape, device: torch.device) -> 
         shape: What is known of the model.
         device: Where the state lives.
     """
-    weight = SimpleNamespace(dtype=shape.dtype)
-    attention = SimpleNamespace(head_dim=shape.head_dim, o_proj=SimpleNamespace(weight=weight))
+    attention = SimpleNamespace(head_dim=shape.head_dim)
     from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
     rotary = LlamaRotaryEmbedding(shape.config).to(device)
     attentions = cast("Sequence[torch.nn.Module]", [attention] * tables.layers)
     config = SimpleNamespace(num_attention_heads=shape.query_heads)
-    return HostModel(attentions, config, tables.heads, len(tables.lens), device, rotary)
+    return HostModel(attentions, config, tables.heads, len(tables.lens), device, shape.dtype, rotary)
