@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from hyperscale.cli import main
+from hyperscale.tasks.own import sources
 
 
 def caller(monkeypatch, capsys, folder):
@@ -13,6 +14,9 @@ def caller(monkeypatch, capsys, folder):
     monkeypatch.setattr(main.signal, "signal", lambda *_: None)
 
     def call(*arguments):
+        # A process of its own knows no tasks of the user's yet, and takes those that it learns with it.
+        for registry in ("_SOURCES", "_GROUP_SOURCES"):
+            monkeypatch.setattr(sources, registry, {})
         monkeypatch.setattr(sys, "argv", ["hyperscale", *map(str, arguments)])
         with pytest.raises(SystemExit) as stop:
             main.main()
